@@ -1,0 +1,194 @@
+"""The three seams of the engine (Kernel, Models, Trace) and the values that cross them.
+
+The engine speaks to these alone. `models/`, `sandbox/` and `trace/` implement them; `session/` puts them together.
+All times are seconds; wall-clock instants are timezone-aware UTC datetimes; money is US dollars, None where unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, Protocol
+
+Role = Literal["root", "sub"]
+Message = Mapping[str, str]
+"""A chat message: {"role": "system" | "user" | "assistant", "content": text}."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens of one call or of many. `cached` counts the part of `prompt` that the provider had in its prefix cache."""
+
+    prompt: int = 0
+    completion: int = 0
+    cached: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(self.prompt + other.prompt, self.completion + other.completion, self.cached + other.cached)
+
+    @property
+    def total(self) -> int:
+        return self.prompt + self.completion
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One reply of a model. `cost` is None where the price is unknown; `seconds` includes retries."""
+
+    text: str
+    model: str
+    usage: Usage = Usage()
+    cost: float | None = None
+    seconds: float = 0.0
+    attempts: int = 1
+    finish_reason: str | None = None
+
+
+class Models(Protocol):
+    """The root and the sub model behind one call. Implemented by litellm, and by scripted models."""
+
+    def name(self, role: Role) -> str:
+        """The model that plays the role, as the user named it."""
+
+    def window(self, role: Role) -> int | None:
+        """Its context window in tokens; None where unknown."""
+
+    async def complete(self, messages: Sequence[Message], *, role: Role, model: str | None = None) -> Completion:
+        """One reply. `model` overrides the role's own.
+
+        Raises ModelError, after retries where retrying helps. Safe to call concurrently; waits for a free slot.
+        """
+
+    async def aclose(self) -> None:
+        """Free connections and processes. Idempotent."""
+
+
+CallKind = Literal["llm_query", "file", "final", "budget"]
+
+
+@dataclass(frozen=True)
+class CallRecord:
+    """One host call as the trace keeps it. Exactly one of `answer` and `error` is set.
+
+    `prompt_digest` is the sha256 of the request's canonical JSON (replay finds the answer by it).
+    """
+
+    id: str
+    kind: CallKind
+    prompt_digest: str
+    preview: str
+    started: datetime
+    seconds: float
+    answer: Any = None
+    error: str | None = None
+    model: str | None = None
+    usage: Usage = Usage()
+    cost: float | None = None
+    attempts: int = 1
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the kernel's code delivered: text for people; `value` as JSON data where it was more than text."""
+
+    text: str
+    value: Any = None
+
+
+CellStatus = Literal["ok", "error", "timeout", "died"]
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """A cell that ended. `outputs` are nbformat output dicts, already capped; `notices` are ours, for the model.
+
+    status: ok; error (the code raised); timeout (interrupted, kernel kept); died (kernel lost and restarted).
+    """
+
+    cell_id: str
+    code: str
+    status: CellStatus
+    outputs: Sequence[Mapping[str, Any]]
+    started: datetime
+    seconds: float
+    execution_count: int | None = None
+    truncated: bool = False
+    notices: Sequence[str] = ()
+    calls: Sequence[CallRecord] = ()
+    answer: Answer | None = None
+
+
+@dataclass(frozen=True)
+class ContextInfo:
+    """What the root model is told of the input: constant in size whatever the input's size."""
+
+    kind: str
+    """Type of `context` in the kernel: str, dict, list, LazyText, None…"""
+    total_chars: int
+    items: Sequence[tuple[str, int]] = ()
+    """(name, characters) of at most 100 pieces."""
+    item_count: int = 0
+    head: str = ""
+    """The first characters of the (first) text."""
+
+
+class Kernel(Protocol):
+    """A live kernel with the files loaded. Owned by one task: cells run one at a time."""
+
+    async def run_cell(self, cell_id: str, code: str) -> CellResult:
+        """Run code to its end, whatever that end is. Raises KernelError only if no kernel can be had any more."""
+
+    async def interrupt(self) -> None:
+        """Stop the cell in progress, which then ends with status error or timeout. No-op when idle."""
+
+
+StopReason = Literal["answered", "turns", "calls", "cost", "tokens", "seconds", "no_answer", "interrupted", "error"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended. `forced`: the answer was asked for at exhaustion, of `stop_reason`'s limit."""
+
+    answer: Answer | None
+    stop_reason: StopReason
+    forced: bool = False
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Totals:
+    """The account of a run so far. `cost` is None when any price was unknown."""
+
+    turns: int = 0
+    calls: int = 0
+    root_usage: Usage = field(default_factory=Usage)
+    sub_usage: Usage = field(default_factory=Usage)
+    cost: float | None = 0.0
+    seconds: float = 0.0
+
+
+class Trace(Protocol):
+    """Hears all that happens, in order. Implemented by the notebook writer and by the live view."""
+
+    def turn_started(self, turn: int) -> None:
+        """The root model is asked."""
+
+    def turn_replied(self, turn: int, reply: Completion) -> None:
+        """The root model answered."""
+
+    def cell_started(self, cell_id: str, turn: int, code: str) -> None: ...
+
+    def cell_output(self, cell_id: str, outputs: Sequence[Mapping[str, Any]]) -> None:
+        """Outputs so far of the running cell."""
+
+    def call_started(self, cell_id: str, call_id: str, kind: CallKind) -> None: ...
+
+    def call_finished(self, cell_id: str, call: CallRecord) -> None: ...
+
+    def cell_finished(self, turn: int, result: CellResult) -> None: ...
+
+    def note(self, text: str) -> None:
+        """Something that the engine told the root model or the user outside cells."""
+
+    def finished(self, outcome: Outcome, totals: Totals) -> None: ...

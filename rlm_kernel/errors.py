@@ -1,0 +1,96 @@
+"""Every error that rlm_kernel raises on purpose.
+
+RLMError
+├── UsageError            the request itself is wrong                        exit 2
+│   └── ConfigError       a setting is unknown or has a bad value
+├── SetupError            the machine lacks something                        exit 3
+│   ├── DockerError       no engine, no permission, or the engine refused
+│   ├── ImageError        the kernel image is missing or cannot be built
+│   └── LocalModelError   the embedded model cannot be fetched or started
+├── ModelError            a model did not give a usable reply                exit 1 (3 for a missing key)
+├── KernelError           the kernel could not be started or was lost        exit 1
+├── BudgetExceeded        a limit of the ledger is reached                   exit 1
+├── FileRefused           a path that the user did not name, or cannot read  exit 2
+└── TraceError            a trace cannot be read or written                  exit 1
+
+Each carries `message` (what happened and why) and `hint` (what to do next).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+
+class RLMError(Exception):
+    """Base of all errors here. `hint` says what to do next; `exit_code` is what `rlm` ends with."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+
+class UsageError(RLMError):
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A setting is unknown or has a bad value."""
+
+
+class FileRefused(UsageError):
+    """A path that the user did not name, or that cannot be read."""
+
+
+class SetupError(RLMError):
+    exit_code = 3
+
+
+class DockerError(SetupError):
+    """No engine, no permission on its socket, or a refusal of the engine."""
+
+
+class ImageError(SetupError):
+    """The kernel image is missing or cannot be built."""
+
+
+class LocalModelError(SetupError):
+    """The embedded local model cannot be fetched, checked or started."""
+
+
+ModelFault = Literal[
+    "auth", "unknown_model", "rate_limit", "timeout", "connection", "server", "empty", "refused", "too_long", "bad_request"
+]
+
+
+class ModelError(RLMError):
+    """A model gave no usable reply, after `attempts` tries. `fault` is the kind; `auth` and `unknown_model` are set-up errors."""
+
+    def __init__(self, message: str, *, fault: ModelFault, model: str, attempts: int = 1, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.fault = fault
+        self.model = model
+        self.attempts = attempts
+        if fault in ("auth", "unknown_model"):
+            self.exit_code = SetupError.exit_code
+
+
+class KernelError(RLMError):
+    """The kernel could not be started, or was lost and could not be brought back."""
+
+
+class BudgetExceeded(RLMError):
+    """The limit named `limit` is reached; nothing was sent."""
+
+    def __init__(self, message: str, *, limit: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.limit = limit
+
+
+class TraceError(RLMError):
+    """A trace cannot be read or written."""

@@ -6,7 +6,7 @@ All times are seconds; wall-clock instants are timezone-aware UTC datetimes; mon
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol
@@ -65,6 +65,11 @@ class Models(Protocol):
 
 
 CallKind = Literal["llm_query", "file", "final", "budget"]
+HostCallHandler = Callable[[str, str, Mapping[str, Any]], Awaitable[Any]]
+"""Does one kind of host call, given its cell's id, its own id and its body (as sent by hostile code: check it).
+
+Returns JSON data. An RLMError that it raises reaches the cell as an exception.
+"""
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,8 @@ CellStatus = Literal["ok", "error", "timeout", "died"]
 class CellResult:
     """A cell that ended. `outputs` are nbformat output dicts, already capped; `notices` are ours, for the model.
 
-    status: ok; error (the code raised); timeout (interrupted, kernel kept); died (kernel lost and restarted).
+    status: ok; error (the code raised); timeout (interrupted, kernel kept); died (kernel lost and restarted). `calls` and `answer` are
+    filled in by the engine, which does the host calls.
     """
 
     cell_id: str
@@ -134,7 +140,13 @@ class ContextInfo:
 
 
 class Kernel(Protocol):
-    """A live kernel with the files loaded. Owned by one task: cells run one at a time."""
+    """A live kernel. Owned by one task: cells run one at a time."""
+
+    async def set_up(self, code: str) -> CellResult:
+        """Run the cell `setup`, which loads the files; a kernel that had to be restarted runs it again by itself."""
+
+    async def describe(self) -> ContextInfo:
+        """What is loaded, in constant size."""
 
     async def run_cell(self, cell_id: str, code: str) -> CellResult:
         """Run code to its end, whatever that end is. Raises KernelError only if no kernel can be had any more."""

@@ -1,0 +1,170 @@
+"""The names that code in a cell has, and what happens before and after each cell."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import json
+import platform
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from rlm_runtime import files, wire
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import ExecutionInfo, ExecutionResult, InteractiveShell
+
+_pool: list[ThreadPoolExecutor] = []
+_shell: list[InteractiveShell] = []
+
+
+class Delivered(BaseException):
+    """Ends the cell once the answer is with the host. Not an Exception: `except Exception` in a cell must not hold it up."""
+
+
+def _prompt(prompt: Any) -> str:
+    if not isinstance(prompt, str):
+        raise TypeError(f"a prompt must be a str, not {type(prompt).__name__}")
+    return prompt
+
+
+def llm_query(prompt: str, model: str | None = None) -> str:
+    """Ask the sub model one question; it sees this prompt alone. Raises LLMError, BudgetExceeded."""
+    answer: str = wire.call("llm_query", {"prompt": _prompt(prompt), "model": model})
+    return answer
+
+
+def llm_query_batched(prompts: list[str], model: str | None = None) -> list[Any]:
+    """Ask the sub model many questions at once; answers in the prompts' order.
+
+    An item that failed is a falsy CallFailed with its error, never text. Raises BudgetExceeded if all were refused for it.
+    """
+    if isinstance(prompts, str):
+        raise TypeError("llm_query_batched takes a list of prompts; for one prompt use llm_query")
+    return wire.call_many("llm_query", [{"prompt": _prompt(prompt), "model": model} for prompt in prompts])
+
+
+async def allm_query(prompt: str, model: str | None = None) -> str:
+    """llm_query for asyncio code: `await asyncio.gather(*(allm_query(p) for p in prompts))`."""
+    if not _pool:
+        _pool.append(ThreadPoolExecutor(max_workers=64, thread_name_prefix="allm_query"))
+    return await asyncio.get_running_loop().run_in_executor(_pool[0], llm_query, prompt, model)
+
+
+def budget() -> dict[str, Any]:
+    """What is left of every limit of this run; None where there is no limit."""
+    left: dict[str, Any] = wire.call("budget", {})
+    return left
+
+
+def _deliver(value: Any) -> None:
+    text = value if isinstance(value, str) else None
+    try:
+        data = json.loads(json.dumps(value)) if text is None else None
+    except (TypeError, ValueError):
+        data = None
+    if text is None:
+        text = json.dumps(data, ensure_ascii=False) if isinstance(data, (dict, list)) else str(value)
+    wire.call("final", {"text": text, "value": data})
+
+
+def FINAL(value: Any) -> None:  # noqa: N802
+    """Deliver the answer and end the cell. Text goes as it is; other values as JSON where possible, else as str()."""
+    _deliver(value)
+    raise Delivered
+
+
+def FINAL_VAR(name: Any) -> None:  # noqa: N802
+    """Deliver the value of the variable of that name (or the value itself) and end the cell."""
+    variables = _shell[0].user_ns
+    if not isinstance(name, str):
+        FINAL(name)
+    name = name.strip()
+    if name not in variables:
+        close = difflib.get_close_matches(name, _made_names(), 3)
+        hint = f" Did you mean {' or '.join(close)}?" if close else " SHOW_VARS() lists what there is."
+        raise NameError(f"FINAL_VAR: no variable named {name[:80]!r}.{hint}")
+    FINAL(variables[name])
+
+
+def _made_names() -> list[str]:
+    hidden = _shell[0].user_ns_hidden
+    names = _shell[0].user_ns
+    return [name for name in names if not name.startswith("_") and name not in hidden and name not in NAMES]
+
+
+def SHOW_VARS() -> dict[str, str]:  # noqa: N802
+    """The variables that code has made: name to type and size."""
+    found = {}
+    for name in _made_names():
+        value = _shell[0].user_ns[name]
+        size = f", {len(value):,} long" if hasattr(value, "__len__") and not isinstance(value, type) else ""
+        found[name] = type(value).__name__ + size
+    return found
+
+
+NAMES: dict[str, Any] = {
+    "files": files.files,
+    "load_file": files.load_file,
+    "load_files": files.load_files,
+    "load_object": files.load_object,
+    "switch_to": files.switch_to,
+    "list_files": files.list_files,
+    "remove_file": files.remove_file,
+    "peek": files.peek,
+    "grep": files.grep,
+    "chunks": files.chunks,
+    "llm_query": llm_query,
+    "llm_query_batched": llm_query_batched,
+    "allm_query": allm_query,
+    "budget": budget,
+    "SHOW_VARS": SHOW_VARS,
+    "FINAL": FINAL,
+    "FINAL_VAR": FINAL_VAR,
+    "LLMError": wire.LLMError,
+    "BudgetExceeded": wire.BudgetExceeded,
+    "FileRefused": wire.FileRefused,
+    "CallFailed": wire.CallFailed,
+}
+
+
+class CellHooks:
+    """Keeps the namespace whole from cell to cell. Lives on the kernel's main thread."""
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        self._names = shell.user_ns
+        self._answer: dict[str, Any] = {"content": None, "ready": False}
+        self._names["answer"] = self._answer
+        self._context = self._names["context"] = None
+
+    def before(self, info: ExecutionInfo) -> None:
+        wire.current_cell = getattr(info, "cell_id", None) or ""
+
+    def after(self, result: ExecutionResult) -> None:
+        if isinstance(result.error_in_exec, Delivered):
+            result.error_in_exec = None  # to Jupyter the cell is ok
+        self._keep_context()
+        answer = self._names.get("answer")
+        if isinstance(answer, dict) and answer.get("ready"):
+            answer["ready"] = False
+            _deliver(answer.get("content"))
+
+    def _keep_context(self) -> None:
+        loaded = files.active()
+        if self._names.get("context") is not self._context and loaded is self._context and loaded is not None:
+            print("Note: this cell assigned to `context`. It is the input again; use another name for results.", file=sys.stderr)
+        self._context = self._names["context"] = loaded
+
+
+def install(shell: InteractiveShell) -> None:
+    """Put the names into the shell's namespace, follow its cells, and tell the host that the kernel is up."""
+    _shell.append(shell)
+    hooks = CellHooks(shell)
+    shell.push(NAMES, interactive=False)
+    shell.user_ns_hidden.update({"answer": None, "context": None})
+    shell.set_custom_exc((Delivered,), lambda *_, **__: None)
+    shell.events.register("pre_run_cell", hooks.before)
+    shell.events.register("post_run_cell", hooks.after)
+    if (wire.HOST / "session.json").exists():
+        wire.call("hello", {"python": platform.python_version()})

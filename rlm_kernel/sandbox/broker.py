@@ -1,0 +1,161 @@
+"""The host's end of host calls: a ZMQ ROUTER on a unix socket in the read-only mount.
+
+All that arrives is hostile: a request is one JSON frame of bounded size and exact shape, with the session's token and the id of the cell
+that is running; anything else is counted and dropped, or answered with an error. At most `MAX_IN_FLIGHT` requests are worked on at once;
+beyond that the socket is simply not read, and the kernel waits. Lives on one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import json
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import zmq
+import zmq.asyncio
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rlm_kernel.engine.protocols import HostCallHandler
+from rlm_kernel.errors import BudgetExceeded, FileRefused, ModelError, RLMError
+from rlm_kernel.sandbox.rundir import RunDir, own
+
+MAX_REQUEST = 64 << 20
+"""Bytes of one request: a prompt or an answer of about that many characters."""
+MAX_IN_FLIGHT = 512
+_log = logging.getLogger(__name__)
+
+
+class Request(BaseModel):
+    """A host call as it arrives."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    token: Annotated[str, Field(max_length=64)]
+    cell: Annotated[str, Field(max_length=64)]
+    call: Annotated[str, Field(max_length=80, pattern=r"^[0-9-]+$")]
+    kind: Annotated[str, Field(max_length=32)]
+    body: dict[str, Any]
+
+
+class Broker:
+    """Answers the host calls of one session. `refused` counts what was turned away, by reason."""
+
+    def __init__(self, run: RunDir, handlers: Mapping[str, HostCallHandler]) -> None:
+        self._run = run
+        self._handlers = dict(handlers)
+        self._tasks: dict[asyncio.Task[None], str] = {}
+        self._serving: asyncio.Task[None] | None = None
+        self._context = zmq.asyncio.Context()
+        self._socket: zmq.asyncio.Socket | None = None
+        self.ready = asyncio.Event()
+        self.cell: str | None = None
+        """The cell in progress; calls in another's name are refused. None between cells."""
+        self.refused: Counter[str] = Counter()
+
+    async def start(self) -> None:
+        """Bind the socket and serve. Call before the container starts."""
+        socket = self._context.socket(zmq.ROUTER)
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_REQUEST + 4096)
+        socket.setsockopt(zmq.RCVHWM, 64)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.bind(f"ipc://{self._run.broker_socket}")
+        self._run.broker_socket.chmod(0o600)
+        own(self._run.broker_socket)
+        self._socket = socket
+        self._serving = asyncio.create_task(self._serve(socket))
+
+    async def stop(self) -> None:
+        """Cancel what is in flight and close. Idempotent."""
+        if self._serving is not None:
+            self._serving.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._serving
+            self._serving = None
+        await self.cancel_calls()
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        self._context.term()
+
+    async def cancel_calls(self) -> None:
+        """Drop all calls in flight, unanswered: their cell was interrupted or their kernel died."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def drain(self) -> None:
+        """Wait until every call in flight is answered."""
+        while self._tasks:
+            await asyncio.wait(list(self._tasks))
+
+    async def _serve(self, socket: zmq.asyncio.Socket) -> None:
+        while True:
+            if len(self._tasks) >= MAX_IN_FLIGHT:
+                await asyncio.wait(list(self._tasks), return_when=asyncio.FIRST_COMPLETED)
+            frames = await socket.recv_multipart()
+            request = self._accept(frames)
+            if request is None:
+                continue
+            task = asyncio.create_task(self._answer(socket, frames[0], request))
+            self._tasks[task] = request.cell
+            task.add_done_callback(lambda done: self._tasks.pop(done, None))
+
+    def _accept(self, frames: list[bytes]) -> Request | None:
+        if len(frames) != 2:
+            self.refused["frames"] += 1
+            return None
+        try:
+            request = Request.model_validate_json(frames[1])
+        except (ValidationError, RecursionError):
+            self.refused["shape"] += 1
+            return None
+        if not hmac.compare_digest(request.token.encode(), self._run.token.encode()):
+            self.refused["token"] += 1
+            return None
+        return request
+
+    async def _answer(self, socket: zmq.asyncio.Socket, peer: bytes, request: Request) -> None:
+        reply: dict[str, Any] = {"call": request.call, "ok": True}
+        try:
+            reply["value"] = await self._handle(request)
+        except RLMError as error:
+            reply |= {"ok": False, "error": {"type": _error_name(error), "message": str(error)}}
+        except Exception as error:  # a defect of ours must not hang the cell
+            _log.exception("host call failed")
+            reply |= {"ok": False, "error": {"type": "HostCallError", "message": f"internal error: {type(error).__name__}"}}
+        payload = json.dumps(reply).encode("utf-8", "replace")
+        with contextlib.suppress(zmq.ZMQError):  # the asker is gone
+            await socket.send_multipart([peer, payload])
+
+    async def _handle(self, request: Request) -> Any:
+        if request.kind == "hello":
+            self.ready.set()
+            return None
+        if self.cell is None or request.cell != self.cell:
+            self.refused["cell"] += 1
+            raise RLMError("Host calls are answered only while their cell runs. Start no call that outlives its cell.")
+        handler = self._handlers.get(request.kind)
+        if handler is None:
+            self.refused["kind"] += 1
+            raise RLMError("There is no such host call.")
+        return await handler(request.cell, request.call, request.body)
+
+
+def _error_name(error: RLMError) -> str:
+    """The name of the exception that the cell sees (`rlm_runtime.wire`)."""
+    match error:
+        case BudgetExceeded():
+            return "BudgetExceeded"
+        case FileRefused():
+            return "FileRefused"
+        case ModelError():
+            return "LLMError"
+        case _:
+            return "HostCallError"

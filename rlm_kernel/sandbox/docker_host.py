@@ -1,0 +1,82 @@
+"""The Docker engine on this host: reach it, or say why not."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from rlm_kernel.errors import DockerError
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+ANSWER_SECONDS = 15
+"""An engine that does not tell its version for this long counts as not answering."""
+
+
+def connect() -> DockerClient:
+    """A client of the engine that DOCKER_HOST, or else the current docker context, names. Blocking: call it in a thread.
+
+    Raises:
+        DockerError: no engine, no permission on its socket, or no answer within ANSWER_SECONDS.
+    """
+    import docker
+    from docker.constants import DEFAULT_TIMEOUT_SECONDS
+
+    with docker_errors():
+        client = docker.DockerClient.from_env(timeout=ANSWER_SECONDS)  # asks for the engine's version
+    client.api.timeout = DEFAULT_TIMEOUT_SECONDS
+    return client
+
+
+@contextlib.contextmanager
+def docker_errors() -> Iterator[None]:
+    """Whatever docker-py raises inside comes out as a DockerError that says what to do."""
+    import docker
+
+    try:
+        yield
+    except docker.errors.APIError as error:
+        raise DockerError(f"The Docker engine refused: {error.explanation or error}", hint="See `rlm doctor`.") from error
+    except (docker.errors.DockerException, OSError) as error:
+        raise _explained(error) from error
+
+
+def _explained(error: BaseException) -> DockerError:
+    where = os.environ.get("DOCKER_HOST", "its default socket")
+    causes = list(_causes(error))
+    if any(isinstance(cause, PermissionError) for cause in causes):
+        return DockerError(
+            f"No permission to use Docker at {where}.",
+            hint="Join the docker group (`sudo usermod -aG docker $USER`, then log in again), or use rootless Docker.",
+        )
+    if any(isinstance(cause, FileNotFoundError) for cause in causes):
+        return DockerError(f"There is no Docker engine at {where}.", hint=_start_hint())
+    if any(isinstance(cause, TimeoutError) or "Timeout" in type(cause).__name__ for cause in causes):
+        return DockerError(
+            f"The Docker engine at {where} did not answer within {ANSWER_SECONDS} s.",
+            hint="Restart it (`sudo systemctl restart docker`), then type `rlm doctor`.",
+        )
+    if any(isinstance(cause, ConnectionError) for cause in causes):
+        return DockerError(f"Nothing answers as a Docker engine at {where}.", hint=_start_hint())
+    return DockerError(f"Docker at {where} cannot be used: {error}", hint=_start_hint())
+
+
+def _start_hint() -> str:
+    if os.environ.get("DOCKER_HOST"):
+        return "Correct or unset DOCKER_HOST, or start the engine that it names; then type `rlm doctor`."
+    return "Type `rlm doctor --fix`, or install and start Docker Engine yourself."
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """`error` and all that led to it; requests and urllib3 keep some of it in `args` only."""
+    seen: set[int] = set()
+    pending: list[object] = [error]
+    while pending:
+        cause = pending.pop()
+        if isinstance(cause, BaseException) and id(cause) not in seen:
+            seen.add(id(cause))
+            yield cause
+            pending += [cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args]

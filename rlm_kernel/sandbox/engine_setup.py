@@ -1,0 +1,87 @@
+"""Having a Docker engine: the one that answers, else one installed and started here."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlm_kernel.errors import DockerError, SetupError
+from rlm_kernel.sandbox.debian import apt_install, is_root_on_debian
+from rlm_kernel.sandbox.docker_host import connect
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+START_SECONDS = 60
+_DAEMON_LOG = Path("/var/log/dockerd.log")
+
+
+def ensure_engine(progress: Callable[[str], None]) -> DockerClient:
+    """A client of the engine that answers. Where none does, root on a Debian-like host installs and starts one. Blocking.
+
+    `progress` hears of each step before it is taken.
+
+    Raises:
+        SetupError: none answers and none may (RLM_INSTALL_DOCKER=0) or can be set up here.
+    """
+    try:
+        return connect()
+    except DockerError as error:
+        problem = error
+    if os.environ.get("DOCKER_HOST") or not is_root_on_debian():
+        raise problem
+    if os.environ.get("RLM_INSTALL_DOCKER") == "0":
+        raise SetupError(
+            f"{problem.message} RLM_INSTALL_DOCKER=0 forbids to install and start one.",
+            hint="Start Docker Engine (`apt-get install docker.io`, `service docker start`), or unset RLM_INSTALL_DOCKER.",
+        ) from problem
+    progress(problem.message)
+    if _find("dockerd") is None:
+        apt_install("docker.io", "Docker Engine runs the kernel's container", progress)
+    return _start(progress)
+
+
+def _start(progress: Callable[[str], None]) -> DockerClient:
+    if Path("/run/systemd/system").is_dir():
+        service = ["systemctl", "start", "docker"]
+    else:
+        service = ["service", "docker", "start"]
+    progress(f"starting Docker Engine: {' '.join(service)}")
+    if _succeeds(service) and (client := _wait_for_answer(START_SECONDS / 2)):
+        return client
+    progress(f"starting Docker Engine: dockerd (its log is {_DAEMON_LOG})")
+    daemon = _find("dockerd")
+    if daemon is None:
+        raise DockerError("Docker Engine is installed, but dockerd is nowhere.", hint="`apt-get install --reinstall docker.io`")
+    with _DAEMON_LOG.open("ab") as log:  # it is to outlive this process
+        subprocess.Popen([daemon], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+    if client := _wait_for_answer(START_SECONDS):
+        return client
+    raise DockerError(f"Docker Engine was started and does not answer after {START_SECONDS} s.", hint=f"Its log is {_DAEMON_LOG}.")
+
+
+def _wait_for_answer(seconds: float) -> DockerClient | None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        try:
+            return connect()
+        except DockerError:
+            time.sleep(0.2)
+    return None
+
+
+def _find(program: str) -> str | None:
+    return shutil.which(program, path=f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin")
+
+
+def _succeeds(command: list[str]) -> bool:
+    program = _find(command[0])
+    if program is None:
+        return False
+    quiet = subprocess.DEVNULL  # not a pipe: a daemon that keeps it open would be waited for
+    return subprocess.run([program, *command[1:]], stdin=quiet, stdout=quiet, stderr=quiet).returncode == 0

@@ -1,0 +1,199 @@
+"""What the kernel image is built from: a base image with Python, and wheels for that Python, both found by the host."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlm_kernel.errors import ImageError
+from rlm_kernel.sandbox.debian import bootstrap_base
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+DEFAULT_BASE = "python:3.12-slim"
+PIP = "pip==26.3"
+"""Installs the wheels inside the build; it comes as a wheel too."""
+OLDEST_PYTHON = (3, 11)
+REGISTRY_SECONDS = 20
+"""A registry that says nothing for this long counts as out of reach."""
+
+Progress = Callable[[str], None]
+
+_PROBE = """
+import json, platform, sys
+print(json.dumps({"version": list(sys.version_info[:3]), "implementation": sys.implementation.name,
+                  "machine": platform.machine(), "glibc": platform.libc_ver()}))
+"""
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base image that the engine has, and the Python in it."""
+
+    name: str
+    version: tuple[int, int, int]
+    machine: str
+    glibc: tuple[int, int]
+
+    @property
+    def python(self) -> str:
+        """Such as `3.12.4`."""
+        return ".".join(map(str, self.version))
+
+    def platforms(self) -> list[str]:
+        """The wheel platform tags that fit, newest first."""
+        major, newest = self.glibc
+        oldest = 5 if self.machine in ("x86_64", "i686") else 17
+        tags = [f"manylinux_{major}_{minor}_{self.machine}" for minor in range(newest, oldest - 1, -1)]
+        return [*tags, *(f"{name}_{self.machine}" for name in ("manylinux2014", "manylinux2010", "manylinux1", "linux"))]
+
+
+def find_base(client: DockerClient, base: str | None, progress: Progress) -> Base:
+    """Have the base image: the local one, else pulled, else (default base only) made from the host's package archive.
+
+    Raises:
+        ImageError: it cannot be had, or its Python does not fit.
+    """
+    wanted = base or DEFAULT_BASE
+    reason = None if _is_local(client, wanted) else _pull(client, wanted, progress)
+    if reason is None:
+        return _probe(client, wanted)
+    if base is not None:
+        raise ImageError(
+            f"The base image {base} is not here and cannot be pulled: {reason}",
+            hint="Name one that `docker images` lists, or load it first (`docker load -i FILE`).",
+        )
+    progress(f"{wanted} cannot be pulled: {reason}")
+    return _probe(client, bootstrap_base(client, reason, progress))
+
+
+def fetch_wheels(base: Base, requirements: Path, progress: Progress) -> Path:
+    """The directory with every wheel of `requirements` for `base`'s Python, and pip's own; fetched once, then kept.
+
+    Raises:
+        ImageError: pip is missing or cannot get a wheel.
+    """
+    tags = base.platforms()
+    abi = f"cp{base.version[0]}{base.version[1]}"
+    key = hashlib.sha256("\n".join([requirements.read_text("utf-8"), PIP, base.python, *tags]).encode()).hexdigest()[:12]
+    wheels = _cache_root() / "wheels" / key
+    if wheels.is_dir():
+        return wheels
+    if importlib.util.find_spec("pip") is None:
+        raise ImageError(
+            f"The wheels for the kernel image are fetched with pip, and {sys.executable} has none.",
+            hint=f"Type `{sys.executable} -m ensurepip`, then try again.",
+        )
+    progress(f"fetching wheels for Python {base.python} on {base.machine}")
+    wheels.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"{key}-", dir=wheels.parent) as scratch:
+        partial = Path(scratch, "wheels")
+        options = ["--only-binary=:all:", "--no-deps", "--implementation=cp", f"--python-version={base.python}"]
+        options += [f"--abi={name}" for name in (abi, "abi3", "none")] + [f"--platform={tag}" for tag in tags]
+        _run_pip(["download", "--dest", str(partial), *options, "-r", str(requirements), PIP], progress)
+        try:
+            partial.rename(wheels)
+        except OSError:
+            if not wheels.is_dir():  # else another process was faster
+                raise
+    return wheels
+
+
+def _run_pip(arguments: list[str], progress: Progress) -> None:
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
+    lines = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as pip:
+        assert pip.stdout is not None
+        for line in pip.stdout:
+            lines.append(line.rstrip())
+            if line.startswith(("Collecting", "ERROR")):
+                progress(line.rstrip())
+    if pip.returncode:
+        errors = [line for line in lines if line.startswith("ERROR")] or lines[-5:]
+        raise ImageError(
+            "pip could not fetch the wheels for the kernel image:\n" + "\n".join(errors),
+            hint="Check that pip reaches its package index from here (`pip config list`), then try again.",
+        )
+
+
+def _cache_root() -> Path:
+    if root := os.environ.get("RLM_CACHE_DIR"):
+        return Path(root)
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("rlm_kernel"))
+
+
+def _is_local(client: DockerClient, name: str) -> bool:
+    import docker
+
+    try:
+        client.images.get(name)
+    except docker.errors.ImageNotFound:
+        return False
+    return True
+
+
+def _pull(client: DockerClient, name: str, progress: Progress) -> str | None:
+    """Pull `name`; None when it is here now, else why not."""
+    progress(f"pulling {name}")
+    events: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+    # A thread, because docker-py waits for the engine's first word without a time-out while the engine tries the registry.
+    threading.Thread(target=_pull_events, args=(client, name, events.put), daemon=True).start()
+    while True:
+        try:
+            event = events.get(timeout=REGISTRY_SECONDS)
+        except queue.Empty:
+            return f"the registry said nothing for {REGISTRY_SECONDS} s"
+        if event is None:
+            return None
+        if "error" in event:
+            return str(event["error"]).strip()
+        if event.get("status") in ("Pull complete", "Download complete"):
+            progress(f"{event['status']} {event.get('id', '')}")
+
+
+def _pull_events(client: DockerClient, name: str, put: Callable[[dict[str, Any] | None], None]) -> None:
+    import docker
+
+    _, _, tail = name.rpartition("/")
+    tag = None if ":" in tail or "@" in tail else "latest"
+    try:
+        for event in client.api.pull(name, tag=tag, stream=True, decode=True):
+            put(event)
+        put(None)
+    except (docker.errors.DockerException, OSError) as error:
+        put({"error": getattr(error, "explanation", None) or str(error)})
+
+
+def _probe(client: DockerClient, name: str) -> Base:
+    """Ask the Python in `name` what it is."""
+    import docker
+
+    fit = f"Name a glibc-based image with CPython {OLDEST_PYTHON[0]}.{OLDEST_PYTHON[1]} or later: `rlm image build --base IMAGE`."
+    try:
+        answer = client.containers.run(
+            name, ["-c", _PROBE], entrypoint=["python3"], network_mode="none", remove=True, user="65534:65534", log_config={"type": "json-file"}
+        )
+    except docker.errors.DockerException as error:
+        raise ImageError(f"The base image {name} has no working python3: {error}", hint=fit) from error
+    facts = json.loads(answer)
+    library, number = facts["glibc"]
+    version = (facts["version"][0], facts["version"][1], facts["version"][2])
+    if facts["implementation"] != "cpython" or version < OLDEST_PYTHON or library != "glibc":
+        found = f"{facts['implementation']} {'.'.join(map(str, version))} on {library or 'another C library'} {number}"
+        raise ImageError(f"The base image {name} does not fit: {found}.", hint=fit)
+    major, minor = number.split(".")[:2]
+    return Base(name, version, facts["machine"], (int(major), int(minor)))

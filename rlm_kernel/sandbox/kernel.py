@@ -1,0 +1,200 @@
+"""A live kernel in its container, as the engine sees it: cells in, results out, and a new kernel when one is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from jupyter_client.asynchronous.client import AsyncKernelClient
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+
+from rlm_kernel.engine.protocols import CellResult, CellStatus, ContextInfo
+from rlm_kernel.errors import KernelError
+from rlm_kernel.sandbox.broker import Broker
+from rlm_kernel.sandbox.outputs import OutputCollector
+from rlm_kernel.sandbox.provisioner import EXIT_OOM, DockerProvisioner, SandboxSpec
+from rlm_kernel.sandbox.runner import CellRunner, RunState, zmq_context
+
+GRACE = 5.0
+"""Seconds that an interrupted cell has to stop before its kernel is killed."""
+_DESCRIBE = "__import__('rlm_runtime.files', fromlist=['files']).describe()"
+_MAX_NAMES = 50
+
+OnOutput = Callable[[str, Sequence[Mapping[str, Any]]], None]
+
+
+class _OurSpec(KernelSpecManager):  # type: ignore[misc]
+    """Hands out one kernelspec, made in memory: nothing need be installed to run it."""
+
+    def __init__(self, spec: SandboxSpec) -> None:
+        super().__init__()
+        provisioner = {"provisioner_name": "rlm-docker", "config": {"spec": spec}}
+        self._spec = KernelSpec(
+            argv=["rlm-docker"],
+            display_name="RLM (Docker)",
+            language="python",
+            interrupt_mode="message",
+            metadata={"kernel_provisioner": provisioner},
+        )
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        return self._spec
+
+
+class DockerKernel:
+    """Implements `engine.protocols.Kernel`. Use: start, set_up, run_cell …, stop; all on one event loop.
+
+    `cell_timeout` in seconds, None for none. `on_output` hears the outputs so far of the running cell.
+    """
+
+    def __init__(
+        self, spec: SandboxSpec, broker: Broker, *, cell_timeout: float | None, on_output: OnOutput, grace: float = GRACE
+    ) -> None:
+        self._spec = spec
+        self._broker = broker
+        self._cell_timeout = cell_timeout
+        self._grace = grace
+        self._on_output = on_output
+        self._setup_code = ""
+        self._variables: dict[str, str] = {}
+        self._manager: AsyncKernelManager | None = None
+        self._client: AsyncKernelClient | None = None
+        self._runner: CellRunner | None = None
+
+    async def start(self) -> None:
+        """Start the container and its kernel. Raises KernelError, DockerError."""
+        context = zmq_context()
+        manager = AsyncKernelManager(context=context, kernel_spec_manager=_OurSpec(self._spec))
+        self._manager = manager
+        await manager.start_kernel()
+        client = manager.client(context=context)
+        self._client = client
+        client.start_channels(shell=True, iopub=True, control=True, stdin=False, hb=False)
+        self._runner = CellRunner(client, self._provisioner.exited)
+        await self._runner.wait_until_listening(self._spec.start_timeout)
+
+    @property
+    def _provisioner(self) -> DockerProvisioner:
+        assert self._manager is not None
+        assert isinstance(self._manager.provisioner, DockerProvisioner)
+        return self._manager.provisioner
+
+    async def stop(self) -> None:
+        """End the kernel and remove its container. Idempotent; safe after a start that failed half-way."""
+        manager, client = self._manager, self._client
+        self._manager = self._client = self._runner = None
+        if client is not None:
+            client.stop_channels()
+        if manager is None:
+            return
+        # Not manager.shutdown_kernel: it sends to the kernel first, which blocks the loop when the kernel is gone.
+        if isinstance(manager.provisioner, DockerProvisioner):
+            await manager.provisioner.kill()
+            await manager.provisioner.cleanup()
+        manager.context.destroy(linger=0)
+
+    async def set_up(self, code: str) -> CellResult:
+        """Run the cell that loads the input, and remember it for restarts."""
+        self._setup_code = code
+        return await self.run_cell("setup", code)
+
+    async def describe(self) -> ContextInfo:
+        """What `context` is, by the kernel's own word."""
+        assert self._runner is not None
+        found = await self._runner.evaluate(_DESCRIBE)
+        try:
+            items = [(str(name), int(size)) for name, size in found["items"][:100]]
+            return ContextInfo(
+                str(found["kind"])[:100], int(found["total_chars"]), items, int(found["item_count"]), str(found["head"])[:300]
+            )
+        except (TypeError, KeyError, ValueError) as error:
+            raise KernelError("The kernel started, but its runtime does not work.", hint="`rlm image build --force`") from error
+
+    async def interrupt(self) -> None:
+        if self._runner is not None:
+            self._runner.interrupt()
+
+    async def run_cell(self, cell_id: str, code: str) -> CellResult:
+        """Run one cell to its end. A kernel that died, or would not stop, is replaced by a new one with the files loaded."""
+        if self._runner is None:
+            raise KernelError("The kernel is not running.")
+        started, clock = datetime.now(UTC), time.monotonic()
+        state = await self._run(cell_id, code)
+        seconds = time.monotonic() - clock
+        status: CellStatus
+        notices: list[str] = []
+        if state.status == "died":
+            status = "died"
+            notices.append(await self._replace(state))
+        elif state.timed_out:
+            status = "timeout"
+            notices.append(
+                f"The cell was stopped: it ran over its time-out of {self._cell_timeout:g} s. The variables it made are kept. "
+                "Do the work in smaller steps."
+            )
+        else:
+            status = "ok" if state.status == "ok" else "error"
+        for notice in notices:
+            state.collector.say(f"[{notice}]\n")
+        collector = state.collector
+        return CellResult(
+            cell_id, code, status, collector.outputs, started, seconds, state.execution_count, collector.truncated, tuple(notices)
+        )
+
+    async def _run(self, cell_id: str, code: str) -> RunState:
+        assert self._runner is not None
+
+        def on_output(collector: OutputCollector) -> None:
+            self._on_output(cell_id, collector.outputs)
+
+        self._broker.cell = cell_id
+        try:
+            state = await self._runner.run(cell_id, code, timeout=self._cell_timeout, grace=self._grace, on_output=on_output)
+        finally:
+            self._broker.cell = None
+            await self._broker.cancel_calls()
+        if state.variables is not None:
+            self._variables = state.variables
+        return state
+
+    async def _replace(self, state: RunState) -> str:
+        """Start a new kernel for one that is lost; returns what to tell the model. Raises KernelError if none can be had."""
+        why = self._why_it_died(state)
+        lost = self._variables
+        self._variables = {}
+        try:
+            await self.stop()
+            await self.start()
+            if self._setup_code:
+                again = await self._run("setup", self._setup_code)
+                if again.status == "died":
+                    raise KernelError("The kernel died again while it loaded the files.")
+        except Exception as error:
+            raise KernelError(
+                f"{why} A new kernel could not be started: {error}", hint="`rlm doctor` checks the set-up."
+            ) from error
+        names = ", ".join(list(lost)[:_MAX_NAMES]) + (", …" if len(lost) > _MAX_NAMES else "")
+        gone = f"Lost are all variables that cells had made: {names}." if lost else "No earlier cell's variables were lost."
+        return f"{why} A new kernel was started and the input is loaded again. {gone}"
+
+    def _why_it_died(self, state: RunState) -> str:
+        exited = self._provisioner.exited
+        if not exited.done():
+            reason = f"it ran over its time-out of {self._cell_timeout:g} s" if state.timed_out else "it was interrupted"
+            return (
+                f"The kernel was killed: the cell did not stop within {self._grace:g} s after {reason} (compiled code cannot be "
+                "interrupted). Do the work in smaller steps."
+            )
+        code = exited.result()
+        if code == EXIT_OOM:
+            return (
+                f"The kernel died: out of memory (its limit is {self._spec.memory / (1 << 30):.3g} GiB). Work on pieces, and keep only "
+                "results."
+            )
+        if code > 128:
+            return f"The kernel died: killed by signal {code - 128}."
+        return f"The kernel died: its process ended with status {code} (code must not exit the process)."

@@ -1,0 +1,223 @@
+"""The Docker kernel provisioner: what starts, watches and ends the container of a kernel.
+
+Registered as `rlm-docker` in the entry point group `jupyter_client.kernel_provisioners`, so that AsyncKernelManager and every Jupyter
+program on top of it get the same container with the same locks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from jupyter_client.connect import KernelConnectionInfo
+from jupyter_client.provisioning import KernelProvisionerBase
+from traitlets import Any as AnyTrait
+
+from rlm_kernel.errors import KernelError
+from rlm_kernel.sandbox.rundir import RunDir, container_ids
+
+if TYPE_CHECKING:
+    from docker.models.containers import Container
+
+PORTS = {"shell_port": 1, "iopub_port": 2, "stdin_port": 3, "control_port": 4, "hb_port": 5}
+"""With ipc transport a port is the ending of a socket's name."""
+EXIT_OOM = 97
+EXIT_LEASE = 98
+_LOG_TAIL = 8_000
+LABEL = "rlm-kernel"
+
+
+@dataclass(frozen=True)
+class SandboxSpec:
+    """What a kernel's container is made of. `memory` in bytes, `tmp` (size of /tmp, which counts as memory) too."""
+
+    image: str
+    run: RunDir
+    ready: asyncio.Event
+    """Set when the kernel has said hello on the broker."""
+    memory: int = 2 << 30
+    cpus: float = 2.0
+    pids: int = 256
+    tmp: int = 512 << 20
+    network: str = "none"
+    runtime: str | None = None
+    mounts: list[tuple[str, str]] = field(default_factory=list)
+    start_timeout: float = 60.0
+
+
+def container_options(spec: SandboxSpec, sockets: str) -> dict[str, Any]:
+    """The keywords for docker's `containers.create`: every lock of the sandbox is here."""
+    from docker.types import LogConfig, Mount, Ulimit
+
+    uid, gid = container_ids()
+    binds = [(str(spec.run.host), "/rlm/host", True), (sockets, "/rlm/run", False), *((s, t, True) for s, t in spec.mounts)]
+    return {
+        "image": spec.image,
+        "command": ["/opt/rlm/bin/python", "-m", "rlm_runtime", "-f", "/rlm/host/connection.json"],
+        "entrypoint": [],
+        "name": f"rlm-{spec.run.session_id}-{spec.run.launches}",
+        "labels": {
+            f"{LABEL}.session": spec.run.session_id,
+            f"{LABEL}.owner": str(os.getpid()),
+            f"{LABEL}.lease": str(spec.run.host / "lease"),
+        },
+        # Nothing of the host's environment: it has the API keys.
+        "environment": {"HOME": "/tmp", "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"},
+        "user": f"{uid}:{gid}",
+        "working_dir": "/tmp",
+        "init": True,
+        "auto_remove": True,
+        "network_mode": spec.network,
+        "runtime": spec.runtime,
+        "read_only": True,
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges"],
+        "privileged": False,
+        "ipc_mode": "private",
+        "mem_limit": spec.memory,
+        "memswap_limit": spec.memory,
+        "nano_cpus": int(spec.cpus * 1e9),
+        "pids_limit": spec.pids,
+        "ulimits": [Ulimit(name="nofile", soft=4096, hard=4096), Ulimit(name="core", soft=0, hard=0)],
+        "shm_size": "64m",
+        "tmpfs": {"/tmp": f"rw,nosuid,nodev,size={spec.tmp},mode=0700,uid={uid},gid={gid}"},
+        "mounts": [Mount(target, source, type="bind", read_only=read_only) for source, target, read_only in binds],
+        "log_config": LogConfig(type="json-file", config={"max-size": "1m", "max-file": "1"}),
+    }
+
+
+class DockerProvisioner(KernelProvisionerBase):  # type: ignore[misc]
+    """One container for one kernel. jupyter_client calls these methods, on one event loop; Docker is spoken to in threads."""
+
+    spec = AnyTrait(help="SandboxSpec of the session")
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._container: Container | None = None
+        self._creation: asyncio.Task[Container] | None = None
+        self._sockets = ""
+        self._log = ""
+        self.exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    @property
+    def has_process(self) -> bool:
+        return self._container is not None
+
+    async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
+        """Settle where the sockets are: one folder, two names (the host's and the container's)."""
+        manager = self.parent
+        self._sockets = str(self.spec.run.new_launch())
+        manager.transport = "ipc"
+        manager.ip = f"{self._sockets}/k"
+        manager.cache_ports = False
+        for name, number in PORTS.items():
+            setattr(manager, name, number)
+        info = manager.get_connection_info()
+        inside = {**info, "key": info["key"].decode(), "ip": "/rlm/run/k"}
+        self.spec.run.give("connection.json", json.dumps(inside))
+        # jupyter_client takes an existing file for the truth, and waits for ever without one.
+        manager.connection_file = str(self.spec.run.host / "host-connection.json")
+        self.spec.run.give("host-connection.json", json.dumps({**info, "key": info["key"].decode()}))
+        # kwargs["env"] is a copy of the host's environment, with its keys: it goes no further.
+        return await super().pre_launch(cmd=["rlm-docker"], **{k: v for k, v in kwargs.items() if k not in ("cmd", "env")}, env={})
+
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
+        """Start the container and wait until its kernel is up. Raises KernelError, DockerError."""
+        from rlm_kernel.sandbox.docker_host import connect, docker_errors
+
+        self.spec.ready.clear()
+        loop = asyncio.get_running_loop()
+
+        def create() -> Container:
+            with docker_errors():
+                container = connect().containers.create(**container_options(self.spec, self._sockets))
+                threading.Thread(target=self._watch, args=(container, loop), daemon=True).start()
+                container.start()
+                return container
+
+        self._creation = asyncio.create_task(asyncio.to_thread(create))
+        self._container = await asyncio.shield(self._creation)
+        ready = asyncio.create_task(self.spec.ready.wait())
+        try:
+            await asyncio.wait({ready, self.exited}, timeout=self.spec.start_timeout, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ready.cancel()
+        if not self.spec.ready.is_set():
+            raise await self._start_failure()
+        self.connection_info = self.parent.get_connection_info()
+        return self.connection_info
+
+    def _watch(self, container: Container, loop: asyncio.AbstractEventLoop) -> None:
+        """In a thread of its own: wait for the container's end, however long that takes."""
+        try:
+            code = int(container.wait(timeout=None, condition="next-exit")["StatusCode"])
+        except Exception:  # noqa: BLE001 — whatever the engine or the connection to it did, the container is lost to us
+            code = 255
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(lambda: self.exited.done() or self.exited.set_result(code))
+
+    async def _start_failure(self) -> KernelError:
+        tail = ""
+        if self._container is not None:
+            with contextlib.suppress(Exception):
+                tail = (await asyncio.to_thread(self._container.logs, tail=30)).decode(errors="replace")[-_LOG_TAIL:]
+        what = (
+            f"The kernel's container ended as it started (status {self.exited.result()})."
+            if self.exited.done()
+            else f"The kernel did not start within {self.spec.start_timeout:.0f} s."
+        )
+        return KernelError(f"{what}\n{tail}".strip(), hint="`rlm doctor` checks the set-up; `rlm image build --force` makes the image anew.")
+
+    async def poll(self) -> int | None:
+        if self.exited.done():
+            return self.exited.result()
+        return None if self._container is not None else 0
+
+    async def wait(self) -> int | None:
+        return await asyncio.shield(self.exited) if self._container is not None else 0
+
+    async def send_signal(self, signum: int) -> None:
+        await self._signal(signum)
+
+    async def kill(self, restart: bool = False) -> None:
+        await self._signal(signal.SIGKILL)
+
+    async def terminate(self, restart: bool = False) -> None:
+        await self._signal(signal.SIGKILL)  # nothing inside is worth a farewell
+
+    async def _signal(self, signum: int) -> None:
+        from docker.errors import APIError
+
+        if self._container is not None and not self.exited.done():
+            with contextlib.suppress(APIError):  # it ended by itself in the meantime
+                await asyncio.to_thread(self._container.kill, int(signum))
+
+    async def cleanup(self, restart: bool = False) -> None:
+        """Remove the container, even one whose creation was interrupted. Idempotent."""
+        if self._creation is None:
+            return
+        with contextlib.suppress(Exception):
+            self._container = await asyncio.shield(self._creation)
+        if self._container is not None:
+            await asyncio.to_thread(_remove, self._container)
+        self._container = None
+
+    async def shutdown_requested(self, restart: bool = False) -> None:
+        await self.kill(restart)
+
+
+def _remove(container: Container) -> None:
+    from docker.errors import APIError
+    from requests.exceptions import RequestException
+
+    with contextlib.suppress(APIError):
+        container.remove(force=True)
+    # The engine may be removing it already, by itself: wait for that, so that nothing is left when we say so.
+    with contextlib.suppress(APIError, RequestException):
+        container.wait(timeout=10, condition="removed")

@@ -69,13 +69,13 @@ def _deliver(value: Any) -> None:
     wire.call("final", {"text": text, "value": data})
 
 
-def FINAL(value: Any) -> None:  # noqa: N802
+def FINAL(value: Any) -> None:
     """Deliver the answer and end the cell. Text goes as it is; other values as JSON where possible, else as str()."""
     _deliver(value)
     raise Delivered
 
 
-def FINAL_VAR(name: Any) -> None:  # noqa: N802
+def FINAL_VAR(name: Any) -> None:
     """Deliver the value of the variable of that name (or the value itself) and end the cell."""
     variables = _shell[0].user_ns
     if not isinstance(name, str):
@@ -94,7 +94,7 @@ def _made_names() -> list[str]:
     return [name for name in names if not name.startswith("_") and name not in hidden and name not in NAMES]
 
 
-def SHOW_VARS() -> dict[str, str]:  # noqa: N802
+def SHOW_VARS() -> dict[str, str]:
     """The variables that code has made: name to type and size."""
     found = {}
     for name in _made_names():

@@ -150,9 +150,7 @@ def peek(start: int = 0, end: int = 2000, name: str | None = None) -> str:
     return value[start:end] if isinstance(value, str) else "\n".join(f"=== {n} ===\n{t[start:end]}" for n, t in _texts().items())
 
 
-def grep(
-    pattern: str, name: str | None = None, *, ignore_case: bool = False, limit: int | None = None, regex: bool = True
-) -> list[Hit]:
+def grep(pattern: str, name: str | None = None, *, ignore_case: bool = False, limit: int | None = None, regex: bool = True) -> list[Hit]:
     """The lines of the active input (or of the named file) that match, as (file, line, text). `len(grep(...))` counts them.
 
     `pattern` is a regular expression (`regex=False`: plain text). `limit` stops early. Raises ValueError for a bad pattern.

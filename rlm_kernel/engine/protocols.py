@@ -142,8 +142,8 @@ class ContextInfo:
 class Kernel(Protocol):
     """A live kernel. Owned by one task: cells run one at a time."""
 
-    async def set_up(self, code: str) -> CellResult:
-        """Run the cell `setup`, which loads the files; a kernel that had to be restarted runs it again by itself."""
+    async def set_up(self, cell_id: str, code: str) -> CellResult:
+        """Run a cell that loads the input; a kernel that had to be restarted runs all of them again by itself."""
 
     async def describe(self) -> ContextInfo:
         """What is loaded, in constant size."""
@@ -186,8 +186,8 @@ class Trace(Protocol):
     def turn_started(self, turn: int) -> None:
         """The root model is asked."""
 
-    def turn_replied(self, turn: int, reply: Completion) -> None:
-        """The root model answered."""
+    def turn_replied(self, turn: int, reply: Completion, prose: str) -> None:
+        """The root model answered; `prose` is the reply without its code."""
 
     def cell_started(self, cell_id: str, turn: int, code: str) -> None: ...
 

@@ -126,4 +126,6 @@ def _run(command: list[str], environment: dict[str, str], *, check: bool = True)
     done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
     if check and done.returncode:
         tail = "\n".join((done.stderr or done.stdout).splitlines()[-10:])
-        raise SetupError(f"`{' '.join(command[:4])} …` failed with status {done.returncode}:\n{tail}", hint="Do it by hand, then try again.")
+        raise SetupError(
+            f"`{' '.join(command[:4])} …` failed with status {done.returncode}:\n{tail}", hint="Do it by hand, then try again."
+        )

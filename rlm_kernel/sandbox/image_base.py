@@ -185,7 +185,13 @@ def _probe(client: DockerClient, name: str) -> Base:
     fit = f"Name a glibc-based image with CPython {OLDEST_PYTHON[0]}.{OLDEST_PYTHON[1]} or later: `rlm image build --base IMAGE`."
     try:
         answer = client.containers.run(
-            name, ["-c", _PROBE], entrypoint=["python3"], network_mode="none", remove=True, user="65534:65534", log_config={"type": "json-file"}
+            name,
+            ["-c", _PROBE],
+            entrypoint=["python3"],
+            network_mode="none",
+            remove=True,
+            user="65534:65534",
+            log_config={"type": "json-file"},
         )
     except docker.errors.DockerException as error:
         raise ImageError(f"The base image {name} has no working python3: {error}", hint=fit) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -27,7 +26,7 @@ _MAX_NAMES = 50
 OnOutput = Callable[[str, Sequence[Mapping[str, Any]]], None]
 
 
-class _OurSpec(KernelSpecManager):  # type: ignore[misc]
+class _OurSpec(KernelSpecManager):
     """Hands out one kernelspec, made in memory: nothing need be installed to run it."""
 
     def __init__(self, spec: SandboxSpec) -> None:
@@ -51,15 +50,13 @@ class DockerKernel:
     `cell_timeout` in seconds, None for none. `on_output` hears the outputs so far of the running cell.
     """
 
-    def __init__(
-        self, spec: SandboxSpec, broker: Broker, *, cell_timeout: float | None, on_output: OnOutput, grace: float = GRACE
-    ) -> None:
+    def __init__(self, spec: SandboxSpec, broker: Broker, *, cell_timeout: float | None, on_output: OnOutput, grace: float = GRACE) -> None:
         self._spec = spec
         self._broker = broker
         self._cell_timeout = cell_timeout
         self._grace = grace
         self._on_output = on_output
-        self._setup_code = ""
+        self._setup: list[tuple[str, str]] = []
         self._variables: dict[str, str] = {}
         self._manager: AsyncKernelManager | None = None
         self._client: AsyncKernelClient | None = None
@@ -97,10 +94,12 @@ class DockerKernel:
             await manager.provisioner.cleanup()
         manager.context.destroy(linger=0)
 
-    async def set_up(self, code: str) -> CellResult:
-        """Run the cell that loads the input, and remember it for restarts."""
-        self._setup_code = code
-        return await self.run_cell("setup", code)
+    async def set_up(self, cell_id: str, code: str) -> CellResult:
+        """Run a cell that loads the input; once it was ok, every new kernel runs it again."""
+        result = await self.run_cell(cell_id, code)
+        if result.status == "ok":
+            self._setup.append((cell_id, code))
+        return result
 
     async def describe(self) -> ContextInfo:
         """What `context` is, by the kernel's own word."""
@@ -164,20 +163,18 @@ class DockerKernel:
     async def _replace(self, state: RunState) -> str:
         """Start a new kernel for one that is lost; returns what to tell the model. Raises KernelError if none can be had."""
         why = self._why_it_died(state)
-        lost = self._variables
+        lost = list(self._variables)
         self._variables = {}
         try:
             await self.stop()
             await self.start()
-            if self._setup_code:
-                again = await self._run("setup", self._setup_code)
-                if again.status == "died":
+            for cell_id, code in self._setup:
+                if (await self._run(cell_id, code)).status == "died":
                     raise KernelError("The kernel died again while it loaded the files.")
         except Exception as error:
-            raise KernelError(
-                f"{why} A new kernel could not be started: {error}", hint="`rlm doctor` checks the set-up."
-            ) from error
-        names = ", ".join(list(lost)[:_MAX_NAMES]) + (", …" if len(lost) > _MAX_NAMES else "")
+            raise KernelError(f"{why} A new kernel could not be started: {error}", hint="`rlm doctor` checks the set-up.") from error
+        lost = [name for name in lost if name not in self._variables]
+        names = ", ".join(lost[:_MAX_NAMES]) + (", …" if len(lost) > _MAX_NAMES else "")
         gone = f"Lost are all variables that cells had made: {names}." if lost else "No earlier cell's variables were lost."
         return f"{why} A new kernel was started and the input is loaded again. {gone}"
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from jupyter_client.connect import KernelConnectionInfo
-from jupyter_client.provisioning import KernelProvisionerBase
+from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 from traitlets import Any as AnyTrait
 
 from rlm_kernel.errors import KernelError
@@ -92,7 +92,7 @@ def container_options(spec: SandboxSpec, sockets: str) -> dict[str, Any]:
     }
 
 
-class DockerProvisioner(KernelProvisionerBase):  # type: ignore[misc]
+class DockerProvisioner(KernelProvisionerBase):
     """One container for one kernel. jupyter_client calls these methods, on one event loop; Docker is spoken to in threads."""
 
     spec = AnyTrait(help="SandboxSpec of the session")
@@ -111,7 +111,7 @@ class DockerProvisioner(KernelProvisionerBase):  # type: ignore[misc]
 
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
         """Settle where the sockets are: one folder, two names (the host's and the container's)."""
-        manager = self.parent
+        manager: Any = self.parent
         self._sockets = str(self.spec.run.new_launch())
         manager.transport = "ipc"
         manager.ip = f"{self._sockets}/k"
@@ -150,17 +150,22 @@ class DockerProvisioner(KernelProvisionerBase):  # type: ignore[misc]
             ready.cancel()
         if not self.spec.ready.is_set():
             raise await self._start_failure()
-        self.connection_info = self.parent.get_connection_info()
+        manager: Any = self.parent
+        self.connection_info = manager.get_connection_info()
         return self.connection_info
 
     def _watch(self, container: Container, loop: asyncio.AbstractEventLoop) -> None:
         """In a thread of its own: wait for the container's end, however long that takes."""
         try:
             code = int(container.wait(timeout=None, condition="next-exit")["StatusCode"])
-        except Exception:  # noqa: BLE001 — whatever the engine or the connection to it did, the container is lost to us
+        except Exception:  # whatever the engine or the connection to it did, the container is lost to us
             code = 255
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(lambda: self.exited.done() or self.exited.set_result(code))
+            loop.call_soon_threadsafe(self._ended, code)
+
+    def _ended(self, code: int) -> None:
+        if not self.exited.done():
+            self.exited.set_result(code)
 
     async def _start_failure(self) -> KernelError:
         tail = ""
@@ -172,7 +177,9 @@ class DockerProvisioner(KernelProvisionerBase):  # type: ignore[misc]
             if self.exited.done()
             else f"The kernel did not start within {self.spec.start_timeout:.0f} s."
         )
-        return KernelError(f"{what}\n{tail}".strip(), hint="`rlm doctor` checks the set-up; `rlm image build --force` makes the image anew.")
+        return KernelError(
+            f"{what}\n{tail}".strip(), hint="`rlm doctor` checks the set-up; `rlm image build --force` makes the image anew."
+        )
 
     async def poll(self) -> int | None:
         if self.exited.done():

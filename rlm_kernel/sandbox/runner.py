@@ -66,7 +66,7 @@ class CellRunner:
     async def wait_until_listening(self, timeout: float) -> None:
         """Wait for the kernel's welcome on iopub, after which no output is lost. Raises KernelError."""
         welcome = asyncio.create_task(self._welcomed())
-        await asyncio.wait({welcome, self._exited}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        await _first(timeout, welcome, self._exited)
         if not welcome.done():
             welcome.cancel()
             raise KernelError("The kernel's container runs, but its kernel does not answer.", hint="`rlm doctor` checks the set-up.")
@@ -90,13 +90,13 @@ class CellRunner:
         cell = asyncio.create_task(self._follow(message["header"]["msg_id"], state, on_output))
         stop = asyncio.create_task(self._interrupts.wait())
         try:
-            await asyncio.wait({cell, stop, self._exited}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            await _first(timeout, cell, stop, self._exited)
             if not cell.done() and not self._exited.done():
                 state.timed_out = not stop.done()
                 await self._interrupt(cell, grace)
             if not cell.done() and self._exited.done():
                 # What it printed before it died may still be on its way.
-                await asyncio.wait({cell}, timeout=0.2)
+                await _first(0.2, cell)
         finally:
             stop.cancel()
             if not cell.done():
@@ -114,7 +114,7 @@ class CellRunner:
         message = self._request("", "", {"value": expression}, silent=True)
         self._send(self._client.shell_channel, message)
         reply = asyncio.create_task(self._reply(message["header"]["msg_id"]))
-        await asyncio.wait({reply, self._exited}, timeout=30, return_when=asyncio.FIRST_COMPLETED)
+        await _first(30, reply, self._exited)
         if not reply.done():
             reply.cancel()
             return None
@@ -138,7 +138,7 @@ class CellRunner:
         while not cell.done() and not self._exited.done() and (left := deadline - asyncio.get_running_loop().time()) > 0:
             # A top-level await sleeps on through an interrupt until its loop has something else to do: keep nudging it.
             self._send(self._client.shell_channel, self._client.session.msg("kernel_info_request", {}))
-            await asyncio.wait({cell, self._exited}, timeout=min(left, 0.3), return_when=asyncio.FIRST_COMPLETED)
+            await _first(min(left, 0.3), cell, self._exited)
 
     def _send(self, channel: Any, message: dict[str, Any]) -> None:
         with contextlib.suppress(zmq.Again):  # the kernel is gone: `exited` will say so
@@ -148,7 +148,7 @@ class CellRunner:
         idle = asyncio.create_task(self._collect(msg_id, state.collector, on_output))
         try:
             content = await self._reply(msg_id)
-            await asyncio.wait({idle}, timeout=IDLE_GRACE)
+            await _first(IDLE_GRACE, idle)
             state.status = "ok" if content.get("status") == "ok" else "error"
             count = content.get("execution_count")
             state.execution_count = count if isinstance(count, int) else None
@@ -197,3 +197,8 @@ def _literal(content: dict[str, Any], name: str) -> Any:
         return ast.literal_eval(text) if len(text) < 200_000 else None
     except (KeyError, TypeError, ValueError, SyntaxError, MemoryError, RecursionError):
         return None
+
+
+async def _first(timeout: float | None, *awaited: asyncio.Future[Any]) -> None:
+    """Wait until one is done, or for so many seconds. Cancels nothing."""
+    await asyncio.wait(awaited, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)

@@ -1,0 +1,64 @@
+"""Recursive Language Models on a real Jupyter kernel.
+
+>>> from rlm_kernel import RLM
+>>> result = RLM(root_model="local").ask("How many lines contain an error?", context=Path("server.log"))  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rlm_kernel._version import __version__
+from rlm_kernel.errors import (
+    BudgetExceeded,
+    ConfigError,
+    DockerError,
+    FileRefused,
+    ImageError,
+    KernelError,
+    LocalModelError,
+    ModelError,
+    RLMError,
+    SetupError,
+    TraceError,
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    from rlm_kernel.models.scripted import ScriptedModels
+    from rlm_kernel.session.ask import Result
+    from rlm_kernel.session.rlm import RLM
+
+__all__ = [
+    "RLM",
+    "BudgetExceeded",
+    "ConfigError",
+    "DockerError",
+    "FileRefused",
+    "ImageError",
+    "KernelError",
+    "LocalModelError",
+    "ModelError",
+    "RLMError",
+    "Result",
+    "ScriptedModels",
+    "SetupError",
+    "TraceError",
+    "UsageError",
+    "__version__",
+]
+
+_LATE = {
+    "RLM": "rlm_kernel.session.rlm",
+    "Result": "rlm_kernel.session.ask",
+    "ScriptedModels": "rlm_kernel.models.scripted",
+}
+"""Imported when first asked for: `import rlm_kernel` stays fast."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATE:
+        import importlib
+
+        return getattr(importlib.import_module(_LATE[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,52 @@
+"""The Typer application, and the one place where errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from rlm_kernel.cli.ask import ask
+from rlm_kernel.cli.doctor import doctor
+from rlm_kernel.cli.image import image_app
+from rlm_kernel.cli.models import models_app
+from rlm_kernel.errors import RLMError
+
+app = typer.Typer(
+    name="rlm",
+    help="Ask questions over inputs of any size: a root model writes code in a locked Jupyter kernel; every step is in a notebook.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    if debug:
+        os.environ["RLM_DEBUG"] = "1"
+
+
+app.command()(ask)
+app.command()(doctor)
+app.add_typer(image_app, name="image")
+app.add_typer(models_app, name="models")
+
+
+def main() -> None:
+    """Entry point of `rlm`. Exit codes: 0 answered, 1 no answer, 2 usage, 3 set-up, 130 interrupted."""
+    try:
+        app()
+    except RLMError as error:
+        if os.environ.get("RLM_DEBUG"):
+            raise
+        print(f"rlm: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(error.hint, file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)

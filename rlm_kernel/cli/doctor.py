@@ -1,0 +1,176 @@
+"""`rlm doctor`: what of the set-up holds, what to type for the rest, and with `--fix` doing it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rlm_kernel.errors import LocalModelError, SetupError
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+    from rlm_kernel.config import SandboxSettings
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing of the set-up. `needed`: `rlm ask` fails without it. `fix` is what to type, empty when nothing need be."""
+
+    name: str
+    ok: bool
+    detail: str
+    fix: str = ""
+    needed: bool = True
+
+
+def doctor(
+    fix: Annotated[bool, typer.Option("--fix", help="Install, start and build what is missing, saying so before.")] = False,
+    local_model: Annotated[bool, typer.Option("--local-model", help="With --fix: fetch the local model's weights too (1.1 GB).")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Say what of the set-up holds, and what to type for what does not. Exit 3 if `rlm ask` cannot work."""
+    from rlm_kernel.config import load_api_keys, load_settings
+
+    load_api_keys()
+    sandbox = load_settings().sandbox
+    failed = _fix(sandbox, local_model) if fix else None
+    checks = list(_checks(sandbox))
+    ready = all(check.ok for check in checks if check.needed)
+    if as_json:
+        json.dump({"ready": ready, "checks": [asdict(check) for check in checks]}, sys.stdout, indent=2)
+        typer.echo()
+    else:
+        for check in checks:
+            typer.echo(f"{'ok' if check.ok else 'MISSING' if check.needed else '-':8}{check.name:16}{check.detail}")
+            if not check.ok and check.fix:
+                typer.echo(f"{'':24}→ {check.fix}")
+    if failed is not None:
+        raise failed
+    if not ready:
+        raise typer.Exit(SetupError.exit_code)
+
+
+def _say(line: str) -> None:
+    typer.echo(f"rlm doctor: {line}", err=True)
+
+
+def _fix(sandbox: SandboxSettings, local_model: bool) -> SetupError | None:
+    """Do what can be done; the error that stopped it, to be raised after the report."""
+    from rlm_kernel.sandbox.engine_setup import ensure_engine
+    from rlm_kernel.sandbox.image import ensure_image
+
+    try:
+        client = ensure_engine(_say)
+        if sandbox.image is None:
+            ensure_image(client, base=sandbox.base, progress=_say)
+    except SetupError as error:
+        return error
+    if local_model:
+        _pull_weights()
+    return None
+
+
+def _pull_weights() -> None:
+    """Fetch the local model. A failure is told and no more: other models may be at hand."""
+    from rlm_kernel.models.weights import is_pulled, pull
+
+    if is_pulled("local"):
+        return
+    _say("fetching the local model's weights (1.1 GB, once)")
+    try:
+        pull("local", progress=_tenths(_say))
+    except LocalModelError as error:
+        _say(str(error))
+
+
+def _tenths(say: Callable[[str], None]) -> Callable[[int, int], None]:
+    """A progress callback for bytes that says something at each tenth."""
+    said = 0
+
+    def progress(done: int, total: int) -> None:
+        nonlocal said
+        if total and done * 10 // total > said:
+            said = done * 10 // total
+            say(f"{done / 1e6:,.0f} of {total / 1e6:,.0f} MB")
+
+    return progress
+
+
+def _checks(sandbox: SandboxSettings) -> Iterator[Check]:
+    from rlm_kernel.sandbox.docker_host import connect
+
+    yield _check_python()
+    try:
+        client = connect()
+    except SetupError as error:
+        yield Check("docker", False, error.message, error.hint)
+        yield Check("image", False, "not known without Docker", "rlm doctor --fix")
+    else:
+        with client:
+            yield from _check_docker(client, sandbox)
+    yield _check_local_model()
+    yield _check_keys()
+
+
+def _check_python() -> Check:
+    ok = sys.version_info >= (3, 11)
+    return Check("python", ok, f"{platform.python_version()} in {sys.prefix}", "Install Python 3.11 or later.")
+
+
+def _check_docker(client: DockerClient, sandbox: SandboxSettings) -> Iterator[Check]:
+    from rlm_kernel.sandbox.image import find_image, image_tag, inspect_image
+
+    facts = client.info()
+    security = facts.get("SecurityOptions") or []
+    traits = ["rootless" if any("rootless" in option for option in security) else "rootful"]
+    traits += [f"cgroup v{facts.get('CgroupVersion', '1')} ({facts.get('CgroupDriver', '?')})", facts.get("OperatingSystem", "")]
+    yield Check("docker", True, f"engine {facts['ServerVersion']}, {', '.join(traits)}")
+    limits = [name for name, key in (("memory", "MemoryLimit"), ("CPU", "CpuCfsQuota"), ("pids", "PidsLimit")) if not facts.get(key)]
+    yield Check(
+        "limits", not limits, f"the engine cannot limit {', '.join(limits)}" if limits else "memory, CPU and pids", "Enable cgroups."
+    )
+    seccomp = any("seccomp" in option and "unconfined" not in option for option in security)
+    yield Check("seccomp", seccomp, "the engine's default profile" if seccomp else "off", "Enable seccomp in the engine.", needed=False)
+    if sandbox.image is None:
+        wanted, image, fix = image_tag(sandbox.base), find_image(client, sandbox.base), "rlm image build"
+    else:
+        wanted, image, fix = sandbox.image, inspect_image(client, sandbox.image), f"docker pull {sandbox.image}"
+    if image is None:
+        yield Check("image", False, f"{wanted} is not here", fix)
+        return
+    yield Check("image", True, f"{image.tag}, Python {image.python or '?'}, {image.size / 1e6:.0f} MB")
+    yield _check_sandbox(client, wanted, sandbox.runtime)
+
+
+def _check_sandbox(client: DockerClient, image: str, runtime: str | None) -> Check:
+    from rlm_kernel.sandbox.probe import sandbox_problem
+
+    problem = sandbox_problem(client, image, runtime=runtime)
+    if problem is None:
+        return Check("sandbox", True, "a locked container starts and unix sockets reach it (transport ipc)")
+    return Check("sandbox", False, f"a locked container failed: {problem}", "Use a Docker engine on this host itself (unset DOCKER_HOST).")
+
+
+def _check_local_model() -> Check:
+    from rlm_kernel.models.weights import is_pulled, weights_path
+
+    if importlib.util.find_spec("xllamacpp") is None:
+        return Check("local model", False, "xllamacpp is not installed", "pip install 'rlm-kernel[local]'", needed=False)
+    if not is_pulled("local"):
+        return Check("local model", False, "its weights are not here", "rlm models pull", needed=False)
+    return Check("local model", True, str(weights_path("local")), needed=False)
+
+
+def _check_keys() -> Check:
+    names = sorted(name for name, value in os.environ.items() if name.endswith("_API_KEY") and value.strip())
+    detail = ", ".join(names) if names else "none in the environment or .env"
+    return Check("API keys", bool(names), detail, "export OPENAI_API_KEY=… (or another provider's), or `--model local`", needed=False)

@@ -1,0 +1,50 @@
+"""`rlm image`: build the kernel image, or say what there is."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+image_app = typer.Typer(help="The kernel image: build it, or see what there is.", no_args_is_help=True)
+
+_Base = Annotated[
+    str | None, typer.Option("--base", metavar="IMAGE", help="Base image with Python 3.11 or later (default: python:3.12-slim).")
+]
+
+
+@image_app.command()
+def build(
+    base: _Base = None,
+    force: Annotated[bool, typer.Option("--force", help="Build again even if it is there.")] = False,
+) -> None:
+    """Build the kernel image, unless it is there. Its tag goes to stdout."""
+    from rlm_kernel.sandbox.docker_host import connect
+    from rlm_kernel.sandbox.image import ensure_image
+
+    image = ensure_image(connect(), base=base, force=force, progress=lambda line: typer.echo(line, err=True))
+    typer.echo(image.tag)
+
+
+@image_app.command()
+def info(
+    base: _Base = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Show the kernel image that belongs to this version; exit 3 if it is not built."""
+    from rlm_kernel.errors import ImageError
+    from rlm_kernel.sandbox.docker_host import connect
+    from rlm_kernel.sandbox.image import find_image, image_tag
+
+    image = find_image(connect(), base)
+    if image is None:
+        raise ImageError(f"The kernel image {image_tag(base)} is not built.", hint="Type `rlm image build`.")
+    if as_json:
+        json.dump(asdict(image), sys.stdout)
+        typer.echo()
+        return
+    for name, value in asdict(image).items():
+        typer.echo(f"{name:8} {value / 1e6:.0f} MB" if name == "size" else f"{name:8} {value}")

@@ -1,0 +1,110 @@
+"""`rlm models`: what is configured and available; fetching and serving the embedded local models."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from rlm_kernel.config import LLMSettings, load_api_keys, load_settings
+from rlm_kernel.errors import LocalModelError
+from rlm_kernel.models.weights import MODELS, LocalModel, Progress, find_model, is_pulled, pull, weights_path
+
+models_app = typer.Typer(help="The models: what is configured, and the embedded local ones.", invoke_without_command=True)
+
+_Name = Annotated[str, typer.Argument(metavar="[NAME]", help="local (1.5B) or local:0.5b.", show_default=False)]
+
+
+@models_app.callback()
+def overview(context: typer.Context) -> None:
+    """Without a command: the local models, the configured models, and which API keys are set (names only)."""
+    if context.invoked_subcommand is None:
+        for line in _overview_lines():
+            typer.echo(line)
+
+
+def _overview_lines() -> Iterator[str]:
+    yield "Local models (no key, nothing leaves the machine):"
+    for model in MODELS:
+        state = "pulled" if is_pulled(model.name) else f"not pulled; `rlm models pull {model.name}`"
+        yield f"  {model.name:12} {model.title}, {model.size / 1e9:.1f} GB: {state}"
+        yield f"  {'':12} {weights_path(model.name)}"
+    load_api_keys()
+    settings = load_settings()
+    yield "Configured:"
+    yield f"  {'root':12} {_described(settings.root_llm)}"
+    yield f"  {'sub':12} {_described(settings.sub_llm)}"
+    keys = sorted(name for name, value in os.environ.items() if name.endswith("_API_KEY") and value)
+    yield "API keys set (environment or .env): " + (", ".join(keys) or "none")
+
+
+def _described(llm: LLMSettings) -> str:
+    if llm.model is None:
+        return "none (name one with -m, RLM_MODEL or config.json)"
+    return f"{llm.model} at {llm.api_base}" if llm.api_base else llm.model
+
+
+@models_app.command("pull")
+def pull_command(name: _Name = "local") -> None:
+    """Fetch a local model's weights (1.1 GB; local:0.5b 0.5 GB), unless they are there. The path goes to stdout."""
+    model = find_model(name)
+    with _shown_progress(model) as progress:
+        path = pull(name, progress)
+    typer.echo(path)
+
+
+@contextmanager
+def _shown_progress(model: LocalModel) -> Iterator[Progress]:
+    """A bar where stderr is a terminal, else a line for every tenth."""
+    label = f"{model.name} ({model.size / 1e9:.1f} GB)"
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+        from rich.progress import Progress as Bar
+
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+        with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(label, total=model.size)
+            yield lambda done, _total: bar.update(task, completed=done)
+        return
+    said = 0
+
+    def line(done: int, total: int) -> None:
+        nonlocal said
+        if (tenths := 10 * done // total) > said:
+            said = tenths
+            typer.echo(f"{label}: {10 * tenths} %", err=True)
+
+    yield line
+
+
+@models_app.command()
+def serve(
+    name: _Name = "local",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Loopback port; 0 takes a free one.")] = 0,
+    slots: Annotated[int, typer.Option(min=1, max=16, help="Requests answered at once.")] = 1,
+) -> None:
+    """Serve a local model to any OpenAI-compatible client on this machine, until Ctrl-C."""
+    asyncio.run(_serve(name, port, slots))
+
+
+async def _serve(name: str, port: int, slots: int) -> None:
+    from rlm_kernel.models.local import LocalServer
+
+    server = await LocalServer.start(name, port=port, slots=slots, on_progress=lambda line: typer.echo(line, err=True))
+    try:
+        typer.echo(f"{server.model.title} answers at {server.api_base} (Ctrl-C ends it). For example:")
+        address = f"OPENAI_BASE_URL={server.api_base} OPENAI_API_KEY=local"
+        typer.echo(f'  {address} rlm ask -m {server.model_name} "How many lines contain def?" -f FILE')
+        status = await server.wait()
+        raise LocalModelError(
+            f"The local model's server ended by itself (exit status {status}):\n{server.last_words()}",
+            hint=f"Start it again: rlm models serve {name}",
+        )
+    finally:
+        await server.aclose()

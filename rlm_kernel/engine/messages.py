@@ -1,0 +1,99 @@
+"""What the loop says to the root model between its replies. Every message is constant in size whatever the input's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rlm_kernel.engine.ledger import Ledger
+from rlm_kernel.engine.protocols import CellResult, ContextInfo
+
+_ANSI = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+_LISTED = 20
+NO_CODE = (
+    "Your reply held neither a ```repl block nor FINAL. Write code in a ```repl block to go on; if you have the answer, "
+    "write FINAL(answer) on a line of its own."
+)
+NOT_LOOKED = "That answer came before any code had looked at the input, so it was not taken. Look at `context` with code first."
+BESIDE_CODE = (
+    "FINAL(...) outside code was not taken, because the same reply ran code whose output you had not seen. "
+    "If the output above settles it, give FINAL now."
+)
+
+
+def question_message(question: str, info: ContextInfo, from_files: bool, head_chars: int, progress: str) -> str:
+    """The first message: the question, with type, sizes, names and first characters of the input."""
+    lines = []
+    if info.item_count or info.total_chars:
+        pieces = f"{info.item_count:,} pieces" if info.item_count != 1 else "1 piece"
+        lines.append(f"Context: {info.kind}, {info.total_chars:,} characters in {pieces}.")
+        shown = [f"{name} ({size:,} characters)" for name, size in info.items[:_LISTED]]
+        more = f", and {info.item_count - len(shown):,} more" if info.item_count > len(shown) else ""
+        lines.append(f"Files: {', '.join(shown)}{more}" if from_files else f"Pieces: {', '.join(shown)}{more}")
+        lines.append(f"Starts with: {info.head[:head_chars]!r}")
+    else:
+        lines.append("Context: none was given.")
+    return "\n".join([*lines, f"Question: {question}", progress])
+
+
+def progress_line(ledger: Ledger, turn: int) -> str:
+    """Turn and budget left, for the end of every message."""
+    left = ledger.left()
+    units = {"calls": "{:,.0f} sub-model calls", "cost": "${:.4g}", "tokens": "{:,.0f} tokens", "seconds": "{:.0f} s"}
+    parts = [form.format(left[name]) for name, form in units.items() if left[name] is not None]
+    return f"Turn {turn} of {ledger.limits.turns}." + (f" Left: {', '.join(parts)}." if parts else "")
+
+
+def output_message(results: Sequence[CellResult], not_run: int, limit: int, remarks: Sequence[str], progress: str) -> str:
+    """What the cells of a turn gave, each truncated in the middle beyond `limit` characters."""
+    parts = []
+    for number, result in enumerate(results, 1):
+        which = "the cell" if len(results) + not_run == 1 else f"cell {number}"
+        text = truncate(output_text(result.outputs), limit) or "(it printed nothing; print what you want to see)"
+        failed = {"ok": "", "error": " (it raised an error)", "timeout": " (it was stopped)", "died": " (the kernel died)"}
+        parts.append(f"Output of {which}{failed[result.status]}:\n{text}")
+    if not_run:
+        parts.append(f"The {'last block' if not_run == 1 else f'last {not_run} blocks'} did not run, because of the error above.")
+    return "\n\n".join([*parts, *remarks, progress])
+
+
+def forced_message(reason: str) -> str:
+    """Ask for the one last answer at exhaustion."""
+    return (
+        f"{reason} No more code will run. Give your best answer now, from what you have seen: FINAL(answer) on a line of its own, "
+        "or FINAL_VAR(name) for a variable of the session. Reply with that line alone."
+    )
+
+
+def output_text(outputs: Sequence[Mapping[str, Any]]) -> str:
+    """Outputs as plain text: terminal codes removed, pictures named by their kind."""
+    parts = []
+    for output in outputs:
+        kind = output["output_type"]
+        if kind == "stream":
+            parts.append(output["text"])
+        elif kind == "error":
+            parts.append("\n".join(output["traceback"]) or f"{output['ename']}: {output['evalue']}")
+        else:
+            data = output["data"]
+            text = data.get("text/plain") or data.get("text/markdown") or ""
+            pictures = [name for name in data if name.startswith("image/")]
+            parts.append(str(text) + (f" [{pictures[0]}]" if pictures else ""))
+    return _overwrite("\n".join(part.rstrip("\n") for part in parts if part.strip()))
+
+
+def _overwrite(text: str) -> str:
+    """Text as it would stand in a terminal: codes gone, and of a line rewritten with carriage returns the last form."""
+    plain = _ANSI.sub("", text).replace("\r\n", "\n")
+    return "\n".join(line.rsplit("\r", 1)[-1] for line in plain.split("\n")) if "\r" in plain else plain
+
+
+def truncate(text: str, limit: int) -> str:
+    """The text, or its two ends of together `limit` characters with a notice between them."""
+    if len(text) <= limit:
+        return text
+    head = limit // 2
+    tail = limit - head
+    gone = len(text) - limit
+    return f"{text[:head]}\n… [{gone:,} of {len(text):,} characters left out here] …\n{text[len(text) - tail :]}"

@@ -1,0 +1,89 @@
+"""What a question is asked of: files and folders, or an object from Python."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlm_kernel.errors import UsageError
+from rlm_kernel.trace.schema import FileMeta
+
+Context = str | list[Any] | dict[str, Any] | Path | Sequence[Path] | None
+"""A text, a JSON-like object, or the path or paths of files and folders."""
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """`paths` as the user named them. `made`: they hold one object from Python, written beside the trace."""
+
+    paths: tuple[Path, ...]
+    made: bool = False
+
+    def cells(self, question: str, resolved: Sequence[Path]) -> list[tuple[str, str]]:
+        """The notebook's set-up cells: `parameters`, and `setup`, which loads what they name."""
+        shown = ",\n    ".join(repr(str(path)) for path in resolved)
+        listed = f"[\n    {shown},\n]" if len(resolved) > 1 else f"[{shown}]"
+        cells = [("parameters", f"question = {question!r}\npaths = {listed}")]
+        if self.made:
+            cells.append(("setup", "load_object(paths[0]);"))
+        elif resolved:
+            cells.append(("setup", "load_files(paths)"))
+        return cells
+
+
+def gather(context: Context, trace_path: Path) -> Inputs:
+    """The paths of a context; an object is written to a file beside the trace, so that the trace can be replayed. Raises UsageError."""
+    if context is None:
+        return Inputs(())
+    if isinstance(context, Path):
+        return Inputs((context,))
+    if isinstance(context, Sequence) and not isinstance(context, str) and context and all(isinstance(p, Path) for p in context):
+        return Inputs(tuple(context))
+    try:
+        text = json.dumps(context, ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"The context cannot be handed to the kernel: {error}.",
+            hint="Give a str, a list or dict of JSON values, a Path, or several Paths.",
+        ) from error
+    path = trace_path.with_suffix(".context.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8", errors="replace")
+    return Inputs((path,), made=True)
+
+
+def file_meta(path: Path, *, digest: bool) -> FileMeta:
+    """What the trace says of a file or folder. With `digest` it is read whole."""
+    if not path.is_dir():
+        return FileMeta(path=str(path), size=path.stat().st_size, sha256=_sha256(path) if digest else None)
+    members = [member for member in _members(path) if member.is_file()]
+    total = hashlib.sha256()
+    if digest:
+        for member in members:
+            total.update(f"{member.relative_to(path).as_posix()}\0{_sha256(member)}\n".encode("utf-8", "surrogateescape"))
+    size = sum(member.stat().st_size for member in members)
+    return FileMeta(path=str(path), directory=True, size=size, sha256=total.hexdigest() if digest else None)
+
+
+def _members(folder: Path) -> Iterator[Path]:
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        yield from (Path(parent, name) for name in sorted(names))
+
+
+def _sha256(path: Path) -> str:
+    """Of the file's bytes; of a file that cannot be read, of nothing."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
+    except OSError:
+        pass
+    return digest.hexdigest()

@@ -1,0 +1,73 @@
+"""Who plays root and sub: models by litellm, with the embedded local model started where it is asked for."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING
+
+from pydantic import SecretStr
+
+from rlm_kernel.config import LLMSettings, Settings
+from rlm_kernel.engine.prompts import ProfileName
+
+if TYPE_CHECKING:
+    from rlm_kernel.models.litellm_models import LitellmModels
+
+_LOCAL = "local"
+_LOCAL_REPLY_TOKENS = 1024
+
+
+def _is_local(model: str | None) -> bool:
+    return model is not None and model.split(":")[0] == _LOCAL
+
+
+def profile_for(settings: Settings) -> ProfileName:
+    """The prompt profile that suits the root model."""
+    return "small" if _is_local(settings.root_llm.model) else "default"
+
+
+@contextlib.asynccontextmanager
+async def open_models(settings: Settings, say: Callable[[str], None]) -> AsyncIterator[LitellmModels]:
+    """The models of the settings, ready to be called; servers of local ones run as long as the context is open.
+
+    Raises ConfigError (no model), ModelError (missing key, unknown provider), LocalModelError.
+    """
+    from rlm_kernel.models.litellm_models import LitellmModels
+
+    async with contextlib.AsyncExitStack() as stack:
+        servers: dict[str, LLMSettings] = {}
+        changes: dict[str, LLMSettings] = {}
+        for section in ("root_llm", "sub_llm"):
+            llm: LLMSettings = getattr(settings, section)
+            if llm.model is not None and _is_local(llm.model):
+                if llm.model not in servers:
+                    servers[llm.model] = await _start_local(stack, llm, say)
+                changes[section] = servers[llm.model]
+        models = LitellmModels(settings.model_copy(update=changes))
+        stack.push_async_callback(models.aclose)
+        await models.warm_up()
+        yield models
+
+
+async def _start_local(stack: contextlib.AsyncExitStack, llm: LLMSettings, say: Callable[[str], None]) -> LLMSettings:
+    """Start a local model's server; the settings by which litellm reaches it."""
+    from rlm_kernel.models.local import LocalServer
+
+    assert llm.model is not None
+    server = await LocalServer.start(llm.model, on_progress=say)
+    stack.push_async_callback(server.aclose)
+    return llm.model_copy(
+        update={
+            "model": server.model_name,
+            "api_base": server.api_base,
+            "api_key": SecretStr("local-no-key"),
+            "window": server.context,
+            # On a few cores requests at once are slower than one after the other.
+            "concurrency": 1,
+            "temperature": 0.0 if llm.temperature is None else llm.temperature,
+            "max_tokens": llm.max_tokens or _LOCAL_REPLY_TOKENS,
+            "input_price": 0.0,
+            "output_price": 0.0,
+        }
+    )

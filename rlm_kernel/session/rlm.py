@@ -1,0 +1,63 @@
+"""The Python interface: `RLM(...).ask(question, context=...)`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from rlm_kernel.config import Settings, load_api_keys, load_settings
+from rlm_kernel.engine.protocols import Models, Trace
+from rlm_kernel.session.ask import Result, ask
+from rlm_kernel.session.inputs import Context
+
+
+class RLM:
+    """Asks questions over contexts of any size. Each question has a container, a kernel and a trace of its own.
+
+    Parameters
+    ----------
+    root_model, sub_model: as `rlm ask --model` and `--sub-model` take them ("provider/model", "local"). Default: as configured.
+    options: further settings by dotted name, {"limits.turns": 10, "sandbox.memory": "4g"}.
+    config_file: default `config.json` in the working directory, if it is there.
+    models: other implementations of the Models protocol, such as ScriptedModels.
+
+    Raises ConfigError for settings that do not hold.
+    """
+
+    def __init__(
+        self,
+        root_model: str | None = None,
+        sub_model: str | None = None,
+        *,
+        options: Mapping[str, Any] | None = None,
+        config_file: Path | None = None,
+        models: Models | None = None,
+    ) -> None:
+        load_api_keys()
+        overrides = {"root_llm.model": root_model, "sub_llm.model": sub_model, **(options or {})}
+        self.settings: Settings = load_settings(config_file, overrides)
+        self._models = models
+
+    async def aask(self, question: str, context: Context = None, *, trace: Path | None = None, view: Trace | None = None) -> Result:
+        """Answer a question.
+
+        Parameters
+        ----------
+        context: a str, a list or dict of JSON values, a Path (file or folder), several Paths, or None.
+        trace: where the notebook goes; default: a name of its own in the settings' `trace.dir`.
+
+        Raises RLMError; a run that ends without an answer is a Result whose `answer` is None.
+        """
+        return await ask(question, context, settings=self.settings, trace=trace, models=self._models, view=view)
+
+    def ask(self, question: str, context: Context = None, *, trace: Path | None = None, view: Trace | None = None) -> Result:
+        """`aask` for code without an event loop; inside one, as in a notebook, it runs in a thread of its own."""
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return asyncio.run(self.aask(question, context, trace=trace, view=view))
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(lambda: asyncio.run(self.aask(question, context, trace=trace, view=view))).result()

@@ -1,0 +1,82 @@
+"""The prose of a trace: its markdown cells, so that the notebook reads as a document."""
+
+from __future__ import annotations
+
+from rlm_kernel.engine.protocols import Outcome
+from rlm_kernel.trace.schema import NotebookMeta, TotalsMeta
+
+_HEADING = 100
+ANSWER_CAP = 1_000_000
+"""Characters of an answer that the answer cell shows."""
+_REASONS = {
+    "turns": "the turns were used up",
+    "calls": "the sub-model calls were used up",
+    "cost": "the money was used up",
+    "tokens": "the tokens were used up",
+    "seconds": "the time was used up",
+    "no_answer": "the model gave no answer",
+    "interrupted": "the run was interrupted",
+    "error": "the run failed",
+}
+
+
+def title(meta: NotebookMeta) -> str:
+    """The question, and what it was asked of."""
+    question = meta.question.strip()
+    first = question.split("\n", 1)[0]
+    heading = first if len(first) <= _HEADING else f"{first[:_HEADING].rstrip()}…"
+    lines = [f"# {heading}", ""]
+    if heading != question:
+        lines += [_quote(question), ""]
+    lines += [f"- Root model `{meta.models['root']}`, sub model `{meta.models['sub']}`, prompt profile `{meta.prompt_profile}`"]
+    lines += [f"- Input `{file.path}` ({'folder, ' if file.directory else ''}{file.size:,} bytes)" for file in meta.files]
+    created = meta.created.strftime("%Y-%m-%d %H:%M:%S UTC")
+    return "\n".join([*lines, f"- Session `{meta.session}`, {created}, rlm_kernel {meta.rlm_version}, image `{meta.image}`"])
+
+
+def model_words(turn: int, prose: str) -> str:
+    """The root model's words of a turn, without its code."""
+    return f"## Turn {turn}\n\n{prose}".strip()
+
+
+def note(text: str) -> str:
+    """Something that the engine said to the root model."""
+    return _quote(f"**Note to the model.** {text}")
+
+
+def answer(outcome: Outcome) -> str:
+    """The answer, or why there is none."""
+    if outcome.answer is None:
+        return f"## No answer\n\n{_because(outcome)}"
+    text = outcome.answer.text
+    shown = text if len(text) <= ANSWER_CAP else f"{text[:ANSWER_CAP]}\n\n… {len(text) - ANSWER_CAP:,} more characters."
+    forced = f"\n\n*This answer was forced: {_REASONS.get(outcome.stop_reason, outcome.stop_reason)}.*" if outcome.forced else ""
+    return f"## Answer\n\n{shown}{forced}"
+
+
+def _because(outcome: Outcome) -> str:
+    reason = _REASONS.get(outcome.stop_reason, outcome.stop_reason)
+    return f"{reason[:1].upper()}{reason[1:]}. {outcome.detail}".strip()
+
+
+def summary(meta: NotebookMeta) -> str:
+    """The cost table."""
+    totals = meta.totals
+    if totals is None:
+        return "## Cost"
+    rows = [
+        ("Root model", meta.models["root"], totals.turns, totals.root_prompt, totals.root_cached, totals.root_completion),
+        ("Sub model", meta.models["sub"], totals.calls, totals.sub_prompt, totals.sub_cached, totals.sub_completion),
+    ]
+    lines = ["## Cost", "", "| | model | calls | tokens in | of these cached | tokens out |", "| --- | --- | ---: | ---: | ---: | ---: |"]
+    lines += [f"| {role} | `{model}` | {calls:,} | {tokens:,} | {cached:,} | {out:,} |" for role, model, calls, tokens, cached, out in rows]
+    return "\n".join([*lines, "", f"{money(totals)}, {totals.seconds:,.1f} seconds."])
+
+
+def money(totals: TotalsMeta) -> str:
+    """The cost for people: US dollars, or that it is unknown."""
+    return "Cost unknown (no price for a model)" if totals.cost is None else f"${totals.cost:,.4f}"
+
+
+def _quote(text: str) -> str:
+    return "\n".join(f"> {line}".rstrip() for line in text.splitlines())

@@ -1,0 +1,153 @@
+"""What a trace keeps in `metadata.rlm`, of the notebook and of each cell. `python -m rlm_kernel.trace.schema` prints the JSON schema."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from rlm_kernel.engine.protocols import CallKind, CallRecord, CellStatus, StopReason, Totals
+
+VERSION: Literal[1] = 1
+CellKind = Literal["title", "parameters", "setup", "model", "code", "note", "answer", "summary"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class FileMeta(_Part):
+    """A file or folder that the user named. `size` in bytes; `sha256` of a folder is over its files' names and digests, in order."""
+
+    path: str
+    directory: bool = False
+    size: int
+    sha256: str | None = None
+
+
+class TotalsMeta(_Part):
+    """The account of the run. Tokens; US dollars (null: some price is unknown); seconds."""
+
+    turns: int
+    calls: int
+    root_prompt: int
+    root_completion: int
+    root_cached: int
+    sub_prompt: int
+    sub_completion: int
+    sub_cached: int
+    cost: float | None
+    seconds: float
+
+    @classmethod
+    def of(cls, totals: Totals) -> TotalsMeta:
+        root, sub = totals.root_usage, totals.sub_usage
+        return cls(
+            turns=totals.turns,
+            calls=totals.calls,
+            root_prompt=root.prompt,
+            root_completion=root.completion,
+            root_cached=root.cached,
+            sub_prompt=sub.prompt,
+            sub_completion=sub.completion,
+            sub_cached=sub.cached,
+            cost=totals.cost,
+            seconds=round(totals.seconds, 3),
+        )
+
+
+class NotebookMeta(_Part):
+    """`metadata.rlm` of the notebook."""
+
+    version: Literal[1] = VERSION
+    session: str
+    created: datetime
+    rlm_version: str
+    question: str
+    models: dict[Literal["root", "sub"], str]
+    prompt_profile: str
+    prompt_digest: str
+    image: str
+    image_digest: str
+    limits: dict[str, float | None]
+    sandbox: dict[str, Any]
+    files: list[FileMeta] = []
+    status: Literal["running", "finished"] = "running"
+    stop_reason: StopReason | None = None
+    forced: bool = False
+    detail: str = ""
+    totals: TotalsMeta | None = None
+
+
+class CallMeta(_Part):
+    """One host call: the recording from which a replay answers it. `prompt_digest` is the sha256 of the request's canonical JSON."""
+
+    id: str
+    kind: CallKind
+    prompt_digest: str
+    preview: str
+    started: datetime
+    seconds: float
+    answer: Any = None
+    error: str | None = None
+    model: str | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    cost: float | None = None
+    attempts: int = 1
+
+    @classmethod
+    def of(cls, call: CallRecord) -> CallMeta:
+        return cls(
+            id=call.id,
+            kind=call.kind,
+            prompt_digest=call.prompt_digest,
+            preview=call.preview,
+            started=call.started,
+            seconds=round(call.seconds, 4),
+            answer=call.answer,
+            error=call.error,
+            model=call.model,
+            prompt_tokens=call.usage.prompt,
+            completion_tokens=call.usage.completion,
+            cached_tokens=call.usage.cached,
+            cost=call.cost,
+            attempts=call.attempts,
+        )
+
+
+class CellMeta(_Part):
+    """`metadata.rlm` of a cell. `status` `running`: the trace was cut off while it ran. `reply`: the root model's words as they came."""
+
+    kind: CellKind
+    turn: int | None = None
+    status: CellStatus | Literal["running"] | None = None
+    truncated: bool = False
+    seconds: float | None = None
+    calls: list[CallMeta] = []
+    model: str | None = None
+    reply: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_tokens: int | None = None
+    cost: float | None = None
+
+
+def json_schema() -> str:
+    """The published JSON schema of both."""
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "rlm_kernel trace metadata",
+        "description": "`metadata.rlm` of a trace notebook (NotebookMeta) and of its cells (CellMeta).",
+        "version": VERSION,
+        "NotebookMeta": NotebookMeta.model_json_schema(),
+        "CellMeta": CellMeta.model_json_schema(),
+    }
+    return json.dumps(schema, indent=2, sort_keys=True) + "\n"
+
+
+if __name__ == "__main__":
+    print(json_schema(), end="")

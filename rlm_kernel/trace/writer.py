@@ -1,0 +1,225 @@
+"""The notebook writer: hears a run's events and keeps the trace on disk true to them.
+
+The file is a valid notebook after every event and is replaced atomically. Each cell is serialised when it changes, not when the file is
+written, so that the cost of an event hardly grows with the trace. While a cell runs, its progress is written at most every SAVE_SECONDS.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from rlm_kernel.engine.protocols import CallKind, CallRecord, CellResult, Completion, Outcome, Totals
+from rlm_kernel.errors import TraceError
+from rlm_kernel.secrets import redact
+from rlm_kernel.trace import document
+from rlm_kernel.trace.schema import CallMeta, CellMeta, FileMeta, NotebookMeta, TotalsMeta
+
+SAVE_SECONDS = 0.5
+_KERNELSPEC = {"name": "rlm", "display_name": "RLM (Docker)", "language": "python"}
+_LANGUAGE = {"name": "python", "file_extension": ".py", "mimetype": "text/x-python", "pygments_lexer": "ipython3"}
+
+
+class NotebookWriter:
+    """Implements `engine.protocols.Trace`. `secrets` are replaced wherever they turn up. Raises TraceError when it cannot write."""
+
+    def __init__(self, path: Path, meta: NotebookMeta, secrets: Sequence[str]) -> None:
+        self.path = path
+        self._meta = meta
+        self._secrets = secrets
+        self._cells: dict[str, str] = {}
+        self._running: str | None = None
+        self._turn = 0
+        self._code = ""
+        self._outputs: Sequence[Mapping[str, Any]] = ()
+        self._calls: list[CallMeta] = []
+        self._started = datetime.now(UTC)
+        self._saved = 0.0
+        self._save_cost = 0.0
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._failure(error) from error
+        self._markdown("title", document.title(meta), CellMeta(kind="title"))
+        self._save()
+
+    def turn_started(self, turn: int) -> None:
+        self._turn = turn
+
+    def turn_replied(self, turn: int, reply: Completion, prose: str) -> None:
+        meta = CellMeta(
+            kind="model",
+            turn=turn,
+            seconds=round(reply.seconds, 3),
+            model=reply.model,
+            reply=reply.text,
+            prompt_tokens=reply.usage.prompt,
+            completion_tokens=reply.usage.completion,
+            cached_tokens=reply.usage.cached,
+            cost=reply.cost,
+        )
+        self._markdown(f"turn-{turn:02d}", document.model_words(turn, prose), meta)
+        self._save()
+
+    def cell_started(self, cell_id: str, turn: int, code: str) -> None:
+        self._running, self._code, self._outputs, self._calls = cell_id, code, (), []
+        self._turn, self._started = turn, datetime.now(UTC)
+        self._write_running()
+        self._save()
+
+    def cell_output(self, cell_id: str, outputs: Sequence[Mapping[str, Any]]) -> None:
+        if cell_id == self._running:
+            self._outputs = outputs
+            self._save_now_and_then()
+
+    def call_started(self, cell_id: str, call_id: str, kind: CallKind) -> None:
+        """Calls are recorded when they end."""
+
+    def call_finished(self, cell_id: str, call: CallRecord) -> None:
+        if cell_id == self._running:
+            self._calls.append(CallMeta.of(call))
+            self._save_now_and_then()
+
+    def cell_finished(self, turn: int, result: CellResult) -> None:
+        meta = CellMeta(
+            kind=_code_kind(result.cell_id),
+            turn=turn or None,
+            status=result.status,
+            truncated=result.truncated,
+            seconds=round(result.seconds, 4),
+            calls=[CallMeta.of(call) for call in result.calls],
+        )
+        self._running = None
+        ended = result.started + timedelta(seconds=result.seconds)
+        times = {"iopub.execute_input": _iso(result.started), "shell.execute_reply": _iso(ended)}
+        self._code_cell(result.cell_id, result.code, result.outputs, meta, result.execution_count, times, check=True)
+        self._save()
+
+    def note(self, text: str) -> None:
+        cell_id = f"note-{self._turn:02d}-{sum(name.startswith('note') for name in self._cells) + 1}"
+        self._markdown(cell_id, document.note(text), CellMeta(kind="note", turn=self._turn or None))
+        self._save()
+
+    def finished(self, outcome: Outcome, totals: Totals) -> None:
+        if self._running is not None:
+            self._write_running()
+            self._running = None
+        self._meta = self._meta.model_copy(
+            update={
+                "status": "finished",
+                "stop_reason": outcome.stop_reason,
+                "forced": outcome.forced,
+                "detail": outcome.detail,
+                "totals": TotalsMeta.of(totals),
+            }
+        )
+        self._markdown("answer", document.answer(outcome), CellMeta(kind="answer"))
+        self._markdown("summary", document.summary(self._meta), CellMeta(kind="summary"))
+        self._save(durable=True)
+
+    def set_files(self, files: Sequence[FileMeta]) -> None:
+        """Say more of the files than was known at first: their digests."""
+        self._meta = self._meta.model_copy(update={"files": list(files)})
+        self._save()
+
+    def _write_running(self) -> None:
+        assert self._running is not None
+        kind = _code_kind(self._running)
+        meta = CellMeta(kind=kind, turn=self._turn or None, status="running", calls=self._calls)
+        times = {"iopub.execute_input": _iso(self._started)}
+        self._code_cell(self._running, self._code, self._outputs, meta, None, times, check=False)
+
+    def _code_cell(
+        self,
+        cell_id: str,
+        code: str,
+        outputs: Sequence[Mapping[str, Any]],
+        meta: CellMeta,
+        count: int | None,
+        times: Mapping[str, str],
+        *,
+        check: bool,
+    ) -> None:
+        tags = ["parameters"] if cell_id == "parameters" else ["raises-exception"] if meta.status == "error" else []
+        metadata = {"execution": dict(times), "rlm": _plain(meta), **({"tags": tags} if tags else {})}
+        cell = {
+            "cell_type": "code",
+            "id": cell_id,
+            "metadata": metadata,
+            "source": code,
+            "execution_count": count,
+            "outputs": [dict(output) for output in outputs],
+        }
+        self._put(cell, check=check)
+
+    def _markdown(self, cell_id: str, text: str, meta: CellMeta) -> None:
+        self._put({"cell_type": "markdown", "id": cell_id, "metadata": {"rlm": _plain(meta)}, "source": text}, check=False)
+
+    def _put(self, cell: dict[str, Any], *, check: bool) -> None:
+        """Serialise one cell as nbformat would, long texts by lines."""
+        from nbformat import from_dict
+        from nbformat.v4.rwbase import split_lines
+        from nbformat.validator import NotebookValidationError, validate
+
+        notebook = from_dict(  # type: ignore[no-untyped-call]
+            {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+        )
+        if check:
+            try:
+                validate(notebook)
+            except NotebookValidationError as error:
+                raise TraceError(f"The cell {cell['id']} is no valid notebook cell: {error.message}") from error
+        lines = split_lines(notebook)  # type: ignore[no-untyped-call]
+        text = json.dumps(lines["cells"][0], ensure_ascii=False, indent=1, sort_keys=True)
+        indented = "\n".join(f"  {line}" for line in redact(text, self._secrets).split("\n"))
+        self._cells[cell["id"]] = indented
+
+    def _save_now_and_then(self) -> None:
+        # With thousands of calls in a cell its own serialisation costs something: keep that under a tenth of the time.
+        if time.monotonic() - self._saved >= max(SAVE_SECONDS, 10 * self._save_cost):
+            started = time.monotonic()
+            self._write_running()
+            self._save()
+            self._save_cost = time.monotonic() - started
+
+    def _save(self, *, durable: bool = False) -> None:
+        metadata = {"kernelspec": _KERNELSPEC, "language_info": _LANGUAGE, "rlm": _plain(self._meta)}
+        head = redact(json.dumps(metadata, ensure_ascii=False, indent=1, sort_keys=True), self._secrets).replace("\n", "\n ")
+        cells = ",\n".join(self._cells.values())
+        text = f'{{\n "cells": [\n{cells}\n ],\n "metadata": {head},\n "nbformat": 4,\n "nbformat_minor": 5\n}}\n'
+        # In the same folder, so that the replacement is atomic; one name a trace, so that no crash leaves more than one behind.
+        temporary = self.path.with_name(f".{self.path.name}.tmp")
+        try:
+            with temporary.open("w", encoding="utf-8", errors="replace") as file:
+                file.write(text)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            temporary.replace(self.path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise self._failure(error) from error
+        self._saved = time.monotonic()
+
+    def _failure(self, error: OSError) -> TraceError:
+        return TraceError(
+            f"The trace {self.path} cannot be written: {error.strerror or error}.",
+            hint="Free some space or check the folder's permissions, or choose another place with --trace.",
+        )
+
+
+def _code_kind(cell_id: str) -> Any:
+    return cell_id if cell_id in ("parameters", "setup") else "code"
+
+
+def _plain(meta: NotebookMeta | CellMeta) -> dict[str, Any]:
+    return meta.model_dump(mode="json", exclude_defaults=True) | ({"version": meta.version} if isinstance(meta, NotebookMeta) else {})
+
+
+def _iso(instant: datetime) -> str:
+    return instant.isoformat()

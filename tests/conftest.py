@@ -1,0 +1,57 @@
+"""Every test has a home, a cache and a current directory of its own, and no key or setting of the user's."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rlm_kernel.secrets import is_secret_name
+from tests.support.model_server import ModelServer
+
+REAL_HOME = Path(os.path.expanduser("~"))
+REAL_CACHE = os.environ.get("RLM_CACHE_DIR")
+KEPT = ("RLM_TEST_",)
+"""Variables that steer the tests themselves."""
+
+
+@pytest.fixture(autouse=True)
+def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder with this test's home, cache and current directory."""
+    folder = tmp_path_factory.mktemp("isolated")
+    for name in ("home", "cache", "cwd"):
+        (folder / name).mkdir()
+    for name in list(os.environ):
+        ours = name.startswith("RLM_") and not name.startswith(KEPT)
+        if ours or is_secret_name(name) or name.endswith(("_API_BASE", "_BASE_URL", "_API_VERSION")):
+            monkeypatch.delenv(name)
+    # Docker's contexts are the machine's, not a test's.
+    monkeypatch.setenv("DOCKER_CONFIG", os.environ.get("DOCKER_CONFIG", str(REAL_HOME / ".docker")))
+    monkeypatch.setenv("HOME", str(folder / "home"))
+    for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    monkeypatch.setenv("RLM_CACHE_DIR", str(folder / "cache" / "rlm"))
+    for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
+        monkeypatch.setenv(name, str(folder / "home" / name.lower()))
+    monkeypatch.chdir(folder / "cwd")
+    return folder
+
+
+@pytest.fixture
+def model_server() -> Iterator[ModelServer]:
+    """An OpenAI-compatible server on loopback; `sub` echoes, `root` has no replies until `root` is set."""
+    with ModelServer() as server:
+        yield server
+
+
+@pytest.fixture
+def openai_env(model_server: ModelServer, monkeypatch: pytest.MonkeyPatch) -> ModelServer:
+    """The model server, which wants a key, with its address and key in the environment, as a user would have them."""
+    model_server.api_key = "sk-test-0123456789abcdef"
+    monkeypatch.setenv("OPENAI_API_KEY", model_server.api_key)
+    monkeypatch.setenv("OPENAI_BASE_URL", model_server.url)
+    monkeypatch.setenv("OPENAI_API_BASE", model_server.url)
+    return model_server

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from rlm_kernel.engine.protocols import Message, Models, Usage
+from rlm_kernel.errors import ModelError
+from rlm_kernel.models import ScriptedModels
+
+QUESTION: list[Message] = [{"role": "user", "content": "How many?"}]
+
+
+async def test_a_list_is_replied_in_order_and_then_refused() -> None:
+    models: Models = ScriptedModels(["one", "two"])
+    assert [(await models.complete(QUESTION, role="root")).text for _ in range(2)] == ["one", "two"]
+    with pytest.raises(ModelError, match="has 2 replies") as caught:
+        await models.complete(QUESTION, role="root")
+    assert caught.value.fault == "refused"
+    await models.aclose()
+
+
+async def test_functions_may_be_plain_or_async() -> None:
+    async def root(messages: Sequence[Message]) -> str:
+        await asyncio.sleep(0)
+        return f"{len(messages)} messages"
+
+    models = ScriptedModels(root, sub=str.upper)
+    assert (await models.complete(QUESTION, role="root")).text == "1 messages"
+    assert (await models.complete(QUESTION, role="sub")).text == "HOW MANY?"
+
+
+async def test_a_mapping_answers_its_prompts_alone() -> None:
+    models = ScriptedModels([], sub={"How many?": "3"})
+    assert (await models.complete(QUESTION, role="sub")).text == "3"
+    with pytest.raises(ModelError, match="no reply to 'Who"):
+        await models.complete([{"role": "user", "content": "Who?"}], role="sub")
+
+
+async def test_without_a_sub_script_a_sub_call_is_refused() -> None:
+    with pytest.raises(ModelError, match="has no script"):
+        await ScriptedModels([]).complete(QUESTION, role="sub")
+
+
+async def test_replies_are_labelled_and_free() -> None:
+    models = ScriptedModels(["one"], sub=lambda prompt: "s")
+    reply = await models.complete(QUESTION, role="root", model="scripted/sub")
+    assert (reply.text, reply.model, reply.usage, reply.cost) == ("s", "scripted/sub", Usage(), 0.0)
+    assert (models.name("root"), models.name("sub"), models.window("root")) == ("scripted/root", "scripted/sub", None)
+
+
+async def test_other_models_may_not_be_called() -> None:
+    with pytest.raises(ModelError, match="openai/gpt-5") as caught:
+        await ScriptedModels([]).complete(QUESTION, role="sub", model="openai/gpt-5")
+    assert caught.value.fault == "unknown_model"

@@ -13,8 +13,6 @@ from tests.support.model_server import ModelServer
 
 REAL_HOME = Path(os.path.expanduser("~"))
 REAL_CACHE = os.environ.get("RLM_CACHE_DIR")
-KEPT = ("RLM_TEST_",)
-"""Variables that steer the tests themselves."""
 
 
 @pytest.fixture(autouse=True)
@@ -24,8 +22,8 @@ def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     for name in ("home", "cache", "cwd"):
         (folder / name).mkdir()
     for name in list(os.environ):
-        ours = name.startswith("RLM_") and not name.startswith(KEPT)
-        if ours or is_secret_name(name) or name.endswith(("_API_BASE", "_BASE_URL", "_API_VERSION")):
+        provider = is_secret_name(name) or name.endswith(("_API_BASE", "_BASE_URL", "_API_VERSION"))
+        if provider or name.startswith("RLM_"):
             monkeypatch.delenv(name)
     # Docker's contexts are the machine's, not a test's.
     monkeypatch.setenv("DOCKER_CONFIG", os.environ.get("DOCKER_CONFIG", str(REAL_HOME / ".docker")))

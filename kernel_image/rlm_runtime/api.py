@@ -136,7 +136,8 @@ class CellHooks:
         self._names = shell.user_ns
         self._answer: dict[str, Any] = {"content": None, "ready": False}
         self._names["answer"] = self._answer
-        self._context = self._names["context"] = None
+        self._names["context"] = None
+        files.on_activate(lambda value: self._names.__setitem__("context", value))
 
     def before(self, info: ExecutionInfo) -> None:
         wire.current_cell = getattr(info, "cell_id", None) or ""
@@ -152,9 +153,9 @@ class CellHooks:
 
     def _keep_context(self) -> None:
         loaded = files.active()
-        if self._names.get("context") is not self._context and loaded is self._context and loaded is not None:
+        if loaded is not None and self._names.get("context") is not loaded:
             print("Note: this cell assigned to `context`. It is the input again; use another name for results.", file=sys.stderr)
-        self._context = self._names["context"] = loaded
+            self._names["context"] = loaded
 
 
 def install(shell: InteractiveShell) -> None:

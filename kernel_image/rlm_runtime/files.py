@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from rlm_runtime.readers import Unreadable, read_file
 files: dict[str, str] = {}
 """Name to text of all loaded files."""
 _active: list[Any] = [None]
+_listeners: list[Callable[[Any], None]] = []
 
 
 class Hit(NamedTuple):
@@ -35,8 +36,15 @@ def active() -> Any:
     return _active[0]
 
 
+def on_activate(listener: Callable[[Any], None]) -> None:
+    """Have a function called with each new value of `context`, as soon as it is the active one."""
+    _listeners.append(listener)
+
+
 def _activate(value: Any) -> None:
     _active[0] = value
+    for listener in _listeners:
+        listener(value)
 
 
 def _activate_files() -> None:

@@ -8,7 +8,8 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -43,7 +44,7 @@ def doctor(
     load_api_keys()
     sandbox = load_settings().sandbox
     failed = _fix(sandbox, local_model) if fix else None
-    checks = list(_checks(sandbox))
+    checks = [replace(check, fix="") if check.ok else check for check in _checks(sandbox)]
     ready = all(check.ok for check in checks if check.needed)
     if as_json:
         json.dump({"ready": ready, "checks": [asdict(check) for check in checks]}, sys.stdout, indent=2)
@@ -115,7 +116,7 @@ def _checks(sandbox: SandboxSettings) -> Iterator[Check]:
         yield Check("docker", False, error.message, error.hint)
         yield Check("image", False, "not known without Docker", "rlm doctor --fix")
     else:
-        with client:
+        with closing(client):
             yield from _check_docker(client, sandbox)
     yield _check_local_model()
     yield _check_keys()

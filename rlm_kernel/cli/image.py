@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import closing
 from dataclasses import asdict
 from typing import Annotated
 
@@ -25,7 +26,8 @@ def build(
     from rlm_kernel.sandbox.docker_host import connect
     from rlm_kernel.sandbox.image import ensure_image
 
-    image = ensure_image(connect(), base=base, force=force, progress=lambda line: typer.echo(line, err=True))
+    with closing(connect()) as client:
+        image = ensure_image(client, base=base or _configured_base(), force=force, progress=lambda line: typer.echo(line, err=True))
     typer.echo(image.tag)
 
 
@@ -39,7 +41,9 @@ def info(
     from rlm_kernel.sandbox.docker_host import connect
     from rlm_kernel.sandbox.image import find_image, image_tag
 
-    image = find_image(connect(), base)
+    base = base or _configured_base()
+    with closing(connect()) as client:
+        image = find_image(client, base)
     if image is None:
         raise ImageError(f"The kernel image {image_tag(base)} is not built.", hint="Type `rlm image build`.")
     if as_json:
@@ -48,3 +52,9 @@ def info(
         return
     for name, value in asdict(image).items():
         typer.echo(f"{name:8} {value / 1e6:.0f} MB" if name == "size" else f"{name:8} {value}")
+
+
+def _configured_base() -> str | None:
+    from rlm_kernel.config import load_settings
+
+    return load_settings().sandbox.base

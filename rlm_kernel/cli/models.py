@@ -13,7 +13,7 @@ import typer
 
 from rlm_kernel.config import LLMSettings, load_api_keys, load_settings
 from rlm_kernel.errors import LocalModelError
-from rlm_kernel.models.weights import MODELS, LocalModel, Progress, find_model, is_pulled, pull, weights_path
+from rlm_kernel.models import weights
 
 models_app = typer.Typer(help="The models: what is configured, and the embedded local ones.", invoke_without_command=True)
 
@@ -30,10 +30,10 @@ def overview(context: typer.Context) -> None:
 
 def _overview_lines() -> Iterator[str]:
     yield "Local models (no key, nothing leaves the machine):"
-    for model in MODELS:
-        state = "pulled" if is_pulled(model.name) else f"not pulled; `rlm models pull {model.name}`"
+    for model in weights.MODELS:
+        state = "pulled" if weights.is_pulled(model.name) else f"not pulled; `rlm models pull {model.name}`"
         yield f"  {model.name:12} {model.title}, {model.size / 1e9:.1f} GB: {state}"
-        yield f"  {'':12} {weights_path(model.name)}"
+        yield f"  {'':12} {weights.weights_path(model.name)}"
     load_api_keys()
     settings = load_settings()
     yield "Configured:"
@@ -52,14 +52,14 @@ def _described(llm: LLMSettings) -> str:
 @models_app.command("pull")
 def pull_command(name: _Name = "local") -> None:
     """Fetch a local model's weights (1.1 GB; local:0.5b 0.5 GB), unless they are there. The path goes to stdout."""
-    model = find_model(name)
+    model = weights.find_model(name)
     with _shown_progress(model) as progress:
-        path = pull(name, progress)
+        path = weights.pull(name, progress)
     typer.echo(path)
 
 
 @contextmanager
-def _shown_progress(model: LocalModel) -> Iterator[Progress]:
+def _shown_progress(model: weights.LocalModel) -> Iterator[weights.Progress]:
     """A bar where stderr is a terminal, else a line for every tenth."""
     label = f"{model.name} ({model.size / 1e9:.1f} GB)"
     if sys.stderr.isatty():

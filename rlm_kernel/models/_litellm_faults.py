@@ -6,6 +6,7 @@ and a 403 as its bare APIError. So the chain of causes is looked at before the s
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 from collections.abc import Iterator
@@ -43,8 +44,8 @@ _BY_STATUS: dict[int, tuple[ModelFault, bool]] = {
 def classify(error: Exception) -> Failure:
     """The Failure that an exception of litellm, or of asyncio.timeout, stands for."""
     import httpx
-    import litellm
 
+    litellm: Any = importlib.import_module("litellm")
     said = _said(error)
     chain = list(_causes(error))
     if isinstance(error, litellm.ContextWindowExceededError):

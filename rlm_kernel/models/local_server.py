@@ -57,7 +57,10 @@ def _serve(arguments: argparse.Namespace, ready_to: int) -> None:
     parameters.cors_origins = "null"
     parameters.endpoint_slots = False
     parameters.ui = False
-    server = xllamacpp.Server(parameters)
+    try:
+        server = xllamacpp.Server(parameters)
+    except RuntimeError as error:
+        sys.exit(f"llama.cpp cannot load {arguments.weights}: {error}")
     os.write(ready_to, json.dumps({"address": server.listening_address}).encode() + b"\n")
     os.close(ready_to)
     threading.Event().wait()
@@ -76,10 +79,7 @@ def main() -> None:
     ready_to = os.dup(1)
     os.dup2(2, 1)
     threading.Thread(target=_end_with_stdin, args=(0,), daemon=True).start()
-    try:
-        _serve(arguments, ready_to)
-    except ModuleNotFoundError as error:
-        sys.exit(f"{error}")
+    _serve(arguments, ready_to)
 
 
 if __name__ == "__main__":

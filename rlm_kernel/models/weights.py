@@ -220,7 +220,7 @@ def _fetch(model: LocalModel, path: Path, report: Progress, sources: Sequence[So
                 os.replace(_sidecar(partial), _sidecar(path))
             return
         partial.unlink(missing_ok=True)
-        failures.append(f"{source.__name__}: the bytes do not have the model's sha256, and were deleted")
+        failures.append("what arrived does not have the model's sha256, and was deleted")
     raise LocalModelError(
         "The local model's weights could not be fetched:\n" + "\n".join(f"- {failure}" for failure in failures),
         hint=f"Try `rlm models pull {model.name}` again, or copy {model.file_name} ({model.size:,} bytes, "

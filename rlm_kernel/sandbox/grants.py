@@ -63,14 +63,20 @@ class FileGrants:
     def _grant(index: int, path: Path, run: RunDir) -> Grant:
         directory = path.is_dir()
         inside = _INSIDE / str(index)
-        if directory or _readable_inside(path):
+        if _readable_inside(path):
             return Grant(path, path, inside, directory)
         # Readable for a root user alone: the container's user gets a copy.
         copy = run.host / f"file-{index}"
-        shutil.copyfile(path, copy)
+        if directory:
+            shutil.copytree(path, copy, symlinks=True, ignore=_special_files, copy_function=shutil.copyfile)
+        else:
+            shutil.copyfile(path, copy)
+        for parent, folders, names in os.walk(copy):
+            for name in (".", *folders, *names):
+                own(Path(parent, name))
         own(copy)
-        copy.chmod(0o400)
-        return Grant(path, copy, inside, False)
+        copy.chmod(0o500 if directory else 0o400)
+        return Grant(path, copy, inside, directory)
 
 
 def resolve(path: Path) -> Path:
@@ -87,10 +93,18 @@ def resolve(path: Path) -> Path:
     return real
 
 
+def _special_files(folder: str, names: list[str]) -> list[str]:
+    """Pipes, sockets and devices: reading one may never end."""
+    paths = {name: Path(folder, name) for name in names}
+    return [name for name, path in paths.items() if not (path.is_symlink() or path.is_file() or path.is_dir())]
+
+
 def _readable_inside(path: Path) -> bool:
+    """Whether the container's user may read the file, or list and enter the folder."""
     uid, gid = container_ids()
     if uid == os.getuid():
         return True
     status = path.stat()
-    wanted = stat.S_IRUSR if status.st_uid == uid else stat.S_IRGRP if status.st_gid == gid else stat.S_IROTH
-    return bool(status.st_mode & wanted)
+    who = 6 if status.st_uid == uid else 3 if status.st_gid == gid else 0
+    wanted = (0o5 if path.is_dir() else 0o4) << who
+    return status.st_mode & wanted == wanted

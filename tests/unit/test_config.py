@@ -21,9 +21,7 @@ def write(path: Path, content: Any) -> Path:
     return path
 
 
-def load(
-    cwd: Path, config: Any = None, environ: dict[str, str] | None = None, overrides: dict[str, Any] | None = None
-) -> Settings:
+def load(cwd: Path, config: Any = None, environ: dict[str, str] | None = None, overrides: dict[str, Any] | None = None) -> Settings:
     if config is not None:
         write(cwd / "config.json", config)
     return load_settings(None, overrides or {}, environ or {}, cwd)
@@ -80,7 +78,7 @@ def test_none_lifts_a_limit_and_an_empty_variable_is_unset(tmp_path: Path) -> No
 
 
 def test_other_variables_of_the_project_are_left_alone(tmp_path: Path) -> None:
-    environ = dict.fromkeys(("RLM_CACHE_DIR", "RLM_DEBUG", "RLM_INSTALL_DOCKER", "RLM_LOCAL_THREADS", "RLMX"), "1")
+    environ = dict.fromkeys(("RLM_CACHE_DIR", "RLM_DEBUG", "RLM_INSTALL_DOCKER", "RLM_LOCAL_THREADS", "RLM_MODELS_DIR", "RLMX"), "1")
     assert load(tmp_path, environ=environ) == Settings()
 
 

@@ -1,0 +1,236 @@
+"""Code in the kernel calling the host: from everywhere, delivering answers, and loading every kind of file."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlm_kernel.errors import BudgetExceeded, ModelError
+from tests.support.sandbox import until
+
+
+async def test_calls_from_the_main_thread_threads_asyncio_and_forks(sandbox: Any) -> None:
+    box = await sandbox()
+    assert await box.text("print(llm_query('a'))") == "echo a"
+    expected = "[f'echo {i}' for i in range(50)]"
+    code = f"from concurrent.futures import ThreadPoolExecutor as T\nprint(list(T(8).map(llm_query, map(str, range(50)))) == {expected})"
+    assert await box.text(code) == "True"
+    code = f"import asyncio\nr = await asyncio.gather(*(allm_query(str(i)) for i in range(50)))\nprint(r == {expected})"
+    assert await box.text(code) == "True"
+    code = "import multiprocessing as mp\nwith mp.get_context('fork').Pool(3) as p: print(p.map(llm_query, list('abcdef')))"
+    assert await box.text(code) == str([f"echo {c}" for c in "abcdef"])
+    assert await box.text("print(llm_query('after the forks'))") == "echo after the forks"
+
+
+async def test_threads_of_the_host_run_side_by_side(sandbox: Any) -> None:
+    started = 0
+    all_in = asyncio.Event()
+
+    async def together(prompt: str) -> str:
+        nonlocal started
+        started += 1
+        if started == 8:
+            all_in.set()
+        await all_in.wait()
+        return prompt
+
+    box = await sandbox(llm=together)
+    assert (
+        await box.text("from concurrent.futures import ThreadPoolExecutor as T\nprint(len(list(T(8).map(llm_query, 'abcdefgh'))))") == "8"
+    )
+
+
+async def test_batch_keeps_order_and_one_failure_costs_its_own_item(sandbox: Any) -> None:
+    async def fails_at_7(prompt: str) -> str:
+        if prompt == "7":
+            raise ModelError("the sub model is down", fault="server", model="openai/sub")
+        await asyncio.sleep(0.001 * (int(prompt) % 5))
+        return f"r{prompt}"
+
+    box = await sandbox(llm=fails_at_7)
+    await box.run("answers = llm_query_batched([str(i) for i in range(300)])")
+    assert await box.text("print([a for i, a in enumerate(answers) if i != 7] == [f'r{i}' for i in range(300) if i != 7])") == "True"
+    assert await box.text("print(bool(answers[7]), answers[7])") == "False <CallFailed LLMError: the sub model is down>"
+
+
+async def test_refusal_for_budget_raises_in_the_cell(sandbox: Any) -> None:
+    async def refuse(prompt: str) -> str:
+        raise BudgetExceeded("The limit of calls is reached: 5 of 5 used.", limit="calls")
+
+    box = await sandbox(llm=refuse)
+    for code in ("llm_query('x')", "llm_query_batched(['x', 'y'])"):
+        result = await box.run(code)
+        assert result.outputs[-1]["ename"] == "BudgetExceeded"
+        assert "5 of 5" in result.outputs[-1]["evalue"]
+
+
+async def test_interrupted_cell_cancels_its_calls_on_the_host(sandbox: Any) -> None:
+    cancelled = 0
+
+    async def hang(prompt: str) -> str:
+        nonlocal cancelled
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled += 1
+            raise
+        return ""
+
+    box = await sandbox(llm=hang, cell_timeout=1)
+    assert (await box.run("llm_query_batched(list('abcdefghij'))")).status == "timeout"
+    assert cancelled == 10
+    assert await box.text("print('next')") == "next"
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "value"),
+    [
+        ("FINAL('plain')", "plain", None),
+        ("FINAL(42)", "42", 42),
+        ("FINAL([1, {'a': None}])", '[1, {"a": null}]', [1, {"a": None}]),
+        ("x = 'in a variable'; FINAL_VAR('x')", "in a variable", None),
+        ("answer['content'] = 'by dict'; answer['ready'] = True", "by dict", None),
+        ("FINAL('long ' * 1_000_000)", "long " * 1_000_000, None),
+        ("try:\n    FINAL('not held up')\nexcept Exception:\n    pass\nprint('unreached')", "not held up", None),
+        ("import asyncio\nasync def f(): FINAL('from a task')\nawait asyncio.gather(f())", "from a task", None),
+    ],
+)
+async def test_answer_is_delivered_and_the_cell_counts_as_ok(sandbox: Any, code: str, text: str, value: Any) -> None:
+    box = await sandbox()
+    result = await box.run(code)
+    assert result.status == "ok"
+    assert result.outputs == []
+    assert box.answers[-1] == {"text": text, "value": value}
+
+
+async def test_final_var_of_an_unknown_name_says_which_there_are(sandbox: Any) -> None:
+    box = await sandbox()
+    await box.run("total_count = 3")
+    result = await box.run("FINAL_VAR('total_cuont')")
+    assert "Did you mean total_count?" in result.outputs[0]["evalue"]
+    assert box.answers == []
+
+
+async def test_overwritten_context_is_restored_with_a_note(sandbox: Any, tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("input")
+    box = await sandbox(files=[path])
+    await box.kernel.set_up("setup", f"load_files([{str(path)!r}])")
+    assert "use another name" in await box.text("context = 'mine'")
+    assert await box.text("print(context)") == "input"
+
+
+async def test_show_vars_lists_what_code_made(sandbox: Any) -> None:
+    box = await sandbox()
+    await box.run("names = ['a', 'b']")
+    assert await box.text("print(SHOW_VARS())") == "{'names': 'list, 2 long'}"
+
+
+STRAGGLER = """
+import threading, time
+seen = []
+def late():
+    time.sleep(1)
+    try:
+        llm_query("late")
+    except Exception as error:
+        seen.append(error)
+straggler = threading.Thread(target=late)
+straggler.start()
+"""
+
+
+async def test_call_between_cells_is_refused(sandbox: Any) -> None:
+    box = await sandbox()
+    await box.run(STRAGGLER)
+    await until(lambda: box.broker.refused["cell"] > 0)
+    assert "only while their cell runs" in await box.text("straggler.join(); print(seen[0])")
+    assert box.prompts == []
+
+
+def _write_files(folder: Path) -> dict[str, str]:
+    """Files of every kind, and a piece of text that each must give."""
+    docx = (
+        '<?xml version="1.0"?><w:document xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"><w:body>'
+        "<w:p><w:r><w:t>from docx</w:t></w:r></w:p></w:body></w:document>"
+    )
+    parts = {
+        "[Content_Types].xml": '<?xml version="1.0"?><Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types">'
+        '<Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
+        '<Override PartName="/word/document.xml" ContentType='
+        '"application/vnd.openxmlformats-officedocument.wordprocessingml.document.main+xml"/></Types>',
+        "_rels/.rels": '<?xml version="1.0"?><Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships">'
+        '<Relationship Id="r1" Type="http://schemas.openxmlformats.org/officeDocument/2006/relationships/officeDocument"'
+        ' Target="word/document.xml"/></Relationships>',
+        "word/document.xml": docx,
+    }
+    with zipfile.ZipFile(folder / "a.docx", "w") as archive:
+        for name, text in parts.items():
+            archive.writestr(name, text)
+    with zipfile.ZipFile(folder / "a.zip", "w") as archive:
+        archive.writestr("inner/one.txt", "from zip")
+    (folder / "a.txt.gz").write_bytes(gzip.compress(b"from gzip"))
+    (folder / "a.txt").write_text("from txt")
+    (folder / "latin.txt").write_bytes("Käse und Brötchen, größer als früher".encode("latin-1"))
+    (folder / "wide.txt").write_bytes("from utf-16 ä".encode("utf-16"))
+    (folder / "a.csv").write_text("name,n\nfrom csv,1\n")
+    (folder / "a.jsonl").write_text('{"from": "jsonl"}\n')
+    (folder / "a.md").write_text("# from md")
+    (folder / "a.html").write_text("<html><script>no()</script><p>from html</p></html>")
+    cell = {"cell_type": "code", "source": ["from", " ipynb"]}
+    (folder / "a.ipynb").write_text(json.dumps({"cells": [cell]}))
+    content = b"BT /F1 12 Tf 20 50 Td (from pdf) Tj ET"
+    objects = [
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
+        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 200 100]/Contents 4 0 R/Resources<</Font<</F1 5 0 R>>>>>>",
+        b"<</Length %d>>stream\n%s\nendstream" % (len(content), content),
+        b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
+    ]
+    pdf, places = b"%PDF-1.4\n", []
+    for number, item in enumerate(objects, 1):
+        places.append(len(pdf))
+        pdf += b"%d 0 obj%s endobj\n" % (number, item)
+    table = b"".join(b"%010d 00000 n \n" % place for place in places)
+    start = len(pdf)
+    pdf += b"xref\n0 6\n0000000000 65535 f \n%strailer<</Size 6/Root 1 0 R>>\nstartxref\n%d\n%%%%EOF" % (table, start)
+    (folder / "a.pdf").write_bytes(pdf)
+    return {
+        "a.docx": "from docx", "a.zip": "from zip", "a.txt.gz": "from gzip", "a.txt": "from txt", "latin.txt": "Käse und Brötchen",
+        "wide.txt": "from utf-16 ä", "a.csv": "from csv", "a.jsonl": "jsonl", "a.md": "from md", "a.html": "from html",
+        "a.ipynb": "from ipynb", "a.pdf": "from pdf",
+    }  # fmt: skip
+
+
+async def test_every_kind_of_file_is_read_and_binary_refused_by_name(sandbox: Any, tmp_path: Path) -> None:
+    expected = _write_files(tmp_path)
+    (tmp_path / "a.bin").write_bytes(bytes(range(256)) * 100)
+    (tmp_path / "empty.txt").touch()
+    box = await sandbox(files=[tmp_path])
+    for name, text in expected.items():
+        loaded = await box.text(f"print(load_file({str(tmp_path / name)!r}))")
+        assert text in loaded, name
+    assert "no()" not in await box.text(f"print(load_file({str(tmp_path / 'a.html')!r}))")
+    assert "binary" in await box.text(f"load_file({str(tmp_path / 'a.bin')!r})")
+    assert await box.text(f"print(repr(load_file({str(tmp_path / 'empty.txt')!r})))") == "''"
+
+
+async def test_folder_becomes_a_dict_of_its_text_files(sandbox: Any, tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "b.txt").write_text("two\nneedle here")
+    (tmp_path / "a.txt").write_text("one")
+    (tmp_path / "c.bin").write_bytes(bytes(range(256)))
+    box = await sandbox(files=[tmp_path])
+    said = await box.text(f"load_files([{str(tmp_path)!r}])")
+    assert "1 binary or unreadable files left out" in said
+    assert await box.text("print(context)") == "{'a.txt': 'one', 'sub/b.txt': 'two\\nneedle here'}"
+    assert await box.text("print(grep('needle'))") == "[sub/b.txt:2: needle here]"
+    info = await box.kernel.describe()
+    assert (info.kind, info.item_count, info.total_chars, info.head) == ("dict", 2, 18, "one")
+    assert await box.text("switch_to('a.txt'); print(context, list(chunks(2)), peek(1))") == "one ['on', 'e'] ne"

@@ -1,0 +1,82 @@
+"""A kernel in a container with its broker, for tests: what `session.ask` puts together, without models and loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rlm_kernel.engine.messages import output_text
+from rlm_kernel.engine.protocols import CellResult
+from rlm_kernel.sandbox.broker import MAX_REQUEST, Broker
+from rlm_kernel.sandbox.grants import FileGrants
+from rlm_kernel.sandbox.image import ImageInfo
+from rlm_kernel.sandbox.kernel import DockerKernel
+from rlm_kernel.sandbox.provisioner import SandboxSpec
+from rlm_kernel.sandbox.rundir import RunDir
+
+
+class Sandbox:
+    """`run(code)` gives a cell's result, `text(code)` its output; `answers` are what FINAL delivered."""
+
+    def __init__(
+        self,
+        image: ImageInfo,
+        *,
+        files: Sequence[Path] = (),
+        llm: Callable[[str], Awaitable[str]] | None = None,
+        cell_timeout: float | None = 60,
+        grace: float = 3,
+        **spec: Any,
+    ) -> None:
+        self.run_dir = RunDir.create(max_request=MAX_REQUEST, window=64)
+        self.grants = FileGrants(files, self.run_dir)
+        self.answers: list[Mapping[str, Any]] = []
+        self.prompts: list[str] = []
+        self.printed = asyncio.Event()
+        self._llm = llm
+        handlers = {"llm_query": self._query, "final": self._final, "file": self._file}
+        self.broker = Broker(self.run_dir, handlers)
+        options = {"memory": 1 << 30, "mounts": self.grants.mounts(), **spec}
+        self.spec = SandboxSpec(image.id, self.run_dir, self.broker.ready, **options)
+        self.kernel = DockerKernel(self.spec, self.broker, cell_timeout=cell_timeout, grace=grace, on_output=lambda *_: self.printed.set())
+        self._cells = 0
+
+    @property
+    def container(self) -> str:
+        return f"rlm-{self.run_dir.session_id}-{self.run_dir.launches}"
+
+    async def start(self) -> None:
+        await self.broker.start()
+        await self.kernel.start()
+
+    async def stop(self) -> None:
+        await self.kernel.stop()
+        await self.broker.stop()
+        self.run_dir.remove()
+
+    async def run(self, code: str) -> CellResult:
+        self._cells += 1
+        return await self.kernel.run_cell(f"cell-{self._cells}", code)
+
+    async def text(self, code: str) -> str:
+        return output_text((await self.run(code)).outputs)
+
+    async def _query(self, cell: str, call: str, body: Mapping[str, Any]) -> str:
+        self.prompts.append(body["prompt"])
+        return await self._llm(body["prompt"]) if self._llm else f"echo {body['prompt']}"
+
+    async def _final(self, cell: str, call: str, body: Mapping[str, Any]) -> None:
+        self.answers.append(body)
+
+    async def _file(self, cell: str, call: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        found = self.grants.locate(body["path"])
+        return {"inside": str(found.inside), "path": str(found.path), "directory": found.directory}
+
+
+async def until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    """Wait for something that has no event of its own; fails after so many seconds."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)

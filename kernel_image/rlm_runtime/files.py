@@ -16,6 +16,8 @@ from rlm_runtime.readers import Unreadable, read_file
 
 files: dict[str, str] = {}
 """Name to text of all loaded files."""
+_sources: dict[str, str] = {}
+"""Name to host path of all loaded files."""
 _active: list[Any] = [None]
 _listeners: list[Callable[[Any], None]] = []
 
@@ -56,11 +58,12 @@ def load_file(path: str, name: str | None = None, replace_all: bool = False) -> 
 
     `name` defaults to the file's own; a taken one gets its folder before it. Raises FileRefused.
     """
+    before = list(files) if replace_all else []
     loaded = _read(str(path), name)
-    if replace_all:
-        files.clear()
-    for label, text in loaded.items():
-        files[label] = text
+    for label in before:
+        if label not in loaded:
+            del files[label], _sources[label]
+    files.update(loaded)
     _activate_files()
     return loaded[next(iter(loaded))] if len(loaded) == 1 else ""
 
@@ -68,8 +71,7 @@ def load_file(path: str, name: str | None = None, replace_all: bool = False) -> 
 def load_files(paths: list[str]) -> None:
     """Load several files or whole directories. `context` is then a str for one file, a dict of name to text for several."""
     for path in paths:
-        for label, text in _read(str(path), None).items():
-            files[label] = text
+        files.update(_read(str(path), None))
     _activate_files()
     for line in list_files():
         print(line)
@@ -77,18 +79,19 @@ def load_files(paths: list[str]) -> None:
 
 def _read(path: str, name: str | None) -> dict[str, str]:
     grant = wire.call("file", {"path": path})
-    inside = Path(grant["inside"])
+    inside, real = Path(grant["inside"]), Path(grant["path"])
     if not grant["directory"]:
-        label = name or _free_name(Path(grant["path"]))
-        return {label: _text(inside, grant["path"])}
+        return {_label(real, name or real.name): _text(inside, grant["path"])}
     loaded: dict[str, str] = {}
     left_out = []
     for member in sorted(p for p in inside.rglob("*") if p.is_file()):
-        label = str(member.relative_to(inside))
+        part = member.relative_to(inside)
         try:
-            loaded[label] = read_file(member, member.name)
+            text = read_file(member, member.name)
         except (Unreadable, OSError):
-            left_out.append(label)
+            left_out.append(str(part))
+        else:
+            loaded[_label(real / part, str(part))] = text
     if left_out:
         print(f"{path}: {len(left_out):,} binary or unreadable files left out, {left_out[0]} the first")
     if not loaded:
@@ -105,8 +108,12 @@ def _text(inside: Path, path: str) -> str:
         raise wire.FileRefused(f"{path} is too large for this kernel's memory. Ask the user for a larger `sandbox.memory`.") from None
 
 
-def _free_name(path: Path) -> str:
-    return path.name if path.name not in files else f"{path.parent.name}/{path.name}"
+def _label(path: Path, wanted: str) -> str:
+    """The name for a file: the wanted one, with its folder before it, or the whole path, the first that no other file has."""
+    names = (wanted, f"{path.parent.name}/{path.name}", str(path))
+    name = next(name for name in names if _sources.get(name, str(path)) == str(path))
+    _sources[name] = str(path)
+    return name
 
 
 def load_object(path: str) -> Any:
@@ -125,6 +132,7 @@ def switch_to(name: str) -> str:
 def remove_file(name: str) -> None:
     """Unload a file. The others stay; `context` follows."""
     del files[_known(name)]
+    _sources.pop(name, None)
     _activate_files()
 
 

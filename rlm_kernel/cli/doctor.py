@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -69,14 +70,18 @@ def _fix(sandbox: SandboxSettings, local_model: bool) -> SetupError | None:
     from rlm_kernel.sandbox.engine_setup import ensure_engine
     from rlm_kernel.sandbox.image import ensure_image
 
+    weights = threading.Thread(target=_pull_weights, daemon=True)  # beside the image: one waits for the network, one for the disk
+    if local_model:
+        weights.start()
     try:
-        client = ensure_engine(_say)
-        if sandbox.image is None:
-            ensure_image(client, base=sandbox.base, progress=_say)
+        with closing(ensure_engine(_say)) as client:
+            if sandbox.image is None:
+                ensure_image(client, base=sandbox.base, progress=_say)
     except SetupError as error:
         return error
-    if local_model:
-        _pull_weights()
+    finally:
+        if local_model:
+            weights.join()
     return None
 
 
@@ -128,9 +133,11 @@ def _check_python() -> Check:
 
 
 def _check_docker(client: DockerClient, sandbox: SandboxSettings) -> Iterator[Check]:
+    from rlm_kernel.sandbox.docker_host import docker_errors
     from rlm_kernel.sandbox.image import find_image, image_tag, inspect_image
 
-    facts = client.info()
+    with docker_errors():
+        facts = client.info()
     security = facts.get("SecurityOptions") or []
     traits = ["rootless" if any("rootless" in option for option in security) else "rootful"]
     traits += [f"cgroup v{facts.get('CgroupVersion', '1')} ({facts.get('CgroupDriver', '?')})", facts.get("OperatingSystem", "")]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlm_kernel.errors import ImageError, SetupError
+from rlm_kernel.sandbox.docker_host import docker_errors, has_image
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -44,8 +45,6 @@ def bootstrap_base(client: DockerClient, why: str, progress: Callable[[str], Non
     Raises:
         ImageError: this host cannot; `why` says why one was needed.
     """
-    import docker
-
     suite = _os_release().get("VERSION_CODENAME", "")
     if not (suite and is_root_on_debian()):
         raise ImageError(
@@ -53,9 +52,7 @@ def bootstrap_base(client: DockerClient, why: str, progress: Callable[[str], Non
             hint="Load an image that has Python 3.11 or later (`docker load -i FILE`), then type `rlm image build --base IMAGE`.",
         )
     name = f"rlm-kernel-base:{suite}"
-    try:
-        client.images.get(name)
-    except docker.errors.ImageNotFound:
+    if not has_image(client, name):
         _make_base(client, name, suite, progress)
     return name
 
@@ -77,7 +74,8 @@ def _make_base(client: DockerClient, name: str, suite: str, progress: Callable[[
                 hint="Load one that has Python 3.11 or later (`docker load -i FILE`), then type `rlm image build --base IMAGE`.",
             ) from error
         repository, _, tag = name.partition(":")
-        client.api.import_image_from_file(str(tar), repository=repository, tag=tag)
+        with docker_errors():
+            client.api.import_image_from_file(str(tar), repository=repository, tag=tag)
 
 
 def archive_sources(etc_apt: Path, suite: str) -> Iterator[str]:

@@ -44,6 +44,18 @@ def docker_errors() -> Iterator[None]:
         raise _explained(error) from error
 
 
+def has_image(client: DockerClient, name: str) -> bool:
+    """Whether the engine has the image. Blocking. Raises DockerError."""
+    import docker
+
+    with docker_errors():
+        try:
+            client.images.get(name)
+        except docker.errors.ImageNotFound:
+            return False
+    return True
+
+
 def _explained(error: BaseException) -> DockerError:
     where = os.environ.get("DOCKER_HOST", "its default socket")
     causes = list(_causes(error))
@@ -67,7 +79,7 @@ def _explained(error: BaseException) -> DockerError:
 def _start_hint() -> str:
     if os.environ.get("DOCKER_HOST"):
         return "Correct or unset DOCKER_HOST, or start the engine that it names; then type `rlm doctor`."
-    return "Type `rlm doctor --fix`, or install and start Docker Engine yourself."
+    return "Install and start Docker Engine; as root on Debian or Ubuntu, `rlm doctor --fix` does it."
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from rlm_kernel.errors import ImageError
+from rlm_kernel.sandbox.docker_host import docker_errors
 from rlm_kernel.sandbox.image_base import DEFAULT_BASE, PIP, Base, Progress, fetch_wheels, find_base
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def kernel_image_dir() -> Path:
 
 
 def image_tag(base: str | None = None) -> str:
-    """`rlm-kernel:` and 12 hex digits of the digest over the files of `kernel_image_dir()`, the base (None: the default) and pip's version."""
+    """`rlm-kernel:` and 12 hex digits of a digest over the files of `kernel_image_dir()`, the base (None: the usual) and pip's version."""
     digest = hashlib.sha256()
     for name, path in _inputs():
         content = path.read_bytes()
@@ -65,13 +66,14 @@ def image_tag(base: str | None = None) -> str:
 
 
 def inspect_image(client: DockerClient, reference: str) -> ImageInfo | None:
-    """What the engine knows of the image `reference`, ours or not; None where it has none. Blocking."""
+    """What the engine knows of the image `reference`, ours or not; None where it has none. Blocking. Raises DockerError."""
     import docker
 
-    try:
-        attributes = client.images.get(reference).attrs
-    except docker.errors.ImageNotFound:
-        return None
+    with docker_errors():
+        try:
+            attributes = client.images.get(reference).attrs
+        except docker.errors.ImageNotFound:
+            return None
     labels = attributes["Config"].get("Labels") or {}
     return ImageInfo(
         tag=reference,
@@ -148,7 +150,7 @@ def _follow(events: Iterator[dict[str, Any]], tag: str, progress: Progress) -> N
                 hint="Try `rlm image build --force`, or another base with `--base IMAGE`.",
             )
         for line in event.get("stream", "").splitlines():
-            if short := line.strip()[:160]:
+            if (short := line.strip()[:160]) and not short.startswith(("--->", "Removing intermediate")):
                 tail.append(short)
                 progress(short)
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.errors import ImageError
 from rlm_kernel.sandbox.debian import bootstrap_base
+from rlm_kernel.sandbox.docker_host import has_image
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -67,7 +68,7 @@ def find_base(client: DockerClient, base: str | None, progress: Progress) -> Bas
         ImageError: it cannot be had, or its Python does not fit.
     """
     wanted = base or DEFAULT_BASE
-    reason = None if _is_local(client, wanted) else _pull(client, wanted, progress)
+    reason = None if has_image(client, wanted) else _pull(client, wanted, progress)
     if reason is None:
         return _probe(client, wanted)
     if base is not None:
@@ -134,16 +135,6 @@ def _cache_root() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("rlm_kernel"))
-
-
-def _is_local(client: DockerClient, name: str) -> bool:
-    import docker
-
-    try:
-        client.images.get(name)
-    except docker.errors.ImageNotFound:
-        return False
-    return True
 
 
 def _pull(client: DockerClient, name: str, progress: Progress) -> str | None:

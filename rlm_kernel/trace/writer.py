@@ -6,6 +6,8 @@ written, so that the cost of an event hardly grows with the trace. While a cell 
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
 import time
@@ -41,6 +43,7 @@ class NotebookWriter:
         self._started = datetime.now(UTC)
         self._saved = 0.0
         self._save_cost = 0.0
+        self._due: asyncio.TimerHandle | None = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -95,6 +98,7 @@ class NotebookWriter:
             calls=[CallMeta.of(call) for call in result.calls],
         )
         self._running = None
+        self._cancel_due()
         ended = result.started + timedelta(seconds=result.seconds)
         times = {"iopub.execute_input": _iso(result.started), "shell.execute_reply": _iso(ended)}
         self._code_cell(result.cell_id, result.code, result.outputs, meta, result.execution_count, times, check=True)
@@ -106,6 +110,7 @@ class NotebookWriter:
         self._save()
 
     def finished(self, outcome: Outcome, totals: Totals) -> None:
+        self._cancel_due()
         if self._running is not None:
             self._write_running()
             self._running = None
@@ -181,11 +186,25 @@ class NotebookWriter:
 
     def _save_now_and_then(self) -> None:
         # With thousands of calls in a cell its own serialisation costs something: keep that under a tenth of the time.
-        if time.monotonic() - self._saved >= max(SAVE_SECONDS, 10 * self._save_cost):
+        wait = self._saved + max(SAVE_SECONDS, 10 * self._save_cost) - time.monotonic()
+        if wait <= 0:
+            self._save_running()
+        elif self._due is None:
+            with contextlib.suppress(RuntimeError):  # without an event loop the next event saves
+                self._due = asyncio.get_running_loop().call_later(wait, self._save_running)
+
+    def _save_running(self) -> None:
+        self._cancel_due()
+        if self._running is not None:
             started = time.monotonic()
             self._write_running()
             self._save()
             self._save_cost = time.monotonic() - started
+
+    def _cancel_due(self) -> None:
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
 
     def _save(self, *, durable: bool = False) -> None:
         metadata = {"kernelspec": _KERNELSPEC, "language_info": _LANGUAGE, "rlm": _plain(self._meta)}

@@ -1,0 +1,36 @@
+# Everything from a fresh machine: git, make and Python 3.11 or later are enough.
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-unit lint image clean setup
+BIN := .venv/bin
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 20
+
+demo: setup  ## set up, and ask the local model about real text
+	@$(BIN)/python scripts/demo.py
+
+test: setup lint  ## set up, lint, and run all tests
+	$(BIN)/pytest -q
+
+test-unit: .venv/installed  ## the tests that need no Docker
+	$(BIN)/pytest -q tests/unit
+
+lint: .venv/installed  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+image: .venv/installed  ## build the kernel image, if it is not there
+	@$(BIN)/rlm image build
+
+# Docker Engine, kernel image and the local model's weights: what is there is left as it is.
+setup: .venv/installed
+	@$(BIN)/rlm doctor --fix --local-model
+
+.venv/installed: pyproject.toml constraints.txt scripts/bootstrap.sh
+	@scripts/bootstrap.sh
+	@touch $@
+
+clean:  ## remove .venv and caches; Docker's images and the fetched weights stay
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

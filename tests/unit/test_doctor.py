@@ -1,0 +1,136 @@
+"""What `rlm doctor` says where Docker is missing, and what `--fix` may and may not do."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from docker import DockerClient
+from typer.testing import CliRunner, Result
+
+from rlm_kernel.cli import app
+from rlm_kernel.errors import DockerError, SetupError
+from rlm_kernel.sandbox import docker_host, engine_setup
+
+NO_ENGINE = "unix:///nonexistent/docker.sock"
+
+
+@pytest.fixture
+def rlm(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Runs `rlm` where no Docker engine is."""
+    monkeypatch.setenv("DOCKER_HOST", NO_ENGINE)
+    return lambda *arguments: CliRunner().invoke(app, arguments)
+
+
+def test_a_missing_engine_is_said_with_what_to_type_and_ends_with_3(rlm: Callable[..., Result]) -> None:
+    result = rlm("doctor")
+    assert result.exit_code == 3
+    assert f"There is no Docker engine at {NO_ENGINE}" in result.stdout
+    assert "→ Correct or unset DOCKER_HOST" in result.stdout
+
+
+def test_the_report_is_one_json_object_with_names_of_keys_and_never_their_values(
+    rlm: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-environment")
+    Path(".env").write_text("ANTHROPIC_API_KEY=sk-of-the-file\n")
+    # The file's keys are put into os.environ: known to monkeypatch, they go again.
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "")
+    result = rlm("doctor", "--json")
+    assert result.exit_code == 3
+    report = json.loads(result.stdout)
+    checks = {check["name"]: check for check in report["checks"]}
+    assert report["ready"] is False
+    assert checks["python"] == {"name": "python", "ok": True, "detail": checks["python"]["detail"], "fix": "", "needed": True}
+    assert checks["docker"]["fix"]
+    assert checks["API keys"]["detail"] == "ANTHROPIC_API_KEY, OPENAI_API_KEY"
+    assert "sk-of" not in result.stdout
+
+
+def test_a_missing_key_or_local_model_is_no_failure(rlm: Callable[..., Result]) -> None:
+    checks = json.loads(rlm("doctor", "--json").stdout)["checks"]
+    optional = {check["name"]: check for check in checks if not check["needed"]}
+    assert {"API keys", "local model"} <= set(optional)
+    assert not optional["local model"]["ok"]
+    assert optional["local model"]["fix"]
+
+
+def test_fix_reports_and_then_fails_where_the_named_engine_does_not_answer(rlm: Callable[..., Result]) -> None:
+    result = rlm("doctor", "--fix")
+    assert "MISSING" in result.stdout
+    assert isinstance(result.exception, DockerError)
+
+
+def _no_engine() -> DockerClient:
+    raise DockerError("There is no Docker engine.")
+
+
+def test_nothing_is_installed_where_the_user_forbids_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setenv("RLM_INSTALL_DOCKER", "0")
+    monkeypatch.setattr(engine_setup, "connect", _no_engine)
+    monkeypatch.setattr(engine_setup, "is_root_on_debian", lambda: True)
+    with pytest.raises(SetupError, match="RLM_INSTALL_DOCKER=0 forbids") as caught:
+        engine_setup.ensure_engine(print)
+    assert "apt-get install docker.io" in caught.value.hint
+
+
+def test_installing_and_starting_are_announced_before_they_happen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    engine = object()
+    happened: list[str] = []
+
+    def apt_install(package: str, why: str, progress: Callable[[str], None]) -> None:
+        progress(f"installing {package}")
+        happened.append("apt")
+
+    def succeeds(command: list[str]) -> bool:
+        happened.append(" ".join(command))
+        return True
+
+    monkeypatch.setattr(
+        engine_setup, "connect", lambda: engine if happened[-1].endswith(("start docker", "docker start")) else _no_engine()
+    )
+    happened.append("begin")
+    monkeypatch.setattr(engine_setup, "is_root_on_debian", lambda: True)
+    monkeypatch.setattr(engine_setup, "_find", lambda _program: None)
+    monkeypatch.setattr(engine_setup, "apt_install", apt_install)
+    monkeypatch.setattr(engine_setup, "_succeeds", succeeds)
+    assert engine_setup.ensure_engine(lambda line: happened.append(f"said: {line}")) is engine
+    assert happened[1:4] == ["said: There is no Docker engine.", "said: installing docker.io", "apt"]
+    assert happened[4].startswith("said: starting Docker Engine")
+    assert len(happened) == 6
+
+
+def test_each_way_of_not_reaching_an_engine_has_its_own_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def message(host: str) -> str:
+        monkeypatch.setenv("DOCKER_HOST", host)
+        with pytest.raises(DockerError) as caught:
+            docker_host.connect()
+        assert caught.value.hint
+        return caught.value.message
+
+    assert "There is no Docker engine" in message(f"unix://{tmp_path}/none.sock")
+    assert "Nothing answers" in message("tcp://127.0.0.1:1")
+    assert "cannot be used" in message("nonsense://x")
+
+
+def test_no_permission_on_the_socket_is_told_apart() -> None:
+    with pytest.raises(DockerError, match="No permission") as caught, docker_host.docker_errors():
+        raise ConnectionError("Connection aborted.", PermissionError(13, "Permission denied"))
+    assert "docker group" in caught.value.hint
+
+
+def test_an_engine_that_does_not_answer_is_told_apart() -> None:
+    with pytest.raises(DockerError, match="did not answer"), docker_host.docker_errors():
+        raise TimeoutError
+
+
+def test_the_commands_load_without_docker_and_models() -> None:
+    code = "import sys, rlm_kernel.cli; sys.exit(str({'docker', 'litellm', 'pydantic', 'jupyter_client'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.strip() == "set()"

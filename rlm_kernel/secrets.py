@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 REDACTED = "[redacted]"
 MIN_LENGTH = 8
@@ -27,8 +28,24 @@ def known_secrets(environ: Mapping[str, str]) -> list[str]:
 
 def redact(text: str, secrets: Iterable[str]) -> str:
     """The text with each secret, also as JSON writes it, replaced by `[redacted]`. Give the longest first."""
-    for secret in secrets:
-        for form in {secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}:
-            if form and form in text:
-                text = text.replace(form, REDACTED)
+    for form in _forms(tuple(secrets)):
+        if form in text:
+            text = text.replace(form, REDACTED)
     return text
+
+
+def redact_cut(text: str, secrets: Iterable[str]) -> str:
+    """`redact` for a text that was cut off: its end may be the beginning of a secret."""
+    forms = _forms(tuple(secrets))
+    text = redact(text, secrets)
+    for form in forms:
+        for size in range(len(form) - 1, MIN_LENGTH - 1, -1):
+            if text.endswith(form[:size]):
+                return text[:-size] + REDACTED
+    return text
+
+
+@lru_cache(maxsize=16)
+def _forms(secrets: tuple[str, ...]) -> tuple[str, ...]:
+    forms = [form for s in secrets for form in (s, json.dumps(s)[1:-1], json.dumps(s, ensure_ascii=False)[1:-1])]
+    return tuple(dict.fromkeys(form for form in forms if form))

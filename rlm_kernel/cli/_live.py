@@ -26,6 +26,7 @@ class LiveView:
         self._started = time.monotonic()
         self._turn = 0
         self._what = "starting"
+        self._said = ""
         self._asked = 0
         self._done = 0
         self._failed = 0
@@ -47,10 +48,11 @@ class LiveView:
             self._live.stop()
 
     def say(self, text: str) -> None:
-        """Something about the set-up."""
+        """Something about the set-up. Off a terminal, what only counts on ("loading… 2 s") is said once."""
         if self._terminal:
             self._what = printable(text)
-        else:
+        elif text.split("…")[0] != self._said:
+            self._said = text.split("…")[0]
             self._line(text)
 
     def turn_started(self, turn: int) -> None:

@@ -15,6 +15,8 @@ from rlm_kernel.errors import RLMError, UsageError
 
 PREVIEW = 200
 """Characters of a prompt that the trace shows; its digest stands for the whole."""
+MAX_FREE = 10_000
+"""Records kept of one cell's calls that the ledger does not bound: a loop over a refused call must not fill memory and disk."""
 
 
 def digest(kind: str, body: Mapping[str, Any]) -> str:
@@ -34,6 +36,7 @@ class HostCalls:
         self._locate = locate
         self._cell: str | None = None
         self._records: list[CallRecord] = []
+        self._free = 0
         self._answer: Answer | None = None
 
     def handlers(self) -> dict[str, HostCallHandler]:
@@ -41,7 +44,7 @@ class HostCalls:
         return {"llm_query": self._llm_query, "file": self._file, "final": self._final, "budget": self._budget}
 
     def begin(self, cell_id: str) -> None:
-        self._cell, self._records, self._answer = cell_id, [], None
+        self._cell, self._records, self._free, self._answer = cell_id, [], 0, None
 
     def end(self) -> tuple[tuple[CallRecord, ...], Answer | None]:
         """The cell's calls, in the order in which they ended, and the answer that it delivered last."""
@@ -52,6 +55,7 @@ class HostCalls:
         prompt, model = body.get("prompt"), body.get("model")
         if not isinstance(prompt, str) or not isinstance(model, str | None) or not prompt.strip():
             raise UsageError("llm_query takes a prompt that is a text with something in it, and perhaps a model's name.")
+        prompt = _writable(prompt)
         started, clock = datetime.now(UTC), time.monotonic()
         self._trace.call_started(cell, call, "llm_query")
         reply: Completion | None = None
@@ -77,7 +81,7 @@ class HostCalls:
                     seconds=time.monotonic() - clock,
                     answer=reply.text if reply else None,
                     error=error_text,
-                    model=reply.model if reply else model or self._models.name("sub"),
+                    model=reply.model if reply else (model or self._models.name("sub"))[:PREVIEW],
                     usage=reply.usage if reply else CallRecord.usage,
                     cost=reply.cost if reply else None,
                     attempts=reply.attempts if reply else getattr(failure, "attempts", 1),
@@ -91,9 +95,9 @@ class HostCalls:
         try:
             found = dict(self._locate(path))
         except RLMError as error:
-            self._simple(cell, call, "file", body, error=str(error))
+            self._simple(cell, call, "file", {"path": path}, error=str(error))
             raise
-        self._simple(cell, call, "file", body, answer=found)
+        self._simple(cell, call, "file", {"path": path}, answer=found)
         return found
 
     async def _final(self, cell: str, call: str, body: Mapping[str, Any]) -> Any:
@@ -101,7 +105,7 @@ class HostCalls:
         if not isinstance(text, str):
             raise UsageError("An answer must be a text.")
         if cell == self._cell:
-            self._answer = Answer(text, body.get("value"))
+            self._answer = Answer(_writable(text), _json_value(body.get("value")))
             # The answer itself is in the trace's closing cell; here its digest is enough.
             self._simple(cell, call, "final", {"characters": len(text)}, answer=len(text))
         return None
@@ -120,6 +124,24 @@ class HostCalls:
         )
 
     def _record(self, cell: str, record: CallRecord) -> None:
-        if cell == self._cell:
-            self._records.append(record)
-            self._trace.call_finished(cell, record)
+        if cell != self._cell:
+            return
+        if record.kind != "llm_query" or record.error is not None:
+            self._free += 1
+            if self._free > MAX_FREE:
+                return
+        self._records.append(record)
+        self._trace.call_finished(cell, record)
+
+
+def _writable(text: str) -> str:
+    """The text without lone surrogates, which no file, terminal or model takes."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _json_value(value: Any) -> Any:
+    """An answer's value as data that any JSON reader takes; None where it is not: NaN, or nested without end."""
+    try:
+        return json.loads(_writable(json.dumps(value, ensure_ascii=False, allow_nan=False)))
+    except (ValueError, RecursionError):
+        return None

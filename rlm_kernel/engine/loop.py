@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,7 +30,8 @@ from rlm_kernel.engine.replies import ProseFinal, Reply, looks_at_input, parse_r
 from rlm_kernel.errors import BudgetExceeded, ModelError
 
 LAST_ANSWER_SECONDS = 120.0
-"""Time for the forced answer when the run's own is up."""
+"""Time for the forced answer, and again for a cell that delivers it, when the run's own is up."""
+_RunCell = Callable[[str, str], Coroutine[Any, Any, CellResult]]
 _PATIENCE = 3
 """Replies in a row with nothing to run before the run is given up."""
 
@@ -59,11 +60,12 @@ class Loop:
     _looked: bool = False
     _guarded: bool = False
     _idle: int = 0
+    _last: bool = False
     _answer: Answer | None = None
 
     async def set_up(self, cell_id: str, code: str) -> CellResult:
         """Run a set-up cell (parameters, loading of the input). Its result is in the trace; the caller judges it."""
-        return await self._cell(cell_id, code, 0, self.kernel.set_up(cell_id, code))
+        return await self._cell(cell_id, code, 0, self.kernel.set_up)
 
     async def run(self, question: str, info: ContextInfo, *, from_files: bool) -> Outcome:
         """Answer a question. Raises ModelError when the root model gives no reply, KernelError when no kernel can be had."""
@@ -129,18 +131,18 @@ class Loop:
         results: list[CellResult] = []
         for index, code in enumerate(cells):
             cell_id = f"turn-{turn:02d}-{chr(ord('a') + index) if index < 26 else index + 1}"
-            result = await self._cell(cell_id, code, turn, self.kernel.run_cell(cell_id, code))
+            result = await self._cell(cell_id, code, turn, self.kernel.run_cell)
             self._looked = self._looked or looks_at_input(code)
             results.append(result)
             if result.answer is not None or result.status != "ok":
                 break
         return results, len(cells) - len(results)
 
-    async def _cell(self, cell_id: str, code: str, turn: int, running: Coroutine[Any, Any, CellResult]) -> CellResult:
+    async def _cell(self, cell_id: str, code: str, turn: int, run: _RunCell) -> CellResult:
         self.trace.cell_started(cell_id, turn, code)
         self.calls.begin(cell_id)
         try:
-            result = await self._within_time(running)
+            result = await self._within_time(run(cell_id, code))
         finally:
             calls, answer = self.calls.end()
         result = replace(result, calls=calls, answer=answer)
@@ -151,27 +153,27 @@ class Loop:
         """The cell's result; at the run's deadline the cell is interrupted first."""
         task = asyncio.create_task(running)
         try:
-            await asyncio.wait({task}, timeout=self.ledger.seconds_left())
+            await asyncio.wait({task}, timeout=LAST_ANSWER_SECONDS if self._last else self.ledger.seconds_left())
             if not task.done():
                 await self.kernel.interrupt()
             return await task
         except asyncio.CancelledError:
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            # Its own failure while it ends must not hide that the run was cancelled.
+            await asyncio.gather(task, return_exceptions=True)
             raise
 
     async def _judge(self, turn: int, parsed: Reply, results: Sequence[CellResult]) -> list[str]:
         """Take the answer, if there is one and it stands; else what to remark."""
         failed = any(result.status != "ok" for result in results)
         answer = results[-1].answer if results else None
-        remarks = []
+        remarks: list[str] = []
         if answer is None and parsed.final is not None and not failed:
             if results and parsed.final.kind == "FINAL":
                 remarks.append(say.BESIDE_CODE)
             else:
                 answer = await self._prose_answer(turn, parsed.final, remarks)
-        elif not results:
+        if answer is None and not results and not remarks:
             remarks.append(say.NO_CODE)
         if answer is not None and not self._looked and not self._guarded:
             self._guarded = True
@@ -186,7 +188,7 @@ class Loop:
         if final.kind == "FINAL_VAR" or final.text.isidentifier():
             cell_id = f"turn-{turn:02d}-final"
             code = f"FINAL_VAR({name!r})"
-            result = await self._cell(cell_id, code, turn, self.kernel.run_cell(cell_id, code))
+            result = await self._cell(cell_id, code, turn, self.kernel.run_cell)
             if result.answer is not None:
                 return result.answer
             if final.kind == "FINAL_VAR":
@@ -196,6 +198,7 @@ class Loop:
 
     async def _last_answer(self, reason: StopReason, detail: str) -> Outcome:
         """Ask once more, for an answer from what was seen. It is marked as forced."""
+        self._last = True
         self.trace.note(detail)
         self._say(say.forced_message(detail))
         turn = self.ledger.totals().turns + 1
@@ -204,7 +207,7 @@ class Loop:
             async with asyncio.timeout(LAST_ANSWER_SECONDS):
                 reply = await self.models.complete(self._history, role="root")
         except (ModelError, TimeoutError) as error:
-            return Outcome(None, reason, detail=f"{detail} The last answer did not come: {error or 'time-out'}")
+            return Outcome(None, reason, detail=f"{detail} The last answer did not come: {str(error) or 'time-out'}")
         self.ledger.settle("root", reply)
         parsed = parse_reply(reply.text)
         self.trace.turn_replied(turn, reply, parsed.prose)

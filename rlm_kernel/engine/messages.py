@@ -39,6 +39,8 @@ def question_message(question: str, info: ContextInfo, from_files: bool, head_ch
 
 def progress_line(ledger: Ledger, turn: int) -> str:
     """Turn and budget left, for the end of every message."""
+    if turn > ledger.limits.turns:
+        return "No turn is left."
     left = ledger.left()
     units = {"calls": "{:,.0f} sub-model calls", "cost": "${:.4g}", "tokens": "{:,.0f} tokens", "seconds": "{:.0f} s"}
     parts = [form.format(left[name]) for name, form in units.items() if left[name] is not None]
@@ -86,7 +88,7 @@ def output_text(outputs: Sequence[Mapping[str, Any]]) -> str:
 def _overwrite(text: str) -> str:
     """Text as it would stand in a terminal: codes gone, and of a line rewritten with carriage returns the last form."""
     plain = _ANSI.sub("", text).replace("\r\n", "\n")
-    return "\n".join(line.rsplit("\r", 1)[-1] for line in plain.split("\n")) if "\r" in plain else plain
+    return "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in plain.split("\n")) if "\r" in plain else plain
 
 
 def truncate(text: str, limit: int) -> str:

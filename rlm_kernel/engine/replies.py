@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import ast
 import re
+import warnings
 from dataclasses import dataclass
 from typing import Literal
 
-_FENCE = re.compile(r"^[ \t]{0,3}(?P<marks>`{3,}|~{3,})[ \t]*(?P<language>[\w+-]*)[^\n`]*$")
+# Possessive: a long line that is nearly a fence must not cost its length squared.
+_FENCE = re.compile(r"^(?P<indent>[ \t]*+)(?P<marks>`{3,}+|~{3,}+)[ \t]*+(?P<language>[\w+-]*+)[^\n`]*+$")
 _CODE = ("repl", "python", "py", "python3", "ipython")
 _FINAL = re.compile(r"^[ \t]*(?P<name>FINAL|FINAL_VAR)\(", re.MULTILINE)
+_LITERAL = re.compile(
+    r"""\s*+[fFrR]?(?:\"{3}(?:[^\\]|\\.)*?\"{3}|'{3}(?:[^\\]|\\.)*?'{3}|"(?:[^"\\\n]|\\.)*+"|'(?:[^'\\\n]|\\.)*+')\s*+\)""", re.DOTALL
+)
 
 
 @dataclass(frozen=True)
@@ -33,9 +38,11 @@ def parse_reply(text: str) -> Reply:
     """Split a reply into code blocks and prose.
 
     Blocks fenced as repl or python are cells, and so are blocks without a language whose text is Python. An unclosed fence reaches to
-    the end. A reply that has no fence at all but is wholly Python (it must call something or assign) is one cell.
+    the end; a block in a list loses the indentation of its fence. A reply that has no fence at all but is wholly Python (it must call
+    something or assign) is one cell.
     """
-    blocks, prose_lines = _split(text)
+    # A lone surrogate, which JSON can carry, would pass neither to the kernel nor to a file.
+    blocks, prose_lines = _split(text.encode("utf-8", "replace").decode())
     cells = tuple(code for language, code in blocks if code.strip() and _is_cell(language, code))
     prose = "\n".join(prose_lines).strip()
     if not blocks and _is_bare_code(prose):
@@ -47,45 +54,52 @@ def _split(text: str) -> tuple[list[tuple[str, str]], list[str]]:
     blocks: list[tuple[str, str]] = []
     prose: list[str] = []
     fence: str | None = None
-    language, code = "", list[str]()
-    for line in text.splitlines():
+    indent, language, code = "", "", list[str]()
+    # Not splitlines(): a form feed or a U+2028 in a string literal is no end of line.
+    for line in text.replace("\r\n", "\n").split("\n"):
         match = _FENCE.match(line)
         if fence is None:
             if match:
-                fence, language, code = match["marks"], match["language"].lower(), []
+                indent, fence, language, code = match["indent"], match["marks"], match["language"].lower(), []
             else:
                 prose.append(line)
-        elif line.strip().startswith(fence) and not line.strip().strip(fence[0]):
+        elif match and _closes(match, fence, indent):
             blocks.append((language, "\n".join(code)))
             fence = None
         else:
-            code.append(line)
+            code.append(line.removeprefix(indent))
     if fence is not None:
         blocks.append((language, "\n".join(code)))
     return blocks, prose
 
 
+def _closes(match: re.Match[str], fence: str, indent: str) -> bool:
+    """Whether a line that looks like a fence ends the block. One further in than the block is part of a text in its code."""
+    bare = not match[0].strip().strip(fence[0])
+    return bare and match["marks"].startswith(fence) and len(match["indent"]) <= len(indent) + 3
+
+
 def _is_cell(language: str, code: str) -> bool:
-    return language in _CODE or (not language and _parses(code))
+    return language in _CODE or (not language and _tree(code) is not None)
 
 
-def _parses(code: str) -> bool:
+def _tree(code: str) -> ast.Module | None:
+    """The syntax tree of code; None of what is no Python."""
     try:
-        ast.parse(code)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a model's invalid escapes are no news to the user
+            return ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return True
+        return None
 
 
 def _is_bare_code(text: str) -> bool:
     """Whether prose is really code without a fence. FINAL(...) alone is left to be read as an answer in prose."""
     if not text or _FINAL.match(text):
         return False
-    try:
-        body = ast.parse(text).body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
+    tree = _tree(text)
     acts = (ast.Assign, ast.AugAssign, ast.Import, ast.ImportFrom, ast.For, ast.FunctionDef, ast.With)
+    body = tree.body if tree else []
     return any(isinstance(node, acts) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)) for node in body)
 
 
@@ -104,8 +118,11 @@ def _prose_final(prose: str) -> ProseFinal | None:
 def _closing(text: str, start: int) -> int:
     """Where the parenthesis opened just before `start` closes; the end of the text if it never does.
 
-    Counted without regard to quotes: an answer in prose is full of apostrophes.
+    Where a string literal is all that it holds, after that. Else counted without regard to quotes: an answer in prose is full of
+    apostrophes.
     """
+    if literal := _LITERAL.match(text, start):
+        return literal.end() - 1
     depth = 1
     for index in range(start, len(text)):
         if text[index] == "(":
@@ -120,11 +137,10 @@ def _closing(text: str, start: int) -> int:
 def unquote(text: str) -> str:
     """An answer without the quotes of a Python string literal around it, if it is one."""
     if text[:1] in "\"'" or text[:4].lower().startswith(('f"', "f'", 'r"', "r'")):
-        try:
-            value = ast.literal_eval(text)
-        except (SyntaxError, ValueError, MemoryError, RecursionError):
-            return text
-        return value if isinstance(value, str) else text
+        tree = _tree(text)
+        if tree and len(tree.body) == 1 and isinstance(tree.body[0], ast.Expr) and isinstance(tree.body[0].value, ast.Constant):
+            value = tree.body[0].value.value
+            return value if isinstance(value, str) else text
     return text
 
 
@@ -147,8 +163,5 @@ _INPUT_NAMES = frozenset(
 
 def looks_at_input(code: str) -> bool:
     """Whether code mentions the input at all. Code that does not parse is taken to."""
-    try:
-        tree = ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return True
-    return any(isinstance(node, ast.Name) and node.id in _INPUT_NAMES for node in ast.walk(tree))
+    tree = _tree(code)
+    return tree is None or any(isinstance(node, ast.Name) and node.id in _INPUT_NAMES for node in ast.walk(tree))

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 import zmq
 import zmq.asyncio
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from rlm_kernel.engine.protocols import HostCallHandler
 from rlm_kernel.errors import BudgetExceeded, FileRefused, ModelError, RLMError
@@ -112,8 +112,9 @@ class Broker:
             self.refused["frames"] += 1
             return None
         try:
-            request = Request.model_validate_json(frames[1])
-        except (ValidationError, RecursionError):
+            # Not model_validate_json: it refuses lone surrogates, and the cell would wait for ever for its reply.
+            request = Request.model_validate(json.loads(frames[1]))
+        except (ValueError, RecursionError):
             self.refused["shape"] += 1
             return None
         if not hmac.compare_digest(request.token.encode(), self._run.token.encode()):
@@ -122,17 +123,17 @@ class Broker:
         return request
 
     async def _answer(self, socket: zmq.asyncio.Socket, peer: bytes, request: Request) -> None:
-        reply: dict[str, Any] = {"call": request.call, "ok": True}
+        reply: dict[str, Any] = {"call": request.call}
         try:
-            reply["value"] = await self._handle(request)
+            payload = json.dumps(reply | {"ok": True, "value": await self._handle(request)})
         except RLMError as error:
-            reply |= {"ok": False, "error": {"type": _error_name(error), "message": str(error)}}
+            payload = json.dumps(reply | {"ok": False, "error": {"type": _error_name(error), "message": str(error)}})
         except Exception as error:  # a defect of ours must not hang the cell
             _log.exception("host call failed")
-            reply |= {"ok": False, "error": {"type": "HostCallError", "message": f"internal error: {type(error).__name__}"}}
-        payload = json.dumps(reply).encode("utf-8", "replace")
+            message = f"internal error: {type(error).__name__}"
+            payload = json.dumps(reply | {"ok": False, "error": {"type": "HostCallError", "message": message}})
         with contextlib.suppress(zmq.ZMQError):  # the asker is gone
-            await socket.send_multipart([peer, payload])
+            await socket.send_multipart([peer, payload.encode()])
 
     async def _handle(self, request: Request) -> Any:
         if request.kind == "hello":

@@ -49,7 +49,10 @@ class FileGrants:
         """Where the kernel finds a host path. Raises FileRefused if the user did not name it."""
         if "\0" in asked or len(asked) > 4096:
             raise FileRefused("That is not a path.")
-        path = Path(os.path.realpath(asked))
+        try:
+            path = Path(os.path.realpath(asked))
+        except (OSError, ValueError) as error:  # a name that the file system cannot have
+            raise FileRefused("That is not a path.") from error
         for grant in self._grants:
             if path == grant.path:
                 return grant
@@ -67,10 +70,14 @@ class FileGrants:
             return Grant(path, path, inside, directory)
         # Readable for a root user alone: the container's user gets a copy.
         copy = run.host / f"file-{index}"
-        if directory:
-            shutil.copytree(path, copy, symlinks=True, ignore=_special_files, copy_function=shutil.copyfile)
-        else:
-            shutil.copyfile(path, copy)
+        try:
+            if directory:
+                shutil.copytree(path, copy, symlinks=True, ignore=_special_files, copy_function=shutil.copyfile)
+            else:
+                shutil.copyfile(path, copy)
+        except OSError as error:
+            hint = "Check free space where sessions live ($XDG_RUNTIME_DIR or /tmp), or make the path readable for all."
+            raise FileRefused(f"{path} cannot be copied for the kernel: {error.strerror or error}.", hint=hint) from error
         for parent, folders, names in os.walk(copy):
             for name in (".", *folders, *names):
                 own(Path(parent, name))

@@ -18,7 +18,7 @@ import zmq.asyncio
 from jupyter_client.asynchronous.client import AsyncKernelClient
 
 from rlm_kernel.errors import KernelError
-from rlm_kernel.sandbox.outputs import OutputCollector
+from rlm_kernel.sandbox.outputs import OutputCollector, execution_count
 
 MAX_MESSAGE = 64 << 20
 """Bytes of one message from the kernel; ZMQ closes the connection on a larger one."""
@@ -150,8 +150,7 @@ class CellRunner:
             content = await self._reply(msg_id)
             await _first(IDLE_GRACE, idle)
             state.status = "ok" if content.get("status") == "ok" else "error"
-            count = content.get("execution_count")
-            state.execution_count = count if isinstance(count, int) else None
+            state.execution_count = execution_count(content)
             found = _literal(content, "variables")
             state.variables = found if isinstance(found, dict) else None
         finally:

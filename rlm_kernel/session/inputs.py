@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlm_kernel.errors import UsageError
+from rlm_kernel.errors import TraceError, UsageError
 from rlm_kernel.trace.schema import FileMeta
 
 Context = str | list[Any] | dict[str, Any] | Path | Sequence[Path] | None
@@ -38,7 +38,10 @@ class Inputs:
 
 
 def gather(context: Context, trace_path: Path) -> Inputs:
-    """The paths of a context; an object is written to a file beside the trace, so that the trace can be replayed. Raises UsageError."""
+    """The paths of a context; an object is written to a file beside the trace, so that the trace can be replayed.
+
+    Raises UsageError for an object that JSON cannot hold, TraceError where that file cannot be written.
+    """
     if context is None:
         return Inputs(())
     if isinstance(context, Path):
@@ -47,27 +50,33 @@ def gather(context: Context, trace_path: Path) -> Inputs:
         return Inputs(tuple(context))
     try:
         text = json.dumps(context, ensure_ascii=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(
             f"The context cannot be handed to the kernel: {error}.",
             hint="Give a str, a list or dict of JSON values, a Path, or several Paths.",
         ) from error
     path = trace_path.with_suffix(".context.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8", errors="replace")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise TraceError(
+            f"The context cannot be written to {path}: {error.strerror or error}.",
+            hint="Free some space or check the folder's permissions, or choose another place for the trace.",
+        ) from error
     return Inputs((path,), made=True)
 
 
 def file_meta(path: Path, *, digest: bool) -> FileMeta:
     """What the trace says of a file or folder. With `digest` it is read whole."""
     if not path.is_dir():
-        return FileMeta(path=str(path), size=path.stat().st_size, sha256=_sha256(path) if digest else None)
+        return FileMeta(path=str(path), size=_size(path), sha256=_sha256(path) if digest else None)
     members = [member for member in _members(path) if member.is_file()]
     total = hashlib.sha256()
     if digest:
         for member in members:
             total.update(f"{member.relative_to(path).as_posix()}\0{_sha256(member)}\n".encode("utf-8", "surrogateescape"))
-    size = sum(member.stat().st_size for member in members)
+    size = sum(map(_size, members))
     return FileMeta(path=str(path), directory=True, size=size, sha256=total.hexdigest() if digest else None)
 
 
@@ -75,6 +84,14 @@ def _members(folder: Path) -> Iterator[Path]:
     for parent, folders, names in os.walk(folder):
         folders.sort()
         yield from (Path(parent, name) for name in sorted(names))
+
+
+def _size(path: Path) -> int:
+    """In bytes; 0 of a file that is gone since it was named."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _sha256(path: Path) -> str:

@@ -12,18 +12,23 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from rlm_kernel.engine.protocols import CallKind, CallRecord, CellResult, Completion, Outcome, Totals
+from pydantic import BaseModel
+
+from rlm_kernel.engine.protocols import Answer, CallKind, CallRecord, CellResult, Completion, Outcome, Totals
 from rlm_kernel.errors import TraceError
-from rlm_kernel.secrets import redact
+from rlm_kernel.secrets import redact, redact_cut
 from rlm_kernel.trace import document
 from rlm_kernel.trace.schema import CallMeta, CellMeta, FileMeta, NotebookMeta, TotalsMeta
 
 SAVE_SECONDS = 0.5
 _KERNELSPEC = {"name": "rlm", "display_name": "RLM (Docker)", "language": "python"}
+_FIXED = frozenset({"kind", "status", "stop_reason", "created", "started"})
+"""Fields of the metadata that hold no free text."""
 _LANGUAGE = {"name": "python", "file_extension": ".py", "mimetype": "text/x-python", "pygments_lexer": "ipython3"}
 
 
@@ -32,8 +37,9 @@ class NotebookWriter:
 
     def __init__(self, path: Path, meta: NotebookMeta, secrets: Sequence[str]) -> None:
         self.path = path
-        self._meta = meta
         self._secrets = secrets
+        # Before the title is made of it, which may cut a secret in two.
+        self._meta = NotebookMeta.model_validate(self._plain(meta))
         self._cells: dict[str, str] = {}
         self._running: str | None = None
         self._turn = 0
@@ -48,7 +54,7 @@ class NotebookWriter:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise self._failure(error) from error
-        self._markdown("title", document.title(meta), CellMeta(kind="title"))
+        self._markdown("title", document.title(self._meta), CellMeta(kind="title"))
         self._save()
 
     def turn_started(self, turn: int) -> None:
@@ -114,6 +120,8 @@ class NotebookWriter:
         if self._running is not None:
             self._write_running()
             self._running = None
+        if outcome.answer is not None:
+            outcome = replace(outcome, answer=Answer(redact(outcome.answer.text, self._secrets)))
         self._meta = self._meta.model_copy(
             update={
                 "status": "finished",
@@ -151,19 +159,20 @@ class NotebookWriter:
         check: bool,
     ) -> None:
         tags = ["parameters"] if cell_id == "parameters" else ["raises-exception"] if meta.status == "error" else []
-        metadata = {"execution": dict(times), "rlm": _plain(meta), **({"tags": tags} if tags else {})}
+        metadata = {"execution": dict(times), "rlm": self._plain(meta), **({"tags": tags} if tags else {})}
         cell = {
             "cell_type": "code",
             "id": cell_id,
             "metadata": metadata,
-            "source": code,
+            "source": redact(code, self._secrets),
             "execution_count": count,
-            "outputs": [dict(output) for output in outputs],
+            "outputs": [self._output(output) for output in outputs],
         }
         self._put(cell, check=check)
 
     def _markdown(self, cell_id: str, text: str, meta: CellMeta) -> None:
-        self._put({"cell_type": "markdown", "id": cell_id, "metadata": {"rlm": _plain(meta)}, "source": text}, check=False)
+        metadata = {"rlm": self._plain(meta)}
+        self._put({"cell_type": "markdown", "id": cell_id, "metadata": metadata, "source": redact(text, self._secrets)}, check=False)
 
     def _put(self, cell: dict[str, Any], *, check: bool) -> None:
         """Serialise one cell as nbformat would, long texts by lines."""
@@ -181,7 +190,7 @@ class NotebookWriter:
                 raise TraceError(f"The cell {cell['id']} is no valid notebook cell: {error.message}") from error
         lines = split_lines(notebook)  # type: ignore[no-untyped-call]
         text = json.dumps(lines["cells"][0], ensure_ascii=False, indent=1, sort_keys=True)
-        indented = "\n".join(f"  {line}" for line in redact(text, self._secrets).split("\n"))
+        indented = "\n".join(f"  {line}" for line in text.split("\n"))
         self._cells[cell["id"]] = indented
 
     def _save_now_and_then(self) -> None:
@@ -191,7 +200,7 @@ class NotebookWriter:
             self._save_running()
         elif self._due is None:
             with contextlib.suppress(RuntimeError):  # without an event loop the next event saves
-                self._due = asyncio.get_running_loop().call_later(wait, self._save_running)
+                self._due = asyncio.get_running_loop().call_later(wait, self._save_when_due)
 
     def _save_running(self) -> None:
         self._cancel_due()
@@ -201,14 +210,18 @@ class NotebookWriter:
             self._save()
             self._save_cost = time.monotonic() - started
 
+    def _save_when_due(self) -> None:
+        with contextlib.suppress(TraceError):  # nobody here to hear it; the next event raises it again
+            self._save_running()
+
     def _cancel_due(self) -> None:
         if self._due is not None:
             self._due.cancel()
             self._due = None
 
     def _save(self, *, durable: bool = False) -> None:
-        metadata = {"kernelspec": _KERNELSPEC, "language_info": _LANGUAGE, "rlm": _plain(self._meta)}
-        head = redact(json.dumps(metadata, ensure_ascii=False, indent=1, sort_keys=True), self._secrets).replace("\n", "\n ")
+        metadata = {"kernelspec": _KERNELSPEC, "language_info": _LANGUAGE, "rlm": self._plain(self._meta)}
+        head = json.dumps(metadata, ensure_ascii=False, indent=1, sort_keys=True).replace("\n", "\n ")
         cells = ",\n".join(self._cells.values())
         text = f'{{\n "cells": [\n{cells}\n ],\n "metadata": {head},\n "nbformat": 4,\n "nbformat_minor": 5\n}}\n'
         # In the same folder, so that the replacement is atomic; one name a trace, so that no crash leaves more than one behind.
@@ -221,9 +234,38 @@ class NotebookWriter:
                     os.fsync(file.fileno())
             temporary.replace(self.path)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
             raise self._failure(error) from error
         self._saved = time.monotonic()
+
+    # Secrets are replaced in the values, not in their JSON: there a line break in a secret would hide it from the search, and a secret
+    # such as "metadata" or 12345678 would be found in what is no text.
+
+    def _hide(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return redact(value, self._secrets)
+        if isinstance(value, list):
+            return [self._hide(item) for item in value]
+        if isinstance(value, dict):
+            return {redact(key, self._secrets): self._hide(item) for key, item in value.items()}
+        return value
+
+    def _output(self, output: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value if name in ("output_type", "name") else self._hide(value) for name, value in output.items()}
+
+    def _plain(self, meta: BaseModel) -> dict[str, Any]:
+        """Metadata as JSON data."""
+        plain: dict[str, Any] = {"version": meta.version} if isinstance(meta, NotebookMeta) else {}
+        for name, value in meta.model_dump(mode="json", exclude_defaults=True).items():
+            own = getattr(meta, name)
+            if isinstance(own, list) and own and isinstance(own[0], BaseModel):
+                plain[name] = [self._plain(part) for part in own]
+            elif name == "preview":
+                plain[name] = redact_cut(value, self._secrets)
+            else:
+                plain[name] = value if name in _FIXED else self._hide(value)
+        return plain
 
     def _failure(self, error: OSError) -> TraceError:
         return TraceError(
@@ -234,10 +276,6 @@ class NotebookWriter:
 
 def _code_kind(cell_id: str) -> Any:
     return cell_id if cell_id in ("parameters", "setup") else "code"
-
-
-def _plain(meta: NotebookMeta | CellMeta) -> dict[str, Any]:
-    return meta.model_dump(mode="json", exclude_defaults=True) | ({"version": meta.version} if isinstance(meta, NotebookMeta) else {})
 
 
 def _iso(instant: datetime) -> str:

@@ -1,0 +1,199 @@
+"""The engine's seams for tests without a container: a kernel that evaluates expressions, a trace that remembers, and a run of both."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from rlm_kernel.engine.hostcalls import HostCalls
+from rlm_kernel.engine.ledger import Ledger, Limits
+from rlm_kernel.engine.loop import Loop
+from rlm_kernel.engine.prompts import Profile
+from rlm_kernel.engine.protocols import CellResult, CellStatus, ContextInfo, HostCallHandler, Message, Models, Outcome, Trace
+from rlm_kernel.errors import FileRefused, KernelError, RLMError
+
+PROFILE = Profile("default", "SYSTEM {context_hint}", (), "0" * 64, 10**9, 300)
+INFO = ContextInfo("str", 11, [("a.txt", 11)], 1, "hello world")
+
+
+def stream(text: str) -> dict[str, Any]:
+    return {"output_type": "stream", "name": "stdout", "text": text}
+
+
+def failure(name: str, value: str) -> dict[str, Any]:
+    return {"output_type": "error", "ename": name, "evalue": value, "traceback": [f"{name}: {value}"]}
+
+
+class Interrupted(Exception):
+    pass
+
+
+class FakeKernel:
+    """Implements `engine.protocols.Kernel`: a cell is one Python expression over the names below.
+
+    `say(x)` prints, `fail()` raises, `die()` ends the kernel, `lose()` for good, `wait()` lasts until it is interrupted, `ask(prompt)`
+    is an llm_query, `FINAL(x)` and `FINAL_VAR(name)` deliver; `context` is the input.
+    """
+
+    def __init__(self) -> None:
+        self.handlers: dict[str, HostCallHandler] = {}
+        self.variables: dict[str, Any] = {"context": "hello world"}
+        self.ran: list[tuple[str, str]] = []
+        self.interrupts = 0
+        self.cancelled = 0
+        self.running = asyncio.Event()
+        self._interrupt = asyncio.Event()
+        self._outputs: list[dict[str, Any]] = []
+        self._cell = ""
+        self._calls = 0
+
+    async def set_up(self, cell_id: str, code: str) -> CellResult:
+        return await self.run_cell(cell_id, code)
+
+    async def describe(self) -> ContextInfo:
+        return INFO
+
+    async def interrupt(self) -> None:
+        self.interrupts += 1
+        self._interrupt.set()
+
+    async def run_cell(self, cell_id: str, code: str) -> CellResult:
+        self.ran.append((cell_id, code))
+        self._outputs, self._cell = [], cell_id
+        self._interrupt.clear()
+        self.running.set()
+        status: CellStatus = "ok"
+        try:
+            value = eval(code, self._names() | self.variables)
+            if inspect.isawaitable(value):
+                value = await value
+            if value is not None:
+                self._outputs.append(stream(str(value)))
+        except (KernelError, asyncio.CancelledError) as error:
+            self.cancelled += isinstance(error, asyncio.CancelledError)
+            raise
+        except SystemExit:
+            status = "died"
+        except Exception as error:
+            status = "error"
+            self._outputs.append(failure(type(error).__name__, str(error)))
+        return CellResult(cell_id, code, status, self._outputs, datetime.now(UTC), 0.25, len(self.ran))
+
+    def _names(self) -> dict[str, Any]:
+        return {
+            "say": lambda text: self._outputs.append(stream(str(text))),
+            "fail": self._fail,
+            "die": self._die,
+            "lose": self._lose,
+            "wait": self._wait,
+            "ask": lambda prompt, model=None: self._call("llm_query", {"prompt": prompt, "model": model}),
+            "ask_all": self._ask_all,
+            "load": lambda path: self._call("file", {"path": path}),
+            "budget": lambda: self._call("budget", {}),
+            "FINAL": self._final,
+            "FINAL_VAR": lambda name: self._final(self.variables[name]),
+        }
+
+    def _fail(self) -> None:
+        raise ValueError("it failed")
+
+    def _die(self) -> None:
+        raise SystemExit
+
+    def _lose(self) -> None:
+        raise KernelError("The kernel is lost.")
+
+    async def _wait(self) -> None:
+        await self._interrupt.wait()
+        raise Interrupted
+
+    async def _call(self, kind: str, body: Mapping[str, Any]) -> Any:
+        self._calls += 1
+        return await self.handlers[kind](self._cell, f"1-1-{self._calls}", body)
+
+    async def _ask_all(self, prompts: Sequence[str]) -> list[Any]:
+        calls = [self._call("llm_query", {"prompt": prompt, "model": None}) for prompt in prompts]
+        found = await asyncio.gather(*calls, return_exceptions=True)
+        return [type(item).__name__ if isinstance(item, RLMError) else item for item in found]
+
+    async def _final(self, value: Any) -> None:
+        text = value if isinstance(value, str) else str(value)
+        await self._call("final", {"text": text, "value": None if isinstance(value, str) else value})
+
+
+class RecordingTrace:
+    """Implements `engine.protocols.Trace`: `events` are (name, arguments)."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, tuple[Any, ...]]] = []
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return lambda *arguments: self.events.append((name, arguments))
+
+    def of(self, name: str) -> list[tuple[Any, ...]]:
+        return [arguments for event, arguments in self.events if event == name]
+
+    @property
+    def notes(self) -> list[str]:
+        return [text for (text,) in self.of("note")]
+
+
+class Recorded:
+    """Models that remember what they were asked, around others."""
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+        self.requests: list[list[Message]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._models, name)
+
+    async def complete(self, messages: Sequence[Message], **options: Any) -> Any:
+        if options["role"] == "root":
+            self.requests.append([dict(message) for message in messages])
+        return await self._models.complete(messages, **options)
+
+
+def locate(path: str) -> Mapping[str, Any]:
+    """Knows one file."""
+    if path != "/a.txt":
+        raise FileRefused(f"{path} was not named")
+    return {"inside": "/rlm/files/0", "path": path, "directory": False}
+
+
+@dataclass
+class Run:
+    """A loop over a fake kernel; `outcome()` runs it."""
+
+    models: Any
+    limits: Limits = field(default_factory=Limits)
+    profile: Profile = PROFILE
+    output_chars: int = 20_000
+    clock: Callable[[], float] | None = None
+    trace: Any = field(default_factory=RecordingTrace)
+
+    def __post_init__(self) -> None:
+        self.kernel = FakeKernel()
+        self.models = Recorded(self.models)
+        self.ledger = Ledger(self.limits, clock=self.clock) if self.clock else Ledger(self.limits)
+        trace: Trace = self.trace
+        self.calls = HostCalls(self.models, self.ledger, trace, locate)
+        self.kernel.handlers = self.calls.handlers()
+        self.loop = Loop(self.kernel, self.models, self.calls, self.ledger, trace, self.profile, self.output_chars)
+
+    def outcome(self, question: str = "What is it?", info: ContextInfo = INFO) -> Awaitable[Outcome]:
+        return self.loop.run(question, info, from_files=True)
+
+    @property
+    def cells(self) -> list[str]:
+        return [code for _, code in self.kernel.ran]
+
+    def told(self, request: int = -1) -> str:
+        """The last message of a request to the root model."""
+        return str(self.models.requests[request][-1]["content"])

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import Any
+
+import pytest
+
+from rlm_kernel.engine import hostcalls
+from rlm_kernel.engine.hostcalls import HostCalls, digest
+from rlm_kernel.engine.ledger import Ledger, Limits
+from rlm_kernel.engine.protocols import Answer, CallRecord
+from rlm_kernel.errors import BudgetExceeded, FileRefused, ModelError, UsageError
+from rlm_kernel.models.scripted import ScriptedModels
+from tests.support.engine import RecordingTrace, locate
+
+CELL = "turn-01-a"
+
+
+class Host:
+    def __init__(self, models: Any = None, limits: Limits | None = None) -> None:
+        self.trace: Any = RecordingTrace()
+        self.ledger = Ledger(limits or Limits())
+        self.calls = HostCalls(models or ScriptedModels([], str.upper), self.ledger, self.trace, locate)
+        self.calls.begin(CELL)
+
+    async def ask(self, kind: str, body: dict[str, Any], cell: str = CELL, call: str = "1-1-1") -> Any:
+        return await self.calls.handlers()[kind](cell, call, body)
+
+    def end(self) -> tuple[tuple[CallRecord, ...], Answer | None]:
+        return self.calls.end()
+
+
+async def test_a_query_is_answered_counted_and_recorded() -> None:
+    host = Host()
+    assert await host.ask("llm_query", {"prompt": "hello", "model": None}) == "HELLO"
+    records, answer = host.end()
+    (record,) = records
+    assert answer is None
+    assert (record.id, record.kind, record.preview, record.answer, record.error) == ("1-1-1", "llm_query", "hello", "HELLO", None)
+    assert (record.model, record.cost) == ("scripted/sub", 0.0)
+    assert record.prompt_digest == digest("llm_query", {"prompt": "hello", "model": None})
+    assert host.ledger.totals().calls == 1
+    assert [name for name, _ in host.trace.events] == ["call_started", "call_finished"]
+
+
+async def test_a_failed_query_raises_and_is_recorded_as_such() -> None:
+    host = Host(ScriptedModels([]))
+    with pytest.raises(ModelError):
+        await host.ask("llm_query", {"prompt": "hello"})
+    ((record,), _) = host.end()
+    assert record.answer is None
+    assert record.error is not None
+    assert "no script" in record.error
+
+
+async def test_a_refused_query_calls_no_model() -> None:
+    asked: list[str] = []
+
+    def sub(prompt: str) -> str:
+        asked.append(prompt)
+        return ""
+
+    host = Host(ScriptedModels([], sub), Limits(calls=2))
+    found = await asyncio.gather(*(host.ask("llm_query", {"prompt": f"p{i}"}) for i in range(5)), return_exceptions=True)
+    assert len(asked) == 2
+    assert sum(isinstance(item, BudgetExceeded) for item in found) == 3
+
+
+async def test_a_cancelled_query_is_recorded_as_cancelled() -> None:
+    started = asyncio.Event()
+
+    async def sub(_prompt: str) -> str:
+        started.set()
+        await asyncio.Event().wait()
+        return ""
+
+    host = Host(ScriptedModels([], sub))
+    task = asyncio.create_task(host.ask("llm_query", {"prompt": "hello"}))
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    ((record,), _) = host.end()
+    assert record.error is not None
+    assert record.error.startswith("cancelled")
+
+
+@pytest.mark.parametrize("body", [{}, {"prompt": 5}, {"prompt": ""}, {"prompt": " \n"}, {"prompt": "x", "model": 5}, {"prompt": ["x"]}])
+async def test_shapes_that_are_no_query_are_refused_and_cost_nothing(body: dict[str, Any]) -> None:
+    host = Host()
+    with pytest.raises(UsageError):
+        await host.ask("llm_query", body)
+    assert host.ledger.totals().calls == 0
+
+
+async def test_giant_names_and_prompts_stay_short_in_the_record() -> None:
+    host = Host()
+    with pytest.raises(ModelError):
+        await host.ask("llm_query", {"prompt": "p" * 10_000, "model": "m" * 10_000})
+    ((record,), _) = host.end()
+    assert len(record.preview) == len(record.model or "") == hostcalls.PREVIEW
+
+
+async def test_a_file_is_located_and_recorded() -> None:
+    host = Host()
+    found = await host.ask("file", {"path": "/a.txt", "more": [[[]]]})
+    assert found == {"inside": "/rlm/files/0", "path": "/a.txt", "directory": False}
+    ((record,), _) = host.end()
+    assert (record.kind, record.answer, record.prompt_digest) == ("file", found, digest("file", {"path": "/a.txt"}))
+
+
+async def test_a_refused_file_is_recorded_with_its_reason() -> None:
+    host = Host()
+    with pytest.raises(FileRefused):
+        await host.ask("file", {"path": "/etc/passwd"})
+    with pytest.raises(UsageError):
+        await host.ask("file", {"path": None})
+    ((record,), _) = host.end()
+    assert (record.answer, record.error) == (None, "/etc/passwd was not named")
+
+
+async def test_the_last_answer_counts_and_its_text_is_not_recorded_twice() -> None:
+    host = Host()
+    await host.ask("final", {"text": "first", "value": None})
+    await host.ask("final", {"text": "[1, 2]", "value": [1, 2]})
+    records, answer = host.end()
+    assert answer == Answer("[1, 2]", [1, 2])
+    assert [record.answer for record in records] == [5, 6]
+
+
+@pytest.mark.parametrize("value", [math.nan, [1, math.inf], {"a": {"b": -math.inf}}])
+async def test_a_value_that_is_no_json_is_left_to_its_text(value: Any) -> None:
+    host = Host()
+    await host.ask("final", {"text": "as text", "value": value})
+    assert host.end()[1] == Answer("as text", None)
+
+
+async def test_lone_surrogates_reach_neither_models_nor_answers() -> None:
+    host = Host(ScriptedModels([], lambda prompt: str(prompt.encode())))
+    assert await host.ask("llm_query", {"prompt": "a\ud800b"}) == "b'a?b'"
+    await host.ask("final", {"text": "\udcff", "value": ["\ud800"]})
+    assert host.end()[1] == Answer("?", ["?"])
+
+
+async def test_an_answer_must_be_a_text() -> None:
+    with pytest.raises(UsageError):
+        await Host().ask("final", {"text": 5})
+
+
+async def test_the_budget_is_told_and_recorded() -> None:
+    host = Host(limits=Limits(turns=3, calls=5))
+    await host.ask("llm_query", {"prompt": "x"})
+    left = await host.ask("budget", {})
+    assert left == {"turns": 3, "calls": 4, "cost": None, "tokens": None, "seconds": None}
+    assert host.end()[0][-1].answer == left
+
+
+async def test_what_comes_after_its_cell_is_not_recorded() -> None:
+    host = Host()
+    host.calls.end()
+    await host.ask("final", {"text": "late"})
+    host.calls.begin("turn-01-b")
+    await host.ask("final", {"text": "late"})
+    await host.ask("budget", {})
+    assert host.end() == ((), None)
+
+
+async def test_each_cell_begins_with_a_clean_record() -> None:
+    host = Host()
+    await host.ask("final", {"text": "x"})
+    host.end()
+    host.calls.begin(CELL)
+    assert host.end() == ((), None)
+
+
+async def test_calls_that_cost_nothing_are_recorded_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hostcalls, "MAX_FREE", 3)
+    host = Host(limits=Limits(calls=2))
+    for _ in range(2):
+        await host.ask("llm_query", {"prompt": "x"})
+    for _ in range(10):
+        await host.ask("budget", {})
+        with pytest.raises(BudgetExceeded):
+            await host.ask("llm_query", {"prompt": "x"})
+    assert len(host.end()[0]) == 5
+
+
+def test_digests_are_of_the_content_alone() -> None:
+    assert digest("llm_query", {"prompt": "é", "model": None}) == digest("llm_query", {"model": None, "prompt": "é"})
+    assert digest("llm_query", {"prompt": "a"}) != digest("llm_query", {"prompt": "b"})
+    assert digest("file", {"path": "a"}) != digest("final", {"path": "a"})
+    assert digest("file", {"path": "\udcff"})

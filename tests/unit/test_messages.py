@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlm_kernel.engine import messages as say
+from rlm_kernel.engine.ledger import Ledger, Limits
+from rlm_kernel.engine.protocols import CellResult, CellStatus, ContextInfo
+from tests.support.engine import failure, stream
+
+
+def result(*outputs: dict[str, Any], status: CellStatus = "ok") -> CellResult:
+    return CellResult("turn-01-a", "code", status, outputs, datetime.now(UTC), 0.1)
+
+
+@given(st.text(), st.integers(0, 60))
+def test_truncation_keeps_both_ends_and_says_what_is_gone(text: str, limit: int) -> None:
+    short = say.truncate(text, limit)
+    if len(text) <= limit:
+        assert short == text
+        return
+    head, tail = limit // 2, limit - limit // 2
+    assert short.startswith(text[:head])
+    assert short.endswith(text[len(text) - tail :])
+    assert f"[{len(text) - limit:,} of {len(text):,} characters left out here]" in short
+    assert len(short) <= limit + 80
+
+
+def test_the_question_comes_with_type_sizes_names_and_beginning() -> None:
+    info = ContextInfo("dict", 1_234_567, [("a.txt", 1_234_000), ("b.txt", 567)], 2, "x" * 500)
+    text = say.question_message("Why?", info, True, 10, "Turn 1 of 3.")
+    assert text.splitlines() == [
+        "Context: dict, 1,234,567 characters in 2 pieces.",
+        "Files: a.txt (1,234,000 characters), b.txt (567 characters)",
+        "Starts with: 'xxxxxxxxxx'",
+        "Question: Why?",
+        "Turn 1 of 3.",
+    ]
+
+
+def test_the_question_says_when_there_is_no_input() -> None:
+    assert "Context: none was given." in say.question_message("Why?", ContextInfo("None", 0), False, 300, "")
+
+
+@given(count=st.integers(1, 10**6), size=st.integers(1, 10**12), head=st.text(max_size=1000))
+def test_the_question_is_constant_in_size_whatever_the_inputs(count: int, size: int, head: str) -> None:
+    items = [(f"{number:0200}", size) for number in range(min(count, 100))]
+    text = say.question_message("Why?", ContextInfo("dict", size, items, count, head), False, 300, "")
+    assert len(text) < 20 * 240 + 300 * 10 + 300
+    if count > 20:
+        assert f"and {count - 20:,} more" in text
+
+
+def test_progress_says_the_turn_and_what_is_left_of_each_limit() -> None:
+    ledger = Ledger(Limits(turns=5, calls=1000, cost=2.5, tokens=10_000, seconds=60), clock=lambda: 0.0)
+    assert say.progress_line(ledger, 2) == "Turn 2 of 5. Left: 1,000 sub-model calls, $2.5, 10,000 tokens, 60 s."
+    assert say.progress_line(Ledger(Limits(turns=5)), 5) == "Turn 5 of 5."
+    assert say.progress_line(Ledger(Limits(turns=5)), 6) == "No turn is left."
+
+
+def test_outputs_are_numbered_and_say_how_their_cells_ended() -> None:
+    cells = [result(stream("one\n")), result(), result(stream("x"), failure("ValueError", "bad"), status="error")]
+    text = say.output_message(cells, 2, 1000, ["A remark."], "Turn 2 of 3.")
+    assert text == (
+        "Output of cell 1:\none\n\n"
+        "Output of cell 2:\n(it printed nothing; print what you want to see)\n\n"
+        "Output of cell 3 (it raised an error):\nx\nValueError: bad\n\n"
+        "The last 2 blocks did not run, because of the error above.\n\nA remark.\n\nTurn 2 of 3."
+    )
+
+
+@pytest.mark.parametrize(("status", "words"), [("timeout", "(it was stopped)"), ("died", "(the kernel died)")])
+def test_stopped_and_dead_cells_are_told_apart(status: CellStatus, words: str) -> None:
+    assert f"Output of the cell {words}:" in say.output_message([result(stream("x"), status=status)], 0, 100, [], "")
+
+
+def test_each_output_is_truncated_on_its_own() -> None:
+    text = say.output_message([result(stream("a" * 500)), result(stream("b" * 500))], 0, 100, [], "")
+    assert text.count("400 of 500 characters left out") == 2
+
+
+def test_pictures_are_named_by_their_kind() -> None:
+    display = {"output_type": "display_data", "data": {"image/png": "AAAA", "text/plain": "<Figure>"}, "metadata": {}}
+    assert say.output_text([display]) == "<Figure> [image/png]"
+
+
+def test_markdown_stands_for_missing_plain_text() -> None:
+    assert say.output_text([{"output_type": "display_data", "data": {"text/markdown": "**x**"}, "metadata": {}}]) == "**x**"
+
+
+def test_an_error_without_a_traceback_is_told_by_name() -> None:
+    assert say.output_text([failure("E", "why") | {"traceback": []}]) == "E: why"
+
+
+@pytest.mark.parametrize(
+    ("printed", "seen"),
+    [
+        ("\x1b[31mred\x1b[0m", "red"),
+        ("\x1b]0;title\x07x", "x"),
+        ("10%\r20%\r30%", "30%"),
+        ("10%\r20%\r", "20%"),
+        ("a\r\nb", "a\nb"),
+        ("old\rnew\nnext", "new\nnext"),
+    ],
+)
+def test_text_is_as_a_terminal_would_show_it(printed: str, seen: str) -> None:
+    assert say.output_text([stream(printed)]) == seen

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import unicodedata
 
-
 _UNSAFE = ("Cc", "Cf", "Cs", "Co")
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import os
 import signal
 import sys
@@ -38,6 +36,8 @@ def ask(
 
     The answer goes to stdout, progress and cost to stderr. Exit codes: 0 answered, 1 no answer, 2 usage, 3 set-up, 130 interrupted.
     """
+    import asyncio
+
     from rlm_kernel.config import load_api_keys, load_settings
 
     load_api_keys()
@@ -71,6 +71,8 @@ def ask(
 
 def _report(result: Result, *, as_json: bool, quiet: bool) -> None:
     if as_json:
+        import json
+
         print(json.dumps(result.as_json(), ensure_ascii=False))
     elif result.answer is not None:
         print(printable(result.answer) if sys.stdout.isatty() else result.answer)

@@ -45,7 +45,8 @@ def info(
     with closing(connect()) as client:
         image = find_image(client, base)
     if image is None:
-        raise ImageError(f"The kernel image {image_tag(base)} is not built.", hint="Type `rlm image build`.")
+        command = f"rlm image build --base {base}" if base else "rlm image build"
+        raise ImageError(f"The kernel image {image_tag(base)} is not built.", hint=f"Type `{command}`.")
     if as_json:
         json.dump(asdict(image), sys.stdout)
         typer.echo()

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rlm_kernel.config import LLMSettings, load_api_keys, load_settings
 from rlm_kernel.errors import LocalModelError
-from rlm_kernel.models import weights
+
+if TYPE_CHECKING:
+    from rlm_kernel.config import LLMSettings
+    from rlm_kernel.models import weights
 
 models_app = typer.Typer(help="The models: what is configured, and the embedded local ones.", invoke_without_command=True)
 
@@ -29,6 +30,9 @@ def overview(context: typer.Context) -> None:
 
 
 def _overview_lines() -> Iterator[str]:
+    from rlm_kernel.config import load_api_keys, load_settings
+    from rlm_kernel.models import weights
+
     yield "Local models (no key, nothing leaves the machine):"
     for model in weights.MODELS:
         state = "pulled" if weights.is_pulled(model.name) else f"not pulled; `rlm models pull {model.name}`"
@@ -52,6 +56,8 @@ def _described(llm: LLMSettings) -> str:
 @models_app.command("pull")
 def pull_command(name: _Name = "local") -> None:
     """Fetch a local model's weights (1.1 GB; local:0.5b 0.5 GB), unless they are there. The path goes to stdout."""
+    from rlm_kernel.models import weights
+
     model = weights.find_model(name)
     with _shown_progress(model) as progress:
         path = weights.pull(name, progress)
@@ -90,6 +96,8 @@ def serve(
     slots: Annotated[int, typer.Option(min=1, max=16, help="Requests answered at once.")] = 1,
 ) -> None:
     """Serve a local model to any OpenAI-compatible client on this machine, until Ctrl-C."""
+    import asyncio
+
     asyncio.run(_serve(name, port, slots))
 
 

@@ -230,6 +230,8 @@ def _sandbox_spec(run: RunDir, settings: Settings, image: ImageInfo, mounts: lis
     from rlm_kernel.sandbox.provisioner import SandboxSpec
 
     sandbox = settings.sandbox
+    if sandbox.transport == "tcp":
+        raise UsageError("sandbox.transport tcp is not there yet.", hint="Use auto or ipc, with an engine on this machine.")
     return SandboxSpec(
         image=image.id,
         run=run,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -243,13 +244,15 @@ class NotebookWriter:
     # such as "metadata" or 12345678 would be found in what is no text.
 
     def _hide(self, value: Any) -> Any:
+        """A JSON value as it may be written."""
         if isinstance(value, str):
             return redact(value, self._secrets)
         if isinstance(value, list):
             return [self._hide(item) for item in value]
         if isinstance(value, dict):
             return {redact(key, self._secrets): self._hide(item) for key, item in value.items()}
-        return value
+        # A limit of infinity is fine; JupyterLab's JSON is not.
+        return None if isinstance(value, float) and not math.isfinite(value) else value
 
     def _output(self, output: Mapping[str, Any]) -> dict[str, Any]:
         return {name: value if name in ("output_type", "name") else self._hide(value) for name, value in output.items()}

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from rlm_kernel.errors import LocalModelError
+from rlm_kernel.models import weights
 from rlm_kernel.sandbox.docker_host import connect
 from rlm_kernel.sandbox.image import ImageInfo, find_image
 from tests.support.sandbox import Sandbox
+
+# Found before the tests' environment is isolated: a gigabyte is not fetched for every run.
+REAL_MODELS_DIR = weights.models_dir()
 
 
 @pytest.fixture(scope="session")
@@ -45,3 +51,21 @@ async def sandbox(kernel_image: ImageInfo) -> AsyncIterator[Callable[..., Any]]:
     yield make
     for box in made:
         await box.stop()
+
+
+@pytest.fixture(scope="session")
+def pulled() -> Iterator[None]:
+    """The real weights, fetched if they are not there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RLM_MODELS_DIR", str(REAL_MODELS_DIR))
+        try:
+            weights.pull("local")
+        except LocalModelError as error:
+            pytest.skip(f"no source has the local model's weights: {error.message}")
+
+
+@pytest.fixture
+def models_dir(pulled: None, isolated: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder with the real weights, in a test's own environment."""
+    monkeypatch.setenv("RLM_MODELS_DIR", str(REAL_MODELS_DIR))
+    return REAL_MODELS_DIR

@@ -268,3 +268,18 @@ async def test_python_interface_inside_an_event_loop(kernel_image: Any, log: Pat
     other.write_text("the same name")
     blocking = RLM(models=ScriptedModels(["```repl\nFINAL(sorted(context))\n```"]))
     assert blocking.ask("Q", [log, other]).value == ["other/small.log", "small.log"]
+
+
+@pytest.mark.local_model
+@pytest.mark.timeout(900)
+def test_local_model_answers_a_question_that_grep_can_check(kernel_image: Any, models_dir: Path, tmp_path: Path) -> None:
+    pytest.importorskip("xllamacpp")
+    path = tmp_path / "library.txt"
+    path.write_bytes(b"".join(source.read_bytes() for source in sorted(Path(os.__file__).parent.glob("*.py"))))
+    right = sum(b"raise ValueError" in line for line in path.read_bytes().split(b"\n"))
+    command = _command("ask", 'How many lines contain "raise ValueError"?', "-f", str(path), "-m", "local", "--json")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert str(result["answer"]) == str(right)
+    assert result["cost"] == 0.0

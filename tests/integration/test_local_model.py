@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -23,29 +23,9 @@ import pytest_asyncio
 from rlm_kernel.errors import LocalModelError
 from rlm_kernel.models import weights
 from rlm_kernel.models.local import LocalServer
+from tests.integration.conftest import REAL_MODELS_DIR
 
 pytestmark = [pytest.mark.local_model, pytest.mark.timeout(900)]
-
-# Found before the tests' environment is isolated: a gigabyte is not fetched for every run.
-REAL_MODELS_DIR = weights.models_dir()
-
-
-@pytest.fixture(scope="session")
-def pulled() -> Iterator[None]:
-    """The real weights, fetched if they are not there."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RLM_MODELS_DIR", str(REAL_MODELS_DIR))
-        try:
-            weights.pull("local")
-        except LocalModelError as error:
-            pytest.skip(f"no source has the local model's weights: {error.message}")
-
-
-@pytest.fixture
-def models_dir(pulled: None, isolated: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder with the real weights, in a test's own environment."""
-    monkeypatch.setenv("RLM_MODELS_DIR", str(REAL_MODELS_DIR))
-    return REAL_MODELS_DIR
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -124,6 +104,7 @@ async def test_it_says_what_it_loads_and_closes_within_two_seconds(models_dir: P
 PARENT = """
 import asyncio
 from rlm_kernel.models.local import LocalServer
+from tests.integration.conftest import REAL_MODELS_DIR
 
 async def main():
     server = await LocalServer.start("local", context=512)

@@ -92,7 +92,9 @@ def test_prose_is_no_code(text: str) -> None:
     assert parse_reply(text) == Reply((), text, None)
 
 
-@pytest.mark.parametrize("code", ["print(len(context))", "import re\nhits = re.findall('\\w', context)\nhits[:5]", "x = 1", "x = 2\nFINAL(x)"])
+@pytest.mark.parametrize(
+    "code", ["print(len(context))", "import re\nhits = re.findall('\\w', context)\nhits[:5]", "x = 1", "x = 2\nFINAL(x)"]
+)
 def test_bare_code_without_a_fence_is_a_cell(code: str) -> None:
     assert parse_reply(f"\n{code}\n") == Reply((code,), "", None)
 
@@ -179,7 +181,9 @@ def test_code_that_mentions_the_input_looks_at_it(code: str, looks: bool) -> Non
     assert looks_at_input(code) is looks
 
 
-@pytest.mark.parametrize("text", ["(" * 100_000, "-" * 50_000 + "1", "a" + ".b" * 50_000, "1+" * 50_000 + "1", "f" + "(1)" * 50_000, "\0", "x\0=1"])
+@pytest.mark.parametrize(
+    "text", ["(" * 100_000, "-" * 50_000 + "1", "a" + ".b" * 50_000, "1+" * 50_000 + "1", "f" + "(1)" * 50_000, "\0", "x\0=1"]
+)
 def test_code_that_no_parser_can_take_is_no_error(text: str) -> None:
     assert parse_reply(text).final is None
     parse_reply(f"{FENCE}\n{text}\n{FENCE}")
@@ -209,7 +213,26 @@ def test_long_lines_take_no_long_time(line: str) -> None:
 
 
 _PIECES = st.sampled_from(
-    ["```", "````", "~~~", "```repl\n", "```python", "`", "\n", "\r\n", " ", "    ", "FINAL(", "FINAL_VAR(", ")", "(", "'", '"', '"""', "\\"]
+    [
+        "```",
+        "````",
+        "~~~",
+        "```repl\n",
+        "```python",
+        "`",
+        "\n",
+        "\r\n",
+        " ",
+        "    ",
+        "FINAL(",
+        "FINAL_VAR(",
+        ")",
+        "(",
+        "'",
+        '"',
+        '"""',
+        "\\",
+    ]
 )
 _TEXT = st.lists(_PIECES | st.text(max_size=8) | st.characters(codec=None), max_size=30).map("".join)
 

@@ -1,0 +1,138 @@
+"""The rooms and the arrows between them: cli → session → engine → protocols ← models, sandbox, trace."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import rlm_kernel
+
+PACKAGE = Path(rlm_kernel.__file__).parent
+ROOMS = ("cli", "engine", "models", "sandbox", "session", "trace")
+BESIDE = {"config", "errors", "secrets", "_version"}
+"""Modules beside the rooms, which import no room."""
+SLOW = {"litellm", "docker", "jupyter_client", "nbformat", "xllamacpp"}
+MAY_IMPORT = {
+    "cli": {"cli", "session", "engine", "models", "sandbox", "trace"},
+    "session": {"session", "engine", "models", "sandbox", "trace"},
+    "engine": {"engine"},
+    "models": {"models", "engine"},
+    "sandbox": {"sandbox", "engine"},
+    "trace": {"trace", "engine"},
+}
+SEES_PROTOCOLS_ALONE = ("models", "sandbox", "trace")
+ENGINE_STDLIB = {
+    "__future__", "ast", "asyncio", "collections", "contextlib", "dataclasses", "datetime", "functools", "hashlib", "importlib", "json", "re",
+    "time", "typing", "warnings",
+}  # fmt: skip
+"""No way to files, processes or the network but `importlib.resources`, for the prompts."""
+
+
+def modules(room: str = "") -> list[Path]:
+    return sorted((PACKAGE / room).rglob("*.py"))
+
+
+def imported(path: Path, *, late: bool = True) -> Iterator[str]:
+    """Dotted names that a module imports; without `late`, only when it is itself imported. Names of a `from` are included."""
+    for node in _nodes(ast.parse(path.read_text("utf-8")), late):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _nodes(node: ast.AST, late: bool) -> Iterator[ast.AST]:
+    yield node
+    for child in ast.iter_child_nodes(node):
+        function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        typing_alone = isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING"
+        if late or not (function or typing_alone):
+            yield from _nodes(child, late)
+
+
+def ours(path: Path) -> Iterator[list[str]]:
+    for name in imported(path):
+        parts = name.split(".")
+        if parts[0] == "rlm_kernel":
+            yield parts[1:]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_import_only_what_lies_below_them(room: str) -> None:
+    for path in modules(room):
+        for parts in ours(path):
+            if parts[0] in ROOMS:
+                assert parts[0] in MAY_IMPORT[room], f"{path.relative_to(PACKAGE)} imports {'.'.join(parts)}"
+                if room in SEES_PROTOCOLS_ALONE and parts[0] == "engine":
+                    assert parts[1] == "protocols", f"{path.relative_to(PACKAGE)} imports {'.'.join(parts)}"
+            else:
+                assert parts[0] in BESIDE, f"{path.relative_to(PACKAGE)} imports {'.'.join(parts)}"
+
+
+def test_the_engine_imports_the_errors_and_a_little_of_the_standard_library() -> None:
+    for path in modules("engine"):
+        for name in imported(path):
+            parts = name.split(".")
+            allowed = ENGINE_STDLIB if parts[0] != "rlm_kernel" else {"rlm_kernel"}
+            assert parts[0] in allowed, f"{path.relative_to(PACKAGE)} imports {name}"
+            assert parts[:2] in (["rlm_kernel", "engine"], ["rlm_kernel", "errors"]) or parts[0] != "rlm_kernel", (
+                f"{path.name} imports {name}"
+            )
+            assert parts[0] != "importlib" or name == "importlib.resources"
+
+
+def test_the_engine_opens_no_file() -> None:
+    for path in modules("engine"):
+        calls = [
+            node.func.id
+            for node in ast.walk(ast.parse(path.read_text("utf-8")))
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        ]
+        assert not {"open", "exec", "eval", "__import__"} & set(calls), path
+
+
+def test_modules_beside_the_rooms_import_no_room() -> None:
+    for name in BESIDE:
+        for parts in ours(PACKAGE / f"{name}.py"):
+            assert parts[0] in BESIDE, f"{name} imports {'.'.join(parts)}"
+
+
+def test_nothing_imports_the_command_line() -> None:
+    for path in modules():
+        if path.parent != PACKAGE / "cli" and path.name != "__main__.py":
+            assert all(parts[0] != "cli" for parts in ours(path)), path
+
+
+def test_the_kernels_package_imports_nothing_of_the_host() -> None:
+    for path in sorted((PACKAGE.parent / "kernel_image").rglob("*.py")):
+        assert not list(ours(path)), path
+
+
+@pytest.mark.parametrize("package", sorted(SLOW - {"jupyter_client"}))
+def test_slow_packages_are_imported_late(package: str) -> None:
+    for path in modules():
+        assert all(name.split(".")[0] != package for name in imported(path, late=False)), path
+
+
+@pytest.mark.parametrize("code", ["import rlm_kernel", "from rlm_kernel import RLM", "from rlm_kernel.cli import main; main()"])
+def test_import_and_help_load_nothing_slow(code: str) -> None:
+    probe = f"""
+import sys, json
+sys.argv = ["rlm", "--help"]
+try:
+    {code}
+except SystemExit as end:
+    assert not end.code
+print("\\n" + json.dumps(sorted(name.split(".")[0] for name in sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    loaded = json.loads(done.stdout.splitlines()[-1])
+    assert not SLOW & set(loaded)
+    assert "rlm_kernel" in loaded

@@ -1,0 +1,320 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import zmq
+import zmq.asyncio
+
+from rlm_kernel.errors import BudgetExceeded, FileRefused, ModelError, RLMError, TraceError
+from rlm_kernel.sandbox import broker as broker_module
+from rlm_kernel.sandbox.broker import Broker
+from rlm_kernel.sandbox.rundir import RunDir
+from tests.support.sandbox import until
+
+CELL = "turn-01-a"
+
+
+class Client:
+    """The kernel's end, as code in a cell could play it."""
+
+    def __init__(self, run: RunDir) -> None:
+        self.run = run
+        self._context = zmq.asyncio.Context()
+        self.socket = self._context.socket(zmq.DEALER)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.connect(f"ipc://{run.broker_socket}")
+
+    def request(self, kind: str = "echo", call: str = "1-1-1", **changes: Any) -> dict[str, Any]:
+        return {"token": self.run.token, "cell": CELL, "call": call, "kind": kind, "body": {"text": call}} | changes
+
+    async def send(self, *frames: Any) -> None:
+        await self.socket.send_multipart([f if isinstance(f, bytes) else json.dumps(f).encode() for f in frames])
+
+    async def reply(self) -> dict[str, Any]:
+        reply: dict[str, Any] = json.loads(await asyncio.wait_for(self.socket.recv(), 10))
+        return reply
+
+    async def ask(self, *arguments: Any, **changes: Any) -> dict[str, Any]:
+        await self.send(self.request(*arguments, **changes))
+        return await self.reply()
+
+    def close(self) -> None:
+        self.socket.close()
+        self._context.term()
+
+
+class Host:
+    """A broker with a few handlers, and clients to talk to it."""
+
+    def __init__(self) -> None:
+        self.run = RunDir.create(max_request=broker_module.MAX_REQUEST, window=8)
+        self.gate = asyncio.Event()
+        self.waiting = self.most = 0
+        self.failure: Exception = RLMError("no")
+        self.broker = Broker(self.run, {"echo": self._echo, "wait": self._wait, "fail": self._fail, "odd": self._odd})
+        self.clients: list[Client] = []
+
+    async def start(self) -> None:
+        await self.broker.start()
+        self.broker.cell = CELL
+
+    def client(self) -> Client:
+        self.clients.append(Client(self.run))
+        return self.clients[-1]
+
+    async def stop(self) -> None:
+        await self.broker.stop()
+        for client in self.clients:
+            client.close()
+        self.run.remove()
+
+    async def _echo(self, cell: str, call: str, body: Mapping[str, Any]) -> Any:
+        return {"cell": cell, "call": call, **body}
+
+    async def _wait(self, _cell: str, call: str, _body: Mapping[str, Any]) -> Any:
+        self.waiting += 1
+        self.most = max(self.most, self.waiting)
+        try:
+            await self.gate.wait()
+        finally:
+            self.waiting -= 1
+        return call
+
+    async def _fail(self, *_: Any) -> Any:
+        raise self.failure
+
+    async def _odd(self, *_: Any) -> Any:
+        return object()
+
+
+@pytest_asyncio.fixture
+async def host() -> AsyncIterator[Host]:
+    made = Host()
+    await made.start()
+    yield made
+    await made.stop()
+
+
+async def test_a_request_is_answered_by_its_handler(host: Host) -> None:
+    reply = await host.client().ask(body={"text": "é"})
+    assert reply == {"call": "1-1-1", "ok": True, "value": {"cell": CELL, "call": "1-1-1", "text": "é"}}
+    assert not host.broker.refused
+
+
+async def test_hello_says_that_the_kernel_is_up_even_before_any_cell(host: Host) -> None:
+    host.broker.cell = None
+    assert not host.broker.ready.is_set()
+    assert (await host.client().ask("hello", cell="", body={}))["ok"]
+    assert host.broker.ready.is_set()
+
+
+async def test_the_socket_is_the_owners_alone(host: Host) -> None:
+    assert host.run.broker_socket.stat().st_mode & 0o777 == 0o600
+
+
+MALFORMED: list[Any] = [
+    b"",
+    b"\xff\xfe\x00",
+    b"no json",
+    b"[]",
+    b"null",
+    b"[" * 100_000,
+    b"\x80\x04\x95\x05\x00\x00\x00\x00\x00\x00\x00\x8c\x01x\x94.",
+    b"1" * 10_000,
+    {},
+    {"token": 1},
+]
+
+
+@pytest.mark.parametrize("frame", MALFORMED)
+async def test_malformed_requests_are_counted_and_dropped(host: Host, frame: Any) -> None:
+    client = host.client()
+    await client.send(frame)
+    assert (await client.ask())["ok"]
+    assert host.broker.refused == {"shape": 1}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"token": None},
+        {"token": "t" * 65},
+        {"token": "\ud800"},
+        {"cell": 5},
+        {"cell": "c" * 65},
+        {"call": ""},
+        {"call": "1; rm"},
+        {"call": "1-1\n"},
+        {"call": "1" * 81},
+        {"kind": "k" * 33},
+        {"kind": ["echo"]},
+        {"body": []},
+        {"body": "text"},
+        {"body": None},
+        {"more": 1},
+    ],
+)
+async def test_requests_of_another_shape_are_counted_and_dropped(host: Host, changes: dict[str, Any]) -> None:
+    client = host.client()
+    await client.send(client.request() | changes)
+    assert (await client.ask())["ok"]
+    assert host.broker.refused == {"shape": 1}
+
+
+@pytest.mark.parametrize("frames", [1, 3, 50])
+async def test_requests_of_other_than_one_frame_are_counted_and_dropped(host: Host, frames: int) -> None:
+    client = host.client()
+    await client.send(*[client.request()] * frames)
+    if frames > 1:
+        assert (await client.ask())["ok"]
+        assert host.broker.refused == {"frames": 1}
+    else:
+        assert (await client.reply())["ok"]
+
+
+async def test_a_wrong_token_is_counted_and_dropped(host: Host) -> None:
+    client = host.client()
+    await client.send(client.request(token="0" * 32))
+    await client.send(client.request(token=""))
+    assert (await client.ask())["ok"]
+    assert host.broker.refused == {"token": 2}
+
+
+@pytest.mark.parametrize(("running", "named"), [(CELL, "turn-01-b"), (CELL, ""), (None, CELL), (None, "")])
+async def test_a_call_in_the_name_of_no_running_cell_is_refused(host: Host, running: str | None, named: str) -> None:
+    host.broker.cell = running
+    reply = await host.client().ask(cell=named)
+    assert not reply["ok"]
+    assert "only while their cell runs" in reply["error"]["message"]
+    assert host.broker.refused == {"cell": 1}
+
+
+async def test_an_unknown_kind_is_refused(host: Host) -> None:
+    reply = await host.client().ask("eval")
+    assert reply["error"] == {"type": "HostCallError", "message": "There is no such host call."}
+    assert host.broker.refused == {"kind": 1}
+
+
+async def test_an_oversized_request_costs_its_sender_the_connection_and_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker_module, "MAX_REQUEST", 10_000)
+    host = Host()
+    await host.start()
+    try:
+        other, client = host.client(), host.client()
+        assert (await other.ask())["ok"]
+        await client.send(client.request(body={"text": "x" * 20_000}))
+        assert (await other.ask())["ok"]
+        assert (await other.ask(body={"text": "x" * 9_000}))["ok"]
+        assert (await client.ask())["ok"]  # it may connect again
+    finally:
+        await host.stop()
+
+
+async def test_lone_surrogates_do_not_leave_a_caller_waiting(host: Host) -> None:
+    reply = await host.client().ask(body={"text": "a\ud800b"})
+    assert reply["value"]["text"] == "a\ud800b"
+
+
+async def test_deeply_nested_bodies_are_answered(host: Host) -> None:
+    nested: Any = 1
+    for _ in range(300):
+        nested = [nested]
+    assert (await host.client().ask(body={"value": nested}))["value"]["value"] == nested
+
+
+@pytest.mark.parametrize(
+    ("failure", "name"),
+    [
+        (BudgetExceeded("spent", limit="calls"), "BudgetExceeded"),
+        (FileRefused("not named"), "FileRefused"),
+        (ModelError("no reply", fault="timeout", model="m"), "LLMError"),
+        (TraceError("disk full"), "HostCallError"),
+    ],
+)
+async def test_errors_reach_the_cell_by_kind(host: Host, failure: RLMError, name: str) -> None:
+    host.failure = failure
+    assert (await host.client().ask("fail"))["error"] == {"type": name, "message": failure.message}
+
+
+@pytest.mark.parametrize("kind", ["fail", "odd"])
+async def test_a_defect_of_a_handler_is_answered_without_its_details(host: Host, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    host.failure = ZeroDivisionError("secret detail")
+    error = (await host.client().ask(kind))["error"]
+    assert error["type"] == "HostCallError"
+    assert error["message"].startswith("internal error")
+    assert "secret detail" not in error["message"]
+    assert "host call failed" in caplog.text
+
+
+async def test_calls_are_worked_on_at_once(host: Host) -> None:
+    client = host.client()
+    for number in range(100):
+        await client.send(client.request("wait", f"1-1-{number}"))
+    await until(lambda: host.waiting == 100)
+    assert (await host.client().ask())["ok"]
+    host.gate.set()
+    replies = [await client.reply() for _ in range(100)]
+    assert {reply["value"] for reply in replies} == {f"1-1-{number}" for number in range(100)}
+
+
+async def test_no_more_than_a_number_of_calls_are_in_flight(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker_module, "MAX_IN_FLIGHT", 3)
+    client = host.client()
+    for number in range(10):
+        await client.send(client.request("wait", f"1-1-{number}"))
+    await until(lambda: host.waiting == 3)
+    host.gate.set()
+    assert len({(await client.reply())["value"] for _ in range(10)}) == 10
+    assert host.most == 3
+
+
+async def test_each_client_gets_its_own_replies(host: Host) -> None:
+    clients = [host.client() for _ in range(5)]
+    await asyncio.gather(*(client.send(client.request(call=f"{index}")) for index, client in enumerate(clients)))
+    replies = await asyncio.gather(*(client.reply() for client in clients))
+    assert [reply["value"]["call"] for reply in replies] == ["0", "1", "2", "3", "4"]
+
+
+async def test_cancelled_calls_are_dropped_unanswered(host: Host) -> None:
+    client = host.client()
+    for number in range(5):
+        await client.send(client.request("wait", f"1-1-{number}"))
+    await until(lambda: host.waiting == 5)
+    await host.broker.cancel_calls()
+    assert host.waiting == 0
+    assert (await client.ask(call="9"))["call"] == "9"
+
+
+async def test_a_client_that_left_before_its_reply_harms_nobody(host: Host) -> None:
+    gone = host.client()
+    await gone.send(gone.request("wait"))
+    await until(lambda: host.waiting == 1)
+    gone.close()
+    host.clients.remove(gone)
+    host.gate.set()
+    assert (await host.client().ask())["ok"]
+
+
+async def test_drain_waits_for_the_calls_in_flight(host: Host) -> None:
+    client = host.client()
+    await client.send(client.request("wait"))
+    await until(lambda: host.waiting == 1)
+    draining = asyncio.create_task(host.broker.drain())
+    await asyncio.sleep(0)
+    assert not draining.done()
+    host.gate.set()
+    await asyncio.wait_for(draining, 5)
+
+
+async def test_stopping_cancels_what_is_in_flight_and_may_be_done_twice(host: Host) -> None:
+    client = host.client()
+    await client.send(client.request("wait"))
+    await until(lambda: host.waiting == 1)
+    await host.broker.stop()
+    assert host.waiting == 0
+    await host.broker.stop()

@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from rlm_kernel.errors import FileRefused, SetupError
+from rlm_kernel.sandbox import grants as grants_module
+from rlm_kernel.sandbox.grants import FileGrants, resolve
+from rlm_kernel.sandbox.rundir import RunDir
+
+
+@pytest.fixture
+def run() -> Iterator[RunDir]:
+    made = RunDir.create(max_request=1000, window=4)
+    yield made
+    made.remove()
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """named.txt, other.txt, folder/{a.txt, sub/b.txt}; all may be read by anybody."""
+    root = tmp_path / "root"
+    (root / "folder" / "sub").mkdir(parents=True)
+    for name in ("named.txt", "other.txt", "folder/a.txt", "folder/sub/b.txt"):
+        (root / name).write_text(name)
+    for parent, _, names in os.walk(root):
+        Path(parent).chmod(0o755)
+        for name in names:
+            Path(parent, name).chmod(0o644)
+    return root
+
+
+def test_a_named_file_is_found(run: RunDir, tree: Path) -> None:
+    grants = FileGrants([tree / "other.txt", tree / "named.txt"], run)
+    found = grants.locate(str(tree / "named.txt"))
+    assert (found.path, found.inside, found.directory) == (tree / "named.txt", PurePosixPath("/rlm/files/1"), False)
+    assert grants.paths == [tree / "other.txt", tree / "named.txt"]
+    assert grants.mounts() == [(str(tree / "other.txt"), "/rlm/files/0"), (str(tree / "named.txt"), "/rlm/files/1")]
+
+
+@pytest.mark.parametrize(
+    ("name", "inside", "directory"),
+    [
+        ("folder", "/rlm/files/0", True),
+        ("folder/a.txt", "/rlm/files/0/a.txt", False),
+        ("folder/sub", "/rlm/files/0/sub", True),
+        ("folder/sub/b.txt", "/rlm/files/0/sub/b.txt", False),
+        ("folder/sub/../a.txt", "/rlm/files/0/a.txt", False),
+        ("folder//sub/./b.txt", "/rlm/files/0/sub/b.txt", False),
+    ],
+)
+def test_what_lies_in_a_named_folder_is_found(run: RunDir, tree: Path, name: str, inside: str, directory: bool) -> None:
+    found = FileGrants([tree / "folder"], run).locate(f"{tree}/{name}")
+    assert (str(found.inside), found.directory) == (inside, directory)
+    assert found.source == found.path
+
+
+def test_a_file_is_found_by_a_link_to_it_and_by_a_relative_path(run: RunDir, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tree / "link").symlink_to("named.txt")
+    by_link = FileGrants([tree / "link"], run)
+    assert by_link.paths == [tree / "named.txt"]
+    monkeypatch.chdir(tree)
+    for name in ("named.txt", "link", "./folder/../named.txt", str(tree / "link")):
+        assert by_link.locate(name).inside == PurePosixPath("/rlm/files/0")
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "{tree}/other.txt",
+        "{tree}",
+        "/etc/passwd",
+        "/",
+        "",
+        "{tree}/folder/../other.txt",
+        "{tree}/folder/../../../../etc/passwd",
+        "{tree}/folder2",
+        "{tree}/named.txt/../other.txt",
+        "{tree}/named.txt.bak",
+        "~/named.txt",
+        "{tree}/folder/" + "n" * 300 + "/../../other.txt",
+    ],
+)
+def test_other_paths_are_refused_by_the_rule(run: RunDir, tree: Path, asked: str) -> None:
+    grants = FileGrants([tree / "named.txt", tree / "folder"], run)
+    with pytest.raises(FileRefused, match="was not named by the user") as caught:
+        grants.locate(asked.format(tree=tree))
+    assert str(tree / "named.txt") in caught.value.message
+
+
+def test_links_in_a_folder_are_followed_before_they_are_judged(run: RunDir, tree: Path) -> None:
+    (tree / "folder" / "out").symlink_to("/etc/passwd")
+    (tree / "folder" / "up").symlink_to("..")
+    (tree / "folder" / "in").symlink_to("sub/b.txt")
+    (tree / "folder" / "loop").symlink_to("loop")
+    grants = FileGrants([tree / "folder"], run)
+    assert grants.locate(f"{tree}/folder/in").inside == PurePosixPath("/rlm/files/0/sub/b.txt")
+    for asked in ("out", "up/other.txt", "up"):
+        with pytest.raises(FileRefused, match="was not named by the user"):
+            grants.locate(f"{tree}/folder/{asked}")
+    assert grants.locate(f"{tree}/folder/loop").directory is False
+
+
+@pytest.mark.parametrize("asked", ["a\0b", "/x\0", "x" * 5000, "\ud800", "/tmp/\ud800/x"])
+def test_what_is_no_path_is_refused(run: RunDir, tree: Path, asked: str) -> None:
+    with pytest.raises(FileRefused, match="not a path"):
+        FileGrants([tree / "folder"], run).locate(asked)
+
+
+def test_without_grants_nothing_is_found(run: RunDir, tree: Path) -> None:
+    with pytest.raises(FileRefused, match="Files that can: none"):
+        FileGrants([], run).locate(str(tree / "named.txt"))
+
+
+def test_a_refusal_names_no_more_than_some_of_the_files(run: RunDir, tree: Path) -> None:
+    with pytest.raises(FileRefused) as caught:
+        FileGrants([tree / "named.txt"] * 100, run).locate("/etc/passwd")
+    assert caught.value.message.count("named.txt") == 20
+
+
+def test_what_the_user_names_must_be_a_file_or_folder_that_can_be_read(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tree / "pipe")
+    (tree / "loop").symlink_to("loop")
+    with pytest.raises(FileRefused, match=r"missing\.txt cannot be read: No such file") as caught:
+        resolve(tree / "missing.txt")
+    assert caught.value.hint
+    for path in (tree / "pipe", Path("/dev/zero")):
+        with pytest.raises(FileRefused, match="neither a file nor a folder"):
+            resolve(path)
+    with pytest.raises(FileRefused, match="cannot be read"):
+        resolve(tree / "loop")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(FileRefused, match="permission denied"):
+        resolve(tree / "named.txt")
+
+
+def test_a_home_path_is_the_users_own(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tree))
+    assert resolve(Path("~/named.txt")) == tree / "named.txt"
+
+
+class TestCopies:
+    """Files that the container's user could not read are copied for it, into the session's own folder."""
+
+    @pytest.fixture(autouse=True)
+    def unreadable(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(grants_module, "_readable_inside", lambda _path: False)
+
+    def test_a_file(self, run: RunDir, tree: Path) -> None:
+        found = FileGrants([tree / "named.txt"], run).locate(str(tree / "named.txt"))
+        assert found.path == tree / "named.txt"
+        assert found.source == run.host / "file-0"
+        assert found.source.read_text() == "named.txt"
+        assert found.source.stat().st_mode & 0o777 == 0o400
+
+    def test_a_folder_without_what_may_never_end_and_with_links_as_links(self, run: RunDir, tree: Path) -> None:
+        os.mkfifo(tree / "folder" / "pipe")
+        (tree / "folder" / "out").symlink_to("/etc/passwd")
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(os.path.relpath(tree / "folder" / "socket"))
+            grants = FileGrants([tree / "folder"], run)
+        copy = run.host / "file-0"
+        assert sorted(path.name for path in copy.rglob("*")) == ["a.txt", "b.txt", "out", "sub"]
+        assert (copy / "out").is_symlink()
+        assert grants.locate(f"{tree}/folder/sub/b.txt").source == copy / "sub" / "b.txt"
+
+    def test_a_copy_that_fails_is_a_clear_error(self, run: RunDir, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(*_: object, **__: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        for name in ("copyfile", "copytree"):
+            monkeypatch.setattr(shutil, name, full)
+        for path in (tree / "named.txt", tree / "folder"):
+            with pytest.raises(FileRefused, match="No space left on device") as caught:
+                FileGrants([path], run)
+            assert caught.value.hint
+
+
+class TestRunDir:
+    def test_its_folder_is_the_owners_alone_and_goes_with_it(self) -> None:
+        run = RunDir.create(max_request=1000, window=4)
+        assert run.path.stat().st_mode & 0o777 == 0o700
+        assert len(str(run.broker_socket)) < 104
+        assert run.token not in repr(run)
+        run.remove()
+        run.remove()
+        assert not run.path.exists()
+
+    def test_a_link_in_the_place_of_a_given_file_is_not_followed(self, run: RunDir, tmp_path: Path) -> None:
+        target = tmp_path / "target"
+        target.write_text("mine")
+        (run.host / "a.json").symlink_to(target)
+        given = run.give("a.json", "text")
+        assert (given.read_text(), given.is_symlink(), target.read_text()) == ("text", False, "mine")
+
+    def test_each_launch_has_a_folder_of_its_own(self, run: RunDir) -> None:
+        assert [run.new_launch().name, run.new_launch().name, run.launches] == ["r1", "r2", 2]
+
+    def test_no_place_for_the_folder_is_a_clear_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("rlm_kernel.sandbox.rundir._base", lambda: Path("/proc/none"))
+        with pytest.raises(SetupError, match="cannot be made") as caught:
+            RunDir.create(max_request=1, window=1)
+        assert "XDG_RUNTIME_DIR" in caught.value.hint

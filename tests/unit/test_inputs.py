@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlm_kernel.errors import TraceError, UsageError
+from rlm_kernel.session.inputs import Inputs, file_meta, gather
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("context", "paths"),
+    [
+        (None, ()),
+        (Path("a"), (Path("a"),)),
+        ([Path("a"), Path("b")], (Path("a"), Path("b"))),
+        ((Path("a"),), (Path("a"),)),
+    ],
+)
+def test_paths_are_taken_as_they_are(context: Any, paths: tuple[Path, ...], tmp_path: Path) -> None:
+    assert gather(context, tmp_path / "t.ipynb") == Inputs(paths)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("context", ["a text", "", ["a", 1, None], {"a": {"b": [1.5]}}, [], {}, "é\u2028"])
+def test_an_object_is_written_beside_the_trace(context: Any, tmp_path: Path) -> None:
+    inputs = gather(context, tmp_path / "new" / "t.ipynb")
+    assert inputs == Inputs((tmp_path / "new" / "t.context.json",), made=True)
+    assert json.loads(inputs.paths[0].read_text("utf-8")) == context
+
+
+def test_lone_surrogates_are_no_error(tmp_path: Path) -> None:
+    path = gather({"a": "\ud800"}, tmp_path / "t.ipynb").paths[0]
+    assert json.loads(path.read_bytes()) == {"a": "?"}
+
+
+def _circle() -> list[Any]:
+    circle: list[Any] = []
+    circle.append(circle)
+    return circle
+
+
+def _deep() -> list[Any]:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    return deep
+
+
+@pytest.mark.parametrize("context", [object(), {"a": {1, 2}}, [Path("a"), "b"], {("a", 1): 2}, b"bytes", _circle(), _deep()], ids=range(7))
+def test_what_json_cannot_hold_is_a_usage_error(context: Any, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be handed to the kernel") as caught:
+        gather(context, tmp_path / "t.ipynb")
+    assert "JSON" in caught.value.hint
+
+
+def test_an_unwritable_place_is_a_trace_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TraceError, match=r"t\.context\.json") as caught:
+        gather("text", tmp_path / "file" / "t.ipynb")
+    assert caught.value.hint
+
+
+def test_set_up_cells_name_question_and_paths() -> None:
+    paths = [Path("/data/it's.txt"), Path("/b")]
+    assert Inputs(()).cells("Why?", []) == [("parameters", "question = 'Why?'\npaths = []")]
+    assert Inputs((Path("b"),)).cells("Why?", paths[1:]) == [
+        ("parameters", "question = 'Why?'\npaths = ['/b']"),
+        ("setup", "load_files(paths)"),
+    ]
+    assert Inputs((Path("b"),), made=True).cells("Why?", paths[1:])[1] == ("setup", "load_object(paths[0]);")
+    assert Inputs(tuple(paths)).cells("Why?", paths)[0][1].endswith("paths = [\n    \"/data/it's.txt\",\n    '/b',\n]")
+
+
+@given(st.text(st.characters(codec=None), max_size=50), st.lists(st.text(st.characters(codec=None, exclude_characters="\0/")), max_size=3))
+def test_the_parameters_cell_gives_back_what_it_was_made_of(question: str, names: list[str]) -> None:
+    paths = [Path("/x" + name) for name in names]
+    (_, code), *_ = Inputs(tuple(paths)).cells(question, paths)
+    code.encode()  # also a lone surrogate passes to the kernel, as an escape
+    found: dict[str, Any] = {}
+    exec(code, found)
+    assert (found["question"], found["paths"]) == (question, [str(path) for path in paths])
+
+
+def test_a_file_is_described_with_its_digest_when_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"hello")
+    assert file_meta(path, digest=False).model_dump() == {"path": str(path), "directory": False, "size": 5, "sha256": None}
+    assert file_meta(path, digest=True).sha256 == sha256(b"hello")
+
+
+def test_a_folder_is_described_by_its_files_in_order(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "b.txt").write_bytes(b"bb")
+    (tmp_path / "c.txt").write_bytes(b"c")
+    os.mkfifo(tmp_path / "pipe")
+    meta = file_meta(tmp_path, digest=True)
+    assert (meta.directory, meta.size) == (True, 3)
+    assert meta.sha256 == sha256(f"c.txt\0{sha256(b'c')}\nsub/b.txt\0{sha256(b'bb')}\n".encode())
+    assert file_meta(tmp_path, digest=False).sha256 is None
+
+
+def test_a_folders_digest_changes_with_names_and_contents(tmp_path: Path) -> None:
+    seen = set()
+    for name, data in (("a", b"x"), ("b", b"x"), ("b", b"y")):
+        folder = tmp_path / f"{name}{data.decode()}"
+        folder.mkdir()
+        (folder / name).write_bytes(data)
+        seen.add(file_meta(folder, digest=True).sha256)
+    assert len(seen) == 3
+
+
+def test_files_that_are_gone_or_unreadable_are_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert file_meta(tmp_path / "gone", digest=True).model_dump(exclude={"path"}) == {"directory": False, "size": 0, "sha256": sha256(b"")}
+    (tmp_path / "bad\udcff.txt").write_bytes(b"x")
+    assert file_meta(tmp_path, digest=True).size == 1
+
+
+def test_a_limit_without_end_is_no_number_in_json(tmp_path: Path) -> None:
+    path = gather([math.nan], tmp_path / "t.ipynb").paths[0]
+    assert path.read_text() == "[NaN]"  # Python's reader in the kernel takes it

@@ -1,0 +1,549 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+import nbformat
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlm_kernel.engine.ledger import Limits
+from rlm_kernel.engine.protocols import Answer, CallRecord, CellResult, CellStatus, Completion, Outcome, Totals, Usage
+from rlm_kernel.errors import TraceError
+from rlm_kernel.models.scripted import ScriptedModels
+from rlm_kernel.trace import document
+from rlm_kernel.trace import writer as writer_module
+from rlm_kernel.trace.schema import CallMeta, CellMeta, FileMeta, NotebookMeta, TotalsMeta
+from rlm_kernel.trace.writer import NotebookWriter
+from tests.support.engine import FakeKernel, Run, failure, stream
+from tests.support.sandbox import until
+
+WHEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+Event = tuple[str, tuple[Any, ...]]
+
+
+def meta(question: str = "How many?", **changes: Any) -> NotebookMeta:
+    fields: dict[str, Any] = {
+        "session": "1a2b3c4d",
+        "created": WHEN,
+        "rlm_version": "0.1.0",
+        "question": question,
+        "models": {"root": "openai/root", "sub": "openai/sub"},
+        "prompt_profile": "default",
+        "prompt_digest": "0" * 64,
+        "image": "rlm-kernel:abc",
+        "image_digest": "sha256:1",
+        "limits": {"turns": 30, "cost": None},
+        "sandbox": {"memory": "2g", "network": "none"},
+        "files": [FileMeta(path="/data/a.txt", size=1234)],
+    }
+    return NotebookMeta(**fields | changes)
+
+
+def call(number: int = 1, **changes: Any) -> CallRecord:
+    fields: dict[str, Any] = {
+        "id": f"7-1-{number}",
+        "kind": "llm_query",
+        "prompt_digest": "d" * 64,
+        "preview": "Count",
+        "started": WHEN,
+        "seconds": 0.5,
+        "answer": "5",
+        "model": "openai/sub",
+        "usage": Usage(10, 2, 1),
+        "cost": 0.25,
+    }
+    return CallRecord(**fields | changes)
+
+
+def result(cell_id: str, code: str = "print(1)", status: CellStatus = "ok", outputs: Sequence[Any] = (), **changes: Any) -> CellResult:
+    return CellResult(cell_id, code, status, outputs, WHEN, 0.25, **{"execution_count": 3} | changes)
+
+
+PICTURE = {"output_type": "display_data", "data": {"image/png": "AAAA", "text/plain": "<Figure>"}, "metadata": {}}
+STORY: list[Event] = [
+    ("cell_started", ("parameters", 0, "question = 'How many?'")),
+    ("cell_finished", (0, result("parameters", "question = 'How many?'"))),
+    ("cell_started", ("setup", 0, "load_files(paths)")),
+    ("call_started", ("setup", "7-1-0", "file")),
+    ("call_finished", ("setup", call(0, kind="file", answer={"inside": "/rlm/files/0"}, model=None, usage=Usage(), cost=None))),
+    ("cell_finished", (0, result("setup", "load_files(paths)", outputs=[stream("a.txt: 1,234 characters\n")]))),
+    ("turn_started", (1,)),
+    ("turn_replied", (1, Completion("I look.\n```repl\nx\n```", "openai/root", Usage(100, 20, 5), 0.5, 2.5), "I look.")),
+    ("cell_started", ("turn-01-a", 1, "x")),
+    ("cell_output", ("turn-01-a", [stream("so far")])),
+    ("call_started", ("turn-01-a", "7-1-1", "llm_query")),
+    ("call_finished", ("turn-01-a", call(1))),
+    ("call_finished", ("turn-01-a", call(2, answer=None, error="The model timed out."))),
+    ("cell_output", ("turn-01-a", [stream("so far, so good"), PICTURE])),
+    ("cell_finished", (1, result("turn-01-a", "x", outputs=[stream("all\n"), PICTURE], calls=(call(1), call(2)), truncated=True))),
+    ("cell_started", ("turn-01-b", 1, "y")),
+    ("cell_finished", (1, result("turn-01-b", "y", "error", [failure("ValueError", "bad")]))),
+    ("note", ("Write code.",)),
+    ("turn_started", (2,)),
+    ("turn_replied", (2, Completion("", "openai/root"), "")),
+    ("cell_started", ("turn-02-a", 2, "z")),
+    ("cell_finished", (2, result("turn-02-a", "z", "died", execution_count=None))),
+    ("note", ("And again.",)),
+    ("finished", (Outcome(Answer("About 5."), "turns", True, "The limit of turns is reached."), Totals(2, 2, Usage(100, 20, 5), Usage(20, 4, 2), 1.0, 9.87654))),
+]  # fmt: skip
+
+
+def no_constant(name: str) -> NoReturn:
+    raise AssertionError(f"{name} is no JSON")
+
+
+def load(path: Path) -> Any:
+    """The notebook, checked: JSON that any reader takes, valid, its metadata ours, and nothing left beside it."""
+    text = path.read_text("utf-8")
+    json.loads(text, parse_constant=no_constant)
+    notebook = nbformat.reads(text, nbformat.NO_CONVERT)
+    nbformat.validate(notebook)
+    assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
+    assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
+    NotebookMeta.model_validate(notebook.metadata.rlm)
+    for cell in notebook.cells:
+        CellMeta.model_validate(cell.metadata.rlm)
+    assert not [name for name in os.listdir(path.parent) if name.endswith(".tmp")]
+    return notebook
+
+
+def tell(writer: Any, events: Sequence[Event], after: Callable[[], Any] = lambda: None) -> None:
+    for name, arguments in events:
+        getattr(writer, name)(*arguments)
+        after()
+
+
+def cell(notebook: Any, cell_id: str) -> Any:
+    return next(cell for cell in notebook.cells if cell.id == cell_id)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "traces" / "t.ipynb"
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Progress of a running cell is written with every event."""
+    monkeypatch.setattr(NotebookWriter, "_save_now_and_then", NotebookWriter._save_running)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_the_notebook_is_valid_after_every_event(path: Path) -> None:
+    writer = NotebookWriter(path, meta(), [])
+    load(path)
+    tell(writer, STORY, lambda: load(path))
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("events", range(len(STORY)))
+def test_a_run_cut_off_anywhere_leaves_what_was_heard(path: Path, events: int) -> None:
+    tell(NotebookWriter(path, meta(), []), STORY[:events])
+    notebook = load(path)
+    assert notebook.metadata.rlm.get("status", "running") == "running"
+    if 9 <= events <= 14:
+        running = notebook.cells[-1]
+        assert (running.id, running.metadata.rlm.status, running.execution_count) == ("turn-01-a", "running", None)
+        shown = ["", "so far", "so far", "so far", "so far", "so far, so good"][events - 9]
+        assert "".join(output.get("text", "") for output in running.outputs) == shown
+        assert len(running.metadata.rlm.get("calls", [])) == [0, 0, 0, 1, 2, 2][events - 9]
+
+
+@pytest.mark.usefixtures("at_once")
+def test_an_end_in_the_middle_of_a_cell_keeps_what_it_had(path: Path) -> None:
+    writer = NotebookWriter(path, meta(), [])
+    tell(writer, [*STORY[:12], ("finished", (Outcome(None, "interrupted"), Totals()))])
+    notebook = load(path)
+    kept = cell(notebook, "turn-01-a")
+    assert kept.metadata.rlm.status == "running"
+    assert kept.outputs[0].text == "so far"
+    assert [c.answer for c in kept.metadata.rlm.calls] == ["5"]
+    assert (notebook.metadata.rlm.status, notebook.metadata.rlm.stop_reason) == ("finished", "interrupted")
+
+
+def test_ids_are_deterministic(path: Path) -> None:
+    for _ in range(2):
+        tell(NotebookWriter(path, meta(), []), STORY)
+        assert [cell.id for cell in load(path).cells] == [
+            "title", "parameters", "setup", "turn-01", "turn-01-a", "turn-01-b", "note-01-1", "turn-02", "turn-02-a", "note-02-2",
+            "answer", "summary",
+        ]  # fmt: skip
+
+
+def test_the_same_run_gives_the_same_file(path: Path) -> None:
+    texts = set()
+    for _ in range(2):
+        tell(NotebookWriter(path, meta(), []), STORY)
+        texts.add(path.read_text())
+    assert len(texts) == 1
+
+
+def test_it_reads_as_a_document(path: Path) -> None:
+    tell(NotebookWriter(path, meta("How many?\nCount them all."), []), STORY)
+    notebook = load(path)
+    kinds = [cell.metadata.rlm.kind for cell in notebook.cells]
+    assert kinds == ["title", "parameters", "setup", "model", "code", "code", "note", "model", "code", "note", "answer", "summary"]
+    assert notebook.cells[0].source.splitlines() == [
+        "# How many?",
+        "",
+        "> How many?",
+        "> Count them all.",
+        "",
+        "- Root model `openai/root`, sub model `openai/sub`, prompt profile `default`",
+        "- Input `/data/a.txt` (1,234 bytes)",
+        "- Session `1a2b3c4d`, 2026-01-02 03:04:05 UTC, rlm_kernel 0.1.0, image `rlm-kernel:abc`",
+    ]
+    assert cell(notebook, "turn-01").source == "## Turn 1\n\nI look."
+    assert cell(notebook, "turn-02").source == "## Turn 2"
+    assert cell(notebook, "note-01-1").source == "> **Note to the model.** Write code."
+
+
+def test_cells_keep_code_outputs_counts_times_and_tags(path: Path) -> None:
+    tell(NotebookWriter(path, meta(), []), STORY)
+    notebook = load(path)
+    shown = cell(notebook, "turn-01-a")
+    assert (shown.source, shown.execution_count, shown.outputs) == ("x", 3, [stream("all\n"), PICTURE])
+    assert shown.metadata.execution == {
+        "iopub.execute_input": "2026-01-02T03:04:05+00:00",
+        "shell.execute_reply": "2026-01-02T03:04:05.250000+00:00",
+    }
+    assert cell(notebook, "parameters").metadata.tags == ["parameters"]
+    assert cell(notebook, "turn-01-b").metadata.tags == ["raises-exception"]
+    assert "tags" not in shown.metadata
+    assert cell(notebook, "turn-02-a").metadata.rlm.status == "died"
+    assert notebook.metadata.kernelspec.language == "python"
+
+
+def test_metadata_make_the_round_trip_through_their_models(path: Path) -> None:
+    tell(NotebookWriter(path, meta(), []), STORY)
+    notebook = load(path)
+    found = NotebookMeta.model_validate(notebook.metadata.rlm)
+    outcome, totals = STORY[-1][1]
+    assert found == meta(status="finished", stop_reason="turns", forced=True, detail=outcome.detail, totals=TotalsMeta.of(totals))
+    assert CellMeta.model_validate(cell(notebook, "turn-01-a").metadata.rlm) == CellMeta(
+        kind="code", turn=1, status="ok", truncated=True, seconds=0.25, calls=[CallMeta.of(call(1)), CallMeta.of(call(2))]
+    )
+    model = CellMeta.model_validate(cell(notebook, "turn-01").metadata.rlm)
+    assert model == CellMeta(
+        kind="model",
+        turn=1,
+        seconds=2.5,
+        model="openai/root",
+        reply="I look.\n```repl\nx\n```",
+        prompt_tokens=100,
+        completion_tokens=20,
+        cached_tokens=5,
+        cost=0.5,
+    )
+
+
+def test_files_can_be_told_more_of_later(path: Path) -> None:
+    writer = NotebookWriter(path, meta(), [])
+    files = [FileMeta(path="/data/a.txt", size=1234, sha256="f" * 64)]
+    writer.set_files(files)
+    assert NotebookMeta.model_validate(load(path).metadata.rlm).files == files
+
+
+# Answer and summary
+
+
+def finished(path: Path, outcome: Outcome, totals: Totals | None = None) -> tuple[str, str]:
+    writer = NotebookWriter(path, meta(), [])
+    writer.finished(outcome, totals or Totals())
+    notebook = load(path)
+    return cell(notebook, "answer").source, cell(notebook, "summary").source
+
+
+def test_the_answer_is_a_cell_and_a_forced_one_says_so(path: Path) -> None:
+    assert finished(path, Outcome(Answer("# 5\nof them"), "answered"))[0] == "## Answer\n\n# 5\nof them"
+    forced, _ = finished(path, Outcome(Answer("5"), "turns", True))
+    assert forced == "## Answer\n\n5\n\n*This answer was forced: the turns were used up.*"
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [("cost", "The money was used up. Why."), ("interrupted", "The run was interrupted. Why."), ("error", "The run failed. Why.")],
+)
+def test_without_an_answer_the_cell_says_why(path: Path, reason: Any, words: str) -> None:
+    assert finished(path, Outcome(None, reason, detail="Why."))[0] == f"## No answer\n\n{words}"
+
+
+def test_a_giant_answer_is_cut_with_a_notice(path: Path) -> None:
+    answer, _ = finished(path, Outcome(Answer("a" * (document.ANSWER_CAP + 5)), "answered"))
+    assert answer.endswith("aaa\n\n… 5 more characters.")
+
+
+def test_the_cost_table_names_models_calls_and_tokens(path: Path) -> None:
+    _, summary = finished(path, Outcome(Answer("5"), "answered"), Totals(2, 1200, Usage(3000, 20, 100), Usage(4, 5), 1.5, 61.25))
+    assert "| Root model | `openai/root` | 2 | 3,000 | 100 | 20 |" in summary
+    assert "| Sub model | `openai/sub` | 1,200 | 4 | 0 | 5 |" in summary
+    assert summary.endswith("$1.5000, 61.2 seconds.")
+
+
+def test_an_unknown_cost_is_said_to_be_unknown(path: Path) -> None:
+    _, summary = finished(path, Outcome(Answer("5"), "answered"), Totals(cost=None))
+    assert "Cost unknown" in summary
+    assert "$" not in summary
+
+
+# Saving
+
+
+def test_the_file_is_replaced_and_never_written_in_place(path: Path) -> None:
+    writer = NotebookWriter(path, meta(), [])
+    with path.open() as before:
+        tell(writer, STORY)
+        assert [c["id"] for c in json.load(before)["cells"]] == ["title"]
+    assert os.listdir(path.parent) == ["t.ipynb"]
+
+
+def test_progress_is_saved_now_and_then_and_the_end_always(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer_module, "SAVE_SECONDS", 1e9)
+    writer = NotebookWriter(path, meta(), [])
+    tell(writer, STORY[:9])
+    before = path.stat().st_ino
+    tell(writer, STORY[9:14])
+    assert path.stat().st_ino == before
+    tell(writer, STORY[14:15])
+    assert cell(load(path), "turn-01-a").outputs[0].text == "all\n"
+
+
+async def test_the_last_progress_is_saved_without_another_event(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer_module, "SAVE_SECONDS", 0.02)
+    writer = NotebookWriter(path, meta(), [])
+    tell(writer, STORY[:9])
+    tell(writer, [("cell_output", ("turn-01-a", [stream("last")]))])
+    await until(lambda: "last" in path.read_text(), 5)
+    load(path)
+
+
+async def test_a_disk_that_fills_up_is_said_at_the_next_event_alone(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    faults: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: faults.append(context))
+    monkeypatch.setattr(writer_module, "SAVE_SECONDS", 0.02)
+    writer = NotebookWriter(path, meta(), [])
+    tell(writer, STORY[:9])
+    tried = asyncio.Event()
+
+    def full(*_: Any, **__: Any) -> NoReturn:
+        tried.set()
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", full)
+        tell(writer, [("cell_output", ("turn-01-a", [stream("last")]))])
+        await asyncio.wait_for(tried.wait(), 5)
+        await asyncio.sleep(0)
+        with pytest.raises(TraceError, match="No space left on device"):
+            writer.note("x")
+    assert faults == []
+    load(path)
+
+
+def test_events_of_another_cell_are_not_taken(path: Path) -> None:
+    writer = NotebookWriter(path, meta(), [])
+    tell(writer, [*STORY[:8], ("cell_output", ("turn-01-a", [stream("x")])), ("call_finished", ("turn-01-a", call()))])
+    tell(writer, STORY[8:9])
+    assert cell(load(path), "turn-01-a").outputs == []
+
+
+@pytest.mark.parametrize("name", ["file/t.ipynb", "file/deeper/t.ipynb", "folder", "n" * 300 + ".ipynb", "n" * 252])
+def test_a_place_that_cannot_be_written_is_a_clear_error(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(TraceError, match="cannot be written") as caught:
+        NotebookWriter(tmp_path / name, meta(), [])
+    assert "--trace" in caught.value.hint
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+
+
+def test_a_folder_that_may_not_be_written_is_a_clear_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = NotebookWriter(path, meta(), [])
+
+    def denied(*_: Any, **__: Any) -> NoReturn:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        for name in ("open", "unlink"):
+            patch.setattr(Path, name, denied)
+        with pytest.raises(TraceError, match="Permission denied"):
+            writer.note("x")
+    load(path)
+
+
+# A whole run
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_the_notebook_is_valid_after_every_event_of_a_run(path: Path) -> None:
+    class Checked:
+        def __init__(self) -> None:
+            self.writer = NotebookWriter(path, meta(), [])
+
+        def __getattr__(self, name: str) -> Callable[..., None]:
+            def event(*arguments: Any) -> None:
+                tell(self.writer, [(name, arguments)], lambda: load(path))
+
+            return event
+
+    replies = [
+        "Hm.",
+        "```repl\nask_all([context, 'b'])\n```\n```repl\nfail()\n```",
+        "```repl\ndie()\n```",
+        "FINAL_VAR(nothing)",
+        "```repl\nsay(context)\n```",
+        "FINAL(five)",
+    ]
+    run = Run(ScriptedModels(replies, str.upper), Limits(turns=5), trace=Checked())
+    await run.loop.set_up("parameters", "load('/a.txt')")
+    outcome = await run.outcome()
+    run.trace.finished(outcome, run.ledger.totals())
+    notebook = load(path)
+    assert [c.id for c in notebook.cells if c.cell_type == "code"] == [
+        "parameters", "turn-02-a", "turn-02-b", "turn-03-a", "turn-04-final", "turn-05-a", "turn-06-final",
+    ]  # fmt: skip
+    assert cell(notebook, "answer").source.startswith("## Answer\n\nfive")
+    assert isinstance(run.kernel, FakeKernel)
+
+
+# Secrets
+
+
+def secret_story(secret: str, calls: Sequence[CallRecord]) -> list[Event]:
+    text = f"before {secret} after"
+    outputs = [
+        stream(text),
+        failure("E", text),
+        {"output_type": "display_data", "data": {"text/plain": text, "application/json": {text: [text]}}, "metadata": {"a": text}},
+    ]
+    return [
+        ("cell_started", ("setup", 0, text)),
+        ("cell_output", ("setup", outputs)),
+        ("cell_finished", (0, result("setup", text, outputs=outputs, calls=calls))),
+        ("turn_replied", (1, Completion(text, f"model-{secret}"), text)),
+        ("note", (text,)),
+        ("finished", (Outcome(Answer(text), "turns", True, text), Totals())),
+        ("set_files", ([FileMeta(path=f"/{secret}/a", size=1)],)),
+    ]
+
+
+SECRETS = [
+    "sk-0123456789abcdef",
+    'quote"and\\backslash',
+    "line one\nline two\nline three",
+    "tab\tand\r\nreturn",
+    "ünïcödé-sécrét",
+    "\u2028separator\u2028",
+    "control\x01\x7f\x1b",
+    "half\udcffbyte",
+    "</script><b>&amp;",
+    "12345678",
+    "2026-01-02",
+    '"metadata": {',
+    "cell_type",
+    "markdown",
+    "metadata",
+    "finished",
+    "display_data",
+    "kernelspec",
+    "print(1)",
+]
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("secret", SECRETS, ids=range(len(SECRETS)))
+def test_secrets_are_redacted_wherever_they_turn_up(path: Path, secret: str) -> None:
+    text = f"before {secret} after"
+    calls = [call(1, preview=text, answer=text, model=text), call(2, answer=None, error=text), call(3, kind="file", answer={"path": text})]
+    fields = {"models": {"root": text, "sub": secret}, "sandbox": {"image": text}, "files": [FileMeta(path=text, size=1)]}
+    writer = NotebookWriter(path, meta(text, **fields), [secret])
+    tell(writer, secret_story(secret, calls), lambda: load(path))
+    notebook = load(path)
+    parts = [c.source for c in notebook.cells] + [c.get("outputs", []) for c in notebook.cells]
+    shown = [value for part in [*parts, notebook.metadata.rlm, [c.metadata.rlm for c in notebook.cells]] for value in strings(part)]
+    ours = ("finished", "display_data", "2026-01-02T03:04:05")  # words of the format and times are no text of anybody
+    assert not [value for value in shown if secret in value and not value.startswith(ours)]
+    assert sum("[redacted]" in value for value in shown) > 20
+    assert all(f"before {secret}" not in value for value in shown)
+
+
+def strings(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [text for key, item in value.items() for text in [*strings(item), *([] if key.isidentifier() else [key])]]
+    if isinstance(value, list):
+        return [text for item in value for text in strings(item)]
+    return [value] if isinstance(value, str) else []
+
+
+def test_a_secret_printed_as_json_is_redacted_too(path: Path) -> None:
+    secret = 'a"b\\c\nüdefg'
+    writer = NotebookWriter(path, meta(), [secret])
+    writer.note(json.dumps(secret) + json.dumps(secret, ensure_ascii=False))
+    assert "defg" not in path.read_text()
+
+
+def test_a_secret_that_was_cut_in_two_leaves_no_half(path: Path) -> None:
+    secret = "sk-" + "0123456789" * 10
+    writer = NotebookWriter(path, meta("q" * 90 + secret + "?"), [secret])
+    tell(writer, [STORY[0], ("call_finished", ("parameters", call(preview="p" * 150 + secret[:50])))])
+    tell(writer, [("cell_finished", (0, result("parameters", calls=[call(preview="p" * 150 + secret[:50])])))])
+    writer.finished(Outcome(Answer("a" * (document.ANSWER_CAP - 50) + secret), "answered"), Totals())
+    assert "sk-" not in path.read_text()
+
+
+def test_text_without_secrets_is_unchanged(path: Path) -> None:
+    tell(NotebookWriter(path, meta(), []), STORY)
+    plain = path.read_text()
+    tell(NotebookWriter(path, meta(), SECRETS[:7]), STORY)
+    assert path.read_text() == plain
+
+
+def test_a_limit_of_infinity_is_none_in_json(path: Path) -> None:
+    NotebookWriter(path, meta(limits={"turns": 3, "seconds": float("inf")}), [])
+    assert load(path).metadata.rlm.limits == {"turns": 3, "seconds": None}
+
+
+# Any text
+
+_ANY = st.text(st.characters(codec=None), max_size=30) | st.sampled_from(
+    ["\ud800", "a\udcffb", "\0", "\r", "\x85\u2028", "```\n", "</script>"]
+)
+_SECRETS = st.lists(st.text(st.characters(codec=None), min_size=8, max_size=12) | st.sampled_from(SECRETS), max_size=2)
+
+
+@given(
+    words=_ANY,
+    code=_ANY,
+    secrets=_SECRETS,
+    value=st.recursive(_ANY | st.floats() | st.none(), lambda c: st.lists(c, max_size=2), max_leaves=3),
+)
+@settings(max_examples=30, deadline=None)
+def test_any_text_leaves_a_valid_notebook(words: str, code: str, secrets: list[str], value: Any) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "t.ipynb")
+        writer = NotebookWriter(path, meta(words, detail=words), secrets)
+        records = [call(preview=words, answer=value, error=words, model=words)]
+        events: list[Event] = [
+            ("turn_replied", (1, Completion(words, words, cost=float("nan")), words)),
+            ("cell_started", ("turn-01-a", 1, code)),
+            ("call_finished", ("turn-01-a", records[0])),
+            ("cell_finished", (1, result("turn-01-a", code, outputs=[stream(words), failure(words, words)], calls=records))),
+            ("note", (words,)),
+            ("finished", (Outcome(Answer(words), "answered", detail=words), Totals())),
+        ]
+        tell(writer, events[:3])
+        load(path)
+        tell(writer, events[3:])
+        load(path)
+        if not secrets:
+            written = cell(load(path), "turn-01-a")
+            assert written.source == code.encode("utf-8", "replace").decode()
+            assert written.outputs[0].text == words.encode("utf-8", "replace").decode()

@@ -228,3 +228,4 @@ def _remove(container: Container) -> None:
     # The engine may be removing it already, by itself: wait for that, so that nothing is left when we say so.
     with contextlib.suppress(APIError, RequestException):
         container.wait(timeout=10, condition="removed")
+    container.client.close()

@@ -20,17 +20,22 @@ def reply(prompt: int = 0, completion: int = 0, cost: float | None = 0.0, cached
     return Completion("text", "m", Usage(prompt, completion, cached), cost)
 
 
+def refusal(ledger: Ledger) -> str | None:
+    """Reserve a call; the limit that refuses it."""
+    try:
+        ledger.reserve_call()
+    except BudgetExceeded as refused:
+        return refused.limit
+    return None
+
+
 @given(limit=st.integers(0, 20), tries=st.integers(0, 40))
 def test_calls_never_exceed_their_limit(limit: int, tries: int) -> None:
     ledger = Ledger(Limits(calls=limit))
-    made = 0
-    for _ in range(tries):
-        try:
-            ledger.reserve_call()
-            made += 1
-        except BudgetExceeded as refused:
-            assert refused.limit == "calls"
-    assert made == min(limit, tries) == ledger.totals().calls
+    refusals = [refusal(ledger) for _ in range(tries)]
+    made = min(limit, tries)
+    assert refusals == [None] * made + ["calls"] * (tries - made)
+    assert ledger.totals().calls == made
     assert ledger.left()["calls"] == limit - made
 
 
@@ -39,14 +44,9 @@ def test_tokens_pass_their_limit_by_no_more_than_the_call_in_flight(replies: lis
     ledger = Ledger(Limits(tokens=limit))
     for prompt, completion in replies:
         spent = ledger.totals().root_usage.total + ledger.totals().sub_usage.total
-        try:
-            ledger.reserve_call()
-        except BudgetExceeded as refused:
-            assert refused.limit == "tokens"
-            assert spent >= limit
-            return
-        assert spent < limit
-        ledger.settle("sub" if prompt % 2 else "root", reply(prompt, completion))
+        assert refusal(ledger) == (None if spent < limit else "tokens")
+        if spent < limit:
+            ledger.settle("sub" if prompt % 2 else "root", reply(prompt, completion))
 
 
 def test_turns_are_counted_and_refused() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import gc
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -299,7 +300,7 @@ async def test_the_history_is_append_only() -> None:
     await run.outcome()
     requests = run.models.requests
     assert len(requests) == 6
-    for earlier, later in zip(requests, requests[1:], strict=False):
+    for earlier, later in pairwise(requests):
         assert later[: len(earlier)] == earlier
         assert later[len(earlier)]["role"] == "assistant"
 

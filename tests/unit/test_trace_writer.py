@@ -3,126 +3,23 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import tempfile
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-import nbformat
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from rlm_kernel.engine.ledger import Limits
-from rlm_kernel.engine.protocols import Answer, CallRecord, CellResult, CellStatus, Completion, Outcome, Totals, Usage
+from rlm_kernel.engine.protocols import Answer, Outcome, Totals, Usage
 from rlm_kernel.errors import TraceError
 from rlm_kernel.models.scripted import ScriptedModels
 from rlm_kernel.trace import document
 from rlm_kernel.trace import writer as writer_module
 from rlm_kernel.trace.schema import CallMeta, CellMeta, FileMeta, NotebookMeta, TotalsMeta
 from rlm_kernel.trace.writer import NotebookWriter
-from tests.support.engine import FakeKernel, Run, failure, stream
+from tests.support.engine import FakeKernel, Run, stream
 from tests.support.sandbox import until
-
-WHEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-Event = tuple[str, tuple[Any, ...]]
-
-
-def meta(question: str = "How many?", **changes: Any) -> NotebookMeta:
-    fields: dict[str, Any] = {
-        "session": "1a2b3c4d",
-        "created": WHEN,
-        "rlm_version": "0.1.0",
-        "question": question,
-        "models": {"root": "openai/root", "sub": "openai/sub"},
-        "prompt_profile": "default",
-        "prompt_digest": "0" * 64,
-        "image": "rlm-kernel:abc",
-        "image_digest": "sha256:1",
-        "limits": {"turns": 30, "cost": None},
-        "sandbox": {"memory": "2g", "network": "none"},
-        "files": [FileMeta(path="/data/a.txt", size=1234)],
-    }
-    return NotebookMeta(**fields | changes)
-
-
-def call(number: int = 1, **changes: Any) -> CallRecord:
-    fields: dict[str, Any] = {
-        "id": f"7-1-{number}",
-        "kind": "llm_query",
-        "prompt_digest": "d" * 64,
-        "preview": "Count",
-        "started": WHEN,
-        "seconds": 0.5,
-        "answer": "5",
-        "model": "openai/sub",
-        "usage": Usage(10, 2, 1),
-        "cost": 0.25,
-    }
-    return CallRecord(**fields | changes)
-
-
-def result(cell_id: str, code: str = "print(1)", status: CellStatus = "ok", outputs: Sequence[Any] = (), **changes: Any) -> CellResult:
-    return CellResult(cell_id, code, status, outputs, WHEN, 0.25, **{"execution_count": 3} | changes)
-
-
-PICTURE = {"output_type": "display_data", "data": {"image/png": "AAAA", "text/plain": "<Figure>"}, "metadata": {}}
-STORY: list[Event] = [
-    ("cell_started", ("parameters", 0, "question = 'How many?'")),
-    ("cell_finished", (0, result("parameters", "question = 'How many?'"))),
-    ("cell_started", ("setup", 0, "load_files(paths)")),
-    ("call_started", ("setup", "7-1-0", "file")),
-    ("call_finished", ("setup", call(0, kind="file", answer={"inside": "/rlm/files/0"}, model=None, usage=Usage(), cost=None))),
-    ("cell_finished", (0, result("setup", "load_files(paths)", outputs=[stream("a.txt: 1,234 characters\n")]))),
-    ("turn_started", (1,)),
-    ("turn_replied", (1, Completion("I look.\n```repl\nx\n```", "openai/root", Usage(100, 20, 5), 0.5, 2.5), "I look.")),
-    ("cell_started", ("turn-01-a", 1, "x")),
-    ("cell_output", ("turn-01-a", [stream("so far")])),
-    ("call_started", ("turn-01-a", "7-1-1", "llm_query")),
-    ("call_finished", ("turn-01-a", call(1))),
-    ("call_finished", ("turn-01-a", call(2, answer=None, error="The model timed out."))),
-    ("cell_output", ("turn-01-a", [stream("so far, so good"), PICTURE])),
-    ("cell_finished", (1, result("turn-01-a", "x", outputs=[stream("all\n"), PICTURE], calls=(call(1), call(2)), truncated=True))),
-    ("cell_started", ("turn-01-b", 1, "y")),
-    ("cell_finished", (1, result("turn-01-b", "y", "error", [failure("ValueError", "bad")]))),
-    ("note", ("Write code.",)),
-    ("turn_started", (2,)),
-    ("turn_replied", (2, Completion("", "openai/root"), "")),
-    ("cell_started", ("turn-02-a", 2, "z")),
-    ("cell_finished", (2, result("turn-02-a", "z", "died", execution_count=None))),
-    ("note", ("And again.",)),
-    ("finished", (Outcome(Answer("About 5."), "turns", True, "The limit of turns is reached."), Totals(2, 2, Usage(100, 20, 5), Usage(20, 4, 2), 1.0, 9.87654))),
-]  # fmt: skip
-
-
-def no_constant(name: str) -> NoReturn:
-    raise AssertionError(f"{name} is no JSON")
-
-
-def load(path: Path) -> Any:
-    """The notebook, checked: JSON that any reader takes, valid, its metadata ours, and nothing left beside it."""
-    text = path.read_text("utf-8")
-    json.loads(text, parse_constant=no_constant)
-    notebook = nbformat.reads(text, nbformat.NO_CONVERT)
-    nbformat.validate(notebook)
-    assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
-    assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
-    NotebookMeta.model_validate(notebook.metadata.rlm)
-    for cell in notebook.cells:
-        CellMeta.model_validate(cell.metadata.rlm)
-    assert not [name for name in os.listdir(path.parent) if name.endswith(".tmp")]
-    return notebook
-
-
-def tell(writer: Any, events: Sequence[Event], after: Callable[[], Any] = lambda: None) -> None:
-    for name, arguments in events:
-        getattr(writer, name)(*arguments)
-        after()
-
-
-def cell(notebook: Any, cell_id: str) -> Any:
-    return next(cell for cell in notebook.cells if cell.id == cell_id)
+from tests.support.trace import PICTURE, STORY, call, cell, load, meta, tell
 
 
 @pytest.fixture
@@ -412,138 +309,3 @@ async def test_the_notebook_is_valid_after_every_event_of_a_run(path: Path) -> N
     ]  # fmt: skip
     assert cell(notebook, "answer").source.startswith("## Answer\n\nfive")
     assert isinstance(run.kernel, FakeKernel)
-
-
-# Secrets
-
-
-def secret_story(secret: str, calls: Sequence[CallRecord]) -> list[Event]:
-    text = f"before {secret} after"
-    outputs = [
-        stream(text),
-        failure("E", text),
-        {"output_type": "display_data", "data": {"text/plain": text, "application/json": {text: [text]}}, "metadata": {"a": text}},
-    ]
-    return [
-        ("cell_started", ("setup", 0, text)),
-        ("cell_output", ("setup", outputs)),
-        ("cell_finished", (0, result("setup", text, outputs=outputs, calls=calls))),
-        ("turn_replied", (1, Completion(text, f"model-{secret}"), text)),
-        ("note", (text,)),
-        ("finished", (Outcome(Answer(text), "turns", True, text), Totals())),
-        ("set_files", ([FileMeta(path=f"/{secret}/a", size=1)],)),
-    ]
-
-
-SECRETS = [
-    "sk-0123456789abcdef",
-    'quote"and\\backslash',
-    "line one\nline two\nline three",
-    "tab\tand\r\nreturn",
-    "ünïcödé-sécrét",
-    "\u2028separator\u2028",
-    "control\x01\x7f\x1b",
-    "half\udcffbyte",
-    "</script><b>&amp;",
-    "12345678",
-    "2026-01-02",
-    '"metadata": {',
-    "cell_type",
-    "markdown",
-    "metadata",
-    "finished",
-    "display_data",
-    "kernelspec",
-    "print(1)",
-]
-
-
-@pytest.mark.usefixtures("at_once")
-@pytest.mark.parametrize("secret", SECRETS, ids=range(len(SECRETS)))
-def test_secrets_are_redacted_wherever_they_turn_up(path: Path, secret: str) -> None:
-    text = f"before {secret} after"
-    calls = [call(1, preview=text, answer=text, model=text), call(2, answer=None, error=text), call(3, kind="file", answer={"path": text})]
-    fields = {"models": {"root": text, "sub": secret}, "sandbox": {"image": text}, "files": [FileMeta(path=text, size=1)]}
-    writer = NotebookWriter(path, meta(text, **fields), [secret])
-    tell(writer, secret_story(secret, calls), lambda: load(path))
-    notebook = load(path)
-    parts = [c.source for c in notebook.cells] + [c.get("outputs", []) for c in notebook.cells]
-    shown = [value for part in [*parts, notebook.metadata.rlm, [c.metadata.rlm for c in notebook.cells]] for value in strings(part)]
-    ours = ("finished", "display_data", "2026-01-02T03:04:05")  # words of the format and times are no text of anybody
-    assert not [value for value in shown if secret in value and not value.startswith(ours)]
-    assert sum("[redacted]" in value for value in shown) > 20
-    assert all(f"before {secret}" not in value for value in shown)
-
-
-def strings(value: Any) -> list[str]:
-    if isinstance(value, dict):
-        return [text for key, item in value.items() for text in [*strings(item), *([] if key.isidentifier() else [key])]]
-    if isinstance(value, list):
-        return [text for item in value for text in strings(item)]
-    return [value] if isinstance(value, str) else []
-
-
-def test_a_secret_printed_as_json_is_redacted_too(path: Path) -> None:
-    secret = 'a"b\\c\nüdefg'
-    writer = NotebookWriter(path, meta(), [secret])
-    writer.note(json.dumps(secret) + json.dumps(secret, ensure_ascii=False))
-    assert "defg" not in path.read_text()
-
-
-def test_a_secret_that_was_cut_in_two_leaves_no_half(path: Path) -> None:
-    secret = "sk-" + "0123456789" * 10
-    writer = NotebookWriter(path, meta("q" * 90 + secret + "?"), [secret])
-    tell(writer, [STORY[0], ("call_finished", ("parameters", call(preview="p" * 150 + secret[:50])))])
-    tell(writer, [("cell_finished", (0, result("parameters", calls=[call(preview="p" * 150 + secret[:50])])))])
-    writer.finished(Outcome(Answer("a" * (document.ANSWER_CAP - 50) + secret), "answered"), Totals())
-    assert "sk-" not in path.read_text()
-
-
-def test_text_without_secrets_is_unchanged(path: Path) -> None:
-    tell(NotebookWriter(path, meta(), []), STORY)
-    plain = path.read_text()
-    tell(NotebookWriter(path, meta(), SECRETS[:7]), STORY)
-    assert path.read_text() == plain
-
-
-def test_a_limit_of_infinity_is_none_in_json(path: Path) -> None:
-    NotebookWriter(path, meta(limits={"turns": 3, "seconds": float("inf")}), [])
-    assert load(path).metadata.rlm.limits == {"turns": 3, "seconds": None}
-
-
-# Any text
-
-_ANY = st.text(st.characters(codec=None), max_size=30) | st.sampled_from(
-    ["\ud800", "a\udcffb", "\0", "\r", "\x85\u2028", "```\n", "</script>"]
-)
-_SECRETS = st.lists(st.text(st.characters(codec=None), min_size=8, max_size=12) | st.sampled_from(SECRETS), max_size=2)
-
-
-@given(
-    words=_ANY,
-    code=_ANY,
-    secrets=_SECRETS,
-    value=st.recursive(_ANY | st.floats() | st.none(), lambda c: st.lists(c, max_size=2), max_leaves=3),
-)
-@settings(max_examples=30, deadline=None)
-def test_any_text_leaves_a_valid_notebook(words: str, code: str, secrets: list[str], value: Any) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "t.ipynb")
-        writer = NotebookWriter(path, meta(words, detail=words), secrets)
-        records = [call(preview=words, answer=value, error=words, model=words)]
-        events: list[Event] = [
-            ("turn_replied", (1, Completion(words, words, cost=float("nan")), words)),
-            ("cell_started", ("turn-01-a", 1, code)),
-            ("call_finished", ("turn-01-a", records[0])),
-            ("cell_finished", (1, result("turn-01-a", code, outputs=[stream(words), failure(words, words)], calls=records))),
-            ("note", (words,)),
-            ("finished", (Outcome(Answer(words), "answered", detail=words), Totals())),
-        ]
-        tell(writer, events[:3])
-        load(path)
-        tell(writer, events[3:])
-        load(path)
-        if not secrets:
-            written = cell(load(path), "turn-01-a")
-            assert written.source == code.encode("utf-8", "replace").decode()
-            assert written.outputs[0].text == words.encode("utf-8", "replace").decode()

@@ -1,0 +1,58 @@
+"""Prints docs/cli.md, the reference of the `rlm` command made from its own help: `python scripts/cli_reference.py > docs/cli.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from typer.main import get_command
+
+from rlm_kernel.cli import app
+
+WIDTH = 100
+"""Columns of the help texts, whatever the terminal's."""
+
+INTRO = """\
+# The command line
+
+The help texts of `rlm` and its commands. `scripts/cli_reference.py` prints this page.
+
+stdout carries the answer and nothing else; progress, the account of the run and the trace's path go to stderr. Off a terminal the
+live view becomes plain lines. With `--json`, stdout is one object: `answer`, `trace`, `turns`, `calls`, `tokens` (`prompt`,
+`completion`, `cached`), `cost` (null where unknown), `seconds`, `stop_reason`, `forced`.
+
+| exit code | meaning |
+| --- | --- |
+| 0 | answered, also where the answer was forced at a limit |
+| 1 | no answer, or the run failed: model, kernel, trace |
+| 2 | the request is wrong: option, setting, file |
+| 3 | the set-up is: no Docker, no image, no key, unknown model, no weights |
+| 130 | interrupted |
+
+A first Ctrl-C (or SIGTERM) stops the running cell, removes the container and closes the trace; a second Ctrl-C cuts that short.
+A failure is told in a line or two, with what to type next; `--debug`, given before the command (`rlm --debug ask …`), shows
+the traceback.
+
+`rlm ask` builds the kernel image if it is not there. A trace named with `--trace` is replaced if it exists. Settings that have no
+option of their own are in [configuration.md](configuration.md).
+"""
+
+
+def commands(command: Any, name: str, parent: Any = None) -> Iterator[tuple[str, Any, Any]]:
+    """(full name, command, context at the fixed width) of a command and all below it."""
+    context = command.context_class(command, info_name=name, parent=parent, terminal_width=WIDTH)
+    yield context.command_path, command, context
+    for child_name, child in getattr(command, "commands", {}).items():
+        yield from commands(child, child_name, context)
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [INTRO]
+    for path, command, context in commands(get_command(app), "rlm"):
+        parts.append(f"## {path}\n\n```text\n{command.get_help(context).strip()}\n```\n")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    print(page(), end="")

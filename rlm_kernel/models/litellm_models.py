@@ -78,6 +78,11 @@ class LitellmModels:
         endpoint = self._endpoints[role]
         return endpoint.settings.window or (endpoint.entry or {}).get("max_input_tokens")
 
+    def priced(self, role: Role) -> bool:
+        """Whether its price is known: from the settings, else from litellm's table (which is there after warm_up())."""
+        endpoint = self._endpoints[role]
+        return endpoint.settings.input_price is not None or "input_cost_per_token" in (endpoint.entry or {})
+
     async def warm_up(self) -> None:
         """Import litellm (seconds, in a thread) and check both models' names and keys, before any call.
 

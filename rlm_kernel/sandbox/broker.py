@@ -90,11 +90,6 @@ class Broker:
         if tasks:
             await asyncio.wait(tasks)
 
-    async def drain(self) -> None:
-        """Wait until every call in flight is answered."""
-        while self._tasks:
-            await asyncio.wait(list(self._tasks))
-
     async def _serve(self, socket: zmq.asyncio.Socket) -> None:
         while True:
             if len(self._tasks) >= MAX_IN_FLIGHT:

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,10 +25,11 @@ from rlm_kernel.secrets import known_secrets
 from rlm_kernel.session.inputs import Context, file_meta, gather
 from rlm_kernel.session.listeners import everyone
 from rlm_kernel.session.players import open_models, profile_for
-from rlm_kernel.trace.schema import NotebookMeta
+from rlm_kernel.trace.schema import FileMeta, NotebookMeta
 from rlm_kernel.trace.writer import NotebookWriter
 
 if TYPE_CHECKING:
+    from rlm_kernel.sandbox.grants import FileGrants
     from rlm_kernel.sandbox.image import ImageInfo
     from rlm_kernel.sandbox.provisioner import SandboxSpec
     from rlm_kernel.sandbox.rundir import RunDir
@@ -124,55 +126,71 @@ async def ask(
         run = RunDir.create(max_request=MAX_REQUEST, window=WINDOW)
         stack.callback(run.remove)
         grants = await asyncio.to_thread(FileGrants, inputs.paths, run)
-        players = asyncio.create_task(_enter_models(stack, settings, models, say))
-        try:
-            image = await asyncio.to_thread(_image, settings, say)
-            models = await players
-        except BaseException:
-            players.cancel()
-            await asyncio.wait([players])
-            raise
+        image, models = await _image_and_models(stack, settings, models, say)
         profile = load_profile(profile_for(settings))
         meta = _meta(run, question, settings, models, profile, image)
-        meta = meta.model_copy(update={"files": [file_meta(p, digest=False) for p in grants.paths]})
-        secrets = known_secrets(os.environ)
-        writer = NotebookWriter(path, meta, secrets)
+        files = await asyncio.to_thread(lambda: [file_meta(path) for path in grants.paths])
+        writer = NotebookWriter(path, meta.model_copy(update={"files": files}), known_secrets(os.environ))
         listeners = everyone(writer, view) if view else writer
         ledger = Ledger(_limits(settings))
-
-        def locate(asked: str) -> Mapping[str, Any]:
-            found = grants.locate(asked)
-            return {"inside": str(found.inside), "path": str(found.path), "directory": found.directory}
-
-        calls = HostCalls(models, ledger, listeners, locate)
-        digests = asyncio.create_task(asyncio.to_thread(lambda: [file_meta(p, digest=True) for p in grants.paths]))
-        try:
+        calls = HostCalls(models, ledger, listeners, _locator(grants))
+        digests = stack.enter_context(_digests(grants.paths))
+        async with _closing_trace(listeners, ledger):
             async with _kernel(run, settings, image, grants.mounts(), calls, listeners) as kernel:
                 loop = Loop(kernel, models, calls, ledger, listeners, profile, settings.limits.output_chars)
                 for cell_id, code in inputs.cells(question, grants.paths):
                     _check_setup(await loop.set_up(cell_id, code), settings)
-                info = await kernel.describe()
-                outcome = await loop.run(question, info, from_files=not inputs.made)
-        except asyncio.CancelledError:
-            listeners.finished(Outcome(None, "interrupted"), ledger.totals())
-            raise
-        except RLMError as error:
-            with contextlib.suppress(RLMError):  # a full disk, say, which is then the error itself
-                listeners.finished(Outcome(None, "error", detail=error.message), ledger.totals())
-            raise
-        totals = ledger.totals()
-        writer.set_files(await digests)
-        listeners.finished(outcome, totals)
-    answer = outcome.answer
-    return Result(
-        answer.text if answer else None,
-        answer.value if answer else None,
-        path,
-        outcome.stop_reason,
-        outcome.forced,
-        outcome.detail,
-        totals,
-    )
+                outcome = await loop.run(question, await kernel.describe(), from_files=not inputs.made)
+            totals = ledger.totals()
+            writer.set_files(await digests)
+            listeners.finished(outcome, totals)
+    answer, value = (outcome.answer.text, outcome.answer.value) if outcome.answer else (None, None)
+    return Result(answer, value, path, outcome.stop_reason, outcome.forced, outcome.detail, totals)
+
+
+def _locator(grants: FileGrants) -> Callable[[str], Mapping[str, Any]]:
+    def locate(asked: str) -> Mapping[str, Any]:
+        found = grants.locate(asked)
+        return {"inside": str(found.inside), "path": str(found.path), "directory": found.directory}
+
+    return locate
+
+
+@contextlib.contextmanager
+def _digests(paths: list[Path]) -> Iterator[asyncio.Future[list[FileMeta]]]:
+    """The files with their digests, read in a thread beside the run, and no further than the run."""
+    over = threading.Event()
+    try:
+        yield asyncio.ensure_future(asyncio.to_thread(lambda: [file_meta(path, digest_until=over) for path in paths]))
+    finally:
+        over.set()
+
+
+@contextlib.asynccontextmanager
+async def _closing_trace(listeners: Trace, ledger: Ledger) -> AsyncIterator[None]:
+    """A run that is interrupted or fails still closes its trace properly."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        listeners.finished(Outcome(None, "interrupted"), ledger.totals())
+        raise
+    except RLMError as error:
+        with contextlib.suppress(RLMError):  # a full disk, say, which is then the error itself
+            listeners.finished(Outcome(None, "error", detail=error.message), ledger.totals())
+        raise
+
+
+async def _image_and_models(
+    stack: contextlib.AsyncExitStack, settings: Settings, given: Models | None, say: Say
+) -> tuple[ImageInfo, Models]:
+    """The image is found or built while the models get ready."""
+    players = asyncio.create_task(_enter_models(stack, settings, given, say))
+    try:
+        return await asyncio.to_thread(_image, settings, say), await players
+    except BaseException:
+        players.cancel()
+        await asyncio.wait([players])
+        raise
 
 
 async def _enter_models(stack: contextlib.AsyncExitStack, settings: Settings, given: Models | None, say: Say) -> Models:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,17 +68,20 @@ def gather(context: Context, trace_path: Path) -> Inputs:
     return Inputs((path,), made=True)
 
 
-def file_meta(path: Path, *, digest: bool) -> FileMeta:
-    """What the trace says of a file or folder. With `digest` it is read whole."""
+def file_meta(path: Path, *, digest_until: threading.Event | None = None) -> FileMeta:
+    """What the trace says of a file or folder. With an event it is read whole for its digest, which is None if the event comes first."""
+
+    def sha256(file: Path) -> str:
+        return _sha256(file, digest_until) if digest_until else ""
+
     if not path.is_dir():
-        return FileMeta(path=str(path), size=_size(path), sha256=_sha256(path) if digest else None)
+        return FileMeta(path=str(path), size=_size(path), sha256=sha256(path) or None)
     members = [member for member in _members(path) if member.is_file()]
     total = hashlib.sha256()
-    if digest:
-        for member in members:
-            total.update(f"{member.relative_to(path).as_posix()}\0{_sha256(member)}\n".encode("utf-8", "surrogateescape"))
-    size = sum(map(_size, members))
-    return FileMeta(path=str(path), directory=True, size=size, sha256=total.hexdigest() if digest else None)
+    for member in members if digest_until else ():
+        total.update(f"{member.relative_to(path).as_posix()}\0{sha256(member)}\n".encode("utf-8", "surrogateescape"))
+    complete = digest_until is not None and not digest_until.is_set()
+    return FileMeta(path=str(path), directory=True, size=sum(map(_size, members)), sha256=total.hexdigest() if complete else None)
 
 
 def _members(folder: Path) -> Iterator[Path]:
@@ -94,12 +98,14 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _sha256(path: Path) -> str:
-    """Of the file's bytes; of a file that cannot be read, of nothing."""
+def _sha256(path: Path, until: threading.Event) -> str:
+    """Of the file's bytes; of a file that cannot be read, of nothing. Empty if the event came first."""
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
             while block := file.read(_BLOCK):
+                if until.is_set():
+                    return ""
                 digest.update(block)
     except OSError:
         pass

@@ -10,6 +10,8 @@ from pydantic import SecretStr
 
 from rlm_kernel.config import LLMSettings, Settings
 from rlm_kernel.engine.prompts import ProfileName
+from rlm_kernel.engine.protocols import Role
+from rlm_kernel.errors import ConfigError
 
 if TYPE_CHECKING:
     from rlm_kernel.models.litellm_models import LitellmModels
@@ -47,7 +49,20 @@ async def open_models(settings: Settings, say: Callable[[str], None]) -> AsyncIt
         models = LitellmModels(settings.model_copy(update=changes))
         stack.push_async_callback(models.aclose)
         await models.warm_up()
+        if settings.limits.cost is not None:
+            _check_prices(models)
         yield models
+
+
+def _check_prices(models: LitellmModels) -> None:
+    """A limit of money cannot be held without prices. Raises ConfigError."""
+    roles: tuple[Role, ...] = ("root", "sub")
+    unknown = sorted({models.name(role) for role in roles if not models.priced(role)})
+    if unknown:
+        raise ConfigError(
+            f"The cost limit cannot be held: no price is known for {' and '.join(unknown)}.",
+            hint="Set input_price and output_price (US dollars a million tokens) of root_llm and sub_llm, or limit tokens instead.",
+        )
 
 
 async def _start_local(stack: contextlib.AsyncExitStack, llm: LLMSettings, say: Callable[[str], None]) -> LLMSettings:

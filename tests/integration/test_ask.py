@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -179,6 +180,7 @@ def test_sigkill_leaves_a_valid_trace_and_no_container(kernel_image: Any, openai
     with subprocess.Popen(_command(*ASK, "-f", str(log), "--trace", "t.ipynb", "-q")) as running:
         _wait_for_output(Path("t.ipynb"), "echo: hello")
         names = _ours(docker_client)
+        lease = Path(docker_client.containers.get(names[0]).labels["rlm-kernel.lease"])
         running.kill()
     docker_client.api.wait(names[0], condition="removed", timeout=30) if _ours(docker_client) else None
     assert _ours(docker_client) == []
@@ -186,6 +188,7 @@ def test_sigkill_leaves_a_valid_trace_and_no_container(kernel_image: Any, openai
     nbformat.validate(notebook)
     assert notebook.metadata.rlm.get("status", "running") == "running"
     assert notebook.cells[-1].metadata.rlm.calls[0].answer == "echo: hello"
+    shutil.rmtree(lease.parents[1])
 
 
 @pytest.mark.parametrize(
@@ -200,6 +203,7 @@ def test_sigkill_leaves_a_valid_trace_and_no_container(kernel_image: Any, openai
         (("ask", "Q", "-m", "openai/root", "-f", "/dev/zero"), {}, 2, "neither a file nor a folder"),
         (("ask", "Q", "-m", "openai/root", "--config", "missing.json"), {}, 2, "missing.json"),
         (("ask", "Q", "-m", "openai/root", "--max-turns", "0"), {}, 2, "turns"),
+        (("ask", "Q", "-m", "openai/root", "--max-cost", "1"), {}, 2, "no price is known for openai/root"),
         (("ask", "Q", "-m", "openai/root", "--trace", "/proc/x/t.ipynb"), {}, 1, "cannot be written"),
         (("ask", "Q", "--no-such-option"), {}, 2, "--no-such-option"),
     ],

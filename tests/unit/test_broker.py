@@ -300,17 +300,6 @@ async def test_a_client_that_left_before_its_reply_harms_nobody(host: Host) -> N
     assert (await host.client().ask())["ok"]
 
 
-async def test_drain_waits_for_the_calls_in_flight(host: Host) -> None:
-    client = host.client()
-    await client.send(client.request("wait"))
-    await until(lambda: host.waiting == 1)
-    draining = asyncio.create_task(host.broker.drain())
-    await asyncio.sleep(0)
-    assert not draining.done()
-    host.gate.set()
-    await asyncio.wait_for(draining, 5)
-
-
 async def test_stopping_cancels_what_is_in_flight_and_may_be_done_twice(host: Host) -> None:
     client = host.client()
     await client.send(client.request("wait"))

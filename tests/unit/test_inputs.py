@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +97,8 @@ def test_the_parameters_cell_gives_back_what_it_was_made_of(question: str, names
 def test_a_file_is_described_with_its_digest_when_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"hello")
-    assert file_meta(path, digest=False).model_dump() == {"path": str(path), "directory": False, "size": 5, "sha256": None}
-    assert file_meta(path, digest=True).sha256 == sha256(b"hello")
+    assert file_meta(path).model_dump() == {"path": str(path), "directory": False, "size": 5, "sha256": None}
+    assert file_meta(path, digest_until=threading.Event()).sha256 == sha256(b"hello")
 
 
 def test_a_folder_is_described_by_its_files_in_order(tmp_path: Path) -> None:
@@ -105,10 +106,10 @@ def test_a_folder_is_described_by_its_files_in_order(tmp_path: Path) -> None:
     (tmp_path / "sub" / "b.txt").write_bytes(b"bb")
     (tmp_path / "c.txt").write_bytes(b"c")
     os.mkfifo(tmp_path / "pipe")
-    meta = file_meta(tmp_path, digest=True)
+    meta = file_meta(tmp_path, digest_until=threading.Event())
     assert (meta.directory, meta.size) == (True, 3)
     assert meta.sha256 == sha256(f"c.txt\0{sha256(b'c')}\nsub/b.txt\0{sha256(b'bb')}\n".encode())
-    assert file_meta(tmp_path, digest=False).sha256 is None
+    assert file_meta(tmp_path).sha256 is None
 
 
 def test_a_folders_digest_changes_with_names_and_contents(tmp_path: Path) -> None:
@@ -117,14 +118,18 @@ def test_a_folders_digest_changes_with_names_and_contents(tmp_path: Path) -> Non
         folder = tmp_path / f"{name}{data.decode()}"
         folder.mkdir()
         (folder / name).write_bytes(data)
-        seen.add(file_meta(folder, digest=True).sha256)
+        seen.add(file_meta(folder, digest_until=threading.Event()).sha256)
     assert len(seen) == 3
 
 
 def test_files_that_are_gone_or_unreadable_are_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert file_meta(tmp_path / "gone", digest=True).model_dump(exclude={"path"}) == {"directory": False, "size": 0, "sha256": sha256(b"")}
+    assert file_meta(tmp_path / "gone", digest_until=threading.Event()).model_dump(exclude={"path"}) == {
+        "directory": False,
+        "size": 0,
+        "sha256": sha256(b""),
+    }
     (tmp_path / "bad\udcff.txt").write_bytes(b"x")
-    assert file_meta(tmp_path, digest=True).size == 1
+    assert file_meta(tmp_path, digest_until=threading.Event()).size == 1
 
 
 def test_a_limit_without_end_is_no_number_in_json(tmp_path: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 from rlm_kernel.engine.protocols import Outcome
 from rlm_kernel.trace.schema import NotebookMeta, TotalsMeta
 
 _HEADING = 100
+_MARKS = re.compile(r"([\\`*_<>\[\]$])")
 ANSWER_CAP = 1_000_000
 """Characters of an answer that the answer cell shows."""
 _REASONS = {
@@ -50,6 +53,9 @@ def answer(outcome: Outcome) -> str:
         return f"## No answer\n\n{_because(outcome)}"
     text = outcome.answer.text
     shown = text if len(text) <= ANSWER_CAP else f"{text[:ANSWER_CAP]}\n\n… {len(text) - ANSWER_CAP:,} more characters."
+    if "\n" not in shown:
+        # One line is a value, not a document: a name like __init__ must stand as it is.
+        shown = _MARKS.sub(r"\\\1", shown)
     forced = f"\n\n*This answer was forced: {_REASONS.get(outcome.stop_reason, outcome.stop_reason)}.*" if outcome.forced else ""
     return f"## Answer\n\n{shown}{forced}"
 

@@ -29,9 +29,9 @@ live view becomes plain lines. With `--json`, stdout is one object: `answer`, `t
 | 3 | the set-up is: no Docker, no image, no key, unknown model, no weights |
 | 130 | interrupted |
 
-A first Ctrl-C (or SIGTERM) stops the running cell, removes the container and closes the trace; a second Ctrl-C cuts that short.
-A failure is told in a line or two, with what to type next; `--debug`, given before the command (`rlm --debug ask …`), shows
-the traceback.
+A first Ctrl-C (or SIGTERM) stops the running cell, removes the container and closes the trace; a second one ends
+the process at once, and the container with it. A failure is told in a line or two, with what to type next; `--debug`, given
+before the command (`rlm --debug ask …`), shows the traceback.
 
 `rlm ask` builds the kernel image if it is not there. A trace named with `--trace` is replaced if it exists. Settings that have no
 option of their own are in [configuration.md](configuration.md).

@@ -138,7 +138,7 @@ def remove_file(name: str) -> None:
 
 def _known(name: str) -> str:
     if name not in files:
-        raise KeyError(f"no file named {name!r} is loaded; there are: {', '.join(list(files)[:50]) or 'none'}")
+        raise KeyError(f"no file named {str(name)[:80]!r} is loaded; there are: {', '.join(list(files)[:50]) or 'none'}")
     return name
 
 
@@ -169,20 +169,31 @@ def peek(start: int = 0, end: int = 2000, name: str | None = None) -> str:
 def grep(pattern: str, name: str | None = None, *, ignore_case: bool = False, limit: int | None = None, regex: bool = True) -> list[Hit]:
     """The lines of the active input (or of the named file) that match, as (file, line, text). `len(grep(...))` counts them.
 
-    `pattern` is a regular expression (`regex=False`: plain text). `limit` stops early. Raises ValueError for a bad pattern.
+    `pattern` is a regular expression (`regex=False`: plain text). `limit` stops early. In place of a name, a text or a dict of texts is
+    searched itself, because `grep(pattern, context)` is what many models write. Raises ValueError for a bad pattern.
     """
     try:
         found = re.compile(pattern if regex else re.escape(pattern), re.IGNORECASE if ignore_case else 0)
     except re.error as error:
         raise ValueError(f"bad pattern {pattern!r}: {error}. Use regex=False to search for it as it stands.") from None
     hits: list[Hit] = []
-    for label, text in ({name: files[_known(name)]} if name is not None else _texts()).items():
+    for label, text in _scope(name).items():
         for number, line in enumerate(text.split("\n"), 1):
             if found.search(line):
                 hits.append(Hit(label, number, line))
                 if limit is not None and len(hits) >= limit:
                     return hits
     return hits
+
+
+def _scope(where: Any) -> dict[str, str]:
+    if where is None or where is active():
+        return _texts()
+    if isinstance(where, dict):
+        return {str(key): str(text) for key, text in where.items()}
+    if isinstance(where, str) and where not in files and ("\n" in where or len(where) > 300):
+        return {"text": where}
+    return {where: files[_known(where)]}
 
 
 def chunks(size: int, overlap: int = 0, name: str | None = None) -> Iterator[str]:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from rlm_kernel.cli._text import printable
 from rlm_kernel.cli.ask import ask
 from rlm_kernel.cli.doctor import doctor
 from rlm_kernel.cli.image import image_app
@@ -44,9 +45,9 @@ def main() -> None:
     except RLMError as error:
         if os.environ.get("RLM_DEBUG"):
             raise
-        print(f"rlm: {error.message}", file=sys.stderr)
+        print(f"rlm: {printable(error.message)}", file=sys.stderr)
         if error.hint:
-            print(error.hint, file=sys.stderr)
+            print(printable(error.hint), file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)

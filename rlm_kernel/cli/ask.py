@@ -6,16 +6,19 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rlm_kernel.cli._text import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from rlm_kernel.session.ask import Result
 
 NO_ANSWER = 1
+INTERRUPTED = 130
 
 
 def ask(
@@ -54,19 +57,42 @@ def ask(
     from rlm_kernel.session.ask import ask as run
 
     async def main() -> Result:
-        task = asyncio.current_task()
-        assert task is not None
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        _stop_on_signals()
         with LiveView(quiet=quiet) as view:
             return await run(question, file, settings=settings, trace=trace, view=view, say=view.say)
 
-    try:
-        result = asyncio.run(main())
-    except asyncio.CancelledError:
-        raise typer.Exit(130) from None
+    result = asyncio.run(_or_exit(main()))
     _report(result, as_json=as_json, quiet=quiet)
     if result.answer is None:
         raise typer.Exit(NO_ANSWER)
+
+
+def _stop_on_signals() -> None:
+    """The first Ctrl-C or SIGTERM cancels the task that calls this; the second ends the process at once (the lease ends the container)."""
+    import asyncio
+
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    assert task is not None
+
+    def stop() -> None:
+        if not task.cancelling():
+            task.cancel()
+        else:
+            os._exit(INTERRUPTED)
+
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(signum, stop)
+
+
+async def _or_exit(running: Coroutine[Any, Any, Result]) -> Result:
+    """The result; once a cancelled run has closed all it opened, the process ends without waiting for threads, such as an image's build."""
+    import asyncio
+
+    try:
+        return await running
+    except asyncio.CancelledError:
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)
 
 
 def _report(result: Result, *, as_json: bool, quiet: bool) -> None:

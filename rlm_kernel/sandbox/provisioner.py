@@ -68,6 +68,7 @@ def container_options(spec: SandboxSpec, sockets: str) -> dict[str, Any]:
             f"{LABEL}.lease": str(spec.run.host / "lease"),
         },
         # Nothing of the host's environment: it has the API keys.
+        "use_config_proxy": False,  # the client's configuration may hold a proxy with a password
         "environment": {"HOME": "/tmp", "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"},
         "user": f"{uid}:{gid}",
         "working_dir": "/tmp",

@@ -200,6 +200,7 @@ def test_sigkill_leaves_a_valid_trace_and_no_container(kernel_image: Any, openai
         (("ask", "Q"), {}, 2, "No root model is set"),
         (("ask", " ", "-m", "openai/root"), {}, 2, "question is empty"),
         (("ask", "Q", "-m", "openai/root", "-f", "missing.txt"), {}, 2, "missing.txt"),
+        (("ask", "Q", "-m", "openai/root", "-f", "\x1b]0;own\x07"), {}, 2, "cannot be read"),
         (("ask", "Q", "-m", "openai/root", "-f", "/dev/zero"), {}, 2, "neither a file nor a folder"),
         (("ask", "Q", "-m", "openai/root", "--config", "missing.json"), {}, 2, "missing.json"),
         (("ask", "Q", "-m", "openai/root", "--max-turns", "0"), {}, 2, "turns"),
@@ -215,6 +216,7 @@ def test_failures_say_what_to_do_and_exit_with_their_code(
     assert done.returncode == code, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+    assert "\x1b" not in done.stderr
     assert done.stdout == ""
 
 

@@ -231,6 +231,10 @@ async def test_folder_becomes_a_dict_of_its_text_files(sandbox: Any, tmp_path: P
     assert "1 binary or unreadable files left out" in said
     assert await box.text("print(context)") == "{'a.txt': 'one', 'sub/b.txt': 'two\\nneedle here'}"
     assert await box.text("print(grep('needle'))") == "[sub/b.txt:2: needle here]"
+    assert (
+        await box.text("print(grep('needle', context) == grep('needle'), grep('e$', context['a.txt'] + chr(10)))") == "True [text:1: one]"
+    )
+    assert "no file named 'missing'" in await box.text("grep('x', 'missing')")
     info = await box.kernel.describe()
     assert (info.kind, info.item_count, info.total_chars, info.head) == ("dict", 2, 18, "one")
     assert await box.text("switch_to('a.txt'); print(context, list(chunks(2)), peek(1))") == "one ['on', 'e'] ne"

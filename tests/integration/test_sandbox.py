@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -61,8 +62,11 @@ async def test_no_network_leaves_the_container(sandbox: Any) -> None:
     assert "refused" in await box.text("socket.create_connection(('127.0.0.1', 22), 3)")
 
 
-async def test_keys_and_host_files_are_not_inside(sandbox: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_keys_and_host_files_are_not_inside(sandbox: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-host-only-0123456789")
+    proxies = {"default": {"httpProxy": "http://user:sk-host-only@proxy.example:3128"}}
+    (tmp_path / "config.json").write_text(json.dumps({"proxies": proxies}))
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     box = await sandbox()
     found = await box.text(
         "import subprocess; print(subprocess.run('env; cat /proc/*/environ; ls /rlm/host; cat /rlm/host/*.json', shell=True,"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 START_SECONDS = 60
 _DAEMON_LOG = Path("/var/log/dockerd.log")
+_PID_FILES = ((Path("/var/run/docker.pid"), "dockerd"), (Path("/var/run/docker/containerd/containerd.pid"), "containerd"))
 
 
 def ensure_engine(progress: Callable[[str], None]) -> DockerClient:
@@ -58,11 +59,30 @@ def _start(progress: Callable[[str], None]) -> DockerClient:
     daemon = _find("dockerd")
     if daemon is None:
         raise DockerError("Docker Engine is installed, but dockerd is nowhere.", hint="`apt-get install --reinstall docker.io`")
+    for pid_file, program in _PID_FILES:
+        _drop_if_stale(pid_file, program)
     with _DAEMON_LOG.open("ab") as log:  # it is to outlive this process
         subprocess.Popen([daemon], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
     if client := _wait_for_answer(START_SECONDS):
         return client
     raise DockerError(f"Docker Engine was started and does not answer after {START_SECONDS} s.", hint=f"Its log is {_DAEMON_LOG}.")
+
+
+def _drop_if_stale(pid_file: Path, program: str) -> None:
+    """Remove the pid file of a program that was killed.
+
+    dockerd refuses to start while a process has that number, even a dead one that nobody has collected, or another program.
+    """
+    try:
+        pid = int(pid_file.read_text())
+        name, state = Path(f"/proc/{pid}/stat").read_text().split("(", 1)[1].rsplit(")", 1)
+        running = name == program and state.split()[0] not in ("Z", "X")
+    except FileNotFoundError:
+        running = False
+    except (OSError, ValueError, IndexError):
+        return
+    if not running:
+        pid_file.unlink(missing_ok=True)
 
 
 def _wait_for_answer(seconds: float) -> DockerClient | None:

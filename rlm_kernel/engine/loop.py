@@ -215,7 +215,7 @@ class Loop:
         if parsed.final is not None:
             answer = await self._prose_answer(turn, parsed.final, [])
         elif parsed.cells and "FINAL" in parsed.cells[-1]:
-            # Told not to, models still answer in code; the ledger lets it spend nothing.
+            # Told not to, models still answer in code. What that code spends stays within the ledger's limits.
             results, _ = await self._run_cells(turn, parsed.cells[-1:])
             answer = results[0].answer
         elif parsed.prose:

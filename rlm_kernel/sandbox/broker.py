@@ -48,7 +48,7 @@ class Broker:
     def __init__(self, run: RunDir, handlers: Mapping[str, HostCallHandler]) -> None:
         self._run = run
         self._handlers = dict(handlers)
-        self._tasks: dict[asyncio.Task[None], str] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._serving: asyncio.Task[None] | None = None
         self._context = zmq.asyncio.Context()
         self._socket: zmq.asyncio.Socket | None = None
@@ -99,8 +99,8 @@ class Broker:
             if request is None:
                 continue
             task = asyncio.create_task(self._answer(socket, frames[0], request))
-            self._tasks[task] = request.cell
-            task.add_done_callback(lambda done: self._tasks.pop(done, None))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     def _accept(self, frames: list[bytes]) -> Request | None:
         if len(frames) != 2:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 PORTS = {"shell_port": 1, "iopub_port": 2, "stdin_port": 3, "control_port": 4, "hb_port": 5}
 """With ipc transport a port is the ending of a socket's name."""
 EXIT_OOM = 97
-EXIT_LEASE = 98
+"""The container's status when the kernel was killed for memory (`rlm_runtime.__main__`)."""
 _LOG_TAIL = 8_000
 LABEL = "rlm-kernel"
 

@@ -1,6 +1,6 @@
 # Everything from a fresh machine: git, make and Python 3.11 or later are enough.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit lint image clean setup
+.PHONY: help demo test test-unit lint image clean setup browser
 BIN := .venv/bin
 
 help:  ## this list
@@ -9,7 +9,7 @@ help:  ## this list
 demo: setup  ## set up, and ask the local model about real text
 	@$(BIN)/python scripts/demo.py
 
-test: setup lint  ## set up, lint, and run all tests
+test: setup browser lint  ## set up, lint, and run all tests
 	$(BIN)/pytest -q
 
 test-unit: .venv/installed  ## the tests that need no Docker
@@ -26,6 +26,9 @@ image: .venv/installed  ## build the kernel image, if it is not there
 # Docker Engine, kernel image and the local model's weights: what is there is left as it is.
 setup: .venv/installed
 	@$(BIN)/rlm doctor --fix --local-model
+
+browser:
+	@scripts/chromium.sh
 
 .venv/installed: pyproject.toml constraints.txt scripts/bootstrap.sh
 	@scripts/bootstrap.sh

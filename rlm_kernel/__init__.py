@@ -18,6 +18,8 @@ from rlm_kernel.errors import (
     KernelError,
     LocalModelError,
     ModelError,
+    NoRecord,
+    RecordedFailure,
     RLMError,
     SetupError,
     TraceError,
@@ -27,6 +29,7 @@ from rlm_kernel.errors import (
 if TYPE_CHECKING:
     from rlm_kernel.models.scripted import ScriptedModels
     from rlm_kernel.session.ask import Result
+    from rlm_kernel.session.replay import Replayed
     from rlm_kernel.session.rlm import RLM
 
 __all__ = [
@@ -39,7 +42,10 @@ __all__ = [
     "KernelError",
     "LocalModelError",
     "ModelError",
+    "NoRecord",
     "RLMError",
+    "RecordedFailure",
+    "Replayed",
     "Result",
     "ScriptedModels",
     "SetupError",
@@ -50,6 +56,7 @@ __all__ = [
 
 _LATE = {
     "RLM": "rlm_kernel.session.rlm",
+    "Replayed": "rlm_kernel.session.replay",
     "Result": "rlm_kernel.session.ask",
     "ScriptedModels": "rlm_kernel.models.scripted",
 }

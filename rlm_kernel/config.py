@@ -20,14 +20,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.secrets import is_secret_name
 
 CONFIG_FILE = "config.json"
-NOT_SETTINGS = ("RLM_CACHE_DIR", "RLM_DEBUG", "RLM_INSTALL_DOCKER", "RLM_LOCAL_*", "RLM_MODELS_DIR")
+NOT_SETTINGS = ("RLM_CACHE_DIR", "RLM_DEBUG", "RLM_INSTALL_DOCKER", "RLM_LOCAL_*", "RLM_MODELS_DIR", "RLM_TRACE")
 """Variables that start with RLM_ and are no settings; a star stands for any ending."""
 SHORTHANDS = {"RLM_MODEL": "root_llm.model", "RLM_SUB_MODEL": "sub_llm.model"}
 
@@ -47,6 +57,11 @@ def parse_size(text: str) -> int:
 def _checked_size(text: str) -> str:
     parse_size(text)
     return text.strip().lower()
+
+
+def _path_list(value: Any) -> Any:
+    """Of an environment variable: paths with os.pathsep between them."""
+    return [part for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
 
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
@@ -146,6 +161,8 @@ class SandboxSettings(_Section):
     transport: Literal["auto", "ipc", "tcp"] = "auto"
     tmp: Size = "1g"
     """Size of the container's /tmp, which lives in memory."""
+    allow: Annotated[list[Annotated[Path, AfterValidator(Path.expanduser)]], BeforeValidator(_path_list)] = []
+    """Folders whose files a notebook in Jupyter may have loaded by naming them in `paths`."""
 
 
 class TraceSettings(_Section):

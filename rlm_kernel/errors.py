@@ -11,7 +11,9 @@ RLMError
 ├── KernelError           the kernel could not be started or was lost        exit 1
 ├── BudgetExceeded        a limit of the ledger is reached                   exit 1
 ├── FileRefused           a path that the user did not name, or cannot read  exit 2
-└── TraceError            a trace cannot be read or written                  exit 1
+├── TraceError            a trace cannot be read or written                  exit 1
+├── NoRecord              a replayed cell made a call that has no record     exit 1
+└── RecordedFailure       a call failed in the recorded run, so it does again
 
 Each carries `message` (what happened and why) and `hint` (what to do next).
 """
@@ -22,9 +24,13 @@ from typing import Literal
 
 
 class RLMError(Exception):
-    """Base of all errors here. `hint` says what to do next; `exit_code` is what `rlm` ends with."""
+    """Base of all errors here. `hint` says what to do next; `exit_code` is what `rlm` ends with.
+
+    `in_cell` names the exception of `rlm_runtime.wire` as which code in the kernel sees it.
+    """
 
     exit_code = 1
+    in_cell = "HostCallError"
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -45,6 +51,8 @@ class ConfigError(UsageError):
 
 class FileRefused(UsageError):
     """A path that the user did not name, or that cannot be read."""
+
+    in_cell = "FileRefused"
 
 
 class SetupError(RLMError):
@@ -71,6 +79,8 @@ ModelFault = Literal[
 class ModelError(RLMError):
     """A model gave no usable reply, after `attempts` tries. `fault` is the kind; `auth` and `unknown_model` are set-up errors."""
 
+    in_cell = "LLMError"
+
     def __init__(self, message: str, *, fault: ModelFault, model: str, attempts: int = 1, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.fault = fault
@@ -87,6 +97,8 @@ class KernelError(RLMError):
 class BudgetExceeded(RLMError):
     """The limit named `limit` is reached; nothing was sent."""
 
+    in_cell = "BudgetExceeded"
+
     def __init__(self, message: str, *, limit: str, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.limit = limit
@@ -94,3 +106,17 @@ class BudgetExceeded(RLMError):
 
 class TraceError(RLMError):
     """A trace cannot be read or written."""
+
+
+class NoRecord(RLMError):
+    """A replayed cell made a call that the trace has no record of; nothing was sent."""
+
+    in_cell = "NoRecord"
+
+
+class RecordedFailure(RLMError):
+    """A call failed in the recorded run; the cell sees the same exception again."""
+
+    def __init__(self, message: str, in_cell: str) -> None:
+        super().__init__(message)
+        self.in_cell = in_cell

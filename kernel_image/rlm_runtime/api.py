@@ -6,6 +6,7 @@ import asyncio
 import difflib
 import json
 import platform
+import random
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -125,6 +126,7 @@ NAMES: dict[str, Any] = {
     "LLMError": wire.LLMError,
     "BudgetExceeded": wire.BudgetExceeded,
     "FileRefused": wire.FileRefused,
+    "NoRecord": wire.NoRecord,
     "CallFailed": wire.CallFailed,
 }
 
@@ -140,12 +142,13 @@ class CellHooks:
         files.on_activate(lambda value: self._names.__setitem__("context", value))
 
     def before(self, info: ExecutionInfo) -> None:
-        wire.current_cell = getattr(info, "cell_id", None) or ""
+        wire.begin_cell(getattr(info, "cell_id", None), info.raw_cell or "")
 
     def after(self, result: ExecutionResult) -> None:
         if isinstance(result.error_in_exec, Delivered):
             result.error_in_exec = None  # to Jupyter the cell is ok
         self._keep_context()
+        wire.end_cell()
         answer = self._names.get("answer")
         if isinstance(answer, dict) and answer.get("ready"):
             answer["ready"] = False
@@ -161,6 +164,7 @@ class CellHooks:
 def install(shell: InteractiveShell) -> None:
     """Put the names into the shell's namespace, follow its cells, and tell the host that the kernel is up."""
     _shell.append(shell)
+    random.seed(0)  # a sample that a cell draws is the same at replay
     hooks = CellHooks(shell)
     shell.push(NAMES, interactive=False)
     shell.user_ns_hidden.update({"answer": None, "context": None})
@@ -169,3 +173,5 @@ def install(shell: InteractiveShell) -> None:
     shell.events.register("post_run_cell", hooks.after)
     if (wire.HOST / "session.json").exists():
         wire.call("hello", {"python": platform.python_version()})
+        if wire.session().get("replayed"):
+            wire.acknowledgements()  # its thread starts now, not in the middle of a cell

@@ -7,12 +7,16 @@ by call id, so one that arrives after its caller was interrupted is dropped.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import itertools
 import json
 import os
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import zmq
@@ -21,8 +25,33 @@ HOST = Path("/rlm/host")
 _counter = itertools.count(1)
 _local = threading.local()
 _contexts: dict[int, zmq.Context[zmq.Socket[bytes]]] = {}
+_asked: dict[int, itertools.count[int]] = {}
+"""Counts how often the cell in progress has asked the very same, by hash."""
+_runs: Counter[str] = Counter()
+"""How often code without a cell id was run, by its digest."""
+_receipts: list[str] = []
+"""Ids of the calls of the cell in progress, in the order in which this process had their answers."""
+_acknowledgements: dict[int, SimpleQueue[str]] = {}
 current_cell = ""
-"""Id of the cell in progress; set by the extension before each cell."""
+"""Id of the cell in progress, or what stands for it."""
+
+
+def begin_cell(cell_id: str | None, code: str) -> None:
+    """A cell starts. A client that sends no cell id (nbclient, a console) has its cells known by their code and how often it was run."""
+    global current_cell
+    if not cell_id:
+        digest = hashlib.sha256(code.encode("utf-8", "replace")).hexdigest()[:32]
+        cell_id = f"code-{digest}-{_runs[digest]}"
+        _runs[digest] += 1
+    current_cell = cell_id
+    _asked.clear()
+    _receipts.clear()
+
+
+def end_cell() -> None:
+    """A cell ends. If several threads asked, the host is told who had its answer first: a replay gives the answers in that order."""
+    if len({receipt.rpartition("-")[0] for receipt in _receipts}) > 1:
+        call("order", {"calls": list(_receipts)})
 
 
 class HostCallError(RuntimeError):
@@ -41,6 +70,10 @@ class FileRefused(HostCallError):
     """The file was not named by the user, or cannot be read."""
 
 
+class NoRecord(HostCallError):
+    """This session is a replay, and the trace has no answer to this call."""
+
+
 class CallFailed:
     """Stands in a batch's results for an item that failed. It is falsy; `error` is the exception."""
 
@@ -54,7 +87,7 @@ class CallFailed:
         return f"<CallFailed {type(self.error).__name__}: {self.error}>"
 
 
-_ERRORS = {error.__name__: error for error in (LLMError, BudgetExceeded, FileRefused)}
+_ERRORS = {error.__name__: error for error in (LLMError, BudgetExceeded, FileRefused, NoRecord)}
 
 
 def session() -> dict[str, Any]:
@@ -77,9 +110,12 @@ def _socket() -> zmq.Socket[bytes]:
 
 
 def _send(kind: str, body: dict[str, Any]) -> str:
+    # First of all, before other threads can come in between: this number is what a replay tells identical calls apart by.
+    asked = hash((kind, str(body.get("prompt")), str(body.get("model"))))
+    nth = next(_asked.setdefault(asked, itertools.count()))
     socket = _socket()
     call = f"{os.getpid()}-{threading.get_ident()}-{next(_counter)}"
-    request = {"token": _local.session["token"], "cell": current_cell, "call": call, "kind": kind, "body": body}
+    request = {"token": _local.session["token"], "cell": current_cell, "call": call, "nth": nth, "kind": kind, "body": body}
     payload = json.dumps(request).encode("utf-8", "replace")
     limit = _local.session["max_request"]
     if len(payload) > limit:
@@ -95,13 +131,42 @@ def _value(reply: dict[str, Any]) -> Any:
     raise _ERRORS.get(error["type"], HostCallError)(error["message"])
 
 
-def call(kind: str, body: dict[str, Any]) -> Any:
-    """Ask the host and wait for its reply. Raises HostCallError or one of its kinds."""
+def _received(call: str) -> None:
+    """Remember that this thread has its answer. In a replay the host is told, and gives the next thread its own only then."""
+    _receipts.append(call)
+    if _local.session.get("replayed"):
+        acknowledgements().put(call)
+
+
+def acknowledgements() -> SimpleQueue[str]:
+    """Where a replay's receipts go, to be sent by a thread of their own: a thread that sent them itself would let others overtake it."""
+    pid = os.getpid()
+    if pid not in _acknowledgements:
+        _acknowledgements[pid] = SimpleQueue()
+        threading.Thread(target=_acknowledge, args=(_acknowledgements[pid],), daemon=True).start()
+    return _acknowledgements[pid]
+
+
+def _acknowledge(receipts: SimpleQueue[str]) -> None:
+    while True:
+        receipt = receipts.get()
+        with contextlib.suppress(HostCallError):  # the cell has ended in the meantime
+            _ask("received", {"call": receipt})
+
+
+def _ask(kind: str, body: dict[str, Any]) -> dict[str, Any]:
     wanted = _send(kind, body)
     while True:
-        reply = json.loads(_socket().recv())
+        reply: dict[str, Any] = json.loads(_socket().recv())
         if reply["call"] == wanted:
-            return _value(reply)
+            return reply
+
+
+def call(kind: str, body: dict[str, Any]) -> Any:
+    """Ask the host and wait for its reply. Raises HostCallError or one of its kinds."""
+    reply = _ask(kind, body)
+    _received(reply["call"])
+    return _value(reply)
 
 
 def call_many(kind: str, bodies: list[dict[str, Any]]) -> list[Any]:
@@ -129,6 +194,7 @@ def call_many(kind: str, bodies: list[dict[str, Any]]) -> list[Any]:
         place = waiting.pop(reply["call"], None)
         if place is None:
             continue
+        _received(reply["call"])
         done += 1
         try:
             results[place] = _value(reply)

@@ -10,9 +10,13 @@ import typer
 
 from rlm_kernel.cli._text import printable
 from rlm_kernel.cli.ask import ask
+from rlm_kernel.cli.attach import attach
 from rlm_kernel.cli.doctor import doctor
 from rlm_kernel.cli.image import image_app
+from rlm_kernel.cli.kernelspec import kernelspec_app
 from rlm_kernel.cli.models import models_app
+from rlm_kernel.cli.replay import replay
+from rlm_kernel.cli.resume import fork, resume
 from rlm_kernel.errors import RLMError
 
 app = typer.Typer(
@@ -33,8 +37,13 @@ def _options(
 
 
 app.command()(ask)
+app.command()(replay)
+app.command()(resume)
+app.command()(fork)
+app.command()(attach)
 app.command()(doctor)
 app.add_typer(image_app, name="image")
+app.add_typer(kernelspec_app, name="kernelspec")
 app.add_typer(models_app, name="models")
 
 

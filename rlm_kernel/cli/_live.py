@@ -15,12 +15,14 @@ from rlm_kernel.engine.protocols import CallKind, CallRecord, CellResult, Comple
 class LiveView:
     """Hears a run's events (`engine.protocols.Trace`) and shows turn, what runs, calls, tokens, money and seconds.
 
-    A context manager. `quiet` shows nothing. In a terminal the line is redrawn four times a second by a thread of rich's.
+    A context manager. `quiet` shows nothing. In a terminal the line is redrawn four times a second by a thread of rich's. `lines`: off a
+    terminal, a line for each turn and cell.
     """
 
-    def __init__(self, *, quiet: bool = False, stream: TextIO | None = None) -> None:
+    def __init__(self, *, quiet: bool = False, lines: bool = True, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
         self._quiet = quiet
+        self._lines = lines and not quiet
         self._terminal = not quiet and self._stream.isatty()
         self._live: Any = None
         self._started = time.monotonic()
@@ -39,7 +41,7 @@ class LiveView:
             from rich.live import Live
 
             console = Console(file=self._stream, highlight=False)
-            self._live = Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=True)
+            self._live = Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=True, redirect_stdout=False)
             self._live.start()
         return self
 
@@ -53,7 +55,14 @@ class LiveView:
             self._what = printable(text)
         elif text.split("…")[0] != self._said:
             self._said = text.split("…")[0]
-            self._line(text)
+            self._line(text, wanted=not self._quiet)
+
+    def above(self, text: str) -> None:
+        """Print to stdout; in a terminal above the live line."""
+        if self._live is not None and sys.stdout.isatty():
+            self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(text, flush=True)
 
     def turn_started(self, turn: int) -> None:
         self._turn = turn
@@ -82,6 +91,9 @@ class LiveView:
     def cell_finished(self, turn: int, result: CellResult) -> None:
         self._line(f"cell {result.cell_id}: {result.status} in {result.seconds:.1f} s ({self._account()})")
 
+    def person_ran(self, result: CellResult) -> None:
+        self._line(f"a person ran a cell: {result.status} in {result.seconds:.1f} s")
+
     def note(self, text: str) -> None:
         self._line(f"note: {text}")
 
@@ -105,6 +117,6 @@ class LiveView:
             f"turn {self._turn} · {self._what} · {self._account()} · {seconds:.0f} s", style="dim", overflow="ellipsis", no_wrap=True
         )
 
-    def _line(self, text: str) -> None:
-        if not self._quiet and not self._terminal:
+    def _line(self, text: str, *, wanted: bool | None = None) -> None:
+        if (self._lines if wanted is None else wanted) and not self._terminal:
             print(printable(text), file=self._stream, flush=True)

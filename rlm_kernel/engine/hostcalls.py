@@ -7,11 +7,21 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
 from rlm_kernel.engine.ledger import Ledger
-from rlm_kernel.engine.protocols import Answer, CallKind, CallRecord, Completion, HostCallHandler, Models, Trace
-from rlm_kernel.errors import RLMError, UsageError
+from rlm_kernel.engine.protocols import (
+    Answer,
+    CallKind,
+    CallRecord,
+    Completion,
+    HostCall,
+    HostCallHandler,
+    Models,
+    Recording,
+    Trace,
+)
+from rlm_kernel.errors import NoRecord, RecordedFailure, RLMError, UsageError
 
 PREVIEW = 200
 """Characters of a prompt that the trace shows; its digest stands for the whole."""
@@ -26,44 +36,72 @@ def digest(kind: str, body: Mapping[str, Any]) -> str:
 
 
 class HostCalls:
-    """Does the host calls of one run. The broker calls `handlers`; the loop brackets each cell with `begin` and `end`."""
+    """Does the host calls of one run. The broker calls `handlers`; each cell is bracketed with `begin` and `end`.
 
-    def __init__(self, models: Models, ledger: Ledger, trace: Trace, locate: Callable[[str], Mapping[str, Any]]) -> None:
-        """`locate` finds a host path for the kernel, or raises FileRefused."""
+    With a `recording`, a call that it knows is answered from there: nothing is sent and nothing counted. What it does not know is asked
+    of the models, and without models refused with NoRecord.
+    """
+
+    def __init__(
+        self,
+        models: Models | None,
+        ledger: Ledger,
+        trace: Trace,
+        locate: Callable[[str], Mapping[str, Any]],
+        *,
+        recording: Recording | None = None,
+        how_to_allow: str = "",
+    ) -> None:
+        """`locate` finds a host path for the kernel, or raises FileRefused. `how_to_allow` is NoRecord's hint."""
         self._models = models
         self._ledger = ledger
         self._trace = trace
         self._locate = locate
+        self._recording = recording
+        self._how_to_allow = how_to_allow
         self._cell: str | None = None
         self._records: list[CallRecord] = []
         self._free = 0
         self._answer: Answer | None = None
+        self.unrecorded = 0
+        """Calls of the cell in progress (or the last) that the recording did not know."""
 
     def handlers(self) -> dict[str, HostCallHandler]:
         """One for each kind of host call."""
-        return {"llm_query": self._llm_query, "file": self._file, "final": self._final, "budget": self._budget}
+        return {
+            "llm_query": self._llm_query,
+            "file": self._file,
+            "final": self._final,
+            "budget": self._budget,
+            "received": self._received,
+            "order": self._order,
+        }
 
     def begin(self, cell_id: str) -> None:
-        self._cell, self._records, self._free, self._answer = cell_id, [], 0, None
+        self._cell, self._records, self._free, self._answer, self.unrecorded = cell_id, [], 0, None, 0
 
     def end(self) -> tuple[tuple[CallRecord, ...], Answer | None]:
-        """The cell's calls, in the order in which they ended, and the answer that it delivered last."""
+        """The cell's calls, in the order in which its code had their answers, and the answer that it delivered last."""
         self._cell = None
         return tuple(self._records), self._answer
 
-    async def _llm_query(self, cell: str, call: str, body: Mapping[str, Any]) -> Any:
-        prompt, model = body.get("prompt"), body.get("model")
+    async def _llm_query(self, call: HostCall) -> Any:
+        prompt, model = call.body.get("prompt"), call.body.get("model")
         if not isinstance(prompt, str) or not isinstance(model, str | None) or not prompt.strip():
             raise UsageError("llm_query takes a prompt that is a text with something in it, and perhaps a model's name.")
         prompt = _writable(prompt)
+        prompt_digest = digest("llm_query", {"prompt": prompt, "model": model})
+        self._trace.call_started(call.cell, call.id, "llm_query")
+        if self._recording is not None:
+            past = await self._recording.find(call, prompt_digest)
+            if past is not None:
+                return self._again(call, past)
+            self.unrecorded += 1
         started, clock = datetime.now(UTC), time.monotonic()
-        self._trace.call_started(cell, call, "llm_query")
         reply: Completion | None = None
         failure: RLMError | None = None
         try:
-            self._ledger.reserve_call()
-            reply = await self._models.complete([{"role": "user", "content": prompt}], role="sub", model=model)
-            self._ledger.settle("sub", reply)
+            reply = await self._complete(prompt, model)
             return reply.text
         except RLMError as error:
             failure = error
@@ -71,56 +109,98 @@ class HostCalls:
         finally:
             error_text = None if reply else str(failure) if failure else "cancelled: the cell ended before the answer came"
             self._record(
-                cell,
+                call.cell,
                 CallRecord(
-                    id=call,
+                    id=call.id,
                     kind="llm_query",
-                    prompt_digest=digest("llm_query", {"prompt": prompt, "model": model}),
+                    prompt_digest=prompt_digest,
                     preview=prompt[:PREVIEW],
                     started=started,
                     seconds=time.monotonic() - clock,
                     answer=reply.text if reply else None,
                     error=error_text,
-                    model=reply.model if reply else (model or self._models.name("sub"))[:PREVIEW],
+                    error_type=failure.in_cell if failure else None,
+                    nth=call.nth,
+                    model=reply.model if reply else self._name(model),
                     usage=reply.usage if reply else CallRecord.usage,
                     cost=reply.cost if reply else None,
                     attempts=reply.attempts if reply else getattr(failure, "attempts", 1),
                 ),
             )
 
-    async def _file(self, cell: str, call: str, body: Mapping[str, Any]) -> Any:
-        path = body.get("path")
+    async def _complete(self, prompt: str, model: str | None) -> Completion:
+        if self._models is None:
+            raise NoRecord("This call has no record in the trace, so it was not answered.", hint=self._how_to_allow)
+        self._ledger.reserve_call()
+        reply = await self._models.complete([{"role": "user", "content": prompt}], role="sub", model=model)
+        self._ledger.settle("sub", reply)
+        return reply
+
+    def _name(self, model: str | None) -> str | None:
+        return model[:PREVIEW] if model else self._models.name("sub") if self._models else None
+
+    def _again(self, call: HostCall, past: CallRecord) -> Any:
+        """Answer as the recording has it, and record it as it was."""
+        self._record(call.cell, past)
+        if past.error is not None:
+            raise RecordedFailure(past.error, past.error_type or "LLMError")
+        return past.answer
+
+    async def _file(self, call: HostCall) -> Any:
+        path = call.body.get("path")
         if not isinstance(path, str):
             raise UsageError("A path must be a text.")
         try:
             found = dict(self._locate(path))
         except RLMError as error:
-            self._simple(cell, call, "file", {"path": path}, error=str(error))
+            self._simple(call, "file", {"path": path}, failure=error)
             raise
-        self._simple(cell, call, "file", {"path": path}, answer=found)
+        self._simple(call, "file", {"path": path}, answer=found)
         return found
 
-    async def _final(self, cell: str, call: str, body: Mapping[str, Any]) -> Any:
-        text = body.get("text")
+    async def _final(self, call: HostCall) -> Any:
+        text = call.body.get("text")
         if not isinstance(text, str):
             raise UsageError("An answer must be a text.")
-        if cell == self._cell:
-            self._answer = Answer(_writable(text), _json_value(body.get("value")))
+        if call.cell == self._cell:
+            self._answer = Answer(_writable(text), _json_value(call.body.get("value")))
             # The answer itself is in the trace's closing cell; here its digest is enough.
-            self._simple(cell, call, "final", {"characters": len(text)}, answer=len(text))
+            self._simple(call, "final", {"characters": len(text)}, answer=len(text))
         return None
 
-    async def _budget(self, cell: str, call: str, body: Mapping[str, Any]) -> Any:
+    async def _received(self, call: HostCall) -> Any:
+        if self._recording is not None:
+            self._recording.received(call.cell, str(call.body.get("call")))
+
+    async def _order(self, call: HostCall) -> Any:
+        """Put the records into the order in which code in the kernel had the answers: it can be another than that in which we gave them."""
+        ids = call.body.get("calls")
+        if call.cell == self._cell and isinstance(ids, list):
+            place = {name: number for number, name in enumerate(ids) if isinstance(name, str)}
+            # Others, such as those of forked processes, stay where they are.
+            slots = [number for number, record in enumerate(self._records) if record.id in place]
+            known = sorted((self._records[slot] for slot in slots), key=lambda record: place[record.id])
+            for slot, record in zip(slots, known, strict=True):
+                self._records[slot] = record
+
+    async def _budget(self, call: HostCall) -> Any:
+        if self._recording is not None:
+            past = await self._recording.find(call, digest("budget", {}))
+            if past is not None:
+                return self._again(call, past)
         left = self._ledger.left()
-        self._simple(cell, call, "budget", {}, answer=left)
+        self._simple(call, "budget", {}, answer=left)
         return left
 
-    def _simple(self, cell: str, call: str, kind: str, body: Mapping[str, Any], *, answer: Any = None, error: str | None = None) -> None:
+    def _simple(
+        self, call: HostCall, kind: CallKind, body: Mapping[str, Any], *, answer: Any = None, failure: RLMError | None = None
+    ) -> None:
         """Record a call that takes no time."""
         preview = json.dumps(body)[:PREVIEW]
+        error, error_type = (str(failure), failure.in_cell) if failure else (None, None)
+        now = datetime.now(UTC)
         self._record(
-            cell,
-            CallRecord(call, cast(CallKind, kind), digest(kind, body), preview, datetime.now(UTC), 0.0, answer=answer, error=error),
+            call.cell, CallRecord(call.id, kind, digest(kind, body), preview, now, 0.0, answer, error, error_type=error_type, nth=call.nth)
         )
 
     def _record(self, cell: str, record: CallRecord) -> None:

@@ -30,15 +30,17 @@ class Limits:
 class Ledger:
     """Counts, and refuses when a limit is reached."""
 
-    def __init__(self, limits: Limits, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, limits: Limits, *, spent: Totals | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        """`spent`: what an earlier part of the run has used; it counts against the limits."""
+        spent = spent or Totals()
         self.limits = limits
         self._clock = clock
-        self._started = clock()
-        self._turns = 0
-        self._calls = 0
-        self._usage: dict[Role, Usage] = {"root": Usage(), "sub": Usage()}
-        self._cost: float = 0.0
-        self._unpriced = False
+        self._started = clock() - spent.seconds
+        self._turns = spent.turns
+        self._calls = spent.calls
+        self._usage: dict[Role, Usage] = {"root": spent.root_usage, "sub": spent.sub_usage}
+        self._cost: float = spent.cost or 0.0
+        self._unpriced = spent.cost is None
 
     def reserve_turn(self) -> None:
         """Count a turn. Raises BudgetExceeded."""

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
 
 from rlm_kernel.engine import messages as say
+from rlm_kernel.engine.cells import Cells
 from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.prompts import Profile, system_prompt
@@ -31,7 +31,6 @@ from rlm_kernel.errors import BudgetExceeded, ModelError
 
 LAST_ANSWER_SECONDS = 120.0
 """Time for the forced answer, and again for a cell that delivers it, when the run's own is up."""
-_RunCell = Callable[[str, str], Coroutine[Any, Any, CellResult]]
 _PATIENCE = 3
 """Replies in a row with nothing to run before the run is given up."""
 
@@ -43,6 +42,29 @@ class _Exhausted(Exception):
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
+
+
+@dataclass(frozen=True)
+class PastTurn:
+    """A turn of an earlier run whose cells were run again: the reply as it came, what its cells gave now, what was remarked then."""
+
+    number: int
+    reply: str
+    results: Sequence[CellResult] = ()
+    remarks: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Past:
+    """What a run goes on from. `unfinished`: the last turn was cut off; what is left of it is done first.
+
+    `message` is said to the root model before it is asked again, and then a further `question` is put to it.
+    """
+
+    turns: Sequence[PastTurn]
+    message: str = ""
+    question: str = ""
+    unfinished: bool = False
 
 
 @dataclass
@@ -57,24 +79,29 @@ class Loop:
     profile: Profile
     output_chars: int = 20_000
     _history: list[Message] = field(default_factory=list)
+    _number: int = 0
     _looked: bool = False
     _guarded: bool = False
     _idle: int = 0
     _last: bool = False
     _answer: Answer | None = None
 
+    def __post_init__(self) -> None:
+        self._cells = Cells(self.kernel, self.calls, self.trace)
+
     async def set_up(self, cell_id: str, code: str) -> CellResult:
         """Run a set-up cell (parameters, loading of the input). Its result is in the trace; the caller judges it."""
-        return await self._cell(cell_id, code, 0, self.kernel.set_up)
+        return await self._cells.run(cell_id, code, 0, setup=True, seconds=self.ledger.seconds_left())
 
-    async def run(self, question: str, info: ContextInfo, *, from_files: bool) -> Outcome:
-        """Answer a question. Raises ModelError when the root model gives no reply, KernelError when no kernel can be had."""
+    async def run(self, question: str, info: ContextInfo, *, from_files: bool, past: Past | None = None) -> Outcome:
+        """Answer a question, or go on with one. Raises ModelError when the root model gives no reply, KernelError without a kernel."""
         self._open(question, info, from_files)
         try:
-            while True:
+            if past is not None:
+                await self._take_up(past)
+            while self._answer is None:
                 await self._turn()
-                if self._answer is not None:
-                    return Outcome(self._answer, "answered")
+            return Outcome(self._answer, "answered")
         except BudgetExceeded as limit:
             reason: StopReason = limit.limit  # type: ignore[assignment]
             return await self._last_answer(reason, limit.message)
@@ -88,13 +115,36 @@ class Loop:
         first = say.question_message(question, info, from_files, self.profile.head_chars, say.progress_line(self.ledger, 1))
         self._history = [{"role": "system", "content": system}, *self.profile.examples, {"role": "user", "content": first}]
 
+    async def _take_up(self, past: Past) -> None:
+        """Have the conversation as it was, and do what is left of its last turn."""
+        said = [text for text in (past.message, say.new_question(past.question) if past.question else "") if text]
+        for turn in past.turns:
+            self._number = turn.number
+            self._looked = self._looked or any(looks_at_input(result.code) for result in turn.results)
+            self._guarded = self._guarded or say.NOT_LOOKED in turn.remarks
+            self._history.append({"role": "assistant", "content": turn.reply})
+            parsed = parse_reply(turn.reply)
+            last = turn is past.turns[-1]
+            if last and past.unfinished:
+                await self._play(parsed, turn.results, said)
+                return
+            not_run = max(0, len(parsed.cells) - len(turn.results))
+            remarks = [*turn.remarks, *(said if last else ())]
+            self._say(say.output_message(turn.results, not_run, self.output_chars, remarks, self._progress()))
+        if past.message:
+            self.trace.note(past.message)
+        if not past.turns and said:
+            self._say("\n\n".join([self._history.pop()["content"], *said]))
+
     async def _turn(self) -> None:
-        """One reply and its cells. Sets the answer if one was delivered and stands."""
         self.ledger.reserve_turn()
-        turn = self.ledger.totals().turns
-        parsed = await self._ask(turn)
-        results, not_run = await self._run_cells(turn, parsed.cells)
-        remarks = await self._judge(turn, parsed, results)
+        self._number += 1
+        await self._play(await self._ask())
+
+    async def _play(self, parsed: Reply, done: Sequence[CellResult] = (), notes: Sequence[str] = ()) -> None:
+        """Run a reply's cells, but those that are `done`. Sets the answer if one was delivered and stands."""
+        results, not_run = await self._run_cells(parsed.cells, done)
+        remarks = [*notes, *await self._judge(parsed, results)]
         if self._answer is not None:
             return
         self._idle = 0 if results else self._idle + 1
@@ -102,17 +152,20 @@ class Loop:
             raise _Exhausted("no_answer", f"The last {self._idle} replies had nothing to run.")
         for remark in remarks:
             self.trace.note(remark)
-        progress = say.progress_line(self.ledger, turn + 1)
-        self._say(say.output_message(results, not_run, self.output_chars, remarks, progress))
+        remarks += [say.person_remark(cell, self.output_chars) for cell in self.kernel.person_cells()]
+        self._say(say.output_message(results, not_run, self.output_chars, remarks, self._progress()))
 
-    async def _ask(self, turn: int) -> Reply:
-        self.trace.turn_started(turn)
+    def _progress(self) -> str:
+        return say.progress_line(self.ledger, self.ledger.totals().turns + 1)
+
+    async def _ask(self) -> Reply:
+        self.trace.turn_started(self._number)
         async with self._deadline():
             reply = await self.models.complete(self._history, role="root")
         self.ledger.settle("root", reply)
         self._history.append({"role": "assistant", "content": reply.text})
         parsed = parse_reply(reply.text)
-        self.trace.turn_replied(turn, reply, parsed.prose)
+        self.trace.turn_replied(self._number, reply, parsed.prose)
         return parsed
 
     @contextlib.asynccontextmanager
@@ -127,43 +180,21 @@ class Loop:
     def _say(self, text: str) -> None:
         self._history.append({"role": "user", "content": text})
 
-    async def _run_cells(self, turn: int, cells: Sequence[str]) -> tuple[list[CellResult], int]:
-        results: list[CellResult] = []
-        for index, code in enumerate(cells):
-            cell_id = f"turn-{turn:02d}-{chr(ord('a') + index) if index < 26 else index + 1}"
-            result = await self._cell(cell_id, code, turn, self.kernel.run_cell)
-            self._looked = self._looked or looks_at_input(code)
-            results.append(result)
-            if result.answer is not None or result.status != "ok":
+    async def _run_cells(self, cells: Sequence[str], done: Sequence[CellResult] = ()) -> tuple[list[CellResult], int]:
+        results = list(done)
+        for index in range(len(done), len(cells)):
+            if results and (results[-1].answer is not None or results[-1].status != "ok"):
                 break
-        return results, len(cells) - len(results)
+            results.append(await self._cell(chr(ord("a") + index) if index < 26 else str(index + 1), cells[index]))
+            self._looked = self._looked or looks_at_input(cells[index])
+        return results, max(0, len(cells) - len(results))
 
-    async def _cell(self, cell_id: str, code: str, turn: int, run: _RunCell) -> CellResult:
-        self.trace.cell_started(cell_id, turn, code)
-        self.calls.begin(cell_id)
-        try:
-            result = await self._within_time(run(cell_id, code))
-        finally:
-            calls, answer = self.calls.end()
-        result = replace(result, calls=calls, answer=answer)
-        self.trace.cell_finished(turn, result)
-        return result
+    async def _cell(self, letter: str, code: str) -> CellResult:
+        """Run a cell of the turn; at the run's deadline it is interrupted."""
+        seconds = LAST_ANSWER_SECONDS if self._last else self.ledger.seconds_left()
+        return await self._cells.run(f"turn-{self._number:02d}-{letter}", code, self._number, seconds=seconds)
 
-    async def _within_time(self, running: Coroutine[Any, Any, CellResult]) -> CellResult:
-        """The cell's result; at the run's deadline the cell is interrupted first."""
-        task = asyncio.create_task(running)
-        try:
-            await asyncio.wait({task}, timeout=LAST_ANSWER_SECONDS if self._last else self.ledger.seconds_left())
-            if not task.done():
-                await self.kernel.interrupt()
-            return await task
-        except asyncio.CancelledError:
-            task.cancel()
-            # Its own failure while it ends must not hide that the run was cancelled.
-            await asyncio.gather(task, return_exceptions=True)
-            raise
-
-    async def _judge(self, turn: int, parsed: Reply, results: Sequence[CellResult]) -> list[str]:
+    async def _judge(self, parsed: Reply, results: Sequence[CellResult]) -> list[str]:
         """Take the answer, if there is one and it stands; else what to remark."""
         failed = any(result.status != "ok" for result in results)
         answer = results[-1].answer if results else None
@@ -172,7 +203,7 @@ class Loop:
             if results and parsed.final.kind == "FINAL":
                 remarks.append(say.BESIDE_CODE)
             else:
-                answer = await self._prose_answer(turn, parsed.final, remarks)
+                answer = await self._prose_answer(parsed.final, remarks)
         if answer is None and not results and not remarks:
             remarks.append(say.NO_CODE)
         if answer is not None and not self._looked and not self._guarded:
@@ -182,13 +213,11 @@ class Loop:
             self._answer = answer
         return remarks
 
-    async def _prose_answer(self, turn: int, final: ProseFinal, remarks: list[str]) -> Answer | None:
+    async def _prose_answer(self, final: ProseFinal, remarks: list[str]) -> Answer | None:
         """The answer of FINAL or FINAL_VAR outside code. A name is tried as a variable of the kernel."""
         name = unquote(final.text).strip()
         if final.kind == "FINAL_VAR" or final.text.isidentifier():
-            cell_id = f"turn-{turn:02d}-final"
-            code = f"FINAL_VAR({name!r})"
-            result = await self._cell(cell_id, code, turn, self.kernel.run_cell)
+            result = await self._cell("final", f"FINAL_VAR({name!r})")
             if result.answer is not None:
                 return result.answer
             if final.kind == "FINAL_VAR":
@@ -201,8 +230,8 @@ class Loop:
         self._last = True
         self.trace.note(detail)
         self._say(say.forced_message(detail))
-        turn = self.ledger.totals().turns + 1
-        self.trace.turn_started(turn)
+        self._number += 1
+        self.trace.turn_started(self._number)
         try:
             async with asyncio.timeout(LAST_ANSWER_SECONDS):
                 reply = await self.models.complete(self._history, role="root")
@@ -210,13 +239,13 @@ class Loop:
             return Outcome(None, reason, detail=f"{detail} The last answer did not come: {str(error) or 'time-out'}")
         self.ledger.settle("root", reply)
         parsed = parse_reply(reply.text)
-        self.trace.turn_replied(turn, reply, parsed.prose)
+        self.trace.turn_replied(self._number, reply, parsed.prose)
         answer: Answer | None = None
         if parsed.final is not None:
-            answer = await self._prose_answer(turn, parsed.final, [])
+            answer = await self._prose_answer(parsed.final, [])
         elif parsed.cells and "FINAL" in parsed.cells[-1]:
             # Told not to, models still answer in code. What that code spends stays within the ledger's limits.
-            results, _ = await self._run_cells(turn, parsed.cells[-1:])
+            results, _ = await self._run_cells(parsed.cells[-1:])
             answer = results[0].answer
         elif parsed.prose:
             answer = Answer(parsed.prose)

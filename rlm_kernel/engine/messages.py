@@ -56,8 +56,20 @@ def output_message(results: Sequence[CellResult], not_run: int, limit: int, rema
         failed = {"ok": "", "error": " (it raised an error)", "timeout": " (it was stopped)", "died": " (the kernel died)"}
         parts.append(f"Output of {which}{failed[result.status]}:\n{text}")
     if not_run:
-        parts.append(f"The {'last block' if not_run == 1 else f'last {not_run} blocks'} did not run, because of the error above.")
+        why = ", because of the error above" if any(result.status != "ok" for result in results) else ""
+        parts.append(f"The {'last block' if not_run == 1 else f'last {not_run} blocks'} did not run{why}.")
     return "\n\n".join([*parts, *remarks, progress])
+
+
+def person_remark(cell: CellResult, limit: int) -> str:
+    """A cell that a person ran in the same kernel."""
+    text = truncate(output_text(cell.outputs), limit) or "(it printed nothing)"
+    return f"A person ran this in your kernel:\n```python\n{truncate(cell.code, limit)}\n```\nOutput:\n{text}"
+
+
+def new_question(question: str) -> str:
+    """A further question over the same input, in the same kernel."""
+    return f"The next question, over the same input and with the variables that are there: {question}"
 
 
 def forced_message(reason: str) -> str:

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, Literal, Protocol
 
 Role = Literal["root", "sub"]
+ROLES: tuple[Role, ...] = ("root", "sub")
 Message = Mapping[str, str]
 """A chat message: {"role": "system" | "user" | "assistant", "content": text}."""
 
@@ -65,18 +66,31 @@ class Models(Protocol):
 
 
 CallKind = Literal["llm_query", "file", "final", "budget"]
-HostCallHandler = Callable[[str, str, Mapping[str, Any]], Awaitable[Any]]
-"""Does one kind of host call, given its cell's id, its own id and its body (as sent by hostile code: check it).
 
-Returns JSON data. An RLMError that it raises reaches the cell as an exception.
-"""
+
+@dataclass(frozen=True)
+class HostCall:
+    """A request as it came from code in the kernel: all of it is hostile, so check it.
+
+    `nth` counts, from 0, the calls of this cell that asked the very same before; it tells apart identical prompts.
+    """
+
+    cell: str
+    id: str
+    body: Mapping[str, Any]
+    nth: int = 0
+
+
+HostCallHandler = Callable[[HostCall], Awaitable[Any]]
+"""Does one kind of host call. Returns JSON data. An RLMError that it raises reaches the cell as an exception (`RLMError.in_cell`)."""
 
 
 @dataclass(frozen=True)
 class CallRecord:
     """One host call as the trace keeps it. Exactly one of `answer` and `error` is set.
 
-    `prompt_digest` is the sha256 of the request's canonical JSON (replay finds the answer by it).
+    `prompt_digest` is the sha256 of the request's canonical JSON: replay finds the answer by it, by the cell and by `nth` (as in
+    `HostCall`). `error_type` names the exception that the cell saw; None with an `error`: the cell ended before there was an answer.
     """
 
     id: str
@@ -87,10 +101,22 @@ class CallRecord:
     seconds: float
     answer: Any = None
     error: str | None = None
+    error_type: str | None = None
+    nth: int = 0
     model: str | None = None
     usage: Usage = Usage()
     cost: float | None = None
     attempts: int = 1
+
+
+class Recording(Protocol):
+    """The host calls of an earlier run. Implemented by `trace.recording`."""
+
+    async def find(self, call: HostCall, digest: str) -> CallRecord | None:
+        """The recorded call, None if there is none. Returns when its answer is due: in the order in which the calls ended then."""
+
+    def received(self, cell: str, call_id: str) -> None:
+        """Code in the kernel has the answer to that call: the next one may be given."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +180,9 @@ class Kernel(Protocol):
     async def interrupt(self) -> None:
         """Stop the cell in progress, which then ends with status error or timeout. No-op when idle."""
 
+    def person_cells(self) -> Sequence[CellResult]:
+        """The cells that a person has run in it since this was last asked."""
+
 
 StopReason = Literal["answered", "turns", "calls", "cost", "tokens", "seconds", "no_answer", "interrupted", "error"]
 
@@ -199,6 +228,9 @@ class Trace(Protocol):
     def call_finished(self, cell_id: str, call: CallRecord) -> None: ...
 
     def cell_finished(self, turn: int, result: CellResult) -> None: ...
+
+    def person_ran(self, result: CellResult) -> None:
+        """A person's cell in the same kernel has ended, by the kernel's own word. May come at any time, also while a cell runs."""
 
     def note(self, text: str) -> None:
         """Something that the engine told the root model or the user outside cells."""

@@ -20,8 +20,8 @@ import zmq
 import zmq.asyncio
 from pydantic import BaseModel, ConfigDict, Field
 
-from rlm_kernel.engine.protocols import HostCallHandler
-from rlm_kernel.errors import BudgetExceeded, FileRefused, ModelError, RLMError
+from rlm_kernel.engine.protocols import HostCall, HostCallHandler
+from rlm_kernel.errors import RLMError
 from rlm_kernel.sandbox.rundir import RunDir, own
 
 MAX_REQUEST = 64 << 20
@@ -38,6 +38,7 @@ class Request(BaseModel):
     token: Annotated[str, Field(max_length=64)]
     cell: Annotated[str, Field(max_length=64)]
     call: Annotated[str, Field(max_length=80, pattern=r"^[0-9-]+$")]
+    nth: Annotated[int, Field(ge=0)] = 0
     kind: Annotated[str, Field(max_length=32)]
     body: dict[str, Any]
 
@@ -55,6 +56,8 @@ class Broker:
         self.ready = asyncio.Event()
         self.cell: str | None = None
         """The cell in progress; calls in another's name are refused. None between cells."""
+        self.any_cell = False
+        """Nobody here knows which cell runs (Jupyter runs them), so that calls are answered whatever cell they name."""
         self.refused: Counter[str] = Counter()
 
     async def start(self) -> None:
@@ -122,7 +125,7 @@ class Broker:
         try:
             payload = json.dumps(reply | {"ok": True, "value": await self._handle(request)})
         except RLMError as error:
-            payload = json.dumps(reply | {"ok": False, "error": {"type": _error_name(error), "message": str(error)}})
+            payload = json.dumps(reply | {"ok": False, "error": {"type": error.in_cell, "message": str(error)}})
         except Exception as error:  # a defect of ours must not hang the cell
             _log.exception("host call failed")
             message = f"internal error: {type(error).__name__}"
@@ -134,24 +137,14 @@ class Broker:
         if request.kind == "hello":
             self.ready.set()
             return None
-        if self.cell is None or request.cell != self.cell:
+        if not self.any_cell and (self.cell is None or request.cell != self.cell):
             self.refused["cell"] += 1
-            raise RLMError("Host calls are answered only while their cell runs. Start no call that outlives its cell.")
+            raise RLMError(
+                "Calls to the host (llm_query, load_file, budget, FINAL …) are answered only while the model's cell runs, and only those "
+                "of that cell: a person's cell has none, and none may outlive its cell."
+            )
         handler = self._handlers.get(request.kind)
         if handler is None:
             self.refused["kind"] += 1
             raise RLMError("There is no such host call.")
-        return await handler(request.cell, request.call, request.body)
-
-
-def _error_name(error: RLMError) -> str:
-    """The name of the exception that the cell sees (`rlm_runtime.wire`)."""
-    match error:
-        case BudgetExceeded():
-            return "BudgetExceeded"
-        case FileRefused():
-            return "FileRefused"
-        case ModelError():
-            return "LLMError"
-        case _:
-            return "HostCallError"
+        return await handler(HostCall(request.cell, request.call, request.body, request.nth))

@@ -10,7 +10,7 @@ import os
 import shutil
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from rlm_kernel.errors import FileRefused
@@ -21,24 +21,30 @@ _INSIDE = PurePosixPath("/rlm/files")
 
 @dataclass(frozen=True)
 class Grant:
-    """A file or folder that the user named: `source` is what is mounted at `inside`."""
+    """A file or folder that the user named: `source` is what is mounted at `inside`. `renamed`: `path` is only what the kernel calls it."""
 
     path: Path
     source: Path
     inside: PurePosixPath
     directory: bool
+    renamed: bool = False
 
 
 class FileGrants:
     """The files of a session. Made before its container; answers the kernel's `file` calls."""
 
-    def __init__(self, paths: Sequence[Path], run: RunDir) -> None:
-        """Raises FileRefused for a path that is missing, unreadable or neither file nor folder."""
-        self._grants = [self._grant(index, resolve(path), run) for index, path in enumerate(paths)]
+    def __init__(self, paths: Sequence[Path], run: RunDir, known_as: Sequence[Path | None] = ()) -> None:
+        """`known_as`: for each path, or for none, the path that the kernel knows it by where that is another.
+
+        Raises FileRefused for a path that is missing, unreadable or neither file nor folder.
+        """
+        names = [*known_as, *[None] * (len(paths) - len(known_as))]
+        grants = [self._grant(index, resolve(path), run) for index, path in enumerate(paths)]
+        self._grants = [replace(grant, path=name, renamed=True) if name else grant for grant, name in zip(grants, names, strict=True)]
 
     @property
     def paths(self) -> list[Path]:
-        """The resolved paths, in the user's order."""
+        """The paths as the kernel knows them, in the user's order: resolved, or as `known_as` says."""
         return [grant.path for grant in self._grants]
 
     def mounts(self) -> list[tuple[str, str]]:
@@ -50,15 +56,19 @@ class FileGrants:
         if "\0" in asked or len(asked) > 4096:
             raise FileRefused("That is not a path.")
         try:
-            path = Path(os.path.realpath(asked))
+            real = Path(os.path.realpath(asked))
         except (OSError, ValueError) as error:  # a name that the file system cannot have
             raise FileRefused("That is not a path.") from error
+        literal = Path(os.path.abspath(asked))
         for grant in self._grants:
+            # A path of the machine where it was recorded: here it may be a link, or nothing.
+            path = literal if grant.renamed else real
             if path == grant.path:
                 return grant
             if grant.directory and path.is_relative_to(grant.path):
-                inside = grant.inside / path.relative_to(grant.path).as_posix()
-                return Grant(path, grant.source / path.relative_to(grant.path), inside, path.is_dir())
+                part = path.relative_to(grant.path)
+                source = grant.source / part
+                return Grant(path, source, grant.inside / part.as_posix(), source.is_dir())
         named = ", ".join(str(grant.path) for grant in self._grants[:20]) or "none"
         raise FileRefused(f"{asked} was not named by the user, so it cannot be loaded. Files that can: {named}.")
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from jupyter_client.asynchronous.client import AsyncKernelClient
@@ -15,6 +16,7 @@ from rlm_kernel.engine.protocols import CellResult, CellStatus, ContextInfo
 from rlm_kernel.errors import KernelError
 from rlm_kernel.sandbox.broker import Broker
 from rlm_kernel.sandbox.outputs import OutputCollector
+from rlm_kernel.sandbox.persons import PersonCells
 from rlm_kernel.sandbox.provisioner import EXIT_OOM, DockerProvisioner, SandboxSpec
 from rlm_kernel.sandbox.runner import CellRunner, RunState, zmq_context
 
@@ -22,8 +24,10 @@ GRACE = 5.0
 """Seconds that an interrupted cell has to stop before its kernel is killed."""
 _DESCRIBE = "__import__('rlm_runtime.files', fromlist=['files']).describe()"
 _MAX_NAMES = 50
+_MAX_UNTOLD = 10
 
 OnOutput = Callable[[str, Sequence[Mapping[str, Any]]], None]
+OnPerson = Callable[[CellResult], None]
 
 
 class _OurSpec(KernelSpecManager):
@@ -47,15 +51,28 @@ class _OurSpec(KernelSpecManager):
 class DockerKernel:
     """Implements `engine.protocols.Kernel`. Use: start, set_up, run_cell …, stop; all on one event loop.
 
-    `cell_timeout` in seconds, None for none. `on_output` hears the outputs so far of the running cell.
+    `cell_timeout` in seconds, None for none. `on_output` hears the outputs so far of the running cell, `on_person` each cell that a
+    person has run beside the model.
     """
 
-    def __init__(self, spec: SandboxSpec, broker: Broker, *, cell_timeout: float | None, on_output: OnOutput, grace: float = GRACE) -> None:
+    def __init__(
+        self,
+        spec: SandboxSpec,
+        broker: Broker,
+        *,
+        cell_timeout: float | None,
+        on_output: OnOutput,
+        on_person: OnPerson = lambda _cell: None,
+        grace: float = GRACE,
+    ) -> None:
         self._spec = spec
         self._broker = broker
         self._cell_timeout = cell_timeout
         self._grace = grace
         self._on_output = on_output
+        self._on_person = on_person
+        self._persons = PersonCells(self._person_ran)
+        self._untold: deque[CellResult] = deque(maxlen=_MAX_UNTOLD)
         self._setup: list[tuple[str, str]] = []
         self._variables: dict[str, str] = {}
         self._manager: AsyncKernelManager | None = None
@@ -71,7 +88,7 @@ class DockerKernel:
         client = manager.client(context=context)
         self._client = client
         client.start_channels(shell=True, iopub=True, control=True, stdin=False, hb=False)
-        self._runner = CellRunner(client, self._provisioner.exited)
+        self._runner = CellRunner(client, self._provisioner.exited, self._persons.hear)
         await self._runner.wait_until_listening(self._spec.start_timeout)
 
     @property
@@ -82,8 +99,10 @@ class DockerKernel:
 
     async def stop(self) -> None:
         """End the kernel and remove its container. Idempotent; safe after a start that failed half-way."""
-        manager, client = self._manager, self._client
+        manager, client, runner = self._manager, self._client, self._runner
         self._manager = self._client = self._runner = None
+        if runner is not None:
+            await runner.close()
         if client is not None:
             client.stop_channels()
         if manager is None:
@@ -93,6 +112,17 @@ class DockerKernel:
             await manager.provisioner.kill()
             await manager.provisioner.cleanup()
         manager.context.destroy(linger=0)
+        self._persons.kernel_ended()
+
+    def person_cells(self) -> Sequence[CellResult]:
+        """The cells that a person has run in it since this was last asked; of many the last ten."""
+        cells = list(self._untold)
+        self._untold.clear()
+        return cells
+
+    def _person_ran(self, cell: CellResult) -> None:
+        self._untold.append(cell)
+        self._on_person(cell)
 
     async def set_up(self, cell_id: str, code: str) -> CellResult:
         """Run a cell that loads the input; once it was ok, every new kernel runs it again."""
@@ -123,7 +153,8 @@ class DockerKernel:
             raise KernelError("The kernel is not running.")
         started, clock = datetime.now(UTC), time.monotonic()
         state = await self._run(cell_id, code)
-        seconds = time.monotonic() - clock
+        seconds = time.monotonic() - clock - state.waited
+        started += timedelta(seconds=state.waited)
         status: CellStatus
         notices: list[str] = []
         if state.status == "died":
@@ -180,6 +211,8 @@ class DockerKernel:
 
     def _why_it_died(self, state: RunState) -> str:
         exited = self._provisioner.exited
+        if not exited.done() and not state.began:
+            return f"The kernel was killed: other code kept it busy, and did not stop within {self._grace:g} s after it was interrupted."
         if not exited.done():
             reason = f"it ran over its time-out of {self._cell_timeout:g} s" if state.timed_out else "it was interrupted"
             return (

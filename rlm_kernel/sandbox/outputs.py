@@ -45,6 +45,11 @@ class OutputCollector:
         self._displays: dict[str, _Shown] = {}
         self._clear_next = False
 
+    @property
+    def size(self) -> int:
+        """Characters of what is kept, about."""
+        return self._text + self._data
+
     def add(self, kind: str, content: Mapping[str, Any]) -> None:
         """Take one iopub message. Shapes that Jupyter does not know are ignored."""
         self.messages += 1

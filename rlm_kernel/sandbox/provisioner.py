@@ -69,7 +69,8 @@ def container_options(spec: SandboxSpec, sockets: str) -> dict[str, Any]:
         },
         # Nothing of the host's environment: it has the API keys.
         "use_config_proxy": False,  # the client's configuration may hold a proxy with a password
-        "environment": {"HOME": "/tmp", "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"},
+        # A fixed hash seed: the order of a set is the same at replay.
+        "environment": {"HOME": "/tmp", "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1", "PYTHONHASHSEED": "0"},
         "user": f"{uid}:{gid}",
         "working_dir": "/tmp",
         "init": True,
@@ -111,11 +112,12 @@ class DockerProvisioner(KernelProvisionerBase):
         return self._container is not None
 
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
-        """Settle where the sockets are: one folder, two names (the host's and the container's)."""
+        """Settle where the sockets are, as the host and as the container see them."""
         manager: Any = self.parent
+        self.exited = asyncio.get_running_loop().create_future()  # the last one was for the kernel before a restart
         self._sockets = str(self.spec.run.new_launch())
         manager.transport = "ipc"
-        manager.ip = f"{self._sockets}/k"
+        manager.ip = self.spec.run.address
         manager.cache_ports = False
         for name, number in PORTS.items():
             setattr(manager, name, number)
@@ -123,8 +125,7 @@ class DockerProvisioner(KernelProvisionerBase):
         inside = {**info, "key": info["key"].decode(), "ip": "/rlm/run/k"}
         self.spec.run.give("connection.json", json.dumps(inside))
         # jupyter_client takes an existing file for the truth, and waits for ever without one.
-        manager.connection_file = str(self.spec.run.host / "host-connection.json")
-        self.spec.run.give("host-connection.json", json.dumps({**info, "key": info["key"].decode()}))
+        manager.connection_file = str(self.spec.run.keep("connection.json", json.dumps({**info, "key": info["key"].decode()})))
         # kwargs["env"] is a copy of the host's environment, with its keys: it goes no further.
         return await super().pre_launch(cmd=["rlm-docker"], **{k: v for k, v in kwargs.items() if k not in ("cmd", "env")}, env={})
 
@@ -133,12 +134,12 @@ class DockerProvisioner(KernelProvisionerBase):
         from rlm_kernel.sandbox.docker_host import connect, docker_errors
 
         self.spec.ready.clear()
-        loop = asyncio.get_running_loop()
+        loop, exited = asyncio.get_running_loop(), self.exited
 
         def create() -> Container:
             with docker_errors():
                 container = connect().containers.create(**container_options(self.spec, self._sockets))
-                threading.Thread(target=self._watch, args=(container, loop), daemon=True).start()
+                threading.Thread(target=self._watch, args=(container, loop, exited), daemon=True).start()
                 container.start()
                 return container
 
@@ -151,22 +152,20 @@ class DockerProvisioner(KernelProvisionerBase):
             ready.cancel()
         if not self.spec.ready.is_set():
             raise await self._start_failure()
+        # Now: the kernel listens, and no code that it does not trust has run in it.
+        self.spec.run.link_sockets()
         manager: Any = self.parent
         self.connection_info = manager.get_connection_info()
         return self.connection_info
 
-    def _watch(self, container: Container, loop: asyncio.AbstractEventLoop) -> None:
+    def _watch(self, container: Container, loop: asyncio.AbstractEventLoop, exited: asyncio.Future[int]) -> None:
         """In a thread of its own: wait for the container's end, however long that takes."""
         try:
             code = int(container.wait(timeout=None, condition="next-exit")["StatusCode"])
         except Exception:  # whatever the engine or the connection to it did, the container is lost to us
             code = 255
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(self._ended, code)
-
-    def _ended(self, code: int) -> None:
-        if not self.exited.done():
-            self.exited.set_result(code)
+            loop.call_soon_threadsafe(_ended, exited, code)
 
     async def _start_failure(self) -> KernelError:
         tail = ""
@@ -218,6 +217,11 @@ class DockerProvisioner(KernelProvisionerBase):
 
     async def shutdown_requested(self, restart: bool = False) -> None:
         await self.kill(restart)
+
+
+def _ended(exited: asyncio.Future[int], code: int) -> None:
+    if not exited.done():
+        exited.set_result(code)
 
 
 def _remove(container: Container) -> None:

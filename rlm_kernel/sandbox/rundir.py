@@ -3,8 +3,12 @@
     rlm-1a2b3c4d/        0700, the owner's
         host/            mounted read-only at /rlm/host: connection.json, session.json, lease, the broker's socket, file copies
         r1/, r2/ …       mounted writable at /rlm/run, a fresh one for each kernel: the kernel's five ZMQ sockets
+        k1/, k2/ …       the host's own names of these sockets, as hard links; not mounted. With `one_address`: k/, always the last ones
+        connection.json  how clients on the host connect to the kernel there is now; not mounted
+        about.json       what the session is about, for `rlm attach`; not mounted
 
-The host never writes into r1, r2 …, and connects to the sockets there once, before any cell has run (`zmq_context`).
+The host never writes into r1, r2 …, nor opens anything there by name: code in the container can put what it likes in a socket's place.
+It reaches the sockets by the names in k1, k2 …, which were made before any cell ran and which no container sees.
 Paths are short because a socket's may have 107 bytes (104 on macOS).
 """
 
@@ -15,15 +19,32 @@ import json
 import os
 import secrets
 import shutil
+import stat
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
-from rlm_kernel.errors import SetupError
+from pydantic import BaseModel, ValidationError
+
+from rlm_kernel.errors import KernelError, SetupError
 
 UNPRIVILEGED = 61234
 """The uid and gid that a root user's containers run as; any other user's run as that user."""
 _MAX_PREFIX = 80
+_MAX_ABOUT = 1 << 20
+_SOCKETS = range(1, 6)
+
+
+class About(BaseModel):
+    """What about.json says: who runs the session (`pid`), and what for."""
+
+    session: str
+    pid: int
+    trace: Path
+    question: str
+    started: datetime
 
 
 def container_ids() -> tuple[int, int]:
@@ -32,32 +53,37 @@ def container_ids() -> tuple[int, int]:
     return (UNPRIVILEGED, UNPRIVILEGED) if uid == 0 else (uid, gid or UNPRIVILEGED)
 
 
-def _base() -> Path:
+def _bases() -> Iterator[Path]:
+    """Where sessions' folders may lie; new ones in the first."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime and len(runtime) < _MAX_PREFIX and os.access(runtime, os.W_OK | os.X_OK):
-        return Path(runtime)
+        yield Path(runtime)
     # Not gettempdir(): a long TMPDIR (macOS) leaves no room for a socket's name.
-    return Path("/tmp") if os.access("/tmp", os.W_OK) else Path(tempfile.gettempdir())
+    yield Path("/tmp") if os.access("/tmp", os.W_OK) else Path(tempfile.gettempdir())
 
 
 @dataclass
 class RunDir:
-    """One session's folder. Holds the lease lock from `create` to `remove`; the lock falls with this process, however it ends."""
+    """One session's folder. Holds the lease lock from `create` to `remove`; the lock falls with this process, however it ends.
+
+    `one_address`: each kernel is found where the one before it was, by clients that connect again.
+    """
 
     path: Path
     session_id: str
     token: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
+    one_address: bool = False
     _launches: int = 0
     _lease_fd: int = -1
 
     @classmethod
-    def create(cls, *, max_request: int, window: int) -> RunDir:
-        """Make the folder. `max_request` (bytes) and `window` (requests) are told to the kernel's side of the broker."""
+    def create(cls, *, max_request: int, window: int, one_address: bool = False, replayed: bool = False) -> RunDir:
+        """Make the folder. `max_request` (bytes), `window` (requests) and `replayed` are told to the kernel's side of the broker."""
         session_id = secrets.token_hex(4)
         try:
-            path = _base() / f"rlm-{session_id}"
+            path = next(_bases()) / f"rlm-{session_id}"
             path.mkdir(mode=0o700)
-            run = cls(path, session_id)
+            run = cls(path, session_id, one_address=one_address)
             run.host.mkdir(mode=0o755)
             lease = run.host / "lease"
             lease.touch(mode=0o644)
@@ -67,7 +93,7 @@ class RunDir:
             raise SetupError(
                 f"The session's folder cannot be made: {error}.", hint="Check free space and permissions, or set XDG_RUNTIME_DIR."
             ) from error
-        run.give("session.json", json.dumps({"token": run.token, "max_request": max_request, "window": window}))
+        run.give("session.json", json.dumps({"token": run.token, "max_request": max_request, "window": window, "replayed": replayed}))
         return run
 
     @property
@@ -92,13 +118,53 @@ class RunDir:
         own(path)
         return path
 
+    def keep(self, name: str, text: str) -> Path:
+        """Put a small file where no container sees it. Whoever reads it meanwhile sees the old one or the new one, whole."""
+        path = self.path / name
+        made = self.path / f"{name}.new"
+        made.touch(mode=0o600)
+        made.write_text(text)
+        made.replace(path)
+        return path
+
+    def describe(self, *, trace: Path, question: str) -> None:
+        """Say what the session is about, so that `rlm attach` can name it."""
+        # Undecodable bytes of the command line are no JSON.
+        shown, place = (text.encode("utf-8", "replace").decode() for text in (question, str(trace)))
+        about = About(session=self.session_id, pid=os.getpid(), trace=Path(place), question=shown, started=datetime.now(UTC))
+        self.keep("about.json", about.model_dump_json())
+
     def new_launch(self) -> Path:
-        """A fresh writable folder for the next kernel's sockets."""
+        """A fresh writable folder for the next kernel's sockets, which are to be named k-1 to k-5 there."""
         self._launches += 1
         sockets = self.path / f"r{self._launches}"
         sockets.mkdir(mode=0o700)
         own(sockets)
+        if self.one_address:
+            shutil.rmtree(self._links, ignore_errors=True)  # the last kernel's
+        self._links.mkdir(mode=0o700)
         return sockets
+
+    @property
+    def address(self) -> str:
+        """What the host calls the kernel's sockets, but for the "-1" to "-5" at the end."""
+        return str(self._links / "k")
+
+    @property
+    def _links(self) -> Path:
+        return self.path / ("k" if self.one_address else f"k{self._launches}")
+
+    def link_sockets(self) -> None:
+        """Give the kernel's sockets the host's own names. Call when it listens and before any cell runs. Raises KernelError."""
+        try:
+            for number in _SOCKETS:
+                name = f"k-{number}"
+                os.link(self.path / f"r{self._launches}" / name, self._links / name, follow_symlinks=False)
+                # Looked at here, where nobody can replace it any more.
+                if not stat.S_ISSOCK((self._links / name).lstat().st_mode):
+                    raise KernelError(f"{name} is no socket: something else than a kernel runs in the container.")
+        except OSError as error:
+            raise KernelError(f"The kernel's sockets cannot be linked: {error}.", hint="`rlm doctor` checks the set-up.") from error
 
     def remove(self) -> None:
         """End the lease and delete the folder. Idempotent."""
@@ -106,6 +172,38 @@ class RunDir:
             os.close(self._lease_fd)
             self._lease_fd = -1
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class LiveSession:
+    """A session of this user on this machine whose owner lives. `connection`: the connection file of its kernel."""
+
+    about: About
+    connection: Path
+
+
+def live_sessions() -> list[LiveSession]:
+    """Those that were described, oldest first."""
+    found = [_live(folder) for base in dict.fromkeys(_bases()) for folder in base.glob("rlm-*")]
+    return sorted((session for session in found if session), key=lambda session: session.about.started)
+
+
+def _live(folder: Path) -> LiveSession | None:
+    try:
+        status = folder.lstat()
+        # Anybody can make a folder in /tmp, and have a console connect to what they like.
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+            return None
+        # Read first: it is written once the lease is held, so that a session that is just being made is not disturbed below.
+        with (folder / "about.json").open(encoding="utf-8") as file:
+            about = About.model_validate_json(file.read(_MAX_ABOUT))
+        with (folder / "host" / "lease").open("rb") as lease:
+            fcntl.flock(lease, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return LiveSession(about, folder / "connection.json")
+    except (OSError, ValidationError, UnicodeError):
+        return None
+    return None
 
 
 def own(path: Path) -> None:

@@ -2,6 +2,9 @@
 
 Every wait is raced against the kernel's death and the cell's time-out. The end of a cell is both its reply (shell) and `status: idle`
 (iopub) for the same request; iopub may lag, and a flood may lose its messages.
+
+Other clients may use the kernel too: a cell of ours waits for theirs, so its time counts from `execute_input`, when the kernel takes it
+up. What iopub says in answer to others is passed on.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -30,8 +34,7 @@ _VARIABLES = "__import__('rlm_runtime.api', fromlist=['api']).SHOW_VARS()"
 def zmq_context() -> zmq.asyncio.Context:
     """A context for the kernel's sockets.
 
-    They never reconnect: the host connects once, when the kernel is up and before any cell runs, so that code in a cell cannot put a
-    link in a socket's place for the host to follow.
+    They never reconnect: a kernel that has ended does not come back at its address.
     """
     context = zmq.asyncio.Context()
     context.setsockopt(zmq.RECONNECT_IVL, -1)
@@ -51,29 +54,81 @@ class RunState:
     execution_count: int | None = None
     variables: dict[str, str] | None = None
     timed_out: bool = False
+    began: bool = False
+    waited: float = 0.0
+    """Seconds until the kernel took it up, as far as it `began`."""
+
+
+class _Cell:
+    """A cell of ours between its sending and its end, on the loop that made it."""
+
+    def __init__(self, on_output: Callable[[OutputCollector], None]) -> None:
+        self.state = RunState()
+        self._on_output = on_output
+        self._sent = time.monotonic()
+        self.began: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.ask("")
+
+    def ask(self, request: str) -> None:
+        """It was sent, as the request of that id."""
+        self.request = request
+        self.idle: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def hear(self, kind: str, content: dict[str, Any]) -> None:
+        """Take an iopub message that answers it."""
+        if kind == "execute_input" and not self.began.done():
+            self.state.began, self.state.waited = True, time.monotonic() - self._sent
+            self.began.set_result(None)
+        elif kind == "status":
+            if content.get("execution_state") == "idle" and not self.idle.done():
+                self.idle.set_result(None)
+        else:
+            self.state.collector.add(kind, content)
+            self._on_output(self.state.collector)
 
 
 class CellRunner:
-    """Speaks the Jupyter protocol with one kernel. Owned by one task; `interrupt` may be called from another of the same loop."""
+    """Speaks the Jupyter protocol with one kernel. Owned by one task; `interrupt` may be called from another of the same loop.
 
-    def __init__(self, client: AsyncKernelClient, exited: asyncio.Future[int]) -> None:
+    Use: wait_until_listening, run …, close. `on_other` hears the iopub messages that answer other clients.
+    """
+
+    def __init__(self, client: AsyncKernelClient, exited: asyncio.Future[int], on_other: Callable[[dict[str, Any]], None]) -> None:
         self._client = client
         self._exited = exited
+        self._on_other = on_other
         self._interrupts = asyncio.Event()
+        self._cell: _Cell | None = None
+        self._listening: asyncio.Task[None] = asyncio.create_task(self._welcomed())
         self.malformed = 0
         """Messages that were no Jupyter messages."""
 
     async def wait_until_listening(self, timeout: float) -> None:
         """Wait for the kernel's welcome on iopub, after which no output is lost. Raises KernelError."""
-        welcome = asyncio.create_task(self._welcomed())
-        await _first(timeout, welcome, self._exited)
-        if not welcome.done():
-            welcome.cancel()
+        await _first(timeout, self._listening, self._exited)
+        if not self._listening.done():
             raise KernelError("The kernel's container runs, but its kernel does not answer.", hint="`rlm doctor` checks the set-up.")
+        self._listening = asyncio.create_task(self._listen())
+
+    async def close(self) -> None:
+        """Listen no more."""
+        self._listening.cancel()
+        await asyncio.gather(self._listening, return_exceptions=True)
 
     async def _welcomed(self) -> None:
         while (await self._next(self._client.iopub_channel))["msg_type"] != "iopub_welcome":
             pass
+
+    async def _listen(self) -> None:
+        """Read iopub as long as the kernel lives. Fails with what a listener raises, which fails the cell in progress or the next."""
+        while True:
+            message = await self._next(self._client.iopub_channel)
+            parent = message["parent_header"]
+            if self._cell is not None and parent.get("msg_id") == self._cell.request:
+                self._cell.hear(message["msg_type"], message["content"])
+            elif parent.get("session") != self._client.session.session:
+                self._on_other(message)
+            await asyncio.sleep(0)  # a flood of messages that are there already would never let the loop go
 
     def interrupt(self) -> None:
         """End the cell in progress as at a time-out. No-op when idle."""
@@ -82,43 +137,70 @@ class CellRunner:
     async def run(
         self, cell_id: str, code: str, *, timeout: float | None, grace: float, on_output: Callable[[OutputCollector], None]
     ) -> RunState:
-        """Run code to an end. On time-out or interrupt: SIGINT in the kernel, then `grace` seconds; after these the state is `died`."""
-        state = RunState()
+        """Run code to an end. On time-out or interrupt: SIGINT in the kernel, then `grace` seconds; after these the state is `died`.
+
+        `timeout` counts from when the kernel takes the cell up. Other clients' cells before it have as long; then they are interrupted.
+        """
+        cell = self._cell = _Cell(on_output)
         self._interrupts.clear()
-        message = self._request(cell_id, code, {"variables": _VARIABLES})
-        self._send(self._client.shell_channel, message)
-        cell = asyncio.create_task(self._follow(message["header"]["msg_id"], state, on_output))
+        done = asyncio.create_task(self._follow(cell, cell_id, code))
         stop = asyncio.create_task(self._interrupts.wait())
         try:
-            await _first(timeout, cell, stop, self._exited)
-            if not cell.done() and not self._exited.done():
-                state.timed_out = not stop.done()
-                await self._interrupt(cell, grace)
-            if not cell.done() and self._exited.done():
+            await self._see_through(cell, done, stop, timeout, grace)
+            if self._listening.done():
+                self._listening.result()
+            if not done.done() and self._exited.done():
                 # What it printed before it died may still be on its way.
-                await _first(0.2, cell)
+                await _first(0.2, done)
         finally:
             stop.cancel()
-            if not cell.done():
-                cell.cancel()
+            if not done.done():
+                done.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
-                    await cell
-        if cell.done() and not cell.cancelled():
-            cell.result()
-            if state.status == "error" and (state.timed_out or self._interrupts.is_set()):
-                state.status = "interrupted"
-        return state
+                    await done
+            self._cell = None
+        if done.done() and not done.cancelled():
+            done.result()
+            if cell.state.status == "error" and (cell.state.timed_out or self._interrupts.is_set()):
+                cell.state.status = "interrupted"
+        return cell.state
+
+    async def _see_through(
+        self, cell: _Cell, done: asyncio.Task[None], stop: asyncio.Task[Any], timeout: float | None, grace: float
+    ) -> None:
+        over = (done, self._exited, self._listening)
+        await _first(timeout, cell.began, stop, *over)
+        if not _any(cell.began, *over):
+            await self._interrupt(grace, cell.began, *over)
+        if not _any(*over) and cell.began.done():
+            await _first(timeout, stop, *over)
+            if not _any(*over):
+                cell.state.timed_out = not stop.done()
+                await self._interrupt(grace, *over)
 
     async def evaluate(self, expression: str) -> Any:
         """The value of a Python literal that an expression of ours gives in the kernel; None if that fails."""
-        message = self._request("", "", {"value": expression}, silent=True)
-        self._send(self._client.shell_channel, message)
-        reply = asyncio.create_task(self._reply(message["header"]["msg_id"]))
+        reply = asyncio.create_task(self._ask("", "", {"value": expression}, silent=True))
         await _first(30, reply, self._exited)
         if not reply.done():
             reply.cancel()
             return None
         return _literal(reply.result(), "value")
+
+    async def _ask(
+        self, cell_id: str, code: str, expressions: dict[str, str], *, silent: bool = False, cell: _Cell | None = None
+    ) -> dict[str, Any]:
+        """Have the kernel execute something; the content of its reply."""
+        while True:
+            message = self._request(cell_id, code, expressions, silent=silent)
+            if cell is not None:
+                cell.ask(message["header"]["msg_id"])
+            self._send(self._client.shell_channel, message)
+            content = await self._reply(message["header"]["msg_id"])
+            if content.get("status") != "aborted":
+                return content
+            # Another client's cell raised an error, and with it the kernel dropped all that was waiting.
+            await asyncio.sleep(0.05)
 
     def _request(self, cell_id: str, code: str, expressions: dict[str, str], *, silent: bool = False) -> dict[str, Any]:
         content = {
@@ -132,31 +214,26 @@ class CellRunner:
         message: dict[str, Any] = self._client.session.msg("execute_request", content, metadata={"cellId": cell_id})
         return message
 
-    async def _interrupt(self, cell: asyncio.Task[None], grace: float) -> None:
+    async def _interrupt(self, grace: float, *until: asyncio.Future[Any]) -> None:
+        """Interrupt what runs, and wait for one of `until`, so many seconds."""
         self._send(self._client.control_channel, self._client.session.msg("interrupt_request", {}))
-        deadline = asyncio.get_running_loop().time() + grace
-        while not cell.done() and not self._exited.done() and (left := deadline - asyncio.get_running_loop().time()) > 0:
+        deadline = time.monotonic() + grace
+        while not _any(*until) and (left := deadline - time.monotonic()) > 0:
             # A top-level await sleeps on through an interrupt until its loop has something else to do: keep nudging it.
             self._send(self._client.shell_channel, self._client.session.msg("kernel_info_request", {}))
-            await _first(min(left, 0.3), cell, self._exited)
+            await _first(min(left, 0.3), *until)
 
     def _send(self, channel: Any, message: dict[str, Any]) -> None:
         with contextlib.suppress(zmq.Again):  # the kernel is gone: `exited` will say so
             channel.send(message)
 
-    async def _follow(self, msg_id: str, state: RunState, on_output: Callable[[OutputCollector], None]) -> None:
-        idle = asyncio.create_task(self._collect(msg_id, state.collector, on_output))
-        try:
-            content = await self._reply(msg_id)
-            await _first(IDLE_GRACE, idle)
-            state.status = "ok" if content.get("status") == "ok" else "error"
-            state.execution_count = execution_count(content)
-            found = _literal(content, "variables")
-            state.variables = found if isinstance(found, dict) else None
-        finally:
-            idle.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await idle
+    async def _follow(self, cell: _Cell, cell_id: str, code: str) -> None:
+        content = await self._ask(cell_id, code, {"variables": _VARIABLES}, cell=cell)
+        await _first(IDLE_GRACE, cell.idle, self._listening)
+        cell.state.status = "ok" if content.get("status") == "ok" else "error"
+        cell.state.execution_count = execution_count(content)
+        found = _literal(content, "variables")
+        cell.state.variables = found if isinstance(found, dict) else None
 
     async def _next(self, channel: Any) -> dict[str, Any]:
         """The next well-formed message. Code in a cell knows the session's key and can send anything."""
@@ -168,6 +245,7 @@ class CellRunner:
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 pass
             self.malformed += 1
+            await asyncio.sleep(0)
 
     async def _reply(self, msg_id: str) -> dict[str, Any]:
         while True:
@@ -175,18 +253,6 @@ class CellRunner:
             if message["parent_header"].get("msg_id") == msg_id:
                 content: dict[str, Any] = message["content"]
                 return content
-
-    async def _collect(self, msg_id: str, collector: OutputCollector, on_output: Callable[[OutputCollector], None]) -> None:
-        while True:
-            message = await self._next(self._client.iopub_channel)
-            if message["parent_header"].get("msg_id") != msg_id:
-                continue
-            if message["msg_type"] == "status":
-                if message["content"].get("execution_state") == "idle":
-                    return
-                continue
-            collector.add(message["msg_type"], message["content"])
-            on_output(collector)
 
 
 def _literal(content: dict[str, Any], name: str) -> Any:
@@ -201,3 +267,7 @@ def _literal(content: dict[str, Any], name: str) -> Any:
 async def _first(timeout: float | None, *awaited: asyncio.Future[Any]) -> None:
     """Wait until one is done, or for so many seconds. Cancels nothing."""
     await asyncio.wait(awaited, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+
+
+def _any(*awaited: asyncio.Future[Any]) -> bool:
+    return any(future.done() for future in awaited)

@@ -68,14 +68,14 @@ def gather(context: Context, trace_path: Path) -> Inputs:
     return Inputs((path,), made=True)
 
 
-def file_meta(path: Path, *, digest_until: threading.Event | None = None) -> FileMeta:
+def file_meta(path: Path, *, made: bool = False, digest_until: threading.Event | None = None) -> FileMeta:
     """What the trace says of a file or folder. With an event it is read whole for its digest, which is None if the event comes first."""
 
     def sha256(file: Path) -> str:
         return _sha256(file, digest_until) if digest_until else ""
 
     if not path.is_dir():
-        return FileMeta(path=str(path), size=_size(path), sha256=sha256(path) or None)
+        return FileMeta(path=str(path), size=_size(path), sha256=sha256(path) or None, made=made)
     members = [member for member in _members(path) if member.is_file()]
     total = hashlib.sha256()
     for member in members if digest_until else ():

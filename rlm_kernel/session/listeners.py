@@ -1,4 +1,4 @@
-"""One Trace that tells several."""
+"""Traces made of traces: one that tells several, one that can be shut."""
 
 from __future__ import annotations
 
@@ -8,9 +8,24 @@ from typing import Any, cast
 from rlm_kernel.engine.protocols import Trace
 
 
+class Gate:
+    """Passes events on to a Trace while it is `open`, which at first it is not."""
+
+    def __init__(self, listener: Trace) -> None:
+        self._listener = listener
+        self.open = False
+
+    def __getattr__(self, event: str) -> Callable[..., None]:
+        def tell(*args: Any, **kwargs: Any) -> None:
+            if self.open:
+                getattr(self._listener, event)(*args, **kwargs)
+
+        return tell
+
+
 class _Everyone:
-    def __init__(self, listeners: tuple[Trace, ...]) -> None:
-        self._listeners = listeners
+    def __init__(self, listeners: tuple[Trace | Gate | None, ...]) -> None:
+        self._listeners = [listener for listener in listeners if listener is not None]
 
     def __getattr__(self, event: str) -> Callable[..., None]:
         def tell(*args: Any, **kwargs: Any) -> None:
@@ -20,6 +35,6 @@ class _Everyone:
         return tell
 
 
-def everyone(*listeners: Trace) -> Trace:
-    """A Trace that passes every event on, in this order."""
+def everyone(*listeners: Trace | Gate | None) -> Trace:
+    """A Trace that passes every event on, in this order; with nobody to hear it, to nobody."""
     return cast(Trace, _Everyone(listeners))

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from rlm_kernel.config import LLMSettings, Settings
 from rlm_kernel.engine.prompts import ProfileName
-from rlm_kernel.engine.protocols import Role
+from rlm_kernel.engine.protocols import ROLES, Models, Role
 from rlm_kernel.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,6 +27,13 @@ def _is_local(model: str | None) -> bool:
 def profile_for(settings: Settings) -> ProfileName:
     """The prompt profile that suits the root model."""
     return "small" if _is_local(settings.root_llm.model) else "default"
+
+
+def model_names(settings: Settings, models: Models) -> dict[Role, str]:
+    """Who plays, as the user named them, so that a run can be taken up: a local model's own name is that of its server."""
+    root = settings.root_llm.model
+    asked: dict[Role, str | None] = {"root": root, "sub": settings.sub_llm.model or root}
+    return {role: name if name is not None and _is_local(name) else models.name(role) for role, name in asked.items()}
 
 
 @contextlib.asynccontextmanager
@@ -56,8 +63,7 @@ async def open_models(settings: Settings, say: Callable[[str], None]) -> AsyncIt
 
 def _check_prices(models: LitellmModels) -> None:
     """A limit of money cannot be held without prices. Raises ConfigError."""
-    roles: tuple[Role, ...] = ("root", "sub")
-    unknown = sorted({models.name(role) for role in roles if not models.priced(role)})
+    unknown = sorted({models.name(role) for role in ROLES if not models.priced(role)})
     if unknown:
         raise ConfigError(
             f"The cost limit cannot be held: no price is known for {' and '.join(unknown)}.",

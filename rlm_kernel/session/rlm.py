@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rlm_kernel.config import Settings, load_api_keys, load_settings
 from rlm_kernel.engine.protocols import Models, Trace
 from rlm_kernel.session.ask import Result, ask
 from rlm_kernel.session.inputs import Context
+from rlm_kernel.session.replay import Replayed, replay
+from rlm_kernel.session.resume import fork, resume
+
+_T = TypeVar("_T")
 
 
 class RLM:
@@ -39,6 +43,8 @@ class RLM:
         load_api_keys()
         overrides = {"root_llm.model": root_model, "sub_llm.model": sub_model, **(options or {})}
         self.settings: Settings = load_settings(config_file, overrides)
+        self._config_file = config_file
+        self._changes = overrides
         self._models = models
 
     async def aask(self, question: str, context: Context = None, *, trace: Path | None = None, view: Trace | None = None) -> Result:
@@ -55,9 +61,37 @@ class RLM:
 
     def ask(self, question: str, context: Context = None, *, trace: Path | None = None, view: Trace | None = None) -> Result:
         """`aask` for code without an event loop; inside one, as in a notebook, it runs in a thread of its own."""
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return asyncio.run(self.aask(question, context, trace=trace, view=view))
-        with ThreadPoolExecutor(1) as pool:
-            return pool.submit(lambda: asyncio.run(self.aask(question, context, trace=trace, view=view))).result()
+        return _run(self.aask(question, context, trace=trace, view=view))
+
+    async def aresume(self, trace: Path, **options: Any) -> Result:
+        """Go on with a run that was cut off or ended at a limit, in the same notebook; `options` as of `session.resume.resume`."""
+        return await resume(trace, config_file=self._config_file, changes=self._changes, models=self._models, **options)
+
+    def resume(self, trace: Path, **options: Any) -> Result:
+        """`aresume` for code without an event loop."""
+        return _run(self.aresume(trace, **options))
+
+    async def afork(self, trace: Path, question: str = "", *, at: str | None = None, **options: Any) -> Result:
+        """Go on from a cell of a trace, in a notebook of its own; `options` as of `session.resume.fork`."""
+        return await fork(trace, question, at=at, config_file=self._config_file, changes=self._changes, models=self._models, **options)
+
+    def fork(self, trace: Path, question: str = "", *, at: str | None = None, **options: Any) -> Result:
+        """`afork` for code without an event loop."""
+        return _run(self.afork(trace, question, at=at, **options))
+
+    async def areplay(self, trace: Path, **options: Any) -> Replayed:
+        """Run a trace's cells again and compare; `options` as of `session.replay.replay`. Without `live=True` no model is asked."""
+        return await replay(trace, config_file=self._config_file, changes=self._changes, models=self._models, **options)
+
+    def replay(self, trace: Path, **options: Any) -> Replayed:
+        """`areplay` for code without an event loop."""
+        return _run(self.areplay(trace, **options))
+
+
+def _run(running: Coroutine[Any, Any, _T]) -> _T:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(running)
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, running).result()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 
 from rlm_kernel.engine.protocols import Outcome
 from rlm_kernel.trace.schema import NotebookMeta, TotalsMeta
@@ -33,7 +34,11 @@ def title(meta: NotebookMeta) -> str:
         lines += [_quote(question), ""]
     lines += [f"- Root model `{meta.models['root']}`, sub model `{meta.models['sub']}`, prompt profile `{meta.prompt_profile}`"]
     lines += [f"- Input `{file.path}` ({'folder, ' if file.directory else ''}{file.size:,} bytes)" for file in meta.files]
-    created = meta.created.strftime("%Y-%m-%d %H:%M:%S UTC")
+    lines += [
+        f"- {'Forked' if origin.kind == 'fork' else 'Resumed'} from `{origin.trace}` at `{origin.cell}`, {_utc(origin.at)}"
+        for origin in meta.origins
+    ]
+    created = _utc(meta.created)
     return "\n".join([*lines, f"- Session `{meta.session}`, {created}, rlm_kernel {meta.rlm_version}, image `{meta.image}`"])
 
 
@@ -45,6 +50,11 @@ def model_words(turn: int, prose: str) -> str:
 def note(text: str) -> str:
     """Something that the engine said to the root model."""
     return _quote(f"**Note to the model.** {text}")
+
+
+def question(text: str) -> str:
+    """A further question."""
+    return f"## Question\n\n{_quote(text)}"
 
 
 def answer(outcome: Outcome) -> str:
@@ -82,6 +92,10 @@ def summary(meta: NotebookMeta) -> str:
 def money(totals: TotalsMeta) -> str:
     """The cost for people: US dollars, or that it is unknown."""
     return "Cost unknown (no price for a model)" if totals.cost is None else f"${totals.cost:,.4f}"
+
+
+def _utc(instant: datetime) -> str:
+    return instant.strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _quote(text: str) -> str:

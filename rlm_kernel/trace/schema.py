@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from rlm_kernel.engine.protocols import CallKind, CallRecord, CellStatus, StopReason, Totals
+from rlm_kernel.engine.protocols import CallKind, CallRecord, CellStatus, StopReason, Totals, Usage
 
 VERSION: Literal[1] = 1
-CellKind = Literal["title", "parameters", "setup", "model", "code", "note", "answer", "summary"]
+CellKind = Literal["title", "parameters", "setup", "model", "code", "person", "note", "question", "answer", "summary"]
 
 
 class _Part(BaseModel):
@@ -19,12 +19,26 @@ class _Part(BaseModel):
 
 
 class FileMeta(_Part):
-    """A file or folder that the user named. `size` in bytes; `sha256` of a folder is over its files' names and digests, in order."""
+    """A file or folder that the user named. `size` in bytes; `sha256` of a folder is over its files' names and digests, in order.
+
+    `made`: it holds an object from Python and lies beside the trace.
+    """
 
     path: str
     directory: bool = False
     size: int
     sha256: str | None = None
+    made: bool = False
+
+
+class OriginMeta(_Part):
+    """Where a trace was taken up from: `trace` (a path) at cell `cell`. For a resumed one that is the trace itself."""
+
+    kind: Literal["resume", "fork"]
+    trace: str
+    session: str
+    cell: str
+    at: datetime
 
 
 class TotalsMeta(_Part):
@@ -74,6 +88,7 @@ class NotebookMeta(_Part):
     limits: dict[str, float | None]
     sandbox: dict[str, Any]
     files: list[FileMeta] = []
+    origins: list[OriginMeta] = []
     status: Literal["running", "finished"] = "running"
     stop_reason: StopReason | None = None
     forced: bool = False
@@ -82,7 +97,7 @@ class NotebookMeta(_Part):
 
 
 class CallMeta(_Part):
-    """One host call: the recording from which a replay answers it. `prompt_digest` is the sha256 of the request's canonical JSON."""
+    """One host call: the recording from which a replay answers it. The fields are those of `engine.protocols.CallRecord`."""
 
     id: str
     kind: CallKind
@@ -92,6 +107,8 @@ class CallMeta(_Part):
     seconds: float
     answer: Any = None
     error: str | None = None
+    error_type: str | None = None
+    nth: int = 0
     model: str | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -110,6 +127,8 @@ class CallMeta(_Part):
             seconds=round(call.seconds, 4),
             answer=call.answer,
             error=call.error,
+            error_type=call.error_type,
+            nth=call.nth,
             model=call.model,
             prompt_tokens=call.usage.prompt,
             completion_tokens=call.usage.completion,
@@ -118,9 +137,16 @@ class CallMeta(_Part):
             attempts=call.attempts,
         )
 
+    def record(self) -> CallRecord:
+        """The call as the engine knows it."""
+        plain = {name: getattr(self, name) for name in type(self).model_fields if not name.endswith("_tokens")}
+        return CallRecord(**plain, usage=Usage(self.prompt_tokens, self.completion_tokens, self.cached_tokens))
+
 
 class CellMeta(_Part):
-    """`metadata.rlm` of a cell. `status` `running`: the trace was cut off while it ran. `reply`: the root model's words as they came."""
+    """`metadata.rlm` of a cell. `status` `running`: the trace was cut off while it ran. `reply`: the root model's words as they came;
+    `text`: those of a note or a question. `code_digest`: sha256 of the code that was run, by which an edited cell is known.
+    """
 
     kind: CellKind
     turn: int | None = None
@@ -130,6 +156,8 @@ class CellMeta(_Part):
     calls: list[CallMeta] = []
     model: str | None = None
     reply: str | None = None
+    text: str | None = None
+    code_digest: str | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cached_tokens: int | None = None

@@ -12,11 +12,11 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
@@ -24,11 +24,12 @@ from rlm_kernel.engine.protocols import Answer, CallKind, CallRecord, CellResult
 from rlm_kernel.errors import TraceError
 from rlm_kernel.secrets import redact, redact_cut
 from rlm_kernel.trace import document
+from rlm_kernel.trace.reader import code_digest
 from rlm_kernel.trace.schema import CallMeta, CellMeta, FileMeta, NotebookMeta, TotalsMeta
 
 SAVE_SECONDS = 0.5
 _KERNELSPEC = {"name": "rlm", "display_name": "RLM (Docker)", "language": "python"}
-_FIXED = frozenset({"kind", "status", "stop_reason", "created", "started"})
+_FIXED = frozenset({"kind", "status", "stop_reason", "created", "started", "at", "code_digest"})
 """Fields of the metadata that hold no free text."""
 _LANGUAGE = {"name": "python", "file_extension": ".py", "mimetype": "text/x-python", "pygments_lexer": "ipython3"}
 
@@ -36,7 +37,8 @@ _LANGUAGE = {"name": "python", "file_extension": ".py", "mimetype": "text/x-pyth
 class NotebookWriter:
     """Implements `engine.protocols.Trace`. `secrets` are replaced wherever they turn up. Raises TraceError when it cannot write."""
 
-    def __init__(self, path: Path, meta: NotebookMeta, secrets: Sequence[str]) -> None:
+    def __init__(self, path: Path, meta: NotebookMeta, secrets: Sequence[str], cells: Iterable[Mapping[str, Any]] | None = None) -> None:
+        """`cells`: those of a trace that is taken up, in nbformat's shape. Then nothing is written before the first event."""
         self.path = path
         self._secrets = secrets
         # Before the title is made of it, which may cut a secret in two.
@@ -46,7 +48,10 @@ class NotebookWriter:
         self._turn = 0
         self._code = ""
         self._outputs: Sequence[Mapping[str, Any]] = ()
-        self._calls: list[CallMeta] = []
+        self._calls: dict[str, CallMeta] = {}
+        self._kept: dict[str, list[CallMeta]] = {}
+        self._beside: dict[str, datetime] = {}
+        self._taken: dict[str, dict[str, Any]] = {}
         self._started = datetime.now(UTC)
         self._saved = 0.0
         self._save_cost = 0.0
@@ -56,7 +61,19 @@ class NotebookWriter:
         except OSError as error:
             raise self._failure(error) from error
         self._markdown("title", document.title(self._meta), CellMeta(kind="title"))
-        self._save()
+        for cell in cells or ():
+            self._take_up(cell)
+        if cells is None:
+            self._save()
+
+    def _take_up(self, cell: Mapping[str, Any]) -> None:
+        meta = CellMeta.model_validate(cell["metadata"].get("rlm", {"kind": "person"}))
+        self._turn = meta.turn or self._turn
+        self._taken[cell["id"]] = dict(cell["metadata"])
+        if meta.status == "running":
+            # Answers that were paid for: kept until the cell has run again, even if that is cut off as well.
+            self._kept[cell["id"]] = meta.calls
+        self._put(dict(cell), check=False)
 
     def turn_started(self, turn: int) -> None:
         self._turn = turn
@@ -77,7 +94,8 @@ class NotebookWriter:
         self._save()
 
     def cell_started(self, cell_id: str, turn: int, code: str) -> None:
-        self._running, self._code, self._outputs, self._calls = cell_id, code, (), []
+        self._running, self._code, self._outputs, self._beside = cell_id, code, (), {}
+        self._calls = {_key(call): call for call in self._kept.get(cell_id, ())}
         self._turn, self._started = turn, datetime.now(UTC)
         self._write_running()
         self._save()
@@ -92,12 +110,13 @@ class NotebookWriter:
 
     def call_finished(self, cell_id: str, call: CallRecord) -> None:
         if cell_id == self._running:
-            self._calls.append(CallMeta.of(call))
+            recorded = CallMeta.of(call)
+            self._calls[_key(recorded)] = recorded
             self._save_now_and_then()
 
     def cell_finished(self, turn: int, result: CellResult) -> None:
         meta = CellMeta(
-            kind=_code_kind(result.cell_id),
+            kind=self._code_kind(result.cell_id),
             turn=turn or None,
             status=result.status,
             truncated=result.truncated,
@@ -106,14 +125,45 @@ class NotebookWriter:
         )
         self._running = None
         self._cancel_due()
-        ended = result.started + timedelta(seconds=result.seconds)
-        times = {"iopub.execute_input": _iso(result.started), "shell.execute_reply": _iso(ended)}
-        self._code_cell(result.cell_id, result.code, result.outputs, meta, result.execution_count, times, check=True)
+        self._ended(result.cell_id, result, meta)
+        if earlier := [cell_id for cell_id, started in self._beside.items() if started < result.started]:
+            self._move(result.cell_id, earlier[-1])
         self._save()
 
+    def person_ran(self, result: CellResult) -> None:
+        status, seconds = result.status, round(result.seconds, 4)
+        meta = CellMeta(kind="person", turn=self._turn or None, status=status, truncated=result.truncated, seconds=seconds)
+        number = 1
+        while (cell_id := f"person-{number:02d}") in self._cells:
+            number += 1
+        self._beside[cell_id] = result.started
+        self._ended(cell_id, result, meta)
+        self._save()
+
+    def _ended(self, cell_id: str, result: CellResult, meta: CellMeta) -> None:
+        ended = result.started + timedelta(seconds=result.seconds)
+        times = {"iopub.execute_input": _iso(result.started), "shell.execute_reply": _iso(ended)}
+        self._code_cell(cell_id, result.code, result.outputs, meta, result.execution_count, times, check=True)
+
+    def _move(self, cell_id: str, behind: str) -> None:
+        """Put a cell where it belongs, in the order in which the kernel ran them: it had waited for a person's."""
+        text = self._cells.pop(cell_id)
+        cells = list(self._cells.items())
+        cells.insert(list(self._cells).index(behind) + 1, (cell_id, text))
+        self._cells = dict(cells)
+
     def note(self, text: str) -> None:
-        cell_id = f"note-{self._turn:02d}-{sum(name.startswith('note') for name in self._cells) + 1}"
-        self._markdown(cell_id, document.note(text), CellMeta(kind="note", turn=self._turn or None))
+        self._aside("note", document.note(text), text)
+
+    def question(self, text: str) -> None:
+        """A further question, put to the root model from here on."""
+        self._aside("question", document.question(text), text)
+
+    def _aside(self, kind: Literal["note", "question"], shown: str, text: str) -> None:
+        number = sum(name.startswith(kind) for name in self._cells) + 1
+        while (cell_id := f"{kind}-{self._turn:02d}-{number}") in self._cells:
+            number += 1
+        self._markdown(cell_id, shown, CellMeta(kind=kind, turn=self._turn or None, text=text))
         self._save()
 
     def finished(self, outcome: Outcome, totals: Totals) -> None:
@@ -143,8 +193,8 @@ class NotebookWriter:
 
     def _write_running(self) -> None:
         assert self._running is not None
-        kind = _code_kind(self._running)
-        meta = CellMeta(kind=kind, turn=self._turn or None, status="running", calls=self._calls)
+        kind = self._code_kind(self._running)
+        meta = CellMeta(kind=kind, turn=self._turn or None, status="running", calls=list(self._calls.values()))
         times = {"iopub.execute_input": _iso(self._started)}
         self._code_cell(self._running, self._code, self._outputs, meta, None, times, check=False)
 
@@ -159,17 +209,30 @@ class NotebookWriter:
         *,
         check: bool,
     ) -> None:
-        tags = ["parameters"] if cell_id == "parameters" else ["raises-exception"] if meta.status == "error" else []
-        metadata = {"execution": dict(times), "rlm": self._plain(meta), **({"tags": tags} if tags else {})}
+        # Jupyter goes on after a cell with this tag.
+        failed = meta.status in ("error", "timeout")
+        taken = self._taken.get(cell_id, {})
+        tags = [tag for tag in taken.get("tags", []) if tag not in ("parameters", "raises-exception")]
+        tags += ["parameters"] if cell_id == "parameters" else ["raises-exception"] if failed else []
+        source = redact(code, self._secrets)
+        meta = meta.model_copy(update={"code_digest": code_digest(source)})
+        kept = {name: value for name, value in taken.items() if name != "tags"}
+        metadata = {**kept, "execution": dict(times), "rlm": self._plain(meta), **({"tags": tags} if tags else {})}
         cell = {
             "cell_type": "code",
             "id": cell_id,
             "metadata": metadata,
-            "source": redact(code, self._secrets),
+            "source": source,
             "execution_count": count,
             "outputs": [self._output(output) for output in outputs],
         }
         self._put(cell, check=check)
+
+    def _code_kind(self, cell_id: str) -> Any:
+        if cell_id in ("parameters", "setup"):
+            return cell_id
+        taken = self._taken.get(cell_id)
+        return "code" if taken is None else taken.get("rlm", {}).get("kind", "person")
 
     def _markdown(self, cell_id: str, text: str, meta: CellMeta) -> None:
         metadata = {"rlm": self._plain(meta)}
@@ -277,8 +340,9 @@ class NotebookWriter:
         )
 
 
-def _code_kind(cell_id: str) -> Any:
-    return cell_id if cell_id in ("parameters", "setup") else "code"
+def _key(call: CallMeta) -> str:
+    """What tells calls of a cell apart. Their ids alone do not: those of another kernel's processes may be the same."""
+    return f"{call.prompt_digest}-{call.nth}-{call.id}"
 
 
 def _iso(instant: datetime) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from rlm_kernel.cli import main
 from rlm_kernel.errors import LocalModelError
 from rlm_kernel.models import weights
 from rlm_kernel.sandbox.docker_host import connect
@@ -17,6 +20,7 @@ from tests.support.sandbox import Sandbox
 
 # Found before the tests' environment is isolated: a gigabyte is not fetched for every run.
 REAL_MODELS_DIR = weights.models_dir()
+Rlm = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(scope="session")
@@ -69,3 +73,17 @@ def models_dir(pulled: None, isolated: Path, monkeypatch: pytest.MonkeyPatch) ->
     """The folder with the real weights, in a test's own environment."""
     monkeypatch.setenv("RLM_MODELS_DIR", str(REAL_MODELS_DIR))
     return REAL_MODELS_DIR
+
+
+@pytest.fixture
+def rlm(kernel_image: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Rlm:
+    """Run `rlm` in this process, which spares each test the seconds of litellm's import."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", ["rlm", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), out, err)
+
+    return run

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,12 @@ import nbformat
 import pytest
 
 from rlm_kernel import RLM, ScriptedModels
-from rlm_kernel.cli import main
 from rlm_kernel.trace.schema import CellMeta, NotebookMeta
+from tests.integration.conftest import Rlm
 from tests.support.model_server import ModelServer
 from tests.support.sandbox import until
 
 ROOT = Path(__file__).parents[2]
-Rlm = Callable[..., "subprocess.CompletedProcess[str]"]
 COUNT_IN_PIECES = """I split the input and have each piece counted.
 
 ```repl
@@ -51,28 +49,16 @@ def rlm_process(kernel_image: Any) -> Rlm:
 
 
 @pytest.fixture
-def rlm(kernel_image: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Rlm:
-    """Run `rlm` in this process, which spares each test the seconds of litellm's import."""
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        monkeypatch.setattr(sys, "argv", ["rlm", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), out, err)
-
-    return run
-
-
-@pytest.fixture
 def log(tmp_path: Path) -> Path:
     path = tmp_path / "small.log"
     path.write_text("hay\nneedle in hay\n" * 50)
     return path
 
 
-def _ours(client: Any) -> list[str]:
-    return [c.name for c in client.containers.list(all=True, filters={"label": "rlm-kernel.session"})]
+def _containers(client: Any, trace: str) -> list[str]:
+    """Names of the containers of the trace's session."""
+    session = nbformat.read(trace, 4).metadata.rlm.session
+    return [c.name for c in client.containers.list(all=True, filters={"label": f"rlm-kernel.session={session}"})]
 
 
 def _traces() -> list[Path]:
@@ -109,13 +95,13 @@ def test_50_mb_with_200_sub_calls(rlm_process: Rlm, openai_env: ModelServer, tmp
     assert len(calls) == 200
     assert {call.model for call in calls} == {"openai/sub"}
     assert sum(int(call.answer) for call in calls) == 400_000
-    assert _ours(docker_client) == []
+    assert _containers(docker_client, "t.ipynb") == []
     assert [path.name for path in Path().iterdir()] == ["t.ipynb"]
 
 
-def test_json_is_one_object_on_stdout(rlm_process: Rlm, openai_env: ModelServer, log: Path) -> None:
+def test_json_is_one_object_on_stdout(rlm: Rlm, openai_env: ModelServer, log: Path) -> None:
     openai_env.root, openai_env.sub = [COUNT_IN_PIECES, ADD_UP], _count
-    done = rlm_process(*ASK, "-f", str(log), "--json", "--quiet")
+    done = rlm(*ASK, "-f", str(log), "--json", "--quiet")
     result = json.loads(done.stdout)
     assert done.stderr == ""
     assert set(result) == {"answer", "trace", "turns", "calls", "tokens", "cost", "seconds", "stop_reason", "forced"}
@@ -178,7 +164,7 @@ def test_interrupt_closes_the_trace_and_leaves_nothing(
     notebook = nbformat.read("t.ipynb", 4)
     nbformat.validate(notebook)
     assert notebook.metadata.rlm.stop_reason == "interrupted"
-    assert _ours(docker_client) == []
+    assert _containers(docker_client, "t.ipynb") == []
 
 
 def _wait_for_output(trace: Path, text: str) -> None:
@@ -194,11 +180,11 @@ def test_sigkill_leaves_a_valid_trace_and_no_container(kernel_image: Any, openai
     openai_env.root = ["```repl\nprint(context[:5], llm_query('hello'), flush=True)\nimport time; time.sleep(99)\n```"]
     with subprocess.Popen(_command(*ASK, "-f", str(log), "--trace", "t.ipynb", "-q")) as running:
         _wait_for_output(Path("t.ipynb"), "echo: hello")
-        names = _ours(docker_client)
+        names = _containers(docker_client, "t.ipynb")
         lease = Path(docker_client.containers.get(names[0]).labels["rlm-kernel.lease"])
         running.kill()
-    docker_client.api.wait(names[0], condition="removed", timeout=30) if _ours(docker_client) else None
-    assert _ours(docker_client) == []
+    docker_client.api.wait(names[0], condition="removed", timeout=30) if _containers(docker_client, "t.ipynb") else None
+    assert _containers(docker_client, "t.ipynb") == []
     notebook = nbformat.read("t.ipynb", 4)
     nbformat.validate(notebook)
     assert notebook.metadata.rlm.get("status", "running") == "running"

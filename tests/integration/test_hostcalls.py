@@ -150,7 +150,7 @@ async def test_call_between_cells_is_refused(sandbox: Any) -> None:
     box = await sandbox()
     await box.run(STRAGGLER)
     await until(lambda: box.broker.refused["cell"] > 0)
-    assert "only while their cell runs" in await box.text("straggler.join(); print(seen[0])")
+    assert "only while the model's cell runs" in await box.text("straggler.join(); print(seen[0])")
     assert box.prompts == []
 
 

@@ -11,9 +11,19 @@ from typing import Any
 
 from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import Ledger, Limits
-from rlm_kernel.engine.loop import Loop
+from rlm_kernel.engine.loop import Loop, Past
 from rlm_kernel.engine.prompts import Profile
-from rlm_kernel.engine.protocols import CellResult, CellStatus, ContextInfo, HostCallHandler, Message, Models, Outcome, Trace
+from rlm_kernel.engine.protocols import (
+    CellResult,
+    CellStatus,
+    ContextInfo,
+    HostCall,
+    HostCallHandler,
+    Message,
+    Models,
+    Outcome,
+    Trace,
+)
 from rlm_kernel.errors import FileRefused, KernelError, RLMError
 
 PROFILE = Profile("default", "SYSTEM {context_hint}", (), "0" * 64, 10**9, 300)
@@ -44,6 +54,7 @@ class FakeKernel:
         self.variables: dict[str, Any] = {"context": "hello world"}
         self.ran: list[tuple[str, str]] = []
         self.interrupts = 0
+        self.persons: list[CellResult] = []
         self.cancelled = 0
         self.running = asyncio.Event()
         self._interrupt = asyncio.Event()
@@ -56,6 +67,10 @@ class FakeKernel:
 
     async def describe(self) -> ContextInfo:
         return INFO
+
+    def person_cells(self) -> list[CellResult]:
+        found, self.persons = self.persons, []
+        return found
 
     async def interrupt(self) -> None:
         self.interrupts += 1
@@ -113,7 +128,7 @@ class FakeKernel:
 
     async def _call(self, kind: str, body: Mapping[str, Any]) -> Any:
         self._calls += 1
-        return await self.handlers[kind](self._cell, f"1-1-{self._calls}", body)
+        return await self.handlers[kind](HostCall(self._cell, f"1-1-{self._calls}", body))
 
     async def _ask_all(self, prompts: Sequence[str]) -> list[Any]:
         calls = [self._call("llm_query", {"prompt": prompt, "model": None}) for prompt in prompts]
@@ -187,8 +202,8 @@ class Run:
         self.kernel.handlers = self.calls.handlers()
         self.loop = Loop(self.kernel, self.models, self.calls, self.ledger, trace, self.profile, self.output_chars)
 
-    def outcome(self, question: str = "What is it?", info: ContextInfo = INFO) -> Awaitable[Outcome]:
-        return self.loop.run(question, info, from_files=True)
+    def outcome(self, question: str = "What is it?", info: ContextInfo = INFO, past: Past | None = None) -> Awaitable[Outcome]:
+        return self.loop.run(question, info, from_files=True, past=past)
 
     @property
     def cells(self) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlm_kernel.engine.messages import output_text
-from rlm_kernel.engine.protocols import CellResult
+from rlm_kernel.engine.protocols import CellResult, HostCall
 from rlm_kernel.sandbox.broker import MAX_REQUEST, Broker
 from rlm_kernel.sandbox.grants import FileGrants
 from rlm_kernel.sandbox.image import ImageInfo
@@ -40,12 +40,25 @@ class Sandbox:
         self.broker = Broker(self.run_dir, handlers)
         options = {"memory": 1 << 30, "mounts": self.grants.mounts(), **spec}
         self.spec = SandboxSpec(image.id, self.run_dir, self.broker.ready, **options)
-        self.kernel = DockerKernel(self.spec, self.broker, cell_timeout=cell_timeout, grace=grace, on_output=lambda *_: self.printed.set())
+        self.persons: list[CellResult] = []
+        self.kernel = DockerKernel(
+            self.spec,
+            self.broker,
+            cell_timeout=cell_timeout,
+            grace=grace,
+            on_output=lambda *_: self.printed.set(),
+            on_person=self.persons.append,
+        )
         self._cells = 0
 
     @property
     def container(self) -> str:
         return f"rlm-{self.run_dir.session_id}-{self.run_dir.launches}"
+
+    @property
+    def persons_open(self) -> bool:
+        """Whether a person's cell runs."""
+        return self.kernel._persons._open is not None
 
     async def start(self) -> None:
         await self.broker.start()
@@ -63,15 +76,16 @@ class Sandbox:
     async def text(self, code: str) -> str:
         return output_text((await self.run(code)).outputs)
 
-    async def _query(self, cell: str, call: str, body: Mapping[str, Any]) -> str:
-        self.prompts.append(body["prompt"])
-        return await self._llm(body["prompt"]) if self._llm else f"echo {body['prompt']}"
+    async def _query(self, call: HostCall) -> str:
+        prompt = call.body["prompt"]
+        self.prompts.append(prompt)
+        return await self._llm(prompt) if self._llm else f"echo {prompt}"
 
-    async def _final(self, cell: str, call: str, body: Mapping[str, Any]) -> None:
-        self.answers.append(body)
+    async def _final(self, call: HostCall) -> None:
+        self.answers.append(call.body)
 
-    async def _file(self, cell: str, call: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        found = self.grants.locate(body["path"])
+    async def _file(self, call: HostCall) -> dict[str, Any]:
+        found = self.grants.locate(call.body["path"])
         return {"inside": str(found.inside), "path": str(found.path), "directory": found.directory}
 
 

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest_asyncio
 import zmq
 import zmq.asyncio
 
+from rlm_kernel.engine.protocols import HostCall
 from rlm_kernel.errors import BudgetExceeded, FileRefused, ModelError, RLMError, TraceError
 from rlm_kernel.sandbox import broker as broker_module
 from rlm_kernel.sandbox.broker import Broker
@@ -43,6 +45,13 @@ class Client:
         await self.send(self.request(*arguments, **changes))
         return await self.reply()
 
+    async def ask_again(self) -> dict[str, Any]:
+        """Ask until there is a reply: what is sent before the client notices that it was cut off is lost."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    return await self.ask()
+
     def close(self) -> None:
         self.socket.close()
         self._context.term()
@@ -73,17 +82,17 @@ class Host:
             client.close()
         self.run.remove()
 
-    async def _echo(self, cell: str, call: str, body: Mapping[str, Any]) -> Any:
-        return {"cell": cell, "call": call, **body}
+    async def _echo(self, call: HostCall) -> Any:
+        return {"cell": call.cell, "call": call.id, **call.body}
 
-    async def _wait(self, _cell: str, call: str, _body: Mapping[str, Any]) -> Any:
+    async def _wait(self, call: HostCall) -> Any:
         self.waiting += 1
         self.most = max(self.most, self.waiting)
         try:
             await self.gate.wait()
         finally:
             self.waiting -= 1
-        return call
+        return call.id
 
     async def _fail(self, *_: Any) -> Any:
         raise self.failure
@@ -190,7 +199,7 @@ async def test_a_call_in_the_name_of_no_running_cell_is_refused(host: Host, runn
     host.broker.cell = running
     reply = await host.client().ask(cell=named)
     assert not reply["ok"]
-    assert "only while their cell runs" in reply["error"]["message"]
+    assert "only while the model's cell runs" in reply["error"]["message"]
     assert host.broker.refused == {"cell": 1}
 
 
@@ -210,7 +219,7 @@ async def test_an_oversized_request_costs_its_sender_the_connection_and_nobody_e
         await client.send(client.request(body={"text": "x" * 20_000}))
         assert (await other.ask())["ok"]
         assert (await other.ask(body={"text": "x" * 9_000}))["ok"]
-        assert (await client.ask())["ok"]  # it may connect again
+        assert (await client.ask_again())["ok"]  # it may connect again
     finally:
         await host.stop()
 

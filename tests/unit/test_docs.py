@@ -16,7 +16,7 @@ from rlm_kernel import __version__
 from rlm_kernel.cli import app
 from rlm_kernel.config import NOT_SETTINGS, SHORTHANDS, Settings, known_keys
 from rlm_kernel.models.weights import MODELS
-from rlm_kernel.trace.schema import CallMeta, CellMeta, FileMeta, NotebookMeta, TotalsMeta
+from rlm_kernel.trace.schema import CallMeta, CellMeta, FileMeta, NotebookMeta, OriginMeta, TotalsMeta
 from tests.conftest import REAL_HOME
 
 ROOT = Path(__file__).parents[2]
@@ -157,7 +157,7 @@ def test_kernel_names_what_code_has_with_its_signatures() -> None:
         (RUNTIME / "display.py", ("STREAM_HEAD", "STREAM_TAIL", "TEXT_CAP", "PICTURE_CAP", "DISPLAY_CAP")),
         (RUNTIME / "readers.py", ("UNZIPPED_LIMIT",)),
         (ROOT / "rlm_kernel" / "sandbox" / "outputs.py", ("TEXT_CAP", "PICTURE_CAP", "COUNT_CAP")),
-        (ROOT / "rlm_kernel" / "session" / "ask.py", ("WINDOW",)),
+        (ROOT / "rlm_kernel" / "session" / "stage.py", ("WINDOW",)),
     ],
     ids=lambda value: value.name if isinstance(value, Path) else "",
 )
@@ -198,12 +198,12 @@ def test_cli_has_every_option_of_every_command(cli_reference: Any) -> None:
 # trace-format.md
 
 
-@pytest.mark.parametrize("part", [NotebookMeta, CellMeta, CallMeta, FileMeta, TotalsMeta], ids=lambda part: part.__name__)
+@pytest.mark.parametrize("part", [NotebookMeta, CellMeta, CallMeta, FileMeta, OriginMeta, TotalsMeta], ids=lambda part: part.__name__)
 def test_trace_format_names_every_field(part: Any) -> None:
     text = text_of("trace-format.md")
     start = text.index(f"`{part.__name__}`")
     section = text[start:].partition("\n### ")[0].partition("\n## ")[0]
-    if part in (FileMeta, TotalsMeta):
+    if part in (FileMeta, OriginMeta, TotalsMeta):
         section = text[start:].partition("\n\n")[0]
         assert set(part.model_fields) <= set(re.findall(r"`(\w+)`", section))
     else:

@@ -9,7 +9,7 @@ import pytest
 from rlm_kernel.engine import hostcalls
 from rlm_kernel.engine.hostcalls import HostCalls, digest
 from rlm_kernel.engine.ledger import Ledger, Limits
-from rlm_kernel.engine.protocols import Answer, CallRecord
+from rlm_kernel.engine.protocols import Answer, CallRecord, HostCall
 from rlm_kernel.errors import BudgetExceeded, FileRefused, ModelError, UsageError
 from rlm_kernel.models.scripted import ScriptedModels
 from tests.support.engine import RecordingTrace, locate
@@ -25,7 +25,7 @@ class Host:
         self.calls.begin(CELL)
 
     async def ask(self, kind: str, body: dict[str, Any], cell: str = CELL, call: str = "1-1-1") -> Any:
-        return await self.calls.handlers()[kind](cell, call, body)
+        return await self.calls.handlers()[kind](HostCall(cell, call, body))
 
     def end(self) -> tuple[tuple[CallRecord, ...], Answer | None]:
         return self.calls.end()

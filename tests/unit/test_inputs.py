@@ -97,7 +97,7 @@ def test_the_parameters_cell_gives_back_what_it_was_made_of(question: str, names
 def test_a_file_is_described_with_its_digest_when_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"hello")
-    assert file_meta(path).model_dump() == {"path": str(path), "directory": False, "size": 5, "sha256": None}
+    assert file_meta(path).model_dump() == {"path": str(path), "directory": False, "size": 5, "sha256": None, "made": False}
     assert file_meta(path, digest_until=threading.Event()).sha256 == sha256(b"hello")
 
 
@@ -127,6 +127,7 @@ def test_files_that_are_gone_or_unreadable_are_no_error(tmp_path: Path, monkeypa
         "directory": False,
         "size": 0,
         "sha256": sha256(b""),
+        "made": False,
     }
     (tmp_path / "bad\udcff.txt").write_bytes(b"x")
     assert file_meta(tmp_path, digest_until=threading.Event()).size == 1

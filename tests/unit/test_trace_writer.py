@@ -4,6 +4,8 @@ import asyncio
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,11 +17,12 @@ from rlm_kernel.errors import TraceError
 from rlm_kernel.models.scripted import ScriptedModels
 from rlm_kernel.trace import document
 from rlm_kernel.trace import writer as writer_module
+from rlm_kernel.trace.reader import code_digest
 from rlm_kernel.trace.schema import CallMeta, CellMeta, FileMeta, NotebookMeta, TotalsMeta
 from rlm_kernel.trace.writer import NotebookWriter
 from tests.support.engine import FakeKernel, Run, stream
 from tests.support.sandbox import until
-from tests.support.trace import PICTURE, STORY, call, cell, load, meta, tell
+from tests.support.trace import PICTURE, STORY, WHEN, call, cell, load, meta, result, tell
 
 
 @pytest.fixture
@@ -126,7 +129,13 @@ def test_metadata_make_the_round_trip_through_their_models(path: Path) -> None:
     outcome, totals = STORY[-1][1]
     assert found == meta(status="finished", stop_reason="turns", forced=True, detail=outcome.detail, totals=TotalsMeta.of(totals))
     assert CellMeta.model_validate(cell(notebook, "turn-01-a").metadata.rlm) == CellMeta(
-        kind="code", turn=1, status="ok", truncated=True, seconds=0.25, calls=[CallMeta.of(call(1)), CallMeta.of(call(2))]
+        kind="code",
+        turn=1,
+        status="ok",
+        truncated=True,
+        seconds=0.25,
+        calls=[CallMeta.of(call(1)), CallMeta.of(call(2))],
+        code_digest=code_digest(cell(notebook, "turn-01-a").source),
     )
     model = CellMeta.model_validate(cell(notebook, "turn-01").metadata.rlm)
     assert model == CellMeta(
@@ -317,3 +326,88 @@ def test_an_answer_of_one_line_is_shown_as_it_is_and_a_longer_one_as_markdown() 
 
     assert shown("__init__ [1] <b>") == r"## Answer" + "\n\n" + r"\_\_init\_\_ \[1\] \<b\>"
     assert shown("# Two\n**lines**") == "## Answer\n\n# Two\n**lines**"
+
+
+# A trace that is taken up
+
+
+def taken_up(path: Path, events: int) -> tuple[NotebookWriter, Any]:
+    """A trace that was cut off after so many events, and a writer that goes on with it."""
+    tell(NotebookWriter(path, meta(), []), STORY[:events])
+    before = load(path)
+    return NotebookWriter(path, meta(), [], [cell for cell in before.cells if cell.id != "title"]), before
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("events", range(1, len(STORY) - 1))
+def test_a_trace_that_is_taken_up_is_what_it_was(path: Path, events: int) -> None:
+    _, before = taken_up(path, events)
+    assert load(path).cells == before.cells
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_trace_that_is_taken_up_goes_on_as_if_nothing_had_been(path: Path) -> None:
+    writer, _ = taken_up(path, 18)
+    tell(writer, STORY[18:])
+    resumed = load(path).cells
+    tell(NotebookWriter(path, meta(), []), STORY)
+    assert resumed == load(path).cells
+
+
+@pytest.mark.usefixtures("at_once")
+def test_answers_of_a_cell_that_was_cut_off_are_kept_until_it_has_run_again(path: Path) -> None:
+    writer, _ = taken_up(path, 13)
+    writer.cell_started("turn-01-a", 1, "x")
+    writer.call_finished("turn-01-a", call(1))
+    writer.call_finished("turn-01-a", call(1, prompt_digest="e" * 64, answer="new, of another process with the same number"))
+    kept = cell(load(path), "turn-01-a").metadata.rlm
+    assert [c.get("answer") for c in kept.calls] == ["5", None, "new, of another process with the same number"]
+    writer.cell_finished(1, result("turn-01-a", "x", calls=(call(1),)))
+    assert len(cell(load(path), "turn-01-a").metadata.rlm.calls) == 1
+
+
+def test_a_cell_that_is_run_again_keeps_what_a_person_made_of_it(path: Path) -> None:
+    tell(NotebookWriter(path, meta(), []), STORY)
+    cells = load(path).cells
+    own = {"cell_type": "code", "id": "mine", "metadata": {"tags": ["hide-input"]}, "source": "1", "outputs": [], "execution_count": None}
+    cells[4].metadata["jupyter"] = {"source_hidden": True}
+    writer = NotebookWriter(path, meta(), [], [*cells, own])
+    writer.cell_finished(1, result(cells[4].id, "x"))
+    writer.cell_finished(0, result("mine", "1"))
+    notebook = load(path)
+    assert cell(notebook, cells[4].id).metadata.jupyter == {"source_hidden": True}
+    mine = cell(notebook, "mine").metadata
+    assert (mine.rlm.kind, mine.tags) == ("person", ["hide-input"])
+
+
+def test_notes_and_questions_never_take_an_id_that_is_taken(path: Path) -> None:
+    tell(NotebookWriter(path, meta(), []), STORY[:-1])
+    cells = [cell for cell in load(path).cells if cell.id not in ("title", "note-01-1")]
+    writer = NotebookWriter(path, meta(), [], cells)
+    writer.note("one")
+    writer.question("And why?")
+    notebook = load(path)
+    assert {"note-02-2", "note-02-3", "question-02-1"} <= {cell.id for cell in notebook.cells}
+    assert cell(notebook, "question-02-1").metadata.rlm.text == "And why?"
+
+
+def test_a_persons_cells_stand_where_the_kernel_ran_them(path: Path) -> None:
+    writer = NotebookWriter(path, meta(), [])
+
+    def person(code: str, seconds: float) -> None:
+        # The number is the kernel's; in a trace that is taken up it may be taken.
+        writer.person_ran(replace(result("person-01", code, "error"), started=WHEN + timedelta(seconds=seconds)))
+
+    writer.turn_started(1)
+    person("before = 1", 1)
+    writer.cell_started("turn-01-a", 1, "print(before, waited)")
+    person("waited = 1", 2)
+    person("after = 1", 9)
+    writer.cell_finished(1, replace(result("turn-01-a", "print(before, waited)"), started=WHEN + timedelta(seconds=3)))
+    notebook = load(path)
+    assert [cell.id for cell in notebook.cells] == ["title", "person-01", "person-02", "turn-01-a", "person-03"]
+    cells = [cell for cell in notebook.cells if cell.id.startswith("person")]
+    assert [cell.source for cell in cells] == ["before = 1", "waited = 1", "after = 1"]
+    metas = [CellMeta.model_validate(cell.metadata.rlm) for cell in cells]
+    assert {(each.kind, each.turn, each.status) for each in metas} == {("person", 1, "error")}
+    assert cells[0].metadata.tags == ["raises-exception"]

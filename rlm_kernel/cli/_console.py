@@ -1,0 +1,164 @@
+"""jupyter_console on a kernel that is not to be trusted, and that a model uses at the same time.
+
+Differences to the stock console: nothing of the kernel's reaches the terminal unfiltered or is opened on the host, leaving never ends the
+kernel, and a kernel that is busy with the model's cell is waited for. `python -m rlm_kernel.cli._console CONNECTION_FILE`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from queue import Empty
+from typing import Any
+
+import zmq
+from IPython.core.inputtransformer2 import TransformerManager
+from jupyter_client.blocking.client import BlockingKernelClient
+from jupyter_client.consoleapp import JupyterConsoleApp
+from jupyter_client.session import Session
+from jupyter_console.app import ZMQTerminalIPythonApp
+from jupyter_console.completer import ZMQCompleter
+from jupyter_console.ptshell import ZMQTerminalInteractiveShell
+
+from rlm_kernel.cli._text import printable
+from rlm_kernel.errors import KernelError
+from rlm_kernel.sandbox.runner import MAX_MESSAGE
+
+_MAX_DEPTH = 50
+_LEAVE = ("exit", "exit()", "quit", "quit()", "%exit", "%quit")
+
+
+class PlainSession(Session):
+    """Takes out of every message what moves the cursor or changes the terminal."""
+
+    def deserialize(self, *args: Any, **kwargs: Any) -> Any:
+        message = super().deserialize(*args, **kwargs)
+        message["content"] = _plain(message["content"])
+        return message
+
+
+def _plain(value: Any, depth: int = _MAX_DEPTH) -> Any:
+    if isinstance(value, str):
+        return printable(value)
+    if depth and isinstance(value, dict):
+        return {printable(str(name)): _plain(part, depth - 1) for name, part in value.items()}
+    if depth and isinstance(value, list):
+        return [_plain(part, depth - 1) for part in value]
+    return None if isinstance(value, dict | list) else value
+
+
+class Client(BlockingKernelClient):
+    def _context_default(self) -> zmq.Context[Any]:
+        context: zmq.Context[Any] = super()._context_default()
+        context.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE)
+        return context
+
+
+class Completer(ZMQCompleter):  # type: ignore[misc]
+    timeout = 1.0
+
+    def complete_request(self, code: str, cursor_pos: int) -> Any:
+        try:
+            return super().complete_request(code, cursor_pos)
+        except Empty:  # the kernel is busy
+            return {"matches": [], "cursor_start": 0, "cursor_end": 0, "metadata": {}}
+
+
+class Shell(ZMQTerminalInteractiveShell):  # type: ignore[misc]
+    banner = "You share this kernel with the model. Ctrl-D leaves.\n"
+    image_handler = None  # pictures would be decoded and shown by programs of the host
+    running = False
+    """Whether the kernel has taken up what was asked of it last."""
+
+    def init_kernel_info(self) -> None:
+        """Wait for the kernel as long as the model's cell runs."""
+        self.client.hb_channel.unpause()
+        asked, said = self.client.kernel_info(), False
+        while True:
+            try:
+                reply = self.client.get_shell_msg(timeout=1)
+            except Empty:
+                if not self.client.is_alive():
+                    raise KernelError("The kernel does not answer: it has just ended.", hint="Type `rlm attach` again.") from None
+                if not said:
+                    print("The model's cell runs; the console opens when it has ended. Ctrl-C gives up.", file=sys.stderr)
+                said = True
+            else:
+                if reply["parent_header"].get("msg_id") == asked:
+                    self.kernel_info = reply["content"]
+                    return
+
+    def init_completer(self) -> None:
+        self.Completer = Completer(self, self.client)
+
+    def check_complete(self, code: str) -> tuple[bool, str]:
+        """Whether more lines are to come. Not asked of the kernel, which may be busy."""
+        status, indent = TransformerManager().check_complete(code)  # type: ignore[no-untyped-call]
+        return status == "incomplete", " " * (indent or 0)
+
+    def run_cell(self, cell: str, store_history: bool = True) -> None:
+        if cell.strip() in _LEAVE:  # run in the kernel, these would end it
+            self.ask_exit()
+            return
+        self.running = False
+        super().run_cell(cell, store_history)
+        if not self.client.is_alive():
+            print("The kernel has ended. If the run goes on, `rlm attach` finds its new one.", file=sys.stderr)
+            self.ask_exit()
+
+    def include_output(self, msg: dict[str, Any]) -> Any:
+        if msg["msg_type"] == "execute_input" and self.from_here(msg):
+            self.running = True
+        return super().include_output(msg)
+
+    def handle_input_request(self, msg_id: str, timeout: float = 0.1) -> None:
+        """input() has no keyboard in this kernel, and nothing else in there may ask for one."""
+        time.sleep(timeout)
+        raise Empty
+
+    def ask_exit(self) -> None:
+        self.keepkernel = True  # code that calls `exit` asks for the contrary
+        super().ask_exit()
+
+
+class Console(ZMQTerminalIPythonApp):  # type: ignore[misc]
+    kernel_client_class = Client
+    shell = None
+
+    def _session_default(self) -> Session:
+        return PlainSession(parent=self)
+
+    @property
+    def config_file_paths(self) -> list[str]:
+        """Without the current folder, which may hold what somebody else wrote."""
+        return [path for path in super().config_file_paths if path != os.getcwd()]
+
+    def init_shell(self) -> None:
+        JupyterConsoleApp.initialize(self)
+        self.kernel_client.allow_stdin = False
+        signal.signal(signal.SIGINT, self.handle_sigint)
+        self.shell = Shell.instance(parent=self, manager=None, client=self.kernel_client, confirm_exit=self.confirm_exit)
+
+    def handle_sigint(self, *args: Any) -> None:
+        """Ctrl-C stops the person's cell, and never the model's."""
+        if self.shell is None or not self.shell._executing:
+            raise KeyboardInterrupt
+        if self.shell.running:
+            self.kernel_client.control_channel.send(self.session.msg("interrupt_request", {}))
+        else:
+            print("Your cell waits for the model's, and cannot be taken back.", file=sys.stderr)
+
+
+def main() -> None:
+    try:
+        Console.launch_instance(argv=["--existing", sys.argv[1], "--no-confirm-exit"])
+    except KernelError as error:
+        sys.exit(f"rlm: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""How a command runs: signals, exit codes, and what is printed of a run's result."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import typer
+
+from rlm_kernel.cli._text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from rlm_kernel.session.ask import Result
+
+_T = TypeVar("_T")
+NO_ANSWER = 1
+INTERRUPTED = 130
+
+
+def run_to_end(running: Coroutine[Any, Any, _T]) -> _T:
+    """Run a command's coroutine.
+
+    The first Ctrl-C or SIGTERM cancels it, the second ends the process at once (the lease ends the container).
+    """
+    import asyncio
+
+    async def main() -> _T:
+        _stop_on_signals()
+        return await running
+
+    return asyncio.run(_or_exit(main()))
+
+
+def _stop_on_signals() -> None:
+    """Cancel the task that calls this at the first signal."""
+    import asyncio
+
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    assert task is not None
+
+    def stop() -> None:
+        if not task.cancelling():
+            task.cancel()
+        else:
+            os._exit(INTERRUPTED)
+
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(signum, stop)
+
+
+async def _or_exit(running: Coroutine[Any, Any, _T]) -> _T:
+    """The result; once a cancelled run has closed all it opened, the process ends without waiting for threads, such as an image's build."""
+    import asyncio
+
+    try:
+        return await running
+    except asyncio.CancelledError:
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)
+
+
+def report(result: Result, *, as_json: bool, quiet: bool) -> None:
+    """Print the answer, and what it took. Raises typer.Exit if there is none."""
+    if as_json:
+        import json
+
+        print(json.dumps(result.as_json(), ensure_ascii=False))
+    elif result.answer is not None:
+        print(printable(result.answer) if sys.stdout.isatty() else result.answer)
+    if result.answer is None:
+        print(f"rlm: no answer ({result.stop_reason}). {printable(result.detail)}".rstrip(), file=sys.stderr)
+    elif result.forced:
+        print(f"rlm: the answer was forced: {printable(result.detail)}", file=sys.stderr)
+    if not quiet:
+        totals = result.totals
+        cost = "cost unknown" if result.cost is None else f"${result.cost:.4f}"
+        print(
+            f"{totals.turns} turns, {totals.calls:,} sub-calls, {result.usage.total:,} tokens, {cost}, {totals.seconds:.1f} s\n"
+            f"trace: {os.path.relpath(result.trace)}",
+            file=sys.stderr,
+        )
+    if result.answer is None:
+        raise typer.Exit(NO_ANSWER)

@@ -1,0 +1,46 @@
+"""One cell with its host calls, told to the trace: what the loop and a replay have in common."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rlm_kernel.engine.hostcalls import HostCalls
+from rlm_kernel.engine.protocols import CellResult, Kernel, Trace
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Runs the cells of one kernel."""
+
+    kernel: Kernel
+    calls: HostCalls
+    trace: Trace
+
+    async def run(self, cell_id: str, code: str, turn: int, *, setup: bool = False, seconds: float | None = None) -> CellResult:
+        """Run a cell to its end; after `seconds` it is interrupted. `setup`: it loads the input (`Kernel.set_up`)."""
+        self.trace.cell_started(cell_id, turn, code)
+        self.calls.begin(cell_id)
+        try:
+            running = self.kernel.set_up(cell_id, code) if setup else self.kernel.run_cell(cell_id, code)
+            result = await self._within(seconds, running)
+        finally:
+            calls, answer = self.calls.end()
+        result = replace(result, calls=calls, answer=answer)
+        self.trace.cell_finished(turn, result)
+        return result
+
+    async def _within(self, seconds: float | None, running: Coroutine[Any, Any, CellResult]) -> CellResult:
+        task = asyncio.create_task(running)
+        try:
+            await asyncio.wait({task}, timeout=seconds)
+            if not task.done():
+                await self.kernel.interrupt()
+            return await task
+        except asyncio.CancelledError:
+            task.cancel()
+            # Its own failure while it ends must not hide that the run was cancelled.
+            await asyncio.gather(task, return_exceptions=True)
+            raise

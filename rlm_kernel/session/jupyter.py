@@ -1,0 +1,204 @@
+"""The kernel of a notebook in Jupyter: the Docker kernel with the notebook's own files and recording.
+
+Registered as `rlm-notebook` in the entry point group `jupyter_client.kernel_provisioners`; `rlm kernelspec install` makes the kernelspec
+that names it. JupyterLab, nbclient, nbconvert, papermill and other programs on jupyter_client then start it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import shutil
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from traitlets import Bool
+
+from rlm_kernel.config import Settings, load_api_keys, load_settings
+from rlm_kernel.engine.hostcalls import HostCalls
+from rlm_kernel.engine.ledger import Ledger
+from rlm_kernel.engine.protocols import Completion, Message, Models, Role
+from rlm_kernel.errors import FileRefused
+from rlm_kernel.sandbox.grants import FileGrants
+from rlm_kernel.sandbox.provisioner import PORTS, DockerProvisioner, SandboxSpec
+from rlm_kernel.session.listeners import everyone
+from rlm_kernel.session.opened import Opened, OpenedFiles, files_of, find_opened
+from rlm_kernel.session.players import open_models
+from rlm_kernel.session.stage import Stage, broker_and_spec, find_or_build_image, folder, limits_of
+from rlm_kernel.trace.reader import TraceFile
+from rlm_kernel.trace.recording import TraceRecording
+
+if TYPE_CHECKING:
+    from jupyter_client.connect import KernelConnectionInfo
+
+    from rlm_kernel.sandbox.rundir import RunDir
+
+HOW_TO_ALLOW = (
+    "This kernel sends nothing to any model. To have such calls asked of the configured models, type `rlm kernelspec install --live` and "
+    'choose the kernel "RLM (Docker, live model calls)".'
+)
+
+
+class NotebookProvisioner(DockerProvisioner):
+    """One Docker kernel for one notebook. Each start, a restart too, reads the notebook anew.
+
+    Raises, as the kernel starts, SetupError (no engine, no image), ConfigError, KernelError; TraceError for a trace named by RLM_TRACE.
+    """
+
+    live = Bool(False, help="Ask the models what the recording does not know.")
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._folder = contextlib.ExitStack()
+        self._run: RunDir | None = None
+        self._host: _Host | None = None
+
+    async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
+        # Here and not in a thread: it looks at who is calling.
+        opened = find_opened(kwargs.get("env"))
+        for name, number in PORTS.items():
+            # At once: at a restart after a death they are 0, and a browser that connects again in the meantime would take them for true.
+            setattr(self.parent, name, number)
+        async with self._all_or_nothing():
+            if self._run is None:
+                # Jupyter's clients connect again after a restart, to where they were connected.
+                self._run = await asyncio.to_thread(self._folder.enter_context, folder(one_address=True, replayed=True))
+            self._host = _Host(self._run, opened, live=self.live)
+            self.spec = await self._host.start()
+            return await super().pre_launch(**kwargs)
+
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
+        async with self._all_or_nothing():
+            return await super().launch_kernel(cmd, **kwargs)
+
+    async def cleanup(self, restart: bool = False) -> None:
+        """Remove the container, end the host's part, and, unless it is for a restart, delete the folder. Idempotent."""
+        await super().cleanup(restart)
+        host, self._host = self._host, None
+        if host is not None:
+            await asyncio.to_thread(host.stop)
+        if not restart:
+            self._run = None
+            await asyncio.to_thread(self._folder.close)
+
+    @contextlib.asynccontextmanager
+    async def _all_or_nothing(self) -> Any:
+        """jupyter_client does not clean up after a start that failed."""
+        try:
+            yield
+        except BaseException:
+            await asyncio.shield(self.cleanup())
+            raise
+
+
+class _Host:
+    """The host's part of one kernel: the broker, and what it answers from. On an event loop in a thread of its own, because Jupyter's
+    programs run theirs when they like: papermill only while a cell runs, a blocking client hardly ever.
+    """
+
+    def __init__(self, run: RunDir, opened: Opened | None, *, live: bool) -> None:
+        self._run = run
+        self._opened = opened
+        self._live = live
+        self._up: concurrent.futures.Future[SandboxSpec] = concurrent.futures.Future()
+        self._hello: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._over: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._thread = threading.Thread(target=self._work, name=f"rlm-{run.session_id}", daemon=True)
+
+    async def start(self) -> SandboxSpec:
+        """What the container is made of, once the broker listens. Raises what `_serve` does."""
+        ready, loop = asyncio.Event(), asyncio.get_running_loop()
+        # The hello comes in the other thread.
+        self._hello.add_done_callback(lambda _: loop.is_closed() or loop.call_soon_threadsafe(ready.set))
+        self._up.set_running_or_notify_cancel()
+        self._thread.start()
+        return replace(await asyncio.wrap_future(self._up), ready=ready)
+
+    def stop(self) -> None:
+        """End it. Blocking."""
+        if not self._over.done():
+            self._over.set_result(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:
+            if self._up.done():
+                raise
+            self._up.set_exception(error)
+
+    async def _serve(self) -> None:
+        """Raises SetupError, ConfigError, TraceError, before the broker listens. Blocks its loop until then: nobody else uses it."""
+        settings = load_settings()
+        node, trace, problem = self._opened.read() if self._opened else (None, None, "")
+        on, files = self._stage(settings, node, trace)
+        models = _LazyModels(settings, trace) if self._live else None
+        # A person's kernel waits for the person: its life counts for no limit.
+        ledger = Ledger(replace(limits_of(settings), seconds=None))
+        recording = TraceRecording(trace.cells, waiting=False) if trace else None
+        how = f"{problem} {HOW_TO_ALLOW}".strip()
+        calls = HostCalls(models, ledger, everyone(), lambda asked: _locate(on, files, asked), recording=recording, how_to_allow=how)
+        broker, spec = broker_and_spec(on, settings, calls.handlers())
+        broker.any_cell = True
+        try:
+            await broker.start()
+            self._up.set_result(spec)
+            hello = asyncio.create_task(broker.ready.wait())
+            hello.add_done_callback(lambda task: None if task.cancelled() else self._hello.set_result(None))
+            await asyncio.wrap_future(self._over)
+            hello.cancel()
+        finally:
+            await broker.stop()
+            if models is not None:
+                await models.aclose()
+
+    def _stage(self, settings: Settings, node: Any, trace: TraceFile | None) -> tuple[Stage, OpenedFiles]:
+        image = find_or_build_image(settings, lambda _: None, build=False)
+        files = files_of(self._opened, node, trace, settings.sandbox.allow)
+        for copy in self._run.host.glob("file-*"):  # those of the kernel before a restart
+            shutil.rmtree(copy) if copy.is_dir() else copy.unlink()
+        return Stage(self._run, FileGrants(files.paths, self._run, files.known_as), image), files
+
+
+def _locate(on: Stage, files: OpenedFiles, asked: str) -> Mapping[str, Any]:
+    try:
+        return on.locate(files.place(asked))
+    except FileRefused:
+        raise files.why_not(asked) from None
+
+
+class _LazyModels:
+    """The models of the settings, or else those that the trace was made with. Got ready when the first call comes."""
+
+    def __init__(self, settings: Settings, trace: TraceFile | None) -> None:
+        self._settings = settings
+        self._recorded = trace.meta.models if trace else {}
+        self._open: Models | None = None
+        self._opening = asyncio.Lock()
+        self._stack = contextlib.AsyncExitStack()
+
+    def name(self, role: Role) -> str:
+        return self._open.name(role) if self._open else ""
+
+    def window(self, role: Role) -> int | None:
+        return self._open.window(role) if self._open else None
+
+    async def complete(self, messages: Sequence[Message], *, role: Role, model: str | None = None) -> Completion:
+        async with self._opening:
+            if self._open is None:
+                self._open = await self._stack.enter_async_context(open_models(self._chosen(), lambda _: None))
+        return await self._open.complete(messages, role=role, model=model)
+
+    def _chosen(self) -> Settings:
+        load_api_keys()
+        if self._settings.root_llm.model is not None:
+            return self._settings
+        recorded = {f"{role}_llm.model": name for role, name in self._recorded.items() if not name.startswith("scripted/")}
+        return load_settings(overrides=recorded)
+
+    async def aclose(self) -> None:
+        await self._stack.aclose()

@@ -1,0 +1,314 @@
+"""Resume and fork: the state of a trace rebuilt by replay, and then the live loop."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rlm_kernel.config import Settings
+from rlm_kernel.engine import messages
+from rlm_kernel.engine.cells import Cells
+from rlm_kernel.engine.hostcalls import HostCalls
+from rlm_kernel.engine.ledger import Ledger
+from rlm_kernel.engine.loop import Loop, Past, PastTurn
+from rlm_kernel.engine.prompts import load_profile
+from rlm_kernel.engine.protocols import ROLES, CellResult, Models, Outcome, Trace
+from rlm_kernel.errors import UsageError
+from rlm_kernel.secrets import known_secrets
+from rlm_kernel.session.ask import Result, check_setup, closing_trace, digests, new_meta, trace_path
+from rlm_kernel.session.inputs import Inputs
+from rlm_kernel.session.listeners import Gate, everyone
+from rlm_kernel.session.players import model_names, profile_for
+from rlm_kernel.session.replay import Replayer, Verdict, cell_index, image_remarks, replay_stage, settings_of
+from rlm_kernel.session.stage import Say, Stage, kernel_of, limits_of, models_ready
+from rlm_kernel.session.tracefiles import TraceFiles, find_files
+from rlm_kernel.trace.reader import TraceCell, TraceFile, read_trace
+from rlm_kernel.trace.recording import TraceRecording
+from rlm_kernel.trace.schema import NotebookMeta, OriginMeta
+from rlm_kernel.trace.writer import NotebookWriter
+
+_OPTIONS = {"turns": "--max-turns", "calls": "--max-calls", "cost": "--max-cost", "seconds": "--timeout", "tokens": "RLM_LIMITS__TOKENS"}
+_ENDED = (*_OPTIONS, "no_answer")
+"""Stop reasons after which one last answer was asked for: the conversation was brought to its end."""
+_CLOSING = ("answer", "summary")
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is taken up: the cells that are kept, in the notebook at `path`, and how the conversation goes on."""
+
+    trace: TraceFile
+    kept: Sequence[TraceCell]
+    path: Path
+    origin: OriginMeta
+    forked: bool
+    question: str = ""
+
+    @property
+    def ended(self) -> bool:
+        """The last turn that is kept is whole, and nothing is left to do of it."""
+        whole = len(self.kept) == len(self.trace.cells)
+        return bool(self.question) or not whole or self.trace.meta.stop_reason in _ENDED
+
+
+async def resume(
+    path: Path,
+    *,
+    config_file: Path | None = None,
+    changes: Mapping[str, Any] | None = None,
+    files: Mapping[str, Path] | None = None,
+    allow_changed: bool = False,
+    models: Models | None = None,
+    view: Trace | None = None,
+    say: Say = lambda _text: None,
+) -> Result:
+    """Go on with a run that was killed, interrupted, or ended at a limit, in the same notebook.
+
+    Parameters
+    ----------
+    changes: settings by dotted name. Limits and models are otherwise those of the trace; limits hold for the run as a whole.
+    files, allow_changed: as for `replay`.
+    models: instead of those of the trace. The caller closes them.
+
+    Raises UsageError where there is nothing to resume or no limit left, and what `ask` and `replay` raise.
+    """
+    trace = read_trace(path)
+    _refuse_live(trace)
+    if trace.meta.status == "finished" and trace.meta.stop_reason == "answered":
+        raise UsageError("This run has its answer: there is nothing to resume.", hint=f'To ask on: rlm fork {path} "QUESTION"')
+    plan = _Plan(trace, trace.cells, trace.path, _origin(trace, trace.cells, "resume"), forked=False)
+    return await _go_on(plan, config_file, changes or {}, files or {}, allow_changed, models, view, say)
+
+
+async def fork(
+    path: Path,
+    question: str = "",
+    *,
+    at: str | None = None,
+    out: Path | None = None,
+    config_file: Path | None = None,
+    changes: Mapping[str, Any] | None = None,
+    files: Mapping[str, Path] | None = None,
+    allow_changed: bool = False,
+    models: Models | None = None,
+    view: Trace | None = None,
+    say: Say = lambda _text: None,
+) -> Result:
+    """Go on from a cell of a trace, in a notebook of its own; the trace stays as it is.
+
+    Parameters
+    ----------
+    question: a further question, put to the model from there; without one it goes on with the trace's own.
+    at: the last cell that is kept, by id; a turn's id (`turn-03`) is its last cell. Default: all.
+    out: where the new notebook goes; default: a name of its own in `trace.dir`.
+
+    The other parameters, and what is raised, are those of `resume`; the limits count from here.
+    """
+    trace = read_trace(path)
+    kept = trace.cells if at is None else trace.cells[: cell_index(trace, at) + 1]
+    if at is None and not question and trace.meta.stop_reason == "answered":
+        raise UsageError("This run has its answer.", hint=f'Ask on: rlm fork {path} "QUESTION"; or go back: --at CELL')
+    settings = settings_of(trace, config_file, changes or {}, models=False)
+    target = trace_path(settings, question or trace.meta.question, out)
+    if target == trace.path:
+        raise UsageError("A fork needs a notebook of its own.", hint="Name another file with --trace, or use `rlm resume`.")
+    plan = _Plan(trace, kept, target, _origin(trace, kept, "fork"), forked=True, question=question.strip())
+    return await _go_on(plan, config_file, changes or {}, files or {}, allow_changed, models, view, say)
+
+
+def _refuse_live(trace: TraceFile) -> None:
+    from rlm_kernel.sandbox.rundir import live_sessions
+
+    for session in live_sessions():
+        if session.about.trace == trace.path:
+            raise UsageError(
+                f"The run that writes {trace.path} is still going on (process {session.about.pid}).",
+                hint=f"Wait for it, end it with Ctrl-C, or look in: rlm attach {session.about.session}",
+            )
+
+
+def _origin(trace: TraceFile, kept: Sequence[TraceCell], kind: Any) -> OriginMeta:
+    cell = kept[-1].id if kept else ""
+    return OriginMeta(kind=kind, trace=str(trace.path), session=trace.meta.session, cell=cell, at=datetime.now(UTC))
+
+
+async def _go_on(
+    plan: _Plan,
+    config_file: Path | None,
+    changes: Mapping[str, Any],
+    files: Mapping[str, Path],
+    allow_changed: bool,
+    given: Models | None,
+    view: Trace | None,
+    say: Say,
+) -> Result:
+    settings = settings_of(plan.trace, config_file, changes, models=given is None)
+    found = find_files(plan.trace, files, allow_changed=allow_changed)
+    ledger = Ledger(limits_of(settings), spent=None if plan.forked else plan.trace.spent())
+    if plan.trace.meta.stop_reason in _ENDED:
+        _check_limits(ledger)
+    async with models_ready(settings, given, say) as players, replay_stage(plan.trace, found, settings, say) as on:
+        models = await players
+        going = _Going(plan, settings, on, models, given, ledger, found, view)
+        async with closing_trace(going.listeners, ledger):
+            outcome = await going.run()
+            totals = ledger.totals()
+            going.listeners.finished(outcome, totals)
+    return Result.of(outcome, totals, plan.path)
+
+
+def _check_limits(ledger: Ledger) -> None:
+    for name, left in ledger.left().items():
+        if left is not None and left <= 0:
+            limit = getattr(ledger.limits, name)
+            raise UsageError(f"The limit of {name} ({limit:g}) is used up.", hint=f"Give the whole run a higher one: {_OPTIONS[name]}")
+
+
+class _Going:
+    """A run that is taken up: its notebook, and what is done in it."""
+
+    def __init__(
+        self,
+        plan: _Plan,
+        settings: Settings,
+        on: Stage,
+        models: Models,
+        given: Models | None,
+        ledger: Ledger,
+        files: TraceFiles,
+        view: Trace | None,
+    ) -> None:
+        self._plan = plan
+        self._settings = settings
+        self._on = on
+        self._models = models
+        self._ledger = ledger
+        self._profile = load_profile(profile_for(settings))
+        self._files = dict(zip(files.known_as, files.paths, strict=True))
+        self._made = any(file.made for file in plan.trace.meta.files)
+        self._remarks = [*files.changed, *image_remarks(plan.trace, on)]
+        names = model_names(settings, models) if given is None else {role: models.name(role) for role in ROLES}
+        fresh = new_meta(on, plan.trace.meta.question, settings, names, self._profile)
+        kept: dict[str, Any] = {"files": plan.trace.meta.files, "origins": [*plan.trace.meta.origins, plan.origin]}
+        if not plan.forked:
+            kept["created"] = plan.trace.meta.created
+        self._meta: NotebookMeta = fresh.model_copy(update=kept)
+        self.writer = NotebookWriter(plan.path, self._meta, known_secrets(os.environ), self._taken())
+        self._gate = Gate(self.writer)
+        self.listeners = everyone(self._gate, view)
+
+    def _taken(self) -> list[Any]:
+        """The notebook's cells as they are kept: without what closed it, and without remarks that will be made again."""
+        ids = {cell.id for cell in self._plan.kept}
+        last = max((cell.turn for cell in self._plan.kept), default=0)
+        again = () if self._plan.ended else {cell.id for cell in self._plan.kept if cell.kind == "note" and cell.turn == last and cell.meta}
+        answered = sum(cell.kind == "answer" for cell in self._plan.kept)
+        taken = []
+        for cell in self._plan.trace.node.cells:
+            if cell.id not in ids or cell.id in again or cell.id in ("title", "summary"):
+                continue
+            if cell.id == "answer":
+                if not self._plan.question:
+                    continue
+                cell = {**cell, "id": f"answer-{answered:02d}"}
+            taken.append(cell)
+        return taken
+
+    async def run(self) -> Outcome:
+        """Rebuild the state and go on. The notebook is left as it is until a cell has given something new, or the state is rebuilt."""
+        plan, settings = self._plan, self._settings
+        recording = TraceRecording(plan.trace.cells)
+        calls = HostCalls(self._models, self._ledger, self.listeners, self._on.locate, recording=recording)
+        async with kernel_of(self._on, settings, calls, self.listeners, cell_timeout=settings.limits.cell_timeout) as kernel:
+            loop = Loop(kernel, self._models, calls, self._ledger, self.listeners, self._profile, settings.limits.output_chars)
+            results, verdicts = await self._replay(Replayer(Cells(kernel, calls, self.listeners), live=True))
+            self._gate.open = True
+            with digests(self._files, self._made, self.writer) as known:
+                await self._set_up(loop)
+                past = self._past(results, verdicts)
+                if plan.question:
+                    self.writer.question(plan.question)
+                info = await kernel.describe()
+                outcome = await loop.run(plan.trace.meta.question, info, from_files=not self._made, past=past)
+                await known
+                return outcome
+
+    async def _replay(self, replayer: Replayer) -> tuple[dict[str, CellResult], list[Verdict]]:
+        results: dict[str, CellResult] = {}
+        verdicts: list[Verdict] = []
+        changed: list[TraceCell] = []
+        last = max((cell.turn for cell in self._plan.kept), default=0)
+        for cell in self._plan.kept:
+            if not cell.code or (not self._plan.ended and cell.turn == last and cell.id.endswith("-final")):
+                continue  # the loop itself tries a name that stood in prose
+            cut_off = cell.meta is not None and cell.meta.status == "running"
+            # Live as far as it was not recorded: what it asks now is written at once.
+            self._gate.open = cut_off
+            verdict, results[cell.id] = await replayer.run(cell)
+            self._gate.open = False
+            if cell.kind == "setup":
+                check_setup(results[cell.id], self._settings)
+            if cut_off:
+                continue
+            verdicts.append(verdict)
+            if verdict.verdict != "same":
+                changed.append(cell)
+        for cell in changed:
+            self.writer.cell_finished(cell.turn, results[cell.id])
+        return results, verdicts
+
+    async def _set_up(self, loop: Loop) -> None:
+        """The set-up cells that the run was killed before."""
+        there = {cell.id for cell in self._plan.kept}
+        if there & {"setup"} or any(cell.turn for cell in self._plan.kept):
+            return
+        inputs = Inputs(tuple(self._files), made=self._made)
+        for cell_id, code in inputs.cells(self._meta.question, self._on.grants.paths):
+            if cell_id not in there:
+                check_setup(await loop.set_up(cell_id, code), self._settings)
+
+    def _past(self, results: Mapping[str, CellResult], verdicts: Sequence[Verdict]) -> Past:
+        turns = _turns(self._plan.kept, results, self._settings.limits.output_chars)
+        plan = self._plan
+        ended = plan.ended
+        told = _restored(verdicts, self._remarks, plan)
+        return Past(turns, told, plan.question, unfinished=not ended and bool(turns))
+
+
+def _turns(kept: Sequence[TraceCell], results: Mapping[str, CellResult], limit: int) -> list[PastTurn]:
+    """The turns of the cells, with what they gave now."""
+    replies: dict[int, str] = {}
+    ran: dict[int, list[CellResult]] = defaultdict(list)
+    remarks: dict[int, list[str]] = defaultdict(list)
+    turn = 0
+    for cell in kept:
+        turn = cell.turn or turn
+        if cell.meta is not None and cell.kind == "model":
+            replies[turn] = cell.meta.reply or cell.source
+        elif cell.kind == "code" and cell.id in results and not cell.id.endswith("-final"):
+            ran[turn].append(results[cell.id])
+        elif cell.kind == "person" and cell.id in results:
+            remarks[turn].append(messages.person_remark(results[cell.id], limit))
+        elif cell.meta is not None and cell.meta.text and cell.kind in ("note", "question"):
+            remarks[turn].append(cell.meta.text if cell.kind == "note" else messages.new_question(cell.meta.text))
+    return [PastTurn(number, reply, ran[number], remarks[number]) for number, reply in sorted(replies.items())]
+
+
+def _restored(verdicts: Sequence[Verdict], remarks: Sequence[str], plan: _Plan) -> str:
+    """What the root model is told of the rebuilt state: above all, what is not as it was."""
+    what = "The session was interrupted here, and was taken up again"
+    if plan.forked:
+        what = "This goes on from a copy of the session as it was here"
+    elif plan.ended:
+        what = "The session had ended at a limit, which was raised. Go on with the question. It was taken up again"
+    said = f"{what}: all cells were run again, in order, in a new kernel; the outputs above are those of now."
+    bad = [verdict for verdict in verdicts if not verdict.good]
+    odd = [f"{verdict.cell} ({': '.join(filter(None, [verdict.verdict, verdict.detail]))})" for verdict in bad]
+    if odd:
+        said += f" Not as they were then: {', '.join(odd[:20])}{' …' if len(odd) > 20 else ''}. What they left in variables may differ."
+    return " ".join([said, *remarks])

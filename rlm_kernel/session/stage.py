@@ -1,0 +1,169 @@
+"""What a run stands on: the session's folder, its files, the image, the models, a kernel with its broker. All is gone afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlm_kernel.config import Settings, parse_size
+from rlm_kernel.engine.hostcalls import HostCalls
+from rlm_kernel.engine.ledger import Limits
+from rlm_kernel.engine.protocols import HostCallHandler, Models, Trace
+from rlm_kernel.errors import ImageError, UsageError
+from rlm_kernel.session.players import open_models
+
+if TYPE_CHECKING:
+    from rlm_kernel.sandbox.grants import FileGrants
+    from rlm_kernel.sandbox.image import ImageInfo
+    from rlm_kernel.sandbox.kernel import DockerKernel
+    from rlm_kernel.sandbox.provisioner import SandboxSpec
+    from rlm_kernel.sandbox.rundir import RunDir
+
+WINDOW = 128
+"""Host calls of one batch under way at once; the models' own concurrency is lower."""
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The session's folder, the files in it, and the image."""
+
+    run: RunDir
+    grants: FileGrants
+    image: ImageInfo
+
+    def locate(self, asked: str) -> Mapping[str, Any]:
+        """Where the kernel finds a host path. Raises FileRefused."""
+        found = self.grants.locate(asked)
+        return {"inside": str(found.inside), "path": str(found.path), "directory": found.directory}
+
+
+@contextlib.contextmanager
+def folder(*, one_address: bool = False, replayed: bool = False) -> Iterator[RunDir]:
+    """A session's folder (`one_address`: see RunDir). `replayed`: host calls are answered from a recording. Raises SetupError."""
+    from rlm_kernel.sandbox.broker import MAX_REQUEST
+    from rlm_kernel.sandbox.rundir import RunDir
+
+    run = RunDir.create(max_request=MAX_REQUEST, window=WINDOW, one_address=one_address, replayed=replayed)
+    try:
+        yield run
+    finally:
+        run.remove()
+
+
+@contextlib.asynccontextmanager
+async def stage(
+    paths: Sequence[Path], settings: Settings, say: Say, *, known_as: Sequence[Path | None] = (), replayed: bool = False
+) -> AsyncIterator[Stage]:
+    """A session's folder with its files (`known_as`: see FileGrants), and an image. Raises SetupError, DockerError, FileRefused."""
+    from rlm_kernel.sandbox.grants import FileGrants
+
+    with folder(replayed=replayed) as run:
+        grants = await asyncio.to_thread(FileGrants, paths, run, known_as)
+        yield Stage(run, grants, await asyncio.to_thread(find_or_build_image, settings, say))
+
+
+@contextlib.asynccontextmanager
+async def models_ready(settings: Settings, given: Models | None, say: Say) -> AsyncIterator[asyncio.Task[Models]]:
+    """The models, which get ready while other things are done: the task gives them. Closed afterwards, unless they were given."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def enter() -> Models:
+            return given if given is not None else await stack.enter_async_context(open_models(settings, say))
+
+        players = asyncio.create_task(enter())
+        try:
+            yield players
+        finally:
+            await_nothing(players)
+            await asyncio.wait([players])
+
+
+def await_nothing(task: asyncio.Task[Any]) -> None:
+    """Give a task up: whatever becomes of it, nobody is told."""
+    task.cancel()
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+
+def find_or_build_image(settings: Settings, say: Say, *, build: bool = True) -> ImageInfo:
+    """The image of the settings, or ours; `build` that if it is not there. Blocking. Raises DockerError, ImageError."""
+    from rlm_kernel.sandbox.docker_host import connect
+    from rlm_kernel.sandbox.image import ensure_image, find_image, image_tag, inspect_image
+
+    client = connect()
+    try:
+        if settings.sandbox.image is None and not build:
+            ours = find_image(client, settings.sandbox.base)
+            if ours is None:
+                raise ImageError(f"The kernel image {image_tag(settings.sandbox.base)} is not built.", hint="Type `rlm image build`.")
+            return ours
+        if settings.sandbox.image is None:
+            return ensure_image(client, base=settings.sandbox.base, progress=say)
+        found = inspect_image(client, settings.sandbox.image)
+        if found is None:
+            raise ImageError(
+                f"The image {settings.sandbox.image} (sandbox.image) is not there.",
+                hint="Unset sandbox.image to use rlm_kernel's own, or build or pull that one.",
+            )
+        return found
+    finally:
+        client.close()
+
+
+@contextlib.asynccontextmanager
+async def kernel_of(
+    on: Stage, settings: Settings, calls: HostCalls, listeners: Trace, *, cell_timeout: float | None
+) -> AsyncIterator[DockerKernel]:
+    """A kernel that is up, with its broker; both gone afterwards."""
+    from rlm_kernel.sandbox.kernel import DockerKernel
+
+    broker, spec = broker_and_spec(on, settings, calls.handlers())
+    kernel = DockerKernel(spec, broker, cell_timeout=cell_timeout, on_output=listeners.cell_output, on_person=listeners.person_ran)
+    try:
+        await broker.start()
+        await kernel.start()
+        yield kernel
+    finally:
+        # Shielded: a second cancellation must not leave a container behind.
+        await asyncio.shield(_close(kernel, broker))
+
+
+async def _close(kernel: Any, broker: Any) -> None:
+    try:
+        await kernel.stop()
+    finally:
+        await broker.stop()
+
+
+def broker_and_spec(on: Stage, settings: Settings, handlers: Mapping[str, HostCallHandler]) -> tuple[Any, SandboxSpec]:
+    """A broker, not yet started, and what the container is made of. Raises UsageError."""
+    from rlm_kernel.sandbox.broker import Broker
+    from rlm_kernel.sandbox.provisioner import SandboxSpec
+
+    sandbox = settings.sandbox
+    if sandbox.transport == "tcp":
+        raise UsageError("sandbox.transport tcp is not there yet.", hint="Use auto or ipc, with an engine on this machine.")
+    broker = Broker(on.run, handlers)
+    spec = SandboxSpec(
+        image=on.image.id,
+        run=on.run,
+        ready=broker.ready,
+        memory=parse_size(sandbox.memory),
+        cpus=min(sandbox.cpus, float(os.cpu_count() or 1)),
+        pids=sandbox.pids,
+        tmp=parse_size(sandbox.tmp),
+        network=sandbox.network,
+        runtime=sandbox.runtime,
+        mounts=on.grants.mounts(),
+    )
+    return broker, spec
+
+
+def limits_of(settings: Settings) -> Limits:
+    limits = settings.limits
+    return Limits(limits.turns, limits.calls, limits.cost, limits.tokens, limits.seconds)

@@ -1,0 +1,110 @@
+"""The files of a trace: found where they were, or where the user says, and checked before any cell runs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlm_kernel.errors import FileRefused, UsageError
+from rlm_kernel.sandbox.grants import resolve
+from rlm_kernel.session.inputs import file_meta
+from rlm_kernel.trace.reader import TraceFile
+from rlm_kernel.trace.schema import FileMeta
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A file of a trace, as it is now. `path`: where it is; None if it is nowhere. `fault`: why it is not the one that it was, or "".
+
+    `proven`: its content is that of then, by its digest.
+    """
+
+    meta: FileMeta
+    path: Path | None
+    fault: str = ""
+    proven: bool = False
+
+
+@dataclass(frozen=True)
+class TraceFiles:
+    """Where the files of a trace are, in its order; `known_as` is what the trace calls them. `changed` says what is not as it was, or
+    not known to be.
+    """
+
+    paths: list[Path]
+    known_as: list[Path]
+    changed: list[str]
+
+
+def find_files(trace: TraceFile, given: Mapping[str, Path] | None = None, *, allow_changed: bool = False) -> TraceFiles:
+    """Find a trace's files and check their sizes and digests, all of them before anything is said. Blocking.
+
+    `given`: where a file is now, by its recorded path, or by its last part where only one has it. `allow_changed`: a file that is not
+    what it was is not refused, but told in `changed`.
+
+    Raises UsageError for a name that the trace does not have, FileRefused for files that are missing or have changed.
+    """
+    files = check_files(trace, given)
+    missing = [file.fault for file in files if file.path is None]
+    changed = [file.fault for file in files if file.path is not None and file.fault]
+    refused = missing if allow_changed else missing + changed
+    if refused:
+        hint = "Say where it is: --file NAME=PATH" if missing else "Give the one that it was: --file NAME=PATH, or --allow-changed"
+        raise FileRefused(" ".join(refused), hint=hint)
+    unknown = [
+        f"Whether {file.path} has changed is not known: it has the size that it had, and the run was cut off before its sha256 was there."
+        for file in files
+        if not file.fault and not file.proven
+    ]
+    paths = [file.path.absolute() for file in files if file.path is not None]
+    return TraceFiles(paths, [Path(file.meta.path) for file in files], changed + unknown)
+
+
+def check_files(trace: TraceFile, given: Mapping[str, Path] | None = None) -> list[Checked]:
+    """Each file of a trace, in its order: given, or at its recorded place, or by its name beside the trace. Blocking. Raises UsageError."""
+    metas = trace.meta.files
+    places = {_named(name, metas).path: path for name, path in (given or {}).items()}
+    return [_check(meta, [places[meta.path]] if meta.path in places else _places(trace, meta)) for meta in metas]
+
+
+def _named(name: str, metas: list[FileMeta]) -> FileMeta:
+    exact = [meta for meta in metas if meta.path == name] or [meta for meta in metas if Path(meta.path).name == name]
+    if len(exact) != 1:
+        what = "has no file" if not exact else "has several files"
+        raise UsageError(f"The trace {what} {name}.", hint=f"Its files: {', '.join(meta.path for meta in metas) or 'none'}.")
+    return exact[0]
+
+
+def _places(trace: TraceFile, meta: FileMeta) -> list[Path]:
+    recorded = Path(meta.path)
+    # A made one is named after its trace, which may have been given another name since.
+    made = [trace.path.with_suffix(".context.json")] if meta.made else []
+    return [recorded, trace.path.with_name(recorded.name), *made]
+
+
+def _check(meta: FileMeta, places: list[Path]) -> Checked:
+    """The first of the places where the file is as it was, else the first where there is one."""
+    there: list[Checked] = []
+    for path in dict.fromkeys(places):
+        try:
+            resolve(path)
+        except FileRefused as refused:
+            # The first place is where it is looked for by name; what it has to say counts if no other place has it.
+            there.append(Checked(meta, None, refused.message if path.exists() else f"{path} is not there."))
+            continue
+        fault = _changed(meta, path)
+        there.append(Checked(meta, path, fault, proven=not fault and meta.sha256 is not None))
+        if not fault:
+            return there[-1]
+    return next((file for file in there if file.path is not None), there[0])
+
+
+def _changed(meta: FileMeta, path: Path) -> str:
+    now = file_meta(path)
+    if now.directory != meta.directory or now.size != meta.size:
+        return f"{path} has changed: {now.size:,} bytes, then it had {meta.size:,}."
+    if meta.sha256 and file_meta(path, digest_until=threading.Event()).sha256 != meta.sha256:
+        return f"{path} has changed: its size is the same, its sha256 is not."
+    return ""

@@ -1,0 +1,192 @@
+"""The answers of a trace's host calls, found again by cell, digest and number, and given in the order in which they came then."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+
+from rlm_kernel.engine.protocols import CallRecord, HostCall
+from rlm_kernel.trace.reader import TraceCell, code_digest
+from rlm_kernel.trace.schema import CellMeta
+
+PATIENCE = 0.5
+"""Seconds without any answer after which a recorded call that does not come is no longer waited for."""
+RECEIPT = 0.1
+"""Seconds at most that an answer to another thread waits until the one before it has been received, so that threads go on in that order."""
+LATENCY = 0.02
+"""Seconds at most that a call which was not alone takes again: time in which the code that made it went on then."""
+_NOT_ANSWERED = ("file", "final")
+"""Kinds that are done anew: where a file lies differs from container to container."""
+_SHORT_DIGEST = 32
+
+
+class _InOrder:
+    """Lets calls through in the order of their numbers, and waits for none that does not come."""
+
+    def __init__(self) -> None:
+        self._next = 0
+        self._passed: set[int] = set()
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._ticket = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._given = ""
+        self._has_it = asyncio.Event()
+
+    async def turn(self, number: int, call_id: str) -> None:
+        """Returns when it is this call's turn."""
+        if number in self._passed and not self._waiting:
+            self._next, self._passed = 0, set()  # the cell runs once more
+        if number > self._next:
+            future = asyncio.get_running_loop().create_future()
+            self._ticket += 1
+            heapq.heappush(self._waiting, (number, self._ticket, future))
+            self._arm()
+            await future
+        if self._given and _thread(self._given) != _thread(call_id):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._has_it.wait(), RECEIPT)
+        self._given = call_id
+        self._has_it.clear()
+        self._pass(number)
+
+    def received(self, call_id: str) -> None:
+        if call_id == self._given:
+            self._has_it.set()
+
+    def _pass(self, number: int) -> None:
+        self._passed.add(number)
+        while self._next in self._passed:
+            self._next += 1
+        self._wake()
+
+    def _wake(self) -> None:
+        while self._waiting and (self._waiting[0][0] <= self._next or self._waiting[0][2].done()):
+            _, _, future = heapq.heappop(self._waiting)
+            if not future.done():
+                future.set_result(None)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._waiting:
+            self._arm()
+
+    def _arm(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(PATIENCE, self._skip)
+
+    def _skip(self) -> None:
+        """What is waited for does not come: the code is not what it was, or makes its calls in another order."""
+        self._timer = None
+        if self._waiting:
+            self._next = max(self._next, self._waiting[0][0])
+            self._wake()
+
+
+class _Calls:
+    """The recorded calls of one cell, or of all, in the order in which they ended."""
+
+    def __init__(self, calls: Sequence[CallRecord]) -> None:
+        self.calls = calls
+        self.order = _InOrder()
+        self._by_digest: dict[str, list[int]] = defaultdict(list)
+        self._turns: dict[tuple[str, int], int] = defaultdict(int)
+        self._together: set[int] = set()
+        last, ended = 0, datetime.min.replace(tzinfo=UTC)
+        for number in sorted(range(len(calls)), key=lambda n: (calls[n].started, _counter(calls[n].id))):
+            call = calls[number]
+            self._by_digest[call.prompt_digest].append(number)
+            if call.started < ended:
+                self._together |= {last, number}
+            if (end := call.started + timedelta(seconds=call.seconds)) > ended:
+                last, ended = number, end
+
+    def latency(self, number: int) -> float:
+        """Seconds that a call is to take."""
+        return min(LATENCY, self.calls[number].seconds) if number in self._together else 0.0
+
+    def find(self, digest: str, nth: int) -> int | None:
+        """The number of the call that asked this, for the nth time."""
+        same = self._by_digest.get(digest, [])
+        exact = [number for number in same if self.calls[number].nth == nth]
+        if not exact:
+            # Records that were never counted are taken in the order in which they were asked.
+            return same[nth] if nth < len(same) and not any(self.calls[number].nth for number in same) else None
+        # Forked processes count each for itself, so that several may have the same number: they take turns.
+        turn = self._turns[digest, nth]
+        self._turns[digest, nth] += 1
+        return exact[turn % len(exact)]
+
+
+class TraceRecording:
+    """Implements `engine.protocols.Recording` over a trace's cells. Looking up uses nothing up: a cell can run as often as one likes.
+
+    A cell whose record was lost by an edit (split, copied, its metadata dropped) is served from all cells' records. A call that had no
+    answer when its cell was interrupted has none now, so that the cell can be interrupted again; without `waiting` it fails at once.
+    """
+
+    def __init__(self, cells: Iterable[TraceCell], *, waiting: bool = True) -> None:
+        self._waiting = waiting
+        self._cells: dict[str, _Calls] = {}
+        self._by_code: dict[str, list[str]] = defaultdict(list)
+        everything: list[CallRecord] = []
+        for cell in cells:
+            if cell.code:
+                calls = _with_answers(cell.meta) if cell.meta else []
+                self._cells[cell.id] = _Calls(calls)
+                self._by_code[code_digest(cell.source)[:_SHORT_DIGEST]].append(cell.id)
+                everything += calls
+        self._all = _Calls(everything)
+
+    async def find(self, call: HostCall, digest: str) -> CallRecord | None:
+        cell = self._cells.get(self._cell_id(call.cell))
+        number = cell.find(digest, call.nth) if cell else None
+        if cell is None or number is None:
+            number = self._all.find(digest, call.nth)
+            return None if number is None else await self._ended(self._all.calls[number])
+        record = cell.calls[number]
+        await asyncio.sleep(cell.latency(number))
+        await cell.order.turn(number, call.id)
+        return await self._ended(record)
+
+    def received(self, cell: str, call_id: str) -> None:
+        known = self._cells.get(self._cell_id(cell))
+        if known is not None:
+            known.order.received(call_id)
+
+    async def _ended(self, record: CallRecord) -> CallRecord:
+        """The record; for ever nothing where there was no answer before the cell ended."""
+        if self._waiting and _cancelled(record):
+            await asyncio.get_running_loop().create_future()
+        return record
+
+    def _cell_id(self, stated: str) -> str:
+        """A client without cell ids states the code's digest and how often it was run before (`rlm_runtime.wire.begin_cell`)."""
+        kind, _, rest = stated.partition("-")
+        digest, _, run = rest.partition("-")
+        same = self._by_code.get(digest) if kind == "code" and run.isdecimal() else None
+        return same[min(int(run), len(same) - 1)] if same else stated
+
+
+def _with_answers(meta: CellMeta) -> list[CallRecord]:
+    """The calls of a cell that can be answered. Where the run itself was cut off in it, those that were cancelled are still to be made."""
+    calls = [call.record() for call in meta.calls if call.kind not in _NOT_ANSWERED]
+    return [call for call in calls if not (meta.status == "running" and _cancelled(call))]
+
+
+def _cancelled(call: CallRecord) -> bool:
+    return call.error is not None and call.error_type is None and call.error.startswith("cancelled")
+
+
+def _thread(call_id: str) -> str:
+    """Process and thread of a call's id."""
+    return call_id.rpartition("-")[0]
+
+
+def _counter(call_id: str) -> int:
+    """The number at the end of a call's id, which counts up in its process."""
+    last = call_id.rpartition("-")[2]
+    return int(last) if last.isdecimal() else 0

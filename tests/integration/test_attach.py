@@ -1,0 +1,186 @@
+"""People in a run's kernel, beside the model: a real console in a terminal, and other Jupyter clients."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pty
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from jupyter_client.asynchronous.client import AsyncKernelClient
+
+from rlm_kernel import RLM, ScriptedModels
+from rlm_kernel.engine.messages import output_text
+from rlm_kernel.engine.protocols import CellResult, Message
+from rlm_kernel.trace.schema import CellMeta
+from tests.support.sandbox import Sandbox, until
+
+
+class Terminal:
+    """A command in a terminal of its own. `seen` is all that it wrote."""
+
+    def __init__(self, *command: str) -> None:
+        self._command = command
+        self.seen = b""
+
+    async def __aenter__(self) -> Terminal:
+        self._master, terminal = pty.openpty()
+        # The terminal is none that says where its cursor is.
+        environment = os.environ | {"PROMPT_TOOLKIT_NO_CPR": "1", "TERM": "xterm"}
+        self.process = await asyncio.create_subprocess_exec(
+            *self._command, preexec_fn=lambda: os.login_tty(terminal), pass_fds=[terminal], env=environment
+        )
+        os.close(terminal)
+        asyncio.get_running_loop().add_reader(self._master, self._read)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        asyncio.get_running_loop().remove_reader(self._master)
+        if self.process.returncode is None:
+            self.process.kill()
+            await self.process.wait()
+        os.close(self._master)
+
+    def _read(self) -> None:
+        try:
+            self.seen += os.read(self._master, 65536)
+        except OSError:  # the command has closed its end
+            asyncio.get_running_loop().remove_reader(self._master)
+
+    async def type(self, line: str, until_seen: str, times: int = 1) -> None:
+        """Type a line, and wait until a text has been seen so often since."""
+        before = len(self.seen)
+        os.write(self._master, line.encode())
+        await until(lambda: self.seen[before:].count(until_seen.encode()) >= times or self.process.returncode is not None)
+        assert until_seen.encode() in self.seen[before:], self.seen[before:]
+
+
+async def test_a_person_attaches_to_a_run_which_goes_on_to_its_answer(kernel_image: Any, tmp_path: Path) -> None:
+    thinks, go_on = asyncio.Event(), asyncio.Event()
+    told: list[str] = []
+
+    async def root(messages: Sequence[Message]) -> str:
+        told.append(str(messages[-1]["content"]))
+        if len(told) == 1:
+            return "```repl\nmine = len(context)\nprint(mine)\n```"
+        if len(told) == 2:
+            thinks.set()
+            await go_on.wait()
+            return "```repl\nprint(found)\n```"
+        return "```repl\nFINAL(found + 1)\n```"
+
+    trace = tmp_path / "t.ipynb"
+    run = asyncio.create_task(RLM(models=ScriptedModels(root)).aask("How much?", "x" * 1234, trace=trace))
+    await asyncio.wait({run, asyncio.create_task(thinks.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    assert thinks.is_set(), run
+    async with Terminal(sys.executable, "-m", "rlm_kernel", "attach", str(trace)) as terminal:
+        await terminal.type("", "In [")
+        assert b"How much?" in terminal.seen
+        assert b"t.ipynb" in terminal.seen
+        await terminal.type("len(context) + mine\r", "2468")
+        await terminal.type("print(chr(27) + ']0;owned'); found = 41\r", "]0;owned\r\n")
+        await terminal.type("FINAL(0)\r", "only while the model's cell runs")
+        await terminal.type("if True:\r", "...:")
+        await terminal.type("print('two ' + 'lines')\r\r", "two lines\r\n")
+        await terminal.type("print('lo' + 'op'); import time; time.sleep(60)\r", "loop\r\n")
+        await terminal.type("\x03", "KeyboardInterrupt")
+        await terminal.type("exit\r", "keeping kernel alive")
+        assert await terminal.process.wait() == 0
+        assert b"\x1b]0;owned" not in terminal.seen
+    go_on.set()
+    result = await run
+    assert (result.answer, result.stop_reason) == ("42", "answered")
+    assert "A person ran this in your kernel" in told[2]
+    assert "len(context) + mine" in told[2]
+    notebook = nbformat.read(trace, 4)
+    nbformat.validate(notebook)
+    persons = [cell for cell in notebook.cells if CellMeta.model_validate(cell.metadata.rlm).kind == "person"]
+    assert [cell.id for cell in persons] == [f"person-{number:02d}" for number in range(1, 6)]
+    assert persons[0].source == "len(context) + mine"
+    assert persons[0].outputs[0].data["text/plain"] == "2468"
+    assert [cell.metadata.rlm.status for cell in persons] == ["ok", "ok", "error", "ok", "error"]
+    order = [cell.id for cell in notebook.cells]
+    assert order.index("turn-01-a") < order.index("person-01") < order.index("person-05") < order.index("turn-02-a")
+
+
+@asynccontextmanager
+async def client_of(box: Sandbox) -> AsyncIterator[AsyncKernelClient]:
+    """A stock Jupyter client on a sandbox's kernel."""
+    client = AsyncKernelClient()
+    client.load_connection_file(str(box.run_dir.path / "connection.json"))
+    client.start_channels()
+    try:
+        await client.wait_for_ready(timeout=20)
+        yield client
+    finally:
+        client.stop_channels()
+
+
+async def test_a_socket_that_was_replaced_is_not_connected_to(sandbox: Callable[..., Any], tmp_path: Path) -> None:
+    box = await sandbox()
+    traps = []
+    for number in range(1, 6):
+        trap = socket.socket(socket.AF_UNIX)
+        trap.bind(f"{box.run_dir.path}/trap{number}")
+        trap.listen()
+        trap.setblocking(False)
+        traps.append(trap)
+    await box.run(
+        "import os\nfor n in range(1, 6):\n"
+        f"    os.unlink(f'/rlm/run/k-{{n}}'); os.symlink(f'{box.run_dir.path}/trap{{n}}', f'/rlm/run/k-{{n}}')"
+    )
+    assert (box.run_dir.path / "r1" / "k-1").is_symlink()
+    async with client_of(box) as client:
+        reply = await client.execute("41 + 1", reply=True, timeout=20)
+        assert reply["content"]["status"] == "ok"
+        assert await client.is_alive()
+    for trap in traps:
+        assert _nobody_came(trap)
+        trap.close()
+
+
+def _nobody_came(trap: socket.socket) -> bool:
+    try:
+        trap.accept()
+    except BlockingIOError:
+        return True
+    return False
+
+
+async def test_a_cell_waits_for_a_persons_and_its_time_counts_from_its_beginning(sandbox: Callable[..., Any]) -> None:
+    box = await sandbox(cell_timeout=1.2)
+    async with client_of(box) as client:
+        client.execute("import time; print('busy'); time.sleep(0.9); fail")
+        await until(lambda: box.persons_open)
+        # A person's error drops what is queued behind it; the model's cell is sent again.
+        result = await box.run("time.sleep(0.7); print('ran')")
+        assert (result.status, output_text(result.outputs)) == ("ok", "ran")
+        assert 0.6 < result.seconds < 1.5
+        (person,) = box.persons
+        assert (person.cell_id, person.status) == ("person-01", "error")
+        assert output_text(person.outputs).startswith("busy\n")
+        assert list(box.kernel.person_cells()) == [person]
+        assert list(box.kernel.person_cells()) == []
+
+        client.execute("kept = 1\nwhile True: pass")
+        await until(lambda: box.persons_open)
+        assert await box.text("print(kept)") == "1"
+        assert [cell.status for cell in box.persons] == ["error", "error"]
+
+
+async def test_a_person_who_ends_the_kernel_does_not_end_the_run(sandbox: Callable[..., Any]) -> None:
+    box = await sandbox()
+    async with client_of(box) as client:
+        # A host call in between: until then the kernel has told of the cell.
+        client.execute("import os\ntry:\n    budget()\nexcept Exception:\n    os._exit(3)")
+        await until(lambda: box.kernel._provisioner.exited.done())
+    result: CellResult = await box.run("print('on')")
+    assert (result.status, [cell.status for cell in box.persons]) == ("died", ["died"])
+    assert "ended with status 3" in result.notices[0]
+    assert await box.text("print('on')") == "on"

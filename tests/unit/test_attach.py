@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlm_kernel.cli import attach as attach_module
+from rlm_kernel.cli import main
+from rlm_kernel.errors import KernelError, SetupError, UsageError
+from rlm_kernel.sandbox import rundir
+from rlm_kernel.sandbox.rundir import RunDir, live_sessions
+from rlm_kernel.session.attach import find_session
+
+Make = Callable[..., RunDir]
+
+
+@pytest.fixture
+def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where sessions' folders lie, without those of the machine."""
+    monkeypatch.setattr(rundir, "_bases", lambda: iter([tmp_path]))
+    return tmp_path
+
+
+@pytest.fixture
+def make(base: Path) -> Iterator[Make]:
+    made = []
+
+    def run(trace: str = "/traces/t.ipynb", question: str = "How many?") -> RunDir:
+        made.append(RunDir.create(max_request=1, window=1))
+        made[-1].describe(trace=Path(trace), question=question)
+        return made[-1]
+
+    yield run
+    for each in made:
+        each.remove()
+
+
+def ids() -> list[str]:
+    return [session.about.session for session in live_sessions()]
+
+
+def test_live_sessions_are_those_whose_owner_lives(make: Make) -> None:
+    first, second = make(question="one \udc80"), make()
+    assert ids() == [first.session_id, second.session_id]
+    found = live_sessions()[0]
+    assert (found.about.pid, found.about.trace, found.about.question) == (os.getpid(), Path("/traces/t.ipynb"), "one ?")
+    assert found.connection == first.path / "connection.json"
+    os.close(first._lease_fd)  # what the system does when the owner is killed
+    first._lease_fd = -1
+    assert ids() == [second.session_id]
+
+
+def test_what_the_session_is_about_is_for_its_owner_alone(make: Make) -> None:
+    run = make()
+    assert (run.path / "about.json").stat().st_mode & 0o777 == 0o600
+    assert run.keep("connection.json", "{}").stat().st_mode & 0o777 == 0o600
+    assert not any(path.name in ("about.json", "connection.json") for path in run.host.iterdir())
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '"\\ud800"', json.dumps({"session": 1}), "[" * 100_000])
+def test_a_damaged_description_is_passed_over(make: Make, text: str) -> None:
+    (make().path / "about.json").write_text(text)
+    assert ids() == []
+
+
+def test_folders_of_others_are_passed_over(make: Make, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make()
+    (base / "rlm-link").symlink_to(run.path)
+    (base / "rlm-file").touch()
+    assert ids() == [run.session_id]
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    assert ids() == []
+
+
+def test_a_session_is_found_by_its_id_its_beginning_and_its_trace(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make(trace=str(tmp_path / "t.ipynb"))
+    monkeypatch.chdir(tmp_path)
+    for wanted in (None, run.session_id, run.session_id[:5], str(tmp_path / "t.ipynb"), "t.ipynb"):
+        assert find_session(wanted).about.session == run.session_id
+    with pytest.raises(UsageError, match="is called nothing") as caught:
+        find_session("nothing")
+    assert run.session_id in caught.value.hint
+
+
+def test_none_and_several_are_said(make: Make) -> None:
+    with pytest.raises(UsageError, match="No run is in progress"):
+        find_session()
+    runs = [make(question="first question"), make(question="second question", trace="/traces/other.ipynb")]
+    with pytest.raises(UsageError, match="2 runs are in progress") as caught:
+        find_session()
+    for text in (*(run.session_id for run in runs), "first question", "second question", "/traces/other.ipynb"):
+        assert text in caught.value.hint
+
+
+def test_without_a_terminal_the_connection_file_is_named(make: Make, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    run = make(question="What \x1b[2J?")
+    monkeypatch.setattr(sys, "argv", ["rlm", "attach"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    shown = capsys.readouterr().err
+    assert str(run.path / "connection.json") in shown
+    assert "\x1b" not in shown
+
+
+def test_a_missing_console_is_named(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    make()
+    for stream in (sys.stdin, sys.stdout):
+        monkeypatch.setattr(stream, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(attach_module, "find_spec", lambda _name: None)
+    with pytest.raises(SetupError) as caught:
+        attach_module.open_console(Path("c.json"))
+    assert "rlm-kernel[console]" in caught.value.hint
+
+
+def bind(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(path))
+
+
+def test_the_hosts_names_of_sockets_outlive_those_of_the_container(make: Make) -> None:
+    run = make()
+    sockets = run.new_launch()
+    for number in range(1, 6):
+        bind(sockets / f"k-{number}")
+    run.link_sockets()
+    for number in range(1, 6):
+        inode = (sockets / f"k-{number}").stat().st_ino
+        (sockets / f"k-{number}").unlink()
+        assert Path(f"{run.address}-{number}").is_socket()
+        assert Path(f"{run.address}-{number}").stat().st_ino == inode
+    assert Path(run.address).parent.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("what", ["link", "file", "nothing"])
+def test_what_is_no_socket_is_refused(make: Make, tmp_path: Path, what: str) -> None:
+    run = make()
+    sockets = run.new_launch()
+    bind(tmp_path / "other")
+    for number in range(1, 5):
+        bind(sockets / f"k-{number}")
+    if what == "link":
+        (sockets / "k-5").symlink_to(tmp_path / "other")
+    elif what == "file":
+        (sockets / "k-5").touch()
+    with pytest.raises(KernelError, match="no socket" if what != "nothing" else "cannot be linked"):
+        run.link_sockets()
+
+
+def test_nothing_that_moves_the_cursor_comes_through_a_message() -> None:
+    console = pytest.importorskip("rlm_kernel.cli._console")
+    sender, receiver = (made(key=b"k") for made in (console.Session, console.PlainSession))
+    content = {"text": "a\x1b[2J\tb\n", "\x9b1m": [{"data": ["\x07", 1, None, 2.5]}], "deep": [[["\u202e"]]]}
+    frames = sender.serialize(sender.msg("stream", content))
+    _, message = receiver.feed_identities(frames)
+    assert receiver.deserialize(message)["content"] == {
+        "text": "a�[2J\tb\n", "�1m": [{"data": ["�", 1, None, 2.5]}], "deep": [[["�"]]],
+    }  # fmt: skip

@@ -28,6 +28,14 @@ async def test_calls_from_the_main_thread_threads_asyncio_and_forks(sandbox: Any
     assert await box.text("print(llm_query('after the forks'))") == "echo after the forks"
 
 
+async def test_the_host_is_told_in_which_order_threads_had_their_answers(sandbox: Any) -> None:
+    box = await sandbox()
+    await box.text("llm_query('alone')")
+    assert box.order == [], "one thread needs no telling"
+    await box.text("from concurrent.futures import ThreadPoolExecutor as T\nwith T(4) as pool: list(pool.map(llm_query, 'abcdefgh'))")
+    assert len(set(box.order)) == 8
+
+
 async def test_threads_of_the_host_run_side_by_side(sandbox: Any) -> None:
     started = 0
     all_in = asyncio.Event()

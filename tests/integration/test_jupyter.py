@@ -24,6 +24,8 @@ from rlm_kernel.session.kernelspecs import install
 from tests.support.jupyter import add_cell, containers_of, differences, make_trace, read, text_of
 from tests.support.model_server import ModelServer
 
+pytestmark = pytest.mark.xdist_group("jupyter")  # they share what takes long to make
+
 
 @pytest.fixture(scope="module")
 def recorded(kernel_image: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -82,7 +82,8 @@ class Lab:
         }}""")
         self.type("import os; os._exit(1)")
         self.page.click(".jp-Dialog button:has-text('Ok')")
-        self.page.evaluate("() => window.connectedAgain")
+        # Where the connection outlived the kernel there is nothing to wait for.
+        self.page.evaluate("() => Promise.race([window.connectedAgain, new Promise(resolve => setTimeout(resolve, 10000))])")
         self.page.evaluate(f"() => ({_KERNEL})().requestKernelInfo()")
 
     def saved(self, path: Path) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import socket
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from rlm_kernel.trace.reader import read_trace
 from tests.integration.conftest import Rlm
 from tests.support.story import ANSWER, Story, record
 
+pytestmark = pytest.mark.xdist_group("replay")  # they share what takes long to make
 TEXT = "hello world\n" * 100
 
 
@@ -69,7 +71,7 @@ def test_a_trace_replays_to_the_same_without_key_or_network(rlm: Rlm, recorded: 
     assert lines[-1] == "All 12 cells gave the same."
     cells = [cell.id for cell in read_trace(recorded / "t.ipynb").code_cells]
     assert [line.split()[:2] for line in lines[:-1]] == [[cell, "same"] for cell in cells]
-    assert not docker_client.containers.list(all=True, filters={"label": "rlm-kernel.session"})
+    assert not docker_client.containers.list(all=True, filters={"label": f"rlm-kernel.owner={os.getpid()}"})
 
 
 def test_threads_that_print_as_they_come_and_300_calls_replay_ten_times(recorded: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from tests.integration.conftest import Rlm
 from tests.support.model_server import ModelServer
 from tests.support.story import ANSWER, SHORT, Story, be_killed, record
 
+pytestmark = pytest.mark.xdist_group("resume")  # they share what takes long to make
 MOMENTS = 20
 
 
@@ -35,7 +36,9 @@ def killed(kernel_image: Any, text: Path, tmp_path_factory: pytest.TempPathFacto
     """Traces of runs that were killed by SIGKILL at their nth event, for twenty n over a whole run."""
     folder = tmp_path_factory.mktemp("killed")
     context = get_context("forkserver")
-    context.set_forkserver_preload(["tests.support.story", "rlm_kernel.sandbox.kernel", "rlm_kernel.sandbox.docker_host", "docker"])
+    # What takes a second to import is imported once.
+    preload = ["session.ask", "sandbox.kernel", "sandbox.docker_host", "sandbox.image", "trace.writer"]
+    context.set_forkserver_preload([*(f"rlm_kernel.{name}" for name in preload), "docker", "nbformat", "jsonschema"])
 
     def kill(nth: int) -> Path:
         trace = folder / f"{nth}.ipynb"

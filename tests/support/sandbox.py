@@ -34,9 +34,10 @@ class Sandbox:
         self.grants = FileGrants(files, self.run_dir)
         self.answers: list[Mapping[str, Any]] = []
         self.prompts: list[str] = []
+        self.order: list[str] = []
         self.printed = asyncio.Event()
         self._llm = llm
-        handlers = {"llm_query": self._query, "final": self._final, "file": self._file}
+        handlers = {"llm_query": self._query, "final": self._final, "file": self._file, "order": self._order}
         self.broker = Broker(self.run_dir, handlers)
         options = {"memory": 1 << 30, "mounts": self.grants.mounts(), **spec}
         self.spec = SandboxSpec(image.id, self.run_dir, self.broker.ready, **options)
@@ -80,6 +81,9 @@ class Sandbox:
         prompt = call.body["prompt"]
         self.prompts.append(prompt)
         return await self._llm(prompt) if self._llm else f"echo {prompt}"
+
+    async def _order(self, call: HostCall) -> None:
+        self.order = call.body["calls"]
 
     async def _final(self, call: HostCall) -> None:
         self.answers.append(call.body)

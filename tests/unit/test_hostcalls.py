@@ -9,10 +9,11 @@ import pytest
 from rlm_kernel.engine import hostcalls
 from rlm_kernel.engine.hostcalls import HostCalls, digest
 from rlm_kernel.engine.ledger import Ledger, Limits
-from rlm_kernel.engine.protocols import Answer, CallRecord, HostCall
-from rlm_kernel.errors import BudgetExceeded, FileRefused, ModelError, UsageError
+from rlm_kernel.engine.protocols import Answer, CallRecord, HostCall, Usage
+from rlm_kernel.errors import BudgetExceeded, FileRefused, ModelError, NoRecord, RecordedFailure, UsageError
 from rlm_kernel.models.scripted import ScriptedModels
 from tests.support.engine import RecordingTrace, locate
+from tests.support.trace import WHEN
 
 CELL = "turn-01-a"
 
@@ -20,6 +21,7 @@ CELL = "turn-01-a"
 class Host:
     def __init__(self, models: Any = None, limits: Limits | None = None) -> None:
         self.trace: Any = RecordingTrace()
+        self.recording: Any = None
         self.ledger = Ledger(limits or Limits())
         self.calls = HostCalls(models or ScriptedModels([], str.upper), self.ledger, self.trace, locate)
         self.calls.begin(CELL)
@@ -191,3 +193,69 @@ def test_digests_are_of_the_content_alone() -> None:
     assert digest("llm_query", {"prompt": "a"}) != digest("llm_query", {"prompt": "b"})
     assert digest("file", {"path": "a"}) != digest("final", {"path": "a"})
     assert digest("file", {"path": "\udcff"})
+
+
+class FixedRecording:
+    """Knows one prompt, which had an answer, and one which failed."""
+
+    def __init__(self) -> None:
+        self.got: list[str] = []
+
+    async def find(self, call: HostCall, wanted: str) -> CallRecord | None:
+        if wanted == digest("llm_query", {"prompt": "known", "model": None}):
+            return CallRecord("7-7-7", "llm_query", wanted, "known", WHEN, 1.5, answer="then", usage=Usage(5, 5), cost=1.0)
+        if wanted == digest("llm_query", {"prompt": "bad", "model": None}):
+            return CallRecord("7-7-8", "llm_query", wanted, "bad", WHEN, 1.5, error="no", error_type="BudgetExceeded")
+        return None
+
+    def received(self, cell: str, call_id: str) -> None:
+        self.got.append(call_id)
+
+
+def replaying(models: Any) -> Host:
+    host = Host()
+    host.recording = FixedRecording()
+    host.calls = HostCalls(models, host.ledger, host.trace, locate, recording=host.recording, how_to_allow="rlm replay --live")
+    host.calls.begin(CELL)
+    return host
+
+
+async def test_what_is_recorded_is_answered_from_there_and_costs_nothing() -> None:
+    host = replaying(ScriptedModels([], {}))
+    assert await host.ask("llm_query", {"prompt": "known", "model": None}) == "then"
+    with pytest.raises(RecordedFailure, match="no") as failure:
+        await host.ask("llm_query", {"prompt": "bad", "model": None})
+    assert failure.value.in_cell == "BudgetExceeded"
+    assert host.ledger.totals().calls == 0
+    assert host.calls.unrecorded == 0
+    records, _ = host.end()
+    assert [(record.id, record.seconds, record.cost) for record in records] == [("7-7-7", 1.5, 1.0), ("7-7-8", 1.5, None)]
+
+
+async def test_what_is_not_recorded_is_refused_without_models_and_asked_with_them() -> None:
+    closed = replaying(None)
+    with pytest.raises(NoRecord, match="rlm replay --live"):
+        await closed.ask("llm_query", {"prompt": "new", "model": None})
+    assert closed.calls.unrecorded == 1
+    records, _ = closed.end()
+    assert (records[0].error_type, records[0].model) == ("NoRecord", None)
+    live = replaying(ScriptedModels([], str.upper))
+    assert await live.ask("llm_query", {"prompt": "new", "model": None}) == "NEW"
+    assert (live.calls.unrecorded, live.ledger.totals().calls) == (1, 1)
+
+
+async def test_the_recording_hears_of_receipts() -> None:
+    host = replaying(None)
+    await host.ask("received", {"call": "1-1-1"})
+    assert host.recording.got == ["1-1-1"]
+
+
+async def test_records_are_put_into_the_order_of_receipt_and_unknown_ones_stay() -> None:
+    host = Host()
+    for name in ("1-1-1", "2-1-1", "1-2-1", "1-3-1"):
+        await host.ask("llm_query", {"prompt": name, "model": None}, call=name)
+    await host.ask("order", {"calls": ["1-3-1", "1-1-1", 5, "odd", "1-2-1"]}, call="1-1-9")
+    await host.ask("order", {"calls": "nonsense"}, call="1-1-10")
+    await host.ask("order", {"calls": ["1-2-1"]}, cell="another", call="1-1-11")
+    records, _ = host.end()
+    assert [record.id for record in records] == ["1-3-1", "2-1-1", "1-1-1", "1-2-1"]

@@ -34,10 +34,10 @@ _VARIABLES = "__import__('rlm_runtime.api', fromlist=['api']).SHOW_VARS()"
 def zmq_context() -> zmq.asyncio.Context:
     """A context for the kernel's sockets.
 
-    They never reconnect: a kernel that has ended does not come back at its address.
+    They may reconnect: their addresses are the host's own names, where nothing else can be put (`RunDir.link_sockets`). Forbidding it
+    (RECONNECT_IVL -1) has libzmq abort the process when a kernel dies while a message of several parts is being read.
     """
     context = zmq.asyncio.Context()
-    context.setsockopt(zmq.RECONNECT_IVL, -1)
     context.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE)
     context.setsockopt(zmq.RCVHWM, 100)
     context.setsockopt(zmq.SNDTIMEO, 1000)  # a send to a kernel that is gone would block the loop

@@ -19,6 +19,8 @@ from rlm_kernel.sandbox import image
 from rlm_kernel.sandbox.image import ImageInfo, ensure_image, image_tag
 from rlm_kernel.sandbox.probe import sandbox_problem
 
+pytestmark = pytest.mark.xdist_group("image")  # the machine's images are the same for all
+
 ROOT = Path(__file__).parents[2]
 
 USE_EVERYTHING = """

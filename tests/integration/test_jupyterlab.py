@@ -29,7 +29,6 @@ _OPTIONS = (
     "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     "--LabApp.expose_app_in_browser=True",
     "--LabApp.extension_manager=readonly",
-    "--AsyncIOLoopKernelRestarter.time_to_dead=0.5",
 )
 _PROMPTS = "() => [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(node => node.textContent.trim())"
 _KERNEL = "() => window.jupyterapp.shell.currentWidget.sessionContext?.session?.kernel"
@@ -73,18 +72,6 @@ class Lab:
         self.command("notebook:enter-edit-mode")
         self.page.keyboard.insert_text(code)
         self.page.keyboard.press("Control+Enter")
-
-    def die(self) -> None:
-        """Have the kernel end by itself. Jupyter starts it again, and this page is connected with the next one."""
-        self.page.evaluate(f"""() => {{
-            window.connectedAgain = new Promise(resolve =>
-                ({_KERNEL})().connectionStatusChanged.connect((_, status) => {{ if (status === 'connected') resolve(); }}));
-        }}""")
-        self.type("import os; os._exit(1)")
-        self.page.click(".jp-Dialog button:has-text('Ok')")
-        # Where the connection outlived the kernel there is nothing to wait for.
-        self.page.evaluate("() => Promise.race([window.connectedAgain, new Promise(resolve => setTimeout(resolve, 10000))])")
-        self.page.evaluate(f"() => ({_KERNEL})().requestKernelInfo()")
 
     def saved(self, path: Path) -> Any:
         self.command("docmanager:save")
@@ -159,12 +146,6 @@ def test_a_trace_in_jupyterlab(trace: Path, page: Page, tmp_path: Path, monkeypa
             assert lab.run_new_cell("print(peek(0, 3), len(grep('needle')), len(context))") == "hay 50 900"
             assert "This call has no record in the trace" in lab.run_new_cell("llm_query('never asked')")
             lab.picture("new-cells")
-            lab.die()
-            assert (
-                lab.run_new_cell("load_files(paths) if 'paths' in globals() else print(context, llm_query('the same'))")
-                == "None the same: 21"
-            )
-            lab.picture("after-death")
             assert len(containers_of(pid)) == 1
         assert containers_of(pid) == []
         assert os.listdir(runtime) == []

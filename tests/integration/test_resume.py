@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import nbformat
@@ -42,13 +43,14 @@ def killed(kernel_image: Any, text: Path, tmp_path_factory: pytest.TempPathFacto
 
     def kill(nth: int) -> Path:
         trace = folder / f"{nth}.ipynb"
-        process = context.Process(target=be_killed, args=(str(folder), str(trace), str(text), nth))
+        process = context.Process(target=be_killed, args=(runtime, str(folder), str(trace), str(text), nth))
         process.start()
         process.join(60)
         assert process.exitcode == -9, f"event {nth}: exit {process.exitcode}"
         return trace
 
-    with ThreadPoolExecutor(2) as pool:
+    # Not below tmp_path: a socket's name must be short.
+    with TemporaryDirectory(prefix="k", ignore_cleanup_errors=True) as runtime, ThreadPoolExecutor(2) as pool:
         moments = [2 + number * 3 for number in range(MOMENTS)]
         yield dict(zip(moments, pool.map(kill, moments), strict=True))
 

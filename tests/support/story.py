@@ -99,7 +99,8 @@ def record(text: Path, trace: Path, *, models: Any = None, view: Any = None, **s
     return asyncio.run(ask(QUESTION, text, settings=chosen, trace=trace, models=models or Story(), view=view))
 
 
-def be_killed(folder: str, trace: str, text: str, nth: int) -> None:
-    """In a process of its own: run the story until it is killed."""
+def be_killed(runtime: str, folder: str, trace: str, text: str, nth: int) -> None:
+    """In a process of its own: run the story until it is killed. The session's folder stays in `runtime`."""
+    os.environ["XDG_RUNTIME_DIR"] = runtime
     os.chdir(folder)
     record(Path(text), Path(trace), models=Story(SHORT), view=KillAt(nth))

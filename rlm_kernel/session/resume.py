@@ -53,7 +53,9 @@ class _Plan:
     def ended(self) -> bool:
         """The last turn that is kept is whole, and nothing is left to do of it."""
         whole = len(self.kept) == len(self.trace.cells)
-        return bool(self.question) or not whole or self.trace.meta.stop_reason in _ENDED
+        # A further question that has no reply yet: the turn before it had its answer.
+        asked = next((cell.kind == "question" for cell in reversed(self.kept) if cell.kind in ("model", "question")), False)
+        return bool(self.question) or asked or not whole or self.trace.meta.stop_reason in _ENDED
 
 
 async def resume(
@@ -304,7 +306,7 @@ def _restored(verdicts: Sequence[Verdict], remarks: Sequence[str], plan: _Plan) 
     what = "The session was interrupted here, and was taken up again"
     if plan.forked:
         what = "This goes on from a copy of the session as it was here"
-    elif plan.ended:
+    elif plan.trace.meta.stop_reason in _ENDED:
         what = "The session had ended at a limit, which was raised. Go on with the question. It was taken up again"
     said = f"{what}: all cells were run again, in order, in a new kernel; the outputs above are those of now."
     bad = [verdict for verdict in verdicts if not verdict.good]

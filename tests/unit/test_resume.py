@@ -1,0 +1,39 @@
+"""What a run that is taken up goes on from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rlm_kernel.session.resume import _origin, _Plan
+from rlm_kernel.trace.reader import read_trace
+from rlm_kernel.trace.writer import NotebookWriter
+from tests.support.trace import STORY, meta, tell
+
+
+def plan(path: Path, events: int, question: str = "", keep: int | None = None) -> _Plan:
+    """A run that was cut off after so many events, and perhaps after a further question."""
+    writer = NotebookWriter(path, meta(), [])
+    tell(writer, STORY[:events])
+    if question:
+        writer.question(question)
+    trace = read_trace(path)
+    return _Plan(trace, trace.cells[:keep], path, _origin(trace, trace.cells, "resume"), forked=False)
+
+
+@pytest.mark.parametrize("events", [1, 7, 9, 15, 22])
+def test_a_turn_that_was_cut_off_is_to_be_finished(tmp_path: Path, events: int) -> None:
+    assert not plan(tmp_path / "t.ipynb", events).ended
+
+
+def test_a_run_that_ended_at_a_limit_has_no_turn_to_finish(tmp_path: Path) -> None:
+    assert plan(tmp_path / "t.ipynb", len(STORY)).ended
+
+
+def test_a_question_that_had_no_reply_yet_is_not_answered_by_the_turn_before_it(tmp_path: Path) -> None:
+    assert plan(tmp_path / "t.ipynb", 15, "And why?").ended
+
+
+def test_part_of_a_trace_is_taken_as_it_is(tmp_path: Path) -> None:
+    assert plan(tmp_path / "t.ipynb", 22, keep=5).ended

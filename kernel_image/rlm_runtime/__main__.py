@@ -3,20 +3,24 @@
 Two processes: this one, which holds no user code, and the kernel as its child. The container's life hangs on this one:
 
 - The host's owner process holds an exclusive flock on the lease file as long as it lives. A thread here waits for that lock; getting it
-  means that the owner is gone, even by SIGKILL, and ends the container at once. It needs neither a timer nor the kernel's GIL.
+  means that the owner is gone, even by SIGKILL, and ends the container: at once, or after the idle time of a session that is kept, if no
+  other owner has come by then. It does not need the kernel's GIL.
 - When the kernel dies, its exit status becomes the container's, with out-of-memory told apart by `EXIT_OOM`.
 """
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
-LEASE = Path("/rlm/host/lease")
+HOST = Path("/rlm/host")
+LEASE = HOST / "lease"
 EXIT_OOM = 97
 EXIT_LEASE = 98
 _OOM_COUNTERS = (
@@ -37,9 +41,26 @@ def _oom_kills() -> int:
 
 
 def _end_with_owner() -> None:
+    idle = float(json.loads((HOST / "session.json").read_text()).get("idle", 0))
     with LEASE.open("rb") as lease:
-        fcntl.flock(lease, fcntl.LOCK_SH)
-        os._exit(EXIT_LEASE)
+        while True:
+            fcntl.flock(lease, fcntl.LOCK_SH)
+            fcntl.flock(lease, fcntl.LOCK_UN)
+            if not _owned_within(lease.fileno(), idle):
+                os._exit(EXIT_LEASE)
+
+
+def _owned_within(lease: int, seconds: float) -> bool:
+    """Whether an owner took the lease again. Looked at once a second: the lock tells of an owner's end, but not of one's coming."""
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        time.sleep(min(1.0, left))
+        try:
+            fcntl.flock(lease, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        fcntl.flock(lease, fcntl.LOCK_UN)
+    return False
 
 
 def _run_kernel() -> None:

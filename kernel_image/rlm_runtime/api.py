@@ -8,6 +8,7 @@ import json
 import platform
 import random
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,30 @@ def budget() -> dict[str, Any]:
     """What is left of every limit of this run; None where there is no limit."""
     left: dict[str, Any] = wire.call("budget", {})
     return left
+
+
+class _History(Sequence[dict[str, Any]]):
+    """The conversation so far in full, a dict for each question: question, turns (reply, cells with code and output), answer.
+
+    The host tells it when it is looked at, once a cell.
+    """
+
+    def __init__(self) -> None:
+        self._told: tuple[str, list[dict[str, Any]]] | None = None
+
+    def _talk(self) -> list[dict[str, Any]]:
+        if self._told is None or self._told[0] != wire.current_cell:
+            self._told = (wire.current_cell, wire.call("history", {}))
+        return self._told[1]
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._talk()[index]
+
+    def __len__(self) -> int:
+        return len(self._talk())
+
+    def __repr__(self) -> str:
+        return f"<history: {len(self)} questions, the last {self[-1]['question'][:80]!r}>" if len(self) else "<history: empty>"
 
 
 def _deliver(value: Any) -> None:
@@ -120,6 +145,7 @@ NAMES: dict[str, Any] = {
     "llm_query_batched": llm_query_batched,
     "allm_query": allm_query,
     "budget": budget,
+    "history": _History(),
     "SHOW_VARS": SHOW_VARS,
     "FINAL": FINAL,
     "FINAL_VAR": FINAL_VAR,

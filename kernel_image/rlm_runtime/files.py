@@ -7,30 +7,36 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlm_runtime import wire
-from rlm_runtime.readers import Unreadable, read_file
+from rlm_runtime import folders, memory, wire
+from rlm_runtime.lazytext import LazyText
+from rlm_runtime.readers import Read, Unreadable, read_file
+from rlm_runtime.search import Hit, search
 
-files: dict[str, str] = {}
+Text = str | LazyText
+files: dict[str, Text] = {}
 """Name to text of all loaded files."""
-_sources: dict[str, str] = {}
-"""Name to host path of all loaded files."""
+
+
+class _Loaded(NamedTuple):
+    """Where a loaded file is on the host, and how it was read."""
+
+    path: str
+    encoding: str
+    lazy: bool
+    note: str
+
+
+_loaded: dict[str, _Loaded] = {}
+_SHOWN = 200
+"""Files that loading lists."""
+_STATUS_ROWS = 500
 _active: list[Any] = [None]
 _listeners: list[Callable[[Any], None]] = []
-
-
-class Hit(NamedTuple):
-    """A line that matched: file, line number from 1, and the line."""
-
-    file: str
-    line: int
-    text: str
-
-    def __repr__(self) -> str:
-        return f"{self.file}:{self.line}: {self.text}"
 
 
 def active() -> Any:
@@ -56,16 +62,16 @@ def _activate_files() -> None:
 def load_file(path: str, name: str | None = None, replace_all: bool = False) -> str:
     """Load a file that the user named, by its absolute path on the host, and return its text.
 
-    `name` defaults to the file's own; a taken one gets its folder before it. Raises FileRefused.
+    `name` defaults to the file's own; a taken one gets its folder before it. `replace_all` unloads the others. Raises FileRefused.
     """
     before = list(files) if replace_all else []
     loaded = _read(str(path), name)
     for label in before:
         if label not in loaded:
-            del files[label], _sources[label]
+            del files[label], _loaded[label]
     files.update(loaded)
     _activate_files()
-    return loaded[next(iter(loaded))] if len(loaded) == 1 else ""
+    return loaded[next(iter(loaded))] if len(loaded) == 1 else ""  # type: ignore[return-value]
 
 
 def load_files(paths: list[str]) -> None:
@@ -73,46 +79,66 @@ def load_files(paths: list[str]) -> None:
     for path in paths:
         files.update(_read(str(path), None))
     _activate_files()
-    for line in list_files():
+    for line in list_files()[:_SHOWN]:
         print(line)
+    if len(files) > _SHOWN:
+        print(f"… and {len(files) - _SHOWN:,} more")
 
 
-def _read(path: str, name: str | None) -> dict[str, str]:
+def _read(path: str, name: str | None) -> dict[str, Text]:
     grant = wire.call("file", {"path": path})
     inside, real = Path(grant["inside"]), Path(grant["path"])
-    if not grant["directory"]:
-        return {_label(real, name or real.name): _text(inside, grant["path"])}
-    loaded: dict[str, str] = {}
-    left_out = []
-    for member in sorted(p for p in inside.rglob("*") if p.is_file()):
+    if grant["directory"]:
+        return _read_folder(path, inside, real, grant.get("ignore", []))
+    try:
+        read = read_file(inside, real.name, room=_room())
+    except (Unreadable, OSError) as error:
+        raise wire.FileRefused(f"{grant['path']}: {error}") from None
+    except MemoryError:
+        raise wire.FileRefused(f"{path} is too large for this kernel's memory. Ask the user for a larger `sandbox.memory`.") from None
+    return {_label(real, name or real.name, read): read.text}
+
+
+def _read_folder(path: str, inside: Path, real: Path, rules: Sequence[Sequence[str]]) -> dict[str, Text]:
+    found, left_out = folders.members(inside, rules)
+    loaded: dict[str, Text] = {}
+    unread: list[str] = []
+    room = _room()
+    for member in found:
         part = member.relative_to(inside)
         try:
-            text = read_file(member, member.name)
+            read = read_file(member, member.name, room=room)
         except (Unreadable, OSError):
-            left_out.append(str(part))
-        else:
-            loaded[_label(real / part, str(part))] = text
-    if left_out:
-        print(f"{path}: {len(left_out):,} binary or unreadable files left out, {left_out[0]} the first")
+            unread.append(str(part))
+            continue
+        loaded[_label(real / part, str(part), read)] = read.text
+        room = _room(room - len(read.text) if isinstance(read.text, str) else room)
+    if unread:
+        left_out["binary or unreadable files"] = len(unread)
+    print(f"{path}: {len(loaded):,} files loaded{_counted(left_out, unread)}")
     if not loaded:
-        raise wire.FileRefused(f"{path} holds no file with text in it.")
+        raise wire.FileRefused(f"{path} holds no file with text in it{_counted(left_out, unread)}.")
     return loaded
 
 
-def _text(inside: Path, path: str) -> str:
-    try:
-        return read_file(inside, Path(path).name)
-    except (Unreadable, OSError) as error:
-        raise wire.FileRefused(f"{path}: {error}") from None
-    except MemoryError:
-        raise wire.FileRefused(f"{path} is too large for this kernel's memory. Ask the user for a larger `sandbox.memory`.") from None
+def _counted(left_out: Counter[str], unread: Sequence[str]) -> str:
+    reasons = [f"{count:,} {reason}" for reason, count in left_out.items() if count]
+    first = f" (the first: {unread[0]})" if unread else ""
+    return f"; left out: {', '.join(reasons)}{first}" if reasons else ""
 
 
-def _label(path: Path, wanted: str) -> str:
+def _room(left: int | None = None) -> int:
+    """Bytes that the next text may have in memory, after those that are there (or of what is left)."""
+    if left is None:
+        left = memory.all_texts() - sum(len(text) for text in files.values() if isinstance(text, str))
+    return max(0, min(memory.one_text(), left))
+
+
+def _label(path: Path, wanted: str, read: Read) -> str:
     """The name for a file: the wanted one, with its folder before it, or the whole path, the first that no other file has."""
     names = (wanted, f"{path.parent.name}/{path.name}", str(path))
-    name = next(name for name in names if _sources.get(name, str(path)) == str(path))
-    _sources[name] = str(path)
+    name = next(name for name in names if name not in _loaded or _loaded[name].path == str(path))
+    _loaded[name] = _Loaded(str(path), read.encoding, isinstance(read.text, LazyText), read.note())
     return name
 
 
@@ -126,13 +152,13 @@ def load_object(path: str) -> Any:
 def switch_to(name: str) -> str:
     """Make one loaded file the active input: `context` becomes its text."""
     _activate(files[_known(name)])
-    return files[name]
+    return files[name]  # type: ignore[return-value]
 
 
 def remove_file(name: str) -> None:
     """Unload a file. The others stay; `context` follows."""
     del files[_known(name)]
-    _sources.pop(name, None)
+    _loaded.pop(name, None)
     _activate_files()
 
 
@@ -143,55 +169,81 @@ def _known(name: str) -> str:
 
 
 def list_files() -> list[str]:
-    """A line for each loaded file: name and size."""
-    return [f"{name}: {len(text):,} characters" for name, text in files.items()]
+    """A line for each loaded file: name, size, how it was read, and which are in `context`."""
+    return [_line(name, text) for name, text in files.items()]
 
 
-def _texts() -> dict[str, str]:
+def _line(name: str, text: Text) -> str:
+    size, about = _size(text)
+    parts = [f"{size:,} {'bytes' if about else 'characters'}"]
+    if name in _loaded and _loaded[name].note:
+        parts.append(_loaded[name].note)
+    if len(files) > 1 and active() is text:
+        parts.append("active")
+    return f"{name}: {', '.join(parts)}"
+
+
+def _size(text: Any) -> tuple[int, bool]:
+    """Characters; of a large text that are not counted yet its bytes, which is the second."""
+    if isinstance(text, LazyText) and text.whole and not text.source.counted:
+        return text.source.end, True
+    return len(text), False
+
+
+def files_status() -> list[dict[str, Any]]:
+    """What `rlm status` tells of the files."""
+    current = active()
+    rows = []
+    for name, text in files.items():
+        size, about = _size(text)
+        loaded = _loaded.get(name, _Loaded("", "", False, ""))
+        shown = {"name": name, "path": loaded.path, "bytes" if about else "characters": size, "encoding": loaded.encoding}
+        rows.append(shown | {"lazy": loaded.lazy, "active": current is text or isinstance(current, dict)})
+    return rows[:_STATUS_ROWS]
+
+
+def _texts() -> dict[str, Text]:
     value = active()
-    if isinstance(value, str):
+    if isinstance(value, Text):
         return {next((name for name, text in files.items() if text is value), "context"): value}
     if isinstance(value, dict):
-        return {str(key): text if isinstance(text, str) else json.dumps(text) for key, text in value.items()}
+        return {str(key): text if isinstance(text, Text) else json.dumps(text) for key, text in value.items()}
     if isinstance(value, list):
         return {f"[{index}]": text if isinstance(text, str) else json.dumps(text) for index, text in enumerate(value)}
     return {"context": "" if value is None else str(value)}
 
 
 def peek(start: int = 0, end: int = 2000, name: str | None = None) -> str:
-    """Characters start to end of the active input, or of the named file. Negative numbers count from the end."""
+    """Characters start to end of the active input, or of the named file. Negative numbers count from the end: peek(-2000) is the end."""
+    part = slice(start, None if start < 0 < end else end)
     if name is not None:
-        return files[_known(name)][start:end]
+        return str(files[_known(name)][part])
     value = active()
-    return value[start:end] if isinstance(value, str) else "\n".join(f"=== {n} ===\n{t[start:end]}" for n, t in _texts().items())
+    return str(value[part]) if isinstance(value, Text) else "\n".join(f"=== {n} ===\n{t[part]}" for n, t in _texts().items())
 
 
-def grep(pattern: str, name: str | None = None, *, ignore_case: bool = False, limit: int | None = None, regex: bool = True) -> list[Hit]:
+def grep(
+    pattern: str, name: str | None = None, *, ignore_case: bool = False, limit: int | None = None, regex: bool = True
+) -> Sequence[Hit]:
     """The lines of the active input (or of the named file) that match, as (file, line, text). `len(grep(...))` counts them.
 
     `pattern` is a regular expression (`regex=False`: plain text). `limit` stops early. In place of a name, a text or a dict of texts is
-    searched itself, because `grep(pattern, context)` is what many models write. Raises ValueError for a bad pattern.
+    searched itself, because `grep(pattern, context)` is what many models write. A list; of more than a million hits a sequence that
+    makes them when they are looked at. Raises ValueError for a bad pattern.
     """
     try:
         found = re.compile(pattern if regex else re.escape(pattern), re.IGNORECASE if ignore_case else 0)
     except re.error as error:
         raise ValueError(f"bad pattern {pattern!r}: {error}. Use regex=False to search for it as it stands.") from None
-    hits: list[Hit] = []
-    for label, text in _scope(name).items():
-        for number, line in enumerate(text.split("\n"), 1):
-            if found.search(line):
-                hits.append(Hit(label, number, line))
-                if limit is not None and len(hits) >= limit:
-                    return hits
-    return hits
+    return search(_scope(name), found, limit)
 
 
-def _scope(where: Any) -> dict[str, str]:
+def _scope(where: Any) -> dict[str, Text]:
     if where is None or where is active():
         return _texts()
     if isinstance(where, dict):
-        return {str(key): str(text) for key, text in where.items()}
-    if isinstance(where, str) and where not in files and ("\n" in where or len(where) > 300):
+        return {str(key): text if isinstance(text, Text) else str(text) for key, text in where.items()}
+    if isinstance(where, LazyText) or (isinstance(where, str) and where not in files and ("\n" in where or len(where) > 300)):
         return {"text": where}
     return {where: files[_known(where)]}
 
@@ -201,6 +253,9 @@ def chunks(size: int, overlap: int = 0, name: str | None = None) -> Iterator[str
     if size <= overlap or overlap < 0:
         raise ValueError(f"size ({size}) must be greater than overlap ({overlap}), and overlap not negative")
     for text in [files[_known(name)]] if name is not None else _texts().values():
+        if isinstance(text, LazyText):
+            yield from text.pieces(size, overlap)
+            continue
         for start in range(0, len(text), size - overlap):
             yield text[start : start + size]
             if start + size >= len(text):
@@ -208,14 +263,16 @@ def chunks(size: int, overlap: int = 0, name: str | None = None) -> Iterator[str
 
 
 def describe() -> dict[str, Any]:
-    """What the host tells the root model of the input: constant in size."""
+    """What the host tells the root model of the input: constant in size, and told without a look at large texts."""
     value = active()
     texts = _texts() if value is not None else {}
     first = next(iter(texts.values()), "")
+    sizes = {label: _size(text) for label, text in texts.items()}
     return {
         "kind": type(value).__name__ if value is not None else "None",
-        "total_chars": sum(map(len, texts.values())),
-        "items": [[label[:200], len(text)] for label, text in list(texts.items())[:100]],
+        "total_chars": sum(size for size, _ in sizes.values()),
+        "items": [[label[:200], size] for label, (size, _) in list(sizes.items())[:100]],
         "item_count": len(texts),
-        "head": first[:300],
+        "head": str(first[:300]),
+        "about": any(about for _, about in sizes.values()),
     }

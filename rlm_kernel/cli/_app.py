@@ -11,12 +11,15 @@ import typer
 from rlm_kernel.cli._text import printable
 from rlm_kernel.cli.ask import ask
 from rlm_kernel.cli.attach import attach
+from rlm_kernel.cli.chat import chat
+from rlm_kernel.cli.config import config_app
 from rlm_kernel.cli.doctor import doctor
 from rlm_kernel.cli.image import image_app
 from rlm_kernel.cli.kernelspec import kernelspec_app
 from rlm_kernel.cli.models import models_app
 from rlm_kernel.cli.replay import replay
 from rlm_kernel.cli.resume import fork, resume
+from rlm_kernel.cli.session import init, run, status, stop
 from rlm_kernel.errors import RLMError
 
 app = typer.Typer(
@@ -37,11 +40,17 @@ def _options(
 
 
 app.command()(ask)
+app.command()(chat)
+app.command()(init)
+app.command()(run)
+app.command()(status)
+app.command()(stop)
 app.command()(replay)
 app.command()(resume)
 app.command()(fork)
 app.command()(attach)
 app.command()(doctor)
+app.add_typer(config_app, name="config")
 app.add_typer(image_app, name="image")
 app.add_typer(kernelspec_app, name="kernelspec")
 app.add_typer(models_app, name="models")
@@ -49,6 +58,8 @@ app.add_typer(models_app, name="models")
 
 def main() -> None:
     """Entry point of `rlm`. Exit codes: 0 answered, 1 no answer, 2 usage, 3 set-up, 130 interrupted."""
+    # jsonschema, which nbformat brings, would load it to check IRIs: two seconds for what is never asked here.
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
     try:
         app()
     except RLMError as error:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TextIO
 
 from rlm_kernel.cli._text import printable
-from rlm_kernel.engine.protocols import CallKind, CallRecord, CellResult, Completion, Outcome, Totals, Usage
+from rlm_kernel.engine.protocols import CallKind, CallRecord, CellResult, Completion, Memory, Outcome, Totals, Usage
 
 
 class LiveView:
@@ -49,6 +50,18 @@ class LiveView:
         if self._live is not None:
             self._live.stop()
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """The terminal is for something else meanwhile."""
+        live = self._live
+        if live is not None:
+            live.stop()
+        try:
+            yield
+        finally:
+            if live is not None:
+                live.start()
+
     def say(self, text: str) -> None:
         """Something about the set-up. Off a terminal, what only counts on ("loading… 2 s") is said once."""
         if self._terminal:
@@ -56,6 +69,15 @@ class LiveView:
         elif text.split("…")[0] != self._said:
             self._said = text.split("…")[0]
             self._line(text, wanted=not self._quiet)
+
+    def tell(self, text: str) -> None:
+        """Something that the user should know, on stderr; in a terminal above the live line."""
+        if self._quiet:
+            return
+        if self._live is not None:
+            self._live.console.print(printable(text), markup=False, highlight=False, soft_wrap=True, style="dim")
+        else:
+            print(printable(text), file=self._stream, flush=True)
 
     def above(self, text: str) -> None:
         """Print to stdout; in a terminal above the live line."""
@@ -93,6 +115,10 @@ class LiveView:
 
     def person_ran(self, result: CellResult) -> None:
         self._line(f"a person ran a cell: {result.status} in {result.seconds:.1f} s")
+
+    def remembered(self, memory: Memory) -> None:
+        self._count(memory.reply.usage, memory.reply.cost)
+        self.tell(f"memory: {'about ' if memory.estimated else ''}{memory.before:,} → {memory.after:,} tokens")
 
     def note(self, text: str) -> None:
         self._line(f"note: {text}")

@@ -29,13 +29,13 @@ def run_to_end(running: Coroutine[Any, Any, _T]) -> _T:
     import asyncio
 
     async def main() -> _T:
-        _stop_on_signals()
+        stop_on_signals()
         return await running
 
     return asyncio.run(_or_exit(main()))
 
 
-def _stop_on_signals() -> None:
+def stop_on_signals() -> None:
     """Cancel the task that calls this at the first signal."""
     import asyncio
 
@@ -63,25 +63,36 @@ async def _or_exit(running: Coroutine[Any, Any, _T]) -> _T:
         os._exit(INTERRUPTED)
 
 
-def report(result: Result, *, as_json: bool, quiet: bool) -> None:
-    """Print the answer, and what it took. Raises typer.Exit if there is none."""
+def outcome_line(result: Result) -> str:
+    """Why there is no answer, or that it was forced; "" of an answer as it should be."""
+    if result.answer is None:
+        return f"rlm: no answer ({result.stop_reason}). {printable(result.detail)}".rstrip()
+    return f"rlm: the answer was forced: {printable(result.detail)}" if result.forced else ""
+
+
+def account(result: Result) -> str:
+    """What a question took."""
+    totals = result.totals
+    cost = "cost unknown" if result.cost is None else f"${result.cost:.4f}"
+    return f"{totals.turns} turns, {totals.calls:,} sub-calls, {result.usage.total:,} tokens, {cost}, {totals.seconds:.1f} s"
+
+
+def shown(answer: str) -> str:
+    """An answer as it is printed: in a terminal made safe for it, in a pipe as it is."""
+    return printable(answer) if sys.stdout.isatty() else answer
+
+
+def report(result: Result, *, as_json: bool, quiet: bool, told: bool = False) -> None:
+    """Print the answer, unless it was `told` already, and what it took. Raises typer.Exit if there is none."""
     if as_json:
         import json
 
         print(json.dumps(result.as_json(), ensure_ascii=False))
-    elif result.answer is not None:
-        print(printable(result.answer) if sys.stdout.isatty() else result.answer)
-    if result.answer is None:
-        print(f"rlm: no answer ({result.stop_reason}). {printable(result.detail)}".rstrip(), file=sys.stderr)
-    elif result.forced:
-        print(f"rlm: the answer was forced: {printable(result.detail)}", file=sys.stderr)
+    elif result.answer is not None and not told:
+        print(shown(result.answer))
+    if line := outcome_line(result):
+        print(line, file=sys.stderr)
     if not quiet:
-        totals = result.totals
-        cost = "cost unknown" if result.cost is None else f"${result.cost:.4f}"
-        print(
-            f"{totals.turns} turns, {totals.calls:,} sub-calls, {result.usage.total:,} tokens, {cost}, {totals.seconds:.1f} s\n"
-            f"trace: {os.path.relpath(result.trace)}",
-            file=sys.stderr,
-        )
+        print(f"{account(result)}\ntrace: {os.path.relpath(result.trace)}", file=sys.stderr)
     if result.answer is None:
         raise typer.Exit(NO_ANSWER)

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 def ask(
     question: Annotated[str, typer.Argument(help="What you want to know.")],
-    file: Annotated[list[Path] | None, typer.Option("--file", "-f", help="A file or folder to ask of; may be given again.")] = None,
+    file: Annotated[
+        list[Path] | None, typer.Option("--file", "-f", help="A file, folder or glob to ask of, or - for stdin; may be given again.")
+    ] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="Root model: provider/model, or local.")] = None,
     sub_model: Annotated[str | None, typer.Option("--sub-model", help="Model for sub-calls; default: the root model.")] = None,
     max_turns: Annotated[int | None, typer.Option("--max-turns", help="Replies of the root model; default 30.")] = None,
@@ -43,12 +45,14 @@ def ask(
         "limits.seconds": timeout,
     }
     settings = load_settings(config, overrides)
+    from rlm_kernel.cli._consent import consent_in
     from rlm_kernel.cli._live import LiveView
     from rlm_kernel.session.ask import ask as run
 
     async def main() -> Result:
         with LiveView(quiet=quiet) as view:
-            return await run(question, file, settings=settings, trace=trace, view=view, say=view.say)
+            consent = None if quiet or as_json else consent_in(view)
+            return await run(question, file, settings=settings, trace=trace, view=view, say=view.say, consent=consent)
 
     result = run_to_end(main())
     report(result, as_json=as_json, quiet=quiet)

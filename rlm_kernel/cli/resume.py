@@ -107,6 +107,7 @@ def _changes(
 
 
 def _go_on(run: Callable[..., Coroutine[Any, Any, Result]], *, as_json: bool, quiet: bool) -> None:
+    from rlm_kernel.cli._consent import consent_in
     from rlm_kernel.cli._live import LiveView
     from rlm_kernel.config import load_api_keys
 
@@ -114,6 +115,6 @@ def _go_on(run: Callable[..., Coroutine[Any, Any, Result]], *, as_json: bool, qu
 
     async def main() -> Result:
         with LiveView(quiet=quiet) as view:
-            return await run(view=view, say=view.say)
+            return await run(view=view, say=view.say, consent=None if quiet or as_json else consent_in(view))
 
     report(run_to_end(main()), as_json=as_json, quiet=quiet)

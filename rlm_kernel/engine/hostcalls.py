@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -47,17 +48,21 @@ class HostCalls:
         models: Models | None,
         ledger: Ledger,
         trace: Trace,
-        locate: Callable[[str], Mapping[str, Any]],
+        locate: Callable[[str], Awaitable[Mapping[str, Any]]],
         *,
         recording: Recording | None = None,
+        history: Callable[[], Any] | None = None,
         how_to_allow: str = "",
     ) -> None:
-        """`locate` finds a host path for the kernel, or raises FileRefused. `how_to_allow` is NoRecord's hint."""
+        """`locate` finds a host path for the kernel, or raises FileRefused. `history` gives the conversation in full, as JSON data; it
+        may block. `how_to_allow` is NoRecord's hint.
+        """
         self._models = models
         self._ledger = ledger
         self._trace = trace
         self._locate = locate
         self._recording = recording
+        self._history = history
         self._how_to_allow = how_to_allow
         self._cell: str | None = None
         self._records: list[CallRecord] = []
@@ -73,6 +78,7 @@ class HostCalls:
             "file": self._file,
             "final": self._final,
             "budget": self._budget,
+            "history": self._conversation,
             "received": self._received,
             "order": self._order,
         }
@@ -150,8 +156,11 @@ class HostCalls:
         path = call.body.get("path")
         if not isinstance(path, str):
             raise UsageError("A path must be a text.")
+        past = await self._recording.find(call, digest("file", {"path": path})) if self._recording else None
+        if past is not None and past.error is not None:
+            return self._again(call, past)
         try:
-            found = dict(self._locate(path))
+            found = dict(await self._locate(path))
         except RLMError as error:
             self._simple(call, "file", {"path": path}, failure=error)
             raise
@@ -184,13 +193,20 @@ class HostCalls:
                 self._records[slot] = record
 
     async def _budget(self, call: HostCall) -> Any:
+        return await self._told(call, "budget", self._ledger.left)
+
+    async def _conversation(self, call: HostCall) -> Any:
+        return await self._told(call, "history", self._history or list)
+
+    async def _told(self, call: HostCall, kind: CallKind, tell: Callable[[], Any]) -> Any:
+        """Answer as the recording has it, else with what `tell` says now."""
         if self._recording is not None:
-            past = await self._recording.find(call, digest("budget", {}))
+            past = await self._recording.find(call, digest(kind, {}))
             if past is not None:
                 return self._again(call, past)
-        left = self._ledger.left()
-        self._simple(call, "budget", {}, answer=left)
-        return left
+        told = await asyncio.to_thread(tell)
+        self._simple(call, kind, {}, answer=told)
+        return told
 
     def _simple(
         self, call: HostCall, kind: CallKind, body: Mapping[str, Any], *, answer: Any = None, failure: RLMError | None = None

@@ -44,7 +44,7 @@ class Ledger:
 
     def reserve_turn(self) -> None:
         """Count a turn. Raises BudgetExceeded."""
-        self._check()
+        self.check()
         if self._turns >= self.limits.turns:
             raise _refusal("turns", self._turns, self.limits.turns)
         self._turns += 1
@@ -53,7 +53,7 @@ class Ledger:
         """Count a sub-model call that is about to be made. Raises BudgetExceeded."""
         if self.limits.calls is not None and self._calls >= self.limits.calls:
             raise _refusal("calls", self._calls, self.limits.calls)
-        self._check()
+        self.check()
         self._calls += 1
 
     def settle(self, role: Role, reply: Completion) -> None:
@@ -91,7 +91,8 @@ class Ledger:
     def _seconds(self) -> float:
         return self._clock() - self._started
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raises BudgetExceeded if money, tokens or time are used up."""
         spent = self._spent()
         names: tuple[LimitName, ...] = ("cost", "tokens", "seconds")
         for name in names:

@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
+from rlm_kernel.engine import memory
 from rlm_kernel.engine import messages as say
 from rlm_kernel.engine.cells import Cells
 from rlm_kernel.engine.hostcalls import HostCalls
@@ -20,11 +21,13 @@ from rlm_kernel.engine.protocols import (
     CellResult,
     ContextInfo,
     Kernel,
+    Memory,
     Message,
     Models,
     Outcome,
     StopReason,
     Trace,
+    Usage,
 )
 from rlm_kernel.engine.replies import ProseFinal, Reply, looks_at_input, parse_reply, unquote
 from rlm_kernel.errors import BudgetExceeded, ModelError
@@ -46,12 +49,18 @@ class _Exhausted(Exception):
 
 @dataclass(frozen=True)
 class PastTurn:
-    """A turn of an earlier run whose cells were run again: the reply as it came, what its cells gave now, what was remarked then."""
+    """A turn of earlier: the reply as it came, what its cells gave, what was remarked then.
+
+    `memory`: the reply is a summary, which stands for all turns since the question that they answered. `asked`: with the last of the
+    remarks a further question was put.
+    """
 
     number: int
     reply: str
     results: Sequence[CellResult] = ()
     remarks: Sequence[str] = ()
+    memory: bool = False
+    asked: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,10 @@ class Past:
 
 @dataclass
 class Loop:
-    """One question, from its first message to its outcome. `output_chars` of each cell go back to the root model."""
+    """One question, from its first message to its outcome.
+
+    `output_chars` of each cell go back to the root model. `share` of its window: beyond that its turns are summed up; None for never.
+    """
 
     kernel: Kernel
     models: Models
@@ -78,6 +90,7 @@ class Loop:
     trace: Trace
     profile: Profile
     output_chars: int = 20_000
+    share: float | None = None
     _history: list[Message] = field(default_factory=list)
     _number: int = 0
     _looked: bool = False
@@ -85,6 +98,12 @@ class Loop:
     _idle: int = 0
     _last: bool = False
     _answer: Answer | None = None
+    _named: str = ""
+    _asked_at: int = 0
+    _shown: tuple[Sequence[CellResult], int] = ((), 0)
+    _used: Usage = field(default_factory=Usage)
+    _seen: int = 0
+    _summed_at: int = -1
 
     def __post_init__(self) -> None:
         self._cells = Cells(self.kernel, self.calls, self.trace)
@@ -93,9 +112,17 @@ class Loop:
         """Run a set-up cell (parameters, loading of the input). Its result is in the trace; the caller judges it."""
         return await self._cells.run(cell_id, code, 0, setup=True, seconds=self.ledger.seconds_left())
 
-    async def run(self, question: str, info: ContextInfo, *, from_files: bool, past: Past | None = None) -> Outcome:
-        """Answer a question, or go on with one. Raises ModelError when the root model gives no reply, KernelError without a kernel."""
-        self._open(question, info, from_files)
+    async def run(
+        self, question: str, info: ContextInfo, *, from_files: bool, past: Past | None = None, named: Sequence[str] = ()
+    ) -> Outcome:
+        """Answer a question, or go on with a conversation that began with it.
+
+        `named`: paths that the user named in the last question, and that code can load.
+
+        Raises ModelError when the root model gives no reply, KernelError without a kernel.
+        """
+        self._named = say.named_files(named)
+        self._open(question, info, from_files, asked=past is None)
         try:
             if past is not None:
                 await self._take_up(past)
@@ -108,42 +135,82 @@ class Loop:
         except _Exhausted as end:
             return await self._last_answer(end.reason, end.detail)
 
-    def _open(self, question: str, info: ContextInfo, from_files: bool) -> None:
+    def _open(self, question: str, info: ContextInfo, from_files: bool, *, asked: bool) -> None:
         self.output_chars = min(self.output_chars, self.profile.output_chars)
         self._looked = info.total_chars == 0
         system = system_prompt(self.profile, info, output_chars=self.output_chars, sub_window=self.models.window("sub"))
-        first = say.question_message(question, info, from_files, self.profile.head_chars, say.progress_line(self.ledger, 1))
+        last = [self._named if asked else "", say.progress_line(self.ledger, 1)]
+        first = say.question_message(question, info, from_files, self.profile.head_chars, "\n".join(filter(None, last)))
         self._history = [{"role": "system", "content": system}, *self.profile.examples, {"role": "user", "content": first}]
+        self._asked_at = len(self._history)
 
     async def _take_up(self, past: Past) -> None:
         """Have the conversation as it was, and do what is left of its last turn."""
-        said = [text for text in (past.message, say.new_question(past.question) if past.question else "") if text]
+        question = say.new_question(past.question) if past.question else ""
+        said = [text for text in (past.message, question, self._named) if text]
         for turn in past.turns:
             self._number = turn.number
-            self._looked = self._looked or any(looks_at_input(result.code) for result in turn.results)
+            self._looked = self._looked or turn.memory or any(looks_at_input(result.code) for result in turn.results)
             self._guarded = self._guarded or say.NOT_LOOKED in turn.remarks
             self._history.append({"role": "assistant", "content": turn.reply})
             parsed = parse_reply(turn.reply)
             last = turn is past.turns[-1]
-            if last and past.unfinished:
+            if last and past.unfinished and not turn.memory:
                 await self._play(parsed, turn.results, said)
                 return
-            not_run = max(0, len(parsed.cells) - len(turn.results))
             remarks = [*turn.remarks, *(said if last else ())]
-            self._say(say.output_message(turn.results, not_run, self.output_chars, remarks, self._progress()))
+            if turn.memory:
+                self._say(say.after_memory(remarks, self._progress()))
+            else:
+                not_run = max(0, len(parsed.cells) - len(turn.results))
+                self._say(say.output_message(turn.results, not_run, self.output_chars, remarks, self._progress()))
+            if turn.asked or (last and question):
+                self._asked_at = len(self._history)
         if past.message:
             self.trace.note(past.message)
         if not past.turns and said:
-            self._say("\n\n".join([self._history.pop()["content"], *said]))
+            self._say("\n\n".join(said))
+
+    async def remember(self) -> Memory | None:
+        """After an answer: have the turns of its question summed up, for the questions to come. None if they stay as they are."""
+        ask = say.sum_up_message(*self._shown, self.output_chars, self._answer.text if self._answer else "")
+        return await self._sum_up(self._history[self._asked_at :], ask)
+
+    async def _sum_up(self, replaced: Sequence[Message], ask: str) -> Memory | None:
+        try:
+            found = await memory.sum_up(self.models, self.ledger, self._history[: self._asked_at], replaced, ask)
+        except memory.Unremembered as why:
+            if str(why):
+                self.trace.note(f"The conversation is kept in full: {why}.")
+            return None
+        self._history[self._asked_at :] = [{"role": "assistant", "content": found.text}]
+        self.trace.remembered(found)
+        return found
+
+    async def _make_room(self) -> None:
+        """Sum up the turns so far where they crowd the root model's window; not turn after turn where that does not help."""
+        if self.share is None or self._number < self._summed_at + 2:
+            return
+        if not memory.crowded(self._history, self._used, self._seen, self.models.window("root"), self.share):
+            return
+        turns = self._history[self._asked_at :]
+        if not turns:
+            return
+        self._summed_at = self._number
+        *replaced, last = turns
+        if replaced and await self._sum_up(replaced, f"{last['content']}\n\n{say.SUM_UP}"):
+            self._say(say.after_memory((), self._progress()))
+            self._used, self._seen = Usage(), 0
 
     async def _turn(self) -> None:
         self.ledger.reserve_turn()
+        await self._make_room()
         self._number += 1
         await self._play(await self._ask())
 
     async def _play(self, parsed: Reply, done: Sequence[CellResult] = (), notes: Sequence[str] = ()) -> None:
         """Run a reply's cells, but those that are `done`. Sets the answer if one was delivered and stands."""
-        results, not_run = await self._run_cells(parsed.cells, done)
+        results, not_run = self._shown = await self._run_cells(parsed.cells, done)
         remarks = [*notes, *await self._judge(parsed, results)]
         if self._answer is not None:
             return
@@ -163,6 +230,7 @@ class Loop:
         async with self._deadline():
             reply = await self.models.complete(self._history, role="root")
         self.ledger.settle("root", reply)
+        self._used, self._seen = reply.usage, len(self._history)
         self._history.append({"role": "assistant", "content": reply.text})
         parsed = parse_reply(reply.text)
         self.trace.turn_replied(self._number, reply, parsed.prose)
@@ -178,6 +246,9 @@ class Loop:
             raise BudgetExceeded(f"The limit of {self.ledger.limits.seconds:g} seconds is reached.", limit="seconds") from None
 
     def _say(self, text: str) -> None:
+        # Some models' templates take no two messages of one role in a row.
+        if self._history[-1]["role"] == "user":
+            text = f"{self._history.pop()['content']}\n\n{text}"
         self._history.append({"role": "user", "content": text})
 
     async def _run_cells(self, cells: Sequence[str], done: Sequence[CellResult] = ()) -> tuple[list[CellResult], int]:
@@ -238,6 +309,8 @@ class Loop:
         except (ModelError, TimeoutError) as error:
             return Outcome(None, reason, detail=f"{detail} The last answer did not come: {str(error) or 'time-out'}")
         self.ledger.settle("root", reply)
+        self._history.append({"role": "assistant", "content": reply.text})
+        self._shown = (), 0
         parsed = parse_reply(reply.text)
         self.trace.turn_replied(self._number, reply, parsed.prose)
         answer: Answer | None = None
@@ -245,8 +318,9 @@ class Loop:
             answer = await self._prose_answer(parsed.final, [])
         elif parsed.cells and "FINAL" in parsed.cells[-1]:
             # Told not to, models still answer in code. What that code spends stays within the ledger's limits.
-            results, _ = await self._run_cells(parsed.cells[-1:])
+            results, _ = self._shown = await self._run_cells(parsed.cells[-1:])
             answer = results[0].answer
         elif parsed.prose:
             answer = Answer(parsed.prose)
+        self._answer = answer
         return Outcome(answer, reason, forced=answer is not None, detail=detail)

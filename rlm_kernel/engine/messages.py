@@ -21,14 +21,32 @@ BESIDE_CODE = (
     "If the output above settles it, give FINAL now."
 )
 
+SUM_UP = (
+    "Now sum up, for yourself, the work on this question so far: what was asked, what you found and where in the input, which variables "
+    "hold it, what is left to do, and the answer if there is one. From now on you see this summary in place of the messages since the "
+    "question. Plain text without code blocks, at most 300 words."
+)
+AFTER_MEMORY = (
+    "The message above is your summary of the work on that question. Variables and files are as they were; `history` in the kernel has "
+    "every turn in full (a list of dicts: question, turns, answer)."
+)
+STOPPED = "The work on that question was stopped here; it has no answer."
+_ANSWER_SHOWN = 2_000
+_LAZY = (
+    " What is too large for memory is a LazyText, which has a str's slices, len, in, find, count, splitlines() and split() as iterators; "
+    "re.search, re.finditer and re.findall take; grep and chunks are fastest. Never take str() of it."
+)
+
 
 def question_message(question: str, info: ContextInfo, from_files: bool, head_chars: int, progress: str) -> str:
     """The first message: the question, with type, sizes, names and first characters of the input."""
     lines = []
     if info.item_count or info.total_chars:
         pieces = f"{info.item_count:,} pieces" if info.item_count != 1 else "1 piece"
-        lines.append(f"Context: {info.kind}, {info.total_chars:,} characters in {pieces}.")
-        shown = [f"{name} ({size:,} characters)" for name, size in info.items[:_LISTED]]
+        about = "about " if info.about else ""
+        lazy = _LAZY if info.about else ""
+        lines.append(f"Context: {info.kind}, {about}{info.total_chars:,} characters in {pieces}.{lazy}")
+        shown = [f"{name} ({about}{size:,} characters)" for name, size in info.items[:_LISTED]]
         more = f", and {info.item_count - len(shown):,} more" if info.item_count > len(shown) else ""
         lines.append(f"Files: {', '.join(shown)}{more}" if from_files else f"Pieces: {', '.join(shown)}{more}")
         lines.append(f"Starts with: {info.head[:head_chars]!r}")
@@ -70,6 +88,23 @@ def person_remark(cell: CellResult, limit: int) -> str:
 def new_question(question: str) -> str:
     """A further question over the same input, in the same kernel."""
     return f"The next question, over the same input and with the variables that are there: {question}"
+
+
+def sum_up_message(results: Sequence[CellResult], not_run: int, limit: int, answer: str) -> str:
+    """Ask for a summary of the work on a question, which then stands for it. `answer`: what was delivered, if it was."""
+    given = [f"The answer that you gave: {truncate(answer, _ANSWER_SHOWN)}"] if answer else []
+    return output_message(results, not_run, limit, given, SUM_UP)
+
+
+def after_memory(remarks: Sequence[str], progress: str) -> str:
+    """What follows a summary."""
+    return "\n\n".join([AFTER_MEMORY, *remarks, progress])
+
+
+def named_files(paths: Sequence[str]) -> str:
+    """Files that the user named, and that code can load."""
+    shown = ", ".join(repr(path) for path in paths[:_LISTED])
+    return f"The user named these files; load_file(path) loads one: {shown}" if paths else ""
 
 
 def forced_message(reason: str) -> str:

@@ -65,7 +65,7 @@ class Models(Protocol):
         """Free connections and processes. Idempotent."""
 
 
-CallKind = Literal["llm_query", "file", "final", "budget"]
+CallKind = Literal["llm_query", "file", "final", "budget", "history"]
 
 
 @dataclass(frozen=True)
@@ -163,6 +163,8 @@ class ContextInfo:
     item_count: int = 0
     head: str = ""
     """The first characters of the (first) text."""
+    about: bool = False
+    """The sizes are in bytes, because the characters of a large text are not counted yet."""
 
 
 class Kernel(Protocol):
@@ -208,6 +210,30 @@ class Totals:
     cost: float | None = 0.0
     seconds: float = 0.0
 
+    def __add__(self, other: Totals) -> Totals:
+        return Totals(
+            self.turns + other.turns,
+            self.calls + other.calls,
+            self.root_usage + other.root_usage,
+            self.sub_usage + other.sub_usage,
+            None if self.cost is None or other.cost is None else self.cost + other.cost,
+            self.seconds + other.seconds,
+        )
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A summary that the root model wrote, and that it sees from now on in place of the turns of a question.
+
+    `before`, `after`: tokens of what it stands for and of itself, `estimated` where the provider did not count them.
+    """
+
+    text: str
+    before: int
+    after: int
+    estimated: bool
+    reply: Completion
+
 
 class Trace(Protocol):
     """Hears all that happens, in order. Implemented by the notebook writer and by the live view."""
@@ -231,6 +257,9 @@ class Trace(Protocol):
 
     def person_ran(self, result: CellResult) -> None:
         """A person's cell in the same kernel has ended, by the kernel's own word. May come at any time, also while a cell runs."""
+
+    def remembered(self, memory: Memory) -> None:
+        """The turns of the question so far were summed up."""
 
     def note(self, text: str) -> None:
         """Something that the engine told the root model or the user outside cells."""

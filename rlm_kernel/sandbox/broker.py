@@ -48,7 +48,8 @@ class Broker:
 
     def __init__(self, run: RunDir, handlers: Mapping[str, HostCallHandler]) -> None:
         self._run = run
-        self._handlers = dict(handlers)
+        self.handlers = dict(handlers)
+        """One for each kind of host call."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._serving: asyncio.Task[None] | None = None
         self._context = zmq.asyncio.Context()
@@ -143,7 +144,7 @@ class Broker:
                 "Calls to the host (llm_query, load_file, budget, FINAL …) are answered only while the model's cell runs, and only those "
                 "of that cell: a person's cell has none, and none may outlive its cell."
             )
-        handler = self._handlers.get(request.kind)
+        handler = self.handlers.get(request.kind)
         if handler is None:
             self.refused["kind"] += 1
             raise RLMError("There is no such host call.")

@@ -6,50 +6,168 @@ from the kernel is resolved in the same way and must be one of them or lie in on
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import shutil
 import stat
-from collections.abc import Sequence
+import threading
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from rlm_kernel.errors import FileRefused
-from rlm_kernel.sandbox.rundir import RunDir, container_ids, own
+from rlm_kernel.sandbox.depot import Depot, Say, readable_inside
+from rlm_kernel.sandbox.rundir import RunDir, own
 
+Consent = Callable[[Path], Awaitable[bool]]
+"""Asks the user whether the kernel may read a path that they did not name."""
+MAX_QUESTIONS = 20
+"""Paths that a user is asked for in one run: a flood of them is refused."""
+MAX_RULES = 1 << 16
+"""Characters of each .gitignore file above a folder."""
 _INSIDE = PurePosixPath("/rlm/files")
+_DEPOT = PurePosixPath("/rlm/depot")
 
 
 @dataclass(frozen=True)
 class Grant:
-    """A file or folder that the user named: `source` is what is mounted at `inside`. `renamed`: `path` is only what the kernel calls it."""
+    """A file or folder that the user named: `source` is what is mounted at `inside`. `renamed`: `path` is only what the kernel calls it.
+    `used`: it is one of the session's inputs, or was asked for since.
+    """
 
     path: Path
     source: Path
     inside: PurePosixPath
     directory: bool
     renamed: bool = False
+    used: bool = True
 
 
 class FileGrants:
     """The files of a session. Made before its container; answers the kernel's `file` calls."""
 
-    def __init__(self, paths: Sequence[Path], run: RunDir, known_as: Sequence[Path | None] = ()) -> None:
-        """`known_as`: for each path, or for none, the path that the kernel knows it by where that is another.
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        run: RunDir,
+        known_as: Sequence[Path | None] = (),
+        depot: Path | None = None,
+        named: Sequence[Path] = (),
+    ) -> None:
+        """`paths` are the session's inputs; `named` what a question names besides, which may be asked for.
 
-        Raises FileRefused for a path that is missing, unreadable or neither file nor folder.
+        `known_as`: for each path, or for none, the path that the kernel knows it by where that is another. `depot`: where files go that
+        are asked for once the container runs; without one they are refused. Raises FileRefused for one of `paths` that is missing,
+        unreadable or neither file nor folder.
         """
         names = [*known_as, *[None] * (len(paths) - len(known_as))]
         grants = [self._grant(index, resolve(path), run) for index, path in enumerate(paths)]
         self._grants = [replace(grant, path=name, renamed=True) if name else grant for grant, name in zip(grants, names, strict=True)]
+        self._allowed: dict[Path, None] = {}
+        for path in self.allow(named):
+            # Mounted from the start it costs nothing, whatever its size.
+            if readable_inside(path.stat()):
+                self._grants.append(replace(self._grant(len(self._grants), path, run), used=False))
+        self._depot = Depot(depot) if depot is not None else None
+        self._answers: dict[Path, bool] = {}
+        self._giving = asyncio.Lock()
+        self._asking = asyncio.Lock()
+
+    @classmethod
+    def restored(cls, dump: Sequence[Mapping[str, Any]], run: RunDir, depot: Path) -> FileGrants:
+        """Those of a container that runs already, as `dump` told them."""
+        grants = cls((), run, depot=depot)
+        grants._grants = [
+            Grant(Path(one["path"]), Path(one["source"]), PurePosixPath(one["inside"]), one["directory"], one["renamed"], one["used"])
+            for one in dump
+        ]
+        return grants
+
+    def allow(self, named: Sequence[Path]) -> list[Path]:
+        """Have what the user has named since allowed, for when it is asked for; the real paths that can be had. Blocking."""
+        found: dict[Path, None] = {}
+        for path in named:
+            with contextlib.suppress(FileRefused):  # it is there, but nobody can read it
+                found[resolve(path)] = None
+        self._allowed |= found
+        return list(found)
+
+    def dump(self) -> list[dict[str, Any]]:
+        """The grants as JSON data."""
+        return [
+            {
+                "path": str(grant.path),
+                "source": str(grant.source),
+                "inside": str(grant.inside),
+                "directory": grant.directory,
+                "renamed": grant.renamed,
+                "used": grant.used,
+            }
+            for grant in self._grants
+        ]
 
     @property
     def paths(self) -> list[Path]:
-        """The paths as the kernel knows them, in the user's order: resolved, or as `known_as` says."""
-        return [grant.path for grant in self._grants]
+        """The paths of the inputs as the kernel knows them, in the user's order, and of what was asked for since."""
+        return [grant.path for grant in self._grants if grant.used]
+
+    def places(self) -> dict[Path, Path]:
+        """Where each of the paths is."""
+        return {grant.path: grant.source if grant.renamed else grant.path for grant in self._grants if grant.used}
 
     def mounts(self) -> list[tuple[str, str]]:
-        """(host path, path in the container), all read-only."""
-        return [(str(grant.source), str(grant.inside)) for grant in self._grants]
+        """(host path, path in the container), all read-only. Those of the depot come with it."""
+        own_mounts = [(str(grant.source), str(grant.inside)) for grant in self._grants if not grant.inside.is_relative_to(_DEPOT)]
+        return [*own_mounts, *([(str(self._depot.folder), str(_DEPOT))] if self._depot else [])]
+
+    async def add(self, path: Path, say: Say = lambda _text: None) -> Grant:
+        """Grant a path that was named later; the container need not start again. Cancelling it ends a copy.
+
+        Raises FileRefused, also where there is no depot.
+        """
+        async with self._giving:
+            real = await asyncio.to_thread(resolve, path)
+            for grant in self._grants:
+                if not grant.renamed and (real == grant.path or (grant.directory and real.is_relative_to(grant.path))):
+                    return self.locate(str(real))
+            if self._depot is None:
+                raise FileRefused(f"{path} cannot be given to a kernel that runs already.", hint="Name it when you begin: -f")
+            stop = threading.Event()
+            depot = Depot(self._depot.folder, say)
+            giving = asyncio.create_task(asyncio.to_thread(depot.give, real, stop.is_set))
+            try:
+                source = await asyncio.shield(giving)
+            except asyncio.CancelledError:
+                stop.set()
+                await asyncio.wait([giving])
+                raise
+            self._grants.append(Grant(real, source, _DEPOT / source.name, source.is_dir()))
+            return self._grants[-1]
+
+    async def obtain(self, asked: str, consent: Consent | None = None, say: Say = lambda _text: None) -> Grant:
+        """Where the kernel finds a host path. One that the user did not name is refused, or they are asked, once: FileRefused."""
+        try:
+            return await asyncio.to_thread(self.locate, asked)
+        except FileRefused:
+            path = await asyncio.to_thread(_real, asked)
+            if path is None or not (self._is_allowed(path) or await self._consented(path, consent)):
+                raise
+        return await self.add(path, say)
+
+    def _is_allowed(self, path: Path) -> bool:
+        return any(path == allowed or path.is_relative_to(allowed) for allowed in self._allowed)
+
+    async def _consented(self, path: Path, consent: Consent | None) -> bool:
+        if consent is None:
+            return False
+        async with self._asking:  # one question at a time, and none twice
+            if path not in self._answers:
+                if len(self._answers) >= MAX_QUESTIONS:
+                    return False
+                self._answers[path] = await consent(path)
+            return self._answers[path]
 
     def locate(self, asked: str) -> Grant:
         """Where the kernel finds a host path. Raises FileRefused if the user did not name it."""
@@ -60,23 +178,25 @@ class FileGrants:
         except (OSError, ValueError) as error:  # a name that the file system cannot have
             raise FileRefused("That is not a path.") from error
         literal = Path(os.path.abspath(asked))
-        for grant in self._grants:
+        for number, grant in enumerate(self._grants):
             # A path of the machine where it was recorded: here it may be a link, or nothing.
             path = literal if grant.renamed else real
             if path == grant.path:
-                return grant
+                self._grants[number] = replace(grant, used=True)
+                return self._grants[number]
             if grant.directory and path.is_relative_to(grant.path):
+                self._grants[number] = replace(grant, used=True)
                 part = path.relative_to(grant.path)
                 source = grant.source / part
                 return Grant(path, source, grant.inside / part.as_posix(), source.is_dir())
-        named = ", ".join(str(grant.path) for grant in self._grants[:20]) or "none"
+        named = ", ".join(str(path) for path in [*self.paths, *self._allowed][:20]) or "none"
         raise FileRefused(f"{asked} was not named by the user, so it cannot be loaded. Files that can: {named}.")
 
     @staticmethod
     def _grant(index: int, path: Path, run: RunDir) -> Grant:
         directory = path.is_dir()
         inside = _INSIDE / str(index)
-        if _readable_inside(path):
+        if readable_inside(path.stat()):
             return Grant(path, path, inside, directory)
         # Readable for a root user alone: the container's user gets a copy.
         copy = run.host / f"file-{index}"
@@ -116,12 +236,33 @@ def _special_files(folder: str, names: list[str]) -> list[str]:
     return [name for name, path in paths.items() if not (path.is_symlink() or path.is_file() or path.is_dir())]
 
 
-def _readable_inside(path: Path) -> bool:
-    """Whether the container's user may read the file, or list and enter the folder."""
-    uid, gid = container_ids()
-    if uid == os.getuid():
-        return True
-    status = path.stat()
-    who = 6 if status.st_uid == uid else 3 if status.st_gid == gid else 0
-    wanted = (0o5 if path.is_dir() else 0o4) << who
-    return status.st_mode & wanted == wanted
+def _real(asked: str) -> Path | None:
+    """The path that was asked for, links and all; None where nothing is that could be given. Blocking."""
+    if not asked.startswith("/") or len(asked) > 4096:
+        return None
+    try:
+        return resolve(Path(asked))
+    except (FileRefused, OSError, ValueError):
+        return None
+
+
+def rules_above(folder: Path) -> list[tuple[str, str]]:
+    """The .gitignore files above a folder, up to the root of its repository, outermost first: (the folder's place below it, rules).
+
+    None outside a repository. Blocking.
+    """
+    parents = list(folder.parents)
+    root = next((parent for parent in [folder, *parents] if (parent / ".git").exists()), None)
+    if root is None or root == folder:
+        return []
+    rules = []
+    for parent in reversed(parents[: parents.index(root) + 1]):
+        try:
+            # Nobody named it: a link would lead to any file there is, and opening a pipe may never end.
+            file = os.open(parent / ".gitignore", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            with os.fdopen(file, encoding="utf-8", errors="replace") as opened:
+                if stat.S_ISREG(os.fstat(file).st_mode):
+                    rules.append((folder.relative_to(parent).as_posix(), opened.read(MAX_RULES)))
+        except OSError:
+            continue
+    return rules

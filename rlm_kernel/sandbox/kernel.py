@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -18,10 +19,12 @@ from rlm_kernel.sandbox.broker import Broker
 from rlm_kernel.sandbox.outputs import OutputCollector
 from rlm_kernel.sandbox.persons import PersonCells
 from rlm_kernel.sandbox.provisioner import EXIT_OOM, DockerProvisioner, SandboxSpec
-from rlm_kernel.sandbox.runner import CellRunner, RunState, zmq_context
+from rlm_kernel.sandbox.runner import VARIABLES, CellRunner, RunState, zmq_context
 
 GRACE = 5.0
 """Seconds that an interrupted cell has to stop before its kernel is killed."""
+JOIN_SECONDS = 10.0
+"""Seconds that a kernel which was left has to answer."""
 _DESCRIBE = "__import__('rlm_runtime.files', fromlist=['files']).describe()"
 _MAX_NAMES = 50
 _MAX_UNTOLD = 10
@@ -49,7 +52,8 @@ class _OurSpec(KernelSpecManager):
 
 
 class DockerKernel:
-    """Implements `engine.protocols.Kernel`. Use: start, set_up, run_cell …, stop; all on one event loop.
+    """Implements `engine.protocols.Kernel`. Use: start (or join), set_up, run_cell …, stop (or leave); all on one
+    event loop.
 
     `cell_timeout` in seconds, None for none. `on_output` hears the outputs so far of the running cell, `on_person` each cell that a
     person has run beside the model.
@@ -81,15 +85,74 @@ class DockerKernel:
 
     async def start(self) -> None:
         """Start the container and its kernel. Raises KernelError, DockerError."""
-        context = zmq_context()
-        manager = AsyncKernelManager(context=context, kernel_spec_manager=_OurSpec(self._spec))
-        self._manager = manager
+        manager = self._manage()
         await manager.start_kernel()
-        client = manager.client(context=context)
+        await self._listen(manager, self._spec.start_timeout)
+
+    async def join(self, set_up: Sequence[tuple[str, str]]) -> bool:
+        """Take over the kernel that an earlier owner of the session left, and bring it to rest: `leave` is the other end of this.
+
+        `set_up`: the cells (id, code) that loaded its input, for a new kernel if this one is lost. False if it is gone or does not answer;
+        then `stop` clears up. Raises DockerError.
+        """
+        manager = self._manage()
+        manager.provisioner = DockerProvisioner(kernel_id="", kernel_spec=manager.kernel_spec, parent=manager, spec=self._spec)
+        try:
+            manager.load_connection_info(json.loads((self._spec.run.path / "connection.json").read_text()))
+        except (OSError, ValueError):
+            return False
+        if not await self._provisioner.join():
+            return False
+        try:
+            await self._listen(manager, JOIN_SECONDS)
+        except KernelError:
+            return False
+        self._setup = list(set_up)
+        return await self.settle()
+
+    async def leave(self) -> None:
+        """Close what leads to the kernel; it and its container stay. Idempotent."""
+        manager, client, runner = self._manager, self._client, self._runner
+        self._manager = self._client = self._runner = None
+        if runner is not None:
+            await runner.close()
+        if client is not None:
+            client.stop_channels()
+        if manager is not None:
+            manager.context.destroy(linger=0)
+
+    async def settle(self) -> bool:
+        """Interrupt what runs. False if it does not stop: then the kernel is of no use any more."""
+        if self._runner is None or not await self._runner.settle(self._grace):
+            return False
+        await self.variables()
+        return self.alive
+
+    @property
+    def alive(self) -> bool:
+        """It was started or joined, and its container has not ended."""
+        return self._runner is not None and not self._provisioner.exited.done()
+
+    async def variables(self) -> dict[str, str]:
+        """The names that cells have made, with type and size, by the kernel's own word."""
+        if self._runner is not None and isinstance(found := await self._runner.evaluate(VARIABLES), dict):
+            self._variables = {str(name): str(kind) for name, kind in found.items()}
+        return self._variables
+
+    async def evaluate(self, expression: str) -> Any:
+        """The value of a Python literal that an expression of ours gives; None if that fails. Not while a cell runs."""
+        return await self._runner.evaluate(expression) if self._runner is not None else None
+
+    def _manage(self) -> AsyncKernelManager:
+        self._manager = AsyncKernelManager(context=zmq_context(), kernel_spec_manager=_OurSpec(self._spec))
+        return self._manager
+
+    async def _listen(self, manager: AsyncKernelManager, timeout: float) -> None:
+        client = manager.client(context=manager.context)
         self._client = client
         client.start_channels(shell=True, iopub=True, control=True, stdin=False, hb=False)
         self._runner = CellRunner(client, self._provisioner.exited, self._persons.hear)
-        await self._runner.wait_until_listening(self._spec.start_timeout)
+        await self._runner.wait_until_listening(timeout)
 
     @property
     def _provisioner(self) -> DockerProvisioner:
@@ -99,20 +162,13 @@ class DockerKernel:
 
     async def stop(self) -> None:
         """End the kernel and remove its container. Idempotent; safe after a start that failed half-way."""
-        manager, client, runner = self._manager, self._client, self._runner
-        self._manager = self._client = self._runner = None
-        if runner is not None:
-            await runner.close()
-        if client is not None:
-            client.stop_channels()
-        if manager is None:
-            return
+        manager = self._manager
+        await self.leave()
         # Not manager.shutdown_kernel: it sends to the kernel first, which blocks the loop when the kernel is gone.
-        if isinstance(manager.provisioner, DockerProvisioner):
+        if manager is not None and isinstance(manager.provisioner, DockerProvisioner):
             await manager.provisioner.kill()
             await manager.provisioner.cleanup()
-        manager.context.destroy(linger=0)
-        self._persons.kernel_ended()
+            self._persons.kernel_ended()
 
     def person_cells(self) -> Sequence[CellResult]:
         """The cells that a person has run in it since this was last asked; of many the last ten."""
@@ -138,7 +194,12 @@ class DockerKernel:
         try:
             items = [(str(name), int(size)) for name, size in found["items"][:100]]
             return ContextInfo(
-                str(found["kind"])[:100], int(found["total_chars"]), items, int(found["item_count"]), str(found["head"])[:300]
+                str(found["kind"])[:100],
+                int(found["total_chars"]),
+                items,
+                int(found["item_count"]),
+                str(found["head"])[:300],
+                bool(found.get("about")),
             )
         except (TypeError, KeyError, ValueError) as error:
             raise KernelError("The kernel started, but its runtime does not work.", hint="`rlm image build --force`") from error

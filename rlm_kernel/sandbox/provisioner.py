@@ -61,7 +61,7 @@ def container_options(spec: SandboxSpec, sockets: str) -> dict[str, Any]:
         "image": spec.image,
         "command": ["/opt/rlm/bin/python", "-m", "rlm_runtime", "-f", "/rlm/host/connection.json"],
         "entrypoint": [],
-        "name": f"rlm-{spec.run.session_id}-{spec.run.launches}",
+        "name": spec.run.container_name,
         "labels": {
             f"{LABEL}.session": spec.run.session_id,
             f"{LABEL}.owner": str(os.getpid()),
@@ -158,10 +158,32 @@ class DockerProvisioner(KernelProvisionerBase):
         self.connection_info = manager.get_connection_info()
         return self.connection_info
 
-    def _watch(self, container: Container, loop: asyncio.AbstractEventLoop, exited: asyncio.Future[int]) -> None:
+    async def join(self) -> bool:
+        """Take over the container that an earlier owner of the session left. False if it does not run any more. Raises DockerError."""
+        from docker.errors import NotFound
+
+        from rlm_kernel.sandbox.docker_host import connect, docker_errors
+
+        def find() -> Container | None:
+            with docker_errors():
+                with contextlib.suppress(NotFound):
+                    return connect().containers.get(self.spec.run.container_name)
+                return None
+
+        container = await asyncio.to_thread(find)
+        if container is None:
+            return False
+        self._container = container
+        loop, exited = asyncio.get_running_loop(), self.exited
+        threading.Thread(target=self._watch, args=(container, loop, exited, "not-running"), daemon=True).start()
+        return bool(container.status == "running")
+
+    def _watch(
+        self, container: Container, loop: asyncio.AbstractEventLoop, exited: asyncio.Future[int], condition: str = "next-exit"
+    ) -> None:
         """In a thread of its own: wait for the container's end, however long that takes."""
         try:
-            code = int(container.wait(timeout=None, condition="next-exit")["StatusCode"])
+            code = int(container.wait(timeout=None, condition=condition)["StatusCode"])
         except Exception:  # whatever the engine or the connection to it did, the container is lost to us
             code = 255
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
@@ -207,12 +229,12 @@ class DockerProvisioner(KernelProvisionerBase):
 
     async def cleanup(self, restart: bool = False) -> None:
         """Remove the container, even one whose creation was interrupted. Idempotent."""
-        if self._creation is None:
-            return
-        with contextlib.suppress(Exception):
-            self._container = await asyncio.shield(self._creation)
+        if self._creation is not None:
+            with contextlib.suppress(Exception):
+                self._container = await asyncio.shield(self._creation)
         if self._container is not None:
             await asyncio.to_thread(_remove, self._container)
+            self._container.client.close()
         self._container = None
 
     async def shutdown_requested(self, restart: bool = False) -> None:
@@ -224,6 +246,19 @@ def _ended(exited: asyncio.Future[int], code: int) -> None:
         exited.set_result(code)
 
 
+def remove_containers(session_id: str) -> None:
+    """Remove the containers of a session whose owner is gone. Blocking. Raises DockerError."""
+    from rlm_kernel.sandbox.docker_host import connect, docker_errors
+
+    with docker_errors():
+        client = connect()
+        try:
+            for container in client.containers.list(all=True, filters={"label": f"{LABEL}.session={session_id}"}):
+                _remove(container)
+        finally:
+            client.close()
+
+
 def _remove(container: Container) -> None:
     from docker.errors import APIError
     from requests.exceptions import RequestException
@@ -233,4 +268,3 @@ def _remove(container: Container) -> None:
     # The engine may be removing it already, by itself: wait for that, so that nothing is left when we say so.
     with contextlib.suppress(APIError, RequestException):
         container.wait(timeout=10, condition="removed")
-    container.client.close()

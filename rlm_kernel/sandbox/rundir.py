@@ -21,6 +21,7 @@ import secrets
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -32,6 +33,8 @@ from rlm_kernel.errors import KernelError, SetupError
 
 UNPRIVILEGED = 61234
 """The uid and gid that a root user's containers run as; any other user's run as that user."""
+LEASE_PATIENCE = 2.0
+"""Seconds that another holder of the lease has to let go."""
 _MAX_PREFIX = 80
 _MAX_ABOUT = 1 << 20
 _SOCKETS = range(1, 6)
@@ -64,7 +67,8 @@ def _bases() -> Iterator[Path]:
 
 @dataclass
 class RunDir:
-    """One session's folder. Holds the lease lock from `create` to `remove`; the lock falls with this process, however it ends.
+    """One session's folder. Holds the lease lock from `create` or `adopt` to `leave` or `remove`; it falls with this process,
+    however that ends.
 
     `one_address`: each kernel is found where the one before it was, by clients that connect again.
     """
@@ -77,8 +81,12 @@ class RunDir:
     _lease_fd: int = -1
 
     @classmethod
-    def create(cls, *, max_request: int, window: int, one_address: bool = False, replayed: bool = False) -> RunDir:
-        """Make the folder. `max_request` (bytes), `window` (requests) and `replayed` are told to the kernel's side of the broker."""
+    def create(cls, *, max_request: int, window: int, one_address: bool = False, replayed: bool = False, idle: float = 0.0) -> RunDir:
+        """Make the folder.
+
+        `max_request` (bytes), `window` (requests) and `replayed` are told to the kernel's side of the broker; `idle` to the container,
+        which outlives its owner by so many seconds. Raises SetupError.
+        """
         session_id = secrets.token_hex(4)
         try:
             path = next(_bases()) / f"rlm-{session_id}"
@@ -93,8 +101,38 @@ class RunDir:
             raise SetupError(
                 f"The session's folder cannot be made: {error}.", hint="Check free space and permissions, or set XDG_RUNTIME_DIR."
             ) from error
-        run.give("session.json", json.dumps({"token": run.token, "max_request": max_request, "window": window, "replayed": replayed}))
+        told = {"token": run.token, "max_request": max_request, "window": window, "replayed": replayed, "idle": idle}
+        run.give("session.json", json.dumps(told))
         return run
+
+    @classmethod
+    def adopt(cls, path: Path) -> RunDir | None:
+        """Become the owner of a folder that was left. Blocking, for `LEASE_PATIENCE` seconds at most. None if it cannot be had: it is
+        gone, or code in the container holds the lease.
+        """
+        try:
+            told = json.loads((path / "host" / "session.json").read_text())
+            run = cls(path, path.name.removeprefix("rlm-"), token=told["token"])
+            run._launches = max((int(folder.name[1:]) for folder in path.glob("r[0-9]*")), default=0)
+            run._lease_fd = os.open(run.host / "lease", os.O_RDWR | os.O_CLOEXEC)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        deadline = time.monotonic() + LEASE_PATIENCE
+        while True:
+            try:
+                fcntl.flock(run._lease_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return run
+            except OSError:
+                if time.monotonic() > deadline:
+                    run.leave()
+                    return None
+                time.sleep(0.02)  # the container looks whether there is an owner, which takes no time
+
+    def leave(self) -> None:
+        """End the lease and keep the folder, for another owner. Idempotent."""
+        if self._lease_fd >= 0:
+            os.close(self._lease_fd)
+            self._lease_fd = -1
 
     @property
     def host(self) -> Path:
@@ -108,6 +146,11 @@ class RunDir:
     def launches(self) -> int:
         """How many kernels this session has had."""
         return self._launches
+
+    @property
+    def container_name(self) -> str:
+        """Of the kernel that was launched last."""
+        return f"rlm-{self.session_id}-{self._launches}"
 
     def give(self, name: str, text: str) -> Path:
         """Put a small file where the container can read it, and nobody else can."""
@@ -168,9 +211,7 @@ class RunDir:
 
     def remove(self) -> None:
         """End the lease and delete the folder. Idempotent."""
-        if self._lease_fd >= 0:
-            os.close(self._lease_fd)
-            self._lease_fd = -1
+        self.leave()
         shutil.rmtree(self.path, ignore_errors=True)
 
 

@@ -28,7 +28,9 @@ MAX_MESSAGE = 64 << 20
 """Bytes of one message from the kernel; ZMQ closes the connection on a larger one."""
 IDLE_GRACE = 5.0
 """Seconds that iopub may lag behind the reply."""
-_VARIABLES = "__import__('rlm_runtime.api', fromlist=['api']).SHOW_VARS()"
+_SETTLE_SECONDS = 0.5
+"""Seconds in which a kernel that runs nothing answers."""
+VARIABLES = "__import__('rlm_runtime.api', fromlist=['api']).SHOW_VARS()"
 
 
 def zmq_context() -> zmq.asyncio.Context:
@@ -178,6 +180,16 @@ class CellRunner:
                 cell.state.timed_out = not stop.done()
                 await self._interrupt(grace, *over)
 
+    async def settle(self, grace: float) -> bool:
+        """Bring the kernel to rest: whatever runs in it is interrupted. False if it does not stop within `grace` seconds."""
+        reply = asyncio.create_task(self._ask("", "", {}, silent=True))
+        await _first(_SETTLE_SECONDS, reply, self._exited)
+        if not _any(reply, self._exited):
+            await self._interrupt(grace, reply, self._exited)
+        at_rest = reply.done()
+        reply.cancel()
+        return at_rest
+
     async def evaluate(self, expression: str) -> Any:
         """The value of a Python literal that an expression of ours gives in the kernel; None if that fails."""
         reply = asyncio.create_task(self._ask("", "", {"value": expression}, silent=True))
@@ -228,7 +240,7 @@ class CellRunner:
             channel.send(message)
 
     async def _follow(self, cell: _Cell, cell_id: str, code: str) -> None:
-        content = await self._ask(cell_id, code, {"variables": _VARIABLES}, cell=cell)
+        content = await self._ask(cell_id, code, {"variables": VARIABLES}, cell=cell)
         await _first(IDLE_GRACE, cell.idle, self._listening)
         cell.state.status = "ok" if content.get("status") == "ok" else "error"
         cell.state.execution_count = execution_count(content)

@@ -6,12 +6,11 @@ import asyncio
 import contextlib
 import os
 import re
-import threading
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlm_kernel._version import __version__
 from rlm_kernel.config import Settings
@@ -22,12 +21,19 @@ from rlm_kernel.engine.prompts import Profile, load_profile
 from rlm_kernel.engine.protocols import ROLES, CellResult, Models, Outcome, Role, StopReason, Totals, Trace, Usage
 from rlm_kernel.errors import RLMError, UsageError
 from rlm_kernel.secrets import known_secrets
+from rlm_kernel.session.conversation import full_history
 from rlm_kernel.session.inputs import Context, file_meta, gather
 from rlm_kernel.session.listeners import everyone
+from rlm_kernel.session.named import named_paths
 from rlm_kernel.session.players import model_names, profile_for
-from rlm_kernel.session.stage import Say, Stage, await_nothing, kernel_of, limits_of, models_ready, stage
-from rlm_kernel.trace.schema import FileMeta, NotebookMeta
+from rlm_kernel.session.stage import Say, Stage, kernel_of, limits_of, models_ready, stage
+from rlm_kernel.session.tracefiles import FileNotes
+from rlm_kernel.trace.reader import read_trace
+from rlm_kernel.trace.schema import NotebookMeta
 from rlm_kernel.trace.writer import NotebookWriter
+
+if TYPE_CHECKING:
+    from rlm_kernel.sandbox.grants import Consent
 
 
 @dataclass(frozen=True)
@@ -75,15 +81,20 @@ class Result:
         }
 
 
+def free_path(path: Path) -> Path:
+    """The path, or the first with a number behind its stem that nothing has."""
+    number, free = 1, path
+    while free.exists():
+        number += 1
+        free = path.with_stem(f"{path.stem}-{number}")
+    return free
+
+
 def trace_path(settings: Settings, question: str, chosen: Path | None) -> Path:
     """Where the trace goes: the chosen place, or a name of its own in the settings' folder. Raises UsageError."""
     if chosen is None:
         words = "-".join(re.findall(r"[a-z0-9]+", question.lower())[:6])[:50] or "question"
-        chosen = settings.trace.dir / f"{datetime.now().strftime('%Y%m%d-%H%M%S')}-{words}.ipynb"
-        number = 1
-        while chosen.exists():
-            number += 1
-            chosen = chosen.with_stem(f"{chosen.stem}-{number}")
+        chosen = free_path(settings.trace.dir / f"{datetime.now().strftime('%Y%m%d-%H%M%S')}-{words}.ipynb")
     if chosen.is_dir():
         raise UsageError(f"{chosen} is a folder.", hint="Give --trace the name of a file that ends in .ipynb.")
     return chosen.absolute()
@@ -98,6 +109,7 @@ async def ask(
     models: Models | None = None,
     view: Trace | None = None,
     say: Say = lambda _text: None,
+    consent: Consent | None = None,
 ) -> Result:
     """Answer a question over a context, in a container of its own, with a trace.
 
@@ -106,6 +118,7 @@ async def ask(
     models: instead of those of the settings, as scripted ones. The caller closes them.
     view: hears the run's events beside the trace.
     say: hears what is being set up, a line at a time.
+    consent: asked where the code wants a file that neither the context nor the question names. Default: it is refused.
 
     Raises RLMError (see `rlm_kernel.errors`); a run that ends without an answer is a Result, with `answer` None. Cancelling it stops the
     running cell, closes the trace and removes the container.
@@ -113,8 +126,12 @@ async def ask(
     if not question.strip():
         raise UsageError("The question is empty.", hint='Ask something: rlm ask "How many …?" -f FILE')
     path = trace_path(settings, question, trace)
-    inputs = gather(context, path)
-    async with models_ready(settings, models, say) as players, stage(inputs.paths, settings, say) as on:
+    inputs = await asyncio.to_thread(gather, context, path)
+    named = await asyncio.to_thread(named_paths, question, Path.cwd())
+    async with (
+        models_ready(settings, models, say) as players,
+        stage(inputs.paths, settings, say, named=named, consent=consent) as on,
+    ):
         playing = await players
         profile = load_profile(profile_for(settings))
         names = model_names(settings, playing) if models is None else {role: playing.name(role) for role in ROLES}
@@ -124,56 +141,32 @@ async def ask(
         on.run.describe(trace=path, question=question)
         listeners = everyone(writer, view)
         ledger = Ledger(limits_of(settings))
-        calls = HostCalls(playing, ledger, listeners, on.locate)
-        with digests({path: path for path in on.grants.paths}, inputs.made, writer) as known:
-            async with closing_trace(listeners, ledger):
+        with FileNotes(on, writer) as notes:
+            calls = HostCalls(playing, ledger, listeners, notes.locate, history=lambda: full_history(read_trace(path)))
+            async with closing_trace(listeners, ledger.totals):
                 async with kernel_of(on, settings, calls, listeners, cell_timeout=settings.limits.cell_timeout) as kernel:
-                    loop = Loop(kernel, playing, calls, ledger, listeners, profile, settings.limits.output_chars)
+                    loop = Loop(kernel, playing, calls, ledger, listeners, profile, settings.limits.output_chars, settings.memory_share)
                     for cell_id, code in inputs.cells(question, on.grants.paths):
                         check_setup(await loop.set_up(cell_id, code), settings)
-                    outcome = await loop.run(question, await kernel.describe(), from_files=not inputs.made)
+                    info = await kernel.describe()
+                    outcome = await loop.run(question, info, from_files=not inputs.made, named=[str(path) for path in named])
                 totals = ledger.totals()
-                await known
+                await notes.complete()
                 listeners.finished(outcome, totals)
     return Result.of(outcome, totals, path)
 
 
-@contextlib.contextmanager
-def digests(paths: Mapping[Path, Path], made: bool, writer: NotebookWriter) -> Iterator[asyncio.Task[None]]:
-    """Have the files' digests written into the trace: read in a thread beside the run, and no further than the run.
-
-    `paths`: where each file is, by the path that the trace knows it by.
-    """
-    over = threading.Event()
-
-    def read() -> list[FileMeta]:
-        metas = {name: file_meta(path, made=made, digest_until=over) for name, path in paths.items()}
-        return [meta.model_copy(update={"path": str(name)}) for name, meta in metas.items()]
-
-    async def tell() -> None:
-        files = await asyncio.to_thread(read)
-        if not over.is_set():
-            writer.set_files(files)
-
-    telling = asyncio.create_task(tell())
-    try:
-        yield telling
-    finally:
-        over.set()
-        await_nothing(telling)
-
-
 @contextlib.asynccontextmanager
-async def closing_trace(listeners: Trace, ledger: Ledger) -> AsyncIterator[None]:
+async def closing_trace(listeners: Trace, totals: Callable[[], Totals]) -> AsyncIterator[None]:
     """A run that is interrupted or fails still closes its trace properly."""
     try:
         yield
     except asyncio.CancelledError:
-        listeners.finished(Outcome(None, "interrupted"), ledger.totals())
+        listeners.finished(Outcome(None, "interrupted"), totals())
         raise
     except RLMError as error:
         with contextlib.suppress(RLMError):  # a full disk, say, which is then the error itself
-            listeners.finished(Outcome(None, "error", detail=error.message), ledger.totals())
+            listeners.finished(Outcome(None, "error", detail=error.message), totals())
         raise
 
 

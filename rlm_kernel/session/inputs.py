@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
+import shutil
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +19,10 @@ from rlm_kernel.trace.schema import FileMeta
 
 Context = str | list[Any] | dict[str, Any] | Path | Sequence[Path] | None
 """A text, a JSON-like object, or the path or paths of files and folders."""
+MAX_MATCHES = 1000
+"""Files of one glob."""
+CONTEXT, STDIN = ".context.json", ".stdin.txt"
+"""Endings, after the trace's stem, of the files that keep an object from Python and standard input."""
 _BLOCK = 1 << 20
 
 
@@ -39,16 +46,16 @@ class Inputs:
 
 
 def gather(context: Context, trace_path: Path) -> Inputs:
-    """The paths of a context; an object is written to a file beside the trace, so that the trace can be replayed.
+    """The paths of a context; an object is written to a file beside the trace, so that the trace can be replayed. Blocking.
 
-    Raises UsageError for an object that JSON cannot hold, TraceError where that file cannot be written.
+    Raises UsageError for an object that JSON cannot hold, TraceError where that file cannot be written, and what `expand` raises.
     """
     if context is None:
         return Inputs(())
     if isinstance(context, Path):
-        return Inputs((context,))
+        return Inputs(expand([context], trace_path.with_suffix(STDIN)))
     if isinstance(context, Sequence) and not isinstance(context, str) and context and all(isinstance(p, Path) for p in context):
-        return Inputs(tuple(context))
+        return Inputs(expand(context, trace_path.with_suffix(STDIN)))
     try:
         text = json.dumps(context, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError) as error:
@@ -56,7 +63,7 @@ def gather(context: Context, trace_path: Path) -> Inputs:
             f"The context cannot be handed to the kernel: {error}.",
             hint="Give a str, a list or dict of JSON values, a Path, or several Paths.",
         ) from error
-    path = trace_path.with_suffix(".context.json")
+    path = trace_path.with_suffix(CONTEXT)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8", errors="replace")
@@ -66,6 +73,53 @@ def gather(context: Context, trace_path: Path) -> Inputs:
             hint="Free some space or check the folder's permissions, or choose another place for the trace.",
         ) from error
     return Inputs((path,), made=True)
+
+
+def expand(paths: Sequence[Path], stdin: Path) -> tuple[Path, ...]:
+    """Paths as a user gives them: `-` is standard input, kept in the file `stdin`; what is not there may be a glob. Blocking.
+
+    A glob's files are in order of their names, and nothing comes twice. Where it has `**` it stands for files alone: their folders would
+    bring them again. Raises UsageError for a glob without a match or with too many, or a terminal as standard input; TraceError where
+    the file cannot be written.
+    """
+    found: dict[Path, None] = {}
+    for path in dict.fromkeys(paths):
+        if str(path) == "-":
+            found[_standard_input(stdin)] = None
+        elif not os.path.lexists(path.expanduser()) and glob.has_magic(str(path)):
+            found |= dict.fromkeys(_matching(path))
+        else:
+            found[path] = None
+    return tuple(found)
+
+
+def _matching(pattern: Path) -> list[Path]:
+    found = map(Path, sorted(glob.glob(str(pattern.expanduser()), recursive=True)))
+    matching = [path for path in found if "**" not in pattern.parts or not path.is_dir()]
+    if not matching:
+        raise UsageError(f"Nothing matches {pattern}.", hint="Check the pattern; ** stands for folders at any depth.")
+    if len(matching) > MAX_MATCHES:
+        raise UsageError(
+            f"{len(matching):,} files match {pattern}, and each is given to the kernel by itself: {MAX_MATCHES:,} at most.",
+            hint="Name the folder instead, which may have any number of files.",
+        )
+    return matching
+
+
+def _standard_input(path: Path) -> Path:
+    """What comes from standard input, in a file of any size."""
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UsageError("Standard input is a terminal: there is nothing to read.", hint="Pipe something in: cat FILE | rlm ask … -f -")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file, _BLOCK)
+    except OSError as error:
+        raise TraceError(
+            f"Standard input cannot be kept in {path}: {error.strerror or error}.",
+            hint="Free some space or check the folder's permissions, or choose another place for the trace.",
+        ) from error
+    return path
 
 
 def file_meta(path: Path, *, made: bool = False, digest_until: threading.Event | None = None) -> FileMeta:

@@ -164,9 +164,9 @@ class _Host:
         return Stage(self._run, FileGrants(files.paths, self._run, files.known_as), image), files
 
 
-def _locate(on: Stage, files: OpenedFiles, asked: str) -> Mapping[str, Any]:
+async def _locate(on: Stage, files: OpenedFiles, asked: str) -> Mapping[str, Any]:
     try:
-        return on.locate(files.place(asked))
+        return await on.locate(files.place(asked))
     except FileRefused:
         raise files.why_not(asked) from None
 

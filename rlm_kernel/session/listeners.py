@@ -9,16 +9,16 @@ from rlm_kernel.engine.protocols import Trace
 
 
 class Gate:
-    """Passes events on to a Trace while it is `open`, which at first it is not."""
+    """Passes events on to a Trace while it is `open`, which at first it is not. Another `listener` may take its place."""
 
-    def __init__(self, listener: Trace) -> None:
-        self._listener = listener
+    def __init__(self, listener: Trace | None = None) -> None:
+        self.listener = listener
         self.open = False
 
     def __getattr__(self, event: str) -> Callable[..., None]:
         def tell(*args: Any, **kwargs: Any) -> None:
             if self.open:
-                getattr(self._listener, event)(*args, **kwargs)
+                getattr(self.listener, event)(*args, **kwargs)
 
         return tell
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rlm_kernel.config import Settings, known_keys, load_settings
 from rlm_kernel.engine.cells import Cells
@@ -23,6 +23,9 @@ from rlm_kernel.trace.compare import Ran, compare
 from rlm_kernel.trace.reader import TraceCell, TraceFile, read_trace
 from rlm_kernel.trace.recording import TraceRecording
 from rlm_kernel.trace.writer import NotebookWriter
+
+if TYPE_CHECKING:
+    from rlm_kernel.sandbox.grants import Consent
 
 VerdictName = Literal["same", "differs", "failed", "new call", "added", "skipped", "not run"]
 GOOD = ("same", "added")
@@ -161,10 +164,22 @@ def image_remarks(trace: TraceFile, on: Stage) -> list[str]:
     return [f"The trace was recorded with image {trace.meta.image}, this is {on.image.tag}, or another build of it."]
 
 
+def restored(what: str, verdicts: Sequence[Verdict], remarks: Sequence[str]) -> str:
+    """What the root model is told of a rebuilt state: what happened, and above all what is not as it was."""
+    said = f"{what}: all cells were run again, in order, in a new kernel; the outputs above are those of now."
+    bad = [verdict for verdict in verdicts if not verdict.good]
+    odd = [f"{verdict.cell} ({': '.join(filter(None, [verdict.verdict, verdict.detail]))})" for verdict in bad]
+    if odd:
+        said += f" Not as they were then: {', '.join(odd[:20])}{' …' if len(odd) > 20 else ''}. What they left in variables may differ."
+    return " ".join([said, *remarks])
+
+
 @contextlib.asynccontextmanager
-async def replay_stage(trace: TraceFile, files: TraceFiles, settings: Settings, say: Say) -> AsyncIterator[Stage]:
-    """The stage for a trace's files, with the names that they had."""
-    async with stage(files.paths, settings, say, known_as=files.known_as, replayed=True) as on:
+async def replay_stage(
+    trace: TraceFile, files: TraceFiles, settings: Settings, say: Say, *, named: Sequence[Path] = (), consent: Consent | None = None
+) -> AsyncIterator[Stage]:
+    """The stage for a trace's files, with the names that they had. `named`, `consent`: see `stage`."""
+    async with stage(files.paths, settings, say, known_as=files.known_as, named=named, replayed=True, consent=consent) as on:
         on.run.describe(trace=trace.path, question=trace.meta.question)
         yield on
 

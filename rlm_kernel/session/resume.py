@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.config import Settings
-from rlm_kernel.engine import messages
 from rlm_kernel.engine.cells import Cells
 from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import Ledger
-from rlm_kernel.engine.loop import Loop, Past, PastTurn
+from rlm_kernel.engine.loop import Loop, Past
 from rlm_kernel.engine.prompts import load_profile
 from rlm_kernel.engine.protocols import ROLES, CellResult, Models, Outcome, Trace
 from rlm_kernel.errors import UsageError
 from rlm_kernel.secrets import known_secrets
-from rlm_kernel.session.ask import Result, check_setup, closing_trace, digests, new_meta, trace_path
+from rlm_kernel.session.ask import Result, check_setup, closing_trace, new_meta, trace_path
+from rlm_kernel.session.conversation import first_question, full_history, turns_of
 from rlm_kernel.session.inputs import Inputs
 from rlm_kernel.session.listeners import Gate, everyone
+from rlm_kernel.session.named import named_paths
 from rlm_kernel.session.players import model_names, profile_for
-from rlm_kernel.session.replay import Replayer, Verdict, cell_index, image_remarks, replay_stage, settings_of
+from rlm_kernel.session.replay import Replayer, Verdict, cell_index, image_remarks, replay_stage, restored, settings_of
 from rlm_kernel.session.stage import Say, Stage, kernel_of, limits_of, models_ready
-from rlm_kernel.session.tracefiles import TraceFiles, find_files
+from rlm_kernel.session.tracefiles import FileNotes, TraceFiles, find_files
 from rlm_kernel.trace.reader import TraceCell, TraceFile, read_trace
 from rlm_kernel.trace.recording import TraceRecording
 from rlm_kernel.trace.schema import NotebookMeta, OriginMeta
 from rlm_kernel.trace.writer import NotebookWriter
+
+if TYPE_CHECKING:
+    from rlm_kernel.sandbox.grants import Consent
 
 _OPTIONS = {"turns": "--max-turns", "calls": "--max-calls", "cost": "--max-cost", "seconds": "--timeout", "tokens": "RLM_LIMITS__TOKENS"}
 _ENDED = (*_OPTIONS, "no_answer")
@@ -68,6 +72,7 @@ async def resume(
     models: Models | None = None,
     view: Trace | None = None,
     say: Say = lambda _text: None,
+    consent: Consent | None = None,
 ) -> Result:
     """Go on with a run that was killed, interrupted, or ended at a limit, in the same notebook.
 
@@ -76,6 +81,8 @@ async def resume(
     changes: settings by dotted name. Limits and models are otherwise those of the trace; limits hold for the run as a whole.
     files, allow_changed: as for `replay`.
     models: instead of those of the trace. The caller closes them.
+    consent: asked where the code wants a file that the trace does not have. Default: it is refused, also if the trace's question names
+        it: that may be somebody else's.
 
     Raises UsageError where there is nothing to resume or no limit left, and what `ask` and `replay` raise.
     """
@@ -84,7 +91,7 @@ async def resume(
     if trace.meta.status == "finished" and trace.meta.stop_reason == "answered":
         raise UsageError("This run has its answer: there is nothing to resume.", hint=f'To ask on: rlm fork {path} "QUESTION"')
     plan = _Plan(trace, trace.cells, trace.path, _origin(trace, trace.cells, "resume"), forked=False)
-    return await _go_on(plan, config_file, changes or {}, files or {}, allow_changed, models, view, say)
+    return await _go_on(plan, config_file, changes or {}, files or {}, allow_changed, models, view, say, consent)
 
 
 async def fork(
@@ -100,12 +107,14 @@ async def fork(
     models: Models | None = None,
     view: Trace | None = None,
     say: Say = lambda _text: None,
+    consent: Consent | None = None,
 ) -> Result:
     """Go on from a cell of a trace, in a notebook of its own; the trace stays as it is.
 
     Parameters
     ----------
-    question: a further question, put to the model from there; without one it goes on with the trace's own.
+    question: a further question, put to the model from there; without one it goes on with the trace's own. Files that it names can be
+        loaded.
     at: the last cell that is kept, by id; a turn's id (`turn-03`) is its last cell. Default: all.
     out: where the new notebook goes; default: a name of its own in `trace.dir`.
 
@@ -120,7 +129,7 @@ async def fork(
     if target == trace.path:
         raise UsageError("A fork needs a notebook of its own.", hint="Name another file with --trace, or use `rlm resume`.")
     plan = _Plan(trace, kept, target, _origin(trace, kept, "fork"), forked=True, question=question.strip())
-    return await _go_on(plan, config_file, changes or {}, files or {}, allow_changed, models, view, say)
+    return await _go_on(plan, config_file, changes or {}, files or {}, allow_changed, models, view, say, consent)
 
 
 def _refuse_live(trace: TraceFile) -> None:
@@ -148,16 +157,21 @@ async def _go_on(
     given: Models | None,
     view: Trace | None,
     say: Say,
+    consent: Consent | None,
 ) -> Result:
     settings = settings_of(plan.trace, config_file, changes, models=given is None)
     found = find_files(plan.trace, files, allow_changed=allow_changed)
     ledger = Ledger(limits_of(settings), spent=None if plan.forked else plan.trace.spent())
     if plan.trace.meta.stop_reason in _ENDED:
         _check_limits(ledger)
-    async with models_ready(settings, given, say) as players, replay_stage(plan.trace, found, settings, say) as on:
+    named = await asyncio.to_thread(named_paths, plan.question, Path.cwd())
+    async with (
+        models_ready(settings, given, say) as players,
+        replay_stage(plan.trace, found, settings, say, named=named, consent=consent) as on,
+    ):
         models = await players
-        going = _Going(plan, settings, on, models, given, ledger, found, view)
-        async with closing_trace(going.listeners, ledger):
+        going = _Going(plan, settings, on, models, given, ledger, found, named, view)
+        async with closing_trace(going.listeners, ledger.totals):
             outcome = await going.run()
             totals = ledger.totals()
             going.listeners.finished(outcome, totals)
@@ -183,6 +197,7 @@ class _Going:
         given: Models | None,
         ledger: Ledger,
         files: TraceFiles,
+        named: Sequence[Path],
         view: Trace | None,
     ) -> None:
         self._plan = plan
@@ -191,7 +206,7 @@ class _Going:
         self._models = models
         self._ledger = ledger
         self._profile = load_profile(profile_for(settings))
-        self._files = dict(zip(files.known_as, files.paths, strict=True))
+        self._named = [str(path) for path in named]
         self._made = any(file.made for file in plan.trace.meta.files)
         self._remarks = [*files.changed, *image_remarks(plan.trace, on)]
         names = model_names(settings, models) if given is None else {role: models.name(role) for role in ROLES}
@@ -201,6 +216,7 @@ class _Going:
             kept["created"] = plan.trace.meta.created
         self._meta: NotebookMeta = fresh.model_copy(update=kept)
         self.writer = NotebookWriter(plan.path, self._meta, known_secrets(os.environ), self._taken())
+        self._notes = FileNotes(on, self.writer)
         self._gate = Gate(self.writer)
         self.listeners = everyone(self._gate, view)
 
@@ -225,19 +241,36 @@ class _Going:
         """Rebuild the state and go on. The notebook is left as it is until a cell has given something new, or the state is rebuilt."""
         plan, settings = self._plan, self._settings
         recording = TraceRecording(plan.trace.cells)
-        calls = HostCalls(self._models, self._ledger, self.listeners, self._on.locate, recording=recording)
+        calls = HostCalls(
+            self._models,
+            self._ledger,
+            self.listeners,
+            self._notes.locate,
+            recording=recording,
+            history=lambda: full_history(read_trace(plan.path)),
+        )
         async with kernel_of(self._on, settings, calls, self.listeners, cell_timeout=settings.limits.cell_timeout) as kernel:
-            loop = Loop(kernel, self._models, calls, self._ledger, self.listeners, self._profile, settings.limits.output_chars)
+            loop = Loop(
+                kernel,
+                self._models,
+                calls,
+                self._ledger,
+                self.listeners,
+                self._profile,
+                settings.limits.output_chars,
+                settings.memory_share,
+            )
             results, verdicts = await self._replay(Replayer(Cells(kernel, calls, self.listeners), live=True))
             self._gate.open = True
-            with digests(self._files, self._made, self.writer) as known:
+            with self._notes:
                 await self._set_up(loop)
                 past = self._past(results, verdicts)
                 if plan.question:
                     self.writer.question(plan.question)
                 info = await kernel.describe()
-                outcome = await loop.run(plan.trace.meta.question, info, from_files=not self._made, past=past)
-                await known
+                first = first_question(plan.kept, plan.trace.meta.question)
+                outcome = await loop.run(first, info, from_files=not self._made, past=past, named=self._named)
+                await self._notes.complete()
                 return outcome
 
     async def _replay(self, replayer: Replayer) -> tuple[dict[str, CellResult], list[Verdict]]:
@@ -269,48 +302,23 @@ class _Going:
         there = {cell.id for cell in self._plan.kept}
         if there & {"setup"} or any(cell.turn for cell in self._plan.kept):
             return
-        inputs = Inputs(tuple(self._files), made=self._made)
+        inputs = Inputs(tuple(self._on.grants.paths), made=self._made)
         for cell_id, code in inputs.cells(self._meta.question, self._on.grants.paths):
             if cell_id not in there:
                 check_setup(await loop.set_up(cell_id, code), self._settings)
 
     def _past(self, results: Mapping[str, CellResult], verdicts: Sequence[Verdict]) -> Past:
-        turns = _turns(self._plan.kept, results, self._settings.limits.output_chars)
+        turns = turns_of(self._plan.kept, results, self._settings.limits.output_chars)
         plan = self._plan
         ended = plan.ended
-        told = _restored(verdicts, self._remarks, plan)
+        told = restored(_what(plan), verdicts, self._remarks)
         return Past(turns, told, plan.question, unfinished=not ended and bool(turns))
 
 
-def _turns(kept: Sequence[TraceCell], results: Mapping[str, CellResult], limit: int) -> list[PastTurn]:
-    """The turns of the cells, with what they gave now."""
-    replies: dict[int, str] = {}
-    ran: dict[int, list[CellResult]] = defaultdict(list)
-    remarks: dict[int, list[str]] = defaultdict(list)
-    turn = 0
-    for cell in kept:
-        turn = cell.turn or turn
-        if cell.meta is not None and cell.kind == "model":
-            replies[turn] = cell.meta.reply or cell.source
-        elif cell.kind == "code" and cell.id in results and not cell.id.endswith("-final"):
-            ran[turn].append(results[cell.id])
-        elif cell.kind == "person" and cell.id in results:
-            remarks[turn].append(messages.person_remark(results[cell.id], limit))
-        elif cell.meta is not None and cell.meta.text and cell.kind in ("note", "question"):
-            remarks[turn].append(cell.meta.text if cell.kind == "note" else messages.new_question(cell.meta.text))
-    return [PastTurn(number, reply, ran[number], remarks[number]) for number, reply in sorted(replies.items())]
-
-
-def _restored(verdicts: Sequence[Verdict], remarks: Sequence[str], plan: _Plan) -> str:
-    """What the root model is told of the rebuilt state: above all, what is not as it was."""
-    what = "The session was interrupted here, and was taken up again"
+def _what(plan: _Plan) -> str:
+    """What happened, for the root model."""
     if plan.forked:
-        what = "This goes on from a copy of the session as it was here"
-    elif plan.trace.meta.stop_reason in _ENDED:
-        what = "The session had ended at a limit, which was raised. Go on with the question. It was taken up again"
-    said = f"{what}: all cells were run again, in order, in a new kernel; the outputs above are those of now."
-    bad = [verdict for verdict in verdicts if not verdict.good]
-    odd = [f"{verdict.cell} ({': '.join(filter(None, [verdict.verdict, verdict.detail]))})" for verdict in bad]
-    if odd:
-        said += f" Not as they were then: {', '.join(odd[:20])}{' …' if len(odd) > 20 else ''}. What they left in variables may differ."
-    return " ".join([said, *remarks])
+        return "This goes on from a copy of the session as it was here"
+    if plan.trace.meta.stop_reason in _ENDED:
+        return "The session had ended at a limit, which was raised. Go on with the question. It was taken up again"
+    return "The session was interrupted here, and was taken up again"

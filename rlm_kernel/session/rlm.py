@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rlm_kernel.config import Settings, load_api_keys, load_settings
 from rlm_kernel.engine.protocols import Models, Trace
@@ -14,6 +15,10 @@ from rlm_kernel.session.ask import Result, ask
 from rlm_kernel.session.inputs import Context
 from rlm_kernel.session.replay import Replayed, replay
 from rlm_kernel.session.resume import fork, resume
+from rlm_kernel.session.state import DEFAULT_NAME
+
+if TYPE_CHECKING:
+    from rlm_kernel.session.kept import KeptSession
 
 _T = TypeVar("_T")
 
@@ -62,6 +67,17 @@ class RLM:
     def ask(self, question: str, context: Context = None, *, trace: Path | None = None, view: Trace | None = None) -> Result:
         """`aask` for code without an event loop; inside one, as in a notebook, it runs in a thread of its own."""
         return _run(self.aask(question, context, trace=trace, view=view))
+
+    def session(self, name: str = DEFAULT_NAME, *, paths: Sequence[Path] = (), **options: Any) -> AbstractAsyncContextManager[KeptSession]:
+        """A session that is kept in the working directory, `async with`: taken up, or begun with the files; it stays afterwards.
+
+        `options` as of `session.opening.open_session`.
+        """
+        from rlm_kernel.session.opening import open_session
+
+        return open_session(
+            name, paths=paths, command="RLM.session", config_file=self._config_file, changes=self._changes, models=self._models, **options
+        )
 
     async def aresume(self, trace: Path, **options: Any) -> Result:
         """Go on with a run that was cut off or ended at a limit, in the same notebook; `options` as of `session.resume.resume`."""

@@ -18,7 +18,7 @@ from rlm_kernel.errors import ImageError, UsageError
 from rlm_kernel.session.players import open_models
 
 if TYPE_CHECKING:
-    from rlm_kernel.sandbox.grants import FileGrants
+    from rlm_kernel.sandbox.grants import Consent, FileGrants
     from rlm_kernel.sandbox.image import ImageInfo
     from rlm_kernel.sandbox.kernel import DockerKernel
     from rlm_kernel.sandbox.provisioner import SandboxSpec
@@ -31,16 +31,21 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Stage:
-    """The session's folder, the files in it, and the image."""
+    """The session's folder, the files in it, and the image. `consent` is asked for files that the user did not name."""
 
     run: RunDir
     grants: FileGrants
     image: ImageInfo
+    consent: Consent | None = None
+    say: Say = lambda _text: None
 
-    def locate(self, asked: str) -> Mapping[str, Any]:
+    async def locate(self, asked: str) -> Mapping[str, Any]:
         """Where the kernel finds a host path. Raises FileRefused."""
-        found = self.grants.locate(asked)
-        return {"inside": str(found.inside), "path": str(found.path), "directory": found.directory}
+        from rlm_kernel.sandbox.grants import rules_above
+
+        found = await self.grants.obtain(asked, self.consent, self.say)
+        place = {"inside": str(found.inside), "path": str(found.path), "directory": found.directory}
+        return place | {"ignore": await asyncio.to_thread(rules_above, found.path)} if found.directory else place
 
 
 @contextlib.contextmanager
@@ -58,14 +63,25 @@ def folder(*, one_address: bool = False, replayed: bool = False) -> Iterator[Run
 
 @contextlib.asynccontextmanager
 async def stage(
-    paths: Sequence[Path], settings: Settings, say: Say, *, known_as: Sequence[Path | None] = (), replayed: bool = False
+    paths: Sequence[Path],
+    settings: Settings,
+    say: Say,
+    *,
+    known_as: Sequence[Path | None] = (),
+    named: Sequence[Path] = (),
+    replayed: bool = False,
+    consent: Consent | None = None,
 ) -> AsyncIterator[Stage]:
-    """A session's folder with its files (`known_as`: see FileGrants), and an image. Raises SetupError, DockerError, FileRefused."""
+    """A session's folder with its files (`known_as`, `named`: see FileGrants), and an image.
+
+    `consent`: asked for files that the user did not name. Raises SetupError, DockerError, FileRefused.
+    """
     from rlm_kernel.sandbox.grants import FileGrants
 
     with folder(replayed=replayed) as run:
-        grants = await asyncio.to_thread(FileGrants, paths, run, known_as)
-        yield Stage(run, grants, await asyncio.to_thread(find_or_build_image, settings, say))
+        depot = run.path / "depot" if named or consent is not None else None
+        grants = await asyncio.to_thread(FileGrants, paths, run, known_as, depot, named)
+        yield Stage(run, grants, await asyncio.to_thread(find_or_build_image, settings, say), consent, say)
 
 
 @contextlib.asynccontextmanager

@@ -1,17 +1,86 @@
-"""The files of a trace: found where they were, or where the user says, and checked before any cell runs."""
+"""The files of a trace: noted as a run has them; found again where they were, or where the user says, and checked before any cell runs."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.errors import FileRefused, UsageError
 from rlm_kernel.sandbox.grants import resolve
-from rlm_kernel.session.inputs import file_meta
+from rlm_kernel.session.inputs import CONTEXT, STDIN, file_meta
+from rlm_kernel.session.stage import Stage, await_nothing
 from rlm_kernel.trace.reader import TraceFile
 from rlm_kernel.trace.schema import FileMeta
+
+if TYPE_CHECKING:
+    from rlm_kernel.trace.writer import NotebookWriter
+
+
+class FileNotes:
+    """Notes the files of a run in its trace: their sizes before the kernel has them, their digests when they have been read.
+
+    A context manager: they are read in threads, beside what is done in it and no further.
+    """
+
+    def __init__(self, on: Stage, writer: NotebookWriter) -> None:
+        self._on = on
+        self._writer = writer
+        self._over = threading.Event()
+        self._reading: set[asyncio.Task[None]] = set()
+
+    def __enter__(self) -> FileNotes:
+        self._read(file.path for file in self._writer.files if not file.sha256)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._over.set()
+        for task in self._reading:
+            await_nothing(task)
+
+    async def locate(self, asked: str) -> Mapping[str, Any]:
+        """As of the stage; a file that is granted by it is noted first."""
+        found = await self._on.locate(asked)
+        await self.note()
+        return found
+
+    async def note(self) -> None:
+        """Note what was granted since."""
+        new = self._new(self._on.grants.places())
+        if new:
+            metas = await asyncio.to_thread(_metas, new, None)
+            there = self._new(new)  # another call may have noted it meanwhile
+            self._writer.set_files([*self._writer.files, *(meta for name, meta in metas.items() if name in there)])
+            self._read(there)
+
+    async def complete(self) -> None:
+        """Wait until the trace has all digests."""
+        await asyncio.gather(*self._reading)
+
+    def _new(self, places: Mapping[Any, Path]) -> dict[str, Path]:
+        known = {file.path for file in self._writer.files}
+        return {str(name): place for name, place in places.items() if str(name) not in known}
+
+    def _read(self, names: Iterable[str]) -> None:
+        places = {str(name): place for name, place in self._on.grants.places().items()}
+        wanted = {name: places[name] for name in names if name in places}
+        if wanted:
+            self._reading.add(asyncio.create_task(self._digest(wanted)))
+
+    async def _digest(self, places: Mapping[str, Path]) -> None:
+        read = await asyncio.to_thread(_metas, places, self._over)
+        if not self._over.is_set():
+            files = [read[file.path].model_copy(update={"made": file.made}) if file.path in read else file for file in self._writer.files]
+            self._writer.set_files(files)
+
+
+def _metas(places: Mapping[str, Path], digest_until: threading.Event | None) -> dict[str, FileMeta]:
+    metas = {name: file_meta(place, digest_until=digest_until) for name, place in places.items()}
+    return {name: meta.model_copy(update={"path": name}) for name, meta in metas.items()}
 
 
 @dataclass(frozen=True)
@@ -80,7 +149,7 @@ def _named(name: str, metas: list[FileMeta]) -> FileMeta:
 def _places(trace: TraceFile, meta: FileMeta) -> list[Path]:
     recorded = Path(meta.path)
     # A made one is named after its trace, which may have been given another name since.
-    made = [trace.path.with_suffix(".context.json")] if meta.made else []
+    made = [trace.path.with_suffix(ending) for ending in (CONTEXT, STDIN) if recorded.name.endswith(ending)]
     return [recorded, trace.path.with_name(recorded.name), *made]
 
 

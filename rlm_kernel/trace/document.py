@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from datetime import datetime
 
-from rlm_kernel.engine.protocols import Outcome
+from rlm_kernel.engine.protocols import Memory, Outcome
 from rlm_kernel.trace.schema import NotebookMeta, TotalsMeta
 
 _HEADING = 100
 _MARKS = re.compile(r"([\\`*_<>\[\]$])")
 ANSWER_CAP = 1_000_000
 """Characters of an answer that the answer cell shows."""
+_TAKEN_UP = {"fork": "Forked", "resume": "Resumed", "rebuild": "Rebuilt"}
 _REASONS = {
     "turns": "the turns were used up",
     "calls": "the sub-model calls were used up",
@@ -26,18 +27,16 @@ _REASONS = {
 
 def title(meta: NotebookMeta) -> str:
     """The question, and what it was asked of."""
-    question = meta.question.strip()
+    question = meta.question.strip() or f"Session {meta.name}"
     first = question.split("\n", 1)[0]
     heading = first if len(first) <= _HEADING else f"{first[:_HEADING].rstrip()}…"
     lines = [f"# {heading}", ""]
     if heading != question:
         lines += [_quote(question), ""]
-    lines += [f"- Root model `{meta.models['root']}`, sub model `{meta.models['sub']}`, prompt profile `{meta.prompt_profile}`"]
+    if meta.models["root"]:
+        lines += [f"- Root model `{meta.models['root']}`, sub model `{meta.models['sub']}`, prompt profile `{meta.prompt_profile}`"]
     lines += [f"- Input `{file.path}` ({'folder, ' if file.directory else ''}{file.size:,} bytes)" for file in meta.files]
-    lines += [
-        f"- {'Forked' if origin.kind == 'fork' else 'Resumed'} from `{origin.trace}` at `{origin.cell}`, {_utc(origin.at)}"
-        for origin in meta.origins
-    ]
+    lines += [f"- {_TAKEN_UP[origin.kind]} from `{origin.trace}` at `{origin.cell}`, {_utc(origin.at)}" for origin in meta.origins]
     created = _utc(meta.created)
     return "\n".join([*lines, f"- Session `{meta.session}`, {created}, rlm_kernel {meta.rlm_version}, image `{meta.image}`"])
 
@@ -55,6 +54,12 @@ def note(text: str) -> str:
 def question(text: str) -> str:
     """A further question."""
     return f"## Question\n\n{_quote(text)}"
+
+
+def memory(kept: Memory) -> str:
+    """A summary that the root model sees from here on in place of the turns before it."""
+    about = "about " if kept.estimated else ""
+    return f"**Memory.** {about}{kept.before:,} → {kept.after:,} tokens.\n\n{_quote(kept.text)}"
 
 
 def answer(outcome: Outcome) -> str:

@@ -81,14 +81,15 @@ class TraceFile:
             sub = Usage(meta.sub_prompt, meta.sub_completion, meta.sub_cached)
             return Totals(meta.turns, meta.calls, root, sub, meta.cost, meta.seconds)
         metas = [cell.meta for cell in self.cells if cell.meta]
-        replies = [meta for meta in metas if meta.kind == "model"]
+        replies = [meta for meta in metas if meta.kind in ("model", "memory")]
         calls = [call for meta in metas for call in meta.calls if call.kind == "llm_query" and call.error_type not in _NOT_COUNTED]
         root = sum((Usage(m.prompt_tokens or 0, m.completion_tokens or 0, m.cached_tokens or 0) for m in replies), Usage())
         sub = sum((call.record().usage for call in calls), Usage())
         costs = [meta.cost for meta in replies] + [call.cost for call in calls if call.error is None]
         known = [cost for cost in costs if cost is not None]
         seconds = sum(meta.seconds or 0 for meta in metas)
-        return Totals(len(replies), len(calls), root, sub, sum(known) if len(known) == len(costs) else None, seconds)
+        turns = sum(meta.kind == "model" for meta in metas)
+        return Totals(turns, len(calls), root, sub, sum(known) if len(known) == len(costs) else None, seconds)
 
 
 def read_trace(path: Path) -> TraceFile:

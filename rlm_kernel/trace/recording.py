@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 from rlm_kernel.engine.protocols import CallRecord, HostCall
 from rlm_kernel.trace.reader import TraceCell, code_digest
-from rlm_kernel.trace.schema import CellMeta
+from rlm_kernel.trace.schema import CallMeta, CellMeta
 
 PATIENCE = 0.5
 """Seconds without any answer after which a recorded call that does not come is no longer waited for."""
@@ -20,7 +20,9 @@ RECEIPT = 0.1
 LATENCY = 0.02
 """Seconds at most that a call which was not alone takes again: time in which the code that made it went on then."""
 _NOT_ANSWERED = ("file", "final")
-"""Kinds that are done anew: where a file lies differs from container to container."""
+"""Kinds that are done anew: where a file lies differs from container to container. A file that was refused then is refused again, in its
+cell: it may have been named since.
+"""
 _SHORT_DIGEST = 32
 
 
@@ -125,7 +127,8 @@ class TraceRecording:
     """Implements `engine.protocols.Recording` over a trace's cells. Looking up uses nothing up: a cell can run as often as one likes.
 
     A cell whose record was lost by an edit (split, copied, its metadata dropped) is served from all cells' records. A call that had no
-    answer when its cell was interrupted has none now, so that the cell can be interrupted again; without `waiting` it fails at once.
+    answer when its cell was interrupted has none now, so that the cell can be interrupted again; without `waiting`, which is for a person
+    who runs the cells, it fails at once.
     """
 
     def __init__(self, cells: Iterable[TraceCell], *, waiting: bool = True) -> None:
@@ -135,10 +138,10 @@ class TraceRecording:
         everything: list[CallRecord] = []
         for cell in cells:
             if cell.code:
-                calls = _with_answers(cell.meta) if cell.meta else []
+                calls = _with_answers(cell.meta, refusals=waiting) if cell.meta else []
                 self._cells[cell.id] = _Calls(calls)
                 self._by_code[code_digest(cell.source)[:_SHORT_DIGEST]].append(cell.id)
-                everything += calls
+                everything += [call for call in calls if call.kind not in _NOT_ANSWERED]
         self._all = _Calls(everything)
 
     async def find(self, call: HostCall, digest: str) -> CallRecord | None:
@@ -171,9 +174,13 @@ class TraceRecording:
         return same[min(int(run), len(same) - 1)] if same else stated
 
 
-def _with_answers(meta: CellMeta) -> list[CallRecord]:
+def _with_answers(meta: CellMeta, *, refusals: bool) -> list[CallRecord]:
     """The calls of a cell that can be answered. Where the run itself was cut off in it, those that were cancelled are still to be made."""
-    calls = [call.record() for call in meta.calls if call.kind not in _NOT_ANSWERED]
+
+    def wanted(call: CallMeta) -> bool:
+        return call.kind not in _NOT_ANSWERED or (refusals and call.kind == "file" and call.error is not None)
+
+    calls = [call.record() for call in meta.calls if wanted(call)]
     return [call for call in calls if not (meta.status == "running" and _cancelled(call))]
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from rlm_kernel.engine.protocols import CallKind, CallRecord, CellStatus, StopReason, Totals, Usage
 
 VERSION: Literal[1] = 1
-CellKind = Literal["title", "parameters", "setup", "model", "code", "person", "note", "question", "answer", "summary"]
+CellKind = Literal["title", "parameters", "setup", "model", "code", "person", "note", "question", "memory", "answer", "summary"]
 
 
 class _Part(BaseModel):
@@ -32,9 +32,9 @@ class FileMeta(_Part):
 
 
 class OriginMeta(_Part):
-    """Where a trace was taken up from: `trace` (a path) at cell `cell`. For a resumed one that is the trace itself."""
+    """Where a trace was taken up from: `trace` (a path) at cell `cell`. For one that was resumed or rebuilt that is the trace itself."""
 
-    kind: Literal["resume", "fork"]
+    kind: Literal["resume", "fork", "rebuild"]
     trace: str
     session: str
     cell: str
@@ -73,10 +73,11 @@ class TotalsMeta(_Part):
 
 
 class NotebookMeta(_Part):
-    """`metadata.rlm` of the notebook."""
+    """`metadata.rlm` of the notebook. `name`: of a session that is kept between commands. `question` is empty until there is one."""
 
     version: Literal[1] = VERSION
     session: str
+    name: str = ""
     created: datetime
     rlm_version: str
     question: str
@@ -144,8 +145,11 @@ class CallMeta(_Part):
 
 
 class CellMeta(_Part):
-    """`metadata.rlm` of a cell. `status` `running`: the trace was cut off while it ran. `reply`: the root model's words as they came;
-    `text`: those of a note or a question. `code_digest`: sha256 of the code that was run, by which an edited cell is known.
+    """`metadata.rlm` of a cell.
+
+    `status` `running`: the trace was cut off while it ran. `reply`: the root model's words as they came; `text`: those of a note, a
+    question, a summary or an answer. `tokens_before`, `tokens_after`: of what a summary stands for, and of itself. `code_digest`: sha256
+    of the code that was run, by which an edited cell is known.
     """
 
     kind: CellKind
@@ -162,6 +166,8 @@ class CellMeta(_Part):
     completion_tokens: int | None = None
     cached_tokens: int | None = None
     cost: float | None = None
+    tokens_before: int | None = None
+    tokens_after: int | None = None
 
 
 def json_schema() -> str:

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from rlm_kernel.engine.protocols import Answer, CallKind, CallRecord, CellResult, Completion, Outcome, Totals
+from rlm_kernel.engine.protocols import Answer, CallKind, CallRecord, CellResult, Completion, Memory, Outcome, Role, Totals
 from rlm_kernel.errors import TraceError
 from rlm_kernel.secrets import redact, redact_cut
 from rlm_kernel.trace import document
@@ -60,9 +60,10 @@ class NotebookWriter:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise self._failure(error) from error
-        self._markdown("title", document.title(self._meta), CellMeta(kind="title"))
+        self._write_title()
         for cell in cells or ():
-            self._take_up(cell)
+            if cell["id"] != "title":
+                self._take_up(cell)
         if cells is None:
             self._save()
 
@@ -156,14 +157,57 @@ class NotebookWriter:
         self._aside("note", document.note(text), text)
 
     def question(self, text: str) -> None:
-        """A further question, put to the root model from here on."""
-        self._aside("question", document.question(text), text)
+        """A question, put to the root model from here on: the notebook's own if it has none yet, else a further one."""
+        self._reopen()
+        if self._meta.question and self._turn:
+            self._aside("question", document.question(text), text)
+            return
+        self._meta = self._meta.model_copy(update={"question": redact(text, self._secrets)})
+        self._write_title()
+        self._save()
 
-    def _aside(self, kind: Literal["note", "question"], shown: str, text: str) -> None:
+    def _reopen(self) -> None:
+        """What closed the notebook closes it no more: the run goes on."""
+        self._cells.pop("summary", None)
+        if "answer" in self._cells:
+            number = sum(name.startswith("answer-") for name in self._cells) + 1
+            closing = json.loads(self._cells["answer"]) | {"id": f"answer-{number:02d}"}
+            closing["source"] = "".join(closing["source"])
+            self._cells = {closing["id"] if name == "answer" else name: text for name, text in self._cells.items()}
+            self._put(closing, check=False)
+        changes = {"status": "running", "stop_reason": None, "forced": False, "detail": "", "totals": None}
+        self._meta = self._meta.model_copy(update=changes)
+
+    def set_models(self, models: Mapping[Role, str]) -> None:
+        """Say who answers from here on."""
+        self._meta = self._meta.model_copy(update={"models": {role: redact(name, self._secrets) for role, name in models.items()}})
+        self._write_title()
+        self._save()
+
+    def _write_title(self) -> None:
+        self._markdown("title", document.title(self._meta), CellMeta(kind="title"))
+
+    def remembered(self, memory: Memory) -> None:
+        usage = memory.reply.usage
+        self._aside(
+            "memory",
+            document.memory(memory),
+            memory.text,
+            model=memory.reply.model,
+            seconds=round(memory.reply.seconds, 3),
+            prompt_tokens=usage.prompt,
+            completion_tokens=usage.completion,
+            cached_tokens=usage.cached,
+            cost=memory.reply.cost,
+            tokens_before=memory.before,
+            tokens_after=memory.after,
+        )
+
+    def _aside(self, kind: Literal["note", "question", "memory"], shown: str, text: str, **more: Any) -> None:
         number = sum(name.startswith(kind) for name in self._cells) + 1
         while (cell_id := f"{kind}-{self._turn:02d}-{number}") in self._cells:
             number += 1
-        self._markdown(cell_id, shown, CellMeta(kind=kind, turn=self._turn or None, text=text))
+        self._markdown(cell_id, shown, CellMeta(kind=kind, turn=self._turn or None, text=text, **more))
         self._save()
 
     def finished(self, outcome: Outcome, totals: Totals) -> None:
@@ -182,9 +226,15 @@ class NotebookWriter:
                 "totals": TotalsMeta.of(totals),
             }
         )
-        self._markdown("answer", document.answer(outcome), CellMeta(kind="answer"))
+        text = outcome.answer.text[: document.ANSWER_CAP] if outcome.answer else None
+        self._markdown("answer", document.answer(outcome), CellMeta(kind="answer", turn=self._turn or None, text=text))
         self._markdown("summary", document.summary(self._meta), CellMeta(kind="summary"))
         self._save(durable=True)
+
+    @property
+    def files(self) -> Sequence[FileMeta]:
+        """The files of the trace, as far as they are known."""
+        return self._meta.files
 
     def set_files(self, files: Sequence[FileMeta]) -> None:
         """Say more of the files than was known at first: their digests."""
@@ -194,7 +244,8 @@ class NotebookWriter:
     def _write_running(self) -> None:
         assert self._running is not None
         kind = self._code_kind(self._running)
-        meta = CellMeta(kind=kind, turn=self._turn or None, status="running", calls=list(self._calls.values()))
+        seconds = round((datetime.now(UTC) - self._started).total_seconds(), 4)
+        meta = CellMeta(kind=kind, turn=self._turn or None, status="running", seconds=seconds, calls=list(self._calls.values()))
         times = {"iopub.execute_input": _iso(self._started)}
         self._code_cell(self._running, self._code, self._outputs, meta, None, times, check=False)
 

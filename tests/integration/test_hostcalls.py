@@ -236,7 +236,7 @@ async def test_folder_becomes_a_dict_of_its_text_files(sandbox: Any, tmp_path: P
     (tmp_path / "c.bin").write_bytes(bytes(range(256)))
     box = await sandbox(files=[tmp_path])
     said = await box.text(f"load_files([{str(tmp_path)!r}])")
-    assert "1 binary or unreadable files left out" in said
+    assert "2 files loaded; left out: 1 binary or unreadable files (the first: c.bin)" in said
     assert await box.text("print(context)") == "{'a.txt': 'one', 'sub/b.txt': 'two\\nneedle here'}"
     assert await box.text("print(grep('needle'))") == "[sub/b.txt:2: needle here]"
     assert (

@@ -28,9 +28,11 @@ class Sandbox:
         llm: Callable[[str], Awaitable[str]] | None = None,
         cell_timeout: float | None = 60,
         grace: float = 3,
+        run_dir: RunDir | None = None,
+        idle: float = 0,
         **spec: Any,
     ) -> None:
-        self.run_dir = RunDir.create(max_request=MAX_REQUEST, window=64)
+        self.run_dir = run_dir or RunDir.create(max_request=MAX_REQUEST, window=64, idle=idle)
         self.grants = FileGrants(files, self.run_dir)
         self.answers: list[Mapping[str, Any]] = []
         self.prompts: list[str] = []
@@ -54,7 +56,7 @@ class Sandbox:
 
     @property
     def container(self) -> str:
-        return f"rlm-{self.run_dir.session_id}-{self.run_dir.launches}"
+        return self.run_dir.container_name
 
     @property
     def persons_open(self) -> bool:
@@ -64,6 +66,18 @@ class Sandbox:
     async def start(self) -> None:
         await self.broker.start()
         await self.kernel.start()
+
+    async def join(self) -> bool:
+        """Take over the kernel that another one left in `run_dir`."""
+        await self.broker.start()
+        return await self.kernel.join([])
+
+    async def leave(self) -> Path:
+        """Let go of the kernel; where it is."""
+        await self.kernel.leave()
+        await self.broker.stop()
+        self.run_dir.leave()
+        return self.run_dir.path
 
     async def stop(self) -> None:
         await self.kernel.stop()

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from rlm_kernel.config import LLMSettings, Settings, known_keys, load_api_keys, load_settings, parse_size
+from rlm_kernel.config import LLMSettings, Settings, known_keys, load_settings, parse_size
 from rlm_kernel.errors import ConfigError
 
 TURNS = st.none() | st.integers(1, 1000)
@@ -97,6 +96,45 @@ def test_the_process_is_the_default_source(isolated: Path, monkeypatch: pytest.M
     assert (loaded.limits.turns, loaded.limits.depth) == (7, 2)
 
 
+# Files as earlier programs of this kind wrote them
+
+GLM = {"enabled": False, "api_base": "https://api.z.ai/api/coding/paas/v4", "root_model": "glm-4.6", "sub_model": "glm-4.5-air"}
+EARLIER: dict[str, Any] = {
+    "root_llm": {"model": "gpt-4o"},
+    "sub_llm": {"model": "gpt-4o-mini"},
+    "glm_coding": GLM,
+    "memory_compaction": {"enabled": True},
+}
+
+
+def test_an_earlier_file_works_as_it_is(tmp_path: Path) -> None:
+    loaded = load(tmp_path, EARLIER)
+    assert (loaded.root_llm.model, loaded.sub_llm.model, loaded.memory_compaction.enabled) == ("gpt-4o", "gpt-4o-mini", True)
+    loaded = load(tmp_path, {**EARLIER, "glm_coding": {**GLM, "enabled": True}})
+    assert (loaded.root_llm.model, loaded.sub_llm.model) == ("openai/glm-4.6", "openai/glm-4.5-air")
+    assert loaded.root_llm.api_base == loaded.sub_llm.api_base == GLM["api_base"]
+
+
+@pytest.mark.parametrize("missing", EARLIER)
+def test_any_section_of_it_may_be_missing_empty_or_null(tmp_path: Path, missing: str) -> None:
+    without = load(tmp_path, {name: values for name, values in EARLIER.items() if name != missing})
+    assert getattr(without, missing) == (without.root_llm if missing == "sub_llm" else getattr(Settings(), missing))
+    assert load(tmp_path, {**EARLIER, missing: {}}) == load(tmp_path, {**EARLIER, missing: None}) == without
+
+
+def test_blanks_around_its_values_do_not_count_and_a_blank_value_is_unset(tmp_path: Path) -> None:
+    glm = {"enabled": " true ", "api_base": " ", "root_model": " glm-4.6\n", "sub_model": ""}
+    loaded = load(tmp_path, {"root_llm": {"model": "", "api_key": "  "}, "sub_llm": {"model": " gpt-4o "}, "glm_coding": glm})
+    assert (loaded.root_llm.model, loaded.sub_llm.model) == ("openai/glm-4.6", "openai/glm-4.7")
+    assert (loaded.root_llm.api_base, loaded.root_llm.api_key) == ("https://api.z.ai/api/coding/paas/v4", None)
+    assert load(tmp_path, {"sub_llm": {"model": " gpt-4o "}}).sub_llm.model == "gpt-4o"
+
+
+def test_it_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(EARLIER), "utf-8-sig")
+    assert load_settings(None, {}, {}, tmp_path).root_llm.model == "gpt-4o"
+
+
 # The sub model
 
 
@@ -121,6 +159,23 @@ def test_glm_coding_gives_both_models(tmp_path: Path) -> None:
     assert (loaded.root_llm.model, loaded.sub_llm.model) == ("openai/glm-4.7", "openai/glm-air")
     assert loaded.root_llm.api_base == loaded.sub_llm.api_base == "https://api.z.ai/api/coding/paas/v4"
     assert loaded.root_llm.api_key_env == "ZAI_API_KEY"
+
+
+def test_what_a_later_source_sets_wins_over_glm_coding(tmp_path: Path) -> None:
+    root = {"api_base": "http://earlier", "api_key": "sk-earlier"}
+    environ = {"RLM_SUB_LLM__API_BASE": "http://later", "RLM_SUB_LLM__API_KEY": "sk-later"}
+    loaded = load(tmp_path, {"glm_coding": {"enabled": True}, "root_llm": root}, environ)
+    assert (loaded.root_llm.api_base, loaded.root_llm.api_key) == ("https://api.z.ai/api/coding/paas/v4", None)
+    assert (loaded.sub_llm.model, loaded.sub_llm.api_base, loaded.sub_llm.api_key) == (
+        "openai/glm-4.7",
+        "http://later",
+        SecretStr("sk-later"),
+    )
+
+
+def test_a_model_of_glm_coding_may_name_its_provider(tmp_path: Path) -> None:
+    loaded = load(tmp_path, {"glm_coding": {"enabled": True, "root_model": "zai/glm-4.7", "sub_model": "openai/glm-4.5-air"}})
+    assert (loaded.root_llm.model, loaded.sub_llm.model) == ("zai/glm-4.7", "openai/glm-4.5-air")
 
 
 def test_a_model_named_later_wins_over_glm_coding(tmp_path: Path) -> None:
@@ -174,7 +229,13 @@ def test_the_config_file_of_another_program_is_told(tmp_path: Path, content: Any
 
 
 def test_a_section_must_be_an_object(tmp_path: Path) -> None:
-    assert "limits" in error(tmp_path, {"limits": 5}).message
+    problem = error(tmp_path, {"root_llm": "gpt-4o"})
+    assert problem.message.startswith("root_llm (in ")
+    assert problem.hint == 'Write {"root_llm": {…}}.'
+
+
+def test_a_dotted_key_in_a_file_is_told_how_to_write_it(tmp_path: Path) -> None:
+    assert error(tmp_path, {"limits.turns": 5}).hint == 'Write {"limits": {"turns": …}}.'
 
 
 @pytest.mark.parametrize(
@@ -189,6 +250,12 @@ def test_a_section_must_be_an_object(tmp_path: Path) -> None:
         ("root_llm.model", "  "),
         ("root_llm.concurrency", 0),
         ("root_llm.timeout", 0),
+        ("memory_compaction.share", 0),
+        ("memory_compaction.share", 1.5),
+        ("session.idle", 0),
+        ("session.wait", -1),
+        ("session.wait", float("inf")),
+        ("trace.dir", "~no-such-user/traces"),
     ],
 )
 def test_a_bad_value_names_setting_value_and_source(tmp_path: Path, key: str, value: Any) -> None:
@@ -206,6 +273,12 @@ def test_one_price_alone_is_an_error(tmp_path: Path) -> None:
 
 def test_a_bad_key_is_not_shown(tmp_path: Path) -> None:
     assert "sk-12345678" not in str(error(tmp_path, overrides={"root_llm.api_key": ["sk-12345678"]}))
+
+
+def test_a_key_where_the_name_of_its_variable_belongs_is_told_and_not_shown(tmp_path: Path) -> None:
+    problem = error(tmp_path, {"sub_llm": {"api_key_env": "sk-12345678"}})
+    assert "not the key itself" in problem.message
+    assert "sk-12345678" not in str(problem)
 
 
 # Secrets and sizes
@@ -226,38 +299,3 @@ def test_sizes(text: str, size: int) -> None:
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(ValueError, match="whole number"):
         parse_size(text)
-
-
-# .env
-
-
-def test_keys_come_from_dotenv_where_they_are_not_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = [
-        "OPENAI_API_KEY=from-file",
-        'ZAI_API_KEY="quoted $HOME"',
-        "OPENAI_BASE_URL=http://x",
-        "PATH=/evil",
-        "DOCKER_HOST=evil",
-    ]
-    write(tmp_path / ".env", "\n".join([*lines, "EMPTY_API_KEY="]))
-    # Set and taken away again, so that monkeypatch removes at the end what load_api_keys() sets.
-    for name in ("ZAI_API_KEY", "OPENAI_BASE_URL"):
-        monkeypatch.setenv(name, "x")
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("OPENAI_API_KEY", "from-environment")
-    path = os.environ["PATH"]
-    assert load_api_keys(tmp_path) == ["ZAI_API_KEY", "OPENAI_BASE_URL"]
-    assert os.environ["OPENAI_API_KEY"] == "from-environment"
-    assert os.environ["ZAI_API_KEY"] == "quoted $HOME"
-    assert os.environ["PATH"] == path
-    assert os.environ.get("DOCKER_HOST") != "evil"
-
-
-def test_no_dotenv_is_no_keys(tmp_path: Path) -> None:
-    assert load_api_keys(tmp_path) == []
-
-
-def test_a_dotenv_that_is_no_text_is_told(tmp_path: Path) -> None:
-    (tmp_path / ".env").write_bytes(b"KEY=\xff\xfe\x00")
-    with pytest.raises(ConfigError, match="cannot be read"):
-        load_api_keys(tmp_path)

@@ -155,7 +155,8 @@ def test_kernel_names_what_code_has_with_its_signatures() -> None:
     ("module", "names"),
     [
         (RUNTIME / "display.py", ("STREAM_HEAD", "STREAM_TAIL", "TEXT_CAP", "PICTURE_CAP", "DISPLAY_CAP")),
-        (RUNTIME / "readers.py", ("UNZIPPED_LIMIT",)),
+        (RUNTIME / "search.py", ("LISTED",)),
+        (ROOT / "rlm_kernel" / "session" / "conversation.py", ("MAX_HISTORY",)),
         (ROOT / "rlm_kernel" / "sandbox" / "outputs.py", ("TEXT_CAP", "PICTURE_CAP", "COUNT_CAP")),
         (ROOT / "rlm_kernel" / "session" / "stage.py", ("WINDOW",)),
     ],

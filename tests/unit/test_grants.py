@@ -149,7 +149,7 @@ class TestCopies:
 
     @pytest.fixture(autouse=True)
     def unreadable(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(grants_module, "_readable_inside", lambda _path: False)
+        monkeypatch.setattr(grants_module, "readable_inside", lambda _path: False)
 
     def test_a_file(self, run: RunDir, tree: Path) -> None:
         found = FileGrants([tree / "named.txt"], run).locate(str(tree / "named.txt"))

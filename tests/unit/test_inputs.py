@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import os
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlm_kernel.errors import TraceError, UsageError
-from rlm_kernel.session.inputs import Inputs, file_meta, gather
+from rlm_kernel.session.inputs import Inputs, expand, file_meta, gather
 
 
 def sha256(data: bytes) -> str:
@@ -131,6 +132,75 @@ def test_files_that_are_gone_or_unreadable_are_no_error(tmp_path: Path, monkeypa
     }
     (tmp_path / "bad\udcff.txt").write_bytes(b"x")
     assert file_meta(tmp_path, digest_until=threading.Event()).size == 1
+
+
+def found(*paths: str, stdin: str = "t.stdin.txt") -> list[str]:
+    return [str(path) for path in expand([Path(path) for path in paths], Path(stdin))]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current directory, with b.log, a.log, c.txt, deep/er/d.log and [x].log in it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    for name in ("b.log", "a.log", "c.txt", "deep/er/d.log", "[x].log"):
+        Path(name).write_text(name)
+    return tmp_path
+
+
+def test_a_glob_stands_for_its_files_in_order_and_none_twice(here: Path) -> None:
+    assert found("?.log") == ["a.log", "b.log"]
+    assert found("b.log", "?.log", "c.txt") == ["b.log", "a.log", "c.txt"]
+    assert found(f"{here}/*.txt") == [f"{here}/c.txt"]
+    assert found("dee*") == ["deep"]
+    assert found("**/*.log") == ["[x].log", "a.log", "b.log", "deep/er/d.log"]
+
+
+def test_two_stars_stand_for_files_alone(here: Path) -> None:
+    assert found("deep/**") == ["deep/er/d.log"]
+
+
+def test_a_path_that_is_there_is_no_glob(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("x.log").write_text("")
+    assert found("[x].log") == ["[x].log"]
+    monkeypatch.setenv("HOME", str(here))
+    assert found("~/[x].log") == ["~/[x].log"]
+    assert found("~/?.txt") == [f"{here}/c.txt"]
+    assert found("missing.txt") == ["missing.txt"]  # the grants say what is wrong with it
+
+
+def test_a_glob_without_a_match_or_with_too_many_says_so(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match=r"Nothing matches \*\.csv"):
+        found("*.csv")
+    monkeypatch.setattr("rlm_kernel.session.inputs.MAX_MATCHES", 1)
+    with pytest.raises(UsageError, match=r"2 files match \?\.log") as caught:
+        found("?.log")
+    assert "folder" in caught.value.hint
+
+
+def pipe_in(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+
+def test_standard_input_is_kept_beside_the_trace_as_it_came(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = bytes(range(256)) * 20_000
+    pipe_in(monkeypatch, data)
+    inputs = gather([Path("a.log"), Path("-"), Path("-")], here / "new" / "t.ipynb")
+    assert inputs == Inputs((Path("a.log"), here / "new" / "t.stdin.txt"))
+    assert inputs.paths[1].read_bytes() == data
+
+
+def test_a_terminal_is_no_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(UsageError, match="is a terminal") as caught:
+        found("-")
+    assert "rlm ask" in caught.value.hint
+
+
+def test_standard_input_without_a_place_is_a_trace_error(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe_in(monkeypatch, b"x")
+    with pytest.raises(TraceError, match="Standard input cannot be kept"):
+        found("-", stdin="a.log/t.stdin.txt")
 
 
 def test_a_limit_without_end_is_no_number_in_json(tmp_path: Path) -> None:

@@ -204,7 +204,7 @@ async def test_turns_at_their_end_force_one_answer() -> None:
     assert (outcome.answer, outcome.stop_reason, outcome.forced) == (Answer("about five"), "turns", True)
     assert "Give your best answer now" in run.told()
     assert run.ledger.totals().turns == 2
-    assert "No turn is left." in run.models.requests[-1][-2]["content"]
+    assert "No turn is left." in run.told()
 
 
 @pytest.mark.parametrize(("limits", "reason"), [(Limits(tokens=150), "tokens"), (Limits(cost=1.5), "cost")])
@@ -228,7 +228,7 @@ async def test_a_run_over_its_seconds_interrupts_the_cell() -> None:
     outcome = await run.outcome()
     assert (outcome.answer, outcome.stop_reason, outcome.forced) == (Answer("not found"), "seconds", True)
     assert run.kernel.interrupts == 1
-    assert "Interrupted" in run.models.requests[-1][-2]["content"]
+    assert "Interrupted" in run.told()
 
 
 async def test_a_run_over_its_seconds_stops_waiting_for_the_root_model() -> None:

@@ -1,0 +1,330 @@
+"""Text that is larger than the kernel's memory has room for: a str in all that is asked of it, and never read as a whole.
+
+LazyText is what `context` is for a large file. What it gives is what the same str would give. Regular expressions see it through a
+window that moves over it: a match, with all that it looks ahead and behind, may be `SPAN` characters long.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from rlm_runtime.source import Source
+from rlm_runtime.windows import Found, matches, take_regular_expressions
+
+SPAN = 1 << 20
+"""Characters that a match may have, with what it looks at around it, to be found for sure."""
+WINDOW = 4 << 20
+"""Characters that a regular expression sees at once, besides."""
+MAX_MATCH = 64 << 20
+"""Characters of a match that is still followed where it is longer than SPAN."""
+_ENDS = ("\n", "\r\n", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029")
+
+
+class TooLarge(MemoryError):
+    """The text, or the part of it that was asked for, does not fit into the kernel's memory."""
+
+
+class LazyText:
+    """The characters from `first` to before `last` (None: to the end) of a source.
+
+    `limit`: characters that may be in memory at once; a longer slice is a LazyText again.
+    """
+
+    def __init__(self, source: Source, limit: int, first: int = 0, last: int | None = None) -> None:
+        self.source = source
+        self._limit = limit
+        self._first = first
+        self._last = last
+        take_regular_expressions()
+
+    @property
+    def whole(self) -> bool:
+        """It is all of its file."""
+        return self._first == 0 and self._last is None
+
+    def __len__(self) -> int:
+        return (self.source.length if self._last is None else self._last) - self._first
+
+    def __bool__(self) -> bool:
+        return bool(self.read(0, 1))
+
+    def __repr__(self) -> str:
+        size = f"{self.source.end - self.source.start:,} bytes" if self.whole else f"{len(self):,} characters"
+        return (
+            f"<LazyText of {size}, too large for memory, beginning {self.read(0, 60)!r}. Use slices, grep, find, count, splitlines, chunks>"
+        )
+
+    def __str__(self) -> str:
+        if (self._last or self.source.end) - self._first > self._limit and len(self) > self._limit:
+            raise TooLarge(f"this text has {len(self):,} characters, too many for memory: {_INSTEAD}")
+        return "".join(self.texts())
+
+    def __getattr__(self, name: str) -> Any:
+        if hasattr(str, name) and not name.startswith("__"):
+            raise AttributeError(f"a LazyText has no .{name}(), as it would need the whole text in memory: {_INSTEAD}", name=name, obj=self)
+        raise AttributeError(f"'LazyText' object has no attribute {name!r}", name=name, obj=self)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, LazyText) and other.source is self.source and (other._first, other._last) == (self._first, self._last):
+            return True
+        if not isinstance(other, (str, LazyText)) or len(self) != len(other):
+            return False if isinstance(other, (str, LazyText)) else NotImplemented
+        at = 0
+        for text in self.texts():
+            if text != str(other[at : at + len(text)]):
+                return False
+            at += len(text)
+        return True
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def texts(self) -> Iterator[str]:
+        """Its text in pieces, one after the other."""
+        return self.source.texts(self._first, self._last)
+
+    # Slices
+
+    def __getitem__(self, index: Any) -> Any:
+        if not isinstance(index, slice):
+            return self._char(index.__index__())
+        start, stop, step = index.start, index.stop, 1 if index.step is None else index.step
+        near_end = start is not None and start < 0 and (stop is None or stop < 0) and -start <= self._limit
+        if step > 0 and near_end and self._last is None:
+            return self._tail(-start)[start:stop:step]
+        if step < 0 or (start or 0) < 0 or (stop or 0) < 0:
+            start, stop, step = index.indices(len(self))
+            if step < 0:
+                low, high = (stop + 1, start + 1) if start > stop else (0, 0)
+                return str(self._part(low, high))[::step]
+        return self._part(start or 0, stop) if step == 1 else str(self._part(start or 0, stop))[::step]
+
+    def _char(self, index: int) -> str:
+        if index < 0 and self._last is None and -index <= self._limit:
+            tail = self._tail(-index)
+            found = tail[0] if len(tail) == -index else ""
+        else:
+            at = index + len(self) if index < 0 else index
+            found = self.read(at, at + 1) if at >= 0 else ""
+        if not found:
+            raise IndexError("string index out of range")
+        return found
+
+    def _tail(self, count: int) -> str:
+        """The last characters, so many at most."""
+        if self._last is not None:
+            return self.read(max(0, len(self) - count), len(self))
+        return self.source.tail(min(count, len(self)) if self._first else count)
+
+    def read(self, start: int, stop: int) -> str:
+        """The characters between two places that are not negative, whatever their number, as a str."""
+        last = self._first + stop
+        return "".join(self.source.texts(self._first + start, last if self._last is None else min(self._last, last)))
+
+    def _part(self, start: int, stop: int | None) -> str | LazyText:
+        """The characters between two places that are not negative."""
+        first = self._first + start
+        last = self._last if stop is None else self._first + stop if self._last is None else min(self._last, self._first + stop)
+        if last is not None and last <= first:
+            return ""
+        if last is None or last - first > self._limit:
+            first, last = min(first, self.source.length), min(self.source.length if last is None else last, self.source.length)
+            if last - first > self._limit:
+                return LazyText(self.source, self._limit, first, last)
+        return "".join(self.source.texts(first, last))
+
+    # Looking for a text
+
+    def __contains__(self, sub: str) -> bool:
+        return self.find(sub) >= 0
+
+    def find(self, sub: str, start: int | None = None, end: int | None = None) -> int:
+        """Where the text is first, as str.find."""
+        return next(self._places(sub, start, end), -1)
+
+    def rfind(self, sub: str, start: int | None = None, end: int | None = None) -> int:
+        """Where the text is last, as str.rfind."""
+        return max(self._places(sub, start, end, overlapping=True), default=-1)
+
+    def index(self, sub: str, start: int | None = None, end: int | None = None) -> int:
+        """As find; raises ValueError if the text is not there."""
+        found = self.find(sub, start, end)
+        if found < 0:
+            raise ValueError("substring not found")
+        return found
+
+    def rindex(self, sub: str, start: int | None = None, end: int | None = None) -> int:
+        """As rfind; raises ValueError if the text is not there."""
+        found = self.rfind(sub, start, end)
+        if found < 0:
+            raise ValueError("substring not found")
+        return found
+
+    def count(self, sub: str, start: int | None = None, end: int | None = None) -> int:
+        """How often the text is there, without overlaps, as str.count."""
+        if not sub:
+            low, high = self._range(start, end)
+            return max(0, high - low + 1)
+        if self.whole and start is None and end is None and self._raw(sub) == b"\n":
+            return self.source.newlines(self.source.start, self.source.end)
+        return sum(1 for _ in self._places(sub, start, end))
+
+    def startswith(self, prefix: str | tuple[str, ...], start: int | None = None, end: int | None = None) -> bool:
+        """As str.startswith."""
+        prefixes = prefix if isinstance(prefix, tuple) else (prefix,)
+        low, high = self._range(start, end) if start is not None or end is not None else (0, max(map(len, prefixes), default=0))
+        return low <= high and any(self.read(low, min(high, low + len(text))) == text for text in prefixes)
+
+    def endswith(self, suffix: str | tuple[str, ...], start: int | None = None, end: int | None = None) -> bool:
+        """As str.endswith."""
+        suffixes = suffix if isinstance(suffix, tuple) else (suffix,)
+        if start is None and end is None:
+            return any(not text or self._tail(len(text)) == text for text in suffixes)
+        low, high = self._range(start, end)
+        return low <= high and any(len(text) <= high - low and self.read(high - len(text), high) == text for text in suffixes)
+
+    def _range(self, start: int | None, end: int | None) -> tuple[int, int]:
+        """As str takes them: cut off at the end, but a start beyond it stays beyond it."""
+        size = len(self)
+        low, high, _ = slice(start, end).indices(size)
+        return (start if start is not None and start > size else low), high
+
+    def _places(self, sub: str, start: int | None, end: int | None, *, overlapping: bool = False) -> Iterator[int]:
+        """Where the text begins each time."""
+        if start is None and end is None:
+            low, high = 0, None
+        else:
+            low, high = self._range(start, end)
+            if low > high:
+                return
+        raw = self._raw(sub)
+        if not sub:
+            yield from range(low, (len(self) if high is None else high) + 1)
+        elif raw is not None and self.whole:
+            yield from self._places_by_bytes(raw, len(sub), low, high, overlapping)
+        else:
+            yield from self._places_by_text(sub, low, high, overlapping)
+
+    def _raw(self, sub: str) -> bytes | None:
+        """The bytes that the text is in the file; None where it could also have come out of other ones."""
+        if not self.source.by_bytes or "\N{REPLACEMENT CHARACTER}" in sub:
+            return None
+        try:
+            return sub.encode(self.source.encoding)
+        except UnicodeEncodeError:
+            return None
+
+    def _places_by_bytes(self, raw: bytes, size: int, low: int, high: int | None, overlapping: bool) -> Iterator[int]:
+        data = self.source.data
+        at = data.find(raw, self.source.block(self.source.block_of(low))[0] if low else self.source.start)
+        free = low
+        while at >= 0:
+            char = self.source.char_of(at)
+            if high is not None and char + size > high:
+                return
+            if char >= free:
+                yield char
+                free = char + (1 if overlapping else size)
+                at = data.find(raw, at + (1 if overlapping else len(raw)))
+            else:
+                at = data.find(raw, at + 1)
+
+    def _places_by_text(self, sub: str, low: int, high: int | None, overlapping: bool) -> Iterator[int]:
+        kept, here = "", low
+        part = self._part(low, high)
+        for text in part.texts() if isinstance(part, LazyText) else (part,):
+            kept += text
+            at = kept.find(sub)
+            done = 0
+            while at >= 0:
+                yield here + at
+                done = at + (1 if overlapping else len(sub))
+                at = kept.find(sub, done)
+            done = max(done, len(kept) - len(sub) + 1)
+            kept, here = kept[done:], here + done
+
+    # Lines and pieces
+
+    def splitlines(self, keepends: bool = False) -> Iterator[str]:
+        """The lines, one after the other, as str.splitlines has them in a list."""
+        kept: list[str] = []
+        for text in self.texts():
+            if kept and kept[-1].endswith("\r"):
+                text = kept.pop() + text
+            lines = text.splitlines(keepends=True)
+            open_end = "" if lines[-1].endswith(_ENDS) else lines.pop()
+            for line in lines:
+                whole = "".join([*kept, line])
+                kept.clear()
+                yield whole if keepends else whole.splitlines()[0]
+            if open_end:
+                kept.append(open_end)
+        if kept:
+            yield from "".join(kept).splitlines(keepends)
+
+    def __iter__(self) -> Iterator[str]:
+        """The lines. A str gives its characters: of so many nobody wants that."""
+        return self.splitlines()
+
+    def split(self, sep: str | None = None, maxsplit: int = -1) -> Iterator[Any]:
+        """The parts between separators, one after the other, as str.split has them in a list."""
+        if sep == "":
+            raise ValueError("empty separator")
+        if sep is None:
+            return (found.group() for found in self.finditer(r"\S+"))
+        return self._parts(sep, maxsplit)
+
+    def _parts(self, sep: str, maxsplit: int) -> Iterator[Any]:
+        at = 0
+        for number, place in enumerate(self._places(sep, None, None)):
+            if number == maxsplit:
+                break
+            yield self._part(at, place)
+            at = place + len(sep)
+        yield self._part(at, None)
+
+    def pieces(self, size: int, overlap: int = 0) -> Iterator[str]:
+        """Pieces of so many characters, each with the last ones of the piece before it."""
+        parts: list[str] = []
+        have, kept, more = 0, "", False
+        for text in self.texts():
+            parts.append(text)
+            have += len(text)
+            if have <= size:
+                continue  # joined once, not with every block
+            kept, at = "".join(parts), 0
+            while len(kept) - at > size:
+                yield kept[at : at + size]
+                at += size - overlap
+                more = True
+            parts = [kept[at:]]
+            have = len(parts[0])
+        if have and not (more and have <= overlap):
+            yield "".join(parts)
+
+    # Regular expressions
+
+    def finditer(self, pattern: str | re.Pattern[str], flags: int = 0, *, span: int = SPAN) -> Iterator[Found]:
+        """The matches one after the other, as re.finditer; see `span` at the head of this module."""
+        return matches(re.compile(pattern, flags), self.texts(), span, WINDOW, MAX_MATCH)
+
+    def search(self, pattern: str | re.Pattern[str], flags: int = 0) -> Found | None:
+        """The first match, as re.search."""
+        return next(self.finditer(pattern, flags), None)
+
+    def match(self, pattern: str | re.Pattern[str], flags: int = 0) -> re.Match[str] | None:
+        """A match at the beginning, as re.match. It may have WINDOW characters."""
+        return re.compile(pattern, flags).match(str(self._part(0, WINDOW)))
+
+    def findall(self, pattern: str | re.Pattern[str], flags: int = 0) -> list[Any]:
+        """What matches, as re.findall."""
+        return [_group(found) for found in self.finditer(pattern, flags)]
+
+
+_INSTEAD = "take a slice, or use grep, find, count, in, splitlines, split, finditer, search, findall, or chunks(size)"
+
+
+def _group(found: Any) -> Any:
+    groups = found.groups("")
+    return found.group() if not groups else groups[0] if len(groups) == 1 else groups

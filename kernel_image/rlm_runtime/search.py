@@ -1,0 +1,245 @@
+"""grep: the lines that match, of texts of any size.
+
+A pattern that cannot match without a certain text is looked for by that text, which is many times faster than a regular expression; the
+lines where it is are then tried with the pattern itself. So what is found is what searching each line would find.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from array import array
+from collections.abc import Iterator, Sequence
+from re import _constants, _parser  # type: ignore[attr-defined]
+from typing import Any, NamedTuple
+
+from rlm_runtime.lazytext import LazyText
+from rlm_runtime.source import BLOCK, Source
+
+MAX_LINE = 16 << 20
+"""Bytes of a line of a large text that are searched at once; a longer one is taken in pieces."""
+LISTED = 1_000_000
+"""Hits up to which grep gives a list; more are made when they are looked at."""
+_STEP = 64 << 20
+"""Bytes from which on libc's search is worth what it takes to get it ready."""
+
+
+class Hit(NamedTuple):
+    """A line that matched: file, line number from 1, and the line."""
+
+    file: str
+    line: int
+    text: str
+
+    def __repr__(self) -> str:
+        return f"{self.file}:{self.line}: {self.text}"
+
+
+class Hits(Sequence[Hit]):
+    """Hits in twelve bytes each: where the line begins (a byte of a large text, else a character) and its number. A hit is made when it
+    is looked at.
+    """
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[str, str | LazyText, array[int], array[int]]] = []
+        self._size = 0
+
+    def add(self, label: str, text: str | LazyText) -> tuple[array[int], array[int]]:
+        """Begin with another text; gives the arrays of places and of line numbers, to be filled before the next is begun."""
+        self._size = len(self)
+        self._parts.append((label, text, array("Q"), array("I")))
+        return self._parts[-1][2], self._parts[-1][3]
+
+    def __len__(self) -> int:
+        return sum(len(lines) for *_, lines in self._parts)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[at] for at in range(*index.indices(len(self)))]
+        at = index + len(self) if index < 0 else index
+        for label, text, places, lines in self._parts:
+            if 0 <= at < len(lines):
+                return Hit(label, lines[at], line_at(text, places[at]))
+            at -= len(lines)
+        raise IndexError("hit index out of range")
+
+    def __iter__(self) -> Iterator[Hit]:
+        for label, text, places, lines in self._parts:
+            for place, line in zip(places, lines, strict=True):
+                yield Hit(label, line, line_at(text, place))
+
+    def __repr__(self) -> str:
+        return f"<{len(self):,} hits, the first {self[:3]!r}>"
+
+
+def line_at(text: str | LazyText, place: int) -> str:
+    """The line that begins there: a character's place in a str, a byte's in a LazyText."""
+    if isinstance(text, str):
+        end = text.find("\n", place)
+        return text[place : None if end < 0 else end]
+    if _by_bytes(text):
+        return text.source.decode(place, _line_end(text.source, place))
+    size = 4096
+    while True:
+        line, newline, _ = (read := text.read(place, place + size)).partition("\n")
+        if newline or len(read) < size or size >= MAX_LINE:
+            return line
+        size *= 4
+
+
+def _by_bytes(text: LazyText) -> bool:
+    """Its lines are told by the bytes where they begin, not by their characters."""
+    return text.whole and text.source.by_bytes
+
+
+def _line_end(source: Source, place: int) -> int:
+    """Where the line ends that has that place; of a very long one where its piece ends."""
+    limit = min(source.end, place + MAX_LINE)
+    end = source.data.find(b"\n", place, limit)
+    return end if end >= 0 else limit if limit == source.end else source.cut(limit)
+
+
+def search(texts: dict[str, str | LazyText], pattern: re.Pattern[str], limit: int | None) -> Sequence[Hit]:
+    """The lines that match, the first `limit` of them."""
+    hits = Hits()
+    literal, alone = required(pattern)
+    for label, text in texts.items():
+        places, lines = hits.add(label, text)
+        for place, line in _lines(text, pattern, literal, alone):
+            places.append(place)
+            lines.append(line)
+            if limit is not None and len(hits) >= limit:
+                return list(hits)
+    return list(hits) if len(hits) <= LISTED else hits
+
+
+def _lines(text: str | LazyText, pattern: re.Pattern[str], literal: str, alone: bool) -> Iterator[tuple[int, int]]:
+    """Where the lines begin that match, and their numbers. `alone`: the literal is all of the pattern."""
+    if isinstance(text, str):
+        return _by_literal_in_str(text, pattern, literal, alone) if literal else _each_of_str(text, pattern)
+    if not _by_bytes(text):
+        return _each_of_lazy(text, pattern)
+    try:
+        raw = literal.encode(text.source.encoding)
+    except UnicodeEncodeError:
+        return iter(())
+    if raw and "\N{REPLACEMENT CHARACTER}" not in literal:
+        return _by_literal_in_bytes(text.source, pattern, raw, alone)
+    return _each_of_bytes(text.source, pattern)
+
+
+def _each_of_str(text: str, pattern: re.Pattern[str]) -> Iterator[tuple[int, int]]:
+    place, found = 0, pattern.search
+    for number, line in enumerate(text.split("\n"), 1):
+        if found(line):
+            yield place, number
+        place += len(line) + 1
+
+
+def _by_literal_in_str(text: str, pattern: re.Pattern[str], literal: str, alone: bool) -> Iterator[tuple[int, int]]:
+    at, number, counted = text.find(literal), 1, 0
+    while at >= 0:
+        begin = text.rfind("\n", 0, at) + 1
+        end = text.find("\n", at)
+        if alone or pattern.search(text[begin : None if end < 0 else end]):
+            number += text.count("\n", counted, begin)
+            counted = begin
+            yield begin, number
+        if end < 0:
+            return
+        at = text.find(literal, end + 1)
+
+
+def _by_literal_in_bytes(source: Source, pattern: re.Pattern[str], raw: bytes, alone: bool) -> Iterator[tuple[int, int]]:
+    data, number, counted, after = source.data, 1, source.start, source.start
+    find = _Finder(source)
+    at = find(raw, source.start)
+    while at >= 0:
+        # Not before the last line that was tried: that is as far as a line can reach back.
+        begin = data.rfind(b"\n", max(after, at - MAX_LINE // 2), at) + 1 or max(after, source.cut(at - MAX_LINE // 2))
+        end = max(_line_end(source, begin), at + len(raw))
+        if alone or pattern.search(source.decode(begin, end)):
+            number += source.newlines(counted, begin)
+            counted = begin
+            yield begin, number
+        after = min(end + 1, source.end)
+        at = find(raw, after)
+
+
+def _each_of_bytes(source: Source, pattern: re.Pattern[str]) -> Iterator[tuple[int, int]]:
+    data, found, low, number = source.data, pattern.search, source.start, 1
+    while low < source.end:
+        high = _line_end(source, min(source.end, low + BLOCK))
+        raw = data[low:high].split(b"\n")
+        place = low
+        for line, text in zip(raw, source.decode(low, high).split("\n"), strict=True):
+            if found(text):
+                yield place, number
+            place += len(line) + 1
+            number += 1
+        broken = high < source.end and data[high] != 10  # in the middle of a very long line
+        number -= broken
+        low = high + (not broken)
+        if low == source.end and not broken and data[source.end - 1] == 10 and found(""):
+            yield source.end, number
+
+
+def _each_of_lazy(text: LazyText, pattern: re.Pattern[str]) -> Iterator[tuple[int, int]]:
+    found, place, number, kept = pattern.search, 0, 1, ""
+    for part in text.texts():
+        *lines, kept = (kept + part).split("\n")
+        for line in lines:
+            if found(line):
+                yield place, number
+            place += len(line) + 1
+            number += 1
+        if len(kept) > MAX_LINE:
+            if found(kept):
+                yield place, number
+            place, kept = place + len(kept), ""
+    if found(kept):
+        yield place, number
+
+
+class _Finder:
+    """Finds bytes in a source: with libc's search, which is a few times faster than that of mmap, where there is one."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._search = getattr(ctypes.CDLL(None), "memmem", None) if source.end > _STEP else None
+        if self._search is not None:
+            self._search.restype = ctypes.c_void_p
+            self._search.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t]
+            import numpy
+
+            self._address = numpy.frombuffer(source.data, dtype=numpy.uint8).ctypes.data
+
+    def __call__(self, raw: bytes, low: int) -> int:
+        if self._search is None or low >= self._source.end:
+            return self._source.data.find(raw, low)
+        found = self._search(self._address + low, self._source.end - low, raw, len(raw))
+        return found - self._address if found else -1
+
+
+def required(pattern: re.Pattern[str]) -> tuple[str, bool]:
+    """The longest text without which the pattern cannot match, "" if there is none; and whether it is all of the pattern."""
+    flags = pattern.flags
+    if flags & (re.IGNORECASE | re.LOCALE):
+        return "", False
+    tree = _parser.parse(pattern.pattern, flags & ~re.UNICODE)
+    runs = [""]
+    alone = True
+    for code, value in tree:
+        if code is _constants.LITERAL and value != 10:
+            runs[-1] += chr(value)
+            continue
+        alone = False
+        runs.append("")
+        if code is _constants.SUBPATTERN and not value[1] and not value[2] and all(part[0] is _constants.LITERAL for part in value[3]):
+            runs[-1] = "".join(chr(part[1]) for part in value[3])
+            runs.append("")
+        elif code is _constants.LITERAL:
+            # A line has no newline: nothing matches, and the slow way finds that out as well.
+            return "", False
+    literal = max(runs, key=len)
+    return ("", False) if "\n" in literal else (literal, alone and bool(literal))

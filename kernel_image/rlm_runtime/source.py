@@ -1,0 +1,160 @@
+"""A text file that stays on disk: bytes on an mmap, and what is known of where its characters are.
+
+The text is what `bytes.decode(encoding, "replace")` would give. It is decoded in blocks that are cut where no character is cut, so that
+the decoded blocks together are the decoded whole. How many characters a block has is found out when it is first needed.
+"""
+
+from __future__ import annotations
+
+import bisect
+import codecs
+import mmap
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+BLOCK = 1 << 20
+"""Bytes of a block, about."""
+_UNITS = {"utf-16-le": 2, "utf-16-be": 2, "utf-32-le": 4, "utf-32-be": 4}
+_SMALL = 1 << 16
+
+
+class Source:
+    """A file and its encoding, which is a codec's name; `start` skips a byte-order mark. Safe to use from several threads."""
+
+    def __init__(self, path: Path, encoding: str = "utf-8", start: int = 0, block: int = BLOCK) -> None:
+        with path.open("rb") as file:
+            self.data = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+        self.path = path
+        self.encoding = codecs.lookup(encoding).name
+        self.start, self.end = start, len(self.data)
+        self._view = memoryview(self.data)
+        self._block = block
+        self._unit = _UNITS.get(self.encoding, 1)
+        self._utf8 = self.encoding == "utf-8"
+        self._single = self._unit == 1 and not self._utf8 and _is_single_byte(self.encoding)
+        self._chars = [0]  # characters before each block, as far as they are counted
+        self._counting = threading.Lock()
+
+    @property
+    def by_bytes(self) -> bool:
+        """Text can be searched as bytes, and a newline is the byte 10."""
+        return self._utf8 or self._single
+
+    @property
+    def blocks(self) -> int:
+        return -(-(self.end - self.start) // self._block)
+
+    @property
+    def counted(self) -> bool:
+        """The characters of the whole are counted."""
+        return self._single or len(self._chars) > self.blocks
+
+    @property
+    def length(self) -> int:
+        """Characters of the whole."""
+        return self.before(self.blocks)
+
+    def cut(self, place: int) -> int:
+        """The place, or one near it, where the bytes can be cut without cutting a character."""
+        if place <= self.start or place >= self.end:
+            return min(max(place, self.start), self.end)
+        if self._utf8:
+            for back in range(4):
+                if place - back <= self.start or self.data[place - back] & 0xC0 != 0x80:
+                    return max(place - back, self.start)
+            return place  # no sequence is that long: these bytes belong to none
+        if self._unit > 1:
+            return self._cut_units(place)
+        if self._single:
+            return place
+        # In the encodings of East Asia, 10 is never part of another character.
+        found = self.data.find(b"\n", place)
+        return self.end if found < 0 else found + 1
+
+    def _cut_units(self, place: int) -> int:
+        place -= (place - self.start) % self._unit
+        if self._unit == 2 and place - 2 >= self.start:
+            high = self.data[place - 1] if self.encoding.endswith("le") else self.data[place - 2]
+            if 0xD8 <= high <= 0xDB:
+                return place - 2
+        return place
+
+    def block(self, number: int) -> tuple[int, int]:
+        """The bytes of a block: from, to. Of encodings of which lines alone can be told apart it may be empty, or long."""
+        return self.cut(self.start + number * self._block), self.cut(self.start + (number + 1) * self._block)
+
+    def text(self, number: int) -> str:
+        """The text of a block."""
+        return self.decode(*self.block(number))
+
+    def decode(self, low: int, high: int) -> str:
+        """The text of bytes that were cut right."""
+        return str(self._view[low:high], self.encoding, "replace")
+
+    def before(self, block: int) -> int:
+        """The characters before a block."""
+        if self._single:
+            return self.block(block)[0] - self.start
+        with self._counting:
+            while len(self._chars) <= block:
+                low, high = self.block(len(self._chars) - 1)
+                raw = self.data[low:high]
+                size = high - low if self._utf8 and raw.isascii() else len(raw.decode(self.encoding, "replace"))
+                self._chars.append(self._chars[-1] + size)
+        return self._chars[block]
+
+    def char_of(self, place: int) -> int:
+        """The number of characters before a place where one begins."""
+        number = min((place - self.start) // self._block, self.blocks)
+        while self.block(number)[0] > place:
+            number -= 1
+        return self.before(number) + len(self.decode(self.block(number)[0], place))
+
+    def block_of(self, char: int) -> int:
+        """The block that has the nth character; `blocks` if there are not so many."""
+        if self._single:
+            return min(char // self._block, self.blocks)
+        while self._chars[-1] <= char and len(self._chars) <= self.blocks:
+            self.before(len(self._chars))
+        return bisect.bisect_right(self._chars, char) - 1 if char < self._chars[-1] else self.blocks
+
+    def texts(self, first: int, last: int | None) -> Iterator[str]:
+        """The characters from the first to before the last (None: to the end), block by block."""
+        number = self.block_of(first) if first else 0
+        here = self.before(number)
+        while number < self.blocks and (last is None or here < last):
+            text = self.text(number)
+            shown = text[max(0, first - here) : None if last is None else last - here]
+            if shown:
+                yield shown
+            here += len(text)
+            number += 1
+
+    def tail(self, count: int) -> str:
+        """The last characters, so many at most, without a look at those before them."""
+        parts: list[str] = []
+        number = self.blocks
+        while number and count > 0:
+            number -= 1
+            parts.append(self.text(number)[-count:])
+            count -= len(parts[-1])
+        return "".join(reversed(parts))
+
+    def newlines(self, low: int, high: int) -> int:
+        """How many bytes 10 there are between two places."""
+        if high - low < _SMALL:
+            return self.data[low:high].count(b"\n")
+        import numpy
+
+        whole = numpy.frombuffer(self._view[low:high], dtype=numpy.uint8)
+        return sum(int(numpy.count_nonzero(whole[at : at + BLOCK] == 10)) for at in range(0, high - low, BLOCK))
+
+
+def _is_single_byte(encoding: str) -> bool:
+    """Each byte is a character, and a newline is a newline."""
+    try:
+        every = bytes(range(256)).decode(encoding, "replace")
+    except (LookupError, UnicodeError):
+        return False
+    return len(every) == 256 and every[10] == "\n"

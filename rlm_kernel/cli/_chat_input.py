@@ -1,0 +1,95 @@
+"""Where the lines of a chat come from: an editor in a terminal, else standard input."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prompt_toolkit.key_binding import KeyBindings
+
+_FENCES = ("```", '"""')
+PROMPT = "› "
+
+
+class Terminal:
+    """Line editing with a history that stays, and messages of several lines."""
+
+    def __init__(self, history: Path, commands: list[str]) -> None:
+        from prompt_toolkit import PromptSession
+        from prompt_toolkit.completion import PathCompleter, WordCompleter
+        from prompt_toolkit.history import FileHistory
+
+        class Completer(WordCompleter):
+            """Commands at the beginning, and paths after /load."""
+
+            def get_completions(self, document: Any, event: Any) -> Any:
+                if document.text.startswith("/load "):
+                    from prompt_toolkit.document import Document
+
+                    path = document.text_before_cursor.split(" ")[-1]
+                    yield from PathCompleter(expanduser=True).get_completions(Document(path), event)
+                elif document.text.startswith("/"):
+                    yield from super().get_completions(document, event)
+
+        self._session: PromptSession[str] = PromptSession(
+            history=FileHistory(str(history)),
+            completer=Completer(commands, sentence=True),
+            complete_while_typing=False,
+            multiline=True,
+            key_bindings=_keys(),
+            prompt_continuation=lambda *_: "  ",
+        )
+
+    async def line(self) -> str:
+        """The next message. Raises EOFError at Ctrl-D, KeyboardInterrupt at Ctrl-C."""
+        text: str = await self._session.prompt_async(PROMPT)
+        return text
+
+
+def _keys() -> KeyBindings:
+    """Enter sends; Esc Enter begins a new line, as does Enter behind a backslash or in an open ``` or triple-quoted block."""
+    from prompt_toolkit.key_binding import KeyBindings
+
+    keys = KeyBindings()
+
+    @keys.add("enter")
+    def _(event: Any) -> None:
+        buffer = event.current_buffer
+        if buffer.document.text_before_cursor.endswith("\\"):
+            buffer.delete_before_cursor(1)
+            buffer.insert_text("\n")
+        elif is_open(buffer.text):
+            buffer.insert_text("\n")
+        else:
+            buffer.validate_and_handle()
+
+    @keys.add("escape", "enter")
+    def _(event: Any) -> None:
+        event.current_buffer.insert_text("\n")
+
+    return keys
+
+
+def is_open(text: str) -> bool:
+    """A block was begun and not ended."""
+    return any(text.count(fence) % 2 for fence in _FENCES)
+
+
+class Pipe:
+    """A message a line. A block between ``` or triple quotes, and a line that ends in a backslash, go on with the next one."""
+
+    async def line(self) -> str:
+        """The next message. Raises EOFError."""
+        text = ""
+        while True:
+            read: str = await asyncio.to_thread(sys.stdin.readline)
+            if not read and not text:
+                raise EOFError
+            text += read
+            if read.endswith("\\\n"):
+                text = text[:-2] + "\n"
+            elif not read or not is_open(text):
+                return text.rstrip("\n")

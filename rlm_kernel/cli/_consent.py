@@ -1,0 +1,69 @@
+"""Asks the user, in the terminal, whether the model may read a file that they did not name."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlm_kernel.cli._text import printable
+
+if TYPE_CHECKING:
+    from rlm_kernel.cli._live import LiveView
+    from rlm_kernel.sandbox.grants import Consent
+
+
+def consent_in(view: LiveView) -> Consent | None:
+    """What asks, with the live view paused; None where nobody can be asked."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return None
+
+    async def ask(path: Path) -> bool:
+        size = await asyncio.to_thread(_size, path)
+        with view.paused():
+            print(f"rlm: the model wants to read {_shown(path)} ({size}), which you did not name. Allow? [y/N] ", end="", file=sys.stderr)
+            sys.stderr.flush()
+            try:
+                answer = (await _line()).strip().lower()
+            except asyncio.CancelledError:  # interrupted, or the cell's time was over
+                print(file=sys.stderr)
+                raise
+            return answer in ("y", "yes")
+
+    return ask
+
+
+def _shown(path: Path) -> str:
+    """On one line, so that a file's name cannot look like more than that."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in printable(str(path)))
+
+
+def _size(path: Path) -> str:
+    try:
+        if path.is_dir():
+            return "a folder"
+        size = float(path.stat().st_size)
+    except OSError:
+        return "size unknown"
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
+
+
+async def _line() -> str:
+    """A line from the terminal, waited for on the loop: a thread that reads could not be called off."""
+    import termios
+
+    loop, file = asyncio.get_running_loop(), sys.stdin.fileno()
+    termios.tcflush(file, termios.TCIFLUSH)  # what was typed before was no answer to this
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(file, lambda: None if ready.done() else ready.set_result(None))
+    try:
+        await ready
+        return os.read(file, 4096).decode(errors="replace")
+    finally:
+        loop.remove_reader(file)

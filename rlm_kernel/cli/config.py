@@ -1,0 +1,69 @@
+"""`rlm config`: the settings that hold here, and where each came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rlm_kernel.cli._text import printable
+
+if TYPE_CHECKING:
+    from rlm_kernel.config import Explained
+
+config_app = typer.Typer(help="The settings, and where they come from.", no_args_is_help=True)
+
+
+@config_app.callback()
+def _group() -> None:
+    """Without it, Typer would make the one command the group itself."""
+
+
+@config_app.command()
+def show(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    config: Annotated[Path | None, typer.Option("--config", help="Settings file; default config.json, if there is one.")] = None,
+) -> None:
+    """Show every setting that holds here, where it came from, and which API keys are there (names only)."""
+    from rlm_kernel.config import explain_settings, find_api_keys
+
+    settings = explain_settings(config)
+    keys = find_api_keys(str(setting.value) for setting in settings if setting.key.endswith(".api_key_env") and setting.value)
+    if as_json:
+        import json
+
+        shown = {setting.key: {"value": setting.value, "source": setting.source} for setting in settings}
+        typer.echo(json.dumps({"settings": shown, "api_keys": keys}, ensure_ascii=False))
+    else:
+        typer.echo(printable("\n".join(_table(settings, keys))))
+
+
+def _table(settings: Sequence[Explained], keys: Mapping[str, str | None]) -> Iterator[str]:
+    rows = [(setting.key, _text(setting.value), setting.source) for setting in settings]
+    first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
+    section = rows[0][0].partition(".")[0]
+    for key, value, source in rows:
+        if section != (section := key.partition(".")[0]):
+            yield ""
+        yield f"{key:{first}}  {value:{second}}  {source}"
+    yield ""
+    yield "API keys (names only):"
+    for name, place in keys.items():
+        yield f"  {name}: {place or 'not set'}"
+    if not keys:
+        yield "  none"
+
+
+def _text(value: object) -> str:
+    """As it would be written in a variable."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        import os
+
+        return os.pathsep.join(map(str, value)) or "[]"
+    return f"{value:.15g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,54 @@
+"""The file `.env` of the current directory: settings, API keys, and nothing else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from rlm_kernel.errors import ConfigError
+from rlm_kernel.secrets import is_secret_name
+
+DOTENV = ".env"
+
+
+def read_dotenv(cwd: Path | None = None) -> dict[str, str]:
+    """The variables of `.env` in `cwd` (default: the process's own) that have a value; empty without such a file. Raises ConfigError."""
+    path = (Path.cwd() if cwd is None else cwd) / DOTENV
+    if not path.is_file():
+        return {}
+    from dotenv import dotenv_values
+
+    try:
+        values = dotenv_values(path, interpolate=False, encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}", hint="Write it as UTF-8 text, lines of NAME=value.") from None
+    return {name: value for name, value in values.items() if value}
+
+
+def load_api_keys(cwd: Path | None = None) -> list[str]:
+    """Put the API keys (and provider addresses) of `.env` in `cwd` into os.environ, where they are not set; return their names.
+
+    Settings are read by load_settings(). Other variables of the file are left alone: a folder's `.env` must not steer this
+    program's PATH or Docker host. Raises ConfigError.
+    """
+    loaded = []
+    for name, value in read_dotenv(cwd).items():
+        address = name.endswith(("_API_BASE", "_BASE_URL", "_API_VERSION")) and not name.startswith("RLM_")
+        if (is_secret_name(name) or address) and not os.environ.get(name):
+            os.environ[name] = value
+            loaded.append(name)
+    return loaded
+
+
+def find_api_keys(wanted: Iterable[str] = (), environ: Mapping[str, str] | None = None, cwd: Path | None = None) -> dict[str, str | None]:
+    """Where API keys are, by the names of their variables: "environment", ".env", or None for those of `wanted` that are not set.
+
+    Of the environment these are `..._API_KEY` and what is wanted, of `.env` all that suggests a secret. Raises ConfigError.
+    """
+    environ = os.environ if environ is None else environ
+    wanted = set(wanted)
+    found: dict[str, str | None] = dict.fromkeys(wanted)
+    found |= {name: DOTENV for name in read_dotenv(cwd) if is_secret_name(name) or name in wanted}
+    found |= {name: "environment" for name, value in environ.items() if value and (name.endswith("_API_KEY") or name in wanted)}
+    return {name: found[name] for name in sorted(found) if not name.startswith("RLM_")}

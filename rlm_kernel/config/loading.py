@@ -1,0 +1,132 @@
+"""The settings that hold, from all sources, and where each of them came from."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr, ValidationError
+
+from rlm_kernel.config.envfile import read_dotenv
+from rlm_kernel.config.settings import Settings, known_keys, may_be_none
+from rlm_kernel.config.sources import (
+    IN_DOTENV,
+    IN_ENVIRONMENT,
+    IN_OVERRIDES,
+    Given,
+    apply_glm,
+    check_known,
+    from_file,
+    from_variables,
+)
+from rlm_kernel.errors import ConfigError
+
+DEFAULT = "default"
+_PASSWORD = re.compile(r"//[^/@\s]+@")
+
+
+@dataclass(frozen=True)
+class Explained:
+    """A setting for people to see."""
+
+    key: str
+    value: Any
+    """As JSON has it. "set" for a key that is set, and without the password of an address."""
+    source: str
+    """A file's path, an environment variable, "glm_coding", "root_llm" where the sub model follows it, "option" or "default"."""
+
+
+def load_settings(
+    config_file: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> Settings:
+    """The settings that hold, from all sources.
+
+    `config_file` must exist; without it, config.json in `cwd` is read if it is there. `.env` in `cwd` is read if it is there.
+    `overrides` has dotted names; None there means not given. `environ` and `cwd` default to the process's own. Raises
+    ConfigError, which names the setting, what is wrong with it, and where it came from.
+    """
+    return _checked(_gather(config_file, overrides, environ, cwd))
+
+
+def explain_settings(
+    config_file: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> list[Explained]:
+    """Every setting with where it came from; parameters and errors as of load_settings().
+
+    What load_api_keys() has taken from `.env` counts as of the environment: call this first.
+    """
+    given = _gather(config_file, overrides, environ, cwd)
+    settings = _checked(given)
+    dumped = settings.model_dump(mode="json")
+    explained = []
+    for key in known_keys():
+        section, name = key.split(".")
+        value = getattr(getattr(settings, section), name)
+        shown = "set" if isinstance(value, SecretStr) else dumped[section].get(name)
+        if isinstance(shown, str):
+            shown = _PASSWORD.sub("//[redacted]@", shown)
+        explained.append(Explained(key, shown, _source(key, given, settings)))
+    return explained
+
+
+def _source(key: str, given: Mapping[str, Given], settings: Settings) -> str:
+    root_key = key.replace("sub_llm.", "root_llm.")
+    if key in given:
+        return given[key].source
+    return "root_llm" if root_key in given and settings.sub_llm.model == settings.root_llm.model else DEFAULT
+
+
+def _gather(
+    config_file: Path | None, overrides: Mapping[str, Any] | None, environ: Mapping[str, str] | None, cwd: Path | None
+) -> dict[str, Given]:
+    """What somebody set, by dotted name; the last source's."""
+    cwd = Path.cwd() if cwd is None else cwd
+    given = dict(from_file(config_file, cwd))
+    given.update(from_variables(read_dotenv(cwd), "variable {} in .env", IN_DOTENV))
+    given.update(from_variables(os.environ if environ is None else environ, "environment variable {}", IN_ENVIRONMENT))
+    for key, value in (overrides or {}).items():
+        if value is not None:
+            check_known(key, source := "option")
+            given[key] = Given(value, source, IN_OVERRIDES)
+    apply_glm(given)
+    return given
+
+
+def _checked(given: Mapping[str, Given]) -> Settings:
+    tree: dict[str, dict[str, Any]] = {}
+    for key, item in given.items():
+        section, name = key.split(".")
+        unset = may_be_none(key) and isinstance(item.value, str) and item.value.strip().lower() == "none"
+        tree.setdefault(section, {})[name] = None if unset else item.value
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        raise _bad_value(error, given) from None
+
+
+def _bad_value(error: ValidationError, given: Mapping[str, Given]) -> ConfigError:
+    problem = error.errors(include_url=False)[0]
+    section, *rest = (str(part) for part in problem["loc"])
+    key = f"{section}.{rest[0]}" if rest else section
+    item = given.get(key)
+    text = problem["msg"].removeprefix("Value error, ")
+    # A key that is put where its variable's name belongs is secret, too.
+    value = f" = {_shortened(item.value)}" if item and ".api_key" not in key else ""
+    source = f" ({item.source})" if item else ""
+    message = f"{key}{value}{source}: {text[:1].lower()}{text[1:]}."
+    return ConfigError(message, hint="Correct the value, or leave it out for the default.")
+
+
+def _shortened(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

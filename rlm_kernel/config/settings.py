@@ -1,0 +1,234 @@
+"""The settings themselves, as one pydantic model: names, types, defaults, checks."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+
+_SIZE = re.compile(r"(\d+)\s*([bkmgt]?)(?:i?b)?", re.IGNORECASE)
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_UNITS = {"": 1, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a size such as "512m" or "2g" (k, m, g, t are powers of 1024; none means bytes). Raises ValueError."""
+    found = _SIZE.fullmatch(text.strip())
+    size = int(found[1]) * _UNITS[found[2].lower()] if found else 0
+    if size <= 0:
+        raise ValueError("a size is a whole number above 0 with k, m, g or t behind it, such as 512m or 2g")
+    return size
+
+
+def _checked_size(text: str) -> str:
+    parse_size(text)
+    return text.strip().lower()
+
+
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError(f"{path.parts[0]} is no user with a home folder") from None
+
+
+def _checked_variable(name: str) -> str:
+    if not _VARIABLE.fullmatch(name):
+        raise ValueError("this is to be the name of an environment variable, such as OPENAI_API_KEY, and not the key itself")
+    return name
+
+
+def _path_list(value: Any) -> Any:
+    """Of an environment variable: paths with os.pathsep between them."""
+    return [part for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
+
+
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+Size = Annotated[str, AfterValidator(_checked_size)]
+"""Text such as "2g"; parse_size() gives its bytes."""
+Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Folder = Annotated[Path, AfterValidator(_expanded)]
+"""Relative to the current directory; ~ is the user's home."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class LLMSettings(_Section):
+    """One model and how it is called."""
+
+    model: Name | None = None
+    """litellm's name, `provider/model`."""
+    api_base: Name | None = None
+    """Address of the API; None for the provider's own or what its environment variable says."""
+    api_key: SecretStr | None = Field(default=None, exclude=True, repr=False)
+    """Never printed or serialised. None: `api_key_env`, else the provider's environment variable."""
+    api_key_env: Annotated[Name, AfterValidator(_checked_variable)] | None = None
+    """Name of the environment variable with the key, where it is not the provider's usual one."""
+    timeout: Seconds = 600.0
+    """Seconds for one attempt."""
+    retries: Annotated[int, Field(ge=0, le=100)] = 4
+    """Attempts after the first, for faults that may pass."""
+    concurrency: Annotated[int, Field(ge=1, le=1000)] = 16
+    """Calls at one time."""
+    temperature: Annotated[float, Field(ge=0, le=10)] | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Tokens of one reply at most."""
+    window: Annotated[int, Field(ge=1)] | None = None
+    """Context window in tokens; None for what litellm's table says."""
+    input_price: Price | None = None
+    """US dollars per million prompt tokens; None for what litellm's table says."""
+    output_price: Price | None = None
+    """US dollars per million reply tokens. Both prices are set, or none."""
+
+    @model_validator(mode="after")
+    def _both_prices(self) -> LLMSettings:
+        if (self.input_price is None) != (self.output_price is None):
+            raise ValueError("input_price and output_price are set together or not at all")
+        return self
+
+
+class GLMCodingSettings(_Section):
+    """The GLM coding plan: when enabled it gives both models, with the key from ZAI_API_KEY, unless a later source names one."""
+
+    enabled: bool = False
+    api_base: Name = "https://api.z.ai/api/coding/paas/v4"
+    root_model: Name = "glm-4.7"
+    sub_model: Name = "glm-4.7"
+
+
+class MemoryCompactionSettings(_Section):
+    """Whether the turns of a question are summed up, in what the root model sees: after its answer, and when they are too long."""
+
+    enabled: bool = True
+    share: Annotated[float, Field(gt=0, le=1)] = 0.6
+    """Share of the root model's window above which the turns of a run are summed up."""
+
+
+class LimitSettings(_Section):
+    """What a run may use. None: no limit."""
+
+    turns: Annotated[int, Field(ge=1)] = 30
+    calls: Annotated[int, Field(ge=0)] | None = 5000
+    """Sub-model calls."""
+    cost: Price | None = None
+    """US dollars."""
+    tokens: Annotated[int, Field(ge=1)] | None = None
+    """Prompt and reply tokens of both models."""
+    seconds: Seconds | None = None
+    depth: Annotated[int, Field(ge=0)] = 1
+    """How deep child RLMs may nest."""
+    cell_timeout: Seconds = 300.0
+    """Seconds for one cell."""
+    output_chars: Annotated[int, Field(ge=200)] = 20_000
+    """Characters of a cell's output that the root model sees."""
+
+
+class SandboxSettings(_Section):
+    """The kernel's container."""
+
+    image: Name | None = None
+    """An image to use as it is, instead of the one built from `base`."""
+    base: Name | None = None
+    """Base image to build on; None for the usual one."""
+    memory: Size = "2g"
+    cpus: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0
+    pids: Annotated[int, Field(ge=16)] = 256
+    """Processes and threads at most."""
+    network: Name = "none"
+    """A Docker network; anything but none lets the cell's code talk to it."""
+    runtime: Name | None = None
+    """A Docker runtime, such as runsc."""
+    transport: Literal["auto", "ipc", "tcp"] = "auto"
+    tmp: Size = "1g"
+    """Size of the container's /tmp, which lives in memory."""
+    allow: Annotated[list[Folder], BeforeValidator(_path_list)] = []
+    """Folders whose files a notebook in Jupyter may have loaded by naming them in `paths`."""
+
+
+class SessionSettings(_Section):
+    """Sessions that are kept between commands."""
+
+    dir: Folder = Path(".rlm_state")
+    """Where they are remembered."""
+    idle: Seconds = 7200.0
+    """Seconds without use after which a session's container ends. The next command rebuilds it."""
+    wait: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Seconds to wait for another command that uses the same session."""
+
+
+class TraceSettings(_Section):
+    """Where notebooks go."""
+
+    dir: Folder = Path("rlm-traces")
+
+
+class Settings(_Section):
+    """All settings. Built by load_settings(); the defaults alone name no model."""
+
+    root_llm: LLMSettings = LLMSettings()
+    sub_llm: LLMSettings = LLMSettings()
+    """Without a model of its own, or with the root's, it is the root's settings and what is set here on top."""
+    glm_coding: GLMCodingSettings = GLMCodingSettings()
+    memory_compaction: MemoryCompactionSettings = MemoryCompactionSettings()
+    limits: LimitSettings = LimitSettings()
+    sandbox: SandboxSettings = SandboxSettings()
+    session: SessionSettings = SessionSettings()
+    trace: TraceSettings = TraceSettings()
+
+    @property
+    def memory_share(self) -> float | None:
+        """Share of the root model's window above which its turns are summed up; None where that is off."""
+        return self.memory_compaction.share if self.memory_compaction.enabled else None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sub_follows_root(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        root, sub = (_set_fields(data.get(name)) for name in ("root_llm", "sub_llm"))
+        if sub.get("model") in (None, root.get("model")):
+            sub = {**root, **{name: value for name, value in sub.items() if name != "model"}}
+        return {**data, "sub_llm": sub} if sub else data
+
+
+def _set_fields(section: object) -> dict[str, Any]:
+    if isinstance(section, LLMSettings):
+        return {name: getattr(section, name) for name in section.model_fields_set}
+    return dict(section) if isinstance(section, Mapping) else {}
+
+
+def known_keys() -> list[str]:
+    """Dotted names of all settings."""
+    return [f"{section}.{name}" for section, fields in sections().items() for name in fields]
+
+
+def sections() -> dict[str, dict[str, FieldInfo]]:
+    """The fields of each section, by its name."""
+    return {name: info.annotation.model_fields for name, info in Settings.model_fields.items() if _is_section(info.annotation)}  # type: ignore[union-attr]
+
+
+def may_be_none(key: str) -> bool:
+    """Whether the setting of this dotted name may be unset."""
+    section, name = key.split(".")
+    return type(None) in get_args(sections()[section][name].annotation)
+
+
+def _is_section(annotation: object) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)

@@ -1,0 +1,140 @@
+"""What each source gives: config.json, `.env`, the environment, and the GLM coding plan."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from rlm_kernel.config.settings import GLMCodingSettings, known_keys, sections
+from rlm_kernel.errors import ConfigError
+
+CONFIG_FILE = "config.json"
+NOT_SETTINGS = ("RLM_CACHE_DIR", "RLM_DEBUG", "RLM_INSTALL_DOCKER", "RLM_LOCAL_*", "RLM_MODELS_DIR", "RLM_TRACE")
+"""Variables that start with RLM_ and are no settings; a star stands for any ending."""
+SHORTHANDS = {"RLM_MODEL": "root_llm.model", "RLM_SUB_MODEL": "sub_llm.model"}
+IN_FILE, IN_DOTENV, IN_ENVIRONMENT, IN_OVERRIDES = range(1, 5)
+
+
+@dataclass(frozen=True)
+class Given:
+    """A value somebody set. `layer` grows with precedence; `source` is for people."""
+
+    value: Any
+    source: str
+    layer: int
+
+
+def variable_of(key: str) -> str:
+    """The environment variable of a setting."""
+    return "RLM_" + key.upper().replace(".", "__")
+
+
+def from_file(config_file: Path | None, cwd: Path) -> Iterator[tuple[str, Given]]:
+    """What config.json sets; blank texts and absent (null) sections count as unset. Raises ConfigError."""
+    path = cwd / CONFIG_FILE if config_file is None else config_file
+    if config_file is None and not path.is_file():
+        return
+    hint = f"If {path} belongs to another program, name a file of your own with --config." if config_file is None else ""
+    content = _json_object(path, hint)
+    if content and not any(name.partition(".")[0] in sections() for name in content):
+        names = ", ".join(sorted(sections()))
+        raise ConfigError(f"{path} has no setting of rlm in it; known are {names}.", hint=hint or nearest(next(iter(content))))
+    for section, values in content.items():
+        if section in known_keys():
+            first, _, name = section.partition(".")
+            raise ConfigError(f"{section} (in {path}) is to be written as an object.", hint=f'Write {{"{first}": {{"{name}": …}}}}.')
+        check_known(section, str(path), known=list(sections()))
+        if not isinstance(values, dict | None):
+            raise ConfigError(f"{section} (in {path}) must be a JSON object.", hint=f'Write {{"{section}": {{…}}}}.')
+        for name, value in (values or {}).items():
+            check_known(key := f"{section}.{name}", str(path))
+            value = value.strip() if isinstance(value, str) else value
+            if value != "":
+                yield key, Given(value, str(path), IN_FILE)
+
+
+def _json_object(path: Path, hint: str) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ConfigError(f"The configuration file {path} cannot be read: {error.strerror or error}.", hint=hint) from None
+    except ValueError as error:
+        raise ConfigError(f"The configuration file {path} is not JSON: {error}.", hint=hint) from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"The configuration file {path} must hold a JSON object.", hint=hint)
+    return content
+
+
+def from_variables(variables: Mapping[str, str], source: str, layer: int) -> Iterator[tuple[str, Given]]:
+    """What RLM_ variables set. `source` has a place for the variable's name. Raises ConfigError."""
+    names = SHORTHANDS | {variable_of(key): key for key in known_keys()}
+    # Shorthands come first, so that the long names win over them.
+    for variable, key in names.items():
+        if value := variables.get(variable, "").strip():
+            yield key, Given(value, source.format(variable), layer)
+    for variable in variables:
+        if variable.startswith("RLM_") and variable not in names and not _is_no_setting(variable):
+            near = difflib.get_close_matches(variable, names, 1, 0.5)
+            raise ConfigError(
+                f"The {source.format(variable)} is no setting of rlm.",
+                hint=f"Did you mean {near[0]}?" if near else "Names are RLM_<SECTION>__<NAME>, such as RLM_LIMITS__TURNS.",
+            )
+
+
+def _is_no_setting(variable: str) -> bool:
+    return any(variable.startswith(name[:-1]) if name.endswith("*") else variable == name for name in NOT_SETTINGS)
+
+
+def apply_glm(given: dict[str, Given]) -> None:
+    """Where the coding plan is on, let it give the models that no later source names."""
+    enabled = given.get("glm_coding.enabled")
+    try:
+        glm = GLMCodingSettings.model_validate({k[11:]: v.value for k, v in given.items() if k.startswith("glm_coding.")})
+    except ValidationError:
+        return  # The check of the whole tells it better.
+    if enabled is None or not glm.enabled:
+        return
+
+    def earlier(key: str) -> bool:
+        return key not in given or given[key].layer <= enabled.layer
+
+    for section, model in (("root_llm", glm.root_model), ("sub_llm", glm.sub_model)):
+        if not earlier(f"{section}.model"):
+            continue
+        if earlier(f"{section}.api_key"):
+            given.pop(f"{section}.api_key", None)
+        full_name = model if "/" in model else f"openai/{model}"
+        for name, value in (("model", full_name), ("api_base", glm.api_base), ("api_key_env", "ZAI_API_KEY")):
+            if earlier(f"{section}.{name}"):
+                given[f"{section}.{name}"] = Given(value, "glm_coding", enabled.layer)
+
+
+# Errors
+
+
+def check_known(key: str, source: str, *, known: list[str] | None = None) -> None:
+    """Raise ConfigError, which names the nearest known one, unless the key is a setting's dotted name or in `known`."""
+    if key not in (known_keys() if known is None else known):
+        raise ConfigError(f"{key} (in {source}) is no setting of rlm.", hint=nearest(key))
+
+
+def nearest(key: str) -> str:
+    """A hint with the setting whose dotted name, last part or section is most like the key."""
+    keys = known_keys()
+    scores = {known: _likeness(key, known) for known in [*keys, *sections()]}
+    best = max(scores, key=lambda known: scores[known])
+    return f"Did you mean {best}?" if scores[best] >= 0.6 else f"Known settings: {', '.join(keys)}."
+
+
+def _likeness(key: str, known: str) -> float:
+    def ratio(a: str, b: str) -> float:
+        return difflib.SequenceMatcher(None, a.lower(), b.lower()).ratio()
+
+    # The full name counts a little more, so that equal last parts do not beat the same section.
+    return max(ratio(key, known), 0.95 * ratio(key.rpartition(".")[2], known.rpartition(".")[2]))

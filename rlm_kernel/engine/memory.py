@@ -1,0 +1,73 @@
+"""Conversation memory: the turns of a question, replaced by a summary in what the root model sees.
+
+The trace and the kernel's `history` keep them in full. The system prompt, the examples and the question's own message, which has the
+files' sizes and names, are never replaced: a summary stands as the reply to that message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from rlm_kernel.engine.ledger import Ledger
+from rlm_kernel.engine.messages import SUM_UP
+from rlm_kernel.engine.protocols import Completion, Memory, Message, Models, Usage
+from rlm_kernel.errors import BudgetExceeded, ModelError
+
+SECONDS = 120.0
+"""Time for a summary."""
+WORTH = 1_000
+"""Characters of messages below which there is nothing to gain."""
+_CHARS_PER_TOKEN = 4.0
+_USUAL_WINDOW = 128_000
+"""Tokens of a root model whose window is not known."""
+
+
+class Unremembered(Exception):
+    """There is no summary; the messages stay as they are. The text says why, and is empty where none was wanted."""
+
+
+def chars(messages: Sequence[Message]) -> int:
+    return sum(len(message["content"]) for message in messages)
+
+
+def crowded(messages: Sequence[Message], last: Usage, seen: int, window: int | None, share: float) -> bool:
+    """Whether the messages pass a share of the root model's window.
+
+    `last`: what its last call used, for the first `seen` messages; the others are estimated.
+    """
+    tokens = last.prompt or chars(messages[:seen]) / _CHARS_PER_TOKEN
+    return tokens + chars(messages[seen:]) / _CHARS_PER_TOKEN > share * (window or _USUAL_WINDOW)
+
+
+async def sum_up(models: Models, ledger: Ledger, kept: Sequence[Message], replaced: Sequence[Message], ask: str) -> Memory:
+    """Have the root model write the summary that is to stand for `replaced` and for what `ask`, which asks for it, tells before SUM_UP.
+
+    What it costs is in the ledger. Raises Unremembered.
+    """
+    stood_for = chars(replaced) + len(ask) - len(SUM_UP)
+    if stood_for < WORTH:
+        raise Unremembered
+    messages = [*kept, *replaced, {"role": "user", "content": ask}]
+    try:
+        ledger.check()
+        async with asyncio.timeout(SECONDS):
+            reply = await models.complete(messages, role="root")
+    except (ModelError, BudgetExceeded) as error:
+        raise Unremembered(f"the summary did not come: {error.message.rstrip('.')}") from error
+    except TimeoutError as error:
+        raise Unremembered("the summary did not come: time-out") from error
+    ledger.settle("root", reply)
+    text = reply.text.strip()
+    if not text:
+        raise Unremembered("the summary was empty")
+    if len(text) >= stood_for:
+        raise Unremembered("the summary was longer than what it would stand for")
+    return _measured(text, reply, stood_for, chars(messages))
+
+
+def _measured(text: str, reply: Completion, replaced: int, asked: int) -> Memory:
+    counted = reply.usage.prompt > 0 and reply.usage.completion > 0
+    before = replaced * reply.usage.prompt / asked if counted else replaced / _CHARS_PER_TOKEN
+    after = reply.usage.completion if counted else len(text) / _CHARS_PER_TOKEN
+    return Memory(text, round(before), round(after), not counted, reply)

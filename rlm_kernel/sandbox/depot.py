@@ -1,0 +1,143 @@
+"""A folder that a running container sees read-only, for files that are named after it has started: by hard link, reflink or copy.
+
+The host alone writes here. A hard link is the user's own file under another name, so nothing about it is ever changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from rlm_kernel.errors import FileRefused
+from rlm_kernel.sandbox.rundir import container_ids, own
+
+_FICLONE = 0x40049409
+_BLOCK = 16 << 20
+_TOLD_FROM = 256 << 20
+"""Bytes of a copy from which its progress is told."""
+VERSION_CONTROL = frozenset({".git", ".hg", ".svn"})
+Say = Callable[[str], None]
+
+
+class Depot:
+    """Gives files and folders into `folder`, each under a number of its own. All methods block."""
+
+    def __init__(self, folder: Path, say: Say = lambda _text: None) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+        folder.chmod(0o755)
+        self.folder = folder
+        self._say = say
+
+    def give(self, source: Path, stop: Callable[[], bool] = lambda: False) -> Path:
+        """Put a file or folder there; where it is now. `stop` is asked now and then, and ends a copy.
+
+        Raises FileRefused where that cannot be done; then nothing of it is left.
+        """
+        number = max((int(entry.name) for entry in self.folder.iterdir() if entry.name.isdigit()), default=0) + 1
+        target = self.folder / str(number)
+        try:
+            if source.is_dir():
+                self._tree(source, target, stop)
+            else:
+                self._file(source, target, stop)
+        except BaseException as error:
+            shutil.rmtree(target, ignore_errors=True)
+            target.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                hint = f"Check free space in {self.folder}, and that the file can be read."
+                raise FileRefused(f"{source} cannot be given to the kernel: {error.strerror or error}.", hint=hint) from error
+            raise
+        return target
+
+    def _tree(self, source: Path, target: Path, stop: Callable[[], bool]) -> None:
+        target.mkdir(mode=0o755)
+        for parent, folders, names in os.walk(source):
+            folders[:] = sorted(name for name in folders if name not in VERSION_CONTROL)
+            here = target / Path(parent).relative_to(source)
+            # Links stay links: inside, they lead to what is there, and never out of the container.
+            for name in [name for name in (*folders, *names) if Path(parent, name).is_symlink()]:
+                (here / name).symlink_to(os.readlink(Path(parent, name)))
+            folders[:] = [name for name in folders if not Path(parent, name).is_symlink()]
+            for name in folders:
+                (here / name).mkdir(mode=0o755)
+            for name in sorted(names):
+                if stop():
+                    raise FileRefused(f"Giving {source} to the kernel was stopped.")
+                path = Path(parent, name)
+                if stat.S_ISREG(path.lstat().st_mode):
+                    with contextlib.suppress(PermissionError):
+                        self._file(path, here / name, stop)
+
+    def _file(self, source: Path, target: Path, stop: Callable[[], bool]) -> None:
+        # Not blocking: another may have put a pipe there meanwhile.
+        file = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            status = os.fstat(file)
+            if not stat.S_ISREG(status.st_mode):
+                raise FileRefused(f"{source} is no regular file any more.")
+            if readable_inside(status) and _linked(source, target, status):
+                return
+            self._copy(file, status.st_size, source, target, stop)
+        finally:
+            os.close(file)
+
+    def _copy(self, file: int, size: int, source: Path, target: Path, stop: Callable[[], bool]) -> None:
+        made = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o400)
+        try:
+            if not _cloned(file, made):
+                if size > shutil.disk_usage(self.folder).free:
+                    raise OSError(28, f"there is no room for its {size:,} bytes")
+                for done in _blocks(file, made):
+                    if stop():
+                        raise FileRefused(f"Copying {source} was stopped.")
+                    if size >= _TOLD_FROM:
+                        self._say(f"copying {source.name} … {done / 1e9:.1f} of {size / 1e9:.1f} GB")
+        finally:
+            os.close(made)
+        own(target)
+
+
+def _blocks(file: int, made: int) -> Iterator[int]:
+    """Copy, and give the bytes done so far."""
+    done = 0
+    while sent := os.sendfile(made, file, done, _BLOCK):
+        done += sent
+        yield done
+
+
+def _cloned(file: int, made: int) -> bool:
+    """Share the content, where the file system can."""
+    import fcntl
+
+    try:
+        fcntl.ioctl(made, _FICLONE, file)
+    except OSError:
+        return False
+    return True
+
+
+def _linked(source: Path, target: Path, status: os.stat_result) -> bool:
+    """Link, where the file system and the permissions allow it, and what was linked is what was looked at."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        return False
+    now = target.lstat()
+    if (now.st_dev, now.st_ino) == (status.st_dev, status.st_ino):
+        return True
+    target.unlink()
+    return False
+
+
+def readable_inside(status: os.stat_result) -> bool:
+    """Whether the container's user may read the file, or list and enter the folder."""
+    uid, gid = container_ids()
+    if uid == os.getuid():
+        return True
+    who = 6 if status.st_uid == uid else 3 if status.st_gid == gid else 0
+    wanted = (0o5 if stat.S_ISDIR(status.st_mode) else 0o4) << who
+    return status.st_mode & wanted == wanted

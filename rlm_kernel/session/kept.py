@@ -1,0 +1,300 @@
+"""A session that is kept between commands: `rlm init`, `rlm run`, `rlm chat`.
+
+Nothing of ours runs between commands. The container waits for its next owner, and all else is in the trace: each question takes up the
+conversation from there. A kernel that is lost is rebuilt by a replay of the trace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Awaitable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlm_kernel.config import Settings
+from rlm_kernel.engine.cells import Cells
+from rlm_kernel.engine.hostcalls import HostCalls
+from rlm_kernel.engine.ledger import Ledger
+from rlm_kernel.engine.loop import Loop, Past
+from rlm_kernel.engine.messages import output_text
+from rlm_kernel.engine.prompts import load_profile
+from rlm_kernel.engine.protocols import ROLES, Memory, Models, Outcome, Totals, Trace
+from rlm_kernel.errors import UsageError
+from rlm_kernel.secrets import known_secrets
+from rlm_kernel.session.ask import Result, check_setup, closing_trace, free_path, new_meta
+from rlm_kernel.session.conversation import conversation, first_question, full_history, recorded, turns_of
+from rlm_kernel.session.inputs import STDIN, expand, file_meta, gather
+from rlm_kernel.session.listeners import Gate, everyone
+from rlm_kernel.session.live import Live, join, make
+from rlm_kernel.session.named import named_paths
+from rlm_kernel.session.players import model_names, profile_for
+from rlm_kernel.session.rebuild import rebuild
+from rlm_kernel.session.stage import Say, limits_of
+from rlm_kernel.session.state import SessionFolder, State
+from rlm_kernel.session.status import SessionStatus, duration, status_of
+from rlm_kernel.session.tracefiles import FileNotes
+from rlm_kernel.trace.reader import TraceFile, read_trace
+from rlm_kernel.trace.taken import before_last_question, ended
+from rlm_kernel.trace.writer import NotebookWriter
+
+if TYPE_CHECKING:
+    from rlm_kernel.sandbox.grants import Consent
+
+
+class KeptSession:
+    """A session in use: its lock is held and its kernel is there. Made by `session.opening.open_session`; used by one task at a time."""
+
+    def __init__(
+        self,
+        folder: SessionFolder,
+        state: State,
+        settings: Settings,
+        models: Awaitable[Models] | None,
+        view: Trace | None,
+        say: Say,
+        consent: Consent | None,
+    ) -> None:
+        """`models`: those that answer, as soon as they are ready; None if no question will be asked."""
+        self.folder = folder
+        self.state = state
+        self.settings = settings
+        self.opened: list[str] = []
+        """What became of the session when it was taken up, for the user."""
+        self._models = models
+        self._gate = Gate()
+        self._listeners = everyone(self._gate, view)
+        self._say = say
+        self._consent = consent
+        self._live: Live | None = None
+        self._answered: tuple[Loop, Outcome, Totals, Ledger] | None = None
+
+    @property
+    def name(self) -> str:
+        return self.state.name
+
+    @property
+    def trace(self) -> Path:
+        return self.state.trace
+
+    @property
+    def idle(self) -> float:
+        """Seconds without use after which the container ends."""
+        return self.state.idle
+
+    async def begin(self, paths: Sequence[Path]) -> None:
+        """Start the container and load the files. Raises what `ask` raises of its set-up."""
+        inputs = await asyncio.to_thread(gather, list(paths) or None, self.trace)
+        live = await make(inputs.paths, self.settings, self._listeners, self._say, depot=self.folder.depot, consent=self._consent)
+        self._live = live
+        meta = new_meta(live.on, "", self.settings, dict.fromkeys(ROLES, ""), load_profile(profile_for(self.settings)))
+        files = await asyncio.to_thread(lambda: [file_meta(path) for path in live.on.grants.paths])
+        self._write_to(NotebookWriter(self.trace, meta.model_copy(update={"files": files, "name": self.name}), known_secrets(os.environ)))
+        calls = self._calls(Ledger(limits_of(self.settings)), None, None)
+        cells = Cells(live.kernel, calls, self._listeners)
+        for cell_id, code in inputs.cells("", live.on.grants.paths):
+            check_setup(await cells.run(cell_id, code, 0, setup=True, seconds=None), self.settings)
+        self._keep(live)
+
+    async def take_up(self) -> None:
+        """Join the kernel, or rebuild it. Raises TraceError, FileRefused, SetupError, KernelError."""
+        trace = read_trace(self.trace)
+        set_up = [(cell.id, cell.source) for cell in trace.code_cells if cell.kind in ("parameters", "setup")]
+        live = self._live = await join(
+            self.state.run,
+            self.state.grants,
+            set_up,
+            self.settings,
+            self._listeners,
+            self._say,
+            depot=self.folder.depot,
+            consent=self._consent,
+        )
+        if live is None:
+            await self._rebuild("Its container was gone")
+        else:
+            self._write_to(self._writer(trace))
+            idle = (datetime.now(UTC) - self.state.used).total_seconds()
+            self.opened.append(f"The session's kernel is as it was left {duration(idle)} ago.")
+            self._keep(live)
+
+    async def _rebuild(self, why: str) -> None:
+        trace = read_trace(self.trace)
+        self._gate.open = False
+        live, writer, told = await rebuild(trace, self.settings, self._listeners, self._say, self.folder.depot, self._consent)
+        self._live = live
+        self._write_to(writer)
+        writer.note(told)
+        self.opened.append(f"{why}. {told}")
+        self._keep(live)
+
+    def _writing(self) -> NotebookWriter:
+        assert isinstance(self._gate.listener, NotebookWriter)
+        return self._gate.listener
+
+    def _write_to(self, writer: NotebookWriter) -> None:
+        self._gate.listener, self._gate.open = writer, True
+
+    def _writer(self, trace: TraceFile) -> NotebookWriter:
+        """A writer that goes on with the trace. Cells that were cut off will not be taken up any more: they have ended."""
+        return NotebookWriter(self.trace, trace.meta, known_secrets(os.environ), ended(trace.node.cells))
+
+    def _keep(self, live: Live) -> None:
+        """Write down where the session is."""
+        on = live.on
+        changes = {"run": on.run.path, "grants": on.grants.dump(), "used": datetime.now(UTC), "idle": self.settings.session.idle}
+        self.state = self.state.model_copy(update=changes)
+        self.folder.write(self.state)
+        on.run.describe(trace=self.trace, question=f"session {self.name}")
+
+    async def _kernel(self) -> Live:
+        """The kernel, rebuilt if it was lost since."""
+        if self._live is None or not self._live.kernel.alive:
+            if self._live is not None:
+                lost, self._live = self._live, None
+                await lost.end()
+            await self._rebuild("Its container ended")
+        assert self._live is not None
+        return self._live
+
+    def _calls(self, ledger: Ledger, models: Models | None, notes: FileNotes | None) -> HostCalls:
+        """The host calls of what runs next in the kernel."""
+        assert self._live is not None
+        locate = notes.locate if notes else self._live.on.locate
+        calls = HostCalls(models, ledger, self._listeners, locate, history=lambda: full_history(read_trace(self.trace)))
+        self._live.broker.handlers = calls.handlers()
+        return calls
+
+    async def ask(self, question: str) -> Result:
+        """Answer a question in the session; limits hold for it alone.
+
+        Cancelling it stops the running cell and closes the trace; the session goes on. Raises what `session.ask.ask` raises.
+        """
+        if not question.strip():
+            raise UsageError("The question is empty.", hint='Ask something: rlm run "How many …?"')
+        if self._models is None:
+            raise UsageError("This session was opened without models.", hint="Open it with models to ask.")
+        models = await self._models
+        live = await self._kernel()
+        named = await self._grant_named(live, question)
+        trace = read_trace(self.trace)
+        ledger = Ledger(limits_of(self.settings))
+        writer = self._writer(trace)
+        self._write_to(writer)
+        writer.set_models(model_names(self.settings, models))
+        writer.question(question)
+        spent = trace.spent()
+        try:
+            with FileNotes(live.on, writer) as notes:
+                loop = self._new_loop(live, models, ledger, notes)
+                async with closing_trace(self._listeners, lambda: spent + ledger.totals()):
+                    outcome = await self._converse(loop, trace, question, named)
+                    await notes.complete()
+                    self._listeners.finished(outcome, spent + ledger.totals())
+        except asyncio.CancelledError:
+            await asyncio.shield(self._settle(live))
+            raise
+        self._answered = (loop, outcome, spent, ledger) if outcome.answer is not None else None
+        return Result.of(outcome, ledger.totals(), self.trace)
+
+    def _new_loop(self, live: Live, models: Models, ledger: Ledger, notes: FileNotes) -> Loop:
+        settings = self.settings
+        return Loop(
+            live.kernel,
+            models,
+            self._calls(ledger, models, notes),
+            ledger,
+            self._listeners,
+            load_profile(profile_for(settings)),
+            settings.limits.output_chars,
+            settings.memory_share,
+        )
+
+    async def _converse(self, loop: Loop, trace: TraceFile, question: str, named: Sequence[Path]) -> Outcome:
+        """Put a question after what was said before, by the trace."""
+        info = await loop.kernel.describe()
+        turns = turns_of(trace.cells, recorded(trace.cells), self.settings.limits.output_chars, further=True)
+        past = Past(turns, question=question) if turns else None
+        first = first_question(trace.cells, trace.meta.question) if turns else question
+        return await loop.run(first, info, from_files=True, past=past, named=[str(path) for path in named])
+
+    async def _settle(self, live: Live) -> None:
+        if not await live.kernel.settle():
+            self._live = None
+            await live.end()
+            self._say("The cell did not stop, so its kernel was ended: it is rebuilt for the next question.")
+
+    async def _grant_named(self, live: Live, question: str) -> list[Path]:
+        """Allow what the user names in a question, and has named in those before. The real paths of this one."""
+
+        def allow() -> list[Path]:
+            for earlier, _ in self.conversation():
+                live.on.grants.allow(named_paths(earlier, Path.cwd()))
+            return live.on.grants.allow(named_paths(question, Path.cwd()))
+
+        return await asyncio.to_thread(allow)
+
+    async def remember(self) -> Memory | None:
+        """After an answer: have the root model sum it up, and keep that in place of its turns. None if there is nothing to gain."""
+        if self._answered is None or self.settings.memory_share is None:
+            return None
+        (loop, outcome, spent, ledger), self._answered = self._answered, None
+        memory = await loop.remember()
+        self._listeners.finished(outcome, spent + ledger.totals())  # what the summary cost is in the account, too
+        return memory
+
+    async def load(self, paths: Sequence[Path]) -> list[str]:
+        """Load files into the session, as the user's own cell. What is loaded then, by lines. Raises FileRefused, UsageError."""
+        live = await self._kernel()
+        given = await asyncio.to_thread(expand, paths, free_path(self.trace.with_suffix(STDIN)))
+        granted = [(await live.on.grants.add(path, self._say)).path for path in given]
+        with FileNotes(live.on, self._writing()) as notes:
+            await notes.note()
+            self._calls(Ledger(limits_of(self.settings)), None, notes)
+            result = await live.kernel.set_up(f"load-{len(live.on.grants.paths)}", f"load_files({[str(path) for path in granted]!r})")
+            self._listeners.person_ran(result)
+            await notes.complete()
+        self._keep(live)
+        check_setup(result, self.settings)
+        return output_text(result.outputs).splitlines()
+
+    async def undo(self) -> str:
+        """Take the last question back: its cells leave the notebook, and the kernel is rebuilt without them. Raises UsageError."""
+        trace = read_trace(self.trace)
+        kept = before_last_question(trace.node.cells)
+        if kept is None:
+            raise UsageError("There is no question to take back.", hint="Ask one first.")
+        copy = free_path(self.trace.with_stem(f"{self.trace.stem}-undone"))
+        await asyncio.to_thread(shutil.copyfile, self.trace, copy)
+        question = trace.meta.question if any(cell["metadata"].get("rlm", {}).get("kind") == "model" for cell in kept) else ""
+        writer = NotebookWriter(self.trace, trace.meta.model_copy(update={"question": question}), known_secrets(os.environ), kept)
+        writer.set_files(trace.meta.files)
+        if self._live is not None:
+            live, self._live = self._live, None
+            await live.end()
+        await self._rebuild("The last question was taken back")
+        return f"The last question was taken back. The notebook as it was: {copy}"
+
+    def conversation(self) -> list[tuple[str, str | None]]:
+        """The questions and their answers, from the trace."""
+        return conversation(read_trace(self.trace))
+
+    async def status(self) -> SessionStatus:
+        """What the session has and has used. Not while a question is answered."""
+        return await status_of(self.state, self._live)
+
+    async def stop(self) -> None:
+        """End the session: the container is removed, and the session forgotten; its trace stays."""
+        live, self._live = self._live, None
+        if live is not None:
+            await live.end()
+        self.folder.remove(self.state)
+
+    async def leave(self) -> None:
+        """Let go of the kernel, for the next command."""
+        live, self._live = self._live, None
+        if live is not None:
+            self._keep(live)
+            await live.leave()

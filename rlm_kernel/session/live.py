@@ -1,0 +1,144 @@
+"""The kernel of a kept session: made, left for the next command, joined by it, or ended."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlm_kernel.config import Settings
+from rlm_kernel.engine.protocols import Trace
+from rlm_kernel.session.stage import WINDOW, Say, Stage, broker_and_spec, find_or_build_image
+
+if TYPE_CHECKING:
+    from rlm_kernel.sandbox.broker import Broker
+    from rlm_kernel.sandbox.grants import Consent
+    from rlm_kernel.sandbox.kernel import DockerKernel
+
+_FOLDER = re.compile(r"rlm-[0-9a-f]{8}")
+
+
+@dataclass(frozen=True)
+class Live:
+    """A kernel with its broker, in the session's folder. Ends with `leave` or `end`."""
+
+    on: Stage
+    broker: Broker
+    kernel: DockerKernel
+
+    async def leave(self) -> None:
+        """Let go of the kernel, which stays for the idle time. Shielded: a cancellation must not leave half of it behind."""
+        await asyncio.shield(self._leave())
+
+    async def _leave(self) -> None:
+        await self.kernel.leave()
+        await self.broker.stop()
+        self.on.run.leave()
+
+    async def end(self) -> None:
+        """Remove the container and the folder. Shielded, too."""
+        await asyncio.shield(self._end())
+
+    async def _end(self) -> None:
+        try:
+            await self.kernel.stop()
+        finally:
+            await self.broker.stop()
+            self.on.run.remove()
+
+
+async def make(
+    paths: Sequence[Path],
+    settings: Settings,
+    listeners: Trace,
+    say: Say,
+    *,
+    depot: Path,
+    known_as: Sequence[Path | None] = (),
+    consent: Consent | None = None,
+) -> Live:
+    """A new container that outlives this command by `session.idle` seconds. Raises SetupError, FileRefused, KernelError."""
+    from rlm_kernel.sandbox.broker import MAX_REQUEST
+    from rlm_kernel.sandbox.grants import FileGrants
+    from rlm_kernel.sandbox.rundir import RunDir
+
+    await asyncio.to_thread(shutil.rmtree, depot, ignore_errors=True)  # what an earlier container had
+    run = RunDir.create(max_request=MAX_REQUEST, window=WINDOW, replayed=True, idle=settings.session.idle)
+    try:
+        grants = await asyncio.to_thread(FileGrants, paths, run, known_as, depot)
+        live = await _live(
+            Stage(run, grants, await asyncio.to_thread(find_or_build_image, settings, say), consent, say), settings, listeners
+        )
+    except BaseException:
+        run.remove()
+        raise
+    try:
+        await live.kernel.start()
+    except BaseException:
+        await live.end()
+        raise
+    return live
+
+
+async def join(
+    folder: Path,
+    granted: Sequence[dict[str, Any]],
+    set_up: Sequence[tuple[str, str]],
+    settings: Settings,
+    listeners: Trace,
+    say: Say,
+    *,
+    depot: Path,
+    consent: Consent | None = None,
+) -> Live | None:
+    """The kernel that an earlier command left in a session's folder; None if it is lost: then nothing of it is left.
+
+    `granted`: the files that it has; `set_up`: the cells that loaded them. Raises DockerError.
+    """
+    from rlm_kernel.sandbox.grants import FileGrants
+    from rlm_kernel.sandbox.rundir import RunDir
+
+    run = await asyncio.to_thread(RunDir.adopt, folder)
+    if run is None:
+        await asyncio.to_thread(discard, folder)
+        return None
+    try:
+        grants = FileGrants.restored(granted, run, depot)
+        live = await _live(
+            Stage(run, grants, await asyncio.to_thread(find_or_build_image, settings, say), consent, say), settings, listeners
+        )
+    except BaseException:
+        run.leave()
+        raise
+    try:
+        if await live.kernel.join(set_up):
+            return live
+    except BaseException:
+        await live.leave()
+        raise
+    await live.end()
+    return None
+
+
+async def _live(on: Stage, settings: Settings, listeners: Trace) -> Live:
+    from rlm_kernel.sandbox.kernel import DockerKernel
+
+    broker, spec = broker_and_spec(on, settings, {})
+    kernel = DockerKernel(
+        spec, broker, cell_timeout=settings.limits.cell_timeout, on_output=listeners.cell_output, on_person=listeners.person_ran
+    )
+    await broker.start()
+    return Live(on, broker, kernel)
+
+
+def discard(folder: Path) -> None:
+    """Remove what is left of a session: its containers and its folder. Blocking. Raises DockerError."""
+    from rlm_kernel.sandbox.provisioner import remove_containers
+
+    if _FOLDER.fullmatch(folder.name):  # whatever else it is, we did not make it
+        remove_containers(folder.name.removeprefix("rlm-"))
+        shutil.rmtree(folder, ignore_errors=True)

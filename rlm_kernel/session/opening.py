@@ -1,0 +1,164 @@
+"""Kept sessions, from the outside: begun, taken up, looked at, ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlm_kernel.config import Settings, load_settings
+from rlm_kernel.engine.protocols import Models, Trace
+from rlm_kernel.errors import UsageError
+from rlm_kernel.session.ask import free_path
+from rlm_kernel.session.kept import KeptSession
+from rlm_kernel.session.listeners import everyone
+from rlm_kernel.session.live import discard, join
+from rlm_kernel.session.stage import Say, models_ready
+from rlm_kernel.session.state import DEFAULT_NAME, SessionFolder, State, sessions
+from rlm_kernel.session.status import SessionStatus, status_of
+
+if TYPE_CHECKING:
+    from rlm_kernel.sandbox.grants import Consent
+
+_KEPT_OPTIONS = ("root_llm.", "sub_llm.", "limits.")
+"""Settings that a session keeps, as they were given when it was begun. Nothing that guards the machine is among them."""
+
+
+def _silent(_text: str) -> None:
+    pass
+
+
+@contextlib.asynccontextmanager
+async def open_session(
+    name: str = DEFAULT_NAME,
+    *,
+    paths: Sequence[Path] = (),
+    new: bool | None = None,
+    command: str = "rlm",
+    config_file: Path | None = None,
+    changes: Mapping[str, Any] | None = None,
+    models: Models | None = None,
+    with_models: bool = True,
+    view: Trace | None = None,
+    say: Say = _silent,
+    consent: Consent | None = None,
+) -> AsyncIterator[KeptSession]:
+    """Have a session to oneself: the one of that name in the working directory, or a new one; it stays when the context ends.
+
+    Parameters
+    ----------
+    paths: files to load; into a session that is there already, too.
+    new: True to begin one (UsageError if there is one), False to take one up (UsageError if there is none); None for either.
+    command: what another command is told that finds the session in use.
+    changes: settings by dotted name; models and limits are kept with a new session.
+    models: instead of those of the settings. The caller closes them. `with_models`: questions will be asked.
+    consent: asked where the model wants a file that the user has not named.
+
+    Raises UsageError (in use, too), SetupError, FileRefused, TraceError, KernelError.
+    """
+    given = {key: value for key, value in (changes or {}).items() if value is not None}
+    settings = load_settings(config_file, given)
+    folder = SessionFolder(settings.session.dir, name)
+    async with folder.held(command, settings.session.wait):
+        state = folder.read()
+        begun = _check_new(folder, state, new)
+        if state is None:
+            state = folder.begin(_trace(settings, name), {k: v for k, v in given.items() if k.startswith(_KEPT_OPTIONS)})
+        settings = load_settings(config_file, {**state.options, **given})
+        async with contextlib.AsyncExitStack() as stack:
+            players = await stack.enter_async_context(models_ready(settings, models, say)) if with_models else None
+            session = KeptSession(folder, state, settings, players, view, say, consent)
+            stack.push_async_callback(session.leave)
+            await _there(session, begun, paths, players)
+            yield session
+
+
+async def _there(session: KeptSession, begun: bool, paths: Sequence[Path], players: Awaitable[Models] | None) -> None:
+    if not begun:
+        await session.take_up()
+        if paths:
+            await session.load(paths)
+        return
+    try:
+        await session.begin(paths)
+        if players is not None:
+            await players  # a new session for nobody to answer in is of no use
+    except BaseException:
+        await session.stop()
+        raise
+
+
+def _check_new(folder: SessionFolder, state: State | None, new: bool | None) -> bool:
+    """Whether the session is to be begun. Raises UsageError."""
+    if state is not None and new:
+        raise UsageError(
+            f"There is a session {folder.name} here already.",
+            hint="Go on with it: rlm run, rlm chat. Or end it: rlm stop. Or begin another: --session NAME",
+        )
+    if state is None and new is False:
+        raise none_there(folder)
+    return state is None
+
+
+def none_there(folder: SessionFolder) -> UsageError:
+    others = ", ".join(sessions(folder.path.parent))
+    return UsageError(
+        f"There is no session {folder.name} here.",
+        hint=f"There are: {others}. Name one with --session." if others else "Begin one: rlm init FILE, or rlm chat.",
+    )
+
+
+def _trace(settings: Settings, name: str) -> Path:
+    return free_path(settings.trace.dir / f"{datetime.now().strftime('%Y%m%d-%H%M%S')}-session-{name}.ipynb").absolute()
+
+
+async def look_at(name: str = DEFAULT_NAME, *, config_file: Path | None = None) -> SessionStatus:
+    """The status of a session, without rebuilding a lost one, and beside a command that uses it. Raises UsageError, DockerError."""
+    settings = load_settings(config_file)
+    folder = SessionFolder(settings.session.dir, name)
+    state = folder.read()
+    if state is None:
+        raise none_there(folder)
+    try:
+        async with folder.held("rlm status"):
+            return await _look(folder, state, settings)
+    except UsageError:
+        holder = folder.holder()
+        if holder is None:
+            raise
+        return await status_of(state, None, holder)
+
+
+async def _look(folder: SessionFolder, state: State, settings: Settings) -> SessionStatus:
+    live = await join(state.run, state.grants, (), settings, everyone(), _silent, depot=folder.depot)
+    try:
+        if live is not None:
+            # The container counts its idle time anew from here.
+            state = state.model_copy(update={"used": datetime.now(UTC)})
+            folder.write(state)
+        return await status_of(state, live)
+    finally:
+        if live is not None:
+            await live.leave()
+
+
+async def stop_session(name: str = DEFAULT_NAME, *, keep: bool = False, config_file: Path | None = None) -> State:
+    """End a session: its container is removed. `keep`: it is not forgotten, and the next command rebuilds it. Its trace stays.
+
+    Raises UsageError (in use, too), DockerError.
+    """
+    settings = load_settings(config_file)
+    folder = SessionFolder(settings.session.dir, name)
+    if folder.read() is None:
+        raise none_there(folder)
+    async with folder.held("rlm stop", settings.session.wait):
+        state = folder.read()
+        if state is None:
+            raise none_there(folder)
+        await asyncio.to_thread(discard, state.run)
+        if not keep:
+            folder.remove(state)
+        return state

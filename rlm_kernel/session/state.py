@@ -1,0 +1,200 @@
+"""Where a kept session is remembered between commands: `.rlm_state/NAME/` in the working directory.
+
+    state.json   what the session is (State)
+    lock         held by the command that uses the session; says which
+    files/       what was named after the container had started: hard links or copies, mounted read-only into it
+    history      the lines typed in `rlm chat`
+
+A folder like this can come with a stranger's repository. So nothing in it is believed unless this user's own register, outside of it,
+has the session's key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from rlm_kernel.errors import SetupError, UsageError
+
+DEFAULT_NAME = "default"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_LOOK_SECONDS = 0.2
+
+
+class State(BaseModel):
+    """What state.json says. `run`: the session's folder of sockets, "." before there is one; `idle` in seconds; `options`: settings by
+    dotted name, as first given; `grants`: the files that its container has (`FileGrants.dump`).
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    key: str
+    name: str
+    trace: Path
+    run: Path = Path()
+    idle: float = 0.0
+    created: datetime
+    used: datetime
+    options: dict[str, Any] = {}
+    grants: list[dict[str, Any]] = []
+
+
+class Holder(BaseModel):
+    """Who holds a session's lock: process, command, since when."""
+
+    pid: int
+    command: str
+    since: datetime
+
+    def __str__(self) -> str:
+        return f"`{self.command}` (process {self.pid}, since {self.since.astimezone():%H:%M:%S})"
+
+
+class SessionFolder:
+    """`.rlm_state/NAME/`. Raises UsageError for a name that is none."""
+
+    def __init__(self, base: Path, name: str = DEFAULT_NAME) -> None:
+        if not _NAME.fullmatch(name):
+            raise UsageError(f"{name!r} is no name for a session.", hint="Use letters, digits, dots, dashes and underscores.")
+        self.name = name
+        self.path = base.absolute() / name
+
+    @property
+    def depot(self) -> Path:
+        """Where files go that are named later."""
+        return self.path / "files"
+
+    @property
+    def history(self) -> Path:
+        return self.path / "history"
+
+    def read(self) -> State | None:
+        """The session's state; None if there is no session. Raises UsageError for one that is damaged, or not of this user's making."""
+        file = self.path / "state.json"
+        try:
+            state = State.model_validate_json(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it does not hold a session's state"
+            raise UsageError(f"{file} cannot be read: {why}.", hint=f"Remove {self.path}; its trace is where it was.") from error
+        if not re.fullmatch(r"[0-9a-f]{32}", state.key) or not (_register() / state.key).is_file():
+            raise UsageError(
+                f"The session in {self.path} was not begun by you on this machine, so nothing is done with it.",
+                hint=f"Remove that folder to begin one of your own; to go on from its trace: rlm fork {state.trace} QUESTION",
+            )
+        return state
+
+    def begin(self, trace: Path, options: dict[str, Any]) -> State:
+        """A new session's state; it counts once it is written."""
+        now = datetime.now(UTC)
+        return State(key=secrets.token_hex(16), name=self.name, trace=trace, created=now, used=now, options=options)
+
+    def write(self, state: State) -> None:
+        """Replace the state, whole. Raises SetupError."""
+        made = self.path / "state.json.new"
+        with _writing(self.path):
+            _register().mkdir(parents=True, exist_ok=True, mode=0o700)
+            (_register() / state.key).write_text(f"{self.path}\n", encoding="utf-8", errors="replace")
+            made.write_text(state.model_dump_json(indent=1), encoding="utf-8")
+            made.replace(self.path / "state.json")
+
+    def remove(self, state: State) -> None:
+        """Forget the session: the folder, and its entry in the register."""
+        (_register() / state.key).unlink(missing_ok=True)
+        self._clear()
+
+    def holder(self) -> Holder | None:
+        """Who uses the session now, if anybody."""
+        try:
+            with (self.path / "lock").open(encoding="utf-8") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return Holder.model_validate_json(lock.read())
+        except (OSError, ValidationError):
+            pass
+        return None
+
+    @contextlib.asynccontextmanager
+    async def held(self, command: str, wait: float = 0.0) -> AsyncIterator[None]:
+        """Have the session to oneself. `command` is what others are told; `wait` in seconds. Raises UsageError when another one has it."""
+        lock = await self._lock(wait)
+        try:
+            holder = Holder(pid=os.getpid(), command=command, since=datetime.now(UTC))
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, holder.model_dump_json().encode(), 0)
+            yield
+        finally:
+            if not (self.path / "state.json").exists():
+                self._clear()  # it was not begun after all, or has ended
+            os.close(lock)
+
+    async def _lock(self, wait: float) -> int:
+        deadline = time.monotonic() + wait
+        while True:
+            lock = self._open_lock()
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # The one before may have removed the folder, and with it the file that we have open.
+                if os.fstat(lock).st_nlink:
+                    return lock
+                os.close(lock)
+                continue
+            except BlockingIOError:
+                os.close(lock)
+            if time.monotonic() >= deadline:
+                raise UsageError(
+                    f"The session {self.name} is in use by {self.holder() or 'another command'}.",
+                    hint="Wait for it (RLM_SESSION__WAIT=60 waits so many seconds), or use another: --session NAME",
+                )
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def _open_lock(self) -> int:
+        with _writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            ignore = self.path.parent / ".gitignore"
+            if not ignore.exists():
+                ignore.write_text("*\n", encoding="utf-8")
+            return os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+    def _clear(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+        with contextlib.suppress(OSError):  # other sessions are there
+            if {entry.name for entry in self.path.parent.iterdir()} <= {".gitignore"}:
+                shutil.rmtree(self.path.parent, ignore_errors=True)
+
+
+def sessions(base: Path) -> list[str]:
+    """The names of the sessions there."""
+    return sorted(file.parent.name for file in base.glob("*/state.json"))
+
+
+def _register() -> Path:
+    """A folder with a file for each session of this user on this machine."""
+    import platformdirs
+
+    return Path(platformdirs.user_state_dir("rlm_kernel", appauthor=False)) / "sessions"
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SetupError(
+            f"The session's state cannot be written to {path}: {error.strerror or error}.",
+            hint="Check free space and permissions, or choose another place with session.dir (RLM_SESSION__DIR).",
+        ) from error

@@ -1,0 +1,192 @@
+"""What `rlm status` tells of a kept session."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from rlm_kernel.engine.protocols import Totals
+from rlm_kernel.session.conversation import conversation
+from rlm_kernel.session.live import Live
+from rlm_kernel.session.state import Holder, State
+from rlm_kernel.trace.reader import read_trace
+
+Condition = Literal["idle", "busy", "gone"]
+_FILES = "__import__('rlm_runtime.files', fromlist=['files']).files_status()"
+_CPU_WINDOW = 0.25
+"""Seconds over which the use of the CPU is measured."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """What a container uses: bytes of memory and its limit, per cent of one CPU."""
+
+    memory: int
+    memory_limit: int
+    cpu: float
+
+
+@dataclass(frozen=True)
+class SessionStatus:
+    """`condition`: idle (nothing runs), busy (`holder` uses it), gone (the container has ended; the next command rebuilds it).
+
+    `files` as the kernel tells of them, of a busy or lost one as the trace does; `variables` None where they cannot be asked for.
+    `idle` and `idle_left` in seconds.
+    """
+
+    name: str
+    condition: Condition
+    trace: Path
+    created: datetime
+    models: Mapping[str, str]
+    files: Sequence[Mapping[str, Any]]
+    variables: Mapping[str, str] | None
+    questions: int
+    totals: Totals
+    use: Use | None
+    idle: float
+    idle_left: float | None
+    holder: Holder | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The object that `rlm status --json` prints."""
+        usage = self.totals.root_usage + self.totals.sub_usage
+        return {
+            "session": self.name,
+            "condition": self.condition,
+            "trace": str(self.trace),
+            "created": self.created.isoformat(),
+            "models": dict(self.models),
+            "files": [dict(file) for file in self.files],
+            "variables": None if self.variables is None else dict(self.variables),
+            "questions": self.questions,
+            "turns": self.totals.turns,
+            "calls": self.totals.calls,
+            "tokens": {"prompt": usage.prompt, "completion": usage.completion, "cached": usage.cached},
+            "cost": self.totals.cost,
+            "seconds": round(self.totals.seconds, 3),
+            "container": None if self.use is None else asdict(self.use),
+            "idle": self.idle,
+            "idle_left": None if self.idle_left is None else round(self.idle_left),
+            "holder": None if self.holder is None else self.holder.model_dump(mode="json"),
+        }
+
+    def lines(self) -> list[str]:
+        """The same for people."""
+        lines = [f"session     {self.name}: {self._condition()}", f"trace       {self.trace}"]
+        models = ", ".join(f"{role} {name}" for role, name in self.models.items() if name)
+        lines += [f"models      {models}"] if models else []
+        lines += _column("files", self.file_lines())
+        if self.variables is not None:
+            lines += _column("variables", [f"{name}: {kind}" for name, kind in self.variables.items()])
+        lines.append(f"questions   {self.questions}, in {self.totals.turns} turns")
+        lines.append(f"spent       {self.spent()}")
+        if self.use is not None:
+            limit = f" of {self.use.memory_limit / 2**20:,.0f}" if self.use.memory_limit else ""
+            lines.append(f"container   {self.use.memory / 2**20:,.0f}{limit} MiB of memory, {self.use.cpu:.0f} % of a CPU")
+        return lines
+
+    def file_lines(self) -> list[str]:
+        """The loaded files, a line each."""
+        return [_file(file) for file in self.files] or ["none"]
+
+    def spent(self) -> str:
+        """What the session has used so far."""
+        totals, usage = self.totals, self.totals.root_usage + self.totals.sub_usage
+        cost = "cost unknown" if totals.cost is None else f"${totals.cost:.4f}"
+        return f"{totals.turns} turns, {totals.calls:,} sub-calls, {usage.total:,} tokens, {cost}, {totals.seconds:.1f} s"
+
+    def _condition(self) -> str:
+        if self.condition == "busy":
+            return f"in use by {self.holder}" if self.holder else "in use"
+        if self.condition == "gone":
+            return "its container has ended; the next question rebuilds it from the trace"
+        left = "" if self.idle_left is None else f", {duration(self.idle_left)} left"
+        return f"idle; ends after {duration(self.idle)} without use{left}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 45 s, 12 min, 2 h 5 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60} h" + (f" {minutes % 60} min" if minutes % 60 else "")
+
+
+def _column(name: str, items: Sequence[str], limit: int = 50) -> list[str]:
+    shown = [*items[:limit], *([f"… and {len(items) - limit:,} more"] if len(items) > limit else [])] or ["none"]
+    return [f"{name if number == 0 else '':<12}{item}" for number, item in enumerate(shown)]
+
+
+def _file(file: Mapping[str, Any]) -> str:
+    size = f"{file['characters']:,} characters" if "characters" in file else f"{file.get('bytes', 0):,} bytes"
+    marks = [mark for mark in ("active", "lazy") if file.get(mark)]
+    return f"{file['name']}: {size}" + (f" ({', '.join(marks)})" if marks else "")
+
+
+async def status_of(state: State, live: Live | None, holder: Holder | None = None) -> SessionStatus:
+    """The status of a session: of its kernel if we have it (`live`), else of what can be seen from outside. Raises DockerError."""
+    trace = await asyncio.to_thread(read_trace, state.trace)
+    use = await asyncio.to_thread(_use, state.run.name.removeprefix("rlm-"))
+    files: Any = None
+    variables = None
+    if live is not None and live.kernel.alive:
+        variables = await live.kernel.variables()
+        files = await live.kernel.evaluate(_FILES)
+    if not isinstance(files, list):
+        files = [{"name": Path(file.path).name, "path": file.path, "bytes": file.size} for file in trace.meta.files]
+    left = None if holder or use is None else max(0.0, state.idle - (datetime.now(UTC) - state.used).total_seconds())
+    return SessionStatus(
+        name=state.name,
+        condition="busy" if holder else "gone" if use is None else "idle",
+        trace=state.trace,
+        created=state.created,
+        models={str(role): name for role, name in trace.meta.models.items()},
+        files=files,
+        variables=variables,
+        questions=len(conversation(trace)),
+        totals=trace.spent(),
+        use=use,
+        idle=state.idle,
+        idle_left=left,
+        holder=holder,
+    )
+
+
+def _use(session_id: str) -> Use | None:
+    """What the session's container uses; None if it does not run. Blocking. Raises DockerError."""
+    from docker.errors import NotFound
+
+    from rlm_kernel.sandbox.docker_host import connect, docker_errors
+    from rlm_kernel.sandbox.provisioner import LABEL
+
+    with docker_errors():
+        client = connect()
+        try:
+            found = client.containers.list(filters={"label": f"{LABEL}.session={session_id}"})
+            if not found:
+                return None
+            clock = time.monotonic()
+            first = found[0].stats(stream=False, one_shot=True)
+            time.sleep(_CPU_WINDOW)
+            last = found[0].stats(stream=False, one_shot=True)
+            seconds = time.monotonic() - clock
+        except NotFound:  # it ended in the meantime
+            return None
+        finally:
+            client.close()
+    try:
+        busy = last["cpu_stats"]["cpu_usage"]["total_usage"] - first["cpu_stats"]["cpu_usage"]["total_usage"]
+        memory = last["memory_stats"]
+        cache = memory.get("stats", {}).get("total_inactive_file", memory.get("stats", {}).get("inactive_file", 0))
+        return Use(max(0, memory["usage"] - cache), memory.get("limit", 0), busy / 1e9 / seconds * 100)
+    except (KeyError, TypeError):  # the container ended in the meantime
+        return None

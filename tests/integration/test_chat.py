@@ -1,0 +1,117 @@
+"""`rlm chat`, `rlm init` and `rlm run` in a pseudo-terminal, with models over HTTP: as people use them."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlm_kernel.engine.messages import SUM_UP
+from rlm_kernel.session.live import discard
+from rlm_kernel.session.state import SessionFolder, sessions
+from tests.integration.conftest import Rlm
+from tests.support.model_server import ModelServer
+from tests.support.sandbox import until
+from tests.support.terminal import Terminal
+
+pytestmark = pytest.mark.usefixtures("kernel_image")
+RLM = (sys.executable, "-m", "rlm_kernel")
+_LOAD = re.compile(r"(?:Load|Summarise|in) (?:the file at )?(/\S+?)[.?]?(?:\n|$)")
+
+
+def root(messages: list[dict[str, Any]]) -> str:
+    """Loads what it is told to load, and answers with what it has; sums up when it is asked to."""
+    texts = [message["content"] for message in messages if message["role"] == "user"]
+    if SUM_UP in texts[-1]:
+        return "The log was looked at."
+    question = re.findall(r"(?:Question|are there): (.*)", "\n".join(texts))[-1]
+    if "sleep" in question:
+        return "```repl\nprint(context[:4], 'asleep'); import time; time.sleep(1000)\n```"
+    if named := _LOAD.search(question):
+        return f"```repl\ntext = load_file({named[1]!r})\nFINAL(f'**loaded** {{len(text)}} characters')\n```"
+    return "```repl\nprint('looking ' * 200)\nFINAL(f'# Lines\\n\\n{len(context.splitlines())} in `{list(files)}`')\n```"
+
+
+@pytest.fixture
+def talk(openai_env: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelServer]:
+    openai_env.root = root
+    monkeypatch.setenv("RLM_MODEL", "openai/root")
+    monkeypatch.setenv("RLM_SUB_MODEL", "openai/sub")
+    monkeypatch.setenv("RLM_SANDBOX__MEMORY", "1g")
+    yield openai_env
+    for name in sessions(Path(".rlm_state").absolute()):
+        state = SessionFolder(Path(".rlm_state"), name).read()
+        if state is not None:
+            discard(state.run)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    path = tmp_path / "a.log"
+    path.write_text("one\ntwo\nthree\n")
+    return path
+
+
+async def test_init_then_chat(talk: ModelServer, log: Path) -> None:
+    async with Terminal(*RLM, "init", str(log)) as terminal:
+        assert await terminal.ended() == 0
+        assert "a.log: 14 characters (active)" in terminal.text
+    async with Terminal(*RLM, "chat") as chat:
+        await chat.type("", "Ctrl-D leaves")
+        assert "as it was left" in chat.text
+        await chat.type("How many lines?\r", "1 turns,")
+        assert "3 in" in chat.text
+        assert "# Lines" not in chat.text, "markdown is rendered"
+        await chat.type("", "memory:")
+        await chat.type("Do sleep now\r", "turn")
+        await chat.type("", "cell turn-02-a runs")
+        await chat.type("\x03", "Stopped. The session goes on.")
+        await chat.type("/status\r", "ends after 2 h without use")
+        await chat.type("/hlep\r", "Did you mean /help?")
+        await chat.type("How many\x1b\rlines now?\r", "memory:")
+        await until(lambda: chat.text.rstrip("\b ").endswith("›"))
+        await chat.type("\x04", "rlm stop` ends it")
+        assert await chat.ended() == 0
+    async with Terminal(*RLM, "chat") as again:
+        await again.type("", "Ctrl-D leaves")
+        assert "3 questions so far" in again.text
+        await again.type("/undo\r", "taken back")
+        await again.type("/quit\r", "stays")
+    assert "One" not in again.text
+
+
+async def test_chat_then_load_the_file_at_an_absolute_path(talk: ModelServer, log: Path) -> None:
+    async with Terminal(*RLM, "chat") as chat:
+        await chat.type("", "Ctrl-D leaves")
+        await chat.type(f"Load the file at {log}\r", "14 characters")
+        assert "**loaded**" not in chat.text
+        await chat.type("How many lines?\r", "3 in")
+        await chat.type("/files\r", "a.log: 14 characters")
+        await chat.type("/trace\r", ".ipynb")
+        await chat.type("/quit\r", "stays")
+        assert await chat.ended() == 0
+
+
+async def test_run_with_a_path_in_the_question(talk: ModelServer, log: Path) -> None:
+    async with Terminal(*RLM, "run", f"How many characters are in {log}") as run:
+        assert await run.ended() == 0
+        assert "**loaded** 14 characters" in run.text
+    async with Terminal(*RLM, "run", "How many lines?", "--json", "--quiet") as run:
+        assert await run.ended() == 0
+        assert json.loads(run.text)["answer"] == "# Lines\n\n3 in `['a.log']`"
+
+
+def test_from_a_pipe_each_line_is_a_message_and_answers_are_raw(
+    talk: ModelServer, log: Path, rlm: Rlm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("How many lines?\n\n/nonsense\nAnd now?\n"))
+    done = rlm("chat", "-f", str(log))
+    assert done.stdout == "# Lines\n\n3 in `['a.log']`\n" * 2
+    assert "There is no /nonsense" in done.stderr
+    assert done.returncode == 0

@@ -1,0 +1,205 @@
+"""Files of a run: what may be given and how, what is refused, and that a replay has them again. Real containers."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlm_kernel.config import load_settings
+from rlm_kernel.errors import FileRefused, ModelError
+from rlm_kernel.models.scripted import ScriptedModels
+from rlm_kernel.sandbox import depot as depot_module
+from rlm_kernel.session.ask import Result, ask
+from rlm_kernel.session.replay import replay
+from rlm_kernel.session.resume import fork, resume
+from rlm_kernel.trace.reader import TraceFile, read_trace
+from tests.support.story import repl
+
+pytestmark = [pytest.mark.usefixtures("kernel_image"), pytest.mark.xdist_group("files")]
+SMALL = {"sandbox.memory": "512m"}
+TRACE = Path("t.ipynb")
+ATTACK = """
+import os, stat
+
+def tries(path):
+    yield lambda: open(path, "a")
+    yield lambda: os.truncate(path, 0)
+    yield lambda: os.unlink(path)
+    yield lambda: os.chmod(path, 0o666)
+    yield lambda: os.rename(path, path + "2")
+    yield lambda: os.link(path, "/tmp/linked") or open("/tmp/linked", "a")
+    yield lambda: os.utime(path)
+    reading = open(path)
+    yield lambda: open(f"/proc/self/fd/{reading.fileno()}", "r+b")
+    yield lambda: open(f"/proc/self/root{path}", "r+b")
+    yield lambda: open(f"/proc/1/root{path}", "r+b")
+    yield lambda: os.open(os.path.join(os.path.dirname(path), "new"), os.O_CREAT | os.O_WRONLY)
+    yield lambda: os.symlink("/tmp", os.path.join(os.path.dirname(path), "planted"))
+    yield lambda: os.mkdir(os.path.join(os.path.dirname(path), "made"))
+
+def attack(path):
+    done = []
+    for number, attempt in enumerate(tries(path)):
+        try:
+            attempt()
+        except OSError:
+            continue
+        done.append(number)
+    return done
+
+inside = [os.path.join(at, name) for at, _, names in os.walk("/rlm") for name in names if name in ("late.txt",) or at == "/rlm/depot"]
+"""
+
+
+def write(name: str, text: str) -> None:
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    Path(name).write_text(text)
+
+
+@pytest.fixture(autouse=True)
+def here(isolated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current directory; its files may be written by anybody, so that nothing but the mounts keeps them from it."""
+    monkeypatch.chdir(tmp_path)
+    for name in (
+        "a.txt",
+        "kept.log",
+        "named.txt",
+        "unused.txt",
+        "late.txt",
+        "never.txt",
+        "folder/late.txt",
+        "folder/x.log",
+        "folder/.git/config",
+    ):
+        write(name, f"This is {name}.")
+    Path("folder/.gitignore").write_text("*.log\n")
+    for place in ("folder", "."):
+        Path(place).chmod(0o777)
+    for path in tmp_path.rglob("*.txt"):
+        path.chmod(0o666)
+    return tmp_path
+
+
+async def run(question: str, *codes: str, context: Any = None, **options: Any) -> Result:
+    models = ScriptedModels([repl(code) for code in codes])
+    return await ask(question, context, settings=load_settings(overrides=SMALL), trace=TRACE, models=models, **options)
+
+
+class User:
+    """Says yes to what is called late.txt, or is the folder; `asked` are the paths."""
+
+    def __init__(self) -> None:
+        self.asked: list[Path] = []
+
+    async def __call__(self, path: Path) -> bool:
+        self.asked.append(path)
+        return path.name in ("late.txt", "folder")
+
+
+def names(trace: TraceFile) -> dict[str, bool]:
+    """The trace's files, and whether their digests are there."""
+    return {os.path.relpath(file.path): file.sha256 is not None for file in trace.meta.files}
+
+
+async def test_files_globs_folders_and_standard_input_are_one_input_and_replay(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("gelesen: größer\n".encode("latin-1") * 3)))
+    code = "print(*list_files(), sep='\\n')\nFINAL('; '.join(f'{name}: {text[:12]}' for name, text in context.items()))"
+    result = await run("What is there?", code, context=[Path("folder"), Path("[an]*.txt"), Path("-")])
+    assert result.answer is not None
+    found = dict(part.split(": ", 1) for part in result.answer.split("; "))
+    assert list(found) == [".gitignore", "late.txt", "a.txt", "named.txt", "never.txt", "t.stdin.txt"]
+    assert found["t.stdin.txt"] == "gelesen: grö"
+    shutil.move("t.ipynb", "other.ipynb")
+    shutil.move("t.stdin.txt", "other.stdin.txt")
+    assert (await replay(Path("other.ipynb"), changes=SMALL)).same
+
+
+async def test_rules_of_the_repository_hold_for_a_folder_in_it(here: Path) -> None:
+    shutil.copytree("folder", "repository/folder")
+    shutil.move("repository/folder/.git", "repository/.git")
+    write("repository/.gitignore", "late.txt\n")
+    write("repository/folder/more.txt", "more")
+    result = await run("What is there?", "print(len(context))\nFINAL(', '.join(files))", context=Path("repository/folder"))
+    assert result.answer == ".gitignore, more.txt"
+    assert (await replay(TRACE, changes=SMALL)).same
+
+
+async def test_what_the_question_names_is_loaded_noted_and_replayed(here: Path) -> None:
+    def see(messages: Any) -> str:
+        heard.append(messages[-1]["content"])
+        return next(replies)
+
+    heard: list[str] = []
+    named = here / "named.txt"
+    refused = f"try:\n    load_file({str(here / 'never.txt')!r})\nexcept FileRefused as error:\n    print(error)"
+    replies = iter([repl(refused, f"print(load_file({str(named)!r}), sorted(files))"), repl("FINAL(context['named.txt'])")])
+    question = f"Compare it with {named} and unused.txt."
+    settings = load_settings(overrides=SMALL)
+    result = await ask(question, Path("a.txt"), settings=settings, trace=TRACE, models=ScriptedModels(see))
+    assert result.answer == "This is named.txt."
+    assert f"load_file(path) loads one: {str(named)!r}, {str(here / 'unused.txt')!r}" in heard[0]
+    assert "never.txt was not named by the user" in heard[1]
+    trace = read_trace(TRACE)
+    assert names(trace) == {"a.txt": True, "named.txt": True}
+    assert (await replay(TRACE, changes=SMALL)).same
+    named.write_text("Something else.")
+    with pytest.raises(FileRefused, match=r"named\.txt has changed"):
+        await replay(TRACE, changes=SMALL)
+
+
+@pytest.mark.parametrize("how", ["by link", "by copy"])
+async def test_what_is_allowed_late_is_read_only_whatever_code_tries(how: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    linked, link = [], depot_module._linked
+    monkeypatch.setattr(depot_module, "_linked", lambda *of: linked.append(how == "by link" and link(*of)) or linked[-1])
+    user = User()
+    late, folder = here / "late.txt", here / "folder"
+    paths = [str(path) for path in (late, late, folder, here / "never.txt", "/etc/hostname", f"{here}/x/..")]
+    load = f"for path in {paths}:\n    try:\n        load_file(path)\n    except FileRefused as error:\n        print(str(error)[:200])"
+    result = await run(
+        "Look around.", load, f"{ATTACK}\nFINAL(str([len(inside), *map(attack, inside)]))", context=Path("a.txt"), consent=user
+    )
+    assert result.answer == "[2, [], []]"
+    assert set(linked) == {how == "by link"}
+    assert user.asked == [late, folder, here / "never.txt", Path("/etc/hostname"), here]
+    assert (late.read_text(), late.stat().st_mode & 0o777, late.stat().st_nlink) == ("This is late.txt.", 0o666, 1)
+    assert names(read_trace(TRACE)) == {"a.txt": True, "late.txt": True, "folder": True}
+    replayed = await replay(TRACE, changes=SMALL)
+    assert {verdict.cell: verdict.verdict for verdict in replayed.verdicts}["turn-01-a"] == "same"
+
+
+async def test_a_run_that_failed_after_loading_goes_on_with_its_files(here: Path) -> None:
+    with pytest.raises(ModelError):
+        await run("What is in named.txt?", f"text = load_file({str(here / 'named.txt')!r})")
+    assert "named.txt" in names(read_trace(TRACE))
+    ended = await resume(TRACE, changes=SMALL, models=ScriptedModels([repl("print(context[:0])"), repl("FINAL(text)")]))
+    assert ended.answer == "This is named.txt."
+    user = User()
+    codes = [f"print(load_file({str(here / name)!r}))" for name in ("unused.txt", "late.txt")]
+    models = ScriptedModels([repl(*codes), repl("FINAL(', '.join(files))")])
+    forked = await fork(TRACE, "And unused.txt?", changes=SMALL, out=Path("fork.ipynb"), models=models, consent=user)
+    assert forked.answer == "named.txt, unused.txt, late.txt"
+    assert user.asked == [here / "late.txt"]
+    assert names(read_trace(Path("fork.ipynb"))) == {"named.txt": True, "unused.txt": True, "late.txt": True}
+    assert (await replay(Path("fork.ipynb"), changes=SMALL)).same
+
+
+async def test_an_interrupted_question_ends_the_run_and_leaves_nothing(here: Path, docker_client: Any) -> None:
+    asked = asyncio.Event()
+
+    async def user(_path: Path) -> bool:
+        asked.set()
+        return await asyncio.get_running_loop().create_future()
+
+    running = asyncio.create_task(run("Look.", f"load_file({str(here / 'late.txt')!r})", context=Path("a.txt"), consent=user))
+    await asked.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert read_trace(TRACE).meta.stop_reason == "interrupted"
+    assert not docker_client.containers.list(all=True, filters={"label": f"rlm-kernel.owner={os.getpid()}"})

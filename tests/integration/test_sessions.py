@@ -1,0 +1,270 @@
+"""Kept sessions: what one command leaves, the next one has; what is lost is rebuilt from the trace."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+from rlm_kernel.errors import UsageError
+from rlm_kernel.session.kept import KeptSession
+from rlm_kernel.session.live import discard
+from rlm_kernel.session.opening import look_at, open_session, stop_session
+from rlm_kernel.session.replay import replay
+from rlm_kernel.session.state import SessionFolder, sessions
+from rlm_kernel.trace.reader import read_trace
+from tests.integration.conftest import Rlm
+from tests.support.talk import Talk
+
+pytestmark = pytest.mark.usefixtures("kernel_image", "_nothing_left")
+SMALL = {"sandbox.memory": "1g"}
+
+
+@pytest.fixture
+def _nothing_left(isolated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Sessions of a test end with it."""
+    monkeypatch.chdir(tmp_path)
+    yield
+    for name in sessions(tmp_path / ".rlm_state"):
+        state = SessionFolder(tmp_path / ".rlm_state", name).read()
+        if state is not None:
+            discard(state.run)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    path = tmp_path / "a.log"
+    path.write_text("first line\nsecond line\n")
+    return path
+
+
+def session(models: Talk | None = None, **options: Any) -> AbstractAsyncContextManager[KeptSession]:
+    changes = {**SMALL, **options.pop("changes", {})}
+    return open_session(models=models or Talk(), changes=changes, **options)
+
+
+async def ask(question: str, **options: Any) -> str | None:
+    """As a command of its own."""
+    async with session(**options) as kept:
+        return (await kept.ask(question)).answer
+
+
+def kill_container(docker_client: Any) -> None:
+    state = SessionFolder(Path(".rlm_state").absolute()).read()
+    assert state is not None
+    name = f"rlm-{state.run.name.removeprefix('rlm-')}-1"
+    docker_client.containers.get(name).remove(force=True)
+
+
+async def test_files_variables_and_conversation_survive_the_command(log: Path) -> None:
+    async with session(paths=[log]) as kept:
+        assert (await kept.ask("run: lines = context.splitlines(); FINAL(str(len(lines)))")).answer == "2"
+    talk = Talk()
+    async with session(talk, changes={"memory_compaction.enabled": False}) as kept:
+        assert "as it was left" in kept.opened[0]
+        assert (await kept.ask("run: FINAL(lines[1] + ' of ' + context[:5])")).answer == "second line of first"
+        assert kept.conversation() == [
+            ("run: lines = context.splitlines(); FINAL(str(len(lines)))", "2"),
+            ("run: FINAL(lines[1] + ' of ' + context[:5])", "second line of first"),
+        ]
+    roles = [message["role"] for message in talk.heard[-1]]
+    assert roles == ["system", "user", "assistant", "user"]
+    assert "lines = context" in talk.heard[-1][2]["content"]
+    trace = read_trace(kept.trace)
+    nbformat.validate(trace.node)
+    assert [cell.kind for cell in trace.cells if cell.kind != "memory"] == [
+        "title", "parameters", "setup", "model", "code", "answer", "question", "model", "code", "answer", "summary",
+    ]  # fmt: skip
+    assert trace.spent().turns == 2
+    assert (await replay(kept.trace, changes=SMALL)).same
+
+
+async def test_a_removed_container_is_rebuilt_from_the_trace(log: Path, docker_client: Any) -> None:
+    await ask("run: told = llm_query('only once'); FINAL(told)", paths=[log])
+    kill_container(docker_client)
+    talk = Talk()
+    async with session(talk) as kept:
+        assert "all cells were run again" in kept.opened[0]
+        assert (await kept.ask("run: FINAL(told + ', ' + context[:5])")).answer == "echo only once, first"
+    assert "all cells were run again" in talk.heard[-1][-1]["content"]
+    assert read_trace(kept.trace).meta.origins[-1].kind == "rebuild"
+    assert (await replay(kept.trace, changes=SMALL)).same
+
+
+async def test_a_container_that_ends_between_two_questions_is_rebuilt(log: Path, docker_client: Any) -> None:
+    async with session(paths=[log]) as kept:
+        await kept.ask("run: x = 41; FINAL('kept')")
+        kill_container(docker_client)
+        assert kept._live is not None
+        await asyncio.wait_for(asyncio.shield(kept._live.kernel._provisioner.exited), 30)
+        assert (await kept.ask("run: FINAL(str(x + 1))")).answer == "42"
+
+
+async def test_a_question_that_is_stopped_leaves_the_session_whole(log: Path) -> None:
+    talk = Talk()
+    async with session(talk, paths=[log]) as kept:
+        await kept.ask("run: x = 41; FINAL('kept' + context[:0])")
+        running = asyncio.Event()
+        kept._listeners._listeners.append(_Started(running))  # type: ignore[attr-defined]
+        turn = asyncio.create_task(kept.ask("run: y = 1; print('in it'); import time; time.sleep(1000)"))
+        await running.wait()
+        turn.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await turn
+        assert (await kept.ask("run: FINAL(str(x + y))")).answer == "42"
+    roles = [message["role"] for message in talk.heard[-1]]
+    assert roles == ["system", "user", "assistant", "user", "assistant", "user"][: len(roles)]
+    assert "stopped" in talk.heard[-1][-1]["content"]
+    trace = read_trace(kept.trace)
+    assert all(cell.meta is None or cell.meta.status != "running" for cell in trace.cells)
+
+
+class _Started:
+    """Hears that a cell has printed something."""
+
+    def __init__(self, running: asyncio.Event) -> None:
+        self._running = running
+
+    def __getattr__(self, event: str) -> Any:
+        return lambda *_: self._running.set() if event == "cell_output" else None
+
+
+async def test_files_named_later_are_loaded_without_a_new_container(log: Path, tmp_path: Path, docker_client: Any) -> None:
+    (tmp_path / "b.txt").write_text("named in a question")
+    (tmp_path / "c.txt").write_text("given to load")
+    async with session(paths=[log]) as kept:
+        before = [container.id for container in docker_client.containers.list(filters={"name": kept.state.run.name})]
+        answer = await kept.ask(f"run: FINAL(load_file({str(tmp_path / 'b.txt')!r}))")
+        assert answer.answer == "named in a question"
+        assert any("c.txt" in line for line in await kept.load([tmp_path / "c.txt"]))
+        assert (await kept.ask("run: FINAL(', '.join(sorted(files)))")).answer == "a.log, b.txt, c.txt"
+        assert [container.id for container in docker_client.containers.list(filters={"name": kept.state.run.name})] == before
+        await kept.stop()
+    files = {Path(file.path).name: file.sha256 for file in read_trace(kept.trace).meta.files}
+    assert files.keys() == {"a.log", "b.txt", "c.txt"}
+    assert all(files.values())
+    assert (await replay(kept.trace, changes=SMALL)).same
+
+
+async def test_a_question_taken_back_is_gone_from_kernel_and_notebook(log: Path) -> None:
+    talk = Talk()
+    async with session(talk, paths=[log]) as kept:
+        await kept.ask("run: x = 1; FINAL('one')")
+        await kept.ask("run: x = 2; FINAL('two')")
+        assert "undone" in await kept.undo()
+        assert (await kept.ask("run: FINAL(str(x))")).answer == "1"
+        assert [question for question, _ in kept.conversation()] == ["run: x = 1; FINAL('one')", "run: FINAL(str(x))"]
+        await kept.undo()
+        await kept.undo()
+        with pytest.raises(UsageError, match="no question"):
+            await kept.undo()
+        assert (await kept.ask("run: FINAL(str('x' in globals()))")).answer == "False"
+    assert len(list(kept.trace.parent.glob("*undone*.ipynb"))) == 3
+
+
+async def test_status_tells_what_the_session_has(log: Path) -> None:
+    async with session(paths=[log]) as kept:
+        await kept.ask("run: found = [1, 2]; FINAL('x' + context[:0])")
+        busy = await look_at()
+        assert busy.condition == "busy"
+        assert busy.holder is not None
+        assert busy.variables is None
+    status = await look_at()
+    assert status.condition == "idle"
+    assert status.variables is not None
+    assert status.variables["found"] == "list, 2 long"
+    assert [(file["name"], file["active"]) for file in status.files] == [("a.log", True)]
+    assert (status.questions, status.totals.turns) == (1, 1)
+    assert status.use is not None
+    assert 10 << 20 < status.use.memory <= status.use.memory_limit == 1 << 30
+    assert status.idle == 7200
+    assert status.idle_left is not None
+    assert 7190 < status.idle_left <= 7200
+    assert json.loads(json.dumps(status.as_json()))["session"] == "default"
+    assert any("ends after 2 h without use" in line for line in status.lines())
+    await stop_session(keep=True)
+    assert (await look_at()).condition == "gone"
+    assert await ask("run: FINAL(str(found))") == "[1, 2]"
+
+
+async def test_stop_forgets_the_session_and_keeps_its_trace(log: Path, tmp_path: Path, docker_client: Any) -> None:
+    await ask("run: FINAL('x')", paths=[log])
+    state = await stop_session()
+    assert not docker_client.containers.list(all=True, filters={"name": state.run.name})
+    assert not state.run.exists()
+    assert not sessions(tmp_path / ".rlm_state")
+    assert read_trace(state.trace).meta.stop_reason == "answered"
+    with pytest.raises(UsageError, match="no session default here"):
+        await stop_session()
+
+
+async def test_sessions_of_other_names_stand_beside_each_other(log: Path) -> None:
+    await ask("run: x = 1; FINAL('x')", name="one", paths=[log])
+    await ask("run: x = 2; FINAL('x')", name="two")
+    assert await ask("run: FINAL(str(x))", name="one") == "1"
+    with pytest.raises(UsageError, match="a session one here already"):
+        await ask("run: FINAL('x')", name="one", new=True)
+    with pytest.raises(UsageError, match="There are: one, two"):
+        await look_at("three")
+
+
+_COMMAND = """
+import asyncio, sys
+from tests.support.talk import Talk
+from rlm_kernel.session.opening import open_session
+
+async def main():
+    async with open_session(models=Talk(), command="rlm run", changes={"sandbox.memory": "1g"}) as kept:
+        class Print:
+            def __getattr__(self, event):
+                return lambda *_: print(event, flush=True)
+        kept._listeners._listeners.append(Print())
+        await kept.ask("run: y = 1; print('in it'); import time; time.sleep(1000)")
+
+asyncio.run(main())
+"""
+
+
+async def test_a_command_that_is_killed_loses_nothing_of_the_session(log: Path) -> None:
+    await ask("run: x = 41; FINAL('kept')", paths=[log])
+
+    def be_killed() -> None:
+        root = Path(__file__).parents[2]
+        with subprocess.Popen(
+            [sys.executable, "-c", _COMMAND], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(root)}
+        ) as command:
+            assert command.stdout is not None
+            while command.stdout.readline() != "cell_output\n":
+                assert command.poll() is None
+            command.send_signal(signal.SIGKILL)
+
+    await asyncio.to_thread(be_killed)
+    talk = Talk()
+    async with session(talk) as kept:
+        assert "as it was left" in kept.opened[0]
+        assert (await kept.ask("run: FINAL(str(x + y))")).answer == "42"
+        assert [answer for _, answer in kept.conversation()] == ["kept", None, "42"]
+    nbformat.validate(read_trace(kept.trace).node)
+
+
+def test_the_commands_find_the_session_of_the_folder(rlm: Rlm, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = rlm("init", str(log))
+    assert done.returncode == 0
+    assert "a.log" in done.stderr
+    assert "ends after 2 h without use" in done.stderr
+    assert rlm("init", str(log)).returncode == 2
+    status = rlm("status", "--json")
+    assert json.loads(status.stdout)["files"][0]["name"] == "a.log"
+    assert "idle; ends after 2 h" in rlm("status").stdout
+    assert "its trace" in rlm("stop").stderr.lower()
+    assert "rlm init FILE" in rlm("status").stderr

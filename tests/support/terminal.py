@@ -1,0 +1,64 @@
+"""A command in a real pseudo-terminal, typed at and read."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pty
+import re
+
+from tests.support.sandbox import until
+
+_CODES = re.compile(rb"\x1b(\[[0-9;?]*[ -/]*[@-~]|\][^\x07]*\x07|[@-Z\\-_])")
+
+
+class Terminal:
+    """A command in a terminal of its own. `seen` is all that it wrote."""
+
+    def __init__(self, *command: str) -> None:
+        self._command = command
+        self.seen = b""
+
+    async def __aenter__(self) -> Terminal:
+        self._master, terminal = pty.openpty()
+        # The terminal is none that says where its cursor is.
+        environment = os.environ | {"PROMPT_TOOLKIT_NO_CPR": "1", "TERM": "xterm"}
+        self.process = await asyncio.create_subprocess_exec(
+            *self._command, preexec_fn=lambda: os.login_tty(terminal), pass_fds=[terminal], env=environment
+        )
+        os.close(terminal)
+        asyncio.get_running_loop().add_reader(self._master, self._read)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        asyncio.get_running_loop().remove_reader(self._master)
+        if self.process.returncode is None:
+            self.process.kill()
+            await self.process.wait()
+        os.close(self._master)
+
+    def _read(self) -> None:
+        try:
+            self.seen += os.read(self._master, 65536)
+        except OSError:  # the command has closed its end
+            asyncio.get_running_loop().remove_reader(self._master)
+
+    async def type(self, line: str, until_seen: str, times: int = 1) -> None:
+        """Type a line, and wait until a text has been seen so often since."""
+        before = len(self.seen)
+        os.write(self._master, line.encode())
+        try:
+            await until(lambda: self.seen[before:].count(until_seen.encode()) >= times or self.process.returncode is not None)
+        except TimeoutError:
+            raise AssertionError(f"{until_seen!r} was not seen in {self.text[-2000:]!r}") from None
+        assert until_seen.encode() in self.seen[before:], self.seen[before:]
+
+    @property
+    def text(self) -> str:
+        """What it wrote, without codes for the terminal."""
+        return _CODES.sub(b"", self.seen).decode(errors="replace").replace("\r\n", "\n")
+
+    async def ended(self) -> int:
+        """Wait for the command's end; its exit code."""
+        async with asyncio.timeout(60):
+            return await self.process.wait()

@@ -1,0 +1,308 @@
+"""A conversation that is taken up from its trace: what the root model sees again, and what code has in `history`."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlm_kernel.engine import messages
+from rlm_kernel.engine.hostcalls import HostCalls
+from rlm_kernel.engine.ledger import Ledger, Limits
+from rlm_kernel.engine.loop import Past, PastTurn
+from rlm_kernel.engine.protocols import Answer, CellStatus, Completion, HostCall, Memory, Message, Outcome, Totals
+from rlm_kernel.errors import ModelError
+from rlm_kernel.models.scripted import ScriptedModels
+from rlm_kernel.session.conversation import conversation, first_question, full_history, recorded, turns_of
+from rlm_kernel.trace.reader import read_trace
+from rlm_kernel.trace.recording import TraceRecording
+from rlm_kernel.trace.taken import ended
+from rlm_kernel.trace.writer import NotebookWriter
+from tests.support.engine import INFO, RecordingTrace, Run, locate, stream
+from tests.support.story import repl
+from tests.support.trace import STORY, meta, result, tell
+
+SUMMARY = "The first file says hello."
+LIMIT = 20_000
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "t.ipynb"
+
+
+def begun(path: Path) -> Path:
+    """A kept session's trace without any question."""
+    NotebookWriter(path, meta("", name="work"), [])
+    return path
+
+
+async def put(path: Path, question: str, root: Any, *, remember: bool = False, share: float | None = None, **options: Any) -> Run:
+    """Put a question after what the trace has, as a kept session does. `root`: the replies, a summary among them."""
+    trace = read_trace(path)
+    writer = NotebookWriter(path, trace.meta, [], ended(trace.node.cells))
+    writer.question(question)
+    run = Run(ScriptedModels(root, str.upper), trace=writer, **options)
+    run.loop.share = share
+    turns = turns_of(trace.cells, recorded(trace.cells), LIMIT, further=True)
+    first = first_question(trace.cells, trace.meta.question) if turns else question
+    try:
+        outcome = await run.loop.run(first, INFO, from_files=True, past=Past(turns, question=question) if turns else None)
+    except ModelError as error:
+        outcome = Outcome(None, "error", detail=error.message)
+    writer.finished(outcome, run.ledger.totals())
+    if remember:
+        assert await run.loop.remember() is not None
+        writer.finished(outcome, run.ledger.totals())
+    return run
+
+
+def plain(messages: Sequence[Message]) -> list[tuple[str, str]]:
+    """Messages without the line of turns and budget that ends them."""
+    return [(message["role"], re.sub(r"\s*(Turn \d+ of \d+\.|No turn is left\.)", "", message["content"])) for message in messages]
+
+
+LONG = repl("say(context[:5] + 'x' * 2000)")
+
+
+def refuse(_: Any) -> str:
+    raise ModelError("The key is wrong.", fault="auth", model="scripted/root")
+
+
+# The root model's messages
+
+
+async def test_the_next_question_comes_after_the_same_messages_as_were_sent_live(path: Path) -> None:
+    first = await put(begun(path), "What?", [LONG, repl("fail()", "say(2)"), "nothing to run", repl("FINAL(1)")])
+    second = await put(path, "And why?", [repl("FINAL(2)")])
+    live, taken = plain(first.models.requests[-1]), plain(second.models.requests[0])
+    assert taken[: len(live)] == live
+    assert taken[len(live)] == ("assistant", repl("FINAL(1)"))
+    assert taken[-1][1].endswith(f"\n\n{messages.new_question('And why?')}")
+
+
+async def test_a_summary_stands_in_place_of_the_turns_of_its_question(path: Path) -> None:
+    await put(begun(path), "What?", [LONG, repl("FINAL(1)"), SUMMARY], remember=True)
+    second = await put(path, "And why?", [LONG, repl("FINAL(2)")])
+    request = plain(second.models.requests[0])
+    assert [role for role, _ in request] == ["system", "user", "assistant", "user"]
+    assert request[2] == ("assistant", SUMMARY)
+    assert request[3][1] == f"{messages.AFTER_MEMORY}\n\n{messages.new_question('And why?')}"
+    third = await put(path, "And then?", [repl("FINAL(3)")])
+    assert plain(third.models.requests[0])[: len(request)] == request, "the questions after it are kept in full"
+    assert "xxx" in third.models.requests[0][5]["content"]
+
+
+async def test_each_question_has_its_own_summary(path: Path) -> None:
+    begun(path)
+    for number in range(3):
+        await put(path, f"Question {number}?", [LONG, repl("FINAL(1)"), f"Summary {number}."], remember=True)
+    last = await put(path, "And then?", [repl("FINAL(3)")])
+    said = [message["content"] for message in last.models.requests[0] if message["role"] == "assistant"]
+    assert said == ["Summary 0.", "Summary 1.", "Summary 2."]
+
+
+async def test_a_summary_within_a_run_is_taken_up_as_it_was_live(path: Path) -> None:
+    crowded = [LONG, repl("say('y' * 2000)"), SUMMARY, repl("say('after')"), repl("FINAL(1)")]
+
+    def root(messages_: Sequence[Message]) -> str:
+        return crowded.pop(0)
+
+    first = await put(begun(path), "What?", root, share=1200 / 128_000)
+    assert crowded == [], "a summary was asked for where it was expected"
+    second = await put(path, "And why?", [repl("FINAL(2)")])
+    live, taken = plain(first.models.requests[-1]), plain(second.models.requests[0])
+    assert ("assistant", SUMMARY) in live
+    assert taken[: len(live)] == live
+
+
+async def test_a_question_that_was_stopped_is_followed_by_the_next(path: Path) -> None:
+    await put(begun(path), "What?", [LONG, repl("FINAL(1)")])
+    trace = read_trace(path)
+    writer = NotebookWriter(path, trace.meta, [], ended(trace.node.cells))
+    writer.question("How long?")
+    writer.turn_replied(3, Completion(repl("say(1)", "wait()", "say(3)"), "m"), "")
+    writer.cell_finished(3, result("turn-03-a", "say(1)", outputs=[stream("1")]))
+    writer.cell_started("turn-03-b", 3, "wait()")
+    writer.finished(Outcome(None, "interrupted"), Totals())
+    run = await put(path, "And why?", [repl("FINAL(2)")])
+    told = run.told(0)
+    assert "Output of cell 1:\n1\n\nOutput of cell 2 (it raised an error):" in told
+    assert "The last block did not run, because of the error above." in told
+    assert told.index(messages.STOPPED) < told.index("And why?")
+    assert [cell_id for cell_id, _ in run.kernel.ran] == ["turn-04-a"], "what was stopped is not run again"
+
+
+async def test_an_answered_question_is_not_said_to_have_been_stopped(path: Path) -> None:
+    await put(begun(path), "What?", [LONG, repl("FINAL(1)")])
+    run = await put(path, "And why?", [repl("FINAL(2)")])
+    assert messages.STOPPED not in run.told(0)
+
+
+async def test_the_conversation_begins_with_the_first_question_that_had_a_reply(path: Path) -> None:
+    await put(begun(path), "With a wrong key?", refuse)
+    await put(path, "With the right one?", [LONG, repl("FINAL(1)")])
+    last = await put(path, "And then?", [repl("FINAL(2)")])
+    sent = last.models.requests[0]
+    assert "Question: With the right one?" in sent[1]["content"]
+    assert "And then?" in sent[-1]["content"]
+    assert not any("wrong key" in message["content"] for message in sent)
+
+
+async def test_a_question_in_between_that_had_no_reply_is_still_there(path: Path) -> None:
+    await put(begun(path), "First?", [LONG, repl("FINAL(1)")])
+    await put(path, "Second?", refuse)
+    run = await put(path, "Third?", [repl("FINAL(3)")])
+    told = run.told(0)
+    assert told.index("Second?") < told.index(messages.STOPPED) < told.index("Third?")
+
+
+async def test_what_a_person_ran_and_what_was_remarked_is_told_again(path: Path) -> None:
+    await put(begun(path), "First?", [LONG, repl("FINAL(1)")])
+    trace = read_trace(path)
+    writer = NotebookWriter(path, trace.meta, [], ended(trace.node.cells))
+    writer.person_ran(result("person-01", "load_files(['/b.txt'])", outputs=[stream("b.txt: 3 characters")]))
+    writer.note("The session was taken up again.")
+    told = (await put(path, "Second?", [repl("FINAL(2)")])).told(0)
+    assert "A person ran this in your kernel:\n```python\nload_files(['/b.txt'])\n```\nOutput:\nb.txt: 3 characters" in told
+    assert told.index("b.txt: 3") < told.index("The session was taken up again.") < told.index("Second?")
+
+
+def test_a_trace_of_before_there_was_memory_is_taken_up(path: Path) -> None:
+    tell(NotebookWriter(path, meta(), []), STORY)
+    trace = read_trace(path)
+    first, second = turns_of(trace.cells, recorded(trace.cells), LIMIT)
+    assert (first.number, [done.status for done in first.results], list(first.remarks)) == (1, ["ok", "error"], ["Write code."])
+    assert (second.number, [done.status for done in second.results], list(second.remarks)) == (2, ["died"], ["And again."])
+
+
+def test_a_cell_that_tried_a_name_from_prose_is_no_cell_of_the_reply(path: Path) -> None:
+    writer = NotebookWriter(path, meta(), [])
+    writer.turn_replied(1, Completion("FINAL_VAR(x)", "m"), "FINAL_VAR(x)")
+    writer.cell_finished(1, result("turn-01-final", "FINAL_VAR('x')", "error"))
+    trace = read_trace(path)
+    assert turns_of(trace.cells, recorded(trace.cells), LIMIT) == [PastTurn(1, "FINAL_VAR(x)", [], [])]
+
+
+_STEPS = ["turn", "failed turn", "note", "person", "answer", "memory", "question", "cut off"]
+
+
+@settings(max_examples=150, deadline=None)
+@given(steps=st.lists(st.sampled_from(_STEPS), max_size=14))
+def test_any_trace_gives_a_conversation_in_which_no_question_is_lost(steps: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        asked = asyncio.run(_random_trace(Path(folder) / "t.ipynb", steps))
+        run = asyncio.run(put(Path(folder) / "t.ipynb", "The last?", [repl("FINAL(context)")]))
+    (request,) = run.models.requests
+    assert [message["role"] for message in request] == ["system", *["user", "assistant"] * (len(request) // 2 - 1), "user"]
+    sent = "\n".join(message["content"] for message in request)
+    places = [sent.find(f"Question {number}?") for number in asked]
+    assert places == sorted(places)
+    assert all(sent.count(f"Question {number}?") == 1 for number in asked)
+    assert sent.count("The last?") == 1
+
+
+async def _random_trace(path: Path, steps: Sequence[str]) -> list[int]:
+    """Write it. The numbers of the questions that are to be in the conversation: not those before the first that had a reply."""
+    writer = NotebookWriter(path, meta("Question 0?"), [])
+    numbers, turn, asked = itertools.count(1), 0, [0]
+    for step in steps:
+        if step in ("turn", "failed turn", "cut off"):
+            turn += 1
+            writer.turn_started(turn)
+            writer.turn_replied(turn, Completion(repl("say(1)", "say(2)"), "m"), "")
+            status: CellStatus = "ok" if step == "turn" else "error"
+            if step == "cut off":
+                writer.cell_started(f"turn-{turn:02d}-a", turn, "say(1)")
+                writer.finished(Outcome(None, "interrupted"), Totals())
+            else:
+                writer.cell_finished(turn, result(f"turn-{turn:02d}-a", "say(1)", status))
+        elif step == "note":
+            writer.note("Remarked.")
+        elif step == "person":
+            writer.person_ran(result("person", "y = 1"))
+        elif step == "answer":
+            writer.finished(Outcome(Answer("5"), "answered"), Totals())
+        elif step == "memory":
+            writer.remembered(Memory(SUMMARY, 100, 10, True, Completion(SUMMARY, "m")))
+        else:
+            number = next(numbers)
+            writer.question(f"Question {number}?")
+            asked = [*asked, number] if turn else [number]
+    return asked if turn else []
+
+
+# history
+
+
+async def test_history_has_every_turn_in_full_whatever_the_root_model_sees(path: Path) -> None:
+    await put(begun(path), "What?", [LONG, repl("FINAL(1)"), SUMMARY], remember=True)
+    await put(path, "And why?", [repl("say('because')", "fail()"), repl("FINAL('so')")])
+    first, second = full_history(read_trace(path))
+    assert (first["question"], first["answer"]) == ("What?", "1")
+    assert [turn["reply"] for turn in first["turns"]] == [LONG, repl("FINAL(1)")]
+    assert first["turns"][0]["cells"] == [{"code": "say(context[:5] + 'x' * 2000)", "output": "hello" + "x" * 2000}]
+    assert (second["question"], second["answer"]) == ("And why?", "so")
+    assert second["turns"][0]["cells"] == [
+        {"code": "say('because')", "output": "because"},
+        {"code": "fail()", "output": "ValueError: it failed"},
+    ]
+
+
+async def test_history_keeps_questions_apart_that_had_no_reply(path: Path) -> None:
+    await put(begun(path), "First?", refuse)
+    await put(path, "Second?", [LONG, repl("FINAL(2)")])
+    await put(path, "Third?", refuse)
+    await put(path, "Fourth?", [repl("FINAL(4)")])
+    talk = [("First?", None), ("Second?", "2"), ("Third?", None), ("Fourth?", "4")]
+    assert [(asked["question"], asked["answer"]) for asked in full_history(read_trace(path))] == talk
+    assert conversation(read_trace(path)) == talk
+    assert [len(asked["turns"]) for asked in full_history(read_trace(path))] == [0, 2, 0, 1]
+
+
+def test_history_of_a_session_without_a_question_is_empty(path: Path) -> None:
+    begun(path)
+    assert full_history(read_trace(path)) == []
+    assert conversation(read_trace(path)) == []
+
+
+async def test_beyond_its_bound_history_leaves_out_the_oldest_outputs(path: Path) -> None:
+    root = [repl("None", "say(context[:1] * 900)"), repl("say('b' * 900)"), repl("say('c' * 900)"), repl("FINAL(1)")]
+    await put(begun(path), "What?", root)
+    (asked,) = full_history(read_trace(path), 2000)
+    outputs = [ran["output"] for turn in asked["turns"] for ran in turn["cells"]]
+    assert outputs == ["", "[900 characters left out here: they are in the trace]", "b" * 900, "c" * 900, ""]
+    assert [turn["reply"] for turn in asked["turns"]] == root
+
+
+async def test_a_cell_that_looked_at_history_sees_the_same_in_a_replay(path: Path) -> None:
+    told: list[Any] = [[{"question": "What?", "turns": [], "answer": None}], [{"question": "later"}]]
+
+    def calls(recording: Any = None) -> HostCalls:
+        return HostCalls(None, Ledger(Limits()), RecordingTrace(), locate, recording=recording, history=lambda: told.pop(0))
+
+    live = calls()
+    live.begin("turn-01-a")
+    seen = await live.handlers()["history"](HostCall("turn-01-a", "1-1-1", {}))
+    records, _ = live.end()
+    assert [record.kind for record in records] == ["history"]
+    writer = NotebookWriter(path, meta(), [])
+    writer.cell_finished(1, result("turn-01-a", "history[0]", calls=records))
+    again = calls(TraceRecording(read_trace(path).cells))
+    again.begin("turn-01-a")
+    assert await again.handlers()["history"](HostCall("turn-01-a", "9-1-1", {})) == seen
+    assert len(told) == 1
+
+
+async def test_without_a_conversation_history_is_empty() -> None:
+    calls = HostCalls(None, Ledger(Limits()), RecordingTrace(), locate)
+    calls.begin("c")
+    assert await calls.handlers()["history"](HostCall("c", "1-1-1", {})) == []

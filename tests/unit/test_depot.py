@@ -1,0 +1,137 @@
+"""Files for a container that runs already."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlm_kernel.errors import FileRefused
+from rlm_kernel.sandbox import depot as depot_module
+from rlm_kernel.sandbox.depot import Depot
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A file that anybody may read."""
+    path = tmp_path / "source.txt"
+    path.write_text("content")
+    path.chmod(0o644)
+    return path
+
+
+@pytest.fixture
+def depot(tmp_path: Path) -> Depot:
+    return Depot(tmp_path / "depot")
+
+
+@pytest.fixture
+def no_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another file system: neither links nor shared content."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(depot_module, "_cloned", lambda *_: False)
+
+
+def left(depot: Depot) -> list[str]:
+    return sorted(path.name for path in depot.folder.iterdir())
+
+
+def test_a_file_is_linked_and_stays_as_it_is(source: Path, depot: Depot) -> None:
+    before = source.stat()
+    given = depot.give(source)
+    after = source.stat()
+    assert given.stat().st_ino == before.st_ino
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+
+
+def test_each_has_a_number_of_its_own_also_for_the_next_command(source: Path, depot: Depot) -> None:
+    assert [depot.give(source).name, depot.give(source).name] == ["1", "2"]
+    assert Depot(depot.folder).give(source).name == "3"
+
+
+@pytest.mark.usefixtures("no_links")
+def test_where_no_link_can_be_it_is_copied_for_the_containers_user_alone(source: Path, depot: Depot) -> None:
+    given = depot.give(source)
+    assert given.read_text() == "content"
+    assert given.stat().st_ino != source.stat().st_ino
+    assert given.stat().st_mode & 0o777 == 0o400
+    assert source.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_file_that_the_containers_user_may_not_read_is_not_linked(source: Path, depot: Depot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(depot_module, "readable_inside", lambda _status: False)
+    assert depot.give(source).stat().st_ino != source.stat().st_ino
+
+
+@pytest.mark.usefixtures("no_links")
+def test_a_large_copy_tells_how_far_it_is_and_can_be_stopped(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(depot_module, "_BLOCK", 3)
+    monkeypatch.setattr(depot_module, "_TOLD_FROM", 5)
+    said: list[str] = []
+    depot = Depot(tmp_path / "depot", said.append)
+    depot.give(source)
+    assert len(said) == 3
+    assert said[0].startswith("copying source.txt … 0.0 of 0.0 GB")
+    steps = iter([False, True])
+    with pytest.raises(FileRefused, match="was stopped"):
+        depot.give(source, lambda: next(steps))
+    assert left(depot) == ["1"]
+
+
+@pytest.mark.usefixtures("no_links")
+def test_without_room_nothing_is_copied(source: Path, depot: Depot, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full:
+        free = 6
+
+    monkeypatch.setattr("shutil.disk_usage", lambda _folder: Full)
+    with pytest.raises(FileRefused, match="no room for its 7 bytes") as caught:
+        depot.give(source)
+    assert str(depot.folder) in caught.value.hint
+    assert left(depot) == []
+
+
+def test_a_folder_comes_without_version_control_and_special_files_and_with_links_as_links(tmp_path: Path, depot: Depot) -> None:
+    root = tmp_path / "root"
+    for name in ("a.txt", "sub/b.txt", ".git/config", "sub/.hg/store", ".gitignore"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(name)
+    os.mkfifo(root / "pipe")
+    (root / "out").symlink_to("/etc")
+    (root / "passwd").symlink_to("/etc/passwd")
+    given = depot.give(root)
+    assert sorted(str(path.relative_to(given)) for path in given.rglob("*")) == [
+        ".gitignore", "a.txt", "out", "passwd", "sub", "sub/b.txt",
+    ]  # fmt: skip
+    assert (given / "out").is_symlink()
+    assert (given / "passwd").is_symlink()
+    assert (given / "sub" / "b.txt").read_text() == "sub/b.txt"
+
+
+def test_what_is_swapped_between_two_looks_is_not_given(source: Path, depot: Depot, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = source.with_name("other.txt")
+    other.write_text("secret")
+    link = os.link
+
+    def swap(path: Any, *arguments: Any, **options: Any) -> None:
+        os.replace(other, path)
+        link(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "link", swap)
+    given = depot.give(source)
+    assert given.read_text() == "content"
+
+
+def test_links_and_pipes_in_a_files_place_are_refused(tmp_path: Path, source: Path, depot: Depot) -> None:
+    (tmp_path / "link").symlink_to(source)
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "pipe", "missing"):
+        with pytest.raises(FileRefused):
+            depot.give(tmp_path / name)
+    assert left(depot) == []

@@ -1,0 +1,398 @@
+"""Conversation memory: a summary stands for the turns of a question, in what the root model sees, and nowhere else."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlm_kernel.cli._live import LiveView
+from rlm_kernel.config import load_settings
+from rlm_kernel.engine import memory
+from rlm_kernel.engine.ledger import Limits
+from rlm_kernel.engine.loop import Past, PastTurn
+from rlm_kernel.engine.messages import AFTER_MEMORY, SUM_UP
+from rlm_kernel.engine.protocols import CellResult, Completion, Memory, Message, Role, Usage
+from rlm_kernel.errors import ModelError
+from rlm_kernel.models.scripted import ScriptedModels
+from tests.support.engine import INFO, Run, failure, stream
+from tests.support.story import repl
+
+LONG = "say(context[:0] + 'x' * 3000)"
+NOTHING = Usage()
+SUMMARY = "The file says hello; x holds it."
+ANSWERING = [repl(LONG), repl("say(context)"), repl("FINAL('hello')")]
+
+
+class Remembering(ScriptedModels):
+    """Plays `replies`, and gives `summary` whenever it is asked for one. `usage` is what each call is said to have used."""
+
+    def __init__(self, replies: Sequence[str], summary: Any = SUMMARY, *, window: int | None = None, usage: Usage = NOTHING) -> None:
+        super().__init__(self._speak, str.upper)
+        self._replies = list(replies)
+        self._summary = summary
+        self._window = window
+        self._usage = usage
+        self.summaries: list[list[Message]] = []
+
+    def window(self, role: Role) -> Any:
+        return self._window
+
+    async def complete(self, messages: Sequence[Message], *, role: Role, model: str | None = None) -> Completion:
+        reply = await super().complete(messages, role=role, model=model)
+        return Completion(reply.text, reply.model, self._usage, 0.25, 1.5)
+
+    async def _speak(self, messages: Sequence[Message]) -> str:
+        if SUM_UP not in messages[-1]["content"]:
+            return self._replies.pop(0)
+        self.summaries.append(list(messages))
+        if isinstance(self._summary, Exception):
+            raise self._summary
+        return str(await self._summary() if callable(self._summary) else self._summary)
+
+
+async def answered(models: Remembering, **options: Any) -> tuple[Run, Memory | None]:
+    run = Run(models, **options)
+    outcome = await run.outcome()
+    assert outcome.answer is not None
+    return run, await run.loop.remember()
+
+
+def ran(code: str, said: str = "", cell_id: str = "turn-01-a") -> CellResult:
+    return CellResult(cell_id, code, "ok", [stream(said)] if said else [], datetime.now(UTC), 0.1)
+
+
+def roles(messages: Sequence[Message]) -> list[str]:
+    return [message["role"] for message in messages]
+
+
+def alternate(messages: Sequence[Message]) -> bool:
+    """One system prompt, then user and assistant in turn; the user has the last word."""
+    return roles(messages) == ["system", *["user", "assistant"] * (len(messages) // 2 - 1), "user"]
+
+
+# After an answer
+
+
+async def test_after_an_answer_the_summary_is_what_is_left_of_the_turns() -> None:
+    models = Remembering(ANSWERING)
+    run, kept = await answered(models)
+    assert kept is not None
+    assert kept.text == SUMMARY
+    assert run.trace.of("remembered") == [(kept,)]
+    (asked,) = models.summaries
+    first = run.models.requests[0]
+    assert list(run.loop._history) == [*first, {"role": "assistant", "content": SUMMARY}]
+    assert asked[: len(first)] == first, "what the provider has in its prefix cache comes first"
+
+
+async def test_the_request_for_a_summary_has_the_last_output_and_the_answer() -> None:
+    models = Remembering([repl(LONG), repl("say('seen at last')", "FINAL('hello')")])
+    await answered(models)
+    (asked,) = models.summaries
+    assert alternate(asked)
+    told = asked[-1]["content"]
+    assert "seen at last" in told
+    assert "The answer that you gave: hello" in told
+    assert told.endswith(SUM_UP)
+
+
+async def test_the_next_question_follows_the_summary_and_the_turns_are_gone() -> None:
+    run = Run(Remembering([repl("FINAL('x')")]))
+    past = Past([PastTurn(3, SUMMARY, memory=True)], question="And why?")
+    outcome = await run.outcome(past=past)
+    assert outcome.answer is not None, "a summary counts as having looked at the input"
+    request = run.models.requests[0]
+    assert roles(request) == ["system", "user", "assistant", "user"]
+    assert request[2]["content"] == SUMMARY
+    told = request[3]["content"]
+    assert told.startswith(AFTER_MEMORY)
+    assert "And why?" in told
+    assert "Output of" not in told
+    assert [cell_id for cell_id, _ in run.kernel.ran] == ["turn-04-a"]
+
+
+async def test_the_system_prompt_and_the_files_are_told_as_ever() -> None:
+    run = Run(Remembering([repl("FINAL('x')")]))
+    await run.outcome(past=Past([PastTurn(1, SUMMARY, memory=True)], question="And why?"))
+    plain = Run(Remembering([repl("FINAL(context)")]))
+    await plain.outcome()
+    assert run.models.requests[0][:2] == plain.models.requests[0]
+    assert "a.txt (11 characters)" in run.models.requests[0][1]["content"]
+
+
+async def test_only_the_last_questions_turns_are_summed_up() -> None:
+    models = Remembering([repl(LONG), repl("FINAL('y')")])
+    run = Run(models)
+    before = PastTurn(1, repl("say(context[:1])"), [ran("say(context[:1])", "the first")])
+    await run.outcome(past=Past([before], question="And why?"))
+    assert await run.loop.remember() is not None
+    contents = [message["content"] for message in run.loop._history]
+    assert "say(context[:1])" in contents[2]
+    assert "And why?" in contents[3]
+    assert contents[4:] == [SUMMARY]
+
+
+@pytest.mark.parametrize(
+    ("summary", "why"),
+    [
+        (ModelError("It refused.", fault="refused", model="m", hint="Ask another."), "the summary did not come: It refused."),
+        ("  \n", "the summary was empty"),
+        ("x" * 9000, "the summary was longer than what it would stand for"),
+    ],
+)
+async def test_a_summary_that_failed_leaves_all_as_it_is(summary: Any, why: str) -> None:
+    run, kept = await answered(Remembering(ANSWERING, summary))
+    assert kept is None
+    assert run.trace.of("remembered") == []
+    assert run.trace.notes == [f"The conversation is kept in full: {why.rstrip('.')}."]
+    assert [message["content"] for message in run.loop._history if message["role"] == "assistant"] == ANSWERING
+
+
+async def test_a_summary_that_does_not_come_in_time_leaves_all_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "SECONDS", 0.01)
+    run, kept = await answered(Remembering(ANSWERING, asyncio.Event().wait))
+    assert kept is None
+    assert run.trace.notes == ["The conversation is kept in full: the summary did not come: time-out."]
+
+
+async def test_what_an_unusable_summary_cost_is_in_the_account() -> None:
+    run, _ = await answered(Remembering(ANSWERING, "", usage=Usage(100, 10)))
+    assert (run.ledger.totals().root_usage, run.ledger.totals().cost) == (Usage(400, 40), 1.0)
+
+
+async def test_without_money_no_summary_is_asked_for() -> None:
+    models = Remembering(ANSWERING)
+    run, kept = await answered(models, limits=Limits(cost=0.75))
+    assert (kept, models.summaries) == (None, [])
+    (note,) = run.trace.notes
+    assert "The limit of cost is reached" in note
+
+
+async def test_a_short_work_is_not_worth_a_summary() -> None:
+    models = Remembering([repl("FINAL(context)")])
+    run, kept = await answered(models)
+    assert (kept, models.summaries, run.trace.notes) == (None, [], [])
+
+
+async def test_one_turn_with_a_large_output_is_worth_one() -> None:
+    models = Remembering([repl(LONG, "FINAL(context)")], "y" * 500)
+    _, kept = await answered(models)
+    assert kept is not None, "the output is what the next question would carry along"
+
+
+async def test_a_summary_is_no_turn() -> None:
+    run, _ = await answered(Remembering(ANSWERING), limits=Limits(turns=3))
+    assert run.ledger.totals().turns == 3
+
+
+async def test_cancelling_it_leaves_all_as_it_is() -> None:
+    waiting = asyncio.Event()
+
+    async def forever() -> str:
+        waiting.set()
+        await asyncio.Event().wait()
+        return ""
+
+    run = Run(Remembering(ANSWERING, forever))
+    await run.outcome()
+    before = list(run.loop._history)
+    task = asyncio.create_task(run.loop.remember())
+    await waiting.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert list(run.loop._history) == before
+
+
+async def test_after_a_forced_answer_the_request_is_well_formed() -> None:
+    models = Remembering([repl(LONG), repl(LONG), "FINAL(a guess)"])
+    run, kept = await answered(models, limits=Limits(turns=2))
+    assert kept is not None
+    assert all(alternate(request) for request in run.models.requests)
+    told = models.summaries[0][-1]["content"]
+    assert "The answer that you gave: a guess" in told
+    assert "x" * 3000 not in told, "that output was shown before"
+
+
+# Tokens saved
+
+
+async def test_tokens_are_the_providers_where_it_counts_them() -> None:
+    models = Remembering(ANSWERING, usage=Usage(2000, 30, 1500))
+    run, kept = await answered(models)
+    assert kept is not None
+    assert not kept.estimated
+    assert kept.after == 30
+    (asked,) = models.summaries
+    given = memory.chars(run.models.requests[0])
+    everything = memory.chars(asked)
+    assert kept.before == pytest.approx(2000 * (everything - given - len(SUM_UP)) / everything, abs=5)
+    assert kept.reply.usage == Usage(2000, 30, 1500)
+
+
+async def test_else_they_are_estimated_and_said_to_be() -> None:
+    _, kept = await answered(Remembering(ANSWERING))
+    assert kept is not None
+    assert kept.estimated
+    assert kept.after == len(SUMMARY) / 4
+    replaced = 3000 + sum(map(len, ANSWERING))
+    assert replaced / 4 <= kept.before <= (replaced + 800) / 4
+
+
+@pytest.mark.parametrize(("estimated", "about"), [(False, ""), (True, "about ")])
+def test_the_tokens_saved_are_shown(estimated: bool, about: str) -> None:
+    shown = io.StringIO()
+    reply = Completion(SUMMARY, "m", Usage(12_500, 410), 0.5)
+    LiveView(lines=False, stream=shown).remembered(Memory(SUMMARY, 12_340, 410, estimated, reply))
+    assert shown.getvalue() == f"memory: {about}12,340 → 410 tokens\n"
+
+
+def test_it_is_on_unless_the_settings_say_otherwise() -> None:
+    assert load_settings(None, {}).memory_share == 0.6
+    assert load_settings(None, {"memory_compaction.share": 0.3}).memory_share == 0.3
+    assert load_settings(None, {"memory_compaction.enabled": False}).memory_share is None
+
+
+# Within a run
+
+
+async def test_turns_that_crowd_the_window_are_summed_up_before_the_next() -> None:
+    models = Remembering([repl(LONG), repl("say('kept')"), repl("FINAL(context)")], window=1000)
+    run = Run(models)
+    run.loop.share = 0.6
+    await run.outcome()
+    assert len(models.summaries) == 1
+    assert alternate(models.summaries[0])
+    assert "x" * 3000 in models.summaries[0][-1]["content"], "the last output is summed up as well"
+    first, second = run.models.requests[0], run.models.requests[2]
+    assert second[: len(first)] == first
+    assert second[len(first)]["content"] == SUMMARY
+    assert second[-1]["content"].startswith(AFTER_MEMORY)
+    assert [cell_id for cell_id, _ in run.kernel.ran] == ["turn-01-a", "turn-02-a", "turn-03-a"]
+    assert len(run.trace.of("remembered")) == 1
+
+
+async def test_the_window_is_measured_by_the_providers_count() -> None:
+    def run_with(prompt: int) -> Remembering:
+        return Remembering([repl("say(context * 150)"), repl("FINAL(context)")], window=10_000, usage=Usage(prompt, 1))
+
+    summed = []
+    for prompt in (5_000, 6_000):
+        models = run_with(prompt)
+        run = Run(models)
+        run.loop.share = 0.6
+        await run.outcome()
+        summed.append(len(models.summaries))
+    assert summed == [0, 1]
+
+
+@pytest.mark.parametrize("share", [None, 1.0])
+async def test_below_the_share_and_where_it_is_off_nothing_is_summed_up(share: float | None) -> None:
+    models = Remembering([repl(LONG)] * 3 + [repl("FINAL(context)")], window=1000 if share is None else 100_000)
+    run = Run(models)
+    run.loop.share = share
+    await run.outcome()
+    assert models.summaries == []
+
+
+async def test_a_window_that_is_not_known_is_taken_as_a_usual_one() -> None:
+    models = Remembering([repl("say('x' * 400_000)")] * 2 + [repl("FINAL(context)")])
+    run = Run(models, output_chars=400_000)
+    run.loop.share = 0.6
+    await run.outcome()
+    assert len(models.summaries) == 1
+
+
+async def test_where_it_does_not_help_it_is_not_tried_turn_after_turn() -> None:
+    models = Remembering([repl(LONG)] * 6 + [repl("FINAL(context)")], "", window=10)
+    run = Run(models)
+    run.loop.share = 0.1
+    await run.outcome()
+    assert len(models.summaries) == 3
+    assert all(alternate(request) for request in run.models.requests)
+
+
+async def test_a_summary_takes_in_the_one_before_it() -> None:
+    models = Remembering([repl(LONG)] * 5 + [repl("FINAL(context)")], window=500)
+    run = Run(models)
+    run.loop.share = 0.5
+    await run.outcome()
+    assert len(models.summaries) >= 2
+    assert [m["content"] for m in models.summaries[1] if m["role"] == "assistant"].count(SUMMARY) == 1
+    assert all([m["content"] for m in request].count(SUMMARY) <= 1 for request in run.models.requests)
+
+
+async def test_a_conversation_that_crowds_the_window_when_a_question_is_put_goes_on() -> None:
+    """There are no turns of that question yet to sum up."""
+    models = Remembering([repl("FINAL('x')")], window=100)
+    run = Run(models)
+    run.loop.share = 0.5
+    turns = [PastTurn(number, repl(LONG), [ran(LONG, "x" * 3000)]) for number in (1, 2)]
+    outcome = await run.outcome(past=Past(turns, question="And why?"))
+    assert outcome.answer is not None
+    assert "And why?" in run.models.requests[-1][-1]["content"]
+
+
+async def test_a_run_cut_off_right_after_a_summary_goes_on_with_the_next_turn() -> None:
+    """The summary is no reply whose cells are left to run."""
+    run = Run(Remembering([repl("FINAL('x')")]))
+    summed = PastTurn(2, "I ran\n```repl\nsay('again')\n```\nand found it.", memory=True)
+    await run.outcome(past=Past([summed], "It was interrupted.", unfinished=True))
+    assert run.kernel.ran == [("turn-03-a", "FINAL('x')")]
+    told = run.told(0)
+    assert told.startswith(AFTER_MEMORY)
+    assert "It was interrupted." in told
+    assert run.trace.notes == ["It was interrupted."]
+
+
+# The order of roles
+
+words = st.text("ab .\n", max_size=8)
+results = st.builds(
+    lambda code, said, status: CellResult("c", code, status, [failure("E", said)] if said else [], datetime.now(UTC), 0.1),
+    st.just("say(context)"),
+    words,
+    st.sampled_from(["ok", "error", "timeout", "died"]),
+)
+replies = st.one_of(st.just(""), words, st.just(repl("say(1)")), st.just(repl("fail()", "say(2)")), st.just("FINAL_VAR(none)"))
+turns = st.builds(
+    PastTurn,
+    st.integers(1, 99),
+    replies,
+    st.lists(results, max_size=2),
+    st.lists(words, max_size=3),
+    st.booleans(),
+    st.booleans(),
+)
+pasts = st.builds(Past, st.lists(turns, max_size=5), words, words, st.booleans())
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    past=st.none() | pasts,
+    said=st.lists(replies, max_size=4),
+    summary=st.sampled_from([SUMMARY, "", "x" * 9000]),
+    limit=st.integers(1, 5),
+    window=st.sampled_from([None, 50]),
+)
+def test_no_two_messages_of_one_role_in_a_row(past: Past | None, said: list[str], summary: str, limit: int, window: int | None) -> None:
+    async def converse() -> Run:
+        models = Remembering([*said, *[repl("say('x' * 1500)", "FINAL('done')")] * 20], summary, window=window)
+        run = Run(models, limits=Limits(turns=limit))
+        run.loop.share = 0.5
+        await run.outcome(past=past)
+        await run.loop.remember()
+        return run
+
+    run = asyncio.run(converse())
+    for request in run.models.requests:
+        assert alternate(request), roles(request)
+        assert request[0]["content"].startswith("SYSTEM")
+        assert f"a.txt ({INFO.total_chars} characters)" in request[1]["content"]

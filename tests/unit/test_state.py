@@ -1,0 +1,184 @@
+"""Where kept sessions are remembered: found again, held by one command at a time, and believed only if this user made them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rlm_kernel.errors import SetupError, UsageError
+from rlm_kernel.session.state import SessionFolder, sessions
+
+
+@pytest.fixture(autouse=True)
+def _register(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state-home"))
+
+
+def begun(base: Path, name: str = "default") -> SessionFolder:
+    folder = SessionFolder(base, name)
+    folder.path.mkdir(parents=True)
+    folder.write(folder.begin(base / "trace.ipynb", {"limits.turns": 3}))
+    return folder
+
+
+def test_a_session_is_found_again_with_what_it_was_begun_with(tmp_path: Path) -> None:
+    begun(tmp_path / ".rlm_state")
+    state = SessionFolder(tmp_path / ".rlm_state").read()
+    assert state is not None
+    assert state.trace == tmp_path / ".rlm_state" / "trace.ipynb"
+    assert state.options == {"limits.turns": 3}
+    assert sessions(tmp_path / ".rlm_state") == ["default"]
+
+
+def test_where_there_is_none_there_is_none(tmp_path: Path) -> None:
+    assert SessionFolder(tmp_path).read() is None
+    assert sessions(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", ".hidden", "x" * 65, "a\0b", "ü"])
+def test_a_name_that_is_no_file_name_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="no name for a session"):
+        SessionFolder(tmp_path, name)
+
+
+def test_a_session_that_came_with_somebody_elses_files_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = begun(tmp_path / "theirs")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another-user"))
+    with pytest.raises(UsageError, match="was not begun by you"):
+        folder.read()
+
+
+@pytest.mark.parametrize("key", ["../../../etc/passwd", "", "a" * 31])
+def test_a_key_that_is_a_path_is_not_looked_up(tmp_path: Path, key: str) -> None:
+    folder = begun(tmp_path / "s")
+    file = folder.path / "state.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"key": key}))
+    with pytest.raises(UsageError, match="was not begun by you"):
+        folder.read()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"key": 1}', "\xff"])
+def test_a_damaged_state_is_told_and_not_a_traceback(tmp_path: Path, content: str) -> None:
+    folder = begun(tmp_path / "s")
+    (folder.path / "state.json").write_text(content, encoding="latin-1")
+    with pytest.raises(UsageError, match=r"state\.json cannot be read"):
+        folder.read()
+
+
+def test_a_session_that_was_moved_with_its_folder_is_still_there(tmp_path: Path) -> None:
+    begun(tmp_path / "old")
+    (tmp_path / "old").rename(tmp_path / "new")
+    assert SessionFolder(tmp_path / "new").read() is not None
+
+
+def test_an_ended_session_leaves_nothing(tmp_path: Path) -> None:
+    base = tmp_path / ".rlm_state"
+    folder = begun(base)
+    state = folder.read()
+    assert state is not None
+    folder.remove(state)
+    assert not base.exists()
+    assert not list((tmp_path / "state-home").rglob("*" + state.key))
+
+
+async def test_ending_one_session_leaves_the_others(tmp_path: Path) -> None:
+    base = tmp_path / ".rlm_state"
+    one, _two = begun(base, "one"), begun(base, "two")
+    state = one.read()
+    assert state is not None
+    async with one.held("rlm stop"):
+        one.remove(state)
+    assert sessions(base) == ["two"]
+
+
+async def test_the_second_command_is_told_who_has_the_session(tmp_path: Path) -> None:
+    folder = begun(tmp_path)
+    async with folder.held("rlm chat"):
+        with pytest.raises(UsageError, match=rf"in use by `rlm chat` \(process {os.getpid()}, since") as refused:
+            async with SessionFolder(tmp_path).held("rlm run"):
+                pass
+        assert "--session NAME" in refused.value.hint
+        holder = SessionFolder(tmp_path).holder()
+        assert holder is not None
+        assert holder.command == "rlm chat"
+    assert SessionFolder(tmp_path).holder() is None
+
+
+async def test_the_second_command_may_wait_for_the_first(tmp_path: Path) -> None:
+    folder, order = begun(tmp_path), []
+    entered = asyncio.Event()
+
+    async def first() -> None:
+        async with folder.held("first"):
+            entered.set()
+            await asyncio.sleep(0)
+            order.append("first")
+
+    async def second() -> None:
+        await entered.wait()
+        async with SessionFolder(tmp_path).held("second", wait=30):
+            order.append("second")
+
+    await asyncio.gather(first(), second())
+    assert order == ["first", "second"]
+
+
+async def test_a_command_that_waited_for_rlm_stop_does_not_hold_a_folder_that_is_gone(tmp_path: Path) -> None:
+    folder = begun(tmp_path / "s")
+    state = folder.read()
+    assert state is not None
+    async with folder.held("rlm stop"):
+        waiting = asyncio.create_task(_enter(tmp_path / "s"))
+        await asyncio.sleep(0)  # it has the lock file open and looks
+        folder.remove(state)
+    assert await waiting
+
+
+async def _enter(base: Path) -> bool:
+    async with SessionFolder(base).held("rlm init", wait=30):
+        return (base / "default" / "lock").exists()
+
+
+def _be_killed_with(folder: Path) -> None:
+    code = (
+        "import asyncio, sys; from pathlib import Path; from rlm_kernel.session.state import SessionFolder\n"
+        "async def main():\n"
+        "    async with SessionFolder(Path(sys.argv[1])).held('rlm run'):\n"
+        "        print('held', flush=True); await asyncio.sleep(1000)\n"
+        "asyncio.run(main())"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE) as command:
+        assert command.stdout is not None
+        assert command.stdout.readline() == b"held\n"
+        command.kill()
+
+
+async def test_a_killed_command_does_not_hold_its_session(tmp_path: Path) -> None:
+    begun(tmp_path)
+    await asyncio.to_thread(_be_killed_with, tmp_path)
+    async with SessionFolder(tmp_path).held("rlm status"):
+        pass
+
+
+async def test_a_session_that_was_not_begun_after_all_leaves_no_folder(tmp_path: Path) -> None:
+    async with SessionFolder(tmp_path / ".rlm_state").held("rlm init"):
+        pass
+    assert not (tmp_path / ".rlm_state").exists()
+
+
+async def test_the_state_is_kept_out_of_version_control(tmp_path: Path) -> None:
+    async with SessionFolder(tmp_path / ".rlm_state").held("rlm init"):
+        assert (tmp_path / ".rlm_state" / ".gitignore").read_text() == "*\n"
+
+
+async def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SetupError, match="cannot be written"):
+        async with SessionFolder(tmp_path / "file").held("rlm init"):
+            pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -91,13 +92,15 @@ def run(
                 for line in kept.opened:
                     view.tell(line)
                 result = await kept.ask(question)
-                if result.answer is not None and not as_json:
+                if as_json:
+                    view.above(json.dumps(result.as_json(), ensure_ascii=False))
+                elif result.answer is not None:
                     view.above(shown(result.answer))
                 await kept.remember()
                 return result
 
     result = run_to_end(main())
-    report(result, as_json=as_json, quiet=quiet, told=not as_json)
+    report(result, as_json=False, quiet=quiet, told=True)
 
 
 def status(
@@ -110,8 +113,6 @@ def status(
 
     found = run_to_end(look_at(session, config_file=config))
     if as_json:
-        import json
-
         print(json.dumps(found.as_json(), ensure_ascii=False))
     else:
         print(printable("\n".join(found.lines())))

@@ -1,6 +1,6 @@
 # Everything from a fresh machine: git, make and Python 3.11 or later are enough.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit lint image clean setup browser
+.PHONY: help demo test test-unit bench lint image clean setup browser
 BIN := .venv/bin
 
 help:  ## this list
@@ -15,6 +15,9 @@ test: setup browser lint  ## set up, lint, and run all tests
 
 test-unit: .venv/installed  ## the tests that need no Docker
 	$(BIN)/pytest -q tests/unit
+
+bench: image  ## what texts of any size take, against grep
+	$(BIN)/python benchmarks/any_size.py
 
 lint: .venv/installed  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlm_kernel.cli._run import stop_on_signals
+
 if TYPE_CHECKING:
+    from prompt_toolkit.completion import Completion
     from prompt_toolkit.key_binding import KeyBindings
 
 _FENCES = ("```", '"""')
+_LAST_WORD = re.compile(r"(?:\\.|[^\s\\])*$")
+_TO_ESCAPE = re.compile(r"([\s\"'\\])")
 PROMPT = "› "
 
 
@@ -19,7 +26,7 @@ class Terminal:
 
     def __init__(self, history: Path, commands: list[str]) -> None:
         from prompt_toolkit import PromptSession
-        from prompt_toolkit.completion import PathCompleter, WordCompleter
+        from prompt_toolkit.completion import WordCompleter
         from prompt_toolkit.history import FileHistory
 
         class Completer(WordCompleter):
@@ -27,10 +34,7 @@ class Terminal:
 
             def get_completions(self, document: Any, event: Any) -> Any:
                 if document.text.startswith("/load "):
-                    from prompt_toolkit.document import Document
-
-                    path = document.text_before_cursor.split(" ")[-1]
-                    yield from PathCompleter(expanduser=True).get_completions(Document(path), event)
+                    yield from _paths(document.text_before_cursor, event)
                 elif document.text.startswith("/"):
                     yield from super().get_completions(document, event)
 
@@ -45,8 +49,22 @@ class Terminal:
 
     async def line(self) -> str:
         """The next message. Raises EOFError at Ctrl-D, KeyboardInterrupt at Ctrl-C."""
-        text: str = await self._session.prompt_async(PROMPT)
+        try:
+            text: str = await self._session.prompt_async(PROMPT)
+        finally:
+            stop_on_signals()  # the editor has taken the handler of SIGINT away
         return text
+
+
+def _paths(before: str, event: Any) -> Iterator[Completion]:
+    """What the last word of a line may become, as a shell would write it."""
+    from prompt_toolkit.completion import Completion, PathCompleter
+    from prompt_toolkit.document import Document
+
+    word = _LAST_WORD.search(before)
+    path = re.sub(r"\\(.)", r"\1", word[0]) if word else ""
+    for found in PathCompleter(expanduser=True).get_completions(Document(path), event):
+        yield Completion(_TO_ESCAPE.sub(r"\\\1", found.text), found.start_position, display=found.display)
 
 
 def _keys() -> KeyBindings:
@@ -85,7 +103,8 @@ class Pipe:
         """The next message. Raises EOFError."""
         text = ""
         while True:
-            read: str = await asyncio.to_thread(sys.stdin.readline)
+            line: bytes = await asyncio.to_thread(sys.stdin.buffer.readline)
+            read = line.decode(errors="replace")
             if not read and not text:
                 raise EOFError
             text += read

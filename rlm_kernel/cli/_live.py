@@ -16,8 +16,8 @@ from rlm_kernel.engine.protocols import CallKind, CallRecord, CellResult, Comple
 class LiveView:
     """Hears a run's events (`engine.protocols.Trace`) and shows turn, what runs, calls, tokens, money and seconds.
 
-    A context manager. `quiet` shows nothing. In a terminal the line is redrawn four times a second by a thread of rich's. `lines`: off a
-    terminal, a line for each turn and cell.
+    A context manager, which may be entered again: it then counts anew. `quiet` shows nothing. In a terminal the line is redrawn four times
+    a second by a thread of rich's. `lines`: off a terminal, a line for each turn and cell.
     """
 
     def __init__(self, *, quiet: bool = False, lines: bool = True, stream: TextIO | None = None) -> None:
@@ -26,6 +26,9 @@ class LiveView:
         self._lines = lines and not quiet
         self._terminal = not quiet and self._stream.isatty()
         self._live: Any = None
+        self._begin()
+
+    def _begin(self) -> None:
         self._started = time.monotonic()
         self._turn = 0
         self._what = "starting"
@@ -37,6 +40,7 @@ class LiveView:
         self._cost: float | None = 0.0
 
     def __enter__(self) -> LiveView:
+        self._begin()
         if self._terminal:
             from rich.console import Console
             from rich.live import Live

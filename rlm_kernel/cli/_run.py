@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import typer
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 NO_ANSWER = 1
 INTERRUPTED = 130
+_SHOW_CURSOR = b"\x1b[?25h\n"
 
 
 def run_to_end(running: Coroutine[Any, Any, _T]) -> _T:
@@ -46,10 +47,17 @@ def stop_on_signals() -> None:
         if not task.cancelling():
             task.cancel()
         else:
-            os._exit(INTERRUPTED)
+            exit_now()
 
     for signum in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(signum, stop)
+
+
+def exit_now() -> NoReturn:
+    """End the process as it is; the terminal has its cursor back, which a live line had hidden."""
+    if os.isatty(2):
+        os.write(2, _SHOW_CURSOR)  # not by sys.stderr, which is the live line's
+    os._exit(INTERRUPTED)
 
 
 async def _or_exit(running: Coroutine[Any, Any, _T]) -> _T:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import difflib
+import itertools
 import json
 import os
 import shlex
 import signal
 import sys
+import traceback
 from collections.abc import Coroutine, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from rlm_kernel.cli._run import INTERRUPTED, NO_ANSWER, account, outcome_line, run_to_end, stop_on_signals
+from rlm_kernel.cli._run import NO_ANSWER, account, exit_now, outcome_line, run_to_end, stop_on_signals
 from rlm_kernel.cli._text import printable
 from rlm_kernel.cli.session import CALLS, CONFIG, COST, FILES, MODEL, QUIET, SESSION, SUB_MODEL, TIMEOUT, TURNS, changes_of, open_
 from rlm_kernel.errors import RLMError, UsageError
@@ -84,6 +87,7 @@ class Chat:
         self._quiet = quiet
         self._json = as_json
         self._answered = True
+        self._stoppable_by_hand = sys.stdin.isatty()
 
     async def run(self) -> int:
         """Until the user leaves; the exit code: 1 if the last question had no answer."""
@@ -91,16 +95,18 @@ class Chat:
         await self._greet()
         while True:
             try:
-                message = (await lines.line()).strip()
+                # Bytes that are no UTF-8 come as lone surrogates, which no file, terminal or model takes.
+                message = (await lines.line()).encode(errors="replace").decode().strip()
             except EOFError:
                 break
             except KeyboardInterrupt:
                 self._tell("(Ctrl-D or /quit leaves)")
                 continue
-            if message in ("/quit", "/exit"):
+            if not message:
+                continue
+            if message.split()[0] in ("/quit", "/exit"):
                 break
-            if message:
-                await self._safely(self._command(message) if _is_command(message) else self._ask(message))
+            await self._act_on(message)
         from rlm_kernel.session.status import duration
 
         idle = duration(self._kept.idle)
@@ -115,12 +121,12 @@ class Chat:
         return Terminal(self._kept.folder.history, [command.split()[0] for command in COMMANDS])
 
     async def _greet(self) -> None:
-        for line in self._kept.opened:
+        self._tell_what_happened()
+        root = self._kept.settings.root_llm.model or "none"
+        models = {"root": root, "sub": self._kept.settings.sub_llm.model or root}
+        lines = replace(await self._kept.status(), models=models).lines()
+        for line in itertools.takewhile(lambda line: not line.startswith(("variables", "questions")), lines):
             self._tell(line)
-        status = await self._kept.status()
-        for line in status.lines():
-            if line.startswith(("session", "trace", "models", "files", "            ")):
-                self._tell(line)
         talk = self._kept.conversation()
         if talk:
             question, answer = talk[-1]
@@ -128,31 +134,51 @@ class Chat:
             self._tell(f"Its answer: {_short(answer)}" if answer is not None else "It has no answer.")
         self._tell("/help lists the commands; Ctrl-D leaves.")
 
-    async def _safely(self, doing: Coroutine[Any, Any, None]) -> None:
+    def _tell_what_happened(self) -> None:
+        while self._kept.opened:
+            self._tell(self._kept.opened.pop(0))
+
+    async def _act_on(self, message: str) -> None:
         """What goes wrong with one message is told, and the chat goes on."""
+        command = _is_command(message)
         try:
-            await doing
+            await (self._stoppable(self._command(message)) if command else self._ask(message))
+        except _Stopped:
+            self._tell("Stopped. The session goes on.")
         except RLMError as error:
+            if self._json and not command:
+                failed = {"question": message, "answer": None, "error": error.message, "hint": error.hint}
+                print(json.dumps(failed, ensure_ascii=False), flush=True)
             if os.environ.get("RLM_DEBUG"):
-                raise
+                traceback.print_exc()
             print(f"rlm: {printable(str(error))}", file=sys.stderr)
 
     async def _ask(self, question: str) -> None:
         self._answered = False
         with self._view:
+            result = await self._stoppable(self._kept.ask(question))
+            self._answered = result.answer is not None
+            with self._view.paused():
+                self._tell_what_happened()
+                self._show(question, result)
+            with contextlib.suppress(_Stopped):
+                await self._stoppable(self._kept.remember())
+
+    async def _stoppable(self, doing: Coroutine[Any, Any, _T]) -> _T:
+        """Run it, so that the first Ctrl-C stops it and nothing else: _Stopped; the second ends the process, and the lease the rest.
+
+        Where messages come from a pipe, nobody could say what comes next: there Ctrl-C leaves.
+        """
+        if not self._stoppable_by_hand:
+            return await doing
+        task = asyncio.ensure_future(doing)
+        with _interrupting(task):
             try:
-                result = await _stoppable(self._kept.ask(question))
+                return await task
             except asyncio.CancelledError:
                 if _leaving():
                     raise
-                result = None
-        if result is None:
-            self._tell("Stopped. The session goes on.")
-            return
-        self._answered = result.answer is not None
-        self._show(question, result)
-        with self._view, contextlib.suppress(asyncio.CancelledError):
-            await _stoppable(self._kept.remember())
+                raise _Stopped from None
 
     def _show(self, question: str, result: Result) -> None:
         if self._json:
@@ -164,21 +190,20 @@ class Chat:
         self._tell(account(result))
 
     async def _command(self, message: str) -> None:
-        word, _, rest = message.partition(" ")
+        word, *rest = message.split(maxsplit=1)
         known = {name.split()[0] for name in COMMANDS}
         if word not in known:
             near = difflib.get_close_matches(word, known, 1)
             raise UsageError(f"There is no {printable(word)}.", hint=f"Did you mean {near[0]}?" if near else "/help lists what there is.")
-        await getattr(self, f"_do_{word[1:]}")(rest.strip())
+        await getattr(self, f"_do_{word[1:]}")("".join(rest))
 
     async def _do_help(self, _rest: str) -> None:
         for name, what in COMMANDS.items():
-            print(f"{name:<14}{what}")
-        print("Esc Enter, or a \\ at its end, begins a new line; what stands between ``` or triple quotes may have many.")
+            _print(f"{name:<14}{what}")
+        _print("Esc Enter, or a \\ at its end, begins a new line; what stands between ``` or triple quotes may have many.")
 
     async def _do_files(self, _rest: str) -> None:
-        lines = (await self._kept.status()).file_lines()
-        print(printable("\n".join(lines)))
+        _print(*(await self._kept.status()).file_lines())
 
     async def _do_load(self, rest: str) -> None:
         try:
@@ -187,23 +212,27 @@ class Chat:
             raise UsageError(f"That cannot be read as paths: {error}.", hint="Put a path with spaces into quotes.") from None
         if not paths:
             raise UsageError("Nothing to load.", hint="/load PATH …")
+        if Path("-") in paths:
+            raise UsageError("Standard input is where messages come from.", hint="Name a file.")
         with self._view:
             lines = await self._kept.load(paths)
-        print(printable("\n".join(lines)))
+        self._tell_what_happened()
+        _print(*lines)
 
     async def _do_status(self, _rest: str) -> None:
-        print(printable("\n".join((await self._kept.status()).lines())))
+        _print(*(await self._kept.status()).lines())
 
     async def _do_trace(self, _rest: str) -> None:
-        print(printable(str(self._kept.trace)))
+        _print(str(self._kept.trace))
 
     async def _do_cost(self, _rest: str) -> None:
-        print((await self._kept.status()).spent())
+        _print((await self._kept.status()).spent())
 
     async def _do_undo(self, _rest: str) -> None:
         with self._view:
             said = await self._kept.undo()
-        print(printable(said))
+        self._tell_what_happened()
+        _print(said)
 
     def _tell(self, line: str) -> None:
         if not self._quiet:
@@ -217,32 +246,32 @@ def show_answer(answer: str) -> None:
         return
     from rich.console import Console
     from rich.markdown import Markdown
+    from rich.segment import Segment, Segments
 
-    Console().print(Markdown(printable(answer), hyperlinks=False))
+    console = Console()
+    # Made safe behind the renderer, too: &#8238; in markdown is a character that turns the text around.
+    rendered = console.render(Markdown(printable(answer), hyperlinks=False))
+    console.print(Segments([Segment(printable(segment.text), segment.style) for segment in rendered]), end="")
+
+
+class _Stopped(Exception):
+    """The user has stopped what ran."""
+
+
+def _print(*lines: str) -> None:
+    """What a command has to say, on stderr: stdout is for answers."""
+    print(printable("\n".join(lines)), file=sys.stderr)
 
 
 def _is_command(message: str) -> bool:
     """A slash and a word. What looks like a path is a message."""
     word = message.split()[0]
-    return word.startswith("/") and "/" not in word[1:] and "\n" not in message and not Path(word).exists()
+    return word.startswith("/") and "/" not in word[1:] and "\n" not in message and not os.path.exists(word)
 
 
 def _short(text: str) -> str:
     line = " ".join(text.split())
     return printable(line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…")
-
-
-async def _stoppable(doing: Coroutine[Any, Any, _T]) -> _T:
-    """Run it as a task that the first Ctrl-C cancels; the second ends the process, and the lease the container's owner."""
-    task = asyncio.ensure_future(doing)
-    with _interrupting(task):
-        try:
-            return await task
-        except asyncio.CancelledError:
-            if not task.done():  # it is we who are cancelled
-                task.cancel()
-                await asyncio.wait([task])
-            raise
 
 
 @contextlib.contextmanager
@@ -251,7 +280,7 @@ def _interrupting(task: asyncio.Task[Any]) -> Iterator[None]:
 
     def stop() -> None:
         if task.cancelling():
-            os._exit(INTERRUPTED)
+            exit_now()
         task.cancel()
 
     loop.add_signal_handler(signal.SIGINT, stop)

@@ -126,8 +126,10 @@ async def ask(
     if not question.strip():
         raise UsageError("The question is empty.", hint='Ask something: rlm ask "How many …?" -f FILE')
     path = trace_path(settings, question, trace)
-    inputs = await asyncio.to_thread(gather, context, path)
     named = await asyncio.to_thread(named_paths, question, Path.cwd())
+    # With nothing else to look at, the files that the question names are what it is about.
+    given = context if context is not None else [file for file in named if file.is_file()] or None
+    inputs = await asyncio.to_thread(gather, given, path)
     async with (
         models_ready(settings, models, say) as players,
         stage(inputs.paths, settings, say, named=named, consent=consent) as on,

@@ -7,6 +7,7 @@ conversation from there. A kernel that is lost is rebuilt by a replay of the tra
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 from collections.abc import Awaitable, Sequence
@@ -176,9 +177,10 @@ class KeptSession:
             raise UsageError("The question is empty.", hint='Ask something: rlm run "How many …?"')
         if self._models is None:
             raise UsageError("This session was opened without models.", hint="Open it with models to ask.")
-        models = await self._models
+        models = await asyncio.shield(self._models)  # a question that is stopped must not stop what readies them for the next
         live = await self._kernel()
         named = await self._grant_named(live, question)
+        await self._load_first(live, named)
         trace = read_trace(self.trace)
         ledger = Ledger(limits_of(self.settings))
         writer = self._writer(trace)
@@ -236,6 +238,13 @@ class KeptSession:
 
         return await asyncio.to_thread(allow)
 
+    async def _load_first(self, live: Live, named: Sequence[Path]) -> None:
+        """With nothing loaded yet, load the files that the question names: they are what it is about. What cannot be read is not."""
+        files = [path for path in named if path.is_file()]
+        if files and (await live.kernel.describe()).kind == "None":
+            with contextlib.suppress(UsageError):
+                await self.load(files)
+
     async def remember(self) -> Memory | None:
         """After an answer: have the root model sum it up, and keep that in place of its turns. None if there is nothing to gain."""
         if self._answered is None or self.settings.memory_share is None:
@@ -253,7 +262,11 @@ class KeptSession:
         with FileNotes(live.on, self._writing()) as notes:
             await notes.note()
             self._calls(Ledger(limits_of(self.settings)), None, notes)
-            result = await live.kernel.set_up(f"load-{len(live.on.grants.paths)}", f"load_files({[str(path) for path in granted]!r})")
+            try:
+                result = await live.kernel.set_up(f"load-{len(live.on.grants.paths)}", f"load_files({[str(path) for path in granted]!r})")
+            except asyncio.CancelledError:
+                await asyncio.shield(self._settle(live))
+                raise
             self._listeners.person_ran(result)
             await notes.complete()
         self._keep(live)

@@ -13,45 +13,50 @@ _CODES = re.compile(rb"\x1b(\[[0-9;?]*[ -/]*[@-~]|\][^\x07]*\x07|[@-Z\\-_])")
 
 
 class Terminal:
-    """A command in a terminal of its own. `seen` is all that it wrote."""
+    """A command in a terminal of its own. `keyboard` takes what is typed; `seen` is all that it wrote."""
 
     def __init__(self, *command: str) -> None:
         self._command = command
         self.seen = b""
+        self._mark = 0
 
     async def __aenter__(self) -> Terminal:
-        self._master, terminal = pty.openpty()
+        self.keyboard, terminal = pty.openpty()
         # The terminal is none that says where its cursor is.
         environment = os.environ | {"PROMPT_TOOLKIT_NO_CPR": "1", "TERM": "xterm"}
         self.process = await asyncio.create_subprocess_exec(
             *self._command, preexec_fn=lambda: os.login_tty(terminal), pass_fds=[terminal], env=environment
         )
         os.close(terminal)
-        asyncio.get_running_loop().add_reader(self._master, self._read)
+        asyncio.get_running_loop().add_reader(self.keyboard, self._read)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        asyncio.get_running_loop().remove_reader(self._master)
+        asyncio.get_running_loop().remove_reader(self.keyboard)
         if self.process.returncode is None:
             self.process.kill()
             await self.process.wait()
-        os.close(self._master)
+        os.close(self.keyboard)
 
     def _read(self) -> None:
         try:
-            self.seen += os.read(self._master, 65536)
+            self.seen += os.read(self.keyboard, 65536)
         except OSError:  # the command has closed its end
-            asyncio.get_running_loop().remove_reader(self._master)
+            asyncio.get_running_loop().remove_reader(self.keyboard)
 
     async def type(self, line: str, until_seen: str, times: int = 1) -> None:
-        """Type a line, and wait until a text has been seen so often since."""
-        before = len(self.seen)
-        os.write(self._master, line.encode())
+        """Type a line, and wait until a text has been seen so often since; with no line, since what was waited for before."""
+        if line:
+            self._mark = len(self.seen)
+            os.write(self.keyboard, line.encode())
+        wanted = until_seen.encode()
         try:
-            await until(lambda: self.seen[before:].count(until_seen.encode()) >= times or self.process.returncode is not None)
+            await until(lambda: self.seen.count(wanted, self._mark) >= times or self.process.returncode is not None)
         except TimeoutError:
             raise AssertionError(f"{until_seen!r} was not seen in {self.text[-2000:]!r}") from None
-        assert until_seen.encode() in self.seen[before:], self.seen[before:]
+        assert wanted in self.seen[self._mark :], self.seen[self._mark :]
+        for _ in range(times):
+            self._mark = self.seen.find(wanted, self._mark) + len(wanted)
 
     @property
     def text(self) -> str:

@@ -17,7 +17,7 @@ PACKAGE = Path(rlm_kernel.__file__).parent
 ROOMS = ("cli", "engine", "models", "sandbox", "session", "trace")
 BESIDE = {"config", "errors", "secrets", "_version"}
 """Modules beside the rooms, which import no room."""
-SLOW = {"litellm", "docker", "jupyter_client", "nbformat", "xllamacpp"}
+SLOW = {"litellm", "docker", "jupyter_client", "nbformat", "prompt_toolkit", "xllamacpp"}
 MAY_IMPORT = {
     "cli": {"cli", "session", "engine", "models", "sandbox", "trace"},
     "session": {"session", "engine", "models", "sandbox", "trace"},

@@ -1,0 +1,99 @@
+"""A chat over a session that is none: `python -m tests.support.chatting [--json]`, in a folder that keeps its history."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rlm_kernel.cli._live import LiveView
+from rlm_kernel.cli._run import run_to_end
+from rlm_kernel.cli.chat import Chat
+from rlm_kernel.config import Settings
+from rlm_kernel.engine.protocols import Completion, Memory, Totals
+from rlm_kernel.errors import KernelError, UsageError
+from rlm_kernel.session.ask import Result
+from rlm_kernel.session.state import SessionFolder
+from rlm_kernel.session.status import SessionStatus
+
+MARKDOWN = "# Title\n\n**bold**, [red]not markup[/red], [link](https://x.example), \x1b[2J and &#8238; and `code`"
+
+
+class FakeSession:
+    """The face of `KeptSession`. What is asked says what comes of it: see `ask`; all else is answered with itself."""
+
+    name = "default"
+    trace = Path("a.ipynb")
+    idle = 7200.0
+
+    def __init__(self, view: LiveView, talk: Sequence[tuple[str, str | None]] = ()) -> None:
+        self.folder = SessionFolder(Path(".rlm_state"))
+        self.folder.path.mkdir(parents=True, exist_ok=True)
+        self.settings = Settings.model_validate({"root_llm": {"model": "some/root"}})
+        self.opened = ["The kernel is as it was left."]
+        self.asked: list[str] = []
+        self.loaded: list[str] = []
+        self._view = view
+        self._talk = list(talk)
+
+    async def ask(self, question: str) -> Result:
+        self.asked.append(question)
+        answer: str | None = question
+        if question in ("wait", "wait stubbornly"):
+            self._view.say(f"now waiting, number {len(self.asked)}")
+            try:
+                await asyncio.Event().wait()
+            finally:
+                if question == "wait stubbornly":
+                    self._view.say("does not stop")
+                    await asyncio.Event().wait()
+        if question == "be lost":
+            raise KernelError("The kernel was lost.", hint="Ask again.")
+        if question == "rebuild":
+            self.opened.append("It was rebuilt.")
+        if question == "markdown":
+            answer = MARKDOWN
+        if question == "find nothing":
+            answer = None
+        self._talk.append((question, answer))
+        return Result(answer, None, self.trace, "answered" if answer else "turns", False, "", Totals(turns=2, seconds=1.0))
+
+    async def remember(self) -> Memory | None:
+        if self.asked[-1] == "remember long":
+            self._view.say("summing up")
+            await asyncio.Event().wait()
+        memory = Memory("short", 12340, 410, False, Completion("short", "some/root"))
+        self._view.remembered(memory)
+        return memory
+
+    async def load(self, paths: Sequence[Path]) -> list[str]:
+        self.loaded += map(str, paths)
+        return [f"loaded {path}" for path in paths]
+
+    async def undo(self) -> str:
+        if not self._talk:
+            raise UsageError("There is no question to take back.", hint="Ask one first.")
+        self._talk.pop()
+        return "It was taken back."
+
+    def conversation(self) -> list[tuple[str, str | None]]:
+        return self._talk
+
+    async def status(self) -> SessionStatus:
+        files = [{"name": "b.log", "characters": 1234, "active": True}, {"name": "c.log", "characters": 5}]
+        variables = {"found": "list, 2 long", "other": "int"}
+        now = datetime.now(UTC)
+        totals = Totals(turns=5, calls=1234)
+        return SessionStatus(self.name, "idle", self.trace, now, {}, files, variables, len(self._talk), totals, None, self.idle, None)
+
+
+def chat_over(*, as_json: bool = False, quiet: bool = False, talk: Sequence[tuple[str, str | None]] = ()) -> tuple[Chat, FakeSession]:
+    view = LiveView(quiet=quiet, lines=False)
+    session = FakeSession(view, talk)
+    return Chat(session, view, quiet=quiet, as_json=as_json), session  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    sys.exit(run_to_end(chat_over(as_json="--json" in sys.argv)[0].run()))

@@ -1,0 +1,217 @@
+"""`rlm chat` from a pipe, and what it makes of a message and of an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from rlm_kernel.cli._chat_input import Pipe, is_open
+from rlm_kernel.cli.chat import show_answer
+from rlm_kernel.config import Settings
+from rlm_kernel.engine.protocols import Models
+from rlm_kernel.session.kept import KeptSession
+from rlm_kernel.session.state import SessionFolder
+from tests.support.chatting import MARKDOWN, FakeSession, chat_over
+
+
+class Piped:
+    """A chat whose messages come from a pipe, and what it said."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        self._capsys = capsys
+        self._monkeypatch = monkeypatch
+
+    async def __call__(
+        self, typed: str | bytes, *, as_json: bool = False, quiet: bool = False, talk: Sequence[tuple[str, str | None]] = ()
+    ) -> FakeSession:
+        stdin_is(typed, self._monkeypatch)
+        chat, session = chat_over(as_json=as_json, quiet=quiet, talk=talk)
+        self.code = await chat.run()
+        self.out, self.err = self._capsys.readouterr()
+        return session
+
+
+def stdin_is(typed: str | bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = typed if isinstance(typed, bytes) else typed.encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(raw), encoding="utf-8"))
+
+
+@pytest.fixture
+def piped(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Piped:
+    return Piped(capsys, monkeypatch)
+
+
+async def test_each_line_is_a_message_and_answers_alone_go_to_stdout(piped: Piped) -> None:
+    session = await piped("one\n\n   \nmarkdown\ntwo")
+    assert session.asked == ["one", "markdown", "two"]
+    assert piped.out == f"one\n{MARKDOWN}\ntwo\n"
+    assert piped.err.count("memory: 12,340 → 410 tokens") == 3
+    assert piped.err.count("2 turns, 0 sub-calls") == 3
+    assert piped.code == 0
+
+
+async def test_lines_that_go_on_are_one_message(piped: Piped) -> None:
+    session = await piped('one \\\nline\nread\n```\na = 1\n\nb = 2\n```\n"""x\ny"""\nleft ```open\nto the end')
+    assert session.asked == ["one \nline", "read", "```\na = 1\n\nb = 2\n```", '"""x\ny"""', "left ```open\nto the end"]
+
+
+async def test_the_exit_code_is_that_of_the_last_question(piped: Piped) -> None:
+    await piped("find nothing\n/cost\n")
+    assert piped.code == 1
+    assert "no answer (turns)" in piped.err
+    await piped("find nothing\none\n")
+    assert piped.code == 0
+    await piped("one\nbe lost\n")
+    assert piped.code == 1
+
+
+async def test_an_error_is_told_and_the_chat_goes_on(piped: Piped, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = await piped("be lost\nrebuild\n")
+    assert session.asked == ["be lost", "rebuild"]
+    assert "rlm: The kernel was lost.\nAsk again.\n" in piped.err
+    assert "It was rebuilt." in piped.err
+    assert "Traceback" not in piped.err
+    monkeypatch.setenv("RLM_DEBUG", "1")
+    session = await piped("be lost\nrebuild\n")
+    assert session.asked == ["be lost", "rebuild"]
+    assert "Traceback" in piped.err
+
+
+async def test_json_is_an_object_a_question(piped: Piped) -> None:
+    await piped("one\n/status\nbe lost\n/nonsense\nfind nothing\n", as_json=True)
+    first, lost, nothing = map(json.loads, piped.out.splitlines())
+    assert (first["question"], first["answer"], first["turns"], first["trace"]) == ("one", "one", 2, "a.ipynb")
+    assert (lost["question"], lost["answer"], lost["error"], lost["hint"]) == ("be lost", None, "The kernel was lost.", "Ask again.")
+    assert (nothing["answer"], nothing["stop_reason"]) == (None, "turns")
+
+
+async def test_commands_do_what_they_say_on_stderr(piped: Piped) -> None:
+    session = await piped("/help\n/files\n/status\n/trace\n/cost\n/load 'a b' c\\ d\n/undo\n/undo\n", talk=[("q", "a")])
+    assert session.asked == []
+    assert session.loaded == ["a b", "c d"]
+    assert piped.out == ""
+    for said in ["/load PATH …", "b.log: 1,234 characters (active)", "found: list, 2 long", "a.ipynb", "5 turns, 1,234 sub-calls"]:
+        assert said in piped.err
+    for said in ["loaded a b\nloaded c d", "It was taken back.", "There is no question to take back.\nAsk one first."]:
+        assert said in piped.err
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("/hlep", "There is no /hlep.\nDid you mean /help?"),
+        ("/STATUS", "There is no /STATUS."),
+        ("/xyzzy now", "There is no /xyzzy.\n/help lists what there is."),
+        ("/load", "Nothing to load."),
+        ("/load 'a", "cannot be read as paths"),
+        ("/load -", "where messages come from"),
+        ("/load a -", "where messages come from"),
+    ],
+)
+async def test_what_is_no_command_is_told_and_not_sent(message: str, said: str, piped: Piped) -> None:
+    session = await piped(message)
+    assert session.asked == session.loaded == []
+    assert said in piped.err
+
+
+@pytest.mark.parametrize(
+    "message", ["/etc/passwd has how many lines?", "/tmp", "/no/such has what?", "what is /help", "/" + "x/" * 3000, "// is a comment"]
+)
+async def test_what_looks_like_a_path_is_a_message(message: str, piped: Piped) -> None:
+    assert (await piped(message)).asked == [message]
+
+
+async def test_a_word_too_long_for_a_file_system_is_no_command(piped: Piped) -> None:
+    session = await piped("/" + "x" * 5000)
+    assert session.asked == []
+    assert "There is no /xxx" in piped.err
+
+
+@pytest.mark.parametrize("message", ["/quit", "/exit", "/quit now", "  /quit  "])
+async def test_leaving_leaves_the_rest_unasked(message: str, piped: Piped) -> None:
+    session = await piped(f"one\n{message}\ntwo\n")
+    assert session.asked == ["one"]
+    assert "ends by itself after 2 h without use" in piped.err
+
+
+async def test_bytes_that_are_no_text_are_replaced(piped: Piped) -> None:
+    assert (await piped(b"caf\xe9 \xff?\nsp\xc3\xa4t\r\n")).asked == ["caf� �?", "spät"]
+
+
+async def test_the_greeting_says_what_the_session_has(piped: Piped) -> None:
+    await piped("", talk=[("How many?", "Three."), ("And\nnow?", "x" * 1000)])
+    for said in [
+        "The kernel is as it was left.", "default: idle; ends after 2 h", "a.ipynb", "root some/root, sub some/root", "b.log", "c.log",
+        "2 questions so far, the last: And now?", "Its answer: " + "x" * 300 + "…\n", "Ctrl-D leaves",
+    ]:  # fmt: skip
+        assert said in piped.err
+    assert "found" not in piped.err, "variables are for /status"
+    await piped("", talk=[("How many?", None)])
+    assert "1 question so far, the last: How many?\nIt has no answer." in piped.err
+
+
+async def test_quiet_says_nothing_but_errors_and_what_is_asked_for(piped: Piped) -> None:
+    await piped("one\n/trace\n/nonsense\n", quiet=True)
+    assert piped.out == "one\n"
+    assert piped.err == "a.ipynb\nrlm: There is no /nonsense.\n/help lists what there is.\n"
+
+
+def test_an_answer_in_a_terminal_is_markdown_that_can_do_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(screen, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "80")
+    with contextlib.redirect_stdout(screen):
+        show_answer(MARKDOWN)
+    shown = screen.getvalue()
+    assert "# Title" not in shown
+    assert "**" not in shown
+    assert "\x1b[1mbold\x1b[0m" in shown
+    assert "[red]not markup[/red]" in shown
+    assert "link (https://x.example)" in re.sub(r"\x1b\[[0-9;]*m", "", shown), "where it leads is seen"
+    assert "\x1b]8" not in shown
+    assert "\x1b[2J" not in shown
+    assert "\u202e" not in shown
+    assert shown.endswith("\n")
+    assert not shown.endswith("\n\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("", False), ("```", True), ("```a```", False), ('"""', True), ('"""\n```\n"""', True), ("a `b`", False)]
+)
+def test_a_block_is_open_until_it_is_closed(text: str, expected: bool) -> None:
+    assert is_open(text) is expected
+
+
+async def test_a_pipe_that_is_slow_does_not_stop_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, write = os.pipe()
+    with os.fdopen(read, encoding="utf-8") as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        line = asyncio.ensure_future(Pipe().line())
+        await asyncio.sleep(0)
+        os.write(write, b"late\n")
+        assert await line == "late"
+        os.close(write)
+        with pytest.raises(EOFError):
+            await Pipe().line()
+
+
+async def test_a_question_stopped_while_the_models_get_ready_leaves_them_to_the_next() -> None:
+    models: asyncio.Future[Models] = asyncio.get_running_loop().create_future()
+    folder = SessionFolder(Path(".rlm_state"))
+    kept = KeptSession(folder, folder.begin(Path("a.ipynb"), {}), Settings(), models, None, print, None)
+    turn = asyncio.ensure_future(kept.ask("one"))
+    await asyncio.sleep(0)
+    turn.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await turn
+    assert not models.cancelled()

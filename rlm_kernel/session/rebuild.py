@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.config import Settings
 from rlm_kernel.engine.cells import Cells
@@ -17,6 +17,7 @@ from rlm_kernel.engine.protocols import CellResult, Trace
 from rlm_kernel.errors import FileRefused
 from rlm_kernel.secrets import known_secrets
 from rlm_kernel.session.ask import check_setup
+from rlm_kernel.session.inputs import file_meta
 from rlm_kernel.session.live import Live, make
 from rlm_kernel.session.replay import Replayer, Verdict, image_remarks, restored
 from rlm_kernel.session.stage import Say
@@ -56,7 +57,11 @@ async def rebuild(
         raise
     last = trace.cells[-1].id if trace.cells else ""
     origin = OriginMeta(kind="rebuild", trace=str(trace.path), session=trace.meta.session, cell=last, at=datetime.now(UTC))
-    changes = {"origins": [*trace.meta.origins, origin], "session": live.on.run.session_id}
+    changes: dict[str, Any] = {"origins": [*trace.meta.origins, origin], "session": live.on.run.session_id}
+    if found.changed:
+        # What the cells gave now is of the files as they are now. Their digests are taken with the next question.
+        now = await asyncio.to_thread(lambda: [file_meta(path) for path in found.paths])
+        changes["files"] = [file.model_copy(update={"path": then.path}) for file, then in zip(now, trace.meta.files, strict=True)]
     writer = NotebookWriter(trace.path, trace.meta.model_copy(update=changes), known_secrets(os.environ), trace.node.cells)
     for cell, verdict in zip(trace.code_cells, verdicts, strict=True):
         if verdict.verdict != "same":

@@ -101,6 +101,16 @@ async def test_a_removed_container_is_rebuilt_from_the_trace(log: Path, docker_c
     assert (await replay(kept.trace, changes=SMALL)).same
 
 
+async def test_a_session_whose_file_has_changed_is_rebuilt_with_the_new_one_and_says_so(log: Path, docker_client: Any) -> None:
+    await ask("run: size = len(context); FINAL(str(size))", paths=[log])
+    log.write_text("only one line\n")
+    kill_container(docker_client)
+    async with session() as kept:
+        assert "has changed" in kept.opened[0]
+        assert (await kept.ask("run: FINAL(str(size))")).answer == "14"
+    assert (await replay(kept.trace, changes=SMALL)).same
+
+
 async def test_a_container_that_ends_between_two_questions_is_rebuilt(log: Path, docker_client: Any) -> None:
     async with session(paths=[log]) as kept:
         await kept.ask("run: x = 41; FINAL('kept')")

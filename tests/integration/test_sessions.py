@@ -103,7 +103,7 @@ async def test_a_removed_container_is_rebuilt_from_the_trace(log: Path, docker_c
 
 async def test_a_session_whose_file_has_changed_is_rebuilt_with_the_new_one_and_says_so(log: Path, docker_client: Any) -> None:
     await ask("run: size = len(context); FINAL(str(size))", paths=[log])
-    log.write_text("only one line\n")
+    await asyncio.to_thread(log.write_text, "only one line\n")
     kill_container(docker_client)
     async with session() as kept:
         assert "has changed" in kept.opened[0]

@@ -102,9 +102,6 @@ async def test_run_with_a_path_in_the_question(talk: ModelServer, log: Path) -> 
     async with Terminal(*RLM, "run", f"How many characters are in {log}") as run:
         assert await run.ended() == 0
         assert "**loaded** 14 characters" in run.text
-    async with Terminal(*RLM, "run", "How many lines?", "--json", "--quiet") as run:
-        assert await run.ended() == 0
-        assert json.loads(run.text)["answer"] == "# Lines\n\n3 in `['a.log']`"
 
 
 def test_from_a_pipe_each_line_is_a_message_and_answers_are_raw(
@@ -115,3 +112,6 @@ def test_from_a_pipe_each_line_is_a_message_and_answers_are_raw(
     assert done.stdout == "# Lines\n\n3 in `['a.log']`\n" * 2
     assert "There is no /nonsense" in done.stderr
     assert done.returncode == 0
+    done = rlm("run", "How many lines?", "--json", "--quiet")
+    assert json.loads(done.stdout)["answer"] == "# Lines\n\n3 in `['a.log']`"
+    assert done.stderr == ""

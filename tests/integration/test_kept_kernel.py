@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from rlm_kernel.sandbox import kernel as kernel_module
 from rlm_kernel.sandbox.image import ImageInfo
 from rlm_kernel.sandbox.rundir import RunDir
 from rlm_kernel.session.live import discard
@@ -102,7 +103,8 @@ async def _after(ended: asyncio.Task[Any], sandbox: Sandbox) -> Path:
     return folder
 
 
-async def test_a_kernel_that_does_not_come_to_rest_is_not_joined(made: Make, docker_client: Any) -> None:
+async def test_a_kernel_that_does_not_come_to_rest_is_not_joined(made: Make, docker_client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel_module, "JOIN_SECONDS", 1.0)
     sandbox = made()
     await sandbox.start()
     # A thread that takes the interpreter for itself, once the cell that began it has ended: its call is refused then.

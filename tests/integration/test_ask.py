@@ -288,7 +288,6 @@ async def test_python_interface_inside_an_event_loop(kernel_image: Any, log: Pat
 
 
 @pytest.mark.local_model
-@pytest.mark.xdist_group("local_model")  # one at a time: it takes all cores
 @pytest.mark.timeout(900)
 def test_local_model_answers_a_question_that_grep_can_check(kernel_image: Any, models_dir: Path, tmp_path: Path) -> None:
     pytest.importorskip("xllamacpp")

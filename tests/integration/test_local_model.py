@@ -25,7 +25,7 @@ from rlm_kernel.models import weights
 from rlm_kernel.models.local import LocalServer
 from tests.integration.conftest import REAL_MODELS_DIR
 
-pytestmark = [pytest.mark.local_model, pytest.mark.timeout(900), pytest.mark.xdist_group("local_model")]
+pytestmark = [pytest.mark.local_model, pytest.mark.timeout(900)]
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

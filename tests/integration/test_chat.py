@@ -76,14 +76,10 @@ async def test_init_then_chat(talk: ModelServer, log: Path) -> None:
         await chat.type("/hlep\r", "Did you mean /help?")
         await chat.type("How many\x1b\rlines now?\r", "memory:")
         await until(lambda: chat.text.rstrip("\b ").endswith("›"))
+        await chat.type("/undo\r", "taken back")
+        await until(lambda: chat.text.rstrip("\b ").endswith("›"))
         await chat.type("\x04", "rlm stop` ends it")
         assert await chat.ended() == 0
-    async with Terminal(*RLM, "chat") as again:
-        await again.type("", "Ctrl-D leaves")
-        assert "3 questions so far" in again.text
-        await again.type("/undo\r", "taken back")
-        await again.type("/quit\r", "stays")
-    assert "One" not in again.text
 
 
 async def test_chat_then_load_the_file_at_an_absolute_path(talk: ModelServer, log: Path) -> None:
@@ -112,6 +108,8 @@ def test_from_a_pipe_each_line_is_a_message_and_answers_are_raw(
     assert done.stdout == "# Lines\n\n3 in `['a.log']`\n" * 2
     assert "There is no /nonsense" in done.stderr
     assert done.returncode == 0
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    assert "2 questions so far, the last: And now?" in rlm("chat").stderr
     done = rlm("run", "How many lines?", "--json", "--quiet")
     assert json.loads(done.stdout)["answer"] == "# Lines\n\n3 in `['a.log']`"
     assert done.stderr == ""

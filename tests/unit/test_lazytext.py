@@ -16,7 +16,7 @@ from rlm_runtime.lazytext import LazyText, TooLarge
 from rlm_runtime.source import Source
 from rlm_runtime.windows import matches
 
-EXAMPLES = int(os.environ.get("RLM_TEST_EXAMPLES", "100"))
+EXAMPLES = int(os.environ.get("RLM_TEST_EXAMPLES", "50"))
 examples = settings(max_examples=EXAMPLES, deadline=None)
 ENCODINGS = ["utf-8", "latin-1", "cp1252", "utf-16-le", "utf-16-be", "utf-32-le", "shift_jis", "gb18030", "euc_kr"]
 

@@ -10,7 +10,7 @@ demo: setup  ## set up, and ask the local model about real text
 	@$(BIN)/python scripts/demo.py
 
 test: setup browser lint  ## set up, lint, and run all tests
-	$(BIN)/pytest -q -n 4 --dist loadgroup -m "not local_model"
+	$(BIN)/pytest -q -n 3 --dist loadgroup -m "not local_model"
 	$(BIN)/pytest -q -m local_model tests/integration/test_ask.py tests/integration/test_local_model.py
 
 test-unit: .venv/installed  ## the tests that need no Docker

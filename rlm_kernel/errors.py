@@ -20,7 +20,7 @@ Each carries `message` (what happened and why) and `hint` (what to do next).
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 
 class RLMError(Exception):
@@ -77,15 +77,21 @@ ModelFault = Literal[
 
 
 class ModelError(RLMError):
-    """A model gave no usable reply, after `attempts` tries. `fault` is the kind; `auth` and `unknown_model` are set-up errors."""
+    """A model gave no usable reply, after `attempts` tries. `fault` is the kind; `auth` and `unknown_model` are set-up errors.
+
+    `spent`: a Completion with what the tries used all the same (a reply without text is paid for); None for nothing.
+    """
 
     in_cell = "LLMError"
 
-    def __init__(self, message: str, *, fault: ModelFault, model: str, attempts: int = 1, hint: str = "") -> None:
+    def __init__(
+        self, message: str, *, fault: ModelFault, model: str, attempts: int = 1, hint: str = "", spent: Any = None
+    ) -> None:
         super().__init__(message, hint=hint)
         self.fault = fault
         self.model = model
         self.attempts = attempts
+        self.spent = spent
         if fault in ("auth", "unknown_model"):
             self.exit_code = SetupError.exit_code
 

@@ -16,7 +16,8 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Iterator, Sequence
+from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rlm_kernel.cli._live import LiveView
@@ -111,8 +112,10 @@ class ScriptedRoot:
     def window(self, role: Role) -> int | None:
         return self._player(role).window(role)
 
-    async def complete(self, messages: Sequence[Message], *, role: Role, model: str | None = None) -> Completion:
-        return await self._player(role).complete(messages, role=role, model=model)
+    async def complete(
+        self, messages: Sequence[Message], *, role: Role, model: str | None = None, schema: Mapping[str, Any] | None = None
+    ) -> Completion:
+        return await self._player(role).complete(messages, role=role, model=model, schema=schema)
 
     async def aclose(self) -> None:
         """The sub model belongs to whoever opened it."""

@@ -173,6 +173,16 @@ class SessionSettings(_Section):
     """Seconds to wait for another command that uses the same session."""
 
 
+class CacheSettings(_Section):
+    """Whether sub-model calls at temperature 0 are answered from what the same call was answered before, by this user's runs."""
+
+    enabled: bool = False
+    size: Size = "1g"
+    """Of the file at most; what was not used for longest goes first."""
+    dir: Folder | None = None
+    """None: the user's cache folder."""
+
+
 class TraceSettings(_Section):
     """Where notebooks go."""
 
@@ -190,6 +200,7 @@ class Settings(_Section):
     limits: LimitSettings = LimitSettings()
     sandbox: SandboxSettings = SandboxSettings()
     session: SessionSettings = SessionSettings()
+    cache: CacheSettings = CacheSettings()
     trace: TraceSettings = TraceSettings()
 
     @property

@@ -35,7 +35,10 @@ class Usage:
 
 @dataclass(frozen=True)
 class Completion:
-    """One reply of a model. `cost` is None where the price is unknown; `seconds` includes retries."""
+    """One reply of a model. `cost` is None where the price is unknown; `seconds` includes retries.
+
+    `stored`: it was not asked for, but is the reply of an earlier run to the very same; its usage and cost are zero.
+    """
 
     text: str
     model: str
@@ -44,6 +47,7 @@ class Completion:
     seconds: float = 0.0
     attempts: int = 1
     finish_reason: str | None = None
+    stored: bool = False
 
 
 class Models(Protocol):
@@ -55,8 +59,11 @@ class Models(Protocol):
     def window(self, role: Role) -> int | None:
         """Its context window in tokens; None where unknown."""
 
-    async def complete(self, messages: Sequence[Message], *, role: Role, model: str | None = None) -> Completion:
-        """One reply. `model` overrides the role's own.
+    async def complete(
+        self, messages: Sequence[Message], *, role: Role, model: str | None = None, schema: Mapping[str, Any] | None = None
+    ) -> Completion:
+        """One reply. `model` overrides the role's own. `schema`, a JSON schema: the provider is told to keep to it where it can be; the
+        reply is not checked against it.
 
         Raises ModelError, after retries where retrying helps. Safe to call concurrently; waits for a free slot.
         """

@@ -98,7 +98,9 @@ class LitellmModels:
             self._loop_id = id(asyncio.get_running_loop())
             _users[self._loop_id] += 1
 
-    async def complete(self, messages: Sequence[Message], *, role: Role, model: str | None = None) -> Completion:
+    async def complete(
+        self, messages: Sequence[Message], *, role: Role, model: str | None = None, schema: Mapping[str, Any] | None = None
+    ) -> Completion:
         """One reply of the role's model, or of `model`, which must be the root's or the sub's name.
 
         Waits for a free slot of that model, and keeps it between attempts, so that a rate limit slows all calls down.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from rlm_kernel.engine.protocols import Completion, Message, Role, Usage
 from rlm_kernel.errors import ModelError
@@ -32,7 +32,9 @@ class ScriptedModels:
     def window(self, role: Role) -> None:
         return None
 
-    async def complete(self, messages: Sequence[Message], *, role: Role, model: str | None = None) -> Completion:
+    async def complete(
+        self, messages: Sequence[Message], *, role: Role, model: str | None = None, schema: Mapping[str, Any] | None = None
+    ) -> Completion:
         """The script's next reply. `model` may be `scripted/root` or `scripted/sub`."""
         names: dict[str | None, Role] = {None: role, "scripted/root": "root", "scripted/sub": "sub"}
         if model not in names:

@@ -187,11 +187,13 @@ class _LazyModels:
     def window(self, role: Role) -> int | None:
         return self._open.window(role) if self._open else None
 
-    async def complete(self, messages: Sequence[Message], *, role: Role, model: str | None = None) -> Completion:
+    async def complete(
+        self, messages: Sequence[Message], *, role: Role, model: str | None = None, schema: Mapping[str, Any] | None = None
+    ) -> Completion:
         async with self._opening:
             if self._open is None:
                 self._open = await self._stack.enter_async_context(open_models(self._chosen(), lambda _: None))
-        return await self._open.complete(messages, role=role, model=model)
+        return await self._open.complete(messages, role=role, model=model, schema=schema)
 
     def _chosen(self) -> Settings:
         load_api_keys()

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -32,7 +32,9 @@ def scripted(*replies: str, **options: Any) -> Run:
 class Priced(ScriptedModels):
     """Each reply uses 100 tokens and costs a dollar."""
 
-    async def complete(self, messages: Sequence[Message], *, role: Role, model: str | None = None) -> Completion:
+    async def complete(
+        self, messages: Sequence[Message], *, role: Role, model: str | None = None, schema: Mapping[str, Any] | None = None
+    ) -> Completion:
         reply = await super().complete(messages, role=role, model=model)
         return replace(reply, usage=Usage(60, 40), cost=1.0)
 

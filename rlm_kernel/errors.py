@@ -84,9 +84,7 @@ class ModelError(RLMError):
 
     in_cell = "LLMError"
 
-    def __init__(
-        self, message: str, *, fault: ModelFault, model: str, attempts: int = 1, hint: str = "", spent: Any = None
-    ) -> None:
+    def __init__(self, message: str, *, fault: ModelFault, model: str, attempts: int = 1, hint: str = "", spent: Any = None) -> None:
         super().__init__(message, hint=hint)
         self.fault = fault
         self.model = model

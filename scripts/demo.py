@@ -16,9 +16,9 @@ import subprocess
 import sys
 import sysconfig
 import time
-from typing import Any
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rlm_kernel.cli._live import LiveView
 from rlm_kernel.config import load_settings

@@ -10,6 +10,7 @@ RLMError
 ├── ModelError            a model did not give a usable reply                exit 1 (3 for a missing key)
 ├── KernelError           the kernel could not be started or was lost        exit 1
 ├── BudgetExceeded        a limit of the ledger is reached                   exit 1
+├── NoAnswer              a child RLM ended without an answer
 ├── FileRefused           a path that the user did not name, or cannot read  exit 2
 ├── TraceError            a trace cannot be read or written                  exit 1
 ├── NoRecord              a replayed cell made a call that has no record     exit 1
@@ -106,6 +107,18 @@ class BudgetExceeded(RLMError):
     def __init__(self, message: str, *, limit: str, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.limit = limit
+
+
+class NoAnswer(RLMError):
+    """A child RLM ended without an answer, `of_budget` because of a limit. `spent`: what it used."""
+
+    in_cell = "LLMError"
+
+    def __init__(self, message: str, *, spent: Any, of_budget: bool) -> None:
+        super().__init__(message)
+        self.spent = spent
+        if of_budget:
+            self.in_cell = BudgetExceeded.in_cell
 
 
 class TraceError(RLMError):

@@ -12,17 +12,19 @@ from typing import Any
 
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.protocols import (
+    MODEL_CALLS,
     Answer,
     CallKind,
     CallRecord,
-    Completion,
+    Children,
     HostCall,
     HostCallHandler,
     Models,
     Recording,
     Trace,
 )
-from rlm_kernel.errors import NoRecord, RecordedFailure, RLMError, UsageError
+from rlm_kernel.engine.subcalls import Given, Query, SubCalls, spent_on, writable
+from rlm_kernel.errors import ModelError, RecordedFailure, RLMError, UsageError
 
 PREVIEW = 200
 """Characters of a prompt that the trace shows; its digest stands for the whole."""
@@ -53,17 +55,17 @@ class HostCalls:
         recording: Recording | None = None,
         history: Callable[[], Any] | None = None,
         how_to_allow: str = "",
+        children: Children | None = None,
     ) -> None:
         """`locate` finds a host path for the kernel, or raises FileRefused. `history` gives the conversation in full, as JSON data; it
         may block. `how_to_allow` is NoRecord's hint.
         """
-        self._models = models
+        self._sub_calls = SubCalls(models, ledger, children, how_to_allow)
         self._ledger = ledger
         self._trace = trace
         self._locate = locate
         self._recording = recording
         self._history = history
-        self._how_to_allow = how_to_allow
         self._cell: str | None = None
         self._records: list[CallRecord] = []
         self._free = 0
@@ -75,6 +77,7 @@ class HostCalls:
         """One for each kind of host call."""
         return {
             "llm_query": self._llm_query,
+            "rlm_query": self._rlm_query,
             "file": self._file,
             "final": self._final,
             "budget": self._budget,
@@ -92,58 +95,63 @@ class HostCalls:
         return tuple(self._records), self._answer
 
     async def _llm_query(self, call: HostCall) -> Any:
-        prompt, model = call.body.get("prompt"), call.body.get("model")
-        if not isinstance(prompt, str) or not isinstance(model, str | None) or not prompt.strip():
-            raise UsageError("llm_query takes a prompt that is a text with something in it, and perhaps a model's name.")
-        prompt = _writable(prompt)
-        prompt_digest = digest("llm_query", {"prompt": prompt, "model": model})
-        self._trace.call_started(call.cell, call.id, "llm_query")
+        query = Query.of(call.body)
+        return await self._asked(call, "llm_query", query, query.identity(), lambda: self._sub_calls.complete(query))
+
+    async def _rlm_query(self, call: HostCall) -> Any:
+        query = Query.of(call.body, "question")
+        handed = await self._sub_calls.take(call.body.get("context"))
+        try:
+            identity = query.identity() | {"context": handed.digest}
+            return await self._asked(call, "rlm_query", query, identity, lambda: self._sub_calls.child(query, handed, call.cell))
+        finally:
+            handed.close()
+
+    async def _asked(
+        self, call: HostCall, kind: CallKind, query: Query, identity: Mapping[str, Any], do: Callable[[], Awaitable[Given]]
+    ) -> Any:
+        """Answer as the recording has it, else `do` it, and record it."""
+        prompt_digest = digest(kind, identity)
+        self._trace.call_started(call.cell, call.id, kind)
         if self._recording is not None:
             past = await self._recording.find(call, prompt_digest)
             if past is not None:
                 return self._again(call, past)
             self.unrecorded += 1
         started, clock = datetime.now(UTC), time.monotonic()
-        reply: Completion | None = None
+        given: Given | None = None
         failure: RLMError | None = None
         try:
-            reply = await self._complete(prompt, model)
-            return reply.text
+            given = await _within(query.timeout, do())
+            return given.answer
         except RLMError as error:
             failure = error
             raise
         finally:
-            error_text = None if reply else str(failure) if failure else "cancelled: the cell ended before the answer came"
+            error_text = None if given else str(failure) if failure else "cancelled: the cell ended before the answer came"
+            found = given or spent_on(failure)
             self._record(
                 call.cell,
                 CallRecord(
                     id=call.id,
-                    kind="llm_query",
+                    kind=kind,
                     prompt_digest=prompt_digest,
-                    preview=prompt[:PREVIEW],
+                    preview=query.prompt[:PREVIEW],
                     started=started,
                     seconds=time.monotonic() - clock,
-                    answer=reply.text if reply else None,
+                    answer=found.answer,
                     error=error_text,
                     error_type=failure.in_cell if failure else None,
                     nth=call.nth,
-                    model=reply.model if reply else self._name(model),
-                    usage=reply.usage if reply else CallRecord.usage,
-                    cost=reply.cost if reply else None,
-                    attempts=reply.attempts if reply else getattr(failure, "attempts", 1),
+                    model=found.model or (self._sub_calls.name(query.model) or "")[:PREVIEW] or None,
+                    usage=found.usage,
+                    cost=found.cost,
+                    attempts=found.attempts,
+                    stored=found.stored,
+                    calls=found.calls,
+                    trace=found.trace,
                 ),
             )
-
-    async def _complete(self, prompt: str, model: str | None) -> Completion:
-        if self._models is None:
-            raise NoRecord("This call has no record in the trace, so it was not answered.", hint=self._how_to_allow)
-        self._ledger.reserve_call()
-        reply = await self._models.complete([{"role": "user", "content": prompt}], role="sub", model=model)
-        self._ledger.settle("sub", reply)
-        return reply
-
-    def _name(self, model: str | None) -> str | None:
-        return model[:PREVIEW] if model else self._models.name("sub") if self._models else None
 
     def _again(self, call: HostCall, past: CallRecord) -> Any:
         """Answer as the recording has it, and record it as it was."""
@@ -172,7 +180,7 @@ class HostCalls:
         if not isinstance(text, str):
             raise UsageError("An answer must be a text.")
         if call.cell == self._cell:
-            self._answer = Answer(_writable(text), _json_value(call.body.get("value")))
+            self._answer = Answer(writable(text), _json_value(call.body.get("value")))
             # The answer itself is in the trace's closing cell; here its digest is enough.
             self._simple(call, "final", {"characters": len(text)}, answer=len(text))
         return None
@@ -222,7 +230,7 @@ class HostCalls:
     def _record(self, cell: str, record: CallRecord) -> None:
         if cell != self._cell:
             return
-        if record.kind != "llm_query" or record.error is not None:
+        if record.kind not in MODEL_CALLS or record.error is not None:
             self._free += 1
             if self._free > MAX_FREE:
                 return
@@ -230,14 +238,20 @@ class HostCalls:
         self._trace.call_finished(cell, record)
 
 
-def _writable(text: str) -> str:
-    """The text without lone surrogates, which no file, terminal or model takes."""
-    return text.encode("utf-8", "replace").decode()
+async def _within(seconds: float | None, doing: Awaitable[Given]) -> Given:
+    """Raises ModelError when the time that code gave its call is up."""
+    try:
+        async with asyncio.timeout(seconds) as limit:
+            return await doing
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise ModelError(f"There was no answer within the call's own time-out of {seconds:g} s.", fault="timeout", model="") from None
 
 
 def _json_value(value: Any) -> Any:
     """An answer's value as data that any JSON reader takes; None where it is not: NaN, or nested without end."""
     try:
-        return json.loads(_writable(json.dumps(value, ensure_ascii=False, allow_nan=False)))
+        return json.loads(writable(json.dumps(value, ensure_ascii=False, allow_nan=False)))
     except (ValueError, RecursionError):
         return None

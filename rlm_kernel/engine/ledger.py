@@ -1,106 +1,252 @@
-"""The one account of a run: money, tokens, calls, turns, time, and the limits on them.
+"""The one account of a run and of the child RLMs beneath it: money, tokens, calls, turns, time, and the limits on them.
 
-A call is reserved before it is made and settled after, so a limit is passed by no more than the calls in flight. Lives on one event loop.
+A model call is reserved before it is made and settled after. What a reservation holds back is an estimate: what the dearest call of its
+role has used so far, and more in proportion for a longer prompt. Near a limit of money or tokens calls therefore wait for those in flight,
+and the limit is passed by no more than one call. Some is kept back for the last answer. Lives on one event loop.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from rlm_kernel.engine.protocols import Completion, Role, Totals, Usage
 from rlm_kernel.errors import BudgetExceeded
 
 LimitName = Literal["turns", "calls", "cost", "tokens", "seconds"]
+LIMITS: tuple[LimitName, ...] = ("turns", "calls", "cost", "tokens", "seconds")
+_SPENT: tuple[Literal["cost", "tokens"], ...] = ("cost", "tokens")
+"""Limits of what is known only after a call."""
+NEARLY = 0.8
+"""Share of a limit at which the root model is told."""
+KEPT = 0.1
+"""Share of a limit at most that is kept for the last answer."""
+_ROUNDING = 1e-9
+"""US dollars: sums of prices are not exact."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """None is no limit. `cost` in US dollars; `tokens` counts prompt and completion of root and sub models; `calls` are sub-model calls."""
+    """None is no limit. `cost` in US dollars; `tokens` counts prompt and completion of root and sub models; `calls` are all model calls but
+    the root's own: sub-model calls, and turns of child RLMs. `turns` hold for each RLM by itself; `depth`: how deep child RLMs may nest.
+    """
 
     turns: int = 30
     calls: int | None = None
     cost: float | None = None
     tokens: int | None = None
     seconds: float | None = None
+    depth: int = 0
+
+
+@dataclass
+class _Dearest:
+    """What the dearest call of a role has used so far, and the characters of its prompt."""
+
+    cost: float = 0.0
+    tokens: float = 0.0
+    chars: int = 0
+
+    def of(self, name: Literal["cost", "tokens"], chars: int) -> float:
+        """What another call may use."""
+        used: float = getattr(self, name)
+        return used * max(1.0, chars / self.chars) if self.chars else used
 
 
 class Ledger:
-    """Counts, and refuses when a limit is reached."""
+    """Counts, and refuses when a limit is reached. That of a child RLM counts in those above it, too, whose limits hold for it."""
 
-    def __init__(self, limits: Limits, *, spent: Totals | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        spent: Totals | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        parent: Ledger | None = None,
+    ) -> None:
         """`spent`: what an earlier part of the run has used; it counts against the limits."""
-        spent = spent or Totals()
+        self._totals = spent or Totals()
+        self._known_cost = self._totals.cost or 0.0
         self.limits = limits
+        self._parent = parent
+        self._top: Ledger = parent._top if parent is not None else self
         self._clock = clock
-        self._started = clock() - spent.seconds
-        self._turns = spent.turns
-        self._calls = spent.calls
-        self._usage: dict[Role, Usage] = {"root": spent.root_usage, "sub": spent.sub_usage}
-        self._cost: float = spent.cost or 0.0
-        self._unpriced = spent.cost is None
+        self._started = clock() - self._totals.seconds
+        self._told: set[LimitName] = set()
+        # Of the whole tree, so used at its top alone:
+        self._held: dict[int, tuple[Role, float, float]] = {}
+        self._tickets = 0
+        self._dearest: dict[Role, _Dearest] = {}
+        self._last = _Dearest()
+        self._settled = asyncio.Event()
+
+    def child(self) -> Ledger:
+        """That of a child RLM: it has the same turns, one level less beneath it, and all else from here. Raises BudgetExceeded where no
+        child may be made.
+        """
+        if self.limits.depth <= 0:
+            raise BudgetExceeded("The limit of depth is reached: no child RLM may be made here.", limit="depth")
+        self._top._check()
+        self._count(children=1)
+        return Ledger(Limits(turns=self.limits.turns, depth=self.limits.depth - 1), clock=self._clock, parent=self)
+
+    @property
+    def is_child(self) -> bool:
+        return self._parent is not None
 
     def reserve_turn(self) -> None:
         """Count a turn. Raises BudgetExceeded."""
-        self.check()
-        if self._turns >= self.limits.turns:
-            raise _refusal("turns", self._turns, self.limits.turns)
-        self._turns += 1
+        self._top._check()
+        if self._totals.turns >= self.limits.turns:
+            raise _refusal("turns", self._totals.turns, self.limits.turns)
+        self._totals = replace(self._totals, turns=self._totals.turns + 1)
 
-    def reserve_call(self) -> None:
-        """Count a sub-model call that is about to be made. Raises BudgetExceeded."""
-        if self.limits.calls is not None and self._calls >= self.limits.calls:
-            raise _refusal("calls", self._calls, self.limits.calls)
-        self.check()
-        self._calls += 1
+    @contextlib.asynccontextmanager
+    async def call(self, role: Role, chars: int, *, last: bool = False) -> AsyncIterator[Callable[[Completion], None]]:
+        """A model call with a prompt of so many characters; it gives the function to settle it with.
 
-    def settle(self, role: Role, reply: Completion) -> None:
-        """Add what a call used. Tokens count as soon as they are known; an unknown price makes the total unknown."""
-        self._usage[role] += reply.usage
-        if reply.cost is None:
-            self._unpriced = True
-        else:
-            self._cost += reply.cost
+        Waits for calls in flight where they may use up what is left. `last`: for the last answer, which is always made. Raises
+        BudgetExceeded: then nothing is to be sent.
+        """
+        top = self._top
+        counted = role == "sub" or self.is_child
+        if counted:
+            top._check_calls()
+            self._count(calls=1)
+        try:
+            ticket = await top._admit(role, chars, last=last)
+        except BaseException:
+            if counted:
+                self._count(calls=-1)
+            raise
+        try:
+            yield lambda reply: self._settle(role, chars, reply)
+        finally:
+            top._held.pop(ticket, None)
+            top._settled.set()
+
+    def _settle(self, role: Role, chars: int, reply: Completion) -> None:
+        root, sub = (reply.usage, Usage()) if role == "root" else (Usage(), reply.usage)
+        used = Totals(root_usage=root, sub_usage=sub, cost=reply.cost, stored=int(reply.stored))
+        ledger: Ledger | None = self
+        while ledger is not None:
+            ledger._totals += used
+            ledger._known_cost += reply.cost or 0.0
+            ledger = ledger._parent
+        dearest = self._top._dearest.setdefault(role, _Dearest())
+        own_root = [self._last] if role == "root" and not self.is_child else []
+        for seen in [dearest, *own_root]:
+            if reply.usage.total > seen.tokens or (reply.cost or 0.0) > seen.cost:
+                seen.tokens, seen.cost = max(seen.tokens, reply.usage.total), max(seen.cost, reply.cost or 0.0)
+                seen.chars = max(seen.chars, chars)
+
+    def _count(self, *, calls: int = 0, children: int = 0) -> None:
+        ledger: Ledger | None = self
+        while ledger is not None:
+            ledger._totals += Totals(calls=calls, children=children)
+            ledger = ledger._parent
 
     def seconds_left(self) -> float | None:
         """Seconds until the time limit; None without one."""
-        return None if self.limits.seconds is None else max(0.0, self.limits.seconds - self._seconds())
+        limit = self._top.limits.seconds
+        return None if limit is None else max(0.0, limit - self._top._seconds())
 
     def totals(self) -> Totals:
-        cost = None if self._unpriced else self._cost
-        return Totals(self._turns, self._calls, self._usage["root"], self._usage["sub"], cost, self._seconds())
+        """What was used, child RLMs and all; `turns` are those of this RLM alone."""
+        return replace(self._totals, seconds=self._seconds())
 
     def left(self) -> dict[str, Any]:
         """What is left of each limit; None where there is none."""
-        spent = self._spent()
-        limits: dict[LimitName, float | None] = {
-            "turns": self.limits.turns,
-            "calls": self.limits.calls,
-            "cost": self.limits.cost,
-            "tokens": self.limits.tokens,
-            "seconds": self.limits.seconds,
-        }
-        return {name: None if limit is None else round(max(0, limit - spent[name]), 6) for name, limit in limits.items()}
+        left: dict[str, Any] = {}
+        for name in LIMITS:
+            ledger = self if name == "turns" else self._top
+            limit = getattr(ledger.limits, name)
+            rest = None if limit is None else round(max(0, limit - ledger._spent(name) - ledger._kept(name)), 6)
+            left[name] = int(rest) if rest is not None and name in ("turns", "calls", "tokens") else rest
+        return left | {"depth": self.limits.depth}
 
-    def _spent(self) -> dict[LimitName, float]:
-        tokens = self._usage["root"].total + self._usage["sub"].total
-        return {"turns": self._turns, "calls": self._calls, "cost": self._cost, "tokens": tokens, "seconds": self._seconds()}
+    def newly_near(self) -> list[str]:
+        """What to tell of limits that are used up nearly; each once."""
+        told = []
+        for name in LIMITS[1:]:
+            limit, spent = getattr(self._top.limits, name), self._top._spent(name)
+            if limit and spent >= NEARLY * limit and name not in self._told:
+                self._told.add(name)
+                told.append(f"{NEARLY:.0%} of the limit of {name} are used: {spent:.6g} of {limit:g}{_unit(name)}.")
+        return told
+
+    # Of the whole tree
+
+    async def _admit(self, role: Role, chars: int, *, last: bool) -> int:
+        limited = any(getattr(self.limits, name) is not None for name in _SPENT)
+        while not last:
+            self._check()
+            if not self._held or not limited or self._fits(role, chars):
+                break
+            self._settled.clear()
+            await self._settled.wait()
+        self._tickets += 1
+        estimate = self._dearest.get(role, _Dearest())
+        self._held[self._tickets] = (role, estimate.of("cost", chars), estimate.of("tokens", chars))
+        return self._tickets
+
+    def _fits(self, role: Role, chars: int) -> bool:
+        """Whether a call can be afforded beside those in flight."""
+        if role not in self._dearest and any(held[0] == role for held in self._held.values()):
+            return False  # what such a call uses is not known yet: one goes ahead
+        dearest = self._dearest.get(role, _Dearest())
+        held = {"cost": sum(one[1] for one in self._held.values()), "tokens": sum(one[2] for one in self._held.values())}
+        for name in _SPENT:
+            limit = getattr(self.limits, name)
+            room = None if limit is None else limit - self._kept(name) - self._spent(name) - held[name]
+            if room is not None and dearest.of(name, chars) > room + _ROUNDING:
+                return False
+        return True
+
+    def _kept(self, name: LimitName) -> float:
+        """What is kept for the last answer."""
+        limit = getattr(self.limits, name)
+        if limit is None or name not in ("cost", "tokens"):
+            return 0.0
+        return float(min(getattr(self._last, name), KEPT * limit))
+
+    def _spent(self, name: LimitName) -> float:
+        totals = self._totals
+        spent: dict[LimitName, float] = {
+            "turns": totals.turns,
+            "calls": totals.calls,
+            "cost": self._known_cost,
+            "tokens": totals.root_usage.total + totals.sub_usage.total,
+            "seconds": self._seconds(),
+        }
+        return spent[name]
 
     def _seconds(self) -> float:
         return self._clock() - self._started
 
     def check(self) -> None:
         """Raises BudgetExceeded if money, tokens or time are used up."""
-        spent = self._spent()
-        names: tuple[LimitName, ...] = ("cost", "tokens", "seconds")
-        for name in names:
-            limit = getattr(self.limits, name)
-            if limit is not None and spent[name] >= limit:
-                raise _refusal(name, spent[name], limit)
+        self._top._check()
+
+    def _check(self) -> None:
+        for name in ("cost", "tokens", "seconds"):
+            limit, spent, kept = getattr(self.limits, name), self._spent(name), self._kept(name)
+            if limit is not None and spent >= limit - kept - _ROUNDING:
+                raise _refusal(name, spent, limit, kept)
+
+    def _check_calls(self) -> None:
+        if self.limits.calls is not None and self._totals.calls >= self.limits.calls:
+            raise _refusal("calls", self._totals.calls, self.limits.calls)
 
 
-def _refusal(limit: LimitName, spent: float, allowed: float) -> BudgetExceeded:
-    unit = {"cost": " US dollars", "seconds": " s"}.get(limit, "")
-    return BudgetExceeded(f"The limit of {limit} is reached: {spent:.6g} of {allowed:g}{unit} used.", limit=limit)
+def _unit(limit: LimitName) -> str:
+    return {"cost": " US dollars", "seconds": " s"}.get(limit, "")
+
+
+def _refusal(limit: LimitName, spent: float, allowed: float, kept: float = 0.0) -> BudgetExceeded:
+    rest = f", and {kept:.6g} kept for the last answer" if kept > _ROUNDING else ""
+    return BudgetExceeded(f"The limit of {limit} is reached: {spent:.6g} of {allowed:g}{_unit(limit)} used{rest}.", limit=limit)

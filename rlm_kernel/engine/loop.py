@@ -30,6 +30,7 @@ from rlm_kernel.engine.protocols import (
     Usage,
 )
 from rlm_kernel.engine.replies import ProseFinal, Reply, looks_at_input, parse_reply, unquote
+from rlm_kernel.engine.subcalls import complete
 from rlm_kernel.errors import BudgetExceeded, ModelError
 
 LAST_ANSWER_SECONDS = 120.0
@@ -217,6 +218,7 @@ class Loop:
         self._idle = 0 if results else self._idle + 1
         if self._idle >= _PATIENCE:
             raise _Exhausted("no_answer", f"The last {self._idle} replies had nothing to run.")
+        remarks += say.nearly_used(self.ledger)
         for remark in remarks:
             self.trace.note(remark)
         remarks += [say.person_remark(cell, self.output_chars) for cell in self.kernel.person_cells()]
@@ -228,8 +230,7 @@ class Loop:
     async def _ask(self) -> Reply:
         self.trace.turn_started(self._number)
         async with self._deadline():
-            reply = await self.models.complete(self._history, role="root")
-        self.ledger.settle("root", reply)
+            reply = await complete(self.models, self.ledger, self._history, role="root")
         self._used, self._seen = reply.usage, len(self._history)
         self._history.append({"role": "assistant", "content": reply.text})
         parsed = parse_reply(reply.text)
@@ -305,10 +306,12 @@ class Loop:
         self.trace.turn_started(self._number)
         try:
             async with asyncio.timeout(LAST_ANSWER_SECONDS):
-                reply = await self.models.complete(self._history, role="root")
+                # What is left for all belongs to the topmost RLM.
+                reply = await complete(self.models, self.ledger, self._history, role="root", last=not self.ledger.is_child)
+        except BudgetExceeded:
+            return Outcome(None, reason, detail=detail)
         except (ModelError, TimeoutError) as error:
             return Outcome(None, reason, detail=f"{detail} The last answer did not come: {str(error) or 'time-out'}")
-        self.ledger.settle("root", reply)
         self._history.append({"role": "assistant", "content": reply.text})
         self._shown = (), 0
         parsed = parse_reply(reply.text)

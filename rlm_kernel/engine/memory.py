@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.messages import SUM_UP
 from rlm_kernel.engine.protocols import Completion, Memory, Message, Models, Usage
+from rlm_kernel.engine.subcalls import chars, complete
 from rlm_kernel.errors import BudgetExceeded, ModelError
 
 SECONDS = 120.0
@@ -25,10 +26,6 @@ _USUAL_WINDOW = 128_000
 
 class Unremembered(Exception):
     """There is no summary; the messages stay as they are. The text says why, and is empty where none was wanted."""
-
-
-def chars(messages: Sequence[Message]) -> int:
-    return sum(len(message["content"]) for message in messages)
 
 
 def crowded(messages: Sequence[Message], last: Usage, seen: int, window: int | None, share: float) -> bool:
@@ -50,14 +47,12 @@ async def sum_up(models: Models, ledger: Ledger, kept: Sequence[Message], replac
         raise Unremembered
     messages = [*kept, *replaced, {"role": "user", "content": ask}]
     try:
-        ledger.check()
         async with asyncio.timeout(SECONDS):
-            reply = await models.complete(messages, role="root")
+            reply = await complete(models, ledger, messages, role="root")
     except (ModelError, BudgetExceeded) as error:
         raise Unremembered(f"the summary did not come: {error.message.rstrip('.')}") from error
     except TimeoutError as error:
         raise Unremembered("the summary did not come: time-out") from error
-    ledger.settle("root", reply)
     text = reply.text.strip()
     if not text:
         raise Unremembered("the summary was empty")

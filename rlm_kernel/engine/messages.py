@@ -21,6 +21,8 @@ BESIDE_CODE = (
     "If the output above settles it, give FINAL now."
 )
 
+NEARLY_USED = "Come to an answer with what you have, and spend what is left on what matters most."
+
 SUM_UP = (
     "Now sum up, for yourself, the work on this question so far: what was asked, what you found and where in the input, which variables "
     "hold it, what is left to do, and the answer if there is one. From now on you see this summary in place of the messages since the "
@@ -63,6 +65,11 @@ def progress_line(ledger: Ledger, turn: int) -> str:
     units = {"calls": "{:,.0f} sub-model calls", "cost": "${:.4g}", "tokens": "{:,.0f} tokens", "seconds": "{:.0f} s"}
     parts = [form.format(left[name]) for name, form in units.items() if left[name] is not None]
     return f"Turn {turn} of {ledger.limits.turns}." + (f" Left: {', '.join(parts)}." if parts else "")
+
+
+def nearly_used(ledger: Ledger) -> list[str]:
+    """Remarks on limits that are used up nearly, each once in a run."""
+    return [f"{told} {NEARLY_USED}" for told in ledger.newly_near()]
 
 
 def output_message(results: Sequence[CellResult], not_run: int, limit: int, remarks: Sequence[str], progress: str) -> str:

@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from rlm_kernel.engine.ledger import Ledger
 
 Role = Literal["root", "sub"]
 ROLES: tuple[Role, ...] = ("root", "sub")
@@ -72,7 +75,9 @@ class Models(Protocol):
         """Free connections and processes. Idempotent."""
 
 
-CallKind = Literal["llm_query", "file", "final", "budget", "history"]
+CallKind = Literal["llm_query", "rlm_query", "file", "final", "budget", "history"]
+MODEL_CALLS = ("llm_query", "rlm_query")
+"""Kinds that cost something."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,8 @@ class CallRecord:
 
     `prompt_digest` is the sha256 of the request's canonical JSON: replay finds the answer by it, by the cell and by `nth` (as in
     `HostCall`). `error_type` names the exception that the cell saw; None with an `error`: the cell ended before there was an answer.
+    `stored`: as of `Completion`. Of a child RLM `usage`, `cost` and `calls` are those of all beneath it, and `trace` is its trace, seen
+    from the folder of this one.
     """
 
     id: str
@@ -114,6 +121,9 @@ class CallRecord:
     usage: Usage = Usage()
     cost: float | None = None
     attempts: int = 1
+    stored: bool = False
+    calls: int = 1
+    trace: str = ""
 
 
 class Recording(Protocol):
@@ -208,7 +218,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Totals:
-    """The account of a run so far. `cost` is None when any price was unknown."""
+    """The account of a run so far, with all child RLMs beneath it. `cost` is None when any price was unknown.
+
+    `turns` are the run's own; `calls` all other model calls: of sub models, and the turns of child RLMs. `stored` of them were answered
+    from the cache.
+    """
 
     turns: int = 0
     calls: int = 0
@@ -216,6 +230,8 @@ class Totals:
     sub_usage: Usage = field(default_factory=Usage)
     cost: float | None = 0.0
     seconds: float = 0.0
+    children: int = 0
+    stored: int = 0
 
     def __add__(self, other: Totals) -> Totals:
         return Totals(
@@ -225,6 +241,8 @@ class Totals:
             self.sub_usage + other.sub_usage,
             None if self.cost is None or other.cost is None else self.cost + other.cost,
             self.seconds + other.seconds,
+            self.children + other.children,
+            self.stored + other.stored,
         )
 
 
@@ -240,6 +258,45 @@ class Memory:
     after: int
     estimated: bool
     reply: Completion
+
+
+class Handed(Protocol):
+    """An input that code in the kernel hands over to a child RLM. `digest` tells it from others; `size` in bytes."""
+
+    @property
+    def digest(self) -> str: ...
+
+    @property
+    def size(self) -> int: ...
+
+    async def text(self, limit: int) -> str:
+        """The input as a text of at most so many characters. Raises UsageError where it has more."""
+
+    def close(self) -> None:
+        """It is not needed any more. Idempotent."""
+
+
+@dataclass(frozen=True)
+class ChildResult:
+    """What became of a child RLM. `trace`: its trace, seen from the folder of its parent's."""
+
+    outcome: Outcome
+    totals: Totals
+    model: str
+    trace: str
+
+
+class Children(Protocol):
+    """Child RLMs: each has a kernel and a trace of its own. Implemented by `session.children`."""
+
+    async def take(self, given: Any) -> Handed:
+        """What code hands over, which is hostile. Raises UsageError, FileRefused."""
+
+    async def ask(self, question: str, handed: Handed, schema: Mapping[str, Any] | None, *, name: str, ledger: Ledger) -> ChildResult:
+        """Have a child RLM answer, on an account of its own. `name` says which cell asks; `schema`: of the answer, if it must have one.
+
+        Raises RLMError. Cancelling it ends the child.
+        """
 
 
 class Trace(Protocol):

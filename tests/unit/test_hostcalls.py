@@ -154,7 +154,7 @@ async def test_the_budget_is_told_and_recorded() -> None:
     host = Host(limits=Limits(turns=3, calls=5))
     await host.ask("llm_query", {"prompt": "x"})
     left = await host.ask("budget", {})
-    assert left == {"turns": 3, "calls": 4, "cost": None, "tokens": None, "seconds": None}
+    assert left == {"turns": 3, "calls": 4, "cost": None, "tokens": None, "seconds": None, "depth": 0}
     assert host.end()[0][-1].answer == left
 
 

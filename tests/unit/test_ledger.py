@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rlm_kernel.engine.ledger import Ledger, Limits
-from rlm_kernel.engine.protocols import Completion, Usage
+from rlm_kernel.engine.protocols import Completion, Role, Totals, Usage
 from rlm_kernel.errors import BudgetExceeded
 
 
@@ -16,25 +19,35 @@ class Clock:
         return self.now
 
 
-def reply(prompt: int = 0, completion: int = 0, cost: float | None = 0.0, cached: int = 0) -> Completion:
-    return Completion("text", "m", Usage(prompt, completion, cached), cost)
+def reply(prompt: int = 0, completion: int = 0, cost: float | None = 0.0, cached: int = 0, stored: bool = False) -> Completion:
+    return Completion("text", "m", Usage(prompt, completion, cached), cost, stored=stored)
 
 
-def refusal(ledger: Ledger) -> str | None:
-    """Reserve a call; the limit that refuses it."""
+async def call(ledger: Ledger, role: Role = "sub", used: Completion | None = None, *, chars: int = 10, last: bool = False) -> str | None:
+    """Make a call that takes a moment; the limit that refuses it."""
     try:
-        ledger.reserve_call()
+        async with ledger.call(role, chars, last=last) as settle:
+            await asyncio.sleep(0)
+            settle(used or reply())
     except BudgetExceeded as refused:
         return refused.limit
     return None
 
 
+def run(ledger: Ledger, *calls: Any) -> list[str | None]:
+    """Calls one after the other."""
+
+    async def each() -> list[str | None]:
+        return [await call(ledger, *one) for one in calls]
+
+    return asyncio.run(each())
+
+
 @given(limit=st.integers(0, 20), tries=st.integers(0, 40))
 def test_calls_never_exceed_their_limit(limit: int, tries: int) -> None:
     ledger = Ledger(Limits(calls=limit))
-    refusals = [refusal(ledger) for _ in range(tries)]
     made = min(limit, tries)
-    assert refusals == [None] * made + ["calls"] * (tries - made)
+    assert run(ledger, *[("sub",)] * tries) == [None] * made + ["calls"] * (tries - made)
     assert ledger.totals().calls == made
     assert ledger.left()["calls"] == limit - made
 
@@ -43,10 +56,78 @@ def test_calls_never_exceed_their_limit(limit: int, tries: int) -> None:
 def test_tokens_pass_their_limit_by_no_more_than_the_call_in_flight(replies: list[tuple[int, int]], limit: int) -> None:
     ledger = Ledger(Limits(tokens=limit))
     for prompt, completion in replies:
-        spent = ledger.totals().root_usage.total + ledger.totals().sub_usage.total
-        assert refusal(ledger) == (None if spent < limit else "tokens")
-        if spent < limit:
-            ledger.settle("sub" if prompt % 2 else "root", reply(prompt, completion))
+        spent = ledger.totals().sub_usage.total
+        assert run(ledger, ("sub", reply(prompt, completion))) == [None if spent < limit else "tokens"]
+
+
+@given(st.integers(1, 60), st.integers(1, 40), st.integers(1, 64))
+def test_a_flood_of_equal_calls_stops_at_the_limit_of_money_exactly(affordable: int, cents: int, at_once: int) -> None:
+    ledger = Ledger(Limits(cost=affordable * cents / 100))
+
+    async def flood() -> list[str | None]:
+        slots = asyncio.Semaphore(at_once)
+
+        async def one() -> str | None:
+            async with slots:
+                return await call(ledger, "sub", reply(1, 1, cost=cents / 100))
+
+        return await asyncio.gather(*(one() for _ in range(100)))
+
+    refused = asyncio.run(flood())
+    assert refused.count(None) == affordable
+    assert set(refused) <= {None, "cost"}
+    assert ledger.totals().cost == pytest.approx(affordable * cents / 100)
+
+
+async def test_near_a_limit_a_call_waits_for_those_in_flight_and_is_not_refused_for_what_they_may_use() -> None:
+    ledger = Ledger(Limits(cost=1.0))
+    assert await call(ledger, "sub", reply(1, 1, cost=0.6)) is None  # the next may use 0.6, too
+    async with ledger.call("sub", 10) as settle:
+        second = asyncio.create_task(call(ledger, "sub", reply(1, 1, cost=0.1)))
+        await asyncio.sleep(0.01)
+        assert not second.done()
+        settle(reply(1, 1, cost=0.1))
+    assert await second is None
+    assert ledger.totals().cost == pytest.approx(0.8)
+
+
+async def test_a_cancelled_call_holds_nothing_back() -> None:
+    ledger = Ledger(Limits(cost=1.0, calls=2))
+    entered = asyncio.Event()
+
+    async def hang() -> None:
+        async with ledger.call("sub", 10):
+            entered.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(hang())
+    await entered.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert await asyncio.wait_for(call(ledger, "sub", reply(1, 1, cost=0.5)), 5) is None
+
+
+async def test_a_longer_prompt_is_expected_to_cost_more() -> None:
+    ledger = Ledger(Limits(tokens=1000))
+    assert await call(ledger, "sub", reply(90, 10), chars=400) is None
+    async with ledger.call("sub", 400) as settle:
+        long = asyncio.create_task(call(ledger, "sub", reply(900, 10), chars=4000))
+        await asyncio.sleep(0.01)
+        assert not long.done()  # ten times as long: 1,000 tokens, of which there are 800
+        settle(reply(90, 10))
+    assert await long is None
+
+
+async def test_some_is_kept_for_the_last_answer_which_is_always_made() -> None:
+    ledger = Ledger(Limits(cost=1.0))
+    assert await call(ledger, "root", reply(1, 1, cost=0.05)) is None
+    assert ledger.left()["cost"] == pytest.approx(0.9)
+    assert await call(ledger, "sub", reply(1, 1, cost=0.9)) is None
+    assert await call(ledger) == "cost"
+    with pytest.raises(BudgetExceeded, match=r"0\.95 of 1 US dollars used, and 0\.05 kept for the last answer"):
+        ledger.reserve_turn()
+    assert await call(ledger, "root", reply(1, 1, cost=0.05), last=True) is None
+    assert ledger.totals().cost == pytest.approx(1.0)
 
 
 def test_turns_are_counted_and_refused() -> None:
@@ -58,14 +139,12 @@ def test_turns_are_counted_and_refused() -> None:
     assert (caught.value.limit, ledger.totals().turns) == ("turns", 2)
 
 
-def test_cost_is_refused_once_it_is_reached() -> None:
+async def test_cost_is_refused_once_it_is_reached() -> None:
     ledger = Ledger(Limits(cost=0.5))
-    ledger.reserve_call()
-    ledger.settle("sub", reply(cost=0.5))
-    for reserve in (ledger.reserve_call, ledger.reserve_turn):
-        with pytest.raises(BudgetExceeded, match=r"0\.5 of 0\.5 US dollars used") as caught:
-            reserve()
-        assert caught.value.limit == "cost"
+    assert await call(ledger, "sub", reply(cost=0.5)) is None
+    assert await call(ledger) == "cost"
+    with pytest.raises(BudgetExceeded, match=r"0\.5 of 0\.5 US dollars used"):
+        ledger.reserve_turn()
 
 
 def test_seconds_are_refused_once_they_are_over() -> None:
@@ -82,42 +161,102 @@ def test_seconds_are_refused_once_they_are_over() -> None:
     assert ledger.totals().seconds == 10.5
 
 
-def test_a_refused_reservation_counts_nothing() -> None:
+async def test_a_refused_reservation_counts_nothing() -> None:
     ledger = Ledger(Limits(tokens=1))
-    ledger.settle("root", reply(1))
-    for reserve in (ledger.reserve_turn, ledger.reserve_call):
-        with pytest.raises(BudgetExceeded):
-            reserve()
+    assert await call(ledger, "root", reply(1)) is None
+    assert await call(ledger) == "tokens"
+    with pytest.raises(BudgetExceeded):
+        ledger.reserve_turn()
     assert (ledger.totals().turns, ledger.totals().calls) == (0, 0)
 
 
-def test_an_unknown_price_makes_the_cost_unknown_while_tokens_are_held() -> None:
+async def test_an_unknown_price_makes_the_cost_unknown_while_tokens_are_held() -> None:
     ledger = Ledger(Limits(tokens=15))
-    ledger.settle("root", reply(5, 5, cost=1.0))
+    assert await call(ledger, "root", reply(5, 5, cost=1.0)) is None
     assert ledger.totals().cost == 1.0
-    ledger.settle("sub", reply(3, 2, cost=None, cached=2))
+    assert await call(ledger, "sub", reply(3, 2, cost=None, cached=2)) is None
     totals = ledger.totals()
     assert totals.cost is None
     assert (totals.root_usage, totals.sub_usage) == (Usage(5, 5), Usage(3, 2, 2))
-    with pytest.raises(BudgetExceeded):
-        ledger.reserve_call()
+    assert await call(ledger) == "tokens"
 
 
-def test_left_names_every_limit_and_is_never_negative() -> None:
+async def test_left_names_every_limit_and_is_never_negative() -> None:
     clock = Clock()
-    ledger = Ledger(Limits(turns=3, calls=2, cost=1.0, tokens=100, seconds=10), clock=clock)
-    assert ledger.left() == {"turns": 3, "calls": 2, "cost": 1.0, "tokens": 100, "seconds": 10}
+    ledger = Ledger(Limits(turns=3, calls=2, cost=1.0, tokens=100, seconds=10, depth=2), clock=clock)
+    assert ledger.left() == {"turns": 3, "calls": 2, "cost": 1.0, "tokens": 100, "seconds": 10, "depth": 2}
     ledger.reserve_turn()
-    ledger.reserve_call()
-    ledger.settle("sub", reply(60, 70, cost=0.1 + 0.2))
+    assert await call(ledger, "sub", reply(60, 70, cost=0.1 + 0.2)) is None
     clock.now += 99
-    assert ledger.left() == {"turns": 2, "calls": 1, "cost": 0.7, "tokens": 0, "seconds": 0}
+    assert ledger.left() == {"turns": 2, "calls": 1, "cost": 0.7, "tokens": 0, "seconds": 0, "depth": 2}
 
 
-def test_without_limits_nothing_is_refused_but_turns() -> None:
+async def test_without_limits_nothing_is_refused_but_turns() -> None:
     ledger = Ledger(Limits())
-    ledger.settle("root", reply(10**9, 10**9, cost=1e6))
-    ledger.reserve_call()
+    assert await call(ledger, "root", reply(10**9, 10**9, cost=1e6)) is None
+    assert await call(ledger) is None
     ledger.reserve_turn()
-    assert ledger.left() == {"turns": 29, "calls": None, "cost": None, "tokens": None, "seconds": None}
+    assert ledger.left() == {"turns": 29, "calls": None, "cost": None, "tokens": None, "seconds": None, "depth": 0}
     assert ledger.seconds_left() is None
+
+
+async def test_each_limit_that_is_nearly_used_up_is_told_once() -> None:
+    ledger = Ledger(Limits(cost=1.0, calls=10))
+    assert ledger.newly_near() == []
+    await call(ledger, "sub", reply(1, 1, cost=0.8))
+    assert ledger.newly_near() == ["80% of the limit of cost are used: 0.8 of 1 US dollars."]
+    assert ledger.newly_near() == []
+
+
+async def test_replies_from_the_cache_are_counted_apart() -> None:
+    ledger = Ledger(Limits())
+    await call(ledger, "sub", reply(stored=True))
+    await call(ledger)
+    assert (ledger.totals().calls, ledger.totals().stored) == (2, 1)
+
+
+# A tree
+
+
+async def test_what_a_child_uses_counts_all_the_way_up_and_its_turns_as_calls() -> None:
+    top = Ledger(Limits(turns=5, depth=2))
+    child = top.child()
+    grandchild = child.child()
+    top.reserve_turn()
+    await call(top, "root", reply(1, 1, cost=0.1))
+    for ledger in (child, grandchild):
+        ledger.reserve_turn()
+        await call(ledger, "root", reply(2, 1, cost=0.2))
+        await call(ledger, "sub", reply(3, 1, cost=0.3))
+    assert top.totals().turns == child.totals().turns == 1
+    assert [ledger.totals().calls for ledger in (top, child, grandchild)] == [4, 4, 2]
+    assert [ledger.totals().children for ledger in (top, child, grandchild)] == [2, 1, 0]
+    assert [ledger.totals().cost for ledger in (top, child, grandchild)] == [pytest.approx(cost) for cost in (1.1, 1.0, 0.5)]
+
+
+async def test_limits_of_the_top_hold_for_the_whole_tree_and_none_grows_on_the_way_down() -> None:
+    top = Ledger(Limits(turns=3, calls=3, cost=1.0, depth=1))
+    first, second = top.child(), top.child()
+    assert first.left() == top.left() | {"depth": 0}
+    assert await call(first, "sub", reply(1, 1, cost=0.9)) is None
+    assert await call(second, "root", reply(1, 1, cost=0.1)) is None
+    for ledger in (top, first, second):
+        assert await call(ledger) == "cost"
+        with pytest.raises(BudgetExceeded):
+            ledger.reserve_turn()
+    with pytest.raises(BudgetExceeded, match="depth"):
+        first.child()
+    with pytest.raises(BudgetExceeded, match="cost"):
+        top.child()
+
+
+async def test_the_turns_of_children_are_bounded_by_the_limit_of_calls() -> None:
+    top = Ledger(Limits(calls=2, depth=1))
+    assert [await call(top.child(), "root") for _ in range(3)] == [None, None, "calls"]
+    assert await call(top, "root") is None  # the root's own turns are no such calls
+
+
+def test_what_an_earlier_part_of_the_run_used_counts() -> None:
+    ledger = Ledger(Limits(cost=1.0), spent=Totals(turns=2, calls=3, cost=0.75, seconds=5.0), clock=Clock())
+    assert (ledger.totals().turns, ledger.totals().calls, ledger.totals().seconds) == (2, 3, 5.0)
+    assert ledger.left()["cost"] == 0.25

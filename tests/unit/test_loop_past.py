@@ -127,7 +127,7 @@ def test_what_was_spent_counts_against_the_limits() -> None:
     spent = Totals(3, 2, Usage(10, 5), Usage(20, 5), 0.5, 7.0)
     ledger = Ledger(Limits(turns=3, calls=5, cost=1.0, tokens=100, seconds=10), spent=spent, clock=lambda: 100.0)
     assert ledger.totals() == spent
-    assert ledger.left() == {"turns": 0, "calls": 3, "cost": 0.5, "tokens": 60, "seconds": 3}
+    assert ledger.left() == {"turns": 0, "calls": 3, "cost": 0.5, "tokens": 60, "seconds": 3, "depth": 0}
     with pytest.raises(BudgetExceeded):
         ledger.reserve_turn()
     assert Ledger(Limits(), spent=Totals(cost=None)).totals().cost is None

@@ -1,0 +1,159 @@
+"""The host calls that cost something: sub-model calls, and child RLMs, which at the depth limit are sub-model calls, too."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from rlm_kernel.engine.ledger import Ledger
+from rlm_kernel.engine.protocols import Children, Completion, Handed, Message, Models, Role, Usage
+from rlm_kernel.errors import BudgetExceeded, ModelError, NoAnswer, NoRecord, UsageError
+
+MAX_SCHEMA = 100_000
+"""Characters of a JSON schema that code may send."""
+_CHARS_PER_TOKEN = 3.0
+"""Few, so that what is let through fits the window."""
+_USUAL_WINDOW = 128_000
+"""Tokens of a sub model whose window is not known."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What came of a call; the fields are those of `CallRecord`."""
+
+    answer: Any = None
+    model: str | None = None
+    usage: Usage = field(default_factory=Usage)
+    cost: float | None = None
+    attempts: int = 1
+    stored: bool = False
+    calls: int = 1
+    trace: str = ""
+
+    @classmethod
+    def by(cls, reply: Completion) -> Given:
+        return cls(reply.text, reply.model, reply.usage, reply.cost, reply.attempts, reply.stored)
+
+
+@dataclass(frozen=True)
+class Query:
+    """A question as code in the kernel sent it, checked. `timeout` in seconds. An rlm_query has no `model`."""
+
+    prompt: str
+    model: str | None
+    schema: Mapping[str, Any] | None
+    timeout: float | None
+
+    @classmethod
+    def of(cls, body: Mapping[str, Any], name: str = "prompt") -> Query:
+        """Raises UsageError."""
+        prompt, model, schema, timeout = body.get(name), body.get("model"), body.get("schema"), body.get("timeout")
+        if not isinstance(prompt, str) or not isinstance(model, str | None) or not prompt.strip():
+            raise UsageError(f"This call takes a {name} that is a text with something in it, and perhaps a model's name.")
+        if not isinstance(schema, dict | None) or len(json.dumps(schema)) > MAX_SCHEMA:
+            raise UsageError(f"A schema is a JSON schema of at most {MAX_SCHEMA:,} characters.")
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float | None) or (timeout is not None and not 0 < timeout < 1e9):
+            raise UsageError("A timeout is a number of seconds above 0.")
+        return cls(writable(prompt), model, schema, timeout)
+
+    def identity(self) -> dict[str, Any]:
+        """What a recording knows the query by."""
+        known = {"prompt": self.prompt, "model": self.model}
+        return known if self.schema is None else known | {"schema": self.schema}
+
+
+def writable(text: str) -> str:
+    """The text without lone surrogates, which no file, terminal or model takes."""
+    return text.encode("utf-8", "replace").decode()
+
+
+async def complete(
+    models: Models,
+    ledger: Ledger,
+    messages: Sequence[Message],
+    *,
+    role: Role,
+    model: str | None = None,
+    schema: Mapping[str, Any] | None = None,
+    last: bool = False,
+) -> Completion:
+    """A model's reply, on an account: of a sub model or of the root. `last`: as of `Ledger.call`. Raises ModelError, BudgetExceeded."""
+    async with ledger.call(role, chars(messages), last=last) as settle:
+        try:
+            reply = await models.complete(messages, role=role, model=model, schema=schema)
+        except ModelError as error:
+            if error.spent is not None:
+                settle(error.spent)
+            raise
+        settle(reply)
+    return reply
+
+
+def chars(messages: Sequence[Message]) -> int:
+    return sum(len(message["content"]) for message in messages)
+
+
+class SubCalls:
+    """Makes the calls of one RLM, within its account. Without models each is refused with NoRecord, which has `how_to_allow` as hint."""
+
+    def __init__(self, models: Models | None, ledger: Ledger, children: Children | None, how_to_allow: str) -> None:
+        self._models = models
+        self._ledger = ledger
+        self._children = children
+        self._how_to_allow = how_to_allow
+
+    def name(self, model: str | None) -> str | None:
+        """The model that a call is for."""
+        return model or (self._models.name("sub") if self._models else None)
+
+    async def take(self, given: Any) -> Handed:
+        """What code hands over to a child RLM. Raises UsageError, FileRefused."""
+        if self._children is None:
+            raise UsageError("There are no child RLMs here: use llm_query.")
+        return await self._children.take(given)
+
+    async def complete(self, query: Query) -> Given:
+        """Ask the sub model. Raises ModelError, BudgetExceeded, NoRecord."""
+        messages = [{"role": "user", "content": query.prompt}]
+        reply = await complete(self._allowed(), self._ledger, messages, role="sub", model=query.model, schema=query.schema)
+        return Given.by(reply)
+
+    async def child(self, query: Query, handed: Handed, cell: str) -> Given:
+        """Have a child RLM answer, or at the depth limit the sub model. Raises NoAnswer too, and what a child's set-up raises."""
+        self._allowed()
+        if self._children is None or self._ledger.limits.depth <= 0:
+            text = await handed.text(self._reads())
+            prompt = f"{query.prompt}\n\nThe context:\n{text}" if text else query.prompt
+            return await self.complete(Query(prompt, None, query.schema, query.timeout))
+        ledger = self._ledger.child()
+        result = await self._children.ask(query.prompt, handed, query.schema, name=cell, ledger=ledger)
+        totals, answer = result.totals, result.outcome.answer
+        usage, calls = totals.root_usage + totals.sub_usage, totals.calls
+        given = Given(None, result.model, usage, totals.cost, 1, False, calls, result.trace)
+        if answer is None:
+            reason, detail = result.outcome.stop_reason, result.outcome.detail
+            raise NoAnswer(f"The child RLM gave no answer ({reason}). {detail}".rstrip(), spent=given, of_budget=reason != "no_answer")
+        return replace(given, answer=answer.text if answer.value is None else answer.value)
+
+    def _reads(self) -> int:
+        """Characters that the sub model reads at once."""
+        window = (self._models.window("sub") if self._models else None) or _USUAL_WINDOW
+        return int(window * _CHARS_PER_TOKEN)
+
+    def _allowed(self) -> Models:
+        if self._models is None:
+            raise NoRecord("This call has no record in the trace, so it was not answered.", hint=self._how_to_allow)
+        return self._models
+
+
+def spent_on(failure: BaseException | None) -> Given:
+    """What a call that failed has used all the same."""
+    spent = getattr(failure, "spent", None)
+    if isinstance(spent, Given):
+        return spent
+    attempts = getattr(failure, "attempts", 1)
+    if isinstance(spent, Completion):
+        return Given(None, spent.model, spent.usage, spent.cost, attempts)
+    return Given(attempts=attempts, calls=0 if isinstance(failure, BudgetExceeded | NoRecord) else 1)

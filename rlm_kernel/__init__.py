@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rlm_kernel._version import __version__
 from rlm_kernel.errors import (
     BudgetExceeded,
+    CallCancelled,
     ConfigError,
     DockerError,
     FileRefused,
@@ -18,10 +19,12 @@ from rlm_kernel.errors import (
     KernelError,
     LocalModelError,
     ModelError,
+    NoAnswer,
     NoRecord,
     RecordedFailure,
     RLMError,
     SetupError,
+    TextWanted,
     TraceError,
     UsageError,
 )
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "RLM",
     "BudgetExceeded",
+    "CallCancelled",
     "ConfigError",
     "DockerError",
     "FileRefused",
@@ -42,6 +46,7 @@ __all__ = [
     "KernelError",
     "LocalModelError",
     "ModelError",
+    "NoAnswer",
     "NoRecord",
     "RLMError",
     "RecordedFailure",
@@ -49,6 +54,7 @@ __all__ = [
     "Result",
     "ScriptedModels",
     "SetupError",
+    "TextWanted",
     "TraceError",
     "UsageError",
     "__version__",

@@ -10,9 +10,10 @@ RLMError
 ├── ModelError            a model did not give a usable reply                exit 1 (3 for a missing key)
 ├── KernelError           the kernel could not be started or was lost        exit 1
 ├── BudgetExceeded        a limit of the ledger is reached                   exit 1
-├── NoAnswer              a child RLM ended without an answer
+├── NoAnswer              an RLM ended without an answer, or with one of another type
 ├── FileRefused           a path that the user did not name, or cannot read  exit 2
 ├── TraceError            a trace cannot be read or written                  exit 1
+├── CallCancelled         its cell was interrupted
 ├── NoRecord              a replayed cell made a call that has no record     exit 1
 └── RecordedFailure       a call failed in the recorded run, so it does again
 
@@ -54,6 +55,12 @@ class FileRefused(UsageError):
     """A path that the user did not name, or that cannot be read."""
 
     in_cell = "FileRefused"
+
+
+class TextWanted(UsageError):
+    """A loaded file was named where its text is needed; the message is the number of characters that can be taken."""
+
+    in_cell = "TextWanted"
 
 
 class SetupError(RLMError):
@@ -110,12 +117,14 @@ class BudgetExceeded(RLMError):
 
 
 class NoAnswer(RLMError):
-    """A child RLM ended without an answer, `of_budget` because of a limit. `spent`: what it used."""
+    """An RLM ended without an answer, or with one that is not of the type that was asked for. `of_budget`: because of a limit; `spent`:
+    what a child RLM used.
+    """
 
     in_cell = "LLMError"
 
-    def __init__(self, message: str, *, spent: Any, of_budget: bool) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, hint: str = "", spent: Any = None, of_budget: bool = False) -> None:
+        super().__init__(message, hint=hint)
         self.spent = spent
         if of_budget:
             self.in_cell = BudgetExceeded.in_cell
@@ -123,6 +132,12 @@ class NoAnswer(RLMError):
 
 class TraceError(RLMError):
     """A trace cannot be read or written."""
+
+
+class CallCancelled(RLMError):
+    """A call of a cell that was interrupted."""
+
+    in_cell = "Cancelled"
 
 
 class NoRecord(RLMError):

@@ -2,56 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import difflib
 import json
 import platform
 import random
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from rlm_runtime import files, wire
+from rlm_runtime import files, queries, wire
+from rlm_runtime.schemas import Wanted
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import ExecutionInfo, ExecutionResult, InteractiveShell
 
-_pool: list[ThreadPoolExecutor] = []
+_expected: list[Wanted] = []
 _shell: list[InteractiveShell] = []
 
 
 class Delivered(BaseException):
     """Ends the cell once the answer is with the host. Not an Exception: `except Exception` in a cell must not hold it up."""
-
-
-def _prompt(prompt: Any) -> str:
-    if not isinstance(prompt, str):
-        raise TypeError(f"a prompt must be a str, not {type(prompt).__name__}")
-    return prompt
-
-
-def llm_query(prompt: str, model: str | None = None) -> str:
-    """Ask the sub model one question; it sees this prompt alone. Raises LLMError, BudgetExceeded."""
-    answer: str = wire.call("llm_query", {"prompt": _prompt(prompt), "model": model})
-    return answer
-
-
-def llm_query_batched(prompts: list[str], model: str | None = None) -> list[Any]:
-    """Ask the sub model many questions at once; answers in the prompts' order.
-
-    An item that failed is a falsy CallFailed with its error, never text. Raises BudgetExceeded if all were refused for it.
-    """
-    if isinstance(prompts, str):
-        raise TypeError("llm_query_batched takes a list of prompts; for one prompt use llm_query")
-    return wire.call_many("llm_query", [{"prompt": _prompt(prompt), "model": model} for prompt in prompts])
-
-
-async def allm_query(prompt: str, model: str | None = None) -> str:
-    """llm_query for asyncio code: `await asyncio.gather(*(allm_query(p) for p in prompts))`."""
-    if not _pool:
-        _pool.append(ThreadPoolExecutor(max_workers=64, thread_name_prefix="allm_query"))
-    return await asyncio.get_running_loop().run_in_executor(_pool[0], llm_query, prompt, model)
 
 
 def budget() -> dict[str, Any]:
@@ -84,7 +54,17 @@ class _History(Sequence[dict[str, Any]]):
         return f"<history: {len(self)} questions, the last {self[-1]['question'][:80]!r}>" if len(self) else "<history: empty>"
 
 
+def expect_answer(schema: dict[str, Any]) -> None:
+    """From now on the answer must fit a JSON schema: FINAL refuses others."""
+    _expected[:] = [Wanted(schema)]
+
+
 def _deliver(value: Any) -> None:
+    if _expected:
+        try:
+            value = _expected[0].of(value)
+        except ValueError as wrong:
+            raise ValueError(f"this answer does not fit what was asked for: {wrong}. The schema: {_expected[0].told}") from None
     text = value if isinstance(value, str) else None
     try:
         data = json.loads(json.dumps(value)) if text is None else None
@@ -141,9 +121,12 @@ NAMES: dict[str, Any] = {
     "peek": files.peek,
     "grep": files.grep,
     "chunks": files.chunks,
-    "llm_query": llm_query,
-    "llm_query_batched": llm_query_batched,
-    "allm_query": allm_query,
+    "llm_query": queries.llm_query,
+    "llm_query_batched": queries.llm_query_batched,
+    "allm_query": queries.allm_query,
+    "rlm_query": queries.rlm_query,
+    "rlm_query_batched": queries.rlm_query_batched,
+    "expect_answer": expect_answer,
     "budget": budget,
     "history": _History(),
     "SHOW_VARS": SHOW_VARS,
@@ -153,6 +136,7 @@ NAMES: dict[str, Any] = {
     "BudgetExceeded": wire.BudgetExceeded,
     "FileRefused": wire.FileRefused,
     "NoRecord": wire.NoRecord,
+    "Cancelled": wire.Cancelled,
     "CallFailed": wire.CallFailed,
 }
 

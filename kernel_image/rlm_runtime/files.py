@@ -168,6 +168,11 @@ def _known(name: str) -> str:
     return name
 
 
+def path_of(name: str) -> str:
+    """The host's path of a loaded file; "" of one that has none of its own."""
+    return _loaded[name].path if name in _loaded else ""
+
+
 def list_files() -> list[str]:
     """A line for each loaded file: name, size, how it was read, and which are in `context`."""
     return [_line(name, text) for name, text in files.items()]

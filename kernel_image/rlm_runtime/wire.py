@@ -13,15 +13,18 @@ import itertools
 import json
 import os
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, NamedTuple
 
 import zmq
 
 HOST = Path("/rlm/host")
+ADDRESS = f"ipc://{HOST}/broker"
+_MANY = 1 << 20
 _counter = itertools.count(1)
 _local = threading.local()
 _contexts: dict[int, zmq.Context[zmq.Socket[bytes]]] = {}
@@ -71,12 +74,20 @@ class FileRefused(HostCallError):
     """The file was not named by the user, or cannot be read."""
 
 
+class Cancelled(HostCallError):
+    """The call was cancelled, because its cell was interrupted."""
+
+
+class TextWanted(HostCallError):
+    """At the depth limit: the text itself is wanted, of so many characters at most, not the name of a file."""
+
+
 class NoRecord(HostCallError):
     """This session is a replay, and the trace has no answer to this call."""
 
 
 class CallFailed:
-    """Stands in a batch's results for an item that failed. It is falsy; `error` is the exception."""
+    """Stands in a batch's results for an item that failed. It is falsy, and no text; `error` is the exception."""
 
     def __init__(self, error: HostCallError) -> None:
         self.error = error
@@ -87,8 +98,13 @@ class CallFailed:
     def __repr__(self) -> str:
         return f"<CallFailed {type(self.error).__name__}: {self.error}>"
 
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise AttributeError(f"no .{name}: this item has no answer ({self.error}). Leave such items out: `if answer`")
 
-_ERRORS = {error.__name__: error for error in (LLMError, BudgetExceeded, FileRefused, NoRecord)}
+
+_ERRORS = {error.__name__: error for error in (LLMError, BudgetExceeded, FileRefused, NoRecord, Cancelled, TextWanted)}
 
 
 def session() -> dict[str, Any]:
@@ -97,42 +113,59 @@ def session() -> dict[str, Any]:
     return loaded
 
 
+def context() -> zmq.Context[zmq.Socket[bytes]]:
+    """This process's own: after a fork the parent's must be neither used nor closed."""
+    return _contexts.setdefault(os.getpid(), zmq.Context())
+
+
 def _socket() -> zmq.Socket[bytes]:
     pid = os.getpid()
     if getattr(_local, "pid", None) != pid:
-        # After a fork the parent's context must be neither used nor closed.
-        context = _contexts.setdefault(pid, zmq.Context())
-        socket = context.socket(zmq.DEALER)
+        socket = context().socket(zmq.DEALER)
         socket.linger = 0
-        socket.connect(f"ipc://{HOST}/broker")
+        socket.connect(ADDRESS)
         _local.pid, _local.socket, _local.session = pid, socket, session()
     sock: zmq.Socket[bytes] = _local.socket
     return sock
 
 
-def _send(kind: str, body: dict[str, Any]) -> str:
+def request(kind: str, body: dict[str, Any], same: object = None) -> tuple[str, bytes]:
+    """A call's id, and what is to be sent. `same`: what tells it from other calls of its kind, in place of the body."""
     # First of all, before other threads can come in between: this number is what a replay tells identical calls apart by.
-    asked = hash((kind, str(body.get("prompt")), str(body.get("model"))))
+    asked = hash((kind, same if same is not None else str(body)))
     nth = next(_asked.setdefault(asked, itertools.count()))
-    socket = _socket()
+    _socket()
     call = f"{os.getpid()}-{threading.get_ident()}-{next(_counter)}"
-    request = {"token": _local.session["token"], "cell": current_cell, "call": call, "nth": nth, "kind": kind, "body": body}
-    payload = json.dumps(request).encode("utf-8", "replace")
+    asking = {"token": _local.session["token"], "cell": current_cell, "call": call, "nth": nth, "kind": kind, "body": body}
+    payload = json.dumps(asking).encode("utf-8", "replace")
     limit = _local.session["max_request"]
     if len(payload) > limit:
         raise HostCallError(f"this {kind} request is {len(payload):,} bytes; the limit is {limit:,}. Send less, in pieces.")
-    socket.send(payload)
+    return call, payload
+
+
+def _send(kind: str, body: dict[str, Any], same: object = None) -> str:
+    call, payload = request(kind, body, same)
+    _socket().send(payload)
     return call
 
 
-def _value(reply: dict[str, Any]) -> Any:
+def cancel(calls: Iterable[str]) -> None:
+    """Have the host drop calls whose answers nobody waits for any more."""
+    with contextlib.suppress(HostCallError, zmq.ZMQError):
+        if waiting := list(calls):
+            _send("cancel", {"calls": waiting})
+
+
+def value_of(reply: dict[str, Any]) -> Any:
+    """What a reply holds. Raises the error that it holds."""
     if reply["ok"]:
         return reply["value"]
     error = reply["error"]
     raise _ERRORS.get(error["type"], HostCallError)(error["message"])
 
 
-def _received(call: str) -> None:
+def received(call: str) -> None:
     """Remember that this thread has its answer. In a replay the host is told, and gives the next thread its own only then."""
     _receipts.append(call)
     if _local.session.get("replayed"):
@@ -155,53 +188,90 @@ def _acknowledge(receipts: SimpleQueue[str]) -> None:
             _ask("received", {"call": receipt})
 
 
-def _ask(kind: str, body: dict[str, Any]) -> dict[str, Any]:
-    wanted = _send(kind, body)
-    while True:
-        reply: dict[str, Any] = json.loads(_socket().recv())
-        if reply["call"] == wanted:
-            return reply
+def _ask(kind: str, body: dict[str, Any], same: object = None) -> dict[str, Any]:
+    wanted = _send(kind, body, same)
+    try:
+        while True:
+            reply: dict[str, Any] = json.loads(_socket().recv())
+            if reply["call"] == wanted:
+                return reply
+    except KeyboardInterrupt:
+        cancel([wanted])
+        raise
 
 
-def call(kind: str, body: dict[str, Any]) -> Any:
+def call(kind: str, body: dict[str, Any], same: object = None) -> Any:
     """Ask the host and wait for its reply. Raises HostCallError or one of its kinds."""
-    reply = _ask(kind, body)
-    _received(reply["call"])
-    return _value(reply)
+    reply = _ask(kind, body, same)
+    received(reply["call"])
+    return value_of(reply)
 
 
-def call_many(kind: str, bodies: list[dict[str, Any]]) -> list[Any]:
-    """Ask many things at once; results in order, CallFailed for those that failed.
+class Item(NamedTuple):
+    """One call of a batch; `same` as of `request`."""
 
-    At most the session's `window` of requests is under way, so that a batch of any length needs bounded memory on the host.
-    Raises BudgetExceeded if every single item was refused for it.
+    body: dict[str, Any]
+    same: object = None
+
+
+def call_many(
+    kind: str,
+    items: Iterable[Item],
+    count: int,
+    *,
+    window: int | None = None,
+    seconds: float | None = None,
+    done: Callable[[int], None] = lambda _place: None,
+) -> list[Any]:
+    """Ask `count` things at once; results in order, CallFailed for those that failed.
+
+    At most `window` requests are under way (the session's, if not said), so that a batch of any length needs bounded memory on the host;
+    items are made when they are sent, and `done` hears of each that has ended. After `seconds` all that is left fails. Raises
+    BudgetExceeded if every single item was refused for it.
     """
     _socket()
-    window = int(_local.session["window"])
-    results: list[Any] = [None] * len(bodies)
+    window = min(window or _MANY, int(_local.session["window"]))
+    deadline = None if seconds is None else time.monotonic() + seconds
+    results: list[Any] = [None] * count
     waiting: dict[str, int] = {}
-    upcoming: Iterator[tuple[int, dict[str, Any]]] = iter(enumerate(bodies))
-    done = 0
-    while done < len(bodies):
-        for index, body in itertools.islice(upcoming, window - len(waiting)):
+    upcoming = iter(zip(range(count), items, strict=False))
+    left = count
+    try:
+        while left:
+            for place, item in itertools.islice(upcoming, window - len(waiting)):
+                try:
+                    waiting[_send(kind, _timed(item.body, deadline), item.same)] = place
+                except HostCallError as error:
+                    results[place] = CallFailed(error)
+                    done(place)
+                    left -= 1
+            if not waiting:
+                continue
+            reply = json.loads(_socket().recv())
+            answered = waiting.pop(reply["call"], None)
+            if answered is None:
+                continue
+            received(reply["call"])
+            done(answered)
+            left -= 1
             try:
-                waiting[_send(kind, body)] = index
+                results[answered] = value_of(reply)
             except HostCallError as error:
-                results[index] = CallFailed(error)
-                done += 1
-        if not waiting:
-            continue
-        reply = json.loads(_socket().recv())
-        place = waiting.pop(reply["call"], None)
-        if place is None:
-            continue
-        _received(reply["call"])
-        done += 1
-        try:
-            results[place] = _value(reply)
-        except HostCallError as error:
-            results[place] = CallFailed(error)
+                results[answered] = CallFailed(error)
+    except BaseException:
+        cancel(waiting)
+        raise
     refusals = [r.error for r in results if isinstance(r, CallFailed) and isinstance(r.error, BudgetExceeded)]
-    if bodies and len(refusals) == len(bodies):
+    if count and len(refusals) == count:
         raise refusals[0]
     return results
+
+
+def _timed(body: dict[str, Any], deadline: float | None) -> dict[str, Any]:
+    """The request with what is left of a batch's time. Raises LLMError where that is nothing."""
+    if deadline is None:
+        return body
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise LLMError("not asked: the time-out of the whole batch was over")
+    return body | {"timeout": left}

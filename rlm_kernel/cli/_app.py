@@ -11,6 +11,7 @@ import typer
 from rlm_kernel.cli._text import printable
 from rlm_kernel.cli.ask import ask
 from rlm_kernel.cli.attach import attach
+from rlm_kernel.cli.cache import cache_app
 from rlm_kernel.cli.chat import chat
 from rlm_kernel.cli.config import config_app
 from rlm_kernel.cli.doctor import doctor
@@ -50,6 +51,7 @@ app.command()(resume)
 app.command()(fork)
 app.command()(attach)
 app.command()(doctor)
+app.add_typer(cache_app, name="cache")
 app.add_typer(config_app, name="config")
 app.add_typer(image_app, name="image")
 app.add_typer(kernelspec_app, name="kernelspec")

@@ -82,7 +82,14 @@ def account(result: Result) -> str:
     """What a question took."""
     totals = result.totals
     cost = "cost unknown" if result.cost is None else f"${result.cost:.4f}"
-    return f"{totals.turns} turns, {totals.calls:,} sub-calls, {result.usage.total:,} tokens, {cost}, {totals.seconds:.1f} s"
+    stored = f" ({totals.stored:,} from the cache)" if totals.stored else ""
+    parts = [counted(totals.turns, "turn"), counted(totals.calls, "sub-call") + stored]
+    parts += [counted(totals.children, "child RLM")] if totals.children else []
+    return ", ".join([*parts, counted(result.usage.total, "token"), cost, f"{totals.seconds:.1f} s"])
+
+
+def counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def shown(answer: str) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rlm_kernel.cli._run import report, run_to_end
+from rlm_kernel.cli.session import CACHE, DEPTH, PROFILE
 
 if TYPE_CHECKING:
     from rlm_kernel.session.ask import Result
@@ -20,10 +21,13 @@ def ask(
     ] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="Root model: provider/model, or local.")] = None,
     sub_model: Annotated[str | None, typer.Option("--sub-model", help="Model for sub-calls; default: the root model.")] = None,
+    profile: PROFILE = None,
     max_turns: Annotated[int | None, typer.Option("--max-turns", help="Replies of the root model; default 30.")] = None,
     max_calls: Annotated[int | None, typer.Option("--max-calls", help="Sub-model calls; default 5000.")] = None,
+    max_depth: DEPTH = None,
     max_cost: Annotated[float | None, typer.Option("--max-cost", help="US dollars; default no limit.")] = None,
     timeout: Annotated[float | None, typer.Option("--timeout", help="Seconds for the whole run; default no limit.")] = None,
+    cache: CACHE = None,
     trace: Annotated[Path | None, typer.Option("--trace", help="Where the notebook goes; default: a new file in rlm-traces/.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object: answer, trace, turns, calls, tokens, cost …")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on stderr but errors.")] = False,
@@ -41,8 +45,11 @@ def ask(
         "sub_llm.model": sub_model,
         "limits.turns": max_turns,
         "limits.calls": max_calls,
+        "limits.depth": max_depth,
         "limits.cost": max_cost,
         "limits.seconds": timeout,
+        "prompt.profile": profile,
+        "cache.enabled": cache,
     }
     settings = load_settings(config, overrides)
     from rlm_kernel.cli._consent import consent_in

@@ -21,7 +21,23 @@ import typer
 
 from rlm_kernel.cli._run import NO_ANSWER, account, exit_now, outcome_line, run_to_end, stop_on_signals
 from rlm_kernel.cli._text import printable
-from rlm_kernel.cli.session import CALLS, CONFIG, COST, FILES, MODEL, QUIET, SESSION, SUB_MODEL, TIMEOUT, TURNS, changes_of, open_
+from rlm_kernel.cli.session import (
+    CACHE,
+    CALLS,
+    CONFIG,
+    COST,
+    DEPTH,
+    FILES,
+    MODEL,
+    PROFILE,
+    QUIET,
+    SESSION,
+    SUB_MODEL,
+    TIMEOUT,
+    TURNS,
+    changes_of,
+    open_,
+)
 from rlm_kernel.errors import RLMError, UsageError
 
 if TYPE_CHECKING:
@@ -48,10 +64,13 @@ def chat(
     session: SESSION = "default",
     model: MODEL = None,
     sub_model: SUB_MODEL = None,
+    profile: PROFILE = None,
     max_turns: TURNS = None,
     max_calls: CALLS = None,
+    max_depth: DEPTH = None,
     max_cost: COST = None,
     timeout: TIMEOUT = None,
+    cache: CACHE = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object for each answer, as rlm ask does.")] = False,
     quiet: QUIET = False,
     config: CONFIG = None,
@@ -62,6 +81,7 @@ def chat(
     files, variables and conversation. From a pipe, each line is a message, and only the answers go to stdout.
     """
     changes = changes_of(model, sub_model, max_turns, max_calls, max_cost, timeout)
+    changes |= {"prompt.profile": profile, "cache.enabled": cache, "limits.depth": max_depth}
 
     async def main() -> int:
         from rlm_kernel.cli._live import LiveView

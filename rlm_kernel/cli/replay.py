@@ -10,6 +10,7 @@ import typer
 
 from rlm_kernel.cli._run import run_to_end
 from rlm_kernel.cli._text import printable
+from rlm_kernel.cli.session import CACHE
 from rlm_kernel.errors import UsageError
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def replay(
     step: Annotated[bool, typer.Option("--step", help="Stop before each cell: run, skip, quit, or open a console on the kernel.")] = False,
     until: Annotated[str | None, typer.Option("--until", metavar="CELL", help="The last cell to run, by id, or a turn, by its.")] = None,
     live: Annotated[bool, typer.Option("--live", help="Ask the models what has no record; otherwise nothing is sent to any.")] = False,
+    cache: CACHE = None,
     out: Annotated[Path | None, typer.Option("--out", help="Write the replayed notebook here.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object: verdict and diff of each cell.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on stderr but errors.")] = False,
@@ -70,6 +72,7 @@ def replay(
             return await run(
                 trace,
                 config_file=config,
+                changes={"cache.enabled": cache},
                 files=named_files(file),
                 allow_changed=allow_changed,
                 until=until,

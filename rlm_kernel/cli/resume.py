@@ -9,6 +9,7 @@ import typer
 
 from rlm_kernel.cli._run import report, run_to_end
 from rlm_kernel.cli.replay import ALLOW_CHANGED, CONFIG, FILES, TRACE, named_files
+from rlm_kernel.cli.session import CACHE, DEPTH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -33,8 +34,10 @@ def resume(
     sub_model: _SUB_MODEL = None,
     max_turns: _TURNS = None,
     max_calls: _CALLS = None,
+    max_depth: DEPTH = None,
     max_cost: _COST = None,
     timeout: _TIMEOUT = None,
+    cache: CACHE = None,
     as_json: _JSON = False,
     quiet: _QUIET = False,
     config: CONFIG = None,
@@ -46,7 +49,7 @@ def resume(
     """
     from rlm_kernel.session.resume import resume as run
 
-    changes = _changes(model, sub_model, max_turns, max_calls, max_cost, timeout)
+    changes = _changes(model, sub_model, max_turns, max_calls, max_cost, timeout) | {"cache.enabled": cache, "limits.depth": max_depth}
     _go_on(
         lambda **hear: run(trace, config_file=config, changes=changes, files=named_files(file), allow_changed=allow_changed, **hear),
         as_json=as_json,
@@ -68,8 +71,10 @@ def fork(
     sub_model: _SUB_MODEL = None,
     max_turns: _TURNS = None,
     max_calls: _CALLS = None,
+    max_depth: DEPTH = None,
     max_cost: _COST = None,
     timeout: _TIMEOUT = None,
+    cache: CACHE = None,
     out: Annotated[Path | None, typer.Option("--trace", help="Where the new notebook goes; default: a new file in rlm-traces/.")] = None,
     as_json: _JSON = False,
     quiet: _QUIET = False,
@@ -82,7 +87,7 @@ def fork(
     """
     from rlm_kernel.session.resume import fork as run
 
-    changes = _changes(model, sub_model, max_turns, max_calls, max_cost, timeout)
+    changes = _changes(model, sub_model, max_turns, max_calls, max_cost, timeout) | {"cache.enabled": cache, "limits.depth": max_depth}
     files = named_files(file)
     _go_on(
         lambda **hear: run(

@@ -25,8 +25,13 @@ MODEL = Annotated[str | None, typer.Option("--model", "-m", help="Root model: pr
 SUB_MODEL = Annotated[str | None, typer.Option("--sub-model", help="Model for sub-calls; default: the root model.")]
 TURNS = Annotated[int | None, typer.Option("--max-turns", help="Replies of the root model to a question; default 30.")]
 CALLS = Annotated[int | None, typer.Option("--max-calls", help="Sub-model calls for a question; default 5000.")]
+DEPTH = Annotated[int | None, typer.Option("--max-depth", help="How deep child RLMs may nest, 0 for none; default 1.")]
 COST = Annotated[float | None, typer.Option("--max-cost", help="US dollars for a question; default no limit.")]
 TIMEOUT = Annotated[float | None, typer.Option("--timeout", help="Seconds for a question; default no limit.")]
+PROFILE = Annotated[
+    str | None, typer.Option("--profile", help="Prompt: default, batching, short or small; default: what suits the root model.")
+]
+CACHE = Annotated[bool | None, typer.Option("--cache/--no-cache", help="Answer sub-calls at temperature 0 from earlier ones; default off.")]
 QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on stderr but errors.")]
 CONFIG = Annotated[Path | None, typer.Option("--config", help="Settings file; default config.json, if there is one.")]
 FILES = Annotated[
@@ -39,8 +44,10 @@ def init(
     session: SESSION = "default",
     model: MODEL = None,
     sub_model: SUB_MODEL = None,
+    profile: PROFILE = None,
     max_turns: TURNS = None,
     max_calls: CALLS = None,
+    max_depth: DEPTH = None,
     max_cost: COST = None,
     timeout: TIMEOUT = None,
     quiet: QUIET = False,
@@ -48,9 +55,10 @@ def init(
 ) -> None:
     """Begin a session whose container stays: load files, then ask with rlm run or rlm chat.
 
-    The session is found again through .rlm_state/ in this folder. Models and limits that are given here hold for all its questions.
+    The session is found again through .rlm_state/ in this folder. Models, limits and profile that are given here hold for all its
+    questions.
     """
-    changes = changes_of(model, sub_model, max_turns, max_calls, max_cost, timeout)
+    changes = changes_of(model, sub_model, max_turns, max_calls, max_cost, timeout) | {"prompt.profile": profile, "limits.depth": max_depth}
 
     async def main() -> None:
         from rlm_kernel.cli._live import LiveView
@@ -70,10 +78,13 @@ def run(
     session: SESSION = "default",
     model: MODEL = None,
     sub_model: SUB_MODEL = None,
+    profile: PROFILE = None,
     max_turns: TURNS = None,
     max_calls: CALLS = None,
+    max_depth: DEPTH = None,
     max_cost: COST = None,
     timeout: TIMEOUT = None,
+    cache: CACHE = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, as rlm ask does.")] = False,
     quiet: QUIET = False,
     config: CONFIG = None,
@@ -83,6 +94,7 @@ def run(
     Files, variables and the conversation so far are there. The answer goes to stdout, all else to stderr; exit codes as of rlm ask.
     """
     changes = changes_of(model, sub_model, max_turns, max_calls, max_cost, timeout)
+    changes |= {"prompt.profile": profile, "cache.enabled": cache, "limits.depth": max_depth}
 
     async def main() -> Result:
         from rlm_kernel.cli._live import LiveView

@@ -12,10 +12,12 @@ are in NOT_SETTINGS.
 from rlm_kernel.config.envfile import find_api_keys, load_api_keys
 from rlm_kernel.config.loading import Explained, explain_settings, load_settings
 from rlm_kernel.config.settings import (
+    CacheSettings,
     GLMCodingSettings,
     LimitSettings,
     LLMSettings,
     MemoryCompactionSettings,
+    PromptSettings,
     SandboxSettings,
     SessionSettings,
     Settings,
@@ -29,11 +31,13 @@ __all__ = [
     "CONFIG_FILE",
     "NOT_SETTINGS",
     "SHORTHANDS",
+    "CacheSettings",
     "Explained",
     "GLMCodingSettings",
     "LLMSettings",
     "LimitSettings",
     "MemoryCompactionSettings",
+    "PromptSettings",
     "SandboxSettings",
     "SessionSettings",
     "Settings",

@@ -121,6 +121,13 @@ class MemoryCompactionSettings(_Section):
     """Share of the root model's window above which the turns of a run are summed up."""
 
 
+class PromptSettings(_Section):
+    """What the root model is told of its task."""
+
+    profile: Literal["default", "batching", "short", "small"] | None = None
+    """None: the one that suits the root model, by its name and window."""
+
+
 class LimitSettings(_Section):
     """What a run may use. None: no limit."""
 
@@ -158,6 +165,8 @@ class SandboxSettings(_Section):
     transport: Literal["auto", "ipc", "tcp"] = "auto"
     tmp: Size = "1g"
     """Size of the container's /tmp, which lives in memory."""
+    children: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Containers of child RLMs at one time; None for as many as the free memory has room for."""
     allow: Annotated[list[Folder], BeforeValidator(_path_list)] = []
     """Folders whose files a notebook in Jupyter may have loaded by naming them in `paths`."""
 
@@ -197,6 +206,7 @@ class Settings(_Section):
     """Without a model of its own, or with the root's, it is the root's settings and what is set here on top."""
     glm_coding: GLMCodingSettings = GLMCodingSettings()
     memory_compaction: MemoryCompactionSettings = MemoryCompactionSettings()
+    prompt: PromptSettings = PromptSettings()
     limits: LimitSettings = LimitSettings()
     sandbox: SandboxSettings = SandboxSettings()
     session: SessionSettings = SessionSettings()

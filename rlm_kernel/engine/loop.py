@@ -139,7 +139,8 @@ class Loop:
     def _open(self, question: str, info: ContextInfo, from_files: bool, *, asked: bool) -> None:
         self.output_chars = min(self.output_chars, self.profile.output_chars)
         self._looked = info.total_chars == 0
-        system = system_prompt(self.profile, info, output_chars=self.output_chars, sub_window=self.models.window("sub"))
+        window, depth = self.models.window("sub"), self.ledger.limits.depth
+        system = system_prompt(self.profile, info, output_chars=self.output_chars, sub_window=window, depth=depth)
         last = [self._named if asked else "", say.progress_line(self.ledger, 1)]
         first = say.question_message(question, info, from_files, self.profile.head_chars, "\n".join(filter(None, last)))
         self._history = [{"role": "system", "content": system}, *self.profile.examples, {"role": "user", "content": first}]

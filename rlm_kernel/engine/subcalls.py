@@ -125,8 +125,9 @@ class SubCalls:
         self._allowed()
         if self._children is None or self._ledger.limits.depth <= 0:
             text = await handed.text(self._reads())
-            prompt = f"{query.prompt}\n\nThe context:\n{text}" if text else query.prompt
-            return await self.complete(Query(prompt, None, query.schema, query.timeout))
+            parts = [query.prompt, f"The context:\n{text}" if text else ""]
+            parts += [f"Reply with JSON alone, which fits this JSON schema:\n{json.dumps(query.schema)}"] if query.schema else []
+            return await self.complete(Query("\n\n".join(filter(None, parts)), None, None, query.timeout))
         ledger = self._ledger.child()
         result = await self._children.ask(query.prompt, handed, query.schema, name=cell, ledger=ledger)
         totals, answer = result.totals, result.outcome.answer

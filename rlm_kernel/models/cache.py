@@ -267,7 +267,8 @@ def _shrink(db: sqlite3.Connection, size: int) -> None:
     """Give free pages above the size back; those below are used again."""
     count, page = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
     if (above := count - size // page) > 0:
-        db.execute(f"PRAGMA incremental_vacuum({above})").fetchall()  # a page for each row that is fetched
+        # Not execute(), which would take one step, and that is one page.
+        db.executescript(f"PRAGMA incremental_vacuum({above})")
 
 
 def _make_private(path: Path) -> None:
@@ -332,7 +333,7 @@ def clear(path: Path) -> None:
         try:
             with contextlib.closing(sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)) as db:
                 db.execute("DELETE FROM replies")
-                db.execute("PRAGMA incremental_vacuum").fetchall()
+                _shrink(db, 0)
                 db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except sqlite3.Error as error:
             if error.sqlite_errorcode & 0xFF not in _DAMAGED:

@@ -12,6 +12,7 @@ import contextlib
 import hmac
 import json
 import logging
+import time
 from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -20,13 +21,16 @@ import zmq
 import zmq.asyncio
 from pydantic import BaseModel, ConfigDict, Field
 
-from rlm_kernel.engine.protocols import HostCall, HostCallHandler
-from rlm_kernel.errors import RLMError
+from rlm_kernel.engine.protocols import MODEL_CALLS, HostCall, HostCallHandler
+from rlm_kernel.errors import CallCancelled, RLMError
 from rlm_kernel.sandbox.rundir import RunDir, own
 
 MAX_REQUEST = 64 << 20
 """Bytes of one request: a prompt or an answer of about that many characters."""
-MAX_IN_FLIGHT = 512
+MAX_IN_FLIGHT = 1024
+UNTIMED = "rlm_query"
+"""Kind of calls whose time is not the cell's: what is asked for has limits of its own."""
+_CANCELLED = "This call was cancelled, because its cell was interrupted or has ended."
 _log = logging.getLogger(__name__)
 
 
@@ -50,16 +54,41 @@ class Broker:
         self._run = run
         self.handlers = dict(handlers)
         """One for each kind of host call."""
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Request] = {}
         self._serving: asyncio.Task[None] | None = None
         self._context = zmq.asyncio.Context()
         self._socket: zmq.asyncio.Socket | None = None
         self.ready = asyncio.Event()
         self.cell: str | None = None
         """The cell in progress; calls in another's name are refused. None between cells."""
+        self._interrupted = False
+        self._closing = False
+        self._untimed = 0
+        self._untimed_since = 0.0
+        self._untimed_seconds = 0.0
         self.any_cell = False
         """Nobody here knows which cell runs (Jupyter runs them), so that calls are answered whatever cell they name."""
         self.refused: Counter[str] = Counter()
+
+    def begin(self, cell: str) -> None:
+        """A cell starts."""
+        self.cell, self._interrupted, self._untimed_seconds = cell, False, 0.0
+        self._untimed_since = time.monotonic()
+
+    async def end(self) -> None:
+        """The cell in progress has ended: its calls are dropped."""
+        self.cell = None
+        await self.cancel_calls()
+
+    def interrupt(self) -> None:
+        """The cell in progress is interrupted: its calls are dropped now, and it makes no more that cost something."""
+        self._interrupted = True
+        for task in self._tasks:
+            task.cancel()
+
+    def untimed(self) -> float:
+        """Seconds of the cell in which child RLMs worked for it."""
+        return self._untimed_seconds + (time.monotonic() - self._untimed_since if self._untimed else 0.0)
 
     async def start(self) -> None:
         """Bind the socket and serve. Call before the container starts."""
@@ -75,6 +104,7 @@ class Broker:
 
     async def stop(self) -> None:
         """Cancel what is in flight and close. Idempotent."""
+        self._closing = True
         if self._serving is not None:
             self._serving.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -87,7 +117,7 @@ class Broker:
         self._context.term()
 
     async def cancel_calls(self) -> None:
-        """Drop all calls in flight, unanswered: their cell was interrupted or their kernel died."""
+        """Drop all calls in flight: who waits for one is told that it was cancelled."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -102,9 +132,19 @@ class Broker:
             request = self._accept(frames)
             if request is None:
                 continue
+            if request.kind == "cancel":
+                self._cancel(request.body.get("calls"))
+                continue
             task = asyncio.create_task(self._answer(socket, frames[0], request))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks[task] = request
+            task.add_done_callback(self._tasks.pop)
+
+    def _cancel(self, calls: Any) -> None:
+        """Drop calls that nobody waits for any more."""
+        given_up = {call for call in calls if isinstance(call, str)} if isinstance(calls, list) else set()
+        for task, request in self._tasks.items():
+            if request.call in given_up:
+                task.cancel()
 
     def _accept(self, frames: list[bytes]) -> Request | None:
         if len(frames) != 2:
@@ -127,6 +167,11 @@ class Broker:
             payload = json.dumps(reply | {"ok": True, "value": await self._handle(request)})
         except RLMError as error:
             payload = json.dumps(reply | {"ok": False, "error": {"type": error.in_cell, "message": str(error)}})
+        except asyncio.CancelledError:
+            # A thread may wait for it, and with it the cell that was interrupted.
+            if self._closing:
+                raise
+            payload = json.dumps(reply | {"ok": False, "error": {"type": "Cancelled", "message": _CANCELLED}})
         except Exception as error:  # a defect of ours must not hang the cell
             _log.exception("host call failed")
             message = f"internal error: {type(error).__name__}"
@@ -148,4 +193,21 @@ class Broker:
         if handler is None:
             self.refused["kind"] += 1
             raise RLMError("There is no such host call.")
-        return await handler(HostCall(request.cell, request.call, request.body, request.nth))
+        call = HostCall(request.cell, request.call, request.body, request.nth)
+        if request.kind not in MODEL_CALLS:
+            return await handler(call)
+        if self._interrupted:
+            raise CallCancelled(_CANCELLED)
+        if request.kind != UNTIMED:
+            return await handler(call)
+        self._time(+1)
+        try:
+            return await handler(call)
+        finally:
+            self._time(-1)
+
+    def _time(self, change: int) -> None:
+        now = time.monotonic()
+        if self._untimed:
+            self._untimed_seconds += now - self._untimed_since
+        self._untimed, self._untimed_since = self._untimed + change, now

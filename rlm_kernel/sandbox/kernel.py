@@ -242,12 +242,19 @@ class DockerKernel:
         def on_output(collector: OutputCollector) -> None:
             self._on_output(cell_id, collector.outputs)
 
-        self._broker.cell = cell_id
+        self._broker.begin(cell_id)
         try:
-            state = await self._runner.run(cell_id, code, timeout=self._cell_timeout, grace=self._grace, on_output=on_output)
+            state = await self._runner.run(
+                cell_id,
+                code,
+                timeout=self._cell_timeout,
+                grace=self._grace,
+                on_output=on_output,
+                on_interrupt=self._broker.interrupt,
+                untimed=self._broker.untimed,
+            )
         finally:
-            self._broker.cell = None
-            await self._broker.cancel_calls()
+            await self._broker.end()
         if state.variables is not None:
             self._variables = state.variables
         return state

@@ -143,6 +143,11 @@ class RunDir:
         return self.host / "broker"
 
     @property
+    def sockets(self) -> Path:
+        """The folder that the container can write to: hostile."""
+        return self.path / f"r{self._launches}"
+
+    @property
     def launches(self) -> int:
         """How many kernels this session has had."""
         return self._launches
@@ -180,7 +185,7 @@ class RunDir:
     def new_launch(self) -> Path:
         """A fresh writable folder for the next kernel's sockets, which are to be named k-1 to k-5 there."""
         self._launches += 1
-        sockets = self.path / f"r{self._launches}"
+        sockets = self.sockets
         sockets.mkdir(mode=0o700)
         own(sockets)
         if self.one_address:
@@ -202,7 +207,7 @@ class RunDir:
         try:
             for number in _SOCKETS:
                 name = f"k-{number}"
-                os.link(self.path / f"r{self._launches}" / name, self._links / name, follow_symlinks=False)
+                os.link(self.sockets / name, self._links / name, follow_symlinks=False)
                 # Looked at here, where nobody can replace it any more.
                 if not stat.S_ISSOCK((self._links / name).lstat().st_mode):
                     raise KernelError(f"{name} is no socket: something else than a kernel runs in the container.")

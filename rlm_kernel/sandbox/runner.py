@@ -28,6 +28,8 @@ MAX_MESSAGE = 64 << 20
 """Bytes of one message from the kernel; ZMQ closes the connection on a larger one."""
 IDLE_GRACE = 5.0
 """Seconds that iopub may lag behind the reply."""
+_STEP = 0.1
+"""Seconds at least between two looks at how long a cell has run."""
 _SETTLE_SECONDS = 0.5
 """Seconds in which a kernel that runs nothing answers."""
 VARIABLES = "__import__('rlm_runtime.api', fromlist=['api']).SHOW_VARS()"
@@ -137,18 +139,27 @@ class CellRunner:
         self._interrupts.set()
 
     async def run(
-        self, cell_id: str, code: str, *, timeout: float | None, grace: float, on_output: Callable[[OutputCollector], None]
+        self,
+        cell_id: str,
+        code: str,
+        *,
+        timeout: float | None,
+        grace: float,
+        on_output: Callable[[OutputCollector], None],
+        on_interrupt: Callable[[], None] = lambda: None,
+        untimed: Callable[[], float] = lambda: 0.0,
     ) -> RunState:
         """Run code to an end. On time-out or interrupt: SIGINT in the kernel, then `grace` seconds; after these the state is `died`.
 
-        `timeout` counts from when the kernel takes the cell up. Other clients' cells before it have as long; then they are interrupted.
+        `timeout` counts from when the kernel takes the cell up, without the seconds that `untimed` tells. Other clients' cells before it
+        have as long; then they are interrupted. `on_interrupt` is called as soon as the cell itself is.
         """
         cell = self._cell = _Cell(on_output)
         self._interrupts.clear()
         done = asyncio.create_task(self._follow(cell, cell_id, code))
         stop = asyncio.create_task(self._interrupts.wait())
         try:
-            await self._see_through(cell, done, stop, timeout, grace)
+            await self._see_through(cell, done, stop, timeout, grace, on_interrupt, untimed)
             if self._listening.done():
                 self._listening.result()
             if not done.done() and self._exited.done():
@@ -168,16 +179,24 @@ class CellRunner:
         return cell.state
 
     async def _see_through(
-        self, cell: _Cell, done: asyncio.Task[None], stop: asyncio.Task[Any], timeout: float | None, grace: float
+        self,
+        cell: _Cell,
+        done: asyncio.Task[None],
+        stop: asyncio.Task[Any],
+        timeout: float | None,
+        grace: float,
+        on_interrupt: Callable[[], None],
+        untimed: Callable[[], float],
     ) -> None:
         over = (done, self._exited, self._listening)
         await _first(timeout, cell.began, stop, *over)
         if not _any(cell.began, *over):
             await self._interrupt(grace, cell.began, *over)
         if not _any(*over) and cell.began.done():
-            await _first(timeout, stop, *over)
+            await _timed(timeout, untimed, stop, *over)
             if not _any(*over):
                 cell.state.timed_out = not stop.done()
+                on_interrupt()
                 await self._interrupt(grace, *over)
 
     async def settle(self, grace: float) -> bool:
@@ -279,6 +298,16 @@ def _literal(content: dict[str, Any], name: str) -> Any:
 async def _first(timeout: float | None, *awaited: asyncio.Future[Any]) -> None:
     """Wait until one is done, or for so many seconds. Cancels nothing."""
     await asyncio.wait(awaited, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def _timed(timeout: float | None, untimed: Callable[[], float], *awaited: asyncio.Future[Any]) -> None:
+    """Wait until one is done, or for so many seconds and those that `untimed` tells besides."""
+    started = time.monotonic()
+    while not _any(*awaited):
+        left = None if timeout is None else timeout + untimed() - (time.monotonic() - started)
+        if left is not None and left <= 0:
+            return
+        await _first(None if left is None else max(left, _STEP), *awaited)
 
 
 def _any(*awaited: asyncio.Future[Any]) -> bool:

@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlm_kernel._version import __version__
 from rlm_kernel.config import Settings
-from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import Ledger
-from rlm_kernel.engine.loop import Loop
-from rlm_kernel.engine.prompts import Profile, load_profile
-from rlm_kernel.engine.protocols import ROLES, CellResult, Models, Outcome, Role, StopReason, Totals, Trace, Usage
-from rlm_kernel.errors import RLMError, UsageError
-from rlm_kernel.secrets import known_secrets
-from rlm_kernel.session.conversation import full_history
-from rlm_kernel.session.inputs import Context, file_meta, gather
-from rlm_kernel.session.listeners import everyone
+from rlm_kernel.engine.prompts import load_profile
+from rlm_kernel.engine.protocols import ROLES, Models, Outcome, StopReason, Totals, Trace, Usage
+from rlm_kernel.errors import UsageError
+from rlm_kernel.session.answering import Asked, answer
+from rlm_kernel.session.children import Children, Family
+from rlm_kernel.session.inputs import Context, gather
 from rlm_kernel.session.named import named_paths
 from rlm_kernel.session.players import model_names, profile_for
-from rlm_kernel.session.stage import Say, Stage, kernel_of, limits_of, models_ready, stage
-from rlm_kernel.session.tracefiles import FileNotes
-from rlm_kernel.trace.reader import read_trace
-from rlm_kernel.trace.schema import NotebookMeta
-from rlm_kernel.trace.writer import NotebookWriter
+from rlm_kernel.session.stage import Say, kernel_of, limits_of, models_ready, stage
+from rlm_kernel.session.warm import WarmKernels
 
 if TYPE_CHECKING:
     from rlm_kernel.sandbox.grants import Consent
@@ -73,6 +64,8 @@ class Result:
             "trace": str(self.trace),
             "turns": totals.turns,
             "calls": totals.calls,
+            "children": totals.children,
+            "stored": totals.stored,
             "tokens": {"prompt": usage.prompt, "completion": usage.completion, "cached": usage.cached},
             "cost": self.cost,
             "seconds": round(totals.seconds, 3),
@@ -110,6 +103,7 @@ async def ask(
     view: Trace | None = None,
     say: Say = lambda _text: None,
     consent: Consent | None = None,
+    schema: Mapping[str, Any] | None = None,
 ) -> Result:
     """Answer a question over a context, in a container of its own, with a trace.
 
@@ -119,6 +113,7 @@ async def ask(
     view: hears the run's events beside the trace.
     say: hears what is being set up, a line at a time.
     consent: asked where the code wants a file that neither the context nor the question names. Default: it is refused.
+    schema: a JSON schema that the answer must fit.
 
     Raises RLMError (see `rlm_kernel.errors`); a run that ends without an answer is a Result, with `answer` None. Cancelling it stops the
     running cell, closes the trace and removes the container.
@@ -135,68 +130,23 @@ async def ask(
         stage(inputs.paths, settings, say, named=named, consent=consent) as on,
     ):
         playing = await players
-        profile = load_profile(profile_for(settings))
-        names = model_names(settings, playing) if models is None else {role: playing.name(role) for role in ROLES}
-        meta = new_meta(on, question, settings, names, profile)
-        files = await asyncio.to_thread(lambda: [file_meta(path, made=inputs.made) for path in on.grants.paths])
-        writer = NotebookWriter(path, meta.model_copy(update={"files": files}), known_secrets(os.environ))
-        on.run.describe(trace=path, question=question)
-        listeners = everyone(writer, view)
-        ledger = Ledger(limits_of(settings))
-        with FileNotes(on, writer) as notes:
-            calls = HostCalls(playing, ledger, listeners, notes.locate, history=lambda: full_history(read_trace(path)))
-            async with closing_trace(listeners, ledger.totals):
-                async with kernel_of(on, settings, calls, listeners, cell_timeout=settings.limits.cell_timeout) as kernel:
-                    loop = Loop(kernel, playing, calls, ledger, listeners, profile, settings.limits.output_chars, settings.memory_share)
-                    for cell_id, code in inputs.cells(question, on.grants.paths):
-                        check_setup(await loop.set_up(cell_id, code), settings)
-                    info = await kernel.describe()
-                    outcome = await loop.run(question, info, from_files=not inputs.made, named=[str(path) for path in named])
-                totals = ledger.totals()
-                await notes.complete()
-                listeners.finished(outcome, totals)
-    return Result.of(outcome, totals, path)
-
-
-@contextlib.asynccontextmanager
-async def closing_trace(listeners: Trace, totals: Callable[[], Totals]) -> AsyncIterator[None]:
-    """A run that is interrupted or fails still closes its trace properly."""
-    try:
-        yield
-    except asyncio.CancelledError:
-        listeners.finished(Outcome(None, "interrupted"), totals())
-        raise
-    except RLMError as error:
-        with contextlib.suppress(RLMError):  # a full disk, say, which is then the error itself
-            listeners.finished(Outcome(None, "error", detail=error.message), totals())
-        raise
-
-
-def new_meta(on: Stage, question: str, settings: Settings, models: Mapping[Role, str], profile: Profile) -> NotebookMeta:
-    """What a new trace says of itself."""
-    return NotebookMeta(
-        session=on.run.session_id,
-        created=datetime.now(UTC),
-        rlm_version=__version__,
-        question=question,
-        models=dict(models),
-        prompt_profile=profile.name,
-        prompt_digest=profile.digest,
-        image=on.image.tag,
-        image_digest=on.image.id,
-        limits=settings.limits.model_dump(),
-        sandbox=settings.sandbox.model_dump(mode="json", exclude_none=True),
-    )
-
-
-def check_setup(result: CellResult, settings: Settings) -> None:
-    """Raise UsageError if the input could not be loaded."""
-    if result.status == "ok":
-        return
-    if result.status == "died":
-        raise UsageError(
-            f"The input could not be loaded: {' '.join(result.notices)}",
-            hint=f"The kernel has {settings.sandbox.memory} of memory; give it more with sandbox.memory (RLM_SANDBOX__MEMORY=8g).",
+        asked = Asked(
+            question,
+            inputs,
+            path,
+            settings,
+            playing,
+            model_names(settings, playing) if models is None else {role: playing.name(role) for role in ROLES},
+            load_profile(profile_for(settings, playing)),
+            Ledger(limits_of(settings)),
+            view,
+            [str(file) for file in named],
+            schema,
         )
-    errors = [str(output["evalue"]) for output in result.outputs if output["output_type"] == "error"]
-    raise UsageError(f"The input could not be loaded: {' '.join(errors or result.notices)}")
+        on.run.describe(trace=path, question=question)
+        async with WarmKernels(settings, on.image, say) as kernels:
+            children = Children(on, path, Family(settings, playing, asked.names, asked.profile, kernels), view)
+            outcome, totals = await answer(
+                asked, on, children, lambda calls, heard: kernel_of(on, settings, calls, heard, cell_timeout=settings.limits.cell_timeout)
+            )
+    return Result.of(outcome, totals, path)

@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ Context = str | list[Any] | dict[str, Any] | Path | Sequence[Path] | None
 """A text, a JSON-like object, or the path or paths of files and folders."""
 MAX_MATCHES = 1000
 """Files of one glob."""
-CONTEXT, STDIN = ".context.json", ".stdin.txt"
-"""Endings, after the trace's stem, of the files that keep an object from Python and standard input."""
+CONTEXT, STDIN, TEXT = ".context.json", ".stdin.txt", ".context.txt"
+"""Endings, after the trace's stem, of the files that keep an object, standard input, and a text that a child RLM was handed."""
 _BLOCK = 1 << 20
 
 
@@ -33,16 +33,14 @@ class Inputs:
     paths: tuple[Path, ...]
     made: bool = False
 
-    def cells(self, question: str, resolved: Sequence[Path]) -> list[tuple[str, str]]:
-        """The notebook's set-up cells: `parameters`, and `setup`, which loads what they name."""
+    def cells(self, question: str, resolved: Sequence[Path], schema: Mapping[str, Any] | None = None) -> list[tuple[str, str]]:
+        """The notebook's set-up cells: `parameters`, and `setup`, which loads what they name. `schema`: the answer must fit it."""
         shown = ",\n    ".join(repr(str(path)) for path in resolved)
         listed = f"[\n    {shown},\n]" if len(resolved) > 1 else f"[{shown}]"
         cells = [("parameters", f"question = {question!r}\npaths = {listed}")]
-        if self.made:
-            cells.append(("setup", "load_object(paths[0]);"))
-        elif resolved:
-            cells.append(("setup", "load_files(paths)"))
-        return cells
+        setup = ["load_object(paths[0]);"] if self.made else ["load_files(paths)"] if resolved else []
+        setup += [f"expect_answer({dict(schema)!r})"] if schema is not None else []
+        return [*cells, ("setup", "\n".join(setup))] if setup else cells
 
 
 def gather(context: Context, trace_path: Path) -> Inputs:

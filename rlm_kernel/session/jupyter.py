@@ -13,6 +13,7 @@ import shutil
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from traitlets import Bool
@@ -24,6 +25,7 @@ from rlm_kernel.engine.protocols import Completion, Message, Models, Role
 from rlm_kernel.errors import FileRefused
 from rlm_kernel.sandbox.grants import FileGrants
 from rlm_kernel.sandbox.provisioner import PORTS, DockerProvisioner, SandboxSpec
+from rlm_kernel.session.children import Children
 from rlm_kernel.session.listeners import everyone
 from rlm_kernel.session.opened import Opened, OpenedFiles, files_of, find_opened
 from rlm_kernel.session.players import open_models
@@ -138,10 +140,19 @@ class _Host:
         on, files = self._stage(settings, node, trace)
         models = _LazyModels(settings, trace) if self._live else None
         # A person's kernel waits for the person: its life counts for no limit.
-        ledger = Ledger(replace(limits_of(settings), seconds=None))
+        ledger = Ledger(replace(limits_of(settings), seconds=None, depth=0))
         recording = TraceRecording(trace.cells, waiting=False) if trace else None
         how = f"{problem} {HOW_TO_ALLOW}".strip()
-        calls = HostCalls(models, ledger, everyone(), lambda asked: _locate(on, files, asked), recording=recording, how_to_allow=how)
+        children = Children(on, trace.path if trace else Path())
+        calls = HostCalls(
+            models,
+            ledger,
+            everyone(),
+            lambda asked: _locate(on, files, asked),
+            recording=recording,
+            how_to_allow=how,
+            children=children,
+        )
         broker, spec = broker_and_spec(on, settings, calls.handlers())
         broker.any_cell = True
         try:

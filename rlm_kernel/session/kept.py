@@ -21,11 +21,13 @@ from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.loop import Loop, Past
 from rlm_kernel.engine.messages import output_text
-from rlm_kernel.engine.prompts import load_profile
+from rlm_kernel.engine.prompts import Profile, load_profile
 from rlm_kernel.engine.protocols import ROLES, Memory, Models, Outcome, Totals, Trace
 from rlm_kernel.errors import UsageError
 from rlm_kernel.secrets import known_secrets
-from rlm_kernel.session.ask import Result, check_setup, closing_trace, free_path, new_meta
+from rlm_kernel.session.answering import check_setup, closing_trace, new_meta
+from rlm_kernel.session.ask import Result, free_path
+from rlm_kernel.session.children import Children, Family
 from rlm_kernel.session.conversation import conversation, first_question, full_history, recorded, turns_of
 from rlm_kernel.session.inputs import STDIN, expand, file_meta, gather
 from rlm_kernel.session.listeners import Gate, everyone
@@ -37,6 +39,7 @@ from rlm_kernel.session.stage import Say, limits_of
 from rlm_kernel.session.state import SessionFolder, State
 from rlm_kernel.session.status import SessionStatus, duration, status_of
 from rlm_kernel.session.tracefiles import FileNotes
+from rlm_kernel.session.warm import WarmKernels
 from rlm_kernel.trace.reader import TraceFile, read_trace
 from rlm_kernel.trace.taken import before_last_question, ended
 from rlm_kernel.trace.writer import NotebookWriter
@@ -66,6 +69,7 @@ class KeptSession:
         """What became of the session when it was taken up, for the user."""
         self._models = models
         self._gate = Gate()
+        self._view = view
         self._listeners = everyone(self._gate, view)
         self._say = say
         self._consent = consent
@@ -88,7 +92,8 @@ class KeptSession:
     async def begin(self, paths: Sequence[Path]) -> None:
         """Start the container and load the files. Raises what `ask` raises of its set-up."""
         inputs = await asyncio.to_thread(gather, list(paths) or None, self.trace)
-        live = await make(inputs.paths, self.settings, self._listeners, self._say, depot=self.folder.depot, consent=self._consent)
+        idle, depot = self.settings.session.idle, self.folder.depot
+        live = await make(inputs.paths, self.settings, self._listeners, self._say, depot=depot, consent=self._consent, idle=idle)
         self._live = live
         meta = new_meta(live.on, "", self.settings, dict.fromkeys(ROLES, ""), load_profile(profile_for(self.settings)))
         files = await asyncio.to_thread(lambda: [file_meta(path) for path in live.on.grants.paths])
@@ -160,11 +165,11 @@ class KeptSession:
         assert self._live is not None
         return self._live
 
-    def _calls(self, ledger: Ledger, models: Models | None, notes: FileNotes | None) -> HostCalls:
+    def _calls(self, ledger: Ledger, models: Models | None, notes: FileNotes | None, children: Children | None = None) -> HostCalls:
         """The host calls of what runs next in the kernel."""
         assert self._live is not None
         locate = notes.locate if notes else self._live.on.locate
-        calls = HostCalls(models, ledger, self._listeners, locate, history=lambda: full_history(read_trace(self.trace)))
+        calls = HostCalls(models, ledger, self._listeners, locate, history=lambda: full_history(read_trace(self.trace)), children=children)
         self._live.broker.handlers = calls.handlers()
         return calls
 
@@ -185,34 +190,29 @@ class KeptSession:
         ledger = Ledger(limits_of(self.settings))
         writer = self._writer(trace)
         self._write_to(writer)
-        writer.set_models(model_names(self.settings, models))
+        profile = load_profile(profile_for(self.settings, models))
+        writer.set_models(model_names(self.settings, models), profile.name, profile.digest)
         writer.question(question)
         spent = trace.spent()
         try:
             with FileNotes(live.on, writer) as notes:
-                loop = self._new_loop(live, models, ledger, notes)
-                async with closing_trace(self._listeners, lambda: spent + ledger.totals()):
-                    outcome = await self._converse(loop, trace, question, named)
-                    await notes.complete()
-                    self._listeners.finished(outcome, spent + ledger.totals())
+                async with WarmKernels(self.settings, live.on.image, self._say) as kernels:
+                    family = Family(self.settings, models, model_names(self.settings, models), profile, kernels)
+                    calls = self._calls(ledger, models, notes, Children(live.on, self.trace, family, self._view))
+                    loop = self._new_loop(live, models, ledger, calls, profile)
+                    async with closing_trace(self._listeners, lambda: spent + ledger.totals()):
+                        outcome = await self._converse(loop, trace, question, named)
+                        await notes.complete()
+                        self._listeners.finished(outcome, spent + ledger.totals())
         except asyncio.CancelledError:
             await asyncio.shield(self._settle(live))
             raise
         self._answered = (loop, outcome, spent, ledger) if outcome.answer is not None else None
         return Result.of(outcome, ledger.totals(), self.trace)
 
-    def _new_loop(self, live: Live, models: Models, ledger: Ledger, notes: FileNotes) -> Loop:
-        settings = self.settings
-        return Loop(
-            live.kernel,
-            models,
-            self._calls(ledger, models, notes),
-            ledger,
-            self._listeners,
-            load_profile(profile_for(settings)),
-            settings.limits.output_chars,
-            settings.memory_share,
-        )
+    def _new_loop(self, live: Live, models: Models, ledger: Ledger, calls: HostCalls, profile: Profile) -> Loop:
+        limit, share = self.settings.limits.output_chars, self.settings.memory_share
+        return Loop(live.kernel, models, calls, ledger, self._listeners, profile, limit, share)
 
     async def _converse(self, loop: Loop, trace: TraceFile, question: str, named: Sequence[Path]) -> Outcome:
         """Put a question after what was said before, by the trace."""

@@ -22,6 +22,9 @@ class Gate:
 
         return tell
 
+    def as_trace(self) -> Trace:
+        return cast(Trace, self)
+
 
 class _Everyone:
     def __init__(self, listeners: tuple[Trace | Gate | None, ...]) -> None:

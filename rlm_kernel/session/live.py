@@ -17,6 +17,7 @@ from rlm_kernel.session.stage import WINDOW, Say, Stage, broker_and_spec, find_o
 if TYPE_CHECKING:
     from rlm_kernel.sandbox.broker import Broker
     from rlm_kernel.sandbox.grants import Consent
+    from rlm_kernel.sandbox.image import ImageInfo
     from rlm_kernel.sandbox.kernel import DockerKernel
 
 _FOLDER = re.compile(r"rlm-[0-9a-f]{8}")
@@ -57,22 +58,26 @@ async def make(
     listeners: Trace,
     say: Say,
     *,
-    depot: Path,
+    depot: Path | None = None,
     known_as: Sequence[Path | None] = (),
     consent: Consent | None = None,
+    image: ImageInfo | None = None,
+    idle: float = 0.0,
 ) -> Live:
-    """A new container that outlives this command by `session.idle` seconds. Raises SetupError, FileRefused, KernelError."""
+    """A new container, which outlives this command by `idle` seconds. `depot`: for files that are named later; by default in its folder.
+    `image`: by default as the settings say. Raises SetupError, FileRefused, KernelError.
+    """
     from rlm_kernel.sandbox.broker import MAX_REQUEST
     from rlm_kernel.sandbox.grants import FileGrants
     from rlm_kernel.sandbox.rundir import RunDir
 
-    await asyncio.to_thread(shutil.rmtree, depot, ignore_errors=True)  # what an earlier container had
-    run = RunDir.create(max_request=MAX_REQUEST, window=WINDOW, replayed=True, idle=settings.session.idle)
+    if depot is not None:
+        await asyncio.to_thread(shutil.rmtree, depot, ignore_errors=True)  # what an earlier container had
+    run = RunDir.create(max_request=MAX_REQUEST, window=WINDOW, replayed=idle > 0, idle=idle)
     try:
-        grants = await asyncio.to_thread(FileGrants, paths, run, known_as, depot)
-        live = await _live(
-            Stage(run, grants, await asyncio.to_thread(find_or_build_image, settings, say), consent, say), settings, listeners
-        )
+        found = image if image is not None else await asyncio.to_thread(find_or_build_image, settings, say)
+        grants = await asyncio.to_thread(FileGrants, paths, run, known_as, depot or run.path / "depot")
+        live = await _live(Stage(run, grants, found, consent, say), settings, listeners)
     except BaseException:
         run.remove()
         raise

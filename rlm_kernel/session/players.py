@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
-from rlm_kernel.config import LLMSettings, Settings
-from rlm_kernel.engine.prompts import ProfileName
+from rlm_kernel.config import LLMSettings, Settings, parse_size
+from rlm_kernel.engine.prompts import ProfileName, profile_of
 from rlm_kernel.engine.protocols import ROLES, Models, Role
 from rlm_kernel.errors import ConfigError
 
@@ -24,9 +24,13 @@ def _is_local(model: str | None) -> bool:
     return model is not None and model.split(":")[0] == _LOCAL
 
 
-def profile_for(settings: Settings) -> ProfileName:
-    """The prompt profile that suits the root model."""
-    return "small" if _is_local(settings.root_llm.model) else "default"
+def profile_for(settings: Settings, models: Models | None = None) -> ProfileName:
+    """The prompt profile of the settings, else the one that suits the root model. Its window is known once the models are ready."""
+    if settings.prompt.profile is not None:
+        return settings.prompt.profile
+    if _is_local(settings.root_llm.model):
+        return "small"
+    return profile_of(settings.root_llm.model or "", models.window("root") if models else settings.root_llm.window)
 
 
 def model_names(settings: Settings, models: Models) -> dict[Role, str]:
@@ -37,8 +41,11 @@ def model_names(settings: Settings, models: Models) -> dict[Role, str]:
 
 
 @contextlib.asynccontextmanager
-async def open_models(settings: Settings, say: Callable[[str], None]) -> AsyncIterator[LitellmModels]:
+async def open_models(settings: Settings, say: Callable[[str], None]) -> AsyncIterator[Models]:
     """The models of the settings, ready to be called; servers of local ones run as long as the context is open.
+
+    With `cache.enabled`, replies of sub models at temperature 0 are kept, and found again. `say` hears what is set up, and what the
+    cache has to say.
 
     Raises ConfigError (no model), ModelError (missing key, unknown provider), LocalModelError.
     """
@@ -53,12 +60,32 @@ async def open_models(settings: Settings, say: Callable[[str], None]) -> AsyncIt
                 if llm.model not in servers:
                     servers[llm.model] = await _start_local(stack, llm, say)
                 changes[section] = servers[llm.model]
-        models = LitellmModels(settings.model_copy(update=changes))
+        playing = settings.model_copy(update=changes)
+        models = LitellmModels(playing)
         stack.push_async_callback(models.aclose)
         await models.warm_up()
         if settings.limits.cost is not None:
             _check_prices(models)
-        yield models
+        yield _cached(stack, models, settings, playing, say) if settings.cache.enabled else models
+
+
+def _cached(stack: contextlib.AsyncExitStack, models: Models, asked: Settings, playing: Settings, say: Callable[[str], None]) -> Models:
+    """The models with the cache before them."""
+    from rlm_kernel.models.cache import CachedModels, ReplyCache, cache_path
+    from rlm_kernel.models.weights import find_model
+
+    def answering(llm: LLMSettings, named: str | None) -> LLMSettings:
+        # A local server's address is another one each time; what answers there are the weights.
+        return llm.model_copy(update={"api_base": find_model(named).sha256}) if named is not None and _is_local(named) else llm
+
+    root = answering(playing.root_llm, asked.root_llm.model)
+    sub = answering(playing.sub_llm, asked.sub_llm.model) if playing.sub_llm.model else root
+    if sub.temperature != 0:
+        say("The cache is on, but sub_llm.temperature is not 0, so nothing is kept; set it to 0.")
+    cache = ReplyCache(cache_path(asked.cache.dir), parse_size(asked.cache.size), say)
+    cached = CachedModels(models, cache, root=root, sub=sub)
+    stack.push_async_callback(cached.aclose)
+    return cached
 
 
 def _check_prices(models: LitellmModels) -> None:

@@ -16,7 +16,8 @@ from rlm_kernel.engine.ledger import Ledger, Limits
 from rlm_kernel.engine.protocols import CellResult, Trace
 from rlm_kernel.errors import FileRefused
 from rlm_kernel.secrets import known_secrets
-from rlm_kernel.session.ask import check_setup
+from rlm_kernel.session.answering import check_setup
+from rlm_kernel.session.children import Children
 from rlm_kernel.session.inputs import file_meta
 from rlm_kernel.session.live import Live, make
 from rlm_kernel.session.replay import Replayer, Verdict, image_remarks, restored
@@ -49,7 +50,8 @@ async def rebuild(
         found = await asyncio.to_thread(find_files, trace, allow_changed=True)
     except FileRefused as refused:
         raise FileRefused(refused.message, hint="Put it back where it was, or begin anew: rlm stop, and rlm init.") from refused
-    live = await make(found.paths, settings, listeners, say, depot=depot, known_as=found.known_as, consent=consent)
+    idle = settings.session.idle
+    live = await make(found.paths, settings, listeners, say, depot=depot, known_as=found.known_as, consent=consent, idle=idle)
     try:
         results, verdicts = await _replay(trace, settings, live, listeners, say)
     except BaseException:
@@ -73,7 +75,8 @@ async def rebuild(
 async def _replay(
     trace: TraceFile, settings: Settings, live: Live, listeners: Trace, say: Say
 ) -> tuple[dict[str, CellResult], list[Verdict]]:
-    calls = HostCalls(None, Ledger(Limits()), listeners, live.on.locate, recording=TraceRecording(trace.cells))
+    children = Children(live.on, trace.path)
+    calls = HostCalls(None, Ledger(Limits()), listeners, live.on.locate, recording=TraceRecording(trace.cells), children=children)
     live.broker.handlers = calls.handlers()
     replayer = Replayer(Cells(live.kernel, calls, listeners), live=False)
     results: dict[str, CellResult] = {}

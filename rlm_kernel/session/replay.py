@@ -13,12 +13,16 @@ from rlm_kernel.config import Settings, known_keys, load_settings
 from rlm_kernel.engine.cells import Cells
 from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import Ledger
+from rlm_kernel.engine.prompts import PROFILES, load_profile
 from rlm_kernel.engine.protocols import ROLES, CellResult, Models, Trace
 from rlm_kernel.errors import UsageError
 from rlm_kernel.secrets import known_secrets
+from rlm_kernel.session.children import Children, Family
 from rlm_kernel.session.listeners import everyone
+from rlm_kernel.session.players import profile_for
 from rlm_kernel.session.stage import Say, Stage, kernel_of, limits_of, models_ready, stage
 from rlm_kernel.session.tracefiles import TraceFiles, find_files
+from rlm_kernel.session.warm import WarmKernels
 from rlm_kernel.trace.compare import Ran, compare
 from rlm_kernel.trace.reader import TraceCell, TraceFile, read_trace
 from rlm_kernel.trace.recording import TraceRecording
@@ -98,6 +102,8 @@ def settings_of(trace: TraceFile, config_file: Path | None, changes: Mapping[str
     given = {name: value for name, value in changes.items() if value is not None}
     if models and "root_llm.model" not in given:
         recorded |= {f"{role}_llm.model": trace.meta.models[role] for role in ROLES}
+        if trace.meta.prompt_profile in PROFILES:
+            recorded["prompt.profile"] = trace.meta.prompt_profile
         if trace.meta.models["root"].startswith("scripted/"):
             raise UsageError("The trace was made with scripted models, which are not there now.", hint="Give a model: --model")
     return load_settings(config_file, recorded | given)
@@ -228,7 +234,13 @@ async def replay(
         heard = everyone(view)
         recording = TraceRecording(trace.cells)
         ledger = Ledger(limits_of(settings))
-        calls = HostCalls(playing, ledger, heard, on.locate, recording=recording, how_to_allow=_HOW_TO_ALLOW)
+        family = None
+        if playing is not None:
+            kernels = await stack.enter_async_context(WarmKernels(settings, on.image, say))
+            names = {role: playing.name(role) for role in ROLES}
+            family = Family(settings, playing, names, load_profile(profile_for(settings, playing)), kernels)
+        children = Children(on, out or trace.path, family, view)
+        calls = HostCalls(playing, ledger, heard, on.locate, recording=recording, how_to_allow=_HOW_TO_ALLOW, children=children)
         kernel = await stack.enter_async_context(kernel_of(on, settings, calls, heard, cell_timeout=settings.limits.cell_timeout))
         verdicts: list[Verdict] = []
         results: dict[str, CellResult] = {}

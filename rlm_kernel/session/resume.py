@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 from rlm_kernel.config import Settings
 from rlm_kernel.engine.cells import Cells
 from rlm_kernel.engine.hostcalls import HostCalls
-from rlm_kernel.engine.ledger import Ledger
+from rlm_kernel.engine.ledger import LIMITS, Ledger
 from rlm_kernel.engine.loop import Loop, Past
 from rlm_kernel.engine.prompts import load_profile
 from rlm_kernel.engine.protocols import ROLES, CellResult, Models, Outcome, Trace
 from rlm_kernel.errors import UsageError
 from rlm_kernel.secrets import known_secrets
-from rlm_kernel.session.ask import Result, check_setup, closing_trace, new_meta, trace_path
+from rlm_kernel.session.answering import check_setup, closing_trace, new_meta
+from rlm_kernel.session.ask import Result, trace_path
+from rlm_kernel.session.children import Children, Family
 from rlm_kernel.session.conversation import first_question, full_history, turns_of
 from rlm_kernel.session.inputs import Inputs
 from rlm_kernel.session.listeners import Gate, everyone
@@ -28,6 +30,7 @@ from rlm_kernel.session.players import model_names, profile_for
 from rlm_kernel.session.replay import Replayer, Verdict, cell_index, image_remarks, replay_stage, restored, settings_of
 from rlm_kernel.session.stage import Say, Stage, kernel_of, limits_of, models_ready
 from rlm_kernel.session.tracefiles import FileNotes, TraceFiles, find_files
+from rlm_kernel.session.warm import WarmKernels
 from rlm_kernel.trace.reader import TraceCell, TraceFile, read_trace
 from rlm_kernel.trace.recording import TraceRecording
 from rlm_kernel.trace.schema import NotebookMeta, OriginMeta
@@ -171,16 +174,17 @@ async def _go_on(
     ):
         models = await players
         going = _Going(plan, settings, on, models, given, ledger, found, named, view)
-        async with closing_trace(going.listeners, ledger.totals):
-            outcome = await going.run()
+        async with closing_trace(going.listeners, ledger.totals), WarmKernels(settings, on.image, say) as kernels:
+            outcome = await going.run(kernels)
             totals = ledger.totals()
             going.listeners.finished(outcome, totals)
     return Result.of(outcome, totals, plan.path)
 
 
 def _check_limits(ledger: Ledger) -> None:
-    for name, left in ledger.left().items():
-        if left is not None and left <= 0:
+    left = ledger.left()
+    for name in LIMITS:
+        if left[name] is not None and left[name] <= 0:
             limit = getattr(ledger.limits, name)
             raise UsageError(f"The limit of {name} ({limit:g}) is used up.", hint=f"Give the whole run a higher one: {_OPTIONS[name]}")
 
@@ -205,13 +209,19 @@ class _Going:
         self._on = on
         self._models = models
         self._ledger = ledger
-        self._profile = load_profile(profile_for(settings))
+        self._profile = load_profile(profile_for(settings, models))
         self._named = [str(path) for path in named]
         self._made = any(file.made for file in plan.trace.meta.files)
         self._remarks = [*files.changed, *image_remarks(plan.trace, on)]
         names = model_names(settings, models) if given is None else {role: models.name(role) for role in ROLES}
         fresh = new_meta(on, plan.trace.meta.question, settings, names, self._profile)
-        kept: dict[str, Any] = {"files": plan.trace.meta.files, "origins": [*plan.trace.meta.origins, plan.origin]}
+        self._names = names
+        self._view = view
+        kept: dict[str, Any] = {
+            "files": plan.trace.meta.files,
+            "parent": plan.trace.meta.parent,
+            "origins": [*plan.trace.meta.origins, plan.origin],
+        }
         if not plan.forked:
             kept["created"] = plan.trace.meta.created
         self._meta: NotebookMeta = fresh.model_copy(update=kept)
@@ -237,10 +247,11 @@ class _Going:
             taken.append(cell)
         return taken
 
-    async def run(self) -> Outcome:
+    async def run(self, kernels: WarmKernels) -> Outcome:
         """Rebuild the state and go on. The notebook is left as it is until a cell has given something new, or the state is rebuilt."""
         plan, settings = self._plan, self._settings
         recording = TraceRecording(plan.trace.cells)
+        family = Family(settings, self._models, self._names, self._profile, kernels)
         calls = HostCalls(
             self._models,
             self._ledger,
@@ -248,6 +259,7 @@ class _Going:
             self._notes.locate,
             recording=recording,
             history=lambda: full_history(read_trace(plan.path)),
+            children=Children(self._on, plan.path, family, self._view),
         )
         async with kernel_of(self._on, settings, calls, self.listeners, cell_timeout=settings.limits.cell_timeout) as kernel:
             loop = Loop(

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pydantic import TypeAdapter, ValidationError
+
 from rlm_kernel.config import Settings, load_api_keys, load_settings
 from rlm_kernel.engine.protocols import Models, Trace
+from rlm_kernel.errors import NoAnswer
 from rlm_kernel.session.ask import Result, ask
 from rlm_kernel.session.inputs import Context
 from rlm_kernel.session.replay import Replayed, replay
@@ -52,21 +57,34 @@ class RLM:
         self._changes = overrides
         self._models = models
 
-    async def aask(self, question: str, context: Context = None, *, trace: Path | None = None, view: Trace | None = None) -> Result:
+    async def aask(
+        self,
+        question: str,
+        context: Context = None,
+        *,
+        answer_type: Any = None,
+        trace: Path | None = None,
+        view: Trace | None = None,
+    ) -> Result:
         """Answer a question.
 
         Parameters
         ----------
         context: a str, a list or dict of JSON values, a Path (file or folder), several Paths, or None.
+        answer_type: a pydantic model or a Python type such as list[str]; the result's `value` is then one, checked.
         trace: where the notebook goes; default: a name of its own in the settings' `trace.dir`.
 
-        Raises RLMError; a run that ends without an answer is a Result whose `answer` is None.
+        Raises RLMError, NoAnswer where the answer is not of its type; a run that ends without an answer is a Result whose `answer` is
+        None.
         """
-        return await ask(question, context, settings=self.settings, trace=trace, models=self._models, view=view)
+        adapter: TypeAdapter[Any] | None = None if answer_type is None else TypeAdapter(answer_type)
+        schema = None if adapter is None else adapter.json_schema()
+        result = await ask(question, context, settings=self.settings, trace=trace, models=self._models, view=view, schema=schema)
+        return result if adapter is None or result.answer is None else _typed(result, adapter)
 
-    def ask(self, question: str, context: Context = None, *, trace: Path | None = None, view: Trace | None = None) -> Result:
+    def ask(self, question: str, context: Context = None, **options: Any) -> Result:
         """`aask` for code without an event loop; inside one, as in a notebook, it runs in a thread of its own."""
-        return _run(self.aask(question, context, trace=trace, view=view))
+        return _run(self.aask(question, context, **options))
 
     def session(self, name: str = DEFAULT_NAME, *, paths: Sequence[Path] = (), **options: Any) -> AbstractAsyncContextManager[KeptSession]:
         """A session that is kept in the working directory, `async with`: taken up, or begun with the files; it stays afterwards.
@@ -102,6 +120,25 @@ class RLM:
     def replay(self, trace: Path, **options: Any) -> Replayed:
         """`areplay` for code without an event loop."""
         return _run(self.areplay(trace, **options))
+
+
+def _typed(result: Result, adapter: TypeAdapter[Any]) -> Result:
+    """The result with its value as the type has it. Raises NoAnswer."""
+    try:
+        if result.value is not None:
+            return replace(result, value=adapter.validate_json(json.dumps(result.value)))
+        try:
+            return replace(result, value=adapter.validate_python(result.answer))
+        except ValidationError:
+            # In words instead of by code: JSON, perhaps.
+            return replace(result, value=adapter.validate_json(result.answer or ""))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"]))
+        raise NoAnswer(
+            f"The answer is not of the type that was asked for: {where + ': ' if where else ''}{problem['msg']}.",
+            hint=f"The answer is in the trace: {result.trace}",
+        ) from error
 
 
 def _run(running: Coroutine[Any, Any, _T]) -> _T:

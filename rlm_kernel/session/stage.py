@@ -182,4 +182,4 @@ def broker_and_spec(on: Stage, settings: Settings, handlers: Mapping[str, HostCa
 
 def limits_of(settings: Settings) -> Limits:
     limits = settings.limits
-    return Limits(limits.turns, limits.calls, limits.cost, limits.tokens, limits.seconds)
+    return Limits(limits.turns, limits.calls, limits.cost, limits.tokens, limits.seconds, limits.depth)

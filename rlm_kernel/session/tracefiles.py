@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.errors import FileRefused, UsageError
 from rlm_kernel.sandbox.grants import resolve
-from rlm_kernel.session.inputs import CONTEXT, STDIN, file_meta
+from rlm_kernel.session.inputs import CONTEXT, STDIN, TEXT, file_meta
 from rlm_kernel.session.stage import Stage, await_nothing
 from rlm_kernel.trace.reader import TraceFile
 from rlm_kernel.trace.schema import FileMeta
@@ -149,7 +149,7 @@ def _named(name: str, metas: list[FileMeta]) -> FileMeta:
 def _places(trace: TraceFile, meta: FileMeta) -> list[Path]:
     recorded = Path(meta.path)
     # A made one is named after its trace, which may have been given another name since.
-    made = [trace.path.with_suffix(ending) for ending in (CONTEXT, STDIN) if recorded.name.endswith(ending)]
+    made = [trace.path.with_suffix(ending) for ending in (CONTEXT, STDIN, TEXT) if recorded.name.endswith(ending)]
     return [recorded, trace.path.with_name(recorded.name), *made]
 
 

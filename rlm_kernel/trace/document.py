@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import datetime
+from pathlib import PurePosixPath
+from urllib.parse import quote
 
 from rlm_kernel.engine.protocols import Memory, Outcome
-from rlm_kernel.trace.schema import NotebookMeta, TotalsMeta
+from rlm_kernel.trace.schema import CallMeta, NotebookMeta, TotalsMeta
 
 _HEADING = 100
 _MARKS = re.compile(r"([\\`*_<>\[\]$])")
+_CHILDREN_SHOWN = 500
 ANSWER_CAP = 1_000_000
 """Characters of an answer that the answer cell shows."""
 _TAKEN_UP = {"fork": "Forked", "resume": "Resumed", "rebuild": "Rebuilt"}
@@ -37,6 +41,8 @@ def title(meta: NotebookMeta) -> str:
         lines += [f"- Root model `{meta.models['root']}`, sub model `{meta.models['sub']}`, prompt profile `{meta.prompt_profile}`"]
     lines += [f"- Input `{file.path}` ({'folder, ' if file.directory else ''}{file.size:,} bytes)" for file in meta.files]
     lines += [f"- {_TAKEN_UP[origin.kind]} from `{origin.trace}` at `{origin.cell}`, {_utc(origin.at)}" for origin in meta.origins]
+    if meta.parent is not None:
+        lines.append(f"- A child RLM, asked for by `{meta.parent.cell}` of [{_name(meta.parent.trace)}]({_link(meta.parent.trace)})")
     created = _utc(meta.created)
     return "\n".join([*lines, f"- Session `{meta.session}`, {created}, rlm_kernel {meta.rlm_version}, image `{meta.image}`"])
 
@@ -80,8 +86,8 @@ def _because(outcome: Outcome) -> str:
     return f"{reason[:1].upper()}{reason[1:]}. {outcome.detail}".strip()
 
 
-def summary(meta: NotebookMeta) -> str:
-    """The cost table."""
+def summary(meta: NotebookMeta, children: Sequence[CallMeta] = ()) -> str:
+    """The cost table, and the traces of the child RLMs."""
     totals = meta.totals
     if totals is None:
         return "## Cost"
@@ -91,7 +97,32 @@ def summary(meta: NotebookMeta) -> str:
     ]
     lines = ["## Cost", "", "| | model | calls | tokens in | of these cached | tokens out |", "| --- | --- | ---: | ---: | ---: | ---: |"]
     lines += [f"| {role} | `{model}` | {calls:,} | {tokens:,} | {cached:,} | {out:,} |" for role, model, calls, tokens, cached, out in rows]
-    return "\n".join([*lines, "", f"{money(totals)}, {totals.seconds:,.1f} seconds."])
+    of_cache = f" {totals.stored:,} calls were answered from the cache." if totals.stored else ""
+    lines += ["", f"{money(totals)}, {totals.seconds:,.1f} seconds.{of_cache}"]
+    return "\n".join([*lines, *_children(children)])
+
+
+def _children(calls: Sequence[CallMeta]) -> list[str]:
+    """The children by name, with what each took."""
+    if not calls:
+        return []
+    rows = []
+    for call in calls[:_CHILDREN_SHOWN]:
+        cost = "" if call.cost is None else f"${call.cost:,.4f}"
+        asked = _MARKS.sub(r"\\\1", " ".join(call.preview.split())[:_HEADING]).replace("|", "\\|")
+        how = "failed" if call.error is not None else "answered"
+        rows.append(f"| [{_name(call.trace)}]({_link(call.trace)}) | {asked} | {how} | {call.calls:,} | {cost} | {call.seconds:,.1f} |")
+    more = [f"\n… and {len(calls) - _CHILDREN_SHOWN:,} more."] if len(calls) > _CHILDREN_SHOWN else []
+    head = ["", "## Child RLMs", "", "| trace | question | | calls | cost | seconds |", "| --- | --- | --- | ---: | ---: | ---: |"]
+    return [*head, *rows, *more]
+
+
+def _name(trace: str) -> str:
+    return _MARKS.sub(r"\\\1", PurePosixPath(trace).stem)
+
+
+def _link(trace: str) -> str:
+    return quote(trace)
 
 
 def money(totals: TotalsMeta) -> str:

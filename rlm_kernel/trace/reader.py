@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from rlm_kernel.engine.protocols import Totals, Usage
+from rlm_kernel.engine.protocols import MODEL_CALLS, Totals, Usage
 from rlm_kernel.errors import TraceError, UsageError
 from rlm_kernel.trace.schema import VERSION, CellMeta, NotebookMeta
 
@@ -79,17 +79,19 @@ class TraceFile:
         if meta is not None:
             root = Usage(meta.root_prompt, meta.root_completion, meta.root_cached)
             sub = Usage(meta.sub_prompt, meta.sub_completion, meta.sub_cached)
-            return Totals(meta.turns, meta.calls, root, sub, meta.cost, meta.seconds)
+            return Totals(meta.turns, meta.calls, root, sub, meta.cost, meta.seconds, meta.children, meta.stored)
         metas = [cell.meta for cell in self.cells if cell.meta]
         replies = [meta for meta in metas if meta.kind in ("model", "memory")]
-        calls = [call for meta in metas for call in meta.calls if call.kind == "llm_query" and call.error_type not in _NOT_COUNTED]
+        calls = [call for meta in metas for call in meta.calls if call.kind in MODEL_CALLS and call.error_type not in _NOT_COUNTED]
         root = sum((Usage(m.prompt_tokens or 0, m.completion_tokens or 0, m.cached_tokens or 0) for m in replies), Usage())
         sub = sum((call.record().usage for call in calls), Usage())
-        costs = [meta.cost for meta in replies] + [call.cost for call in calls if call.error is None]
+        costs = [meta.cost for meta in replies] + [call.cost for call in calls if call.error is None or call.cost is not None]
         known = [cost for cost in costs if cost is not None]
         seconds = sum(meta.seconds or 0 for meta in metas)
         turns = sum(meta.kind == "model" for meta in metas)
-        return Totals(turns, len(calls), root, sub, sum(known) if len(known) == len(costs) else None, seconds)
+        cost = sum(known) if len(known) == len(costs) else None
+        children, stored = sum(bool(call.trace) for call in calls), sum(call.stored for call in calls)
+        return Totals(turns, sum(call.calls for call in calls), root, sub, cost, seconds, children, stored)
 
 
 def read_trace(path: Path) -> TraceFile:

@@ -41,8 +41,19 @@ class OriginMeta(_Part):
     at: datetime
 
 
+class ParentMeta(_Part):
+    """Of a child RLM: the trace (a path from this one's folder), session and cell that asked for it."""
+
+    trace: str
+    session: str
+    cell: str
+
+
 class TotalsMeta(_Part):
-    """The account of the run. Tokens; US dollars (null: some price is unknown); seconds."""
+    """The account of the run and of the child RLMs beneath it. Tokens; US dollars (null: some price is unknown); seconds.
+
+    `turns` are the run's own, `calls` all other model calls; `stored` of them were answered from the cache.
+    """
 
     turns: int
     calls: int
@@ -54,6 +65,8 @@ class TotalsMeta(_Part):
     sub_cached: int
     cost: float | None
     seconds: float
+    children: int = 0
+    stored: int = 0
 
     @classmethod
     def of(cls, totals: Totals) -> TotalsMeta:
@@ -69,6 +82,8 @@ class TotalsMeta(_Part):
             sub_cached=sub.cached,
             cost=totals.cost,
             seconds=round(totals.seconds, 3),
+            children=totals.children,
+            stored=totals.stored,
         )
 
 
@@ -89,6 +104,7 @@ class NotebookMeta(_Part):
     limits: dict[str, float | None]
     sandbox: dict[str, Any]
     files: list[FileMeta] = []
+    parent: ParentMeta | None = None
     origins: list[OriginMeta] = []
     status: Literal["running", "finished"] = "running"
     stop_reason: StopReason | None = None
@@ -116,6 +132,9 @@ class CallMeta(_Part):
     cached_tokens: int = 0
     cost: float | None = None
     attempts: int = 1
+    stored: bool = False
+    calls: int = 1
+    trace: str = ""
 
     @classmethod
     def of(cls, call: CallRecord) -> CallMeta:
@@ -136,6 +155,9 @@ class CallMeta(_Part):
             cached_tokens=call.usage.cached,
             cost=call.cost,
             attempts=call.attempts,
+            stored=call.stored,
+            calls=call.calls,
+            trace=call.trace,
         )
 
     def record(self) -> CallRecord:

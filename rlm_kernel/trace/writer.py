@@ -50,6 +50,7 @@ class NotebookWriter:
         self._outputs: Sequence[Mapping[str, Any]] = ()
         self._calls: dict[str, CallMeta] = {}
         self._kept: dict[str, list[CallMeta]] = {}
+        self._children: dict[str, list[CallMeta]] = {}
         self._beside: dict[str, datetime] = {}
         self._taken: dict[str, dict[str, Any]] = {}
         self._started = datetime.now(UTC)
@@ -71,6 +72,7 @@ class NotebookWriter:
         meta = CellMeta.model_validate(cell["metadata"].get("rlm", {"kind": "person"}))
         self._turn = meta.turn or self._turn
         self._taken[cell["id"]] = dict(cell["metadata"])
+        self._children[cell["id"]] = [call for call in meta.calls if call.trace]
         if meta.status == "running":
             # Answers that were paid for: kept until the cell has run again, even if that is cut off as well.
             self._kept[cell["id"]] = meta.calls
@@ -126,6 +128,7 @@ class NotebookWriter:
         )
         self._running = None
         self._cancel_due()
+        self._children[result.cell_id] = [call for call in meta.calls if call.trace]
         self._ended(result.cell_id, result, meta)
         if earlier := [cell_id for cell_id, started in self._beside.items() if started < result.started]:
             self._move(result.cell_id, earlier[-1])
@@ -178,9 +181,10 @@ class NotebookWriter:
         changes = {"status": "running", "stop_reason": None, "forced": False, "detail": "", "totals": None}
         self._meta = self._meta.model_copy(update=changes)
 
-    def set_models(self, models: Mapping[Role, str]) -> None:
-        """Say who answers from here on."""
-        self._meta = self._meta.model_copy(update={"models": {role: redact(name, self._secrets) for role, name in models.items()}})
+    def set_models(self, models: Mapping[Role, str], profile: str, digest: str) -> None:
+        """Say who answers from here on, and by which prompt."""
+        names = {role: redact(name, self._secrets) for role, name in models.items()}
+        self._meta = self._meta.model_copy(update={"models": names, "prompt_profile": profile, "prompt_digest": digest})
         self._write_title()
         self._save()
 
@@ -227,8 +231,9 @@ class NotebookWriter:
             }
         )
         text = outcome.answer.text[: document.ANSWER_CAP] if outcome.answer else None
+        children = [call for cell_id in self._cells for call in self._children.get(cell_id, ())]
         self._markdown("answer", document.answer(outcome), CellMeta(kind="answer", turn=self._turn or None, text=text))
-        self._markdown("summary", document.summary(self._meta), CellMeta(kind="summary"))
+        self._markdown("summary", document.summary(self._meta, children), CellMeta(kind="summary"))
         self._save(durable=True)
 
     @property
@@ -304,7 +309,7 @@ class NotebookWriter:
             except NotebookValidationError as error:
                 raise TraceError(f"The cell {cell['id']} is no valid notebook cell: {error.message}") from error
         lines = split_lines(notebook)  # type: ignore[no-untyped-call]
-        text = json.dumps(lines["cells"][0], ensure_ascii=False, indent=1, sort_keys=True)
+        text = json.dumps(lines["cells"][0], ensure_ascii=False, indent=1)
         indented = "\n".join(f"  {line}" for line in text.split("\n"))
         self._cells[cell["id"]] = indented
 
@@ -336,7 +341,7 @@ class NotebookWriter:
 
     def _save(self, *, durable: bool = False) -> None:
         metadata = {"kernelspec": _KERNELSPEC, "language_info": _LANGUAGE, "rlm": self._plain(self._meta)}
-        head = json.dumps(metadata, ensure_ascii=False, indent=1, sort_keys=True).replace("\n", "\n ")
+        head = json.dumps(metadata, ensure_ascii=False, indent=1).replace("\n", "\n ")
         cells = ",\n".join(self._cells.values())
         text = f'{{\n "cells": [\n{cells}\n ],\n "metadata": {head},\n "nbformat": 4,\n "nbformat_minor": 5\n}}\n'
         # In the same folder, so that the replacement is atomic; one name a trace, so that no crash leaves more than one behind.

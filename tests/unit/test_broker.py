@@ -289,14 +289,43 @@ async def test_each_client_gets_its_own_replies(host: Host) -> None:
     assert [reply["value"]["call"] for reply in replies] == ["0", "1", "2", "3", "4"]
 
 
-async def test_cancelled_calls_are_dropped_unanswered(host: Host) -> None:
+async def test_who_waits_for_a_cancelled_call_is_told(host: Host) -> None:
     client = host.client()
     for number in range(5):
         await client.send(client.request("wait", f"1-1-{number}"))
     await until(lambda: host.waiting == 5)
     await host.broker.cancel_calls()
     assert host.waiting == 0
+    replies = [await client.reply() for _ in range(5)]
+    assert {reply["call"] for reply in replies} == {f"1-1-{number}" for number in range(5)}
+    assert {reply["error"]["type"] for reply in replies} == {"Cancelled"}
     assert (await client.ask(call="9"))["call"] == "9"
+
+
+async def test_an_interrupted_cell_has_its_calls_cancelled_and_makes_no_more_that_cost(host: Host) -> None:
+    host.broker.handlers["llm_query"] = host.broker.handlers["echo"]
+    client = host.client()
+    await client.send(client.request("wait", "1-1-1"))
+    await until(lambda: host.waiting == 1)
+    host.broker.interrupt()
+    assert (await client.reply())["error"]["type"] == "Cancelled"
+    assert (await client.ask("llm_query"))["error"]["type"] == "Cancelled"
+    assert (await client.ask("echo", call="3"))["ok"], "an answer, say, can still be delivered"
+    host.broker.begin(CELL)
+    assert (await client.ask("llm_query", call="4"))["ok"]
+
+
+async def test_code_can_give_its_calls_up(host: Host) -> None:
+    client, other = host.client(), host.client()
+    for number in range(3):
+        await client.send(client.request("wait", f"1-1-{number}"))
+    await until(lambda: host.waiting == 3)
+    await other.send(other.request("cancel", "2-2-2", body={"calls": ["1-1-0", "1-1-2", 7, "none"]}))
+    assert {(await client.reply())["call"] for _ in range(2)} == {"1-1-0", "1-1-2"}
+    assert host.waiting == 1
+    await other.send(other.request("cancel", "2-2-3", body={"calls": "all"}))
+    assert (await other.ask(call="8"))["ok"]
+    assert host.waiting == 1
 
 
 async def test_a_client_that_left_before_its_reply_harms_nobody(host: Host) -> None:

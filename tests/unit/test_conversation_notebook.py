@@ -104,7 +104,7 @@ def test_a_trace_that_is_closed_again_has_one_summary(path: Path) -> None:
 def test_who_answers_is_said_anew(path: Path) -> None:
     begun(path)
     writer = taken_up(path)
-    writer.set_models({"root": "a/one", "sub": "b/two"})
+    writer.set_models({"root": "a/one", "sub": "b/two"}, "short", "1" * 64)
     assert read_meta(path).models == {"root": "a/one", "sub": "b/two"}
     title = cell(load(path), "title").source
     assert "Root model `a/one`, sub model `b/two`" in title
@@ -119,7 +119,7 @@ def test_secrets_are_hidden_in_questions_models_and_summaries(path: Path) -> Non
     writer.turn_started(1)
     writer.turn_replied(1, Completion("x", "m"), "x")
     writer.question("And sesame-open-12?")
-    writer.set_models({"root": "sesame-open-12", "sub": "b"})
+    writer.set_models({"root": "sesame-open-12", "sub": "b"}, "default", "0" * 64)
     writer.remembered(Memory("It is sesame-open-12.", 9, 9, True, Completion("It is sesame-open-12.", "m")))
     assert "sesame" not in path.read_text()
 

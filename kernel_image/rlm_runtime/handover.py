@@ -1,0 +1,93 @@
+"""Inputs for child RLMs. They cross to the host as a file, or as the name of one that it knows already: never through a model."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rlm_runtime import files
+from rlm_runtime.lazytext import LazyText
+
+SPOOL = Path("/rlm/run")
+"""Where the host finds what is handed over."""
+MANY_FILES = 20
+"""Loaded files at most that are handed over by name."""
+_PIECE = 1 << 20
+_numbers = itertools.count(1)
+
+
+class Handover:
+    """What is handed over. `given` tells the host, `same` is what a recording knows it by. `remove` it when the call has ended."""
+
+    def __init__(self, context: Any, *, by_name: bool = True) -> None:
+        """`by_name`: a loaded file as such. Raises TypeError for what is no text, no loaded file and no JSON data."""
+        self.path: Path | None = None
+        self.given: dict[str, Any] | None = None
+        self.same = ""
+        if context is None:
+            return
+        if by_name and (paths := _loaded_files(context)):
+            self.given, self.same = {"files": paths}, json.dumps(paths)
+            return
+        self.path = SPOOL / f"h-{os.getpid()}-{next(_numbers)}"
+        form = "text" if isinstance(context, LazyText) or (isinstance(context, str) and _plain(context)) else "json"
+        digest = hashlib.sha256()
+        try:
+            with self.path.open("xb") as spool:
+                for piece in _pieces(context) if form == "text" else [_json(context)]:
+                    digest.update(piece)
+                    spool.write(piece)
+        except BaseException:
+            self.remove()
+            raise
+        self.same = f"{form} {digest.hexdigest()}"
+        self.given = {"spool": self.path.name, "form": form}
+
+    def remove(self) -> None:
+        if self.path is not None:
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+
+
+def _loaded_files(context: Any) -> list[str] | None:
+    """The host's paths of an input that is one of the loaded files, or some of them under their names, as they are."""
+    if isinstance(context, dict):
+        named = {name: files.path_of(name) for name, text in context.items() if files.files.get(name) is text}
+        whole = 1 < len(context) <= MANY_FILES and len(named) == len(context)
+        return list(named.values()) if whole and all(named.values()) else None
+    for name, text in files.files.items():
+        if text is context and (path := files.path_of(name)):
+            return [path]
+    return None
+
+
+def _plain(text: str) -> bool:
+    """Whether a file of it is read as the very same text."""
+    if "\0" in text or text.startswith("\ufeff"):
+        return False
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _pieces(text: Any) -> Iterator[bytes]:
+    pieces = text.pieces(_PIECE) if isinstance(text, LazyText) else (text[at : at + _PIECE] for at in range(0, len(text), _PIECE))
+    for piece in pieces:
+        yield piece.encode("utf-8", "replace")
+
+
+def _json(context: Any) -> bytes:
+    if isinstance(context, dict) and any(isinstance(text, LazyText) for text in context.values()):
+        raise TypeError("some of these texts are too large for memory: hand them over one by one")
+    try:
+        return json.dumps(context).encode()
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"a context is a text, a loaded file, or lists and dicts of texts and numbers: {error}") from None

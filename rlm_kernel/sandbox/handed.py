@@ -1,0 +1,131 @@
+"""What code in a kernel hands over to child RLMs: files that the host knows, or a file that the kernel wrote into its own folder.
+
+That folder is the container's: what is there is opened once, without following a link, looked at, and read from that one opening. It is
+never written to, and never mounted elsewhere: a child gets a copy, beside its trace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rlm_kernel.errors import FileRefused, TextWanted, TraceError, UsageError
+from rlm_kernel.sandbox.grants import FileGrants, Grant
+from rlm_kernel.sandbox.rundir import RunDir
+
+MAX_HANDED = 2 << 30
+"""Bytes of one context that is no loaded file."""
+MAX_FILES = 20
+_NAME = r"h-[0-9]{1,10}-[0-9]{1,10}"
+_BLOCK = 1 << 20
+
+
+class _Spooled(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    spool: Annotated[str, Field(pattern=f"^{_NAME}$")]
+    form: Literal["text", "json"]
+
+
+class _Named(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    files: Annotated[list[str], Field(min_length=1, max_length=MAX_FILES)]
+
+
+@dataclass
+class HandedOver:
+    """Implements `engine.protocols.Handed`: nothing, some `grants` of the session's files, or an open file of `form`."""
+
+    digest: str = ""
+    size: int = 0
+    grants: Sequence[Grant] = ()
+    form: Literal["", "text", "json"] = ""
+    _file: int = -1
+
+    async def text(self, limit: int) -> str:
+        """As of the protocol. Raises TextWanted for files: their text is in the kernel."""
+        if self.grants:
+            raise TextWanted(str(limit))
+        if not self.form:
+            return ""
+        # In the worst case a character is four bytes.
+        text = (await asyncio.to_thread(self._head, 4 * limit + 1)).decode("utf-8", "replace")
+        if len(text) > limit or self.size > 4 * limit:
+            raise UsageError(
+                f"At this depth rlm_query asks the sub model, which reads about {limit:,} characters, and the context has more: "
+                f"{self.size:,} bytes. Hand over less at a time."
+            )
+        return text
+
+    def copy_to(self, path: Path) -> None:
+        """Write it to a new file. Blocking. Raises TraceError."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("xb") as copy:
+                copy.writelines(_blocks(self._file))
+        except OSError as error:
+            raise TraceError(
+                f"What was handed over to a child cannot be written to {path}: {error.strerror or error}.",
+                hint="Free some space or check the folder's permissions, or choose another place for the trace.",
+            ) from error
+
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _head(self, size: int) -> bytes:
+        return os.pread(self._file, size, 0)
+
+
+def take(given: Any, run: RunDir, grants: FileGrants) -> HandedOver:
+    """What a kernel hands over, by its own word. Blocking: it is read whole. Raises UsageError, FileRefused."""
+    if given is None:
+        return HandedOver()
+    try:
+        if isinstance(given, dict) and "files" in given:
+            names = _Named.model_validate(given).files
+            found = [grants.locate(name) for name in names]
+            if any(grant.directory for grant in found):
+                raise FileRefused("A folder cannot be handed over: hand over its files.")
+            return HandedOver(hashlib.sha256(json.dumps(names).encode("utf-8", "replace")).hexdigest(), grants=found)
+        spooled = _Spooled.model_validate(given)
+    except ValidationError:
+        raise UsageError("That cannot be handed over to a child.") from None
+    return _open(run.sockets / spooled.spool, spooled.form)
+
+
+def _open(path: Path, form: Literal["text", "json"]) -> HandedOver:
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise UsageError("What was to be handed over is not there.") from error
+    try:
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_HANDED:
+            raise UsageError(f"A context of {status.st_size:,} bytes cannot be handed over; {MAX_HANDED:,} can, and any loaded file.")
+        digest, size = hashlib.sha256(form.encode()), 0
+        for block in _blocks(file):
+            digest.update(block)
+            size += len(block)
+    except BaseException:
+        os.close(file)
+        raise
+    return HandedOver(digest.hexdigest(), size, (), form, file)
+
+
+def _blocks(file: int) -> Iterator[bytes]:
+    done = 0
+    while done < MAX_HANDED and (block := os.pread(file, _BLOCK, done)):
+        done += len(block)
+        yield block

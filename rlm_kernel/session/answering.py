@@ -1,0 +1,135 @@
+"""A question, answered in a kernel with a trace: the same for a run of its own and for the child RLMs beneath one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlm_kernel._version import __version__
+from rlm_kernel.config import Settings
+from rlm_kernel.engine.hostcalls import HostCalls
+from rlm_kernel.engine.ledger import Ledger
+from rlm_kernel.engine.loop import Loop
+from rlm_kernel.engine.prompts import Profile
+from rlm_kernel.engine.protocols import CellResult, Children, Models, Outcome, Role, Totals, Trace
+from rlm_kernel.errors import RLMError, UsageError
+from rlm_kernel.secrets import known_secrets
+from rlm_kernel.session.conversation import full_history
+from rlm_kernel.session.inputs import Inputs, file_meta
+from rlm_kernel.session.listeners import everyone
+from rlm_kernel.session.stage import Stage
+from rlm_kernel.session.tracefiles import FileNotes
+from rlm_kernel.trace.reader import read_trace
+from rlm_kernel.trace.schema import NotebookMeta, ParentMeta
+from rlm_kernel.trace.writer import NotebookWriter
+
+if TYPE_CHECKING:
+    from rlm_kernel.sandbox.kernel import DockerKernel
+
+OpenKernel = Callable[[HostCalls, Trace], AbstractAsyncContextManager["DockerKernel"]]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question, and all that answers it but the kernel. `names`: who plays, as the user named them; `named`: files that the question
+    names; `schema`: of the answer, if it must have one.
+    """
+
+    question: str
+    inputs: Inputs
+    trace: Path
+    settings: Settings
+    models: Models
+    names: Mapping[Role, str]
+    profile: Profile
+    ledger: Ledger
+    view: Trace | None = None
+    named: Sequence[str] = ()
+    schema: Mapping[str, Any] | None = None
+    parent: ParentMeta | None = None
+
+    @property
+    def worded(self) -> str:
+        """The question with how its answer must look."""
+        if self.schema is None:
+            return self.question
+        return f"{self.question}\n\nDeliver the answer with FINAL, as a value that fits this JSON schema: {json.dumps(self.schema)}"
+
+
+async def answer(asked: Asked, on: Stage, children: Children, open_kernel: OpenKernel) -> tuple[Outcome, Totals]:
+    """Answer it, with a trace that is closed whatever happens. Raises RLMError."""
+    settings, path, ledger = asked.settings, asked.trace, asked.ledger
+    meta = new_meta(on, asked.worded, settings, asked.names, asked.profile)
+    limits = meta.limits | {"depth": ledger.limits.depth}
+    files = await asyncio.to_thread(lambda: [file_meta(path, made=asked.inputs.made) for path in on.grants.paths])
+    writer = NotebookWriter(
+        path, meta.model_copy(update={"files": files, "parent": asked.parent, "limits": limits}), known_secrets(os.environ)
+    )
+    listeners = everyone(writer, asked.view)
+    with FileNotes(on, writer) as notes:
+        calls = HostCalls(asked.models, ledger, listeners, notes.locate, history=lambda: full_history(read_trace(path)), children=children)
+        async with closing_trace(listeners, ledger.totals):
+            async with open_kernel(calls, listeners) as kernel:
+                loop = Loop(
+                    kernel, asked.models, calls, ledger, listeners, asked.profile, settings.limits.output_chars, settings.memory_share
+                )
+                for cell_id, code in asked.inputs.cells(asked.worded, on.grants.paths, asked.schema):
+                    check_setup(await loop.set_up(cell_id, code), settings)
+                info = await kernel.describe()
+                outcome = await loop.run(asked.worded, info, from_files=not asked.inputs.made, named=asked.named)
+            totals = ledger.totals()
+            await notes.complete()
+            listeners.finished(outcome, totals)
+    return outcome, totals
+
+
+@contextlib.asynccontextmanager
+async def closing_trace(listeners: Trace, totals: Callable[[], Totals]) -> AsyncIterator[None]:
+    """A run that is interrupted or fails still closes its trace properly."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        listeners.finished(Outcome(None, "interrupted"), totals())
+        raise
+    except RLMError as error:
+        with contextlib.suppress(RLMError):  # a full disk, say, which is then the error itself
+            listeners.finished(Outcome(None, "error", detail=error.message), totals())
+        raise
+
+
+def new_meta(on: Stage, question: str, settings: Settings, models: Mapping[Role, str], profile: Profile) -> NotebookMeta:
+    """What a new trace says of itself."""
+    return NotebookMeta(
+        session=on.run.session_id,
+        created=datetime.now(UTC),
+        rlm_version=__version__,
+        question=question,
+        models=dict(models),
+        prompt_profile=profile.name,
+        prompt_digest=profile.digest,
+        image=on.image.tag,
+        image_digest=on.image.id,
+        limits=settings.limits.model_dump(),
+        sandbox=settings.sandbox.model_dump(mode="json", exclude_none=True),
+    )
+
+
+def check_setup(result: CellResult, settings: Settings) -> None:
+    """Raise UsageError if the input could not be loaded."""
+    if result.status == "ok":
+        return
+    if result.status == "died":
+        raise UsageError(
+            f"The input could not be loaded: {' '.join(result.notices)}",
+            hint=f"The kernel has {settings.sandbox.memory} of memory; give it more with sandbox.memory (RLM_SANDBOX__MEMORY=8g).",
+        )
+    errors = [str(output["evalue"]) for output in result.outputs if output["output_type"] == "error"]
+    raise UsageError(f"The input could not be loaded: {' '.join(errors or result.notices)}")

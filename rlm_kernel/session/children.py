@@ -1,0 +1,123 @@
+"""Child RLMs: what code in a kernel hands over, and a child that works on it, with a kernel and a trace of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from rlm_kernel.config import Settings
+from rlm_kernel.engine.hostcalls import HostCalls
+from rlm_kernel.engine.ledger import Ledger
+from rlm_kernel.engine.prompts import Profile
+from rlm_kernel.engine.protocols import ChildResult, Handed, Models, Role, Trace
+from rlm_kernel.errors import NoRecord
+from rlm_kernel.session.answering import Asked, answer
+from rlm_kernel.session.inputs import CONTEXT, TEXT, Inputs
+from rlm_kernel.session.listeners import Gate
+from rlm_kernel.session.live import Live
+from rlm_kernel.session.stage import Stage
+from rlm_kernel.session.warm import WarmKernels
+from rlm_kernel.trace.schema import ParentMeta
+
+if TYPE_CHECKING:
+    from rlm_kernel.sandbox.handed import HandedOver
+    from rlm_kernel.sandbox.kernel import DockerKernel
+
+FOLDER = ".children"
+"""Ending, after the trace's stem, of the folder with the traces of its children."""
+
+
+@runtime_checkable
+class TreeView(Protocol):
+    """A view that shows child RLMs, too."""
+
+    def child(self, question: str) -> Trace:
+        """Hears the events of a child; after its `finished` there are no more."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """What all RLMs of a run have in common. `names`: who plays, as the user named them."""
+
+    settings: Settings
+    models: Models
+    names: Mapping[Role, str]
+    profile: Profile
+    kernels: WarmKernels
+
+
+class Children:
+    """Implements `engine.protocols.Children` for the session `on`. Without a `family` children cannot be asked, but recorded answers
+    be found again.
+    """
+
+    def __init__(self, on: Stage, trace: Path, family: Family | None = None, view: Trace | None = None, *, level: int = 0) -> None:
+        """`trace`: that of the RLM itself; `level`: how far it is beneath the topmost."""
+        self._on = on
+        self._trace = trace
+        self._family = family
+        self._view = view
+        self._level = level
+        self._numbers: dict[str, int] = {}
+
+    async def take(self, given: Any) -> HandedOver:
+        from rlm_kernel.sandbox.handed import take
+
+        return await asyncio.to_thread(take, given, self._on.run, self._on.grants)
+
+    async def ask(self, question: str, handed: Handed, schema: Mapping[str, Any] | None, *, name: str, ledger: Ledger) -> ChildResult:
+        from rlm_kernel.sandbox.handed import HandedOver
+
+        if self._family is None:
+            raise NoRecord("There are no child RLMs here.")
+        assert isinstance(handed, HandedOver)
+        family = self._family
+        trace = self._new_trace(name)
+        view = self._view.child(question) if isinstance(self._view, TreeView) else None
+        async with family.kernels.kernel(self._level + 1, handed.grants) as (live, gate):
+            inputs = await self._inputs(handed, live, trace)
+            asked = Asked(
+                question,
+                inputs,
+                trace,
+                family.settings,
+                family.models,
+                family.names,
+                family.profile,
+                ledger,
+                view,
+                schema=schema,
+                parent=ParentMeta(trace=f"../{self._trace.name}", session=self._on.run.session_id, cell=name),
+            )
+            children = Children(live.on, trace, family, view, level=self._level + 1)
+            outcome, totals = await answer(asked, live.on, children, lambda calls, heard: _use(live, gate, calls, heard))
+        return ChildResult(outcome, totals, family.names["root"], f"{trace.parent.name}/{trace.name}")
+
+    def _new_trace(self, cell: str) -> Path:
+        folder = self._trace.with_name(self._trace.stem + FOLDER)
+        while True:
+            self._numbers[cell] = self._numbers.get(cell, 0) + 1
+            trace = folder / f"{cell}-{self._numbers[cell]}.ipynb"
+            if not trace.exists():
+                return trace
+
+    @staticmethod
+    async def _inputs(handed: HandedOver, live: Live, trace: Path) -> Inputs:
+        """What was handed over, in the child's session."""
+        if handed.grants or not handed.form:
+            return Inputs(tuple(live.on.grants.paths))
+        kept = trace.with_suffix(CONTEXT if handed.form == "json" else TEXT)
+        await asyncio.to_thread(handed.copy_to, kept)
+        await live.on.grants.add(kept)
+        return Inputs((kept,), made=handed.form == "json")
+
+
+@contextlib.asynccontextmanager
+async def _use(live: Live, gate: Gate, calls: HostCalls, heard: Trace) -> AsyncIterator[DockerKernel]:
+    gate.listener, gate.open = heard, True
+    live.broker.handlers = calls.handlers()
+    yield live.kernel

@@ -1,0 +1,130 @@
+"""Kernels for child RLMs: started before they are asked for, and no more at once than the machine's memory has room for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rlm_kernel.config import Settings, parse_size
+from rlm_kernel.errors import RLMError
+from rlm_kernel.session.listeners import Gate
+from rlm_kernel.session.live import Live, make
+from rlm_kernel.session.stage import Say, await_nothing
+
+if TYPE_CHECKING:
+    from rlm_kernel.sandbox.grants import Grant
+    from rlm_kernel.sandbox.image import ImageInfo
+
+SHARE = 0.75
+"""Of the memory that is free, for the kernels of child RLMs."""
+MOST = 64
+"""Child RLMs at once, whatever the memory."""
+
+
+class WarmKernels:
+    """The kernels of one run's child RLMs. A context manager: those that nobody took are ended with it.
+
+    As soon as one was asked for, another is started for the next.
+    """
+
+    def __init__(self, settings: Settings, image: ImageInfo, say: Say) -> None:
+        self._settings = settings
+        self._image = image
+        self._say = say
+        levels = max(1, settings.limits.depth)
+        at_once = settings.sandbox.children or fitting(parse_size(settings.sandbox.memory))
+        # Each level has places of its own: those above wait for those below, and must not keep them from starting.
+        self._places: dict[int, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(max(1, at_once // levels)))
+        self._ready: deque[asyncio.Task[tuple[Live, Gate]]] = deque()
+        self._ending: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> WarmKernels:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await asyncio.shield(asyncio.gather(*(self._discard(task) for task in self._ready), *self._ending))
+
+    @contextlib.asynccontextmanager
+    async def kernel(self, level: int, grants: Sequence[Grant] = ()) -> AsyncIterator[tuple[Live, Gate]]:
+        """A kernel for a child RLM so many levels beneath the topmost, as soon as there is a place; and where to listen to it.
+
+        With `grants`, files of the parent, it is started anew, as these are mounted. Afterwards it is ended, which nobody has to wait
+        for. Raises SetupError, FileRefused, KernelError.
+        """
+        place = self._places[level]
+        await place.acquire()
+        try:
+            live, gate = await (self._with(grants) if grants else self._take())
+        except BaseException:
+            place.release()
+            raise
+        try:
+            yield live, gate
+        finally:
+            ending = asyncio.create_task(self._end(live, place))
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
+
+    async def _end(self, live: Live, place: asyncio.Semaphore) -> None:
+        try:
+            await live.end()
+        except RLMError:
+            pass  # the engine is gone, and with it the container
+        finally:
+            place.release()
+
+    async def _take(self) -> tuple[Live, Gate]:
+        while self._ready:
+            task = self._ready.popleft()
+            self._refill()
+            live, gate = await self._unless_cancelled(task)
+            if live.kernel.alive:
+                return live, gate
+            await live.end()
+        started = asyncio.create_task(self._start())
+        self._refill()
+        return await self._unless_cancelled(started)
+
+    async def _with(self, grants: Sequence[Grant]) -> tuple[Live, Gate]:
+        paths, names = [grant.source for grant in grants], [grant.path for grant in grants]
+        return await self._unless_cancelled(asyncio.create_task(self._start(paths, names)))
+
+    async def _unless_cancelled(self, task: asyncio.Task[tuple[Live, Gate]]) -> tuple[Live, Gate]:
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.shield(self._discard(task))
+            raise
+
+    def _refill(self) -> None:
+        if not self._ready:
+            self._ready.append(asyncio.create_task(self._start()))
+
+    async def _start(self, paths: Sequence[Path] = (), known_as: Sequence[Path] = ()) -> tuple[Live, Gate]:
+        gate = Gate()
+        return await make(paths, self._settings, gate.as_trace(), self._say, known_as=known_as, image=self._image), gate
+
+    @staticmethod
+    async def _discard(task: asyncio.Task[tuple[Live, Gate]]) -> None:
+        await asyncio.wait([task])
+        if task.cancelled() or task.exception() is not None:
+            await_nothing(task)
+            return
+        await task.result()[0].end()
+
+
+def fitting(memory: int) -> int:
+    """How many kernels of so many bytes each the machine has room for now; at least 1."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            fields = dict(line.split(":", 1) for line in file)
+        free = int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return max(1, min(MOST, int(free * SHARE) // memory))

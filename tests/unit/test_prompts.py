@@ -1,0 +1,178 @@
+"""The prompt profiles: which model has which, and what each tells."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+import rlm_kernel.engine.prompts as prompts
+from rlm_kernel.config import Settings, load_settings
+from rlm_kernel.engine.prompts import PROFILES, SHORT_WINDOW, ProfileName, load_profile, profile_of, system_prompt
+from rlm_kernel.engine.protocols import ContextInfo, Role
+from rlm_kernel.errors import ConfigError
+from rlm_kernel.models import ScriptedModels
+from rlm_kernel.session.players import profile_for
+
+FOLDER = Path(prompts.__file__).parent
+INFO = ContextInfo("str", 11, [("a.txt", 11)], 1, "hello world")
+WITH_CHILDREN: tuple[ProfileName, ...] = ("default", "batching", "short")
+
+
+def prompt(name: ProfileName, window: int | None = 128_000, **options: Any) -> str:
+    return system_prompt(load_profile(name), INFO, output_chars=20_000, sub_window=window, **options)
+
+
+# Which one
+
+
+@pytest.mark.parametrize(
+    ("model", "window", "profile"),
+    [
+        ("gpt-5", 272_000, "default"),
+        ("openai/gpt-4o-mini", 128_000, "default"),
+        ("openai/gpt-oss-20b", 131_072, "default"),
+        ("o3", 200_000, "default"),
+        ("anthropic/claude-sonnet-4-5", 200_000, "default"),
+        ("us.anthropic.claude-opus-4-20250514-v1:0", 200_000, "default"),
+        ("gemini/gemini-2.5-pro", 1_048_576, "default"),
+        ("openai/glm-4.7", None, "default"),
+        ("openrouter/deepseek/deepseek-v3.2", 163_840, "default"),
+        ("together_ai/meta-llama/Llama-3.3-70B-Instruct-Turbo", None, "default"),
+        ("mistral/mistral-large-latest", None, "default"),
+        ("openai/my-model", None, "default"),
+        ("", None, "default"),
+        ("fireworks_ai/accounts/fireworks/models/qwen3-coder-480b-a35b-instruct", 262_144, "batching"),
+        ("openrouter/qwen/qwen3-coder", None, "batching"),
+        ("hosted_vllm/Qwen/Qwen3-30B-A3B", None, "batching"),
+        ("together_ai/Qwen/QwQ-32B", 131_072, "batching"),
+        ("ollama/deepseek-coder:33b", None, "batching"),
+        ("hosted_vllm/Qwen/Qwen3-8B", None, "short"),
+        ("hosted_vllm/Qwen/Qwen3-8B", SHORT_WINDOW, "short"),
+        ("hosted_vllm/Qwen/Qwen3-8B", 131_072, "batching"),
+        ("ollama/llama3:8b", None, "short"),
+        ("ollama/qwen2.5-coder:1.5b", None, "short"),
+        ("ollama/phi4", None, "short"),
+        ("azure_ai/Phi-3-medium-128k-instruct", 128_000, "default"),
+        ("gemini/gemma-3-27b-it", None, "short"),
+        ("gemini/gemma-4-31b-it", 262_144, "default"),
+        ("ollama/mistral-7b-instruct", None, "short"),
+        ("mistral/open-mixtral-8x7b", None, "short"),
+        ("ollama/dolphin-mistral-24b", None, "default"),
+        ("azure/gpt-4", 8_192, "short"),
+        ("qwen/qwen-max", 30_720, "short"),
+    ],
+)
+def test_a_models_name_and_window_choose_its_profile(model: str, window: int | None, profile: str) -> None:
+    assert profile_of(model, window) == profile
+
+
+def configured(**options: Any) -> Settings:
+    return load_settings(overrides={name.replace("__", "."): value for name, value in options.items()})
+
+
+class Windowed(ScriptedModels):
+    def window(self, role: Role) -> Any:
+        return {"root": 32_768, "sub": None}[role]
+
+
+def test_the_settings_choose_and_the_window_counts_once_it_is_known() -> None:
+    assert profile_for(configured()) == "default"
+    assert profile_for(configured(root_llm__model="local")) == "small"
+    assert profile_for(configured(root_llm__model="local:0.5b"), Windowed([])) == "small"
+    assert profile_for(configured(root_llm__model="openai/x", root_llm__window=16_000)) == "short"
+    assert profile_for(configured(root_llm__model="openai/x")) == "default"
+    assert profile_for(configured(root_llm__model="openai/x"), Windowed([])) == "short"
+    assert profile_for(configured(root_llm__model="local", prompt__profile="batching"), Windowed([])) == "batching"
+    with pytest.raises(ConfigError, match=r"prompt\.profile"):
+        configured(prompt__profile="large")
+
+
+def test_the_settings_know_the_profiles() -> None:
+    (known, _) = get_args(type(Settings().prompt).model_fields["profile"].annotation)
+    assert get_args(known) == PROFILES
+    assert {path.stem for path in FOLDER.glob("*.md")} == {*PROFILES, "recursion", "small.examples"}
+
+
+# What they tell
+
+
+@pytest.mark.parametrize("name", PROFILES)
+@pytest.mark.parametrize("window", [None, 4_096, 128_000, 1_048_576])
+@pytest.mark.parametrize("depth", [0, 2])
+def test_nothing_is_left_unfilled_and_the_examples_are_python(name: ProfileName, window: int | None, depth: int) -> None:
+    text = prompt(name, window, depth=depth)
+    cells = re.findall(r"```repl\n(.*?)```", text, re.DOTALL)
+    for cell in cells:
+        ast.parse(cell)
+    outside = re.sub(r"```repl\n.*?```|`[^`\n]*`", "", text, flags=re.DOTALL)
+    assert not re.findall(r"\{\w+\}", outside)
+    assert not {"example_chunk", "recursion", "sub_chars", "piece_chars"} & set(re.findall(r"\{(\w+)\}", text))
+
+
+@pytest.mark.parametrize("name", WITH_CHILDREN)
+def test_child_rlms_are_told_of_where_they_are_allowed(name: ProfileName) -> None:
+    assert "rlm_query" not in prompt(name)
+    assert "child" not in prompt(name, depth=0)
+    told = prompt(name, depth=1)
+    assert "\n- `rlm_query(question, context=None)`" in told
+    assert "rlm_query_batched(questions, contexts)" in told
+    assert "\n\n-" not in told, "it stands in the list"
+
+
+def test_the_small_profile_is_the_same_at_any_depth() -> None:
+    assert prompt("small", depth=3) == prompt("small", None)
+
+
+@pytest.mark.parametrize("name", WITH_CHILDREN)
+@pytest.mark.parametrize(
+    ("window", "characters"), [(1_048_576, "2,900,000"), (128_000, "350,000"), (32_768, "91,000"), (8_192, "22,000"), (None, "100,000")]
+)
+def test_the_sub_models_window_is_told_in_characters(name: ProfileName, window: int | None, characters: str) -> None:
+    text = prompt(name, window)
+    assert f"about {characters} characters" in text
+    assert ("a guess: its window is not known" in text) == (window is None)
+
+
+@pytest.mark.parametrize(
+    ("name", "window", "piece"),
+    [
+        ("default", 128_000, 100_000),
+        ("default", 32_768, 52_000),
+        ("batching", 1_048_576, 200_000),
+        ("batching", 128_000, 200_000),
+        ("batching", 32_768, 52_000),
+        ("batching", None, 57_000),
+        ("short", 128_000, 15_000),
+        ("short", 8_192, 13_000),
+    ],
+)
+def test_pieces_fit_the_sub_model_whatever_is_in_them(name: ProfileName, window: int | None, piece: int) -> None:
+    text = prompt(name, window)
+    assert f"chunks({piece})" in text
+    assert (f"about {piece:,} characters" in text) or name == "default"
+
+
+def test_a_short_profile_is_short() -> None:
+    assert len(prompt("short", depth=1)) < 0.7 * len(prompt("default", depth=1))
+    assert load_profile("short").output_chars < 10_000
+
+
+def test_the_digest_is_that_of_all_texts() -> None:
+    def digest(*names: str) -> str:
+        return hashlib.sha256("\0".join((FOLDER / name).read_text("utf-8") for name in names).encode()).hexdigest()
+
+    assert load_profile("small").digest == digest("small.md", "small.examples.md")
+    for name in WITH_CHILDREN:
+        text = (FOLDER / f"{name}.md").read_text("utf-8")
+        recursion = (FOLDER / "recursion.md").read_text("utf-8")
+        assert load_profile(name).digest == hashlib.sha256(f"{text}\0\0{recursion}".encode()).hexdigest()
+    assert len({load_profile(name).digest for name in PROFILES}) == len(PROFILES)
+
+
+def test_the_local_models_words_are_those_that_were_tried() -> None:
+    assert load_profile("small").digest == "63b8fbed23fa9b9503677cfb823a3dee948365bd6e7d425443d70b3e7501f7de"

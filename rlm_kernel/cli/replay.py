@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -38,6 +40,7 @@ def replay(
     trace: TRACE,
     file: FILES = None,
     allow_changed: ALLOW_CHANGED = False,
+    tree: Annotated[bool, typer.Option("--tree", help="Replay the child RLMs' traces, too.")] = False,
     step: Annotated[bool, typer.Option("--step", help="Stop before each cell: run, skip, quit, or open a console on the kernel.")] = False,
     until: Annotated[str | None, typer.Option("--until", metavar="CELL", help="The last cell to run, by id, or a turn, by its.")] = None,
     live: Annotated[bool, typer.Option("--live", help="Ask the models what has no record; otherwise nothing is sent to any.")] = False,
@@ -69,6 +72,10 @@ def replay(
                 if step and result is not None:
                     print(_outputs(result), file=sys.stderr)
 
+            def begin(child: Path) -> None:
+                if not as_json:
+                    view.above(printable(f"\n{child.parent.name}/{child.name}"))
+
             return await run(
                 trace,
                 config_file=config,
@@ -79,7 +86,9 @@ def replay(
                 live=live,
                 out=out,
                 step=_ask_person if step else None,
+                tree=tree,
                 tell=tell,
+                begin=begin,
                 view=view,
                 say=view.say,
             )
@@ -121,24 +130,26 @@ def _report(replayed: Replayed, *, as_json: bool) -> None:
 
         print(json.dumps(replayed.as_json(), ensure_ascii=False))
         return
-    for remark in replayed.remarks:
+    everything = list(_all(replayed))
+    for remark in dict.fromkeys(remark for one in everything for remark in one.remarks):
         print(f"rlm: {printable(remark)}", file=sys.stderr)
-    counts: dict[str, int] = {}
-    for verdict in replayed.verdicts:
-        counts[verdict.verdict] = counts.get(verdict.verdict, 0) + 1
-    total = len(replayed.verdicts)
+    verdicts = [verdict for one in everything for verdict in one.verdicts]
+    counts = Counter(verdict.verdict for verdict in verdicts)
+    cells = f"{len(verdicts)} cells" + (f" of {len(everything)} traces" if len(everything) > 1 else "")
     if replayed.same:
-        print(
-            f"All {total} cells gave the same."
-            if not counts.get("added")
-            else f"All {total} cells ran, and the recorded ones gave the same."
-        )
+        print(f"All {cells} gave the same." if not counts["added"] else f"All {cells} ran, and the recorded ones gave the same.")
     else:
         print(f"Not the same: {', '.join(f'{count} {name}' for name, count in counts.items())}.")
-    if any(verdict.verdict == "new call" for verdict in replayed.verdicts):
+    if counts["new call"]:
         print("rlm: a call without a record was not sent to any model; to have it asked: rlm replay --live", file=sys.stderr)
     if replayed.out:
         print(f"rlm: the replayed notebook is {replayed.out}", file=sys.stderr)
+
+
+def _all(replayed: Replayed) -> Iterator[Replayed]:
+    yield replayed
+    for child in replayed.children:
+        yield from _all(child)
 
 
 async def _ask_person(cell: TraceCell, connection: Path) -> Literal["run", "skip", "quit"]:

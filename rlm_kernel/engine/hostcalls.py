@@ -101,11 +101,8 @@ class HostCalls:
     async def _rlm_query(self, call: HostCall) -> Any:
         query = Query.of(call.body, "question")
         handed = await self._sub_calls.take(call.body.get("context"))
-        try:
-            identity = query.identity() | {"context": handed.digest}
-            return await self._asked(call, "rlm_query", query, identity, lambda: self._sub_calls.child(query, handed, call.cell))
-        finally:
-            handed.close()
+        identity = query.identity() | {"context": handed.digest}
+        return await self._asked(call, "rlm_query", query, identity, lambda: self._sub_calls.child(query, handed, call.cell))
 
     async def _asked(
         self, call: HostCall, kind: CallKind, query: Query, identity: Mapping[str, Any], do: Callable[[], Awaitable[Given]]

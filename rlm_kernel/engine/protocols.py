@@ -272,9 +272,6 @@ class Handed(Protocol):
     async def text(self, limit: int) -> str:
         """The input as a text of at most so many characters. Raises UsageError where it has more."""
 
-    def close(self) -> None:
-        """It is not needed any more. Idempotent."""
-
 
 @dataclass(frozen=True)
 class ChildResult:

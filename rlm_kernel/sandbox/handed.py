@@ -1,17 +1,18 @@
 """What code in a kernel hands over to child RLMs: files that the host knows, or a file that the kernel wrote into its own folder.
 
-That folder is the container's: what is there is opened once, without following a link, looked at, and read from that one opening. It is
-never written to, and never mounted elsewhere: a child gets a copy, beside its trace.
+That folder is the container's: what is there is opened without following a link, looked at, and must be the same whenever it is opened.
+It is never written to, and never mounted elsewhere: a child gets a copy, beside its trace.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,6 +28,7 @@ MAX_HANDED = 2 << 30
 MAX_FILES = 20
 _NAME = r"h-[0-9]{1,10}-[0-9]{1,10}"
 _BLOCK = 1 << 20
+_CHANGED = "What was to be handed over was changed meanwhile."
 
 
 class _Spooled(BaseModel):
@@ -42,15 +44,18 @@ class _Named(BaseModel):
     files: Annotated[list[str], Field(min_length=1, max_length=MAX_FILES)]
 
 
-@dataclass
+@dataclass(frozen=True)
 class HandedOver:
-    """Implements `engine.protocols.Handed`: nothing, some `grants` of the session's files, or an open file of `form`."""
+    """Implements `engine.protocols.Handed`: nothing, some `grants` of the session's files, or a file of `form` in the kernel's folder.
+
+    That file is not held open, as there can be many: each time it is opened it must be what it was.
+    """
 
     digest: str = ""
     size: int = 0
     grants: Sequence[Grant] = ()
     form: Literal["", "text", "json"] = ""
-    _file: int = -1
+    _path: Path = Path()
 
     async def text(self, limit: int) -> str:
         """As of the protocol. Raises TextWanted for files: their text is in the kernel."""
@@ -59,7 +64,7 @@ class HandedOver:
         if not self.form:
             return ""
         # In the worst case a character is four bytes.
-        text = (await asyncio.to_thread(self._head, 4 * limit + 1)).decode("utf-8", "replace")
+        text = "" if self.size > 4 * limit else (await asyncio.to_thread(self._read)).decode("utf-8", "replace")
         if len(text) > limit or self.size > 4 * limit:
             raise UsageError(
                 f"At this depth rlm_query asks the sub model, which reads about {limit:,} characters, and the context has more: "
@@ -68,24 +73,27 @@ class HandedOver:
         return text
 
     def copy_to(self, path: Path) -> None:
-        """Write it to a new file. Blocking. Raises TraceError."""
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("xb") as copy:
-                copy.writelines(_blocks(self._file))
-        except OSError as error:
-            raise TraceError(
-                f"What was handed over to a child cannot be written to {path}: {error.strerror or error}.",
-                hint="Free some space or check the folder's permissions, or choose another place for the trace.",
-            ) from error
+        """Write it to a new file. Blocking. Raises TraceError, UsageError."""
+        with _opened(self._path) as file:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("xb") as copy:
+                    digest = _through(file, self.form, copy.write)
+            except OSError as error:
+                raise TraceError(
+                    f"What was handed over to a child cannot be written to {path}: {error.strerror or error}.",
+                    hint="Free some space or check the folder's permissions, or choose another place for the trace.",
+                ) from error
+        if digest != self.digest:
+            path.unlink()
+            raise UsageError(_CHANGED)
 
-    def close(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
-
-    def _head(self, size: int) -> bytes:
-        return os.pread(self._file, size, 0)
+    def _read(self) -> bytes:
+        parts: list[bytes] = []
+        with _opened(self._path) as file:
+            if _through(file, self.form, parts.append) != self.digest:
+                raise UsageError(_CHANGED)
+        return b"".join(parts)
 
 
 def take(given: Any, run: RunDir, grants: FileGrants) -> HandedOver:
@@ -102,10 +110,19 @@ def take(given: Any, run: RunDir, grants: FileGrants) -> HandedOver:
         spooled = _Spooled.model_validate(given)
     except ValidationError:
         raise UsageError("That cannot be handed over to a child.") from None
-    return _open(run.sockets / spooled.spool, spooled.form)
+    path = run.sockets / spooled.spool
+    size = 0
+
+    def count(block: bytes) -> None:
+        nonlocal size
+        size += len(block)
+
+    with _opened(path) as file:
+        return HandedOver(_through(file, spooled.form, count), size, (), spooled.form, path)
 
 
-def _open(path: Path, form: Literal["text", "json"]) -> HandedOver:
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
     try:
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -114,18 +131,16 @@ def _open(path: Path, form: Literal["text", "json"]) -> HandedOver:
         status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_HANDED:
             raise UsageError(f"A context of {status.st_size:,} bytes cannot be handed over; {MAX_HANDED:,} can, and any loaded file.")
-        digest, size = hashlib.sha256(form.encode()), 0
-        for block in _blocks(file):
-            digest.update(block)
-            size += len(block)
-    except BaseException:
+        yield file
+    finally:
         os.close(file)
-        raise
-    return HandedOver(digest.hexdigest(), size, (), form, file)
 
 
-def _blocks(file: int) -> Iterator[bytes]:
-    done = 0
+def _through(file: int, form: str, take: Callable[[bytes], object]) -> str:
+    """Have all of it taken, by blocks; its digest. It may grow meanwhile: no more is read than can be handed over."""
+    digest, done = hashlib.sha256(form.encode()), 0
     while done < MAX_HANDED and (block := os.pread(file, _BLOCK, done)):
+        digest.update(block)
+        take(block)
         done += len(block)
-        yield block
+    return digest.hexdigest()

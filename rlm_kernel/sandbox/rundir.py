@@ -14,9 +14,11 @@ Paths are short because a socket's may have 107 bytes (104 on macOS).
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -35,6 +37,9 @@ UNPRIVILEGED = 61234
 """The uid and gid that a root user's containers run as; any other user's run as that user."""
 LEASE_PATIENCE = 2.0
 """Seconds that another holder of the lease has to let go."""
+_NAME = re.compile(r"rlm-[0-9a-f]{8}")
+_JUST_MADE = 60.0
+"""Seconds."""
 _MAX_PREFIX = 80
 _MAX_ABOUT = 1 << 20
 _SOCKETS = range(1, 6)
@@ -250,6 +255,27 @@ def _live(folder: Path) -> LiveSession | None:
     except (OSError, ValidationError, UnicodeError):
         return None
     return None
+
+
+def sweep() -> None:
+    """Delete the folders of sessions whose owner was killed; not of those that are kept between commands. Blocking."""
+    for base in dict.fromkeys(_bases()):
+        for folder in base.glob("rlm-*"):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                _sweep(folder)
+
+
+def _sweep(folder: Path) -> None:
+    status = folder.lstat()
+    if not (_NAME.fullmatch(folder.name) and stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()):
+        return
+    told = json.loads((folder / "host" / "session.json").read_text())
+    with (folder / "host" / "lease").open("rb") as lease:
+        # One that is just being made is not held yet.
+        if told.get("idle") or time.time() - os.fstat(lease.fileno()).st_mtime < _JUST_MADE:
+            return
+        fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def own(path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -13,14 +13,15 @@ from rlm_kernel.config import Settings
 from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.prompts import Profile
-from rlm_kernel.engine.protocols import ChildResult, Handed, Models, Role, Trace
-from rlm_kernel.errors import NoRecord
+from rlm_kernel.engine.protocols import ChildResult, Handed, Models, Role, Totals, Trace
+from rlm_kernel.errors import NoRecord, TraceError
 from rlm_kernel.session.answering import Asked, answer
 from rlm_kernel.session.inputs import CONTEXT, TEXT, Inputs
 from rlm_kernel.session.listeners import Gate
 from rlm_kernel.session.live import Live
 from rlm_kernel.session.stage import Stage
 from rlm_kernel.session.warm import WarmKernels
+from rlm_kernel.trace.reader import TraceFile, read_trace
 from rlm_kernel.trace.schema import ParentMeta
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class Children:
         return ChildResult(outcome, totals, family.names["root"], f"{trace.parent.name}/{trace.name}")
 
     def _new_trace(self, cell: str) -> Path:
-        folder = self._trace.with_name(self._trace.stem + FOLDER)
+        folder = _folder(self._trace)
         while True:
             self._numbers[cell] = self._numbers.get(cell, 0) + 1
             trace = folder / f"{cell}-{self._numbers[cell]}.ipynb"
@@ -114,6 +115,32 @@ class Children:
         await asyncio.to_thread(handed.copy_to, kept)
         await live.on.grants.add(kept)
         return Inputs((kept,), made=handed.form == "json")
+
+
+def child_traces(trace: TraceFile) -> list[Path]:
+    """The traces of an RLM's children, in the order in which these had answered."""
+    calls = [call for cell in trace.cells if cell.meta for call in cell.meta.calls]
+    return [trace.path.parent / call.trace for call in calls if call.trace]
+
+
+def spent_on_lost(trace: TraceFile) -> Totals:
+    """What children have used that a run which was cut off had not recorded yet, by their own traces. Blocking."""
+    if trace.meta.totals is not None:
+        return Totals()  # it was closed, and all is in its account
+    linked = {path.name for path in child_traces(trace)}
+    lost = Totals()
+    for path in sorted(_folder(trace.path).glob("*.ipynb")):
+        if path.name in linked:
+            continue
+        with contextlib.suppress(TraceError):
+            child = read_trace(path)
+            spent = child.spent() + spent_on_lost(child)
+            lost += replace(spent, turns=0, calls=spent.calls + spent.turns, children=spent.children + 1, seconds=0.0)
+    return lost
+
+
+def _folder(trace: Path) -> Path:
+    return trace.with_name(trace.stem + FOLDER)
 
 
 @contextlib.asynccontextmanager

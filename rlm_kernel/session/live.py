@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.config import Settings
 from rlm_kernel.engine.protocols import Trace
-from rlm_kernel.session.stage import WINDOW, Say, Stage, broker_and_spec, find_or_build_image
+from rlm_kernel.session.stage import Say, Stage, broker_and_spec, find_or_build_image, window_of
 
 if TYPE_CHECKING:
     from rlm_kernel.sandbox.broker import Broker
@@ -73,7 +73,7 @@ async def make(
 
     if depot is not None:
         await asyncio.to_thread(shutil.rmtree, depot, ignore_errors=True)  # what an earlier container had
-    run = RunDir.create(max_request=MAX_REQUEST, window=WINDOW, replayed=idle > 0, idle=idle)
+    run = RunDir.create(max_request=MAX_REQUEST, window=window_of(settings), replayed=idle > 0, idle=idle)
     try:
         found = image if image is not None else await asyncio.to_thread(find_or_build_image, settings, say)
         grants = await asyncio.to_thread(FileGrants, paths, run, known_as, depot or run.path / "depot")

@@ -17,7 +17,7 @@ from rlm_kernel.engine.prompts import PROFILES, load_profile
 from rlm_kernel.engine.protocols import ROLES, CellResult, Models, Trace
 from rlm_kernel.errors import UsageError
 from rlm_kernel.secrets import known_secrets
-from rlm_kernel.session.children import Children, Family
+from rlm_kernel.session.children import Children, Family, child_traces
 from rlm_kernel.session.listeners import everyone
 from rlm_kernel.session.players import profile_for
 from rlm_kernel.session.stage import Say, Stage, kernel_of, limits_of, models_ready, stage
@@ -57,17 +57,20 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Replayed:
-    """What a replay found. `remarks`: what else is not as it was, such as the image. `out`: the replayed notebook, if it was written."""
+    """What a replay found. `remarks`: what else is not as it was, such as the image. `out`: the replayed notebook, if it was written.
+    `children`: what was found of the child RLMs' traces, if these were replayed, too.
+    """
 
     trace: Path
     verdicts: Sequence[Verdict]
     remarks: Sequence[str]
     out: Path | None = None
+    children: Sequence[Replayed] = ()
 
     @property
     def same(self) -> bool:
         """Every cell was run and gave what the trace has."""
-        return all(verdict.good for verdict in self.verdicts)
+        return all(verdict.good for verdict in self.verdicts) and all(child.same for child in self.children)
 
     def as_json(self) -> dict[str, Any]:
         """The object that `rlm replay --json` prints."""
@@ -77,6 +80,7 @@ class Replayed:
             "cells": [asdict(verdict) | {"seconds": round(verdict.seconds, 3)} for verdict in self.verdicts],
             "remarks": list(self.remarks),
             "out": str(self.out) if self.out else None,
+            "children": [child.as_json() for child in self.children],
         }
 
 
@@ -201,8 +205,10 @@ async def replay(
     live: bool = False,
     models: Models | None = None,
     out: Path | None = None,
+    tree: bool = False,
     step: Step | None = None,
     tell: Callable[[Verdict, CellResult | None], None] = lambda _verdict, _result: None,
+    begin: Callable[[Path], None] = lambda _path: None,
     view: Trace | None = None,
     say: Say = lambda _text: None,
 ) -> Replayed:
@@ -217,8 +223,9 @@ async def replay(
     live: ask the models what has no record. Without it nothing is sent to any model, and a call without a record ends the replay.
     models: with `live`, instead of those of the trace. The caller closes them.
     out: where to write the replayed notebook.
-    step: asked before each cell.
-    tell: hears each verdict at once, with what the cell gave if it was run.
+    tree: replay the traces of the child RLMs, too, whole, one after the other.
+    step: asked before each cell; not in the children's traces.
+    tell: hears each verdict at once, with what the cell gave if it was run. `begin` hears which child's trace comes next.
 
     Raises TraceError, UsageError, FileRefused (a file is missing or has changed), SetupError, KernelError.
     """
@@ -251,7 +258,17 @@ async def replay(
                 results[verdict.cell] = result
         if out is not None:
             _write(trace, results, out)
-        return Replayed(trace.path, verdicts, [*found.changed, *image_remarks(trace, on)], out)
+        remarks = [*found.changed, *image_remarks(trace, on)]
+    replayed: list[Replayed] = []
+    for child in child_traces(trace) if tree else ():
+        begin(child)
+        if not child.exists():
+            replayed.append(Replayed(child, [Verdict("", "failed", "this trace of a child RLM is not there")], ()))
+            tell(replayed[-1].verdicts[0], None)
+            continue
+        options: dict[str, Any] = {"config_file": config_file, "changes": changes, "allow_changed": allow_changed, "live": live}
+        replayed.append(await replay(child, **options, models=models, tree=True, tell=tell, begin=begin, view=view, say=say))
+    return Replayed(trace.path, verdicts, remarks, out, replayed)
 
 
 def _write(trace: TraceFile, results: Mapping[str, CellResult], out: Path) -> None:

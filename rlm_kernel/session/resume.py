@@ -21,7 +21,7 @@ from rlm_kernel.errors import UsageError
 from rlm_kernel.secrets import known_secrets
 from rlm_kernel.session.answering import check_setup, closing_trace, new_meta
 from rlm_kernel.session.ask import Result, trace_path
-from rlm_kernel.session.children import Children, Family
+from rlm_kernel.session.children import Children, Family, spent_on_lost
 from rlm_kernel.session.conversation import first_question, full_history, turns_of
 from rlm_kernel.session.inputs import Inputs
 from rlm_kernel.session.listeners import Gate, everyone
@@ -164,7 +164,8 @@ async def _go_on(
 ) -> Result:
     settings = settings_of(plan.trace, config_file, changes, models=given is None)
     found = find_files(plan.trace, files, allow_changed=allow_changed)
-    ledger = Ledger(limits_of(settings), spent=None if plan.forked else plan.trace.spent())
+    spent = None if plan.forked else plan.trace.spent() + await asyncio.to_thread(spent_on_lost, plan.trace)
+    ledger = Ledger(limits_of(settings), spent=spent)
     if plan.trace.meta.stop_reason in _ENDED:
         _check_limits(ledger)
     named = await asyncio.to_thread(named_paths, plan.question, Path.cwd())
@@ -244,8 +245,17 @@ class _Going:
                 if not self._plan.question:
                     continue
                 cell = {**cell, "id": f"answer-{answered:02d}"}
-            taken.append(cell)
+            taken.append(self._linked(cell))
         return taken
+
+    def _linked(self, cell: Any) -> Any:
+        """A cell whose calls name the traces of child RLMs as they are seen from the notebook that it is in now."""
+        calls = cell["metadata"].get("rlm", {}).get("calls", [])
+        there, here = self._plan.trace.path.parent, self._plan.path.parent
+        if here == there or not any(call.get("trace") for call in calls):
+            return cell
+        linked = [{**call, "trace": os.path.relpath(there / call["trace"], here)} if call.get("trace") else call for call in calls]
+        return {**cell, "metadata": {**cell["metadata"], "rlm": {**cell["metadata"]["rlm"], "calls": linked}}}
 
     async def run(self, kernels: WarmKernels) -> Outcome:
         """Rebuild the state and go on. The notebook is left as it is until a cell has given something new, or the state is rebuilt."""

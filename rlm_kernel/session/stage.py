@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rlm_kernel.sandbox.rundir import RunDir
 
 WINDOW = 128
-"""Host calls of one batch under way at once; the models' own concurrency is lower."""
+"""Host calls of one batch under way at once, where the models' own concurrency is lower."""
 Say = Callable[[str], None]
 
 
@@ -49,12 +49,14 @@ class Stage:
 
 
 @contextlib.contextmanager
-def folder(*, one_address: bool = False, replayed: bool = False) -> Iterator[RunDir]:
-    """A session's folder (`one_address`: see RunDir). `replayed`: host calls are answered from a recording. Raises SetupError."""
+def folder(*, one_address: bool = False, replayed: bool = False, window: int = WINDOW) -> Iterator[RunDir]:
+    """A session's folder (`one_address`: see RunDir). `replayed`: host calls are answered from a recording; `window`: how many of a batch
+    are under way at once. Raises SetupError.
+    """
     from rlm_kernel.sandbox.broker import MAX_REQUEST
     from rlm_kernel.sandbox.rundir import RunDir
 
-    run = RunDir.create(max_request=MAX_REQUEST, window=WINDOW, one_address=one_address, replayed=replayed)
+    run = RunDir.create(max_request=MAX_REQUEST, window=window, one_address=one_address, replayed=replayed)
     try:
         yield run
     finally:
@@ -77,11 +79,20 @@ async def stage(
     `consent`: asked for files that the user did not name. Raises SetupError, DockerError, FileRefused.
     """
     from rlm_kernel.sandbox.grants import FileGrants
+    from rlm_kernel.sandbox.rundir import sweep
 
-    with folder(replayed=replayed) as run:
+    await asyncio.to_thread(sweep)
+    with folder(replayed=replayed, window=window_of(settings)) as run:
         depot = run.path / "depot" if named or consent is not None else None
         grants = await asyncio.to_thread(FileGrants, paths, run, known_as, depot, named)
         yield Stage(run, grants, await asyncio.to_thread(find_or_build_image, settings, say), consent, say)
+
+
+def window_of(settings: Settings) -> int:
+    """How many calls of a batch are under way at once: enough to keep the sub model busy."""
+    from rlm_kernel.sandbox.broker import MAX_IN_FLIGHT
+
+    return min(MAX_IN_FLIGHT, max(WINDOW, 2 * settings.sub_llm.concurrency))
 
 
 @contextlib.asynccontextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import json
 import os
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from rlm_kernel.errors import LocalModelError
-from rlm_kernel.models.weights import LocalModel, find_model, is_right, weights_path
+from rlm_kernel.models.weights import LocalModel, find_model, is_right, prefixes_dir, weights_path
 
 DEFAULT_CONTEXT = 8192
 """Tokens in a slot of the server. The key-value cache takes 28 KiB a token in the 1.5B, 12 KiB in the 0.5B."""
@@ -132,6 +133,8 @@ def _require(model: LocalModel, path: Path) -> None:
 def _spawn(model: LocalModel, path: Path, slots: int, context: int, port: int) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
     command = [sys.executable, "-m", "rlm_kernel.models.local_server", f"--weights={path}", f"--name={model.name}"]
     command += [f"--slots={slots}", f"--context={context}", f"--port={port}"]
+    with contextlib.suppress(OSError):  # it is for speed alone
+        command.append(f"--prefixes={prefixes_dir()}{os.sep}")
     # A file, since a pipe that nobody reads would block the server once it is full. Kept open for the server's last words.
     log = tempfile.TemporaryFile()  # noqa: SIM115
     # A session of its own: Ctrl-C in the terminal is for us, who close the server in order.

@@ -56,6 +56,7 @@ def _serve(arguments: argparse.Namespace, ready_to: int) -> None:
     # A page in the user's browser must not be able to read what the server answers or holds.
     parameters.cors_origins = "null"
     parameters.endpoint_slots = False
+    parameters.slot_save_path = arguments.prefixes
     parameters.ui = False
     try:
         server = xllamacpp.Server(parameters)
@@ -74,6 +75,7 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=8192, help="tokens in each slot")
     parser.add_argument("--threads", type=int, default=physical_cores())
     parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--prefixes", default="", help="folder, with a slash at its end, for what slots have read")
     arguments = parser.parse_args()
     # Native code may print on descriptor 1: keep the real stdout for the ready line, and let the rest join the logs.
     ready_to = os.dup(1)

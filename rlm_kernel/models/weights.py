@@ -100,6 +100,13 @@ def models_dir() -> Path:
     return Path(override) if override else cache_dir() / "models"
 
 
+def prefixes_dir() -> Path:
+    """What the local models keep of the instructions that they have read (`local_prefix.py`); made if it is not there."""
+    folder = models_dir() / "prefixes"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder
+
+
 def weights_path(name: str) -> Path:
     """Where the weights of a local model are, or will be."""
     return models_dir() / find_model(name).file_name

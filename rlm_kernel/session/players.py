@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
 from rlm_kernel.config import LLMSettings, Settings, parse_size
-from rlm_kernel.engine.prompts import ProfileName, profile_of
-from rlm_kernel.engine.protocols import ROLES, Models, Role
+from rlm_kernel.engine.prompts import ProfileName, constant_prefix, load_profile, profile_of
+from rlm_kernel.engine.protocols import ROLES, Message, Models, Role
 from rlm_kernel.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ async def open_models(settings: Settings, say: Callable[[str], None]) -> AsyncIt
             llm: LLMSettings = getattr(settings, section)
             if llm.model is not None and _is_local(llm.model):
                 if llm.model not in servers:
-                    servers[llm.model] = await _start_local(stack, llm, say)
+                    prefix = constant_prefix(load_profile(profile_for(settings))) if section == "root_llm" else ()
+                    servers[llm.model] = await _start_local(stack, llm, prefix, say)
                 changes[section] = servers[llm.model]
         playing = settings.model_copy(update=changes)
         models = LitellmModels(playing)
@@ -98,13 +99,18 @@ def _check_prices(models: LitellmModels) -> None:
         )
 
 
-async def _start_local(stack: contextlib.AsyncExitStack, llm: LLMSettings, say: Callable[[str], None]) -> LLMSettings:
-    """Start a local model's server; the settings by which litellm reaches it."""
+async def _start_local(
+    stack: contextlib.AsyncExitStack, llm: LLMSettings, begins_with: Sequence[Message], say: Callable[[str], None]
+) -> LLMSettings:
+    """Start a local model's server; the settings by which litellm reaches it. `begins_with`: what all its conversations do."""
     from rlm_kernel.models.local import LocalServer
+    from rlm_kernel.models.local_prefix import prime
 
     assert llm.model is not None
     server = await LocalServer.start(llm.model, on_progress=say)
     stack.push_async_callback(server.aclose)
+    if begins_with:
+        await prime(server, begins_with, say)
     return llm.model_copy(
         update={
             "model": server.model_name,

@@ -23,6 +23,7 @@ import pytest_asyncio
 from rlm_kernel.errors import LocalModelError
 from rlm_kernel.models import weights
 from rlm_kernel.models.local import LocalServer
+from rlm_kernel.models.local_prefix import prime
 from tests.integration.conftest import REAL_MODELS_DIR
 
 pytestmark = [pytest.mark.local_model, pytest.mark.timeout(900)]
@@ -138,3 +139,24 @@ async def test_weights_that_are_no_model_end_in_the_servers_last_words(monkeypat
     weights.weights_path("local").write_bytes(content)
     with pytest.raises(LocalModelError, match=r"could not start[\s\S]*load"):
         await LocalServer.start("local")
+
+
+async def test_what_conversations_begin_with_is_read_once_and_kept(local_server: LocalServer, models_dir: Path) -> None:
+    before = set(weights.prefixes_dir().iterdir())
+    begins_with = [{"role": "user", "content": f"The password is swordfish-{os.getpid()}. " * 20}, {"role": "assistant", "content": "Yes."}]
+    said: list[str] = []
+    await prime(local_server, begins_with, said.append)
+    (kept,) = set(weights.prefixes_dir().iterdir()) - before
+    try:
+        assert said == ["the local model reads its instructions, once …"]
+        chat(local_server, "Something else altogether, to have the slot used for another conversation.")
+        await prime(local_server, begins_with, said.append)
+        assert len(said) == 1
+        usage = chat(local_server, begins_with[0]["content"], "Yes.", "What is the password?", max_tokens=1)["usage"]
+        assert usage["prompt_tokens_details"]["cached_tokens"] > 0.8 * usage["prompt_tokens"]
+        kept.write_bytes(b"damaged")
+        await prime(local_server, begins_with, said.append)
+        assert len(said) == 2
+        assert kept.stat().st_size > 1000
+    finally:
+        kept.unlink()

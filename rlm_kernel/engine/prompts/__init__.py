@@ -116,6 +116,11 @@ def system_prompt(profile: Profile, info: ContextInfo, *, output_chars: int, sub
     return re.sub(r"\{(\w+)\}", lambda match: values.get(match[1], match[0]), profile.system)
 
 
+def constant_prefix(profile: Profile) -> tuple[Message, ...]:
+    """The messages that every conversation by this profile begins with; none where its prompt is made for each input."""
+    return () if re.search(r"\{\w+\}", profile.system) else ({"role": "system", "content": profile.system}, *profile.examples)
+
+
 def _rounded(chars: float) -> int:
     """Down to two digits and zeros."""
     unit = int("1" + "0" * (len(str(int(chars))) - 2))

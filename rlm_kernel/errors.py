@@ -117,15 +117,12 @@ class BudgetExceeded(RLMError):
 
 
 class NoAnswer(RLMError):
-    """An RLM ended without an answer, or with one that is not of the type that was asked for. `of_budget`: because of a limit; `spent`:
-    what a child RLM used.
-    """
+    """An RLM ended without an answer, or with one that is not of the type that was asked for. `of_budget`: because of a limit."""
 
     in_cell = "LLMError"
 
-    def __init__(self, message: str, *, hint: str = "", spent: Any = None, of_budget: bool = False) -> None:
+    def __init__(self, message: str, *, hint: str = "", of_budget: bool = False) -> None:
         super().__init__(message, hint=hint)
-        self.spent = spent
         if of_budget:
             self.in_cell = BudgetExceeded.in_cell
 

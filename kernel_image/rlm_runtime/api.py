@@ -72,7 +72,9 @@ def _deliver(value: Any) -> None:
         data = None
     if text is None:
         text = json.dumps(data, ensure_ascii=False) if isinstance(data, (dict, list)) else str(value)
-    wire.call("final", {"text": text, "value": data})
+    # None, too, is a value, where it is what was delivered.
+    typed = value is None or data is not None
+    wire.call("final", {"text": text, "value": data} if typed else {"text": text})
 
 
 def FINAL(value: Any) -> None:

@@ -62,13 +62,13 @@ class Branch:
         """Outputs are in the trace."""
 
     def call_started(self, cell_id: str, call_id: str, kind: CallKind) -> None:
-        self._asked += kind == "llm_query"
+        if kind == "llm_query":
+            self.called(asked=1)
 
     def call_finished(self, cell_id: str, call: CallRecord) -> None:
         if call.kind in MODEL_CALLS:
-            self._failed += call.error is not None
-        if call.kind == "llm_query":
-            self._done += 1
+            self.called(done=int(call.kind == "llm_query"), failed=int(call.error is not None))
+        if call.kind in MODEL_CALLS and not call.trace:  # what child RLMs use is counted as they use it
             self.count(call.usage, call.cost if call.error is None else call.cost or 0.0)
 
     def cell_finished(self, turn: int, result: CellResult) -> None:
@@ -95,6 +95,14 @@ class Branch:
         self._cost = None if cost is None or self._cost is None else self._cost + cost
         if self._parent is not None:
             self._parent.count(usage, cost)
+
+    def called(self, *, asked: int = 0, done: int = 0, failed: int = 0) -> None:
+        """Calls of sub models, here and above."""
+        self._asked += asked
+        self._done += done
+        self._failed += failed
+        if self._parent is not None:
+            self._parent.called(asked=asked, done=done, failed=failed)
 
     def account(self) -> str:
         cost = "cost unknown" if self._cost is None else f"${self._cost:.4f}"

@@ -83,8 +83,8 @@ def account(result: Result) -> str:
     totals = result.totals
     cost = "cost unknown" if result.cost is None else f"${result.cost:.4f}"
     stored = f" ({totals.stored:,} from the cache)" if totals.stored else ""
-    parts = [counted(totals.turns, "turn"), counted(totals.calls, "sub-call") + stored]
-    parts += [counted(totals.children, "child RLM")] if totals.children else []
+    parts = [counted(totals.turns, "turn"), counted(totals.calls - totals.child_turns, "sub-call") + stored]
+    parts += [f"{counted(totals.children, 'child RLM')} with {counted(totals.child_turns, 'turn')}"] if totals.children else []
     return ", ".join([*parts, counted(result.usage.total, "token"), cost, f"{totals.seconds:.1f} s"])
 
 

@@ -85,8 +85,8 @@ class LLMSettings(_Section):
     """Seconds for one attempt."""
     retries: Annotated[int, Field(ge=0, le=100)] = 4
     """Attempts after the first, for faults that may pass."""
-    concurrency: Annotated[int, Field(ge=1, le=1000)] = 16
-    """Calls at one time."""
+    concurrency: Annotated[int, Field(ge=1, le=1000)] = 64
+    """Calls at one time at most; fewer while the provider says that there are too many."""
     temperature: Annotated[float, Field(ge=0, le=10)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     """Tokens of one reply at most."""

@@ -23,7 +23,7 @@ from rlm_kernel.engine.protocols import (
     Recording,
     Trace,
 )
-from rlm_kernel.engine.subcalls import Given, Query, SubCalls, spent_on, writable
+from rlm_kernel.engine.subcalls import Given, Query, SubCalls, Work, spent_on, writable
 from rlm_kernel.errors import ModelError, RecordedFailure, RLMError, UsageError
 
 PREVIEW = 200
@@ -96,16 +96,16 @@ class HostCalls:
 
     async def _llm_query(self, call: HostCall) -> Any:
         query = Query.of(call.body)
-        return await self._asked(call, "llm_query", query, query.identity(), lambda: self._sub_calls.complete(query))
+        return await self._asked(call, "llm_query", query, query.identity(), lambda _: self._sub_calls.complete(query))
 
     async def _rlm_query(self, call: HostCall) -> Any:
         query = Query.of(call.body, "question")
         handed = await self._sub_calls.take(call.body.get("context"))
         identity = query.identity() | {"context": handed.digest}
-        return await self._asked(call, "rlm_query", query, identity, lambda: self._sub_calls.child(query, handed, call.cell))
+        return await self._asked(call, "rlm_query", query, identity, lambda work: self._sub_calls.child(query, handed, call.cell, work))
 
     async def _asked(
-        self, call: HostCall, kind: CallKind, query: Query, identity: Mapping[str, Any], do: Callable[[], Awaitable[Given]]
+        self, call: HostCall, kind: CallKind, query: Query, identity: Mapping[str, Any], do: Callable[[Work], Awaitable[Given]]
     ) -> Any:
         """Answer as the recording has it, else `do` it, and record it."""
         prompt_digest = digest(kind, identity)
@@ -116,17 +116,18 @@ class HostCalls:
                 return self._again(call, past)
             self.unrecorded += 1
         started, clock = datetime.now(UTC), time.monotonic()
+        work = Work()
         given: Given | None = None
         failure: RLMError | None = None
         try:
-            given = await _within(query.timeout, do())
+            given = await _within(query.timeout, do(work))
             return given.answer
         except RLMError as error:
             failure = error
             raise
         finally:
             error_text = None if given else str(failure) if failure else "cancelled: the cell ended before the answer came"
-            found = given or spent_on(failure)
+            found = given or work.spent() or spent_on(failure)
             self._record(
                 call.cell,
                 CallRecord(
@@ -177,7 +178,8 @@ class HostCalls:
         if not isinstance(text, str):
             raise UsageError("An answer must be a text.")
         if call.cell == self._cell:
-            self._answer = Answer(writable(text), _json_value(call.body.get("value")))
+            value = _json_value(call.body.get("value"))
+            self._answer = Answer(writable(text), value, typed="value" in call.body and (value is not None or call.body["value"] is None))
             # The answer itself is in the trace's closing cell; here its digest is enough.
             self._simple(call, "final", {"characters": len(text)}, answer=len(text))
         return None

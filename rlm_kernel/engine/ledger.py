@@ -77,6 +77,7 @@ class Ledger:
         self._clock = clock
         self._started = clock() - self._totals.seconds
         self._told: set[LimitName] = set()
+        self._own_turns = 0
         # Of the whole tree, so used at its top alone:
         self._held: dict[int, tuple[Role, float, float]] = {}
         self._tickets = 0
@@ -91,7 +92,8 @@ class Ledger:
         if self.limits.depth <= 0:
             raise BudgetExceeded("The limit of depth is reached: no child RLM may be made here.", limit="depth")
         self._top._check()
-        self._count(children=1)
+        self._top._check_calls()
+        self._count(Totals(children=1))
         return Ledger(Limits(turns=self.limits.turns, depth=self.limits.depth - 1), clock=self._clock, parent=self)
 
     @property
@@ -113,21 +115,34 @@ class Ledger:
         BudgetExceeded: then nothing is to be sent.
         """
         top = self._top
-        counted = role == "sub" or self.is_child
-        if counted:
-            top._check_calls()
-            self._count(calls=1)
         try:
-            ticket = await top._admit(role, chars, last=last)
-        except BaseException:
-            if counted:
-                self._count(calls=-1)
+            ticket = await self._reserve(role, chars, last)
+        except BudgetExceeded as refusal:
+            refusal.hint = self._told_left()
             raise
         try:
             yield lambda reply: self._settle(role, chars, reply)
         finally:
             top._held.pop(ticket, None)
             top._settled.set()
+
+    async def _reserve(self, role: Role, chars: int, last: bool) -> int:
+        counts = Totals(calls=int(role == "sub" or self.is_child), child_turns=int(role == "root" and self.is_child))
+        if counts.calls:
+            self._top._check_calls()
+            self._count(counts)
+            self._own_turns += counts.child_turns
+        try:
+            return await self._top._admit(role, chars, last=last)
+        except BaseException:
+            self._count(Totals(calls=-counts.calls, child_turns=-counts.child_turns))
+            self._own_turns -= counts.child_turns
+            raise
+
+    def _told_left(self) -> str:
+        """What is left of the limits there are, for code that was refused a call."""
+        left = {name: rest for name, rest in self.left().items() if rest is not None and name != "depth"}
+        return f"Left: {', '.join(f'{rest:g} {_UNITS[name]}' for name, rest in left.items())}."
 
     def _settle(self, role: Role, chars: int, reply: Completion) -> None:
         root, sub = (reply.usage, Usage()) if role == "root" else (Usage(), reply.usage)
@@ -137,6 +152,8 @@ class Ledger:
             ledger._totals += used
             ledger._known_cost += reply.cost or 0.0
             ledger = ledger._parent
+        if reply.stored:
+            return  # nothing is learnt of what a call costs
         dearest = self._top._dearest.setdefault(role, _Dearest())
         own_root = [self._last] if role == "root" and not self.is_child else []
         for seen in [dearest, *own_root]:
@@ -144,10 +161,11 @@ class Ledger:
                 seen.tokens, seen.cost = max(seen.tokens, reply.usage.total), max(seen.cost, reply.cost or 0.0)
                 seen.chars = max(seen.chars, chars)
 
-    def _count(self, *, calls: int = 0, children: int = 0) -> None:
+    def _count(self, counts: Totals) -> None:
+        """Here and above."""
         ledger: Ledger | None = self
         while ledger is not None:
-            ledger._totals += Totals(calls=calls, children=children)
+            ledger._totals += counts
             ledger = ledger._parent
 
     def seconds_left(self) -> float | None:
@@ -155,9 +173,19 @@ class Ledger:
         limit = self._top.limits.seconds
         return None if limit is None else max(0.0, limit - self._top._seconds())
 
+    def late(self) -> BudgetExceeded:
+        """The refusal at the time limit."""
+        return _refusal("seconds", self._top._seconds(), self._top.limits.seconds or 0.0)
+
     def totals(self) -> Totals:
-        """What was used, child RLMs and all; `turns` are those of this RLM alone."""
-        return replace(self._totals, seconds=self._seconds())
+        """What was used, child RLMs and all; `turns` are those of this RLM alone, and in no other number."""
+        totals, own = self._totals, self._own_turns
+        return replace(totals, calls=totals.calls - own, child_turns=totals.child_turns - own, seconds=self._seconds())
+
+    @property
+    def calls(self) -> int:
+        """The model calls that this RLM and those beneath it have made, as they count in those above."""
+        return self._totals.calls
 
     def left(self) -> dict[str, Any]:
         """What is left of each limit; None where there is none."""
@@ -229,8 +257,10 @@ class Ledger:
         return self._clock() - self._started
 
     def check(self) -> None:
-        """Raises BudgetExceeded if money, tokens or time are used up."""
+        """Raises BudgetExceeded if money, tokens or time are used up; for a child RLM also if the calls are, as its turns are such."""
         self._top._check()
+        if self.is_child:
+            self._top._check_calls()
 
     def _check(self) -> None:
         for name in ("cost", "tokens", "seconds"):
@@ -243,8 +273,11 @@ class Ledger:
             raise _refusal("calls", self._totals.calls, self.limits.calls)
 
 
+_UNITS = {"turns": "turns", "calls": "calls", "cost": "US dollars", "tokens": "tokens", "seconds": "s"}
+
+
 def _unit(limit: LimitName) -> str:
-    return {"cost": " US dollars", "seconds": " s"}.get(limit, "")
+    return f" {_UNITS[limit]}" if limit in ("cost", "seconds") else ""
 
 
 def _refusal(limit: LimitName, spent: float, allowed: float, kept: float = 0.0) -> BudgetExceeded:

@@ -245,7 +245,7 @@ class Loop:
             async with asyncio.timeout(left):
                 yield
         except TimeoutError:
-            raise BudgetExceeded(f"The limit of {self.ledger.limits.seconds:g} seconds is reached.", limit="seconds") from None
+            raise self.ledger.late() from None
 
     def _say(self, text: str) -> None:
         # Some models' templates take no two messages of one role in a row.

@@ -138,10 +138,13 @@ class Recording(Protocol):
 
 @dataclass(frozen=True)
 class Answer:
-    """What the kernel's code delivered: text for people; `value` as JSON data where it was more than text."""
+    """What the kernel's code delivered: text for people; `value` as JSON data where it was more than text, which is then `typed`: the
+    value may be None.
+    """
 
     text: str
     value: Any = None
+    typed: bool = field(default=False, compare=False)
 
 
 CellStatus = Literal["ok", "error", "timeout", "died"]
@@ -220,8 +223,8 @@ class Outcome:
 class Totals:
     """The account of a run so far, with all child RLMs beneath it. `cost` is None when any price was unknown.
 
-    `turns` are the run's own; `calls` all other model calls: of sub models, and the turns of child RLMs. `stored` of them were answered
-    from the cache.
+    `turns` are the run's own; `calls` all other model calls: of sub models, and `child_turns`, those of child RLMs. `stored` of them were
+    answered from the cache.
     """
 
     turns: int = 0
@@ -231,6 +234,7 @@ class Totals:
     cost: float | None = 0.0
     seconds: float = 0.0
     children: int = 0
+    child_turns: int = 0
     stored: int = 0
 
     def __add__(self, other: Totals) -> Totals:
@@ -242,6 +246,7 @@ class Totals:
             None if self.cost is None or other.cost is None else self.cost + other.cost,
             self.seconds + other.seconds,
             self.children + other.children,
+            self.child_turns + other.child_turns,
             self.stored + other.stored,
         )
 
@@ -273,24 +278,26 @@ class Handed(Protocol):
         """The input as a text of at most so many characters. Raises UsageError where it has more."""
 
 
-@dataclass(frozen=True)
-class ChildResult:
-    """What became of a child RLM. `trace`: its trace, seen from the folder of its parent's."""
-
-    outcome: Outcome
-    totals: Totals
-    model: str
-    trace: str
-
-
 class Children(Protocol):
     """Child RLMs: each has a kernel and a trace of its own. Implemented by `session.children`."""
 
     async def take(self, given: Any) -> Handed:
         """What code hands over, which is hostile. Raises UsageError, FileRefused."""
 
-    async def ask(self, question: str, handed: Handed, schema: Mapping[str, Any] | None, *, name: str, ledger: Ledger) -> ChildResult:
-        """Have a child RLM answer, on an account of its own. `name` says which cell asks; `schema`: of the answer, if it must have one.
+    async def ask(
+        self,
+        question: str,
+        handed: Handed,
+        schema: Mapping[str, Any] | None,
+        *,
+        name: str,
+        ledger: Ledger,
+        begun: Callable[[str], None],
+    ) -> Outcome:
+        """Have a child RLM answer, on an account of its own.
+
+        `name` says which cell asks; `schema`: of the answer, if it must have one. `begun` hears the child's trace, as seen from the
+        folder of its parent's, once there is one.
 
         Raises RLMError. Cancelling it ends the child.
         """

@@ -37,6 +37,25 @@ class Given:
         return cls(reply.text, reply.model, reply.usage, reply.cost, reply.attempts, reply.stored)
 
 
+@dataclass
+class Work:
+    """The child RLM of a call, if it has one: what that used counts where the call fails or is cut off, too."""
+
+    ledger: Ledger | None = None
+    model: str = ""
+    trace: str = ""
+
+    def begun(self, trace: str) -> None:
+        self.trace = trace
+
+    def spent(self) -> Given | None:
+        """None without a child."""
+        if self.ledger is None:
+            return None
+        totals = self.ledger.totals()
+        return Given(None, self.model, totals.root_usage + totals.sub_usage, totals.cost, 1, False, self.ledger.calls, self.trace)
+
+
 @dataclass(frozen=True)
 class Query:
     """A question as code in the kernel sent it, checked. `timeout` in seconds. An rlm_query has no `model`."""
@@ -120,23 +139,21 @@ class SubCalls:
         reply = await complete(self._allowed(), self._ledger, messages, role="sub", model=query.model, schema=query.schema)
         return Given.by(reply)
 
-    async def child(self, query: Query, handed: Handed, cell: str) -> Given:
+    async def child(self, query: Query, handed: Handed, cell: str, work: Work) -> Given:
         """Have a child RLM answer, or at the depth limit the sub model. Raises NoAnswer too, and what a child's set-up raises."""
-        self._allowed()
+        models = self._allowed()
         if self._children is None or self._ledger.limits.depth <= 0:
             text = await handed.text(self._reads())
             parts = [query.prompt, f"The context:\n{text}" if text else ""]
             parts += [f"Reply with JSON alone, which fits this JSON schema:\n{json.dumps(query.schema)}"] if query.schema else []
             return await self.complete(Query("\n\n".join(filter(None, parts)), None, None, query.timeout))
-        ledger = self._ledger.child()
-        result = await self._children.ask(query.prompt, handed, query.schema, name=cell, ledger=ledger)
-        totals, answer = result.totals, result.outcome.answer
-        usage, calls = totals.root_usage + totals.sub_usage, totals.calls
-        given = Given(None, result.model, usage, totals.cost, 1, False, calls, result.trace)
+        work.ledger, work.model = self._ledger.child(), models.name("root")
+        outcome = await self._children.ask(query.prompt, handed, query.schema, name=cell, ledger=work.ledger, begun=work.begun)
+        answer = outcome.answer
         if answer is None:
-            reason, detail = result.outcome.stop_reason, result.outcome.detail
-            raise NoAnswer(f"The child RLM gave no answer ({reason}). {detail}".rstrip(), spent=given, of_budget=reason != "no_answer")
-        return replace(given, answer=answer.text if answer.value is None else answer.value)
+            reason = outcome.stop_reason
+            raise NoAnswer(f"The child RLM gave no answer ({reason}). {outcome.detail}".rstrip(), of_budget=reason != "no_answer")
+        return replace(work.spent() or Given(), answer=answer.value if answer.typed else answer.text)
 
     def _reads(self) -> int:
         """Characters that the sub model reads at once."""
@@ -152,8 +169,6 @@ class SubCalls:
 def spent_on(failure: BaseException | None) -> Given:
     """What a call that failed has used all the same."""
     spent = getattr(failure, "spent", None)
-    if isinstance(spent, Given):
-        return spent
     attempts = getattr(failure, "attempts", 1)
     if isinstance(spent, Completion):
         return Given(None, spent.model, spent.usage, spent.cost, attempts)

@@ -43,6 +43,7 @@ _BY_STATUS: dict[int, tuple[ModelFault, bool]] = {
 
 def classify(error: Exception) -> Failure:
     """The Failure that an exception of litellm, or of asyncio.timeout, stands for."""
+    import aiohttp
     import httpx
 
     litellm: Any = importlib.import_module("litellm")
@@ -54,7 +55,7 @@ def classify(error: Exception) -> Failure:
         return Failure("refused", said)
     if any(isinstance(link, (TimeoutError, httpx.TimeoutException, litellm.Timeout)) for link in chain):
         return Failure("timeout", "no reply in time" if isinstance(error, TimeoutError) else said, retry=True)
-    if any(isinstance(link, httpx.TransportError) for link in chain):
+    if any(isinstance(link, (httpx.TransportError, aiohttp.ClientError)) for link in chain):
         return Failure("connection", _innermost(chain), retry=True)
     if any(isinstance(link, json.JSONDecodeError) for link in chain):
         return Failure("server", f"the reply is not valid JSON: {said}", retry=True)

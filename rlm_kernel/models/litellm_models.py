@@ -19,7 +19,10 @@ from typing import Any
 from rlm_kernel.config import LLMSettings, Settings
 from rlm_kernel.engine.protocols import Completion, Message, Role, Usage
 from rlm_kernel.errors import ConfigError, ModelError, ModelFault
+from rlm_kernel.models._direct import Direct
+from rlm_kernel.models._direct import can as can_go_direct
 from rlm_kernel.models._litellm_faults import Failure, classify, read_reply
+from rlm_kernel.models.slots import Slots
 from rlm_kernel.secrets import known_secrets, redact
 
 MAX_WAIT = 60.0
@@ -42,10 +45,14 @@ class _Endpoint:
     settings: LLMSettings
     model: str
     key: str | None
-    slots: asyncio.Semaphore
+    slots: Slots
     provider: str = ""
     entry: Mapping[str, Any] | None = None
     """Its line in litellm's table."""
+    direct: bool = False
+    """It is asked without litellm's own road."""
+    schemas: bool | None = None
+    """Whether it takes a JSON schema for its reply; None where that is not known."""
 
 
 class LitellmModels:
@@ -63,10 +70,11 @@ class LitellmModels:
         root = _endpoint("root_llm", settings.root_llm)
         sub = _endpoint("sub_llm", settings.sub_llm if settings.sub_llm.model else settings.root_llm)
         if (root.model, root.settings.api_base) == (sub.model, sub.settings.api_base):
-            root.slots = sub.slots = asyncio.Semaphore(min(root.settings.concurrency, sub.settings.concurrency))
+            root.slots = sub.slots = Slots(min(root.settings.concurrency, sub.settings.concurrency))
         self._endpoints: dict[Role, _Endpoint] = {"root": root, "sub": sub}
         self._keys = [endpoint.key for endpoint in (root, sub) if endpoint.key]
         self._litellm: Any = None
+        self._direct: Direct | None = None
         self._loop_id: int | None = None
 
     def name(self, role: Role) -> str:
@@ -94,7 +102,7 @@ class LitellmModels:
         for endpoint in self._endpoints.values():
             self._check(litellm, endpoint)
         if self._litellm is None:
-            self._litellm = litellm
+            self._litellm, self._direct = litellm, Direct(litellm)
             self._loop_id = id(asyncio.get_running_loop())
             _users[self._loop_id] += 1
 
@@ -103,20 +111,22 @@ class LitellmModels:
     ) -> Completion:
         """One reply of the role's model, or of `model`, which must be the root's or the sub's name.
 
-        Waits for a free slot of that model, and keeps it between attempts, so that a rate limit slows all calls down.
+        Waits for a free slot of that model, of which there are fewer while it is over its rate limit. `schema` is sent where the model
+        is known to take one, or may do.
+
         Raises ModelError: at once for faults that stay (key, name, request, refusal), else after the last retry.
         """
         endpoint = self._choose(role, model)
         await self.warm_up()
-        request = self._request(endpoint, messages)
-        async with endpoint.slots:
-            return await self._attempts(endpoint, request)
+        return await self._attempts(endpoint, self._request(endpoint, messages, schema))
 
     async def aclose(self) -> None:
         """Close the connections, once the last LitellmModels of this event loop is closed. Idempotent."""
         loop_id, self._loop_id, litellm, self._litellm = self._loop_id, None, self._litellm, None
         if loop_id is None:
             return
+        if self._direct is not None:
+            await self._direct.aclose()
         _users[loop_id] -= 1
         if _users[loop_id] <= 0:
             del _users[loop_id]
@@ -140,13 +150,15 @@ class LitellmModels:
             hint=f"Allowed: {allowed}. Leave `model` out for {own.model}.",
         )
 
-    def _request(self, endpoint: _Endpoint, messages: Sequence[Message]) -> dict[str, Any]:
+    def _request(self, endpoint: _Endpoint, messages: Sequence[Message], schema: Mapping[str, Any] | None) -> dict[str, Any]:
         settings = endpoint.settings
+        wanted = None if schema is None or endpoint.schemas is False else {"name": "answer", "schema": schema}
         optional = {
             "api_base": settings.api_base,
             "api_key": endpoint.key,
             "temperature": settings.temperature,
             "max_tokens": settings.max_tokens,
+            "response_format": wanted and {"type": "json_schema", "json_schema": wanted},
         }
         return {
             "model": endpoint.model,
@@ -158,32 +170,50 @@ class LitellmModels:
             **{name: value for name, value in optional.items() if value is not None},
         }
 
-    async def _attempts(self, endpoint: _Endpoint, request: Mapping[str, Any]) -> Completion:
+    async def _attempts(self, endpoint: _Endpoint, request: dict[str, Any]) -> Completion:
         started = time.monotonic()
         usage = Usage()
         cost: float | None = 0.0
         attempt = 0
         while True:
             attempt += 1
-            outcome: Failure | tuple[str, str | None]
-            try:
-                # litellm's own time-out starts anew with each piece of the reply.
-                async with asyncio.timeout(endpoint.settings.timeout):
-                    response = await self._litellm.acompletion(**request)
-            except Exception as error:
-                outcome = classify(error)
-            else:
+            response, outcome = await self._attempt(endpoint, request)
+            if response is not None:
                 used = _usage(response)
                 price = _cost(endpoint, response, used)
                 usage, cost = usage + used, None if cost is None or price is None else cost + price
-                outcome = read_reply(response)
             if not isinstance(outcome, Failure):
+                if "response_format" in request:
+                    endpoint.schemas = True
                 seconds = time.monotonic() - started
                 return Completion(outcome[0], endpoint.model, usage, cost, seconds, attempt, outcome[1])
+            if outcome.fault == "bad_request" and "response_format" in request and endpoint.schemas is None:
+                # Perhaps because of the schema: once more without, and if that goes well, never with one again.
+                del request["response_format"]
+                endpoint.schemas = False
+                continue
             if not outcome.retry or attempt > endpoint.settings.retries:
+                spent = Completion("", endpoint.model, usage, cost, time.monotonic() - started, attempt) if usage.total else None
                 # Raised outside of `except`: the chained exception could show the key in a traceback.
-                raise self._error(endpoint, outcome, attempt)
-            await asyncio.sleep(_wait(attempt, outcome.retry_after))
+                raise self._error(endpoint, outcome, attempt, spent=spent)
+            if outcome.retry_after is None:  # else no call begins before that time
+                await asyncio.sleep(_wait(attempt))
+
+    async def _attempt(self, endpoint: _Endpoint, request: Mapping[str, Any]) -> tuple[Any, Failure | tuple[str, str | None]]:
+        """litellm's response, if there was one, and what it comes to."""
+        async with endpoint.slots as began:
+            try:
+                # litellm's own time-out starts anew with each piece of the reply.
+                async with asyncio.timeout(endpoint.settings.timeout):
+                    road: Any = self._direct if endpoint.direct else self._litellm
+                    response = await road.acompletion(**request)
+            except Exception as error:
+                failure = classify(error)
+                if failure.retry and (failure.fault == "rate_limit" or failure.retry_after is not None):
+                    endpoint.slots.refused(began, _pause(failure.retry_after))
+                return None, failure
+            endpoint.slots.succeeded()
+        return response, read_reply(response)
 
     # Errors
 
@@ -195,6 +225,9 @@ class LitellmModels:
             failure = Failure("unknown_model", "its provider is not known")
             raise self._error(endpoint, failure, 0) from None
         endpoint.entry = _table_entry(litellm, endpoint.model, name, endpoint.provider)
+        endpoint.direct = can_go_direct(endpoint.provider, endpoint.entry)
+        if endpoint.entry is not None or not endpoint.direct:
+            endpoint.schemas = bool(litellm.supports_response_schema(endpoint.model))
         if endpoint.key is not None:
             return
         variable = endpoint.settings.api_key_env
@@ -209,7 +242,9 @@ class LitellmModels:
                 hint += f" If {endpoint.settings.api_base} wants no key, any value will do."
             raise self._error(endpoint, Failure("auth", f"no key: {variable} is not set"), 0, hint)
 
-    def _error(self, endpoint: _Endpoint, failure: Failure, attempts: int, hint: str | None = None) -> ModelError:
+    def _error(
+        self, endpoint: _Endpoint, failure: Failure, attempts: int, hint: str | None = None, spent: Completion | None = None
+    ) -> ModelError:
         what = _WHAT[failure.fault]
         tries = f" ({attempts} attempts)" if attempts > 1 else ""
         secrets = sorted({*self._keys, *known_secrets(os.environ)}, key=len, reverse=True)
@@ -219,6 +254,7 @@ class LitellmModels:
             model=endpoint.model,
             attempts=attempts,
             hint=redact(_hint(endpoint, failure) if hint is None else hint, secrets),
+            spent=spent,
         )
 
 
@@ -261,15 +297,17 @@ def _endpoint(section: str, settings: LLMSettings) -> _Endpoint:
     key = settings.api_key.get_secret_value() if settings.api_key is not None else None
     if key is None and settings.api_key_env is not None:
         key = os.environ.get(settings.api_key_env) or None
-    return _Endpoint(section, settings, settings.model or "", key, asyncio.Semaphore(settings.concurrency))
+    return _Endpoint(section, settings, settings.model or "", key, Slots(settings.concurrency))
 
 
-def _wait(attempt: int, retry_after: float | None) -> float:
-    """Seconds before the attempt after this one: what the provider asks for, else exponential with full jitter."""
-    if retry_after is not None:
-        # A little apart, so that all waiting calls do not come back in the same instant.
-        return min(MAX_WAIT, retry_after * random.uniform(1.0, 1.1))
+def _wait(attempt: int) -> float:
+    """Seconds before the attempt after this one: exponential with full jitter."""
     return random.uniform(0.0, min(MAX_WAIT, FIRST_WAIT * 2.0 ** min(attempt - 1, 30)))
+
+
+def _pause(retry_after: float | None) -> float | None:
+    """Seconds in which no call goes to a model that asked for a pause."""
+    return None if retry_after is None else min(MAX_WAIT, retry_after)
 
 
 def _encodable(text: str) -> str:

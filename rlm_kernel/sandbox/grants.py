@@ -185,9 +185,11 @@ class FileGrants:
                 self._grants[number] = replace(grant, used=True)
                 return self._grants[number]
             if grant.directory and path.is_relative_to(grant.path):
-                self._grants[number] = replace(grant, used=True)
                 part = path.relative_to(grant.path)
                 source = grant.source / part
+                if not Path(os.path.realpath(source)).is_relative_to(os.path.realpath(grant.source)):
+                    continue  # a link that leads out of the folder: what is there was not named
+                self._grants[number] = replace(grant, used=True)
                 return Grant(path, source, grant.inside / part.as_posix(), source.is_dir())
         named = ", ".join(str(path) for path in [*self.paths, *self._allowed][:20]) or "none"
         raise FileRefused(f"{asked} was not named by the user, so it cannot be loaded. Files that can: {named}.")

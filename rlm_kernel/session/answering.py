@@ -28,7 +28,7 @@ from rlm_kernel.session.listeners import everyone
 from rlm_kernel.session.stage import Stage
 from rlm_kernel.session.tracefiles import FileNotes
 from rlm_kernel.trace.reader import read_trace
-from rlm_kernel.trace.schema import NotebookMeta, ParentMeta
+from rlm_kernel.trace.schema import FileMeta, NotebookMeta, ParentMeta
 from rlm_kernel.trace.writer import NotebookWriter
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ async def answer(asked: Asked, on: Stage, children: Children, open_kernel: OpenK
     settings, path, ledger = asked.settings, asked.trace, asked.ledger
     meta = new_meta(on, asked.worded, settings, asked.names, asked.profile)
     limits = meta.limits | {"depth": ledger.limits.depth}
-    files = await asyncio.to_thread(lambda: [file_meta(path, made=asked.inputs.made) for path in on.grants.paths])
+    files = await asyncio.to_thread(_file_metas, on, asked.inputs.made)
     writer = NotebookWriter(
         path, meta.model_copy(update={"files": files, "parent": asked.parent, "limits": limits}), known_secrets(os.environ)
     )
@@ -120,6 +120,11 @@ def new_meta(on: Stage, question: str, settings: Settings, models: Mapping[Role,
         limits=settings.limits.model_dump(),
         sandbox=settings.sandbox.model_dump(mode="json", exclude_none=True),
     )
+
+
+def _file_metas(on: Stage, made: bool) -> list[FileMeta]:
+    """The inputs, by the names that the kernel knows them by."""
+    return [file_meta(place, made=made).model_copy(update={"path": str(path)}) for path, place in on.grants.places().items()]
 
 
 def check_setup(result: CellResult, settings: Settings) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -13,8 +13,8 @@ from rlm_kernel.config import Settings
 from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.prompts import Profile
-from rlm_kernel.engine.protocols import ChildResult, Handed, Models, Role, Totals, Trace
-from rlm_kernel.errors import NoRecord, TraceError
+from rlm_kernel.engine.protocols import Handed, Models, Outcome, Role, Totals, Trace
+from rlm_kernel.errors import NoRecord, TraceError, UsageError
 from rlm_kernel.session.answering import Asked, answer
 from rlm_kernel.session.inputs import CONTEXT, TEXT, Inputs
 from rlm_kernel.session.listeners import Gate
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from rlm_kernel.sandbox.handed import HandedOver
     from rlm_kernel.sandbox.kernel import DockerKernel
 
+MAX_COPIED = 8 << 30
+"""Bytes that are handed over to children in one run, other than loaded files: each is kept, in a file beside the child's trace."""
 FOLDER = ".children"
 """Ending, after the trace's stem, of the folder with the traces of its children."""
 
@@ -40,15 +42,16 @@ class TreeView(Protocol):
         """Hears the events of a child; after its `finished` there are no more."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Family:
-    """What all RLMs of a run have in common. `names`: who plays, as the user named them."""
+    """What all RLMs of a run have in common. `names`: who plays, as the user named them; `copied`: bytes that were handed over so far."""
 
     settings: Settings
     models: Models
     names: Mapping[Role, str]
     profile: Profile
     kernels: WarmKernels
+    copied: int = 0
 
 
 class Children:
@@ -70,17 +73,32 @@ class Children:
 
         return await asyncio.to_thread(take, given, self._on.run, self._on.grants)
 
-    async def ask(self, question: str, handed: Handed, schema: Mapping[str, Any] | None, *, name: str, ledger: Ledger) -> ChildResult:
+    async def ask(
+        self,
+        question: str,
+        handed: Handed,
+        schema: Mapping[str, Any] | None,
+        *,
+        name: str,
+        ledger: Ledger,
+        begun: Callable[[str], None],
+    ) -> Outcome:
         from rlm_kernel.sandbox.handed import HandedOver
 
         if self._family is None:
             raise NoRecord("There are no child RLMs here.")
         assert isinstance(handed, HandedOver)
         family = self._family
+        family.copied += handed.size
+        if family.copied > MAX_COPIED:
+            raise UsageError(
+                f"Children were handed more than {MAX_COPIED:,} bytes in this run. Hand over loaded files, which need no copy."
+            )
         trace = self._new_trace(name)
-        view = self._view.child(question) if isinstance(self._view, TreeView) else None
-        async with family.kernels.kernel(self._level + 1, handed.grants) as (live, gate):
+        async with family.kernels.kernel(self._level + 1, handed.grants, ledger.check) as (live, gate):
             inputs = await self._inputs(handed, live, trace)
+            # Not before, because whoever hears of its begin must hear of its end.
+            view = self._view.child(question) if isinstance(self._view, TreeView) else None
             asked = Asked(
                 question,
                 inputs,
@@ -95,15 +113,16 @@ class Children:
                 parent=ParentMeta(trace=f"../{self._trace.name}", session=self._on.run.session_id, cell=name),
             )
             children = Children(live.on, trace, family, view, level=self._level + 1)
-            outcome, totals = await answer(asked, live.on, children, lambda calls, heard: _use(live, gate, calls, heard))
-        return ChildResult(outcome, totals, family.names["root"], f"{trace.parent.name}/{trace.name}")
+            begun(f"{trace.parent.name}/{trace.name}")
+            outcome, _ = await answer(asked, live.on, children, lambda calls, heard: _use(live, gate, calls, heard))
+        return outcome
 
     def _new_trace(self, cell: str) -> Path:
         folder = _folder(self._trace)
         while True:
             self._numbers[cell] = self._numbers.get(cell, 0) + 1
             trace = folder / f"{cell}-{self._numbers[cell]}.ipynb"
-            if not trace.exists():
+            if not any(path.exists() for path in (trace, trace.with_suffix(CONTEXT), trace.with_suffix(TEXT))):
                 return trace
 
     @staticmethod
@@ -135,7 +154,14 @@ def spent_on_lost(trace: TraceFile) -> Totals:
         with contextlib.suppress(TraceError):
             child = read_trace(path)
             spent = child.spent() + spent_on_lost(child)
-            lost += replace(spent, turns=0, calls=spent.calls + spent.turns, children=spent.children + 1, seconds=0.0)
+            lost += replace(
+                spent,
+                turns=0,
+                calls=spent.calls + spent.turns,
+                children=spent.children + 1,
+                child_turns=spent.child_turns + spent.turns,
+                seconds=0.0,
+            )
     return lost
 
 

@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import os
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.config import Settings, parse_size
 from rlm_kernel.errors import RLMError
@@ -48,18 +48,21 @@ class WarmKernels:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        await asyncio.shield(asyncio.gather(*(self._discard(task) for task in self._ready), *self._ending))
+        await asyncio.shield(asyncio.gather(*(self._discard(task) for task in self._ready), *self._ending, return_exceptions=True))
 
     @contextlib.asynccontextmanager
-    async def kernel(self, level: int, grants: Sequence[Grant] = ()) -> AsyncIterator[tuple[Live, Gate]]:
+    async def kernel(
+        self, level: int, grants: Sequence[Grant] = (), check: Callable[[], None] = lambda: None
+    ) -> AsyncIterator[tuple[Live, Gate]]:
         """A kernel for a child RLM so many levels beneath the topmost, as soon as there is a place; and where to listen to it.
 
-        With `grants`, files of the parent, it is started anew, as these are mounted. Afterwards it is ended, which nobody has to wait
-        for. Raises SetupError, FileRefused, KernelError.
+        With `grants`, files of the parent, it is started anew, as these are mounted. `check` may refuse when there is a place. Afterwards
+        the kernel is ended, which nobody has to wait for. Raises SetupError, FileRefused, KernelError.
         """
         place = self._places[level]
         await place.acquire()
         try:
+            check()
             live, gate = await (self._with(grants) if grants else self._take())
         except BaseException:
             place.release()
@@ -67,9 +70,7 @@ class WarmKernels:
         try:
             yield live, gate
         finally:
-            ending = asyncio.create_task(self._end(live, place))
-            self._ending.add(ending)
-            ending.add_done_callback(self._ending.discard)
+            self._afterwards(self._end(live, place))
 
     async def _end(self, live: Live, place: asyncio.Semaphore) -> None:
         try:
@@ -80,27 +81,32 @@ class WarmKernels:
             place.release()
 
     async def _take(self) -> tuple[Live, Gate]:
-        while self._ready:
-            task = self._ready.popleft()
+        while True:
+            task = self._ready.popleft() if self._ready else asyncio.create_task(self._start())
+            try:
+                live, gate = await asyncio.shield(task)
+            except asyncio.CancelledError:
+                self._ready.append(task)  # for the next
+                raise
             self._refill()
-            live, gate = await self._unless_cancelled(task)
             if live.kernel.alive:
                 return live, gate
             await live.end()
-        started = asyncio.create_task(self._start())
-        self._refill()
-        return await self._unless_cancelled(started)
 
     async def _with(self, grants: Sequence[Grant]) -> tuple[Live, Gate]:
         paths, names = [grant.source for grant in grants], [grant.path for grant in grants]
-        return await self._unless_cancelled(asyncio.create_task(self._start(paths, names)))
-
-    async def _unless_cancelled(self, task: asyncio.Task[tuple[Live, Gate]]) -> tuple[Live, Gate]:
+        task = asyncio.create_task(self._start(paths, names))
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            await asyncio.shield(self._discard(task))
+            self._afterwards(self._discard(task))
             raise
+
+    def _afterwards(self, ending: Coroutine[Any, Any, None]) -> None:
+        """Done in the background, and waited for at the end of the run."""
+        task = asyncio.create_task(ending)
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
 
     def _refill(self) -> None:
         if not self._ready:

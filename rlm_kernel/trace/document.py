@@ -92,8 +92,15 @@ def summary(meta: NotebookMeta, children: Sequence[CallMeta] = ()) -> str:
     if totals is None:
         return "## Cost"
     rows = [
-        ("Root model", meta.models["root"], totals.turns, totals.root_prompt, totals.root_cached, totals.root_completion),
-        ("Sub model", meta.models["sub"], totals.calls, totals.sub_prompt, totals.sub_cached, totals.sub_completion),
+        (
+            "Root model",
+            meta.models["root"],
+            totals.turns + totals.child_turns,
+            totals.root_prompt,
+            totals.root_cached,
+            totals.root_completion,
+        ),
+        ("Sub model", meta.models["sub"], totals.calls - totals.child_turns, totals.sub_prompt, totals.sub_cached, totals.sub_completion),
     ]
     lines = ["## Cost", "", "| | model | calls | tokens in | of these cached | tokens out |", "| --- | --- | ---: | ---: | ---: | ---: |"]
     lines += [f"| {role} | `{model}` | {calls:,} | {tokens:,} | {cached:,} | {out:,} |" for role, model, calls, tokens, cached, out in rows]

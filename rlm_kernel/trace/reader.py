@@ -18,7 +18,7 @@ from rlm_kernel.errors import TraceError, UsageError
 from rlm_kernel.trace.schema import VERSION, CellMeta, NotebookMeta
 
 _NOT_COUNTED = ("BudgetExceeded", "NoRecord")
-"""Sub-model calls that failed in these ways were never made."""
+"""Calls that failed in these ways were never made, but for child RLMs that had begun: these have a trace."""
 
 
 def code_digest(code: str) -> str:
@@ -79,10 +79,15 @@ class TraceFile:
         if meta is not None:
             root = Usage(meta.root_prompt, meta.root_completion, meta.root_cached)
             sub = Usage(meta.sub_prompt, meta.sub_completion, meta.sub_cached)
-            return Totals(meta.turns, meta.calls, root, sub, meta.cost, meta.seconds, meta.children, meta.stored)
+            return Totals(meta.turns, meta.calls, root, sub, meta.cost, meta.seconds, meta.children, meta.child_turns, meta.stored)
         metas = [cell.meta for cell in self.cells if cell.meta]
         replies = [meta for meta in metas if meta.kind in ("model", "memory")]
-        calls = [call for meta in metas for call in meta.calls if call.kind in MODEL_CALLS and call.error_type not in _NOT_COUNTED]
+        calls = [
+            call
+            for meta in metas
+            for call in meta.calls
+            if call.kind in MODEL_CALLS and (call.trace or call.error_type not in _NOT_COUNTED)
+        ]
         root = sum((Usage(m.prompt_tokens or 0, m.completion_tokens or 0, m.cached_tokens or 0) for m in replies), Usage())
         sub = sum((call.record().usage for call in calls), Usage())
         costs = [meta.cost for meta in replies] + [call.cost for call in calls if call.error is None or call.cost is not None]
@@ -91,7 +96,7 @@ class TraceFile:
         turns = sum(meta.kind == "model" for meta in metas)
         cost = sum(known) if len(known) == len(costs) else None
         children, stored = sum(bool(call.trace) for call in calls), sum(call.stored for call in calls)
-        return Totals(turns, sum(call.calls for call in calls), root, sub, cost, seconds, children, stored)
+        return Totals(turns, sum(call.calls for call in calls), root, sub, cost, seconds, children, stored=stored)
 
 
 def read_trace(path: Path) -> TraceFile:

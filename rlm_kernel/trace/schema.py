@@ -52,7 +52,8 @@ class ParentMeta(_Part):
 class TotalsMeta(_Part):
     """The account of the run and of the child RLMs beneath it. Tokens; US dollars (null: some price is unknown); seconds.
 
-    `turns` are the run's own, `calls` all other model calls; `stored` of them were answered from the cache.
+    `turns` are the run's own, `calls` all other model calls: of sub models, and `child_turns`. `stored` of them were answered from the
+    cache.
     """
 
     turns: int
@@ -66,6 +67,7 @@ class TotalsMeta(_Part):
     cost: float | None
     seconds: float
     children: int = 0
+    child_turns: int = 0
     stored: int = 0
 
     @classmethod
@@ -83,6 +85,7 @@ class TotalsMeta(_Part):
             cost=totals.cost,
             seconds=round(totals.seconds, 3),
             children=totals.children,
+            child_turns=totals.child_turns,
             stored=totals.stored,
         )
 

@@ -218,6 +218,7 @@ class NotebookWriter:
         self._cancel_due()
         if self._running is not None:
             self._write_running()
+            self._children[self._running] = [call for call in self._calls.values() if call.trace]
             self._running = None
         if outcome.answer is not None:
             outcome = replace(outcome, answer=Answer(redact(outcome.answer.text, self._secrets)))

@@ -137,7 +137,7 @@ class FakeKernel:
 
     async def _final(self, value: Any) -> None:
         text = value if isinstance(value, str) else str(value)
-        await self._call("final", {"text": text, "value": None if isinstance(value, str) else value})
+        await self._call("final", {"text": text} if isinstance(value, str) else {"text": text, "value": value})
 
 
 class RecordingTrace:

@@ -27,7 +27,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from tests.support.demo_models import count_words, demo_root
 from tests.support.openai_wire import Fault, FaultKind, Request, completion, encode, error, faulty, response
@@ -127,6 +127,7 @@ class ModelServer:
 
     def fail(self, kind: FaultKind, *, times: int = 1, **details: Any) -> None:
         """The next `times` calls (of `model=`, if given) meet this fault, in the order of the calls to fail()."""
+        assert kind in get_args(FaultKind)
         self._faults.extend(Fault(kind, **details) for _ in range(times))
 
     def release(self) -> None:

@@ -142,7 +142,7 @@ def test_a_sub_model_without_a_name_is_the_root_with_changes(tmp_path: Path) -> 
     root = {"model": "a/b", "api_base": "http://x", "input_price": 1, "output_price": 2, "api_key": "sk-12345678"}
     loaded = load(tmp_path, {"root_llm": root, "sub_llm": {"concurrency": 1}})
     assert (loaded.sub_llm.model, loaded.sub_llm.api_base, loaded.sub_llm.output_price) == ("a/b", "http://x", 2.0)
-    assert (loaded.sub_llm.concurrency, loaded.root_llm.concurrency) == (1, 16)
+    assert (loaded.sub_llm.concurrency, loaded.root_llm.concurrency) == (1, 64)
     assert loaded.sub_llm.api_key == SecretStr("sk-12345678")
 
 

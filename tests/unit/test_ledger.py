@@ -147,6 +147,15 @@ async def test_cost_is_refused_once_it_is_reached() -> None:
         ledger.reserve_turn()
 
 
+async def test_code_that_is_refused_a_call_is_told_what_is_left() -> None:
+    ledger = Ledger(Limits(turns=7, calls=1, cost=0.5))
+    assert await call(ledger, "sub", reply(1, 1, cost=0.125)) is None
+    with pytest.raises(BudgetExceeded) as refused:
+        async with ledger.call("sub", 10):
+            pass
+    assert str(refused.value) == "The limit of calls is reached: 1 of 1 used.\nLeft: 7 turns, 0 calls, 0.375 US dollars."
+
+
 def test_seconds_are_refused_once_they_are_over() -> None:
     clock = Clock()
     ledger = Ledger(Limits(seconds=10), clock=clock)
@@ -229,7 +238,9 @@ async def test_what_a_child_uses_counts_all_the_way_up_and_its_turns_as_calls() 
         await call(ledger, "root", reply(2, 1, cost=0.2))
         await call(ledger, "sub", reply(3, 1, cost=0.3))
     assert top.totals().turns == child.totals().turns == 1
-    assert [ledger.totals().calls for ledger in (top, child, grandchild)] == [4, 4, 2]
+    assert [ledger.calls for ledger in (top, child, grandchild)] == [4, 4, 2]
+    assert [ledger.totals().calls for ledger in (top, child, grandchild)] == [4, 3, 1], "its own turns are no calls to itself"
+    assert [ledger.totals().child_turns for ledger in (top, child, grandchild)] == [2, 1, 0]
     assert [ledger.totals().children for ledger in (top, child, grandchild)] == [2, 1, 0]
     assert [ledger.totals().cost for ledger in (top, child, grandchild)] == [pytest.approx(cost) for cost in (1.1, 1.0, 0.5)]
 
@@ -252,7 +263,10 @@ async def test_limits_of_the_top_hold_for_the_whole_tree_and_none_grows_on_the_w
 
 async def test_the_turns_of_children_are_bounded_by_the_limit_of_calls() -> None:
     top = Ledger(Limits(calls=2, depth=1))
-    assert [await call(top.child(), "root") for _ in range(3)] == [None, None, "calls"]
+    children = [top.child() for _ in range(3)]
+    assert [await call(child, "root") for child in children] == [None, None, "calls"]
+    with pytest.raises(BudgetExceeded, match="calls"):
+        top.child()
     assert await call(top, "root") is None  # the root's own turns are no such calls
 
 

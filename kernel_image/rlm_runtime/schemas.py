@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 _FENCED = re.compile(r"```(?:json)?[ \t]*\n(.*?)\n?[ \t]*```", re.DOTALL)
 _SHOWN = 300
+_TRIES = 1000
+"""Brackets in a reply at which JSON is looked for: each may be the begin of much that is none."""
 
 
 class Wanted:
@@ -20,6 +24,7 @@ class Wanted:
         if isinstance(schema, dict):
             self._adapter, self.schema = None, schema
             _validator(schema)
+            _check_references(schema)
         else:
             self._adapter = _adapter(schema)
             self.schema = self._adapter.json_schema()
@@ -36,11 +41,16 @@ class Wanted:
         return f"{self.ask(prompt)}\n\nYour last reply was not taken: {wrong}\nIt began: {reply[:_SHOWN]!r}"
 
     def read(self, reply: str) -> Any:
-        """The value in a model's reply. Raises ValueError with what is wrong."""
-        value = _json_in(reply)
-        if self._wrapped and isinstance(value, dict) and set(value) == {"answer"}:
-            value = value["answer"]
-        return self.check(value)
+        """The value in a model's reply: the JSON in it that fits. Raises ValueError with what is wrong."""
+        wrong = ValueError("it holds no JSON")
+        for place, value in enumerate(_json_in(reply)):
+            if self._wrapped and isinstance(value, dict) and set(value) == {"answer"}:
+                value = value["answer"]
+            try:
+                return self.check(value)
+            except ValueError as error:
+                wrong = wrong if place else error
+        raise wrong
 
     def of(self, value: Any) -> Any:
         """What was delivered, or the JSON in it where that is a text, as the type has it. Raises ValueError with what is wrong."""
@@ -53,18 +63,14 @@ class Wanted:
 
     def check(self, value: Any) -> Any:
         """The value as the type has it. Raises ValueError with what is wrong."""
-        if self._adapter is not None:
-            from pydantic import ValidationError
-
-            try:
-                return self._adapter.validate_json(json.dumps(value))
-            except (ValidationError, TypeError) as error:
-                raise ValueError(_short(error)) from None
         try:
-            plain = json.loads(json.dumps(value))
-        except TypeError as error:
-            raise ValueError(str(error)) from None
-        wrong = next(_validator(self.schema).iter_errors(plain), None)
+            text = json.dumps(value)
+            if self._adapter is not None:
+                return self._adapter.validate_json(text)
+            plain = json.loads(text)
+            wrong = next(_validator(self.schema).iter_errors(plain), None)
+        except (ValueError, TypeError, RecursionError) as error:  # pydantic's is a ValueError
+            raise ValueError(_short(error)) from None
         if wrong is not None:
             where = "".join(f"[{part!r}]" for part in wrong.absolute_path)
             raise ValueError(f"{where + ': ' if where else ''}{wrong.message}"[:_SHOWN])
@@ -91,32 +97,75 @@ def _validator(schema: dict[str, Any]) -> Any:
     kind = validator_for(schema)
     try:
         kind.check_schema(schema)
-    except SchemaError as error:
-        raise TypeError(f"this is no JSON schema: {error.message}") from None
+    except (SchemaError, RecursionError) as error:
+        raise TypeError(f"this is no JSON schema: {getattr(error, 'message', error)}") from None
     return kind(schema, registry=Registry())
 
 
+def _check_references(schema: dict[str, Any]) -> None:
+    """Raises TypeError for one that leads nowhere, or to itself. Those of a schema with names of its own ($id) are not followed."""
+    from jsonschema.validators import validator_for
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
+    from referencing.jsonschema import specification_with
+
+    resource = specification_with(validator_for(schema).META_SCHEMA["$schema"]).create_resource(schema)
+    resolver = Registry().with_resource("urn:schema", resource).resolver("urn:schema")
+    try:
+        for reference in [] if any(_found(schema, "$id")) else _found(schema, "$ref"):
+            resolver.lookup(reference)
+        next(_validator(schema).iter_errors(None), None)
+    except (Unresolvable, RecursionError) as error:
+        raise TypeError(f"this JSON schema has a $ref that leads nowhere: {_short(error)}") from None
+
+
+def _found(schema: Any, key: str) -> Iterator[str]:
+    """The texts under a key, anywhere in a schema."""
+    if isinstance(schema, dict):
+        if isinstance(schema.get(key), str):
+            yield schema[key]
+        schema = schema.values()
+    elif not isinstance(schema, list):
+        return
+    for part in schema:
+        yield from _found(part, key)
+
+
 def _wrap(schema: dict[str, Any]) -> dict[str, Any]:
-    inner = {name: part for name, part in schema.items() if name != "$defs"}
+    inner = _moved({name: part for name, part in schema.items() if name != "$defs"})
     wrapped: dict[str, Any] = {"type": "object", "properties": {"answer": inner}, "required": ["answer"], "additionalProperties": False}
-    return wrapped | {"$defs": schema["$defs"]} if "$defs" in schema else wrapped
+    return wrapped | {"$defs": _moved(schema["$defs"])} if "$defs" in schema else wrapped
 
 
-def _json_in(reply: str) -> Any:
-    """The JSON that a reply is, or has in a fence, or among words."""
-    texts = [reply.strip(), *reversed(_FENCED.findall(reply))]
-    for text in texts:
-        try:
-            return json.loads(text)
-        except ValueError:
-            continue
+def _moved(part: Any) -> Any:
+    """A part of a schema whose references, but for those to $defs, are to what is one step deeper now."""
+    if isinstance(part, list):
+        return [_moved(one) for one in part]
+    if not isinstance(part, dict):
+        return part
+    moved = {name: _moved(one) for name, one in part.items()}
+    reference = part.get("$ref")
+    if isinstance(reference, str) and reference.startswith("#") and not reference.startswith("#/$defs/"):
+        moved["$ref"] = "#/properties/answer" + reference[1:]
+    return moved
+
+
+def _json_in(reply: str) -> Iterator[Any]:
+    """The JSON that a reply is, or has in fences or else among words: the last first, as that tends to be the conclusion."""
+    for text in [reply.strip(), *reversed(_FENCED.findall(reply))]:
+        with contextlib.suppress(ValueError, RecursionError):
+            yield json.loads(text)
     decoder = json.JSONDecoder()
+    end = tried = 0
+    found: list[Any] = []
     for place in re.finditer(r"[{\[]", reply):
-        try:
-            return decoder.raw_decode(reply, place.start())[0]
-        except ValueError:
+        if place.start() < end or tried >= _TRIES:
             continue
-    raise ValueError("it holds no JSON")
+        tried += 1
+        with contextlib.suppress(ValueError, RecursionError):
+            value, end = decoder.raw_decode(reply, place.start())
+            found.append(value)
+    yield from reversed(found)
 
 
 def _short(error: Exception) -> str:

@@ -175,6 +175,7 @@ class LitellmModels:
         usage = Usage()
         cost: float | None = 0.0
         attempt = 0
+        schema = "response_format" in request
         while True:
             attempt += 1
             response, outcome = await self._attempt(endpoint, request)
@@ -183,14 +184,13 @@ class LitellmModels:
                 price = _cost(endpoint, response, used)
                 usage, cost = usage + used, None if cost is None or price is None else cost + price
             if not isinstance(outcome, Failure):
-                if "response_format" in request:
-                    endpoint.schemas = True
+                if schema:
+                    endpoint.schemas = "response_format" in request
                 seconds = time.monotonic() - started
                 return Completion(outcome[0], endpoint.model, usage, cost, seconds, attempt, outcome[1])
-            if outcome.fault == "bad_request" and "response_format" in request and endpoint.schemas is None:
+            if outcome.fault == "bad_request" and "response_format" in request and not endpoint.schemas:
                 # Perhaps because of the schema: once more without, and if that goes well, never with one again.
                 del request["response_format"]
-                endpoint.schemas = False
                 continue
             if not outcome.retry or attempt > endpoint.settings.retries:
                 spent = Completion("", endpoint.model, usage, cost, time.monotonic() - started, attempt) if usage.total else None

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
 
 from rlm_kernel.config import Settings, load_api_keys, load_settings
 from rlm_kernel.engine.protocols import Models, Trace
-from rlm_kernel.errors import NoAnswer
+from rlm_kernel.errors import NoAnswer, UsageError
 from rlm_kernel.session.ask import Result, ask
 from rlm_kernel.session.inputs import Context
 from rlm_kernel.session.replay import Replayed, replay
@@ -74,10 +75,10 @@ class RLM:
         answer_type: a pydantic model or a Python type such as list[str]; the result's `value` is then one, checked.
         trace: where the notebook goes; default: a name of its own in the settings' `trace.dir`.
 
-        Raises RLMError, NoAnswer where the answer is not of its type; a run that ends without an answer is a Result whose `answer` is
-        None.
+        Raises RLMError, UsageError for a type that has no JSON schema, NoAnswer where the answer is not of its type; a run that ends
+        without an answer is a Result whose `answer` is None.
         """
-        adapter: TypeAdapter[Any] | None = None if answer_type is None else TypeAdapter(answer_type)
+        adapter = None if answer_type is None else _adapter(answer_type)
         schema = None if adapter is None else adapter.json_schema()
         result = await ask(question, context, settings=self.settings, trace=trace, models=self._models, view=view, schema=schema)
         return result if adapter is None or result.answer is None else _typed(result, adapter)
@@ -120,6 +121,18 @@ class RLM:
     def replay(self, trace: Path, **options: Any) -> Replayed:
         """`areplay` for code without an event loop."""
         return _run(self.areplay(trace, **options))
+
+
+def _adapter(answer_type: Any) -> TypeAdapter[Any]:
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(answer_type)
+        adapter.json_schema()
+    except (PydanticUserError, TypeError) as error:
+        what = " ".join(str(error).split())
+        raise UsageError(
+            f"Answers cannot be of the type {answer_type!r}: {what[:300]}", hint="Take a pydantic model, or a type such as list[str]."
+        ) from error
+    return adapter
 
 
 def _typed(result: Result, adapter: TypeAdapter[Any]) -> Result:

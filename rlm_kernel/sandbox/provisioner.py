@@ -21,6 +21,7 @@ from traitlets import Any as AnyTrait
 
 from rlm_kernel.errors import KernelError
 from rlm_kernel.sandbox.rundir import RunDir, container_ids
+from rlm_kernel.sandbox.syscalls import security_options
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
@@ -47,6 +48,8 @@ class SandboxSpec:
     tmp: int = 512 << 20
     network: str = "none"
     runtime: str | None = None
+    tight: bool = True
+    """System calls as `sandbox.syscalls` allows them, else as the engine does."""
     mounts: list[tuple[str, str]] = field(default_factory=list)
     start_timeout: float = 60.0
 
@@ -79,7 +82,7 @@ def container_options(spec: SandboxSpec, sockets: str) -> dict[str, Any]:
         "runtime": spec.runtime,
         "read_only": True,
         "cap_drop": ["ALL"],
-        "security_opt": ["no-new-privileges"],
+        "security_opt": security_options(spec.tight),
         "privileged": False,
         "ipc_mode": "private",
         "mem_limit": spec.memory,

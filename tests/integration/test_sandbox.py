@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from rlm_kernel.sandbox.rundir import container_ids
+from rlm_kernel.sandbox.syscalls import security_options
 
 
 async def test_every_default_lock_is_on(sandbox: Any, docker_client: Any) -> None:
@@ -24,7 +25,7 @@ async def test_every_default_lock_is_on(sandbox: Any, docker_client: Any) -> Non
     assert host["ReadonlyRootfs"] is True
     assert host["CapDrop"] == ["ALL"]
     assert not host["CapAdd"]
-    assert "no-new-privileges" in host["SecurityOpt"]
+    assert host["SecurityOpt"] == security_options(tight=True)
     assert host["Memory"] == host["MemorySwap"] == 1 << 30
     assert host["NanoCpus"] == 2_000_000_000
     assert host["PidsLimit"] == 256

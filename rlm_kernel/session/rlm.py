@@ -35,7 +35,8 @@ class RLM:
     Parameters
     ----------
     root_model, sub_model: as `rlm ask --model` and `--sub-model` take them ("provider/model", "local"). Default: as configured.
-    options: further settings by dotted name, {"limits.turns": 10, "sandbox.memory": "4g"}.
+    options: further settings by dotted name, {"limits.turns": 10, "sandbox.memory": "4g"}; None, as in {"limits.calls": None}, is no
+        limit.
     config_file: default `config.json` in the working directory, if it is there.
     models: other implementations of the Models protocol, such as ScriptedModels.
 
@@ -52,7 +53,8 @@ class RLM:
         models: Models | None = None,
     ) -> None:
         load_api_keys()
-        overrides = {"root_llm.model": root_model, "sub_llm.model": sub_model, **(options or {})}
+        chosen = {name: "none" if value is None else value for name, value in (options or {}).items()}
+        overrides = {"root_llm.model": root_model, "sub_llm.model": sub_model, **chosen}
         self.settings: Settings = load_settings(config_file, overrides)
         self._config_file = config_file
         self._changes = overrides
@@ -127,7 +129,7 @@ def _adapter(answer_type: Any) -> TypeAdapter[Any]:
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(answer_type)
         adapter.json_schema()
-    except (PydanticUserError, TypeError) as error:
+    except (PydanticUserError, TypeError, NameError, SyntaxError) as error:
         what = " ".join(str(error).split())
         raise UsageError(
             f"Answers cannot be of the type {answer_type!r}: {what[:300]}", hint="Take a pydantic model, or a type such as list[str]."

@@ -18,7 +18,7 @@ def test_none_as_an_option_is_no_limit() -> None:
 
 
 def test_none_is_refused_where_there_must_be_a_value() -> None:
-    with pytest.raises(ConfigError, match="limits.turns"):
+    with pytest.raises(ConfigError, match=r"limits\.turns"):
         RLM(models=MODELS, options={"limits.turns": None})
 
 

@@ -241,7 +241,7 @@ class DockerProvisioner(KernelProvisionerBase):
                 self._container = await asyncio.shield(self._creation)
         self._hang_up()
         if self._container is not None:
-            await asyncio.to_thread(_remove, self._container)
+            await asyncio.to_thread(remove_container, self._container)
             self._container.client.close()
         self._container = None
 
@@ -295,12 +295,13 @@ def remove_containers(session_id: str) -> None:
         client = connect()
         try:
             for container in client.containers.list(all=True, filters={"label": f"{LABEL}.session={session_id}"}):
-                _remove(container)
+                remove_container(container)
         finally:
             client.close()
 
 
-def _remove(container: Container) -> None:
+def remove_container(container: Container) -> None:
+    """End and remove it; it is gone then, unless the engine is. Blocking."""
     from docker.errors import APIError
     from requests.exceptions import RequestException
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import re
@@ -222,7 +223,7 @@ class RunDir:
     def remove(self) -> None:
         """End the lease and delete the folder. Idempotent."""
         self.leave()
-        shutil.rmtree(self.path, ignore_errors=True)
+        remove_tree(self.path)
 
 
 @dataclass(frozen=True)
@@ -269,7 +270,7 @@ def sweep() -> None:
         with contextlib.suppress(OSError, ValueError, AttributeError):
             told = json.loads((folder / "host" / "session.json").read_text())
             if not told.get("idle") and left_alone(folder):
-                shutil.rmtree(folder, ignore_errors=True)
+                remove_tree(folder)
 
 
 def left_alone(folder: Path) -> bool:
@@ -283,6 +284,46 @@ def left_alone(folder: Path) -> bool:
         except BlockingIOError:
             return False
     return True
+
+
+def remove_tree(path: Path) -> None:
+    """Delete a session's folder, whatever code in a container has made in it: folders in folders without end, or that nobody may enter.
+
+    What cannot be deleted stays. Blocking.
+    """
+    with contextlib.suppress(OSError, RecursionError):
+        shutil.rmtree(path)
+    if path.exists():
+        with contextlib.suppress(OSError):
+            _take_apart(path)
+
+
+def _take_apart(top: Path) -> None:
+    """Each folder is first moved to the top, where no container sees it: so none is deep, and no link is followed that code puts there."""
+    folders, aside = [top], itertools.count()
+    while folders:
+        folder = folders.pop()
+        for entry in list(os.scandir(folder)):
+            with contextlib.suppress(OSError):
+                if not entry.is_dir(follow_symlinks=False):
+                    os.unlink(entry.path)
+                    continue
+                _let_in(entry.path)
+                moved = top / f"{next(aside)}.gone"
+                os.rename(entry.path, moved)
+                if not moved.is_symlink():
+                    folders.append(moved)
+        with contextlib.suppress(OSError):  # the top still has what was moved there
+            folder.rmdir()
+    top.rmdir()
+
+
+def _let_in(folder: str) -> None:
+    entered = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.chmod(f"/proc/self/fd/{entered}", 0o700)
+    finally:
+        os.close(entered)
 
 
 def own(path: Path) -> None:

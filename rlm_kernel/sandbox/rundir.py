@@ -300,7 +300,7 @@ def remove_tree(path: Path) -> None:
 
 def _take_apart(top: Path) -> None:
     """Each folder is first moved to the top, where no container sees it: so none is deep, and no link is followed that code puts there."""
-    folders, aside = [top], itertools.count()
+    folders, aside, name = [top], itertools.count(), secrets.token_hex(8)
     while folders:
         folder = folders.pop()
         for entry in list(os.scandir(folder)):
@@ -309,7 +309,7 @@ def _take_apart(top: Path) -> None:
                     os.unlink(entry.path)
                     continue
                 _let_in(entry.path)
-                moved = top / f"{next(aside)}.gone"
+                moved = top / f"{name}-{next(aside)}"
                 os.rename(entry.path, moved)
                 if not moved.is_symlink():
                     folders.append(moved)

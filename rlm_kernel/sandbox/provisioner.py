@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,8 @@ PORTS = {"shell_port": 1, "iopub_port": 2, "stdin_port": 3, "control_port": 4, "
 EXIT_OOM = 97
 """The container's status when the kernel was killed for memory (`rlm_runtime.__main__`)."""
 _LOG_TAIL = 8_000
+"""Bytes."""
+_HEAR_SECONDS = 2.0
 LABEL = "rlm-kernel"
 
 
@@ -76,7 +79,7 @@ def container_options(spec: SandboxSpec, sockets: str) -> dict[str, Any]:
         "environment": {"HOME": "/tmp", "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1", "PYTHONHASHSEED": "0"},
         "user": f"{uid}:{gid}",
         "working_dir": "/tmp",
-        "init": True,
+        "init": False,  # the lease's watcher is the first process: nobody inside can stop that one
         "auto_remove": True,
         "network_mode": spec.network,
         "runtime": spec.runtime,
@@ -107,7 +110,7 @@ class DockerProvisioner(KernelProvisionerBase):
         self._container: Container | None = None
         self._creation: asyncio.Task[Container] | None = None
         self._sockets = ""
-        self._log = ""
+        self._words: LastWords | None = None
         self.exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     @property
@@ -143,6 +146,7 @@ class DockerProvisioner(KernelProvisionerBase):
             with docker_errors():
                 container = connect().containers.create(**container_options(self.spec, self._sockets))
                 threading.Thread(target=self._watch, args=(container, loop, exited), daemon=True).start()
+                self._words = LastWords(container)
                 container.start()
                 return container
 
@@ -151,10 +155,11 @@ class DockerProvisioner(KernelProvisionerBase):
         ready = asyncio.create_task(self.spec.ready.wait())
         try:
             await asyncio.wait({ready, self.exited}, timeout=self.spec.start_timeout, return_when=asyncio.FIRST_COMPLETED)
+            if not self.spec.ready.is_set():
+                raise await self._start_failure()
         finally:
             ready.cancel()
-        if not self.spec.ready.is_set():
-            raise await self._start_failure()
+            self._hang_up()
         # Now: the kernel listens, and no code that it does not trust has run in it.
         self.spec.run.link_sockets()
         manager: Any = self.parent
@@ -192,18 +197,20 @@ class DockerProvisioner(KernelProvisionerBase):
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(_ended, exited, code)
 
+    def _hang_up(self) -> None:
+        if self._words is not None:
+            self._words.hang_up()
+            self._words = None
+
     async def _start_failure(self) -> KernelError:
-        tail = ""
-        if self._container is not None:
-            with contextlib.suppress(Exception):
-                tail = (await asyncio.to_thread(self._container.logs, tail=30)).decode(errors="replace")[-_LOG_TAIL:]
+        words = await asyncio.to_thread(self._words.said, self.exited.done()) if self._words else ""
         what = (
             f"The kernel's container ended as it started (status {self.exited.result()})."
             if self.exited.done()
             else f"The kernel did not start within {self.spec.start_timeout:.0f} s."
         )
         return KernelError(
-            f"{what}\n{tail}".strip(), hint="`rlm doctor` checks the set-up; `rlm image build --force` makes the image anew."
+            f"{what}\n{words}".strip(), hint="`rlm doctor` checks the set-up; `rlm image build --force` makes the image anew."
         )
 
     async def poll(self) -> int | None:
@@ -235,13 +242,47 @@ class DockerProvisioner(KernelProvisionerBase):
         if self._creation is not None:
             with contextlib.suppress(Exception):
                 self._container = await asyncio.shield(self._creation)
+        self._hang_up()
         if self._container is not None:
-            await asyncio.to_thread(_remove, self._container)
+            await asyncio.to_thread(remove_container, self._container)
             self._container.client.close()
         self._container = None
 
     async def shutdown_requested(self, restart: bool = False) -> None:
         await self.kill(restart)
+
+
+class LastWords:
+    """What a container says as it starts: the end of it, should that go wrong. To be made before it is started, in a thread of one's own.
+
+    Listened to from outside because an engine that removes a container as soon as it ends removes its log with it.
+    """
+
+    def __init__(self, container: Container) -> None:
+        self._file = container.attach_socket(params={"stdout": 1, "stderr": 1, "stream": 1})
+        self._socket: socket.socket = self._file._sock  # the file alone would leave it open
+        self._heard = b""
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def _listen(self) -> None:
+        from docker.utils.socket import frames_iter
+
+        # Whatever becomes of the connection, what was heard is there.
+        with self._socket, self._file, contextlib.suppress(Exception):
+            for _, piece in frames_iter(self._file, tty=False):
+                self._heard = (self._heard + piece)[-_LOG_TAIL:]
+
+    def said(self, ended: bool) -> str:
+        """What was said last. Blocking for a moment if the container has `ended`, to hear it out."""
+        if ended:
+            self._listener.join(_HEAR_SECONDS)
+        return self._heard.decode(errors="replace")
+
+    def hang_up(self) -> None:
+        """Listen no more: what a kernel that runs writes there is nobody's concern. Idempotent."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
 
 def _ended(exited: asyncio.Future[int], code: int) -> None:
@@ -257,12 +298,13 @@ def remove_containers(session_id: str) -> None:
         client = connect()
         try:
             for container in client.containers.list(all=True, filters={"label": f"{LABEL}.session={session_id}"}):
-                _remove(container)
+                remove_container(container)
         finally:
             client.close()
 
 
-def _remove(container: Container) -> None:
+def remove_container(container: Container) -> None:
+    """End and remove it; it is gone then, unless the engine is. Blocking."""
     from docker.errors import APIError
     from requests.exceptions import RequestException
 

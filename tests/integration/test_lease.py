@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from rlm_kernel.errors import KernelError
+from rlm_kernel.errors import DockerError, KernelError
 from rlm_kernel.sandbox import provisioner
 from rlm_kernel.session.live import discard
 from tests.support.attacks import ATTACKS, HOLD_THE_GIL, LIMITS, LOCKS, STOP
@@ -163,12 +163,8 @@ async def test_code_inside_can_hold_no_lock_that_the_owner_holds(sandbox: Any) -
 async def test_zombies_do_not_pile_up(sandbox: Any) -> None:
     box = await sandbox()
     text = await box.text(
-        "import os, time\n"
-        "for _ in range(300):\n"  # more than there may be processes
-        "    if os.fork() == 0:\n"
-        "        os.fork() or os._exit(0)\n"
-        "        os._exit(0)\n"
-        "    os.wait()\n"
+        "import os, subprocess, time\n"
+        "subprocess.run(['sh', '-c', 'for each in $(seq 300); do (sleep 0 &); done'])\n"  # more than there may be processes
         "def processes():\n"
         "    return [each for each in os.listdir('/proc') if each.isdigit()]\n"
         "deadline = time.monotonic() + 20\n"
@@ -189,18 +185,17 @@ async def test_docker_stop_is_quick(sandbox: Any, docker_client: Any) -> None:
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Sets the Python code that containers run in the kernel's place."""
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Sets the Python code that containers run in the kernel's place; `python`: what runs it."""
 
-    def put(code: str) -> None:
+    def put(code: str, python: str = "/opt/rlm/bin/python") -> None:
         usual = provisioner.container_options
-        python = ["/opt/rlm/bin/python", "-c", code]
-        monkeypatch.setattr(provisioner, "container_options", lambda *given: {**usual(*given), "command": python})
+        monkeypatch.setattr(provisioner, "container_options", lambda *given: {**usual(*given), "command": [python, "-c", code]})
 
     return put
 
 
-async def test_the_last_words_of_a_container_that_ends_as_it_starts_are_told(sandbox: Any, command: Callable[[str], None]) -> None:
+async def test_the_last_words_of_a_container_that_ends_as_it_starts_are_told(sandbox: Any, command: Callable[..., None]) -> None:
     command("import sys; print('x' * 10_000_000, 'last', file=sys.stderr); sys.exit('words')")
     with pytest.raises(KernelError, match=r"ended as it started \(status 1\)") as caught:
         await sandbox()
@@ -208,11 +203,21 @@ async def test_the_last_words_of_a_container_that_ends_as_it_starts_are_told(san
     assert len(caught.value.message) < 9_000
 
 
-async def test_the_last_words_of_a_container_that_starts_no_kernel_are_told(sandbox: Any, command: Callable[[str], None]) -> None:
+async def test_the_last_words_of_a_container_that_starts_no_kernel_are_told(sandbox: Any, command: Callable[..., None]) -> None:
     command("import time; print('waiting', flush=True); time.sleep(1000)")
     with pytest.raises(KernelError, match="did not start within 3 s") as caught:
         await sandbox(start_timeout=3.0)
     assert caught.value.message.endswith("waiting")
+
+
+async def test_an_image_without_what_is_to_be_run_is_told_and_leaves_nothing(
+    sandbox: Any, command: Callable[..., None], docker_client: Any
+) -> None:
+    command("", python="/none")
+    with pytest.raises(DockerError, match=r"/none.*no such file"):
+        await sandbox()
+    owner = {"label": f"rlm-kernel.owner={os.getpid()}"}
+    await until(lambda: not docker_client.containers.list(all=True, filters=owner))
 
 
 async def test_folders_that_nobody_may_enter_and_without_end_are_deleted(sandbox: Any) -> None:

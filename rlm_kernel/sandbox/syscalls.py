@@ -17,7 +17,7 @@ access faccessat faccessat2 open openat openat2 creat close close_range read pre
 writev lseek stat fstat lstat newfstatat fstatat64 statx statfs fstatfs getdents getdents64 readlink readlinkat link linkat symlink
 symlinkat unlink unlinkat rename renameat renameat2 mkdir mkdirat rmdir mknod mknodat chmod fchmod fchmodat fchmodat2 chown fchown lchown
 fchownat umask truncate ftruncate fallocate fadvise64 fsync fdatasync sync syncfs sync_file_range utime utimes utimensat futimesat flock
-fcntl dup dup2 dup3 pipe pipe2 ioctl copy_file_range sendfile getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr setxattr
+dup dup2 dup3 pipe pipe2 ioctl copy_file_range sendfile getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr setxattr
 lsetxattr fsetxattr removexattr lremovexattr fremovexattr chdir fchdir getcwd inotify_init inotify_init1 inotify_add_watch
 inotify_rm_watch memfd_create readahead
 """
@@ -51,6 +51,7 @@ _FAMILIES = (1, 2, 10)
 _NETLINK, _NETLINK_ROUTE = 16, 0
 _NEW_NAMESPACES = 0x7E020080
 """The CLONE_NEW… flags of clone."""
+_F_SETLEASE = 1024
 _PERSONALITIES = (0, 0xFFFFFFFF)
 """The usual one, and asking which it is."""
 _ENOSYS = 38
@@ -73,6 +74,8 @@ def seccomp_profile() -> str:
         _only("socketpair", _is(0, _FAMILIES[0])),
         # A process's own limits alone.
         _only("prlimit64", _is(0, 0)),
+        # With a lease on a file (F_SETLEASE) code could hold up whoever opens it on the host.
+        _only("fcntl", {"index": 1, "value": _F_SETLEASE, "op": "SCMP_CMP_NE"}),
         # libzmq gives its threads the policy that they have, SCHED_OTHER.
         _only("sched_setscheduler", _is(1, 0)),
         *(_only("personality", _is(0, kind)) for kind in _PERSONALITIES),

@@ -56,7 +56,7 @@ async def test_calls_that_reach_further_than_files_and_the_own_process_are_refus
 
 async def test_calls_are_refused_by_their_arguments(box: Any) -> None:
     told = await box.text(
-        "import os, resource, socket\n"
+        "import fcntl, os, resource, socket\n"
         "def can(do):\n"
         "    try:\n"
         "        do()\n"
@@ -69,6 +69,7 @@ async def test_calls_are_refused_by_their_arguments(box: Any) -> None:
         "kinds['netlink audit'] = can(lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 9))\n"
         "kinds['own limits'] = can(lambda: resource.prlimit(0, resource.RLIMIT_CORE))\n"
         "kinds['limits of 1'] = can(lambda: resource.prlimit(1, resource.RLIMIT_AS, (1, 1)))\n"
+        "kinds['a lease'] = can(lambda: fcntl.fcntl(open('/tmp/leased', 'w'), fcntl.F_SETLEASE, fcntl.F_WRLCK))\n"
         "kinds['idle policy'] = can(lambda: os.sched_setscheduler(1, os.SCHED_IDLE, os.sched_param(0)))\n"
         "print(kinds)\n"
     )

@@ -24,7 +24,7 @@ from jupyter_console.ptshell import ZMQTerminalInteractiveShell
 
 from rlm_kernel.cli._text import printable
 from rlm_kernel.errors import KernelError
-from rlm_kernel.sandbox.runner import MAX_MESSAGE
+from rlm_kernel.sandbox.channels import MAX_IOPUB
 
 _MAX_DEPTH = 50
 _LEAVE = ("exit", "exit()", "quit", "quit()", "%exit", "%quit")
@@ -52,7 +52,7 @@ def _plain(value: Any, depth: int = _MAX_DEPTH) -> Any:
 class Client(BlockingKernelClient):
     def _context_default(self) -> zmq.Context[Any]:
         context: zmq.Context[Any] = super()._context_default()
-        context.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE)
+        context.setsockopt(zmq.MAXMSGSIZE, MAX_IOPUB)
         return context
 
 

@@ -170,27 +170,27 @@ class Broker:
     async def _request(self, peer: zmtp.Connection) -> None:
         """Read a request and set about answering it. Raises OSError, TimeoutError."""
         size, more = await peer.header()
-        head = None
-        if size > _MAX_HEAD or not more:
-            self.refused["frames"] += 1
-            await peer.skip(size)
-        else:
-            head = self._head(await peer.read(size))
-        if not more:
-            return
+        if not more or size > _MAX_HEAD:
+            raise self._misframed()
+        head = self._head(await peer.read(size))
         size, more = await peer.header()
-        if head is not None:
-            error = self._refusal(head, size, more)
-            if error is None:
-                async with self._large if size > _SMALL else contextlib.nullcontext():
-                    async with asyncio.timeout(_BODY_SECONDS if size > _SMALL else None):
-                        body = await peer.read(size)
-                    await self._take(peer, head, body)
-                return
-            await peer.send(_failure(head, error))
-        await peer.skip(size)
         if more:
-            await peer.skip_message()
+            raise self._misframed()
+        error = self._refusal(head, size) if head is not None else None
+        if head is None or error is not None:
+            await peer.skip(size)
+            if head is not None and error is not None:
+                await peer.send(_failure(head, error))
+            return
+        async with self._large if size > _SMALL else contextlib.nullcontext():
+            async with asyncio.timeout(_BODY_SECONDS if size > _SMALL else None):
+                body = await peer.read(size)
+            await self._take(peer, head, body)
+
+    def _misframed(self) -> ConnectionError:
+        """What costs its sender the connection: it may go on for ever."""
+        self.refused["frames"] += 1
+        return ConnectionError("no request")
 
     def _head(self, frame: bytes | bytearray) -> Head | None:
         try:
@@ -204,11 +204,11 @@ class Broker:
             return None
         return head
 
-    def _refusal(self, head: Head, size: int, more: bool) -> RLMError | None:
+    def _refusal(self, head: Head, size: int) -> RLMError | None:
         """Why the body of a request is not even read."""
         limit = MAX_REQUEST if head.kind in _LARGE_KINDS else _MAX_OTHER
-        if more or size > limit:
-            self.refused["frames" if more else "size"] += 1
+        if size > limit:
+            self.refused["size"] += 1
             return RLMError(f"A {head.kind} request has a body of at most {limit:,} bytes.")
         if head.kind == "hello":
             return None
@@ -242,7 +242,7 @@ class Broker:
                 while not self._has_room(head, size):
                     self._room.clear()
                     await self._room.wait()
-                error = self._refusal(head, 0, False)  # its cell may have ended
+                error = self._refusal(head, 0)  # its cell may have ended
                 if error is None:
                     self._start(peer, head, body, size)
                     return

@@ -13,6 +13,8 @@ from pathlib import Path
 
 _BUFFER = 16 << 10
 """Bytes read ahead of one connection."""
+_FRAMES_AT_ONCE = 16
+"""After so many others have their turn."""
 _MORE, _LONG, _COMMAND = 1, 2, 4
 _GREETING = b"\xff" + bytes(7) + b"\x01\x7f" + b"\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
 _BACKLOG = 128
@@ -34,7 +36,7 @@ class Connection:
         self._sock = sock
         self._loop = asyncio.get_running_loop()
         self._buffer = memoryview(bytearray(_BUFFER))
-        self._at = self._end = 0
+        self._at = self._end = self._frames = 0
         self._sending = asyncio.Lock()
 
     @classmethod
@@ -147,6 +149,9 @@ class Connection:
             self._sock.close()
 
     async def _flags_and_size(self) -> tuple[int, int]:
+        self._frames += 1
+        if not self._frames % _FRAMES_AT_ONCE:
+            await asyncio.sleep(0)  # the buffer holds thousands of them
         flags = (await self._take(1))[0]
         size = int.from_bytes(await self._take(8 if flags & _LONG else 1))
         if flags > _MORE | _LONG | _COMMAND or size >> 63:

@@ -38,9 +38,12 @@ UNTIMED = "rlm_query"
 _MAX_HEAD = 4096
 _SMALL = 16 << 10
 """Bytes of a body that is read at once. Larger ones are read one after the other."""
-_LARGE_KINDS = (*MODEL_CALLS, "final")
-_MAX_OTHER = 1 << 20
-"""Bytes of the bodies of all other kinds."""
+_LIMITS = dict.fromkeys((*MODEL_CALLS, "final"), MAX_REQUEST) | {"cancel": 128 << 10, "hello": 1 << 10, "received": 1 << 10}
+"""Bytes of a body, by kind."""
+_LIMIT = 1 << 20
+"""Bytes of a body of any other kind."""
+_AT_ONCE = ("cancel", "received")
+"""Kinds that calls in flight wait for: they wait for no room."""
 _BODY_SECONDS = 10.0
 """In which a large body has to come, once its turn is there."""
 _LAST_REPLY_SECONDS = 1.0
@@ -185,7 +188,10 @@ class Broker:
         async with self._large if size > _SMALL else contextlib.nullcontext():
             async with asyncio.timeout(_BODY_SECONDS if size > _SMALL else None):
                 body = await peer.read(size)
-            await self._take(peer, head, body)
+            async with self._turn if head.kind not in _AT_ONCE else contextlib.nullcontext():  # one at most is parsed and waits
+                error = await self._take(peer, head, body)
+        if error is not None:
+            await peer.send(_failure(head, error))
 
     def _misframed(self) -> ConnectionError:
         """What costs its sender the connection: it may go on for ever."""
@@ -206,7 +212,7 @@ class Broker:
 
     def _refusal(self, head: Head, size: int) -> RLMError | None:
         """Why the body of a request is not even read."""
-        limit = MAX_REQUEST if head.kind in _LARGE_KINDS else _MAX_OTHER
+        limit = _LIMITS.get(head.kind, _LIMIT)
         if size > limit:
             self.refused["size"] += 1
             return RLMError(f"A {head.kind} request has a body of at most {limit:,} bytes.")
@@ -223,30 +229,29 @@ class Broker:
             return RLMError("There is no such host call.")
         return None
 
-    async def _take(self, peer: zmtp.Connection, head: Head, frame: bytes | bytearray) -> None:
-        """Parse a body and, as soon as there is room, have it worked on."""
-        error: RLMError | None
-        async with self._turn:  # so that one at most is parsed and waits
-            try:
-                body = bounded.parse(frame)
-                if not isinstance(body, dict):
-                    raise ValueError("it is no object")
-            except (ValueError, RecursionError) as wrong:
-                self.refused["shape"] += 1
-                error = RLMError(f"This {head.kind} request cannot be taken: {wrong}. Send less, or as text (json.dumps).")
-            else:
-                if head.kind == "cancel":
-                    self._cancel(body.get("calls"))
-                    return
-                size = bounded.size_of(body)
-                while not self._has_room(head, size):
-                    self._room.clear()
-                    await self._room.wait()
-                error = self._refusal(head, 0)  # its cell may have ended
-                if error is None:
-                    self._start(peer, head, body, size)
-                    return
-        await peer.send(_failure(head, error))
+    async def _take(self, peer: zmtp.Connection, head: Head, frame: bytes | bytearray) -> RLMError | None:
+        """Parse a body and, as soon as there is room, have it worked on. Or else why not."""
+        try:
+            body = bounded.parse(frame)
+            if not isinstance(body, dict):
+                raise ValueError("it is no object")
+        except (ValueError, RecursionError) as wrong:
+            self.refused["shape"] += 1
+            return RLMError(f"This {head.kind} request cannot be taken: {wrong}. Send less, or as text (json.dumps).")
+        if head.kind == "cancel":
+            self._cancel(body.get("calls"))
+            return None
+        if head.kind in _AT_ONCE:
+            await self._answer(peer, head, body)
+            return None
+        size = bounded.size_of(body)
+        while not self._has_room(head, size):
+            self._room.clear()
+            await self._room.wait()
+        error = self._refusal(head, 0)  # its cell may have ended
+        if error is None:
+            self._start(peer, head, body, size)
+        return error
 
     def _has_room(self, head: Head, size: int) -> bool:
         # The answers to these are large: one at a time.
@@ -257,7 +262,6 @@ class Broker:
     def _start(self, peer: zmtp.Connection, head: Head, body: dict[str, Any], size: int) -> None:
         def done(task: asyncio.Task[None]) -> None:
             del self._tasks[task]
-            self._replying.discard(task)
             self._bytes -= size
             self._room.set()
 
@@ -298,6 +302,7 @@ class Broker:
                 await peer.send(reply)
         finally:
             self._bytes -= len(reply)
+            self._replying.discard(task)
 
     async def _handle(self, head: Head, body: dict[str, Any]) -> Any:
         if head.kind == "hello":

@@ -227,10 +227,11 @@ del body
     "a flood of calls": """
 def attack(place):
     sock = raw()
-    for number in range(1000):
-        push(sock, request(call=f"{place}-{number}"))
+    sender = threading.Thread(target=lambda: [push(sock, request(call=f"{place}-{number}")) for number in range(1000)])
+    sender.start()
     with contextlib.suppress(OSError):
         while sock.recv(MIB): pass
+    sender.join()
     sock.close()
 each(10, attack, 10)
 """,

@@ -11,6 +11,8 @@ import pytest
 import pytest_asyncio
 import zmq
 import zmq.asyncio
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rlm_kernel.engine.protocols import HostCall
 from rlm_kernel.errors import BudgetExceeded, FileRefused, ModelError, RLMError, TraceError
@@ -355,6 +357,22 @@ async def test_one_history_at_a_time_is_told(host: Host) -> None:
     assert host.most == 1
 
 
+async def test_what_calls_in_flight_wait_for_needs_no_room(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker_module, "MAX_IN_FLIGHT", 1)
+    host.broker.handlers["received"] = host.broker.handlers["echo"]
+    clients = [host.client() for _ in range(3)]
+    for number, client in enumerate(clients):
+        await client.send(*client.request("wait", str(number)))
+    await until(lambda: host.waiting == 1)
+    other = host.client()
+    assert (await other.ask("received", "7"))["ok"]
+    await other.send(*other.request("cancel", "8", {"calls": ["0", "1", "2"]}))
+    replies = [asyncio.create_task(client.reply()) for client in clients]
+    await asyncio.wait(replies, return_when=asyncio.FIRST_COMPLETED)
+    host.gate.set()
+    assert sorted([(await reply)["ok"] for reply in replies]) == [False, True, True]
+
+
 async def test_a_call_that_waited_until_its_cell_had_ended_is_refused(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(broker_module, "MAX_IN_FLIGHT", 1)
     client = host.client()
@@ -430,3 +448,47 @@ async def test_stopping_cancels_what_is_in_flight_and_may_be_done_twice(host: Ho
     await host.broker.stop()
     assert host.waiting == 0
     await host.broker.stop()
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=70) | st.sampled_from([CELL, "1-1", "echo", "\ud800"]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=10,
+)
+FIELDS = ("token", "cell", "call", "nth", "kind", "body", "more")
+KINDS = ("echo", "wait", "fail", "odd", "hello", "cancel", "none")
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> tuple[dict[str, Any], list[Any]]:
+    """What to change of a good head, and the frames after it."""
+    changes = draw(st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=2))
+    if draw(st.booleans()):
+        changes["kind"] = draw(st.sampled_from(KINDS))
+    return changes, draw(st.lists(JSON | st.binary(max_size=50), min_size=1, max_size=1) | st.lists(st.binary(max_size=50), max_size=3))
+
+
+@given(st.lists(requests() | st.lists(st.binary(max_size=100), min_size=1, max_size=3), max_size=12))
+@settings(max_examples=30, deadline=None)
+def test_whatever_is_asked_the_next_request_is_answered_and_nothing_is_left(asked: list[Any]) -> None:
+    async def ask() -> None:
+        host = Host()
+        await host.start()
+        try:
+            client = host.client()
+            for one in asked:
+                if isinstance(one, tuple):
+                    changes, rest = one
+                    head, _ = client.request()
+                    await client.send(head | changes, *rest)
+                else:
+                    await client.send(*one)
+            assert (await host.client().ask(call="2-2-2"))["value"]["call"] == "2-2-2"
+            assert (await client.ask_again())["call"]
+            await host.broker.end()
+            assert not host.broker._tasks
+            assert host.broker._bytes == 0
+        finally:
+            await host.stop()
+
+    asyncio.run(ask())

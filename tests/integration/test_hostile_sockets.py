@@ -23,17 +23,14 @@ QUICK_BROKER = [
     "bytes changed at random",
     "frames of any size",
     "messages without end",
-    "wrong tokens",
     "names of other cells",
-    "replayed and crossed calls",
     "nested and growing bodies",
     "replies that nobody reads",
 ]
 QUICK_JUPYTER = [
     "faked replies and states",
     "wrong keys, large signatures, other versions",
-    "messages without end on its own sockets",
-    "its own sockets, closed",
+    "outputs that grow",
 ]
 
 
@@ -115,8 +112,8 @@ class Attacked:
 
 @pytest.fixture
 async def attacked(sandbox: Any, request: pytest.FixtureRequest) -> Any:
-    seconds = 10 if request.node.get_closest_marker("hostile") else 1
-    box = await sandbox(cell_timeout=60 if seconds > 1 else 20, grace=2, pids=512)
+    seconds = 5 if request.node.get_closest_marker("hostile") else 1
+    box = await sandbox(cell_timeout=30 if seconds > 1 else 10, grace=2, pids=512)
     await box.text("print(llm_query('echo warm'))")
     with watched() as watch:
         session = Attacked(box, watch, seconds)
@@ -136,10 +133,28 @@ async def test_floods_and_malformed_messages_on_the_jupyter_sockets(attacked: At
         await attacked.survives(name, JUPYTER[name], seed)
 
 
+async def test_an_error_too_large_to_be_sent_ends_its_cell_all_the_same(sandbox: Any) -> None:
+    box = await sandbox()
+    started = time.monotonic()
+    result = await box.run("raise ValueError('x' * 9 * 1024 * 1024)")
+    assert result.status == "error"
+    assert time.monotonic() - started < 10
+    assert await box.text("print('next')") == "next"
+
+
+async def test_a_kernel_that_closes_its_connections_is_replaced_and_the_model_told(sandbox: Any) -> None:
+    box = await sandbox()
+    await box.run("kept = 5")
+    result = await box.run(f"{TOOLS.replace('SEED', '0')}\n{JUPYTER['its own sockets, closed']}")
+    assert result.status == "died"
+    assert "code in it closed its connection to the host" in result.notices[0]
+    assert "kept" in result.notices[0]
+    assert await box.text("print(llm_query('next'))") == "echo next"
+
+
 @pytest.mark.hostile
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("seed", range(2))
-@pytest.mark.parametrize("attacks", [BROKER, JUPYTER], ids=["broker", "jupyter"])
+@pytest.mark.parametrize(("attacks", "seed"), [(BROKER, 1), (JUPYTER, 2)], ids=["broker", "jupyter"])
 async def test_every_attack_on_the_sockets_in_any_order(attacked: Attacked, attacks: dict[str, str], seed: int) -> None:
     names = list(attacks)
     random.Random(seed).shuffle(names)

@@ -198,9 +198,11 @@ async def test_requests_of_other_than_two_frames_cost_their_sender_the_connectio
     assert (await client.ask_again())["ok"]  # it may connect again
 
 
-async def test_a_head_of_any_size_costs_its_sender_the_connection(host: Host) -> None:
-    client = host.client()
+async def test_an_oversized_request_costs_its_sender_the_connection_and_nobody_else(host: Host) -> None:
+    other, client = host.client(), host.client()
+    assert (await other.ask())["ok"]
     await client.send(b"x" * 50_000_000, {})
+    assert (await other.ask())["ok"]
     assert (await client.ask_again())["ok"]
     assert host.broker.refused == {"frames": 1}
 
@@ -228,7 +230,7 @@ async def test_an_unknown_kind_is_refused(host: Host) -> None:
     assert host.broker.refused == {"kind": 1}
 
 
-async def test_an_oversized_request_is_passed_over_and_its_caller_told(host: Host) -> None:
+async def test_an_oversized_body_is_passed_over_and_its_caller_told(host: Host) -> None:
     other, client = host.client(), host.client()
     most = broker_module.MAX_REQUEST - 100
     host.broker.handlers["final"] = host.broker.handlers["llm_query"] = host.broker.handlers["echo"]

@@ -44,6 +44,11 @@ def docker_errors() -> Iterator[None]:
         raise _explained(error) from error
 
 
+def takes_profile_files(client: DockerClient) -> bool:
+    """Whether the engine wants the name of a seccomp profile's file, as podman does. Blocking."""
+    return any("podman" in str(part.get("Name")).lower() for part in client.version().get("Components") or [])
+
+
 def has_image(client: DockerClient, name: str) -> bool:
     """Whether the engine has the image. Blocking. Raises DockerError."""
     import docker

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rlm_kernel.sandbox.docker_host import takes_profile_files
 from rlm_kernel.sandbox.rundir import container_ids
 from rlm_kernel.sandbox.syscalls import security_options
 
@@ -35,11 +36,10 @@ def sandbox_problem(client: DockerClient, image: str, *, runtime: str | None = N
                 ["/opt/rlm/bin/python", "-ISc", _CONNECT],
                 entrypoint=[],
                 user=f"{uid}:{gid}",
-                init=True,
                 read_only=True,
                 network_mode="none",
                 cap_drop=["ALL"],
-                security_opt=security_options(tight),
+                security_opt=security_options(tight, Path(folder, "seccomp.json") if takes_profile_files(client) else None),
                 mem_limit="256m",
                 pids_limit=32,
                 runtime=runtime,

@@ -57,8 +57,11 @@ class SandboxSpec:
     start_timeout: float = 60.0
 
 
-def container_options(spec: SandboxSpec, sockets: str) -> dict[str, Any]:
-    """The keywords for docker's `containers.create`: every lock of the sandbox is here."""
+def container_options(spec: SandboxSpec, sockets: str, *, profile_file: bool = False) -> dict[str, Any]:
+    """The keywords for docker's `containers.create`: every lock of the sandbox is here.
+
+    `profile_file`: for an engine that takes the seccomp profile as a file, which is then written.
+    """
     from docker.types import LogConfig, Mount, Ulimit
 
     uid, gid = container_ids()
@@ -85,7 +88,7 @@ def container_options(spec: SandboxSpec, sockets: str) -> dict[str, Any]:
         "runtime": spec.runtime,
         "read_only": True,
         "cap_drop": ["ALL"],
-        "security_opt": security_options(spec.tight),
+        "security_opt": security_options(spec.tight, spec.run.path / "seccomp.json" if profile_file else None),
         "privileged": False,
         "ipc_mode": "private",
         "mem_limit": spec.memory,
@@ -94,7 +97,7 @@ def container_options(spec: SandboxSpec, sockets: str) -> dict[str, Any]:
         "pids_limit": spec.pids,
         "ulimits": [Ulimit(name="nofile", soft=4096, hard=4096), Ulimit(name="core", soft=0, hard=0)],
         "shm_size": "64m",
-        "tmpfs": {"/tmp": f"rw,nosuid,nodev,size={spec.tmp},mode=0700,uid={uid},gid={gid}"},
+        "tmpfs": {"/tmp": f"rw,nosuid,nodev,size={spec.tmp},mode=1777"},  # podman takes no uid
         "mounts": [Mount(target, source, type="bind", read_only=read_only) for source, target, read_only in binds],
         "log_config": LogConfig(type="json-file", config={"max-size": "1m", "max-file": "1"}),
     }
@@ -137,14 +140,16 @@ class DockerProvisioner(KernelProvisionerBase):
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
         """Start the container and wait until its kernel is up. Raises KernelError, DockerError."""
-        from rlm_kernel.sandbox.docker_host import connect, docker_errors
+        from rlm_kernel.sandbox.docker_host import connect, docker_errors, takes_profile_files
 
         self.spec.ready.clear()
         loop, exited = asyncio.get_running_loop(), self.exited
 
         def create() -> Container:
             with docker_errors():
-                container = connect().containers.create(**container_options(self.spec, self._sockets))
+                client = connect()
+                options = container_options(self.spec, self._sockets, profile_file=takes_profile_files(client))
+                container = client.containers.create(**options)
                 threading.Thread(target=self._watch, args=(container, loop, exited), daemon=True).start()
                 self._words = LastWords(container)
                 container.start()

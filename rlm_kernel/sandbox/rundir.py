@@ -264,13 +264,16 @@ def _live(folder: Path) -> LiveSession | None:
         return None
 
 
-def sweep() -> None:
-    """Delete the folders of sessions whose owner was killed; not of those that are kept between commands. Blocking."""
+def sweep() -> list[str]:
+    """Delete the folders of sessions whose owner was killed; not of those that are kept between commands. The sessions' ids. Blocking."""
+    swept = []
     for folder in session_folders():
         with contextlib.suppress(OSError, ValueError, AttributeError):
             told = json.loads((folder / "host" / "session.json").read_text())
             if not told.get("idle") and left_alone(folder):
                 remove_tree(folder)
+                swept.append(folder.name.removeprefix("rlm-"))
+    return swept
 
 
 def left_alone(folder: Path) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import json
+from pathlib import Path
 from typing import Any
 
 _FILES = """
@@ -84,9 +85,16 @@ def seccomp_profile() -> str:
     return json.dumps({"defaultAction": _REFUSE, "defaultErrnoRet": 1, "archMap": machines, "syscalls": rules})
 
 
-def security_options(tight: bool) -> list[str]:
-    """Docker's `security_opt` for every container; if not `tight`, with the engine's own profile."""
-    return ["no-new-privileges", f"seccomp={seccomp_profile()}"] if tight else ["no-new-privileges"]
+def security_options(tight: bool, file: Path | None = None) -> list[str]:
+    """Docker's `security_opt` for every container; if not `tight`, with the engine's own profile.
+
+    `file` is written, for an engine that takes the name of a file instead of the profile.
+    """
+    if not tight:
+        return ["no-new-privileges"]
+    if file is not None:
+        file.write_text(seccomp_profile())
+    return ["no-new-privileges", f"seccomp={file or seccomp_profile()}"]
 
 
 def _only(name: str, *tests: dict[str, Any]) -> dict[str, Any]:

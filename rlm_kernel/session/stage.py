@@ -79,13 +79,17 @@ async def stage(
     `consent`: asked for files that the user did not name. Raises SetupError, DockerError, FileRefused.
     """
     from rlm_kernel.sandbox.grants import FileGrants
+    from rlm_kernel.sandbox.provisioner import remove_containers
     from rlm_kernel.sandbox.rundir import sweep
 
-    await asyncio.to_thread(sweep)
+    swept = await asyncio.to_thread(sweep)
     with folder(replayed=replayed, window=window_of(settings)) as run:
         depot = run.path / "depot" if named or consent is not None else None
         grants = await asyncio.to_thread(FileGrants, paths, run, known_as, depot, named)
-        yield Stage(run, grants, await asyncio.to_thread(find_or_build_image, settings, say), consent, say)
+        image = await asyncio.to_thread(find_or_build_image, settings, say)
+        for session in swept:  # a container that was made and never started does not end by itself
+            await asyncio.to_thread(remove_containers, session)
+        yield Stage(run, grants, image, consent, say)
 
 
 def window_of(settings: Settings) -> int:

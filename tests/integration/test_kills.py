@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -21,7 +22,11 @@ from typing import Any
 import nbformat
 import pytest
 
+from rlm_kernel.config import load_settings
 from rlm_kernel.errors import TraceError
+from rlm_kernel.models.scripted import ScriptedModels
+from rlm_kernel.sandbox.docker_host import connect
+from rlm_kernel.session.ask import ask
 from rlm_kernel.trace.reader import TraceFile, read_trace
 from tests.support.model_server import ModelServer, Request
 from tests.support.tree import containers
@@ -92,9 +97,25 @@ def place(kernel_image: Any, openai_env: ModelServer, tmp_path: Path, monkeypatc
 
 
 @pytest.fixture
-def runtime() -> Iterator[str]:
+def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Where sessions' folders are; in the end what killed runs left is swept, with containers that were never started."""
     with TemporaryDirectory(prefix="k", ignore_cleanup_errors=True) as folder:  # not below tmp_path: a socket's name must be short
         yield folder
+        left = [path.name.removeprefix("rlm-") for path in Path(folder).iterdir()]
+        for path in Path(folder).iterdir():
+            os.utime(path / "host" / "lease", (0, 0))
+        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
+        asyncio.run(ask("Q", settings=load_settings(None, {}), models=ScriptedModels("FINAL(1)", "x")))
+        assert list(Path(folder).iterdir()) == []
+        assert not [session for session in left if sessions_containers(session)]
+
+
+def sessions_containers(session: str) -> list[Any]:
+    client = connect()
+    try:
+        return list(client.containers.list(all=True, filters={"label": f"rlm-kernel.session={session}"}))
+    finally:
+        client.close()
 
 
 class Runs:
@@ -147,9 +168,10 @@ class Runs:
         process.kill()
         process.join(60)
         died = time.monotonic()
-        while containers(pid):
+        while containers(pid, status=["running", "paused", "restarting", "removing", "exited", "dead"]):
             assert time.monotonic() - died < LEASE_SECONDS, f"{number}: a container lives on"
             time.sleep(0.2)
+        never_started = containers(pid)  # made, and never started: what comes later removes it
         if process.exitcode == 0:
             return "over"
         trace = command.folder / "t.ipynb"
@@ -171,7 +193,7 @@ class Runs:
         # Asked again is what was on its way, or heard but not yet written: half a second's work. A child begins anew.
         again = tuple(now - whole for now, whole in zip(self.asked(number), (ROOT_CALLS, SUB_CALLS), strict=True))
         assert again <= (2, SUB_CALLS), (number, moment, root, sub, again)
-        return before.cells[-1].id
+        return "before the start" if never_started else before.cells[-1].id
 
 
 def until_traced(command: Command, process: BaseProcess) -> None:

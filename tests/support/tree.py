@@ -112,11 +112,12 @@ def family(trace: Path, parent: TraceFile | None = None) -> list[TraceFile]:
     return [found, *below]
 
 
-def containers(pid: int) -> list[str]:
-    """Names of the containers that a process owns, in whatever state they are."""
+def containers(pid: int, status: Sequence[str] = ()) -> list[str]:
+    """Names of the containers that a process owns, in whatever state they are, or in one of these."""
     client = connect()
     try:
-        return [found.name for found in client.containers.list(all=True, filters={"label": f"rlm-kernel.owner={pid}"}, ignore_removed=True)]
+        chosen: dict[str, Any] = {"label": f"rlm-kernel.owner={pid}"} | ({"status": list(status)} if status else {})
+        return [found.name for found in client.containers.list(all=True, filters=chosen, ignore_removed=True)]
     finally:
         client.close()
 

@@ -279,6 +279,8 @@ class DockerKernel:
 
     def _why_it_died(self, state: RunState) -> str:
         exited = self._provisioner.exited
+        if self._provisioner.too_much:
+            return f"The kernel was killed: {self._provisioner.too_much}. Files belong into /tmp."
         if not exited.done() and not state.began:
             return f"The kernel was killed: other code kept it busy, and did not stop within {self._grace:g} s after it was interrupted."
         if not exited.done():

@@ -13,6 +13,7 @@ import os
 import signal
 import threading
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jupyter_client.connect import KernelConnectionInfo
@@ -20,6 +21,7 @@ from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 from traitlets import Any as AnyTrait
 
 from rlm_kernel.errors import KernelError
+from rlm_kernel.sandbox.disk import LOOK_SECONDS, MAX_FILE, DiskGuard, remove_tree
 from rlm_kernel.sandbox.rundir import RunDir, container_ids
 
 if TYPE_CHECKING:
@@ -86,7 +88,11 @@ def container_options(spec: SandboxSpec, sockets: str) -> dict[str, Any]:
         "memswap_limit": spec.memory,
         "nano_cpus": int(spec.cpus * 1e9),
         "pids_limit": spec.pids,
-        "ulimits": [Ulimit(name="nofile", soft=4096, hard=4096), Ulimit(name="core", soft=0, hard=0)],
+        "ulimits": [
+            Ulimit(name="nofile", soft=4096, hard=4096),
+            Ulimit(name="core", soft=0, hard=0),
+            Ulimit(name="fsize", soft=MAX_FILE, hard=MAX_FILE),
+        ],
         "shm_size": "64m",
         "tmpfs": {"/tmp": f"rw,nosuid,nodev,size={spec.tmp},mode=0700,uid={uid},gid={gid}"},
         "mounts": [Mount(target, source, type="bind", read_only=read_only) for source, target, read_only in binds],
@@ -105,6 +111,9 @@ class DockerProvisioner(KernelProvisionerBase):
         self._creation: asyncio.Task[Container] | None = None
         self._sockets = ""
         self._log = ""
+        self._guarding: asyncio.Task[None] | None = None
+        self.too_much = ""
+        """What it did to the host's disk, if it was killed for that."""
         self.exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     @property
@@ -154,6 +163,7 @@ class DockerProvisioner(KernelProvisionerBase):
             raise await self._start_failure()
         # Now: the kernel listens, and no code that it does not trust has run in it.
         self.spec.run.link_sockets()
+        self._guarding = asyncio.create_task(self._guard_disk())
         manager: Any = self.parent
         self.connection_info = manager.get_connection_info()
         return self.connection_info
@@ -173,10 +183,20 @@ class DockerProvisioner(KernelProvisionerBase):
         container = await asyncio.to_thread(find)
         if container is None:
             return False
-        self._container = container
+        self._container, self._sockets = container, str(self.spec.run.sockets)
+        self._guarding = asyncio.create_task(self._guard_disk())
         loop, exited = asyncio.get_running_loop(), self.exited
         threading.Thread(target=self._watch, args=(container, loop, exited, "not-running"), daemon=True).start()
         return bool(container.status == "running")
+
+    async def _guard_disk(self) -> None:
+        """Kill a kernel that takes too much of the host's disk."""
+        guard, self.too_much = DiskGuard(Path(self._sockets)), ""
+        while not self.exited.done() and not self.too_much:
+            await asyncio.wait({self.exited}, timeout=LOOK_SECONDS)
+            self.too_much = await asyncio.to_thread(guard.look)
+        if self.too_much:
+            await self.kill()
 
     def _watch(
         self, container: Container, loop: asyncio.AbstractEventLoop, exited: asyncio.Future[int], condition: str = "next-exit"
@@ -232,9 +252,13 @@ class DockerProvisioner(KernelProvisionerBase):
         if self._creation is not None:
             with contextlib.suppress(Exception):
                 self._container = await asyncio.shield(self._creation)
+        if self._guarding is not None:
+            self._guarding.cancel()
+            await asyncio.gather(self._guarding, return_exceptions=True)
         if self._container is not None:
             await asyncio.to_thread(_remove, self._container)
             self._container.client.close()
+            await asyncio.to_thread(remove_tree, Path(self._sockets))
         self._container = None
 
     async def shutdown_requested(self, restart: bool = False) -> None:

@@ -32,6 +32,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from rlm_kernel.errors import KernelError, SetupError
+from rlm_kernel.sandbox.disk import remove_tree
 
 UNPRIVILEGED = 61234
 """The uid and gid that a root user's containers run as; any other user's run as that user."""
@@ -222,7 +223,7 @@ class RunDir:
     def remove(self) -> None:
         """End the lease and delete the folder. Idempotent."""
         self.leave()
-        shutil.rmtree(self.path, ignore_errors=True)
+        remove_folder(self.path)
 
 
 @dataclass(frozen=True)
@@ -275,6 +276,13 @@ def _sweep(folder: Path) -> None:
         if told.get("idle") or time.time() - os.fstat(lease.fileno()).st_mtime < _JUST_MADE:
             return
         fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        remove_folder(folder)
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a session's folder whose containers are gone. Blocking. What takes too long is left, with its lease, for the next `sweep`."""
+    removed = [remove_tree(writable) for writable in folder.glob("r[0-9]*")]
+    if all(removed):
         shutil.rmtree(folder, ignore_errors=True)
 
 

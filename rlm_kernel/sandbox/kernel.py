@@ -119,6 +119,8 @@ class DockerKernel:
         if client is not None:
             client.stop_channels()
         if manager is not None:
+            if isinstance(manager.provisioner, DockerProvisioner):
+                await manager.provisioner.unguard()
             manager.context.destroy(linger=0)
 
     async def settle(self) -> bool:

@@ -88,11 +88,7 @@ def container_options(spec: SandboxSpec, sockets: str) -> dict[str, Any]:
         "memswap_limit": spec.memory,
         "nano_cpus": int(spec.cpus * 1e9),
         "pids_limit": spec.pids,
-        "ulimits": [
-            Ulimit(name="nofile", soft=4096, hard=4096),
-            Ulimit(name="core", soft=0, hard=0),
-            Ulimit(name="fsize", soft=MAX_FILE, hard=MAX_FILE),
-        ],
+        "ulimits": [Ulimit(name=name, soft=most, hard=most) for name, most in (("nofile", 4096), ("core", 0), ("fsize", MAX_FILE))],
         "shm_size": "64m",
         "tmpfs": {"/tmp": f"rw,nosuid,nodev,size={spec.tmp},mode=0700,uid={uid},gid={gid}"},
         "mounts": [Mount(target, source, type="bind", read_only=read_only) for source, target, read_only in binds],
@@ -198,6 +194,12 @@ class DockerProvisioner(KernelProvisionerBase):
         if self.too_much:
             await self.kill()
 
+    async def unguard(self) -> None:
+        """Look at its disk no more. Idempotent."""
+        if self._guarding is not None:
+            self._guarding.cancel()
+            await asyncio.gather(self._guarding, return_exceptions=True)
+
     def _watch(
         self, container: Container, loop: asyncio.AbstractEventLoop, exited: asyncio.Future[int], condition: str = "next-exit"
     ) -> None:
@@ -252,9 +254,7 @@ class DockerProvisioner(KernelProvisionerBase):
         if self._creation is not None:
             with contextlib.suppress(Exception):
                 self._container = await asyncio.shield(self._creation)
-        if self._guarding is not None:
-            self._guarding.cancel()
-            await asyncio.gather(self._guarding, return_exceptions=True)
+        await self.unguard()
         if self._container is not None:
             await asyncio.to_thread(_remove, self._container)
             self._container.client.close()

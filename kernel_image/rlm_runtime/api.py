@@ -65,16 +65,28 @@ def _deliver(value: Any) -> None:
             value = _expected[0].of(value)
         except ValueError as wrong:
             raise ValueError(f"this answer does not fit what was asked for: {wrong}. The schema: {_expected[0].told}") from None
-    text = value if isinstance(value, str) else None
-    try:
-        data = json.loads(json.dumps(value)) if text is None else None
-    except (TypeError, ValueError):
-        data = None
-    if text is None:
-        text = json.dumps(data, ensure_ascii=False) if isinstance(data, (dict, list)) else str(value)
+    text, data = (_bounded(value), None) if isinstance(value, str) else _worded(value)
     # None, too, is a value, where it is what was delivered.
     typed = value is None or data is not None
     wire.call("final", {"text": text, "value": data} if typed else {"text": text})
+
+
+def _worded(value: Any) -> tuple[str, Any]:
+    """A value as text, and as JSON data; None where it is none. Raises ValueError for one that is nested without end, or too large."""
+    try:
+        written = json.dumps(value)
+    except RecursionError:
+        raise ValueError("this answer is nested too deep to be delivered") from None
+    except (TypeError, ValueError):
+        return str(value), None
+    data = json.loads(_bounded(written))  # bounded first: read back it takes many times as much memory
+    return json.dumps(data, ensure_ascii=False) if isinstance(data, (dict, list)) else str(value), data
+
+
+def _bounded(text: str) -> str:
+    if len(text) > (limit := wire.session()["max_request"]):
+        raise ValueError(f"this answer has {len(text):,} characters; {limit:,} can be delivered. Deliver only what was asked for.")
+    return text
 
 
 def FINAL(value: Any) -> None:
@@ -99,7 +111,7 @@ def FINAL_VAR(name: Any) -> None:
 def _made_names() -> list[str]:
     hidden = _shell[0].user_ns_hidden
     names = _shell[0].user_ns
-    return [name for name in names if not name.startswith("_") and name not in hidden and name not in NAMES]
+    return [name for name in names if isinstance(name, str) and not name.startswith("_") and name not in hidden and name not in NAMES]
 
 
 def SHOW_VARS() -> dict[str, str]:
@@ -107,9 +119,17 @@ def SHOW_VARS() -> dict[str, str]:
     found = {}
     for name in _made_names():
         value = _shell[0].user_ns[name]
-        size = f", {len(value):,} long" if hasattr(value, "__len__") and not isinstance(value, type) else ""
-        found[name] = type(value).__name__ + size
+        found[name] = type(value).__name__ + _long(value)
     return found
+
+
+def _long(value: Any) -> str:
+    if not hasattr(type(value), "__len__") or type(value).__module__ == "__main__":  # what a cell wrote itself may not even end
+        return ""
+    try:
+        return f", {len(value):,} long"
+    except Exception:
+        return ""
 
 
 NAMES: dict[str, Any] = {
@@ -164,7 +184,11 @@ class CellHooks:
         answer = self._names.get("answer")
         if isinstance(answer, dict) and answer.get("ready"):
             answer["ready"] = False
-            _deliver(answer.get("content"))
+            try:
+                _deliver(answer.get("content"))
+            except (Exception, KeyboardInterrupt):
+                _shell[0].showtraceback()
+                result.error_in_exec = sys.last_value  # as it is shown: its message is bounded
 
     def _keep_context(self) -> None:
         loaded = files.active()

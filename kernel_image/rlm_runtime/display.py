@@ -1,16 +1,19 @@
-"""Caps on what a cell prints and displays, at the source.
+"""Caps on what a cell prints, displays and raises, at the source.
 
-The host caps again what it receives; here the cap keeps the beginning and the end of long output, which the host could not.
+The host caps again what it receives; here the cap keeps the beginning and the end of long output, which the host could not, and a
+message stays small enough to be received at all.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from IPython.core.interactiveshell import InteractiveShell
+    from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
 
 STREAM_HEAD = 500_000
 """Characters of a cell's stdout (and of its stderr) that pass as they come."""
@@ -22,6 +25,13 @@ PICTURE_CAP = 8_000_000
 """Characters (base64) of one displayed picture."""
 DISPLAY_CAP = 200
 """Displays of one cell."""
+ERROR_CAP = 50_000
+"""Characters of an exception's message."""
+FRAMES_CAP = 1_000
+"""Frames of a traceback; the outermost and the innermost are kept."""
+_CHAIN = 20
+"""Exceptions, each the cause of the next."""
+_NAME = 200
 
 
 class CappedStream:
@@ -53,11 +63,14 @@ class CappedStream:
     def cell_started(self) -> None:
         self._passed, self._dropped, self._tail = 0, 0, ""
 
-    def cell_ended(self) -> None:
-        if self._dropped:
+    def cell_ended(self) -> bool:
+        """Whether something was left out."""
+        capped = self._dropped > 0
+        if capped:
             tail = self._tail[-STREAM_TAIL:]
             self._write(f"\n… {self._dropped - len(tail):,} characters of output left out …\n{tail}")
         self.cell_started()
+        return capped
 
 
 def cap_text(text: str, limit: int = TEXT_CAP) -> str:
@@ -74,6 +87,7 @@ class CappedDisplay:
     def __init__(self, shell: InteractiveShell) -> None:
         self._format = shell.display_formatter.format
         self._count = 0
+        self.capped = False
         shell.display_formatter.format = self.format
         plain = shell.display_formatter.formatters["text/plain"]
         plain.for_type(str, _short_repr)
@@ -82,15 +96,95 @@ class CappedDisplay:
     def format(self, obj: Any, *args: Any, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         self._count += 1
         if self._count > DISPLAY_CAP:
+            self.capped = True
             if self._count == DISPLAY_CAP + 1:
                 return {"text/plain": f"… more than {DISPLAY_CAP} displays in one cell: the rest is left out"}, {}
             return {}, {}
         data, metadata = self._format(obj, *args, **kwargs)
         capped = {kind: _cap_representation(kind, value) for kind, value in data.items()}
+        self.capped = self.capped or any(capped[kind] is not value for kind, value in data.items())
         return {kind: value for kind, value in capped.items() if value is not None}, metadata
 
     def cell_started(self) -> None:
-        self._count = 0
+        self._count, self.capped = 0, False
+
+
+class CappedErrors:
+    """Wraps the shell's tracebacks. What exceptions say of themselves is asked once, and an exception that says too much, or fails to, or
+    is interrupted as it does, is shown as one of the same name.
+    """
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        self._shell = shell
+        self._show, self._show_lines = shell.showtraceback, shell._showtraceback
+        shell.showtraceback, shell._showtraceback = self.show, self.show_lines
+        # IPython formats each exception once more, as it is, to keep it as long as the kernel lives.
+        shell._format_exception_for_storage = lambda *_, **__: {}
+        self._shown: tuple[BaseException, BaseException] | None = None
+        self.capped = False
+
+    def show(self, exc_tuple: Any = None, *args: Any, **kwargs: Any) -> None:
+        _, error, _ = exc_tuple or sys.exc_info()
+        if error is not None:
+            told = _told(error)
+            self._shown = (error, told)
+            self.capped = _cut_short(told.__traceback__) or told is not error or self.capped
+            exc_tuple = (type(told), told, told.__traceback__)
+        self._show(exc_tuple, *args, **kwargs)
+
+    def show_lines(self, kind: Any, error: Any, lines: list[str]) -> None:
+        text = "\n".join(line for line in lines if isinstance(line, str))
+        if len(text) > TEXT_CAP:
+            self.capped, lines = True, cap_text(text).split("\n")
+        self._show_lines(kind, error, lines)
+
+    def cell_started(self) -> None:
+        self._shown, self.capped = None, False
+
+    def cell_ended(self, result: ExecutionResult) -> None:
+        """The reply to the client tells the exception again."""
+        if self._shown is not None and result.error_in_exec is self._shown[0]:
+            result.error_in_exec = self._shown[1]
+
+
+def _told(error: BaseException) -> BaseException:
+    """The error as it is, or one that can be shown in its place; with the errors that led to it."""
+    chain = [error]
+    while (before := chain[-1].__cause__ or chain[-1].__context__) is not None and len(chain) < _CHAIN and before not in chain:
+        chain.append(before)
+    told = None
+    for one in reversed(chain):
+        shown = _showable(one)
+        if told is not None and told is not (one.__cause__ or one.__context__):
+            shown.__cause__ = told
+        told = shown
+    return told or error
+
+
+def _showable(error: BaseException) -> BaseException:
+    try:
+        text = str(error)
+        if len(text) <= ERROR_CAP:
+            return error
+        text = cap_text(text, ERROR_CAP)
+    except BaseException as failure:  # an interrupt, too, of what would never end
+        text = f"(its message cannot be had: {type(failure).__name__[:_NAME]})"
+    kind = type(type(error).__name__[:_NAME], (Exception,), {"__module__": "builtins"})
+    shown: BaseException = kind(text).with_traceback(error.__traceback__)
+    shown.__cause__, shown.__context__, shown.__suppress_context__ = error.__cause__, error.__context__, error.__suppress_context__
+    return shown
+
+
+def _cut_short(trace: TracebackType | None) -> bool:
+    """Take the middle out of a long traceback: to format each frame takes a while. Whether it was long."""
+    frames = []
+    while trace is not None:
+        frames.append(trace)
+        trace = trace.tb_next
+    if len(frames) <= FRAMES_CAP:
+        return False
+    frames[FRAMES_CAP // 2 - 1].tb_next = frames[-FRAMES_CAP // 2]
+    return True
 
 
 def _short_repr(value: str | bytes, printer: Any, _cycle: bool) -> None:
@@ -111,19 +205,37 @@ def _cap_representation(kind: str, value: Any) -> Any:
     return value if len(value) <= PICTURE_CAP else None
 
 
+def _without_surrogates(session: Any) -> None:
+    """Lone surrogates have no UTF-8: without this, a message that holds one, and all that was printed with it, would be lost."""
+    from jupyter_client.jsonutil import json_clean, json_default
+
+    pack = session.pack
+
+    def packed(message: Any) -> Any:
+        try:
+            return pack(message)
+        except UnicodeEncodeError:
+            return json.dumps(json_clean(message), default=json_default, allow_nan=False).encode()
+
+    session.pack = packed
+
+
 def install(shell: InteractiveShell) -> None:
-    """Cap the shell's streams and displays from now on."""
+    """Cap the shell's streams, displays and errors from now on. The host hears of a cell that was capped by the message `rlm_truncated`."""
     streams = [CappedStream(sys.stdout), CappedStream(sys.stderr)]
-    displays = CappedDisplay(shell)
+    displays, errors = CappedDisplay(shell), CappedErrors(shell)
+    kernel: Any = shell.kernel
+    _without_surrogates(kernel.session)
 
     def before(*_: Any) -> None:
-        displays.cell_started()
-        for stream in streams:
-            stream.cell_started()
+        for capped in (*streams, displays, errors):
+            capped.cell_started()
 
-    def after(*_: Any) -> None:
-        for stream in streams:
-            stream.cell_ended()
+    def after(result: ExecutionResult) -> None:
+        errors.cell_ended(result)
+        capped = [stream.cell_ended() for stream in streams]
+        if any(capped) or displays.capped or errors.capped:
+            kernel.session.send(kernel.iopub_socket, "rlm_truncated", {}, parent=shell.get_parent())
 
     shell.events.register("pre_run_cell", before)
     shell.events.register("post_run_cell", after)

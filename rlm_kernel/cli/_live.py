@@ -82,9 +82,7 @@ class LiveView(Branch):
 
     def above(self, text: str) -> None:
         """Print to stdout; in a terminal above the live line."""
-        if self._live is not None and sys.stdout.isatty():
-            self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
-        else:
+        with self.paused():  # not by rich, which would take minutes over a long answer
             print(text, flush=True)
 
     def remembered(self, memory: Memory) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import typer
 
-from rlm_kernel.cli._text import printable
+from rlm_kernel.cli._text import json_line, printable
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -100,14 +100,12 @@ def shown(answer: str) -> str:
 def report(result: Result, *, as_json: bool, quiet: bool, told: bool = False) -> None:
     """Print the answer, unless it was `told` already, and what it took. Raises typer.Exit if there is none."""
     if as_json:
-        import json
-
-        print(json.dumps(result.as_json(), ensure_ascii=False))
+        print(json_line(result.as_json()))
     elif result.answer is not None and not told:
         print(shown(result.answer))
     if line := outcome_line(result):
         print(line, file=sys.stderr)
     if not quiet:
-        print(f"{account(result)}\ntrace: {os.path.relpath(result.trace)}", file=sys.stderr)
+        print(f"{account(result)}\ntrace: {printable(os.path.relpath(result.trace))}", file=sys.stderr)
     if result.answer is None:
         raise typer.Exit(NO_ANSWER)

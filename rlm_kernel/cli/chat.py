@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import difflib
 import itertools
-import json
 import os
 import shlex
 import signal
@@ -19,8 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from rlm_kernel.cli._run import NO_ANSWER, account, exit_now, outcome_line, run_to_end, stop_on_signals
-from rlm_kernel.cli._text import printable
+from rlm_kernel.cli._run import NO_ANSWER, account, exit_now, outcome_line, run_to_end, shown, stop_on_signals
+from rlm_kernel.cli._text import json_line, printable
 from rlm_kernel.cli.session import (
     CACHE,
     CALLS,
@@ -57,6 +56,8 @@ COMMANDS = {
     "/quit": "leave; the session stays",
 }
 _SHOWN = 300
+_RENDERED = 100_000
+"""Characters of an answer that is rendered as Markdown; a longer one would take minutes."""
 
 
 def chat(
@@ -168,7 +169,7 @@ class Chat:
         except RLMError as error:
             if self._json and not command:
                 failed = {"question": message, "answer": None, "error": error.message, "hint": error.hint}
-                print(json.dumps(failed, ensure_ascii=False), flush=True)
+                print(json_line(failed), flush=True)
             if os.environ.get("RLM_DEBUG"):
                 traceback.print_exc()
             print(f"rlm: {printable(str(error))}", file=sys.stderr)
@@ -202,7 +203,7 @@ class Chat:
 
     def _show(self, question: str, result: Result) -> None:
         if self._json:
-            print(json.dumps({"question": question, **result.as_json()}, ensure_ascii=False), flush=True)
+            print(json_line({"question": question, **result.as_json()}), flush=True)
         elif result.answer is not None:
             show_answer(result.answer)
         if line := outcome_line(result):
@@ -260,9 +261,9 @@ class Chat:
 
 
 def show_answer(answer: str) -> None:
-    """Markdown in a terminal, the text as it is in a pipe."""
-    if not sys.stdout.isatty():
-        print(answer, flush=True)
+    """Markdown in a terminal, unless it is no document of a readable length; the text as it is in a pipe."""
+    if not sys.stdout.isatty() or len(answer) > _RENDERED:
+        print(shown(answer), flush=True)
         return
     from rich.console import Console
     from rich.markdown import Markdown

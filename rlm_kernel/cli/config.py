@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rlm_kernel.cli._text import printable
+from rlm_kernel.cli._text import json_line, printable
 
 if TYPE_CHECKING:
     from rlm_kernel.config import Explained
@@ -32,10 +32,8 @@ def show(
     settings = explain_settings(config)
     keys = find_api_keys(str(setting.value) for setting in settings if setting.key.endswith(".api_key_env") and setting.value)
     if as_json:
-        import json
-
         shown = {setting.key: {"value": setting.value, "source": setting.source} for setting in settings}
-        typer.echo(json.dumps({"settings": shown, "api_keys": keys}, ensure_ascii=False))
+        typer.echo(json_line({"settings": shown, "api_keys": keys}))
     else:
         typer.echo(printable("\n".join(_table(settings, keys))))
 

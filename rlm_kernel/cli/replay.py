@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from rlm_kernel.cli._run import run_to_end
-from rlm_kernel.cli._text import printable
+from rlm_kernel.cli._text import json_line, printable
 from rlm_kernel.cli.session import CACHE
 from rlm_kernel.errors import UsageError
 
@@ -126,9 +126,7 @@ def _outputs(result: CellResult) -> str:
 
 def _report(replayed: Replayed, *, as_json: bool) -> None:
     if as_json:
-        import json
-
-        print(json.dumps(replayed.as_json(), ensure_ascii=False))
+        print(json_line(replayed.as_json()))
         return
     everything = list(_all(replayed))
     for remark in dict.fromkeys(remark for one in everything for remark in one.remarks):

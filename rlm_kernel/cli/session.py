@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rlm_kernel.cli._run import report, run_to_end, shown
-from rlm_kernel.cli._text import printable
+from rlm_kernel.cli._text import json_line, printable
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -105,7 +104,7 @@ def run(
                     view.tell(line)
                 result = await kept.ask(question)
                 if as_json:
-                    view.above(json.dumps(result.as_json(), ensure_ascii=False))
+                    view.above(json_line(result.as_json()))
                 elif result.answer is not None:
                     view.above(shown(result.answer))
                 await kept.remember()
@@ -125,7 +124,7 @@ def status(
 
     found = run_to_end(look_at(session, config_file=config))
     if as_json:
-        print(json.dumps(found.as_json(), ensure_ascii=False))
+        print(json_line(found.as_json()))
     else:
         print(printable("\n".join(found.lines())))
 

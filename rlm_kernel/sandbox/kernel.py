@@ -113,10 +113,12 @@ class DockerKernel:
 
     async def leave(self) -> None:
         """Close what leads to the kernel; it and its container stay. Idempotent."""
-        runner = self._runner
+        manager, runner = self._manager, self._runner
         self._manager = self._runner = None
         if runner is not None:
             await runner.close()
+        if manager is not None and isinstance(manager.provisioner, DockerProvisioner):
+            await manager.provisioner.unguard()
 
     async def settle(self) -> bool:
         """Interrupt what runs. False if it does not stop: then the kernel is of no use any more."""
@@ -274,6 +276,8 @@ class DockerKernel:
 
     def _why_it_died(self, state: RunState) -> str:
         exited = self._provisioner.exited
+        if self._provisioner.too_much:
+            return f"The kernel was killed: {self._provisioner.too_much}. Files belong into /tmp."
         if state.cut_off:
             return "The kernel was killed: code in it closed its connection to the host."
         if not exited.done() and not state.began:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal
 from rlm_kernel.sandbox import image, provisioner
 from rlm_kernel.sandbox.docker_host import docker_errors
 from rlm_kernel.sandbox.image_base import wheels_dir
-from rlm_kernel.sandbox.rundir import JUST_MADE, RunDir, container_ids, is_session_folder, left_alone, remove_tree, session_folders
+from rlm_kernel.sandbox.rundir import JUST_MADE, RunDir, container_ids, is_session_folder, left_alone, remove_folder, session_folders
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -82,7 +82,7 @@ def _sessions(client: DockerClient, dry_run: bool) -> Iterator[Leftover]:
                 size = _size(folder)
                 yield from _removed(mine, client, dry_run)
                 if not dry_run:
-                    remove_tree(folder)
+                    remove_folder(folder)
                 yield Leftover("folder", str(folder), size)
 
 

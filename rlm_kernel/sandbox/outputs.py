@@ -55,6 +55,8 @@ class OutputCollector:
     def add(self, kind: str, content: Mapping[str, Any]) -> None:
         """Take one iopub message. Shapes that Jupyter does not know are ignored."""
         self.messages += 1
+        if kind == "rlm_truncated":  # by the kernel's own caps (`rlm_runtime.display`)
+            self.truncated = True
         if kind == "clear_output":
             if content.get("wait"):
                 self._clear_next = True

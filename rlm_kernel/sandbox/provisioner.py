@@ -14,6 +14,7 @@ import signal
 import socket
 import threading
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jupyter_client.connect import KernelConnectionInfo
@@ -21,6 +22,7 @@ from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 from traitlets import Any as AnyTrait
 
 from rlm_kernel.errors import KernelError
+from rlm_kernel.sandbox.disk import LOOK_SECONDS, MAX_FILE, DiskGuard, remove_tree
 from rlm_kernel.sandbox.rundir import RunDir, container_ids
 from rlm_kernel.sandbox.syscalls import security_options
 
@@ -95,7 +97,7 @@ def container_options(spec: SandboxSpec, sockets: str, *, profile_file: bool = F
         "memswap_limit": spec.memory,
         "nano_cpus": int(spec.cpus * 1e9),
         "pids_limit": spec.pids,
-        "ulimits": [Ulimit(name="nofile", soft=4096, hard=4096), Ulimit(name="core", soft=0, hard=0)],
+        "ulimits": [Ulimit(name=name, soft=most, hard=most) for name, most in (("nofile", 4096), ("core", 0), ("fsize", MAX_FILE))],
         "shm_size": "64m",
         "tmpfs": {"/tmp": f"rw,nosuid,nodev,size={spec.tmp},mode=1777"},  # podman takes no uid
         "mounts": [Mount(target, source, type="bind", read_only=read_only) for source, target, read_only in binds],
@@ -114,6 +116,9 @@ class DockerProvisioner(KernelProvisionerBase):
         self._creation: asyncio.Task[Container] | None = None
         self._sockets = ""
         self._words: LastWords | None = None
+        self._guarding: asyncio.Task[None] | None = None
+        self.too_much = ""
+        """What it did to the host's disk, if it was killed for that."""
         self.exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     @property
@@ -167,6 +172,7 @@ class DockerProvisioner(KernelProvisionerBase):
             self._hang_up()
         # Now: the kernel listens, and no code that it does not trust has run in it.
         self.spec.run.link_sockets()
+        self._guarding = asyncio.create_task(self._guard_disk())
         manager: Any = self.parent
         self.connection_info = manager.get_connection_info()
         return self.connection_info
@@ -186,10 +192,26 @@ class DockerProvisioner(KernelProvisionerBase):
         container = await asyncio.to_thread(find)
         if container is None:
             return False
-        self._container = container
+        self._container, self._sockets = container, str(self.spec.run.sockets)
+        self._guarding = asyncio.create_task(self._guard_disk())
         loop, exited = asyncio.get_running_loop(), self.exited
         threading.Thread(target=self._watch, args=(container, loop, exited, "not-running"), daemon=True).start()
         return bool(container.status == "running")
+
+    async def _guard_disk(self) -> None:
+        """Kill a kernel that takes too much of the host's disk."""
+        guard, self.too_much = DiskGuard(Path(self._sockets)), ""
+        while not self.exited.done() and not self.too_much:
+            await asyncio.wait({self.exited}, timeout=LOOK_SECONDS)
+            self.too_much = await asyncio.to_thread(guard.look)
+        if self.too_much:
+            await self.kill()
+
+    async def unguard(self) -> None:
+        """Look at its disk no more. Idempotent."""
+        if self._guarding is not None:
+            self._guarding.cancel()
+            await asyncio.gather(self._guarding, return_exceptions=True)
 
     def _watch(
         self, container: Container, loop: asyncio.AbstractEventLoop, exited: asyncio.Future[int], condition: str = "next-exit"
@@ -248,9 +270,11 @@ class DockerProvisioner(KernelProvisionerBase):
             with contextlib.suppress(Exception):
                 self._container = await asyncio.shield(self._creation)
         self._hang_up()
+        await self.unguard()
         if self._container is not None:
             await asyncio.to_thread(remove_container, self._container)
             self._container.client.close()
+            await asyncio.to_thread(remove_tree, Path(self._sockets))
         self._container = None
 
     async def shutdown_requested(self, restart: bool = False) -> None:

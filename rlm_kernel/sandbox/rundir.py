@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import itertools
 import json
 import os
 import re
@@ -34,6 +33,7 @@ from pydantic import BaseModel, ValidationError
 
 from rlm_kernel.errors import KernelError, SetupError
 from rlm_kernel.sandbox import lease
+from rlm_kernel.sandbox.disk import remove_tree
 
 UNPRIVILEGED = 61234
 """The uid and gid that a root user's containers run as; any other user's run as that user."""
@@ -223,7 +223,7 @@ class RunDir:
     def remove(self) -> None:
         """End the lease and delete the folder. Idempotent."""
         self.leave()
-        remove_tree(self.path)
+        remove_folder(self.path)
 
 
 @dataclass(frozen=True)
@@ -271,7 +271,7 @@ def sweep() -> list[str]:
         with contextlib.suppress(OSError, ValueError, AttributeError):
             told = json.loads((folder / "host" / "session.json").read_text())
             if not told.get("idle") and left_alone(folder):
-                remove_tree(folder)
+                remove_folder(folder)
                 swept.append(folder.name.removeprefix("rlm-"))
     return swept
 
@@ -289,44 +289,11 @@ def left_alone(folder: Path) -> bool:
     return True
 
 
-def remove_tree(path: Path) -> None:
-    """Delete a session's folder, whatever code in a container has made in it: folders in folders without end, or that nobody may enter.
-
-    What cannot be deleted stays. Blocking.
-    """
-    with contextlib.suppress(OSError, RecursionError):
-        shutil.rmtree(path)
-    if path.exists():
-        with contextlib.suppress(OSError):
-            _take_apart(path)
-
-
-def _take_apart(top: Path) -> None:
-    """Each folder is first moved to the top, where no container sees it: so none is deep, and no link is followed that code puts there."""
-    folders, aside, name = [top], itertools.count(), secrets.token_hex(8)
-    while folders:
-        folder = folders.pop()
-        for entry in list(os.scandir(folder)):
-            with contextlib.suppress(OSError):
-                if not entry.is_dir(follow_symlinks=False):
-                    os.unlink(entry.path)
-                    continue
-                _let_in(entry.path)
-                moved = top / f"{name}-{next(aside)}"
-                os.rename(entry.path, moved)
-                if not moved.is_symlink():
-                    folders.append(moved)
-        with contextlib.suppress(OSError):  # the top still has what was moved there
-            folder.rmdir()
-    top.rmdir()
-
-
-def _let_in(folder: str) -> None:
-    entered = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        os.chmod(f"/proc/self/fd/{entered}", 0o700)
-    finally:
-        os.close(entered)
+def remove_folder(folder: Path) -> None:
+    """Delete a session's folder whose containers are gone. Blocking. What takes too long is left, with its lease, for the next `sweep`."""
+    removed = [remove_tree(writable) for writable in folder.glob("r[0-9]*")]
+    if all(removed):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def own(path: Path) -> None:

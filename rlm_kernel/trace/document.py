@@ -12,7 +12,7 @@ from rlm_kernel.engine.protocols import Memory, Outcome
 from rlm_kernel.trace.schema import CallMeta, NotebookMeta, TotalsMeta
 
 _HEADING = 100
-_MARKS = re.compile(r"([\\`*_<>\[\]$])")
+_MARKS = re.compile(r"([\\`*_>\[\]$])")
 _CHILDREN_SHOWN = 500
 ANSWER_CAP = 1_000_000
 """Characters of an answer that the answer cell shows."""

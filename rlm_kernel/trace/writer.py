@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import json
 import math
-import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -20,17 +19,23 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from rlm_kernel import harmless
 from rlm_kernel.engine.protocols import Answer, CallKind, CallRecord, CellResult, Completion, Memory, Outcome, Role, Totals
 from rlm_kernel.errors import TraceError
 from rlm_kernel.secrets import redact, redact_cut
 from rlm_kernel.trace import document
+from rlm_kernel.trace.notebook_file import replace as replace_file
+from rlm_kernel.trace.notebook_file import serialised
 from rlm_kernel.trace.reader import code_digest
 from rlm_kernel.trace.schema import CallMeta, CellMeta, FileMeta, NotebookMeta, TotalsMeta
 
 SAVE_SECONDS = 0.5
+MAX_OUTPUTS = 40_000_000
+"""Characters of outputs of all cells together, passed by no more than the last cell's: a browser has to open them."""
 _KERNELSPEC = {"name": "rlm", "display_name": "RLM (Docker)", "language": "python"}
 _FIXED = frozenset({"kind", "status", "stop_reason", "created", "started", "at", "code_digest"})
 """Fields of the metadata that hold no free text."""
+_FULL = f"[The outputs of the cells above have {MAX_OUTPUTS:,} characters: those of this one are left out of the trace.]\n"
 _LANGUAGE = {"name": "python", "file_extension": ".py", "mimetype": "text/x-python", "pygments_lexer": "ipython3"}
 
 
@@ -44,6 +49,7 @@ class NotebookWriter:
         # Before the title is made of it, which may cut a secret in two.
         self._meta = NotebookMeta.model_validate(self._plain(meta))
         self._cells: dict[str, str] = {}
+        self._sizes: dict[str, int] = {}
         self._running: str | None = None
         self._turn = 0
         self._code = ""
@@ -274,6 +280,9 @@ class NotebookWriter:
         source = redact(code, self._secrets)
         meta = meta.model_copy(update={"code_digest": code_digest(source)})
         kept = {name: value for name, value in taken.items() if name != "tags"}
+        if sum(size for name, size in self._sizes.items() if name != cell_id) > MAX_OUTPUTS:
+            meta = meta.model_copy(update={"truncated": True})
+            outputs = [{"output_type": "stream", "name": "stderr", "text": _FULL}] if outputs else []
         metadata = {**kept, "execution": dict(times), "rlm": self._plain(meta), **({"tags": tags} if tags else {})}
         cell = {
             "cell_type": "code",
@@ -293,26 +302,12 @@ class NotebookWriter:
 
     def _markdown(self, cell_id: str, text: str, meta: CellMeta) -> None:
         metadata = {"rlm": self._plain(meta)}
-        self._put({"cell_type": "markdown", "id": cell_id, "metadata": metadata, "source": redact(text, self._secrets)}, check=False)
+        source = harmless.markdown(redact(text, self._secrets))
+        self._put({"cell_type": "markdown", "id": cell_id, "metadata": metadata, "source": source}, check=False)
 
     def _put(self, cell: dict[str, Any], *, check: bool) -> None:
-        """Serialise one cell as nbformat would, long texts by lines."""
-        from nbformat import from_dict
-        from nbformat.v4.rwbase import split_lines
-        from nbformat.validator import NotebookValidationError, validate
-
-        notebook = from_dict(  # type: ignore[no-untyped-call]
-            {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
-        )
-        if check:
-            try:
-                validate(notebook)
-            except NotebookValidationError as error:
-                raise TraceError(f"The cell {cell['id']} is no valid notebook cell: {error.message}") from error
-        lines = split_lines(notebook)  # type: ignore[no-untyped-call]
-        text = json.dumps(lines["cells"][0], ensure_ascii=False, indent=1)
-        indented = "\n".join(f"  {line}" for line in text.split("\n"))
-        self._cells[cell["id"]] = indented
+        self._cells[cell["id"]] = serialised(cell, check=check)
+        self._sizes[cell["id"]] = sum(len(str(part)) for output in cell.get("outputs", ()) for part in output.values())
 
     def _save_now_and_then(self) -> None:
         # With thousands of calls in a cell its own serialisation costs something: keep that under a tenth of the time.
@@ -342,21 +337,9 @@ class NotebookWriter:
 
     def _save(self, *, durable: bool = False) -> None:
         metadata = {"kernelspec": _KERNELSPEC, "language_info": _LANGUAGE, "rlm": self._plain(self._meta)}
-        head = json.dumps(metadata, ensure_ascii=False, indent=1).replace("\n", "\n ")
-        cells = ",\n".join(self._cells.values())
-        text = f'{{\n "cells": [\n{cells}\n ],\n "metadata": {head},\n "nbformat": 4,\n "nbformat_minor": 5\n}}\n'
-        # In the same folder, so that the replacement is atomic; one name a trace, so that no crash leaves more than one behind.
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
         try:
-            with temporary.open("w", encoding="utf-8", errors="replace") as file:
-                file.write(text)
-                if durable:
-                    file.flush()
-                    os.fsync(file.fileno())
-            temporary.replace(self.path)
+            replace_file(self.path, self._cells.values(), metadata, durable=durable)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
             raise self._failure(error) from error
         self._saved = time.monotonic()
 
@@ -375,7 +358,7 @@ class NotebookWriter:
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
     def _output(self, output: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: value if name in ("output_type", "name") else self._hide(value) for name, value in output.items()}
+        return harmless.output({name: value if name in ("output_type", "name") else self._hide(value) for name, value in output.items()})
 
     def _plain(self, meta: BaseModel) -> dict[str, Any]:
         """Metadata as JSON data."""

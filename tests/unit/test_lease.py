@@ -15,7 +15,8 @@ import pytest
 
 from rlm_kernel.errors import SetupError
 from rlm_kernel.sandbox import lease, rundir
-from rlm_kernel.sandbox.rundir import RunDir, live_sessions, remove_tree, sweep
+from rlm_kernel.sandbox.disk import remove_tree
+from rlm_kernel.sandbox.rundir import RunDir, live_sessions, sweep
 
 LONG_AGO = 1_000_000_000
 Make = Callable[..., RunDir]

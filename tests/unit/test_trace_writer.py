@@ -324,7 +324,7 @@ def test_an_answer_of_one_line_is_shown_as_it_is_and_a_longer_one_as_markdown() 
     def shown(text: str) -> str:
         return document.answer(Outcome(Answer(text), "answered"))
 
-    assert shown("__init__ [1] <b>") == r"## Answer" + "\n\n" + r"\_\_init\_\_ \[1\] \<b\>"
+    assert shown("__init__ [1] <b>") == r"## Answer" + "\n\n" + r"\_\_init\_\_ \[1\] <b\>"
     assert shown("# Two\n**lines**") == "## Answer\n\n# Two\n**lines**"
 
 

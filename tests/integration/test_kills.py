@@ -230,10 +230,3 @@ def test_sigkill_at_a_hundred_moments(place: Path, runtime: str, openai_env: Mod
     print(f"\nkilled within {start:.1f} + {rest:.1f} s at:", dict(ended))
     assert ended["over"] <= 30
     assert len(ended) >= 6, "spread over the run"
-
-
-def test_sigkill_at_some_moments(place: Path, runtime: str, openai_env: ModelServer) -> None:
-    runs = Runs(place, runtime, openai_env)
-    with ThreadPoolExecutor(3) as pool:
-        ended = list(pool.map(lambda number: runs.killed_and_resumed(number, number * 0.6, in_trace=True), range(3)))
-    assert "before the trace" not in ended

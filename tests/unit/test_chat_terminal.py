@@ -45,6 +45,7 @@ async def test_messages_of_several_lines(chat: Terminal) -> None:
 async def test_lines_are_edited_and_remembered_beyond_the_chat(chat: Terminal) -> None:
     await chat.type("wrold\x02\x02\x02\x02\x04\x1b[Cr" + ENTER, '"question": "world"')  # back to the r, away with it, on, and in again
     await chat.type("", "memory: 12,340")
+    await chat.type("", "›")  # before the prompt, a Ctrl-D is nobody's
     await chat.type(CTRL_D, "rlm stop` ends it")
     assert await chat.ended() == 0
     async with Terminal(*CHAT, "--json") as again:

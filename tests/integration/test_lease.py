@@ -190,7 +190,8 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def put(code: str, python: str = "/opt/rlm/bin/python") -> None:
         usual = provisioner.container_options
-        monkeypatch.setattr(provisioner, "container_options", lambda *given: {**usual(*given), "command": [python, "-c", code]})
+        instead = {"command": [python, "-c", code]}
+        monkeypatch.setattr(provisioner, "container_options", lambda *given, **named: usual(*given, **named) | instead)
 
     return put
 

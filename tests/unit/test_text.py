@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import sys
+import time
+import unicodedata
+
+import pytest
+
+from rlm_kernel.cli._branch import Branch
+from rlm_kernel.cli._live import LiveView
+from rlm_kernel.cli._text import json_line, printable
+from rlm_kernel.engine.protocols import Answer, Completion, Outcome, Totals, Usage
+from tests.support import hostile_text
+from tests.support.trace import call, result
+
+
+@pytest.mark.parametrize("name", hostile_text.TERMINAL)
+def test_nothing_that_a_terminal_obeys_is_left(name: str) -> None:
+    shown = printable(hostile_text.TERMINAL[name])
+    assert not hostile_text.strange(shown)
+    assert "\N{REPLACEMENT CHARACTER}" in shown
+
+
+def test_every_control_format_surrogate_and_private_character_is_taken_out_and_no_other() -> None:
+    for number in range(sys.maxunicode + 1):
+        char = chr(number)
+        category = unicodedata.category(char)
+        if char not in "\n\t" and category in ("Cc", "Cf", "Cs", "Co"):
+            assert printable(char) == "\N{REPLACEMENT CHARACTER}", hex(number)
+        elif category != "Cn":  # not assigned yet: some are format characters to be
+            assert printable(char) == char, hex(number)
+
+
+def test_what_languages_write_stays() -> None:
+    text = "naïve e\u0301\u0323 Ελλάδα 中文 עברית हिन्दी ไทย\n\ta\N{COMBINING RING ABOVE}" + "e" + "\u0301" * 8
+    assert printable(text) == text
+    assert printable("e" + "\u0301" * 9 + "x") == "e" + "\u0301" * 8 + "\N{REPLACEMENT CHARACTER}x"
+
+
+def test_long_texts_take_no_more_than_their_length() -> None:
+    started = time.monotonic()
+    assert len(printable("x" * 10_000_000)) == 10_000_000
+    assert len(printable("\u0301" * 5_000_000)) == 9
+    assert time.monotonic() - started < 10
+
+
+def test_json_is_plain_in_a_terminal_and_as_it_is_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert json_line({"a": "é\x9b\u202e"}) == '{"a": "é\x9b\u202e"}'
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert not hostile_text.strange(json_line({hostile_text.EVIL.replace("\x7f", ""): hostile_text.EVIL.replace("\x7f", "")}))
+
+
+def test_the_live_view_shows_nothing_unsafe(capsys: pytest.CaptureFixture[str]) -> None:
+    evil = hostile_text.EVIL
+    with LiveView() as view:
+        view.say(evil)
+        view.tell(evil)
+        view.note(evil)
+        view.turn_replied(1, Completion(evil, evil, Usage(), 0.0, 1.0), evil)
+        view.cell_finished(1, result("turn-01-a"))
+        view.person_ran(result("person-01"))
+        view.call_finished("turn-01-a", call(answer=evil))
+        child = view.child(evil)
+        child.note(evil)
+        child.finished(Outcome(Answer(evil), "answered"), Totals())
+        assert isinstance(child, Branch)
+        assert not hostile_text.strange(child.status())
+    out, err = capsys.readouterr()
+    assert "OWNED" in err
+    assert not hostile_text.strange(out + err)

@@ -12,8 +12,8 @@ from hypothesis import settings
 from rlm_kernel.secrets import is_secret_name
 from tests.support.model_server import ModelServer
 
-# No deadlines: how long an example takes tells of the machine's load.
-settings.register_profile("rlm", deadline=None)
+# No deadlines: how long an example takes tells of the machine's load. Fewer examples than usual, for the time that they take.
+settings.register_profile("rlm", deadline=None, max_examples=50)
 settings.load_profile("rlm")
 
 REAL_HOME = Path(os.path.expanduser("~"))

@@ -86,7 +86,7 @@ def printed(trace: TraceFile, cell: str = "turn-01-a") -> str:
 
 
 @asynccontextmanager
-async def responsive(seconds: float = 1.0) -> AsyncIterator[None]:
+async def responsive(seconds: float = 5.0) -> AsyncIterator[None]:
     """Fails if the event loop was ever held up for longer."""
     longest = 0.0
 
@@ -111,7 +111,8 @@ def adds_up(trace: TraceFile) -> None:
     account, summed = trace.spent(), cut_off.spent()
     assert summed.cost == pytest.approx(account.cost)
     assert summed.calls == account.calls
-    assert summed.turns - account.turns in (0, int(trace.meta.stop_reason == "cost")), "a last answer is no turn"
+    # A last answer is no turn, and one whose call was refused has no reply.
+    assert abs(summed.turns - account.turns) <= int(trace.meta.stop_reason == "cost")
     whole = account.root_usage + account.sub_usage
     assert summed.root_usage + summed.sub_usage == whole
 

@@ -37,7 +37,7 @@ def alone(monkeypatch: pytest.MonkeyPatch, docker_client: Any) -> Iterator[Path]
     monkeypatch.setattr(image, "DIGEST_LABEL", f"{LABEL}.digest")
     monkeypatch.setattr(image, "STAGE_LABEL", f"{LABEL}.stage")
     yield base
-    for container in docker_client.containers.list(all=True, filters={"label": f"{LABEL}.session"}):
+    for container in docker_client.containers.list(all=True, ignore_removed=True, filters={"label": f"{LABEL}.session"}):
         container.remove(force=True)
     for found in docker_client.api.images(filters={"label": f"{LABEL}.test"}):
         docker_client.api.remove_image(found["Id"], force=True)

@@ -64,13 +64,13 @@ def owner(kernel_image: Any) -> Iterator[Any]:
 
 
 def running(docker_client: Any, name: str) -> bool:
-    return bool(docker_client.containers.list(filters={"name": name}))
+    return bool(docker_client.containers.list(ignore_removed=True, filters={"name": name}))
 
 
 def end(docker_client: Any, name: str, most: float) -> float:
     """Seconds until it is gone."""
     begun = time.monotonic()
-    asyncio.run(until(lambda: not docker_client.containers.list(all=True, filters={"name": name}), most))
+    asyncio.run(until(lambda: not docker_client.containers.list(all=True, ignore_removed=True, filters={"name": name}), most))
     return time.monotonic() - begun
 
 
@@ -218,7 +218,7 @@ async def test_an_image_without_what_is_to_be_run_is_told_and_leaves_nothing(
     with pytest.raises(DockerError, match=r"/none.*no such file"):
         await sandbox()
     owner = {"label": f"rlm-kernel.owner={os.getpid()}"}
-    await until(lambda: not docker_client.containers.list(all=True, filters=owner))
+    await until(lambda: not docker_client.containers.list(all=True, ignore_removed=True, filters=owner))
 
 
 async def test_folders_that_nobody_may_enter_and_without_end_are_deleted(sandbox: Any) -> None:

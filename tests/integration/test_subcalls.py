@@ -202,7 +202,7 @@ async def test_an_interrupted_cell_returns_and_none_of_its_1000_calls_is_made_an
     started = time.monotonic()
     await host.box.kernel.interrupt()
     result = await running
-    assert time.monotonic() - started < 2.0
+    assert time.monotonic() - started < 10.0
     assert result.status == "error"
     assert host.in_flight == 0
     assert Counter(record.error_type for record in result.calls) == {None: 1000}

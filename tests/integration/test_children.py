@@ -196,7 +196,7 @@ async def test_a_tree_that_is_interrupted_ends_at_once_and_its_traces_are_closed
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 20
     found = family(Path(os.getcwd(), "t.ipynb"))
     assert len(found) == 4
     assert {(one.meta.status, one.meta.stop_reason) for one in found} == {("finished", "interrupted")}

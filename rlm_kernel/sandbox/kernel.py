@@ -13,12 +13,12 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 
 from rlm_kernel.engine.protocols import CellResult, CellStatus, ContextInfo
-from rlm_kernel.errors import KernelError
+from rlm_kernel.errors import DockerError, KernelError, RLMError
 from rlm_kernel.sandbox.broker import Broker
 from rlm_kernel.sandbox.channels import Channels
 from rlm_kernel.sandbox.outputs import OutputCollector
 from rlm_kernel.sandbox.persons import PersonCells
-from rlm_kernel.sandbox.provisioner import EXIT_OOM, DockerProvisioner, SandboxSpec
+from rlm_kernel.sandbox.provisioner import EXIT_OOM, LOST, DockerProvisioner, SandboxSpec
 from rlm_kernel.sandbox.runner import VARIABLES, CellRunner, RunState
 
 GRACE = 5.0
@@ -265,6 +265,9 @@ class DockerKernel:
             for cell_id, code in self._setup:
                 if (await self._run(cell_id, code)).status == "died":
                     raise KernelError("The kernel died again while it loaded the files.")
+        except RLMError as error:
+            failure = DockerError if isinstance(error, DockerError) else KernelError
+            raise failure(f"{why} A new kernel could not be started: {error.message}", hint=error.hint) from error
         except Exception as error:
             raise KernelError(f"{why} A new kernel could not be started: {error}", hint="`rlm doctor` checks the set-up.") from error
         lost = [name for name in lost if name not in self._variables]
@@ -285,6 +288,8 @@ class DockerKernel:
                 "interrupted). Do the work in smaller steps."
             )
         code = exited.result()
+        if code == LOST:
+            return "The Docker engine was lost, and the kernel with it."
         if code == EXIT_OOM:
             return (
                 f"The kernel died: out of memory (its limit is {self._spec.memory / (1 << 30):.3g} GiB). Work on pieces, and keep only "

@@ -20,7 +20,7 @@ from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 from traitlets import Any as AnyTrait
 
-from rlm_kernel.errors import KernelError
+from rlm_kernel.errors import DockerError, KernelError, RLMError
 from rlm_kernel.sandbox.rundir import RunDir, container_ids
 from rlm_kernel.sandbox.syscalls import security_options
 
@@ -31,6 +31,8 @@ PORTS = {"shell_port": 1, "iopub_port": 2, "stdin_port": 3, "control_port": 4, "
 """With ipc transport a port is the ending of a socket's name."""
 EXIT_OOM = 97
 """The container's status when the kernel was killed for memory (`rlm_runtime.__main__`)."""
+LOST = -1
+"""Instead of a status: the engine was lost, and the container with it."""
 _LOG_TAIL = 8_000
 """Bytes."""
 _HEAR_SECONDS = 2.0
@@ -190,10 +192,14 @@ class DockerProvisioner(KernelProvisionerBase):
         self, container: Container, loop: asyncio.AbstractEventLoop, exited: asyncio.Future[int], condition: str = "next-exit"
     ) -> None:
         """In a thread of its own: wait for the container's end, however long that takes."""
+        from docker.errors import APIError
+
         try:
             code = int(container.wait(timeout=None, condition=condition)["StatusCode"])
-        except Exception:  # whatever the engine or the connection to it did, the container is lost to us
+        except APIError:  # it is gone already
             code = 255
+        except Exception:  # whatever the connection did
+            code = LOST
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(_ended, exited, code)
 
@@ -202,7 +208,11 @@ class DockerProvisioner(KernelProvisionerBase):
             self._words.hang_up()
             self._words = None
 
-    async def _start_failure(self) -> KernelError:
+    async def _start_failure(self) -> RLMError:
+        from rlm_kernel.sandbox.docker_host import start_hint
+
+        if self.exited.done() and self.exited.result() == LOST:
+            return DockerError("The Docker engine was lost while it started the kernel's container.", hint=start_hint())
         words = await asyncio.to_thread(self._words.said, self.exited.done()) if self._words else ""
         what = (
             f"The kernel's container ended as it started (status {self.exited.result()})."
@@ -232,9 +242,10 @@ class DockerProvisioner(KernelProvisionerBase):
 
     async def _signal(self, signum: int) -> None:
         from docker.errors import APIError
+        from requests.exceptions import RequestException
 
         if self._container is not None and not self.exited.done():
-            with contextlib.suppress(APIError):  # it ended by itself in the meantime
+            with contextlib.suppress(APIError, RequestException):  # it ended by itself in the meantime, or the engine did
                 await asyncio.to_thread(self._container.kill, int(signum))
 
     async def cleanup(self, restart: bool = False) -> None:
@@ -308,7 +319,7 @@ def remove_container(container: Container) -> None:
     from docker.errors import APIError
     from requests.exceptions import RequestException
 
-    with contextlib.suppress(APIError):
+    with contextlib.suppress(APIError, RequestException):
         container.remove(force=True)
     # The engine may be removing it already, by itself: wait for that, so that nothing is left when we say so.
     with contextlib.suppress(APIError, RequestException):

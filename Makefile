@@ -19,8 +19,11 @@ test-hostile: setup browser  ## the long attacks and faults: up to half an hour
 test-unit: .venv/installed  ## the tests that need no Docker
 	$(BIN)/pytest -q tests/unit
 
-bench: image  ## what texts of any size take, against grep
+bench: image  ## what texts of any size, sub-calls and child RLMs take
 	$(BIN)/python benchmarks/any_size.py
+	$(BIN)/python benchmarks/subcalls.py
+	$(BIN)/python benchmarks/faults.py
+	$(BIN)/python benchmarks/tree.py
 
 lint: .venv/installed  ## ruff and mypy
 	$(BIN)/ruff check .

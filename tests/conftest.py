@@ -7,9 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from rlm_kernel.secrets import is_secret_name
 from tests.support.model_server import ModelServer
+
+# No deadlines: how long an example takes tells of the machine's load.
+settings.register_profile("rlm", deadline=None)
+settings.load_profile("rlm")
 
 REAL_HOME = Path(os.path.expanduser("~"))
 REAL_CACHE = os.environ.get("RLM_CACHE_DIR")

@@ -25,10 +25,10 @@ class _Line:
         self._reading: asyncio.Task[None] | None = None
 
     async def call(self, kind: str, body: dict[str, Any], same: object) -> Any:
-        call, payload = wire.request(kind, body, same)
+        call, frames = wire.request(kind, body, same)
         future = self._waiting[call] = asyncio.get_running_loop().create_future()
         try:
-            await self._socket.send(payload)
+            await self._socket.send_multipart(frames)
             if self._reading is None or self._reading.done():
                 self._reading = asyncio.create_task(self._read())
             return wire.value_of(await future)

@@ -1,6 +1,6 @@
 """The kernel's end of host calls: JSON over a ZMQ socket of our own.
 
-A request is one frame, {"token", "cell", "call", "kind", "body"}; a reply is one frame, {"call", "ok", "value" | "error"}. Each
+A request is two frames, {"token", "cell", "call", "nth", "kind"} and the body; a reply is one, {"call", "ok", "value" | "error"}. Each
 thread of each process has its own DEALER socket, made when first needed: sockets cross neither threads nor forks. Replies are matched
 by call id, so one that arrives after its caller was interrupted is dropped.
 """
@@ -129,24 +129,24 @@ def _socket() -> zmq.Socket[bytes]:
     return sock
 
 
-def request(kind: str, body: dict[str, Any], same: object = None) -> tuple[str, bytes]:
-    """A call's id, and what is to be sent. `same`: what tells it from other calls of its kind, in place of the body."""
+def request(kind: str, body: dict[str, Any], same: object = None) -> tuple[str, list[bytes]]:
+    """A call's id, and the frames to be sent. `same`: what tells it from other calls of its kind, in place of the body."""
     # First of all, before other threads can come in between: this number is what a replay tells identical calls apart by.
     asked = hash((kind, same if same is not None else str(body)))
     nth = next(_asked.setdefault(asked, itertools.count()))
     _socket()
     call = f"{os.getpid()}-{threading.get_ident()}-{next(_counter)}"
-    asking = {"token": _local.session["token"], "cell": current_cell, "call": call, "nth": nth, "kind": kind, "body": body}
-    payload = json.dumps(asking).encode("utf-8", "replace")
+    head = {"token": _local.session["token"], "cell": current_cell, "call": call, "nth": nth, "kind": kind}
+    payload = json.dumps(body).encode()
     limit = _local.session["max_request"]
     if len(payload) > limit:
         raise HostCallError(f"this {kind} request is {len(payload):,} bytes; the limit is {limit:,}. Send less, in pieces.")
-    return call, payload
+    return call, [json.dumps(head).encode(), payload]
 
 
 def _send(kind: str, body: dict[str, Any], same: object = None) -> str:
-    call, payload = request(kind, body, same)
-    _socket().send(payload)
+    call, frames = request(kind, body, same)
+    _socket().send_multipart(frames)
     return call
 
 

@@ -15,6 +15,7 @@ from rlm_kernel.cli.cache import cache_app
 from rlm_kernel.cli.chat import chat
 from rlm_kernel.cli.config import config_app
 from rlm_kernel.cli.doctor import doctor
+from rlm_kernel.cli.gc import gc
 from rlm_kernel.cli.image import image_app
 from rlm_kernel.cli.kernelspec import kernelspec_app
 from rlm_kernel.cli.models import models_app
@@ -51,6 +52,7 @@ app.command()(resume)
 app.command()(fork)
 app.command()(attach)
 app.command()(doctor)
+app.command()(gc)
 app.add_typer(cache_app, name="cache")
 app.add_typer(config_app, name="config")
 app.add_typer(image_app, name="image")

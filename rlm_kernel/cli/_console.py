@@ -7,6 +7,7 @@ kernel, and a kernel that is busy with the model's cell is waited for. `python -
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 import time
@@ -24,8 +25,10 @@ from jupyter_console.ptshell import ZMQTerminalInteractiveShell
 
 from rlm_kernel.cli._text import printable
 from rlm_kernel.errors import KernelError
-from rlm_kernel.sandbox.runner import MAX_MESSAGE
+from rlm_kernel.sandbox.channels import MAX_IOPUB
 
+MAX_MEMORY = 1 << 30
+"""Bytes that the console may take."""
 _MAX_DEPTH = 50
 _LEAVE = ("exit", "exit()", "quit", "quit()", "%exit", "%quit")
 
@@ -52,7 +55,7 @@ def _plain(value: Any, depth: int = _MAX_DEPTH) -> Any:
 class Client(BlockingKernelClient):
     def _context_default(self) -> zmq.Context[Any]:
         context: zmq.Context[Any] = super()._context_default()
-        context.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE)
+        context.setsockopt(zmq.MAXMSGSIZE, MAX_IOPUB)
         return context
 
 
@@ -152,6 +155,9 @@ class Console(ZMQTerminalIPythonApp):  # type: ignore[misc]
 
 
 def main() -> None:
+    # libzmq keeps whatever the kernel sends: a flood is to end this console, and not to fill the machine's memory.
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY, hard))
     try:
         Console.launch_instance(argv=["--existing", sys.argv[1], "--no-confirm-exit"])
     except KernelError as error:

@@ -135,19 +135,22 @@ def _check_python() -> Check:
 def _check_docker(client: DockerClient, sandbox: SandboxSettings) -> Iterator[Check]:
     from rlm_kernel.sandbox.docker_host import docker_errors
     from rlm_kernel.sandbox.image import find_image, image_tag, inspect_image
+    from rlm_kernel.sandbox.isolation import engine_has, isolation, missing_limits
 
     with docker_errors():
         facts = client.info()
-    security = facts.get("SecurityOptions") or []
-    traits = ["rootless" if any("rootless" in option for option in security) else "rootful"]
+    traits = ["rootless" if engine_has(facts, "rootless") else "rootful"]
     traits += [f"cgroup v{facts.get('CgroupVersion', '1')} ({facts.get('CgroupDriver', '?')})", facts.get("OperatingSystem", "")]
     yield Check("docker", True, f"engine {facts['ServerVersion']}, {', '.join(traits)}")
-    limits = [name for name, key in (("memory", "MemoryLimit"), ("CPU", "CpuCfsQuota"), ("pids", "PidsLimit")) if not facts.get(key)]
+    limits = missing_limits(facts)
     yield Check(
         "limits", not limits, f"the engine cannot limit {', '.join(limits)}" if limits else "memory, CPU and pids", "Enable cgroups."
     )
-    seccomp = any("seccomp" in option and "unconfined" not in option for option in security)
-    yield Check("seccomp", seccomp, "the engine's default profile" if seccomp else "off", "Enable seccomp in the engine.", needed=False)
+    seccomp, tight = engine_has(facts, "seccomp"), sandbox.seccomp == "tight"
+    detail = "few system calls" if tight else "the engine's default profile"
+    yield Check("seccomp", seccomp, detail if seccomp else "off", "Enable seccomp in the engine, or set sandbox.seccomp to engine.", tight)
+    found = isolation(facts, sandbox)
+    yield Check("isolation", found.grade != "D", f"{found.grade}: {found.because}", found.better, needed=False)
     if sandbox.image is None:
         wanted, image, fix = image_tag(sandbox.base), find_image(client, sandbox.base), "rlm image build"
     else:
@@ -156,13 +159,13 @@ def _check_docker(client: DockerClient, sandbox: SandboxSettings) -> Iterator[Ch
         yield Check("image", False, f"{wanted} is not here", fix)
         return
     yield Check("image", True, f"{image.tag}, Python {image.python or '?'}, {image.size / 1e6:.0f} MB")
-    yield _check_sandbox(client, wanted, sandbox.runtime)
+    yield _check_sandbox(client, wanted, sandbox)
 
 
-def _check_sandbox(client: DockerClient, image: str, runtime: str | None) -> Check:
+def _check_sandbox(client: DockerClient, image: str, sandbox: SandboxSettings) -> Check:
     from rlm_kernel.sandbox.probe import sandbox_problem
 
-    problem = sandbox_problem(client, image, runtime=runtime)
+    problem = sandbox_problem(client, image, runtime=sandbox.runtime, tight=sandbox.seccomp == "tight")
     if problem is None:
         return Check("sandbox", True, "a locked container starts and unix sockets reach it (transport ipc)")
     return Check("sandbox", False, f"a locked container failed: {problem}", "Use a Docker engine on this host itself (unset DOCKER_HOST).")

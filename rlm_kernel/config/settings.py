@@ -162,6 +162,8 @@ class SandboxSettings(_Section):
     """A Docker network; anything but none lets the cell's code talk to it."""
     runtime: Name | None = None
     """A Docker runtime, such as runsc."""
+    seccomp: Literal["tight", "engine"] = "tight"
+    """The system calls that code may make: few, or those of the engine's own profile."""
     transport: Literal["auto", "ipc", "tcp"] = "auto"
     tmp: Size = "1g"
     """Size of the container's /tmp, which lives in memory."""

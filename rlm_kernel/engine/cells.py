@@ -20,7 +20,10 @@ class Cells:
     trace: Trace
 
     async def run(self, cell_id: str, code: str, turn: int, *, setup: bool = False, seconds: float | None = None) -> CellResult:
-        """Run a cell to its end; after `seconds` it is interrupted. `setup`: it loads the input (`Kernel.set_up`)."""
+        """Run a cell to its end; after `seconds` it is interrupted. `setup`: it loads the input (`Kernel.set_up`).
+
+        Raises SetupError where that is why a call of it failed: the cell counts as cut off.
+        """
         self.trace.cell_started(cell_id, turn, code)
         self.calls.begin(cell_id)
         try:
@@ -28,6 +31,8 @@ class Cells:
             result = await self._within(seconds, running)
         finally:
             calls, answer = self.calls.end()
+        if self.calls.broken is not None:
+            raise self.calls.broken
         result = replace(result, calls=calls, answer=answer)
         self.trace.cell_finished(turn, result)
         return result

@@ -24,7 +24,7 @@ from rlm_kernel.engine.protocols import (
     Trace,
 )
 from rlm_kernel.engine.subcalls import Given, Query, SubCalls, Work, spent_on, writable
-from rlm_kernel.errors import ModelError, RecordedFailure, RLMError, UsageError
+from rlm_kernel.errors import ModelError, RecordedFailure, RLMError, SetupError, UsageError
 
 PREVIEW = 200
 """Characters of a prompt that the trace shows; its digest stands for the whole."""
@@ -72,6 +72,8 @@ class HostCalls:
         self._answer: Answer | None = None
         self.unrecorded = 0
         """Calls of the cell in progress (or the last) that the recording did not know."""
+        self.broken: SetupError | None = None
+        """What the machine lacks all of a sudden, an engine for a child RLM, say: the run is to end as soon as the cell has."""
 
     def handlers(self) -> dict[str, HostCallHandler]:
         """One for each kind of host call."""
@@ -122,6 +124,9 @@ class HostCalls:
         try:
             given = await _within(query.timeout, do(work))
             return given.answer
+        except SetupError as error:
+            self.broken = error  # recorded as a call that was cut off: it is made when the run is taken up
+            raise
         except RLMError as error:
             failure = error
             raise

@@ -93,8 +93,12 @@ class Ledger:
             raise BudgetExceeded("The limit of depth is reached: no child RLM may be made here.", limit="depth")
         self._top._check()
         self._top._check_calls()
-        self._count(Totals(children=1))
         return Ledger(Limits(turns=self.limits.turns, depth=self.limits.depth - 1), clock=self._clock, parent=self)
+
+    def begin(self) -> None:
+        """This child RLM has begun: it counts as one of those above."""
+        if self._parent is not None:
+            self._parent._count(Totals(children=1))
 
     @property
     def is_child(self) -> bool:

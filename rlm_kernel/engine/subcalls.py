@@ -47,6 +47,8 @@ class Work:
 
     def begun(self, trace: str) -> None:
         self.trace = trace
+        if self.ledger is not None:
+            self.ledger.begin()
 
     def spent(self) -> Given | None:
         """None without a child."""

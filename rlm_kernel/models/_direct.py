@@ -46,9 +46,7 @@ class Direct:
             content = await response.read()
             if response.status != 200:
                 self._raise(name, provider, response.status, content, {header.lower(): value for header, value in response.headers.items()})
-        reply = self._litellm.ModelResponse(**json.loads(content))
-        reply._hidden_params["response_cost"] = self._price(request["model"], provider, reply)
-        return reply
+        return self._litellm.ModelResponse(**json.loads(content))
 
     async def aclose(self) -> None:
         """Idempotent."""
@@ -89,9 +87,3 @@ class Direct:
         failure = importlib.import_module("litellm.llms.openai.common_utils").OpenAIError
         raised = failure(status_code=status, message=said, headers=headers, body=error if isinstance(error, dict) else None)
         self._litellm.exception_type(model=name, original_exception=raised, custom_llm_provider=provider)
-
-    def _price(self, model: str, provider: str, reply: Any) -> float | None:
-        try:
-            return float(self._litellm.completion_cost(completion_response=reply, model=model, custom_llm_provider=provider))
-        except Exception:  # litellm raises bare ones for a model that it does not know
-            return None

@@ -175,22 +175,22 @@ class LitellmModels:
         usage = Usage()
         cost: float | None = 0.0
         attempt = 0
+        schema = "response_format" in request
         while True:
             attempt += 1
             response, outcome = await self._attempt(endpoint, request)
             if response is not None:
                 used = _usage(response)
-                price = _cost(endpoint, response, used)
+                price = self._cost(endpoint, response, used)
                 usage, cost = usage + used, None if cost is None or price is None else cost + price
             if not isinstance(outcome, Failure):
-                if "response_format" in request:
-                    endpoint.schemas = True
+                if schema:
+                    endpoint.schemas = "response_format" in request
                 seconds = time.monotonic() - started
                 return Completion(outcome[0], endpoint.model, usage, cost, seconds, attempt, outcome[1])
-            if outcome.fault == "bad_request" and "response_format" in request and endpoint.schemas is None:
+            if outcome.fault == "bad_request" and "response_format" in request and not endpoint.schemas:
                 # Perhaps because of the schema: once more without, and if that goes well, never with one again.
                 del request["response_format"]
-                endpoint.schemas = False
                 continue
             if not outcome.retry or attempt > endpoint.settings.retries:
                 spent = Completion("", endpoint.model, usage, cost, time.monotonic() - started, attempt) if usage.total else None
@@ -214,6 +214,21 @@ class LitellmModels:
                 return None, failure
             endpoint.slots.succeeded()
         return response, read_reply(response)
+
+    def _cost(self, endpoint: _Endpoint, response: Any, usage: Usage) -> float | None:
+        """US dollars by the settings' prices, else by litellm's table, else None. A reply without usage has no known cost."""
+        settings = endpoint.settings
+        if settings.input_price is not None and settings.output_price is not None:
+            if usage.total == 0 and settings.input_price + settings.output_price > 0:
+                return None
+            return (usage.prompt * settings.input_price + usage.completion * settings.output_price) / 1e6
+        entry = endpoint.entry or {}
+        if usage.total == 0 or "input_cost_per_token" not in entry or "output_cost_per_token" not in entry:
+            return None
+        cost = (getattr(response, "_hidden_params", None) or {}).get("response_cost")
+        if cost is None:  # litellm sets it on its own road alone
+            cost = self._litellm.completion_cost(response, model=endpoint.model, custom_llm_provider=endpoint.provider)
+        return float(cost)
 
     # Errors
 
@@ -353,20 +368,6 @@ def _usage(response: Any) -> Usage:
         completion=getattr(usage, "completion_tokens", None) or 0,
         cached=getattr(details, "cached_tokens", None) or 0,
     )
-
-
-def _cost(endpoint: _Endpoint, response: Any, usage: Usage) -> float | None:
-    """US dollars by the settings' prices, else by litellm's table, else None. A reply without usage has no known cost."""
-    settings = endpoint.settings
-    if settings.input_price is not None and settings.output_price is not None:
-        if usage.total == 0 and settings.input_price + settings.output_price > 0:
-            return None
-        return (usage.prompt * settings.input_price + usage.completion * settings.output_price) / 1e6
-    entry = endpoint.entry or {}
-    if usage.total == 0 or "input_cost_per_token" not in entry or "output_cost_per_token" not in entry:
-        return None
-    cost = (getattr(response, "_hidden_params", None) or {}).get("response_cost")
-    return None if cost is None else float(cost)
 
 
 async def _close_clients(litellm: Any) -> None:

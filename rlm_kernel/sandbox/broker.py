@@ -1,8 +1,9 @@
-"""The host's end of host calls: a ZMQ ROUTER on a unix socket in the read-only mount.
+"""The host's end of host calls: a ZMTP server on a unix socket in the read-only mount.
 
-All that arrives is hostile: a request is one JSON frame of bounded size and exact shape, with the session's token and the id of the cell
-that is running; anything else is counted and dropped, or answered with an error. At most `MAX_IN_FLIGHT` requests are worked on at once;
-beyond that the socket is simply not read, and the kernel waits. Lives on one event loop.
+All that arrives is hostile. A request is two frames: a head of exact shape, with the session's token and the id of the cell that is
+running, and a body, which is read only then: a JSON object of bounded size. Anything else is counted and passed over, or answered with an
+error. So many requests at once are worked on, and so many bytes of them; others are not read, and the kernel waits. Lives on one event
+loop.
 """
 
 from __future__ import annotations
@@ -12,30 +13,47 @@ import contextlib
 import hmac
 import json
 import logging
+import socket
 import time
 from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-import zmq
-import zmq.asyncio
 from pydantic import BaseModel, ConfigDict, Field
 
 from rlm_kernel.engine.protocols import MODEL_CALLS, HostCall, HostCallHandler
 from rlm_kernel.errors import CallCancelled, RLMError
+from rlm_kernel.sandbox import bounded, zmtp
 from rlm_kernel.sandbox.rundir import RunDir, own
 
-MAX_REQUEST = 64 << 20
+MAX_REQUEST = 16 << 20
 """Bytes of one request: a prompt or an answer of about that many characters."""
 MAX_IN_FLIGHT = 1024
+MAX_BYTES = 48 << 20
+"""Bytes of the requests in flight and the replies that are not yet sent; passed by no more than the last request and its reply."""
+MAX_CONNECTIONS = 512
+"""Each thread in the kernel has its own. Others wait to be accepted."""
 UNTIMED = "rlm_query"
 """Kind of calls whose time is not the cell's: what is asked for has limits of its own."""
+_MAX_HEAD = 4096
+_SMALL = 16 << 10
+"""Bytes of a body that is read at once. Larger ones are read one after the other."""
+_LIMITS = dict.fromkeys((*MODEL_CALLS, "final"), MAX_REQUEST) | {"cancel": 128 << 10, "hello": 1 << 10, "received": 1 << 10}
+"""Bytes of a body, by kind."""
+_LIMIT = 1 << 20
+"""Bytes of a body of any other kind."""
+_AT_ONCE = ("cancel", "received")
+"""Kinds that calls in flight wait for: they wait for no room."""
+_BODY_SECONDS = 10.0
+"""In which a large body has to come, once its turn is there."""
+_LAST_REPLY_SECONDS = 1.0
+"""In which who is told that its call was cancelled has to read that."""
 _CANCELLED = "This call was cancelled, because its cell was interrupted or has ended."
 _log = logging.getLogger(__name__)
 
 
-class Request(BaseModel):
-    """A host call as it arrives."""
+class Head(BaseModel):
+    """What a host call says of itself."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -44,7 +62,6 @@ class Request(BaseModel):
     call: Annotated[str, Field(max_length=80, pattern=r"^[0-9-]+$")]
     nth: Annotated[int, Field(ge=0)] = 0
     kind: Annotated[str, Field(max_length=32)]
-    body: dict[str, Any]
 
 
 class Broker:
@@ -54,10 +71,16 @@ class Broker:
         self._run = run
         self.handlers = dict(handlers)
         """One for each kind of host call."""
-        self._tasks: dict[asyncio.Task[None], Request] = {}
-        self._serving: asyncio.Task[None] | None = None
-        self._context = zmq.asyncio.Context()
-        self._socket: zmq.asyncio.Socket | None = None
+        self._tasks: dict[asyncio.Task[None], Head] = {}
+        self._accepting: asyncio.Task[None] | None = None
+        self._connections: set[asyncio.Task[None]] = set()
+        self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
+        self._large = asyncio.Lock()
+        self._turn = asyncio.Lock()
+        self._replying: set[asyncio.Task[None]] = set()
+        """Of `_tasks` those whose answer is on its way: given up half-way it would cost its reader the connection."""
+        self._bytes = 0
+        self._room = asyncio.Event()
         self.ready = asyncio.Event()
         self.cell: str | None = None
         """The cell in progress; calls in another's name are refused. None between cells."""
@@ -83,8 +106,7 @@ class Broker:
     def interrupt(self) -> None:
         """The cell in progress is interrupted: its calls are dropped now, and it makes no more that cost something."""
         self._interrupted = True
-        for task in self._tasks:
-            task.cancel()
+        self._drop(list(self._tasks))
 
     def untimed(self) -> float:
         """Seconds of the cell in which child RLMs worked for it."""
@@ -92,113 +114,205 @@ class Broker:
 
     async def start(self) -> None:
         """Bind the socket and serve. Call before the container starts."""
-        socket = self._context.socket(zmq.ROUTER)
-        socket.setsockopt(zmq.MAXMSGSIZE, MAX_REQUEST + 4096)
-        socket.setsockopt(zmq.RCVHWM, 64)
-        socket.setsockopt(zmq.LINGER, 0)
-        socket.bind(f"ipc://{self._run.broker_socket}")
-        self._run.broker_socket.chmod(0o600)
+        listener = zmtp.listen(self._run.broker_socket)
         own(self._run.broker_socket)
-        self._socket = socket
-        self._serving = asyncio.create_task(self._serve(socket))
+        self._accepting = asyncio.create_task(self._accept(listener))
 
     async def stop(self) -> None:
         """Cancel what is in flight and close. Idempotent."""
         self._closing = True
-        if self._serving is not None:
-            self._serving.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._serving
-            self._serving = None
+        if self._accepting is not None:
+            self._run.broker_socket.unlink(missing_ok=True)
+            await _cancelled([self._accepting])
+            self._accepting = None
         await self.cancel_calls()
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-        self._context.term()
+        await _cancelled(list(self._connections))
 
     async def cancel_calls(self) -> None:
         """Drop all calls in flight: who waits for one is told that it was cancelled."""
         tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
+        self._drop(tasks)
         if tasks:
-            await asyncio.wait(tasks)
+            _, unread = await asyncio.wait(tasks, timeout=_LAST_REPLY_SECONDS)
+            await _cancelled(list(unread))
 
-    async def _serve(self, socket: zmq.asyncio.Socket) -> None:
-        while True:
-            if len(self._tasks) >= MAX_IN_FLIGHT:
-                await asyncio.wait(list(self._tasks), return_when=asyncio.FIRST_COMPLETED)
-            frames = await socket.recv_multipart()
-            request = self._accept(frames)
-            if request is None:
-                continue
-            if request.kind == "cancel":
-                self._cancel(request.body.get("calls"))
-                continue
-            task = asyncio.create_task(self._answer(socket, frames[0], request))
-            self._tasks[task] = request
-            task.add_done_callback(self._tasks.pop)
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        with listener:
+            while True:
+                await self._slots.acquire()
+                try:
+                    peer = zmtp.Connection((await loop.sock_accept(listener))[0])
+                except OSError:  # no file descriptors are left, say
+                    self._slots.release()
+                    await asyncio.sleep(0.1)
+                    continue
+                task = asyncio.create_task(self._serve(peer))
+                self._connections.add(task)
+                task.add_done_callback(self._gone)
+                await asyncio.sleep(0)  # those that wait already are had without a wait
+
+    def _gone(self, connection: asyncio.Task[None]) -> None:
+        self._connections.discard(connection)
+        self._slots.release()
+
+    async def _serve(self, peer: zmtp.Connection) -> None:
+        try:
+            await peer.shake_hands(b"ROUTER")
+            while True:
+                await self._request(peer)
+        except zmtp.Unreadable:
+            self.refused["zmtp"] += 1
+        except TimeoutError:
+            self.refused["slow"] += 1
+        except OSError:
+            pass  # it has gone
+        finally:
+            await peer.close()
+
+    async def _request(self, peer: zmtp.Connection) -> None:
+        """Read a request and set about answering it. Raises OSError, TimeoutError."""
+        size, more = await peer.header()
+        if not more or size > _MAX_HEAD:
+            raise self._misframed()
+        head = self._head(await peer.read(size))
+        size, more = await peer.header()
+        if more:
+            raise self._misframed()
+        error = self._refusal(head, size) if head is not None else None
+        if head is None or error is not None:
+            await peer.skip(size)
+            if head is not None and error is not None:
+                await peer.send(_failure(head, error))
+            return
+        async with self._large if size > _SMALL else contextlib.nullcontext():
+            async with asyncio.timeout(_BODY_SECONDS if size > _SMALL else None):
+                body = await peer.read(size)
+            async with self._turn if head.kind not in _AT_ONCE else contextlib.nullcontext():  # one at most is parsed and waits
+                error = await self._take(peer, head, body)
+        if error is not None:
+            await peer.send(_failure(head, error))
+
+    def _misframed(self) -> ConnectionError:
+        """What costs its sender the connection: it may go on for ever."""
+        self.refused["frames"] += 1
+        return ConnectionError("no request")
+
+    def _head(self, frame: bytes | bytearray) -> Head | None:
+        try:
+            # Not model_validate_json: it refuses lone surrogates, and the cell would wait for ever for its reply.
+            head = Head.model_validate(json.loads(frame))
+        except (ValueError, RecursionError):
+            self.refused["shape"] += 1
+            return None
+        if not hmac.compare_digest(head.token.encode("utf-8", "replace"), self._run.token.encode()):
+            self.refused["token"] += 1
+            return None
+        return head
+
+    def _refusal(self, head: Head, size: int) -> RLMError | None:
+        """Why the body of a request is not even read."""
+        limit = _LIMITS.get(head.kind, _LIMIT)
+        if size > limit:
+            self.refused["size"] += 1
+            return RLMError(f"A {head.kind} request has a body of at most {limit:,} bytes.")
+        if head.kind == "hello":
+            return None
+        if not self.any_cell and (self.cell is None or head.cell != self.cell):
+            self.refused["cell"] += 1
+            return RLMError(
+                "Calls to the host (llm_query, load_file, budget, FINAL …) are answered only while the model's cell runs, and only those "
+                "of that cell: a person's cell has none, and none may outlive its cell."
+            )
+        if head.kind != "cancel" and head.kind not in self.handlers:
+            self.refused["kind"] += 1
+            return RLMError("There is no such host call.")
+        return None
+
+    async def _take(self, peer: zmtp.Connection, head: Head, frame: bytes | bytearray) -> RLMError | None:
+        """Parse a body and, as soon as there is room, have it worked on. Or else why not."""
+        try:
+            body = bounded.parse(frame)
+            if not isinstance(body, dict):
+                raise ValueError("it is no object")
+        except (ValueError, RecursionError) as wrong:
+            self.refused["shape"] += 1
+            return RLMError(f"This {head.kind} request cannot be taken: {wrong}. Send less, or as text (json.dumps).")
+        if head.kind == "cancel":
+            self._cancel(body.get("calls"))
+            return None
+        if head.kind in _AT_ONCE:
+            await self._answer(peer, head, body)
+            return None
+        size = bounded.size_of(body)
+        while not self._has_room(head, size):
+            self._room.clear()
+            await self._room.wait()
+        error = self._refusal(head, 0)  # its cell may have ended
+        if error is None:
+            self._start(peer, head, body, size)
+        return error
+
+    def _has_room(self, head: Head, size: int) -> bool:
+        # The answers to these are large: one at a time.
+        if head.kind == "history" and any(other.kind == head.kind for other in self._tasks.values()):
+            return False
+        return not self._tasks or (len(self._tasks) < MAX_IN_FLIGHT and self._bytes + size <= MAX_BYTES)
+
+    def _start(self, peer: zmtp.Connection, head: Head, body: dict[str, Any], size: int) -> None:
+        def done(task: asyncio.Task[None]) -> None:
+            del self._tasks[task]
+            self._bytes -= size
+            self._room.set()
+
+        self._bytes += size
+        task = asyncio.create_task(self._answer(peer, head, body))
+        self._tasks[task] = head
+        task.add_done_callback(done)
 
     def _cancel(self, calls: Any) -> None:
         """Drop calls that nobody waits for any more."""
         given_up = {call for call in calls if isinstance(call, str)} if isinstance(calls, list) else set()
-        for task, request in self._tasks.items():
-            if request.call in given_up:
+        self._drop([task for task, head in self._tasks.items() if head.call in given_up])
+
+    def _drop(self, tasks: list[asyncio.Task[None]]) -> None:
+        for task in tasks:
+            if task not in self._replying:
                 task.cancel()
 
-    def _accept(self, frames: list[bytes]) -> Request | None:
-        if len(frames) != 2:
-            self.refused["frames"] += 1
-            return None
+    async def _answer(self, peer: zmtp.Connection, head: Head, body: dict[str, Any]) -> None:
         try:
-            # Not model_validate_json: it refuses lone surrogates, and the cell would wait for ever for its reply.
-            request = Request.model_validate(json.loads(frames[1]))
-        except (ValueError, RecursionError):
-            self.refused["shape"] += 1
-            return None
-        if not hmac.compare_digest(request.token.encode(), self._run.token.encode()):
-            self.refused["token"] += 1
-            return None
-        return request
-
-    async def _answer(self, socket: zmq.asyncio.Socket, peer: bytes, request: Request) -> None:
-        reply: dict[str, Any] = {"call": request.call}
-        try:
-            payload = json.dumps(reply | {"ok": True, "value": await self._handle(request)})
+            reply = json.dumps({"call": head.call, "ok": True, "value": await self._handle(head, body)}).encode()
         except RLMError as error:
-            payload = json.dumps(reply | {"ok": False, "error": {"type": error.in_cell, "message": str(error)}})
+            reply = _failure(head, error)
         except asyncio.CancelledError:
             # A thread may wait for it, and with it the cell that was interrupted.
             if self._closing:
                 raise
-            payload = json.dumps(reply | {"ok": False, "error": {"type": "Cancelled", "message": _CANCELLED}})
+            reply = _failure(head, CallCancelled(_CANCELLED))
         except Exception as error:  # a defect of ours must not hang the cell
             _log.exception("host call failed")
-            message = f"internal error: {type(error).__name__}"
-            payload = json.dumps(reply | {"ok": False, "error": {"type": "HostCallError", "message": message}})
-        with contextlib.suppress(zmq.ZMQError):  # the asker is gone
-            await socket.send_multipart([peer, payload.encode()])
+            reply = _failure(head, RLMError(f"internal error: {type(error).__name__}"))
+        task = asyncio.current_task()
+        assert task is not None
+        self._replying.add(task)
+        self._bytes += len(reply)
+        try:
+            with contextlib.suppress(OSError):  # the asker is gone
+                await peer.send(reply)
+        finally:
+            self._bytes -= len(reply)
+            self._replying.discard(task)
 
-    async def _handle(self, request: Request) -> Any:
-        if request.kind == "hello":
+    async def _handle(self, head: Head, body: dict[str, Any]) -> Any:
+        if head.kind == "hello":
             self.ready.set()
             return None
-        if not self.any_cell and (self.cell is None or request.cell != self.cell):
-            self.refused["cell"] += 1
-            raise RLMError(
-                "Calls to the host (llm_query, load_file, budget, FINAL …) are answered only while the model's cell runs, and only those "
-                "of that cell: a person's cell has none, and none may outlive its cell."
-            )
-        handler = self.handlers.get(request.kind)
-        if handler is None:
-            self.refused["kind"] += 1
-            raise RLMError("There is no such host call.")
-        call = HostCall(request.cell, request.call, request.body, request.nth)
-        if request.kind not in MODEL_CALLS:
-            return await handler(call)
-        if self._interrupted:
+        handler = self.handlers[head.kind]
+        call = HostCall(head.cell, head.call, body, head.nth)
+        if head.kind in MODEL_CALLS and self._interrupted:
             raise CallCancelled(_CANCELLED)
-        if request.kind != UNTIMED:
+        if head.kind != UNTIMED:
             return await handler(call)
         self._time(+1)
         try:
@@ -211,3 +325,13 @@ class Broker:
         if self._untimed:
             self._untimed_seconds += now - self._untimed_since
         self._untimed, self._untimed_since = self._untimed + change, now
+
+
+def _failure(head: Head, error: RLMError) -> bytes:
+    return json.dumps({"call": head.call, "ok": False, "error": {"type": error.in_cell, "message": str(error)}}).encode()
+
+
+async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -73,9 +73,8 @@ def _make_base(client: DockerClient, name: str, suite: str, progress: Callable[[
                 f"The base image could not be made: {error.message}",
                 hint="Load one that has Python 3.11 or later (`docker load -i FILE`), then type `rlm image build --base IMAGE`.",
             ) from error
-        repository, _, tag = name.partition(":")
         with docker_errors():
-            client.api.import_image_from_file(str(tar), repository=repository, tag=tag)
+            client.api.import_image_from_file(str(tar), repository=name)  # podman takes no `tag` beside it
 
 
 def archive_sources(etc_apt: Path, suite: str) -> Iterator[str]:

@@ -65,18 +65,19 @@ def _explained(error: BaseException) -> DockerError:
             hint="Join the docker group (`sudo usermod -aG docker $USER`, then log in again), or use rootless Docker.",
         )
     if any(isinstance(cause, FileNotFoundError) for cause in causes):
-        return DockerError(f"There is no Docker engine at {where}.", hint=_start_hint())
+        return DockerError(f"There is no Docker engine at {where}.", hint=start_hint())
     if any(isinstance(cause, TimeoutError) or "Timeout" in type(cause).__name__ for cause in causes):
         return DockerError(
             f"The Docker engine at {where} did not answer within {ANSWER_SECONDS} s.",
             hint="Restart it (`sudo systemctl restart docker`), then type `rlm doctor`.",
         )
     if any(isinstance(cause, ConnectionError) for cause in causes):
-        return DockerError(f"Nothing answers as a Docker engine at {where}.", hint=_start_hint())
-    return DockerError(f"Docker at {where} cannot be used: {error}", hint=_start_hint())
+        return DockerError(f"Nothing answers as a Docker engine at {where}.", hint=start_hint())
+    return DockerError(f"Docker at {where} cannot be used: {error}", hint=start_hint())
 
 
-def _start_hint() -> str:
+def start_hint() -> str:
+    """What to do where no engine answers."""
     if os.environ.get("DOCKER_HOST"):
         return "Correct or unset DOCKER_HOST, or start the engine that it names; then type `rlm doctor`."
     return "Install and start Docker Engine; as root on Debian or Ubuntu, `rlm doctor --fix` does it."

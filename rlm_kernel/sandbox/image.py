@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 REPOSITORY = "rlm-kernel"
-_DIGEST_LABEL = "rlm-kernel.digest"
+DIGEST_LABEL = "rlm-kernel.digest"
+STAGE_LABEL = "rlm-kernel.stage"
+"""Of what a build makes on the way, by the Dockerfile."""
 _BASE_LABEL = "rlm-kernel.base"
 _PYTHON_LABEL = "rlm-kernel.python"
 
@@ -120,7 +122,7 @@ def _build(client: DockerClient, tag: str, base: Base, wheels: Path, progress: P
     import docker
 
     progress(f"building {tag} on {base.name} (Python {base.python})")
-    labels = {_DIGEST_LABEL: tag.partition(":")[2], _BASE_LABEL: base.name, _PYTHON_LABEL: base.python}
+    labels = {DIGEST_LABEL: tag.partition(":")[2], _BASE_LABEL: base.name, _PYTHON_LABEL: base.python}
     with tempfile.TemporaryFile() as context:
         _write_context(context, wheels)
         try:

@@ -89,7 +89,7 @@ def fetch_wheels(base: Base, requirements: Path, progress: Progress) -> Path:
     tags = base.platforms()
     abi = f"cp{base.version[0]}{base.version[1]}"
     key = hashlib.sha256("\n".join([requirements.read_text("utf-8"), PIP, base.python, *tags]).encode()).hexdigest()[:12]
-    wheels = _cache_root() / "wheels" / key
+    wheels = wheels_dir() / key
     if wheels.is_dir():
         return wheels
     if importlib.util.find_spec("pip") is None:
@@ -110,6 +110,11 @@ def fetch_wheels(base: Base, requirements: Path, progress: Progress) -> Path:
             if not wheels.is_dir():  # else another process was faster
                 raise
     return wheels
+
+
+def wheels_dir() -> Path:
+    """Where fetched wheels are kept, in a folder for each set; KEY-* is one that is being fetched."""
+    return _cache_root() / "wheels"
 
 
 def _run_pip(arguments: list[str], progress: Progress) -> None:

@@ -9,17 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 
 from rlm_kernel.engine.protocols import CellResult, CellStatus, ContextInfo
-from rlm_kernel.errors import KernelError
+from rlm_kernel.errors import DockerError, KernelError, RLMError
 from rlm_kernel.sandbox.broker import Broker
+from rlm_kernel.sandbox.channels import Channels
 from rlm_kernel.sandbox.outputs import OutputCollector
 from rlm_kernel.sandbox.persons import PersonCells
-from rlm_kernel.sandbox.provisioner import EXIT_OOM, DockerProvisioner, SandboxSpec
-from rlm_kernel.sandbox.runner import VARIABLES, CellRunner, RunState, zmq_context
+from rlm_kernel.sandbox.provisioner import EXIT_OOM, LOST, DockerProvisioner, SandboxSpec
+from rlm_kernel.sandbox.runner import VARIABLES, CellRunner, RunState
 
 GRACE = 5.0
 """Seconds that an interrupted cell has to stop before its kernel is killed."""
@@ -80,13 +80,14 @@ class DockerKernel:
         self._setup: list[tuple[str, str]] = []
         self._variables: dict[str, str] = {}
         self._manager: AsyncKernelManager | None = None
-        self._client: AsyncKernelClient | None = None
         self._runner: CellRunner | None = None
 
     async def start(self) -> None:
         """Start the container and its kernel. Raises KernelError, DockerError."""
         manager = self._manage()
         await manager.start_kernel()
+        # It has connected to the kernel by libzmq, which reads ahead whatever is sent there.
+        manager.context.destroy(linger=0)
         await self._listen(manager, self._spec.start_timeout)
 
     async def join(self, set_up: Sequence[tuple[str, str]]) -> bool:
@@ -112,16 +113,12 @@ class DockerKernel:
 
     async def leave(self) -> None:
         """Close what leads to the kernel; it and its container stay. Idempotent."""
-        manager, client, runner = self._manager, self._client, self._runner
-        self._manager = self._client = self._runner = None
+        manager, runner = self._manager, self._runner
+        self._manager = self._runner = None
         if runner is not None:
             await runner.close()
-        if client is not None:
-            client.stop_channels()
-        if manager is not None:
-            if isinstance(manager.provisioner, DockerProvisioner):
-                await manager.provisioner.unguard()
-            manager.context.destroy(linger=0)
+        if manager is not None and isinstance(manager.provisioner, DockerProvisioner):
+            await manager.provisioner.unguard()
 
     async def settle(self) -> bool:
         """Interrupt what runs. False if it does not stop: then the kernel is of no use any more."""
@@ -146,14 +143,12 @@ class DockerKernel:
         return await self._runner.evaluate(expression) if self._runner is not None else None
 
     def _manage(self) -> AsyncKernelManager:
-        self._manager = AsyncKernelManager(context=zmq_context(), kernel_spec_manager=_OurSpec(self._spec))
+        self._manager = AsyncKernelManager(kernel_spec_manager=_OurSpec(self._spec))
         return self._manager
 
     async def _listen(self, manager: AsyncKernelManager, timeout: float) -> None:
-        client = manager.client(context=manager.context)
-        self._client = client
-        client.start_channels(shell=True, iopub=True, control=True, stdin=False, hb=False)
-        self._runner = CellRunner(client, self._provisioner.exited, self._persons.hear)
+        channels = await Channels.connect(self._spec.run.address, manager.session)
+        self._runner = CellRunner(channels, self._provisioner.exited, self._persons.hear)
         await self._runner.wait_until_listening(timeout)
 
     @property
@@ -272,6 +267,9 @@ class DockerKernel:
             for cell_id, code in self._setup:
                 if (await self._run(cell_id, code)).status == "died":
                     raise KernelError("The kernel died again while it loaded the files.")
+        except RLMError as error:
+            failure = DockerError if isinstance(error, DockerError) else KernelError
+            raise failure(f"{why} A new kernel could not be started: {error.message}", hint=error.hint) from error
         except Exception as error:
             raise KernelError(f"{why} A new kernel could not be started: {error}", hint="`rlm doctor` checks the set-up.") from error
         lost = [name for name in lost if name not in self._variables]
@@ -283,6 +281,8 @@ class DockerKernel:
         exited = self._provisioner.exited
         if self._provisioner.too_much:
             return f"The kernel was killed: {self._provisioner.too_much}. Files belong into /tmp."
+        if state.cut_off:
+            return "The kernel was killed: code in it closed its connection to the host."
         if not exited.done() and not state.began:
             return f"The kernel was killed: other code kept it busy, and did not stop within {self._grace:g} s after it was interrupted."
         if not exited.done():
@@ -292,6 +292,8 @@ class DockerKernel:
                 "interrupted). Do the work in smaller steps."
             )
         code = exited.result()
+        if code == LOST:
+            return "The Docker engine was lost, and the kernel with it."
         if code == EXIT_OOM:
             return (
                 f"The kernel died: out of memory (its limit is {self._spec.memory / (1 << 30):.3g} GiB). Work on pieces, and keep only "

@@ -22,6 +22,8 @@ _METADATA_CAP = 10_000
 _TEXT_KINDS = ("text/plain", "text/html", "text/markdown", "text/latex", "application/json")
 _JSON_KIND = re.compile(r"^application/(.*\+)?json$")  # as in nbformat's schema; all other kinds hold text
 _MAX_DEPTH = 100
+_MAX_ID = 200
+"""Characters of a display id."""
 
 
 @dataclass
@@ -77,6 +79,12 @@ class OutputCollector:
     def say(self, text: str) -> None:
         """Add a line of our own to stderr, past the caps."""
         self._append_stream("stderr", text)
+
+    def leave_out(self, limit: int) -> None:
+        """A message was over so many bytes, and not even read."""
+        if not self.truncated:
+            self.truncated = True
+            self.say(f"\n… an output over {limit:,} bytes left out …\n")
 
     def _clear(self) -> None:
         self.outputs.clear()
@@ -222,4 +230,4 @@ def _plain(value: Any, depth: int) -> Any:
 def _display_id(content: Mapping[str, Any]) -> str | None:
     transient = content.get("transient")
     found = transient.get("display_id") if isinstance(transient, dict) else None
-    return found if isinstance(found, str) else None
+    return found if isinstance(found, str) and len(found) <= _MAX_ID else None

@@ -16,7 +16,7 @@ from rlm_kernel.sandbox.outputs import OutputCollector, execution_count
 
 MAX_CELLS = 1_000
 """Cells of persons that are kept of a session."""
-MAX_TOTAL = 100_000_000
+MAX_TOTAL = 20_000_000
 """Characters of their code and outputs together, passed by no more than the last of them."""
 MAX_CODE = 1_000_000
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlm_kernel.sandbox.rundir import container_ids
+from rlm_kernel.sandbox.syscalls import security_options
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 _CONNECT = "import socket; socket.socket(socket.AF_UNIX).connect('/rlm/host/s')"
 
 
-def sandbox_problem(client: DockerClient, image: str, *, runtime: str | None = None) -> str | None:
+def sandbox_problem(client: DockerClient, image: str, *, runtime: str | None = None, tight: bool = True) -> str | None:
     """Why a locked container of `image` cannot reach a unix socket of this host; None if it can. Blocking, about a second.
 
     None means that kernels can be spoken to over `ipc`; otherwise the engine is remote, in a virtual machine, or lacks something.
@@ -38,7 +39,7 @@ def sandbox_problem(client: DockerClient, image: str, *, runtime: str | None = N
                 read_only=True,
                 network_mode="none",
                 cap_drop=["ALL"],
-                security_opt=["no-new-privileges"],
+                security_opt=security_options(tight),
                 mem_limit="256m",
                 pids_limit=32,
                 runtime=runtime,

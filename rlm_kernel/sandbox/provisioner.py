@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,9 +21,10 @@ from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 from traitlets import Any as AnyTrait
 
-from rlm_kernel.errors import KernelError
+from rlm_kernel.errors import DockerError, KernelError, RLMError
 from rlm_kernel.sandbox.disk import LOOK_SECONDS, MAX_FILE, DiskGuard, remove_tree
 from rlm_kernel.sandbox.rundir import RunDir, container_ids
+from rlm_kernel.sandbox.syscalls import security_options
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
@@ -31,7 +33,11 @@ PORTS = {"shell_port": 1, "iopub_port": 2, "stdin_port": 3, "control_port": 4, "
 """With ipc transport a port is the ending of a socket's name."""
 EXIT_OOM = 97
 """The container's status when the kernel was killed for memory (`rlm_runtime.__main__`)."""
+LOST = -1
+"""Instead of a status: the engine was lost, and the container with it."""
 _LOG_TAIL = 8_000
+"""Bytes."""
+_HEAR_SECONDS = 2.0
 LABEL = "rlm-kernel"
 
 
@@ -49,6 +55,8 @@ class SandboxSpec:
     tmp: int = 512 << 20
     network: str = "none"
     runtime: str | None = None
+    tight: bool = True
+    """System calls as `sandbox.syscalls` allows them, else as the engine does."""
     mounts: list[tuple[str, str]] = field(default_factory=list)
     start_timeout: float = 60.0
 
@@ -75,13 +83,13 @@ def container_options(spec: SandboxSpec, sockets: str) -> dict[str, Any]:
         "environment": {"HOME": "/tmp", "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1", "PYTHONHASHSEED": "0"},
         "user": f"{uid}:{gid}",
         "working_dir": "/tmp",
-        "init": True,
+        "init": False,  # the lease's watcher is the first process: nobody inside can stop that one
         "auto_remove": True,
         "network_mode": spec.network,
         "runtime": spec.runtime,
         "read_only": True,
         "cap_drop": ["ALL"],
-        "security_opt": ["no-new-privileges"],
+        "security_opt": security_options(spec.tight),
         "privileged": False,
         "ipc_mode": "private",
         "mem_limit": spec.memory,
@@ -106,7 +114,7 @@ class DockerProvisioner(KernelProvisionerBase):
         self._container: Container | None = None
         self._creation: asyncio.Task[Container] | None = None
         self._sockets = ""
-        self._log = ""
+        self._words: LastWords | None = None
         self._guarding: asyncio.Task[None] | None = None
         self.too_much = ""
         """What it did to the host's disk, if it was killed for that."""
@@ -145,6 +153,7 @@ class DockerProvisioner(KernelProvisionerBase):
             with docker_errors():
                 container = connect().containers.create(**container_options(self.spec, self._sockets))
                 threading.Thread(target=self._watch, args=(container, loop, exited), daemon=True).start()
+                self._words = LastWords(container)
                 container.start()
                 return container
 
@@ -153,10 +162,11 @@ class DockerProvisioner(KernelProvisionerBase):
         ready = asyncio.create_task(self.spec.ready.wait())
         try:
             await asyncio.wait({ready, self.exited}, timeout=self.spec.start_timeout, return_when=asyncio.FIRST_COMPLETED)
+            if not self.spec.ready.is_set():
+                raise await self._start_failure()
         finally:
             ready.cancel()
-        if not self.spec.ready.is_set():
-            raise await self._start_failure()
+            self._hang_up()
         # Now: the kernel listens, and no code that it does not trust has run in it.
         self.spec.run.link_sockets()
         self._guarding = asyncio.create_task(self._guard_disk())
@@ -204,25 +214,35 @@ class DockerProvisioner(KernelProvisionerBase):
         self, container: Container, loop: asyncio.AbstractEventLoop, exited: asyncio.Future[int], condition: str = "next-exit"
     ) -> None:
         """In a thread of its own: wait for the container's end, however long that takes."""
+        from docker.errors import APIError
+
         try:
             code = int(container.wait(timeout=None, condition=condition)["StatusCode"])
-        except Exception:  # whatever the engine or the connection to it did, the container is lost to us
+        except APIError:  # it is gone already
             code = 255
+        except Exception:  # whatever the connection did
+            code = LOST
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(_ended, exited, code)
 
-    async def _start_failure(self) -> KernelError:
-        tail = ""
-        if self._container is not None:
-            with contextlib.suppress(Exception):
-                tail = (await asyncio.to_thread(self._container.logs, tail=30)).decode(errors="replace")[-_LOG_TAIL:]
+    def _hang_up(self) -> None:
+        if self._words is not None:
+            self._words.hang_up()
+            self._words = None
+
+    async def _start_failure(self) -> RLMError:
+        from rlm_kernel.sandbox.docker_host import start_hint
+
+        if self.exited.done() and self.exited.result() == LOST:
+            return DockerError("The Docker engine was lost while it started the kernel's container.", hint=start_hint())
+        words = await asyncio.to_thread(self._words.said, self.exited.done()) if self._words else ""
         what = (
             f"The kernel's container ended as it started (status {self.exited.result()})."
             if self.exited.done()
             else f"The kernel did not start within {self.spec.start_timeout:.0f} s."
         )
         return KernelError(
-            f"{what}\n{tail}".strip(), hint="`rlm doctor` checks the set-up; `rlm image build --force` makes the image anew."
+            f"{what}\n{words}".strip(), hint="`rlm doctor` checks the set-up; `rlm image build --force` makes the image anew."
         )
 
     async def poll(self) -> int | None:
@@ -244,9 +264,10 @@ class DockerProvisioner(KernelProvisionerBase):
 
     async def _signal(self, signum: int) -> None:
         from docker.errors import APIError
+        from requests.exceptions import RequestException
 
         if self._container is not None and not self.exited.done():
-            with contextlib.suppress(APIError):  # it ended by itself in the meantime
+            with contextlib.suppress(APIError, RequestException):  # it ended by itself in the meantime, or the engine did
                 await asyncio.to_thread(self._container.kill, int(signum))
 
     async def cleanup(self, restart: bool = False) -> None:
@@ -254,15 +275,49 @@ class DockerProvisioner(KernelProvisionerBase):
         if self._creation is not None:
             with contextlib.suppress(Exception):
                 self._container = await asyncio.shield(self._creation)
+        self._hang_up()
         await self.unguard()
         if self._container is not None:
-            await asyncio.to_thread(_remove, self._container)
+            await asyncio.to_thread(remove_container, self._container)
             self._container.client.close()
             await asyncio.to_thread(remove_tree, Path(self._sockets))
         self._container = None
 
     async def shutdown_requested(self, restart: bool = False) -> None:
         await self.kill(restart)
+
+
+class LastWords:
+    """What a container says as it starts: the end of it, should that go wrong. To be made before it is started, in a thread of one's own.
+
+    Listened to from outside because an engine that removes a container as soon as it ends removes its log with it.
+    """
+
+    def __init__(self, container: Container) -> None:
+        self._file = container.attach_socket(params={"stdout": 1, "stderr": 1, "stream": 1})
+        self._socket: socket.socket = self._file._sock  # the file alone would leave it open
+        self._heard = b""
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def _listen(self) -> None:
+        from docker.utils.socket import frames_iter
+
+        # Whatever becomes of the connection, what was heard is there.
+        with self._socket, self._file, contextlib.suppress(Exception):
+            for _, piece in frames_iter(self._file, tty=False):
+                self._heard = (self._heard + piece)[-_LOG_TAIL:]
+
+    def said(self, ended: bool) -> str:
+        """What was said last. Blocking for a moment if the container has `ended`, to hear it out."""
+        if ended:
+            self._listener.join(_HEAR_SECONDS)
+        return self._heard.decode(errors="replace")
+
+    def hang_up(self) -> None:
+        """Listen no more: what a kernel that runs writes there is nobody's concern. Idempotent."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
 
 def _ended(exited: asyncio.Future[int], code: int) -> None:
@@ -278,16 +333,17 @@ def remove_containers(session_id: str) -> None:
         client = connect()
         try:
             for container in client.containers.list(all=True, filters={"label": f"{LABEL}.session={session_id}"}):
-                _remove(container)
+                remove_container(container)
         finally:
             client.close()
 
 
-def _remove(container: Container) -> None:
+def remove_container(container: Container) -> None:
+    """End and remove it; it is gone then, unless the engine is. Blocking."""
     from docker.errors import APIError
     from requests.exceptions import RequestException
 
-    with contextlib.suppress(APIError):
+    with contextlib.suppress(APIError, RequestException):
         container.remove(force=True)
     # The engine may be removing it already, by itself: wait for that, so that nothing is left when we say so.
     with contextlib.suppress(APIError, RequestException):

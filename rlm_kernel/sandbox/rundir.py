@@ -32,6 +32,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from rlm_kernel.errors import KernelError, SetupError
+from rlm_kernel.sandbox import lease
 from rlm_kernel.sandbox.disk import remove_tree
 
 UNPRIVILEGED = 61234
@@ -39,8 +40,8 @@ UNPRIVILEGED = 61234
 LEASE_PATIENCE = 2.0
 """Seconds that another holder of the lease has to let go."""
 _NAME = re.compile(r"rlm-[0-9a-f]{8}")
-_JUST_MADE = 60.0
-"""Seconds."""
+JUST_MADE = 60.0
+"""Seconds that a folder without an owner may still be one that is just being made."""
 _MAX_PREFIX = 80
 _MAX_ABOUT = 1 << 20
 _SOCKETS = range(1, 6)
@@ -99,10 +100,11 @@ class RunDir:
             path.mkdir(mode=0o700)
             run = cls(path, session_id, one_address=one_address)
             run.host.mkdir(mode=0o755)
-            lease = run.host / "lease"
-            lease.touch(mode=0o644)
-            run._lease_fd = os.open(lease, os.O_RDWR | os.O_CLOEXEC)
-            fcntl.flock(run._lease_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file = run.host / "lease"
+            file.touch(mode=0o644)
+            run._lease_fd = os.open(file, os.O_RDWR | os.O_CLOEXEC)
+            if not lease.take(run._lease_fd):
+                raise OSError("another process has taken its lease")
         except OSError as error:
             raise SetupError(
                 f"The session's folder cannot be made: {error}.", hint="Check free space and permissions, or set XDG_RUNTIME_DIR."
@@ -120,19 +122,17 @@ class RunDir:
             told = json.loads((path / "host" / "session.json").read_text())
             run = cls(path, path.name.removeprefix("rlm-"), token=told["token"])
             run._launches = max((int(folder.name[1:]) for folder in path.glob("r[0-9]*")), default=0)
-            run._lease_fd = os.open(run.host / "lease", os.O_RDWR | os.O_CLOEXEC)
+            # Not blocking: code in the container may have asked to be told before the file is opened for writing (F_SETLEASE).
+            run._lease_fd = os.open(run.host / "lease", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
         except (OSError, ValueError, KeyError, TypeError):
             return None
         deadline = time.monotonic() + LEASE_PATIENCE
-        while True:
-            try:
-                fcntl.flock(run._lease_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return run
-            except OSError:
-                if time.monotonic() > deadline:
-                    run.leave()
-                    return None
-                time.sleep(0.02)  # the container looks whether there is an owner, which takes no time
+        while not lease.take(run._lease_fd):
+            if time.monotonic() > deadline:
+                run.leave()
+                return None
+            time.sleep(0.02)  # a container of an earlier version looks whether there is an owner, which takes no time
+        return run
 
     def leave(self) -> None:
         """End the lease and keep the folder, for another owner. Idempotent."""
@@ -236,47 +236,54 @@ class LiveSession:
 
 def live_sessions() -> list[LiveSession]:
     """Those that were described, oldest first."""
-    found = [_live(folder) for base in dict.fromkeys(_bases()) for folder in base.glob("rlm-*")]
+    found = [_live(folder) for folder in session_folders()]
     return sorted((session for session in found if session), key=lambda session: session.about.started)
+
+
+def session_folders() -> list[Path]:
+    """Those of this user on this machine, whether their owner lives or not."""
+    return [folder for base in dict.fromkeys(_bases()) for folder in base.glob("rlm-*") if is_session_folder(folder)]
+
+
+def is_session_folder(folder: Path) -> bool:
+    """Whether `folder` is called as they are, is no link, and this user's: anybody can make one in /tmp."""
+    try:
+        status = folder.lstat()
+    except OSError:
+        return False
+    return bool(_NAME.fullmatch(folder.name)) and stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
 
 
 def _live(folder: Path) -> LiveSession | None:
     try:
-        status = folder.lstat()
-        # Anybody can make a folder in /tmp, and have a console connect to what they like.
-        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
-            return None
-        # Read first: it is written once the lease is held, so that a session that is just being made is not disturbed below.
         with (folder / "about.json").open(encoding="utf-8") as file:
             about = About.model_validate_json(file.read(_MAX_ABOUT))
-        with (folder / "host" / "lease").open("rb") as lease:
-            fcntl.flock(lease, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return LiveSession(about, folder / "connection.json")
+        with (folder / "host" / "lease").open("rb") as file:
+            return LiveSession(about, folder / "connection.json") if lease.held(file.fileno()) else None
     except (OSError, ValidationError, UnicodeError):
         return None
-    return None
 
 
 def sweep() -> None:
     """Delete the folders of sessions whose owner was killed; not of those that are kept between commands. Blocking."""
-    for base in dict.fromkeys(_bases()):
-        for folder in base.glob("rlm-*"):
-            with contextlib.suppress(OSError, ValueError, AttributeError):
-                _sweep(folder)
+    for folder in session_folders():
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            told = json.loads((folder / "host" / "session.json").read_text())
+            if not told.get("idle") and left_alone(folder):
+                remove_folder(folder)
 
 
-def _sweep(folder: Path) -> None:
-    status = folder.lstat()
-    if not (_NAME.fullmatch(folder.name) and stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()):
-        return
-    told = json.loads((folder / "host" / "session.json").read_text())
-    with (folder / "host" / "lease").open("rb") as lease:
+def left_alone(folder: Path) -> bool:
+    """Whether nobody owns a session's folder, of this version or of an earlier one, and it is not just being made. Raises OSError."""
+    with (folder / "host" / "lease").open("rb") as file:
         # One that is just being made is not held yet.
-        if told.get("idle") or time.time() - os.fstat(lease.fileno()).st_mtime < _JUST_MADE:
-            return
-        fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        remove_folder(folder)
+        if lease.held(file.fileno()) or time.time() - os.fstat(file.fileno()).st_mtime < JUST_MADE:
+            return False
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
 
 
 def remove_folder(folder: Path) -> None:

@@ -17,36 +17,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import zmq
-import zmq.asyncio
-from jupyter_client.asynchronous.client import AsyncKernelClient
-
 from rlm_kernel.errors import KernelError
+from rlm_kernel.sandbox.channels import MAX_IOPUB, Channel, Channels
 from rlm_kernel.sandbox.outputs import OutputCollector, execution_count
 
-MAX_MESSAGE = 64 << 20
-"""Bytes of one message from the kernel; ZMQ closes the connection on a larger one."""
 IDLE_GRACE = 5.0
 """Seconds that iopub may lag behind the reply."""
 _STEP = 0.1
 """Seconds at least between two looks at how long a cell has run."""
 _SETTLE_SECONDS = 0.5
 """Seconds in which a kernel that runs nothing answers."""
+_DEATH_SECONDS = 5.0
+"""Seconds in which Docker says that a kernel has died whose sockets were closed."""
 VARIABLES = "__import__('rlm_runtime.api', fromlist=['api']).SHOW_VARS()"
-
-
-def zmq_context() -> zmq.asyncio.Context:
-    """A context for the kernel's sockets.
-
-    They may reconnect: their addresses are the host's own names, where nothing else can be put (`RunDir.link_sockets`). Forbidding it
-    (RECONNECT_IVL -1) has libzmq abort the process when a kernel dies while a message of several parts is being read.
-    """
-    context = zmq.asyncio.Context()
-    context.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE)
-    context.setsockopt(zmq.RCVHWM, 100)
-    context.setsockopt(zmq.SNDTIMEO, 1000)  # a send to a kernel that is gone would block the loop
-    context.setsockopt(zmq.LINGER, 0)
-    return context
 
 
 @dataclass
@@ -59,6 +42,8 @@ class RunState:
     variables: dict[str, str] | None = None
     timed_out: bool = False
     began: bool = False
+    cut_off: bool = False
+    """Code in the kernel closed the connection, or broke its protocol."""
     waited: float = 0.0
     """Seconds until the kernel took it up, as far as it `began`."""
 
@@ -97,42 +82,73 @@ class CellRunner:
     Use: wait_until_listening, run …, close. `on_other` hears the iopub messages that answer other clients.
     """
 
-    def __init__(self, client: AsyncKernelClient, exited: asyncio.Future[int], on_other: Callable[[dict[str, Any]], None]) -> None:
-        self._client = client
+    def __init__(self, channels: Channels, exited: asyncio.Future[int], on_other: Callable[[dict[str, Any]], None]) -> None:
+        self._channels = channels
         self._exited = exited
         self._on_other = on_other
         self._interrupts = asyncio.Event()
         self._cell: _Cell | None = None
+        self._awaited: tuple[str, asyncio.Future[dict[str, Any]]] = ("", asyncio.get_running_loop().create_future())
+        """The id of the request that is to be answered, and its reply's content."""
         self._listening: asyncio.Task[None] = asyncio.create_task(self._welcomed())
-        self.malformed = 0
-        """Messages that were no Jupyter messages."""
 
     async def wait_until_listening(self, timeout: float) -> None:
         """Wait for the kernel's welcome on iopub, after which no output is lost. Raises KernelError."""
         await _first(timeout, self._listening, self._exited)
-        if not self._listening.done():
+        if not self._listening.done() or self._listening.exception():
             raise KernelError("The kernel's container runs, but its kernel does not answer.", hint="`rlm doctor` checks the set-up.")
         self._listening = asyncio.create_task(self._listen())
 
     async def close(self) -> None:
-        """Listen no more."""
+        """Listen no more, and close the channels."""
         self._listening.cancel()
         await asyncio.gather(self._listening, return_exceptions=True)
+        await self._channels.close()
 
     async def _welcomed(self) -> None:
-        while (await self._next(self._client.iopub_channel))["msg_type"] != "iopub_welcome":
+        while (message := await self._channels.iopub.next()) is None or message["msg_type"] != "iopub_welcome":
             pass
 
     async def _listen(self) -> None:
-        """Read iopub as long as the kernel lives. Fails with what a listener raises, which fails the cell in progress or the next."""
-        while True:
-            message = await self._next(self._client.iopub_channel)
-            parent = message["parent_header"]
-            if self._cell is not None and parent.get("msg_id") == self._cell.request:
-                self._cell.hear(message["msg_type"], message["content"])
-            elif parent.get("session") != self._client.session.session:
-                self._on_other(message)
-            await asyncio.sleep(0)  # a flood of messages that are there already would never let the loop go
+        """Read as long as the kernel lives. Fails with what a listener raises, which fails the cell in progress or the next."""
+        shell = asyncio.create_task(self._read(self._channels.shell, self._hear_reply))
+        iopub = asyncio.create_task(self._read(self._channels.iopub, self._hear))
+        try:
+            await _first(None, shell, iopub)
+            for reader in (shell, iopub):
+                if reader.done():
+                    reader.result()
+            # A connection was closed, which a kernel's death does a little before one hears of it.
+            await _first(_DEATH_SECONDS, self._exited)
+        finally:
+            shell.cancel()
+            iopub.cancel()
+            await asyncio.gather(shell, iopub, return_exceptions=True)
+
+    async def _read(self, channel: Channel, hear: Callable[[dict[str, Any] | None], None]) -> None:
+        with contextlib.suppress(ConnectionError):
+            while True:
+                hear(await channel.next())
+
+    def _hear(self, message: dict[str, Any] | None) -> None:
+        if message is None:
+            if self._cell is not None:
+                self._cell.state.collector.leave_out(MAX_IOPUB)
+            return
+        parent = message["parent_header"]
+        if self._cell is not None and parent.get("msg_id") == self._cell.request:
+            self._cell.hear(message["msg_type"], message["content"])
+        elif parent.get("session") != self._channels.session.session:
+            self._on_other(message)
+
+    def _hear_reply(self, message: dict[str, Any] | None) -> None:
+        request, reply = self._awaited
+        if reply.done():
+            return
+        if message is None:  # too large; it may be the one
+            reply.set_result({"status": "error"})
+        elif message["parent_header"].get("msg_id") == request:
+            reply.set_result(message["content"])
 
     def interrupt(self) -> None:
         """End the cell in progress as at a time-out. No-op when idle."""
@@ -162,6 +178,7 @@ class CellRunner:
             await self._see_through(cell, done, stop, timeout, grace, on_interrupt, untimed)
             if self._listening.done():
                 self._listening.result()
+                cell.state.cut_off = not done.done() and not self._exited.done()
             if not done.done() and self._exited.done():
                 # What it printed before it died may still be on its way.
                 await _first(0.2, done)
@@ -202,9 +219,10 @@ class CellRunner:
     async def settle(self, grace: float) -> bool:
         """Bring the kernel to rest: whatever runs in it is interrupted. False if it does not stop within `grace` seconds."""
         reply = asyncio.create_task(self._ask("", "", {}, silent=True))
-        await _first(_SETTLE_SECONDS, reply, self._exited)
-        if not _any(reply, self._exited):
-            await self._interrupt(grace, reply, self._exited)
+        over = (reply, self._exited, self._listening)
+        await _first(_SETTLE_SECONDS, *over)
+        if not _any(*over):
+            await self._interrupt(grace, *over)
         at_rest = reply.done()
         reply.cancel()
         return at_rest
@@ -212,7 +230,7 @@ class CellRunner:
     async def evaluate(self, expression: str) -> Any:
         """The value of a Python literal that an expression of ours gives in the kernel; None if that fails."""
         reply = asyncio.create_task(self._ask("", "", {"value": expression}, silent=True))
-        await _first(30, reply, self._exited)
+        await _first(30, reply, self._exited, self._listening)
         if not reply.done():
             reply.cancel()
             return None
@@ -226,8 +244,9 @@ class CellRunner:
             message = self._request(cell_id, code, expressions, silent=silent)
             if cell is not None:
                 cell.ask(message["header"]["msg_id"])
-            self._send(self._client.shell_channel, message)
-            content = await self._reply(message["header"]["msg_id"])
+            self._awaited = message["header"]["msg_id"], asyncio.get_running_loop().create_future()
+            self._channels.shell.send(message)
+            content = await self._awaited[1]
             if content.get("status") != "aborted":
                 return content
             # Another client's cell raised an error, and with it the kernel dropped all that was waiting.
@@ -242,21 +261,17 @@ class CellRunner:
             "allow_stdin": False,
             "stop_on_error": False,
         }
-        message: dict[str, Any] = self._client.session.msg("execute_request", content, metadata={"cellId": cell_id})
+        message: dict[str, Any] = self._channels.session.msg("execute_request", content, metadata={"cellId": cell_id})
         return message
 
     async def _interrupt(self, grace: float, *until: asyncio.Future[Any]) -> None:
         """Interrupt what runs, and wait for one of `until`, so many seconds."""
-        self._send(self._client.control_channel, self._client.session.msg("interrupt_request", {}))
+        self._channels.control.send(self._channels.session.msg("interrupt_request", {}))
         deadline = time.monotonic() + grace
         while not _any(*until) and (left := deadline - time.monotonic()) > 0:
             # A top-level await sleeps on through an interrupt until its loop has something else to do: keep nudging it.
-            self._send(self._client.shell_channel, self._client.session.msg("kernel_info_request", {}))
+            self._channels.shell.send(self._channels.session.msg("kernel_info_request", {}))
             await _first(min(left, 0.3), *until)
-
-    def _send(self, channel: Any, message: dict[str, Any]) -> None:
-        with contextlib.suppress(zmq.Again):  # the kernel is gone: `exited` will say so
-            channel.send(message)
 
     async def _follow(self, cell: _Cell, cell_id: str, code: str) -> None:
         content = await self._ask(cell_id, code, {"variables": VARIABLES}, cell=cell)
@@ -265,25 +280,6 @@ class CellRunner:
         cell.state.execution_count = execution_count(content)
         found = _literal(content, "variables")
         cell.state.variables = found if isinstance(found, dict) else None
-
-    async def _next(self, channel: Any) -> dict[str, Any]:
-        """The next well-formed message. Code in a cell knows the session's key and can send anything."""
-        while True:
-            try:
-                message: dict[str, Any] = await channel.get_msg(timeout=None)
-                if isinstance(message["content"], dict) and isinstance(message["parent_header"], dict):
-                    return message
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-                pass
-            self.malformed += 1
-            await asyncio.sleep(0)
-
-    async def _reply(self, msg_id: str) -> dict[str, Any]:
-        while True:
-            message = await self._next(self._client.shell_channel)
-            if message["parent_header"].get("msg_id") == msg_id:
-                content: dict[str, Any] = message["content"]
-                return content
 
 
 def _literal(content: dict[str, Any], name: str) -> Any:

@@ -27,7 +27,7 @@ from rlm_kernel.errors import UsageError
 from rlm_kernel.secrets import known_secrets
 from rlm_kernel.session.answering import check_setup, closing_trace, new_meta
 from rlm_kernel.session.ask import Result, free_path
-from rlm_kernel.session.children import Children, Family
+from rlm_kernel.session.children import Children, Family, spent_on_lost
 from rlm_kernel.session.conversation import conversation, first_question, full_history, recorded, turns_of
 from rlm_kernel.session.inputs import STDIN, expand, file_meta, gather
 from rlm_kernel.session.listeners import Gate, everyone
@@ -193,7 +193,7 @@ class KeptSession:
         profile = load_profile(profile_for(self.settings, models))
         writer.set_models(model_names(self.settings, models), profile.name, profile.digest)
         writer.question(question)
-        spent = trace.spent()
+        spent = trace.spent() + await asyncio.to_thread(spent_on_lost, trace)
         try:
             with FileNotes(live.on, writer) as notes:
                 async with WarmKernels(self.settings, live.on.image, self._say) as kernels:

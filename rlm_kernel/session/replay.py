@@ -21,7 +21,7 @@ from rlm_kernel.session.children import Children, Family, child_traces
 from rlm_kernel.session.listeners import everyone
 from rlm_kernel.session.players import profile_for
 from rlm_kernel.session.stage import Say, Stage, kernel_of, limits_of, models_ready, stage
-from rlm_kernel.session.tracefiles import TraceFiles, find_files
+from rlm_kernel.session.tracefiles import TraceFiles, find_files, named_files
 from rlm_kernel.session.warm import WarmKernels
 from rlm_kernel.trace.compare import Ran, compare
 from rlm_kernel.trace.reader import TraceCell, TraceFile, read_trace
@@ -217,7 +217,8 @@ async def replay(
     Parameters
     ----------
     changes: settings by dotted name, over those of the configuration.
-    files: where the trace's files are now, by recorded path or name. Default: their recorded places.
+    files: where the trace's files are now, by recorded path or name, and with `tree` those of the children. Default: their recorded
+        places.
     allow_changed: go on with files that have changed; it becomes a remark.
     until: the last cell to run, by id; a turn's id (`turn-03`) is its last cell.
     live: ask the models what has no record. Without it nothing is sent to any model, and a call without a record ends the replay.
@@ -267,6 +268,7 @@ async def replay(
             tell(replayed[-1].verdicts[0], None)
             continue
         options: dict[str, Any] = {"config_file": config_file, "changes": changes, "allow_changed": allow_changed, "live": live}
+        options["files"] = named_files(read_trace(child), files or {})
         replayed.append(await replay(child, **options, models=models, tree=True, tell=tell, begin=begin, view=view, say=say))
     return Replayed(trace.path, verdicts, remarks, out, replayed)
 

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
 
 from rlm_kernel.config import Settings, load_api_keys, load_settings
 from rlm_kernel.engine.protocols import Models, Trace
-from rlm_kernel.errors import NoAnswer
+from rlm_kernel.errors import NoAnswer, UsageError
 from rlm_kernel.session.ask import Result, ask
 from rlm_kernel.session.inputs import Context
 from rlm_kernel.session.replay import Replayed, replay
@@ -34,7 +35,8 @@ class RLM:
     Parameters
     ----------
     root_model, sub_model: as `rlm ask --model` and `--sub-model` take them ("provider/model", "local"). Default: as configured.
-    options: further settings by dotted name, {"limits.turns": 10, "sandbox.memory": "4g"}.
+    options: further settings by dotted name, {"limits.turns": 10, "sandbox.memory": "4g"}; None, as in {"limits.calls": None}, is no
+        limit.
     config_file: default `config.json` in the working directory, if it is there.
     models: other implementations of the Models protocol, such as ScriptedModels.
 
@@ -51,7 +53,8 @@ class RLM:
         models: Models | None = None,
     ) -> None:
         load_api_keys()
-        overrides = {"root_llm.model": root_model, "sub_llm.model": sub_model, **(options or {})}
+        chosen = {name: "none" if value is None else value for name, value in (options or {}).items()}
+        overrides = {"root_llm.model": root_model, "sub_llm.model": sub_model, **chosen}
         self.settings: Settings = load_settings(config_file, overrides)
         self._config_file = config_file
         self._changes = overrides
@@ -74,10 +77,10 @@ class RLM:
         answer_type: a pydantic model or a Python type such as list[str]; the result's `value` is then one, checked.
         trace: where the notebook goes; default: a name of its own in the settings' `trace.dir`.
 
-        Raises RLMError, NoAnswer where the answer is not of its type; a run that ends without an answer is a Result whose `answer` is
-        None.
+        Raises RLMError, UsageError for a type that has no JSON schema, NoAnswer where the answer is not of its type; a run that ends
+        without an answer is a Result whose `answer` is None.
         """
-        adapter: TypeAdapter[Any] | None = None if answer_type is None else TypeAdapter(answer_type)
+        adapter = None if answer_type is None else _adapter(answer_type)
         schema = None if adapter is None else adapter.json_schema()
         result = await ask(question, context, settings=self.settings, trace=trace, models=self._models, view=view, schema=schema)
         return result if adapter is None or result.answer is None else _typed(result, adapter)
@@ -120,6 +123,18 @@ class RLM:
     def replay(self, trace: Path, **options: Any) -> Replayed:
         """`areplay` for code without an event loop."""
         return _run(self.areplay(trace, **options))
+
+
+def _adapter(answer_type: Any) -> TypeAdapter[Any]:
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(answer_type)
+        adapter.json_schema()
+    except (PydanticUserError, TypeError, NameError, SyntaxError) as error:
+        what = " ".join(str(error).split())
+        raise UsageError(
+            f"Answers cannot be of the type {answer_type!r}: {what[:300]}", hint="Take a pydantic model, or a type such as list[str]."
+        ) from error
+    return adapter
 
 
 def _typed(result: Result, adapter: TypeAdapter[Any]) -> Result:

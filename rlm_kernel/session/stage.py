@@ -186,6 +186,7 @@ def broker_and_spec(on: Stage, settings: Settings, handlers: Mapping[str, HostCa
         tmp=parse_size(sandbox.tmp),
         network=sandbox.network,
         runtime=sandbox.runtime,
+        tight=sandbox.seccomp == "tight",
         mounts=on.grants.mounts(),
     )
     return broker, spec

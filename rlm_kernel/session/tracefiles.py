@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,6 +137,13 @@ def check_files(trace: TraceFile, given: Mapping[str, Path] | None = None) -> li
     metas = trace.meta.files
     places = {_named(name, metas).path: path for name, path in (given or {}).items()}
     return [_check(meta, [places[meta.path]] if meta.path in places else _places(trace, meta)) for meta in metas]
+
+
+def named_files(trace: TraceFile, given: Mapping[str, Path]) -> dict[str, Path]:
+    """Of places that were given, by name or path, for the files of several traces, those of this one."""
+    known = {meta.path for meta in trace.meta.files}
+    names = Counter(Path(path).name for path in known)
+    return {name: place for name, place in given.items() if name in known or names[name] == 1}
 
 
 def _named(name: str, metas: list[FileMeta]) -> FileMeta:

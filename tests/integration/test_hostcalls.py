@@ -9,8 +9,6 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from rlm_kernel.errors import BudgetExceeded, ModelError
 from tests.support.sandbox import until
 
@@ -96,25 +94,25 @@ async def test_interrupted_cell_cancels_its_calls_on_the_host(sandbox: Any) -> N
     assert await box.text("print('next')") == "next"
 
 
-@pytest.mark.parametrize(
-    ("code", "text", "value"),
-    [
-        ("FINAL('plain')", "plain", None),
-        ("FINAL(42)", "42", 42),
-        ("FINAL([1, {'a': None}])", '[1, {"a": null}]', [1, {"a": None}]),
-        ("x = 'in a variable'; FINAL_VAR('x')", "in a variable", None),
-        ("answer['content'] = 'by dict'; answer['ready'] = True", "by dict", None),
-        ("FINAL('long ' * 1_000_000)", "long " * 1_000_000, None),
-        ("try:\n    FINAL('not held up')\nexcept Exception:\n    pass\nprint('unreached')", "not held up", None),
-        ("import asyncio\nasync def f(): FINAL('from a task')\nawait asyncio.gather(f())", "from a task", None),
-    ],
-)
-async def test_answer_is_delivered_and_the_cell_counts_as_ok(sandbox: Any, code: str, text: str, value: Any) -> None:
+DELIVERED: list[tuple[str, dict[str, Any]]] = [
+    ("FINAL('plain')", {"text": "plain"}),
+    ("FINAL(42)", {"text": "42", "value": 42}),
+    ("FINAL(None)", {"text": "None", "value": None}),
+    ("FINAL([1, {'a': None}])", {"text": '[1, {"a": null}]', "value": [1, {"a": None}]}),
+    ("x = 'in a variable'; FINAL_VAR('x')", {"text": "in a variable"}),
+    ("answer['content'] = 'by dict'; answer['ready'] = True", {"text": "by dict"}),
+    ("FINAL('long ' * 1_000_000)", {"text": "long " * 1_000_000}),
+    ("try:\n    FINAL('not held up')\nexcept Exception:\n    pass\nprint('unreached')", {"text": "not held up"}),
+    ("import asyncio\nasync def f(): FINAL('from a task')\nawait asyncio.gather(f())", {"text": "from a task"}),
+]
+
+
+async def test_an_answer_is_delivered_in_each_way_and_the_cell_counts_as_ok(sandbox: Any) -> None:
     box = await sandbox()
-    result = await box.run(code)
-    assert result.status == "ok"
-    assert result.outputs == []
-    assert box.answers[-1] == {"text": text, "value": value}
+    for code, delivered in DELIVERED:
+        result = await box.run(code)
+        assert (result.status, result.outputs) == ("ok", []), code
+        assert box.answers[-1] == delivered, code
 
 
 async def test_final_var_of_an_unknown_name_says_which_there_are(sandbox: Any) -> None:

@@ -466,3 +466,22 @@ async def test_a_server_that_takes_no_schema_is_asked_without_from_then_on(opena
     for _ in range(2):
         assert (await models.complete(HELLO, role="sub", schema=SCHEMA)).text == "echo: hello"
     assert ["response_format" in request.body for request in openai_env.requests][-2:] == [False, False]
+
+
+async def test_calls_in_flight_as_a_schema_is_refused_are_all_asked_again_without(make: Make, openai_env: ModelServer) -> None:
+    models = make(sub_llm__retries=0)
+    await models.warm_up()
+    models._endpoints["sub"].schemas = None
+    openai_env.fail("bad_request", times=8)
+    replies = await asyncio.gather(*(models.complete(HELLO, role="sub", schema=SCHEMA) for _ in range(8)))
+    assert [reply.text for reply in replies] == ["echo: hello"] * 8
+
+
+async def test_a_request_that_is_bad_in_itself_turns_no_schemas_off(make: Make, openai_env: ModelServer) -> None:
+    models = make(sub_llm__retries=0)
+    await models.warm_up()
+    models._endpoints["sub"].schemas = None
+    openai_env.fail("bad_request", times=2)
+    assert (await failing(models.complete(HELLO, role="sub", schema=SCHEMA))).fault == "bad_request"
+    await models.complete(HELLO, role="sub", schema=SCHEMA)
+    assert "response_format" in openai_env.requests[-1].body

@@ -74,7 +74,7 @@ def test_a_trace_replays_to_the_same_without_key_or_network(rlm: Rlm, recorded: 
     assert not docker_client.containers.list(all=True, filters={"label": f"rlm-kernel.owner={os.getpid()}"})
 
 
-def test_threads_that_print_as_they_come_and_300_calls_replay_ten_times(recorded: Path, tmp_path: Path) -> None:
+def test_threads_that_print_as_they_come_and_300_calls_replay_again_and_again(recorded: Path, tmp_path: Path) -> None:
     code = (
         "from concurrent.futures import ThreadPoolExecutor, as_completed\n"
         "with ThreadPoolExecutor(8) as pool:\n"
@@ -83,7 +83,7 @@ def test_threads_that_print_as_they_come_and_300_calls_replay_ten_times(recorded
     story = Story([["print(peek())", code], ["FINAL('done')"]])
     record(recorded / "a.txt", tmp_path / "t.ipynb", models=story)
     assert len(story.asked) == 300
-    for _ in range(10):
+    for _ in range(3):
         assert RLM().replay(tmp_path / "t.ipynb").same
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from rlm_kernel.sandbox.rundir import container_ids
+from rlm_kernel.sandbox.syscalls import security_options
 
 
 async def test_every_default_lock_is_on(sandbox: Any, docker_client: Any) -> None:
@@ -24,11 +25,11 @@ async def test_every_default_lock_is_on(sandbox: Any, docker_client: Any) -> Non
     assert host["ReadonlyRootfs"] is True
     assert host["CapDrop"] == ["ALL"]
     assert not host["CapAdd"]
-    assert "no-new-privileges" in host["SecurityOpt"]
+    assert host["SecurityOpt"] == security_options(tight=True)
     assert host["Memory"] == host["MemorySwap"] == 1 << 30
     assert host["NanoCpus"] == 2_000_000_000
     assert host["PidsLimit"] == 256
-    assert host["Init"] is True
+    assert not host["Init"]  # the first process is the lease's watcher
     assert host["Privileged"] is False
     uid, gid = container_ids()
     assert config["User"] == f"{uid}:{gid}"
@@ -146,7 +147,7 @@ async def test_c_loop_that_holds_the_gil_is_killed_and_the_session_goes_on(sandb
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "killed by signal 9"),
         ("x = bytearray(3 << 30)", "out of memory (its limit is 1 GiB)"),
         # The cell must not have ended before the container does.
-        ("import os, signal; os.kill(os.getppid(), signal.SIGKILL); signal.pause()", "died"),
+        ("import os, signal; os.kill(os.getppid(), signal.SIGTERM); signal.pause()", "killed by signal 15"),
     ],
 )
 async def test_death_is_noticed_told_and_survived(sandbox: Any, tmp_path: Path, code: str, reason: str) -> None:

@@ -98,6 +98,16 @@ def test_the_engine_opens_no_file() -> None:
         assert not {"open", "exec", "eval", "__import__"} & set(calls), path
 
 
+def test_nothing_is_unpickled_or_evaluated() -> None:
+    unpickling = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "multiprocessing", "shelve", "numpy", "pandas", "yaml"}
+    for path in modules():
+        assert not {name.split(".")[0] for name in imported(path)} & unpickling, path
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call):
+                called = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+                assert called not in ("eval", "exec", "unpickle", "recv_pyobj", "read_pickle"), path
+
+
 def test_modules_beside_the_rooms_import_no_room() -> None:
     for name in BESIDE:
         for path in modules(name) or [PACKAGE / f"{name}.py"]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,10 +11,13 @@ import pytest
 import pytest_asyncio
 import zmq
 import zmq.asyncio
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rlm_kernel.engine.protocols import HostCall
 from rlm_kernel.errors import BudgetExceeded, FileRefused, ModelError, RLMError, TraceError
 from rlm_kernel.sandbox import broker as broker_module
+from rlm_kernel.sandbox import zmtp
 from rlm_kernel.sandbox.broker import Broker
 from rlm_kernel.sandbox.rundir import RunDir
 from tests.support.sandbox import until
@@ -31,8 +35,9 @@ class Client:
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.connect(f"ipc://{run.broker_socket}")
 
-    def request(self, kind: str = "echo", call: str = "1-1-1", **changes: Any) -> dict[str, Any]:
-        return {"token": self.run.token, "cell": CELL, "call": call, "kind": kind, "body": {"text": call}} | changes
+    def request(self, kind: str = "echo", call: str = "1-1-1", body: Any = None, **changes: Any) -> list[Any]:
+        """A head and a body."""
+        return [{"token": self.run.token, "cell": CELL, "call": call, "kind": kind} | changes, {"text": call} if body is None else body]
 
     async def send(self, *frames: Any) -> None:
         await self.socket.send_multipart([f if isinstance(f, bytes) else json.dumps(f).encode() for f in frames])
@@ -42,7 +47,7 @@ class Client:
         return reply
 
     async def ask(self, *arguments: Any, **changes: Any) -> dict[str, Any]:
-        await self.send(self.request(*arguments, **changes))
+        await self.send(*self.request(*arguments, **changes))
         return await self.reply()
 
     async def ask_again(self) -> dict[str, Any]:
@@ -143,7 +148,16 @@ MALFORMED: list[Any] = [
 @pytest.mark.parametrize("frame", MALFORMED)
 async def test_malformed_requests_are_counted_and_dropped(host: Host, frame: Any) -> None:
     client = host.client()
-    await client.send(frame)
+    await client.send(frame if len(frame) < 5000 else frame[:4000], {})
+    assert (await client.ask())["ok"]
+    assert host.broker.refused == {"shape": 1}
+
+
+@pytest.mark.parametrize("frame", [body for body in MALFORMED if not isinstance(body, dict)])
+async def test_a_body_that_is_no_object_is_answered_with_an_error(host: Host, frame: bytes) -> None:
+    client = host.client()
+    reply = await client.ask(body=frame)
+    assert "This echo request cannot be taken" in reply["error"]["message"]
     assert (await client.ask())["ok"]
     assert host.broker.refused == {"shape": 1}
 
@@ -162,34 +176,39 @@ async def test_malformed_requests_are_counted_and_dropped(host: Host, frame: Any
         {"call": "1" * 81},
         {"kind": "k" * 33},
         {"kind": ["echo"]},
-        {"body": []},
-        {"body": "text"},
-        {"body": None},
+        {"nth": -1},
         {"more": 1},
     ],
 )
 async def test_requests_of_another_shape_are_counted_and_dropped(host: Host, changes: dict[str, Any]) -> None:
     client = host.client()
-    await client.send(client.request() | changes)
+    head, body = client.request()
+    await client.send(head | changes, body)
     assert (await client.ask())["ok"]
     assert host.broker.refused == {"shape": 1}
 
 
 @pytest.mark.parametrize("frames", [1, 3, 50])
-async def test_requests_of_other_than_one_frame_are_counted_and_dropped(host: Host, frames: int) -> None:
+async def test_requests_of_other_than_two_frames_cost_their_sender_the_connection_and_nobody_else(host: Host, frames: int) -> None:
+    other, client = host.client(), host.client()
+    assert (await other.ask())["ok"]
+    await client.send(*[*client.request(), *[{}] * 50][:frames])
+    await until(lambda: host.broker.refused == {"frames": 1})
+    assert (await other.ask())["ok"]
+    assert (await client.ask_again())["ok"]  # it may connect again
+
+
+async def test_a_head_of_any_size_costs_its_sender_the_connection(host: Host) -> None:
     client = host.client()
-    await client.send(*[client.request()] * frames)
-    if frames > 1:
-        assert (await client.ask())["ok"]
-        assert host.broker.refused == {"frames": 1}
-    else:
-        assert (await client.reply())["ok"]
+    await client.send(b"x" * 50_000_000, {})
+    assert (await client.ask_again())["ok"]
+    assert host.broker.refused == {"frames": 1}
 
 
 async def test_a_wrong_token_is_counted_and_dropped(host: Host) -> None:
     client = host.client()
-    await client.send(client.request(token="0" * 32))
-    await client.send(client.request(token=""))
+    await client.send(*client.request(token="0" * 32))
+    await client.send(*client.request(token=""))
     assert (await client.ask())["ok"]
     assert host.broker.refused == {"token": 2}
 
@@ -209,19 +228,26 @@ async def test_an_unknown_kind_is_refused(host: Host) -> None:
     assert host.broker.refused == {"kind": 1}
 
 
-async def test_an_oversized_request_costs_its_sender_the_connection_and_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(broker_module, "MAX_REQUEST", 10_000)
-    host = Host()
-    await host.start()
-    try:
-        other, client = host.client(), host.client()
-        assert (await other.ask())["ok"]
-        await client.send(client.request(body={"text": "x" * 20_000}))
-        assert (await other.ask())["ok"]
-        assert (await other.ask(body={"text": "x" * 9_000}))["ok"]
-        assert (await client.ask_again())["ok"]  # it may connect again
-    finally:
-        await host.stop()
+async def test_an_oversized_request_is_passed_over_and_its_caller_told(host: Host) -> None:
+    other, client = host.client(), host.client()
+    most = broker_module.MAX_REQUEST - 100
+    host.broker.handlers["final"] = host.broker.handlers["llm_query"] = host.broker.handlers["echo"]
+    for kind, size in (("final", most * 2), ("llm_query", most * 2), ("echo", 1 << 20)):
+        reply = await client.ask(kind, body={"text": "x" * size})
+        assert "has a body of at most" in reply["error"]["message"]
+    assert (await other.ask())["ok"]
+    assert (await client.ask("final", body={"text": "x" * most}))["ok"]
+    assert host.broker.refused == {"size": 3}
+
+
+async def test_a_body_that_would_grow_beyond_measure_is_refused(host: Host) -> None:
+    client = host.client()
+    host.broker.handlers["final"] = host.broker.handlers["echo"]
+    for body in (b"[" + b"{}," * 4_000_000 + b"1]", b'{"a":[' + b'"ab",' * 2_000_000 + b"1]}", b'{"a":"' + b"\\u0041" * 2_700_000 + b'"}'):
+        assert "cannot be taken" in (await client.ask("final", body=body))["error"]["message"]
+    assert host.broker.refused == {"shape": 3}
+    text = {"text": "a, b, " * 2_700_000}
+    assert (await client.ask("final", body=text))["value"]["text"] == text["text"]
 
 
 async def test_lone_surrogates_do_not_leave_a_caller_waiting(host: Host) -> None:
@@ -233,6 +259,8 @@ async def test_deeply_nested_bodies_are_answered(host: Host) -> None:
     nested: Any = 1
     for _ in range(300):
         nested = [nested]
+    for text in ("[" * 100_000, '{"a":' * 100_000):
+        assert not (await host.client().ask(body=text.encode()))["ok"]
     assert (await host.client().ask(body={"value": nested}))["value"]["value"] == nested
 
 
@@ -263,7 +291,7 @@ async def test_a_defect_of_a_handler_is_answered_without_its_details(host: Host,
 async def test_calls_are_worked_on_at_once(host: Host) -> None:
     client = host.client()
     for number in range(100):
-        await client.send(client.request("wait", f"1-1-{number}"))
+        await client.send(*client.request("wait", f"1-1-{number}"))
     await until(lambda: host.waiting == 100)
     assert (await host.client().ask())["ok"]
     host.gate.set()
@@ -275,16 +303,91 @@ async def test_no_more_than_a_number_of_calls_are_in_flight(host: Host, monkeypa
     monkeypatch.setattr(broker_module, "MAX_IN_FLIGHT", 3)
     client = host.client()
     for number in range(10):
-        await client.send(client.request("wait", f"1-1-{number}"))
+        await client.send(*client.request("wait", f"1-1-{number}"))
     await until(lambda: host.waiting == 3)
     host.gate.set()
     assert len({(await client.reply())["value"] for _ in range(10)}) == 10
     assert host.most == 3
 
 
+async def test_no_more_than_so_many_bytes_are_in_flight_and_one_request_always_fits(host: Host) -> None:
+    host.broker.handlers["llm_query"] = host.broker.handlers["wait"]
+    client = host.client()
+    for number in range(6):
+        await client.send(*client.request("llm_query", f"1-1-{number}", {"text": "x" * 15_000_000}))
+    await until(lambda: host.waiting == 3)
+    small = host.client()
+    await small.send(*small.request("wait", "2-2-2", {"text": "x" * 10_000}))
+    host.gate.set()
+    assert {(await client.reply())["value"] for _ in range(6)} == {f"1-1-{number}" for number in range(6)}
+    assert (await small.reply())["ok"]
+    assert host.most <= 4
+    wide = {"text": "x" * 4_000_000 + "\U0001f600"}  # takes four bytes for each
+    assert (await client.ask("llm_query", body=wide))["ok"]
+
+
+async def test_who_does_not_read_its_replies_harms_nobody(host: Host) -> None:
+    _, writer = await asyncio.open_unix_connection(str(host.run.broker_socket))
+    greeting, head = zmtp._GREETING, json.dumps(host.client().request()[0] | {"kind": "llm_query"}).encode()
+    writer.write(greeting + b"\x04\x06\x05READY")
+    body = json.dumps({"text": "y" * 1_000_000}).encode()
+    host.broker.handlers["llm_query"] = host.broker.handlers["echo"]
+    for _ in range(100):
+        writer.write(b"\x01" + bytes((len(head),)) + head + b"\x02" + len(body).to_bytes(8) + body)
+    await until(lambda: host.broker._bytes > broker_module.MAX_BYTES - 10_000_000)
+    for _ in range(50):
+        assert host.broker._bytes < broker_module.MAX_BYTES * 2 + 10_000_000
+        await asyncio.sleep(0.001)
+    started = time.monotonic()
+    await host.broker.end()
+    assert time.monotonic() - started < 10
+    host.broker.begin(CELL)
+    assert (await host.client().ask())["ok"]
+    writer.close()
+
+
+async def test_one_history_at_a_time_is_told(host: Host) -> None:
+    host.broker.handlers["history"] = host.broker.handlers["wait"]
+    clients = [host.client() for _ in range(5)]
+    for number, client in enumerate(clients):
+        await client.send(*client.request("history", str(number)))
+    await until(lambda: host.waiting == 1)
+    host.gate.set()
+    assert [(await client.reply())["value"] for client in clients] == list("01234")
+    assert host.most == 1
+
+
+async def test_what_calls_in_flight_wait_for_needs_no_room(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker_module, "MAX_IN_FLIGHT", 1)
+    host.broker.handlers["received"] = host.broker.handlers["echo"]
+    clients = [host.client() for _ in range(3)]
+    for number, client in enumerate(clients):
+        await client.send(*client.request("wait", str(number)))
+    await until(lambda: host.waiting == 1)
+    other = host.client()
+    assert (await other.ask("received", "7"))["ok"]
+    await other.send(*other.request("cancel", "8", {"calls": ["0", "1", "2"]}))
+    replies = [asyncio.create_task(client.reply()) for client in clients]
+    await asyncio.wait(replies, return_when=asyncio.FIRST_COMPLETED)
+    host.gate.set()
+    assert sorted([(await reply)["ok"] for reply in replies]) == [False, True, True]
+
+
+async def test_a_call_that_waited_until_its_cell_had_ended_is_refused(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker_module, "MAX_IN_FLIGHT", 1)
+    client = host.client()
+    await client.send(*client.request("wait", "1"))
+    await client.send(*client.request("wait", "2"))
+    await until(lambda: host.waiting == 1)
+    await host.broker.end()
+    replies = {reply["call"]: reply["error"]["type"] for reply in [await client.reply(), await client.reply()]}
+    assert replies == {"1": "Cancelled", "2": "HostCallError"}
+    assert host.most == 1
+
+
 async def test_each_client_gets_its_own_replies(host: Host) -> None:
     clients = [host.client() for _ in range(5)]
-    await asyncio.gather(*(client.send(client.request(call=f"{index}")) for index, client in enumerate(clients)))
+    await asyncio.gather(*(client.send(*client.request(call=f"{index}")) for index, client in enumerate(clients)))
     replies = await asyncio.gather(*(client.reply() for client in clients))
     assert [reply["value"]["call"] for reply in replies] == ["0", "1", "2", "3", "4"]
 
@@ -292,7 +395,7 @@ async def test_each_client_gets_its_own_replies(host: Host) -> None:
 async def test_who_waits_for_a_cancelled_call_is_told(host: Host) -> None:
     client = host.client()
     for number in range(5):
-        await client.send(client.request("wait", f"1-1-{number}"))
+        await client.send(*client.request("wait", f"1-1-{number}"))
     await until(lambda: host.waiting == 5)
     await host.broker.cancel_calls()
     assert host.waiting == 0
@@ -305,7 +408,7 @@ async def test_who_waits_for_a_cancelled_call_is_told(host: Host) -> None:
 async def test_an_interrupted_cell_has_its_calls_cancelled_and_makes_no_more_that_cost(host: Host) -> None:
     host.broker.handlers["llm_query"] = host.broker.handlers["echo"]
     client = host.client()
-    await client.send(client.request("wait", "1-1-1"))
+    await client.send(*client.request("wait", "1-1-1"))
     await until(lambda: host.waiting == 1)
     host.broker.interrupt()
     assert (await client.reply())["error"]["type"] == "Cancelled"
@@ -318,19 +421,19 @@ async def test_an_interrupted_cell_has_its_calls_cancelled_and_makes_no_more_tha
 async def test_code_can_give_its_calls_up(host: Host) -> None:
     client, other = host.client(), host.client()
     for number in range(3):
-        await client.send(client.request("wait", f"1-1-{number}"))
+        await client.send(*client.request("wait", f"1-1-{number}"))
     await until(lambda: host.waiting == 3)
-    await other.send(other.request("cancel", "2-2-2", body={"calls": ["1-1-0", "1-1-2", 7, "none"]}))
+    await other.send(*other.request("cancel", "2-2-2", body={"calls": ["1-1-0", "1-1-2", 7, "none"]}))
     assert {(await client.reply())["call"] for _ in range(2)} == {"1-1-0", "1-1-2"}
     assert host.waiting == 1
-    await other.send(other.request("cancel", "2-2-3", body={"calls": "all"}))
+    await other.send(*other.request("cancel", "2-2-3", body={"calls": "all"}))
     assert (await other.ask(call="8"))["ok"]
     assert host.waiting == 1
 
 
 async def test_a_client_that_left_before_its_reply_harms_nobody(host: Host) -> None:
     gone = host.client()
-    await gone.send(gone.request("wait"))
+    await gone.send(*gone.request("wait"))
     await until(lambda: host.waiting == 1)
     gone.close()
     host.clients.remove(gone)
@@ -340,8 +443,52 @@ async def test_a_client_that_left_before_its_reply_harms_nobody(host: Host) -> N
 
 async def test_stopping_cancels_what_is_in_flight_and_may_be_done_twice(host: Host) -> None:
     client = host.client()
-    await client.send(client.request("wait"))
+    await client.send(*client.request("wait"))
     await until(lambda: host.waiting == 1)
     await host.broker.stop()
     assert host.waiting == 0
     await host.broker.stop()
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=70) | st.sampled_from([CELL, "1-1", "echo", "\ud800"]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=10,
+)
+FIELDS = ("token", "cell", "call", "nth", "kind", "body", "more")
+KINDS = ("echo", "wait", "fail", "odd", "hello", "cancel", "none")
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> tuple[dict[str, Any], list[Any]]:
+    """What to change of a good head, and the frames after it."""
+    changes = draw(st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=2))
+    if draw(st.booleans()):
+        changes["kind"] = draw(st.sampled_from(KINDS))
+    return changes, draw(st.lists(JSON | st.binary(max_size=50), min_size=1, max_size=1) | st.lists(st.binary(max_size=50), max_size=3))
+
+
+@given(st.lists(requests() | st.lists(st.binary(max_size=100), min_size=1, max_size=3), max_size=12))
+@settings(max_examples=30, deadline=None)
+def test_whatever_is_asked_the_next_request_is_answered_and_nothing_is_left(asked: list[Any]) -> None:
+    async def ask() -> None:
+        host = Host()
+        await host.start()
+        try:
+            client = host.client()
+            for one in asked:
+                if isinstance(one, tuple):
+                    changes, rest = one
+                    head, _ = client.request()
+                    await client.send(head | changes, *rest)
+                else:
+                    await client.send(*one)
+            assert (await host.client().ask(call="2-2-2"))["value"]["call"] == "2-2-2"
+            assert (await client.ask_again())["call"]
+            await host.broker.end()
+            assert not host.broker._tasks
+            assert host.broker._bytes == 0
+        finally:
+            await host.stop()
+
+    asyncio.run(ask())

@@ -16,7 +16,7 @@ from rlm_kernel import __version__
 from rlm_kernel.cli import app
 from rlm_kernel.config import NOT_SETTINGS, SHORTHANDS, Settings, known_keys
 from rlm_kernel.models.weights import MODELS
-from rlm_kernel.trace.schema import CallMeta, CellMeta, FileMeta, NotebookMeta, OriginMeta, TotalsMeta
+from rlm_kernel.trace.schema import CallMeta, CellMeta, FileMeta, NotebookMeta, OriginMeta, ParentMeta, TotalsMeta
 from tests.conftest import REAL_HOME
 
 ROOT = Path(__file__).parents[2]
@@ -138,7 +138,7 @@ def _signature(function: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
 
 def test_kernel_names_what_code_has_with_its_signatures() -> None:
     """The runtime cannot be imported without IPython, so it is read."""
-    modules = [ast.parse((RUNTIME / name).read_text("utf-8")) for name in ("api.py", "files.py", "wire.py")]
+    modules = [ast.parse((RUNTIME / name).read_text("utf-8")) for name in ("api.py", "files.py", "queries.py", "wire.py")]
     names = _assigned(modules[0], "NAMES")
     assert isinstance(names, ast.Dict)
     functions = {node.name: node for module in modules for node in module.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
@@ -199,12 +199,14 @@ def test_cli_has_every_option_of_every_command(cli_reference: Any) -> None:
 # trace-format.md
 
 
-@pytest.mark.parametrize("part", [NotebookMeta, CellMeta, CallMeta, FileMeta, OriginMeta, TotalsMeta], ids=lambda part: part.__name__)
+@pytest.mark.parametrize(
+    "part", [NotebookMeta, CellMeta, CallMeta, FileMeta, ParentMeta, OriginMeta, TotalsMeta], ids=lambda part: part.__name__
+)
 def test_trace_format_names_every_field(part: Any) -> None:
     text = text_of("trace-format.md")
     start = text.index(f"`{part.__name__}`")
     section = text[start:].partition("\n### ")[0].partition("\n## ")[0]
-    if part in (FileMeta, OriginMeta, TotalsMeta):
+    if part in (FileMeta, ParentMeta, OriginMeta, TotalsMeta):
         section = text[start:].partition("\n\n")[0]
         assert set(part.model_fields) <= set(re.findall(r"`(\w+)`", section))
     else:

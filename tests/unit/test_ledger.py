@@ -233,7 +233,9 @@ async def test_what_a_child_uses_counts_all_the_way_up_and_its_turns_as_calls() 
     grandchild = child.child()
     top.reserve_turn()
     await call(top, "root", reply(1, 1, cost=0.1))
+    top.child()  # one that never begins counts nothing
     for ledger in (child, grandchild):
+        ledger.begin()
         ledger.reserve_turn()
         await call(ledger, "root", reply(2, 1, cost=0.2))
         await call(ledger, "sub", reply(3, 1, cost=0.3))

@@ -1,0 +1,44 @@
+"""`rlm gc`: what nobody uses any more, removed."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Annotated
+
+import typer
+
+from rlm_kernel.cli._text import printable
+from rlm_kernel.cli.session import CONFIG
+
+
+def gc(
+    images: Annotated[bool, typer.Option("--images", help="Kernel images of other versions, too, if no container uses them.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    config: CONFIG = None,
+) -> None:
+    """Remove what crashes, killed commands and earlier versions left: containers, folders, parts of images.
+
+    Only what is your own, and nothing of a session in use, or of a kept one whose idle time is not over.
+    """
+    from rlm_kernel.config import load_settings
+    from rlm_kernel.sandbox.docker_host import connect
+    from rlm_kernel.sandbox.image import image_tag
+    from rlm_kernel.sandbox.leftovers import Leftover, collect
+
+    sandbox = load_settings(config).sandbox
+    keep = {image_tag(sandbox.base), sandbox.image or ""}
+    found: list[Leftover] = []
+    with closing(connect()) as client:
+        for leftover in collect(client, dry_run=dry_run, images=keep if images else None):
+            found.append(leftover)
+            if not as_json:
+                typer.echo(f"{leftover.kind:10} {leftover.size / 1e6:9,.1f} MB  {printable(leftover.name)}")
+    if as_json:
+        import json
+        from dataclasses import asdict
+
+        typer.echo(json.dumps({"dry_run": dry_run, "removed": [asdict(leftover) for leftover in found]}))
+    else:
+        done = "would be removed" if dry_run else "removed"
+        typer.echo(f"rlm: {len(found) or 'nothing'} {done}", err=True)

@@ -1,0 +1,51 @@
+"""JSON that code in a container sent, parsed in bounded memory: `[{},{},…]` would grow to 24 times its size."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from typing import Any
+
+MAX_PARSED = 64 << 20
+"""Bytes, about, that parsing one text may take beside the text."""
+MAX_VALUES = 500_000
+"""Strings, lists, dicts and commas of one text."""
+_PER_VALUE = 80
+"""Bytes, about: an entry of a dict is three of them, two short texts and their place."""
+_MARKS = (b'"', b",", b"[", b"{")
+# No quote is looked at twice, whatever follows it: else a text of quotes would take for ever.
+_VALUE = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{,]', re.DOTALL)
+
+
+def parse(data: bytes | bytearray) -> Any:
+    """The value of a JSON text. Raises ValueError, also for what would take more memory than it may; RecursionError."""
+    if not _fits(data):
+        raise ValueError(f"parsing it takes more than {MAX_PARSED:,} bytes, or it has more than {MAX_VALUES:,} values")
+    return json.loads(data.decode("utf-8", "replace"))
+
+
+def _fits(data: bytes | bytearray) -> bool:
+    plain = data.isascii()
+    # Python gives each character of a text as many bytes as its widest one needs.
+    text = len(data) * (1 if plain else 4)
+    texts = len(data) * (1 if plain and b"\\u" not in data else 4)
+    values = min(MAX_VALUES, (MAX_PARSED - text - texts) // _PER_VALUE)
+    if values < 0 or sum(map(data.count, _MARKS)) <= values:
+        return values >= 0
+    # They may stand in texts: count again, which takes longer.
+    return all(number <= values for number, _ in enumerate(_VALUE.finditer(data), 1))
+
+
+def size_of(value: Any) -> int:
+    """Bytes that a parsed value takes."""
+    size, left = 0, [value]
+    while left:
+        part = left.pop()
+        size += sys.getsizeof(part)
+        if isinstance(part, dict):
+            left.extend(part)
+            left.extend(part.values())
+        elif isinstance(part, list):
+            left.extend(part)
+    return size

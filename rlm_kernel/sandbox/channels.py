@@ -1,0 +1,108 @@
+"""The kernel's sockets, as a Jupyter client uses them, in bounded memory whatever code in the kernel sends.
+
+One message at a time is read, when it is asked for. Of the rest the sockets hold some, and the kernel's ZeroMQ drops what is too much.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any, Self
+
+from jupyter_client.session import DELIM, Session
+
+from rlm_kernel.errors import KernelError
+from rlm_kernel.sandbox import bounded, zmtp
+
+MAX_IOPUB = 24 << 20
+"""Bytes of one message of outputs: pictures are the largest (`outputs.PICTURE_CAP`)."""
+MAX_SHELL = 8 << 20
+"""Bytes of one reply."""
+_MAX_FRAMES = 64
+_MAX_SENDS = 100
+"""Messages that may wait for a kernel that does not read."""
+_MAX_HEADER = 64 << 10
+"""Bytes of the signature, the headers and the metadata of a message."""
+
+
+class Channel:
+    """One socket of the kernel. `limit` in bytes of one message."""
+
+    def __init__(self, connection: zmtp.Connection, session: Session, limit: int) -> None:
+        self._connection = connection
+        self._session = session
+        self._limit = limit
+        self._sends: set[asyncio.Task[None]] = set()
+        self.malformed = 0
+        """Messages that were no Jupyter messages."""
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Have a message sent, in order, as fast as the kernel takes it. If it takes none any more, it is lost: `exited` will say so."""
+        if len(self._sends) == _MAX_SENDS:
+            return
+        task = asyncio.create_task(self._connection.send(*self._session.serialize(message)))
+        self._sends.add(task)
+        task.add_done_callback(self._sent)
+
+    def _sent(self, task: asyncio.Task[None]) -> None:
+        self._sends.discard(task)
+        if not task.cancelled():
+            task.exception()
+
+    async def next(self) -> dict[str, Any] | None:
+        """The next well-formed message; None for one that was passed over as too large. Raises ConnectionError.
+
+        Code in a cell knows the session's key and can send anything.
+        """
+        while True:
+            frames = await self._connection.message(self._limit, _MAX_FRAMES)
+            if frames is None:
+                return None
+            try:
+                return self._message(frames)
+            except Exception:  # whatever comes of adapting it to today's protocol
+                self.malformed += 1
+
+    def _message(self, frames: list[bytes | bytearray]) -> dict[str, Any]:
+        parts: list[Any] = frames[frames.index(DELIM) + 1 :]
+        if any(len(part) > _MAX_HEADER for part in parts[:4]):
+            raise ValueError("headers too large")
+        message: dict[str, Any] = self._session.deserialize(parts)
+        if not isinstance(message["content"], dict) or not isinstance(message["parent_header"], dict):
+            raise ValueError("no Jupyter message")
+        return message
+
+    async def close(self) -> None:
+        for task in self._sends:
+            task.cancel()
+        await self._connection.close()
+
+
+@dataclass(frozen=True)
+class Channels:
+    """The three sockets that a run uses. Nobody reads `control`."""
+
+    session: Session
+    shell: Channel
+    iopub: Channel
+    control: Channel
+
+    @classmethod
+    async def connect(cls, address: str, session: Session) -> Self:
+        """Connect to the sockets that are named `address`-1 and so on. Raises KernelError."""
+        session.unpack = bounded.parse
+        opened: list[zmtp.Connection] = []
+        try:
+            for number, socket_type in ((1, b"DEALER"), (2, b"SUB"), (4, b"DEALER")):
+                opened.append(await zmtp.Connection.connect(f"{address}-{number}", socket_type))
+            shell, iopub, control = opened
+            await iopub.send(b"\x01")  # subscribes to everything
+        except OSError as error:
+            for connection in opened:
+                await connection.close()
+            raise KernelError(f"The kernel's sockets do not answer: {error}.", hint="`rlm doctor` checks the set-up.") from error
+        return cls(session, Channel(shell, session, MAX_SHELL), Channel(iopub, session, MAX_IOPUB), Channel(control, session, MAX_SHELL))
+
+    async def close(self) -> None:
+        for channel in (self.shell, self.iopub, self.control):
+            await channel.close()

@@ -1,0 +1,212 @@
+"""What crashes, killed commands and earlier versions left on this machine, found and removed.
+
+Only what is this user's, and what nobody uses any more: a session whose lease nobody holds (a kept one only when its idle time is long
+over too), parts of image builds that did not end, and, if asked for, kernel images of other versions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from rlm_kernel.sandbox import image, provisioner
+from rlm_kernel.sandbox.docker_host import docker_errors
+from rlm_kernel.sandbox.image_base import wheels_dir
+from rlm_kernel.sandbox.rundir import JUST_MADE, RunDir, container_ids, is_session_folder, left_alone, remove_folder, session_folders
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+IDLE_MARGIN = 300.0
+"""Seconds beyond a kept session's idle time, within which its container ends by itself."""
+BUILD_HOURS = 24.0
+"""No build takes so long: what is older is left over."""
+_MAX_TOLD = 1 << 20
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Something that nobody uses any more. `size` in bytes; of an image with the layers that it shares with others."""
+
+    kind: Literal["container", "folder", "image"]
+    name: str
+    size: int
+
+
+@dataclass(frozen=True)
+class _Container:
+    id: str
+    name: str
+    session: str
+    folder: Path
+    running: bool
+    created: float
+    size: int
+
+
+def collect(client: DockerClient, *, dry_run: bool = False, images: Collection[str] | None = None) -> Iterator[Leftover]:
+    """Each leftover, once it is removed; with `dry_run`, nothing is. Blocking.
+
+    `images`: tags of kernel images to keep; all others that no container uses are left over, too. None: images of other versions stay.
+    Raises DockerError.
+    """
+    with docker_errors():
+        yield from _sessions(client, dry_run)
+        yield from _builds(dry_run)
+        yield from _images(client, dry_run, images)
+
+
+def _sessions(client: DockerClient, dry_run: bool) -> Iterator[Leftover]:
+    containers = list(_containers(client))
+    # A container may tell of a folder where this process would make none: the environment was another.
+    for folder in dict.fromkeys([*session_folders(), *(container.folder for container in containers)]):
+        mine = [container for container in containers if container.folder == folder]
+        if _is_missing(folder):
+            # While one runs, its owner may live, whoever took the folder away; without an owner it ends by itself.
+            idle = [one for one in mine if not one.running and time.time() - one.created > JUST_MADE and _is_ours(client, one)]
+            yield from _removed(idle, client, dry_run)
+        elif is_session_folder(folder) and _is_over(folder, any(container.running for container in mine)):
+            with contextlib.ExitStack() as stack:
+                # Nobody takes the session up meanwhile. A folder that was never complete cannot be had, and nobody else can have it.
+                if not dry_run and (run := RunDir.adopt(folder)):
+                    stack.callback(run.leave)
+                size = _size(folder)
+                yield from _removed(mine, client, dry_run)
+                if not dry_run:
+                    remove_folder(folder)
+                yield Leftover("folder", str(folder), size)
+
+
+def _containers(client: DockerClient) -> Iterator[_Container]:
+    """Those of sessions, whoever's they are."""
+    label = f"{provisioner.LABEL}.session"
+    for found in client.api.containers(all=True, size=True, filters={"label": label}):
+        session, lease = found["Labels"][label], Path(found["Labels"].get(f"{provisioner.LABEL}.lease", ""))
+        if len(lease.parts) > 2 and lease.parents[1].name == f"rlm-{session}":
+            running = found["State"] not in ("created", "exited", "dead")
+            name = found["Names"][0].lstrip("/")
+            yield _Container(found["Id"], name, session, lease.parents[1], running, found["Created"], found.get("SizeRw") or 0)
+
+
+def _is_missing(folder: Path) -> bool:
+    try:
+        folder.lstat()
+    except FileNotFoundError:
+        return True
+    except OSError:  # another user's
+        pass
+    return False
+
+
+def _is_ours(client: DockerClient, container: _Container) -> bool:
+    from docker.errors import NotFound
+
+    try:
+        user = client.api.inspect_container(container.id)["Config"]["User"]
+    except NotFound:
+        return False
+    return bool(user == ":".join(map(str, container_ids())))
+
+
+def _is_over(folder: Path, running: bool) -> bool:
+    """Whether a session's folder has no owner and will have none again."""
+    host = folder / "host"
+    try:
+        if not (host / "lease").exists():
+            # Its making was cut off; or somebody deleted the file, which its owner may still hold.
+            return not running and time.time() - folder.lstat().st_mtime > JUST_MADE
+        return left_alone(folder) and time.time() > _idle_until(folder)
+    except OSError:  # it is gone, or not to be read
+        return False
+
+
+def _idle_until(folder: Path) -> float:
+    """When the container of a kept session has ended, by the traces of its last use; 0 for other sessions."""
+    try:
+        idle = float(json.loads((folder / "host" / "session.json").read_text()).get("idle", 0))
+    except (FileNotFoundError, ValueError, AttributeError, TypeError):
+        return 0.0
+    if not idle:
+        return 0.0
+    used = [folder / "about.json", folder / "host" / "lease"]
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError), (folder / "about.json").open() as file:
+        used.append(Path(json.loads(file.read(_MAX_TOLD))["trace"]))
+    return max(_changed(path) for path in used) + idle + IDLE_MARGIN
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _removed(containers: Iterable[_Container], client: DockerClient, dry_run: bool) -> Iterator[Leftover]:
+    for container in containers:
+        if not dry_run:
+            provisioner.remove_container(client.containers.get(container.id))
+        yield Leftover("container", container.name, container.size)
+
+
+def _builds(dry_run: bool) -> Iterator[Leftover]:
+    """Folders of builds of the base and of the wheels that were cut off."""
+    for folder in [*Path(tempfile.gettempdir()).glob("rlm-base-*"), *wheels_dir().glob("*-*")]:
+        with contextlib.suppress(OSError):
+            status = folder.lstat()
+            if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and _is_old(status.st_mtime):
+                size = _size(folder)
+                if not dry_run:
+                    shutil.rmtree(folder)
+                yield Leftover("folder", str(folder), size)
+
+
+def _is_old(made: float) -> bool:
+    return time.time() - made > BUILD_HOURS * 3600
+
+
+def _images(client: DockerClient, dry_run: bool, keep: Collection[str] | None) -> Iterator[Leftover]:
+    """Parts of builds, but for the newest, from which the next build is quicker; and the images whose tags are not to be kept."""
+    list_, whole = client.api.images, {"label": image.DIGEST_LABEL}
+    parts = sorted(list_(filters={"dangling": True, "label": image.STAGE_LABEL}), key=lambda part: part["Created"])
+    over = [(part["Id"], part) for part in parts[:-1] if _is_old(part["Created"])]
+    over += [(found["Id"], found) for found in list_(filters={"dangling": True} | whole)]
+    if keep is not None:
+        over += [(tag, found) for found in list_(image.REPOSITORY, filters=whole) for tag in found["RepoTags"] or () if tag not in keep]
+    used = {container["ImageID"] for container in client.api.containers(all=True)}
+    for name, found in over:
+        if found["Id"] not in used and (dry_run or _remove_image(client, name)):
+            yield Leftover("image", name, found["Size"])
+
+
+def _remove_image(client: DockerClient, name: str) -> bool:
+    from docker.errors import APIError
+
+    try:
+        client.images.remove(name)
+    except APIError as error:
+        if error.status_code in (404, 409):  # gone, or in use since
+            return False
+        raise
+    return True
+
+
+def _size(folder: Path) -> int:
+    """Bytes of the files in it."""
+    total, folders = 0, [str(folder)]
+    while folders:
+        with contextlib.suppress(OSError):  # what cannot be read, or lies too deep, is not counted
+            for entry in os.scandir(folders.pop()):
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                else:
+                    total += entry.stat(follow_symlinks=False).st_size
+    return total

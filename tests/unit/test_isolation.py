@@ -1,0 +1,42 @@
+"""The grade that `rlm doctor` gives an engine's isolation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rlm_kernel.config import SandboxSettings
+from rlm_kernel.sandbox.isolation import isolation
+
+LIMITS = {"MemoryLimit": True, "CpuCfsQuota": True, "PidsLimit": True}
+FULL = LIMITS | {"DefaultRuntime": "runc", "SecurityOptions": ["name=seccomp,profile=default"]}
+
+
+@pytest.mark.parametrize(
+    ("grade", "facts", "settings"),
+    [
+        ("C", {}, {}),
+        ("C", {"SecurityOptions": ["name=apparmor", "name=seccomp,profile=default"]}, {"seccomp": "engine"}),
+        ("B", {"SecurityOptions": ["name=seccomp,profile=default", "name=rootless"]}, {}),
+        ("B", {"SecurityOptions": ["name=seccomp,profile=default", "name=userns"]}, {}),
+        ("A", {}, {"runtime": "runsc"}),
+        ("A", {"DefaultRuntime": "kata-runtime"}, {}),
+        ("D", {"SecurityOptions": []}, {}),
+        ("D", {"SecurityOptions": None}, {"runtime": "runsc"}),
+        ("D", {"SecurityOptions": ["name=seccomp,profile=unconfined"]}, {}),
+        ("D", {"PidsLimit": False}, {}),
+        ("D", {}, {"network": "bridge"}),
+    ],
+)
+def test_the_grade_follows_the_weakest_lock(grade: str, facts: dict[str, Any], settings: dict[str, Any]) -> None:
+    found = isolation(FULL | facts, SandboxSettings(**settings))
+    assert found.grade == grade
+    assert bool(found.better) == (grade != "A")
+
+
+def test_what_it_rests_on_is_named() -> None:
+    usual = isolation(FULL, SandboxSettings())
+    assert usual.because == "the host's kernel (runc); few system calls, no capabilities, no network, all limits"
+    lacking = isolation(FULL | {"MemoryLimit": False, "SecurityOptions": []}, SandboxSettings(network="bridge"))
+    assert lacking.because == "no limit of memory, no seccomp, the network bridge"

@@ -75,7 +75,7 @@ SLOW = {
     ),
     "10 GB by a process": Attack("!head -c 10000000000 /dev/zero | tr '\\0' z", "ok timeout", capped=True),
     "10 GB by C's printf": Attack(
-        "import ctypes\nc = ctypes.CDLL(None)\nwhile True: c.printf(b'%s\\n', b'y' * 100_000)", "ok timeout died"
+        "import ctypes\nc = ctypes.CDLL(None)\nwhile True: c.printf(b'%s\\n', b'y' * 100_000)", "timeout", capped=True
     ),
     "10 GB to both by threads": Attack(
         "import sys, threading\ndef flood(stream):\n    while True: stream.write('x' * 100_000)\n"
@@ -141,7 +141,8 @@ class HostMemory:
 
 async def session(path: Path, codes: Sequence[str], **options: Any) -> Result:
     """A session that runs these cells, one a turn, and then answers `reached`."""
-    replies = [f"```repl\n{code}\n```" for code in [*codes, "FINAL('reached')"]]
+    # One to spare, for the summary that a very long cell calls for.
+    replies = [f"```repl\n{code}\n```" for code in [*codes, "FINAL('reached')", "FINAL('reached')"]]
     settings = {"limits.cell_timeout": 15.0, "limits.turns": len(replies) + 5, "sandbox.memory": "2g", **options}
     return await RLM(models=ScriptedModels(replies), options=settings).aask("Q", trace=path)
 

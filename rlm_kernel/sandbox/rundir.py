@@ -95,6 +95,7 @@ class RunDir:
         which outlives its owner by so many seconds. Raises SetupError.
         """
         session_id = secrets.token_hex(4)
+        told = {"max_request": max_request, "window": window, "replayed": replayed, "idle": idle}
         try:
             path = next(_bases()) / f"rlm-{session_id}"
             path.mkdir(mode=0o700)
@@ -105,12 +106,11 @@ class RunDir:
             run._lease_fd = os.open(file, os.O_RDWR | os.O_CLOEXEC)
             if not lease.take(run._lease_fd):
                 raise OSError("another process has taken its lease")
+            run.give("session.json", json.dumps(told | {"token": run.token}))
         except OSError as error:
             raise SetupError(
                 f"The session's folder cannot be made: {error}.", hint="Check free space and permissions, or set XDG_RUNTIME_DIR."
             ) from error
-        told = {"token": run.token, "max_request": max_request, "window": window, "replayed": replayed, "idle": idle}
-        run.give("session.json", json.dumps(told))
         return run
 
     @classmethod

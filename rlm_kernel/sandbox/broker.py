@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hmac
 import json
 import logging
@@ -137,22 +138,26 @@ class Broker:
             await _cancelled(list(unread))
 
     async def _accept(self, listener: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
         with listener:
             while True:
                 await self._slots.acquire()
                 try:
-                    peer = zmtp.Connection((await loop.sock_accept(listener))[0])
-                except OSError:  # no file descriptors are left, say
+                    # Not the loop's sock_accept: cancelled as somebody comes, it loses the connection.
+                    peer = zmtp.Connection(listener.accept()[0])
+                except OSError as error:
                     self._slots.release()
-                    await asyncio.sleep(0.1)
+                    if isinstance(error, BlockingIOError):
+                        await zmtp.readable(listener)
+                    else:  # no file descriptors are left, say
+                        await asyncio.sleep(0.1)
                     continue
                 task = asyncio.create_task(self._serve(peer))
                 self._connections.add(task)
-                task.add_done_callback(self._gone)
+                task.add_done_callback(functools.partial(self._gone, peer))
                 await asyncio.sleep(0)  # those that wait already are had without a wait
 
-    def _gone(self, connection: asyncio.Task[None]) -> None:
+    def _gone(self, peer: zmtp.Connection, connection: asyncio.Task[None]) -> None:
+        peer.drop()  # if it was cancelled before it began
         self._connections.discard(connection)
         self._slots.release()
 

@@ -142,6 +142,10 @@ class Connection:
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
 
+    def drop(self) -> None:
+        """Free what it holds, while nobody reads or sends. Idempotent."""
+        self._sock.close()
+
     async def close(self) -> None:
         """Cut it and free what it holds. Idempotent."""
         self.cut()
@@ -181,6 +185,17 @@ class Connection:
 
     async def _write(self, data: bytes) -> None:
         await self._loop.sock_sendall(self._sock, data)
+
+
+async def readable(listener: socket.socket) -> None:
+    """Wait until somebody wants to connect."""
+    loop = asyncio.get_running_loop()
+    ready = loop.create_future()
+    loop.add_reader(listener, lambda: None if ready.done() else ready.set_result(None))
+    try:
+        await ready
+    finally:
+        loop.remove_reader(listener)
 
 
 def listen(path: Path) -> socket.socket:

@@ -110,6 +110,7 @@ async def test_a_terminal_gets_nothing_that_it_obeys(kernel_image: Any, openai_e
     load(Path("t.ipynb"))
 
 
+@pytest.mark.hostile
 def test_a_pipe_gets_the_answer_as_it_is_and_stderr_nothing_strange(rlm: Rlm, openai_env: ModelServer) -> None:
     hostile_root(openai_env)
     done = rlm(*ASK)

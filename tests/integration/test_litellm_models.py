@@ -290,7 +290,7 @@ async def test_a_pause_holds_for_all_calls_of_the_model(make: Make, openai_env: 
     await models.complete(HELLO, role="sub")
     openai_env.fail("rate_limit", retry_after="1")
     first = asyncio.create_task(models.complete(HELLO, role="sub"))
-    await until(lambda: len(openai_env.requests) == 2 and not openai_env.in_progress())
+    await until(lambda: models._endpoints["sub"].slots._paused_until > 0)
     refused = openai_env.requests[-1].at
     await asyncio.gather(first, *(models.complete(HELLO, role="sub") for _ in range(5)))
     assert min(request.at for request in openai_env.requests[2:]) - refused >= 0.9

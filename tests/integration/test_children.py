@@ -166,6 +166,7 @@ async def test_a_limit_of_money_holds_exactly_over_the_tree(text: Path) -> None:
     assert sum(call.cost or 0 for call in calls(found[0])) == pytest.approx(12 * PRICE)
 
 
+@pytest.mark.hostile
 async def test_calls_without_end_are_bounded_and_make_few_containers(text: Path, started: list[float]) -> None:
     cell = (
         "found = rlm_query_batched(['LEVEL1'] * 2_000)\n"

@@ -16,7 +16,7 @@ import pytest
 from rlm_kernel.errors import DockerError, KernelError
 from rlm_kernel.sandbox import provisioner
 from rlm_kernel.session.live import discard
-from tests.support.attacks import ATTACKS, HOLD_THE_GIL, LIMITS, LOCKS, STOP
+from tests.support.attacks import ATTACKS, HOLD_THE_GIL, LIMITS, STOP
 from tests.support.sandbox import until
 
 MOST = 30
@@ -74,7 +74,7 @@ def end(docker_client: Any, name: str, most: float) -> float:
     return time.monotonic() - begun
 
 
-IN_SHORT = (STOP, LOCKS)
+IN_SHORT = (STOP,)
 each = [name if name in IN_SHORT else pytest.param(name, marks=pytest.mark.hostile) for name in ATTACKS]
 attacks = pytest.mark.parametrize("attack", each)
 
@@ -221,6 +221,7 @@ async def test_an_image_without_what_is_to_be_run_is_told_and_leaves_nothing(
     await until(lambda: not docker_client.containers.list(all=True, ignore_removed=True, filters=owner))
 
 
+@pytest.mark.hostile
 async def test_folders_that_nobody_may_enter_and_without_end_are_deleted(sandbox: Any) -> None:
     box = await sandbox()
     await box.run(

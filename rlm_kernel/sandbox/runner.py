@@ -27,6 +27,8 @@ _STEP = 0.1
 """Seconds at least between two looks at how long a cell has run."""
 _SETTLE_SECONDS = 0.5
 """Seconds in which a kernel that runs nothing answers."""
+_WELCOME_SECONDS = 0.5
+"""Seconds in which a kernel that is up welcomes who listens."""
 _DEATH_SECONDS = 5.0
 """Seconds in which Docker says that a kernel has died whose sockets were closed."""
 VARIABLES = "__import__('rlm_runtime.api', fromlist=['api']).SHOW_VARS()"
@@ -93,8 +95,14 @@ class CellRunner:
         self._listening: asyncio.Task[None] = asyncio.create_task(self._welcomed())
 
     async def wait_until_listening(self, timeout: float) -> None:
-        """Wait for the kernel's welcome on iopub, after which no output is lost. Raises KernelError."""
-        await _first(timeout, self._listening, self._exited)
+        """Wait for the kernel's welcome on iopub, or another word of it there, after which no output is lost. Raises KernelError."""
+        deadline = time.monotonic() + timeout
+        await _first(min(timeout, _WELCOME_SECONDS), self._listening, self._exited)
+        while not _any(self._listening, self._exited) and (left := deadline - time.monotonic()) > 0:
+            # A kernel that publishes something at the moment somebody subscribes forgets the welcome: ZeroMQ tells of it once, and the
+            # sending takes that. Any request makes the kernel publish its status.
+            self._channels.control.send(self._channels.session.msg("kernel_info_request", {}))
+            await _first(min(left, _WELCOME_SECONDS), self._listening, self._exited)
         if not self._listening.done() or self._listening.exception():
             raise KernelError("The kernel's container runs, but its kernel does not answer.", hint="`rlm doctor` checks the set-up.")
         self._listening = asyncio.create_task(self._listen())
@@ -106,8 +114,7 @@ class CellRunner:
         await self._channels.close()
 
     async def _welcomed(self) -> None:
-        while (message := await self._channels.iopub.next()) is None or message["msg_type"] != "iopub_welcome":
-            pass
+        await self._channels.iopub.next()
 
     async def _listen(self) -> None:
         """Read as long as the kernel lives. Fails with what a listener raises, which fails the cell in progress or the next."""

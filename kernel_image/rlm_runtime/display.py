@@ -12,6 +12,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from rlm_runtime import hints
+
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
 
@@ -129,6 +131,9 @@ class CappedErrors:
             told = _told(error)
             self._shown = (error, told)
             self.capped = _cut_short(told.__traceback__) or told is not error or self.capped
+            names = self._shell.user_ns
+            if note := hints.hint(told, names.get("context"), [name for name in names if isinstance(name, str)]):
+                told.add_note(f"Hint: {note}")
             exc_tuple = (type(told), told, told.__traceback__)
         self._show(exc_tuple, *args, **kwargs)
 

@@ -9,7 +9,7 @@ import typer
 
 from rlm_kernel.cli._run import report, run_to_end
 from rlm_kernel.cli.replay import ALLOW_CHANGED, CONFIG, FILES, TRACE, named_files
-from rlm_kernel.cli.session import CACHE, DEPTH
+from rlm_kernel.cli.session import CACHE, DEPTH, PROFILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -37,6 +37,7 @@ def resume(
     max_depth: DEPTH = None,
     max_cost: _COST = None,
     timeout: _TIMEOUT = None,
+    profile: PROFILE = None,
     cache: CACHE = None,
     as_json: _JSON = False,
     quiet: _QUIET = False,
@@ -49,7 +50,8 @@ def resume(
     """
     from rlm_kernel.session.resume import resume as run
 
-    changes = _changes(model, sub_model, max_turns, max_calls, max_cost, timeout) | {"cache.enabled": cache, "limits.depth": max_depth}
+    changes = _changes(model, sub_model, max_turns, max_calls, max_cost, timeout)
+    changes |= {"cache.enabled": cache, "limits.depth": max_depth, "prompt.profile": profile}
     _go_on(
         lambda **hear: run(trace, config_file=config, changes=changes, files=named_files(file), allow_changed=allow_changed, **hear),
         as_json=as_json,
@@ -74,6 +76,7 @@ def fork(
     max_depth: DEPTH = None,
     max_cost: _COST = None,
     timeout: _TIMEOUT = None,
+    profile: PROFILE = None,
     cache: CACHE = None,
     out: Annotated[Path | None, typer.Option("--trace", help="Where the new notebook goes; default: a new file in rlm-traces/.")] = None,
     as_json: _JSON = False,
@@ -87,7 +90,8 @@ def fork(
     """
     from rlm_kernel.session.resume import fork as run
 
-    changes = _changes(model, sub_model, max_turns, max_calls, max_cost, timeout) | {"cache.enabled": cache, "limits.depth": max_depth}
+    changes = _changes(model, sub_model, max_turns, max_calls, max_cost, timeout)
+    changes |= {"cache.enabled": cache, "limits.depth": max_depth, "prompt.profile": profile}
     files = named_files(file)
     _go_on(
         lambda **hear: run(

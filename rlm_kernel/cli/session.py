@@ -28,7 +28,8 @@ DEPTH = Annotated[int | None, typer.Option("--max-depth", help="How deep child R
 COST = Annotated[float | None, typer.Option("--max-cost", help="US dollars for a question; default no limit.")]
 TIMEOUT = Annotated[float | None, typer.Option("--timeout", help="Seconds for a question; default no limit.")]
 PROFILE = Annotated[
-    str | None, typer.Option("--profile", help="Prompt: default, batching, short or small; default: what suits the root model.")
+    str | None,
+    typer.Option("--profile", help="Prompt: default, batching, short, small, or a file of your own; default: what suits the root model."),
 ]
 CACHE = Annotated[bool | None, typer.Option("--cache/--no-cache", help="Answer sub-calls at temperature 0 from earlier ones; default off.")]
 QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on stderr but errors.")]

@@ -124,8 +124,8 @@ class MemoryCompactionSettings(_Section):
 class PromptSettings(_Section):
     """What the root model is told of its task."""
 
-    profile: Literal["default", "batching", "short", "small"] | None = None
-    """None: the one that suits the root model, by its name and window."""
+    profile: Literal["default", "batching", "short", "small"] | Annotated[str, Field(pattern=r"\.md$")] | None = None
+    """One of the project's, or a file of the user's. None: the one that suits the root model, by its name and window."""
 
 
 class LimitSettings(_Section):

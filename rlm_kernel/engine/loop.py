@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rlm_kernel.engine import memory
 from rlm_kernel.engine import messages as say
@@ -96,6 +96,9 @@ class Loop:
     _number: int = 0
     _looked: bool = False
     _guarded: bool = False
+    _failed: bool = False
+    _warned: bool = False
+    _before: tuple[tuple[str, ...], str] = ((), "")
     _idle: int = 0
     _last: bool = False
     _answer: Answer | None = None
@@ -154,12 +157,14 @@ class Loop:
             self._number = turn.number
             self._looked = self._looked or turn.memory or any(looks_at_input(result.code) for result in turn.results)
             self._guarded = self._guarded or say.NOT_LOOKED in turn.remarks
+            self._warned = self._warned or say.AFTER_ERROR in turn.remarks
             self._history.append({"role": "assistant", "content": turn.reply})
             parsed = parse_reply(turn.reply)
             last = turn is past.turns[-1]
             if last and past.unfinished and not turn.memory:
                 await self._play(parsed, turn.results, said)
                 return
+            self._took_place(parsed, turn.results)
             remarks = [*turn.remarks, *(said if last else ())]
             if turn.memory:
                 self._say(say.after_memory(remarks, self._progress()))
@@ -213,9 +218,13 @@ class Loop:
     async def _play(self, parsed: Reply, done: Sequence[CellResult] = (), notes: Sequence[str] = ()) -> None:
         """Run a reply's cells, but those that are `done`. Sets the answer if one was delivered and stands."""
         results, not_run = self._shown = await self._run_cells(parsed.cells, done)
-        remarks = [*notes, *await self._judge(parsed, results)]
+        hasty = self._failed and parsed.only_delivers and not self._warned
+        again = self._took_place(parsed, results)
+        remarks = [*notes, *await self._judge(parsed, results, hasty=hasty)]
         if self._answer is not None:
             return
+        remarks += [say.REPEATED] if again else []
+        remarks += [say.CUT_OFF] if parsed.unclosed else []
         self._idle = 0 if results else self._idle + 1
         if self._idle >= _PATIENCE:
             raise _Exhausted("no_answer", f"The last {self._idle} replies had nothing to run.")
@@ -236,7 +245,7 @@ class Loop:
         self._history.append({"role": "assistant", "content": reply.text})
         parsed = parse_reply(reply.text)
         self.trace.turn_replied(self._number, reply, parsed.prose)
-        return parsed
+        return parsed.cut_off() if reply.finish_reason == "length" else replace(parsed, unclosed=False)
 
     @contextlib.asynccontextmanager
     async def _deadline(self) -> AsyncIterator[None]:
@@ -267,8 +276,16 @@ class Loop:
         seconds = LAST_ANSWER_SECONDS if self._last else self.ledger.seconds_left()
         return await self._cells.run(f"turn-{self._number:02d}-{letter}", code, self._number, seconds=seconds)
 
-    async def _judge(self, parsed: Reply, results: Sequence[CellResult]) -> list[str]:
-        """Take the answer, if there is one and it stands; else what to remark."""
+    def _took_place(self, parsed: Reply, results: Sequence[CellResult]) -> bool:
+        """Remember how a turn's cells ended; whether they were the last turn's, and gave the same."""
+        if not results:
+            return False
+        self._failed = results[-1].status != "ok"
+        before, self._before = self._before, (parsed.cells, "\n".join(say.output_text(result.outputs) for result in results))
+        return self._before == before
+
+    async def _judge(self, parsed: Reply, results: Sequence[CellResult], *, hasty: bool) -> list[str]:
+        """Take the answer, if there is one and it stands; else what to remark. `hasty`: nothing was done about an error before it."""
         failed = any(result.status != "ok" for result in results)
         answer = results[-1].answer if results else None
         remarks: list[str] = []
@@ -277,11 +294,14 @@ class Loop:
                 remarks.append(say.BESIDE_CODE)
             else:
                 answer = await self._prose_answer(parsed.final, remarks)
-        if answer is None and not results and not remarks:
+        if answer is None and not results and not remarks and not parsed.unclosed:
             remarks.append(say.NO_CODE)
         if answer is not None and not self._looked and not self._guarded:
             self._guarded = True
             remarks.append(say.NOT_LOOKED)
+        elif answer is not None and hasty:
+            self._warned = True
+            remarks.append(say.AFTER_ERROR)
         else:
             self._answer = answer
         return remarks

@@ -16,6 +16,12 @@ NO_CODE = (
     "write FINAL(answer) on a line of its own."
 )
 NOT_LOOKED = "That answer came before any code had looked at the input, so it was not taken. Look at `context` with code first."
+AFTER_ERROR = (
+    "That answer was not taken, because the cell before it ended in an error, and nothing was computed since. Correct that cell and look "
+    "at what it gives. If the answer holds all the same, give it again."
+)
+REPEATED = "That was the same code as before, and it gave the same. Say what is wrong with it, and write different code."
+CUT_OFF = "Your reply was too long and was cut off in the middle of its code, which did not run. Write less: one short cell."
 BESIDE_CODE = (
     "FINAL(...) outside code was not taken, because the same reply ran code whose output you had not seen. "
     "If the output above settles it, give FINAL now."

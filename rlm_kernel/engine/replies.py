@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 # Possessive: a long line that is nearly a fence must not cost its length squared.
@@ -27,11 +27,21 @@ class ProseFinal:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a reply asks for. `prose` is the reply without its code blocks."""
+    """What a reply asks for. `prose` is the reply without its code blocks. `unclosed`: the last cell's fence is."""
 
     cells: tuple[str, ...]
     prose: str
     final: ProseFinal | None
+    unclosed: bool = False
+
+    def cut_off(self) -> Reply:
+        """The reply, if it ended too early: code without an end is not to run."""
+        return replace(self, cells=self.cells[:-1]) if self.unclosed else self
+
+    @property
+    def only_delivers(self) -> bool:
+        """Its cells, if it has any, do nothing but call FINAL or FINAL_VAR with what is there."""
+        return all(map(_only_delivers, self.cells))
 
 
 def parse_reply(text: str) -> Reply:
@@ -42,15 +52,16 @@ def parse_reply(text: str) -> Reply:
     something or assign) is one cell.
     """
     # A lone surrogate, which JSON can carry, would pass neither to the kernel nor to a file.
-    blocks, prose_lines = _split(text.encode("utf-8", "replace").decode())
+    blocks, prose_lines, unclosed = _split(text.encode("utf-8", "replace").decode())
     cells = tuple(code for language, code in blocks if code.strip() and _is_cell(language, code))
     prose = "\n".join(prose_lines).strip()
     if not blocks and _is_bare_code(prose):
         return Reply((prose,), "", None)
-    return Reply(cells, prose, _prose_final(prose))
+    return Reply(cells, prose, _prose_final(prose), unclosed and bool(cells) and cells[-1] == blocks[-1][1])
 
 
-def _split(text: str) -> tuple[list[tuple[str, str]], list[str]]:
+def _split(text: str) -> tuple[list[tuple[str, str]], list[str], bool]:
+    """Blocks with their languages, the lines outside, and whether the last block has no end."""
     blocks: list[tuple[str, str]] = []
     prose: list[str] = []
     fence: str | None = None
@@ -70,7 +81,7 @@ def _split(text: str) -> tuple[list[tuple[str, str]], list[str]]:
             code.append(line.removeprefix(indent))
     if fence is not None:
         blocks.append((language, "\n".join(code)))
-    return blocks, prose
+    return blocks, prose, fence is not None
 
 
 def _closes(match: re.Match[str], fence: str, indent: str) -> bool:
@@ -142,6 +153,17 @@ def unquote(text: str) -> str:
             value = tree.body[0].value.value
             return value if isinstance(value, str) else text
     return text
+
+
+def _only_delivers(code: str) -> bool:
+    tree = _tree(code)
+    return tree is not None and all(isinstance(node, ast.Expr) and _delivers(node.value) for node in tree.body)
+
+
+def _delivers(node: ast.expr) -> bool:
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.func.id not in ("FINAL", "FINAL_VAR"):
+        return False
+    return not any(isinstance(inner, ast.Call) for value in node.args for inner in ast.walk(value))
 
 
 _INPUT_NAMES = frozenset(

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.config import Settings
 from rlm_kernel.engine.ledger import Ledger
-from rlm_kernel.engine.prompts import load_profile
 from rlm_kernel.engine.protocols import ROLES, Models, Outcome, StopReason, Totals, Trace, Usage
 from rlm_kernel.errors import UsageError
 from rlm_kernel.session.answering import Asked, answer
@@ -137,7 +136,7 @@ async def ask(
             settings,
             playing,
             model_names(settings, playing) if models is None else {role: playing.name(role) for role in ROLES},
-            load_profile(profile_for(settings, playing)),
+            profile_for(settings, playing),
             Ledger(limits_of(settings)),
             view,
             [str(file) for file in named],

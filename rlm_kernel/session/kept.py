@@ -21,7 +21,7 @@ from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.loop import Loop, Past
 from rlm_kernel.engine.messages import output_text
-from rlm_kernel.engine.prompts import Profile, load_profile
+from rlm_kernel.engine.prompts import Profile
 from rlm_kernel.engine.protocols import ROLES, Memory, Models, Outcome, Totals, Trace
 from rlm_kernel.errors import UsageError
 from rlm_kernel.secrets import known_secrets
@@ -95,7 +95,7 @@ class KeptSession:
         idle, depot = self.settings.session.idle, self.folder.depot
         live = await make(inputs.paths, self.settings, self._listeners, self._say, depot=depot, consent=self._consent, idle=idle)
         self._live = live
-        meta = new_meta(live.on, "", self.settings, dict.fromkeys(ROLES, ""), load_profile(profile_for(self.settings)))
+        meta = new_meta(live.on, "", self.settings, dict.fromkeys(ROLES, ""), profile_for(self.settings))
         files = await asyncio.to_thread(lambda: [file_meta(path) for path in live.on.grants.paths])
         self._write_to(NotebookWriter(self.trace, meta.model_copy(update={"files": files, "name": self.name}), known_secrets(os.environ)))
         calls = self._calls(Ledger(limits_of(self.settings)), None, None)
@@ -190,7 +190,7 @@ class KeptSession:
         ledger = Ledger(limits_of(self.settings))
         writer = self._writer(trace)
         self._write_to(writer)
-        profile = load_profile(profile_for(self.settings, models))
+        profile = profile_for(self.settings, models)
         writer.set_models(model_names(self.settings, models), profile.name, profile.digest)
         writer.question(question)
         spent = trace.spent() + await asyncio.to_thread(spent_on_lost, trace)

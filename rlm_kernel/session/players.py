@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
 from rlm_kernel.config import LLMSettings, Settings, parse_size
-from rlm_kernel.engine.prompts import ProfileName, constant_prefix, load_profile, profile_of
+from rlm_kernel.engine.prompts import PROFILES, Profile, constant_prefix, load_profile, parse_profile, profile_of
 from rlm_kernel.engine.protocols import ROLES, Message, Models, Role
 from rlm_kernel.errors import ConfigError
 
@@ -24,13 +25,25 @@ def _is_local(model: str | None) -> bool:
     return model is not None and model.split(":")[0] == _LOCAL
 
 
-def profile_for(settings: Settings, models: Models | None = None) -> ProfileName:
-    """The prompt profile of the settings, else the one that suits the root model. Its window is known once the models are ready."""
-    if settings.prompt.profile is not None:
-        return settings.prompt.profile
-    if _is_local(settings.root_llm.model):
-        return "small"
-    return profile_of(settings.root_llm.model or "", models.window("root") if models else settings.root_llm.window)
+def profile_for(settings: Settings, models: Models | None = None) -> Profile:
+    """The prompt profile of the settings, else the one that suits the root model. Its window is known once the models are ready.
+
+    Raises ConfigError for a file of the user's that is no profile.
+    """
+    chosen = settings.prompt.profile
+    if chosen is None:
+        local = _is_local(settings.root_llm.model)
+        window = models.window("root") if models else settings.root_llm.window
+        return load_profile("small" if local else profile_of(settings.root_llm.model or "", window))
+    if known := next((name for name in PROFILES if name == chosen), None):
+        return load_profile(known)
+    try:
+        return parse_profile(chosen, Path(chosen).expanduser().read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise ConfigError(
+            f"The prompt profile {chosen} cannot be used: {why}.", hint="docs/prompts.md says what such a file holds."
+        ) from error
 
 
 def model_names(settings: Settings, models: Models) -> dict[Role, str]:
@@ -58,7 +71,7 @@ async def open_models(settings: Settings, say: Callable[[str], None]) -> AsyncIt
             llm: LLMSettings = getattr(settings, section)
             if llm.model is not None and _is_local(llm.model):
                 if llm.model not in servers:
-                    prefix = constant_prefix(load_profile(profile_for(settings))) if section == "root_llm" else ()
+                    prefix = constant_prefix(profile_for(settings)) if section == "root_llm" else ()
                     servers[llm.model] = await _start_local(stack, llm, prefix, say)
                 changes[section] = servers[llm.model]
         playing = settings.model_copy(update=changes)

@@ -13,7 +13,7 @@ from rlm_kernel.config import Settings, known_keys, load_settings
 from rlm_kernel.engine.cells import Cells
 from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import Ledger
-from rlm_kernel.engine.prompts import PROFILES, load_profile
+from rlm_kernel.engine.prompts import PROFILES
 from rlm_kernel.engine.protocols import ROLES, CellResult, Models, Trace
 from rlm_kernel.errors import UsageError
 from rlm_kernel.secrets import known_secrets
@@ -246,7 +246,7 @@ async def replay(
         if playing is not None:
             kernels = await stack.enter_async_context(WarmKernels(settings, on.image, say))
             names = {role: playing.name(role) for role in ROLES}
-            family = Family(settings, playing, names, load_profile(profile_for(settings, playing)), kernels)
+            family = Family(settings, playing, names, profile_for(settings, playing), kernels)
         children = Children(on, out or trace.path, family, view)
         calls = HostCalls(playing, ledger, heard, on.locate, recording=recording, how_to_allow=_HOW_TO_ALLOW, children=children)
         kernel = await stack.enter_async_context(kernel_of(on, settings, calls, heard, cell_timeout=settings.limits.cell_timeout))

@@ -15,7 +15,6 @@ from rlm_kernel.engine.cells import Cells
 from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import LIMITS, Ledger
 from rlm_kernel.engine.loop import Loop, Past
-from rlm_kernel.engine.prompts import load_profile
 from rlm_kernel.engine.protocols import ROLES, CellResult, Models, Outcome, Trace
 from rlm_kernel.errors import UsageError
 from rlm_kernel.secrets import known_secrets
@@ -210,7 +209,7 @@ class _Going:
         self._on = on
         self._models = models
         self._ledger = ledger
-        self._profile = load_profile(profile_for(settings, models))
+        self._profile = profile_for(settings, models)
         self._named = [str(path) for path in named]
         self._made = any(file.made for file in plan.trace.meta.files)
         self._remarks = [*files.changed, *image_remarks(plan.trace, on)]

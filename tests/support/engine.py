@@ -113,7 +113,7 @@ class FakeKernel:
             "FINAL_VAR": lambda name: self._final(self.variables[name]),
         }
 
-    def _fail(self) -> None:
+    def _fail(self, *_: Any) -> None:
         raise ValueError("it failed")
 
     def _die(self) -> None:

@@ -39,6 +39,19 @@ class Priced(ScriptedModels):
         return replace(reply, usage=Usage(60, 40), cost=1.0)
 
 
+class Ending(ScriptedModels):
+    """Replies end for a reason."""
+
+    def __init__(self, replies: Sequence[str], reason: str) -> None:
+        super().__init__(replies)
+        self._reason = reason
+
+    async def complete(
+        self, messages: Sequence[Message], *, role: Role, model: str | None = None, schema: Mapping[str, Any] | None = None
+    ) -> Completion:
+        return replace(await super().complete(messages, role=role, model=model), finish_reason=self._reason)
+
+
 # Cells
 
 
@@ -51,7 +64,7 @@ async def test_cells_run_in_order_and_their_output_comes_back() -> None:
 
 
 async def test_the_first_error_stops_the_rest_and_says_so() -> None:
-    run = scripted(repl("say(context)", "fail()", "say(3)", "say(4)"), repl("FINAL('x')"))
+    run = scripted(repl("say(context)", "fail()", "say(3)", "say(4)"), repl("FINAL(str('x'))"))
     await run.outcome()
     assert "say(3)" not in run.cells
     assert "Output of cell 2 (it raised an error):\nValueError: it failed" in run.told()
@@ -65,7 +78,7 @@ async def test_cells_after_the_answer_do_not_run() -> None:
 
 
 async def test_a_kernel_that_died_is_told_and_the_run_goes_on() -> None:
-    run = scripted(repl("say(context)", "die()", "say(3)"), repl("FINAL('x')"))
+    run = scripted(repl("say(context)", "die()", "say(3)"), repl("FINAL(str('x'))"))
     assert (await run.outcome()).stop_reason == "answered"
     assert "Output of cell 2 (the kernel died)" in run.told()
 
@@ -159,7 +172,7 @@ async def test_final_beside_code_is_not_taken() -> None:
 
 
 async def test_an_answer_beside_code_that_failed_is_not_taken() -> None:
-    run = scripted(repl("say(context)", "fail()") + "\nFINAL_VAR(context)", repl("FINAL('x')"))
+    run = scripted(repl("say(context)", "fail()") + "\nFINAL_VAR(context)", repl("FINAL(str('x'))"))
     assert (await run.outcome()).answer == Answer("x")
     assert "turn-01-final" not in dict(run.kernel.ran)
 
@@ -177,6 +190,42 @@ async def test_an_answer_before_looking_is_guarded_against_once(premature: str) 
     assert len(run.models.requests) == 2
     assert "before any code had looked at the input" in run.told()
     assert sum("before any code" in note for note in run.trace.notes) == 1
+
+
+@pytest.mark.parametrize("hasty", ["FINAL(0)", repl("FINAL(0)"), repl('FINAL_VAR("context")'), repl("FINAL(context[0])")])
+async def test_an_answer_right_after_an_error_is_asked_for_twice(hasty: str) -> None:
+    run = scripted(repl("fail(context)"), hasty, hasty)
+    assert (await run.outcome()).answer is not None
+    assert len(run.models.requests) == 3
+    assert "the cell before it ended in an error" in run.told()
+
+
+@pytest.mark.parametrize("sound", [repl("FINAL(len(context))"), "```repl\nsay(context)\n```\n```repl\nFINAL(1)\n```"])
+async def test_an_answer_that_was_computed_after_an_error_is_taken(sound: str) -> None:
+    run = scripted(repl("fail(context)"), sound)
+    assert (await run.outcome()).answer is not None
+    assert len(run.models.requests) == 2
+
+
+async def test_an_answer_is_taken_once_the_error_was_mended() -> None:
+    run = scripted(repl("fail(context)"), LOOK, "FINAL(0)")
+    assert (await run.outcome()).answer == Answer("0")
+
+
+async def test_the_same_code_with_the_same_output_is_remarked_upon() -> None:
+    run = scripted(LOOK, LOOK, LOOK, "FINAL(0)")
+    await run.outcome()
+    assert "the same code as before" not in run.told(1)
+    assert "the same code as before" in run.told(2)
+    assert "the same code as before" in run.told(3)
+
+
+@pytest.mark.parametrize(("reason", "cells"), [("length", 1), ("stop", 2)])
+async def test_code_that_the_length_cut_off_does_not_run(reason: str, cells: int) -> None:
+    run = Run(Ending([f"{LOOK}\nAnd then:\n```repl\nsay(2)", "FINAL(0)"], reason))
+    await run.outcome()
+    assert len(run.cells) == cells
+    assert ("was cut off in the middle of its code" in run.told()) == (reason == "length")
 
 
 async def test_without_an_input_there_is_nothing_to_look_at() -> None:

@@ -74,10 +74,10 @@ async def test_an_answer_that_had_been_delivered_stands_without_any_model() -> N
 
 
 async def test_a_cell_that_failed_then_ends_its_turn_as_it_did() -> None:
-    run = run_with(repl("FINAL('x')"))
+    run = run_with(repl("FINAL(str('x'))"))
     cut = PastTurn(2, repl("fail()", "say(2)"), [ran("turn-02-a", "fail()", "bad", "error")])
     await run.outcome(past=Past([LOOKED, cut], unfinished=True))
-    assert [code for _, code in run.kernel.ran] == ["FINAL('x')"]
+    assert [code for _, code in run.kernel.ran] == ["FINAL(str('x'))"]
     assert "The last block did not run, because of the error above." in run.told(0)
 
 

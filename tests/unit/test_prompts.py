@@ -81,21 +81,56 @@ class Windowed(ScriptedModels):
 
 
 def test_the_settings_choose_and_the_window_counts_once_it_is_known() -> None:
-    assert profile_for(configured()) == "default"
-    assert profile_for(configured(root_llm__model="local")) == "small"
-    assert profile_for(configured(root_llm__model="local:0.5b"), Windowed([])) == "small"
-    assert profile_for(configured(root_llm__model="openai/x", root_llm__window=16_000)) == "short"
-    assert profile_for(configured(root_llm__model="openai/x")) == "default"
-    assert profile_for(configured(root_llm__model="openai/x"), Windowed([])) == "short"
-    assert profile_for(configured(root_llm__model="local", prompt__profile="batching"), Windowed([])) == "batching"
+    assert profile_for(configured()).name == "default"
+    assert profile_for(configured(root_llm__model="local")).name == "small"
+    assert profile_for(configured(root_llm__model="local:0.5b"), Windowed([])).name == "small"
+    assert profile_for(configured(root_llm__model="openai/x", root_llm__window=16_000)).name == "short"
+    assert profile_for(configured(root_llm__model="openai/x")).name == "default"
+    assert profile_for(configured(root_llm__model="openai/x"), Windowed([])).name == "short"
+    assert profile_for(configured(root_llm__model="local", prompt__profile="batching"), Windowed([])).name == "batching"
     with pytest.raises(ConfigError, match=r"prompt\.profile"):
         configured(prompt__profile="large")
 
 
 def test_the_settings_know_the_profiles() -> None:
-    (known, _) = get_args(type(Settings().prompt).model_fields["profile"].annotation)
+    known = get_args(type(Settings().prompt).model_fields["profile"].annotation)[0]
     assert get_args(known) == PROFILES
-    assert {path.stem for path in FOLDER.glob("*.md")} == {*PROFILES, "recursion", "small.examples"}
+    assert {path.stem for path in FOLDER.glob("*.md")} == {*PROFILES, "recursion"}
+
+
+def test_a_file_of_the_users_is_a_profile(tmp_path: Path) -> None:
+    own = tmp_path / "own.md"
+    text = "---\noutput_chars: 500\n---\nWork on `context`.\n{recursion}\n## user\nHow many?\n\n## assistant\n```repl\nFINAL(1)\n```\n"
+    own.write_text(text)
+    profile = profile_for(configured(prompt__profile=str(own)))
+    assert (profile.name, profile.output_chars, profile.head_chars) == (str(own), 500, 300)
+    assert [message["role"] for message in profile.examples] == ["user", "assistant"]
+    assert "rlm_query" in system_prompt(profile, INFO, output_chars=500, sub_window=None, depth=1)
+    own.write_text(text.replace("Work", "Labour"))
+    assert profile_for(configured(prompt__profile=str(own))).digest != profile.digest
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "no system prompt"),
+        ("---\noutput_chars: 500\n---\n", "no system prompt"),
+        ("---\noutput_chars: many\n---\nWork.", "no number of output_chars or"),
+        ("---\ncolour: 7\n---\nWork.", "no number of"),
+        ("Work.\n## user\nHow many?\n", "take turns"),
+        ("Work.\n## assistant\nTwo.\n## user\nHow many?\n", "take turns"),
+    ],
+)
+def test_a_file_that_is_no_profile_is_refused_in_words(tmp_path: Path, text: str, why: str) -> None:
+    own = tmp_path / "own.md"
+    own.write_text(text)
+    with pytest.raises(ConfigError, match=why):
+        profile_for(configured(prompt__profile=str(own)))
+
+
+def test_a_profile_that_is_not_there_is_said() -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.md cannot be used: No such file"):
+        profile_for(configured(prompt__profile="nowhere.md"))
 
 
 # What they tell
@@ -166,13 +201,11 @@ def test_the_digest_is_that_of_all_texts() -> None:
     def digest(*names: str) -> str:
         return hashlib.sha256("\0".join((FOLDER / name).read_text("utf-8") for name in names).encode()).hexdigest()
 
-    assert load_profile("small").digest == digest("small.md", "small.examples.md")
+    assert load_profile("small").digest == digest("small.md")
     for name in WITH_CHILDREN:
-        text = (FOLDER / f"{name}.md").read_text("utf-8")
-        recursion = (FOLDER / "recursion.md").read_text("utf-8")
-        assert load_profile(name).digest == hashlib.sha256(f"{text}\0\0{recursion}".encode()).hexdigest()
+        assert load_profile(name).digest == digest(f"{name}.md", "recursion.md")
     assert len({load_profile(name).digest for name in PROFILES}) == len(PROFILES)
 
 
 def test_the_local_models_words_are_those_that_were_tried() -> None:
-    assert load_profile("small").digest == "63b8fbed23fa9b9503677cfb823a3dee948365bd6e7d425443d70b3e7501f7de"
+    assert load_profile("small").digest == "d48b7b3e29a2787aeebfe57e1e32986e7215308764c262a69a188ff349115391"

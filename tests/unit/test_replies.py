@@ -28,7 +28,7 @@ def test_tilde_fences_count_and_may_hold_backticks() -> None:
 
 
 def test_an_unclosed_fence_reaches_to_the_end() -> None:
-    assert parse_reply("Now:\n```repl\nx = 1\nprint(x)") == Reply(("x = 1\nprint(x)",), "Now:", None)
+    assert parse_reply("Now:\n```repl\nx = 1\nprint(x)") == Reply(("x = 1\nprint(x)",), "Now:", None, unclosed=True)
 
 
 def test_a_longer_fence_holds_shorter_ones() -> None:

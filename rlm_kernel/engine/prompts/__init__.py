@@ -1,7 +1,8 @@
 """Prompt profiles: what the root model is told, by family of model.
 
-A profile is a system prompt (NAME.md), perhaps with example turns (NAME.examples.md: sections headed `## user` and `## assistant`).
-What it says of child RLMs, where they are allowed, is the same in all (recursion.md).
+A profile is a file, NAME.md: between two lines of `---` numbers by name (`output_chars: 2000`), all of them optional; a system prompt;
+then, perhaps, example turns, in sections headed `## user` and `## assistant`. What it says of child RLMs, where they are allowed, is the
+same in all (recursion.md).
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ _SHARE = 0.8
 """Of a window: the rest is for the question around the text, and the reply."""
 _USUAL_WINDOW = 36_000
 """Tokens, where a sub model's window is not known."""
+SIZES = ("output_chars", "head_chars", "piece_chars")
+_HEAD = re.compile(r"---[ \t]*\n(.*?)^---[ \t]*\n", re.MULTILINE | re.DOTALL)
 _SECTION = re.compile(r"^## (user|assistant)[ \t]*\n", re.MULTILINE)
 
 
@@ -46,23 +49,14 @@ class Profile:
     `piece_chars`: how much of the input is to go into a prompt, where the sub model reads as much. `recursion`: on child RLMs.
     """
 
-    name: ProfileName
+    name: str
     system: str
     examples: tuple[Message, ...]
     digest: str
-    output_chars: int
-    head_chars: int
+    output_chars: int = 10**9
+    head_chars: int = 300
     piece_chars: int = 100_000
     recursion: str = ""
-
-
-_SIZES: dict[ProfileName, tuple[int, int, int]] = {
-    "default": (10**9, 300, 100_000),
-    "batching": (10**9, 300, 200_000),
-    "short": (6_000, 200, 15_000),
-    "small": (2_000, 120, 15_000),
-}
-"""Characters of outputs, of the input's beginning, and of a piece."""
 
 
 def profile_of(model: str, window: int | None = None) -> ProfileName:
@@ -76,18 +70,33 @@ def profile_of(model: str, window: int | None = None) -> ProfileName:
 
 @cache
 def load_profile(name: ProfileName) -> Profile:
-    """The profile of that name."""
-    folder = resources.files(__name__)
-    system = (folder / f"{name}.md").read_text("utf-8")
-    examples_file = folder / f"{name}.examples.md"
-    examples = examples_file.read_text("utf-8") if examples_file.is_file() else ""
-    parts = _SECTION.split(examples)[1:]
-    turns = tuple({"role": role, "content": text.strip()} for role, text in zip(parts[::2], parts[1::2], strict=True))
-    recursion = (folder / "recursion.md").read_text("utf-8") if "{recursion}" in system else ""
-    texts = [system, examples, recursion] if recursion else [system, examples]
-    digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()
-    output_chars, head_chars, piece_chars = _SIZES[name]
-    return Profile(name, system, turns, digest, output_chars, head_chars, piece_chars, recursion)
+    """The project's profile of that name."""
+    return parse_profile(name, (resources.files(__name__) / f"{name}.md").read_text("utf-8"))
+
+
+def parse_profile(name: str, text: str) -> Profile:
+    """The profile that a file holds. Raises ValueError for one that does not hold together."""
+    head = _HEAD.match(text)
+    sizes = _sizes(head[1]) if head else {}
+    system, *parts = _SECTION.split(text[head.end() :] if head else text)
+    if not system.strip():
+        raise ValueError("it has no system prompt before the first example")
+    if parts[::2] != ["user", "assistant"] * (len(parts) // 4):
+        raise ValueError("its examples do not take turns: `## user`, then `## assistant`")
+    turns = tuple({"role": role, "content": said.strip()} for role, said in zip(parts[::2], parts[1::2], strict=True))
+    recursion = (resources.files(__name__) / "recursion.md").read_text("utf-8") if "{recursion}" in system else ""
+    digest = hashlib.sha256("\0".join(filter(None, (text, recursion))).encode()).hexdigest()
+    return Profile(name, system.strip() + "\n", turns, digest, **sizes, recursion=recursion)
+
+
+def _sizes(head: str) -> dict[str, int]:
+    sizes = {}
+    for line in filter(str.strip, head.splitlines()):
+        name, _, number = (part.strip() for part in line.partition(":"))
+        if name not in SIZES or not number.isdecimal() or not int(number):
+            raise ValueError(f"{line.strip()!r} is no number of {' or '.join(SIZES)}")
+        sizes[name] = int(number)
+    return sizes
 
 
 def system_prompt(profile: Profile, info: ContextInfo, *, output_chars: int, sub_window: int | None, depth: int = 0) -> str:

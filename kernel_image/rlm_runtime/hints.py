@@ -1,0 +1,59 @@
+"""What to do about an error, where code in a cell took the session for something that it is not. Told as a note of the exception."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+_SHOWN = 5
+_TEXT_METHODS = frozenset(name for name in dir(str) if not name.startswith("_"))
+_MAPPING_METHODS = frozenset({"items", "keys", "values", "get"})
+
+
+def hint(error: BaseException, context: Any, names: Iterable[str]) -> str:
+    """One or two sentences; "" where there is nothing to say. `names`: those that code could have meant."""
+    said = error.args[0] if error.args and type(error.args[0]) is str else ""
+    if type(error).__module__ != "builtins":
+        return ""  # a cell's own: nothing is known of it, and asking it anything runs code
+    if isinstance(error, NameError) and type(error.name) is str:
+        close = difflib.get_close_matches(error.name, list(names), 1)
+        return f"Did you mean `{close[0]}`?" if close else "SHOW_VARS() lists the variables that there are."
+    if isinstance(error, ModuleNotFoundError):
+        return "There is no network to install it. numpy and pandas are there, and all of Python's own modules."
+    if isinstance(error, FileNotFoundError):
+        return "The input is in `context`, not in a file. load_file(path) loads a further one of the user's."
+    if isinstance(error, KeyError) and isinstance(context, dict):
+        return f"The texts in `context` are named {_listed(context)}." if context else ""
+    if isinstance(error, IndexError) and "list index out of range" in said:
+        return "The list is shorter than that: a search that finds nothing gives an empty one. Print its length, or search in another way."
+    return _wrong_type(said, context)
+
+
+def _wrong_type(said: str, context: Any) -> str:
+    missing = re.search(r"'(\w+)' object has no attribute '(\w+)'", said)
+    if isinstance(context, Mapping):
+        if missing and missing[1] == "dict" and missing[2] in _TEXT_METHODS:
+            return _each(context)
+        if "expected string or bytes-like object, got 'dict'" in said or "unhashable type: 'slice'" in said:
+            return _each(context)
+    elif isinstance(context, str):
+        if missing and missing[1] == "str" and missing[2] in _MAPPING_METHODS:
+            return "`context` is one str. `context.splitlines()` has its lines."
+        if "string indices must be integers" in said:
+            return "A str has no names to look things up by; `context` is one, too. Parse the line first, as with json.loads or split."
+    if missing and missing[1] == "Hit" and missing[2] in _TEXT_METHODS:
+        return "What grep finds has .text (the line), .line (its number) and .file."
+    if "unsupported operand" in said or "can only concatenate str" in said or "not supported between instances of" in said:
+        return "What is read from text is text: int(...) or float(...) make numbers of it."
+    return ""
+
+
+def _each(context: Mapping[str, Any]) -> str:
+    return f"`context` is a dict of texts by name ({_listed(context)}): take one, or go through `context.items()`."
+
+
+def _listed(context: Mapping[str, Any]) -> str:
+    names = [repr(name)[:80] for name in list(context)[:_SHOWN]]
+    return ", ".join(names) + (f" and {len(context) - _SHOWN:,} more" if len(context) > _SHOWN else "")

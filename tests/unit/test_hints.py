@@ -1,0 +1,60 @@
+"""What an error in a cell is told with: what to do about it."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from rlm_runtime.hints import hint
+from rlm_runtime.search import Hit
+
+TEXTS = {"a.txt": "hello 1\n", "b.txt": "world 2\n"}
+TEXT = "hello 1\nworld 2\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "context", "told"),
+    [
+        ("context.splitlines()", TEXTS, "dict of texts by name ('a.txt', 'b.txt')"),
+        ("re.findall('a', context)", TEXTS, "dict of texts by name"),
+        ("context[:100]", TEXTS, "dict of texts by name"),
+        ("context['c.txt']", TEXTS, "named 'a.txt', 'b.txt'"),
+        ("context['c.txt']", {f"{n}.txt": "" for n in range(9)}, "'4.txt' and 4 more"),
+        ("context.items()", TEXT, "one str"),
+        ("context['c.txt']", TEXT, "Parse the line first"),
+        ("[line['price'] for line in context.splitlines()]", TEXT, "Parse the line first"),
+        ("[][0]", TEXT, "a search that finds nothing"),
+        ("Hit('a', 1, 'x=1').split('=')", TEXT, ".text (the line)"),
+        ("contxt", TEXT, "Did you mean `context`?"),
+        ("never_heard_of", TEXT, "SHOW_VARS()"),
+        ("open('a.txt')", TEXT, "not in a file"),
+        ("__import__('no_such_module')", TEXT, "no network"),
+        ("max(5, '7')", TEXT, "int(...) or float(...)"),
+        ("5 + '7'", TEXT, "int(...) or float(...)"),
+        ("1 / 0", TEXT, ""),
+        ("json.loads('x')", TEXT, ""),
+        ("{'a': 1}['b']", TEXT, ""),
+    ],
+)
+def test_an_error_says_what_to_do(code: str, context: Any, told: str) -> None:
+    names = {"context": context, "re": re, "json": json, "Hit": Hit}
+    with pytest.raises(Exception) as raised:  # noqa: PT011
+        eval(code, names)
+    said = hint(raised.value, context, names)
+    assert told in said
+    assert bool(said) == bool(told)
+
+
+def test_what_a_cell_raises_itself_is_not_looked_into() -> None:
+    class Odd(NameError):
+        @property
+        def name(self) -> str:  # type: ignore[override]
+            raise SystemExit
+
+    assert hint(Odd(), TEXT, []) == ""
+
+
+def test_long_names_are_cut() -> None:
+    assert len(hint(KeyError("x"), {"n" * 1000: ""}, [])) < 200

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import platform
 import random
+import re
 import sys
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -163,6 +166,10 @@ NAMES: dict[str, Any] = {
 }
 
 
+IMPORTED: dict[str, Any] = {"re": re, "json": json, "math": math, "Counter": Counter, "defaultdict": defaultdict}
+"""What code uses without importing it."""
+
+
 class CellHooks:
     """Keeps the namespace whole from cell to cell. Lives on the kernel's main thread."""
 
@@ -202,7 +209,7 @@ def install(shell: InteractiveShell) -> None:
     _shell.append(shell)
     random.seed(0)  # a sample that a cell draws is the same at replay
     hooks = CellHooks(shell)
-    shell.push(NAMES, interactive=False)
+    shell.push(NAMES | IMPORTED, interactive=False)
     shell.user_ns_hidden.update({"answer": None, "context": None})
     shell.set_custom_exc((Delivered,), lambda *_, **__: None)
     shell.events.register("pre_run_cell", hooks.before)

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+_IMPORTS = {
+    "np": "import numpy as np",
+    "pd": "import pandas as pd",
+    "plt": "import matplotlib.pyplot as plt",
+    "datetime": "from datetime import datetime",
+    "date": "from datetime import date",
+    "timedelta": "from datetime import timedelta",
+    "OrderedDict": "from collections import OrderedDict",
+    "deque": "from collections import deque",
+}
 _SHOWN = 5
 _TEXT_METHODS = frozenset(name for name in dir(str) if not name.startswith("_"))
 _MAPPING_METHODS = frozenset({"items", "keys", "values", "get"})
@@ -18,6 +29,8 @@ def hint(error: BaseException, context: Any, names: Iterable[str]) -> str:
     if type(error).__module__ != "builtins":
         return ""  # a cell's own: nothing is known of it, and asking it anything runs code
     if isinstance(error, NameError) and type(error.name) is str:
+        if how := _IMPORTS.get(error.name) or (f"import {error.name}" if error.name in sys.stdlib_module_names else ""):
+            return f"It must be imported in the cell first: `{how}`."
         close = difflib.get_close_matches(error.name, list(names), 1)
         return f"Did you mean `{close[0]}`?" if close else "SHOW_VARS() lists the variables that there are."
     if isinstance(error, ModuleNotFoundError):

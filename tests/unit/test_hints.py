@@ -28,6 +28,8 @@ TEXT = "hello 1\nworld 2\n"
         ("[][0]", TEXT, "a search that finds nothing"),
         ("Hit('a', 1, 'x=1').split('=')", TEXT, ".text (the line)"),
         ("contxt", TEXT, "Did you mean `context`?"),
+        ("pd.DataFrame()", TEXT, "`import pandas as pd`"),
+        ("csv.reader([])", TEXT, "`import csv`"),
         ("never_heard_of", TEXT, "SHOW_VARS()"),
         ("open('a.txt')", TEXT, "not in a file"),
         ("__import__('no_such_module')", TEXT, "no network"),

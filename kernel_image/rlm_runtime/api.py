@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import difflib
 import json
 import math
@@ -166,8 +167,8 @@ NAMES: dict[str, Any] = {
 }
 
 
-IMPORTED: dict[str, Any] = {"re": re, "json": json, "math": math, "Counter": Counter, "defaultdict": defaultdict}
-"""What code uses without importing it."""
+IMPORTED: dict[str, Any] = {"re": re, "json": json, "csv": csv, "math": math, "Counter": Counter, "defaultdict": defaultdict}
+"""What code may use without importing it."""
 
 
 class CellHooks:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlm_runtime import folders, memory, wire
+from rlm_runtime import folders, forms, memory, wire
 from rlm_runtime.lazytext import LazyText
 from rlm_runtime.readers import Read, Unreadable, read_file
 from rlm_runtime.search import Hit, search
@@ -280,4 +280,5 @@ def describe() -> dict[str, Any]:
         "item_count": len(texts),
         "head": str(first[:300]),
         "about": any(about for _, about in sizes.values()),
+        "form": forms.form(value) if isinstance(value, (str, LazyText)) else "",
     }

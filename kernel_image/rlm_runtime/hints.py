@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from rlm_runtime import forms
+
 _IMPORTS = {
     "np": "import numpy as np",
     "pd": "import pandas as pd",
@@ -31,14 +33,18 @@ def hint(error: BaseException, context: Any, names: Iterable[str]) -> str:
     if isinstance(error, NameError) and type(error.name) is str:
         if how := _IMPORTS.get(error.name) or (f"import {error.name}" if error.name in sys.stdlib_module_names else ""):
             return f"It must be imported in the cell first: `{how}`."
+        if error.name == "rows" and isinstance(context, str) and (told := forms.form(context)):
+            return f"Make it first. `context` is {told}."
         close = difflib.get_close_matches(error.name, list(names), 1)
-        return f"Did you mean `{close[0]}`?" if close else "SHOW_VARS() lists the variables that there are."
+        return f"Did you mean `{close[0]}`?" if close else f"No cell has set `{error.name[:80]}` so far: compute it first."
     if isinstance(error, ModuleNotFoundError):
         return "There is no network to install it. numpy and pandas are there, and all of Python's own modules."
     if isinstance(error, FileNotFoundError):
         return "The input is in `context`, not in a file. load_file(path) loads a further one of the user's."
     if isinstance(error, KeyError) and isinstance(context, dict):
         return f"The texts in `context` are named {_listed(context)}." if context else ""
+    if isinstance(error, AttributeError) and error.obj is None:
+        return "re.search found nothing there. Print the text that was searched, and correct the pattern."
     if isinstance(error, IndexError) and "list index out of range" in said:
         return "The list is shorter than that: a search that finds nothing gives an empty one. Print its length, or search in another way."
     return _wrong_type(said, context)
@@ -53,14 +59,23 @@ def _wrong_type(said: str, context: Any) -> str:
             return _each(context)
     elif isinstance(context, str):
         if missing and missing[1] == "str" and missing[2] in _MAPPING_METHODS:
-            return "`context` is one str. `context.splitlines()` has its lines."
+            return f"`context` is one str{_form(context)}. `context.splitlines()` has its lines."
         if "string indices must be integers" in said:
-            return "A str has no names to look things up by; `context` is one, too. Parse the line first, as with json.loads or split."
+            return f"A str has no names to look things up by. `context` is one str{_form(context)}: parse it first."
     if missing and missing[1] == "Hit" and missing[2] in _TEXT_METHODS:
         return "What grep finds has .text (the line), .line (its number) and .file."
+    if "invalid literal for int()" in said or "could not convert string to float" in said:
+        return r"That is no number. Find numbers by the words around them: re.findall(r'word (\d+)', context). Counting places fails."
+    if "arg is an empty sequence" in said or "iterable argument is empty" in said:
+        return "Nothing was found, so the pattern or the condition is wrong. Print one line of the input, and compare."
     if "unsupported operand" in said or "can only concatenate str" in said or "not supported between instances of" in said:
         return "What is read from text is text: int(...) or float(...) make numbers of it."
     return ""
+
+
+def _form(context: str) -> str:
+    told = forms.form(context)
+    return f", {told}" if told else ""
 
 
 def _each(context: Mapping[str, Any]) -> str:

@@ -453,4 +453,4 @@ def tasks(count: int, seed: int) -> Iterator[Task]:
                     continue
                 raise
             break
-        yield Task(f"small-{seed}-{place:03d}-{kind}-{form}", "small", kind, question, texts, expected, scorer)
+        yield Task(f"small-{seed}-{place:03d}-{kind}-{form}", "small", kind, question, expected, scorer, texts)

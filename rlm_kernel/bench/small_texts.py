@@ -5,7 +5,8 @@ from __future__ import annotations
 from random import Random
 
 
-def _words(text: str) -> list[str]:
+def words(text: str) -> list[str]:
+    """Those of a line."""
     return text.split()
 
 
@@ -14,17 +15,17 @@ LEVELS = ("INFO", "WARNING", "ERROR", "FATAL")
 PLACES = ("Aarhus", "Bergen", "Cork", "Delft", "Evora", "Faro", "Ghent", "Haarlem")
 PRODUCTS = ("lamp", "kettle", "shelf", "carpet", "mirror", "clock")
 BRANCHES = ("north", "south", "east", "west", "harbour", "airport", "centre")
-WORDS = _words(
+WORDS = words(
     "anchor basket candle doctor engine forest garden hammer island jacket kitchen ladder market needle orange pencil quarry ribbon "
     "saddle tunnel umbrella valley window yellow budget captain evening feather glacier harbour invoice journey kingdom lantern meadow "
     "network oyster passage quarter railway shelter thunder uniform village weather blanket cabinet diamond elephant fountain gradual "
     "horizon insect jungle kingfisher leather machine notebook october package quantity receipt station teacher upstairs volcano whistle"
 )
-_FIRST = _words(
+_FIRST = words(
     "Anna Bruno Carla David Elsa Frank Greta Hugo Ida Jonas Karin Luis Maria Niels Olga Paul Rosa Sven Tilda Viktor Wanda Yusuf Zoe Amir "
     "Birgit Cem Dora Emil Fatima Gustav"
 )
-_LAST = _words(
+_LAST = words(
     "Ahlberg Berger Costa Dahl Eriksen Ferrari Gruber Haas Ivanov Jansen Keller Lund Moreau Novak Olsen Petrov Quist Rossi Santos Toth "
     "Urban Vogel Weber Zeman"
 )

@@ -11,6 +11,7 @@ import typer
 from rlm_kernel.cli._text import printable
 from rlm_kernel.cli.ask import ask
 from rlm_kernel.cli.attach import attach
+from rlm_kernel.cli.bench import bench
 from rlm_kernel.cli.cache import cache_app
 from rlm_kernel.cli.chat import chat
 from rlm_kernel.cli.config import config_app
@@ -51,6 +52,7 @@ app.command()(replay)
 app.command()(resume)
 app.command()(fork)
 app.command()(attach)
+app.command()(bench)
 app.command()(doctor)
 app.command()(gc)
 app.add_typer(cache_app, name="cache")

@@ -58,6 +58,7 @@ def question_message(question: str, info: ContextInfo, from_files: bool, head_ch
         more = f", and {info.item_count - len(shown):,} more" if info.item_count > len(shown) else ""
         lines.append(f"Files: {', '.join(shown)}{more}" if from_files else f"Pieces: {', '.join(shown)}{more}")
         lines.append(f"Starts with: {info.head[:head_chars]!r}")
+        lines += [f"Form: {info.form}"] if info.form else []
     else:
         lines.append("Context: none was given.")
     return "\n".join([*lines, f"Question: {question}", progress])

@@ -185,6 +185,8 @@ class ContextInfo:
     """The first characters of the (first) text."""
     about: bool = False
     """The sizes are in bytes, because the characters of a large text are not counted yet."""
+    form: str = ""
+    """What the one text is, and code that parses it; "" for what is just text."""
 
 
 class Kernel(Protocol):

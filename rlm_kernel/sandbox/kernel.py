@@ -197,6 +197,7 @@ class DockerKernel:
                 int(found["item_count"]),
                 str(found["head"])[:300],
                 bool(found.get("about")),
+                str(found.get("form", ""))[:2_000],
             )
         except (TypeError, KeyError, ValueError) as error:
             raise KernelError("The kernel started, but its runtime does not work.", hint="`rlm image build --force`") from error

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from rlm_kernel.models.litellm_models import LitellmModels
 
 _LOCAL = "local"
-_LOCAL_REPLY_TOKENS = 1024
+_LOCAL_REPLY_TOKENS = {"root_llm": 512, "sub_llm": 1024}
+"""At most: a root's reply is a sentence and a short cell, and one that does not end takes a minute."""
 
 
 def _is_local(model: str | None) -> bool:
@@ -73,7 +74,8 @@ async def open_models(settings: Settings, say: Callable[[str], None]) -> AsyncIt
                 if llm.model not in servers:
                     prefix = constant_prefix(profile_for(settings)) if section == "root_llm" else ()
                     servers[llm.model] = await _start_local(stack, llm, prefix, say)
-                changes[section] = servers[llm.model]
+                tokens = llm.max_tokens or _LOCAL_REPLY_TOKENS[section]
+                changes[section] = servers[llm.model].model_copy(update={"max_tokens": tokens})
         playing = settings.model_copy(update=changes)
         models = LitellmModels(playing)
         stack.push_async_callback(models.aclose)
@@ -133,7 +135,6 @@ async def _start_local(
             # On a few cores requests at once are slower than one after the other.
             "concurrency": 1,
             "temperature": 0.0 if llm.temperature is None else llm.temperature,
-            "max_tokens": llm.max_tokens or _LOCAL_REPLY_TOKENS,
             "input_price": 0.0,
             "output_price": 0.0,
         }

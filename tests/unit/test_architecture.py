@@ -1,4 +1,4 @@
-"""The rooms and the arrows between them: cli → session → engine → protocols ← models, sandbox, trace."""
+"""The rooms and the arrows between them: cli → bench → session → engine → protocols ← models, sandbox, trace."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ import pytest
 import rlm_kernel
 
 PACKAGE = Path(rlm_kernel.__file__).parent
-ROOMS = ("cli", "engine", "models", "sandbox", "session", "trace")
+ROOMS = ("bench", "cli", "engine", "models", "sandbox", "session", "trace")
 BESIDE = {"config", "errors", "harmless", "secrets", "_version"}
 """Modules beside the rooms, which import no room."""
 SLOW = {"litellm", "docker", "jupyter_client", "nbformat", "prompt_toolkit", "xllamacpp"}
 MAY_IMPORT = {
-    "cli": {"cli", "session", "engine", "models", "sandbox", "trace"},
+    "cli": {"cli", "bench", "session", "engine", "models", "sandbox", "trace"},
+    "bench": {"bench", "session", "engine"},
     "session": {"session", "engine", "models", "sandbox", "trace"},
     "engine": {"engine"},
     "models": {"models", "engine"},

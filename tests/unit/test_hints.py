@@ -12,6 +12,7 @@ from rlm_runtime.search import Hit
 
 TEXTS = {"a.txt": "hello 1\n", "b.txt": "world 2\n"}
 TEXT = "hello 1\nworld 2\n"
+TABLE = "a,b,c\n1,2,3\n4,5,6\n"
 
 
 @pytest.mark.parametrize(
@@ -23,14 +24,20 @@ TEXT = "hello 1\nworld 2\n"
         ("context['c.txt']", TEXTS, "named 'a.txt', 'b.txt'"),
         ("context['c.txt']", {f"{n}.txt": "" for n in range(9)}, "'4.txt' and 4 more"),
         ("context.items()", TEXT, "one str"),
-        ("context['c.txt']", TEXT, "Parse the line first"),
-        ("[line['price'] for line in context.splitlines()]", TEXT, "Parse the line first"),
+        ("context['c.txt']", TEXT, "parse it first"),
+        ("[line['price'] for line in context.splitlines()]", TEXT, "parse it first"),
+        ("[row['a'] for row in context]", '{"a": 1}\n{"a": 2}\n', "json.loads(line) for line in context.splitlines()"),
         ("[][0]", TEXT, "a search that finds nothing"),
         ("Hit('a', 1, 'x=1').split('=')", TEXT, ".text (the line)"),
         ("contxt", TEXT, "Did you mean `context`?"),
+        ("int('user=u1')", TEXT, "by the words around them"),
+        ("float('n/a')", TEXT, "by the words around them"),
+        ("max([])", TEXT, "Nothing was found"),
+        ("re.search('x', context).group()", TEXT, "re.search found nothing"),
         ("pd.DataFrame()", TEXT, "`import pandas as pd`"),
-        ("csv.reader([])", TEXT, "`import csv`"),
-        ("never_heard_of", TEXT, "SHOW_VARS()"),
+        ("statistics.mean([])", TEXT, "`import statistics`"),
+        ("never_heard_of", TEXT, "No cell has set `never_heard_of`"),
+        ("rows", TABLE, "rows = list(csv.DictReader(context.splitlines()))"),
         ("open('a.txt')", TEXT, "not in a file"),
         ("__import__('no_such_module')", TEXT, "no network"),
         ("max(5, '7')", TEXT, "int(...) or float(...)"),

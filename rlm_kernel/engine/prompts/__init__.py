@@ -39,6 +39,7 @@ _USUAL_WINDOW = 36_000
 """Tokens, where a sub model's window is not known."""
 SIZES = ("output_chars", "head_chars", "piece_chars")
 _HEAD = re.compile(r"---[ \t]*\n(.*?)^---[ \t]*\n", re.MULTILINE | re.DOTALL)
+_FILLED_IN = re.compile(r"\{(output_chars|sub_chars|sub_doubt|piece_chars|example_chunk|recursion|context_hint)\}")
 _SECTION = re.compile(r"^## (user|assistant)[ \t]*\n", re.MULTILINE)
 
 
@@ -122,12 +123,12 @@ def system_prompt(profile: Profile, info: ContextInfo, *, output_chars: int, sub
         "context_hint": hints.get(info.kind, f"It is a {info.kind}."),
     }
     # Not str.format: the prompt's code examples are full of braces.
-    return re.sub(r"\{(\w+)\}", lambda match: values.get(match[1], match[0]), profile.system)
+    return _FILLED_IN.sub(lambda match: values[match[1]], profile.system)
 
 
 def constant_prefix(profile: Profile) -> tuple[Message, ...]:
     """The messages that every conversation by this profile begins with; none where its prompt is made for each input."""
-    return () if re.search(r"\{\w+\}", profile.system) else ({"role": "system", "content": profile.system}, *profile.examples)
+    return () if _FILLED_IN.search(profile.system) else ({"role": "system", "content": profile.system}, *profile.examples)
 
 
 def _rounded(chars: float) -> int:

@@ -1,0 +1,60 @@
+"""Models that know: a root that solves the benchmark's suites by code, and a sub that has the right label of every question.
+
+With them a run is right if and only if the machinery is: splitting, batches, sub-calls, answers of any length, scoring.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rlm_kernel.bench.trec import Pool
+
+_PROGRAM = (Path(__file__).parent / "oracle_program.py").read_text("utf-8")
+_QUESTION = re.compile(r"^Question: (.*?)(?=\nTurn \d+ of|\Z)", re.MULTILINE | re.DOTALL)
+
+
+def root(messages: list[dict[str, Any]]) -> str:
+    """The one reply to a question of `niah`, `copy`, `oolong` or `pairs`: a look, and a cell that answers. Without a kernel it knows
+    nothing.
+    """
+    if len(messages) == 1:
+        return "I do not know."
+    found = _QUESTION.search(messages[1]["content"])
+    assert found is not None
+    question = found[1].strip()
+    if key := re.search(r"magic number for (\S+) mentioned", question):
+        code = f"FINAL(re.search(r'numbers for {key[1]} is: (.+?)\\. ', context)[1])"
+    elif chapter := re.search(r"Copy chapter (\d+) verbatim", question):
+        code = f"FINAL(re.split(r'^=== Chapter \\d+ ===\\n', context, flags=re.MULTILINE)[{chapter[1]}])"
+    else:
+        code = f"{_PROGRAM}\n\nrows = read(context, llm_query_batched)\nprint(len(rows))\nFINAL(answer({question!r}, rows))"
+    return f"I solve it by code.\n```repl\nimport re\nprint(len(context))\n```\n```repl\n{code}\n```"
+
+
+def sub(pool: Pool) -> Callable[[str], str]:
+    """Labels of the questions in a prompt, each after its number, as a JSON list."""
+    labels = {question: label for label, questions in pool.items() for question in questions}
+
+    def reply(prompt: str) -> str:
+        return json.dumps([labels[text] for text in re.findall(r"^\d+: (.*)$", prompt, re.MULTILINE)])
+
+    return reply
+
+
+def small_pool() -> str:
+    """A file of questions with labels, of our own, in the form of the TREC question classification."""
+    made = []
+    for number in range(12):
+        made += [
+            f"ABBR:exp What does the acronym X{number}Q stand for ?",
+            f"ENTY:animal Which animal has {number + 3} stripes ?",
+            f"DESC:def Why is the number {number + 20} called odd or even ?",
+            f"HUM:ind Who founded the village with {number + 40} wells ?",
+            f"LOC:city In which town is tower no. {number + 60} ?",
+            f"NUM:count How many caf\xe9s were open in 19{number + 10} ?",
+        ]
+    return "\n".join(made) + "\n"

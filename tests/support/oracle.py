@@ -14,6 +14,7 @@ from typing import Any
 from rlm_kernel.bench.trec import Pool
 
 _PROGRAM = (Path(__file__).parent / "oracle_program.py").read_text("utf-8")
+_PEAK = "import resource\nprint(len(rows), 'lines; peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, 'MB')"
 _QUESTION = re.compile(r"^Question: (.*?)(?=\nTurn \d+ of|\Z)", re.MULTILINE | re.DOTALL)
 
 
@@ -31,7 +32,7 @@ def root(messages: list[dict[str, Any]]) -> str:
     elif chapter := re.search(r"Copy chapter (\d+) verbatim", question):
         code = f"FINAL(re.split(r'^=== Chapter \\d+ ===\\n', context, flags=re.MULTILINE)[{chapter[1]}])"
     else:
-        code = f"{_PROGRAM}\n\nrows = read(context, llm_query_batched)\nprint(len(rows))\nFINAL(answer({question!r}, rows))"
+        code = f"{_PROGRAM}\n\nrows = read(context, llm_query_batched)\nfound = answer({question!r}, rows)\n{_PEAK}\nFINAL(found)"
     return f"I solve it by code.\n```repl\nimport re\nprint(len(context))\n```\n```repl\n{code}\n```"
 
 

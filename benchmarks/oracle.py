@@ -1,0 +1,115 @@
+"""Models that know the answers, on the long-context tasks: what is not exact is the machinery's fault. `python benchmarks/oracle.py --trec FILE`.
+
+A scripted root model solves each task by code in a real container; its sub-calls go over real HTTP to a server that has the gold labels.
+Prints the score by suite and length (it must be 100 %), seconds, calls a second, and memory of host and kernel; `--json FILE` writes it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import os
+import re
+import sys
+import tempfile
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from rlm_kernel.bench import suites
+from rlm_kernel.bench.report import length_worded
+from rlm_kernel.bench.runner import Results, Row, run
+from rlm_kernel.bench.strategies import Bench
+from rlm_kernel.bench.trec import read_pool
+from rlm_kernel.config import load_settings
+from rlm_kernel.session.players import open_models
+from tests.support import oracle
+from tests.support.model_server import ModelServer
+
+COUNTS = {"oolong": 15, "pairs": 20, "niah": 4, "copy": 4}
+"""Every form of question."""
+
+
+def serve(trec: Path, wire: Connection) -> None:
+    with ModelServer(root=oracle.root, sub=oracle.sub(read_pool(trec))) as server:
+        wire.send(server.url)
+        wire.recv()
+
+
+def kernel_peak(trace: Path) -> float | None:
+    """MB, as the program in the kernel printed it."""
+    found = re.search(r"peak (\d+) MB", trace.read_text("utf-8"))
+    return float(found[1]) if found else None
+
+
+def host_peak() -> float:
+    """MB of this process at its most since `reset`."""
+    status = Path("/proc/self/status").read_text("utf-8")
+    return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
+
+
+def group(rows: list[Row], folder: Path) -> dict[str, Any]:
+    seconds = sum(row["seconds"] for row in rows)
+    peaks = [peak for row in rows if (peak := kernel_peak(folder / row["trace"])) is not None]
+    return {
+        "suite": rows[0]["suite"],
+        "length": rows[0]["length"],
+        "tasks": len(rows),
+        "exact": sum(row["score"] == 1 for row in rows),
+        "score": fmean(row["score"] for row in rows),
+        "seconds a task": round(fmean(row["seconds"] for row in rows), 2),
+        "calls a task": fmean(row["calls"] for row in rows),
+        "calls a second": round(sum(row["calls"] for row in rows) / seconds, 1),
+        "kernel MB": max(peaks, default=None),
+        "host MB": round(host_peak()),
+    }
+
+
+async def measure(args: argparse.Namespace, url: str, folder: Path) -> list[dict[str, Any]]:
+    os.environ |= {"OPENAI_BASE_URL": url, "OPENAI_API_KEY": "sk-none"}
+    settings = load_settings(None, {"root_llm.model": "openai/root", "sub_llm.model": "openai/sub"})
+    found = []
+    async with open_models(settings, print) as models:
+        for length in args.lengths:
+            for name in args.suites:
+                Path("/proc/self/clear_refs").write_text("5")  # noqa: ASYNC240 -- the peak counts from here
+                tasks = suites.tasks([name], [length], suites.Choice(length, COUNTS[name], args.seed, args.trec))
+                rows = await run(Bench(settings, models, folder), tasks, ["rlm"], Results.open(folder), {"root": "oracle"}, jobs=args.jobs)
+                found.append(group(rows, folder))
+                print(
+                    f"{name:8}{length_worded(length):>6}  " + "  ".join(f"{what} {value}" for what, value in list(found[-1].items())[2:]),
+                    flush=True,
+                )
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trec", type=Path, required=True, help="TREC questions with labels")
+    parser.add_argument("--lengths", type=lambda text: [int(part) for part in text.split(",")], default=[131_072, 1_000_000])
+    parser.add_argument("--suites", type=lambda text: text.split(","), default=list(COUNTS))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    ours, theirs = multiprocessing.Pipe()
+    server = multiprocessing.get_context("spawn").Process(target=serve, args=(args.trec, theirs))
+    server.start()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            found = asyncio.run(measure(args, ours.recv(), Path(folder)))
+    finally:
+        ours.send(None)
+        server.join()
+    if args.json:
+        args.json.write_text(json.dumps(found, indent=1) + "\n")
+    sys.exit(any(group["exact"] < group["tasks"] for group in found))
+
+
+if __name__ == "__main__":
+    main()

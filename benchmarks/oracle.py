@@ -1,4 +1,6 @@
-"""Models that know the answers, on the long-context tasks: what is not exact is the machinery's fault. `python benchmarks/oracle.py --trec FILE`.
+"""Models that know the answers, on the long-context tasks: what is not exact is the machinery's fault.
+
+    python benchmarks/oracle.py --trec FILE
 
 A scripted root model solves each task by code in a real container; its sub-calls go over real HTTP to a server that has the gold labels.
 Prints the score by suite and length (it must be 100 %), seconds, calls a second, and memory of host and kernel; `--json FILE` writes it.

@@ -10,6 +10,7 @@ import platform
 import random
 import re
 import sys
+import types
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 _expected: list[Wanted] = []
 _shell: list[InteractiveShell] = []
+_as_text: set[str] = set()
+"""Names of variables that are meant as texts."""
+_NO_VALUES = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType, types.GeneratorType, map, filter, zip)
 
 
 class Delivered(BaseException):
@@ -94,7 +98,15 @@ def _bounded(text: str) -> str:
 
 
 def FINAL(value: Any) -> None:
-    """Deliver the answer and end the cell. Text goes as it is; other values as JSON where possible, else as str()."""
+    """Deliver the answer and end the cell. Text goes as it is; other values as JSON where possible, else as str().
+
+    Raises TypeError for what is no value, such as a function or a generator; once, ValueError for the name of a variable as a text.
+    """
+    if isinstance(value, _NO_VALUES):
+        raise TypeError(f"FINAL got a {type(value).__name__}, which is no answer. Deliver a text, a number, a list or a dict.")
+    if isinstance(value, str) and value in _made_names() and value not in _as_text:
+        _as_text.add(value)
+        raise ValueError(f"FINAL({value!r}) delivers that very text. FINAL({value}) delivers the variable. For the text call it again.")
     _deliver(value)
     raise Delivered
 
@@ -109,6 +121,7 @@ def FINAL_VAR(name: Any) -> None:
         close = difflib.get_close_matches(name, _made_names(), 3)
         hint = f" Did you mean {' or '.join(close)}?" if close else " SHOW_VARS() lists what there is."
         raise NameError(f"FINAL_VAR: no variable named {name[:80]!r}.{hint}")
+    _as_text.update([variables[name]] if isinstance(variables[name], str) else [])
     FINAL(variables[name])
 
 

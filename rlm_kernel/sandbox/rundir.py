@@ -108,9 +108,8 @@ class RunDir:
                 raise OSError("another process has taken its lease")
             run.give("session.json", json.dumps(told | {"token": run.token}))
         except OSError as error:
-            raise SetupError(
-                f"The session's folder cannot be made: {error}.", hint="Check free space and permissions, or set XDG_RUNTIME_DIR."
-            ) from error
+            hint = "Check free space and permissions, or set XDG_RUNTIME_DIR."
+            raise SetupError(f"The session's folder cannot be made: {error.strerror or error}.", hint=hint) from error
         return run
 
     @classmethod
@@ -189,14 +188,18 @@ class RunDir:
         self.keep("about.json", about.model_dump_json())
 
     def new_launch(self) -> Path:
-        """A fresh writable folder for the next kernel's sockets, which are to be named k-1 to k-5 there."""
+        """A fresh writable folder for the next kernel's sockets, which are to be named k-1 to k-5 there. Raises SetupError."""
         self._launches += 1
         sockets = self.sockets
-        sockets.mkdir(mode=0o700)
-        own(sockets)
-        if self.one_address:
-            shutil.rmtree(self._links, ignore_errors=True)  # the last kernel's
-        self._links.mkdir(mode=0o700)
+        try:
+            sockets.mkdir(mode=0o700)
+            own(sockets)
+            if self.one_address:
+                shutil.rmtree(self._links, ignore_errors=True)  # the last kernel's
+            self._links.mkdir(mode=0o700)
+        except OSError as error:
+            hint = f"It lay in {self.path.parent}, where nothing else may delete it. `rlm resume` goes on in a new one."
+            raise SetupError(f"The session's folder cannot be used any more: {error.strerror}.", hint=hint) from error
         return sockets
 
     @property

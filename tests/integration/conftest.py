@@ -16,6 +16,8 @@ from rlm_kernel.errors import LocalModelError
 from rlm_kernel.models import weights
 from rlm_kernel.sandbox.docker_host import connect
 from rlm_kernel.sandbox.image import ImageInfo, find_image
+from tests.support.faults import Script
+from tests.support.model_server import ModelServer
 from tests.support.sandbox import Sandbox
 
 # Found before the tests' environment is isolated: a gigabyte is not fetched for every run.
@@ -87,3 +89,11 @@ def rlm(kernel_image: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), out, err)
 
     return run
+
+
+@pytest.fixture
+def script(openai_env: ModelServer) -> Script:
+    """What the models root and sub say in runs that meet faults."""
+    script = Script()
+    script.play(openai_env)
+    return script

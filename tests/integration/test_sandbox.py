@@ -266,3 +266,18 @@ def test_container_ends_with_its_owner_even_by_sigkill(kernel_image: Any, docker
         assert time.monotonic() - started < 30
     assert name not in [left.name for left in docker_client.containers.list(all=True)]
     subprocess.run(["rm", "-r", folder], check=True)
+
+
+async def test_what_can_hardly_be_meant_as_an_answer_is_asked_about(sandbox: Any) -> None:
+    box = await sandbox()
+    for code, told in {
+        "result = 12\nFINAL('result')": "FINAL(result) delivers the variable",
+        "FINAL(line for line in context)": "got a generator",
+        "FINAL(len)": "got a builtin_function_or_method",
+        "FINAL(map(str, [1]))": "got a map",
+    }.items():
+        assert told in await box.text(code)
+    assert box.answers == []
+    await box.run("FINAL('result')")
+    await box.run("fruit = 'apple'\napple = 12\nFINAL_VAR('fruit')")
+    assert [answer["text"] for answer in box.answers] == ["result", "apple"]

@@ -147,6 +147,7 @@ def test_the_sessions_folder_is_deleted_during_the_run(
 ) -> None:
     with short_folder() as runtime:
         monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
+        script.turns, script.seconds = PLAIN, 0.5  # the host looks every second
         script.faults[moment] = deleted(Path(runtime))
         done = ask(rlm)
         assert done.returncode == 3, done.stdout

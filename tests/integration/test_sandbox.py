@@ -272,7 +272,7 @@ async def test_what_can_hardly_be_meant_as_an_answer_is_asked_about(sandbox: Any
     box = await sandbox()
     for code, told in {
         "result = 12\nFINAL('result')": "FINAL(result) delivers the variable",
-        "FINAL(line for line in context)": "got a generator",
+        "FINAL(n for n in [1])": "got a generator",
         "FINAL(len)": "got a builtin_function_or_method",
         "FINAL(map(str, [1]))": "got a map",
     }.items():

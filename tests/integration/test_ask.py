@@ -153,7 +153,7 @@ def test_time_limit_stops_the_running_cell(rlm: Rlm, openai_env: ModelServer, lo
     assert (result["answer"], result["stop_reason"], result["forced"]) == ("nothing found in time", "seconds", True)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.hostile)])
 def test_interrupt_closes_the_trace_and_leaves_nothing(
     kernel_image: Any, openai_env: ModelServer, log: Path, docker_client: Any, signum: signal.Signals
 ) -> None:

@@ -213,7 +213,7 @@ def test_a_last_answer_that_never_comes(rlm: Rlm, script: Script, monkeypatch: p
 # The clock
 
 
-@pytest.mark.parametrize("jump", [86_400.0, -86_400.0])
+@pytest.mark.parametrize("jump", [pytest.param(86_400.0, marks=pytest.mark.hostile), -86_400.0])
 def test_the_clock_jumps_by_a_day(rlm: Rlm, script: Script, monkeypatch: pytest.MonkeyPatch, jump: float) -> None:
     real = time.time
 

@@ -135,7 +135,7 @@ def copied_image(kernel_image: ImageInfo, docker_client: Any, monkeypatch: pytes
         docker_client.images.remove(image.id, force=True)
 
 
-@pytest.mark.parametrize("gone", ["its name", "all of it"])
+@pytest.mark.parametrize("gone", [pytest.param("its name", marks=pytest.mark.hostile), "all of it"])
 def test_the_image_is_deleted_between_runs_and_during_one(
     rlm: Rlm, script: Script, copied_image: Image, docker_client: Any, kernel_image: ImageInfo, monkeypatch: pytest.MonkeyPatch, gone: str
 ) -> None:
@@ -203,7 +203,7 @@ REPLIES = {
 }
 
 
-@pytest.mark.parametrize("reply", REPLIES)
+@pytest.mark.parametrize("reply", [pytest.param(name, marks=[pytest.mark.hostile] * (name != "rubbish")) for name in REPLIES])
 def test_what_answers_is_no_engine(rlm: Rlm, script: Script, monkeypatch: pytest.MonkeyPatch, reply: str) -> None:
     monkeypatch.setattr(docker_host, "ANSWER_SECONDS", 1)
     with short_folder() as folder:
@@ -218,18 +218,18 @@ def test_what_answers_is_no_engine(rlm: Rlm, script: Script, monkeypatch: pytest
     assert not Path("t.ipynb").exists()
 
 
-@pytest.mark.parametrize(
-    "address",
-    [
-        "unix:///nonexistent/sock",
-        "tcp://127.0.0.1:1",
-        "nonsense",
-        "http://",
-        "ssh://nobody@127.0.0.1:1",
-        "tcp://256.1.1.1:x",
-        "/etc",
-    ],
+ADDRESSES = (
+    "unix:///nonexistent/sock",
+    "tcp://127.0.0.1:1",
+    "nonsense",
+    "http://",
+    "ssh://nobody@127.0.0.1:1",
+    "tcp://256.1.1.1:x",
+    "/etc",
 )
+
+
+@pytest.mark.parametrize("address", [pytest.param(one, marks=[pytest.mark.hostile] * (one != "nonsense")) for one in ADDRESSES])
 def test_an_address_that_is_none(rlm: Rlm, script: Script, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     monkeypatch.setenv("DOCKER_HOST", address)
     done = ask(rlm)

@@ -74,6 +74,7 @@ def test_a_trace_replays_to_the_same_without_key_or_network(rlm: Rlm, recorded: 
     assert not docker_client.containers.list(all=True, filters={"label": f"rlm-kernel.owner={os.getpid()}"})
 
 
+@pytest.mark.hostile
 def test_threads_that_print_as_they_come_and_300_calls_replay_again_and_again(recorded: Path, tmp_path: Path) -> None:
     code = (
         "from concurrent.futures import ThreadPoolExecutor, as_completed\n"

@@ -173,6 +173,7 @@ class Loop:
                 self._say(say.output_message(turn.results, not_run, self.output_chars, remarks, self._progress()))
             if turn.asked or (last and question):
                 self._asked_at = len(self._history)
+                self._failed = False
         if past.message:
             self.trace.note(past.message)
         if not past.turns and said:

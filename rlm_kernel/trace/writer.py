@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import math
+import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -375,7 +376,7 @@ class NotebookWriter:
 
     def _failure(self, error: OSError) -> TraceError:
         # What is there was put there whole.
-        then = f"then go on: rlm resume {self.path}" if self.path.exists() else "or choose another place with --trace."
+        then = f"then go on: rlm resume {self.path}" if os.path.isfile(self.path) else "or choose another place with --trace."
         return TraceError(
             f"The trace {self.path} cannot be written: {error.strerror or error}.",
             hint=f"Free some space or check the folder's permissions, {then}",

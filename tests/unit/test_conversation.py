@@ -81,11 +81,11 @@ def refuse(_: Any) -> str:
 
 
 async def test_the_next_question_comes_after_the_same_messages_as_were_sent_live(path: Path) -> None:
-    first = await put(begun(path), "What?", [LONG, repl("fail()", "say(2)"), "nothing to run", repl("FINAL(1)")])
+    first = await put(begun(path), "What?", [LONG, repl("fail()", "say(2)"), "nothing to run", repl("FINAL(int(1))")])
     second = await put(path, "And why?", [repl("FINAL(2)")])
     live, taken = plain(first.models.requests[-1]), plain(second.models.requests[0])
     assert taken[: len(live)] == live
-    assert taken[len(live)] == ("assistant", repl("FINAL(1)"))
+    assert taken[len(live)] == ("assistant", repl("FINAL(int(1))"))
     assert taken[-1][1].endswith(f"\n\n{messages.new_question('And why?')}")
 
 
@@ -245,7 +245,7 @@ async def _random_trace(path: Path, steps: Sequence[str]) -> list[int]:
 
 async def test_history_has_every_turn_in_full_whatever_the_root_model_sees(path: Path) -> None:
     await put(begun(path), "What?", [LONG, repl("FINAL(1)"), SUMMARY], remember=True)
-    await put(path, "And why?", [repl("say('because')", "fail()"), repl("FINAL('so')")])
+    await put(path, "And why?", [repl("say('because')", "fail()"), repl("FINAL(str('so'))")])
     first, second = full_history(read_trace(path))
     assert (first["question"], first["answer"]) == ("What?", "1")
     assert [turn["reply"] for turn in first["turns"]] == [LONG, repl("FINAL(1)")]

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from rlm_kernel.errors import DockerError
+from rlm_kernel.errors import DockerError, ImageError
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -26,18 +26,24 @@ def connect() -> DockerClient:
     from docker.constants import DEFAULT_TIMEOUT_SECONDS
 
     with docker_errors():
-        client = docker.DockerClient.from_env(timeout=ANSWER_SECONDS)  # asks for the engine's version
+        try:
+            client = docker.DockerClient.from_env(timeout=ANSWER_SECONDS)  # asks for the engine's version
+        except ValueError as error:  # of an address that is none; OSErrors of requests may be ValueErrors, too
+            raise error if isinstance(error, OSError) else docker.errors.DockerException(str(error)) from error
     client.api.timeout = DEFAULT_TIMEOUT_SECONDS
     return client
 
 
 @contextlib.contextmanager
 def docker_errors() -> Iterator[None]:
-    """Whatever docker-py raises inside comes out as a DockerError that says what to do."""
+    """Whatever docker-py raises inside comes out as a DockerError that says what to do; as an ImageError where an image is missing."""
     import docker
 
     try:
         yield
+    except docker.errors.ImageNotFound as error:
+        hint = "Was it deleted? Type `rlm image build`, or check sandbox.image if it is set."
+        raise ImageError(f"The Docker engine does not have the image: {error.explanation or error}.", hint=hint) from error
     except docker.errors.APIError as error:
         raise DockerError(f"The Docker engine refused: {error.explanation or error}", hint="See `rlm doctor`.") from error
     except (docker.errors.DockerException, OSError) as error:

@@ -13,7 +13,7 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 
 from rlm_kernel.engine.protocols import CellResult, CellStatus, ContextInfo
-from rlm_kernel.errors import DockerError, KernelError, RLMError
+from rlm_kernel.errors import KernelError, RLMError, SetupError
 from rlm_kernel.sandbox.broker import Broker
 from rlm_kernel.sandbox.channels import Channels
 from rlm_kernel.sandbox.outputs import OutputCollector
@@ -268,7 +268,7 @@ class DockerKernel:
                 if (await self._run(cell_id, code)).status == "died":
                     raise KernelError("The kernel died again while it loaded the files.")
         except RLMError as error:
-            failure = DockerError if isinstance(error, DockerError) else KernelError
+            failure = type(error) if isinstance(error, SetupError) else KernelError
             raise failure(f"{why} A new kernel could not be started: {error.message}", hint=error.hint) from error
         except Exception as error:
             raise KernelError(f"{why} A new kernel could not be started: {error}", hint="`rlm doctor` checks the set-up.") from error

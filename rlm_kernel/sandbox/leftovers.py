@@ -203,8 +203,9 @@ def _size(folder: Path) -> int:
     """Bytes of the files in it."""
     total, folders = 0, [str(folder)]
     while folders:
-        with contextlib.suppress(OSError):  # what cannot be read, or lies too deep, is not counted
-            for entry in os.scandir(folders.pop()):
+        # What cannot be read, or lies too deep, is not counted.
+        with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(entry.path)
                 else:

@@ -153,13 +153,15 @@ class DockerProvisioner(KernelProvisionerBase):
         loop, exited = asyncio.get_running_loop(), self.exited
 
         def create() -> Container:
-            with docker_errors():
+            with docker_errors(), contextlib.ExitStack() as failing:
                 client = connect()
+                failing.callback(client.close)
                 options = container_options(self.spec, self._sockets, profile_file=takes_profile_files(client))
                 container = client.containers.create(**options)
                 threading.Thread(target=self._watch, args=(container, loop, exited), daemon=True).start()
                 self._words = LastWords(container)
                 container.start()
+                failing.pop_all()
                 return container
 
         self._creation = asyncio.create_task(asyncio.to_thread(create))
@@ -186,9 +188,13 @@ class DockerProvisioner(KernelProvisionerBase):
         from rlm_kernel.sandbox.docker_host import connect, docker_errors
 
         def find() -> Container | None:
-            with docker_errors():
+            with docker_errors(), contextlib.ExitStack() as failing:
+                client = connect()
+                failing.callback(client.close)
                 with contextlib.suppress(NotFound):
-                    return connect().containers.get(self.spec.run.container_name)
+                    container = client.containers.get(self.spec.run.container_name)
+                    failing.pop_all()
+                    return container
                 return None
 
         container = await asyncio.to_thread(find)

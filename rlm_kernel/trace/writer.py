@@ -374,9 +374,11 @@ class NotebookWriter:
         return plain
 
     def _failure(self, error: OSError) -> TraceError:
+        # What is there was put there whole.
+        then = f"then go on: rlm resume {self.path}" if self.path.exists() else "or choose another place with --trace."
         return TraceError(
             f"The trace {self.path} cannot be written: {error.strerror or error}.",
-            hint="Free some space or check the folder's permissions, or choose another place with --trace.",
+            hint=f"Free some space or check the folder's permissions, {then}",
         )
 
 

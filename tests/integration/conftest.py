@@ -16,6 +16,8 @@ from rlm_kernel.errors import LocalModelError
 from rlm_kernel.models import weights
 from rlm_kernel.sandbox.docker_host import connect
 from rlm_kernel.sandbox.image import ImageInfo, find_image
+from tests.support.faults import Script
+from tests.support.model_server import ModelServer
 from tests.support.sandbox import Sandbox
 
 # Found before the tests' environment is isolated: a gigabyte is not fetched for every run.
@@ -55,6 +57,14 @@ async def sandbox(kernel_image: ImageInfo) -> AsyncIterator[Callable[..., Any]]:
     yield make
     for box in made:
         await box.stop()
+
+
+@pytest.fixture
+def script(openai_env: ModelServer) -> Script:
+    """What the models root and sub say in runs that meet faults."""
+    script = Script()
+    script.play(openai_env)
+    return script
 
 
 @pytest.fixture(scope="session")

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.integration.conftest import Rlm
-from tests.support.faults import ANSWER, MODELS, TEXT, Script, answered, sound, understood
+from tests.support.faults import ANSWER, MODELS, PLAIN, TEXT, Script, answered, sound, understood
 from tests.support.small_disk import SmallDisk, small_disk
-from tests.support.tree import containers
+from tests.support.tree import containers, short_folder
 
 pytestmark = [pytest.mark.xdist_group("faults"), pytest.mark.hostile]
 
@@ -62,3 +63,105 @@ def test_the_disk_gets_full_while_the_trace_is_written(
     assert not list(disk.path.rglob("*.tmp"))
     disk.free()
     resumed(rlm, trace)
+
+
+GROWING = (*(f"seen = len(context)\nprint('{letter}' * 300_000)" for letter in "abcdefg"), "FINAL(seen)")
+
+
+def test_the_trace_itself_fills_the_disk(rlm: Rlm, script: Script, disk: SmallDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+    trace = disk.path / "t.ipynb"
+    script.turns = GROWING
+    monkeypatch.setenv("RLM_LIMITS__OUTPUT_CHARS", "1000")
+    done = ask(rlm, trace)
+    assert done.returncode == 1
+    understood(done.stderr, "No space left on device", "rlm resume")
+    before = sound(trace)
+    assert trace.stat().st_size > 600_000
+    assert before.code_cells[-1].meta.status in ("ok", "running")
+    assert [path.name for path in disk.path.iterdir()] == ["t.ipynb"]
+    subprocess.run(["mount", "-o", "remount,size=8m", str(disk.path)], check=True)
+    done = rlm("resume", str(trace), "--json")
+    assert (done.returncode, answered(done.stdout)) == (0, len(TEXT)), done.stderr
+    sound(trace)
+
+
+def read_only(folder: Path) -> Callable[[], None]:
+    subprocess.run(["mount", "--bind", str(folder), str(folder)], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", str(folder)], check=True)
+    return lambda: subprocess.run(["umount", str(folder)], check=True) and None
+
+
+def renamed(folder: Path) -> Callable[[], None]:
+    away = folder.with_name("away")
+    folder.rename(away)
+    return lambda: away.rename(folder) and None
+
+
+def replaced(folder: Path) -> Callable[[], None]:
+    away = folder.with_name("away")
+    folder.rename(away)
+    folder.write_text("a file")
+
+    def mend() -> None:
+        folder.unlink()
+        away.rename(folder)
+
+    return mend
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [(read_only, "Read-only file system"), (renamed, "No such file or directory"), (replaced, "Not a directory")],
+    ids=["read-only", "moved away", "a file in its place"],
+)
+@pytest.mark.parametrize("moment", [("sub", 3), ("root", 3)])
+def test_the_traces_folder_goes_away_during_the_run(
+    rlm: Rlm, script: Script, disk: SmallDisk, harm: Callable[[Path], Callable[[], None]], words: str, moment: tuple[str, int]
+) -> None:
+    script.turns = PLAIN
+    folder = disk.path / "traces"
+    folder.mkdir()
+    mend: list[Callable[[], None]] = []
+    script.faults[moment] = lambda: mend.append(harm(folder))
+    try:
+        done = ask(rlm, folder / "t.ipynb")
+    finally:
+        mend[0]()
+    assert done.returncode == 1
+    understood(done.stderr, "cannot be written", words, "Free some space or check the folder")
+    assert sound(folder / "t.ipynb").meta.status == "running"
+    resumed(rlm, folder / "t.ipynb")
+
+
+# The session's own folder
+
+
+@pytest.fixture
+def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    with short_folder() as folder:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
+        yield Path(folder)
+
+
+def session(runtime: Path) -> Path:
+    (found,) = runtime.glob("rlm-*")
+    return found
+
+
+@pytest.mark.parametrize("inodes", [2, 3, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 18])
+def test_the_disk_of_the_sessions_folder_is_full(
+    rlm: Rlm, script: Script, runtime: Path, monkeypatch: pytest.MonkeyPatch, inodes: int
+) -> None:
+    """Full after so many files."""
+    script.turns = PLAIN
+    with small_disk(runtime / "d", 1 << 20, nr_inodes=inodes) as disk:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(disk.path))
+        done = ask(rlm, Path("t.ipynb"))
+        print(inodes, done.returncode, done.stderr[-600:])
+        assert containers(os.getpid()) == []
+        assert list(disk.path.iterdir()) == []
+    if done.returncode:
+        assert done.returncode in (1, 3)
+        understood(done.stderr, "No space left on device")
+    else:
+        assert answered(done.stdout) == ANSWER

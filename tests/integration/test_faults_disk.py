@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -148,20 +149,105 @@ def session(runtime: Path) -> Path:
     return found
 
 
-@pytest.mark.parametrize("inodes", [2, 3, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 18])
+# The folder itself, what describes it, the broker's socket, the kernel's folders and connection, the host's names of its sockets.
+@pytest.mark.parametrize("inodes", [2, 3, 5, 6, 7, 8, 9, 10, 16, 18])
 def test_the_disk_of_the_sessions_folder_is_full(
     rlm: Rlm, script: Script, runtime: Path, monkeypatch: pytest.MonkeyPatch, inodes: int
 ) -> None:
     """Full after so many files."""
-    script.turns = PLAIN
     with small_disk(runtime / "d", 1 << 20, nr_inodes=inodes) as disk:
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(disk.path))
         done = ask(rlm, Path("t.ipynb"))
-        print(inodes, done.returncode, done.stderr[-600:])
         assert containers(os.getpid()) == []
         assert list(disk.path.iterdir()) == []
-    if done.returncode:
-        assert done.returncode in (1, 3)
-        understood(done.stderr, "No space left on device")
+    assert done.returncode in (1, 3)
+    understood(done.stderr, "No space left on device", "Check free space", "XDG_RUNTIME_DIR")
+
+
+def test_the_kernel_finds_no_room_for_its_sockets(rlm: Rlm, script: Script, runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with small_disk(runtime / "d", 1 << 20, nr_inodes=12) as disk:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(disk.path))
+        done = ask(rlm, Path("t.ipynb"))
+        assert containers(os.getpid()) == []
+        assert list(disk.path.iterdir()) == []
+    assert done.returncode == 1
+    assert "container ended as it started" in done.stderr
+    assert "No space left on device" in done.stderr, "the container's own last words"
+
+
+# In a cell, between two, before the last.
+@pytest.mark.parametrize("moment", [("sub", 3), ("root", 3), ("root", 4)])
+def test_the_sessions_folder_is_deleted_during_the_run(rlm: Rlm, script: Script, runtime: Path, moment: tuple[str, int]) -> None:
+    script.turns = PLAIN
+    script.faults[moment] = lambda: shutil.rmtree(session(runtime))
+    done = ask(rlm, Path("t.ipynb"))
+    assert done.returncode == 3
+    understood(done.stderr, "was deleted while it was in use", "rlm resume")
+    assert script.asked["root", 0] <= moment[1], "no turn after turn that can do nothing"
+    before = sound(Path("t.ipynb"))
+    assert (before.meta.status, before.meta.stop_reason) == ("finished", "error")
+    resumed(rlm, Path("t.ipynb"))
+
+
+def test_a_link_in_the_place_of_the_sessions_folder_is_not_followed(rlm: Rlm, script: Script, runtime: Path) -> None:
+    def link() -> None:
+        folder = session(runtime)
+        folder.rename(folder.with_name("away"))
+        (runtime / "elsewhere" / "r1").mkdir(parents=True)
+        (runtime / "elsewhere" / "r1" / "kept").write_text("somebody's file")
+        folder.symlink_to("elsewhere")
+
+    script.turns = PLAIN
+    script.faults["sub", 3] = link
+    done = ask(rlm, Path("t.ipynb"))
+    assert (done.returncode, answered(done.stdout)) == (0, ANSWER), "what runs goes on: it does not need the name"
+    assert (runtime / "elsewhere" / "r1" / "kept").exists()
+    assert containers(os.getpid()) == []
+    sound(Path("t.ipynb"))
+
+
+def test_a_new_kernel_is_needed_and_the_runtime_folder_is_gone(rlm: Rlm, script: Script, runtime: Path) -> None:
+    away = runtime.with_name(f"{runtime.name}-away")
+    script.turns = ("import os\nos._exit(1)", *PLAIN)
+    script.faults["root", 1] = lambda: runtime.rename(away)
+    try:
+        done = ask(rlm, Path("t.ipynb"))
+    finally:
+        away.rename(runtime)
+    assert done.returncode == 3
+    understood(done.stderr, "A new kernel could not be started", "cannot be used: No such file or directory")
+    sound(Path("t.ipynb"))
+    script.turns = PLAIN
+    assert containers(os.getpid()) == []
+
+
+def test_without_a_runtime_folder_sessions_lie_elsewhere(rlm: Rlm, script: Script, runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script.turns = PLAIN
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime / "gone"))
+    done = ask(rlm, Path("t.ipynb"))
+    assert (done.returncode, answered(done.stdout)) == (0, ANSWER)
+    assert not (runtime / "gone").exists()
+
+
+# The cache
+
+
+@pytest.mark.parametrize("moment", [None, ("sub", 3), ("root", 3)])
+def test_the_disk_of_the_cache_is_full(
+    rlm: Rlm, script: Script, disk: SmallDisk, monkeypatch: pytest.MonkeyPatch, moment: tuple[str, int] | None
+) -> None:
+    monkeypatch.setenv("RLM_CACHE__DIR", str(disk.path / "calls"))
+    monkeypatch.setenv("RLM_SUB_LLM__TEMPERATURE", "0")
+    script.turns = PLAIN
+    if moment is None:
+        disk.fill()
     else:
-        assert answered(done.stdout) == ANSWER
+        script.faults[moment] = disk.fill
+    done = ask(rlm, Path("t.ipynb"), "--cache")
+    assert (done.returncode, answered(done.stdout)) == (0, ANSWER), done.stderr
+    assert done.stderr.count("The cache cannot be used, so this run goes on without it") == 1
+    sound(Path("t.ipynb"))
+    disk.free()
+    again = ask(rlm, Path("u.ipynb"), "--cache")
+    assert (again.returncode, answered(again.stdout)) == (0, ANSWER), again.stderr
+    assert "cannot be used" not in again.stderr

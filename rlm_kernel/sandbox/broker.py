@@ -114,16 +114,18 @@ class Broker:
         return self._untimed_seconds + (time.monotonic() - self._untimed_since if self._untimed else 0.0)
 
     async def start(self) -> None:
-        """Bind the socket and serve. Call before the container starts."""
-        listener = zmtp.listen(self._run.broker_socket)
-        own(self._run.broker_socket)
+        """Bind the socket and serve. Call before the container starts. Raises SetupError."""
+        with self._run.errors():
+            listener = zmtp.listen(self._run.broker_socket)
+            own(self._run.broker_socket)
         self._accepting = asyncio.create_task(self._accept(listener))
 
     async def stop(self) -> None:
         """Cancel what is in flight and close. Idempotent."""
         self._closing = True
         if self._accepting is not None:
-            self._run.broker_socket.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._run.broker_socket.unlink()
             await _cancelled([self._accepting])
             self._accepting = None
         await self.cancel_calls()

@@ -28,7 +28,6 @@ LOOK_SECONDS = 1.0
 REMOVE_SECONDS = 30.0
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PLACE = "/rlm/run, which is for sockets (files belong into /tmp)"
-_GONE = "the session's folder on the host was deleted"
 
 
 class _TooMuch(Exception):
@@ -54,7 +53,7 @@ class DiskGuard:
             finally:
                 os.close(folder)
         except FileNotFoundError:
-            return _GONE
+            return ""
         except _TooMuch as found:
             return str(found)
         except OSError:

@@ -207,9 +207,13 @@ class DockerKernel:
             self._runner.interrupt()
 
     async def run_cell(self, cell_id: str, code: str) -> CellResult:
-        """Run one cell to its end. A kernel that died, or would not stop, is replaced by a new one with the files loaded."""
+        """Run one cell to its end. A kernel that died, or would not stop, is replaced by a new one with the files loaded.
+
+        Raises KernelError, SetupError if none can be had.
+        """
         if self._runner is None:
             raise KernelError("The kernel is not running.")
+        self._spec.run.check()  # else each call of the cell fails, and turn after turn is paid for
         started, clock = datetime.now(UTC), time.monotonic()
         state = await self._run(cell_id, code)
         seconds = time.monotonic() - clock - state.waited

@@ -43,6 +43,7 @@ _NAME = re.compile(r"rlm-[0-9a-f]{8}")
 JUST_MADE = 60.0
 """Seconds that a folder without an owner may still be one that is just being made."""
 _MAX_PREFIX = 80
+_ROOM = "Check free space and permissions there, or set XDG_RUNTIME_DIR to another folder."
 _MAX_ABOUT = 1 << 20
 _SOCKETS = range(1, 6)
 
@@ -96,10 +97,10 @@ class RunDir:
         """
         session_id = secrets.token_hex(4)
         told = {"max_request": max_request, "window": window, "replayed": replayed, "idle": idle}
+        path = next(_bases()) / f"rlm-{session_id}"
+        run = cls(path, session_id, one_address=one_address)
         try:
-            path = next(_bases()) / f"rlm-{session_id}"
             path.mkdir(mode=0o700)
-            run = cls(path, session_id, one_address=one_address)
             run.host.mkdir(mode=0o755)
             file = run.host / "lease"
             file.touch(mode=0o644)
@@ -108,9 +109,28 @@ class RunDir:
                 raise OSError("another process has taken its lease")
             run.give("session.json", json.dumps(told | {"token": run.token}))
         except OSError as error:
-            hint = "Check free space and permissions, or set XDG_RUNTIME_DIR."
-            raise SetupError(f"The session's folder cannot be made: {error.strerror or error}.", hint=hint) from error
+            run.remove()
+            raise SetupError(f"The session's folder {path} cannot be made: {error.strerror or error}.", hint=_ROOM) from error
+        except SetupError:
+            run.remove()
+            raise
         return run
+
+    @contextlib.contextmanager
+    def errors(self) -> Iterator[None]:
+        """What goes wrong with the folder inside comes out as a SetupError."""
+        try:
+            yield
+        except OSError as error:
+            raise SetupError(f"The session's folder {self.path} cannot be used: {error.strerror or error}.", hint=_ROOM) from error
+
+    def check(self) -> None:
+        """Raise SetupError if somebody deleted the folder, with what leads to the broker. To be asked by its owner."""
+        if os.fstat(self._lease_fd).st_nlink == 0:
+            raise SetupError(
+                f"The session's folder {self.path} was deleted while it was in use.",
+                hint="Leave it alone until the run ends. What was done is in the trace: `rlm resume` goes on from there.",
+            )
 
     @classmethod
     def adopt(cls, path: Path) -> RunDir | None:
@@ -163,25 +183,30 @@ class RunDir:
         return f"rlm-{self.session_id}-{self._launches}"
 
     def give(self, name: str, text: str) -> Path:
-        """Put a small file where the container can read it, and nobody else can."""
+        """Put a small file where the container can read it, and nobody else can. Raises SetupError."""
         path = self.host / name
-        path.unlink(missing_ok=True)
-        path.touch(mode=0o600)
-        path.write_text(text)
-        own(path)
+        with self.errors():
+            path.unlink(missing_ok=True)
+            path.touch(mode=0o600)
+            path.write_text(text)
+            own(path)
         return path
 
     def keep(self, name: str, text: str) -> Path:
-        """Put a small file where no container sees it. Whoever reads it meanwhile sees the old one or the new one, whole."""
+        """Put a small file where no container sees it. Whoever reads it meanwhile sees the old one or the new one, whole.
+
+        Raises SetupError.
+        """
         path = self.path / name
         made = self.path / f"{name}.new"
-        made.touch(mode=0o600)
-        made.write_text(text)
-        made.replace(path)
+        with self.errors():
+            made.touch(mode=0o600)
+            made.write_text(text)
+            made.replace(path)
         return path
 
     def describe(self, *, trace: Path, question: str) -> None:
-        """Say what the session is about, so that `rlm attach` can name it."""
+        """Say what the session is about, so that `rlm attach` can name it. Raises SetupError."""
         # Undecodable bytes of the command line are no JSON.
         shown, place = (text.encode("utf-8", "replace").decode() for text in (question, str(trace)))
         about = About(session=self.session_id, pid=os.getpid(), trace=Path(place), question=shown, started=datetime.now(UTC))
@@ -191,15 +216,12 @@ class RunDir:
         """A fresh writable folder for the next kernel's sockets, which are to be named k-1 to k-5 there. Raises SetupError."""
         self._launches += 1
         sockets = self.sockets
-        try:
+        with self.errors():
             sockets.mkdir(mode=0o700)
             own(sockets)
             if self.one_address:
                 shutil.rmtree(self._links, ignore_errors=True)  # the last kernel's
             self._links.mkdir(mode=0o700)
-        except OSError as error:
-            hint = f"It lay in {self.path.parent}, where nothing else may delete it. `rlm resume` goes on in a new one."
-            raise SetupError(f"The session's folder cannot be used any more: {error.strerror}.", hint=hint) from error
         return sockets
 
     @property
@@ -221,7 +243,8 @@ class RunDir:
                 if not stat.S_ISSOCK((self._links / name).lstat().st_mode):
                     raise KernelError(f"{name} is no socket: something else than a kernel runs in the container.")
         except OSError as error:
-            raise KernelError(f"The kernel's sockets cannot be linked: {error}.", hint="`rlm doctor` checks the set-up.") from error
+            why = error.strerror or error
+            raise KernelError(f"The kernel's sockets in {self.path} cannot be linked: {why}.", hint=_ROOM) from error
 
     def remove(self) -> None:
         """End the lease and delete the folder. Idempotent."""
@@ -294,6 +317,8 @@ def left_alone(folder: Path) -> bool:
 
 def remove_folder(folder: Path) -> None:
     """Delete a session's folder whose containers are gone. Blocking. What takes too long is left, with its lease, for the next `sweep`."""
+    if folder.is_symlink():  # somebody's, in its place
+        return
     removed = [remove_tree(writable) for writable in folder.glob("r[0-9]*")]
     if all(removed):
         shutil.rmtree(folder, ignore_errors=True)

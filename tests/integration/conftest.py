@@ -59,6 +59,14 @@ async def sandbox(kernel_image: ImageInfo) -> AsyncIterator[Callable[..., Any]]:
         await box.stop()
 
 
+@pytest.fixture
+def script(openai_env: ModelServer) -> Script:
+    """What the models root and sub say in runs that meet faults."""
+    script = Script()
+    script.play(openai_env)
+    return script
+
+
 @pytest.fixture(scope="session")
 def pulled() -> Iterator[None]:
     """The real weights, fetched if they are not there."""
@@ -89,11 +97,3 @@ def rlm(kernel_image: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), out, err)
 
     return run
-
-
-@pytest.fixture
-def script(openai_env: ModelServer) -> Script:
-    """What the models root and sub say in runs that meet faults."""
-    script = Script()
-    script.play(openai_env)
-    return script

@@ -118,16 +118,23 @@ def _out_of_quota(error: Exception) -> bool:
 def _retry_after(error: Exception) -> float | None:
     """Seconds from a Retry-After header, which has a number or a date."""
     for headers in (getattr(error, "litellm_response_headers", None), getattr(getattr(error, "response", None), "headers", None)):
-        value = headers.get("retry-after") if headers else None
-        if not value:
+        if not headers or not (value := headers.get("retry-after")):
             continue
         try:
             return max(0.0, float(value))
         except ValueError:
             pass
-        try:
-            when = parsedate_to_datetime(value)
-        except ValueError:
-            continue
-        return max(0.0, (when - datetime.now(UTC if when.tzinfo else None)).total_seconds())
+        when = _date(value)
+        if when is not None:
+            # By the provider's own clock where it is told: this machine's may be wrong.
+            return max(0.0, (when - (_date(headers.get("date")) or datetime.now(UTC))).total_seconds())
     return None
+
+
+def _date(value: str | None) -> datetime | None:
+    """A header's date; None for what is none."""
+    try:
+        found = parsedate_to_datetime(value or "")
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)

@@ -317,8 +317,6 @@ def left_alone(folder: Path) -> bool:
 
 def remove_folder(folder: Path) -> None:
     """Delete a session's folder whose containers are gone. Blocking. What takes too long is left, with its lease, for the next `sweep`."""
-    if folder.is_symlink():  # somebody's, in its place
-        return
     removed = [remove_tree(writable) for writable in folder.glob("r[0-9]*")]
     if all(removed):
         shutil.rmtree(folder, ignore_errors=True)

@@ -122,7 +122,7 @@ class KeptSession:
             await self._rebuild("Its container was gone")
         else:
             self._write_to(self._writer(trace))
-            idle = (datetime.now(UTC) - self.state.used).total_seconds()
+            idle = max(0.0, (datetime.now(UTC) - self.state.used).total_seconds())  # the clock may have been put back
             self.opened.append(f"The session's kernel is as it was left {duration(idle)} ago.")
             self._keep(live)
 

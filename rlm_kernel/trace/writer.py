@@ -60,7 +60,7 @@ class NotebookWriter:
         self._children: dict[str, list[CallMeta]] = {}
         self._beside: dict[str, datetime] = {}
         self._taken: dict[str, dict[str, Any]] = {}
-        self._started = datetime.now(UTC)
+        self._started, self._clock = datetime.now(UTC), time.monotonic()
         self._saved = 0.0
         self._save_cost = 0.0
         self._due: asyncio.TimerHandle | None = None
@@ -106,7 +106,7 @@ class NotebookWriter:
     def cell_started(self, cell_id: str, turn: int, code: str) -> None:
         self._running, self._code, self._outputs, self._beside = cell_id, code, (), {}
         self._calls = {_key(call): call for call in self._kept.get(cell_id, ())}
-        self._turn, self._started = turn, datetime.now(UTC)
+        self._turn, self._started, self._clock = turn, datetime.now(UTC), time.monotonic()
         self._write_running()
         self._save()
 
@@ -257,7 +257,7 @@ class NotebookWriter:
     def _write_running(self) -> None:
         assert self._running is not None
         kind = self._code_kind(self._running)
-        seconds = round((datetime.now(UTC) - self._started).total_seconds(), 4)
+        seconds = round(time.monotonic() - self._clock, 4)
         meta = CellMeta(kind=kind, turn=self._turn or None, status="running", seconds=seconds, calls=list(self._calls.values()))
         times = {"iopub.execute_input": _iso(self._started)}
         self._code_cell(self._running, self._code, self._outputs, meta, None, times, check=False)

@@ -278,6 +278,15 @@ async def test_retry_after_as_a_date_pauses_the_model(make: Make, openai_env: Mo
     assert 15.0 <= pauses[0] <= 31.0
 
 
+@pytest.mark.parametrize("days", [1, -1])
+async def test_retry_after_as_a_date_is_of_the_providers_clock(make: Make, openai_env: ModelServer, pauses: list[float], days: int) -> None:
+    there = datetime.now(UTC) + timedelta(days=days)
+    later = format_datetime(there + timedelta(seconds=30), usegmt=True)
+    openai_env.fail("rate_limit", retry_after=later, date=format_datetime(there, usegmt=True))
+    await make().complete(HELLO, role="sub")
+    assert pauses == [30.0]
+
+
 @pytest.mark.parametrize("asked", ["86400", "inf"])
 async def test_no_pause_is_longer_than_the_cap(make: Make, openai_env: ModelServer, pauses: list[float], asked: str) -> None:
     openai_env.fail("rate_limit", retry_after=asked)

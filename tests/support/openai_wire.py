@@ -58,6 +58,8 @@ class Fault:
     """Only calls of this model; None for any."""
     retry_after: str | None = None
     """Value of the Retry-After header."""
+    date: str | None = None
+    """Value of the Date header: the server's clock."""
     message: str | None = None
     """The provider's words, instead of the usual ones."""
 
@@ -122,6 +124,7 @@ def faulty(fault: Fault, request: Request) -> bytes | None:
     kind = fault.kind
     if kind in ERRORS:
         headers = {} if fault.retry_after is None else {"Retry-After": fault.retry_after}
+        headers |= {} if fault.date is None else {"Date": fault.date}
         return error(kind, message=fault.message, headers=headers)
     if kind == "cut":
         return None

@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -252,6 +252,21 @@ async def test_a_disk_that_fills_up_is_said_at_the_next_event_alone(path: Path, 
             writer.note("x")
     assert faults == []
     load(path)
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("days", [1, -1])
+def test_the_seconds_of_a_running_cell_do_not_follow_the_machines_clock(path: Path, monkeypatch: pytest.MonkeyPatch, days: int) -> None:
+    class Moved(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
+            return datetime.now(tz) + timedelta(days=days)
+
+    writer = NotebookWriter(path, meta(), [])
+    tell(writer, STORY[:9])
+    monkeypatch.setattr(writer_module, "datetime", Moved)
+    tell(writer, [("cell_output", ("turn-01-a", [stream("x")]))])
+    assert 0 <= cell(load(path), "turn-01-a").metadata.rlm.seconds < 60
 
 
 def test_events_of_another_cell_are_not_taken(path: Path) -> None:

@@ -104,7 +104,7 @@ def FINAL(value: Any) -> None:
     """
     if isinstance(value, _NO_VALUES):
         raise TypeError(f"FINAL got a {type(value).__name__}, which is no answer. Deliver a text, a number, a list or a dict.")
-    if isinstance(value, str) and value in _made_names() and value not in _as_text:
+    if isinstance(value, str) and _could_mean_variable(value) and value not in _as_text:
         _as_text.add(value)
         raise ValueError(f"FINAL({value!r}) delivers that very text. FINAL({value}) delivers the variable. For the text call it again.")
     _deliver(value)
@@ -123,6 +123,11 @@ def FINAL_VAR(name: Any) -> None:
         raise NameError(f"FINAL_VAR: no variable named {name[:80]!r}.{hint}")
     _as_text.update([variables[name]] if isinstance(variables[name], str) else [])
     FINAL(variables[name])
+
+
+def _could_mean_variable(text: str) -> bool:
+    """Whether a text is the name of a variable that code has made, and that could be delivered."""
+    return text.isidentifier() and text in _made_names() and not isinstance(_shell[0].user_ns[text], _NO_VALUES)
 
 
 def _made_names() -> list[str]:

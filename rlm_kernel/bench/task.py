@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 CHARS_PER_TOKEN = 4
 """A task of so many tokens has so many times as many characters: about what English prose has with today's models."""
@@ -42,7 +43,8 @@ class Task:
             path = folder / digest.hexdigest()[:16] / name
             if not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
-                partial = path.with_name(f"{path.name}.part")
+                # Tasks over the same texts may write them at the same time: each has a name of its own until the file is whole.
+                partial = path.with_name(f"{name}.{uuid4().hex}.part")
                 partial.write_text(text, "utf-8")
                 partial.replace(path)
             made.append(path)

@@ -481,7 +481,7 @@ async def test_calls_in_flight_as_a_schema_is_refused_are_all_asked_again_withou
     models = make(sub_llm__retries=0)
     await models.warm_up()
     models._endpoints["sub"].schemas = None
-    openai_env.fail("bad_request", times=8)
+    openai_env.fail("bad_request", times=8, schema=True)
     replies = await asyncio.gather(*(models.complete(HELLO, role="sub", schema=SCHEMA) for _ in range(8)))
     assert [reply.text for reply in replies] == ["echo: hello"] * 8
 

@@ -280,4 +280,5 @@ async def test_what_can_hardly_be_meant_as_an_answer_is_asked_about(sandbox: Any
     assert box.answers == []
     await box.run("FINAL('result')")
     await box.run("fruit = 'apple'\napple = 12\nFINAL_VAR('fruit')")
-    assert [answer["text"] for answer in box.answers] == ["result", "apple"]
+    await box.run("def done(): ...\nFINAL('done')")  # a text like any other: no function can be delivered
+    assert [answer["text"] for answer in box.answers] == ["result", "apple", "done"]

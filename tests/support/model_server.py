@@ -126,7 +126,7 @@ class ModelServer:
         return f"http://127.0.0.1:{self.port}/v1"
 
     def fail(self, kind: FaultKind, *, times: int = 1, **details: Any) -> None:
-        """The next `times` calls (of `model=`, if given) meet this fault, in the order of the calls to fail()."""
+        """The next `times` calls (of `model=`, or with a `schema`, if given) meet this fault, in the order of the calls to fail()."""
         assert kind in get_args(FaultKind)
         self._faults.extend(Fault(kind, **details) for _ in range(times))
 
@@ -144,9 +144,9 @@ class ModelServer:
 
     # Answering
 
-    def _take_fault(self, model: str) -> Fault | None:
+    def _take_fault(self, request: Request) -> Fault | None:
         for fault in tuple(self._faults):
-            if fault.model in (None, model):
+            if request.meets(fault):
                 self._faults.remove(fault)
                 return fault
         if self.fault_rate and self._random.random() < self.fault_rate:
@@ -163,7 +163,7 @@ class ModelServer:
         if not request.path.endswith("/chat/completions"):
             return error("unknown_model", message=f"No such path: {request.path}")
         with self._meters[""], self._meters[request.model]:
-            fault = self._take_fault(request.model)
+            fault = self._take_fault(request)
             if fault is not None and fault.kind == "hang":
                 await self._released.wait()
                 fault = None

@@ -56,6 +56,8 @@ class Fault:
     kind: FaultKind
     model: str | None = None
     """Only calls of this model; None for any."""
+    schema: bool = False
+    """Only calls that ask for a reply by a schema."""
     retry_after: str | None = None
     """Value of the Retry-After header."""
     date: str | None = None
@@ -72,6 +74,10 @@ class Request:
     headers: Mapping[str, str]
     body: Mapping[str, Any]
     at: float
+
+    def meets(self, fault: Fault) -> bool:
+        """Whether it is one of those that a fault is for."""
+        return fault.model in (None, self.model) and (not fault.schema or "response_format" in self.body)
 
     @property
     def model(self) -> str:

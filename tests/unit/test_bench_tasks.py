@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,16 @@ def test_every_form_of_oolong_has_the_answer_that_the_text_gives(questions: Path
     assert {task.kind for task in made} == set(oolong.FORMS)
     for task in made:
         assert score(task.scorer, task.expected, reckoned(task, pool)) == 1, task
+
+
+def test_tasks_over_the_same_texts_write_them_at_the_same_time(tmp_path: Path) -> None:
+    texts = {f"{number}.txt": "x" * 1_000_000 for number in range(10)}
+    tasks = [Task(f"{number}", "own", "", "Q", 1, "number", texts) for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda task: task.files(tmp_path), tasks))
+    assert all(path.read_text() == texts[path.name] for path in made[0])
+    assert made == [made[0]] * 8
+    assert len(list(made[0][0].parent.iterdir())) == len(texts), "nothing else is left"
 
 
 def test_every_query_of_pairs_has_the_answer_that_the_text_gives(questions: Path) -> None:

@@ -165,6 +165,7 @@ NAMES: dict[str, Any] = {
     "peek": files.peek,
     "grep": files.grep,
     "chunks": files.chunks,
+    "records": files.records,
     "llm_query": queries.llm_query,
     "llm_query_batched": queries.llm_query_batched,
     "allm_query": queries.allm_query,

@@ -267,6 +267,21 @@ def chunks(size: int, overlap: int = 0, name: str | None = None) -> Iterator[str
                 break
 
 
+def records(name: str | None = None) -> list[dict[str, Any]] | Iterator[dict[str, Any]]:
+    """The active input (or the named file) as a list of dicts: of a table, JSON lines, sections of settings, or lines that are alike by
+    their names, and with numbers as numbers; of any other text, its lines with `line` and `text`. Of a large text an iterator. In place
+    of a name, a text itself will do.
+
+    Raises ValueError where too few lines have the form of the others, TypeError for several texts.
+    """
+    where = active() if name is None else next(iter(_scope(name).values())) if not isinstance(name, dict) else name
+    if isinstance(where, list):
+        return where
+    if not isinstance(where, Text):
+        raise TypeError(f"records() reads one text, and this is a {type(where).__name__}. Name a file: records(name).")
+    return forms.records(where)
+
+
 def describe() -> dict[str, Any]:
     """What the host tells the root model of the input: constant in size, and told without a look at large texts."""
     value = active()

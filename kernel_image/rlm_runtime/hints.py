@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rlm_runtime import forms
@@ -25,8 +25,8 @@ _TEXT_METHODS = frozenset(name for name in dir(str) if not name.startswith("_"))
 _MAPPING_METHODS = frozenset({"items", "keys", "values", "get"})
 
 
-def hint(error: BaseException, context: Any, names: Iterable[str]) -> str:
-    """One or two sentences; "" where there is nothing to say. `names`: those that code could have meant."""
+def hint(error: BaseException, context: Any, names: Iterable[str], made: Sequence[str] = ()) -> str:
+    """One or two sentences; "" where there is nothing to say. `names`: what code could have meant; `made`: what cells have set."""
     said = error.args[0] if error.args and type(error.args[0]) is str else ""
     if type(error).__module__ != "builtins":
         return ""  # a cell's own: nothing is known of it, and asking it anything runs code
@@ -35,8 +35,7 @@ def hint(error: BaseException, context: Any, names: Iterable[str]) -> str:
             return f"It must be imported in the cell first: `{how}`."
         if error.name == "rows" and isinstance(context, str) and (told := forms.form(context)):
             return f"Make it first. `context` is {told}."
-        close = difflib.get_close_matches(error.name, list(names), 1)
-        return f"Did you mean `{close[0]}`?" if close else f"No cell has set `{error.name[:80]}` so far: compute it first."
+        return _unknown(error.name[:80], list(names), made)
     if isinstance(error, ModuleNotFoundError):
         return "There is no network to install it. numpy and pandas are there, and all of Python's own modules."
     if isinstance(error, FileNotFoundError):
@@ -48,6 +47,15 @@ def hint(error: BaseException, context: Any, names: Iterable[str]) -> str:
     if isinstance(error, IndexError) and "list index out of range" in said:
         return "The list is shorter than that: a search that finds nothing gives an empty one. Print its length, or search in another way."
     return _wrong_type(said, context)
+
+
+def _unknown(name: str, known: list[str], made: Sequence[str]) -> str:
+    if f"{name}s" in known:
+        return f"`{name}` is there inside a loop alone: `... for {name} in {name}s`."
+    if close := difflib.get_close_matches(name, known, 1):
+        return f"Did you mean `{close[0]}`?"
+    there = f" Cells have set {', '.join(made[-_SHOWN:])[:200]}." if made else ""
+    return f"No cell has set `{name}` so far: compute it first.{there}"
 
 
 def _wrong_type(said: str, context: Any) -> str:
@@ -62,7 +70,7 @@ def _wrong_type(said: str, context: Any) -> str:
             return f"`context` is one str{_form(context)}. `context.splitlines()` has its lines."
         if "string indices must be integers" in said:
             return f"A str has no names to look things up by. `context` is one str{_form(context)}: parse it first."
-    if missing and missing[1] == "Hit" and missing[2] in _TEXT_METHODS:
+    if missing and missing[1] == "Hit":
         return "What grep finds has .text (the line), .line (its number) and .file."
     if "invalid literal for int()" in said or "could not convert string to float" in said:
         return r"That is no number. Find numbers by the words around them: re.findall(r'word (\d+)', context). Counting places fails."

@@ -282,7 +282,7 @@ class Loop:
         if not results:
             return False
         self._failed = results[-1].status != "ok"
-        before, self._before = self._before, (parsed.cells, "\n".join(say.output_text(result.outputs) for result in results))
+        before, self._before = self._before, (parsed.cells, say.without_counts(results))
         return self._before == before
 
     async def _judge(self, parsed: Reply, results: Sequence[CellResult], *, hasty: bool) -> list[str]:

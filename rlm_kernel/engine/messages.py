@@ -10,6 +10,7 @@ from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.protocols import CellResult, ContextInfo
 
 _ANSI = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+_COUNT = re.compile(r"In ?\[\d+\]")
 _LISTED = 20
 NO_CODE = (
     "Your reply held neither a ```repl block nor FINAL. Write code in a ```repl block to go on; if you have the answer, "
@@ -144,6 +145,11 @@ def output_text(outputs: Sequence[Mapping[str, Any]]) -> str:
             pictures = [name for name in data if name.startswith("image/")]
             parts.append(str(text) + (f" [{pictures[0]}]" if pictures else ""))
     return _overwrite("\n".join(part.rstrip("\n") for part in parts if part.strip()))
+
+
+def without_counts(results: Sequence[CellResult]) -> str:
+    """What cells gave, without the numbers that a kernel gives its cells: the same code gives the same text."""
+    return "\n".join(_COUNT.sub("In[]", output_text(result.outputs)) for result in results)
 
 
 def _overwrite(text: str) -> str:

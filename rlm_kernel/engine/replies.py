@@ -173,6 +173,7 @@ _INPUT_NAMES = frozenset(
         "peek",
         "grep",
         "chunks",
+        "records",
         "load_file",
         "load_files",
         "list_files",

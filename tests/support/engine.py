@@ -45,8 +45,8 @@ class Interrupted(Exception):
 class FakeKernel:
     """Implements `engine.protocols.Kernel`: a cell is one Python expression over the names below.
 
-    `say(x)` prints, `fail()` raises, `die()` ends the kernel, `lose()` for good, `wait()` lasts until it is interrupted, `ask(prompt)`
-    is an llm_query, `FINAL(x)` and `FINAL_VAR(name)` deliver; `context` is the input.
+    `say(x)` prints, `nth()` is the cell's number, `fail()` raises, `die()` ends the kernel, `lose()` for good, `wait()` lasts until it is
+    interrupted, `ask(prompt)` is an llm_query, `FINAL(x)` and `FINAL_VAR(name)` deliver; `context` is the input.
     """
 
     def __init__(self) -> None:
@@ -102,6 +102,7 @@ class FakeKernel:
         return {
             "say": lambda text: self._outputs.append(stream(str(text))),
             "fail": self._fail,
+            "nth": lambda: len(self.ran),
             "die": self._die,
             "lose": self._lose,
             "wait": self._wait,

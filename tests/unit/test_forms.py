@@ -1,40 +1,121 @@
-"""The form of the input, as the first message tells it: with code that reads it."""
+"""The form of the input, as the first message tells it, and the records that it is read as."""
 
 from __future__ import annotations
 
 import csv
 import json
+from io import StringIO
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rlm_runtime.forms import form
+from rlm_runtime import files, forms
+from rlm_runtime.forms import form, records
 
-ROWS = [{"day": f"2024-01-{n:02d}", "port": "Riga, old", "tons": str(n)} for n in range(1, 30)]
+ROWS: list[dict[str, Any]] = [{"day": f"2024-01-{n:02d}", "port": 'Riga,\nold "one"', "tons": n, "code": f"0{n}"} for n in range(1, 30)]
+TABLES = {"comma": ",", "tab": "\t", "semicolon": ";", "bar": "|"}
 
 
-def table(delimiter: str) -> str:
-    from io import StringIO
-
+def table(delimiter: str, rows: list[dict[str, Any]] = ROWS) -> str:
     text = StringIO()
-    writer = csv.DictWriter(text, list(ROWS[0]), delimiter=delimiter, lineterminator="\n")
+    writer = csv.DictWriter(text, list(rows[0]), delimiter=delimiter, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(ROWS)
+    writer.writerows(rows)
     return text.getvalue()
 
 
+FLAT = [row | {"port": "Riga, old"} for row in ROWS]
+
+
 @pytest.mark.parametrize(
-    "text",
-    ["\n".join(map(json.dumps, ROWS)), *(table(delimiter) for delimiter in (",", "\t", ";", "|"))],
-    ids=["json lines", "comma", "tab", "semicolon", "bar"],
+    ("text", "rows"),
+    [("\n".join(map(json.dumps, ROWS)), ROWS), *((table(delimiter, FLAT), FLAT) for delimiter in TABLES.values())],
+    ids=["json lines", *TABLES],
 )
-def test_the_code_that_is_told_gives_the_rows(text: str) -> None:
+def test_the_form_tells_names_and_the_first_record_and_records_gives_them_all(text: str, rows: list[dict[str, Any]]) -> None:
     told = form(text)
-    assert '"day", "port", "tons"' in told
-    names: dict[str, Any] = {"context": text, "json": json, "csv": csv}
-    exec(told.rpartition("; ")[2], names)
-    assert names["rows"] == ROWS
+    assert '"day", "port", "tons", "code"' in told
+    assert told.endswith(f"rows = records(); rows[0] is {rows[0]}")
+    assert records(text) == rows
+
+
+def test_cells_with_line_ends_and_quotes_are_read_whole() -> None:
+    text = table(",", FLAT[:25]) + table(",", ROWS).split("\n", 1)[1]
+    assert records(text) == FLAT[:25] + ROWS
+
+
+def test_what_is_no_number_in_a_column_of_numbers_stays_text_and_so_do_numbers_with_leading_zeros() -> None:
+    text = "name,size,code\n" + "".join(f"n{n},{n}.5,00{n}\n" for n in range(50)) + "last,unknown,1\nshort,7\nlong,-8,2,3\n"
+    rows = records(text)
+    assert rows[0] == {"name": "n0", "size": 0.5, "code": "000"}
+    assert rows[-3:] == [
+        {"name": "last", "size": "unknown", "code": "1"},
+        {"name": "short", "size": 7, "code": ""},
+        {"name": "long", "size": -8, "code": "2", "more": ["3"]},
+    ]
+
+
+def test_sections_of_settings_are_records() -> None:
+    text = "\n".join(f"[Host-{n}]\nRegion = north\nsize = {n}\nratio = 50%\n" for n in range(40))
+    assert "sections of settings" in form(text)
+    assert records(text)[3] == {"section": "Host-3", "Region": "north", "size": 3, "ratio": "50%"}
+    assert len(records(text)) == 40
+
+
+WORDS = [" ".join("abcdefg"[(n + place) % 7] * 3 for place in range(n)) for n in range(60)]
+LOGS = {
+    "by keys": (
+        "2025-03-01 10:00:{n:02d} {level} [web] user=u{n} request done in {n} ms",
+        {"date": "2025-03-01", "time": "10:00:07", "level": "INFO", "user": "u7", "ms": 7},
+    ),
+    "free text": (
+        "2025-03-01T10:00:{n:02d}.123Z {level} app.db: {words}",
+        {"date": "2025-03-01", "time": "10:00:07.123Z", "level": "INFO", "text": WORDS[7]},
+    ),
+    "access": (
+        '10.0.0.{n} - - [01/Mar/2025:10:00:{n:02d} +0000] "GET /page/{n} HTTP/1.1" 200 {n}',
+        {"word": "10.0.0.7", "date": "01/Mar/2025", "time": "10:00:07", "quoted": '"GET /page/7 HTTP/1.1"', "number": 7},
+    ),
+    "syslog": (
+        "Mar  1 10:00:{n:02d} box{n} sshd[{n}]: {words}",
+        {"date": "Mar  1", "time": "10:00:07", "word": "box7", "number": 7, "text": WORDS[7]},
+    ),
+    "chat": (
+        "[2025-03-01 10:{n:02d}] Anna{n}: {words}",
+        {"date": "2025-03-01", "time": "10:07", "name": "Anna7", "text": WORDS[7]},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", LOGS)
+def test_lines_that_are_alike_are_records(kind: str) -> None:
+    line, expected = LOGS[kind]
+    lines = [line.format(n=n, level="INFO" if n != 9 else "ERROR", words=WORDS[n]) for n in range(1, 60)]
+    assert records("\n".join(lines) + "\n")[6] == expected | {"line": 7}
+    assert records("\r\n".join(lines) + "\r\n")[6] == expected | {"line": 7}
+    assert records("\n\n".join(lines))[6] == expected | {"line": 13}
+    assert len(records("\n".join(lines))) == 59
+    assert form("\n".join(lines)).startswith('lines with "')
+
+
+def test_what_varies_is_told_by_lines_of_the_whole_text_and_not_of_its_beginning_alone() -> None:
+    lines = [f"2025-03-01 10:00:00 {'INFO' if n < 20_000 else 'ERROR'} user=u{n} done" for n in range(40_000)]
+    rows = records("\n".join(lines))
+    assert len(rows) == 40_000
+    assert rows[-1]["level"] == "ERROR"
+
+
+def test_lines_of_another_form_are_left_out_and_told_and_many_of_them_are_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [f"2025-03-01 10:00:00 user=u{n} done" for n in range(20_000)]
+    lines[7_000] = "Traceback (most recent call last):"
+    rows = records("\n".join(lines))
+    assert len(rows) == 19_999
+    assert "left out 1 lines" in capsys.readouterr().out
+    # Between the places that are looked at:
+    many = [line if not 1_000 < n % 2_500 < 1_500 else "Traceback".ljust(len(line)) for n, line in enumerate(lines)]
+    with pytest.raises(ValueError, match=r"lines have another form, such as 'Traceback"):
+        records("\n".join(many))
 
 
 def test_one_json_document_is_told() -> None:
@@ -42,31 +123,65 @@ def test_one_json_document_is_told() -> None:
 
 
 def test_the_end_of_what_is_looked_at_may_be_in_the_middle_of_a_line() -> None:
-    assert form(table(",") + "2024-02-01,Oslo,7\n" * 100_000).startswith("a table")
+    assert form(table(",", FLAT) + "2024-02-01,Oslo,7,1\n" * 100_000).startswith("a table")
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "one line",
-        "Well, it rained.\nThen, it stopped.\nSo, we left.\n",
-        "1,2,3\n4,5,6\n7,8,9\n",
-        "a,b,c\n1,2\n3,4,5\n",
-        "[core]\nworkers = 4\n",
-        '{"a": 1}',
-    ],
-)
-def test_just_text_has_no_form(text: str) -> None:
-    assert not form(text) or text.startswith("{")
+PLAIN = [
+    "",
+    "one line",
+    "Well, it rained.\nThen, it stopped.\nSo, we left.\n" * 10,
+    "1,2,3\n4,5,6\n7,8,9\n",
+    "a,b,c\n1,2\n3,4,5\n",
+    "[core]\nworkers = 4\n",
+    "".join(f"{n}. The room was nice, for {n} days.\n" for n in range(50)),
+    "import os\n\n\ndef f(x):\n    return x\n" * 20,
+]
+
+
+@pytest.mark.parametrize("text", PLAIN)
+def test_just_text_has_no_form_and_its_records_are_its_lines(text: str) -> None:
+    assert not form(text)
+    assert records(text) == [{"line": number, "text": line} for number, line in enumerate(text.splitlines(), 1)]
+
+
+def test_of_a_large_text_records_come_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forms.memory, "one_text", lambda: 100)
+    text = table(",", FLAT)
+    assert "for row in records(): ...; the first is {" in form(text)
+    rows = records(text)
+    assert next(iter(rows)) == FLAT[0]
+    assert len(list(rows)) == 28
+
+
+def test_the_active_input_is_read_and_several_texts_are_an_error_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "files", {"a.csv": table(",", FLAT), "b.csv": table(";", FLAT[:5])})
+    monkeypatch.setattr(files, "_active", [files.files])
+    assert files.records("b.csv") == FLAT[:5]
+    assert files.records(files.files["a.csv"]) == FLAT
+    with pytest.raises(TypeError, match=r"this is a dict. Name a file"):
+        files.records()
+    with pytest.raises(KeyError, match=r"no file named 'c.csv'"):
+        files.records("c.csv")
+    monkeypatch.setattr(files, "_active", [table("|", FLAT)])
+    assert files.records() == FLAT
 
 
 def test_many_and_long_names_are_cut() -> None:
     wide = ",".join(f"column {n}" for n in range(5_000))
-    assert len(form(f"{wide}\n{wide}\n{wide}\n")) < 2_000
-    assert len(form((json.dumps({"k" * 100_000: 1}) + "\n") * 3)) < 200
+    assert len(form(f"{wide}\n{wide}\n{wide}\n")) < 5_000
+    assert len(form((json.dumps({"k" * 100_000: "v" * 100_000}) + "\n") * 3)) < 400
 
 
 @given(st.text(max_size=500))
 def test_any_text_is_looked_at_without_harm(text: str) -> None:
     form(text)
+
+
+LINE = st.text(alphabet='ab 1-:=[]".,/%', min_size=1, max_size=30)
+
+
+@given(st.lists(LINE, min_size=8, max_size=20))
+def test_whatever_lines_are_taken_for_alike_each_is_read_or_told(lines: list[str]) -> None:
+    dated = [f"2025-01-01 {line}" for line in lines]
+    if form("\n".join([*dated, ""])).startswith("lines"):
+        assert len(records("\n".join(dated))) == len(dated)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ TABLE = "a,b,c\n1,2,3\n4,5,6\n"
         ("context.items()", TEXT, "one str"),
         ("context['c.txt']", TEXT, "parse it first"),
         ("[line['price'] for line in context.splitlines()]", TEXT, "parse it first"),
-        ("[row['a'] for row in context]", '{"a": 1}\n{"a": 2}\n', "json.loads(line) for line in context.splitlines()"),
+        ("[row['a'] for row in context]", '{"a": 1}\n{"a": 2}\n', "rows = records()"),
         ("[][0]", TEXT, "a search that finds nothing"),
         ("Hit('a', 1, 'x=1').split('=')", TEXT, ".text (the line)"),
         ("contxt", TEXT, "Did you mean `context`?"),
@@ -37,7 +38,10 @@ TABLE = "a,b,c\n1,2,3\n4,5,6\n"
         ("pd.DataFrame()", TEXT, "`import pandas as pd`"),
         ("statistics.mean([])", TEXT, "`import statistics`"),
         ("never_heard_of", TEXT, "No cell has set `never_heard_of`"),
-        ("rows", TABLE, "rows = list(csv.DictReader(context.splitlines()))"),
+        ("rows", TABLE, "rows = records()"),
+        ("Counter(row['a'])", TABLE, "`... for row in rows`"),
+        ("[].title().date", TEXT, ""),
+        ("Hit('a', 1, 'x=1').date", TEXT, ".text (the line)"),
         ("open('a.txt')", TEXT, "not in a file"),
         ("__import__('no_such_module')", TEXT, "no network"),
         ("max(5, '7')", TEXT, "int(...) or float(...)"),
@@ -48,12 +52,19 @@ TABLE = "a,b,c\n1,2,3\n4,5,6\n"
     ],
 )
 def test_an_error_says_what_to_do(code: str, context: Any, told: str) -> None:
-    names = {"context": context, "re": re, "json": json, "Hit": Hit}
+    names = {"context": context, "re": re, "json": json, "Hit": Hit, "Counter": Counter}
     with pytest.raises(Exception) as raised:  # noqa: PT011
         eval(code, names)
-    said = hint(raised.value, context, names)
+    said = hint(raised.value, context, [*names, "rows"] if "row[" in code else names)
     assert told in said
     assert bool(said) == bool(told)
+
+
+def test_what_cells_have_set_is_told_where_a_name_is_not_known() -> None:
+    with pytest.raises(NameError) as raised:
+        eval("result")
+    said = hint(raised.value, TEXT, ["context", "rows", "total_pages"], ["rows", "total_pages"])
+    assert said == "No cell has set `result` so far: compute it first. Cells have set rows, total_pages."
 
 
 def test_what_a_cell_raises_itself_is_not_looked_into() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from rlm_kernel.engine import loop as loop_module
+from rlm_kernel.engine import messages as say
 from rlm_kernel.engine.ledger import Limits
 from rlm_kernel.engine.prompts import Profile
 from rlm_kernel.engine.protocols import Answer, Completion, ContextInfo, Message, Role, Usage
@@ -69,6 +70,13 @@ async def test_the_first_error_stops_the_rest_and_says_so() -> None:
     assert "say(3)" not in run.cells
     assert "Output of cell 2 (it raised an error):\nValueError: it failed" in run.told()
     assert "The last 2 blocks did not run, because of the error above." in run.told()
+
+
+@pytest.mark.parametrize(("second", "remarked"), [("say(f'{context}, In[{nth()}]')", True), ("say(f'{context}, In[{nth()}] ')", False)])
+async def test_code_that_gives_the_same_again_is_remarked_upon_whatever_its_cells_number(second: str, remarked: bool) -> None:
+    run = scripted(repl("say(f'{context}, In[{nth()}]')"), repl(second), repl("FINAL(1)"))
+    await run.outcome()
+    assert (say.REPEATED in run.told()) == remarked
 
 
 async def test_cells_after_the_answer_do_not_run() -> None:

@@ -132,11 +132,11 @@ def _alike(text: Any) -> _Form | None:
     step = max(1, len(text) // _PLACES) if isinstance(text, str) else _HEAD
     starts = range(0, len(text), step) if isinstance(text, str) else (0,)
     found = [line for start in starts for line in str(text[start : start + _HEAD]).split("\n")[1 if start else 0 : -1]]
-    sample = [line.rstrip("\r") for line in found if line.strip()]
+    sample = [line.rstrip() for line in found if line.strip()]
     pattern = loglines.layout(sample)
     if pattern is None:
         return None
-    sampled = [match.groupdict() for match in map(pattern.fullmatch, sample) if match]
+    sampled = [_parts(match) for match in map(pattern.fullmatch, sample) if match]
     numeric = _numeric(sampled)
     first = next(place for place, line in enumerate(found, 1) if line.strip())
     told = f"lines with {_listed(list(pattern.groupindex))}"
@@ -148,16 +148,21 @@ def _matching(pattern: re.Pattern[str], lines: Iterable[str]) -> Iterator[Record
     """What the pattern finds in each line, and its number. Says which lines it leaves out. Raises ValueError if these are many."""
     count = others = 0
     first = ""
-    for number, line in enumerate((line.rstrip("\r\n") for line in lines), 1):
-        count += bool(line.strip())
+    for number, line in enumerate((line.rstrip() for line in lines), 1):
+        count += bool(line)
         if match := pattern.fullmatch(line):
-            yield {"line": number, **match.groupdict()}
-        elif line.strip():
+            yield {"line": number, **_parts(match)}
+        elif line:
             others, first = others + 1, first or line[:200]
     if others > _OTHER * count:
         raise ValueError(f"{others:,} of {count:,} lines have another form, such as {first!r}. Read them by code of your own.")
     if others:
         print(f"Note: records() left out {others:,} lines that have another form, such as {first!r}.")
+
+
+def _parts(match: re.Match[str]) -> Record:
+    """What was found, without quotes around it."""
+    return {name: part[1:-1] if len(part) > 1 and part[0] == part[-1] == '"' else part for name, part in match.groupdict().items()}
 
 
 def _numeric(sample: Sequence[Record]) -> list[str]:

@@ -28,8 +28,11 @@ _PATTERNS = {
     "quoted": r'"[^"\\]*"',
     "number": r"-?\d+(?:\.\d+)?",
     "word": r"\w[\w./@%+-]*",
-    "value": r'"[^"\\]*"|[^\s"]*',
+    "value": r'"[^"\\]*"|[^\s",;)\]}]*',
 }
+_VALUE = re.compile(_PATTERNS["value"])
+_FIXED = ("mark", "key", "joint")
+"""Kinds of parts that are the same text in all lines."""
 _LEVELS = frozenset({"TRACE", "DEBUG", "INFO", "NOTICE", "WARN", "WARNING", "ERROR", "CRITICAL", "FATAL", "ALERT", "EMERGENCY"})
 _LEAST = 8
 """Lines, to tell what varies."""
@@ -54,7 +57,7 @@ def layout(lines: Sequence[str]) -> re.Pattern[str] | None:
         return None
     rows = [_tokens(line) for line in lines]
     columns = list(zip(*(row[:_PARTS] for row in rows), strict=False))
-    same = next((place for place, column in enumerate(columns) if len({token.kind for token in column}) > 1), len(columns))
+    same = next((place for place, column in enumerate(columns) if not _alike(column)), len(columns))
     whole = same == len(columns) and len({len(row) for row in rows}) == 1
     used = columns[:same] if whole else columns[: _end_of_parts(columns, same)]
     names = _names(used)
@@ -70,11 +73,16 @@ def _tokens(line: str) -> list[_Token]:
     while place < len(line) and (match := _TOKEN.match(line, place)):
         tokens.append(_Token(match.lastgroup or "", match[0]))
         place = match.end()
-        if match.lastgroup == "key":
-            value = re.compile(_PATTERNS["value"]).match(line, place)
-            tokens.append(_Token("value", value[0] if value else ""))
-            place = value.end() if value else place
+        if match.lastgroup == "key" and (value := _VALUE.match(line, place)):
+            tokens.append(_Token("value", value[0]))
+            place = value.end()
     return tokens
+
+
+def _alike(column: Sequence[_Token]) -> bool:
+    """Whether all lines have the same kind of part here."""
+    kind = column[0].kind
+    return all(token.kind == kind for token in column) and (kind not in _FIXED or not _varies(column))
 
 
 def _varies(column: Sequence[_Token]) -> bool:
@@ -94,9 +102,10 @@ def _names(columns: Sequence[Sequence[_Token]]) -> dict[int, str]:
     names: dict[int, str] = {}
     for place, column in enumerate(columns):
         kind = column[0].kind
-        if kind in ("space", "mark", "key", "joint") or not _varies(column):
+        if kind == "space" or not _varies(column):
             continue
-        wanted = re.sub(r"\W", "_", _name(columns, place)) or kind
+        wanted = re.sub(r"\W", "_", _name(columns, place))
+        wanted = wanted if wanted.isidentifier() else kind
         taken = set(names.values()) | {"text", "line"}
         names[place] = next(
             name for number in range(1, len(columns) + 2) if (name := f"{wanted}{number if number > 1 else ''}") not in taken
@@ -125,9 +134,4 @@ def _part(column: Sequence[_Token], name: str | None) -> str:
     kind = column[0].kind
     if name is not None:
         return f"(?P<{name}>{_PATTERNS[kind]})"
-    return r"[ \t]+" if kind == "space" else re.escape(column[0].text) if not _mixed(column) else "."
-
-
-def _mixed(column: Sequence[_Token]) -> bool:
-    """Marks or keys that are not the same in all lines: any will do."""
-    return len({token.text for token in column}) > 1
+    return r"[ \t]+" if kind == "space" else re.escape(column[0].text)

@@ -75,11 +75,15 @@ LOGS = {
     ),
     "access": (
         '10.0.0.{n} - - [01/Mar/2025:10:00:{n:02d} +0000] "GET /page/{n} HTTP/1.1" 200 {n}',
-        {"word": "10.0.0.7", "date": "01/Mar/2025", "time": "10:00:07", "quoted": '"GET /page/7 HTTP/1.1"', "number": 7},
+        {"word": "10.0.0.7", "date": "01/Mar/2025", "time": "10:00:07", "quoted": "GET /page/7 HTTP/1.1", "number": 7},
     ),
     "syslog": (
         "Mar  1 10:00:{n:02d} box{n} sshd[{n}]: {words}",
         {"date": "Mar  1", "time": "10:00:07", "word": "box7", "number": 7, "text": WORDS[7]},
+    ),
+    "pairs": (
+        'time=2025-03-01T10:00:{n:02d}Z level={level} msg="{words}" a.b={n}, 3rd={n} n={n} 4th ',
+        {"time": "2025-03-01T10:00:07Z", "level": "INFO", "msg": WORDS[7], "a_b": 7, "number": 7, "n": 7},
     ),
     "chat": (
         "[2025-03-01 10:{n:02d}] Anna{n}: {words}",

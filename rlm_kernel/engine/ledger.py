@@ -45,7 +45,7 @@ class Limits:
 
 @dataclass
 class _Dearest:
-    """What the dearest call of a role has used so far, and the characters of its prompt."""
+    """What the dearest call of a role has used so far, and the characters of the longest prompt, which used no more than that."""
 
     cost: float = 0.0
     tokens: float = 0.0
@@ -161,9 +161,8 @@ class Ledger:
         dearest = self._top._dearest.setdefault(role, _Dearest())
         own_root = [self._last] if role == "root" and not self.is_child else []
         for seen in [dearest, *own_root]:
-            if reply.usage.total > seen.tokens or (reply.cost or 0.0) > seen.cost:
-                seen.tokens, seen.cost = max(seen.tokens, reply.usage.total), max(seen.cost, reply.cost or 0.0)
-                seen.chars = max(seen.chars, chars)
+            seen.tokens, seen.cost = max(seen.tokens, reply.usage.total), max(seen.cost, reply.cost or 0.0)
+            seen.chars = max(seen.chars, chars)
 
     def _count(self, counts: Totals) -> None:
         """Here and above."""

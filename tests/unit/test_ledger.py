@@ -118,6 +118,14 @@ async def test_a_longer_prompt_is_expected_to_cost_more() -> None:
     assert await long is None
 
 
+async def test_a_long_reply_to_a_short_prompt_does_not_hold_up_longer_prompts_that_use_less() -> None:
+    ledger = Ledger(Limits(tokens=100_000))
+    assert await call(ledger, "sub", reply(10, 4990), chars=10) is None
+    assert await call(ledger, "sub", reply(3000, 1000), chars=10_000) is None
+    async with ledger.call("sub", 10_000):
+        assert await asyncio.wait_for(call(ledger, chars=10_000), 5) is None, "5,000 tokens each, not 5,000,000"
+
+
 async def test_some_is_kept_for_the_last_answer_which_is_always_made() -> None:
     ledger = Ledger(Limits(cost=1.0))
     assert await call(ledger, "root", reply(1, 1, cost=0.05)) is None

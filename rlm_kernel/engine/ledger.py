@@ -57,6 +57,22 @@ class _Dearest:
         return used * max(1.0, chars / self.chars) if self.chars else used
 
 
+class Call:
+    """A model call that was let through. Whoever makes it says when the request goes out, and what came of it."""
+
+    def __init__(self, settle: Callable[[Completion], None]) -> None:
+        self._settle = settle
+        self.open = False
+        """It was sent, and what it used is not known."""
+
+    def sent(self) -> None:
+        self.open = True
+
+    def settle(self, reply: Completion) -> None:
+        self.open = False
+        self._settle(reply)
+
+
 class Ledger:
     """Counts, and refuses when a limit is reached. That of a child RLM counts in those above it, too, whose limits hold for it."""
 
@@ -83,6 +99,7 @@ class Ledger:
         self._tickets = 0
         self._dearest: dict[Role, _Dearest] = {}
         self._last = _Dearest()
+        self._lost: dict[LimitName, float] = dict.fromkeys(_SPENT, 0.0)
         self._settled = asyncio.Event()
 
     def child(self) -> Ledger:
@@ -112,11 +129,11 @@ class Ledger:
         self._totals = replace(self._totals, turns=self._totals.turns + 1)
 
     @contextlib.asynccontextmanager
-    async def call(self, role: Role, chars: int, *, last: bool = False) -> AsyncIterator[Callable[[Completion], None]]:
-        """A model call with a prompt of so many characters; it gives the function to settle it with.
+    async def call(self, role: Role, chars: int, *, last: bool = False) -> AsyncIterator[Call]:
+        """A model call with a prompt of so many characters.
 
-        Waits for calls in flight where they may use up what is left. `last`: for the last answer, which is always made. Raises
-        BudgetExceeded: then nothing is to be sent.
+        Waits for calls in flight where they may use up what is left. `last`: for the last answer, which is always made. One that is given
+        up on its way counts against the limits as what it may have used. Raises BudgetExceeded: then nothing is to be sent.
         """
         top = self._top
         try:
@@ -124,8 +141,13 @@ class Ledger:
         except BudgetExceeded as refusal:
             refusal.hint = self._told_left()
             raise
+        call = Call(lambda reply: self._settle(role, chars, reply))
         try:
-            yield lambda reply: self._settle(role, chars, reply)
+            yield call
+        except asyncio.CancelledError:
+            if call.open:
+                top._lose(role, chars)
+            raise
         finally:
             top._held.pop(ticket, None)
             top._settled.set()
@@ -225,6 +247,12 @@ class Ledger:
         self._held[self._tickets] = (role, estimate.of("cost", chars), estimate.of("tokens", chars))
         return self._tickets
 
+    def _lose(self, role: Role, chars: int) -> None:
+        """Count a call that may be billed, though nobody waits for its reply: code could make such calls without end."""
+        likely = self._dearest.get(role) or self._dearest.get("root") or _Dearest()
+        for name in _SPENT:
+            self._lost[name] += likely.of(name, chars)
+
     def _fits(self, role: Role, chars: int) -> bool:
         """Whether a call can be afforded beside those in flight."""
         if role not in self._dearest and any(held[0] == role for held in self._held.values()):
@@ -250,8 +278,8 @@ class Ledger:
         spent: dict[LimitName, float] = {
             "turns": totals.turns,
             "calls": totals.calls,
-            "cost": self._known_cost,
-            "tokens": totals.root_usage.total + totals.sub_usage.total,
+            "cost": self._known_cost + self._lost["cost"],
+            "tokens": totals.root_usage.total + totals.sub_usage.total + self._lost["tokens"],
             "seconds": self._seconds(),
         }
         return spent[name]

@@ -63,10 +63,16 @@ class Models(Protocol):
         """Its context window in tokens; None where unknown."""
 
     async def complete(
-        self, messages: Sequence[Message], *, role: Role, model: str | None = None, schema: Mapping[str, Any] | None = None
+        self,
+        messages: Sequence[Message],
+        *,
+        role: Role,
+        model: str | None = None,
+        schema: Mapping[str, Any] | None = None,
+        sent: Callable[[], None] = lambda: None,
     ) -> Completion:
         """One reply. `model` overrides the role's own. `schema`, a JSON schema: the provider is told to keep to it where it can be; the
-        reply is not checked against it.
+        reply is not checked against it. `sent` is called when a request goes out, from when on it may be billed.
 
         Raises ModelError, after retries where retrying helps. Safe to call concurrently; waits for a free slot.
         """

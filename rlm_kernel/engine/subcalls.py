@@ -101,14 +101,14 @@ async def complete(
     last: bool = False,
 ) -> Completion:
     """A model's reply, on an account: of a sub model or of the root. `last`: as of `Ledger.call`. Raises ModelError, BudgetExceeded."""
-    async with ledger.call(role, chars(messages), last=last) as settle:
+    async with ledger.call(role, chars(messages), last=last) as call:
         try:
-            reply = await models.complete(messages, role=role, model=model, schema=schema)
+            reply = await models.complete(messages, role=role, model=model, schema=schema, sent=call.sent)
         except ModelError as error:
             if error.spent is not None:
-                settle(error.spent)
+                call.settle(error.spent)
             raise
-        settle(reply)
+        call.settle(reply)
     return reply
 
 

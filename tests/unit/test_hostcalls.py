@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from rlm_kernel.engine import hostcalls
 from rlm_kernel.engine.hostcalls import HostCalls, digest
 from rlm_kernel.engine.ledger import Ledger, Limits
-from rlm_kernel.engine.protocols import Answer, CallRecord, HostCall, Usage
+from rlm_kernel.engine.protocols import Answer, CallRecord, Completion, HostCall, Usage
 from rlm_kernel.errors import BudgetExceeded, FileRefused, ModelError, NoRecord, RecordedFailure, UsageError
 from rlm_kernel.models.scripted import ScriptedModels
 from tests.support.engine import RecordingTrace, locate
@@ -86,6 +87,26 @@ async def test_a_cancelled_query_is_recorded_as_cancelled() -> None:
     ((record,), _) = host.end()
     assert record.error is not None
     assert record.error.startswith("cancelled")
+
+
+async def test_calls_that_code_gives_up_before_their_reply_are_not_made_without_end() -> None:
+    asked = 0
+
+    class Dear(ScriptedModels):
+        async def complete(self, *arguments: Any, **options: Any) -> Completion:
+            return replace(await super().complete(*arguments, **options), cost=0.25)
+
+    async def sub(prompt: str) -> str:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0 if prompt == "first" else 60)
+        return "reply"
+
+    host = Host(Dear([], sub), Limits(cost=1.0))
+    await host.ask("llm_query", {"prompt": "first"})
+    found = [await asyncio.gather(host.ask("llm_query", {"prompt": "other", "timeout": 0.001}), return_exceptions=True) for _ in range(20)]
+    assert [type(error) for (error,) in found] == [ModelError] * 3 + [BudgetExceeded] * 17
+    assert asked == 4
 
 
 @pytest.mark.parametrize("body", [{}, {"prompt": 5}, {"prompt": ""}, {"prompt": " \n"}, {"prompt": "x", "model": 5}, {"prompt": ["x"]}])

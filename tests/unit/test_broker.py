@@ -369,10 +369,22 @@ async def test_what_calls_in_flight_wait_for_needs_no_room(host: Host, monkeypat
     other = host.client()
     assert (await other.ask("received", "7"))["ok"]
     await other.send(*other.request("cancel", "8", {"calls": ["0", "1", "2"]}))
-    replies = [asyncio.create_task(client.reply()) for client in clients]
-    await asyncio.wait(replies, return_when=asyncio.FIRST_COMPLETED)
-    host.gate.set()
-    assert sorted([(await reply)["ok"] for reply in replies]) == [False, True, True]
+    assert [(await client.reply())["ok"] for client in clients] == [False] * 3
+    assert host.most == 1, "those that had not been read were given up, too"
+
+
+async def test_calls_that_are_given_up_before_they_are_read_are_remembered_within_bounds(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker_module, "MAX_GIVEN_UP", 3)
+    client = host.client()
+    await client.send(*client.request("cancel", "1", {"calls": [str(number) for number in range(9)] + ["x" * 100_000]}))
+    replies = [(await client.ask("echo", str(number)))["ok"] for number in range(9)]
+    assert replies.count(False) == 3
+    await client.send(*client.request("cancel", "1", {"calls": ["2", "3"]}))
+    assert (await client.ask("echo", "4"))["ok"]
+    host.broker.begin(CELL)
+    assert (await client.ask("echo", "2"))["ok"], "a new cell begins anew"
 
 
 async def test_a_call_that_waited_until_its_cell_had_ended_is_refused(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,6 +117,11 @@ class Ledger:
         if self._parent is not None:
             self._parent._count(Totals(children=1))
 
+    def cut_off(self) -> None:
+        """This child RLM was given up. Before its first turn it counts as a call: else code could have such children without end."""
+        if not self._totals.calls:
+            self._count(Totals(calls=1))
+
     @property
     def is_child(self) -> bool:
         return self._parent is not None

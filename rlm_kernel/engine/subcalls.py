@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -149,8 +150,13 @@ class SubCalls:
             parts = [query.prompt, f"The context:\n{text}" if text else ""]
             parts += [f"Reply with JSON alone, which fits this JSON schema:\n{json.dumps(query.schema)}"] if query.schema else []
             return await self.complete(Query("\n\n".join(filter(None, parts)), None, None, query.timeout))
-        work.ledger, work.model = self._ledger.child(), models.name("root")
-        outcome = await self._children.ask(query.prompt, handed, query.schema, name=cell, ledger=work.ledger, begun=work.begun)
+        ledger = work.ledger = self._ledger.child()
+        work.model = models.name("root")
+        try:
+            outcome = await self._children.ask(query.prompt, handed, query.schema, name=cell, ledger=ledger, begun=work.begun)
+        except asyncio.CancelledError:
+            ledger.cut_off()
+            raise
         answer = outcome.answer
         if answer is None:
             reason = outcome.stop_reason

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,11 +21,11 @@ CELL = "turn-01-a"
 
 
 class Host:
-    def __init__(self, models: Any = None, limits: Limits | None = None) -> None:
+    def __init__(self, models: Any = None, limits: Limits | None = None, children: Any = None) -> None:
         self.trace: Any = RecordingTrace()
         self.recording: Any = None
         self.ledger = Ledger(limits or Limits())
-        self.calls = HostCalls(models or ScriptedModels([], str.upper), self.ledger, self.trace, locate)
+        self.calls = HostCalls(models or ScriptedModels([], str.upper), self.ledger, self.trace, locate, children=children)
         self.calls.begin(CELL)
 
     async def ask(self, kind: str, body: dict[str, Any], cell: str = CELL, call: str = "1-1-1") -> Any:
@@ -107,6 +108,26 @@ async def test_calls_that_code_gives_up_before_their_reply_are_not_made_without_
     found = [await asyncio.gather(host.ask("llm_query", {"prompt": "other", "timeout": 0.001}), return_exceptions=True) for _ in range(20)]
     assert [type(error) for (error,) in found] == [ModelError] * 3 + [BudgetExceeded] * 17
     assert asked == 4
+
+
+class NeverReady:
+    """Child RLMs that wait for a place for ever."""
+
+    async def take(self, given: Any) -> Any:
+        return SimpleNamespace(digest="", size=0)
+
+    async def ask(self, *_: Any, **__: Any) -> Any:
+        await asyncio.Event().wait()
+
+
+async def test_children_that_code_gives_up_before_they_begin_are_not_asked_for_without_end() -> None:
+    host = Host(limits=Limits(calls=3, depth=1), children=NeverReady())
+    body = {"question": "Q", "timeout": 0.001}
+    found = [await asyncio.gather(host.ask("rlm_query", body), return_exceptions=True) for _ in range(6)]
+    assert [type(error) for (error,) in found] == [ModelError] * 3 + [BudgetExceeded] * 3
+    records, _ = host.end()
+    assert [record.calls for record in records] == [1, 1, 1, 0, 0, 0]
+    assert (host.ledger.calls, host.ledger.totals().children) == (3, 0)
 
 
 @pytest.mark.parametrize("body", [{}, {"prompt": 5}, {"prompt": ""}, {"prompt": " \n"}, {"prompt": "x", "model": 5}, {"prompt": ["x"]}])

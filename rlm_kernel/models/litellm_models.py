@@ -202,7 +202,7 @@ class LitellmModels:
                 spent = Completion("", endpoint.model, usage, cost, time.monotonic() - started, attempt) if usage.total else None
                 # Raised outside of `except`: the chained exception could show the key in a traceback.
                 raise self._error(endpoint, outcome, attempt, spent=spent)
-            if outcome.retry_after is None:  # else no call begins before that time
+            if not outcome.retry_after:  # else no call begins before that time
                 await asyncio.sleep(_wait(attempt))
 
     async def _attempt(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -108,8 +108,9 @@ class Ledger:
         """
         if self.limits.depth <= 0:
             raise BudgetExceeded("The limit of depth is reached: no child RLM may be made here.", limit="depth")
-        self._top._check()
-        self._top._check_calls()
+        with self._telling_left():
+            self._top._check()
+            self._top._check_calls()
         return Ledger(Limits(turns=self.limits.turns, depth=self.limits.depth - 1), clock=self._clock, parent=self)
 
     def begin(self) -> None:
@@ -141,11 +142,8 @@ class Ledger:
         up on its way counts against the limits as what it may have used. Raises BudgetExceeded: then nothing is to be sent.
         """
         top = self._top
-        try:
+        with self._telling_left():
             ticket = await self._reserve(role, chars, last)
-        except BudgetExceeded as refusal:
-            refusal.hint = self._told_left()
-            raise
         call = Call(lambda reply: self._settle(role, chars, reply))
         try:
             yield call
@@ -170,10 +168,15 @@ class Ledger:
             self._own_turns -= counts.child_turns
             raise
 
-    def _told_left(self) -> str:
-        """What is left of the limits there are, for code that was refused a call."""
-        left = {name: rest for name, rest in self.left().items() if rest is not None and name != "depth"}
-        return f"Left: {', '.join(f'{rest:g} {_UNITS[name]}' for name, rest in left.items())}."
+    @contextlib.contextmanager
+    def _telling_left(self) -> Iterator[None]:
+        """Code that is refused a call is told what is left of the limits there are."""
+        try:
+            yield
+        except BudgetExceeded as refusal:
+            left = {name: rest for name, rest in self.left().items() if rest is not None and name != "depth"}
+            refusal.hint = f"Left: {', '.join(f'{rest:g} {_UNITS[name]}' for name, rest in left.items())}."
+            raise
 
     def _settle(self, role: Role, chars: int, reply: Completion) -> None:
         root, sub = (reply.usage, Usage()) if role == "root" else (Usage(), reply.usage)
@@ -294,9 +297,10 @@ class Ledger:
 
     def check(self) -> None:
         """Raises BudgetExceeded if money, tokens or time are used up; for a child RLM also if the calls are, as its turns are such."""
-        self._top._check()
-        if self.is_child:
-            self._top._check_calls()
+        with self._telling_left():
+            self._top._check()
+            if self.is_child:
+                self._top._check_calls()
 
     def _check(self) -> None:
         for name in ("cost", "tokens", "seconds"):

@@ -312,6 +312,15 @@ async def test_the_turns_of_children_are_bounded_by_the_limit_of_calls() -> None
     assert await call(top, "root") is None  # the root's own turns are no such calls
 
 
+async def test_code_that_is_refused_a_child_is_told_what_is_left() -> None:
+    top = Ledger(Limits(turns=3, calls=1, cost=1.0, depth=1))
+    child = top.child()
+    await call(top, "sub", reply(1, 1, cost=0.25))
+    for refused in (top.child, child.check):
+        with pytest.raises(BudgetExceeded, match=r"(?s)limit of calls.*Left: 3 turns, 0 calls, 0\.75 US dollars\."):
+            refused()
+
+
 def test_what_an_earlier_part_of_the_run_used_counts() -> None:
     ledger = Ledger(Limits(cost=1.0), spent=Totals(turns=2, calls=3, cost=0.75, seconds=5.0), clock=Clock())
     assert (ledger.totals().turns, ledger.totals().calls, ledger.totals().seconds) == (2, 3, 5.0)

@@ -118,8 +118,8 @@ class Ledger:
         if self._parent is not None:
             self._parent._count(Totals(children=1))
 
-    def cut_off(self) -> None:
-        """This child RLM was given up. Before its first turn it counts as a call: else code could have such children without end."""
+    def came_to_nothing(self) -> None:
+        """This child RLM failed or was given up. Before its first turn it counts as a call: else code could have such without end."""
         if not self._totals.calls:
             self._count(Totals(calls=1))
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rlm_kernel.engine.ledger import Ledger
-from rlm_kernel.engine.protocols import Children, Completion, Handed, Message, Models, Role, Usage
+from rlm_kernel.engine.protocols import Children, Completion, Handed, HostCall, Message, Models, Role, Usage
 from rlm_kernel.errors import BudgetExceeded, ModelError, NoAnswer, NoRecord, UsageError
 
 MAX_SCHEMA = 100_000
@@ -142,8 +141,11 @@ class SubCalls:
         reply = await complete(self._allowed(), self._ledger, messages, role="sub", model=query.model, schema=query.schema)
         return Given.by(reply)
 
-    async def child(self, query: Query, handed: Handed, cell: str, work: Work) -> Given:
-        """Have a child RLM answer, or at the depth limit the sub model. Raises NoAnswer too, and what a child's set-up raises."""
+    async def child(self, query: Query, handed: Handed, call: HostCall, work: Work) -> Given:
+        """Have a child RLM answer, or at the depth limit the sub model. Raises NoAnswer too, and what a child's set-up raises.
+
+        Only the child's time is none of the cell's: a cell that asks for ever and is refused, say, must come to its time-out.
+        """
         models = self._allowed()
         if self._children is None or self._ledger.limits.depth <= 0:
             text = await handed.text(self._reads())
@@ -153,9 +155,12 @@ class SubCalls:
         ledger = work.ledger = self._ledger.child()
         work.model = models.name("root")
         try:
-            outcome = await self._children.ask(query.prompt, handed, query.schema, name=cell, ledger=ledger, begun=work.begun)
-        except asyncio.CancelledError:
-            ledger.cut_off()
+            with call.untimed():
+                outcome = await self._children.ask(query.prompt, handed, query.schema, name=call.cell, ledger=ledger, begun=work.begun)
+        except BudgetExceeded:
+            raise
+        except BaseException:
+            ledger.came_to_nothing()
             raise
         answer = outcome.answer
         if answer is None:

@@ -18,7 +18,7 @@ import logging
 import socket
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -37,8 +37,6 @@ MAX_GIVEN_UP = 16_384
 """Calls of one cell that were given up before they were read, and are remembered as such."""
 MAX_CONNECTIONS = 512
 """Each thread in the kernel has its own. Others wait to be accepted."""
-UNTIMED = "rlm_query"
-"""Kind of calls whose time is not the cell's: what is asked for has limits of its own."""
 _MAX_HEAD = 4096
 _MAX_CALL_ID = 80
 _SMALL = 16 << 10
@@ -117,7 +115,7 @@ class Broker:
         self._drop(list(self._tasks))
 
     def untimed(self) -> float:
-        """Seconds of the cell in which child RLMs worked for it."""
+        """Seconds of the cell in which calls did what is not of its time (`HostCall.untimed`)."""
         return self._untimed_seconds + (time.monotonic() - self._untimed_since if self._untimed else 0.0)
 
     async def start(self) -> None:
@@ -329,14 +327,17 @@ class Broker:
             self.ready.set()
             return None
         handler = self.handlers[head.kind]
-        call = HostCall(head.cell, head.call, body, head.nth)
+        call = HostCall(head.cell, head.call, body, head.nth, self._standing_still)
         if head.kind in MODEL_CALLS and self._interrupted:
             raise CallCancelled(_CANCELLED)
-        if head.kind != UNTIMED:
-            return await handler(call)
+        return await handler(call)
+
+    @contextlib.contextmanager
+    def _standing_still(self) -> Iterator[None]:
+        """The cell's clock, meanwhile."""
         self._time(+1)
         try:
-            return await handler(call)
+            yield
         finally:
             self._time(-1)
 

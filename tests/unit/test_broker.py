@@ -432,6 +432,35 @@ async def test_an_interrupted_cell_has_its_calls_cancelled_and_makes_no_more_tha
     assert (await client.ask("llm_query", call="4"))["ok"]
 
 
+async def test_the_cells_clock_stands_still_only_where_a_call_says_so(host: Host) -> None:
+    working = 0
+
+    async def child(call: HostCall) -> None:
+        nonlocal working
+        await host.gate.wait()
+        with call.untimed():
+            working += 1
+            await over.wait()
+
+    over = asyncio.Event()
+    host.broker.handlers["rlm_query"] = child
+    host.broker.begin(CELL)
+    client = host.client()
+    for number in range(2):
+        await client.send(*client.request("rlm_query", str(number)))
+    await until(lambda: len(host.broker._tasks) == 2)
+    assert host.broker.untimed() == 0, "they were asked for, and nobody works yet"
+    host.gate.set()
+    await until(lambda: working == 2)
+    first = host.broker.untimed()
+    await until(lambda: host.broker.untimed() > first)
+    over.set()
+    assert [(await client.reply())["ok"] for _ in range(2)] == [True, True]
+    assert host.broker.untimed() == host.broker.untimed() > first
+    host.broker.begin(CELL)
+    assert host.broker.untimed() == 0
+
+
 async def test_code_can_give_its_calls_up(host: Host) -> None:
     client, other = host.client(), host.client()
     for number in range(3):

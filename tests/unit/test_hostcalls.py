@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,9 +12,10 @@ import pytest
 from rlm_kernel.engine import hostcalls
 from rlm_kernel.engine.hostcalls import HostCalls, digest
 from rlm_kernel.engine.ledger import Ledger, Limits
-from rlm_kernel.engine.protocols import Answer, CallRecord, Completion, HostCall, Usage
-from rlm_kernel.errors import BudgetExceeded, FileRefused, ModelError, NoRecord, RecordedFailure, UsageError
+from rlm_kernel.engine.protocols import Answer, CallRecord, Completion, HostCall, Outcome, Usage
+from rlm_kernel.errors import BudgetExceeded, FileRefused, KernelError, ModelError, NoRecord, RecordedFailure, RLMError, UsageError
 from rlm_kernel.models.scripted import ScriptedModels
+from rlm_kernel.sandbox.handed import HandedOver
 from tests.support.engine import RecordingTrace, locate
 from tests.support.trace import WHEN
 
@@ -114,7 +116,7 @@ class NeverReady:
     """Child RLMs that wait for a place for ever."""
 
     async def take(self, given: Any) -> Any:
-        return SimpleNamespace(digest="", size=0)
+        return HandedOver()
 
     async def ask(self, *_: Any, **__: Any) -> Any:
         await asyncio.Event().wait()
@@ -128,6 +130,38 @@ async def test_children_that_code_gives_up_before_they_begin_are_not_asked_for_w
     records, _ = host.end()
     assert [record.calls for record in records] == [1, 1, 1, 0, 0, 0]
     assert (host.ledger.calls, host.ledger.totals().children) == (3, 0)
+
+
+@pytest.mark.parametrize("error", [KernelError("It does not start."), UsageError("It cannot be loaded.")])
+async def test_children_that_fail_before_they_begin_are_not_asked_for_without_end(error: RLMError) -> None:
+    class Failing(NeverReady):
+        async def ask(self, *_: Any, **__: Any) -> Any:
+            raise error
+
+    host = Host(limits=Limits(calls=3, depth=1), children=Failing())
+    found = [await asyncio.gather(host.ask("rlm_query", {"question": "Q"}), return_exceptions=True) for _ in range(6)]
+    assert [type(one) for (one,) in found] == [type(error)] * 3 + [BudgetExceeded] * 3
+
+
+async def test_only_the_time_in_which_a_child_works_is_none_of_the_cells() -> None:
+    still: list[str] = []
+
+    class Working(NeverReady):
+        async def ask(self, *_: Any, **__: Any) -> Any:
+            still.append("works")
+            return Outcome(Answer("5"), "answered")
+
+    @contextmanager
+    def untimed() -> Iterator[None]:
+        still.append("still")
+        yield
+        still.append("goes on")
+
+    for depth, calls in ((1, 1), (0, 1), (1, 0)):
+        host = Host(limits=Limits(calls=calls, depth=depth), children=Working())
+        handed = host.calls.handlers()["rlm_query"](HostCall(CELL, "1-1-1", {"question": "Q"}, untimed=untimed))
+        await asyncio.gather(handed, return_exceptions=True)
+    assert still == ["still", "works", "goes on"]
 
 
 @pytest.mark.parametrize("body", [{}, {"prompt": 5}, {"prompt": ""}, {"prompt": " \n"}, {"prompt": "x", "model": 5}, {"prompt": ["x"]}])

@@ -12,6 +12,9 @@ import zmq.asyncio
 
 from rlm_runtime import wire
 
+_TOLD_AT_ONCE = 3000
+"""Calls of which one message says that they were given up: about 100 KB."""
+
 
 class _Line:
     """The socket of one event loop. It is read as long as calls wait for replies."""
@@ -23,6 +26,7 @@ class _Line:
         self._socket.connect(wire.ADDRESS)
         self._waiting: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._reading: asyncio.Task[None] | None = None
+        self._given_up: list[str] = []
 
     async def call(self, kind: str, body: dict[str, Any], same: object) -> Any:
         call, frames = wire.request(kind, body, same)
@@ -34,8 +38,16 @@ class _Line:
             return wire.value_of(await future)
         except (asyncio.CancelledError, KeyboardInterrupt):
             if self._waiting.pop(call, None) is not None:
-                wire.cancel([call])
+                if not self._given_up:
+                    asyncio.get_running_loop().call_soon(self._tell)
+                self._given_up.append(call)
             raise
+
+    def _tell(self) -> None:
+        """Have the host drop what was given up, and that together: of many gathered calls the end of each would let others be sent."""
+        given_up, self._given_up = self._given_up, []
+        for first in range(0, len(given_up), _TOLD_AT_ONCE):
+            wire.cancel(given_up[first : first + _TOLD_AT_ONCE])
 
     async def _read(self) -> None:
         while self._waiting:

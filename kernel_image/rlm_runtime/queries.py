@@ -148,18 +148,28 @@ def rlm_query_batched(questions: Iterable[str], contexts: Any = None, *, schema:
     again = [
         place for place, result in enumerate(results) if isinstance(result, wire.CallFailed) and isinstance(result.error, wire.TextWanted)
     ]
-    fitting = [place for place in again if len(each[place]) <= int(str(results[place].error))]
+    fitting = [place for place in again if _size(each[place]) <= int(str(results[place].error))]
     left = None if deadline is None else max(0.0, deadline - time.monotonic())
-    given = _ask_children([(asked[place], each[place]) for place in fitting], wanted, left, by_name=False)
+    try:
+        given = _ask_children([(asked[place], each[place]) for place in fitting], wanted, left, by_name=False)
+    except wire.BudgetExceeded as refused:
+        if len(fitting) == len(asked):
+            raise
+        given = [wire.CallFailed(refused)] * len(fitting)
     for place in again:
         limit = int(str(results[place].error))
-        results[place] = wire.CallFailed(wire.LLMError(_TOO_LONG.format(limit=limit, size=len(each[place]))))
+        results[place] = wire.CallFailed(wire.LLMError(_TOO_LONG.format(limit=limit, size=_size(each[place]))))
     for place, result in zip(fitting, given, strict=True):
         results[place] = result
     return [_fitting(wanted, result) for result in results]
 
 
 _TOO_LONG = "At this depth rlm_query asks the sub model, which reads about {limit:,} characters; the context has {size:,}. Hand over less."
+
+
+def _size(files: Any) -> int:
+    """Characters of a loaded file, or of a dict of them."""
+    return sum(map(len, files.values())) if isinstance(files, dict) else len(files)
 
 
 def _ask_children(asked: list[tuple[str, Any]], wanted: Wanted | None, seconds: float | None, *, by_name: bool = True) -> list[Any]:

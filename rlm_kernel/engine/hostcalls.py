@@ -104,7 +104,7 @@ class HostCalls:
         query = Query.of(call.body, "question")
         handed = await self._sub_calls.take(call.body.get("context"))
         identity = query.identity() | {"context": handed.digest}
-        return await self._asked(call, "rlm_query", query, identity, lambda work: self._sub_calls.child(query, handed, call.cell, work))
+        return await self._asked(call, "rlm_query", query, identity, lambda work: self._sub_calls.child(query, handed, call, work))
 
     async def _asked(
         self, call: HostCall, kind: CallKind, query: Query, identity: Mapping[str, Any], do: Callable[[Work], Awaitable[Given]]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -45,7 +45,7 @@ class Limits:
 
 @dataclass
 class _Dearest:
-    """What the dearest call of a role has used so far, and the characters of its prompt."""
+    """What the dearest call of a role has used so far, and the characters of the longest prompt, which used no more than that."""
 
     cost: float = 0.0
     tokens: float = 0.0
@@ -55,6 +55,22 @@ class _Dearest:
         """What another call may use."""
         used: float = getattr(self, name)
         return used * max(1.0, chars / self.chars) if self.chars else used
+
+
+class Call:
+    """A model call that was let through. Whoever makes it says when the request goes out, and what came of it."""
+
+    def __init__(self, settle: Callable[[Completion], None]) -> None:
+        self._settle = settle
+        self.open = False
+        """It was sent, and what it used is not known."""
+
+    def sent(self) -> None:
+        self.open = True
+
+    def settle(self, reply: Completion) -> None:
+        self.open = False
+        self._settle(reply)
 
 
 class Ledger:
@@ -83,6 +99,7 @@ class Ledger:
         self._tickets = 0
         self._dearest: dict[Role, _Dearest] = {}
         self._last = _Dearest()
+        self._lost: dict[LimitName, float] = dict.fromkeys(_SPENT, 0.0)
         self._settled = asyncio.Event()
 
     def child(self) -> Ledger:
@@ -91,14 +108,20 @@ class Ledger:
         """
         if self.limits.depth <= 0:
             raise BudgetExceeded("The limit of depth is reached: no child RLM may be made here.", limit="depth")
-        self._top._check()
-        self._top._check_calls()
+        with self._telling_left():
+            self._top._check()
+            self._top._check_calls()
         return Ledger(Limits(turns=self.limits.turns, depth=self.limits.depth - 1), clock=self._clock, parent=self)
 
     def begin(self) -> None:
         """This child RLM has begun: it counts as one of those above."""
         if self._parent is not None:
             self._parent._count(Totals(children=1))
+
+    def came_to_nothing(self) -> None:
+        """This child RLM failed or was given up. Before its first turn it counts as a call: else code could have such without end."""
+        if not self._totals.calls:
+            self._count(Totals(calls=1))
 
     @property
     def is_child(self) -> bool:
@@ -112,20 +135,22 @@ class Ledger:
         self._totals = replace(self._totals, turns=self._totals.turns + 1)
 
     @contextlib.asynccontextmanager
-    async def call(self, role: Role, chars: int, *, last: bool = False) -> AsyncIterator[Callable[[Completion], None]]:
-        """A model call with a prompt of so many characters; it gives the function to settle it with.
+    async def call(self, role: Role, chars: int, *, last: bool = False) -> AsyncIterator[Call]:
+        """A model call with a prompt of so many characters.
 
-        Waits for calls in flight where they may use up what is left. `last`: for the last answer, which is always made. Raises
-        BudgetExceeded: then nothing is to be sent.
+        Waits for calls in flight where they may use up what is left. `last`: for the last answer, which is always made. One that is given
+        up on its way counts against the limits as what it may have used. Raises BudgetExceeded: then nothing is to be sent.
         """
         top = self._top
-        try:
+        with self._telling_left():
             ticket = await self._reserve(role, chars, last)
-        except BudgetExceeded as refusal:
-            refusal.hint = self._told_left()
-            raise
+        call = Call(lambda reply: self._settle(role, chars, reply))
         try:
-            yield lambda reply: self._settle(role, chars, reply)
+            yield call
+        except asyncio.CancelledError:
+            if call.open:
+                top._lose(role, chars)
+            raise
         finally:
             top._held.pop(ticket, None)
             top._settled.set()
@@ -143,10 +168,15 @@ class Ledger:
             self._own_turns -= counts.child_turns
             raise
 
-    def _told_left(self) -> str:
-        """What is left of the limits there are, for code that was refused a call."""
-        left = {name: rest for name, rest in self.left().items() if rest is not None and name != "depth"}
-        return f"Left: {', '.join(f'{rest:g} {_UNITS[name]}' for name, rest in left.items())}."
+    @contextlib.contextmanager
+    def _telling_left(self) -> Iterator[None]:
+        """Code that is refused a call is told what is left of the limits there are."""
+        try:
+            yield
+        except BudgetExceeded as refusal:
+            left = {name: rest for name, rest in self.left().items() if rest is not None and name != "depth"}
+            refusal.hint = f"Left: {', '.join(f'{rest:g} {_UNITS[name]}' for name, rest in left.items())}."
+            raise
 
     def _settle(self, role: Role, chars: int, reply: Completion) -> None:
         root, sub = (reply.usage, Usage()) if role == "root" else (Usage(), reply.usage)
@@ -161,9 +191,8 @@ class Ledger:
         dearest = self._top._dearest.setdefault(role, _Dearest())
         own_root = [self._last] if role == "root" and not self.is_child else []
         for seen in [dearest, *own_root]:
-            if reply.usage.total > seen.tokens or (reply.cost or 0.0) > seen.cost:
-                seen.tokens, seen.cost = max(seen.tokens, reply.usage.total), max(seen.cost, reply.cost or 0.0)
-                seen.chars = max(seen.chars, chars)
+            seen.tokens, seen.cost = max(seen.tokens, reply.usage.total), max(seen.cost, reply.cost or 0.0)
+            seen.chars = max(seen.chars, chars)
 
     def _count(self, counts: Totals) -> None:
         """Here and above."""
@@ -226,6 +255,12 @@ class Ledger:
         self._held[self._tickets] = (role, estimate.of("cost", chars), estimate.of("tokens", chars))
         return self._tickets
 
+    def _lose(self, role: Role, chars: int) -> None:
+        """Count a call that may be billed, though nobody waits for its reply: code could make such calls without end."""
+        likely = self._dearest.get(role) or self._dearest.get("root") or _Dearest()
+        for name in _SPENT:
+            self._lost[name] += likely.of(name, chars)
+
     def _fits(self, role: Role, chars: int) -> bool:
         """Whether a call can be afforded beside those in flight."""
         if role not in self._dearest and any(held[0] == role for held in self._held.values()):
@@ -251,8 +286,8 @@ class Ledger:
         spent: dict[LimitName, float] = {
             "turns": totals.turns,
             "calls": totals.calls,
-            "cost": self._known_cost,
-            "tokens": totals.root_usage.total + totals.sub_usage.total,
+            "cost": self._known_cost + self._lost["cost"],
+            "tokens": totals.root_usage.total + totals.sub_usage.total + self._lost["tokens"],
             "seconds": self._seconds(),
         }
         return spent[name]
@@ -262,9 +297,10 @@ class Ledger:
 
     def check(self) -> None:
         """Raises BudgetExceeded if money, tokens or time are used up; for a child RLM also if the calls are, as its turns are such."""
-        self._top._check()
-        if self.is_child:
-            self._top._check_calls()
+        with self._telling_left():
+            self._top._check()
+            if self.is_child:
+                self._top._check_calls()
 
     def _check(self) -> None:
         for name in ("cost", "tokens", "seconds"):

@@ -7,6 +7,7 @@ All times are seconds; wall-clock instants are timezone-aware UTC datetimes; mon
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -63,10 +64,16 @@ class Models(Protocol):
         """Its context window in tokens; None where unknown."""
 
     async def complete(
-        self, messages: Sequence[Message], *, role: Role, model: str | None = None, schema: Mapping[str, Any] | None = None
+        self,
+        messages: Sequence[Message],
+        *,
+        role: Role,
+        model: str | None = None,
+        schema: Mapping[str, Any] | None = None,
+        sent: Callable[[], None] = lambda: None,
     ) -> Completion:
         """One reply. `model` overrides the role's own. `schema`, a JSON schema: the provider is told to keep to it where it can be; the
-        reply is not checked against it.
+        reply is not checked against it. `sent` is called when a request goes out, from when on it may be billed.
 
         Raises ModelError, after retries where retrying helps. Safe to call concurrently; waits for a free slot.
         """
@@ -84,13 +91,15 @@ MODEL_CALLS = ("llm_query", "rlm_query")
 class HostCall:
     """A request as it came from code in the kernel: all of it is hostile, so check it.
 
-    `nth` counts, from 0, the calls of this cell that asked the very same before; it tells apart identical prompts.
+    `nth` counts, from 0, the calls of this cell that asked the very same before; it tells apart identical prompts. What is done in
+    `untimed` takes no time of the cell's.
     """
 
     cell: str
     id: str
     body: Mapping[str, Any]
     nth: int = 0
+    untimed: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 HostCallHandler = Callable[[HostCall], Awaitable[Any]]

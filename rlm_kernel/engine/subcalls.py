@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rlm_kernel.engine.ledger import Ledger
-from rlm_kernel.engine.protocols import Children, Completion, Handed, Message, Models, Role, Usage
+from rlm_kernel.engine.protocols import Children, Completion, Handed, HostCall, Message, Models, Role, Usage
 from rlm_kernel.errors import BudgetExceeded, ModelError, NoAnswer, NoRecord, UsageError
 
 MAX_SCHEMA = 100_000
@@ -101,14 +101,14 @@ async def complete(
     last: bool = False,
 ) -> Completion:
     """A model's reply, on an account: of a sub model or of the root. `last`: as of `Ledger.call`. Raises ModelError, BudgetExceeded."""
-    async with ledger.call(role, chars(messages), last=last) as settle:
+    async with ledger.call(role, chars(messages), last=last) as call:
         try:
-            reply = await models.complete(messages, role=role, model=model, schema=schema)
+            reply = await models.complete(messages, role=role, model=model, schema=schema, sent=call.sent)
         except ModelError as error:
             if error.spent is not None:
-                settle(error.spent)
+                call.settle(error.spent)
             raise
-        settle(reply)
+        call.settle(reply)
     return reply
 
 
@@ -141,16 +141,27 @@ class SubCalls:
         reply = await complete(self._allowed(), self._ledger, messages, role="sub", model=query.model, schema=query.schema)
         return Given.by(reply)
 
-    async def child(self, query: Query, handed: Handed, cell: str, work: Work) -> Given:
-        """Have a child RLM answer, or at the depth limit the sub model. Raises NoAnswer too, and what a child's set-up raises."""
+    async def child(self, query: Query, handed: Handed, call: HostCall, work: Work) -> Given:
+        """Have a child RLM answer, or at the depth limit the sub model. Raises NoAnswer too, and what a child's set-up raises.
+
+        Only the child's time is none of the cell's: a cell that asks for ever and is refused, say, must come to its time-out.
+        """
         models = self._allowed()
         if self._children is None or self._ledger.limits.depth <= 0:
             text = await handed.text(self._reads())
             parts = [query.prompt, f"The context:\n{text}" if text else ""]
             parts += [f"Reply with JSON alone, which fits this JSON schema:\n{json.dumps(query.schema)}"] if query.schema else []
             return await self.complete(Query("\n\n".join(filter(None, parts)), None, None, query.timeout))
-        work.ledger, work.model = self._ledger.child(), models.name("root")
-        outcome = await self._children.ask(query.prompt, handed, query.schema, name=cell, ledger=work.ledger, begun=work.begun)
+        ledger = work.ledger = self._ledger.child()
+        work.model = models.name("root")
+        try:
+            with call.untimed():
+                outcome = await self._children.ask(query.prompt, handed, query.schema, name=call.cell, ledger=ledger, begun=work.begun)
+        except BudgetExceeded:
+            raise
+        except BaseException:
+            ledger.came_to_nothing()
+            raise
         answer = outcome.answer
         if answer is None:
             reason = outcome.stop_reason

@@ -18,12 +18,20 @@ if TYPE_CHECKING:
 
 PROVIDERS = frozenset({"openai"})
 """Of litellm's: OpenAI itself, and whatever `api_base` names."""
+_SHOWN = 200
+"""Bytes of a reply that make no sense, in the error."""
 _USUAL = "https://api.openai.com/v1"
 
 
 def can(provider: str, entry: Mapping[str, Any] | None) -> bool:
     """Whether a model can be asked in this way: some of OpenAI's models have another wire."""
     return provider in PROVIDERS and (entry or {}).get("mode", "chat") == "chat"
+
+
+class NoCompletion(Exception):
+    """The reply is JSON, but of something else; a fault of the server's, as litellm has it."""
+
+    status_code = 500
 
 
 class Direct:
@@ -34,7 +42,7 @@ class Direct:
         self._session: aiohttp.ClientSession | None = None
 
     async def acompletion(self, **request: Any) -> Any:
-        """litellm's ModelResponse. Raises what litellm raises, aiohttp.ClientError, json.JSONDecodeError."""
+        """litellm's ModelResponse. Raises what litellm raises, aiohttp.ClientError, json.JSONDecodeError, NoCompletion."""
         name, provider, key, base = self._litellm.get_llm_provider(request["model"], api_base=request.get("api_base"))
         base = base or os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_BASE") or _USUAL
         key = request.get("api_key") or key or os.environ.get("OPENAI_API_KEY", "")
@@ -46,7 +54,11 @@ class Direct:
             content = await response.read()
             if response.status != 200:
                 self._raise(name, provider, response.status, content, {header.lower(): value for header, value in response.headers.items()})
-        return self._litellm.ModelResponse(**json.loads(content))
+        found = json.loads(content)
+        try:
+            return self._litellm.ModelResponse(**found)
+        except (TypeError, ValueError) as error:  # pydantic's is a ValueError
+            raise NoCompletion(f"the reply is no chat completion: {content[:_SHOWN].decode('utf-8', 'replace')!r}") from error
 
     async def aclose(self) -> None:
         """Idempotent."""

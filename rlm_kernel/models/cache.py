@@ -86,12 +86,18 @@ class CachedModels:
         return self._models.window(role)
 
     async def complete(
-        self, messages: Sequence[Message], *, role: Role, model: str | None = None, schema: Mapping[str, Any] | None = None
+        self,
+        messages: Sequence[Message],
+        *,
+        role: Role,
+        model: str | None = None,
+        schema: Mapping[str, Any] | None = None,
+        sent: Callable[[], None] = lambda: None,
     ) -> Completion:
         """One reply; `stored` if it is an earlier one. Raises ModelError, as the other models do."""
 
         async def ask() -> Completion:
-            return await self._models.complete(messages, role=role, model=model, schema=schema)
+            return await self._models.complete(messages, role=role, model=model, schema=schema, sent=sent)
 
         llm = self._answering(role, model)
         if llm is None:

@@ -12,7 +12,7 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,7 +107,13 @@ class LitellmModels:
             _users[self._loop_id] += 1
 
     async def complete(
-        self, messages: Sequence[Message], *, role: Role, model: str | None = None, schema: Mapping[str, Any] | None = None
+        self,
+        messages: Sequence[Message],
+        *,
+        role: Role,
+        model: str | None = None,
+        schema: Mapping[str, Any] | None = None,
+        sent: Callable[[], None] = lambda: None,
     ) -> Completion:
         """One reply of the role's model, or of `model`, which must be the root's or the sub's name.
 
@@ -118,7 +124,7 @@ class LitellmModels:
         """
         endpoint = self._choose(role, model)
         await self.warm_up()
-        return await self._attempts(endpoint, self._request(endpoint, messages, schema))
+        return await self._attempts(endpoint, self._request(endpoint, messages, schema), sent)
 
     async def aclose(self) -> None:
         """Close the connections, once the last LitellmModels of this event loop is closed. Idempotent."""
@@ -170,7 +176,7 @@ class LitellmModels:
             **{name: value for name, value in optional.items() if value is not None},
         }
 
-    async def _attempts(self, endpoint: _Endpoint, request: dict[str, Any]) -> Completion:
+    async def _attempts(self, endpoint: _Endpoint, request: dict[str, Any], sent: Callable[[], None]) -> Completion:
         started = time.monotonic()
         usage = Usage()
         cost: float | None = 0.0
@@ -178,7 +184,7 @@ class LitellmModels:
         schema = "response_format" in request
         while True:
             attempt += 1
-            response, outcome = await self._attempt(endpoint, request)
+            response, outcome = await self._attempt(endpoint, request, sent)
             if response is not None:
                 used = _usage(response)
                 price = self._cost(endpoint, response, used)
@@ -196,12 +202,15 @@ class LitellmModels:
                 spent = Completion("", endpoint.model, usage, cost, time.monotonic() - started, attempt) if usage.total else None
                 # Raised outside of `except`: the chained exception could show the key in a traceback.
                 raise self._error(endpoint, outcome, attempt, spent=spent)
-            if outcome.retry_after is None:  # else no call begins before that time
+            if not outcome.retry_after:  # else no call begins before that time
                 await asyncio.sleep(_wait(attempt))
 
-    async def _attempt(self, endpoint: _Endpoint, request: Mapping[str, Any]) -> tuple[Any, Failure | tuple[str, str | None]]:
+    async def _attempt(
+        self, endpoint: _Endpoint, request: Mapping[str, Any], sent: Callable[[], None]
+    ) -> tuple[Any, Failure | tuple[str, str | None]]:
         """litellm's response, if there was one, and what it comes to."""
         async with endpoint.slots as began:
+            sent()
             try:
                 # litellm's own time-out starts anew with each piece of the reply.
                 async with asyncio.timeout(endpoint.settings.timeout):

@@ -33,7 +33,13 @@ class ScriptedModels:
         return None
 
     async def complete(
-        self, messages: Sequence[Message], *, role: Role, model: str | None = None, schema: Mapping[str, Any] | None = None
+        self,
+        messages: Sequence[Message],
+        *,
+        role: Role,
+        model: str | None = None,
+        schema: Mapping[str, Any] | None = None,
+        sent: Callable[[], None] = lambda: None,
     ) -> Completion:
         """The script's next reply. `model` may be `scripted/root` or `scripted/sub`."""
         names: dict[str | None, Role] = {None: role, "scripted/root": "root", "scripted/sub": "sub"}
@@ -47,6 +53,7 @@ class ScriptedModels:
             )
         started = time.monotonic()
         player = names[model]
+        sent()
         reply = self._root_reply(messages) if player == "root" else self._sub_reply(messages)
         text = await reply if inspect.isawaitable(reply) else reply
         return Completion(text, self.name(player), Usage(), 0.0, time.monotonic() - started, finish_reason="stop")

@@ -12,12 +12,13 @@ import asyncio
 import contextlib
 import functools
 import hmac
+import itertools
 import json
 import logging
 import socket
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -32,11 +33,12 @@ MAX_REQUEST = 16 << 20
 MAX_IN_FLIGHT = 1024
 MAX_BYTES = 48 << 20
 """Bytes of the requests in flight and the replies that are not yet sent; passed by no more than the last request and its reply."""
+MAX_GIVEN_UP = 16_384
+"""Calls of one cell that were given up before they were read, and are remembered as such."""
 MAX_CONNECTIONS = 512
 """Each thread in the kernel has its own. Others wait to be accepted."""
-UNTIMED = "rlm_query"
-"""Kind of calls whose time is not the cell's: what is asked for has limits of its own."""
 _MAX_HEAD = 4096
+_MAX_CALL_ID = 80
 _SMALL = 16 << 10
 """Bytes of a body that is read at once. Larger ones are read one after the other."""
 _LIMITS = dict.fromkeys((*MODEL_CALLS, "final"), MAX_REQUEST) | {"cancel": 128 << 10, "hello": 1 << 10, "received": 1 << 10}
@@ -60,7 +62,7 @@ class Head(BaseModel):
 
     token: Annotated[str, Field(max_length=64)]
     cell: Annotated[str, Field(max_length=64)]
-    call: Annotated[str, Field(max_length=80, pattern=r"^[0-9-]+$")]
+    call: Annotated[str, Field(max_length=_MAX_CALL_ID, pattern=r"^[0-9-]+$")]
     nth: Annotated[int, Field(ge=0)] = 0
     kind: Annotated[str, Field(max_length=32)]
 
@@ -86,6 +88,8 @@ class Broker:
         self.cell: str | None = None
         """The cell in progress; calls in another's name are refused. None between cells."""
         self._interrupted = False
+        self._given_up: set[str] = set()
+        """Ids of calls that were given up before they were read: what tells us of it comes by another connection."""
         self._closing = False
         self._untimed = 0
         self._untimed_since = 0.0
@@ -98,6 +102,7 @@ class Broker:
         """A cell starts."""
         self.cell, self._interrupted, self._untimed_seconds = cell, False, 0.0
         self._untimed_since = time.monotonic()
+        self._given_up.clear()
 
     async def end(self) -> None:
         """The cell in progress has ended: its calls are dropped."""
@@ -110,7 +115,7 @@ class Broker:
         self._drop(list(self._tasks))
 
     def untimed(self) -> float:
-        """Seconds of the cell in which child RLMs worked for it."""
+        """Seconds of the cell in which calls did what is not of its time (`HostCall.untimed`)."""
         return self._untimed_seconds + (time.monotonic() - self._untimed_since if self._untimed else 0.0)
 
     async def start(self) -> None:
@@ -231,6 +236,9 @@ class Broker:
                 "Calls to the host (llm_query, load_file, budget, FINAL …) are answered only while the model's cell runs, and only those "
                 "of that cell: a person's cell has none, and none may outlive its cell."
             )
+        if head.call in self._given_up:
+            self._given_up.discard(head.call)
+            return CallCancelled(_CANCELLED)
         if head.kind != "cancel" and head.kind not in self.handlers:
             self.refused["kind"] += 1
             return RLMError("There is no such host call.")
@@ -280,7 +288,10 @@ class Broker:
     def _cancel(self, calls: Any) -> None:
         """Drop calls that nobody waits for any more."""
         given_up = {call for call in calls if isinstance(call, str)} if isinstance(calls, list) else set()
-        self._drop([task for task, head in self._tasks.items() if head.call in given_up])
+        tasks = {head.call: task for task, head in self._tasks.items() if head.call in given_up}
+        self._drop(list(tasks.values()))
+        unread = (call for call in given_up - tasks.keys() if len(call) <= _MAX_CALL_ID)
+        self._given_up.update(itertools.islice(unread, MAX_GIVEN_UP - len(self._given_up)))
 
     def _drop(self, tasks: list[asyncio.Task[None]]) -> None:
         for task in tasks:
@@ -316,14 +327,17 @@ class Broker:
             self.ready.set()
             return None
         handler = self.handlers[head.kind]
-        call = HostCall(head.cell, head.call, body, head.nth)
+        call = HostCall(head.cell, head.call, body, head.nth, self._standing_still)
         if head.kind in MODEL_CALLS and self._interrupted:
             raise CallCancelled(_CANCELLED)
-        if head.kind != UNTIMED:
-            return await handler(call)
+        return await handler(call)
+
+    @contextlib.contextmanager
+    def _standing_still(self) -> Iterator[None]:
+        """The cell's clock, meanwhile."""
         self._time(+1)
         try:
-            return await handler(call)
+            yield
         finally:
             self._time(-1)
 

@@ -15,7 +15,7 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, BinaryIO, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -78,7 +78,7 @@ class HandedOver:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with path.open("xb") as copy:
-                    digest = _through(file, self.form, copy.write)
+                    digest = _written(file, self.form, copy, path)
             except OSError as error:
                 raise TraceError(
                     f"What was handed over to a child cannot be written to {path}: {error.strerror or error}.",
@@ -134,6 +134,17 @@ def _opened(path: Path) -> Iterator[int]:
         yield file
     finally:
         os.close(file)
+
+
+def _written(file: int, form: str, copy: BinaryIO, path: Path) -> str:
+    """Write all of it; its digest. Nothing is left of what cannot be written whole: the disk may be full."""
+    try:
+        digest = _through(file, form, copy.write)
+        copy.flush()
+        return digest
+    except OSError:
+        path.unlink()
+        raise
 
 
 def _through(file: int, form: str, take: Callable[[bytes], object]) -> str:

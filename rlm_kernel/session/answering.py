@@ -40,7 +40,8 @@ OpenKernel = Callable[[HostCalls, Trace], AbstractAsyncContextManager["DockerKer
 @dataclass(frozen=True)
 class Asked:
     """A question, and all that answers it but the kernel. `names`: who plays, as the user named them; `named`: files that the question
-    names; `schema`: of the answer, if it must have one.
+    names; `schema`: of the answer, if it must have one. `view` gives who else hears the run, which it is asked for once there is a trace:
+    whoever hears of a begin hears of the end, too.
     """
 
     question: str
@@ -51,7 +52,7 @@ class Asked:
     names: Mapping[Role, str]
     profile: Profile
     ledger: Ledger
-    view: Trace | None = None
+    view: Callable[[], Trace | None] = lambda: None
     named: Sequence[str] = ()
     schema: Mapping[str, Any] | None = None
     parent: ParentMeta | None = None
@@ -73,7 +74,7 @@ async def answer(asked: Asked, on: Stage, children: Children, open_kernel: OpenK
     writer = NotebookWriter(
         path, meta.model_copy(update={"files": files, "parent": asked.parent, "limits": limits}), known_secrets(os.environ)
     )
-    listeners = everyone(writer, asked.view)
+    listeners = everyone(writer, asked.view())
     with FileNotes(on, writer) as notes:
         calls = HostCalls(asked.models, ledger, listeners, notes.locate, history=lambda: full_history(read_trace(path)), children=children)
         async with closing_trace(listeners, ledger.totals):

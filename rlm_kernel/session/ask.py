@@ -138,7 +138,7 @@ async def ask(
             model_names(settings, playing) if models is None else {role: playing.name(role) for role in ROLES},
             profile_for(settings, playing),
             Ledger(limits_of(settings)),
-            view,
+            lambda: view,
             [str(file) for file in named],
             schema,
         )

@@ -89,16 +89,21 @@ class Children:
             raise NoRecord("There are no child RLMs here.")
         assert isinstance(handed, HandedOver)
         family = self._family
-        family.copied += handed.size
-        if family.copied > MAX_COPIED:
+        if family.copied + handed.size > MAX_COPIED:
             raise UsageError(
                 f"Children were handed more than {MAX_COPIED:,} bytes in this run. Hand over loaded files, which need no copy."
             )
+        family.copied += handed.size
         trace = self._new_trace(name)
         async with family.kernels.kernel(self._level + 1, handed.grants, ledger.check) as (live, gate):
             inputs = await self._inputs(handed, live, trace)
-            # Not before, because whoever hears of its begin must hear of its end.
-            view = self._view.child(question) if isinstance(self._view, TreeView) else None
+            children = Children(live.on, trace, family, level=self._level + 1)
+
+            def view() -> Trace | None:
+                begun(f"{trace.parent.name}/{trace.name}")
+                children._view = self._view.child(question) if isinstance(self._view, TreeView) else None
+                return children._view
+
             asked = Asked(
                 question,
                 inputs,
@@ -112,8 +117,6 @@ class Children:
                 schema=schema,
                 parent=ParentMeta(trace=f"../{self._trace.name}", session=self._on.run.session_id, cell=name),
             )
-            children = Children(live.on, trace, family, view, level=self._level + 1)
-            begun(f"{trace.parent.name}/{trace.name}")
             outcome, _ = await answer(asked, live.on, children, lambda calls, heard: _use(live, gate, calls, heard))
         return outcome
 

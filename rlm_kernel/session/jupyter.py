@@ -11,7 +11,7 @@ import concurrent.futures
 import contextlib
 import shutil
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -199,12 +199,18 @@ class _LazyModels:
         return self._open.window(role) if self._open else None
 
     async def complete(
-        self, messages: Sequence[Message], *, role: Role, model: str | None = None, schema: Mapping[str, Any] | None = None
+        self,
+        messages: Sequence[Message],
+        *,
+        role: Role,
+        model: str | None = None,
+        schema: Mapping[str, Any] | None = None,
+        sent: Callable[[], None] = lambda: None,
     ) -> Completion:
         async with self._opening:
             if self._open is None:
                 self._open = await self._stack.enter_async_context(open_models(self._chosen(), lambda _: None))
-        return await self._open.complete(messages, role=role, model=model, schema=schema)
+        return await self._open.complete(messages, role=role, model=model, schema=schema, sent=sent)
 
     def _chosen(self) -> Settings:
         load_api_keys()

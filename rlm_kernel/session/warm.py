@@ -82,12 +82,17 @@ class WarmKernels:
 
     async def _take(self) -> tuple[Live, Gate]:
         while True:
-            task = self._ready.popleft() if self._ready else asyncio.create_task(self._start())
+            ahead = bool(self._ready)
+            task = self._ready.popleft() if ahead else asyncio.create_task(self._start())
             try:
                 live, gate = await asyncio.shield(task)
             except asyncio.CancelledError:
                 self._ready.append(task)  # for the next
                 raise
+            except RLMError:
+                if not ahead:
+                    raise
+                continue  # the machine may have had no room then, and have it now
             self._refill()
             if live.kernel.alive:
                 return live, gate

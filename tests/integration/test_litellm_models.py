@@ -189,6 +189,7 @@ async def test_what_failed_attempts_used_is_counted(make: Make, openai_env: Mode
         ("cut_middle", "connection"),
         ("empty_body", "server"),
         ("malformed", "server"),
+        ("no_completion", "server"),
         ("no_choices", "empty"),
         ("empty_content", "empty"),
         ("reasoning_only", "empty"),
@@ -267,9 +268,17 @@ async def test_retry_after_in_seconds_pauses_the_model(
 ) -> None:
     models = make()
     openai_env.fail("rate_limit", retry_after="7")
-    openai_env.fail("overloaded", retry_after="0")
+    openai_env.fail("overloaded", retry_after="7.5")
     assert (await models.complete(HELLO, role="sub")).attempts == 3
-    assert (pauses, waits) == ([7.0, 0.0], [])
+    assert (pauses, waits) == ([7.0, 7.5], [])
+
+
+async def test_where_retry_after_is_no_time_at_all_the_usual_waits_are_made(
+    make: Make, openai_env: ModelServer, waits: list[float]
+) -> None:
+    openai_env.fail("rate_limit", times=4, retry_after="0")
+    assert (await make().complete(HELLO, role="sub")).attempts == 5
+    assert len(waits) == 4, "else all attempts are used up at once"
 
 
 async def test_retry_after_as_a_date_pauses_the_model(make: Make, openai_env: ModelServer, pauses: list[float]) -> None:

@@ -25,6 +25,7 @@ FaultKind = Literal[
     "reasoning_only",  # 200, reasoning_content and no content
     "cut_length",  # 200, content "" and finish_reason length
     "malformed",  # 200, a body that is not JSON
+    "no_completion",  # 200, a body that is JSON, and no chat completion
     "no_choices",  # 200, choices []
     "no_usage",  # 200, a reply without usage
     "empty_body",  # 200, no body
@@ -141,6 +142,7 @@ def faulty(fault: Fault, request: Request) -> bytes | None:
         "reasoning_only": lambda: encode(completion(request, "", reasoning_content="Let me think.")),
         "cut_length": lambda: encode(completion(request, "", finish_reason="length")),
         "malformed": lambda: b'{"id": "chatcmpl-test", "choices": [{"ind',
+        "no_completion": lambda: b'["busy"]',
         "no_choices": lambda: encode({**completion(request, ""), "choices": []}),
         "no_usage": lambda: encode({**completion(request, "some text"), "usage": None}),
         "empty_body": lambda: b"",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -151,11 +151,9 @@ class Windowed(ScriptedModels):
     def window(self, role: str, model: str | None = None) -> int | None:
         return 8_000
 
-    async def complete(
-        self, messages: Sequence[Message], *, role: Role, model: str | None = None, schema: Mapping[str, Any] | None = None
-    ) -> Completion:
+    async def complete(self, messages: Sequence[Message], *, role: Role, model: str | None = None, **options: Any) -> Completion:
         self.prompts.append(messages[-1]["content"])
-        return await super().complete(messages, role=role, model=model)
+        return await super().complete(messages, role=role, model=model, **options)
 
 
 async def test_the_bare_model_gets_everything_or_refuses() -> None:

@@ -369,10 +369,22 @@ async def test_what_calls_in_flight_wait_for_needs_no_room(host: Host, monkeypat
     other = host.client()
     assert (await other.ask("received", "7"))["ok"]
     await other.send(*other.request("cancel", "8", {"calls": ["0", "1", "2"]}))
-    replies = [asyncio.create_task(client.reply()) for client in clients]
-    await asyncio.wait(replies, return_when=asyncio.FIRST_COMPLETED)
-    host.gate.set()
-    assert sorted([(await reply)["ok"] for reply in replies]) == [False, True, True]
+    assert [(await client.reply())["ok"] for client in clients] == [False] * 3
+    assert host.most == 1, "those that had not been read were given up, too"
+
+
+async def test_calls_that_are_given_up_before_they_are_read_are_remembered_within_bounds(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker_module, "MAX_GIVEN_UP", 3)
+    client = host.client()
+    await client.send(*client.request("cancel", "1", {"calls": [str(number) for number in range(9)] + ["x" * 100_000]}))
+    replies = [(await client.ask("echo", str(number)))["ok"] for number in range(9)]
+    assert replies.count(False) == 3
+    await client.send(*client.request("cancel", "1", {"calls": ["2", "3"]}))
+    assert (await client.ask("echo", "4"))["ok"]
+    host.broker.begin(CELL)
+    assert (await client.ask("echo", "2"))["ok"], "a new cell begins anew"
 
 
 async def test_a_call_that_waited_until_its_cell_had_ended_is_refused(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -418,6 +430,35 @@ async def test_an_interrupted_cell_has_its_calls_cancelled_and_makes_no_more_tha
     assert (await client.ask("echo", call="3"))["ok"], "an answer, say, can still be delivered"
     host.broker.begin(CELL)
     assert (await client.ask("llm_query", call="4"))["ok"]
+
+
+async def test_the_cells_clock_stands_still_only_where_a_call_says_so(host: Host) -> None:
+    working = 0
+
+    async def child(call: HostCall) -> None:
+        nonlocal working
+        await host.gate.wait()
+        with call.untimed():
+            working += 1
+            await over.wait()
+
+    over = asyncio.Event()
+    host.broker.handlers["rlm_query"] = child
+    host.broker.begin(CELL)
+    client = host.client()
+    for number in range(2):
+        await client.send(*client.request("rlm_query", str(number)))
+    await until(lambda: len(host.broker._tasks) == 2)
+    assert host.broker.untimed() == 0, "they were asked for, and nobody works yet"
+    host.gate.set()
+    await until(lambda: working == 2)
+    first = host.broker.untimed()
+    await until(lambda: host.broker.untimed() > first)
+    over.set()
+    assert [(await client.reply())["ok"] for _ in range(2)] == [True, True]
+    assert host.broker.untimed() == host.broker.untimed() > first
+    host.broker.begin(CELL)
+    assert host.broker.untimed() == 0
 
 
 async def test_code_can_give_its_calls_up(host: Host) -> None:

@@ -10,7 +10,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +46,7 @@ class Counting:
     def window(self, role: Role) -> int | None:
         return 1000
 
-    async def complete(
-        self, messages: Sequence[Message], *, role: Role, model: str | None = None, schema: Mapping[str, Any] | None = None
-    ) -> Completion:
+    async def complete(self, messages: Sequence[Message], *, role: Role, model: str | None = None, **options: Any) -> Completion:
         prompt = messages[-1]["content"]
         self.asked.append(prompt)
         self.started.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -247,6 +248,22 @@ def test_a_copy_that_cannot_be_written_is_an_error_that_says_so(run: RunDir, not
     with pytest.raises(TraceError):
         taken.copy_to(there)
     assert there.read_text() == "mine"
+
+
+def test_of_a_copy_for_which_the_disk_has_no_room_nothing_is_left(
+    run: RunDir, nothing: FileGrants, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run.sockets / NAME).write_text("good")
+    taken = take(spooled(), run, nothing)
+
+    def full(_file: int, _form: str, write: Any) -> str:
+        write(b"go")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(handed, "_through", full)
+    with pytest.raises(TraceError, match="No space left"):
+        taken.copy_to(tmp_path / "kept" / "kept")
+    assert list((tmp_path / "kept").iterdir()) == []
 
 
 async def test_at_the_depth_limit_the_text_is_had_as_far_as_it_fits(run: RunDir, loaded: FileGrants) -> None:

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,9 +12,10 @@ import pytest
 from rlm_kernel.engine import hostcalls
 from rlm_kernel.engine.hostcalls import HostCalls, digest
 from rlm_kernel.engine.ledger import Ledger, Limits
-from rlm_kernel.engine.protocols import Answer, CallRecord, HostCall, Usage
-from rlm_kernel.errors import BudgetExceeded, FileRefused, ModelError, NoRecord, RecordedFailure, UsageError
+from rlm_kernel.engine.protocols import Answer, CallRecord, Completion, HostCall, Outcome, Usage
+from rlm_kernel.errors import BudgetExceeded, FileRefused, KernelError, ModelError, NoRecord, RecordedFailure, RLMError, UsageError
 from rlm_kernel.models.scripted import ScriptedModels
+from rlm_kernel.sandbox.handed import HandedOver
 from tests.support.engine import RecordingTrace, locate
 from tests.support.trace import WHEN
 
@@ -19,11 +23,11 @@ CELL = "turn-01-a"
 
 
 class Host:
-    def __init__(self, models: Any = None, limits: Limits | None = None) -> None:
+    def __init__(self, models: Any = None, limits: Limits | None = None, children: Any = None) -> None:
         self.trace: Any = RecordingTrace()
         self.recording: Any = None
         self.ledger = Ledger(limits or Limits())
-        self.calls = HostCalls(models or ScriptedModels([], str.upper), self.ledger, self.trace, locate)
+        self.calls = HostCalls(models or ScriptedModels([], str.upper), self.ledger, self.trace, locate, children=children)
         self.calls.begin(CELL)
 
     async def ask(self, kind: str, body: dict[str, Any], cell: str = CELL, call: str = "1-1-1") -> Any:
@@ -86,6 +90,78 @@ async def test_a_cancelled_query_is_recorded_as_cancelled() -> None:
     ((record,), _) = host.end()
     assert record.error is not None
     assert record.error.startswith("cancelled")
+
+
+async def test_calls_that_code_gives_up_before_their_reply_are_not_made_without_end() -> None:
+    asked = 0
+
+    class Dear(ScriptedModels):
+        async def complete(self, *arguments: Any, **options: Any) -> Completion:
+            return replace(await super().complete(*arguments, **options), cost=0.25)
+
+    async def sub(prompt: str) -> str:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0 if prompt == "first" else 60)
+        return "reply"
+
+    host = Host(Dear([], sub), Limits(cost=1.0))
+    await host.ask("llm_query", {"prompt": "first"})
+    found = [await asyncio.gather(host.ask("llm_query", {"prompt": "other", "timeout": 0.001}), return_exceptions=True) for _ in range(20)]
+    assert [type(error) for (error,) in found] == [ModelError] * 3 + [BudgetExceeded] * 17
+    assert asked == 4
+
+
+class NeverReady:
+    """Child RLMs that wait for a place for ever."""
+
+    async def take(self, given: Any) -> Any:
+        return HandedOver()
+
+    async def ask(self, *_: Any, **__: Any) -> Any:
+        await asyncio.Event().wait()
+
+
+async def test_children_that_code_gives_up_before_they_begin_are_not_asked_for_without_end() -> None:
+    host = Host(limits=Limits(calls=3, depth=1), children=NeverReady())
+    body = {"question": "Q", "timeout": 0.001}
+    found = [await asyncio.gather(host.ask("rlm_query", body), return_exceptions=True) for _ in range(6)]
+    assert [type(error) for (error,) in found] == [ModelError] * 3 + [BudgetExceeded] * 3
+    records, _ = host.end()
+    assert [record.calls for record in records] == [1, 1, 1, 0, 0, 0]
+    assert (host.ledger.calls, host.ledger.totals().children) == (3, 0)
+
+
+@pytest.mark.parametrize("error", [KernelError("It does not start."), UsageError("It cannot be loaded.")])
+async def test_children_that_fail_before_they_begin_are_not_asked_for_without_end(error: RLMError) -> None:
+    class Failing(NeverReady):
+        async def ask(self, *_: Any, **__: Any) -> Any:
+            raise error
+
+    host = Host(limits=Limits(calls=3, depth=1), children=Failing())
+    found = [await asyncio.gather(host.ask("rlm_query", {"question": "Q"}), return_exceptions=True) for _ in range(6)]
+    assert [type(one) for (one,) in found] == [type(error)] * 3 + [BudgetExceeded] * 3
+
+
+async def test_only_the_time_in_which_a_child_works_is_none_of_the_cells() -> None:
+    still: list[str] = []
+
+    class Working(NeverReady):
+        async def ask(self, *_: Any, **__: Any) -> Any:
+            still.append("works")
+            return Outcome(Answer("5"), "answered")
+
+    @contextmanager
+    def untimed() -> Iterator[None]:
+        still.append("still")
+        yield
+        still.append("goes on")
+
+    for depth, calls in ((1, 1), (0, 1), (1, 0)):
+        host = Host(limits=Limits(calls=calls, depth=depth), children=Working())
+        handed = host.calls.handlers()["rlm_query"](HostCall(CELL, "1-1-1", {"question": "Q"}, untimed=untimed))
+        await asyncio.gather(handed, return_exceptions=True)
+    assert still == ["still", "works", "goes on"]
 
 
 @pytest.mark.parametrize("body", [{}, {"prompt": 5}, {"prompt": ""}, {"prompt": " \n"}, {"prompt": "x", "model": 5}, {"prompt": ["x"]}])

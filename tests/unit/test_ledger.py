@@ -26,9 +26,9 @@ def reply(prompt: int = 0, completion: int = 0, cost: float | None = 0.0, cached
 async def call(ledger: Ledger, role: Role = "sub", used: Completion | None = None, *, chars: int = 10, last: bool = False) -> str | None:
     """Make a call that takes a moment; the limit that refuses it."""
     try:
-        async with ledger.call(role, chars, last=last) as settle:
+        async with ledger.call(role, chars, last=last) as made:
             await asyncio.sleep(0)
-            settle(used or reply())
+            made.settle(used or reply())
     except BudgetExceeded as refused:
         return refused.limit
     return None
@@ -82,11 +82,11 @@ def test_a_flood_of_equal_calls_stops_at_the_limit_of_money_exactly(affordable: 
 async def test_near_a_limit_a_call_waits_for_those_in_flight_and_is_not_refused_for_what_they_may_use() -> None:
     ledger = Ledger(Limits(cost=1.0))
     assert await call(ledger, "sub", reply(1, 1, cost=0.6)) is None  # the next may use 0.6, too
-    async with ledger.call("sub", 10) as settle:
+    async with ledger.call("sub", 10) as first:
         second = asyncio.create_task(call(ledger, "sub", reply(1, 1, cost=0.1)))
         await asyncio.sleep(0.01)
         assert not second.done()
-        settle(reply(1, 1, cost=0.1))
+        first.settle(reply(1, 1, cost=0.1))
     assert await second is None
     assert ledger.totals().cost == pytest.approx(0.8)
 
@@ -107,15 +107,55 @@ async def test_a_cancelled_call_holds_nothing_back() -> None:
     assert await asyncio.wait_for(call(ledger, "sub", reply(1, 1, cost=0.5)), 5) is None
 
 
+async def give_up(ledger: Ledger, role: Role = "sub", *, chars: int = 10, sent: bool = True) -> None:
+    """Make a call that has no reply before it is given up."""
+
+    async def hang() -> None:
+        async with ledger.call(role, chars) as made:
+            if sent:
+                made.sent()
+            await asyncio.Event().wait()
+
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(hang(), 0.001)
+
+
+async def test_a_call_that_is_given_up_on_its_way_counts_as_what_it_may_have_used() -> None:
+    ledger = Ledger(Limits(cost=1.0, tokens=1000))
+    await call(ledger, "sub", reply(90, 10, cost=0.1), chars=400)
+    await give_up(ledger, chars=400)
+    await give_up(ledger, chars=800)
+    assert (ledger.left()["cost"], ledger.left()["tokens"]) == (pytest.approx(0.6), 600)
+    assert (ledger.totals().cost, ledger.totals().sub_usage) == (0.1, Usage(90, 10)), "the account has what is known"
+    await give_up(ledger, chars=400, sent=False)
+    assert ledger.left()["tokens"] == 600
+
+
+async def test_the_first_calls_that_are_given_up_count_as_turns_of_the_root_do() -> None:
+    top = Ledger(Limits(tokens=10_000, depth=1))
+    await call(top, "root", reply(900, 100), chars=4000)
+    for ledger in (top, top.child()):
+        await give_up(ledger, chars=100)
+    assert top.left()["tokens"] == 10_000 - 3 * 1000 - 1000  # what is kept for the last answer, too
+
+
 async def test_a_longer_prompt_is_expected_to_cost_more() -> None:
     ledger = Ledger(Limits(tokens=1000))
     assert await call(ledger, "sub", reply(90, 10), chars=400) is None
-    async with ledger.call("sub", 400) as settle:
+    async with ledger.call("sub", 400) as first:
         long = asyncio.create_task(call(ledger, "sub", reply(900, 10), chars=4000))
         await asyncio.sleep(0.01)
         assert not long.done()  # ten times as long: 1,000 tokens, of which there are 800
-        settle(reply(90, 10))
+        first.settle(reply(90, 10))
     assert await long is None
+
+
+async def test_a_long_reply_to_a_short_prompt_does_not_hold_up_longer_prompts_that_use_less() -> None:
+    ledger = Ledger(Limits(tokens=100_000))
+    assert await call(ledger, "sub", reply(10, 4990), chars=10) is None
+    assert await call(ledger, "sub", reply(3000, 1000), chars=10_000) is None
+    async with ledger.call("sub", 10_000):
+        assert await asyncio.wait_for(call(ledger, chars=10_000), 5) is None, "5,000 tokens each, not 5,000,000"
 
 
 async def test_some_is_kept_for_the_last_answer_which_is_always_made() -> None:
@@ -270,6 +310,15 @@ async def test_the_turns_of_children_are_bounded_by_the_limit_of_calls() -> None
     with pytest.raises(BudgetExceeded, match="calls"):
         top.child()
     assert await call(top, "root") is None  # the root's own turns are no such calls
+
+
+async def test_code_that_is_refused_a_child_is_told_what_is_left() -> None:
+    top = Ledger(Limits(turns=3, calls=1, cost=1.0, depth=1))
+    child = top.child()
+    await call(top, "sub", reply(1, 1, cost=0.25))
+    for refused in (top.child, child.check):
+        with pytest.raises(BudgetExceeded, match=r"(?s)limit of calls.*Left: 3 turns, 0 calls, 0\.75 US dollars\."):
+            refused()
 
 
 def test_what_an_earlier_part_of_the_run_used_counts() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -33,10 +33,8 @@ def scripted(*replies: str, **options: Any) -> Run:
 class Priced(ScriptedModels):
     """Each reply uses 100 tokens and costs a dollar."""
 
-    async def complete(
-        self, messages: Sequence[Message], *, role: Role, model: str | None = None, schema: Mapping[str, Any] | None = None
-    ) -> Completion:
-        reply = await super().complete(messages, role=role, model=model)
+    async def complete(self, messages: Sequence[Message], *, role: Role, model: str | None = None, **options: Any) -> Completion:
+        reply = await super().complete(messages, role=role, model=model, **options)
         return replace(reply, usage=Usage(60, 40), cost=1.0)
 
 
@@ -47,10 +45,8 @@ class Ending(ScriptedModels):
         super().__init__(replies)
         self._reason = reason
 
-    async def complete(
-        self, messages: Sequence[Message], *, role: Role, model: str | None = None, schema: Mapping[str, Any] | None = None
-    ) -> Completion:
-        return replace(await super().complete(messages, role=role, model=model), finish_reason=self._reason)
+    async def complete(self, messages: Sequence[Message], *, role: Role, model: str | None = None, **options: Any) -> Completion:
+        return replace(await super().complete(messages, role=role, model=model, **options), finish_reason=self._reason)
 
 
 # Cells

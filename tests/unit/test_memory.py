@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -44,10 +44,8 @@ class Remembering(ScriptedModels):
     def window(self, role: Role) -> Any:
         return self._window
 
-    async def complete(
-        self, messages: Sequence[Message], *, role: Role, model: str | None = None, schema: Mapping[str, Any] | None = None
-    ) -> Completion:
-        reply = await super().complete(messages, role=role, model=model)
+    async def complete(self, messages: Sequence[Message], *, role: Role, model: str | None = None, **options: Any) -> Completion:
+        reply = await super().complete(messages, role=role, model=model, **options)
         return Completion(reply.text, reply.model, self._usage, 0.25, 1.5)
 
     async def _speak(self, messages: Sequence[Message]) -> str:

@@ -188,6 +188,25 @@ async def test_a_warm_kernel_that_has_died_is_not_given(machine: Machine) -> Non
         await second.go()
 
 
+async def test_a_start_ahead_that_failed_is_no_concern_of_the_child_that_comes_later(machine: Machine) -> None:
+    async with kernels() as source:
+        machine.starts.clear()
+        first = Child(source)
+        await settle()
+        machine.starts.set()
+        await settle(1)
+        machine.failure = DockerError("There is no room.")  # as the next is started
+        await settle()
+        assert first.live is not None
+        machine.failure = None
+        second = Child(source)
+        await settle()
+        assert second.live is not None
+        await first.go()
+        await second.go()
+    assert machine.running == 0
+
+
 async def test_a_refusal_starts_nothing_and_frees_the_place(machine: Machine) -> None:
     def refuse() -> None:
         raise BudgetExceeded("It is used up.", limit="cost")

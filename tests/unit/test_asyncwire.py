@@ -1,0 +1,94 @@
+"""The kernel's end of host calls in asyncio code, against a broker: calls that are given up."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import zmq
+from rlm_runtime import asyncwire, wire
+
+from rlm_kernel.engine.protocols import HostCall
+from rlm_kernel.models.slots import Slots
+from rlm_kernel.sandbox import broker as broker_module
+from rlm_kernel.sandbox.broker import Broker
+from rlm_kernel.sandbox.rundir import RunDir
+
+CELL = "turn-01-a"
+
+
+class Host:
+    """A broker before a model that answers "last" alone, and takes two calls at one time."""
+
+    def __init__(self) -> None:
+        self.sent = self.waiting = 0
+        self.slots = Slots(2)
+        self.wanted = 0
+        self.busy = threading.Event()
+        """So many as are `wanted` wait for their answer."""
+
+    async def model(self, call: HostCall) -> str:
+        if call.body["prompt"] == "last":
+            return "reply"
+        self.waiting += 1
+        if self.waiting == self.wanted:
+            self.busy.set()
+        try:
+            async with self.slots:
+                self.sent += 1
+                await asyncio.Event().wait()
+        finally:
+            self.waiting -= 1
+        return ""
+
+
+@pytest_asyncio.fixture
+async def host(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Host]:
+    made, run = Host(), RunDir.create(max_request=broker_module.MAX_REQUEST, window=4)
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    monkeypatch.setattr(wire, "context", lambda: context)
+    monkeypatch.setattr(wire, "HOST", run.host)
+    monkeypatch.setattr(wire, "ADDRESS", f"ipc://{run.broker_socket}")
+    monkeypatch.setattr(wire, "current_cell", CELL)
+    broker = Broker(run, {"llm_query": made.model})
+    await broker.start()
+    broker.cell = CELL
+    yield made
+    context.term()
+    await broker.stop()
+    run.remove()
+
+
+async def give_up(host: Host, count: int) -> Any:
+    """Make so many calls in a kernel, and give them up as soon as the host is busy; then make one that is answered."""
+
+    async def code() -> Any:
+        try:
+            calls = asyncio.gather(*(asyncwire.call("llm_query", {"prompt": str(number)}) for number in range(count)))
+            await asyncio.to_thread(host.busy.wait, 10)
+            calls.cancel()
+            await asyncio.gather(calls, return_exceptions=True)
+            return await asyncwire.call("llm_query", {"prompt": "last"})
+        finally:
+            asyncwire._lines[asyncio.get_running_loop()]._socket.close(linger=0)
+            wire._socket().close(linger=0)
+
+    # On an event loop in a thread of its own, as sockets belong to threads.
+    return await asyncio.to_thread(asyncio.run, asyncio.wait_for(code(), 10))
+
+
+async def test_of_calls_that_are_given_up_before_the_host_has_read_them_none_goes_on(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker_module, "MAX_IN_FLIGHT", 4)
+    host.wanted = 4
+    assert await give_up(host, 50) == "reply"
+    assert host.waiting == 0
+
+
+async def test_as_gathered_calls_are_given_up_none_of_those_that_waited_is_sent(host: Host) -> None:
+    host.wanted = 200
+    assert await give_up(host, 200) == "reply"
+    assert (host.sent, host.waiting) == (2, 0)

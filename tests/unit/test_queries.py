@@ -1,0 +1,63 @@
+"""Batches of child RLMs, as code in the kernel asks for them, at the depth limit: the sub model answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rlm_runtime import files, handover, queries, wire
+
+LIMIT = 100
+"""Characters that the sub model reads."""
+
+
+@pytest.fixture
+def batches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
+    """The questions of each batch that the host was sent. Two files are loaded; the host knows them, and wants their texts."""
+    texts = {"a.txt": "a" * 60, "b.txt": "b" * 60}
+    monkeypatch.setattr(handover, "SPOOL", tmp_path)
+    monkeypatch.setattr(files, "files", texts)
+    monkeypatch.setattr(files, "_loaded", {name: files._Loaded(f"/in/{name}", "utf-8", False, "") for name in texts})
+    sent: list[list[str]] = []
+
+    def call_many(_kind: str, items: Iterable[wire.Item], count: int, *, done: Callable[[int], None], **_: Any) -> list[Any]:
+        results: list[Any] = []
+        sent.append([])
+        for place, item in enumerate(items):
+            sent[-1].append(item.body["question"])
+            results.append(answer(item.body))
+            done(place)
+        assert len(results) == count
+        if count and all(isinstance(one, wire.CallFailed) and isinstance(one.error, wire.BudgetExceeded) for one in results):
+            raise results[0].error
+        return results
+
+    monkeypatch.setattr(wire, "call_many", call_many)
+    return sent
+
+
+def answer(body: dict[str, Any]) -> Any:
+    if "files" in (body["context"] or {}):
+        return wire.CallFailed(wire.TextWanted(str(LIMIT)))
+    if body["question"].startswith("dear"):
+        return wire.CallFailed(wire.BudgetExceeded("It is used up."))
+    return f"answer to {body['question']}"
+
+
+def test_files_are_given_as_texts_where_they_fit_together(batches: list[list[str]]) -> None:
+    both = dict(files.files)
+    found = queries.rlm_query_batched(["one", "both", "none"], [files.files["a.txt"], both, None])
+    assert batches == [["one", "both", "none"], ["one"]]
+    assert (found[0], found[2]) == ("answer to one", "answer to none")
+    assert "reads about 100 characters; the context has 120" in str(found[1].error)
+
+
+def test_what_was_answered_is_kept_when_the_texts_are_refused(batches: list[list[str]]) -> None:
+    found = queries.rlm_query_batched(["one", "dear"], [None, files.files["a.txt"]])
+    assert found[0] == "answer to one"
+    assert isinstance(found[1].error, wire.BudgetExceeded)
+    with pytest.raises(wire.BudgetExceeded):
+        queries.rlm_query("dear", files.files["a.txt"])
+    assert [len(batch) for batch in batches] == [2, 1, 1, 1]

@@ -27,6 +27,10 @@ _STEP = 0.1
 """Seconds at least between two looks at how long a cell has run."""
 _SETTLE_SECONDS = 0.5
 """Seconds in which a kernel that runs nothing answers."""
+_UNWIND_SECONDS = 0.2
+"""Seconds in which an interrupted cell ends by itself, if it waits for calls: these are cut off first."""
+_LOST = "lost"
+"""Status of a reply that will not come."""
 _WELCOME_SECONDS = 0.5
 """Seconds in which a kernel that is up welcomes who listens."""
 _DEATH_SECONDS = 5.0
@@ -92,6 +96,8 @@ class CellRunner:
         self._cell: _Cell | None = None
         self._awaited: tuple[str, asyncio.Future[dict[str, Any]]] = ("", asyncio.get_running_loop().create_future())
         """The id of the request that is to be answered, and its reply's content."""
+        self._nudges: set[str] = set()
+        """Ids of the requests that were sent behind it."""
         self._listening: asyncio.Task[None] = asyncio.create_task(self._welcomed())
 
     async def wait_until_listening(self, timeout: float) -> None:
@@ -156,6 +162,9 @@ class CellRunner:
             reply.set_result({"status": "error"})
         elif message["parent_header"].get("msg_id") == request:
             reply.set_result(message["content"])
+        elif message["parent_header"].get("msg_id") in self._nudges:
+            # The kernel takes requests in their order. So it is through with ours, and an interrupt hit it as it was about to reply.
+            reply.set_result({"status": _LOST})
 
     def interrupt(self) -> None:
         """End the cell in progress as at a time-out. No-op when idle."""
@@ -221,6 +230,7 @@ class CellRunner:
             if not _any(*over):
                 cell.state.timed_out = not stop.done()
                 on_interrupt()
+                await _first(_UNWIND_SECONDS, *over)
                 await self._interrupt(grace, *over)
 
     async def settle(self, grace: float) -> bool:
@@ -251,7 +261,7 @@ class CellRunner:
             message = self._request(cell_id, code, expressions, silent=silent)
             if cell is not None:
                 cell.ask(message["header"]["msg_id"])
-            self._awaited = message["header"]["msg_id"], asyncio.get_running_loop().create_future()
+            self._awaited, self._nudges = (message["header"]["msg_id"], asyncio.get_running_loop().create_future()), set()
             self._channels.shell.send(message)
             content = await self._awaited[1]
             if content.get("status") != "aborted":
@@ -272,17 +282,21 @@ class CellRunner:
         return message
 
     async def _interrupt(self, grace: float, *until: asyncio.Future[Any]) -> None:
-        """Interrupt what runs, and wait for one of `until`, so many seconds."""
+        """Interrupt what runs, and wait for one of `until`, so many seconds. No-op if one is done."""
+        if _any(*until):
+            return
         self._channels.control.send(self._channels.session.msg("interrupt_request", {}))
         deadline = time.monotonic() + grace
         while not _any(*until) and (left := deadline - time.monotonic()) > 0:
             # A top-level await sleeps on through an interrupt until its loop has something else to do: keep nudging it.
-            self._channels.shell.send(self._channels.session.msg("kernel_info_request", {}))
+            nudge = self._channels.session.msg("kernel_info_request", {})
+            self._nudges.add(nudge["header"]["msg_id"])
+            self._channels.shell.send(nudge)
             await _first(min(left, 0.3), *until)
 
     async def _follow(self, cell: _Cell, cell_id: str, code: str) -> None:
         content = await self._ask(cell_id, code, {"variables": VARIABLES}, cell=cell)
-        await _first(IDLE_GRACE, cell.idle, self._listening)
+        await _first(IDLE_GRACE if content.get("status") != _LOST else _UNWIND_SECONDS, cell.idle, self._listening)
         cell.state.status = "ok" if content.get("status") == "ok" else "error"
         cell.state.execution_count = execution_count(content)
         found = _literal(content, "variables")

@@ -1,4 +1,4 @@
-"""Listening to a kernel: it is known to hear us by whatever it publishes."""
+"""Listening to a kernel: it is known to hear us by whatever it publishes, and to be through with a cell by whatever it answers."""
 
 from __future__ import annotations
 
@@ -65,3 +65,42 @@ async def test_a_kernel_that_forgot_to_welcome_us_is_asked_until_it_says_somethi
 async def test_a_kernel_that_publishes_nothing_does_not_answer() -> None:
     with pytest.raises(KernelError, match="does not answer"):
         await listen(Kernel(answers=False), 0.1)
+
+
+class Lossy(Kernel):
+    """A kernel that is interrupted as it is about to reply to a cell: that reply is lost, and what comes behind is answered."""
+
+    def __init__(self) -> None:
+        super().__init__(told("iopub_welcome"), answers=False)
+        self.replies: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.before: list[dict[str, Any]] = []
+
+    def send(self, message: dict[str, Any]) -> None:
+        kind = message["msg_type"]
+        self.requests.append(kind)
+        if kind == "execute_request":
+            self._published.put_nowait(told("execute_input") | {"parent_header": message["header"]})
+            self.before, late = [message], self.before
+            if late:  # answers to what was asked behind the cell before come while this one runs
+                self.replies.put_nowait({"parent_header": self.nudge["header"], "content": {"status": "ok"}})
+        elif kind == "kernel_info_request":
+            self.nudge = message
+            self.replies.put_nowait({"parent_header": message["header"], "content": {"status": "ok"}})
+
+
+async def test_a_cell_whose_reply_is_lost_in_an_interrupt_has_ended_once_the_kernel_answers_what_came_behind() -> None:
+    kernel = Lossy()
+    shell = SimpleNamespace(send=kernel.send, next=kernel.replies.get)
+    channels: Any = SimpleNamespace(session=Session(key=b"k"), shell=shell, iopub=kernel, control=kernel, close=kernel.close)
+    runner = CellRunner(channels, asyncio.get_running_loop().create_future(), lambda _message: None)
+    await runner.wait_until_listening(60)
+    try:
+        for cell_id in ("turn-01-a", "turn-02-a"):
+            running = asyncio.create_task(runner.run(cell_id, "1", timeout=None, grace=60, on_output=lambda _: None))
+            done, _ = await asyncio.wait([running], timeout=0.3)
+            assert not done, "what was asked behind an earlier cell says nothing of this one"
+            runner.interrupt()
+            state = await asyncio.wait_for(running, 30)
+            assert (state.status, state.variables) == ("interrupted", None)
+    finally:
+        await runner.close()

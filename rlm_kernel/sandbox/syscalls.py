@@ -2,8 +2,8 @@
 
 A list of what is allowed; all else fails with EPERM. Refused, beside what Docker's refuses: other processes' memory and limits (ptrace,
 process_vm_*, prlimit64 and scheduling of another process), io_uring, userfaultfd, perf, keys, System V and POSIX message IPC, splicing
-through pipes, inotify, sockets of other families than unix and internet, 32-bit system calls. The format is that of Docker's `seccomp` option
-(https://docs.docker.com/engine/security/seccomp/).
+through pipes, inotify, sockets of other families than unix and internet, 32-bit system calls. The format is that of Docker's `seccomp`
+option (https://docs.docker.com/engine/security/seccomp/).
 """
 
 from __future__ import annotations

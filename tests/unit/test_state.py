@@ -79,7 +79,7 @@ async def test_no_session_is_kept_behind_a_link(tmp_path: Path, place: str) -> N
 async def test_a_folder_with_other_things_in_it_is_no_sessions(tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "main.py").touch()
-    with pytest.raises(UsageError, match="is no session's folder: it has 'main.py' in it"):
+    with pytest.raises(UsageError, match=r"is no session's folder: it has 'main\.py' in it"):
         async with SessionFolder(tmp_path, "src").held("rlm init"):
             pass
     assert [path.name for path in (tmp_path / "src").iterdir()] == ["main.py"]

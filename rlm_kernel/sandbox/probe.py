@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rlm_kernel.sandbox import lease
 from rlm_kernel.sandbox.docker_host import takes_profile_files
-from rlm_kernel.sandbox.rundir import container_ids
+from rlm_kernel.sandbox.rundir import container_ids, own
 from rlm_kernel.sandbox.syscalls import security_options
 
 if TYPE_CHECKING:
@@ -21,7 +21,11 @@ _SECONDS = 30
 _TRY = """
 import fcntl, os, socket, struct
 lock = struct.Struct("hhqqi4x")
-with open("/rlm/host/lease", "rb") as lease:
+try:
+    lease = open("/rlm/host/lease", "rb")
+except PermissionError:
+    raise SystemExit("its user may not read what the host gives it, as where the engine has user namespaces")
+with lease:
     held = lock.unpack(fcntl.fcntl(lease, fcntl.F_OFD_GETLK, lock.pack(fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)))[0] != fcntl.F_UNLCK
 if not held:
     raise SystemExit("the host's locks on files do not reach it, by which it knows that its owner lives")
@@ -33,7 +37,7 @@ def sandbox_problem(client: DockerClient, image: str, *, runtime: str | None = N
     """Why no kernel can live in a locked container of `image`; None if one can. Blocking, about a second.
 
     None means that kernels can be spoken to over `ipc`, and know whether their owner lives; otherwise the engine is remote, in a virtual
-    machine, or lacks something, or the runtime keeps the host's files too far away.
+    machine, maps users, or lacks something, or the runtime keeps the host's files too far away.
     """
     import docker
 
@@ -43,8 +47,9 @@ def sandbox_problem(client: DockerClient, image: str, *, runtime: str | None = N
         listener.bind(f"{folder}/s")
         Path(folder, "s").chmod(0o666)
         listener.listen(1)
-        owner = os.open(f"{folder}/lease", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        owner = os.open(f"{folder}/lease", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
+            own(Path(folder, "lease"))
             lease.take(owner)
             container = client.containers.create(
                 image,

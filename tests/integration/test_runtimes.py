@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from docker.models.containers import Container
 
 from rlm_kernel.errors import DockerError
-from rlm_kernel.sandbox import lease
+from rlm_kernel.sandbox import lease, probe
 from rlm_kernel.sandbox.image import ImageInfo
 from rlm_kernel.sandbox.probe import sandbox_problem
 from tests.support.own_engine import OwnEngine, why_not
@@ -50,6 +51,14 @@ def test_a_container_that_does_not_see_the_lease_is_told(
     assert sandbox_problem(docker_client, kernel_image.id) is None
     monkeypatch.setattr(lease, "take", lambda _: True)  # as where locks do not cross
     assert "locks on files do not reach it" in str(sandbox_problem(docker_client, kernel_image.id))
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="root's containers alone have a user that is another")
+def test_a_container_whose_user_is_another_to_the_host_is_told(
+    kernel_image: ImageInfo, docker_client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "own", lambda _: None)  # as where the engine maps users
+    assert "may not read what the host gives it" in str(sandbox_problem(docker_client, kernel_image.id))
 
 
 @pytest.fixture

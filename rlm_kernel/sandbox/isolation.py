@@ -51,7 +51,5 @@ def isolation(facts: Mapping[str, Any], sandbox: SandboxSettings) -> Isolation:
         return Isolation("A", f"the runtime {runtime} has a kernel of its own; {locks}")
     own = "A runtime with a kernel of its own (gVisor, Kata) makes it A, if the line `sandbox` holds with it"
     if engine_has(facts, "rootless") or engine_has(facts, "userns"):
-        return Isolation(
-            "B", f"the host's kernel ({runtime}), on which the engine's root is nobody; {locks}", f"{own}."
-        )
+        return Isolation("B", f"the host's kernel ({runtime}), on which the engine's root is nobody; {locks}", f"{own}.")
     return Isolation("C", f"the host's kernel ({runtime}); {locks}", f"User namespaces make it B. {own}.")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from rlm_kernel.engine.protocols import CallKind, CallRecord, CellStatus, StopReason, Totals, Usage
 
@@ -14,6 +15,14 @@ VERSION: Literal[1] = 1
 Count = Annotated[int, Field(ge=0)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 """What was used so far counts against the limits of who goes on: less than nothing, or NaN, would lift them."""
+
+
+def _known(cost: Any) -> Any:
+    return None if isinstance(cost, float) and not math.isfinite(cost) else cost
+
+
+Cost = Annotated[Amount | None, BeforeValidator(_known)]
+"""US dollars; null where the price is not known."""
 CellKind = Literal["title", "parameters", "setup", "model", "code", "person", "note", "question", "memory", "answer", "summary"]
 
 
@@ -67,7 +76,7 @@ class TotalsMeta(_Part):
     sub_prompt: Count
     sub_completion: Count
     sub_cached: Count
-    cost: Amount | None
+    cost: Cost
     seconds: Amount
     children: Count = 0
     child_turns: Count = 0
@@ -136,7 +145,7 @@ class CallMeta(_Part):
     prompt_tokens: Count = 0
     completion_tokens: Count = 0
     cached_tokens: Count = 0
-    cost: Amount | None = None
+    cost: Cost = None
     attempts: int = 1
     stored: bool = False
     calls: Count = 1
@@ -193,7 +202,7 @@ class CellMeta(_Part):
     prompt_tokens: Count | None = None
     completion_tokens: Count | None = None
     cached_tokens: Count | None = None
-    cost: Amount | None = None
+    cost: Cost = None
     tokens_before: int | None = None
     tokens_after: int | None = None
 

@@ -37,6 +37,7 @@ _ATTRIBUTES = {
     "scope": re.compile(r"col|row"),
     "style": re.compile(r"text-align: ?(?:left|right|center);?"),
 }
+_BASE64 = re.compile(r"[A-Za-z0-9+/=\s]*+")
 _STYLE, _STYLE_END = re.compile(r"<style(?=[\s>])", re.IGNORECASE), re.compile(r"</style\s*+>", re.IGNORECASE)
 
 
@@ -81,15 +82,20 @@ def _as_it_is(text: str) -> str:
     return text
 
 
-_KINDS: Mapping[str, Callable[[str], str]] = {
+def _picture(text: str) -> str | None:
+    """A picture in base64; None for what is more: old programs put it into the page as it is, where a quote would end it."""
+    return text if _BASE64.fullmatch(text) else None
+
+
+_KINDS: Mapping[str, Callable[[str], str | None]] = {
     "text/plain": _as_it_is,
     "text/html": html,
     "text/markdown": markdown,
     "text/latex": _as_it_is,
-    "image/png": _as_it_is,
-    "image/jpeg": _as_it_is,
-    "image/gif": _as_it_is,
-    "image/webp": _as_it_is,
+    "image/png": _picture,
+    "image/jpeg": _picture,
+    "image/gif": _picture,
+    "image/webp": _picture,
 }
 
 

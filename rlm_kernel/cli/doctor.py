@@ -167,8 +167,11 @@ def _check_sandbox(client: DockerClient, image: str, sandbox: SandboxSettings) -
 
     problem = sandbox_problem(client, image, runtime=sandbox.runtime, tight=sandbox.seccomp == "tight")
     if problem is None:
-        return Check("sandbox", True, "a locked container starts and unix sockets reach it (transport ipc)")
-    return Check("sandbox", False, f"a locked container failed: {problem}", "Use a Docker engine on this host itself (unset DOCKER_HOST).")
+        return Check("sandbox", True, "a locked container starts; unix sockets (transport ipc) and the lease reach it")
+    runtime = f"Leave sandbox.runtime ({sandbox.runtime}) out, or use" if sandbox.runtime else "Use"
+    return Check(
+        "sandbox", False, f"a locked container failed: {problem}", f"{runtime} a Docker engine on this host itself (unset DOCKER_HOST)."
+    )
 
 
 def _check_local_model() -> Check:

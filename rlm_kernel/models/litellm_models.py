@@ -237,7 +237,7 @@ class LitellmModels:
         cost = (getattr(response, "_hidden_params", None) or {}).get("response_cost")
         if cost is None:  # litellm sets it on its own road alone
             cost = self._litellm.completion_cost(response, model=endpoint.model, custom_llm_provider=endpoint.provider)
-        return float(cost)
+        return max(0.0, float(cost))
 
     # Errors
 
@@ -372,11 +372,11 @@ def _table_entry(litellm: Any, model: str, name: str, provider: str) -> Mapping[
 def _usage(response: Any) -> Usage:
     usage = getattr(response, "usage", None)
     details = getattr(usage, "prompt_tokens_details", None)
-    return Usage(
-        prompt=getattr(usage, "prompt_tokens", None) or 0,
-        completion=getattr(usage, "completion_tokens", None) or 0,
-        cached=getattr(details, "cached_tokens", None) or 0,
-    )
+
+    def counted(told: Any, name: str) -> int:
+        return max(0, getattr(told, name, None) or 0)  # a server that tells of less than nothing gives no budget back
+
+    return Usage(counted(usage, "prompt_tokens"), counted(usage, "completion_tokens"), counted(details, "cached_tokens"))
 
 
 async def _close_clients(litellm: Any) -> None:

@@ -73,7 +73,7 @@ def _explained(error: BaseException) -> DockerError:
     if any(isinstance(cause, PermissionError) for cause in causes):
         return DockerError(
             f"No permission to use Docker at {where}.",
-            hint="Join the docker group (`sudo usermod -aG docker $USER`, then log in again), or use rootless Docker.",
+            hint="Join the docker group: `sudo usermod -aG docker $USER`, then log in again.",
         )
     if any(isinstance(cause, FileNotFoundError) for cause in causes):
         return DockerError(f"There is no Docker engine at {where}.", hint=start_hint())

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from rlm_kernel.config import SandboxSettings
 
-_OWN_KERNEL = ("runsc", "kata", "krun")
-"""How the names of runtimes begin that put a kernel of their own, or a virtual machine, between code and host."""
+_OWN_KERNEL = re.compile(r"(^|[./])(runsc|kata|krun)")
+"""In the names of runtimes (kata-qemu, io.containerd.runsc.v1) that put a kernel of their own between code and host."""
 _LIMITS = {"memory": "MemoryLimit", "CPU": "CpuCfsQuota", "pids": "PidsLimit"}
 
 
@@ -46,9 +47,9 @@ def isolation(facts: Mapping[str, Any], sandbox: SandboxSettings) -> Isolation:
     calls = "few system calls" if sandbox.seccomp == "tight" else "the engine's system calls"
     module = next((name for name, option in (("AppArmor", "apparmor"), ("SELinux", "selinux")) if engine_has(facts, option)), None)
     locks = ", ".join(filter(None, [calls, module, "no capabilities", "no network", "all limits"]))
-    if runtime.startswith(_OWN_KERNEL):
+    if _OWN_KERNEL.search(runtime):
         return Isolation("A", f"the runtime {runtime} has a kernel of its own; {locks}")
-    own = "sandbox.runtime runsc (gVisor) or kata makes it A"
+    own = "A runtime with a kernel of its own (gVisor, Kata) makes it A, if the line `sandbox` holds with it"
     if engine_has(facts, "rootless") or engine_has(facts, "userns"):
         return Isolation("B", f"the host's kernel ({runtime}), on which the engine's root is nobody; {locks}", f"{own}.")
-    return Isolation("C", f"the host's kernel ({runtime}); {locks}", f"A rootless engine makes it B; {own}.")
+    return Isolation("C", f"the host's kernel ({runtime}); {locks}", f"User namespaces make it B. {own}.")

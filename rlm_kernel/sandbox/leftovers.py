@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -31,6 +32,8 @@ IDLE_MARGIN = 300.0
 BUILD_HOURS = 24.0
 """No build takes so long: what is older is left over."""
 _MAX_TOLD = 1 << 20
+_PARTS = re.compile(r"host|depot|[rk]\d*|(connection|about|seccomp)\.json(\.new)?")
+"""What lies in a session's folder: another program's may be called like one, rlm-20240131 say."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,8 @@ def _is_over(folder: Path, running: bool) -> bool:
     host = folder / "host"
     try:
         if not (host / "lease").exists():
+            if not all(map(_PARTS.fullmatch, os.listdir(folder))):
+                return False
             # Its making was cut off; or somebody deleted the file, which its owner may still hold.
             return not running and time.time() - folder.lstat().st_mtime > JUST_MADE
         return left_alone(folder) and time.time() > _idle_until(folder)
@@ -159,7 +164,9 @@ def _removed(containers: Iterable[_Container], client: DockerClient, dry_run: bo
 
 def _builds(dry_run: bool) -> Iterator[Leftover]:
     """Folders of builds of the base and of the wheels that were cut off."""
-    for folder in [*Path(tempfile.gettempdir()).glob("rlm-base-*"), *wheels_dir().glob("*-*")]:
+    # What every build of a base has from its beginning: anything may be called rlm-base-something.
+    bases = [sources.parent for sources in Path(tempfile.gettempdir()).glob("rlm-base-*/sources.list")]
+    for folder in [*bases, *wheels_dir().glob("*-*")]:
         with contextlib.suppress(OSError):
             status = folder.lstat()
             if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and _is_old(status.st_mtime):

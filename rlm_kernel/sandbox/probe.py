@@ -1,26 +1,43 @@
-"""Does a container with the sandbox's locks start here, and do unix sockets cross its bind mount?"""
+"""Does a container with the sandbox's locks start here, and do unix sockets and the lease's lock cross its bind mount?"""
 
 from __future__ import annotations
 
+import os
 import socket
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rlm_kernel.sandbox import lease
 from rlm_kernel.sandbox.docker_host import takes_profile_files
-from rlm_kernel.sandbox.rundir import container_ids
+from rlm_kernel.sandbox.rundir import container_ids, own
 from rlm_kernel.sandbox.syscalls import security_options
 
 if TYPE_CHECKING:
     from docker import DockerClient
+    from docker.models.containers import Container
 
-_CONNECT = "import socket; socket.socket(socket.AF_UNIX).connect('/rlm/host/s')"
+_SECONDS = 30
+_TRY = """
+import fcntl, os, socket, struct
+lock = struct.Struct("hhqqi4x")
+try:
+    lease = open("/rlm/host/lease", "rb")
+except PermissionError:
+    raise SystemExit("its user may not read what the host gives it, as where the engine has user namespaces")
+with lease:
+    held = lock.unpack(fcntl.fcntl(lease, fcntl.F_OFD_GETLK, lock.pack(fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)))[0] != fcntl.F_UNLCK
+if not held:
+    raise SystemExit("the host's locks on files do not reach it, by which it knows that its owner lives")
+socket.socket(socket.AF_UNIX).connect("/rlm/host/s")
+"""
 
 
 def sandbox_problem(client: DockerClient, image: str, *, runtime: str | None = None, tight: bool = True) -> str | None:
-    """Why a locked container of `image` cannot reach a unix socket of this host; None if it can. Blocking, about a second.
+    """Why no kernel can live in a locked container of `image`; None if one can. Blocking, about a second.
 
-    None means that kernels can be spoken to over `ipc`; otherwise the engine is remote, in a virtual machine, or lacks something.
+    None means that kernels can be spoken to over `ipc`, and know whether their owner lives; otherwise the engine is remote, in a virtual
+    machine, maps users, or lacks something, or the runtime keeps the host's files too far away.
     """
     import docker
 
@@ -30,10 +47,13 @@ def sandbox_problem(client: DockerClient, image: str, *, runtime: str | None = N
         listener.bind(f"{folder}/s")
         Path(folder, "s").chmod(0o666)
         listener.listen(1)
+        owner = os.open(f"{folder}/lease", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            client.containers.run(
+            own(Path(folder, "lease"))
+            lease.take(owner)
+            container = client.containers.create(
                 image,
-                ["/opt/rlm/bin/python", "-ISc", _CONNECT],
+                ["/opt/rlm/bin/python", "-ISc", _TRY],
                 entrypoint=[],
                 user=f"{uid}:{gid}",
                 read_only=True,
@@ -44,11 +64,21 @@ def sandbox_problem(client: DockerClient, image: str, *, runtime: str | None = N
                 pids_limit=32,
                 runtime=runtime,
                 mounts=[docker.types.Mount("/rlm/host", folder, type="bind", read_only=True)],
-                remove=True,
-                stderr=True,
             )
-        except docker.errors.ContainerError as error:
-            return (error.stderr or b"").decode(errors="replace").strip().splitlines()[-1:][0] if error.stderr else str(error)
-        except docker.errors.DockerException as error:
+            return _last_words(container)
+        except (docker.errors.DockerException, OSError) as error:
             return str(getattr(error, "explanation", None) or error)
-    return None
+        finally:
+            os.close(owner)
+
+
+def _last_words(container: Container) -> str | None:
+    """Run it and remove it, whatever comes of it; what it said last if it failed."""
+    # Not docker's own `run`: it leaves what does not start, and waits for podman's log, which does not end.
+    try:
+        container.start()
+        status = container.wait(timeout=_SECONDS)["StatusCode"]
+        said = container.logs(stdout=False, stderr=True).decode(errors="replace").strip()
+    finally:
+        container.remove(force=True)
+    return (said.splitlines()[-1] if said else f"it ended with status {status}") if status else None

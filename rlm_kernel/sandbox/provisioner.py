@@ -158,6 +158,7 @@ class DockerProvisioner(KernelProvisionerBase):
                 failing.callback(client.close)
                 options = container_options(self.spec, self._sockets, profile_file=takes_profile_files(client))
                 container = client.containers.create(**options)
+                failing.callback(remove_container, container)  # one that does not start is not removed by itself
                 threading.Thread(target=self._watch, args=(container, loop, exited), daemon=True).start()
                 self._words = LastWords(container)
                 container.start()

@@ -2,8 +2,8 @@
 
 A list of what is allowed; all else fails with EPERM. Refused, beside what Docker's refuses: other processes' memory and limits (ptrace,
 process_vm_*, prlimit64 and scheduling of another process), io_uring, userfaultfd, perf, keys, System V and POSIX message IPC, splicing
-through pipes, sockets of other families than unix and internet, 32-bit system calls. The format is that of Docker's `seccomp` option
-(https://docs.docker.com/engine/security/seccomp/).
+through pipes, inotify, sockets of other families than unix and internet, 32-bit system calls. The format is that of Docker's `seccomp`
+option (https://docs.docker.com/engine/security/seccomp/).
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ writev lseek stat fstat lstat newfstatat fstatat64 statx statfs fstatfs getdents
 symlinkat unlink unlinkat rename renameat renameat2 mkdir mkdirat rmdir mknod mknodat chmod fchmod fchmodat fchmodat2 chown fchown lchown
 fchownat umask truncate ftruncate fallocate fadvise64 fsync fdatasync sync syncfs sync_file_range utime utimes utimensat futimesat flock
 dup dup2 dup3 pipe pipe2 ioctl copy_file_range sendfile getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr setxattr
-lsetxattr fsetxattr removexattr lremovexattr fremovexattr chdir fchdir getcwd inotify_init inotify_init1 inotify_add_watch
-inotify_rm_watch memfd_create readahead
+lsetxattr fsetxattr removexattr lremovexattr fremovexattr chdir fchdir getcwd memfd_create readahead
 """
 _WAITING = """
 poll ppoll select pselect6 epoll_create epoll_create1 epoll_ctl epoll_ctl_old epoll_wait epoll_wait_old epoll_pwait epoll_pwait2 eventfd
@@ -53,6 +52,9 @@ _NETLINK, _NETLINK_ROUTE = 16, 0
 _NEW_NAMESPACES = 0x7E020080
 """The CLONE_NEW… flags of clone."""
 _F_SETLEASE = 1024
+"""The first of fcntl's commands that Linux has of its own."""
+_LAST_COMMAND = 1040
+"""None of Linux's is as high yet."""
 _PERSONALITIES = (0, 0xFFFFFFFF)
 """The usual one, and asking which it is."""
 _ENOSYS = 38
@@ -75,8 +77,10 @@ def seccomp_profile() -> str:
         _only("socketpair", _is(0, _FAMILIES[0])),
         # A process's own limits alone.
         _only("prlimit64", _is(0, 0)),
-        # With a lease on a file (F_SETLEASE) code could hold up whoever opens it on the host.
-        _only("fcntl", {"index": 1, "value": _F_SETLEASE, "op": "SCMP_CMP_NE"}),
+        # With a lease on a file (F_SETLEASE) code could hold up whoever opens it on the host. All others are named: the filter compares 64
+        # bits and the kernel takes 32 of them, so that a command with more bits would be another to the filter, and the same to the kernel.
+        _only("fcntl", {"index": 1, "value": _F_SETLEASE, "op": "SCMP_CMP_LT"}),
+        *(_only("fcntl", _is(1, command)) for command in range(_F_SETLEASE + 1, _LAST_COMMAND)),
         # libzmq gives its threads the policy that they have, SCHED_OTHER.
         _only("sched_setscheduler", _is(1, 0)),
         *(_only("personality", _is(0, kind)) for kind in _PERSONALITIES),

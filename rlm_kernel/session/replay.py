@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -211,6 +211,7 @@ async def replay(
     begin: Callable[[Path], None] = lambda _path: None,
     view: Trace | None = None,
     say: Say = lambda _text: None,
+    _above: Collection[Path] = (),
 ) -> Replayed:
     """Run a trace's cells in a fresh kernel and compare their outputs with the recorded ones.
 
@@ -263,13 +264,15 @@ async def replay(
     replayed: list[Replayed] = []
     for child in child_traces(trace) if tree else ():
         begin(child)
-        if not child.exists():
-            replayed.append(Replayed(child, [Verdict("", "failed", "this trace of a child RLM is not there")], ()))
+        around = {*_above, trace.path.resolve()}
+        if not child.exists() or child.resolve() in around:
+            what = "is one that it belongs to" if child.exists() else "is not there"
+            replayed.append(Replayed(child, [Verdict("", "failed", f"this trace of a child RLM {what}")], ()))
             tell(replayed[-1].verdicts[0], None)
             continue
         options: dict[str, Any] = {"config_file": config_file, "changes": changes, "allow_changed": allow_changed, "live": live}
         options["files"] = named_files(read_trace(child), files or {})
-        replayed.append(await replay(child, **options, models=models, tree=True, tell=tell, begin=begin, view=view, say=say))
+        replayed.append(await replay(child, **options, models=models, tree=True, tell=tell, begin=begin, view=view, say=say, _above=around))
     return Replayed(trace.path, verdicts, remarks, out, replayed)
 
 

@@ -6,7 +6,7 @@
     history      the lines typed in `rlm chat`
 
 A folder like this can come with a stranger's repository. So nothing in it is believed unless this user's own register, outside of it,
-has the session's key.
+has the session's key; no link in its place is followed; and a session begins in an empty one: `files` that led elsewhere would be mounted.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from rlm_kernel.errors import SetupError, UsageError
 DEFAULT_NAME = "default"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LOOK_SECONDS = 0.2
+_OURS = frozenset({"state.json", "state.json.new", "lock", "files", "history"})
 
 
 class State(BaseModel):
@@ -133,6 +134,8 @@ class SessionFolder:
         """Have the session to oneself. `command` is what others are told; `wait` in seconds. Raises UsageError when another one has it."""
         lock = await self._lock(wait)
         try:
+            if not (self.path / "state.json").exists():
+                self._empty()
             holder = Holder(pid=os.getpid(), command=command, since=datetime.now(UTC))
             os.ftruncate(lock, 0)
             os.pwrite(lock, holder.model_dump_json().encode(), 0)
@@ -164,11 +167,33 @@ class SessionFolder:
 
     def _open_lock(self) -> int:
         with _writing(self.path):
+            self._check_place()
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            ignore = self.path.parent / ".gitignore"
-            if not ignore.exists():
-                ignore.write_text("*\n", encoding="utf-8")
+            with contextlib.suppress(FileExistsError), (self.path.parent / ".gitignore").open("x", encoding="utf-8") as ignore:
+                ignore.write("*\n")
             return os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+    def _check_place(self) -> None:
+        """Raise UsageError for a folder that is somebody else's: what is in a session's is deleted when the session ends."""
+        link = next((folder for folder in (self.path.parent, self.path) if folder.is_symlink()), None)
+        if link is not None:
+            raise UsageError(f"{link} is a link, and no session is kept behind one.", hint="Name the folder itself: session.dir.")
+        if self.path.is_dir() and not (self.path / "state.json").exists():
+            strange = sorted({entry.name for entry in self.path.iterdir()} - _OURS)
+            if strange:
+                raise UsageError(
+                    f"{self.path} is no session's folder: it has {strange[0]!r} in it.",
+                    hint="Give the session another name (--session NAME), or another place (session.dir).",
+                )
+
+    def _empty(self) -> None:
+        """Delete what lies where no session is: parts of one that was cut off, or what somebody else put there."""
+        for name in _OURS - {"lock"}:
+            path = self.path / name
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
     def _clear(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)

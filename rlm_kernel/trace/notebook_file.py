@@ -36,7 +36,9 @@ def replace(path: Path, cells: Iterable[str], metadata: Mapping[str, Any], *, du
     # In the same folder, so that the replacement is atomic; one name a trace, so that no crash leaves more than one behind.
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8", errors="replace") as file:
+        # Made anew: a link in its place, in a folder that came from somebody else, would lead to any file there is.
+        temporary.unlink(missing_ok=True)
+        with temporary.open("x", encoding="utf-8", errors="replace") as file:
             file.write('{\n "cells": [')
             for number, cell in enumerate(cells):  # one by one: joined they would take as much memory again
                 file.write(",\n" if number else "\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from rlm_kernel.trace.schema import VERSION, CellMeta, NotebookMeta
 
 _NOT_COUNTED = ("BudgetExceeded", "NoRecord")
 """Calls that failed in these ways were never made, but for child RLMs that had begun: these have a trace."""
+_CELL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""As nbformat has it, which only warns of others. The traces of child RLMs are files that are named after the cell."""
 
 
 def code_digest(code: str) -> str:
@@ -146,6 +149,8 @@ def _notebook_meta(path: Path, node: Any) -> NotebookMeta:
 
 def _cell(path: Path, number: int, cell: Any) -> TraceCell:
     name = str(cell.get("id") or f"cell-{number}")
+    if not _CELL_ID.fullmatch(name):
+        raise TraceError(f"The trace {path} is damaged: {name[:100]!r} is no id for its cell {number}.")
     found = cell.metadata.get("rlm")
     try:
         meta = CellMeta.model_validate(found) if found is not None else None

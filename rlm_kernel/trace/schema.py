@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from rlm_kernel.engine.protocols import CallKind, CallRecord, CellStatus, StopReason, Totals, Usage
 
 VERSION: Literal[1] = 1
+Count = Annotated[int, Field(ge=0)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""What was used so far counts against the limits of who goes on: less than nothing, or NaN, would lift them."""
+
+
+def _known(cost: Any) -> Any:
+    return None if isinstance(cost, float) and not math.isfinite(cost) else cost
+
+
+Cost = Annotated[Amount | None, BeforeValidator(_known)]
+"""US dollars; null where the price is not known."""
 CellKind = Literal["title", "parameters", "setup", "model", "code", "person", "note", "question", "memory", "answer", "summary"]
 
 
@@ -26,7 +38,7 @@ class FileMeta(_Part):
 
     path: str
     directory: bool = False
-    size: int
+    size: Count
     sha256: str | None = None
     made: bool = False
 
@@ -56,19 +68,19 @@ class TotalsMeta(_Part):
     cache.
     """
 
-    turns: int
-    calls: int
-    root_prompt: int
-    root_completion: int
-    root_cached: int
-    sub_prompt: int
-    sub_completion: int
-    sub_cached: int
-    cost: float | None
-    seconds: float
-    children: int = 0
-    child_turns: int = 0
-    stored: int = 0
+    turns: Count
+    calls: Count
+    root_prompt: Count
+    root_completion: Count
+    root_cached: Count
+    sub_prompt: Count
+    sub_completion: Count
+    sub_cached: Count
+    cost: Cost
+    seconds: Amount
+    children: Count = 0
+    child_turns: Count = 0
+    stored: Count = 0
 
     @classmethod
     def of(cls, totals: Totals) -> TotalsMeta:
@@ -124,19 +136,19 @@ class CallMeta(_Part):
     prompt_digest: str
     preview: str
     started: datetime
-    seconds: float
+    seconds: Amount
     answer: Any = None
     error: str | None = None
     error_type: str | None = None
     nth: int = 0
     model: str | None = None
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_tokens: int = 0
-    cost: float | None = None
+    prompt_tokens: Count = 0
+    completion_tokens: Count = 0
+    cached_tokens: Count = 0
+    cost: Cost = None
     attempts: int = 1
     stored: bool = False
-    calls: int = 1
+    calls: Count = 1
     trace: str = ""
 
     @classmethod
@@ -181,16 +193,16 @@ class CellMeta(_Part):
     turn: int | None = None
     status: CellStatus | Literal["running"] | None = None
     truncated: bool = False
-    seconds: float | None = None
+    seconds: Amount | None = None
     calls: list[CallMeta] = []
     model: str | None = None
     reply: str | None = None
     text: str | None = None
     code_digest: str | None = None
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    cached_tokens: int | None = None
-    cost: float | None = None
+    prompt_tokens: Count | None = None
+    completion_tokens: Count | None = None
+    cached_tokens: Count | None = None
+    cost: Cost = None
     tokens_before: int | None = None
     tokens_after: int | None = None
 

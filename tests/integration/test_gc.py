@@ -151,13 +151,23 @@ def test_containers_without_a_folder_go_if_they_do_not_run(crashed: Crashed, doc
 def test_half_made_folders_and_builds_go_when_they_are_old(docker_client: Any, alone: Path, isolated: Path) -> None:
     wheels = isolated / "cache" / "rlm" / "wheels"
     half, base, partial, whole = alone / "rlm-0123abcd", alone / "rlm-base-x1", wheels / "0123456789ab-x", wheels / "0123456789ab"
-    for folder in (half, base, partial, whole):
-        (folder / "inside").mkdir(parents=True)
+    for inside in (half / "host", base / "mmdebstrap.x", partial / "inside", whole / "inside"):
+        inside.mkdir(parents=True)
+    (base / "sources.list").touch()
     assert collected(docker_client) == []
     for folder in (half, base, partial, whole):
         os.utime(folder, (LONG_AGO, LONG_AGO))
     assert {name for _, name in collected(docker_client)} == {str(half), str(base), str(partial)}
     assert [folder.exists() for folder in (half, base, partial, whole)] == [False, False, False, True]
+
+
+def test_what_other_programs_call_like_ours_is_left_alone(docker_client: Any, alone: Path) -> None:
+    theirs = [alone / "rlm-20240131" / "results", alone / "rlm-base-training" / "weights"]
+    for inside in theirs:
+        inside.mkdir(parents=True)
+        os.utime(inside.parent, (LONG_AGO, LONG_AGO))
+    assert collected(docker_client) == []
+    assert all(inside.exists() for inside in theirs)
 
 
 def made_image(docker_client: Any, tag: str = "", *labels: str) -> str:

@@ -163,6 +163,16 @@ async def test_a_reply_without_usage_has_no_known_cost(make: Make, openai_env: M
     assert (reply.text, reply.cost) == ("some text", None)
 
 
+@pytest.mark.parametrize("prices", [{"sub_llm__input_price": 10, "sub_llm__output_price": 100}, {}])
+async def test_a_reply_that_used_less_than_nothing_gives_no_budget_back(
+    make: Make, openai_env: ModelServer, prices: dict[str, float]
+) -> None:
+    openai_env.fail("negative_usage")
+    reply = await make(sub_llm__model="openai/gpt-4o-mini", **prices).complete(HELLO, role="sub")
+    assert reply.usage == Usage()
+    assert not reply.cost
+
+
 async def test_a_window_can_be_set(make: Make) -> None:
     assert make(sub_llm__window=4096).window("sub") == 4096
 

@@ -63,6 +63,16 @@ def verdicts(replayed: Replayed) -> dict[str, str]:
     return {verdict.cell: verdict.verdict for verdict in replayed.verdicts}
 
 
+def test_a_trace_that_is_its_own_child_is_replayed_once(rlm: Rlm, trace: Path, recorded: Path) -> None:
+    def name_itself(cells: dict[str, Any], _: list[Any]) -> None:
+        next(cell for cell in cells.values() if cell.metadata.get("rlm", {}).get("calls")).metadata.rlm.calls[0]["trace"] = trace.name
+
+    edit(trace, name_itself)
+    done = rlm("replay", "--tree", str(trace), "--file", f"a.txt={recorded / 'a.txt'}")
+    assert done.returncode == 1
+    assert done.stdout.count("this trace of a child RLM is one that it belongs to") == 1
+
+
 @pytest.mark.usefixtures("no_network")
 def test_a_trace_replays_to_the_same_without_key_or_network(rlm: Rlm, recorded: Path, docker_client: Any) -> None:
     done = rlm("replay", str(recorded / "t.ipynb"))

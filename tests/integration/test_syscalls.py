@@ -18,12 +18,13 @@ NUMBERS = {
         "mq_open": 240, "setpriority": 141, "sched_setparam": 142, "sched_setattr": 314, "ioprio_set": 251, "iopl": 172, "ioperm": 173,
         "quotactl": 179, "lookup_dcookie": 212, "move_pages": 279, "migrate_pages": 256, "mbind": 237, "set_mempolicy": 238,
         "fanotify_init": 300, "sethostname": 170, "vhangup": 153, "modify_ldt": 154, "uselib": 134, "remap_file_pages": 216,
+        "inotify_init": 253, "inotify_init1": 294, "inotify_add_watch": 254,
     },
     "aarch64": {
         "ptrace": 117, "process_vm_readv": 270, "process_vm_writev": 271, "kcmp": 272, "userfaultfd": 282, "perf_event_open": 241,
         "bpf": 280, "keyctl": 219, "add_key": 217, "mount": 40, "umount2": 39, "unshare": 97, "setns": 268, "pivot_root": 41, "chroot": 51,
         "init_module": 105, "kexec_load": 104, "reboot": 142, "open_by_handle_at": 265, "acct": 89, "syslog": 116, "vmsplice": 75,
-        "splice": 76, "shmget": 194, "setpriority": 140, "sched_setattr": 274, "ioprio_set": 30,
+        "splice": 76, "shmget": 194, "setpriority": 140, "sched_setattr": 274, "ioprio_set": 30, "inotify_init1": 26,
     },
 }  # fmt: skip
 NEWER = {
@@ -80,6 +81,18 @@ async def test_calls_are_refused_by_their_arguments(box: Any) -> None:
         f"print([tried({clone!r}[platform.machine()], flags | 17, 0, 0, 0, 0) for flags in {spaces!r}], tried(435, 0, 0))"
     )
     assert told.strip() == f"{['EPERM'] * len(spaces)} ENOSYS"
+
+
+async def test_bits_that_the_kernel_does_not_look_at_hide_no_command(box: Any) -> None:
+    fcntl = {"x86_64": 72, "aarch64": 25}
+    leases = [bits << 32 | 1024 for bits in (0, 1, 0xFFFFFFFF)]
+    told = await box.text(
+        "import os\n"
+        "file = os.open('/etc/passwd', os.O_RDONLY)\n"
+        f"number = {fcntl!r}[platform.machine()]\n"
+        f"print([tried(number, file, command, 0) for command in {leases!r}], tried(number, file, 1030, 3))"
+    )
+    assert told.strip() == f"{['EPERM'] * len(leases)} allowed"
 
 
 async def test_what_ordinary_code_does_still_works(box: Any) -> None:

@@ -28,12 +28,14 @@ FaultKind = Literal[
     "no_completion",  # 200, a body that is JSON, and no chat completion
     "no_choices",  # 200, choices []
     "no_usage",  # 200, a reply without usage
+    "negative_usage",  # 200, a reply that used less than nothing
     "empty_body",  # 200, no body
     "cut",  # connection closed with no reply
     "cut_middle",  # connection closed in the middle of the body
     "hang",  # no reply until release()
 ]
 
+_USAGE = ("prompt_tokens", "completion_tokens", "total_tokens")
 ERRORS: dict[str, tuple[int, str, str]] = {
     "rate_limit": (429, "Rate limit reached for this model.", "rate_limit_exceeded"),
     "quota": (429, "You exceeded your current quota.", "insufficient_quota"),
@@ -145,6 +147,7 @@ def faulty(fault: Fault, request: Request) -> bytes | None:
         "no_completion": lambda: b'["busy"]',
         "no_choices": lambda: encode({**completion(request, ""), "choices": []}),
         "no_usage": lambda: encode({**completion(request, "some text"), "usage": None}),
+        "negative_usage": lambda: encode({**completion(request, "some text"), "usage": dict.fromkeys(_USAGE, -1000)}),
         "empty_body": lambda: b"",
     }
     if kind == "cut_middle":

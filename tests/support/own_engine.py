@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
@@ -24,9 +24,10 @@ def why_not() -> str:
 
 
 class OwnEngine:
-    """`address` is for DOCKER_HOST. Between `start` and `close`."""
+    """`address` is for DOCKER_HOST. Between `start` and `close`. `runtimes`: programs that it has beside runc, by name."""
 
-    def __init__(self) -> None:
+    def __init__(self, runtimes: Mapping[str, Path] | None = None) -> None:
+        self._runtimes = runtimes or {}
         self._folder = Path(mkdtemp(prefix="rlm-engine-"))
         self.address = f"unix://{self._folder}/sock"
         self._process: subprocess.Popen[bytes] | None = None
@@ -45,10 +46,11 @@ class OwnEngine:
         apart = ["--data-root", "data", "--exec-root", "exec", "--pidfile", "pid"]
         paths = [argument if argument.startswith("--") else str(self._folder / argument) for argument in apart]
         names = [f"--containerd-namespace={_NAMESPACE}", f"--containerd-plugins-namespace={_NAMESPACE}-plugins"]
+        more = [f"--add-runtime={name}={program}" for name, program in self._runtimes.items()]
         no_network = ["--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false"]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [_DAEMON, "--host", self.address, *paths, *names, *no_network, "--shutdown-timeout=5", "--log-level=error"],
+                [_DAEMON, "--host", self.address, *paths, *names, *no_network, *more, "--shutdown-timeout=5", "--log-level=error"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -123,6 +123,12 @@ def test_outputs_of_other_kinds_are_named_alone(kind: str) -> None:
     assert harmless.output({"data": {kind: {"url": "http://evil"}}})["data"] == {"text/plain": f"[{kind}: not kept]"}
 
 
+@pytest.mark.parametrize("kind", ["png", "jpeg", "gif", "webp"])
+def test_a_picture_is_base64_and_nothing_more(kind: str) -> None:
+    assert shown(**{f"image__{kind}": "AA+/\nAA==\n"}) == {f"image/{kind}": "AA+/\nAA==\n"}
+    assert shown(**{f"image__{kind}": 'AA=="><img src="http://evil.example/x'}) == {"text/plain": f"[image/{kind}: not kept]"}
+
+
 def test_html_that_is_too_long_to_be_looked_through_is_left_out() -> None:
     assert shown(text__html="x" * (harmless.HTML_CAP + 1), text__plain="x") == {"text/plain": "x"}
 

@@ -22,6 +22,8 @@ FULL = LIMITS | {"DefaultRuntime": "runc", "SecurityOptions": ["name=seccomp,pro
         ("B", {"SecurityOptions": ["name=seccomp,profile=default", "name=userns"]}, {}),
         ("A", {}, {"runtime": "runsc"}),
         ("A", {"DefaultRuntime": "kata-runtime"}, {}),
+        ("A", {}, {"runtime": "io.containerd.runsc.v1"}),
+        ("C", {}, {"runtime": "crun"}),
         ("D", {"SecurityOptions": []}, {}),
         ("D", {"SecurityOptions": None}, {"runtime": "runsc"}),
         ("D", {"SecurityOptions": ["name=seccomp,profile=unconfined"]}, {}),

@@ -59,6 +59,11 @@ def test_what_a_run_spent_is_its_own_account_or_that_of_its_cells(path: Path) ->
     assert counted.cost is None, "one reply had no price"
 
 
+def test_a_cost_that_is_no_number_is_not_known(path: Path) -> None:
+    edit(path, lambda notebook: notebook["metadata"]["rlm"]["totals"].update(cost=float("nan")))
+    assert read_trace(path).spent().cost is None
+
+
 def test_edits_of_a_person_are_seen(path: Path) -> None:
     def change(notebook: Any) -> None:
         cell_of(notebook, "turn-01-a")["source"] = "x + 1"
@@ -80,6 +85,12 @@ def test_edits_of_a_person_are_seen(path: Path) -> None:
         (lambda n: n["metadata"]["rlm"].update(version=2, rlm_version="9.9"), "written by rlm_kernel 9.9"),
         (lambda n: n["metadata"]["rlm"].pop("question"), "question: Field required"),
         (lambda n: cell_of(n, "turn-01-a")["metadata"]["rlm"].update(status="odd"), "cell turn-01-a"),
+        (lambda n: cell_of(n, "turn-01-a").update(id="../../../home/x"), r"'\.\./\.\./\.\./home/x' is no id for its cell 5"),
+        (lambda n: n["metadata"]["rlm"]["totals"].update(cost=-1000.0), "totals.cost: Input should be greater than or equal to 0"),
+        (lambda n: n["metadata"]["rlm"]["totals"].update(calls=-1000), "totals.calls: Input should be greater than or equal to 0"),
+        (lambda n: n["metadata"]["rlm"]["totals"].update(seconds=float("nan")), "totals.seconds: Input should be a finite"),
+        (lambda n: cell_of(n, "turn-01")["metadata"]["rlm"].update(cost=-1e9), "cell turn-01 does not hold: cost"),
+        (lambda n: cell_of(n, "turn-01-a")["metadata"]["rlm"]["calls"][0].update(prompt_tokens=-1), "calls.0.prompt_tokens"),
         (lambda n: n.pop("cells"), "no notebook"),
         (lambda n: n.update(nbformat=99), "no notebook"),
         (lambda n: n["cells"].append("x"), "no notebook"),

@@ -63,6 +63,47 @@ def test_a_key_that_is_a_path_is_not_looked_up(tmp_path: Path, key: str) -> None
         folder.read()
 
 
+@pytest.mark.parametrize("place", [".rlm_state", ".rlm_state/default"])
+async def test_no_session_is_kept_behind_a_link(tmp_path: Path, place: str) -> None:
+    kept = tmp_path / "home" / "default" / "default"
+    kept.mkdir(parents=True)
+    (kept / "precious").touch()
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    (tmp_path / place).symlink_to(kept.parent)
+    with pytest.raises(UsageError, match=r"is a link, and no session is kept behind one"):
+        async with SessionFolder(tmp_path / ".rlm_state").held("rlm init"):
+            pass
+    assert [path.name for path in kept.parent.rglob("*")] == ["default", "precious"]
+
+
+async def test_a_folder_with_other_things_in_it_is_no_sessions(tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "main.py").touch()
+    with pytest.raises(UsageError, match=r"is no session's folder: it has 'main\.py' in it"):
+        async with SessionFolder(tmp_path, "src").held("rlm init"):
+            pass
+    assert [path.name for path in (tmp_path / "src").iterdir()] == ["main.py"]
+
+
+async def test_a_session_begins_in_an_empty_folder_whatever_somebody_put_there(tmp_path: Path) -> None:
+    secrets, victim = tmp_path / "secrets", tmp_path / "victim"
+    secrets.mkdir()
+    (secrets / "key").touch()
+    victim.write_text("mine")
+    folder = SessionFolder(tmp_path / ".rlm_state")
+    folder.path.mkdir(parents=True)
+    folder.depot.symlink_to(secrets)
+    for link in (folder.history, folder.path / "state.json.new", folder.path / "state.json"):
+        link.symlink_to(victim if link.suffix != ".json" else tmp_path / "none")
+    (folder.path.parent / ".gitignore").symlink_to(tmp_path / "made")
+    async with folder.held("rlm init"):
+        assert [path.name for path in folder.path.iterdir()] == ["lock"]
+        folder.write(folder.begin(tmp_path / "t.ipynb", {}))
+    assert victim.read_text() == "mine"
+    assert (secrets / "key").exists()
+    assert not (tmp_path / "made").exists()
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"key": 1}', "\xff"])
 def test_a_damaged_state_is_told_and_not_a_traceback(tmp_path: Path, content: str) -> None:
     folder = begun(tmp_path / "s")

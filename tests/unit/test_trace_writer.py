@@ -211,6 +211,15 @@ def test_the_file_is_replaced_and_never_written_in_place(path: Path) -> None:
     assert os.listdir(path.parent) == ["t.ipynb"]
 
 
+def test_a_link_in_the_place_of_the_file_that_is_being_written_is_not_followed(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / f".{path.name}.tmp").symlink_to(tmp_path / "mine")
+    tell(NotebookWriter(path, meta(), []), STORY)
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert not path.is_symlink()
+    load(path)
+
+
 def test_progress_is_saved_now_and_then_and_the_end_always(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer_module, "SAVE_SECONDS", 1e9)
     writer = NotebookWriter(path, meta(), [])

@@ -1,0 +1,84 @@
+"""Other runtimes than the engine's own (`sandbox.runtime`), and what a container that does not start leaves."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+from docker.models.containers import Container
+
+from rlm_kernel.errors import DockerError
+from rlm_kernel.sandbox import lease, probe
+from rlm_kernel.sandbox.image import ImageInfo
+from rlm_kernel.sandbox.probe import sandbox_problem
+from tests.support.own_engine import OwnEngine, why_not
+from tests.support.sandbox import until
+
+RUNC = shutil.which("runc")
+
+
+async def test_a_runtime_that_the_engine_does_not_have_is_told(sandbox: Any, kernel_image: ImageInfo, docker_client: Any) -> None:
+    with pytest.raises(DockerError, match="no-such-runtime"):
+        await sandbox(runtime="no-such-runtime")
+    assert "no-such-runtime" in str(sandbox_problem(docker_client, kernel_image.id, runtime="no-such-runtime"))
+
+
+async def test_a_container_that_does_not_start_is_removed(
+    sandbox: Any, kernel_image: ImageInfo, docker_client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def refuse(container: Container, **_: Any) -> None:
+        made.append(container.id)
+        raise docker.errors.APIError("not today")
+
+    monkeypatch.setattr(Container, "start", refuse)
+    with pytest.raises(DockerError, match="not today"):
+        await sandbox()
+    assert "not today" in str(sandbox_problem(docker_client, kernel_image.id))
+    assert len(made) == 2
+    await until(lambda: not {found["Id"] for found in docker_client.api.containers(all=True)} & set(made))
+
+
+def test_a_container_that_does_not_see_the_lease_is_told(
+    kernel_image: ImageInfo, docker_client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert sandbox_problem(docker_client, kernel_image.id) is None
+    monkeypatch.setattr(lease, "take", lambda _: True)  # as where locks do not cross
+    assert "locks on files do not reach it" in str(sandbox_problem(docker_client, kernel_image.id))
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="root's containers alone have a user that is another")
+def test_a_container_whose_user_is_another_to_the_host_is_told(
+    kernel_image: ImageInfo, docker_client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "own", lambda _: None)  # as where the engine maps users
+    assert "may not read what the host gives it" in str(sandbox_problem(docker_client, kernel_image.id))
+
+
+@pytest.fixture
+def engine(kernel_image: ImageInfo, monkeypatch: pytest.MonkeyPatch) -> Iterator[OwnEngine]:
+    """With runc by another name."""
+    if why := why_not() or (RUNC is None and "needs runc"):
+        pytest.skip(f"an engine of the test's own {why}")
+    engine = OwnEngine({"other": Path(str(RUNC))})
+    try:
+        engine.start()
+        engine.load(kernel_image.tag)
+        monkeypatch.setenv("DOCKER_HOST", engine.address)
+        yield engine
+    finally:
+        engine.close()
+
+
+@pytest.mark.xdist_group("faults")
+@pytest.mark.hostile
+async def test_the_runtime_that_is_set_runs_the_kernel(engine: OwnEngine, sandbox: Any) -> None:
+    box = await sandbox(runtime="other")
+    assert await box.text("print(6 * 7)") == "42"
+    assert engine.docker("inspect", "--format", "{{.HostConfig.Runtime}}", box.container).stdout.strip() == "other"

@@ -23,12 +23,12 @@ from rlm_kernel.sandbox.outputs import OutputCollector, execution_count
 
 IDLE_GRACE = 5.0
 """Seconds that iopub may lag behind the reply."""
+_LOST_GRACE = 0.2
+"""The same behind a reply that was lost."""
 _STEP = 0.1
 """Seconds at least between two looks at how long a cell has run."""
 _SETTLE_SECONDS = 0.5
 """Seconds in which a kernel that runs nothing answers."""
-_UNWIND_SECONDS = 0.2
-"""Seconds in which an interrupted cell ends by itself, if it waits for calls: these are cut off first."""
 _LOST = "lost"
 """Status of a reply that will not come."""
 _WELCOME_SECONDS = 0.5
@@ -230,7 +230,6 @@ class CellRunner:
             if not _any(*over):
                 cell.state.timed_out = not stop.done()
                 on_interrupt()
-                await _first(_UNWIND_SECONDS, *over)
                 await self._interrupt(grace, *over)
 
     async def settle(self, grace: float) -> bool:
@@ -282,9 +281,7 @@ class CellRunner:
         return message
 
     async def _interrupt(self, grace: float, *until: asyncio.Future[Any]) -> None:
-        """Interrupt what runs, and wait for one of `until`, so many seconds. No-op if one is done."""
-        if _any(*until):
-            return
+        """Interrupt what runs, and wait for one of `until`, so many seconds."""
         self._channels.control.send(self._channels.session.msg("interrupt_request", {}))
         deadline = time.monotonic() + grace
         while not _any(*until) and (left := deadline - time.monotonic()) > 0:
@@ -296,7 +293,7 @@ class CellRunner:
 
     async def _follow(self, cell: _Cell, cell_id: str, code: str) -> None:
         content = await self._ask(cell_id, code, {"variables": VARIABLES}, cell=cell)
-        await _first(IDLE_GRACE if content.get("status") != _LOST else _UNWIND_SECONDS, cell.idle, self._listening)
+        await _first(IDLE_GRACE if content.get("status") != _LOST else _LOST_GRACE, cell.idle, self._listening)
         cell.state.status = "ok" if content.get("status") == "ok" else "error"
         cell.state.execution_count = execution_count(content)
         found = _literal(content, "variables")

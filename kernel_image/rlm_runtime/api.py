@@ -177,6 +177,7 @@ NAMES: dict[str, Any] = {
     "SHOW_VARS": SHOW_VARS,
     "FINAL": FINAL,
     "FINAL_VAR": FINAL_VAR,
+    "HostCallError": wire.HostCallError,
     "LLMError": wire.LLMError,
     "BudgetExceeded": wire.BudgetExceeded,
     "FileRefused": wire.FileRefused,

@@ -177,12 +177,17 @@ def _ask_children(asked: list[tuple[str, Any]], wanted: Wanted | None, seconds: 
 
     def items() -> Iterator[wire.Item]:
         for place, (question, context) in enumerate(_long_question(*one) for one in asked):
-            handed[place] = given = Handover(context, by_name=by_name)
+            try:
+                handed[place] = given = Handover(context, by_name=by_name)
+            except (TypeError, OSError) as error:  # no data; or no room for it
+                yield wire.Item(wire.HostCallError(f"not handed over: {error}"))
+                continue
             body = {"question": question, "context": given.given, **({"schema": wanted.schema} if wanted else {})}
             yield wire.Item(body, (question, given.same, wanted.told if wanted else ""))
 
     def ended(place: int) -> None:
-        handed.pop(place).remove()
+        if place in handed:
+            handed.pop(place).remove()
 
     try:
         return wire.call_many("rlm_query", items(), len(asked), window=CHILDREN_AT_ONCE, seconds=seconds, done=ended)

@@ -208,9 +208,9 @@ def call(kind: str, body: dict[str, Any], same: object = None) -> Any:
 
 
 class Item(NamedTuple):
-    """One call of a batch; `same` as of `request`."""
+    """One call of a batch; `same` as of `request`. In place of a body an error, if there can be none: the item alone fails."""
 
-    body: dict[str, Any]
+    body: dict[str, Any] | HostCallError
     same: object = None
 
 
@@ -267,8 +267,10 @@ def call_many(
     return results
 
 
-def _timed(body: dict[str, Any], deadline: float | None) -> dict[str, Any]:
-    """The request with what is left of a batch's time. Raises LLMError where that is nothing."""
+def _timed(body: dict[str, Any] | HostCallError, deadline: float | None) -> dict[str, Any]:
+    """The request with what is left of a batch's time. Raises LLMError where that is nothing, and the error in a body's place."""
+    if isinstance(body, HostCallError):
+        raise body
     if deadline is None:
         return body
     left = deadline - time.monotonic()

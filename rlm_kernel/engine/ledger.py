@@ -251,21 +251,26 @@ class Ledger:
             self._settled.clear()
             await self._settled.wait()
         self._tickets += 1
-        estimate = self._dearest.get(role, _Dearest())
+        estimate = self._likely(role) or _Dearest()
         self._held[self._tickets] = (role, estimate.of("cost", chars), estimate.of("tokens", chars))
         return self._tickets
 
     def _lose(self, role: Role, chars: int) -> None:
         """Count a call that may be billed, though nobody waits for its reply: code could make such calls without end."""
-        likely = self._dearest.get(role) or self._dearest.get("root") or _Dearest()
+        likely = self._likely(role) or _Dearest()
         for name in _SPENT:
             self._lost[name] += likely.of(name, chars)
 
+    def _likely(self, role: Role) -> _Dearest | None:
+        """What a call of the role may use, at the most; before the first of a sub model, what the root model's have. None if unknown."""
+        seen = self._dearest.get(role) or self._dearest.get("root")
+        return seen if seen is not None and (role in self._dearest or seen.tokens) else None
+
     def _fits(self, role: Role, chars: int) -> bool:
         """Whether a call can be afforded beside those in flight."""
-        if role not in self._dearest and any(held[0] == role for held in self._held.values()):
-            return False  # what such a call uses is not known yet: one goes ahead
-        dearest = self._dearest.get(role, _Dearest())
+        dearest = self._likely(role)
+        if dearest is None:
+            return not any(held[0] == role for held in self._held.values())  # what such a call uses is not known yet: one goes ahead
         held = {"cost": sum(one[1] for one in self._held.values()), "tokens": sum(one[2] for one in self._held.values())}
         for name in _SPENT:
             limit = getattr(self.limits, name)

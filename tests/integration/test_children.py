@@ -250,8 +250,10 @@ assert [list(found[2]), list(found[2]["a"][2])] == [["b", "a"], ["\u00e9"]]
 print(found[:2] == ["plain", odd.replace(chr(0xD800), "?")], found[2:])
 try:
     rlm_query("LEVEL1", {{1, 2}})
-except TypeError as error:
-    print(str(error)[:25])
+except HostCallError as error:
+    print(str(error)[:43])
+none, given = rlm_query_batched(["LEVEL1 none", "LEVEL1 given"], [{{1, 2}}, "x"])
+print(type(none.error).__name__, given)
 try:
     rlm_query("LEVEL1 typed", "x", schema=int)
 except LLMError as error:
@@ -280,14 +282,15 @@ async def test_whatever_is_handed_over_arrives_as_it_was_and_the_answer_comes_ba
     found = family(result.trace)
     assert printed(found[0]).splitlines() == [
         "True [{'b': 1, 'a': [None, 1.5, {'é': 'x'}]}, ['x', 2], None, ['of b\\n', 1], [['a.txt', 'b.txt'], 2]]",
-        "a context is a text, a lo",
+        "not handed over: a context is a text, a loa",
+        "HostCallError x",
         "The child's answer does not fit the schema",
         "None 20012",
     ]
     assert result.value == {"b": 1, "a": [None, 1.5, {"é": "x"}]}
     # What was no loaded file is kept beside the child's trace; a loaded one is not copied.
     kept = sorted(path.suffixes[-2:] for path in map(Path, os.listdir("t.children")) if ".context" in path.name)
-    assert kept.count([".context", ".txt"]) == 3
+    assert kept.count([".context", ".txt"]) == 4
     assert kept.count([".context", ".json"]) == 3
     files = {one.meta.question: [file.path for file in one.meta.files] for one in found[1:]}
     assert [len(files[f"LEVEL1 {n}"]) for n in range(7)] == [1, 1, 1, 1, 0, 1, 2]

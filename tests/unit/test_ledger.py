@@ -139,6 +139,18 @@ async def test_the_first_calls_that_are_given_up_count_as_turns_of_the_root_do()
     assert top.left()["tokens"] == 10_000 - 3 * 1000 - 1000  # what is kept for the last answer, too
 
 
+@pytest.mark.parametrize("known", [True, False])
+async def test_before_the_first_sub_call_has_its_reply_others_go_beside_it_if_the_root_models_tell_what_they_may_use(known: bool) -> None:
+    ledger = Ledger(Limits(tokens=10_000))
+    await call(ledger, "root", reply(900, 100) if known else reply(0, 0), chars=4000)
+    async with ledger.call("sub", 4000) as first:
+        others = [asyncio.create_task(call(ledger, "sub", reply(10, 10), chars=4000)) for _ in range(20)]
+        await asyncio.sleep(0.01)
+        assert sum(other.done() for other in others) == (20 if known else 0)
+        first.settle(reply(10, 10))
+    assert set(await asyncio.gather(*others)) == {None}
+
+
 async def test_a_longer_prompt_is_expected_to_cost_more() -> None:
     ledger = Ledger(Limits(tokens=1000))
     assert await call(ledger, "sub", reply(90, 10), chars=400) is None

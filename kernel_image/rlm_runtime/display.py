@@ -132,8 +132,7 @@ class CappedErrors:
             self._shown = (error, told)
             self.capped = _cut_short(told.__traceback__) or told is not error or self.capped
             names = [name for name in self._shell.user_ns if isinstance(name, str)]
-            made = [name for name in names if not name.startswith("_") and name not in self._shell.user_ns_hidden]
-            if note := hints.hint(told, self._shell.user_ns.get("context"), names, made):
+            if note := hints.hint(told, self._shell.user_ns.get("context"), names):
                 told.add_note(f"Hint: {note}")
             exc_tuple = (type(told), told, told.__traceback__)
         self._show(exc_tuple, *args, **kwargs)

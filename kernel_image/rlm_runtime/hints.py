@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rlm_runtime import forms
@@ -25,8 +25,8 @@ _TEXT_METHODS = frozenset(name for name in dir(str) if not name.startswith("_"))
 _MAPPING_METHODS = frozenset({"items", "keys", "values", "get"})
 
 
-def hint(error: BaseException, context: Any, names: Iterable[str], made: Sequence[str] = ()) -> str:
-    """One or two sentences; "" where there is nothing to say. `names`: what code could have meant; `made`: what cells have set."""
+def hint(error: BaseException, context: Any, names: Iterable[str]) -> str:
+    """One or two sentences; "" where there is nothing to say. `names`: what code could have meant."""
     said = error.args[0] if error.args and type(error.args[0]) is str else ""
     if type(error).__module__ != "builtins":
         return ""  # a cell's own: nothing is known of it, and asking it anything runs code
@@ -35,7 +35,7 @@ def hint(error: BaseException, context: Any, names: Iterable[str], made: Sequenc
             return f"It must be imported in the cell first: `{how}`."
         if error.name == "rows" and isinstance(context, str) and (told := forms.form(context)):
             return f"Make it first. `context` is {told}."
-        return _unknown(error.name[:80], list(names), made)
+        return _unknown(error.name[:80], list(names))
     if isinstance(error, ModuleNotFoundError):
         return "There is no network to install it. numpy and pandas are there, and all of Python's own modules."
     if isinstance(error, FileNotFoundError):
@@ -49,13 +49,12 @@ def hint(error: BaseException, context: Any, names: Iterable[str], made: Sequenc
     return _wrong_type(said, context)
 
 
-def _unknown(name: str, known: list[str], made: Sequence[str]) -> str:
+def _unknown(name: str, known: list[str]) -> str:
     if f"{name}s" in known:
         return f"`{name}` is there inside a loop alone: `... for {name} in {name}s`."
     if close := difflib.get_close_matches(name, known, 1):
         return f"Did you mean `{close[0]}`?"
-    there = f" Cells have set {', '.join(made[-_SHOWN:])[:200]}." if made else ""
-    return f"No cell has set `{name}` so far: compute it first.{there}"
+    return f"No cell has set `{name}` so far: compute it first."
 
 
 def _wrong_type(said: str, context: Any) -> str:

@@ -344,7 +344,7 @@ def remove_containers(session_id: str) -> None:
     with docker_errors():
         client = connect()
         try:
-            for container in client.containers.list(all=True, filters={"label": f"{LABEL}.session={session_id}"}):
+            for container in client.containers.list(ignore_removed=True, all=True, filters={"label": f"{LABEL}.session={session_id}"}):
                 remove_container(container)
         finally:
             client.close()

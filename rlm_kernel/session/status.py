@@ -171,7 +171,7 @@ def _use(session_id: str) -> Use | None:
     with docker_errors():
         client = connect()
         try:
-            found = client.containers.list(filters={"label": f"{LABEL}.session={session_id}"})
+            found = client.containers.list(ignore_removed=True, filters={"label": f"{LABEL}.session={session_id}"})
             if not found:
                 return None
             clock = time.monotonic()

@@ -61,7 +61,7 @@ def log(tmp_path: Path) -> Path:
 def _containers(client: Any, trace: str) -> list[str]:
     """Names of the containers of the trace's session."""
     session = nbformat.read(trace, 4).metadata.rlm.session
-    return [c.name for c in client.containers.list(all=True, filters={"label": f"rlm-kernel.session={session}"})]
+    return [c.name for c in client.containers.list(ignore_removed=True, all=True, filters={"label": f"rlm-kernel.session={session}"})]
 
 
 def _traces() -> list[Path]:

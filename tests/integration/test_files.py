@@ -202,4 +202,4 @@ async def test_an_interrupted_question_ends_the_run_and_leaves_nothing(here: Pat
     with pytest.raises(asyncio.CancelledError):
         await running
     assert read_trace(TRACE).meta.stop_reason == "interrupted"
-    assert not docker_client.containers.list(all=True, filters={"label": f"rlm-kernel.owner={os.getpid()}"})
+    assert not docker_client.containers.list(ignore_removed=True, all=True, filters={"label": f"rlm-kernel.owner={os.getpid()}"})

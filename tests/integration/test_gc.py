@@ -70,7 +70,7 @@ def crashed(kernel_image: Any, docker_client: Any) -> Crashed:
 
 
 def names(docker_client: Any) -> set[str]:
-    return {found.name for found in docker_client.containers.list(all=True, filters={"label": f"{LABEL}.session"})}
+    return {found.name for found in docker_client.containers.list(ignore_removed=True, all=True, filters={"label": f"{LABEL}.session"})}
 
 
 def collected(docker_client: Any, **options: Any) -> list[tuple[str, str]]:

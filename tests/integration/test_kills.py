@@ -113,7 +113,7 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def sessions_containers(session: str) -> list[Any]:
     client = connect()
     try:
-        return list(client.containers.list(all=True, filters={"label": f"rlm-kernel.session={session}"}))
+        return list(client.containers.list(ignore_removed=True, all=True, filters={"label": f"rlm-kernel.session={session}"}))
     finally:
         client.close()
 

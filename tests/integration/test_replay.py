@@ -81,7 +81,7 @@ def test_a_trace_replays_to_the_same_without_key_or_network(rlm: Rlm, recorded: 
     assert lines[-1] == "All 12 cells gave the same."
     cells = [cell.id for cell in read_trace(recorded / "t.ipynb").code_cells]
     assert [line.split()[:2] for line in lines[:-1]] == [[cell, "same"] for cell in cells]
-    assert not docker_client.containers.list(all=True, filters={"label": f"rlm-kernel.owner={os.getpid()}"})
+    assert not docker_client.containers.list(ignore_removed=True, all=True, filters={"label": f"rlm-kernel.owner={os.getpid()}"})
 
 
 @pytest.mark.hostile

@@ -264,7 +264,7 @@ def test_container_ends_with_its_owner_even_by_sigkill(kernel_image: Any, docker
         started = time.monotonic()
         container.wait(condition="removed", timeout=30)
         assert time.monotonic() - started < 30
-    assert name not in [left.name for left in docker_client.containers.list(all=True)]
+    assert name not in [left.name for left in docker_client.containers.list(ignore_removed=True, all=True)]
     subprocess.run(["rm", "-r", folder], check=True)
 
 

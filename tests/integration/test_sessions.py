@@ -153,12 +153,14 @@ async def test_files_named_later_are_loaded_without_a_new_container(log: Path, t
     (tmp_path / "b.txt").write_text("named in a question")
     (tmp_path / "c.txt").write_text("given to load")
     async with session(paths=[log]) as kept:
-        before = [container.id for container in docker_client.containers.list(filters={"name": kept.state.run.name})]
+        before = [container.id for container in docker_client.containers.list(ignore_removed=True, filters={"name": kept.state.run.name})]
         answer = await kept.ask(f"run: FINAL(load_file({str(tmp_path / 'b.txt')!r}))")
         assert answer.answer == "named in a question"
         assert any("c.txt" in line for line in await kept.load([tmp_path / "c.txt"]))
         assert (await kept.ask("run: FINAL(', '.join(sorted(files)))")).answer == "a.log, b.txt, c.txt"
-        assert [container.id for container in docker_client.containers.list(filters={"name": kept.state.run.name})] == before
+        assert [
+            container.id for container in docker_client.containers.list(ignore_removed=True, filters={"name": kept.state.run.name})
+        ] == before
         await kept.stop()
     files = {Path(file.path).name: file.sha256 for file in read_trace(kept.trace).meta.files}
     assert files.keys() == {"a.log", "b.txt", "c.txt"}
@@ -210,7 +212,7 @@ async def test_status_tells_what_the_session_has(log: Path) -> None:
 async def test_stop_forgets_the_session_and_keeps_its_trace(log: Path, tmp_path: Path, docker_client: Any) -> None:
     await ask("run: FINAL('x')", paths=[log])
     state = await stop_session()
-    assert not docker_client.containers.list(all=True, filters={"name": state.run.name})
+    assert not docker_client.containers.list(ignore_removed=True, all=True, filters={"name": state.run.name})
     assert not state.run.exists()
     assert not sessions(tmp_path / ".rlm_state")
     assert read_trace(state.trace).meta.stop_reason == "answered"

@@ -77,6 +77,6 @@ def containers_of(pid: int) -> list[str]:
     """Names of the containers that a process owns."""
     client = connect()
     try:
-        return [found.name for found in client.containers.list(all=True, filters={"label": f"rlm-kernel.owner={pid}"})]
+        return [found.name for found in client.containers.list(ignore_removed=True, all=True, filters={"label": f"rlm-kernel.owner={pid}"})]
     finally:
         client.close()

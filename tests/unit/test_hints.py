@@ -60,13 +60,6 @@ def test_an_error_says_what_to_do(code: str, context: Any, told: str) -> None:
     assert bool(said) == bool(told)
 
 
-def test_what_cells_have_set_is_told_where_a_name_is_not_known() -> None:
-    with pytest.raises(NameError) as raised:
-        eval("result")
-    said = hint(raised.value, TEXT, ["context", "rows", "total_pages"], ["rows", "total_pages"])
-    assert said == "No cell has set `result` so far: compute it first. Cells have set rows, total_pages."
-
-
 def test_what_a_cell_raises_itself_is_not_looked_into() -> None:
     class Odd(NameError):
         @property

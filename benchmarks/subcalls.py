@@ -1,11 +1,11 @@
 """Sub-calls by the thousand in a real session: how near the ideal rate, how fast against bare litellm, and what memory they take.
 
-    python benchmarks/subcalls.py --parts slow,instant,many,alone
+    python benchmarks/subcalls.py --parts slow,instant,many,alone,interrupted
 
 slow: 1,000 in one batch at a server of 1 s, beside bare aiohttp. instant: 1,000 in one batch at a server that answers at once, against
 litellm.acompletion gathered in one process, turn by turn. many: 10,000 in one batch, three times. alone: one after the other, with a
-model in the process. The server is a process of its own; the sessions have container and trace. Prints a table, and JSON with --json.
-Leaves nothing.
+model in the process. interrupted: cells that are stopped with 1,000 calls in flight. The server is a process of its own; the sessions
+have container and trace. Prints a table, and JSON with --json. Leaves nothing.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ for n in range(200):
     llm_query(f"one {n}")
     each.append(time.perf_counter() - began)
 """
+GATHERED = "import asyncio; await asyncio.gather(*(allm_query(f'item {{n}}') for n in range({count})))"
 Cells = AsyncGenerator[str, None]
 
 
@@ -261,7 +262,46 @@ async def alone(count: int, times: int) -> dict[str, Any]:
     return {"one call, ms": statistics.median(found["each"]) * 1e3, "a batch, calls a second": count / statistics.median(found["took"])}
 
 
-PARTS = {"slow": (slow, 1000, 3), "instant": (instant, 1000, 5), "many": (many, 10_000, 3), "alone": (alone, 1000, 5)}
+async def interrupted(count: int, times: int) -> dict[str, Any]:
+    """Cells that are stopped by their time-out while calls are in flight at a server of a minute, in a batch and gathered in turn."""
+    timeout = 4.0
+    took: list[float] = []
+    requests: list[tuple[int, int]] = []
+
+    async def cells() -> Cells:
+        for batch in [f"llm_query_batched([f'item {{n}}' for n in range({count})])", GATHERED.format(count=count)] * times:
+            began = time.perf_counter()
+            yield "kept = 1"
+            took.append(-(time.perf_counter() - began))  # what a turn takes besides
+            began = time.perf_counter()
+            yield batch
+            took[-1] += time.perf_counter() - began - timeout
+            sent = stub.counts()["answered"]
+            await asyncio.sleep(2)
+            requests.append((sent, stub.counts()["answered"]))
+        yield "print(kept)"
+        yield "FINAL(kept)"
+
+    with Stub(latency=60.0) as stub:
+        settings = settings_for(stub, concurrency=count // 2)
+        settings = settings.model_copy(update={"limits": settings.limits.model_copy(update={"cell_timeout": timeout})})
+        async with opened(settings) as models:
+            assert await in_session(settings, cells(), models) == 1, "the variables are kept"
+    return {
+        "cells": len(took),
+        "from the time-out to the next turn, seconds": statistics.median(took),
+        "at most": max(took),
+        "requests sent after it": sum(later - sent for sent, later in requests),
+    }
+
+
+PARTS = {
+    "slow": (slow, 1000, 3),
+    "instant": (instant, 1000, 5),
+    "many": (many, 10_000, 3),
+    "alone": (alone, 1000, 5),
+    "interrupted": (interrupted, 1000, 3),
+}
 """Each with its number of calls, and of repetitions."""
 
 

@@ -1,4 +1,5 @@
-"""A tree of child RLMs: how long it takes, and from an rlm_query's arrival to the child's first cell, with a cold and a warm kernel.
+"""A tree of child RLMs: how long it takes, what it costs under a limit, what is left of it when it is killed, and how long it is from an
+rlm_query's arrival to the child's first cell, with a cold and a warm kernel.
 
     python benchmarks/tree.py --children 4,3,2 --at-once 12
 
@@ -11,6 +12,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import multiprocessing
+import os
 import statistics
 import sys
 import tempfile
@@ -24,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from rlm_kernel.config import load_settings
 from rlm_kernel.session.ask import ask
-from tests.support.tree import SMALL, Levels, Watch, family, tree
+from tests.support.tree import SMALL, Levels, Watch, containers, family, tree
 
 TEXT = "hello world\n" * 4000
 PAUSE = 3.0
@@ -40,14 +43,16 @@ class TreeFigures:
     children: int
     seconds: float
     most: int
+    cost: float | None
+    reason: str
 
     @property
     def rate(self) -> float:
         return self.children / self.seconds
 
 
-async def run_tree(widths: Sequence[int], *, at_once: int, folder: Path) -> TreeFigures:
-    """Have a tree answer how long a text is, with the traces in a folder."""
+async def run_tree(widths: Sequence[int], *, at_once: int, folder: Path, limit: float | None = None) -> TreeFigures:
+    """Have a tree answer how long a text is, with the traces in a folder. `limit` in US dollars."""
     text = folder / "in.txt"
     text.write_text(TEXT)
     began: list[float] = []
@@ -64,12 +69,32 @@ async def run_tree(widths: Sequence[int], *, at_once: int, folder: Path) -> Tree
             began.append(time.monotonic())
 
     models = tree(*widths)
-    chosen = load_settings(None, SMALL | {"limits.depth": len(widths), "sandbox.children": at_once})
+    chosen = load_settings(None, SMALL | {"limits.depth": len(widths), "sandbox.children": at_once, "limits.cost": limit})
     view: Any = Watch(heard)
-    result = await ask("How long is it?", text, settings=chosen, trace=folder / "tree.ipynb", models=models, view=view)
+    trace = folder / ("tree.ipynb" if limit is None else "limited.ipynb")
+    result = await ask("How long is it?", text, settings=chosen, trace=trace, models=models, view=view)
     seconds = time.monotonic() - began[-1]
-    assert result.value == len(TEXT), result
-    return TreeFigures(result.trace, models, result.totals.children, seconds, most)
+    assert limit is not None or result.value == len(TEXT), result
+    return TreeFigures(result.trace, models, result.totals.children, seconds, most, result.cost, result.stop_reason)
+
+
+def in_process(widths: Sequence[int], at_once: int, folder: Path) -> None:
+    asyncio.run(run_tree(widths, at_once=at_once, folder=folder))
+
+
+def killed(widths: Sequence[int], at_once: int, folder: Path) -> tuple[int, float]:
+    """SIGKILL to a run with half of its children at work: how many containers it had, and seconds until all are gone."""
+    process = multiprocessing.get_context("spawn").Process(target=in_process, args=(widths, at_once, folder))
+    process.start()
+    assert process.pid is not None
+    while len(found := containers(process.pid, ["running"])) <= at_once // 2:
+        time.sleep(0.05)
+    process.kill()
+    began = time.monotonic()
+    process.join()
+    while containers(process.pid):
+        time.sleep(0.05)
+    return len(found), time.monotonic() - began
 
 
 async def first_cells(times: int, *, cold: bool, folder: Path) -> list[float]:
@@ -109,9 +134,15 @@ async def measure(widths: Sequence[int], at_once: int, times: int) -> dict[str, 
             "cost": traces[0].spent().cost,
             "calls of models": made.models.calls,
         }
+        limit = round((made.cost or 0) / 2, 2)
+        limited = await run_tree(widths, at_once=at_once, folder=folder, limit=limit)
+        figures[f"cost with a limit of {limit}"] = f"{limited.cost:g} ({limited.children} children, ended by {limited.reason})"
+        figures["containers left by both"] = len(containers(os.getpid()))
+        had, seconds = await asyncio.to_thread(killed, widths, at_once, folder)
+        figures["killed: containers, seconds until gone"] = f"{had}, {seconds:.1f}"
         for kind in ("cold", "warm"):
-            seconds = await first_cells(times, cold=kind == "cold", folder=folder)
-            figures[f"rlm_query to first cell, {kind}"] = round(statistics.median(seconds), 3)
+            waited = await first_cells(times, cold=kind == "cold", folder=folder)
+            figures[f"rlm_query to first cell, {kind}"] = round(statistics.median(waited), 3)
     return figures
 
 
@@ -128,7 +159,7 @@ def main() -> None:
         print(json.dumps(figures))
         return
     for name, value in figures.items():
-        print(f"{name:32} {value}")
+        print(f"{name:40} {value}")
 
 
 if __name__ == "__main__":

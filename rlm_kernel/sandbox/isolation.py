@@ -59,4 +59,4 @@ def isolation(facts: Mapping[str, Any], sandbox: SandboxSettings) -> Isolation:
     own = "A runtime with a kernel of its own (gVisor, Kata) makes it A, if the line `sandbox` holds with it"
     if is_rootless(facts) or engine_has(facts, "userns"):
         return Isolation("B", f"the host's kernel ({runtime}), on which the engine's root is nobody; {locks}", f"{own}.")
-    return Isolation("C", f"the host's kernel ({runtime}); {locks}", f"User namespaces make it B. {own}.")
+    return Isolation("C", f"the host's kernel ({runtime}); {locks}", f"A rootless engine with cgroups of version 2 makes it B. {own}.")

@@ -24,7 +24,8 @@ from tests.support.faults import MODELS, answered
 from tests.support.model_server import ModelServer
 from tests.support.rootless import PROGRAMS, RootlessEngine, why_not
 
-pytestmark = [pytest.mark.xdist_group("faults"), pytest.mark.hostile]
+# The image is loaded into each engine, which takes a minute where disk and processors are busy.
+pytestmark = [pytest.mark.xdist_group("faults"), pytest.mark.hostile, pytest.mark.timeout(300)]
 LOOK = """
 def look():
     import os

@@ -1,6 +1,6 @@
 # Everything from a fresh machine: git, make and Python 3.11 or later are enough.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-hostile bench lint image clean setup browser
+.PHONY: help demo test test-unit test-hostile bench lint image clean setup browser engines
 BIN := .venv/bin
 
 help:  ## this list
@@ -13,7 +13,7 @@ test: setup browser lint  ## set up, lint, and run all tests
 	$(BIN)/pytest -q -n 3 --dist loadgroup -m "not local_model and not hostile"
 	$(BIN)/pytest -q -m local_model tests/integration/test_ask.py tests/integration/test_local_model.py
 
-test-hostile: setup browser  ## the long attacks and faults: up to half an hour
+test-hostile: setup browser engines  ## the long attacks and faults: up to half an hour
 	$(BIN)/pytest -q -n 2 --dist loadgroup -m hostile tests/integration
 
 test-unit: .venv/installed  ## the tests that need no Docker
@@ -39,6 +39,9 @@ setup: .venv/installed
 
 browser:
 	@scripts/chromium.sh
+
+engines:
+	@scripts/engines.sh
 
 .venv/installed: pyproject.toml constraints.txt scripts/bootstrap.sh
 	@scripts/bootstrap.sh

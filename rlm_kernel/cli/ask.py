@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rlm_kernel.cli._run import report, run_to_end
-from rlm_kernel.cli.session import CACHE, DEPTH, PROFILE
+from rlm_kernel.cli.session import CACHE, DEPTH, PROFILE, RUNTIME
 
 if TYPE_CHECKING:
     from rlm_kernel.session.ask import Result
@@ -28,6 +28,7 @@ def ask(
     max_cost: Annotated[float | None, typer.Option("--max-cost", help="US dollars; default no limit.")] = None,
     timeout: Annotated[float | None, typer.Option("--timeout", help="Seconds for the whole run; default no limit.")] = None,
     cache: CACHE = None,
+    runtime: RUNTIME = None,
     trace: Annotated[Path | None, typer.Option("--trace", help="Where the notebook goes; default: a new file in rlm-traces/.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object: answer, trace, turns, calls, tokens, cost …")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on stderr but errors.")] = False,
@@ -50,6 +51,7 @@ def ask(
         "limits.seconds": timeout,
         "prompt.profile": profile,
         "cache.enabled": cache,
+        "sandbox.runtime": runtime,
     }
     settings = load_settings(config, overrides)
     from rlm_kernel.cli._consent import consent_in

@@ -30,6 +30,7 @@ from rlm_kernel.cli.session import (
     MODEL,
     PROFILE,
     QUIET,
+    RUNTIME,
     SESSION,
     SUB_MODEL,
     TIMEOUT,
@@ -72,6 +73,7 @@ def chat(
     max_cost: COST = None,
     timeout: TIMEOUT = None,
     cache: CACHE = None,
+    runtime: RUNTIME = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object for each answer, as rlm ask does.")] = False,
     quiet: QUIET = False,
     config: CONFIG = None,
@@ -82,7 +84,7 @@ def chat(
     files, variables and conversation. From a pipe, each line is a message, and only the answers go to stdout.
     """
     changes = changes_of(model, sub_model, max_turns, max_calls, max_cost, timeout)
-    changes |= {"prompt.profile": profile, "cache.enabled": cache, "limits.depth": max_depth}
+    changes |= {"prompt.profile": profile, "cache.enabled": cache, "limits.depth": max_depth, "sandbox.runtime": runtime}
 
     async def main() -> int:
         from rlm_kernel.cli._live import LiveView

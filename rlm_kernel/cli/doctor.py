@@ -135,17 +135,16 @@ def _check_python() -> Check:
 def _check_docker(client: DockerClient, sandbox: SandboxSettings) -> Iterator[Check]:
     from rlm_kernel.sandbox.docker_host import docker_errors
     from rlm_kernel.sandbox.image import find_image, image_tag, inspect_image
-    from rlm_kernel.sandbox.isolation import engine_has, isolation, missing_limits
+    from rlm_kernel.sandbox.isolation import engine_has, is_rootless, isolation, missing_limits
 
     with docker_errors():
         facts = client.info()
-    traits = ["rootless" if engine_has(facts, "rootless") else "rootful"]
+    traits = ["rootless" if is_rootless(facts) else "rootful"]
     traits += [f"cgroup v{facts.get('CgroupVersion', '1')} ({facts.get('CgroupDriver', '?')})", facts.get("OperatingSystem", "")]
     yield Check("docker", True, f"engine {facts['ServerVersion']}, {', '.join(traits)}")
     limits = missing_limits(facts)
-    yield Check(
-        "limits", not limits, f"the engine cannot limit {', '.join(limits)}" if limits else "memory, CPU and pids", "Enable cgroups."
-    )
+    detail = f"the engine cannot limit {', '.join(limits)}" if limits else "memory, CPU and pids"
+    yield Check("limits", not limits, detail, "Enable cgroups. A rootless engine needs their version 2.")
     seccomp, tight = engine_has(facts, "seccomp"), sandbox.seccomp == "tight"
     detail = "few system calls" if tight else "the engine's default profile"
     yield Check("seccomp", seccomp, detail if seccomp else "off", "Enable seccomp in the engine, or set sandbox.seccomp to engine.", tight)
@@ -159,19 +158,19 @@ def _check_docker(client: DockerClient, sandbox: SandboxSettings) -> Iterator[Ch
         yield Check("image", False, f"{wanted} is not here", fix)
         return
     yield Check("image", True, f"{image.tag}, Python {image.python or '?'}, {image.size / 1e6:.0f} MB")
-    yield _check_sandbox(client, wanted, sandbox)
+    yield _check_sandbox(client, wanted, sandbox, maps=engine_has(facts, "userns") or is_rootless(facts))
 
 
-def _check_sandbox(client: DockerClient, image: str, sandbox: SandboxSettings) -> Check:
+def _check_sandbox(client: DockerClient, image: str, sandbox: SandboxSettings, *, maps: bool) -> Check:
+    """`maps`: the engine's containers have other users than the host."""
     from rlm_kernel.sandbox.probe import sandbox_problem
 
     problem = sandbox_problem(client, image, runtime=sandbox.runtime, tight=sandbox.seccomp == "tight")
     if problem is None:
         return Check("sandbox", True, "a locked container starts; unix sockets (transport ipc) and the lease reach it")
     runtime = f"Leave sandbox.runtime ({sandbox.runtime}) out, or use" if sandbox.runtime else "Use"
-    return Check(
-        "sandbox", False, f"a locked container failed: {problem}", f"{runtime} a Docker engine on this host itself (unset DOCKER_HOST)."
-    )
+    engine = "a rootless engine as the user who runs it, or one that maps no users" if maps else "a Docker engine on this host itself"
+    return Check("sandbox", False, f"a locked container failed: {problem}", f"{runtime} {engine} (DOCKER_HOST).")
 
 
 def _check_local_model() -> Check:

@@ -12,7 +12,7 @@ import typer
 
 from rlm_kernel.cli._run import run_to_end
 from rlm_kernel.cli._text import json_line, printable
-from rlm_kernel.cli.session import CACHE
+from rlm_kernel.cli.session import CACHE, RUNTIME
 from rlm_kernel.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def replay(
     until: Annotated[str | None, typer.Option("--until", metavar="CELL", help="The last cell to run, by id, or a turn, by its.")] = None,
     live: Annotated[bool, typer.Option("--live", help="Ask the models what has no record; otherwise nothing is sent to any.")] = False,
     cache: CACHE = None,
+    runtime: RUNTIME = None,
     out: Annotated[Path | None, typer.Option("--out", help="Write the replayed notebook here.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object: verdict and diff of each cell.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on stderr but errors.")] = False,
@@ -79,7 +80,7 @@ def replay(
             return await run(
                 trace,
                 config_file=config,
-                changes={"cache.enabled": cache},
+                changes={"cache.enabled": cache, "sandbox.runtime": runtime},
                 files=named_files(file),
                 allow_changed=allow_changed,
                 until=until,

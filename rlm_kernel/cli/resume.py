@@ -9,7 +9,7 @@ import typer
 
 from rlm_kernel.cli._run import report, run_to_end
 from rlm_kernel.cli.replay import ALLOW_CHANGED, CONFIG, FILES, TRACE, named_files
-from rlm_kernel.cli.session import CACHE, DEPTH, PROFILE
+from rlm_kernel.cli.session import CACHE, DEPTH, PROFILE, RUNTIME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -39,6 +39,7 @@ def resume(
     timeout: _TIMEOUT = None,
     profile: PROFILE = None,
     cache: CACHE = None,
+    runtime: RUNTIME = None,
     as_json: _JSON = False,
     quiet: _QUIET = False,
     config: CONFIG = None,
@@ -51,7 +52,7 @@ def resume(
     from rlm_kernel.session.resume import resume as run
 
     changes = _changes(model, sub_model, max_turns, max_calls, max_cost, timeout)
-    changes |= {"cache.enabled": cache, "limits.depth": max_depth, "prompt.profile": profile}
+    changes |= {"cache.enabled": cache, "limits.depth": max_depth, "prompt.profile": profile, "sandbox.runtime": runtime}
     _go_on(
         lambda **hear: run(trace, config_file=config, changes=changes, files=named_files(file), allow_changed=allow_changed, **hear),
         as_json=as_json,
@@ -78,6 +79,7 @@ def fork(
     timeout: _TIMEOUT = None,
     profile: PROFILE = None,
     cache: CACHE = None,
+    runtime: RUNTIME = None,
     out: Annotated[Path | None, typer.Option("--trace", help="Where the new notebook goes; default: a new file in rlm-traces/.")] = None,
     as_json: _JSON = False,
     quiet: _QUIET = False,
@@ -91,7 +93,7 @@ def fork(
     from rlm_kernel.session.resume import fork as run
 
     changes = _changes(model, sub_model, max_turns, max_calls, max_cost, timeout)
-    changes |= {"cache.enabled": cache, "limits.depth": max_depth, "prompt.profile": profile}
+    changes |= {"cache.enabled": cache, "limits.depth": max_depth, "prompt.profile": profile, "sandbox.runtime": runtime}
     files = named_files(file)
     _go_on(
         lambda **hear: run(

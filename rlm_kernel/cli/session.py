@@ -32,6 +32,9 @@ PROFILE = Annotated[
     typer.Option("--profile", help="Prompt: default, batching, short, small, or a file of your own; default: what suits the root model."),
 ]
 CACHE = Annotated[bool | None, typer.Option("--cache/--no-cache", help="Answer sub-calls at temperature 0 from earlier ones; default off.")]
+RUNTIME = Annotated[
+    str | None, typer.Option("--runtime", metavar="NAME", help="Docker runtime for a new container, such as runsc; default: the engine's.")
+]
 QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on stderr but errors.")]
 CONFIG = Annotated[Path | None, typer.Option("--config", help="Settings file; default config.json, if there is one.")]
 FILES = Annotated[
@@ -50,15 +53,17 @@ def init(
     max_depth: DEPTH = None,
     max_cost: COST = None,
     timeout: TIMEOUT = None,
+    runtime: RUNTIME = None,
     quiet: QUIET = False,
     config: CONFIG = None,
 ) -> None:
     """Begin a session whose container stays: load files, then ask with rlm run or rlm chat.
 
-    The session is found again through .rlm_state/ in this folder. Models, limits and profile that are given here hold for all its
-    questions.
+    The session is found again through .rlm_state/ in this folder. Models, limits, profile and runtime that are given here hold for
+    all its questions.
     """
-    changes = changes_of(model, sub_model, max_turns, max_calls, max_cost, timeout) | {"prompt.profile": profile, "limits.depth": max_depth}
+    changes = changes_of(model, sub_model, max_turns, max_calls, max_cost, timeout)
+    changes |= {"prompt.profile": profile, "limits.depth": max_depth, "sandbox.runtime": runtime}
 
     async def main() -> None:
         from rlm_kernel.cli._live import LiveView
@@ -85,6 +90,7 @@ def run(
     max_cost: COST = None,
     timeout: TIMEOUT = None,
     cache: CACHE = None,
+    runtime: RUNTIME = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, as rlm ask does.")] = False,
     quiet: QUIET = False,
     config: CONFIG = None,
@@ -94,7 +100,7 @@ def run(
     Files, variables and the conversation so far are there. The answer goes to stdout, all else to stderr; exit codes as of rlm ask.
     """
     changes = changes_of(model, sub_model, max_turns, max_calls, max_cost, timeout)
-    changes |= {"prompt.profile": profile, "cache.enabled": cache, "limits.depth": max_depth}
+    changes |= {"prompt.profile": profile, "cache.enabled": cache, "limits.depth": max_depth, "sandbox.runtime": runtime}
 
     async def main() -> Result:
         from rlm_kernel.cli._live import LiveView

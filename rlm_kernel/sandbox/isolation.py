@@ -31,8 +31,15 @@ def engine_has(facts: Mapping[str, Any], option: str) -> bool:
     return any(option in found and "unconfined" not in found for found in named)
 
 
+def is_rootless(facts: Mapping[str, Any]) -> bool:
+    """Whether the engine is a usual user's own program. podman has a field of its own for that."""
+    return engine_has(facts, "rootless") or bool(facts.get("Rootless"))
+
+
 def missing_limits(facts: Mapping[str, Any]) -> list[str]:
     """What the engine cannot limit."""
+    if is_rootless(facts) and str(facts.get("CgroupVersion", "1")) == "1":  # podman says that it can
+        return list(_LIMITS)
     return [name for name, key in _LIMITS.items() if not facts.get(key)]
 
 
@@ -50,6 +57,6 @@ def isolation(facts: Mapping[str, Any], sandbox: SandboxSettings) -> Isolation:
     if _OWN_KERNEL.search(runtime):
         return Isolation("A", f"the runtime {runtime} has a kernel of its own; {locks}")
     own = "A runtime with a kernel of its own (gVisor, Kata) makes it A, if the line `sandbox` holds with it"
-    if engine_has(facts, "rootless") or engine_has(facts, "userns"):
+    if is_rootless(facts) or engine_has(facts, "userns"):
         return Isolation("B", f"the host's kernel ({runtime}), on which the engine's root is nobody; {locks}", f"{own}.")
-    return Isolation("C", f"the host's kernel ({runtime}); {locks}", f"User namespaces make it B. {own}.")
+    return Isolation("C", f"the host's kernel ({runtime}); {locks}", f"A rootless engine with cgroups of version 2 makes it B. {own}.")

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Literal
 from rlm_kernel.sandbox import image, provisioner
 from rlm_kernel.sandbox.docker_host import docker_errors
 from rlm_kernel.sandbox.image_base import wheels_dir
-from rlm_kernel.sandbox.rundir import JUST_MADE, RunDir, container_ids, is_session_folder, left_alone, remove_folder, session_folders
+from rlm_kernel.sandbox.isolation import is_rootless
+from rlm_kernel.sandbox.rundir import JUST_MADE, RunDir, container_user, is_session_folder, left_alone, remove_folder, session_folders
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -117,7 +118,7 @@ def _is_ours(client: DockerClient, container: _Container) -> bool:
         user = client.api.inspect_container(container.id)["Config"]["User"]
     except NotFound:
         return False
-    return bool(user == ":".join(map(str, container_ids())))
+    return bool(user == container_user(is_rootless(client.info())))
 
 
 def _is_over(folder: Path, running: bool) -> bool:

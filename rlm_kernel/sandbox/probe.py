@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from rlm_kernel.sandbox import lease
 from rlm_kernel.sandbox.docker_host import takes_profile_files
-from rlm_kernel.sandbox.rundir import container_ids, own
+from rlm_kernel.sandbox.isolation import is_rootless
+from rlm_kernel.sandbox.rundir import container_user, own
 from rlm_kernel.sandbox.syscalls import security_options
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ lock = struct.Struct("hhqqi4x")
 try:
     lease = open("/rlm/host/lease", "rb")
 except PermissionError:
-    raise SystemExit("its user may not read what the host gives it, as where the engine has user namespaces")
+    raise SystemExit("its user may not read what the host gives it, as where the engine maps users or is another user's rootless one")
 with lease:
     held = lock.unpack(fcntl.fcntl(lease, fcntl.F_OFD_GETLK, lock.pack(fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)))[0] != fcntl.F_UNLCK
 if not held:
@@ -41,7 +42,6 @@ def sandbox_problem(client: DockerClient, image: str, *, runtime: str | None = N
     """
     import docker
 
-    uid, gid = container_ids()
     with tempfile.TemporaryDirectory(prefix="rlm-", dir="/tmp") as folder, socket.socket(socket.AF_UNIX) as listener:
         Path(folder).chmod(0o755)
         listener.bind(f"{folder}/s")
@@ -55,7 +55,7 @@ def sandbox_problem(client: DockerClient, image: str, *, runtime: str | None = N
                 image,
                 ["/opt/rlm/bin/python", "-ISc", _TRY],
                 entrypoint=[],
-                user=f"{uid}:{gid}",
+                user=container_user(is_rootless(client.info())),
                 read_only=True,
                 network_mode="none",
                 cap_drop=["ALL"],

@@ -23,7 +23,8 @@ from traitlets import Any as AnyTrait
 
 from rlm_kernel.errors import DockerError, KernelError, RLMError
 from rlm_kernel.sandbox.disk import LOOK_SECONDS, MAX_FILE, DiskGuard, remove_tree
-from rlm_kernel.sandbox.rundir import RunDir, container_ids
+from rlm_kernel.sandbox.isolation import is_rootless
+from rlm_kernel.sandbox.rundir import RunDir, container_user
 from rlm_kernel.sandbox.syscalls import security_options
 
 if TYPE_CHECKING:
@@ -61,14 +62,13 @@ class SandboxSpec:
     start_timeout: float = 60.0
 
 
-def container_options(spec: SandboxSpec, sockets: str, *, profile_file: bool = False) -> dict[str, Any]:
+def container_options(spec: SandboxSpec, sockets: str, *, rootless: bool = False, profile_file: bool = False) -> dict[str, Any]:
     """The keywords for docker's `containers.create`: every lock of the sandbox is here.
 
-    `profile_file`: for an engine that takes the seccomp profile as a file, which is then written.
+    `rootless`: for an engine of that kind. `profile_file`: for one that takes the seccomp profile as a file, which is then written.
     """
     from docker.types import LogConfig, Mount, Ulimit
 
-    uid, gid = container_ids()
     binds = [(str(spec.run.host), "/rlm/host", True), (sockets, "/rlm/run", False), *((s, t, True) for s, t in spec.mounts)]
     return {
         "image": spec.image,
@@ -84,7 +84,7 @@ def container_options(spec: SandboxSpec, sockets: str, *, profile_file: bool = F
         "use_config_proxy": False,  # the client's configuration may hold a proxy with a password
         # A fixed hash seed: the order of a set is the same at replay.
         "environment": {"HOME": "/tmp", "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1", "PYTHONHASHSEED": "0"},
-        "user": f"{uid}:{gid}",
+        "user": container_user(rootless),
         "working_dir": "/tmp",
         "init": False,  # the lease's watcher is the first process: nobody inside can stop that one
         "auto_remove": True,
@@ -156,7 +156,8 @@ class DockerProvisioner(KernelProvisionerBase):
             with docker_errors(), contextlib.ExitStack() as failing:
                 client = connect()
                 failing.callback(client.close)
-                options = container_options(self.spec, self._sockets, profile_file=takes_profile_files(client))
+                traits = {"rootless": is_rootless(client.info()), "profile_file": takes_profile_files(client)}
+                options = container_options(self.spec, self._sockets, **traits)
                 container = client.containers.create(**options)
                 failing.callback(remove_container, container)  # one that does not start is not removed by itself
                 threading.Thread(target=self._watch, args=(container, loop, exited), daemon=True).start()

@@ -59,9 +59,19 @@ class About(BaseModel):
 
 
 def container_ids() -> tuple[int, int]:
-    """The uid and gid for containers: the caller's own, and never 0."""
+    """The uid and gid of containers' code as the host sees them: the caller's own, and never 0."""
     uid, gid = os.getuid(), os.getgid()
     return (UNPRIVILEGED, UNPRIVILEGED) if uid == 0 else (uid, gid or UNPRIVILEGED)
+
+
+def container_user(rootless: bool) -> str:
+    """The same as the engine is told them, uid:gid.
+
+    Those in a `rootless` engine's containers are others: 0 is the user who runs the engine, with no more rights on the host than any of
+    their programs, and all else is nobody, who may not read what the host gives. So it is 0 there; not for root, whose engine that is not.
+    """
+    uid, gid = container_ids()
+    return "0:0" if rootless and uid == os.getuid() else f"{uid}:{gid}"
 
 
 def _bases() -> Iterator[Path]:

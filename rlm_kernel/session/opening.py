@@ -23,7 +23,7 @@ from rlm_kernel.session.status import SessionStatus, status_of
 if TYPE_CHECKING:
     from rlm_kernel.sandbox.grants import Consent
 
-_KEPT_OPTIONS = ("root_llm.", "sub_llm.", "limits.", "prompt.")
+_KEPT_OPTIONS = ("root_llm.", "sub_llm.", "limits.", "prompt.", "sandbox.runtime")
 """Settings that a session keeps, as they were given when it was begun. Nothing that guards the machine is among them."""
 
 
@@ -53,7 +53,7 @@ async def open_session(
     paths: files to load; into a session that is there already, too.
     new: True to begin one (UsageError if there is one), False to take one up (UsageError if there is none); None for either.
     command: what another command is told that finds the session in use.
-    changes: settings by dotted name; models, limits and profile are kept with a new session.
+    changes: settings by dotted name; models, limits, profile and runtime are kept with a new session.
     models: instead of those of the settings. The caller closes them. `with_models`: questions will be asked.
     consent: asked where the model wants a file that the user has not named.
 

@@ -21,7 +21,7 @@ from tests.support.sandbox import until
 
 MOST = 30
 """Seconds that a container may outlive its owner."""
-_OWNER = """
+OWNER = """
 import asyncio, sys
 from rlm_kernel.sandbox.docker_host import connect
 from rlm_kernel.sandbox.image import find_image
@@ -48,7 +48,7 @@ def owner(kernel_image: Any) -> Iterator[Any]:
     def start(cell: str, idle: float = 0) -> tuple[subprocess.Popen[str], str]:
         root = Path(__file__).parents[2]
         process = subprocess.Popen(
-            [sys.executable, "-c", _OWNER, cell, str(idle)], stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(root)}
+            [sys.executable, "-c", OWNER, cell, str(idle)], stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(root)}
         )
         assert process.stdout is not None
         folder, name = process.stdout.readline().split()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from rlm_kernel.errors import DockerError
 from rlm_kernel.sandbox import lease, probe
 from rlm_kernel.sandbox.image import ImageInfo
 from rlm_kernel.sandbox.probe import sandbox_problem
+from rlm_kernel.session.state import SessionFolder
+from tests.integration.conftest import Rlm
+from tests.support import rootless
 from tests.support.own_engine import OwnEngine, why_not
 from tests.support.sandbox import until
 
@@ -61,19 +65,43 @@ def test_a_container_whose_user_is_another_to_the_host_is_told(
     assert "may not read what the host gives it" in str(sandbox_problem(docker_client, kernel_image.id))
 
 
+@pytest.mark.parametrize("command", ["ask", "run", "chat", "resume", "fork", "replay"])
+def test_each_command_that_starts_kernels_has_the_option(rlm: Rlm, command: str) -> None:
+    assert "--runtime" in rlm(command, "--help").stdout
+
+
+def test_the_option_is_the_setting_and_stays_with_a_session(rlm: Rlm) -> None:
+    refused = rlm("init", "--runtime", "no-such-runtime")
+    assert refused.returncode == 3
+    assert "no-such-runtime" in refused.stderr
+    assert rlm("init", "--runtime", "runc").returncode == 0
+    try:
+        state = SessionFolder(Path(".rlm_state").absolute()).read()
+        assert state is not None
+        assert state.options == {"sandbox.runtime": "runc"}
+    finally:
+        rlm("stop")
+
+
+@contextmanager
+def own_engine(image: ImageInfo, *more: str) -> Iterator[OwnEngine]:
+    engine = OwnEngine(*more)
+    try:
+        engine.start()
+        engine.load(image.tag)
+        yield engine
+    finally:
+        engine.close()
+
+
 @pytest.fixture
 def engine(kernel_image: ImageInfo, monkeypatch: pytest.MonkeyPatch) -> Iterator[OwnEngine]:
     """With runc by another name."""
     if why := why_not() or (RUNC is None and "needs runc"):
         pytest.skip(f"an engine of the test's own {why}")
-    engine = OwnEngine({"other": Path(str(RUNC))})
-    try:
-        engine.start()
-        engine.load(kernel_image.tag)
+    with own_engine(kernel_image, f"--add-runtime=other={RUNC}") as engine:
         monkeypatch.setenv("DOCKER_HOST", engine.address)
         yield engine
-    finally:
-        engine.close()
 
 
 @pytest.mark.xdist_group("faults")
@@ -82,3 +110,24 @@ async def test_the_runtime_that_is_set_runs_the_kernel(engine: OwnEngine, sandbo
     box = await sandbox(runtime="other")
     assert await box.text("print(6 * 7)") == "42"
     assert engine.docker("inspect", "--format", "{{.HostConfig.Runtime}}", box.container).stdout.strip() == "other"
+
+
+@pytest.mark.xdist_group("faults")
+@pytest.mark.hostile
+def test_an_engine_that_maps_users_is_told_and_starts_no_kernel(
+    kernel_image: ImageInfo, rlm: Rlm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if why := rootless.why_not("docker"):
+        pytest.skip(f"an engine of the test's own that maps users {why}")
+    user = rootless.User(f"rlm-remap-{os.getpid()}", tmp_path / "home")
+    try:
+        with own_engine(kernel_image, f"--userns-remap={user.name}") as engine:
+            monkeypatch.setenv("DOCKER_HOST", engine.address)
+            told = rlm("doctor")
+            assert told.returncode == 3
+            assert "may not read what the host gives it, as where the engine maps users" in told.stdout
+            assert "or one that maps no users" in told.stdout
+            assert rlm("init").returncode != 0
+            assert engine.containers() == []
+    finally:
+        user.remove()

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
@@ -24,11 +24,12 @@ def why_not() -> str:
 
 
 class OwnEngine:
-    """`address` is for DOCKER_HOST. Between `start` and `close`. `runtimes`: programs that it has beside runc, by name."""
+    """`address` is for DOCKER_HOST. Between `start` and `close`. `more`: options of dockerd."""
 
-    def __init__(self, runtimes: Mapping[str, Path] | None = None) -> None:
-        self._runtimes = runtimes or {}
+    def __init__(self, *more: str) -> None:
+        self._more = more
         self._folder = Path(mkdtemp(prefix="rlm-engine-"))
+        self._folder.chmod(0o711)  # where it maps users, they pass through
         self.address = f"unix://{self._folder}/sock"
         self._process: subprocess.Popen[bytes] | None = None
         self._turn = threading.RLock()
@@ -40,27 +41,25 @@ class OwnEngine:
             self._start()
 
     def _start(self) -> None:
-        assert _DAEMON is not None
         for pid in ("pid", "exec/containerd/containerd.pid"):  # of one that was killed, and that perhaps nobody has collected
             (self._folder / pid).unlink(missing_ok=True)
-        apart = ["--data-root", "data", "--exec-root", "exec", "--pidfile", "pid"]
-        paths = [argument if argument.startswith("--") else str(self._folder / argument) for argument in apart]
-        names = [f"--containerd-namespace={_NAMESPACE}", f"--containerd-plugins-namespace={_NAMESPACE}-plugins"]
-        more = [f"--add-runtime={name}={program}" for name, program in self._runtimes.items()]
-        no_network = ["--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false"]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [_DAEMON, "--host", self.address, *paths, *names, *no_network, *more, "--shutdown-timeout=5", "--log-level=error"],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
+                self._command(), cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
         until = time.monotonic() + _SECONDS
         while self.docker("version").returncode:
             assert time.monotonic() < until, f"the engine does not start: {self.log()}"
             assert self._process.poll() is None, f"the engine ended: {self.log()}"
             time.sleep(0.1)
+
+    def _command(self) -> list[str]:
+        assert _DAEMON is not None
+        apart = ["--data-root", "data", "--exec-root", "exec", "--pidfile", "pid"]
+        paths = [argument if argument.startswith("--") else str(self._folder / argument) for argument in apart]
+        names = [f"--containerd-namespace={_NAMESPACE}", f"--containerd-plugins-namespace={_NAMESPACE}-plugins"]
+        no_network = ["--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false"]
+        return [_DAEMON, "--host", self.address, *paths, *names, *no_network, *self._more, "--shutdown-timeout=5", "--log-level=error"]
 
     def load(self, image: str) -> None:
         """Take an image over from the usual engine."""

@@ -74,13 +74,18 @@ def _deliver(value: Any) -> None:
         except ValueError as wrong:
             raise ValueError(f"this answer does not fit what was asked for: {wrong}. The schema: {_expected[0].told}") from None
     text, data = (_bounded(value), None) if isinstance(value, str) else _worded(value)
-    # None, too, is a value, where it is what was delivered.
-    typed = value is None or data is not None
-    wire.call("final", {"text": text, "value": data} if typed else {"text": text})
+    if isinstance(data, (dict, list)):
+        wire.call("final", {"value": data})  # the host words it: it would take more than twice the room
+    elif value is None or data is not None:  # None, too, is a value, where it is what was delivered
+        wire.call("final", {"text": text, "value": data})
+    else:
+        wire.call("final", {"text": text})
 
 
 def _worded(value: Any) -> tuple[str, Any]:
-    """A value as text, and as JSON data; None where it is none. Raises ValueError for one that is nested without end, or too large."""
+    """A value as text ("" of lists and dicts), and as JSON data; None where it is none. Raises ValueError for one that is nested without
+    end, or too large.
+    """
     try:
         written = json.dumps(value)
     except RecursionError:
@@ -88,7 +93,7 @@ def _worded(value: Any) -> tuple[str, Any]:
     except (TypeError, ValueError):
         return str(value), None
     data = json.loads(_bounded(written))  # bounded first: read back it takes many times as much memory
-    return json.dumps(data, ensure_ascii=False) if isinstance(data, (dict, list)) else str(value), data
+    return "" if isinstance(data, (dict, list)) else str(value), data
 
 
 def _bounded(text: str) -> str:

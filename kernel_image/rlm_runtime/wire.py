@@ -137,7 +137,10 @@ def request(kind: str, body: dict[str, Any], same: object = None) -> tuple[str, 
     _socket()
     call = f"{os.getpid()}-{threading.get_ident()}-{next(_counter)}"
     head = {"token": _local.session["token"], "cell": current_cell, "call": call, "nth": nth, "kind": kind}
-    payload = json.dumps(body).encode()
+    try:
+        payload = json.dumps(body, ensure_ascii=False).encode()  # half as long, and less, for texts that are not English
+    except UnicodeEncodeError:  # lone surrogates
+        payload = json.dumps(body).encode()
     limit = _local.session["max_request"]
     if len(payload) > limit:
         raise HostCallError(f"this {kind} request is {len(payload):,} bytes; the limit is {limit:,}. Send less, in pieces.")

@@ -179,12 +179,15 @@ class HostCalls:
         return found
 
     async def _final(self, call: HostCall) -> Any:
-        text = call.body.get("text")
+        given = call.body.get("value")
+        text = (
+            json.dumps(given, ensure_ascii=False) if "text" not in call.body and isinstance(given, (dict, list)) else call.body.get("text")
+        )
         if not isinstance(text, str):
-            raise UsageError("An answer must be a text.")
+            raise UsageError("An answer must be a text, a list or a dict.")
         if call.cell == self._cell:
-            value = _json_value(call.body.get("value"))
-            self._answer = Answer(writable(text), value, typed="value" in call.body and (value is not None or call.body["value"] is None))
+            value = _json_value(given)
+            self._answer = Answer(writable(text), value, typed="value" in call.body and (value is not None or given is None))
             # The answer itself is in the trace's closing cell; here its digest is enough.
             self._simple(call, "final", {"characters": len(text)}, answer=len(text))
         return None

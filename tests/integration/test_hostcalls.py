@@ -98,7 +98,7 @@ DELIVERED: list[tuple[str, dict[str, Any]]] = [
     ("FINAL('plain')", {"text": "plain"}),
     ("FINAL(42)", {"text": "42", "value": 42}),
     ("FINAL(None)", {"text": "None", "value": None}),
-    ("FINAL([1, {'a': None}])", {"text": '[1, {"a": null}]', "value": [1, {"a": None}]}),
+    ("FINAL([1, {'a': None}])", {"value": [1, {"a": None}]}),
     ("x = 'in a variable'; FINAL_VAR('x')", {"text": "in a variable"}),
     ("answer['content'] = 'by dict'; answer['ready'] = True", {"text": "by dict"}),
     ("FINAL('long ' * 1_000_000)", {"text": "long " * 1_000_000}),

@@ -207,6 +207,17 @@ async def test_the_last_answer_counts_and_its_text_is_not_recorded_twice() -> No
     assert [record.answer for record in records] == [5, 6]
 
 
+async def test_lists_and_dicts_are_worded_by_the_host() -> None:
+    host = Host()
+    await host.ask("final", {"value": {"é": [1, None]}})
+    assert host.end()[1] == Answer('{"é": [1, null]}', {"é": [1, None]})
+    host.calls.begin(CELL)
+    await host.ask("final", {"value": [math.nan]})
+    assert host.end()[1] == Answer("[NaN]", None)
+    with pytest.raises(UsageError):
+        await host.ask("final", {"value": 5})
+
+
 @pytest.mark.parametrize("value", [math.nan, [1, math.inf], {"a": {"b": -math.inf}}])
 async def test_a_value_that_is_no_json_is_left_to_its_text(value: Any) -> None:
     host = Host()

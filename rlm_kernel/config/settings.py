@@ -118,7 +118,7 @@ class MemoryCompactionSettings(_Section):
 
     enabled: bool = True
     share: Annotated[float, Field(gt=0, le=1)] = 0.6
-    """Share of the root model's window above which the turns of a run are summed up."""
+    """Share of the room for turns in the root model's window, above which the turns of a run are summed up."""
 
 
 class PromptSettings(_Section):

@@ -81,7 +81,8 @@ class Past:
 class Loop:
     """One question, from its first message to its outcome.
 
-    `output_chars` of each cell go back to the root model. `share` of its window: beyond that its turns are summed up; None for never.
+    `output_chars` of each cell go back to the root model. `share` of the room in its window: beyond that its turns are summed up; None for
+    never.
     """
 
     kernel: Kernel
@@ -199,7 +200,7 @@ class Loop:
         """Sum up the turns so far where they crowd the root model's window; not turn after turn where that does not help."""
         if self.share is None or self._number < self._summed_at + 2:
             return
-        if not memory.crowded(self._history, self._used, self._seen, self.models.window("root"), self.share):
+        if not memory.crowded(self._history, self._asked_at, self._used, self._seen, self.models.window("root"), self.share):
             return
         turns = self._history[self._asked_at :]
         if not turns:

@@ -28,13 +28,14 @@ class Unremembered(Exception):
     """There is no summary; the messages stay as they are. The text says why, and is empty where none was wanted."""
 
 
-def crowded(messages: Sequence[Message], last: Usage, seen: int, window: int | None, share: float) -> bool:
-    """Whether the messages pass a share of the root model's window.
+def crowded(messages: Sequence[Message], kept: int, last: Usage, seen: int, window: int | None, share: float) -> bool:
+    """Whether the turns pass a share of what the root model's window has for them, beside the first `kept` messages, which stay.
 
     `last`: what its last call used, for the first `seen` messages; the others are estimated.
     """
-    tokens = last.prompt or chars(messages[:seen]) / _CHARS_PER_TOKEN
-    return tokens + chars(messages[seen:]) / _CHARS_PER_TOKEN > share * (window or _USUAL_WINDOW)
+    tokens = (last.prompt or chars(messages[:seen]) / _CHARS_PER_TOKEN) + chars(messages[seen:]) / _CHARS_PER_TOKEN
+    staying = tokens * chars(messages[:kept]) / max(1, chars(messages))
+    return tokens - staying > share * ((window or _USUAL_WINDOW) - staying)
 
 
 async def sum_up(models: Models, ledger: Ledger, kept: Sequence[Message], replaced: Sequence[Message], ask: str) -> Memory:

@@ -293,6 +293,13 @@ async def test_the_window_is_measured_by_the_providers_count() -> None:
     assert summed == [0, 1]
 
 
+@pytest.mark.parametrize(("turns", "crowds"), [(1_600, False), (2_400, True)])
+def test_instructions_that_fill_half_of_a_small_window_leave_the_turns_their_share_of_the_rest(turns: int, crowds: bool) -> None:
+    messages: list[Message] = [{"role": "system", "content": "i" * 16_000}, {"role": "user", "content": "t" * turns * 4}]
+    assert memory.crowded(messages, 1, Usage(prompt=4_000 + turns), 2, 8_000, 0.5) == crowds
+    assert memory.crowded(messages, 1, Usage(), 0, 8_000, 0.5) == crowds, "the same by an estimate"
+
+
 @pytest.mark.parametrize("share", [None, 1.0])
 async def test_below_the_share_and_where_it_is_off_nothing_is_summed_up(share: float | None) -> None:
     models = Remembering([repl(LONG)] * 3 + [repl("FINAL(context)")], window=1000 if share is None else 100_000)

@@ -6,18 +6,16 @@ All answers are computed from the records that the text was made of, and none of
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import date, datetime, timedelta
+from datetime import datetime
 from itertools import count as counting
 from random import Random
 from typing import Any
 
+from rlm_kernel.bench import small_texts
 from rlm_kernel.bench.small_texts import (
-    BRANCHES,
     FEELINGS,
-    LEVELS,
     MOODS,
     PLACES,
     PRODUCTS,
@@ -25,12 +23,11 @@ from rlm_kernel.bench.small_texts import (
     SERVICES,
     TELLTALE,
     WORDS,
-    book_title,
+    Record,
     name,
 )
 from rlm_kernel.bench.task import Task
 
-Record = dict[str, Any]
 Asked = tuple[str, Mapping[str, str], Any, str]
 """Question, texts by name, the answer, and how it is scored."""
 
@@ -57,91 +54,6 @@ def _totals(records: Sequence[Record], by: str, value: Callable[[Record], float]
     return totals
 
 
-# The texts, and the records that they are made of
-
-
-def _log(random: Random) -> tuple[list[Record], dict[str, str]]:
-    time, records = datetime(2025, random.randint(1, 9), random.randint(1, 28)), []
-    weights = [random.randint(3, 9) for _ in SERVICES]
-    for _ in range(random.randint(4_000, 6_000)):
-        time += timedelta(seconds=random.randint(1, 300))
-        level = random.choices(LEVELS, (60, 25, 10, 5))[0]
-        service = random.choices(SERVICES, weights)[0]
-        user = f"u{random.randint(100, 399)}"
-        records.append({"time": time, "level": level, "service": service, "user": user, "ms": random.randint(1, 30_000)})
-    lines = [f"{r['time']:%Y-%m-%d %H:%M:%S} {r['level']} [{r['service']}] user={r['user']} request done in {r['ms']} ms" for r in records]
-    return records, {"server.log": "\n".join(lines) + "\n"}
-
-
-def _sales(random: Random) -> tuple[list[Record], dict[str, str]]:
-    day, records = date(2024, 1, 1), []
-    customers = [name(random) for _ in range(random.randint(60, 90))]
-    for number in range(random.randint(4_000, 6_000)):
-        day += timedelta(days=random.random() < 0.12)
-        row = {"date": day, "order": f"A-{10_000 + number}", "customer": random.choice(customers), "city": random.choice(PLACES)}
-        records.append(
-            row | {"product": random.choice(PRODUCTS), "units": random.randint(1, 400), "price": random.randint(100, 9_999) / 100}
-        )
-    rows = [f"{r['date']},{r['order']},{r['customer']},{r['city']},{r['product']},{r['units']},{r['price']:.2f}" for r in records]
-    return records, {"sales.csv": "date,order,customer,city,product,units,price\n" + "\n".join(rows) + "\n"}
-
-
-def _library(random: Random) -> tuple[list[Record], dict[str, str]]:
-    authors = [name(random) for _ in range(random.randint(120, 160))]
-    records = []
-    for _ in range(random.randint(2_000, 3_000)):
-        borrowed = date(2024, 1, 1) + timedelta(days=random.randint(0, 365))
-        book = {"title": book_title(random), "author": random.choice(authors), "year": random.randint(1801, 2020)}
-        records.append(book | {"pages": random.randint(60, 1_400), "borrowed": str(borrowed)})
-    return records, {"library.jsonl": "".join(json.dumps(book) + "\n" for book in records)}
-
-
-def _hosts(random: Random) -> tuple[list[Record], dict[str, str]]:
-    records: list[Record] = []
-    for number in range(random.randint(900, 1_300)):
-        host = {"host": f"host-{number:04d}", "region": random.choice(BRANCHES), "memory_mb": random.randint(1_000, 900_000)}
-        records.append(host | {"retention_days": random.randint(5, 900), "enabled": random.choice(["true", "false"])})
-    sections = []
-    for r in records:
-        keys = "\n".join(f"{key} = {r[key]}" for key in ("region", "memory_mb", "retention_days", "enabled"))
-        sections.append(f"[{r['host']}]\n{keys}\n")
-    return records, {"hosts.ini": "\n".join(sections)}
-
-
-def _code(random: Random) -> tuple[list[Record], dict[str, str]]:
-    records: list[Record] = []
-    stems = random.sample([f"{a}_{b}" for a in WORDS[:20] for b in WORDS[20:40]], random.randint(40, 60))
-    for stem in stems:
-        imports = random.sample(["json", "os", "re", "math", "socket", "logging"], random.randint(1, 4))
-        defined = [f"{random.choice(WORDS)}_{number}" for number in random.sample(range(1_000), random.randint(5, 30))]
-        body = []
-        for function in defined:
-            notes = "    # TODO: check the bounds\n" if random.random() < 0.2 else ""
-            body.append(f"def {function}(value):\n{notes}    total = value * {random.randint(2, 99)}\n    return total\n")
-        text = "".join(f"import {module}\n" for module in imports) + "\n\n" + "\n\n".join(body)
-        records.append({"file": f"{stem}.py", "imports": imports, "functions": defined, "text": text})
-    return records, {r["file"]: r["text"] for r in records}
-
-
-def _chat(random: Random) -> tuple[list[Record], dict[str, str]]:
-    people = list(dict.fromkeys(name(random).split()[0] for _ in range(random.randint(12, 20))))
-    weights = [random.randint(2, 12) for _ in people]
-    time, records = datetime(2025, random.randint(1, 9), 1, 8), []
-    for _ in range(random.randint(4_000, 5_000)):
-        time += timedelta(minutes=random.choice([1, 2, 3, 5, 20, 600]))
-        text = " ".join(random.choices(WORDS, k=random.randint(3, 18)))
-        records.append({"time": time, "who": random.choices(people, weights)[0], "text": text})
-    lines = [f"[{r['time']:%Y-%m-%d %H:%M}] {r['who']}: {r['text']}" for r in records]
-    return records, {"chat.txt": "\n".join(lines) + "\n"}
-
-
-def _story(random: Random) -> tuple[list[list[str]], dict[str, str]]:
-    """Words by line."""
-    weights = [random.randint(1, 30) for _ in WORDS]
-    lines = [random.choices(WORDS, weights, k=random.randint(6, 14)) for _ in range(random.randint(4_000, 6_000))]
-    return lines, {"story.txt": "\n".join(" ".join(line).capitalize() + "." for line in lines) + "\n"}
-
-
 def _with_line(texts: Mapping[str, str], line: str, random: Random) -> dict[str, str]:
     """The one text with a line more, somewhere in its middle."""
     ((file, text),) = texts.items()
@@ -155,23 +67,23 @@ def _with_line(texts: Mapping[str, str], line: str, random: Random) -> dict[str,
 
 def _search(random: Random, form: int) -> Asked:
     if form == 0:
-        _, texts = _log(random)
+        _, texts = small_texts.log(random)
         user = f"u{random.randint(500, 999)}"
         line = f"2025-11-02 04:05:06 WARNING [storage] user={user} disk quota exceeded"
         return "Which user is named in the line about an exceeded disk quota?", _with_line(texts, line, random), user, "exact"
     if form == 1:
-        hosts, texts = _hosts(random)
+        hosts, texts = small_texts.hosts(random)
         host = random.choice(hosts)
         return f"What is retention_days of {host['host']}?", texts, host["retention_days"], "number"
     if form == 2:
-        modules, texts = _code(random)
+        modules, texts = small_texts.code(random)
         module = random.choice(modules)
         function = random.choice(module["functions"])
         if sum(function in other["functions"] for other in modules) > 1:
             raise _Tie
         return f"In which file is the function {function} defined?", texts, module["file"], "exact"
     if form == 3:
-        _, texts = _story(random)
+        _, texts = small_texts.story(random)
         word = f"{random.choice(WORDS)}-{random.randint(10, 99)}-{random.choice(WORDS)}"
         return (
             "What is the password that the gardener whispers?",
@@ -180,10 +92,10 @@ def _search(random: Random, form: int) -> Asked:
             "exact",
         )
     if form == 4:
-        orders, texts = _sales(random)
+        orders, texts = small_texts.sales(random)
         order = random.choice(orders)
         return f"Which city is order {order['order']} from?", texts, order["city"], "exact"
-    _, texts = _chat(random)
+    _, texts = small_texts.chat(random)
     who = name(random).split()[0]
     line = f"[2025-10-30 11:12] {who}: the meeting is moved to room {random.randint(10, 99)}"
     return "Who writes that the meeting is moved?", _with_line(texts, line, random), who, "exact"
@@ -191,30 +103,30 @@ def _search(random: Random, form: int) -> Asked:
 
 def _count(random: Random, form: int) -> Asked:
     if form == 0:
-        records, texts = _log(random)
+        records, texts = small_texts.log(random)
         return "How many lines have the level ERROR?", texts, sum(r["level"] == "ERROR" for r in records), "number"
     if form == 1:
-        records, texts = _sales(random)
+        records, texts = small_texts.sales(random)
         city = random.choice(PLACES)
         return f"How many orders are from {city}?", texts, sum(r["city"] == city for r in records), "number"
     if form == 2:
-        records, texts = _code(random)
+        records, texts = small_texts.code(random)
         return "How many files import socket?", texts, sum("socket" in r["imports"] for r in records), "number"
     if form == 3:
-        records, texts = _chat(random)
+        records, texts = small_texts.chat(random)
         who = random.choice(records)["who"]
         return f"How many messages did {who} write?", texts, sum(r["who"] == who for r in records), "number"
     if form == 4:
-        records, texts = _library(random)
+        records, texts = small_texts.library(random)
         author = random.choice(records)["author"]
         return f"How many books are by {author}?", texts, sum(r["author"] == author for r in records), "number"
-    records, texts = _hosts(random)
+    records, texts = small_texts.hosts(random)
     return "How many hosts are not enabled?", texts, sum(r["enabled"] == "false" for r in records), "number"
 
 
 def _sum(random: Random, form: int) -> Asked:
     if form == 0:
-        records, texts = _sales(random)
+        records, texts = small_texts.sales(random)
         product = random.choice(PRODUCTS)
         return (
             f"How many units of {product} were sold in total?",
@@ -223,21 +135,21 @@ def _sum(random: Random, form: int) -> Asked:
             "number",
         )
     if form == 1:
-        records, texts = _log(random)
+        records, texts = small_texts.log(random)
         service = random.choice(SERVICES)
         total = sum(r["ms"] for r in records if r["service"] == service)
         return f"How many milliseconds did the requests of the service {service} take in total?", texts, total, "number"
     if form == 2:
-        records, texts = _library(random)
+        records, texts = small_texts.library(random)
         return "How many pages do all the books have together?", texts, sum(r["pages"] for r in records), "number"
     if form == 3:
-        records, texts = _hosts(random)
+        records, texts = small_texts.hosts(random)
         return "What is the sum of memory_mb over all hosts?", texts, sum(r["memory_mb"] for r in records), "number"
     if form == 4:
-        records, texts = _sales(random)
+        records, texts = small_texts.sales(random)
         city = random.choice(PLACES)
         return f"How many units were sold in {city} altogether?", texts, sum(r["units"] for r in records if r["city"] == city), "number"
-    records, texts = _log(random)
+    records, texts = small_texts.log(random)
     user = random.choice(records)["user"]
     total = sum(r["ms"] for r in records if r["user"] == user)
     return f"Add up the milliseconds of all requests of user {user}.", texts, total, "number"
@@ -245,22 +157,22 @@ def _sum(random: Random, form: int) -> Asked:
 
 def _extremes(random: Random, form: int) -> Asked:
     if form == 0:
-        records, texts = _log(random)
+        records, texts = small_texts.log(random)
         return "How many milliseconds did the slowest request take?", texts, max(r["ms"] for r in records), "number"
     if form == 1:
-        records, texts = _sales(random)
+        records, texts = small_texts.sales(random)
         return "What is the highest price in the file?", texts, max(r["price"] for r in records), "number"
     if form == 2:
-        records, texts = _library(random)
+        records, texts = small_texts.library(random)
         best = _best({r["title"]: r["pages"] for r in records if sum(o["title"] == r["title"] for o in records) == 1})
         return "What is the title of the book with the most pages?", texts, best, "exact"
     if form == 3:
-        records, texts = _hosts(random)
+        records, texts = small_texts.hosts(random)
         return "Which host has the least memory_mb?", texts, _best({r["host"]: r["memory_mb"] for r in records}, least=True), "exact"
     if form == 4:
-        records, texts = _code(random)
+        records, texts = small_texts.code(random)
         return "Which file has the most lines?", texts, _best({r["file"]: r["text"].count("\n") for r in records}), "exact"
-    records, texts = _chat(random)
+    records, texts = small_texts.chat(random)
     longest = max(len(r["text"]) for r in records)
     (who,) = {r["who"] for r in records if len(r["text"]) == longest} if sum(len(r["text"]) == longest for r in records) == 1 else _tie()
     return "Who wrote the longest message?", texts, who, "exact"
@@ -272,21 +184,21 @@ def _tie() -> Any:
 
 def _distinct(random: Random, form: int) -> Asked:
     if form == 0:
-        records, texts = _log(random)
+        records, texts = small_texts.log(random)
         return "How many different users are in the log?", texts, len({r["user"] for r in records}), "number"
     if form == 1:
-        records, texts = _sales(random)
+        records, texts = small_texts.sales(random)
         return "How many different customers are there?", texts, len({r["customer"] for r in records}), "number"
     if form == 2:
-        records, texts = _library(random)
+        records, texts = small_texts.library(random)
         return "By how many different authors are the books?", texts, len({r["author"] for r in records}), "number"
     if form == 3:
-        records, texts = _chat(random)
+        records, texts = small_texts.chat(random)
         return "How many people wrote at least one message?", texts, len({r["who"] for r in records}), "number"
     if form == 4:
-        records, texts = _hosts(random)
+        records, texts = small_texts.hosts(random)
         return "How many different regions are there?", texts, len({r["region"] for r in records}), "number"
-    lines, texts = _story(random)
+    lines, texts = small_texts.story(random)
     return (
         "How many different words does the text have, without regard to case?",
         texts,
@@ -297,57 +209,57 @@ def _distinct(random: Random, form: int) -> Asked:
 
 def _dates(random: Random, form: int) -> Asked:
     if form == 0:
-        records, texts = _log(random)
+        records, texts = small_texts.log(random)
         first = next(r for r in records if r["level"] == "FATAL")
         return "On which date is the first line with the level FATAL? Answer as YYYY-MM-DD.", texts, f"{first['time']:%Y-%m-%d}", "exact"
     if form == 1:
-        records, texts = _sales(random)
+        records, texts = small_texts.sales(random)
         who = random.choice(records)["customer"]
         last = max(r["date"] for r in records if r["customer"] == who)
         return f"What is the date of the last order of {who}? Answer as YYYY-MM-DD.", texts, str(last), "exact"
     if form == 2:
-        records, texts = _log(random)
+        records, texts = small_texts.log(random)
         day = _best(Counter(f"{r['time']:%Y-%m-%d}" for r in records if r["level"] == "ERROR"))
         return "On which date are there the most lines with the level ERROR? Answer as YYYY-MM-DD.", texts, day, "exact"
     if form == 3:
-        records, texts = _sales(random)
+        records, texts = small_texts.sales(random)
         month = random.choice(records)["date"].strftime("%Y-%m")
         worded = datetime.strptime(month, "%Y-%m").strftime("%B %Y")
         return f"How many orders are there in {worded}?", texts, sum(str(r["date"]).startswith(month) for r in records), "number"
     if form == 4:
-        records, texts = _chat(random)
+        records, texts = small_texts.chat(random)
         return "On how many different days was a message written?", texts, len({r["time"].date() for r in records}), "number"
-    records, texts = _library(random)
+    records, texts = small_texts.library(random)
     day = f"2024-{random.randint(3, 10):02d}-15"
     return f"How many books were borrowed after {day}?", texts, sum(r["borrowed"] > day for r in records), "number"
 
 
 def _lines(random: Random, form: int) -> Asked:
     if form == 0:
-        lines, texts = _story(random)
+        lines, texts = small_texts.story(random)
         return "How many lines does the file have?", texts, len(lines), "number"
     if form == 1:
-        records, texts = _log(random)
+        records, texts = small_texts.log(random)
         number = next(place for place, r in enumerate(records, 1) if r["level"] == "FATAL")
         return "What is the number of the first line with the level FATAL? The file's first line has number 1.", texts, number, "number"
     if form == 2:
-        records, texts = _code(random)
+        records, texts = small_texts.code(random)
         return "How many lines contain TODO, in all files together?", texts, sum(r["text"].count("TODO") for r in records), "number"
     if form == 3:
-        records, texts = _sales(random)
+        records, texts = small_texts.sales(random)
         number = random.randint(200, 3_000)
         wanted = texts["sales.csv"].splitlines()[number - 1]
         return f"What is line {number} of the file? The heading is line 1.", texts, wanted, "exact"
     if form == 4:
-        records, texts = _hosts(random)
+        records, texts = small_texts.hosts(random)
         return "How many empty lines does the file have?", texts, len(records) - 1, "number"
-    records, texts = _chat(random)
+    records, texts = small_texts.chat(random)
     return "Who wrote the last message?", texts, records[-1]["who"], "exact"
 
 
 def _words(random: Random, form: int) -> Asked:
     if form in (0, 1, 3, 4):
-        lines, texts = _story(random)
+        lines, texts = small_texts.story(random)
         tally = Counter(word for line in lines for word in line)
         if form == 0:
             word = random.choice(WORDS)
@@ -368,31 +280,31 @@ def _words(random: Random, form: int) -> Asked:
             )
         return "How many words does the text have?", texts, sum(tally.values()), "number"
     if form == 2:
-        records, texts = _chat(random)
+        records, texts = small_texts.chat(random)
         word = random.choice(WORDS)
         return f"How many messages contain the word {word}?", texts, sum(word in r["text"].split() for r in records), "number"
-    records, texts = _code(random)
+    records, texts = small_texts.code(random)
     return "How often does the word return occur in all files together?", texts, sum(len(r["functions"]) for r in records), "number"
 
 
 def _per_group(random: Random, form: int) -> Asked:
     if form == 0:
-        records, texts = _log(random)
+        records, texts = small_texts.log(random)
         best = _best(_totals([r for r in records if r["level"] == "ERROR"], "service"))
         return "Which service has the most lines with the level ERROR?", texts, best, "exact"
     if form == 1:
-        records, texts = _sales(random)
+        records, texts = small_texts.sales(random)
         return "In which city were the most units sold?", texts, _best(_totals(records, "city", lambda r: r["units"])), "exact"
     if form == 2:
-        records, texts = _library(random)
+        records, texts = small_texts.library(random)
         return "Which author has the most pages over all books?", texts, _best(_totals(records, "author", lambda r: r["pages"])), "exact"
     if form == 3:
-        records, texts = _chat(random)
+        records, texts = small_texts.chat(random)
         return "Who wrote the most messages?", texts, _best(_totals(records, "who")), "exact"
     if form == 4:
-        records, texts = _hosts(random)
+        records, texts = small_texts.hosts(random)
         return "Which region has the most hosts?", texts, _best(_totals(records, "region")), "exact"
-    records, texts = _sales(random)
+    records, texts = small_texts.sales(random)
     return "Which customer placed the most orders?", texts, _best(_totals(records, "customer")), "exact"
 
 

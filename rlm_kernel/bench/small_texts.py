@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from datetime import date, datetime, timedelta
 from random import Random
+from typing import Any
+
+Record = dict[str, Any]
+"""What a text says, by names: the answers are computed from these."""
 
 
 def words(text: str) -> list[str]:
@@ -125,3 +131,88 @@ TELLTALE = {
         "It has been raining for three days.",
     ],
 }
+
+
+# The texts, each with the records that it is made of
+
+
+def log(random: Random) -> tuple[list[Record], dict[str, str]]:
+    time, records = datetime(2025, random.randint(1, 9), random.randint(1, 28)), []
+    weights = [random.randint(3, 9) for _ in SERVICES]
+    for _ in range(random.randint(4_000, 6_000)):
+        time += timedelta(seconds=random.randint(1, 300))
+        level = random.choices(LEVELS, (60, 25, 10, 5))[0]
+        service = random.choices(SERVICES, weights)[0]
+        user = f"u{random.randint(100, 399)}"
+        records.append({"time": time, "level": level, "service": service, "user": user, "ms": random.randint(1, 30_000)})
+    lines = [f"{r['time']:%Y-%m-%d %H:%M:%S} {r['level']} [{r['service']}] user={r['user']} request done in {r['ms']} ms" for r in records]
+    return records, {"server.log": "\n".join(lines) + "\n"}
+
+
+def sales(random: Random) -> tuple[list[Record], dict[str, str]]:
+    day, records = date(2024, 1, 1), []
+    customers = [name(random) for _ in range(random.randint(60, 90))]
+    for number in range(random.randint(4_000, 6_000)):
+        day += timedelta(days=random.random() < 0.12)
+        row = {"date": day, "order": f"A-{10_000 + number}", "customer": random.choice(customers), "city": random.choice(PLACES)}
+        records.append(
+            row | {"product": random.choice(PRODUCTS), "units": random.randint(1, 400), "price": random.randint(100, 9_999) / 100}
+        )
+    rows = [f"{r['date']},{r['order']},{r['customer']},{r['city']},{r['product']},{r['units']},{r['price']:.2f}" for r in records]
+    return records, {"sales.csv": "date,order,customer,city,product,units,price\n" + "\n".join(rows) + "\n"}
+
+
+def library(random: Random) -> tuple[list[Record], dict[str, str]]:
+    authors = [name(random) for _ in range(random.randint(120, 160))]
+    records = []
+    for _ in range(random.randint(2_000, 3_000)):
+        borrowed = date(2024, 1, 1) + timedelta(days=random.randint(0, 365))
+        book = {"title": book_title(random), "author": random.choice(authors), "year": random.randint(1801, 2020)}
+        records.append(book | {"pages": random.randint(60, 1_400), "borrowed": str(borrowed)})
+    return records, {"library.jsonl": "".join(json.dumps(book) + "\n" for book in records)}
+
+
+def hosts(random: Random) -> tuple[list[Record], dict[str, str]]:
+    records: list[Record] = []
+    for number in range(random.randint(900, 1_300)):
+        host = {"host": f"host-{number:04d}", "region": random.choice(BRANCHES), "memory_mb": random.randint(1_000, 900_000)}
+        records.append(host | {"retention_days": random.randint(5, 900), "enabled": random.choice(["true", "false"])})
+    sections = []
+    for r in records:
+        keys = "\n".join(f"{key} = {r[key]}" for key in ("region", "memory_mb", "retention_days", "enabled"))
+        sections.append(f"[{r['host']}]\n{keys}\n")
+    return records, {"hosts.ini": "\n".join(sections)}
+
+
+def code(random: Random) -> tuple[list[Record], dict[str, str]]:
+    records: list[Record] = []
+    stems = random.sample([f"{a}_{b}" for a in WORDS[:20] for b in WORDS[20:40]], random.randint(40, 60))
+    for stem in stems:
+        imports = random.sample(["json", "os", "re", "math", "socket", "logging"], random.randint(1, 4))
+        defined = [f"{random.choice(WORDS)}_{number}" for number in random.sample(range(1_000), random.randint(5, 30))]
+        body = []
+        for function in defined:
+            notes = "    # TODO: check the bounds\n" if random.random() < 0.2 else ""
+            body.append(f"def {function}(value):\n{notes}    total = value * {random.randint(2, 99)}\n    return total\n")
+        text = "".join(f"import {module}\n" for module in imports) + "\n\n" + "\n\n".join(body)
+        records.append({"file": f"{stem}.py", "imports": imports, "functions": defined, "text": text})
+    return records, {r["file"]: r["text"] for r in records}
+
+
+def chat(random: Random) -> tuple[list[Record], dict[str, str]]:
+    people = list(dict.fromkeys(name(random).split()[0] for _ in range(random.randint(12, 20))))
+    weights = [random.randint(2, 12) for _ in people]
+    time, records = datetime(2025, random.randint(1, 9), 1, 8), []
+    for _ in range(random.randint(4_000, 5_000)):
+        time += timedelta(minutes=random.choice([1, 2, 3, 5, 20, 600]))
+        text = " ".join(random.choices(WORDS, k=random.randint(3, 18)))
+        records.append({"time": time, "who": random.choices(people, weights)[0], "text": text})
+    lines = [f"[{r['time']:%Y-%m-%d %H:%M}] {r['who']}: {r['text']}" for r in records]
+    return records, {"chat.txt": "\n".join(lines) + "\n"}
+
+
+def story(random: Random) -> tuple[list[list[str]], dict[str, str]]:
+    """Words by line."""
+    weights = [random.randint(1, 30) for _ in WORDS]
+    lines = [random.choices(WORDS, weights, k=random.randint(6, 14)) for _ in range(random.randint(4_000, 6_000))]
+    return lines, {"story.txt": "\n".join(" ".join(line).capitalize() + "." for line in lines) + "\n"}

@@ -274,7 +274,10 @@ def records(name: str | None = None) -> list[dict[str, Any]] | Iterator[dict[str
 
     Raises ValueError where too few lines have the form of the others, TypeError for several texts.
     """
-    where = active() if name is None else next(iter(_scope(name).values())) if not isinstance(name, dict) else name
+    if name is None:
+        where = active()
+    else:
+        where = name if isinstance(name, dict) else next(iter(_scope(name).values()))
     if isinstance(where, list):
         return where
     if not isinstance(where, Text):

@@ -77,7 +77,15 @@ def _json_lines(lines: list[str]) -> _Form | None:
         return None
     if len(rows) < 2 or not all(isinstance(row, dict) for row in rows):
         return None
-    return _Form(f"JSON lines with {_listed(list(rows[0]))}", lambda lines: (json.loads(line) for line in lines if line.strip()), rows)
+    return _Form(f"JSON lines with {_listed(list(rows[0]))}", lambda lines: _each(lines, _json_object), rows)
+
+
+def _json_object(_number: int, line: str) -> Record | None:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _table(lines: list[str]) -> _Form | None:
@@ -141,17 +149,22 @@ def _alike(text: Any) -> _Form | None:
     first = next(place for place, line in enumerate(found, 1) if line.strip())
     told = f"lines with {_listed(list(pattern.groupindex))}"
     shown = [{"line": first, **row} for row in sampled[:1]]
-    return _Form(told, lambda lines: _converted(_matching(pattern, lines), numeric), list(_converted(shown, numeric)))
+
+    def record(number: int, line: str) -> Record | None:
+        match = pattern.fullmatch(line)
+        return {"line": number, **_parts(match)} if match else None
+
+    return _Form(told, lambda lines: _converted(_each(lines, record), numeric), list(_converted(shown, numeric)))
 
 
-def _matching(pattern: re.Pattern[str], lines: Iterable[str]) -> Iterator[Record]:
-    """What the pattern finds in each line, and its number. Says which lines it leaves out. Raises ValueError if these are many."""
+def _each(lines: Iterable[str], record: Callable[[int, str], Record | None]) -> Iterator[Record]:
+    """What `record` makes of each line, by its number. Says which lines it leaves out. Raises ValueError if these are many."""
     count = others = 0
     first = ""
     for number, line in enumerate((line.rstrip() for line in lines), 1):
         count += bool(line)
-        if match := pattern.fullmatch(line):
-            yield {"line": number, **_parts(match)}
+        if (found := record(number, line)) is not None:
+            yield found
         elif line:
             others, first = others + 1, first or line[:200]
     if others > _OTHER * count:

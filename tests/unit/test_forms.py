@@ -122,6 +122,15 @@ def test_lines_of_another_form_are_left_out_and_told_and_many_of_them_are_an_err
         records("\n".join(many))
 
 
+def test_a_broken_line_among_json_lines_is_left_out_and_told(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = list(map(json.dumps, ROWS * 10))
+    lines[40:40] = ['{"day": "2024-', "[1]"]
+    assert records("\n".join(lines)) == ROWS * 10
+    assert "left out 2 lines" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="100 of 390 lines have another form, such as 'oops'"):
+        records("\n".join([*map(json.dumps, ROWS * 10), *["oops"] * 100]))
+
+
 def test_one_json_document_is_told() -> None:
     assert form(json.dumps(ROWS, indent=1)).startswith("JSON; data = json.loads(context)")
 

@@ -42,6 +42,7 @@ class Completion:
     """One reply of a model. `cost` is None where the price is unknown; `seconds` includes retries.
 
     `stored`: it was not asked for, but is the reply of an earlier run to the very same; its usage and cost are zero.
+    `thoughts`: the model's reasoning where it came apart from the reply; kept in the trace, never run, delivered or sent back.
     """
 
     text: str
@@ -52,6 +53,7 @@ class Completion:
     attempts: int = 1
     finish_reason: str | None = None
     stored: bool = False
+    thoughts: str = ""
 
 
 class Models(Protocol):

@@ -7,6 +7,9 @@ Two processes: this one, which holds no user code, and the kernel as its child. 
   does, the owner is gone, even by SIGKILL, and the container ends: at once, or after the idle time of a session that is kept, if no other
   owner has come by then. None of this needs the kernel's GIL.
 - When the kernel dies, its exit status becomes the container's, with out-of-memory told apart by `EXIT_OOM`.
+- A SIGINT that the host sends to the container is passed on to the kernel and what it has started, as Ctrl-C in a terminal is. A request
+  over the kernel's sockets would need its GIL, which compiled code may hold; the signal itself needs none, so that a regular expression
+  without end is interrupted too.
 
 Code in the kernel has the same user id as this process, so this is the first process of its namespace, which nobody inside can stop or
 kill; no memory of it can be read or written; and it has one thread, which asks nothing of the system that a limit could refuse. Whatever
@@ -31,7 +34,7 @@ LEASE = HOST / "lease"
 EXIT_OOM = 97
 EXIT_LEASE = 98
 LOOK_SECONDS = 0.25
-_WAKES = (signal.SIGCHLD, signal.SIGTERM)
+_WAKES = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)
 _LOCK = struct.Struct("hhqqi4x")
 """C's struct flock: type, whence, start, length, pid."""
 _LEAST_NICE = 19
@@ -72,8 +75,12 @@ def _watch(kernel: int, lease: IO[bytes], idle: float) -> int:
         ended, status = os.waitpid(-1, os.WNOHANG)
         if ended == kernel:
             return _status(os.waitstatus_to_exitcode(status))
-        if not ended and (woken := signal.sigtimedwait(_WAKES, LOOK_SECONDS)) and woken.si_signo == signal.SIGTERM:
+        woken = None if ended else signal.sigtimedwait(_WAKES, LOOK_SECONDS)
+        if woken and woken.si_signo == signal.SIGTERM:
             return 128 + signal.SIGTERM
+        if woken and woken.si_signo == signal.SIGINT:
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.killpg(kernel, signal.SIGINT)
 
 
 def _status(code: int) -> int:
@@ -107,6 +114,7 @@ def main() -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _WAKES)
     kernel = os.fork()
     if kernel == 0:
+        os.setpgid(0, 0)  # with all that it starts
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         lease.close()
         _dumpable(True)
@@ -116,7 +124,6 @@ def main() -> None:
             os.setpriority(os.PRIO_PROCESS, 0, _LEAST_NICE)
         _run_kernel()
         return
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     status = EXIT_LEASE
     try:
         status = _watch(kernel, lease, idle)

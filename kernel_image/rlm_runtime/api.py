@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import difflib
 import json
@@ -15,7 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rlm_runtime import files, queries, wire
+from rlm_runtime import files, nested, queries, wire
 from rlm_runtime.schemas import Wanted
 
 if TYPE_CHECKING:
@@ -238,6 +239,7 @@ def install(shell: InteractiveShell) -> None:
     shell.push(NAMES | IMPORTED, interactive=False)
     shell.user_ns_hidden.update({"answer": None, "context": None})
     shell.set_custom_exc((Delivered,), lambda *_, **__: None)
+    nested.install(asyncio.get_event_loop())
     shell.events.register("pre_run_cell", hooks.before)
     shell.events.register("post_run_cell", hooks.after)
     if (wire.HOST / "session.json").exists():

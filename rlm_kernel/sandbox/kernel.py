@@ -43,7 +43,7 @@ class _OurSpec(KernelSpecManager):
             argv=["rlm-docker"],
             display_name="RLM (Docker)",
             language="python",
-            interrupt_mode="message",
+            interrupt_mode="signal",
             metadata={"kernel_provisioner": provisioner},
         )
 
@@ -148,7 +148,7 @@ class DockerKernel:
 
     async def _listen(self, manager: AsyncKernelManager, timeout: float) -> None:
         channels = await Channels.connect(self._spec.run.address, manager.session)
-        self._runner = CellRunner(channels, self._provisioner.exited, self._persons.hear)
+        self._runner = CellRunner(channels, self._provisioner.exited, self._provisioner.interrupt, self._persons.hear)
         await self._runner.wait_until_listening(timeout)
 
     @property

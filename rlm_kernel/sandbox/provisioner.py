@@ -269,6 +269,10 @@ class DockerProvisioner(KernelProvisionerBase):
     async def send_signal(self, signum: int) -> None:
         await self._signal(signum)
 
+    async def interrupt(self) -> None:
+        """What Ctrl-C is in a terminal: the container's first process passes it on to the kernel and all that it has started."""
+        await self._signal(signal.SIGINT)
+
     async def kill(self, restart: bool = False) -> None:
         await self._signal(signal.SIGKILL)
 

@@ -13,7 +13,7 @@ import ast
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -85,12 +85,20 @@ class _Cell:
 class CellRunner:
     """Speaks the Jupyter protocol with one kernel. Owned by one task; `interrupt` may be called from another of the same loop.
 
-    Use: wait_until_listening, run …, close. `on_other` hears the iopub messages that answer other clients.
+    Use: wait_until_listening, run …, close. `on_other` hears the iopub messages that answer other clients. `signal` sends the kernel a
+    SIGINT, by a way that does not need its GIL.
     """
 
-    def __init__(self, channels: Channels, exited: asyncio.Future[int], on_other: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(
+        self,
+        channels: Channels,
+        exited: asyncio.Future[int],
+        signal: Callable[[], Awaitable[None]],
+        on_other: Callable[[dict[str, Any]], None],
+    ) -> None:
         self._channels = channels
         self._exited = exited
+        self._signal = signal
         self._on_other = on_other
         self._interrupts = asyncio.Event()
         self._cell: _Cell | None = None
@@ -282,8 +290,8 @@ class CellRunner:
 
     async def _interrupt(self, grace: float, *until: asyncio.Future[Any]) -> None:
         """Interrupt what runs, and wait for one of `until`, so many seconds."""
-        self._channels.control.send(self._channels.session.msg("interrupt_request", {}))
         deadline = time.monotonic() + grace
+        await self._signal()
         while not _any(*until) and (left := deadline - time.monotonic()) > 0:
             # A top-level await sleeps on through an interrupt until its loop has something else to do: keep nudging it.
             nudge = self._channels.session.msg("kernel_info_request", {})

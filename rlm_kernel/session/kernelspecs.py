@@ -29,7 +29,7 @@ def kernelspec(*, live: bool) -> dict[str, Any]:
         "argv": [sys.executable, "-c", f"raise SystemExit({_NO_PROVISIONERS!r})", "{connection_file}"],
         "display_name": _LIVE_TITLE if live else _TITLE,
         "language": "python",
-        "interrupt_mode": "message",
+        "interrupt_mode": "signal",
         "metadata": {"kernel_provisioner": {"provisioner_name": _PROVISIONER, "config": {"live": True} if live else {}}},
     }
 

@@ -115,8 +115,24 @@ async def test_python_loop_is_interrupted_and_variables_are_kept(sandbox: Any) -
     assert await box.text("print(kept)") == "42"
 
 
-@pytest.mark.parametrize("code", ["import time; time.sleep(99)", "import asyncio; await asyncio.sleep(99)", "llm_query('never')"])
-async def test_waiting_cells_are_interrupted(sandbox: Any, code: str) -> None:
+WITHOUT_END = [
+    "import time; time.sleep(99)",
+    "import asyncio; await asyncio.sleep(99)",
+    "async def spin():\n    while True: pass\nasyncio.run(spin())",
+    "async def wait(): await asyncio.sleep(99)\nasyncio.run(wait())",
+    "asyncio.get_event_loop().run_until_complete(wait())",
+    "llm_query('never')",
+    "asyncio.run(allm_query('never'))",
+    "re.search(r'(a+)+$', 'a' * 40 + 'b')",  # compiled code that holds the GIL, and looks for signals
+    "grep(r'^(\\w+\\s?)*$', 'word ' * 60 + '!\\n')",
+    "import os; os.system('sleep 99')",
+    "import subprocess; subprocess.run(['sleep', '99'])",
+    "!sleep 99",
+    "import multiprocessing\nwith multiprocessing.Pool(2) as pool: pool.map(time.sleep, [99, 99])",
+]
+
+
+async def test_cells_without_end_are_interrupted_and_variables_are_kept(sandbox: Any) -> None:
     never = asyncio.Event()
 
     async def hang(prompt: str) -> str:
@@ -124,9 +140,12 @@ async def test_waiting_cells_are_interrupted(sandbox: Any, code: str) -> None:
         return ""
 
     box = await sandbox(cell_timeout=1, llm=hang)
-    result = await box.run(code)
-    assert result.status == "timeout"
-    assert result.seconds < 4
+    await box.run("kept = 42")
+    for code in WITHOUT_END:
+        result = await box.run(code)
+        assert result.status == "timeout", code
+        assert result.seconds < 4, code
+    assert await box.text("print(kept)") == "42"
 
 
 async def test_c_loop_that_holds_the_gil_is_killed_and_the_session_goes_on(sandbox: Any) -> None:

@@ -71,7 +71,7 @@ def test_what_jupyter_reads(places: dict[str, Path]) -> None:
     kernelspecs.install(user=True, name="Mine")
     plain, live, named = (KernelSpecManager().get_kernel_spec(name) for name in ("rlm", "rlm-live", "mine"))
     assert (plain.display_name, live.display_name) == ("RLM (Docker)", "RLM (Docker, live model calls)")
-    assert (plain.language, plain.interrupt_mode) == ("python", "message")
+    assert (plain.language, plain.interrupt_mode) == ("python", "signal")
     assert plain.metadata["kernel_provisioner"] == {"provisioner_name": "rlm-notebook", "config": {}}
     assert live.metadata["kernel_provisioner"]["config"] == {"live": True}
     assert named.to_dict() == plain.to_dict()

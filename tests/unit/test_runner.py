@@ -41,9 +41,13 @@ def told(kind: str) -> dict[str, Any]:
     return {"msg_type": kind, "parent_header": {}, "content": {}}
 
 
+async def no_signal() -> None:
+    pass
+
+
 async def listen(kernel: Kernel, timeout: float) -> None:
     channels: Any = SimpleNamespace(session=Session(key=b"k"), shell=kernel, iopub=kernel, control=kernel, close=kernel.close)
-    runner = CellRunner(channels, asyncio.get_running_loop().create_future(), lambda _message: None)
+    runner = CellRunner(channels, asyncio.get_running_loop().create_future(), no_signal, lambda _message: None)
     try:
         await runner.wait_until_listening(timeout)
     finally:
@@ -92,7 +96,7 @@ async def test_a_cell_whose_reply_is_lost_in_an_interrupt_has_ended_once_the_ker
     kernel = Lossy()
     shell = SimpleNamespace(send=kernel.send, next=kernel.replies.get)
     channels: Any = SimpleNamespace(session=Session(key=b"k"), shell=shell, iopub=kernel, control=kernel, close=kernel.close)
-    runner = CellRunner(channels, asyncio.get_running_loop().create_future(), lambda _message: None)
+    runner = CellRunner(channels, asyncio.get_running_loop().create_future(), no_signal, lambda _message: None)
     await runner.wait_until_listening(60)
     try:
         for cell_id in ("turn-01-a", "turn-02-a"):

@@ -29,6 +29,8 @@ _STEP = 0.1
 """Seconds at least between two looks at how long a cell has run."""
 _SETTLE_SECONDS = 0.5
 """Seconds in which a kernel that runs nothing answers."""
+_HIT_SECONDS = 0.2
+"""Seconds in which a cell that an interrupt has ended is heard of, after its beginning was."""
 _LOST = "lost"
 """Status of a reply that will not come."""
 _WELCOME_SECONDS = 0.5
@@ -61,6 +63,8 @@ class _Cell:
         self.state = RunState()
         self._on_output = on_output
         self._sent = time.monotonic()
+        self.hit = False
+        """It ended by an interrupt, as it says."""
         self.began: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.ask("")
 
@@ -232,7 +236,11 @@ class CellRunner:
         over = (done, self._exited, self._listening)
         await _first(timeout, cell.began, stop, *over)
         if not _any(cell.began, *over):
+            stopped = stop.done()
             await self._interrupt(grace, cell.began, *over)
+            await _first(_HIT_SECONDS if cell.began.done() else 0, *over)
+            if cell.hit:  # it was ours, and had begun unheard: the thread that tells of it needs the GIL
+                cell.state.timed_out, cell.state.waited = not stopped, 0.0
         if not _any(*over) and cell.began.done():
             await _timed(timeout, untimed, stop, *over)
             if not _any(*over):
@@ -303,6 +311,7 @@ class CellRunner:
         content = await self._ask(cell_id, code, {"variables": VARIABLES}, cell=cell)
         await _first(IDLE_GRACE if content.get("status") != _LOST else _LOST_GRACE, cell.idle, self._listening)
         cell.state.status = "ok" if content.get("status") == "ok" else "error"
+        cell.hit = content.get("ename") == "KeyboardInterrupt"
         cell.state.execution_count = execution_count(content)
         found = _literal(content, "variables")
         cell.state.variables = found if isinstance(found, dict) else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import difflib
 import json
@@ -16,7 +15,9 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rlm_runtime import files, nested, queries, wire
+from rlm_runtime import display, files, habits, queries, wire
+from rlm_runtime.delivery import delivery, plain
+from rlm_runtime.names import Names
 from rlm_runtime.schemas import Wanted
 
 if TYPE_CHECKING:
@@ -24,9 +25,14 @@ if TYPE_CHECKING:
 
 _expected: list[Wanted] = []
 _shell: list[InteractiveShell] = []
+_names: list[Names] = []
 _as_text: set[str] = set()
 """Names of variables that are meant as texts."""
 _NO_VALUES = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType, types.GeneratorType, map, filter, zip)
+_EMPTY = {"content": None, "ready": False}
+"""The session's `answer` at the beginning."""
+_MAX_VALUES = 500_000
+"""Strings, lists, dicts and commas of an answer's data, which the host takes."""
 
 
 class Delivered(BaseException):
@@ -69,52 +75,48 @@ def expect_answer(schema: dict[str, Any]) -> None:
 
 
 def _deliver(value: Any) -> None:
+    limit = wire.session()["max_request"]
     if _expected:
         try:
-            value = _expected[0].of(value)
+            value = _expected[0].of(value if isinstance(value, str) else plain(value, limit))
         except ValueError as wrong:
             raise ValueError(f"this answer does not fit what was asked for: {wrong}. The schema: {_expected[0].told}") from None
-    text, data = (_bounded(value), None) if isinstance(value, str) else _worded(value)
+    text, data, typed = delivery(value, limit)
     if isinstance(data, (dict, list)):
-        wire.call("final", {"value": data})  # the host words it: it would take more than twice the room
-    elif value is None or data is not None:  # None, too, is a value, where it is what was delivered
-        wire.call("final", {"text": text, "value": data})
+        written = json.dumps(data, ensure_ascii=False)
+        too_many = written.count('"') // 2 + sum(map(written.count, ",[{")) > _MAX_VALUES or len(written) + len(text) > limit // 4
+        # A large table goes as its text; of other data it is the host that makes the text, which would take twice the room.
+        wire.call("final", {"value": data} if not text else {"text": text} if too_many else {"text": text, "value": data})
     else:
-        wire.call("final", {"text": text})
-
-
-def _worded(value: Any) -> tuple[str, Any]:
-    """A value as text ("" of lists and dicts), and as JSON data; None where it is none. Raises ValueError for one that is nested without
-    end, or too large.
-    """
-    try:
-        written = json.dumps(value)
-    except RecursionError:
-        raise ValueError("this answer is nested too deep to be delivered") from None
-    except (TypeError, ValueError):
-        return str(value), None
-    data = json.loads(_bounded(written))  # bounded first: read back it takes many times as much memory
-    return "" if isinstance(data, (dict, list)) else str(value), data
-
-
-def _bounded(text: str) -> str:
-    if len(text) > (limit := wire.session()["max_request"]):
-        raise ValueError(f"this answer has {len(text):,} characters; {limit:,} can be delivered. Deliver only what was asked for.")
-    return text
+        wire.call("final", {"text": text, "value": data} if typed else {"text": text})
 
 
 def FINAL(value: Any) -> None:
-    """Deliver the answer and end the cell. Text goes as it is; other values as JSON where possible, else as str().
+    """Deliver the answer and end the cell. Text goes as it is; a table whole, as CSV and as records; other values as JSON.
 
-    Raises TypeError for what is no value, such as a function or a generator; once, ValueError for the name of a variable as a text.
+    Raises TypeError for what is no value, such as a function or a generator; ValueError for an empty `answer` and, once, for the name of a
+    variable as a text.
     """
-    if isinstance(value, _NO_VALUES):
-        raise TypeError(f"FINAL got a {type(value).__name__}, which is no answer. Deliver a text, a number, a list or a dict.")
+    value = _content(value)
     if isinstance(value, str) and _could_mean_variable(value) and value not in _as_text:
         _as_text.add(value)
         raise ValueError(f"FINAL({value!r}) delivers that very text. FINAL({value}) delivers the variable. For the text call it again.")
     _deliver(value)
     raise Delivered
+
+
+def _content(value: Any) -> Any:
+    """What is delivered of the session's `answer`: what was put into it. Any other value as it is. Raises ValueError if that is nothing."""
+    if type(value) is not dict or set(value) != set(_EMPTY):
+        if type(value) is str and value.strip() == str(_EMPTY):
+            raise ValueError(_NOTHING)
+        return value
+    if value["content"] is None:
+        raise ValueError(_NOTHING)
+    return value["content"]
+
+
+_NOTHING = 'nothing was put into `answer`: answer["content"] is None. Write FINAL(value) with the answer itself.'
 
 
 def FINAL_VAR(name: Any) -> None:
@@ -127,8 +129,9 @@ def FINAL_VAR(name: Any) -> None:
         close = difflib.get_close_matches(name, _made_names(), 3)
         hint = f" Did you mean {' or '.join(close)}?" if close else " SHOW_VARS() lists what there is."
         raise NameError(f"FINAL_VAR: no variable named {name[:80]!r}.{hint}")
-    _as_text.update([variables[name]] if isinstance(variables[name], str) else [])
-    FINAL(variables[name])
+    value = _names[0].value(name)
+    _as_text.update([value] if isinstance(value, str) else [])
+    FINAL(value)
 
 
 def _could_mean_variable(text: str) -> bool:
@@ -201,11 +204,11 @@ class CellHooks:
     """Keeps the namespace whole from cell to cell. Lives on the kernel's main thread."""
 
     def __init__(self, shell: InteractiveShell) -> None:
-        self._names = shell.user_ns
-        self._answer: dict[str, Any] = {"content": None, "ready": False}
-        self._names["answer"] = self._answer
-        self._names["context"] = None
-        files.on_activate(lambda value: self._names.__setitem__("context", value))
+        self._variables = shell.user_ns
+        self._answer: dict[str, Any] = dict(_EMPTY)
+        self._variables["answer"] = self._answer
+        self._variables["context"] = None
+        files.on_activate(lambda value: self._variables.__setitem__("context", value))
 
     def before(self, info: ExecutionInfo) -> None:
         wire.begin_cell(getattr(info, "cell_id", None), info.raw_cell or "")
@@ -213,22 +216,15 @@ class CellHooks:
     def after(self, result: ExecutionResult) -> None:
         if isinstance(result.error_in_exec, Delivered):
             result.error_in_exec = None  # to Jupyter the cell is ok
-        self._keep_context()
+        _names[0].restore(files.active(), self._answer)
         wire.end_cell()
-        answer = self._names.get("answer")
-        if isinstance(answer, dict) and answer.get("ready"):
-            answer["ready"] = False
-            try:
-                _deliver(answer.get("content"))
-            except (Exception, KeyboardInterrupt):
-                _shell[0].showtraceback()
-                result.error_in_exec = sys.last_value  # as it is shown: its message is bounded
-
-    def _keep_context(self) -> None:
-        loaded = files.active()
-        if loaded is not None and self._names.get("context") is not loaded:
-            print("Note: this cell assigned to `context`. It is the input again; use another name for results.", file=sys.stderr)
-            self._names["context"] = loaded
+        try:
+            if self._answer.get("ready"):
+                self._answer["ready"] = False
+                _deliver(_content(_EMPTY | self._answer))
+        except (Exception, KeyboardInterrupt):
+            _shell[0].showtraceback()
+            result.error_in_exec = sys.last_value  # as it is shown: its message is bounded
 
 
 def install(shell: InteractiveShell) -> None:
@@ -237,9 +233,11 @@ def install(shell: InteractiveShell) -> None:
     random.seed(0)  # a sample that a cell draws is the same at replay
     hooks = CellHooks(shell)
     shell.push(NAMES | IMPORTED, interactive=False)
+    _names.append(Names(shell.user_ns, NAMES, IMPORTED))
+    display.hint_about(_names[0].hint)
     shell.user_ns_hidden.update({"answer": None, "context": None})
     shell.set_custom_exc((Delivered,), lambda *_, **__: None)
-    nested.install(asyncio.get_event_loop())
+    habits.install(shell)
     shell.events.register("pre_run_cell", hooks.before)
     shell.events.register("post_run_cell", hooks.after)
     if (wire.HOST / "session.json").exists():

@@ -123,19 +123,29 @@ class CappedErrors:
         # IPython formats each exception once more, as it is, to keep it as long as the kernel lives.
         shell._format_exception_for_storage = lambda *_, **__: {}
         self._shown: tuple[BaseException, BaseException] | None = None
+        self._code = ""
         self.capped = False
 
     def show(self, exc_tuple: Any = None, *args: Any, **kwargs: Any) -> None:
         _, error, _ = exc_tuple or sys.exc_info()
+        if isinstance(error, SystemExit):
+            self._ended(error)
+            return
         if error is not None:
             told = _told(error)
             self._shown = (error, told)
             self.capped = _cut_short(told.__traceback__) or told is not error or self.capped
             names = [name for name in self._shell.user_ns if isinstance(name, str)]
-            if note := hints.hint(told, self._shell.user_ns.get("context"), names):
+            if note := _more_hints(told, self._code) or hints.hint(told, self._shell.user_ns.get("context"), names):
                 told.add_note(f"Hint: {note}")
             exc_tuple = (type(told), told, told.__traceback__)
         self._show(exc_tuple, *args, **kwargs)
+
+    @staticmethod
+    def _ended(error: SystemExit) -> None:
+        code = error.code if isinstance(error.code, (int, str, type(None))) else type(error.code).__name__
+        said = "" if code is None else f" with {cap_text(repr(code), _NAME)}"
+        print(f"[The cell ended here, by SystemExit{said}. The kernel and its variables live on.]", file=sys.stderr)
 
     def show_lines(self, kind: Any, error: Any, lines: list[str]) -> None:
         text = "\n".join(line for line in lines if isinstance(line, str))
@@ -143,13 +153,27 @@ class CappedErrors:
             self.capped, lines = True, cap_text(text).split("\n")
         self._show_lines(kind, error, lines)
 
-    def cell_started(self) -> None:
-        self._shown, self.capped = None, False
+    def cell_started(self, code: str = "") -> None:
+        self._shown, self.capped, self._code = None, False, code
 
     def cell_ended(self, result: ExecutionResult) -> None:
-        """The reply to the client tells the exception again."""
+        """The reply to the client tells the exception again. A cell that ended itself without a complaint is ok."""
+        if isinstance(result.error_in_exec, SystemExit) and result.error_in_exec.code in (None, 0):
+            result.error_in_exec = None
         if self._shown is not None and result.error_in_exec is self._shown[0]:
             result.error_in_exec = self._shown[1]
+
+
+def hint_about(more: Callable[[BaseException, str], str]) -> None:
+    """Have a function asked for a hint first, with an error and the cell's code."""
+    _hinters.append(more)
+
+
+def _more_hints(error: BaseException, code: str) -> str:
+    return next((told for hint in _hinters if (told := hint(error, code))), "")
+
+
+_hinters: list[Callable[[BaseException, str], str]] = []
 
 
 def _told(error: BaseException) -> BaseException:
@@ -232,9 +256,10 @@ def install(shell: InteractiveShell) -> None:
     kernel: Any = shell.kernel
     _without_surrogates(kernel.session)
 
-    def before(*_: Any) -> None:
-        for capped in (*streams, displays, errors):
+    def before(info: Any) -> None:
+        for capped in (*streams, displays):
             capped.cell_started()
+        errors.cell_started(info.raw_cell or "")
 
     def after(result: ExecutionResult) -> None:
         errors.cell_ended(result)

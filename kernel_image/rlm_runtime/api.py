@@ -97,11 +97,15 @@ def FINAL(value: Any) -> None:
     Raises TypeError for what is no value, such as a function or a generator; ValueError for an empty `answer` and, once, for the name of a
     variable as a text.
     """
+    __tracebackhide__ = True
     value = _content(value)
     if isinstance(value, str) and _could_mean_variable(value) and value not in _as_text:
         _as_text.add(value)
         raise ValueError(f"FINAL({value!r}) delivers that very text. FINAL({value}) delivers the variable. For the text call it again.")
-    _deliver(value)
+    try:
+        _deliver(value)
+    except (TypeError, ValueError, wire.HostCallError) as wrong:
+        raise wrong.with_traceback(None) from None  # how it came about is of no use to who reads it
     raise Delivered
 
 

@@ -109,8 +109,10 @@ class _Plain:
         kind = type(value)
         if kind.__name__ == "Styler" and _is_frame(getattr(value, "data", None)):
             return self._frame(value.data)
-        if kind.__name__ == "ndarray" and value.dtype.kind in "Mm":
-            value = value.astype(str)  # as numbers they would be nanoseconds
+        if kind.__name__ in ("ndarray", "datetime64", "timedelta64") and value.dtype.kind in "Mm":
+            # As Python's own numbers they would be nanoseconds.
+            value = value.astype("datetime64[us]") if value.dtype.kind == "M" else value.astype(str)
+            kind = type(value)
         for method in ("to_pylist", "to_dicts", "as_py", "tolist", "to_list"):
             if _has(kind, method):
                 made = getattr(value, method)()
@@ -191,8 +193,6 @@ def _as_text(value: Any) -> Any:
         return math.nan
     if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
         return value.isoformat()
-    if type(value).__name__ == "datetime64":
-        return math.nan if str(value) == "NaT" else str(value)
     if isinstance(value, decimal.Decimal):
         near = float(value) if value.is_finite() else math.nan
         return near if decimal.Decimal(repr(near)) == value else str(value)
@@ -270,6 +270,8 @@ def _in_order(values: Any) -> list[Any]:
 
 def _table(value: Any, data: Any) -> str:
     """A table's rows for people; "" for what is none."""
+    if type(value).__name__ == "Styler":
+        value = getattr(value, "data", None)
     if not (_is_frame(value) or _is_series(value) or (_has(type(value), "to_dicts") or _has(type(value), "to_pylist"))):
         return ""
     if isinstance(data, dict):
@@ -281,6 +283,8 @@ def _table(value: Any, data: Any) -> str:
         return ""
     if not rows and _is_frame(value):
         names = [str(name) for name in value.columns]
+    if not names:
+        return ""
     cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
     small = len(rows) <= _SMALL_ROWS and len(names) <= _SMALL_COLUMNS
     if small and all(len(cell) <= _SMALL_CELL and "\n" not in cell for row in [names, *cells] for cell in row):

@@ -98,7 +98,9 @@ class _Plain:
     def _count(self, size: int) -> None:
         self._size += size
         if self._size > self._limit:
-            raise ValueError(f"this answer has more than {self._limit:,} characters, which can be delivered. Deliver only what was asked for.")
+            raise ValueError(
+                f"this answer has more than {self._limit:,} characters, which can be delivered. Deliver only what was asked for."
+            )
 
     def _of_package(self, value: Any) -> Any:
         """What numpy, pandas, polars, pyarrow and their like have, by their methods."""
@@ -275,7 +277,10 @@ def _table(value: Any, data: Any) -> str:
     if not (_is_frame(value) or _is_series(value) or (_has(type(value), "to_dicts") or _has(type(value), "to_pylist"))):
         return ""
     if isinstance(data, dict):
-        names, rows = [str(value.index.name or "index"), str("value" if value.name is None else value.name)], [list(item) for item in data.items()]
+        names, rows = (
+            [str(value.index.name or "index"), str("value" if value.name is None else value.name)],
+            [list(item) for item in data.items()],
+        )
     elif all(isinstance(row, dict) for row in data):
         names = list(dict.fromkeys(name for row in data for name in row))
         rows = [[row.get(name) for name in names] for row in data]

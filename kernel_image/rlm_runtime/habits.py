@@ -49,6 +49,6 @@ def _exit_ends_the_cell(shell: InteractiveShell) -> None:
     interactiveshell.warn = warn_of_others
 
 
-def _show_page(strg: Any, start: int = 0, screen_lines: int = 0, pager_cmd: Any = None) -> None:  # noqa: ARG001  IPython's names
+def _show_page(strg: Any, start: int = 0, screen_lines: int = 0, pager_cmd: Any = None) -> None:
     """What `name?` shows: there is no pager, so it is printed."""
     print(strg.get("text/plain", "") if isinstance(strg, dict) else strg)

@@ -1,7 +1,7 @@
 """The session's names in the cells' namespace: what a cell puts in their place is kept under another name, and they are theirs again.
 
-Models write `chunks = list(chunks(100))` and, a turn later, `chunks(50)` or `for c in chunks`. Both must come to something: the first works,
-the second gets a hint that says where the list is.
+Models write `chunks = list(chunks(100))` and, a turn later, `chunks(50)` or `for c in chunks`. Both must come to something: the first
+works, the second gets a hint that says where the list is.
 """
 
 from __future__ import annotations

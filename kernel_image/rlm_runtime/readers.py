@@ -9,7 +9,6 @@ import io
 import itertools
 import json
 import lzma
-import mmap
 import re
 import zipfile
 from collections.abc import Callable
@@ -74,8 +73,7 @@ def read_file(path: Path, name: str, *, room: int | None = None) -> Read:
 def _plain(path: Path, name: str, size: int, room: int) -> Read:
     with path.open("rb") as file:
         if size <= room:
-            with mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as data:
-                return decode(data, name)
+            return decode(file.read(size), name)
         sample = file.read(_SAMPLE)
     start, encoding = _mark(sample)
     if not encoding:
@@ -109,7 +107,7 @@ def to_text(data: bytes, name: str) -> Read:
     return decode(data, name)
 
 
-def decode(data: bytes | mmap.mmap, name: str = "the file") -> Read:
+def decode(data: bytes, name: str = "the file") -> Read:
     """Bytes as text: by byte-order mark, as UTF-8, else by detection. Raises Unreadable for binary data."""
     start, encoding = _mark(data[:4])
     view = memoryview(data)

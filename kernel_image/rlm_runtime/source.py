@@ -1,4 +1,4 @@
-"""A text file that stays on disk: bytes on an mmap, and what is known of where its characters are.
+"""A text file that stays on disk: its bytes, and what is known of where its characters are.
 
 The text is what `bytes.decode(encoding, "replace")` would give. It is decoded in blocks that are cut where no character is cut, so that
 the decoded blocks together are the decoded whole. How many characters a block has is found out when it is first needed.
@@ -8,27 +8,28 @@ from __future__ import annotations
 
 import bisect
 import codecs
-import mmap
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+
+from rlm_runtime.ondisk import OnDisk
 
 BLOCK = 1 << 20
 """Bytes of a block, about."""
 _UNITS = {"utf-16-le": 2, "utf-16-be": 2, "utf-32-le": 4, "utf-32-be": 4}
 _SMALL = 1 << 16
+_READ = 1 << 18
+"""Bytes that are read at once where they are only looked through: they stay in the processor's cache."""
 
 
 class Source:
     """A file and its encoding, which is a codec's name; `start` skips a byte-order mark. Safe to use from several threads."""
 
     def __init__(self, path: Path, encoding: str = "utf-8", start: int = 0, block: int = BLOCK) -> None:
-        with path.open("rb") as file:
-            self.data = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+        self.data = OnDisk(path)
         self.path = path
         self.encoding = codecs.lookup(encoding).name
         self.start, self.end = start, len(self.data)
-        self._view = memoryview(self.data)
         self._block = block
         self._unit = _UNITS.get(self.encoding, 1)
         self._utf8 = self.encoding == "utf-8"
@@ -61,7 +62,7 @@ class Source:
             return min(max(place, self.start), self.end)
         if self._utf8:
             for back in range(4):
-                if place - back <= self.start or self.data[place - back] & 0xC0 != 0x80:
+                if place - back <= self.start or self.data.byte(place - back) & 0xC0 != 0x80:
                     return max(place - back, self.start)
             return place  # no sequence is that long: these bytes belong to none
         if self._unit > 1:
@@ -75,7 +76,7 @@ class Source:
     def _cut_units(self, place: int) -> int:
         place -= (place - self.start) % self._unit
         if self._unit == 2 and place - 2 >= self.start:
-            high = self.data[place - 1] if self.encoding.endswith("le") else self.data[place - 2]
+            high = self.data.byte(place - 1) if self.encoding.endswith("le") else self.data.byte(place - 2)
             if 0xD8 <= high <= 0xDB:
                 return place - 2
         return place
@@ -90,7 +91,7 @@ class Source:
 
     def decode(self, low: int, high: int) -> str:
         """The text of bytes that were cut right."""
-        return str(self._view[low:high], self.encoding, "replace")
+        return str(self.data.part(low, high), self.encoding, "replace")
 
     def before(self, block: int) -> int:
         """The characters before a block."""
@@ -99,7 +100,7 @@ class Source:
         with self._counting:
             while len(self._chars) <= block:
                 low, high = self.block(len(self._chars) - 1)
-                raw = self.data[low:high]
+                raw = self.data.part(low, high)
                 size = high - low if self._utf8 and raw.isascii() else len(raw.decode(self.encoding, "replace"))
                 self._chars.append(self._chars[-1] + size)
         return self._chars[block]
@@ -144,11 +145,16 @@ class Source:
     def newlines(self, low: int, high: int) -> int:
         """How many bytes 10 there are between two places."""
         if high - low < _SMALL:
-            return self.data[low:high].count(b"\n")
+            return self.data.part(low, high).count(b"\n")
         import numpy
 
-        whole = numpy.frombuffer(self._view[low:high], dtype=numpy.uint8)
-        return sum(int(numpy.count_nonzero(whole[at : at + BLOCK] == 10)) for at in range(0, high - low, BLOCK))
+        buffer = numpy.empty(_READ, dtype=numpy.uint8)
+        found = 0
+        while low < high:
+            size = min(self.data.into(memoryview(buffer), low), high - low)
+            found += int(numpy.count_nonzero(buffer[:size] == 10))
+            low += size
+        return found
 
 
 def _is_single_byte(encoding: str) -> bool:

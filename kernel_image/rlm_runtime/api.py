@@ -144,9 +144,9 @@ def _could_mean_variable(text: str) -> bool:
 
 
 def _made_names() -> list[str]:
-    hidden = _shell[0].user_ns_hidden
+    hidden, own = _shell[0].user_ns_hidden, {*NAMES, *IMPORTED, "answer", "context"}
     names = _shell[0].user_ns
-    return [name for name in names if isinstance(name, str) and not name.startswith("_") and name not in hidden and name not in NAMES]
+    return [name for name in names if isinstance(name, str) and not name.startswith("_") and name not in hidden and name not in own]
 
 
 def SHOW_VARS() -> dict[str, str]:
@@ -220,6 +220,8 @@ class CellHooks:
     def after(self, result: ExecutionResult) -> None:
         if isinstance(result.error_in_exec, Delivered):
             result.error_in_exec = None  # to Jupyter the cell is ok
+        if "_oh" not in self._variables:  # all was cleared, IPython's own names among it
+            _shell[0].init_user_ns()
         _names[0].restore(files.active(), self._answer)
         wire.end_cell()
         try:

@@ -6,13 +6,16 @@ message stays small enough to be received at all.
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import sys
 from collections.abc import Callable
-from types import TracebackType
+from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rlm_runtime import hints
+from rlm_runtime.shown import text_of
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
@@ -25,6 +28,8 @@ TEXT_CAP = 200_000
 """Characters of one displayed text representation."""
 PICTURE_CAP = 8_000_000
 """Characters (base64) of one displayed picture."""
+TURNS = 1_000
+"""How often in a cell stdout and stderr, written to in turns, are kept in order: to send what one has takes a moment."""
 DISPLAY_CAP = 200
 """Displays of one cell."""
 ERROR_CAP = 50_000
@@ -39,17 +44,24 @@ _NAME = 200
 class CappedStream:
     """Wraps the `write` of a stream object in place: the head passes, then only the tail is kept."""
 
+    _last: CappedStream | None = None
+    """The one of all that was written to last."""
+
     def __init__(self, stream: Any) -> None:
         self._stream = stream
         self._write: Callable[[str], int | None] = stream.write
         self._passed = 0
         self._dropped = 0
         self._tail = ""
+        self._turns = 0
         stream.write = self.write
+        stream.close = lambda: None
 
     def write(self, text: str) -> int:
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        self._take_turn()
+        size, text = len(text), _whole_lines(text)
         room = STREAM_HEAD - self._passed
         if room > 0:
             self._write(text[:room])
@@ -60,10 +72,17 @@ class CappedStream:
             self._dropped += len(rest)
             if len(self._tail) > 2 * STREAM_TAIL:
                 self._tail = self._tail[-STREAM_TAIL:]
-        return len(text)
+        return size
+
+    def _take_turn(self) -> None:
+        """Each stream is sent when it has something for a while: what the other has comes first, so that both are read in their order."""
+        last, CappedStream._last = CappedStream._last, self
+        if last is not None and last is not self and last._turns < TURNS:
+            last._turns += 1
+            last._stream.flush()
 
     def cell_started(self) -> None:
-        self._passed, self._dropped, self._tail = 0, 0, ""
+        self._passed, self._dropped, self._tail, self._turns = 0, 0, "", 0
 
     def cell_ended(self) -> bool:
         """Whether something was left out."""
@@ -73,6 +92,22 @@ class CappedStream:
             self._write(f"\n… {self._dropped - len(tail):,} characters of output left out …\n{tail}")
         self.cell_started()
         return capped
+
+
+def _whole_lines(text: str) -> str:
+    """A text that has carriage returns between its own characters: these are its line ends, and shown as such. A progress bar has them at
+    the begin or the end of what it writes at one time, and does overwrite what was there.
+    """
+    if "\r" not in text:
+        return text
+    inner = text.strip("\r")
+    if not _LONE.search(inner):
+        return text
+    start = text.index(inner)
+    return text[:start] + _LONE.sub("\u240d\n", inner) + text[start + len(inner) :]
+
+
+_LONE = re.compile(r"\r(?=[^\r\n])")
 
 
 def cap_text(text: str, limit: int = TEXT_CAP) -> str:
@@ -94,6 +129,7 @@ class CappedDisplay:
         plain = shell.display_formatter.formatters["text/plain"]
         plain.for_type(str, _short_repr)
         plain.for_type(bytes, _short_repr)
+        plain.for_type(CoroutineType, lambda obj, printer, _cycle: printer.text(f"{obj!r} (it did not run: `await` it)"))
 
     def format(self, obj: Any, *args: Any, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         self._count += 1
@@ -103,6 +139,8 @@ class CappedDisplay:
                 return {"text/plain": f"… more than {DISPLAY_CAP} displays in one cell: the rest is left out"}, {}
             return {}, {}
         data, metadata = self._format(obj, *args, **kwargs)
+        if (said := text_of(data)) is not None:
+            data["text/plain"] = said
         capped = {kind: _cap_representation(kind, value) for kind, value in data.items()}
         self.capped = self.capped or any(capped[kind] is not value for kind, value in data.items())
         return {kind: value for kind, value in capped.items() if value is not None}, metadata
@@ -145,7 +183,7 @@ class CappedErrors:
     def _ended(error: SystemExit) -> None:
         code = error.code if isinstance(error.code, (int, str, type(None))) else type(error.code).__name__
         said = "" if code is None else f" with {cap_text(repr(code), _NAME)}"
-        print(f"[The cell ended here, by SystemExit{said}. The kernel and its variables live on.]", file=sys.stderr)
+        sys.stderr.write(f"[The cell ended here, by SystemExit{said}. The kernel and its variables live on.]\n")
 
     def show_lines(self, kind: Any, error: Any, lines: list[str]) -> None:
         text = "\n".join(line for line in lines if isinstance(line, str))
@@ -249,9 +287,24 @@ def _without_surrogates(session: Any) -> None:
     session.pack = packed
 
 
+def _give_back_streams(stdout: Any, stderr: Any) -> None:
+    """What a cell put in the place of stdout or stderr ends with it; a text that was caught there and not looked at is shown."""
+    for name, own in (("stdout", stdout), ("stderr", stderr)):
+        other = getattr(sys, name, None)
+        if other is own:
+            continue
+        setattr(sys, name, own)
+        caught = ""
+        if isinstance(other, io.StringIO) and not other.closed:
+            caught = other.getvalue()
+        own.write(caught)
+        stderr.write(f"Note: this cell replaced sys.{name}. It is as before again{', and what was caught is above' if caught else ''}.\n")
+
+
 def install(shell: InteractiveShell) -> None:
     """Cap the shell's streams, displays and errors from now on. The host hears of a cell that was capped by the message `rlm_truncated`."""
     streams = [CappedStream(sys.stdout), CappedStream(sys.stderr)]
+    own = (sys.stdout, sys.stderr)
     displays, errors = CappedDisplay(shell), CappedErrors(shell)
     kernel: Any = shell.kernel
     _without_surrogates(kernel.session)
@@ -262,6 +315,7 @@ def install(shell: InteractiveShell) -> None:
         errors.cell_started(info.raw_cell or "")
 
     def after(result: ExecutionResult) -> None:
+        _give_back_streams(*own)
         errors.cell_ended(result)
         capped = [stream.cell_ended() for stream in streams]
         if any(capped) or displays.capped or errors.capped:

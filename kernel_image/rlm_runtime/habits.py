@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import multiprocessing.context
+import sys
+import types
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from IPython.core import interactiveshell, page
@@ -20,6 +22,8 @@ def install(shell: InteractiveShell) -> None:
     nested.install(asyncio.get_event_loop())
     _processes_fork()
     _exit_ends_the_cell(shell)
+    for name in ("tqdm.auto", "tqdm.autonotebook", "tqdm.notebook"):
+        sys.modules[name] = _Bars(name)
     shell.set_hook("show_in_pager", page.as_hook(_show_page), 0)
 
 
@@ -52,3 +56,14 @@ def _exit_ends_the_cell(shell: InteractiveShell) -> None:
 def _show_page(strg: Any, start: int = 0, screen_lines: int = 0, pager_cmd: Any = None) -> None:
     """What `name?` shows: there is no pager, so it is printed."""
     print(strg.get("text/plain", "") if isinstance(strg, dict) else strg)
+
+
+class _Bars(types.ModuleType):
+    """tqdm's modules for notebooks, which draw with widgets: here they are its bars of text."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        import tqdm
+
+        return getattr(tqdm, {"tqdm_notebook": "tqdm", "tnrange": "trange"}.get(name, name))

@@ -27,6 +27,8 @@ _MAPPING_METHODS = frozenset({"items", "keys", "values", "get"})
 
 def hint(error: BaseException, context: Any, names: Iterable[str]) -> str:
     """One or two sentences; "" where there is nothing to say. `names`: what code could have meant."""
+    if type(error).__name__ == "StdinNotImplementedError":
+        return "Nobody can type here: set the value in the code."
     said = error.args[0] if error.args and type(error.args[0]) is str else ""
     if type(error).__module__ != "builtins":
         return ""  # a cell's own: nothing is known of it, and asking it anything runs code

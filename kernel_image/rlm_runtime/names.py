@@ -24,20 +24,21 @@ class Names:
     def __init__(self, variables: dict[str, Any], own: Mapping[str, Any], imported: Mapping[str, Any]) -> None:
         self._variables = variables
         self._own, self._imported = dict(own), dict(imported)
+        self._builtins = {name: value for name, value in vars(builtins).items() if not name.startswith("_")}
         self._kept: dict[str, str] = {}
         """Name of the session to the name under which a cell's value for it is."""
 
     def restore(self, context: Any, answer: dict[str, Any]) -> None:
         """After a cell: put back what it replaced, and say so. `context` is the active input (None: there is none)."""
+        vars(builtins).update(self._builtins)  # without them nothing here would work
         own = self._own | self._imported | ({"context": context} if context is not None else {})
-        changed = [name for name, value in own.items() if self._is_replaced(name, value)]
-        moved = []
-        for name in changed:
-            if (value := self._variables.get(name, _FORGOTTEN)) is not _FORGOTTEN:
-                moved.append(self._keep(name, value))
+        moved = {}
+        for name in [name for name, value in own.items() if self._is_replaced(name, value)]:
+            if (value := self._variables.get(name, _FORGOTTEN)) is not _FORGOTTEN:  # else it was deleted
+                moved[name] = self._keep(name, value)
             self._variables[name] = own[name]
-        if changed:
-            _say(f"this cell {_changed(changed)} again.{_now_in(moved)}")
+        if moved:
+            _say(_told(moved))
         if (value := self._variables.get("answer", _FORGOTTEN)) is not answer:
             self._variables["answer"] = answer
             self._take_answer(value, answer)
@@ -90,19 +91,12 @@ _LOOKED_AT = 100_000
 """Characters of a cell in which names are looked for."""
 
 
-def _changed(names: list[str]) -> str:
-    listed = ", ".join(f"`{name}`" for name in names)
-    if len(names) == 1:
-        return f"assigned to {listed}. It is the {'input' if names == ['context'] else 'helper of the session'}"
-    return f"assigned to {listed}. They are the session's"
-
-
-def _now_in(moved: list[str]) -> str:
-    if not moved:
-        return ""
-    listed = ", ".join(f"`{name}`" for name in moved)
-    return f" What the cell put there is in {listed}; use another name for results."
+def _told(moved: Mapping[str, str]) -> str:
+    """`moved`: each name, and the one that its value has now."""
+    listed, kept = (", ".join(f"`{name}`" for name in names) for names in (moved, moved.values()))
+    whose = f"It is the {'input' if 'context' in moved else 'helper of the session'}" if len(moved) == 1 else "They are the session's"
+    return f"this cell assigned to {listed}. {whose} again; what the cell put there is in {kept}. Use another name for results."
 
 
 def _say(text: str) -> None:
-    print(f"Note: {text}", file=sys.stderr)
+    sys.stderr.write(f"Note: {text}\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -136,15 +137,30 @@ def output_text(outputs: Sequence[Mapping[str, Any]]) -> str:
     for output in outputs:
         kind = output["output_type"]
         if kind == "stream":
-            parts.append(output["text"])
+            parts.append(_overwrite(output["text"]))
         elif kind == "error":
             parts.append("\n".join(output["traceback"]) or f"{output['ename']}: {output['evalue']}")
         else:
             data = output["data"]
             text = data.get("text/plain") or data.get("text/markdown") or ""
-            pictures = [name for name in data if name.startswith("image/")]
+            pictures = [_picture(name, data[name]) for name in data if name.startswith("image/")]
             parts.append(str(text) + (f" [{pictures[0]}]" if pictures else ""))
-    return _overwrite("\n".join(part.rstrip("\n") for part in parts if part.strip()))
+    told = (_ANSI.sub("", part).replace("\r\n", "\n").replace("\r", "\n").rstrip("\n") for part in parts)
+    return "\n".join(part for part in told if part.strip())
+
+
+def _picture(kind: str, data: Any) -> str:
+    """A picture's kind; of a PNG its size, too, which stands at its beginning."""
+    if kind != "image/png" or not isinstance(data, str):
+        return kind
+    try:
+        head = base64.b64decode("".join(data[:40].split())[:32])
+    except ValueError:
+        return kind
+    if head[:8] != b"\x89PNG\r\n\x1a\n" or len(head) < 24:
+        return kind
+    width, height = int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
+    return f"{kind}, {width:,} x {height:,} pixels"
 
 
 def without_counts(results: Sequence[CellResult]) -> str:
@@ -153,7 +169,9 @@ def without_counts(results: Sequence[CellResult]) -> str:
 
 
 def _overwrite(text: str) -> str:
-    """Text as it would stand in a terminal: codes gone, and of a line rewritten with carriage returns the last form."""
+    """A stream as it would stand in a terminal: codes gone, and of a line rewritten with carriage returns, as by a progress bar, the last
+    form. (Carriage returns in data that was printed are no such ones: the kernel has made line ends of them.)
+    """
     plain = _ANSI.sub("", text).replace("\r\n", "\n")
     return "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in plain.split("\n")) if "\r" in plain else plain
 

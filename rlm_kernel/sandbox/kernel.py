@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -305,5 +306,6 @@ class DockerKernel:
                 "results."
             )
         if code > 128:
-            return f"The kernel died: killed by signal {code - 128}."
+            why = " (compiled code broke, or a recursion had no end)" if code - 128 == signal.SIGSEGV else ""
+            return f"The kernel died: killed by signal {code - 128}{why}."
         return f"The kernel died: its process ended with status {code} (code must not exit the process)."

@@ -153,6 +153,7 @@ class HostCalls:
                     stored=found.stored,
                     calls=found.calls,
                     trace=found.trace,
+                    thoughts=found.thoughts,
                 ),
             )
 

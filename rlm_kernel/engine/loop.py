@@ -10,9 +10,10 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from rlm_kernel.engine import memory
+from rlm_kernel.engine import answers, memory
 from rlm_kernel.engine import messages as say
 from rlm_kernel.engine.cells import Cells
+from rlm_kernel.engine.finals import ProseFinal
 from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.prompts import Profile, system_prompt
@@ -29,7 +30,8 @@ from rlm_kernel.engine.protocols import (
     Trace,
     Usage,
 )
-from rlm_kernel.engine.replies import ProseFinal, Reply, looks_at_input, parse_reply, unquote
+from rlm_kernel.engine.python import looks_at_input
+from rlm_kernel.engine.replies import Reply, parse_reply
 from rlm_kernel.engine.subcalls import complete
 from rlm_kernel.errors import BudgetExceeded, ModelError
 
@@ -160,7 +162,7 @@ class Loop:
             self._guarded = self._guarded or say.NOT_LOOKED in turn.remarks
             self._warned = self._warned or say.AFTER_ERROR in turn.remarks
             self._history.append({"role": "assistant", "content": turn.reply})
-            parsed = parse_reply(turn.reply)
+            parsed = parse_reply(turn.reply).after([result.code for result in turn.results])
             last = turn is past.turns[-1]
             if last and past.unfinished and not turn.memory:
                 await self._play(parsed, turn.results, said)
@@ -227,6 +229,7 @@ class Loop:
             return
         remarks += [say.REPEATED] if again else []
         remarks += [say.CUT_OFF] if parsed.unclosed else []
+        remarks += [say.INVENTED] if parsed.invented and results else []
         self._idle = 0 if results else self._idle + 1
         if self._idle >= _PATIENCE:
             raise _Exhausted("no_answer", f"The last {self._idle} replies had nothing to run.")
@@ -297,7 +300,7 @@ class Loop:
             else:
                 answer = await self._prose_answer(parsed.final, remarks)
         if answer is None and not results and not remarks and not parsed.unclosed:
-            remarks.append(say.NO_CODE)
+            remarks.append(say.ALL_THOUGHT if parsed.empty else say.nothing_to_run(parsed.labels))
         if answer is not None and not self._looked and not self._guarded:
             self._guarded = True
             remarks.append(say.NOT_LOOKED)
@@ -309,16 +312,12 @@ class Loop:
         return remarks
 
     async def _prose_answer(self, final: ProseFinal, remarks: list[str]) -> Answer | None:
-        """The answer of FINAL or FINAL_VAR outside code. A name is tried as a variable of the kernel."""
-        name = unquote(final.text).strip()
-        if final.kind == "FINAL_VAR" or final.text.isidentifier():
-            result = await self._cell("final", f"FINAL_VAR({name!r})")
-            if result.answer is not None:
-                return result.answer
-            if final.kind == "FINAL_VAR":
-                remarks.append(say.truncate(say.output_text(result.outputs), self.output_chars))
-                return None
-        return Answer(name) if name else None
+        """The answer of FINAL or FINAL_VAR outside code. What is code there is run as a cell."""
+        found = await answers.in_prose(final, lambda code: self._cell("final", code), self.output_chars)
+        if isinstance(found, Answer):
+            return found
+        remarks.append(found)
+        return None
 
     async def _last_answer(self, reason: StopReason, detail: str) -> Outcome:
         """Ask once more, for an answer from what was seen. It is marked as forced."""
@@ -346,7 +345,7 @@ class Loop:
             # Told not to, models still answer in code. What that code spends stays within the ledger's limits.
             results, _ = self._shown = await self._run_cells(parsed.cells[-1:])
             answer = results[0].answer
-        elif parsed.prose:
-            answer = Answer(parsed.prose)
+        elif words := answers.words_of(parsed.prose):
+            answer = Answer(words)
         self._answer = answer
         return Outcome(answer, reason, forced=answer is not None, detail=detail)

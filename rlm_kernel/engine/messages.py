@@ -17,6 +17,17 @@ NO_CODE = (
     "Your reply held neither a ```repl block nor FINAL. Write code in a ```repl block to go on; if you have the answer, "
     "write FINAL(answer) on a line of its own."
 )
+ALL_THOUGHT = (
+    "Your reply was reasoning alone, without an end; nothing came after it. Think less, and then reply with a sentence and code in a "
+    "```repl block, or with FINAL(answer) on a line of its own."
+)
+INVENTED = (
+    "The output that you wrote yourself is not real: only what stands above was printed. What you wrote after it was not run. End your "
+    "reply with the code, and wait for its output."
+)
+TEMPLATE = (
+    "That is the form of an answer and not the answer. Write FINAL(...) with the text itself, or with the name of a variable that holds it."
+)
 NOT_LOOKED = "That answer came before any code had looked at the input, so it was not taken. Look at `context` with code first."
 AFTER_ERROR = (
     "That answer was not taken, because the cell before it ended in an error, and nothing was computed since. Correct that cell and look "
@@ -74,6 +85,27 @@ def progress_line(ledger: Ledger, turn: int) -> str:
     units = {"calls": "{:,.0f} sub-model calls", "cost": "${:.4g}", "tokens": "{:,.0f} tokens", "seconds": "{:.0f} s"}
     parts = [form.format(left[name]) for name, form in units.items() if left[name] is not None]
     return f"Turn {turn} of {ledger.limits.turns}." + (f" Left: {', '.join(parts)}." if parts else "")
+
+
+def nothing_to_run(labels: Sequence[str]) -> str:
+    """That a reply had neither code nor an answer. `labels`: of the blocks in it that are not Python."""
+    if not labels:
+        return NO_CODE
+    which = " and ".join(f"```{label[:40]}" for label in dict.fromkeys(labels[:5]))
+    what = f"The {which} block was not run" if len(set(labels[:5])) == 1 else f"The blocks {which} were not run"
+    return f"{what}: only Python runs here. {NO_CODE}"
+
+
+def not_evaluated(source: str, output: str) -> str:
+    """That FINAL(...) in prose was code which did not give an answer."""
+    return (
+        f"FINAL({source}) was not taken as the answer. It was run as code, and that gave:\n{output}\nMend it, or give the answer as a text."
+    )
+
+
+def no_variable(name: str, output: str) -> str:
+    """That FINAL(name) in prose names nothing that is there."""
+    return f"FINAL({name}) was not taken as the answer: it looks like a variable, and there is none of that name.\n{output}"
 
 
 def nearly_used(ledger: Ledger) -> list[str]:

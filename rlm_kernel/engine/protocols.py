@@ -115,7 +115,7 @@ class CallRecord:
     `prompt_digest` is the sha256 of the request's canonical JSON: replay finds the answer by it, by the cell and by `nth` (as in
     `HostCall`). `error_type` names the exception that the cell saw; None with an `error`: the cell ended before there was an answer.
     `stored`: as of `Completion`. Of a child RLM `usage`, `cost` and `calls` are those of all beneath it, and `trace` is its trace, seen
-    from the folder of this one.
+    from the folder of this one. `thoughts`: the beginning of what a sub model wrote for itself.
     """
 
     id: str
@@ -135,6 +135,7 @@ class CallRecord:
     stored: bool = False
     calls: int = 1
     trace: str = ""
+    thoughts: str = ""
 
 
 class Recording(Protocol):

@@ -7,14 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from rlm_kernel.engine.drafts import without_drafts
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.protocols import Children, Completion, Handed, HostCall, Message, Models, Role, Usage
 from rlm_kernel.errors import BudgetExceeded, ModelError, NoAnswer, NoRecord, UsageError
 
 MAX_SCHEMA = 100_000
 """Characters of a JSON schema that code may send."""
+THOUGHTS_KEPT = 500
+"""Characters of a sub model's reasoning that the record of a call keeps."""
 _CHARS_PER_TOKEN = 3.0
 """Few, so that what is let through fits the window."""
+_LESS_THOUGHT = "Ask for less at once, or allow longer replies: sub_llm.max_tokens."
 _USUAL_WINDOW = 128_000
 """Tokens of a sub model whose window is not known."""
 
@@ -31,10 +35,12 @@ class Given:
     stored: bool = False
     calls: int = 1
     trace: str = ""
+    thoughts: str = ""
 
     @classmethod
     def by(cls, reply: Completion) -> Given:
-        return cls(reply.text, reply.model, reply.usage, reply.cost, reply.attempts, reply.stored)
+        given = cls(reply.text, reply.model, reply.usage, reply.cost, reply.attempts, reply.stored)
+        return replace(given, thoughts=reply.thoughts[:THOUGHTS_KEPT])
 
 
 @dataclass
@@ -100,7 +106,11 @@ async def complete(
     schema: Mapping[str, Any] | None = None,
     last: bool = False,
 ) -> Completion:
-    """A model's reply, on an account: of a sub model or of the root. `last`: as of `Ledger.call`. Raises ModelError, BudgetExceeded."""
+    """A model's reply, on an account: of a sub model or of the root. `last`: as of `Ledger.call`.
+
+    What the model wrote for itself is in the reply's `thoughts` alone. Raises BudgetExceeded, and ModelError: also where a sub model wrote
+    nothing else.
+    """
     async with ledger.call(role, chars(messages), last=last) as call:
         try:
             reply = await models.complete(messages, role=role, model=model, schema=schema, sent=call.sent)
@@ -109,7 +119,14 @@ async def complete(
                 call.settle(error.spent)
             raise
         call.settle(reply)
-    return reply
+    text, thoughts = without_drafts(reply.text)
+    if role == "sub" and thoughts and not text.strip():
+        name = reply.model or models.name(role)
+        why = f"The reply of {name} is reasoning alone, without an answer."
+        raise ModelError(
+            why, fault="empty", model=name, attempts=reply.attempts, hint=_LESS_THOUGHT, spent=replace(reply, text="", thoughts=thoughts)
+        )
+    return replace(reply, text=text, thoughts="\n\n".join(filter(None, (reply.thoughts, thoughts))))
 
 
 def chars(messages: Sequence[Message]) -> int:
@@ -184,5 +201,5 @@ def spent_on(failure: BaseException | None) -> Given:
     spent = getattr(failure, "spent", None)
     attempts = getattr(failure, "attempts", 1)
     if isinstance(spent, Completion):
-        return Given(None, spent.model, spent.usage, spent.cost, attempts)
+        return Given(None, spent.model, spent.usage, spent.cost, attempts, thoughts=spent.thoughts[:THOUGHTS_KEPT])
     return Given(attempts=attempts, calls=0 if isinstance(failure, BudgetExceeded | NoRecord) else 1)

@@ -12,6 +12,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from rlm_kernel.engine.protocols import CallKind, CallRecord, CellStatus, StopReason, Totals, Usage
 
 VERSION: Literal[1] = 1
+MAX_THOUGHTS = 20_000
+"""Characters of a root model's reasoning that a trace keeps of one turn."""
 Count = Annotated[int, Field(ge=0)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 """What was used so far counts against the limits of who goes on: less than nothing, or NaN, would lift them."""
@@ -150,6 +152,7 @@ class CallMeta(_Part):
     stored: bool = False
     calls: Count = 1
     trace: str = ""
+    thoughts: str = ""
 
     @classmethod
     def of(cls, call: CallRecord) -> CallMeta:
@@ -173,6 +176,7 @@ class CallMeta(_Part):
             stored=call.stored,
             calls=call.calls,
             trace=call.trace,
+            thoughts=call.thoughts,
         )
 
     def record(self) -> CallRecord:
@@ -184,9 +188,10 @@ class CallMeta(_Part):
 class CellMeta(_Part):
     """`metadata.rlm` of a cell.
 
-    `status` `running`: the trace was cut off while it ran. `reply`: the root model's words as they came; `text`: those of a note, a
-    question, a summary or an answer. `tokens_before`, `tokens_after`: of what a summary stands for, and of itself. `code_digest`: sha256
-    of the code that was run, by which an edited cell is known.
+    `status` `running`: the trace was cut off while it ran. `reply`: the root model's words as they came, without its `thoughts`, of which
+    at most MAX_THOUGHTS characters are kept; `text`: the words of a note, a question, a summary or an answer. `tokens_before`,
+    `tokens_after`: of what a summary stands for, and of itself. `code_digest`: sha256 of the code that was run, by which an edited cell is
+    known.
     """
 
     kind: CellKind
@@ -197,6 +202,7 @@ class CellMeta(_Part):
     calls: list[CallMeta] = []
     model: str | None = None
     reply: str | None = None
+    thoughts: str = ""
     text: str | None = None
     code_digest: str | None = None
     prompt_tokens: Count | None = None

@@ -28,7 +28,7 @@ from rlm_kernel.trace import document
 from rlm_kernel.trace.notebook_file import replace as replace_file
 from rlm_kernel.trace.notebook_file import serialised
 from rlm_kernel.trace.reader import code_digest
-from rlm_kernel.trace.schema import CallMeta, CellMeta, FileMeta, NotebookMeta, TotalsMeta
+from rlm_kernel.trace.schema import MAX_THOUGHTS, CallMeta, CellMeta, FileMeta, NotebookMeta, TotalsMeta
 
 SAVE_SECONDS = 0.5
 MAX_OUTPUTS = 40_000_000
@@ -95,12 +95,13 @@ class NotebookWriter:
             seconds=round(reply.seconds, 3),
             model=reply.model,
             reply=reply.text,
+            thoughts=reply.thoughts[:MAX_THOUGHTS],
             prompt_tokens=reply.usage.prompt,
             completion_tokens=reply.usage.completion,
             cached_tokens=reply.usage.cached,
             cost=reply.cost,
         )
-        self._markdown(f"turn-{turn:02d}", document.model_words(turn, prose), meta)
+        self._markdown(f"turn-{turn:02d}", document.model_words(turn, prose, redact_cut(meta.thoughts, self._secrets)), meta)
         self._save()
 
     def cell_started(self, cell_id: str, turn: int, code: str) -> None:
@@ -368,7 +369,7 @@ class NotebookWriter:
             own = getattr(meta, name)
             if isinstance(own, list) and own and isinstance(own[0], BaseModel):
                 plain[name] = [self._plain(part) for part in own]
-            elif name == "preview":
+            elif name in ("preview", "thoughts"):
                 plain[name] = redact_cut(value, self._secrets)
             else:
                 plain[name] = value if name in _FIXED else self._hide(value)

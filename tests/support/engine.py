@@ -111,7 +111,7 @@ class FakeKernel:
             "load": lambda path: self._call("file", {"path": path}),
             "budget": lambda: self._call("budget", {}),
             "FINAL": self._final,
-            "FINAL_VAR": lambda name: self._final(self.variables[name]),
+            "FINAL_VAR": self._final_var,
         }
 
     def _fail(self, *_: Any) -> None:
@@ -135,6 +135,11 @@ class FakeKernel:
         calls = [self._call("llm_query", {"prompt": prompt, "model": None}) for prompt in prompts]
         found = await asyncio.gather(*calls, return_exceptions=True)
         return [type(item).__name__ if isinstance(item, RLMError) else item for item in found]
+
+    def _final_var(self, name: str) -> Awaitable[None]:
+        if name not in self.variables:
+            raise NameError(f"FINAL_VAR: no variable named {name!r}.")
+        return self._final(self.variables[name])
 
     async def _final(self, value: Any) -> None:
         text = value if isinstance(value, str) else str(value)

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlm_kernel.engine.replies import ProseFinal, Reply, looks_at_input, parse_reply, unquote
+from rlm_kernel.engine.finals import ProseFinal
+from rlm_kernel.engine.python import looks_at_input
+from rlm_kernel.engine.replies import Reply, parse_reply
 
 FENCE = "```"
 

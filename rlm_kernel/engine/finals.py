@@ -1,0 +1,196 @@
+"""FINAL(...) and FINAL_VAR(...) in prose: how far one reaches, and what kind of answer stands in it."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rlm_kernel.engine import python
+
+FINAL = re.compile(r"[*_`#$ \t]*+(?:</?\w+>)?[*_`]*+(?P<name>FINAL_VAR|FINAL)[*_`]*+\(")
+"""How a line begins that delivers an answer in prose."""
+_NOTHING = re.compile(r"(?:[^\w()\[\]{}\"'<>\n]|</?\w+>)*+$", re.MULTILINE)
+"""What may follow on the line of the closing parenthesis: marks, no words."""
+_BRACKET = re.compile(r"(?P<no>[:;=]['-]?\)|(?<![\w)])(?:\d{1,3}|[a-zA-Z]|[ivxIVX]{2,4})\)(?=[ \t]+\S))|[()]")
+"""A parenthesis. `no`: in a smiley, or behind the number of an item, which closes only what was opened inside the answer."""
+_LEXEME = re.compile(
+    r"""'''(?:[^\\']|\\.|'(?!''))*+'''|\"{3}(?:[^\\"]|\\.|"(?!""))*+\"{3}|'(?:[^'\\\n]|\\.)*+'|"(?:[^"\\\n]|\\.)*+"|[()]""", re.DOTALL
+)
+_FENCE = re.compile(r"[ \t]*(?P<marks>`{3,}+|~{3,}+)(?P<info>[^\n`]*)$")
+_TEMPLATE = re.compile(
+    r"(?:(?:insert|put|write|enter|give|type)\s)?(?:(?:the|your|my|an?)\s)?(?:(?:final|actual|short|exact|computed|complete)\s)*"
+    r"(?:answer|value|result|response|output|text|string|expression|variable(?:\sname)?|name)(?:\s(?:goes\s)?here|\stext|\sstring)?"
+)
+_PLACEHOLDER = re.compile(r"<[A-Za-z][\w \t,.'/-]*>|\.{2,}|…|_{2,}|\?+")
+
+
+@dataclass(frozen=True)
+class ProseFinal:
+    """FINAL(...) or FINAL_VAR(...) at the start of a line outside code. `text` is what stands between the parentheses."""
+
+    kind: Literal["FINAL", "FINAL_VAR"]
+    text: str
+
+
+def final_at(text: str) -> tuple[ProseFinal | None, int]:
+    """The FINAL or FINAL_VAR that the text begins with, and how many characters of the text it takes.
+
+    None where words follow it on its line: then the sentence speaks of it.
+    """
+    opened = FINAL.match(text)
+    if opened is None:
+        return None, 0
+    kind: Literal["FINAL", "FINAL_VAR"] = "FINAL" if opened["name"] == "FINAL" else "FINAL_VAR"
+    start = opened.end()
+    close = _expression_end(text, start)
+    if close is None:
+        close = _prose_end(text, start)
+    if close < 0:
+        return None, 0
+    return ProseFinal(kind, text[start:close].strip()), min(close + 1, len(text))
+
+
+def whole_final(code: str) -> ProseFinal | None:
+    """The answer of a block that holds FINAL(...) alone, in words that are no Python."""
+    code = code.strip()
+    final, length = final_at(code)
+    return final if final is not None and not _NOTHING.sub("", code[length:]).strip() and not python.parses(code) else None
+
+
+def _expression_end(text: str, start: int) -> int | None:
+    """Where the parenthesis closes, if it holds an expression of Python."""
+    depth = 0
+    for found in _LEXEME.finditer(text, start):
+        if found[0] == "(":
+            depth += 1
+        elif found[0] == ")":
+            depth -= 1
+        if depth < 0:
+            at = found.start()
+            return at if _NOTHING.match(text, at + 1) and python.tree(f"f({text[start:at]}\n)") else None
+    return None
+
+
+def _prose_end(text: str, start: int) -> int:
+    """Where an answer in words ends: at the last parenthesis of its paragraph that ends a line and closes nothing in the answer.
+
+    A paragraph is one that has such a parenthesis; code in the answer is passed over. An answer that is not closed reaches to the end; -1
+    where it is closed in the middle of a line alone.
+    """
+    depth, found, middle, last = 0, None, False, None
+    for begin, end in _lines_outside_code(text, start):
+        if found is not None and not text[begin:end].strip():
+            break
+        for bracket in _BRACKET.finditer(text, begin, end):
+            if bracket[0] == "(":
+                depth += 1
+                continue
+            ends_line = _NOTHING.match(text, bracket.end()) is not None
+            last = bracket.end() - 1 if ends_line else last
+            if depth:
+                depth -= 1
+            elif not bracket["no"]:
+                found, middle = (bracket.start(), middle) if ends_line else (found, True)
+    if found is None and middle and depth == 0:
+        return -1
+    return found if found is not None else last if depth and last is not None else len(text)
+
+
+def _lines_outside_code(text: str, start: int) -> list[tuple[int, int]]:
+    """Where the lines from there on begin and end, without those of fenced code that has an end."""
+    outside: list[tuple[int, int]] = []
+    inside: list[tuple[int, int]] = []
+    fence = ""
+    begin = start
+    while begin <= len(text):
+        at = text.find("\n", begin)
+        end = at if at >= 0 else len(text)
+        mark = (
+            _FENCE.match(text, begin, end) if begin > start and text.find("```", begin, end) + text.find("~~~", begin, end) > -2 else None
+        )
+        if fence:
+            inside.append((begin, end))
+            if mark and mark["marks"].startswith(fence) and not mark["info"].strip():
+                fence, inside = "", []
+        elif mark:
+            fence, inside = mark["marks"], [(begin, end)]
+        else:
+            outside.append((begin, end))
+        begin = end + 1
+    return outside + inside
+
+
+def is_template(text: str) -> bool:
+    """Whether an answer is the placeholder of an instruction, as FINAL(answer) or FINAL(<your answer>), and says nothing."""
+    plain = text.strip().strip("\"'`*").strip()
+    bare = re.sub(r"[\s_-]+", " ", plain.strip("<>[]{}()\"'`*. ").lower())
+    return not bare or _TEMPLATE.fullmatch(bare) is not None or _PLACEHOLDER.fullmatch(plain) is not None
+
+
+@dataclass(frozen=True)
+class Meant:
+    """What stands in FINAL(...): `source` to evaluate where it is code, with the `text` to deliver where it turns out to be words.
+
+    Without `source` the text is the answer; `value` where it is one of JSON. Without a `text` it must be code.
+    """
+
+    text: str | None
+    source: str = ""
+    value: Any = None
+
+
+def meaning(text: str) -> Meant:
+    """What the words or the code in FINAL(...) are."""
+    called = python.tree(f"f({text}\n)")
+    call = called.body[0].value if called and len(called.body) == 1 and isinstance(called.body[0], ast.Expr) else None
+    if not isinstance(call, ast.Call):
+        return Meant(None, text) if re.match(r"[fF][rR]?[\"']", text) else Meant(text)
+    if len(call.args) == 0 and len(call.keywords) == 1 and call.keywords[0].arg:  # FINAL(answer="...")
+        return meaning(ast.get_source_segment(f"f({text}\n)", call.keywords[0].value) or text)
+    parts = [*call.args, *(keyword.value for keyword in call.keywords)]
+    if len(parts) == 1 and isinstance(parts[0], ast.Constant):
+        return _constant(parts[0].value, text)
+    if _is_figures(parts, text):
+        return Meant(text)
+    nodes = [node for part in parts for node in ast.walk(part)]
+    if _is_code(nodes, text):
+        return Meant(None, text)
+    return Meant(text, text)
+
+
+def _constant(value: Any, text: str) -> Meant:
+    if isinstance(value, str):
+        return Meant(value)
+    plain = isinstance(value, int | float) and not isinstance(value, bool) and json.dumps(value) == text
+    return Meant(text, value=value if plain else None)
+
+
+def _is_figures(parts: list[ast.expr], text: str) -> bool:
+    """Whether it is a date, a range, a fraction, or a number with commas, rather than something to compute."""
+    return re.fullmatch(r"[+-]?[\d.,:/_-]+(?: ?[-/,] ?[\d.]+)*", text.strip()) is not None and (
+        len(parts) > 1 or not text.startswith("-") or "," in text
+    )
+
+
+def _is_code(nodes: list[ast.AST], text: str) -> bool:
+    """Whether it can be nothing but code: it has calls, indexing, containers or strings."""
+    if any(
+        isinstance(node, ast.JoinedStr | ast.List | ast.Dict | ast.Set | ast.ListComp | ast.GeneratorExp | ast.Lambda) for node in nodes
+    ):
+        return True
+    for node in nodes:
+        opener = {ast.Call: "(", ast.Subscript: "["}.get(type(node))
+        if opener is None:
+            continue
+        head = node.func if isinstance(node, ast.Call) else node.value if isinstance(node, ast.Subscript) else None
+        # Words have a space before a parenthesis: `Paris (France)`.
+        if head is not None and f"f({text}\n)".split("\n")[(head.end_lineno or 1) - 1].encode()[head.end_col_offset or 0 :].startswith(
+            opener.encode()
+        ):
+            return True
+    strings = any(isinstance(node, ast.Constant) and isinstance(node.value, str) for node in nodes)
+    numbers = not any(isinstance(node, ast.Name) for node in nodes)
+    return strings or numbers or (re.fullmatch(r"[^\W\d]\w*", text) is not None and "_" in text.strip("_"))

@@ -1,0 +1,194 @@
+"""What a text is as Python: whether it parses, what it would do, where its strings end. Nothing is run here."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import warnings
+from typing import Any
+
+_MAGIC = re.compile(r"^(?P<indent>[ \t]*)(?:[\w.]+[ \t]*=[ \t]*)?[%!](?![=]).*$|^(?P<asked>[ \t]*)\??[\w.]+\?{1,2}[ \t]*$", re.MULTILINE)
+_PROMPT = re.compile(r"^[ \t]*(?:>>>|In ?\[\d*\]:)(?: |$)")
+_MORE = re.compile(r"^[ \t]*\.\.\.:?(?: |$)")
+_INERT = (ast.Name, ast.Attribute, ast.Constant, ast.UnaryOp, ast.BinOp, ast.BoolOp, ast.Compare, ast.Tuple, ast.List, ast.Set, ast.Dict)
+_IDLE = (ast.Pass, ast.AnnAssign, ast.Global, ast.Nonlocal, ast.Break, ast.Continue, ast.Return)
+_LEXEME = re.compile(r"""\#[^\n]*+|(?P<open>'''|\"{3})|'(?:[^'\\\n]|\\.)*+'|"(?:[^"\\\n]|\\.)*+"|(?P<marks>`{3,}+)""", re.DOTALL)
+_REST = {
+    "'''": re.compile(r"(?:[^'\\]|\\.|'(?!''))*+'''", re.DOTALL),
+    '"""': re.compile(r'(?:[^"\\]|\\.|"(?!""))*+"""', re.DOTALL),
+}
+_PARSED = 400_000
+"""Characters of code beyond which it is not parsed here: that would take seconds. It is taken for code that parses."""
+
+
+def tree(code: str) -> ast.Module | None:
+    """The syntax tree of code; None of what is no Python."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a model's invalid escapes are no news to the user
+            return ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def cell(code: str) -> ast.Module | None:
+    """The syntax tree of a cell, in which IPython's magics and shell lines count as `pass`."""
+    found = tree(code)
+    if found is None and any(mark in code for mark in "%!?"):
+        # A cell magic takes all that follows it, in whatever language.
+        found = ast.Module([ast.Pass()], []) if code.lstrip().startswith("%%") else tree(_MAGIC.sub(r"\g<indent>\g<asked>pass", code))
+    return found
+
+
+def parses(code: str) -> bool:
+    return len(code) > _PARSED or cell(code) is not None
+
+
+def acts(code: str, *, bare: bool = True) -> bool:
+    """Whether code parses and does something when it is run: calls, assigns, imports, defines, loops.
+
+    `bare`: expressions that only show something of a variable (`rows[0]`), and assignments of literals, count too. Without it, what could
+    as well be the output of other code does not count.
+    """
+    found = cell(code) if len(code) <= _PARSED else None
+    return found is not None and any(_acts(node, bare) for node in found.body)
+
+
+def _acts(node: ast.stmt, bare: bool) -> bool:
+    if isinstance(node, ast.Expr):
+        value = node.value
+        if isinstance(value, ast.Call) and not bare:
+            return not _is_literal(value)
+        if isinstance(value, ast.Subscript):
+            return bare and not _is_literal(value.value)
+        return not isinstance(value, _INERT)
+    if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+        return bare or not _is_literal(node.value)
+    return not isinstance(node, _IDLE)
+
+
+def _is_literal(node: ast.expr) -> bool:
+    """Whether an expression could be what repr() gave of a value: a literal, or a constructor with literals, as Counter({'a': 1})."""
+    if isinstance(node, ast.Call):
+        name = node.func.id if isinstance(node.func, ast.Name) else node.func.attr if isinstance(node.func, ast.Attribute) else ""
+        given = [*node.args, *(keyword.value for keyword in node.keywords)]
+        return name not in ("print", "display", "FINAL", "FINAL_VAR") and bool(given) and all(map(_is_literal, given))
+    return not any(isinstance(inner, ast.Name | ast.Call | ast.Await) for inner in ast.walk(node))
+
+
+def only_delivers(code: str) -> bool:
+    """Whether code does nothing but call FINAL or FINAL_VAR with what is there."""
+    found = tree(code)
+    return found is not None and all(isinstance(node, ast.Expr) and _delivers(node.value) for node in found.body)
+
+
+def _delivers(node: ast.expr) -> bool:
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.func.id not in ("FINAL", "FINAL_VAR"):
+        return False
+    return not any(isinstance(inner, ast.Call) for value in node.args for inner in ast.walk(value))
+
+
+_INPUT_NAMES = frozenset(
+    {
+        "context",
+        "files",
+        "peek",
+        "grep",
+        "chunks",
+        "records",
+        "load_file",
+        "load_files",
+        "list_files",
+        "switch_to",
+        "llm_query",
+        "llm_query_batched",
+    }
+)
+
+
+def looks_at_input(code: str) -> bool:
+    """Whether code mentions the input at all. Code that does not parse is taken to."""
+    found = tree(code)
+    return found is None or any(isinstance(node, ast.Name) and node.id in _INPUT_NAMES for node in ast.walk(found))
+
+
+def end_of_code(text: str, marks: int) -> tuple[int | None, bool]:
+    """Where the first run of at least so many backticks stands outside of strings and comments, since such a run is no Python; None where
+    there is none. And whether the text ends inside a string of several lines, or has one that has no end.
+    """
+    position = 0
+    while found := _LEXEME.search(text, position):
+        position = found.end()
+        if opened := found["open"]:
+            rest = _REST[opened].match(text, position)
+            if rest is None:
+                return None, True
+            position = rest.end()
+        elif found["marks"] and len(found["marks"]) >= marks:
+            return found.start(), False
+    return None, False
+
+
+def strings_of(code: str) -> list[tuple[int, int]]:
+    """Where strings and comments stand in code. One that has no end reaches to the end."""
+    spans: list[tuple[int, int]] = []
+    position = 0
+    while found := _LEXEME.search(code, position):
+        position = found.end()
+        if opened := found["open"]:
+            rest = _REST[opened].match(code, position)
+            position = rest.end() if rest else len(code)
+        if not found["marks"]:
+            spans.append((found.start(), position))
+    return spans
+
+
+def is_transcript(code: str) -> bool:
+    """Whether code is a copy of what a terminal showed: it begins with a prompt, `>>>` or `In [1]:`."""
+    return _PROMPT.match(code.lstrip("\n")) is not None
+
+
+def without_prompts(code: str) -> str:
+    """A transcript's code: prompts are taken off, and what was printed is left out."""
+    if not is_transcript(code):
+        return code
+    lines: list[str] = []
+    printed = False
+    for line in code.split("\n"):
+        if mark := _PROMPT.match(line):
+            printed = False
+        elif mark := _MORE.match(line):
+            if printed:
+                continue
+        else:
+            printed = True
+            continue
+        lines.append(line[mark.end() :])
+    return "\n".join(lines)
+
+
+_CODE_KEYS = re.compile(r"(?i)code|python|script|source|program|cell|input|arg|param|cmd|command|function|tool|action|content")
+
+
+def code_in_json(text: str) -> str | None:
+    """The code in a JSON object that models write as a call of a tool: {"code": "..."}, or deeper. None where there is none."""
+    try:
+        return _code_in(json.loads(text, strict=False), 0)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _code_in(value: Any, depth: int) -> str | None:
+    if isinstance(value, str):
+        if acts(value):
+            return value
+        return code_in_json(value) if value.lstrip().startswith("{") and depth < 4 else None
+    if depth > 4:
+        return None
+    if isinstance(value, list):
+        return next((code for item in value[:20] if isinstance(item, dict) and (code := _code_in(item, depth + 1))), None)
+    if isinstance(value, dict):
+        inner = (item for key, item in value.items() if _CODE_KEYS.search(key))
+        return next((code for item in inner if (code := _code_in(item, depth + 1))), None)
+    return None

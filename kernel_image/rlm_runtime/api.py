@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rlm_runtime import display, files, habits, queries, wire
+from rlm_runtime import display, files, habits, queries, tables, wire
 from rlm_runtime.delivery import delivery, plain
 from rlm_runtime.names import Names
 from rlm_runtime.schemas import Wanted
@@ -236,6 +236,7 @@ class CellHooks:
 def install(shell: InteractiveShell) -> None:
     """Put the names into the shell's namespace, follow its cells, and tell the host that the kernel is up."""
     _shell.append(shell)
+    tables.allow_long_fields()
     random.seed(0)  # a sample that a cell draws is the same at replay
     hooks = CellHooks(shell)
     shell.push(NAMES | IMPORTED, interactive=False)

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rlm_runtime import folders, forms, memory, wire
+from rlm_runtime.formats import read_file
 from rlm_runtime.lazytext import LazyText
-from rlm_runtime.readers import Read, Unreadable, read_file
+from rlm_runtime.readers import Read
 from rlm_runtime.search import Hit, search
+from rlm_runtime.unpacking import Unreadable
 
 Text = str | LazyText
 files: dict[str, Text] = {}
@@ -282,7 +284,12 @@ def records(name: str | None = None) -> list[dict[str, Any]] | Iterator[dict[str
         return where
     if not isinstance(where, Text):
         raise TypeError(f"records() reads one text, and this is a {type(where).__name__}. Name a file: records(name).")
-    return forms.records(where)
+    return forms.records(where, _name_of(where))
+
+
+def _name_of(text: Any) -> str:
+    """The name of the file that a text is; "" if it is none."""
+    return next((name for name, loaded in files.items() if loaded is text), "")
 
 
 def describe() -> dict[str, Any]:
@@ -298,5 +305,5 @@ def describe() -> dict[str, Any]:
         "item_count": len(texts),
         "head": str(first[:300]),
         "about": any(about for _, about in sizes.values()),
-        "form": forms.form(value) if isinstance(value, (str, LazyText)) else "",
+        "form": forms.form(value, _name_of(value)) if isinstance(value, (str, LazyText)) else "",
     }

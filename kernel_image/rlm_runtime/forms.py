@@ -7,26 +7,28 @@ that is none of these, the records are its lines.
 from __future__ import annotations
 
 import configparser
-import csv
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from io import StringIO
 from typing import Any, NamedTuple
 
-from rlm_runtime import loglines, memory
+from rlm_runtime import loglines, memory, tables
 from rlm_runtime.lazytext import LazyText
+from rlm_runtime.tables import NUMBER, Record
 
-Record = dict[str, Any]
 _HEAD = 20_000
 """Characters that are looked at, of the beginning, and of other places where lines are compared."""
+_HEADS = (_HEAD, 16 * _HEAD, 128 * _HEAD)
+"""Characters of the beginning that are looked at where so few lines are in it that nothing can be told."""
+_FEW = 8
+_WHOLE = 8_000_000
+"""Characters of a text up to which the whole is looked at, where that tells more."""
 _PLACES = 8
 _LINES = 20
 _NAMES = 30
 _NAME = 40
 _VALUE = 60
-_DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
-_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?")
 _OTHER = 0.1
 """Of the lines: if more than this share have another form, the form is not the text's."""
 
@@ -39,21 +41,32 @@ class _Form(NamedTuple):
     sample: Sequence[Record]
 
 
-def form(text: Any) -> str:
-    """What the text is, with code for its rows and the first of them; "" for what is just text."""
-    found = _form(text)
+def form(text: Any, name: str = "") -> str:
+    """What the text is, with code for its rows and the first of them; "" for what is just text. `name`: its file's, if it has one."""
+    found = _form(text, name)
     if found is None:
-        return "JSON; data = json.loads(context)" if _is_json(str(text[:_HEAD])) else ""
+        return _json_document(text)
     how = "rows = records(); rows[0]" if _fits(text) else "for row in records(): ...; the first"
-    return f"{found.told}; {how} is {_shown(found.sample[0])}"
+    return f"{found.told}; {how} is {_shown(found.sample[0])}" if found.sample else found.told
 
 
-def records(text: str | LazyText) -> list[Record] | Iterator[Record]:
-    """The text's records; an iterator where they would take too much memory. Raises ValueError where too few lines have its form."""
-    found = _form(text)
-    lines = (f"{line}\n" for line in text.split("\n")) if isinstance(text, LazyText) else StringIO(text, newline="")
-    rows = found.read(lines) if found else ({"line": number, "text": line.rstrip("\r\n")} for number, line in enumerate(lines, 1))
+def records(text: str | LazyText, name: str = "") -> list[Record] | Iterator[Record]:
+    """The text's records; an iterator where they would take too much memory. `name`: the text's file's, if it has one.
+
+    Raises ValueError where too few lines have its form.
+    """
+    found = _form(text, name)
+    rows = found.read(_lines(text)) if found else _plain_lines(text)
     return list(rows) if _fits(text) else rows
+
+
+def _lines(text: Any) -> Iterable[str]:
+    """The lines with their ends."""
+    return (f"{line}\n" for line in text.split("\n")) if isinstance(text, LazyText) else StringIO(text, newline="")
+
+
+def _plain_lines(text: Any) -> Iterator[Record]:
+    return ({"line": number, "text": line.rstrip("\r\n")} for number, line in enumerate(_lines(text), 1))
 
 
 def _fits(text: Any) -> bool:
@@ -61,21 +74,26 @@ def _fits(text: Any) -> bool:
     return isinstance(text, str) and len(text) <= memory.one_text() // 4
 
 
-def _form(text: Any) -> _Form | None:
-    head = str(text[:_HEAD])
-    lines = head.split("\n")
-    if len(text) > len(head):
-        lines.pop()  # cut off
-    full = [line for line in lines if line.strip()]
-    return _json_lines(full[:_LINES]) or _table(full[:_LINES]) or (_sections(full) if isinstance(text, str) else None) or _alike(text)
+def _form(text: Any, name: str = "") -> _Form | None:
+    for size in _HEADS:
+        head = str(text[:size])
+        lines = StringIO(head, newline="").readlines()
+        cut = len(text) > len(head)
+        if cut and lines:
+            lines.pop()
+        full = [line.rstrip("\r\n") for line in lines if line.strip()]
+        found = _json_lines(full[:_LINES], cut=cut) or _table(text, lines, cut, tables.is_named_table(name))
+        if found is None and isinstance(text, str):
+            found = _sections(full)
+        if found or not cut or len(full) > _FEW:
+            break
+    return found or _alike(text)
 
 
-def _json_lines(lines: list[str]) -> _Form | None:
-    try:
-        rows = [json.loads(line) for line in lines]
-    except (ValueError, RecursionError):
-        return None
-    if len(rows) < 2 or not all(isinstance(row, dict) for row in rows):
+def _json_lines(lines: list[str], *, cut: bool) -> _Form | None:
+    rows = [row for row in (_json_object(0, line) for line in lines) if row is not None]
+    # One line may be broken: the last one of a file that was being written, most often.
+    if len(rows) < 2 or len(rows) < len(lines) - 1 or not rows[0]:
         return None
     return _Form(f"JSON lines with {_listed(list(rows[0]))}", lambda lines: _each(lines, _json_object), rows)
 
@@ -88,30 +106,29 @@ def _json_object(_number: int, line: str) -> Record | None:
     return found if isinstance(found, dict) else None
 
 
-def _table(lines: list[str]) -> _Form | None:
-    for delimiter, worded in _DELIMITERS.items():
-        try:
-            rows = list(csv.reader(lines, delimiter=delimiter))
-        except csv.Error:
-            continue
-        names = rows[0] if rows else []
-        if len(rows) < 3 or len(names) < 3 or any(len(row) != len(names) for row in rows):
-            continue
-        if len(set(names)) == len(names) and all(name.strip() and len(name) <= _NAME and not _NUMBER.fullmatch(name) for name in names):
-            return _table_of(names, rows[1:], delimiter, worded)
-    return None
-
-
-def _table_of(names: list[str], rows: list[list[str]], delimiter: str, worded: str) -> _Form:
-    sample = [dict(zip(names, row, strict=True)) for row in rows]
-    numeric = _numeric(sample)
+def _table(text: Any, lines: list[str], cut: bool, by_name: bool) -> _Form | None:
+    table = tables.find(lines, cut=cut, by_name=by_name)
+    if table is None:
+        return None
+    sample = [dict(zip(table.names, row, strict=False)) for row in table.sample]
+    signs = tables.numeric(table.names, sample, table.dialect.delimiter)
+    if signs and isinstance(text, str) and len(text) <= _WHOLE:
+        for name in tables.codes(signs, table.records(_lines(text), quiet=True)):
+            del signs[name]
 
     def read(lines: Iterable[str]) -> Iterator[Record]:
-        # A row that is too long or too short is still a row.
-        return _converted(csv.DictReader(lines, delimiter=delimiter, restkey="more", restval=""), numeric)
+        return _with_numbers(table.records(lines), signs)
 
-    told = f"a table with the columns {_listed(names)}" + (f", between {worded}" if delimiter != "," else "")
-    return _Form(told, read, list(_converted(sample, numeric)))
+    columns = f"the column{'s' if len(table.names) > 1 else ''} {_listed(table.names)}"
+    return _Form(f"a table with {columns}{table.told()}", read, list(_with_numbers(iter(sample), signs)))
+
+
+def _with_numbers(rows: Iterator[Record], signs: dict[str, str]) -> Iterator[Record]:
+    for row in rows:
+        for name, sign in signs.items():
+            if value := row.get(name):
+                row[name] = tables.number(value, sign)
+        yield row
 
 
 def _sections(lines: list[str]) -> _Form | None:
@@ -181,20 +198,29 @@ def _parts(match: re.Match[str]) -> Record:
 def _numeric(sample: Sequence[Record]) -> list[str]:
     """Names of the values that are numbers wherever there is one in the sample."""
     found = {name: [row[name] for row in sample if row.get(name)] for name in sample[0]} if sample else {}
-    return [name for name, values in found.items() if values and all(_NUMBER.fullmatch(value) for value in values)]
+    return [name for name, values in found.items() if values and all(NUMBER.fullmatch(value) for value in values)]
 
 
 def _converted(rows: Iterable[Record], numeric: Sequence[str]) -> Iterator[Record]:
     for row in rows:
         for name in numeric:
             value = row.get(name)
-            if isinstance(value, str) and _NUMBER.fullmatch(value):
+            if isinstance(value, str) and NUMBER.fullmatch(value):
                 row[name] = float(value) if "." in value else int(value)
         yield row
 
 
-def _is_json(head: str) -> bool:
-    return head.lstrip()[:1] in ("{", "[") and head.lstrip()[1:].lstrip()[:1] in ('"', "{", "[")
+def _json_document(text: Any) -> str:
+    """What is told of a text that is one JSON document, or seems to be one."""
+    head = str(text[:_HEAD]).lstrip()
+    if head[:1] not in ("{", "[") or head[1:].lstrip()[:1] not in ('"', "{", "["):
+        return ""
+    if isinstance(text, str) and len(text) <= _WHOLE:
+        try:
+            json.loads(text)
+        except (ValueError, RecursionError) as error:
+            return f"like JSON, but json.loads(context) fails: {error}"
+    return "JSON; data = json.loads(context)"
 
 
 def _listed(names: list[str]) -> str:

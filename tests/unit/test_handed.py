@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from rlm_runtime import files, handover
+from rlm_runtime.formats import read_file
 from rlm_runtime.handover import Handover
-from rlm_runtime.readers import read_file
 
 from rlm_kernel.errors import FileRefused, RLMError, TextWanted, TraceError, UsageError
 from rlm_kernel.sandbox import handed

@@ -1,0 +1,275 @@
+"""The visible text of HTML: lines break where a browser breaks them, and nowhere else.
+
+The page is read as a stream of tags, never as a tree: a tree takes many times the memory of its page.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import re
+from collections.abc import Iterable
+from typing import Any
+
+_BLOCKS = frozenset((
+    "address", "article", "aside", "blockquote", "body", "caption", "center", "dd", "details", "dialog", "dir", "div", "dl", "dt",
+    "fieldset", "figcaption", "figure", "footer", "form", "frameset", "h1", "h2", "h3", "h4", "h5", "h6", "head", "header", "hgroup", "hr",
+    "html", "legend", "li", "main", "menu", "nav", "noframes", "ol", "optgroup", "option", "p", "pre", "search", "section", "select",
+    "summary", "table", "tbody", "textarea", "tfoot", "thead", "title", "tr", "ul",
+))  # fmt: skip
+_UNSEEN = frozenset(("script", "style", "template", "noscript", "datalist", "audio", "video", "canvas", "iframe", "object"))
+_KEPT_SPACE = frozenset(("pre", "textarea", "listing", "plaintext", "xmp"))
+_EMPTY = frozenset(("area", "base", "br", "col", "embed", "frame", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr"))
+"""Elements without content: they end where they begin."""
+_SPACE = re.compile(r"[ \t\n\r\f]+")
+_INVISIBLE = {0xA0: " ", 0xAD: None, 0x200B: None}
+"""A space that does not break is a space; what only marks where a word may be broken is nothing."""
+_HIDDEN_STYLE = re.compile(r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*hidden)", re.IGNORECASE)
+_WIDE_CELL = 8
+"""Lines of a cell from which on a table is there for the layout of a page."""
+_MOST_SPAN = 100
+_PIECE = 1 << 20
+_SELF_CLOSED = re.compile(r"<(script|style|title|textarea|iframe|noscript|template|object|a|div|span|p)\b([^<>]*)/>", re.IGNORECASE)
+_META = re.compile(rb"""<meta[^>]{0,500}?charset\s*=\s*["']?\s*([\w:.+-]{2,40})""", re.IGNORECASE)
+_XML_ENCODING = re.compile(rb"""^\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']([\w:.+-]{2,40})""", re.IGNORECASE)
+_AS_BROWSERS = {
+    "iso-8859-1": "cp1252", "latin1": "cp1252", "latin-1": "cp1252", "us-ascii": "cp1252", "ascii": "cp1252", "iso-8859-9": "cp1254",
+    "shift_jis": "cp932", "shift-jis": "cp932", "x-sjis": "cp932", "gb2312": "gb18030", "gbk": "gb18030", "x-gbk": "gb18030",
+    "ks_c_5601-1987": "cp949", "euc-kr": "cp949", "big5": "big5hkscs", "windows-874": "cp874", "tis-620": "cp874",
+}  # fmt: skip
+"""What browsers take some names for."""
+
+
+def declared_encoding(head: bytes) -> str:
+    """The encoding that a page names in its beginning, as a codec that Python knows; "" without one."""
+    found = _META.search(head[:4096]) or _XML_ENCODING.search(head[:400])
+    if found is None:
+        return ""
+    name = found[1].decode("ascii", "replace").lower()
+    try:
+        known = codecs.lookup(_AS_BROWSERS.get(name, name))
+    except LookupError:
+        return ""
+    # A page that can be read so far is not in an encoding of 16 bits, whatever it says.
+    wrong = known.name.startswith(("utf-16", "utf-32")) or not getattr(known, "_is_text_encoding", True)
+    return "" if wrong else known.name
+
+
+def html_text(page: str) -> str:
+    """The text that a browser would show of a page: a line for each block, cells of a table's row between tabs."""
+    from lxml import etree
+
+    if re.match(r"\s*(?:<\?xml|<!DOCTYPE[^>]{0,300}XHTML)", page[:1000], re.IGNORECASE):
+        page = _SELF_CLOSED.sub(r"<\1\2></\1>", page)
+    target = _Page()
+    # Of what cannot be written in UTF-8, and of NULs, the parser would see the end of the page.
+    parser: Any = etree.HTMLParser(target=target, encoding="utf-8", huge_tree=True, remove_comments=True, remove_pis=True)
+    for at in range(0, len(page), _PIECE):
+        parser.feed(page[at : at + _PIECE].replace("\0", "").encode("utf-8", "replace"))
+    if not page.strip():
+        return ""
+    with contextlib.suppress(etree.XMLSyntaxError):  # where nothing in it is a document
+        parser.close()
+    return target.text()
+
+
+class _Lines:
+    """Text as it grows, line by line. Spaces fold into one, and go where a line begins or ends."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+        self._line: list[str] = []
+        self._space = False
+        self.whole = False
+        """Its lines must stay lines."""
+
+    def add(self, text: str) -> None:
+        text = _SPACE.sub(" ", text).translate(_INVISIBLE)
+        if not text:
+            return
+        if text[0] == " " or self._space:
+            text = text.lstrip(" ")
+            self._space = True
+        if not text:
+            return
+        if self._space and self._line:
+            self._line.append(" ")
+        self._space = text[-1] == " "
+        self._line.append(text.rstrip(" ") if self._space else text)
+
+    def add_kept(self, text: str) -> None:
+        """Text whose white space counts."""
+        first, *more = text.replace("\r\n", "\n").replace("\r", "\n").translate(_INVISIBLE).split("\n")
+        self._line.append(first)
+        for line in more:
+            self.end(kept=True)
+            self._line.append(line)
+        self._space = False
+
+    def end(self, *, kept: bool = False) -> None:
+        """The line ends, if there is something in it (`kept`: in any case)."""
+        line = "".join(self._line)
+        if kept or line.strip():
+            self.done.append(line.rstrip() if not kept else line)
+        self._line.clear()
+        self._space = False
+
+
+class _Row:
+    """A row of a table, with the columns that cells of the rows above still take. `base`: texts that are open around the table."""
+
+    def __init__(self, base: int) -> None:
+        self.base = base
+        self.cells: list[tuple[int, _Lines]] = []
+        self.span: dict[int, int] = {}
+        self.column = 0
+
+    def begin(self) -> None:
+        self.cells, self.column = [], 0
+
+    def cell(self, columns: int, rows: int) -> _Lines:
+        while self.span.get(self.column, 0) > 0:
+            self.span[self.column] -= 1
+            self.column += 1
+        lines = _Lines()
+        self.cells.append((self.column, lines))
+        for column in range(self.column, self.column + columns):
+            self.span[column] = rows - 1
+        self.column += columns
+        return lines
+
+    def lines(self) -> Iterable[str]:
+        """The row as one line, or as the lines of its cells where these are long."""
+        if not self.cells:
+            return []
+        for column in [column for column in self.span if column >= self.column and self.span[column] > 0]:
+            self.span[column] -= 1
+        for _, cell in self.cells:
+            cell.end()
+        if len(self.cells) == 1 or any(cell.whole or len(cell.done) > _WIDE_CELL for _, cell in self.cells):
+            return [line for _, cell in self.cells for line in cell.done]
+        line, at = [], 0
+        for column, cell in self.cells:
+            line.append("\t" * (column - at) + " ".join(part.strip() for part in cell.done))
+            at = column
+        return ["".join(line).rstrip("\t")] if any(cell.done for _, cell in self.cells) else []
+
+
+class _Page:
+    """What the parser tells of the page, tag by tag."""
+
+    def __init__(self) -> None:
+        self._lines = [_Lines()]
+        self._rows: list[_Row] = []
+        self._kept = 0
+        self._unseen: list[str] = []
+        self._fresh = False
+
+    def start(self, tag: Any, attributes: Any) -> None:
+        name = _name(tag)
+        if self._unseen:
+            if name not in _EMPTY and name == self._unseen[-1]:
+                self._unseen.append(name)
+            return
+        if name in _UNSEEN or (name not in _EMPTY and name not in ("html", "body") and _hidden(attributes)):
+            self._unseen.append(name)
+            return
+        lines = self._lines[-1]
+        if name == "br":
+            lines.end(kept=self._kept > 0)
+        elif name in ("td", "th"):
+            self._cell(attributes)
+        elif name in _BLOCKS:
+            self._block(name)
+        if name in _KEPT_SPACE:
+            self._kept += 1
+            self._fresh = True
+            for outer in self._lines[1:]:
+                outer.whole = True
+
+    def _block(self, name: str) -> None:
+        if name == "tr":
+            self._end_row()
+            if self._rows:
+                self._rows[-1].begin()
+        self._lines[-1].end()
+        if name == "table":
+            if len(self._lines) > 1:
+                self._lines[-1].whole = True
+            self._rows.append(_Row(len(self._lines)))
+
+    def _cell(self, attributes: Any) -> None:
+        if not self._rows:
+            self._lines[-1].end()
+            return
+        self._end_cell()
+        row = self._rows[-1]
+        self._lines.append(row.cell(_number(attributes, "colspan"), _number(attributes, "rowspan")))
+
+    def _end_cell(self) -> None:
+        while len(self._lines) > self._rows[-1].base:
+            self._lines.pop().end()
+
+    def _end_row(self) -> None:
+        if not self._rows:
+            return
+        self._end_cell()
+        for line in self._rows[-1].lines():
+            self._lines[-1].end()
+            self._lines[-1].done.append(line)
+        self._rows[-1].begin()
+
+    def end(self, tag: Any) -> None:
+        name = _name(tag)
+        if self._unseen:
+            if name == self._unseen[-1]:
+                self._unseen.pop()
+            return
+        if name in _KEPT_SPACE and self._kept:
+            self._kept -= 1
+        if name in ("td", "th"):
+            if self._rows:
+                self._end_cell()
+        elif name == "tr":
+            self._end_row()
+        elif name == "table" and self._rows:
+            self._end_row()
+            self._rows.pop()
+        elif name in _BLOCKS:
+            self._lines[-1].end()
+
+    def data(self, text: str) -> None:
+        if self._unseen:
+            return
+        if not self._kept:
+            self._lines[-1].add(text)
+            return
+        if self._fresh and text.startswith("\n"):
+            text = text[1:]
+        self._fresh = False
+        self._lines[-1].add_kept(text)
+
+    def close(self) -> None:
+        while self._rows:
+            self._end_row()
+            self._rows.pop()
+        self._lines[-1].end()
+
+    def text(self) -> str:
+        self.close()
+        return "\n".join(self._lines[0].done)
+
+
+def _name(tag: Any) -> str:
+    return tag.lower().rpartition(":")[2] if isinstance(tag, str) else ""
+
+
+def _hidden(attributes: Any) -> bool:
+    return bool(attributes) and (
+        (attributes.get("hidden", "until-found") != "until-found") or bool(_HIDDEN_STYLE.search(attributes.get("style") or ""))
+    )
+
+
+def _number(attributes: Any, name: str) -> int:
+    value = (attributes.get(name) or "1").strip()
+    return min(int(value), _MOST_SPAN) if value.isdecimal() and len(value) < 9 and int(value) else 1

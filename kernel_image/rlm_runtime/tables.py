@@ -1,0 +1,326 @@
+"""Tables as text (CSV and its kin), as they come: any delimiter, line breaks in fields, titles before the names, stray quotes, uneven rows.
+
+One reader for all: what `form` tells is what `records` gives. A quote that is never closed costs its own row and not those after it.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import re
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import PurePath
+from typing import Any, NamedTuple
+
+Record = dict[str, Any]
+DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
+_ENDINGS = frozenset((".csv", ".tsv", ".tab", ".psv"))
+_PACKED = frozenset((".gz", ".bz2", ".xz", ".zst", ".lzma"))
+NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?")
+_COMMA_NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,2}(?:\.\d{3})+|[1-9]\d*)(?:,\d+)?")
+_CODE = re.compile(r"[+-]?0\d+")
+"""Digits that are no number: a ZIP code, a key."""
+_YEAR = re.compile(r"(?:19|20)\d\d")
+_SEPARATOR = re.compile(r'\ufeff?"?sep=(.)"?\s*', re.IGNORECASE)
+_NAME = 40
+_LONG_NAME = 200
+_ROWS = 20
+_LONGEST = 16 << 20
+_MOST_LINES = 100_000
+LIMIT = (1 << 31) - 1
+"""Characters that a field may have: as many as a text."""
+
+
+def allow_long_fields() -> None:
+    """Have csv read fields of any length, in code of one's own, too: its own limit is 131,072 characters."""
+    csv.field_size_limit(LIMIT)
+
+
+def is_named_table(name: str) -> bool:
+    """Whether a file's name says that it is a table."""
+    endings = [ending.lower() for ending in PurePath(name).suffixes[-2:]]
+    return bool(endings) and (endings[-1] in _ENDINGS or (endings[-1] in _PACKED and endings[0] in _ENDINGS))
+
+
+class Dialect(NamedTuple):
+    """How fields are told apart. `escaped`: quotes in fields by a backslash; `spaced`: spaces after delimiters are no part of a field."""
+
+    delimiter: str
+    escaped: bool = False
+    spaced: bool = False
+
+    def reader(self, lines: Iterable[str], *, strict: bool) -> Iterator[list[str]]:
+        return csv.reader(
+            lines,
+            delimiter=self.delimiter,
+            doublequote=not self.escaped,
+            escapechar="\\" if self.escaped else None,
+            skipinitialspace=self.spaced,
+            strict=strict,
+        )
+
+
+class _TooLong(Exception):
+    pass
+
+
+class _Lines(Iterator[str]):
+    """Lines that can be given back. `taken` are those of the row that is being read."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._lines = iter(lines)
+        self._again: deque[str] = deque()
+        self.taken: list[str] = []
+        self._size = 0
+        self.over = False
+
+    def __next__(self) -> str:
+        if self._size > _LONGEST or len(self.taken) > _MOST_LINES:
+            raise _TooLong
+        try:
+            line = self._again.popleft() if self._again else next(self._lines)
+        except StopIteration:
+            self.over = True
+            raise
+        self.taken.append(line)
+        self._size += len(line)
+        return line
+
+    def begin(self) -> None:
+        self.taken.clear()
+        self._size = 0
+
+    def give_back(self) -> str:
+        """All but the first, which is returned."""
+        first, *rest = self.taken
+        self._again.extendleft(reversed(rest))
+        self.over = False
+        return first
+
+
+class Rows:
+    """The rows of lines, one by one. `odd` counts those with a stray quote, of which `first` is one."""
+
+    def __init__(self, lines: Iterable[str], dialect: Dialect, width: int = 0, *, cut: bool = False) -> None:
+        """`width`: fields of a row, if that is known. `cut`: the lines are the beginning of more."""
+        self._lines = _Lines(lines)
+        self._dialect = dialect
+        self._width = width
+        self._cut = cut
+        self.odd = 0
+        self.first = ""
+
+    def __iter__(self) -> Iterator[list[str]]:
+        lines, reader = self._lines, self._dialect.reader(self._lines, strict=True)
+        while True:
+            lines.begin()
+            try:
+                row = next(reader, None)
+                if row is None:
+                    return
+                stray = len(lines.taken) > 1 and self._width not in (0, len(row)) and len(self._split(lines.taken[0])) == self._width
+            except (csv.Error, _TooLong):
+                if not lines.taken or (self._cut and lines.over and not self._rows_follow()):
+                    return
+                stray = True
+            if stray:
+                line = lines.give_back()
+                row = self._alone(line)
+                self.odd += 1
+                self.first = self.first or line.rstrip("\r\n")[:200]
+            if row:
+                yield row
+
+    def _split(self, line: str) -> list[str]:
+        return line.rstrip("\r\n").split(self._dialect.delimiter)
+
+    def _rows_follow(self) -> bool:
+        """Whether the lines after a quote that is not closed are rows of their own: then it is a stray one."""
+        rest = [line for line in self._lines.taken[1:] if line.strip()]
+        return len(rest) > 2 and sum(len(self._split(line)) == self._width for line in rest) > 0.8 * len(rest)
+
+    def _alone(self, line: str) -> list[str]:
+        """A line with a stray quote, by the first way of reading that gives as many fields as there should be."""
+        ways = [self._dialect._replace(escaped=True)] if '\\"' in line else []
+        plain = [_unquoted(field) for field in self._split(line)]
+        for way in (*ways, None, self._dialect):
+            try:
+                row = plain if way is None else next(way.reader([line], strict=False), [])
+            except csv.Error:
+                continue
+            if len(row) == self._width:
+                return row
+        return plain
+
+
+def _unquoted(field: str) -> str:
+    return field[1:-1].replace('""', '"') if len(field) > 1 and field[0] == field[-1] == '"' else field
+
+
+class Table(NamedTuple):
+    """A table's build: its columns' names, and how many lines come before its rows. `named`: the names are those of the text."""
+
+    names: list[str]
+    dialect: Dialect
+    before: int
+    titles: int
+    named: bool
+    sample: list[list[str]]
+
+    def told(self) -> str:
+        """How it is built, in words, but for the names."""
+        between = (
+            "" if self.dialect.delimiter == "," else f", between {DELIMITERS.get(self.dialect.delimiter, repr(self.dialect.delimiter))}"
+        )
+        unnamed = "" if self.named else ", whose names are not in the text"
+        return f"{between}{unnamed}" + (f", after {self.titles} other line{'s' if self.titles > 1 else ''}" if self.titles else "")
+
+    def records(self, lines: Iterable[str], *, quiet: bool = False) -> Iterator[Record]:
+        """The rows as dicts. What a row has too many is in `more`; says how many rows had a stray quote, if not `quiet`."""
+        rest = "more" if "more" not in self.names else "more_"
+        width = len(self.names)
+        rows = Rows(lines, self.dialect, width)
+        for number, row in enumerate(rows):
+            if number < self.before:
+                continue
+            record = dict(zip(self.names, row, strict=False))
+            if len(row) < width:
+                record |= dict.fromkeys(self.names[len(row) :], "")
+            elif any(row[width:]):
+                record[rest] = row[width:]
+            yield record
+        if rows.odd and not quiet:
+            print(f"Note: records() read {rows.odd:,} rows that have a stray quote as they stand, such as {rows.first!r}.")
+
+
+def find(lines: Sequence[str], *, cut: bool, by_name: bool) -> Table | None:
+    """The table that lines with their ends are, or begin (`cut`). `by_name`: the file's name says that it is one, so less must show it."""
+    separator = _SEPARATOR.fullmatch(lines[0]) if lines else None
+    delimiters = (separator[1],) if separator else tuple(DELIMITERS)
+    best: tuple[float, Table] | None = None
+    for delimiter in delimiters:
+        for dialect in (Dialect(delimiter), Dialect(delimiter, spaced=True), Dialect(delimiter, escaped=True)):
+            width = 0
+            for _ in range(2):  # how wide rows are tells which quotes are stray
+                reading = Rows(lines[bool(separator) :], dialect, width, cut=cut)
+                rows = list(itertools.islice(reading, _ROWS))
+                width = _width(rows)
+            found = _table(rows, dialect, by_name or separator is not None)
+            if found is None:
+                continue
+            score, table = found
+            score -= 0.5 * reading.odd / len(rows)
+            table = table._replace(before=table.before + (1 if separator else 0)) if separator else table
+            if best is None or score > best[0]:
+                best = score, table
+            if not reading.odd:
+                break
+    return best[1] if best else None
+
+
+def _table(rows: list[list[str]], dialect: Dialect, by_name: bool) -> tuple[float, Table] | None:
+    """A table of these rows, and how well they fit together."""
+    if len(rows) < (2 if by_name else 3):
+        return None
+    width = _width(rows)
+    titles = _titles(rows, width) if by_name else 0
+    rows = rows[titles:]
+    if len(rows) < (1 if by_name else 3):
+        return None
+    even = sum(len(row) == width for row in rows) / len(rows)
+    if not by_name:
+        strict = width > 2 and len(rows[0]) == width and (even == 1 or (even >= 0.9 and len(rows) >= 10)) and _are_names(rows[0])
+        return (even, _made(rows, dialect, titles, named=True)) if strict else None
+    named = _has_names(rows)
+    if width == 1 and not named:
+        return None
+    return (even if width > 1 else 0.1) - 0.01 / width, _made(rows, dialect, titles, named=named)
+
+
+def _width(rows: Sequence[list[str]]) -> int:
+    """The fields that most rows have."""
+    return Counter(map(len, rows)).most_common(1)[0][0] if rows else 0
+
+
+def _titles(rows: list[list[str]], width: int) -> int:
+    """Lines before the names: of one field, where the rows have more."""
+    count = 0
+    for row in rows[: len(rows) // 2]:
+        filled = sum(bool(field.strip()) for field in row)
+        if width < 2 or (filled > 1 and len(row) > width // 2) or (width == 2 and len(row) == 2):
+            break
+        count += 1
+    return count
+
+
+def _are_names(row: list[str]) -> bool:
+    names = [name.strip() for name in row]
+    full = names[1:] if not names[0] else names  # pandas leaves its index without a name
+    return len(set(names)) == len(names) and all(name and len(name) <= _NAME and not NUMBER.fullmatch(name) for name in full)
+
+
+def _has_names(rows: list[list[str]]) -> bool:
+    """Whether the first row has names: they are no numbers where the rows below have some."""
+    first, rest = rows[0], rows[1:]
+    if any(len(name) > _LONG_NAME for name in first):
+        return False
+    numbers = [name for name in first if NUMBER.fullmatch(name.strip())]
+    if numbers and not (all(_YEAR.fullmatch(name.strip()) for name in numbers) and len(numbers) < len(first)):
+        return False
+    return bool(rest) or len(first) > 1
+
+
+def _made(rows: list[list[str]], dialect: Dialect, titles: int, *, named: bool) -> Table:
+    width = _width(rows)
+    names: list[str] = []
+    for place in range(max(width, len(rows[0])) if named else width):
+        given = rows[0][place].strip().removeprefix("\ufeff") if named and place < len(rows[0]) else ""
+        wanted = given or f"column_{place + 1}"
+        names.append(next(name for n in range(1, len(names) + 2) if (name := wanted if n == 1 else f"{wanted}_{n}") not in names))
+    return Table(names, dialect, titles + named, titles, named, rows[1:] if named else rows)
+
+
+# Numbers
+
+
+def numeric(names: Sequence[str], sample: Iterable[Record], delimiter: str) -> dict[str, str]:
+    """The columns that are numbers wherever there is something in the sample, and their decimal sign.
+
+    A decimal comma is one only where commas cannot be between thousands, and no fields.
+    """
+    ways = {".": NUMBER, ",": _COMMA_NUMBER} if delimiter != "," else {".": NUMBER}
+    left = {name: set(ways) for name in names}
+    after: dict[str, set[int]] = {name: set() for name in names}  # digits after the last comma or point
+    for row in sample:
+        for name in names:
+            value = row.get(name) or ""
+            if value:
+                left[name] = {sign for sign in left[name] if ways[sign].fullmatch(value)}
+                after[name].add(len(value) - 1 - max(value.rfind(","), value.rfind(".")) if "," in value or "." in value else 0)
+    commas = [name for name in names if left[name] == {","} and after[name] - {0, 3}]
+    found = dict.fromkeys(commas, ",")
+    for name in names:
+        if "." in left[name] and after[name]:
+            # Beside decimal commas, points before three digits are between thousands.
+            found[name] = "," if commas and "," in left[name] and 3 in after[name] else "."
+    return found
+
+
+def codes(names: Iterable[str], rows: Iterable[Record]) -> set[str]:
+    """Those of the columns in which digits begin with a zero somewhere."""
+    left, found = set(names), set()
+    for row in rows:
+        for name in [name for name in left if _CODE.fullmatch(row.get(name) or "")]:
+            left.discard(name)
+            found.add(name)
+    return found
+
+
+def number(value: str, sign: str) -> int | float | str:
+    """A value of a column of numbers; what is none there stays as it is."""
+    if sign == "," and _COMMA_NUMBER.fullmatch(value):
+        value = value.replace(".", "").replace(",", ".")
+    if not NUMBER.fullmatch(value):
+        return value
+    return float(value) if "." in value else int(value)

@@ -13,11 +13,14 @@ from pathlib import Path, PurePath
 from typing import IO
 
 from rlm_runtime import archives, memory
+from rlm_runtime.lazytext import LazyText
 from rlm_runtime.readers import Read, decode, plain
+from rlm_runtime.source import LONE_RETURN
 from rlm_runtime.unpacking import MAGIC, Budget, TooMuch, Unreadable, unpacked
 
 _HEAD = 4096
 _PIECE = 1 << 16
+_SEEN = 1 << 16
 _PACKED = {
     ".gz": "gzip", ".tgz": "gzip", ".bz2": "bzip2", ".tbz": "bzip2", ".tbz2": "bzip2", ".xz": "xz", ".txz": "xz", ".lzma": "lzma",
     ".zst": "zstandard", ".tzst": "zstandard",
@@ -28,6 +31,7 @@ _ENDINGS = _PACKED | {
     ".xls": "Office", ".rtf": "RTF",
 }  # fmt: skip
 _STARTS = {"zip": b"PK\x03\x04", "PDF": b"%PDF-", "RTF": b"{\\rtf", "old Office": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"} | MAGIC
+_BZIP2_BLOCK = b"1AY&SY"
 _BY_CONTENT = frozenset(("text", "HTML", "notebook", "RTF", "Office"))
 """Kinds whose files have no mark of their own: what another one begins with is that other kind."""
 _MANY = frozenset(("zip", "tar", *_PACKED.values()))
@@ -36,7 +40,6 @@ _IS_HTML = re.compile(
     rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?(?:<!--.{0,2000}?-->\s*)?<(?:!doctype\s+html|html|head|body|table|meta)\b", re.I | re.S
 )
 _TAG = re.compile(r"<[a-zA-Z!/?]")
-_LONE_RETURN = re.compile(r"\r(?!\n)")
 
 
 def read_file(path: Path, name: str, *, room: int | None = None) -> Read:
@@ -72,10 +75,12 @@ def kind_of(name: str, head: bytes) -> str:
     starts = next((found for found, magic in _STARTS.items() if head.startswith(magic)), "")
     if kind == "Office":
         return {"zip": "Word" if ending != ".xls" else "Office"}.get(starts, starts) or ("HTML" if _IS_HTML.match(head) else "text")
-    if starts == "zip":
-        return "Word" if kind == "RTF" else "zip" if not ending else kind
-    if starts in ("PDF", "RTF", "gzip", "bzip2", "xz", "zstandard"):
-        return starts if starts != "RTF" or kind in ("RTF", "HTML") else kind
+    if starts in ("zip", "PDF"):  # a text may begin so, too
+        return "Word" if kind == "RTF" and starts == "zip" else starts if not ending else kind
+    if starts == "RTF":
+        return starts if kind in ("RTF", "HTML") else kind
+    if starts in MAGIC and (starts != "bzip2" or head[4:10] == _BZIP2_BLOCK) and starts != "lzma":
+        return starts
     if archives.is_tar(head):
         return "tar"
     return "text" if kind == "RTF" else kind
@@ -149,11 +154,13 @@ def _text(file: IO[bytes], name: str, budget: Budget) -> Read:
 
 
 def _with_lines(read: Read) -> Read:
-    """A lone carriage return ends a line, as it does where Python opens a file as text."""
+    """A lone carriage return ends a line, as it does where Python opens a file as text; in a text on disk, if its beginning has one."""
     text = read.text
-    if not isinstance(text, str) or text.count("\r") == text.count("\r\n"):
+    if isinstance(text, LazyText):
+        if LONE_RETURN.search(text.read(0, _SEEN)[:-1]):
+            text.source.end_lines_at_returns()
         return read
-    return read._replace(text=_LONE_RETURN.sub("\n", text))
+    return read if text.count("\r") == text.count("\r\n") else read._replace(text=LONE_RETURN.sub("\n", text))
 
 
 def _pdf(file: IO[bytes], name: str, budget: Budget) -> Read:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import codecs
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ _UNITS = {"utf-16-le": 2, "utf-16-be": 2, "utf-32-le": 4, "utf-32-be": 4}
 _SMALL = 1 << 16
 _READ = 1 << 18
 """Bytes that are read at once where they are only looked through: they stay in the processor's cache."""
+LONE_RETURN = re.compile(r"\r(?!\n)")
 
 
 class Source:
@@ -34,13 +36,18 @@ class Source:
         self._unit = _UNITS.get(self.encoding, 1)
         self._utf8 = self.encoding == "utf-8"
         self._single = self._unit == 1 and not self._utf8 and _is_single_byte(self.encoding)
+        self._returns = False
         self._chars = [0]  # characters before each block, as far as they are counted
         self._counting = threading.Lock()
 
     @property
     def by_bytes(self) -> bool:
         """Text can be searched as bytes, and a newline is the byte 10."""
-        return self._utf8 or self._single
+        return (self._utf8 or self._single) and not self._returns
+
+    def end_lines_at_returns(self) -> None:
+        """From now on a lone carriage return is a newline, as where Python opens text. Call it before characters are counted."""
+        self._returns = True
 
     @property
     def blocks(self) -> int:
@@ -58,6 +65,14 @@ class Source:
 
     def cut(self, place: int) -> int:
         """The place, or one near it, where the bytes can be cut without cutting a character."""
+        place = self._between_characters(place)
+        if self._returns and place - self._unit >= self.start:
+            both = self.data.part(place - self._unit, place + self._unit)
+            if both == "\r\n".encode(self.encoding):
+                return place - self._unit
+        return place
+
+    def _between_characters(self, place: int) -> int:
         if place <= self.start or place >= self.end:
             return min(max(place, self.start), self.end)
         if self._utf8:
@@ -91,7 +106,8 @@ class Source:
 
     def decode(self, low: int, high: int) -> str:
         """The text of bytes that were cut right."""
-        return str(self.data.part(low, high), self.encoding, "replace")
+        text = str(self.data.part(low, high), self.encoding, "replace")
+        return LONE_RETURN.sub("\n", text) if self._returns else text
 
     def before(self, block: int) -> int:
         """The characters before a block."""

@@ -43,7 +43,11 @@ def lazies(draw: st.DrawFn) -> tuple[str, LazyText]:
     else:
         data = draw(texts).encode(encoding, "replace")
     data = data or b"a"  # an empty file is never lazy
-    return data.decode(encoding, "replace"), lazy(data, encoding, draw(st.integers(1, 9)), draw(st.integers(0, 40)))
+    text, large = data.decode(encoding, "replace"), lazy(data, encoding, draw(st.integers(1, 9)), draw(st.integers(0, 40)))
+    if draw(st.booleans()):
+        large.source.end_lines_at_returns()
+        text = re.sub("\r(?!\n)", "\n", text)
+    return text, large
 
 
 def lazy(data: bytes, encoding: str = "utf-8", block: int = 4, limit: int = 1000) -> LazyText:

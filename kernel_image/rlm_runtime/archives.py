@@ -28,6 +28,8 @@ class Member(NamedTuple):
 
     name: str
     pieces: Callable[[], Iterator[bytes]]
+    size: int = 0
+    """What it unpacks to, by its own word."""
 
 
 Members = Iterator[Member]
@@ -56,7 +58,7 @@ def archive_text(members: Members, budget: Budget, notes: list[str], read: Calla
                 break
             budget.keep(NAME)
             try:
-                text, said = read(budget.take(member.pieces()), member.name)
+                text, said = read(budget.take(member.pieces(), member.size), member.name)
             except Exception as error:  # damaged data makes any reader raise anything
                 why = str(error) if isinstance(error, Unreadable) else f"{type(error).__name__}: {error}"
                 unread.append(why[:_REASON] if why.startswith(name) else f"{name}: {why[:_REASON]}")
@@ -103,7 +105,7 @@ def zip_members(file: IO[bytes], notes: list[str]) -> Members:
     for member in archive.infolist():
         if member.is_dir() or stat.S_ISLNK(member.external_attr >> 16) or _is_noise(member.filename):
             continue
-        yield Member(_name(member), partial(_zip_pieces, archive, member))
+        yield Member(_name(member), partial(_zip_pieces, archive, member), member.file_size)
 
 
 def _check_directory(file: IO[bytes]) -> None:
@@ -198,7 +200,7 @@ def tar_members(file: IO[bytes], notes: list[str]) -> Members:
             if member.isreg() and not _is_noise(member.name):
                 name = member.name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
                 cut = partial(notes.append, f"{_printable(name)}: cut off before its end, and read up to there")
-                yield Member(name, partial(_tar_pieces, file, archive, member, cut))
+                yield Member(name, partial(_tar_pieces, file, archive, member, cut))  # of one that is cut off, the size is not there
 
 
 def _tar_pieces(file: IO[bytes], archive: tarfile.TarFile, member: tarfile.TarInfo, cut: Callable[[], None]) -> Iterator[bytes]:

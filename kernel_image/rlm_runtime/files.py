@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rlm_runtime import folders, forms, memory, wire
-from rlm_runtime.formats import read_file
+from rlm_runtime.formats import is_format, read_file
 from rlm_runtime.lazytext import LazyText
 from rlm_runtime.readers import Read
 from rlm_runtime.search import Hit, search
@@ -34,9 +35,12 @@ class _Loaded(NamedTuple):
 
 
 _loaded: dict[str, _Loaded] = {}
+_left_out: dict[str, str] = {}
+"""Host's path of a folder, or of a file in one, to what was left out of it, and why."""
 _SHOWN = 200
 """Files that loading lists."""
 _STATUS_ROWS = 500
+_REMARKS, _REMARK = 20, 500
 _active: list[Any] = [None]
 _listeners: list[Callable[[Any], None]] = []
 
@@ -67,12 +71,17 @@ def load_file(path: str, name: str | None = None, replace_all: bool = False) -> 
     `name` defaults to the file's own; a taken one gets its folder before it. `replace_all` unloads the others. Raises FileRefused.
     """
     before = list(files) if replace_all else []
+    if replace_all:
+        _left_out.clear()
     loaded = _read(str(path), name)
     for label in before:
         if label not in loaded:
             del files[label], _loaded[label]
     files.update(loaded)
     _activate_files()
+    for label in loaded:
+        if len(loaded) == 1 and _loaded[label].note:
+            print(f"Note: {label}: {_loaded[label].note}", file=sys.stderr)
     return loaded[next(iter(loaded))] if len(loaded) == 1 else ""  # type: ignore[return-value]
 
 
@@ -110,14 +119,18 @@ def _read_folder(path: str, inside: Path, real: Path, rules: Sequence[Sequence[s
         part = member.relative_to(inside)
         try:
             read = read_file(member, member.name, room=room)
-        except (Unreadable, OSError):
+        except (Unreadable, OSError) as error:
             unread.append(str(part))
+            if is_format(member.name) and len(_left_out) < _STATUS_ROWS:
+                _left_out[str(real / part)] = f"left out: {error}"
             continue
         loaded[_label(real / part, str(part), read)] = read.text
         room = _room(room - len(read.text) if isinstance(read.text, str) else room)
     if unread:
         left_out["binary or unreadable files"] = len(unread)
-    print(f"{path}: {len(loaded):,} files loaded{_counted(left_out, unread)}")
+    told = _counted(left_out, unread)
+    print(f"{path}: {len(loaded):,} files loaded{told}")
+    _left_out.update({path: told.removeprefix("; ")} if told else {})
     if not loaded:
         raise wire.FileRefused(f"{path} holds no file with text in it{_counted(left_out, unread)}.")
     return loaded
@@ -292,6 +305,11 @@ def _name_of(text: Any) -> str:
     return next((name for name, loaded in files.items() if loaded is text), "")
 
 
+def _remarks() -> list[str]:
+    """What the user should know of how the files were read, and of what was left out."""
+    return [*(f"{name}: {loaded.note}" for name, loaded in _loaded.items() if loaded.note), *map(": ".join, _left_out.items())]
+
+
 def describe() -> dict[str, Any]:
     """What the host tells the root model of the input: constant in size, and told without a look at large texts."""
     value = active()
@@ -305,5 +323,7 @@ def describe() -> dict[str, Any]:
         "item_count": len(texts),
         "head": str(first[:300]),
         "about": any(about for _, about in sizes.values()),
+        "remarks": [remark[:_REMARK] for remark in _remarks()[:_REMARKS]],
+        "more_remarks": max(0, len(_remarks()) - _REMARKS),
         "form": forms.form(value, _name_of(value)) if isinstance(value, (str, LazyText)) else "",
     }

@@ -86,6 +86,11 @@ def kind_of(name: str, head: bytes) -> str:
     return "text" if kind == "RTF" else kind
 
 
+def is_format(name: str) -> bool:
+    """Whether a file's name says that its text is inside something else."""
+    return PurePath(name).suffix.lower() in _ENDINGS
+
+
 def _looks_like(file: IO[bytes]) -> str:
     """What a file seems to be that is not what its name says; "" where nothing tells."""
     file.seek(0)

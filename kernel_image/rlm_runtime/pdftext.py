@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import re
 from typing import IO, Any
 
 from rlm_runtime.unpacking import Unreadable
@@ -10,6 +12,7 @@ from rlm_runtime.unpacking import Unreadable
 _NO_TEXT = "[no text on this page]"
 _SCAN = "[no text: this page is a picture, or empty]"
 _LISTED = 10
+_ROOT = re.compile(rb"(\d+)\s+(\d+)\s+obj\b(?:(?!endobj).){0,2000}?/Type\s*/Catalog\b", re.DOTALL)
 
 
 def pdf_text(file: IO[bytes], room: int) -> tuple[str, list[str]]:
@@ -17,10 +20,11 @@ def pdf_text(file: IO[bytes], room: int) -> tuple[str, list[str]]:
 
     Raises Unreadable (a password), and whatever pypdf raises where not even the pages can be found.
     """
-    from pypdf import PasswordType, PdfReader
+    from pypdf import PasswordType
 
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # it remarks on each oddity that it has mended
-    reader = PdfReader(file, strict=False)
+    notes: list[str] = []
+    reader = _open(file, notes)
     if reader.is_encrypted and reader.decrypt("") == PasswordType.NOT_DECRYPTED:
         raise Unreadable("it is encrypted, and needs a password. Save a copy without one, and name that.")
     count = _pages(reader)
@@ -28,7 +32,6 @@ def pdf_text(file: IO[bytes], room: int) -> tuple[str, list[str]]:
     bare: list[int] = []
     failed: list[int] = []
     size = 0
-    notes: list[str] = []
     for number in range(1, count + 1):
         try:
             text = reader.pages[number - 1].extract_text()
@@ -55,6 +58,24 @@ def pdf_text(file: IO[bytes], room: int) -> tuple[str, list[str]]:
         notes.append(f"{_numbers(failed)} could not be read")
     pages = "\n\n".join(f"[page {number}]\n{text or (_SCAN if scan else _NO_TEXT)}" for number, text in enumerate(texts, 1))
     return pages + _form(reader), notes
+
+
+def _open(file: IO[bytes], notes: list[str]) -> Any:
+    """A reader of the file; of one that was cut off, too, where it can be told which object is its root."""
+    from pypdf import PdfReader
+
+    try:
+        return PdfReader(file, strict=False)
+    except Exception:
+        file.seek(0)
+        data = file.read()
+        root = _ROOT.search(data)
+        if root is None:
+            raise
+        trailer = b"\ntrailer<</Size 1/Root %s %s R>>\nstartxref\n0\n%%%%EOF\n" % root.groups()
+        reader = PdfReader(io.BytesIO(data + trailer), strict=False)
+        notes.append("its end is damaged or cut off, so that pages may be missing")
+        return reader
 
 
 def _pages(reader: Any) -> int:

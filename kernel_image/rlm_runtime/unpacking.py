@@ -12,7 +12,7 @@ _PIECE = 1 << 16
 _OUT = 1 << 20
 _LITTLE = 256
 """Bytes of zstandard that are given at once: they can be as much as 8 MiB."""
-_WORK = 8
+_WORK = 16
 _DEEPEST = 12
 NAME = 1_000
 """Bytes of room that the name of an archive's member takes, with what is said of it."""
@@ -37,8 +37,10 @@ class Budget:
         self._work = _WORK * room
         self._depth = 0
 
-    def take(self, pieces: Iterable[bytes]) -> bytes:
-        """The pieces together. Raises TooMuch."""
+    def take(self, pieces: Iterable[bytes], size: int = 0) -> bytes:
+        """The pieces together; `size` is what they say that they have. Raises TooMuch."""
+        if size > self.room:
+            raise TooMuch(f"it unpacks to {size:,} bytes, and there is room for {self.room:,}")
         taken = bytearray()
         for piece in pieces:
             self._work -= len(piece)

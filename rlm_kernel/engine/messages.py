@@ -72,6 +72,7 @@ def question_message(question: str, info: ContextInfo, from_files: bool, head_ch
         lines.append(f"Files: {', '.join(shown)}{more}" if from_files else f"Pieces: {', '.join(shown)}{more}")
         lines.append(f"Starts with: {info.head[:head_chars]!r}")
         lines += [f"Form: {info.form}"] if info.form else []
+        lines += [f"Note: {remark}" for remark in info.remarks]
     else:
         lines.append("Context: none was given.")
     return "\n".join([*lines, f"Question: {question}", progress])

@@ -199,6 +199,8 @@ class ContextInfo:
     """The sizes are in bytes, because the characters of a large text are not counted yet."""
     form: str = ""
     """What the one text is, and code that parses it; "" for what is just text."""
+    remarks: Sequence[str] = ()
+    """What the user should know of how files were read, and what was left out: a line each, at most 21."""
 
 
 class Kernel(Protocol):

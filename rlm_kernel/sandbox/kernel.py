@@ -29,9 +29,16 @@ JOIN_SECONDS = 10.0
 _DESCRIBE = "__import__('rlm_runtime.files', fromlist=['files']).describe()"
 _MAX_NAMES = 50
 _MAX_UNTOLD = 10
+_REMARKS, _REMARK = 20, 500
 
 OnOutput = Callable[[str, Sequence[Mapping[str, Any]]], None]
 OnPerson = Callable[[CellResult], None]
+
+
+def _remarks(told: Sequence[object], more: int) -> list[str]:
+    """What the kernel's runtime says of files, in bounds, each on one line."""
+    shown = [" ".join(str(remark)[:_REMARK].split()) for remark in told[:_REMARKS]]
+    return [*shown, f"{more:,} more remarks, which list_files() has"] if more > 0 else shown
 
 
 class _OurSpec(KernelSpecManager):
@@ -199,6 +206,7 @@ class DockerKernel:
                 str(found["head"])[:300],
                 bool(found.get("about")),
                 str(found.get("form", ""))[:2_000],
+                _remarks(found.get("remarks", []), int(found.get("more_remarks", 0))),
             )
         except (TypeError, KeyError, ValueError) as error:
             raise KernelError("The kernel started, but its runtime does not work.", hint="`rlm image build --force`") from error

@@ -184,7 +184,7 @@ def _each(lines: Iterable[str], record: Callable[[int, str], Record | None]) -> 
             yield found
         elif line:
             others, first = others + 1, first or line[:200]
-    if others > _OTHER * count:
+    if others > max(1, _OTHER * count):
         raise ValueError(f"{others:,} of {count:,} lines have another form, such as {first!r}. Read them by code of your own.")
     if others:
         print(f"Note: records() left out {others:,} lines that have another form, such as {first!r}.")

@@ -146,7 +146,7 @@ class _Row:
             self.span[column] -= 1
         for _, cell in self.cells:
             cell.end()
-        if len(self.cells) == 1 or any(cell.whole or len(cell.done) > _WIDE_CELL for _, cell in self.cells):
+        if [column for column, _ in self.cells] == [0] or any(cell.whole or len(cell.done) > _WIDE_CELL for _, cell in self.cells):
             return [line for _, cell in self.cells for line in cell.done]
         line, at = [], 0
         for column, cell in self.cells:

@@ -23,6 +23,8 @@ _CODE = re.compile(r"[+-]?0\d+")
 """Digits that are no number: a ZIP code, a key."""
 _YEAR = re.compile(r"(?:19|20)\d\d")
 _SEPARATOR = re.compile(r'\ufeff?"?sep=(.)"?\s*', re.IGNORECASE)
+_DOUBLED = re.compile(r'[^,;|\t"\n\\]""|""[^,;|\t"\r\n]')
+"""A quote in a field that is written as two."""
 _NAME = 40
 _LONG_NAME = 200
 _ROWS = 20
@@ -197,26 +199,32 @@ class Table(NamedTuple):
 def find(lines: Sequence[str], *, cut: bool, by_name: bool) -> Table | None:
     """The table that lines with their ends are, or begin (`cut`). `by_name`: the file's name says that it is one, so less must show it."""
     separator = _SEPARATOR.fullmatch(lines[0]) if lines else None
-    delimiters = (separator[1],) if separator else tuple(DELIMITERS)
+    lines = lines[bool(separator) :]
     best: tuple[float, Table] | None = None
-    for delimiter in delimiters:
-        for dialect in (Dialect(delimiter), Dialect(delimiter, spaced=True), Dialect(delimiter, escaped=True)):
-            width = 0
-            for _ in range(2):  # how wide rows are tells which quotes are stray
-                reading = Rows(lines[bool(separator) :], dialect, width, cut=cut)
-                rows = list(itertools.islice(reading, _ROWS))
-                width = _width(rows)
-            found = _table(rows, dialect, by_name or separator is not None)
-            if found is None:
-                continue
-            score, table = found
-            score -= 0.5 * reading.odd / len(rows)
-            table = table._replace(before=table.before + (1 if separator else 0)) if separator else table
-            if best is None or score > best[0]:
-                best = score, table
-            if not reading.odd:
-                break
+    for dialect in _dialects(lines, (separator[1],) if separator else tuple(DELIMITERS)):
+        width = 0
+        for _ in range(2):  # how wide rows are tells which quotes are stray
+            reading = Rows(lines, dialect, width, cut=cut)
+            rows = list(itertools.islice(reading, _ROWS))
+            width = _width(rows)
+        found = _table(rows, dialect, by_name or separator is not None)
+        if found is not None and (best is None or found[0] - 0.5 * reading.odd / len(rows) > best[0]):
+            best = found[0] - 0.5 * reading.odd / len(rows), found[1]
+    if best is not None and separator:
+        return best[1]._replace(before=best[1].before + 1)
     return best[1] if best else None
+
+
+def _dialects(lines: Sequence[str], delimiters: Sequence[str]) -> Iterator[Dialect]:
+    """The dialects that the lines could be in, the likeliest first."""
+    for delimiter in delimiters:
+        yield Dialect(delimiter)
+    escaped = any('\\"' in line for line in lines) and not any(_DOUBLED.search(line) for line in lines)
+    for delimiter in delimiters:
+        if any(f'{delimiter} "' in line for line in lines):
+            yield Dialect(delimiter, spaced=True)
+        if escaped:
+            yield Dialect(delimiter, escaped=True)
 
 
 def _table(rows: list[list[str]], dialect: Dialect, by_name: bool) -> tuple[float, Table] | None:
@@ -235,7 +243,8 @@ def _table(rows: list[list[str]], dialect: Dialect, by_name: bool) -> tuple[floa
     named = _has_names(rows)
     if width == 1 and not named:
         return None
-    return (even if width > 1 else 0.1) - 0.01 / width, _made(rows, dialect, titles, named=named)
+    doubt = 0.01 / width + 0.02 * (titles > 0) + 0.05 * (not named)
+    return (even if width > 1 else 0.1) - doubt, _made(rows, dialect, titles, named=named)
 
 
 def _width(rows: Sequence[list[str]]) -> int:

@@ -98,6 +98,8 @@ def _looks_like(file: IO[bytes]) -> str:
     starts = next((found for found, magic in _STARTS.items() if head.startswith(magic)), "")
     if starts or _IS_HTML.match(head):
         return starts or f"HTML, which begins {head[:60].decode('ascii', 'replace')!r}"
+    if b"\0" in head:
+        return ""
     try:
         return f"plain text, which begins {str(decode(head, '').text)[:60]!r}"
     except Unreadable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import io
 import os
 import shutil
@@ -19,6 +20,7 @@ from rlm_kernel.session.ask import Result, ask
 from rlm_kernel.session.replay import replay
 from rlm_kernel.session.resume import fork, resume
 from rlm_kernel.trace.reader import TraceFile, read_trace
+from tests.support.filekinds import pdf, zipped
 from tests.support.story import repl
 
 pytestmark = [pytest.mark.usefixtures("kernel_image"), pytest.mark.xdist_group("files")]
@@ -203,3 +205,36 @@ async def test_an_interrupted_question_ends_the_run_and_leaves_nothing(here: Pat
         await running
     assert read_trace(TRACE).meta.stop_reason == "interrupted"
     assert not docker_client.containers.list(ignore_removed=True, all=True, filters={"label": f"rlm-kernel.owner={os.getpid()}"})
+
+
+def _damaged_mail(folder: Path) -> None:
+    """A scan, a log that is cut off, a page that is called a PDF, and a bomb."""
+    folder.mkdir()
+    (folder / "scan.pdf").write_bytes(pdf(None))
+    log = b"".join(b"%d needle\n" % number**9 for number in range(9_000))
+    (folder / "cut.log.gz").write_bytes(gzip.compress(log)[:40_000])
+    (folder / "no.pdf").write_bytes(b"<html>Please sign in</html>")
+    bomb = zipped({"a.txt": b"a" * (40 << 20)})
+    (folder / "bomb.zip").write_bytes(zipped({f"{number}.zip": bomb for number in range(40)}))
+
+
+async def test_what_is_lacking_of_files_is_told_to_the_user_the_model_and_by_list_files(here: Path) -> None:
+    heard: list[str] = []
+    said: list[str] = []
+
+    def see(messages: Any) -> str:
+        heard.append(messages[-1]["content"])
+        return repl("print(*list_files(), sep=chr(10))") if len(heard) == 1 else repl("FINAL(str(len(grep('needle'))))")
+
+    _damaged_mail(Path("mail"))
+    settings = load_settings(overrides=SMALL)
+    result = await ask("How many?", Path("mail"), settings=settings, trace=TRACE, models=ScriptedModels(see), say=said.append)
+    assert result.answer is not None
+    assert 1_000 < int(result.answer) < 9_000
+    for told in (heard[0], " ".join(said)):
+        assert "scan.pdf: no text on any of its 1 pages: a scan" in told
+        assert "cut.log.gz: cut off before its end" in told
+        assert "no.pdf: left out: no.pdf is no PDF. It is HTML" in told
+        assert "of 40 files in it left out" in told or "bomb.zip: left out" in told
+    assert "cut.log.gz: " in heard[1]
+    assert "cut off before its end" in heard[1]

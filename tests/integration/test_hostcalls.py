@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
+import pypdf
+import zstandard
+
 from rlm_kernel.errors import BudgetExceeded, ModelError
+from tests.support.filekinds import pdf, run, tarred, word, zipped
 from tests.support.sandbox import until
 
 
@@ -162,25 +165,11 @@ async def test_call_between_cells_is_refused(sandbox: Any) -> None:
 
 def _write_files(folder: Path) -> dict[str, str]:
     """Files of every kind, and a piece of text that each must give."""
-    docx = (
-        '<?xml version="1.0"?><w:document xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"><w:body>'
-        "<w:p><w:r><w:t>from docx</w:t></w:r></w:p></w:body></w:document>"
-    )
-    parts = {
-        "[Content_Types].xml": '<?xml version="1.0"?><Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types">'
-        '<Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
-        '<Override PartName="/word/document.xml" ContentType='
-        '"application/vnd.openxmlformats-officedocument.wordprocessingml.document.main+xml"/></Types>',
-        "_rels/.rels": '<?xml version="1.0"?><Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships">'
-        '<Relationship Id="r1" Type="http://schemas.openxmlformats.org/officeDocument/2006/relationships/officeDocument"'
-        ' Target="word/document.xml"/></Relationships>',
-        "word/document.xml": docx,
-    }
-    with zipfile.ZipFile(folder / "a.docx", "w") as archive:
-        for name, text in parts.items():
-            archive.writestr(name, text)
-    with zipfile.ZipFile(folder / "a.zip", "w") as archive:
-        archive.writestr("inner/one.txt", "from zip")
+    (folder / "a.docx").write_bytes(word(f"<w:p>{run('from ')}<w:ins>{run('docx')}</w:ins></w:p>"))
+    (folder / "a.zip").write_bytes(zipped({"inner/one.txt": b"from zip"}))
+    (folder / "a.tgz").write_bytes(gzip.compress(tarred({"one.html": b"<p>from <b>t</b>ar"})))
+    (folder / "a.log.zst").write_bytes(zstandard.ZstdCompressor().compress(b"from zstandard"))
+    (folder / "a.rtf").write_bytes(rb"{\rtf1 from {\b rtf}}")
     (folder / "a.txt.gz").write_bytes(gzip.compress(b"from gzip"))
     (folder / "a.txt").write_text("from txt")
     (folder / "latin.txt").write_bytes("Käse und Brötchen, größer als früher".encode("latin-1"))
@@ -191,26 +180,15 @@ def _write_files(folder: Path) -> dict[str, str]:
     (folder / "a.html").write_text("<html><script>no()</script><p>from html</p></html>")
     cell = {"cell_type": "code", "source": ["from", " ipynb"]}
     (folder / "a.ipynb").write_text(json.dumps({"cells": [cell]}))
-    content = b"BT /F1 12 Tf 20 50 Td (from pdf) Tj ET"
-    objects = [
-        b"<</Type/Catalog/Pages 2 0 R>>",
-        b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
-        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 200 100]/Contents 4 0 R/Resources<</Font<</F1 5 0 R>>>>>>",
-        b"<</Length %d>>stream\n%s\nendstream" % (len(content), content),
-        b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
-    ]
-    pdf, places = b"%PDF-1.4\n", []
-    for number, item in enumerate(objects, 1):
-        places.append(len(pdf))
-        pdf += b"%d 0 obj%s endobj\n" % (number, item)
-    table = b"".join(b"%010d 00000 n \n" % place for place in places)
-    start = len(pdf)
-    pdf += b"xref\n0 6\n0000000000 65535 f \n%strailer<</Size 6/Root 1 0 R>>\nstartxref\n%d\n%%%%EOF" % (table, start)
-    (folder / "a.pdf").write_bytes(pdf)
+    (folder / "a.pdf").write_bytes(pdf("from pdf"))
+    writer = pypdf.PdfWriter(clone_from=folder / "a.pdf")
+    writer.encrypt("", "owner", algorithm="AES-256")
+    writer.write(folder / "aes.pdf")
     return {
         "a.docx": "from docx", "a.zip": "from zip", "a.txt.gz": "from gzip", "a.txt": "from txt", "latin.txt": "Käse und Brötchen",
         "wide.txt": "from utf-16 ä", "a.csv": "from csv", "a.jsonl": "jsonl", "a.md": "from md", "a.html": "from html",
-        "a.ipynb": "from ipynb", "a.pdf": "from pdf",
+        "a.ipynb": "from ipynb", "a.pdf": "from pdf", "aes.pdf": "from pdf", "a.tgz": "from tar", "a.log.zst": "from zstandard",
+        "a.rtf": "from rtf",
     }  # fmt: skip
 
 
@@ -222,6 +200,7 @@ async def test_every_kind_of_file_is_read_and_binary_refused_by_name(sandbox: An
     for name, text in expected.items():
         loaded = await box.text(f"print(load_file({str(tmp_path / name)!r}))")
         assert text in loaded, name
+    assert await box.text("csv.field_size_limit() > 1 << 30") == "True"
     assert "no()" not in await box.text(f"print(load_file({str(tmp_path / 'a.html')!r}))")
     assert "binary" in await box.text(f"load_file({str(tmp_path / 'a.bin')!r})")
     assert await box.text(f"print(repr(load_file({str(tmp_path / 'empty.txt')!r})))") == "''"

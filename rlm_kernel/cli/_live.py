@@ -9,8 +9,9 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from rlm_kernel.cli._branch import Branch
+from rlm_kernel.cli._notes import notes
 from rlm_kernel.cli._text import printable
-from rlm_kernel.engine.protocols import Memory
+from rlm_kernel.engine.protocols import CellResult, Memory
 
 _TREE = 12
 """Lines of child RLMs at most."""
@@ -84,6 +85,20 @@ class LiveView(Branch):
         """Print to stdout; in a terminal above the live line."""
         with self.paused():  # not by rich, which would take minutes over a long answer
             print(text, flush=True)
+
+    def cell_finished(self, turn: int, result: CellResult) -> None:
+        super().cell_finished(turn, result)
+        if turn == 0:
+            self._tell_notes(result)
+
+    def person_ran(self, result: CellResult) -> None:
+        super().person_ran(result)
+        if result.cell_id.startswith("load-"):  # files that are loaded into a session
+            self._tell_notes(result)
+
+    def _tell_notes(self, result: CellResult) -> None:
+        for line in notes(result.outputs):
+            self.tell(line)
 
     def remembered(self, memory: Memory) -> None:
         super().remembered(memory)

@@ -13,6 +13,7 @@ from rlm_kernel.cli._branch import Branch
 from rlm_kernel.cli._live import LiveView
 from rlm_kernel.engine.protocols import Answer, Completion, Memory, Outcome, Totals, Usage
 from rlm_kernel.session.children import TreeView
+from tests.support.engine import stream
 from tests.support.trace import call, result
 
 ANSWERED = Outcome(Answer("5"), "answered")
@@ -185,3 +186,33 @@ def test_it_is_drawn_in_a_terminal_and_leaves_no_tree_behind() -> None:
 def test_a_summary_counts(view: LiveView) -> None:
     view.remembered(Memory("m", 100, 10, False, replace(Completion("x", "m"), usage=Usage(5, 1), cost=0.1)))
     assert view.account() == "0 of 0 calls, 6 tokens, $0.1000"
+
+
+def test_what_loading_remarks_is_told_ten_lines_of_it_and_only_of_set_up_cells() -> None:
+    view, out = plain()
+    said = "".join(f"Note: file {number} is read as cp1252.\n" for number in range(12))
+    outputs = [stream("Note: on stdout.\n"), stream("UserWarning\nNote: \x1b]0;owned\x07x\nNote: fi", "stderr"), stream(said[8:], "stderr")]
+    view.cell_finished(0, result("setup", outputs=outputs))
+    view.cell_finished(1, result("turn-01-a", outputs=outputs))
+    lines = out.getvalue().splitlines()
+    assert lines[1:3] == ["Note: \ufffd]0;owned\ufffdx", "Note: file 0 is read as cp1252."]
+    assert [line[:11] for line in lines[1:11]] == ["Note: \ufffd]0;o", *["Note: file "] * 9]
+    assert lines[11:] == [
+        "… and 3 more notes; all are in the trace.",
+        "cell turn-01-a: ok in 0.2 s (0 of 0 calls, 0 tokens, $0.0000)",
+    ]
+
+
+def test_notes_are_told_of_files_that_are_loaded_later_and_above_the_live_line() -> None:
+    out = Terminal()
+    with LiveView(stream=out, lines=False) as view:
+        view.person_ran(result("load-2", outputs=[stream("Note: 3 files left out.\n", "stderr")]))
+        view.person_ran(result("person", outputs=[stream("Note: not ours.\n", "stderr")]))
+        view.cell_finished(0, result("setup", outputs=[stream("Note: " + "x" * 1000, "stderr")]))
+    assert "Note: 3 files left out." in out.getvalue()
+    assert "not ours" not in out.getvalue()
+    assert "x" * 294 + "…" in out.getvalue()
+    silent = Terminal()
+    with LiveView(stream=silent, quiet=True) as view:
+        view.cell_finished(0, result("setup", outputs=[stream("Note: x", "stderr")]))
+    assert silent.getvalue() == ""

@@ -15,7 +15,7 @@ from rlm_kernel.engine.cells import Cells
 from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import LIMITS, Ledger
 from rlm_kernel.engine.loop import Loop, Past
-from rlm_kernel.engine.protocols import ROLES, CellResult, Models, Outcome, Trace
+from rlm_kernel.engine.protocols import ROLES, CellResult, Models, Outcome, Totals, Trace
 from rlm_kernel.errors import UsageError
 from rlm_kernel.secrets import known_secrets
 from rlm_kernel.session.answering import check_setup, closing_trace, new_meta
@@ -174,6 +174,7 @@ async def _go_on(
     ):
         models = await players
         going = _Going(plan, settings, on, models, given, ledger, found, named, view)
+        everyone(going.writer, view).opened(ledger, Totals())
         async with closing_trace(going.listeners, ledger.totals), WarmKernels(settings, on.image, say) as kernels:
             outcome = await going.run(kernels)
             totals = ledger.totals()

@@ -148,7 +148,8 @@ class Branch:
         doing = f"{self._what}, {self._clock() - self._since:.0f} s"
         if self._account is None:
             return doing
-        return f"turn {self._turn} · {doing} · {self.account()} · {self._totals().seconds:.0f} s"
+        turn = [f"turn {self._turn}"] if self._turn else []
+        return " · ".join([*turn, doing, self.account(), f"{self._totals().seconds:.0f} s"])
 
     def details(self) -> list[str]:
         """How far the cell's calls are, and which wait for another attempt."""

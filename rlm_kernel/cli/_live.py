@@ -72,8 +72,9 @@ class LiveView(Branch):
             self._life = None
 
     def _live_on(self) -> None:
-        while not self._over.wait(_BEAT):
-            self.beat()
+        with contextlib.suppress(OSError, ValueError):  # nobody reads any more: the next event meets that, too
+            while not self._over.wait(_BEAT):
+                self.beat()
 
     def beat(self) -> None:
         """Off a terminal: say now and then which calls wait for another attempt, and after a long silence what goes on."""

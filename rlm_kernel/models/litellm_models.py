@@ -208,7 +208,8 @@ class LitellmModels:
                 spent = Completion("", endpoint.model, usage, cost, time.monotonic() - started, attempt) if usage.total else None
                 # Raised outside of `except`: the chained exception could show the key in a traceback.
                 raise self._error(endpoint, outcome, attempt, spent=spent)
-            await asyncio.sleep(wait)
+            if wait:
+                await asyncio.sleep(wait)
 
     async def _attempt(
         self, endpoint: _Endpoint, request: Mapping[str, Any], sent: Callable[[], None]

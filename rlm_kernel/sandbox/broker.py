@@ -262,7 +262,8 @@ class Broker:
             self._cancel(body.get("calls"))
             return None
         if head.kind == "planned":
-            await self._handle(head, body)  # nobody waits for a reply
+            with contextlib.suppress(RLMError):  # nobody waits for a reply
+                await self._handle(head, body)
             return None
         if head.kind in _AT_ONCE:
             await self._answer(peer, head, body)

@@ -28,7 +28,7 @@ from rlm_kernel.session.named import named_paths
 from rlm_kernel.session.players import model_names, profile_for
 from rlm_kernel.session.replay import Replayer, Verdict, cell_index, image_remarks, replay_stage, restored, settings_of
 from rlm_kernel.session.stage import Say, Stage, kernel_of, limits_of, models_ready
-from rlm_kernel.session.tracefiles import FileNotes, TraceFiles, find_files
+from rlm_kernel.session.tracefiles import FileNotes, TraceFiles, look_up_files
 from rlm_kernel.session.warm import WarmKernels
 from rlm_kernel.trace.reader import TraceCell, TraceFile, read_trace
 from rlm_kernel.trace.recording import TraceRecording
@@ -162,7 +162,7 @@ async def _go_on(
     consent: Consent | None,
 ) -> Result:
     settings = settings_of(plan.trace, config_file, changes, models=given is None)
-    found = find_files(plan.trace, files, allow_changed=allow_changed)
+    found = await look_up_files(plan.trace, files, allow_changed=allow_changed, say=say)
     spent = None if plan.forked else plan.trace.spent() + await asyncio.to_thread(spent_on_lost, plan.trace)
     ledger = Ledger(limits_of(settings), spent=spent)
     if plan.trace.meta.stop_reason in _ENDED:

@@ -104,7 +104,7 @@ def test_children_at_work_hang_from_their_parents(view: LiveView) -> None:
     deep.cell_started("turn-02-a", 2, "x")
     assert drawn(view) == [
         "turn 3 · waiting for the root model, 0 s · 1 sub-call, 3 child RLMs with 4 turns, 0 tokens, $0.0000 · 61 s",
-        "  1 Count the errors · turn 0 · starting the kernel, 0 s · 0 sub-calls, 1 child RLM with 1 turn, 0 tokens, $0.0000 · 0 s",
+        "  1 Count the errors · starting the kernel, 0 s · 0 sub-calls, 1 child RLM with 1 turn, 0 tokens, $0.0000 · 0 s",
         "    1.1 In this part? · turn 2 · cell turn-02-a runs, 0 s · 0 sub-calls, 0 tokens, $0.5000 · 0 s",
         "  2 And the rest? · starting, 0 s",
     ]

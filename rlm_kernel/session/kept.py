@@ -42,6 +42,7 @@ from rlm_kernel.session.status import SessionStatus, status_of
 from rlm_kernel.session.tracefiles import FileNotes
 from rlm_kernel.session.warm import WarmKernels
 from rlm_kernel.trace.reader import TraceFile, read_trace
+from rlm_kernel.trace.schema import TotalsMeta
 from rlm_kernel.trace.taken import before_last_question, ended
 from rlm_kernel.trace.writer import NotebookWriter
 
@@ -100,7 +101,8 @@ class KeptSession:
         self._live = live
         meta = new_meta(live.on, "", self.settings, dict.fromkeys(ROLES, ""), profile_for(self.settings))
         files = await asyncio.to_thread(lambda: [file_meta(path) for path in live.on.grants.paths])
-        self._write_to(NotebookWriter(self.trace, meta.model_copy(update={"files": files, "name": self.name}), known_secrets(os.environ)))
+        more = {"files": files, "name": self.name, "totals": TotalsMeta.of(Totals())}
+        self._write_to(NotebookWriter(self.trace, meta.model_copy(update=more), known_secrets(os.environ)))
         calls = self._calls(Ledger(limits_of(self.settings)), None, None)
         cells = Cells(live.kernel, calls, self._listeners)
         for cell_id, code in inputs.cells("", live.on.grants.paths):

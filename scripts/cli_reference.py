@@ -18,8 +18,9 @@ INTRO = """\
 The help texts of `rlm` and its commands. `scripts/cli_reference.py` prints this page.
 
 stdout carries the answer and nothing else; progress, the account of the run and the trace's path go to stderr. Off a terminal the
-live view becomes plain lines. With `--json`, stdout is one object: `answer`, `trace`, `turns`, `calls`, `tokens` (`prompt`,
-`completion`, `cached`), `cost` (null where unknown), `seconds`, `stop_reason`, `forced`.
+live view becomes plain lines ([subcalls.md](subcalls.md#see-it-happen)). With `--json`, stdout is one object: `answer`, `trace`,
+`turns`, `calls`, `children`, `child_turns`, `stored`, `failed`, `tokens` (`prompt`, `completion`, `cached`), `cost` (null where unknown),
+`known_cost`, `seconds`, `stop_reason`, `forced`; [subcalls.md](subcalls.md#the-numbers) defines them.
 
 | exit code | meaning |
 | --- | --- |

@@ -27,8 +27,12 @@ class _Line:
         self._waiting: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._reading: asyncio.Task[None] | None = None
         self._given_up: list[str] = []
+        self._begun = 0
 
     async def call(self, kind: str, body: dict[str, Any], same: object) -> Any:
+        if not self._begun:
+            asyncio.get_running_loop().call_soon(self._plan)
+        self._begun += 1
         call, frames = wire.request(kind, body, same)
         future = self._waiting[call] = asyncio.get_running_loop().create_future()
         try:
@@ -42,6 +46,11 @@ class _Line:
                     asyncio.get_running_loop().call_soon(self._tell)
                 self._given_up.append(call)
             raise
+
+    def _plan(self) -> None:
+        """Of calls that were gathered the host is told how many there are; one alone costs no message."""
+        begun, self._begun = self._begun, 0
+        wire.plan(begun, tell=begun > 1)
 
     def _tell(self) -> None:
         """Have the host drop what was given up, and that together: of many gathered calls the end of each would let others be sent."""

@@ -35,18 +35,20 @@ _runs: Counter[str] = Counter()
 _receipts: list[str] = []
 """Ids of the calls of the cell in progress, in the order in which this process had their answers."""
 _acknowledgements: dict[int, SimpleQueue[str]] = {}
+_planned = 0
+"""Calls of models that the cell in progress makes in all, as far as that is known."""
 current_cell = ""
 """Id of the cell in progress, or what stands for it."""
 
 
 def begin_cell(cell_id: str | None, code: str) -> None:
     """A cell starts. A client that sends no cell id (nbclient, a console) has its cells known by their code and how often it was run."""
-    global current_cell
+    global current_cell, _planned
     if not cell_id:
         digest = hashlib.sha256(code.encode("utf-8", "replace")).hexdigest()[:32]
         cell_id = f"code-{digest}-{_runs[digest]}"
         _runs[digest] += 1
-    current_cell = cell_id
+    current_cell, _planned = cell_id, 0
     _asked.clear()
     _receipts.clear()
 
@@ -160,6 +162,15 @@ def cancel(calls: Iterable[str]) -> None:
             _send("cancel", {"calls": waiting})
 
 
+def plan(calls: int, *, tell: bool = True) -> None:
+    """So many calls of models more are to come in this cell, or fewer. The host is told what that makes in all, for the user to see."""
+    global _planned
+    _planned += calls
+    if tell and calls:
+        with contextlib.suppress(HostCallError, zmq.ZMQError):
+            _send("planned", {"calls": _planned})
+
+
 def value_of(reply: dict[str, Any]) -> Any:
     """What a reply holds. Raises the error that it holds."""
     if reply["ok"]:
@@ -205,6 +216,8 @@ def _ask(kind: str, body: dict[str, Any], same: object = None) -> dict[str, Any]
 
 def call(kind: str, body: dict[str, Any], same: object = None) -> Any:
     """Ask the host and wait for its reply. Raises HostCallError or one of its kinds."""
+    if kind == "llm_query":
+        plan(1, tell=False)
     reply = _ask(kind, body, same)
     received(reply["call"])
     return value_of(reply)
@@ -239,11 +252,14 @@ def call_many(
     waiting: dict[str, int] = {}
     upcoming = iter(zip(range(count), items, strict=False))
     left = count
+    plan(count)
+    sent = 0
     try:
         while left:
             for place, item in itertools.islice(upcoming, window - len(waiting)):
                 try:
                     waiting[_send(kind, _timed(item.body, deadline), item.same)] = place
+                    sent += 1
                 except HostCallError as error:
                     results[place] = CallFailed(error)
                     done(place)
@@ -264,6 +280,8 @@ def call_many(
     except BaseException:
         cancel(waiting)
         raise
+    finally:
+        plan(sent - count)
     refusals = [r.error for r in results if isinstance(r, CallFailed) and isinstance(r.error, BudgetExceeded)]
     if count and len(refusals) == count:
         raise refusals[0]

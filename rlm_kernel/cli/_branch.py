@@ -1,4 +1,4 @@
-"""One RLM in the live view: what it does and what it has used; its child RLMs hang from it."""
+"""One RLM in the live view: what it does, and what it has used by its account; its child RLMs hang from it."""
 
 from __future__ import annotations
 
@@ -6,35 +6,55 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from rlm_kernel.cli._calls import Batch, Waiting, attempt
 from rlm_kernel.cli._text import printable
-from rlm_kernel.engine.protocols import MODEL_CALLS, CallKind, CallRecord, CellResult, Completion, Memory, Outcome, Totals, Usage
+from rlm_kernel.engine.protocols import (
+    MODEL_CALLS,
+    Account,
+    CallKind,
+    CallRecord,
+    CellResult,
+    Completion,
+    Memory,
+    Outcome,
+    Retry,
+    Totals,
+)
 
 _QUESTION = 60
+_ROOT = "waiting for the root model"
 
 
 class Branch:
-    """Hears the events of one run (`engine.protocols.Trace`), which count in the runs above it, too. `line` hears what is worth a line."""
+    """Hears the events of one run (`engine.protocols.Trace`). `line` hears what is worth a line."""
 
-    def __init__(self, line: Callable[[str], None], parent: Branch | None = None, name: str = "") -> None:
+    def __init__(
+        self, line: Callable[[str], None], parent: Branch | None = None, name: str = "", clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.children: dict[int, Branch] = {}
         """Those at work, by number."""
         self.name = name
         self._line = line
         self._parent = parent
+        self._clock = clock
+        self._batch = Batch(clock)
+        self._waiting = Waiting(clock)
         self.begin()
 
     def begin(self) -> None:
-        """Count anew."""
-        self.what = "starting"
-        self._started = time.monotonic()
+        """Another run."""
+        self._started = self._clock()
+        self._account: Account | None = None
         self._turn = 0
-        self._asked = 0
-        self._done = 0
-        self._failed = 0
-        self._usage = Usage()
-        self._cost: float | None = 0.0
         self._born = 0
+        self._batch.begin()
+        self._waiting.clear()
         self.children.clear()
+        self.do("starting")
+
+    def do(self, what: str) -> None:
+        """What it does from now on."""
+        self._what, self._since = what, self._clock()
 
     def child(self, question: str) -> Branch:
         self._born += 1
@@ -47,79 +67,100 @@ class Branch:
         self._line(f"child {name} begins: {shown}")
         return branch
 
+    def opened(self, account: Account, before: Totals) -> None:
+        self._account = account
+        self.do("starting the kernel")
+
     def turn_started(self, turn: int) -> None:
         self._turn = turn
-        self.what = "root model thinks"
+        self.do(_ROOT)
 
     def turn_replied(self, turn: int, reply: Completion, prose: str) -> None:
-        self.count(reply.usage, reply.cost)
+        self.wait("", None)
         self._tell(f"turn {turn}: root model replied in {reply.seconds:.1f} s ({self.account()})")
 
     def cell_started(self, cell_id: str, turn: int, code: str) -> None:
-        self.what = f"cell {cell_id} runs"
+        self._cell = f"cell {cell_id} runs" if turn else "loading the input"
+        self._batch.begin()
+        self.do(self._cell)
 
     def cell_output(self, cell_id: str, outputs: Sequence[Mapping[str, Any]]) -> None:
         """Outputs are in the trace."""
 
     def call_started(self, cell_id: str, call_id: str, kind: CallKind) -> None:
-        if kind == "llm_query":
-            self.called(asked=1)
+        if kind in MODEL_CALLS:
+            self._batch.started()
+
+    def calls_planned(self, cell_id: str, calls: int) -> None:
+        self._batch.plan(calls)
+
+    def call_retried(self, cell_id: str, call_id: str, retry: Retry) -> None:
+        self.wait(call_id, retry)
+        if not call_id:  # those of sub models are summed up
+            seconds = max(0.1, retry.seconds)
+            self._tell(f"root model: {attempt(retry)}, next in {seconds:,.1f} s")
 
     def call_finished(self, cell_id: str, call: CallRecord) -> None:
         if call.kind in MODEL_CALLS:
-            self.called(done=int(call.kind == "llm_query"), failed=int(call.error is not None))
-        if call.kind in MODEL_CALLS and not call.trace:  # what child RLMs use is counted as they use it
-            self.count(call.usage, call.cost if call.error is None else call.cost or 0.0)
+            self._batch.ended(failed=call.error is not None, stored=call.stored)
+            self.wait(call.id, None)
+        elif call.kind == "file":
+            self.do(self._cell)  # it may have been copied
 
     def cell_finished(self, turn: int, result: CellResult) -> None:
+        self._batch.begin()
+        self.do(_ROOT)
         self._tell(f"cell {result.cell_id}: {result.status} in {result.seconds:.1f} s ({self.account()})")
 
     def person_ran(self, result: CellResult) -> None:
         self._tell(f"a person ran a cell: {result.status} in {result.seconds:.1f} s")
 
     def remembered(self, memory: Memory) -> None:
-        self.count(memory.reply.usage, memory.reply.cost)
+        """What it cost is in the account."""
 
     def note(self, text: str) -> None:
         self._tell(f"note: {text}")
 
     def finished(self, outcome: Outcome, totals: Totals) -> None:
-        self.what = "closing"
+        self.do("closing")
 
     def _tell(self, text: str) -> None:
         self._line(text)
 
-    def count(self, usage: Usage, cost: float | None) -> None:
-        """Tokens and money, here and above."""
-        self._usage += usage
-        self._cost = None if cost is None or self._cost is None else self._cost + cost
+    def wait(self, call: str, retry: Retry | None) -> None:
+        """A call waits for its next attempt, or (None) does so no more, here and above. The root model's is ""."""
+        if retry is None:
+            self._waiting.drop(call)
+        else:
+            self._waiting.add(call, retry)
         if self._parent is not None:
-            self._parent.count(usage, cost)
-
-    def called(self, *, asked: int = 0, done: int = 0, failed: int = 0) -> None:
-        """Calls of sub models, here and above."""
-        self._asked += asked
-        self._done += done
-        self._failed += failed
-        if self._parent is not None:
-            self._parent.called(asked=asked, done=done, failed=failed)
+            self._parent.wait(f"{self.name} {call}", retry)
 
     def account(self) -> str:
-        cost = "cost unknown" if self._cost is None else f"${self._cost:.4f}"
-        failed = f", {self._failed:,} failed" if self._failed else ""
-        children = f", {self._born:,} {'child' if self._born == 1 else 'children'}" if self._born else ""
-        return f"{self._done:,} of {self._asked:,} calls{failed}{children}, {self._usage.total:,} tokens, {cost}"
+        """What the run has used so far."""
+        return self._totals().spending()
+
+    def _totals(self) -> Totals:
+        return self._account.totals() if self._account is not None else Totals()
 
     def status(self) -> str:
         """What it does now, in a line."""
-        return f"turn {self._turn} · {self.what} · {self.account()} · {time.monotonic() - self._started:.0f} s"
+        doing = f"{self._what}, {self._clock() - self._since:.0f} s"
+        if self._account is None:
+            return doing
+        turn = [f"turn {self._turn}"] if self._turn else []
+        return " · ".join([*turn, doing, self.account(), f"{self._totals().seconds:.0f} s"])
+
+    def details(self) -> list[str]:
+        """How far the cell's calls are, and which wait for another attempt."""
+        return [line for line in (self._batch.line(), self._waiting.line()) if line]
 
 
 class _Child(Branch):
     """A child RLM at work. Of its turns and cells the tree alone tells: of many at once, lines would be a muddle."""
 
     def __init__(self, number: int, question: str, line: Callable[[str], None], parent: Branch, name: str) -> None:
-        super().__init__(line, parent, name)
+        super().__init__(line, parent, name, parent._clock)
         self._number = number
         self._above = parent
         self.question = question
@@ -130,7 +171,7 @@ class _Child(Branch):
     def finished(self, outcome: Outcome, totals: Totals) -> None:
         how = "answered" if outcome.answer is not None else f"no answer ({outcome.stop_reason})"
         self._above.children.pop(self._number, None)
-        self._line(f"child {self.name}: {how}, {totals.turns} turns, {totals.seconds:.1f} s")
+        self._line(f"child {self.name}: {how}, {totals.line()}")
 
     def status(self) -> str:
         return f"{self.question} · {super().status()}"

@@ -78,20 +78,6 @@ def outcome_line(result: Result) -> str:
     return f"rlm: the answer was forced: {printable(result.detail)}" if result.forced else ""
 
 
-def account(result: Result) -> str:
-    """What a question took."""
-    totals = result.totals
-    cost = "cost unknown" if result.cost is None else f"${result.cost:.4f}"
-    stored = f" ({totals.stored:,} from the cache)" if totals.stored else ""
-    parts = [counted(totals.turns, "turn"), counted(totals.calls - totals.child_turns, "sub-call") + stored]
-    parts += [f"{counted(totals.children, 'child RLM')} with {counted(totals.child_turns, 'turn')}"] if totals.children else []
-    return ", ".join([*parts, counted(result.usage.total, "token"), cost, f"{totals.seconds:.1f} s"])
-
-
-def counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
 def shown(answer: str) -> str:
     """An answer as it is printed: in a terminal made safe for it, in a pipe as it is."""
     return printable(answer) if sys.stdout.isatty() else answer
@@ -106,6 +92,6 @@ def report(result: Result, *, as_json: bool, quiet: bool, told: bool = False) ->
     if line := outcome_line(result):
         print(line, file=sys.stderr)
     if not quiet:
-        print(f"{account(result)}\ntrace: {printable(os.path.relpath(result.trace))}", file=sys.stderr)
+        print(f"{result.totals.line()}\ntrace: {printable(os.path.relpath(result.trace))}", file=sys.stderr)
     if result.answer is None:
         raise typer.Exit(NO_ANSWER)

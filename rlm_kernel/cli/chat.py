@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from rlm_kernel.cli._run import NO_ANSWER, account, exit_now, outcome_line, run_to_end, shown, stop_on_signals
+from rlm_kernel.cli._run import NO_ANSWER, exit_now, outcome_line, run_to_end, shown, stop_on_signals
 from rlm_kernel.cli._text import json_line, printable
 from rlm_kernel.cli.session import (
     CACHE,
@@ -130,7 +130,7 @@ class Chat:
             if message.split()[0] in ("/quit", "/exit"):
                 break
             await self._act_on(message)
-        from rlm_kernel.session.status import duration
+        from rlm_kernel.engine.totals import duration
 
         idle = duration(self._kept.idle)
         self._tell(f"The session stays: `rlm chat` takes it up, `rlm stop` ends it; it ends by itself after {idle} without use.")
@@ -183,9 +183,13 @@ class Chat:
             self._answered = result.answer is not None
             with self._view.paused():
                 self._tell_what_happened()
-                self._show(question, result)
-            with contextlib.suppress(_Stopped):
-                await self._stoppable(self._kept.remember())
+                self._show(result)
+            try:
+                with contextlib.suppress(_Stopped):
+                    await self._stoppable(self._kept.remember())
+            finally:
+                with self._view.paused():
+                    self._account_for(question, replace(result, totals=self._kept.used))
 
     async def _stoppable(self, doing: Coroutine[Any, Any, _T]) -> _T:
         """Run it, so that the first Ctrl-C stops it and nothing else: _Stopped; the second ends the process, and the lease the rest.
@@ -203,14 +207,17 @@ class Chat:
                     raise
                 raise _Stopped from None
 
-    def _show(self, question: str, result: Result) -> None:
-        if self._json:
-            print(json_line({"question": question, **result.as_json()}), flush=True)
-        elif result.answer is not None:
+    def _show(self, result: Result) -> None:
+        if result.answer is not None and not self._json:
             show_answer(result.answer)
         if line := outcome_line(result):
             print(line, file=sys.stderr)
-        self._tell(account(result))
+
+    def _account_for(self, question: str, result: Result) -> None:
+        """What the question took, with the summary after it."""
+        if self._json:
+            print(json_line({"question": question, **result.as_json()}), flush=True)
+        self._tell(result.totals.line())
 
     async def _command(self, message: str) -> None:
         word, *rest = message.split(maxsplit=1)

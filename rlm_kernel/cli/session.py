@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -110,11 +111,14 @@ def run(
                 for line in kept.opened:
                     view.tell(line)
                 result = await kept.ask(question)
-                if as_json:
-                    view.above(json_line(result.as_json()))
-                elif result.answer is not None:
+                if result.answer is not None and not as_json:
                     view.above(shown(result.answer))
-                await kept.remember()
+                try:
+                    await kept.remember()
+                finally:
+                    result = replace(result, totals=kept.used)  # with what the summary took
+                    if as_json:
+                        view.above(json_line(result.as_json()))
                 return result
 
     result = run_to_end(main())

@@ -31,6 +31,9 @@ PREVIEW = 200
 MAX_FREE = 10_000
 """Records kept of one cell's calls that the ledger does not bound: a loop over a refused call must not fill memory and disk."""
 
+MAX_PLANNED = 10_000_000
+"""Calls of one cell beyond which its word of them is not passed on."""
+
 
 def digest(kind: str, body: Mapping[str, Any]) -> str:
     """sha256 (hex) of a request's canonical JSON: how a recording finds the answer again."""
@@ -86,6 +89,7 @@ class HostCalls:
             "history": self._conversation,
             "received": self._received,
             "order": self._order,
+            "planned": self._planned,
         }
 
     def begin(self, cell_id: str) -> None:
@@ -98,7 +102,7 @@ class HostCalls:
 
     async def _llm_query(self, call: HostCall) -> Any:
         query = Query.of(call.body)
-        return await self._asked(call, "llm_query", query, query.identity(), lambda _: self._sub_calls.complete(query))
+        return await self._asked(call, "llm_query", query, query.identity(), lambda work: self._sub_calls.complete(query, work))
 
     async def _rlm_query(self, call: HostCall) -> Any:
         query = Query.of(call.body, "question")
@@ -118,7 +122,7 @@ class HostCalls:
                 return self._again(call, past)
             self.unrecorded += 1
         started, clock = datetime.now(UTC), time.monotonic()
-        work = Work()
+        work = Work(lambda retry: self._trace.call_retried(call.cell, call.id, retry))
         given: Given | None = None
         failure: RLMError | None = None
         try:
@@ -207,6 +211,12 @@ class HostCalls:
             known = sorted((self._records[slot] for slot in slots), key=lambda record: place[record.id])
             for slot, record in zip(slots, known, strict=True):
                 self._records[slot] = record
+
+    async def _planned(self, call: HostCall) -> None:
+        """Tell who watches how many calls the cell makes in all, by its own word. It is recorded nowhere and decides nothing."""
+        calls = call.body.get("calls")
+        if call.cell == self._cell and isinstance(calls, int) and 0 <= calls <= MAX_PLANNED:
+            self._trace.calls_planned(call.cell, int(calls))
 
     async def _budget(self, call: HostCall) -> Any:
         return await self._told(call, "budget", self._ledger.left)

@@ -86,20 +86,21 @@ class Ledger:
     ) -> None:
         """`spent`: what an earlier part of the run has used; it counts against the limits."""
         self._totals = spent or Totals()
-        self._known_cost = self._totals.cost or 0.0
         self.limits = limits
         self._parent = parent
         self._top: Ledger = parent._top if parent is not None else self
         self._clock = clock
         self._started = clock() - self._totals.seconds
         self._told: set[LimitName] = set()
-        self._own_turns = 0
+        self._own_calls = 0
+        """Calls of a child RLM's own root model: calls in the accounts above, turns in its own."""
+        self._open: list[Ledger] = []
+        """Child RLMs at work."""
         # Of the whole tree, so used at its top alone:
         self._held: dict[int, tuple[Role, float, float]] = {}
         self._tickets = 0
         self._dearest: dict[Role, _Dearest] = {}
         self._last = _Dearest()
-        self._lost: dict[LimitName, float] = dict.fromkeys(_SPENT, 0.0)
         self._settled = asyncio.Event()
 
     def child(self) -> Ledger:
@@ -117,21 +118,30 @@ class Ledger:
         """This child RLM has begun: it counts as one of those above."""
         if self._parent is not None:
             self._parent._count(Totals(children=1))
+            self._parent._open.append(self)
+
+    def end(self) -> None:
+        """This child RLM has ended, if it had begun. Idempotent."""
+        if self._parent is not None and self in self._parent._open:
+            self._parent._open.remove(self)
 
     def came_to_nothing(self) -> None:
         """This child RLM failed or was given up. Before its first turn it counts as a call: else code could have such without end."""
         if not self._totals.calls:
-            self._count(Totals(calls=1))
+            self._count(Totals(calls=1, failed=1))
 
     @property
     def is_child(self) -> bool:
         return self._parent is not None
 
-    def reserve_turn(self) -> None:
-        """Count a turn. Raises BudgetExceeded."""
+    def check_turn(self) -> None:
+        """Before the root model is asked. Raises BudgetExceeded."""
         self._top._check()
         if self._totals.turns >= self.limits.turns:
             raise _refusal("turns", self._totals.turns, self.limits.turns)
+
+    def count_turn(self) -> None:
+        """The root model has replied."""
         self._totals = replace(self._totals, turns=self._totals.turns + 1)
 
     @contextlib.asynccontextmanager
@@ -147,9 +157,11 @@ class Ledger:
         call = Call(lambda reply: self._settle(role, chars, reply))
         try:
             yield call
-        except asyncio.CancelledError:
-            if call.open:
-                top._lose(role, chars)
+        except BaseException as error:
+            if role == "sub" or self.is_child:
+                self._count(Totals(failed=1))
+            if call.open and isinstance(error, asyncio.CancelledError):
+                self._lose(role, chars)
             raise
         finally:
             top._held.pop(ticket, None)
@@ -160,12 +172,12 @@ class Ledger:
         if counts.calls:
             self._top._check_calls()
             self._count(counts)
-            self._own_turns += counts.child_turns
+            self._own_calls += counts.child_turns
         try:
             return await self._top._admit(role, chars, last=last)
         except BaseException:
             self._count(Totals(calls=-counts.calls, child_turns=-counts.child_turns))
-            self._own_turns -= counts.child_turns
+            self._own_calls -= counts.child_turns
             raise
 
     @contextlib.contextmanager
@@ -180,12 +192,8 @@ class Ledger:
 
     def _settle(self, role: Role, chars: int, reply: Completion) -> None:
         root, sub = (reply.usage, Usage()) if role == "root" else (Usage(), reply.usage)
-        used = Totals(root_usage=root, sub_usage=sub, cost=reply.cost, stored=int(reply.stored))
-        ledger: Ledger | None = self
-        while ledger is not None:
-            ledger._totals += used
-            ledger._known_cost += reply.cost or 0.0
-            ledger = ledger._parent
+        unpriced, stored = int(reply.cost is None), int(reply.stored)
+        self._count(Totals(root_usage=root, sub_usage=sub, known_cost=reply.cost or 0.0, unpriced=unpriced, stored=stored))
         if reply.stored:
             return  # nothing is learnt of what a call costs
         dearest = self._top._dearest.setdefault(role, _Dearest())
@@ -193,6 +201,11 @@ class Ledger:
         for seen in [dearest, *own_root]:
             seen.tokens, seen.cost = max(seen.tokens, reply.usage.total), max(seen.cost, reply.cost or 0.0)
             seen.chars = max(seen.chars, chars)
+
+    def _lose(self, role: Role, chars: int) -> None:
+        """Count a call that may be billed, though nobody waits for its reply: code could make such calls without end."""
+        likely = self._top._likely(role) or _Dearest()
+        self._count(Totals(lost_tokens=likely.of("tokens", chars), lost_cost=likely.of("cost", chars)))
 
     def _count(self, counts: Totals) -> None:
         """Here and above."""
@@ -212,8 +225,19 @@ class Ledger:
 
     def totals(self) -> Totals:
         """What was used, child RLMs and all; `turns` are those of this RLM alone, and in no other number."""
-        totals, own = self._totals, self._own_turns
+        return self._own(self._totals)
+
+    def closed(self) -> Totals:
+        """The same without child RLMs that are still at work."""
+        return self._own(self._totals - sum((child._above() for child in self._open), Totals()))
+
+    def _own(self, totals: Totals) -> Totals:
+        own = self._own_calls
         return replace(totals, calls=totals.calls - own, child_turns=totals.child_turns - own, seconds=self._seconds())
+
+    def _above(self) -> Totals:
+        """What of this child RLM counts in its parent's account."""
+        return replace(self._totals, turns=0, children=self._totals.children + 1, seconds=0.0)
 
     @property
     def calls(self) -> int:
@@ -255,12 +279,6 @@ class Ledger:
         self._held[self._tickets] = (role, estimate.of("cost", chars), estimate.of("tokens", chars))
         return self._tickets
 
-    def _lose(self, role: Role, chars: int) -> None:
-        """Count a call that may be billed, though nobody waits for its reply: code could make such calls without end."""
-        likely = self._likely(role) or _Dearest()
-        for name in _SPENT:
-            self._lost[name] += likely.of(name, chars)
-
     def _likely(self, role: Role) -> _Dearest | None:
         """What a call of the role may use, at the most; before the first of a sub model, what the root model's have. None if unknown."""
         seen = self._dearest.get(role) or self._dearest.get("root")
@@ -291,8 +309,8 @@ class Ledger:
         spent: dict[LimitName, float] = {
             "turns": totals.turns,
             "calls": totals.calls,
-            "cost": self._known_cost + self._lost["cost"],
-            "tokens": totals.root_usage.total + totals.sub_usage.total + self._lost["tokens"],
+            "cost": totals.known_cost + totals.lost_cost,
+            "tokens": totals.usage.total + totals.lost_tokens,
             "seconds": self._seconds(),
         }
         return spent[name]

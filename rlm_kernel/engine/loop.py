@@ -26,6 +26,7 @@ from rlm_kernel.engine.protocols import (
     Message,
     Models,
     Outcome,
+    Retry,
     StopReason,
     Trace,
     Usage,
@@ -214,7 +215,7 @@ class Loop:
             self._used, self._seen = Usage(), 0
 
     async def _turn(self) -> None:
-        self.ledger.reserve_turn()
+        self.ledger.check_turn()
         await self._make_room()
         self._number += 1
         await self._play(await self._ask())
@@ -245,12 +246,16 @@ class Loop:
     async def _ask(self) -> Reply:
         self.trace.turn_started(self._number)
         async with self._deadline():
-            reply = await complete(self.models, self.ledger, self._history, role="root")
+            reply = await complete(self.models, self.ledger, self._history, role="root", retried=self._retried)
+        self.ledger.count_turn()
         self._used, self._seen = reply.usage, len(self._history)
         self._history.append({"role": "assistant", "content": reply.text})
         parsed = parse_reply(reply.text)
         self.trace.turn_replied(self._number, reply, parsed.prose)
         return parsed.cut_off() if reply.finish_reason == "length" else replace(parsed, unclosed=False)
+
+    def _retried(self, retry: Retry) -> None:
+        self.trace.call_retried("", "", retry)
 
     @contextlib.asynccontextmanager
     async def _deadline(self) -> AsyncIterator[None]:
@@ -329,11 +334,13 @@ class Loop:
         try:
             async with asyncio.timeout(LAST_ANSWER_SECONDS):
                 # What is left for all belongs to the topmost RLM.
-                reply = await complete(self.models, self.ledger, self._history, role="root", last=not self.ledger.is_child)
+                last = not self.ledger.is_child
+                reply = await complete(self.models, self.ledger, self._history, role="root", last=last, retried=self._retried)
         except BudgetExceeded:
             return Outcome(None, reason, detail=detail)
         except (ModelError, TimeoutError) as error:
             return Outcome(None, reason, detail=f"{detail} The last answer did not come: {str(error) or 'time-out'}")
+        self.ledger.count_turn()
         self._history.append({"role": "assistant", "content": reply.text})
         self._shown = (), 0
         parsed = parse_reply(reply.text)

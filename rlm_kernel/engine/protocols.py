@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from rlm_kernel.engine.totals import Totals as Totals
+from rlm_kernel.engine.totals import Usage as Usage
+
 if TYPE_CHECKING:
     from rlm_kernel.engine.ledger import Ledger
 
@@ -19,22 +22,6 @@ Role = Literal["root", "sub"]
 ROLES: tuple[Role, ...] = ("root", "sub")
 Message = Mapping[str, str]
 """A chat message: {"role": "system" | "user" | "assistant", "content": text}."""
-
-
-@dataclass(frozen=True)
-class Usage:
-    """Tokens of one call or of many. `cached` counts the part of `prompt` that the provider had in its prefix cache."""
-
-    prompt: int = 0
-    completion: int = 0
-    cached: int = 0
-
-    def __add__(self, other: Usage) -> Usage:
-        return Usage(self.prompt + other.prompt, self.completion + other.completion, self.cached + other.cached)
-
-    @property
-    def total(self) -> int:
-        return self.prompt + self.completion
 
 
 @dataclass(frozen=True)
@@ -47,13 +34,28 @@ class Completion:
 
     text: str
     model: str
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
     cost: float | None = None
     seconds: float = 0.0
     attempts: int = 1
     finish_reason: str | None = None
     stored: bool = False
     thoughts: str = ""
+
+
+@dataclass(frozen=True)
+class Retry:
+    """An attempt that failed, of a call that is tried again. `attempt` counts from 1; of `attempts` that are made at the most.
+
+    `reason` in a word or two, for people: "rate-limited", "server error 503". The next attempt comes in `seconds`; `asked`: for how
+    many the provider wants none, None where it did not say.
+    """
+
+    reason: str
+    attempt: int
+    attempts: int
+    seconds: float
+    asked: float | None = None
 
 
 class Models(Protocol):
@@ -73,9 +75,11 @@ class Models(Protocol):
         model: str | None = None,
         schema: Mapping[str, Any] | None = None,
         sent: Callable[[], None] = lambda: None,
+        retrying: Callable[[Retry], bool] = lambda _retry: True,
     ) -> Completion:
         """One reply. `model` overrides the role's own. `schema`, a JSON schema: the provider is told to keep to it where it can be; the
-        reply is not checked against it. `sent` is called when a request goes out, from when on it may be billed.
+        reply is not checked against it. `sent` is called when a request goes out, from when on it may be billed. `retrying` is called
+        before each wait for another attempt; if it says False, there is none, and the call fails as after its last.
 
         Raises ModelError, after retries where retrying helps. Safe to call concurrently; waits for a free slot.
         """
@@ -129,7 +133,7 @@ class CallRecord:
     error_type: str | None = None
     nth: int = 0
     model: str | None = None
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
     cost: float | None = None
     attempts: int = 1
     stored: bool = False
@@ -236,38 +240,6 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Totals:
-    """The account of a run so far, with all child RLMs beneath it. `cost` is None when any price was unknown.
-
-    `turns` are the run's own; `calls` all other model calls: of sub models, and `child_turns`, those of child RLMs. `stored` of them were
-    answered from the cache.
-    """
-
-    turns: int = 0
-    calls: int = 0
-    root_usage: Usage = field(default_factory=Usage)
-    sub_usage: Usage = field(default_factory=Usage)
-    cost: float | None = 0.0
-    seconds: float = 0.0
-    children: int = 0
-    child_turns: int = 0
-    stored: int = 0
-
-    def __add__(self, other: Totals) -> Totals:
-        return Totals(
-            self.turns + other.turns,
-            self.calls + other.calls,
-            self.root_usage + other.root_usage,
-            self.sub_usage + other.sub_usage,
-            None if self.cost is None or other.cost is None else self.cost + other.cost,
-            self.seconds + other.seconds,
-            self.children + other.children,
-            self.child_turns + other.child_turns,
-            self.stored + other.stored,
-        )
-
-
-@dataclass(frozen=True)
 class Memory:
     """A summary that the root model wrote, and that it sees from now on in place of the turns of a question.
 
@@ -319,8 +291,21 @@ class Children(Protocol):
         """
 
 
+class Account(Protocol):
+    """What a run uses, to be looked at while it goes on. Implemented by `engine.ledger`."""
+
+    def totals(self) -> Totals:
+        """So far, with all child RLMs."""
+
+    def closed(self) -> Totals:
+        """The same without child RLMs that are still at work: these have traces of their own, which tell what they have used."""
+
+
 class Trace(Protocol):
     """Hears all that happens, in order. Implemented by the notebook writer and by the live view."""
+
+    def opened(self, account: Account, before: Totals) -> None:
+        """A question is taken up, on this account. `before`: what earlier questions of the session have used."""
 
     def turn_started(self, turn: int) -> None:
         """The root model is asked."""
@@ -334,6 +319,12 @@ class Trace(Protocol):
         """Outputs so far of the running cell."""
 
     def call_started(self, cell_id: str, call_id: str, kind: CallKind) -> None: ...
+
+    def call_retried(self, cell_id: str, call_id: str, retry: Retry) -> None:
+        """A model's call failed and is tried again. `cell_id` and `call_id` are empty of the root model's."""
+
+    def calls_planned(self, cell_id: str, calls: int) -> None:
+        """By its own word the cell's code makes so many calls of models in all, as far as it knows by now. To be shown, and no more."""
 
     def call_finished(self, cell_id: str, call: CallRecord) -> None: ...
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rlm_kernel.engine.drafts import without_drafts
 from rlm_kernel.engine.ledger import Ledger
-from rlm_kernel.engine.protocols import Children, Completion, Handed, HostCall, Message, Models, Role, Usage
+from rlm_kernel.engine.protocols import Children, Completion, Handed, HostCall, Message, Models, Retry, Role, Usage
 from rlm_kernel.errors import BudgetExceeded, ModelError, NoAnswer, NoRecord, UsageError
 
 MAX_SCHEMA = 100_000
@@ -45,8 +45,11 @@ class Given:
 
 @dataclass
 class Work:
-    """The child RLM of a call, if it has one: what that used counts where the call fails or is cut off, too."""
+    """A call in progress. `retried` hears of its failed attempts; `ledger` is that of its child RLM, if it has one: what that used counts
+    where the call fails or is cut off, too.
+    """
 
+    retried: Callable[[Retry], None] = lambda _retry: None
     ledger: Ledger | None = None
     model: str = ""
     trace: str = ""
@@ -61,7 +64,7 @@ class Work:
         if self.ledger is None:
             return None
         totals = self.ledger.totals()
-        return Given(None, self.model, totals.root_usage + totals.sub_usage, totals.cost, 1, False, self.ledger.calls, self.trace)
+        return Given(None, self.model, totals.usage, totals.cost, 1, False, self.ledger.calls, self.trace)
 
 
 @dataclass(frozen=True)
@@ -105,27 +108,35 @@ async def complete(
     model: str | None = None,
     schema: Mapping[str, Any] | None = None,
     last: bool = False,
+    retried: Callable[[Retry], None] = lambda _retry: None,
 ) -> Completion:
-    """A model's reply, on an account: of a sub model or of the root. `last`: as of `Ledger.call`.
+    """A model's reply, on an account: of a sub model or of the root. `last`: as of `Ledger.call`; `retried` hears of failed attempts.
 
-    What the model wrote for itself is in the reply's `thoughts` alone. Raises BudgetExceeded, and ModelError: also where a sub model wrote
-    nothing else.
+    What the model wrote for itself is in the reply's `thoughts` alone. Raises BudgetExceeded, and ModelError: at once where the provider
+    wants no call before the run's time is over, and also where a sub model wrote nothing but thoughts.
     """
+
+    def retrying(retry: Retry) -> bool:
+        left = ledger.seconds_left()
+        if left is not None and retry.asked is not None and retry.asked > left:
+            return False
+        retried(retry)
+        return True
+
     async with ledger.call(role, chars(messages), last=last) as call:
         try:
-            reply = await models.complete(messages, role=role, model=model, schema=schema, sent=call.sent)
+            reply = await models.complete(messages, role=role, model=model, schema=schema, sent=call.sent, retrying=retrying)
         except ModelError as error:
             if error.spent is not None:
                 call.settle(error.spent)
             raise
         call.settle(reply)
-    text, thoughts = without_drafts(reply.text)
-    if role == "sub" and thoughts and not text.strip():
-        name = reply.model or models.name(role)
-        why = f"The reply of {name} is reasoning alone, without an answer."
-        raise ModelError(
-            why, fault="empty", model=name, attempts=reply.attempts, hint=_LESS_THOUGHT, spent=replace(reply, text="", thoughts=thoughts)
-        )
+        text, thoughts = without_drafts(reply.text)
+        if role == "sub" and thoughts and not text.strip():
+            name = reply.model or models.name(role)
+            why = f"The reply of {name} is reasoning alone, without an answer."
+            spent = replace(reply, text="", thoughts=thoughts)
+            raise ModelError(why, fault="empty", model=name, attempts=reply.attempts, hint=_LESS_THOUGHT, spent=spent)
     return replace(reply, text=text, thoughts="\n\n".join(filter(None, (reply.thoughts, thoughts))))
 
 
@@ -152,10 +163,12 @@ class SubCalls:
             raise UsageError("There are no child RLMs here: use llm_query.")
         return await self._children.take(given)
 
-    async def complete(self, query: Query) -> Given:
+    async def complete(self, query: Query, work: Work) -> Given:
         """Ask the sub model. Raises ModelError, BudgetExceeded, NoRecord."""
         messages = [{"role": "user", "content": query.prompt}]
-        reply = await complete(self._allowed(), self._ledger, messages, role="sub", model=query.model, schema=query.schema)
+        reply = await complete(
+            self._allowed(), self._ledger, messages, role="sub", model=query.model, schema=query.schema, retried=work.retried
+        )
         return Given.by(reply)
 
     async def child(self, query: Query, handed: Handed, call: HostCall, work: Work) -> Given:
@@ -168,7 +181,7 @@ class SubCalls:
             text = await handed.text(self._reads())
             parts = [query.prompt, f"The context:\n{text}" if text else ""]
             parts += [f"Reply with JSON alone, which fits this JSON schema:\n{json.dumps(query.schema)}"] if query.schema else []
-            return await self.complete(Query("\n\n".join(filter(None, parts)), None, None, query.timeout))
+            return await self.complete(Query("\n\n".join(filter(None, parts)), None, None, query.timeout), work)
         ledger = work.ledger = self._ledger.child()
         work.model = models.name("root")
         try:
@@ -179,6 +192,8 @@ class SubCalls:
         except BaseException:
             ledger.came_to_nothing()
             raise
+        finally:
+            ledger.end()
         answer = outcome.answer
         if answer is None:
             reason = outcome.stop_reason

@@ -20,12 +20,30 @@ from rlm_kernel.errors import ModelFault
 
 @dataclass(frozen=True)
 class Failure:
-    """Why one attempt failed. `retry_after`: seconds that the provider asked to wait."""
+    """Why one attempt failed. `retry_after`: seconds that the provider asked to wait; `status`: HTTP's."""
 
     fault: ModelFault
     said: str
     retry: bool = False
     retry_after: float | None = None
+    status: int | None = None
+
+    @property
+    def reason(self) -> str:
+        """In a word or two, for who waits."""
+        if self.fault == "connection" and _REFUSED.search(self.said):
+            return "connection refused"
+        return f"server error {self.status}" if self.fault == "server" and self.status else _REASONS.get(self.fault, self.fault)
+
+
+_REASONS: dict[ModelFault, str] = {
+    "rate_limit": "rate-limited",
+    "timeout": "time-out",
+    "connection": "connection lost",
+    "server": "server error",
+    "empty": "empty reply",
+}
+_REFUSED = re.compile(r"refused|Connect call failed")
 
 
 _BY_STATUS: dict[int, tuple[ModelFault, bool]] = {
@@ -65,7 +83,7 @@ def classify(error: Exception) -> Failure:
     fault, retry = _BY_STATUS.get(status, ("server", True) if status >= 500 else ("bad_request", False))
     if status == 429 and _out_of_quota(error):
         retry = False
-    return Failure(fault, said, retry, _retry_after(error))
+    return Failure(fault, said, retry, _retry_after(error), status)
 
 
 def read_reply(response: Any) -> tuple[str, str | None] | Failure:

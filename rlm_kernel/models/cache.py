@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rlm_kernel.config import LLMSettings
-from rlm_kernel.engine.protocols import Completion, Message, Models, Role, Usage
+from rlm_kernel.engine.protocols import Completion, Message, Models, Retry, Role, Usage
 from rlm_kernel.errors import SetupError
 from rlm_kernel.models.weights import cache_dir
 
@@ -93,11 +93,12 @@ class CachedModels:
         model: str | None = None,
         schema: Mapping[str, Any] | None = None,
         sent: Callable[[], None] = lambda: None,
+        retrying: Callable[[Retry], bool] = lambda _retry: True,
     ) -> Completion:
         """One reply; `stored` if it is an earlier one. Raises ModelError, as the other models do."""
 
         async def ask() -> Completion:
-            return await self._models.complete(messages, role=role, model=model, schema=schema, sent=sent)
+            return await self._models.complete(messages, role=role, model=model, schema=schema, sent=sent, retrying=retrying)
 
         llm = self._answering(role, model)
         if llm is None:

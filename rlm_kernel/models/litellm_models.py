@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlm_kernel.config import LLMSettings, Settings
-from rlm_kernel.engine.protocols import Completion, Message, Role, Usage
+from rlm_kernel.engine.protocols import Completion, Message, Retry, Role, Usage
 from rlm_kernel.errors import ConfigError, ModelError, ModelFault
 from rlm_kernel.models._direct import Direct
 from rlm_kernel.models._direct import can as can_go_direct
@@ -114,17 +114,18 @@ class LitellmModels:
         model: str | None = None,
         schema: Mapping[str, Any] | None = None,
         sent: Callable[[], None] = lambda: None,
+        retrying: Callable[[Retry], bool] = lambda _retry: True,
     ) -> Completion:
         """One reply of the role's model, or of `model`, which must be the root's or the sub's name.
 
         Waits for a free slot of that model, of which there are fewer while it is over its rate limit. `schema` is sent where the model
-        is known to take one, or may do.
+        is known to take one, or may do. `retrying` hears of each wait for another attempt, and may refuse it.
 
         Raises ModelError: at once for faults that stay (key, name, request, refusal), else after the last retry.
         """
         endpoint = self._choose(role, model)
         await self.warm_up()
-        return await self._attempts(endpoint, self._request(endpoint, messages, schema), sent)
+        return await self._attempts(endpoint, self._request(endpoint, messages, schema), sent, retrying)
 
     async def aclose(self) -> None:
         """Close the connections, once the last LitellmModels of this event loop is closed. Idempotent."""
@@ -176,7 +177,9 @@ class LitellmModels:
             **{name: value for name, value in optional.items() if value is not None},
         }
 
-    async def _attempts(self, endpoint: _Endpoint, request: dict[str, Any], sent: Callable[[], None]) -> Completion:
+    async def _attempts(
+        self, endpoint: _Endpoint, request: dict[str, Any], sent: Callable[[], None], retrying: Callable[[Retry], bool]
+    ) -> Completion:
         started = time.monotonic()
         usage = Usage()
         cost: float | None = 0.0
@@ -198,12 +201,15 @@ class LitellmModels:
                 # Perhaps because of the schema: once more without, and if that goes well, never with one again.
                 del request["response_format"]
                 continue
-            if not outcome.retry or attempt > endpoint.settings.retries:
+            wait = 0.0 if outcome.retry_after else _wait(attempt)  # in the slots no call begins before that time
+            next_in = max(wait, endpoint.slots.pause())
+            retry = Retry(outcome.reason, attempt, endpoint.settings.retries + 1, next_in, outcome.retry_after)
+            if not outcome.retry or attempt > endpoint.settings.retries or not retrying(retry):
                 spent = Completion("", endpoint.model, usage, cost, time.monotonic() - started, attempt) if usage.total else None
                 # Raised outside of `except`: the chained exception could show the key in a traceback.
                 raise self._error(endpoint, outcome, attempt, spent=spent)
-            if not outcome.retry_after:  # else no call begins before that time
-                await asyncio.sleep(_wait(attempt))
+            if wait:
+                await asyncio.sleep(wait)
 
     async def _attempt(
         self, endpoint: _Endpoint, request: Mapping[str, Any], sent: Callable[[], None]
@@ -300,10 +306,11 @@ def _hint(endpoint: _Endpoint, failure: Failure) -> str:
     section, settings = endpoint.section, endpoint.settings
     key = settings.api_key_env or f"{endpoint.provider.upper()}_API_KEY"
     window = settings.window or (endpoint.entry or {}).get("max_input_tokens")
+    asked = "" if failure.retry_after is None else f" {failure.retry_after:,.0f} s, as it asks for"
     hints: dict[ModelFault, str] = {
         "auth": f"Check the key in {key} (environment or .env), and that its account may use this model.",
         "unknown_model": f"Write it as provider/model, such as openai/gpt-4o-mini, and check {section}.api_base if one is set.",
-        "rate_limit": f"Wait, or lower {section}.concurrency (now {settings.concurrency})."
+        "rate_limit": f"Wait{asked}, or lower {section}.concurrency (now {settings.concurrency})."
         if failure.retry
         else "The account's quota is used up: check its plan and billing.",
         "timeout": f"Raise {section}.timeout (now {settings.timeout:g} s), or send smaller prompts.",

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from rlm_kernel.engine.protocols import Completion, Message, Role, Usage
+from rlm_kernel.engine.protocols import Completion, Message, Retry, Role, Usage
 from rlm_kernel.errors import ModelError
 
 RootScript = Sequence[str] | Callable[[Sequence[Message]], str | Awaitable[str]]
@@ -40,6 +40,7 @@ class ScriptedModels:
         model: str | None = None,
         schema: Mapping[str, Any] | None = None,
         sent: Callable[[], None] = lambda: None,
+        retrying: Callable[[Retry], bool] = lambda _retry: True,
     ) -> Completion:
         """The script's next reply. `model` may be `scripted/root` or `scripted/sub`."""
         names: dict[str | None, Role] = {None: role, "scripted/root": "root", "scripted/sub": "sub"}

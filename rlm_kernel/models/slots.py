@@ -65,6 +65,10 @@ class Slots:
             self._cut_at = self._clock()
             self._limit = max(1.0, min(self._limit, self._now) * CUT)
 
+    def pause(self) -> float:
+        """Seconds in which no call begins, from now."""
+        return max(0.0, self._paused_until - self._clock())
+
     def succeeded(self) -> None:
         """A call had its reply: grow by one in as many of them as there are places."""
         self._limit = min(float(self._most), self._limit + 1.0 / self._limit)

@@ -41,12 +41,17 @@ _MAX_HEAD = 4096
 _MAX_CALL_ID = 80
 _SMALL = 16 << 10
 """Bytes of a body that is read at once. Larger ones are read one after the other."""
-_LIMITS = dict.fromkeys((*MODEL_CALLS, "final"), MAX_REQUEST) | {"cancel": 128 << 10, "hello": 1 << 10, "received": 1 << 10}
+_LIMITS = dict.fromkeys((*MODEL_CALLS, "final"), MAX_REQUEST) | {
+    "cancel": 128 << 10,
+    "hello": 1 << 10,
+    "received": 1 << 10,
+    "planned": 1 << 10,
+}
 """Bytes of a body, by kind."""
 _LIMIT = 1 << 20
 """Bytes of a body of any other kind."""
-_AT_ONCE = ("cancel", "received")
-"""Kinds that calls in flight wait for: they wait for no room."""
+_AT_ONCE = ("cancel", "received", "planned")
+"""Kinds that calls in flight wait for, or who watches them: they wait for no room."""
 _BODY_SECONDS = 10.0
 """In which a large body has to come, once its turn is there."""
 _LAST_REPLY_SECONDS = 1.0
@@ -255,6 +260,10 @@ class Broker:
             return RLMError(f"This {head.kind} request cannot be taken: {wrong}. Send less, or as text (json.dumps).")
         if head.kind == "cancel":
             self._cancel(body.get("calls"))
+            return None
+        if head.kind == "planned":
+            with contextlib.suppress(RLMError):  # nobody waits for a reply
+                await self._handle(head, body)
             return None
         if head.kind in _AT_ONCE:
             await self._answer(peer, head, body)

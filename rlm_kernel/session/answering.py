@@ -75,6 +75,7 @@ async def answer(asked: Asked, on: Stage, children: Children, open_kernel: OpenK
         path, meta.model_copy(update={"files": files, "parent": asked.parent, "limits": limits}), known_secrets(os.environ)
     )
     listeners = everyone(writer, asked.view())
+    listeners.opened(ledger, Totals())
     with FileNotes(on, writer) as notes:
         calls = HostCalls(asked.models, ledger, listeners, notes.locate, history=lambda: full_history(read_trace(path)), children=children)
         async with closing_trace(listeners, ledger.totals):

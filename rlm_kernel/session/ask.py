@@ -49,7 +49,7 @@ class Result:
     @property
     def usage(self) -> Usage:
         """Tokens of root and sub models together."""
-        return self.totals.root_usage + self.totals.sub_usage
+        return self.totals.usage
 
     @property
     def cost(self) -> float | None:
@@ -57,17 +57,10 @@ class Result:
 
     def as_json(self) -> dict[str, Any]:
         """The object that `rlm ask --json` prints."""
-        totals, usage = self.totals, self.usage
         return {
             "answer": self.answer if self.value is None else self.value,
             "trace": str(self.trace),
-            "turns": totals.turns,
-            "calls": totals.calls,
-            "children": totals.children,
-            "stored": totals.stored,
-            "tokens": {"prompt": usage.prompt, "completion": usage.completion, "cached": usage.cached},
-            "cost": self.cost,
-            "seconds": round(totals.seconds, 3),
+            **self.totals.as_json(),
             "stop_reason": self.stop_reason,
             "forced": self.forced,
         }

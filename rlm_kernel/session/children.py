@@ -147,7 +147,7 @@ def child_traces(trace: TraceFile) -> list[Path]:
 
 def spent_on_lost(trace: TraceFile) -> Totals:
     """What children have used that a run which was cut off had not recorded yet, by their own traces. Blocking."""
-    if trace.meta.totals is not None:
+    if trace.meta.status == "finished":
         return Totals()  # it was closed, and all is in its account
     linked = {path.name for path in child_traces(trace)}
     lost = Totals()

@@ -21,7 +21,7 @@ from traitlets import Bool
 from rlm_kernel.config import Settings, load_api_keys, load_settings
 from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import Ledger
-from rlm_kernel.engine.protocols import Completion, Message, Models, Role
+from rlm_kernel.engine.protocols import Completion, Message, Models, Retry, Role
 from rlm_kernel.errors import FileRefused
 from rlm_kernel.sandbox.grants import FileGrants
 from rlm_kernel.sandbox.provisioner import PORTS, DockerProvisioner, SandboxSpec
@@ -206,11 +206,12 @@ class _LazyModels:
         model: str | None = None,
         schema: Mapping[str, Any] | None = None,
         sent: Callable[[], None] = lambda: None,
+        retrying: Callable[[Retry], bool] = lambda _retry: True,
     ) -> Completion:
         async with self._opening:
             if self._open is None:
                 self._open = await self._stack.enter_async_context(open_models(self._chosen(), lambda _: None))
-        return await self._open.complete(messages, role=role, model=model, schema=schema, sent=sent)
+        return await self._open.complete(messages, role=role, model=model, schema=schema, sent=sent, retrying=retrying)
 
     def _chosen(self) -> Settings:
         load_api_keys()

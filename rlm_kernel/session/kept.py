@@ -23,6 +23,7 @@ from rlm_kernel.engine.loop import Loop, Past
 from rlm_kernel.engine.messages import output_text
 from rlm_kernel.engine.prompts import Profile
 from rlm_kernel.engine.protocols import ROLES, Memory, Models, Outcome, Totals, Trace
+from rlm_kernel.engine.totals import duration
 from rlm_kernel.errors import UsageError
 from rlm_kernel.secrets import known_secrets
 from rlm_kernel.session.answering import check_setup, closing_trace, new_meta, tell_remarks
@@ -37,10 +38,11 @@ from rlm_kernel.session.players import model_names, profile_for
 from rlm_kernel.session.rebuild import rebuild
 from rlm_kernel.session.stage import Say, limits_of
 from rlm_kernel.session.state import SessionFolder, State
-from rlm_kernel.session.status import SessionStatus, duration, status_of
+from rlm_kernel.session.status import SessionStatus, status_of
 from rlm_kernel.session.tracefiles import FileNotes
 from rlm_kernel.session.warm import WarmKernels
 from rlm_kernel.trace.reader import TraceFile, read_trace
+from rlm_kernel.trace.schema import TotalsMeta
 from rlm_kernel.trace.taken import before_last_question, ended
 from rlm_kernel.trace.writer import NotebookWriter
 
@@ -67,6 +69,8 @@ class KeptSession:
         self.settings = settings
         self.opened: list[str] = []
         """What became of the session when it was taken up, for the user."""
+        self.used = Totals()
+        """What the last question has used, with the summary after it."""
         self._models = models
         self._gate = Gate()
         self._view = view
@@ -74,7 +78,7 @@ class KeptSession:
         self._say = say
         self._consent = consent
         self._live: Live | None = None
-        self._answered: tuple[Loop, Outcome, Totals, Ledger] | None = None
+        self._answered: tuple[Loop, Outcome, Ledger] | None = None
 
     @property
     def name(self) -> str:
@@ -97,7 +101,8 @@ class KeptSession:
         self._live = live
         meta = new_meta(live.on, "", self.settings, dict.fromkeys(ROLES, ""), profile_for(self.settings))
         files = await asyncio.to_thread(lambda: [file_meta(path) for path in live.on.grants.paths])
-        self._write_to(NotebookWriter(self.trace, meta.model_copy(update={"files": files, "name": self.name}), known_secrets(os.environ)))
+        more = {"files": files, "name": self.name, "totals": TotalsMeta.of(Totals())}
+        self._write_to(NotebookWriter(self.trace, meta.model_copy(update=more), known_secrets(os.environ)))
         calls = self._calls(Ledger(limits_of(self.settings)), None, None)
         cells = Cells(live.kernel, calls, self._listeners)
         for cell_id, code in inputs.cells("", live.on.grants.paths):
@@ -201,15 +206,17 @@ class KeptSession:
                     family = Family(self.settings, models, model_names(self.settings, models), profile, kernels)
                     calls = self._calls(ledger, models, notes, Children(live.on, self.trace, family, self._view))
                     loop = self._new_loop(live, models, ledger, calls, profile)
-                    async with closing_trace(self._listeners, lambda: spent + ledger.totals()):
+                    self._listeners.opened(ledger, spent)
+                    async with closing_trace(self._listeners, ledger.totals):
                         outcome = await self._converse(loop, trace, question, named)
                         await notes.complete()
-                        self._listeners.finished(outcome, spent + ledger.totals())
+                        self.used = ledger.totals()
+                        self._listeners.finished(outcome, self.used)
         except asyncio.CancelledError:
             await asyncio.shield(self._settle(live))
             raise
-        self._answered = (loop, outcome, spent, ledger) if outcome.answer is not None else None
-        return Result.of(outcome, ledger.totals(), self.trace)
+        self._answered = (loop, outcome, ledger) if outcome.answer is not None else None
+        return Result.of(outcome, self.used, self.trace)
 
     def _new_loop(self, live: Live, models: Models, ledger: Ledger, calls: HostCalls, profile: Profile) -> Loop:
         limit, share = self.settings.limits.output_chars, self.settings.memory_share
@@ -250,9 +257,11 @@ class KeptSession:
         """After an answer: have the root model sum it up, and keep that in place of its turns. None if there is nothing to gain."""
         if self._answered is None or self.settings.memory_share is None:
             return None
-        (loop, outcome, spent, ledger), self._answered = self._answered, None
+        (loop, outcome, ledger), self._answered = self._answered, None
         memory = await loop.remember()
-        self._listeners.finished(outcome, spent + ledger.totals())  # what the summary cost is in the account, too
+        if memory is not None:
+            self.used = ledger.totals()
+            self._listeners.finished(outcome, self.used)  # what the summary cost is in the account, too
         return memory
 
     async def load(self, paths: Sequence[Path]) -> list[str]:

@@ -22,7 +22,7 @@ from rlm_kernel.session.inputs import file_meta
 from rlm_kernel.session.live import Live, make
 from rlm_kernel.session.replay import Replayer, Verdict, image_remarks, restored
 from rlm_kernel.session.stage import Say
-from rlm_kernel.session.tracefiles import find_files
+from rlm_kernel.session.tracefiles import look_up_files
 from rlm_kernel.trace.reader import TraceCell, TraceFile, trace_of
 from rlm_kernel.trace.recording import TraceRecording
 from rlm_kernel.trace.schema import OriginMeta
@@ -45,9 +45,8 @@ async def rebuild(
 
     node = from_dict({**trace.node, "cells": ended(trace.node.cells)})  # type: ignore[no-untyped-call]
     trace = trace_of(node, trace.path)
-    say("checking the session's files …")
     try:
-        found = await asyncio.to_thread(find_files, trace, allow_changed=True)
+        found = await look_up_files(trace, allow_changed=True, say=say)
     except FileRefused as refused:
         raise FileRefused(refused.message, hint="Put it back where it was, or begin anew: rlm stop, and rlm init.") from refused
     idle = settings.session.idle

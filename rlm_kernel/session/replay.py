@@ -21,7 +21,7 @@ from rlm_kernel.session.children import Children, Family, child_traces
 from rlm_kernel.session.listeners import everyone
 from rlm_kernel.session.players import profile_for
 from rlm_kernel.session.stage import Say, Stage, kernel_of, limits_of, models_ready, stage
-from rlm_kernel.session.tracefiles import TraceFiles, find_files, named_files
+from rlm_kernel.session.tracefiles import TraceFiles, look_up_files, named_files
 from rlm_kernel.session.warm import WarmKernels
 from rlm_kernel.trace.compare import Ran, compare
 from rlm_kernel.trace.reader import TraceCell, TraceFile, read_trace
@@ -235,7 +235,7 @@ async def replay(
     last = len(trace.cells) if until is None else cell_index(trace, until) + 1
     chosen = [cell for cell in trace.cells[:last] if cell.code]
     settings = settings_of(trace, config_file, changes or {}, models=live and models is None)
-    found = find_files(trace, files or {}, allow_changed=allow_changed)
+    found = await look_up_files(trace, files or {}, allow_changed=allow_changed, say=say)
     async with contextlib.AsyncExitStack() as stack:
         players = await stack.enter_async_context(models_ready(settings, models, say)) if live else None
         on = await stack.enter_async_context(replay_stage(trace, found, settings, say))

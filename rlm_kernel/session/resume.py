@@ -15,7 +15,7 @@ from rlm_kernel.engine.cells import Cells
 from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import LIMITS, Ledger
 from rlm_kernel.engine.loop import Loop, Past
-from rlm_kernel.engine.protocols import ROLES, CellResult, Models, Outcome, Trace
+from rlm_kernel.engine.protocols import ROLES, CellResult, Models, Outcome, Totals, Trace
 from rlm_kernel.errors import UsageError
 from rlm_kernel.secrets import known_secrets
 from rlm_kernel.session.answering import check_setup, closing_trace, new_meta
@@ -28,7 +28,7 @@ from rlm_kernel.session.named import named_paths
 from rlm_kernel.session.players import model_names, profile_for
 from rlm_kernel.session.replay import Replayer, Verdict, cell_index, image_remarks, replay_stage, restored, settings_of
 from rlm_kernel.session.stage import Say, Stage, kernel_of, limits_of, models_ready
-from rlm_kernel.session.tracefiles import FileNotes, TraceFiles, find_files
+from rlm_kernel.session.tracefiles import FileNotes, TraceFiles, look_up_files
 from rlm_kernel.session.warm import WarmKernels
 from rlm_kernel.trace.reader import TraceCell, TraceFile, read_trace
 from rlm_kernel.trace.recording import TraceRecording
@@ -162,7 +162,7 @@ async def _go_on(
     consent: Consent | None,
 ) -> Result:
     settings = settings_of(plan.trace, config_file, changes, models=given is None)
-    found = find_files(plan.trace, files, allow_changed=allow_changed)
+    found = await look_up_files(plan.trace, files, allow_changed=allow_changed, say=say)
     spent = None if plan.forked else plan.trace.spent() + await asyncio.to_thread(spent_on_lost, plan.trace)
     ledger = Ledger(limits_of(settings), spent=spent)
     if plan.trace.meta.stop_reason in _ENDED:
@@ -174,6 +174,7 @@ async def _go_on(
     ):
         models = await players
         going = _Going(plan, settings, on, models, given, ledger, found, named, view)
+        everyone(going.writer, view).opened(ledger, Totals())
         async with closing_trace(going.listeners, ledger.totals), WarmKernels(settings, on.image, say) as kernels:
             outcome = await going.run(kernels)
             totals = ledger.totals()

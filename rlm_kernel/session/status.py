@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from rlm_kernel.engine.protocols import Totals
+from rlm_kernel.engine.totals import Totals, duration
 from rlm_kernel.session.conversation import conversation
 from rlm_kernel.session.live import Live
 from rlm_kernel.session.state import Holder, State
@@ -55,7 +55,6 @@ class SessionStatus:
 
     def as_json(self) -> dict[str, Any]:
         """The object that `rlm status --json` prints."""
-        usage = self.totals.root_usage + self.totals.sub_usage
         return {
             "session": self.name,
             "condition": self.condition,
@@ -65,11 +64,7 @@ class SessionStatus:
             "files": [dict(file) for file in self.files],
             "variables": None if self.variables is None else dict(self.variables),
             "questions": self.questions,
-            "turns": self.totals.turns,
-            "calls": self.totals.calls,
-            "tokens": {"prompt": usage.prompt, "completion": usage.completion, "cached": usage.cached},
-            "cost": self.totals.cost,
-            "seconds": round(self.totals.seconds, 3),
+            **self.totals.as_json(),
             "container": None if self.use is None else asdict(self.use),
             "idle": self.idle,
             "idle_left": None if self.idle_left is None else round(self.idle_left),
@@ -84,7 +79,7 @@ class SessionStatus:
         lines += _column("files", self.file_lines())
         if self.variables is not None:
             lines += _column("variables", [f"{name}: {kind}" for name, kind in self.variables.items()])
-        lines.append(f"questions   {self.questions}, in {self.totals.turns} turns")
+        lines.append(f"questions   {self.questions}")
         lines.append(f"spent       {self.spent()}")
         if self.use is not None:
             limit = f" of {self.use.memory_limit / 2**20:,.0f}" if self.use.memory_limit else ""
@@ -97,9 +92,7 @@ class SessionStatus:
 
     def spent(self) -> str:
         """What the session has used so far."""
-        totals, usage = self.totals, self.totals.root_usage + self.totals.sub_usage
-        cost = "cost unknown" if totals.cost is None else f"${totals.cost:.4f}"
-        return f"{totals.turns} turns, {totals.calls:,} sub-calls, {usage.total:,} tokens, {cost}, {totals.seconds:.1f} s"
+        return self.totals.line()
 
     def _condition(self) -> str:
         if self.condition == "busy":
@@ -108,17 +101,6 @@ class SessionStatus:
             return "its container has ended; the next question rebuilds it from the trace"
         left = "" if self.idle_left is None else f", {duration(self.idle_left)} left"
         return f"idle; ends after {duration(self.idle)} without use{left}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: 45 s, 12 min, 2 h 5 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    return f"{minutes // 60} h" + (f" {minutes % 60} min" if minutes % 60 else "")
 
 
 def _column(name: str, items: Sequence[str], limit: int = 50) -> list[str]:

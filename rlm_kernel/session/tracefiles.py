@@ -14,12 +14,16 @@ from typing import TYPE_CHECKING, Any
 from rlm_kernel.errors import FileRefused, UsageError
 from rlm_kernel.sandbox.grants import resolve
 from rlm_kernel.session.inputs import CONTEXT, STDIN, TEXT, file_meta
-from rlm_kernel.session.stage import Stage, await_nothing
+from rlm_kernel.session.stage import Say, Stage, await_nothing
 from rlm_kernel.trace.reader import TraceFile
 from rlm_kernel.trace.schema import FileMeta
 
 if TYPE_CHECKING:
     from rlm_kernel.trace.writer import NotebookWriter
+
+
+_TOLD_FROM = 256 << 20
+"""Bytes of files from which it is told that they are read."""
 
 
 class FileNotes:
@@ -60,6 +64,8 @@ class FileNotes:
 
     async def complete(self) -> None:
         """Wait until the trace has all digests."""
+        if any(not task.done() for task in self._reading):
+            self._on.say("reading the input for its digest …")
         await asyncio.gather(*self._reading)
 
     def _new(self, places: Mapping[Any, Path]) -> dict[str, Path]:
@@ -106,6 +112,15 @@ class TraceFiles:
     paths: list[Path]
     known_as: list[Path]
     changed: list[str]
+
+
+async def look_up_files(
+    trace: TraceFile, given: Mapping[str, Path] | None = None, *, allow_changed: bool = False, say: Say = lambda _text: None
+) -> TraceFiles:
+    """`find_files` in a thread; of files that take their time `say` hears."""
+    if sum(file.size for file in trace.meta.files) > _TOLD_FROM:
+        say("checking the trace's files …")
+    return await asyncio.to_thread(find_files, trace, given, allow_changed=allow_changed)
 
 
 def find_files(trace: TraceFile, given: Mapping[str, Path] | None = None, *, allow_changed: bool = False) -> TraceFiles:

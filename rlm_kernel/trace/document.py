@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from urllib.parse import quote
 
 from rlm_kernel.engine.protocols import Memory, Outcome
-from rlm_kernel.trace.schema import CallMeta, NotebookMeta, TotalsMeta
+from rlm_kernel.trace.schema import CallMeta, NotebookMeta
 
 _HEADING = 100
 _MARKS = re.compile(r"([\\`*_>\[\]$])")
@@ -90,24 +90,19 @@ def _because(outcome: Outcome) -> str:
 
 def summary(meta: NotebookMeta, children: Sequence[CallMeta] = ()) -> str:
     """The cost table, and the traces of the child RLMs."""
-    totals = meta.totals
-    if totals is None:
+    if meta.totals is None:
         return "## Cost"
+    totals = meta.totals.totals()
+    root, sub = totals.root_usage, totals.sub_usage
     rows = [
-        (
-            "Root model",
-            meta.models["root"],
-            totals.turns + totals.child_turns,
-            totals.root_prompt,
-            totals.root_cached,
-            totals.root_completion,
-        ),
-        ("Sub model", meta.models["sub"], totals.calls - totals.child_turns, totals.sub_prompt, totals.sub_cached, totals.sub_completion),
+        ("Root model", meta.models["root"], totals.turns + totals.child_turns, root),
+        ("Sub model", meta.models["sub"], totals.calls - totals.child_turns, sub),
     ]
     lines = ["## Cost", "", "| | model | calls | tokens in | of these cached | tokens out |", "| --- | --- | ---: | ---: | ---: | ---: |"]
-    lines += [f"| {role} | `{model}` | {calls:,} | {tokens:,} | {cached:,} | {out:,} |" for role, model, calls, tokens, cached, out in rows]
-    of_cache = f" {totals.stored:,} calls were answered from the cache." if totals.stored else ""
-    lines += ["", f"{money(totals)}, {totals.seconds:,.1f} seconds.{of_cache}"]
+    lines += [
+        f"| {role} | `{model}` | {calls:,} | {used.prompt:,} | {used.cached:,} | {used.completion:,} |" for role, model, calls, used in rows
+    ]
+    lines += ["", f"Together: {totals.line()}."]
     return "\n".join([*lines, *_children(children)])
 
 
@@ -132,11 +127,6 @@ def _name(trace: str) -> str:
 
 def _link(trace: str) -> str:
     return quote(trace)
-
-
-def money(totals: TotalsMeta) -> str:
-    """The cost for people: US dollars, or that it is unknown."""
-    return "Cost unknown (no price for a model)" if totals.cost is None else f"${totals.cost:,.4f}"
 
 
 def _utc(instant: datetime) -> str:

@@ -77,12 +77,9 @@ class TraceFile:
         return [cell for cell in self.cells if cell.code]
 
     def spent(self) -> Totals:
-        """What the run has used so far: its own account, or that of its cells where the run was cut off."""
-        meta = self.meta.totals
-        if meta is not None:
-            root = Usage(meta.root_prompt, meta.root_completion, meta.root_cached)
-            sub = Usage(meta.sub_prompt, meta.sub_completion, meta.sub_cached)
-            return Totals(meta.turns, meta.calls, root, sub, meta.cost, meta.seconds, meta.children, meta.child_turns, meta.stored)
+        """What the run has used so far: its own account, or that of its cells where it was cut off before it had one."""
+        if self.meta.totals is not None:
+            return self.meta.totals.totals()
         metas = [cell.meta for cell in self.cells if cell.meta]
         replies = [meta for meta in metas if meta.kind in ("model", "memory")]
         calls = [
@@ -91,15 +88,19 @@ class TraceFile:
             for call in meta.calls
             if call.kind in MODEL_CALLS and (call.trace or call.error_type not in _NOT_COUNTED)
         ]
-        root = sum((Usage(m.prompt_tokens or 0, m.completion_tokens or 0, m.cached_tokens or 0) for m in replies), Usage())
-        sub = sum((call.record().usage for call in calls), Usage())
         costs = [meta.cost for meta in replies] + [call.cost for call in calls if call.error is None or call.cost is not None]
         known = [cost for cost in costs if cost is not None]
-        seconds = sum(meta.seconds or 0 for meta in metas)
-        turns = sum(meta.kind == "model" for meta in metas)
-        cost = sum(known) if len(known) == len(costs) else None
-        children, stored = sum(bool(call.trace) for call in calls), sum(call.stored for call in calls)
-        return Totals(turns, sum(call.calls for call in calls), root, sub, cost, seconds, children, stored=stored)
+        return Totals(
+            turns=sum(meta.kind == "model" for meta in metas),
+            calls=sum(call.calls for call in calls),
+            root_usage=sum((Usage(m.prompt_tokens or 0, m.completion_tokens or 0, m.cached_tokens or 0) for m in replies), Usage()),
+            sub_usage=sum((call.record().usage for call in calls), Usage()),
+            known_cost=sum(known),
+            unpriced=len(costs) - len(known),
+            seconds=sum(meta.seconds or 0 for meta in metas),
+            children=sum(bool(call.trace) for call in calls),
+            stored=sum(call.stored for call in calls),
+        )
 
 
 def read_trace(path: Path) -> TraceFile:

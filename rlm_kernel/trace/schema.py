@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import fields
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -64,10 +65,10 @@ class ParentMeta(_Part):
 
 
 class TotalsMeta(_Part):
-    """The account of the run and of the child RLMs beneath it. Tokens; US dollars (null: some price is unknown); seconds.
+    """The account of the run and of the child RLMs beneath it; while it runs, so far, and without children that are still at work.
 
-    `turns` are the run's own, `calls` all other model calls: of sub models, and `child_turns`. `stored` of them were answered from the
-    cache.
+    The fields are those of `engine.totals.Totals`. `cost` is null where the price of any reply is unknown; `known_cost` is that of the
+    others.
     """
 
     turns: Count
@@ -83,25 +84,37 @@ class TotalsMeta(_Part):
     children: Count = 0
     child_turns: Count = 0
     stored: Count = 0
+    failed: Count = 0
+    known_cost: Amount = 0.0
+    unpriced: Count = 0
+    lost_tokens: Amount = 0.0
+    lost_cost: Amount = 0.0
 
     @classmethod
     def of(cls, totals: Totals) -> TotalsMeta:
         root, sub = totals.root_usage, totals.sub_usage
-        return cls(
-            turns=totals.turns,
-            calls=totals.calls,
-            root_prompt=root.prompt,
-            root_completion=root.completion,
-            root_cached=root.cached,
-            sub_prompt=sub.prompt,
-            sub_completion=sub.completion,
-            sub_cached=sub.cached,
-            cost=totals.cost,
-            seconds=round(totals.seconds, 3),
-            children=totals.children,
-            child_turns=totals.child_turns,
-            stored=totals.stored,
-        )
+        same = {name: getattr(totals, name) for name in cls.model_fields if hasattr(totals, name)}
+        tokens = {
+            "root_prompt": root.prompt,
+            "root_completion": root.completion,
+            "root_cached": root.cached,
+            "sub_prompt": sub.prompt,
+            "sub_completion": sub.completion,
+            "sub_cached": sub.cached,
+        }
+        return cls(**same | tokens | {"seconds": round(totals.seconds, 3)})
+
+    def totals(self) -> Totals:
+        """The account as the engine knows it."""
+        same = {name: getattr(self, name) for name in _COUNTS}
+        root = Usage(self.root_prompt, self.root_completion, self.root_cached)
+        sub = Usage(self.sub_prompt, self.sub_completion, self.sub_cached)
+        # Older traces have the one number for both.
+        known = {"known_cost": self.cost} if self.cost is not None else {"unpriced": self.unpriced or 1}
+        return Totals(root_usage=root, sub_usage=sub, **same | known)
+
+
+_COUNTS = tuple(name for name in TotalsMeta.model_fields if name in {part.name for part in fields(Totals)})
 
 
 class NotebookMeta(_Part):

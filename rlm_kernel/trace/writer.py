@@ -12,7 +12,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from rlm_kernel import harmless
-from rlm_kernel.engine.protocols import Answer, CallKind, CallRecord, CellResult, Completion, Memory, Outcome, Role, Totals
+from rlm_kernel.engine.protocols import Account, Answer, CallKind, CallRecord, CellResult, Completion, Memory, Outcome, Retry, Role, Totals
 from rlm_kernel.errors import TraceError
 from rlm_kernel.secrets import redact, redact_cut
 from rlm_kernel.trace import document
@@ -64,6 +64,8 @@ class NotebookWriter:
         self._saved = 0.0
         self._save_cost = 0.0
         self._due: asyncio.TimerHandle | None = None
+        self._account: Callable[[], Totals] | None = None
+        self._before = Totals()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -84,6 +86,10 @@ class NotebookWriter:
             # Answers that were paid for: kept until the cell has run again, even if that is cut off as well.
             self._kept[cell["id"]] = meta.calls
         self._put(dict(cell), check=False)
+
+    def opened(self, account: Account, before: Totals) -> None:
+        """Each save has the account as it is then: whoever is killed loses none of it."""
+        self._before, self._account = before, account.closed
 
     def turn_started(self, turn: int) -> None:
         self._turn = turn
@@ -118,6 +124,12 @@ class NotebookWriter:
 
     def call_started(self, cell_id: str, call_id: str, kind: CallKind) -> None:
         """Calls are recorded when they end."""
+
+    def call_retried(self, cell_id: str, call_id: str, retry: Retry) -> None:
+        """A call's record has the number of its attempts."""
+
+    def calls_planned(self, cell_id: str, calls: int) -> None:
+        """For those who watch."""
 
     def call_finished(self, cell_id: str, call: CallRecord) -> None:
         if cell_id == self._running:
@@ -186,7 +198,7 @@ class NotebookWriter:
             closing["source"] = "".join(closing["source"])
             self._cells = {closing["id"] if name == "answer" else name: text for name, text in self._cells.items()}
             self._put(closing, check=False)
-        changes = {"status": "running", "stop_reason": None, "forced": False, "detail": "", "totals": None}
+        changes = {"status": "running", "stop_reason": None, "forced": False, "detail": ""}
         self._meta = self._meta.model_copy(update=changes)
 
     def set_models(self, models: Mapping[Role, str], profile: str, digest: str) -> None:
@@ -224,6 +236,7 @@ class NotebookWriter:
 
     def finished(self, outcome: Outcome, totals: Totals) -> None:
         self._cancel_due()
+        self._account = None
         if self._running is not None:
             self._write_running()
             self._children[self._running] = [call for call in self._calls.values() if call.trace]
@@ -236,7 +249,7 @@ class NotebookWriter:
                 "stop_reason": outcome.stop_reason,
                 "forced": outcome.forced,
                 "detail": outcome.detail,
-                "totals": TotalsMeta.of(totals),
+                "totals": TotalsMeta.of(self._before + totals),
             }
         )
         text = outcome.answer.text[: document.ANSWER_CAP] if outcome.answer else None
@@ -338,6 +351,8 @@ class NotebookWriter:
             self._due = None
 
     def _save(self, *, durable: bool = False) -> None:
+        if self._account is not None:
+            self._meta = self._meta.model_copy(update={"totals": TotalsMeta.of(self._before + self._account())})
         metadata = {"kernelspec": _KERNELSPEC, "language_info": _LANGUAGE, "rlm": self._plain(self._meta)}
         try:
             replace_file(self.path, self._cells.values(), metadata, durable=durable)

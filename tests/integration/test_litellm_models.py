@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from rlm_kernel.config import Settings, load_settings
-from rlm_kernel.engine.protocols import Message, Models, Usage
+from rlm_kernel.engine.protocols import Message, Models, Retry, Usage
 from rlm_kernel.errors import ConfigError, ModelError
 from rlm_kernel.models import litellm_models
 from rlm_kernel.models.litellm_models import LitellmModels
@@ -513,3 +513,52 @@ async def test_a_request_that_is_bad_in_itself_turns_no_schemas_off(make: Make, 
     assert (await failing(models.complete(HELLO, role="sub", schema=SCHEMA))).fault == "bad_request"
     await models.complete(HELLO, role="sub", schema=SCHEMA)
     assert "response_format" in openai_env.requests[-1].body
+
+
+# Attempts that failed, for who watches
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("rate_limit", "rate-limited"),
+        ("overloaded", "server error 503"),
+        ("server_error", "server error 500"),
+        ("cut", "connection lost"),
+        ("empty_content", "empty reply"),
+        ("request_timeout", "time-out"),
+    ],
+)
+async def test_each_failed_attempt_is_told_with_its_reason(
+    make: Make, openai_env: ModelServer, waits: list[float], kind: Any, reason: str
+) -> None:
+    told: list[Retry] = []
+    openai_env.fail(kind, times=2)
+    reply = await make().complete(HELLO, role="sub", retrying=lambda retry: told.append(retry) or True)  # type: ignore[func-returns-value]
+    assert reply.attempts == 3
+    assert [(retry.reason, retry.attempt, retry.attempts) for retry in told] == [(reason, 1, 5), (reason, 2, 5)]
+    assert [retry.seconds for retry in told] == waits
+
+
+async def test_a_time_out_and_nobody_at_the_address_are_told_apart(make: Make, openai_env: ModelServer, waits: list[float]) -> None:
+    told: list[Retry] = []
+
+    def hear(retry: Retry) -> bool:
+        told.append(retry)
+        return True
+
+    openai_env.fail("hang")
+    await make(sub_llm__timeout=0.2).complete(HELLO, role="sub", retrying=hear)
+    with ModelServer() as gone:
+        pass
+    await failing(make(sub_llm__api_base=gone.url, sub_llm__retries=1).complete(HELLO, role="sub", retrying=hear))
+    assert [(retry.reason, retry.attempt, retry.attempts) for retry in told] == [("time-out", 1, 5), ("connection refused", 1, 2)]
+
+
+async def test_the_wait_that_a_provider_asks_for_is_told_and_may_be_refused(make: Make, openai_env: ModelServer, pauses: Any) -> None:
+    told: list[Retry] = []
+    openai_env.fail("rate_limit", retry_after="3600", times=2)
+    problem = await failing(make().complete(HELLO, role="sub", retrying=lambda retry: bool(told.append(retry))))  # type: ignore[func-returns-value]
+    assert (problem.fault, problem.attempts, len(openai_env.requests)) == ("rate_limit", 1, 1)
+    assert problem.hint.startswith("Wait 3,600 s, as it asks for, or")
+    assert told[0].asked == 3600

@@ -88,6 +88,9 @@ def test_a_run_killed_at_any_moment_reaches_the_answer_each_time(killed: dict[in
         assert len(calls) == 18
         assert recorded <= {call.prompt_digest + str(call.nth) for call in calls}, "what was paid for is kept"
         assert len(story.asked) == len(calls) - len(recorded), "and not asked again"
+        turns = sum(cell.kind == "model" for cell in after.cells)
+        assert after.spent().turns == turns, "none is counted twice or forgotten"
+        assert after.spent().calls >= len(calls), "those that were under way when it was killed count, too"
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(resume, killed))
@@ -110,7 +113,7 @@ def test_a_limit_that_was_reached_is_raised_and_the_run_goes_on(rlm: Rlm, openai
     done = rlm("resume", "t.ipynb", "--max-turns", "5", "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert (result["answer"], result["turns"], result["calls"], result["stop_reason"]) == (1200, 3, 2, "answered")
+    assert (result["answer"], result["turns"], result["calls"], result["stop_reason"]) == (1200, 4, 2, "answered")
     trace = read_trace(Path("t.ipynb"))
     assert [cell.id for cell in trace.cells if cell.kind in ("model", "code")] == [
         "turn-01", "turn-01-a", "turn-02", "turn-02-a", "turn-03", "turn-03-final", "turn-04", "turn-04-a",

@@ -501,3 +501,27 @@ async def test_10000_prompts_keep_their_order_in_bounded_memory(box: Sandbox) ->
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
     assert 0 < at_once <= MAX_IN_FLIGHT
     assert host.ledger.calls == 10_000
+
+
+async def test_the_size_of_a_batch_is_told_before_its_calls_and_that_of_gathered_calls_while_they_run(
+    serve: Serve, openai_env: ModelServer
+) -> None:
+    host = await serve()
+    code = """
+import asyncio
+def texts(number):
+    return [f'p{i}' for i in range(number)]
+a = llm_query_batched(texts(300))
+b = llm_query_batched([*texts(3), 'x' * (17 << 20), 'last'])
+c = await asyncio.gather(*map(allm_query, texts(1500)))
+d = await allm_query('alone')
+e = llm_query_batched(['p', 'q'], timeout=0.000001)
+f = [llm_query('one'), llm_query('two')]
+"""
+    shown = "[len(a), len(b), len(c), sum(map(bool, a)), bool(b[3]), bool(b[4]), d, len(e), len(f)]"
+    assert await host.value(code, shown) == [300, 5, 1500, 300, False, True, "echo: alone", 2, 2]
+    planned = [calls for _, calls in host.trace.of("calls_planned")]
+    assert planned == [300, 305, 304, 1804, 1807, 1805], "a request that is too large and what its time-out ended are taken back"
+    names = [name for name, _ in host.trace.events]
+    assert names.index("calls_planned") < names.index("call_started"), "the first is there before its calls"
+    assert [record.kind for record in host.trace.of("cell_finished")[0][1].calls].count("llm_query") == 1807

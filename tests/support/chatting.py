@@ -12,7 +12,7 @@ from rlm_kernel.cli._live import LiveView
 from rlm_kernel.cli._run import run_to_end
 from rlm_kernel.cli.chat import Chat
 from rlm_kernel.config import Settings
-from rlm_kernel.engine.protocols import Completion, Memory, Totals
+from rlm_kernel.engine.protocols import Completion, Memory, Totals, Usage
 from rlm_kernel.errors import KernelError, UsageError
 from rlm_kernel.session.ask import Result
 from rlm_kernel.session.state import SessionFolder
@@ -58,7 +58,8 @@ class FakeSession:
         if question == "find nothing":
             answer = None
         self._talk.append((question, answer))
-        return Result(answer, None, self.trace, "answered" if answer else "turns", False, "", Totals(turns=2, seconds=1.0))
+        self.used = Totals(turns=2, seconds=1.0)
+        return Result(answer, None, self.trace, "answered" if answer else "turns", False, "", self.used)
 
     async def remember(self) -> Memory | None:
         if self.asked[-1] == "remember long":
@@ -66,6 +67,7 @@ class FakeSession:
             await asyncio.Event().wait()
         memory = Memory("short", 12340, 410, False, Completion("short", "some/root"))
         self._view.remembered(memory)
+        self.used += Totals(root_usage=Usage(12340, 410))
         return memory
 
     async def load(self, paths: Sequence[Path]) -> list[str]:

@@ -30,8 +30,8 @@ PROFILE = Profile("default", "SYSTEM {context_hint}", (), "0" * 64, 10**9, 300)
 INFO = ContextInfo("str", 11, [("a.txt", 11)], 1, "hello world")
 
 
-def stream(text: str) -> dict[str, Any]:
-    return {"output_type": "stream", "name": "stdout", "text": text}
+def stream(text: str, name: str = "stdout") -> dict[str, Any]:
+    return {"output_type": "stream", "name": name, "text": text}
 
 
 def failure(name: str, value: str) -> dict[str, Any]:

@@ -359,6 +359,29 @@ async def test_one_history_at_a_time_is_told(host: Host) -> None:
     assert host.most == 1
 
 
+async def test_what_code_plans_needs_no_room_and_has_no_reply(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker_module, "MAX_IN_FLIGHT", 1)
+    planned: list[Any] = []
+
+    async def hear(call: HostCall) -> None:
+        planned.append(call.body)
+        if len(planned) == 2:
+            raise RLMError("no")
+
+    host.broker.handlers["planned"] = hear
+    first, other = host.client(), host.client()
+    await first.send(*first.request("wait", "0"))
+    await until(lambda: host.waiting == 1)
+    for number in range(1, 4):
+        await other.send(*other.request("planned", str(number), {"calls": number}))
+    await until(lambda: len(planned) == 3)
+    await other.send(*other.request("planned", "4", {"calls": "9" * 2000}))
+    assert (await other.reply())["ok"] is False, "too long, which is the only one with a reply"
+    host.gate.set()
+    assert (await first.reply())["ok"]
+    assert planned == [{"calls": 1}, {"calls": 2}, {"calls": 3}]
+
+
 async def test_what_calls_in_flight_wait_for_needs_no_room(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(broker_module, "MAX_IN_FLIGHT", 1)
     host.broker.handlers["received"] = host.broker.handlers["echo"]

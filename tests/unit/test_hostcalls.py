@@ -12,7 +12,7 @@ import pytest
 from rlm_kernel.engine import hostcalls
 from rlm_kernel.engine.hostcalls import HostCalls, digest
 from rlm_kernel.engine.ledger import Ledger, Limits
-from rlm_kernel.engine.protocols import Answer, CallRecord, Completion, HostCall, Outcome, Usage
+from rlm_kernel.engine.protocols import Answer, CallRecord, Completion, HostCall, Outcome, Retry, Usage
 from rlm_kernel.errors import BudgetExceeded, FileRefused, KernelError, ModelError, NoRecord, RecordedFailure, RLMError, UsageError
 from rlm_kernel.models.scripted import ScriptedModels
 from rlm_kernel.sandbox.handed import HandedOver
@@ -346,3 +346,42 @@ async def test_records_are_put_into_the_order_of_receipt_and_unknown_ones_stay()
     await host.ask("order", {"calls": ["1-2-1"]}, cell="another", call="1-1-11")
     records, _ = host.end()
     assert [record.id for record in records] == ["1-3-1", "2-1-1", "1-1-1", "1-2-1"]
+
+
+# For who watches
+
+
+async def test_failed_attempts_are_told_with_the_call_and_the_trace_has_their_number() -> None:
+    class Busy(ScriptedModels):
+        async def complete(self, *arguments: Any, retrying: Any, **options: Any) -> Completion:
+            assert all(retrying(Retry("rate-limited", attempt, 5, 2.0)) for attempt in (1, 2))
+            return replace(await super().complete(*arguments, **options), attempts=3)
+
+    host = Host(Busy([], str.upper))
+    await host.ask("llm_query", {"prompt": "hello"}, call="7-8-9")
+    assert host.trace.of("call_retried") == [(CELL, "7-8-9", Retry("rate-limited", attempt, 5, 2.0)) for attempt in (1, 2)]
+    assert host.end()[0][0].attempts == 3
+
+
+@pytest.mark.parametrize(("asked", "goes_on"), [(None, True), (9.0, True), (11.0, False), (math.inf, False)])
+async def test_a_wait_beyond_the_end_of_the_run_is_none(asked: float | None, goes_on: bool) -> None:
+    class Busy(ScriptedModels):
+        async def complete(self, *arguments: Any, retrying: Any, **options: Any) -> Completion:
+            assert retrying(Retry("rate-limited", 1, 5, 9.0, asked)) == goes_on
+            return await super().complete(*arguments, **options)
+
+    host = Host(Busy([], str.upper), Limits(seconds=10))
+    await host.ask("llm_query", {"prompt": "hello"})
+    assert len(host.trace.of("call_retried")) == goes_on
+
+
+async def test_how_many_calls_a_cell_plans_is_passed_on_and_recorded_nowhere() -> None:
+    host = Host()
+    told: list[Any] = [300, -1, "300", None, 1.5, [3], 10**12, 0]
+    for calls in told:
+        assert await host.ask("planned", {"calls": calls}) is None
+    await host.ask("planned", {})
+    await host.ask("planned", {"calls": 7}, cell="turn-00-x")
+    assert host.trace.events == [("calls_planned", (CELL, 300)), ("calls_planned", (CELL, 0))]
+    assert host.end() == ((), None)
+    assert host.ledger.totals().calls == 0

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -177,17 +178,18 @@ async def test_some_is_kept_for_the_last_answer_which_is_always_made() -> None:
     assert await call(ledger, "sub", reply(1, 1, cost=0.9)) is None
     assert await call(ledger) == "cost"
     with pytest.raises(BudgetExceeded, match=r"0\.95 of 1 US dollars used, and 0\.05 kept for the last answer"):
-        ledger.reserve_turn()
+        ledger.check_turn()
     assert await call(ledger, "root", reply(1, 1, cost=0.05), last=True) is None
     assert ledger.totals().cost == pytest.approx(1.0)
 
 
 def test_turns_are_counted_and_refused() -> None:
     ledger = Ledger(Limits(turns=2))
-    ledger.reserve_turn()
-    ledger.reserve_turn()
+    for _ in range(2):
+        ledger.check_turn()
+        ledger.count_turn()
     with pytest.raises(BudgetExceeded, match=r"limit of turns is reached: 2 of 2 used") as caught:
-        ledger.reserve_turn()
+        ledger.check_turn()
     assert (caught.value.limit, ledger.totals().turns) == ("turns", 2)
 
 
@@ -196,7 +198,7 @@ async def test_cost_is_refused_once_it_is_reached() -> None:
     assert await call(ledger, "sub", reply(cost=0.5)) is None
     assert await call(ledger) == "cost"
     with pytest.raises(BudgetExceeded, match=r"0\.5 of 0\.5 US dollars used"):
-        ledger.reserve_turn()
+        ledger.check_turn()
 
 
 async def test_code_that_is_refused_a_call_is_told_what_is_left() -> None:
@@ -212,12 +214,12 @@ def test_seconds_are_refused_once_they_are_over() -> None:
     clock = Clock()
     ledger = Ledger(Limits(seconds=10), clock=clock)
     clock.now += 9.5
-    ledger.reserve_turn()
+    ledger.check_turn()
     assert ledger.seconds_left() == 0.5
     clock.now += 1
     assert ledger.seconds_left() == 0
     with pytest.raises(BudgetExceeded, match=r"10\.5 of 10 s used") as caught:
-        ledger.reserve_turn()
+        ledger.check_turn()
     assert caught.value.limit == "seconds"
     assert ledger.totals().seconds == 10.5
 
@@ -227,7 +229,7 @@ async def test_a_refused_reservation_counts_nothing() -> None:
     assert await call(ledger, "root", reply(1)) is None
     assert await call(ledger) == "tokens"
     with pytest.raises(BudgetExceeded):
-        ledger.reserve_turn()
+        ledger.check_turn()
     assert (ledger.totals().turns, ledger.totals().calls) == (0, 0)
 
 
@@ -237,7 +239,7 @@ async def test_an_unknown_price_makes_the_cost_unknown_while_tokens_are_held() -
     assert ledger.totals().cost == 1.0
     assert await call(ledger, "sub", reply(3, 2, cost=None, cached=2)) is None
     totals = ledger.totals()
-    assert totals.cost is None
+    assert (totals.cost, totals.known_cost, totals.unpriced) == (None, 1.0, 1)
     assert (totals.root_usage, totals.sub_usage) == (Usage(5, 5), Usage(3, 2, 2))
     assert await call(ledger) == "tokens"
 
@@ -246,7 +248,7 @@ async def test_left_names_every_limit_and_is_never_negative() -> None:
     clock = Clock()
     ledger = Ledger(Limits(turns=3, calls=2, cost=1.0, tokens=100, seconds=10, depth=2), clock=clock)
     assert ledger.left() == {"turns": 3, "calls": 2, "cost": 1.0, "tokens": 100, "seconds": 10, "depth": 2}
-    ledger.reserve_turn()
+    ledger.count_turn()
     assert await call(ledger, "sub", reply(60, 70, cost=0.1 + 0.2)) is None
     clock.now += 99
     assert ledger.left() == {"turns": 2, "calls": 1, "cost": 0.7, "tokens": 0, "seconds": 0, "depth": 2}
@@ -256,7 +258,7 @@ async def test_without_limits_nothing_is_refused_but_turns() -> None:
     ledger = Ledger(Limits())
     assert await call(ledger, "root", reply(10**9, 10**9, cost=1e6)) is None
     assert await call(ledger) is None
-    ledger.reserve_turn()
+    ledger.count_turn()
     assert ledger.left() == {"turns": 29, "calls": None, "cost": None, "tokens": None, "seconds": None, "depth": 0}
     assert ledger.seconds_left() is None
 
@@ -283,12 +285,12 @@ async def test_what_a_child_uses_counts_all_the_way_up_and_its_turns_as_calls() 
     top = Ledger(Limits(turns=5, depth=2))
     child = top.child()
     grandchild = child.child()
-    top.reserve_turn()
+    top.count_turn()
     await call(top, "root", reply(1, 1, cost=0.1))
     top.child()  # one that never begins counts nothing
     for ledger in (child, grandchild):
         ledger.begin()
-        ledger.reserve_turn()
+        ledger.count_turn()
         await call(ledger, "root", reply(2, 1, cost=0.2))
         await call(ledger, "sub", reply(3, 1, cost=0.3))
     assert top.totals().turns == child.totals().turns == 1
@@ -308,7 +310,7 @@ async def test_limits_of_the_top_hold_for_the_whole_tree_and_none_grows_on_the_w
     for ledger in (top, first, second):
         assert await call(ledger) == "cost"
         with pytest.raises(BudgetExceeded):
-            ledger.reserve_turn()
+            ledger.check_turn()
     with pytest.raises(BudgetExceeded, match="depth"):
         first.child()
     with pytest.raises(BudgetExceeded, match="cost"):
@@ -334,6 +336,64 @@ async def test_code_that_is_refused_a_child_is_told_what_is_left() -> None:
 
 
 def test_what_an_earlier_part_of_the_run_used_counts() -> None:
-    ledger = Ledger(Limits(cost=1.0), spent=Totals(turns=2, calls=3, cost=0.75, seconds=5.0), clock=Clock())
+    ledger = Ledger(Limits(cost=1.0), spent=Totals(turns=2, calls=3, known_cost=0.75, seconds=5.0), clock=Clock())
     assert (ledger.totals().turns, ledger.totals().calls, ledger.totals().seconds) == (2, 3, 5.0)
     assert ledger.left()["cost"] == 0.25
+
+
+def test_a_turn_counts_when_its_reply_is_there() -> None:
+    ledger = Ledger(Limits())
+    ledger.check_turn()
+    assert ledger.totals().turns == 0, "one that is interrupted is asked for again"
+
+
+async def test_calls_without_a_reply_are_counted_as_failed_here_and_above() -> None:
+    top = Ledger(Limits(depth=1))
+    child = top.child()
+    child.begin()
+    for ledger in (top, child):
+        with pytest.raises(ValueError, match="no reply"):
+            async with ledger.call("sub", 1):
+                raise ValueError("no reply")
+    with pytest.raises(ValueError, match="no reply"):
+        async with top.call("root", 1):
+            raise ValueError("no reply")
+    assert (top.totals().calls, top.totals().failed) == (2, 2), "the root model's own are turns, and no calls"
+    assert (child.totals().calls, child.totals().failed) == (1, 1)
+
+
+async def test_what_was_given_up_counts_against_the_limits_of_who_goes_on() -> None:
+    ledger = Ledger(Limits(tokens=100))
+    await call(ledger, "sub", reply(20, 10, cost=0.5))
+
+    async def given_up() -> None:
+        async with ledger.call("sub", 1) as made:
+            made.sent()
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await given_up()
+    spent = ledger.totals()
+    assert (spent.usage.total, spent.lost_tokens, spent.cost, spent.lost_cost) == (30, 30, 0.5, 0.5), "known, and estimated"
+    assert Ledger(Limits(tokens=100), spent=spent).left()["tokens"] == 40
+
+
+async def test_the_account_without_children_at_work_has_those_that_have_ended() -> None:
+    top = Ledger(Limits(depth=2))
+    await call(top, "sub", reply(1, 1, cost=0.1))
+    child = top.child()
+    child.begin()
+    grandchild = child.child()
+    grandchild.begin()
+    for ledger in (child, grandchild):
+        await call(ledger, "root", reply(2, 1, cost=0.2))
+        ledger.count_turn()
+        await call(ledger, "sub", reply(3, 1, cost=None))
+    assert replace(top.closed(), seconds=0) == Totals(calls=1, sub_usage=Usage(1, 1), known_cost=pytest.approx(0.1))
+    assert (child.closed().calls, child.closed().turns, child.closed().children) == (1, 1, 0)
+    grandchild.end()
+    grandchild.end()
+    assert (child.closed().calls, child.closed().children, child.closed().child_turns) == (3, 1, 1)
+    child.end()
+    assert replace(top.closed(), seconds=0) == replace(top.totals(), seconds=0)
+    assert (top.totals().calls, top.totals().child_turns, top.totals().children) == (5, 2, 2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import replace
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -11,8 +11,9 @@ from rich.console import Console
 
 from rlm_kernel.cli._branch import Branch
 from rlm_kernel.cli._live import LiveView
-from rlm_kernel.engine.protocols import Answer, Completion, Memory, Outcome, Totals, Usage
+from rlm_kernel.engine.protocols import Answer, Completion, Outcome, Retry, Totals, Usage
 from rlm_kernel.session.children import TreeView
+from tests.support.engine import stream
 from tests.support.trace import call, result
 
 ANSWERED = Outcome(Answer("5"), "answered")
@@ -23,10 +24,30 @@ class Terminal(io.StringIO):
         return True
 
 
-def plain() -> tuple[LiveView, io.StringIO]:
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Book:
+    """An account of the run."""
+
+    def __init__(self, **used: Any) -> None:
+        self.used = Totals(**used)
+
+    def totals(self) -> Totals:
+        return self.used
+
+    def closed(self) -> Totals:
+        return self.used
+
+
+def plain(**options: Any) -> tuple[LiveView, io.StringIO]:
     """A view off a terminal."""
     out = io.StringIO()
-    return LiveView(stream=out), out
+    return LiveView(stream=out, **options), out
 
 
 def drawn(view: LiveView, width: int = 200) -> list[str]:
@@ -37,20 +58,34 @@ def drawn(view: LiveView, width: int = 200) -> list[str]:
     return [line.rstrip() for line in caught.get().splitlines()]
 
 
-def turn(branch: Branch, number: int = 1, *, tokens: int = 10, cost: float | None = 0.5) -> None:
+def turn(branch: Branch, number: int = 1) -> None:
     branch.turn_started(number)
-    branch.turn_replied(number, Completion("x", "m", Usage(tokens, 1), cost, 2.0), "")
+    branch.turn_replied(number, Completion("x", "m", Usage(10, 1), 0.5, 2.0), "")
 
 
-def asks(branch: Branch, *, cost: float | None = 0.25, kind: Any = "llm_query", **changes: Any) -> None:
-    branch.call_started("turn-01-a", "7-1-1", kind)
-    branch.call_finished("turn-01-a", call(1, kind=kind, usage=Usage(4, 1), cost=cost, **changes))
+def asked(branch: Branch, count: int, *, kind: Any = "llm_query") -> None:
+    for number in range(count):
+        branch.call_started("turn-01-a", f"7-1-{number}", kind)
+
+
+def ended(branch: Branch, numbers: Iterable[int], **changes: Any) -> None:
+    for number in numbers:
+        branch.call_finished("turn-01-a", call(number, **changes))
+
+
+def retry(attempt: int = 1, seconds: float = 2.0, reason: str = "rate-limited") -> Retry:
+    return Retry(reason, attempt, 5, seconds)
 
 
 @pytest.fixture
-def view() -> LiveView:
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def view(clock: Clock) -> LiveView:
     """In a terminal, as if it were drawn."""
-    return LiveView(stream=Terminal())
+    return LiveView(stream=Terminal(), clock=clock)
 
 
 def test_a_view_shows_trees(view: LiveView) -> None:
@@ -59,23 +94,25 @@ def test_a_view_shows_trees(view: LiveView) -> None:
 
 
 def test_children_at_work_hang_from_their_parents(view: LiveView) -> None:
+    view.opened(Book(turns=3, calls=5, child_turns=4, children=3, seconds=61.4), Totals())
     turn(view, 3)
     first, second = view.child("Count the\nerrors"), view.child("And the rest?")
+    first.opened(Book(calls=1, child_turns=1, children=1), Totals())
     deep = first.child("In this part?")
     turn(deep, 2)
+    deep.opened(Book(turns=2, known_cost=0.5), Totals())
     deep.cell_started("turn-02-a", 2, "x")
-    lines = drawn(view)
-    assert lines[0].startswith("turn 3 · root model thinks · 0 of 0 calls, 2 children, 22 tokens, $1.0000 · ")
-    assert lines[1].startswith("  1 Count the errors · turn 0 · starting · 0 of 0 calls, 1 child, 11 tokens, $0.5000 · ")
-    assert lines[2].startswith("    1.1 In this part? · turn 2 · cell turn-02-a runs · ")
-    assert lines[3].startswith("  2 And the rest? · ")
-    assert len(lines) == 4
+    assert drawn(view) == [
+        "turn 3 · waiting for the root model, 0 s · 1 sub-call, 3 child RLMs with 4 turns, 0 tokens, $0.0000 · 61 s",
+        "  1 Count the errors · starting the kernel, 0 s · 0 sub-calls, 1 child RLM with 1 turn, 0 tokens, $0.0000 · 0 s",
+        "    1.1 In this part? · turn 2 · cell turn-02-a runs, 0 s · 0 sub-calls, 0 tokens, $0.5000 · 0 s",
+        "  2 And the rest? · starting, 0 s",
+    ]
     deep.finished(ANSWERED, Totals(turns=2))
     first.finished(ANSWERED, Totals(turns=1))
     assert [line[:4] for line in drawn(view)[1:]] == ["  2 "]
     second.finished(Outcome(None, "cost"), Totals())
     assert len(drawn(view)) == 1
-    assert "2 children" in drawn(view)[0]
 
 
 def test_of_many_children_twelve_are_shown_and_a_line_is_a_line(view: LiveView) -> None:
@@ -91,43 +128,163 @@ def test_of_many_children_twelve_are_shown_and_a_line_is_a_line(view: LiveView) 
     assert len(drawn(view)) == 1 + 10
 
 
-def test_the_account_adds_up_over_the_tree(view: LiveView) -> None:
-    child = view.child("Q")
-    deep = child.child("Q")
-    for branch in (view, child, deep):
-        turn(branch)
-        asks(branch)
-    spent = {"usage": Usage(32, 4), "cost": 1.5, "trace": "t.children/turn-01-a-1.ipynb"}
-    deep.finished(ANSWERED, Totals())
-    child.call_finished("turn-01-a", call(2, kind="rlm_query", **spent))  # what the grandchild used is counted already
-    child.finished(ANSWERED, Totals())
-    view.call_finished("turn-01-a", call(2, kind="rlm_query", **spent))
-    assert [branch.account() for branch in (deep, child, view)] == [
-        "1 of 1 calls, 16 tokens, $0.7500",
-        "2 of 2 calls, 1 child, 32 tokens, $1.5000",
-        "3 of 3 calls, 1 child, 48 tokens, $2.2500",
+def test_what_the_live_line_says_is_what_the_last_line_says(view: LiveView) -> None:
+    book = Book(turns=2, calls=9, child_turns=2, children=1, failed=2, stored=3, known_cost=0.125, unpriced=1, sub_usage=Usage(1000, 234))
+    view.opened(book, Totals(turns=40, known_cost=7.0))
+    assert view.account() == "7 sub-calls (2 failed, 3 from the cache), 1 child RLM with 2 turns, 1,234 tokens, $0.1250 + unknown"
+    assert view.account() in book.used.line()
+    ended(view, range(3))  # nothing is counted beside the account
+    assert view.account() in book.used.line()
+    view.begin()
+    assert drawn(view) == ["starting, 0 s"]
+
+
+@pytest.mark.parametrize(
+    ("totals", "shown"),
+    [
+        (Totals(), "$0.0000"),
+        (Totals(known_cost=1234.5), "$1,234.5000"),
+        (Totals(unpriced=2), "cost unknown"),
+        (Totals(known_cost=0.12, unpriced=1), "$0.1200 + unknown"),
+    ],
+)
+def test_what_is_not_known_of_the_cost_is_never_shown_as_nothing(totals: Totals, shown: str) -> None:
+    assert totals.money() == shown
+
+
+def test_a_batch_tells_how_far_it_is_and_how_long_it_takes(view: LiveView, clock: Clock) -> None:
+    view.cell_started("turn-01-a", 1, "x")
+    view.calls_planned("turn-01-a", 300)
+    asked(view, 64)
+    assert drawn(view)[1] == "batch: 0 of 300 done"
+    clock.now += 10
+    ended(view, range(118))
+    ended(view, range(2), answer=None, error="No.")
+    assert drawn(view)[1] == "batch: 120 of 300 done, 2 failed, 12/s, about 15 s left"
+    clock.now += 10
+    assert drawn(view)[1] == "batch: 120 of 300 done, 2 failed, 6/s, about 30 s left", "a standstill shows"
+    assert [line for line in drawn(view, 40) if "batch" in line] == ["batch: 120 of 300 done, 2 failed, 6/s,"]
+    ended(view, range(180))
+    assert len(drawn(view)) == 1
+
+
+def test_replies_from_the_cache_say_nothing_of_the_pace(view: LiveView, clock: Clock) -> None:
+    view.cell_started("turn-01-a", 1, "x")
+    view.calls_planned("turn-01-a", 300)
+    asked(view, 300)
+    clock.now += 60
+    ended(view, range(200), stored=True)
+    assert drawn(view)[1] == "batch: 200 of 300 done"
+    ended(view, range(6))
+    assert drawn(view)[1] == "batch: 206 of 300 done, 6.0/min, about 16 min left"
+
+
+def test_each_batch_of_a_cell_is_counted_by_itself(view: LiveView, clock: Clock) -> None:
+    view.cell_started("turn-01-a", 1, "x")
+    for planned, done in ((10, 10), (30, 5)):
+        view.calls_planned("turn-01-a", planned)
+        asked(view, 10)
+        clock.now += 5
+        ended(view, range(done))
+    assert drawn(view)[1] == "batch: 5 of 20 done, 1/s, about 15 s left"
+    view.calls_planned("turn-01-a", 24)  # six of them are not made any more
+    assert drawn(view)[1].startswith("batch: 5 of 14 done")
+    view.cell_finished(1, result("turn-01-a"))
+    view.cell_started("turn-01-b", 1, "x")
+    asked(view, 3)
+    assert drawn(view)[1] == "3 calls under way", "without a plan there is no total"
+    ended(view, range(2))
+    assert len(drawn(view)) == 1
+
+
+@pytest.mark.parametrize("planned", [0, 1, 10**7])
+def test_the_word_of_code_of_its_calls_is_shown_and_breaks_nothing(view: LiveView, clock: Clock, planned: int) -> None:
+    view.calls_planned("turn-01-a", planned)
+    asked(view, 2)
+    clock.now += 5
+    ended(view, range(5))
+    view.calls_planned("turn-01-a", 0)
+    drawn(view)
+
+
+def test_calls_that_wait_for_another_attempt_show_why_and_until_when(view: LiveView, clock: Clock) -> None:
+    view.opened(Book(), Totals())
+    view.turn_started(1)
+    view.call_retried("", "", retry(3))
+    clock.now += 0.5
+    assert drawn(view) == [
+        "turn 1 · waiting for the root model, 0 s · 0 sub-calls, 0 tokens, $0.0000 · 0 s",
+        "rate-limited, attempt 3 of 5, next in 2 s",
+    ]
+    clock.now += 41.5
+    assert drawn(view) == ["turn 1 · waiting for the root model, 42 s · 0 sub-calls, 0 tokens, $0.0000 · 0 s"], "the attempt is under way"
+    view.call_retried("", "", retry(4))
+    view.turn_replied(1, Completion("x", "m"), "")
+    assert len(drawn(view)) == 1
+    for number in range(37):
+        view.call_retried("turn-01-a", f"7-1-{number}", retry(1, 2.0 + number))
+    assert drawn(view)[1] == "rate-limited: 37 calls wait, next in 2 s"
+    ended(view, range(30))
+    for number in range(3):
+        view.call_retried("turn-01-a", f"7-1-{number}", retry(1, 20.0, "server error 503"))
+    assert drawn(view)[1] == "rate-limited: 7 calls wait; server error 503: 3 calls wait, next in 20 s"
+    view.child("Q").call_retried("turn-01-a", "7-1-1", retry(1, 1.0, "time-out"))
+    assert drawn(view)[1].endswith("; time-out: 1 call waits, next in 1 s")
+
+
+def test_off_a_terminal_waiting_calls_are_summed_up_and_the_root_models_attempts_are_told(clock: Clock) -> None:
+    view, out = plain(clock=clock)
+    view.call_retried("", "", retry(3, 1.26))
+    for number in range(10_000):
+        view.call_retried("turn-01-a", f"7-1-{number}", retry(1, 60.0))
+    for _ in range(60):
+        clock.now += 0.5
+        view.beat()
+    assert out.getvalue().splitlines() == [
+        "root model: rate-limited, attempt 3 of 5, next in 1.3 s",
+        "rate-limited: 10,000 calls wait, next in 50 s",
+        "rate-limited: 10,000 calls wait, next in 40 s",
+        "rate-limited: 10,000 calls wait, next in 30 s",
     ]
 
 
-def test_what_the_sub_model_uses_in_place_of_a_child_counts(view: LiveView) -> None:
-    asks(view, kind="rlm_query")
-    assert view.account().endswith("5 tokens, $0.2500")
+def test_off_a_terminal_there_is_a_sign_of_life_after_a_long_silence(clock: Clock) -> None:
+    view, out = plain(clock=clock, lines=False)
+    view.say("building the kernel image… step 1")
+    view.opened(Book(seconds=12.0), Totals())
+    view.turn_started(1)
+    for _ in range(130):
+        clock.now += 0.5
+        view.beat()
+    view.cell_started("turn-01-a", 1, "x")
+    view.calls_planned("turn-01-a", 9)
+    asked(view, 9)
+    clock.now += 30
+    view.beat()
+    assert out.getvalue().splitlines() == [
+        "building the kernel image… step 1",
+        "turn 1 · waiting for the root model, 30 s · 0 sub-calls, 0 tokens, $0.0000 · 12 s",
+        "turn 1 · waiting for the root model, 60 s · 0 sub-calls, 0 tokens, $0.0000 · 12 s",
+        "turn 1 · cell turn-01-a runs, 30 s · 0 sub-calls, 0 tokens, $0.0000 · 12 s · batch: 0 of 9 done",
+    ]
 
 
-def test_failures_and_unknown_prices_show(view: LiveView) -> None:
-    asks(view, answer=None, error="No.", cost=None)
-    asks(view, kind="rlm_query", answer=None, error="No.", cost=None, trace="t.children/a.ipynb")
-    assert view.account() == "1 of 1 calls, 2 failed, 5 tokens, $0.0000"
-    turn(view.child("Q"), cost=None)
-    assert view.account().endswith("cost unknown")
-    view.begin()
-    assert view.account() == "0 of 0 calls, 0 tokens, $0.0000"
-    assert len(drawn(view)) == 1
+def test_what_the_set_up_waits_for_has_the_time_that_it_takes(view: LiveView, clock: Clock) -> None:
+    view.say("copying big.log … 0.1 of 9.0 GB")
+    clock.now += 7
+    view.say("copying big.log … 2.1 of 9.0 GB")
+    assert drawn(view) == ["copying big.log … 2.1 of 9.0 GB, 7 s"]
+    view.cell_started("setup", 0, "load_files(paths)")
+    assert drawn(view) == ["loading the input, 0 s"]
+    view.say("copying other.log … 0.1 of 9.0 GB")
+    view.call_finished("setup", call(0, kind="file"))
+    assert drawn(view) == ["loading the input, 0 s"]
 
 
 def test_off_a_terminal_it_is_lines_and_children_have_one_at_each_end() -> None:
     view, out = plain()
     with view:
+        view.opened(Book(known_cost=0.5, root_usage=Usage(10, 1)), Totals())
         turn(view)
         child = view.child("Count them")
         turn(child)
@@ -139,12 +296,12 @@ def test_off_a_terminal_it_is_lines_and_children_have_one_at_each_end() -> None:
         child.finished(ANSWERED, Totals(turns=3, seconds=1.25))
         view.cell_finished(1, result("turn-01-a"))
     assert out.getvalue().splitlines() == [
-        "turn 1: root model replied in 2.0 s (0 of 0 calls, 11 tokens, $0.5000)",
+        "turn 1: root model replied in 2.0 s (0 sub-calls, 11 tokens, $0.5000)",
         "child 1 begins: Count them",
         "child 1.1 begins: Here",
-        "child 1.1: no answer (interrupted), 1 turns, 2.0 s",
-        "child 1: answered, 3 turns, 1.2 s",
-        "cell turn-01-a: ok in 0.2 s (0 of 0 calls, 1 child, 22 tokens, $1.0000)",
+        "child 1.1: no answer (interrupted), 1 turn, 0 sub-calls, 0 tokens, $0.0000, 2.0 s",
+        "child 1: answered, 3 turns, 0 sub-calls, 0 tokens, $0.0000, 1.2 s",
+        "cell turn-01-a: ok in 0.2 s (0 sub-calls, 11 tokens, $0.5000)",
     ]
 
 
@@ -178,10 +335,35 @@ def test_it_is_drawn_in_a_terminal_and_leaves_no_tree_behind() -> None:
         view._live.refresh()
         child.finished(ANSWERED, Totals())
         view.tell("Something.")
-    assert "1 Count them · turn 0" in out.getvalue()
+    assert "1 Count them · starting" in out.getvalue()
     assert "Something." in out.getvalue()
 
 
-def test_a_summary_counts(view: LiveView) -> None:
-    view.remembered(Memory("m", 100, 10, False, replace(Completion("x", "m"), usage=Usage(5, 1), cost=0.1)))
-    assert view.account() == "0 of 0 calls, 6 tokens, $0.1000"
+def test_what_loading_remarks_is_told_ten_lines_of_it_and_only_of_set_up_cells() -> None:
+    view, out = plain()
+    said = "".join(f"Note: file {number} is read as cp1252.\n" for number in range(12))
+    outputs = [stream("Note: on stdout.\n"), stream("UserWarning\nNote: \x1b]0;owned\x07x\nNote: fi", "stderr"), stream(said[8:], "stderr")]
+    view.cell_finished(0, result("setup", outputs=outputs))
+    view.cell_finished(1, result("turn-01-a", outputs=outputs))
+    lines = out.getvalue().splitlines()
+    assert lines[1:3] == ["Note: \ufffd]0;owned\ufffdx", "Note: file 0 is read as cp1252."]
+    assert [line[:11] for line in lines[1:11]] == ["Note: \ufffd]0;o", *["Note: file "] * 9]
+    assert lines[11:] == [
+        "… and 3 more notes; all are in the trace.",
+        "cell turn-01-a: ok in 0.2 s (0 sub-calls, 0 tokens, $0.0000)",
+    ]
+
+
+def test_notes_are_told_of_files_that_are_loaded_later_and_above_the_live_line() -> None:
+    out = Terminal()
+    with LiveView(stream=out, lines=False) as view:
+        view.person_ran(result("load-2", outputs=[stream("Note: 3 files left out.\n", "stderr")]))
+        view.person_ran(result("person", outputs=[stream("Note: not ours.\n", "stderr")]))
+        view.cell_finished(0, result("setup", outputs=[stream("Note: " + "x" * 1000, "stderr")]))
+    assert "Note: 3 files left out." in out.getvalue()
+    assert "not ours" not in out.getvalue()
+    assert "x" * 294 + "…" in out.getvalue()
+    silent = Terminal()
+    with LiveView(stream=silent, quiet=True) as view:
+        view.cell_finished(0, result("setup", outputs=[stream("Note: x", "stderr")]))
+    assert silent.getvalue() == ""

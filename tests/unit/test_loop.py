@@ -258,7 +258,7 @@ async def test_turns_at_their_end_force_one_answer() -> None:
     outcome = await run.outcome()
     assert (outcome.answer, outcome.stop_reason, outcome.forced) == (Answer("about five"), "turns", True)
     assert "Give your best answer now" in run.told()
-    assert run.ledger.totals().turns == 2
+    assert run.ledger.totals().turns == 3, "the forced one is a reply, too"
     assert "No turn is left." in run.told()
 
 

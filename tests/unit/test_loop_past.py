@@ -129,5 +129,5 @@ def test_what_was_spent_counts_against_the_limits() -> None:
     assert ledger.totals() == spent
     assert ledger.left() == {"turns": 0, "calls": 3, "cost": 0.5, "tokens": 60, "seconds": 3, "depth": 0}
     with pytest.raises(BudgetExceeded):
-        ledger.reserve_turn()
-    assert Ledger(Limits(), spent=Totals(cost=None)).totals().cost is None
+        ledger.check_turn()
+    assert Ledger(Limits(), spent=Totals(unpriced=1)).totals().cost is None

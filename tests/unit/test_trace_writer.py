@@ -191,12 +191,12 @@ def test_the_cost_table_names_models_calls_and_tokens(path: Path) -> None:
     _, summary = finished(path, Outcome(Answer("5"), "answered"), Totals(2, 1200, Usage(3000, 20, 100), Usage(4, 5), 1.5, 61.25))
     assert "| Root model | `openai/root` | 2 | 3,000 | 100 | 20 |" in summary
     assert "| Sub model | `openai/sub` | 1,200 | 4 | 0 | 5 |" in summary
-    assert summary.endswith("$1.5000, 61.2 seconds.")
+    assert summary.endswith("\nTogether: 2 turns, 1,200 sub-calls, 3,029 tokens, $1.5000, 61.2 s.")
 
 
 def test_an_unknown_cost_is_said_to_be_unknown(path: Path) -> None:
-    _, summary = finished(path, Outcome(Answer("5"), "answered"), Totals(cost=None))
-    assert "Cost unknown" in summary
+    _, summary = finished(path, Outcome(Answer("5"), "answered"), Totals(unpriced=1))
+    assert "cost unknown" in summary
     assert "$" not in summary
 
 

@@ -1,0 +1,117 @@
+"""What a run has used: the one definition of every number that is shown, and the words for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens of one call or of many. `cached` counts the part of `prompt` that the provider had in its prefix cache."""
+
+    prompt: int = 0
+    completion: int = 0
+    cached: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(self.prompt + other.prompt, self.completion + other.completion, self.cached + other.cached)
+
+    def __sub__(self, other: Usage) -> Usage:
+        return Usage(self.prompt - other.prompt, self.completion - other.completion, self.cached - other.cached)
+
+    @property
+    def total(self) -> int:
+        return self.prompt + self.completion
+
+
+@dataclass(frozen=True)
+class Totals:
+    """The account of a run so far, with all child RLMs beneath it. docs/subcalls.md defines each number for users.
+
+    `turns`: replies of the run's own root model, the forced last one too. `calls`: all other model calls: those of sub models, and
+    `child_turns`, the calls of the root model in child RLMs. Of these calls `stored` were answered from the cache, and `failed` gave no
+    reply. `known_cost` in US dollars is that of the replies whose price is known; of `unpriced` replies it is not. `lost_tokens` and
+    `lost_cost` estimate what calls that were given up may have used: they count against limits and are not shown.
+    """
+
+    turns: int = 0
+    calls: int = 0
+    root_usage: Usage = field(default_factory=Usage)
+    sub_usage: Usage = field(default_factory=Usage)
+    known_cost: float = 0.0
+    seconds: float = 0.0
+    children: int = 0
+    child_turns: int = 0
+    stored: int = 0
+    failed: int = 0
+    unpriced: int = 0
+    lost_tokens: float = 0.0
+    lost_cost: float = 0.0
+
+    def __add__(self, other: Totals) -> Totals:
+        return Totals(*(getattr(self, name) + getattr(other, name) for name in _NAMES))
+
+    def __sub__(self, other: Totals) -> Totals:
+        return Totals(*(getattr(self, name) - getattr(other, name) for name in _NAMES))
+
+    @property
+    def cost(self) -> float | None:
+        """US dollars; None where the price of any reply is unknown."""
+        return None if self.unpriced else self.known_cost
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens of root and sub models together."""
+        return self.root_usage + self.sub_usage
+
+    def money(self) -> str:
+        """The cost for people; what is not known is never shown as nothing."""
+        known = f"${self.known_cost:,.4f}"
+        return known if not self.unpriced else f"{known} + unknown" if self.known_cost else "cost unknown"
+
+    def spending(self) -> str:
+        """What was used, for people, without turns and time: these words stand in the live line, too."""
+        of_these = [f"{number:,} {what}" for number, what in ((self.failed, "failed"), (self.stored, "from the cache")) if number]
+        calls = counted(self.calls - self.child_turns, "sub-call") + (f" ({', '.join(of_these)})" if of_these else "")
+        children = [f"{counted(self.children, 'child RLM')} with {counted(self.child_turns, 'turn')}"] if self.children else []
+        return ", ".join([calls, *children, counted(self.usage.total, "token"), self.money()])
+
+    def line(self) -> str:
+        """All of it for people."""
+        return f"{counted(self.turns, 'turn')}, {self.spending()}, {self.seconds:,.1f} s"
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it for programs."""
+        usage = self.usage
+        return {
+            "turns": self.turns,
+            "calls": self.calls,
+            "children": self.children,
+            "child_turns": self.child_turns,
+            "stored": self.stored,
+            "failed": self.failed,
+            "tokens": {"prompt": usage.prompt, "completion": usage.completion, "cached": usage.cached},
+            "cost": self.cost,
+            "known_cost": self.known_cost,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+_NAMES = tuple(part.name for part in fields(Totals))
+
+
+def counted(number: int, what: str) -> str:
+    """`1 turn`, `2,000 turns`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 45 s, 12 min, 2 h 5 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60:,} h" + (f" {minutes % 60} min" if minutes % 60 else "")

@@ -114,7 +114,8 @@ def _read(file: IO[bytes], name: str, kind: str, budget: Budget) -> Read:
         raise type(error)(str(error) if str(error).startswith(name) else f"{name}: {error}") from None
     except Exception as error:  # a reader of another project may raise anything on a damaged file
         actual = _looks_like(file)
-        why = f"It is {actual}." if actual and not actual.startswith(kind) else f"{type(error).__name__}: {error}"
+        wrong = actual and not actual.startswith(kind) and (kind, actual) != ("Word", "zip")
+        why = f"It is {actual}." if wrong else f"{type(error).__name__}: {error}"
         raise Unreadable(f"{name} cannot be read as {kind}. {why}") from error
     if kind not in _MANY:
         budget.keep(len(str(read.text).encode("utf-8", "surrogatepass")))
@@ -186,7 +187,7 @@ def _word(file: IO[bytes], name: str, budget: Budget) -> Read:
     if file.read(8) == _STARTS["old Office"]:
         raise Unreadable(f"{name} is encrypted, or an old Word file. Save it as .docx without a password, and name that.")
     file.seek(0)
-    text, notes = word_text(file, min(budget.room, memory.one_text() // 2))  # a tree of XML takes many times its size
+    text, notes = word_text(file, min(budget.room, memory.one_text() // 4))  # a tree of XML takes many times its size
     return Read(text, lacks=tuple(notes))
 
 
@@ -232,6 +233,8 @@ def _notebook(file: IO[bytes], name: str, _budget: Budget) -> Read:
 
     read = decode(file.read(), name)
     try:
+        if len(str(read.text)) > memory.one_text() // 4:  # taken apart it takes many times its size
+            raise ValueError("it is too large for memory")
         return read._replace(text=notebook_text(str(read.text)))
     except (ValueError, RecursionError) as error:
         return _with_lines(read)._replace(lacks=(f"no whole notebook, so it is read as it stands ({error})",))

@@ -10,6 +10,8 @@ import zipfile
 from collections.abc import Iterator
 from typing import IO, Any
 
+from rlm_runtime.unpacking import TooMuch
+
 _TURNED_OFF = ("0", "false", "off", "none")
 _SKIPPED = frozenset(
     ("del", "moveFrom", "delText", "delInstrText", "instrText", "pPr", "rPr", "sdtPr", "tblPr", "tblGrid", "Fallback", "sectPr", "rt")
@@ -38,7 +40,7 @@ class Parts:
             data = part.read(self._room + 1)
         self._room -= len(data)
         if self._room < 0:
-            raise MemoryError(f"{name} unpacks to too much")
+            raise TooMuch(f"{name} in it unpacks to too much for memory")
         return data
 
     def root(self, name: str) -> Any:

@@ -26,7 +26,8 @@ ROOT = Path(__file__).parents[2]
 USE_EVERYTHING = """
 import io, logging, sys
 logging.basicConfig(level=logging.WARNING)
-import bs4, charset_normalizer, docx, ipykernel, lxml.etree, numpy, pandas, pypdf, rlm_runtime, zmq
+import bs4, charset_normalizer, cryptography.hazmat.primitives.ciphers, docx, ipykernel, lxml.etree, numpy, pandas, pypdf, rlm_runtime, zmq
+import striprtf.striprtf, zstandard
 import matplotlib
 matplotlib.use("agg")
 import matplotlib.pyplot as plt

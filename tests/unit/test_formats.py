@@ -317,6 +317,11 @@ def test_what_stands_beside_a_word_document_follows_it_and_a_broken_part_costs_i
     assert "word/footer1.xml could not be read" in found.note()
 
 
+def test_a_word_file_that_unpacks_to_too_much_is_refused(read: Reader) -> None:
+    with pytest.raises(Unreadable, match="unpacks to too much"):
+        read("a.docx", word(f"<w:p>{run('a' * 5_000_000)}</w:p>"), room=1_000_000)
+
+
 def test_what_is_called_word_and_is_none_is_refused_with_what_it_is(read: Reader) -> None:
     with pytest.raises(Unreadable, match=r"a\.docx cannot be read as Word\. It is HTML"):
         read("a.docx", b"<html><p>Please sign in</html>")

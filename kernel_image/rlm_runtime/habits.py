@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.abc
 import multiprocessing
 import multiprocessing.context
 import sys
 import types
+from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from IPython.core import interactiveshell, page
@@ -22,8 +24,7 @@ def install(shell: InteractiveShell) -> None:
     nested.install(asyncio.get_event_loop())
     _processes_fork()
     _exit_ends_the_cell(shell)
-    for name in ("tqdm.auto", "tqdm.autonotebook", "tqdm.notebook"):
-        sys.modules[name] = _Bars(name)
+    sys.meta_path.insert(0, _BarsFinder())
     shell.set_hook("show_in_pager", page.as_hook(_show_page), 0)
 
 
@@ -67,3 +68,14 @@ class _Bars(types.ModuleType):
         import tqdm
 
         return getattr(tqdm, {"tqdm_notebook": "tqdm", "tnrange": "trange"}.get(name, name))
+
+
+class _BarsFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
+        return ModuleSpec(fullname, self) if fullname in ("tqdm.auto", "tqdm.autonotebook", "tqdm.notebook") else None
+
+    def create_module(self, spec: ModuleSpec) -> types.ModuleType:
+        return _Bars(spec.name)
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        pass

@@ -124,7 +124,7 @@ SHOWN = {
     "import subprocess\nprint('first', flush=True)\nfinished = subprocess.run('echo from a process; echo told >&2', shell=True)": None,
     "!echo from the shell": "from the shell",
     "import io\nsys.stdout = io.StringIO()\nprint('caught')": None,
-    "sys.stdout.close()",
+    "sys.stdout.close()": "",
     "print('still here')": "still here",
     "sys.stdout = sys.stderr = None": None,
     "print('and here')": "and here",

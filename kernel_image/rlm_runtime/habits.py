@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.abc
 import multiprocessing
 import multiprocessing.context
+import os
 import sys
 import types
 from importlib.machinery import ModuleSpec
@@ -26,6 +28,8 @@ def install(shell: InteractiveShell) -> None:
     _exit_ends_the_cell(shell)
     sys.meta_path.insert(0, _BarsFinder())
     shell.set_hook("show_in_pager", page.as_hook(_show_page), 0)
+    kernel = os.getpid()
+    shell.events.register("post_execute", lambda: _end_child() if os.getpid() != kernel else None)
 
 
 def _processes_fork() -> None:
@@ -52,6 +56,14 @@ def _exit_ends_the_cell(shell: InteractiveShell) -> None:
 
     shell.ask_exit = ask_exit
     interactiveshell.warn = warn_of_others
+
+
+def _end_child() -> None:
+    """A process that code forked (os.fork) has come to the end of the cell. It must not go on as a second kernel on the same sockets."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(0)
 
 
 def _show_page(strg: Any, start: int = 0, screen_lines: int = 0, pager_cmd: Any = None) -> None:

@@ -77,6 +77,9 @@ with mp.Manager() as manager: print(manager.list([1]))
 
 async def test_processes_of_any_start_method_have_the_functions_of_the_cells(sandbox: Any) -> None:
     box = await sandbox()
+    for end in ("sys.exit(0)", "pass", "1 / 0"):
+        fork = f"import os, sys\nchild = os.fork()\nif child == 0:\n    {end}\nelse:\n    print(os.waitpid(child, 0)[0] == child)"
+        assert "True" in await box.text(fork), end
     wanted = "[1, 4]\n['echo a', 'echo b']\n" * 4 + "[9]\nfrom a child\n[1]"
     assert await box.text(PROCESSES) == wanted
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import importlib.abc
 import multiprocessing
 import multiprocessing.context
+import os
 import sys
 import types
+from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from IPython.core import interactiveshell, page
@@ -22,9 +26,10 @@ def install(shell: InteractiveShell) -> None:
     nested.install(asyncio.get_event_loop())
     _processes_fork()
     _exit_ends_the_cell(shell)
-    for name in ("tqdm.auto", "tqdm.autonotebook", "tqdm.notebook"):
-        sys.modules[name] = _Bars(name)
+    sys.meta_path.insert(0, _BarsFinder())
     shell.set_hook("show_in_pager", page.as_hook(_show_page), 0)
+    kernel = os.getpid()
+    shell.events.register("post_execute", lambda: _end_child() if os.getpid() != kernel else None)
 
 
 def _processes_fork() -> None:
@@ -53,6 +58,14 @@ def _exit_ends_the_cell(shell: InteractiveShell) -> None:
     interactiveshell.warn = warn_of_others
 
 
+def _end_child() -> None:
+    """A process that code forked (os.fork) has come to the end of the cell. It must not go on as a second kernel on the same sockets."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(0)
+
+
 def _show_page(strg: Any, start: int = 0, screen_lines: int = 0, pager_cmd: Any = None) -> None:
     """What `name?` shows: there is no pager, so it is printed."""
     print(strg.get("text/plain", "") if isinstance(strg, dict) else strg)
@@ -67,3 +80,14 @@ class _Bars(types.ModuleType):
         import tqdm
 
         return getattr(tqdm, {"tqdm_notebook": "tqdm", "tnrange": "trange"}.get(name, name))
+
+
+class _BarsFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
+        return ModuleSpec(fullname, self) if fullname in ("tqdm.auto", "tqdm.autonotebook", "tqdm.notebook") else None
+
+    def create_module(self, spec: ModuleSpec) -> types.ModuleType:
+        return _Bars(spec.name)
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        pass

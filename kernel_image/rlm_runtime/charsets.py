@@ -1,0 +1,394 @@
+"""Which encoding bytes are in, and whether they are text at all.
+
+UTF-8 wins where it can. Then come the wide encodings, which NUL bytes and code units tell, and the code pages, which are tried on the
+parts of the text that are not ASCII: the likeliest reading is taken (`languages`), the frequent code pages first.
+"""
+
+from __future__ import annotations
+
+import codecs
+import mmap
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from rlm_runtime import languages
+
+Data = bytes | mmap.mmap
+_BLOCK = 1 << 20
+_WHOLE = 256 << 20
+"""Bytes of a file up to which every byte is looked at; of a larger one so many at its beginning, and PARTS blocks of the rest."""
+PARTS = 256
+_WINDOWS, _WINDOW = 96, 400
+"""Places of a text that are looked at, and bytes of each."""
+_SAMPLE = 1 << 16
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+    (b"\x84\x31\x95\x33", "gb18030"),
+)
+_MAGIC = {
+    b"\x7fELF": "a program",
+    b"MZ": "a program",
+    b"\xca\xfe\xba\xbe": "a program",
+    b"\xcf\xfa\xed\xfe": "a program",
+    b"\0asm": "a program",
+    b"!<arch>\n": "a library",
+    b"\x89PNG\r\n": "a picture",
+    b"\xff\xd8\xff": "a picture",
+    b"GIF8": "a picture",
+    b"BM": "a picture",
+    b"II*\0": "a picture",
+    b"MM\0*": "a picture",
+    b"\0\0\1\0": "a picture",
+    b"RIFF": "sound or pictures",
+    b"OggS": "sound or pictures",
+    b"fLaC": "sound",
+    b"ID3": "sound",
+    b"SQLite format 3\0": "a database",
+    b"\x1f\x8b": "packed by gzip",
+    b"BZh": "packed by bzip2",
+    b"\xfd7zXZ\0": "packed by xz",
+    b"(\xb5/\xfd": "packed by zstd",
+    b"\x04\x22\x4d\x18": "packed by lz4",
+    b"7z\xbc\xaf\x27\x1c": "packed by 7-Zip",
+    b"Rar!\x1a\x07": "packed by RAR",
+    b"PK\x03\x04": "a zip archive",
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "an old Office file",
+    b"\x93NUMPY": "an array of numpy",
+    b"PAR1": "a table (Parquet)",
+    b"ARROW1\0": "a table (Arrow)",
+    b"LPKSHHRH": "a journal of systemd: read it with journalctl",
+}
+_SHORT_MAGIC = (b"MZ", b"BM", b"GIF8", b"RIFF", b"OggS", b"ID3", b"BZh", b"PAR1", b"fLaC", b"\x1f\x8b", b"!<arch>\n")
+"""Those that a text may begin with: they count where it has bytes of no text, too."""
+_CONTROL = bytes([*range(1, 7), *range(14, 27), *range(28, 32)])
+"""Bytes that texts do not have, or seldom. NUL is none of them: a crash or a truncation leaves it in any log."""
+_PAGES = {
+    # How much less likely than cp1252 a code page is before anything is looked at.
+    "cp1252": 0.0,
+    "cp1251": 2.0,
+    "cp1250": 3.0,
+    "gb18030": 3.0,
+    "cp932": 3.0,
+    "big5": 3.0,
+    "cp949": 3.0,
+    "koi8_r": 3.5,
+    "koi8_u": 4.5,
+    "cp866": 4.0,
+    "cp1253": 3.5,
+    "cp1254": 3.5,
+    "cp1255": 3.5,
+    "cp1256": 3.5,
+    "cp1257": 4.0,
+    "cp1258": 6.0,
+    "cp874": 4.0,
+    "euc_jp": 3.5,
+    "iso8859_2": 4.5,
+    "iso8859_5": 6.0,
+    "iso8859_7": 5.0,
+    "iso8859_15": 3.5,
+    "mac_roman": 5.0,
+    "mac_cyrillic": 7.0,
+    "cp850": 4.5,
+    "cp437": 5.0,
+    "cp852": 5.5,
+    "cp855": 8.0,
+    "cp737": 7.0,
+    "cp862": 7.0,
+}
+_MIXED, _SOME, _MUCH = 4.0, 4, 8
+"""How much less likely than cp1252 UTF-8 with other lines in it is; the bytes of UTF-8 that there must be; and how many times as many as
+others settle it.
+"""
+_STRAY = ("cp1252", "cp1251", "cp1250", "cp1254", "cp1253", "koi8_r", "mac_roman", "cp850")
+"""Code pages of lines that were written into a file of UTF-8."""
+_SEQUENCE = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
+_HIGH = re.compile(rb"[\x80-\xff]")
+_GAP = re.compile(rb"[\x00-\x2f]")
+"""What is no second half of a character in any encoding."""
+_HIGH_BYTES = bytes(range(0x80, 0x100))
+_ESCAPES = {b"\x1b$B": "iso2022_jp", b"\x1b$@": "iso2022_jp", b"\x1b$)C": "iso2022_kr"}
+
+
+class NoText(ValueError):
+    """The bytes are no text; the message says what they are."""
+
+
+class Charset(NamedTuple):
+    """An encoding; where the text begins after a byte-order mark; and what becomes of bytes that it does not have.
+
+    `errors`: a codec error handler. `stray`: the code page that such bytes are read by, "" if they are replaced.
+    """
+
+    encoding: str
+    start: int = 0
+    errors: str = "replace"
+    stray: str = ""
+
+    @property
+    def told(self) -> str:
+        """As the user reads it."""
+        return usual_name(self.encoding)
+
+
+def usual_name(encoding: str) -> str:
+    """The name that people know an encoding by."""
+    return {"koi8_r": "KOI8-R", "koi8_u": "KOI8-U", "cp932": "Shift-JIS (cp932)", "euc_jp": "EUC-JP", "mac_roman": "Mac Roman"}.get(
+        encoding, encoding.replace("iso8859_", "ISO 8859-").replace("utf-", "UTF-").replace("iso2022_", "ISO 2022-").replace("_", "-")
+    )
+
+
+def find(data: Data) -> Charset:
+    """The encoding of bytes. Raises NoText. The same bytes always give the same; of huge ones a bounded part is looked at."""
+    head = data[:4096]
+    mark = next((Charset(encoding, len(mark)) for mark, encoding in _MARKS if head.startswith(mark)), None)
+    if mark is not None and mark.encoding != "utf-8":
+        return mark
+    start = mark.start if mark else 0
+    look = _look(data, start)
+    if look.nul or not look.valid:
+        if not mark and (wide := _wide(data)):
+            return Charset(wide)
+        _check_text(data, head, look)
+    if look.valid:
+        return Charset("utf-8" if look.windows or mark else _seven_bits(data[:_SAMPLE]), start)
+    if mark or look.good > _MUCH * look.bad:
+        return Charset("utf-8", start, *_fallback(look.windows))
+    return _page(look)
+
+
+def _blocks(data: Data, start: int) -> Iterator[tuple[int, bytes]]:
+    """The blocks that are looked at: place, bytes."""
+    size = len(data)
+    head = min(size, start + _WHOLE)
+    for place in range(start, head, _BLOCK):
+        yield place, data[place : min(place + _BLOCK, head)]
+    rest = size - head
+    parts = min(PARTS, -(-rest // _BLOCK))
+    for number in range(parts):
+        place = head + (rest * number) // parts if rest > parts * _BLOCK else head + number * _BLOCK
+        yield place, data[place : place + _BLOCK]
+
+
+class _Look(NamedTuple):
+    """What was seen: whether there are NULs, and whether all is UTF-8; bytes beyond ASCII that are UTF-8 and that are not; places with
+    such bytes, first those that are not UTF-8.
+    """
+
+    nul: bool
+    valid: bool
+    good: int
+    bad: int
+    windows: list[bytes]
+
+
+def _look(data: Data, start: int) -> _Look:
+    nul, good, bad, end = False, 0, 0, -1
+    fine: list[bytes] = []
+    faulty: list[bytes] = []
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for place, block in _blocks(data, start):
+        nul = nul or b"\0" in block
+        if place != end:
+            decoder.reset()
+            block = block[_continued(block) :]  # a sampled block may begin within a character
+        end = place + _BLOCK
+        if block.isascii() and not decoder.getstate()[0]:
+            continue
+        high = len(block) - len(block.translate(None, _HIGH_BYTES))
+        try:
+            decoder.decode(block)
+            good += high
+        except UnicodeDecodeError:
+            decoder.reset()
+            blanked = _SEQUENCE.sub(lambda found: b"?" * len(found.group()), block)
+            wrong = max(1, len(block) - len(blanked.translate(None, _HIGH_BYTES)))
+            good, bad = good + high - wrong, bad + wrong
+            faulty += _windows(block, blanked, _WINDOWS - len(faulty))
+        fine += _windows(block, block, _WINDOWS - len(fine))
+    if (left := decoder.getstate()[0]) and len(data) <= start + _WHOLE:  # the last character is cut off
+        bad += len(left)
+        faulty.append(data[-_WINDOW:])
+    return _Look(nul, not bad, good, bad, faulty[: _WINDOWS * 2 // 3] + fine[: _WINDOWS // 3] if bad else fine)
+
+
+def _continued(block: bytes) -> int:
+    """Bytes at the beginning that go on with a character."""
+    return next((at for at in range(min(4, len(block))) if block[at] & 0xC0 != 0x80), 0)
+
+
+def _windows(block: bytes, searched: bytes, most: int) -> list[bytes]:
+    """Parts of a block around bytes beyond ASCII, from the beginning of a line or of a word on. `searched`: the block, or as much as may
+    be looked at.
+    """
+    found: list[bytes] = []
+    at = 0
+    while len(found) < most and (hit := _HIGH.search(searched, at)):
+        low = _begin(block, hit.start(), at)
+        at = min(len(block), hit.start() + _WINDOW)
+        found.append(block[low : _end(block, at)])
+        at += (len(block) - at) // (4 * _WINDOWS)  # not all from the beginning
+        at = gap.end() if (gap := _GAP.search(block, at, at + _WINDOW)) else at
+    return found
+
+
+def _begin(block: bytes, place: int, low: int) -> int:
+    """Where the word, or a few before it, begins: after a byte that is no second half of a character in any encoding."""
+    low = max(low, place - 120)
+    line = block.rfind(b"\n", low, place) + 1
+    if line:
+        return line
+    return next((at + 1 for at in range(low, place) if block[at] <= 0x2F), low)
+
+
+def _end(block: bytes, place: int) -> int:
+    """The place, or one just before it, where no character is cut in the middle, if it can be seen."""
+    return next((at for at in range(place, place - 4, -1) if at == len(block) or block[at - 1] < 0x80), place)
+
+
+def _wide(data: Data) -> str:
+    """UTF-16 or UTF-32 without a mark; "" if it is neither."""
+    size = len(data)
+    places = sorted({0, (size // 2) & ~3, max(0, size - 16384) & ~3})
+    parts = [data[place : min(place + 16384, size - size % 4 if size >= 4 else size)] for place in places]
+    best = ("", 0.0)
+    for encoding, unit in (("utf-32-le", 4), ("utf-32-be", 4), ("utf-16-le", 2), ("utf-16-be", 2)):
+        if size < 2 * unit:
+            continue
+        texts = [part[: len(part) - len(part) % unit].decode(encoding, "replace") for part in parts]
+        text = "".join(texts)
+        if not text:
+            continue
+        kinds = [_texty(char) for char in text]
+        bad, good = kinds.count(-1), kinds.count(1)
+        share = good / len(kinds)
+        if bad <= 1 + len(kinds) // 100 and share > 0.4 and share > best[1]:
+            best = (encoding, share)
+    return best[0]
+
+
+def _texty(char: str) -> int:
+    """1: a text is likely to have it; -1: it has not; 0: neither."""
+    if "\x20" <= char <= "\x7e" or char in "\t\n\r":
+        return 1
+    if char == "\0":
+        return 0
+    if char < "\xa0" or "\ue000" <= char <= "\uf8ff" or char == "\N{REPLACEMENT CHARACTER}":
+        return -1
+    if char < "\u0e80":
+        return 1 if char.isalpha() or char in "\xa0«»°·€" else 0
+    if "\u3040" <= char <= "\u30ff" or "\u2010" <= char <= "\u2030" or char in languages.common():
+        return 1
+    return 0 if languages.script(char) else -1
+
+
+def _check_text(data: Data, head: bytes, look: _Look) -> None:
+    """Raise NoText for what is none, by its first bytes, or by bytes that texts do not have."""
+    sample = b"".join(_spread(data))
+    plain = sample.replace(b"\0", b"")
+    controls = len(plain) - len(plain.translate(None, _CONTROL))
+    kinds = sum(byte in plain for byte in _CONTROL)
+    dense = kinds >= 4 and controls > len(plain) // 50
+    magic = next((magic for magic in _MAGIC if head.startswith(magic)), None)
+    if magic and (magic not in _SHORT_MAGIC or dense or (look.nul and kinds)):
+        raise NoText(f"it is {_MAGIC[magic]}")
+    if head[257:262] == b"ustar":
+        raise NoText("it is a tar archive")
+    if head[4:8] == b"ftyp":
+        raise NoText("it is sound or pictures")
+    if not plain and look.nul:
+        raise NoText("it holds nothing but NUL bytes")
+    if _ebcdic(sample):
+        return
+    if dense or (look.nul and not look.valid and controls > len(plain) // 200 and kinds >= 3):
+        raise NoText(f"one of {len(plain) // max(1, controls):,} bytes is a control character")
+
+
+def _spread(data: Data) -> Iterator[bytes]:
+    """Parts of the data, NULs at the beginning left out: a file that was truncated under its writer begins with a hole."""
+    size = len(data)
+    first = 0
+    while first < size and data[first] == 0:
+        found = re.compile(rb"[^\0]").search(data, first, min(size, first + (64 << 20)))
+        first = found.start() if found else min(size, first + (64 << 20))
+    for number in range(8):
+        place = first + (size - first) * number // 8
+        yield data[place : min(place + 8192, first + (size - first) * (number + 1) // 8 + 1)]
+
+
+def _seven_bits(sample: bytes) -> str:
+    """Encodings that have nothing but ASCII bytes."""
+    found = next((encoding for escape, encoding in _ESCAPES.items() if escape in sample), "")
+    if found:
+        try:
+            codecs.getincrementaldecoder(found)().decode(sample)
+        except UnicodeDecodeError:
+            return "utf-8"  # the escape codes of a terminal
+        return found
+    return "utf-8"
+
+
+def _ebcdic(sample: bytes) -> bool:
+    """Most of it are letters, digits and spaces of a mainframe, which are not where ASCII has them."""
+    text = sample.decode("cp037").translate({0x85: "\n"})
+    usual = sum(char.isascii() and (char.isalnum() or char in " \n.,;:-/()'") for char in text)
+    return sample.count(0x40) > len(sample) // 30 and usual > 0.9 * len(text) and len(_HIGH.findall(sample)) > len(sample) // 3
+
+
+def _page(look: _Look) -> Charset:
+    """The likeliest code page, or UTF-8 with lines in another one."""
+    sample = b"\n".join(look.windows)
+    if _ebcdic(sample):
+        return Charset("cp037")
+    readings = {encoding: _score(sample, encoding, "replace") - less for encoding, less in _PAGES.items()}
+    best = max(readings, key=readings.__getitem__)
+    if look.good >= _SOME:
+        mixed = Charset("utf-8", 0, *_fallback(look.windows))
+        if _score(sample, "utf-8", mixed.errors) - _MIXED > readings[best]:
+            return mixed
+    return Charset(best)
+
+
+def _score(sample: bytes, encoding: str, errors: str) -> float:
+    return languages.score(sample.decode(encoding, errors), encoding)[0]
+
+
+def _fallback(windows: list[bytes]) -> tuple[str, str]:
+    """What bytes that are not UTF-8 are read by, in a file that is: an error handler, and the code page."""
+    sample = _SEQUENCE.sub(b"?", b"\n".join(windows))
+    page = max(_STRAY, key=lambda encoding: _score(sample, encoding, "replace") - _PAGES[encoding])
+    return strays_by(page), page
+
+
+def strays_by(page: str) -> str:
+    """The codec error handler that reads bytes which are not UTF-8 by a code page."""
+    name = f"rlm-{page}"
+    try:
+        codecs.lookup_error(name)
+    except LookupError:
+        codecs.register_error(name, _Strays(page))
+    return name
+
+
+class _Strays:
+    """An error handler: a byte that is not UTF-8 by another code page. A character that was cut off is one replacement character."""
+
+    def __init__(self, page: str) -> None:
+        every = (bytes([byte]) for byte in range(256))
+        self._table = [byte.decode(page, "replace") for byte in every]
+
+    def __call__(self, error: UnicodeError) -> tuple[str, int]:
+        if not isinstance(error, UnicodeDecodeError):
+            raise error
+        raw, place = error.object, error.start
+        pair = raw[place : place + 6]
+        if len(pair) == 6 and pair[0] == pair[3] == 0xED and 0xA0 <= pair[1] <= 0xAF and 0xB0 <= pair[4] <= 0xBF:
+            # A character beyond 16 bits as Java and some databases write it: each half by itself.
+            return pair.decode("utf-8", "surrogatepass").encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"), place + 6
+        if error.end - place > 1 or (raw[place] in (0xC2, 0xC3) and not raw[place + 1 : place + 2].isupper()):
+            return "\N{REPLACEMENT CHARACTER}", error.end
+        return self._table[raw[place]], place + 1

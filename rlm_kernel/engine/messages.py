@@ -150,10 +150,12 @@ def after_memory(remarks: Sequence[str], progress: str) -> str:
     return "\n\n".join([AFTER_MEMORY, *remarks, progress])
 
 
-def named_files(paths: Sequence[str]) -> str:
-    """Files that the user named, and that code can load."""
+def named_files(paths: Sequence[str], absent: Sequence[str] = ()) -> str:
+    """Files that the user named: those that code can load, and what is said of others."""
     shown = ", ".join(repr(path) for path in paths[:_LISTED])
-    return f"The user named these files; load_file(path) loads one: {shown}" if paths else ""
+    lines = [f"The user named these files; load_file(path) loads one: {shown}"] if paths else []
+    lines += [f"The question names a path, but {one}." for one in absent[:_LISTED]]
+    return "\n".join(lines)
 
 
 def forced_message(reason: str) -> str:

@@ -7,20 +7,20 @@ parts of the text that are not ASCII: the likeliest reading is taken (`languages
 from __future__ import annotations
 
 import codecs
-import mmap
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from rlm_runtime import languages
+from rlm_runtime.ondisk import OnDisk
 from rlm_runtime.strays import strays_by
 
-Data = bytes | mmap.mmap
+Data = bytes | OnDisk
 _BLOCK = 1 << 20
 _WHOLE = 256 << 20
 """Bytes of a file up to which every byte is looked at; of a larger one so many at its beginning, and PARTS blocks of the rest."""
 PARTS = 256
-_WINDOWS, _WINDOW = 96, 400
+_WINDOWS, _WINDOW = 60, 240
 """Places of a text that are looked at, and bytes of each."""
 _SAMPLE = 1 << 16
 _MARKS = (
@@ -32,40 +32,42 @@ _MARKS = (
     (b"\x84\x31\x95\x33", "gb18030"),
 )
 _MAGIC = {
-    b"\x7fELF": "a program",
-    b"MZ": "a program",
-    b"\xca\xfe\xba\xbe": "a program",
-    b"\xcf\xfa\xed\xfe": "a program",
-    b"\0asm": "a program",
-    b"!<arch>\n": "a library",
-    b"\x89PNG\r\n": "a picture",
-    b"\xff\xd8\xff": "a picture",
-    b"GIF8": "a picture",
-    b"BM": "a picture",
-    b"II*\0": "a picture",
-    b"MM\0*": "a picture",
-    b"\0\0\1\0": "a picture",
-    b"RIFF": "sound or pictures",
-    b"OggS": "sound or pictures",
-    b"fLaC": "sound",
-    b"ID3": "sound",
-    b"SQLite format 3\0": "a database",
-    b"\x1f\x8b": "packed by gzip",
-    b"BZh": "packed by bzip2",
-    b"\xfd7zXZ\0": "packed by xz",
-    b"(\xb5/\xfd": "packed by zstd",
-    b"\x04\x22\x4d\x18": "packed by lz4",
-    b"7z\xbc\xaf\x27\x1c": "packed by 7-Zip",
-    b"Rar!\x1a\x07": "packed by RAR",
-    b"PK\x03\x04": "a zip archive",
-    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "an old Office file",
-    b"\x93NUMPY": "an array of numpy",
-    b"PAR1": "a table (Parquet)",
-    b"ARROW1\0": "a table (Arrow)",
-    b"LPKSHHRH": "a journal of systemd: read it with journalctl",
+    b"\x7fELF": "it is a program",
+    b"\xca\xfe\xba\xbe": "it is a program",
+    b"\xcf\xfa\xed\xfe": "it is a program",
+    b"\0asm": "it is a program",
+    b"\x89PNG\r\n": "it is a picture",
+    b"\xff\xd8\xff": "it is a picture",
+    b"II*\0": "it is a picture",
+    b"MM\0*": "it is a picture",
+    b"SQLite format 3\0": "it is a database",
+    b"\xfd7zXZ\0": "it is packed by xz",
+    b"(\xb5/\xfd": "it is packed by zstd",
+    b"\x04\x22\x4d\x18": "it is packed by lz4",
+    b"7z\xbc\xaf\x27\x1c": "it is packed by 7-Zip",
+    b"Rar!\x1a\x07": "it is packed by RAR",
+    b"PK\x03\x04": "it is a zip archive",
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "it is an old Office file",
+    b"\x93NUMPY": "it is an array of numpy",
+    b"ARROW1\0": "it is a table (Arrow)",
+    b"LPKSHHRH": "it is a journal of systemd: read it with journalctl",
 }
-_SHORT_MAGIC = (b"MZ", b"BM", b"GIF8", b"RIFF", b"OggS", b"ID3", b"BZh", b"PAR1", b"fLaC", b"\x1f\x8b", b"!<arch>\n")
-"""Those that a text may begin with: they count where it has bytes of no text, too."""
+"""What files that are no text begin with."""
+_SHORT_MAGIC = {
+    b"MZ": "it is a program",
+    b"!<arch>\n": "it is a library",
+    b"GIF8": "it is a picture",
+    b"BM": "it is a picture",
+    b"\0\0\1\0": "it is a picture",
+    b"RIFF": "it is sound or pictures",
+    b"OggS": "it is sound or pictures",
+    b"fLaC": "it is sound",
+    b"ID3": "it is sound",
+    b"\x1f\x8b": "it is packed by gzip",
+    b"BZh": "it is packed by bzip2",
+    b"PAR1": "it is a table (Parquet)",
+}
+"""Those that a text may begin with, too: they count where it has bytes of no text."""
 _CONTROL = bytes([*range(1, 7), *range(14, 27), *range(28, 32)])
 """Bytes that texts do not have, or seldom. NUL is none of them: a crash or a truncation leaves it in any log."""
 _PAGES = {
@@ -105,6 +107,8 @@ _MIXED, _SOME, _MUCH = 4.0, 4, 8
 """How much less likely than cp1252 UTF-8 with other lines in it is; the bytes of UTF-8 that there must be; and how many times as many as
 others settle it.
 """
+_FIRST, _LIKELY = 600, 6
+"""Bytes that all code pages are tried on, and how many of them are tried on the rest."""
 _STRAY = ("cp1252", "cp1251", "cp1250", "cp1254", "cp1253", "koi8_r", "mac_roman", "cp850")
 """Code pages of lines that were written into a file of UTF-8."""
 _SEQUENCE = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
@@ -130,17 +134,11 @@ class Charset(NamedTuple):
     errors: str = "replace"
     stray: str = ""
 
-    @property
-    def told(self) -> str:
-        """As the user reads it."""
-        return usual_name(self.encoding)
-
 
 def usual_name(encoding: str) -> str:
     """The name that people know an encoding by."""
-    return {"koi8_r": "KOI8-R", "koi8_u": "KOI8-U", "cp932": "Shift-JIS (cp932)", "euc_jp": "EUC-JP", "mac_roman": "Mac Roman"}.get(
-        encoding, encoding.replace("iso8859_", "ISO 8859-").replace("utf-", "UTF-").replace("iso2022_", "ISO 2022-").replace("_", "-")
-    )
+    known = {"cp932": "Shift-JIS (cp932)", "cp949": "EUC-KR (cp949)", "mac_roman": "Mac Roman"}
+    return known.get(encoding) or (encoding if encoding.startswith("cp") else encoding.replace("_", "-").upper())
 
 
 def decode_name(name: bytes) -> str:
@@ -153,18 +151,19 @@ def decode_name(name: bytes) -> str:
 
 def find(data: Data) -> Charset:
     """The encoding of bytes. Raises NoText. The same bytes always give the same; of huge ones a bounded part is looked at."""
-    head = data[:4096]
+    head = _part(data, 0, 4096)
     mark = next((Charset(encoding, len(mark)) for mark, encoding in _MARKS if head.startswith(mark)), None)
     if mark is not None and mark.encoding != "utf-8":
         return mark
     start = mark.start if mark else 0
     look = _look(data, start)
     if look.nul or not look.valid:
+        _check_kind(head)
         if not mark and (wide := _wide(data)):
             return Charset(wide)
         _check_text(data, head, look)
     if look.valid:
-        return Charset("utf-8" if look.windows or mark else _seven_bits(data[:_SAMPLE]), start)
+        return Charset("utf-8" if look.windows or mark else _seven_bits(_part(data, 0, _SAMPLE)), start)
     if mark or look.good > _MUCH * look.bad:
         return Charset("utf-8", start, *_fallback(look.windows))
     return _page(look)
@@ -175,12 +174,12 @@ def _blocks(data: Data, start: int) -> Iterator[tuple[int, bytes]]:
     size = len(data)
     head = min(size, start + _WHOLE)
     for place in range(start, head, _BLOCK):
-        yield place, data[place : min(place + _BLOCK, head)]
+        yield place, _part(data, place, min(place + _BLOCK, head))
     rest = size - head
     parts = min(PARTS, -(-rest // _BLOCK))
     for number in range(parts):
         place = head + (rest * number) // parts if rest > parts * _BLOCK else head + number * _BLOCK
-        yield place, data[place : place + _BLOCK]
+        yield place, _part(data, place, place + _BLOCK)
 
 
 class _Look(NamedTuple):
@@ -221,7 +220,7 @@ def _look(data: Data, start: int) -> _Look:
         fine += _windows(block, block, _WINDOWS - len(fine))
     if (left := decoder.getstate()[0]) and len(data) <= start + _WHOLE:  # the last character is cut off
         bad += len(left)
-        faulty.append(data[-_WINDOW:])
+        faulty.append(_part(data, max(start, len(data) - _WINDOW), len(data)))
     return _Look(nul, not bad, good, bad, faulty[: _WINDOWS * 2 // 3] + fine[: _WINDOWS // 3] if bad else fine)
 
 
@@ -263,7 +262,7 @@ def _wide(data: Data) -> str:
     """UTF-16 or UTF-32 without a mark; "" if it is neither."""
     size = len(data)
     places = sorted({0, (size // 2) & ~3, max(0, size - 16384) & ~3})
-    parts = [data[place : min(place + 16384, size - size % 4 if size >= 4 else size)] for place in places]
+    parts = [_part(data, place, min(place + 16384, size - size % 4 if size >= 4 else size)) for place in places]
     best = ("", 0.0)
     for encoding, unit in (("utf-32-le", 4), ("utf-32-be", 4), ("utf-16-le", 2), ("utf-16-be", 2)):
         if size < 2 * unit:
@@ -275,7 +274,7 @@ def _wide(data: Data) -> str:
         kinds = [_texty(char) for char in text]
         bad, good = kinds.count(-1), kinds.count(1)
         share = good / len(kinds)
-        if bad <= 1 + len(kinds) // 100 and share > 0.4 and share > best[1]:
+        if bad <= len(kinds) // 50 and share > 0.4 and share > best[1]:
             best = (encoding, share)
     return best[0]
 
@@ -295,6 +294,17 @@ def _texty(char: str) -> int:
     return 0 if languages.script(char) else -1
 
 
+def _check_kind(head: bytes) -> None:
+    """Raise NoText by first bytes that no text has."""
+    for magic, kind in _MAGIC.items():
+        if head.startswith(magic):
+            raise NoText(kind)
+    if head[257:262] == b"ustar":
+        raise NoText("it is a tar archive")
+    if head[4:8] == b"ftyp":
+        raise NoText("it is sound or pictures")
+
+
 def _check_text(data: Data, head: bytes, look: _Look) -> None:
     """Raise NoText for what is none, by its first bytes, or by bytes that texts do not have."""
     sample = b"".join(_spread(data))
@@ -302,13 +312,9 @@ def _check_text(data: Data, head: bytes, look: _Look) -> None:
     controls = len(plain) - len(plain.translate(None, _CONTROL))
     kinds = sum(byte in plain for byte in _CONTROL)
     dense = kinds >= 4 and controls > len(plain) // 50
-    magic = next((magic for magic in _MAGIC if head.startswith(magic)), None)
-    if magic and (magic not in _SHORT_MAGIC or dense or (look.nul and kinds)):
-        raise NoText(f"it is {_MAGIC[magic]}")
-    if head[257:262] == b"ustar":
-        raise NoText("it is a tar archive")
-    if head[4:8] == b"ftyp":
-        raise NoText("it is sound or pictures")
+    magic = next((magic for magic in _SHORT_MAGIC if head.startswith(magic)), b"")
+    if magic and (dense or (look.nul and kinds)):
+        raise NoText(_SHORT_MAGIC[magic])
     if not plain and look.nul:
         raise NoText("it holds nothing but NUL bytes")
     if _ebcdic(sample):
@@ -321,12 +327,15 @@ def _spread(data: Data) -> Iterator[bytes]:
     """Parts of the data, NULs at the beginning left out: a file that was truncated under its writer begins with a hole."""
     size = len(data)
     first = 0
-    while first < size and data[first] == 0:
-        found = re.compile(rb"[^\0]").search(data, first, min(size, first + (64 << 20)))
-        first = found.start() if found else min(size, first + (64 << 20))
+    while first < min(size, _WHOLE) and not (block := _part(data, first, first + _BLOCK)).strip(b"\0"):
+        first += len(block)
     for number in range(8):
         place = first + (size - first) * number // 8
-        yield data[place : min(place + 8192, first + (size - first) * (number + 1) // 8 + 1)]
+        yield _part(data, place, min(place + 8192, first + (size - first) * (number + 1) // 8 + 1))
+
+
+def _part(data: Data, low: int, high: int) -> bytes:
+    return data[low:high] if isinstance(data, bytes) else data.part(low, high)
 
 
 def _seven_bits(sample: bytes) -> str:
@@ -353,7 +362,10 @@ def _page(look: _Look) -> Charset:
     sample = b"\n".join(look.windows)
     if _ebcdic(sample):
         return Charset("cp037")
-    readings = {encoding: _score(sample, encoding, "replace") - less for encoding, less in _PAGES.items()}
+    readings = {encoding: _score(sample[:_FIRST], encoding, "replace") - less for encoding, less in _PAGES.items()}
+    if len(sample) > _FIRST:
+        likely = sorted(readings, key=readings.__getitem__)[-_LIKELY:]
+        readings = {encoding: _score(sample, encoding, "replace") - _PAGES[encoding] for encoding in likely}
     best = max(readings, key=readings.__getitem__)
     if look.good >= _SOME:
         mixed = Charset("utf-8", 0, *_fallback(look.windows))

@@ -316,9 +316,13 @@ def _name_of(text: Any) -> str:
     return next((name for name, loaded in files.items() if loaded is text), "")
 
 
+def _on_a_line(name: str) -> str:
+    return name if name.isprintable() else repr(name)
+
+
 def _remarks() -> list[str]:
     """What the user should know of how the files were read, and of what was left out."""
-    return [*(f"{name}: {loaded.note}" for name, loaded in _loaded.items() if loaded.note), *map(": ".join, _left_out.items())]
+    return [*(f"{_on_a_line(name)}: {loaded.note}" for name, loaded in _loaded.items() if loaded.note), *map(": ".join, _left_out.items())]
 
 
 def describe() -> dict[str, Any]:

@@ -67,7 +67,7 @@ def question_message(question: str, info: ContextInfo, from_files: bool, head_ch
         about = "about " if info.about else ""
         lazy = _LAZY if info.about else ""
         lines.append(f"Context: {info.kind}, {about}{info.total_chars:,} characters in {pieces}.{lazy}")
-        shown = [f"{name} ({about}{size:,} characters)" for name, size in info.items[:_LISTED]]
+        shown = [f"{_typed(name)} ({about}{size:,} characters)" for name, size in info.items[:_LISTED]]
         more = f", and {info.item_count - len(shown):,} more" if info.item_count > len(shown) else ""
         lines.append(f"Files: {', '.join(shown)}{more}" if from_files else f"Pieces: {', '.join(shown)}{more}")
         lines.append(f"Starts with: {info.head[:head_chars]!r}")
@@ -76,6 +76,11 @@ def question_message(question: str, info: ContextInfo, from_files: bool, head_ch
     else:
         lines.append("Context: none was given.")
     return "\n".join([*lines, f"Question: {question}", progress])
+
+
+def _typed(name: str) -> str:
+    """A name as it is; one with line breaks or signs that are not seen as Python's literal of it."""
+    return name if name.isprintable() and name == name.strip() else repr(name)
 
 
 def progress_line(ledger: Ledger, turn: int) -> str:

@@ -170,7 +170,7 @@ def _each_of_bytes(source: Source, pattern: re.Pattern[str]) -> Iterator[tuple[i
         high = _line_end(source, min(source.end, low + BLOCK))
         raw = data.part(low, high)
         place = low
-        for line, text in zip(raw.split(b"\n"), str(raw, source.encoding, "replace").split("\n"), strict=True):
+        for line, text in zip(raw.split(b"\n"), str(raw, source.encoding, source.errors).split("\n"), strict=True):
             if found(text):
                 yield place, number
             place += len(line) + 1

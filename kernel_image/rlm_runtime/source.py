@@ -35,7 +35,7 @@ class Source:
         self.encoding = codecs.lookup(encoding).name
         self.start, self.end = start, len(self.data)
         self._block = block
-        self._errors = errors
+        self.errors = errors
         self._unit = _UNITS.get(self.encoding, 1)
         self._utf8 = self.encoding == "utf-8"
         self._single = self._unit == 1 and not self._utf8 and _is_single_byte(self.encoding)
@@ -50,7 +50,7 @@ class Source:
 
     def raw(self, text: str) -> bytes | None:
         """The bytes that a text is in the file; None where it could also have come out of other ones, or cannot be there."""
-        if not self.by_bytes or "\N{REPLACEMENT CHARACTER}" in text or (self._errors != "replace" and not text.isascii()):
+        if not self.by_bytes or "\N{REPLACEMENT CHARACTER}" in text or (self.errors != "replace" and not text.isascii()):
             return None
         try:
             return text.encode(self.encoding)
@@ -118,7 +118,7 @@ class Source:
 
     def decode(self, low: int, high: int) -> str:
         """The text of bytes that were cut right."""
-        text = str(self.data.part(low, high), self.encoding, self._errors)
+        text = str(self.data.part(low, high), self.encoding, self.errors)
         return LONE_RETURN.sub("\n", text) if self._returns else text
 
     def before(self, block: int) -> int:
@@ -129,7 +129,7 @@ class Source:
             while len(self._chars) <= block:
                 low, high = self.block(len(self._chars) - 1)
                 raw = self.data.part(low, high)
-                size = high - low if self._utf8 and raw.isascii() else len(raw.decode(self.encoding, self._errors))
+                size = high - low if self._utf8 and raw.isascii() else len(raw.decode(self.encoding, self.errors))
                 self._chars.append(self._chars[-1] + size)
         return self._chars[block]
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from rlm_kernel.errors import FileRefused
 from rlm_kernel.nearest import nearest
+from rlm_kernel.pathtext import from_text, to_text
 from rlm_kernel.sandbox.depot import VERSION_CONTROL, Depot, Say, readable_inside
 from rlm_kernel.sandbox.rundir import RunDir, container_ids
 
@@ -85,7 +86,14 @@ class FileGrants:
         """Those of a container that runs already, as `dump` told them."""
         grants = cls((), run, depot=depot)
         grants._grants = [
-            Grant(Path(one["path"]), Path(one["source"]), PurePosixPath(one["inside"]), one["directory"], one["renamed"], one["used"])
+            Grant(
+                Path(from_text(one["path"])),
+                Path(from_text(one["source"])),
+                PurePosixPath(one["inside"]),
+                one["directory"],
+                one["renamed"],
+                one["used"],
+            )
             for one in dump
         ]
         return grants
@@ -103,8 +111,8 @@ class FileGrants:
         """The grants as JSON data."""
         return [
             {
-                "path": str(grant.path),
-                "source": str(grant.source),
+                "path": to_text(str(grant.path)),
+                "source": to_text(str(grant.source)),
                 "inside": str(grant.inside),
                 "directory": grant.directory,
                 "renamed": grant.renamed,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from rlm_kernel.sandbox import grants as grants_module
 from rlm_kernel.sandbox.depot import Depot
 from rlm_kernel.sandbox.grants import FileGrants, resolve
 from rlm_kernel.sandbox.rundir import RunDir
+from rlm_kernel.trace.schema import FileMeta
 
 
 @pytest.fixture
@@ -220,6 +222,10 @@ def test_a_name_that_is_not_utf_8_is_mounted_under_another(run: RunDir, tree: Pa
     assert Path(source.encode().decode()).read_text() == "coffee"
     assert inside == "/rlm/files/0"
     assert grants.locate(str(path)).path == path
+    kept = json.loads(json.dumps(grants.dump(), ensure_ascii=False).encode())
+    assert FileGrants.restored(kept, run, run.path / "depot").locate(str(path)).path == path
+    meta = FileMeta(path=str(path), size=6)
+    assert FileMeta.model_validate_json(meta.model_dump_json()) == meta
 
 
 def test_a_path_that_is_not_there_offers_the_nearest_one(tree: Path) -> None:

@@ -6,6 +6,7 @@ One file loaded: `context` is its text. Several: a dict of name to text. `switch
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections import Counter
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlm_runtime import folders, forms, memory, wire
+from rlm_runtime import charsets, folders, forms, memory, wire
 from rlm_runtime.formats import is_format, read_file
 from rlm_runtime.lazytext import LazyText
 from rlm_runtime.readers import Read
@@ -100,14 +101,14 @@ def _read(path: str, name: str | None) -> dict[str, Text]:
     grant = wire.call("file", {"path": path})
     inside, real = Path(grant["inside"]), Path(grant["path"])
     if grant["directory"]:
-        return _read_folder(path, inside, real, grant.get("ignore", []))
+        return _read_folder(_shown(path), inside, real, grant.get("ignore", []))
     try:
         read = read_file(inside, real.name, room=_room())
     except (Unreadable, OSError) as error:
         raise wire.FileRefused(f"{grant['path']}: {error}") from None
     except MemoryError:
         raise wire.FileRefused(f"{path} is too large for this kernel's memory. Ask the user for a larger `sandbox.memory`.") from None
-    return {_label(real, name or real.name, read): read.text}
+    return {_label(real, name or _shown(real.name), read): read.text}
 
 
 def _read_folder(path: str, inside: Path, real: Path, rules: Sequence[Sequence[str]]) -> dict[str, Text]:
@@ -120,11 +121,11 @@ def _read_folder(path: str, inside: Path, real: Path, rules: Sequence[Sequence[s
         try:
             read = read_file(member, member.name, room=room)
         except (Unreadable, OSError) as error:
-            unread.append(str(part))
+            unread.append(_shown(str(part)))
             if is_format(member.name) and len(_left_out) < _STATUS_ROWS:
-                _left_out[str(real / part)] = f"left out: {error}"
+                _left_out[_shown(str(real / part))] = f"left out: {error}"
             continue
-        loaded[_label(real / part, str(part), read)] = read.text
+        loaded[_label(real / part, _shown(str(part)), read)] = read.text
         room = _room(room - len(read.text) if isinstance(read.text, str) else room)
     if unread:
         left_out["binary or unreadable files"] = len(unread)
@@ -151,10 +152,20 @@ def _room(left: int | None = None) -> int:
 
 def _label(path: Path, wanted: str, read: Read) -> str:
     """The name for a file: the wanted one, with its folder before it, or the whole path, the first that no other file has."""
-    names = (wanted, f"{path.parent.name}/{path.name}", str(path))
+    names = (wanted, _shown(f"{path.parent.name}/{path.name}"), _shown(str(path)), str(path))
     name = next(name for name in names if name not in _loaded or _loaded[name].path == str(path))
     _loaded[name] = _Loaded(str(path), read.encoding, isinstance(read.text, LazyText), read.note())
     return name
+
+
+def _shown(name: str) -> str:
+    """A file's name as it can be read and typed: one that is not UTF-8 by the code page of its text."""
+    if name.isascii():
+        return name
+    try:
+        return charsets.decode_name(os.fsencode(name))
+    except UnicodeError:
+        return name.encode("utf-8", "backslashreplace").decode()
 
 
 def load_object(path: str) -> Any:
@@ -305,9 +316,13 @@ def _name_of(text: Any) -> str:
     return next((name for name, loaded in files.items() if loaded is text), "")
 
 
+def _on_a_line(name: str) -> str:
+    return name if name.isprintable() else repr(name)
+
+
 def _remarks() -> list[str]:
     """What the user should know of how the files were read, and of what was left out."""
-    return [*(f"{name}: {loaded.note}" for name, loaded in _loaded.items() if loaded.note), *map(": ".join, _left_out.items())]
+    return [*(f"{_on_a_line(name)}: {loaded.note}" for name, loaded in _loaded.items() if loaded.note), *map(": ".join, _left_out.items())]
 
 
 def describe() -> dict[str, Any]:

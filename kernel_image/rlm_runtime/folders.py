@@ -31,7 +31,11 @@ def members(folder: Path, above: Sequence[Sequence[str]] = ()) -> tuple[list[Pat
         rules = []  # named all the same: it is wanted
     rules += _own_rules(folder / ".git" / "info" / "exclude", prefix)
     known = {prefix: rules}
-    for parent, folders, names in os.walk(folder):
+
+    def closed(error: OSError) -> None:
+        left_out["unreadable folders"] += 1
+
+    for parent, folders, names in os.walk(folder, onerror=closed):
         here = prefix + (f"{Path(parent).relative_to(folder).as_posix()}/" if Path(parent) != folder else "")
         rules = known.pop(here) + _own_rules(Path(parent, ".gitignore"), here)
         for name in [name for name in folders if name in VERSION_CONTROL]:

@@ -166,7 +166,7 @@ class LazyText:
         if not sub:
             low, high = self._range(start, end)
             return max(0, high - low + 1)
-        if self.whole and start is None and end is None and self._raw(sub) == b"\n":
+        if self.whole and start is None and end is None and self.source.raw(sub) == b"\n":
             return self.source.newlines(self.source.start, self.source.end)
         return sum(1 for _ in self._places(sub, start, end))
 
@@ -198,22 +198,13 @@ class LazyText:
             low, high = self._range(start, end)
             if low > high:
                 return
-        raw = self._raw(sub)
+        raw = self.source.raw(sub)
         if not sub:
             yield from range(low, (len(self) if high is None else high) + 1)
         elif raw is not None and self.whole:
             yield from self._places_by_bytes(raw, len(sub), low, high, overlapping)
         else:
             yield from self._places_by_text(sub, low, high, overlapping)
-
-    def _raw(self, sub: str) -> bytes | None:
-        """The bytes that the text is in the file; None where it could also have come out of other ones."""
-        if not self.source.by_bytes or "\N{REPLACEMENT CHARACTER}" in sub:
-            return None
-        try:
-            return sub.encode(self.source.encoding)
-        except UnicodeEncodeError:
-            return None
 
     def _places_by_bytes(self, raw: bytes, size: int, low: int, high: int | None, overlapping: bool) -> Iterator[int]:
         data = self.source.data

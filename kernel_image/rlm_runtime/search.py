@@ -121,11 +121,7 @@ def _lines(text: str | LazyText, pattern: re.Pattern[str], literal: str, alone: 
         return _by_literal_in_str(text, pattern, literal, alone) if literal else _each_of_str(text, pattern)
     if not _by_bytes(text):
         return _each_of_lazy(text, pattern)
-    try:
-        raw = literal.encode(text.source.encoding)
-    except UnicodeEncodeError:
-        return iter(())
-    if raw and "\N{REPLACEMENT CHARACTER}" not in literal:
+    if literal and (raw := text.source.raw(literal)):
         return _by_literal_in_bytes(text.source, pattern, raw, alone)
     return _each_of_bytes(text.source, pattern)
 
@@ -174,7 +170,7 @@ def _each_of_bytes(source: Source, pattern: re.Pattern[str]) -> Iterator[tuple[i
         high = _line_end(source, min(source.end, low + BLOCK))
         raw = data.part(low, high)
         place = low
-        for line, text in zip(raw.split(b"\n"), str(raw, source.encoding, "replace").split("\n"), strict=True):
+        for line, text in zip(raw.split(b"\n"), str(raw, source.encoding, source.errors).split("\n"), strict=True):
             if found(text):
                 yield place, number
             place += len(line) + 1

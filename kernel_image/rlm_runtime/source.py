@@ -1,6 +1,6 @@
 """A text file that stays on disk: its bytes, and what is known of where its characters are.
 
-The text is what `bytes.decode(encoding, "replace")` would give. It is decoded in blocks that are cut where no character is cut, so that
+The text is what `bytes.decode(encoding, errors)` would give. It is decoded in blocks that are cut where no character is cut, so that
 the decoded blocks together are the decoded whole. How many characters a block has is found out when it is first needed.
 """
 
@@ -25,14 +25,17 @@ LONE_RETURN = re.compile(r"\r(?!\n)")
 
 
 class Source:
-    """A file and its encoding, which is a codec's name; `start` skips a byte-order mark. Safe to use from several threads."""
+    """A file and its encoding, which is a codec's name; `start` skips a byte-order mark. `errors`: the codec's error handler; another one
+    than "replace" makes of bytes beyond ASCII characters beyond ASCII. Safe to use from several threads.
+    """
 
-    def __init__(self, path: Path, encoding: str = "utf-8", start: int = 0, block: int = BLOCK) -> None:
+    def __init__(self, path: Path, encoding: str = "utf-8", start: int = 0, block: int = BLOCK, errors: str = "replace") -> None:
         self.data = OnDisk(path)
         self.path = path
         self.encoding = codecs.lookup(encoding).name
         self.start, self.end = start, len(self.data)
         self._block = block
+        self.errors = errors
         self._unit = _UNITS.get(self.encoding, 1)
         self._utf8 = self.encoding == "utf-8"
         self._single = self._unit == 1 and not self._utf8 and _is_single_byte(self.encoding)
@@ -43,7 +46,16 @@ class Source:
     @property
     def by_bytes(self) -> bool:
         """Text can be searched as bytes, and a newline is the byte 10."""
-        return (self._utf8 or self._single) and not self._returns
+        return (self._utf8 or (self._single and b"\n".decode(self.encoding) == "\n")) and not self._returns
+
+    def raw(self, text: str) -> bytes | None:
+        """The bytes that a text is in the file; None where it could also have come out of other ones, or cannot be there."""
+        if not self.by_bytes or "\N{REPLACEMENT CHARACTER}" in text or (self.errors != "replace" and not text.isascii()):
+            return None
+        try:
+            return text.encode(self.encoding)
+        except UnicodeEncodeError:
+            return None
 
     def end_lines_at_returns(self) -> None:
         """From now on a lone carriage return is a newline, as where Python opens text. Call it before characters are counted."""
@@ -106,7 +118,7 @@ class Source:
 
     def decode(self, low: int, high: int) -> str:
         """The text of bytes that were cut right."""
-        text = str(self.data.part(low, high), self.encoding, "replace")
+        text = str(self.data.part(low, high), self.encoding, self.errors)
         return LONE_RETURN.sub("\n", text) if self._returns else text
 
     def before(self, block: int) -> int:
@@ -117,7 +129,7 @@ class Source:
             while len(self._chars) <= block:
                 low, high = self.block(len(self._chars) - 1)
                 raw = self.data.part(low, high)
-                size = high - low if self._utf8 and raw.isascii() else len(raw.decode(self.encoding, "replace"))
+                size = high - low if self._utf8 and raw.isascii() else len(raw.decode(self.encoding, self.errors))
                 self._chars.append(self._chars[-1] + size)
         return self._chars[block]
 
@@ -174,9 +186,9 @@ class Source:
 
 
 def _is_single_byte(encoding: str) -> bool:
-    """Each byte is a character, and a newline is a newline."""
+    """Each byte is a character."""
     try:
         every = bytes(range(256)).decode(encoding, "replace")
     except (LookupError, UnicodeError):
         return False
-    return len(every) == 256 and every[10] == "\n"
+    return len(every) == 256

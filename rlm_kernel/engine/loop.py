@@ -121,15 +121,22 @@ class Loop:
         return await self._cells.run(cell_id, code, 0, setup=True, seconds=self.ledger.seconds_left())
 
     async def run(
-        self, question: str, info: ContextInfo, *, from_files: bool, past: Past | None = None, named: Sequence[str] = ()
+        self,
+        question: str,
+        info: ContextInfo,
+        *,
+        from_files: bool,
+        past: Past | None = None,
+        named: Sequence[str] = (),
+        absent: Sequence[str] = (),
     ) -> Outcome:
         """Answer a question, or go on with a conversation that began with it.
 
-        `named`: paths that the user named in the last question, and that code can load.
+        `named`: paths that the user named in the last question, and that code can load; `absent`: what they named and is not there.
 
         Raises ModelError when the root model gives no reply, KernelError without a kernel.
         """
-        self._named = say.named_files(named)
+        self._named = say.named_files(named, absent)
         self._open(question, info, from_files, asked=past is None)
         try:
             if past is not None:

@@ -67,7 +67,7 @@ def question_message(question: str, info: ContextInfo, from_files: bool, head_ch
         about = "about " if info.about else ""
         lazy = _LAZY if info.about else ""
         lines.append(f"Context: {info.kind}, {about}{info.total_chars:,} characters in {pieces}.{lazy}")
-        shown = [f"{name} ({about}{size:,} characters)" for name, size in info.items[:_LISTED]]
+        shown = [f"{_typed(name)} ({about}{size:,} characters)" for name, size in info.items[:_LISTED]]
         more = f", and {info.item_count - len(shown):,} more" if info.item_count > len(shown) else ""
         lines.append(f"Files: {', '.join(shown)}{more}" if from_files else f"Pieces: {', '.join(shown)}{more}")
         lines.append(f"Starts with: {info.head[:head_chars]!r}")
@@ -76,6 +76,11 @@ def question_message(question: str, info: ContextInfo, from_files: bool, head_ch
     else:
         lines.append("Context: none was given.")
     return "\n".join([*lines, f"Question: {question}", progress])
+
+
+def _typed(name: str) -> str:
+    """A name as it is; one with line breaks or signs that are not seen as Python's literal of it."""
+    return name if name.isprintable() and name == name.strip() else repr(name)
 
 
 def progress_line(ledger: Ledger, turn: int) -> str:
@@ -150,10 +155,12 @@ def after_memory(remarks: Sequence[str], progress: str) -> str:
     return "\n\n".join([AFTER_MEMORY, *remarks, progress])
 
 
-def named_files(paths: Sequence[str]) -> str:
-    """Files that the user named, and that code can load."""
+def named_files(paths: Sequence[str], absent: Sequence[str] = ()) -> str:
+    """Files that the user named: those that code can load, and what is said of others."""
     shown = ", ".join(repr(path) for path in paths[:_LISTED])
-    return f"The user named these files; load_file(path) loads one: {shown}" if paths else ""
+    lines = [f"The user named these files; load_file(path) loads one: {shown}"] if paths else []
+    lines += [f"The question names a path, but {one}." for one in absent[:_LISTED]]
+    return "\n".join(lines)
 
 
 def forced_message(reason: str) -> str:

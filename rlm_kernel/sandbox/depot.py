@@ -17,6 +17,7 @@ from rlm_kernel.sandbox.rundir import container_ids, own
 
 _FICLONE = 0x40049409
 _BLOCK = 16 << 20
+_PIECE, _ENDLESS = 1 << 16, 1 << 30
 _TOLD_FROM = 256 << 20
 """Bytes of a copy from which its progress is told."""
 VERSION_CONTROL = frozenset({".git", ".hg", ".svn"})
@@ -68,8 +69,8 @@ class Depot:
                 if stop():
                     raise FileRefused(f"Giving {source} to the kernel was stopped.")
                 path = Path(parent, name)
-                if stat.S_ISREG(path.lstat().st_mode):
-                    with contextlib.suppress(PermissionError):
+                with contextlib.suppress(PermissionError, FileNotFoundError):  # nobody may read it, or it is gone since
+                    if stat.S_ISREG(path.lstat().st_mode):
                         self._file(path, here / name, stop)
 
     def _file(self, source: Path, target: Path, stop: Callable[[], bool]) -> None:
@@ -102,10 +103,23 @@ class Depot:
 
 
 def _blocks(file: int, made: int) -> Iterator[int]:
-    """Copy, and give the bytes done so far."""
+    """Copy, and give the bytes done so far. Raises OSError, also for what is made when it is read and does not end."""
     done = 0
-    while sent := os.sendfile(made, file, done, _BLOCK):
-        done += sent
+    size = os.fstat(file).st_size
+    try:
+        while sent := os.sendfile(made, file, done, _BLOCK):
+            done += sent
+            yield done
+    except OSError:
+        if done:
+            raise
+    while not done or done > size:  # some files of /proc have no size, or cannot be sent
+        block = os.pread(file, _PIECE, done)
+        if not block:
+            return
+        done += os.write(made, block)
+        if done > max(size, _ENDLESS):
+            raise OSError(27, f"it has more than {_ENDLESS:,} bytes and no size")
         yield done
 
 

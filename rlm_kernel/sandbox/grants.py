@@ -8,23 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
-import shutil
 import stat
 import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rlm_kernel.errors import FileRefused
-from rlm_kernel.sandbox.depot import Depot, Say, readable_inside
-from rlm_kernel.sandbox.rundir import RunDir, own
+from rlm_kernel.nearest import nearest
+from rlm_kernel.pathtext import from_text, to_text
+from rlm_kernel.sandbox.depot import VERSION_CONTROL, Depot, Say, readable_inside
+from rlm_kernel.sandbox.rundir import RunDir, container_ids
 
 Consent = Callable[[Path], Awaitable[bool]]
 """Asks the user whether the kernel may read a path that they did not name."""
 MAX_QUESTIONS = 20
 """Paths that a user is asked for in one run: a flood of them is refused."""
+MAX_COVERS = 500
+"""Files and folders in a folder that are copied because a root user alone may read them."""
 MAX_RULES = 1 << 16
 """Characters of each .gitignore file above a folder."""
 _INSIDE = PurePosixPath("/rlm/files")
@@ -63,13 +67,15 @@ class FileGrants:
         unreadable or neither file nor folder.
         """
         names = [*known_as, *[None] * (len(paths) - len(known_as))]
-        grants = [self._grant(index, resolve(path), run) for index, path in enumerate(paths)]
+        copies = Depot(run.host / "copies")
+        grants = [_grant(index, resolve(path), copies) for index, path in enumerate(paths)]
         self._grants = [replace(grant, path=name, renamed=True) if name else grant for grant, name in zip(grants, names, strict=True)]
+        self._grants += [cover for grant in grants for cover in _covers(grant, copies)]
         self._allowed: dict[Path, None] = {}
         for path in self.allow(named):
             # Mounted from the start it costs nothing, whatever its size.
             if readable_inside(path.stat()):
-                self._grants.append(replace(self._grant(len(self._grants), path, run), used=False))
+                self._grants.append(replace(_grant(len(self._grants), path, copies), used=False))
         self._depot = Depot(depot) if depot is not None else None
         self._answers: dict[Path, bool] = {}
         self._giving = asyncio.Lock()
@@ -80,7 +86,14 @@ class FileGrants:
         """Those of a container that runs already, as `dump` told them."""
         grants = cls((), run, depot=depot)
         grants._grants = [
-            Grant(Path(one["path"]), Path(one["source"]), PurePosixPath(one["inside"]), one["directory"], one["renamed"], one["used"])
+            Grant(
+                Path(from_text(one["path"])),
+                Path(from_text(one["source"])),
+                PurePosixPath(one["inside"]),
+                one["directory"],
+                one["renamed"],
+                one["used"],
+            )
             for one in dump
         ]
         return grants
@@ -98,8 +111,8 @@ class FileGrants:
         """The grants as JSON data."""
         return [
             {
-                "path": str(grant.path),
-                "source": str(grant.source),
+                "path": to_text(str(grant.path)),
+                "source": to_text(str(grant.source)),
                 "inside": str(grant.inside),
                 "directory": grant.directory,
                 "renamed": grant.renamed,
@@ -194,28 +207,79 @@ class FileGrants:
         named = ", ".join(str(path) for path in [*self.paths, *self._allowed][:20]) or "none"
         raise FileRefused(f"{asked} was not named by the user, so it cannot be loaded. Files that can: {named}.")
 
-    @staticmethod
-    def _grant(index: int, path: Path, run: RunDir) -> Grant:
-        directory = path.is_dir()
-        inside = _INSIDE / str(index)
-        if readable_inside(path.stat()):
-            return Grant(path, path, inside, directory)
-        # Readable for a root user alone: the container's user gets a copy.
-        copy = run.host / f"file-{index}"
-        try:
-            if directory:
-                shutil.copytree(path, copy, symlinks=True, ignore=_special_files, copy_function=shutil.copyfile)
-            else:
-                shutil.copyfile(path, copy)
-        except OSError as error:
-            hint = "Check free space where sessions live ($XDG_RUNTIME_DIR or /tmp), or make the path readable for all."
-            raise FileRefused(f"{path} cannot be copied for the kernel: {error.strerror or error}.", hint=hint) from error
-        for parent, folders, names in os.walk(copy):
-            for name in (".", *folders, *names):
-                own(Path(parent, name))
-        own(copy)
-        copy.chmod(0o500 if directory else 0o400)
-        return Grant(path, copy, inside, directory)
+
+def _grant(index: int, path: Path, copies: Depot) -> Grant:
+    """A grant of what is mounted where it lies, or of a copy where the container could not have it so."""
+    if _mountable(path):
+        return Grant(path, path, _INSIDE / str(index), path.is_dir())
+    hint = "Check free space where sessions live ($XDG_RUNTIME_DIR or /tmp), or make the path readable for all."
+    try:
+        copy = copies.give(path)
+    except FileRefused as error:
+        raise FileRefused(error.message, hint=hint) from error
+    return Grant(path, copy, _INSIDE / str(index), path.is_dir())
+
+
+def _mountable(path: Path) -> bool:
+    """Whether a container can have a file or folder where it lies: its user may read it, the engine can be told its name, and its size is
+    what there is to be read.
+    """
+    status = path.stat()
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return readable_inside(status) and not (stat.S_ISREG(status.st_mode) and _made_when_read(path, status))
+
+
+def _made_when_read(path: Path, status: os.stat_result) -> bool:
+    """A file of /proc, /sys or of the like: what is in it is made when it is read, whatever its size is said to be."""
+    if path.is_relative_to("/sys"):
+        return True
+    if status.st_size:
+        return False
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return bool(os.read(file, 1))
+    except OSError:
+        return False
+    finally:
+        os.close(file)
+
+
+def _covers(grant: Grant, copies: Depot) -> list[Grant]:
+    """Copies of what a root user may read in a mounted folder and the container's user may not, each to be mounted over its original.
+
+    MAX_COVERS at most, and none that cannot be made: the kernel counts what it cannot read.
+    """
+    covers: list[Grant] = []
+    if not grant.directory or grant.source != grant.path or os.getuid() == container_ids()[0]:
+        return covers
+    for path in itertools.islice(_unreadable(grant.path), MAX_COVERS):
+        with contextlib.suppress(FileRefused, OSError):
+            inside = grant.inside / path.relative_to(grant.path).as_posix()
+            str(inside).encode()  # else the engine cannot be told of it
+            covers.append(Grant(path, copies.give(path), inside, path.is_dir(), used=False))
+    return covers
+
+
+def _unreadable(folder: Path) -> Iterator[Path]:
+    """The files and folders below a folder that the container's user may not read, outermost alone."""
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if name not in VERSION_CONTROL)
+        for name in [*folders, *sorted(names)]:
+            path = Path(parent, name)
+            try:
+                status = path.lstat()
+            except OSError:
+                continue  # gone meanwhile
+            if (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)) and not readable_inside(status):
+                if name in folders:
+                    folders.remove(name)
+                yield path
 
 
 def resolve(path: Path) -> Path:
@@ -224,18 +288,14 @@ def resolve(path: Path) -> Path:
     try:
         mode = real.stat().st_mode
     except OSError as error:
-        raise FileRefused(f"{path} cannot be read: {error.strerror or error}.", hint="Check the path.") from error
+        near = nearest(Path(os.path.abspath(path.expanduser()))) if isinstance(error, FileNotFoundError) else None
+        hint = f"Did you mean {near}?" if near else "Check the path."
+        raise FileRefused(f"{path} cannot be read: {error.strerror or error}.", hint=hint) from error
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise FileRefused(f"{path} is neither a file nor a folder.", hint="Pipe it into a file first.")
+        raise FileRefused(f"{path} is neither a file nor a folder.", hint="Pipe it in instead: cat … | rlm ask … -f -")
     if not os.access(real, os.R_OK):
         raise FileRefused(f"{path} cannot be read: permission denied.", hint="Check the file's permissions.")
     return real
-
-
-def _special_files(folder: str, names: list[str]) -> list[str]:
-    """Pipes, sockets and devices: reading one may never end."""
-    paths = {name: Path(folder, name) for name in names}
-    return [name for name, path in paths.items() if not (path.is_symlink() or path.is_file() or path.is_dir())]
 
 
 def _real(asked: str) -> Path | None:

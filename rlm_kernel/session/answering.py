@@ -40,8 +40,9 @@ OpenKernel = Callable[[HostCalls, Trace], AbstractAsyncContextManager["DockerKer
 @dataclass(frozen=True)
 class Asked:
     """A question, and all that answers it but the kernel. `names`: who plays, as the user named them; `named`: files that the question
-    names; `schema`: of the answer, if it must have one. `view` gives who else hears the run, which it is asked for once there is a trace:
-    whoever hears of a begin hears of the end, too.
+    names, `absent`: those that it names and that are not there; `schema`: of the answer, if it must have one.
+
+    `view` gives who else hears the run, which it is asked for once there is a trace: whoever hears of a begin hears of the end, too.
     """
 
     question: str
@@ -56,6 +57,7 @@ class Asked:
     named: Sequence[str] = ()
     schema: Mapping[str, Any] | None = None
     parent: ParentMeta | None = None
+    absent: Sequence[str] = ()
 
     @property
     def worded(self) -> str:
@@ -88,7 +90,7 @@ async def answer(asked: Asked, on: Stage, children: Children, open_kernel: OpenK
                 info = await kernel.describe()
                 if asked.parent is None:
                     tell_remarks(info, on.say)
-                outcome = await loop.run(asked.worded, info, from_files=not asked.inputs.made, named=asked.named)
+                outcome = await loop.run(asked.worded, info, from_files=not asked.inputs.made, named=asked.named, absent=asked.absent)
             totals = ledger.totals()
             await notes.complete()
             listeners.finished(outcome, totals)

@@ -17,7 +17,7 @@ from rlm_kernel.errors import UsageError
 from rlm_kernel.session.answering import Asked, answer
 from rlm_kernel.session.children import Children, Family
 from rlm_kernel.session.inputs import Context, gather
-from rlm_kernel.session.named import named_paths
+from rlm_kernel.session.named import missing_paths, named_paths, refuse_missing
 from rlm_kernel.session.players import model_names, profile_for
 from rlm_kernel.session.stage import Say, kernel_of, limits_of, models_ready, stage
 from rlm_kernel.session.warm import WarmKernels
@@ -116,6 +116,11 @@ async def ask(
     named = await asyncio.to_thread(named_paths, question, Path.cwd())
     # With nothing else to look at, the files that the question names are what it is about.
     given = context if context is not None else [file for file in named if file.is_file()] or None
+    missing = await asyncio.to_thread(missing_paths, question, Path.cwd())
+    if given is None and not named:
+        refuse_missing(missing)
+    for one in missing:
+        say(f"The question names a path, but {one}.")
     inputs = await asyncio.to_thread(gather, given, path)
     async with (
         models_ready(settings, models, say) as players,
@@ -134,6 +139,7 @@ async def ask(
             lambda: view,
             [str(file) for file in named],
             schema,
+            absent=[str(one) for one in missing],
         )
         on.run.describe(trace=path, question=question)
         async with WarmKernels(settings, on.image, say) as kernels:

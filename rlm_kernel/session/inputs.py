@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import json
 import os
+import re
 import shutil
+import stat
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rlm_kernel.errors import TraceError, UsageError
 from rlm_kernel.trace.schema import FileMeta
@@ -24,6 +27,7 @@ MAX_MATCHES = 1000
 CONTEXT, STDIN, TEXT = ".context.json", ".stdin.txt", ".context.txt"
 """Endings, after the trace's stem, of the files that keep an object, standard input, and a text that a child RLM was handed."""
 _BLOCK = 1 << 20
+_DESCRIPTOR = re.compile(r"/dev/fd/\d+|/proc/(?:self|\d+)/fd/\d+|/dev/stdin")
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,8 @@ def gather(context: Context, trace_path: Path) -> Inputs:
 
 
 def expand(paths: Sequence[Path], stdin: Path) -> tuple[Path, ...]:
-    """Paths as a user gives them: `-` is standard input, kept in the file `stdin`; what is not there may be a glob. Blocking.
+    """Paths as a user gives them: `-` is standard input, kept in the file `stdin`; the shell's `<(command)` is read as that is, into a file
+    beside it; what is not there may be a glob. Blocking.
 
     A glob's files are in order of their names, and nothing comes twice. Where it has `**` it stands for files alone: their folders would
     bring them again. Raises UsageError for a glob without a match or with too many, or a terminal as standard input; TraceError where
@@ -84,6 +89,8 @@ def expand(paths: Sequence[Path], stdin: Path) -> tuple[Path, ...]:
     for path in dict.fromkeys(paths):
         if str(path) == "-":
             found[_standard_input(stdin)] = None
+        elif pipe := _pipe(path):
+            found[_kept(pipe, stdin.with_suffix(f".{pipe.name}.txt"), f"What comes from {path}")] = None
         elif not os.path.lexists(path.expanduser()) and glob.has_magic(str(path)):
             found |= dict.fromkeys(_matching(path))
         else:
@@ -108,13 +115,27 @@ def _standard_input(path: Path) -> Path:
     """What comes from standard input, in a file of any size."""
     if sys.stdin is None or sys.stdin.isatty():
         raise UsageError("Standard input is a terminal: there is nothing to read.", hint="Pipe something in: cat FILE | rlm ask … -f -")
+    return _kept(sys.stdin.buffer, path, "Standard input")
+
+
+def _pipe(path: Path) -> Path | None:
+    """A pipe that this process has inherited, as the shell's `<(command)`; None for any other path, also for a pipe with a name: nobody
+    may ever write into that.
+    """
+    try:
+        return path if _DESCRIPTOR.fullmatch(str(path)) and stat.S_ISFIFO(path.stat().st_mode) else None
+    except OSError:
+        return None
+
+
+def _kept(source: IO[bytes] | Path, path: Path, what: str) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            shutil.copyfileobj(sys.stdin.buffer, file, _BLOCK)
+        with path.open("wb") as file, source.open("rb") if isinstance(source, Path) else contextlib.nullcontext(source) as reading:
+            shutil.copyfileobj(reading, file, _BLOCK)
     except OSError as error:
         raise TraceError(
-            f"Standard input cannot be kept in {path}: {error.strerror or error}.",
+            f"{what} cannot be kept in {path}: {error.strerror or error}.",
             hint="Free some space or check the folder's permissions, or choose another place for the trace.",
         ) from error
     return path

@@ -33,7 +33,7 @@ from rlm_kernel.session.conversation import conversation, first_question, full_h
 from rlm_kernel.session.inputs import STDIN, expand, file_meta, gather
 from rlm_kernel.session.listeners import Gate, everyone
 from rlm_kernel.session.live import Live, join, make
-from rlm_kernel.session.named import named_paths
+from rlm_kernel.session.named import missing_paths, named_paths, refuse_missing
 from rlm_kernel.session.players import model_names, profile_for
 from rlm_kernel.session.rebuild import rebuild
 from rlm_kernel.session.stage import Say, limits_of
@@ -191,6 +191,7 @@ class KeptSession:
         models = await asyncio.shield(self._models)  # a question that is stopped must not stop what readies them for the next
         live = await self._kernel()
         named = await self._grant_named(live, question)
+        absent = await self._absent(live, named, question)
         await self._load_first(live, named)
         trace = read_trace(self.trace)
         ledger = Ledger(limits_of(self.settings))
@@ -208,7 +209,7 @@ class KeptSession:
                     loop = self._new_loop(live, models, ledger, calls, profile)
                     self._listeners.opened(ledger, spent)
                     async with closing_trace(self._listeners, ledger.totals):
-                        outcome = await self._converse(loop, trace, question, named)
+                        outcome = await self._converse(loop, trace, question, named, absent)
                         await notes.complete()
                         self.used = ledger.totals()
                         self._listeners.finished(outcome, self.used)
@@ -222,13 +223,13 @@ class KeptSession:
         limit, share = self.settings.limits.output_chars, self.settings.memory_share
         return Loop(live.kernel, models, calls, ledger, self._listeners, profile, limit, share)
 
-    async def _converse(self, loop: Loop, trace: TraceFile, question: str, named: Sequence[Path]) -> Outcome:
+    async def _converse(self, loop: Loop, trace: TraceFile, question: str, named: Sequence[Path], absent: Sequence[str]) -> Outcome:
         """Put a question after what was said before, by the trace."""
         info = await loop.kernel.describe()
         turns = turns_of(trace.cells, recorded(trace.cells), self.settings.limits.output_chars, further=True)
         past = Past(turns, question=question) if turns else None
         first = first_question(trace.cells, trace.meta.question) if turns else question
-        return await loop.run(first, info, from_files=True, past=past, named=[str(path) for path in named])
+        return await loop.run(first, info, from_files=True, past=past, named=[str(path) for path in named], absent=absent)
 
     async def _settle(self, live: Live) -> None:
         if not await live.kernel.settle():
@@ -245,6 +246,15 @@ class KeptSession:
             return live.on.grants.allow(named_paths(question, Path.cwd()))
 
         return await asyncio.to_thread(allow)
+
+    async def _absent(self, live: Live, named: Sequence[Path], question: str) -> list[str]:
+        """What is said of paths that the question names and that are not there. Raises UsageError where there is nothing else to ask of."""
+        missing = await asyncio.to_thread(missing_paths, question, Path.cwd())
+        if missing and not named and (await live.kernel.describe()).kind == "None":
+            refuse_missing(missing)
+        for one in missing:
+            self._say(f"The question names a path, but {one}.")
+        return [str(one) for one in missing]
 
     async def _load_first(self, live: Live, named: Sequence[Path]) -> None:
         """With nothing loaded yet, load the files that the question names: they are what it is about. What cannot be read is not."""

@@ -5,9 +5,13 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
+
+from rlm_kernel.errors import UsageError
+from rlm_kernel.nearest import nearest
 
 MAX_PATHS = 100
 MAX_LOOKS = 10_000
@@ -19,6 +23,12 @@ _QUOTED = re.compile(r"(?<!\w)'([^'\n]+)'|\"([^\"\n]+)\"|`([^`\n]+)`")
 _ESCAPED = re.compile(r"(?:\\.|\S)+")
 _TRAILING = ".,;:!?)]}>»”’'\"`…"
 _LEADING = "([{<«“‘'\"`"
+_GLOB = re.compile(r"[*?\[\]{}]")
+_ROUTE = re.compile(r"\b(?:GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS)\s+\S+")
+"""A request, as access logs have them: what it asks for is no file of this machine."""
+_ROOTED = re.compile(r"~?/|\.\.?/")
+_ENDING = re.compile(r"\.[A-Za-z][A-Za-z0-9]{0,5}$")
+MAX_MISSING = 20
 _FILE_URL = re.compile(r"file:(?://(?:localhost)?(?=/))?")
 
 
@@ -31,6 +41,67 @@ def named_paths(message: str, cwd: Path) -> list[Path]:
     words = dict.fromkeys(word for word in _words(message) if _may_be_path(word))
     existing = (_existing(word, cwd) for word in itertools.islice(words, MAX_LOOKS))
     return list(itertools.islice(dict.fromkeys(path for path in existing if path is not None), MAX_PATHS))
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A path that stands in a message and is not there: as it was written, and one that is there and nearly the same."""
+
+    word: str
+    near: Path | None = None
+
+    def __str__(self) -> str:
+        return f"{self.word} is not there{f' (but {self.near} is)' if self.near else ''}"
+
+
+def missing_paths(message: str, cwd: Path) -> list[Missing]:
+    """The paths in a message that can only be meant as files of this machine, and are not there. Blocking.
+
+    That is one from a root (`/`, `~/`, `./`) whose folder is there, or that differs in a few letters from one that is; and a file's name
+    with an ending that differs so. URLs, requests (`GET /index.html`), routes, patterns and fractions are none.
+    """
+    spoken = _ROUTE.sub(" ", message)
+    found: dict[str, Missing] = {}
+    there: set[str] = set()
+    for word in itertools.islice(_whole_words(spoken), MAX_LOOKS):
+        forms = list(_trimmed(word))
+        if not _may_be_path(word) or "://" in word or "\\" in word or _GLOB.search(forms[-1]):
+            continue
+        if any(_existing(form, cwd) for form in forms):
+            there.update(forms)
+        elif forms[-1] and (missing := _missing(forms[-1], cwd)):
+            found[missing.word] = missing
+        if len(found) >= MAX_MISSING:
+            break
+    return [missing for missing in found.values() if missing.word not in there]
+
+
+def _whole_words(message: str) -> Iterator[str]:
+    quoted = [next(filter(None, match.groups())) for match in _QUOTED.finditer(message)]
+    yield from quoted
+    # Parts of what is in quotes are no paths by themselves.
+    yield from _QUOTED.sub(" ", message).split()
+
+
+def _missing(word: str, cwd: Path) -> Missing | None:
+    rooted = _ROOTED.match(word) is not None
+    if not rooted and not _ENDING.search(word):
+        return None
+    try:
+        path = Path(os.path.abspath(cwd / Path(word).expanduser()))
+        near = nearest(path)
+        in_folder = rooted and path.parent != Path(path.anchor) and path.parent.is_dir()
+    except (OSError, ValueError, RuntimeError):
+        return None
+    return Missing(word, near) if near is not None or in_folder else None
+
+
+def refuse_missing(missing: Sequence[Missing]) -> None:
+    """Raise UsageError for a question about files that are not there."""
+    if missing:
+        near = missing[0].near
+        hint = f"Did you mean {near}?" if near else "Check the path, or give the input with -f."
+        raise UsageError(f"The question names {missing[0].word}, which is not there.", hint=hint)
 
 
 def _words(message: str) -> Iterator[str]:

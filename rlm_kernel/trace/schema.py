@@ -8,9 +8,10 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from rlm_kernel.engine.protocols import CallKind, CallRecord, CellStatus, StopReason, Totals, Usage
+from rlm_kernel.pathtext import from_text, to_text
 
 VERSION: Literal[1] = 1
 MAX_THOUGHTS = 20_000
@@ -33,13 +34,17 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+PathText = Annotated[str, BeforeValidator(lambda text: from_text(text) if isinstance(text, str) else text), PlainSerializer(to_text)]
+"""A path; as `pathtext` has it where it is no text."""
+
+
 class FileMeta(_Part):
     """A file or folder that the user named. `size` in bytes; `sha256` of a folder is over its files' names and digests, in order.
 
     `made`: it holds an object from Python and lies beside the trace.
     """
 
-    path: str
+    path: PathText
     directory: bool = False
     size: Count
     sha256: str | None = None

@@ -238,3 +238,51 @@ async def test_what_is_lacking_of_files_is_told_to_the_user_the_model_and_by_lis
         assert "of 40 files in it left out" in told or "bomb.zip: left out" in told
     assert "cut.log.gz: " in heard[1]
     assert "cut off before its end" in heard[1]
+
+
+async def test_files_as_the_world_has_them_are_read_and_told_and_replay(here: Path) -> None:
+    """Encodings, NULs, names, a file that has no size, one that root alone may read: in one run, given one by one and in a folder."""
+    folder = here / "odd"
+    (folder / "private").mkdir(parents=True)
+    folder.chmod(0o755)
+    odd = {
+        b"caf\xe9.txt": "René paid 12 €\n".encode("cp1252"),
+        b"new\nline.txt": "größer\n".encode("utf-16-le"),
+        b"[a]*?.txt": b"\0" * 5000 + b"needle after a hole\n",
+        b"mixed.log": "größer\n".encode() * 20 + "René\n".encode("cp1252"),
+        b"private/auth.log": b"needle of root\n",
+        b"prog": b"\x7fELF\1\1\0\0\2",
+    }
+    for name, data in odd.items():
+        with open(os.path.join(os.fsencode(folder), name), "wb") as file:  # noqa: ASYNC230
+            file.write(data)
+    (folder / "private" / "auth.log").chmod(0o600)
+    (folder / "private").chmod(0o700)
+    single = here / os.fsdecode(b"se\xf1or.txt")
+    single.write_bytes("señor\n".encode("cp1252"))
+    code = "print(sorted(files))\nFINAL({name: text.strip(chr(0))[:20] for name, text in files.items() if name != 'version'})"
+    said: list[str] = []
+    heard: list[str] = []
+
+    def see(messages: Any) -> str:
+        heard.append(messages[-1]["content"])
+        return repl(code)
+
+    given = [folder, single, Path("/proc/version")]
+    question = f"What is in them, and in {here}/named.tx?"
+    models = ScriptedModels(see)
+    result = await ask(question, given, settings=load_settings(overrides=SMALL), trace=TRACE, models=models, say=said.append)
+    assert result.value == {
+        "[a]*?.txt": "needle after a hole\n",
+        "café.txt": "René paid 12 €\n",
+        "mixed.log": "größer\n" * 2 + "größer"[:6],
+        "new\nline.txt": "größer\n",
+        "private/auth.log": "needle of root\n",
+        "señor.txt": "señor\n",
+    }
+    assert "café.txt: read as cp1252." in said
+    assert any(line.startswith(f"{folder}: left out: 1 binary") for line in said)
+    assert f"The question names a path, but {here}/named.tx is not there (but {here}/named.txt is)." in said
+    assert "café.txt: read as cp1252" in heard[0]
+    assert "'new\\nline.txt': read as UTF-16-LE" in heard[0]
+    assert (await replay(TRACE, changes=SMALL)).same

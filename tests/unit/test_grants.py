@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+import json
 import os
-import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -9,9 +9,12 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from rlm_kernel.errors import FileRefused, SetupError
+from rlm_kernel.sandbox import depot as depot_module
 from rlm_kernel.sandbox import grants as grants_module
+from rlm_kernel.sandbox.depot import Depot
 from rlm_kernel.sandbox.grants import FileGrants, resolve
 from rlm_kernel.sandbox.rundir import RunDir
+from rlm_kernel.trace.schema import FileMeta
 
 
 @pytest.fixture
@@ -149,12 +152,13 @@ class TestCopies:
 
     @pytest.fixture(autouse=True)
     def unreadable(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(grants_module, "readable_inside", lambda _path: False)
+        for module in (grants_module, depot_module):
+            monkeypatch.setattr(module, "readable_inside", lambda _status: False)
 
     def test_a_file(self, run: RunDir, tree: Path) -> None:
         found = FileGrants([tree / "named.txt"], run).locate(str(tree / "named.txt"))
         assert found.path == tree / "named.txt"
-        assert found.source == run.host / "file-0"
+        assert found.source == run.host / "copies" / "1"
         assert found.source.read_text() == "named.txt"
         assert found.source.stat().st_mode & 0o777 == 0o400
 
@@ -164,7 +168,7 @@ class TestCopies:
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(os.path.relpath(tree / "folder" / "socket"))
             grants = FileGrants([tree / "folder"], run)
-        copy = run.host / "file-0"
+        copy = run.host / "copies" / "1"
         assert sorted(path.name for path in copy.rglob("*")) == ["a.txt", "b.txt", "out", "sub"]
         assert (copy / "out").is_symlink()
         assert grants.locate(f"{tree}/folder/sub/b.txt").source == copy / "sub" / "b.txt"
@@ -173,12 +177,62 @@ class TestCopies:
         def full(*_: object, **__: object) -> None:
             raise OSError(28, "No space left on device")
 
-        for name in ("copyfile", "copytree"):
-            monkeypatch.setattr(shutil, name, full)
+        monkeypatch.setattr(Depot, "_file", full)
         for path in (tree / "named.txt", tree / "folder"):
             with pytest.raises(FileRefused, match="No space left on device") as caught:
                 FileGrants([path], run)
             assert caught.value.hint
+
+
+def test_what_the_user_may_read_and_the_container_may_not_is_copied_over_its_place(
+    run: RunDir, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tree / "folder" / "private").mkdir(mode=0o700)
+    (tree / "folder" / "private" / "c.txt").write_text("c")
+    (tree / "folder" / "auth.log").write_text("secret")
+    (tree / "folder" / "auth.log").chmod(0o600)
+    (tree / "folder" / "gone").symlink_to("nowhere")
+    monkeypatch.setattr(grants_module, "container_ids", lambda: (61234, 61234))
+    monkeypatch.setattr("rlm_kernel.sandbox.depot.container_ids", lambda: (61234, 61234))
+    grants = FileGrants([tree / "folder"], run)
+    mounts = {inside: Path(source) for source, inside in grants.mounts()}
+    assert set(mounts) == {"/rlm/files/0", "/rlm/files/0/auth.log", "/rlm/files/0/private"}
+    assert mounts["/rlm/files/0/auth.log"].read_text() == "secret"
+    assert [path.name for path in mounts["/rlm/files/0/private"].iterdir()] == ["c.txt"]
+    assert grants.paths == [tree / "folder"]
+    assert (tree / "folder" / "auth.log").stat().st_mode & 0o777 == 0o600
+    again = FileGrants.restored(grants.dump(), run, run.path / "depot")
+    assert again.mounts()[:3] == grants.mounts()
+
+
+def test_what_is_made_when_it_is_read_is_read_on_the_host(run: RunDir, tree: Path) -> None:
+    (tree / "empty.txt").touch(mode=0o644)
+    grants = FileGrants([Path("/proc/cpuinfo"), Path("/proc/version"), tree / "empty.txt"], run)
+    assert "processor" in Path(grants.mounts()[0][0]).read_text()
+    assert Path(grants.mounts()[1][0]).read_bytes() == Path("/proc/version").read_bytes()
+    assert grants.mounts()[2][0] == str(tree / "empty.txt")
+
+
+def test_a_name_that_is_not_utf_8_is_mounted_under_another(run: RunDir, tree: Path) -> None:
+    path = tree / os.fsdecode(b"caf\xe9.txt")
+    path.write_text("coffee")
+    path.chmod(0o644)
+    grants = FileGrants([path], run)
+    source, inside = grants.mounts()[0]
+    assert Path(source.encode().decode()).read_text() == "coffee"
+    assert inside == "/rlm/files/0"
+    assert grants.locate(str(path)).path == path
+    kept = json.loads(json.dumps(grants.dump(), ensure_ascii=False).encode())
+    assert FileGrants.restored(kept, run, run.path / "depot").locate(str(path)).path == path
+    meta = FileMeta(path=str(path), size=6)
+    assert FileMeta.model_validate_json(meta.model_dump_json()) == meta
+
+
+def test_a_path_that_is_not_there_offers_the_nearest_one(tree: Path) -> None:
+    for wrong in ("namde.txt", "NAMED.txt", "named.tx"):
+        with pytest.raises(FileRefused) as caught:
+            resolve(tree / wrong)
+        assert caught.value.hint == f"Did you mean {tree / 'named.txt'}?"
 
 
 class TestRunDir:

@@ -206,3 +206,26 @@ def test_standard_input_without_a_place_is_a_trace_error(here: Path, monkeypatch
 def test_a_limit_without_end_is_no_number_in_json(tmp_path: Path) -> None:
     path = gather([math.nan], tmp_path / "t.ipynb").paths[0]
     assert path.read_text() == "[NaN]"  # Python's reader in the kernel takes it
+
+
+def test_what_the_shell_pipes_in_is_kept_as_standard_input_is(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"from a command\n")
+    os.close(writing)
+    try:
+        found = expand([Path(f"/dev/fd/{reading}")], tmp_path / "t.stdin.txt")
+    finally:
+        os.close(reading)
+    assert found == (tmp_path / f"t.stdin.{reading}.txt",)
+    assert found[0].read_text() == "from a command\n"
+
+
+def test_a_pipe_with_a_name_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert expand([tmp_path / "pipe"], tmp_path / "t.stdin.txt") == (tmp_path / "pipe",)
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path: Path) -> None:
+    for name in ("[a]*?.txt", "a.txt", "a?b", "~", " end "):
+        (tmp_path / name).touch()
+        assert expand([tmp_path / name], tmp_path / "t.stdin.txt") == (tmp_path / name,)

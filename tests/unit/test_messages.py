@@ -109,3 +109,13 @@ def test_an_error_without_a_traceback_is_told_by_name() -> None:
 )
 def test_text_is_as_a_terminal_would_show_it(printed: str, seen: str) -> None:
     assert say.output_text([stream(printed)]) == seen
+
+
+def test_names_that_cannot_be_seen_as_they_are_stand_as_literals() -> None:
+    info = ContextInfo("dict", 30, [("s.txt", 10), ("new\nline.txt", 10), ("\u202ertl.txt", 10)], 3, "x")
+    text = say.question_message("Why?", info, True, 300, "")
+    assert "Files: s.txt (10 characters), 'new\\nline.txt' (10 characters), '\\u202ertl.txt' (10 characters)" in text
+
+
+def test_paths_that_are_not_there_are_said_to_the_model() -> None:
+    assert say.named_files(["/a"], ["/b is not there"]).endswith("\nThe question names a path, but /b is not there.")

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from rlm_kernel.errors import UsageError
 from rlm_kernel.session import named as named_module
-from rlm_kernel.session.named import named_paths
+from rlm_kernel.session.named import missing_paths, named_paths, refuse_missing
 
 NAMES = ("report.pdf", "data/x.log", "data", "My Files/a b.txt", "a(1).txt", "it's.txt", "no-ending", "v1.2", "späße.txt")
 
@@ -92,3 +93,59 @@ def test_a_planted_path_is_found(place: Path, before: str, after: str, name: str
     before = "".join(char for char in before if char not in "'\"`\\")
     message = f"{before} {form.format(place / name)} {after}"
     assert place / name in named_paths(message, place)
+
+
+@pytest.fixture(scope="module")
+def etc(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("missing")
+    for name in ("log/syslog.1", "log/auth.log", "report.txt", "Größe.csv", "src/main.py"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(name)
+    return folder
+
+
+def missing(message: str, place: Path) -> list[str]:
+    found = missing_paths(message.format(here=place), place)
+    return [f"{one.word.removeprefix(f'{place}/')} {one.near.relative_to(place) if one.near else '-'}" for one in found]
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("How many lines has {here}/log/syslgo.1?", ["log/syslgo.1 log/syslog.1"]),
+        ("How many lines has {here}/lgo/syslog.1?", ["lgo/syslog.1 log/syslog.1"]),
+        ("What is in ./log/nothing-like-it?", ["./log/nothing-like-it -"]),
+        ("What is in 'report.txr', please", ["report.txr report.txt"]),
+        ("What does Report.TXT say?", ["Report.TXT report.txt"]),
+        ("What does gro\u0308sse.csv say, or Gro\u0308ße.csv?", ["gro\u0308sse.csv Größe.csv", "Gro\u0308ße.csv Größe.csv"]),
+        ("Compare src/mian.py with report.txt.", ["src/mian.py src/main.py"]),
+        ("How many lines has {here}/log/syslog.1?", []),
+        ("What does ./report.txt say? And report.txt?", []),
+        ("How often is GET /index.html requested, POST {here}/log/x.php or PUT {here}/upload/file.txt?", []),
+        ("Which of /v1/chat, /api/users/1 and /health is slow?", []),
+        ("See https://example.org/log/syslgo.1 and http://x/y.html", []),
+        ("Is it 1/2 and/or 3/4, i.e. 0.5, e.g. in v1.2.3 of U.S. law, a.k.a. node.js?", []),
+        ("Lines that match {here}/log/sysl.* or ^/log/[a-z]+$", []),
+        ("He said 'and so on etc/etc' and left", []),
+        (r"C:\logs\app.log and \\server\share", []),
+        ("/ ~ . .. ... /x //", []),
+        ("", []),
+    ],
+)
+def test_paths_that_are_not_there_are_told_from_other_words(message: str, expected: list[str], etc: Path) -> None:
+    assert missing(message, etc) == expected
+
+
+@given(st.text(st.characters(codec=None), max_size=200))
+@example("/tmp/" + "a" * 5000)
+@example("~nobody-there/x.txt ./\ud800/x")
+def test_no_message_makes_an_error_of_it(message: str) -> None:
+    for one in missing_paths(message, Path("/nowhere/at/all")):
+        assert one.word in message
+
+
+def test_a_question_about_nothing_else_than_a_missing_file_is_refused_with_the_nearest(etc: Path) -> None:
+    with pytest.raises(UsageError, match=r"syslgo\.1, which is not there") as caught:
+        refuse_missing(missing_paths(f"How long is {etc}/log/syslgo.1?", etc))
+    assert caught.value.hint == f"Did you mean {etc}/log/syslog.1?"
+    refuse_missing([])

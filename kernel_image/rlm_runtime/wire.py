@@ -1,6 +1,7 @@
 """The kernel's end of host calls: JSON over a ZMQ socket of our own.
 
-A request is two frames, {"token", "cell", "call", "nth", "kind"} and the body; a reply is one, {"call", "ok", "value" | "error"}. Each
+A request is two frames, {"token", "cell", "call", "nth", "kind"} and the body; a reply is one, {"call", "ok", "value" | "error"}; a model's
+has "cut", too: whether it ends at the model's limit of tokens. Each
 thread of each process has its own DEALER socket, made when first needed: sockets cross neither threads nor forks. Replies are matched
 by call id, so one that arrives after its caller was interrupted is dropped.
 """
@@ -12,6 +13,7 @@ import hashlib
 import itertools
 import json
 import os
+import sys
 import threading
 import time
 from collections import Counter
@@ -34,6 +36,8 @@ _runs: Counter[str] = Counter()
 """How often code without a cell id was run, by its digest."""
 _receipts: list[str] = []
 """Ids of the calls of the cell in progress, in the order in which this process had their answers."""
+_replies: list[bool] = []
+"""Of each reply of a model in the cell in progress, whether it was cut."""
 _acknowledgements: dict[int, SimpleQueue[str]] = {}
 _planned = 0
 """Calls of models that the cell in progress makes in all, as far as that is known."""
@@ -51,10 +55,17 @@ def begin_cell(cell_id: str | None, code: str) -> None:
     current_cell, _planned = cell_id, 0
     _asked.clear()
     _receipts.clear()
+    _replies.clear()
 
 
 def end_cell() -> None:
-    """A cell ends. If several threads asked, the host is told who had its answer first: a replay gives the answers in that order."""
+    """A cell ends. If several threads asked, the host is told who had its answer first: a replay gives the answers in that order.
+
+    Code that has replies which were cut is told, once.
+    """
+    if cut := sum(_replies):
+        which = f"{cut} of {len(_replies)} replies were" if len(_replies) > 1 else "the reply was"
+        print(f"Note: {which} cut at the model's token limit and may lack the end; ask for less in one call.", file=sys.stderr)
     if len({receipt.rpartition("-")[0] for receipt in _receipts}) > 1:
         with contextlib.suppress(HostCallError):  # it is for the record alone
             call("order", {"calls": list(_receipts)})
@@ -174,6 +185,8 @@ def plan(calls: int, *, tell: bool = True) -> None:
 def value_of(reply: dict[str, Any]) -> Any:
     """What a reply holds. Raises the error that it holds."""
     if reply["ok"]:
+        if "cut" in reply:
+            _replies.append(bool(reply["cut"]))
         return reply["value"]
     error = reply["error"]
     raise _ERRORS.get(error["type"], HostCallError)(error["message"])

@@ -41,16 +41,19 @@ def _overview_lines() -> Iterator[str]:
     load_api_keys()
     settings = load_settings()
     yield "Configured:"
-    yield f"  {'root':12} {_described(settings.root_llm)}"
-    yield f"  {'sub':12} {_described(settings.sub_llm)}"
+    yield f"  {'root':12} {_described('root_llm', settings.root_llm)}"
+    yield f"  {'sub':12} {_described('sub_llm', settings.sub_llm)}"
     keys = sorted(name for name, value in os.environ.items() if name.endswith("_API_KEY") and value)
     yield "API keys set (environment or .env): " + (", ".join(keys) or "none")
 
 
-def _described(llm: LLMSettings) -> str:
+def _described(section: str, llm: LLMSettings) -> str:
+    from rlm_kernel.models._address import address_of
+
     if llm.model is None:
         return "none (name one with -m, RLM_MODEL or config.json)"
-    return f"{llm.model} at {llm.api_base}" if llm.api_base else llm.model
+    address = address_of(section, llm, llm.model.partition("/")[0])
+    return f"{llm.model} at {address.told()}" if address.source else llm.model
 
 
 @models_app.command("pull")

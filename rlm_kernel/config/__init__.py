@@ -9,7 +9,7 @@ unset; the value `none` lifts a limit or unsets what may be unset. Other variabl
 are in NOT_SETTINGS.
 """
 
-from rlm_kernel.config.envfile import find_api_keys, load_api_keys
+from rlm_kernel.config.envfile import find_api_keys, from_dotenv, load_api_keys
 from rlm_kernel.config.loading import Explained, explain_settings, load_settings
 from rlm_kernel.config.settings import (
     CacheSettings,
@@ -44,6 +44,7 @@ __all__ = [
     "TraceSettings",
     "explain_settings",
     "find_api_keys",
+    "from_dotenv",
     "known_keys",
     "load_api_keys",
     "load_settings",

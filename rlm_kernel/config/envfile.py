@@ -10,6 +10,8 @@ from rlm_kernel.errors import ConfigError
 from rlm_kernel.secrets import is_secret_name
 
 DOTENV = ".env"
+_taken: set[str] = set()
+"""Variables that load_api_keys() has put into the environment."""
 
 
 def read_dotenv(cwd: Path | None = None) -> dict[str, str]:
@@ -38,7 +40,13 @@ def load_api_keys(cwd: Path | None = None) -> list[str]:
         if (is_secret_name(name) or address) and not os.environ.get(name):
             os.environ[name] = value
             loaded.append(name)
+    _taken.update(loaded)
     return loaded
+
+
+def from_dotenv(name: str) -> bool:
+    """Whether load_api_keys() took that variable of the environment from `.env`."""
+    return name in _taken
 
 
 def find_api_keys(wanted: Iterable[str] = (), environ: Mapping[str, str] | None = None, cwd: Path | None = None) -> dict[str, str | None]:

@@ -21,6 +21,7 @@ from rlm_kernel.engine.protocols import (
     HostCallHandler,
     Models,
     Recording,
+    ReplyText,
     Trace,
 )
 from rlm_kernel.engine.subcalls import Given, Query, SubCalls, Work, spent_on, writable
@@ -127,7 +128,7 @@ class HostCalls:
         failure: RLMError | None = None
         try:
             given = await _within(query.timeout, do(work))
-            return given.answer
+            return _handed(kind, given.answer, cut=given.cut)
         except SetupError as error:
             self.broken = error  # recorded as a call that was cut off: it is made when the run is taken up
             raise
@@ -158,6 +159,7 @@ class HostCalls:
                     calls=found.calls,
                     trace=found.trace,
                     thoughts=found.thoughts,
+                    cut=found.cut,
                 ),
             )
 
@@ -166,7 +168,7 @@ class HostCalls:
         self._record(call.cell, past)
         if past.error is not None:
             raise RecordedFailure(past.error, past.error_type or "LLMError")
-        return past.answer
+        return _handed(past.kind, past.answer, cut=past.cut)
 
     async def _file(self, call: HostCall) -> Any:
         path = call.body.get("path")
@@ -254,6 +256,12 @@ class HostCalls:
                 return
         self._records.append(record)
         self._trace.call_finished(cell, record)
+
+
+def _handed(kind: CallKind, answer: Any, *, cut: bool) -> Any:
+    """An answer as code in the kernel gets it: with a model's reply, whether that is whole."""
+    told = isinstance(answer, str) and (kind == "llm_query" or cut)
+    return ReplyText.of(answer, cut=cut) if told else answer
 
 
 async def _within(seconds: float | None, doing: Awaitable[Given]) -> Given:

@@ -20,6 +20,7 @@ from rlm_kernel.engine.prompts import Profile, system_prompt
 from rlm_kernel.engine.protocols import (
     Answer,
     CellResult,
+    Completion,
     ContextInfo,
     Kernel,
     Memory,
@@ -112,6 +113,8 @@ class Loop:
     _used: Usage = field(default_factory=Usage)
     _seen: int = 0
     _summed_at: int = -1
+    _outgrown: int | None = None
+    _tools: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         self._cells = Cells(self.kernel, self.calls, self.trace)
@@ -195,9 +198,9 @@ class Loop:
         ask = say.sum_up_message(*self._shown, self.output_chars, self._answer.text if self._answer else "")
         return await self._sum_up(self._history[self._asked_at :], ask)
 
-    async def _sum_up(self, replaced: Sequence[Message], ask: str) -> Memory | None:
+    async def _sum_up(self, replaced: Sequence[Message], ask: str, *, whole: bool = True) -> Memory | None:
         try:
-            found = await memory.sum_up(self.models, self.ledger, self._history[: self._asked_at], replaced, ask)
+            found = await memory.sum_up(self.models, self.ledger, self._history[: self._asked_at], replaced, ask, whole=whole)
         except memory.Unremembered as why:
             if str(why):
                 self.trace.note(f"The conversation is kept in full: {why}.")
@@ -210,22 +213,32 @@ class Loop:
         """Sum up the turns so far where they crowd the root model's window; not turn after turn where that does not help."""
         if self.share is None or self._number < self._summed_at + 2:
             return
-        if not memory.crowded(self._history, self._asked_at, self._used, self._seen, self.models.window("root"), self.share):
+        if not memory.crowded(self._history, self._asked_at, self._used, self._seen, self._window(), self.share):
             return
         turns = self._history[self._asked_at :]
         if not turns:
             return
+        await self._condense(turns)
+
+    async def _condense(self, turns: Sequence[Message], *, whole: bool = True) -> bool:
+        """Have a summary in place of the turns; whether there is one. `whole`: of as long messages as they are."""
         self._summed_at = self._number
         *replaced, last = turns
-        if replaced and await self._sum_up(replaced, f"{last['content']}\n\n{say.SUM_UP}"):
-            self._say(say.after_memory((), self._progress()))
-            self._used, self._seen = Usage(), 0
+        if not replaced or not await self._sum_up(replaced, f"{last['content']}\n\n{say.SUM_UP}", whole=whole):
+            return False
+        self._say(say.after_memory((), self._progress()))
+        self._used, self._seen = Usage(), 0
+        return True
+
+    def _window(self) -> int | None:
+        """Tokens that the root model reads, as far as is known; less where so many were too many."""
+        return min(filter(None, (self.models.window("root"), self._outgrown)), default=None)
 
     async def _turn(self) -> None:
         self.ledger.check_turn()
         await self._make_room()
         self._number += 1
-        await self._play(await self._ask())
+        await self._play(await self._ask(), notes=say.no_tools(self._tools))
 
     async def _play(self, parsed: Reply, done: Sequence[CellResult] = (), notes: Sequence[str] = ()) -> None:
         """Run a reply's cells, but those that are `done`. Sets the answer if one was delivered and stands."""
@@ -253,8 +266,9 @@ class Loop:
     async def _ask(self) -> Reply:
         self.trace.turn_started(self._number)
         async with self._deadline():
-            reply = await complete(self.models, self.ledger, self._history, role="root", retried=self._retried)
+            reply = await self._reply()
         self.ledger.count_turn()
+        self._tools = reply.tools
         self._used, self._seen = reply.usage, len(self._history)
         self._history.append({"role": "assistant", "content": reply.text})
         parsed = parse_reply(reply.text)
@@ -263,6 +277,26 @@ class Loop:
 
     def _retried(self, retry: Retry) -> None:
         self.trace.call_retried("", "", retry)
+
+    async def _reply(self, *, last: bool = False) -> Completion:
+        """The root model's reply. Where the conversation has outgrown its window, once more after the turns are summed up.
+
+        Raises ModelError where they cannot be, or what stays is too long by itself.
+        """
+        try:
+            return await complete(self.models, self.ledger, self._history, role="root", last=last, retried=self._retried)
+        except ModelError as error:
+            turns = self._history[self._asked_at :]
+            if error.fault != "too_long" or not turns:
+                raise
+            if self.share is None:
+                error.hint += " The turns are not summed up, because memory_compaction.enabled is off."
+                raise
+            self._outgrown = round(memory.tokens(self._history, self._used, self._seen))
+            self.trace.note("The conversation is longer than the root model's window: the turns so far are summed up.")
+            if not await self._condense(turns, whole=False):
+                raise
+        return await complete(self.models, self.ledger, self._history, role="root", last=last, retried=self._retried)
 
     @contextlib.asynccontextmanager
     async def _deadline(self) -> AsyncIterator[None]:
@@ -341,8 +375,7 @@ class Loop:
         try:
             async with asyncio.timeout(LAST_ANSWER_SECONDS):
                 # What is left for all belongs to the topmost RLM.
-                last = not self.ledger.is_child
-                reply = await complete(self.models, self.ledger, self._history, role="root", last=last, retried=self._retried)
+                reply = await self._reply(last=not self.ledger.is_child)
         except BudgetExceeded:
             return Outcome(None, reason, detail=detail)
         except (ModelError, TimeoutError) as error:

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Sequence
 
 from rlm_kernel.engine.ledger import Ledger
-from rlm_kernel.engine.messages import SUM_UP
+from rlm_kernel.engine.messages import SUM_UP, truncate
 from rlm_kernel.engine.protocols import Completion, Memory, Message, Models, Usage
 from rlm_kernel.engine.subcalls import chars, complete
 from rlm_kernel.errors import BudgetExceeded, ModelError
@@ -20,6 +20,8 @@ SECONDS = 120.0
 WORTH = 1_000
 """Characters of messages below which there is nothing to gain."""
 _CHARS_PER_TOKEN = 4.0
+_SHORTER = (4_000, 1_000, 250)
+"""Characters of each message in what is summed up, one after the other, where the whole is too long for the window."""
 _USUAL_WINDOW = 128_000
 """Tokens of a root model whose window is not known."""
 
@@ -28,28 +30,37 @@ class Unremembered(Exception):
     """There is no summary; the messages stay as they are. The text says why, and is empty where none was wanted."""
 
 
+def tokens(messages: Sequence[Message], last: Usage, seen: int) -> float:
+    """About how many tokens these are. `last`: what the last call used, for the first `seen` messages; the others are estimated."""
+    return (last.prompt or chars(messages[:seen]) / _CHARS_PER_TOKEN) + chars(messages[seen:]) / _CHARS_PER_TOKEN
+
+
 def crowded(messages: Sequence[Message], kept: int, last: Usage, seen: int, window: int | None, share: float) -> bool:
     """Whether the turns pass a share of what the root model's window has for them, beside the first `kept` messages, which stay.
 
-    `last`: what its last call used, for the first `seen` messages; the others are estimated.
+    `last`, `seen`: as of `tokens`.
     """
-    tokens = (last.prompt or chars(messages[:seen]) / _CHARS_PER_TOKEN) + chars(messages[seen:]) / _CHARS_PER_TOKEN
-    staying = tokens * chars(messages[:kept]) / max(1, chars(messages))
-    return tokens - staying > share * ((window or _USUAL_WINDOW) - staying)
+    used = tokens(messages, last, seen)
+    staying = used * chars(messages[:kept]) / max(1, chars(messages))
+    return used - staying > share * ((window or _USUAL_WINDOW) - staying)
 
 
-async def sum_up(models: Models, ledger: Ledger, kept: Sequence[Message], replaced: Sequence[Message], ask: str) -> Memory:
+async def sum_up(
+    models: Models, ledger: Ledger, kept: Sequence[Message], replaced: Sequence[Message], ask: str, *, whole: bool = True
+) -> Memory:
     """Have the root model write the summary that is to stand for `replaced` and for what `ask`, which asks for it, tells before SUM_UP.
 
-    What it costs is in the ledger. Raises Unremembered.
+    Where that is longer than its window, or not `whole`, long messages lose their middle. What it costs is in the ledger. Raises
+    Unremembered.
     """
     stood_for = chars(replaced) + len(ask) - len(SUM_UP)
     if stood_for < WORTH:
         raise Unremembered
-    messages = [*kept, *replaced, {"role": "user", "content": ask}]
+    forms = [[*kept, *replaced, {"role": "user", "content": ask}]] if whole else []
+    forms += ([*kept, *_shorter(replaced, most), {"role": "user", "content": _shorter_ask(ask, most)}] for most in _SHORTER)
     try:
         async with asyncio.timeout(SECONDS):
-            reply = await complete(models, ledger, messages, role="root")
+            messages, reply = await _first_that_fits(models, ledger, forms)
     except (ModelError, BudgetExceeded) as error:
         raise Unremembered(f"the summary did not come: {error.message.rstrip('.')}") from error
     except TimeoutError as error:
@@ -60,6 +71,25 @@ async def sum_up(models: Models, ledger: Ledger, kept: Sequence[Message], replac
     if len(text) >= stood_for:
         raise Unremembered("the summary was longer than what it would stand for")
     return _measured(text, reply, stood_for, chars(messages))
+
+
+async def _first_that_fits(models: Models, ledger: Ledger, forms: Sequence[Sequence[Message]]) -> tuple[Sequence[Message], Completion]:
+    """The reply to the first of these that is not too long, and that one. Raises ModelError, BudgetExceeded."""
+    for messages in forms[:-1]:
+        try:
+            return messages, await complete(models, ledger, messages, role="root")
+        except ModelError as error:
+            if error.fault != "too_long":
+                raise
+    return forms[-1], await complete(models, ledger, forms[-1], role="root")
+
+
+def _shorter(messages: Sequence[Message], most: int) -> list[Message]:
+    return [{"role": message["role"], "content": truncate(message["content"], most)} for message in messages]
+
+
+def _shorter_ask(ask: str, most: int) -> str:
+    return truncate(ask.removesuffix(SUM_UP), most) + SUM_UP
 
 
 def _measured(text: str, reply: Completion, replaced: int, asked: int) -> Memory:

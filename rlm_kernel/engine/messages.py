@@ -35,6 +35,10 @@ AFTER_ERROR = (
 )
 REPEATED = "That was the same code as before, and it gave the same. Say what is wrong with it, and write different code."
 CUT_OFF = "Your reply was too long and was cut off in the middle of its code, which did not run. Write less: one short cell."
+_NO_TOOLS = (
+    "You called {names}, but there are no tools here, and nothing was run. Write Python in a ```repl block: it runs in the kernel, "
+    "with `context` and all functions."
+)
 BESIDE_CODE = (
     "FINAL(...) outside code was not taken, because the same reply ran code whose output you had not seen. "
     "If the output above settles it, give FINAL now."
@@ -112,6 +116,12 @@ def not_evaluated(source: str, output: str) -> str:
 def no_variable(name: str, output: str) -> str:
     """That FINAL(name) in prose names nothing that is there."""
     return f"FINAL({name}) was not taken as the answer: it looks like a variable, and there is none of that name.\n{output}"
+
+
+def no_tools(names: Sequence[str]) -> list[str]:
+    """What to remark where a reply called tools, of these names, that nobody offered."""
+    shown = ", ".join(repr(name[:60]) for name in names[:3])
+    return [_NO_TOOLS.format(names=f"the tool {shown}" if len(names) == 1 else f"the tools {shown}")] if names else []
 
 
 def nearly_used(ledger: Ledger) -> list[str]:

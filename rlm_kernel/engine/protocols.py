@@ -30,6 +30,8 @@ class Completion:
 
     `stored`: it was not asked for, but is the reply of an earlier run to the very same; its usage and cost are zero.
     `thoughts`: the model's reasoning where it came apart from the reply; kept in the trace, never run, delivered or sent back.
+    `finish_reason`: the provider's, or "length" where the reply was cut at the limit of tokens, however the provider calls it. `tools`:
+    names of tools that a root model called although none was offered, and that run no Python: where one does, its code is in the text.
     """
 
     text: str
@@ -41,6 +43,12 @@ class Completion:
     finish_reason: str | None = None
     stored: bool = False
     thoughts: str = ""
+    tools: tuple[str, ...] = ()
+
+    @property
+    def cut(self) -> bool:
+        """Whether the reply ends where it does because of the limit on tokens."""
+        return self.finish_reason == "length"
 
 
 @dataclass(frozen=True)
@@ -88,6 +96,18 @@ class Models(Protocol):
         """Free connections and processes. Idempotent."""
 
 
+class ReplyText(str):
+    """A sub model's reply on its way to code in the kernel, which is told whether it was `cut`, as of `Completion`."""
+
+    cut = False
+
+    @classmethod
+    def of(cls, text: str, *, cut: bool) -> ReplyText:
+        made = cls(text)
+        made.cut = cut
+        return made
+
+
 CallKind = Literal["llm_query", "rlm_query", "file", "final", "budget", "history"]
 MODEL_CALLS = ("llm_query", "rlm_query")
 """Kinds that cost something."""
@@ -118,8 +138,8 @@ class CallRecord:
 
     `prompt_digest` is the sha256 of the request's canonical JSON: replay finds the answer by it, by the cell and by `nth` (as in
     `HostCall`). `error_type` names the exception that the cell saw; None with an `error`: the cell ended before there was an answer.
-    `stored`: as of `Completion`. Of a child RLM `usage`, `cost` and `calls` are those of all beneath it, and `trace` is its trace, seen
-    from the folder of this one. `thoughts`: the beginning of what a sub model wrote for itself.
+    `stored`, `cut`: as of `Completion`. Of a child RLM `usage`, `cost` and `calls` are those of all beneath it, and `trace` is its trace,
+    seen from the folder of this one. `thoughts`: the beginning of what a sub model wrote for itself.
     """
 
     id: str
@@ -140,6 +160,7 @@ class CallRecord:
     calls: int = 1
     trace: str = ""
     thoughts: str = ""
+    cut: bool = False
 
 
 class Recording(Protocol):

@@ -36,11 +36,12 @@ class Given:
     calls: int = 1
     trace: str = ""
     thoughts: str = ""
+    cut: bool = False
 
     @classmethod
     def by(cls, reply: Completion) -> Given:
         given = cls(reply.text, reply.model, reply.usage, reply.cost, reply.attempts, reply.stored)
-        return replace(given, thoughts=reply.thoughts[:THOUGHTS_KEPT])
+        return replace(given, thoughts=reply.thoughts[:THOUGHTS_KEPT], cut=reply.cut)
 
 
 @dataclass

@@ -8,17 +8,22 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens of one call or of many. `cached` counts the part of `prompt` that the provider had in its prefix cache."""
+    """Tokens of one call or of many. `cached` counts the part of `prompt` that the provider had in its prefix cache.
+
+    `estimated`: the provider did not tell all of it, or told what makes no sense, so that it was reckoned from the characters.
+    """
 
     prompt: int = 0
     completion: int = 0
     cached: int = 0
+    estimated: bool = False
 
     def __add__(self, other: Usage) -> Usage:
-        return Usage(self.prompt + other.prompt, self.completion + other.completion, self.cached + other.cached)
+        estimated = self.estimated or other.estimated
+        return Usage(self.prompt + other.prompt, self.completion + other.completion, self.cached + other.cached, estimated)
 
     def __sub__(self, other: Usage) -> Usage:
-        return Usage(self.prompt - other.prompt, self.completion - other.completion, self.cached - other.cached)
+        return Usage(self.prompt - other.prompt, self.completion - other.completion, self.cached - other.cached, self.estimated)
 
     @property
     def total(self) -> int:

@@ -6,24 +6,25 @@ litellm takes seconds to import, so it is imported in a thread, by warm_up() or 
 from __future__ import annotations
 
 import asyncio
-import importlib
-import logging
 import os
 import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rlm_kernel.config import LLMSettings, Settings
 from rlm_kernel.engine.protocols import Completion, Message, Retry, Role, Usage
-from rlm_kernel.errors import ConfigError, ModelError, ModelFault
-from rlm_kernel.models._direct import Direct
+from rlm_kernel.errors import ConfigError, ModelError
+from rlm_kernel.models import _adapting, _direct, _http, _litellm, _reading
+from rlm_kernel.models._address import Address, Key, address_of, key_of
 from rlm_kernel.models._direct import can as can_go_direct
-from rlm_kernel.models._litellm_faults import Failure, classify, read_reply
+from rlm_kernel.models._faults import Failure, of_litellm, of_transport
+from rlm_kernel.models._hints import WHAT, Asked, hint_for
+from rlm_kernel.models._reading import Read
 from rlm_kernel.models.slots import Slots
-from rlm_kernel.secrets import known_secrets, redact
+from rlm_kernel.secrets import MIN_LENGTH, known_secrets, redact
 
 MAX_WAIT = 60.0
 """Seconds between two attempts at most, whatever a provider asks for."""
@@ -44,15 +45,35 @@ class _Endpoint:
     section: str
     settings: LLMSettings
     model: str
-    key: str | None
     slots: Slots
     provider: str = ""
+    address: Address = field(default_factory=lambda: Address(None))
+    key: Key | None = None
     entry: Mapping[str, Any] | None = None
     """Its line in litellm's table."""
     direct: bool = False
     """It is asked without litellm's own road."""
     schemas: bool | None = None
     """Whether it takes a JSON schema for its reply; None where that is not known."""
+    changes: list[str] = field(default_factory=list)
+    """What its refusals have taught, of `_adapting.TOLD`."""
+    learnt_window: int | None = None
+    """Tokens of its window, as a refusal told."""
+
+    @property
+    def window(self) -> int | None:
+        known = self.settings.window or (self.entry or {}).get("max_input_tokens")
+        return min(filter(None, (known, self.learnt_window)), default=None)
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """What came of one request: what it read or why there is nothing, what it used, at what price."""
+
+    outcome: Read | Failure
+    usage: Usage = field(default_factory=Usage)
+    cost: float | None = 0.0
+    exchange: _http.Exchange | None = None
 
 
 class LitellmModels:
@@ -61,7 +82,8 @@ class LitellmModels:
     Belongs to the event loop of its first call; aclose() must run there. Raises ConfigError if no root model is set.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, say: Callable[[str], None] = lambda _: None) -> None:
+        """`say` hears what a model does not take, and is asked without from then on."""
         if settings.root_llm.model is None:
             raise ConfigError(
                 "No root model is set.",
@@ -72,9 +94,9 @@ class LitellmModels:
         if (root.model, root.settings.api_base) == (sub.model, sub.settings.api_base):
             root.slots = sub.slots = Slots(min(root.settings.concurrency, sub.settings.concurrency))
         self._endpoints: dict[Role, _Endpoint] = {"root": root, "sub": sub}
-        self._keys = [endpoint.key for endpoint in (root, sub) if endpoint.key]
+        self._say = say
         self._litellm: Any = None
-        self._direct: Direct | None = None
+        self._http = _http.Http()
         self._loop_id: int | None = None
 
     def name(self, role: Role) -> str:
@@ -82,9 +104,8 @@ class LitellmModels:
         return self._endpoints[role].model
 
     def window(self, role: Role) -> int | None:
-        """Its context window in tokens, from the settings, else from litellm's table (which is there after warm_up())."""
-        endpoint = self._endpoints[role]
-        return endpoint.settings.window or (endpoint.entry or {}).get("max_input_tokens")
+        """Its context window in tokens, from the settings, else from litellm's table (which is there after warm_up()), or as it said."""
+        return self._endpoints[role].window
 
     def priced(self, role: Role) -> bool:
         """Whether its price is known: from the settings, else from litellm's table (which is there after warm_up())."""
@@ -98,11 +119,11 @@ class LitellmModels:
         """
         if self._litellm is not None:
             return
-        litellm = await asyncio.to_thread(_import_litellm)
+        litellm = await asyncio.to_thread(_litellm.load)
         for endpoint in self._endpoints.values():
             self._check(litellm, endpoint)
         if self._litellm is None:
-            self._litellm, self._direct = litellm, Direct(litellm)
+            self._litellm = litellm
             self._loop_id = id(asyncio.get_running_loop())
             _users[self._loop_id] += 1
 
@@ -125,19 +146,19 @@ class LitellmModels:
         """
         endpoint = self._choose(role, model)
         await self.warm_up()
-        return await self._attempts(endpoint, self._request(endpoint, messages, schema), sent, retrying)
+        request = self._request(endpoint, messages, schema)
+        return await self._attempts(endpoint, request, sent, retrying, code=role == "root")
 
     async def aclose(self) -> None:
         """Close the connections, once the last LitellmModels of this event loop is closed. Idempotent."""
         loop_id, self._loop_id, litellm, self._litellm = self._loop_id, None, self._litellm, None
         if loop_id is None:
             return
-        if self._direct is not None:
-            await self._direct.aclose()
+        await self._http.aclose()
         _users[loop_id] -= 1
         if _users[loop_id] <= 0:
             del _users[loop_id]
-            await _close_clients(litellm)
+            await _litellm.close_clients(litellm)
 
     # One call
 
@@ -161,13 +182,13 @@ class LitellmModels:
         settings = endpoint.settings
         wanted = None if schema is None or endpoint.schemas is False else {"name": "answer", "schema": schema}
         optional = {
-            "api_base": settings.api_base,
-            "api_key": endpoint.key,
+            "api_base": endpoint.address.url,
+            "api_key": endpoint.key.value if endpoint.key else None,
             "temperature": settings.temperature,
             "max_tokens": settings.max_tokens,
             "response_format": wanted and {"type": "json_schema", "json_schema": wanted},
         }
-        return {
+        request = {
             "model": endpoint.model,
             "messages": [{name: _encodable(text) for name, text in message.items()} for message in messages],
             "timeout": settings.timeout,
@@ -176,73 +197,118 @@ class LitellmModels:
             "drop_params": True,
             **{name: value for name, value in optional.items() if value is not None},
         }
+        for change in endpoint.changes:
+            _adapting.apply(request, change)
+        return request
 
     async def _attempts(
-        self, endpoint: _Endpoint, request: dict[str, Any], sent: Callable[[], None], retrying: Callable[[Retry], bool]
+        self,
+        endpoint: _Endpoint,
+        request: dict[str, Any],
+        sent: Callable[[], None],
+        retrying: Callable[[Retry], bool],
+        *,
+        code: bool,
     ) -> Completion:
         started = time.monotonic()
         usage = Usage()
         cost: float | None = 0.0
-        attempt = 0
+        attempt, changed = 0, 0
         schema = "response_format" in request
         while True:
             attempt += 1
-            response, outcome = await self._attempt(endpoint, request, sent)
-            if response is not None:
-                used = _usage(response)
-                price = self._cost(endpoint, response, used)
-                usage, cost = usage + used, None if cost is None or price is None else cost + price
-            if not isinstance(outcome, Failure):
+            tried = await self._attempt(endpoint, request, sent, code=code)
+            usage, cost = usage + tried.usage, None if cost is None or tried.cost is None else cost + tried.cost
+            seconds = time.monotonic() - started
+            outcome = tried.outcome
+            if isinstance(outcome, Read):
                 if schema:
                     endpoint.schemas = "response_format" in request
-                seconds = time.monotonic() - started
-                return Completion(outcome[0], endpoint.model, usage, cost, seconds, attempt, outcome[1])
-            if outcome.fault == "bad_request" and "response_format" in request and not endpoint.schemas:
-                # Perhaps because of the schema: once more without, and if that goes well, never with one again.
-                del request["response_format"]
+                reply = Completion(outcome.text, endpoint.model, usage, cost, seconds, attempt, outcome.finish)
+                return replace(reply, thoughts=outcome.thoughts, tools=outcome.tools)
+            if change := _adapting.adapt(request, outcome, schemas=endpoint.schemas):
+                changed += 1
+                if change != "response_format" and change not in endpoint.changes:  # the schema's is known when it has gone well
+                    endpoint.changes.append(change)
+                    self._say(f"{endpoint.model} {_adapting.TOLD[change]}")
                 continue
             wait = 0.0 if outcome.retry_after else _wait(attempt)  # in the slots no call begins before that time
             next_in = max(wait, endpoint.slots.pause())
-            retry = Retry(outcome.reason, attempt, endpoint.settings.retries + 1, next_in, outcome.retry_after)
-            if not outcome.retry or attempt > endpoint.settings.retries or not retrying(retry):
-                spent = Completion("", endpoint.model, usage, cost, time.monotonic() - started, attempt) if usage.total else None
+            retry = Retry(outcome.reason, attempt - changed, endpoint.settings.retries + 1, next_in, outcome.retry_after)
+            if not outcome.retry or attempt - changed > endpoint.settings.retries or not retrying(retry):
+                endpoint.learnt_window = outcome.window or endpoint.learnt_window
+                spent = Completion("", endpoint.model, usage, cost, seconds, attempt) if usage.total else None
                 # Raised outside of `except`: the chained exception could show the key in a traceback.
-                raise self._error(endpoint, outcome, attempt, spent=spent)
+                raise self._error(endpoint, outcome, attempt, spent=spent, sent=request["messages"], exchange=tried.exchange)
             if wait:
                 await asyncio.sleep(wait)
 
-    async def _attempt(
-        self, endpoint: _Endpoint, request: Mapping[str, Any], sent: Callable[[], None]
-    ) -> tuple[Any, Failure | tuple[str, str | None]]:
-        """litellm's response, if there was one, and what it comes to."""
+    async def _attempt(self, endpoint: _Endpoint, request: Mapping[str, Any], sent: Callable[[], None], *, code: bool) -> _Attempt:
         async with endpoint.slots as began:
             sent()
             try:
                 # litellm's own time-out starts anew with each piece of the reply.
                 async with asyncio.timeout(endpoint.settings.timeout):
-                    road: Any = self._direct if endpoint.direct else self._litellm
-                    response = await road.acompletion(**request)
-            except Exception as error:
-                failure = classify(error)
-                if failure.retry and (failure.fault == "rate_limit" or failure.retry_after is not None):
-                    endpoint.slots.refused(began, _pause(failure.retry_after))
-                return None, failure
-            endpoint.slots.succeeded()
-        return response, read_reply(response)
+                    response, exchange = await self._sent(endpoint, request)
+            except TimeoutError:
+                return _Attempt(Failure("timeout", "no reply in time", retry=True))
+            tried = self._read(endpoint, request, response, exchange, code=code)
+            failure = tried.outcome
+            if isinstance(failure, Read) or tried.usage.total:
+                endpoint.slots.succeeded()
+            elif failure.retry and (failure.fault == "rate_limit" or failure.retry_after is not None):
+                endpoint.slots.refused(began, _pause(failure.retry_after))
+        return tried
+
+    async def _sent(self, endpoint: _Endpoint, request: Mapping[str, Any]) -> tuple[Any, _http.Exchange | None]:
+        """What litellm made of the reply, an exception perhaps, None on the direct road; and the reply itself."""
+        if endpoint.direct:
+            return None, await _direct.ask(self._http, self._litellm, request)
+        return await _http.by_litellm(self._http, self._litellm, request)
+
+    def _read(
+        self, endpoint: _Endpoint, request: Mapping[str, Any], response: Any, exchange: _http.Exchange | None, *, code: bool
+    ) -> _Attempt:
+        """Read a reply from what came over the wire; where that is another provider's own form, from what litellm made of it."""
+        made = response is not None and not isinstance(response, Exception)
+        if exchange is not None and exchange.error is not None:
+            return _Attempt(of_transport(exchange.error), exchange=exchange)
+        found = _reading.parse(exchange) if exchange is not None else None
+        foreign = isinstance(found, dict) and "choices" not in found and not _reading.error_in(found)
+        if made and (found is None or foreign or (isinstance(found, Failure) and exchange is not None and exchange.status < 300)):
+            found = response.model_dump()
+        elif (foreign and isinstance(response, Exception)) or found is None:
+            return _Attempt(of_litellm(response), exchange=exchange)
+        if isinstance(found, Failure):
+            return _Attempt(found, exchange=exchange)
+        outcome = _reading.read(found, code=code)
+        received = len(outcome.text) + len(outcome.thoughts) if isinstance(outcome, Read) else 0
+        if not found.get("usage") and not received:
+            return _Attempt(outcome, exchange=exchange)  # a refusal: nothing is known to be used
+        used = _reading.usage(found, sum(len(message["content"]) for message in request["messages"]), received)
+        return _Attempt(outcome, used, self._cost(endpoint, response if made else None, used), exchange)
 
     def _cost(self, endpoint: _Endpoint, response: Any, usage: Usage) -> float | None:
-        """US dollars by the settings' prices, else by litellm's table, else None. A reply without usage has no known cost."""
+        """US dollars by the settings' prices, else by litellm's table, else None. Of a usage that is estimated there is no known cost."""
         settings = endpoint.settings
         if settings.input_price is not None and settings.output_price is not None:
-            if usage.total == 0 and settings.input_price + settings.output_price > 0:
+            if usage.estimated and settings.input_price + settings.output_price > 0:
                 return None
             return (usage.prompt * settings.input_price + usage.completion * settings.output_price) / 1e6
         entry = endpoint.entry or {}
-        if usage.total == 0 or "input_cost_per_token" not in entry or "output_cost_per_token" not in entry:
+        if usage.estimated or "input_cost_per_token" not in entry or "output_cost_per_token" not in entry:
             return None
         cost = (getattr(response, "_hidden_params", None) or {}).get("response_cost")
         if cost is None:  # litellm sets it on its own road alone
-            cost = self._litellm.completion_cost(response, model=endpoint.model, custom_llm_provider=endpoint.provider)
+            cost = sum(
+                self._litellm.cost_per_token(
+                    model=endpoint.model,
+                    custom_llm_provider=endpoint.provider,
+                    prompt_tokens=usage.prompt,
+                    completion_tokens=usage.completion,
+                    cache_read_input_tokens=usage.cached,
+                )
+            )
         return max(0.0, float(cost))
 
     # Errors
@@ -254,11 +320,16 @@ class LitellmModels:
         except litellm.BadRequestError:
             failure = Failure("unknown_model", "its provider is not known")
             raise self._error(endpoint, failure, 0) from None
-        endpoint.entry = _table_entry(litellm, endpoint.model, name, endpoint.provider)
+        endpoint.entry = _litellm.table_entry(litellm, endpoint.model, name, endpoint.provider)
         endpoint.direct = can_go_direct(endpoint.provider, endpoint.entry)
         if endpoint.entry is not None or not endpoint.direct:
             endpoint.schemas = bool(litellm.supports_response_schema(endpoint.model))
+        endpoint.address = address_of(endpoint.section, endpoint.settings, endpoint.provider)
+        endpoint.key = key_of(endpoint.section, endpoint.settings, endpoint.provider)
         if endpoint.key is not None:
+            if odd := endpoint.key.oddity:
+                hint = f"Copy the key again, and set {endpoint.key.source} to it alone."
+                raise self._error(endpoint, Failure("auth", f"the key in {endpoint.key.source} has {odd} in it"), 0, hint)
             return
         variable = endpoint.settings.api_key_env
         if variable is None:
@@ -273,62 +344,34 @@ class LitellmModels:
             raise self._error(endpoint, Failure("auth", f"no key: {variable} is not set"), 0, hint)
 
     def _error(
-        self, endpoint: _Endpoint, failure: Failure, attempts: int, hint: str | None = None, spent: Completion | None = None
+        self,
+        endpoint: _Endpoint,
+        failure: Failure,
+        attempts: int,
+        hint: str | None = None,
+        *,
+        spent: Completion | None = None,
+        sent: Sequence[Message] = (),
+        exchange: _http.Exchange | None = None,
     ) -> ModelError:
-        what = _WHAT[failure.fault]
         tries = f" ({attempts} attempts)" if attempts > 1 else ""
-        secrets = sorted({*self._keys, *known_secrets(os.environ)}, key=len, reverse=True)
+        keys = [one.key.value for one in self._endpoints.values() if one.key and len(one.key.value) >= MIN_LENGTH]
+        secrets = sorted({*keys, *known_secrets(os.environ)}, key=len, reverse=True)
+        if hint is None:
+            asked = Asked(endpoint.section, endpoint.settings, endpoint.provider, endpoint.address, endpoint.key, endpoint.window)
+            hint = hint_for(failure, asked, exchange, sum(len(message["content"]) for message in sent))
         return ModelError(
-            redact(f"The model {endpoint.model} {what}{tries}: {failure.said.rstrip('.')}.", secrets),
+            redact(f"The model {endpoint.model} {WHAT[failure.fault]}{tries}: {failure.said.rstrip('.')}.", secrets),
             fault=failure.fault,
             model=endpoint.model,
             attempts=attempts,
-            hint=redact(_hint(endpoint, failure) if hint is None else hint, secrets),
+            hint=redact(hint, secrets),
             spent=spent,
         )
 
 
-_WHAT: dict[ModelFault, str] = {
-    "auth": "cannot be used with this key",
-    "unknown_model": "is not known",
-    "rate_limit": "is over its rate limit",
-    "timeout": "did not reply in time",
-    "connection": "cannot be reached",
-    "server": "failed on the provider's side",
-    "empty": "gave an empty reply",
-    "refused": "refused to reply",
-    "too_long": "got a prompt that is longer than its window",
-    "bad_request": "did not accept the request",
-}
-
-
-def _hint(endpoint: _Endpoint, failure: Failure) -> str:
-    section, settings = endpoint.section, endpoint.settings
-    key = settings.api_key_env or f"{endpoint.provider.upper()}_API_KEY"
-    window = settings.window or (endpoint.entry or {}).get("max_input_tokens")
-    asked = "" if failure.retry_after is None else f" {failure.retry_after:,.0f} s, as it asks for"
-    hints: dict[ModelFault, str] = {
-        "auth": f"Check the key in {key} (environment or .env), and that its account may use this model.",
-        "unknown_model": f"Write it as provider/model, such as openai/gpt-4o-mini, and check {section}.api_base if one is set.",
-        "rate_limit": f"Wait{asked}, or lower {section}.concurrency (now {settings.concurrency})."
-        if failure.retry
-        else "The account's quota is used up: check its plan and billing.",
-        "timeout": f"Raise {section}.timeout (now {settings.timeout:g} s), or send smaller prompts.",
-        "connection": f"Check the network, and the address ({settings.api_base or 'the provider’s usual one'}).",
-        "server": "Try again later, or use another model.",
-        "empty": f"Raise {section}.max_tokens (now {settings.max_tokens or 'not set'}), or use another model.",
-        "refused": "Ask in other words, or use another model.",
-        "too_long": f"Send smaller pieces; the window is {f'{window} tokens' if window else 'not known'}.",
-        "bad_request": f"Check the settings of {section} against what the provider allows.",
-    }
-    return hints[failure.fault]
-
-
 def _endpoint(section: str, settings: LLMSettings) -> _Endpoint:
-    key = settings.api_key.get_secret_value() if settings.api_key is not None else None
-    if key is None and settings.api_key_env is not None:
-        key = os.environ.get(settings.api_key_env) or None
-    return _Endpoint(section, settings, settings.model or "", key, Slots(settings.concurrency))
+    return _Endpoint(section, settings, settings.model or "", Slots(settings.concurrency))
 
 
 def _wait(attempt: int) -> float:
@@ -348,57 +391,3 @@ def _encodable(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode(errors="replace").decode()
     return text
-
-
-# litellm
-
-
-def _import_litellm() -> Any:
-    # Without these, importing litellm fetches a price table from the network and loads a .env from above site-packages.
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-    os.environ.setdefault("LITELLM_MODE", "PRODUCTION")
-    litellm: Any = importlib.import_module("litellm")
-    # The first call would import this, half a second on the event loop.
-    importlib.import_module("openai.resources.chat.completions")
-    litellm.suppress_debug_info = True
-    litellm.telemetry = False
-    for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    return litellm
-
-
-def _table_entry(litellm: Any, model: str, name: str, provider: str) -> Mapping[str, Any] | None:
-    """The model's line in litellm's table. Its own look-up is not used: it puts 0 for unknown prices, and asks Ollama servers."""
-    for key in (model, f"{provider}/{name}", name):
-        entry: Mapping[str, Any] | None = litellm.model_cost.get(key)
-        if entry is not None and str(entry.get("litellm_provider", "")).startswith(provider):
-            return entry
-    return None
-
-
-def _usage(response: Any) -> Usage:
-    usage = getattr(response, "usage", None)
-    details = getattr(usage, "prompt_tokens_details", None)
-
-    def counted(told: Any, name: str) -> int:
-        return max(0, getattr(told, name, None) or 0)  # a server that tells of less than nothing gives no budget back
-
-    return Usage(counted(usage, "prompt_tokens"), counted(usage, "completion_tokens"), counted(details, "cached_tokens"))
-
-
-async def _close_clients(litellm: Any) -> None:
-    """Close the HTTP clients that litellm keeps for this event loop, and the task in which it logs.
-
-    litellm's own clean-up closes those of all loops, and leaves them in its cache, where a new loop with the same id finds them.
-    """
-    worker = importlib.import_module("litellm.litellm_core_utils.logging_worker").GLOBAL_LOGGING_WORKER
-    await asyncio.sleep(0)
-    await worker.stop()
-    cache = litellm.in_memory_llm_clients_cache
-    for key in [key for key in cache.cache_dict if str(key).endswith(f"-{id(asyncio.get_running_loop())}")]:
-        client = cache.cache_dict.pop(key)
-        cache.ttl_dict.pop(key, None)
-        close = getattr(client, "aclose", None) or getattr(client, "close", None)
-        closing = close() if close is not None else None
-        if asyncio.iscoroutine(closing):
-            await closing

@@ -23,7 +23,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rlm_kernel.engine.protocols import MODEL_CALLS, HostCall, HostCallHandler
+from rlm_kernel.engine.protocols import MODEL_CALLS, HostCall, HostCallHandler, ReplyText
 from rlm_kernel.errors import CallCancelled, RLMError
 from rlm_kernel.sandbox import bounded, zmtp
 from rlm_kernel.sandbox.rundir import RunDir, own
@@ -309,7 +309,9 @@ class Broker:
 
     async def _answer(self, peer: zmtp.Connection, head: Head, body: dict[str, Any]) -> None:
         try:
-            reply = json.dumps({"call": head.call, "ok": True, "value": await self._handle(head, body)}).encode()
+            value = await self._handle(head, body)
+            more = {"cut": value.cut} if isinstance(value, ReplyText) else {}
+            reply = json.dumps({"call": head.call, "ok": True, "value": value, **more}).encode()
         except RLMError as error:
             reply = _failure(head, error)
         except asyncio.CancelledError:

@@ -77,7 +77,7 @@ async def open_models(settings: Settings, say: Callable[[str], None]) -> AsyncIt
                 tokens = llm.max_tokens or _LOCAL_REPLY_TOKENS[section]
                 changes[section] = servers[llm.model].model_copy(update={"max_tokens": tokens})
         playing = settings.model_copy(update=changes)
-        models = LitellmModels(playing)
+        models = LitellmModels(playing, say)
         stack.push_async_callback(models.aclose)
         await models.warm_up()
         if settings.limits.cost is not None:

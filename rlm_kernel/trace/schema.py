@@ -149,7 +149,10 @@ class NotebookMeta(_Part):
 
 
 class CallMeta(_Part):
-    """One host call: the recording from which a replay answers it. The fields are those of `engine.protocols.CallRecord`."""
+    """One host call: the recording from which a replay answers it. The fields are those of `engine.protocols.CallRecord`.
+
+    `cut`: the model's reply ends at its limit of tokens. `estimated`: the provider did not count the tokens.
+    """
 
     id: str
     kind: CallKind
@@ -171,6 +174,8 @@ class CallMeta(_Part):
     calls: Count = 1
     trace: str = ""
     thoughts: str = ""
+    cut: bool = False
+    estimated: bool = False
 
     @classmethod
     def of(cls, call: CallRecord) -> CallMeta:
@@ -195,12 +200,14 @@ class CallMeta(_Part):
             calls=call.calls,
             trace=call.trace,
             thoughts=call.thoughts,
+            cut=call.cut,
+            estimated=call.usage.estimated,
         )
 
     def record(self) -> CallRecord:
         """The call as the engine knows it."""
-        plain = {name: getattr(self, name) for name in type(self).model_fields if not name.endswith("_tokens")}
-        return CallRecord(**plain, usage=Usage(self.prompt_tokens, self.completion_tokens, self.cached_tokens))
+        plain = {name: getattr(self, name) for name in type(self).model_fields if not name.endswith(("_tokens", "estimated"))}
+        return CallRecord(**plain, usage=Usage(self.prompt_tokens, self.completion_tokens, self.cached_tokens, self.estimated))
 
 
 class CellMeta(_Part):

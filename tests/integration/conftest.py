@@ -13,10 +13,11 @@ import pytest_asyncio
 
 from rlm_kernel.cli import main
 from rlm_kernel.errors import LocalModelError
-from rlm_kernel.models import weights
+from rlm_kernel.models import litellm_models, weights
 from rlm_kernel.sandbox.docker_host import connect
 from rlm_kernel.sandbox.image import ImageInfo, find_image
 from tests.support.faults import Script
+from tests.support.model_layer import Make, build_models
 from tests.support.model_server import ModelServer
 from tests.support.sandbox import Sandbox
 
@@ -65,6 +66,31 @@ def script(openai_env: ModelServer) -> Script:
     script = Script()
     script.play(openai_env)
     return script
+
+
+@pytest.fixture
+def said() -> list[str]:
+    """What the models of `make` tell."""
+    return []
+
+
+@pytest.fixture(params=["direct", "litellm"])
+async def make(
+    openai_env: ModelServer, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, said: list[str]
+) -> AsyncIterator[Make]:
+    """Builds models on the test server from dotted settings, on either road; retries are quick, and all is closed at the end."""
+    monkeypatch.setattr(litellm_models, "FIRST_WAIT", 0.001)
+    if request.param == "litellm":
+        monkeypatch.setattr(litellm_models, "can_go_direct", lambda *_: False)
+    made: list[litellm_models.LitellmModels] = []
+
+    def build(**settings: Any) -> litellm_models.LitellmModels:
+        made.append(build_models(said, **settings))
+        return made[-1]
+
+    yield build
+    for models in made:
+        await models.aclose()
 
 
 @pytest.fixture(scope="session")

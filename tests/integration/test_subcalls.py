@@ -525,3 +525,33 @@ f = [llm_query('one'), llm_query('two')]
     names = [name for name, _ in host.trace.events]
     assert names.index("calls_planned") < names.index("call_started"), "the first is there before its calls"
     assert [record.kind for record in host.trace.of("cell_finished")[0][1].calls].count("llm_query") == 1807
+
+
+# Replies that are not whole
+
+
+async def test_a_cell_is_told_once_how_many_replies_were_cut_and_its_records_say_which(serve: Serve, openai_env: ModelServer) -> None:
+    def cut(times: int) -> None:
+        body = {"choices": [{"finish_reason": "MAX_TOKENS", "message": {"content": "1. alpha\n2. be"}}], "usage": {"prompt_tokens": 9}}
+        openai_env.send(body, times=times)
+
+    host = await serve(concurrency=1)
+    cut(2)
+    code = "print(len(llm_query_batched(['a', 'b', 'c'])))\nimport asyncio\nprint(await asyncio.gather(allm_query('d')))"
+    result = await host.run(code)
+    told = [output["text"] for output in result.outputs if output.get("name") == "stderr"]
+    assert told == ["Note: 2 of 4 replies were cut at the model's token limit and may lack the end; ask for less in one call.\n"]
+    assert sorted(call.cut for call in result.calls) == [False, False, True, True]
+    assert sorted(call.usage.estimated for call in result.calls) == [False, False, True, True]
+
+    assert "cut" not in await host.text("llm_query('whole')"), "each cell is told of its own"
+    cut(1)
+    assert "Note: the reply was cut" in await host.text("text = llm_query('again')")
+
+
+async def test_a_prompt_that_is_too_long_tells_code_its_size_and_the_limit(serve: Serve, openai_env: ModelServer) -> None:
+    host = await serve()
+    openai_env.fail("too_long")
+    text = await host.text("try:\n    llm_query('x' * 40_000)\nexcept LLMError as error:\n    print(error)")
+    assert "The prompt has 40,000 characters (about 10,000 tokens); the window is 8,192 tokens, about 32,768 characters." in text
+    assert "Send smaller pieces." in text

@@ -33,7 +33,8 @@ from tests.support.demo_models import count_words, demo_root
 from tests.support.openai_wire import Fault, FaultKind, Request, completion, encode, error, faulty, response
 
 ChatMessages = list[dict[str, Any]]
-Responder = Sequence[str] | Callable[[ChatMessages], str | Awaitable[str]]
+Responder = Sequence[str] | Callable[[ChatMessages], str | bytes | Awaitable[str]]
+"""Texts in order, or a function; bytes that it returns are the HTTP response, such as `openai_wire.error` makes."""
 
 
 @dataclass
@@ -130,6 +131,10 @@ class ModelServer:
         assert kind in get_args(FaultKind)
         self._faults.extend(Fault(kind, **details) for _ in range(times))
 
+    def send(self, body: bytes | Mapping[str, Any], *, times: int = 1, **details: Any) -> None:
+        """The next `times` calls are answered with this body; `status`, `content_type`, `encoding` and `model` as of `Fault`."""
+        self.fail("raw", times=times, body=body, **details)
+
     def release(self) -> None:
         """Let the calls that hang, and all later ones, be answered."""
         assert self._loop is not None
@@ -160,7 +165,7 @@ class ModelServer:
             return error("auth")
         if request.path.endswith("/models"):
             return response(200, encode({"object": "list", "data": [{"id": n, "object": "model"} for n in self._names()]}))
-        if not request.path.endswith("/chat/completions"):
+        if not request.path.endswith(("/chat/completions", "/messages")):
             return error("unknown_model", message=f"No such path: {request.path}")
         with self._meters[""], self._meters[request.model]:
             fault = self._take_fault(request)
@@ -195,7 +200,7 @@ class ModelServer:
                 self._turns[name] += 1
         except Exception as problem:
             return error("server_error", message=f"{type(problem).__name__}: {problem}")
-        return response(200, encode(completion(request, str(text))))
+        return text if isinstance(text, bytes) else response(200, encode(completion(request, str(text))))
 
 
 class _Connection(asyncio.Protocol):

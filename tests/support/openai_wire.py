@@ -33,6 +33,7 @@ FaultKind = Literal[
     "cut",  # connection closed with no reply
     "cut_middle",  # connection closed in the middle of the body
     "hang",  # no reply until release()
+    "raw",  # what `body`, `status` and `content_type` say
 ]
 
 _USAGE = ("prompt_tokens", "completion_tokens", "total_tokens")
@@ -67,6 +68,12 @@ class Fault:
     """Value of the Date header: the server's clock."""
     message: str | None = None
     """The provider's words, instead of the usual ones."""
+    body: bytes | Mapping[str, Any] = b""
+    """Of "raw": the body as it is sent; a mapping is sent as JSON."""
+    status: int = 200
+    content_type: str = "application/json"
+    encoding: str = ""
+    """Of "raw": value of the Content-Encoding header."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +125,8 @@ def encode(value: object) -> bytes:
     return json.dumps(value).encode()
 
 
-def response(status: int, body: bytes, headers: Mapping[str, str] | None = None) -> bytes:
-    lines = [f"HTTP/1.1 {status} {REASONS[status]}", "Content-Type: application/json", f"Content-Length: {len(body)}"]
+def response(status: int, body: bytes, headers: Mapping[str, str] | None = None, *, content_type: str = "application/json") -> bytes:
+    lines = [f"HTTP/1.1 {status} {REASONS.get(status, 'Status')}", f"Content-Type: {content_type}", f"Content-Length: {len(body)}"]
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
@@ -137,6 +144,10 @@ def faulty(fault: Fault, request: Request) -> bytes | None:
         return error(kind, message=fault.message, headers=headers)
     if kind == "cut":
         return None
+    if kind == "raw":
+        body = fault.body if isinstance(fault.body, bytes) else encode(fault.body)
+        more = {"Content-Encoding": fault.encoding} if fault.encoding else {}
+        return response(fault.status, body, more, content_type=fault.content_type)
     bodies: dict[str, Callable[[], bytes]] = {
         "content_filter": lambda: encode(completion(request, "", finish_reason="content_filter")),
         "refusal": lambda: encode(completion(request, None, refusal=fault.message or "I cannot help with that.")),

@@ -417,7 +417,7 @@ def unready(monkeypatch: pytest.MonkeyPatch) -> Counting:
     """What open_models() has instead of litellm, which takes seconds to import."""
     models = Counting()
     monkeypatch.setattr(models, "aclose", models.warm_up)
-    monkeypatch.setattr("rlm_kernel.models.litellm_models.LitellmModels", lambda settings: models)
+    monkeypatch.setattr("rlm_kernel.models.litellm_models.LitellmModels", lambda settings, say: models)
     return models
 
 

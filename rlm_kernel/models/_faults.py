@@ -1,0 +1,275 @@
+"""Why there was no reply: which fault it is, what the provider said, and whether trying again may help.
+
+Providers agree on HTTP's status codes alone, and gateways hide those in a 200. So the words are looked at as well: the shapes in which
+an error comes, and how servers say that a prompt is too long.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import ssl
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from rlm_kernel.errors import ModelFault
+
+_SHOWN = 400
+"""Characters of a provider's words."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why one attempt failed. `retry_after`: seconds that the provider asked to wait; `status`: HTTP's, or the one that an error told.
+
+    `window`: tokens that the model reads at most, where the refusal of a long prompt told. `elsewhere`: what came is of no model's
+    server, so the address is wrong. `advice`: what to do, where the fault alone does not tell.
+    """
+
+    fault: ModelFault
+    said: str
+    retry: bool = False
+    retry_after: float | None = None
+    status: int | None = None
+    window: int | None = None
+    elsewhere: bool = False
+    advice: str = ""
+
+    @property
+    def reason(self) -> str:
+        """In a word or two, for who waits."""
+        if self.fault == "connection" and _REFUSED.search(self.said):
+            return "connection refused"
+        return f"server error {self.status}" if self.fault == "server" and self.status else _REASONS.get(self.fault, self.fault)
+
+
+_REASONS: dict[ModelFault, str] = {
+    "rate_limit": "rate-limited",
+    "timeout": "time-out",
+    "connection": "connection lost",
+    "server": "server error",
+    "empty": "empty reply",
+}
+_REFUSED = re.compile(r"refused|Connect call failed")
+
+_BY_STATUS: dict[int, tuple[ModelFault, bool]] = {
+    401: ("auth", False),
+    402: ("auth", False),
+    403: ("auth", False),
+    404: ("unknown_model", False),
+    405: ("unknown_model", False),
+    408: ("timeout", True),
+    409: ("server", True),
+    413: ("too_long", False),
+    425: ("server", True),
+    429: ("rate_limit", True),
+}
+_TOO_LONG = re.compile(
+    r"context[_ ](?:length|window|size)(?: (?:is|was|has been))?[_ ]exceed|exceed_context_size|request_too_large|string_above_max_length"
+    r"|max(?:imum)?[_ ](?:\w+[_ ]){0,2}?(?:context|prompt|input)[_ ](?:length|size|window)|max_(?:model|seq)_len"
+    r"|exceed\w*[^.]{0,60}(?:context|tokens?\b|limit of \d)|range of input length"
+    r"|(?:prompt|input|request|messages?|conversation)[^.]{0,20}(?<!took) too (?:long|large)"
+    r"|too (?:long|large) for[^.]{0,30}(?:model|context)"
+    r"|(?:longer|greater|larger) than the (?:model'?s )?(?:maximum )?context"
+    r"|context (?:window|length|size)[^.]{0,30} (?:overflow|limit|too)"
+    r"|reduce the length of|too many (?:input |prompt )?tokens|token limit exceeded|context[^.]{0,20}overflow",
+    re.IGNORECASE,
+)
+_TOO_FAST = re.compile(r"rate.?limit|too many requests|throttl|per minute|please wait|\bTPM\b", re.IGNORECASE)
+_WINDOWS = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        r"(?:max(?:imum)?|available)[_ ](?:\w+[_ ]){0,3}?(?:context|prompt|input)[_ ]?(?:length|size|window)?\W*(?:is|of)?\W*(\d[\d,]+)",
+        r">\s*(\d[\d,]+)\s*(?:max|$)",
+        r"input length should be \[\d+,\s*(\d[\d,]+)",
+        r"(\d[\d,]+)\s+max(?:imum)? context",
+        r"tokens allowed\s*\(?\s*(\d[\d,]+)",
+        r"max_(?:model|seq)_len\D{0,4}(\d[\d,]+)",
+        r"context (?:length|window|size)(?! by)\D{0,12}(\d[\d,]+)",
+        r"token limit:?\s*(\d[\d,]+)",
+        r"limit of (\d[\d,]+)",
+    )
+)
+_WORDS: tuple[tuple[ModelFault, bool, re.Pattern[str]], ...] = (
+    ("refused", False, re.compile(r"content.?(?:policy|filter|management)|safety system|moderation|data_inspection_failed", re.IGNORECASE)),
+    ("auth", False, re.compile(r"insufficient (?:credit|balance|funds)|invalid.{0,12}(?:api.?key|token)|unauthori[sz]ed|login fail"
+                               r"|authenticat|incorrect api key|no credits|arrears", re.IGNORECASE)),
+    ("rate_limit", True, _TOO_FAST),
+    ("rate_limit", False, re.compile(r"quota|billing", re.IGNORECASE)),
+    ("unknown_model", False, re.compile(r"model[^.]{0,60}(?:not found|does not exist|not exist|unknown)|no such model", re.IGNORECASE)),
+    ("timeout", True, re.compile(r"timed? ?out|deadline exceeded", re.IGNORECASE)),
+)  # fmt: skip
+_ACCOUNT = re.compile(r"quota|balance|credits?\b|billing", re.IGNORECASE)
+_OUT_OF_QUOTA = re.compile(r"insufficient_quota|exceeded your current quota|billing", re.IGNORECASE)
+
+
+def of_error(found: Any, status: int, headers: Mapping[str, str] | None = None) -> Failure:
+    """The Failure of an error as a provider put it. `status` is HTTP's; one that the error tells itself counts where that is 200."""
+    said = words(found)
+    if status < 400:
+        status = _told_status(found) or status
+    everything = f"{said} {json.dumps(found, default=str)[:4000]}"
+    failure = _fault(status, said, everything)
+    failure = replace(failure, retry_after=_retry_after(headers or {}), status=status if status >= 400 else None)
+    if failure.fault == "too_long":
+        return replace(failure, window=_window(found, said))
+    return failure
+
+
+def _fault(status: int, said: str, everything: str) -> Failure:
+    hurried = status != 413 and (_TOO_FAST.search(everything) or _ACCOUNT.search(everything))
+    if not hurried and status not in (401, 402, 403, 404, 408, 429) and _TOO_LONG.search(everything):
+        return Failure("too_long", said)
+    if status == 429:
+        return Failure("rate_limit", said, retry=not _OUT_OF_QUOTA.search(everything))
+    if status in _BY_STATUS:
+        fault, retry = _BY_STATUS[status]
+        return Failure(fault, said, retry)
+    if status < 500:
+        for fault, retry, pattern in _WORDS:
+            if pattern.search(everything):
+                return Failure(fault, said, retry)
+    if 400 <= status < 500:
+        return Failure("bad_request", said)
+    return Failure("server", said, retry=True)
+
+
+def _told_status(found: Any) -> int | None:
+    """An HTTP status that an error tells in itself."""
+    if not isinstance(found, Mapping):
+        return None
+    for name in ("code", "status", "status_code", "http_code"):
+        value = found.get(name)
+        if isinstance(value, str) and value.strip().isdigit():
+            value = int(value)
+        if isinstance(value, int) and not isinstance(value, bool) and 400 <= value < 600:
+            return value
+    return _told_status(found.get("error")) if isinstance(found.get("error"), Mapping) else None
+
+
+def _window(found: Any, said: str) -> int | None:
+    """Tokens of the window, where the refusal tells: by a field, else by its words."""
+    inner = found.get("error", found) if isinstance(found, Mapping) else None
+    told = inner.get("n_ctx") if isinstance(inner, Mapping) else None
+    if isinstance(told, int) and told > 0:
+        return told
+    for pattern in _WINDOWS:
+        if match := pattern.search(said):
+            return int(match[1].replace(",", "")) or None
+    return None
+
+
+_SAYING = ("message", "detail", "msg", "error_msg", "error_message", "status_msg", "error_description", "reason", "title", "raw")
+
+
+def words(found: Any) -> str:
+    """What an error says to people, in one short line, whatever its shape."""
+    text = " ".join(_spoken(found, 4).split()) or "no reason was given"
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+
+
+def _spoken(found: Any, depth: int) -> str:
+    if isinstance(found, str):
+        inner = found.strip()
+        if depth and inner.startswith(("{", "[")):  # gateways put the error of another one in, as text
+            try:
+                return _spoken(json.loads(inner), depth - 1) or found
+            except ValueError:
+                return found
+        return found
+    if not depth or found is None:
+        return ""
+    if isinstance(found, list):
+        return "; ".join(filter(None, (_spoken(item, depth - 1) for item in found[:5])))
+    if not isinstance(found, Mapping):
+        return str(found)
+    parts = [_spoken(found["error"], depth - 1)] if found.get("error") else []
+    parts += [_spoken(found[name], depth - 1) for name in _SAYING if found.get(name)]
+    if isinstance(found.get("loc"), list):  # pydantic's: which parameter it is about
+        parts.insert(0, ".".join(map(str, found["loc"])) + ":")
+    metadata = found.get("metadata")
+    parts += [_spoken(metadata, depth - 1)] if isinstance(metadata, Mapping) and metadata.get("raw") else []
+    said = list(dict.fromkeys(part for part in parts if part.strip()))
+    return " ".join(said) or next(
+        (str(found[name]) for name in ("code", "type", "status") if found.get(name)), json.dumps(found, default=str)
+    )
+
+
+def of_transport(error: BaseException) -> Failure:
+    """The Failure of a request that had no reply."""
+    import aiohttp
+
+    chain = list(_causes(error))
+    if any(isinstance(link, TimeoutError) for link in chain):
+        return Failure("timeout", "no reply in time", retry=True)
+    said = _innermost(chain)
+    if any(isinstance(link, aiohttp.ClientConnectorCertificateError | ssl.SSLCertVerificationError) for link in chain):
+        advice = "If a proxy or a server of your own signs with another authority, name its certificate in SSL_CERT_FILE."
+        return Failure("connection", f"its certificate is not trusted: {said}", advice=advice)
+    if any(isinstance(link, ssl.SSLError) for link in chain):
+        if any(sign in said.upper() for sign in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL", "HTTP_REQUEST")):
+            return Failure("connection", "the server there does not speak https", advice="Write the address with http:// instead.")
+        return Failure("connection", said, retry=True)
+    if any(isinstance(link, aiohttp.InvalidURL) for link in chain):
+        return Failure("connection", f"the address is none that can be opened: {said}")
+    if isinstance(error, ValueError):  # a proxy that cannot be used, a name that is none
+        return Failure("connection", said)
+    if any(isinstance(link, aiohttp.ClientConnectorDNSError) for link in chain):
+        return Failure("connection", f"its name is not known: {said}", retry=True)
+    return Failure("connection", said, retry=True)
+
+
+def of_litellm(error: Exception) -> Failure:
+    """The Failure of an exception of litellm's, where nothing was sent, or the reply was one that litellm alone can read."""
+    text = " ".join(_PREFIX.sub("", str(error)).split()) or type(error).__name__
+    status = getattr(error, "status_code", None)
+    if any(isinstance(link, TimeoutError) for link in _causes(error)):
+        return Failure("timeout", "no reply in time", retry=True)
+    if not isinstance(status, int):
+        return Failure("bad_request", words(f"{type(error).__name__}: {text}"))
+    failure = of_error(text, status)
+    return failure if failure.fault != "server" or status >= 500 else Failure("bad_request", failure.said)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _innermost(chain: list[BaseException]) -> str:
+    texts = [str(link) for link in reversed(chain) if str(link)]
+    return words(texts[0]) if texts else "the connection was lost"
+
+
+_PREFIX = re.compile(r"^(?:(?:litellm\.)?(?:\w*(?:Error|Exception)|Timeout(?: Error)?)(?::| -)\s*)+")
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds from a Retry-After header, which has a number or a date."""
+    value = headers.get("retry-after")
+    if not value:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    when = _date(value)
+    if when is None:
+        return None
+    # By the provider's own clock where it is told: this machine's may be wrong.
+    return max(0.0, (when - (_date(headers.get("date")) or datetime.now(UTC))).total_seconds())
+
+
+def _date(value: str | None) -> datetime | None:
+    """A header's date; None for what is none."""
+    try:
+        found = parsedate_to_datetime(value or "")
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)

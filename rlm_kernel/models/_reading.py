@@ -1,0 +1,378 @@
+"""A provider's reply, read by the fields that are needed and tolerant of all others. Both roads end here.
+
+What a chat completion looks like is agreed on in name alone: texts come as parts, thoughts under five names, errors inside a 200, streams
+that nobody asked for, counts that are texts. Nothing here raises for what a provider sends.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from rlm_kernel.engine.protocols import Usage
+from rlm_kernel.models._faults import Failure, of_error, words
+from rlm_kernel.models._http import Exchange
+from rlm_kernel.models._tool_calls import ToolCall, in_text, tool_calls
+
+_CUT = frozenset({"length", "max_tokens", "model_length", "max_output_tokens", "incomplete", "token_limit", "max_length"})
+"""How providers say that a reply reached the limit of tokens."""
+_WHOLE = frozenset({"stop", "end_turn", "stop_sequence", "eos", "eos_token", "complete", "completed", "finished", "done"})
+_REFUSED = frozenset({"content_filter", "safety", "recitation", "prohibited_content", "blocklist", "spii", "refusal", "sensitive"})
+_THINKING = frozenset({"thinking", "reasoning", "reasoning_text", "reasoning_content", "redacted_thinking", "summary_text", "thought"})
+_TOOLS = frozenset({"tool_use", "tool_call", "function_call", "functioncall", "executable_code", "executablecode"})
+_CHARS_PER_TOKEN = 4
+
+
+@dataclass(frozen=True)
+class Read:
+    """What a reply says. `finish`: why it ended, "length" where it was cut at the limit of tokens. `tools`: names of tools that it called
+    although none was offered, but those that run code, whose code is in the text.
+    """
+
+    text: str
+    finish: str | None = None
+    thoughts: str = ""
+    tools: tuple[str, ...] = ()
+
+
+def parse(exchange: Exchange) -> dict[str, Any] | Failure:
+    """The JSON object of a reply, whatever is around it; else what came instead."""
+    if exchange.status >= 400 or 300 <= exchange.status < 400:
+        return _refusal(exchange)
+    found = _json(exchange.body)
+    if isinstance(found, list) and len(found) == 1:
+        found = found[0]
+    if isinstance(found, dict):
+        return found
+    if found is not None:
+        return Failure("server", f"the reply is JSON, but no chat completion: {_shown(exchange.body)}", retry=True)
+    return _no_json(exchange)
+
+
+def _refusal(exchange: Exchange) -> Failure:
+    """What a status that is no success says."""
+    found = _json(exchange.body)
+    if isinstance(found, list) and len(found) == 1:
+        found = found[0]
+    if found is not None:
+        failure = of_error(found, exchange.status, exchange.headers)
+        return replace(failure, elsewhere=exchange.status in (404, 405))
+    text = _text(exchange.body).strip()
+    page = _page(exchange)
+    said = f"status {exchange.status}, {page}" if page else f"status {exchange.status}{f': {words(text)}' if text else ', without a word'}"
+    if exchange.status < 400:
+        said = f"status {exchange.status}, a redirect to {exchange.headers.get('location', 'nowhere')}"
+        return Failure("connection", said, elsewhere=True)
+    # A server's or a gateway's own trouble comes as a page, too, and so does a limit: those may pass.
+    failure = of_error(page or text, exchange.status, exchange.headers)
+    failure = replace(failure, said=said)
+    if failure.retry:
+        return failure
+    return replace(failure, fault="connection", elsewhere=True) if page else replace(failure, elsewhere=True)
+
+
+def _no_json(exchange: Exchange) -> Failure:
+    if page := _page(exchange):
+        return Failure("connection", f"the address gives {page}", elsewhere=True)
+    text = _text(exchange.body).strip()
+    if not text:
+        return Failure("server", "the reply has no body", retry=True)
+    if text.startswith(("{", "[")):
+        return Failure("server", f"the reply is not valid JSON: {_shown(exchange.body)}", retry=True)
+    return Failure("server", f"the reply is plain text, and no chat completion: {_shown(exchange.body)}", retry=True, elsewhere=True)
+
+
+def _page(exchange: Exchange) -> str:
+    """What page it is, if it is one: HTML, or XML as storage servers and old gateways send it."""
+    text = _text(exchange.body).lstrip()
+    start = text[:300].lower()
+    html = "<!doctype html" in start or "<html" in start or "<head" in start or "text/html" in exchange.headers.get("content-type", "")
+    if html and text.startswith("<"):
+        title = re.search(r"<title[^>]*>(.*?)</title>|<h1[^>]*>(.*?)</h1>", text[:20_000], re.IGNORECASE | re.DOTALL)
+        name = " ".join(re.sub(r"<[^>]*>", " ", (title[1] or title[2] or "")).split())[:100] if title else ""
+        return f"a web page (HTML) titled {name!r}, not a model's reply" if name else "a web page (HTML), not a model's reply"
+    return f"XML, not a model's reply: {_shown(exchange.body)}" if start.startswith("<") else ""
+
+
+def _shown(body: bytes) -> str:
+    return repr(" ".join(_text(body).split())[:200])
+
+
+def _text(body: bytes) -> str:
+    if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return body.decode("utf-16", "replace")
+    return body.decode("utf-8-sig", "replace")
+
+
+def _json(body: bytes) -> Any:
+    """The JSON value of a body, or what the events of a stream come to together; None for none."""
+    text = _text(body).lstrip("\ufeff \t\r\n\0")
+    while text.startswith(":"):  # a comment of an event stream, by which a gateway keeps the connection alive
+        text = text.partition("\n")[2].lstrip()
+    if re.match(r"(?:data|event|id|retry):", text):
+        return _joined(text)
+    try:
+        # Whatever follows an object is left; a page that begins with a number is none.
+        return json.JSONDecoder(strict=False).raw_decode(text)[0] if text.startswith(("{", "[")) else json.loads(text, strict=False)
+    except (ValueError, RecursionError):
+        return None
+
+
+# Streams that nobody asked for
+
+
+def _joined(stream: str) -> Any:
+    """One completion of all chunks of an event stream; the last whole object where they are no chunks."""
+    chunks = []
+    for line in stream.splitlines():
+        name, _, data = line.partition(":")
+        if name == "data" and data.strip() != "[DONE]":
+            try:
+                chunks.append(json.loads(data, strict=False))
+            except (ValueError, RecursionError):
+                continue
+    chunks = [chunk for chunk in chunks if isinstance(chunk, dict)]
+    if not chunks:
+        return None
+    whole: dict[str, Any] = {}
+    message = _Message()
+    for chunk in chunks:
+        whole |= {name: value for name, value in chunk.items() if value is not None and name != "choices"}
+        message.add(_first(chunk.get("choices")))
+    return whole | {"choices": [message.choice()]} if message.any else whole
+
+
+@dataclass
+class _Message:
+    """A message that grows by its deltas."""
+
+    any: bool = False
+    content: list[Any] = field(default_factory=list)
+    texts: dict[str, str] = field(default_factory=dict)
+    tools: dict[Any, dict[str, Any]] = field(default_factory=dict)
+    finish: Any = None
+    more: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, choice: Mapping[str, Any]) -> None:
+        if not choice:
+            return
+        self.any = True
+        self.finish = choice.get("finish_reason") or self.finish
+        self.more |= {"error": choice["error"]} if choice.get("error") else {}
+        delta = _body_of(choice)
+        content = delta.get("content")
+        self.content += content if isinstance(content, list) else [content] if content is not None else []
+        for name in ("reasoning_content", "reasoning", "refusal"):
+            if isinstance(delta.get(name), str):
+                self.texts[name] = self.texts.get(name, "") + delta[name]
+        calls = delta.get("tool_calls")
+        for number, piece in enumerate(calls if isinstance(calls, list) else []):
+            if isinstance(piece, dict):
+                function = _of(piece, "function")
+                told = self.tools.setdefault(piece.get("index", number), {"name": "", "arguments": ""})
+                told["name"] = told["name"] or function.get("name") or ""
+                more = function.get("arguments")
+                told["arguments"] += more if isinstance(more, str) else json.dumps(more) if more is not None else ""
+
+    def choice(self) -> dict[str, Any]:
+        plain = all(isinstance(piece, str) for piece in self.content)
+        content = "".join(self.content) if plain else self.content
+        tools = [{"function": told} for told in self.tools.values()]
+        return {"finish_reason": self.finish, "message": {"content": content, **self.texts, "tool_calls": tools}, **self.more}
+
+
+# Errors inside a reply
+
+
+def error_in(found: Mapping[str, Any]) -> Any:
+    """The error that a reply with a good status holds; None for none. Where there is text all the same, it is none."""
+    choice = _first(found.get("choices"))
+    message = _body_of(choice)
+    ended = str(choice.get("finish_reason") or choice.get("native_finish_reason") or "").lower()
+    for holder in (found, choice, message):
+        if holder.get("error") and (ended == "error" or not _said(choice)[0].strip()):
+            return holder["error"]
+    if ended == "error":
+        return {"message": "the provider ended the reply with an error"}
+    base = found.get("base_resp")
+    if isinstance(base, Mapping) and base.get("status_code") not in (None, 0, "0"):
+        return base
+    if found.get("choices"):
+        return None
+    errors = found.get("errors")
+    for name, value in (("errors", errors), ("detail", found.get("detail")), ("message", found.get("message")), ("msg", found.get("msg"))):
+        if value and (isinstance(value, str) or name in ("errors", "detail")):
+            return dict(found) if name not in ("errors", "detail") or found.get("code") else value
+    return dict(found) if found.get("error_msg") or found.get("object") == "error" else None
+
+
+# A completion
+
+
+def read(found: Mapping[str, Any], *, code: bool) -> Read | Failure:
+    """What a completion says, or why that is nothing. `code`: that of a tool that runs code is put into the text, as a block."""
+    if error := error_in(found):
+        return of_error(error, 200)
+    choices = found.get("choices")
+    if not isinstance(choices, list) or not choices:
+        if "choices" in found:
+            return Failure("empty", "the reply has no choices", retry=True)
+        return Failure("server", f"the reply is JSON, but no chat completion: {json.dumps(found, default=str)[:200]}", retry=True)
+    choice = _first(choices)
+    message = _body_of(choice)
+    text, thoughts, calls, refusal = _said(choice)
+    thoughts = "\n\n".join(filter(None, [*_thoughts(message), thoughts]))
+    finish = _finish(choice, found)
+    refusal = refusal or _plain_text(message.get("refusal")) or _plain_text(_of(message, "provider_specific_fields").get("refusal"))
+    if refusal:
+        return Failure("refused", words(refusal))
+    if finish in _REFUSED:
+        return Failure("refused", "the provider's content filter stopped the reply")
+    tools: tuple[str, ...] = ()
+    if calls := [*tool_calls(message), *calls]:
+        if not code and not text.strip():
+            names = ", ".join(sorted({call.name for call in calls}))
+            return Failure("empty", f"it called a tool ({names}) instead of writing text, and no tool was offered", retry=True)
+        if code:
+            text, tools = in_text(text, calls)
+    if text.strip():
+        return Read(text, finish, thoughts, tools)
+    if finish == "length":
+        return Failure("empty", "the limit on reply tokens was reached before any text")
+    return Failure("empty", "reasoning, but no text" if thoughts else "no text", retry=True)
+
+
+def _first(choices: Any) -> Mapping[str, Any]:
+    """The first choice with text in it, else the first."""
+    if isinstance(choices, Mapping):
+        choices = [choices]
+    found = [choice for choice in choices if isinstance(choice, Mapping)] if isinstance(choices, list) else []
+    return next((choice for choice in found if _said(choice)[0].strip()), found[0] if found else {})
+
+
+def _body_of(choice: Mapping[str, Any]) -> Mapping[str, Any]:
+    for name in ("message", "delta"):
+        message = choice.get(name)
+        if isinstance(message, Mapping):
+            return message
+        if isinstance(message, str):
+            return {"content": message}
+    return {"content": choice.get("text", choice.get("content"))}
+
+
+def _said(choice: Mapping[str, Any]) -> tuple[str, str, list[ToolCall], str]:
+    """The text of a choice, the thoughts, tool calls and refusal that stand among its parts."""
+    parts = _Parts()
+    parts.add(_body_of(choice).get("content"))
+    return "".join(parts.text), "".join(parts.thoughts), parts.calls, "".join(parts.refusal)
+
+
+@dataclass
+class _Parts:
+    text: list[str] = field(default_factory=list)
+    thoughts: list[str] = field(default_factory=list)
+    calls: list[ToolCall] = field(default_factory=list)
+    refusal: list[str] = field(default_factory=list)
+
+    def add(self, content: Any, depth: int = 4) -> None:
+        if content is None or isinstance(content, bool) or not depth:
+            return
+        if isinstance(content, str):
+            self.text.append(content)
+        elif isinstance(content, list):
+            for part in content:
+                self.add(part, depth - 1)
+        elif isinstance(content, Mapping):
+            self._part(content, depth)
+        else:
+            self.text.append(json.dumps(content, default=str))
+
+    def _part(self, part: Mapping[str, Any], depth: int) -> None:
+        kind = str(part.get("type") or "").lower()
+        if kind in _THINKING or part.get("thought") is True or (not kind and "thinking" in part):
+            self.thoughts.append(_plain_text(part))
+        elif kind == "refusal":
+            self.refusal.append(_plain_text(part.get("refusal") or part))
+        elif kind in _TOOLS or "functionCall" in part or "executableCode" in part:
+            self.calls += tool_calls({"tool_calls": [part.get("functionCall") or part.get("executableCode") or part]})
+        elif "text" in part or "content" in part or "parts" in part or "value" in part:
+            for name in ("text", "content", "parts", "value"):
+                if name in part:
+                    self.add(part[name], depth - 1)
+                    return
+        elif not kind:  # a server that took the text for JSON and parsed it
+            self.text.append(json.dumps(part, ensure_ascii=False, default=str))
+
+
+def _plain_text(value: Any, depth: int = 6) -> str:
+    """All the text in a value, of whatever shape."""
+    if isinstance(value, str):
+        return value
+    if not depth:
+        return ""
+    if isinstance(value, list):
+        return "".join(_plain_text(item, depth - 1) for item in value)
+    if isinstance(value, Mapping):
+        return "".join(
+            _plain_text(value[n], depth - 1) for n in ("thinking", "reasoning", "text", "content", "summary", "refusal") if n in value
+        )
+    return ""
+
+
+def _thoughts(message: Mapping[str, Any]) -> list[str]:
+    """The model's reasoning beside the reply, once, though some gateways send it under several names."""
+    names = ("reasoning_content", "reasoning", "reasoning_details", "thinking", "thinking_blocks")
+    found = (_plain_text(message.get(name)).strip() for name in names)
+    return list(dict.fromkeys(filter(None, found)))
+
+
+def _finish(choice: Mapping[str, Any], found: Mapping[str, Any]) -> str | None:
+    told = choice.get("finish_reason") or choice.get("stop_reason") or found.get("stop_reason")
+    if not isinstance(told, str) or not told:
+        return None
+    return "length" if told.lower() in _CUT else "stop" if told.lower() in _WHOLE else told.lower()
+
+
+def _of(found: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = found.get(name)
+    return value if isinstance(value, Mapping) else {}
+
+
+# Usage
+
+
+def usage(found: Mapping[str, Any], sent: int, received: int) -> Usage:
+    """What a reply used. What is not told, or makes no sense, is estimated from the characters, and the whole is marked."""
+    told = _of(found, "usage") or _of(found, "usageMetadata")
+    prompt = _count(told, "prompt_tokens", "input_tokens", "promptTokenCount", "prompt_eval_count")
+    completion = _count(told, "completion_tokens", "output_tokens", "candidatesTokenCount", "eval_count")
+    total = _count(told, "total_tokens")
+    if prompt is None and total is not None and completion is not None and total >= completion:
+        prompt = total - completion
+    if completion is None and total is not None and prompt is not None and total >= prompt:
+        completion = total - prompt
+    estimated = not prompt or completion is None or (completion == 0 and received > 0)
+    prompt = prompt or math.ceil(sent / _CHARS_PER_TOKEN)
+    completion = completion or math.ceil(received / _CHARS_PER_TOKEN)
+    details = _of(told, "prompt_tokens_details") or _of(told, "input_tokens_details")
+    cached = _count(details, "cached_tokens") or _count(told, "prompt_cache_hit_tokens", "cache_read_input_tokens") or 0
+    return Usage(prompt, completion, min(cached, prompt), estimated)
+
+
+def _count(told: Mapping[str, Any], *names: str) -> int | None:
+    """The first of these that is a count; a number in a text is one, less than nothing is none."""
+    for name in names:
+        value = told.get(name)
+        if isinstance(value, str):
+            try:
+                value = float(value)
+            except ValueError:
+                continue
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0:
+            return int(value)
+    return None

@@ -104,11 +104,6 @@ def not_evaluated(source: str, output: str) -> str:
     )
 
 
-def no_variable(name: str, output: str) -> str:
-    """That FINAL(name) in prose names nothing that is there."""
-    return f"FINAL({name}) was not taken as the answer: it looks like a variable, and there is none of that name.\n{output}"
-
-
 def nearly_used(ledger: Ledger) -> list[str]:
     """Remarks on limits that are used up nearly, each once in a run."""
     return [f"{told} {NEARLY_USED}" for told in ledger.newly_near()]

@@ -29,8 +29,8 @@ MAY_IMPORT = {
 }
 SEES_PROTOCOLS_ALONE = ("models", "sandbox", "trace")
 ENGINE_STDLIB = {
-    "__future__", "ast", "asyncio", "collections", "contextlib", "dataclasses", "datetime", "functools", "hashlib", "importlib", "itertools",
-    "json", "re", "time", "typing", "warnings",
+    "__future__", "ast", "asyncio", "collections", "contextlib", "dataclasses", "datetime", "functools", "hashlib", "importlib",
+    "itertools", "json", "re", "time", "typing", "warnings",
 }  # fmt: skip
 """No way to files, processes or the network but `importlib.resources`, for the prompts."""
 

@@ -42,7 +42,9 @@ async def test_a_reply_that_is_all_thought_is_no_reply_and_the_model_is_told() -
 
 async def test_a_sub_model_gives_its_answer_without_its_thoughts_and_the_record_keeps_the_beginning_of_these() -> None:
     run = Run(
-        ScriptedModels(["```repl\nask(context and 'Yes or no?')\n```", "FINAL(3)"], lambda _: "<think>\n" + "Is it? " * 1000 + "\n</think>\n\nyes")
+        ScriptedModels(
+            ["```repl\nask(context and 'Yes or no?')\n```", "FINAL(3)"], lambda _: f"<think>\n{'Is it? ' * 1000}\n</think>\n\nyes"
+        )
     )
     await run.outcome()
     (call,) = next(arguments[1].calls for name, arguments in run.trace.events if name == "cell_finished")

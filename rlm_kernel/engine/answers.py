@@ -14,9 +14,6 @@ from rlm_kernel.engine.protocols import Answer, CellResult
 
 Run = Callable[[str], Awaitable[CellResult]]
 _HEADING = re.compile(r"\W*FINAL(?: ANSWER)?\W*:[^\w\n]*", re.IGNORECASE)
-_OWN = "answer"
-"""The session's dict for an answer. It is one once code has filled it in, or has given the name another value."""
-_OWN_VALUE = 'FINAL(answer["content"] if isinstance(answer, dict) and "ready" in answer else answer)'
 
 
 async def in_prose(final: ProseFinal, run: Run, limit: int) -> Answer | str:
@@ -27,9 +24,6 @@ async def in_prose(final: ProseFinal, run: Run, limit: int) -> Answer | str:
     text = final.text.strip()
     meant = meaning(text)
     name = text if final.kind == "FINAL" else (meant.text or text).strip()
-    if name == _OWN:
-        filled = (await run(_OWN_VALUE)).answer
-        return filled if filled is not None and not (filled.typed and filled.value is None) else say.TEMPLATE
     if final.kind == "FINAL_VAR" or name.isidentifier():
         return await _variable(name, run, limit, sure=final.kind == "FINAL_VAR")
     if is_template(text) and not (text[:1] in "\"'" and (meant.text or "").isidentifier()):
@@ -48,13 +42,14 @@ async def in_prose(final: ProseFinal, run: Run, limit: int) -> Answer | str:
 async def _variable(name: str, run: Run, limit: int, *, sure: bool) -> Answer | str:
     """The value of a variable. A word that names none is the answer itself, if it does not look like a variable (`sure`: it is one)."""
     if sure and not name.isidentifier():
-        return say.TEMPLATE if is_template(name) else say.no_variable(name, "FINAL_VAR takes the name of a variable.")
+        return say.TEMPLATE if is_template(name) else say.not_evaluated(name, "FINAL_VAR takes the name of a variable.")
     result = await run(f"FINAL_VAR({name!r})")
     if result.answer is not None:
         return result.answer
-    if sure or "_" in name or is_template(name) or _error(result) != "NameError":
-        return say.no_variable(name, _printed(result, limit))
-    return Answer(name)
+    if is_template(name):  # `answer`, too: the session's own dict is refused while nothing was put into it
+        return say.TEMPLATE
+    words = not sure and "_" not in name and _error(result) == "NameError"
+    return Answer(name) if words else say.not_evaluated(name, _printed(result, limit))
 
 
 def words_of(prose: str) -> str:

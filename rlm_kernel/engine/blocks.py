@@ -8,6 +8,7 @@ parse. A text of any form costs time in proportion to its length.
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -24,10 +25,10 @@ if TYPE_CHECKING:
 Language = Literal["python", "output", "other", "unknown", ""]
 """What a label says: Python; what code gave, or plain text; another language; nothing that is known; there is none."""
 
-_OPEN = re.compile(r"(?P<words>(?!~~~)[^`\n]*+(?:`{1,2}+(?!`)[^`\n]*+)*+)?+(?P<marks>`{3,}+|~{3,}+)[ \t]*(?P<info>[^`\n]*)$")
-_ONE_LINE = re.compile(r"(?P<marks>`{3,}+)[ \t]*(?P<info>[^`\n]+)(?P=marks)[ \t]*$")
-_CLOSE = re.compile(r"(?P<marks>`{3,}+|~{3,}+)[ \t]*$")
-_REOPEN = re.compile(r"`{3,}+[ \t]*(?P<info>[^\s`]+)[ \t]*$")
+_OPEN = re.compile(r"(?P<words>(?!~~~)[^`\n]*+(?:`{1,2}+(?!`)[^`\n]*+)*+)?+(?P<marks>`{3,}+|~{3,}+)[ \t]*+(?P<info>[^`\n]*+)$")
+_ONE_LINE = re.compile(r"(?P<marks>`{3,}+)[ \t]*+(?P<info>[^`\n]++)(?P=marks)[ \t]*+$")
+_CLOSE = re.compile(r"(?P<marks>`{3,}+|~{3,}+)[ \t]*+$")
+_REOPEN = re.compile(r"`{3,}+[ \t]*+(?P<info>[^\s`]++)[ \t]*+$")
 _LABEL = re.compile(r"[\w.+#:/-]*|\{[^{}\n]*\}")
 _ATTRIBUTES = re.compile(r"""(?:\{[^{}]*\}|[\w:.-]+=(?:"[^"]*"|'[^']*'|[^\s"'=]+)|[\w.:/-]+)(?:[ ,]+|$)""")
 _PYTHON = re.compile(r"i?py|repl\b|jupyter|notebook|tool_?code\b|code_?interpreter|(?:exec|run).*py")
@@ -40,8 +41,12 @@ _CALLS = frozenset(
     | {"script", "cell", "action", "interpreter", "jupyter", "value", "argument"}
 )
 """Words in the names of tags that models put around code."""
-_TRIES = 40
-"""Blocks of a reply that are read to its end, for a string or a tag that ends far away. More is no code that a model writes."""
+_END_TAGS = re.compile(r"(?:\s*</[\w:.-]+>)+\s*\Z")
+_FENCED = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
+_TAGGED = 200_000
+"""Characters between tags beyond which they hold no code that a model wrote."""
+_READ_AGAIN = 3, 100_000
+"""How often, and of how many characters besides, a reply may be read to its end for a string or a tag that ends far away."""
 
 
 @dataclass
@@ -64,17 +69,20 @@ class Block:
 
 @dataclass
 class _Found:
-    blocks: list[Block] = field(default_factory=list)
-    tries: int = _TRIES
+    """What was found so far. `room`: characters that may be read again. `open`: fences, with the line from which on nothing closes them."""
 
-    def try_(self) -> bool:
-        self.tries -= 1
-        return self.tries >= 0
+    room: int
+    blocks: list[Block] = field(default_factory=list)
+    open: dict[tuple[str, int, int], int] = field(default_factory=dict)
+
+    def afford(self, characters: int) -> bool:
+        self.room -= characters
+        return self.room >= 0
 
 
 def blocks_of(text: str) -> list[Block]:
     """The blocks of a text, in order. Its lines end with a line feed alone."""
-    found = _Found()
+    found = _Found(_READ_AGAIN[0] * len(text) + _READ_AGAIN[1])
     if text.strip():
         _grammar().block.parse(text, _grammar(), {"found": found}, [])
     return found.blocks
@@ -131,7 +139,7 @@ def _fence(state: StateBlock, start: int, end: int, silent: bool) -> bool:
     if opened is None:
         return False
     found: _Found = state.env["found"]
-    if opened["words"] and (silent or not _LABEL.fullmatch(opened["info"].strip()) or not found.try_()):
+    if opened["words"] and (silent or not _LABEL.fullmatch(opened["info"].strip())):
         return False
     if silent:
         return True
@@ -155,7 +163,9 @@ def _one_line(state: StateBlock, start: int, info: str) -> bool:
 def _read(state: StateBlock, start: int, end: int, opened: re.Match[str], found: _Found) -> Block:
     """The fenced block that begins on that line."""
     marks, indent = opened["marks"], state.sCount[start]
-    closing = _closing(state, start + 1, end, marks, indent)
+    closing = _closing(state, start + 1, end, marks, indent, found)
+    if opened["words"] and closing == end and not found.afford(state.eMarks[end - 1] - state.eMarks[start]):
+        return Block(start, start, closed=False, before=opened["words"])
     block = Block(start, min(end, closing + 1), closed=closing < end, before=(opened["words"] or "").strip())
     block.label, first = _label_and_code(opened["info"])
     block.language = language(block.label)
@@ -169,23 +179,29 @@ def _read(state: StateBlock, start: int, end: int, opened: re.Match[str], found:
     return block
 
 
-def _closing(state: StateBlock, line: int, end: int, marks: str, indent: int) -> int:
+def _closing(state: StateBlock, line: int, end: int, marks: str, indent: int, found: _Found) -> int:
     """The line that is a fence alone, and ends the block by Markdown's rule; `end` if there is none. One further in than the block is
     part of a text in its code. Code that is not as far in as the list item in which it stands belongs to the block all the same.
     """
+    if line >= found.open.get((marks, indent, end), end):
+        return end
+    begin = line
     while line < end:
         close = _CLOSE.match(_text(state, line))
         if close and close["marks"].startswith(marks) and state.sCount[line] <= indent + 3:
             return line
         line += 1
+    found.open[marks, indent, end] = begin
     return end
 
 
 def _end_by_python(state: StateBlock, block: Block, end: int, marks: int, indent: int, found: _Found) -> None:
     """Where the code itself ends: after a fence in one of its strings, or before Markdown's end."""
     code = block.code
+    if not block.closed and not found.afford(state.eMarks[end - 1] - state.eMarks[block.first]):
+        return
     at, open_string = python.end_of_code(code, marks)
-    if open_string and block.closed and found.try_():
+    if open_string and block.closed and found.afford(state.eMarks[end - 1] - state.eMarks[block.first]):
         code = _lines(state, block.first + 1, end, indent)
         at, _ = python.end_of_code(code, marks)
         if at is None and python.parses(code):
@@ -225,7 +241,7 @@ def _tagged(state: StateBlock, start: int, end: int, silent: bool) -> bool:
     if silent or _text(state, start)[:1] not in ("<", "["):
         return False
     tag = _TAG.match(_text(state, start))
-    if tag is None or not is_call(tag) or not state.env["found"].try_():
+    if tag is None or not is_call(tag) or not state.env["found"].afford(state.eMarks[end - 1] - state.eMarks[start]):
         return False
     text = _lines(state, start, end, state.sCount[start])
     after = _TAG.match(text)
@@ -236,7 +252,8 @@ def _tagged(state: StateBlock, start: int, end: int, silent: bool) -> bool:
     if code is None:
         return False
     lines = text.count("\n", 0, until) + 1
-    state.env["found"].blocks.append(Block(start, start + lines, code, tag[0], "python", closed=stop < len(text)))
+    closed = stop < len(text) or tag["square"] is not None
+    state.env["found"].blocks.append(Block(start, start + lines, code, tag[0], "python", closed=closed))
     state.line = start + lines
     return True
 
@@ -261,21 +278,30 @@ def tag_end(text: str, tag: re.Match[str], position: int) -> tuple[int, int]:
     return (at, at + len(ending)) if at >= 0 else (len(text), len(text))
 
 
-def code_in_tags(text: str, depth: int = 0) -> str | None:
-    """The code that stands between tags: as it is, in further tags, or in JSON."""
+def code_in_tags(text: str) -> str | None:
+    """The code that stands between tags: as it is, between further tags, or in JSON."""
     inner = text.strip("\n")
-    if re.search(r"^[ \t]*(?:```|~~~)", inner, re.MULTILINE) and depth == 0 and "｜" not in inner:
+    if len(inner) > _TAGGED:
+        return None
+    if code := _code_in_part(inner):
+        return code
+    if _FENCED.search(inner) and "｜" not in inner:
         return None  # its fences are read as any
-    plain = python.without_prompts(inner if "\n" in inner else inner.strip())
+    begins = 0
+    parts = []
+    for tag in itertools.islice(filter(is_call, _TAG.finditer(inner)), 50):
+        parts.append(inner[begins : tag.start()])
+        begins = tag.end()
+    return next(filter(None, map(_code_in_part, [*parts, *([inner[begins:]] if begins else [])])), None)
+
+
+def _code_in_part(part: str) -> str | None:
+    part = _END_TAGS.sub("", part).strip("\n")
+    plain = python.without_prompts(part if "\n" in part else part.strip())
     if python.acts(plain):
         return plain
-    brace = min((at for mark in "{[" if (at := inner.find(mark)) >= 0), default=-1)
-    if brace >= 0 and (code := python.code_in_json(inner[brace : max(inner.rfind("}"), inner.rfind("]")) + 1])):
-        return code
-    for tag in list(_TAG.finditer(inner))[:20] if depth < 4 else ():
-        if is_call(tag) and (code := code_in_tags(inner[tag.end() : tag_end(inner, tag, tag.end())[0]], depth + 1)):
-            return code
-    return None
+    brace = min((at for mark in "{[" if (at := part.find(mark)) >= 0), default=-1)
+    return python.code_in_json(part[brace : max(part.rfind("}"), part.rfind("]")) + 1]) if brace >= 0 else None
 
 
 def _text(state: StateBlock, line: int) -> str:

@@ -7,6 +7,7 @@ that code or a string speaks of is none.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 
@@ -22,11 +23,12 @@ _OPEN = re.compile(
 _CLOSE = re.compile(
     rf"</{_NAME}>|\[/THINK\]|◁/think▷|<[|｜](?:end_of_thought|END_THINKING|inner_suffix|/think)[|｜]>|<channel\|>|<unused95>", re.IGNORECASE
 )
+_EITHER = re.compile(f"{_OPEN.pattern}|{_CLOSE.pattern}", re.IGNORECASE)
 _SELF = re.compile(rf"<{_NAME}[ \t]*/>", re.IGNORECASE)
 _QUOTES = "\"'`"
 _SPOKEN_OF = re.compile(r"(?<!`)(`{1,2})(?!`)[^`\n]{1,300}\1(?!`)|\"[^\"\n]{1,300}\"")
-_ROUNDS = 50
-"""Passages of reasoning that are looked for in one reply."""
+_ROUNDS = 3
+"""How often a long reply is read for passages of reasoning. A short one is read as often as it has such passages."""
 _MARKS = 2_000
 _CHANNEL = re.compile(r"(?:<\|start\|>[^<\n]{0,100})?<\|channel\|>(?P<name>[^<]{0,200})(?:<\|constrain\|>[^<]{0,60})?<\|message\|>")
 _CHANNEL_END = re.compile(r"<\|(?:end|return|call|start)\|>")
@@ -80,14 +82,15 @@ def _of_tags(text: str, thoughts: list[str]) -> str:
     """The text without what stands in tags for reasoning. An opener or a closer can be missing: chat templates write them for the model."""
     kept = ""
     text = _WRAP.sub("", _SELF.sub("", text)) if "<" in text else text
-    for _ in range(_ROUNDS):
+    room = _ROUNDS * len(text) + 100_000
+    while (room := room - len(text)) > 0:
         start = len(text) - len(text.lstrip())
         if opened := _OPEN.match(text, start):
             end, after = _closed(text, opened.end())
             thoughts.append(text[opened.end() : end])
             text = text[after:]
             continue
-        marks = _outside_code(text, [mark for pattern in (_OPEN, _CLOSE) for mark in pattern.finditer(text)][:_MARKS])
+        marks = _outside_code(text, list(itertools.islice(_EITHER.finditer(text), _MARKS)))
         mark = min(marks, key=lambda mark: mark.start(), default=None)
         if mark is None:
             break
@@ -106,8 +109,7 @@ def _of_tags(text: str, thoughts: list[str]) -> str:
 def _closed(text: str, start: int) -> tuple[int, int]:
     """Where the reasoning ends that begins there, and where its closer does. A tag in quotes is one that the model thinks about."""
     depth, last = 1, None
-    marks = sorted([*_OPEN.finditer(text, start), *_CLOSE.finditer(text, start)], key=lambda mark: mark.start())
-    for mark in marks:
+    for mark in _EITHER.finditer(text, start):
         around = text[max(0, mark.start() - 1) : mark.start()] + text[mark.end() : mark.end() + 1]
         closes = _CLOSE.fullmatch(mark[0]) is not None
         last = mark if closes else last
@@ -124,7 +126,7 @@ def _closed(text: str, start: int) -> tuple[int, int]:
 
 def _to_its_end(text: str, thoughts: list[str]) -> str:
     """The text up to the mark of the end of a turn: what follows is a conversation that the model made up."""
-    ends = _outside_code(text, list(_TURN_END.finditer(text))[:_MARKS])
+    ends = _outside_code(text, list(itertools.islice(_TURN_END.finditer(text), _MARKS)))
     for mark in ends:
         if _NEXT_TURN.match(text, mark.end()):
             thoughts.append(text[mark.end() :])

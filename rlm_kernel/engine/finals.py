@@ -14,7 +14,7 @@ FINAL = re.compile(r"[*_`#$ \t]*+(?:</?\w+>)?[*_`]*+(?P<name>FINAL_VAR|FINAL)[*_
 """How a line begins that delivers an answer in prose."""
 _NOTHING = re.compile(r"(?:[^\w()\[\]{}\"'<>\n]|</?\w+>)*+$", re.MULTILINE)
 """What may follow on the line of the closing parenthesis: marks, no words."""
-_BRACKET = re.compile(r"(?P<no>[:;=]['-]?\)|(?<![\w)])(?:\d{1,3}|[a-zA-Z]|[ivxIVX]{2,4})\)(?=[ \t]+\S))|[()]")
+_BRACKET = re.compile(r"(?P<no>(?<=\s)[:;=]['-]?\)|(?<![\w)])(?:\d{1,3}|[a-zA-Z]|[ivxIVX]{2,4})\)(?=[ \t]+\S))|[()]")
 """A parenthesis. `no`: in a smiley, or behind the number of an item, which closes only what was opened inside the answer."""
 _LEXEME = re.compile(
     r"""'''(?:[^\\']|\\.|'(?!''))*+'''|\"{3}(?:[^\\"]|\\.|"(?!""))*+\"{3}|'(?:[^'\\\n]|\\.)*+'|"(?:[^"\\\n]|\\.)*+"|[()]""", re.DOTALL
@@ -80,7 +80,7 @@ def _prose_end(text: str, start: int) -> int:
     A paragraph is one that has such a parenthesis; code in the answer is passed over. An answer that is not closed reaches to the end; -1
     where it is closed in the middle of a line alone.
     """
-    depth, found, middle, last = 0, None, False, None
+    depth, found, middle, last, smiley = 0, None, False, None, None
     for begin, end in _lines_outside_code(text, start):
         if found is not None and not text[begin:end].strip():
             break
@@ -92,11 +92,14 @@ def _prose_end(text: str, start: int) -> int:
             last = bracket.end() - 1 if ends_line else last
             if depth:
                 depth -= 1
-            elif not bracket["no"]:
+            elif bracket["no"]:
+                smiley = last if ends_line else smiley
+            else:
                 found, middle = (bracket.start(), middle) if ends_line else (found, True)
     if found is None and middle and depth == 0:
         return -1
-    return found if found is not None else last if depth and last is not None else len(text)
+    unclosed = last if depth else smiley
+    return next(at for at in (found, unclosed, len(text)) if at is not None)
 
 
 def _lines_outside_code(text: str, start: int) -> list[tuple[int, int]]:

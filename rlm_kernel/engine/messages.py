@@ -113,11 +113,6 @@ def not_evaluated(source: str, output: str) -> str:
     )
 
 
-def no_variable(name: str, output: str) -> str:
-    """That FINAL(name) in prose names nothing that is there."""
-    return f"FINAL({name}) was not taken as the answer: it looks like a variable, and there is none of that name.\n{output}"
-
-
 def no_tools(names: Sequence[str]) -> list[str]:
     """What to remark where a reply called tools, of these names, that nobody offered."""
     shown = ", ".join(repr(name[:60]) for name in names[:3])

@@ -8,7 +8,9 @@ import re
 import warnings
 from typing import Any
 
-_MAGIC = re.compile(r"^(?P<indent>[ \t]*)(?:[\w.]+[ \t]*=[ \t]*)?[%!](?![=]).*$|^(?P<asked>[ \t]*)\??[\w.]+\?{1,2}[ \t]*$", re.MULTILINE)
+_MAGIC = re.compile(
+    r"^(?P<indent>[ \t]*)(?:(?:[\w.]+[ \t]*=[ \t]*)?[%!](?=[\w(/.~])[^\n]*|\?{1,2}[\w.]+[ \t]*|[\w.]+\?{1,2}[ \t]*)$", re.MULTILINE
+)
 _PROMPT = re.compile(r"^[ \t]*(?:>>>|In ?\[\d*\]:)(?: |$)")
 _MORE = re.compile(r"^[ \t]*\.\.\.:?(?: |$)")
 _INERT = (ast.Name, ast.Attribute, ast.Constant, ast.UnaryOp, ast.BinOp, ast.BoolOp, ast.Compare, ast.Tuple, ast.List, ast.Set, ast.Dict)
@@ -18,7 +20,7 @@ _REST = {
     "'''": re.compile(r"(?:[^'\\]|\\.|'(?!''))*+'''", re.DOTALL),
     '"""': re.compile(r'(?:[^"\\]|\\.|"(?!""))*+"""', re.DOTALL),
 }
-_PARSED = 400_000
+_PARSED = 200_000
 """Characters of code beyond which it is not parsed here: that would take seconds. It is taken for code that parses."""
 
 
@@ -33,11 +35,11 @@ def tree(code: str) -> ast.Module | None:
 
 
 def cell(code: str) -> ast.Module | None:
-    """The syntax tree of a cell, in which IPython's magics and shell lines count as `pass`."""
+    """The syntax tree of a cell, in which IPython's magics and shell lines count as calls."""
     found = tree(code)
     if found is None and any(mark in code for mark in "%!?"):
         # A cell magic takes all that follows it, in whatever language.
-        found = ast.Module([ast.Pass()], []) if code.lstrip().startswith("%%") else tree(_MAGIC.sub(r"\g<indent>\g<asked>pass", code))
+        found = tree("magic()" if code.lstrip().startswith("%%") else _MAGIC.sub(r"\g<indent>magic()", code))
     return found
 
 

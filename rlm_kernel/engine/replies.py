@@ -65,7 +65,7 @@ def parse_reply(text: str) -> Reply:
     # A lone surrogate, which JSON can carry, would pass neither to the kernel nor to a file.
     text = text.encode("utf-8", "replace").decode().replace("\r\n", "\n")
     blocks = blocks_of(text)
-    if not blocks and (code := _bare_code(text.strip())):
+    if all(block.final for block in blocks) and (code := _bare_code(text.strip())):
         return Reply((code,), "", None)
     return _Reading(text.split("\n"), blocks).reply()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import datetime
-from html import escape
 from pathlib import PurePosixPath
 from urllib.parse import quote
 
@@ -48,10 +47,10 @@ def title(meta: NotebookMeta) -> str:
     return "\n".join([*lines, f"- Session `{meta.session}`, {created}, rlm_kernel {meta.rlm_version}, image `{meta.image}`"])
 
 
-def model_words(turn: int, prose: str, thoughts: str = "") -> str:
-    """The root model's words of a turn, without its code; its thoughts are folded, and no Markdown."""
-    folded = f"\n\n<details><summary>Thoughts</summary>\n\n<pre>{escape(thoughts)}</pre>\n\n</details>" if thoughts else ""
-    return f"## Turn {turn}\n\n{prose}".strip() + folded
+def model_words(turn: int, prose: str, thoughts: int = 0) -> str:
+    """The root model's words of a turn, without its code, and how many characters of `thoughts` there were besides."""
+    beside = f"\n\n*Reasoning: {thoughts:,} characters. They are in this cell's metadata.*" if thoughts else ""
+    return f"## Turn {turn}\n\n{prose}".strip() + beside
 
 
 def note(text: str) -> str:

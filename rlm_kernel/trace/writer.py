@@ -107,7 +107,7 @@ class NotebookWriter:
             cached_tokens=reply.usage.cached,
             cost=reply.cost,
         )
-        self._markdown(f"turn-{turn:02d}", document.model_words(turn, prose, redact_cut(meta.thoughts, self._secrets)), meta)
+        self._markdown(f"turn-{turn:02d}", document.model_words(turn, prose, len(meta.thoughts)), meta)
         self._save()
 
     def cell_started(self, cell_id: str, turn: int, code: str) -> None:

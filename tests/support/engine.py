@@ -142,6 +142,10 @@ class FakeKernel:
         return self._final(self.variables[name])
 
     async def _final(self, value: Any) -> None:
+        if isinstance(value, dict) and set(value) == {"content", "ready"}:  # the session's `answer`
+            value = value["content"]
+            if value is None:
+                raise ValueError("nothing was put into `answer`")
         text = value if isinstance(value, str) else str(value)
         await self._call("final", {"text": text} if isinstance(value, str) else {"text": text, "value": value})
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlm_kernel.engine.finals import ProseFinal
+from rlm_kernel.engine.drafts import without_drafts
+from rlm_kernel.engine.finals import ProseFinal, is_template, meaning
 from rlm_kernel.engine.python import looks_at_input
 from rlm_kernel.engine.replies import Reply, parse_reply
 
@@ -77,8 +78,9 @@ def test_a_block_without_a_language_is_a_cell_if_it_is_python(block: str, cells:
     assert parse_reply(f"{FENCE}\n{block}\n{FENCE}").cells == cells
 
 
-def test_blocks_of_other_languages_are_neither_cells_nor_prose() -> None:
-    assert parse_reply("So:\n```json\n{}\n```\n```bash\nls\n```\nthere") == Reply((), "So:\nthere", None)
+def test_blocks_of_other_languages_are_prose_and_their_labels_are_told() -> None:
+    text = "So:\n```json\n{}\n```\n```bash\nls\n```\nthere"
+    assert parse_reply(text) == Reply((), text, None, labels=("json", "bash"))
 
 
 def test_an_empty_block_is_no_cell() -> None:
@@ -86,7 +88,7 @@ def test_an_empty_block_is_no_cell() -> None:
 
 
 def test_inline_code_is_prose() -> None:
-    assert parse_reply("I use ```x``` and `y`.\n```repl print(1)```") == Reply((), "I use ```x``` and `y`.\n```repl print(1)```", None)
+    assert parse_reply("I use ```x``` and `y`.\n```repl x```") == Reply((), "I use ```x``` and `y`.\n```repl x```", None)
 
 
 @pytest.mark.parametrize("text", ["", "I think it is Paris.", "Wait", "answer: 42", "42", "x == y", '"quoted"'])
@@ -135,7 +137,7 @@ def test_an_answer_in_prose_reaches_to_its_balanced_parenthesis(prose: str, kind
         "FINALLY(1)",
         "FINAL 1",
         "final(1)",
-        "> FINAL(1)",
+        "- FINAL(1)",
     ],
 )
 def test_other_mentions_of_final_are_no_answer_in_prose(reply: str) -> None:
@@ -144,27 +146,6 @@ def test_other_mentions_of_final_are_no_answer_in_prose(reply: str) -> None:
 
 def test_an_answer_beside_code_is_found_with_the_code() -> None:
     assert parse_reply("```repl\nprint(1)\n```\nFINAL(1)") == Reply(("print(1)",), "FINAL(1)", ProseFinal("FINAL", "1"))
-
-
-@pytest.mark.parametrize(
-    ("text", "plain"),
-    [
-        ('"a b"', "a b"),
-        ("'it\\'s'", "it's"),
-        ('"""a\nb"""', "a\nb"),
-        ('r"\\d"', "\\d"),
-        ('f"{x}"', 'f"{x}"'),
-        ("it's", "it's"),
-        ('"a" + "b"', '"a" + "b"'),
-        ('"a", "b"', '"a", "b"'),
-        ('"unclosed', '"unclosed'),
-        ("b'x'", "b'x'"),
-        ("", ""),
-        ("42", "42"),
-    ],
-)
-def test_unquote_takes_off_the_quotes_of_a_literal_alone(text: str, plain: str) -> None:
-    assert unquote(text) == plain
 
 
 @pytest.mark.parametrize(
@@ -190,7 +171,6 @@ def test_code_that_no_parser_can_take_is_no_error(text: str) -> None:
     assert parse_reply(text).final is None
     parse_reply(f"{FENCE}\n{text}\n{FENCE}")
     looks_at_input(text)
-    unquote(f'"{text}')
 
 
 def test_lone_surrogates_do_not_reach_the_kernel() -> None:
@@ -202,7 +182,6 @@ def test_a_models_invalid_escapes_warn_nobody() -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         assert parse_reply("```\nre.findall('\\d', context)\n```").cells
-        assert unquote("'\\d'") == "\\d"
         looks_at_input("'\\d' is context")
     assert caught == []
 
@@ -246,7 +225,9 @@ def test_no_text_raises(text: str) -> None:
     for cell in reply.cells:
         looks_at_input(cell)
     if reply.final:
-        assert isinstance(unquote(reply.final.text), str)
+        meaning(reply.final.text)
+        is_template(reply.final.text)
+    without_drafts(text)
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\r"), max_size=40), min_size=1, max_size=5))

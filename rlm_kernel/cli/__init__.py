@@ -5,6 +5,7 @@ Each command has a module of its own; heavy imports happen inside the commands, 
 
 from __future__ import annotations
 
-from rlm_kernel.cli._app import app, main
+from rlm_kernel.cli._app import app
+from rlm_kernel.cli._main import main
 
 __all__ = ["app", "main"]

@@ -18,7 +18,16 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from rlm_kernel.cli._run import NO_ANSWER, exit_now, outcome_line, run_to_end, shown, stop_on_signals
+from rlm_kernel.cli._run import (
+    NO_ANSWER,
+    NOTHING_ASKED,
+    exit_now,
+    outcome_line,
+    run_to_end,
+    shown,
+    so_far_of,
+    stop_on_signals,
+)
 from rlm_kernel.cli._text import json_line, printable
 from rlm_kernel.cli.session import (
     CACHE,
@@ -86,17 +95,20 @@ def chat(
     changes = changes_of(model, sub_model, max_turns, max_calls, max_cost, timeout)
     changes |= {"prompt.profile": profile, "cache.enabled": cache, "limits.depth": max_depth, "sandbox.runtime": runtime}
 
-    async def main() -> int:
-        from rlm_kernel.cli._live import LiveView
+    from rlm_kernel.cli._live import LiveView
 
-        view = LiveView(quiet=quiet, lines=False)
+    view = LiveView(quiet=quiet, lines=False)
+    traces: list[Path] = []
+
+    async def main() -> int:
         consent = sys.stdin.isatty() and not quiet and not as_json
         async with contextlib.AsyncExitStack() as stack:
             with view:
                 kept = await stack.enter_async_context(open_(session, file, config, changes, view, "rlm chat", consent=consent))
+            traces.append(kept.trace)
             return await Chat(kept, view, quiet=quiet, as_json=as_json).run()
 
-    code = run_to_end(main())
+    code = run_to_end(main(), so_far_of(view, lambda: traces[-1], "rlm chat"), before=NOTHING_ASKED)
     if code:
         raise typer.Exit(code)
 
@@ -167,7 +179,8 @@ class Chat:
         try:
             await (self._stoppable(self._command(message)) if command else self._ask(message))
         except _Stopped:
-            self._tell("Stopped. The session goes on.")
+            ended = self._view.ended if not command else None
+            self._tell(f"Stopped{f' after {ended[1].line()}' if ended else ''}. The session goes on.")
         except RLMError as error:
             if self._json and not command:
                 failed = {"question": message, "answer": None, "error": error.message, "hint": error.hint}

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rlm_kernel.cli._live import LiveView
-    from rlm_kernel.engine.protocols import Totals
     from rlm_kernel.session.ask import Result
 
 _T = TypeVar("_T")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from rlm_kernel.cli._chat_words import meant
 from rlm_kernel.cli._run import (
     NO_ANSWER,
     NOTHING_ASKED,
@@ -28,6 +29,7 @@ from rlm_kernel.cli._run import (
     so_far_of,
     stop_on_signals,
 )
+from rlm_kernel.cli._streams import lost
 from rlm_kernel.cli._text import json_line, printable
 from rlm_kernel.cli.session import (
     CACHE,
@@ -63,6 +65,7 @@ COMMANDS = {
     "/trace": "where the notebook is",
     "/cost": "what the session has used so far",
     "/undo": "take the last question back",
+    "/stop": "end the session, and leave; its trace stays",
     "/quit": "leave; the session stays",
 }
 _SHOWN = 300
@@ -122,6 +125,7 @@ class Chat:
         self._quiet = quiet
         self._json = as_json
         self._answered = True
+        self._left = self._stopped = False
         self._stoppable_by_hand = sys.stdin.isatty()
 
     async def run(self) -> int:
@@ -139,13 +143,14 @@ class Chat:
                 continue
             if not message:
                 continue
-            if message.split()[0] in ("/quit", "/exit"):
-                break
             await self._act_on(message)
-        from rlm_kernel.engine.totals import duration
+            if self._left or lost() is not None:  # nobody reads the answers any more, and each costs
+                break
+        if not self._stopped:
+            from rlm_kernel.engine.totals import duration
 
-        idle = duration(self._kept.idle)
-        self._tell(f"The session stays: `rlm chat` takes it up, `rlm stop` ends it; it ends by itself after {idle} without use.")
+            idle = duration(self._kept.idle)
+            self._tell(f"The session stays: `rlm chat` takes it up, `rlm stop` ends it; it ends by itself after {idle} without use.")
         return 0 if self._answered else NO_ANSWER
 
     def _input(self) -> Terminal | Pipe:
@@ -175,8 +180,10 @@ class Chat:
 
     async def _act_on(self, message: str) -> None:
         """What goes wrong with one message is told, and the chat goes on."""
-        command = _is_command(message)
+        command = True
         try:
+            message = meant(message)
+            command = _is_command(message)
             await (self._stoppable(self._command(message)) if command else self._ask(message))
         except _Stopped:
             ended = self._view.ended if not command else None
@@ -259,8 +266,10 @@ class Chat:
             raise UsageError("Standard input is where messages come from.", hint="Name a file.")
         with self._view:
             lines = await self._kept.load(paths)
+        from rlm_kernel.session.status import first_of
+
         self._tell_what_happened()
-        _print(*lines)
+        _print(*first_of(lines))
 
     async def _do_status(self, _rest: str) -> None:
         _print(*(await self._kept.status()).lines())
@@ -276,6 +285,14 @@ class Chat:
             said = await self._kept.undo()
         self._tell_what_happened()
         _print(said)
+
+    async def _do_stop(self, _rest: str) -> None:
+        await self._kept.stop()
+        self._left = self._stopped = True
+        self._tell(f"The session has ended. Its trace: {self._kept.trace}")
+
+    async def _do_quit(self, _rest: str) -> None:
+        self._left = True
 
     def _tell(self, line: str) -> None:
         if not self._quiet:

@@ -59,6 +59,7 @@ _SHOW_TRACEBACK = "`rlm --debug …`, with the same command behind it, shows whe
 def _failed(message: str, hint: str, code: int) -> int:
     if os.environ.get("RLM_DEBUG"):
         traceback.print_exc()
+    message = message.partition("Traceback (most recent call last)")[0].rstrip()  # some libraries put theirs into the text
     print(f"rlm: {printable(message)}", file=sys.stderr)
     if hint:
         print(printable(hint), file=sys.stderr)

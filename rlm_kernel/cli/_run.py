@@ -92,6 +92,8 @@ def so_far_of(view: LiveView, trace: Callable[[], Path], go_on: str = "") -> Cal
         if view.ended is None:
             return ""
         outcome, totals = view.ended
+        if not (totals.turns or totals.calls):
+            return ""
         path = shlex.quote(os.path.relpath(trace()))
         if outcome.answer is not None:
             return f" after the answer, which is in the trace: {path}"

@@ -22,7 +22,9 @@ from rlm_kernel.errors import ConfigError, ModelError, ModelFault
 from rlm_kernel.models._direct import Direct
 from rlm_kernel.models._direct import can as can_go_direct
 from rlm_kernel.models._litellm_faults import Failure, classify, read_reply
+from rlm_kernel.models._near import nearest_model
 from rlm_kernel.models.slots import Slots
+from rlm_kernel.nearest import did_you_mean
 from rlm_kernel.secrets import known_secrets, redact
 
 MAX_WAIT = 60.0
@@ -253,7 +255,8 @@ class LitellmModels:
             name, endpoint.provider, _, _ = litellm.get_llm_provider(endpoint.model, api_base=endpoint.settings.api_base)
         except litellm.BadRequestError:
             failure = Failure("unknown_model", "its provider is not known")
-            raise self._error(endpoint, failure, 0) from None
+            near = did_you_mean(nearest_model(litellm, endpoint.model))
+            raise self._error(endpoint, failure, 0, f"{near} {_hint(endpoint, failure)}".lstrip()) from None
         endpoint.entry = _table_entry(litellm, endpoint.model, name, endpoint.provider)
         endpoint.direct = can_go_direct(endpoint.provider, endpoint.entry)
         if endpoint.entry is not None or not endpoint.direct:

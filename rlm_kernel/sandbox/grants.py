@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rlm_kernel.errors import FileRefused
+from rlm_kernel.nearest import did_you_mean, nearest_path
 from rlm_kernel.sandbox.depot import Depot, Say, readable_inside
 from rlm_kernel.sandbox.rundir import RunDir, own
 
@@ -224,10 +225,11 @@ def resolve(path: Path) -> Path:
     try:
         mode = real.stat().st_mode
     except OSError as error:
-        raise FileRefused(f"{path} cannot be read: {error.strerror or error}.", hint="Check the path.") from error
+        near = did_you_mean(nearest_path(path)) if isinstance(error, FileNotFoundError) else ""
+        raise FileRefused(f"{path} cannot be read: {error.strerror or error}.", hint=near or "Check the path.") from error
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise FileRefused(f"{path} is neither a file nor a folder.", hint="Pipe it into a file first.")
-    if not os.access(real, os.R_OK):
+    if not os.access(real, os.R_OK | (os.X_OK if stat.S_ISDIR(mode) else 0)):
         raise FileRefused(f"{path} cannot be read: permission denied.", hint="Check the file's permissions.")
     return real
 

@@ -16,7 +16,7 @@ from rlm_kernel.engine.protocols import ROLES, Models, Outcome, StopReason, Tota
 from rlm_kernel.errors import UsageError
 from rlm_kernel.session.answering import Asked, answer
 from rlm_kernel.session.children import Children, Family
-from rlm_kernel.session.inputs import Context, gather
+from rlm_kernel.session.inputs import Context, check_readable, gather
 from rlm_kernel.session.named import named_paths
 from rlm_kernel.session.players import model_names, profile_for
 from rlm_kernel.session.stage import Say, kernel_of, limits_of, models_ready, stage
@@ -117,9 +117,10 @@ async def ask(
     # With nothing else to look at, the files that the question names are what it is about.
     given = context if context is not None else [file for file in named if file.is_file()] or None
     inputs = await asyncio.to_thread(gather, given, path)
+    await asyncio.to_thread(check_readable, inputs.paths)
     async with (
         models_ready(settings, models, say) as players,
-        stage(inputs.paths, settings, say, named=named, consent=consent) as on,
+        stage(inputs.paths, settings, say, named=named, consent=consent, models=players) as on,
     ):
         playing = await players
         asked = Asked(

@@ -19,6 +19,7 @@ from rlm_kernel.cli._text import printable
 from rlm_kernel.errors import RLMError, UsageError
 
 _BROKEN = 1
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main() -> NoReturn:
@@ -28,7 +29,11 @@ def main() -> NoReturn:
     _signals_interrupt()
     # jsonschema, which nbformat brings, would load it to check IRIs: two seconds for what is never asked here.
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
-    sys.exit(settle(_run()))
+    code = settle(_run())
+    for number in _SIGNALS:  # nothing is left to be told while Python ends
+        with contextlib.suppress(ValueError):
+            signal.signal(number, signal.SIG_DFL)
+    sys.exit(code)
 
 
 def _run() -> int:

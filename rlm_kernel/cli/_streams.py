@@ -69,7 +69,7 @@ def lost() -> OSError | None:
 def lacking() -> str:
     """The encoding of stdout, if it lacked characters that were printed; else ""."""
     guard = _guard()
-    return sys.stdout.encoding if guard and guard.escaped else ""
+    return sys.stdout.encoding if guard and guard.escaped and not takes_all_of_unicode() else ""
 
 
 def takes_all_of_unicode() -> bool:

@@ -125,7 +125,7 @@ def run(
                         view.above(json_line(result.as_json()))
                 return result
 
-    go_on = "rlm run QUESTION, in this session"
+    go_on = "rlm run QUESTION"
     result = run_to_end(main(), so_far_of(view, lambda: traces[-1], go_on), before=NOTHING_ASKED)
     report(result, as_json=False, quiet=quiet, told=True)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _FENCES = ("```", '"""')
 _LAST_WORD = re.compile(r"(?:\\.|[^\s\\])*$")
-_NO_TEXT = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|O.|[^\[O])?|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_NO_TEXT = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]?|O.|[^\[O])?|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """Sequences of keys such as the arrows', marks of pasted text, and control characters but tab and newline."""
 _TO_ESCAPE = re.compile(r"([\s\"'\\])")
 PROMPT = "› "

@@ -8,11 +8,12 @@ import os
 import re
 import select
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.cli._run import stop_on_signals
+from rlm_kernel.cli._text import printable
 
 if TYPE_CHECKING:
     from prompt_toolkit.completion import Completion
@@ -27,9 +28,9 @@ PROMPT = "› "
 
 
 class Terminal:
-    """Line editing with a history that stays, and messages of several lines."""
+    """Line editing with a history that stays, and messages of several lines. `is_free`: a message asks no model."""
 
-    def __init__(self, history: Path, commands: list[str]) -> None:
+    def __init__(self, history: Path, commands: list[str], is_free: Callable[[str], bool]) -> None:
         from prompt_toolkit import PromptSession
         from prompt_toolkit.completion import WordCompleter
         from prompt_toolkit.history import FileHistory
@@ -43,6 +44,8 @@ class Terminal:
                 elif document.text.startswith("/"):
                     yield from super().get_completions(document, event)
 
+        self._is_free = is_free
+        self._began = False
         self._session: PromptSession[str] = PromptSession(
             history=FileHistory(str(history)),
             completer=Completer(commands, sentence=True),
@@ -53,15 +56,20 @@ class Terminal:
         )
 
     async def line(self) -> str:
-        """The next message. What was typed ahead is there to be edited, and is not sent by itself.
+        """The next message. What was typed while a question was answered is there to be edited; by itself only what is free is sent.
 
         Raises EOFError at Ctrl-D, KeyboardInterrupt at Ctrl-C.
         """
         from prompt_toolkit.input.typeahead import get_typeahead
 
         left = "".join(press.data for press in get_typeahead(self._session.app.input))
+        keys = left + _waiting(sys.stdin.fileno())
+        ahead, began, self._began = typed(keys), self._began, True
+        if ahead and "\n" not in ahead and keys.endswith(("\n", "\r")) and (not began or self._is_free(ahead)):
+            print(f"{PROMPT}{printable(ahead)}")
+            return ahead
         try:
-            text: str = await self._session.prompt_async(PROMPT, default=typed(left + _waiting(sys.stdin.fileno())))
+            text: str = await self._session.prompt_async(PROMPT, default=ahead)
         finally:
             stop_on_signals()  # the editor has taken the handler of SIGINT away
         return text

@@ -158,7 +158,7 @@ class Chat:
 
         if not (sys.stdin.isatty() and sys.stdout.isatty()):
             return Pipe()
-        return Terminal(self._kept.folder.history, [command.split()[0] for command in COMMANDS])
+        return Terminal(self._kept.folder.history, [command.split()[0] for command in COMMANDS], _is_free)
 
     async def _greet(self) -> None:
         self._tell_what_happened()
@@ -327,6 +327,14 @@ def _is_command(message: str) -> bool:
     """A slash and a word. What looks like a path is a message."""
     word = message.split()[0]
     return word.startswith("/") and "/" not in word[1:] and "\n" not in message and not os.path.exists(word)
+
+
+def _is_free(message: str) -> bool:
+    """No model is asked."""
+    try:
+        return _is_command(meant(message))
+    except UsageError:
+        return True
 
 
 def _short(text: str) -> str:

@@ -75,6 +75,14 @@ async def test_what_is_typed_ahead_is_there_to_be_edited_and_is_not_sent(chat: T
     assert chat.text.count('"question"') == 1
 
 
+async def test_of_what_is_typed_ahead_commands_are_done_as_they_cost_nothing(chat: Terminal) -> None:
+    await chat.type("wait" + ENTER, "now waiting, number 1")
+    await chat.type("/quit" + ENTER, "/quit")
+    chat.process.send_signal(signal.SIGINT)
+    await chat.type("", "rlm stop` ends it")
+    assert await chat.ended() == 1
+
+
 async def test_commands_and_paths_are_completed(isolated: Path, chat: Terminal) -> None:
     for name in ("a file.txt", "other"):
         (isolated / "cwd" / name).mkdir()

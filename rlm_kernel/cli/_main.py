@@ -52,10 +52,19 @@ def _run() -> int:
     except EOFError:
         return _failed("The input ended where an answer was wanted.", "", UsageError.exit_code)
     except OSError as error:
+        if not _here():
+            return _failed("The current folder is gone: it was deleted or renamed.", "Change to one that is there.", UsageError.exit_code)
         about = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
         return _failed(f"{about}{error.strerror or error}.", _SHOW_TRACEBACK, _BROKEN)
     except Exception as error:
         return _failed(f"This is a fault of rlm_kernel's own: {type(error).__name__}: {error}", _SHOW_TRACEBACK, _BROKEN)
+
+
+def _here() -> bool:
+    try:
+        return bool(os.getcwd())
+    except OSError:
+        return False
 
 
 _SHOW_TRACEBACK = "`rlm --debug …`, with the same command behind it, shows where it happened."

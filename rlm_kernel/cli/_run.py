@@ -13,7 +13,7 @@ import typer
 
 from rlm_kernel.cli._streams import lost, settle
 from rlm_kernel.cli._text import json_line, printable
-from rlm_kernel.errors import RLMError
+from rlm_kernel.errors import RLMError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -100,6 +100,21 @@ def so_far_of(view: LiveView, trace: Callable[[], Path], go_on: str = "") -> Cal
         return f" after {totals.line()}. The trace has all of it; to go on: {go_on or f'rlm resume {path}'}"
 
     return tell
+
+
+def worded(question: str) -> str:
+    """A question as it was typed, in bytes of any encoding; `-` is standard input. Raises UsageError."""
+    try:
+        typed = os.fsencode(question)
+        if question == "-":
+            if sys.stdin.isatty():
+                raise UsageError("Standard input is a terminal: there is no question in it.", hint="cat question.txt | rlm ask - -f FILE")
+            typed = sys.stdin.buffer.read()
+    except UnicodeEncodeError:
+        typed = question.encode(errors="replace")
+    except OSError as error:
+        raise UsageError(f"The question cannot be read from standard input: {error.strerror or error}.") from error
+    return typed.decode(errors="replace").strip()
 
 
 def outcome_line(result: Result) -> str:

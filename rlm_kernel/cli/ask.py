@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rlm_kernel.cli._run import NOTHING_ASKED, report, run_to_end, so_far_of
+from rlm_kernel.cli._run import NOTHING_ASKED, report, run_to_end, so_far_of, worded
 from rlm_kernel.cli.session import CACHE, DEPTH, PROFILE, RUNTIME
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def ask(
-    question: Annotated[str, typer.Argument(help="What you want to know.")],
+    question: Annotated[str, typer.Argument(help="What you want to know; - is stdin.")],
     file: Annotated[
         list[Path] | None, typer.Option("--file", "-f", help="A file, folder or glob to ask of, or - for stdin; may be given again.")
     ] = None,
@@ -40,6 +40,7 @@ def ask(
     """
     from rlm_kernel.config import load_api_keys, load_settings
 
+    question = worded(question)
     load_api_keys()
     overrides = {
         "root_llm.model": model,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rlm_kernel.cli._run import NOTHING_ASKED, report, run_to_end, so_far_of
+from rlm_kernel.cli._run import NOTHING_ASKED, report, run_to_end, so_far_of, worded
 from rlm_kernel.cli.replay import ALLOW_CHANGED, CONFIG, FILES, TRACE, named_files
 from rlm_kernel.cli.session import CACHE, DEPTH, PROFILE, RUNTIME
 
@@ -100,7 +100,7 @@ def fork(
     _go_on(
         lambda **hear: run(
             trace,
-            question,
+            worded(question),
             at=at,
             out=out,
             config_file=config,

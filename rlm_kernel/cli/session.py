@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rlm_kernel.cli._run import NOTHING_ASKED, report, run_to_end, shown, so_far_of
+from rlm_kernel.cli._run import NOTHING_ASKED, report, run_to_end, shown, so_far_of, worded
 from rlm_kernel.cli._text import json_line, printable
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def init(
 
 
 def run(
-    question: Annotated[str, typer.Argument(help="What you want to know.")],
+    question: Annotated[str, typer.Argument(help="What you want to know; - is stdin.")],
     file: FILES = None,
     session: SESSION = "default",
     model: MODEL = None,
@@ -100,6 +100,7 @@ def run(
 
     Files, variables and the conversation so far are there. The answer goes to stdout, all else to stderr; exit codes as of rlm ask.
     """
+    question = worded(question)
     changes = changes_of(model, sub_model, max_turns, max_calls, max_cost, timeout)
     changes |= {"prompt.profile": profile, "cache.enabled": cache, "limits.depth": max_depth, "sandbox.runtime": runtime}
 

@@ -29,7 +29,7 @@ ASK = "ask Q -m openai/root -f a.log --trace"
 def _log(openai_env: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     Path("a.log").write_text("one\ntwo\n")
-    openai_env.root = lambda messages: "```repl\nFINAL(f'{len(context.splitlines())} lines \\u20ac \\ud800 \\x00')\n```"
+    openai_env.root = lambda messages: "```repl\nllm_query('any'); FINAL(f'{len(context.splitlines())} lines \\u20ac \\ud800 \\x00')\n```"
 
 
 def start(line: str) -> subprocess.Popen[bytes]:
@@ -55,11 +55,13 @@ def test_the_answer_is_in_the_trace_wherever_it_could_not_be_written() -> None:
     assert (code, "No space left on device" in told, "trace: full.ipynb" in told) == (1, True, True)
     assert ended(closed) == (1, "", "")
     unread = start(f"{{ {RLM} {ASK} unread.ipynb; }} | true")
-    plain = start(f"PYTHONIOENCODING=ascii {RLM} {ASK} plain.ipynb --json 2>&-")
+    ask = ASK.replace("Q", "-")
+    plain = start(f"umask 077; printf 'caf\\xe9?' | PYTHONIOENCODING=ascii {RLM} {ask} plain.ipynb --json 2>&-")
     code, _, told = ended(unread)
     assert (code, "nobody reads it any more" in told) == (1, True)
     code, out, _ = ended(plain)
     assert (code, json.loads(out)["answer"].startswith("2 lines \u20ac")) == (0, True)
+    assert nbformat.read("plain.ipynb", 4).metadata.rlm.question == "caf\N{REPLACEMENT CHARACTER}?"
     for trace in ("full", "closed", "unread", "plain"):
         assert "2 lines \u20ac" in answer_in(f"{trace}.ipynb")
     replayed = [start(f"{RLM} replay plain.ipynb {place}") for place in ("> /dev/full", ">&- 2>&-", "2> /dev/full")]

@@ -184,6 +184,12 @@ def test_what_is_almost_right_is_understood_as_what_was_meant(arguments: str, to
     assert done.stdout == ""
 
 
+def test_a_folder_that_was_deleted_is_told() -> None:
+    for command in ("config show", "status", "ask Q -m openai/x"):
+        done = shell(f"mkdir -p gone; cd gone; rmdir ../gone; {RLM} {command}")
+        assert (done.returncode, done.stderr.startswith("rlm: The current folder is gone")) == (2, True), done.stderr
+
+
 def test_every_command_has_its_help_by_either_option() -> None:
     assert shell(f"{RLM} image build -h").stdout == shell(f"{RLM} image build --help").stdout != ""
 

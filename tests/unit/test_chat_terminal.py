@@ -57,10 +57,10 @@ async def test_lines_are_edited_and_remembered_beyond_the_chat(chat: Terminal) -
 async def test_lines_that_come_at_once_are_one_message_also_where_pasting_is_not_marked(chat: Terminal) -> None:
     await chat.type("first\rsecond\rthird\r", "third")
     await chat.type(ENTER, r'"question": "first\nsecond\nthird"')
-    await chat.type("", "memory: 12,340")
+    await chat.type("", "2 turns, 0 sub-calls")
     await chat.type("", "›")
     await chat.type("twice by mistake\r\r", r'"question": "twice by mistake"')
-    await chat.type("", "memory: 12,340")
+    await chat.type("", "2 turns, 0 sub-calls")
     await chat.type("", "›")
     assert chat.text.count('"question"') == 2
 

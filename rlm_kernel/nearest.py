@@ -1,4 +1,4 @@
-"""The path that somebody may have meant who named one that is not there."""
+"""What somebody meant who wrote a name that is not known, or a path that is not there."""
 
 from __future__ import annotations
 
@@ -6,38 +6,57 @@ import difflib
 import itertools
 import os
 import unicodedata
-from pathlib import Path
+from collections.abc import Iterable
+from pathlib import Path, PurePath
 
+_LIKE = 0.6
+"""How much names must be alike, from 0 to 1."""
+_PATH_LIKE = 0.72
 _MANY = 10_000
-"""Names of a folder that are compared."""
-_LIKE = 0.72
+"""Names of one folder that are compared."""
 
 
-def nearest(path: Path) -> Path | None:
-    """A path that is there and is written nearly like this absolute one, which is not; None if there is none. Blocking."""
-    here = Path(path.anchor)
-    for part in path.parts[1:]:
+def nearest(name: str, known: Iterable[str], like: float = _LIKE) -> str | None:
+    """The known name that is most like it; None if none is. Upper or lower case makes no difference."""
+    by_plain = {_plain(one): one for one in known}
+    wanted = _plain(name)
+    if wanted in by_plain:
+        return by_plain[wanted]
+    swapped = [there for there in by_plain if len(wanted) > 2 and sorted(there) == sorted(wanted)]
+    found = swapped or difflib.get_close_matches(wanted, by_plain, 1, like)
+    return by_plain[found[0]] if found else None
+
+
+def nearest_path(path: Path) -> Path | None:
+    """A path that is there and is written nearly like this one, which is not; None if there is none. Relative where it was. Blocking."""
+    wanted = path.expanduser()
+    whole = Path(os.path.abspath(wanted))
+    here = Path(whole.anchor)
+    for part in whole.parts[1:]:
         step = here / part
         if not os.path.lexists(step):
-            found = _like(here, part)
+            found = _in_folder(here, part)
             if found is None:
                 return None
             step = here / found
         here = step
-    return here
+    return here if wanted.is_absolute() else Path(os.path.relpath(here))
 
 
-def _like(folder: Path, name: str) -> str | None:
+def did_you_mean(name: object | None) -> str:
+    """A sentence for a hint; "" of None."""
+    return f"Did you mean {name}?" if name is not None else ""
+
+
+def _in_folder(folder: Path, name: str) -> str | None:
     try:
         with os.scandir(folder) as entries:
-            names = [entry.name for entry in itertools.islice(entries, _MANY)]
+            names = sorted((entry.name for entry in itertools.islice(entries, _MANY)), reverse=True)
     except OSError:
         return None
-    plain = {_plain(there): there for there in sorted(names, reverse=True)}
-    wanted = _plain(name)
-    swapped = [there for there in plain if len(wanted) > 2 and sorted(there) == sorted(wanted)]
-    close = [wanted] if wanted in plain else swapped or difflib.get_close_matches(wanted, plain, 1, _LIKE)
-    return plain[close[0]] if close else None
+    # Else its ending was forgotten, or is another one.
+    stem = _plain(PurePath(name).stem)
+    return nearest(name, names, _PATH_LIKE) or next((one for one in reversed(names) if _plain(PurePath(one).stem) == stem), None)
 
 
 def _plain(name: str) -> str:

@@ -25,14 +25,18 @@ live view becomes plain lines ([subcalls.md](subcalls.md#see-it-happen)). With `
 | exit code | meaning |
 | --- | --- |
 | 0 | answered, also where the answer was forced at a limit |
-| 1 | no answer, or the run failed: model, kernel, trace |
+| 1 | no answer, or the run failed: model, kernel, trace; or stdout did not take what was printed |
 | 2 | the request is wrong: option, setting, file |
 | 3 | the set-up is: no Docker, no image, no key, unknown model, no weights |
 | 130 | interrupted |
 
-A first Ctrl-C (or SIGTERM) stops the running cell, removes the container and closes the trace; a second one ends
-the process at once, and the container with it. A failure is told in a line or two, with what to type next; `--debug`, given
-before the command (`rlm --debug ask …`), shows the traceback.
+A first Ctrl-C (or SIGTERM, or SIGHUP) stops the running cell, removes the container and closes the trace; the last line says what
+was done, what it cost and how to go on. A second one ends the process at once, and the container with it. A failure is told in a line
+or two, with what to type next; `--debug`, given before the command (`rlm --debug ask …`), shows the traceback.
+
+Standard streams may be closed, full, without a reader or in an encoding that lacks characters. The run goes on to its end, and the
+answer is in the trace. Where stdout did not take all, the exit code is 1, and stderr says why. Characters that the encoding of
+stdout lacks are escaped (`\\xe9`; in `--json` as JSON has them), which stderr says, too.
 
 `rlm ask` builds the kernel image if it is not there. A trace named with `--trace` is replaced if it exists. Settings that have no
 option of their own are in [configuration.md](configuration.md).
@@ -41,7 +45,7 @@ option of their own are in [configuration.md](configuration.md).
 
 def commands(command: Any, name: str, parent: Any = None) -> Iterator[tuple[str, Any, Any]]:
     """(full name, command, context at the fixed width) of a command and all below it."""
-    context = command.context_class(command, info_name=name, parent=parent, terminal_width=WIDTH)
+    context = command.context_class(command, info_name=name, parent=parent, terminal_width=WIDTH, **command.context_settings)
     yield context.command_path, command, context
     for child_name, child in getattr(command, "commands", {}).items():
         yield from commands(child, child_name, context)

@@ -5,6 +5,31 @@ Each command has a module of its own; heavy imports happen inside the commands, 
 
 from __future__ import annotations
 
-from rlm_kernel.cli._app import app, main
+import contextlib
+import os
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from rlm_kernel.cli._app import app
 
 __all__ = ["app", "main"]
+
+
+def main() -> NoReturn:
+    """Entry point of `rlm`, also where Ctrl-C comes before all of it is imported."""
+    try:
+        from rlm_kernel.cli._main import main as run
+
+        run()
+    except KeyboardInterrupt:
+        with contextlib.suppress(OSError):
+            os.write(2, b"rlm: interrupted.\n")
+        os._exit(130)
+
+
+def __getattr__(name: str) -> Any:
+    if name != "app":
+        raise AttributeError(name)
+    from rlm_kernel.cli._app import app
+
+    return app

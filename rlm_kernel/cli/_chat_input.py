@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import re
+import select
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.cli._run import stop_on_signals
+from rlm_kernel.cli._text import printable
 
 if TYPE_CHECKING:
     from prompt_toolkit.completion import Completion
@@ -17,14 +21,16 @@ if TYPE_CHECKING:
 
 _FENCES = ("```", '"""')
 _LAST_WORD = re.compile(r"(?:\\.|[^\s\\])*$")
+_NO_TEXT = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]?|O.|[^\[O])?|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Sequences of keys such as the arrows', marks of pasted text, and control characters but tab and newline."""
 _TO_ESCAPE = re.compile(r"([\s\"'\\])")
 PROMPT = "› "
 
 
 class Terminal:
-    """Line editing with a history that stays, and messages of several lines."""
+    """Line editing with a history that stays, and messages of several lines. `is_free`: a message asks no model."""
 
-    def __init__(self, history: Path, commands: list[str]) -> None:
+    def __init__(self, history: Path, commands: list[str], is_free: Callable[[str], bool]) -> None:
         from prompt_toolkit import PromptSession
         from prompt_toolkit.completion import WordCompleter
         from prompt_toolkit.history import FileHistory
@@ -38,6 +44,8 @@ class Terminal:
                 elif document.text.startswith("/"):
                     yield from super().get_completions(document, event)
 
+        self._is_free = is_free
+        self._began = False
         self._session: PromptSession[str] = PromptSession(
             history=FileHistory(str(history)),
             completer=Completer(commands, sentence=True),
@@ -48,12 +56,47 @@ class Terminal:
         )
 
     async def line(self) -> str:
-        """The next message. Raises EOFError at Ctrl-D, KeyboardInterrupt at Ctrl-C."""
+        """The next message. What was typed while a question was answered is there to be edited; by itself only what is free is sent.
+
+        Raises EOFError at Ctrl-D, KeyboardInterrupt at Ctrl-C.
+        """
+        from prompt_toolkit.input.typeahead import get_typeahead
+
+        left = "".join(press.data for press in get_typeahead(self._session.app.input))
+        keys = left + _waiting(sys.stdin.fileno())
+        ahead, began, self._began = typed(keys), self._began, True
+        if ahead and "\n" not in ahead and keys.endswith(("\n", "\r")) and (not began or self._is_free(ahead)):
+            print(f"{PROMPT}{printable(ahead)}")
+            return ahead
         try:
-            text: str = await self._session.prompt_async(PROMPT)
+            text: str = await self._session.prompt_async(PROMPT, default=ahead)
         finally:
             stop_on_signals()  # the editor has taken the handler of SIGINT away
         return text
+
+
+def _waiting(terminal: int) -> str:
+    """What was typed while nothing read it, and is still in the terminal's buffer, lines that were not ended among it."""
+    import termios
+
+    read = b""
+    with contextlib.suppress(termios.error, OSError):
+        before = termios.tcgetattr(terminal)
+        at_once = [*before[:6], [*before[6]]]
+        at_once[3] &= ~termios.ICANON
+        at_once[6][termios.VMIN] = at_once[6][termios.VTIME] = 0
+        termios.tcsetattr(terminal, termios.TCSANOW, at_once)
+        try:
+            while part := os.read(terminal, 1 << 16):
+                read += part
+        finally:
+            termios.tcsetattr(terminal, termios.TCSANOW, before)
+    return read.decode(errors="replace")
+
+
+def typed(keys: str) -> str:
+    """The text that keys are, without those that are none, and without blank lines around it."""
+    return _NO_TEXT.sub("", keys.replace("\r", "\n")).strip()
 
 
 def _paths(before: str, event: Any) -> Iterator[Completion]:
@@ -68,7 +111,9 @@ def _paths(before: str, event: Any) -> Iterator[Completion]:
 
 
 def _keys() -> KeyBindings:
-    """Enter sends; Esc Enter begins a new line, as does Enter behind a backslash or in an open ``` or triple-quoted block."""
+    """Enter sends; Esc Enter begins a new line, as does Enter behind a backslash or in an open ``` or triple-quoted block, and a line's end
+    in a text that is pasted, also in a terminal that does not mark it as such.
+    """
     from prompt_toolkit.key_binding import KeyBindings
 
     keys = KeyBindings()
@@ -79,7 +124,7 @@ def _keys() -> KeyBindings:
         if buffer.document.text_before_cursor.endswith("\\"):
             buffer.delete_before_cursor(1)
             buffer.insert_text("\n")
-        elif is_open(buffer.text):
+        elif is_open(buffer.text) or _more_came(event):
             buffer.insert_text("\n")
         else:
             buffer.validate_and_handle()
@@ -89,6 +134,14 @@ def _keys() -> KeyBindings:
         event.current_buffer.insert_text("\n")
 
     return keys
+
+
+def _more_came(event: Any) -> bool:
+    """Other keys came with this one: nobody types so fast, a text is pasted."""
+    from prompt_toolkit.keys import Keys
+
+    queued = any(press.key is not Keys.CPRResponse and press.data != "_Flush" for press in event.key_processor.input_queue)
+    return queued or bool(select.select((event.app.input.fileno(),), (), (), 0)[0])
 
 
 def is_open(text: str) -> bool:
@@ -103,7 +156,7 @@ class Pipe:
         """The next message. Raises EOFError."""
         text = ""
         while True:
-            line: bytes = await asyncio.to_thread(sys.stdin.buffer.readline)
+            line = await asyncio.to_thread(_read_line)
             read = line.decode(errors="replace")
             if not read and not text:
                 raise EOFError
@@ -112,3 +165,10 @@ class Pipe:
                 text = text[:-2] + "\n"
             elif not read or not is_open(text):
                 return text.rstrip("\n")
+
+
+def _read_line() -> bytes:
+    try:
+        return sys.stdin.buffer.readline()
+    except OSError:  # closed, a folder, a terminal that is gone: there is nothing more to read
+        return b""

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 from rlm_kernel.cli._branch import Branch
 from rlm_kernel.cli._notes import notes
 from rlm_kernel.cli._text import printable
-from rlm_kernel.engine.protocols import CellResult, Memory
+from rlm_kernel.engine.protocols import CellResult, Memory, Outcome, Totals
 
 _TREE = 12
 """Lines of child RLMs at most."""
@@ -44,12 +44,14 @@ class LiveView(Branch):
         self._said = ""
         self._printed = self._told_of_waiting = clock()
         self._over = threading.Event()
+        self.ended: tuple[Outcome, Totals] | None = None
+        """What became of the question, and what it took; None as long as it is not answered or given up."""
         self._life: threading.Thread | None = None
         super().__init__(self._print_line, clock=clock)
 
     def __enter__(self) -> LiveView:
         self.begin()
-        self._said, self._printed = "", self._clock()
+        self._said, self.ended, self._printed = "", None, self._clock()
         if self._terminal:
             from rich.console import Console
             from rich.live import Live
@@ -143,6 +145,10 @@ class LiveView(Branch):
     def remembered(self, memory: Memory) -> None:
         super().remembered(memory)
         self.tell(f"memory: {'about ' if memory.estimated else ''}{memory.before:,} → {memory.after:,} tokens")
+
+    def finished(self, outcome: Outcome, totals: Totals) -> None:
+        super().finished(outcome, totals)
+        self.ended = (outcome, totals)
 
     def _render(self) -> Any:
         from rich.console import Group

@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shlex
 import signal
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import typer
 
+from rlm_kernel.cli._streams import lost, settle
 from rlm_kernel.cli._text import json_line, printable
+from rlm_kernel.errors import RLMError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
+    from pathlib import Path
 
+    from rlm_kernel.cli._live import LiveView
     from rlm_kernel.session.ask import Result
 
 _T = TypeVar("_T")
+NOTHING_ASKED = " before a model was asked; nothing was spent."
 NO_ANSWER = 1
 INTERRUPTED = 130
-_SHOW_CURSOR = b"\x1b[?25h\n"
+_SHOW_CURSOR = "\x1b[?25h\n"
+_LEFT = "rlm: left at once. The container ends by itself; the trace lacks the running cell at most.\n"
 
 
-def run_to_end(running: Coroutine[Any, Any, _T]) -> _T:
+def run_to_end(running: Coroutine[Any, Any, _T], so_far: Callable[[], str] = lambda: "", *, before: str = ".") -> _T:
     """Run a command's coroutine.
 
-    The first Ctrl-C or SIGTERM cancels it, the second ends the process at once (the lease ends the container).
+    The first Ctrl-C, SIGTERM or SIGHUP cancels it, the second ends the process at once (the lease ends the container). `so_far`: what is
+    told then, or where it fails: what was done, what it cost, how to go on; `before`: what is told as long as it has nothing to say.
     """
     import asyncio
 
@@ -33,7 +42,7 @@ def run_to_end(running: Coroutine[Any, Any, _T]) -> _T:
         stop_on_signals()
         return await running
 
-    return asyncio.run(_or_exit(main()))
+    return asyncio.run(_or_exit(main(), so_far, before))
 
 
 def stop_on_signals() -> None:
@@ -49,26 +58,63 @@ def stop_on_signals() -> None:
         else:
             exit_now()
 
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(signum, stop)
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signum != signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:  # ignored by nohup
+            loop.add_signal_handler(signum, stop)
 
 
 def exit_now() -> NoReturn:
     """End the process as it is; the terminal has its cursor back, which a live line had hidden."""
-    if os.isatty(2):
-        os.write(2, _SHOW_CURSOR)  # not by sys.stderr, which is the live line's
+    with contextlib.suppress(OSError):  # not by sys.stderr, which is the live line's
+        os.write(2, f"{_SHOW_CURSOR if os.isatty(2) else ''}{_LEFT}".encode())
     os._exit(INTERRUPTED)
 
 
-async def _or_exit(running: Coroutine[Any, Any, _T]) -> _T:
+async def _or_exit(running: Coroutine[Any, Any, _T], so_far: Callable[[], str], before: str) -> _T:
     """The result; once a cancelled run has closed all it opened, the process ends without waiting for threads, such as an image's build."""
     import asyncio
 
     try:
         return await running
     except asyncio.CancelledError:
-        sys.stderr.flush()
-        os._exit(INTERRUPTED)
+        print(f"rlm: interrupted{so_far() or before}", file=sys.stderr)
+        os._exit(settle(INTERRUPTED))
+    except RLMError as error:
+        if told := so_far():
+            error.hint = f"{error.hint}\nThe run ended{told}".lstrip()
+        raise
+
+
+def so_far_of(view: LiveView, trace: Callable[[], Path], go_on: str = "") -> Callable[[], str]:
+    """For `run_to_end`: " after 3 turns … To go on: rlm resume TRACE". `go_on`: the command to type, instead of `rlm resume TRACE`."""
+
+    def tell() -> str:
+        if view.ended is None:
+            return ""
+        outcome, totals = view.ended
+        if not (totals.turns or totals.calls):
+            return ""
+        path = shlex.quote(os.path.relpath(trace()))
+        if outcome.answer is not None:
+            return f" after the answer, which is in the trace: {path}"
+        return f" after {totals.line()}. The trace has all of it; to go on: {go_on or f'rlm resume {path}'}"
+
+    return tell
+
+
+def worded(question: str) -> str:
+    """A question as it was typed, in bytes of any encoding; `-` is standard input. Raises UsageError."""
+    try:
+        typed = os.fsencode(question)
+        if question == "-":
+            if sys.stdin.isatty():
+                raise UsageError("Standard input is a terminal: there is no question in it.", hint="cat question.txt | rlm ask - -f FILE")
+            typed = sys.stdin.buffer.read()
+    except UnicodeEncodeError:
+        typed = question.encode(errors="replace")
+    except OSError as error:
+        raise UsageError(f"The question cannot be read from standard input: {error.strerror or error}.") from error
+    return typed.decode(errors="replace").strip()
 
 
 def outcome_line(result: Result) -> str:
@@ -92,6 +138,8 @@ def report(result: Result, *, as_json: bool, quiet: bool, told: bool = False) ->
     if line := outcome_line(result):
         print(line, file=sys.stderr)
     if not quiet:
-        print(f"{result.totals.line()}\ntrace: {printable(os.path.relpath(result.trace))}", file=sys.stderr)
+        print(result.totals.line(), file=sys.stderr)
+    if not quiet or lost() is not None:
+        print(f"trace: {printable(os.path.relpath(result.trace))}", file=sys.stderr)
     if result.answer is None:
         raise typer.Exit(NO_ANSWER)

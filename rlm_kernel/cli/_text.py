@@ -7,6 +7,8 @@ import re
 import sys
 from typing import Any
 
+from rlm_kernel.cli._streams import takes_all_of_unicode
+
 _UNSAFE = re.compile(
     "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\xad\\u0600-\\u0605\\u061c\\u06dd\\u070f\\u0890\\u0891\\u08e2\\u180e\\u200b-\\u200f\\u202a-\\u202e\\u2060-\\u206f"
     "\\ud800-\\uf8ff\\ufeff\\ufff9-\\ufffb\\U000110bd\\U000110cd\\U00013430-\\U0001343f\\U0001bca0-\\U0001bca3\\U0001d173-\\U0001d17a"
@@ -24,5 +26,5 @@ def printable(text: str) -> str:
 
 
 def json_line(value: Any) -> str:
-    """One line of JSON for stdout: in a terminal without characters that it may obey, which JSON takes for text."""
-    return json.dumps(value, ensure_ascii=sys.stdout.isatty())
+    """One line of JSON for stdout, escaped where a terminal may obey its characters, or where the encoding lacks some."""
+    return json.dumps(value, ensure_ascii=sys.stdout.isatty() or not takes_all_of_unicode())

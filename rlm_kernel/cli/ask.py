@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rlm_kernel.cli._run import report, run_to_end
+from rlm_kernel.cli._run import NOTHING_ASKED, report, run_to_end, so_far_of, worded
 from rlm_kernel.cli.session import CACHE, DEPTH, PROFILE, RUNTIME
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def ask(
-    question: Annotated[str, typer.Argument(help="What you want to know.")],
+    question: Annotated[str, typer.Argument(help="What you want to know; - is stdin.")],
     file: Annotated[
         list[Path] | None, typer.Option("--file", "-f", help="A file, folder or glob to ask of, or - for stdin; may be given again.")
     ] = None,
@@ -40,6 +40,7 @@ def ask(
     """
     from rlm_kernel.config import load_api_keys, load_settings
 
+    question = worded(question)
     load_api_keys()
     overrides = {
         "root_llm.model": model,
@@ -57,11 +58,14 @@ def ask(
     from rlm_kernel.cli._consent import consent_in
     from rlm_kernel.cli._live import LiveView
     from rlm_kernel.session.ask import ask as run
+    from rlm_kernel.session.ask import trace_path
+
+    path, view = trace_path(settings, question, trace), LiveView(quiet=quiet)
 
     async def main() -> Result:
-        with LiveView(quiet=quiet) as view:
+        with view:
             consent = None if quiet or as_json else consent_in(view)
-            return await run(question, file, settings=settings, trace=trace, view=view, say=view.say, consent=consent)
+            return await run(question, file, settings=settings, trace=path, view=view, say=view.say, consent=consent)
 
-    result = run_to_end(main())
+    result = run_to_end(main(), so_far_of(view, lambda: path), before=NOTHING_ASKED)
     report(result, as_json=as_json, quiet=quiet)

@@ -80,7 +80,10 @@ def bench(
         "prompt.profile": profile,
         "cache.enabled": cache,
     }
-    rows = run_to_end(_run(load_settings(config, overrides), tasks, names, out.absolute(), jobs, quiet=quiet))
+    rows = run_to_end(
+        _run(load_settings(config, overrides), tasks, names, out.absolute(), jobs, quiet=quiet),
+        before=f"; what is done is in {printable(str(out))}, and the same command goes on from there.",
+    )
     _report(rows, out, as_json=as_json, quiet=quiet)
 
 

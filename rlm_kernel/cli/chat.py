@@ -18,7 +18,18 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from rlm_kernel.cli._run import NO_ANSWER, exit_now, outcome_line, run_to_end, shown, stop_on_signals
+from rlm_kernel.cli._chat_words import meant
+from rlm_kernel.cli._run import (
+    NO_ANSWER,
+    NOTHING_ASKED,
+    exit_now,
+    outcome_line,
+    run_to_end,
+    shown,
+    so_far_of,
+    stop_on_signals,
+)
+from rlm_kernel.cli._streams import lost
 from rlm_kernel.cli._text import json_line, printable
 from rlm_kernel.cli.session import (
     CACHE,
@@ -54,6 +65,7 @@ COMMANDS = {
     "/trace": "where the notebook is",
     "/cost": "what the session has used so far",
     "/undo": "take the last question back",
+    "/stop": "end the session, and leave; its trace stays",
     "/quit": "leave; the session stays",
 }
 _SHOWN = 300
@@ -86,17 +98,20 @@ def chat(
     changes = changes_of(model, sub_model, max_turns, max_calls, max_cost, timeout)
     changes |= {"prompt.profile": profile, "cache.enabled": cache, "limits.depth": max_depth, "sandbox.runtime": runtime}
 
-    async def main() -> int:
-        from rlm_kernel.cli._live import LiveView
+    from rlm_kernel.cli._live import LiveView
 
-        view = LiveView(quiet=quiet, lines=False)
+    view = LiveView(quiet=quiet, lines=False)
+    traces: list[Path] = []
+
+    async def main() -> int:
         consent = sys.stdin.isatty() and not quiet and not as_json
         async with contextlib.AsyncExitStack() as stack:
             with view:
                 kept = await stack.enter_async_context(open_(session, file, config, changes, view, "rlm chat", consent=consent))
+            traces.append(kept.trace)
             return await Chat(kept, view, quiet=quiet, as_json=as_json).run()
 
-    code = run_to_end(main())
+    code = run_to_end(main(), so_far_of(view, lambda: traces[-1], "rlm chat"), before=NOTHING_ASKED)
     if code:
         raise typer.Exit(code)
 
@@ -110,6 +125,7 @@ class Chat:
         self._quiet = quiet
         self._json = as_json
         self._answered = True
+        self._left = self._stopped = False
         self._stoppable_by_hand = sys.stdin.isatty()
 
     async def run(self) -> int:
@@ -127,13 +143,14 @@ class Chat:
                 continue
             if not message:
                 continue
-            if message.split()[0] in ("/quit", "/exit"):
-                break
             await self._act_on(message)
-        from rlm_kernel.engine.totals import duration
+            if self._left or lost() is not None:  # nobody reads the answers any more, and each costs
+                break
+        if not self._stopped:
+            from rlm_kernel.engine.totals import duration
 
-        idle = duration(self._kept.idle)
-        self._tell(f"The session stays: `rlm chat` takes it up, `rlm stop` ends it; it ends by itself after {idle} without use.")
+            idle = duration(self._kept.idle)
+            self._tell(f"The session stays: `rlm chat` takes it up, `rlm stop` ends it; it ends by itself after {idle} without use.")
         return 0 if self._answered else NO_ANSWER
 
     def _input(self) -> Terminal | Pipe:
@@ -141,7 +158,7 @@ class Chat:
 
         if not (sys.stdin.isatty() and sys.stdout.isatty()):
             return Pipe()
-        return Terminal(self._kept.folder.history, [command.split()[0] for command in COMMANDS])
+        return Terminal(self._kept.folder.history, [command.split()[0] for command in COMMANDS], _is_free)
 
     async def _greet(self) -> None:
         self._tell_what_happened()
@@ -163,11 +180,14 @@ class Chat:
 
     async def _act_on(self, message: str) -> None:
         """What goes wrong with one message is told, and the chat goes on."""
-        command = _is_command(message)
+        command = True
         try:
+            message = meant(message)
+            command = _is_command(message)
             await (self._stoppable(self._command(message)) if command else self._ask(message))
         except _Stopped:
-            self._tell("Stopped. The session goes on.")
+            ended = self._view.ended if not command else None
+            self._tell(f"Stopped{f' after {ended[1].line()}' if ended else ''}. The session goes on.")
         except RLMError as error:
             if self._json and not command:
                 failed = {"question": message, "answer": None, "error": error.message, "hint": error.hint}
@@ -246,8 +266,10 @@ class Chat:
             raise UsageError("Standard input is where messages come from.", hint="Name a file.")
         with self._view:
             lines = await self._kept.load(paths)
+        from rlm_kernel.session.status import first_of
+
         self._tell_what_happened()
-        _print(*lines)
+        _print(*first_of(lines))
 
     async def _do_status(self, _rest: str) -> None:
         _print(*(await self._kept.status()).lines())
@@ -263,6 +285,14 @@ class Chat:
             said = await self._kept.undo()
         self._tell_what_happened()
         _print(said)
+
+    async def _do_stop(self, _rest: str) -> None:
+        await self._kept.stop()
+        self._left = self._stopped = True
+        self._tell(f"The session has ended. Its trace: {self._kept.trace}")
+
+    async def _do_quit(self, _rest: str) -> None:
+        self._left = True
 
     def _tell(self, line: str) -> None:
         if not self._quiet:
@@ -297,6 +327,14 @@ def _is_command(message: str) -> bool:
     """A slash and a word. What looks like a path is a message."""
     word = message.split()[0]
     return word.startswith("/") and "/" not in word[1:] and "\n" not in message and not os.path.exists(word)
+
+
+def _is_free(message: str) -> bool:
+    """No model is asked."""
+    try:
+        return _is_command(meant(message))
+    except UsageError:
+        return True
 
 
 def _short(text: str) -> str:

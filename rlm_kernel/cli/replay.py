@@ -94,7 +94,7 @@ def replay(
                 say=view.say,
             )
 
-    replayed = run_to_end(main())
+    replayed = run_to_end(main(), before="; the trace is as it was.")
     _report(replayed, as_json=as_json)
     if not replayed.same:
         raise typer.Exit(DIFFERENT)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rlm_kernel.cli._run import report, run_to_end
+from rlm_kernel.cli._run import NOTHING_ASKED, report, run_to_end, so_far_of, worded
 from rlm_kernel.cli.replay import ALLOW_CHANGED, CONFIG, FILES, TRACE, named_files
 from rlm_kernel.cli.session import CACHE, DEPTH, PROFILE, RUNTIME
 
@@ -55,6 +55,7 @@ def resume(
     changes |= {"cache.enabled": cache, "limits.depth": max_depth, "prompt.profile": profile, "sandbox.runtime": runtime}
     _go_on(
         lambda **hear: run(trace, config_file=config, changes=changes, files=named_files(file), allow_changed=allow_changed, **hear),
+        lambda: trace,
         as_json=as_json,
         quiet=quiet,
     )
@@ -95,10 +96,21 @@ def fork(
     changes = _changes(model, sub_model, max_turns, max_calls, max_cost, timeout)
     changes |= {"cache.enabled": cache, "limits.depth": max_depth, "prompt.profile": profile, "sandbox.runtime": runtime}
     files = named_files(file)
+    made = [trace]
     _go_on(
         lambda **hear: run(
-            trace, question, at=at, out=out, config_file=config, changes=changes, files=files, allow_changed=allow_changed, **hear
+            trace,
+            worded(question),
+            at=at,
+            out=out,
+            config_file=config,
+            changes=changes,
+            files=files,
+            allow_changed=allow_changed,
+            placed=made.append,
+            **hear,
         ),
+        lambda: made[-1],
         as_json=as_json,
         quiet=quiet,
     )
@@ -117,15 +129,16 @@ def _changes(
     }
 
 
-def _go_on(run: Callable[..., Coroutine[Any, Any, Result]], *, as_json: bool, quiet: bool) -> None:
+def _go_on(run: Callable[..., Coroutine[Any, Any, Result]], trace: Callable[[], Path], *, as_json: bool, quiet: bool) -> None:
     from rlm_kernel.cli._consent import consent_in
     from rlm_kernel.cli._live import LiveView
     from rlm_kernel.config import load_api_keys
 
     load_api_keys()
+    view = LiveView(quiet=quiet)
 
     async def main() -> Result:
-        with LiveView(quiet=quiet) as view:
+        with view:
             return await run(view=view, say=view.say, consent=None if quiet or as_json else consent_in(view))
 
-    report(run_to_end(main()), as_json=as_json, quiet=quiet)
+    report(run_to_end(main(), so_far_of(view, trace), before=NOTHING_ASKED), as_json=as_json, quiet=quiet)

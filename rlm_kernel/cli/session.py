@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rlm_kernel.cli._run import report, run_to_end, shown
+from rlm_kernel.cli._run import NOTHING_ASKED, report, run_to_end, shown, so_far_of, worded
 from rlm_kernel.cli._text import json_line, printable
 
 if TYPE_CHECKING:
@@ -75,11 +75,11 @@ def init(
         if not quiet:
             print(printable("\n".join(status.lines())), file=sys.stderr)
 
-    run_to_end(main())
+    run_to_end(main(), before="; no session was begun.")
 
 
 def run(
-    question: Annotated[str, typer.Argument(help="What you want to know.")],
+    question: Annotated[str, typer.Argument(help="What you want to know; - is stdin.")],
     file: FILES = None,
     session: SESSION = "default",
     model: MODEL = None,
@@ -100,14 +100,19 @@ def run(
 
     Files, variables and the conversation so far are there. The answer goes to stdout, all else to stderr; exit codes as of rlm ask.
     """
+    question = worded(question)
     changes = changes_of(model, sub_model, max_turns, max_calls, max_cost, timeout)
     changes |= {"prompt.profile": profile, "cache.enabled": cache, "limits.depth": max_depth, "sandbox.runtime": runtime}
 
-    async def main() -> Result:
-        from rlm_kernel.cli._live import LiveView
+    from rlm_kernel.cli._live import LiveView
 
-        with LiveView(quiet=quiet) as view:
+    view = LiveView(quiet=quiet)
+    traces: list[Path] = []
+
+    async def main() -> Result:
+        with view:
             async with open_(session, file, config, changes, view, "rlm run", consent=not (quiet or as_json)) as kept:
+                traces.append(kept.trace)
                 for line in kept.opened:
                     view.tell(line)
                 result = await kept.ask(question)
@@ -121,7 +126,8 @@ def run(
                         view.above(json_line(result.as_json()))
                 return result
 
-    result = run_to_end(main())
+    go_on = "rlm run QUESTION"
+    result = run_to_end(main(), so_far_of(view, lambda: traces[-1], go_on), before=NOTHING_ASKED)
     report(result, as_json=False, quiet=quiet, told=True)
 
 

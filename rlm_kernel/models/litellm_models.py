@@ -22,8 +22,10 @@ from rlm_kernel.models._address import Address, Key, address_of, key_of
 from rlm_kernel.models._direct import can as can_go_direct
 from rlm_kernel.models._faults import Failure, of_litellm, of_transport
 from rlm_kernel.models._hints import WHAT, Asked, hint_for
+from rlm_kernel.models._near import nearest_model
 from rlm_kernel.models._reading import Read
 from rlm_kernel.models.slots import Slots
+from rlm_kernel.nearest import did_you_mean
 from rlm_kernel.secrets import MIN_LENGTH, known_secrets, redact
 
 MAX_WAIT = 60.0
@@ -319,6 +321,7 @@ class LitellmModels:
             name, endpoint.provider, _, _ = litellm.get_llm_provider(endpoint.model, api_base=endpoint.settings.api_base)
         except litellm.BadRequestError:
             failure = Failure("unknown_model", "its provider is not known")
+            failure = replace(failure, advice=did_you_mean(nearest_model(litellm, endpoint.model)))
             raise self._error(endpoint, failure, 0) from None
         endpoint.entry = _litellm.table_entry(litellm, endpoint.model, name, endpoint.provider)
         endpoint.direct = can_go_direct(endpoint.provider, endpoint.entry)

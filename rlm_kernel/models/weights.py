@@ -27,6 +27,7 @@ from typing import IO
 import platformdirs
 
 from rlm_kernel.errors import LocalModelError, UsageError
+from rlm_kernel.nearest import did_you_mean, nearest
 
 Progress = Callable[[int, int], None]
 """Called with (bytes there, bytes in all)."""
@@ -82,9 +83,10 @@ def find_model(name: str) -> LocalModel:
     for model in MODELS:
         if model.name == wanted:
             return model
+    near = did_you_mean(nearest(wanted, [model.name for model in MODELS], 0.75))
     raise UsageError(
         f"There is no local model {name!r}.",
-        hint="There are: local (1.5B, the default) and local:0.5b (smaller, faster, weaker).",
+        hint=f"{near} There are: local (1.5B, the default) and local:0.5b (smaller, faster, weaker).".lstrip(),
     )
 
 

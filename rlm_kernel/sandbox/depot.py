@@ -55,7 +55,8 @@ class Depot:
         return target
 
     def _tree(self, source: Path, target: Path, stop: Callable[[], bool]) -> None:
-        target.mkdir(mode=0o755)
+        target.mkdir()
+        target.chmod(0o755)  # whatever the umask
         for parent, folders, names in os.walk(source):
             folders[:] = sorted(name for name in folders if name not in VERSION_CONTROL)
             here = target / Path(parent).relative_to(source)
@@ -64,7 +65,8 @@ class Depot:
                 (here / name).symlink_to(os.readlink(Path(parent, name)))
             folders[:] = [name for name in folders if not Path(parent, name).is_symlink()]
             for name in folders:
-                (here / name).mkdir(mode=0o755)
+                (here / name).mkdir()
+                (here / name).chmod(0o755)
             for name in sorted(names):
                 if stop():
                     raise FileRefused(f"Giving {source} to the kernel was stopped.")

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rlm_kernel.errors import FileRefused
-from rlm_kernel.nearest import nearest
+from rlm_kernel.nearest import did_you_mean, nearest_path
 from rlm_kernel.pathtext import from_text, to_text
 from rlm_kernel.sandbox.depot import VERSION_CONTROL, Depot, Say, readable_inside
 from rlm_kernel.sandbox.rundir import RunDir, container_ids
@@ -288,12 +288,11 @@ def resolve(path: Path) -> Path:
     try:
         mode = real.stat().st_mode
     except OSError as error:
-        near = nearest(Path(os.path.abspath(path.expanduser()))) if isinstance(error, FileNotFoundError) else None
-        hint = f"Did you mean {near}?" if near else "Check the path."
-        raise FileRefused(f"{path} cannot be read: {error.strerror or error}.", hint=hint) from error
+        near = did_you_mean(nearest_path(path)) if isinstance(error, FileNotFoundError) else ""
+        raise FileRefused(f"{path} cannot be read: {error.strerror or error}.", hint=near or "Check the path.") from error
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise FileRefused(f"{path} is neither a file nor a folder.", hint="Pipe it in instead: cat … | rlm ask … -f -")
-    if not os.access(real, os.R_OK):
+    if not os.access(real, os.R_OK | (os.X_OK if stat.S_ISDIR(mode) else 0)):
         raise FileRefused(f"{path} cannot be read: permission denied.", hint="Check the file's permissions.")
     return real
 

@@ -34,6 +34,8 @@ PORTS = {"shell_port": 1, "iopub_port": 2, "stdin_port": 3, "control_port": 4, "
 """With ipc transport a port is the ending of a socket's name."""
 EXIT_OOM = 97
 """The container's status when the kernel was killed for memory (`rlm_runtime.__main__`)."""
+_KILLED = 128 + 9
+"""The container's status when the machine killed its first process, which is for memory, too."""
 LOST = -1
 """Instead of a status: the engine was lost, and the container with it."""
 _LOG_TAIL = 8_000
@@ -248,6 +250,12 @@ class DockerProvisioner(KernelProvisionerBase):
 
         if self.exited.done() and self.exited.result() == LOST:
             return DockerError("The Docker engine was lost while it started the kernel's container.", hint=start_hint())
+        if self.exited.done() and self.exited.result() in (EXIT_OOM, _KILLED):
+            return KernelError(
+                f"The container is too small: its kernel was killed as it started, with {self.spec.memory / (1 << 20):,.0f} MiB of memory "
+                "(sandbox.memory).",
+                hint="Give it more: RLM_SANDBOX__MEMORY=2g, which is the default.",
+            )
         words = await asyncio.to_thread(self._words.said, self.exited.done()) if self._words else ""
         what = (
             f"The kernel's container ended as it started (status {self.exited.result()})."

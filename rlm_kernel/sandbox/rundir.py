@@ -111,9 +111,12 @@ class RunDir:
         run = cls(path, session_id, one_address=one_address)
         try:
             path.mkdir(mode=0o700)
-            run.host.mkdir(mode=0o755)
+            # Changed afterwards, as a umask of 077 would keep the container's user out.
+            run.host.mkdir()
+            run.host.chmod(0o755)
             file = run.host / "lease"
-            file.touch(mode=0o644)
+            file.touch()
+            file.chmod(0o644)
             run._lease_fd = os.open(file, os.O_RDWR | os.O_CLOEXEC)
             if not lease.take(run._lease_fd):
                 raise OSError("another process has taken its lease")

@@ -34,6 +34,12 @@ from rlm_kernel.trace.writer import NotebookWriter
 if TYPE_CHECKING:
     from rlm_kernel.sandbox.kernel import DockerKernel
 
+_TOO_SMALL = (
+    (("MemoryError", "Cannot allocate memory"), "memory", "8g"),
+    (("No space left on device", "No usable temporary directory"), "tmp", "4g"),
+    (("can't start new thread", "Resource temporarily unavailable"), "pids", "512"),
+)
+"""Signs of a limit that is too low, its setting, and a value that is enough for most."""
 OpenKernel = Callable[[HostCalls, Trace], AbstractAsyncContextManager["DockerKernel"]]
 
 
@@ -148,5 +154,17 @@ def check_setup(result: CellResult, settings: Settings) -> None:
             f"The input could not be loaded: {' '.join(result.notices)}",
             hint=f"The kernel has {settings.sandbox.memory} of memory; give it more with sandbox.memory (RLM_SANDBOX__MEMORY=8g).",
         )
-    errors = [str(output["evalue"]) for output in result.outputs if output["output_type"] == "error"]
-    raise UsageError(f"The input could not be loaded: {' '.join(errors or result.notices)}")
+    errors = [output for output in result.outputs if output["output_type"] == "error"]
+    why = " ".join([str(error["evalue"]) for error in errors] or result.notices)
+    kinds = " ".join(str(error["ename"]) for error in errors)
+    raise UsageError(f"The input could not be loaded: {why}", hint=_more_room(f"{kinds} {why}", settings))
+
+
+def _more_room(why: str, settings: Settings) -> str:
+    """Which limit of the container to raise, if that is what an error tells of."""
+    for signs, setting, value in _TOO_SMALL:
+        if any(sign in why for sign in signs):
+            variable = f"RLM_SANDBOX__{setting.upper()}"
+            now = getattr(settings.sandbox, setting)
+            return f"The container is too small: sandbox.{setting} is {now}. Give it more: {variable}={value}"
+    return ""

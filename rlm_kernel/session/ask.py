@@ -16,7 +16,7 @@ from rlm_kernel.engine.protocols import ROLES, Models, Outcome, StopReason, Tota
 from rlm_kernel.errors import UsageError
 from rlm_kernel.session.answering import Asked, answer
 from rlm_kernel.session.children import Children, Family
-from rlm_kernel.session.inputs import Context, gather
+from rlm_kernel.session.inputs import Context, check_readable, gather
 from rlm_kernel.session.named import missing_paths, named_paths, refuse_missing
 from rlm_kernel.session.players import model_names, profile_for
 from rlm_kernel.session.stage import Say, kernel_of, limits_of, models_ready, stage
@@ -122,9 +122,10 @@ async def ask(
     for one in missing:
         say(f"The question names a path, but {one}.")
     inputs = await asyncio.to_thread(gather, given, path)
+    await asyncio.to_thread(check_readable, inputs.paths)
     async with (
         models_ready(settings, models, say) as players,
-        stage(inputs.paths, settings, say, named=named, consent=consent) as on,
+        stage(inputs.paths, settings, say, named=named, consent=consent, models=players) as on,
     ):
         playing = await players
         asked = Asked(

@@ -12,7 +12,7 @@ import shutil
 import stat
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -96,6 +96,15 @@ def expand(paths: Sequence[Path], stdin: Path) -> tuple[Path, ...]:
         else:
             found[path] = None
     return tuple(found)
+
+
+def check_readable(paths: Iterable[Path]) -> None:
+    """Raise FileRefused for a path that cannot be read, before anything else is set up. Not of `-`, or of a glob. Blocking."""
+    from rlm_kernel.sandbox.grants import resolve
+
+    for path in paths:
+        if str(path) != "-" and (not glob.has_magic(str(path)) or os.path.lexists(path.expanduser())):
+            resolve(path)
 
 
 def _matching(pattern: Path) -> list[Path]:

@@ -97,7 +97,10 @@ class KeptSession:
         """Start the container and load the files. Raises what `ask` raises of its set-up."""
         inputs = await asyncio.to_thread(gather, list(paths) or None, self.trace)
         idle, depot = self.settings.session.idle, self.folder.depot
-        live = await make(inputs.paths, self.settings, self._listeners, self._say, depot=depot, consent=self._consent, idle=idle)
+        models = asyncio.shield(self._models) if self._models is not None else None
+        live = await make(
+            inputs.paths, self.settings, self._listeners, self._say, depot=depot, consent=self._consent, idle=idle, models=models
+        )
         self._live = live
         meta = new_meta(live.on, "", self.settings, dict.fromkeys(ROLES, ""), profile_for(self.settings))
         files = await asyncio.to_thread(lambda: [file_meta(path) for path in live.on.grants.paths])

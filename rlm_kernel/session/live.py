@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.config import Settings
-from rlm_kernel.engine.protocols import Trace
-from rlm_kernel.session.stage import Say, Stage, broker_and_spec, find_or_build_image, window_of
+from rlm_kernel.engine.protocols import Models, Trace
+from rlm_kernel.session.stage import Say, Stage, broker_and_spec, find_or_build_image, image_for, window_of
 
 if TYPE_CHECKING:
     from rlm_kernel.sandbox.broker import Broker
@@ -63,9 +63,10 @@ async def make(
     consent: Consent | None = None,
     image: ImageInfo | None = None,
     idle: float = 0.0,
+    models: Awaitable[Models] | None = None,
 ) -> Live:
     """A new container, which outlives this command by `idle` seconds. `depot`: for files that are named later; by default in its folder.
-    `image`: by default as the settings say. Raises SetupError, FileRefused, KernelError.
+    `image`: by default as the settings say (`models`: see image_for). Raises SetupError, FileRefused, KernelError.
     """
     from rlm_kernel.sandbox.broker import MAX_REQUEST
     from rlm_kernel.sandbox.grants import FileGrants
@@ -75,7 +76,7 @@ async def make(
         await asyncio.to_thread(shutil.rmtree, depot, ignore_errors=True)  # what an earlier container had
     run = RunDir.create(max_request=MAX_REQUEST, window=window_of(settings), replayed=idle > 0, idle=idle)
     try:
-        found = image if image is not None else await asyncio.to_thread(find_or_build_image, settings, say)
+        found = image if image is not None else await image_for(settings, say, models)
         grants = await asyncio.to_thread(FileGrants, paths, run, known_as, depot or run.path / "depot")
         live = await _live(Stage(run, grants, found, consent, say), settings, listeners)
     except BaseException:

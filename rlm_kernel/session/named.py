@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from rlm_kernel.errors import UsageError
-from rlm_kernel.nearest import nearest
+from rlm_kernel.nearest import nearest_path
 
 MAX_PATHS = 100
 MAX_LOOKS = 10_000
@@ -89,7 +89,9 @@ def _missing(word: str, cwd: Path) -> Missing | None:
         return None
     try:
         path = Path(os.path.abspath(cwd / Path(word).expanduser()))
-        near = nearest(path)
+        near = nearest_path(path)
+        if near is not None and near.suffix.casefold() != path.suffix.casefold():
+            near = None  # a file to be written, say
         in_folder = rooted and path.parent != Path(path.anchor) and path.parent.is_dir()
     except (OSError, ValueError, RuntimeError):
         return None

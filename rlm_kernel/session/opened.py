@@ -14,7 +14,7 @@ from typing import Any
 from rlm_kernel.errors import FileRefused, TraceError
 from rlm_kernel.sandbox.grants import resolve
 from rlm_kernel.session.tracefiles import check_files
-from rlm_kernel.trace.reader import TraceFile, read_trace, trace_of
+from rlm_kernel.trace.reader import TraceFile, read_notebook, read_trace, trace_of
 
 _PARAMETERS = ("parameters", "injected-parameters")
 """Tags of the cells whose `paths` count: papermill's names for what is there and what it puts in."""
@@ -55,10 +55,8 @@ class Opened:
 
 
 def _read(path: Path) -> Any:
-    import nbformat
-
     try:
-        return nbformat.read(path, 4)  # type: ignore[no-untyped-call]
+        return read_notebook(path)
     except Exception:  # no notebook, as for a console's session; or none that anybody can read
         return None
 

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from rlm_kernel.config import Settings, load_settings
 from rlm_kernel.engine.protocols import Models, Trace
 from rlm_kernel.errors import UsageError
+from rlm_kernel.nearest import did_you_mean, nearest
 from rlm_kernel.session.ask import free_path
+from rlm_kernel.session.inputs import check_readable
 from rlm_kernel.session.kept import KeptSession
 from rlm_kernel.session.listeners import everyone
 from rlm_kernel.session.live import discard, join
@@ -68,6 +70,7 @@ async def open_session(
         if state is None:
             state = folder.begin(_trace(settings, name), {k: v for k, v in given.items() if k.startswith(_KEPT_OPTIONS)})
         settings = load_settings(config_file, {**state.options, **given})
+        await asyncio.to_thread(check_readable, paths)
         async with contextlib.AsyncExitStack() as stack:
             players = await stack.enter_async_context(models_ready(settings, models, say)) if with_models else None
             session = KeptSession(folder, state, settings, players, view, say, consent)
@@ -104,10 +107,11 @@ def _check_new(folder: SessionFolder, state: State | None, new: bool | None) -> 
 
 
 def none_there(folder: SessionFolder) -> UsageError:
-    others = ", ".join(sessions(folder.path.parent))
+    others = sessions(folder.path.parent)
+    near = f"{did_you_mean(nearest(folder.name, others))} There are: {', '.join(others)}. Name one with --session.".lstrip()
     return UsageError(
         f"There is no session {folder.name} here.",
-        hint=f"There are: {others}. Name one with --session." if others else "Begin one: rlm init FILE, or rlm chat.",
+        hint=near if others else "Begin one: rlm init FILE, or rlm chat.",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -110,6 +110,7 @@ async def fork(
     view: Trace | None = None,
     say: Say = lambda _text: None,
     consent: Consent | None = None,
+    placed: Callable[[Path], None] = lambda _path: None,
 ) -> Result:
     """Go on from a cell of a trace, in a notebook of its own; the trace stays as it is.
 
@@ -118,7 +119,7 @@ async def fork(
     question: a further question, put to the model from there; without one it goes on with the trace's own. Files that it names can be
         loaded.
     at: the last cell that is kept, by id; a turn's id (`turn-03`) is its last cell. Default: all.
-    out: where the new notebook goes; default: a name of its own in `trace.dir`.
+    out: where the new notebook goes; default: a name of its own in `trace.dir`. `placed` hears the place.
 
     The other parameters, and what is raised, are those of `resume`; the limits count from here.
     """
@@ -130,6 +131,7 @@ async def fork(
     target = trace_path(settings, question or trace.meta.question, out)
     if target == trace.path:
         raise UsageError("A fork needs a notebook of its own.", hint="Name another file with --trace, or use `rlm resume`.")
+    placed(target)
     plan = _Plan(trace, kept, target, _origin(trace, kept, "fork"), forked=True, question=question.strip())
     return await _go_on(plan, config_file, changes or {}, files or {}, allow_changed, models, view, say, consent)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,8 +73,9 @@ async def stage(
     named: Sequence[Path] = (),
     replayed: bool = False,
     consent: Consent | None = None,
+    models: Awaitable[Models] | None = None,
 ) -> AsyncIterator[Stage]:
-    """A session's folder with its files (`known_as`, `named`: see FileGrants), and an image.
+    """A session's folder with its files (`known_as`, `named`: see FileGrants), and an image (`models`: see image_for).
 
     `consent`: asked for files that the user did not name. Raises SetupError, DockerError, FileRefused.
     """
@@ -86,7 +87,7 @@ async def stage(
     with folder(replayed=replayed, window=window_of(settings)) as run:
         depot = run.path / "depot" if named or consent is not None else None
         grants = await asyncio.to_thread(FileGrants, paths, run, known_as, depot, named)
-        image = await asyncio.to_thread(find_or_build_image, settings, say)
+        image = await image_for(settings, say, models)
         for session in swept:  # a container that was made and never started does not end by itself
             await asyncio.to_thread(remove_containers, session)
         yield Stage(run, grants, image, consent, say)
@@ -119,6 +120,21 @@ def await_nothing(task: asyncio.Task[Any]) -> None:
     """Give a task up: whatever becomes of it, nobody is told."""
     task.cancel()
     task.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+
+async def image_for(settings: Settings, say: Say, models: Awaitable[Models] | None = None) -> ImageInfo:
+    """The image of the settings, or ours. Building that takes minutes, so `models` get ready before: a missing key is told at once.
+
+    Raises DockerError, ImageError, and what the models raise.
+    """
+    try:
+        return await asyncio.to_thread(find_or_build_image, settings, say, build=False)
+    except ImageError:
+        if settings.sandbox.image is not None:
+            raise
+    if models is not None:
+        await models
+    return await asyncio.to_thread(find_or_build_image, settings, say)
 
 
 def find_or_build_image(settings: Settings, say: Say, *, build: bool = True) -> ImageInfo:

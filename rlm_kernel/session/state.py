@@ -114,7 +114,8 @@ class SessionFolder:
 
     def remove(self, state: State) -> None:
         """Forget the session: the folder, and its entry in the register."""
-        (_register() / state.key).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it could not be entered either
+            (_register() / state.key).unlink(missing_ok=True)
         self._clear()
 
     def holder(self) -> Holder | None:

@@ -18,6 +18,8 @@ from rlm_kernel.trace.reader import read_trace
 
 Condition = Literal["idle", "busy", "gone"]
 _FILES = "__import__('rlm_runtime.files', fromlist=['files']).files_status()"
+LISTED = 10
+"""Files, and variables, that a list for people names."""
 _CPU_WINDOW = 0.25
 """Seconds over which the use of the CPU is measured."""
 
@@ -103,8 +105,13 @@ class SessionStatus:
         return f"idle; ends after {duration(self.idle)} without use{left}"
 
 
-def _column(name: str, items: Sequence[str], limit: int = 50) -> list[str]:
-    shown = [*items[:limit], *([f"… and {len(items) - limit:,} more"] if len(items) > limit else [])] or ["none"]
+def first_of(items: Sequence[str], limit: int = LISTED) -> list[str]:
+    """The first of many, and how many more there are."""
+    return [*items[:limit], *([f"… and {len(items) - limit:,} more"] if len(items) > limit else [])]
+
+
+def _column(name: str, items: Sequence[str]) -> list[str]:
+    shown = first_of(items) or ["none"]
     return [f"{name if number == 0 else '':<12}{item}" for number, item in enumerate(shown)]
 
 

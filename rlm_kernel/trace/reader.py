@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import re
 import warnings
@@ -105,14 +106,10 @@ class TraceFile:
 
 def read_trace(path: Path) -> TraceFile:
     """Read a trace. Raises UsageError if there is none, TraceError, naming the cell, for one that cannot be used."""
-    import nbformat
     from nbformat.reader import NotJSONError
 
     try:
-        with warnings.catch_warnings():
-            # Of two cells with one id the second gets another: so has it a person who copied a cell with its metadata.
-            warnings.simplefilter("ignore")
-            node = nbformat.read(path, 4)  # type: ignore[no-untyped-call]
+        node = read_notebook(path)
     except FileNotFoundError as error:
         raise UsageError(f"There is no trace {path}.", hint="Traces are in rlm-traces/, or where --trace said.") from error
     except (OSError, IsADirectoryError) as error:
@@ -124,10 +121,25 @@ def read_trace(path: Path) -> TraceFile:
     return trace_of(node, path)
 
 
+def read_notebook(path: Path) -> Any:
+    """A notebook as programs save it, also with a byte-order mark. Raises OSError, and whatever nbformat does."""
+    import nbformat
+
+    raw = path.read_bytes()
+    encoding = "utf-16" if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    with warnings.catch_warnings():
+        # Of two cells with one id the second gets another: so has it a person who copied a cell with its metadata.
+        warnings.simplefilter("ignore")
+        return nbformat.reads(raw.decode(encoding), 4)  # type: ignore[no-untyped-call]
+
+
 def trace_of(node: Any, path: Path) -> TraceFile:
     """The trace that a notebook in memory (nbformat 4) is; `path` is its place. Raises TraceError."""
-    meta = _notebook_meta(path, node)
-    cells = [_cell(path, number, cell) for number, cell in enumerate(node.cells, 1)]
+    try:
+        meta = _notebook_meta(path, node)
+        cells = [_cell(path, number, cell) for number, cell in enumerate(node.cells, 1)]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # nbformat takes much that is no notebook
+        raise TraceError(f"The trace {path} is damaged: it does not have the form of a notebook ({error}).") from error
     return TraceFile(path.absolute(), meta, cells, node)
 
 

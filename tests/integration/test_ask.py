@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -164,6 +165,7 @@ def test_interrupt_closes_the_trace_and_leaves_nothing(
         stdout, stderr = running.communicate(timeout=20)
     assert (running.returncode, stdout) == (130, b"")
     assert b"Traceback" not in stderr
+    assert re.search(rb"rlm: interrupted after 1 turn, 0 sub-calls, .*; to go on: rlm resume t.ipynb\n", stderr)
     notebook = nbformat.read("t.ipynb", 4)
     nbformat.validate(notebook)
     assert notebook.metadata.rlm.stop_reason == "interrupted"

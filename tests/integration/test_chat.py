@@ -69,11 +69,13 @@ async def test_init_then_chat(talk: ModelServer, log: Path) -> None:
         assert "3 in" in chat.text
         assert "# Lines" not in chat.text, "markdown is rendered"
         await chat.type("", "memory:")
+        await chat.type("", "›")
         await chat.type("Do sleep now\r", "turn")
         await chat.type("", "cell turn-02-a runs")
         await chat.type("\x03", "Stopped. The session goes on.")
         await chat.type("/status\r", "ends after 2 h without use")
         await chat.type("/hlep\r", "Did you mean /help?")
+        await chat.type("", "›")
         await chat.type("How many\x1b\rlines now?\r", "memory:")
         await until(lambda: chat.text.rstrip("\b ").endswith("›"))
         await chat.type("/undo\r", "taken back")
@@ -87,6 +89,7 @@ async def test_chat_then_load_the_file_at_an_absolute_path(talk: ModelServer, lo
         await chat.type("", "Ctrl-D leaves")
         await chat.type(f"Load the file at {log}\r", "14 characters")
         assert "**loaded**" not in chat.text
+        await chat.type("", "›")
         await chat.type("How many lines?\r", "3 in")
         await chat.type("/files\r", "a.log: 14 characters")
         await chat.type("/trace\r", ".ipynb")

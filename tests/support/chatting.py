@@ -35,6 +35,7 @@ class FakeSession:
         self.opened = ["The kernel is as it was left."]
         self.asked: list[str] = []
         self.loaded: list[str] = []
+        self.stopped = False
         self._view = view
         self._talk = list(talk)
 
@@ -79,6 +80,9 @@ class FakeSession:
             raise UsageError("There is no question to take back.", hint="Ask one first.")
         self._talk.pop()
         return "It was taken back."
+
+    async def stop(self) -> None:
+        self.stopped = True
 
     def conversation(self) -> list[tuple[str, str | None]]:
         return self._talk

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from rlm_kernel.cli._chat_input import Pipe, is_open
+from rlm_kernel.cli._chat_input import Pipe, is_open, typed
 from rlm_kernel.cli.chat import show_answer
 from rlm_kernel.config import Settings
 from rlm_kernel.engine.protocols import Models
@@ -141,6 +141,69 @@ async def test_leaving_leaves_the_rest_unasked(message: str, piped: Piped) -> No
     session = await piped(f"one\n{message}\ntwo\n")
     assert session.asked == ["one"]
     assert "ends by itself after 2 h without use" in piped.err
+
+
+@pytest.mark.parametrize("message", ["exit", "quit", "quit()", ":q", "Q", "/q", ":wq"])
+async def test_people_leave_as_they_leave_other_programs(message: str, piped: Piped) -> None:
+    session = await piped(f"one\n{message}\ntwo\n")
+    assert session.asked == ["one"]
+    assert not session.stopped
+    assert "The session stays" in piped.err
+
+
+@pytest.mark.parametrize("message", ["/stop", "stop", "rlm stop", " rlm  stop "])
+async def test_stop_ends_the_session_and_the_chat(message: str, piped: Piped) -> None:
+    session = await piped(f"one\n{message}\ntwo\n")
+    assert session.asked == ["one"]
+    assert session.stopped
+    assert "The session has ended. Its trace: a.ipynb" in piped.err
+    assert "The session stays" not in piped.err
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("help", "/load PATH"),
+        ("?", "/load PATH"),
+        ("rlm --help", "/load PATH"),
+        ("rlm status", "found: list, 2 long"),
+        ("rlm status --json", "was not sent to a model.\nLeave with Ctrl-D"),
+        ("rlm stop --keep", "is a command of the shell"),
+        ('rlm ask "How many?" -f a.log', "A question is typed here as it is"),
+        ("rlm replay t.ipynb", "was not sent to a model"),
+    ],
+)
+async def test_commands_of_the_shell_are_no_questions(message: str, said: str, piped: Piped) -> None:
+    session = await piped(f"{message}\n")
+    assert session.asked == []
+    assert said in piped.err
+
+
+@pytest.mark.parametrize("message", ["'rlm stop'", "rlm is what?", "stop words: how many?", "exit codes", "rlm", "help me", "quit rate?"])
+async def test_questions_with_such_words_are_questions(message: str, piped: Piped) -> None:
+    assert (await piped(f"{message}\n")).asked == [message]
+
+
+async def test_nothing_more_is_asked_once_nobody_reads_the_answers(piped: Piped, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlm_kernel.cli.chat.lost", lambda: BrokenPipeError())
+    assert (await piped("one\ntwo\n")).asked == ["one"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "text"),
+    [
+        ("a question\r", "a question"),
+        ("\n\r\n", ""),
+        ("one\rtwo\n", "one\ntwo"),
+        ("\x1b[A\x1b[1;5Cx\x1bOP\x1by", "x"),
+        ("\x1b[200~pas\tted\x1b[201~", "pas\tted"),
+        ("\x04\x03a\x00\x7f", "a"),
+        ("für ü \U0001f600", "für ü \U0001f600"),
+        ("cut \x1b[", "cut"),
+    ],
+)
+def test_of_keys_that_were_typed_ahead_their_text_is_kept(keys: str, text: str) -> None:
+    assert typed(keys) == text
 
 
 async def test_bytes_that_are_no_text_are_replaced(piped: Piped) -> None:

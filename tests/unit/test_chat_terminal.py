@@ -35,8 +35,10 @@ async def chat(_importable: None) -> AsyncIterator[Terminal]:
 async def test_messages_of_several_lines(chat: Terminal) -> None:
     await chat.type("one\x1b\rtwo\\\rthree" + ENTER, r'"question": "one\ntwo\nthree"')
     await chat.type("", "2 turns, 0 sub-calls")
+    await chat.type("", "›")
     await chat.type("```\rx = 1\r```" + ENTER, r'"question": "```\nx = 1\n```"')
     await chat.type("", "2 turns, 0 sub-calls")
+    await chat.type("", "›")
     await chat.type(PASTE.format("a\nb\n\nc"), "c")
     assert chat.text.count('"question"') == 2, "what is pasted is not sent"
     await chat.type(ENTER, r'"question": "a\nb\n\nc"')
@@ -44,7 +46,6 @@ async def test_messages_of_several_lines(chat: Terminal) -> None:
 
 async def test_lines_are_edited_and_remembered_beyond_the_chat(chat: Terminal) -> None:
     await chat.type("wrold\x02\x02\x02\x02\x04\x1b[Cr" + ENTER, '"question": "world"')  # back to the r, away with it, on, and in again
-    await chat.type("", "2 turns, 0 sub-calls")
     await chat.type("", "›")  # before the prompt, a Ctrl-D is nobody's
     await chat.type(CTRL_D, "rlm stop` ends it")
     assert await chat.ended() == 0
@@ -53,11 +54,41 @@ async def test_lines_are_edited_and_remembered_beyond_the_chat(chat: Terminal) -
         await again.type(UP + "!" + ENTER, '"question": "world!"')
 
 
+async def test_lines_that_come_at_once_are_one_message_also_where_pasting_is_not_marked(chat: Terminal) -> None:
+    await chat.type("first\rsecond\rthird\r", "third")
+    await chat.type(ENTER, r'"question": "first\nsecond\nthird"')
+    await chat.type("", "2 turns, 0 sub-calls")
+    await chat.type("", "›")
+    await chat.type("twice by mistake\r\r", r'"question": "twice by mistake"')
+    await chat.type("", "2 turns, 0 sub-calls")
+    await chat.type("", "›")
+    assert chat.text.count('"question"') == 2
+
+
+async def test_what_is_typed_ahead_is_there_to_be_edited_and_is_not_sent(chat: Terminal) -> None:
+    await chat.type("wait" + ENTER, "now waiting, number 1")
+    await chat.type("ahead\rand mo", "and mo")  # shown by the terminal itself
+    chat.process.send_signal(signal.SIGINT)  # the key would have the terminal forget what was typed
+    await chat.type("", "Stopped")
+    await chat.type("", "and mo")
+    await chat.type("re" + ENTER, r'"question": "ahead\nand more"')
+    assert chat.text.count('"question"') == 1
+
+
+async def test_of_what_is_typed_ahead_commands_are_done_as_they_cost_nothing(chat: Terminal) -> None:
+    await chat.type("wait" + ENTER, "now waiting, number 1")
+    await chat.type("/quit" + ENTER, "/quit")
+    chat.process.send_signal(signal.SIGINT)
+    await chat.type("", "rlm stop` ends it")
+    assert await chat.ended() == 1
+
+
 async def test_commands_and_paths_are_completed(isolated: Path, chat: Terminal) -> None:
     for name in ("a file.txt", "other"):
         (isolated / "cwd" / name).mkdir()
     await chat.type("/tra" + TAB, "ce")
     await chat.type(ENTER, "a.ipynb")
+    await chat.type("", "›")
     await chat.type("/load a" + TAB, "file.txt")
     await chat.type(" oth" + TAB, "er")
     await chat.type(ENTER, "loaded other")
@@ -67,17 +98,21 @@ async def test_commands_and_paths_are_completed(isolated: Path, chat: Terminal) 
 async def test_ctrl_c_clears_the_line_and_says_how_to_leave(chat: Terminal) -> None:
     await chat.type("not this", "this")
     await chat.type(CTRL_C, "(Ctrl-D or /quit leaves)")
+    await chat.type("", "›")
     await chat.type("but this" + ENTER, '"question": "but this"')
 
 
 async def test_ctrl_c_stops_a_question_and_the_next_one_is_answered(chat: Terminal) -> None:
     await chat.type("wait" + ENTER, "now waiting, number 1")
     await chat.type(CTRL_C, "Stopped. The session goes on.")
+    await chat.type("", "›")
     await chat.type("wait" + ENTER, "now waiting, number 2")
     chat.process.send_signal(signal.SIGINT)
     await chat.type("", "Stopped. The session goes on.")
+    await chat.type("", "›")
     await chat.type("and now" + ENTER, '"question": "and now"')
     await chat.type("", "2 turns, 0 sub-calls")
+    await chat.type("", "›")
     await chat.type("/quit" + ENTER, "rlm stop` ends it")
     assert await chat.ended() == 0
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from rlm_kernel.engine.protocols import Usage
 from rlm_kernel.errors import TraceError, UsageError
+from rlm_kernel.session.conversation import conversation, recorded, turns_of
 from rlm_kernel.trace.reader import read_trace
 from rlm_kernel.trace.writer import NotebookWriter
 from tests.support.trace import STORY, meta, tell
@@ -135,3 +137,36 @@ def test_no_trace_and_a_folder_are_usage_errors(tmp_path: Path) -> None:
         read_trace(tmp_path / "none.ipynb")
     with pytest.raises(UsageError, match="cannot be read"):
         read_trace(tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_no_part_of_a_trace(path: Path, encoding: str) -> None:
+    cells = [cell.id for cell in read_trace(path).cells]
+    path.write_bytes(path.read_text().replace("\n", "\r\n").encode(encoding))
+    assert [cell.id for cell in read_trace(path).cells] == cells
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """All (container, key) of JSON data, but those within our own metadata."""
+    for key in list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        yield value, key
+        if key != "rlm":
+            yield from _places(value[key])
+
+
+def test_whatever_another_program_does_to_a_trace_it_is_read_or_refused_by_name(path: Path) -> None:
+    original = path.read_text()
+    for number in range(len(list(_places(json.loads(original))))):
+        for change in (None, [], {}, "text", -1, "gone"):
+            notebook = json.loads(original)
+            container, key = list(_places(notebook))[number]
+            if change == "gone":
+                del container[key]
+            else:
+                container[key] = change
+            path.write_text(json.dumps(notebook))
+            with contextlib.suppress(TraceError):
+                trace = read_trace(path)
+                trace.spent()
+                conversation(trace)
+                turns_of(trace.cells, recorded(trace.cells), 1000)

@@ -1,0 +1,122 @@
+"""The one place where what goes wrong becomes a message and an exit code, for every command."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import traceback
+from typing import Any, NoReturn
+
+from typer.exceptions import TyperException
+
+from rlm_kernel.cli._app import app
+from rlm_kernel.cli._run import INTERRUPTED
+from rlm_kernel.cli._streams import make_safe, settle
+from rlm_kernel.cli._text import printable
+from rlm_kernel.errors import RLMError, UsageError
+
+_BROKEN = 1
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def main() -> NoReturn:
+    """Entry point of `rlm`. Exit codes: 0 answered, 1 no answer (or it could not be written), 2 usage, 3 set-up, 130 interrupted."""
+    make_safe()
+    _no_tracebacks()
+    _signals_interrupt()
+    # jsonschema, which nbformat brings, would load it to check IRIs: two seconds for what is never asked here.
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+    code = settle(_run())
+    for number in _SIGNALS:  # nothing is left to be told while Python ends
+        with contextlib.suppress(ValueError):
+            signal.signal(number, signal.SIG_DFL)
+    sys.exit(code)
+
+
+def _run() -> int:
+    try:
+        code = app(standalone_mode=False)
+        if code == INTERRUPTED:  # outside of what `run_to_end` runs, which tells more
+            print("rlm: interrupted.", file=sys.stderr)
+        return code if isinstance(code, int) else 0
+    except TyperException as error:
+        return _wrong_usage(error)
+    except KeyboardInterrupt:
+        print("rlm: interrupted.", file=sys.stderr)
+        return INTERRUPTED
+    except RLMError as error:
+        return _failed(error.message, error.hint, error.exit_code)
+    except EOFError:
+        return _failed("The input ended where an answer was wanted.", "", UsageError.exit_code)
+    except OSError as error:
+        if not _here():
+            return _failed("The current folder is gone: it was deleted or renamed.", "Change to one that is there.", UsageError.exit_code)
+        about = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        return _failed(f"{about}{error.strerror or error}.", _SHOW_TRACEBACK, _BROKEN)
+    except Exception as error:
+        return _failed(f"This is a fault of rlm_kernel's own: {type(error).__name__}: {error}", _SHOW_TRACEBACK, _BROKEN)
+
+
+def _here() -> bool:
+    try:
+        return bool(os.getcwd())
+    except OSError:
+        return False
+
+
+_SHOW_TRACEBACK = "`rlm --debug …`, with the same command behind it, shows where it happened."
+
+
+def _failed(message: str, hint: str, code: int) -> int:
+    if os.environ.get("RLM_DEBUG"):
+        traceback.print_exc()
+    message = message.partition("Traceback (most recent call last)")[0].rstrip()  # some libraries put theirs into the text
+    print(f"rlm: {printable(message)}", file=sys.stderr)
+    if hint:
+        print(printable(hint), file=sys.stderr)
+    return code
+
+
+def _wrong_usage(error: Any) -> int:
+    """What Typer says of a command line that it does not understand, and what to type instead."""
+    message: str = getattr(error, "message", str(error))
+    if message.startswith("Usage:"):  # nothing was typed, and this is the help
+        print(message, file=sys.stderr)
+        return UsageError.exit_code
+    with contextlib.suppress(AttributeError):
+        message = error.format_message() if not hasattr(error, "possibilities") else error.message
+    message = f"{message.rstrip('.')}." if message[-1:] not in "?!" else message
+    if near := getattr(error, "possibilities", None):
+        message += f" Did you mean {near[0]}?"
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "rlm"
+    return _failed(message, "\n".join(_advice(message, command)), getattr(error, "exit_code", UsageError.exit_code))
+
+
+def _advice(message: str, command: str) -> list[str]:
+    advice = []
+    if message.startswith("No such command") and " " in message.partition("'")[2].partition("'")[0]:
+        advice.append('Ask a question so: rlm ask "How many …?" -f FILE')
+    if message.startswith("Got unexpected extra argument"):
+        advice.append("Put a question, or a name with spaces, into quotes; files of a question are named with -f FILE.")
+    if message.startswith("No such option") and "Did you mean" not in message:
+        advice.append(f"What begins with a dash and is no option goes behind --, last of all: {command} … -- TEXT")
+    return [*advice, f"`{command} -h` shows how it is used."]
+
+
+def _no_tracebacks() -> None:
+    """What happens where nobody can catch it (a thread, a finalizer, a task that nobody waits for) is for --debug alone."""
+    unraisable = sys.unraisablehook
+    sys.unraisablehook = lambda event: unraisable(event) if os.environ.get("RLM_DEBUG") else None
+    logging.getLogger("asyncio").addFilter(lambda _record: bool(os.environ.get("RLM_DEBUG")))
+
+
+def _signals_interrupt() -> None:
+    """SIGTERM, and SIGHUP unless it is ignored (nohup), end a command as Ctrl-C does."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        with contextlib.suppress(ValueError):  # not in the main thread
+            if signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, signal.default_int_handler)

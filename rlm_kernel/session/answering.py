@@ -86,8 +86,6 @@ async def answer(asked: Asked, on: Stage, children: Children, open_kernel: OpenK
                 for cell_id, code in asked.inputs.cells(asked.worded, on.grants.paths, asked.schema):
                     check_setup(await loop.set_up(cell_id, code), settings)
                 info = await kernel.describe()
-                if asked.parent is None:
-                    tell_remarks(info, on.say)
                 outcome = await loop.run(asked.worded, info, from_files=not asked.inputs.made, named=asked.named)
             totals = ledger.totals()
             await notes.complete()
@@ -129,12 +127,6 @@ def new_meta(on: Stage, question: str, settings: Settings, models: Mapping[Role,
 def _file_metas(on: Stage, made: bool) -> list[FileMeta]:
     """The inputs, by the names that the kernel knows them by."""
     return [file_meta(place, made=made).model_copy(update={"path": str(path)}) for path, place in on.grants.places().items()]
-
-
-def tell_remarks(info: ContextInfo, say: Say) -> None:
-    """Tell the user how files were read, where that is no matter of course, and what was left out."""
-    for remark in info.remarks:
-        say(f"{remark.removesuffix('.')}.")
 
 
 def check_setup(result: CellResult, settings: Settings) -> None:

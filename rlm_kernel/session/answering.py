@@ -19,13 +19,13 @@ from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.loop import Loop
 from rlm_kernel.engine.prompts import Profile
-from rlm_kernel.engine.protocols import CellResult, Children, ContextInfo, Models, Outcome, Role, Totals, Trace
+from rlm_kernel.engine.protocols import CellResult, Children, Models, Outcome, Role, Totals, Trace
 from rlm_kernel.errors import RLMError, UsageError
 from rlm_kernel.secrets import known_secrets
 from rlm_kernel.session.conversation import full_history
 from rlm_kernel.session.inputs import Inputs, file_meta
 from rlm_kernel.session.listeners import everyone
-from rlm_kernel.session.stage import Say, Stage
+from rlm_kernel.session.stage import Stage
 from rlm_kernel.session.tracefiles import FileNotes
 from rlm_kernel.trace.reader import read_trace
 from rlm_kernel.trace.schema import FileMeta, NotebookMeta, ParentMeta

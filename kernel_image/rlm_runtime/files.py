@@ -71,7 +71,7 @@ def load_file(path: str, name: str | None = None, replace_all: bool = False) -> 
 
     `name` defaults to the file's own; a taken one gets its folder before it. `replace_all` unloads the others. Raises FileRefused.
     """
-    before = list(files) if replace_all else []
+    before, told = list(files) if replace_all else [], _remarks()
     if replace_all:
         _left_out.clear()
     loaded = _read(str(path), name)
@@ -80,21 +80,30 @@ def load_file(path: str, name: str | None = None, replace_all: bool = False) -> 
             del files[label], _loaded[label]
     files.update(loaded)
     _activate_files()
-    for label in loaded:
-        if len(loaded) == 1 and _loaded[label].note:
-            print(f"Note: {label}: {_loaded[label].note}", file=sys.stderr)
+    _tell(told)
     return loaded[next(iter(loaded))] if len(loaded) == 1 else ""  # type: ignore[return-value]
 
 
 def load_files(paths: list[str]) -> None:
     """Load several files or whole directories. `context` is then a str for one file, a dict of name to text for several."""
+    told = _remarks()
     for path in paths:
         files.update(_read(str(path), None))
     _activate_files()
+    _tell(told)
     for line in list_files()[:_SHOWN]:
         print(line)
     if len(files) > _SHOWN:
         print(f"… and {len(files) - _SHOWN:,} more")
+
+
+def _tell(told: Sequence[str]) -> None:
+    """What was guessed or left out since, for the user and for whoever looks at the cell's outputs."""
+    new = [remark for remark in _remarks() if remark not in set(told)]
+    for remark in new[:_SHOWN]:
+        print(f"Note: {' '.join(remark.split())}", file=sys.stderr)
+    if len(new) > _SHOWN:
+        print(f"Note: … and {len(new) - _SHOWN:,} more", file=sys.stderr)
 
 
 def _read(path: str, name: str | None) -> dict[str, Text]:

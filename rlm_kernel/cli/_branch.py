@@ -145,7 +145,8 @@ class Branch:
 
     def status(self) -> str:
         """What it does now, in a line."""
-        doing = f"{self._what}, {self._clock() - self._since:.0f} s"
+        # What is set up may count the seconds itself.
+        doing = self._what if self._what.endswith(" s") else f"{self._what}, {self._clock() - self._since:.0f} s"
         if self._account is None:
             return doing
         turn = [f"turn {self._turn}"] if self._turn else []

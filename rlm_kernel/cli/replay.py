@@ -141,6 +141,8 @@ def _report(replayed: Replayed, *, as_json: bool) -> None:
         print(f"Not the same: {', '.join(f'{count} {name}' for name, count in counts.items())}.")
     if counts["new call"]:
         print("rlm: a call without a record was not sent to any model; to have it asked: rlm replay --live", file=sys.stderr)
+    if replayed.spent.calls:
+        print(f"rlm: what was asked anew took {replayed.spent.spending()}", file=sys.stderr)
     if replayed.out:
         print(f"rlm: the replayed notebook is {replayed.out}", file=sys.stderr)
 

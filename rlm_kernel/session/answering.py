@@ -19,13 +19,13 @@ from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.loop import Loop
 from rlm_kernel.engine.prompts import Profile
-from rlm_kernel.engine.protocols import CellResult, Children, ContextInfo, Models, Outcome, Role, Totals, Trace
+from rlm_kernel.engine.protocols import CellResult, Children, Models, Outcome, Role, Totals, Trace
 from rlm_kernel.errors import RLMError, UsageError
 from rlm_kernel.secrets import known_secrets
 from rlm_kernel.session.conversation import full_history
 from rlm_kernel.session.inputs import Inputs, file_meta
 from rlm_kernel.session.listeners import everyone
-from rlm_kernel.session.stage import Say, Stage
+from rlm_kernel.session.stage import Stage
 from rlm_kernel.session.tracefiles import FileNotes
 from rlm_kernel.trace.reader import read_trace
 from rlm_kernel.trace.schema import FileMeta, NotebookMeta, ParentMeta
@@ -94,8 +94,6 @@ async def answer(asked: Asked, on: Stage, children: Children, open_kernel: OpenK
                 for cell_id, code in asked.inputs.cells(asked.worded, on.grants.paths, asked.schema):
                     check_setup(await loop.set_up(cell_id, code), settings)
                 info = await kernel.describe()
-                if asked.parent is None:
-                    tell_remarks(info, on.say)
                 outcome = await loop.run(asked.worded, info, from_files=not asked.inputs.made, named=asked.named, absent=asked.absent)
             totals = ledger.totals()
             await notes.complete()
@@ -137,12 +135,6 @@ def new_meta(on: Stage, question: str, settings: Settings, models: Mapping[Role,
 def _file_metas(on: Stage, made: bool) -> list[FileMeta]:
     """The inputs, by the names that the kernel knows them by."""
     return [file_meta(place, made=made).model_copy(update={"path": str(path)}) for path, place in on.grants.places().items()]
-
-
-def tell_remarks(info: ContextInfo, say: Say) -> None:
-    """Tell the user how files were read, where that is no matter of course, and what was left out."""
-    for remark in info.remarks:
-        say(f"{remark.removesuffix('.')}.")
 
 
 def check_setup(result: CellResult, settings: Settings) -> None:

@@ -26,7 +26,7 @@ from rlm_kernel.engine.protocols import ROLES, Memory, Models, Outcome, Totals, 
 from rlm_kernel.engine.totals import duration
 from rlm_kernel.errors import UsageError
 from rlm_kernel.secrets import known_secrets
-from rlm_kernel.session.answering import check_setup, closing_trace, new_meta, tell_remarks
+from rlm_kernel.session.answering import check_setup, closing_trace, new_meta
 from rlm_kernel.session.ask import Result, free_path
 from rlm_kernel.session.children import Children, Family, spent_on_lost
 from rlm_kernel.session.conversation import conversation, first_question, full_history, recorded, turns_of
@@ -110,7 +110,6 @@ class KeptSession:
         cells = Cells(live.kernel, calls, self._listeners)
         for cell_id, code in inputs.cells("", live.on.grants.paths):
             check_setup(await cells.run(cell_id, code, 0, setup=True, seconds=None), self.settings)
-        tell_remarks(await live.kernel.describe(), self._say)
         self._keep(live)
 
     async def take_up(self) -> None:

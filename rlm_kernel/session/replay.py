@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +14,7 @@ from rlm_kernel.engine.cells import Cells
 from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.prompts import PROFILES
-from rlm_kernel.engine.protocols import ROLES, CellResult, Models, Trace
+from rlm_kernel.engine.protocols import ROLES, CellResult, Models, Totals, Trace
 from rlm_kernel.errors import UsageError
 from rlm_kernel.secrets import known_secrets
 from rlm_kernel.session.children import Children, Family, child_traces
@@ -58,7 +58,8 @@ class Verdict:
 @dataclass(frozen=True)
 class Replayed:
     """What a replay found. `remarks`: what else is not as it was, such as the image. `out`: the replayed notebook, if it was written.
-    `children`: what was found of the child RLMs' traces, if these were replayed, too.
+    `children`: what was found of the child RLMs' traces, if these were replayed, too. `spent`: what was asked anew (`live`) has used,
+    in those as well.
     """
 
     trace: Path
@@ -66,6 +67,7 @@ class Replayed:
     remarks: Sequence[str]
     out: Path | None = None
     children: Sequence[Replayed] = ()
+    spent: Totals = field(default_factory=Totals)
 
     @property
     def same(self) -> bool:
@@ -81,6 +83,7 @@ class Replayed:
             "remarks": list(self.remarks),
             "out": str(self.out) if self.out else None,
             "children": [child.as_json() for child in self.children],
+            "spent": self.spent.as_json(),
         }
 
 
@@ -245,6 +248,7 @@ async def replay(
         ledger = Ledger(limits_of(settings))
         family = None
         if playing is not None:
+            heard.opened(ledger, Totals())
             kernels = await stack.enter_async_context(WarmKernels(settings, on.image, say))
             names = {role: playing.name(role) for role in ROLES}
             family = Family(settings, playing, names, profile_for(settings, playing), kernels)
@@ -261,6 +265,7 @@ async def replay(
         if out is not None:
             _write(trace, results, out)
         remarks = [*found.changed, *image_remarks(trace, on)]
+        spent = ledger.totals()
     replayed: list[Replayed] = []
     for child in child_traces(trace) if tree else ():
         begin(child)
@@ -273,7 +278,7 @@ async def replay(
         options: dict[str, Any] = {"config_file": config_file, "changes": changes, "allow_changed": allow_changed, "live": live}
         options["files"] = named_files(read_trace(child), files or {})
         replayed.append(await replay(child, **options, models=models, tree=True, tell=tell, begin=begin, view=view, say=say, _above=around))
-    return Replayed(trace.path, verdicts, remarks, out, replayed)
+    return Replayed(trace.path, verdicts, remarks, out, replayed, sum((one.spent for one in replayed), spent))
 
 
 def _write(trace: TraceFile, results: Mapping[str, CellResult], out: Path) -> None:

@@ -19,6 +19,7 @@ import pytest
 from docker.errors import NotFound
 
 from rlm_kernel import RLM, ScriptedModels
+from rlm_kernel.engine.protocols import Totals
 from rlm_kernel.trace.schema import CellMeta, NotebookMeta
 from tests.integration.conftest import Rlm
 from tests.support.model_server import ModelServer
@@ -108,7 +109,7 @@ def test_json_is_one_object_on_stdout(rlm: Rlm, openai_env: ModelServer, log: Pa
     done = rlm(*ASK, "-f", str(log), "--json", "--quiet")
     result = json.loads(done.stdout)
     assert done.stderr == ""
-    assert set(result) == {"answer", "trace", "turns", "calls", "children", "stored", "tokens", "cost", "seconds", "stop_reason", "forced"}
+    assert set(result) == {"answer", "trace", *Totals().as_json(), "stop_reason", "forced"}
     assert (result["answer"], result["turns"], result["calls"], result["cost"]) == (50, 2, 100, None)
 
 

@@ -147,6 +147,8 @@ def test_live_asks_the_models_for_what_has_no_record_and_for_nothing_else(trace:
     edit(trace, lambda cells, _: cells["turn-01-b"].update(source="print(llm_query('never asked'))", outputs=[]))
     story = Story()
     found = RLM(models=story).replay(trace, live=True, until="turn-02", out=tmp_path / "r.ipynb")
+    assert found.spent.calls == len(story.asked), "what was asked anew is told"
+    assert found.as_json()["spent"]["calls"] == found.spent.calls > 0
     assert story.asked == ["never asked"]
     assert verdicts(found)["turn-01-b"] == "differs"
     assert list(verdicts(found))[-1] == "turn-02-b"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from typing import Any
 import nbformat
 import pytest
 
+from rlm_kernel.cli._live import LiveView
 from rlm_kernel.errors import UsageError
 from rlm_kernel.session.kept import KeptSession
 from rlm_kernel.session.live import discard
@@ -280,3 +282,27 @@ def test_the_commands_find_the_session_of_the_folder(rlm: Rlm, log: Path, monkey
     assert "idle; ends after 2 h" in rlm("status").stdout
     assert "its trace" in rlm("stop").stderr.lower()
     assert "rlm init FILE" in rlm("status").stderr
+
+
+async def test_what_was_guessed_or_left_out_is_told_once_when_it_is_loaded(tmp_path: Path) -> None:
+    folder = tmp_path / "f"
+    folder.mkdir()
+    (folder / ".gitignore").write_text("*.tmp\n")
+    for name, data in (("a.txt", b"plain"), ("b.txt", "Der H\u00fcgel ist sch\u00f6n gr\u00fcn.".encode("cp1252")), ("c.tmp", b"x")):
+        (folder / name).write_bytes(data)
+    (tmp_path / "more.txt").write_bytes("François est allé à l'école.".encode("cp1252"))
+    said: list[str] = []
+
+    def notes() -> list[str]:
+        return [line for line in said if line.startswith("Note: ")]
+
+    view = LiveView(lines=False, stream=io.StringIO())
+    view.tell = said.append  # type: ignore[method-assign]
+    async with session(view=view, paths=[folder]):
+        assert len(notes()) == 2
+        assert notes()[0].startswith("Note: b.txt: read as cp125")
+        assert notes()[1].endswith(": left out: 1 ignored files")
+    async with session(view=view) as kept:
+        await kept.load([tmp_path / "more.txt"])
+        assert len(notes()) == 3, "not again what was told before"
+        assert notes()[2].startswith("Note: more.txt: read as cp125")

@@ -274,6 +274,8 @@ def test_what_the_set_up_waits_for_has_the_time_that_it_takes(view: LiveView, cl
     clock.now += 7
     view.say("copying big.log … 2.1 of 9.0 GB")
     assert drawn(view) == ["copying big.log … 2.1 of 9.0 GB, 7 s"]
+    view.say("loading local model (1.1 GB)… 3 s")
+    assert drawn(view) == ["loading local model (1.1 GB)… 3 s"]
     view.cell_started("setup", 0, "load_files(paths)")
     assert drawn(view) == ["loading the input, 0 s"]
     view.say("copying other.log … 0.1 of 9.0 GB")

@@ -29,8 +29,6 @@ _STEP = 0.1
 """Seconds at least between two looks at how long a cell has run."""
 _SETTLE_SECONDS = 0.5
 """Seconds in which a kernel that runs nothing answers."""
-_HIT_SECONDS = 0.2
-"""Seconds in which a cell that an interrupt has ended is heard of, after its beginning was."""
 _LOST = "lost"
 """Status of a reply that will not come."""
 _WELCOME_SECONDS = 0.5
@@ -63,6 +61,8 @@ class _Cell:
         self.state = RunState()
         self._on_output = on_output
         self._sent = time.monotonic()
+        self.early: Literal["", "stopped", "timed out"] = ""
+        """Why the kernel was interrupted before it was heard that the cell had begun."""
         self.hit = False
         """It ended by an interrupt, as it says."""
         self.began: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -219,6 +219,8 @@ class CellRunner:
             self._cell = None
         if done.done() and not done.cancelled():
             done.result()
+            if cell.early and cell.hit:  # it was the one that ran, and had begun unheard: the thread that tells of it needs the GIL
+                cell.state.timed_out, cell.state.waited = cell.state.timed_out or cell.early == "timed out", 0.0
             if cell.state.status == "error" and (cell.state.timed_out or self._interrupts.is_set()):
                 cell.state.status = "interrupted"
         return cell.state
@@ -236,11 +238,8 @@ class CellRunner:
         over = (done, self._exited, self._listening)
         await _first(timeout, cell.began, stop, *over)
         if not _any(cell.began, *over):
-            stopped = stop.done()
+            cell.early = "stopped" if stop.done() else "timed out"
             await self._interrupt(grace, cell.began, *over)
-            await _first(_HIT_SECONDS if cell.began.done() else 0, *over)
-            if cell.hit:  # it was ours, and had begun unheard: the thread that tells of it needs the GIL
-                cell.state.timed_out, cell.state.waited = not stopped, 0.0
         if not _any(*over) and cell.began.done():
             await _timed(timeout, untimed, stop, *over)
             if not _any(*over):

@@ -27,15 +27,18 @@ def nearest(name: str, known: Iterable[str], like: float = _LIKE) -> str | None:
     return by_plain[found[0]] if found else None
 
 
-def nearest_path(path: Path) -> Path | None:
-    """A path that is there and is written nearly like this one, which is not; None if there is none. Relative where it was. Blocking."""
+def nearest_path(path: Path, *, other_ending: bool = True) -> Path | None:
+    """A path that is there and is written nearly like this one, which is not; None if there is none. Relative where it was. Blocking.
+
+    `other_ending`: one that differs in its ending alone, or has one more, counts too.
+    """
     wanted = path.expanduser()
     whole = Path(os.path.abspath(wanted))
     here = Path(whole.anchor)
     for part in whole.parts[1:]:
         step = here / part
         if not os.path.lexists(step):
-            found = _in_folder(here, part)
+            found = _in_folder(here, part, other_ending)
             if found is None:
                 return None
             step = here / found
@@ -48,15 +51,16 @@ def did_you_mean(name: object | None) -> str:
     return f"Did you mean {name}?" if name is not None else ""
 
 
-def _in_folder(folder: Path, name: str) -> str | None:
+def _in_folder(folder: Path, name: str, other_ending: bool) -> str | None:
     try:
         with os.scandir(folder) as entries:
             names = sorted((entry.name for entry in itertools.islice(entries, _MANY)), reverse=True)
     except OSError:
         return None
-    # Else its ending was forgotten, or is another one.
+    if (near := nearest(name, names, _PATH_LIKE)) is not None or not other_ending:
+        return near
     stem = _plain(PurePath(name).stem)
-    return nearest(name, names, _PATH_LIKE) or next((one for one in reversed(names) if _plain(PurePath(one).stem) == stem), None)
+    return next((one for one in reversed(names) if _plain(PurePath(one).stem) == stem), None)
 
 
 def _plain(name: str) -> str:

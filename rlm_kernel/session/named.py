@@ -89,9 +89,7 @@ def _missing(word: str, cwd: Path) -> Missing | None:
         return None
     try:
         path = Path(os.path.abspath(cwd / Path(word).expanduser()))
-        near = nearest_path(path)
-        if near is not None and near.suffix.casefold() != path.suffix.casefold():
-            near = None  # a file to be written, say
+        near = nearest_path(path, other_ending=False)  # notes.md beside notes.txt may be a file that is wanted
         in_folder = rooted and path.parent != Path(path.anchor) and path.parent.is_dir()
     except (OSError, ValueError, RuntimeError):
         return None

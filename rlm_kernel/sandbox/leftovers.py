@@ -144,7 +144,7 @@ def _idle_until(folder: Path) -> float:
     if not idle:
         return 0.0
     used = [folder / "about.json", folder / "host" / "lease"]
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError), (folder / "about.json").open() as file:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError), (folder / "about.json").open(encoding="utf-8") as file:
         used.append(Path(json.loads(file.read(_MAX_TOLD))["trace"]))
     return max(_changed(path) for path in used) + idle + IDLE_MARGIN
 

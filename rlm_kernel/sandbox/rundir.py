@@ -151,7 +151,7 @@ class RunDir:
         gone, or code in the container holds the lease.
         """
         try:
-            told = json.loads((path / "host" / "session.json").read_text())
+            told = json.loads((path / "host" / "session.json").read_text(encoding="utf-8"))
             run = cls(path, path.name.removeprefix("rlm-"), token=told["token"])
             run._launches = max((int(folder.name[1:]) for folder in path.glob("r[0-9]*")), default=0)
             # Not blocking: code in the container may have asked to be told before the file is opened for writing (F_SETLEASE).
@@ -201,7 +201,7 @@ class RunDir:
         with self.errors():
             path.unlink(missing_ok=True)
             path.touch(mode=0o600)
-            path.write_text(text)
+            path.write_text(text, encoding="utf-8")
             own(path)
         return path
 
@@ -214,7 +214,7 @@ class RunDir:
         made = self.path / f"{name}.new"
         with self.errors():
             made.touch(mode=0o600)
-            made.write_text(text)
+            made.write_text(text, encoding="utf-8")
             made.replace(path)
         return path
 
@@ -308,7 +308,7 @@ def sweep() -> list[str]:
     swept = []
     for folder in session_folders():
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            told = json.loads((folder / "host" / "session.json").read_text())
+            told = json.loads((folder / "host" / "session.json").read_text(encoding="utf-8"))
             if not told.get("idle") and left_alone(folder):
                 remove_folder(folder)
                 swept.append(folder.name.removeprefix("rlm-"))

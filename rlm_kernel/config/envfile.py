@@ -10,8 +10,8 @@ from rlm_kernel.errors import ConfigError
 from rlm_kernel.secrets import is_secret_name
 
 DOTENV = ".env"
-_taken: set[str] = set()
-"""Variables that load_api_keys() has put into the environment."""
+_taken: dict[str, str] = {}
+"""Variables that load_api_keys() has put into the environment, and their values."""
 
 
 def read_dotenv(cwd: Path | None = None) -> dict[str, str]:
@@ -40,13 +40,13 @@ def load_api_keys(cwd: Path | None = None) -> list[str]:
         if (is_secret_name(name) or address) and not os.environ.get(name):
             os.environ[name] = value
             loaded.append(name)
-    _taken.update(loaded)
+            _taken[name] = value
     return loaded
 
 
-def from_dotenv(name: str) -> bool:
-    """Whether load_api_keys() took that variable of the environment from `.env`."""
-    return name in _taken
+def from_dotenv(name: str, value: str) -> bool:
+    """Whether load_api_keys() took that value of a variable of the environment from `.env`."""
+    return _taken.get(name) == value
 
 
 def find_api_keys(wanted: Iterable[str] = (), environ: Mapping[str, str] | None = None, cwd: Path | None = None) -> dict[str, str | None]:

@@ -52,8 +52,9 @@ def address_of(section: str, settings: LLMSettings, provider: str, environ: Mapp
     if settings.api_base is not None:
         return Address(_tidy_address(settings.api_base), f"{section}.api_base")
     for variable in _variables(provider):
-        if value := _tidy(environ.get(variable, "")):
-            return Address(_tidy_address(value), _source(variable))
+        written = environ.get(variable, "")
+        if value := _tidy(written):
+            return Address(_tidy_address(value), _source(variable, written))
     return Address(USUAL.get(provider))
 
 
@@ -63,12 +64,13 @@ def key_of(section: str, settings: LLMSettings, provider: str, environ: Mapping[
     if settings.api_key is not None:
         return Key(_tidy_key(settings.api_key.get_secret_value()), f"{section}.api_key")
     variable = settings.api_key_env or f"{_prefix(provider)}_API_KEY"
-    value = _tidy_key(environ.get(variable, ""))
-    return Key(value, _source(variable)) if value else None
+    written = environ.get(variable, "")
+    value = _tidy_key(written)
+    return Key(value, _source(variable, written)) if value else None
 
 
-def _source(variable: str) -> str:
-    return f"{variable} in .env" if from_dotenv(variable) else variable
+def _source(variable: str, written: str) -> str:
+    return f"{variable} in .env" if from_dotenv(variable, written) else variable
 
 
 def _prefix(provider: str) -> str:

@@ -65,7 +65,7 @@ async def test_init_then_chat(talk: ModelServer, log: Path) -> None:
     async with Terminal(*RLM, "chat") as chat:
         await chat.type("", "Ctrl-D leaves")
         assert "as it was left" in chat.text
-        await chat.type("How many lines?\r", "1 turn,")
+        await chat.type("How many lines?\r", "memory:")
         assert "3 in" in chat.text
         assert "# Lines" not in chat.text, "markdown is rendered"
         await chat.type("", "memory:")

@@ -68,7 +68,7 @@ async def test_init_then_chat(talk: ModelServer, log: Path) -> None:
         await chat.type("How many lines?\r", "memory:")
         assert "3 in" in chat.text
         assert "# Lines" not in chat.text, "markdown is rendered"
-        await chat.type("", "memory:")
+        await chat.type("", "1 turn,")
         await chat.type("", "›")
         await chat.type("Do sleep now\r", "turn")
         await chat.type("", "cell turn-02-a runs")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import math
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,24 +17,20 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel
-
 from rlm_kernel import harmless
 from rlm_kernel.engine.protocols import Account, Answer, CallKind, CallRecord, CellResult, Completion, Memory, Outcome, Retry, Role, Totals
 from rlm_kernel.errors import TraceError
-from rlm_kernel.secrets import redact, redact_cut
 from rlm_kernel.trace import document
 from rlm_kernel.trace.notebook_file import replace as replace_file
 from rlm_kernel.trace.notebook_file import serialised
 from rlm_kernel.trace.reader import code_digest
 from rlm_kernel.trace.schema import MAX_THOUGHTS, CallMeta, CellMeta, FileMeta, NotebookMeta, TotalsMeta
+from rlm_kernel.trace.writable import Writable
 
 SAVE_SECONDS = 0.5
 MAX_OUTPUTS = 40_000_000
 """Characters of outputs of all cells together, passed by no more than the last cell's: a browser has to open them."""
 _KERNELSPEC = {"name": "rlm", "display_name": "RLM (Docker)", "language": "python"}
-_FIXED = frozenset({"kind", "status", "stop_reason", "created", "started", "at", "code_digest"})
-"""Fields of the metadata that hold no free text."""
 _FULL = f"[The outputs of the cells above have {MAX_OUTPUTS:,} characters: those of this one are left out of the trace.]\n"
 _LANGUAGE = {"name": "python", "file_extension": ".py", "mimetype": "text/x-python", "pygments_lexer": "ipython3"}
 
@@ -46,9 +41,9 @@ class NotebookWriter:
     def __init__(self, path: Path, meta: NotebookMeta, secrets: Sequence[str], cells: Iterable[Mapping[str, Any]] | None = None) -> None:
         """`cells`: those of a trace that is taken up, in nbformat's shape. Then nothing is written before the first event."""
         self.path = path
-        self._secrets = secrets
+        self._writable = Writable(secrets)
         # Before the title is made of it, which may cut a secret in two.
-        self._meta = NotebookMeta.model_validate(self._plain(meta))
+        self._meta = NotebookMeta.model_validate(self._writable.meta(meta))
         self._cells: dict[str, str] = {}
         self._sizes: dict[str, int] = {}
         self._running: str | None = None
@@ -185,7 +180,7 @@ class NotebookWriter:
         if self._meta.question and self._turn:
             self._aside("question", document.question(text), text)
             return
-        self._meta = self._meta.model_copy(update={"question": redact(text, self._secrets)})
+        self._meta = self._meta.model_copy(update={"question": self._writable.text(text)})
         self._write_title()
         self._save()
 
@@ -203,7 +198,7 @@ class NotebookWriter:
 
     def set_models(self, models: Mapping[Role, str], profile: str, digest: str) -> None:
         """Say who answers from here on, and by which prompt."""
-        names = {role: redact(name, self._secrets) for role, name in models.items()}
+        names = {role: self._writable.text(name) for role, name in models.items()}
         self._meta = self._meta.model_copy(update={"models": names, "prompt_profile": profile, "prompt_digest": digest})
         self._write_title()
         self._save()
@@ -242,7 +237,7 @@ class NotebookWriter:
             self._children[self._running] = [call for call in self._calls.values() if call.trace]
             self._running = None
         if outcome.answer is not None:
-            outcome = replace(outcome, answer=Answer(redact(outcome.answer.text, self._secrets)))
+            outcome = replace(outcome, answer=Answer(self._writable.text(outcome.answer.text)))
         self._meta = self._meta.model_copy(
             update={
                 "status": "finished",
@@ -292,20 +287,20 @@ class NotebookWriter:
         taken = self._taken.get(cell_id, {})
         tags = [tag for tag in taken.get("tags", []) if tag not in ("parameters", "raises-exception")]
         tags += ["parameters"] if cell_id == "parameters" else ["raises-exception"] if failed else []
-        source = redact(code, self._secrets)
+        source = self._writable.text(code)
         meta = meta.model_copy(update={"code_digest": code_digest(source)})
         kept = {name: value for name, value in taken.items() if name != "tags"}
         if sum(size for name, size in self._sizes.items() if name != cell_id) > MAX_OUTPUTS:
             meta = meta.model_copy(update={"truncated": True})
             outputs = [{"output_type": "stream", "name": "stderr", "text": _FULL}] if outputs else []
-        metadata = {**kept, "execution": dict(times), "rlm": self._plain(meta), **({"tags": tags} if tags else {})}
+        metadata = {**kept, "execution": dict(times), "rlm": self._writable.meta(meta), **({"tags": tags} if tags else {})}
         cell = {
             "cell_type": "code",
             "id": cell_id,
             "metadata": metadata,
             "source": source,
             "execution_count": count,
-            "outputs": [self._output(output) for output in outputs],
+            "outputs": [self._writable.output(output) for output in outputs],
         }
         self._put(cell, check=check)
 
@@ -316,8 +311,8 @@ class NotebookWriter:
         return "code" if taken is None else taken.get("rlm", {}).get("kind", "person")
 
     def _markdown(self, cell_id: str, text: str, meta: CellMeta) -> None:
-        metadata = {"rlm": self._plain(meta)}
-        source = harmless.markdown(redact(text, self._secrets))
+        metadata = {"rlm": self._writable.meta(meta)}
+        source = harmless.markdown(self._writable.text(text))
         self._put({"cell_type": "markdown", "id": cell_id, "metadata": metadata, "source": source}, check=False)
 
     def _put(self, cell: dict[str, Any], *, check: bool) -> None:
@@ -353,42 +348,12 @@ class NotebookWriter:
     def _save(self, *, durable: bool = False) -> None:
         if self._account is not None:
             self._meta = self._meta.model_copy(update={"totals": TotalsMeta.of(self._before + self._account())})
-        metadata = {"kernelspec": _KERNELSPEC, "language_info": _LANGUAGE, "rlm": self._plain(self._meta)}
+        metadata = {"kernelspec": _KERNELSPEC, "language_info": _LANGUAGE, "rlm": self._writable.meta(self._meta)}
         try:
             replace_file(self.path, self._cells.values(), metadata, durable=durable)
         except OSError as error:
             raise self._failure(error) from error
         self._saved = time.monotonic()
-
-    # Secrets are replaced in the values, not in their JSON: there a line break in a secret would hide it from the search, and a secret
-    # such as "metadata" or 12345678 would be found in what is no text.
-
-    def _hide(self, value: Any) -> Any:
-        """A JSON value as it may be written."""
-        if isinstance(value, str):
-            return redact(value, self._secrets)
-        if isinstance(value, list):
-            return [self._hide(item) for item in value]
-        if isinstance(value, dict):
-            return {redact(key, self._secrets): self._hide(item) for key, item in value.items()}
-        # A limit of infinity is fine; JupyterLab's JSON is not.
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    def _output(self, output: Mapping[str, Any]) -> dict[str, Any]:
-        return harmless.output({name: value if name in ("output_type", "name") else self._hide(value) for name, value in output.items()})
-
-    def _plain(self, meta: BaseModel) -> dict[str, Any]:
-        """Metadata as JSON data."""
-        plain: dict[str, Any] = {"version": meta.version} if isinstance(meta, NotebookMeta) else {}
-        for name, value in meta.model_dump(mode="json", exclude_defaults=True).items():
-            own = getattr(meta, name)
-            if isinstance(own, list) and own and isinstance(own[0], BaseModel):
-                plain[name] = [self._plain(part) for part in own]
-            elif name in ("preview", "thoughts"):
-                plain[name] = redact_cut(value, self._secrets)
-            else:
-                plain[name] = value if name in _FIXED else self._hide(value)
-        return plain
 
     def _failure(self, error: OSError) -> TraceError:
         # What is there was put there whole.

@@ -120,6 +120,10 @@ def test_bare_code_without_a_fence_is_a_cell(code: str) -> None:
         ("FINAL('''1) one\n2) two''')", "FINAL", "'''1) one\n2) two'''"),
         ("FINAL('tis so (they say))", "FINAL", "'tis so (they say)"),
         ('FINAL("a" is (b))', "FINAL", '"a" is (b)'),
+        ("FINAL（北京（中国））", "FINAL", "北京（中国）"),
+        ("FINAL(3）", "FINAL", "3"),
+        ("FINAL(len(rows))  # all of them", "FINAL", "len(rows)"),
+        ("FINAL(1) one, 2) two (2))", "FINAL", "1) one, 2) two (2)"),
     ],
 )
 def test_an_answer_in_prose_reaches_to_its_balanced_parenthesis(prose: str, kind: str, text: str) -> None:
@@ -134,6 +138,8 @@ def test_an_answer_in_prose_reaches_to_its_balanced_parenthesis(prose: str, kind
         "```repl\nFINAL(1)\n```",
         "```text\nFINAL(1)\n```",
         "I shall call FINAL(1) then.",
+        "FINAL(1) is my answer.",
+        "FINAL(1) is my answer (I looked twice).",
         "FINALLY(1)",
         "FINAL 1",
         "final(1)",

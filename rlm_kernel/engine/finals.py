@@ -60,6 +60,12 @@ def final_at(text: str) -> tuple[ProseFinal | None, int]:
     return ProseFinal(kind, text[start:close].strip()), min(close + 1, len(text))
 
 
+def final_in_sentence(text: str) -> ProseFinal | None:
+    """The last FINAL(...) of a text that ends a line, wherever on it, as in `So it is FINAL(3)`."""
+    starts = [found.start() for found in re.finditer(r"\bFINAL(?:_VAR)?[*_`]*+[(（]", text)][-5:]
+    return next(filter(None, (final_at(text[start:])[0] for start in reversed(starts))), None)
+
+
 def whole_final(code: str) -> ProseFinal | None:
     """The answer of a block that holds FINAL(...) alone, in words that are no Python."""
     code = code.strip()

@@ -170,6 +170,8 @@ async def test_what_a_prose_answer_evaluates_is_a_cell_of_the_trace() -> None:
         ("FINAL(answer)", None),
         ("FINAL(len(nothing))", None),
         ("Final answer: 42", Answer("42")),
+        ("So the answer is FINAL(len(context)).", Answer("11", 11)),
+        ("答案是：FINAL（3）", Answer("3", 3)),
         ("**FINAL ANSWER:** 42", Answer("42")),
         ('It is\n```json\n{"a": 1}\n```\nso far.', Answer('It is\n```json\n{"a": 1}\n```\nso far.')),
         ("<think>FINAL(7)</think>It is three.", Answer("It is three.")),

@@ -386,14 +386,12 @@ class Loop:
         parsed = parse_reply(reply.text)
         self.trace.turn_replied(self._number, reply, parsed.prose)
         answer: Answer | None = None
-        if parsed.final is not None:
-            answer = await self._prose_answer(parsed.final, [])
+        if said := parsed.final or (None if parsed.cells else final_in_sentence(parsed.prose)):
+            answer = await self._prose_answer(said, [])
         elif parsed.cells and "FINAL" in parsed.cells[-1]:
             # Told not to, models still answer in code. What that code spends stays within the ledger's limits.
             results, _ = self._shown = await self._run_cells(parsed.cells[-1:])
             answer = results[0].answer
-        elif (said := final_in_sentence(parsed.prose)) is not None:
-            answer = await self._prose_answer(said, [])
         elif words := answers.words_of(parsed.prose):
             answer = Answer(words)
         self._answer = answer

@@ -9,7 +9,7 @@ import re
 from collections.abc import Awaitable, Callable
 
 from rlm_kernel.engine import messages as say
-from rlm_kernel.engine.finals import ProseFinal, is_template, meaning
+from rlm_kernel.engine.finals import ProseFinal, is_template, meaning, unmarked
 from rlm_kernel.engine.protocols import Answer, CellResult
 
 Run = Callable[[str], Awaitable[CellResult]]
@@ -21,22 +21,18 @@ async def in_prose(final: ProseFinal, run: Run, limit: int) -> Answer | str:
 
     At most `limit` characters of what that cell printed are told.
     """
-    text = final.text.strip()
+    text = unmarked(final.text)
     meant = meaning(text)
     name = text if final.kind == "FINAL" else (meant.text or text).strip()
     if final.kind == "FINAL_VAR" or name.isidentifier():
         return await _variable(name, run, limit, sure=final.kind == "FINAL_VAR")
-    if is_template(text) and not (text[:1] in "\"'" and (meant.text or "").isidentifier()):
+    if meant.value is None and is_template(text) and not (text[:1] in "\"'" and (meant.text or "").isidentifier()):
         return say.TEMPLATE
     if not meant.source and not (meant.text or "").isidentifier():
         return Answer(meant.text or "", meant.value, typed=meant.value is not None)
     # A text that is the name of a variable is asked about by the kernel, as in any cell.
-    result = await run(f"FINAL({meant.source or repr(meant.text)})")
-    if result.answer is not None:
-        return result.answer
-    if meant.text is not None and meant.source and _error(result) == "NameError":
-        return Answer(meant.text)
-    return say.not_evaluated(text, _printed(result, limit))
+    result = await run(meant.call())
+    return result.answer or say.not_evaluated(text, _printed(result, limit))
 
 
 async def _variable(name: str, run: Run, limit: int, *, sure: bool) -> Answer | str:

@@ -27,7 +27,7 @@ Language = Literal["python", "output", "other", "unknown", ""]
 
 _OPEN = re.compile(r"(?P<words>(?!~~~)[^`\n]*+(?:`{1,2}+(?!`)[^`\n]*+)*+)?+(?P<marks>`{3,}+|~{3,}+)[ \t]*+(?P<info>[^`\n]*+)$")
 _ONE_LINE = re.compile(r"(?P<marks>`{3,}+)[ \t]*+(?P<info>[^`\n]++)(?P=marks)[ \t]*+$")
-_CLOSE = re.compile(r"(?P<marks>`{3,}+|~{3,}+)[ \t]*+$")
+_CLOSE = re.compile(r"[\s\u200b\ufeff]*+(?P<marks>`{3,}+|~{3,}+)[\s\u200b\ufeff]*+$")
 _REOPEN = re.compile(r"`{3,}+[ \t]*+(?P<info>[^\s`]++)[ \t]*+$")
 _LABEL = re.compile(r"[\w.+#:/-]*|\{[^{}\n]*\}")
 _ATTRIBUTES = re.compile(r"""(?:\{[^{}]*\}|[\w:.-]+=(?:"[^"]*"|'[^']*'|[^\s"'=]+)|[\w.:/-]+)(?:[ ,]+|$)""")
@@ -38,13 +38,15 @@ _OUTPUT = re.compile(
 _TAG = re.compile(r"<(?P<name>[A-Za-z][\w:.=-]*)(?:[ \t][^<>\n]*)?>|\[(?P<square>[A-Z_]{4,30})\]|<[|｜](?P<token>[^|｜<>\s]{1,40})[|｜]>")
 _CALLS = frozenset(
     {"code", "python", "py", "ipython", "repl", "execute", "exec", "run", "tool", "call", "calls", "function", "invoke", "parameter", "arg"}
-    | {"script", "cell", "action", "interpreter", "jupyter", "value", "argument"}
+    | {"script", "cell", "action", "interpreter", "jupyter", "value", "argument", "pre"}
 )
 """Words in the names of tags that models put around code."""
 _END_TAGS = re.compile(r"(?:\s*</[\w:.-]+>)+\s*\Z")
 _FENCED = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
 _TAGGED = 200_000
 """Characters between tags beyond which they hold no code that a model wrote."""
+_LINES = 30_000
+"""Lines from which on a reply is read without lists and quotes: no model writes so many."""
 _READ_AGAIN = 3, 100_000
 """How often, and of how many characters besides, a reply may be read to its end for a string or a tag that ends far away."""
 
@@ -84,15 +86,17 @@ def blocks_of(text: str) -> list[Block]:
     """The blocks of a text, in order. Its lines end with a line feed alone."""
     found = _Found(_READ_AGAIN[0] * len(text) + _READ_AGAIN[1])
     if text.strip():
-        _grammar().block.parse(text, _grammar(), {"found": found}, [])
+        grammar = _grammar(text.count("\n") < _LINES)
+        grammar.block.parse(text, grammar, {"found": found}, [])
     return found.blocks
 
 
 @functools.cache
-def _grammar() -> MarkdownIt:
+def _grammar(nested: bool) -> MarkdownIt:
+    """`nested`: with lists and quotes, which take ten times as long for each line."""
     grammar = MarkdownIt("zero")
     ruler = grammar.block.ruler
-    ruler.enable(["blockquote", "list"])
+    ruler.enable(["blockquote", "list"] if nested else [])
     above: RuleOptionsType = {"alt": ["blockquote", "list"]}
     # Behind them: the mark of a list or a quote is no word before a fence.
     ruler.after("list", "tagged", _tagged, above)
@@ -297,7 +301,7 @@ def code_in_tags(text: str) -> str | None:
 
 def _code_in_part(part: str) -> str | None:
     part = _END_TAGS.sub("", part).strip("\n")
-    plain = python.without_prompts(part if "\n" in part else part.strip())
+    plain = python.as_meant(part if "\n" in part else part.strip())
     if python.acts(plain):
         return plain
     brace = min((at for mark in "{[" if (at := part.find(mark)) >= 0), default=-1)

@@ -15,11 +15,13 @@ from rlm_kernel.engine.blocks import blocks_of
 from rlm_kernel.engine.python import strings_of
 
 _NAME = r"(?:[\w-]{1,20}:)?(?:ant)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|scratch_?pad|inner_monologue)"
+_VERB = r"[ \t]+(?-i:is|are|was|and|or|tags?|blocks?|elements?|occurs?|appears?|marks?)\b"
 _OPEN = re.compile(
-    rf"<{_NAME}(?:[ \t][^<>\n]{{0,100}})?>|\[THINK\]|◁think▷|<[|｜](?:begin_of_thought|START_THINKING|inner_prefix|think)[|｜]>"
+    rf"<{_NAME}(?:[ \t][^<>\n]{{0,100}})?>(?!{_VERB})|\[THINK\]|◁think▷|<[|｜](?:begin_of_thought|START_THINKING|inner_prefix|think)[|｜]>"
     r"|<\|channel>thought\b|<unused94>thought\b",
     re.IGNORECASE,
 )
+"""What opens reasoning. With one of these words behind it, a sentence speaks of the tag."""
 _CLOSE = re.compile(
     rf"</{_NAME}>|\[/THINK\]|◁/think▷|<[|｜](?:end_of_thought|END_THINKING|inner_suffix|/think)[|｜]>|<channel\|>|<unused95>", re.IGNORECASE
 )

@@ -5,25 +5,32 @@ from __future__ import annotations
 import ast
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from rlm_kernel.engine import python
 
-FINAL = re.compile(r"[*_`#$ \t]*+(?:</?\w+>)?[*_`]*+(?P<name>FINAL_VAR|FINAL)[*_`]*+\(")
-"""How a line begins that delivers an answer in prose."""
+FINAL = re.compile(r"[*_`#$ \t]*+(?:</?\w+>)?[*_`]*+(?P<name>FINAL_VAR|FINAL)[*_`]*+[(（]")
+"""How a line begins that delivers an answer in prose. Chinese and Japanese have parentheses of their own, which models mix with these."""
 _NOTHING = re.compile(r"(?:[^\w()\[\]{}\"'<>\n]|</?\w+>)*+$", re.MULTILINE)
 """What may follow on the line of the closing parenthesis: marks, no words."""
-_BRACKET = re.compile(r"(?P<no>(?<=\s)[:;=]['-]?\)|(?<![\w)])(?:\d{1,3}|[a-zA-Z]|[ivxIVX]{2,4})\)(?=[ \t]+\S))|[()]")
+_COMMENT = re.compile(r";?[ \t]*#[^\n]*$", re.MULTILINE)
+_BRACKET = re.compile(r"(?P<no>(?<=\s)[:;=]['-]?\)|(?<![\w)])(?:\d{1,3}|[a-zA-Z]|[ivxIVX]{2,4})\)(?=[ \t]+\S))|[()（）]")
 """A parenthesis. `no`: in a smiley, or behind the number of an item, which closes only what was opened inside the answer."""
 _LEXEME = re.compile(
-    r"""'''(?:[^\\']|\\.|'(?!''))*+'''|\"{3}(?:[^\\"]|\\.|"(?!""))*+\"{3}|'(?:[^'\\\n]|\\.)*+'|"(?:[^"\\\n]|\\.)*+"|[()]""", re.DOTALL
+    r"""'''(?:[^\\']|\\.|'(?!''))*+'''|\"{3}(?:[^\\"]|\\.|"(?!""))*+\"{3}|'(?:[^'\\\n]|\\.)*+'|"(?:[^"\\\n]|\\.)*+"|[()（）]""", re.DOTALL
 )
 _FENCE = re.compile(r"[ \t]*(?P<marks>`{3,}+|~{3,}+)(?P<info>[^\n`]*)$")
 _TEMPLATE = re.compile(
     r"(?:(?:insert|put|write|enter|give|type)\s)?(?:(?:the|your|my|an?)\s)?(?:(?:final|actual|short|exact|computed|complete)\s)*"
     r"(?:answer|value|result|response|output|text|string|expression|variable(?:\sname)?|name)(?:\s(?:goes\s)?here|\stext|\sstring)?"
 )
+_MARKED = re.compile(r"`([^`]+)`|``([^`]+)``|\*\*([^*]+)\*\*|“([^“”]+)”|‘([^‘’]+)’|«([^«»]+)»|「([^「」]+)」|„([^„“”]+)[“”]")
+_HOLE = re.compile(
+    r"(?<![\w\\$^/{}`\"'])\{(?P<name>[^\W\d]\w*)(?:\.\w+|\[[^\[\]{}\\\n]*\]|\([^(){}\\\n]*\))*(?:![rsa])?(?::[^{}\n]*)?\}(?!\})"
+)
+"""A name in braces, with what may follow it in an f-string. LaTeX, templates and paths of URLs have braces, too."""
+_F_STRING = re.compile(r"\b[fF][rR]?[\"']")
 _PLACEHOLDER = re.compile(r"<[A-Za-z][\w \t,.'/-]*>|\.{2,}|…|_{2,}|\?+")
 
 
@@ -53,6 +60,12 @@ def final_at(text: str) -> tuple[ProseFinal | None, int]:
     return ProseFinal(kind, text[start:close].strip()), min(close + 1, len(text))
 
 
+def final_in_sentence(text: str) -> ProseFinal | None:
+    """The last FINAL(...) of a text that ends a line, wherever on it, as in `So it is FINAL(3)`."""
+    starts = [found.start() for found in re.finditer(r"\bFINAL(?:_VAR)?[*_`]*+[(（]", text)][-5:]
+    return next(filter(None, (final_at(text[start:])[0] for start in reversed(starts))), None)
+
+
 def whole_final(code: str) -> ProseFinal | None:
     """The answer of a block that holds FINAL(...) alone, in words that are no Python."""
     code = code.strip()
@@ -64,13 +77,14 @@ def _expression_end(text: str, start: int) -> int | None:
     """Where the parenthesis closes, if it holds an expression of Python."""
     depth = 0
     for found in _LEXEME.finditer(text, start):
-        if found[0] == "(":
+        if found[0] in "(（":
             depth += 1
-        elif found[0] == ")":
+        elif found[0] in ")）":
             depth -= 1
         if depth < 0:
             at = found.start()
-            return at if _NOTHING.match(text, at + 1) and python.tree(f"f({text[start:at]}\n)") else None
+            ends_line = _NOTHING.match(text, at + 1) or _COMMENT.match(text, at + 1)
+            return at if ends_line and python.tree(f"f({text[start:at]}\n)") else None
     return None
 
 
@@ -85,7 +99,7 @@ def _prose_end(text: str, start: int) -> int:
         if found is not None and not text[begin:end].strip():
             break
         for bracket in _BRACKET.finditer(text, begin, end):
-            if bracket[0] == "(":
+            if bracket[0] in "(（":
                 depth += 1
                 continue
             ends_line = _NOTHING.match(text, bracket.end()) is not None
@@ -94,6 +108,7 @@ def _prose_end(text: str, start: int) -> int:
                 depth -= 1
             elif bracket["no"]:
                 smiley = last if ends_line else smiley
+                middle = middle or bracket.start() == start  # `FINAL(3) is it`, unless a parenthesis follows that closes
             else:
                 found, middle = (bracket.start(), middle) if ends_line else (found, True)
     if found is None and middle and depth == 0:
@@ -135,38 +150,86 @@ def is_template(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Meant:
-    """What stands in FINAL(...): `source` to evaluate where it is code, with the `text` to deliver where it turns out to be words.
+    """What stands in FINAL(...): a `text`, with the `value` where it is one of JSON; or `source` to evaluate.
 
-    Without `source` the text is the answer; `value` where it is one of JSON. Without a `text` it must be code.
+    With both it is source if one of the `names` in it is there, and else the text.
     """
 
     text: str | None
     source: str = ""
     value: Any = None
+    names: frozenset[str] = frozenset()
+
+    def call(self) -> str:
+        """The cell that delivers it."""
+        if not self.source:
+            return f"FINAL({self.text!r})"
+        source = f"{self.source}\n" if "#" in self.source else self.source
+        if self.text is None:
+            return f"FINAL({source})"
+        return f"FINAL(({source}) if {{{', '.join(map(repr, sorted(self.names)))}}} & globals().keys() else {self.text!r})"
+
+
+def unmarked(text: str) -> str:
+    """A text without the quotes or the marks of Markdown that stand around all of it, as `n`, **42** or “Paris”. Python's quotes stay."""
+    marked = _MARKED.fullmatch(text.strip())
+    return next(filter(None, marked.groups())) if marked else text.strip()
 
 
 def meaning(text: str) -> Meant:
     """What the words or the code in FINAL(...) are."""
+    if text[:1] in ("{", "[") and (data := _json(text)) is not None:
+        return Meant(text, value=data)
     called = python.tree(f"f({text}\n)")
     call = called.body[0].value if called and len(called.body) == 1 and isinstance(called.body[0], ast.Expr) else None
     if not isinstance(call, ast.Call):
-        return Meant(None, text) if re.match(r"[fF][rR]?[\"']", text) else Meant(text)
-    if len(call.args) == 0 and len(call.keywords) == 1 and call.keywords[0].arg:  # FINAL(answer="...")
-        return meaning(ast.get_source_segment(f"f({text}\n)", call.keywords[0].value) or text)
+        return Meant(None, text) if re.match(r"[fF][rR]?[\"']", text) else _words(text)
+    if not call.args and len(call.keywords) == 1 and (keyword := call.keywords[0]).arg:
+        value = meaning(ast.get_source_segment(f"f({text}\n)", keyword.value) or text)
+        if is_template(keyword.arg) or value.text is None:  # FINAL(answer="...")
+            return value
+        return replace(value, text=text, value=None)  # FINAL(x = 3)
     parts = [*call.args, *(keyword.value for keyword in call.keywords)]
     if len(parts) == 1 and isinstance(parts[0], ast.Constant):
         return _constant(parts[0].value, text)
     if _is_figures(parts, text):
         return Meant(text)
     nodes = [node for part in parts for node in ast.walk(part)]
+    source = f"({text})" if len(parts) > 1 else text
     if _is_code(nodes, text):
-        return Meant(None, text)
-    return Meant(text, text)
+        return Meant(None, source)
+    return Meant(text, source, names=frozenset(node.id for node in nodes if isinstance(node, ast.Name)))
+
+
+def _json(text: str) -> Any:
+    """The object or the list of a JSON text; None where it is no JSON."""
+    try:
+        return json.loads(text, parse_constant=_no_json)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _no_json(constant: str) -> Any:
+    raise ValueError(constant)
+
+
+def _words(text: str) -> Meant:
+    """A text; where it has names in braces, as an f-string whose f was forgotten, the text that results if one of them is there."""
+    holes = [] if "```" in text or _F_STRING.search(text) else list(_HOLE.finditer(text))
+    if not holes:
+        return Meant(text)
+    parts: list[str] = []
+    at = 0
+    for hole in holes:
+        parts += [text[at : hole.start()].replace("{", "{{").replace("}", "}}"), hole[0]]
+        at = hole.end()
+    parts.append(text[at:].replace("{", "{{").replace("}", "}}"))
+    return Meant(text, f"f{''.join(parts)!r}", names=frozenset(hole["name"] for hole in holes))
 
 
 def _constant(value: Any, text: str) -> Meant:
     if isinstance(value, str):
-        return Meant(value)
+        return _words(value)
     plain = isinstance(value, int | float) and not isinstance(value, bool) and json.dumps(value) == text
     return Meant(text, value=value if plain else None)
 

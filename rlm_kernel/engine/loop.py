@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from rlm_kernel.engine import answers, memory
 from rlm_kernel.engine import messages as say
 from rlm_kernel.engine.cells import Cells
-from rlm_kernel.engine.finals import ProseFinal
+from rlm_kernel.engine.finals import ProseFinal, final_in_sentence
 from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.prompts import Profile, system_prompt
@@ -386,8 +386,8 @@ class Loop:
         parsed = parse_reply(reply.text)
         self.trace.turn_replied(self._number, reply, parsed.prose)
         answer: Answer | None = None
-        if parsed.final is not None:
-            answer = await self._prose_answer(parsed.final, [])
+        if said := parsed.final or (None if parsed.cells else final_in_sentence(parsed.prose)):
+            answer = await self._prose_answer(said, [])
         elif parsed.cells and "FINAL" in parsed.cells[-1]:
             # Told not to, models still answer in code. What that code spends stays within the ledger's limits.
             results, _ = self._shown = await self._run_cells(parsed.cells[-1:])

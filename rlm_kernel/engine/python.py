@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import html
 import json
 import re
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 _MAGIC = re.compile(
@@ -168,6 +170,62 @@ def without_prompts(code: str) -> str:
             continue
         lines.append(line[mark.end() :])
     return "\n".join(lines)
+
+
+_UNSEEN = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff")) | dict.fromkeys(map(ord, "\u00a0\u2002\u2003\u2009\u202f\u3000"), " ")
+_CURLY = dict.fromkeys(map(ord, "“”„"), '"') | dict.fromkeys(map(ord, "‘’"), "'")
+_NUMBERED = re.compile(r"^[ \t]*\d+(?:[:|.)] ?|\t|  )", re.MULTILINE)
+_ADDED = re.compile(r"\+ "), re.compile(r"[+ ]")
+
+
+def as_meant(code: str) -> str:
+    """The code of a block: a transcript without its prompts; what parses as it is. What does not is taken without what copying, typesetting
+    or escaping did to it, where it parses then: invisible signs, curly quotes, HTML's and JSON's escapes, numbers of lines, a diff's marks.
+    """
+    code = without_prompts(code)
+    if parses(code):
+        return code
+    return next((mended for mend in _MENDS if (mended := mend(code)) != code and acts(mended)), code)
+
+
+def _outside_strings(code: str) -> str:
+    """The code without signs that are not seen; those in its strings stay."""
+    parts: list[str] = []
+    at = 0
+    for begin, end in strings_of(code):
+        parts += [code[at:begin].translate(_UNSEEN), code[begin:end]]
+        at = end
+    return "".join([*parts, code[at:].translate(_UNSEEN)])
+
+
+def _unescaped(code: str) -> str:
+    """Code in one line, whose line ends are written as in JSON."""
+    if "\n" in code.strip() or "\\n" not in code:
+        return code
+    try:
+        return str(json.loads(f'"{re.sub(_LONE_QUOTE, chr(92) + chr(34), code)}"'))
+    except ValueError:
+        return code
+
+
+_LONE_QUOTE = r'(?<!\\)"'
+_MENDS: tuple[Callable[[str], str], ...] = (
+    _outside_strings,
+    lambda code: code.translate(_UNSEEN | _CURLY),
+    html.unescape,
+    _unescaped,
+    lambda code: _every_line(_NUMBERED, code),
+    lambda code: _every_line(_ADDED[0], code),
+    lambda code: _every_line(_ADDED[1], code),
+)
+
+
+def _every_line(mark: re.Pattern[str], code: str) -> str:
+    """Code of several lines without a mark that each of them has."""
+    lines = code.split("\n")
+    if len(lines) < 2:
+        return code
+    return "\n".join(mark.sub("", line, count=1) for line in lines) if all(not line.strip() or mark.match(line) for line in lines) else code
 
 
 _CODE_KEYS = re.compile(r"(?i)code|python|script|source|program|cell|input|arg|param|cmd|command|function|tool|action|content")

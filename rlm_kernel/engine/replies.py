@@ -7,13 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rlm_kernel.engine import python
-from rlm_kernel.engine.blocks import Block, blocks_of
+from rlm_kernel.engine.blocks import Block, blocks_of, language
 from rlm_kernel.engine.finals import FINAL, ProseFinal, whole_final
 
 _OUTPUT_SAID = re.compile(
     r"(?i)\b(?:outputs?|results?|prints?|printed|returns?|shows|stdout|observation|execution logs?)\b[^.!?\n]*:\W*$|^\W*out ?\[\d+\]"
 )
 """A line that announces what code gave."""
+_IN_JSON = re.compile(r"[^`\n]*`{3}\w*\\n")
+_WRAPPED = re.compile(r"(?P<marks>`{3,}|~{3,})(?:markdown|md)[ \t]*\n(?P<text>.*)\n(?P=marks)", re.DOTALL)
+"""A reply that is one block of Markdown."""
 _OUTPUT_LINE = re.compile(
     r"\W*(?:Output(?: of (?:the cell|cell \d+))?|Observation|Execution (?:logs?|results?)|Out ?\[\d+\])\W{0,3}:", re.IGNORECASE
 )
@@ -63,11 +66,25 @@ def parse_reply(text: str) -> Reply:
     or a call of a tool in JSON, is one cell.
     """
     # A lone surrogate, which JSON can carry, would pass neither to the kernel nor to a file.
-    text = text.encode("utf-8", "replace").decode().replace("\r\n", "\n")
+    text = _with_lines(text.encode("utf-8", "replace").decode())
     blocks = blocks_of(text)
     if all(block.final for block in blocks) and (code := _bare_code(text.strip())):
         return Reply((code,), "", None)
-    return _Reading(text.split("\n"), blocks).reply()
+    reply = _Reading(text.split("\n"), blocks).reply()
+    if not reply.cells and reply.final is None and (wrapped := _WRAPPED.fullmatch(text.strip())):
+        inner = parse_reply(wrapped["text"])
+        return inner if inner.cells or inner.final is not None else reply
+    return reply
+
+
+def _with_lines(text: str) -> str:
+    """The text with line feeds at the ends of its lines. One that has none was written for an old Mac, or as a string of JSON."""
+    text = text.replace("\r\n", "\n")
+    if "\n" in text.strip():
+        return text
+    if "\r" in text.strip():
+        return text.replace("\r", "\n")
+    return text.replace("\\n", "\n") if _IN_JSON.match(text) else text
 
 
 class _Reading:
@@ -90,7 +107,7 @@ class _Reading:
             self._block(block)
             line = block.end
         self._words(self._lines[line:])
-        cells = tuple(python.without_prompts(block.code) for block in self._ran)
+        cells = tuple(python.as_meant(block.code) for block in self._ran)
         prose = "\n".join(self._prose).strip()
         if not cells and self._final is None:
             cells = tuple(filter(None, [next(filter(None, (python.code_in_json(block.code) for block in self._passed)), None)]))
@@ -128,7 +145,7 @@ class _Reading:
             return block.language == "output" and python.is_transcript(block.code) and block.label.lower() not in ("text", "output")
         if block.language == "python":
             return whole_final(block.code) is None
-        code = python.without_prompts(block.code)
+        code = python.as_meant(block.code)
         return python.acts(code, bare=not self._ran) and not (self._ran and self._announced())
 
     def _is_output(self, block: Block) -> bool:
@@ -146,5 +163,6 @@ def _bare_code(text: str) -> str | None:
         return None
     if text[0] in "{[" and (code := python.code_in_json(text)):
         return code
-    code = python.without_prompts(text)
+    label, _, rest = text.partition("\n")
+    code = python.as_meant(rest if language(label) == "python" and label.isidentifier() else text)
     return code if python.acts(code) else None

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rlm_kernel.engine import messages as say
+from rlm_kernel.engine.drafts import without_drafts
 from rlm_kernel.engine.ledger import Ledger, Limits
 from rlm_kernel.engine.loop import Past, PastTurn
 from rlm_kernel.engine.protocols import Answer, Completion
@@ -108,3 +109,8 @@ async def test_a_reply_of_an_older_trace_that_was_read_otherwise_is_not_run_agai
     past = Past([PastTurn(1, reply, old)], unfinished=True)
     assert (await run.outcome(past=past)).answer == Answer("hello there")
     assert run.cells == []
+
+
+@pytest.mark.parametrize("text", ["<think> tags are not in it.\n\nFINAL(3)", "<think> is a tag of this file.\n```repl\nsay(1)\n```"])
+def test_a_sentence_that_begins_with_the_tag_is_no_reasoning(text: str) -> None:
+    assert without_drafts(text) == (text, "")

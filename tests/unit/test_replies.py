@@ -4,9 +4,10 @@ import time
 import warnings
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from rlm_kernel.engine import python
 from rlm_kernel.engine.drafts import without_drafts
 from rlm_kernel.engine.finals import ProseFinal, is_template, meaning
 from rlm_kernel.engine.python import looks_at_input
@@ -104,6 +105,41 @@ def test_bare_code_without_a_fence_is_a_cell(code: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("block", "code"),
+    [
+        ("for i in x:\n\u00a0\u00a0print(i)", "for i in x:\n  print(i)"),
+        ("x\u200b = '\u00a0'\nprint(x)", "x = '\u00a0'\nprint(x)"),
+        ("print(“it is”, ‘so’)", "print(\"it is\", 'so')"),
+        ("if 3 &lt; 4 and &quot;a&quot;:\n    print(1)", 'if 3 < 4 and "a":\n    print(1)'),
+        ('x = "a"\\nprint(x)', 'x = "a"\nprint(x)'),
+        ("1: if x:\n2:     print(x)", "if x:\n    print(x)"),
+        ("+ if x:\n+     print(x)", "if x:\n    print(x)"),
+        ("+if x:\n+    print(x)", "if x:\n    print(x)"),
+        ("print('“ &lt; \\n \u00a0')", "print('“ &lt; \\n \u00a0')"),
+        ("print(1", "print(1"),
+    ],
+)
+def test_code_is_mended_only_where_it_does_not_parse_and_then_does(block: str, code: str) -> None:
+    assert parse_reply(f"```python\n{block}\n```").cells == (code,)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "```python\nprint(1)\n\u00a0```\u200b\nDone.",
+        "\ufeff```python\nprint(1)\n```",
+        "```python\rprint(1)\r```",
+        "```python\\nprint(1)\\n```",
+        "```markdown\nI look.\n```python\nprint(1)\n```\n```",
+        "python\nprint(1)",
+        '<pre><code class="python">print(1)</code></pre>',
+    ],
+)
+def test_code_is_found_however_its_fences_came(reply: str) -> None:
+    assert parse_reply(reply).cells == ("print(1)",)
+
+
+@pytest.mark.parametrize(
     ("prose", "kind", "text"),
     [
         ("FINAL(42)", "FINAL", "42"),
@@ -120,6 +156,10 @@ def test_bare_code_without_a_fence_is_a_cell(code: str) -> None:
         ("FINAL('''1) one\n2) two''')", "FINAL", "'''1) one\n2) two'''"),
         ("FINAL('tis so (they say))", "FINAL", "'tis so (they say)"),
         ('FINAL("a" is (b))', "FINAL", '"a" is (b)'),
+        ("FINAL（北京（中国））", "FINAL", "北京（中国）"),
+        ("FINAL(3）", "FINAL", "3"),
+        ("FINAL(len(rows))  # all of them", "FINAL", "len(rows)"),
+        ("FINAL(1) one, 2) two (2))", "FINAL", "1) one, 2) two (2)"),
     ],
 )
 def test_an_answer_in_prose_reaches_to_its_balanced_parenthesis(prose: str, kind: str, text: str) -> None:
@@ -134,6 +174,8 @@ def test_an_answer_in_prose_reaches_to_its_balanced_parenthesis(prose: str, kind
         "```repl\nFINAL(1)\n```",
         "```text\nFINAL(1)\n```",
         "I shall call FINAL(1) then.",
+        "FINAL(1) is my answer.",
+        "FINAL(1) is my answer (I looked twice).",
         "FINALLY(1)",
         "FINAL 1",
         "final(1)",
@@ -232,6 +274,7 @@ def test_no_text_raises(text: str) -> None:
 
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\r"), max_size=40), min_size=1, max_size=5))
 def test_blocks_come_back_as_they_were_written(codes: list[str]) -> None:
+    assume(all(python.as_meant(code) == code for code in codes))
     fence = "`" * (max(len(code) for code in codes) + 3)
     text = "\n".join(f"prose\n{fence}repl\n{code}\n{fence}" for code in codes)
     assert parse_reply(text).cells == tuple(code for code in codes if code.strip())

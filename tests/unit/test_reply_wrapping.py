@@ -103,9 +103,14 @@ MANY = {
 }
 
 
+@pytest.mark.parametrize("line", ["- a\n", "1. a\n", "> a\n", "-\n"])
+def test_a_megabyte_of_lists_is_read_in_a_moment(line: str) -> None:
+    assert _seconds(line * (_MEGA // len(line))) < 2
+
+
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_a_reply_of_a_megabyte_is_read_in_a_moment(text: str) -> None:
-    assert _seconds(text) < 3
+    assert _seconds(text) < 1.5
 
 
 @pytest.mark.parametrize("line", MANY.values(), ids=MANY)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 def load_ipython_extension(shell: InteractiveShell) -> None:
     """Called by IPython when the kernel starts, after its sockets are bound and before its first cell."""
     from rlm_runtime import api, display
+    from rlm_runtime.cells import Cells
 
-    display.install(shell)
-    api.install(shell)
+    cells = Cells(shell)
+    display.install(shell, cells)
+    api.install(shell, cells)

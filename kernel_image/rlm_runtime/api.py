@@ -23,6 +23,8 @@ from rlm_runtime.schemas import Wanted
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import ExecutionInfo, ExecutionResult, InteractiveShell
 
+    from rlm_runtime.cells import Cells
+
 _expected: list[Wanted] = []
 _shell: list[InteractiveShell] = []
 _names: list[Names] = []
@@ -128,7 +130,7 @@ def FINAL_VAR(name: Any) -> None:
     variables = _shell[0].user_ns
     if not isinstance(name, str):
         FINAL(name)
-    name = name.strip()
+    name = name.strip(" \t\n`'\"")
     if name not in variables:
         close = difflib.get_close_matches(name, _made_names(), 3)
         hint = f" Did you mean {' or '.join(close)}?" if close else " SHOW_VARS() lists what there is."
@@ -222,7 +224,7 @@ class CellHooks:
             result.error_in_exec = None  # to Jupyter the cell is ok
         if "_oh" not in self._variables:  # all was cleared, IPython's own names among it
             _shell[0].init_user_ns()
-        _names[0].restore(files.active(), self._answer)
+        _names[0].restore(files.active(), self._answer, result.info.raw_cell or "")
         wire.end_cell()
         try:
             if self._answer.get("ready"):
@@ -233,7 +235,7 @@ class CellHooks:
             result.error_in_exec = sys.last_value  # as it is shown: its message is bounded
 
 
-def install(shell: InteractiveShell) -> None:
+def install(shell: InteractiveShell, cells: Cells) -> None:
     """Put the names into the shell's namespace, follow its cells, and tell the host that the kernel is up."""
     _shell.append(shell)
     tables.allow_long_fields()
@@ -245,8 +247,7 @@ def install(shell: InteractiveShell) -> None:
     shell.user_ns_hidden.update({"answer": None, "context": None})
     shell.set_custom_exc((Delivered,), lambda *_, **__: None)
     habits.install(shell)
-    shell.events.register("pre_run_cell", hooks.before)
-    shell.events.register("post_run_cell", hooks.after)
+    cells.follow(hooks.before, hooks.after)
     if (wire.HOST / "session.json").exists():
         wire.call("hello", {"python": platform.python_version()})
         if wire.session().get("replayed"):

@@ -15,13 +15,15 @@ import enum
 import io
 import math
 import types
-from collections.abc import Collection, Iterator, Mapping, Set
+from collections import UserString
+from collections.abc import Collection, Iterator, Mapping, MappingView, Sequence, Set
 from typing import Any, NamedTuple
 
 _SMALL_ROWS, _SMALL_COLUMNS, _SMALL_CELL = 30, 8, 60
 """What a table has at most to be shown as Markdown; characters of a cell."""
 _NO_VALUES = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType, type, Iterator, types.CoroutineType)
 _PICTURES = ("matplotlib.", "PIL.", "plotly.", "seaborn.")
+_MAX_BITS = 4096
 _PLAIN = "Deliver a text, a number, a list or a dict."
 
 
@@ -79,11 +81,14 @@ class _Plain:
             return value
         if isinstance(value, enum.Enum):
             return self.of(value.value)
+        if isinstance(value, UserString):
+            return self.of(value.data)
         if isinstance(value, str):
             self._count(len(value))
             return str.__str__(value)
         if isinstance(value, int):
-            return int(value)
+            # Beyond that JSON readers, the host's among them, take no number.
+            return int(value) if value.bit_length() <= _MAX_BITS else str(int(value))
         if isinstance(value, float):
             # JSON has no NaN, which stands for what is missing, and no infinity.
             return float(value) if math.isfinite(value) else None if math.isnan(value) else str(float(value))
@@ -113,13 +118,14 @@ class _Plain:
             return self._frame(value.data)
         if kind.__name__ in ("ndarray", "datetime64", "timedelta64") and value.dtype.kind in "Mm":
             # As Python's own numbers they would be nanoseconds.
-            value = value.astype("datetime64[us]") if value.dtype.kind == "M" else value.astype(str)
+            fine = value.dtype.str.endswith(("[ns]", "[ps]", "[fs]", "[as]"))
+            value = value.astype(str) if value.dtype.kind == "m" else value.astype("datetime64[us]") if fine else value
             kind = type(value)
         for method in ("to_pylist", "to_dicts", "as_py", "tolist", "to_list"):
             if _has(kind, method):
-                made = getattr(value, method)()
+                made = _named(value, getattr(value, method)())
                 if isinstance(made, list):
-                    return self._list(_named(value, made))
+                    return self._list(made)
                 return self.of(float(made) if type(made) is kind else made)  # a number of more digits than Python's is its own
         return _NONE
 
@@ -141,8 +147,9 @@ class _Plain:
 
     def _of_fields(self, value: Any) -> Any:
         kind = type(value)
-        if _has(kind, "model_dump"):  # pydantic
-            return self.of(value.model_dump())
+        for method in ("model_dump", "_asdict", "to_dict", "__json__"):  # pydantic; what others call it
+            if _has(kind, method) and not isinstance(value, tuple):
+                return self.of(getattr(value, method)())
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             return self._dict((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
         if _has(kind, "__attrs_attrs__"):
@@ -158,7 +165,10 @@ class _Plain:
             return self._dict(value.items())
         if isinstance(value, Set) and not hasattr(value, "mapping"):
             return self._list(_in_order(value))
-        if isinstance(value, Collection) and not isinstance(value, (memoryview, Iterator)):
+        if isinstance(value, Sequence) and _has(type(value), "keys"):  # a row of sqlite3
+            return self._dict(zip(value.keys(), value, strict=True))
+        # Not whatever has a length and can be gone through: elements of HTML and XML have more than their children.
+        if isinstance(value, (Sequence, MappingView, Set)):
             return self._list(value)
         return _NONE
 
@@ -215,7 +225,14 @@ def _own_text(value: Any) -> str:
     if kind.__name__ == "CallFailed":
         raise NoValue(f"this answer holds an item that failed ({value}). Ask it again, or leave such items out: `if answer`.")
     if isinstance(value, _NO_VALUES):
-        raise NoValue(f"FINAL got a {kind.__name__}, which is no answer. {_PLAIN}")
+        how = (
+            "`await` it."
+            if isinstance(value, types.CoroutineType)
+            else "list(...) makes a list of it."
+            if isinstance(value, Iterator)
+            else _PLAIN
+        )
+        raise NoValue(f"FINAL got a {kind.__name__}, which is no answer. {how}")
     text = str(value)
     if text.startswith("<") and text.endswith(">") and (kind.__str__ is object.__str__ or " at 0x" in text):
         raise NoValue(f"FINAL got a {kind.__name__} ({text[:80]}), which has no text of its own. Deliver what is in it. {_PLAIN}")
@@ -247,10 +264,12 @@ def _index_columns(made: _Plain, frame: Any) -> list[tuple[str, list[Any]]]:
     return [(name, index.get_level_values(level).tolist()) for level, name in enumerate(names)]
 
 
-def _named(value: Any, made: list[Any]) -> list[Any]:
+def _named(value: Any, made: Any) -> Any:
     """Rows of a structured array have names."""
     names = getattr(getattr(value, "dtype", None), "names", None)
-    return [dict(zip(names, row, strict=True)) for row in made] if names and getattr(value, "ndim", 0) == 1 else made
+    if names and isinstance(made, tuple):
+        return dict(zip(names, made, strict=True))
+    return [_named(value, row) for row in made] if names and isinstance(made, list) else made
 
 
 def _unique(names: list[str]) -> list[str]:

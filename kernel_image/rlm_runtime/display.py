@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from rlm_runtime.shown import text_of
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
+
+    from rlm_runtime.cells import Cells
 
 STREAM_HEAD = 500_000
 """Characters of a cell's stdout (and of its stderr) that pass as they come."""
@@ -156,8 +159,10 @@ class CappedErrors:
 
     def __init__(self, shell: InteractiveShell) -> None:
         self._shell = shell
+        self._kernel = os.getpid()
         self._show, self._show_lines = shell.showtraceback, shell._showtraceback
         shell.showtraceback, shell._showtraceback = self.show, self.show_lines
+        self._show_syntax, shell.showsyntaxerror = shell.showsyntaxerror, self.show_syntax
         # IPython formats each exception once more, as it is, to keep it as long as the kernel lives.
         shell._format_exception_for_storage = lambda *_, **__: {}
         self._shown: tuple[BaseException, BaseException] | None = None
@@ -167,17 +172,28 @@ class CappedErrors:
     def show(self, exc_tuple: Any = None, *args: Any, **kwargs: Any) -> None:
         _, error, _ = exc_tuple or sys.exc_info()
         if isinstance(error, SystemExit):
-            self._ended(error)
+            if os.getpid() == self._kernel:  # and not in a process that code forked, which ends by it
+                self._ended(error)
             return
         if error is not None:
             told = _told(error)
             self._shown = (error, told)
             self.capped = _cut_short(told.__traceback__) or told is not error or self.capped
-            names = [name for name in self._shell.user_ns if isinstance(name, str)]
-            if note := _more_hints(told, self._code) or hints.hint(told, self._shell.user_ns.get("context"), names):
-                told.add_note(f"Hint: {note}")
+            self._add_hint(told)
             exc_tuple = (type(told), told, told.__traceback__)
         self._show(exc_tuple, *args, **kwargs)
+
+    def show_syntax(self, *args: Any, **kwargs: Any) -> None:
+        """What does not parse is shown by this alone."""
+        if (error := sys.exc_info()[1]) is not None:
+            self._add_hint(error)
+        self._show_syntax(*args, **kwargs)
+
+    def _add_hint(self, error: BaseException) -> None:
+        names = [name for name in self._shell.user_ns if isinstance(name, str)]
+        note = _more_hints(error, self._code) or hints.hint(error, self._shell.user_ns.get("context"), names)
+        if note and not getattr(error, "__notes__", None):
+            error.add_note(f"Hint: {note}")
 
     @staticmethod
     def _ended(error: SystemExit) -> None:
@@ -301,7 +317,7 @@ def _give_back_streams(stdout: Any, stderr: Any) -> None:
         stderr.write(f"Note: this cell replaced sys.{name}. It is as before again{', and what was caught is above' if caught else ''}.\n")
 
 
-def install(shell: InteractiveShell) -> None:
+def install(shell: InteractiveShell, cells: Cells) -> None:
     """Cap the shell's streams, displays and errors from now on. The host hears of a cell that was capped by the message `rlm_truncated`."""
     streams = [CappedStream(sys.stdout), CappedStream(sys.stderr)]
     own = (sys.stdout, sys.stderr)
@@ -321,5 +337,4 @@ def install(shell: InteractiveShell) -> None:
         if any(capped) or displays.capped or errors.capped:
             kernel.session.send(kernel.iopub_socket, "rlm_truncated", {}, parent=shell.get_parent())
 
-    shell.events.register("pre_run_cell", before)
-    shell.events.register("post_run_cell", after)
+    cells.follow(before, after)

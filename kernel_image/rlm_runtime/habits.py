@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib.abc
 import multiprocessing
 import multiprocessing.context
-import os
 import sys
 import types
 from importlib.machinery import ModuleSpec
@@ -24,12 +22,13 @@ if TYPE_CHECKING:
 def install(shell: InteractiveShell) -> None:
     """Called once, when the kernel starts."""
     nested.install(asyncio.get_event_loop())
+    sys.set_int_max_str_digits(0)  # numbers of any length are shown and delivered
     _processes_fork()
     _exit_ends_the_cell(shell)
     sys.meta_path.insert(0, _BarsFinder())
     shell.set_hook("show_in_pager", page.as_hook(_show_page), 0)
-    kernel = os.getpid()
-    shell.events.register("post_execute", lambda: _end_child() if os.getpid() != kernel else None)
+    for name in ("pip", "conda", "mamba", "uv"):
+        shell.register_magic_function(_no_packages, "line", name)
 
 
 def _processes_fork() -> None:
@@ -58,17 +57,13 @@ def _exit_ends_the_cell(shell: InteractiveShell) -> None:
     interactiveshell.warn = warn_of_others
 
 
-def _end_child() -> None:
-    """A process that code forked (os.fork) has come to the end of the cell. It must not go on as a second kernel on the same sockets."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
-            stream.flush()
-    os._exit(0)
-
-
 def _show_page(strg: Any, start: int = 0, screen_lines: int = 0, pager_cmd: Any = None) -> None:
     """What `name?` shows: there is no pager, so it is printed."""
     print(strg.get("text/plain", "") if isinstance(strg, dict) else strg)
+
+
+def _no_packages(_line: str) -> None:
+    print("Nothing can be installed: there is no network. numpy, pandas, matplotlib, bs4, lxml and all of Python's own modules are there.")
 
 
 class _Bars(types.ModuleType):

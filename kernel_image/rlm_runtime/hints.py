@@ -20,6 +20,9 @@ _IMPORTS = {
     "OrderedDict": "from collections import OrderedDict",
     "deque": "from collections import deque",
 }
+_OTHER_LANGUAGES = {"true": "True", "false": "False", "null": "None", "nil": "None", "undefined": "None", "NULL": "None"}
+_CHARACTERS = re.compile("[\u00a0\u2000-\u200f\u2010-\u2015\u2018-\u201f\u2028-\u202f\u2032\u2033\u2060\u2212\u3000\ufeff\uff01-\uff5e]")
+"""Quotes, dashes, spaces and the like that text has, and code has not."""
 _SHOWN = 5
 _TEXT_METHODS = frozenset(name for name in dir(str) if not name.startswith("_"))
 _MAPPING_METHODS = frozenset({"items", "keys", "values", "get"})
@@ -30,25 +33,62 @@ def hint(error: BaseException, context: Any, names: Iterable[str]) -> str:
     if type(error).__name__ == "StdinNotImplementedError":
         return "Nobody can type here: set the value in the code."
     said = error.args[0] if error.args and type(error.args[0]) is str else ""
+    if type(error).__name__ == "PicklingError":
+        return _PICKLE
     if type(error).__module__ != "builtins":
         return ""  # a cell's own: nothing is known of it, and asking it anything runs code
+    if isinstance(error, SyntaxError):
+        return _not_python(error, said)
     if isinstance(error, NameError) and type(error.name) is str:
+        if error.name in _OTHER_LANGUAGES:
+            return f"In Python that is `{_OTHER_LANGUAGES[error.name]}`. json.loads(text) reads JSON."
         if how := _IMPORTS.get(error.name) or (f"import {error.name}" if error.name in sys.stdlib_module_names else ""):
             return f"It must be imported in the cell first: `{how}`."
         if error.name == "rows" and isinstance(context, str) and (told := forms.form(context)):
             return f"Make it first. `context` is {told}."
         return _unknown(error.name[:80], list(names))
     if isinstance(error, ModuleNotFoundError):
-        return "There is no network to install it. numpy and pandas are there, and all of Python's own modules."
+        return (
+            "There is no network to install it. numpy, pandas, matplotlib, bs4 and lxml are there, and all of Python's own modules."
+            " llm_query asks a model."
+        )
     if isinstance(error, FileNotFoundError):
+        if _raised_in(error) == "subprocess":
+            return "There is no such program here. Do it in Python."
         return "The input is in `context`, not in a file. load_file(path) loads a further one of the user's."
     if isinstance(error, KeyError) and isinstance(context, dict):
         return f"The texts in `context` are named {_listed(context)}." if context else ""
-    if isinstance(error, AttributeError) and error.obj is None:
+    if "Can't pickle" in said or "Can't get local object" in said:
+        return _PICKLE
+    if isinstance(error, AttributeError) and "'NoneType' object" in said:
         return "re.search found nothing there. Print the text that was searched, and correct the pattern."
     if isinstance(error, IndexError) and "list index out of range" in said:
         return "The list is shorter than that: a search that finds nothing gives an empty one. Print its length, or search in another way."
     return _wrong_type(said, context)
+
+
+_PICKLE = "Another process gets functions by their name: write a `def` outside of others. Threads (ThreadPoolExecutor) take any."
+
+
+def _not_python(error: SyntaxError, said: str) -> str:
+    if "outside function" in said:
+        return "A cell is no function: put the value on the last line to show it, or deliver it by FINAL(value)."
+    line = error.text if type(error.text) is str else ""
+    if odd := _CHARACTERS.search(line):
+        return f"Line {error.lineno} has the character U+{ord(odd[0]):04X} of typeset text. Write plain quotes, hyphens and spaces in code."
+    if "f-string" in said:
+        return "Quotes in the braces of an f-string must be others than those around it. Or take the value out into a variable."
+    if "incomplete input" in said or "was never closed" in said or "unterminated" in said:
+        return "A quote or a bracket is not closed. Long texts go between triple quotes."
+    return ""
+
+
+def _raised_in(error: BaseException) -> str:
+    """The module whose code raised it."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return str(trace.tb_frame.f_globals.get("__name__", "")) if trace is not None else ""
 
 
 def _unknown(name: str, known: list[str]) -> str:

@@ -27,9 +27,11 @@ class Names:
         self._builtins = {name: value for name, value in vars(builtins).items() if not name.startswith("_")}
         self._kept: dict[str, str] = {}
         """Name of the session to the name under which a cell's value for it is."""
+        self._unused: set[str] = set()
+        """Those of data (`context`, `files`, `history`) that no cell has used since: one that takes them for its own gets no error."""
 
-    def restore(self, context: Any, answer: dict[str, Any]) -> None:
-        """After a cell: put back what it replaced, and say so. `context` is the active input (None: there is none)."""
+    def restore(self, context: Any, answer: dict[str, Any], code: str = "") -> None:
+        """After a cell of that code: put back what it replaced, and say so. `context` is the active input (None: there is none)."""
         vars(builtins).update(self._builtins)  # without them nothing here would work
         own = self._own | self._imported | ({"context": context} if context is not None else {})
         moved = {}
@@ -37,7 +39,11 @@ class Names:
             if (value := self._variables.get(name, _FORGOTTEN)) is not _FORGOTTEN:  # else it was deleted
                 moved[name] = self._keep(name, value)
             self._variables[name] = own[name]
+        for name in self._unused & _names_in(code) - set(moved):
+            self._unused.discard(name)
+            _say(f"`{name}` is the session's here; what an earlier cell assigned to it is in `{self._kept[name]}`.")
         if moved:
+            self._unused |= {name for name in moved if not callable(own[name])}
             _say(_told(moved))
         if (value := self._variables.get("answer", _FORGOTTEN)) is not answer:
             self._variables["answer"] = answer
@@ -76,7 +82,7 @@ class Names:
         """What to do about an error that comes of a name that a cell had given another value; "" if none does."""
         if not isinstance(error, (TypeError, ValueError, AttributeError, KeyError, IndexError)):
             return ""
-        used = set(re.findall(r"\b[A-Za-z_]\w*\b", code[:_LOOKED_AT]))
+        used = _names_in(code)
         for name, kept in self._kept.items():
             if name in used and self._is_put_aside(name):
                 return f"`{name}` is the session's; what a cell assigned to it is in `{kept}`."
@@ -89,6 +95,10 @@ class Names:
 
 _LOOKED_AT = 100_000
 """Characters of a cell in which names are looked for."""
+
+
+def _names_in(code: str) -> set[str]:
+    return set(re.findall(r"\b[A-Za-z_]\w*\b", code[:_LOOKED_AT]))
 
 
 def _told(moved: Mapping[str, str]) -> str:

@@ -76,6 +76,11 @@ def expect_answer(schema: dict[str, Any]) -> None:
     _expected[:] = [Wanted(schema)]
 
 
+def describe() -> dict[str, Any]:
+    """What the host asks before the first turn: the input as `files.describe` tells it, and whether the answer must have a form."""
+    return {**files.describe(), "typed": bool(_expected)}
+
+
 def _deliver(value: Any) -> None:
     limit = wire.session()["max_request"]
     if _expected:

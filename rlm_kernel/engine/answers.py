@@ -16,19 +16,19 @@ Run = Callable[[str], Awaitable[CellResult]]
 _HEADING = re.compile(r"\W*FINAL(?: ANSWER)?\W*:[^\w\n]*", re.IGNORECASE)
 
 
-async def in_prose(final: ProseFinal, run: Run, limit: int) -> Answer | str:
+async def in_prose(final: ProseFinal, run: Run, limit: int, *, typed: bool = False) -> Answer | str:
     """The answer; else what to say to the root model, because it is none. `run` has the kernel run a cell; it is called once at most.
 
-    At most `limit` characters of what that cell printed are told.
+    At most `limit` characters of what that cell printed are told. `typed`: the kernel delivers texts, too, because it checks their form.
     """
     text = unmarked(final.text)
     meant = meaning(text)
     name = text if final.kind == "FINAL" else (meant.text or text).strip()
-    if final.kind == "FINAL_VAR" or name.isidentifier():
+    if final.kind == "FINAL_VAR" or (name.isidentifier() and not typed):
         return await _variable(name, run, limit, sure=final.kind == "FINAL_VAR")
     if meant.value is None and is_template(text) and not (text[:1] in "\"'" and (meant.text or "").isidentifier()):
         return say.TEMPLATE
-    if not meant.source and not (meant.text or "").isidentifier():
+    if not typed and not meant.source and not (meant.text or "").isidentifier():
         return Answer(meant.text or "", meant.value, typed=meant.value is not None)
     # A text that is the name of a variable is asked about by the kernel, as in any cell.
     result = await run(meant.call())

@@ -115,6 +115,7 @@ class Loop:
     _summed_at: int = -1
     _outgrown: int | None = None
     _tools: Sequence[str] = ()
+    _typed: bool = False
 
     def __post_init__(self) -> None:
         self._cells = Cells(self.kernel, self.calls, self.trace)
@@ -155,7 +156,7 @@ class Loop:
 
     def _open(self, question: str, info: ContextInfo, from_files: bool, *, asked: bool) -> None:
         self.output_chars = min(self.output_chars, self.profile.output_chars)
-        self._looked = info.total_chars == 0
+        self._looked, self._typed = info.total_chars == 0, info.typed
         window, depth = self.models.window("sub"), self.ledger.limits.depth
         system = system_prompt(self.profile, info, output_chars=self.output_chars, sub_window=window, depth=depth)
         last = [self._named if asked else "", say.progress_line(self.ledger, 1)]
@@ -359,7 +360,7 @@ class Loop:
 
     async def _prose_answer(self, final: ProseFinal, remarks: list[str]) -> Answer | None:
         """The answer of FINAL or FINAL_VAR outside code. What is code there is run as a cell."""
-        found = await answers.in_prose(final, lambda code: self._cell("final", code), self.output_chars)
+        found = await answers.in_prose(final, lambda code: self._cell("final", code), self.output_chars, typed=self._typed)
         if isinstance(found, Answer):
             return found
         remarks.append(found)
@@ -393,6 +394,6 @@ class Loop:
             results, _ = self._shown = await self._run_cells(parsed.cells[-1:])
             answer = results[0].answer
         elif words := answers.words_of(parsed.prose):
-            answer = Answer(words)
+            answer = await self._prose_answer(ProseFinal("FINAL", repr(words)), []) if self._typed else Answer(words)
         self._answer = answer
         return Outcome(answer, reason, forced=answer is not None, detail=detail)

@@ -226,6 +226,8 @@ class ContextInfo:
     """What the one text is, and code that parses it; "" for what is just text."""
     remarks: Sequence[str] = ()
     """What the user should know of how files were read, and what was left out: a line each, at most 21."""
+    typed: bool = False
+    """The answer must have a form of its own, which the kernel checks as it is delivered."""
 
 
 class Kernel(Protocol):

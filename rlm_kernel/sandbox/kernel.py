@@ -26,7 +26,7 @@ GRACE = 5.0
 """Seconds that an interrupted cell has to stop before its kernel is killed."""
 JOIN_SECONDS = 10.0
 """Seconds that a kernel which was left has to answer."""
-_DESCRIBE = "__import__('rlm_runtime.files', fromlist=['files']).describe()"
+_DESCRIBE = "__import__('rlm_runtime.api', fromlist=['api']).describe()"
 _MAX_NAMES = 50
 _MAX_UNTOLD = 10
 _REMARKS, _REMARK = 20, 500
@@ -207,6 +207,7 @@ class DockerKernel:
                 bool(found.get("about")),
                 str(found.get("form", ""))[:2_000],
                 _remarks(found.get("remarks", []), int(found.get("more_remarks", 0))),
+                found.get("typed") is True,
             )
         except (TypeError, KeyError, ValueError) as error:
             raise KernelError("The kernel started, but its runtime does not work.", hint="`rlm image build --force`") from error

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from rlm_kernel.engine.finals import is_template, meaning
 from rlm_kernel.engine.ledger import Limits
 from rlm_kernel.engine.protocols import Answer
 from rlm_kernel.models import ScriptedModels
-from tests.support.engine import Run
+from tests.support.engine import INFO, Run
 
 LOOK = "I look.\n```repl\nsay(context[:5])\n```"
 
@@ -181,6 +182,21 @@ async def test_a_forced_answer_takes_the_same_road(reply: str, answer: Answer | 
     run = Run(ScriptedModels([LOOK, reply]), Limits(turns=1))
     run.kernel.variables["answer"] = {"content": None, "ready": False}
     assert (await run.outcome()).answer == answer
+
+
+@pytest.mark.parametrize(
+    ("reply", "cell"),
+    [
+        ("FINAL(It is three.)", "FINAL('It is three.')"),
+        ('FINAL({"a": 1})', "FINAL('{\"a\": 1}')"),
+        ("FINAL(3)", "FINAL('3')"),
+        ("It is three.", "FINAL('It is three.')"),
+    ],
+)
+async def test_an_answer_of_a_form_is_delivered_by_the_kernel_which_checks_it(reply: str, cell: str) -> None:
+    run = Run(ScriptedModels([LOOK, reply]), Limits(turns=1))
+    assert (await run.outcome(info=replace(INFO, typed=True))).answer is not None
+    assert run.kernel.ran[-1] == ("turn-02-final", cell)
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from pathlib import Path, PurePath
 from typing import IO
 
 from rlm_runtime import archives, memory
+from rlm_runtime.declared import declared_encoding
 from rlm_runtime.lazytext import LazyText
-from rlm_runtime.readers import Read, decode, plain
+from rlm_runtime.readers import Read, decode, on_disk
 from rlm_runtime.source import LONE_RETURN
 from rlm_runtime.unpacking import MAGIC, Budget, TooMuch, Unreadable, unpacked
 
@@ -53,13 +54,13 @@ def read_file(path: Path, name: str, *, room: int | None = None) -> Read:
         return Read("")
     with path.open("rb") as file:
         kind = kind_of(name, file.read(_HEAD))
+        file.seek(0)
         if kind == "text":
-            return _with_lines(plain(path, name, size, room))
+            return _with_lines(decode(file.read(size), name) if size <= room else on_disk(path, name))
         if size > memory.one_text() and kind not in _MANY:
             raise Unreadable(
                 f"{name} is too large for memory ({size:,} bytes), and {kind} files cannot be read in parts. Give its text as a file."
             )
-        file.seek(0)
         try:
             return _read(file, name, kind, Budget(room))
         except TooMuch as error:
@@ -168,7 +169,7 @@ def _with_lines(read: Read) -> Read:
         if LONE_RETURN.search(text.read(0, _SEEN)[:-1]):
             text.source.end_lines_at_returns()
         return read
-    return read if text.count("\r") == text.count("\r\n") else read._replace(text=LONE_RETURN.sub("\n", text))
+    return read if "\r" not in text or text.count("\r") == text.count("\r\n") else read._replace(text=LONE_RETURN.sub("\n", text))
 
 
 def _pdf(file: IO[bytes], name: str, budget: Budget) -> Read:
@@ -197,7 +198,7 @@ def _html(file: IO[bytes], name: str, _budget: Budget) -> Read:
 
 def _page(data: bytes, name: str, encoding: str = "") -> Read:
     """A page: in UTF-8 if it can be, else in the encoding that it names, else in the one that is found."""
-    from rlm_runtime.htmltext import declared_encoding, html_text
+    from rlm_runtime.htmltext import html_text
 
     read = None
     if not data.startswith((b"\xff\xfe", b"\xfe\xff")):

@@ -92,8 +92,8 @@ def _form(text: Any, name: str = "") -> _Form | None:
 
 def _json_lines(lines: list[str], *, cut: bool) -> _Form | None:
     rows = [row for row in (_json_object(0, line) for line in lines) if row is not None]
-    # One line may be broken: the last one of a file that was being written, most often.
-    if len(rows) < 2 or len(rows) < len(lines) - 1 or not rows[0]:
+    # A few may be others: the last one of a file that was being written, or what was said before a log began.
+    if len(rows) < 2 or len(lines) - len(rows) > max(1, _OTHER * len(lines)) or not rows[0]:
         return None
     return _Form(f"JSON lines with {_listed(list(rows[0]))}", lambda lines: _each(lines, _json_object), rows)
 
@@ -206,7 +206,7 @@ def _converted(rows: Iterable[Record], numeric: Sequence[str]) -> Iterator[Recor
         for name in numeric:
             value = row.get(name)
             if isinstance(value, str) and NUMBER.fullmatch(value):
-                row[name] = float(value) if "." in value else int(value)
+                row[name] = tables.number(value, ".")
         yield row
 
 

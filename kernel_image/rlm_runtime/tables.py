@@ -17,14 +17,17 @@ Record = dict[str, Any]
 DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 _ENDINGS = frozenset((".csv", ".tsv", ".tab", ".psv"))
 _PACKED = frozenset((".gz", ".bz2", ".xz", ".zst", ".lzma"))
-NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?")
+NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]\d+)?")
 _COMMA_NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,2}(?:\.\d{3})+|[1-9]\d*)(?:,\d+)?")
 _CODE = re.compile(r"[+-]?0\d+")
 """Digits that are no number: a ZIP code, a key."""
+_MISSING = frozenset(("", r"\N", "NULL", "null", "NaN", "nan", "NA", "N/A", "n/a", "#N/A", "None", "<NA>", "-"))
+"""What stands where there is no value, in numbers, too."""
 _YEAR = re.compile(r"(?:19|20)\d\d")
 _SEPARATOR = re.compile(r'\ufeff?"?sep=(.)"?\s*', re.IGNORECASE)
 _DOUBLED = re.compile(r'[^,;|\t"\n\\]""|""[^,;|\t"\r\n]')
 """A quote in a field that is written as two."""
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _NAME = 40
 _LONG_NAME = 200
 _ROWS = 20
@@ -54,13 +57,18 @@ class Dialect(NamedTuple):
 
     def reader(self, lines: Iterable[str], *, strict: bool) -> Iterator[list[str]]:
         return csv.reader(
-            lines,
+            map(self._kept_backslashes, lines) if self.escaped else lines,
             delimiter=self.delimiter,
             doublequote=not self.escaped,
             escapechar="\\" if self.escaped else None,
             skipinitialspace=self.spaced,
             strict=strict,
         )
+
+    def _kept_backslashes(self, line: str) -> str:
+        """A line in which a backslash stays that escapes nothing: databases write `\\N` where there is no value."""
+        escapes = f'"\\\r\n{self.delimiter}'
+        return _ESCAPE.sub(lambda found: found[0] if found[1] in escapes else f"\\{found[0]}", line)
 
 
 class _TooLong(Exception):
@@ -161,30 +169,40 @@ def _unquoted(field: str) -> str:
 
 
 class Table(NamedTuple):
-    """A table's build: its columns' names, and how many lines come before its rows. `named`: the names are those of the text."""
+    """A table's build: its columns' names, and how many rows come before those with values. `header`: the row with the names, if the text
+    has them. `comments`: rows that begin with a `#` are none.
+    """
 
     names: list[str]
     dialect: Dialect
     before: int
     titles: int
-    named: bool
+    header: list[str]
     sample: list[list[str]]
+    comments: bool = False
 
     def told(self) -> str:
         """How it is built, in words, but for the names."""
         between = (
             "" if self.dialect.delimiter == "," else f", between {DELIMITERS.get(self.dialect.delimiter, repr(self.dialect.delimiter))}"
         )
-        unnamed = "" if self.named else ", whose names are not in the text"
+        unnamed = "" if self.header else ", whose names are not in the text"
         return f"{between}{unnamed}" + (f", after {self.titles} other line{'s' if self.titles > 1 else ''}" if self.titles else "")
 
     def records(self, lines: Iterable[str], *, quiet: bool = False) -> Iterator[Record]:
-        """The rows as dicts. What a row has too many is in `more`; says how many rows had a stray quote, if not `quiet`."""
+        """The rows as dicts. What a row has too many is in `more`. The names again are no row, as in files that were put together.
+
+        Says what was left out, and how many rows had a stray quote, if not `quiet`.
+        """
         rest = "more" if "more" not in self.names else "more_"
         width = len(self.names)
         rows = Rows(lines, self.dialect, width)
+        again = 0
         for number, row in enumerate(rows):
-            if number < self.before:
+            if number < self.before or (self.comments and row[0].startswith("#")):
+                continue
+            if row == self.header:
+                again += 1
                 continue
             record = dict(zip(self.names, row, strict=False))
             if len(row) < width:
@@ -192,6 +210,8 @@ class Table(NamedTuple):
             elif any(row[width:]):
                 record[rest] = row[width:]
             yield record
+        if again and not quiet:
+            print(f"Note: records() left out {again:,} rows that are the names of the columns again.")
         if rows.odd and not quiet:
             print(f"Note: records() read {rows.odd:,} rows that have a stray quote as they stand, such as {rows.first!r}.")
 
@@ -287,7 +307,8 @@ def _made(rows: list[list[str]], dialect: Dialect, titles: int, *, named: bool) 
         given = rows[0][place].strip().removeprefix("\ufeff") if named and place < len(rows[0]) else ""
         wanted = given or f"column_{place + 1}"
         names.append(next(name for n in range(1, len(names) + 2) if (name := wanted if n == 1 else f"{wanted}_{n}") not in names))
-    return Table(names, dialect, titles + named, titles, named, rows[1:] if named else rows)
+    header = rows[0] if named else []
+    return Table(names, dialect, titles + named, titles, header, [row for row in rows[named:] if row != header])
 
 
 # Numbers
@@ -303,8 +324,8 @@ def numeric(names: Sequence[str], sample: Iterable[Record], delimiter: str) -> d
     after: dict[str, set[int]] = {name: set() for name in names}  # digits after the last comma or point
     for row in sample:
         for name in names:
-            value = row.get(name) or ""
-            if value:
+            value = (row.get(name) or "").strip()
+            if value not in _MISSING:
                 left[name] = {sign for sign in left[name] if ways[sign].fullmatch(value)}
                 after[name].add(len(value) - 1 - max(value.rfind(","), value.rfind(".")) if "," in value or "." in value else 0)
     commas = [name for name in names if left[name] == {","} and after[name] - {0, 3}]
@@ -320,7 +341,7 @@ def codes(names: Iterable[str], rows: Iterable[Record]) -> set[str]:
     """Those of the columns in which digits begin with a zero somewhere."""
     left, found = set(names), set()
     for row in rows:
-        for name in [name for name in left if _CODE.fullmatch(row.get(name) or "")]:
+        for name in [name for name in left if _CODE.fullmatch((row.get(name) or "").strip())]:
             left.discard(name)
             found.add(name)
     return found
@@ -328,8 +349,9 @@ def codes(names: Iterable[str], rows: Iterable[Record]) -> set[str]:
 
 def number(value: str, sign: str) -> int | float | str:
     """A value of a column of numbers; what is none there stays as it is."""
-    if sign == "," and _COMMA_NUMBER.fullmatch(value):
-        value = value.replace(".", "").replace(",", ".")
-    if not NUMBER.fullmatch(value):
+    digits = value.strip()
+    if sign == "," and _COMMA_NUMBER.fullmatch(digits):
+        digits = digits.replace(".", "").replace(",", ".")
+    if not NUMBER.fullmatch(digits):
         return value
-    return float(value) if "." in value else int(value)
+    return int(digits) if digits.lstrip("-").isdecimal() else float(digits)

@@ -48,7 +48,7 @@ _MAGIC = {
     b"\x04\x22\x4d\x18": "it is packed by lz4",
     b"7z\xbc\xaf\x27\x1c": "it is packed by 7-Zip",
     b"Rar!\x1a\x07": "it is packed by RAR",
-    b"PK\x03\x04": "it is a zip archive",
+    b"PK\x03\x04": "it is a zip archive, which is unpacked if its name ends in .zip",
     b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "it is an old Office file",
     b"\x93NUMPY": "it is an array of numpy",
     b"ARROW1\0": "it is a table (Arrow)",

@@ -29,8 +29,12 @@ _PACKED = {
 _ENDINGS = _PACKED | {
     ".zip": "zip", ".tar": "tar", ".pdf": "PDF", ".docx": "Word", ".docm": "Word", ".dotx": "Word", ".ipynb": "notebook", ".html": "HTML",
     ".htm": "HTML", ".xhtml": "HTML", ".xht": "HTML", ".mht": "MHTML", ".mhtml": "MHTML", ".doc": "Office", ".dot": "Office",
-    ".xls": "Office", ".rtf": "RTF",
+    ".xls": "Office", ".rtf": "RTF", ".xlsx": "Office", ".xlsm": "Office", ".xlsb": "Office", ".ods": "Office", ".ppt": "Office",
+    ".pptx": "Office", ".odp": "Office", ".odt": "Office", ".epub": "zip",
 }  # fmt: skip
+_INSTEAD = dict.fromkeys((".xls", ".xlsx", ".xlsm", ".xlsb", ".ods"), ".csv, each sheet by itself")
+_INSTEAD |= dict.fromkeys((".ppt", ".pptx", ".odp"), ".pdf") | {".odt": ".docx"}
+"""What a file is to be saved as that is not read here."""
 _STARTS = {"zip": b"PK\x03\x04", "PDF": b"%PDF-", "RTF": b"{\\rtf", "old Office": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"} | MAGIC
 _BZIP2_BLOCK = b"1AY&SY"
 _BY_CONTENT = frozenset(("text", "HTML", "notebook", "RTF", "Office"))
@@ -75,7 +79,7 @@ def kind_of(name: str, head: bytes) -> str:
         return kind
     starts = next((found for found, magic in _STARTS.items() if head.startswith(magic)), "")
     if kind == "Office":
-        return {"zip": "Word" if ending != ".xls" else "Office"}.get(starts, starts) or ("HTML" if _IS_HTML.match(head) else "text")
+        return {"zip": "Office" if ending in _INSTEAD else "Word"}.get(starts, starts) or ("HTML" if _IS_HTML.match(head) else "text")
     if starts in ("zip", "PDF"):  # a text may begin so, too
         return "Word" if kind == "RTF" and starts == "zip" else starts if not ending else kind
     if starts == "RTF":
@@ -247,8 +251,9 @@ def _rtf(file: IO[bytes], _name: str, _budget: Budget) -> Read:
     return Read(rtf_to_text(file.read().decode("latin-1"), errors="replace"))
 
 
-def _office(_file: IO[bytes], _name: str, _budget: Budget) -> Read:
-    raise Unreadable("it is a binary Office file of the old kind. Save it as .docx, .csv or .txt, and name that.")
+def _office(_file: IO[bytes], name: str, _budget: Budget) -> Read:
+    instead = _INSTEAD.get(PurePath(name).suffix.lower(), ".docx, .csv or .txt")
+    raise Unreadable(f"it is an Office file of a kind that is not read here. Save it as {instead}, and name that.")
 
 
 _READERS: dict[str, Callable[[IO[bytes], str, Budget], Read]] = {

@@ -52,7 +52,8 @@ class _Token(NamedTuple):
 def layout(lines: Sequence[str]) -> re.Pattern[str] | None:
     """The pattern that whole lines match, or None where they are not alike.
 
-    Alike are lines, nine of ten, that begin with the same kinds of parts, a date, a time or a `key=value` among them. What varies is a group: `date`,
+    Alike are lines that begin, nine of ten, with the same kinds of parts, a date, a time or a `key=value` among them. What varies is a
+    group: `date`,
     `time`, `level`, the key of a `key=value`, the unit of a number, `tag` in brackets, else `word`, `number` or `quoted`. Where the lines
     begin to differ in kind, the rest is `text`.
     """

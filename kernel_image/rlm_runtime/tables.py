@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 Record = dict[str, Any]
 DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
+_NAMED = DELIMITERS | {" ": "spaces"}
 _ENDINGS = frozenset((".csv", ".tsv", ".tab", ".psv"))
 _PACKED = frozenset((".gz", ".bz2", ".xz", ".zst", ".lzma"))
 NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]\d+)?")
@@ -27,6 +28,7 @@ _YEAR = re.compile(r"(?:19|20)\d\d")
 _SEPARATOR = re.compile(r'\ufeff?"?sep=(.)"?\s*', re.IGNORECASE)
 _DOUBLED = re.compile(r'[^,;|\t"\n\\]""|""[^,;|\t"\r\n]')
 """A quote in a field that is written as two."""
+_FIELDS = "#Fields:"
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _NAME = 40
 _LONG_NAME = 200
@@ -183,9 +185,8 @@ class Table(NamedTuple):
 
     def told(self) -> str:
         """How it is built, in words, but for the names."""
-        between = (
-            "" if self.dialect.delimiter == "," else f", between {DELIMITERS.get(self.dialect.delimiter, repr(self.dialect.delimiter))}"
-        )
+        delimiter = self.dialect.delimiter
+        between = "" if delimiter == "," else f", between {_NAMED.get(delimiter, repr(delimiter))}"
         unnamed = "" if self.header else ", whose names are not in the text"
         return f"{between}{unnamed}" + (f", after {self.titles} other line{'s' if self.titles > 1 else ''}" if self.titles else "")
 
@@ -218,6 +219,8 @@ class Table(NamedTuple):
 
 def find(lines: Sequence[str], *, cut: bool, by_name: bool) -> Table | None:
     """The table that lines with their ends are, or begin (`cut`). `by_name`: the file's name says that it is one, so less must show it."""
+    if fields := next((line for line in lines[:_ROWS] if line.startswith(_FIELDS)), ""):
+        return _by_fields(fields.removeprefix(_FIELDS).split(), lines)
     separator = _SEPARATOR.fullmatch(lines[0]) if lines else None
     lines = lines[bool(separator) :]
     best: tuple[float, Table] | None = None
@@ -233,6 +236,15 @@ def find(lines: Sequence[str], *, cut: bool, by_name: bool) -> Table | None:
     if best is not None and separator:
         return best[1]._replace(before=best[1].before + 1)
     return best[1] if best else None
+
+
+def _by_fields(names: list[str], lines: Sequence[str]) -> Table | None:
+    """A table whose names stand in a comment, as web servers write it."""
+    rows = [line for line in lines if line.strip() and not line.startswith("#")]
+    dialect = Dialect("\t" if rows and "\t" in rows[0] else " ")
+    sample = list(itertools.islice(Rows(rows, dialect, len(names)), _ROWS))
+    fits = len(set(names)) == len(names) > 1 and bool(sample) and _width(sample) == len(names)
+    return Table(names, dialect, 0, 0, names, sample, comments=True) if fits else None
 
 
 def _dialects(lines: Sequence[str], delimiters: Sequence[str]) -> Iterator[Dialect]:
@@ -252,8 +264,9 @@ def _table(rows: list[list[str]], dialect: Dialect, by_name: bool) -> tuple[floa
     if len(rows) < (2 if by_name else 3):
         return None
     width = _width(rows)
-    titles = _titles(rows, width) if by_name else 0
-    rows = rows[titles:]
+    comments = _comments(rows) if by_name else 0
+    titles = comments or (_titles(rows, width) if by_name else 0)
+    rows = [row for row in rows[titles:] if not (comments and row[0].startswith("#"))]
     if len(rows) < (1 if by_name else 3):
         return None
     even = sum(len(row) == width for row in rows) / len(rows)
@@ -264,12 +277,20 @@ def _table(rows: list[list[str]], dialect: Dialect, by_name: bool) -> tuple[floa
     if width == 1 and not named:
         return None
     doubt = 0.01 / width + 0.02 * (titles > 0) + 0.05 * (not named)
-    return (even if width > 1 else 0.1) - doubt, _made(rows, dialect, titles, named=named)
+    return (even if width > 1 else 0.1) - doubt, _made(rows, dialect, titles, named=named)._replace(comments=comments > 0)
 
 
 def _width(rows: Sequence[list[str]]) -> int:
     """The fields that most rows have."""
     return Counter(map(len, rows)).most_common(1)[0][0] if rows else 0
+
+
+def _comments(rows: list[list[str]]) -> int:
+    """Rows before the names that begin with a `#`; none where one of them may have the names itself."""
+    count = next((place for place, row in enumerate(rows) if not row[0].startswith("#")), 0)
+    names, rest = rows[count : count + 1], rows[count + 1 :]
+    numbers = any(NUMBER.fullmatch(field.strip()) for row in rest for field in row)
+    return count if names and numbers and not any(NUMBER.fullmatch(field.strip()) for field in names[0]) else 0
 
 
 def _titles(rows: list[list[str]], width: int) -> int:

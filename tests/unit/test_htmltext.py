@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rlm_runtime.formats import read_file
 from rlm_runtime.declared import declared_encoding
+from rlm_runtime.formats import read_file
 from rlm_runtime.htmltext import html_text
 
 SHOWN = {

@@ -44,7 +44,7 @@ def test_what_was_written_in_a_language_and_its_encodings_is_read_back() -> None
     for size, wanted in SHARES.items():
         tried: Counter[bool] = Counter()
         wrong = []
-        for tongue, encoding in PAIRS:
+        for tongue, encoding in PAIRS[:: 3 if size > 1000 else 1]:
             text = writable(TONGUES[tongue][1], encoding)
             for piece in pieces(text, encoding, size)[:: 6 if size < 80 else 2 if size < 1000 else 1]:
                 try:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import IO, NamedTuple
 
-from rlm_runtime import memory
+from rlm_runtime import charsets, memory
 from rlm_runtime.unpacking import NAME, Budget, Unreadable
 
 _PIECE = 1 << 16
@@ -102,10 +102,11 @@ def zip_members(file: IO[bytes], notes: list[str]) -> Members:
         notes.append("its directory is damaged or cut off, so that files may be missing")
         yield from _without_directory(file, notes)
         return
+    page = _page(archive.infolist())
     for member in archive.infolist():
-        if member.is_dir() or stat.S_ISLNK(member.external_attr >> 16) or _is_noise(member.filename):
+        if member.filename.endswith(("/", "\\")) or stat.S_ISLNK(member.external_attr >> 16) or _is_noise(member.filename):
             continue
-        yield Member(_name(member), partial(_zip_pieces, archive, member), member.file_size)
+        yield Member(_name(member, page), partial(_zip_pieces, archive, member), member.file_size)
 
 
 def _check_directory(file: IO[bytes]) -> None:
@@ -118,14 +119,20 @@ def _check_directory(file: IO[bytes]) -> None:
         raise Unreadable(f"its directory of files has {end[5]:,} bytes, too much for memory")
 
 
-def _name(member: zipfile.ZipInfo) -> str:
-    """The member's name. One that is not marked as UTF-8 is so all the same, more often than not."""
-    if member.flag_bits & 0x800:
-        return member.filename
+def _page(members: list[zipfile.ZipInfo]) -> str:
+    """The code page of names that are not marked as UTF-8: that of the machine where the archive was made. Told by all of them together."""
+    raw = b"\n".join(member.orig_filename.encode("cp437") for member in members if not member.flag_bits & 0x800)
     try:
-        return member.filename.encode("cp437").decode("utf-8")
-    except UnicodeError:
-        return member.filename
+        return "utf-8" if raw.isascii() else charsets.find(raw).encoding
+    except charsets.NoText:
+        return "cp437"
+
+
+def _name(member: zipfile.ZipInfo, page: str) -> str:
+    name = member.filename
+    if not member.flag_bits & 0x800 and name == member.orig_filename:  # else the archive has the name in UTF-8 besides
+        name = name.encode("cp437").decode(page, "replace")
+    return name if "/" in name else name.replace("\\", "/")  # as some programs of Windows write it
 
 
 def _zip_pieces(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[bytes]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from rlm_runtime import languages
+from rlm_runtime.declared import declared_encoding
 from rlm_runtime.ondisk import OnDisk
 from rlm_runtime.strays import strays_by
 
@@ -46,11 +48,13 @@ _MAGIC = {
     b"\x04\x22\x4d\x18": "it is packed by lz4",
     b"7z\xbc\xaf\x27\x1c": "it is packed by 7-Zip",
     b"Rar!\x1a\x07": "it is packed by RAR",
-    b"PK\x03\x04": "it is a zip archive",
+    b"PK\x03\x04": "it is a zip archive, which is unpacked if its name ends in .zip",
     b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "it is an old Office file",
     b"\x93NUMPY": "it is an array of numpy",
     b"ARROW1\0": "it is a table (Arrow)",
     b"LPKSHHRH": "it is a journal of systemd: read it with journalctl",
+    b"\x89HDF\r\n": "it is a table (HDF5)",
+    b"\xde\x12\x04\x95": "it is a catalogue of translations",
 }
 """What files that are no text begin with."""
 _SHORT_MAGIC = {
@@ -166,7 +170,16 @@ def find(data: Data) -> Charset:
         return Charset("utf-8" if look.windows or mark else _seven_bits(_part(data, 0, _SAMPLE)), start)
     if mark or look.good > _MUCH * look.bad:
         return Charset("utf-8", start, *_fallback(look.windows))
-    return _page(look)
+    return _declared(head, look.windows) or _page(look)
+
+
+def _declared(head: bytes, windows: list[bytes]) -> Charset | None:
+    """What the text says itself, if that can be true."""
+    encoding = declared_encoding(head)
+    try:
+        return Charset(encoding) if encoding and [window.decode(encoding) for window in windows] else None
+    except UnicodeDecodeError:
+        return None
 
 
 def _blocks(data: Data, start: int) -> Iterator[tuple[int, bytes]]:
@@ -207,16 +220,15 @@ def _look(data: Data, start: int) -> _Look:
         end = place + _BLOCK
         if block.isascii() and not decoder.getstate()[0]:
             continue
-        high = len(block) - len(block.translate(None, _HIGH_BYTES))
         try:
-            decoder.decode(block)
-            good += high
+            good += 2 * (len(block) - len(decoder.decode(block)))  # about: of most alphabets a character has two bytes
         except UnicodeDecodeError:
             decoder.reset()
-            blanked = _SEQUENCE.sub(lambda found: b"?" * len(found.group()), block)
-            wrong = max(1, len(block) - len(blanked.translate(None, _HIGH_BYTES)))
+            high = len(block) - len(block.translate(None, _HIGH_BYTES))
+            wrong = max(1, len(block) - len(block.decode("utf-8", "ignore").encode()))
             good, bad = good + high - wrong, bad + wrong
-            faulty += _windows(block, blanked, _WINDOWS - len(faulty))
+            if len(faulty) < _WINDOWS:
+                faulty += _windows(block, _SEQUENCE.sub(lambda found: b"?" * len(found.group()), block), _WINDOWS - len(faulty))
         fine += _windows(block, block, _WINDOWS - len(fine))
     if (left := decoder.getstate()[0]) and len(data) <= start + _WHOLE:  # the last character is cut off
         bad += len(left)
@@ -261,6 +273,8 @@ def _end(block: bytes, place: int) -> int:
 def _wide(data: Data) -> str:
     """UTF-16 or UTF-32 without a mark; "" if it is neither."""
     size = len(data)
+    if (begin := _part(data, 0, 64)).isascii() and b"\0" not in begin:
+        return ""  # more of it may be, which was appended
     places = sorted({0, (size // 2) & ~3, max(0, size - 16384) & ~3})
     parts = [_part(data, place, min(place + 16384, size - size % 4 if size >= 4 else size)) for place in places]
     best = ("", 0.0)
@@ -271,10 +285,11 @@ def _wide(data: Data) -> str:
         text = "".join(texts)
         if not text:
             continue
-        kinds = [_texty(char) for char in text]
-        bad, good = kinds.count(-1), kinds.count(1)
-        share = good / len(kinds)
-        if bad <= len(kinds) // 50 and share > 0.4 and share > best[1]:
+        kinds: Counter[int] = Counter()
+        for char, times in Counter(text).items():
+            kinds[_texty(char)] += times
+        share = kinds[1] / len(text)
+        if kinds[-1] <= len(text) // 50 and share > 0.4 and share > best[1]:
             best = (encoding, share)
     return best[0]
 

@@ -13,8 +13,9 @@ from pathlib import Path, PurePath
 from typing import IO
 
 from rlm_runtime import archives, memory
+from rlm_runtime.declared import declared_encoding
 from rlm_runtime.lazytext import LazyText
-from rlm_runtime.readers import Read, decode, plain
+from rlm_runtime.readers import Read, decode, on_disk
 from rlm_runtime.source import LONE_RETURN
 from rlm_runtime.unpacking import MAGIC, Budget, TooMuch, Unreadable, unpacked
 
@@ -28,8 +29,12 @@ _PACKED = {
 _ENDINGS = _PACKED | {
     ".zip": "zip", ".tar": "tar", ".pdf": "PDF", ".docx": "Word", ".docm": "Word", ".dotx": "Word", ".ipynb": "notebook", ".html": "HTML",
     ".htm": "HTML", ".xhtml": "HTML", ".xht": "HTML", ".mht": "MHTML", ".mhtml": "MHTML", ".doc": "Office", ".dot": "Office",
-    ".xls": "Office", ".rtf": "RTF",
+    ".xls": "Office", ".rtf": "RTF", ".xlsx": "Office", ".xlsm": "Office", ".xlsb": "Office", ".ods": "Office", ".ppt": "Office",
+    ".pptx": "Office", ".odp": "Office", ".odt": "Office", ".epub": "zip",
 }  # fmt: skip
+_INSTEAD = dict.fromkeys((".xls", ".xlsx", ".xlsm", ".xlsb", ".ods"), ".csv, each sheet by itself")
+_INSTEAD |= dict.fromkeys((".ppt", ".pptx", ".odp"), ".pdf") | {".odt": ".docx"}
+"""What a file is to be saved as that is not read here."""
 _STARTS = {"zip": b"PK\x03\x04", "PDF": b"%PDF-", "RTF": b"{\\rtf", "old Office": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"} | MAGIC
 _BZIP2_BLOCK = b"1AY&SY"
 _BY_CONTENT = frozenset(("text", "HTML", "notebook", "RTF", "Office"))
@@ -53,13 +58,13 @@ def read_file(path: Path, name: str, *, room: int | None = None) -> Read:
         return Read("")
     with path.open("rb") as file:
         kind = kind_of(name, file.read(_HEAD))
+        file.seek(0)
         if kind == "text":
-            return _with_lines(plain(path, name, size, room))
+            return _with_lines(decode(file.read(size), name) if size <= room else on_disk(path, name))
         if size > memory.one_text() and kind not in _MANY:
             raise Unreadable(
                 f"{name} is too large for memory ({size:,} bytes), and {kind} files cannot be read in parts. Give its text as a file."
             )
-        file.seek(0)
         try:
             return _read(file, name, kind, Budget(room))
         except TooMuch as error:
@@ -74,7 +79,7 @@ def kind_of(name: str, head: bytes) -> str:
         return kind
     starts = next((found for found, magic in _STARTS.items() if head.startswith(magic)), "")
     if kind == "Office":
-        return {"zip": "Word" if ending != ".xls" else "Office"}.get(starts, starts) or ("HTML" if _IS_HTML.match(head) else "text")
+        return {"zip": "Office" if ending in _INSTEAD else "Word"}.get(starts, starts) or ("HTML" if _IS_HTML.match(head) else "text")
     if starts in ("zip", "PDF"):  # a text may begin so, too
         return "Word" if kind == "RTF" and starts == "zip" else starts if not ending else kind
     if starts == "RTF":
@@ -168,7 +173,7 @@ def _with_lines(read: Read) -> Read:
         if LONE_RETURN.search(text.read(0, _SEEN)[:-1]):
             text.source.end_lines_at_returns()
         return read
-    return read if text.count("\r") == text.count("\r\n") else read._replace(text=LONE_RETURN.sub("\n", text))
+    return read if "\r" not in text or text.count("\r") == text.count("\r\n") else read._replace(text=LONE_RETURN.sub("\n", text))
 
 
 def _pdf(file: IO[bytes], name: str, budget: Budget) -> Read:
@@ -197,7 +202,7 @@ def _html(file: IO[bytes], name: str, _budget: Budget) -> Read:
 
 def _page(data: bytes, name: str, encoding: str = "") -> Read:
     """A page: in UTF-8 if it can be, else in the encoding that it names, else in the one that is found."""
-    from rlm_runtime.htmltext import declared_encoding, html_text
+    from rlm_runtime.htmltext import html_text
 
     read = None
     if not data.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -246,8 +251,9 @@ def _rtf(file: IO[bytes], _name: str, _budget: Budget) -> Read:
     return Read(rtf_to_text(file.read().decode("latin-1"), errors="replace"))
 
 
-def _office(_file: IO[bytes], _name: str, _budget: Budget) -> Read:
-    raise Unreadable("it is a binary Office file of the old kind. Save it as .docx, .csv or .txt, and name that.")
+def _office(_file: IO[bytes], name: str, _budget: Budget) -> Read:
+    instead = _INSTEAD.get(PurePath(name).suffix.lower(), ".docx, .csv or .txt")
+    raise Unreadable(f"it is an Office file of a kind that is not read here. Save it as {instead}, and name that.")
 
 
 _READERS: dict[str, Callable[[IO[bytes], str, Budget], Read]] = {

@@ -82,7 +82,7 @@ def _form(text: Any, name: str = "") -> _Form | None:
         if cut and lines:
             lines.pop()
         full = [line.rstrip("\r\n") for line in lines if line.strip()]
-        found = _json_lines(full[:_LINES], cut=cut) or _table(text, lines, cut, tables.is_named_table(name))
+        found = _json_lines(full[:_LINES], cut=cut) or _json_array(text) or _table(text, lines, cut, tables.is_named_table(name))
         if found is None and isinstance(text, str):
             found = _sections(full)
         if found or not cut or len(full) > _FEW:
@@ -92,10 +92,23 @@ def _form(text: Any, name: str = "") -> _Form | None:
 
 def _json_lines(lines: list[str], *, cut: bool) -> _Form | None:
     rows = [row for row in (_json_object(0, line) for line in lines) if row is not None]
-    # One line may be broken: the last one of a file that was being written, most often.
-    if len(rows) < 2 or len(rows) < len(lines) - 1 or not rows[0]:
+    # A few may be others: the last one of a file that was being written, or what was said before a log began.
+    if len(rows) < 2 or len(lines) - len(rows) > max(1, _OTHER * len(lines)) or not rows[0]:
         return None
     return _Form(f"JSON lines with {_listed(list(rows[0]))}", lambda lines: _each(lines, _json_object), rows)
+
+
+def _json_array(text: Any) -> _Form | None:
+    """A JSON document that is a list of objects; of a text that is too large to be taken apart nothing is told."""
+    if not (isinstance(text, str) and len(text) <= _WHOLE and re.match(r"\s*\[\s*\{", text)):
+        return None
+    try:
+        rows = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not all(isinstance(row, dict) for row in rows) or not rows[0]:
+        return None
+    return _Form(f"a JSON list of objects with {_listed(list(rows[0]))}", lambda lines: iter(json.loads("".join(lines))), rows[:1])
 
 
 def _json_object(_number: int, line: str) -> Record | None:
@@ -163,7 +176,7 @@ def _alike(text: Any) -> _Form | None:
         return None
     sampled = [_parts(match) for match in map(pattern.fullmatch, sample) if match]
     numeric = _numeric(sampled)
-    first = next(place for place, line in enumerate(found, 1) if line.strip())
+    first = next(place for place, line in enumerate(found, 1) if pattern.fullmatch(line.rstrip()))
     told = f"lines with {_listed(list(pattern.groupindex))}"
     shown = [{"line": first, **row} for row in sampled[:1]]
 
@@ -206,7 +219,7 @@ def _converted(rows: Iterable[Record], numeric: Sequence[str]) -> Iterator[Recor
         for name in numeric:
             value = row.get(name)
             if isinstance(value, str) and NUMBER.fullmatch(value):
-                row[name] = float(value) if "." in value else int(value)
+                row[name] = tables.number(value, ".")
         yield row
 
 

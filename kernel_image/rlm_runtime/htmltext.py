@@ -5,7 +5,6 @@ The page is read as a stream of tags, never as a tree: a tree takes many times t
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import re
 from collections.abc import Iterable
@@ -30,29 +29,6 @@ _WIDE_CELL = 8
 _MOST_SPAN = 100
 _PIECE = 1 << 20
 _SELF_CLOSED = re.compile(r"<(script|style|title|textarea|iframe|noscript|template|object|a|div|span|p)\b([^<>]*)/>", re.IGNORECASE)
-_META = re.compile(rb"""<meta[^>]{0,500}?charset\s*=\s*["']?\s*([\w:.+-]{2,40})""", re.IGNORECASE)
-_XML_ENCODING = re.compile(rb"""^\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']([\w:.+-]{2,40})""", re.IGNORECASE)
-_AS_BROWSERS = {
-    "iso-8859-1": "cp1252", "latin1": "cp1252", "latin-1": "cp1252", "us-ascii": "cp1252", "ascii": "cp1252", "iso-8859-9": "cp1254",
-    "shift_jis": "cp932", "shift-jis": "cp932", "x-sjis": "cp932", "gb2312": "gb18030", "gbk": "gb18030", "x-gbk": "gb18030",
-    "ks_c_5601-1987": "cp949", "euc-kr": "cp949", "big5": "big5hkscs", "windows-874": "cp874", "tis-620": "cp874",
-}  # fmt: skip
-"""What browsers take some names for."""
-
-
-def declared_encoding(head: bytes) -> str:
-    """The encoding that a page names in its beginning, as a codec that Python knows; "" without one."""
-    found = _META.search(head[:4096]) or _XML_ENCODING.search(head[:400])
-    if found is None:
-        return ""
-    name = found[1].decode("ascii", "replace").lower()
-    try:
-        known = codecs.lookup(_AS_BROWSERS.get(name, name))
-    except LookupError:
-        return ""
-    # A page that can be read so far is not in an encoding of 16 bits, whatever it says.
-    wrong = known.name.startswith(("utf-16", "utf-32")) or not getattr(known, "_is_text_encoding", True)
-    return "" if wrong else known.name
 
 
 def html_text(page: str) -> str:

@@ -10,7 +10,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from functools import cache
+from functools import cache, lru_cache
 
 _LETTERS = {
     # Each group of letters is half as frequent as the one before it.
@@ -176,20 +176,26 @@ def score(text: str, encoding: str) -> tuple[float, str, int]:
     count = 0
     for found in _BEYOND.finditer(text):
         at = found.start()
-        char, before, after = found.group(), text[at - 1 : at] or "\n", text[at + 1 : at + 2] or "\n"
+        value, letter = _judged(found.group(), text[at - 1 : at] or "\n", text[at + 1 : at + 2] or "\n", encoding)
         count += 1
-        kind = script(char)
-        if kind in _JUDGES:
-            fixed += _JUDGES[kind](char, before, after, encoding)
-        elif kind in ("", "SIGN", "BOX"):
-            fixed += _sign(char, before, after, kind)
-        elif kind not in _KNOWN:
-            fixed += _STRANGE
-        else:
-            fixed += _place(char, before, after, kind)
-            letters[char.lower() if char != "İ" else char] += 1
+        fixed += value
+        if letter:
+            letters[letter] += 1
     by_letters, language = _by_language(letters, text)
     return fixed + by_letters, language, count
+
+
+@lru_cache(1 << 15)
+def _judged(char: str, before: str, after: str, encoding: str) -> tuple[float, str]:
+    """What a character counts where it stands, and which letter it is, if its language tells more."""
+    kind = script(char)
+    if kind in _JUDGES:
+        return _JUDGES[kind](char, before, after, encoding), ""
+    if kind in ("", "SIGN", "BOX"):
+        return _sign(char, before, after, kind), ""
+    if kind not in _KNOWN:
+        return _STRANGE, ""
+    return _place(char, before, after, kind), char.lower() if char != "İ" else char
 
 
 def _by_language(letters: Counter[str], text: str) -> tuple[float, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ _TOKEN = re.compile(
       |(?P<time>{_TIME})(?![\d:])
       |(?P<joint>T(?=\d\d:\d\d))
       |(?P<key>[^\W\d][\w.-]*=)
-      |(?P<quoted>"[^"\\]*")
+      |(?P<quoted>"(?:[^"\\]|\\.)*")
       |(?P<number>-?\d+(?:\.\d+)?)(?![\w./@%+-])
       |(?P<word>\w[\w./@%+-]*)
       |(?P<space>[ \t]+)
@@ -25,7 +26,7 @@ _TOKEN = re.compile(
 _PATTERNS = {
     "date": _DATE,
     "time": _TIME,
-    "quoted": r'"[^"\\]*"',
+    "quoted": r'"(?:[^"\\]|\\.)*"',
     "number": r"-?\d+(?:\.\d+)?",
     "word": r"\w[\w./@%+-]*",
     "value": r'"[^"\\]*"|[^\s",;)\]}]*',
@@ -39,6 +40,8 @@ _LEAST = 8
 _LONGEST = 2_000
 """Characters of a line that is still one of a log."""
 _PARTS = 60
+_BEGIN, _MOST = 3, 0.9
+"""Parts that tell which lines are of one kind, and the share of lines that must be."""
 
 
 class _Token(NamedTuple):
@@ -49,13 +52,14 @@ class _Token(NamedTuple):
 def layout(lines: Sequence[str]) -> re.Pattern[str] | None:
     """The pattern that whole lines match, or None where they are not alike.
 
-    Alike are lines that begin with the same kinds of parts, a date, a time or a `key=value` among them. What varies is a group: `date`,
+    Alike are lines that begin, nine of ten, with the same kinds of parts, a date, a time or a `key=value` among them. What varies is a
+    group: `date`,
     `time`, `level`, the key of a `key=value`, the unit of a number, `tag` in brackets, else `word`, `number` or `quoted`. Where the lines
     begin to differ in kind, the rest is `text`.
     """
     if len(lines) < _LEAST or any(len(line) > _LONGEST for line in lines):
         return None
-    rows = [_tokens(line) for line in lines]
+    rows = _most([_tokens(line) for line in lines])
     columns = list(zip(*(row[:_PARTS] for row in rows), strict=False))
     same = next((place for place, column in enumerate(columns) if not _alike(column)), len(columns))
     whole = same == len(columns) and len({len(row) for row in rows}) == 1
@@ -65,6 +69,16 @@ def layout(lines: Sequence[str]) -> re.Pattern[str] | None:
         return None
     parts = [_part(column, names.get(place)) for place, column in enumerate(used)]
     return re.compile("".join(parts) + ("" if whole else r"[ \t]*(?P<text>.*)"))
+
+
+def _most(rows: list[list[_Token]]) -> list[list[_Token]]:
+    """Those rows that begin with the same kinds of parts as nearly all do: what programs say as they start and fail is left out."""
+
+    def begin(row: list[_Token]) -> tuple[str, ...]:
+        return tuple(token.kind for token in row[:_BEGIN])
+
+    usual, count = Counter(map(begin, rows)).most_common(1)[0]
+    return [row for row in rows if begin(row) == usual] if count >= _MOST * len(rows) else rows
 
 
 def _tokens(line: str) -> list[_Token]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rlm_runtime import charsets, memory
+from rlm_runtime.appended import decode_wide, narrowed
 from rlm_runtime.lazytext import LazyText
 from rlm_runtime.ondisk import OnDisk
 from rlm_runtime.source import Source
@@ -13,6 +14,8 @@ from rlm_runtime.unpacking import Unreadable
 
 _NO_TEXT = "It holds no text that could be read."
 _BAD = "\N{REPLACEMENT CHARACTER}"
+_MARK = "\N{ZERO WIDTH NO-BREAK SPACE}"
+_MIXED = "parts of it are UTF-16 and others are not: both were read"
 
 
 class Read(NamedTuple):
@@ -37,11 +40,8 @@ class Read(NamedTuple):
         return "; ".join(parts)
 
 
-def plain(path: Path, name: str, size: int, room: int) -> Read:
-    """The text of a file that is text: in memory, or above `room` bytes on disk. Raises Unreadable, OSError."""
-    if size <= room:
-        with path.open("rb") as file:
-            return decode(file.read(size), name)
+def on_disk(path: Path, name: str) -> Read:
+    """The text of a file that is text and stays on disk. Raises Unreadable, OSError."""
     charset = _charset(OnDisk(path), name)
     source = Source(path, charset.encoding, charset.start, errors=charset.errors)
     return Read(LazyText(source, memory.one_text()), charset.encoding, stray=charset.stray)
@@ -49,10 +49,36 @@ def plain(path: Path, name: str, size: int, room: int) -> Read:
 
 def decode(data: bytes, name: str = "the file") -> Read:
     """Bytes as text, by the encoding that they are found to be in. Raises Unreadable for binary data."""
+    if (text := _utf_8(data)) is not None:
+        return Read(_unmarked(text), "utf-8")
     charset = _charset(data, name)
-    with memoryview(data) as view:
-        text = str(view[charset.start :], charset.encoding, charset.errors)
-    return Read(text, charset.encoding, text.count(_BAD), stray=charset.stray)
+    if charset.encoding.startswith("utf-16"):
+        with memoryview(data) as view:
+            text, mixed = decode_wide(view[charset.start :], charset.encoding)
+    else:
+        mixed = (narrow := narrowed(data)) is not data
+        if mixed:
+            charset = _charset(data := narrow, name)
+        with memoryview(data) as view:
+            text = str(view[charset.start :], charset.encoding, charset.errors)
+    text = _unmarked(text)
+    return Read(text, charset.encoding, text.count(_BAD), (_MIXED,) if mixed else (), charset.stray)
+
+
+def _utf_8(data: bytes) -> str | None:
+    """The text, where it is beyond doubt that it is UTF-8: what most texts are is decoded once, and not looked at before."""
+    if data.isascii():
+        return None  # it may be an encoding of seven bits
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return None
+    return None if "\0" in text or _BAD in text else text
+
+
+def _unmarked(text: str) -> str:
+    """Without byte-order marks: files that were put together have one at the beginning of each."""
+    return text.lstrip(_MARK).replace(f"\n{_MARK}", "\n")
 
 
 def _charset(data: charsets.Data, name: str) -> charsets.Charset:

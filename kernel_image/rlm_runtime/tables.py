@@ -15,16 +15,21 @@ from typing import Any, NamedTuple
 
 Record = dict[str, Any]
 DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
+_NAMED = DELIMITERS | {" ": "spaces"}
 _ENDINGS = frozenset((".csv", ".tsv", ".tab", ".psv"))
 _PACKED = frozenset((".gz", ".bz2", ".xz", ".zst", ".lzma"))
-NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?")
+NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]\d+)?")
 _COMMA_NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,2}(?:\.\d{3})+|[1-9]\d*)(?:,\d+)?")
 _CODE = re.compile(r"[+-]?0\d+")
 """Digits that are no number: a ZIP code, a key."""
+_MISSING = frozenset(("", r"\N", "NULL", "null", "NaN", "nan", "NA", "N/A", "n/a", "#N/A", "None", "<NA>", "-"))
+"""What stands where there is no value, in numbers, too."""
 _YEAR = re.compile(r"(?:19|20)\d\d")
 _SEPARATOR = re.compile(r'\ufeff?"?sep=(.)"?\s*', re.IGNORECASE)
 _DOUBLED = re.compile(r'[^,;|\t"\n\\]""|""[^,;|\t"\r\n]')
 """A quote in a field that is written as two."""
+_FIELDS = "#Fields:"
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _NAME = 40
 _LONG_NAME = 200
 _ROWS = 20
@@ -54,13 +59,18 @@ class Dialect(NamedTuple):
 
     def reader(self, lines: Iterable[str], *, strict: bool) -> Iterator[list[str]]:
         return csv.reader(
-            lines,
+            map(self._kept_backslashes, lines) if self.escaped else lines,
             delimiter=self.delimiter,
             doublequote=not self.escaped,
             escapechar="\\" if self.escaped else None,
             skipinitialspace=self.spaced,
             strict=strict,
         )
+
+    def _kept_backslashes(self, line: str) -> str:
+        """A line in which a backslash stays that escapes nothing: databases write `\\N` where there is no value."""
+        escapes = f'"\\\r\n{self.delimiter}'
+        return _ESCAPE.sub(lambda found: found[0] if found[1] in escapes else f"\\{found[0]}", line)
 
 
 class _TooLong(Exception):
@@ -161,30 +171,39 @@ def _unquoted(field: str) -> str:
 
 
 class Table(NamedTuple):
-    """A table's build: its columns' names, and how many lines come before its rows. `named`: the names are those of the text."""
+    """A table's build: its columns' names, and how many rows come before those with values. `header`: the row with the names, if the text
+    has them. `comments`: rows that begin with a `#` are none.
+    """
 
     names: list[str]
     dialect: Dialect
     before: int
     titles: int
-    named: bool
+    header: list[str]
     sample: list[list[str]]
+    comments: bool = False
 
     def told(self) -> str:
         """How it is built, in words, but for the names."""
-        between = (
-            "" if self.dialect.delimiter == "," else f", between {DELIMITERS.get(self.dialect.delimiter, repr(self.dialect.delimiter))}"
-        )
-        unnamed = "" if self.named else ", whose names are not in the text"
+        delimiter = self.dialect.delimiter
+        between = "" if delimiter == "," else f", between {_NAMED.get(delimiter, repr(delimiter))}"
+        unnamed = "" if self.header else ", whose names are not in the text"
         return f"{between}{unnamed}" + (f", after {self.titles} other line{'s' if self.titles > 1 else ''}" if self.titles else "")
 
     def records(self, lines: Iterable[str], *, quiet: bool = False) -> Iterator[Record]:
-        """The rows as dicts. What a row has too many is in `more`; says how many rows had a stray quote, if not `quiet`."""
+        """The rows as dicts. What a row has too many is in `more`. The names again are no row, as in files that were put together.
+
+        Says what was left out, and how many rows had a stray quote, if not `quiet`.
+        """
         rest = "more" if "more" not in self.names else "more_"
         width = len(self.names)
         rows = Rows(lines, self.dialect, width)
+        again = 0
         for number, row in enumerate(rows):
-            if number < self.before:
+            if number < self.before or (self.comments and row[0].startswith("#")):
+                continue
+            if row == self.header:
+                again += 1
                 continue
             record = dict(zip(self.names, row, strict=False))
             if len(row) < width:
@@ -192,12 +211,16 @@ class Table(NamedTuple):
             elif any(row[width:]):
                 record[rest] = row[width:]
             yield record
+        if again and not quiet:
+            print(f"Note: records() left out {again:,} rows that are the names of the columns again.")
         if rows.odd and not quiet:
             print(f"Note: records() read {rows.odd:,} rows that have a stray quote as they stand, such as {rows.first!r}.")
 
 
 def find(lines: Sequence[str], *, cut: bool, by_name: bool) -> Table | None:
     """The table that lines with their ends are, or begin (`cut`). `by_name`: the file's name says that it is one, so less must show it."""
+    if fields := next((line for line in lines[:_ROWS] if line.startswith(_FIELDS)), ""):
+        return _by_fields(fields.removeprefix(_FIELDS).split(), lines)
     separator = _SEPARATOR.fullmatch(lines[0]) if lines else None
     lines = lines[bool(separator) :]
     best: tuple[float, Table] | None = None
@@ -213,6 +236,15 @@ def find(lines: Sequence[str], *, cut: bool, by_name: bool) -> Table | None:
     if best is not None and separator:
         return best[1]._replace(before=best[1].before + 1)
     return best[1] if best else None
+
+
+def _by_fields(names: list[str], lines: Sequence[str]) -> Table | None:
+    """A table whose names stand in a comment, as web servers write it."""
+    rows = [line for line in lines if line.strip() and not line.startswith("#")]
+    dialect = Dialect("\t" if rows and "\t" in rows[0] else " ")
+    sample = list(itertools.islice(Rows(rows, dialect, len(names)), _ROWS))
+    fits = len(set(names)) == len(names) > 1 and bool(sample) and _width(sample) == len(names)
+    return Table(names, dialect, 0, 0, names, sample, comments=True) if fits else None
 
 
 def _dialects(lines: Sequence[str], delimiters: Sequence[str]) -> Iterator[Dialect]:
@@ -232,8 +264,9 @@ def _table(rows: list[list[str]], dialect: Dialect, by_name: bool) -> tuple[floa
     if len(rows) < (2 if by_name else 3):
         return None
     width = _width(rows)
-    titles = _titles(rows, width) if by_name else 0
-    rows = rows[titles:]
+    comments = _comments(rows) if by_name else 0
+    titles = comments or (_titles(rows, width) if by_name else 0)
+    rows = [row for row in rows[titles:] if not (comments and row[0].startswith("#"))]
     if len(rows) < (1 if by_name else 3):
         return None
     even = sum(len(row) == width for row in rows) / len(rows)
@@ -244,12 +277,20 @@ def _table(rows: list[list[str]], dialect: Dialect, by_name: bool) -> tuple[floa
     if width == 1 and not named:
         return None
     doubt = 0.01 / width + 0.02 * (titles > 0) + 0.05 * (not named)
-    return (even if width > 1 else 0.1) - doubt, _made(rows, dialect, titles, named=named)
+    return (even if width > 1 else 0.1) - doubt, _made(rows, dialect, titles, named=named)._replace(comments=comments > 0)
 
 
 def _width(rows: Sequence[list[str]]) -> int:
     """The fields that most rows have."""
     return Counter(map(len, rows)).most_common(1)[0][0] if rows else 0
+
+
+def _comments(rows: list[list[str]]) -> int:
+    """Rows before the names that begin with a `#`; none where one of them may have the names itself."""
+    count = next((place for place, row in enumerate(rows) if not row[0].startswith("#")), 0)
+    names, rest = rows[count : count + 1], rows[count + 1 :]
+    numbers = any(NUMBER.fullmatch(field.strip()) for row in rest for field in row)
+    return count if names and numbers and not any(NUMBER.fullmatch(field.strip()) for field in names[0]) else 0
 
 
 def _titles(rows: list[list[str]], width: int) -> int:
@@ -287,7 +328,8 @@ def _made(rows: list[list[str]], dialect: Dialect, titles: int, *, named: bool) 
         given = rows[0][place].strip().removeprefix("\ufeff") if named and place < len(rows[0]) else ""
         wanted = given or f"column_{place + 1}"
         names.append(next(name for n in range(1, len(names) + 2) if (name := wanted if n == 1 else f"{wanted}_{n}") not in names))
-    return Table(names, dialect, titles + named, titles, named, rows[1:] if named else rows)
+    header = rows[0] if named else []
+    return Table(names, dialect, titles + named, titles, header, [row for row in rows[named:] if row != header])
 
 
 # Numbers
@@ -303,8 +345,8 @@ def numeric(names: Sequence[str], sample: Iterable[Record], delimiter: str) -> d
     after: dict[str, set[int]] = {name: set() for name in names}  # digits after the last comma or point
     for row in sample:
         for name in names:
-            value = row.get(name) or ""
-            if value:
+            value = (row.get(name) or "").strip()
+            if value not in _MISSING:
                 left[name] = {sign for sign in left[name] if ways[sign].fullmatch(value)}
                 after[name].add(len(value) - 1 - max(value.rfind(","), value.rfind(".")) if "," in value or "." in value else 0)
     commas = [name for name in names if left[name] == {","} and after[name] - {0, 3}]
@@ -320,7 +362,7 @@ def codes(names: Iterable[str], rows: Iterable[Record]) -> set[str]:
     """Those of the columns in which digits begin with a zero somewhere."""
     left, found = set(names), set()
     for row in rows:
-        for name in [name for name in left if _CODE.fullmatch(row.get(name) or "")]:
+        for name in [name for name in left if _CODE.fullmatch((row.get(name) or "").strip())]:
             left.discard(name)
             found.add(name)
     return found
@@ -328,8 +370,9 @@ def codes(names: Iterable[str], rows: Iterable[Record]) -> set[str]:
 
 def number(value: str, sign: str) -> int | float | str:
     """A value of a column of numbers; what is none there stays as it is."""
-    if sign == "," and _COMMA_NUMBER.fullmatch(value):
-        value = value.replace(".", "").replace(",", ".")
-    if not NUMBER.fullmatch(value):
+    digits = value.strip()
+    if sign == "," and _COMMA_NUMBER.fullmatch(digits):
+        digits = digits.replace(".", "").replace(",", ".")
+    if not NUMBER.fullmatch(digits):
         return value
-    return float(value) if "." in value else int(value)
+    return int(digits) if digits.lstrip("-").isdecimal() else float(digits)

@@ -24,7 +24,7 @@ from rlm_kernel.session.children import Children, Family, spent_on_lost
 from rlm_kernel.session.conversation import first_question, full_history, turns_of
 from rlm_kernel.session.inputs import Inputs
 from rlm_kernel.session.listeners import Gate, everyone
-from rlm_kernel.session.named import named_paths
+from rlm_kernel.session.named import missing_paths, named_paths
 from rlm_kernel.session.players import model_names, profile_for
 from rlm_kernel.session.replay import Replayer, Verdict, cell_index, image_remarks, replay_stage, restored, settings_of
 from rlm_kernel.session.stage import Say, Stage, kernel_of, limits_of, models_ready
@@ -170,6 +170,9 @@ async def _go_on(
     if plan.trace.meta.stop_reason in _ENDED:
         _check_limits(ledger)
     named = await asyncio.to_thread(named_paths, plan.question, Path.cwd())
+    absent = await asyncio.to_thread(missing_paths, plan.question, Path.cwd())
+    for one in absent:
+        say(f"The question names a path, but {one}.")
     async with (
         models_ready(settings, given, say) as players,
         replay_stage(plan.trace, found, settings, say, named=named, consent=consent) as on,
@@ -178,7 +181,7 @@ async def _go_on(
         going = _Going(plan, settings, on, models, given, ledger, found, named, view)
         everyone(going.writer, view).opened(ledger, Totals())
         async with closing_trace(going.listeners, ledger.totals), WarmKernels(settings, on.image, say) as kernels:
-            outcome = await going.run(kernels)
+            outcome = await going.run(kernels, [str(one) for one in absent])
             totals = ledger.totals()
             going.listeners.finished(outcome, totals)
     return Result.of(outcome, totals, plan.path)
@@ -259,7 +262,7 @@ class _Going:
         linked = [{**call, "trace": os.path.relpath(there / call["trace"], here)} if call.get("trace") else call for call in calls]
         return {**cell, "metadata": {**cell["metadata"], "rlm": {**cell["metadata"]["rlm"], "calls": linked}}}
 
-    async def run(self, kernels: WarmKernels) -> Outcome:
+    async def run(self, kernels: WarmKernels, absent: Sequence[str]) -> Outcome:
         """Rebuild the state and go on. The notebook is left as it is until a cell has given something new, or the state is rebuilt."""
         plan, settings = self._plan, self._settings
         recording = TraceRecording(plan.trace.cells)
@@ -293,7 +296,7 @@ class _Going:
                     self.writer.question(plan.question)
                 info = await kernel.describe()
                 first = first_question(plan.kept, plan.trace.meta.question)
-                outcome = await loop.run(first, info, from_files=not self._made, past=past, named=self._named)
+                outcome = await loop.run(first, info, from_files=not self._made, past=past, named=self._named, absent=absent)
                 await self._notes.complete()
                 return outcome
 

@@ -413,3 +413,19 @@ def test_a_lone_carriage_return_ends_a_line_in_memory_and_on_disk(read: Reader) 
         found = read("a.csv", data, room=room)
         assert "".join(map(str, found.text[:] if room is None else found.text.texts())) == "name,city\nbob,Rome\r\nann,Oslo\n"  # type: ignore[union-attr]
     assert text(read("b.zip", zipped({"a.txt": b"one\rtwo"}))) == "=== a.txt ===\none\ntwo"
+
+
+@pytest.mark.parametrize(("name", "page"), [("Müller Straße.txt", "cp437"), ("Müller Straße.txt", "cp1252"), ("Привет мир.txt", "cp866")])
+def test_names_in_a_zip_are_read_by_the_code_page_of_where_it_was_made(name: str, page: str, read: Reader) -> None:
+    raw = name.encode(page)
+    packed = (
+        zipped({"Q" * len(raw): b"x", "folder!": b"", "folder!in.txt": b"y"}).replace(b"Q" * len(raw), raw).replace(b"folder!", b"folder\\")
+    )
+    assert text(read("a.zip", packed)) == f"=== {name} ===\nx\n\n=== folder/in.txt ===\ny"
+
+
+@pytest.mark.parametrize(("name", "instead"), [("a.xlsx", ".csv"), ("a.ods", ".csv"), ("a.pptx", ".pdf"), ("a.odt", ".docx")])
+def test_office_files_that_are_not_read_say_what_to_do(name: str, instead: str, read: Reader) -> None:
+    with pytest.raises(Unreadable, match=rf"Save it as \{instead}"):
+        read(name, zipped({"content.xml": b"<a/>"}))
+    assert text(read(name, b"a;b\n1;2\n")) == "a;b\n1;2\n"

@@ -132,7 +132,9 @@ def test_a_broken_line_among_json_lines_is_left_out_and_told(capsys: pytest.Capt
 
 
 def test_one_json_document_is_told() -> None:
-    assert form(json.dumps(ROWS, indent=1)).startswith("JSON; data = json.loads(context)")
+    assert form(json.dumps({"rows": ROWS}, indent=1)).startswith("JSON; data = json.loads(context)")
+    assert form(json.dumps(ROWS, indent=1)).startswith("a JSON list of objects with")
+    assert records(json.dumps(ROWS, indent=1)) == ROWS
 
 
 def test_the_end_of_what_is_looked_at_may_be_in_the_middle_of_a_line() -> None:
@@ -198,3 +200,20 @@ def test_whatever_lines_are_taken_for_alike_each_is_read_or_told(lines: list[str
     dated = [f"2025-01-01 {line}" for line in lines]
     if form("\n".join([*dated, ""])).startswith("lines"):
         assert len(records("\n".join(dated))) == len(dated)
+
+
+def test_a_few_other_lines_do_not_hide_the_form_of_a_log(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [f"2024-01-01 00:00:{second:02d} INFO app: request {second} took {second * 3} ms" for second in range(40)]
+    text = "\n".join(["Starting", *lines[:20], "java.lang.Error: x", "\tat a.b.C(C.java:1)", *lines[20:], ""])
+    rows = list(records(text))
+    assert len(rows) == 40
+    assert rows[0]["line"] == 2
+    assert str({"line": 2})[:-1] in form(text)
+    assert "left out 3 lines" in capsys.readouterr().out
+    found = list(records("npm start\n> app\n" + "".join(f'{{"n": {number}}}\n' for number in range(50))))
+    assert found == [{"n": number} for number in range(50)]
+
+
+def test_quotes_in_quotes_of_an_access_log_stay_in_them() -> None:
+    text = "".join(f'10.0.0.{n} - - [01/Jan/2024:00:00:{n:02d} +0000] "GET /x\\"y?z={n} HTTP/1.1" 200 {n}\n' for n in range(1, 20))
+    assert next(iter(records(text)))["quoted"] == 'GET /x\\"y?z=1 HTTP/1.1'

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rlm_runtime.declared import declared_encoding
 from rlm_runtime.formats import read_file
-from rlm_runtime.htmltext import declared_encoding, html_text
+from rlm_runtime.htmltext import html_text
 
 SHOWN = {
     "inline tags join": ("<p>The <b>quick</b> <a href='#'>fox</a> costs $<span>1,234</span>.50</p>", "The quick fox costs $1,234.50"),

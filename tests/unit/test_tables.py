@@ -179,3 +179,22 @@ def test_json_is_read_as_it_comes() -> None:
 def test_any_text_of_a_table_s_name_is_read(text: str) -> None:
     form(text, "a.csv")
     assert forms.records(text, "a.csv") is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('"id","name"\n1,\\N\n2,"a \\"b\\""\n', [{"id": 1, "name": "\\N"}, {"id": 2, "name": 'a "b"'}]),
+        ("a,b\n1,x\nNULL,y\n1.5e-07,z\n", [{"a": 1, "b": "x"}, {"a": "NULL", "b": "y"}, {"a": 1.5e-07, "b": "z"}]),
+        ("a,b\n1,x\na,b\n2,y\n", [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]),
+        (" a , b\n 1 , x\n 2 , y\n", [{"a": 1, "b": " x"}, {"a": 2, "b": " y"}]),
+        ("# made by x\n# date, 2024\na,b\nN,1\n# half\nS,2\n", [{"a": "N", "b": 1}, {"a": "S", "b": 2}]),
+        ("#a,b\n1,x\n2,y\n", [{"#a": 1, "b": "x"}, {"#a": 2, "b": "y"}]),
+        (
+            "#Software: IIS\n#Fields: date c-ip status\n2024-01-01 ::1 200\n#Date: x\n2024-01-02 ::2 404\n",
+            [{"date": "2024-01-01", "c-ip": "::1", "status": 200}, {"date": "2024-01-02", "c-ip": "::2", "status": 404}],
+        ),
+    ],
+)
+def test_tables_of_databases_and_servers_are_read_by_their_own_signs(text: str, expected: list[dict[str, Any]]) -> None:
+    assert list(records(text, "x.csv")) == expected

@@ -35,7 +35,7 @@ was done, what it cost and how to go on. A second one ends the process at once, 
 or two, with what to type next; `--debug`, given before the command (`rlm --debug ask …`), shows the traceback.
 
 Standard streams may be closed, full, without a reader or in an encoding that lacks characters. The run goes on to its end, and the
-answer is in the trace. If something could not be written to stdout, the exit code is 1, and stderr says why. Characters that the encoding of
+answer is in the trace. If stdout could not take it all, the exit code is 1, and stderr says why. Characters that the encoding of
 stdout lacks are escaped (`\\xe9`; in `--json` as JSON has them), which stderr says, too.
 
 `rlm ask` builds the kernel image if it is not there. A trace named with `--trace` is replaced if it exists. Settings that have no

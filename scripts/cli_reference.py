@@ -25,7 +25,7 @@ live view becomes plain lines ([subcalls.md](subcalls.md#see-it-happen)). With `
 | exit code | meaning |
 | --- | --- |
 | 0 | answered, also where the answer was forced at a limit |
-| 1 | no answer, or the run failed: model, kernel, trace; or stdout did not take what was printed |
+| 1 | no answer, or the run failed: model, kernel, trace; or the output could not be written to stdout |
 | 2 | the request is wrong: option, setting, file |
 | 3 | the set-up is: no Docker, no image, no key, unknown model, no weights |
 | 130 | interrupted |
@@ -35,7 +35,7 @@ was done, what it cost and how to go on. A second one ends the process at once, 
 or two, with what to type next; `--debug`, given before the command (`rlm --debug ask …`), shows the traceback.
 
 Standard streams may be closed, full, without a reader or in an encoding that lacks characters. The run goes on to its end, and the
-answer is in the trace. Where stdout did not take all, the exit code is 1, and stderr says why. Characters that the encoding of
+answer is in the trace. If stdout could not take it all, the exit code is 1, and stderr says why. Characters that the encoding of
 stdout lacks are escaped (`\\xe9`; in `--json` as JSON has them), which stderr says, too.
 
 `rlm ask` builds the kernel image if it is not there. A trace named with `--trace` is replaced if it exists. Settings that have no

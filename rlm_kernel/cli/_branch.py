@@ -46,6 +46,7 @@ class Branch:
         self._started = self._clock()
         self._account: Account | None = None
         self._turn = 0
+        self._told = ""
         self._born = 0
         self._batch.begin()
         self._waiting.clear()
@@ -69,7 +70,6 @@ class Branch:
 
     def opened(self, account: Account, before: Totals) -> None:
         self._account = account
-        self.do("starting the kernel")
 
     def turn_started(self, turn: int) -> None:
         self._turn = turn
@@ -77,7 +77,7 @@ class Branch:
 
     def turn_replied(self, turn: int, reply: Completion, prose: str) -> None:
         self.wait("", None)
-        self._tell(f"turn {turn}: root model replied in {reply.seconds:.1f} s ({self.account()})")
+        self._tell_used(f"turn {turn}: root model replied in {reply.seconds:.1f} s")
 
     def cell_started(self, cell_id: str, turn: int, code: str) -> None:
         self._cell = f"cell {cell_id} runs" if turn else "loading the input"
@@ -110,7 +110,7 @@ class Branch:
     def cell_finished(self, turn: int, result: CellResult) -> None:
         self._batch.begin()
         self.do(_ROOT)
-        self._tell(f"cell {result.cell_id}: {result.status} in {result.seconds:.1f} s ({self.account()})")
+        self._tell_used(f"cell {result.cell_id}: {result.status} in {result.seconds:.1f} s")
 
     def person_ran(self, result: CellResult) -> None:
         self._tell(f"a person ran a cell: {result.status} in {result.seconds:.1f} s")
@@ -127,6 +127,12 @@ class Branch:
     def _tell(self, text: str) -> None:
         self._line(text)
 
+    def _tell_used(self, text: str) -> None:
+        """With what the run has used so far, where that is something, and has changed since the line before."""
+        used = self.account()
+        self._tell(f"{text} ({used})" if used and used != self._told else text)
+        self._told = used
+
     def wait(self, call: str, retry: Retry | None) -> None:
         """A call waits for its next attempt, or (None) does so no more, here and above. The root model's is ""."""
         if retry is None:
@@ -136,21 +142,26 @@ class Branch:
         if self._parent is not None:
             self._parent.wait(f"{self.name} {call}", retry)
 
-    def account(self) -> str:
-        """What the run has used so far."""
-        return self._totals().spending()
-
     def _totals(self) -> Totals:
         return self._account.totals() if self._account is not None else Totals()
+
+    @property
+    def asked(self) -> bool:
+        """Whether a request to the root model has begun."""
+        return self._turn > 0
+
+    def account(self) -> str:
+        """What the run has used so far; "" as long as that is nothing."""
+        totals = self._totals()
+        return "" if totals.nothing else totals.spending()
 
     def status(self) -> str:
         """What it does now, in a line."""
         # What is set up may count the seconds itself.
         doing = self._what if self._what.endswith(" s") else f"{self._what}, {self._clock() - self._since:.0f} s"
-        if self._account is None:
-            return doing
         turn = [f"turn {self._turn}"] if self._turn else []
-        return " · ".join([*turn, doing, self.account(), f"{self._totals().seconds:.0f} s"])
+        used = self.account()
+        return " · ".join([*turn, doing, *([used, f"{self._totals().seconds:.0f} s in all"] if used else [])])
 
     def details(self) -> list[str]:
         """How far the cell's calls are, and which wait for another attempt."""

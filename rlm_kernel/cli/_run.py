@@ -27,7 +27,7 @@ NOTHING_ASKED = " before a model was asked; nothing was spent."
 NO_ANSWER = 1
 INTERRUPTED = 130
 _SHOW_CURSOR = "\x1b[?25h\n"
-_LEFT = "rlm: left at once. The container ends by itself; the trace lacks the running cell at most.\n"
+_LEFT = "rlm: ended at once. The container ends by itself. The trace may lack what the running cell has printed.\n"
 
 
 def run_to_end(running: Coroutine[Any, Any, _T], so_far: Callable[[], str] = lambda: "", *, before: str = ".") -> _T:
@@ -92,12 +92,13 @@ def so_far_of(view: LiveView, trace: Callable[[], Path], go_on: str = "") -> Cal
         if view.ended is None:
             return ""
         outcome, totals = view.ended
-        if not (totals.turns or totals.calls):
+        if totals.nothing and not view.asked:
             return ""
         path = shlex.quote(os.path.relpath(trace()))
         if outcome.answer is not None:
             return f" after the answer, which is in the trace: {path}"
-        return f" after {totals.line()}. The trace has all of it; to go on: {go_on or f'rlm resume {path}'}"
+        done = f"after {totals.line()}" if totals.turns else "during the root model's first reply, for which the provider may charge"
+        return f" {done}. The trace has all of it; to go on: {go_on or f'rlm resume {path}'}"
 
     return tell
 

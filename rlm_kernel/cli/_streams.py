@@ -102,8 +102,8 @@ def _safe(stream: TextIO | None, descriptor: int, errors: str) -> TextIO:
         encoding=getattr(stream, "encoding", None) or "utf-8",
         errors=errors,
         newline="\n",
-        line_buffering=error or getattr(stream, "line_buffering", False),
-        write_through=getattr(stream, "write_through", False),
+        # Unbuffered (PYTHONUNBUFFERED) is by lines here: what goes to stdout and to stderr must come in its order.
+        line_buffering=error or getattr(stream, "line_buffering", False) or getattr(stream, "write_through", False),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 
@@ -69,6 +69,11 @@ class Totals:
     def usage(self) -> Usage:
         """Tokens of root and sub models together."""
         return self.root_usage + self.sub_usage
+
+    @property
+    def nothing(self) -> bool:
+        """Whether no model was asked as far as is known."""
+        return replace(self, seconds=0.0) == Totals()
 
     def money(self) -> str:
         """The cost for people; what is not known is never shown as nothing."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from rich.console import Console
 
 from rlm_kernel.cli._branch import Branch
 from rlm_kernel.cli._live import LiveView
+from rlm_kernel.cli._run import so_far_of
 from rlm_kernel.engine.protocols import Answer, Completion, Outcome, Retry, Totals, Usage
 from rlm_kernel.session.children import TreeView
 from tests.support.engine import stream
@@ -103,9 +105,9 @@ def test_children_at_work_hang_from_their_parents(view: LiveView) -> None:
     deep.opened(Book(turns=2, known_cost=0.5), Totals())
     deep.cell_started("turn-02-a", 2, "x")
     assert drawn(view) == [
-        "turn 3 · waiting for the root model, 0 s · 1 sub-call, 3 child RLMs with 4 turns, 0 tokens, $0.0000 · 61 s",
-        "  1 Count the errors · starting the kernel, 0 s · 0 sub-calls, 1 child RLM with 1 turn, 0 tokens, $0.0000 · 0 s",
-        "    1.1 In this part? · turn 2 · cell turn-02-a runs, 0 s · 0 sub-calls, 0 tokens, $0.5000 · 0 s",
+        "turn 3 · waiting for the root model, 0 s · 1 sub-call, 3 child RLMs with 4 turns, 0 tokens, $0.0000 · 61 s in all",
+        "  1 Count the errors · starting, 0 s · 0 sub-calls, 1 child RLM with 1 turn, 0 tokens, $0.0000 · 0 s in all",
+        "    1.1 In this part? · turn 2 · cell turn-02-a runs, 0 s · 0 sub-calls, 0 tokens, $0.5000 · 0 s in all",
         "  2 And the rest? · starting, 0 s",
     ]
     deep.finished(ANSWERED, Totals(turns=2))
@@ -213,11 +215,11 @@ def test_calls_that_wait_for_another_attempt_show_why_and_until_when(view: LiveV
     view.call_retried("", "", retry(3))
     clock.now += 0.5
     assert drawn(view) == [
-        "turn 1 · waiting for the root model, 0 s · 0 sub-calls, 0 tokens, $0.0000 · 0 s",
+        "turn 1 · waiting for the root model, 0 s",
         "rate-limited, attempt 3 of 5, next in 2 s",
     ]
     clock.now += 41.5
-    assert drawn(view) == ["turn 1 · waiting for the root model, 42 s · 0 sub-calls, 0 tokens, $0.0000 · 0 s"], "the attempt is under way"
+    assert drawn(view) == ["turn 1 · waiting for the root model, 42 s"], "the attempt is under way"
     view.call_retried("", "", retry(4))
     view.turn_replied(1, Completion("x", "m"), "")
     assert len(drawn(view)) == 1
@@ -263,9 +265,9 @@ def test_off_a_terminal_there_is_a_sign_of_life_after_a_long_silence(clock: Cloc
     view.beat()
     assert out.getvalue().splitlines() == [
         "building the kernel image… step 1",
-        "turn 1 · waiting for the root model, 30 s · 0 sub-calls, 0 tokens, $0.0000 · 12 s",
-        "turn 1 · waiting for the root model, 60 s · 0 sub-calls, 0 tokens, $0.0000 · 12 s",
-        "turn 1 · cell turn-01-a runs, 30 s · 0 sub-calls, 0 tokens, $0.0000 · 12 s · batch: 0 of 9 done",
+        "turn 1 · waiting for the root model, 30 s",
+        "turn 1 · waiting for the root model, 60 s",
+        "turn 1 · cell turn-01-a runs, 30 s · batch: 0 of 9 done",
     ]
 
 
@@ -303,7 +305,7 @@ def test_off_a_terminal_it_is_lines_and_children_have_one_at_each_end() -> None:
         "child 1.1 begins: Here",
         "child 1.1: no answer (interrupted), 1 turn, 0 sub-calls, 0 tokens, $0.0000, 2.0 s",
         "child 1: answered, 3 turns, 0 sub-calls, 0 tokens, $0.0000, 1.2 s",
-        "cell turn-01-a: ok in 0.2 s (0 sub-calls, 11 tokens, $0.5000)",
+        "cell turn-01-a: ok in 0.2 s",
     ]
 
 
@@ -352,7 +354,7 @@ def test_what_loading_remarks_is_told_ten_lines_of_it_and_only_of_set_up_cells()
     assert [line[:11] for line in lines[1:11]] == ["Note: \ufffd]0;o", *["Note: file "] * 9]
     assert lines[11:] == [
         "… and 3 more notes; all are in the trace.",
-        "cell turn-01-a: ok in 0.2 s (0 sub-calls, 0 tokens, $0.0000)",
+        "cell turn-01-a: ok in 0.2 s",
     ]
 
 
@@ -369,3 +371,14 @@ def test_notes_are_told_of_files_that_are_loaded_later_and_above_the_live_line()
     with LiveView(stream=silent, quiet=True) as view:
         view.cell_finished(0, result("setup", outputs=[stream("Note: x", "stderr")]))
     assert silent.getvalue() == ""
+
+
+def test_a_run_that_is_interrupted_in_its_first_reply_does_not_say_that_no_model_was_asked(tmp_path: Path) -> None:
+    view, _ = plain()
+    told = so_far_of(view, lambda: tmp_path / "t.ipynb")
+    view.opened(Book(), Totals())
+    view.finished(Outcome(None, "interrupted"), Totals(seconds=1.0))
+    assert told() == ""
+    view.turn_started(1)
+    assert told().startswith(" during the root model's first reply, for which the provider may charge. ")
+    assert "to go on: rlm resume " in told()

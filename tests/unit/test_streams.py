@@ -76,6 +76,12 @@ def test_with_no_stream_left_the_exit_code_still_tells(place: str) -> None:
         assert shell(f"{{ {wait}{RLM} {command}; }} {place}").returncode == code_of(command, 1), command
 
 
+def test_what_goes_to_both_streams_comes_in_its_order_also_where_python_does_not_buffer() -> None:
+    program = "import sys; from rlm_kernel.cli._streams import make_safe; make_safe(); print('answer'); print('account', file=sys.stderr)"
+    done = shell(f"{shlex.quote(sys.executable)} -c {shlex.quote(program)} 2>&1", PYTHONUNBUFFERED="1")
+    assert done.stdout == "answer\naccount\n"
+
+
 def test_files_that_are_opened_do_not_become_a_closed_stream() -> None:
     """A trace that is opened as number 1 would get what is printed."""
     probe = """

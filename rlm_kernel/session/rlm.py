@@ -66,7 +66,7 @@ class RLM:
         context: Context = None,
         *,
         answer_type: Any = None,
-        trace: Path | None = None,
+        trace: Path | str | None = None,
         view: Trace | None = None,
     ) -> Result:
         """Answer a question.
@@ -82,7 +82,15 @@ class RLM:
         """
         adapter = None if answer_type is None else _adapter(answer_type)
         schema = None if adapter is None else adapter.json_schema()
-        result = await ask(question, context, settings=self.settings, trace=trace, models=self._models, view=view, schema=schema)
+        result = await ask(
+            question,
+            context,
+            settings=self.settings,
+            trace=None if trace is None else Path(trace),
+            models=self._models,
+            view=view,
+            schema=schema,
+        )
         return result if adapter is None or result.answer is None else _typed(result, adapter)
 
     def ask(self, question: str, context: Context = None, **options: Any) -> Result:
@@ -100,27 +108,29 @@ class RLM:
             name, paths=paths, command="RLM.session", config_file=self._config_file, changes=self._changes, models=self._models, **options
         )
 
-    async def aresume(self, trace: Path, **options: Any) -> Result:
+    async def aresume(self, trace: Path | str, **options: Any) -> Result:
         """Go on with a run that was cut off or ended at a limit, in the same notebook; `options` as of `session.resume.resume`."""
-        return await resume(trace, config_file=self._config_file, changes=self._changes, models=self._models, **options)
+        return await resume(Path(trace), config_file=self._config_file, changes=self._changes, models=self._models, **options)
 
-    def resume(self, trace: Path, **options: Any) -> Result:
+    def resume(self, trace: Path | str, **options: Any) -> Result:
         """`aresume` for code without an event loop."""
         return _run(self.aresume(trace, **options))
 
-    async def afork(self, trace: Path, question: str = "", *, at: str | None = None, **options: Any) -> Result:
+    async def afork(self, trace: Path | str, question: str = "", *, at: str | None = None, **options: Any) -> Result:
         """Go on from a cell of a trace, in a notebook of its own; `options` as of `session.resume.fork`."""
-        return await fork(trace, question, at=at, config_file=self._config_file, changes=self._changes, models=self._models, **options)
+        return await fork(
+            Path(trace), question, at=at, config_file=self._config_file, changes=self._changes, models=self._models, **options
+        )
 
-    def fork(self, trace: Path, question: str = "", *, at: str | None = None, **options: Any) -> Result:
+    def fork(self, trace: Path | str, question: str = "", *, at: str | None = None, **options: Any) -> Result:
         """`afork` for code without an event loop."""
         return _run(self.afork(trace, question, at=at, **options))
 
-    async def areplay(self, trace: Path, **options: Any) -> Replayed:
+    async def areplay(self, trace: Path | str, **options: Any) -> Replayed:
         """Run a trace's cells again and compare; `options` as of `session.replay.replay`. Without `live=True` no model is asked."""
-        return await replay(trace, config_file=self._config_file, changes=self._changes, models=self._models, **options)
+        return await replay(Path(trace), config_file=self._config_file, changes=self._changes, models=self._models, **options)
 
-    def replay(self, trace: Path, **options: Any) -> Replayed:
+    def replay(self, trace: Path | str, **options: Any) -> Replayed:
         """`areplay` for code without an event loop."""
         return _run(self.areplay(trace, **options))
 

@@ -76,18 +76,18 @@ class Cells:
 
 
 def _own_frames(frame: FrameType | None, variables: dict[str, Any]) -> list[FrameType]:
-    """Frames from the innermost to the outermost one of the cells' code; none if no code of theirs runs."""
-    frames, own = [], 0
+    """Frames of the cells' own code around that frame; none if none of it runs. What libraries do about an interrupt is left to them."""
+    frames = []
     while frame is not None:
-        frames.append(frame)
-        if frame.f_globals is variables:
-            own = len(frames)
+        frames += [frame] if frame.f_globals is variables else []
         frame = frame.f_back
-    return frames[:own]
+    return frames
 
 
-def _raise(*_: Any) -> Any:
-    raise KeyboardInterrupt
+def _raise(_frame: FrameType, event: str, _arg: Any) -> Any:
+    if event == "line":  # and not as the exception itself passes through
+        raise KeyboardInterrupt
+    return _raise
 
 
 def _end_child(result: ExecutionResult) -> None:

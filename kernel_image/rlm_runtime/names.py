@@ -41,7 +41,8 @@ class Names:
             self._variables[name] = own[name]
         for name in self._unused & _names_in(code) - set(moved):
             self._unused.discard(name)
-            _say(f"`{name}` is the session's here; what an earlier cell assigned to it is in `{self._kept[name]}`.")
+            if (kept := self._kept[name]) in self._variables:
+                _say(f"`{name}` is the session's here; what an earlier cell assigned to it is in `{kept}`.")
         if moved:
             self._unused |= {name for name in moved if not callable(own[name])}
             _say(_told(moved))

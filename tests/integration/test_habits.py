@@ -77,9 +77,11 @@ with mp.Manager() as manager: print(manager.list([1]))
 
 async def test_processes_of_any_start_method_have_the_functions_of_the_cells(sandbox: Any) -> None:
     box = await sandbox()
-    for end in ("sys.exit(0)", "pass", "1 / 0"):
-        fork = f"import os, sys\nchild = os.fork()\nif child == 0:\n    {end}\nelse:\n    print(os.waitpid(child, 0)[0] == child)"
-        assert "True" in await box.text(fork), end
+    for end, status in {"sys.exit(0)": 0, "sys.exit(3)": 3, "sys.exit('no')": 1, "pass": 0, "1 / 0": 1}.items():
+        fork = f"import os, sys\nchild = os.fork()\nif child == 0:\n    {end}\nelse:\n    print('ended', os.waitpid(child, 0)[1] >> 8)"
+        said = await box.text(fork)
+        assert f"ended {status}" in said, end
+        assert "live on" not in said, end
     wanted = "[1, 4]\n['echo a', 'echo b']\n" * 4 + "[9]\nfrom a child\n[1]"
     assert await box.text(PROCESSES) == wanted
 
@@ -112,6 +114,17 @@ async def test_the_sessions_names_are_its_own_again_and_values_are_kept(sandbox:
         assert await box.text("print(len(context), len(peek()), answer['ready'])") == "15 15 False", ruin
     assert "`del list`" in await box.text("list = [1]\nlist((1, 2))")
     assert box.answers == []
+
+
+async def test_a_cell_inside_of_a_cell_is_a_part_of_it(sandbox: Any) -> None:
+    box = await sandbox()
+    assert await box.text("%%capture caught\nprint(llm_query('x'))") == ""
+    assert (await box.text("print(caught.stdout)")).strip() == "echo x"
+    assert await box.text("get_ipython().run_cell('print(1)')\nget_ipython().run_cell('')\nprint(llm_query('y'))") == "1\necho y"
+    assert "what an earlier cell assigned to it is in `files_`" in (await box.text("files = ['a']")) + await box.text("print(files)")
+    for code, told in {"x = “a”": "U+201C", "x\u00a0= 5": "U+00A0", "return 5": "FINAL(value)", "%pip install x": "no network"}.items():
+        assert told in await box.text(code), code
+    assert await box.text("!python -c 'print(5)'") == "5"
 
 
 SHOWN = {

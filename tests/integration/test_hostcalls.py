@@ -132,6 +132,7 @@ async def test_overwritten_context_is_restored_with_a_note(sandbox: Any, tmp_pat
     box = await sandbox(files=[path])
     await box.kernel.set_up("setup", f"load_files([{str(path)!r}])")
     assert "Use another name" in await box.text("context = 'mine'")
+    assert (await box.text("print(context)")).startswith("input\nNote: `context` is the session's here")
     assert await box.text("print(context)") == "input"
 
 

@@ -129,6 +129,8 @@ WITHOUT_END = [
     "import subprocess; subprocess.run(['sleep', '99'])",
     "!sleep 99",
     "import multiprocessing\nwith multiprocessing.Pool(2) as pool: pool.map(time.sleep, [99, 99])",
+    "while True:\n    try: time.sleep(1)\n    except: pass",
+    "while True:\n    try: llm_query('never')\n    except BaseException as error: str(error)",
 ]
 
 
@@ -144,7 +146,7 @@ async def test_cells_without_end_are_interrupted_and_variables_are_kept(sandbox:
     for code in WITHOUT_END:
         result = await box.run(code)
         assert result.status == "timeout", code
-        assert result.seconds < 4, code
+        assert result.seconds < 6, code
     assert await box.text("print(kept)") == "42"
 
 

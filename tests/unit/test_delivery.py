@@ -12,11 +12,14 @@ import json
 import math
 import pathlib
 import re
+import sqlite3
 import uuid
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import bs4
+import lxml.etree
 import numpy as np
 import pydantic
 import pytest
@@ -209,3 +212,29 @@ def test_a_text_that_is_too_large_for_memory_is_refused() -> None:
     with pytest.raises(ValueError, match="a part of it"):
         delivery({"text": lazy}, LIMIT)
     assert delivery(SimpleNamespace(a=1), LIMIT).text == "namespace(a=1)"
+
+
+class Report:
+    def to_dict(self) -> dict[str, int]:
+        return {"a": 1}
+
+
+def test_objects_that_are_more_than_what_they_go_through_are_delivered_whole() -> None:
+    rows = sqlite3.connect(":memory:")
+    rows.row_factory = sqlite3.Row
+    assert plain(rows.execute("select 1 as a, 'x' as b").fetchall(), LIMIT) == [{"a": 1, "b": "x"}]
+    assert plain(bs4.BeautifulSoup("<p>one <b>two</b></p>", "html.parser").p, LIMIT) == "<p>one <b>two</b></p>"
+    with pytest.raises(NoValue, match="Deliver what is in it"):
+        plain(lxml.etree.fromstring("<a>t<b/></a>"), LIMIT)
+    assert plain([Report()], LIMIT) == [{"a": 1}]
+    assert plain(collections.UserString("text"), LIMIT) == "text"
+    records = np.array([(1, 2.5)], dtype=[("a", "i4"), ("b", "f8")])
+    assert plain(records[0], LIMIT) == {"a": 1, "b": 2.5}
+    assert plain(np.array(["2024-01-01"], dtype="datetime64[D]"), LIMIT) == ["2024-01-01"]
+    assert plain(2**4000, LIMIT) == 2**4000
+    assert plain(2**5000, LIMIT) == str(2**5000), "no JSON reader takes it as a number"
+
+
+def test_what_is_no_value_says_how_it_becomes_one() -> None:
+    with pytest.raises(NoValue, match="list"):
+        plain(map(str, [1]), LIMIT)

@@ -284,7 +284,7 @@ async def test_whatever_is_handed_over_arrives_as_it_was_and_the_answer_comes_ba
         "True [{'b': 1, 'a': [None, 1.5, {'é': 'x'}]}, ['x', 2], None, ['of b\\n', 1], [['a.txt', 'b.txt'], 2]]",
         "not handed over: a context is a text, a loa",
         "HostCallError x",
-        "The child's answer does not fit the schema",
+        "The child RLM gave no answer (no_answer). ",
         "None 20012",
     ]
     assert result.value == {"b": 1, "a": [None, 1.5, {"é": "x"}]}

@@ -73,7 +73,8 @@ _SHOW_TRACEBACK = "`rlm --debug …`, with the same command behind it, shows whe
 def _failed(message: str, hint: str, code: int) -> int:
     if os.environ.get("RLM_DEBUG"):
         traceback.print_exc()
-    message = message.partition("Traceback (most recent call last)")[0].rstrip()  # some libraries put theirs into the text
+    head, _, traced = message.partition("Traceback (most recent call last)")  # as some libraries, and the container, have it in their text
+    message = "\n".join([head.rstrip(), *traced.rstrip().splitlines()[-1:]])
     print(f"rlm: {printable(message)}", file=sys.stderr)
     if hint:
         print(printable(hint), file=sys.stderr)

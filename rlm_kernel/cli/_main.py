@@ -26,10 +26,13 @@ def main() -> NoReturn:
     """Entry point of `rlm`. Exit codes: 0 answered, 1 no answer (or it could not be written), 2 usage, 3 set-up, 130 interrupted."""
     make_safe()
     _no_tracebacks()
-    _signals_interrupt()
     # jsonschema, which nbformat brings, would load it to check IRIs: two seconds for what is never asked here.
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
-    code = settle(_run())
+    try:
+        _signals_interrupt()
+        code = settle(_run())
+    except KeyboardInterrupt:  # before the command began, or while its end was told
+        code = INTERRUPTED
     for number in _SIGNALS:  # nothing is left to be told while Python ends
         with contextlib.suppress(ValueError):
             signal.signal(number, signal.SIG_DFL)

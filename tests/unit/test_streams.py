@@ -158,7 +158,9 @@ def test_a_signal_at_any_moment_ends_it_without_a_traceback(signum: signal.Signa
             except subprocess.TimeoutExpired:
                 running.send_signal(signum)
             _, err = running.communicate(timeout=30)
-        assert running.returncode in (0, 3, 130, -signum)  # the last one: Python itself was still starting
+        # -signum: Python itself was still starting. -SIGINT, which a shell tells as 130: Python ends itself so, in spite of the exit code,
+        # where the interrupt fell into code that is made of a text, as in the midst of an import.
+        assert running.returncode in (0, 3, 130, -signum, -signal.SIGINT)
         assert b"Traceback" not in err or running.returncode == -signum
 
 

@@ -31,7 +31,7 @@ _NO_SYSTEM = re.compile(
 _REFUSES = re.compile(
     r"unsupported|not (?:be )?(?:supported|permitted|allowed|accepted|recogni[sz]ed|available|valid)|n.t support|not support"
     r"|only the default|deprecated|unknown|unrecogni[sz]ed|unexpected|extra|invalid|cannot|no longer|must"
-    r"|too (?:large|big|high)|only \S+ is|exceed",
+    r"|too (?:large|big|high)|only \S+ is|exceed|maximum allowed",
     re.IGNORECASE,
 )
 

@@ -61,8 +61,8 @@ def address_of(section: str, settings: LLMSettings, provider: str, environ: Mapp
 def key_of(section: str, settings: LLMSettings, provider: str, environ: Mapping[str, str] | None = None) -> Key | None:
     """The key for a model of that provider; None where none is set, or the provider has ways of its own to sign in."""
     environ = os.environ if environ is None else environ
-    if settings.api_key is not None:
-        return Key(_tidy_key(settings.api_key.get_secret_value()), f"{section}.api_key")
+    if settings.api_key is not None and (value := _tidy_key(settings.api_key.get_secret_value())):
+        return Key(value, f"{section}.api_key")
     variable = settings.api_key_env or f"{_prefix(provider)}_API_KEY"
     written = environ.get(variable, "")
     value = _tidy_key(written)
@@ -97,7 +97,8 @@ def _tidy_address(value: str) -> str:
     value = _tidy(value)
     if not _SCHEME.match(value):
         value = f"{'http' if _is_near(value) else 'https'}://{value.lstrip('/')}"
-    return re.sub(r"/(?:chat/completions)?/*$", "", value)
+    value, mark, query = value.partition("#")[0].partition("?")
+    return re.sub(r"/(?:(?:chat/)?completions)?/*$", "", value) + mark + query
 
 
 def _is_near(value: str) -> bool:

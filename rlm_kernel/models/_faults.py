@@ -7,6 +7,7 @@ an error comes, and how servers say that a prompt is too long.
 from __future__ import annotations
 
 import json
+import math
 import re
 import ssl
 from collections.abc import Iterator, Mapping
@@ -70,8 +71,9 @@ _BY_STATUS: dict[int, tuple[ModelFault, bool]] = {
 _TOO_LONG = re.compile(
     r"context[_ ](?:length|window|size)(?: (?:is|was|has been))?[_ ]exceed|exceed_context_size|request_too_large|string_above_max_length"
     r"|max(?:imum)?[_ ](?:\w+[_ ]){0,2}?(?:context|prompt|input)[_ ](?:length|size|window)|max_(?:model|seq)_len"
-    r"|exceed\w*[^.]{0,60}(?:context|tokens?\b|limit of \d)|range of input length"
-    r"|(?:prompt|input|request|messages?|conversation)[^.]{0,20}(?<!took) too (?:long|large)"
+    r"|exceed\w*[^.]{0,60}(?:context|tokens?\b|limit of \d)|range of input length|max(?:imum)? model length"
+    r"|max_(?:completion_)?tokens must be at least 1, got -|max_new_tokens\W{1,3}must be <=|must have less than [\d,]+ tokens"
+    r"|(?:prompt|input|request|messages?|conversation)[^.\x22]{0,20}(?<!took) too (?:long|large)"
     r"|too (?:long|large) for[^.]{0,30}(?:model|context)"
     r"|(?:longer|greater|larger) than the (?:model'?s )?(?:maximum )?context"
     r"|context (?:window|length|size)[^.]{0,30} (?:overflow|limit|too)"
@@ -84,6 +86,10 @@ _WINDOWS = tuple(
     for pattern in (
         r"(?:max(?:imum)?|available)[_ ](?:\w+[_ ]){0,3}?(?:context|prompt|input)[_ ]?(?:length|size|window)?\W*(?:is|of)?\W*(\d[\d,]+)",
         r">\s*(\d[\d,]+)\s*(?:max|$)",
+        r"context limit:[\d\s,+]+>\s*(\d[\d,]+)",
+        r"max(?:imum)? model length\D{0,6}(\d[\d,]+)",
+        r"max_new_tokens\W{1,3}must be <=\s*(\d[\d,]+)",
+        r"must have less than (\d[\d,]+) tokens",
         r"input length should be \[\d+,\s*(\d[\d,]+)",
         r"(\d[\d,]+)\s+max(?:imum)? context",
         r"tokens allowed\s*\(?\s*(\d[\d,]+)",
@@ -93,17 +99,33 @@ _WINDOWS = tuple(
         r"limit of (\d[\d,]+)",
     )
 )
+_BUDGET = r"budget[ _](?:has been )?exceeded|over budget"
+_NOT_ALLOWED = re.compile(
+    r"content.?(?:policy|filter|management)|safety system|moderation|data_?inspection_?failed|input was flagged|inappropriate content",
+    re.IGNORECASE,
+)
 _WORDS: tuple[tuple[ModelFault, bool, re.Pattern[str]], ...] = (
-    ("refused", False, re.compile(r"content.?(?:policy|filter|management)|safety system|moderation|data_inspection_failed", re.IGNORECASE)),
+    ("refused", False, _NOT_ALLOWED),
     ("auth", False, re.compile(r"insufficient (?:credit|balance|funds)|invalid.{0,12}(?:api.?key|token)|unauthori[sz]ed|login fail"
-                               r"|authenticat|incorrect api key|no credits|arrears", re.IGNORECASE)),
+                               rf"|authenticat|incorrect api key|no credits|arrears|credit balance is too low|{_BUDGET}"
+                               r"|api.?key[^.]{0,20}(?:not valid|invalid|missing|required|expired)", re.IGNORECASE)),
     ("rate_limit", True, _TOO_FAST),
     ("rate_limit", False, re.compile(r"quota|billing", re.IGNORECASE)),
-    ("unknown_model", False, re.compile(r"model[^.]{0,60}(?:not found|does not exist|not exist|unknown)|no such model", re.IGNORECASE)),
+    ("unknown_model", False, re.compile(r"model[^.]{0,60}(?:not found|does not exist|not exist|unknown)|no such model|invalid model name"
+                                        r"|no models? (?:is |are )?loaded", re.IGNORECASE)),
+    ("server", True, re.compile(r"model (?:has |was |is )?(?:unloaded|crashed|overloaded)|channel error|\bloading\b[^.]{0,20}model"
+                                r"|model[^.]{0,30}\bloading\b|over capacity", re.IGNORECASE)),
     ("timeout", True, re.compile(r"timed? ?out|deadline exceeded", re.IGNORECASE)),
 )  # fmt: skip
-_ACCOUNT = re.compile(r"quota|balance|credits?\b|billing", re.IGNORECASE)
-_OUT_OF_QUOTA = re.compile(r"insufficient_quota|exceeded your current quota|billing", re.IGNORECASE)
+_ACCOUNT = re.compile(rf"quota|balance|credits?\b|billing|{_BUDGET}", re.IGNORECASE)
+_OUT_OF_QUOTA = re.compile(
+    rf"insufficient_quota|exceeded your current quota|billing|{_BUDGET}|insufficient balance|please recharge", re.IGNORECASE
+)
+_NO_SUCH_PATH = re.compile(r"unexpected endpoint|invalid url \(|cannot post /|plain http request was sent to https", re.IGNORECASE)
+_NOT_SUPPORTED = re.compile(r"no endpoints found that (?:support|can handle) the requested parameters", re.IGNORECASE)
+_AGAIN_IN = re.compile(
+    r"(?:retry|again) (?:in|after) (?:(\d{1,4})h)?(?:(\d{1,4})m(?!s))?\s*(?:(\d[\d.]{0,12})\s*(ms|s\b|seconds?))?", re.IGNORECASE
+)
 
 
 def of_error(found: Any, status: int, headers: Mapping[str, str] | None = None) -> Failure:
@@ -112,19 +134,31 @@ def of_error(found: Any, status: int, headers: Mapping[str, str] | None = None) 
     if status < 400:
         status = _told_status(found) or status
     everything = f"{said} {json.dumps(found, default=str)[:4000]}"
-    failure = _fault(status, said, everything)
-    failure = replace(failure, retry_after=_retry_after(headers or {}), status=status if status >= 400 else None)
+    again = _retry_after(headers or {})
+    if again is None and status >= 400:
+        again = _told_wait(everything)
+    failure = _fault(status, said, everything, again)
+    failure = replace(failure, retry_after=again, status=status if status >= 400 else None)
     if failure.fault == "too_long":
         return replace(failure, window=_window(found, said))
     return failure
 
 
-def _fault(status: int, said: str, everything: str) -> Failure:
+def _fault(status: int, said: str, everything: str, again: float | None) -> Failure:
+    """`again`: seconds after which the provider says that a new attempt may go well."""
+    if status < 500 and _NO_SUCH_PATH.search(said):
+        advice = "Write the address with https:// instead." if "HTTPS" in said else ""
+        return Failure("connection", said, elsewhere=True, advice=advice)
     hurried = status != 413 and (_TOO_FAST.search(everything) or _ACCOUNT.search(everything))
     if not hurried and status not in (401, 402, 403, 404, 408, 429) and _TOO_LONG.search(everything):
         return Failure("too_long", said)
     if status == 429:
-        return Failure("rate_limit", said, retry=not _OUT_OF_QUOTA.search(everything))
+        # A free tier's limit of calls in a minute is called a quota as well, but tells when the next call may be made.
+        return Failure("rate_limit", said, retry=bool(again) or not _OUT_OF_QUOTA.search(everything))
+    if status == 403 and _NOT_ALLOWED.search(everything):
+        return Failure("refused", said)
+    if status == 404 and _NOT_SUPPORTED.search(said):
+        return Failure("bad_request", said)
     if status in _BY_STATUS:
         fault, retry = _BY_STATUS[status]
         return Failure(fault, said, retry)
@@ -167,7 +201,7 @@ _SAYING = ("message", "detail", "msg", "error_msg", "error_message", "status_msg
 
 def words(found: Any) -> str:
     """What an error says to people, in one short line, whatever its shape."""
-    text = " ".join(_spoken(found, 4).split()) or "no reason was given"
+    text = " ".join(_spoken(found, 8).split()) or "no reason was given"
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
@@ -251,19 +285,37 @@ _PREFIX = re.compile(r"^(?:(?:litellm\.)?(?:\w*(?:Error|Exception)|Timeout(?: Er
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds from a Retry-After header, which has a number or a date."""
+    """Seconds from a Retry-After header, which has a number or a date; some providers tell them in milliseconds as well."""
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            seconds = float(headers.get(name, "")) * unit
+        except ValueError:
+            continue
+        return None if math.isnan(seconds) else max(0.0, seconds)
     value = headers.get("retry-after")
-    if not value:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
     when = _date(value)
     if when is None:
         return None
     # By the provider's own clock where it is told: this machine's may be wrong.
     return max(0.0, (when - (_date(headers.get("date")) or datetime.now(UTC))).total_seconds())
+
+
+def _told_wait(everything: str) -> float | None:
+    """Seconds after which an error's own words say that the next attempt may be made."""
+    if match := re.search(r'"retryDelay":\s*"(\d[\d.]{0,12})s"', everything):
+        return _number(match[1])
+    match = _AGAIN_IN.search(everything)
+    if match is None or not any(match.groups()):
+        return None
+    seconds = _number(match[3] or "0") / (1000 if match[4] == "ms" else 1)
+    return int(match[1] or 0) * 3600 + int(match[2] or 0) * 60 + seconds
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
 
 
 def _date(value: str | None) -> datetime | None:

@@ -79,7 +79,10 @@ class Http:
             tls = importlib.import_module("litellm.llms.custom_httpx.http_handler").get_ssl_configuration(None)
             # As many connections as there are slots; no time-out but the caller's own.
             connector = aiohttp.TCPConnector(limit=0, ssl=tls)
-            self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
+            # Gateways send long headers, of cookies and policies.
+            self._session = aiohttp.ClientSession(
+                connector=connector, timeout=aiohttp.ClientTimeout(total=None), max_line_size=2**16, max_field_size=2**16
+            )
         return self._session
 
 
@@ -102,6 +105,11 @@ class Call:
 
     http: Http
     last: Exchange | None = None
+
+
+def in_progress() -> bool:
+    """Whether litellm works for us, in this task."""
+    return _call.get() is not None
 
 
 _call: ContextVar[Call | None] = ContextVar("rlm_litellm_call", default=None)

@@ -21,11 +21,29 @@ def load() -> Any:
     # The first call would import this, half a second on the event loop.
     importlib.import_module("openai.resources.chat.completions")
     _http.install()
+    _log_nothing()
     litellm.suppress_debug_info = True
     litellm.telemetry = False
     for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return litellm
+
+
+def _log_nothing() -> None:
+    """Keep our calls out of litellm's log, whose one worker belongs to the event loop that was there first. Idempotent."""
+    worker = importlib.import_module("litellm.litellm_core_utils.logging_worker").GLOBAL_LOGGING_WORKER
+    usual = worker.ensure_initialized_and_enqueue
+    if getattr(usual, "of_rlm", False):
+        return
+
+    def enqueue(async_coroutine: Any) -> None:
+        if _http.in_progress():
+            async_coroutine.close()
+        else:
+            usual(async_coroutine)
+
+    enqueue.of_rlm = True  # type: ignore[attr-defined]
+    worker.ensure_initialized_and_enqueue = enqueue
 
 
 def table_entry(litellm: Any, model: str, name: str, provider: str) -> Mapping[str, Any] | None:

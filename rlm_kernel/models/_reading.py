@@ -8,24 +8,27 @@ from __future__ import annotations
 
 import codecs
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from rlm_kernel.engine.protocols import Usage
 from rlm_kernel.models._faults import Failure, of_error, words
 from rlm_kernel.models._http import Exchange
 from rlm_kernel.models._tool_calls import ToolCall, in_text, tool_calls
 
-_CUT = frozenset({"length", "max_tokens", "model_length", "max_output_tokens", "incomplete", "token_limit", "max_length"})
+_CUT = frozenset({"length", "max_tokens", "model_length", "max_output_tokens", "incomplete", "token_limit", "max_length"}) | {
+    "model_context_window_exceeded"
+}
 """How providers say that a reply reached the limit of tokens."""
 _WHOLE = frozenset({"stop", "end_turn", "stop_sequence", "eos", "eos_token", "complete", "completed", "finished", "done"})
 _REFUSED = frozenset({"content_filter", "safety", "recitation", "prohibited_content", "blocklist", "spii", "refusal", "sensitive"})
+_BROKEN = frozenset({"error", "network_error", "abort", "insufficient_system_resource", "engine_overloaded"})
+"""How they say that it broke off on their side."""
+_BAD_TOOL = frozenset({"malformed_function_call", "unexpected_tool_call"})
+"""How they say that the model called a tool, and that nothing of it is handed on."""
 _THINKING = frozenset({"thinking", "reasoning", "reasoning_text", "reasoning_content", "redacted_thinking", "summary_text", "thought"})
 _TOOLS = frozenset({"tool_use", "tool_call", "function_call", "functioncall", "executable_code", "executablecode"})
-_CHARS_PER_TOKEN = 4
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def _refusal(exchange: Exchange) -> Failure:
     # A server's or a gateway's own trouble comes as a page, too, and so does a limit: those may pass.
     failure = of_error(page or text, exchange.status, exchange.headers)
     failure = replace(failure, said=said)
-    if failure.retry:
+    if failure.retry or failure.fault == "too_long":
         return failure
     return replace(failure, fault="connection", elsewhere=True) if page else replace(failure, elsewhere=True)
 
@@ -118,9 +121,12 @@ def _json(body: bytes) -> Any:
         return _joined(text)
     try:
         # Whatever follows an object is left; a page that begins with a number is none.
-        return json.JSONDecoder(strict=False).raw_decode(text)[0] if text.startswith(("{", "[")) else json.loads(text, strict=False)
+        found = json.JSONDecoder(strict=False).raw_decode(text)[0] if text.startswith(("{", "[")) else json.loads(text, strict=False)
     except (ValueError, RecursionError):
         return None
+    if isinstance(found, dict) and "message" not in (choice := _first(found.get("choices"))) and "delta" in choice:
+        return _joined("\n".join(f"data: {line}" for line in text.splitlines()))  # a stream with a chunk on each line
+    return found
 
 
 # Streams that nobody asked for
@@ -129,8 +135,10 @@ def _json(body: bytes) -> Any:
 def _joined(stream: str) -> Any:
     """One completion of all chunks of an event stream; the last whole object where they are no chunks."""
     chunks = []
+    ended = False
     for line in stream.splitlines():
         name, _, data = line.partition(":")
+        ended = ended or (name == "data" and data.strip() == "[DONE]")
         if name == "data" and data.strip() != "[DONE]":
             try:
                 chunks.append(json.loads(data, strict=False))
@@ -144,6 +152,9 @@ def _joined(stream: str) -> Any:
     for chunk in chunks:
         whole |= {name: value for name, value in chunk.items() if value is not None and name != "choices"}
         message.add(_first(chunk.get("choices")))
+    if message.any and not ended and not message.finish:
+        message.finish = "error"
+        message.more.setdefault("error", {"message": "the stream ended before the reply did", "code": 502})
     return whole | {"choices": [message.choice()]} if message.any else whole
 
 
@@ -194,11 +205,12 @@ def error_in(found: Mapping[str, Any]) -> Any:
     choice = _first(found.get("choices"))
     message = _body_of(choice)
     ended = str(choice.get("finish_reason") or choice.get("native_finish_reason") or "").lower()
+    broken = ended in _BROKEN
     for holder in (found, choice, message):
-        if holder.get("error") and (ended == "error" or not _said(choice)[0].strip()):
+        if holder.get("error") and (broken or not _said(choice)[0].strip()):
             return holder["error"]
-    if ended == "error":
-        return {"message": "the provider ended the reply with an error"}
+    if broken and _native(choice) not in _BAD_TOOL:
+        return {"message": f"the provider ended the reply with an error{f' ({ended})' if ended != 'error' else ''}"}
     base = found.get("base_resp")
     if isinstance(base, Mapping) and base.get("status_code") not in (None, 0, "0"):
         return base
@@ -234,6 +246,8 @@ def read(found: Mapping[str, Any], *, code: bool) -> Read | Failure:
     if finish in _REFUSED:
         return Failure("refused", "the provider's content filter stopped the reply")
     tools: tuple[str, ...] = ()
+    if code and not text.strip() and _native(choice) in _BAD_TOOL:
+        return Read(f"[called a tool: {_native(choice)}]", "stop", thoughts, ("a function",))
     if calls := [*tool_calls(message), *calls]:
         if not code and not text.strip():
             names = ", ".join(sorted({call.name for call in calls}))
@@ -241,10 +255,11 @@ def read(found: Mapping[str, Any], *, code: bool) -> Read | Failure:
         if code:
             text, tools = in_text(text, calls)
     if text.strip():
-        return Read(text, finish, thoughts, tools)
+        return Read(encodable(text), finish, encodable(thoughts), tools)
     if finish == "length":
         return Failure("empty", "the limit on reply tokens was reached before any text")
-    return Failure("empty", "reasoning, but no text" if thoughts else "no text", retry=True)
+    why = f" ({_native(choice)})" if _native(choice) in _BAD_TOOL else ""
+    return Failure("empty", f"reasoning, but no text{why}" if thoughts else f"no text{why}", retry=True)
 
 
 def _first(choices: Any) -> Mapping[str, Any]:
@@ -333,46 +348,30 @@ def _thoughts(message: Mapping[str, Any]) -> list[str]:
 
 def _finish(choice: Mapping[str, Any], found: Mapping[str, Any]) -> str | None:
     told = choice.get("finish_reason") or choice.get("stop_reason") or found.get("stop_reason")
+    if _native(choice) in _CUT:
+        return "length"
     if not isinstance(told, str) or not told:
         return None
     return "length" if told.lower() in _CUT else "stop" if told.lower() in _WHOLE else told.lower()
 
 
+def _native(choice: Mapping[str, Any]) -> str:
+    """Why a reply ended by the word of the provider behind a gateway, or before litellm made it OpenAI's; "" where that is not told."""
+    return str(choice.get("native_finish_reason") or "").lower()
+
+
+def native_finish(found: Mapping[str, Any]) -> str | None:
+    """Why a reply in a provider's own form ended: Anthropic's, Gemini's, Ollama's. litellm makes one reason of several."""
+    candidate = _first(found.get("candidates"))
+    told = found.get("stop_reason") or found.get("done_reason") or candidate.get("finishReason")
+    return told if isinstance(told, str) else None
+
+
+def encodable(text: str) -> str:
+    """The text without lone surrogates, which no file, terminal or model takes."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
 def _of(found: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     value = found.get(name)
     return value if isinstance(value, Mapping) else {}
-
-
-# Usage
-
-
-def usage(found: Mapping[str, Any], sent: int, received: int) -> Usage:
-    """What a reply used. What is not told, or makes no sense, is estimated from the characters, and the whole is marked."""
-    told = _of(found, "usage") or _of(found, "usageMetadata")
-    prompt = _count(told, "prompt_tokens", "input_tokens", "promptTokenCount", "prompt_eval_count")
-    completion = _count(told, "completion_tokens", "output_tokens", "candidatesTokenCount", "eval_count")
-    total = _count(told, "total_tokens")
-    if prompt is None and total is not None and completion is not None and total >= completion:
-        prompt = total - completion
-    if completion is None and total is not None and prompt is not None and total >= prompt:
-        completion = total - prompt
-    estimated = not prompt or completion is None or (completion == 0 and received > 0)
-    prompt = prompt or math.ceil(sent / _CHARS_PER_TOKEN)
-    completion = completion or math.ceil(received / _CHARS_PER_TOKEN)
-    details = _of(told, "prompt_tokens_details") or _of(told, "input_tokens_details")
-    cached = _count(details, "cached_tokens") or _count(told, "prompt_cache_hit_tokens", "cache_read_input_tokens") or 0
-    return Usage(prompt, completion, min(cached, prompt), estimated)
-
-
-def _count(told: Mapping[str, Any], *names: str) -> int | None:
-    """The first of these that is a count; a number in a text is one, less than nothing is none."""
-    for name in names:
-        value = told.get(name)
-        if isinstance(value, str):
-            try:
-                value = float(value)
-            except ValueError:
-                continue
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0:
-            return int(value)
-    return None

@@ -23,7 +23,8 @@ from rlm_kernel.models._direct import can as can_go_direct
 from rlm_kernel.models._faults import Failure, of_litellm, of_transport
 from rlm_kernel.models._hints import WHAT, Asked, hint_for
 from rlm_kernel.models._near import nearest_model
-from rlm_kernel.models._reading import Read
+from rlm_kernel.models._reading import Read, encodable
+from rlm_kernel.models._usage import usage as usage_of
 from rlm_kernel.models.slots import Slots
 from rlm_kernel.nearest import did_you_mean
 from rlm_kernel.secrets import MIN_LENGTH, known_secrets, redact
@@ -192,7 +193,7 @@ class LitellmModels:
         }
         request = {
             "model": endpoint.model,
-            "messages": [{name: _encodable(text) for name, text in message.items()} for message in messages],
+            "messages": [{name: encodable(text) for name, text in message.items()} for message in messages],
             "timeout": settings.timeout,
             "num_retries": 0,
             "max_retries": 0,
@@ -230,7 +231,8 @@ class LitellmModels:
                 return replace(reply, thoughts=outcome.thoughts, tools=outcome.tools)
             if change := _adapting.adapt(request, outcome, schemas=endpoint.schemas):
                 changed += 1
-                if change != "response_format" and change not in endpoint.changes:  # the schema's is known when it has gone well
+                # The schema's is known when it has gone well; of a long prompt it says nothing of the others.
+                if change != "response_format" and outcome.fault != "too_long" and change not in endpoint.changes:
                     endpoint.changes.append(change)
                     self._say(f"{endpoint.model} {_adapting.TOLD[change]}")
                 continue
@@ -278,7 +280,10 @@ class LitellmModels:
         found = _reading.parse(exchange) if exchange is not None else None
         foreign = isinstance(found, dict) and "choices" not in found and not _reading.error_in(found)
         if made and (found is None or foreign or (isinstance(found, Failure) and exchange is not None and exchange.status < 300)):
+            native = _reading.native_finish(found) if isinstance(found, dict) else None
             found = response.model_dump()
+            for choice in (found.get("choices") or [])[:1]:
+                choice["native_finish_reason"] = native
         elif (foreign and isinstance(response, Exception)) or found is None:
             return _Attempt(of_litellm(response), exchange=exchange)
         if isinstance(found, Failure):
@@ -287,7 +292,7 @@ class LitellmModels:
         received = len(outcome.text) + len(outcome.thoughts) if isinstance(outcome, Read) else 0
         if not found.get("usage") and not received:
             return _Attempt(outcome, exchange=exchange)  # a refusal: nothing is known to be used
-        used = _reading.usage(found, sum(len(message["content"]) for message in request["messages"]), received)
+        used = usage_of(found, sum(len(message["content"]) for message in request["messages"]), received)
         return _Attempt(outcome, used, self._cost(endpoint, response if made else None, used), exchange)
 
     def _cost(self, endpoint: _Endpoint, response: Any, usage: Usage) -> float | None:
@@ -385,12 +390,3 @@ def _wait(attempt: int) -> float:
 def _pause(retry_after: float | None) -> float | None:
     """Seconds in which no call goes to a model that asked for a pause."""
     return None if retry_after is None else min(MAX_WAIT, retry_after)
-
-
-def _encodable(text: str) -> str:
-    """The text without lone surrogates, which JSON in UTF-8 cannot carry."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode(errors="replace").decode()
-    return text

@@ -17,7 +17,8 @@ from rlm_kernel.models._address import address_of, key_of
 from rlm_kernel.models._faults import Failure, of_error
 from rlm_kernel.models._http import Exchange
 from rlm_kernel.models._proxies import proxy_for
-from rlm_kernel.models._reading import Read, parse, read, usage
+from rlm_kernel.models._reading import Read, parse, read
+from rlm_kernel.models._usage import usage
 
 URL = "http://models.example:8000/v1/chat/completions"
 

@@ -1,0 +1,50 @@
+"""The tokens of a reply, by whichever names a provider counts them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from rlm_kernel.engine.protocols import Usage
+
+_CHARS_PER_TOKEN = 4
+_MOST_TOKENS = 10**12
+"""Of one call; what is more is no count."""
+
+
+def usage(found: Mapping[str, Any], sent: int, received: int) -> Usage:
+    """What a reply used. What is not told, or makes no sense, is estimated from the characters, and the whole is marked."""
+    told = _of(found, "usage") or _of(found, "usageMetadata")
+    prompt = _count(told, "prompt_tokens", "input_tokens", "promptTokenCount", "prompt_eval_count")
+    completion = _count(told, "completion_tokens", "output_tokens", "candidatesTokenCount", "eval_count")
+    total = _count(told, "total_tokens")
+    if prompt is None and total is not None and completion is not None and total >= completion:
+        prompt = total - completion
+    if completion is None and total is not None and prompt is not None and total >= prompt:
+        completion = total - prompt
+    estimated = not prompt or completion is None or (completion == 0 and received > 0)
+    prompt = prompt or math.ceil(sent / _CHARS_PER_TOKEN)
+    completion = completion or math.ceil(received / _CHARS_PER_TOKEN)
+    details = _of(told, "prompt_tokens_details") or _of(told, "input_tokens_details")
+    cached = _count(details, "cached_tokens") or _count(told, "prompt_cache_hit_tokens", "cache_read_input_tokens") or 0
+    return Usage(prompt, completion, min(cached, prompt), estimated)
+
+
+def _count(told: Mapping[str, Any], *names: str) -> int | None:
+    """The first of these that is a count; a number in a text is one, less than nothing is none."""
+    for name in names:
+        value = told.get(name)
+        if isinstance(value, str):
+            try:
+                value = float(value)
+            except ValueError:
+                continue
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and 0 <= value <= _MOST_TOKENS:
+            return int(value)
+    return None
+
+
+def _of(found: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = found.get(name)
+    return value if isinstance(value, Mapping) else {}

@@ -31,8 +31,7 @@ async def ask(http: Http, litellm: Any, request: Mapping[str, Any]) -> Exchange:
     headers = {"Authorization": f"Bearer {request['api_key']}", "Content-Type": "application/json"}
     if organization := os.environ.get("OPENAI_ORGANIZATION", "").strip():
         headers["OpenAI-Organization"] = organization
-    base, mark, query = request["api_base"].partition("?")
-    return await http.send("POST", f"{base}/chat/completions{mark}{query}", headers, json.dumps(body).encode())
+    return await http.send("POST", f"{request['api_base']}/chat/completions", headers, json.dumps(body).encode())
 
 
 def _parameters(name: str, provider: str, request: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import re
 import zlib
 from collections.abc import Mapping
 from contextvars import ContextVar
@@ -26,6 +27,10 @@ _OURS = frozenset({"accept-encoding", "connection", "content-length", "transfer-
 """Headers that the client sets by itself."""
 _UNPACKED = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 """Headers that hold no more once a body is read and unpacked."""
+
+
+_QUERY_AMID = re.compile(r"(\?[^/]*)(/chat/completions)$")
+"""The query of an address to which a path was added."""
 
 
 @dataclass
@@ -50,6 +55,7 @@ class Http:
         """A request's reply in full, or why there is none: it raises nothing but what cancels it. `follow`: go where a redirect says."""
         import aiohttp
 
+        url = _QUERY_AMID.sub(r"\2\1", url)
         exchange = Exchange(url)
         try:
             exchange.proxy = proxy = proxy_for(url)

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -322,7 +323,9 @@ async def test_too_many_tokens_a_minute_are_no_prompt_that_is_too_long(make: Mak
 # Addresses, keys, proxies
 
 
-@pytest.mark.parametrize("written", ["{}", ' "{}" ', "'{}/'", "{}/chat/completions", "{}\r", "\u201c{}\u201d"])
+@pytest.mark.parametrize(
+    "written", ["{}", "{}?version=1", "{}/chat/completions?version=1", ' "{}" ', "'{}/'", "{}/chat/completions", "{}\r", "\u201c{}\u201d"]
+)
 async def test_an_address_is_taken_as_people_write_it(
     make: Make, openai_env: ModelServer, monkeypatch: pytest.MonkeyPatch, written: str
 ) -> None:
@@ -455,3 +458,19 @@ async def test_litellm_goes_its_own_way_outside_of_our_calls(make: Make, openai_
 
     found = await asyncio.create_task(ask())
     assert found.choices[0].message.content == "echo: hello"
+
+
+def test_event_loops_in_several_threads_do_not_meet(make: Make, openai_env: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENROUTER_API_KEY", openai_env.api_key or "")
+
+    async def ask() -> list[str]:
+        models = make(sub_llm__model="openrouter/sub", sub_llm__api_base=openai_env.url, sub_llm__retries=0)
+        try:
+            replies = await asyncio.gather(*(models.complete(HELLO, role="sub") for _ in range(20)))
+        finally:
+            await models.aclose()
+        return [reply.text for reply in replies]
+
+    with ThreadPoolExecutor(3) as threads:
+        found = list(threads.map(lambda _: asyncio.run(ask()), range(3)))
+    assert found == [["echo: hello"] * 20] * 3

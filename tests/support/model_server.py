@@ -165,7 +165,7 @@ class ModelServer:
             return error("auth")
         if request.path.endswith("/models"):
             return response(200, encode({"object": "list", "data": [{"id": n, "object": "model"} for n in self._names()]}))
-        if not request.path.endswith(("/chat/completions", "/messages")):
+        if not request.path.partition("?")[0].endswith(("/chat/completions", "/messages")):
             return error("unknown_model", message=f"No such path: {request.path}")
         with self._meters[""], self._meters[request.model]:
             fault = self._take_fault(request)

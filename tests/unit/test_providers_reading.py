@@ -58,6 +58,8 @@ def test_the_proxy_is_the_one_of_the_environment(url: str, variables: dict[str, 
         ("http://h:1/v1/", "http://h:1/v1"),
         ('"http://h:1/v1"\r\n', "http://h:1/v1"),
         ("https://h/v1/chat/completions", "https://h/v1"),
+        ("https://h/v1/chat/completions?version=1", "https://h/v1?version=1"),
+        ("https://h/v1/completions#top", "https://h/v1"),
         ("localhost:8000/v1", "http://localhost:8000/v1"),
         ("192.168.1.4:8000", "http://192.168.1.4:8000"),
         ("ollama:11434/v1", "http://ollama:11434/v1"),
@@ -113,6 +115,10 @@ def test_a_conversation_without_a_system_role_has_user_and_assistant_in_turns() 
         "Prompt too long: 5152 tokens exceeds max_seq_len 2048 (leave room for output tokens)",
         "input length and `max_tokens` exceed context limit: 199759 + 8192 > 200000",
         "Range of input length should be [1, 30720]",
+        "max_tokens must be at least 1, got -33.",
+        "Input validation error: `inputs` must have less than 4095 tokens. Given: 9000",
+        "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: 4000 `inputs` tokens",
+        "The decoder prompt (length 9001) is longer than the maximum model length of 8192.",
     ],
 )
 def test_the_words_for_a_prompt_that_is_too_long_are_known(words: str) -> None:
@@ -128,10 +134,83 @@ def test_the_words_for_a_prompt_that_is_too_long_are_known(words: str) -> None:
         (408, "The request took too long.", "timeout"),
         (403, "You have exceeded your token quota.", "auth"),
         (500, "The server had an error.", "server"),
+        (400, "max_tokens is too large: 77. This model supports at most 64 completion tokens.", "bad_request"),
+        (400, "Model unloaded.", "server"),
+        (400, "No models loaded.", "unknown_model"),
+        (400, "API key not valid. Please pass a valid API key.", "auth"),
+        (400, "Budget has been exceeded! Max budget: 10.0", "auth"),
+        (400, "The plain HTTP request was sent to HTTPS port", "connection"),
+        (403, "Your input was flagged", "refused"),
+        (404, "No endpoints found that support the requested parameters", "bad_request"),
     ],
 )
 def test_other_limits_are_no_prompt_that_is_too_long(status: int, words: str, fault: str) -> None:
     assert of_error({"error": {"message": words}}, status).fault == fault
+
+
+@pytest.mark.parametrize(
+    ("headers", "words", "seconds"),
+    [
+        ({"retry-after-ms": "250", "retry-after": "1"}, "Slow down.", 0.25),
+        ({"retry-after": "nan"}, "Slow down.", None),
+        ({}, "You exceeded your current quota. Please retry in 31.5s.", 31.5),
+        ({}, "Please try again in 10m4.8s.", 604.8),
+        ({}, "Please try again in 250ms.", 0.25),
+        ({}, "Please try again in a while.", None),
+    ],
+)
+def test_a_wait_is_read_from_headers_and_words(headers: dict[str, str], words: str, seconds: float | None) -> None:
+    found = of_error({"error": {"message": words}}, 429, headers)
+    assert (found.fault, found.retry_after, found.retry) == ("rate_limit", seconds, True)
+
+
+def test_an_error_packed_in_a_gateways_error_is_told() -> None:
+    raw = json.dumps({"error": {"message": "The inner words."}})
+    found = of_error({"error": {"message": "Provider returned error", "code": 400, "metadata": {"raw": raw}}}, 400)
+    assert found.said == "Provider returned error The inner words."
+
+
+def ended(text: str | None, finish: str | None, native: str | None = None) -> Any:
+    choice = {"finish_reason": finish, "native_finish_reason": native, "message": {"content": text}}
+    return read({"choices": [choice]}, code=True)
+
+
+@pytest.mark.parametrize("native", ["max_tokens", "MAX_TOKENS", "model_context_window_exceeded"])
+def test_a_cut_is_known_by_the_word_of_the_provider_behind_a_gateway(native: str) -> None:
+    assert ended("half", "stop", native).finish == "length"
+
+
+@pytest.mark.parametrize("finish", ["network_error", "abort", "insufficient_system_resource"])
+def test_a_reply_that_broke_off_is_no_whole_one(finish: str) -> None:
+    found = ended("half", finish)
+    assert (found.fault, found.retry) == ("server", True)
+
+
+def test_a_tool_call_that_the_provider_did_not_hand_on_is_told_to_the_root_model() -> None:
+    assert ended(None, "error", "MALFORMED_FUNCTION_CALL").tools == ("a function",)
+
+
+def test_streams_are_read_to_their_end_and_not_taken_for_whole_where_they_have_none() -> None:
+    chunks = [{"choices": [{"delta": {"content": part}}]} for part in ("hel", "lo")]
+    lines = [json.dumps(chunk) for chunk in [*chunks, {"choices": [{"delta": {}, "finish_reason": "stop"}]}]]
+    whole = parse(Exchange(URL, status=200, body="\n".join(lines).encode()))
+    assert isinstance(whole, dict)
+    assert read(whole, code=False) == Read("hello", "stop")
+    cut = parse(Exchange(URL, status=200, body="\n\n".join(f"data: {line}" for line in lines[:2]).encode()))
+    assert isinstance(cut, dict)
+    found = read(cut, code=False)
+    assert isinstance(found, Failure)
+    assert found.retry
+
+
+def test_a_page_that_says_the_body_is_too_large_is_a_prompt_that_is_too_long() -> None:
+    found = parse(Exchange(URL, status=413, body=b"<html><title>413 Request Entity Too Large</title></html>"))
+    assert isinstance(found, Failure)
+    assert found.fault == "too_long"
+
+
+def test_a_count_that_no_call_can_have_is_none() -> None:
+    assert usage({"usage": {"prompt_tokens": 2**70, "completion_tokens": 1e300}}, 8, 4) == Usage(2, 1, 0, True)
 
 
 def completion(**message: Any) -> dict[str, Any]:

@@ -29,6 +29,7 @@ lint: .venv/installed  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy scripts/demo.py
 
 image: .venv/installed  ## build the kernel image, if it is not there
 	@$(BIN)/rlm image build

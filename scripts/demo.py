@@ -16,7 +16,7 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,16 +112,8 @@ class ScriptedRoot:
     def window(self, role: Role) -> int | None:
         return self._player(role).window(role)
 
-    async def complete(
-        self,
-        messages: Sequence[Message],
-        *,
-        role: Role,
-        model: str | None = None,
-        schema: Mapping[str, Any] | None = None,
-        sent: Callable[[], None] = lambda: None,
-    ) -> Completion:
-        return await self._player(role).complete(messages, role=role, model=model, schema=schema, sent=sent)
+    async def complete(self, messages: Sequence[Message], *, role: Role, **options: Any) -> Completion:
+        return await self._player(role).complete(messages, role=role, **options)
 
     async def aclose(self) -> None:
         """The sub model belongs to whoever opened it."""

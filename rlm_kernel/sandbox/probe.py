@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 import socket
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +45,7 @@ def sandbox_problem(client: DockerClient, image: str, *, runtime: str | None = N
     """
     import docker
 
+    name = f"rlm-probe-{secrets.token_hex(4)}"
     with tempfile.TemporaryDirectory(prefix="rlm-", dir="/tmp") as folder, socket.socket(socket.AF_UNIX) as listener:
         Path(folder).chmod(0o755)
         listener.bind(f"{folder}/s")
@@ -54,6 +58,7 @@ def sandbox_problem(client: DockerClient, image: str, *, runtime: str | None = N
             container = client.containers.create(
                 image,
                 ["/opt/rlm/bin/python", "-ISc", _TRY],
+                name=name,
                 entrypoint=[],
                 user=container_user(is_rootless(client.info())),
                 read_only=True,
@@ -68,8 +73,22 @@ def sandbox_problem(client: DockerClient, image: str, *, runtime: str | None = N
             return _last_words(container)
         except (docker.errors.DockerException, OSError) as error:
             return str(getattr(error, "explanation", None) or error)
+        except KeyboardInterrupt:
+            _remove_soon(client, name)
+            raise
         finally:
             os.close(owner)
+
+
+def _remove_soon(client: DockerClient, name: str) -> None:
+    """Remove a container that the engine may still be making: the request for it was interrupted, and goes on over there."""
+    import docker
+
+    for _ in range(5):
+        with contextlib.suppress(docker.errors.DockerException, OSError):
+            client.containers.get(name).remove(force=True)
+            return
+        time.sleep(0.2)
 
 
 def _last_words(container: Container) -> str | None:

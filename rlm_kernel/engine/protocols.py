@@ -191,8 +191,8 @@ CellStatus = Literal["ok", "error", "timeout", "died"]
 class CellResult:
     """A cell that ended. `outputs` are nbformat output dicts, already capped; `notices` are ours, for the model.
 
-    status: ok; error (the code raised); timeout (interrupted, kernel kept); died (kernel lost and restarted). `calls` and `answer` are
-    filled in by the engine, which does the host calls.
+    status: ok; error (the code raised); timeout (interrupted, kernel kept); died (kernel lost and restarted). `calls`, `answer` and
+    `left_out` (calls that are not kept) are filled in by the engine, which does the host calls.
     """
 
     cell_id: str
@@ -206,6 +206,7 @@ class CellResult:
     notices: Sequence[str] = ()
     calls: Sequence[CallRecord] = ()
     answer: Answer | None = None
+    left_out: int = 0
 
 
 @dataclass(frozen=True)

@@ -149,6 +149,8 @@ class KeptSession:
         return self._gate.listener
 
     def _write_to(self, writer: NotebookWriter) -> None:
+        if isinstance(self._gate.listener, NotebookWriter):
+            self._gate.listener.release()
         self._gate.listener, self._gate.open = writer, True
 
     def _writer(self, trace: TraceFile) -> NotebookWriter:
@@ -305,7 +307,7 @@ class KeptSession:
         await asyncio.to_thread(shutil.copyfile, self.trace, copy)
         question = trace.meta.question if any(cell["metadata"].get("rlm", {}).get("kind") == "model" for cell in kept) else ""
         writer = NotebookWriter(self.trace, trace.meta.model_copy(update={"question": question}), known_secrets(os.environ), kept)
-        writer.set_files(trace.meta.files)
+        writer.close()
         if self._live is not None:
             live, self._live = self._live, None
             await live.end()

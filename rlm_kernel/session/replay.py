@@ -287,7 +287,7 @@ def _write(trace: TraceFile, results: Mapping[str, CellResult], out: Path) -> No
     for cell in trace.code_cells:
         if cell.id in results:
             writer.cell_finished(cell.turn, results[cell.id])
-    writer.set_files(trace.meta.files)  # written even if no cell was run
+    writer.close()  # written even if no cell was run
 
 
 async def _each(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import hashlib
 import re
 import warnings
@@ -17,6 +18,7 @@ from pydantic import ValidationError
 
 from rlm_kernel.engine.protocols import MODEL_CALLS, Totals, Usage
 from rlm_kernel.errors import TraceError, UsageError
+from rlm_kernel.trace.journal import completed, fold
 from rlm_kernel.trace.schema import VERSION, CellMeta, NotebookMeta
 
 _NOT_COUNTED = ("BudgetExceeded", "NoRecord")
@@ -109,6 +111,8 @@ def read_trace(path: Path) -> TraceFile:
     from nbformat.reader import NotJSONError
 
     try:
+        with contextlib.suppress(OSError):  # where it may not be written, it is completed as it is read
+            fold(path, lambda: _as_it_is(path))
         node = read_notebook(path)
     except FileNotFoundError as error:
         raise UsageError(f"There is no trace {path}.", hint="Traces are in rlm-traces/, or where --trace said.") from error
@@ -122,7 +126,13 @@ def read_trace(path: Path) -> TraceFile:
 
 
 def read_notebook(path: Path) -> Any:
-    """A notebook as programs save it, also with a byte-order mark. Raises OSError, and whatever nbformat does."""
+    """A notebook as programs save it, also with a byte-order mark, and completed from its journal. Raises OSError, and whatever nbformat
+    does.
+    """
+    return completed(path, lambda: _as_it_is(path))
+
+
+def _as_it_is(path: Path) -> Any:
     import nbformat
 
     raw = path.read_bytes()

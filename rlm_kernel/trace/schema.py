@@ -123,7 +123,11 @@ _COUNTS = tuple(name for name in TotalsMeta.model_fields if name in {part.name f
 
 
 class NotebookMeta(_Part):
-    """`metadata.rlm` of the notebook. `name`: of a session that is kept between commands. `question` is empty until there is one."""
+    """`metadata.rlm` of the notebook. `name`: of a session that is kept between commands. `question` is empty until there is one.
+
+    `journal`: the id of the journal that may lie beside the notebook while it is being written (`trace.journal`), and `journaled`, the
+    number of its last record that the notebook has.
+    """
 
     version: Literal[1] = VERSION
     session: str
@@ -146,6 +150,8 @@ class NotebookMeta(_Part):
     forced: bool = False
     detail: str = ""
     totals: TotalsMeta | None = None
+    journal: str = ""
+    journaled: Count = 0
 
 
 class CallMeta(_Part):
@@ -214,9 +220,9 @@ class CellMeta(_Part):
     """`metadata.rlm` of a cell.
 
     `status` `running`: the trace was cut off while it ran. `reply`: the root model's words as they came, without its `thoughts`, of which
-    at most MAX_THOUGHTS characters are kept; `text`: the words of a note, a question, a summary or an answer. `tokens_before`,
-    `tokens_after`: of what a summary stands for, and of itself. `code_digest`: sha256 of the code that was run, by which an edited cell is
-    known.
+    at most MAX_THOUGHTS characters are kept; `text`: the words of a note, a question, a summary or an answer. `left_out`: how many of its
+    host calls are not in `calls`, because they were more than is kept. `tokens_before`, `tokens_after`: of what a summary stands for, and
+    of itself. `code_digest`: sha256 of the code that was run, by which an edited cell is known.
     """
 
     kind: CellKind
@@ -225,6 +231,7 @@ class CellMeta(_Part):
     truncated: bool = False
     seconds: Amount | None = None
     calls: list[CallMeta] = []
+    left_out: Count = 0
     model: str | None = None
     reply: str | None = None
     thoughts: str = ""

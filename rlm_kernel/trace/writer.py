@@ -1,17 +1,16 @@
 """The notebook writer: hears a run's events and keeps the trace on disk true to them.
 
-The file is a valid notebook after every event and is replaced atomically. Each cell is serialised when it changes, not when the file is
-written, so that the cost of an event hardly grows with the trace. While a cell runs, its progress is written at most every SAVE_SECONDS.
+What was heard is on disk after every event, in the notebook or in the journal beside it, and the notebook itself is valid at every moment
+(`trace.notebook_file`). Each cell is serialised when it changes, so that the cost of an event does not grow with the trace. While a cell
+runs, its progress is written at most every SAVE_SECONDS.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,46 +20,49 @@ from rlm_kernel import harmless
 from rlm_kernel.engine.protocols import Account, Answer, CallKind, CallRecord, CellResult, Completion, Memory, Outcome, Retry, Role, Totals
 from rlm_kernel.errors import TraceError
 from rlm_kernel.trace import document
-from rlm_kernel.trace.notebook_file import replace as replace_file
-from rlm_kernel.trace.notebook_file import serialised
+from rlm_kernel.trace.progress import Progress
 from rlm_kernel.trace.reader import code_digest
+from rlm_kernel.trace.saving import SavedNotebook
 from rlm_kernel.trace.schema import MAX_THOUGHTS, CallMeta, CellMeta, FileMeta, NotebookMeta, TotalsMeta
-from rlm_kernel.trace.writable import Writable
 
 SAVE_SECONDS = 0.5
 MAX_OUTPUTS = 40_000_000
-"""Characters of outputs of all cells together, passed by no more than the last cell's: a browser has to open them."""
-_KERNELSPEC = {"name": "rlm", "display_name": "RLM (Docker)", "language": "python"}
-_FULL = f"[The outputs of the cells above have {MAX_OUTPUTS:,} characters: those of this one are left out of the trace.]\n"
-_LANGUAGE = {"name": "python", "file_extension": ".py", "mimetype": "text/x-python", "pygments_lexer": "ipython3"}
+"""Characters of outputs of all cells together, passed by no more than the last cell's: a browser has to open them (`trace.outputs`)."""
+_FULL = "[The outputs of the cells above have {:,} characters (trace.outputs): those of this one are left out of the trace.]\n"
 
 
-class NotebookWriter:
+class NotebookWriter(SavedNotebook):
     """Implements `engine.protocols.Trace`. `secrets` are replaced wherever they turn up. Raises TraceError when it cannot write."""
 
-    def __init__(self, path: Path, meta: NotebookMeta, secrets: Sequence[str], cells: Iterable[Mapping[str, Any]] | None = None) -> None:
-        """`cells`: those of a trace that is taken up, in nbformat's shape. Then nothing is written before the first event."""
-        self.path = path
-        self._writable = Writable(secrets)
-        # Before the title is made of it, which may cut a secret in two.
-        self._meta = NotebookMeta.model_validate(self._writable.meta(meta))
-        self._cells: dict[str, str] = {}
-        self._sizes: dict[str, int] = {}
+    def __init__(
+        self,
+        path: Path,
+        meta: NotebookMeta,
+        secrets: Sequence[str],
+        cells: Iterable[Mapping[str, Any]] | None = None,
+        *,
+        outputs: int | None = None,
+    ) -> None:
+        """`cells`: those of a trace that is taken up, in nbformat's shape. Then nothing is written before the first event. `outputs`:
+        characters of outputs that are kept, MAX_OUTPUTS if None.
+        """
+        super().__init__(path, meta, secrets)
+        self._most = MAX_OUTPUTS if outputs is None else outputs
+        self._persons = 0
         self._running: str | None = None
         self._turn = 0
         self._code = ""
         self._outputs: Sequence[Mapping[str, Any]] = ()
         self._calls: dict[str, CallMeta] = {}
+        self._progress: Progress | None = None
+        self._stale = False
         self._kept: dict[str, list[CallMeta]] = {}
         self._children: dict[str, list[CallMeta]] = {}
         self._beside: dict[str, datetime] = {}
         self._taken: dict[str, dict[str, Any]] = {}
         self._started, self._clock = datetime.now(UTC), time.monotonic()
-        self._saved = 0.0
         self._save_cost = 0.0
         self._due: asyncio.TimerHandle | None = None
-        self._account: Callable[[], Totals] | None = None
-        self._before = Totals()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -107,14 +109,14 @@ class NotebookWriter:
 
     def cell_started(self, cell_id: str, turn: int, code: str) -> None:
         self._running, self._code, self._outputs, self._beside = cell_id, code, (), {}
-        self._calls = {_key(call): call for call in self._kept.get(cell_id, ())}
+        self._calls, self._progress = {_key(call): call for call in self._kept.get(cell_id, ())}, None
         self._turn, self._started, self._clock = turn, datetime.now(UTC), time.monotonic()
         self._write_running()
         self._save()
 
     def cell_output(self, cell_id: str, outputs: Sequence[Mapping[str, Any]]) -> None:
         if cell_id == self._running:
-            self._outputs = outputs
+            self._outputs, self._stale = outputs, True
             self._save_now_and_then()
 
     def call_started(self, cell_id: str, call_id: str, kind: CallKind) -> None:
@@ -129,7 +131,11 @@ class NotebookWriter:
     def call_finished(self, cell_id: str, call: CallRecord) -> None:
         if cell_id == self._running:
             recorded = CallMeta.of(call)
-            self._calls[_key(recorded)] = recorded
+            if _key(recorded) in self._calls:
+                self._progress = None  # instead of an earlier one: the cell is put anew
+            elif self._progress is not None:
+                self._progress.calls.append(self._writable.meta(recorded))
+            self._calls[_key(recorded)], self._stale = recorded, True
             self._save_now_and_then()
 
     def cell_finished(self, turn: int, result: CellResult) -> None:
@@ -140,21 +146,23 @@ class NotebookWriter:
             truncated=result.truncated,
             seconds=round(result.seconds, 4),
             calls=[CallMeta.of(call) for call in result.calls],
+            left_out=result.left_out,
         )
-        self._running = None
+        self._running, self._progress = None, None
         self._cancel_due()
         self._children[result.cell_id] = [call for call in meta.calls if call.trace]
         self._ended(result.cell_id, result, meta)
         if earlier := [cell_id for cell_id, started in self._beside.items() if started < result.started]:
-            self._move(result.cell_id, earlier[-1])
+            # In the order in which the kernel ran them: it had waited for a person's.
+            self._file.move(result.cell_id, behind=earlier[-1])
         self._save()
 
     def person_ran(self, result: CellResult) -> None:
         status, seconds = result.status, round(result.seconds, 4)
         meta = CellMeta(kind="person", turn=self._turn or None, status=status, truncated=result.truncated, seconds=seconds)
-        number = 1
-        while (cell_id := f"person-{number:02d}") in self._cells:
-            number += 1
+        self._persons += 1
+        while (cell_id := f"person-{self._persons:02d}") in self._file.cells:
+            self._persons += 1
         self._beside[cell_id] = result.started
         self._ended(cell_id, result, meta)
         self._save()
@@ -163,13 +171,6 @@ class NotebookWriter:
         ended = result.started + timedelta(seconds=result.seconds)
         times = {"iopub.execute_input": _iso(result.started), "shell.execute_reply": _iso(ended)}
         self._code_cell(cell_id, result.code, result.outputs, meta, result.execution_count, times, check=True)
-
-    def _move(self, cell_id: str, behind: str) -> None:
-        """Put a cell where it belongs, in the order in which the kernel ran them: it had waited for a person's."""
-        text = self._cells.pop(cell_id)
-        cells = list(self._cells.items())
-        cells.insert(list(self._cells).index(behind) + 1, (cell_id, text))
-        self._cells = dict(cells)
 
     def note(self, text: str) -> None:
         self._aside("note", document.note(text), text)
@@ -186,13 +187,10 @@ class NotebookWriter:
 
     def _reopen(self) -> None:
         """What closed the notebook closes it no more: the run goes on."""
-        self._cells.pop("summary", None)
-        if "answer" in self._cells:
-            number = sum(name.startswith("answer-") for name in self._cells) + 1
-            closing = json.loads(self._cells["answer"]) | {"id": f"answer-{number:02d}"}
-            closing["source"] = "".join(closing["source"])
-            self._cells = {closing["id"] if name == "answer" else name: text for name, text in self._cells.items()}
-            self._put(closing, check=False)
+        self._closed = False
+        self._file.drop("summary")
+        if "answer" in self._file.cells:
+            self._file.rename("answer", f"answer-{self._counts['answer']:02d}")
         changes = {"status": "running", "stop_reason": None, "forced": False, "detail": ""}
         self._meta = self._meta.model_copy(update=changes)
 
@@ -223,8 +221,8 @@ class NotebookWriter:
         )
 
     def _aside(self, kind: Literal["note", "question", "memory"], shown: str, text: str, **more: Any) -> None:
-        number = sum(name.startswith(kind) for name in self._cells) + 1
-        while (cell_id := f"{kind}-{self._turn:02d}-{number}") in self._cells:
+        number = self._counts[kind] + 1
+        while (cell_id := f"{kind}-{self._turn:02d}-{number}") in self._file.cells:
             number += 1
         self._markdown(cell_id, shown, CellMeta(kind=kind, turn=self._turn or None, text=text, **more))
         self._save()
@@ -235,7 +233,7 @@ class NotebookWriter:
         if self._running is not None:
             self._write_running()
             self._children[self._running] = [call for call in self._calls.values() if call.trace]
-            self._running = None
+            self._running, self._progress = None, None
         if outcome.answer is not None:
             outcome = replace(outcome, answer=Answer(self._writable.text(outcome.answer.text)))
         self._meta = self._meta.model_copy(
@@ -248,28 +246,32 @@ class NotebookWriter:
             }
         )
         text = outcome.answer.text[: document.ANSWER_CAP] if outcome.answer else None
-        children = [call for cell_id in self._cells for call in self._children.get(cell_id, ())]
+        children = [call for cell_id in self._file.cells for call in self._children.get(cell_id, ())]
         self._markdown("answer", document.answer(outcome), CellMeta(kind="answer", turn=self._turn or None, text=text))
         self._markdown("summary", document.summary(self._meta, children), CellMeta(kind="summary"))
-        self._save(durable=True)
+        self._closed = True
+        self._save()
+
+    def release(self) -> None:
+        self._cancel_due()
+        super().release()
 
     @property
     def files(self) -> Sequence[FileMeta]:
         """The files of the trace, as far as they are known."""
         return self._meta.files
 
-    def set_files(self, files: Sequence[FileMeta]) -> None:
-        """Say more of the files than was known at first: their digests."""
-        self._meta = self._meta.model_copy(update={"files": list(files)})
-        self._save()
-
     def _write_running(self) -> None:
         assert self._running is not None
-        kind = self._code_kind(self._running)
-        seconds = round(time.monotonic() - self._clock, 4)
+        kind, seconds = self._code_kind(self._running), self._seconds()
         meta = CellMeta(kind=kind, turn=self._turn or None, status="running", seconds=seconds, calls=list(self._calls.values()))
         times = {"iopub.execute_input": _iso(self._started)}
-        self._code_cell(self._running, self._code, self._outputs, meta, None, times, check=False)
+        outputs = self._code_cell(self._running, self._code, self._outputs, meta, None, times, check=False)
+        self._progress, self._stale = Progress(), False
+        self._progress.written(outputs)
+
+    def _seconds(self) -> float:
+        return round(time.monotonic() - self._clock, 4)
 
     def _code_cell(
         self,
@@ -281,7 +283,8 @@ class NotebookWriter:
         times: Mapping[str, str],
         *,
         check: bool,
-    ) -> None:
+    ) -> list[dict[str, Any]]:
+        """Returns the outputs as they are written."""
         # Jupyter goes on after a cell with this tag.
         failed = meta.status in ("error", "timeout")
         taken = self._taken.get(cell_id, {})
@@ -290,9 +293,9 @@ class NotebookWriter:
         source = self._writable.text(code)
         meta = meta.model_copy(update={"code_digest": code_digest(source)})
         kept = {name: value for name, value in taken.items() if name != "tags"}
-        if sum(size for name, size in self._sizes.items() if name != cell_id) > MAX_OUTPUTS:
+        if self._full(cell_id):
             meta = meta.model_copy(update={"truncated": True})
-            outputs = [{"output_type": "stream", "name": "stderr", "text": _FULL}] if outputs else []
+        written = self._written(cell_id, outputs)
         metadata = {**kept, "execution": dict(times), "rlm": self._writable.meta(meta), **({"tags": tags} if tags else {})}
         cell = {
             "cell_type": "code",
@@ -300,9 +303,20 @@ class NotebookWriter:
             "metadata": metadata,
             "source": source,
             "execution_count": count,
-            "outputs": [self._writable.output(output) for output in outputs],
+            "outputs": written,
         }
         self._put(cell, check=check)
+        return written
+
+    def _full(self, cell_id: str) -> bool:
+        """The other cells' outputs are as many as are kept."""
+        return self._shown - self._sizes.get(cell_id, 0) > self._most
+
+    def _written(self, cell_id: str, outputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """A cell's outputs as they are written."""
+        if self._full(cell_id):
+            return [{"output_type": "stream", "name": "stderr", "text": _FULL.format(self._most)}] if outputs else []
+        return [self._writable.output(output) for output in outputs]
 
     def _code_kind(self, cell_id: str) -> Any:
         if cell_id in ("parameters", "setup"):
@@ -315,10 +329,6 @@ class NotebookWriter:
         source = harmless.markdown(self._writable.text(text))
         self._put({"cell_type": "markdown", "id": cell_id, "metadata": metadata, "source": source}, check=False)
 
-    def _put(self, cell: dict[str, Any], *, check: bool) -> None:
-        self._cells[cell["id"]] = serialised(cell, check=check)
-        self._sizes[cell["id"]] = sum(len(str(part)) for output in cell.get("outputs", ()) for part in output.values())
-
     def _save_now_and_then(self) -> None:
         # With thousands of calls in a cell its own serialisation costs something: keep that under a tenth of the time.
         wait = self._saved + max(SAVE_SECONDS, 10 * self._save_cost) - time.monotonic()
@@ -328,40 +338,46 @@ class NotebookWriter:
             with contextlib.suppress(RuntimeError):  # without an event loop the next event saves
                 self._due = asyncio.get_running_loop().call_later(wait, self._save_when_due)
 
-    def _save_running(self) -> None:
-        self._cancel_due()
-        if self._running is not None:
-            started = time.monotonic()
-            self._write_running()
-            self._save()
-            self._save_cost = time.monotonic() - started
-
-    def _save_when_due(self) -> None:
-        with contextlib.suppress(TraceError):  # nobody here to hear it; the next event raises it again
-            self._save_running()
-
     def _cancel_due(self) -> None:
         if self._due is not None:
             self._due.cancel()
             self._due = None
 
-    def _save(self, *, durable: bool = False) -> None:
-        if self._account is not None:
-            self._meta = self._meta.model_copy(update={"totals": TotalsMeta.of(self._before + self._account())})
-        metadata = {"kernelspec": _KERNELSPEC, "language_info": _LANGUAGE, "rlm": self._writable.meta(self._meta)}
-        try:
-            replace_file(self.path, self._cells.values(), metadata, durable=durable)
-        except OSError as error:
-            raise self._failure(error) from error
-        self._saved = time.monotonic()
+    def _save_running(self) -> None:
+        self._cancel_due()
+        if self._running is not None:
+            started = time.monotonic()
+            if self._progress is None or self._file.wait() == 0:
+                self._write_running()
+                self._save()
+            else:
+                self._write_progress(self._running, self._progress)
+            self._save_cost = time.monotonic() - started
 
-    def _failure(self, error: OSError) -> TraceError:
-        # What is there was put there whole.
-        then = f"then go on: rlm resume {self.path}" if os.path.isfile(self.path) else "or choose another place with --trace."
-        return TraceError(
-            f"The trace {self.path} cannot be written: {error.strerror or error}.",
-            hint=f"Free some space or check the folder's permissions, {then}",
-        )
+    def _write_progress(self, cell_id: str, progress: Progress) -> None:
+        outputs = self._written(cell_id, self._outputs)
+        change = progress.change(outputs)
+        if change is not None and not self._file.affords(sum(len(str(output)) for output in change["rest"])):
+            change = None  # outputs that are made anew all the time: later
+        if not progress.calls and change is None:
+            return
+        done = {"seconds": self._seconds(), "calls": progress.calls, **({"outputs": change} if change else {})}
+        with self._writing():
+            self._file.progress(cell_id, done, self._ours())
+        progress.calls = []
+        if change is not None:
+            progress.written(outputs)
+        self._saved = time.monotonic()
+        self._arm_whole()
+
+    def _refresh(self) -> None:
+        """Put the running cell as it is now."""
+        if self._running is not None and self._stale:
+            self._write_running()
+
+    def _save_when_due(self) -> None:
+        with contextlib.suppress(TraceError):  # nobody here to hear it; the next event raises it again
+            self._save_running()
 
 
 def _key(call: CallMeta) -> str:

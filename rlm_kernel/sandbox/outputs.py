@@ -119,7 +119,10 @@ class OutputCollector:
 
     def _append_stream(self, name: str, text: str) -> None:
         if self.outputs and self.outputs[-1]["output_type"] == "stream" and self.outputs[-1]["name"] == name:
-            self.outputs[-1]["text"] += text
+            # Taken out, so that Python adds to the text where it lies: copied each time, a million small pieces would take minutes.
+            whole = self.outputs[-1].pop("text")
+            whole += text
+            self.outputs[-1]["text"] = whole
         else:
             self.outputs.append({"output_type": "stream", "name": name, "text": text})
 

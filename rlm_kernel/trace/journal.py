@@ -269,7 +269,8 @@ def _advance(cells: Mapping[str, Any], progress: Any) -> None:
     cell = cells[progress.cell]
     ours = cell.metadata.rlm
     ours.seconds = progress.seconds
-    ours.setdefault("calls", []).extend(progress.calls)
+    if progress.calls:
+        ours.setdefault("calls", []).extend(progress.calls)
     change = progress.get("outputs")
     if change is not None:
         kept = cell.outputs[: change.keep]

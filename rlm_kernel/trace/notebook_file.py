@@ -141,7 +141,7 @@ class NotebookFile:
         self._grow(size)
 
     def affords(self, size: int) -> bool:
-        """Whether so many characters may be written that may be no growth; they count then."""
+        """Whether so many characters may be written that are no growth; they count then."""
         self.wait()
         if self._credit < size:
             return False

@@ -14,10 +14,16 @@ class Progress:
     def __init__(self) -> None:
         self.calls: list[dict[str, Any]] = []
         self._outputs: Sequence[Output] = ()
+        self._most = 0
 
     def written(self, outputs: Sequence[Output]) -> None:
         """All calls are, and these outputs."""
         self.calls, self._outputs = [], outputs
+        self._most = max(self._most, _size(outputs))
+
+    def repeated(self, outputs: Sequence[Output], change: dict[str, Any]) -> int:
+        """Characters of a change that are no growth: outputs may be cleared and shown again for ever."""
+        return max(0, _size(change["rest"]) - max(0, _size(outputs) - self._most))
 
     def change(self, outputs: Sequence[Output]) -> dict[str, Any] | None:
         """How the outputs came to be these: `keep` the first so many, put `more` behind the last one's text, and add the `rest`."""
@@ -39,3 +45,7 @@ def _longer(before: Output, now: Output) -> str:
         return ""
     had, has = before["text"], now["text"]
     return str(has[len(had) :]) if has.startswith(had) else ""
+
+
+def _size(outputs: Sequence[Output]) -> int:
+    return sum(len(str(output)) for output in outputs)

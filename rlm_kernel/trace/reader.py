@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from rlm_kernel.engine.protocols import MODEL_CALLS, Totals, Usage
 from rlm_kernel.errors import TraceError, UsageError
-from rlm_kernel.trace.journal import completed, fold
+from rlm_kernel.trace import journal
 from rlm_kernel.trace.schema import VERSION, CellMeta, NotebookMeta
 
 _NOT_COUNTED = ("BudgetExceeded", "NoRecord")
@@ -112,7 +112,7 @@ def read_trace(path: Path) -> TraceFile:
 
     try:
         with contextlib.suppress(OSError):  # where it may not be written, it is completed as it is read
-            fold(path, lambda: _as_it_is(path))
+            journal.fold(path, lambda: _as_it_is(path))
         node = read_notebook(path)
     except FileNotFoundError as error:
         raise UsageError(f"There is no trace {path}.", hint="Traces are in rlm-traces/, or where --trace said.") from error
@@ -129,7 +129,12 @@ def read_notebook(path: Path) -> Any:
     """A notebook as programs save it, also with a byte-order mark, and completed from its journal. Raises OSError, and whatever nbformat
     does.
     """
-    return completed(path, lambda: _as_it_is(path))
+    return journal.completed(path, lambda: _as_it_is(path))
+
+
+def fold_all(folder: Path) -> list[Path]:
+    """Complete the notebooks of a folder, and below it, whose runs were killed and left journals. Those that could be completed."""
+    return journal.fold_all(folder, _as_it_is)
 
 
 def _as_it_is(path: Path) -> Any:

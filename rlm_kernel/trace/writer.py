@@ -20,6 +20,7 @@ from rlm_kernel import harmless
 from rlm_kernel.engine.protocols import Account, Answer, CallKind, CallRecord, CellResult, Completion, Memory, Outcome, Retry, Role, Totals
 from rlm_kernel.errors import TraceError
 from rlm_kernel.trace import document
+from rlm_kernel.trace.notebook_file import RATE
 from rlm_kernel.trace.progress import Progress
 from rlm_kernel.trace.reader import code_digest
 from rlm_kernel.trace.saving import SavedNotebook
@@ -334,7 +335,11 @@ class NotebookWriter(SavedNotebook):
         wait = self._saved + max(SAVE_SECONDS, 10 * self._save_cost) - time.monotonic()
         if wait <= 0:
             self._save_running()
-        elif self._due is None:
+        else:
+            self._save_later(wait)
+
+    def _save_later(self, wait: float) -> None:
+        if self._due is None:
             with contextlib.suppress(RuntimeError):  # without an event loop the next event saves
                 self._due = asyncio.get_running_loop().call_later(wait, self._save_when_due)
 
@@ -357,16 +362,17 @@ class NotebookWriter(SavedNotebook):
     def _write_progress(self, cell_id: str, progress: Progress) -> None:
         outputs = self._written(cell_id, self._outputs)
         change = progress.change(outputs)
-        if change is not None and not self._file.affords(sum(len(str(output)) for output in change["rest"])):
-            change = None  # outputs that are made anew all the time: later
+        if change is not None and not self._file.affords(repeated := progress.repeated(outputs, change)):
+            change = None
+            self._save_later(repeated / RATE)
         if not progress.calls and change is None:
             return
         done = {"seconds": self._seconds(), "calls": progress.calls, **({"outputs": change} if change else {})}
         with self._writing():
             self._file.progress(cell_id, done, self._ours())
-        progress.calls = []
         if change is not None:
             progress.written(outputs)
+        progress.calls = []
         self._saved = time.monotonic()
         self._arm_whole()
 

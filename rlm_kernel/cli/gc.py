@@ -19,14 +19,18 @@ def gc(
 ) -> None:
     """Remove what crashes, killed commands and earlier versions left: containers, folders, parts of images.
 
-    Only what is your own, and nothing of a session in use, or of a kept one whose idle time is not over.
+    Only what is your own, and nothing of a session in use, or of a kept one whose idle time is not over. Traces in trace.dir whose runs were
+    killed are completed from their journals.
     """
     from rlm_kernel.config import load_settings
     from rlm_kernel.sandbox.docker_host import connect
     from rlm_kernel.sandbox.image import image_tag
     from rlm_kernel.sandbox.leftovers import Leftover, collect
+    from rlm_kernel.trace.reader import fold_all
 
-    sandbox = load_settings(config).sandbox
+    settings = load_settings(config)
+    sandbox = settings.sandbox
+    completed = [] if dry_run else fold_all(settings.trace.dir)
     keep = {image_tag(sandbox.base), sandbox.image or ""}
     found: list[Leftover] = []
     with closing(connect()) as client:
@@ -38,7 +42,10 @@ def gc(
         import json
         from dataclasses import asdict
 
-        typer.echo(json.dumps({"dry_run": dry_run, "removed": [asdict(leftover) for leftover in found]}))
+        traces = [str(path) for path in completed]
+        typer.echo(json.dumps({"dry_run": dry_run, "removed": [asdict(leftover) for leftover in found], "completed": traces}))
     else:
+        for path in completed:
+            typer.echo(f"rlm: the trace of a killed run was completed: {printable(str(path))}", err=True)
         done = "would be removed" if dry_run else "removed"
         typer.echo(f"rlm: {len(found) or 'nothing'} {done}", err=True)

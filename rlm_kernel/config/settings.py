@@ -195,9 +195,15 @@ class CacheSettings(_Section):
 
 
 class TraceSettings(_Section):
-    """Where notebooks go."""
+    """Where notebooks go, and how much of a run each keeps."""
 
     dir: Folder = Path("rlm-traces")
+    outputs: Size = "40m"
+    """Of the outputs of all cells together, passed by no more than the last cell's."""
+    answers: Size = "128m"
+    """Of the answers of models and child RLMs that are recorded."""
+    records: Size = "16m"
+    """Of all other calls of the code that are recorded: those that failed or cost nothing. An eighth of it for one cell."""
 
 
 class Settings(_Section):

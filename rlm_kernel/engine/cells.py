@@ -33,7 +33,7 @@ class Cells:
             calls, answer = self.calls.end()
         if self.calls.broken is not None:
             raise self.calls.broken
-        result = replace(result, calls=calls, answer=answer)
+        result = replace(result, calls=calls, answer=answer, left_out=self.calls.left_out)
         self.trace.cell_finished(turn, result)
         return result
 

@@ -12,7 +12,6 @@ from typing import Any
 
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.protocols import (
-    MODEL_CALLS,
     Answer,
     CallKind,
     CallRecord,
@@ -24,6 +23,7 @@ from rlm_kernel.engine.protocols import (
     ReplyText,
     Trace,
 )
+from rlm_kernel.engine.records import Keep, Kind, Records
 from rlm_kernel.engine.subcalls import Given, Query, SubCalls, Work, spent_on, writable
 from rlm_kernel.errors import ModelError, RecordedFailure, RLMError, SetupError, UsageError
 
@@ -57,12 +57,13 @@ class HostCalls:
         locate: Callable[[str], Awaitable[Mapping[str, Any]]],
         *,
         recording: Recording | None = None,
-        history: Callable[[], Any] | None = None,
+        history: Callable[[str], Any] | None = None,
         how_to_allow: str = "",
         children: Children | None = None,
+        keep: Keep | None = None,
     ) -> None:
-        """`locate` finds a host path for the kernel, or raises FileRefused. `history` gives the conversation in full, as JSON data; it
-        may block. `how_to_allow` is NoRecord's hint.
+        """`locate` finds a host path for the kernel, or raises FileRefused. `history` gives the conversation in full as a cell sees it, by
+        its id, as JSON data, the same each time; it may block. `how_to_allow` is NoRecord's hint. `keep`: how much is recorded.
         """
         self._sub_calls = SubCalls(models, ledger, children, how_to_allow)
         self._ledger = ledger
@@ -71,8 +72,9 @@ class HostCalls:
         self._recording = recording
         self._history = history
         self._cell: str | None = None
-        self._records: list[CallRecord] = []
-        self._free = 0
+        self._records = Records(keep or Keep(), MAX_FREE)
+        self._full: set[Kind] = set()
+        self._talk: Any = None
         self._answer: Answer | None = None
         self.unrecorded = 0
         """Calls of the cell in progress (or the last) that the recording did not know."""
@@ -94,12 +96,18 @@ class HostCalls:
         }
 
     def begin(self, cell_id: str) -> None:
-        self._cell, self._records, self._free, self._answer, self.unrecorded = cell_id, [], 0, None, 0
+        self._cell, self._talk, self._answer, self.unrecorded = cell_id, None, None, 0
+        self._records.begin()
 
     def end(self) -> tuple[tuple[CallRecord, ...], Answer | None]:
         """The cell's calls, in the order in which its code had their answers, and the answer that it delivered last."""
         self._cell = None
-        return tuple(self._records), self._answer
+        return tuple(self._records.kept), self._answer
+
+    @property
+    def left_out(self) -> int:
+        """Calls of the cell in progress (or the last) that are not recorded, because they were too many."""
+        return self._records.left_out
 
     async def _llm_query(self, call: HostCall) -> Any:
         query = Query.of(call.body)
@@ -209,10 +217,11 @@ class HostCalls:
         if call.cell == self._cell and isinstance(ids, list):
             place = {name: number for number, name in enumerate(ids) if isinstance(name, str)}
             # Others, such as those of forked processes, stay where they are.
-            slots = [number for number, record in enumerate(self._records) if record.id in place]
-            known = sorted((self._records[slot] for slot in slots), key=lambda record: place[record.id])
+            records = self._records.kept
+            slots = [number for number, record in enumerate(records) if record.id in place]
+            known = sorted((records[slot] for slot in slots), key=lambda record: place[record.id])
             for slot, record in zip(slots, known, strict=True):
-                self._records[slot] = record
+                records[slot] = record
 
     async def _planned(self, call: HostCall) -> None:
         """Tell who watches how many calls the cell makes in all, by its own word. It is recorded nowhere and decides nothing."""
@@ -221,20 +230,28 @@ class HostCalls:
             self._trace.calls_planned(call.cell, int(calls))
 
     async def _budget(self, call: HostCall) -> Any:
-        return await self._told(call, "budget", self._ledger.left)
+        past = await self._recording.find(call, digest("budget", {})) if self._recording else None
+        if past is not None:
+            return self._again(call, past)
+        left = self._ledger.left()
+        self._simple(call, "budget", {}, answer=left)
+        return left
 
     async def _conversation(self, call: HostCall) -> Any:
-        return await self._told(call, "history", self._history or list)
-
-    async def _told(self, call: HostCall, kind: CallKind, tell: Callable[[], Any]) -> Any:
-        """Answer as the recording has it, else with what `tell` says now."""
-        if self._recording is not None:
-            past = await self._recording.find(call, digest(kind, {}))
-            if past is not None:
-                return self._again(call, past)
-        told = await asyncio.to_thread(tell)
-        self._simple(call, kind, {}, answer=told)
-        return told
+        """The conversation. It is not recorded but for its digest: it stands in the trace, from which a replay makes it anew."""
+        past = await self._recording.find(call, digest("history", {})) if self._recording else None
+        if past is not None and not isinstance(past.answer, dict):  # an older trace has it whole
+            return self._again(call, past)
+        if self._talk is None:
+            talk = await asyncio.to_thread(self._history, call.cell) if self._history else []
+            told = json.dumps(talk, sort_keys=True).encode()
+            self._talk = talk, {"sha256": hashlib.sha256(told).hexdigest(), "bytes": len(told)}
+        talk, about = self._talk
+        if past is not None:
+            self._record(call.cell, past)
+        else:
+            self._simple(call, "history", {}, answer=about)
+        return talk
 
     def _simple(
         self, call: HostCall, kind: CallKind, body: Mapping[str, Any], *, answer: Any = None, failure: RLMError | None = None
@@ -250,12 +267,11 @@ class HostCalls:
     def _record(self, cell: str, record: CallRecord) -> None:
         if cell != self._cell:
             return
-        if record.kind not in MODEL_CALLS or record.error is not None:
-            self._free += 1
-            if self._free > MAX_FREE:
-                return
-        self._records.append(record)
-        self._trace.call_finished(cell, record)
+        if self._records.take(record):
+            self._trace.call_finished(cell, record)
+        elif (full := self._records.full) is not None and full not in self._full:
+            self._full.add(full)
+            self._trace.note(self._records.keep.words(full))
 
 
 def _handed(kind: CallKind, answer: Any, *, cut: bool) -> Any:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel._version import __version__
-from rlm_kernel.config import Settings
+from rlm_kernel.config import Settings, parse_size
 from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.loop import Loop
@@ -25,7 +25,7 @@ from rlm_kernel.secrets import known_secrets
 from rlm_kernel.session.conversation import full_history
 from rlm_kernel.session.inputs import Inputs, file_meta
 from rlm_kernel.session.listeners import everyone
-from rlm_kernel.session.stage import Stage
+from rlm_kernel.session.stage import Stage, keep_of
 from rlm_kernel.session.tracefiles import FileNotes
 from rlm_kernel.trace.reader import read_trace
 from rlm_kernel.trace.schema import FileMeta, NotebookMeta, ParentMeta
@@ -80,12 +80,23 @@ async def answer(asked: Asked, on: Stage, children: Children, open_kernel: OpenK
     limits = meta.limits | {"depth": ledger.limits.depth}
     files = await asyncio.to_thread(_file_metas, on, asked.inputs.made)
     writer = NotebookWriter(
-        path, meta.model_copy(update={"files": files, "parent": asked.parent, "limits": limits}), known_secrets(os.environ)
+        path,
+        meta.model_copy(update={"files": files, "parent": asked.parent, "limits": limits}),
+        known_secrets(os.environ),
+        outputs=parse_size(settings.trace.outputs),
     )
     listeners = everyone(writer, asked.view())
     listeners.opened(ledger, Totals())
     with FileNotes(on, writer) as notes:
-        calls = HostCalls(asked.models, ledger, listeners, notes.locate, history=lambda: full_history(read_trace(path)), children=children)
+        calls = HostCalls(
+            asked.models,
+            ledger,
+            listeners,
+            notes.locate,
+            history=lambda cell: full_history(read_trace(path), seen_by=cell),
+            children=children,
+            keep=keep_of(settings),
+        )
         async with closing_trace(listeners, ledger.totals):
             async with open_kernel(calls, listeners) as kernel:
                 loop = Loop(

@@ -125,13 +125,18 @@ def conversation(trace: TraceFile) -> list[tuple[str, str | None]]:
     return talk
 
 
-def full_history(trace: TraceFile, limit: int = MAX_HISTORY) -> list[dict[str, Any]]:
+def full_history(trace: TraceFile, limit: int = MAX_HISTORY, *, seen_by: str | None = None) -> list[dict[str, Any]]:
     """The conversation as code in the kernel sees it in `history`: every question with its turns, their cells and outputs, the answer.
 
-    Beyond `limit` characters the oldest outputs are left out first, and say so.
+    Beyond `limit` characters the oldest outputs are left out first, and say so. `seen_by`: as that cell sees it, itself without outputs;
+    so a replay tells what the run itself told.
     """
     talk = [_interaction(trace.meta.question)] if trace.meta.question else []
     for cell in trace.cells:
+        if cell.id == seen_by:
+            if talk and talk[-1]["turns"] and cell.kind == "code":
+                talk[-1]["turns"][-1]["cells"].append({"code": cell.source, "output": ""})
+            break
         if cell.kind == "question" and cell.meta is not None:
             talk.append(_interaction(cell.meta.text or ""))
         elif not talk:

@@ -26,10 +26,11 @@ from rlm_kernel.errors import FileRefused
 from rlm_kernel.sandbox.grants import FileGrants
 from rlm_kernel.sandbox.provisioner import PORTS, DockerProvisioner, SandboxSpec
 from rlm_kernel.session.children import Children
+from rlm_kernel.session.conversation import full_history
 from rlm_kernel.session.listeners import everyone
 from rlm_kernel.session.opened import Opened, OpenedFiles, files_of, find_opened
 from rlm_kernel.session.players import open_models
-from rlm_kernel.session.stage import Stage, broker_and_spec, find_or_build_image, folder, limits_of
+from rlm_kernel.session.stage import Stage, broker_and_spec, find_or_build_image, folder, keep_of, limits_of
 from rlm_kernel.trace.reader import TraceFile
 from rlm_kernel.trace.recording import TraceRecording
 
@@ -150,6 +151,8 @@ class _Host:
             everyone(),
             lambda asked: _locate(on, files, asked),
             recording=recording,
+            history=lambda cell: full_history(trace, seen_by=recording.cell_id(cell)) if trace and recording else [],
+            keep=keep_of(settings),
             how_to_allow=how,
             children=children,
         )

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlm_kernel.config import Settings
+from rlm_kernel.config import Settings, parse_size
 from rlm_kernel.engine.cells import Cells
 from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import Ledger
@@ -36,7 +36,7 @@ from rlm_kernel.session.live import Live, join, make
 from rlm_kernel.session.named import missing_paths, named_paths, refuse_missing
 from rlm_kernel.session.players import model_names, profile_for
 from rlm_kernel.session.rebuild import rebuild
-from rlm_kernel.session.stage import Say, limits_of
+from rlm_kernel.session.stage import Say, keep_of, limits_of
 from rlm_kernel.session.state import SessionFolder, State
 from rlm_kernel.session.status import SessionStatus, status_of
 from rlm_kernel.session.tracefiles import FileNotes
@@ -155,7 +155,8 @@ class KeptSession:
 
     def _writer(self, trace: TraceFile) -> NotebookWriter:
         """A writer that goes on with the trace. Cells that were cut off will not be taken up any more: they have ended."""
-        return NotebookWriter(self.trace, trace.meta, known_secrets(os.environ), ended(trace.node.cells))
+        most = parse_size(self.settings.trace.outputs)
+        return NotebookWriter(self.trace, trace.meta, known_secrets(os.environ), ended(trace.node.cells), outputs=most)
 
     def _keep(self, live: Live) -> None:
         """Write down where the session is."""
@@ -179,7 +180,15 @@ class KeptSession:
         """The host calls of what runs next in the kernel."""
         assert self._live is not None
         locate = notes.locate if notes else self._live.on.locate
-        calls = HostCalls(models, ledger, self._listeners, locate, history=lambda: full_history(read_trace(self.trace)), children=children)
+        calls = HostCalls(
+            models,
+            ledger,
+            self._listeners,
+            locate,
+            history=lambda cell: full_history(read_trace(self.trace), seen_by=cell),
+            children=children,
+            keep=keep_of(self.settings),
+        )
         self._live.broker.handlers = calls.handlers()
         return calls
 
@@ -303,6 +312,7 @@ class KeptSession:
         kept = before_last_question(trace.node.cells)
         if kept is None:
             raise UsageError("There is no question to take back.", hint="Ask one first.")
+        self._writing().close()
         copy = free_path(self.trace.with_stem(f"{self.trace.stem}-undone"))
         await asyncio.to_thread(shutil.copyfile, self.trace, copy)
         question = trace.meta.question if any(cell["metadata"].get("rlm", {}).get("kind") == "model" for cell in kept) else ""

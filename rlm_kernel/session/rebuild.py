@@ -18,10 +18,11 @@ from rlm_kernel.errors import FileRefused
 from rlm_kernel.secrets import known_secrets
 from rlm_kernel.session.answering import check_setup
 from rlm_kernel.session.children import Children
+from rlm_kernel.session.conversation import full_history
 from rlm_kernel.session.inputs import file_meta
 from rlm_kernel.session.live import Live, make
 from rlm_kernel.session.replay import Replayer, Verdict, image_remarks, restored
-from rlm_kernel.session.stage import Say
+from rlm_kernel.session.stage import Say, keep_of
 from rlm_kernel.session.tracefiles import look_up_files
 from rlm_kernel.trace.reader import TraceCell, TraceFile, trace_of
 from rlm_kernel.trace.recording import TraceRecording
@@ -75,7 +76,16 @@ async def _replay(
     trace: TraceFile, settings: Settings, live: Live, listeners: Trace, say: Say
 ) -> tuple[dict[str, CellResult], list[Verdict]]:
     children = Children(live.on, trace.path)
-    calls = HostCalls(None, Ledger(Limits()), listeners, live.on.locate, recording=TraceRecording(trace.cells), children=children)
+    calls = HostCalls(
+        None,
+        Ledger(Limits()),
+        listeners,
+        live.on.locate,
+        recording=TraceRecording(trace.cells),
+        history=lambda cell: full_history(trace, seen_by=cell),
+        children=children,
+        keep=keep_of(settings),
+    )
     live.broker.handlers = calls.handlers()
     replayer = Replayer(Cells(live.kernel, calls, listeners), live=False)
     results: dict[str, CellResult] = {}

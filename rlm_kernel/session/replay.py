@@ -18,9 +18,10 @@ from rlm_kernel.engine.protocols import ROLES, CellResult, Models, Totals, Trace
 from rlm_kernel.errors import UsageError
 from rlm_kernel.secrets import known_secrets
 from rlm_kernel.session.children import Children, Family, child_traces
+from rlm_kernel.session.conversation import full_history
 from rlm_kernel.session.listeners import everyone
 from rlm_kernel.session.players import profile_for
-from rlm_kernel.session.stage import Say, Stage, kernel_of, limits_of, models_ready, stage
+from rlm_kernel.session.stage import Say, Stage, keep_of, kernel_of, limits_of, models_ready, stage
 from rlm_kernel.session.tracefiles import TraceFiles, look_up_files, named_files
 from rlm_kernel.session.warm import WarmKernels
 from rlm_kernel.trace.compare import Ran, compare
@@ -253,7 +254,17 @@ async def replay(
             names = {role: playing.name(role) for role in ROLES}
             family = Family(settings, playing, names, profile_for(settings, playing), kernels)
         children = Children(on, out or trace.path, family, view)
-        calls = HostCalls(playing, ledger, heard, on.locate, recording=recording, how_to_allow=_HOW_TO_ALLOW, children=children)
+        calls = HostCalls(
+            playing,
+            ledger,
+            heard,
+            on.locate,
+            recording=recording,
+            history=lambda cell: full_history(trace, seen_by=cell),
+            how_to_allow=_HOW_TO_ALLOW,
+            children=children,
+            keep=keep_of(settings),
+        )
         kernel = await stack.enter_async_context(kernel_of(on, settings, calls, heard, cell_timeout=settings.limits.cell_timeout))
         verdicts: list[Verdict] = []
         results: dict[str, CellResult] = {}

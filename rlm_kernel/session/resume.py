@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlm_kernel.config import Settings
+from rlm_kernel.config import Settings, parse_size
 from rlm_kernel.engine.cells import Cells
 from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import LIMITS, Ledger
@@ -27,7 +27,7 @@ from rlm_kernel.session.listeners import Gate, everyone
 from rlm_kernel.session.named import missing_paths, named_paths
 from rlm_kernel.session.players import model_names, profile_for
 from rlm_kernel.session.replay import Replayer, Verdict, cell_index, image_remarks, replay_stage, restored, settings_of
-from rlm_kernel.session.stage import Say, Stage, kernel_of, limits_of, models_ready
+from rlm_kernel.session.stage import Say, Stage, keep_of, kernel_of, limits_of, models_ready
 from rlm_kernel.session.tracefiles import FileNotes, TraceFiles, look_up_files
 from rlm_kernel.session.warm import WarmKernels
 from rlm_kernel.trace.reader import TraceCell, TraceFile, read_trace
@@ -231,7 +231,8 @@ class _Going:
         if not plan.forked:
             kept["created"] = plan.trace.meta.created
         self._meta: NotebookMeta = fresh.model_copy(update=kept)
-        self.writer = NotebookWriter(plan.path, self._meta, known_secrets(os.environ), self._taken())
+        most = parse_size(settings.trace.outputs)
+        self.writer = NotebookWriter(plan.path, self._meta, known_secrets(os.environ), self._taken(), outputs=most)
         self._notes = FileNotes(on, self.writer)
         self._gate = Gate(self.writer)
         self.listeners = everyone(self._gate, view)
@@ -273,7 +274,8 @@ class _Going:
             self.listeners,
             self._notes.locate,
             recording=recording,
-            history=lambda: full_history(read_trace(plan.path)),
+            history=lambda cell: full_history(read_trace(plan.path) if self._gate.open else plan.trace, seen_by=cell),
+            keep=keep_of(settings),
             children=Children(self._on, plan.path, family, self._view),
         )
         async with kernel_of(self._on, settings, calls, self.listeners, cell_timeout=settings.limits.cell_timeout) as kernel:

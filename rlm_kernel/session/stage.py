@@ -14,6 +14,7 @@ from rlm_kernel.config import Settings, parse_size
 from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import Limits
 from rlm_kernel.engine.protocols import HostCallHandler, Models, Trace
+from rlm_kernel.engine.records import Keep
 from rlm_kernel.errors import ImageError, UsageError
 from rlm_kernel.session.players import open_models
 
@@ -210,6 +211,11 @@ def broker_and_spec(on: Stage, settings: Settings, handlers: Mapping[str, HostCa
         mounts=on.grants.mounts(),
     )
     return broker, spec
+
+
+def keep_of(settings: Settings) -> Keep:
+    """How much of the host calls is recorded."""
+    return Keep(parse_size(settings.trace.answers), parse_size(settings.trace.records))
 
 
 def limits_of(settings: Settings) -> Limits:

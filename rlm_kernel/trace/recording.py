@@ -145,7 +145,7 @@ class TraceRecording:
         self._all = _Calls(everything)
 
     async def find(self, call: HostCall, digest: str) -> CallRecord | None:
-        cell = self._cells.get(self._cell_id(call.cell))
+        cell = self._cells.get(self.cell_id(call.cell))
         number = cell.find(digest, call.nth) if cell else None
         if cell is None or number is None:
             number = self._all.find(digest, call.nth)
@@ -156,7 +156,7 @@ class TraceRecording:
         return await self._ended(record)
 
     def received(self, cell: str, call_id: str) -> None:
-        known = self._cells.get(self._cell_id(cell))
+        known = self._cells.get(self.cell_id(cell))
         if known is not None:
             known.order.received(call_id)
 
@@ -166,8 +166,10 @@ class TraceRecording:
             await asyncio.get_running_loop().create_future()
         return record
 
-    def _cell_id(self, stated: str) -> str:
-        """A client without cell ids states the code's digest and how often it was run before (`rlm_runtime.wire.begin_cell`)."""
+    def cell_id(self, stated: str) -> str:
+        """The id of the cell that a call states. A client without cell ids states the code's digest and how often it was run before
+        (`rlm_runtime.wire.begin_cell`).
+        """
         kind, _, rest = stated.partition("-")
         digest, _, run = rest.partition("-")
         same = self._by_code.get(digest) if kind == "code" and run.isdecimal() else None

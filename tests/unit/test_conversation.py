@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlm_kernel.engine import messages
-from rlm_kernel.engine.hostcalls import HostCalls
+from rlm_kernel.engine.hostcalls import HostCalls, digest
 from rlm_kernel.engine.ledger import Ledger, Limits
 from rlm_kernel.engine.loop import Past, PastTurn
 from rlm_kernel.engine.protocols import Answer, CellStatus, Completion, HostCall, Memory, Message, Outcome, Totals
@@ -28,7 +28,7 @@ from rlm_kernel.trace.taken import ended
 from rlm_kernel.trace.writer import NotebookWriter
 from tests.support.engine import INFO, RecordingTrace, Run, locate, stream
 from tests.support.story import repl
-from tests.support.trace import STORY, meta, result, tell
+from tests.support.trace import STORY, call, meta, result, tell
 
 SUMMARY = "The first file says hello."
 LIMIT = 20_000
@@ -284,22 +284,40 @@ async def test_beyond_its_bound_history_leaves_out_the_oldest_outputs(path: Path
 
 
 async def test_a_cell_that_looked_at_history_sees_the_same_in_a_replay(path: Path) -> None:
-    told: list[Any] = [[{"question": "What?", "turns": [], "answer": None}], [{"question": "later"}]]
+    """The trace has the conversation already: the record is a digest, and a replay makes the history anew, as that cell saw it."""
+    writer = NotebookWriter(path, meta("What?"), [])
+    saw: dict[str, Any] = {}
 
-    def calls(recording: Any = None) -> HostCalls:
-        return HostCalls(None, Ledger(Limits()), RecordingTrace(), locate, recording=recording, history=lambda: told.pop(0))
+    def calls(cell: str, recording: Any = None) -> HostCalls:
+        history = lambda cell: full_history(read_trace(path), seen_by=cell)  # noqa: E731
+        made = HostCalls(None, Ledger(Limits()), RecordingTrace(), locate, recording=recording, history=history)
+        made.begin(cell)
+        return made
 
-    live = calls()
-    live.begin("turn-01-a")
-    seen = await live.handlers()["history"](HostCall("turn-01-a", "1-1-1", {}))
-    records, _ = live.end()
-    assert [record.kind for record in records] == ["history"]
+    for turn, cell in enumerate(("turn-01-a", "turn-02-a"), 1):
+        writer.turn_replied(turn, Completion("Look.", "openai/root"), "Look.")
+        writer.cell_started(cell, turn, "print(history[0])")
+        live = calls(cell)
+        for number in range(3):
+            saw[cell] = await live.handlers()["history"](HostCall(cell, f"1-1-{number}", {}, nth=number))
+        records, _ = live.end()
+        assert [set(record.answer) for record in records] == [{"sha256", "bytes"}] * 3
+        writer.cell_finished(turn, result(cell, "print(history[0])", calls=records, outputs=[stream("what was seen")]))
+    assert [len(turn["cells"]) for turn in saw["turn-02-a"][0]["turns"]] == [1, 1]
+    writer.note("later")
+    for cell, seen in saw.items():
+        again = calls(cell, TraceRecording(read_trace(path).cells))
+        assert await again.handlers()["history"](HostCall(cell, "9-1-1", {})) == seen
+
+
+async def test_the_whole_history_in_an_older_trace_is_told_as_it_stands_there(path: Path) -> None:
+    told = [{"question": "What?", "turns": [], "answer": None}]
     writer = NotebookWriter(path, meta(), [])
-    writer.cell_finished(1, result("turn-01-a", "history[0]", calls=records))
-    again = calls(TraceRecording(read_trace(path).cells))
+    record = call(kind="history", prompt_digest=digest("history", {}), answer=told, model=None, cost=None)
+    writer.cell_finished(1, result("turn-01-a", "history[0]", calls=(record,)))
+    again = HostCalls(None, Ledger(Limits()), RecordingTrace(), locate, recording=TraceRecording(read_trace(path).cells))
     again.begin("turn-01-a")
-    assert await again.handlers()["history"](HostCall("turn-01-a", "9-1-1", {})) == seen
-    assert len(told) == 1
+    assert await again.handlers()["history"](HostCall("turn-01-a", "9-1-1", {})) == told
 
 
 async def test_without_a_conversation_history_is_empty() -> None:

@@ -13,6 +13,7 @@ from rlm_kernel.engine import hostcalls
 from rlm_kernel.engine.hostcalls import HostCalls, digest
 from rlm_kernel.engine.ledger import Ledger, Limits
 from rlm_kernel.engine.protocols import Answer, CallRecord, Completion, HostCall, Outcome, Retry, Usage
+from rlm_kernel.engine.records import Keep
 from rlm_kernel.errors import BudgetExceeded, FileRefused, KernelError, ModelError, NoRecord, RecordedFailure, RLMError, UsageError
 from rlm_kernel.models.scripted import ScriptedModels
 from rlm_kernel.sandbox.handed import HandedOver
@@ -23,11 +24,11 @@ CELL = "turn-01-a"
 
 
 class Host:
-    def __init__(self, models: Any = None, limits: Limits | None = None, children: Any = None) -> None:
+    def __init__(self, models: Any = None, limits: Limits | None = None, children: Any = None, keep: Keep | None = None) -> None:
         self.trace: Any = RecordingTrace()
         self.recording: Any = None
         self.ledger = Ledger(limits or Limits())
-        self.calls = HostCalls(models or ScriptedModels([], str.upper), self.ledger, self.trace, locate, children=children)
+        self.calls = HostCalls(models or ScriptedModels([], str.upper), self.ledger, self.trace, locate, children=children, keep=keep)
         self.calls.begin(CELL)
 
     async def ask(self, kind: str, body: dict[str, Any], cell: str = CELL, call: str = "1-1-1") -> Any:
@@ -273,6 +274,33 @@ async def test_calls_that_cost_nothing_are_recorded_up_to_a_number(monkeypatch: 
         with pytest.raises(BudgetExceeded):
             await host.ask("llm_query", {"prompt": "x"})
     assert len(host.end()[0]) == 5
+
+
+async def test_calls_that_cost_nothing_are_recorded_up_to_their_characters_and_that_is_told_once() -> None:
+    host = Host(keep=Keep(records=80_000))
+    for cell in ("turn-01-a", "turn-01-b"):
+        host.calls.begin(cell)
+        for number in range(200):
+            with pytest.raises(FileRefused):
+                await host.ask("file", {"path": f"/nowhere/{number}/" + "x" * 1_000}, cell=cell)
+        records, _ = host.end()
+        assert sum(len(record.error or "") for record in records) <= 10_000
+        assert len(records) + host.calls.left_out == 200
+    (told,) = host.trace.notes
+    assert "trace.records" in told
+
+
+async def test_answers_that_were_paid_for_are_recorded_up_to_a_bound_of_their_own() -> None:
+    host = Host(ScriptedModels([], lambda prompt: "x" * 1_000), keep=Keep(answers=10_000, records=800))
+    for number in range(20):
+        await host.ask("llm_query", {"prompt": f"p{number}"})
+        await host.ask("budget", {})
+    records, _ = host.end()
+    kinds = [record.kind for record in records]
+    assert kinds.count("llm_query") == 7, "whatever calls that cost nothing there are"
+    assert host.ledger.totals().calls == 20
+    told = host.trace.notes
+    assert [name for text in told for name in ("trace.answers", "trace.records") if name in text] == ["trace.records", "trace.answers"]
 
 
 def test_digests_are_of_the_content_alone() -> None:

@@ -1,0 +1,79 @@
+"""The records of a run's host calls: how many of them are kept, for the trace and in the host's memory."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Literal
+
+from rlm_kernel.engine.protocols import MODEL_CALLS, CallRecord
+
+Kind = Literal["answers", "records"]
+_CELLS_SHARE = 8
+"""One cell may take this part of what is kept of calls that cost nothing: those of later cells are to be kept, too."""
+_BESIDE = 400
+"""Characters of a record besides its texts, about."""
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Characters that are kept of a run's host calls: `answers` of calls of models and child RLMs, which were paid for, and `records` of
+    all others, which code can repeat for nothing: refused and failed ones, the budget, files.
+    """
+
+    answers: int = 128 << 20
+    records: int = 16 << 20
+
+    def words(self, kind: Kind) -> str:
+        """What is told when one is met."""
+        if kind == "answers":
+            return (
+                f"The trace has {self.answers:,} characters of answers of models (trace.answers): those that come now are not recorded. A "
+                "replay will lack them, and a resumed run will ask, and pay, for them again."
+            )
+        return (
+            f"The trace keeps {self.records:,} characters of calls that failed or cost nothing (trace.records), an eighth of them of one "
+            "cell: the others are left out."
+        )
+
+
+class Records:
+    """What is kept of the calls of a run, cell by cell."""
+
+    def __init__(self, keep: Keep, most_free: int) -> None:
+        """`most_free`: records of one cell's calls that failed or cost nothing."""
+        self.keep = keep
+        self.kept: list[CallRecord] = []
+        """Those of the cell in progress, or the last."""
+        self.left_out = 0
+        """Calls of that cell that are not in them."""
+        self.full: Kind | None = None
+        """Why the last one that was left out was."""
+        self._most_free = most_free
+        self._used = {"answers": 0, "records": 0}
+        self._free, self._free_size = 0, 0
+
+    def begin(self) -> None:
+        """Another cell."""
+        self.kept, self.left_out, self._free, self._free_size = [], 0, 0, 0
+
+    def take(self, record: CallRecord) -> bool:
+        """Keep a record, if there is room for it."""
+        kind: Kind = "answers" if record.kind in MODEL_CALLS and record.error is None else "records"
+        size = _size(record)
+        over = self._used[kind] + size > getattr(self.keep, kind)
+        if kind == "records":
+            over = over or self._free >= self._most_free or self._free_size + size > self.keep.records // _CELLS_SHARE
+        if over:
+            self.left_out, self.full = self.left_out + 1, kind
+            return False
+        self._used[kind] += size
+        if kind == "records":
+            self._free, self._free_size = self._free + 1, self._free_size + size
+        self.kept.append(record)
+        return True
+
+
+def _size(record: CallRecord) -> int:
+    answer = record.answer if isinstance(record.answer, str) else json.dumps(record.answer)
+    return _BESIDE + len(answer) + len(record.preview) + len(record.error or "") + len(record.thoughts)

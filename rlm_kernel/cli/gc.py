@@ -19,8 +19,8 @@ def gc(
 ) -> None:
     """Remove what crashes, killed commands and earlier versions left: containers, folders, parts of images.
 
-    Only what is your own, and nothing of a session in use, or of a kept one whose idle time is not over. Traces in trace.dir whose runs were
-    killed are completed from their journals.
+    Only what is your own, and nothing of a session in use, or of a kept one whose idle time is not over. Traces in trace.dir whose
+    runs were killed are completed from their journals.
     """
     from rlm_kernel.config import load_settings
     from rlm_kernel.sandbox.docker_host import connect

@@ -59,9 +59,7 @@ def as_before(tmp_path: Path, events: int, monkeypatch: pytest.MonkeyPatch) -> A
 
 
 @pytest.mark.parametrize("events", range(1, len(STORY)))
-def test_a_run_cut_off_anywhere_is_complete_by_its_journal(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, events: int
-) -> None:
+def test_a_run_cut_off_anywhere_is_complete(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, events: int) -> None:
     writer = NotebookWriter(path, meta(), [])
     before = path.stat().st_ino
     tell(writer, STORY[:events])

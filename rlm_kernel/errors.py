@@ -12,7 +12,8 @@ RLMError
 ├── BudgetExceeded        a limit of the ledger is reached                   exit 1
 ├── NoAnswer              an RLM ended without an answer, or with one of another type
 ├── FileRefused           a path that the user did not name, or cannot read  exit 2
-├── TraceError            a trace cannot be read or written                  exit 1
+├── TraceError            a trace cannot be read                             exit 1
+│   └── TraceNotWritten   there is no room for it, or no folder any more
 ├── CallCancelled         its cell was interrupted
 ├── NoRecord              a replayed cell made a call that has no record     exit 1
 └── RecordedFailure       a call failed in the recorded run, so it does again
@@ -128,7 +129,11 @@ class NoAnswer(RLMError):
 
 
 class TraceError(RLMError):
-    """A trace cannot be read or written."""
+    """A trace cannot be read, or is not what it should be."""
+
+
+class TraceNotWritten(TraceError):
+    """The disk does not take a trace: it is full, or the folder is gone or closed."""
 
 
 class CallCancelled(RLMError):

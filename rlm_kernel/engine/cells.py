@@ -22,7 +22,7 @@ class Cells:
     async def run(self, cell_id: str, code: str, turn: int, *, setup: bool = False, seconds: float | None = None) -> CellResult:
         """Run a cell to its end; after `seconds` it is interrupted. `setup`: it loads the input (`Kernel.set_up`).
 
-        Raises SetupError where that is why a call of it failed: the cell counts as cut off.
+        Raises SetupError and TraceNotWritten where that is why a call of it failed: the cell counts as cut off.
         """
         self.trace.cell_started(cell_id, turn, code)
         self.calls.begin(cell_id)

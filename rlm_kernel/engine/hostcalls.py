@@ -25,7 +25,7 @@ from rlm_kernel.engine.protocols import (
 )
 from rlm_kernel.engine.records import Keep, Kind, Records
 from rlm_kernel.engine.subcalls import Given, Query, SubCalls, Work, spent_on, writable
-from rlm_kernel.errors import ModelError, RecordedFailure, RLMError, SetupError, UsageError
+from rlm_kernel.errors import ModelError, RecordedFailure, RLMError, SetupError, TraceNotWritten, UsageError
 
 PREVIEW = 200
 """Characters of a prompt that the trace shows; its digest stands for the whole."""
@@ -78,8 +78,10 @@ class HostCalls:
         self._answer: Answer | None = None
         self.unrecorded = 0
         """Calls of the cell in progress (or the last) that the recording did not know."""
-        self.broken: SetupError | None = None
-        """What the machine lacks all of a sudden, an engine for a child RLM, say: the run is to end as soon as the cell has."""
+        self.broken: SetupError | TraceNotWritten | None = None
+        """What the machine lacks all of a sudden, an engine or room on the disk for a child RLM: the run is to end as soon as the cell
+        has.
+        """
 
     def handlers(self) -> dict[str, HostCallHandler]:
         """One for each kind of host call."""
@@ -137,7 +139,7 @@ class HostCalls:
         try:
             given = await _within(query.timeout, do(work))
             return _handed(kind, given.answer, cut=given.cut)
-        except SetupError as error:
+        except (SetupError, TraceNotWritten) as error:
             self.broken = error  # recorded as a call that was cut off: it is made when the run is taken up
             raise
         except RLMError as error:

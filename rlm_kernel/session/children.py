@@ -14,7 +14,7 @@ from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.prompts import Profile
 from rlm_kernel.engine.protocols import Handed, Models, Outcome, Role, Totals, Trace
-from rlm_kernel.errors import NoRecord, TraceError, UsageError
+from rlm_kernel.errors import NoRecord, TraceError, TraceNotWritten, UsageError
 from rlm_kernel.session.answering import Asked, answer
 from rlm_kernel.session.inputs import CONTEXT, TEXT, Inputs
 from rlm_kernel.session.listeners import Gate
@@ -22,6 +22,7 @@ from rlm_kernel.session.live import Live
 from rlm_kernel.session.stage import Stage
 from rlm_kernel.session.warm import WarmKernels
 from rlm_kernel.trace.reader import TraceFile, read_trace
+from rlm_kernel.trace.saving import going_on
 from rlm_kernel.trace.schema import ParentMeta
 
 if TYPE_CHECKING:
@@ -117,7 +118,10 @@ class Children:
                 schema=schema,
                 parent=ParentMeta(trace=f"../{self._trace.name}", session=self._on.run.session_id, cell=name),
             )
-            outcome, _ = await answer(asked, live.on, children, lambda calls, heard: _use(live, gate, calls, heard))
+            try:
+                outcome, _ = await answer(asked, live.on, children, lambda calls, heard: _use(live, gate, calls, heard))
+            except TraceNotWritten as error:  # it ends all RLMs above, too: what is taken up is the topmost
+                raise TraceNotWritten(error.message, hint=going_on(self._trace)) from error
         return outcome
 
     def _new_trace(self, cell: str) -> Path:

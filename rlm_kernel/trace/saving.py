@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rlm_kernel.engine.protocols import Totals
-from rlm_kernel.errors import TraceError
+from rlm_kernel.errors import TraceNotWritten
 from rlm_kernel.trace.notebook_file import NotebookFile
 from rlm_kernel.trace.schema import FileMeta, NotebookMeta, TotalsMeta
 from rlm_kernel.trace.writable import Writable
@@ -22,7 +22,7 @@ _LANGUAGE = {"name": "python", "file_extension": ".py", "mimetype": "text/x-pyth
 
 
 class SavedNotebook:
-    """The base of the notebook writer: cells and metadata, and their way to the disk. Raises TraceError when it cannot write."""
+    """The base of the notebook writer: cells and metadata, and their way to the disk. Raises TraceNotWritten."""
 
     def __init__(self, path: Path, meta: NotebookMeta, secrets: Sequence[str]) -> None:
         self.path = path
@@ -99,7 +99,7 @@ class SavedNotebook:
 
     def _whole_when_due(self) -> None:
         self._whole_due = None
-        with contextlib.suppress(TraceError):
+        with contextlib.suppress(TraceNotWritten):
             if self._file.wait():
                 self._arm_whole()
             elif self._file.behind:
@@ -117,10 +117,14 @@ class SavedNotebook:
         except OSError as error:
             raise self._failure(error) from error
 
-    def _failure(self, error: OSError) -> TraceError:
-        # What is there was put there whole.
-        then = f"then go on: rlm resume {self.path}" if os.path.isfile(self.path) else "or choose another place with --trace."
-        return TraceError(
+    def _failure(self, error: OSError) -> TraceNotWritten:
+        return TraceNotWritten(
             f"The trace {self.path} cannot be written: {error.strerror or error}.",
-            hint=f"Free some space or check the folder's permissions, {then}",
+            hint=going_on(self.path),
         )
+
+
+def going_on(path: Path) -> str:
+    """The hint where a trace could not be written. What is there was put there whole."""
+    then = f"then go on: rlm resume {path}" if os.path.isfile(path) else "or choose another place with --trace."
+    return f"Free some space or check the folder's permissions, {then}"

@@ -14,7 +14,17 @@ from rlm_kernel.engine.hostcalls import HostCalls, digest
 from rlm_kernel.engine.ledger import Ledger, Limits
 from rlm_kernel.engine.protocols import Answer, CallRecord, Completion, HostCall, Outcome, Retry, Usage
 from rlm_kernel.engine.records import Keep
-from rlm_kernel.errors import BudgetExceeded, FileRefused, KernelError, ModelError, NoRecord, RecordedFailure, RLMError, UsageError
+from rlm_kernel.errors import (
+    BudgetExceeded,
+    FileRefused,
+    KernelError,
+    ModelError,
+    NoRecord,
+    RecordedFailure,
+    RLMError,
+    TraceNotWritten,
+    UsageError,
+)
 from rlm_kernel.models.scripted import ScriptedModels
 from rlm_kernel.sandbox.handed import HandedOver
 from tests.support.engine import RecordingTrace, locate
@@ -142,6 +152,19 @@ async def test_children_that_fail_before_they_begin_are_not_asked_for_without_en
     host = Host(limits=Limits(calls=3, depth=1), children=Failing())
     found = [await asyncio.gather(host.ask("rlm_query", {"question": "Q"}), return_exceptions=True) for _ in range(6)]
     assert [type(one) for (one,) in found] == [type(error)] * 3 + [BudgetExceeded] * 3
+
+
+async def test_a_child_whose_trace_the_disk_does_not_take_ends_the_run_and_is_asked_anew_when_that_is_taken_up() -> None:
+    class NoRoom(NeverReady):
+        async def ask(self, *_: Any, **__: Any) -> Any:
+            raise TraceNotWritten("The trace cannot be written: No space left on device.")
+
+    host = Host(limits=Limits(calls=3, depth=1), children=NoRoom())
+    with pytest.raises(TraceNotWritten):
+        await host.ask("rlm_query", {"question": "Q"})
+    assert isinstance(host.calls.broken, TraceNotWritten)
+    ((record,), _) = host.end()
+    assert (record.error_type, (record.error or "").startswith("cancelled")) == (None, True), "recorded as cut off"
 
 
 async def test_only_the_time_in_which_a_child_works_is_none_of_the_cells() -> None:

@@ -26,6 +26,7 @@ from rlm_kernel.errors import (
     SetupError,
     TextWanted,
     TraceError,
+    TraceNotWritten,
     UsageError,
 )
 
@@ -56,6 +57,7 @@ __all__ = [
     "SetupError",
     "TextWanted",
     "TraceError",
+    "TraceNotWritten",
     "UsageError",
     "__version__",
 ]

@@ -66,10 +66,14 @@ class Journal:
 
     def clear(self) -> None:
         """Forget all records: the notebook has been written whole."""
-        if self._file is not None:
-            self._size = 0
+        if self._file is None:
+            return
+        try:
             os.ftruncate(self._file, 0)
+            self._size = 0
             self._write(json.dumps({"journal": self.id}))
+        except OSError:
+            self.remove()  # the next record makes another
 
     def remove(self) -> None:
         """Delete what is there, of whatever run: the notebook has been written whole."""
@@ -164,7 +168,7 @@ def fold_all(folder: Path, read: Callable[[Path], Any]) -> list[Path]:
 def _stamp(path: Path) -> tuple[int, ...]:
     try:
         found = path.stat()
-    except OSError:
+    except (OSError, ValueError):
         return ()
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
@@ -174,7 +178,7 @@ def _opened(notebook: Path) -> Iterator[int | None]:
     """The journal beside a notebook, for reading; None where there is none that may be believed: a plain file of the notebook's owner."""
     try:
         file = os.open(journal_path(notebook), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
+    except (OSError, ValueError):  # also where the path is none that a file can have
         yield None
         return
     try:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from rlm_kernel import harmless
 from rlm_kernel.engine.protocols import Account, Answer, CallKind, CallRecord, CellResult, Completion, Memory, Outcome, Retry, Role, Totals
-from rlm_kernel.errors import TraceError
+from rlm_kernel.errors import TraceNotWritten
 from rlm_kernel.trace import document
 from rlm_kernel.trace.notebook_file import RATE
 from rlm_kernel.trace.progress import Progress
@@ -251,7 +251,11 @@ class NotebookWriter(SavedNotebook):
         self._markdown("answer", document.answer(outcome), CellMeta(kind="answer", turn=self._turn or None, text=text))
         self._markdown("summary", document.summary(self._meta, children), CellMeta(kind="summary"))
         self._closed = True
-        self._save()
+        try:
+            self._save()
+        except TraceNotWritten:
+            self.release()  # what is in the journal stays there, for whoever takes the run up
+            raise
 
     def release(self) -> None:
         self._cancel_due()
@@ -382,7 +386,7 @@ class NotebookWriter(SavedNotebook):
             self._write_running()
 
     def _save_when_due(self) -> None:
-        with contextlib.suppress(TraceError):  # nobody here to hear it; the next event raises it again
+        with contextlib.suppress(TraceNotWritten):  # nobody here to hear it; the next event raises it again
             self._save_running()
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from rlm_kernel.errors import TraceError
+from rlm_kernel.errors import RLMError, TraceError, TraceNotWritten
 from rlm_kernel.trace import notebook_file
 from rlm_kernel.trace.journal import journal_path
 from rlm_kernel.trace.reader import fold_all, read_notebook, read_trace
@@ -277,3 +277,26 @@ def test_a_small_trace_is_whole_after_each_event_and_has_no_journal(path: Path, 
         assert os.listdir(path.parent) == ["t.ipynb"]
         if event[0] == "cell_started":
             assert load(path).cells[-1].id == event[1][0]
+
+
+async def test_a_run_whose_end_cannot_be_written_leaves_its_journal_to_who_takes_it_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = NotebookWriter(path, meta(), [])
+    tell(writer, STORY[:-1])
+    before = plain(read_notebook(path))
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", full)
+        with pytest.raises(TraceNotWritten, match="No space left on device"):
+            tell(writer, STORY[-1:])
+    assert writer._whole_due is None, "it is not written later, over what somebody else has made of it"
+    assert plain(read_trace(path).node) == before
+    assert os.listdir(path.parent) == ["t.ipynb"], "folded: nobody holds it any more"
+
+
+@pytest.mark.parametrize("name", ["a\0b.ipynb", "..", "x" * 300 + ".ipynb"])
+def test_a_path_that_no_file_can_have_is_refused_in_words(tmp_path: Path, name: str) -> None:
+    with pytest.raises(RLMError):
+        read_trace(tmp_path / name)

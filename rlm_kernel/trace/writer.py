@@ -191,7 +191,10 @@ class NotebookWriter(SavedNotebook):
         self._closed = False
         self._file.drop("summary")
         if "answer" in self._file.cells:
-            self._file.rename("answer", f"answer-{self._counts['answer']:02d}")
+            number = self._counts["answer"]
+            while (closed := f"answer-{number:02d}") in self._file.cells:
+                number += 1
+            self._file.rename("answer", closed)
         changes = {"status": "running", "stop_reason": None, "forced": False, "detail": ""}
         self._meta = self._meta.model_copy(update=changes)
 

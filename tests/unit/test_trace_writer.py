@@ -435,3 +435,14 @@ def test_a_persons_cells_stand_where_the_kernel_ran_them(path: Path) -> None:
     metas = [CellMeta.model_validate(cell.metadata.rlm) for cell in cells]
     assert {(each.kind, each.turn, each.status) for each in metas} == {("person", 1, "error")}
     assert cells[0].metadata.tags == ["raises-exception"]
+
+
+def test_an_answer_that_is_opened_again_never_takes_an_id_that_is_taken(path: Path) -> None:
+    tell(NotebookWriter(path, meta(), []), STORY)
+    (answered,) = [found for found in load(path).cells if found.id == "answer"]
+    earlier = {**answered, "id": "answer-02", "source": "earlier"}
+    writer = NotebookWriter(path, meta(), [], [{**found} for found in [*load(path).cells[:-2], earlier, answered]])
+    writer.question("And why?")
+    notebook = load(path)
+    assert cell(notebook, "answer-02").source == "earlier"
+    assert cell(notebook, "answer-03").source == answered.source

@@ -170,7 +170,7 @@ class NotebookWriter(SavedNotebook):
 
     def _ended(self, cell_id: str, result: CellResult, meta: CellMeta) -> None:
         ended = result.started + timedelta(seconds=result.seconds)
-        times = {"iopub.execute_input": _iso(result.started), "shell.execute_reply": _iso(ended)}
+        times = {"iopub.execute_input": result.started.isoformat(), "shell.execute_reply": ended.isoformat()}
         self._code_cell(cell_id, result.code, result.outputs, meta, result.execution_count, times, check=True)
 
     def note(self, text: str) -> None:
@@ -273,7 +273,7 @@ class NotebookWriter(SavedNotebook):
         assert self._running is not None
         kind, seconds = self._code_kind(self._running), self._seconds()
         meta = CellMeta(kind=kind, turn=self._turn or None, status="running", seconds=seconds, calls=list(self._calls.values()))
-        times = {"iopub.execute_input": _iso(self._started)}
+        times = {"iopub.execute_input": self._started.isoformat()}
         outputs = self._code_cell(self._running, self._code, self._outputs, meta, None, times, check=False)
         self._progress, self._stale = Progress(), False
         self._progress.written(outputs)
@@ -396,7 +396,3 @@ class NotebookWriter(SavedNotebook):
 def _key(call: CallMeta) -> str:
     """What tells calls of a cell apart. Their ids alone do not: those of another kernel's processes may be the same."""
     return f"{call.prompt_digest}-{call.nth}-{call.id}"
-
-
-def _iso(instant: datetime) -> str:
-    return instant.isoformat()

@@ -233,8 +233,9 @@ def _apply(node: Any, records: list[dict[str, Any]]) -> None:
     from nbformat import from_dict
 
     ours = _ours(node)
-    for name in ("journal", "journaled"):
-        ours.pop(name, None)
+    if ours.get("journal"):
+        for name in ("journal", "journaled"):  # of a notebook that is being written; this one is complete
+            ours.pop(name, None)
     if not records:
         return
     cells: dict[str, Any] = {str(cell.get("id")): cell for cell in node.cells}

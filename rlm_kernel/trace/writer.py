@@ -51,7 +51,7 @@ class NotebookWriter:
         self._code = ""
         self._outputs: Sequence[Mapping[str, Any]] = ()
         self._calls: dict[str, CallMeta] = {}
-        self._kept: dict[str, list[CallMeta]] = {}
+        self._kept: dict[str, Sequence[CallMeta]] = {}
         self._children: dict[str, list[CallMeta]] = {}
         self._beside: dict[str, datetime] = {}
         self._taken: dict[str, dict[str, Any]] = {}

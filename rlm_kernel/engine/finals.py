@@ -17,9 +17,7 @@ _NOTHING = re.compile(r"(?:[^\w()\[\]{}\"'<>\n]|</?\w+>)*+$", re.MULTILINE)
 _COMMENT = re.compile(r";?[ \t]*#[^\n]*$", re.MULTILINE)
 _BRACKET = re.compile(r"(?P<no>(?<=\s)[:;=]['-]?\)|(?<![\w)])(?:\d{1,3}|[a-zA-Z]|[ivxIVX]{2,4})\)(?=[ \t]+\S))|[()（）]")
 """A parenthesis. `no`: in a smiley, or behind the number of an item, which closes only what was opened inside the answer."""
-_LEXEME = re.compile(
-    r"""'''(?:[^\\']|\\.|'(?!''))*+'''|\"{3}(?:[^\\"]|\\.|"(?!""))*+\"{3}|'(?:[^'\\\n]|\\.)*+'|"(?:[^"\\\n]|\\.)*+"|[()（）]""", re.DOTALL
-)
+_OPENING, _CLOSING = ("(", "（"), (")", "）")
 _FENCE = re.compile(r"[ \t]*(?P<marks>`{3,}+|~{3,}+)(?P<info>[^\n`]*)$")
 _TEMPLATE = re.compile(
     r"(?:(?:insert|put|write|enter|give|type)\s)?(?:(?:the|your|my|an?)\s)?(?:(?:final|actual|short|exact|computed|complete)\s)*"
@@ -76,13 +74,10 @@ def whole_final(code: str) -> ProseFinal | None:
 def _expression_end(text: str, start: int) -> int | None:
     """Where the parenthesis closes, if it holds an expression of Python."""
     depth = 0
-    for found in _LEXEME.finditer(text, start):
-        if found[0] in "(（":
-            depth += 1
-        elif found[0] in ")）":
-            depth -= 1
+    for found in python.lexemes(text, start, comments=False):
+        depth += (found.kind in _OPENING) - (found.kind in _CLOSING)
         if depth < 0:
-            at = found.start()
+            at = found.start
             ends_line = _NOTHING.match(text, at + 1) or _COMMENT.match(text, at + 1)
             return at if ends_line and python.tree(f"f({text[start:at]}\n)") else None
     return None

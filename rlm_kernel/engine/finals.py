@@ -14,6 +14,7 @@ FINAL = re.compile(r"[*_`#$ \t]*+(?:</?\w+>)?[*_`]*+(?P<name>FINAL_VAR|FINAL)[*_
 """How a line begins that delivers an answer in prose. Chinese and Japanese have parentheses of their own, which models mix with these."""
 _NOTHING = re.compile(r"(?:[^\w()\[\]{}\"'<>\n]|</?\w+>)*+$", re.MULTILINE)
 """What may follow on the line of the closing parenthesis: marks, no words."""
+_NOTHING_BACKWARDS = re.compile(r"(?:[^\w()\[\]{}\"'<>\n]|>\w++/?<)*+")
 _COMMENT = re.compile(r";?[ \t]*#[^\n]*$", re.MULTILINE)
 _BRACKET = re.compile(r"(?P<no>(?<=\s)[:;=]['-]?\)|(?<![\w)])(?:\d{1,3}|[a-zA-Z]|[ivxIVX]{2,4})\)(?=[ \t]+\S))|[()（）]")
 """A parenthesis. `no`: in a smiley, or behind the number of an item, which closes only what was opened inside the answer."""
@@ -93,11 +94,12 @@ def _prose_end(text: str, start: int) -> int:
     for begin, end in _lines_outside_code(text, start):
         if found is not None and not text[begin:end].strip():
             break
+        marks_from = end - _NOTHING_BACKWARDS.match(text[begin:end][::-1]).end()  # type: ignore[union-attr]  # it matches nothing, too
         for bracket in _BRACKET.finditer(text, begin, end):
             if bracket[0] in "(（":
                 depth += 1
                 continue
-            ends_line = _NOTHING.match(text, bracket.end()) is not None
+            ends_line = bracket.end() >= marks_from
             last = bracket.end() - 1 if ends_line else last
             if depth:
                 depth -= 1

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import codecs
-import contextlib
 import hashlib
+import itertools
 import json
 import re
 import warnings
@@ -132,7 +132,7 @@ def read_notebook(path: Path, *, follow: bool = True) -> Any:
 
 def _as_nbformat(found: Any, path: Path) -> Any:
     """The notebook as nbformat 4 has it. Raises TraceError."""
-    from nbformat import ValidationError, convert, validate, versions
+    from nbformat import convert, versions
 
     if not isinstance(found, dict):
         raise _no_notebook(path, "it is no object of JSON")
@@ -143,14 +143,26 @@ def _as_nbformat(found: Any, path: Path) -> Any:
         raise _no_notebook(path, fault)
     try:
         with warnings.catch_warnings():
-            # Of two cells with one id the second gets another: so has it a person who copied a cell with its metadata.
             warnings.simplefilter("ignore")
             node = convert(versions[major].to_notebook_json(found, minor=minor), 4)  # type: ignore[no-untyped-call]
-            with contextlib.suppress(ValidationError):
-                validate(node)
     except Exception as error:  # nbformat raises what it likes on a notebook of odd shape
         raise _no_notebook(path, str(error)[:500] or type(error).__name__) from error
+    _give_ids(node)
     return node
+
+
+def _give_ids(node: Any) -> None:
+    """Of two cells with one id the second gets another, as where a person copied a cell with its metadata; who has none gets one."""
+    node["nbformat_minor"] = max(5, node.get("nbformat_minor", 0))
+    known = {cell.get("id") for cell in node.get("cells", ())}
+    seen: set[str] = set()
+    for number, cell in enumerate(node.get("cells", ()), 1):
+        name = cell.get("id")
+        if not name or name in seen:
+            names = (f"cell-{number}-{copy}" for copy in itertools.count(1))
+            cell["id"] = name = next(one for one in names if one not in known)
+        known.add(name)
+        seen.add(name)
 
 
 def _no_notebook(path: Path, why: str) -> TraceError:

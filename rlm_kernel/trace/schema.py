@@ -166,6 +166,12 @@ class TotalsMeta(_Part):
 _COUNTS = tuple(name for name in TotalsMeta.model_fields if name in {part.name for part in fields(Totals)})
 
 
+def _both(models: dict[str, str]) -> dict[str, str]:
+    if len(models) == 2:
+        return models
+    raise ValueError("the names of root and sub were expected")
+
+
 class NotebookMeta(_Part):
     """`metadata.rlm` of the notebook. `name`: of a session that is kept between commands. `question` is empty until there is one."""
 
@@ -175,7 +181,7 @@ class NotebookMeta(_Part):
     created: Instant
     rlm_version: str
     question: str
-    models: dict[Literal["root", "sub"], str]
+    models: Annotated[dict[Literal["root", "sub"], str], AfterValidator(_both)]
     prompt_profile: str
     prompt_digest: str
     image: str

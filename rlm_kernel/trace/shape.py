@@ -46,6 +46,7 @@ class _CellMetadata(BaseModel):
 
 class _Cell(BaseModel):
     cell_type: Literal["code", "markdown", "raw"]
+    id: str = ""
     source: Text
     metadata: _CellMetadata
     outputs: list[_Output] = []

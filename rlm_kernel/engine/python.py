@@ -28,6 +28,16 @@ _PARSED = 200_000
 """Characters of code beyond which it is not parsed here: that would take seconds. It is taken for code that parses."""
 
 
+_FIELDS = 1_000_000_000
+"""Characters times braces of code with f-strings beyond which it is not parsed: Python's parser reads them anew for each field."""
+_F_STRING = re.compile(r"\b[fFrR]{1,2}[\"']")
+
+
+def _readable(code: str) -> bool:
+    """Whether it takes no long time to parse."""
+    return len(code) <= _PARSED and (len(code) * code.count("{") <= _FIELDS or _F_STRING.search(code) is None)
+
+
 def tree(code: str) -> ast.Module | None:
     """The syntax tree of code; None of what is no Python."""
     try:
@@ -48,7 +58,7 @@ def cell(code: str) -> ast.Module | None:
 
 
 def parses(code: str) -> bool:
-    return len(code) > _PARSED or cell(code) is not None
+    return not _readable(code) or cell(code) is not None
 
 
 def acts(code: str, *, bare: bool = True) -> bool:
@@ -57,7 +67,7 @@ def acts(code: str, *, bare: bool = True) -> bool:
     `bare`: expressions that only show something of a variable (`rows[0]`), and assignments of literals, count too. Without it, what could
     as well be the output of other code does not count.
     """
-    found = cell(code) if len(code) <= _PARSED else None
+    found = cell(code) if _readable(code) else None
     return found is not None and any(_acts(node, bare) for node in found.body)
 
 

@@ -64,9 +64,9 @@ class _Part(BaseModel):
 
 
 def _path(text: str) -> str:
-    if text and "\0" not in text and len(text) <= MAX_PATH:
+    if text and "\0" not in text and len(text) <= MAX_PATH and ".." not in text.split("/"):
         return text
-    raise ValueError(f"a path of at most {MAX_PATH:,} characters, without a NUL, was expected")
+    raise ValueError(f"a path of at most {MAX_PATH:,} characters, without a NUL and without .., was expected")
 
 
 PathText = Annotated[

@@ -40,7 +40,7 @@ _Output = Annotated[_Stream | _Error | _Display, Field(discriminator="output_typ
 
 
 class _CellMetadata(BaseModel):
-    rlm: dict[str, Any] | None = None
+    rlm: dict[str, Any] = {}
     tags: list[str] = []
 
 

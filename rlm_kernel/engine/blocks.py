@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-import math
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -100,7 +99,7 @@ def blocks_of(text: str) -> list[Block]:
     if lines <= _LINES:
         with contextlib.suppress(_TooNested):
             return _blocks(text, nested=True, looks=_LOOKS * lines + 10_000)
-    return _blocks(text, nested=False, looks=math.inf)
+    return _blocks(text, nested=False, looks=float("inf"))
 
 
 def _blocks(text: str, *, nested: bool, looks: float) -> list[Block]:

@@ -7,6 +7,7 @@ parse. A text of any form costs time in proportion to its length.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import re
@@ -41,12 +42,17 @@ _CALLS = frozenset(
     | {"script", "cell", "action", "interpreter", "jupyter", "value", "argument", "pre"}
 )
 """Words in the names of tags that models put around code."""
-_END_TAGS = re.compile(r"(?:\s*</[\w:.-]+>)+\s*\Z")
+_END_TAGS_BACKWARDS = re.compile(r"\s*+(?:>[\w:.-]++/<\s*+)++")
+"""End tags at the end of a text, which is searched from its end: each place of it is looked at once."""
 _FENCED = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
 _TAGGED = 200_000
 """Characters between tags beyond which they hold no code that a model wrote."""
 _LINES = 30_000
 """Lines from which on a reply is read without lists and quotes: no model writes so many."""
+_LOOKS = 20
+"""How often each line may be looked at on average, with 10,000 looks besides, until a reply is read without lists and quotes: markdown-it
+reads some of these, of which one holds the next, again from each of their lines.
+"""
 _READ_AGAIN = 3, 100_000
 """How often, and of how many characters besides, a reply may be read to its end for a string or a tag that ends far away."""
 
@@ -71,9 +77,12 @@ class Block:
 
 @dataclass
 class _Found:
-    """What was found so far. `room`: characters that may be read again. `open`: fences, with the line from which on nothing closes them."""
+    """What was found so far. `room`: characters that may be read again. `looks`: that may be taken at lines. `open`: fences, with the line
+    from which on nothing closes them.
+    """
 
     room: int
+    looks: float
     blocks: list[Block] = field(default_factory=list)
     open: dict[tuple[str, int, int], int] = field(default_factory=dict)
 
@@ -84,11 +93,24 @@ class _Found:
 
 def blocks_of(text: str) -> list[Block]:
     """The blocks of a text, in order. Its lines end with a line feed alone."""
-    found = _Found(_READ_AGAIN[0] * len(text) + _READ_AGAIN[1])
-    if text.strip():
-        grammar = _grammar(text.count("\n") < _LINES)
-        grammar.block.parse(text, grammar, {"found": found}, [])
+    if not text.strip():
+        return []
+    lines = text.count("\n") + 1
+    if lines <= _LINES:
+        with contextlib.suppress(_TooNested):
+            return _blocks(text, nested=True, looks=_LOOKS * lines + 10_000)
+    return _blocks(text, nested=False, looks=float("inf"))
+
+
+def _blocks(text: str, *, nested: bool, looks: float) -> list[Block]:
+    found = _Found(_READ_AGAIN[0] * len(text) + _READ_AGAIN[1], looks)
+    grammar = _grammar(nested)
+    grammar.block.parse(text, grammar, {"found": found}, [])
     return found.blocks
+
+
+class _TooNested(Exception):
+    pass
 
 
 @functools.cache
@@ -134,6 +156,10 @@ def _final(state: StateBlock, start: int, end: int, silent: bool) -> bool:
 
 
 def _fence(state: StateBlock, start: int, end: int, silent: bool) -> bool:
+    found: _Found = state.env["found"]
+    found.looks -= 1
+    if found.looks < 0:
+        raise _TooNested
     line = _text(state, start)
     if "```" not in line and "~~~" not in line:
         return False
@@ -142,7 +168,6 @@ def _fence(state: StateBlock, start: int, end: int, silent: bool) -> bool:
     opened = _OPEN.match(line)
     if opened is None:
         return False
-    found: _Found = state.env["found"]
     if opened["words"] and (silent or not _LABEL.fullmatch(opened["info"].strip())):
         return False
     if silent:
@@ -300,7 +325,8 @@ def code_in_tags(text: str) -> str | None:
 
 
 def _code_in_part(part: str) -> str | None:
-    part = _END_TAGS.sub("", part).strip("\n")
+    ends = _END_TAGS_BACKWARDS.match(part[::-1])
+    part = part[: len(part) - (ends.end() if ends else 0)].strip("\n")
     plain = python.as_meant(part if "\n" in part else part.strip())
     if python.acts(plain):
         return plain

@@ -14,12 +14,11 @@ FINAL = re.compile(r"[*_`#$ \t]*+(?:</?\w+>)?[*_`]*+(?P<name>FINAL_VAR|FINAL)[*_
 """How a line begins that delivers an answer in prose. Chinese and Japanese have parentheses of their own, which models mix with these."""
 _NOTHING = re.compile(r"(?:[^\w()\[\]{}\"'<>\n]|</?\w+>)*+$", re.MULTILINE)
 """What may follow on the line of the closing parenthesis: marks, no words."""
+_NOTHING_BACKWARDS = re.compile(r"(?:[^\w()\[\]{}\"'<>\n]|>\w++/?<)*+")
 _COMMENT = re.compile(r";?[ \t]*#[^\n]*$", re.MULTILINE)
 _BRACKET = re.compile(r"(?P<no>(?<=\s)[:;=]['-]?\)|(?<![\w)])(?:\d{1,3}|[a-zA-Z]|[ivxIVX]{2,4})\)(?=[ \t]+\S))|[()（）]")
 """A parenthesis. `no`: in a smiley, or behind the number of an item, which closes only what was opened inside the answer."""
-_LEXEME = re.compile(
-    r"""'''(?:[^\\']|\\.|'(?!''))*+'''|\"{3}(?:[^\\"]|\\.|"(?!""))*+\"{3}|'(?:[^'\\\n]|\\.)*+'|"(?:[^"\\\n]|\\.)*+"|[()（）]""", re.DOTALL
-)
+_OPENING, _CLOSING = ("(", "（"), (")", "）")
 _FENCE = re.compile(r"[ \t]*(?P<marks>`{3,}+|~{3,}+)(?P<info>[^\n`]*)$")
 _TEMPLATE = re.compile(
     r"(?:(?:insert|put|write|enter|give|type)\s)?(?:(?:the|your|my|an?)\s)?(?:(?:final|actual|short|exact|computed|complete)\s)*"
@@ -76,13 +75,10 @@ def whole_final(code: str) -> ProseFinal | None:
 def _expression_end(text: str, start: int) -> int | None:
     """Where the parenthesis closes, if it holds an expression of Python."""
     depth = 0
-    for found in _LEXEME.finditer(text, start):
-        if found[0] in "(（":
-            depth += 1
-        elif found[0] in ")）":
-            depth -= 1
+    for found in python.lexemes(text, start, comments=False):
+        depth += (found.kind in _OPENING) - (found.kind in _CLOSING)
         if depth < 0:
-            at = found.start()
+            at = found.start
             ends_line = _NOTHING.match(text, at + 1) or _COMMENT.match(text, at + 1)
             return at if ends_line and python.tree(f"f({text[start:at]}\n)") else None
     return None
@@ -98,11 +94,12 @@ def _prose_end(text: str, start: int) -> int:
     for begin, end in _lines_outside_code(text, start):
         if found is not None and not text[begin:end].strip():
             break
+        marks_from = end - _NOTHING_BACKWARDS.match(text[begin:end][::-1]).end()  # type: ignore[union-attr]  # it matches nothing, too
         for bracket in _BRACKET.finditer(text, begin, end):
             if bracket[0] in "(（":
                 depth += 1
                 continue
-            ends_line = _NOTHING.match(text, bracket.end()) is not None
+            ends_line = bracket.end() >= marks_from
             last = bracket.end() - 1 if ends_line else last
             if depth:
                 depth -= 1

@@ -7,8 +7,8 @@ import html
 import json
 import re
 import warnings
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 _MAGIC = re.compile(
     r"^(?P<indent>[ \t]*)(?:(?:[\w.]+[ \t]*=[ \t]*)?[%!](?=[\w(/.~])[^\n]*|\?{1,2}[\w.]+[ \t]*|[\w.]+\?{1,2}[ \t]*)$", re.MULTILINE
@@ -17,13 +17,25 @@ _PROMPT = re.compile(r"^[ \t]*(?:>>>|In ?\[\d*\]:)(?: |$)")
 _MORE = re.compile(r"^[ \t]*\.\.\.:?(?: |$)")
 _INERT = (ast.Name, ast.Attribute, ast.Constant, ast.UnaryOp, ast.BinOp, ast.BoolOp, ast.Compare, ast.Tuple, ast.List, ast.Set, ast.Dict)
 _IDLE = (ast.Pass, ast.AnnAssign, ast.Global, ast.Nonlocal, ast.Break, ast.Continue, ast.Return)
-_LEXEME = re.compile(r"""\#[^\n]*+|(?P<open>'''|\"{3})|'(?:[^'\\\n]|\\.)*+'|"(?:[^"\\\n]|\\.)*+"|(?P<marks>`{3,}+)""", re.DOTALL)
-_REST = {
-    "'''": re.compile(r"(?:[^'\\]|\\.|'(?!''))*+'''", re.DOTALL),
-    '"""': re.compile(r'(?:[^"\\]|\\.|"(?!""))*+"""', re.DOTALL),
+_LEXEME = re.compile(r"""\#|(?P<quote>'''|\"{3}|'|")|(?P<marks>`{3,}+)|[()（）]""")
+_INSIDE = {
+    "'''": re.compile(r"(?:[^'\\]|\\.|'(?!''))*+", re.DOTALL),
+    '"""': re.compile(r'(?:[^"\\]|\\.|"(?!""))*+', re.DOTALL),
+    "'": re.compile(r"(?:[^'\\\n]|\\.)*+", re.DOTALL),
+    '"': re.compile(r'(?:[^"\\\n]|\\.)*+', re.DOTALL),
 }
 _PARSED = 200_000
 """Characters of code beyond which it is not parsed here: that would take seconds. It is taken for code that parses."""
+
+
+_FIELDS = 1_000_000_000
+"""Characters times braces of code with f-strings beyond which it is not parsed: Python's parser reads them anew for each field."""
+_F_STRING = re.compile(r"\b[fFrR]{1,2}[\"']")
+
+
+def _readable(code: str) -> bool:
+    """Whether it takes no long time to parse."""
+    return len(code) <= _PARSED and (len(code) * code.count("{") <= _FIELDS or _F_STRING.search(code) is None)
 
 
 def tree(code: str) -> ast.Module | None:
@@ -46,7 +58,7 @@ def cell(code: str) -> ast.Module | None:
 
 
 def parses(code: str) -> bool:
-    return len(code) > _PARSED or cell(code) is not None
+    return not _readable(code) or cell(code) is not None
 
 
 def acts(code: str, *, bare: bool = True) -> bool:
@@ -55,7 +67,7 @@ def acts(code: str, *, bare: bool = True) -> bool:
     `bare`: expressions that only show something of a variable (`rows[0]`), and assignments of literals, count too. Without it, what could
     as well be the output of other code does not count.
     """
-    found = cell(code) if len(code) <= _PARSED else None
+    found = cell(code) if _readable(code) else None
     return found is not None and any(_acts(node, bare) for node in found.body)
 
 
@@ -117,34 +129,61 @@ def looks_at_input(code: str) -> bool:
     return found is None or any(isinstance(node, ast.Name) and node.id in _INPUT_NAMES for node in ast.walk(found))
 
 
+class Lexeme(NamedTuple):
+    """A string (its `kind` is its quotes), a comment (#), a run of backticks (`) or a parenthesis. `open`: a string without an end."""
+
+    kind: str
+    start: int
+    end: int
+    open: bool = False
+
+
+def lexemes(text: str, position: int = 0, *, comments: bool = True) -> Iterator[Lexeme]:
+    """What stands in code, from there on. Quotes that open a string without an end are one lexeme; what follows them is read as code."""
+    endless: dict[str, int] = {}  # up to where strings of these quotes have no end: each place is looked at once for each kind of quotes
+    while found := _LEXEME.search(text, position):
+        start, position = found.span()
+        if (quote := found["quote"]) is None:
+            if found[0] == "#":
+                if not comments:
+                    continue
+                line_end = text.find("\n", position)
+                position = line_end if line_end >= 0 else len(text)
+            yield Lexeme("`" if found["marks"] else found[0][0], start, position)
+            continue
+        if start >= endless.get(quote, 0):
+            end = _INSIDE[quote].match(text, position).end()  # type: ignore[union-attr]  # it matches nothing, too
+            if text.startswith(quote, end):
+                position = end + len(quote)
+                yield Lexeme(quote, start, position)
+                continue
+            # What begins there ended at no quotes, since all on the way are escaped; so will what begins at one of these.
+            endless[quote] = end
+        yield Lexeme(quote, start, position, open=True)
+        if len(quote) == 3:
+            position = start + 2  # an empty string, and a quote
+
+
 def end_of_code(text: str, marks: int) -> tuple[int | None, bool]:
     """Where the first run of at least so many backticks stands outside of strings and comments, since such a run is no Python; None where
     there is none. And whether the text ends inside a string of several lines, or has one that has no end.
     """
-    position = 0
-    while found := _LEXEME.search(text, position):
-        position = found.end()
-        if opened := found["open"]:
-            rest = _REST[opened].match(text, position)
-            if rest is None:
-                return None, True
-            position = rest.end()
-        elif found["marks"] and len(found["marks"]) >= marks:
-            return found.start(), False
+    for found in lexemes(text):
+        if found.open and len(found.kind) == 3:
+            return None, True
+        if found.kind == "`" and found.end - found.start >= marks:
+            return found.start, False
     return None, False
 
 
 def strings_of(code: str) -> list[tuple[int, int]]:
     """Where strings and comments stand in code. One that has no end reaches to the end."""
     spans: list[tuple[int, int]] = []
-    position = 0
-    while found := _LEXEME.search(code, position):
-        position = found.end()
-        if opened := found["open"]:
-            rest = _REST[opened].match(code, position)
-            position = rest.end() if rest else len(code)
-        if not found["marks"]:
-            spans.append((found.start(), position))
+    for found in lexemes(code):
+        if found.open and len(found.kind) == 3:
+            return [*spans, (found.start, len(code))]
+        if found.kind == "#" or (found.kind in _INSIDE and not found.open):
+            spans.append((found.start, found.end))
     return spans
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import os
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -21,6 +23,7 @@ from rlm_kernel.session.listeners import Gate
 from rlm_kernel.session.live import Live
 from rlm_kernel.session.stage import Stage
 from rlm_kernel.session.warm import WarmKernels
+from rlm_kernel.trace.calls import PackedCalls
 from rlm_kernel.trace.reader import TraceFile, read_trace
 from rlm_kernel.trace.saving import going_on
 from rlm_kernel.trace.schema import ParentMeta
@@ -31,6 +34,12 @@ if TYPE_CHECKING:
 
 MAX_COPIED = 8 << 30
 """Bytes that are handed over to children in one run, other than loaded files: each is kept, in a file beside the child's trace."""
+MAX_TRACES = 10_000
+"""Traces of one tree of children that are opened."""
+MAX_TREE = 4 << 30
+"""Bytes of these traces."""
+MAX_LEVELS = 64
+"""Levels of such a tree."""
 FOLDER = ".children"
 """Ending, after the trace's stem, of the folder with the traces of its children."""
 
@@ -144,32 +153,96 @@ class Children:
 
 
 def child_traces(trace: TraceFile) -> list[Path]:
-    """The traces of an RLM's children, in the order in which these had answered."""
-    calls = [call for cell in trace.cells if cell.meta for call in cell.meta.calls]
-    return [trace.path.parent / call.trace for call in calls if call.trace]
+    """The traces of an RLM's children, each once, in the order in which these had answered. None of them is known to be there."""
+    metas = [cell.meta for cell in trace.cells if cell.meta]
+    linked = (call for meta in metas for call in (meta.calls.linked if isinstance(meta.calls, PackedCalls) else meta.calls) if call.trace)
+    return list(dict.fromkeys(trace.path.parent / call.trace for call in linked))
+
+
+@dataclass
+class Tree:
+    """The traces of a tree of child RLMs, as they are opened from the topmost down: each file once, none by a link, and not without end.
+
+    They may be a stranger's: a folder that is its own child would be walked for ever, and one that two name twice as often on each level.
+    """
+
+    seen: set[tuple[int, int]] = field(default_factory=set)
+    room: int = MAX_TREE
+
+    def open(self, path: Path, above: TraceFile, level: int) -> TraceFile | None:
+        """The trace of a child of `above`; None if it was opened before. `level`: how far it is beneath the topmost.
+
+        Raises TraceError, UsageError: it is not there, no plain file, not where a child of this one can be, or one too many.
+        """
+        path = Path(os.path.normpath(path))
+        homes = [above.path.parent, *(Path(origin.trace).parent for origin in above.meta.origins if origin.kind == "fork")]
+        home = next((home for home in homes if home.is_absolute() and path.is_relative_to(home)), None)
+        if home is None:
+            raise TraceError(f"The trace {above.path} names {path} as that of a child, which lies outside its folder: it is not opened.")
+        if path.resolve() != home.resolve() / path.relative_to(home):
+            raise TraceError(f"The trace {path} of a child RLM is reached by a link: it is not opened.")
+        try:
+            found = path.lstat()
+        except OSError as error:
+            raise UsageError(f"The trace {path} of a child RLM is not there.") from error
+        if (found.st_dev, found.st_ino) in self.seen:
+            return None
+        if level > MAX_LEVELS or len(self.seen) >= MAX_TRACES or found.st_size > self.room:
+            most = f"{MAX_TRACES:,} traces on {MAX_LEVELS} levels, of together {MAX_TREE:,} bytes"
+            raise TraceError(f"The trace {path} of a child RLM is one too many: {most} are opened.")
+        self.seen.add((found.st_dev, found.st_ino))
+        self.room -= found.st_size
+        return read_trace(path, follow=False)
+
+    @classmethod
+    def of(cls, top: TraceFile) -> Tree:
+        """The tree beneath a trace that is open already."""
+        tree = cls()
+        with contextlib.suppress(OSError):
+            found = top.path.stat()
+            tree.seen.add((found.st_dev, found.st_ino))
+        return tree
 
 
 def spent_on_lost(trace: TraceFile) -> Totals:
     """What children have used that a run which was cut off had not recorded yet, by their own traces. Blocking."""
-    if trace.meta.status == "finished":
-        return Totals()  # it was closed, and all is in its account
-    linked = {path.name for path in child_traces(trace)}
+    tree = Tree.of(trace)
     lost = Totals()
-    for path in sorted(_folder(trace.path).glob("*.ipynb")):
-        if path.name in linked:
-            continue
-        with contextlib.suppress(TraceError):
-            child = read_trace(path)
-            spent = child.spent() + spent_on_lost(child)
-            lost += replace(
-                spent,
-                turns=0,
-                calls=spent.calls + spent.turns,
-                children=spent.children + 1,
-                child_turns=spent.child_turns + spent.turns,
-                seconds=0.0,
-            )
+    waiting = [(trace, 0)]
+    while waiting:
+        above, level = waiting.pop()
+        if above.meta.status == "finished":
+            continue  # it was closed, and all is in its account
+        linked = {path.name for path in child_traces(above)}
+        for path in _beside(above.path):
+            if path.name in linked:
+                continue
+            with contextlib.suppress(TraceError, UsageError):
+                child = tree.open(path, above, level + 1)
+                if child is not None:
+                    lost += _as_a_child(child.spent())
+                    waiting.append((child, level + 1))
     return lost
+
+
+def _as_a_child(spent: Totals) -> Totals:
+    """What a child has used, in the account of who asked it."""
+    return replace(
+        spent,
+        turns=0,
+        calls=spent.calls + spent.turns,
+        children=spent.children + 1,
+        child_turns=spent.child_turns + spent.turns,
+        seconds=0.0,
+    )
+
+
+def _beside(trace: Path) -> list[Path]:
+    """The notebooks in the folder of a trace's children, which is no link."""
+    folder = _folder(trace)
+    if folder.is_symlink():
+        return []
+    return sorted(itertools.islice(folder.glob("*.ipynb"), MAX_TRACES))
 
 
 def _folder(trace: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
@@ -15,9 +16,9 @@ from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.prompts import PROFILES
 from rlm_kernel.engine.protocols import ROLES, CellResult, Models, Totals, Trace
-from rlm_kernel.errors import UsageError
+from rlm_kernel.errors import TraceError, UsageError
 from rlm_kernel.secrets import known_secrets
-from rlm_kernel.session.children import Children, Family, child_traces
+from rlm_kernel.session.children import Children, Family, Tree, child_traces
 from rlm_kernel.session.conversation import full_history
 from rlm_kernel.session.listeners import everyone
 from rlm_kernel.session.players import profile_for
@@ -215,6 +216,7 @@ async def replay(
     begin: Callable[[Path], None] = lambda _path: None,
     view: Trace | None = None,
     say: Say = lambda _text: None,
+    _tree: Tree | None = None,
     _above: Collection[Path] = (),
 ) -> Replayed:
     """Run a trace's cells in a fresh kernel and compare their outputs with the recorded ones.
@@ -235,7 +237,8 @@ async def replay(
 
     Raises TraceError, UsageError, FileRefused (a file is missing or has changed), SetupError, KernelError.
     """
-    trace = read_trace(path)
+    trace = await asyncio.to_thread(read_trace, path, follow=not _above)
+    _tree = _tree or Tree.of(trace)
     last = len(trace.cells) if until is None else cell_index(trace, until) + 1
     chosen = [cell for cell in trace.cells[:last] if cell.code]
     settings = settings_of(trace, config_file, changes or {}, models=live and models is None)
@@ -281,14 +284,20 @@ async def replay(
     for child in child_traces(trace) if tree else ():
         begin(child)
         around = {*_above, trace.path.resolve()}
-        if not child.exists() or child.resolve() in around:
-            what = "is one that it belongs to" if child.exists() else "is not there"
-            replayed.append(Replayed(child, [Verdict("", "failed", f"this trace of a child RLM {what}")], ()))
+        try:
+            if child.resolve() in around:
+                raise TraceError("this trace of a child RLM is one that it belongs to")
+            found_child = _tree.open(child, trace, len(around))
+        except (TraceError, UsageError) as error:
+            replayed.append(Replayed(child, [Verdict("", "failed", error.message)], ()))
             tell(replayed[-1].verdicts[0], None)
             continue
+        if found_child is None:
+            continue  # it was replayed already
         options: dict[str, Any] = {"config_file": config_file, "changes": changes, "allow_changed": allow_changed, "live": live}
-        options["files"] = named_files(read_trace(child), files or {})
-        replayed.append(await replay(child, **options, models=models, tree=True, tell=tell, begin=begin, view=view, say=say, _above=around))
+        options["files"] = named_files(found_child, files or {})
+        heard_too: dict[str, Any] = {"models": models, "tell": tell, "begin": begin, "view": view, "say": say}
+        replayed.append(await replay(child, **options, **heard_too, tree=True, _tree=_tree, _above=around))
     return Replayed(trace.path, verdicts, remarks, out, replayed, sum((one.spent for one in replayed), spent))
 
 

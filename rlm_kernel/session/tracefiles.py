@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -184,9 +185,13 @@ def _check(meta: FileMeta, places: list[Path]) -> Checked:
             resolve(path)
         except FileRefused as refused:
             # The first place is where it is looked for by name; what it has to say counts if no other place has it.
-            there.append(Checked(meta, None, refused.message if path.exists() else f"{path} is not there."))
+            there.append(Checked(meta, None, refused.message if os.path.exists(path) else f"{path} is not there."))
             continue
-        fault = _changed(meta, path)
+        try:
+            fault = _changed(meta, path)
+        except OSError as error:
+            there.append(Checked(meta, None, f"{path} cannot be read: {error.strerror or error}."))
+            continue
         there.append(Checked(meta, path, fault, proven=not fault and meta.sha256 is not None))
         if not fault:
             return there[-1]

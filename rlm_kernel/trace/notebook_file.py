@@ -39,7 +39,7 @@ def serialised(cell: Mapping[str, Any], *, check: bool) -> str:
         except NotebookValidationError as error:
             raise TraceError(f"The cell {cell['id']} is no valid notebook cell: {error.message}") from error
     lines = split_lines(notebook)  # type: ignore[no-untyped-call]
-    return "  " + json.dumps(lines["cells"][0], ensure_ascii=False, indent=1).replace("\n", "\n  ")
+    return "  " + json.dumps(lines["cells"][0], ensure_ascii=False, indent=1, default=list).replace("\n", "\n  ")
 
 
 def replace(path: Path, cells: Iterable[str], metadata: Mapping[str, Any], *, durable: bool) -> None:

@@ -5,24 +5,27 @@ from __future__ import annotations
 import codecs
 import contextlib
 import hashlib
+import itertools
+import json
 import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import ValidationError as SchemaError
 
-from rlm_kernel.engine.protocols import MODEL_CALLS, Totals, Usage
+from rlm_kernel.engine.protocols import Totals, Usage
 from rlm_kernel.errors import TraceError, UsageError
-from rlm_kernel.trace import journal
-from rlm_kernel.trace.schema import VERSION, CellMeta, NotebookMeta
+from rlm_kernel.trace import journal, shape
+from rlm_kernel.trace.calls import PackedCalls, spent_on
+from rlm_kernel.trace.packed import Packed, parse
+from rlm_kernel.trace.plain import read_plain
+from rlm_kernel.trace.schema import INSTANT, VERSION, CellMeta, NotebookMeta
 
-_NOT_COUNTED = ("BudgetExceeded", "NoRecord")
-"""Calls that failed in these ways were never made, but for child RLMs that had begun: these have a trace."""
 _CELL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """As nbformat has it, which only warns of others. The traces of child RLMs are files that are named after the cell."""
 
@@ -84,52 +87,41 @@ class TraceFile:
         if self.meta.totals is not None:
             return self.meta.totals.totals()
         metas = [cell.meta for cell in self.cells if cell.meta]
-        replies = [meta for meta in metas if meta.kind in ("model", "memory")]
-        calls = [
-            call
-            for meta in metas
-            for call in meta.calls
-            if call.kind in MODEL_CALLS and (call.trace or call.error_type not in _NOT_COUNTED)
-        ]
-        costs = [meta.cost for meta in replies] + [call.cost for call in calls if call.error is None or call.cost is not None]
-        known = [cost for cost in costs if cost is not None]
-        return Totals(
-            turns=sum(meta.kind == "model" for meta in metas),
-            calls=sum(call.calls for call in calls),
-            root_usage=sum((Usage(m.prompt_tokens or 0, m.completion_tokens or 0, m.cached_tokens or 0) for m in replies), Usage()),
-            sub_usage=sum((call.record().usage for call in calls), Usage()),
-            known_cost=sum(known),
-            unpriced=len(costs) - len(known),
-            seconds=sum(meta.seconds or 0 for meta in metas),
-            children=sum(bool(call.trace) for call in calls),
-            stored=sum(call.stored for call in calls),
-        )
+        spent = Totals(seconds=sum(meta.seconds or 0 for meta in metas))
+        for meta in metas:
+            if meta.kind in ("model", "memory"):
+                used = Usage(meta.prompt_tokens or 0, meta.completion_tokens or 0, meta.cached_tokens or 0)
+                turn = Totals(turns=int(meta.kind == "model"), root_usage=used)
+                spent += replace(turn, known_cost=meta.cost or 0.0, unpriced=int(meta.cost is None))
+            spent += meta.calls.spent if isinstance(meta.calls, PackedCalls) else spent_on(meta.calls)
+        return spent
 
 
-def read_trace(path: Path) -> TraceFile:
-    """Read a trace. Raises UsageError if there is none, TraceError, naming the cell, for one that cannot be used."""
-    from nbformat.reader import NotJSONError
+def read_trace(path: Path, *, follow: bool = True) -> TraceFile:
+    """Read a trace. Raises UsageError if there is none, TraceError, naming the cell, for one that cannot be used.
 
+    `follow`: a path that the user named may be a link; one that a trace names may not.
+    """
     try:
         with contextlib.suppress(OSError):  # where it may not be written, it is completed as it is read
-            journal.fold(path, lambda: _as_it_is(path))
-        node = read_notebook(path)
+            journal.fold(path, lambda: _as_it_is(path, follow=follow))
+        node = read_notebook(path, follow=follow)
     except FileNotFoundError as error:
         raise UsageError(f"There is no trace {path}.", hint="Traces are in rlm-traces/, or where --trace said.") from error
-    except (OSError, IsADirectoryError) as error:
+    except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}.", hint="Name a trace: a file that ends in .ipynb.") from error
-    except (NotJSONError, UnicodeDecodeError) as error:
-        raise TraceError(f"{path} is no notebook: it is not whole, or not JSON.", hint="Fetch it again, or use another copy.") from error
-    except Exception as error:  # nbformat raises what it likes on a notebook of odd shape
-        raise TraceError(f"{path} is no notebook that can be read: {error}.") from error
     return trace_of(node, path)
 
 
-def read_notebook(path: Path) -> Any:
-    """A notebook as programs save it, also with a byte-order mark, and completed from its journal. Raises OSError, and whatever nbformat
-    does.
+def read_notebook(path: Path, *, follow: bool = True) -> Any:
+    """A notebook (nbformat 4) as programs save it, also with a byte-order mark, and completed from its journal.
+
+    Calls of a cell are a list, or Packed if they are many. Raises OSError, TraceError.
     """
-    return journal.completed(path, lambda: _as_it_is(path))
+    node = journal.completed(path, lambda: _as_it_is(path, follow=follow))
+    if journal.journal_path(path).exists() and (fault := shape.fault(node)):
+        raise _no_notebook(path, f"with its journal, {fault}")
+    return node
 
 
 def fold_all(folder: Path) -> list[Path]:
@@ -137,23 +129,70 @@ def fold_all(folder: Path) -> list[Path]:
     return journal.fold_all(folder, _as_it_is)
 
 
-def _as_it_is(path: Path) -> Any:
-    import nbformat
+def _as_it_is(path: Path, *, follow: bool = True) -> Any:
+    """The notebook alone, as nbformat 4 has it. Raises OSError, TraceError."""
+    raw = read_plain(path, follow=follow)
+    try:
+        if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raw = raw.decode("utf-16").encode()
+        found = parse(raw.removeprefix(codecs.BOM_UTF8))
+    except UnicodeError as error:
+        raise _no_notebook(path, "it is no text in UTF-8") from error
+    except json.JSONDecodeError as error:
+        hint = "Fetch it again, or use another copy."
+        raise TraceError(f"{path} is no notebook: it is not whole, or not JSON ({error}).", hint=hint) from error
+    except ValueError as error:
+        raise _no_notebook(path, str(error)) from error
+    return _as_nbformat(found, path)
 
-    raw = path.read_bytes()
-    encoding = "utf-16" if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
-    with warnings.catch_warnings():
-        # Of two cells with one id the second gets another: so has it a person who copied a cell with its metadata.
-        warnings.simplefilter("ignore")
-        return nbformat.reads(raw.decode(encoding), 4)  # type: ignore[no-untyped-call]
+
+def _as_nbformat(found: Any, path: Path) -> Any:
+    """The notebook as nbformat 4 has it. Raises TraceError."""
+    from nbformat import convert, versions
+
+    if not isinstance(found, dict):
+        raise _no_notebook(path, "it is no object of JSON")
+    major, minor = found.get("nbformat", 1), found.get("nbformat_minor", 0)
+    if type(major) is not int or type(minor) is not int or major not in versions:
+        raise _no_notebook(path, f"its nbformat is {str(major)[:40]}.{str(minor)[:40]}; whole numbers up to 4 are known")
+    if major == 4 and (fault := shape.fault(found)):
+        raise _no_notebook(path, fault)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            node = convert(versions[major].to_notebook_json(found, minor=minor), 4)  # type: ignore[no-untyped-call]
+    except Exception as error:  # nbformat raises what it likes on a notebook of odd shape
+        raise _no_notebook(path, str(error)[:500] or type(error).__name__) from error
+    _give_ids(node)
+    return node
+
+
+def _give_ids(node: Any) -> None:
+    """Of two cells with one id the second gets another, as where a person copied a cell with its metadata; who has none gets one."""
+    node["nbformat_minor"] = max(5, node.get("nbformat_minor", 0))
+    known = {cell.get("id") for cell in node.get("cells", ())}
+    seen: set[str] = set()
+    for number, cell in enumerate(node.get("cells", ()), 1):
+        name = cell.get("id")
+        if not name or name in seen:
+            names = (f"cell-{number}-{copy}" for copy in itertools.count(1))
+            cell["id"] = name = next(one for one in names if one not in known)
+        known.add(name)
+        seen.add(name)
+
+
+def _no_notebook(path: Path, why: str) -> TraceError:
+    return TraceError(f"{path} is no notebook that can be read: {why}.", hint="Mend that, or use another copy.")
 
 
 def trace_of(node: Any, path: Path) -> TraceFile:
     """The trace that a notebook in memory (nbformat 4) is; `path` is its place. Raises TraceError."""
+    if fault := shape.fault(node):
+        raise _no_notebook(path, fault)
     try:
         meta = _notebook_meta(path, node)
         cells = [_cell(path, number, cell) for number, cell in enumerate(node.cells, 1)]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:  # nbformat takes much that is no notebook
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:  # nbformat takes much that is no notebook
         raise TraceError(f"The trace {path} is damaged: it does not have the form of a notebook ({error}).") from error
     return TraceFile(path.absolute(), meta, cells, node)
 
@@ -171,7 +210,7 @@ def _notebook_meta(path: Path, node: Any) -> NotebookMeta:
         )
     try:
         return NotebookMeta.model_validate(found)
-    except ValidationError as error:
+    except SchemaError as error:
         raise TraceError(f"The trace {path} is damaged: its metadata.rlm does not hold: {_first(error)}.") from error
 
 
@@ -181,8 +220,8 @@ def _cell(path: Path, number: int, cell: Any) -> TraceCell:
         raise TraceError(f"The trace {path} is damaged: {name[:100]!r} is no id for its cell {number}.")
     found = cell.metadata.get("rlm")
     try:
-        meta = CellMeta.model_validate(found) if found is not None else None
-    except ValidationError as error:
+        meta = _cell_meta(found) if found is not None else None
+    except SchemaError as error:
         raise TraceError(f"The trace {path} is damaged: metadata.rlm of its cell {name} does not hold: {_first(error)}.") from error
     code = cell.cell_type == "code"
     return TraceCell(
@@ -197,14 +236,24 @@ def _cell(path: Path, number: int, cell: Any) -> TraceCell:
     )
 
 
+def _cell_meta(found: Any) -> CellMeta:
+    """Raises pydantic's ValidationError."""
+    calls = found.get("calls")
+    if not isinstance(calls, Packed):
+        return CellMeta.model_validate(found)
+    meta = CellMeta.model_validate({**found, "calls": []})
+    meta.calls = PackedCalls(calls)
+    return meta
+
+
 def _instant(execution: Any) -> datetime | None:
     """When a cell began to run, by its metadata `execution`; None where they are missing or odd."""
     try:
-        return datetime.fromisoformat(execution["iopub.execute_input"])
+        return INSTANT.validate_python(execution["iopub.execute_input"])
     except (TypeError, KeyError, ValueError):
         return None
 
 
-def _first(error: ValidationError) -> str:
-    problem = error.errors()[0]
-    return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+def _first(error: SchemaError) -> str:
+    problem = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}".removeprefix(": ")

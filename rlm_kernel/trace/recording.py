@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import heapq
+from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 
 from rlm_kernel.engine.protocols import CallRecord, HostCall
 from rlm_kernel.trace.reader import TraceCell, code_digest
@@ -24,6 +26,7 @@ _NOT_ANSWERED = ("file", "final")
 cell: it may have been named since.
 """
 _SHORT_DIGEST = 32
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class _InOrder:
@@ -88,39 +91,72 @@ class _InOrder:
             self._wake()
 
 
-class _Calls:
-    """The recorded calls of one cell, or of all, in the order in which they ended."""
+_Wanted = Callable[[CellMeta, CallMeta], bool]
 
-    def __init__(self, calls: Sequence[CallRecord]) -> None:
-        self.calls = calls
+
+class _Calls:
+    """The recorded calls of one cell, or of all, that are `wanted`: each has a place, in the order in which they ended."""
+
+    def __init__(self, metas: Sequence[CellMeta], wanted: _Wanted) -> None:
         self.order = _InOrder()
-        self._by_digest: dict[str, list[int]] = defaultdict(list)
+        self._metas = metas
+        self._where = array("q"), array("q")  # of each place the cell, and the call in it
+        self._places: dict[str, list[int]] = {}
+        self._nth: dict[str, dict[int, list[int]]] = {}
         self._turns: dict[tuple[str, int], int] = defaultdict(int)
         self._together: set[int] = set()
-        last, ended = 0, datetime.min.replace(tzinfo=UTC)
-        for number in sorted(range(len(calls)), key=lambda n: (calls[n].started, _counter(calls[n].id))):
-            call = calls[number]
-            self._by_digest[call.prompt_digest].append(number)
-            if call.started < ended:
-                self._together |= {last, number}
-            if (end := call.started + timedelta(seconds=call.seconds)) > ended:
-                last, ended = number, end
+        started, seconds, counters = array("q"), array("d"), array("q")
+        for cell, meta in enumerate(metas):
+            for number, call in enumerate(meta.calls):
+                if wanted(meta, call):
+                    self._places.setdefault(call.prompt_digest, []).append(len(started))
+                    self._where[0].append(cell)
+                    self._where[1].append(number)
+                    started.append((call.started - _EPOCH) // timedelta(microseconds=1))
+                    seconds.append(call.seconds)
+                    counters.append(_counter(call.id))
+        self._in_order_asked(started, seconds, counters)
 
-    def latency(self, number: int) -> float:
+    def _in_order_asked(self, started: array[int], seconds: array[float], counters: array[int]) -> None:
+        """Put those that asked the same into the order in which they were asked, and see which were under way together."""
+        order = sorted(sorted(range(len(started)), key=counters.__getitem__), key=started.__getitem__)
+        rank = array("q", bytes(8 * len(order)))
+        last, ended = 0, -1
+        for number, place in enumerate(order):
+            rank[place] = number
+            if started[place] < ended:
+                self._together |= {last, place}
+            if (end := started[place] + round(seconds[place] * 1e6)) > ended:
+                last, ended = place, end
+        for places in self._places.values():
+            places.sort(key=rank.__getitem__)
+
+    def _call(self, place: int) -> CallMeta:
+        return self._metas[self._where[0][place]].calls[self._where[1][place]]
+
+    def record(self, place: int) -> CallRecord:
+        return self._call(place).record()
+
+    def latency(self, place: int) -> float:
         """Seconds that a call is to take."""
-        return min(LATENCY, self.calls[number].seconds) if number in self._together else 0.0
+        return min(LATENCY, self._call(place).seconds) if place in self._together else 0.0
 
     def find(self, digest: str, nth: int) -> int | None:
-        """The number of the call that asked this, for the nth time."""
-        same = self._by_digest.get(digest, [])
-        exact = [number for number in same if self.calls[number].nth == nth]
-        if not exact:
+        """The place of the call that asked this, for the nth time."""
+        same = self._places.get(digest, [])
+        if digest not in self._nth:  # numbered when it is first asked for: the same may have been asked many thousand times
+            numbered: dict[int, list[int]] = {}
+            for place in same:
+                numbered.setdefault(self._call(place).nth, []).append(place)
+            self._nth[digest] = numbered
+        by_nth = self._nth[digest]
+        if nth not in by_nth:
             # Records that were never counted are taken in the order in which they were asked.
-            return same[nth] if nth < len(same) and not any(self.calls[number].nth for number in same) else None
+            return same[nth] if nth < len(same) and set(by_nth) == {0} else None
         # Forked processes count each for itself, so that several may have the same number: they take turns.
         turn = self._turns[digest, nth]
         self._turns[digest, nth] += 1
-        return exact[turn % len(exact)]
+        return by_nth[nth][turn % len(by_nth[nth])]
 
 
 class TraceRecording:
@@ -133,30 +169,39 @@ class TraceRecording:
 
     def __init__(self, cells: Iterable[TraceCell], *, waiting: bool = True) -> None:
         self._waiting = waiting
-        self._cells: dict[str, _Calls] = {}
+        self._metas: dict[str, CellMeta | None] = {}
         self._by_code: dict[str, list[str]] = defaultdict(list)
-        everything: list[CallRecord] = []
+        self._known: dict[str, _Calls] = {}
         for cell in cells:
             if cell.code:
-                calls = _with_answers(cell.meta, refusals=waiting) if cell.meta else []
-                self._cells[cell.id] = _Calls(calls)
+                self._metas[cell.id] = cell.meta
                 self._by_code[code_digest(cell.source)[:_SHORT_DIGEST]].append(cell.id)
-                everything += [call for call in calls if call.kind not in _NOT_ANSWERED]
-        self._all = _Calls(everything)
 
     async def find(self, call: HostCall, digest: str) -> CallRecord | None:
-        cell = self._cells.get(self.cell_id(call.cell))
-        number = cell.find(digest, call.nth) if cell else None
-        if cell is None or number is None:
-            number = self._all.find(digest, call.nth)
-            return None if number is None else await self._ended(self._all.calls[number])
-        record = cell.calls[number]
-        await asyncio.sleep(cell.latency(number))
-        await cell.order.turn(number, call.id)
-        return await self._ended(record)
+        cell = self._of(self.cell_id(call.cell))
+        place = cell.find(digest, call.nth) if cell else None
+        if cell is None or place is None:
+            place = self._all.find(digest, call.nth)
+            return None if place is None else await self._ended(self._all.record(place))
+        await asyncio.sleep(cell.latency(place))
+        await cell.order.turn(place, call.id)
+        return await self._ended(cell.record(place))
+
+    def _of(self, cell: str) -> _Calls | None:
+        """The calls of a cell, put in order when it first makes one."""
+        if cell not in self._metas:
+            return None
+        if cell not in self._known:
+            meta = self._metas[cell]
+            self._known[cell] = _Calls([meta] if meta else [], _refusals_too if self._waiting else _answered)
+        return self._known[cell]
+
+    @cached_property
+    def _all(self) -> _Calls:
+        return _Calls([meta for meta in self._metas.values() if meta], _answered)
 
     def received(self, cell: str, call_id: str) -> None:
-        known = self._cells.get(self.cell_id(cell))
+        known = self._of(self.cell_id(cell))
         if known is not None:
             known.order.received(call_id)
 
@@ -176,17 +221,16 @@ class TraceRecording:
         return same[min(int(run), len(same) - 1)] if same else stated
 
 
-def _with_answers(meta: CellMeta, *, refusals: bool) -> list[CallRecord]:
-    """The calls of a cell that can be answered. Where the run itself was cut off in it, those that were cancelled are still to be made."""
-
-    def wanted(call: CallMeta) -> bool:
-        return call.kind not in _NOT_ANSWERED or (refusals and call.kind == "file" and call.error is not None)
-
-    calls = [call.record() for call in meta.calls if wanted(call)]
-    return [call for call in calls if not (meta.status == "running" and _cancelled(call))]
+def _answered(meta: CellMeta, call: CallMeta) -> bool:
+    """Whether a call can be answered. Where the run itself was cut off in a cell, those that were cancelled are still to be made."""
+    return call.kind not in _NOT_ANSWERED and not (meta.status == "running" and _cancelled(call))
 
 
-def _cancelled(call: CallRecord) -> bool:
+def _refusals_too(meta: CellMeta, call: CallMeta) -> bool:
+    return _answered(meta, call) or (call.kind == "file" and call.error is not None and not (meta.status == "running" and _cancelled(call)))
+
+
+def _cancelled(call: CallRecord | CallMeta) -> bool:
     return call.error is not None and call.error_type is None and call.error.startswith("cancelled")
 
 
@@ -198,4 +242,4 @@ def _thread(call_id: str) -> str:
 def _counter(call_id: str) -> int:
     """The number at the end of a call's id, which counts up in its process."""
     last = call_id.rpartition("-")[2]
-    return int(last) if last.isdecimal() else 0
+    return int(last) if last.isascii() and last.isdecimal() and len(last) < 18 else 0

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import fields
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, TypeAdapter
 
 from rlm_kernel.engine.protocols import CallKind, CallRecord, CellStatus, StopReason, Totals, Usage
 from rlm_kernel.pathtext import from_text, to_text
@@ -16,9 +17,33 @@ from rlm_kernel.pathtext import from_text, to_text
 VERSION: Literal[1] = 1
 MAX_THOUGHTS = 20_000
 """Characters of a root model's reasoning that a trace keeps of one turn."""
-Count = Annotated[int, Field(ge=0)]
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+MOST = 1 << 53
+"""Of whatever is counted: beyond it, floating-point numbers skip whole ones."""
+Count = Annotated[int, Field(ge=0, le=MOST)]
+Amount = Annotated[float, Field(ge=0, le=MOST, allow_inf_nan=False)]
 """What was used so far counts against the limits of who goes on: less than nothing, or NaN, would lift them."""
+Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+"""Of one call or cell: a time and so many seconds must be a time again."""
+_FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
+Instant = Annotated[AwareDatetime, Field(ge=_FIRST, lt=_LAST)]
+"""A time with its zone, to which any `Seconds` can be added."""
+INSTANT = TypeAdapter[datetime](Instant)
+MAX_DEPTH = 100
+"""Levels of lists and objects in a value."""
+
+
+def _shallow(value: Any) -> Any:
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(MAX_DEPTH):
+        if not level:
+            return value
+        inner = (item for one in level for item in (one.values() if isinstance(one, dict) else one))
+        level = [item for item in inner if isinstance(item, dict | list)]
+    raise ValueError(f"a value of at most {MAX_DEPTH} levels was expected")
+
+
+Value = Annotated[Any, AfterValidator(_shallow)]
+"""What JSON can hold."""
 
 
 def _known(cost: Any) -> Any:
@@ -30,12 +55,31 @@ Cost = Annotated[Amount | None, BeforeValidator(_known)]
 CellKind = Literal["title", "parameters", "setup", "model", "code", "person", "note", "question", "memory", "answer", "summary"]
 
 
+MAX_PATH = 100_000
+"""Characters of a path: no system has longer ones."""
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-PathText = Annotated[str, BeforeValidator(lambda text: from_text(text) if isinstance(text, str) else text), PlainSerializer(to_text)]
+def _path(text: str) -> str:
+    if text and "\0" not in text and len(text) <= MAX_PATH and ".." not in text.split("/"):
+        return text
+    raise ValueError(f"a path of at most {MAX_PATH:,} characters, without a NUL and without .., was expected")
+
+
+PathText = Annotated[
+    str,
+    BeforeValidator(lambda text: from_text(text) if isinstance(text, str) else text),
+    AfterValidator(_path),
+    PlainSerializer(to_text),
+]
 """A path; as `pathtext` has it where it is no text."""
+
+
+LinkText = Annotated[str, Field(max_length=MAX_PATH, pattern=r"^[^\x00]*$")]
+"""A path from the trace's folder, or none."""
 
 
 class FileMeta(_Part):
@@ -55,16 +99,16 @@ class OriginMeta(_Part):
     """Where a trace was taken up from: `trace` (a path) at cell `cell`. For one that was resumed or rebuilt that is the trace itself."""
 
     kind: Literal["resume", "fork", "rebuild"]
-    trace: str
+    trace: LinkText
     session: str
     cell: str
-    at: datetime
+    at: Instant
 
 
 class ParentMeta(_Part):
     """Of a child RLM: the trace (a path from this one's folder), session and cell that asked for it."""
 
-    trace: str
+    trace: LinkText
     session: str
     cell: str
 
@@ -122,6 +166,12 @@ class TotalsMeta(_Part):
 _COUNTS = tuple(name for name in TotalsMeta.model_fields if name in {part.name for part in fields(Totals)})
 
 
+def _both(models: dict[str, str]) -> dict[str, str]:
+    if len(models) == 2:
+        return models
+    raise ValueError("the names of root and sub were expected")
+
+
 class NotebookMeta(_Part):
     """`metadata.rlm` of the notebook. `name`: of a session that is kept between commands. `question` is empty until there is one.
 
@@ -132,16 +182,16 @@ class NotebookMeta(_Part):
     version: Literal[1] = VERSION
     session: str
     name: str = ""
-    created: datetime
+    created: Instant
     rlm_version: str
     question: str
-    models: dict[Literal["root", "sub"], str]
+    models: Annotated[dict[Literal["root", "sub"], str], AfterValidator(_both)]
     prompt_profile: str
     prompt_digest: str
     image: str
     image_digest: str
     limits: dict[str, float | None]
-    sandbox: dict[str, Any]
+    sandbox: dict[str, Value]
     files: list[FileMeta] = []
     parent: ParentMeta | None = None
     origins: list[OriginMeta] = []
@@ -164,21 +214,21 @@ class CallMeta(_Part):
     kind: CallKind
     prompt_digest: str
     preview: str
-    started: datetime
-    seconds: Amount
-    answer: Any = None
+    started: Instant
+    seconds: Seconds
+    answer: Value = None
     error: str | None = None
     error_type: str | None = None
-    nth: int = 0
+    nth: Count = 0
     model: str | None = None
     prompt_tokens: Count = 0
     completion_tokens: Count = 0
     cached_tokens: Count = 0
     cost: Cost = None
-    attempts: int = 1
+    attempts: Count = 1
     stored: bool = False
     calls: Count = 1
-    trace: str = ""
+    trace: LinkText = ""
     thoughts: str = ""
     cut: bool = False
     estimated: bool = False
@@ -216,6 +266,10 @@ class CallMeta(_Part):
         return CallRecord(**plain, usage=Usage(self.prompt_tokens, self.completion_tokens, self.cached_tokens, self.estimated))
 
 
+def _listed(calls: Any) -> Any:
+    return list(calls) if isinstance(calls, Sequence) and not isinstance(calls, str) else calls
+
+
 class CellMeta(_Part):
     """`metadata.rlm` of a cell.
 
@@ -226,11 +280,11 @@ class CellMeta(_Part):
     """
 
     kind: CellKind
-    turn: int | None = None
+    turn: Count | None = None
     status: CellStatus | Literal["running"] | None = None
     truncated: bool = False
-    seconds: Amount | None = None
-    calls: list[CallMeta] = []
+    seconds: Seconds | None = None
+    calls: Annotated[Sequence[CallMeta], BeforeValidator(_listed)] = []
     left_out: Count = 0
     model: str | None = None
     reply: str | None = None
@@ -241,8 +295,8 @@ class CellMeta(_Part):
     completion_tokens: Count | None = None
     cached_tokens: Count | None = None
     cost: Cost = None
-    tokens_before: int | None = None
-    tokens_after: int | None = None
+    tokens_before: Count | None = None
+    tokens_after: Count | None = None
 
 
 def json_schema() -> str:

@@ -57,7 +57,7 @@ class NotebookWriter(SavedNotebook):
         self._calls: dict[str, CallMeta] = {}
         self._progress: Progress | None = None
         self._stale = False
-        self._kept: dict[str, list[CallMeta]] = {}
+        self._kept: dict[str, Sequence[CallMeta]] = {}
         self._children: dict[str, list[CallMeta]] = {}
         self._beside: dict[str, datetime] = {}
         self._taken: dict[str, dict[str, Any]] = {}

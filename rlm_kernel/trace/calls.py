@@ -1,0 +1,105 @@
+"""A cell's recorded calls where they are many: each is checked when the trace is read, and made when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, overload
+
+from pydantic import ValidationError
+from pydantic_core import InitErrorDetails
+
+from rlm_kernel.engine.protocols import MODEL_CALLS, Totals, Usage
+from rlm_kernel.trace.packed import Packed
+from rlm_kernel.trace.schema import CallMeta
+
+_NOT_COUNTED = ("BudgetExceeded", "NoRecord")
+"""Calls that failed in these ways were never made, but for child RLMs that had begun: these have a trace."""
+
+
+def spent_on(calls: Iterable[CallMeta]) -> Totals:
+    """What these calls have used."""
+    sums = _Sums()
+    for call in calls:
+        sums.add(call)
+    return sums.totals()
+
+
+class _Sums:
+    def __init__(self) -> None:
+        self._calls = self._children = self._stored = self._unpriced = 0
+        self._prompt = self._completion = self._cached = 0
+        self._cost = 0.0
+        self._estimated = False
+
+    def add(self, call: CallMeta) -> None:
+        if call.kind not in MODEL_CALLS or (not call.trace and call.error_type in _NOT_COUNTED):
+            return
+        self._calls += call.calls
+        self._children += bool(call.trace)
+        self._stored += call.stored
+        self._prompt += call.prompt_tokens
+        self._completion += call.completion_tokens
+        self._cached += call.cached_tokens
+        self._estimated = self._estimated or call.estimated
+        if call.cost is not None:
+            self._cost += call.cost
+        elif call.error is None:
+            self._unpriced += 1
+
+    def totals(self) -> Totals:
+        usage = Usage(self._prompt, self._completion, self._cached, self._estimated)
+        return Totals(
+            calls=self._calls,
+            sub_usage=usage,
+            known_cost=self._cost,
+            children=self._children,
+            stored=self._stored,
+            unpriced=self._unpriced,
+        )
+
+
+class PackedCalls(Sequence[CallMeta]):
+    """The calls of a cell, each made anew when it is asked for. Raises pydantic's ValidationError for one that does not hold.
+
+    `spent`: what they have used. `linked`: those that have a trace of their own.
+    """
+
+    def __init__(self, packed: Packed) -> None:
+        self._items = packed.items
+        sums = _Sums()
+        self.linked: list[CallMeta] = []
+        for number, item in enumerate(packed.items):
+            try:
+                call = _call(item)
+            except ValidationError as error:
+                raise _placed(error, number) from error
+            sums.add(call)
+            if call.trace:
+                self.linked.append(call)
+        self.spent = sums.totals()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @overload
+    def __getitem__(self, index: int) -> CallMeta: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[CallMeta]: ...
+    def __getitem__(self, index: int | slice) -> CallMeta | list[CallMeta]:
+        return [_call(item) for item in self._items[index]] if isinstance(index, slice) else _call(self._items[index])
+
+    def __iter__(self) -> Iterator[CallMeta]:
+        return map(_call, self._items)
+
+
+def _call(item: Any) -> CallMeta:
+    return CallMeta.model_validate_json(bytes(memoryview(item)))
+
+
+def _placed(error: ValidationError, number: int) -> ValidationError:
+    """The error of one call as that of the cell that has it."""
+    details: list[InitErrorDetails] = [
+        {"type": one["type"], "loc": ("calls", number, *one["loc"]), "input": one["input"], "ctx": one.get("ctx", {})}
+        for one in error.errors()
+    ]
+    return ValidationError.from_exception_data(error.title, details)

@@ -15,7 +15,7 @@ from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.prompts import PROFILES
 from rlm_kernel.engine.protocols import ROLES, CellResult, Models, Totals, Trace
-from rlm_kernel.errors import UsageError
+from rlm_kernel.errors import UsageError, backstop
 from rlm_kernel.secrets import known_secrets
 from rlm_kernel.session.children import Children, Family, child_traces
 from rlm_kernel.session.listeners import everyone
@@ -197,6 +197,7 @@ async def replay_stage(
         yield on
 
 
+@backstop
 async def replay(
     path: Path,
     *,

@@ -1,0 +1,54 @@
+"""A real kernel lies in everything that it says: the run reaches its answer, and each value is read or unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from rlm_kernel import RLM, ScriptedModels
+from rlm_kernel.engine.protocols import Message
+from tests.support import lies
+
+FIRST = [lies.TOOLS, lies.MESSAGES, "print('kept', 1 + 1)", lies.CALLS, lies.HEX, lies.DIES, lies.DEAD, lies.TOOLS, lies.CHILD]
+SECOND = [lies.OWN_WORDS]
+
+
+def blocks(*cells: str) -> list[str]:
+    return [f"Work.\n```repl\n{cell}\n```" for cell in cells]
+
+
+async def test_a_kernel_that_lies_in_everything_it_says_still_comes_to_an_answer(kernel_image: Any, tmp_path: Path) -> None:
+    file = tmp_path / "t.txt"
+    file.write_text("some text")
+    script = iter(blocks(*FIRST, "print(len(context))\nFINAL('first')", *SECOND, "FINAL('second')", "FINAL('third')"))
+    child = iter(blocks(f"{lies.TOOLS}\nprint(len(context))\n{lies.DEEP}"))
+    shown: list[str] = []
+
+    async def root(messages: Sequence[Message]) -> str:
+        if "Question: go deep" in str(messages):
+            return next(child)
+        if "Question: q" in str(messages):
+            return blocks("print(context)\nFINAL('q')")[0]
+        shown.append(messages[-1]["content"])
+        print(shown[-1][:1500])
+        return next(script)
+
+
+    async with RLM(models=ScriptedModels(root, lambda prompt: "reply")).session("lies", paths=[file]) as kept:
+        first = await kept.ask("What?")
+        second = await kept.ask("And then?")
+        status = await kept.status()
+        third = await kept.ask("And at last?")
+    assert [result.answer for result in (first, second, third)] == ["first", "second", "third"]
+    assert "kept 2" in "\n".join(shown)
+    assert "True True" in "\n".join(shown)
+    assert "deep" in "\n".join(text for text in shown if "child:" in text)
+    assert status.variables == {"kept": "int", "?": "str"}
+    assert [file["name"] for file in status.as_json()["files"]] == ["t.txt"]
+    assert status.lines()
+    notebook = nbformat.read(first.trace, 4)
+    nbformat.validate(notebook)
+    assert notebook.metadata.rlm.status == "finished"

@@ -65,7 +65,7 @@ def answer(body: Mapping[str, Any]) -> Answer:
     if "text" not in body and type(given) in (list, dict):
         try:
             worded = json.dumps(given, ensure_ascii=False)
-        except (ValueError, RecursionError):
+        except (ValueError, TypeError, RecursionError):
             worded = None
     try:
         return Answer(text(worded), value, typed=fits)

@@ -28,6 +28,8 @@ _MAX_LINES = 200
 _MAX_KINDS = 20
 """Representations of one display."""
 _METADATA_CAP = 10_000
+_MAX_ID = 200
+"""Characters of a display's id. A longer one is none: two must not become one."""
 _JSON_KIND = re.compile(r"^application/(.*\+)?json$")  # as in nbformat's schema; all other kinds hold text
 _MAX_VARIABLES = 10_000
 _MAX_FILES = 1_000
@@ -113,8 +115,9 @@ class Input(Counted):
     code: Text = ""
 
 
-class _Transient(Told):
-    display_id: Name | None = None
+def _display_id(value: Any) -> str | None:
+    found = value.get("display_id") if type(value) is dict else None
+    return text(found) if type(found) is str and len(found) <= _MAX_ID else None
 
 
 class Part(NamedTuple):
@@ -153,26 +156,20 @@ class Display(Counted):
 
     data: Annotated[list[Part], PlainValidator(_bundle)] = Field(default_factory=list)
     metadata: Annotated[dict[str, Any], PlainValidator(_small_object)] = Field(default_factory=dict)
-    transient: Annotated[_Transient, PlainValidator(_Transient.part)] = Field(default_factory=_Transient)
-
-    @property
-    def display_id(self) -> str | None:
-        return self.transient.display_id
+    display_id: Annotated[str | None, PlainValidator(_display_id), Field(alias="transient")] = None
 
 
 def _expressions(value: Any) -> dict[str, Any]:
     """The values of the user expressions of a reply that are Python literals."""
     if type(value) is not dict:
         raise ValueError("no expressions")
-    return {name: literal(_Expression.part(told).data.plain) for name, told in value.items() if type(name) is str}
+    return {name: literal(_plain_text(told)) for name, told in value.items() if type(name) is str}
 
 
-class _Plain(Told):
-    plain: Text = Field(default="", alias="text/plain")
-
-
-class _Expression(Told):
-    data: Annotated[_Plain, PlainValidator(_Plain.part)] = Field(default_factory=_Plain)
+def _plain_text(expression: Any) -> str:
+    data = expression.get("data") if type(expression) is dict else None
+    told = data.get("text/plain") if type(data) is dict else None
+    return told if type(told) is str else ""
 
 
 class Reply(Counted):
@@ -199,7 +196,8 @@ def variables(value: Any) -> dict[str, str] | None:
     """The names that cells have made, with type and size. None where that is unknown."""
     if type(value) is not dict:
         return None
-    return dict(known(_variable, list(value.items())[:_MAX_VARIABLES]))
+    found = dict(known(_variable, list(value.items())[:_MAX_VARIABLES]))
+    return found if found or not value else None
 
 
 def _variable(item: tuple[Any, Any]) -> tuple[str, str]:

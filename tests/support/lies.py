@@ -8,7 +8,7 @@ from rlm_runtime import api, wire
 from rlm_runtime import files as loaded
 kernel = get_ipython().kernel
 ident = kernel._parent_ident["shell"]
-ours = kernel.get_parent()
+ours = {name: str(kernel.get_parent()["header"][name]) for name in ("msg_id", "session")}
 
 def nested(depth, inner=1):
     for _ in range(depth):
@@ -35,6 +35,7 @@ def send(stream, kind, header, parent, metadata, content):
 
 MESSAGES = """
 GENUINE = {
+    "clear_output": {"wait": True},
     "stream": {"name": "stdout", "text": "told\\n"},
     "display_data": {"data": {"text/plain": "shown", "application/json": {"a": 1}}, "metadata": {}, "transient": {"display_id": "d"}},
     "update_display_data": {"data": {"text/plain": "shown"}, "metadata": {}, "transient": {"display_id": "d"}},
@@ -42,14 +43,13 @@ GENUINE = {
     "error": {"ename": "E", "evalue": "v", "traceback": ["a", "b"]},
     "status": {"execution_state": "busy"},
     "execute_input": {"code": "1", "execution_count": 1},
-    "clear_output": {"wait": True},
     "comm_open": {"comm_id": "c", "data": {}}, "input_request": {"prompt": "?", "password": False},
 }
 HUGE = b"1" * 5000
 person = {"msg_id": "theirs", "session": "theirs", "msg_type": "execute_request"}
 for kind, content in GENUINE.items():
     header = {"msg_id": "m", "msg_type": kind, "session": "k", "date": "2024-01-01T00:00:00Z", "version": "5.3"}
-    for parent in (ours["header"], person):
+    for parent in (ours, person):
         for value in VALUES:
             for name in content:
                 send(kernel.iopub_socket, kind, header, parent, {}, content | {name: value})

@@ -235,7 +235,7 @@ class DockerKernel:
         assert self._runner is not None
 
         def on_output(collector: OutputCollector) -> None:
-            self._on_output(cell_id, collector.outputs)
+            self._on_output(cell_id, collector.so_far)
 
         self._broker.begin(cell_id)
         try:

@@ -5,9 +5,9 @@ Capped again here, whatever the kernel claims to have capped: this is the host's
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, overload
 
 from rlm_kernel.sandbox.kernel_says import Clear, Display, Raised, Stream
 
@@ -29,17 +29,49 @@ class _Shown:
     data: int = 0
 
 
+class _SoFar(Sequence[dict[str, Any]]):
+    def __init__(self, collector: OutputCollector) -> None:
+        self._collector = collector
+
+    @overload
+    def __getitem__(self, place: int) -> dict[str, Any]: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[dict[str, Any]]: ...
+
+    def __getitem__(self, place: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        return self._collector.outputs[place]
+
+    def __len__(self) -> int:
+        return len(self._collector.outputs)
+
+
 class OutputCollector:
-    """Collects one cell's outputs. `outputs` is valid nbformat after every message; `truncated` says that caps were met."""
+    """Collects one cell's outputs, valid nbformat after every message; `truncated` says that caps were met."""
 
     def __init__(self) -> None:
-        self.outputs: list[dict[str, Any]] = []
+        self._outputs: list[dict[str, Any]] = []
+        self._printed: list[str] = []
+        """What the last output, a stream, has besides: texts that are joined when they are looked at, and not at each message."""
         self.truncated = False
         self.messages = 0
         self._text = 0
         self._data = 0
         self._displays: dict[str, _Shown] = {}
         self._clear_next = False
+
+    @property
+    def outputs(self) -> list[dict[str, Any]]:
+        """The outputs so far."""
+        if self._printed:
+            self._outputs[-1]["text"] += "".join(self._printed)
+            self._printed.clear()
+        return self._outputs
+
+    @property
+    def so_far(self) -> Sequence[dict[str, Any]]:
+        """The same for who may look later, or never."""
+        return _SoFar(self)
 
     @property
     def size(self) -> int:
@@ -81,13 +113,14 @@ class OutputCollector:
             self.say(f"\n… an output over {limit:,} bytes left out …\n")
 
     def _clear(self) -> None:
-        self.outputs.clear()
+        self._outputs.clear()
+        self._printed.clear()
         self._displays.clear()
         self._clear_next = self.truncated = False
         self._text = self._data = 0  # the caps bound what is kept: a progress bar may be cleared for ever
 
     def _full(self) -> bool:
-        if len(self.outputs) < COUNT_CAP:
+        if len(self._outputs) < COUNT_CAP:
             return False
         if not self.truncated:
             self.truncated = True
@@ -105,14 +138,14 @@ class OutputCollector:
         return f"{text[: max(room, 0)]}\n… output over {TEXT_CAP:,} characters left out …\n"
 
     def _stream(self, told: Stream) -> None:
-        same = bool(self.outputs) and self.outputs[-1].get("name") == told.name
+        same = bool(self._outputs) and self._outputs[-1].get("name") == told.name
         taken = self._take(told.text)
         if taken and (same or not self._full()):
             self._append_stream(told.name, taken)
 
     def _append_stream(self, name: str, text: str) -> None:
-        if self.outputs and self.outputs[-1]["output_type"] == "stream" and self.outputs[-1]["name"] == name:
-            self.outputs[-1]["text"] += text
+        if self._outputs and self._outputs[-1]["output_type"] == "stream" and self._outputs[-1]["name"] == name:
+            self._printed.append(text)
         else:
             self.outputs.append({"output_type": "stream", "name": name, "text": text})
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import nbformat
+import pytest
 
-from rlm_kernel import RLM, ScriptedModels
+from rlm_kernel import RLM, InternalError, ScriptedModels
 from rlm_kernel.engine.protocols import Message
+from tests.integration.conftest import Rlm
 from tests.support import lies
+from tests.support.model_server import ModelServer
 
 FIRST = [lies.TOOLS, lies.MESSAGES, "print('kept', 1 + 1)", lies.CALLS, lies.HEX, lies.DIES, lies.DEAD, lies.TOOLS, lies.CHILD]
 SECOND = [lies.OWN_WORDS]
@@ -50,3 +53,23 @@ async def test_a_kernel_that_lies_in_everything_it_says_still_comes_to_an_answer
     notebook = nbformat.read(first.trace, 4)
     nbformat.validate(notebook)
     assert notebook.metadata.rlm.status == "finished"
+
+
+def test_a_fault_of_our_own_closes_the_trace_and_is_told(rlm: Rlm, openai_env: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> NoReturn:
+        raise RecursionError("too deep")
+
+    openai_env.root = blocks("print(len(context))", "FINAL(1)")
+    Path("t.txt").write_text("text")
+    monkeypatch.setattr("rlm_kernel.engine.messages.output_message", fail)
+    done = rlm("ask", "What?", "-f", "t.txt", "-m", "openai/root", "--trace", "run.ipynb")
+    assert done.returncode == 1, done.stderr
+    assert done.stdout == ""
+    for told in ("a fault of rlm_kernel's own: RecursionError: too deep", "run.ipynb", "1 turn", "rlm resume run.ipynb", "rlm --debug"):
+        assert told in done.stderr, done.stderr
+    about = nbformat.read("run.ipynb", 4).metadata.rlm
+    assert (about.status, about.stop_reason, about.totals.turns) == ("finished", "error", 1)
+    monkeypatch.setattr("rlm_kernel.engine.loop.Loop.run", fail)
+    with pytest.raises(InternalError, match="too deep"):
+        RLM(models=ScriptedModels([])).ask("What?", "text", trace="python.ipynb")
+    assert nbformat.read("python.ipynb", 4).metadata.rlm.status == "finished"

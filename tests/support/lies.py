@@ -8,7 +8,6 @@ from rlm_runtime import api, wire
 from rlm_runtime import files as loaded
 kernel = get_ipython().kernel
 ident = kernel._parent_ident["shell"]
-ours = {name: str(kernel.get_parent()["header"][name]) for name in ("msg_id", "session")}
 
 def nested(depth, inner=1):
     for _ in range(depth):
@@ -34,6 +33,7 @@ def send(stream, kind, header, parent, metadata, content):
 """
 
 MESSAGES = """
+ours = {name: kernel.get_parent()["header"][name] for name in ("msg_id", "session")}
 GENUINE = {
     "clear_output": {"wait": True},
     "stream": {"name": "stdout", "text": "told\\n"},

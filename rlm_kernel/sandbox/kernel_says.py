@@ -294,6 +294,19 @@ class Named(Asked):
     files: Annotated[list[str], Field(min_length=1, max_length=20)]
 
 
+class Python(Asked):
+    """What the Python of a base image says of itself."""
+
+    glibc: Annotated[list[Name], Field(min_length=2, max_length=2)]
+    version: Annotated[list[Count], Field(min_length=3)]
+    implementation: Name
+    machine: Name
+
+    @classmethod
+    def parse(cls, said: bytes) -> Self | None:
+        return cls.of(_parsed(said))
+
+
 def cell_ended(kind: str, content: Mapping[str, Any]) -> bool:
     """Whether a message says that the kernel is through with what it answers."""
     return kind == "status" and Status.part(content).execution_state == "idle"

@@ -66,6 +66,7 @@ READERS: dict[str, Callable[[Any], Any]] = {
     **{model.__name__: model.of for model in (told.Head, told.Named, told.Spooled, told.File)},
     "variables": told.variables,
     "files": told.files,
+    "Python": told.Python.of,
     "cell_ended": lambda value: told.cell_ended("status", value),
 }
 ASKED: dict[str, Callable[[Any], Any]] = {

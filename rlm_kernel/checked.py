@@ -43,7 +43,7 @@ def _plain(value: Any, depth: int) -> Any:
         return value
     if not depth:
         raise ValueError(f"it is nested deeper than {MAX_DEPTH}")
-    if kind is list:
+    if kind is list or kind is tuple:  # which JSON has as a list
         return [_plain(item, depth - 1) for item in value]
     if kind is dict and all(type(name) is str for name in value):
         return {writable(name): _plain(item, depth - 1) for name, item in value.items()}

@@ -1,4 +1,4 @@
-"""Every error that rlm_kernel raises on purpose.
+"""Every error that rlm_kernel raises.
 
 RLMError
 ├── UsageError            the request itself is wrong                        exit 2
@@ -16,14 +16,24 @@ RLMError
 │   └── TraceNotWritten   there is no room for it, or no folder any more
 ├── CallCancelled         its cell was interrupted
 ├── NoRecord              a replayed cell made a call that has no record     exit 1
-└── RecordedFailure       a call failed in the recorded run, so it does again
+├── RecordedFailure       a call failed in the recorded run, so it does again
+└── InternalError         all that nobody foresaw: a fault of our own        exit 1
 
 Each carries `message` (what happened and why) and `hint` (what to do next).
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import functools
+import os
+from collections.abc import Callable, Coroutine
+from typing import Any, Literal, ParamSpec, TypeVar
+
+_Given = ParamSpec("_Given")
+_Result = TypeVar("_Result")
+_TOLD = 500
+"""Characters of a foreign error's text."""
+_SHOW = "`rlm --debug …`, with the same command behind it, shows where it happened; for Python programs the error has it as its cause."
 
 
 class RLMError(Exception):
@@ -154,3 +164,51 @@ class RecordedFailure(RLMError):
     def __init__(self, message: str, in_cell: str) -> None:
         super().__init__(message)
         self.in_cell = in_cell
+
+
+class InternalError(RLMError):
+    """Something that nobody foresaw: a fault of rlm_kernel's own, or the system refused something. The cause has the traceback."""
+
+    @classmethod
+    def of(cls, error: BaseException, about: str = "") -> RLMError:
+        """The error for any exception but an interrupt; one of ours is itself. `about`: what is there all the same, for the hint."""
+        if isinstance(error, RLMError):
+            return error
+        if isinstance(error, BaseExceptionGroup):
+            inner = [cls.of(one, about) for one in error.exceptions]
+            return next((one for one in inner if isinstance(one, cls)), inner[0])
+        return cls(_foreign(error), hint="\n".join(filter(None, [about, _SHOW])))
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether it ends a run from outside, and is no error."""
+    import asyncio  # late: `rlm --help` does without
+
+    return isinstance(error, asyncio.CancelledError | KeyboardInterrupt | SystemExit | GeneratorExit)
+
+
+def backstop(work: Callable[_Given, Coroutine[Any, Any, _Result]]) -> Callable[_Given, Coroutine[Any, Any, _Result]]:
+    """Have a coroutine function raise nothing but RLMError, whatever happens in it, and interrupts."""
+
+    @functools.wraps(work)
+    async def backed(*given: _Given.args, **named: _Given.kwargs) -> _Result:
+        running = work(*given, **named)  # an argument that it does not take is its caller's fault: TypeError
+        try:
+            return await running
+        except BaseException as error:
+            if isinstance(error, RLMError) or is_interrupt(error):
+                raise
+            raise InternalError.of(error) from error
+
+    return backed
+
+
+def _foreign(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        about = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        return f"{about}{error.strerror}."
+    try:
+        said = " ".join(str(error).split())
+    except Exception:  # its text may be what is wrong with it
+        said = ""
+    return f"This is a fault of rlm_kernel's own: {type(error).__name__}{f': {said[:_TOLD]}' if said else ''}"

@@ -32,7 +32,8 @@ live view becomes plain lines ([subcalls.md](subcalls.md#see-it-happen)). With `
 
 A first Ctrl-C (or SIGTERM, or SIGHUP) stops the running cell, removes the container and closes the trace; the last line says what
 was done, what it cost and how to go on. A second one ends the process at once, and the container with it. A failure is told in a line
-or two, with what to type next; `--debug`, given before the command (`rlm --debug ask …`), shows the traceback.
+or two, with what to type next. A fault of rlm_kernel's own is told in the same way and says that it is one; the trace is closed all
+the same. `--debug`, given before the command (`rlm --debug ask …`), shows the traceback.
 
 Standard streams may be closed, full, without a reader or in an encoding that lacks characters. The run goes on to its end, and the
 answer is in the trace. If stdout could not take it all, the exit code is 1, and stderr says why. Characters that the encoding of

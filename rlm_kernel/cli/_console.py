@@ -23,23 +23,50 @@ from jupyter_console.app import ZMQTerminalIPythonApp
 from jupyter_console.completer import ZMQCompleter
 from jupyter_console.ptshell import ZMQTerminalInteractiveShell
 
+from rlm_kernel.checked import Told
 from rlm_kernel.cli._text import printable
-from rlm_kernel.errors import KernelError
+from rlm_kernel.errors import InternalError, KernelError
+from rlm_kernel.sandbox import kernel_says
 from rlm_kernel.sandbox.channels import MAX_IOPUB
 
 MAX_MEMORY = 1 << 30
 """Bytes that the console may take."""
 _MAX_DEPTH = 50
+_FIELDS: dict[str, type[Told]] = {
+    "stream": kernel_says.Stream,
+    "error": kernel_says.Raised,
+    "clear_output": kernel_says.Clear,
+    "status": kernel_says.Status,
+    "execute_input": kernel_says.Input,
+    "execute_reply": kernel_says.Reply,
+}
 _LEAVE = ("exit", "exit()", "quit", "quit()", "%exit", "%quit")
 
 
 class PlainSession(Session):
-    """Takes out of every message what moves the cursor or changes the terminal."""
+    """Takes out of every message what moves the cursor or changes the terminal, and has in it what the stock console takes for granted."""
 
     def deserialize(self, *args: Any, **kwargs: Any) -> Any:
         message = super().deserialize(*args, **kwargs)
-        message["content"] = _plain(message["content"])
+        read = kernel_says.Message.made_of(message["header"], message["parent_header"], message["content"])
+        message["msg_type"] = read.kind
+        message["parent_header"] = {name: value for name, value in (("msg_id", read.request), ("session", read.session)) if value}
+        message["content"] = _plain(_complete(read))
         return message
+
+
+def _complete(message: kernel_says.Message) -> dict[Any, Any]:
+    """The content with all fields that its kind has, as they should be."""
+    content = dict(message.content)
+    if message.kind in _FIELDS:
+        content |= _FIELDS[message.kind].part(content).model_dump(exclude={"user_expressions"})
+    elif message.kind in ("display_data", "update_display_data", "execute_result"):
+        shown = kernel_says.Display.part(content)
+        content |= {"data": {part.kind: part.value for part in shown.data}, "metadata": shown.metadata}
+        content["execution_count"] = shown.execution_count
+    if "execution_count" in content:
+        content["execution_count"] = content["execution_count"] or 0
+    return content
 
 
 def _plain(value: Any, depth: int = _MAX_DEPTH) -> Any:
@@ -164,6 +191,10 @@ def main() -> None:
         sys.exit(f"rlm: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        if os.environ.get("RLM_DEBUG"):
+            raise
+        sys.exit(f"rlm: {printable(InternalError.of(error).message)}\nThe run goes on. `rlm attach` opens a console again.")
 
 
 if __name__ == "__main__":

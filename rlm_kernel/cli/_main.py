@@ -16,9 +16,8 @@ from rlm_kernel.cli._app import app
 from rlm_kernel.cli._run import INTERRUPTED
 from rlm_kernel.cli._streams import make_safe, settle
 from rlm_kernel.cli._text import printable
-from rlm_kernel.errors import RLMError, UsageError
+from rlm_kernel.errors import InternalError, RLMError, UsageError
 
-_BROKEN = 1
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -54,13 +53,13 @@ def _run() -> int:
         return _failed(error.message, error.hint, error.exit_code)
     except EOFError:
         return _failed("The input ended where an answer was wanted.", "", UsageError.exit_code)
-    except OSError as error:
-        if not _here():
+    except SystemExit:
+        raise
+    except BaseException as error:
+        if isinstance(error, OSError) and not _here():
             return _failed("The current folder is gone: it was deleted or renamed.", "Change to one that is there.", UsageError.exit_code)
-        about = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
-        return _failed(f"{about}{error.strerror or error}.", _SHOW_TRACEBACK, _BROKEN)
-    except Exception as error:
-        return _failed(f"This is a fault of rlm_kernel's own: {type(error).__name__}: {error}", _SHOW_TRACEBACK, _BROKEN)
+        failure = InternalError.of(error)
+        return _failed(failure.message, failure.hint, failure.exit_code)
 
 
 def _here() -> bool:
@@ -68,9 +67,6 @@ def _here() -> bool:
         return bool(os.getcwd())
     except OSError:
         return False
-
-
-_SHOW_TRACEBACK = "`rlm --debug …`, with the same command behind it, shows where it happened."
 
 
 def _failed(message: str, hint: str, code: int) -> int:

@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from rlm_kernel.engine import kernel_says
+from rlm_kernel.engine.kernel_says import Query
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.protocols import (
     Answer,
@@ -24,16 +26,13 @@ from rlm_kernel.engine.protocols import (
     Trace,
 )
 from rlm_kernel.engine.records import Keep, Kind, Records
-from rlm_kernel.engine.subcalls import Given, Query, SubCalls, Work, spent_on, writable
-from rlm_kernel.errors import ModelError, RecordedFailure, RLMError, SetupError, TraceNotWritten, UsageError
+from rlm_kernel.engine.subcalls import Given, SubCalls, Work, spent_on
+from rlm_kernel.errors import ModelError, RecordedFailure, RLMError, SetupError, TraceNotWritten
 
 PREVIEW = 200
 """Characters of a prompt that the trace shows; its digest stands for the whole."""
 MAX_FREE = 10_000
 """Records kept of one cell's calls that the ledger does not bound: a loop over a refused call must not fill memory and disk."""
-
-MAX_PLANNED = 10_000_000
-"""Calls of one cell beyond which its word of them is not passed on."""
 
 
 def digest(kind: str, body: Mapping[str, Any]) -> str:
@@ -181,9 +180,7 @@ class HostCalls:
         return _handed(past.kind, past.answer, cut=past.cut)
 
     async def _file(self, call: HostCall) -> Any:
-        path = call.body.get("path")
-        if not isinstance(path, str):
-            raise UsageError("A path must be a text.")
+        path = kernel_says.path(call.body)
         past = await self._recording.find(call, digest("file", {"path": path})) if self._recording else None
         if past is not None and past.error is not None:
             return self._again(call, past)
@@ -196,28 +193,21 @@ class HostCalls:
         return found
 
     async def _final(self, call: HostCall) -> Any:
-        given = call.body.get("value")
-        text = (
-            json.dumps(given, ensure_ascii=False) if "text" not in call.body and isinstance(given, (dict, list)) else call.body.get("text")
-        )
-        if not isinstance(text, str):
-            raise UsageError("An answer must be a text, a list or a dict.")
+        answer = kernel_says.answer(call.body)
         if call.cell == self._cell:
-            value = _json_value(given)
-            self._answer = Answer(writable(text), value, typed="value" in call.body and (value is not None or given is None))
+            self._answer = answer
             # The answer itself is in the trace's closing cell; here its digest is enough.
-            self._simple(call, "final", {"characters": len(text)}, answer=len(text))
+            self._simple(call, "final", {"characters": len(answer.text)}, answer=len(answer.text))
         return None
 
     async def _received(self, call: HostCall) -> Any:
         if self._recording is not None:
-            self._recording.received(call.cell, str(call.body.get("call")))
+            self._recording.received(call.cell, kernel_says.received(call.body))
 
     async def _order(self, call: HostCall) -> Any:
         """Put the records into the order in which code in the kernel had the answers: it can be another than that in which we gave them."""
-        ids = call.body.get("calls")
-        if call.cell == self._cell and isinstance(ids, list):
-            place = {name: number for number, name in enumerate(ids) if isinstance(name, str)}
+        if call.cell == self._cell:
+            place = {name: number for number, name in enumerate(kernel_says.order(call.body))}
             # Others, such as those of forked processes, stay where they are.
             records = self._records.kept
             slots = [number for number, record in enumerate(records) if record.id in place]
@@ -227,9 +217,9 @@ class HostCalls:
 
     async def _planned(self, call: HostCall) -> None:
         """Tell who watches how many calls the cell makes in all, by its own word. It is recorded nowhere and decides nothing."""
-        calls = call.body.get("calls")
-        if call.cell == self._cell and isinstance(calls, int) and 0 <= calls <= MAX_PLANNED:
-            self._trace.calls_planned(call.cell, int(calls))
+        calls = kernel_says.planned(call.body)
+        if call.cell == self._cell and calls is not None:
+            self._trace.calls_planned(call.cell, calls)
 
     async def _budget(self, call: HostCall) -> Any:
         past = await self._recording.find(call, digest("budget", {})) if self._recording else None
@@ -291,11 +281,3 @@ async def _within(seconds: float | None, doing: Awaitable[Given]) -> Given:
         if not limit.expired():
             raise
         raise ModelError(f"There was no answer within the call's own time-out of {seconds:g} s.", fault="timeout", model="") from None
-
-
-def _json_value(value: Any) -> Any:
-    """An answer's value as data that any JSON reader takes; None where it is not: NaN, or nested without end."""
-    try:
-        return json.loads(writable(json.dumps(value, ensure_ascii=False, allow_nan=False)))
-    except (ValueError, RecursionError):
-        return None

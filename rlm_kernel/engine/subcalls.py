@@ -8,12 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rlm_kernel.engine.drafts import without_drafts
+from rlm_kernel.engine.kernel_says import Query
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.protocols import Children, Completion, Handed, HostCall, Message, Models, Retry, Role, Usage
 from rlm_kernel.errors import BudgetExceeded, ModelError, NoAnswer, NoRecord, UsageError
 
-MAX_SCHEMA = 100_000
-"""Characters of a JSON schema that code may send."""
 THOUGHTS_KEPT = 500
 """Characters of a sub model's reasoning that the record of a call keeps."""
 _CHARS_PER_TOKEN = 3.0
@@ -66,38 +65,6 @@ class Work:
             return None
         totals = self.ledger.totals()
         return Given(None, self.model, totals.usage, totals.cost, 1, False, self.ledger.calls, self.trace)
-
-
-@dataclass(frozen=True)
-class Query:
-    """A question as code in the kernel sent it, checked. `timeout` in seconds. An rlm_query has no `model`."""
-
-    prompt: str
-    model: str | None
-    schema: Mapping[str, Any] | None
-    timeout: float | None
-
-    @classmethod
-    def of(cls, body: Mapping[str, Any], name: str = "prompt") -> Query:
-        """Raises UsageError."""
-        prompt, model, schema, timeout = body.get(name), body.get("model"), body.get("schema"), body.get("timeout")
-        if not isinstance(prompt, str) or not isinstance(model, str | None) or not prompt.strip():
-            raise UsageError(f"This call takes a {name} that is a text with something in it, and perhaps a model's name.")
-        if not isinstance(schema, dict | None) or len(json.dumps(schema)) > MAX_SCHEMA:
-            raise UsageError(f"A schema is a JSON schema of at most {MAX_SCHEMA:,} characters.")
-        if isinstance(timeout, bool) or not isinstance(timeout, int | float | None) or (timeout is not None and not 0 < timeout < 1e9):
-            raise UsageError("A timeout is a number of seconds above 0.")
-        return cls(writable(prompt), model, schema, timeout)
-
-    def identity(self) -> dict[str, Any]:
-        """What a recording knows the query by."""
-        known = {"prompt": self.prompt, "model": self.model}
-        return known if self.schema is None else known | {"schema": self.schema}
-
-
-def writable(text: str) -> str:
-    """The text without lone surrogates, which no file, terminal or model takes."""
-    return text.encode("utf-8", "replace").decode()
 
 
 async def complete(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from typing import Any
@@ -11,6 +12,8 @@ MAX_PARSED = 64 << 20
 """Bytes, about, that parsing one text may take beside the text."""
 MAX_VALUES = 500_000
 """Strings, lists, dicts and commas of one text."""
+MAX_DIGITS = 4_300
+"""Of an integer: Python itself reads no more, and raises."""
 _PER_VALUE = 80
 """Bytes, about: an entry of a dict is three of them, two short texts and their place."""
 _MARKS = (b'"', b",", b"[", b"{")
@@ -19,10 +22,26 @@ _VALUE = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{,]', re.DOTALL)
 
 
 def parse(data: bytes | bytearray) -> Any:
-    """The value of a JSON text. Raises ValueError, also for what would take more memory than it may; RecursionError."""
+    """The value of a JSON text, whatever its leaves: a reader (`rlm_kernel.checked`) says of each whether it will do.
+
+    Of a name that an object has twice the last value counts. An integer over MAX_DIGITS is NaN, which no reader takes; NaN and Infinity
+    are taken for what they say. Raises ValueError, and nothing else: also for what would take more memory than it may, or is nested
+    deeper than Python's parser goes.
+    """
     if not _fits(data):
         raise ValueError(f"parsing it takes more than {MAX_PARSED:,} bytes, or it has more than {MAX_VALUES:,} values")
-    return json.loads(data.decode("utf-8", "replace"))
+    try:
+        return _DECODER.decode(data.decode("utf-8", "replace"))
+    except (RecursionError, MemoryError):
+        raise ValueError("it is nested too deep") from None
+
+
+def _integer(digits: str) -> int | float:
+    return int(digits) if len(digits) <= MAX_DIGITS else math.nan
+
+
+_DECODER = json.JSONDecoder(parse_int=_integer)
+"""Made once: `json.loads` would make one for each text."""
 
 
 def _fits(data: bytes | bytearray) -> bool:

@@ -19,13 +19,12 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any
 
 from rlm_kernel.engine.protocols import MODEL_CALLS, HostCall, HostCallHandler, ReplyText
 from rlm_kernel.errors import CallCancelled, RLMError
 from rlm_kernel.sandbox import bounded, zmtp
+from rlm_kernel.sandbox.kernel_says import Cancelled, Head
 from rlm_kernel.sandbox.rundir import RunDir, own
 
 MAX_REQUEST = 16 << 20
@@ -38,7 +37,6 @@ MAX_GIVEN_UP = 16_384
 MAX_CONNECTIONS = 512
 """Each thread in the kernel has its own. Others wait to be accepted."""
 _MAX_HEAD = 4096
-_MAX_CALL_ID = 80
 _SMALL = 16 << 10
 """Bytes of a body that is read at once. Larger ones are read one after the other."""
 _LIMITS = dict.fromkeys((*MODEL_CALLS, "final"), MAX_REQUEST) | {
@@ -58,18 +56,6 @@ _LAST_REPLY_SECONDS = 1.0
 """In which who is told that its call was cancelled has to read that."""
 _CANCELLED = "This call was cancelled, because its cell was interrupted or has ended."
 _log = logging.getLogger(__name__)
-
-
-class Head(BaseModel):
-    """What a host call says of itself."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    token: Annotated[str, Field(max_length=64)]
-    cell: Annotated[str, Field(max_length=64)]
-    call: Annotated[str, Field(max_length=_MAX_CALL_ID, pattern=r"^[0-9-]+$")]
-    nth: Annotated[int, Field(ge=0)] = 0
-    kind: Annotated[str, Field(max_length=32)]
 
 
 class Broker:
@@ -216,10 +202,8 @@ class Broker:
         return ConnectionError("no request")
 
     def _head(self, frame: bytes | bytearray) -> Head | None:
-        try:
-            # Not model_validate_json: it refuses lone surrogates, and the cell would wait for ever for its reply.
-            head = Head.model_validate(json.loads(frame))
-        except (ValueError, RecursionError):
+        head = Head.parse(frame)
+        if head is None:
             self.refused["shape"] += 1
             return None
         if not hmac.compare_digest(head.token.encode("utf-8", "replace"), self._run.token.encode()):
@@ -255,11 +239,11 @@ class Broker:
             body = bounded.parse(frame)
             if not isinstance(body, dict):
                 raise ValueError("it is no object")
-        except (ValueError, RecursionError) as wrong:
+        except ValueError as wrong:
             self.refused["shape"] += 1
             return RLMError(f"This {head.kind} request cannot be taken: {wrong}. Send less, or as text (json.dumps).")
         if head.kind == "cancel":
-            self._cancel(body.get("calls"))
+            self._cancel(set(Cancelled.part(body).calls))
             return None
         if head.kind == "planned":
             with contextlib.suppress(RLMError):  # nobody waits for a reply
@@ -294,13 +278,11 @@ class Broker:
         self._tasks[task] = head
         task.add_done_callback(done)
 
-    def _cancel(self, calls: Any) -> None:
+    def _cancel(self, given_up: set[str]) -> None:
         """Drop calls that nobody waits for any more."""
-        given_up = {call for call in calls if isinstance(call, str)} if isinstance(calls, list) else set()
         tasks = {head.call: task for task, head in self._tasks.items() if head.call in given_up}
         self._drop(list(tasks.values()))
-        unread = (call for call in given_up - tasks.keys() if len(call) <= _MAX_CALL_ID)
-        self._given_up.update(itertools.islice(unread, MAX_GIVEN_UP - len(self._given_up)))
+        self._given_up.update(itertools.islice(given_up - tasks.keys(), MAX_GIVEN_UP - len(self._given_up)))
 
     def _drop(self, tasks: list[asyncio.Task[None]]) -> None:
         for task in tasks:

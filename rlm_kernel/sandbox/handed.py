@@ -15,33 +15,17 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing import Any, BinaryIO, Literal
 
 from rlm_kernel.errors import FileRefused, TextWanted, TraceError, UsageError
 from rlm_kernel.sandbox.grants import FileGrants, Grant
+from rlm_kernel.sandbox.kernel_says import Named, Spooled
 from rlm_kernel.sandbox.rundir import RunDir
 
 MAX_HANDED = 2 << 30
 """Bytes of one context that is no loaded file."""
-MAX_FILES = 20
-_NAME = r"h-[0-9]{1,10}-[0-9]{1,10}"
 _BLOCK = 1 << 20
 _CHANGED = "What was to be handed over was changed meanwhile."
-
-
-class _Spooled(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    spool: Annotated[str, Field(pattern=f"^{_NAME}$")]
-    form: Literal["text", "json"]
-
-
-class _Named(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    files: Annotated[list[str], Field(min_length=1, max_length=MAX_FILES)]
 
 
 @dataclass(frozen=True)
@@ -100,16 +84,13 @@ def take(given: Any, run: RunDir, grants: FileGrants) -> HandedOver:
     """What a kernel hands over, by its own word. Blocking: it is read whole. Raises UsageError, FileRefused."""
     if given is None:
         return HandedOver()
-    try:
-        if isinstance(given, dict) and "files" in given:
-            names = _Named.model_validate(given).files
-            found = [grants.locate(name) for name in names]
-            if any(grant.directory for grant in found):
-                raise FileRefused("A folder cannot be handed over: hand over its files.")
-            return HandedOver(hashlib.sha256(json.dumps(names).encode("utf-8", "replace")).hexdigest(), grants=found)
-        spooled = _Spooled.model_validate(given)
-    except ValidationError:
-        raise UsageError("That cannot be handed over to a child.") from None
+    if (named := Named.of(given)) is not None:
+        found = [grants.locate(name) for name in named.files]
+        if any(grant.directory for grant in found):
+            raise FileRefused("A folder cannot be handed over: hand over its files.")
+        return HandedOver(hashlib.sha256(json.dumps(named.files).encode("utf-8", "replace")).hexdigest(), grants=found)
+    if (spooled := Spooled.of(given)) is None:
+        raise UsageError("That cannot be handed over to a child.")
     path = run.sockets / spooled.spool
     size = 0
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 import os
 import queue
+import re
 import subprocess
 import sys
 import tempfile
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.errors import ImageError
+from rlm_kernel.sandbox import kernel_says
 from rlm_kernel.sandbox.debian import bootstrap_base
 from rlm_kernel.sandbox.docker_host import has_image
 
@@ -32,6 +33,7 @@ REGISTRY_SECONDS = 20
 
 Progress = Callable[[str], None]
 
+_GLIBC = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})")
 _PROBE = """
 import json, platform, sys
 print(json.dumps({"version": list(sys.version_info[:3]), "implementation": sys.implementation.name,
@@ -191,11 +193,13 @@ def _probe(client: DockerClient, name: str) -> Base:
         )
     except docker.errors.DockerException as error:
         raise ImageError(f"The base image {name} has no working python3: {error}", hint=fit) from error
-    facts = json.loads(answer)
-    library, number = facts["glibc"]
-    version = (facts["version"][0], facts["version"][1], facts["version"][2])
-    if facts["implementation"] != "cpython" or version < OLDEST_PYTHON or library != "glibc":
-        found = f"{facts['implementation']} {'.'.join(map(str, version))} on {library or 'another C library'} {number}"
+    facts = kernel_says.Python.parse(answer)
+    if facts is None:
+        raise ImageError(f"The base image {name} has no working python3: it does not say what it is.", hint=fit)
+    library, number = facts.glibc
+    version = (facts.version[0], facts.version[1], facts.version[2])
+    glibc = _GLIBC.match(number)
+    if facts.implementation != "cpython" or version < OLDEST_PYTHON or library != "glibc" or glibc is None:
+        found = f"{facts.implementation} {'.'.join(map(str, version))} on {library or 'another C library'} {number}"
         raise ImageError(f"The base image {name} does not fit: {found}.", hint=fit)
-    major, minor = number.split(".")[:2]
-    return Base(name, version, facts["machine"], (int(major), int(minor)))
+    return Base(name, version, facts.machine, (int(glibc[1]), int(glibc[2])))

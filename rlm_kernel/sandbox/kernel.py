@@ -15,6 +15,7 @@ from jupyter_client.manager import AsyncKernelManager
 
 from rlm_kernel.engine.protocols import CellResult, CellStatus, ContextInfo
 from rlm_kernel.errors import KernelError, RLMError, SetupError
+from rlm_kernel.sandbox import kernel_says
 from rlm_kernel.sandbox.broker import Broker
 from rlm_kernel.sandbox.channels import Channels
 from rlm_kernel.sandbox.outputs import OutputCollector
@@ -27,18 +28,12 @@ GRACE = 5.0
 JOIN_SECONDS = 10.0
 """Seconds that a kernel which was left has to answer."""
 _DESCRIBE = "__import__('rlm_runtime.api', fromlist=['api']).describe()"
+_FILES = "__import__('rlm_runtime.files', fromlist=['files']).files_status()"
 _MAX_NAMES = 50
 _MAX_UNTOLD = 10
-_REMARKS, _REMARK = 20, 500
 
 OnOutput = Callable[[str, Sequence[Mapping[str, Any]]], None]
 OnPerson = Callable[[CellResult], None]
-
-
-def _remarks(told: Sequence[object], more: int) -> list[str]:
-    """What the kernel's runtime says of files, in bounds, each on one line."""
-    shown = [" ".join(str(remark)[:_REMARK].split()) for remark in told[:_REMARKS]]
-    return [*shown, f"{more:,} more remarks, which list_files() has"] if more > 0 else shown
 
 
 class _OurSpec(KernelSpecManager):
@@ -142,13 +137,13 @@ class DockerKernel:
 
     async def variables(self) -> dict[str, str]:
         """The names that cells have made, with type and size, by the kernel's own word."""
-        if self._runner is not None and isinstance(found := await self._runner.evaluate(VARIABLES), dict):
-            self._variables = {str(name): str(kind) for name, kind in found.items()}
+        if self._runner is not None and (found := kernel_says.variables(await self._runner.evaluate(VARIABLES))) is not None:
+            self._variables = found
         return self._variables
 
-    async def evaluate(self, expression: str) -> Any:
-        """The value of a Python literal that an expression of ours gives; None if that fails. Not while a cell runs."""
-        return await self._runner.evaluate(expression) if self._runner is not None else None
+    async def files(self) -> list[kernel_says.File] | None:
+        """The files that are loaded, by the kernel's own word; None where that is unknown. Not while a cell runs."""
+        return kernel_says.files(await self._runner.evaluate(_FILES)) if self._runner is not None else None
 
     def _manage(self) -> AsyncKernelManager:
         self._manager = AsyncKernelManager(kernel_spec_manager=_OurSpec(self._spec))
@@ -195,22 +190,10 @@ class DockerKernel:
     async def describe(self) -> ContextInfo:
         """What `context` is, by the kernel's own word."""
         assert self._runner is not None
-        found = await self._runner.evaluate(_DESCRIBE)
-        try:
-            items = [(str(name), int(size)) for name, size in found["items"][:100]]
-            return ContextInfo(
-                str(found["kind"])[:100],
-                int(found["total_chars"]),
-                items,
-                int(found["item_count"]),
-                str(found["head"])[:300],
-                bool(found.get("about")),
-                str(found.get("form", ""))[:2_000],
-                _remarks(found.get("remarks", []), int(found.get("more_remarks", 0))),
-                found.get("typed") is True,
-            )
-        except (TypeError, KeyError, ValueError) as error:
-            raise KernelError("The kernel started, but its runtime does not work.", hint="`rlm image build --force`") from error
+        found = kernel_says.Described.of(await self._runner.evaluate(_DESCRIBE))
+        if found is None:
+            raise KernelError("The kernel started, but its runtime does not work.", hint="`rlm image build --force`")
+        return found.info()
 
     async def interrupt(self) -> None:
         if self._runner is not None:
@@ -252,7 +235,7 @@ class DockerKernel:
         assert self._runner is not None
 
         def on_output(collector: OutputCollector) -> None:
-            self._on_output(cell_id, collector.outputs)
+            self._on_output(cell_id, collector.so_far)
 
         self._broker.begin(cell_id)
         try:

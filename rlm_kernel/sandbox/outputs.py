@@ -5,12 +5,11 @@ Capped again here, whatever the kernel claims to have capped: this is the host's
 
 from __future__ import annotations
 
-import json
-import math
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, overload
+
+from rlm_kernel.sandbox.kernel_says import Clear, Display, Raised, Stream
 
 TEXT_CAP = 2_000_000
 """Characters of text outputs of one cell."""
@@ -18,12 +17,7 @@ PICTURE_CAP = 20_000_000
 """Characters (base64) of pictures and other data of one cell."""
 COUNT_CAP = 500
 """Outputs of one cell, merged streams counted once."""
-_METADATA_CAP = 10_000
 _TEXT_KINDS = ("text/plain", "text/html", "text/markdown", "text/latex", "application/json")
-_JSON_KIND = re.compile(r"^application/(.*\+)?json$")  # as in nbformat's schema; all other kinds hold text
-_MAX_DEPTH = 100
-_MAX_ID = 200
-"""Characters of a display id."""
 
 
 @dataclass
@@ -35,11 +29,30 @@ class _Shown:
     data: int = 0
 
 
+class _SoFar(Sequence[dict[str, Any]]):
+    def __init__(self, collector: OutputCollector) -> None:
+        self._collector = collector
+
+    @overload
+    def __getitem__(self, place: int) -> dict[str, Any]: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[dict[str, Any]]: ...
+
+    def __getitem__(self, place: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        return self._collector.outputs[place]
+
+    def __len__(self) -> int:
+        return len(self._collector.outputs)
+
+
 class OutputCollector:
-    """Collects one cell's outputs. `outputs` is valid nbformat after every message; `truncated` says that caps were met."""
+    """Collects one cell's outputs, valid nbformat after every message; `truncated` says that caps were met."""
 
     def __init__(self) -> None:
-        self.outputs: list[dict[str, Any]] = []
+        self._outputs: list[dict[str, Any]] = []
+        self._printed: list[str] = []
+        """What the last output, a stream, has besides: texts that are joined when they are looked at, and not at each message."""
         self.truncated = False
         self.messages = 0
         self._text = 0
@@ -48,17 +61,30 @@ class OutputCollector:
         self._clear_next = False
 
     @property
+    def outputs(self) -> list[dict[str, Any]]:
+        """The outputs so far."""
+        if self._printed:
+            self._outputs[-1]["text"] += "".join(self._printed)
+            self._printed.clear()
+        return self._outputs
+
+    @property
+    def so_far(self) -> Sequence[dict[str, Any]]:
+        """The same for who may look later, or never."""
+        return _SoFar(self)
+
+    @property
     def size(self) -> int:
         """Characters of what is kept, about."""
         return self._text + self._data
 
-    def add(self, kind: str, content: Mapping[str, Any]) -> None:
-        """Take one iopub message. Shapes that Jupyter does not know are ignored."""
+    def add(self, kind: str, content: Mapping[Any, Any]) -> None:
+        """Take one iopub message. What is unknown to Jupyter is ignored."""
         self.messages += 1
         if kind == "rlm_truncated":  # by the kernel's own caps (`rlm_runtime.display`)
             self.truncated = True
         if kind == "clear_output":
-            if content.get("wait"):
+            if Clear.part(content).wait:
                 self._clear_next = True
             else:
                 self._clear()
@@ -68,13 +94,13 @@ class OutputCollector:
         if self._clear_next:
             self._clear()
         if kind == "stream":
-            self._stream(_text(content.get("name")), _text(content.get("text")))
+            self._stream(Stream.part(content))
         elif kind == "error":
-            self._error(content)
+            self._error(Raised.part(content))
         elif kind == "update_display_data":
-            self._update(content)
+            self._update(Display.part(content))
         else:
-            self._display(kind, content)
+            self._display(kind, Display.part(content))
 
     def say(self, text: str) -> None:
         """Add a line of our own to stderr, past the caps."""
@@ -87,13 +113,14 @@ class OutputCollector:
             self.say(f"\n… an output over {limit:,} bytes left out …\n")
 
     def _clear(self) -> None:
-        self.outputs.clear()
+        self._outputs.clear()
+        self._printed.clear()
         self._displays.clear()
         self._clear_next = self.truncated = False
         self._text = self._data = 0  # the caps bound what is kept: a progress bar may be cleared for ever
 
     def _full(self) -> bool:
-        if len(self.outputs) < COUNT_CAP:
+        if len(self._outputs) < COUNT_CAP:
             return False
         if not self.truncated:
             self.truncated = True
@@ -110,127 +137,63 @@ class OutputCollector:
         self.truncated = True
         return f"{text[: max(room, 0)]}\n… output over {TEXT_CAP:,} characters left out …\n"
 
-    def _stream(self, name: str, text: str) -> None:
-        name = name if name in ("stdout", "stderr") else "stdout"
-        same = bool(self.outputs) and self.outputs[-1].get("name") == name
-        taken = self._take(text)
+    def _stream(self, told: Stream) -> None:
+        same = bool(self._outputs) and self._outputs[-1].get("name") == told.name
+        taken = self._take(told.text)
         if taken and (same or not self._full()):
-            self._append_stream(name, taken)
+            self._append_stream(told.name, taken)
 
     def _append_stream(self, name: str, text: str) -> None:
-        if self.outputs and self.outputs[-1]["output_type"] == "stream" and self.outputs[-1]["name"] == name:
-            # Taken out, so that Python adds to the text where it lies: copied each time, a million small pieces would take minutes.
-            whole = self.outputs[-1].pop("text")
-            whole += text
-            self.outputs[-1]["text"] = whole
+        if self._outputs and self._outputs[-1]["output_type"] == "stream" and self._outputs[-1]["name"] == name:
+            self._printed.append(text)
         else:
             self.outputs.append({"output_type": "stream", "name": name, "text": text})
 
-    def _error(self, content: Mapping[str, Any]) -> None:
+    def _error(self, told: Raised) -> None:
         if self._full():
             return
-        traceback = content.get("traceback")
-        self.outputs.append(
-            {
-                "output_type": "error",
-                "ename": _text(content.get("ename"))[:500],
-                "evalue": self._take(_text(content.get("evalue"))),
-                "traceback": [self._take(_text(line)) for line in traceback[:200]] if isinstance(traceback, list) else [],
-            }
-        )
+        error = {"output_type": "error", "ename": told.ename, "evalue": self._take(told.evalue)}
+        self.outputs.append({**error, "traceback": [self._take(line) for line in told.traceback]})
 
-    def _bundle(self, content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        data, metadata = content.get("data"), content.get("metadata")
+    def _bundle(self, told: Display) -> dict[str, Any]:
         taken: dict[str, Any] = {}
         over = False
-        for kind, value in list(data.items())[:20] if isinstance(data, dict) else []:
-            kind = _text(kind)[:200]
-            if not isinstance(value, str) and not _JSON_KIND.match(kind):
-                continue
-            try:
-                plain, size = _json_value(value)
-            except ValueError:
-                continue
-            if kind in _TEXT_KINDS and isinstance(plain, str):
-                taken[kind] = self._take(plain)
-            elif self._data + size > PICTURE_CAP:
+        for part in told.data:
+            if part.kind in _TEXT_KINDS and isinstance(part.value, str):
+                taken[part.kind] = self._take(part.value)
+            elif self._data + part.size > PICTURE_CAP:
                 over = self.truncated = True
             else:
-                self._data += size
-                taken[kind] = plain
+                self._data += part.size
+                taken[part.kind] = part.value
         if over and not taken:
             taken["text/plain"] = f"… a display over {PICTURE_CAP:,} characters left out …"
-        try:
-            known, size = _json_value(metadata)
-        except ValueError:
-            return taken, {}
-        return taken, known if isinstance(known, dict) and size < _METADATA_CAP else {}
+        return taken
 
-    def _display(self, kind: str, content: Mapping[str, Any]) -> None:
+    def _display(self, kind: str, told: Display) -> None:
         if self._full():
             return
         text, size = self._text, self._data
-        data, metadata = self._bundle(content)
+        data = self._bundle(told)
         if not data:
             return
-        output: dict[str, Any] = {"output_type": kind, "data": data, "metadata": metadata}
+        output: dict[str, Any] = {"output_type": kind, "data": data, "metadata": told.metadata}
         if kind == "execute_result":
-            output["execution_count"] = execution_count(content)
+            output["execution_count"] = told.execution_count
         self.outputs.append(output)
-        display_id = _display_id(content)
-        if display_id:
-            shown = self._displays.setdefault(display_id, _Shown())
+        if told.display_id:
+            shown = self._displays.setdefault(told.display_id, _Shown())
             shown.outputs.append(output)
             shown.text += self._text - text
             shown.data += self._data - size
 
-    def _update(self, content: Mapping[str, Any]) -> None:
-        display_id = _display_id(content)
-        if display_id is None or display_id not in self._displays:
+    def _update(self, told: Display) -> None:
+        if told.display_id is None or told.display_id not in self._displays:
             return
-        shown = self._displays[display_id]
+        shown = self._displays[told.display_id]
         text, size = self._text - shown.text, self._data - shown.data
         self._text, self._data = text, size  # the old display goes
-        data, metadata = self._bundle(content)
+        data = self._bundle(told)
         shown.text, shown.data = self._text - text, self._data - size
         for output in shown.outputs:
-            output["data"], output["metadata"] = data, metadata
-
-
-def execution_count(content: Mapping[str, Any]) -> int | None:
-    """The count in a message of the kernel; None for what no notebook may hold."""
-    count = content.get("execution_count")
-    return count if type(count) is int and 0 <= count < 1 << 53 else None
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        return ""
-    return value.encode("utf-8", "replace").decode()  # lone surrogates cannot be written to a file
-
-
-def _json_value(value: Any) -> tuple[Any, int]:
-    """A value as any JSON reader takes it, without lone surrogates, and its size in characters.
-
-    Raises ValueError if it holds NaN or infinity, or is nested deeper than _MAX_DEPTH.
-    """
-    if isinstance(value, str):
-        return _text(value), len(value)
-    plain = _plain(value, _MAX_DEPTH)
-    return plain, len(json.dumps(plain, ensure_ascii=False))
-
-
-def _plain(value: Any, depth: int) -> Any:
-    if depth == 0 or (isinstance(value, float) and not math.isfinite(value)):
-        raise ValueError
-    if isinstance(value, list):
-        return [_plain(item, depth - 1) for item in value]
-    if isinstance(value, dict):
-        return {_text(key): _plain(item, depth - 1) for key, item in value.items()}
-    return _text(value) if isinstance(value, str) else value
-
-
-def _display_id(content: Mapping[str, Any]) -> str | None:
-    transient = content.get("transient")
-    found = transient.get("display_id") if isinstance(transient, dict) else None
-    return found if isinstance(found, str) and len(found) <= _MAX_ID else None
+            output["data"], output["metadata"] = data, told.metadata

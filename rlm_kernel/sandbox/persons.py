@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
 from rlm_kernel.engine.protocols import CellResult, CellStatus
-from rlm_kernel.sandbox.outputs import OutputCollector, execution_count
+from rlm_kernel.sandbox.kernel_says import Input, Message, cell_ended
+from rlm_kernel.sandbox.outputs import OutputCollector
 
 MAX_CELLS = 1_000
 """Cells of persons that are kept of a session."""
@@ -44,20 +44,19 @@ class PersonCells:
         self._begun = 0
         self._total = 0
 
-    def hear(self, message: dict[str, Any]) -> None:
+    def hear(self, message: Message) -> None:
         """Take a message whose parent is no request of ours."""
-        request, kind, content = message["parent_header"].get("msg_id"), message["msg_type"], message["content"]
-        if not isinstance(request, str):
+        if not message.request:
             return
-        if kind == "execute_input":
-            self._begin(request, content)
-        elif self._open is not None and request == self._open.request:
-            if kind == "status" and content.get("execution_state") == "idle":
+        if message.kind == "execute_input":
+            self._begin(message.request, Input.part(message.content))
+        elif self._open is not None and message.request == self._open.request:
+            if cell_ended(message.kind, message.content):
                 self._end(self._open)
                 return
-            if kind == "error":
+            if message.kind == "error":
                 self._open.status = "error"
-            self._open.collector.add(kind, content)
+            self._open.collector.add(message.kind, message.content)
 
     def kernel_ended(self) -> None:
         """A cell that was running died with its kernel."""
@@ -65,15 +64,14 @@ class PersonCells:
             self._open.status = "died"
             self._end(self._open)
 
-    def _begin(self, request: str, content: dict[str, Any]) -> None:
+    def _begin(self, request: str, told: Input) -> None:
         if self._open is not None:
             self._end(self._open)
-        code = content.get("code")
-        if not isinstance(code, str) or not code.strip() or len(code) > MAX_CODE:
+        if not told.code.strip() or len(told.code) > MAX_CODE:
             return
         if self._begun < MAX_CELLS and self._total < MAX_TOTAL:
             self._begun += 1
-            self._open = _Open(request, code.encode("utf-8", "replace").decode(), execution_count(content))
+            self._open = _Open(request, told.code, told.execution_count)
 
     def _end(self, cell: _Open) -> None:
         self._open = None

@@ -9,17 +9,17 @@ up. What iopub says in answer to others is passed on.
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rlm_kernel.errors import KernelError
 from rlm_kernel.sandbox.channels import MAX_IOPUB, Channel, Channels
-from rlm_kernel.sandbox.outputs import OutputCollector, execution_count
+from rlm_kernel.sandbox.kernel_says import Message, Reply, cell_ended, variables
+from rlm_kernel.sandbox.outputs import OutputCollector
 
 IDLE_GRACE = 5.0
 """Seconds that iopub may lag behind the reply."""
@@ -73,13 +73,13 @@ class _Cell:
         self.request = request
         self.idle: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def hear(self, kind: str, content: dict[str, Any]) -> None:
+    def hear(self, kind: str, content: Mapping[Any, Any]) -> None:
         """Take an iopub message that answers it."""
         if kind == "execute_input" and not self.began.done():
             self.state.began, self.state.waited = True, time.monotonic() - self._sent
             self.began.set_result(None)
         elif kind == "status":
-            if content.get("execution_state") == "idle" and not self.idle.done():
+            if cell_ended(kind, content) and not self.idle.done():
                 self.idle.set_result(None)
         else:
             self.state.collector.add(kind, content)
@@ -98,7 +98,7 @@ class CellRunner:
         channels: Channels,
         exited: asyncio.Future[int],
         signal: Callable[[], Awaitable[None]],
-        on_other: Callable[[dict[str, Any]], None],
+        on_other: Callable[[Message], None],
     ) -> None:
         self._channels = channels
         self._exited = exited
@@ -106,8 +106,8 @@ class CellRunner:
         self._on_other = on_other
         self._interrupts = asyncio.Event()
         self._cell: _Cell | None = None
-        self._awaited: tuple[str, asyncio.Future[dict[str, Any]]] = ("", asyncio.get_running_loop().create_future())
-        """The id of the request that is to be answered, and its reply's content."""
+        self._awaited: tuple[str, asyncio.Future[Reply]] = ("", asyncio.get_running_loop().create_future())
+        """The id of the request that is to be answered, and its reply."""
         self._nudges: set[str] = set()
         """Ids of the requests that were sent behind it."""
         self._listening: asyncio.Task[None] = asyncio.create_task(self._welcomed())
@@ -150,33 +150,32 @@ class CellRunner:
             iopub.cancel()
             await asyncio.gather(shell, iopub, return_exceptions=True)
 
-    async def _read(self, channel: Channel, hear: Callable[[dict[str, Any] | None], None]) -> None:
+    async def _read(self, channel: Channel, hear: Callable[[Message | None], None]) -> None:
         with contextlib.suppress(ConnectionError):
             while True:
                 hear(await channel.next())
 
-    def _hear(self, message: dict[str, Any] | None) -> None:
+    def _hear(self, message: Message | None) -> None:
         if message is None:
             if self._cell is not None:
                 self._cell.state.collector.leave_out(MAX_IOPUB)
             return
-        parent = message["parent_header"]
-        if self._cell is not None and parent.get("msg_id") == self._cell.request:
-            self._cell.hear(message["msg_type"], message["content"])
-        elif parent.get("session") != self._channels.session.session:
+        if self._cell is not None and message.request == self._cell.request:
+            self._cell.hear(message.kind, message.content)
+        elif message.session != self._channels.session.session:
             self._on_other(message)
 
-    def _hear_reply(self, message: dict[str, Any] | None) -> None:
+    def _hear_reply(self, message: Message | None) -> None:
         request, reply = self._awaited
         if reply.done():
             return
         if message is None:  # too large; it may be the one
-            reply.set_result({"status": "error"})
-        elif message["parent_header"].get("msg_id") == request:
-            reply.set_result(message["content"])
-        elif message["parent_header"].get("msg_id") in self._nudges:
+            reply.set_result(Reply(status="error"))
+        elif message.request == request:
+            reply.set_result(Reply.part(message.content))
+        elif message.request in self._nudges:
             # The kernel takes requests in their order. So it is through with ours, and an interrupt hit it as it was about to reply.
-            reply.set_result({"status": _LOST})
+            reply.set_result(Reply(status=_LOST))
 
     def interrupt(self) -> None:
         """End the cell in progress as at a time-out. No-op when idle."""
@@ -259,27 +258,25 @@ class CellRunner:
         return at_rest
 
     async def evaluate(self, expression: str) -> Any:
-        """The value of a Python literal that an expression of ours gives in the kernel; None if that fails."""
+        """The value of a Python literal that an expression of ours gives in the kernel, still to be read; None if that fails."""
         reply = asyncio.create_task(self._ask("", "", {"value": expression}, silent=True))
         await _first(30, reply, self._exited, self._listening)
         if not reply.done():
             reply.cancel()
             return None
-        return _literal(reply.result(), "value")
+        return reply.result().user_expressions.get("value")
 
-    async def _ask(
-        self, cell_id: str, code: str, expressions: dict[str, str], *, silent: bool = False, cell: _Cell | None = None
-    ) -> dict[str, Any]:
-        """Have the kernel execute something; the content of its reply."""
+    async def _ask(self, cell_id: str, code: str, expressions: dict[str, str], *, silent: bool = False, cell: _Cell | None = None) -> Reply:
+        """Have the kernel execute something; its reply."""
         while True:
             message = self._request(cell_id, code, expressions, silent=silent)
             if cell is not None:
                 cell.ask(message["header"]["msg_id"])
             self._awaited, self._nudges = (message["header"]["msg_id"], asyncio.get_running_loop().create_future()), set()
             self._channels.shell.send(message)
-            content = await self._awaited[1]
-            if content.get("status") != "aborted":
-                return content
+            reply = await self._awaited[1]
+            if reply.status != "aborted":
+                return reply
             # Another client's cell raised an error, and with it the kernel dropped all that was waiting.
             await asyncio.sleep(0.05)
 
@@ -310,22 +307,12 @@ class CellRunner:
             await _first(min(left, 0.3), *until)
 
     async def _follow(self, cell: _Cell, cell_id: str, code: str) -> None:
-        content = await self._ask(cell_id, code, {"variables": VARIABLES}, cell=cell)
-        await _first(IDLE_GRACE if content.get("status") != _LOST else _LOST_GRACE, cell.idle, self._listening)
-        cell.state.status = "ok" if content.get("status") == "ok" else "error"
-        cell.hit = content.get("ename") == "KeyboardInterrupt"
-        cell.state.execution_count = execution_count(content)
-        found = _literal(content, "variables")
-        cell.state.variables = found if isinstance(found, dict) else None
-
-
-def _literal(content: dict[str, Any], name: str) -> Any:
-    """The value of a user expression in a reply. It comes from the kernel: anything odd is None."""
-    try:
-        text = content["user_expressions"][name]["data"]["text/plain"]
-        return ast.literal_eval(text) if len(text) < 200_000 else None
-    except (KeyError, TypeError, ValueError, SyntaxError, MemoryError, RecursionError):
-        return None
+        reply = await self._ask(cell_id, code, {"variables": VARIABLES}, cell=cell)
+        await _first(IDLE_GRACE if reply.status != _LOST else _LOST_GRACE, cell.idle, self._listening)
+        cell.state.status = "ok" if reply.status == "ok" else "error"
+        cell.hit = reply.ename == "KeyboardInterrupt"
+        cell.state.execution_count = reply.execution_count
+        cell.state.variables = variables(reply.user_expressions.get("variables"))
 
 
 async def _first(timeout: float | None, *awaited: asyncio.Future[Any]) -> None:

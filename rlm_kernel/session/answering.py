@@ -20,7 +20,7 @@ from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.loop import Loop
 from rlm_kernel.engine.prompts import Profile
 from rlm_kernel.engine.protocols import CellResult, Children, Models, Outcome, Role, Totals, Trace
-from rlm_kernel.errors import RLMError, UsageError
+from rlm_kernel.errors import InternalError, RLMError, UsageError, is_interrupt
 from rlm_kernel.secrets import known_secrets
 from rlm_kernel.session.conversation import full_history
 from rlm_kernel.session.inputs import Inputs, file_meta
@@ -86,18 +86,18 @@ async def answer(asked: Asked, on: Stage, children: Children, open_kernel: OpenK
         outputs=parse_size(settings.trace.outputs),
     )
     listeners = everyone(writer, asked.view())
-    listeners.opened(ledger, Totals())
-    with FileNotes(on, writer) as notes:
-        calls = HostCalls(
-            asked.models,
-            ledger,
-            listeners,
-            notes.locate,
-            history=lambda cell: full_history(read_trace(path), seen_by=cell),
-            children=children,
-            keep=keep_of(settings),
-        )
-        async with closing_trace(listeners, ledger.totals):
+    async with closing_trace(listeners, ledger.totals, path):
+        listeners.opened(ledger, Totals())
+        with FileNotes(on, writer) as notes:
+            calls = HostCalls(
+                asked.models,
+                ledger,
+                listeners,
+                notes.locate,
+                history=lambda cell: full_history(read_trace(path), seen_by=cell),
+                children=children,
+                keep=keep_of(settings),
+            )
             async with open_kernel(calls, listeners) as kernel:
                 loop = Loop(
                     kernel, asked.models, calls, ledger, listeners, asked.profile, settings.limits.output_chars, settings.memory_share
@@ -113,17 +113,24 @@ async def answer(asked: Asked, on: Stage, children: Children, open_kernel: OpenK
 
 
 @contextlib.asynccontextmanager
-async def closing_trace(listeners: Trace, totals: Callable[[], Totals]) -> AsyncIterator[None]:
-    """A run that is interrupted or fails still closes its trace properly."""
+async def closing_trace(listeners: Trace, totals: Callable[[], Totals], path: Path) -> AsyncIterator[None]:
+    """A run that is interrupted or fails, by whatever comes, still closes its trace properly. Raises RLMError for what is no interrupt."""
     try:
         yield
-    except asyncio.CancelledError:
-        listeners.finished(Outcome(None, "interrupted"), totals())
-        raise
-    except RLMError as error:
-        with contextlib.suppress(RLMError):  # a full disk, say, which is then the error itself
-            listeners.finished(Outcome(None, "error", detail=error.message), totals())
-        raise
+    except BaseException as error:
+        interrupted = is_interrupt(error)
+        failure = error if interrupted else InternalError.of(error, f"The trace is closed, and has all that was done: {path}")
+        outcome = Outcome(None, "interrupted") if interrupted else Outcome(None, "error", detail=_detail(failure, path))
+        with contextlib.suppress(Exception):  # a full disk, say, which is then the error itself
+            listeners.finished(outcome, totals())
+        if failure is error:
+            raise
+        raise failure from error
+
+
+def _detail(failure: BaseException, path: Path) -> str:
+    assert isinstance(failure, RLMError)
+    return f"{failure.message} To go on: rlm resume {path.name}" if isinstance(failure, InternalError) else failure.message
 
 
 def new_meta(on: Stage, question: str, settings: Settings, models: Mapping[Role, str], profile: Profile) -> NotebookMeta:

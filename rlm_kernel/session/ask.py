@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rlm_kernel.config import Settings
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.protocols import ROLES, Models, Outcome, StopReason, Totals, Trace, Usage
-from rlm_kernel.errors import UsageError
+from rlm_kernel.errors import UsageError, backstop
 from rlm_kernel.session.answering import Asked, answer
 from rlm_kernel.session.children import Children, Family
 from rlm_kernel.session.inputs import Context, check_readable, gather
@@ -85,6 +85,7 @@ def trace_path(settings: Settings, question: str, chosen: Path | None) -> Path:
     return chosen.absolute()
 
 
+@backstop
 async def ask(
     question: str,
     context: Context = None,

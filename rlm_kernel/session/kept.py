@@ -24,7 +24,7 @@ from rlm_kernel.engine.messages import output_text
 from rlm_kernel.engine.prompts import Profile
 from rlm_kernel.engine.protocols import ROLES, Memory, Models, Outcome, Totals, Trace
 from rlm_kernel.engine.totals import duration
-from rlm_kernel.errors import UsageError
+from rlm_kernel.errors import UsageError, backstop
 from rlm_kernel.secrets import known_secrets
 from rlm_kernel.session.answering import check_setup, closing_trace, new_meta
 from rlm_kernel.session.ask import Result, free_path
@@ -93,6 +93,7 @@ class KeptSession:
         """Seconds without use after which the container ends."""
         return self.state.idle
 
+    @backstop
     async def begin(self, paths: Sequence[Path]) -> None:
         """Start the container and load the files. Raises what `ask` raises of its set-up."""
         inputs = await asyncio.to_thread(gather, list(paths) or None, self.trace)
@@ -112,6 +113,7 @@ class KeptSession:
             check_setup(await cells.run(cell_id, code, 0, setup=True, seconds=None), self.settings)
         self._keep(live)
 
+    @backstop
     async def take_up(self) -> None:
         """Join the kernel, or rebuild it. Raises TraceError, FileRefused, SetupError, KernelError."""
         trace = read_trace(self.trace)
@@ -192,6 +194,7 @@ class KeptSession:
         self._live.broker.handlers = calls.handlers()
         return calls
 
+    @backstop
     async def ask(self, question: str) -> Result:
         """Answer a question in the session; limits hold for it alone.
 
@@ -221,7 +224,7 @@ class KeptSession:
                     calls = self._calls(ledger, models, notes, Children(live.on, self.trace, family, self._view))
                     loop = self._new_loop(live, models, ledger, calls, profile)
                     self._listeners.opened(ledger, spent)
-                    async with closing_trace(self._listeners, ledger.totals):
+                    async with closing_trace(self._listeners, ledger.totals, self.trace):
                         outcome = await self._converse(loop, trace, question, named, absent)
                         await notes.complete()
                         self.used = ledger.totals()
@@ -276,6 +279,7 @@ class KeptSession:
             with contextlib.suppress(UsageError):
                 await self.load(files)
 
+    @backstop
     async def remember(self) -> Memory | None:
         """After an answer: have the root model sum it up, and keep that in place of its turns. None if there is nothing to gain."""
         if self._answered is None or self.settings.memory_share is None:
@@ -287,6 +291,7 @@ class KeptSession:
             self._listeners.finished(outcome, self.used)  # what the summary cost is in the account, too
         return memory
 
+    @backstop
     async def load(self, paths: Sequence[Path]) -> list[str]:
         """Load files into the session, as the user's own cell. What is loaded then, by lines. Raises FileRefused, UsageError."""
         live = await self._kernel()
@@ -306,6 +311,7 @@ class KeptSession:
         check_setup(result, self.settings)
         return output_text(result.outputs).splitlines()
 
+    @backstop
     async def undo(self) -> str:
         """Take the last question back: its cells leave the notebook, and the kernel is rebuilt without them. Raises UsageError."""
         trace = read_trace(self.trace)
@@ -328,10 +334,12 @@ class KeptSession:
         """The questions and their answers, from the trace."""
         return conversation(read_trace(self.trace))
 
+    @backstop
     async def status(self) -> SessionStatus:
         """What the session has and has used. Not while a question is answered."""
         return await status_of(self.state, self._live)
 
+    @backstop
     async def stop(self) -> None:
         """End the session: the container is removed, and the session forgotten; its trace stays."""
         live, self._live = self._live, None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.config import Settings, load_settings
 from rlm_kernel.engine.protocols import Models, Trace
-from rlm_kernel.errors import UsageError
+from rlm_kernel.errors import UsageError, backstop
 from rlm_kernel.nearest import did_you_mean, nearest
 from rlm_kernel.session.ask import free_path
 from rlm_kernel.session.inputs import check_readable
@@ -119,6 +119,7 @@ def _trace(settings: Settings, name: str) -> Path:
     return free_path(settings.trace.dir / f"{datetime.now().strftime('%Y%m%d-%H%M%S')}-session-{name}.ipynb").absolute()
 
 
+@backstop
 async def look_at(name: str = DEFAULT_NAME, *, config_file: Path | None = None) -> SessionStatus:
     """The status of a session, without rebuilding a lost one, and beside a command that uses it. Raises UsageError, DockerError."""
     settings = load_settings(config_file)
@@ -149,6 +150,7 @@ async def _look(folder: SessionFolder, state: State, settings: Settings) -> Sess
             await live.leave()
 
 
+@backstop
 async def stop_session(name: str = DEFAULT_NAME, *, keep: bool = False, config_file: Path | None = None) -> State:
     """End a session: its container is removed. `keep`: it is not forgotten, and the next command rebuilds it. Its trace stays.
 

@@ -16,7 +16,7 @@ from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.prompts import PROFILES
 from rlm_kernel.engine.protocols import ROLES, CellResult, Models, Totals, Trace
-from rlm_kernel.errors import TraceError, UsageError
+from rlm_kernel.errors import TraceError, UsageError, backstop
 from rlm_kernel.secrets import known_secrets
 from rlm_kernel.session.children import Children, Family, Tree, child_traces
 from rlm_kernel.session.conversation import full_history
@@ -199,6 +199,7 @@ async def replay_stage(
         yield on
 
 
+@backstop
 async def replay(
     path: Path,
     *,

@@ -16,7 +16,7 @@ from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import LIMITS, Ledger
 from rlm_kernel.engine.loop import Loop, Past
 from rlm_kernel.engine.protocols import ROLES, CellResult, Models, Outcome, Totals, Trace
-from rlm_kernel.errors import UsageError
+from rlm_kernel.errors import UsageError, backstop
 from rlm_kernel.secrets import known_secrets
 from rlm_kernel.session.answering import check_setup, closing_trace, new_meta
 from rlm_kernel.session.ask import Result, trace_path
@@ -64,6 +64,7 @@ class _Plan:
         return bool(self.question) or asked or not whole or self.trace.meta.stop_reason in _ENDED
 
 
+@backstop
 async def resume(
     path: Path,
     *,
@@ -96,6 +97,7 @@ async def resume(
     return await _go_on(plan, config_file, changes or {}, files or {}, allow_changed, models, view, say, consent)
 
 
+@backstop
 async def fork(
     path: Path,
     question: str = "",
@@ -179,8 +181,8 @@ async def _go_on(
     ):
         models = await players
         going = _Going(plan, settings, on, models, given, ledger, found, named, view)
-        everyone(going.writer, view).opened(ledger, Totals())
-        async with closing_trace(going.listeners, ledger.totals), WarmKernels(settings, on.image, say) as kernels:
+        async with closing_trace(going.listeners, ledger.totals, plan.path), WarmKernels(settings, on.image, say) as kernels:
+            everyone(going.writer, view).opened(ledger, Totals())
             outcome = await going.run(kernels, [str(one) for one in absent])
             totals = ledger.totals()
             going.listeners.finished(outcome, totals)

@@ -17,7 +17,6 @@ from rlm_kernel.session.state import Holder, State
 from rlm_kernel.trace.reader import read_trace
 
 Condition = Literal["idle", "busy", "gone"]
-_FILES = "__import__('rlm_runtime.files', fromlist=['files']).files_status()"
 LISTED = 10
 """Files, and variables, that a list for people names."""
 _CPU_WINDOW = 0.25
@@ -125,12 +124,13 @@ async def status_of(state: State, live: Live | None, holder: Holder | None = Non
     """The status of a session: of its kernel if we have it (`live`), else of what can be seen from outside. Raises DockerError."""
     trace = await asyncio.to_thread(read_trace, state.trace)
     use = await asyncio.to_thread(_use, state.run.name.removeprefix("rlm-"))
-    files: Any = None
+    files: list[dict[str, Any]] | None = None
     variables = None
     if live is not None and live.kernel.alive:
         variables = await live.kernel.variables()
-        files = await live.kernel.evaluate(_FILES)
-    if not isinstance(files, list):
+        told = await live.kernel.files()
+        files = None if told is None else [file.model_dump(exclude_none=True) for file in told]
+    if files is None:
         files = [{"name": Path(file.path).name, "path": file.path, "bytes": file.size} for file in trace.meta.files]
     left = None if holder or use is None else max(0.0, state.idle - (datetime.now(UTC) - state.used).total_seconds())
     return SessionStatus(

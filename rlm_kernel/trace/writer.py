@@ -235,7 +235,8 @@ class NotebookWriter(SavedNotebook):
         self._cancel_due()
         self._account = None
         if self._running is not None:
-            self._write_running()
+            with contextlib.suppress(Exception):  # it may be what the run failed of: then the cell stays as it was last written
+                self._write_running()
             self._children[self._running] = [call for call in self._calls.values() if call.trace]
             self._running, self._progress = None, None
         if outcome.answer is not None:

@@ -153,6 +153,32 @@ def test_what_is_no_socket_is_refused(make: Make, tmp_path: Path, what: str) -> 
         run.link_sockets()
 
 
+TAKEN_FOR_GRANTED: dict[str, dict[str, type]] = {
+    "stream": {"name": str, "text": str},
+    "error": {"traceback": list},
+    "display_data": {"data": dict},
+    "execute_result": {"data": dict, "execution_count": int},
+    "execute_input": {"code": str, "execution_count": int},
+    "execute_reply": {"status": str, "execution_count": int},
+    "status": {"execution_state": str},
+    "clear_output": {"wait": bool},
+}
+"""By the stock console, of messages."""
+
+
+@pytest.mark.parametrize("value", [None, 5, [], "x", {"a": []}, [[[]]], True, -1])
+@pytest.mark.parametrize("kind", TAKEN_FOR_GRANTED)
+def test_a_message_has_the_fields_that_the_stock_console_takes_for_granted(kind: str, value: Any) -> None:
+    console = pytest.importorskip("rlm_kernel.cli._console")
+    sender, receiver = (made(key=b"k") for made in (console.Session, console.PlainSession))
+    fields = TAKEN_FOR_GRANTED[kind]
+    message = sender.msg(kind, dict.fromkeys(fields, value)) | {"parent_header": {"msg_id": value, "session": value}}
+    _, frames = receiver.feed_identities(sender.serialize(message))
+    told = receiver.deserialize(frames)
+    assert {name: type(told["content"][name]) for name in fields} == fields
+    assert all(type(part) is str for part in told["parent_header"].values())
+
+
 def test_nothing_that_moves_the_cursor_comes_through_a_message() -> None:
     console = pytest.importorskip("rlm_kernel.cli._console")
     sender, receiver = (made(key=b"k") for made in (console.Session, console.PlainSession))
@@ -160,5 +186,5 @@ def test_nothing_that_moves_the_cursor_comes_through_a_message() -> None:
     frames = sender.serialize(sender.msg("stream", content))
     _, message = receiver.feed_identities(frames)
     assert receiver.deserialize(message)["content"] == {
-        "text": "a�[2J\tb\n", "�1m": [{"data": ["�", 1, None, 2.5]}], "deep": [[["�"]]],
+        "name": "stdout", "text": "a�[2J\tb\n", "�1m": [{"data": ["�", 1, None, 2.5]}], "deep": [[["�"]]],
     }  # fmt: skip

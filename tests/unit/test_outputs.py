@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlm_kernel.sandbox import outputs as outputs_module
-from rlm_kernel.sandbox.outputs import OutputCollector, execution_count
+from rlm_kernel.sandbox.kernel_says import Counted
+from rlm_kernel.sandbox.outputs import OutputCollector
 
 
 def collect(*messages: tuple[str, dict[str, Any]]) -> OutputCollector:
@@ -223,7 +224,7 @@ def test_nested_data_are_kept_or_dropped_but_never_an_error(depth: int) -> None:
     ("count", "kept"), [(5, 5), (0, 0), (True, None), (-1, None), ("5", None), (None, None), (2.0, None), (10**30, None)]
 )
 def test_only_a_count_that_a_notebook_may_hold_is_kept(count: Any, kept: int | None) -> None:
-    assert execution_count({"execution_count": count}) == kept
+    assert Counted.part({"execution_count": count}).execution_count == kept
     check(collect(("execute_result", {"data": {"text/plain": "5"}, "execution_count": count})))
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from rlm_kernel.engine.protocols import CellResult
 from rlm_kernel.sandbox import persons as persons_module
+from rlm_kernel.sandbox.kernel_says import Message
 from rlm_kernel.sandbox.persons import PersonCells
 
 
@@ -15,7 +16,7 @@ class Persons:
         self.cells = PersonCells(self.found.append)
 
     def hear(self, request: Any, kind: Any, **content: Any) -> None:
-        self.cells.hear({"parent_header": {"msg_id": request, "session": "theirs"}, "msg_type": kind, "content": content})
+        self.cells.hear(Message.made_of({"msg_type": kind}, {"msg_id": request, "session": "theirs"}, content))
 
     def runs(self, request: str, code: Any = "1", text: str = "") -> None:
         self.hear(request, "execute_input", code=code, execution_count=7)

@@ -10,6 +10,7 @@ import pytest
 from jupyter_client.session import Session
 
 from rlm_kernel.errors import KernelError
+from rlm_kernel.sandbox.kernel_says import Message
 from rlm_kernel.sandbox.runner import CellRunner
 
 pytestmark = pytest.mark.asyncio
@@ -18,14 +19,14 @@ pytestmark = pytest.mark.asyncio
 class Kernel:
     """A kernel's sockets: what it publishes by itself, and whether requests make it publish its status."""
 
-    def __init__(self, *published: dict[str, Any], answers: bool) -> None:
-        self._published: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    def __init__(self, *published: Message, answers: bool) -> None:
+        self._published: asyncio.Queue[Message] = asyncio.Queue()
         for message in published:
             self._published.put_nowait(message)
         self._answers = answers
         self.requests: list[str] = []
 
-    async def next(self) -> dict[str, Any]:
+    async def next(self) -> Message:
         return await self._published.get()
 
     def send(self, message: dict[str, Any]) -> None:
@@ -37,8 +38,8 @@ class Kernel:
         pass
 
 
-def told(kind: str) -> dict[str, Any]:
-    return {"msg_type": kind, "parent_header": {}, "content": {}}
+def told(kind: str, parent: Any = None, **content: Any) -> Message:
+    return Message.made_of({"msg_type": kind}, parent, content)
 
 
 async def no_signal() -> None:
@@ -76,20 +77,20 @@ class Lossy(Kernel):
 
     def __init__(self) -> None:
         super().__init__(told("iopub_welcome"), answers=False)
-        self.replies: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.replies: asyncio.Queue[Message] = asyncio.Queue()
         self.before: list[dict[str, Any]] = []
 
     def send(self, message: dict[str, Any]) -> None:
         kind = message["msg_type"]
         self.requests.append(kind)
         if kind == "execute_request":
-            self._published.put_nowait(told("execute_input") | {"parent_header": message["header"]})
+            self._published.put_nowait(told("execute_input", message["header"]))
             self.before, late = [message], self.before
             if late:  # answers to what was asked behind the cell before come while this one runs
-                self.replies.put_nowait({"parent_header": self.nudge["header"], "content": {"status": "ok"}})
+                self.replies.put_nowait(told("kernel_info_reply", self.nudge["header"], status="ok"))
         elif kind == "kernel_info_request":
             self.nudge = message
-            self.replies.put_nowait({"parent_header": message["header"], "content": {"status": "ok"}})
+            self.replies.put_nowait(told("kernel_info_reply", message["header"], status="ok"))
 
 
 async def test_a_cell_whose_reply_is_lost_in_an_interrupt_has_ended_once_the_kernel_answers_what_came_behind() -> None:

@@ -1,0 +1,143 @@
+"""What code in the kernel asks of the host, read here and nowhere else in this room: the bodies of host calls.
+
+Who asks is there to hear what is wrong: a reader gives a value, or raises UsageError, and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from rlm_kernel.checked import integer, plain, text
+from rlm_kernel.engine.protocols import Answer
+from rlm_kernel.errors import UsageError
+
+MAX_SCHEMA = 100_000
+"""Characters of a JSON schema that code may send."""
+MAX_PLANNED = 10_000_000
+"""Calls of one cell beyond which its word of them is not passed on."""
+_MAX_PATH = 4096
+_MAX_NAME = 200
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Query:
+    """A question as code in the kernel sent it. `timeout` in seconds. An rlm_query has no `model`."""
+
+    prompt: str
+    model: str | None
+    schema: Mapping[str, Any] | None
+    timeout: float | None
+
+    @classmethod
+    def of(cls, body: Mapping[str, Any], name: str = "prompt") -> Query:
+        """Raises UsageError."""
+        wrong = f"This call takes a {name} that is a text with something in it, and perhaps a model's name."
+        return cls(
+            _read(body, name, _words, wrong),
+            _read(body, "model", _text_or_none, wrong),
+            _read(body, "schema", _schema, f"A schema is a JSON schema of at most {MAX_SCHEMA:,} characters."),
+            _read(body, "timeout", _seconds, "A timeout is a number of seconds above 0."),
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """What a recording knows the query by."""
+        known = {"prompt": self.prompt, "model": self.model}
+        return known if self.schema is None else known | {"schema": self.schema}
+
+
+def path(body: Mapping[str, Any]) -> str:
+    """The path of a `file` call. Lone surrogates in it stand for the bytes of a name that is not UTF-8. Raises UsageError."""
+    return _read(body, "path", _path, f"A path must be a text of at most {_MAX_PATH:,} characters.")
+
+
+def answer(body: Mapping[str, Any]) -> Answer:
+    """What FINAL delivers. A value that is no plain JSON data is left to its text; a list or dict needs none. Raises UsageError."""
+    given = body.get("value")
+    try:
+        value, fits = plain(given), "value" in body
+    except ValueError:
+        value, fits = None, False
+    worded = body.get("text")
+    if "text" not in body and type(given) in (list, dict):
+        try:
+            worded = json.dumps(given, ensure_ascii=False)
+        except (ValueError, TypeError, RecursionError):
+            worded = None
+    try:
+        return Answer(text(worded), value, typed=fits)
+    except ValueError:
+        raise UsageError("An answer must be a text, a list or a dict, and not nested without end.") from None
+
+
+def received(body: Mapping[str, Any]) -> str:
+    """Id of the call whose answer the kernel has; "" for what is none."""
+    return _or(body.get("call"), _name, "")
+
+
+def order(body: Mapping[str, Any]) -> list[str]:
+    """Ids of calls, in the order in which code had their answers. What is none is passed over."""
+    ids = body.get("calls")
+    return [name for name in ids if type(name) is str] if type(ids) is list else []
+
+
+def planned(body: Mapping[str, Any]) -> int | None:
+    """How many calls a cell makes in all; None where that is unknown."""
+    return _or(body.get("calls"), _planned, None)
+
+
+def _read(body: Mapping[str, Any], name: str, read: Callable[[Any], _T], wrong: str) -> _T:
+    try:
+        return read(body.get(name))
+    except ValueError:
+        raise UsageError(wrong) from None
+
+
+def _or(value: Any, read: Callable[[Any], _T], unknown: _T) -> _T:
+    try:
+        return read(value)
+    except ValueError:
+        return unknown
+
+
+def _words(value: Any) -> str:
+    words = text(value)
+    if not words.strip():
+        raise ValueError("nothing in it")
+    return words
+
+
+def _text_or_none(value: Any) -> str | None:
+    return None if value is None else text(value)
+
+
+def _schema(value: Any) -> Mapping[str, Any] | None:
+    schema = plain(value)
+    if schema is not None and (type(schema) is not dict or len(json.dumps(schema)) > MAX_SCHEMA):
+        raise ValueError("no schema")
+    return schema
+
+
+def _seconds(value: Any) -> float | None:
+    if value is None:
+        return None
+    if not (type(value) is int or type(value) is float) or not 0 < value < 1e9:
+        raise ValueError("no time")
+    return value
+
+
+def _path(value: Any) -> str:
+    if type(value) is not str or len(value) > _MAX_PATH or "\0" in value:
+        raise ValueError("no path")
+    return value
+
+
+def _name(value: Any) -> str:
+    return text(value)[:_MAX_NAME]
+
+
+def _planned(value: Any) -> int:
+    return integer(value, 0, MAX_PLANNED)

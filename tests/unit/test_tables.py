@@ -18,7 +18,7 @@ from rlm_runtime.lazytext import LazyText
 from rlm_runtime.source import Source
 
 EXAMPLES = int(os.environ.get("RLM_TEST_EXAMPLES", "200"))
-# A lone carriage return is none by then: it ended a line when the file was loaded, and csv does not quote it.
+# A lone carriage return needs quotes, which csv does not write around it.
 FIELDS = st.one_of(
     st.text(alphabet="ab ,;\t|\"'\\\n0é", max_size=8),
     st.text(max_size=8).map(lambda field: field.replace("\r", "")),

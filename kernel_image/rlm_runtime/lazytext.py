@@ -314,7 +314,7 @@ class LazyText:
 
     def match(self, pattern: str | re.Pattern[str], flags: int = 0) -> re.Match[str] | None:
         """A match at the beginning, as re.match. It may have WINDOW characters."""
-        return re.compile(pattern, flags).match(str(self._part(0, WINDOW)))
+        return re.compile(pattern, flags).match(self.read(0, WINDOW))
 
     def findall(self, pattern: str | re.Pattern[str], flags: int = 0) -> list[Any]:
         """What matches, as re.findall."""

@@ -261,7 +261,7 @@ LAZY: dict[str, tuple[Callable[[LazyText], Any], int]] = {
     "pieces": (lambda text: consumed(text.pieces(100)), 5_000),
     "finditer": (lambda text: consumed(text.finditer(r"\d+ ms")), 2_000),
     "search": (lambda text: text.search("not there"), 10_000),
-    "match": (lambda text: text.match("(?:.|\\n)*?not there"), 3_000),
+    "match": (lambda text: [text.match("(?s).*") for _ in range(20)], 3_000),
     "findall": (lambda text: text.findall(r"\d+ ms"), 2_000),
 }
 

@@ -161,9 +161,11 @@ def _room(left: int | None = None) -> int:
 
 def _label(path: Path, wanted: str, read: Read) -> str:
     """The name for a file: the wanted one, with its folder before it, or the whole path, the first that no other file has."""
-    names = (wanted, _shown(f"{path.parent.name}/{path.name}"), _shown(str(path)), str(path))
-    name = next(name for name in names if name not in _loaded or _loaded[name].path == str(path))
-    _loaded[name] = _Loaded(str(path), read.encoding, isinstance(read.text, LazyText), read.note())
+    whole, name = str(path), wanted
+    if name in _loaded and _loaded[name].path != whole:
+        names = (_shown(f"{path.parent.name}/{path.name}"), _shown(whole), whole)
+        name = next(name for name in names if name not in _loaded or _loaded[name].path == whole)
+    _loaded[name] = _Loaded(whole, read.encoding, isinstance(read.text, LazyText), read.note())
     return name
 
 

@@ -14,14 +14,12 @@ from typing import IO
 
 from rlm_runtime import archives, memory
 from rlm_runtime.declared import declared_encoding
-from rlm_runtime.lazytext import LazyText
+from rlm_runtime.lines import with_line_feeds
 from rlm_runtime.readers import Read, decode, on_disk
-from rlm_runtime.source import LONE_RETURN
 from rlm_runtime.unpacking import MAGIC, Budget, TooMuch, Unreadable, unpacked
 
 _HEAD = 4096
 _PIECE = 1 << 16
-_SEEN = 1 << 16
 _PACKED = {
     ".gz": "gzip", ".tgz": "gzip", ".bz2": "bzip2", ".tbz": "bzip2", ".tbz2": "bzip2", ".xz": "xz", ".txz": "xz", ".lzma": "lzma",
     ".zst": "zstandard", ".tzst": "zstandard",
@@ -167,13 +165,8 @@ def _text(file: IO[bytes], name: str, budget: Budget) -> Read:
 
 
 def _with_lines(read: Read) -> Read:
-    """A lone carriage return ends a line, as it does where Python opens a file as text; in a text on disk, if its beginning has one."""
-    text = read.text
-    if isinstance(text, LazyText):
-        if LONE_RETURN.search(text.read(0, _SEEN)[:-1]):
-            text.source.end_lines_at_returns()
-        return read
-    return read if "\r" not in text or text.count("\r") == text.count("\r\n") else read._replace(text=LONE_RETURN.sub("\n", text))
+    """With line feeds where carriage returns are the only line ends. A text on disk sees to that itself."""
+    return read._replace(text=with_line_feeds(read.text)) if isinstance(read.text, str) else read
 
 
 def _pdf(file: IO[bytes], name: str, budget: Budget) -> Read:

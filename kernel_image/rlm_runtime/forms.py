@@ -10,11 +10,11 @@ import configparser
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from io import StringIO
 from typing import Any, NamedTuple
 
 from rlm_runtime import loglines, memory, tables
 from rlm_runtime.lazytext import LazyText
+from rlm_runtime.lines import with_ends, with_line_feeds, without_end
 from rlm_runtime.tables import NUMBER, Record
 
 _HEAD = 20_000
@@ -43,6 +43,7 @@ class _Form(NamedTuple):
 
 def form(text: Any, name: str = "") -> str:
     """What the text is, with code for its rows and the first of them; "" for what is just text. `name`: its file's, if it has one."""
+    text = with_line_feeds(text) if isinstance(text, str) else text
     found = _form(text, name)
     if found is None:
         return _json_document(text)
@@ -55,6 +56,7 @@ def records(text: str | LazyText, name: str = "") -> list[Record] | Iterator[Rec
 
     Raises ValueError where too few lines have its form.
     """
+    text = with_line_feeds(text) if isinstance(text, str) else text
     found = _form(text, name)
     rows = found.read(_lines(text)) if found else _plain_lines(text)
     return list(rows) if _fits(text) else rows
@@ -62,11 +64,11 @@ def records(text: str | LazyText, name: str = "") -> list[Record] | Iterator[Rec
 
 def _lines(text: Any) -> Iterable[str]:
     """The lines with their ends."""
-    return (f"{line}\n" for line in text.split("\n")) if isinstance(text, LazyText) else StringIO(text, newline="")
+    return text.splitlines(keepends=True) if isinstance(text, LazyText) else with_ends(text)
 
 
 def _plain_lines(text: Any) -> Iterator[Record]:
-    return ({"line": number, "text": line.rstrip("\r\n")} for number, line in enumerate(_lines(text), 1))
+    return ({"line": number, "text": without_end(line)} for number, line in enumerate(_lines(text), 1))
 
 
 def _fits(text: Any) -> bool:
@@ -77,11 +79,11 @@ def _fits(text: Any) -> bool:
 def _form(text: Any, name: str = "") -> _Form | None:
     for size in _HEADS:
         head = str(text[:size])
-        lines = StringIO(head, newline="").readlines()
-        cut = len(text) > len(head)
+        lines = list(with_ends(head))
+        cut = bool(text[size : size + 1])
         if cut and lines:
             lines.pop()
-        full = [line.rstrip("\r\n") for line in lines if line.strip()]
+        full = [without_end(line) for line in lines if line.strip()]
         found = _json_lines(full[:_LINES], cut=cut) or _json_array(text) or _table(text, lines, cut, tables.is_named_table(name))
         if found is None and isinstance(text, str):
             found = _sections(full)

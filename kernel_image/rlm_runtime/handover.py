@@ -13,7 +13,7 @@ from typing import Any
 
 from rlm_runtime import files
 from rlm_runtime.lazytext import LazyText
-from rlm_runtime.source import LONE_RETURN
+from rlm_runtime.lines import only_returns
 
 SPOOL = Path("/rlm/run")
 """Where the host finds what is handed over."""
@@ -70,7 +70,7 @@ def _loaded_files(context: Any) -> list[str] | None:
 
 def _plain(text: str) -> bool:
     """Whether a file of it is read as the very same text."""
-    if "\0" in text or text.startswith("\ufeff") or LONE_RETURN.search(text):
+    if "\0" in text or text.startswith("\ufeff") or only_returns(text):
         return False
     try:
         text.encode()

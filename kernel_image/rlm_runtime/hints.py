@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 import sys
 from collections.abc import Iterable, Mapping
@@ -132,5 +133,5 @@ def _each(context: Mapping[str, Any]) -> str:
 
 
 def _listed(context: Mapping[str, Any]) -> str:
-    names = [repr(name)[:80] for name in list(context)[:_SHOWN]]
+    names = [repr(name)[:80] for name in itertools.islice(context, _SHOWN)]
     return ", ".join(names) + (f" and {len(context) - _SHOWN:,} more" if len(context) > _SHOWN else "")

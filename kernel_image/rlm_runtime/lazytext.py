@@ -17,9 +17,10 @@ SPAN = 1 << 20
 """Characters that a match may have, with what it looks at around it, to be found for sure."""
 WINDOW = 4 << 20
 """Characters that a regular expression sees at once, besides."""
+LEAST_LINE = 1 << 20
+"""Characters that a line may have in any memory; else it may have a quarter of what may be in memory at once."""
 MAX_MATCH = 64 << 20
 """Characters of a match that is still followed where it is longer than SPAN."""
-_ENDS = ("\n", "\r\n", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029")
 
 
 class TooLarge(MemoryError):
@@ -207,19 +208,20 @@ class LazyText:
             yield from self._places_by_text(sub, low, high, overlapping)
 
     def _places_by_bytes(self, raw: bytes, size: int, low: int, high: int | None, overlapping: bool) -> Iterator[int]:
-        data = self.source.data
-        at = data.find(raw, self.source.block(self.source.block_of(low))[0] if low else self.source.start)
-        free = low
+        source = self.source
+        number = source.block_of(low) if low else 0
+        here, char = source.block(number)[0], source.before(number)  # a place, and the characters before it
+        at, free = source.data.find(raw, here), low
         while at >= 0:
-            char = self.source.char_of(at)
+            char += source.characters(here, at)
+            here = at
             if high is not None and char + size > high:
                 return
-            if char >= free:
+            found = char >= free
+            if found:
                 yield char
                 free = char + (1 if overlapping else size)
-                at = data.find(raw, at + (1 if overlapping else len(raw)))
-            else:
-                at = data.find(raw, at + 1)
+            at = source.data.find(raw, at + (len(raw) if found and not overlapping else 1))
 
     def _places_by_text(self, sub: str, low: int, high: int | None, overlapping: bool) -> Iterator[int]:
         kept, here = "", low
@@ -238,21 +240,14 @@ class LazyText:
     # Lines and pieces
 
     def splitlines(self, keepends: bool = False) -> Iterator[str]:
-        """The lines, one after the other, as str.splitlines has them in a list."""
-        kept: list[str] = []
-        for text in self.texts():
-            if kept and kept[-1].endswith("\r"):
-                text = kept.pop() + text
-            lines = text.splitlines(keepends=True)
-            open_end = "" if lines[-1].endswith(_ENDS) else lines.pop()
-            for line in lines:
-                whole = "".join([*kept, line])
-                kept.clear()
-                yield whole if keepends else whole.splitlines()[0]
-            if open_end:
-                kept.append(open_end)
-        if kept:
-            yield from "".join(kept).splitlines(keepends)
+        """The lines as grep(1) has them, one after the other: see rlm_runtime.lines. Raises TooLarge where one is too long for memory."""
+        before: str | None = None
+        for part in self._parts("\n", -1, lines=True):
+            if before is not None:
+                yield f"{before}\n" if keepends else before.removesuffix("\r")
+            before = part
+        if before:
+            yield before
 
     def __iter__(self) -> Iterator[str]:
         """The lines. A str gives its characters: of so many nobody wants that."""
@@ -264,16 +259,29 @@ class LazyText:
             raise ValueError("empty separator")
         if sep is None:
             return (found.group() for found in self.finditer(r"\S+"))
-        return self._parts(sep, maxsplit)
+        return self._parts(sep, maxsplit, lines=False)
 
-    def _parts(self, sep: str, maxsplit: int) -> Iterator[Any]:
-        at = 0
-        for number, place in enumerate(self._places(sep, None, None)):
+    def _parts(self, sep: str, maxsplit: int, *, lines: bool) -> Iterator[Any]:
+        """The parts between separators. One that is too long to be kept as it is read is a slice; of `lines`, an error as soon as it is."""
+        longest = max(self._limit // 4, LEAST_LINE)
+        kept: list[str] = []  # of the part that has begun, all but what may be the beginning of a separator
+        edge, size, start, number = "", 0, 0, 0
+        for text in self.texts() if maxsplit else ():
+            *ended, rest = (edge + text).split(sep, maxsplit - number if maxsplit > 0 else -1)
+            for part in ended:
+                end = start + size + len(part)
+                yield "".join([*kept, part]) if size <= longest else self._part(start, end)
+                kept, size, start, number = [], 0, end + len(sep), number + 1
             if number == maxsplit:
                 break
-            yield self._part(at, place)
-            at = place + len(sep)
-        yield self._part(at, None)
+            done = max(0, len(rest) - len(sep) + 1)
+            edge, size = rest[done:], size + done
+            kept.append(rest[:done])
+            if size > longest:
+                if lines:
+                    raise TooLarge(f"line {number + 1:,} has more than {longest:,} characters, too many for memory: {_PIECES}")
+                kept = []
+        yield "".join([*kept, edge]) if number != maxsplit and size <= longest else self._part(start, None)
 
     def pieces(self, size: int, overlap: int = 0) -> Iterator[str]:
         """Pieces of so many characters, each with the last ones of the piece before it."""
@@ -306,13 +314,14 @@ class LazyText:
 
     def match(self, pattern: str | re.Pattern[str], flags: int = 0) -> re.Match[str] | None:
         """A match at the beginning, as re.match. It may have WINDOW characters."""
-        return re.compile(pattern, flags).match(str(self._part(0, WINDOW)))
+        return re.compile(pattern, flags).match(self.read(0, WINDOW))
 
     def findall(self, pattern: str | re.Pattern[str], flags: int = 0) -> list[Any]:
         """What matches, as re.findall."""
         return [_group(found) for found in self.finditer(pattern, flags)]
 
 
+_PIECES = "take it in pieces: chunks(size), slices, grep, or context.finditer(pattern)"
 _INSTEAD = "take a slice, or use grep, find, count, in, splitlines, split, finditer, search, findall, or chunks(size)"
 
 

@@ -6,6 +6,7 @@ lines where it is are then tried with the pattern itself. So what is found is wh
 
 from __future__ import annotations
 
+import bisect
 import ctypes
 import re
 from array import array
@@ -13,7 +14,9 @@ from collections.abc import Iterator, Sequence
 from re import _constants, _parser  # type: ignore[attr-defined]
 from typing import Any, NamedTuple
 
+from rlm_runtime import memory
 from rlm_runtime.lazytext import LazyText
+from rlm_runtime.lines import with_ends, with_line_feeds, without_end
 from rlm_runtime.source import BLOCK, Source
 
 MAX_LINE = 16 << 20
@@ -38,32 +41,38 @@ class Hit(NamedTuple):
 
 
 class Hits(Sequence[Hit]):
-    """Hits in twelve bytes each: where the line begins (a byte of a large text, else a character) and its number. A hit is made when it
+    """Hits in sixteen bytes each: where the line begins (a byte of a large text, else a character) and its number. A hit is made when it
     is looked at.
     """
 
     def __init__(self) -> None:
-        self._parts: list[tuple[str, str | LazyText, array[int], array[int]]] = []
-        self._size = 0
+        self._parts: list[tuple[str, str | LazyText, array[int], array[int]]] = []  # of texts that have hits, but for the last
+        self._before: list[int] = []
+        """Hits before those of each text."""
 
     def add(self, label: str, text: str | LazyText) -> tuple[array[int], array[int]]:
         """Begin with another text; gives the arrays of places and of line numbers, to be filled before the next is begun."""
-        self._size = len(self)
-        self._parts.append((label, text, array("Q"), array("I")))
+        before = len(self)
+        if self._parts and not self._parts[-1][3]:
+            self._parts.pop()
+            self._before.pop()
+        self._before.append(before)
+        self._parts.append((label, text, array("Q"), array("Q")))
         return self._parts[-1][2], self._parts[-1][3]
 
     def __len__(self) -> int:
-        return sum(len(lines) for *_, lines in self._parts)
+        return self._before[-1] + len(self._parts[-1][3]) if self._parts else 0
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[at] for at in range(*index.indices(len(self)))]
         at = index + len(self) if index < 0 else index
-        for label, text, places, lines in self._parts:
-            if 0 <= at < len(lines):
-                return Hit(label, lines[at], line_at(text, places[at]))
-            at -= len(lines)
-        raise IndexError("hit index out of range")
+        if not 0 <= at < len(self):
+            raise IndexError("hit index out of range")
+        number = bisect.bisect_right(self._before, at) - 1
+        label, text, places, lines = self._parts[number]
+        at -= self._before[number]
+        return Hit(label, lines[at], line_at(text, places[at]))
 
     def __iter__(self) -> Iterator[Hit]:
         for label, text, places, lines in self._parts:
@@ -73,19 +82,30 @@ class Hits(Sequence[Hit]):
     def __repr__(self) -> str:
         return f"<{len(self):,} hits, the first {self[:3]!r}>"
 
+    def listed(self) -> Sequence[Hit]:
+        """A list; or these hits themselves, which are made when they are looked at, where they are many or their lines are long."""
+        made: list[Hit] = []
+        room = memory.one_text() // 4
+        for hit in self if len(self) <= LISTED else ():
+            made.append(hit)
+            room -= len(hit.text)
+            if room < 0:
+                return self
+        return made if len(made) == len(self) else self
+
 
 def line_at(text: str | LazyText, place: int) -> str:
-    """The line that begins there: a character's place in a str, a byte's in a LazyText."""
+    """The line that begins there, without its end: a character's place in a str, a byte's in a LazyText."""
     if isinstance(text, str):
-        end = text.find("\n", place)
-        return text[place : None if end < 0 else end]
+        end = text.find("\n", place) + 1
+        return without_end(text[place : end or None])
     if _by_bytes(text):
-        return text.source.decode(place, _line_end(text.source, place))
+        return without_end(text.source.decode(place, _line_end(text.source, place)))
     size = 4096
     while True:
         line, newline, _ = (read := text.read(place, place + size)).partition("\n")
         if newline or len(read) < size or size >= MAX_LINE:
-            return line
+            return line.removesuffix("\r") if newline else line
         size *= 4
 
 
@@ -95,24 +115,25 @@ def _by_bytes(text: LazyText) -> bool:
 
 
 def _line_end(source: Source, place: int) -> int:
-    """Where the line ends that has that place; of a very long one where its piece ends."""
+    """After the end of the line that has that place; of a very long one where its piece ends."""
     limit = min(source.end, place + MAX_LINE)
     end = source.data.find(b"\n", place, limit)
-    return end if end >= 0 else limit if limit == source.end else source.cut(limit)
+    return end + 1 if end >= 0 else limit if limit == source.end else source.cut(limit)
 
 
 def search(texts: dict[str, str | LazyText], pattern: re.Pattern[str], limit: int | None) -> Sequence[Hit]:
     """The lines that match, the first `limit` of them."""
     hits = Hits()
     literal, alone = required(pattern)
-    for label, text in texts.items():
+    for label, given in texts.items():
+        text = with_line_feeds(given) if isinstance(given, str) else given
         places, lines = hits.add(label, text)
         for place, line in _lines(text, pattern, literal, alone):
             places.append(place)
             lines.append(line)
             if limit is not None and len(hits) >= limit:
-                return list(hits)
-    return list(hits) if len(hits) <= LISTED else hits
+                return hits.listed()
+    return hits.listed()
 
 
 def _lines(text: str | LazyText, pattern: re.Pattern[str], literal: str, alone: bool) -> Iterator[tuple[int, int]]:
@@ -128,24 +149,24 @@ def _lines(text: str | LazyText, pattern: re.Pattern[str], literal: str, alone: 
 
 def _each_of_str(text: str, pattern: re.Pattern[str]) -> Iterator[tuple[int, int]]:
     place, found = 0, pattern.search
-    for number, line in enumerate(text.split("\n"), 1):
-        if found(line):
+    for number, line in enumerate(with_ends(text), 1):
+        if found(without_end(line)):
             yield place, number
-        place += len(line) + 1
+        place += len(line)
 
 
 def _by_literal_in_str(text: str, pattern: re.Pattern[str], literal: str, alone: bool) -> Iterator[tuple[int, int]]:
     at, number, counted = text.find(literal), 1, 0
     while at >= 0:
         begin = text.rfind("\n", 0, at) + 1
-        end = text.find("\n", at)
-        if alone or pattern.search(text[begin : None if end < 0 else end]):
+        end = text.find("\n", at) + 1
+        if alone or pattern.search(without_end(text[begin : end or None])):
             number += text.count("\n", counted, begin)
             counted = begin
             yield begin, number
-        if end < 0:
+        if not end:
             return
-        at = text.find(literal, end + 1)
+        at = text.find(literal, end)
 
 
 def _by_literal_in_bytes(source: Source, pattern: re.Pattern[str], raw: bytes, alone: bool) -> Iterator[tuple[int, int]]:
@@ -155,12 +176,11 @@ def _by_literal_in_bytes(source: Source, pattern: re.Pattern[str], raw: bytes, a
     while at >= 0:
         # Not before the last line that was tried: that is as far as a line can reach back.
         begin = data.rfind(b"\n", max(after, at - MAX_LINE // 2), at) + 1 or max(after, source.cut(at - MAX_LINE // 2))
-        end = max(_line_end(source, begin), at + len(raw))
-        if alone or pattern.search(source.decode(begin, end)):
+        after = max(_line_end(source, begin), at + len(raw))
+        if alone or pattern.search(without_end(source.decode(begin, after))):
             number += source.newlines(counted, begin)
             counted = begin
             yield begin, number
-        after = min(end + 1, source.end)
         at = find(raw, after)
 
 
@@ -170,32 +190,38 @@ def _each_of_bytes(source: Source, pattern: re.Pattern[str]) -> Iterator[tuple[i
         high = _line_end(source, min(source.end, low + BLOCK))
         raw = data.part(low, high)
         place = low
-        for line, text in zip(raw.split(b"\n"), str(raw, source.encoding, source.errors).split("\n"), strict=True):
-            if found(text):
+        texts = str(raw, source.encoding, source.errors).split("\n")
+        for line, text in zip(raw.split(b"\n"), texts, strict=True):
+            if place == high:
+                break  # after the last line's end
+            ended = place + len(line) < high
+            if found(text.removesuffix("\r") if ended else text):
                 yield place, number
-            place += len(line) + 1
-            number += 1
-        broken = high < source.end and data.byte(high) != 10  # in the middle of a very long line
-        number -= broken
-        low = high + (not broken)
-        if low == source.end and not broken and data.byte(source.end - 1) == 10 and found(""):
-            yield source.end, number
+            place += len(line) + ended
+            number += ended
+        low = high
 
 
 def _each_of_lazy(text: LazyText, pattern: re.Pattern[str]) -> Iterator[tuple[int, int]]:
-    found, place, number, kept = pattern.search, 0, 1, ""
+    found, place, number = pattern.search, 0, 1
+    kept: list[str] = []
+    size = 0
     for part in text.texts():
-        *lines, kept = (kept + part).split("\n")
-        for line in lines:
-            if found(line):
+        *lines, rest = part.split("\n")
+        for last in lines:
+            line = "".join([*kept, last])
+            kept, size = [], 0
+            if found(line.removesuffix("\r")):
                 yield place, number
             place += len(line) + 1
             number += 1
-        if len(kept) > MAX_LINE:
-            if found(kept):
+        kept.append(rest)
+        size += len(rest)
+        if size > MAX_LINE:
+            if found("".join(kept)):
                 yield place, number
-            place, kept = place + len(kept), ""
-    if found(kept):
+            place, kept, size = place + size, [], 0
+    if size and found("".join(kept)):
         yield place, number
 
 
@@ -249,4 +275,5 @@ def required(pattern: re.Pattern[str]) -> tuple[str, bool]:
             # A line has no newline: nothing matches, and the slow way finds that out as well.
             return "", False
     literal = max(runs, key=len)
-    return ("", False) if "\n" in literal else (literal, alone and bool(literal))
+    # A carriage return may be of the line's end.
+    return ("", False) if "\n" in literal else (literal, alone and bool(literal) and "\r" not in literal)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import bisect
 import codecs
-import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +20,8 @@ _UNITS = {"utf-16-le": 2, "utf-16-be": 2, "utf-32-le": 4, "utf-32-be": 4}
 _SMALL = 1 << 16
 _READ = 1 << 18
 """Bytes that are read at once where they are only looked through: they stay in the processor's cache."""
-LONE_RETURN = re.compile(r"\r(?!\n)")
+_SEEN = 1 << 24
+"""Bytes of the beginning in which the first line end is, of a text whose only ones are carriage returns."""
 
 
 class Source:
@@ -40,6 +40,7 @@ class Source:
         self._utf8 = self.encoding == "utf-8"
         self._single = self._unit == 1 and not self._utf8 and _is_single_byte(self.encoding)
         self._returns = False
+        self._returns = self._only_returns()
         self._chars = [0]  # characters before each block, as far as they are counted
         self._counting = threading.Lock()
 
@@ -57,9 +58,17 @@ class Source:
         except UnicodeEncodeError:
             return None
 
-    def end_lines_at_returns(self) -> None:
-        """From now on a lone carriage return is a newline, as where Python opens text. Call it before characters are counted."""
-        self._returns = True
+    def _only_returns(self) -> bool:
+        """Whether carriage returns are the only line ends, as rlm_runtime.lines has it. Most texts tell within their first block."""
+        found = False
+        for number in range(self.blocks):
+            text = self.text(number)
+            if "\n" in text:
+                return False
+            found = found or "\r" in text
+            if not found and (number + 1) * self._block >= _SEEN:
+                return False
+        return found
 
     @property
     def blocks(self) -> int:
@@ -77,14 +86,6 @@ class Source:
 
     def cut(self, place: int) -> int:
         """The place, or one near it, where the bytes can be cut without cutting a character."""
-        place = self._between_characters(place)
-        if self._returns and place - self._unit >= self.start:
-            both = self.data.part(place - self._unit, place + self._unit)
-            if both == "\r\n".encode(self.encoding):
-                return place - self._unit
-        return place
-
-    def _between_characters(self, place: int) -> int:
         if place <= self.start or place >= self.end:
             return min(max(place, self.start), self.end)
         if self._utf8:
@@ -119,7 +120,7 @@ class Source:
     def decode(self, low: int, high: int) -> str:
         """The text of bytes that were cut right."""
         text = str(self.data.part(low, high), self.encoding, self.errors)
-        return LONE_RETURN.sub("\n", text) if self._returns else text
+        return text.replace("\r", "\n") if self._returns else text
 
     def before(self, block: int) -> int:
         """The characters before a block."""
@@ -133,12 +134,22 @@ class Source:
                 self._chars.append(self._chars[-1] + size)
         return self._chars[block]
 
-    def char_of(self, place: int) -> int:
-        """The number of characters before a place where one begins."""
+    def characters(self, low: int, high: int) -> int:
+        """How many characters there are between two places where some begin."""
+        if self._single:
+            return high - low
+        found = 0
+        if high - low > self._block:  # by blocks, which are counted once
+            first, last = self._block_with(low), self._block_with(high)
+            found = self.before(last) - self.before(first) - len(self.decode(self.block(first)[0], low))
+            low = self.block(last)[0]
+        return found + len(self.decode(low, high))
+
+    def _block_with(self, place: int) -> int:
         number = min((place - self.start) // self._block, self.blocks)
         while self.block(number)[0] > place:
             number -= 1
-        return self.before(number) + len(self.decode(self.block(number)[0], place))
+        return number
 
     def block_of(self, char: int) -> int:
         """The block that has the nth character; `blocks` if there are not so many."""

@@ -30,6 +30,8 @@ _DOUBLED = re.compile(r'[^,;|\t"\n\\]""|""[^,;|\t"\r\n]')
 """A quote in a field that is written as two."""
 _FIELDS = "#Fields:"
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_RETURN = "\ue00d"
+"""Stands for a carriage return while a line is taken apart."""
 _NAME = 40
 _LONG_NAME = 200
 _ROWS = 20
@@ -156,9 +158,11 @@ class Rows:
         """A line with a stray quote, by the first way of reading that gives as many fields as there should be."""
         ways = [self._dialect._replace(escaped=True)] if '\\"' in line else []
         plain = [_unquoted(field) for field in self._split(line)]
+        # csv refuses a carriage return outside of quotes, which ends no line.
+        kept = line.rstrip("\r\n").replace("\r", _RETURN)
         for way in (*ways, None, self._dialect):
             try:
-                row = plain if way is None else next(way.reader([line], strict=False), [])
+                row = plain if way is None else [field.replace(_RETURN, "\r") for field in next(way.reader([kept], strict=False), [])]
             except csv.Error:
                 continue
             if len(row) == self._width:
@@ -214,7 +218,9 @@ class Table(NamedTuple):
         if again and not quiet:
             print(f"Note: records() left out {again:,} rows that are the names of the columns again.")
         if rows.odd and not quiet:
-            print(f"Note: records() read {rows.odd:,} rows that have a stray quote as they stand, such as {rows.first!r}.")
+            print(
+                f"Note: records() read {rows.odd:,} rows that have a stray quote or carriage return as they stand, such as {rows.first!r}."
+            )
 
 
 def find(lines: Sequence[str], *, cut: bool, by_name: bool) -> Table | None:

@@ -407,12 +407,17 @@ def test_notebooks_of_any_version_and_with_missing_parts_are_read(read: Reader) 
     assert "no whole notebook" in broken.note()
 
 
-def test_a_lone_carriage_return_ends_a_line_in_memory_and_on_disk(read: Reader) -> None:
-    data = b"name,city\rbob,Rome\r\nann,Oslo\r"
-    for room in (None, 5):
-        found = read("a.csv", data, room=room)
-        assert "".join(map(str, found.text[:] if room is None else found.text.texts())) == "name,city\nbob,Rome\r\nann,Oslo\n"  # type: ignore[union-attr]
-    assert text(read("b.zip", zipped({"a.txt": b"one\rtwo"}))) == "=== a.txt ===\none\ntwo"
+def test_carriage_returns_end_lines_where_nothing_else_does_in_memory_and_on_disk(read: Reader) -> None:
+    for data, wanted in [
+        (b"name,city\rbob,Rome\r", "name,city\nbob,Rome\n"),
+        (b"name,city\r\nbob,Ro\rme\r\n", "name,city\r\nbob,Ro\rme\r\n"),
+    ]:
+        for room in (None, 5):
+            found = read("a.csv", data, room=room)
+            assert "".join(map(str, found.text[:] if room is None else found.text.texts())) == wanted  # type: ignore[union-attr]
+    assert text(read("b.zip", zipped({"a.txt": b"one\rtwo", "b.txt": b"one\rtwo\n"}))) == (
+        "=== a.txt ===\none\ntwo\n\n=== b.txt ===\none\rtwo"
+    )
 
 
 @pytest.mark.parametrize(("name", "page"), [("Müller Straße.txt", "cp437"), ("Müller Straße.txt", "cp1252"), ("Привет мир.txt", "cp866")])

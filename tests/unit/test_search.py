@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rlm_runtime import search as module
 from rlm_runtime.lazytext import LazyText
+from rlm_runtime.lines import with_ends, without_end
 from rlm_runtime.search import Hit, Hits, required, search
 from rlm_runtime.source import Source
 
@@ -26,7 +27,7 @@ texts = st.lists(words, max_size=40).map("".join)
 
 
 def lines(text: str, pattern: str) -> list[tuple[int, str]]:
-    return [(number, line) for number, line in enumerate(text.split("\n"), 1) if re.search(pattern, line)]
+    return [(number, line) for number, line in enumerate(map(without_end, with_ends(text)), 1) if re.search(pattern, line)]
 
 
 def lazy(data: bytes, encoding: str = "utf-8") -> LazyText:

@@ -1,0 +1,31 @@
+"""What a line is, for all that tells of lines: what grep(1) takes for one.
+
+A line feed ends a line. A carriage return right before it is no part of the line. After the last line feed there is no further line. No
+other character ends one: no form feed, no U+2028. A text whose only line ends are carriage returns, as on old Macs, is read with line
+feeds in their place, so that places in it stay the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from io import StringIO
+
+
+def only_returns(text: str) -> bool:
+    """Whether carriage returns are the only line ends of a text."""
+    return "\r" in text and "\n" not in text
+
+
+def with_line_feeds(text: str) -> str:
+    """The text, with line feeds where carriage returns are its only line ends."""
+    return text.replace("\r", "\n") if only_returns(text) else text
+
+
+def with_ends(text: str) -> Iterator[str]:
+    """The lines with the line feeds, and the carriage returns before them, that end them."""
+    return iter(StringIO(with_line_feeds(text), newline="\n"))
+
+
+def without_end(line: str) -> str:
+    """A line as `with_ends` gives it, without its end."""
+    return line[:-1].removesuffix("\r") if line.endswith("\n") else line

@@ -1,42 +1,39 @@
-"""Start the kernel under its lease.
+"""Start the kernel, and carry everything between it and the host.
 
 Two processes: this one, which holds no user code, and the kernel as its child. The container's life hangs on this one:
 
-- The host's owner process holds a lock on the lease file as long as it lives (an open file description's, for writing: code in here can
-  open that file for reading alone, and so never hold one). This process looks several times a second whether somebody does. If nobody
-  does, the owner is gone, even by SIGKILL, and the container ends: at once, or after the idle time of a session that is kept, if no other
-  owner has come by then. None of this needs the kernel's GIL.
+- Its stdin and stdout are the stream to the host (`frames`), the only tie there is. When the owner ends, even by SIGKILL, the engine
+  closes stdin, and the container ends. A session that is kept has a stdin that stays open: it ends once no owner was heard for its idle
+  time. None of this needs the kernel's GIL.
 - When the kernel dies, its exit status becomes the container's, with out-of-memory told apart by `EXIT_OOM`.
-- A SIGINT that the host sends to the container is passed on to the kernel and what it has started, as Ctrl-C in a terminal is. A request
-  over the kernel's sockets would need its GIL, which compiled code may hold; the signal itself needs none, so that a regular expression
-  without end is interrupted too.
+- An interrupt from the host becomes a SIGINT for the kernel and what it has started, as Ctrl-C in a terminal is. A request over the
+  kernel's sockets would need its GIL, which compiled code may hold; the signal itself needs none, so that a regular expression without end
+  is interrupted too.
 
 Code in the kernel has the same user id as this process, so this is the first process of its namespace, which nobody inside can stop or
-kill; no memory of it can be read or written; and it has one thread, which asks nothing of the system that a limit could refuse. Whatever
-goes wrong in it ends the container.
+kill; no memory of it can be read or written, nor its descriptors had; and it has one thread, which asks nothing of the system that a limit
+could refuse. Whatever goes wrong in it ends the container.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import json
 import os
 import signal
-import struct
+import socket
 import time
+import traceback
 from pathlib import Path
-from typing import IO
 
-HOST = Path("/rlm/host")
-LEASE = HOST / "lease"
+from rlm_runtime.bridge import EXIT_LEASE, SOCKETS, Bridge
+
+RUN = Path("/rlm/run")
+"""Memory of the container, for the sockets that code in it uses."""
 EXIT_OOM = 97
-EXIT_LEASE = 98
-LOOK_SECONDS = 0.25
-_WAKES = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)
-_LOCK = struct.Struct("hhqqi4x")
-"""C's struct flock: type, whence, start, length, pid."""
+FIRST_SECONDS = 60.0
+"""In which the first owner has to be heard."""
 _LEAST_NICE = 19
 _PR_SET_DUMPABLE = 4
 _OOM_COUNTERS = (
@@ -54,33 +51,6 @@ def _oom_kills() -> int:
         except (OSError, ValueError):
             continue
     return 0
-
-
-def _owned(lease: IO[bytes]) -> bool:
-    """Whether somebody holds the lease. Asking takes no lock, so that it is in nobody's way."""
-    asked = _LOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
-    return bool(_LOCK.unpack(fcntl.fcntl(lease, fcntl.F_OFD_GETLK, asked))[0] != fcntl.F_UNLCK)
-
-
-def _watch(kernel: int, lease: IO[bytes], idle: float) -> int:
-    """The status that the container is to end with, as soon as it is."""
-    owned = time.monotonic()
-    while True:
-        # All of it in each turn: a flood of signals, or of orphans that end, makes for more turns and hides nothing.
-        now = time.monotonic()
-        if _owned(lease):
-            owned = now
-        elif now - owned >= idle:
-            return EXIT_LEASE
-        ended, status = os.waitpid(-1, os.WNOHANG)
-        if ended == kernel:
-            return _status(os.waitstatus_to_exitcode(status))
-        woken = None if ended else signal.sigtimedwait(_WAKES, LOOK_SECONDS)
-        if woken and woken.si_signo == signal.SIGTERM:
-            return 128 + signal.SIGTERM
-        if woken and woken.si_signo == signal.SIGINT:
-            with contextlib.suppress(ProcessLookupError):  # it has just ended
-                os.killpg(kernel, signal.SIGINT)
 
 
 def _status(code: int) -> int:
@@ -104,31 +74,114 @@ def _run_kernel() -> None:
     config.HistoryManager.enabled = False  # the home directory is read-only
     config.InteractiveShell.colors = "nocolor"  # tracebacks are read by models
     config.IPKernelApp.pylab_import_all = False
-    IPKernelApp.launch_instance(config=config)
+    IPKernelApp.launch_instance(argv=["-f", str(RUN / "connection.json")], config=config)
+
+
+def _write(bridge: Bridge) -> None:
+    """What the kernel is told, by files that code in it may read."""
+    session = bridge.hello["session"]
+    ports = {f"{name}_port": number for name, number in SOCKETS.items()}
+    connection = {"transport": "ipc", "ip": str(RUN / "k"), "signature_scheme": "hmac-sha256", "key": bridge.hello["key"], **ports}
+    for name, told in (("session.json", session), ("connection.json", connection)):
+        path = RUN / name
+        path.touch(mode=0o600)
+        path.write_text(json.dumps(told))
+
+
+def _become_kernel(errors: int) -> None:
+    """Leave nothing in this process, a child of the first, that leads to the host."""
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGCHLD, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.setpgid(0, 0)  # with all that it starts
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for number, instead in enumerate((nothing, nothing, errors)):
+        os.dup2(instead, number)
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    _dumpable(True)
+    # All that runs in here has the least share of the CPU, so that nothing can leave the first process without.
+    # Where the profile of system calls refuses it, nobody can take that process's share either.
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, _LEAST_NICE)
+
+
+class _First:
+    """The first process, from its start on."""
+
+    def __init__(self) -> None:
+        self._told_to_end = False
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, self._end)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        woken, wake = os.pipe()
+        os.set_blocking(woken, False)
+        os.set_blocking(wake, False)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(RUN / "host"))
+        listener.listen(128)
+        os.set_blocking(2, False)  # what is said last must not keep the container
+        said, self.errors = os.pipe()
+        self._bridge = Bridge(0, 1, listener, RUN, said)
+        self._bridge.wake_by(woken)
+
+    def _end(self, *_: object) -> None:
+        self._told_to_end = True
+
+    def wait_for_owner(self) -> bool:
+        """Wait for the first one, and write down what the kernel is told by them. False if none comes."""
+        bridge = self._bridge
+        while not bridge.hello:
+            bridge.turn()
+            if bridge.over or self._told_to_end or time.monotonic() - bridge.heard > FIRST_SECONDS:
+                return False
+        _write(bridge)
+        return True
+
+    def serve(self, kernel: int) -> int:
+        """The status that the container is to end with, as soon as it is."""
+        os.close(self.errors)
+        bridge = self._bridge
+        bridge.interrupt = lambda: _interrupt(kernel)
+        bridge.listen()
+        while True:
+            # All of it in each turn: a flood of signals, or of orphans that end, makes for more turns and hides nothing.
+            idle = float(bridge.hello.get("idle", 0))
+            if bridge.over or (idle and time.monotonic() - bridge.heard > idle):
+                return EXIT_LEASE
+            if self._told_to_end:
+                return 128 + signal.SIGTERM
+            with contextlib.suppress(ChildProcessError):
+                ended, status = os.waitpid(-1, os.WNOHANG)
+                if ended == kernel:
+                    bridge.finish()
+                    os.write(2, bridge.last_words())
+                    return _status(os.waitstatus_to_exitcode(status))
+                if ended:
+                    continue
+            bridge.turn()
+
+
+def _interrupt(kernel: int) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it has just ended
+        os.killpg(kernel, signal.SIGINT)
 
 
 def main() -> None:
-    idle = float(json.loads((HOST / "session.json").read_text()).get("idle", 0))
-    lease = LEASE.open("rb")
     _dumpable(False)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _WAKES)
-    kernel = os.fork()
-    if kernel == 0:
-        os.setpgid(0, 0)  # with all that it starts
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        lease.close()
-        _dumpable(True)
-        # All that runs in here has the least share of the CPU, so that nothing can leave the watching process without.
-        # Where the profile of system calls refuses it, nobody can take that process's share either.
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, 0, _LEAST_NICE)
-        _run_kernel()
-        return
-    status = EXIT_LEASE
-    try:
-        status = _watch(kernel, lease, idle)
-    finally:
-        os._exit(status)  # without a word: with an engine that is gone, nobody would read it, and the pipe may be full
+    first, status = _First(), EXIT_LEASE
+    if first.wait_for_owner():
+        kernel = os.fork()
+        if not kernel:
+            _become_kernel(first.errors)
+            _run_kernel()
+            return
+        try:
+            status = first.serve(kernel)
+        except Exception:
+            traceback.print_exc()
+    os._exit(status)
 
 
 if __name__ == "__main__":

@@ -253,7 +253,7 @@ def install(shell: InteractiveShell, cells: Cells) -> None:
     shell.set_custom_exc((Delivered,), lambda *_, **__: None)
     habits.install(shell)
     cells.follow(hooks.before, hooks.after)
-    if (wire.HOST / "session.json").exists():
+    if (wire.RUN / "session.json").exists():
         wire.call("hello", {"python": platform.python_version()})
         if wire.session().get("replayed"):
             wire.acknowledgements()  # its thread starts now, not in the middle of a cell

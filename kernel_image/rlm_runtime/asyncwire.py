@@ -1,4 +1,4 @@
-"""Host calls of asyncio code: one socket for each event loop, on which any number of calls wait at once."""
+"""Host calls of asyncio code: one connection for each event loop, on which any number of calls wait at once."""
 
 from __future__ import annotations
 
@@ -7,23 +7,17 @@ import json
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import zmq
-import zmq.asyncio
-
-from rlm_runtime import wire
+from rlm_runtime import line, wire
 
 _TOLD_AT_ONCE = 3000
 """Calls of which one message says that they were given up: about 100 KB."""
 
 
 class _Line:
-    """The socket of one event loop. It is read as long as calls wait for replies."""
+    """The connection of one event loop."""
 
     def __init__(self) -> None:
-        context: zmq.asyncio.Context = zmq.asyncio.Context.shadow(wire.context())
-        self._socket = context.socket(zmq.DEALER)
-        self._socket.linger = 0
-        self._socket.connect(wire.ADDRESS)
+        self._streams: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]] | None = None
         self._waiting: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._reading: asyncio.Task[None] | None = None
         self._given_up: list[str] = []
@@ -33,19 +27,39 @@ class _Line:
         if not self._begun:
             asyncio.get_running_loop().call_soon(self._plan)
         self._begun += 1
-        call, frames = wire.request(kind, body, same)
+        call, request = wire.request(kind, body, same)
         future = self._waiting[call] = asyncio.get_running_loop().create_future()
         try:
-            await self._socket.send_multipart(frames)
-            if self._reading is None or self._reading.done():
-                self._reading = asyncio.create_task(self._read())
+            writer = await self._writer()
+            writer.write(request)
+            await writer.drain()
             return wire.value_of(await future)
+        except OSError as error:
+            self._waiting.pop(call, None)
+            raise wire.lost(error) from error
         except (asyncio.CancelledError, KeyboardInterrupt):
             if self._waiting.pop(call, None) is not None:
                 if not self._given_up:
                     asyncio.get_running_loop().call_soon(self._tell)
                 self._given_up.append(call)
             raise
+
+    async def _writer(self) -> asyncio.StreamWriter:
+        """The connection, made by the first call that needs it."""
+        if self._reading is not None and self._reading.done():
+            self._streams = self._reading = None
+        if self._streams is None:
+            self._streams = asyncio.ensure_future(asyncio.open_unix_connection(line.ADDRESS))
+            self._streams.add_done_callback(lambda done: done.cancelled() or done.exception())
+        reader, writer = await asyncio.shield(self._streams)
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read(reader, writer))
+        return writer
+
+    async def close(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
 
     def _plan(self) -> None:
         """Of calls that were gathered the host is told how many there are; one alone costs no message."""
@@ -58,13 +72,22 @@ class _Line:
         for first in range(0, len(given_up), _TOLD_AT_ONCE):
             wire.cancel(given_up[first : first + _TOLD_AT_ONCE])
 
-    async def _read(self) -> None:
-        while self._waiting:
-            reply = json.loads(await self._socket.recv())
-            future = self._waiting.pop(reply["call"], None)
-            if future is not None and not future.done():
-                wire.received(reply["call"])
-                future.set_result(reply)
+    async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                (size,) = line.SIZE.unpack(await reader.readexactly(line.SIZE.size))
+                reply = json.loads(await reader.readexactly(size))
+                future = self._waiting.pop(reply["call"], None)
+                if future is not None and not future.done():
+                    wire.received(reply["call"])
+                    future.set_result(reply)
+        except (EOFError, OSError):
+            waiting, self._waiting = self._waiting, {}
+            for future in waiting.values():
+                if not future.done():
+                    future.set_exception(line.Lost("the host has closed the connection"))
+        finally:
+            writer.close()
 
 
 _lines: WeakKeyDictionary[asyncio.AbstractEventLoop, _Line] = WeakKeyDictionary()

@@ -1,22 +1,18 @@
-"""Inputs for child RLMs. They cross to the host as a file, or as the name of one that it knows already: never through a model."""
+"""Inputs for child RLMs. They are sent to the host by themselves, or as the name of a file that it knows already: never through a model."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import itertools
 import json
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from rlm_runtime import files
+from rlm_runtime import files, wire
 from rlm_runtime.lazytext import LazyText
 from rlm_runtime.lines import only_returns
 
-SPOOL = Path("/rlm/run")
-"""Where the host finds what is handed over."""
 MANY_FILES = 20
 """Loaded files at most that are handed over by name."""
 _PIECE = 1 << 20
@@ -28,7 +24,7 @@ class Handover:
 
     def __init__(self, context: Any, *, by_name: bool = True) -> None:
         """`by_name`: a loaded file as such. Raises TypeError for what is no text, no loaded file and no JSON data."""
-        self.path: Path | None = None
+        self._name = ""
         self.given: dict[str, Any] | None = None
         self.same = ""
         if context is None:
@@ -36,24 +32,20 @@ class Handover:
         if by_name and (paths := _loaded_files(context)):
             self.given, self.same = {"files": paths}, json.dumps(paths)
             return
-        self.path = SPOOL / f"h-{os.getpid()}-{next(_numbers)}"
         form = "text" if isinstance(context, LazyText) or (isinstance(context, str) and _plain(context)) else "json"
+        pieces = _pieces(context) if form == "text" else _json(context)
         digest = hashlib.sha256()
-        try:
-            with self.path.open("xb") as spool:
-                for piece in _pieces(context) if form == "text" else [_json(context)]:
-                    digest.update(piece)
-                    spool.write(piece)
-        except BaseException:
-            self.remove()
-            raise
+        self._name = f"{os.getpid()}-{next(_numbers)}"
+        wire.hand(self._name, b"")
+        for piece in pieces:
+            digest.update(piece)
+            wire.hand(self._name, piece)
         self.same = f"{form} {digest.hexdigest()}"
-        self.given = {"spool": self.path.name, "form": form}
+        self.given = {"handed": self._name, "form": form}
 
     def remove(self) -> None:
-        if self.path is not None:
-            with contextlib.suppress(OSError):
-                self.path.unlink()
+        if self._name:
+            wire.unhand(self._name)
 
 
 def _loaded_files(context: Any) -> list[str] | None:
@@ -85,10 +77,11 @@ def _pieces(text: Any) -> Iterator[bytes]:
         yield piece.encode("utf-8", "replace")
 
 
-def _json(context: Any) -> bytes:
+def _json(context: Any) -> Iterator[bytes]:
     if isinstance(context, dict) and any(isinstance(text, LazyText) for text in context.values()):
         raise TypeError("some of these texts are too large for memory: hand them over one by one")
     try:
-        return json.dumps(context).encode()
+        whole = json.dumps(context).encode()
     except (TypeError, ValueError) as error:
         raise TypeError(f"a context is a text, a loaded file, or lists and dicts of texts and numbers: {error}") from None
+    return (whole[at : at + _PIECE] for at in range(0, len(whole), _PIECE))

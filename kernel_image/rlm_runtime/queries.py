@@ -179,7 +179,7 @@ def _ask_children(asked: list[tuple[str, Any]], wanted: Wanted | None, seconds: 
         for place, (question, context) in enumerate(_long_question(*one) for one in asked):
             try:
                 handed[place] = given = Handover(context, by_name=by_name)
-            except (TypeError, OSError) as error:  # no data; or no room for it
+            except TypeError as error:
                 yield wire.Item(wire.HostCallError(f"not handed over: {error}"))
                 continue
             body = {"question": question, "context": given.given, **({"schema": wanted.schema} if wanted else {})}

@@ -1,14 +1,14 @@
-"""The kernel's end of host calls: JSON over a ZMQ socket of our own.
+"""The kernel's end of host calls: JSON on connections of our own (`line`).
 
-A request is two frames, {"token", "cell", "call", "nth", "kind"} and the body; a reply is one, {"call", "ok", "value" | "error"}; a model's
-has "cut", too: whether it ends at the model's limit of tokens. Each
-thread of each process has its own DEALER socket, made when first needed: sockets cross neither threads nor forks. Replies are matched
-by call id, so one that arrives after its caller was interrupted is dropped.
+A request is a head, {"token", "cell", "call", "nth", "kind"}, and the body; a reply is {"call", "ok", "value" | "error"}; a model's
+has "cut", too: whether it ends at the model's limit of tokens. Each thread of each process has its own connection, made when first needed:
+none crosses threads or forks. Replies are matched by call id, so one that arrives after its caller was interrupted is dropped.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import itertools
 import json
@@ -22,14 +22,14 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
-import zmq
+from rlm_runtime.line import Line, Lost, packed
 
-HOST = Path("/rlm/host")
-ADDRESS = f"ipc://{HOST}/broker"
+RUN = Path("/rlm/run")
 _MANY = 1 << 20
+_TOGETHER = 1 << 20
+"""Bytes of requests that are sent together, about."""
 _counter = itertools.count(1)
 _local = threading.local()
-_contexts: dict[int, zmq.Context[zmq.Socket[bytes]]] = {}
 _asked: dict[int, itertools.count[int]] = {}
 """Counts how often the cell in progress has asked the very same, by hash."""
 _runs: Counter[str] = Counter()
@@ -120,55 +120,73 @@ class CallFailed:
 _ERRORS = {error.__name__: error for error in (LLMError, BudgetExceeded, FileRefused, NoRecord, Cancelled, TextWanted)}
 
 
+@functools.cache
 def session() -> dict[str, Any]:
     """What the host says of this session: its token and the size of a batch's window."""
-    loaded: dict[str, Any] = json.loads((HOST / "session.json").read_text())
+    loaded: dict[str, Any] = json.loads((RUN / "session.json").read_text())
     return loaded
 
 
-def context() -> zmq.Context[zmq.Socket[bytes]]:
-    """This process's own: after a fork the parent's must be neither used nor closed."""
-    return _contexts.setdefault(os.getpid(), zmq.Context())
-
-
-def _socket() -> zmq.Socket[bytes]:
+def _line() -> Line:
+    """This thread's connection. One that was lost is made anew. Raises HostCallError."""
     pid = os.getpid()
-    if getattr(_local, "pid", None) != pid:
-        socket = context().socket(zmq.DEALER)
-        socket.linger = 0
-        socket.connect(ADDRESS)
-        _local.pid, _local.socket, _local.session = pid, socket, session()
-    sock: zmq.Socket[bytes] = _local.socket
-    return sock
+    if getattr(_local, "pid", None) != pid or _local.line.ended():
+        try:
+            _local.line = Line()
+        except Lost as error:
+            raise lost(error) from error
+        _local.pid = pid
+    line: Line = _local.line
+    return line
 
 
-def request(kind: str, body: dict[str, Any], same: object = None) -> tuple[str, list[bytes]]:
-    """A call's id, and the frames to be sent. `same`: what tells it from other calls of its kind, in place of the body."""
+def lost(error: OSError) -> HostCallError:
+    """What the caller hears whose connection has ended before there was a reply."""
+    return Cancelled(f"The call was cut off: {error}.")
+
+
+def request(kind: str, body: dict[str, Any], same: object = None) -> tuple[str, bytes]:
+    """A call's id, and what is to be sent. `same`: what tells it from other calls of its kind, in place of the body."""
     # First of all, before other threads can come in between: this number is what a replay tells identical calls apart by.
     asked = hash((kind, same if same is not None else str(body)))
     nth = next(_asked.setdefault(asked, itertools.count()))
-    _socket()
     call = f"{os.getpid()}-{threading.get_ident()}-{next(_counter)}"
-    head = {"token": _local.session["token"], "cell": current_cell, "call": call, "nth": nth, "kind": kind}
+    head = {"token": session()["token"], "cell": current_cell, "call": call, "nth": nth, "kind": kind}
     try:
         payload = json.dumps(body, ensure_ascii=False).encode()  # half as long, and less, for texts that are not English
     except UnicodeEncodeError:  # lone surrogates
         payload = json.dumps(body).encode()
-    limit = _local.session["max_request"]
+    limit = session()["max_request"]
     if len(payload) > limit:
         raise HostCallError(f"this {kind} request is {len(payload):,} bytes; the limit is {limit:,}. Send less, in pieces.")
-    return call, [json.dumps(head).encode(), payload]
+    return call, packed(json.dumps(head).encode(), payload)
 
 
 def _send(kind: str, body: dict[str, Any], same: object = None) -> str:
-    call, frames = request(kind, body, same)
-    _socket().send_multipart(frames)
+    call, made = request(kind, body, same)
+    _transmit(made)
     return call
+
+
+def _transmit(made: bytes | bytearray) -> None:
+    if not made:
+        return
+    try:
+        _line().send(made)
+    except Lost as error:
+        raise lost(error) from error
+
+
+def _reply() -> dict[str, Any]:
+    try:
+        return _local.line.reply()  # type: ignore[no-any-return]
+    except Lost as error:
+        raise lost(error) from error
 
 
 def cancel(calls: Iterable[str]) -> None:
     """Have the host drop calls whose answers nobody waits for any more."""
-    with contextlib.suppress(HostCallError, zmq.ZMQError):
+    with contextlib.suppress(HostCallError):
         if waiting := list(calls):
             _send("cancel", {"calls": waiting})
 
@@ -178,8 +196,24 @@ def plan(calls: int, *, tell: bool = True) -> None:
     global _planned
     _planned += calls
     if tell and calls:
-        with contextlib.suppress(HostCallError, zmq.ZMQError):
+        with contextlib.suppress(HostCallError):
             _send("planned", {"calls": _planned})
+
+
+def hand(name: str, piece: bytes) -> None:
+    """Send a piece of what is to be handed over to a child RLM; the first of a name is empty. It has no reply. Raises HostCallError."""
+    _one_way("hand", name, piece)
+
+
+def unhand(name: str) -> None:
+    """Have the host drop what was handed over."""
+    with contextlib.suppress(HostCallError):
+        _one_way("unhand", name, b"")
+
+
+def _one_way(kind: str, call: str, body: bytes) -> None:
+    head = {"token": session()["token"], "cell": current_cell, "call": call, "nth": 0, "kind": kind}
+    _transmit(packed(json.dumps(head).encode(), body))
 
 
 def value_of(reply: dict[str, Any]) -> Any:
@@ -195,7 +229,7 @@ def value_of(reply: dict[str, Any]) -> Any:
 def received(call: str) -> None:
     """Remember that this thread has its answer. In a replay the host is told, and gives the next thread its own only then."""
     _receipts.append(call)
-    if _local.session.get("replayed"):
+    if session().get("replayed"):
         acknowledgements().put(call)
 
 
@@ -219,7 +253,7 @@ def _ask(kind: str, body: dict[str, Any], same: object = None) -> dict[str, Any]
     wanted = _send(kind, body, same)
     try:
         while True:
-            reply: dict[str, Any] = json.loads(_socket().recv())
+            reply = _reply()
             if reply["call"] == wanted:
                 return reply
     except KeyboardInterrupt:
@@ -258,8 +292,7 @@ def call_many(
     items are made when they are sent, and `done` hears of each that has ended. After `seconds` all that is left fails. Raises
     BudgetExceeded if every single item was refused for it.
     """
-    _socket()
-    window = min(window or _MANY, int(_local.session["window"]))
+    window = min(window or _MANY, int(session()["window"]))
     deadline = None if seconds is None else time.monotonic() + seconds
     results: list[Any] = [None] * count
     waiting: dict[str, int] = {}
@@ -267,19 +300,28 @@ def call_many(
     left = count
     plan(count)
     sent = 0
+    together = bytearray()
     try:
         while left:
             for place, item in itertools.islice(upcoming, window - len(waiting)):
                 try:
-                    waiting[_send(kind, _timed(item.body, deadline), item.same)] = place
-                    sent += 1
+                    call, made = request(kind, _timed(item.body, deadline), item.same)
                 except HostCallError as error:
                     results[place] = CallFailed(error)
                     done(place)
                     left -= 1
+                    continue
+                waiting[call] = place
+                sent += 1
+                together += made
+                if len(together) > _TOGETHER:
+                    _transmit(together)
+                    together.clear()
+            _transmit(together)
+            together.clear()
             if not waiting:
                 continue
-            reply = json.loads(_socket().recv())
+            reply = _reply()
             answered = waiting.pop(reply["call"], None)
             if answered is None:
                 continue

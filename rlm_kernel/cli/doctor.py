@@ -167,7 +167,7 @@ def _check_sandbox(client: DockerClient, image: str, sandbox: SandboxSettings, *
 
     problem = sandbox_problem(client, image, runtime=sandbox.runtime, tight=sandbox.seccomp == "tight")
     if problem is None:
-        return Check("sandbox", True, "a locked container starts; unix sockets (transport ipc) and the lease reach it")
+        return Check("sandbox", True, "a locked container starts, and the stream reaches it")
     runtime = f"Leave sandbox.runtime ({sandbox.runtime}) out, or use" if sandbox.runtime else "Use"
     engine = "a rootless engine as the user who runs it, or one that maps no users" if maps else "a Docker engine on this host itself"
     return Check("sandbox", False, f"a locked container failed: {problem}", f"{runtime} {engine} (DOCKER_HOST).")

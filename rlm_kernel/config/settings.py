@@ -164,7 +164,6 @@ class SandboxSettings(_Section):
     """A Docker runtime, such as runsc."""
     seccomp: Literal["tight", "engine"] = "tight"
     """The system calls that code may make: few, or those of the engine's own profile."""
-    transport: Literal["auto", "ipc", "tcp"] = "auto"
     tmp: Size = "1g"
     """Size of the container's /tmp, which lives in memory."""
     children: Annotated[int, Field(ge=1, le=1000)] | None = None

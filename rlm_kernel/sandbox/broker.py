@@ -1,21 +1,20 @@
-"""The host's end of host calls: a ZMTP server on a unix socket in the read-only mount.
+"""The host's end of host calls, on channels that code in the container opens.
 
-All that arrives is hostile. A request is two frames: a head of exact shape, with the session's token and the id of the cell that is
-running, and a body, which is read only then: a JSON object of bounded size. Anything else is counted and passed over, or answered with an
-error. So many requests at once are worked on, and so many bytes of them; others are not read, and the kernel waits. Lives on one event
-loop.
+All that arrives is hostile. A request is the sizes of its head and its body, a head of exact shape, with the session's token and the id of
+the cell that is running, and a body, which is read only then: a JSON object of bounded size, or a piece of what is handed over. Anything
+else is counted and passed over, or answered with an error. So many requests at once are worked on, and so many bytes of them; others are
+not read, and the kernel waits. Lives on one event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import hmac
 import itertools
 import json
 import logging
-import socket
+import struct
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -23,9 +22,11 @@ from typing import Any
 
 from rlm_kernel.engine.protocols import MODEL_CALLS, HostCall, HostCallHandler, ReplyText
 from rlm_kernel.errors import CallCancelled, RLMError
-from rlm_kernel.sandbox import bounded, zmtp
+from rlm_kernel.sandbox import bounded
+from rlm_kernel.sandbox.handed import MAX_PIECE, Spool
 from rlm_kernel.sandbox.kernel_says import Cancelled, Head
-from rlm_kernel.sandbox.rundir import RunDir, own
+from rlm_kernel.sandbox.rundir import RunDir
+from rlm_kernel.sandbox.stream import Channel
 
 MAX_REQUEST = 16 << 20
 """Bytes of one request: a prompt or an answer of about that many characters."""
@@ -34,8 +35,6 @@ MAX_BYTES = 48 << 20
 """Bytes of the requests in flight and the replies that are not yet sent; passed by no more than the last request and its reply."""
 MAX_GIVEN_UP = 16_384
 """Calls of one cell that were given up before they were read, and are remembered as such."""
-MAX_CONNECTIONS = 512
-"""Each thread in the kernel has its own. Others wait to be accepted."""
 _MAX_HEAD = 4096
 _SMALL = 16 << 10
 """Bytes of a body that is read at once. Larger ones are read one after the other."""
@@ -44,12 +43,17 @@ _LIMITS = dict.fromkeys((*MODEL_CALLS, "final"), MAX_REQUEST) | {
     "hello": 1 << 10,
     "received": 1 << 10,
     "planned": 1 << 10,
+    "hand": MAX_PIECE,
+    "unhand": 0,
 }
 """Bytes of a body, by kind."""
 _LIMIT = 1 << 20
 """Bytes of a body of any other kind."""
 _AT_ONCE = ("cancel", "received", "planned")
 """Kinds that calls in flight wait for, or who watches them: they wait for no room."""
+_RAW = ("hand", "unhand")
+"""Kinds whose body is no JSON, and that have no reply."""
+_SIZES, _SIZE = struct.Struct("!II"), struct.Struct("!I")
 _BODY_SECONDS = 10.0
 """In which a large body has to come, once its turn is there."""
 _LAST_REPLY_SECONDS = 1.0
@@ -66,9 +70,8 @@ class Broker:
         self.handlers = dict(handlers)
         """One for each kind of host call."""
         self._tasks: dict[asyncio.Task[None], Head] = {}
-        self._accepting: asyncio.Task[None] | None = None
+        self._spool = Spool(run.spool)
         self._connections: set[asyncio.Task[None]] = set()
-        self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
         self._large = asyncio.Lock()
         self._turn = asyncio.Lock()
         self._replying: set[asyncio.Task[None]] = set()
@@ -99,6 +102,7 @@ class Broker:
         """The cell in progress has ended: its calls are dropped."""
         self.cell = None
         await self.cancel_calls()
+        await asyncio.to_thread(self._spool.clear)
 
     def interrupt(self) -> None:
         """The cell in progress is interrupted: its calls are dropped now, and it makes no more that cost something."""
@@ -109,21 +113,15 @@ class Broker:
         """Seconds of the cell in which calls did what is not of its time (`HostCall.untimed`)."""
         return self._untimed_seconds + (time.monotonic() - self._untimed_since if self._untimed else 0.0)
 
-    async def start(self) -> None:
-        """Bind the socket and serve. Call before the container starts. Raises SetupError."""
-        with self._run.errors():
-            listener = zmtp.listen(self._run.broker_socket)
-            own(self._run.broker_socket)
-        self._accepting = asyncio.create_task(self._accept(listener))
+    def accept(self, channel: Channel) -> None:
+        """Serve what is asked on a channel, until it ends."""
+        task = asyncio.create_task(self._serve(channel))
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
 
     async def stop(self) -> None:
         """Cancel what is in flight and close. Idempotent."""
         self._closing = True
-        if self._accepting is not None:
-            with contextlib.suppress(OSError):
-                self._run.broker_socket.unlink()
-            await _cancelled([self._accepting])
-            self._accepting = None
         await self.cancel_calls()
         await _cancelled(list(self._connections))
 
@@ -135,66 +133,46 @@ class Broker:
             _, unread = await asyncio.wait(tasks, timeout=_LAST_REPLY_SECONDS)
             await _cancelled(list(unread))
 
-    async def _accept(self, listener: socket.socket) -> None:
-        with listener:
-            while True:
-                await self._slots.acquire()
-                try:
-                    # Not the loop's sock_accept: cancelled as somebody comes, it loses the connection.
-                    peer = zmtp.Connection(listener.accept()[0])
-                except OSError as error:
-                    self._slots.release()
-                    if isinstance(error, BlockingIOError):
-                        await zmtp.readable(listener)
-                    else:  # no file descriptors are left, say
-                        await asyncio.sleep(0.1)
-                    continue
-                task = asyncio.create_task(self._serve(peer))
-                self._connections.add(task)
-                task.add_done_callback(functools.partial(self._gone, peer))
-                await asyncio.sleep(0)  # those that wait already are had without a wait
-
-    def _gone(self, peer: zmtp.Connection, connection: asyncio.Task[None]) -> None:
-        peer.drop()  # if it was cancelled before it began
-        self._connections.discard(connection)
-        self._slots.release()
-
-    async def _serve(self, peer: zmtp.Connection) -> None:
+    async def _serve(self, peer: Channel) -> None:
         try:
-            await peer.shake_hands(b"ROUTER")
             while True:
                 await self._request(peer)
-        except zmtp.Unreadable:
-            self.refused["zmtp"] += 1
         except TimeoutError:
             self.refused["slow"] += 1
         except OSError:
             pass  # it has gone
         finally:
-            await peer.close()
+            peer.close()
 
-    async def _request(self, peer: zmtp.Connection) -> None:
+    async def _request(self, peer: Channel) -> None:
         """Read a request and set about answering it. Raises OSError, TimeoutError."""
-        size, more = await peer.header()
-        if not more or size > _MAX_HEAD:
+        first, size = _SIZES.unpack(await peer.read(_SIZES.size))
+        if first > _MAX_HEAD:
             raise self._misframed()
-        head = self._head(await peer.read(size))
-        size, more = await peer.header()
-        if more:
-            raise self._misframed()
+        head = self._head(await peer.read(first))
         error = self._refusal(head, size) if head is not None else None
         if head is None or error is not None:
             await peer.skip(size)
-            if head is not None and error is not None:
-                await peer.send(_failure(head, error))
+            if head is not None and error is not None and head.kind not in _RAW:
+                await _reply(peer, _failure(head, error))
             return
         async with self._large if size > _SMALL else contextlib.nullcontext():
             async with asyncio.timeout(_BODY_SECONDS if size > _SMALL else None):
                 body = await peer.read(size)
+            if head.kind in _RAW:
+                await self._hand(head, body)
+                return
             async with self._turn if head.kind not in _AT_ONCE else contextlib.nullcontext():  # one at most is parsed and waits
                 error = await self._take(peer, head, body)
         if error is not None:
-            await peer.send(_failure(head, error))
+            await _reply(peer, _failure(head, error))
+
+    async def _hand(self, head: Head, piece: bytes | bytearray) -> None:
+        """Keep what is handed over to a child, until that is asked for."""
+        if head.kind == "unhand":
+            await asyncio.to_thread(self._spool.drop, head.call)
+        elif not await asyncio.to_thread(self._spool.add, head.call, piece):
+            self.refused["handed"] += 1
 
     def _misframed(self) -> ConnectionError:
         """What costs its sender the connection: it may go on for ever."""
@@ -228,12 +206,12 @@ class Broker:
         if head.call in self._given_up:
             self._given_up.discard(head.call)
             return CallCancelled(_CANCELLED)
-        if head.kind != "cancel" and head.kind not in self.handlers:
+        if head.kind not in ("cancel", *_RAW) and head.kind not in self.handlers:
             self.refused["kind"] += 1
             return RLMError("There is no such host call.")
         return None
 
-    async def _take(self, peer: zmtp.Connection, head: Head, frame: bytes | bytearray) -> RLMError | None:
+    async def _take(self, peer: Channel, head: Head, frame: bytes | bytearray) -> RLMError | None:
         """Parse a body and, as soon as there is room, have it worked on. Or else why not."""
         try:
             body = bounded.parse(frame)
@@ -267,7 +245,7 @@ class Broker:
             return False
         return not self._tasks or (len(self._tasks) < MAX_IN_FLIGHT and self._bytes + size <= MAX_BYTES)
 
-    def _start(self, peer: zmtp.Connection, head: Head, body: dict[str, Any], size: int) -> None:
+    def _start(self, peer: Channel, head: Head, body: dict[str, Any], size: int) -> None:
         def done(task: asyncio.Task[None]) -> None:
             del self._tasks[task]
             self._bytes -= size
@@ -289,7 +267,7 @@ class Broker:
             if task not in self._replying:
                 task.cancel()
 
-    async def _answer(self, peer: zmtp.Connection, head: Head, body: dict[str, Any]) -> None:
+    async def _answer(self, peer: Channel, head: Head, body: dict[str, Any]) -> None:
         try:
             value = await self._handle(head, body)
             more = {"cut": value.cut} if isinstance(value, ReplyText) else {}
@@ -310,7 +288,7 @@ class Broker:
         self._bytes += len(reply)
         try:
             with contextlib.suppress(OSError):  # the asker is gone
-                await peer.send(reply)
+                await _reply(peer, reply)
         finally:
             self._bytes -= len(reply)
             self._replying.discard(task)
@@ -339,6 +317,10 @@ class Broker:
         if self._untimed:
             self._untimed_seconds += now - self._untimed_since
         self._untimed, self._untimed_since = self._untimed + change, now
+
+
+async def _reply(peer: Channel, reply: bytes) -> None:
+    await peer.write(_SIZE.pack(len(reply)), reply)
 
 
 def _failure(head: Head, error: RLMError) -> bytes:

@@ -1,6 +1,6 @@
 """The kernel's sockets, as a Jupyter client uses them, in bounded memory whatever code in the kernel sends.
 
-One message at a time is read, when it is asked for. Of the rest the sockets hold some, and the kernel's ZeroMQ drops what is too much.
+One message at a time is read, when it is asked for. Of the rest the stream holds some, and the kernel's ZeroMQ drops what is too much.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from jupyter_client.session import DELIM, Session
 from rlm_kernel.errors import KernelError
 from rlm_kernel.sandbox import zmtp
 from rlm_kernel.sandbox.kernel_says import Message
+from rlm_kernel.sandbox.stream import Stream
 
 MAX_IOPUB = 24 << 20
 """Bytes of one message of outputs: pictures are the largest (`outputs.PICTURE_CAP`)."""
@@ -74,10 +75,10 @@ class Channel:
             return None
         return Message.parse(header, parent, content)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         for task in self._sends:
             task.cancel()
-        await self._connection.close()
+        self._connection.close()
 
 
 @dataclass(frozen=True)
@@ -90,20 +91,23 @@ class Channels:
     control: Channel
 
     @classmethod
-    async def connect(cls, address: str, session: Session) -> Self:
-        """Connect to the sockets that are named `address`-1 and so on. Raises KernelError."""
-        opened: list[zmtp.Connection] = []
+    async def connect(cls, stream: Stream, session: Session) -> Self:
+        """Connect to the kernel's sockets. Raises KernelError."""
+        opened = {name: zmtp.Connection(stream.open(name)) for name in ("shell", "iopub", "control")}
         try:
-            for number, socket_type in ((1, b"DEALER"), (2, b"SUB"), (4, b"DEALER")):
-                opened.append(await zmtp.Connection.connect(f"{address}-{number}", socket_type))
-            shell, iopub, control = opened
-            await iopub.send(b"\x01")  # subscribes to everything
-        except OSError as error:
-            for connection in opened:
-                await connection.close()
-            raise KernelError(f"The kernel's sockets do not answer: {error}.", hint="`rlm doctor` checks the set-up.") from error
-        return cls(session, Channel(shell, session, MAX_SHELL), Channel(iopub, session, MAX_IOPUB), Channel(control, session, MAX_SHELL))
+            async with asyncio.TaskGroup() as group:
+                for name, connection in opened.items():
+                    group.create_task(connection.shake_hands(b"SUB" if name == "iopub" else b"DEALER"))
+            await opened["iopub"].send(b"\x01")  # subscribes to everything
+        except* OSError as errors:
+            for connection in opened.values():
+                connection.close()
+            raise KernelError(
+                f"The kernel's sockets do not answer: {errors.exceptions[0]}.", hint="`rlm doctor` checks the set-up."
+            ) from errors.exceptions[0]
+        limits = {"shell": MAX_SHELL, "iopub": MAX_IOPUB, "control": MAX_SHELL}
+        return cls(session, **{name: Channel(connection, session, limits[name]) for name, connection in opened.items()})
 
-    async def close(self) -> None:
+    def close(self) -> None:
         for channel in (self.shell, self.iopub, self.control):
-            await channel.close()
+            channel.close()

@@ -68,7 +68,7 @@ class FileGrants:
         """
         names = [*known_as, *[None] * (len(paths) - len(known_as))]
         with run.errors():
-            copies = Depot(run.host / "copies")
+            copies = Depot(run.path / "copies")
         grants = [_grant(index, resolve(path), copies) for index, path in enumerate(paths)]
         self._grants = [replace(grant, path=name, renamed=True) if name else grant for grant, name in zip(grants, names, strict=True)]
         self._grants += [cover for grant in grants for cover in _covers(grant, copies)]

@@ -1,7 +1,5 @@
-"""What code in a kernel hands over to child RLMs: files that the host knows, or a file that the kernel wrote into its own folder.
-
-That folder is the container's: what is there is opened without following a link, looked at, and must be the same whenever it is opened.
-It is never written to, and never mounted elsewhere: a child gets a copy, beside its trace.
+"""What code in a kernel hands over to child RLMs: files that the host knows, or what the kernel sent, which the host keeps in a file
+until the child has a copy of it, beside its trace.
 """
 
 from __future__ import annotations
@@ -10,9 +8,8 @@ import asyncio
 import contextlib
 import hashlib
 import json
-import os
-import stat
-from collections.abc import Callable, Iterator, Sequence
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -24,16 +21,66 @@ from rlm_kernel.sandbox.rundir import RunDir
 
 MAX_HANDED = 2 << 30
 """Bytes of one context that is no loaded file."""
+MAX_SPOOLED = 4 * MAX_HANDED
+"""Bytes of all that a kernel has handed over and nobody has taken yet."""
+MAX_SPOOLS = 1_000
+MAX_PIECE = 4 << 20
+"""Bytes of a piece of it."""
+MIN_FREE = 1 << 30
+"""Bytes that stay free on the file system, or a tenth of what was free at first if that is less."""
 _BLOCK = 1 << 20
-_CHANGED = "What was to be handed over was changed meanwhile."
+_GONE = "What was to be handed over is not there."
+
+
+class Spool:
+    """What the kernel sends, in files of the host's in `folder`. All methods block."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._sizes: dict[str, int] = {}
+        self._least = 0
+
+    def add(self, name: str, piece: bytes | bytearray) -> bool:
+        """Keep a piece; an empty one begins. False if it is too much, or there is no room: then nothing of it is kept."""
+        size = self._sizes.get(name, 0) + len(piece)
+        if not piece:
+            self._begin(name)
+        elif name not in self._sizes:
+            return False
+        try:
+            if size > MAX_HANDED or sum(self._sizes.values()) + len(piece) > MAX_SPOOLED or len(self._sizes) > MAX_SPOOLS:
+                raise OSError("too much")
+            if shutil.disk_usage(self._folder).free < self._least:
+                raise OSError("the disk is nearly full")
+            with (self._folder / name).open("ab") as file:
+                file.write(piece)
+        except OSError:
+            self.drop(name)
+            return False
+        self._sizes[name] = size
+        return True
+
+    def drop(self, name: str) -> None:
+        if self._sizes.pop(name, None) is not None:
+            with contextlib.suppress(OSError):
+                (self._folder / name).unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        for name in list(self._sizes):
+            self.drop(name)
+
+    def _begin(self, name: str) -> None:
+        self.drop(name)
+        self._sizes[name] = 0
+        with contextlib.suppress(OSError):
+            if not self._folder.exists():
+                self._folder.mkdir(mode=0o700)
+                self._least = min(MIN_FREE, shutil.disk_usage(self._folder).free // 10)
 
 
 @dataclass(frozen=True)
 class HandedOver:
-    """Implements `engine.protocols.Handed`: nothing, some `grants` of the session's files, or a file of `form` in the kernel's folder.
-
-    That file is not held open, as there can be many: each time it is opened it must be what it was.
-    """
+    """Implements `engine.protocols.Handed`: nothing, some `grants` of the session's files, or a spooled file of `form`."""
 
     digest: str = ""
     size: int = 0
@@ -58,30 +105,28 @@ class HandedOver:
 
     def copy_to(self, path: Path) -> None:
         """Write it to a new file. Blocking. Raises TraceError, UsageError."""
-        with _opened(self._path) as file:
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with path.open("xb") as copy:
-                    digest = _written(file, self.form, copy, path)
-            except OSError as error:
-                raise TraceError(
-                    f"What was handed over to a child cannot be written to {path}: {error.strerror or error}.",
-                    hint="Free some space or check the folder's permissions, or choose another place for the trace.",
-                ) from error
-        if digest != self.digest:
-            path.unlink()
-            raise UsageError(_CHANGED)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("xb") as copy:
+                try:
+                    with _opened(self._path) as spooled:
+                        shutil.copyfileobj(spooled, copy, _BLOCK)
+                except BaseException:
+                    path.unlink()
+                    raise
+        except OSError as error:
+            raise TraceError(
+                f"What was handed over to a child cannot be written to {path}: {error.strerror or error}.",
+                hint="Free some space or check the folder's permissions, or choose another place for the trace.",
+            ) from error
 
     def _read(self) -> bytes:
-        parts: list[bytes] = []
         with _opened(self._path) as file:
-            if _through(file, self.form, parts.append) != self.digest:
-                raise UsageError(_CHANGED)
-        return b"".join(parts)
+            return file.read()
 
 
 def take(given: Any, run: RunDir, grants: FileGrants) -> HandedOver:
-    """What a kernel hands over, by its own word. Blocking: it is read whole. Raises UsageError, FileRefused."""
+    """What a kernel hands over. Blocking: it is read whole. Raises UsageError, FileRefused."""
     if given is None:
         return HandedOver()
     if (named := Named.of(given)) is not None:
@@ -91,48 +136,18 @@ def take(given: Any, run: RunDir, grants: FileGrants) -> HandedOver:
         return HandedOver(hashlib.sha256(json.dumps(named.files).encode("utf-8", "replace")).hexdigest(), grants=found)
     if (spooled := Spooled.of(given)) is None:
         raise UsageError("That cannot be handed over to a child.")
-    path = run.sockets / spooled.spool
-    size = 0
-
-    def count(block: bytes) -> None:
-        nonlocal size
-        size += len(block)
-
+    path = run.spool / spooled.handed
     with _opened(path) as file:
-        return HandedOver(_through(file, spooled.form, count), size, (), spooled.form, path)
+        digest, size = hashlib.sha256(spooled.form.encode()), 0
+        while block := file.read(_BLOCK):
+            digest.update(block)
+            size += len(block)
+    return HandedOver(digest.hexdigest(), size, (), spooled.form, path)
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[int]:
+def _opened(path: Path) -> BinaryIO:
+    """Raises UsageError."""
     try:
-        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        return path.open("rb")
     except OSError as error:
-        raise UsageError("What was to be handed over is not there.") from error
-    try:
-        status = os.fstat(file)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_HANDED:
-            raise UsageError(f"A context of {status.st_size:,} bytes cannot be handed over; {MAX_HANDED:,} can, and any loaded file.")
-        yield file
-    finally:
-        os.close(file)
-
-
-def _written(file: int, form: str, copy: BinaryIO, path: Path) -> str:
-    """Write all of it; its digest. Nothing is left of what cannot be written whole: the disk may be full."""
-    try:
-        digest = _through(file, form, copy.write)
-        copy.flush()
-        return digest
-    except OSError:
-        path.unlink()
-        raise
-
-
-def _through(file: int, form: str, take: Callable[[bytes], object]) -> str:
-    """Have all of it taken, by blocks; its digest. It may grow meanwhile: no more is read than can be handed over."""
-    digest, done = hashlib.sha256(form.encode()), 0
-    while done < MAX_HANDED and (block := os.pread(file, _BLOCK, done)):
-        digest.update(block)
-        take(block)
-        done += len(block)
-    return digest.hexdigest()
+        raise UsageError(_GONE) from error

@@ -121,7 +121,7 @@ class DockerKernel:
         if runner is not None:
             await runner.close()
         if manager is not None and isinstance(manager.provisioner, DockerProvisioner):
-            await manager.provisioner.unguard()
+            await manager.provisioner.leave()
 
     async def settle(self) -> bool:
         """Interrupt what runs. False if it does not stop: then the kernel is of no use any more."""
@@ -150,7 +150,7 @@ class DockerKernel:
         return self._manager
 
     async def _listen(self, manager: AsyncKernelManager, timeout: float) -> None:
-        channels = await Channels.connect(self._spec.run.address, manager.session)
+        channels = await Channels.connect(self._provisioner.stream, manager.session)
         self._runner = CellRunner(channels, self._provisioner.exited, self._provisioner.interrupt, self._persons.hear)
         await self._runner.wait_until_listening(timeout)
 
@@ -277,8 +277,6 @@ class DockerKernel:
 
     def _why_it_died(self, state: RunState) -> str:
         exited = self._provisioner.exited
-        if self._provisioner.too_much:
-            return f"The kernel was killed: {self._provisioner.too_much}."
         if state.cut_off:
             return "The kernel was killed: code in it closed its connection to the host."
         if not exited.done() and not state.began:

@@ -278,11 +278,11 @@ class Cancelled(Told):
 
 
 class Spooled(Asked):
-    """What is handed over to a child RLM, as a file in the kernel's own folder."""
+    """What is handed over to a child RLM, as the kernel sent it before."""
 
     model_config = ConfigDict(extra="forbid")
 
-    spool: Annotated[str, Field(pattern=r"^h-[0-9]{1,10}-[0-9]{1,10}$")]
+    handed: Annotated[str, Field(pattern=r"^[0-9]{1,10}-[0-9]{1,10}$")]
     form: Literal["text", "json"]
 
 

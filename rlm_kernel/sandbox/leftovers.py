@@ -33,7 +33,7 @@ IDLE_MARGIN = 300.0
 BUILD_HOURS = 24.0
 """No build takes so long: what is older is left over."""
 _MAX_TOLD = 1 << 20
-_PARTS = re.compile(r"host|depot|[rk]\d*|(connection|about|seccomp)\.json(\.new)?")
+_PARTS = re.compile(r"lease|depot|copies|handed|host|[rk]\d*|(connection|session|about|seccomp)\.json(\.new)?")
 """What lies in a session's folder: another program's may be called like one, rlm-20240131 say."""
 
 
@@ -94,11 +94,11 @@ def _containers(client: DockerClient) -> Iterator[_Container]:
     """Those of sessions, whoever's they are."""
     label = f"{provisioner.LABEL}.session"
     for found in client.api.containers(all=True, size=True, filters={"label": label}):
-        session, lease = found["Labels"][label], Path(found["Labels"].get(f"{provisioner.LABEL}.lease", ""))
-        if len(lease.parts) > 2 and lease.parents[1].name == f"rlm-{session}":
+        session, folder = found["Labels"][label], Path(found["Labels"].get(f"{provisioner.LABEL}.folder", ""))
+        if folder.name == f"rlm-{session}":
             running = found["State"] not in ("created", "exited", "dead")
             name = found["Names"][0].lstrip("/")
-            yield _Container(found["Id"], name, session, lease.parents[1], running, found["Created"], found.get("SizeRw") or 0)
+            yield _Container(found["Id"], name, session, folder, running, found["Created"], found.get("SizeRw") or 0)
 
 
 def _is_missing(folder: Path) -> bool:
@@ -123,9 +123,8 @@ def _is_ours(client: DockerClient, container: _Container) -> bool:
 
 def _is_over(folder: Path, running: bool) -> bool:
     """Whether a session's folder has no owner and will have none again."""
-    host = folder / "host"
     try:
-        if not (host / "lease").exists():
+        if not (folder / "lease").exists():
             if not all(map(_PARTS.fullmatch, os.listdir(folder))):
                 return False
             # Its making was cut off; or somebody deleted the file, which its owner may still hold.
@@ -138,12 +137,12 @@ def _is_over(folder: Path, running: bool) -> bool:
 def _idle_until(folder: Path) -> float:
     """When the container of a kept session has ended, by the traces of its last use; 0 for other sessions."""
     try:
-        idle = float(json.loads((folder / "host" / "session.json").read_text()).get("idle", 0))
+        idle = float(json.loads((folder / "session.json").read_text()).get("idle", 0))
     except (FileNotFoundError, ValueError, AttributeError, TypeError):
         return 0.0
     if not idle:
         return 0.0
-    used = [folder / "about.json", folder / "host" / "lease"]
+    used = [folder / "about.json", folder / "lease"]
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError), (folder / "about.json").open(encoding="utf-8") as file:
         used.append(Path(json.loads(file.read(_MAX_TOLD))["trace"]))
     return max(_changed(path) for path in used) + idle + IDLE_MARGIN

@@ -1,83 +1,61 @@
-"""Does a container with the sandbox's locks start here, and do unix sockets and the lease's lock cross its bind mount?"""
+"""Does a container with the sandbox's locks start here, and does the stream reach its first process?"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import os
-import secrets
-import socket
-import tempfile
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlm_kernel.sandbox import lease
-from rlm_kernel.sandbox.docker_host import takes_profile_files
+from rlm_kernel.errors import RLMError
+from rlm_kernel.sandbox.docker_host import docker_errors, takes_profile_files
 from rlm_kernel.sandbox.isolation import is_rootless
-from rlm_kernel.sandbox.rundir import container_user, own
-from rlm_kernel.sandbox.syscalls import security_options
+from rlm_kernel.sandbox.provisioner import SandboxSpec, container_options, remove_container
+from rlm_kernel.sandbox.rundir import RunDir
+from rlm_kernel.sandbox.stream import Stream
 
 if TYPE_CHECKING:
     from docker import DockerClient
     from docker.models.containers import Container
 
 _SECONDS = 30
-_TRY = """
-import fcntl, os, socket, struct
-lock = struct.Struct("hhqqi4x")
-try:
-    lease = open("/rlm/host/lease", "rb")
-except PermissionError:
-    raise SystemExit("its user may not read what the host gives it, as where the engine maps users or is another user's rootless one")
-with lease:
-    held = lock.unpack(fcntl.fcntl(lease, fcntl.F_OFD_GETLK, lock.pack(fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)))[0] != fcntl.F_UNLCK
-if not held:
-    raise SystemExit("the host's locks on files do not reach it, by which it knows that its owner lives")
-socket.socket(socket.AF_UNIX).connect("/rlm/host/s")
-"""
 
 
 def sandbox_problem(client: DockerClient, image: str, *, runtime: str | None = None, tight: bool = True) -> str | None:
-    """Why no kernel can live in a locked container of `image`; None if one can. Blocking, about a second.
+    """Why no kernel can live in a locked container of `image`; None if one can. Blocking, about a second."""
+    run = RunDir.create(max_request=1, window=1)
+    spec = SandboxSpec(image, run, asyncio.Event(), lambda channel: channel.close(), memory=256 << 20, runtime=runtime, tight=tight)
+    name = f"rlm-probe-{run.session_id}"
+    try:
+        with docker_errors():
+            traits = {"rootless": is_rootless(client.info()), "profile_file": takes_profile_files(client)}
+            options = container_options(spec, **traits) | {"name": name, "labels": {}}
+            container = client.containers.create(**options)
+            try:
+                return asyncio.run(_problem(client, container))
+            finally:
+                remove_container(container)
+    except KeyboardInterrupt:
+        _remove_soon(client, name)
+        raise
+    except RLMError as error:
+        return error.message
+    finally:
+        run.remove()
 
-    None means that kernels can be spoken to over `ipc`, and know whether their owner lives; otherwise the engine is remote, in a virtual
-    machine, maps users, or lacks something, or the runtime keeps the host's files too far away.
-    """
-    import docker
 
-    name = f"rlm-probe-{secrets.token_hex(4)}"
-    with tempfile.TemporaryDirectory(prefix="rlm-", dir="/tmp") as folder, socket.socket(socket.AF_UNIX) as listener:
-        Path(folder).chmod(0o755)
-        listener.bind(f"{folder}/s")
-        Path(folder, "s").chmod(0o666)
-        listener.listen(1)
-        owner = os.open(f"{folder}/lease", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            own(Path(folder, "lease"))
-            lease.take(owner)
-            container = client.containers.create(
-                image,
-                ["/opt/rlm/bin/python", "-ISc", _TRY],
-                name=name,
-                entrypoint=[],
-                user=container_user(is_rootless(client.info())),
-                read_only=True,
-                network_mode="none",
-                cap_drop=["ALL"],
-                security_opt=security_options(tight, Path(folder, "seccomp.json") if takes_profile_files(client) else None),
-                mem_limit="256m",
-                pids_limit=32,
-                runtime=runtime,
-                mounts=[docker.types.Mount("/rlm/host", folder, type="bind", read_only=True)],
-            )
-            return _last_words(container)
-        except (docker.errors.DockerException, OSError) as error:
-            return str(getattr(error, "explanation", None) or error)
-        except KeyboardInterrupt:
-            _remove_soon(client, name)
-            raise
-        finally:
-            os.close(owner)
+async def _problem(client: DockerClient, container: Container) -> str | None:
+    stream = await Stream.attach(client, container.id, lambda channel: channel.close())
+    try:
+        async with asyncio.timeout(_SECONDS):
+            await asyncio.to_thread(container.start)
+            await stream.greet({"session": {}, "key": ""})
+    except OSError as error:
+        said = stream.words().strip().splitlines()
+        return said[-1] if said else f"what it says does not arrive: {str(error) or f'no word within {_SECONDS} s'}"
+    finally:
+        stream.close()
+    return None
 
 
 def _remove_soon(client: DockerClient, name: str) -> None:
@@ -89,15 +67,3 @@ def _remove_soon(client: DockerClient, name: str) -> None:
             client.containers.get(name).remove(force=True)
             return
         time.sleep(0.2)
-
-
-def _last_words(container: Container) -> str | None:
-    """Run it and remove it, whatever comes of it; what it said last if it failed."""
-    # Not docker's own `run`: it leaves what does not start, and waits for podman's log, which does not end.
-    try:
-        container.start()
-        status = container.wait(timeout=_SECONDS)["StatusCode"]
-        said = container.logs(stdout=False, stderr=True).decode(errors="replace").strip()
-    finally:
-        container.remove(force=True)
-    return (said.splitlines()[-1] if said else f"it ended with status {status}") if status else None

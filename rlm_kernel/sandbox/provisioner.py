@@ -11,10 +11,9 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import threading
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jupyter_client.connect import KernelConnectionInfo
@@ -22,25 +21,27 @@ from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 from traitlets import Any as AnyTrait
 
 from rlm_kernel.errors import DockerError, KernelError, RLMError
-from rlm_kernel.sandbox.disk import LOOK_SECONDS, MAX_FILE, DiskGuard, remove_tree
+from rlm_kernel.sandbox.endpoints import PORTS, Endpoints
 from rlm_kernel.sandbox.isolation import is_rootless
 from rlm_kernel.sandbox.rundir import RunDir, container_user
+from rlm_kernel.sandbox.stream import Channel, Stream, StreamLost
 from rlm_kernel.sandbox.syscalls import security_options
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
 
-PORTS = {"shell_port": 1, "iopub_port": 2, "stdin_port": 3, "control_port": 4, "hb_port": 5}
-"""With ipc transport a port is the ending of a socket's name."""
 EXIT_OOM = 97
 """The container's status when the kernel was killed for memory (`rlm_runtime.__main__`)."""
 _KILLED = 128 + 9
 """The container's status when the machine killed its first process, which is for memory, too."""
 LOST = -1
 """Instead of a status: the engine was lost, and the container with it."""
-_LOG_TAIL = 8_000
-"""Bytes."""
+JOIN_SECONDS = 10.0
+"""Seconds that a container which was left has to answer."""
+MAX_FILE = 2 << 30
+"""Bytes of one file that code in a container writes."""
 _HEAR_SECONDS = 2.0
+"""In which the engine tells the status of a container whose stream has ended."""
 LABEL = "rlm-kernel"
 
 
@@ -52,6 +53,10 @@ class SandboxSpec:
     run: RunDir
     ready: asyncio.Event
     """Set when the kernel has said hello on the broker."""
+    accept: Callable[[Channel], None]
+    """Serves the host calls on a channel that code in the container opened."""
+    loop: asyncio.AbstractEventLoop | None = None
+    """Where `accept` is to be called and the stream lives; by default where the kernel is started."""
     memory: int = 2 << 30
     cpus: float = 2.0
     pids: int = 256
@@ -64,23 +69,22 @@ class SandboxSpec:
     start_timeout: float = 60.0
 
 
-def container_options(spec: SandboxSpec, sockets: str, *, rootless: bool = False, profile_file: bool = False) -> dict[str, Any]:
+def container_options(spec: SandboxSpec, *, rootless: bool = False, profile_file: bool = False) -> dict[str, Any]:
     """The keywords for docker's `containers.create`: every lock of the sandbox is here.
 
     `rootless`: for an engine of that kind. `profile_file`: for one that takes the seccomp profile as a file, which is then written.
     """
     from docker.types import LogConfig, Mount, Ulimit
 
-    binds = [(str(spec.run.host), "/rlm/host", True), (sockets, "/rlm/run", False), *((s, t, True) for s, t in spec.mounts)]
     return {
         "image": spec.image,
-        "command": ["/opt/rlm/bin/python", "-m", "rlm_runtime", "-f", "/rlm/host/connection.json"],
+        "command": ["/opt/rlm/bin/python", "-m", "rlm_runtime"],
         "entrypoint": [],
         "name": spec.run.container_name,
         "labels": {
             f"{LABEL}.session": spec.run.session_id,
             f"{LABEL}.owner": str(os.getpid()),
-            f"{LABEL}.lease": str(spec.run.host / "lease"),
+            f"{LABEL}.folder": str(spec.run.path),
         },
         # Nothing of the host's environment: it has the API keys.
         "use_config_proxy": False,  # the client's configuration may hold a proxy with a password
@@ -88,7 +92,10 @@ def container_options(spec: SandboxSpec, sockets: str, *, rootless: bool = False
         "environment": {"HOME": "/tmp", "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1", "PYTHONHASHSEED": "0"},
         "user": container_user(rootless),
         "working_dir": "/tmp",
-        "init": False,  # the lease's watcher is the first process: nobody inside can stop that one
+        "init": False,  # ours is the first process: nobody inside can stop that one
+        "stdin_open": True,
+        # With an owner that is not detached the engine closes stdin when the owner goes (StdinOnce), and with it ends the container.
+        "detach": spec.run.idle > 0,
         "auto_remove": True,
         "network_mode": spec.network,
         "runtime": spec.runtime,
@@ -103,9 +110,10 @@ def container_options(spec: SandboxSpec, sockets: str, *, rootless: bool = False
         "pids_limit": spec.pids,
         "ulimits": [Ulimit(name=name, soft=most, hard=most) for name, most in (("nofile", 4096), ("core", 0), ("fsize", MAX_FILE))],
         "shm_size": "64m",
-        "tmpfs": {"/tmp": f"rw,nosuid,nodev,size={spec.tmp},mode=1777"},  # podman takes no uid
-        "mounts": [Mount(target, source, type="bind", read_only=read_only) for source, target, read_only in binds],
-        "log_config": LogConfig(type="json-file", config={"max-size": "1m", "max-file": "1"}),
+        # podman takes no uid.
+        "tmpfs": {"/tmp": f"rw,nosuid,nodev,size={spec.tmp},mode=1777", "/rlm/run": "rw,nosuid,nodev,noexec,size=1m,mode=1777"},
+        "mounts": [Mount(target, source, type="bind", read_only=True) for source, target in spec.mounts],
+        "log_config": LogConfig(type="none"),  # all that is said is for the owner, who listens
     }
 
 
@@ -118,30 +126,31 @@ class DockerProvisioner(KernelProvisionerBase):
         super().__init__(**kwargs)
         self._container: Container | None = None
         self._creation: asyncio.Task[Container] | None = None
-        self._sockets = ""
-        self._words: LastWords | None = None
-        self._guarding: asyncio.Task[None] | None = None
-        self.too_much = ""
-        """What it did to the host's disk, if it was killed for that."""
+        self._stream: Stream | None = None
+        self._endpoints: Endpoints | None = None
         self.exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     @property
     def has_process(self) -> bool:
         return self._container is not None
 
+    @property
+    def stream(self) -> Stream:
+        """To the container, which has been started or joined."""
+        assert self._stream is not None
+        return self._stream
+
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
-        """Settle where the sockets are, as the host and as the container see them."""
+        """Settle where the sockets are for clients on this host."""
         manager: Any = self.parent
         self.exited = asyncio.get_running_loop().create_future()  # the last one was for the kernel before a restart
-        self._sockets = str(self.spec.run.new_launch())
+        self.spec.run.new_launch()
         manager.transport = "ipc"
         manager.ip = self.spec.run.address
         manager.cache_ports = False
         for name, number in PORTS.items():
-            setattr(manager, name, number)
+            setattr(manager, f"{name}_port", number)
         info = manager.get_connection_info()
-        inside = {**info, "key": info["key"].decode(), "ip": "/rlm/run/k"}
-        self.spec.run.give("connection.json", json.dumps(inside))
         # jupyter_client takes an existing file for the truth, and waits for ever without one.
         manager.connection_file = str(self.spec.run.keep("connection.json", json.dumps({**info, "key": info["key"].decode()})))
         # kwargs["env"] is a copy of the host's environment, with its keys: it goes no further.
@@ -149,41 +158,58 @@ class DockerProvisioner(KernelProvisionerBase):
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
         """Start the container and wait until its kernel is up. Raises KernelError, DockerError."""
-        from rlm_kernel.sandbox.docker_host import connect, docker_errors, takes_profile_files
-
         self.spec.ready.clear()
-        loop, exited = asyncio.get_running_loop(), self.exited
-
-        def create() -> Container:
-            with docker_errors(), contextlib.ExitStack() as failing:
-                client = connect()
-                failing.callback(client.close)
-                traits = {"rootless": is_rootless(client.info()), "profile_file": takes_profile_files(client)}
-                options = container_options(self.spec, self._sockets, **traits)
-                container = client.containers.create(**options)
-                failing.callback(remove_container, container)  # one that does not start is not removed by itself
-                threading.Thread(target=self._watch, args=(container, loop, exited), daemon=True).start()
-                self._words = LastWords(container)
-                container.start()
-                failing.pop_all()
-                return container
-
-        self._creation = asyncio.create_task(asyncio.to_thread(create))
-        self._container = await asyncio.shield(self._creation)
-        ready = asyncio.create_task(self.spec.ready.wait())
-        try:
-            await asyncio.wait({ready, self.exited}, timeout=self.spec.start_timeout, return_when=asyncio.FIRST_COMPLETED)
-            if not self.spec.ready.is_set():
-                raise await self._start_failure()
-        finally:
-            ready.cancel()
-            self._hang_up()
-        # Now: the kernel listens, and no code that it does not trust has run in it.
-        self.spec.run.link_sockets()
-        self._guarding = asyncio.create_task(self._guard_disk())
         manager: Any = self.parent
         self.connection_info = manager.get_connection_info()
+        self._creation = asyncio.create_task(asyncio.to_thread(self._create))
+        try:
+            async with asyncio.timeout(self.spec.start_timeout):
+                self._container = await asyncio.shield(self._creation)
+                await self._there(self._connect(again=False))
+                await self._until_ready()
+        except OSError:
+            raise await self._start_failure() from None
+        except BaseException:
+            await asyncio.shield(self.cleanup())  # one that does not start is not removed by itself
+            raise
         return self.connection_info
+
+    def _create(self) -> Container:
+        from rlm_kernel.sandbox.docker_host import connect, docker_errors, takes_profile_files
+
+        with docker_errors(), contextlib.ExitStack() as failing:
+            client = connect()
+            failing.callback(client.close)
+            traits = {"rootless": is_rootless(client.info()), "profile_file": takes_profile_files(client)}
+            container = client.containers.create(**container_options(self.spec, **traits))
+            failing.pop_all()
+            return container
+
+    async def _connect(self, *, again: bool) -> None:
+        """Attach to the container, start it unless it runs, and greet. On the stream's event loop."""
+        container, exited, run = self._container, self.exited, self.spec.run
+        manager: Any = self.parent
+        assert container is not None
+        self._stream = stream = await Stream.attach(container.client, container.id, self.spec.accept)
+        condition = "not-running" if again else "next-exit"
+        threading.Thread(target=self._watch, args=(container, exited, condition), daemon=True).start()
+        if not again:
+            await asyncio.to_thread(_start, container)
+        told = {"idle": run.idle, "session": run.told, "key": manager.session.key.decode()}
+        await stream.greet(told, again=again)
+        self._endpoints = Endpoints(stream, run.address)
+        with run.errors():
+            await self._endpoints.open()
+
+    async def _until_ready(self) -> None:
+        """Wait for the kernel's hello. Raises StreamLost if the container ends first."""
+        ready = asyncio.create_task(self.spec.ready.wait())
+        try:
+            await asyncio.wait({ready, self.exited}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ready.cancel()
+        if not self.spec.ready.is_set():
+            raise StreamLost("the container has ended")
 
     async def join(self) -> bool:
         """Take over the container that an earlier owner of the session left. False if it does not run any more. Raises DockerError."""
@@ -201,33 +227,39 @@ class DockerProvisioner(KernelProvisionerBase):
                     return container
                 return None
 
-        container = await asyncio.to_thread(find)
-        if container is None:
+        self._container = await asyncio.to_thread(find)
+        if self._container is None or self._container.status != "running":
             return False
-        self._container, self._sockets = container, str(self.spec.run.sockets)
-        self._guarding = asyncio.create_task(self._guard_disk())
-        loop, exited = asyncio.get_running_loop(), self.exited
-        threading.Thread(target=self._watch, args=(container, loop, exited, "not-running"), daemon=True).start()
-        return bool(container.status == "running")
+        manager: Any = self.parent
+        self.connection_info = manager.get_connection_info()
+        try:
+            async with asyncio.timeout(JOIN_SECONDS):
+                await self._there(self._connect(again=True))
+        except (OSError, KernelError):
+            return False
+        return True
 
-    async def _guard_disk(self) -> None:
-        """Kill a kernel that takes too much of the host's disk."""
-        guard, self.too_much = DiskGuard(Path(self._sockets)), ""
-        while not self.exited.done() and not self.too_much:
-            await asyncio.wait({self.exited}, timeout=LOOK_SECONDS)
-            self.too_much = await asyncio.to_thread(guard.look)
-        if self.too_much:
-            await self.kill()
+    async def _there(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something where the stream lives."""
+        loop = self.spec.loop
+        if loop is None or loop is asyncio.get_running_loop():
+            await work
+        else:
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
 
-    async def unguard(self) -> None:
-        """Look at its disk no more. Idempotent."""
-        if self._guarding is not None:
-            self._guarding.cancel()
-            await asyncio.gather(self._guarding, return_exceptions=True)
+    async def leave(self) -> None:
+        """Hang up. The container of a kept session stays. Idempotent."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            await self._there(self._hang_up(stream))
 
-    def _watch(
-        self, container: Container, loop: asyncio.AbstractEventLoop, exited: asyncio.Future[int], condition: str = "next-exit"
-    ) -> None:
+    async def _hang_up(self, stream: Stream) -> None:
+        endpoints, self._endpoints = self._endpoints, None
+        if endpoints is not None:
+            await endpoints.close()
+        stream.close()
+
+    def _watch(self, container: Container, exited: asyncio.Future[int], condition: str) -> None:
         """In a thread of its own: wait for the container's end, however long that takes."""
         from docker.errors import APIError
 
@@ -238,28 +270,29 @@ class DockerProvisioner(KernelProvisionerBase):
         except Exception:  # whatever the connection did
             code = LOST
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(_ended, exited, code)
-
-    def _hang_up(self) -> None:
-        if self._words is not None:
-            self._words.hang_up()
-            self._words = None
+            exited.get_loop().call_soon_threadsafe(_ended, exited, code)
 
     async def _start_failure(self) -> RLMError:
         from rlm_kernel.sandbox.docker_host import start_hint
 
-        if self.exited.done() and self.exited.result() == LOST:
+        stream, lost = self._stream, self._container is not None and self._stream is None
+        ended = stream is not None and stream.lost.done()
+        if ended:
+            await asyncio.wait({self.exited}, timeout=_HEAR_SECONDS)
+        status = self.exited.result() if self.exited.done() else None
+        words = stream.words() if stream is not None else ""
+        await asyncio.shield(self.cleanup())
+        if status == LOST or lost:
             return DockerError("The Docker engine was lost while it started the kernel's container.", hint=start_hint())
-        if self.exited.done() and self.exited.result() in (EXIT_OOM, _KILLED):
+        if status in (EXIT_OOM, _KILLED):
             return KernelError(
                 f"The container is too small: its kernel was killed as it started, with {self.spec.memory / (1 << 20):,.0f} MiB of memory "
                 "(sandbox.memory).",
                 hint="Give it more: RLM_SANDBOX__MEMORY=2g, which is the default.",
             )
-        words = await asyncio.to_thread(self._words.said, self.exited.done()) if self._words else ""
         what = (
-            f"The kernel's container ended as it started (status {self.exited.result()})."
-            if self.exited.done()
+            f"The kernel's container ended as it started (status {'unknown' if status is None else status})."
+            if ended or status is not None
             else f"The kernel did not start within {self.spec.start_timeout:.0f} s."
         )
         return KernelError(
@@ -275,11 +308,18 @@ class DockerProvisioner(KernelProvisionerBase):
         return await asyncio.shield(self.exited) if self._container is not None else 0
 
     async def send_signal(self, signum: int) -> None:
-        await self._signal(signum)
+        if signum == signal.SIGINT:
+            await self.interrupt()
+        else:
+            await self._signal(signum)
 
     async def interrupt(self) -> None:
         """What Ctrl-C is in a terminal: the container's first process passes it on to the kernel and all that it has started."""
-        await self._signal(signal.SIGINT)
+        if self._stream is not None:
+            await self._there(self._interrupt(self._stream))
+
+    async def _interrupt(self, stream: Stream) -> None:
+        stream.interrupt()
 
     async def kill(self, restart: bool = False) -> None:
         await self._signal(signal.SIGKILL)
@@ -300,49 +340,21 @@ class DockerProvisioner(KernelProvisionerBase):
         if self._creation is not None:
             with contextlib.suppress(Exception):
                 self._container = await asyncio.shield(self._creation)
-        self._hang_up()
-        await self.unguard()
+        await self.leave()
         if self._container is not None:
             await asyncio.to_thread(remove_container, self._container)
             self._container.client.close()
-            await asyncio.to_thread(remove_tree, Path(self._sockets))
-        self._container = None
+        self._container = self._creation = None
 
     async def shutdown_requested(self, restart: bool = False) -> None:
         await self.kill(restart)
 
 
-class LastWords:
-    """What a container says as it starts: the end of it, should that go wrong. To be made before it is started, in a thread of one's own.
+def _start(container: Container) -> None:
+    from rlm_kernel.sandbox.docker_host import docker_errors
 
-    Listened to from outside because an engine that removes a container as soon as it ends removes its log with it.
-    """
-
-    def __init__(self, container: Container) -> None:
-        self._file = container.attach_socket(params={"stdout": 1, "stderr": 1, "stream": 1})
-        self._socket: socket.socket = self._file._sock  # the file alone would leave it open
-        self._heard = b""
-        self._listener = threading.Thread(target=self._listen, daemon=True)
-        self._listener.start()
-
-    def _listen(self) -> None:
-        from docker.utils.socket import frames_iter
-
-        # Whatever becomes of the connection, what was heard is there.
-        with self._socket, self._file, contextlib.suppress(Exception):
-            for _, piece in frames_iter(self._file, tty=False):
-                self._heard = (self._heard + piece)[-_LOG_TAIL:]
-
-    def said(self, ended: bool) -> str:
-        """What was said last. Blocking for a moment if the container has `ended`, to hear it out."""
-        if ended:
-            self._listener.join(_HEAR_SECONDS)
-        return self._heard.decode(errors="replace")
-
-    def hang_up(self) -> None:
-        """Listen no more: what a kernel that runs writes there is nobody's concern. Idempotent."""
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+    with docker_errors():
+        container.start()
 
 
 def _ended(exited: asyncio.Future[int], code: int) -> None:

@@ -1,14 +1,14 @@
-"""The folder of a session on the host: what the container is given, and where its kernel puts its sockets.
+"""The folder of a session on the host, which no container sees but for copies of files in it.
 
     rlm-1a2b3c4d/        0700, the owner's
-        host/            mounted read-only at /rlm/host: connection.json, session.json, lease, the broker's socket, file copies
-        r1/, r2/ …       mounted writable at /rlm/run, a fresh one for each kernel: the kernel's five ZMQ sockets
-        k1/, k2/ …       the host's own names of these sockets, as hard links; not mounted. With `one_address`: k/, always the last ones
-        connection.json  how clients on the host connect to the kernel there is now; not mounted
-        about.json       what the session is about, for `rlm attach`; not mounted
+        lease            locked by who runs the session
+        session.json     what the container was told, for who takes it up
+        connection.json  how Jupyter's clients on this host connect to the kernel there is now
+        k/               the sockets that it names: the host listens there, and carries them to the kernel
+        copies/          files that the container's user may not read where they lie, mounted one by one
+        handed/          what the kernel has handed over to children
+        about.json       what the session is about, for `rlm attach`
 
-The host never writes into r1, r2 …, nor opens anything there by name: code in the container can put what it likes in a socket's place.
-It reaches the sockets by the names in k1, k2 …, which were made before any cell ran and which no container sees.
 Paths are short because a socket's may have 107 bytes (104 on macOS).
 """
 
@@ -28,24 +28,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from rlm_kernel.errors import KernelError, SetupError
-from rlm_kernel.sandbox import lease
-from rlm_kernel.sandbox.disk import remove_tree
+from rlm_kernel.errors import SetupError
 
 UNPRIVILEGED = 61234
 """The uid and gid that a root user's containers run as; any other user's run as that user."""
-LEASE_PATIENCE = 2.0
-"""Seconds that another holder of the lease has to let go."""
 _NAME = re.compile(r"rlm-[0-9a-f]{8}")
 JUST_MADE = 60.0
 """Seconds that a folder without an owner may still be one that is just being made."""
 _MAX_PREFIX = 80
 _ROOM = "Check free space and permissions there, or set XDG_RUNTIME_DIR to another folder."
 _MAX_ABOUT = 1 << 20
-_SOCKETS = range(1, 6)
 
 
 class About(BaseModel):
@@ -85,49 +81,45 @@ def _bases() -> Iterator[Path]:
 
 @dataclass
 class RunDir:
-    """One session's folder. Holds the lease lock from `create` or `adopt` to `leave` or `remove`; it falls with this process,
-    however that ends.
-
-    `one_address`: each kernel is found where the one before it was, by clients that connect again.
+    """One session's folder. Holds its lease, a lock, from `create` or `adopt` to `leave` or `remove`; it falls with this process,
+    however that ends. `told` is what the kernel's runtime is told.
     """
 
     path: Path
     session_id: str
-    token: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
-    one_address: bool = False
-    _launches: int = 0
+    told: dict[str, Any] = field(default_factory=dict, repr=False)
+    idle: float = 0.0
+    launches: int = 0
+    """How many kernels this session has had."""
     _lease_fd: int = -1
 
     @classmethod
-    def create(cls, *, max_request: int, window: int, one_address: bool = False, replayed: bool = False, idle: float = 0.0) -> RunDir:
+    def create(cls, *, max_request: int, window: int, replayed: bool = False, idle: float = 0.0) -> RunDir:
         """Make the folder.
 
         `max_request` (bytes), `window` (requests) and `replayed` are told to the kernel's side of the broker; `idle` to the container,
         which outlives its owner by so many seconds. Raises SetupError.
         """
         session_id = secrets.token_hex(4)
-        told = {"max_request": max_request, "window": window, "replayed": replayed, "idle": idle}
-        path = next(_bases()) / f"rlm-{session_id}"
-        run = cls(path, session_id, one_address=one_address)
+        told = {"max_request": max_request, "window": window, "replayed": replayed, "token": secrets.token_hex(16)}
+        run = cls(next(_bases()) / f"rlm-{session_id}", session_id, told, idle)
         try:
-            path.mkdir(mode=0o700)
-            # Changed afterwards, as a umask of 077 would keep the container's user out.
-            run.host.mkdir()
-            run.host.chmod(0o755)
-            file = run.host / "lease"
-            file.touch()
-            file.chmod(0o644)
-            run._lease_fd = os.open(file, os.O_RDWR | os.O_CLOEXEC)
-            if not lease.take(run._lease_fd):
-                raise OSError("another process has taken its lease")
-            run.give("session.json", json.dumps(told | {"token": run.token}))
+            run.path.mkdir(mode=0o700)
+            (run.path / "k").mkdir(mode=0o700)
+            run._lease_fd = os.open(run.path / "lease", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(run._lease_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            run._note()
         except OSError as error:
             run.remove()
-            raise SetupError(f"The session's folder {path} cannot be made: {error.strerror or error}.", hint=_ROOM) from error
+            raise SetupError(f"The session's folder {run.path} cannot be made: {error.strerror or error}.", hint=_ROOM) from error
         except SetupError:
             run.remove()
             raise
         return run
+
+    @property
+    def token(self) -> str:
+        return str(self.told["token"])
 
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
@@ -138,7 +130,7 @@ class RunDir:
             raise SetupError(f"The session's folder {self.path} cannot be used: {error.strerror or error}.", hint=_ROOM) from error
 
     def check(self) -> None:
-        """Raise SetupError if somebody deleted the folder, with what leads to the broker. To be asked by its owner."""
+        """Raise SetupError if somebody deleted the folder. To be asked by its owner."""
         if os.fstat(self._lease_fd).st_nlink == 0:
             raise SetupError(
                 f"The session's folder {self.path} was deleted while it was in use.",
@@ -147,23 +139,18 @@ class RunDir:
 
     @classmethod
     def adopt(cls, path: Path) -> RunDir | None:
-        """Become the owner of a folder that was left. Blocking, for `LEASE_PATIENCE` seconds at most. None if it cannot be had: it is
-        gone, or code in the container holds the lease.
-        """
+        """Become the owner of a folder that was left. None if it cannot be had: it is gone, or another has it."""
         try:
-            told = json.loads((path / "host" / "session.json").read_text(encoding="utf-8"))
-            run = cls(path, path.name.removeprefix("rlm-"), token=told["token"])
-            run._launches = max((int(folder.name[1:]) for folder in path.glob("r[0-9]*")), default=0)
-            # Not blocking: code in the container may have asked to be told before the file is opened for writing (F_SETLEASE).
-            run._lease_fd = os.open(run.host / "lease", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+            noted = json.loads((path / "session.json").read_text(encoding="utf-8"))
+            run = cls(path, path.name.removeprefix("rlm-"), noted["told"], float(noted["idle"]), int(noted["launches"]))
+            run._lease_fd = os.open(path / "lease", os.O_RDWR | os.O_CLOEXEC)
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        deadline = time.monotonic() + LEASE_PATIENCE
-        while not lease.take(run._lease_fd):
-            if time.monotonic() > deadline:
-                run.leave()
-                return None
-            time.sleep(0.02)  # a container of an earlier version looks whether there is an owner, which takes no time
+        try:
+            fcntl.flock(run._lease_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            run.leave()
+            return None
         return run
 
     def leave(self) -> None:
@@ -173,37 +160,26 @@ class RunDir:
             self._lease_fd = -1
 
     @property
-    def host(self) -> Path:
-        return self.path / "host"
-
-    @property
-    def broker_socket(self) -> Path:
-        return self.host / "broker"
-
-    @property
-    def sockets(self) -> Path:
-        """The folder that the container can write to: hostile."""
-        return self.path / f"r{self._launches}"
-
-    @property
-    def launches(self) -> int:
-        """How many kernels this session has had."""
-        return self._launches
-
-    @property
     def container_name(self) -> str:
         """Of the kernel that was launched last."""
-        return f"rlm-{self.session_id}-{self._launches}"
+        return f"rlm-{self.session_id}-{self.launches}"
 
-    def give(self, name: str, text: str) -> Path:
-        """Put a small file where the container can read it, and nobody else can. Raises SetupError."""
-        path = self.host / name
-        with self.errors():
-            path.unlink(missing_ok=True)
-            path.touch(mode=0o600)
-            path.write_text(text, encoding="utf-8")
-            own(path)
-        return path
+    @property
+    def address(self) -> str:
+        """What the kernel's sockets on the host are called, but for the "-1" to "-5" at the end."""
+        return str(self.path / "k" / "k")
+
+    @property
+    def spool(self) -> Path:
+        return self.path / "handed"
+
+    def new_launch(self) -> None:
+        """Another kernel is to be started. Raises SetupError."""
+        self.launches += 1
+        self._note()
+
+    def _note(self) -> None:
+        self.keep("session.json", json.dumps({"told": self.told, "idle": self.idle, "launches": self.launches}))
 
     def keep(self, name: str, text: str) -> Path:
         """Put a small file where no container sees it. Whoever reads it meanwhile sees the old one or the new one, whole.
@@ -224,40 +200,6 @@ class RunDir:
         shown, place = (text.encode("utf-8", "replace").decode() for text in (question, str(trace)))
         about = About(session=self.session_id, pid=os.getpid(), trace=Path(place), question=shown, started=datetime.now(UTC))
         self.keep("about.json", about.model_dump_json())
-
-    def new_launch(self) -> Path:
-        """A fresh writable folder for the next kernel's sockets, which are to be named k-1 to k-5 there. Raises SetupError."""
-        self._launches += 1
-        sockets = self.sockets
-        with self.errors():
-            sockets.mkdir(mode=0o700)
-            own(sockets)
-            if self.one_address:
-                shutil.rmtree(self._links, ignore_errors=True)  # the last kernel's
-            self._links.mkdir(mode=0o700)
-        return sockets
-
-    @property
-    def address(self) -> str:
-        """What the host calls the kernel's sockets, but for the "-1" to "-5" at the end."""
-        return str(self._links / "k")
-
-    @property
-    def _links(self) -> Path:
-        return self.path / ("k" if self.one_address else f"k{self._launches}")
-
-    def link_sockets(self) -> None:
-        """Give the kernel's sockets the host's own names. Call when it listens and before any cell runs. Raises KernelError."""
-        try:
-            for number in _SOCKETS:
-                name = f"k-{number}"
-                os.link(self.sockets / name, self._links / name, follow_symlinks=False)
-                # Looked at here, where nobody can replace it any more.
-                if not stat.S_ISSOCK((self._links / name).lstat().st_mode):
-                    raise KernelError(f"{name} is no socket: something else than a kernel runs in the container.")
-        except OSError as error:
-            why = error.strerror or error
-            raise KernelError(f"The kernel's sockets in {self.path} cannot be linked: {why}.", hint=_ROOM) from error
 
     def remove(self) -> None:
         """End the lease and delete the folder. Idempotent."""
@@ -297,8 +239,7 @@ def _live(folder: Path) -> LiveSession | None:
     try:
         with (folder / "about.json").open(encoding="utf-8") as file:
             about = About.model_validate_json(file.read(_MAX_ABOUT))
-        with (folder / "host" / "lease").open("rb") as file:
-            return LiveSession(about, folder / "connection.json") if lease.held(file.fileno()) else None
+        return LiveSession(about, folder / "connection.json") if _held(folder) else None
     except (OSError, ValidationError, UnicodeError):
         return None
 
@@ -308,31 +249,32 @@ def sweep() -> list[str]:
     swept = []
     for folder in session_folders():
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            told = json.loads((folder / "host" / "session.json").read_text(encoding="utf-8"))
-            if not told.get("idle") and left_alone(folder):
+            noted = json.loads((folder / "session.json").read_text(encoding="utf-8"))
+            if not noted.get("idle") and left_alone(folder):
                 remove_folder(folder)
                 swept.append(folder.name.removeprefix("rlm-"))
     return swept
 
 
 def left_alone(folder: Path) -> bool:
-    """Whether nobody owns a session's folder, of this version or of an earlier one, and it is not just being made. Raises OSError."""
-    with (folder / "host" / "lease").open("rb") as file:
-        # One that is just being made is not held yet.
-        if lease.held(file.fileno()) or time.time() - os.fstat(file.fileno()).st_mtime < JUST_MADE:
-            return False
+    """Whether nobody owns a session's folder, and it is not just being made. Raises OSError."""
+    # One that is just being made is not held yet.
+    return time.time() - (folder / "lease").stat().st_mtime > JUST_MADE and not _held(folder)
+
+
+def _held(folder: Path) -> bool:
+    """Whether a session has an owner. Raises OSError."""
+    with (folder / "lease").open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            return False
-    return True
+            return True
+    return False
 
 
 def remove_folder(folder: Path) -> None:
-    """Delete a session's folder whose containers are gone. Blocking. What takes too long is left, with its lease, for the next `sweep`."""
-    removed = [remove_tree(writable) for writable in folder.glob("r[0-9]*")]
-    if all(removed):
-        shutil.rmtree(folder, ignore_errors=True)
+    """Delete a session's folder whose containers are gone. Blocking."""
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def own(path: Path) -> None:

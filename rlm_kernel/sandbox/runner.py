@@ -129,7 +129,7 @@ class CellRunner:
         """Listen no more, and close the channels."""
         self._listening.cancel()
         await asyncio.gather(self._listening, return_exceptions=True)
-        await self._channels.close()
+        self._channels.close()
 
     async def _welcomed(self) -> None:
         await self._channels.iopub.next()

@@ -23,8 +23,9 @@ from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.protocols import Completion, Message, Models, Retry, Role
 from rlm_kernel.errors import FileRefused
+from rlm_kernel.sandbox.endpoints import PORTS
 from rlm_kernel.sandbox.grants import FileGrants
-from rlm_kernel.sandbox.provisioner import PORTS, DockerProvisioner, SandboxSpec
+from rlm_kernel.sandbox.provisioner import DockerProvisioner, SandboxSpec
 from rlm_kernel.session.children import Children
 from rlm_kernel.session.conversation import full_history
 from rlm_kernel.session.listeners import everyone
@@ -64,11 +65,11 @@ class NotebookProvisioner(DockerProvisioner):
         opened = find_opened(kwargs.get("env"))
         for name, number in PORTS.items():
             # At once: at a restart after a death they are 0, and a browser that connects again in the meantime would take them for true.
-            setattr(self.parent, name, number)
+            setattr(self.parent, f"{name}_port", number)
         async with self._all_or_nothing():
             if self._run is None:
                 # Jupyter's clients connect again after a restart, to where they were connected.
-                self._run = await asyncio.to_thread(self._folder.enter_context, folder(one_address=True, replayed=True))
+                self._run = await asyncio.to_thread(self._folder.enter_context, folder(replayed=True))
             self._host = _Host(self._run, opened, live=self.live)
             self.spec = await self._host.start()
             return await super().pre_launch(**kwargs)
@@ -159,8 +160,7 @@ class _Host:
         broker, spec = broker_and_spec(on, settings, calls.handlers())
         broker.any_cell = True
         try:
-            await broker.start()
-            self._up.set_result(spec)
+            self._up.set_result(replace(spec, loop=asyncio.get_running_loop()))
             hello = asyncio.create_task(broker.ready.wait())
             hello.add_done_callback(lambda task: None if task.cancelled() else self._hello.set_result(None))
             await asyncio.wrap_future(self._over)
@@ -173,8 +173,7 @@ class _Host:
     def _stage(self, settings: Settings, node: Any, trace: TraceFile | None) -> tuple[Stage, OpenedFiles]:
         image = find_or_build_image(settings, lambda _: None, build=False)
         files = files_of(self._opened, node, trace, settings.sandbox.allow)
-        for copy in self._run.host.glob("file-*"):  # those of the kernel before a restart
-            shutil.rmtree(copy) if copy.is_dir() else copy.unlink()
+        shutil.rmtree(self._run.path / "copies", ignore_errors=True)  # those of the kernel before a restart
         return Stage(self._run, FileGrants(files.paths, self._run, files.known_as), image), files
 
 

@@ -137,7 +137,6 @@ async def _live(on: Stage, settings: Settings, listeners: Trace) -> Live:
     kernel = DockerKernel(
         spec, broker, cell_timeout=settings.limits.cell_timeout, on_output=listeners.cell_output, on_person=listeners.person_ran
     )
-    await broker.start()
     return Live(on, broker, kernel)
 
 

@@ -15,7 +15,7 @@ from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import Limits
 from rlm_kernel.engine.protocols import HostCallHandler, Models, Trace
 from rlm_kernel.engine.records import Keep
-from rlm_kernel.errors import ImageError, UsageError
+from rlm_kernel.errors import ImageError
 from rlm_kernel.session.players import open_models
 
 if TYPE_CHECKING:
@@ -50,14 +50,15 @@ class Stage:
 
 
 @contextlib.contextmanager
-def folder(*, one_address: bool = False, replayed: bool = False, window: int = WINDOW) -> Iterator[RunDir]:
-    """A session's folder (`one_address`: see RunDir). `replayed`: host calls are answered from a recording; `window`: how many of a batch
-    are under way at once. Raises SetupError.
+def folder(*, replayed: bool = False, window: int = WINDOW) -> Iterator[RunDir]:
+    """A session's folder. `replayed`: host calls are answered from a recording; `window`: how many of a batch are under way at once.
+
+    Raises SetupError.
     """
     from rlm_kernel.sandbox.broker import MAX_REQUEST
     from rlm_kernel.sandbox.rundir import RunDir
 
-    run = RunDir.create(max_request=MAX_REQUEST, window=window, one_address=one_address, replayed=replayed)
+    run = RunDir.create(max_request=MAX_REQUEST, window=window, replayed=replayed)
     try:
         yield run
     finally:
@@ -173,7 +174,6 @@ async def kernel_of(
     broker, spec = broker_and_spec(on, settings, calls.handlers())
     kernel = DockerKernel(spec, broker, cell_timeout=cell_timeout, on_output=listeners.cell_output, on_person=listeners.person_ran)
     try:
-        await broker.start()
         await kernel.start()
         yield kernel
     finally:
@@ -189,18 +189,17 @@ async def _close(kernel: Any, broker: Any) -> None:
 
 
 def broker_and_spec(on: Stage, settings: Settings, handlers: Mapping[str, HostCallHandler]) -> tuple[Any, SandboxSpec]:
-    """A broker, not yet started, and what the container is made of. Raises UsageError."""
+    """A broker, and what the container is made of."""
     from rlm_kernel.sandbox.broker import Broker
     from rlm_kernel.sandbox.provisioner import SandboxSpec
 
     sandbox = settings.sandbox
-    if sandbox.transport == "tcp":
-        raise UsageError("sandbox.transport tcp is not there yet.", hint="Use auto or ipc, with an engine on this machine.")
     broker = Broker(on.run, handlers)
     spec = SandboxSpec(
         image=on.image.id,
         run=on.run,
         ready=broker.ready,
+        accept=broker.accept,
         memory=parse_size(sandbox.memory),
         cpus=min(sandbox.cpus, float(os.cpu_count() or 1)),
         pids=sandbox.pids,

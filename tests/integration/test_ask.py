@@ -187,7 +187,7 @@ def test_sigkill_leaves_a_valid_trace_and_no_container(kernel_image: Any, openai
     with subprocess.Popen(_command(*ASK, "-f", str(log), "--trace", "t.ipynb", "-q")) as running:
         _wait_for_output(Path("t.ipynb"), "echo: hello")
         names = _containers(docker_client, "t.ipynb")
-        lease = Path(docker_client.containers.get(names[0]).labels["rlm-kernel.lease"])
+        folder = Path(docker_client.containers.get(names[0]).labels["rlm-kernel.folder"])
         running.kill()
     with contextlib.suppress(NotFound):  # it is gone already
         docker_client.api.wait(names[0], condition="removed", timeout=30)
@@ -196,7 +196,7 @@ def test_sigkill_leaves_a_valid_trace_and_no_container(kernel_image: Any, openai
     nbformat.validate(notebook)
     assert notebook.metadata.rlm.get("status", "running") == "running"
     assert notebook.cells[-1].metadata.rlm.calls[0].answer == "echo: hello"
-    shutil.rmtree(lease.parents[1])
+    shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize(

@@ -236,7 +236,7 @@ def test_a_tree_that_is_killed_is_gone_and_can_be_resumed(runtime: Path, text: P
     assert len(found) == 4
     assert {one.meta.stop_reason for one in found} == {"answered"}
     for folder in runtime.iterdir():  # swept a minute later
-        os.utime(folder / "host" / "lease", (0, 0))
+        os.utime(folder / "lease", (0, 0))
     asyncio.run(run(Levels(["FINAL(1)"]), None))
 
 
@@ -310,7 +310,7 @@ print([tried(lambda: wire.call("file", {"path": path})) for path in ["SECRET", "
 print(tried(lambda: open("/rlm/files/" + os.listdir("/rlm/files")[0], "a")) if os.listdir("/rlm/files") else "nothing")
 print(*[wire.call("rlm_query", {"question": question, "context": None, "depth": 5}) for question in ["a child?", "LEVEL2"]])
 print(tried(lambda: wire.call("rlm_query", {"question": "x", "context": {"files": ["GIVEN"]}})))
-print(tried(lambda: wire.call("rlm_query", {"question": "x", "context": {"spool": "../../h-1-1", "form": "text"}})))
+print(tried(lambda: wire.call("rlm_query", {"question": "x", "context": {"handed": "../../1-1", "form": "text"}})))
 FINAL("tried" + context[:0])
 """
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
 import json
 import os
@@ -51,7 +50,7 @@ def crashed(kernel_image: Any, docker_client: Any) -> Crashed:
     def make(*, idle: float = 0, when: float = LONG_AGO, started: bool = True, user: str | None = None) -> tuple[RunDir, str]:
         run = RunDir.create(max_request=1, window=1, idle=idle)
         run.describe(trace=run.path / "trace.ipynb", question="?")
-        for path in (run.host / "lease", run.path / "about.json"):
+        for path in (run.path / "lease", run.path / "about.json"):
             os.utime(path, (when, when))
         container = docker_client.containers.create(
             kernel_image.id,
@@ -59,7 +58,7 @@ def crashed(kernel_image: Any, docker_client: Any) -> Crashed:
             name=run.container_name,
             network_mode="none",
             user=user or ":".join(map(str, container_ids())),
-            labels={f"{LABEL}.session": run.session_id, f"{LABEL}.lease": str(run.host / "lease")},
+            labels={f"{LABEL}.session": run.session_id, f"{LABEL}.folder": str(run.path)},
         )
         if started:
             container.start()
@@ -79,7 +78,7 @@ def collected(docker_client: Any, **options: Any) -> list[tuple[str, str]]:
 
 def test_a_container_whose_owner_is_gone_goes_with_its_folder(crashed: Crashed, docker_client: Any) -> None:
     (run, name), (other, created) = crashed(), crashed(started=False)
-    (run.host / "copy").write_text("x" * 1000)
+    (run.path / "copies").write_text("x" * 1000)
     expected = {("container", name), ("folder", str(run.path)), ("container", created), ("folder", str(other.path))}
     assert set(collected(docker_client, dry_run=True)) == expected
     assert names(docker_client) == {name, created}
@@ -94,17 +93,9 @@ def test_a_container_whose_owner_is_gone_goes_with_its_folder(crashed: Crashed, 
 
 async def test_a_session_in_use_is_left_alone(sandbox: Any, docker_client: Any) -> None:
     box = await sandbox()
-    os.utime(box.run_dir.host / "lease", (LONG_AGO, LONG_AGO))
+    os.utime(box.run_dir.path / "lease", (LONG_AGO, LONG_AGO))
     assert collected(docker_client) == []
     assert await box.text("print('still here')") == "still here"
-
-
-def test_one_whose_owner_is_of_an_earlier_version_is_left_alone(crashed: Crashed, docker_client: Any) -> None:
-    run, name = crashed()
-    with (run.host / "lease").open("rb+") as lease:
-        fcntl.flock(lease, fcntl.LOCK_EX)
-        assert collected(docker_client) == []
-    assert ("container", name) in collected(docker_client)
 
 
 def test_what_is_just_being_made_is_left_alone(crashed: Crashed, docker_client: Any, alone: Path) -> None:

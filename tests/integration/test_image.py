@@ -92,7 +92,7 @@ def test_info_and_doctor_know_the_image(kernel_image: ImageInfo) -> None:
     doctor = CliRunner().invoke(app, ["doctor"])
     assert doctor.exit_code == 0
     assert kernel_image.tag in doctor.stdout
-    assert "transport ipc" in doctor.stdout
+    assert "a locked container starts, and the stream reaches it" in doctor.stdout
 
 
 @pytest.fixture

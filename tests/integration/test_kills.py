@@ -103,7 +103,7 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         yield folder
         left = [path.name.removeprefix("rlm-") for path in Path(folder).iterdir()]
         for path in Path(folder).iterdir():
-            os.utime(path / "host" / "lease", (0, 0))
+            os.utime(path / "lease", (0, 0))
         monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
         asyncio.run(ask("Q", settings=load_settings(None, {}), models=ScriptedModels("FINAL(1)", "x")))
         assert list(Path(folder).iterdir()) == []

@@ -32,7 +32,7 @@ def look():
     status = dict(line.split(":", 1) for line in open("/proc/self/status").read().splitlines())
     caps = {status[name].strip("\\t0") for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")}
     can = []
-    for path in ("/", "/opt/rlm", "/etc/passwd", "/proc/sys/kernel/core_pattern", "/rlm/host", "/rlm/host/session.json"):
+    for path in ("/", "/opt/rlm", "/etc/passwd", "/proc/sys/kernel/core_pattern"):
         try:
             os.close(os.open(path if os.path.isfile(path) else path + "/new", os.O_WRONLY | os.O_CREAT))
             can.append(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import pytest
 from docker.models.containers import Container
 
 from rlm_kernel.errors import DockerError
-from rlm_kernel.sandbox import lease, probe
+from rlm_kernel.sandbox import probe
 from rlm_kernel.sandbox.image import ImageInfo
 from rlm_kernel.sandbox.probe import sandbox_problem
 from rlm_kernel.session.state import SessionFolder
@@ -29,7 +30,7 @@ RUNC = shutil.which("runc")
 async def test_a_runtime_that_the_engine_does_not_have_is_told(sandbox: Any, kernel_image: ImageInfo, docker_client: Any) -> None:
     with pytest.raises(DockerError, match="no-such-runtime"):
         await sandbox(runtime="no-such-runtime")
-    assert "no-such-runtime" in str(sandbox_problem(docker_client, kernel_image.id, runtime="no-such-runtime"))
+    assert "no-such-runtime" in str(await asyncio.to_thread(sandbox_problem, docker_client, kernel_image.id, runtime="no-such-runtime"))
 
 
 async def test_a_container_that_does_not_start_is_removed(
@@ -44,25 +45,19 @@ async def test_a_container_that_does_not_start_is_removed(
     monkeypatch.setattr(Container, "start", refuse)
     with pytest.raises(DockerError, match="not today"):
         await sandbox()
-    assert "not today" in str(sandbox_problem(docker_client, kernel_image.id))
+    assert "not today" in str(await asyncio.to_thread(sandbox_problem, docker_client, kernel_image.id))
     assert len(made) == 2
     await until(lambda: not {found["Id"] for found in docker_client.api.containers(all=True)} & set(made))
 
 
-def test_a_container_that_does_not_see_the_lease_is_told(
-    kernel_image: ImageInfo, docker_client: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_first_process_that_is_not_heard_is_told(kernel_image: ImageInfo, docker_client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sandbox_problem(docker_client, kernel_image.id) is None
-    monkeypatch.setattr(lease, "take", lambda _: True)  # as where locks do not cross
-    assert "locks on files do not reach it" in str(sandbox_problem(docker_client, kernel_image.id))
-
-
-@pytest.mark.skipif(os.getuid() != 0, reason="root's containers alone have a user that is another")
-def test_a_container_whose_user_is_another_to_the_host_is_told(
-    kernel_image: ImageInfo, docker_client: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(probe, "own", lambda _: None)  # as where the engine maps users
-    assert "may not read what the host gives it" in str(sandbox_problem(docker_client, kernel_image.id))
+    usual = probe.container_options
+    for code, told in (("raise SystemExit('something is missing')", "something is missing"), ("import time; time.sleep(99)", "no word")):
+        instead = {"command": ["/opt/rlm/bin/python", "-c", code]}
+        monkeypatch.setattr(probe, "container_options", lambda *given, _more=instead, **named: usual(*given, **named) | _more)
+        monkeypatch.setattr(probe, "_SECONDS", 3)
+        assert told in str(sandbox_problem(docker_client, kernel_image.id))
 
 
 @pytest.mark.parametrize("command", ["ask", "run", "chat", "resume", "fork", "replay"])

@@ -29,20 +29,22 @@ async def test_every_default_lock_is_on(sandbox: Any, docker_client: Any) -> Non
     assert host["Memory"] == host["MemorySwap"] == 1 << 30
     assert host["NanoCpus"] == 2_000_000_000
     assert host["PidsLimit"] == 256
-    assert not host["Init"]  # the first process is the lease's watcher
+    assert not host["Init"]  # the first process is ours
+    assert host["LogConfig"]["Type"] == "none"
+    assert config["OpenStdin"] is config["StdinOnce"] is True
     assert host["Privileged"] is False
     uid, gid = container_ids()
     assert config["User"] == f"{uid}:{gid}"
     assert uid != 0
-    assert {mount["Target"]: mount.get("ReadOnly", False) for mount in host["Mounts"]} == {"/rlm/host": True, "/rlm/run": False}
+    assert not host.get("Mounts")
 
 
-async def test_labels_name_session_owner_and_lease(sandbox: Any, docker_client: Any) -> None:
+async def test_labels_name_session_owner_and_folder(sandbox: Any, docker_client: Any) -> None:
     box = await sandbox()
     labels = docker_client.containers.get(box.container).labels
     assert labels["rlm-kernel.session"] == box.run_dir.session_id
     assert labels["rlm-kernel.owner"] == str(os.getpid())
-    assert labels["rlm-kernel.lease"] == str(box.run_dir.host / "lease")
+    assert labels["rlm-kernel.folder"] == str(box.run_dir.path)
 
 
 async def test_user_inside_is_unprivileged_and_without_capabilities(sandbox: Any) -> None:
@@ -69,7 +71,7 @@ async def test_keys_and_host_files_are_not_inside(sandbox: Any, monkeypatch: pyt
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     box = await sandbox()
     found = await box.text(
-        "import subprocess; print(subprocess.run('env; cat /proc/*/environ; ls /rlm/host; cat /rlm/host/*.json', shell=True,"
+        "import subprocess; print(subprocess.run('env; cat /proc/*/environ; ls /rlm/run; cat /rlm/run/*.json', shell=True,"
         " capture_output=True, text=True).stdout)"
     )
     assert "session.json" in found
@@ -77,7 +79,7 @@ async def test_keys_and_host_files_are_not_inside(sandbox: Any, monkeypatch: pyt
     assert "No such file" in await box.text(f"open({str(Path(__file__))!r})")
 
 
-@pytest.mark.parametrize("path", ["/etc/x", "/opt/rlm/x", "/rlm/host/x", "/rlm/x", "/usr/lib/x"])
+@pytest.mark.parametrize("path", ["/etc/x", "/opt/rlm/x", "/rlm/x", "/usr/lib/x"])
 async def test_nothing_is_writable_but_tmp_and_the_sockets(sandbox: Any, path: str) -> None:
     box = await sandbox()
     text = await box.text(f"open({path!r}, 'w')")

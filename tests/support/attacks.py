@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 _TOOLS = '''
-import ctypes, fcntl, os, resource, signal, struct, time
+import ctypes, fcntl, os, resource, signal, socket, struct, time
 libc = ctypes.CDLL(None, use_errno=True)
 
 def daemon(action, count=1):
@@ -22,12 +22,16 @@ def daemon(action, count=1):
             os._exit(0)
         os.wait()
 
+told = []
+
 def on():
-    """Tell the host that the attack goes on."""
-    open("/rlm/run/on", "w").close()
+    """Tell the host that the attack goes on, once: it sees the connection."""
+    if not told:
+        told.append(socket.socket(socket.AF_UNIX))
+        told[0].connect("/rlm/run/host")
 '''
 
-LOCKS, STOP, LIMITS = "locks on the lease", "stop for all processes", "limits of the first process"
+STOP, LIMITS = "stop for all processes", "limits of the first process"
 _ATTACKS = {
     "signals to the first process": """
 def attack():
@@ -83,29 +87,30 @@ def busy():
 daemon(busy, 200)
 daemon(starve)
 """,
-    LOCKS: """
-def exclusive():
-    with open("/rlm/host/lease", "rb") as lease:
-        fcntl.flock(lease, fcntl.LOCK_EX)
-        on()
-        time.sleep(1)
-def own():
-    with open("/rlm/host/lease", "rb") as lease:
-        for kind in (fcntl.F_WRLCK, fcntl.F_RDLCK):
-            for command in (fcntl.F_OFD_SETLK, fcntl.F_SETLK):
-                try:
-                    fcntl.fcntl(lease, command, struct.pack("hhqqi4x", kind, 0, 0, 0, 0))
-                except OSError:
-                    pass
-        for kind in (fcntl.F_WRLCK, fcntl.F_RDLCK):
+    "the descriptors of the first process": """
+def attack():
+    for number in range(16):
+        for flags in (os.O_RDONLY, os.O_WRONLY, os.O_RDWR):
             try:
-                fcntl.fcntl(lease, fcntl.F_SETLEASE, kind)
+                os.write(os.open(f"/proc/1/fd/{number}", flags), bytes(100_000))
             except OSError:
                 pass
-        on()
-        time.sleep(0.01)
-daemon(exclusive, 5)
-daemon(own, 5)
+        libc.syscall(438, os.pidfd_open(1), number, 0)
+    on()
+    time.sleep(0.01)
+daemon(attack, 5)
+""",
+    "connections without end": """
+def attack():
+    made = []
+    on()
+    while len(made) < 2_000:
+        one = socket.socket(socket.AF_UNIX)
+        one.setblocking(False)
+        one.connect("/rlm/run/host")
+        made.append(one)
+        one.send(os.urandom(100_000))
+daemon(attack, 5)
 """,
     "daemons in sessions of their own": """
 def attack():
@@ -157,6 +162,6 @@ daemon(attack, 5)
 _TOGETHER = [code for name, code in _ATTACKS.items() if name not in (STOP, LIMITS)]  # these end it
 _ATTACKS["all of these"] = "".join(_TOGETHER)
 ATTACKS = {name: _TOOLS + code for name, code in _ATTACKS.items()}
-"""Cells by what they do; /rlm/run/on is there as soon as it goes on."""
+"""Cells by what they do; each connects to the host as soon as it goes on."""
 
 HOLD_THE_GIL = "import itertools\nsum(itertools.repeat(1))"

@@ -8,9 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from jupyter_client.session import Session
 from rlm_runtime import wire
 
-GREETING = b"\\xff" + bytes(7) + b"\\x01\\x7f\\x03\\x00" + b"NULL".ljust(20, b"\\0") + bytes(32)
-READY = b"\\x04\\x06\\x05READY"
-BROKER = "/rlm/host/broker"
+BROKER = "/rlm/run/host"
 TOKEN = wire.session()["token"]
 MIB = 1 << 20
 rng = random.Random(SEED)
@@ -20,8 +18,8 @@ count = 0
 def frame(data, more=False):
     return struct.pack(">BQ", 2 | more, len(data)) + data
 
-def raw(shaken=True, seconds=1.0):
-    """A connection to the broker, without ZeroMQ; None where it takes no more."""
+def raw(seconds=1.0):
+    """A connection for host calls; None where no more are taken."""
     found = socket.socket(socket.AF_UNIX)
     found.settimeout(seconds)
     try:
@@ -29,8 +27,6 @@ def raw(shaken=True, seconds=1.0):
     except OSError:
         found.close()
         return None
-    if shaken:
-        push(found, GREETING + READY)
     return found
 
 def push(sock, data):
@@ -49,7 +45,12 @@ def head(**changes):
 def request(body=None, **changes):
     """The bytes of a whole request."""
     data = body if isinstance(body, bytes) else json.dumps(body or {"prompt": "x"}).encode()
-    return frame(head(**changes), True) + frame(data)
+    return begun(len(data), **changes) + data
+
+def begun(size, **changes):
+    """The beginning of a request whose body is to have so many bytes."""
+    first = head(**changes)
+    return struct.pack(">II", len(first), size) + first
 
 def each(number, attack, threads=16):
     """Do it so many times, in threads. What it says is lost."""
@@ -75,7 +76,7 @@ def to_host():
             sock = socket.socket(fileno=os.dup(int(name)))
             if sock.family == socket.AF_UNIX and not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                 pid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
-                if pid == 0 and sock.getsockname().startswith("/rlm/run"):  # of another process namespace
+                if pid == 1 and sock.getsockname().startswith("/rlm/run"):  # the first process's
                     found.append(sock)
                     continue
             sock.close()
@@ -91,14 +92,14 @@ def told(parent, session="somebody"):
 '''
 
 BROKER = {
-    "malformed greetings": """
+    "any bytes": """
 def attack(place):
-    sock = raw(False)
-    push(sock, bytes(rng.choices(range(256), k=rng.randrange(200))) if place % 2 else GREETING[:rng.randrange(64)] + rng.randbytes(50))
+    sock = raw()
+    push(sock, bytes(rng.choices(range(256), k=rng.randrange(200))) if place % 2 else bytes(2) + rng.randbytes(5000))
     sock.close()
 each(300, attack)
 """,
-    "truncated frames": """
+    "truncated requests": """
 whole = request({"prompt": "y" * 5000})
 def attack(place):
     sock = raw()
@@ -118,40 +119,60 @@ def attack(place):
     sock.close()
 each(500, attack)
 """,
-    "frames of any size": """
+    "requests of any size": """
 def attack(place):
     sock = raw()
-    size = rng.choice([0, 4097, 17 * MIB, 65 * MIB, 1 << 40, (1 << 62) + 5, 1 << 63, (1 << 64) - 1])
-    push(sock, rng.choice([b"", frame(head(), True)]) + struct.pack(">BQ", rng.choice([2, 3, 6]), size))
+    size = rng.choice([0, 4097, 17 * MIB, 65 * MIB, 1 << 31, (1 << 32) - 1])
+    push(sock, rng.choice([struct.pack(">II", size, 2), begun(size)]))
     all(push(sock, bytes(MIB)) for _ in range(20))
     sock.close()
 each(32, attack, 8)
 """,
-    "messages without end": """
+    "requests without end": """
 def attack():
     sock = raw()
-    push(sock, frame(head(), True) + frame(b"{}", True))
-    all(push(sock, frame(bytes(MIB), True)) for _ in range(200)) and all(push(sock, b"\\1\\0" * 10_000) for _ in range(50))
+    push(sock, begun((1 << 32) - 1))
+    all(push(sock, bytes(MIB)) for _ in range(200))
     sock.close()
 for_seconds(SECONDS, attack)
 """,
-    "unfinished messages, held open": """
+    "unfinished requests, held open": """
 held = []
 def attack(place):
-    sock = raw(place % 3, 0.2)
+    sock = raw(0.2)
     if sock is not None:
         held.append(sock)
         size = rng.choice([200, 16_000, 100_000, 15 * MIB])
-        begun = frame(head(), True) + struct.pack(">BQ", 2, size) + b'{"prompt": "' + bytes(min(size, MIB) - 100)
-        push(sock, [begun, GREETING[:20], b"\\1"][place % 3])
+        unfinished = begun(size) + b'{"prompt": "' + bytes(min(size, MIB) - 100)
+        push(sock, [unfinished, unfinished[:20], b"\\0"][place % 3])
 each(400, attack, 32)
 time.sleep(SECONDS)
 for sock in held: sock.close()
 """,
+    "connections that come and go": """
+def attack(place):
+    for _ in range(300):
+        sock = raw(0.2)
+        if sock is not None:
+            push(sock, rng.choice([b"", b"\\0", request()]))
+            sock.close()
+each(16, attack)
+""",
+    "what is handed over without end": """
+def attack(place):
+    sock = raw(seconds=2)
+    for number in range(400):
+        name = f"{place}-{rng.randrange(3)}"
+        push(sock, request(b"" if number % 5 == 0 else bytes(MIB), kind="hand", call=name))
+        if number % 20 == 19:
+            push(sock, request(b"", kind="unhand", call=name))
+    sock.close()
+each(4, attack, 4)
+""",
     "two thousand connections": """
 held = []
 def attack(place):
-    sock = raw(place % 2, 0.05)
+    sock = raw(0.05)
     if sock is not None:
         held.append(sock)
 each(2000, attack, 64)
@@ -203,10 +224,10 @@ def attack(place):
 each(24, attack, 6)
 """,
     "64 MiB from a hundred threads": """
-large = frame(b'{"prompt": "' + b"x" * (64 * MIB) + b'"}')
+large = b'{"prompt": "' + b"x" * (64 * MIB) + b'"}'
 def attack(place):
     sock = raw(seconds=30)
-    push(sock, frame(head(), True))
+    push(sock, begun(len(large)))
     push(sock, large)
     sock.close()
 each(100, attack, 100)
@@ -215,10 +236,8 @@ del large
     "giant prompts from a hundred threads": """
 body = json.dumps({"prompt": "x" * (12 * MIB) + ("\\U0001f600" if SEED % 2 else "")}).encode()
 def attack(place):
-    wire._socket()
-    call, frames = wire.request("llm_query", {})
-    wire._socket().send_multipart([frames[0], body], copy=False)
-    wire._socket().recv()
+    wire._transmit(begun(len(body)) + body)
+    wire._reply()
     global count
     count += 1
 each(100, attack, 100)

@@ -42,7 +42,7 @@ class Sandbox:
         handlers = {"llm_query": self._query, "final": self._final, "file": self._file, "order": self._order}
         self.broker = Broker(self.run_dir, handlers)
         options = {"memory": 1 << 30, "mounts": self.grants.mounts(), **spec}
-        self.spec = SandboxSpec(image.id, self.run_dir, self.broker.ready, **options)
+        self.spec = SandboxSpec(image.id, self.run_dir, self.broker.ready, self.broker.accept, **options)
         self.persons: list[CellResult] = []
         self.kernel = DockerKernel(
             self.spec,
@@ -64,12 +64,10 @@ class Sandbox:
         return self.kernel._persons._open is not None
 
     async def start(self) -> None:
-        await self.broker.start()
         await self.kernel.start()
 
     async def join(self) -> bool:
         """Take over the kernel that another one left in `run_dir`."""
-        await self.broker.start()
         return await self.kernel.join([])
 
     async def leave(self) -> Path:

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-import zmq
-from rlm_runtime import asyncwire, wire
+from rlm_runtime import asyncwire, line, wire
 
 from rlm_kernel.engine.protocols import HostCall
 from rlm_kernel.models.slots import Slots
 from rlm_kernel.sandbox import broker as broker_module
 from rlm_kernel.sandbox.broker import Broker
 from rlm_kernel.sandbox.rundir import RunDir
+from tests.support.pipes import listen
 
 CELL = "turn-01-a"
 
@@ -49,16 +49,14 @@ class Host:
 @pytest_asyncio.fixture
 async def host(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Host]:
     made, run = Host(), RunDir.create(max_request=broker_module.MAX_REQUEST, window=4)
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    monkeypatch.setattr(wire, "context", lambda: context)
-    monkeypatch.setattr(wire, "HOST", run.host)
-    monkeypatch.setattr(wire, "ADDRESS", f"ipc://{run.broker_socket}")
+    monkeypatch.setattr(wire, "session", lambda: run.told)
+    monkeypatch.setattr(line, "ADDRESS", str(run.path / "calls"))
     monkeypatch.setattr(wire, "current_cell", CELL)
     broker = Broker(run, {"llm_query": made.model})
-    await broker.start()
+    server = await listen(run.path / "calls", broker.accept)  # type: ignore[arg-type]
     broker.cell = CELL
     yield made
-    context.term()
+    server.close()
     await broker.stop()
     run.remove()
 
@@ -74,8 +72,8 @@ async def give_up(host: Host, count: int) -> Any:
             await asyncio.gather(calls, return_exceptions=True)
             return await asyncwire.call("llm_query", {"prompt": "last"})
         finally:
-            asyncwire._lines[asyncio.get_running_loop()]._socket.close(linger=0)
-            wire._socket().close(linger=0)
+            await asyncwire._lines[asyncio.get_running_loop()].close()
+            wire._line().close()
 
     # On an event loop in a thread of its own, as sockets belong to threads.
     return await asyncio.to_thread(asyncio.run, asyncio.wait_for(code(), 10))

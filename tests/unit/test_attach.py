@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 
 from rlm_kernel.cli import attach as attach_module
 from rlm_kernel.cli import main
-from rlm_kernel.errors import KernelError, SetupError, UsageError
+from rlm_kernel.errors import SetupError, UsageError
 from rlm_kernel.sandbox import rundir
 from rlm_kernel.sandbox.rundir import RunDir, live_sessions
 from rlm_kernel.session.attach import find_session
@@ -60,7 +59,6 @@ def test_what_the_session_is_about_is_for_its_owner_alone(make: Make) -> None:
     run = make()
     assert (run.path / "about.json").stat().st_mode & 0o777 == 0o600
     assert run.keep("connection.json", "{}").stat().st_mode & 0o777 == 0o600
-    assert not any(path.name in ("about.json", "connection.json") for path in run.host.iterdir())
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '"\\ud800"', json.dumps({"session": 1}), "[" * 100_000])
@@ -117,40 +115,6 @@ def test_a_missing_console_is_named(make: Make, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(SetupError) as caught:
         attach_module.open_console(Path("c.json"))
     assert "rlm-kernel[console]" in caught.value.hint
-
-
-def bind(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as made:
-        made.bind(str(path))
-
-
-def test_the_hosts_names_of_sockets_outlive_those_of_the_container(make: Make) -> None:
-    run = make()
-    sockets = run.new_launch()
-    for number in range(1, 6):
-        bind(sockets / f"k-{number}")
-    run.link_sockets()
-    for number in range(1, 6):
-        inode = (sockets / f"k-{number}").stat().st_ino
-        (sockets / f"k-{number}").unlink()
-        assert Path(f"{run.address}-{number}").is_socket()
-        assert Path(f"{run.address}-{number}").stat().st_ino == inode
-    assert Path(run.address).parent.stat().st_mode & 0o777 == 0o700
-
-
-@pytest.mark.parametrize("what", ["link", "file", "nothing"])
-def test_what_is_no_socket_is_refused(make: Make, tmp_path: Path, what: str) -> None:
-    run = make()
-    sockets = run.new_launch()
-    bind(tmp_path / "other")
-    for number in range(1, 5):
-        bind(sockets / f"k-{number}")
-    if what == "link":
-        (sockets / "k-5").symlink_to(tmp_path / "other")
-    elif what == "file":
-        (sockets / "k-5").touch()
-    with pytest.raises(KernelError, match="no socket" if what != "nothing" else "cannot be linked"):
-        run.link_sockets()
 
 
 TAKEN_FOR_GRANTED: dict[str, dict[str, type]] = {

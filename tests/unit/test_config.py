@@ -246,7 +246,7 @@ def test_a_dotted_key_in_a_file_is_told_how_to_write_it(tmp_path: Path) -> None:
         ("limits.cost", float("nan")),
         ("limits.seconds", "soon"),
         ("sandbox.memory", "much"),
-        ("sandbox.transport", "udp"),
+        ("sandbox.seccomp", "loose"),
         ("root_llm.model", "  "),
         ("root_llm.concurrency", 0),
         ("root_llm.timeout", 0),

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
-import os
-import socket
-import time
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,14 +12,14 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from rlm_runtime import files, handover
+from rlm_runtime import files, wire
 from rlm_runtime.formats import read_file
 from rlm_runtime.handover import Handover
 
-from rlm_kernel.errors import FileRefused, RLMError, TextWanted, TraceError, UsageError
+from rlm_kernel.errors import FileRefused, TextWanted, TraceError, UsageError
 from rlm_kernel.sandbox import handed
 from rlm_kernel.sandbox.grants import FileGrants
-from rlm_kernel.sandbox.handed import HandedOver, take
+from rlm_kernel.sandbox.handed import HandedOver, Spool, take
 from rlm_kernel.sandbox.rundir import RunDir
 
 TEXTS = st.text(st.characters(codec=None), max_size=50)
@@ -30,15 +28,16 @@ DATA = st.recursive(
     st.none() | st.booleans() | NUMBERS | TEXTS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4)
 )
 SOME_MORE_TIME = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
-NAME = "h-7-1"
+NAME = "7-1"
 
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunDir]:
-    """A session's folder in which a kernel writes."""
+    """A session's folder, into which goes what a kernel hands over."""
     made = RunDir.create(max_request=1000, window=4)
-    made.new_launch()
-    monkeypatch.setattr(handover, "SPOOL", made.sockets)
+    spool = Spool(made.spool)
+    monkeypatch.setattr(wire, "hand", spool.add)
+    monkeypatch.setattr(wire, "unhand", spool.drop)
     yield made
     made.remove()
 
@@ -49,7 +48,7 @@ def nothing(run: RunDir) -> FileGrants:
 
 
 def spooled(form: str = "text", name: str = NAME) -> dict[str, Any]:
-    return {"spool": name, "form": form}
+    return {"handed": name, "form": form}
 
 
 def arrives(taken: HandedOver, at: Path) -> Any:
@@ -80,12 +79,12 @@ def test_any_data_arrives_as_it_was_with_its_order(run: RunDir, nothing: FileGra
     for one in (sent, again):
         one.remove()
         one.remove()
-    assert [path.name for path in run.sockets.glob("h-*")] == []
+    assert list(run.spool.iterdir()) == []
 
 
 def test_a_text_and_data_that_look_alike_are_told_apart(run: RunDir, nothing: FileGrants) -> None:
     text, data = Handover('"a\\u0000"'), Handover("a\0")
-    assert (run.sockets / text.given["spool"]).read_bytes() == (run.sockets / data.given["spool"]).read_bytes()  # type: ignore[index]
+    assert (run.spool / text.given["handed"]).read_bytes() == (run.spool / data.given["handed"]).read_bytes()  # type: ignore[index]
     assert text.same != data.same
     assert take(text.given, run, nothing).digest != take(data.given, run, nothing).digest
 
@@ -99,7 +98,7 @@ def test_nothing_is_handed_over(run: RunDir, nothing: FileGrants) -> None:
 def test_what_is_no_data_is_refused_in_the_cell_and_leaves_nothing(run: RunDir, context: Any) -> None:
     with pytest.raises(TypeError, match="a context is a text, a loaded file, or lists and dicts of texts and numbers"):
         Handover(context)
-    assert list(run.sockets.iterdir()) == []
+    assert not run.spool.exists()
 
 
 def test_a_tuple_arrives_as_a_list(run: RunDir, nothing: FileGrants, tmp_path: Path) -> None:
@@ -124,11 +123,10 @@ def test_loaded_files_are_handed_over_by_name_without_a_copy(run: RunDir, loaded
     texts = files.files
     for context, names in [(texts["a.txt"], ["a.txt"]), (dict(texts), ["a.txt", "b.txt", "sub/c.txt"]), (texts["c.txt"], ["sub/c.txt"])]:
         sent = Handover(context)
-        assert sent.path is None
         taken = take(sent.given, run, loaded)
         assert [grant.source for grant in taken.grants] == [tmp_path / "in" / name for name in names]
         assert taken.size == 0
-    assert list(run.sockets.iterdir()) == []
+    assert not run.spool.exists()
 
 
 def test_a_part_of_a_file_or_a_dict_of_one_is_no_file(run: RunDir, loaded: FileGrants, tmp_path: Path) -> None:
@@ -171,10 +169,10 @@ def test_a_link_out_of_a_renamed_folder_leads_nowhere(run: RunDir, tmp_path: Pat
 @pytest.mark.parametrize(
     "given",
     [
-        "h-7-1", 7, [], {}, {"spool": NAME}, {"files": []}, {"files": ["/a"] * 21}, {"files": [1]}, {"files": "/etc/passwd"},
-        {"files": ["/a"], "spool": NAME}, spooled() | {"more": 1}, spooled("pickle"), spooled(name="../host/session.json"),
-        spooled(name="/etc/passwd"), spooled(name="h-7-1/x"), spooled(name="h-7-1\n"), spooled(name="h-7-1\0"), spooled(name="h-7-"),
-        spooled(name="h-7-12345678901"), spooled(name="k-1"), spooled(name=""),
+        "7-1", 7, [], {}, {"handed": NAME}, {"files": []}, {"files": ["/a"] * 21}, {"files": [1]}, {"files": "/etc/passwd"},
+        {"files": ["/a"], "handed": NAME}, spooled() | {"more": 1}, spooled("pickle"), spooled(name="../host/session.json"),
+        spooled(name="/etc/passwd"), spooled(name="7-1/x"), spooled(name="7-1\n"), spooled(name="7-1\0"), spooled(name="7-"),
+        spooled(name="7-12345678901"), spooled(name="k-1"), spooled(name=""),
     ],
 )  # fmt: skip
 def test_forged_hand_overs_are_refused(run: RunDir, nothing: FileGrants, given: Any) -> None:
@@ -182,63 +180,51 @@ def test_forged_hand_overs_are_refused(run: RunDir, nothing: FileGrants, given: 
         take(given, run, nothing)
 
 
-def test_what_is_no_plain_file_is_refused_at_once(run: RunDir, nothing: FileGrants, tmp_path: Path) -> None:
-    place = run.sockets / NAME
-    secret = tmp_path / "secret"
-    secret.write_text("secret")
-
-    def sparse() -> None:
-        with place.open("wb") as file:
-            file.truncate(10 << 40)
-
-    def listening() -> None:
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.bind(str(place))
-
-    for make in (lambda: place.symlink_to(secret), lambda: os.mkfifo(place), place.mkdir, sparse, listening, lambda: None):
-        make()
-        started = time.monotonic()
-        with pytest.raises(UsageError, match=r"cannot be handed over|is not there"):
-            take(spooled(), run, nothing)
-        assert time.monotonic() - started < 0.5
-        place.rmdir() if place.is_dir() else place.unlink(missing_ok=True)
+def test_what_is_handed_over_is_bounded_in_size_and_number(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handed, "MAX_HANDED", 100)
+    monkeypatch.setattr(handed, "MAX_SPOOLED", 250)
+    monkeypatch.setattr(handed, "MAX_SPOOLS", 5)
+    spool = Spool(run.spool)
+    assert not spool.add("0-0", b"not begun")
+    sizes = {f"1-{number}": [0, 60, size] for number, size in enumerate((40, 41, 40, 40, 40))}
+    taken = {name: [spool.add(name, b"x" * size) for size in parts] for name, parts in sizes.items()}
+    assert [name for name, parts in taken.items() if all(parts)] == ["1-0", "1-2"]
+    assert sorted(path.name for path in run.spool.iterdir()) == ["1-0", "1-2"]
+    spool.drop("1-0")
+    for number in range(10):
+        spool.add(f"2-{number}", b"")
+    assert len(list(run.spool.iterdir())) <= 5
+    spool.clear()
+    assert list(run.spool.iterdir()) == []
 
 
-def test_a_file_that_grows_without_end_is_read_to_a_bound(run: RunDir, nothing: FileGrants, monkeypatch: pytest.MonkeyPatch) -> None:
-    place = run.sockets / NAME
-    place.write_bytes(b"x" * 100)
-    monkeypatch.setattr(handed, "MAX_HANDED", 1000)
-    monkeypatch.setattr(handed, "_BLOCK", 100)
-    real = os.pread
-
-    def growing(file: int, size: int, at: int) -> bytes:
-        with place.open("ab") as more:
-            more.write(b"x" * 100)
-        return real(file, size, at)
-
-    monkeypatch.setattr(os, "pread", growing)
-    assert take(spooled(), run, nothing).size <= 1000
+def test_what_would_fill_the_disk_is_not_kept(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool(run.spool)
+    spool.add("1-1", b"")
+    usage = shutil.disk_usage(run.path)
+    monkeypatch.setattr(handed.shutil, "disk_usage", lambda _path: usage._replace(free=spool._least - 1))
+    assert not spool.add("1-1", b"x")
+    with pytest.raises(UsageError, match="is not there"):
+        take(spooled(name="1-1"), run, FileGrants([], run))
 
 
-@pytest.mark.parametrize("change", ["other content", "link", "pipe", "gone"])
-def test_what_is_replaced_between_is_not_handed_over(run: RunDir, nothing: FileGrants, tmp_path: Path, change: str) -> None:
-    place, kept = run.sockets / NAME, tmp_path / "kept"
-    place.write_text("good")
+def put(run: RunDir, text: str) -> None:
+    spool = Spool(run.spool)
+    spool.add(NAME, b"")
+    spool.add(NAME, text.encode())
+
+
+def test_what_is_gone_meanwhile_is_not_handed_over(run: RunDir, nothing: FileGrants, tmp_path: Path) -> None:
+    put(run, "good")
     taken = take(spooled(), run, nothing)
-    place.unlink()
-    if change == "other content":
-        place.write_text("evil")
-    elif change == "link":
-        place.symlink_to("/etc/passwd")
-    elif change == "pipe":
-        os.mkfifo(place)
-    with pytest.raises(UsageError):
-        taken.copy_to(kept)
-    assert not kept.exists()
+    (run.spool / NAME).unlink()
+    with pytest.raises(UsageError, match="is not there"):
+        taken.copy_to(tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()
 
 
 def test_a_copy_that_cannot_be_written_is_an_error_that_says_so(run: RunDir, nothing: FileGrants, tmp_path: Path) -> None:
-    (run.sockets / NAME).write_text("good")
+    put(run, "good")
     taken = take(spooled(), run, nothing)
     (tmp_path / "file").write_text("")
     with pytest.raises(TraceError, match="cannot be written"):
@@ -253,14 +239,14 @@ def test_a_copy_that_cannot_be_written_is_an_error_that_says_so(run: RunDir, not
 def test_of_a_copy_for_which_the_disk_has_no_room_nothing_is_left(
     run: RunDir, nothing: FileGrants, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (run.sockets / NAME).write_text("good")
+    put(run, "good")
     taken = take(spooled(), run, nothing)
 
-    def full(_file: int, _form: str, write: Any) -> str:
-        write(b"go")
+    def full(_source: Any, copy: Any, _length: int) -> None:
+        copy.write(b"go")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(handed, "_through", full)
+    monkeypatch.setattr(handed.shutil, "copyfileobj", full)
     with pytest.raises(TraceError, match="No space left"):
         taken.copy_to(tmp_path / "kept" / "kept")
     assert list((tmp_path / "kept").iterdir()) == []
@@ -279,7 +265,3 @@ async def test_at_the_depth_limit_the_text_is_had_as_far_as_it_fits(run: RunDir,
             await give(context).text(limit)
     with pytest.raises(TextWanted, match=r"^77$"):
         await give(files.files["a.txt"]).text(77)
-    taken = give("good")
-    (run.sockets / taken._path.name).write_text("evil")
-    with pytest.raises(RLMError, match="changed"):
-        await taken.text(10)

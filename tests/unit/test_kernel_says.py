@@ -48,7 +48,7 @@ NAMES = st.sampled_from(
         *("data", "text/plain", "text", "name", "traceback", "ename", "evalue", "metadata", "transient", "display_id", "wait", "code"),
         *("execution_state", "execution_count", "status", "user_expressions", "variables", "value", "msg_id", "msg_type", "session"),
         *("kind", "items", "head", "remarks", "typed", "prompt", "question", "model", "schema", "timeout", "path", "calls", "call"),
-        *("files", "spool", "form", "token", "cell", "nth", "characters", "bytes", "lazy", "active", "application/json", "image/png"),
+        *("files", "handed", "form", "token", "cell", "nth", "characters", "bytes", "lazy", "active", "application/json", "image/png"),
     ]
 )
 ANYTHING = st.recursive(

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import pytest
-from rlm_runtime import files, handover, queries, wire
+from rlm_runtime import files, queries, wire
 
 LIMIT = 100
 """Characters that the sub model reads."""
 
 
 @pytest.fixture
-def batches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
+def batches(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The questions of each batch that the host was sent. Two files are loaded; the host knows them, and wants their texts."""
     texts = {"a.txt": "a" * 60, "b.txt": "b" * 60}
-    monkeypatch.setattr(handover, "SPOOL", tmp_path)
+    for name in ("hand", "unhand"):
+        monkeypatch.setattr(wire, name, lambda *_: None)
     monkeypatch.setattr(files, "files", texts)
     monkeypatch.setattr(files, "_loaded", {name: files._Loaded(f"/in/{name}", "utf-8", False, "") for name in texts})
     sent: list[list[str]] = []

@@ -20,7 +20,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., RunDi
 
     def made(*, idle: float = 0.0, when: float = LONG_AGO) -> RunDir:
         run = RunDir.create(max_request=1, window=1, idle=idle)
-        os.utime(run.host / "lease", (when, when))
+        os.utime(run.path / "lease", (when, when))
         return run
 
     return made

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlm_kernel.sandbox import bounded, zmtp
+from tests.support.pipes import Pipe
 
 GREETING = zmtp._GREETING
 READY = b"\x04\x06\x05READY"
@@ -36,7 +37,8 @@ def framed(frames: list[bytes], *, long: bool = False) -> bytes:
 async def talk(told: bytes, listen: Callable[[zmtp.Connection], Awaitable[Any]], piece: int = 1 << 20) -> Any:
     """What `listen` makes of these bytes, which come in pieces, and of the end after them."""
     ours, theirs = socket.socketpair()
-    connection = zmtp.Connection(ours)
+    pipe = await Pipe.over(ours)
+    connection = zmtp.Connection(pipe)
     theirs.setblocking(False)
     loop = asyncio.get_running_loop()
 
@@ -50,7 +52,7 @@ async def talk(told: bytes, listen: Callable[[zmtp.Connection], Awaitable[Any]],
     try:
         return await listen(connection)
     finally:
-        await connection.close()
+        await pipe.gone()
         await asyncio.gather(telling, return_exceptions=True)
         theirs.close()
 
@@ -135,10 +137,10 @@ def test_a_handshake_that_takes_for_ever_is_given_up(monkeypatch: pytest.MonkeyP
 
     async def wait() -> None:
         ours, theirs = socket.socketpair()
-        connection = zmtp.Connection(ours)
+        pipe = await Pipe.over(ours)
         with pytest.raises(zmtp.Unreadable, match="in time"):
-            await connection.shake_hands(b"ROUTER")
-        await connection.close()
+            await zmtp.Connection(pipe).shake_hands(b"ROUTER")
+        await pipe.gone()
         theirs.close()
 
     asyncio.run(wait())
@@ -169,68 +171,29 @@ async def test_an_endless_message_takes_no_memory(told: bytes) -> None:
         assert (await talk(told, messages))[:1] in ([], [None])
 
 
-def test_nothing_is_read_that_is_not_asked_for() -> None:
-    async def wait() -> None:
-        ours, theirs = socket.socketpair()
-        connection = zmtp.Connection(ours)
-        theirs.setblocking(False)
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.1):
-                await asyncio.get_running_loop().sock_sendall(theirs, framed([b"x" * 1000] * 100_000))
-        assert (await connection.header()) == (1000, True)
-        await connection.close()
-        theirs.close()
-
-    asyncio.run(wait())
-
-
-async def test_a_send_that_is_given_up_half_way_costs_the_connection() -> None:
-    ours, theirs = socket.socketpair()
-    connection = zmtp.Connection(ours)
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.05):
-            await connection.send(bytes(10_000_000))
-    for _ in range(2):
-        with pytest.raises(OSError, match=r"Broken pipe|closed"):
-            await connection.send(b"more")
-        await connection.close()
-    theirs.close()
-
-
 @pytest.mark.parametrize("size", [0, 1, 255, 256, 16_384, 16_385, 3_000_000])
 async def test_real_zeromq_sockets_understand_us(tmp_path: Path, size: int) -> None:
-    path = tmp_path / "s"
-    listener = zmtp.listen(path)
-    assert path.stat().st_mode & 0o777 == 0o600
     context = zmq.asyncio.Context()
-    dealer, router, publisher = context.socket(zmq.DEALER), context.socket(zmq.ROUTER), context.socket(zmq.XPUB)
-    dealer.connect(f"ipc://{path}")
+    router, publisher = context.socket(zmq.ROUTER), context.socket(zmq.XPUB)
     sent = [b"first", bytes(size), b"last"]
-    await dealer.send_multipart(sent)
-    server = zmtp.Connection((await asyncio.get_running_loop().sock_accept(listener))[0])
-    await server.shake_hands(b"ROUTER")
-    assert await server.message(1 << 30, 10) == sent
-    await server.send(*sent)
-    assert await dealer.recv_multipart() == sent
-    router.bind(f"ipc://{path}r")
-    publisher.bind(f"ipc://{path}p")
-    client = await zmtp.Connection.connect(f"{path}r", b"DEALER")
+    router.bind(f"ipc://{tmp_path}/r")
+    publisher.bind(f"ipc://{tmp_path}/p")
+    pipes = [Pipe(*await asyncio.open_unix_connection(tmp_path / name)) for name in "rp"]
+    client, subscriber = map(zmtp.Connection, pipes)
+    await client.shake_hands(b"DEALER")
     await client.send(*sent)
-    assert (await router.recv_multipart())[1:] == sent
-    subscriber = await zmtp.Connection.connect(f"{path}p", b"SUB")
+    asked = await router.recv_multipart()
+    assert asked[1:] == sent
+    await router.send_multipart(asked)
+    assert await client.message(1 << 30, 10) == sent
+    await subscriber.shake_hands(b"SUB")
     await subscriber.send(b"\x01")
     assert await publisher.recv() == b"\x01"
     await publisher.send_multipart(sent)
     assert await subscriber.message(1 << 30, 10) == sent
-    for connection in (server, client, subscriber):
-        await connection.close()
-    listener.close()
+    for pipe in pipes:
+        await pipe.gone()
     context.destroy(linger=0)
-
-
-async def test_where_nobody_listens_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        await zmtp.Connection.connect(str(tmp_path / "s"), b"DEALER")
 
 
 JSON = st.recursive(

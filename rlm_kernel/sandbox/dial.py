@@ -1,0 +1,181 @@
+"""Attach to a container by the engine's own connection: a unix socket, tcp with or without TLS, or what docker's client has else.
+
+docker's client gives the socket of an `attach` away only after it has read ahead on it, and may lose what it read. So the connection is
+made as that client would make it, and the request is ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import ssl
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from rlm_kernel.errors import DockerError
+from rlm_kernel.sandbox import frames
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+ATTACH_SECONDS = 30.0
+TAIL = 8_000
+"""Bytes of stderr that are kept."""
+_MAX_HEAD = 64 << 10
+"""Bytes of the head of the engine's reply, and of the error in it."""
+_STDOUT, _STDERR = 1, 2
+
+
+class Attached(asyncio.Protocol):
+    """A connection to a container's stdin and stdout, from the request that makes it to its end.
+
+    `hear` gets what comes on stdout, `ended` is called when it is over, perhaps more than once. `said` is the end of stderr.
+    """
+
+    def __init__(self, request: bytes) -> None:
+        self._request = request
+        self._transport: asyncio.Transport | None = None
+        self._head: bytearray | None = bytearray()
+        self._engine = bytearray()
+        """The engine's own head of 8 bytes in front of each piece, as far as it has come."""
+        self._left = self._kind = 0
+        self.said = b""
+        self.attached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.attached.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    def hear(self, piece: bytes) -> None:
+        raise NotImplementedError
+
+    def ended(self) -> None:
+        raise NotImplementedError
+
+    def cut(self) -> None:
+        """End it at once. Idempotent."""
+        if self._transport is not None:
+            self._transport.abort()
+        self._over()
+
+    def eof_received(self) -> None:
+        self._over()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._over()
+
+    def _over(self) -> None:
+        if not self.attached.done():
+            self.attached.set_exception(ConnectionError("the engine closed the connection"))
+        self.ended()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            if self._head is not None:
+                data = self._reply(data)
+            self._from_engine(data)
+        except (frames.Malformed, UnicodeError):
+            self.cut()
+
+    def _reply(self, data: bytes) -> bytes:
+        """Take the head of the engine's reply; what follows it."""
+        assert self._head is not None
+        self._head += data
+        head, found, rest = bytes(self._head).partition(b"\r\n\r\n")
+        status = head.partition(b" ")[2][:3]
+        if found and status in (b"101", b"200"):
+            self._head = None
+            self.attached.set_result(None)
+            return rest
+        if len(self._head) > _MAX_HEAD or (found and _is_whole(head, rest)):
+            self._refused(rest)
+        return b""
+
+    def _refused(self, body: bytes) -> None:
+        with contextlib.suppress(ValueError, AttributeError):
+            body = json.loads(body[body.find(b"{") : body.rfind(b"}") + 1]).get("message", "").encode()
+        if not self.attached.done():
+            self.attached.set_exception(
+                DockerError(f"The Docker engine refused: {body[:1000].decode(errors='replace')}", hint="See `rlm doctor`.")
+            )
+        self.cut()
+
+    def _from_engine(self, data: bytes) -> None:
+        """Take apart what the engine sends: pieces of stdout and stderr, each behind a head of 8 bytes."""
+        at = 0
+        while at < len(data):
+            if not self._left:
+                piece = data[at : at + 8 - len(self._engine)]
+                self._engine += piece
+                at += len(piece)
+                if len(self._engine) == 8:
+                    self._kind, self._left = self._engine[0], int.from_bytes(self._engine[4:])
+                    self._engine.clear()
+                continue
+            piece = data[at : at + self._left] if at or len(data) > self._left else data
+            at += len(piece)
+            self._left -= len(piece)
+            if self._kind == _STDOUT:
+                self.hear(piece)
+            elif self._kind == _STDERR:
+                self.said = (self.said + piece)[-TAIL:]
+
+
+async def connect(client: DockerClient, attached: Attached) -> None:
+    """Connect it, and wait for the engine's word that it is attached. Raises DockerError, OSError."""
+    try:
+        async with asyncio.timeout(ATTACH_SECONDS):
+            await _connect(client, lambda: attached)
+            await asyncio.shield(attached.attached)
+    except BaseException as error:
+        attached.cut()
+        if isinstance(error, TimeoutError):
+            raise DockerError("The Docker engine did not attach to the kernel's container.", hint="See `rlm doctor`.") from None
+        raise
+
+
+def request(client: DockerClient, container: str) -> bytes:
+    """What attaches to a container."""
+    place = urlsplit(client.api._url("/containers/{0}/attach", container))
+    # No keys that detach: podman looks for its usual ones in whatever is sent.
+    query = "stream=1&stdin=1&stdout=1&stderr=1&detachKeys="
+    lines = [f"POST {place.path}?{query} HTTP/1.1", f"Host: {place.netloc or 'docker'}", "Connection: Upgrade", "Upgrade: tcp"]
+    lines += [f"{name}: {value}" for name, value in client.api.headers.items() if name.lower() not in ("connection", "accept-encoding")]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+async def _connect(client: DockerClient, protocol: Callable[[], Attached]) -> None:
+    loop = asyncio.get_running_loop()
+    adapter: Any = client.api.get_adapter(client.api.base_url)
+    place = urlsplit(client.api.base_url)
+    if hasattr(adapter, "socket_path"):
+        await loop.create_unix_connection(protocol, adapter.socket_path)
+    elif place.scheme in ("http", "https") and place.hostname:
+        secure = _tls(client) if place.scheme == "https" else None
+        await loop.create_connection(protocol, place.hostname, place.port, ssl=secure)
+    else:
+        raise DockerError(f"Docker at {client.api.base_url} cannot be attached to yet.", hint="Use a unix socket or tcp.")
+
+
+def _tls(client: DockerClient) -> ssl.SSLContext:
+    """As the client checks the engine and shows itself."""
+    verify, certificate = client.api.verify, client.api.cert
+    context = ssl.create_default_context(cafile=verify if isinstance(verify, str) else None)
+    if verify is False:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if certificate:
+        context.load_cert_chain(*((certificate,) if isinstance(certificate, str) else certificate))
+    return context
+
+
+def _is_whole(head: bytes, body: bytes) -> bool:
+    """Whether the body of an error, whose head this is, has come."""
+    for line in head.lower().split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        if name == b"content-length" and value.strip().isdigit():
+            return len(body) >= int(value)
+    return b"}" in body

@@ -1,0 +1,327 @@
+"""The stream to a container: frames, credit, and what either end does to a liar, a flood or a new owner."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import socket
+import struct
+import threading
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from hypothesis import given
+from hypothesis import strategies as st
+from rlm_runtime import frames as inside
+
+from rlm_kernel.errors import DockerError, KernelError
+from rlm_kernel.sandbox import frames, stream
+from rlm_kernel.sandbox.stream import Channel, Stream, StreamLost
+from tests.support.container import REPLY, FirstProcess
+from tests.support.sandbox import until
+
+FRAMES = st.lists(st.tuples(st.integers(1, frames.LIFE), st.integers(0, 0xFFFF), st.binary(max_size=300)), max_size=12)
+
+
+def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
+    places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
+    return [data[one:other] for one, other in itertools.pairwise(places)]
+
+
+@given(FRAMES, st.lists(st.integers(0, 10_000)), st.integers(0, 3))
+def test_frames_arrive_however_they_are_cut_and_whatever_idle_bytes_are_between(sent: Any, cuts: list[int], idle: int) -> None:
+    data = b"".join(bytes(idle) + inside.pack(*frame) for frame in sent)
+    reader = frames.Reader()
+    assert [frame for piece in pieces(data, cuts) for frame in reader.feed(piece)] == sent
+    assert data == b"".join(bytes(idle) + frames.pack(*frame) for frame in sent)
+
+
+@given(st.binary(min_size=1, max_size=300), st.integers(1, 10_000), st.sampled_from([300, frames.MOST]))
+def test_a_new_owner_is_heard_wherever_the_last_one_was_cut_off(payload: bytes, cut: int, size: int) -> None:
+    begun = frames.pack(frames.DATA, 7, payload.ljust(size, b"x"))
+    reader = inside.Reader()
+    sent = begun[: cut % len(begun)] + frames.FILLER + frames.pack(frames.HELLO, 0, b"{}")
+    assert list(reader.feed(sent)) == [(frames.HELLO, 0, b"{}")]
+
+
+@given(st.lists(st.binary(max_size=2_000)))
+def test_what_is_no_frame_is_refused_and_takes_no_memory(sent: list[bytes]) -> None:
+    reader = frames.Reader()
+    try:
+        for piece in sent:
+            for kind, _, payload in reader.feed(piece):
+                assert kind <= frames.LIFE
+                assert len(payload) <= frames.MOST
+    except frames.Malformed:
+        pass
+    assert len(reader._buffer) <= frames.MOST + 8
+
+
+@pytest.fixture
+def first(tmp_path: Path) -> Iterator[FirstProcess]:
+    made = FirstProcess(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def called() -> asyncio.Queue[Channel]:
+    return asyncio.Queue()
+
+
+def echo(listener: socket.socket) -> None:
+    """Serve one connection."""
+
+    def work() -> None:
+        end, _ = listener.accept()
+        with end:
+            while piece := end.recv(1 << 20):
+                end.sendall(piece)
+
+    threading.Thread(target=work, daemon=True).start()
+
+
+async def test_large_data_goes_both_ways_at_once(first: FirstProcess) -> None:
+    made = await first.attach()
+    with first.serve("shell") as listener:
+        echo(listener)
+        channel = made.open("shell")
+        data = bytes(range(256)) * 20_000
+        writing = asyncio.create_task(channel.write(data))
+        assert await channel.read(len(data)) == data
+        await writing
+        channel.close()
+    made.close()
+
+
+async def test_a_call_is_a_channel_until_either_end_closes_it(first: FirstProcess, called: asyncio.Queue[Channel]) -> None:
+    made = await first.attach(called.put_nowait)
+    with first.call() as inner:
+        inner.sendall(b"12345")
+        channel = await called.get()
+        assert [await channel.read(2), await channel.read(3)] == [b"12", b"345"]
+        await channel.write(b"answer")
+        assert await asyncio.to_thread(inner.recv, 100) == b"answer"
+        channel.close()
+        assert await asyncio.to_thread(inner.recv, 100) == b""
+    with first.call() as inner:
+        inner.sendall(b"last words")
+    channel = await called.get()
+    assert await channel.read(10) == b"last words"
+    with pytest.raises(StreamLost):
+        await channel.read(1)
+    made.close()
+
+
+async def test_a_flood_on_one_channel_fills_no_memory_and_holds_up_no_other(first: FirstProcess, called: asyncio.Queue[Channel]) -> None:
+    made = await first.attach(called.put_nowait)
+    with first.call() as flood, first.call() as other:
+        sent = 0
+
+        def work() -> None:
+            nonlocal sent
+            while True:
+                try:
+                    sent += flood.send(bytes(1 << 20))
+                except OSError:
+                    return
+
+        threading.Thread(target=work, daemon=True).start()
+        flooded, quiet = await called.get(), await called.get()
+        if quiet.number < flooded.number:
+            flooded, quiet = quiet, flooded
+        for _ in range(200):
+            other.sendall(b"ask")
+            assert await quiet.read(3) == b"ask"
+            await quiet.write(b"answer")
+            assert await asyncio.to_thread(other.recv, 6) == b"answer"
+        assert flooded._have <= frames.WINDOW
+        assert sent < 4 << 20
+        made.interrupt()
+        await until(lambda: first.interrupts == 1)
+        flood.shutdown(socket.SHUT_RDWR)
+    made.close()
+
+
+async def test_a_connection_that_does_not_read_holds_up_its_own_answers_alone(first: FirstProcess, called: asyncio.Queue[Channel]) -> None:
+    made = await first.attach(called.put_nowait)
+    with first.call() as deaf, first.call() as other:
+        unread, quiet = await called.get(), await called.get()
+        writing = asyncio.create_task(unread.write(bytes(16 << 20)))
+        await quiet.write(b"answer")
+        assert await asyncio.to_thread(other.recv, 6) == b"answer"
+        assert not writing.done()
+        deaf.close()
+        with pytest.raises(StreamLost):
+            await writing
+    made.close()
+
+
+async def test_large_answers_to_many_wait_for_a_slow_stream_in_bounded_memory(first: FirstProcess, called: asyncio.Queue[Channel]) -> None:
+    made = await first.attach(called.put_nowait)
+    calls = [first.call() for _ in range(20)]
+    channels = [await called.get() for _ in calls]
+    answer = bytes(range(256)) * 4_000
+    writing = [asyncio.create_task(channel.write(answer)) for channel in channels]
+    assert made._transport is not None
+    most = 0
+    for _ in range(50):
+        await asyncio.sleep(0)
+        most = max(most, made._transport.get_write_buffer_size() + made._pending)
+    assert most < 2 << 20
+
+    def read(call: socket.socket) -> bytes:
+        with call, call.makefile("rb") as file:
+            return file.read(len(answer))
+
+    assert set(await asyncio.gather(*(asyncio.to_thread(read, call) for call in calls))) == {answer}
+    await asyncio.gather(*writing)
+    made.close()
+
+
+async def test_the_next_owner_finds_no_channel_of_the_last(first: FirstProcess, called: asyncio.Queue[Channel]) -> None:
+    last = await first.attach(called.put_nowait)
+    with first.call() as before:
+        before.sendall(b"asked")
+        assert await (await called.get()).read(5) == b"asked"
+        assert last._transport is not None
+        last._transport.write(frames.pack(frames.DATA, 1, b"x" * 5_000)[:3_000])  # and then it was killed
+        last.close()
+        following = await first.attach(called.put_nowait, again=True)
+        assert await asyncio.to_thread(before.recv, 1) == b""
+    with first.call() as after:
+        after.sendall(b"asked again")
+        assert await (await called.get()).read(11) == b"asked again"
+    following.close()
+
+
+async def test_a_kernel_that_does_not_listen_is_a_closed_channel(first: FirstProcess) -> None:
+    made = await first.attach()
+    with pytest.raises(StreamLost):
+        await made.open("shell").read(1)
+    made.close()
+
+
+class Liar:
+    """An engine whose container says what a test wants."""
+
+    def __init__(self, reply: bytes = REPLY) -> None:
+        self._reply = reply
+        self.stream: Stream
+        self.channels: list[Channel] = []
+
+    async def attach(self) -> Stream:
+        ours, self._theirs = socket.socketpair()
+        self._theirs.sendall(self._reply)
+        self.stream = Stream(b"", self.channels.append)
+        await asyncio.get_running_loop().create_connection(lambda: self.stream, sock=ours)
+        await self.stream.attached
+        return self.stream
+
+    def say(self, data: bytes, kind: int = 1) -> None:
+        self._theirs.sendall(struct.pack("!BxxxI", kind, len(data)) + data)
+
+    def welcome(self, told: Any) -> None:
+        self.say(b"stray bytes" + self.stream._nonce + frames.pack(frames.WELCOME, 0, json.dumps(told).encode()))
+
+    def close(self) -> None:
+        self._theirs.close()
+        self.stream.close()
+
+
+@pytest_asyncio.fixture
+async def liar() -> AsyncIterator[Liar]:
+    made = Liar()
+    yield made
+    made.close()
+    await asyncio.sleep(0)
+
+
+OPEN = frames.pack(frames.OPEN, frames.THEIRS)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param(OPEN + frames.pack(frames.DATA, frames.THEIRS, bytes(frames.MOST)) * 3, id="more than its credit"),
+        pytest.param(OPEN + OPEN, id="a channel twice"),
+        pytest.param(frames.pack(frames.OPEN, 5), id="a channel of the host's"),
+        pytest.param(b"".join(frames.pack(frames.OPEN, frames.THEIRS + n) for n in range(stream.MAX_OPEN + 2)), id="too many channels"),
+        pytest.param(b"\xff" * 100, id="no frame"),
+        pytest.param(frames.pack(frames.DATA, 1, b"x")[:-1] + b"\x07", id="a wrong end"),
+    ],
+)
+async def test_who_does_not_keep_to_the_rules_is_cut_off(liar: Liar, said: bytes) -> None:
+    made = await liar.attach()
+    liar.welcome({"version": frames.VERSION})
+    await made.greet({})
+    liar.say(said)
+    async with asyncio.timeout(10):
+        await made.lost
+    for channel in liar.channels:
+        with pytest.raises(StreamLost):
+            await channel.read(1 << 20)
+
+
+async def test_frames_for_channels_that_are_not_open_are_passed_over(liar: Liar) -> None:
+    made = await liar.attach()
+    liar.welcome({"version": frames.VERSION})
+    await made.greet({})
+    for kind in (frames.DATA, frames.CREDIT, frames.CLOSE, frames.HELLO, frames.INTERRUPT, frames.LIFE):
+        liar.say(frames.pack(kind, 77, b"xxxx"))
+    liar.say(OPEN + frames.pack(frames.DATA, frames.THEIRS, b"yes"))
+    await until(lambda: len(liar.channels) == 1)
+    assert await liar.channels[0].read(3) == b"yes"
+
+
+@pytest.mark.parametrize("told", [{"version": frames.VERSION + 1}, {}, [], None, "x"])
+async def test_another_version_is_refused(liar: Liar, told: Any) -> None:
+    made = await liar.attach()
+    liar.welcome(told)
+    with pytest.raises(KernelError, match="another version"):
+        await made.greet({})
+
+
+async def test_what_is_said_before_the_stream_ends_is_kept_in_bounds(liar: Liar) -> None:
+    made = await liar.attach()
+    for said in (b"x" * 50_000, b"x" * 50_000, b"why it ends"):
+        liar.say(said, kind=2)
+    liar._theirs.shutdown(socket.SHUT_WR)
+    with pytest.raises(StreamLost):
+        await made.greet({})
+    assert made.words().endswith("xwhy it ends")
+    assert len(made.words()) < 10_000
+
+
+@pytest.mark.parametrize("headed", [True, False])
+async def test_an_engine_that_refuses_is_told(headed: bool) -> None:
+    body = b'{"message": "no such container"}'
+    length = b"Content-Length: %d\r\n" % len(body) if headed else b""
+    liar = Liar(b"HTTP/1.1 404 Not Found\r\n" + length + b"\r\n" + body)
+    with pytest.raises(DockerError, match="no such container"):
+        await liar.attach()
+    liar.close()
+    await asyncio.sleep(0)
+
+
+@given(st.lists(st.integers(0, 100_000), max_size=30))
+def test_the_engines_heads_may_be_cut_anywhere(cuts: list[int]) -> None:
+    async def run() -> None:
+        got: list[Channel] = []
+        made = Stream(b"", got.append)
+        said = made._nonce + frames.pack(frames.WELCOME, 0, b'{"version": 1}') + OPEN + frames.pack(frames.DATA, frames.THEIRS, b"abc")
+        data = REPLY
+        for piece in pieces(said, cuts[:5]):
+            data += struct.pack("!BxxxI", 1, len(piece)) + piece + struct.pack("!BxxxI", 2, 3) + b"err"
+        for piece in pieces(data, cuts):
+            made.data_received(piece)
+        assert made.welcome.result() == {"version": 1}
+        assert await got[0].read(3) == b"abc"
+        assert set(made.words()) <= set("er")
+        made.close()
+
+    asyncio.run(run())

@@ -76,9 +76,9 @@ def _fits(text: Any) -> bool:
 
 def _form(text: Any, name: str = "") -> _Form | None:
     for size in _HEADS:
-        head = str(text[:size])
-        lines = StringIO(head, newline="").readlines()
-        cut = len(text) > len(head)
+        head = str(text[: size + 1])
+        cut = len(head) > size  # not by len(text): that counts the characters of all of a large text
+        lines = StringIO(head[:size], newline="").readlines()
         if cut and lines:
             lines.pop()
         full = [line.rstrip("\r\n") for line in lines if line.strip()]

@@ -23,12 +23,12 @@ from rlm_kernel.engine.protocols import CellResult, Children, Models, Outcome, R
 from rlm_kernel.errors import RLMError, UsageError
 from rlm_kernel.secrets import known_secrets
 from rlm_kernel.session.conversation import full_history
-from rlm_kernel.session.inputs import Inputs, file_meta
+from rlm_kernel.session.inputs import Inputs
 from rlm_kernel.session.listeners import everyone
-from rlm_kernel.session.stage import Stage
-from rlm_kernel.session.tracefiles import FileNotes
+from rlm_kernel.session.stage import Say, Stage
+from rlm_kernel.session.tracefiles import FileNotes, metas_of
 from rlm_kernel.trace.reader import read_trace
-from rlm_kernel.trace.schema import FileMeta, NotebookMeta, ParentMeta
+from rlm_kernel.trace.schema import NotebookMeta, ParentMeta
 from rlm_kernel.trace.writer import NotebookWriter
 
 if TYPE_CHECKING:
@@ -73,45 +73,65 @@ class Asked:
         return f"{self.question}\n\nDeliver the answer with FINAL, as a value that fits this JSON schema: {json.dumps(self.schema)}"
 
 
-async def answer(asked: Asked, on: Stage, children: Children, open_kernel: OpenKernel) -> tuple[Outcome, Totals]:
-    """Answer it, with a trace that is closed whatever happens. Raises RLMError."""
+async def answer(
+    asked: Asked,
+    on: Stage,
+    children: Children,
+    open_kernel: OpenKernel,
+    ended: Callable[[Outcome, Totals], None] = lambda _outcome, _totals: None,
+) -> tuple[Outcome, Totals]:
+    """Answer it, with a trace that is closed whatever happens. `ended` hears the outcome before anything is closed. Raises RLMError."""
     settings, path, ledger = asked.settings, asked.trace, asked.ledger
     meta = new_meta(on, asked.worded, settings, asked.names, asked.profile)
     limits = meta.limits | {"depth": ledger.limits.depth}
-    files = await asyncio.to_thread(_file_metas, on, asked.inputs.made)
+    files = await asyncio.to_thread(metas_of, on.grants.places(), made=asked.inputs.made)
     writer = NotebookWriter(
         path, meta.model_copy(update={"files": files, "parent": asked.parent, "limits": limits}), known_secrets(os.environ)
     )
     listeners = everyone(writer, asked.view())
     listeners.opened(ledger, Totals())
-    with FileNotes(on, writer) as notes:
+    async with FileNotes(on, writer) as notes:
         calls = HostCalls(asked.models, ledger, listeners, notes.locate, history=lambda: full_history(read_trace(path)), children=children)
-        async with closing_trace(listeners, ledger.totals):
-            async with open_kernel(calls, listeners) as kernel:
-                loop = Loop(
-                    kernel, asked.models, calls, ledger, listeners, asked.profile, settings.limits.output_chars, settings.memory_share
-                )
-                for cell_id, code in asked.inputs.cells(asked.worded, on.grants.paths, asked.schema):
-                    check_setup(await loop.set_up(cell_id, code), settings)
-                info = await kernel.describe()
-                outcome = await loop.run(asked.worded, info, from_files=not asked.inputs.made, named=asked.named, absent=asked.absent)
-            totals = ledger.totals()
-            await notes.complete()
-            listeners.finished(outcome, totals)
+        async with closing_trace(listeners, ledger.totals, on.say) as close, open_kernel(calls, listeners) as kernel:
+            loop = Loop(kernel, asked.models, calls, ledger, listeners, asked.profile, settings.limits.output_chars, settings.memory_share)
+            for cell_id, code in asked.inputs.cells(asked.worded, on.grants.paths, asked.schema):
+                check_setup(await loop.set_up(cell_id, code), settings)
+            info = await kernel.describe()
+            outcome = await loop.run(asked.worded, info, from_files=not asked.inputs.made, named=asked.named, absent=asked.absent)
+            totals = close(outcome)
+            ended(outcome, totals)
     return outcome, totals
 
 
 @contextlib.asynccontextmanager
-async def closing_trace(listeners: Trace, totals: Callable[[], Totals]) -> AsyncIterator[None]:
-    """A run that is interrupted or fails still closes its trace properly."""
+async def closing_trace(listeners: Trace, totals: Callable[[], Totals], say: Say) -> AsyncIterator[Callable[[Outcome], Totals]]:
+    """Close the trace, once: as soon as there is an outcome, which is told to what this gives, or else where a run is interrupted or fails.
+
+    That what has the answer cannot be written is told by `say`, and costs nobody the answer.
+    """
+    closed = False
+
+    def close(outcome: Outcome) -> Totals:
+        nonlocal closed
+        closed, spent = True, totals()
+        try:
+            listeners.finished(outcome, spent)
+        except RLMError as error:
+            if outcome.answer is None:
+                raise
+            say(f"The answer is not in the trace. {error.message}")
+        return spent
+
     try:
-        yield
+        yield close
     except asyncio.CancelledError:
-        listeners.finished(Outcome(None, "interrupted"), totals())
+        if not closed:
+            listeners.finished(Outcome(None, "interrupted"), totals())
         raise
     except RLMError as error:
-        with contextlib.suppress(RLMError):  # a full disk, say, which is then the error itself
-            listeners.finished(Outcome(None, "error", detail=error.message), totals())
+        if not closed:
+            with contextlib.suppress(RLMError):  # a full disk, say, which is then the error itself
+                listeners.finished(Outcome(None, "error", detail=error.message), totals())
         raise
 
 
@@ -130,11 +150,6 @@ def new_meta(on: Stage, question: str, settings: Settings, models: Mapping[Role,
         limits=settings.limits.model_dump(),
         sandbox=settings.sandbox.model_dump(mode="json", exclude_none=True),
     )
-
-
-def _file_metas(on: Stage, made: bool) -> list[FileMeta]:
-    """The inputs, by the names that the kernel knows them by."""
-    return [file_meta(place, made=made).model_copy(update={"path": str(path)}) for path, place in on.grants.places().items()]
 
 
 def check_setup(result: CellResult, settings: Settings) -> None:

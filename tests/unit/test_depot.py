@@ -97,7 +97,7 @@ def test_without_room_nothing_is_copied(source: Path, depot: Depot, monkeypatch:
     assert left(depot) == []
 
 
-def test_a_folder_comes_without_version_control_and_special_files_and_with_links_as_links(tmp_path: Path, depot: Depot) -> None:
+def test_a_folder_comes_without_version_control_and_with_links_as_links(tmp_path: Path, depot: Depot) -> None:
     root = tmp_path / "root"
     for name in ("a.txt", "sub/b.txt", ".git/config", "sub/.hg/store", ".gitignore"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -107,8 +107,10 @@ def test_a_folder_comes_without_version_control_and_special_files_and_with_links
     (root / "passwd").symlink_to("/etc/passwd")
     given = depot.give(root)
     assert sorted(str(path.relative_to(given)) for path in given.rglob("*")) == [
-        ".gitignore", "a.txt", "out", "passwd", "sub", "sub/b.txt",
+        ".gitignore", "a.txt", "out", "passwd", "pipe", "sub", "sub/b.txt",
     ]  # fmt: skip
+    assert (given / "pipe").is_file(), "a pipe in it would be waited for"
+    assert (given / "pipe").stat().st_mode & 0o777 == 0, "it cannot be read, and the kernel tells what cannot be"
     assert (given / "out").is_symlink()
     assert (given / "passwd").is_symlink()
     assert (given / "sub" / "b.txt").read_text() == "sub/b.txt"

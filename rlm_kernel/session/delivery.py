@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -50,19 +51,15 @@ async def answer_first(work: Callable[[Give], Awaitable[Result]], answered: Give
 
 
 async def _closed(task: asyncio.Task[Any], say: Say) -> None:
-    """Wait for the end, but not for long; at a cancellation for less."""
-    try:
-        await asyncio.wait({task}, timeout=CLOSING_SECONDS)
-        for _ in range(_HURRY):
-            if task.done():
-                break
-            task.cancel()
-            await asyncio.wait({task}, timeout=_STEP)
-    except asyncio.CancelledError:
-        # Each one unwinds what is waited for at the moment.
-        for _ in range(_HURRY):
-            task.cancel()
-            await asyncio.sleep(0)
+    """Wait for the end, but not for long; a cancellation is passed on, and shortens that."""
+    wait = CLOSING_SECONDS
+    for _ in range(1 + _HURRY):
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait({task}, timeout=wait)
+        if task.done():
+            break
+        task.cancel()  # each one unwinds what is waited for at the moment
+        wait = _STEP
     if not task.done():
         _left.add(task)
         task.add_done_callback(_forget)

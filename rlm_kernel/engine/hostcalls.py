@@ -74,6 +74,10 @@ class HostCalls:
         self._records: list[CallRecord] = []
         self._free = 0
         self._answer: Answer | None = None
+        self.delivered = asyncio.Event()
+        """The cell in progress has delivered an answer."""
+        self.cut_short = False
+        """The run was cancelled when the cell had delivered: see `check_cut_short`."""
         self.unrecorded = 0
         """Calls of the cell in progress (or the last) that the recording did not know."""
         self.broken: SetupError | None = None
@@ -95,11 +99,18 @@ class HostCalls:
 
     def begin(self, cell_id: str) -> None:
         self._cell, self._records, self._free, self._answer, self.unrecorded = cell_id, [], 0, None, 0
+        self.cut_short = False
+        self.delivered.clear()
 
     def end(self) -> tuple[tuple[CallRecord, ...], Answer | None]:
         """The cell's calls, in the order in which its code had their answers, and the answer that it delivered last."""
         self._cell = None
         return tuple(self._records), self._answer
+
+    def check_cut_short(self) -> None:
+        """Raise CancelledError if the run was cancelled when the cell had delivered: its answer did not stand."""
+        if self.cut_short:
+            raise asyncio.CancelledError
 
     async def _llm_query(self, call: HostCall) -> Any:
         query = Query.of(call.body)
@@ -195,6 +206,7 @@ class HostCalls:
         if call.cell == self._cell:
             value = _json_value(given)
             self._answer = Answer(writable(text), value, typed="value" in call.body and (value is not None or given is None))
+            self.delivered.set()
             # The answer itself is in the trace's closing cell; here its digest is enough.
             self._simple(call, "final", {"characters": len(text)}, answer=len(text))
         return None

@@ -10,13 +10,16 @@ from typing import Any
 
 import pytest
 
+from rlm_kernel.engine import cells
 from rlm_kernel.engine.protocols import Answer, Outcome, Totals
 from rlm_kernel.errors import DockerError, KernelError, TraceError
+from rlm_kernel.models.scripted import ScriptedModels
 from rlm_kernel.session import delivery
 from rlm_kernel.session.answering import closing_trace
 from rlm_kernel.session.ask import Result
 from rlm_kernel.session.delivery import Give, answer_first
-from tests.support.engine import RecordingTrace
+from tests.support.engine import RecordingTrace, Run
+from tests.support.tree import repl
 
 ANSWERED = Outcome(Answer("42"), "answered")
 FORCED = Outcome(Answer("about 40"), "turns", forced=True, detail="The limit of turns was reached.")
@@ -186,3 +189,35 @@ async def test_an_answer_that_the_trace_cannot_take_is_an_answer_and_that_is_tol
     with pytest.raises(TraceError):
         async with closing_trace(full, Totals, said.append) as close:
             close(NONE)
+
+
+async def late(run: Run, final: Awaitable[None]) -> None:
+    await final
+    await run.kernel._wait()
+
+
+def run_of(*replies: str) -> Run:
+    run = Run(ScriptedModels(list(replies), "x"))
+    run.kernel.variables["late"] = lambda final: late(run, final)
+    return run
+
+
+@pytest.mark.parametrize("stopped", [False, True], ids=["by itself", "by a cancellation"])
+async def test_a_cell_that_goes_on_after_its_answer_is_ended_and_the_answer_stands(stopped: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cells, "ENDING_SECONDS", 60.0 if stopped else 0.05)
+    run = run_of(repl("context"), repl("late(FINAL('42'))"))
+    asking = asyncio.ensure_future(run.outcome())
+    await run.calls.delivered.wait()
+    if stopped:
+        asking.cancel()
+    outcome = await asking
+    assert (outcome.stop_reason, outcome.answer and outcome.answer.text, run.kernel.interrupts) == ("answered", "42", 1)
+
+
+async def test_a_cancellation_after_an_answer_that_does_not_stand_is_one() -> None:
+    run = run_of(repl("late(FINAL('42'))"), repl("FINAL('43')"))  # no code has looked at the input
+    asking = asyncio.ensure_future(run.outcome())
+    await run.calls.delivered.wait()
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,9 +16,11 @@ USER = 65534
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Path]:
-    """A folder that a usual user sees as such, with what that user may read and what not."""
-    folder = tmp_path / "in"
+def place() -> Iterator[Path]:
+    """A folder with what a usual user may read and what not; not below pytest's, which such a user may not enter."""
+    above = Path(tempfile.mkdtemp())
+    above.chmod(0o755)
+    folder = above / "in"
     for name in ("ok", "listed/sub", "entered", "closed", ".git"):
         (folder / name).mkdir(parents=True)
     for name in ("a.txt", "ok/b.txt", "listed/c.txt", "listed/sub/d.txt", "entered/e.txt", "closed/f.txt", ".git/config"):
@@ -30,11 +33,8 @@ def place(tmp_path: Path) -> Iterator[Path]:
     (folder / "up").symlink_to("..")
     for name, mode in (("listed", 0o744), ("entered", 0o711), ("closed", 0o700)):
         (folder / name).chmod(mode)
-    for parent in (folder, *folder.parents):
-        if parent.is_relative_to(tmp_path.parents[1]):
-            parent.chmod(0o755)
     yield folder
-    shutil.rmtree(folder)
+    shutil.rmtree(above)
 
 
 def told_to_a_user(folder: Path) -> tuple[list[str], str]:

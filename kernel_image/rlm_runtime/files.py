@@ -5,11 +5,11 @@ One file loaded: `context` is its text. Several: a dict of name to text. `switch
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -91,8 +91,8 @@ def load_files(paths: list[str]) -> None:
         files.update(_read(str(path), None))
     _activate_files()
     _tell(told)
-    for line in list_files()[:_SHOWN]:
-        print(line)
+    for name in itertools.islice(files, _SHOWN):
+        print(_line(name, files[name]))
     if len(files) > _SHOWN:
         print(f"… and {len(files) - _SHOWN:,} more")
 
@@ -123,33 +123,25 @@ def _read(path: str, name: str | None) -> dict[str, Text]:
 def _read_folder(path: str, inside: Path, real: Path, rules: Sequence[Sequence[str]]) -> dict[str, Text]:
     found, left_out = folders.members(inside, rules)
     loaded: dict[str, Text] = {}
-    unread: list[str] = []
     room = _room()
     for member in found:
         part = member.relative_to(inside)
         try:
             read = read_file(member, member.name, room=room)
-        except (Unreadable, OSError) as error:
-            unread.append(_shown(str(part)))
+        except (Unreadable, OSError, MemoryError) as error:
+            left_out.add("binary or unreadable files", str(part))
             if is_format(member.name) and len(_left_out) < _STATUS_ROWS:
                 _left_out[_shown(str(real / part))] = f"left out: {error}"
             continue
         loaded[_label(real / part, _shown(str(part)), read)] = read.text
         room = _room(room - len(read.text) if isinstance(read.text, str) else room)
-    if unread:
-        left_out["binary or unreadable files"] = len(unread)
-    told = _counted(left_out, unread)
-    print(f"{path}: {len(loaded):,} files loaded{told}")
-    _left_out.update({path: told.removeprefix("; ")} if told else {})
+    told = left_out.told(_shown)
+    print(f"{path}: {len(loaded):,} files loaded{f'; left out: {told}' if told else ''}")
+    if told:
+        _left_out[path] = f"left out: {told}"
     if not loaded:
-        raise wire.FileRefused(f"{path} holds no file with text in it{_counted(left_out, unread)}.")
+        raise wire.FileRefused(f"{path} holds no file with text in it{f'; left out: {told}' if told else ''}.")
     return loaded
-
-
-def _counted(left_out: Counter[str], unread: Sequence[str]) -> str:
-    reasons = [f"{count:,} {reason}" for reason, count in left_out.items() if count]
-    first = f" (the first: {unread[0]})" if unread else ""
-    return f"; left out: {', '.join(reasons)}{first}" if reasons else ""
 
 
 def _room(left: int | None = None) -> int:
@@ -211,8 +203,8 @@ def path_of(name: str) -> str:
 
 
 def list_files() -> list[str]:
-    """A line for each loaded file: name, size, how it was read, and which are in `context`."""
-    return [_line(name, text) for name, text in files.items()]
+    """A line for each loaded file: name, size, how it was read, and which are in `context`; at the end, what was left out and why."""
+    return [*(_line(name, text) for name, text in files.items()), *map(": ".join, _left_out.items())]
 
 
 def _line(name: str, text: Text) -> str:

@@ -78,9 +78,9 @@ def _fits(text: Any) -> bool:
 
 def _form(text: Any, name: str = "") -> _Form | None:
     for size in _HEADS:
-        head = str(text[:size])
-        lines = list(with_ends(head))
-        cut = bool(text[size : size + 1])
+        head = str(text[: size + 1])
+        cut = len(head) > size  # not by len(text): that counts the characters of all of a large text
+        lines = list(with_ends(head[:size]))
         if cut and lines:
             lines.pop()
         full = [without_end(line) for line in lines if line.strip()]

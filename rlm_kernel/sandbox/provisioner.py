@@ -23,6 +23,7 @@ from traitlets import Any as AnyTrait
 
 from rlm_kernel.errors import DockerError, KernelError, RLMError
 from rlm_kernel.sandbox.disk import LOOK_SECONDS, MAX_FILE, DiskGuard, remove_tree
+from rlm_kernel.sandbox.docker_host import in_daemon
 from rlm_kernel.sandbox.isolation import is_rootless
 from rlm_kernel.sandbox.rundir import RunDir, container_user
 from rlm_kernel.sandbox.syscalls import security_options
@@ -293,7 +294,7 @@ class DockerProvisioner(KernelProvisionerBase):
 
         if self._container is not None and not self.exited.done():
             with contextlib.suppress(APIError, RequestException):  # it ended by itself in the meantime, or the engine did
-                await asyncio.to_thread(self._container.kill, int(signum))
+                await in_daemon(self._container.kill, int(signum))
 
     async def cleanup(self, restart: bool = False) -> None:
         """Remove the container, even one whose creation was interrupted. Idempotent."""
@@ -303,7 +304,7 @@ class DockerProvisioner(KernelProvisionerBase):
         self._hang_up()
         await self.unguard()
         if self._container is not None:
-            await asyncio.to_thread(remove_container, self._container)
+            await in_daemon(remove_container, self._container)
             self._container.client.close()
             await asyncio.to_thread(remove_tree, Path(self._sockets))
         self._container = None

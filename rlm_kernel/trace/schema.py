@@ -85,7 +85,8 @@ LinkText = Annotated[str, Field(max_length=MAX_PATH, pattern=r"^[^\x00]*$")]
 class FileMeta(_Part):
     """A file or folder that the user named. `size` in bytes; `sha256` of a folder is over its files' names and digests, in order.
 
-    `made`: it holds an object from Python and lies beside the trace.
+    `made`: it holds an object from Python and lies beside the trace. `digest`: why there is no `sha256`: it was not read to its end before
+    the run ended (or is still read), it changed while it was read, or it could not be read.
     """
 
     path: PathText
@@ -93,6 +94,7 @@ class FileMeta(_Part):
     size: Count
     sha256: str | None = None
     made: bool = False
+    digest: Literal["pending", "changed", "unreadable"] | None = None
 
 
 class OriginMeta(_Part):

@@ -150,7 +150,7 @@ def spent() -> Totals:
 
 
 async def a_run(writer: NotebookWriter, work: Callable[[], None]) -> None:
-    async with closing_trace(writer, spent, writer.path):
+    async with closing_trace(writer, spent, writer.path, lambda _said: None):
         writer.cell_started("turn-01-a", 1, "1")
         work()
 
@@ -182,14 +182,14 @@ async def test_a_cell_that_cannot_be_written_does_not_keep_a_trace_open(writer: 
 
 async def test_an_interrupt_is_no_failure(writer: NotebookWriter) -> None:
     with pytest.raises(asyncio.CancelledError):
-        async with closing_trace(writer, spent, writer.path):
+        async with closing_trace(writer, spent, writer.path, lambda _said: None):
             raise asyncio.CancelledError
     assert nbformat.read(writer.path, 4).metadata.rlm.stop_reason == "interrupted"
 
 
 async def test_errors_of_ours_stay_what_they_are(writer: NotebookWriter) -> None:
     with pytest.raises(UsageError, match="no") as caught:
-        async with closing_trace(writer, spent, writer.path):
+        async with closing_trace(writer, spent, writer.path, lambda _said: None):
             raise UsageError("no")
     assert caught.value.__cause__ is None
     assert nbformat.read(writer.path, 4).metadata.rlm.detail == "no"

@@ -11,7 +11,7 @@ import nbformat
 import pytest
 
 from rlm_kernel import FileRefused, UsageError
-from rlm_kernel.session.inputs import file_meta
+from rlm_kernel.session.digests import file_meta
 from rlm_kernel.session.tracefiles import check_files, find_files
 from rlm_kernel.trace.reader import TraceFile, trace_of
 from rlm_kernel.trace.schema import FileMeta

@@ -50,6 +50,8 @@ def _run() -> int:
         print("rlm: interrupted.", file=sys.stderr)
         return INTERRUPTED
     except RLMError as error:
+        if isinstance(error, InternalError) and isinstance(error.__cause__, OSError) and not _here():
+            return _gone()
         return _failed(error.message, error.hint, error.exit_code)
     except EOFError:
         return _failed("The input ended where an answer was wanted.", "", UsageError.exit_code)
@@ -57,9 +59,13 @@ def _run() -> int:
         raise
     except BaseException as error:
         if isinstance(error, OSError) and not _here():
-            return _failed("The current folder is gone: it was deleted or renamed.", "Change to one that is there.", UsageError.exit_code)
+            return _gone()
         failure = InternalError.of(error)
         return _failed(failure.message, failure.hint, failure.exit_code)
+
+
+def _gone() -> int:
+    return _failed("The current folder is gone: it was deleted or renamed.", "Change to one that is there.", UsageError.exit_code)
 
 
 def _here() -> bool:

@@ -134,7 +134,7 @@ async def closing_trace(listeners: Trace, totals: Callable[[], Totals], path: Pa
         except Exception as error:
             if outcome.answer is None:
                 raise
-            say(f"The answer is not in the trace. {error.message if isinstance(error, RLMError) else error!r}")
+            say(f"The answer is not in the trace. {error.message if isinstance(error, RLMError) else error}")
         return spent
 
     try:

@@ -65,7 +65,7 @@ class HostCalls:
         may block. `how_to_allow` is NoRecord's hint.
         """
         self._sub_calls = SubCalls(models, ledger, children, how_to_allow)
-        self._ledger = ledger
+        self.ledger = ledger
         self._trace = trace
         self._locate = locate
         self._recording = recording
@@ -221,7 +221,7 @@ class HostCalls:
             self._trace.calls_planned(call.cell, int(calls))
 
     async def _budget(self, call: HostCall) -> Any:
-        return await self._told(call, "budget", self._ledger.left)
+        return await self._told(call, "budget", self.ledger.left)
 
     async def _conversation(self, call: HostCall) -> Any:
         return await self._told(call, "history", self._history or list)

@@ -73,7 +73,7 @@ def look(client: DockerClient) -> Room:
         ours = client.api.containers(all=True, filters={"label": f"{containers.LABEL}.owner"})
         _sweep(client, ours)
         counted = [one for one in ours if one["State"] in _STATES and not _is_stale(one) and f"{containers.LABEL}.session" in one["Labels"]]
-        kept = [one for one in counted if one["Labels"].get(f"{containers.LABEL}.idle", "0") != "0"]
+        kept = [one for one in counted if one["Labels"].get(f"{containers.LABEL}.idle") != "0"]  # earlier versions do not say
         taken = sum(_used(client, one) if one in kept else _limit(client, one) for one in counted)
     return Room(int(total * SHARE) if total else 1 << 62, taken, _free(total), len(counted), len(kept))
 

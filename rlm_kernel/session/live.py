@@ -128,7 +128,7 @@ async def join(
         return Lost("Its container was gone")
     try:
         grants = FileGrants.restored(granted, run, _depot(depot, run))
-    except (KeyError, TypeError, ValueError):  # another version's, or damaged
+    except (KeyError, TypeError, ValueError, AttributeError):  # another version's, or damaged
         run.leave()
         await asyncio.to_thread(discard, folder)
         return Lost("What was kept of its files cannot be read")

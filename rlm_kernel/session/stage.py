@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import functools
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -171,6 +172,7 @@ async def kernel_of(
     from rlm_kernel.sandbox.kernel import DockerKernel
 
     broker, spec = broker_and_spec(on, settings, calls.handlers())
+    spec = replace(spec, admit=functools.partial(_untimed, spec.admit, calls))
     kernel = DockerKernel(spec, broker, cell_timeout=cell_timeout, on_output=listeners.cell_output, on_person=listeners.person_ran)
     try:
         await broker.start()
@@ -179,6 +181,15 @@ async def kernel_of(
     finally:
         # Shielded: a second cancellation must not leave a container behind.
         await asyncio.shield(_close(kernel, broker))
+
+
+@contextlib.asynccontextmanager
+async def _untimed(admit: Callable[[], contextlib.AbstractAsyncContextManager[None]], calls: HostCalls) -> AsyncIterator[None]:
+    """Waiting for room is not of the run's time."""
+    begun = time.monotonic()
+    async with admit():
+        calls.ledger.waited(time.monotonic() - begun)
+        yield
 
 
 async def _close(kernel: Any, broker: Any) -> None:

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from rlm_kernel.sandbox.rundir import PROTOCOL, RunDir
 from rlm_kernel.session.live import other_version
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
-)
+SIMPLE = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+JSON = st.recursive(SIMPLE, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
 
 
 def folder(tmp_path: Path, text: bytes) -> Path:
@@ -37,9 +36,10 @@ def test_a_session_of_this_version_can_be_joined() -> None:
         run.remove()
 
 
-@pytest.mark.parametrize(
-    "text", [b"", b"[]", b"1", b"null", b"\xff", b"{", b"[" * 100_000, b'{"protocol": "1"}', b'{"protocol": [1]}', b'{"token": "x"}']
-)
+NO_VERSION = [b"", b"[]", b"1", b"null", b"\xff", b"{", b"[" * 100_000, b'{"protocol": "1"}', b'{"protocol": [1]}', b'{"token": "x"}']
+
+
+@pytest.mark.parametrize("text", NO_VERSION)
 def test_what_says_no_version_or_cannot_be_read_is_another_versions(tmp_path: Path, text: bytes) -> None:
     assert other_version(folder(tmp_path, text))
     assert RunDir.adopt(tmp_path) is None

@@ -17,7 +17,8 @@ import socket
 import stat
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.errors import DockerError
@@ -35,6 +36,8 @@ TELL_SECONDS = 30.0
 """Between two words to the user while nothing changes."""
 _STATES = ("created", "restarting", "running", "paused")
 _GIB = 1 << 30
+_AT_ONCE = 10
+"""Requests: as many connections as docker-py keeps."""
 Say = Callable[[str], None]
 
 
@@ -63,10 +66,10 @@ class Room:
         return f"{self.kernels} kernels have {self.taken / _GIB:.1f} of {self.budget / _GIB:.1f} GiB{kept}{free}"
 
 
-def look(client: DockerClient) -> Room:
-    """The room there is now. Containers that were never started, and whose owner on this machine is gone, are removed. Blocking.
+def look(client: DockerClient, wanted: int) -> Room:
+    """The room there is now, for one who wants so many bytes. Blocking.
 
-    Raises DockerError.
+    Containers that were never started, and whose owner on this machine is gone, are removed. Raises DockerError.
     """
     with docker_errors():
         total = int(client.info().get("MemTotal") or 0)
@@ -74,8 +77,14 @@ def look(client: DockerClient) -> Room:
         _sweep(client, ours)
         counted = [one for one in ours if one["State"] in _STATES and not _is_stale(one) and f"{containers.LABEL}.session" in one["Labels"]]
         kept = [one for one in counted if one["Labels"].get(f"{containers.LABEL}.idle") != "0"]  # earlier versions do not say
-        taken = sum(_used(client, one) if one in kept else _limit(client, one) for one in counted)
-    return Room(int(total * SHARE) if total else 1 << 62, taken, _free(total), len(counted), len(kept))
+        limits = {one["Id"]: _limit(client, one) for one in counted}
+        room = Room(int(total * SHARE) if total else 1 << 62, sum(limits.values()), _free(total), len(counted), len(kept))
+        if room.budget - room.taken >= wanted or not kept:
+            return room
+        # Engines take a second to tell what one uses: they are asked only where it matters, and for all at once.
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            unused = sum(pool.map(lambda one: max(0, limits[one["Id"]] - _used(client, one)), kept))
+    return replace(room, taken=room.taken - unused)
 
 
 def _is_stale(one: Mapping[str, Any]) -> bool:
@@ -135,11 +144,15 @@ def _free(total: int) -> int | None:
         return None
 
 
+_CHILDREN = 8
+"""Kernels of children at once that are enough: for more, idle ones are not looked at."""
+
+
 def fitting(memory: int) -> int:
     """How many kernels of so many bytes each there is room for now. Blocking. Raises DockerError."""
     client = connect()
     try:
-        return look(client).fitting(memory)
+        return look(client, memory * _CHILDREN).fitting(memory)
     finally:
         client.close()
 
@@ -154,7 +167,7 @@ async def admitted(memory: int, say: Say, wait: float | None = None) -> AsyncIte
     try:
         line = _Line(say, wait)
         async with _turn(client.api.base_url, line):
-            while not (room := await asyncio.to_thread(look, client)).fitting(memory):
+            while not (room := await asyncio.to_thread(look, client, memory)).fitting(memory):
                 await line.wait(f"waiting for memory: {room}, and this one wants {memory / _GIB:.1f} (sandbox.memory)")
             yield
     finally:

@@ -153,10 +153,10 @@ async def test_what_a_killed_owner_made_and_never_started_goes_when_the_next_ker
         names[owner] = f"rlm-test-{os.getpid()}-{owner}"
         docker_client.containers.create(kernel_image.id, name=names[owner], labels=labels, network_mode="none")
     try:
-        look(docker_client)
+        look(docker_client, 1)
         assert mine(docker_client, gone.pid), "it may just be about to be started"
         monkeypatch.setattr(room, "JUST_MADE", -1.0)
-        look(docker_client)
+        look(docker_client, 1)
         assert mine(docker_client, gone.pid) == []
         assert mine(docker_client) == [f"/{names['alive']}"]
     finally:

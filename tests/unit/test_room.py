@@ -71,9 +71,11 @@ def test_a_kernel_counts_by_its_limit_and_an_idle_session_by_what_it_uses(engine
     engine.add(idle=None)  # of an earlier version, which does not say
     engine.add(memory=None)
     engine.add(state="exited")
-    found = look(engine)
+    found = look(engine, 2 * GIB)
     assert (found.kernels, found.kept, found.taken) == (4, 2, 3 * GIB + 2 * engine.used)
     assert found.budget == 6 * GIB
+    engine.total *= 4
+    assert look(engine, 2 * GIB).taken == 7 * GIB, "where there is room anyway, nobody waits for what idle ones use"
 
 
 @pytest.mark.parametrize(
@@ -99,7 +101,7 @@ def test_an_engine_that_does_not_tell_its_memory_keeps_nobody_waiting(engine: An
     engine.total = total
     for _ in range(50):
         engine.add()
-    assert look(engine).fitting(2 * GIB) > 0
+    assert look(engine, 2 * GIB).fitting(2 * GIB) > 0
 
 
 async def test_who_finds_no_room_waits_is_told_and_is_let_in_when_one_has_ended(engine: Any) -> None:

@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rlm_runtime import display, files, habits, queries, tables, wire
+from rlm_runtime import display, engine, files, habits, queries, tables, wire
 from rlm_runtime.delivery import delivery, plain
 from rlm_runtime.names import Names
 from rlm_runtime.schemas import Wanted
@@ -254,6 +254,15 @@ def install(shell: InteractiveShell, cells: Cells) -> None:
     habits.install(shell)
     cells.follow(hooks.before, hooks.after)
     if (wire.HOST / "session.json").exists():
-        wire.call("hello", {"python": platform.python_version()})
+        _say_hello()
         if wire.session().get("replayed"):
             wire.acknowledgements()  # its thread starts now, not in the middle of a cell
+
+
+def _say_hello() -> None:
+    """Tell the host that the kernel is up, in its protocol; a kernel that the host refuses ends with its reason as its last words."""
+    try:
+        wire.call("hello", {"python": platform.python_version(), "protocol": wire.PROTOCOL})
+    except wire.HostCallError as refused:
+        engine.end(str(refused))
+    engine.leave_alone()

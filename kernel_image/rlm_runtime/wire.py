@@ -26,6 +26,8 @@ import zmq
 
 HOST = Path("/rlm/host")
 ADDRESS = f"ipc://{HOST}/broker"
+PROTOCOL = 1
+"""Version of what kernel and host say to each other besides Jupyter's protocol. The host tells in `rundir.py` when it is raised."""
 _MANY = 1 << 20
 _counter = itertools.count(1)
 _local = threading.local()

@@ -65,7 +65,7 @@ class HostCalls:
         its id, as JSON data, the same each time; it may block. `how_to_allow` is NoRecord's hint. `keep`: how much is recorded.
         """
         self._sub_calls = SubCalls(models, ledger, children, how_to_allow)
-        self._ledger = ledger
+        self.ledger = ledger
         self._trace = trace
         self._locate = locate
         self._recording = recording
@@ -237,7 +237,7 @@ class HostCalls:
         past = await self._recording.find(call, digest("budget", {})) if self._recording else None
         if past is not None:
             return self._again(call, past)
-        left = self._ledger.left()
+        left = self.ledger.left()
         self._simple(call, "budget", {}, answer=left)
         return left
 

@@ -25,7 +25,7 @@ from rlm_kernel.engine.protocols import MODEL_CALLS, HostCall, HostCallHandler, 
 from rlm_kernel.errors import CallCancelled, RLMError
 from rlm_kernel.sandbox import bounded, zmtp
 from rlm_kernel.sandbox.kernel_says import Cancelled, Head
-from rlm_kernel.sandbox.rundir import RunDir, own
+from rlm_kernel.sandbox.rundir import PROTOCOL, RunDir, own
 
 MAX_REQUEST = 16 << 20
 """Bytes of one request: a prompt or an answer of about that many characters."""
@@ -317,6 +317,8 @@ class Broker:
 
     async def _handle(self, head: Head, body: dict[str, Any]) -> Any:
         if head.kind == "hello":
+            if (spoken := body.get("protocol")) != PROTOCOL:
+                raise RLMError(f"The image is another version's: its kernel speaks protocol {spoken!s:.20}, rlm_kernel speaks {PROTOCOL}.")
             self.ready.set()
             return None
         handler = self.handlers[head.kind]

@@ -98,9 +98,11 @@ class Channels:
                 opened.append(await zmtp.Connection.connect(f"{address}-{number}", socket_type))
             shell, iopub, control = opened
             await iopub.send(b"\x01")  # subscribes to everything
-        except OSError as error:
+        except BaseException as error:
             for connection in opened:
                 await connection.close()
+            if not isinstance(error, OSError):  # it was given up
+                raise
             raise KernelError(f"The kernel's sockets do not answer: {error}.", hint="`rlm doctor` checks the set-up.") from error
         return cls(session, Channel(shell, session, MAX_SHELL), Channel(iopub, session, MAX_IOPUB), Channel(control, session, MAX_SHELL))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import time
@@ -20,7 +21,7 @@ from rlm_kernel.sandbox.broker import Broker
 from rlm_kernel.sandbox.channels import Channels
 from rlm_kernel.sandbox.outputs import OutputCollector
 from rlm_kernel.sandbox.persons import PersonCells
-from rlm_kernel.sandbox.provisioner import EXIT_OOM, LOST, DockerProvisioner, SandboxSpec
+from rlm_kernel.sandbox.provisioner import EXIT_OOM, LOST, UNKNOWN, DockerProvisioner, SandboxSpec
 from rlm_kernel.sandbox.runner import VARIABLES, CellRunner, RunState
 
 GRACE = 5.0
@@ -29,6 +30,7 @@ JOIN_SECONDS = 10.0
 """Seconds that a kernel which was left has to answer."""
 _DESCRIBE = "__import__('rlm_runtime.api', fromlist=['api']).describe()"
 _FILES = "__import__('rlm_runtime.files', fromlist=['files']).files_status()"
+_ENGINE_LOST = "The Docker engine was lost, and the kernel with it."
 _MAX_NAMES = 50
 _MAX_UNTOLD = 10
 
@@ -107,12 +109,13 @@ class DockerKernel:
             return False
         if not await self._provisioner.join():
             return False
-        try:
-            await self._listen(manager, JOIN_SECONDS)
-        except KernelError:
-            return False
         self._setup = list(set_up)
-        return await self.settle()
+        try:
+            async with asyncio.timeout(JOIN_SECONDS + self._grace):  # whatever a kernel that hangs, or is another's, does
+                await self._listen(manager, JOIN_SECONDS)
+                return await self.settle()
+        except (KernelError, TimeoutError):
+            return False
 
     async def leave(self) -> None:
         """Close what leads to the kernel; it and its container stay. Idempotent."""
@@ -291,7 +294,10 @@ class DockerKernel:
             )
         code = exited.result()
         if code == LOST:
-            return "The Docker engine was lost, and the kernel with it."
+            said = self._provisioner.engine_said
+            return f"The Docker engine failed, and the kernel was lost with it: {said}." if said else _ENGINE_LOST
+        if code == UNKNOWN:
+            return "The kernel died: its container is gone, and the Docker engine does not know why."
         if code == EXIT_OOM:
             return (
                 f"The kernel died: out of memory (its limit is {self._spec.memory / (1 << 30):.3g} GiB). Work on pieces, and keep only "

@@ -19,7 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from rlm_kernel.sandbox import image, provisioner
+from rlm_kernel.sandbox import containers as engine_containers
+from rlm_kernel.sandbox import image
+from rlm_kernel.sandbox.containers import remove_container
 from rlm_kernel.sandbox.docker_host import docker_errors
 from rlm_kernel.sandbox.image_base import wheels_dir
 from rlm_kernel.sandbox.isolation import is_rootless
@@ -92,9 +94,9 @@ def _sessions(client: DockerClient, dry_run: bool) -> Iterator[Leftover]:
 
 def _containers(client: DockerClient) -> Iterator[_Container]:
     """Those of sessions, whoever's they are."""
-    label = f"{provisioner.LABEL}.session"
+    label = f"{engine_containers.LABEL}.session"
     for found in client.api.containers(all=True, size=True, filters={"label": label}):
-        session, lease = found["Labels"][label], Path(found["Labels"].get(f"{provisioner.LABEL}.lease", ""))
+        session, lease = found["Labels"][label], Path(found["Labels"].get(f"{engine_containers.LABEL}.lease", ""))
         if len(lease.parts) > 2 and lease.parents[1].name == f"rlm-{session}":
             running = found["State"] not in ("created", "exited", "dead")
             name = found["Names"][0].lstrip("/")
@@ -159,7 +161,7 @@ def _changed(path: Path) -> float:
 def _removed(containers: Iterable[_Container], client: DockerClient, dry_run: bool) -> Iterator[Leftover]:
     for container in containers:
         if not dry_run:
-            provisioner.remove_container(client.containers.get(container.id))
+            remove_container(client.containers.get(container.id))
         yield Leftover("container", container.name, container.size)
 
 

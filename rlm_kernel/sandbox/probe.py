@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import socket
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlm_kernel.sandbox import lease
+from rlm_kernel.sandbox import containers, lease
 from rlm_kernel.sandbox.docker_host import takes_profile_files
 from rlm_kernel.sandbox.isolation import is_rootless
 from rlm_kernel.sandbox.rundir import container_user, own
@@ -45,7 +43,6 @@ def sandbox_problem(client: DockerClient, image: str, *, runtime: str | None = N
     """
     import docker
 
-    name = f"rlm-probe-{secrets.token_hex(4)}"
     with tempfile.TemporaryDirectory(prefix="rlm-", dir="/tmp") as folder, socket.socket(socket.AF_UNIX) as listener:
         Path(folder).chmod(0o755)
         listener.bind(f"{folder}/s")
@@ -55,10 +52,12 @@ def sandbox_problem(client: DockerClient, image: str, *, runtime: str | None = N
         try:
             own(Path(folder, "lease"))
             lease.take(owner)
-            container = client.containers.create(
-                image,
-                ["/opt/rlm/bin/python", "-ISc", _TRY],
-                name=name,
+            with containers.made(
+                client,
+                f"rlm-probe-{secrets.token_hex(4)}",
+                image=image,
+                command=["/opt/rlm/bin/python", "-ISc", _TRY],
+                labels=containers.owner_labels(),
                 entrypoint=[],
                 user=container_user(is_rootless(client.info())),
                 read_only=True,
@@ -69,35 +68,18 @@ def sandbox_problem(client: DockerClient, image: str, *, runtime: str | None = N
                 pids_limit=32,
                 runtime=runtime,
                 mounts=[docker.types.Mount("/rlm/host", folder, type="bind", read_only=True)],
-            )
-            return _last_words(container)
+            ) as container:
+                return _last_words(container)
         except (docker.errors.DockerException, OSError) as error:
             return str(getattr(error, "explanation", None) or error)
-        except KeyboardInterrupt:
-            _remove_soon(client, name)
-            raise
         finally:
             os.close(owner)
 
 
-def _remove_soon(client: DockerClient, name: str) -> None:
-    """Remove a container that the engine may still be making: the request for it was interrupted, and goes on over there."""
-    import docker
-
-    for _ in range(5):
-        with contextlib.suppress(docker.errors.DockerException, OSError):
-            client.containers.get(name).remove(force=True)
-            return
-        time.sleep(0.2)
-
-
 def _last_words(container: Container) -> str | None:
-    """Run it and remove it, whatever comes of it; what it said last if it failed."""
+    """Run it; what it said last if it failed."""
     # Not docker's own `run`: it leaves what does not start, and waits for podman's log, which does not end.
-    try:
-        container.start()
-        status = container.wait(timeout=_SECONDS)["StatusCode"]
-        said = container.logs(stdout=False, stderr=True).decode(errors="replace").strip()
-    finally:
-        container.remove(force=True)
+    container.start()
+    status = container.wait(timeout=_SECONDS)["StatusCode"]
+    said = container.logs(stdout=False, stderr=True).decode(errors="replace").strip()
     return (said.splitlines()[-1] if said else f"it ended with status {status}") if status else None

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import signal
 import socket
 import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,8 @@ from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 from traitlets import Any as AnyTrait
 
 from rlm_kernel.errors import DockerError, KernelError, RLMError
+from rlm_kernel.sandbox import containers
+from rlm_kernel.sandbox.containers import remove_container
 from rlm_kernel.sandbox.disk import LOOK_SECONDS, MAX_FILE, DiskGuard, remove_tree
 from rlm_kernel.sandbox.docker_host import in_daemon
 from rlm_kernel.sandbox.isolation import is_rootless
@@ -38,11 +42,16 @@ EXIT_OOM = 97
 _KILLED = 128 + 9
 """The container's status when the machine killed its first process, which is for memory, too."""
 LOST = -1
-"""Instead of a status: the engine was lost, and the container with it."""
+"""Instead of a status: the engine was lost, or failed, and the container with it."""
+UNKNOWN = -2
+"""Instead of a status: it has ended, and the engine does not know how."""
+_WAIT_TRIES = 3
+"""How often an engine that fails is asked for a container's end."""
+_WAIT_AGAIN = 0.5
+"""Seconds."""
 _LOG_TAIL = 8_000
 """Bytes."""
 _HEAR_SECONDS = 2.0
-LABEL = "rlm-kernel"
 
 
 @dataclass(frozen=True)
@@ -63,6 +72,8 @@ class SandboxSpec:
     """System calls as `sandbox.syscalls` allows them, else as the engine does."""
     mounts: list[tuple[str, str]] = field(default_factory=list)
     start_timeout: float = 60.0
+    admit: Callable[[], AbstractAsyncContextManager[None]] = contextlib.nullcontext
+    """Entered before the session's first container is made, and left once it is started: waits for room (`sandbox.room`)."""
 
 
 def container_options(spec: SandboxSpec, sockets: str, *, rootless: bool = False, profile_file: bool = False) -> dict[str, Any]:
@@ -79,9 +90,11 @@ def container_options(spec: SandboxSpec, sockets: str, *, rootless: bool = False
         "entrypoint": [],
         "name": spec.run.container_name,
         "labels": {
-            f"{LABEL}.session": spec.run.session_id,
-            f"{LABEL}.owner": str(os.getpid()),
-            f"{LABEL}.lease": str(spec.run.host / "lease"),
+            f"{containers.LABEL}.session": spec.run.session_id,
+            f"{containers.LABEL}.lease": str(spec.run.host / "lease"),
+            f"{containers.LABEL}.memory": str(spec.memory),
+            f"{containers.LABEL}.idle": f"{spec.run.idle:g}",
+            **containers.owner_labels(),
         },
         # Nothing of the host's environment: it has the API keys.
         "use_config_proxy": False,  # the client's configuration may hold a proxy with a password
@@ -106,7 +119,7 @@ def container_options(spec: SandboxSpec, sockets: str, *, rootless: bool = False
         "shm_size": "64m",
         "tmpfs": {"/tmp": f"rw,nosuid,nodev,size={spec.tmp},mode=1777"},  # podman takes no uid
         "mounts": [Mount(target, source, type="bind", read_only=read_only) for source, target, read_only in binds],
-        "log_config": LogConfig(type="json-file", config={"max-size": "1m", "max-file": "1"}),
+        "log_config": LogConfig(type="none"),  # its last words are heard from outside, as it starts
     }
 
 
@@ -122,6 +135,8 @@ class DockerProvisioner(KernelProvisionerBase):
         self._sockets = ""
         self._words: LastWords | None = None
         self._guarding: asyncio.Task[None] | None = None
+        self.engine_said = ""
+        """Why the engine cannot say how the container ended, in its own words."""
         self.too_much = ""
         """What it did to the host's disk, if it was killed for that."""
         self.exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -154,6 +169,8 @@ class DockerProvisioner(KernelProvisionerBase):
 
         self.spec.ready.clear()
         loop, exited = asyncio.get_running_loop(), self.exited
+        # A kernel that takes the place of one that died has that one's room.
+        admitted = self.spec.admit if self.spec.run.launches == 1 else contextlib.nullcontext
 
         def create() -> Container:
             with docker_errors(), contextlib.ExitStack() as failing:
@@ -161,16 +178,17 @@ class DockerProvisioner(KernelProvisionerBase):
                 failing.callback(client.close)
                 traits = {"rootless": is_rootless(client.info()), "profile_file": takes_profile_files(client)}
                 options = container_options(self.spec, self._sockets, **traits)
-                container = client.containers.create(**options)
-                failing.callback(remove_container, container)  # one that does not start is not removed by itself
+                container = containers.create(client, **options)
+                failing.callback(containers.remove_late, client, container.name)  # one that does not start is not removed by itself
                 threading.Thread(target=self._watch, args=(container, loop, exited), daemon=True).start()
                 self._words = LastWords(container)
                 container.start()
                 failing.pop_all()
                 return container
 
-        self._creation = asyncio.create_task(asyncio.to_thread(create))
-        self._container = await asyncio.shield(self._creation)
+        async with admitted():
+            self._creation = asyncio.create_task(asyncio.to_thread(create))
+            self._container = await asyncio.shield(self._creation)
         ready = asyncio.create_task(self.spec.ready.wait())
         try:
             await asyncio.wait({ready, self.exited}, timeout=self.spec.start_timeout, return_when=asyncio.FIRST_COMPLETED)
@@ -230,14 +248,7 @@ class DockerProvisioner(KernelProvisionerBase):
         self, container: Container, loop: asyncio.AbstractEventLoop, exited: asyncio.Future[int], condition: str = "next-exit"
     ) -> None:
         """In a thread of its own: wait for the container's end, however long that takes."""
-        from docker.errors import APIError
-
-        try:
-            code = int(container.wait(timeout=None, condition=condition)["StatusCode"])
-        except APIError:  # it is gone already
-            code = 255
-        except Exception:  # whatever the connection did
-            code = LOST
+        code, self.engine_said = _end_of(container, condition)
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(_ended, exited, code)
 
@@ -250,7 +261,8 @@ class DockerProvisioner(KernelProvisionerBase):
         from rlm_kernel.sandbox.docker_host import start_hint
 
         if self.exited.done() and self.exited.result() == LOST:
-            return DockerError("The Docker engine was lost while it started the kernel's container.", hint=start_hint())
+            why = f": {self.engine_said}" if self.engine_said else ""
+            return DockerError(f"The Docker engine was lost while it started the kernel's container{why}.", hint=start_hint())
         if self.exited.done() and self.exited.result() in (EXIT_OOM, _KILLED):
             return KernelError(
                 f"The container is too small: its kernel was killed as it started, with {self.spec.memory / (1 << 20):,.0f} MiB of memory "
@@ -258,8 +270,9 @@ class DockerProvisioner(KernelProvisionerBase):
                 hint="Give it more: RLM_SANDBOX__MEMORY=2g, which is the default.",
             )
         words = await asyncio.to_thread(self._words.said, self.exited.done()) if self._words else ""
+        status = self.exited.result() if self.exited.done() else None
         what = (
-            f"The kernel's container ended as it started (status {self.exited.result()})."
+            f"The kernel's container ended as it started ({'its status is not known' if status == UNKNOWN else f'status {status}'})."
             if self.exited.done()
             else f"The kernel did not start within {self.spec.start_timeout:.0f} s."
         )
@@ -346,6 +359,27 @@ class LastWords:
             self._socket.shutdown(socket.SHUT_RDWR)
 
 
+def _end_of(container: Container, condition: str) -> tuple[int, str]:
+    """A container's status at its end, however long that takes; LOST or UNKNOWN and, of an engine that fails, its own words."""
+    from docker.errors import APIError, NotFound
+
+    said = ""
+    for _ in range(_WAIT_TRIES):
+        try:
+            ended = container.wait(timeout=None, condition=condition)
+            said = str((ended.get("Error") or {}).get("Message") or "")
+            if not said:
+                return int(ended["StatusCode"]), ""
+        except NotFound:
+            return UNKNOWN, ""
+        except APIError as error:
+            said = str(error.explanation or error)
+        except Exception:  # whatever the connection did
+            return LOST, ""
+        time.sleep(_WAIT_AGAIN)
+    return LOST, said.strip().rstrip(".")
+
+
 def _ended(exited: asyncio.Future[int], code: int) -> None:
     if not exited.done():
         exited.set_result(code)
@@ -358,19 +392,9 @@ def remove_containers(session_id: str) -> None:
     with docker_errors():
         client = connect()
         try:
-            for container in client.containers.list(ignore_removed=True, all=True, filters={"label": f"{LABEL}.session={session_id}"}):
+            for container in client.containers.list(
+                ignore_removed=True, all=True, filters={"label": f"{containers.LABEL}.session={session_id}"}
+            ):
                 remove_container(container)
         finally:
             client.close()
-
-
-def remove_container(container: Container) -> None:
-    """End and remove it; it is gone then, unless the engine is. Blocking."""
-    from docker.errors import APIError
-    from requests.exceptions import RequestException
-
-    with contextlib.suppress(APIError, RequestException):
-        container.remove(force=True)
-    # The engine may be removing it already, by itself: wait for that, so that nothing is left when we say so.
-    with contextlib.suppress(APIError, RequestException):
-        container.wait(timeout=10, condition="removed")

@@ -46,6 +46,10 @@ _MAX_PREFIX = 80
 _ROOM = "Check free space and permissions there, or set XDG_RUNTIME_DIR to another folder."
 _MAX_ABOUT = 1 << 20
 _SOCKETS = range(1, 6)
+PROTOCOL = 1
+"""Version of what host and kernel say to each other besides Jupyter's protocol (`rlm_runtime.wire.PROTOCOL`). To be raised with each change
+after which the one does not understand the other.
+"""
 
 
 class About(BaseModel):
@@ -77,10 +81,24 @@ def container_user(rootless: bool) -> str:
 def _bases() -> Iterator[Path]:
     """Where sessions' folders may lie; new ones in the first."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    if runtime and len(runtime) < _MAX_PREFIX and os.access(runtime, os.W_OK | os.X_OK):
+    if runtime and len(runtime) < _MAX_PREFIX and has_utf8_name(runtime) and os.access(runtime, os.W_OK | os.X_OK):
         yield Path(runtime)
     # Not gettempdir(): a long TMPDIR (macOS) leaves no room for a socket's name.
     yield Path("/tmp") if os.access("/tmp", os.W_OK) else Path(tempfile.gettempdir())
+
+
+def first_base() -> Path:
+    """Where this user's new things go."""
+    return next(_bases())
+
+
+def has_utf8_name(path: str | Path) -> bool:
+    """Whether an engine can be told the path."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @dataclass
@@ -95,6 +113,7 @@ class RunDir:
     session_id: str
     token: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
     one_address: bool = False
+    idle: float = 0.0
     _launches: int = 0
     _lease_fd: int = -1
 
@@ -106,9 +125,9 @@ class RunDir:
         which outlives its owner by so many seconds. Raises SetupError.
         """
         session_id = secrets.token_hex(4)
-        told = {"max_request": max_request, "window": window, "replayed": replayed, "idle": idle}
-        path = next(_bases()) / f"rlm-{session_id}"
-        run = cls(path, session_id, one_address=one_address)
+        told = {"protocol": PROTOCOL, "max_request": max_request, "window": window, "replayed": replayed, "idle": idle}
+        path = first_base() / f"rlm-{session_id}"
+        run = cls(path, session_id, one_address=one_address, idle=idle)
         try:
             path.mkdir(mode=0o700)
             # Changed afterwards, as a umask of 077 would keep the container's user out.
@@ -145,18 +164,27 @@ class RunDir:
                 hint="Leave it alone until the run ends. What was done is in the trace: `rlm resume` goes on from there.",
             )
 
+    @staticmethod
+    def protocol(path: Path) -> object:
+        """The version of the protocol that the session in a folder was begun with; None where it does not say one."""
+        try:
+            told = json.loads((path / "host" / "session.json").read_text(encoding="utf-8"))
+            return told.get("protocol")
+        except (OSError, ValueError, RecursionError, AttributeError):
+            return None
+
     @classmethod
     def adopt(cls, path: Path) -> RunDir | None:
         """Become the owner of a folder that was left. Blocking, for `LEASE_PATIENCE` seconds at most. None if it cannot be had: it is
-        gone, or code in the container holds the lease.
+        gone or damaged, or code in the container holds the lease.
         """
         try:
             told = json.loads((path / "host" / "session.json").read_text(encoding="utf-8"))
-            run = cls(path, path.name.removeprefix("rlm-"), token=told["token"])
+            run = cls(path, path.name.removeprefix("rlm-"), token=str(told["token"]), idle=float(told.get("idle", 0)))
             run._launches = max((int(folder.name[1:]) for folder in path.glob("r[0-9]*")), default=0)
             # Not blocking: code in the container may have asked to be told before the file is opened for writing (F_SETLEASE).
             run._lease_fd = os.open(run.host / "lease", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
         deadline = time.monotonic() + LEASE_PATIENCE
         while not lease.take(run._lease_fd):

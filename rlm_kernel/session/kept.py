@@ -34,7 +34,7 @@ from rlm_kernel.session.conversation import conversation, first_question, full_h
 from rlm_kernel.session.delivery import Give, answer_first
 from rlm_kernel.session.inputs import STDIN, expand, gather
 from rlm_kernel.session.listeners import Gate, everyone
-from rlm_kernel.session.live import Live, join, make
+from rlm_kernel.session.live import Live, Lost, join, make
 from rlm_kernel.session.named import missing_paths, named_paths, refuse_missing
 from rlm_kernel.session.players import model_names, profile_for
 from rlm_kernel.session.rebuild import rebuild
@@ -121,7 +121,7 @@ class KeptSession:
         """Join the kernel, or rebuild it. Raises TraceError, FileRefused, SetupError, KernelError."""
         trace = read_trace(self.trace)
         set_up = [(cell.id, cell.source) for cell in trace.code_cells if cell.kind in ("parameters", "setup")]
-        live = self._live = await join(
+        found = await join(
             self.state.run,
             self.state.grants,
             set_up,
@@ -131,13 +131,14 @@ class KeptSession:
             depot=self.folder.depot,
             consent=self._consent,
         )
-        if live is None:
-            await self._rebuild("Its container was gone")
+        if isinstance(found, Lost):
+            await self._rebuild(found.why)
         else:
+            self._live = found
             self._write_to(self._writer(trace))
             idle = max(0.0, (datetime.now(UTC) - self.state.used).total_seconds())  # the clock may have been put back
             self.opened.append(f"The session's kernel is as it was left {duration(idle)} ago.")
-            self._keep(live)
+            self._keep(found)
 
     async def _rebuild(self, why: str) -> None:
         trace = read_trace(self.trace)

@@ -9,8 +9,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ import pytest
 
 from rlm_kernel.cli._live import LiveView
 from rlm_kernel.errors import UsageError
+from rlm_kernel.sandbox import kernel as kernel_module
+from rlm_kernel.session import live as live_module
 from rlm_kernel.session.kept import KeptSession
 from rlm_kernel.session.live import discard
 from rlm_kernel.session.opening import look_at, open_session, stop_session
@@ -111,6 +115,60 @@ async def test_a_session_whose_file_has_changed_is_rebuilt_with_the_new_one_and_
         assert "has changed" in kept.opened[0]
         assert (await kept.ask("run: FINAL(str(size))")).answer == "14"
     assert (await replay(kept.trace, changes=SMALL)).same
+
+
+OTHERS = {"older": b'{"token": "", "idle": 7200}', "newer": b'{"token": "", "protocol": 1000000}', "damaged": b'{"protocol": 1, \xff'}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+async def test_a_session_that_another_version_began_is_rebuilt_and_its_container_ended(log: Path, docker_client: Any, other: str) -> None:
+    async with session(paths=[log]) as kept:
+        await kept.ask("run: told = llm_query('only once'); FINAL(told)")
+        folder = kept.state.run
+    (folder / "host" / "session.json").write_bytes(OTHERS[other])
+    assert (await look_at()).condition == "idle", "to look at it ends nothing"
+    async with session() as kept:
+        assert kept.opened[0].startswith("It was begun by another version of rlm_kernel. "), kept.opened
+        assert "\n" not in kept.opened[0]
+        assert (await kept.ask("run: FINAL(told + ', ' + context[:5])")).answer == "echo only once, first"
+    assert not folder.exists()
+    label = f"rlm-kernel.session={folder.name.removeprefix('rlm-')}"
+    assert docker_client.api.containers(all=True, filters={"label": label}) == []
+
+
+async def test_a_session_of_another_image_with_the_same_protocol_is_joined(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    await ask("run: x = 41; FINAL('kept' + context[:0])", paths=[log])
+    found = live_module.find_or_build_image
+    monkeypatch.setattr(live_module, "find_or_build_image", lambda *given: replace(found(*given), id="sha256:another", tag="another"))
+    async with session() as kept:
+        assert "as it was left" in kept.opened[0]
+        assert (await kept.ask("run: FINAL(str(x + 1))")).answer == "42"
+
+
+async def test_a_container_that_hangs_is_waited_for_so_long_and_rebuilt(
+    log: Path, docker_client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel_module, "JOIN_SECONDS", 2.0)
+    monkeypatch.setattr(kernel_module, "GRACE", 1.0)
+    async with session(paths=[log]) as kept:
+        await kept.ask("run: x = 41; FINAL('kept' + context[:0])")
+        name = kept._live.on.run.container_name  # type: ignore[union-attr]
+    docker_client.containers.get(name).pause()
+    begun = time.monotonic()
+    async with session() as kept:
+        assert "did not answer" in kept.opened[0]
+        assert (await kept.ask("run: FINAL(str(x + 1))")).answer == "42"
+    assert time.monotonic() - begun < 60
+    assert docker_client.api.containers(all=True, filters={"name": name}) == []
+
+
+async def test_what_is_kept_of_the_files_of_another_version_is_no_traceback(log: Path) -> None:
+    async with session(paths=[log]) as kept:
+        await kept.ask("run: x = 41; FINAL('kept' + context[:0])")
+        kept.folder.write(kept.state.model_copy(update={"grants": [{"path": 1}, {}]}))
+        kept._keep = lambda _live: None  # type: ignore[method-assign]
+    async with session() as kept:
+        assert (await kept.ask("run: FINAL(str(x + 1))")).answer == "42"
 
 
 async def test_a_container_that_ends_between_two_questions_is_rebuilt(log: Path, docker_client: Any) -> None:

@@ -13,13 +13,14 @@ import zmq
 import zmq.asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rlm_runtime import wire
 
 from rlm_kernel.engine.protocols import HostCall
 from rlm_kernel.errors import BudgetExceeded, FileRefused, ModelError, RLMError, TraceError
 from rlm_kernel.sandbox import broker as broker_module
 from rlm_kernel.sandbox import zmtp
 from rlm_kernel.sandbox.broker import Broker
-from rlm_kernel.sandbox.rundir import RunDir
+from rlm_kernel.sandbox.rundir import PROTOCOL, RunDir
 from tests.support.sandbox import until
 
 CELL = "turn-01-a"
@@ -123,8 +124,21 @@ async def test_a_request_is_answered_by_its_handler(host: Host) -> None:
 async def test_hello_says_that_the_kernel_is_up_even_before_any_cell(host: Host) -> None:
     host.broker.cell = None
     assert not host.broker.ready.is_set()
-    assert (await host.client().ask("hello", cell="", body={}))["ok"]
+    assert (await host.client().ask("hello", cell="", body={"protocol": PROTOCOL}))["ok"]
     assert host.broker.ready.is_set()
+
+
+@pytest.mark.parametrize("body", [{}, {"protocol": PROTOCOL + 1}, {"protocol": PROTOCOL - 1}, {"protocol": [[]] * 500}])
+async def test_a_kernel_of_another_protocol_is_refused_and_does_not_count_as_up(host: Host, body: dict[str, Any]) -> None:
+    host.broker.cell = None
+    reply = await host.client().ask("hello", cell="", body=body)
+    assert "another version's" in reply["error"]["message"]
+    assert len(reply["error"]["message"]) < 200
+    assert not host.broker.ready.is_set()
+
+
+def test_host_and_kernel_name_the_same_protocol() -> None:
+    assert wire.PROTOCOL == PROTOCOL
 
 
 async def test_the_socket_is_the_owners_alone(host: Host) -> None:

@@ -34,6 +34,9 @@ MAX_WAIT = 60.0
 FIRST_WAIT = 0.5
 """Seconds; doubled with each attempt, and a random share of it is waited."""
 
+_MOST_COST = 1e6
+"""US dollars of one call; what is more was made of counts that make no sense."""
+
 _OTHER_KEY = {"GEMINI_API_KEY": "GOOGLE_API_KEY", "HUGGINGFACE_API_KEY": "HF_TOKEN"}
 """Variables that litellm takes as well, but does not count when it looks for missing ones."""
 
@@ -306,7 +309,8 @@ class LitellmModels:
         if usage.estimated or "input_cost_per_token" not in entry or "output_cost_per_token" not in entry:
             return None
         cost = (getattr(response, "_hidden_params", None) or {}).get("response_cost")
-        if cost is None:  # litellm sets it on its own road alone
+        # litellm sets it on its own road alone, by counts that it does not check.
+        if not isinstance(cost, int | float) or not 0 <= cost <= _MOST_COST:
             cost = sum(
                 self._litellm.cost_per_token(
                     model=endpoint.model,

@@ -117,6 +117,15 @@ def load(text: str, *, first: bool = False) -> Any:
         raise BadJSON(str(error)) from None
 
 
+def is_json(body: bytes) -> bool:
+    """Whether a body is JSON within the limits."""
+    try:
+        load(body.decode())
+    except ValueError:  # of a text that is not UTF-8, too
+        return False
+    return True
+
+
 def _check(text: str) -> None:
     bare = _STRING.sub("", text)
     if sum(1 for _ in _PART.finditer(bare)) > JSON_PARTS:

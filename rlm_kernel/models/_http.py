@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rlm_kernel.models._bounds import HEADER_CHARS, Unreadable, received
+from rlm_kernel.models._bounds import HEADER_CHARS, Unreadable, is_json, received
 from rlm_kernel.models._proxies import Proxy, proxy_for
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ _FOR_LITELLM = ("content-type",)
 """Headers of a reply that litellm is given. By others it would follow redirects and keep cookies, whose dates it takes seconds to read."""
 _ERROR_FOR_LITELLM = 1000
 """Bytes of an error's body that litellm is given: it looks for dozens of patterns in it, and the error is read here."""
+_TEXT_FOR_LITELLM = 64 << 10
+"""Bytes of a body that is no JSON: of it litellm makes an error, too."""
 
 
 _QUERY_AMID = re.compile(r"(\?[^/]*)(/chat/completions)$")
@@ -181,6 +183,12 @@ def install() -> None:
         _follow_none()
 
 
+def _for_litellm(found: Exchange) -> bytes:
+    if found.status >= 300:
+        return found.body[:_ERROR_FOR_LITELLM]
+    return found.body if len(found.body) <= _TEXT_FOR_LITELLM or is_json(found.body) else found.body[:_TEXT_FOR_LITELLM]
+
+
 def _follow_none() -> None:
     response: Any = importlib.import_module("httpx").Response
     session: Any = importlib.import_module("requests").Session
@@ -212,8 +220,7 @@ def _transport(usual: httpx.AsyncBaseTransport | None) -> httpx.AsyncBaseTranspo
             if found.error is not None:
                 raise httpx.ConnectError(str(found.error)) from found.error
             kept = {name: found.headers[name] for name in _FOR_LITELLM if name in found.headers}
-            content = found.body if found.status < 300 else found.body[:_ERROR_FOR_LITELLM]
-            return httpx.Response(found.status, headers=kept, content=content, request=request)
+            return httpx.Response(found.status, headers=kept, content=_for_litellm(found), request=request)
 
         async def aclose(self) -> None:
             if usual is not None:

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from rlm_kernel.config import Settings, load_api_keys, load_settings
+from rlm_kernel.engine.depth import SCHEMA_DEPTH, is_deeper
 from rlm_kernel.engine.protocols import Models, Trace
 from rlm_kernel.errors import NoAnswer, UsageError
 from rlm_kernel.session.ask import Result, ask
@@ -142,9 +143,10 @@ class RLM:
 def _adapter(answer_type: Any) -> TypeAdapter[Any]:
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(answer_type)
-        adapter.json_schema()
-    except (PydanticUserError, TypeError, NameError, SyntaxError) as error:
-        what = " ".join(str(error).split())
+        if is_deeper(adapter.json_schema(), SCHEMA_DEPTH):
+            raise TypeError(f"its JSON schema has more than {SCHEMA_DEPTH} levels")
+    except (PydanticUserError, TypeError, NameError, SyntaxError, RecursionError) as error:
+        what = "it is nested too deep" if isinstance(error, RecursionError) else " ".join(str(error).split())
         raise UsageError(
             f"Answers cannot be of the type {answer_type!r}: {what[:300]}", hint="Take a pydantic model, or a type such as list[str]."
         ) from error

@@ -40,6 +40,9 @@ _MOST_COST = 1e6
 _OTHER_KEY = {"GEMINI_API_KEY": "GOOGLE_API_KEY", "HUGGINGFACE_API_KEY": "HF_TOKEN"}
 """Variables that litellm takes as well, but does not count when it looks for missing ones."""
 
+_SAME_WIRE = {"aiohttp_openai": "openai"}
+"""Other names of litellm's for a server of OpenAI's wire, which it asks by a client of its own that follows redirects."""
+
 _users: Counter[int] = Counter()
 """Open LitellmModels by the id of their event loop: litellm's clients are shared by all on a loop."""
 
@@ -327,11 +330,12 @@ class LitellmModels:
     def _check(self, litellm: Any, endpoint: _Endpoint) -> None:
         """Find provider and table line of the model; raise ModelError for an unknown provider or a missing key."""
         try:
-            name, endpoint.provider, _, _ = litellm.get_llm_provider(endpoint.model, api_base=endpoint.settings.api_base)
+            name, provider, _, _ = litellm.get_llm_provider(endpoint.model, api_base=endpoint.settings.api_base)
         except litellm.BadRequestError:
             failure = Failure("unknown_model", "its provider is not known")
             failure = replace(failure, advice=did_you_mean(nearest_model(litellm, endpoint.model)))
             raise self._error(endpoint, failure, 0) from None
+        endpoint.provider = _SAME_WIRE.get(provider, provider)
         endpoint.entry = _litellm.table_entry(litellm, endpoint.model, name, endpoint.provider)
         endpoint.direct = can_go_direct(endpoint.provider, endpoint.entry)
         if endpoint.entry is not None or not endpoint.direct:

@@ -145,8 +145,12 @@ def _adapter(answer_type: Any) -> TypeAdapter[Any]:
         adapter: TypeAdapter[Any] = TypeAdapter(answer_type)
         if is_deeper(adapter.json_schema(), SCHEMA_DEPTH):
             raise TypeError(f"its JSON schema has more than {SCHEMA_DEPTH} levels")
-    except (PydanticUserError, TypeError, NameError, SyntaxError, RecursionError) as error:
-        what = "it is nested too deep" if isinstance(error, RecursionError) else " ".join(str(error).split())
+    except RecursionError:  # which its name would give, too
+        raise UsageError(
+            "Answers cannot be of this type: it is nested too deep.", hint="Take a pydantic model that refers to itself."
+        ) from None
+    except (PydanticUserError, TypeError, NameError, SyntaxError) as error:
+        what = " ".join(str(error).split())
         raise UsageError(
             f"Answers cannot be of the type {answer_type!r}: {what[:300]}", hint="Take a pydantic model, or a type such as list[str]."
         ) from error

@@ -46,5 +46,5 @@ def test_an_answer_type_that_is_too_deep_is_refused() -> None:
         kind: Any = str
         for _ in range(depth):
             kind = list[kind]
-        with pytest.raises(UsageError, match="cannot be of the type"):
+        with pytest.raises(UsageError, match="cannot be of th"):
             RLM(root_model="openai/x").ask("What?", answer_type=kind)

@@ -47,7 +47,6 @@ BODIES: dict[str, Callable[[int], bytes]] = {
     "events of many calls": lambda n: b"".join(event(tool_calls=[{"index": i, "function": {"name": "f"}}]) for i in range(n)),
     "events of names": lambda n: b"".join(b'data: {"a%d": 1}\n' % number for number in range(n)),
     "chunks on lines": lambda n: event(content="ab").replace(b"data: ", b"") * n,
-    "one event": lambda n: b"data: " + b"x" * n,
     "deep": lambda n: b"[" * n,
     "deep events": lambda n: b"data: [[[[[[[[[[\n" * n,
     "quotes": lambda n: b'{"' + b'\\"' * n + b"[" * 200,
@@ -55,9 +54,6 @@ BODIES: dict[str, Callable[[int], bytes]] = {
     "blanks": lambda n: b" \n" * n,
     "page": lambda n: b"<html>" + b"<title " * n,
     "page of titles": lambda n: b"<html><title>" + b"<" * n,
-    "words": lambda n: b"a b\n" * n,
-    "digits": lambda n: b'{"choices": [' + b"1" * n,
-    "fraction": lambda n: b'{"a": 0.' + b"1" * n + b"}",
 }
 
 
@@ -69,9 +65,7 @@ def test_a_reply_is_read_in_time_proportional_to_its_length(body: Callable[[int]
 ARGUMENTS: dict[str, Callable[[int], str]] = {
     "fence and lines": lambda n: "```\n" + "\n" * n + "x",
     "fences": lambda n: "```\n" * n + "x",
-    "backticks": lambda n: "`" * n,
     "quote and blanks": lambda n: '{"code": "' + '" ' + " " * n + "x",
-    "quotes": lambda n: '{"code": "' + '", }' * n + "x",
     "escapes": lambda n: '{"code": "' + '\\n"' * n,
     "runs of backticks": lambda n: "x = '`' # ``\n" * n,
 }

@@ -53,6 +53,7 @@ async def ask(models: LitellmModels) -> Any:
         await models.aclose()
 
 
+@pytest.mark.filterwarnings("ignore")  # those of litellm, as it loads a provider
 @pytest.mark.parametrize("model", MODELS)
 async def test_no_redirect_leads_a_key_or_a_prompt_to_another_origin(
     isolated: Any, monkeypatch: pytest.MonkeyPatch, other: RawServer, model: str
@@ -62,7 +63,7 @@ async def test_no_redirect_leads_a_key_or_a_prompt_to_another_origin(
         with RawServer(lambda _head, status=status: to(f"{other.url}/v1/elsewhere?secret=1", status)) as server:  # type: ignore[misc]
             settings = {f"{role}_llm__{name}": value for role in ("root", "sub") for name, value in (("model", model), ("api_key", KEY))}
             error = await ask(build_models([], sub_llm__api_base=server.url, **settings))
-            assert (len(server.requests), error.fault) == (1, "connection")
+            assert (len(server.requests), error.fault) == (1, "connection"), f"{status}: {error}"
             assert KEY.encode() in server.requests[0]
         assert f"a redirect to {other.url}/v1/elsewhere, which was not followed" in error.message
         assert "If you trust the other one, set sub_llm.api_base to" in error.hint

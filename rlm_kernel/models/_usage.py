@@ -11,6 +11,8 @@ from rlm_kernel.engine.protocols import Usage
 _CHARS_PER_TOKEN = 4
 _MOST_TOKENS = 10**12
 """Of one call; what is more is no count."""
+_DIGITS = 40
+"""Characters of a number in a text that are read."""
 
 
 def usage(found: Mapping[str, Any], sent: int, received: int) -> Usage:
@@ -37,10 +39,11 @@ def _count(told: Mapping[str, Any], *names: str) -> int | None:
         value = told.get(name)
         if isinstance(value, str):
             try:
-                value = float(value)
+                value = float(value[:_DIGITS])
             except ValueError:
                 continue
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and 0 <= value <= _MOST_TOKENS:
+        # Neither NaN nor infinity is within.
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS:
             return int(value)
     return None
 

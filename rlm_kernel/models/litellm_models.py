@@ -34,8 +34,14 @@ MAX_WAIT = 60.0
 FIRST_WAIT = 0.5
 """Seconds; doubled with each attempt, and a random share of it is waited."""
 
+_MOST_COST = 1e6
+"""US dollars of one call; what is more was made of counts that make no sense."""
+
 _OTHER_KEY = {"GEMINI_API_KEY": "GOOGLE_API_KEY", "HUGGINGFACE_API_KEY": "HF_TOKEN"}
 """Variables that litellm takes as well, but does not count when it looks for missing ones."""
+
+_SAME_WIRE = {"aiohttp_openai": "openai"}
+"""Other names of litellm's for a server of OpenAI's wire, which it asks by a client of its own that follows redirects."""
 
 _users: Counter[int] = Counter()
 """Open LitellmModels by the id of their event loop: litellm's clients are shared by all on a loop."""
@@ -306,7 +312,8 @@ class LitellmModels:
         if usage.estimated or "input_cost_per_token" not in entry or "output_cost_per_token" not in entry:
             return None
         cost = (getattr(response, "_hidden_params", None) or {}).get("response_cost")
-        if cost is None:  # litellm sets it on its own road alone
+        # litellm sets it on its own road alone, by counts that it does not check.
+        if not isinstance(cost, int | float) or not 0 <= cost <= _MOST_COST:
             cost = sum(
                 self._litellm.cost_per_token(
                     model=endpoint.model,
@@ -323,11 +330,12 @@ class LitellmModels:
     def _check(self, litellm: Any, endpoint: _Endpoint) -> None:
         """Find provider and table line of the model; raise ModelError for an unknown provider or a missing key."""
         try:
-            name, endpoint.provider, _, _ = litellm.get_llm_provider(endpoint.model, api_base=endpoint.settings.api_base)
+            name, provider, _, _ = litellm.get_llm_provider(endpoint.model, api_base=endpoint.settings.api_base)
         except litellm.BadRequestError:
             failure = Failure("unknown_model", "its provider is not known")
             failure = replace(failure, advice=did_you_mean(nearest_model(litellm, endpoint.model)))
             raise self._error(endpoint, failure, 0) from None
+        endpoint.provider = _SAME_WIRE.get(provider, provider)
         endpoint.entry = _litellm.table_entry(litellm, endpoint.model, name, endpoint.provider)
         endpoint.direct = can_go_direct(endpoint.provider, endpoint.entry)
         if endpoint.entry is not None or not endpoint.direct:

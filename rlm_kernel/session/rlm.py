@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from rlm_kernel.config import Settings, load_api_keys, load_settings
+from rlm_kernel.engine.depth import SCHEMA_DEPTH, is_deeper
 from rlm_kernel.engine.protocols import Models, Trace
 from rlm_kernel.errors import NoAnswer, UsageError
 from rlm_kernel.session.ask import Result, ask
@@ -142,7 +143,12 @@ class RLM:
 def _adapter(answer_type: Any) -> TypeAdapter[Any]:
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(answer_type)
-        adapter.json_schema()
+        if is_deeper(adapter.json_schema(), SCHEMA_DEPTH):
+            raise TypeError(f"its JSON schema has more than {SCHEMA_DEPTH} levels")
+    except RecursionError:  # which its name would give, too
+        raise UsageError(
+            "Answers cannot be of this type: it is nested too deep.", hint="Take a pydantic model that refers to itself."
+        ) from None
     except (PydanticUserError, TypeError, NameError, SyntaxError) as error:
         what = " ".join(str(error).split())
         raise UsageError(

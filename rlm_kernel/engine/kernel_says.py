@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from rlm_kernel.checked import integer, plain, text
-from rlm_kernel.engine.depth import SCHEMA_DEPTH, is_deeper
+from rlm_kernel.checked import MAX_DEPTH, integer, plain, text
 from rlm_kernel.engine.protocols import Answer
 from rlm_kernel.errors import UsageError
 
@@ -40,7 +39,7 @@ class Query:
         return cls(
             _read(body, name, _words, wrong),
             _read(body, "model", _text_or_none, wrong),
-            _read(body, "schema", _schema, f"A schema is a JSON schema of at most {MAX_SCHEMA:,} characters and {SCHEMA_DEPTH} levels."),
+            _read(body, "schema", _schema, f"A schema is a JSON schema of at most {MAX_SCHEMA:,} characters and {MAX_DEPTH} levels."),
             _read(body, "timeout", _seconds, "A timeout is a number of seconds above 0."),
         )
 
@@ -117,7 +116,7 @@ def _text_or_none(value: Any) -> str | None:
 
 def _schema(value: Any) -> Mapping[str, Any] | None:
     schema = plain(value)
-    if schema is not None and (type(schema) is not dict or is_deeper(schema, SCHEMA_DEPTH) or len(json.dumps(schema)) > MAX_SCHEMA):
+    if schema is not None and (type(schema) is not dict or len(json.dumps(schema)) > MAX_SCHEMA):
         raise ValueError("no schema")
     return schema
 

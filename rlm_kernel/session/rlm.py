@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
+from rlm_kernel.checked import plain
 from rlm_kernel.config import Settings, load_api_keys, load_settings
-from rlm_kernel.engine.depth import SCHEMA_DEPTH, is_deeper
 from rlm_kernel.engine.protocols import Models, Trace
 from rlm_kernel.errors import NoAnswer, UsageError
 from rlm_kernel.session.ask import Result, ask
@@ -143,13 +143,12 @@ class RLM:
 def _adapter(answer_type: Any) -> TypeAdapter[Any]:
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(answer_type)
-        if is_deeper(adapter.json_schema(), SCHEMA_DEPTH):
-            raise TypeError(f"its JSON schema has more than {SCHEMA_DEPTH} levels")
+        plain(adapter.json_schema())
     except RecursionError:  # which its name would give, too
         raise UsageError(
             "Answers cannot be of this type: it is nested too deep.", hint="Take a pydantic model that refers to itself."
         ) from None
-    except (PydanticUserError, TypeError, NameError, SyntaxError) as error:
+    except (PydanticUserError, TypeError, NameError, SyntaxError, ValueError) as error:
         what = " ".join(str(error).split())
         raise UsageError(
             f"Answers cannot be of the type {answer_type!r}: {what[:300]}", hint="Take a pydantic model, or a type such as list[str]."

@@ -51,9 +51,6 @@ BODIES: dict[str, Callable[[int], bytes]] = {
     "deep events": lambda n: b"data: [[[[[[[[[[\n" * n,
     "quotes": lambda n: b'{"' + b'\\"' * n + b"[" * 200,
     "unclosed": lambda n: b'["a' * n,
-    "blanks": lambda n: b" \n" * n,
-    "page": lambda n: b"<html>" + b"<title " * n,
-    "page of titles": lambda n: b"<html><title>" + b"<" * n,
 }
 
 

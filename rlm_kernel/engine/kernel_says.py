@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from rlm_kernel.checked import MAX_DEPTH, integer, plain, text
+from rlm_kernel.bounded import MAX_DEPTH
+from rlm_kernel.checked import integer, plain, text
 from rlm_kernel.engine.protocols import Answer
 from rlm_kernel.errors import UsageError
 

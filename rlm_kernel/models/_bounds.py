@@ -1,15 +1,15 @@
-"""How much of what a model's server sends is read: bytes, packed or not, and the depth and number of parts of JSON.
+"""How much of what a model's server sends is read: bytes, packed or not, and the depth of its JSON.
 
 All of it is read through here. What is more ends as an error that names the limit.
 """
 
 from __future__ import annotations
 
-import json
-import re
 import zlib
 from collections.abc import AsyncIterator
 from typing import Any
+
+from rlm_kernel.bounded import MAX_DEPTH, TooMuch, parse, shallow
 
 REPLY_BYTES = 16 << 20
 """Of a reply, as it is sent and once it is unpacked: thirty times what models write at most."""
@@ -17,9 +17,6 @@ ERROR_BYTES = 64 << 10
 """Of what comes with a status that is no success. The rest is left unread."""
 HEADER_CHARS = 1000
 """Of one header's value. The rest is left out."""
-JSON_DEPTH = 100
-JSON_PARTS = 500_000
-"""Values in one JSON text, about: each takes many times its bytes in memory."""
 
 _LAYERS = 3
 """Times that a reply may be packed: some gateways pack again what comes packed."""
@@ -27,17 +24,10 @@ _MEMBERS = 16
 """Of a gzip body, one after the other."""
 _GZIP = b"\x1f\x8b"
 _OTHER_PACKING = frozenset({"br", "zstd", "compress", "x-compress"})
-_STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
-_PART = re.compile(r"[\[{,]")
-_BRACKET = re.compile(r"[\[{}\]]")
 
 
 class Unreadable(Exception):
     """A reply that is over a limit, or packed in a way that was not asked for. To ask again would bring the same."""
-
-
-class BadJSON(ValueError):
-    """A text that is no JSON, or is over a limit; the message says which."""
 
 
 # Bytes
@@ -106,32 +96,9 @@ def _within(body: bytes, most: int, success: bool) -> bytes:
 
 
 def load(text: str, *, first: bool = False) -> Any:
-    """The value of a JSON text. `first`: whatever follows the value is left. Raises BadJSON."""
-    # Every part and every level has such a character; most texts have so few that nothing more is to be looked at.
-    opened = text.count("[") + text.count("{")
-    if opened > JSON_DEPTH or opened + text.count(",") > JSON_PARTS:
-        _check(text)
-    try:
-        return json.JSONDecoder(strict=False).raw_decode(text)[0] if first else json.loads(text, strict=False)
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits is a ValueError
-        raise BadJSON(str(error)) from None
-
-
-def is_json(body: bytes) -> bool:
-    """Whether a body is JSON within the limits."""
-    try:
-        load(body.decode())
-    except ValueError:  # of a text that is not UTF-8, too
-        return False
-    return True
-
-
-def _check(text: str) -> None:
-    bare = _STRING.sub("", text)
-    if sum(1 for _ in _PART.finditer(bare)) > JSON_PARTS:
-        raise BadJSON(f"it has more than {JSON_PARTS:,} parts")
-    depth = 0
-    for bracket in _BRACKET.finditer(bare):
-        depth += 1 if bracket[0] in "[{" else -1
-        if depth > JSON_DEPTH:
-            raise BadJSON(f"it is nested more than {JSON_DEPTH} deep")
+    """The value of a JSON text, as `bounded.parse` reads it, of MAX_DEPTH levels at most. Raises ValueError; TooMuch for a limit."""
+    value = parse(text, first=first)
+    # Every level begins with such a character, and most texts have few.
+    if text.count("[") + text.count("{") > MAX_DEPTH and not shallow(value):
+        raise TooMuch(f"it is nested deeper than {MAX_DEPTH} levels")
+    return value

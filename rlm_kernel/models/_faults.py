@@ -17,7 +17,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from rlm_kernel.errors import ModelFault
-from rlm_kernel.models._bounds import BadJSON, Unreadable, load
+from rlm_kernel.models._bounds import Unreadable, load
 
 _SHOWN = 400
 """Characters of a provider's words."""
@@ -223,7 +223,7 @@ def _spoken(found: Any, depth: int) -> str:
         if depth and inner.startswith(("{", "[")):  # gateways put the error of another one in, as text
             try:
                 return _spoken(load(inner), depth - 1) or found
-            except BadJSON:
+            except ValueError:
                 return found
         return found
     if not depth or found is None:

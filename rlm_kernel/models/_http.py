@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import json
 import re
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rlm_kernel.models._bounds import HEADER_CHARS, Unreadable, is_json, received
+from rlm_kernel.models._bounds import HEADER_CHARS, Unreadable, load, received
 from rlm_kernel.models._proxies import Proxy, proxy_for
+from rlm_kernel.models._usage import checked as counts
 
 if TYPE_CHECKING:
     import aiohttp
@@ -34,6 +36,12 @@ _ERROR_FOR_LITELLM = 1000
 """Bytes of an error's body that litellm is given: it looks for dozens of patterns in it, and the error is read here."""
 _TEXT_FOR_LITELLM = 64 << 10
 """Bytes of a body that is no JSON: of it litellm makes an error, too."""
+_NAME_FOR_LITELLM = 200
+"""Characters of a model's name in a reply: litellm looks for it in its table in many ways."""
+_NAMES = ("model", "modelVersion")
+_USAGE = ("usage", "usageMetadata")
+_COUNTS = ("prompt_eval_count", "eval_count")
+"""Ollama's, which stand beside the reply."""
 
 
 _QUERY_AMID = re.compile(r"(\?[^/]*)(/chat/completions)$")
@@ -184,9 +192,18 @@ def install() -> None:
 
 
 def _for_litellm(found: Exchange) -> bytes:
+    """A reply's body as litellm is given it: an error's begin; of a completion all, but names are short, and counts are numbers."""
     if found.status >= 300:
         return found.body[:_ERROR_FOR_LITELLM]
-    return found.body if len(found.body) <= _TEXT_FOR_LITELLM or is_json(found.body) else found.body[:_TEXT_FOR_LITELLM]
+    try:
+        reply = load(found.body.decode())
+    except ValueError:  # of a text that is not UTF-8, too
+        return found.body[:_TEXT_FOR_LITELLM]
+    if isinstance(reply, dict):
+        reply |= {name: reply[name][:_NAME_FOR_LITELLM] for name in _NAMES if isinstance(reply.get(name), str)}
+        reply |= {name: counts(reply[name]) for name in _USAGE if name in reply}
+        reply |= counts({name: reply.pop(name) for name in _COUNTS if name in reply})
+    return json.dumps(reply).encode()
 
 
 def _follow_none() -> None:

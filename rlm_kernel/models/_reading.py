@@ -14,7 +14,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from rlm_kernel.models._bounds import BadJSON, load
+from rlm_kernel.bounded import TooMuch
+from rlm_kernel.checked import writable
+from rlm_kernel.models._bounds import load
 from rlm_kernel.models._faults import Failure, of_error, words
 from rlm_kernel.models._http import Exchange
 from rlm_kernel.models._parts import body_of, first, of, plain_text, said_in
@@ -135,8 +137,10 @@ def _why(text: str) -> str:
     """Which limit a text that is no JSON is over; "" for none."""
     try:
         load(text, first=True)
-    except BadJSON as error:
-        return f" ({error})" if "more than" in str(error) else ""
+    except TooMuch as error:
+        return f" ({error})"
+    except ValueError:
+        pass
     return ""
 
 
@@ -156,7 +160,7 @@ def _json(body: bytes) -> Any:
     try:
         # Whatever follows an object is left; a page that begins with a number is none.
         found = load(text, first=text.startswith(("{", "[")))
-    except BadJSON:
+    except ValueError:
         return None
     if isinstance(found, dict) and "message" not in (choice := first(found.get("choices"))) and "delta" in choice:
         return _joined(text.splitlines())  # a stream with a chunk on each line
@@ -185,7 +189,7 @@ def _joined(events: Iterable[str]) -> Any:
             continue
         try:
             chunk = load(data)
-        except BadJSON:
+        except ValueError:
             continue
         if not isinstance(chunk, dict):
             continue
@@ -304,7 +308,7 @@ def read(found: Mapping[str, Any], *, code: bool) -> Read | Failure:
         if code:
             text, tools = in_text(text, calls)
     if text.strip():
-        return Read(encodable(text), finish, encodable(thoughts), tools)
+        return Read(writable(text), finish, writable(thoughts), tools)
     if finish == "length":
         return Failure("empty", "the limit on reply tokens was reached before any text")
     why = f" ({_native(choice)})" if _native(choice) in _BAD_TOOL else ""
@@ -324,7 +328,7 @@ def _finish(choice: Mapping[str, Any], found: Mapping[str, Any]) -> str | None:
         return "length"
     if not isinstance(told, str) or not told:
         return None
-    told = encodable(told[:_REASON].lower())
+    told = writable(told[:_REASON].lower())
     return "length" if told in _CUT else "stop" if told in _WHOLE else told
 
 
@@ -338,8 +342,3 @@ def native_finish(found: Mapping[str, Any]) -> str | None:
     candidate = first(found.get("candidates"))
     told = found.get("stop_reason") or found.get("done_reason") or candidate.get("finishReason")
     return told if isinstance(told, str) else None
-
-
-def encodable(text: str) -> str:
-    """The text without lone surrogates, which no file, terminal or model takes."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()

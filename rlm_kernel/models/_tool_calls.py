@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlm_kernel.models._bounds import BadJSON, load
+from rlm_kernel.models._bounds import load
 
 _RUNS_CODE = re.compile(r"python|jupyter|interpreter|notebook|^(?:i?repl|run|exec|execute|code|run_?code|exec(?:ute)?_?code|sandbox)$|repl")
 """Names of tools that run Python."""
@@ -96,7 +96,7 @@ def _code_in(arguments: Any, *, by_name: bool) -> str | None:
     if isinstance(arguments, str):
         try:
             arguments = load(arguments)
-        except BadJSON:
+        except ValueError:
             return _not_json(arguments, by_name=by_name)
         if not isinstance(arguments, str | Mapping | list):  # code that is JSON, such as a number
             return str(arguments) if by_name else None

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from rlm_kernel.checked import writable
 from rlm_kernel.config import LLMSettings, Settings
 from rlm_kernel.engine.protocols import Completion, Message, Retry, Role, Usage
 from rlm_kernel.errors import ConfigError, ModelError
@@ -23,7 +24,7 @@ from rlm_kernel.models._direct import can as can_go_direct
 from rlm_kernel.models._faults import Failure, of_litellm, of_transport
 from rlm_kernel.models._hints import WHAT, Asked, hint_for
 from rlm_kernel.models._near import nearest_model
-from rlm_kernel.models._reading import Read, encodable
+from rlm_kernel.models._reading import Read
 from rlm_kernel.models._usage import usage as usage_of
 from rlm_kernel.models.slots import Slots
 from rlm_kernel.nearest import did_you_mean
@@ -199,7 +200,7 @@ class LitellmModels:
         }
         request = {
             "model": endpoint.model,
-            "messages": [{name: encodable(text) for name, text in message.items()} for message in messages],
+            "messages": [{name: writable(text) for name, text in message.items()} for message in messages],
             "timeout": settings.timeout,
             "num_retries": 0,
             "max_retries": 0,

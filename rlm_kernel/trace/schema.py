@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, TypeAdapter
 
+from rlm_kernel.bounded import MAX_DEPTH, shallow
 from rlm_kernel.engine.protocols import CallKind, CallRecord, CellStatus, StopReason, Totals, Usage
 from rlm_kernel.pathtext import from_text, to_text
 
@@ -28,18 +29,12 @@ _FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UT
 Instant = Annotated[AwareDatetime, Field(ge=_FIRST, lt=_LAST)]
 """A time with its zone, to which any `Seconds` can be added."""
 INSTANT = TypeAdapter[datetime](Instant)
-MAX_DEPTH = 100
-"""Levels of lists and objects in a value."""
 
 
 def _shallow(value: Any) -> Any:
-    level = [value] if isinstance(value, dict | list) else []
-    for _ in range(MAX_DEPTH):
-        if not level:
-            return value
-        inner = (item for one in level for item in (one.values() if isinstance(one, dict) else one))
-        level = [item for item in inner if isinstance(item, dict | list)]
-    raise ValueError(f"a value of at most {MAX_DEPTH} levels was expected")
+    if not shallow(value):
+        raise ValueError(f"a value of at most {MAX_DEPTH} levels was expected")
+    return value
 
 
 Value = Annotated[Any, AfterValidator(_shallow)]

@@ -29,6 +29,8 @@ ADDRESS = f"ipc://{HOST}/broker"
 PROTOCOL = 1
 """Version of what kernel and host say to each other besides Jupyter's protocol. The host tells in `rundir.py` when it is raised."""
 _MANY = 1 << 20
+_LONGEST_ID = 64
+"""Characters of a cell's id, in nbformat's schema and for the host."""
 _counter = itertools.count(1)
 _local = threading.local()
 _contexts: dict[int, zmq.Context[zmq.Socket[bytes]]] = {}
@@ -48,9 +50,11 @@ current_cell = ""
 
 
 def begin_cell(cell_id: str | None, code: str) -> None:
-    """A cell starts. A client that sends no cell id (nbclient, a console) has its cells known by their code and how often it was run."""
+    """A cell starts. Where a client sends no id that a notebook could have (nbclient and consoles send none, VS Code a long address), the
+    cell is known by its code and how often it was run.
+    """
     global current_cell, _planned
-    if not cell_id:
+    if not isinstance(cell_id, str) or not 0 < len(cell_id) <= _LONGEST_ID:
         digest = hashlib.sha256(code.encode("utf-8", "replace")).hexdigest()[:32]
         cell_id = f"code-{digest}-{_runs[digest]}"
         _runs[digest] += 1

@@ -50,7 +50,7 @@ from rlm_kernel.cli.session import (
     changes_of,
     open_,
 )
-from rlm_kernel.errors import RLMError, UsageError
+from rlm_kernel.errors import InternalError, UsageError
 
 if TYPE_CHECKING:
     from rlm_kernel.cli._chat_input import Pipe, Terminal
@@ -198,13 +198,14 @@ class Chat:
         except _Stopped:
             ended = self._view.ended if not command else None
             self._tell(f"Stopped{f' after {ended[1].line()}' if ended else ''}. The session goes on.")
-        except RLMError as error:
+        except Exception as error:
+            failure = InternalError.of(error)
             if self._json and not command:
-                failed = {"question": message, "answer": None, "error": error.message, "hint": error.hint}
+                failed = {"question": message, "answer": None, "error": failure.message, "hint": failure.hint}
                 print(json_line(failed), flush=True)
             if os.environ.get("RLM_DEBUG"):
                 traceback.print_exc()
-            print(f"rlm: {printable(str(error))}", file=sys.stderr)
+            print(f"rlm: {printable(str(failure))}", file=sys.stderr)
 
     async def _ask(self, question: str) -> None:
         self._answered = False

@@ -15,8 +15,7 @@ _MOST_TOKENS = 10**12
 _DIGITS = 40
 """Characters of a number in a text that are read."""
 _COUNT = re.compile(r"(?:token|count)s?$", re.IGNORECASE)
-"""Names of counts, among those of costs, kinds and of objects with more counts."""
-_DETAILS = re.compile(r"details$", re.IGNORECASE)
+"""Names of counts, among those of costs and kinds. A name in `_details` is of an object with more counts, one in `Details` of a list."""
 
 
 def usage(found: Mapping[str, Any], sent: int, received: int) -> Usage:
@@ -43,11 +42,11 @@ def checked(told: Any) -> Any:
     for name, value in told.items() if isinstance(told, Mapping) else ():
         if _COUNT.search(name):
             found |= {name: _whole(value) or 0} if value is not None else {}
-        elif isinstance(value, Mapping):
+        elif isinstance(value, Mapping) and not name.endswith("Details"):
             found[name] = checked(value)
-        elif isinstance(value, list):
+        elif isinstance(value, list) and not name.endswith("_details"):
             found[name] = [checked(part) for part in value if isinstance(part, Mapping)]
-        elif not _DETAILS.search(name):
+        elif not name.lower().endswith("details"):
             found[name] = value
     return found
 

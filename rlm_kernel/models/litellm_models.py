@@ -34,7 +34,6 @@ MAX_WAIT = 60.0
 """Seconds between two attempts at most, whatever a provider asks for."""
 FIRST_WAIT = 0.5
 """Seconds; doubled with each attempt, and a random share of it is waited."""
-
 _MOST_COST = 1e6
 """US dollars of one call; what is more was made of counts that make no sense."""
 
@@ -288,7 +287,7 @@ class LitellmModels:
         foreign = isinstance(found, dict) and "choices" not in found and not _reading.error_in(found)
         if made and (found is None or foreign or (isinstance(found, Failure) and exchange is not None and exchange.status < 300)):
             native = _reading.native_finish(found) if isinstance(found, dict) else None
-            found = response.model_dump()
+            found = response.model_dump(warnings=False)
             for choice in (found.get("choices") or [])[:1]:
                 choice["native_finish_reason"] = native
         elif (foreign and isinstance(response, Exception)) or found is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from rlm_kernel.models._bounds import REPLY_BYTES
-from tests.support.model_layer import HELLO, Make, failing
+from tests.support.model_layer import HELLO, KEY, Make, failing
 from tests.support.raw_server import RawServer, head, response
 
 JSON = "Content-Type: application/json"
@@ -125,6 +126,42 @@ async def test_no_count_of_tokens_breaks_a_call_or_makes_an_endless_cost(make: M
         models = make(sub_llm__api_base=server.url, sub_llm__input_price=1.0, sub_llm__output_price=1.0)
         found = await models.complete(HELLO, role="sub")
     assert (found.text, found.usage.estimated, found.cost) == ("hello", True, None)
+
+
+FORMS = {
+    "anthropic/claude-3-5-haiku-latest": '{"id": "a", "type": "message", "role": "assistant", "model": NAME, "stop_reason": "end_turn", '
+    '"content": [{"type": "text", "text": "hello"}], "usage": {"input_tokens": COUNT, "output_tokens": COUNT}}',
+    "gemini/gemini-2.0-flash": '{"candidates": [{"content": {"parts": [{"text": "hello"}], "role": "model"}, "finishReason": "STOP"}], '
+    '"modelVersion": NAME, "usageMetadata": {"promptTokenCount": COUNT, "candidatesTokenCount": COUNT, "promptTokensDetails": COUNT}}',
+    "ollama_chat/llama3": '{"model": NAME, "created_at": "x", "message": {"role": "assistant", "content": "hello"}, "done": true, '
+    '"done_reason": "stop", "prompt_eval_count": COUNT, "eval_count": COUNT}',
+    "mistral/mistral-small-latest": '{"model": NAME, "choices": [{"finish_reason": "stop", "message": {"content": "hello"}}], '
+    '"usage": {"prompt_tokens": COUNT, "completion_tokens": COUNT, "prompt_tokens_details": COUNT}}',
+    "openai/gpt-4o": '{"model": NAME, "choices": [{"finish_reason": "stop", "message": {"content": "hello"}}], '
+    '"usage": {"prompt_tokens": COUNT, "completion_tokens": COUNT, "prompt_tokens_details": COUNT}}',
+}
+"""The replies of providers, each in its own form."""
+
+
+@pytest.mark.parametrize("model", FORMS)
+async def test_no_count_and_no_name_loses_a_paid_reply_in_any_providers_form(
+    make: Make, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ANTHROPIC", "GEMINI", "MISTRAL"):
+        monkeypatch.setenv(f"{name}_API_KEY", KEY)
+    body = b""
+    with RawServer(lambda _head: response(200, body, JSON, CLOSE)) as server:
+        models = make(sub_llm__model=model, sub_llm__api_base=server.url, sub_llm__retries=0)
+        for count in ("NaN", "1e308", "9" * 400, "9" * 5000, "-1", "1.5", "[1]", '{"a": 1}', '"x"', "true", "null"):
+            body = FORMS[model].replace("COUNT", count).replace("NAME", '"m"').encode()
+            found = await models.complete(HELLO, role="sub")
+            assert (found.text, 0 < found.usage.total < 1000) == ("hello", True), count
+        begun = time.process_time()
+        for name in (f'"{"m" * 5_000_000}"', "1", "[]", "null"):
+            body = FORMS[model].replace("COUNT", '"7"').replace("NAME", name).encode()
+            found = await models.complete(HELLO, role="sub")
+            assert (found.text, found.usage.prompt, found.usage.estimated) == ("hello", 7, False), name[:9]
+        assert time.process_time() - begun < 10, "litellm looks for the whole name in many ways"
 
 
 async def test_what_is_no_json_and_long_costs_litellm_nothing(isolated: Any, make: Make) -> None:

@@ -154,13 +154,16 @@ class Report:
 
     def answered(self, result: Result) -> None:
         """Print the answer, or the JSON object; flushed, so that it is out whatever comes next."""
-        self._view.above(json_line(result.as_json()) if self._json else shown(result.answer or ""))
+        self._view.above(self._worded(result))
         self.result = result
+
+    def _worded(self, result: Result) -> str:
+        return json_line(result.as_json()) if self._json else shown(result.answer or "")
 
     def end(self, result: Result) -> None:
         """Print the rest. Raises typer.Exit if there is no answer."""
-        if self._json and self.result is None:
-            print(json_line(result.as_json()))
+        if self.result is None and (self._json or result.answer is not None):  # none, or what shows it has failed
+            print(self._worded(result))
         if line := outcome_line(result):
             print(line, file=sys.stderr)
         if not self._quiet:

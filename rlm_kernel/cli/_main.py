@@ -114,10 +114,11 @@ def _advice(message: str, command: str) -> list[str]:
 
 
 def _no_tracebacks() -> None:
-    """What happens where nobody can catch it (a thread, a finalizer, a task that nobody waits for) is for --debug alone."""
+    """What happens where nobody can catch it (a thread, a finalizer), and what a cell is told of, is for --debug alone."""
     unraisable = sys.unraisablehook
     sys.unraisablehook = lambda event: unraisable(event) if os.environ.get("RLM_DEBUG") else None
-    logging.getLogger("asyncio").addFilter(lambda _record: bool(os.environ.get("RLM_DEBUG")))
+    for name in ("asyncio", "rlm_kernel.sandbox.broker"):
+        logging.getLogger(name).addFilter(lambda _record: bool(os.environ.get("RLM_DEBUG")))
 
 
 def _signals_interrupt() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -118,6 +119,20 @@ def test_whatever_is_raised_is_told_in_a_few_words(kind: str, monkeypatch: pytes
     assert ("No space left on device." if kind == "file" else "a fault of rlm_kernel's own") in err
     assert "Traceback" not in err
     assert len(err) < 1000
+
+
+def test_a_fault_in_a_host_call_is_told_to_the_cell_and_shown_for_debugging_alone(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code = (
+        "import sys, logging, rlm_kernel.cli._main as main; main._no_tracebacks()\n"
+        "try: 1 / 0\n"
+        "except ZeroDivisionError: logging.getLogger('rlm_kernel.sandbox.broker').exception('host call failed')"
+    )
+    for debug in ("", "1"):
+        monkeypatch.setenv("RLM_DEBUG", debug)
+        subprocess.run([sys.executable, "-c", code], check=True)
+        assert ("Traceback" in capfd.readouterr().err) == bool(debug)
 
 
 def test_debug_shows_where_it_happened(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 from rlm_kernel.errors import TraceError
 from rlm_kernel.trace.journal import Journal
+from rlm_kernel.trace.packed import Packed
 
 RATE = 200_000
 """Characters a second that the whole is written with at least, if there is something new in it."""
@@ -39,7 +41,15 @@ def serialised(cell: Mapping[str, Any], *, check: bool) -> str:
         except NotebookValidationError as error:
             raise TraceError(f"The cell {cell['id']} is no valid notebook cell: {error.message}") from error
     lines = split_lines(notebook)  # type: ignore[no-untyped-call]
-    return "  " + json.dumps(lines["cells"][0], ensure_ascii=False, indent=1, default=list).replace("\n", "\n  ")
+    mark, packed = secrets.token_hex(16), Packed(())
+
+    def left_as_written(value: Packed) -> str:
+        packed.items = value.items
+        return mark
+
+    text = "  " + json.dumps(lines["cells"][0], ensure_ascii=False, indent=1, default=left_as_written).replace("\n", "\n  ")
+    before, found, behind = text.partition(f'"{mark}"')
+    return f"{before}{packed.text()}{behind}" if found else text
 
 
 def replace(path: Path, cells: Iterable[str], metadata: Mapping[str, Any], *, durable: bool) -> None:

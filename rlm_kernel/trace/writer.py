@@ -20,6 +20,7 @@ from rlm_kernel import harmless
 from rlm_kernel.engine.protocols import Account, Answer, CallKind, CallRecord, CellResult, Completion, Memory, Outcome, Retry, Role, Totals
 from rlm_kernel.errors import TraceNotWritten
 from rlm_kernel.trace import document
+from rlm_kernel.trace.calls import cell_meta, linked
 from rlm_kernel.trace.notebook_file import RATE
 from rlm_kernel.trace.progress import Progress
 from rlm_kernel.trace.reader import code_digest
@@ -76,10 +77,10 @@ class NotebookWriter(SavedNotebook):
             self._save()
 
     def _take_up(self, cell: Mapping[str, Any]) -> None:
-        meta = CellMeta.model_validate(cell["metadata"].get("rlm", {"kind": "person"}))
+        meta = cell_meta(cell["metadata"].get("rlm", {"kind": "person"}))
         self._turn = meta.turn or self._turn
         self._taken[cell["id"]] = dict(cell["metadata"])
-        self._children[cell["id"]] = [call for call in meta.calls if call.trace]
+        self._children[cell["id"]] = linked(meta)
         if meta.status == "running":
             # Answers that were paid for: kept until the cell has run again, even if that is cut off as well.
             self._kept[cell["id"]] = meta.calls

@@ -98,6 +98,9 @@ class NotebookFile:
         self._changed: dict[str, dict[str, Any]] = {}
         self._advanced: dict[str, int] = {}
         self._metadata: dict[str, Any] = {}
+        self._files: list[dict[str, Any]] = []
+        self._files_kept = 0
+        """The first so many of them are on disk."""
         self._credit, self._largest, self._clock = float(AHEAD), 0, time.monotonic()
 
     def put(self, cell: dict[str, Any], *, check: bool) -> None:
@@ -106,6 +109,11 @@ class NotebookFile:
         self._grow(len(text) - len(self.cells.get(name, "")) - self._advanced.pop(name, 0))
         self.cells[name] = text
         self._changed[name] = {"cell": cell, **{key: value for key, value in self._changed.get(name, {}).items() if key == "behind"}}
+
+    def put_file(self, place: int, file: dict[str, Any]) -> None:
+        """Of metadata.rlm.files the one at this place, or one more at their end."""
+        self._files[place : place + 1] = [file]
+        self._files_kept = min(self._files_kept, place)
 
     def move(self, name: str, behind: str) -> None:
         """Put a cell that has just changed behind another one."""
@@ -137,7 +145,7 @@ class NotebookFile:
         return max(0.0, (self.size - self._credit) / RATE) if self._begun and not self._journal.lost else 0.0
 
     def save(self, notebook: Mapping[str, Any], ours: dict[str, Any]) -> None:
-        """Have the changes on disk. `notebook`: its metadata, but for `ours`, metadata.rlm."""
+        """Have the changes on disk. `notebook`: its metadata, but for `ours`, metadata.rlm without its files."""
         if self.wait() == 0:
             self.write_whole(notebook, ours)
             return
@@ -164,9 +172,12 @@ class NotebookFile:
         first, number = not self._begun, self._number + 1
         if first:
             self._journal.name()
-        marked = ours if closed else {**ours, "journal": self._journal.id, "journaled": number}
+        marked = {**ours, **({"files": self._files} if self._files else {})}
+        if not closed:
+            marked |= {"journal": self._journal.id, "journaled": number}
         replace(self.path, self.cells.values(), {**notebook, "rlm": marked}, durable=closed)
         self._number, self._begun, self._changed, self._metadata, self.behind = number, not closed, {}, ours, False
+        self._files_kept = len(self._files)
         self._credit = max(0.0, self._credit - self.size)
         if closed or first or self._journal.lost:
             self._journal.remove()
@@ -184,15 +195,12 @@ class NotebookFile:
             self._largest = self.size
 
     def _write_down(self, what: Mapping[str, Any], ours: dict[str, Any]) -> int:
-        meta = {name: value for name, value in ours.items() if name != "files" and self._metadata.get(name) != value}
+        meta = {name: value for name, value in ours.items() if self._metadata.get(name) != value}
         record: dict[str, Any] = {"n": self._number + 1, **({"meta": meta} if meta else {}), **what}
-        before, now = self._metadata.get("files", []), ours.get("files", [])
-        if before is not now and before != now:
-            keep = next(
-                (place for place, (one, other) in enumerate(zip(before, now, strict=False)) if one != other), min(len(before), len(now))
-            )
-            record["files"] = {"keep": keep, "rest": now[keep:]}
+        if self._files_kept < len(self._files):
+            record["files"] = {"keep": self._files_kept, "rest": self._files[self._files_kept :]}
         line = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
         self._journal.append(line)
         self._number, self._metadata, self.behind = self._number + 1, ours, True
+        self._files_kept = len(self._files)
         return len(line)

@@ -25,7 +25,7 @@ from rlm_kernel.trace.notebook_file import RATE
 from rlm_kernel.trace.progress import Progress
 from rlm_kernel.trace.reader import code_digest
 from rlm_kernel.trace.saving import SavedNotebook
-from rlm_kernel.trace.schema import MAX_THOUGHTS, CallMeta, CellMeta, FileMeta, NotebookMeta, TotalsMeta
+from rlm_kernel.trace.schema import MAX_THOUGHTS, CallMeta, CellMeta, NotebookMeta, TotalsMeta
 
 SAVE_SECONDS = 0.5
 MAX_OUTPUTS = 40_000_000
@@ -207,7 +207,8 @@ class NotebookWriter(SavedNotebook):
         self._save()
 
     def _write_title(self) -> None:
-        self._markdown("title", document.title(self._meta), CellMeta(kind="title"))
+        meta = self._meta.model_copy(update={"files": self.files})
+        self._markdown("title", document.title(meta), CellMeta(kind="title"))
 
     def remembered(self, memory: Memory) -> None:
         usage = memory.reply.usage
@@ -265,11 +266,6 @@ class NotebookWriter(SavedNotebook):
     def release(self) -> None:
         self._cancel_due()
         super().release()
-
-    @property
-    def files(self) -> Sequence[FileMeta]:
-        """The files of the trace, as far as they are known."""
-        return self._meta.files
 
     def _write_running(self) -> None:
         assert self._running is not None

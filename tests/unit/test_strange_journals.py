@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -172,13 +173,28 @@ def test_what_is_odd_in_a_folder_keeps_no_trace_from_being_completed(tmp_path: P
     (folder / ".log").touch()
     (folder / ".ipynb.log").touch()
     (folder / os.fsdecode(b".\xff.ipynb.log")).touch()
+    levels = 1_200  # deeper than a path may be long
+    with within(folder):
+        for _ in range(levels):
+            os.mkdir("deep")
+            os.chdir("deep")
+    try:
+        assert fold_all(tmp_path) == [good]
+    finally:
+        with within(folder):
+            for _ in range(levels):
+                os.chdir("deep")
+            for _ in range(levels):
+                os.chdir("..")
+                os.rmdir("deep")
+    assert journal_path(other).exists()
+
+
+@contextlib.contextmanager
+def within(folder: Path) -> Iterator[None]:
     here = os.getcwd()
     os.chdir(folder)
     try:
-        for _ in range(1_200):  # deeper than a path may be long
-            os.mkdir("deep")
-            os.chdir("deep")
+        yield
     finally:
         os.chdir(here)
-    assert fold_all(tmp_path) == [good]
-    assert journal_path(other).exists()

@@ -256,9 +256,10 @@ def _check(meta: FileMeta, places: list[Path]) -> Checked:
 
 
 def _changed(meta: FileMeta, path: Path) -> str:
-    now = file_meta(path)
+    now = file_meta(path, most=meta.size)  # a trace may name any folder: it is not walked farther than it can be the one that it was
     if now.directory != meta.directory or now.size != meta.size:
-        return f"{path} has changed: {now.size:,} bytes, then it had {meta.size:,}."
+        least = "over " if now.directory and now.size > meta.size else ""
+        return f"{path} has changed: {least}{now.size:,} bytes, then it had {meta.size:,}."
     if meta.sha256 and file_meta(path, digest_until=threading.Event()).sha256 != meta.sha256:
         return f"{path} has changed: its size is the same, its sha256 is not."
     return ""

@@ -19,7 +19,7 @@ _BESIDE = 400
 @dataclass(frozen=True)
 class Keep:
     """Characters that are kept of a run's host calls: `answers` of calls of models and child RLMs, which were paid for, and `records` of
-    all others, which code can repeat for nothing: refused and failed ones, the budget, files. `before`: of both, what the trace has already.
+    all others, which code can repeat for nothing: refused and failed ones, the budget, files. `before`: of both, what a trace has already.
     """
 
     answers: int = 128 << 20

@@ -20,7 +20,7 @@ from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.loop import Loop
 from rlm_kernel.engine.prompts import Profile
 from rlm_kernel.engine.protocols import CellResult, Children, Models, Outcome, Role, Totals, Trace
-from rlm_kernel.errors import InternalError, RLMError, UsageError, is_interrupt
+from rlm_kernel.errors import InternalError, RLMError, TraceError, UsageError, is_interrupt
 from rlm_kernel.secrets import known_secrets
 from rlm_kernel.session.conversation import full_history
 from rlm_kernel.session.inputs import Inputs
@@ -134,7 +134,8 @@ async def closing_trace(listeners: Trace, totals: Callable[[], Totals], path: Pa
         except Exception as error:
             if outcome.answer is None:
                 raise
-            say(f"The answer is not in the trace. {error.message if isinstance(error, RLMError) else error}")
+            what = "The answer is not in the trace." if isinstance(error, TraceError) else "The end of the run could not be shown."
+            say(f"{what} {error.message if isinstance(error, RLMError) else error}")
         return spent
 
     try:

@@ -63,11 +63,21 @@ class Seen:
         return newest + SETTLED_SECONDS * 1e9 <= time.time_ns()
 
 
-def look_at(path: Path) -> Seen:
-    """What is there now: of a folder all files that can be seen, of what is gone or closed nothing. Blocking."""
+def look_at(path: Path, most: int | None = None) -> Seen:
+    """What is there now: of a folder all files that can be seen, of what is gone or closed nothing. Blocking.
+
+    `most`: bytes of files beyond which no more of a folder's are looked at.
+    """
     if not os.path.isdir(path):
         return Seen(path, False, tuple(_seen("", path)))
-    members = [found for name, file in _files(path) for found in _seen(name, file)]
+    members: list[tuple[str, int, int, int, int]] = []
+    size = 0
+    for name, file in _files(path):
+        for found in _seen(name, file):
+            members.append(found)
+            size += found[1]
+        if most is not None and size > most:
+            break
     return Seen(path, True, tuple(members))
 
 
@@ -86,12 +96,12 @@ def _seen(name: str, path: Path) -> Iterator[tuple[str, int, int, int, int]]:
             yield name, status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev
 
 
-def file_meta(path: Path, *, made: bool = False, digest_until: threading.Event | None = None) -> FileMeta:
-    """What the trace says of a file or folder. Blocking.
+def file_meta(path: Path, *, made: bool = False, digest_until: threading.Event | None = None, most: int | None = None) -> FileMeta:
+    """What the trace says of a file or folder. Blocking. `most`: see `look_at`.
 
     With an event it is read whole for its digest, unless the event comes first: then that is pending, as it is without one.
     """
-    seen = look_at(path)
+    seen = look_at(path, most)
     meta = FileMeta(path=str(path), directory=seen.directory, size=seen.size, made=made, digest="pending")
     return meta if digest_until is None else meta.model_copy(update=digest_of(seen, digest_until))
 

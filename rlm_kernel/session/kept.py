@@ -11,7 +11,7 @@ import contextlib
 import os
 import shutil
 import threading
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.loop import Loop, Past
 from rlm_kernel.engine.messages import output_text
 from rlm_kernel.engine.prompts import Profile
-from rlm_kernel.engine.protocols import ROLES, Memory, Models, Outcome, Totals, Trace
+from rlm_kernel.engine.protocols import ROLES, CallRecord, Memory, Models, Outcome, Totals, Trace
 from rlm_kernel.engine.totals import duration
 from rlm_kernel.errors import UsageError, backstop
 from rlm_kernel.secrets import known_secrets
@@ -110,7 +110,7 @@ class KeptSession:
         files = await asyncio.to_thread(metas_of, {path: path for path in live.on.grants.paths})
         more = {"files": files, "name": self.name, "totals": TotalsMeta.of(Totals())}
         self._write_to(NotebookWriter(self.trace, meta.model_copy(update=more), known_secrets(os.environ)))
-        calls = self._calls(Ledger(limits_of(self.settings)), None, None)
+        calls = self._calls(None, Ledger(limits_of(self.settings)), None, None)
         cells = Cells(live.kernel, calls, self._listeners)
         for cell_id, code in inputs.cells("", live.on.grants.paths):
             check_setup(await cells.run(cell_id, code, 0, setup=True, seconds=None), self.settings)
@@ -182,8 +182,10 @@ class KeptSession:
         assert self._live is not None
         return self._live
 
-    def _calls(self, ledger: Ledger, models: Models | None, notes: FileNotes | None, children: Children | None = None) -> HostCalls:
-        """The host calls of what runs next in the kernel."""
+    def _calls(
+        self, trace: TraceFile | None, ledger: Ledger, models: Models | None, notes: FileNotes | None, children: Children | None = None
+    ) -> HostCalls:
+        """The host calls of what runs next in the kernel. `trace`: as it is now, if it has calls, which count in what it may have."""
         assert self._live is not None
         locate = notes.locate if notes else self._live.on.locate
         calls = HostCalls(
@@ -193,7 +195,7 @@ class KeptSession:
             locate,
             history=lambda cell: full_history(read_trace(self.trace), seen_by=cell),
             children=children,
-            keep=keep_of(self.settings),
+            keep=keep_of(self.settings).beside(_calls_in(trace) if trace else ()),
         )
         self._live.broker.handlers = calls.handlers()
         return calls
@@ -231,7 +233,7 @@ class KeptSession:
                 WarmKernels(self.settings, live.on.image, self._say) as kernels,
             ):
                 family = Family(self.settings, models, model_names(self.settings, models), profile, kernels)
-                calls = self._calls(ledger, models, notes, Children(live.on, self.trace, family, self._view))
+                calls = self._calls(trace, ledger, models, notes, Children(live.on, self.trace, family, self._view))
                 loop = self._new_loop(live, models, ledger, calls, profile)
                 self._listeners.opened(ledger, spent)
                 async with closing_trace(self._listeners, ledger.totals, self.trace, self._say) as close:
@@ -309,7 +311,7 @@ class KeptSession:
         granted = [(await live.on.grants.add(path, self._say)).path for path in given]
         async with FileNotes(live.on, self._writing(), self._left) as notes:
             await notes.note()
-            self._calls(Ledger(limits_of(self.settings)), None, notes)
+            self._calls(read_trace(self.trace), Ledger(limits_of(self.settings)), None, notes)
             try:
                 result = await live.kernel.set_up(f"load-{len(live.on.grants.paths)}", f"load_files({[str(path) for path in granted]!r})")
             except asyncio.CancelledError:
@@ -364,3 +366,9 @@ class KeptSession:
         if live is not None:
             self._keep(live)
             await live.leave()
+
+
+def _calls_in(trace: TraceFile) -> Iterator[CallRecord]:
+    for cell in trace.cells:
+        for call in cell.meta.calls if cell.meta else ():
+            yield call.record()

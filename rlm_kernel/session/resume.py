@@ -31,6 +31,7 @@ from rlm_kernel.session.replay import Replayer, Verdict, cell_index, image_remar
 from rlm_kernel.session.stage import Say, Stage, keep_of, kernel_of, limits_of, models_ready
 from rlm_kernel.session.tracefiles import FileNotes, TraceFiles, look_up_files
 from rlm_kernel.session.warm import WarmKernels
+from rlm_kernel.trace.packed import Packed
 from rlm_kernel.trace.reader import TraceCell, TraceFile, read_trace
 from rlm_kernel.trace.recording import TraceRecording
 from rlm_kernel.trace.schema import NotebookMeta, OriginMeta
@@ -278,8 +279,12 @@ class _Going:
         there, here = self._plan.trace.path.parent, self._plan.path.parent
         if here == there or not any(call.get("trace") for call in calls):
             return cell
-        linked = [{**call, "trace": os.path.relpath(there / call["trace"], here)} if call.get("trace") else call for call in calls]
-        return {**cell, "metadata": {**cell["metadata"], "rlm": {**cell["metadata"]["rlm"], "calls": linked}}}
+
+        def moved(call: dict[str, Any]) -> dict[str, Any]:
+            return {**call, "trace": os.path.relpath(there / call["trace"], here)} if call.get("trace") else call
+
+        found = calls.changed(moved) if isinstance(calls, Packed) else [moved(call) for call in calls]
+        return {**cell, "metadata": {**cell["metadata"], "rlm": {**cell["metadata"]["rlm"], "calls": found}}}
 
     async def run(self, kernels: WarmKernels, absent: Sequence[str], ended: Callable[[Outcome], Result]) -> Result:
         """Rebuild the state and go on; `ended` hears the outcome before anything is closed.

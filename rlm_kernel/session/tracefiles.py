@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +31,8 @@ _TOLD_FROM = 256 << 20
 _SOON, _SOON_SECONDS = 64 << 20, 0.5
 """Bytes whose digests are about to be there when a run ends, and how long they have then: the answer has been given."""
 _TELL_SECONDS = 1.0
+_WRITE_SECONDS = 0.2
+"""How long digests wait for others, to be written with them. It is less than what they have at the end of a run."""
 
 
 class FileNotes:
@@ -46,18 +48,24 @@ class FileNotes:
         self._over = until or threading.Event()
         self._goes_on = until is not None
         self._closed = False
+        self._known = {file.path: file for file in writer.files}
+        self._found: dict[str, FileMeta] = {}
+        self._due: asyncio.TimerHandle | None = None
         self._reading: set[asyncio.Future[None]] = set()
 
     async def __aenter__(self) -> FileNotes:
-        self._read([file.path for file in self._writer.files if file.sha256 is None and file.digest in (None, "pending")])
+        places = {str(name): place for name, place in self._on.grants.places().items()}
+        wanted = [name for name, file in self._known.items() if file.sha256 is None and file.digest in (None, "pending")]
+        self._read({name: places[name] for name in wanted if name in places})
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
-            left = sum(file.size for file in self._writer.files if file.digest == "pending")
+            left = sum(file.size for file in self._known.values() if file.digest == "pending")
             if error is None and self._reading and left <= _SOON:
                 await asyncio.wait(self._reading, timeout=_SOON_SECONDS)
         finally:
+            self._write()
             self._closed = True
             if not self._goes_on:
                 self._over.set()
@@ -65,29 +73,26 @@ class FileNotes:
     async def locate(self, asked: str) -> Mapping[str, Any]:
         """As of the stage; a file that is granted by it is noted first."""
         found = await self._on.locate(asked)
-        await self.note()
+        if found["path"] not in self._known:
+            await self.note()
         return found
 
     async def note(self) -> None:
         """Note what was granted since."""
-        new = self._new(self._on.grants.places())
+        new = {str(name): place for name, place in self._on.grants.places().items() if str(name) not in self._known}
         if new:
             metas = await asyncio.to_thread(metas_of, new)
-            there = self._new(new)  # another call may have noted it meanwhile
-            self._writer.set_files([*self._writer.files, *(meta for meta in metas if meta.path in there)])
-            self._read(there)
+            there = {meta.path: meta for meta in metas if meta.path not in self._known}  # another call may have noted it meanwhile
+            self._known |= there
+            self._writer.set_files(there.values())
+            self._read({name: new[name] for name in there})
 
-    def _new(self, places: Mapping[Any, Path]) -> dict[str, Path]:
-        known = {file.path for file in self._writer.files}
-        return {str(name): place for name, place in places.items() if str(name) not in known}
-
-    def _read(self, names: Iterable[str]) -> None:
-        places = {str(name): place for name, place in self._on.grants.places().items()}
-        wanted = {name: places[name] for name in names if name in places}
+    def _read(self, wanted: Mapping[str, Path]) -> None:
         if wanted:
             loop = asyncio.get_running_loop()
             done = loop.create_future()
             self._reading.add(done)
+            done.add_done_callback(self._reading.discard)
             # A daemon: neither the program's end nor that of its loop waits for it.
             threading.Thread(target=self._digest, args=(wanted, loop, done), name="rlm-digests", daemon=True).start()
 
@@ -105,16 +110,26 @@ class FileNotes:
             loop.call_soon_threadsafe(self._set, read, done)
 
     def _set(self, read: Mapping[str, FileMeta], done: asyncio.Future[None] | None = None) -> None:
-        if not self._closed and any(meta.digest != "pending" for meta in read.values()):
-            with contextlib.suppress(TraceError):  # the next event raises it again
-                self._writer.set_files([_with_digest(file, read.get(file.path)) for file in self._writer.files])
+        for name, meta in read.items():
+            if meta.digest != "pending":
+                self._known[name] = self._found[name] = _with_digest(self._known[name], meta)
+        if self._found and not self._closed and self._due is None:
+            self._due = asyncio.get_running_loop().call_later(_WRITE_SECONDS, self._write)
         if done is not None and not done.done():
             done.set_result(None)
 
+    def _write(self) -> None:
+        """Have in the trace what was found; once for many files, and once after its end."""
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+        found, self._found = self._found, {}
+        if found and not self._closed:
+            with contextlib.suppress(TraceError):  # the next event raises it again
+                self._writer.set_files(found.values())
 
-def _with_digest(file: FileMeta, read: FileMeta | None) -> FileMeta:
-    if read is None:
-        return file
+
+def _with_digest(file: FileMeta, read: FileMeta) -> FileMeta:
     if read.size != file.size:
         return file.model_copy(update={"sha256": None, "digest": "changed"})
     return file.model_copy(update={"sha256": read.sha256, "digest": read.digest})
@@ -241,9 +256,10 @@ def _check(meta: FileMeta, places: list[Path]) -> Checked:
 
 
 def _changed(meta: FileMeta, path: Path) -> str:
-    now = file_meta(path)
+    now = file_meta(path, most=meta.size)  # a trace may name any folder: it is not walked farther than it can be the one that it was
     if now.directory != meta.directory or now.size != meta.size:
-        return f"{path} has changed: {now.size:,} bytes, then it had {meta.size:,}."
+        least = "over " if now.directory and now.size > meta.size else ""
+        return f"{path} has changed: {least}{now.size:,} bytes, then it had {meta.size:,}."
     if meta.sha256 and file_meta(path, digest_until=threading.Event()).sha256 != meta.sha256:
         return f"{path} has changed: its size is the same, its sha256 is not."
     return ""

@@ -18,6 +18,7 @@ from rlm_kernel.session import delivery
 from rlm_kernel.session.answering import closing_trace
 from rlm_kernel.session.ask import Result
 from rlm_kernel.session.delivery import Give, answer_first
+from rlm_kernel.session.listeners import everyone
 from tests.support.engine import RecordingTrace, Run
 from tests.support.tree import repl
 
@@ -189,6 +190,24 @@ async def test_an_answer_that_the_trace_cannot_take_is_an_answer_and_that_is_tol
     with pytest.raises(TraceError):
         async with closing_trace(full, Totals, Path("t.ipynb"), said.append) as close:
             close(NONE)
+
+
+class Broken(RecordingTrace):
+    """A view that fails."""
+
+    def finished(self, *_: Any) -> None:
+        raise RuntimeError("no terminal any more")
+
+
+@pytest.mark.parametrize("first", [True, False])
+async def test_a_view_that_fails_at_the_end_keeps_nobody_from_hearing_it(first: bool) -> None:
+    said: list[str] = []
+    broken: Any = Broken()
+    trace: Any = RecordingTrace()
+    async with closing_trace(everyone(*((broken, trace) if first else (trace, broken))), Totals, Path("t.ipynb"), said.append) as close:
+        close(ANSWERED)
+    assert [outcome for outcome, _ in trace.of("finished")] == [ANSWERED]
+    assert said == ["The end of the run could not be shown. no terminal any more"]
 
 
 async def late(run: Run, final: Awaitable[None]) -> None:

@@ -17,6 +17,7 @@ import pytest
 from rlm_kernel.errors import DockerError
 from rlm_kernel.sandbox import containers, provisioner
 from rlm_kernel.sandbox.image import ImageInfo
+from rlm_kernel.sandbox.image_base import OLDEST_PYTHON, find_base
 from rlm_kernel.sandbox.probe import sandbox_problem
 from rlm_kernel.sandbox.room import look
 from tests.support.engine_proxy import EngineProxy, engine_proxy
@@ -113,6 +114,13 @@ def test_the_probe_of_rlm_doctor_leaves_no_container(proxy: EngineProxy, kernel_
     finally:
         client.close()
     assert (problem is None) == (lost == REMOVE)
+    assert mine(docker_client) == []
+
+
+def test_the_python_of_a_base_image_is_asked_for_and_read(kernel_image: ImageInfo, docker_client: Any) -> None:
+    base = find_base(docker_client, kernel_image.id, lambda _: None)
+    assert base.version >= OLDEST_PYTHON
+    assert base.glibc > (2, 0)
     assert mine(docker_client) == []
 
 

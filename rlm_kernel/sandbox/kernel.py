@@ -19,9 +19,10 @@ from rlm_kernel.errors import KernelError, RLMError, SetupError
 from rlm_kernel.sandbox import kernel_says
 from rlm_kernel.sandbox.broker import Broker
 from rlm_kernel.sandbox.channels import Channels
+from rlm_kernel.sandbox.containers import LOST, UNKNOWN
 from rlm_kernel.sandbox.outputs import OutputCollector
 from rlm_kernel.sandbox.persons import PersonCells
-from rlm_kernel.sandbox.provisioner import EXIT_OOM, LOST, UNKNOWN, DockerProvisioner, SandboxSpec
+from rlm_kernel.sandbox.provisioner import EXIT_OOM, DockerProvisioner, SandboxSpec
 from rlm_kernel.sandbox.runner import VARIABLES, CellRunner, RunState
 
 GRACE = 5.0

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from rlm_kernel.errors import DockerError
-from rlm_kernel.sandbox import containers, provisioner
+from rlm_kernel.sandbox import containers
 from rlm_kernel.sandbox.image import ImageInfo
 from rlm_kernel.sandbox.image_base import OLDEST_PYTHON, find_base
 from rlm_kernel.sandbox.probe import sandbox_problem
@@ -85,7 +85,7 @@ async def test_a_run_that_is_interrupted_while_the_engine_makes_the_container_le
 async def test_an_engine_that_cannot_wait_for_a_container_is_what_failed(
     proxy: EngineProxy, sandbox: Any, docker_client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(provisioner, "_WAIT_AGAIN", 0.05)
+    monkeypatch.setattr(containers, "_WAIT_AGAIN", 0.05)
     proxy.fail[WAIT] = "containerd is not there"
     with pytest.raises(DockerError) as told:
         await sandbox()
@@ -95,7 +95,7 @@ async def test_an_engine_that_cannot_wait_for_a_container_is_what_failed(
 
 
 async def test_one_error_of_the_engine_as_it_waits_costs_nothing(proxy: EngineProxy, sandbox: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(provisioner, "_WAIT_AGAIN", 0.2)
+    monkeypatch.setattr(containers, "_WAIT_AGAIN", 0.2)
     proxy.fail[WAIT] = "busy"
     starting = asyncio.create_task(sandbox())
     await until(lambda: any("/wait" in what for what in proxy.seen))
@@ -104,6 +104,15 @@ async def test_one_error_of_the_engine_as_it_waits_costs_nothing(proxy: EnginePr
 
 
 @pytest.mark.parametrize("lost", [CREATE, START, WAIT, "GET /containers/[^/]+/logs", REMOVE])
+async def test_a_connection_that_breaks_while_a_container_runs_costs_nothing(proxy: EngineProxy, sandbox: Any, docker_client: Any) -> None:
+    box = await sandbox()
+    proxy.hang_up(WAIT)
+    waits = sum("/wait" in what for what in proxy.seen)
+    await until(lambda: sum("/wait" in what for what in proxy.seen) > waits)
+    assert await box.text("print(6 * 7)") == "42"
+    assert "status 3" in " ".join((await box.run("import os; os._exit(3)")).notices)
+
+
 def test_the_probe_of_rlm_doctor_leaves_no_container(proxy: EngineProxy, kernel_image: ImageInfo, docker_client: Any, lost: str) -> None:
     from rlm_kernel.sandbox.docker_host import connect
 

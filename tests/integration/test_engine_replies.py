@@ -103,7 +103,6 @@ async def test_one_error_of_the_engine_as_it_waits_costs_nothing(proxy: EnginePr
     assert await (await starting).text("print(6 * 7)") == "42"
 
 
-@pytest.mark.parametrize("lost", [CREATE, START, WAIT, "GET /containers/[^/]+/logs", REMOVE])
 async def test_a_connection_that_breaks_while_a_container_runs_costs_nothing(proxy: EngineProxy, sandbox: Any, docker_client: Any) -> None:
     box = await sandbox()
     proxy.hang_up(WAIT)
@@ -113,6 +112,7 @@ async def test_a_connection_that_breaks_while_a_container_runs_costs_nothing(pro
     assert "status 3" in " ".join((await box.run("import os; os._exit(3)")).notices)
 
 
+@pytest.mark.parametrize("lost", [CREATE, START, WAIT, "GET /containers/[^/]+/logs", REMOVE])
 def test_the_probe_of_rlm_doctor_leaves_no_container(proxy: EngineProxy, kernel_image: ImageInfo, docker_client: Any, lost: str) -> None:
     from rlm_kernel.sandbox.docker_host import connect
 

@@ -136,6 +136,15 @@ async def test_a_session_that_another_version_began_is_rebuilt_and_its_container
     assert docker_client.api.containers(all=True, filters={"label": label}) == []
 
 
+async def test_a_session_whose_connection_file_is_damaged_is_rebuilt(log: Path) -> None:
+    async with session(paths=[log]) as kept:
+        folder = kept.state.run
+    (folder / "connection.json").write_text('{"ip": [1]}')
+    async with session() as kept:
+        assert "did not answer" in kept.opened[0]
+    assert not folder.exists()
+
+
 async def test_a_session_of_another_image_with_the_same_protocol_is_joined(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     await ask("run: x = 41; FINAL('kept' + context[:0])", paths=[log])
     found = live_module.find_or_build_image

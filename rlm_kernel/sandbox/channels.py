@@ -8,9 +8,12 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from hmac import compare_digest
-from typing import Any, Self
+from pathlib import Path
+from typing import Any, Literal, Self, cast
 
+from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.session import DELIM, Session
+from pydantic import BaseModel, ValidationError
 
 from rlm_kernel.errors import KernelError
 from rlm_kernel.sandbox import zmtp
@@ -78,6 +81,29 @@ class Channel:
         for task in self._sends:
             task.cancel()
         await self._connection.close()
+
+
+class Connection(BaseModel, strict=True):
+    """What connection.json says, in Jupyter's form."""
+
+    transport: Literal["ipc"]
+    ip: str
+    key: str
+    signature_scheme: Literal["hmac-sha256"]
+    shell_port: int
+    iopub_port: int
+    stdin_port: int
+    control_port: int
+    hb_port: int
+
+    @classmethod
+    def read(cls, file: Path) -> KernelConnectionInfo | None:
+        """As Jupyter takes it; None if the file is gone or damaged."""
+        try:
+            found = cls.model_validate_json(file.read_bytes())
+        except (OSError, ValidationError):
+            return None
+        return cast(KernelConnectionInfo, found.model_dump())
 
 
 @dataclass(frozen=True)

@@ -196,7 +196,8 @@ def _probe(client: DockerClient, name: str) -> Base:
         ) as container:
             container.start()
             status = container.wait()["StatusCode"]
-            answer, said = (container.logs(stdout=out, stderr=not out).decode(errors="replace").strip() for out in (True, False))
+            answer: bytes = container.logs(stdout=True, stderr=False)
+            said = container.logs(stdout=False, stderr=True).decode(errors="replace").strip()
         if status:
             raise ImageError(f"The base image {name} has no working python3: {said or f'it ended with status {status}'}", hint=fit)
     except docker.errors.DockerException as error:

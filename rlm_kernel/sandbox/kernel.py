@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import time
 from collections import deque
@@ -18,10 +17,11 @@ from rlm_kernel.engine.protocols import CellResult, CellStatus, ContextInfo
 from rlm_kernel.errors import KernelError, RLMError, SetupError
 from rlm_kernel.sandbox import kernel_says
 from rlm_kernel.sandbox.broker import Broker
-from rlm_kernel.sandbox.channels import Channels
+from rlm_kernel.sandbox.channels import Channels, Connection
+from rlm_kernel.sandbox.containers import LOST, UNKNOWN
 from rlm_kernel.sandbox.outputs import OutputCollector
 from rlm_kernel.sandbox.persons import PersonCells
-from rlm_kernel.sandbox.provisioner import EXIT_OOM, LOST, UNKNOWN, DockerProvisioner, SandboxSpec
+from rlm_kernel.sandbox.provisioner import EXIT_OOM, DockerProvisioner, SandboxSpec
 from rlm_kernel.sandbox.runner import VARIABLES, CellRunner, RunState
 
 GRACE = 5.0
@@ -103,10 +103,10 @@ class DockerKernel:
         """
         manager = self._manage()
         manager.provisioner = DockerProvisioner(kernel_id="", kernel_spec=manager.kernel_spec, parent=manager, spec=self._spec)
-        try:
-            manager.load_connection_info(json.loads((self._spec.run.path / "connection.json").read_text()))
-        except (OSError, ValueError):
+        connection = Connection.read(self._spec.run.path / "connection.json")
+        if connection is None:
             return False
+        manager.load_connection_info(connection)
         if not await self._provisioner.join():
             return False
         self._setup = list(set_up)

@@ -25,7 +25,16 @@ from rlm_kernel.sandbox.containers import remove_container
 from rlm_kernel.sandbox.docker_host import docker_errors
 from rlm_kernel.sandbox.image_base import wheels_dir
 from rlm_kernel.sandbox.isolation import is_rootless
-from rlm_kernel.sandbox.rundir import JUST_MADE, RunDir, container_user, is_session_folder, left_alone, remove_folder, session_folders
+from rlm_kernel.sandbox.rundir import (
+    JUST_MADE,
+    RunDir,
+    container_user,
+    is_session_folder,
+    left_alone,
+    remove_folder,
+    session_folders,
+    told_in,
+)
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -140,8 +149,8 @@ def _is_over(folder: Path, running: bool) -> bool:
 def _idle_until(folder: Path) -> float:
     """When the container of a kept session has ended, by the traces of its last use; 0 for other sessions."""
     try:
-        idle = float(json.loads((folder / "host" / "session.json").read_text()).get("idle", 0))
-    except (FileNotFoundError, ValueError, AttributeError, TypeError):
+        idle = float(told_in(folder).get("idle", 0))
+    except (FileNotFoundError, IsADirectoryError, ValueError, TypeError):
         return 0.0
     if not idle:
         return 0.0

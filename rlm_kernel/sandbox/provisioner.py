@@ -12,7 +12,6 @@ import json
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -25,7 +24,7 @@ from traitlets import Any as AnyTrait
 
 from rlm_kernel.errors import DockerError, KernelError, RLMError
 from rlm_kernel.sandbox import containers
-from rlm_kernel.sandbox.containers import remove_container
+from rlm_kernel.sandbox.containers import LOST, UNKNOWN, end_of, remove_container
 from rlm_kernel.sandbox.disk import LOOK_SECONDS, MAX_FILE, DiskGuard, remove_tree
 from rlm_kernel.sandbox.docker_host import in_daemon
 from rlm_kernel.sandbox.isolation import is_rootless
@@ -41,14 +40,6 @@ EXIT_OOM = 97
 """The container's status when the kernel was killed for memory (`rlm_runtime.__main__`)."""
 _KILLED = 128 + 9
 """The container's status when the machine killed its first process, which is for memory, too."""
-LOST = -1
-"""Instead of a status: the engine was lost, or failed, and the container with it."""
-UNKNOWN = -2
-"""Instead of a status: it has ended, and the engine does not know how."""
-_WAIT_TRIES = 3
-"""How often an engine that fails is asked for a container's end."""
-_WAIT_AGAIN = 0.5
-"""Seconds."""
 _LOG_TAIL = 8_000
 """Bytes."""
 _HEAR_SECONDS = 2.0
@@ -248,7 +239,7 @@ class DockerProvisioner(KernelProvisionerBase):
         self, container: Container, loop: asyncio.AbstractEventLoop, exited: asyncio.Future[int], condition: str = "next-exit"
     ) -> None:
         """In a thread of its own: wait for the container's end, however long that takes."""
-        code, self.engine_said = _end_of(container, condition)
+        code, self.engine_said = end_of(container, condition)
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(_ended, exited, code)
 
@@ -357,27 +348,6 @@ class LastWords:
         """Listen no more: what a kernel that runs writes there is nobody's concern. Idempotent."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
-
-
-def _end_of(container: Container, condition: str) -> tuple[int, str]:
-    """A container's status at its end, however long that takes; LOST or UNKNOWN and, of an engine that fails, its own words."""
-    from docker.errors import APIError, NotFound
-
-    said = ""
-    for _ in range(_WAIT_TRIES):
-        try:
-            ended = container.wait(timeout=None, condition=condition)
-            said = str((ended.get("Error") or {}).get("Message") or "")
-            if not said:
-                return int(ended["StatusCode"]), ""
-        except NotFound:
-            return UNKNOWN, ""
-        except APIError as error:
-            said = str(error.explanation or error)
-        except Exception:  # whatever the connection did
-            return LOST, ""
-        time.sleep(_WAIT_AGAIN)
-    return LOST, said.strip().rstrip(".")
 
 
 def _ended(exited: asyncio.Future[int], code: int) -> None:

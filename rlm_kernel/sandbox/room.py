@@ -2,28 +2,27 @@
 
 What kernels have is read from the engine, by the labels of their containers, so that it is the same for all processes and users of an
 engine, here or on another host. One that runs counts by its limit, as it may take that at any time; one of a kept session by what it uses,
-as it may be idle for hours. Whoever asks first is let in first: a lock on a file makes each user's commands wait in line, and falls with
-its process.
+as it may be idle for hours. Each user's commands wait in a line (`sandbox.line`), so that whoever asks first is let in first.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import hashlib
 import os
 import socket
-import stat
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.errors import DockerError
 from rlm_kernel.sandbox import containers
 from rlm_kernel.sandbox.docker_host import connect, docker_errors
+from rlm_kernel.sandbox.line import place_in
 from rlm_kernel.sandbox.rundir import JUST_MADE, first_base
 
 if TYPE_CHECKING:
@@ -54,16 +53,19 @@ class Room:
     kept: int = 0
 
     def fitting(self, memory: int) -> int:
-        """How many more kernels of so many bytes each there is room for. The first always is: it may use less than its limit."""
+        """How many more kernels of so many bytes each there is room for. For one there always is where none runs but those of kept
+        sessions, which may be idle for hours: it may use less than its limit.
+        """
         left = self.budget - self.taken
         if self.free is not None:
             left = min(left, int(self.free * SHARE))
-        return max(left // memory, 0 if self.kernels else 1)
+        return max(left // memory, 1 if self.kernels == self.kept else 0)
 
     def __str__(self) -> str:
         kept = f", {self.kept} of them of kept sessions (rlm stop ends one)" if self.kept else ""
         free = f"; {self.free / _GIB:.1f} GiB are free" if self.free is not None else ""
-        return f"{self.kernels} kernels have {self.taken / _GIB:.1f} of {self.budget / _GIB:.1f} GiB{kept}{free}"
+        have = f"{self.kernels} kernel{' has' if self.kernels == 1 else 's have'}"
+        return f"{have} {self.taken / _GIB:.1f} of {self.budget / _GIB:.1f} GiB{kept}{free}"
 
 
 def look(client: DockerClient, wanted: int) -> Room:
@@ -94,20 +96,10 @@ def _is_stale(one: Mapping[str, Any]) -> bool:
 def _sweep(client: DockerClient, ours: list[dict[str, Any]]) -> None:
     """Remove what was made and never started, or has ended and stayed, and whose owner was killed. Nothing else would end it."""
     for one in ours:
-        labels = one["Labels"]
+        here = one["Labels"].get(f"{containers.LABEL}.host") == socket.gethostname()
         old = one["State"] in ("created", "exited", "dead") and time.time() - one["Created"] > JUST_MADE
-        if old and labels.get(f"{containers.LABEL}.host") == socket.gethostname() and _is_gone(labels[f"{containers.LABEL}.owner"]):
+        if here and old and containers.is_gone(one["Labels"][f"{containers.LABEL}.owner"]):
             containers.remove_late(client, one["Id"])
-
-
-def _is_gone(pid: str) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, ValueError, OverflowError):  # another user's, or none of ours
-        return False
-    return False
 
 
 def _limit(client: DockerClient, one: Mapping[str, Any]) -> int:
@@ -164,30 +156,35 @@ async def admitted(memory: int, say: Say, wait: float | None = None) -> AsyncIte
     `say` hears what is waited for. After `wait` seconds, if so many are given, DockerError.
     """
     client = await asyncio.to_thread(connect)
+    waiting = _Waiting(say, wait)
     try:
-        line = _Line(say, wait)
-        async with _turn(client.api.base_url, line):
-            while not (room := await asyncio.to_thread(look, client, memory)).fitting(memory):
-                await line.wait(f"waiting for memory: {room}, and this one wants {memory / _GIB:.1f} (sandbox.memory)")
+        async with place_in(_line_of(client.api.base_url)) as place:
+            while True:
+                if not place.is_first():
+                    await waiting.on("waiting for its turn: other commands start their kernels first")
+                elif (room := await asyncio.to_thread(look, client, memory)).fitting(memory):
+                    break
+                else:
+                    await waiting.on(f"waiting for memory: {room}, and this one wants {memory / _GIB:.1f} (sandbox.memory)")
             yield
     finally:
         client.close()
 
 
-class _Line:
-    """Waits, says why, and says so again now and then."""
+class _Waiting:
+    """Waits a little, says why, and says so again now and then."""
 
-    def __init__(self, say: Say, wait: float | None) -> None:
+    def __init__(self, say: Say, most: float | None) -> None:
         self._say = say
-        self._wait = wait
+        self._most = most
         self._begun = time.monotonic()
         self._told = ("", 0.0)
 
-    async def wait(self, why: str) -> None:
+    async def on(self, why: str) -> None:
         now = time.monotonic()
-        if self._wait is not None and now - self._begun >= self._wait:
+        if self._most is not None and now - self._begun >= self._most:
             raise DockerError(
-                f"There was no room for another kernel within {self._wait:.0f} s: {why}.",
+                f"There was no room for another kernel within {self._most:.0f} s: {why}.",
                 hint="End others (`rlm stop`, `rlm gc`), or give each less memory (RLM_SANDBOX__MEMORY=1g).",
             )
         if why.split(":")[0] != self._told[0] or now - self._told[1] >= TELL_SECONDS:
@@ -196,35 +193,6 @@ class _Line:
         await asyncio.sleep(LOOK_SECONDS)
 
 
-@contextlib.asynccontextmanager
-async def _turn(engine: str, line: _Line) -> AsyncIterator[None]:
-    """This user's line for an engine. Where no file can be locked, nobody waits for the others, and the count alone decides."""
-    lock = _open_lock(engine)
-    if lock is None:
-        yield
-        return
-    try:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                await line.wait("waiting for its turn: other commands start their kernels first")
-            except OSError:
-                break
-        yield
-    finally:
-        os.close(lock)
-
-
-def _open_lock(engine: str) -> int | None:
-    name = f"rlm-line-{os.getuid()}-{hashlib.sha256(engine.encode()).hexdigest()[:8]}"
-    try:
-        lock = os.open(first_base() / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
-    except OSError:
-        return None
-    status = os.fstat(lock)
-    if status.st_uid == os.getuid() and stat.S_ISREG(status.st_mode):
-        return lock
-    os.close(lock)
-    return None
+def _line_of(engine: str) -> Path:
+    """The folder of this user's line for an engine."""
+    return first_base() / f"rlm-queue-{os.getuid()}-{hashlib.sha256(engine.encode()).hexdigest()[:8]}"

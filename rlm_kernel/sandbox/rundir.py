@@ -28,6 +28,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -168,9 +169,8 @@ class RunDir:
     def protocol(path: Path) -> object:
         """The version of the protocol that the session in a folder was begun with; None where it does not say one."""
         try:
-            told = json.loads((path / "host" / "session.json").read_text(encoding="utf-8"))
-            return told.get("protocol")
-        except (OSError, ValueError, RecursionError, AttributeError):
+            return told_in(path).get("protocol")
+        except (OSError, ValueError):
             return None
 
     @classmethod
@@ -179,12 +179,12 @@ class RunDir:
         gone or damaged, or code in the container holds the lease.
         """
         try:
-            told = json.loads((path / "host" / "session.json").read_text(encoding="utf-8"))
+            told = told_in(path)
             run = cls(path, path.name.removeprefix("rlm-"), token=str(told["token"]), idle=float(told.get("idle", 0)))
             run._launches = max((int(folder.name[1:]) for folder in path.glob("r[0-9]*")), default=0)
             # Not blocking: code in the container may have asked to be told before the file is opened for writing (F_SETLEASE).
             run._lease_fd = os.open(run.host / "lease", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (OSError, ValueError, KeyError, TypeError):
             return None
         deadline = time.monotonic() + LEASE_PATIENCE
         while not lease.take(run._lease_fd):
@@ -331,13 +331,26 @@ def _live(folder: Path) -> LiveSession | None:
         return None
 
 
+def told_in(folder: Path) -> dict[str, Any]:
+    """What session.json says. Raises OSError, and ValueError if it is damaged, or anything but a file."""
+    with open(os.open(folder / "host" / "session.json", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError("it is no file")
+        try:
+            told = json.loads(file.read(_MAX_ABOUT))
+        except RecursionError:
+            raise ValueError("it is nested too deep") from None
+    if not isinstance(told, dict):
+        raise ValueError("it holds no object")
+    return told
+
+
 def sweep() -> list[str]:
     """Delete the folders of sessions whose owner was killed; not of those that are kept between commands. The sessions' ids. Blocking."""
     swept = []
     for folder in session_folders():
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            told = json.loads((folder / "host" / "session.json").read_text(encoding="utf-8"))
-            if not told.get("idle") and left_alone(folder):
+        with contextlib.suppress(OSError, ValueError):
+            if not told_in(folder).get("idle") and left_alone(folder):
                 remove_folder(folder)
                 swept.append(folder.name.removeprefix("rlm-"))
     return swept

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from rlm_kernel.errors import DockerError
-from rlm_kernel.sandbox import containers, provisioner
+from rlm_kernel.sandbox import containers
 from rlm_kernel.sandbox.image import ImageInfo
+from rlm_kernel.sandbox.image_base import OLDEST_PYTHON, find_base
 from rlm_kernel.sandbox.probe import sandbox_problem
 from rlm_kernel.sandbox.room import look
 from tests.support.engine_proxy import EngineProxy, engine_proxy
@@ -84,7 +85,7 @@ async def test_a_run_that_is_interrupted_while_the_engine_makes_the_container_le
 async def test_an_engine_that_cannot_wait_for_a_container_is_what_failed(
     proxy: EngineProxy, sandbox: Any, docker_client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(provisioner, "_WAIT_AGAIN", 0.05)
+    monkeypatch.setattr(containers, "_WAIT_AGAIN", 0.05)
     proxy.fail[WAIT] = "containerd is not there"
     with pytest.raises(DockerError) as told:
         await sandbox()
@@ -94,12 +95,21 @@ async def test_an_engine_that_cannot_wait_for_a_container_is_what_failed(
 
 
 async def test_one_error_of_the_engine_as_it_waits_costs_nothing(proxy: EngineProxy, sandbox: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(provisioner, "_WAIT_AGAIN", 0.2)
+    monkeypatch.setattr(containers, "_WAIT_AGAIN", 0.2)
     proxy.fail[WAIT] = "busy"
     starting = asyncio.create_task(sandbox())
     await until(lambda: any("/wait" in what for what in proxy.seen))
     proxy.fail.clear()
     assert await (await starting).text("print(6 * 7)") == "42"
+
+
+async def test_a_connection_that_breaks_while_a_container_runs_costs_nothing(proxy: EngineProxy, sandbox: Any, docker_client: Any) -> None:
+    box = await sandbox()
+    proxy.hang_up(WAIT)
+    waits = sum("/wait" in what for what in proxy.seen)
+    await until(lambda: sum("/wait" in what for what in proxy.seen) > waits)
+    assert await box.text("print(6 * 7)") == "42"
+    assert "status 3" in " ".join((await box.run("import os; os._exit(3)")).notices)
 
 
 @pytest.mark.parametrize("lost", [CREATE, START, WAIT, "GET /containers/[^/]+/logs", REMOVE])
@@ -113,6 +123,13 @@ def test_the_probe_of_rlm_doctor_leaves_no_container(proxy: EngineProxy, kernel_
     finally:
         client.close()
     assert (problem is None) == (lost == REMOVE)
+    assert mine(docker_client) == []
+
+
+def test_the_python_of_a_base_image_is_asked_for_and_read(kernel_image: ImageInfo, docker_client: Any) -> None:
+    base = find_base(docker_client, kernel_image.id, lambda _: None)
+    assert base.version >= OLDEST_PYTHON
+    assert base.glibc > (2, 0)
     assert mine(docker_client) == []
 
 

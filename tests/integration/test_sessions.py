@@ -29,7 +29,7 @@ from rlm_kernel.session.opening import look_at, open_session, stop_session
 from rlm_kernel.session.replay import replay
 from rlm_kernel.session.state import SessionFolder, sessions
 from rlm_kernel.trace.reader import read_trace
-from tests.integration.conftest import Rlm
+from tests.integration.conftest import IDLE, Rlm
 from tests.support.talk import Talk
 
 pytestmark = pytest.mark.usefixtures("kernel_image", "_nothing_left")
@@ -134,6 +134,15 @@ async def test_a_session_that_another_version_began_is_rebuilt_and_its_container
     assert not folder.exists()
     label = f"rlm-kernel.session={folder.name.removeprefix('rlm-')}"
     assert docker_client.api.containers(all=True, filters={"label": label}) == []
+
+
+async def test_a_session_whose_connection_file_is_damaged_is_rebuilt(log: Path) -> None:
+    async with session(paths=[log]) as kept:
+        folder = kept.state.run
+    (folder / "connection.json").write_text('{"ip": [1]}')
+    async with session() as kept:
+        assert "did not answer" in kept.opened[0]
+    assert not folder.exists()
 
 
 async def test_a_session_of_another_image_with_the_same_protocol_is_joined(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,11 +268,11 @@ async def test_status_tells_what_the_session_has(log: Path) -> None:
     assert (status.questions, status.totals.turns) == (1, 1)
     assert status.use is not None
     assert 10 << 20 < status.use.memory <= status.use.memory_limit == 1 << 30
-    assert status.idle == 7200
+    assert status.idle == IDLE
     assert status.idle_left is not None
-    assert 7190 < status.idle_left <= 7200
+    assert IDLE - 10 < status.idle_left <= IDLE
     assert json.loads(json.dumps(status.as_json()))["session"] == "default"
-    assert any("ends after 2 h without use" in line for line in status.lines())
+    assert any("ends after 10 min without use" in line for line in status.lines())
     await stop_session(keep=True)
     assert (await look_at()).condition == "gone"
     assert await ask("run: FINAL(str(found))") == "[1, 2]"
@@ -333,11 +342,11 @@ def test_the_commands_find_the_session_of_the_folder(rlm: Rlm, log: Path, monkey
     done = rlm("init", str(log))
     assert done.returncode == 0
     assert "a.log" in done.stderr
-    assert "ends after 2 h without use" in done.stderr
+    assert "ends after 10 min without use" in done.stderr
     assert rlm("init", str(log)).returncode == 2
     status = rlm("status", "--json")
     assert json.loads(status.stdout)["files"][0]["name"] == "a.log"
-    assert "idle; ends after 2 h" in rlm("status").stdout
+    assert "idle; ends after 10 min" in rlm("status").stdout
     assert "its trace" in rlm("stop").stderr.lower()
     assert "rlm init FILE" in rlm("status").stderr
 

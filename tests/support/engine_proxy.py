@@ -31,6 +31,7 @@ class EngineProxy:
     fail: dict[str, str] = field(default_factory=dict)
     on: Callable[[], None] = lambda: None
     seen: list[str] = field(default_factory=list)
+    passing: dict[socket.socket, str] = field(default_factory=dict)
 
     def serve(self, listener: socket.socket) -> None:
         with suppress(OSError):
@@ -61,7 +62,15 @@ class EngineProxy:
                     self.on()
                     return
                 threading.Thread(target=_pass_on, args=(client, engine), daemon=True).start()
+                self.passing[client] = what
                 _pass_on(engine, client)
+                del self.passing[client]
+
+    def hang_up(self, pattern: str) -> None:
+        """Break the connections of the requests of a pattern that wait for their reply."""
+        for client, what in list(self.passing.items()):
+            if re.search(pattern, what):
+                client.shutdown(socket.SHUT_RDWR)
 
 
 def _engine() -> socket.socket:

@@ -11,7 +11,7 @@ import pytest
 import requests
 from docker.errors import APIError, ImageNotFound, NotFound
 
-from rlm_kernel.sandbox import containers, provisioner
+from rlm_kernel.sandbox import containers
 
 BROKEN = requests.exceptions.ConnectionError("Connection aborted")
 LATE = requests.exceptions.ReadTimeout("Read timed out")
@@ -30,13 +30,13 @@ class Engine:
 
     def __init__(self, failure: BaseException | None, *, makes: bool = True, looks: int = 0, removals: int = 0) -> None:
         self.failure, self.makes, self.looks, self.removals = failure, makes, looks, removals
-        self.there: set[str] = set()
+        self.there: dict[str, dict[str, str]] = {}
         self.asked = 0
         self.containers = self
 
-    def create(self, *, name: str, **_: Any) -> Any:
+    def create(self, *, name: str, labels: dict[str, str], **_: Any) -> Any:
         if self.makes:
-            self.there.add(name)
+            self.there[name] = labels
         if self.failure:
             raise self.failure
         return SimpleNamespace(name=name)
@@ -45,13 +45,13 @@ class Engine:
         self.asked += 1
         if name not in self.there or self.asked <= self.looks:
             raise api_error(404, kind=NotFound)
-        return SimpleNamespace(name=name, remove=lambda force: self._remove(name), wait=lambda **_: None)
+        return SimpleNamespace(name=name, labels=self.there[name], remove=lambda force: self._remove(name), wait=lambda **_: None)
 
     def _remove(self, name: str) -> None:
         if self.removals:
             self.removals -= 1
             raise BROKEN
-        self.there.discard(name)
+        self.there.pop(name, None)
 
 
 @pytest.fixture(autouse=True)
@@ -66,35 +66,51 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_container_that_was_made_without_a_reply_is_removed(failure: BaseException, more: dict[str, int], way: str) -> None:
     engine: Any = Engine(failure, **more)
     with pytest.raises(type(failure)):
-        containers.create(engine, "name") if way == "create" else containers.made(engine, "name").__enter__()
-    assert engine.there == set()
+        containers.create(engine, "name", labels={}) if way == "create" else containers.made(engine, "name", labels={}).__enter__()
+    assert engine.there == {}
 
 
-@pytest.mark.parametrize("failure", [api_error(404, kind=ImageNotFound), api_error(400), api_error(409)])
-def test_a_refusal_is_believed_and_what_has_the_name_already_stays(failure: APIError) -> None:
-    engine: Any = Engine(failure)
+REFUSALS = [api_error(404, kind=ImageNotFound), api_error(400), api_error(409)]
+
+
+@pytest.mark.parametrize("failure", [*REFUSALS, BROKEN, api_error(500)])
+def test_what_another_made_under_the_name_stays(failure: Exception) -> None:
+    engine: Any = Engine(failure, makes=False)
+    engine.there["name"] = {}
+    with pytest.raises(type(failure)):
+        containers.create(engine, "name", labels={})
+    assert (engine.asked, list(engine.there)) == (1, ["name"])
+
+
+@pytest.mark.parametrize("failure", REFUSALS)
+def test_a_refusal_is_waited_for_no_longer_and_leaves_nothing_even_if_it_came_after_the_making(failure: Exception) -> None:
+    engine: Any = Engine(failure, makes=False)
     with pytest.raises(APIError):
-        containers.create(engine, "name")
-    assert (engine.asked, engine.there) == (0, {"name"})
+        containers.create(engine, "name", labels={})
+    assert engine.asked == 1
+    engine = Engine(failure)
+    with pytest.raises(APIError):
+        containers.create(engine, "name", labels={})
+    assert engine.there == {}
 
 
 def test_an_engine_that_is_gone_is_not_asked_for_long() -> None:
     engine: Any = Engine(BROKEN)
     engine.get = _raising(engine, BROKEN)
     with pytest.raises(requests.exceptions.ConnectionError):
-        containers.create(engine, "name")
+        containers.create(engine, "name", labels={})
     assert engine.asked == 3
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt(), RuntimeError(), GeneratorExit()])
 def test_what_was_made_for_a_while_is_gone_whatever_ends_it(failure: BaseException) -> None:
     engine: Any = Engine(None)
-    made = containers.made(engine, "name")
+    made = containers.made(engine, "name", labels={})
     assert made.__enter__().name == "name"
-    assert engine.there == {"name"}
+    assert list(engine.there) == ["name"]
     with contextlib.suppress(type(failure)):
         made.__exit__(type(failure), failure, None)
-    assert engine.there == set()
+    assert engine.there == {}
 
 
 def _raising(engine: Any, failure: Exception) -> Callable[[str], Any]:
@@ -109,20 +125,22 @@ def _raising(engine: Any, failure: Exception) -> Callable[[str], Any]:
     ("replies", "end"),
     [
         ([{"StatusCode": 3, "Error": None}], (3, "")),
-        ([api_error(404, kind=NotFound)], (provisioner.UNKNOWN, "")),
+        ([api_error(404, kind=NotFound)], (containers.UNKNOWN, "")),
         ([api_error(500, "busy"), {"StatusCode": 0}], (0, "")),
-        ([api_error(500, "containerd is gone.")] * 3, (provisioner.LOST, "containerd is gone")),
-        ([{"StatusCode": 125, "Error": {"Message": "cannot exec"}}] * 3, (provisioner.LOST, "cannot exec")),
-        ([BROKEN], (provisioner.LOST, "")),
-        ([{}], (provisioner.LOST, "")),
-        ([[1]], (provisioner.LOST, "")),
-        ([{"StatusCode": "many"}], (provisioner.LOST, "")),
+        ([api_error(500, "containerd is gone.")] * 3, (containers.LOST, "containerd is gone")),
+        ([{"StatusCode": 125, "Error": {"Message": "cannot exec"}}] * 3, (containers.LOST, "cannot exec")),
+        ([BROKEN] * 3, (containers.LOST, "")),
+        ([BROKEN, LATE, {"StatusCode": 4}], (4, "")),
+        ([BROKEN, api_error(404, kind=NotFound)], (containers.UNKNOWN, "")),
+        ([{}], (containers.LOST, "")),
+        ([[1]], (containers.LOST, "")),
+        ([{"StatusCode": "many"}], (containers.LOST, "")),
     ],
 )
 def test_how_a_container_ended_is_said_by_the_engine_or_that_it_cannot(
     replies: list[Any], end: tuple[int, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(provisioner, "_WAIT_AGAIN", 0.0)
+    monkeypatch.setattr(containers, "_WAIT_AGAIN", 0.0)
     upcoming = iter(replies)
 
     def wait(**_: Any) -> Any:
@@ -131,5 +149,5 @@ def test_how_a_container_ended_is_said_by_the_engine_or_that_it_cannot(
             raise reply
         return reply
 
-    container: Any = SimpleNamespace(wait=wait)
-    assert provisioner._end_of(container, "next-exit") == end
+    container: Any = SimpleNamespace(wait=wait, reload=lambda: None, status="running")
+    assert containers.end_of(container, "next-exit") == end

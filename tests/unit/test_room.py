@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from rlm_kernel.errors import DockerError
-from rlm_kernel.sandbox import containers, room
+from rlm_kernel.sandbox import containers, line, room
 from rlm_kernel.sandbox.room import Room, admitted, look
 from tests.support.sandbox import until
 
@@ -88,6 +89,9 @@ def test_a_kernel_counts_by_its_limit_and_an_idle_session_by_what_it_uses(engine
         (Room(6 * GIB, free=4 * GIB), 2 * GIB, 1),
         (Room(6 * GIB, 0, free=GIB), 2 * GIB, 1),  # the first is let in, whatever there is
         (Room(6 * GIB, GIB, free=GIB, kernels=1), 2 * GIB, 0),
+        (Room(6 * GIB, GIB, free=GIB, kernels=3, kept=3), 2 * GIB, 1),  # idle ones keep nobody waiting for hours
+        (Room(6 * GIB, GIB, kernels=1, kept=1), 8 * GIB, 1),
+        (Room(6 * GIB, 3 * GIB, kernels=2, kept=1), 8 * GIB, 0),
         (Room(GIB), 8 * GIB, 1),
         (Room(1 << 62, kernels=5), 2 * GIB, 1 << 31),  # an engine that does not tell its memory
     ],
@@ -183,17 +187,69 @@ async def test_the_turn_of_a_process_that_is_killed_goes_to_the_next(engine: Any
         await asyncio.wait_for(waiting, 10)
 
 
-@pytest.mark.parametrize("what", ["folder", "link"])
-async def test_where_no_lock_can_be_had_the_count_alone_decides(engine: Any, tmp_path: Path, what: str) -> None:
+async def test_one_that_is_stopped_keeps_nobody_waiting(engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line, "STOPPED_SECONDS", 2.0)
+    root = str(Path(__file__).parents[2])
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path), root], stdout=subprocess.PIPE, text=True) as other:  # noqa: ASYNC220
+        assert other.stdout is not None
+        assert await asyncio.to_thread(other.stdout.readline) == "inside\n"
+        other.send_signal(signal.SIGSTOP)
+        try:
+            await asyncio.wait_for(_enter([]), 20)
+        finally:
+            other.kill()
+
+
+async def test_who_came_first_goes_first(engine: Any) -> None:
+    for _ in range(3):
+        engine.add()
+    order: list[int] = []
+
+    async def one(number: int) -> None:
+        async with admitted(2 * GIB if number else 4 * GIB, lambda _: None):
+            order.append(number)
+
+    waiting = []
+    for number in range(12):
+        waiting.append(asyncio.create_task(one(number)))
+        await asyncio.sleep(0.02)
+    engine.listed.pop()  # enough for all but the first: it is not overtaken
+    await asyncio.sleep(0.1)
+    assert order == []
+    engine.listed.pop()
+    async with asyncio.timeout(20):
+        await asyncio.gather(*waiting)
+    assert order == list(range(12))
+
+
+@pytest.mark.parametrize("what", ["file", "link", "closed"])
+async def test_where_there_can_be_no_line_the_count_alone_decides(engine: Any, tmp_path: Path, what: str) -> None:
     async with admitted(1, lambda _: None):
-        (name,) = os.listdir(tmp_path)
-    (tmp_path / name).unlink()
-    if what == "folder":
-        (tmp_path / name).mkdir()
+        folder = tmp_path / os.listdir(tmp_path)[0]
+        assert len(os.listdir(folder)) == 1
+    assert os.listdir(folder) == [], "nothing is left of who was let in"
+    folder.rmdir()
+    elsewhere = tmp_path / "elsewhere"
+    if what == "file":
+        folder.touch()
+    elif what == "link":
+        elsewhere.mkdir()
+        folder.symlink_to(elsewhere)
+        (elsewhere / f"0-{os.getpid()}-0").touch()
     else:
-        (tmp_path / name).symlink_to(tmp_path / "elsewhere")
+        folder.mkdir(mode=0)
     await asyncio.wait_for(_enter([]), 5)
-    assert not (tmp_path / "elsewhere").exists()
+
+
+async def test_strange_files_in_the_line_keep_nobody_waiting_for_long(engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line, "STOPPED_SECONDS", 0.5)
+    async with admitted(1, lambda _: None):
+        folder = tmp_path / os.listdir(tmp_path)[0]
+    for name in ("0", "0-", "0-x-y", f"0-{10**30}-z", "0-1-\udcff"):
+        (folder / name).touch()
+    (folder / "0-0-folder").mkdir()
+    (folder / "0-0-link").symlink_to("/dev/zero")
+    await asyncio.wait_for(_enter([]), 10)
 
 
 async def _enter(said: list[str], memory: int = 2 * GIB, wait: float | None = None) -> None:

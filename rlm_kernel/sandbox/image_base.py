@@ -196,9 +196,10 @@ def _probe(client: DockerClient, name: str) -> Base:
         ) as container:
             container.start()
             status = container.wait()["StatusCode"]
-            answer, said = (container.logs(stdout=out, stderr=not out).decode(errors="replace").strip() for out in (True, False))
+            answer, said = (container.logs(stdout=out, stderr=not out) for out in (True, False))
         if status:
-            raise ImageError(f"The base image {name} has no working python3: {said or f'it ended with status {status}'}", hint=fit)
+            why = said.decode(errors="replace").strip() or f"it ended with status {status}"
+            raise ImageError(f"The base image {name} has no working python3: {why}", hint=fit)
     except docker.errors.DockerException as error:
         raise ImageError(f"The base image {name} has no working python3: {error}", hint=fit) from error
     facts = kernel_says.Python.parse(answer)

@@ -132,6 +132,10 @@ class Source:
         """The bytes of a block: from, to. It may be empty, or longer than others, in the encodings of East Asia. Raises Unreadable."""
         return self.cut(self.start + number * self._block), self.cut(self.start + (number + 1) * self._block)
 
+    def parts(self) -> Iterator[bytes]:
+        """All its bytes, one part after the other."""
+        return (self.data.part(low, min(low + _READ, self.end)) for low in range(self.start, self.end, _READ))
+
     def text(self, number: int) -> str:
         """The text of a block."""
         return self.decode(*self.block(number))

@@ -48,6 +48,7 @@ _sizes: dict[str, int] = {}
 """Characters of each text that is in memory."""
 _in_memory = [0]
 """Their sum."""
+_ENDS = re.compile(r"[\r\n]")
 _SHOWN = 200
 """Files that loading lists."""
 _STATUS_ROWS = 500
@@ -319,7 +320,7 @@ def _scope(where: Any) -> dict[str, Text]:
         return _texts()
     if isinstance(where, dict):
         return {str(key): text if isinstance(text, Text) else str(text) for key, text in where.items()}
-    if isinstance(where, LazyText) or (isinstance(where, str) and where not in files and ("\n" in where or len(where) > 300)):
+    if isinstance(where, LazyText) or (isinstance(where, str) and where not in files and (_ENDS.search(where) or len(where) > 300)):
         return {"text": where}
     return {where: files[_known(where)]}
 

@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from io import StringIO
 
+_AT_ONCE = 1 << 20
+"""Characters that are taken apart at once, and so copied."""
+
 
 def only_returns(text: str) -> bool:
     """Whether carriage returns are the only line ends of a text."""
@@ -23,7 +26,12 @@ def with_line_feeds(text: str) -> str:
 
 def with_ends(text: str) -> Iterator[str]:
     """The lines with the line feeds, and the carriage returns before them, that end them."""
-    return iter(StringIO(with_line_feeds(text), newline="\n"))
+    text = with_line_feeds(text)
+    place = 0
+    while place < len(text):
+        end = text.find("\n", place + _AT_ONCE) + 1 or len(text)
+        yield from StringIO(text[place:end], newline="\n")
+        place = end
 
 
 def without_end(line: str) -> str:

@@ -14,7 +14,7 @@ from jupyter_client.manager import KernelManager
 
 from rlm_kernel.sandbox.channels import Connection
 from rlm_kernel.sandbox.rundir import PROTOCOL, RunDir, sweep
-from rlm_kernel.session.live import other_version
+from rlm_kernel.session.live import _depot, other_version
 
 SIMPLE = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
 JSON = st.recursive(SIMPLE, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
@@ -100,3 +100,22 @@ def test_what_a_connection_file_says_is_taken_by_jupyter_or_not_at_all(
     found = Connection.read(file)
     if found is not None:
         KernelManager().load_connection_info(found)
+
+
+def test_no_folder_of_ours_has_a_name_that_an_engine_cannot_be_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = Path(os.fsdecode(bytes(tmp_path) + b"/\xff"))
+    odd.mkdir()
+    short = Path("/tmp", f"rlm-odd-{os.getpid()}-\udcff")
+    short.mkdir()
+    try:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(short))
+        run = RunDir.create(max_request=1, window=1)
+    finally:
+        short.rmdir()
+    try:
+        assert run.path.parent != short
+        assert _depot(odd / "files", run) == run.path / "depot"
+        assert _depot(tmp_path / "files", run) == tmp_path / "files"
+        assert _depot(None, run) == run.path / "depot"
+    finally:
+        run.remove()

@@ -112,6 +112,7 @@ class NotebookFile:
 
     def put_file(self, place: int, file: dict[str, Any]) -> None:
         """Of metadata.rlm.files the one at this place, or one more at their end."""
+        self._grow(_length([file]) - _length(self._files[place : place + 1]))
         self._files[place : place + 1] = [file]
         self._files_kept = min(self._files_kept, place)
 
@@ -204,3 +205,8 @@ class NotebookFile:
         self._number, self._metadata, self.behind = self._number + 1, ours, True
         self._files_kept = len(self._files)
         return len(line)
+
+
+def _length(files: list[dict[str, Any]]) -> int:
+    """Characters that these take in the notebook, about."""
+    return len(json.dumps(files, ensure_ascii=False, indent=1))

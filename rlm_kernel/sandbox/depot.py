@@ -69,7 +69,7 @@ class Depot:
             _stand_in(place)
 
         for parent, folders, names in os.walk(source, onerror=closed):
-            folders[:] = sorted(name for name in folders if name not in VERSION_CONTROL)
+            folders.sort()
             here = target / Path(parent).relative_to(source)
             # Links stay links: inside, they lead to what is there, and never out of the container.
             for name in [name for name in (*folders, *names) if Path(parent, name).is_symlink()]:
@@ -78,6 +78,8 @@ class Depot:
             for name in folders:
                 (here / name).mkdir()
                 (here / name).chmod(0o755)
+            # Those are there and empty, so that the kernel tells of them as it does where the folder itself is mounted.
+            folders[:] = [name for name in folders if name not in VERSION_CONTROL]
             for name in sorted(name for name in names if not Path(parent, name).is_symlink()):
                 if stop():
                     raise FileRefused(f"Giving {source} to the kernel was stopped.")

@@ -38,20 +38,26 @@ class Place:
             return True
         return not any(name < self._name and _counts(self._folder / name) for name in names)
 
-    def touch(self) -> None:
-        with contextlib.suppress(OSError):
+    def touch(self) -> bool:
+        try:
             (self._folder / self._name).touch(mode=0o600)
+        except OSError:
+            return False
+        return True
 
     def leave(self) -> None:
         with contextlib.suppress(OSError):
             (self._folder / self._name).unlink()
+            self._folder.rmdir()  # by the last one
 
 
 @contextlib.asynccontextmanager
 async def place_in(folder: Path) -> AsyncIterator[Place]:
     """A place in the line of a folder, made if need be, until the context ends."""
     place = Place(folder if _made(folder) else folder / "nowhere")
-    place.touch()
+    if not place.touch():  # whoever left last has removed the folder at this moment
+        _made(folder)
+        place.touch()
     touching = asyncio.create_task(_keep(place))
     try:
         yield place

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 SHARE = 0.75
 """Of the machine's memory, and of what is free of it, for kernels."""
 LOOK_SECONDS = 1.0
+TURN_SECONDS = 0.1
+"""Between two looks at the line, which cost nothing."""
+SOON = 2.0
+"""Seconds of waiting of which nothing is said: the others start their kernels, which takes no longer."""
 TELL_SECONDS = 30.0
 """Between two words to the user while nothing changes."""
 _STATES = ("created", "restarting", "running", "paused")
@@ -161,11 +165,11 @@ async def admitted(memory: int, say: Say, wait: float | None = None) -> AsyncIte
         async with place_in(_line_of(client.api.base_url)) as place:
             while True:
                 if not place.is_first():
-                    await waiting.on("waiting for its turn: other commands start their kernels first")
+                    await waiting.on("waiting for its turn: other commands start their kernels first", TURN_SECONDS)
                 elif (room := await asyncio.to_thread(look, client, memory)).fitting(memory):
                     break
                 else:
-                    await waiting.on(f"waiting for memory: {room}, and this one wants {memory / _GIB:.1f} (sandbox.memory)")
+                    await waiting.on(f"waiting for memory: {room}, and this one wants {memory / _GIB:.1f} (sandbox.memory)", LOOK_SECONDS)
             yield
     finally:
         client.close()
@@ -180,19 +184,20 @@ class _Waiting:
         self._begun = time.monotonic()
         self._told = ("", 0.0)
 
-    async def on(self, why: str) -> None:
+    async def on(self, why: str, seconds: float) -> None:
         now = time.monotonic()
         if self._most is not None and now - self._begun >= self._most:
             raise DockerError(
                 f"There was no room for another kernel within {self._most:.0f} s: {why}.",
                 hint="End others (`rlm stop`, `rlm gc`), or give each less memory (RLM_SANDBOX__MEMORY=1g).",
             )
-        if why.split(":")[0] != self._told[0] or now - self._told[1] >= TELL_SECONDS:
+        soon = now - self._begun < SOON
+        if not soon and (why.split(":")[0] != self._told[0] or now - self._told[1] >= TELL_SECONDS):
             self._told = why.split(":")[0], now
             self._say(f"{why}, since {now - self._begun:.0f} s.")
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(seconds)
 
 
 def _line_of(engine: str) -> Path:
     """The folder of this user's line for an engine."""
-    return first_base() / f"rlm-queue-{os.getuid()}-{hashlib.sha256(engine.encode()).hexdigest()[:8]}"
+    return first_base() / f"rlm_line-{os.getuid()}-{hashlib.sha256(engine.encode()).hexdigest()[:8]}"

@@ -107,7 +107,7 @@ def test_a_folder_comes_without_version_control_and_with_links_as_links(tmp_path
     (root / "passwd").symlink_to("/etc/passwd")
     given = depot.give(root)
     assert sorted(str(path.relative_to(given)) for path in given.rglob("*")) == [
-        ".gitignore", "a.txt", "out", "passwd", "pipe", "sub", "sub/b.txt",
+        ".git", ".gitignore", "a.txt", "out", "passwd", "pipe", "sub", "sub/.hg", "sub/b.txt",
     ]  # fmt: skip
     assert (given / "pipe").is_file(), "a pipe in it would be waited for"
     assert (given / "pipe").stat().st_mode & 0o777 == 0, "it cannot be read, and the kernel tells what cannot be"

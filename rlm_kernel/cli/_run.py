@@ -29,6 +29,7 @@ NO_ANSWER = 1
 INTERRUPTED = 130
 _END_SECONDS = 5.0
 """How long the process has to end once all is done and the answer told."""
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SHOW_CURSOR = "\x1b[?25h\n"
 _LEFT = "rlm: ended at once. The container ends by itself. The trace may lack what the running cell has printed.\n"
 
@@ -81,9 +82,22 @@ def stop_on_signals() -> None:
         else:
             exit_now()
 
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for signum in _SIGNALS:
         if signum != signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:  # ignored by nohup
             loop.add_signal_handler(signum, stop)
+
+
+def _hear_no_more_signals() -> None:
+    """All is done and the answer told: a signal between here and the end of the process must not make a failure of it."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    # Held back meanwhile: the loop would put the system's own handlers in the place of ours.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    for signum in _SIGNALS:
+        loop.remove_signal_handler(signum)
+        signal.signal(signum, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def stopping() -> bool:
@@ -137,6 +151,7 @@ async def _or_exit(
         ending.append(threading.Timer(_END_SECONDS, lambda: os._exit(settle(0))))
         ending[0].daemon = True
         ending[0].start()
+        _hear_no_more_signals()
     return result
 
 

@@ -34,7 +34,8 @@ def main() -> NoReturn:
         code = INTERRUPTED
     for number in _SIGNALS:  # nothing is left to be told while Python ends
         with contextlib.suppress(ValueError):
-            signal.signal(number, signal.SIG_DFL)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # by nohup, or because the answer was told
+                signal.signal(number, signal.SIG_DFL)
     sys.exit(code)
 
 

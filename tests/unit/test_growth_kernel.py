@@ -226,7 +226,7 @@ CASES: dict[str, tuple[Callable[[int], Any], Callable[[Any], Any], int]] = {
     "list_files": (of_files, lambda _: [files.list_files() for _ in range(20)], 300),
     "files": (of_files, lambda _: (files.files_status(), files.describe()), 1_000),
     "switch_to": (of_files, lambda names: [files.switch_to(name) for name in names for _ in range(30)], 300),
-    "remove_file": (of_files, lambda names: [files.remove_file(name) for name in list(names)[:300]], 400),
+    "remove_file": (of_files, lambda names: [files.remove_file(name) for name in list(names)], 400),
     "SHOW_VARS": (variables, lambda _: [api.SHOW_VARS() for _ in range(10)], 500),
     "FINAL: text": (log, lambda text: [delivery.delivery(text, 1 << 30) for _ in range(len(text))], 1_000),
     "FINAL: values": (lambda n: [{"a": i, "b": [i, "x"]} for i in range(n)], lambda value: delivery.delivery(value, 1 << 30), 500),

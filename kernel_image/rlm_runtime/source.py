@@ -116,7 +116,7 @@ class Source:
         if self.end - place <= LONGEST:
             return self.end
         raise Unreadable(
-            f"{self.path.name} has more than {LONGEST:,} bytes of {self.encoding} without a line end or a space, too many to be taken "
+            f"it has more than {LONGEST:,} bytes of {self.encoding} without a line end or a space, too many to be taken "
             f"apart. Convert it first: iconv -f {self.encoding} -t utf-8"
         )
 

@@ -156,14 +156,20 @@ def request(kind: str, body: dict[str, Any], same: object = None) -> tuple[str, 
     _socket()
     call = f"{os.getpid()}-{threading.get_ident()}-{next(_counter)}"
     head = {"token": _local.session["token"], "cell": current_cell, "call": call, "nth": nth, "kind": kind}
+    limit = _local.session["max_request"]
+    # Texts alone that are over the limit are refused as they are: to write them takes several times their memory.
+    _refuse_over(limit, kind, sum(len(text) for text in body.values() if isinstance(text, str)))
     try:
         payload = json.dumps(body, ensure_ascii=False).encode()  # half as long, and less, for texts that are not English
     except UnicodeEncodeError:  # lone surrogates
         payload = json.dumps(body).encode()
-    limit = _local.session["max_request"]
-    if len(payload) > limit:
-        raise HostCallError(f"this {kind} request is {len(payload):,} bytes; the limit is {limit:,}. Send less, in pieces.")
+    _refuse_over(limit, kind, len(payload))
     return call, [json.dumps(head).encode(), payload]
+
+
+def _refuse_over(limit: int, kind: str, size: int) -> None:
+    if size > limit:
+        raise HostCallError(f"this {kind} request has {size:,} bytes or more; the limit is {limit:,}. Send less, in pieces.")
 
 
 def _send(kind: str, body: dict[str, Any], same: object = None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import tracemalloc
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -106,3 +107,18 @@ def test_a_cell_with_an_id_that_no_notebook_could_have_can_still_call_the_host(s
         assert kernel_says.Head.parse(json.dumps(head).encode())
         seen.add(wire.current_cell)
     assert len(seen) == 2
+
+
+def test_a_request_that_is_too_large_is_refused_before_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "_socket", lambda: None)
+    monkeypatch.setattr(wire._local, "session", {"token": "t", "max_request": 1_000}, raising=False)
+    text = "x" * 10_000_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(wire.HostCallError, match=r"10,000,000 bytes or more; the limit is 1,000\. Send less"):
+            wire.request("llm_query", {"prompt": text}, "same")
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+    with pytest.raises(wire.HostCallError, match="Send less"):
+        wire.request("final", {"value": ["x" * 2_000]}, "same")

@@ -9,7 +9,7 @@ Input = TypeVar("Input")
 
 TIMES = 10  # how much larger the larger input is
 LIMIT = 14.0  # what is linear, or n·log n, stays under this; the square of 10 is 100
-_LEAST = 0.005  # seconds of CPU that the smaller input must take: below it, the clock says little
+_LEAST = 0.01  # seconds of CPU that the smaller input must take: below it, the clock says little
 _TRIES = 5
 
 

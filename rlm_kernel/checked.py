@@ -13,8 +13,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError, ValidationInfo, ValidatorFunctionWrapHandler, field_validator
 
-MAX_DEPTH = 100
-"""How deep lists and dicts may stand in each other. Twice and a half as deep, pydantic writes them no more; ten times, Python."""
+from rlm_kernel.bounded import MAX_DEPTH
+
 MAX_BITS = 4096
 """Of an integer: 1,233 digits. Python writes no more than 4,300."""
 MAX_COUNT = (1 << 53) - 1

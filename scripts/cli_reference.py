@@ -31,9 +31,15 @@ live view becomes plain lines ([subcalls.md](subcalls.md#see-it-happen)). With `
 | 130 | interrupted |
 
 A first Ctrl-C (or SIGTERM, or SIGHUP) stops the running cell, removes the container and closes the trace; the last line says what
-was done, what it cost and how to go on. A second one ends the process at once, and the container with it. A failure is told in a line
-or two, with what to type next. A fault of rlm_kernel's own is told in the same way and says that it is one; the trace is closed all
-the same. `--debug`, given before the command (`rlm --debug ask …`), shows the traceback.
+was done, what it cost and how to go on. A second one ends the process at once, and the container with it.
+
+The answer is printed, and is in the trace, as soon as it is there: before the container is removed and whatever else is to be done.
+After that a signal ends the command sooner and changes nothing: the exit code is 0. What is left to do has about ten seconds; an engine
+that does not answer is left then, and its container ends by itself. In `rlm run` and `rlm chat`, `--json` prints the answer before the
+summary for the [memory](memory.md), so its figures are those of the question alone.
+
+A failure is told in a line or two, with what to type next. A fault of rlm_kernel's own is told in the same way and says that it is one;
+the trace is closed all the same. `--debug`, given before the command (`rlm --debug ask …`), shows the traceback.
 
 Standard streams may be closed, full, without a reader or in an encoding that lacks characters. The run goes on to its end, and the
 answer is in the trace. If stdout could not take it all, the exit code is 1, and stderr says why. Characters that the encoding of

@@ -69,6 +69,9 @@ def _run_kernel() -> None:
     from ipykernel.kernelapp import IPKernelApp
     from traitlets.config import Config
 
+    from rlm_runtime import engine
+
+    engine.remember()
     config = Config()
     config.InteractiveShellApp.extensions = ["rlm_runtime"]
     config.HistoryManager.enabled = False  # the home directory is read-only

@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rlm_runtime import display, files, habits, queries, tables, wire
+from rlm_runtime import display, engine, files, habits, queries, tables, wire
 from rlm_runtime.delivery import delivery, plain
 from rlm_runtime.names import Names
 from rlm_runtime.schemas import Wanted
@@ -255,5 +255,6 @@ def install(shell: InteractiveShell, cells: Cells) -> None:
     cells.follow(hooks.before, hooks.after)
     if (wire.RUN / "session.json").exists():
         wire.call("hello", {"python": platform.python_version()})
+        engine.leave_alone()
         if wire.session().get("replayed"):
             wire.acknowledgements()  # its thread starts now, not in the middle of a cell

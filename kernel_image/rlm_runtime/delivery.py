@@ -19,6 +19,8 @@ from collections import UserString
 from collections.abc import Collection, Iterator, Mapping, MappingView, Sequence, Set
 from typing import Any, NamedTuple
 
+from rlm_runtime.tables import unique
+
 _SMALL_ROWS, _SMALL_COLUMNS, _SMALL_CELL = 30, 8, 60
 """What a table has at most to be shown as Markdown; characters of a cell."""
 _NO_VALUES = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType, type, Iterator, types.CoroutineType)
@@ -132,7 +134,7 @@ class _Plain:
     def _frame(self, frame: Any) -> list[dict[str, Any]]:
         columns = [(str(self._key(name)), frame.iloc[:, place].tolist()) for place, name in enumerate(frame.columns)]
         columns = _index_columns(self, frame) + columns
-        names = _unique([name for name, _ in columns])
+        names = unique((name for name, _ in columns), ".", 1)
         self._count(sum(len(name) + 4 for name in names) * len(frame))
         rows = zip(*(cells for _, cells in columns), strict=True)
         return [{name: self.of(cell) for name, cell in zip(names, row, strict=True)} for row in rows]
@@ -270,16 +272,6 @@ def _named(value: Any, made: Any) -> Any:
     if names and isinstance(made, tuple):
         return dict(zip(names, made, strict=True))
     return [_named(value, row) for row in made] if names and isinstance(made, list) else made
-
-
-def _unique(names: list[str]) -> list[str]:
-    made: list[str] = []
-    for name in names:
-        free, number = name, 1
-        while free in made:
-            free, number = f"{name}.{number}", number + 1
-        made.append(free)
-    return made
 
 
 def _in_order(values: Any) -> list[Any]:

@@ -5,11 +5,11 @@ One file loaded: `context` is its text. Several: a dict of name to text. `switch
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,6 +38,17 @@ class _Loaded(NamedTuple):
 _loaded: dict[str, _Loaded] = {}
 _left_out: dict[str, str] = {}
 """Host's path of a folder, or of a file in one, to what was left out of it, and why."""
+_remarked: dict[str, None] = {}
+"""What the user was told of how files were read, and of what was left out."""
+_to_tell: list[str] = []
+"""Of those what is to be told at the end of the load in progress."""
+_whole: dict[str, Text] = {}
+"""The dict that `context` is as long as several files are loaded."""
+_sizes: dict[str, int] = {}
+"""Characters of each text that is in memory."""
+_in_memory = [0]
+"""Their sum."""
+_ENDS = re.compile(r"[\r\n]")
 _SHOWN = 200
 """Files that loading lists."""
 _STATUS_ROWS = 500
@@ -63,7 +74,24 @@ def _activate(value: Any) -> None:
 
 
 def _activate_files() -> None:
-    _activate(next(iter(files.values())) if len(files) == 1 else dict(files) if files else None)
+    if len(_whole) != len(files):  # code has changed `files` itself
+        _whole.clear()
+        _whole.update(files)
+    _activate(next(iter(files.values())) if len(files) == 1 else _whole if files else None)
+
+
+def _put(loaded: dict[str, Text]) -> None:
+    for name, text in loaded.items():
+        _drop(name)
+        files[name] = _whole[name] = text
+        _sizes[name] = len(text) if isinstance(text, str) else 0
+        _in_memory[0] += _sizes[name]
+
+
+def _drop(name: str) -> None:
+    files.pop(name, None)
+    _whole.pop(name, None)
+    _in_memory[0] -= _sizes.pop(name, 0)
 
 
 def load_file(path: str, name: str | None = None, replace_all: bool = False) -> str:
@@ -71,39 +99,46 @@ def load_file(path: str, name: str | None = None, replace_all: bool = False) -> 
 
     `name` defaults to the file's own; a taken one gets its folder before it. `replace_all` unloads the others. Raises FileRefused.
     """
-    before, told = list(files) if replace_all else [], _remarks()
+    before = list(files) if replace_all else []
     if replace_all:
         _left_out.clear()
     loaded = _read(str(path), name)
     for label in before:
         if label not in loaded:
-            del files[label], _loaded[label]
-    files.update(loaded)
+            _drop(label)
+            del _loaded[label]
+    _put(loaded)
     _activate_files()
-    _tell(told)
+    _tell()
     return loaded[next(iter(loaded))] if len(loaded) == 1 else ""  # type: ignore[return-value]
 
 
 def load_files(paths: list[str]) -> None:
     """Load several files or whole directories. `context` is then a str for one file, a dict of name to text for several."""
-    told = _remarks()
     for path in paths:
-        files.update(_read(str(path), None))
+        _put(_read(str(path), None))
     _activate_files()
-    _tell(told)
-    for line in list_files()[:_SHOWN]:
-        print(line)
+    _tell()
+    for name in itertools.islice(files, _SHOWN):
+        print(_line(name, files[name]))
     if len(files) > _SHOWN:
         print(f"… and {len(files) - _SHOWN:,} more")
 
 
-def _tell(told: Sequence[str]) -> None:
-    """What was guessed or left out since, for the user and for whoever looks at the cell's outputs."""
-    new = [remark for remark in _remarks() if remark not in set(told)]
-    for remark in new[:_SHOWN]:
+def _remark(about: str, what: str) -> None:
+    remark = f"{about}: {what}"
+    if remark not in _remarked:
+        _remarked[remark] = None
+        _to_tell.append(remark)
+
+
+def _tell() -> None:
+    """What was guessed or left out, for the user and for whoever looks at the cell's outputs; each once."""
+    for remark in _to_tell[:_SHOWN]:
         print(f"Note: {' '.join(remark.split())}", file=sys.stderr)
-    if len(new) > _SHOWN:
-        print(f"Note: … and {len(new) - _SHOWN:,} more", file=sys.stderr)
+    if len(_to_tell) > _SHOWN:
+        print(f"Note: … and {len(_to_tell) - _SHOWN:,} more", file=sys.stderr)
+    _to_tell.clear()
 
 
 def _read(path: str, name: str | None) -> dict[str, Text]:
@@ -123,39 +158,36 @@ def _read(path: str, name: str | None) -> dict[str, Text]:
 def _read_folder(path: str, inside: Path, real: Path, rules: Sequence[Sequence[str]]) -> dict[str, Text]:
     found, left_out = folders.members(inside, rules)
     loaded: dict[str, Text] = {}
-    unread: list[str] = []
     room = _room()
     for member in found:
         part = member.relative_to(inside)
         try:
             read = read_file(member, member.name, room=room)
-        except (Unreadable, OSError) as error:
-            unread.append(_shown(str(part)))
+        except (Unreadable, OSError, MemoryError) as error:
+            left_out.add("binary or unreadable files", str(part))
             if is_format(member.name) and len(_left_out) < _STATUS_ROWS:
-                _left_out[_shown(str(real / part))] = f"left out: {error}"
+                _leave_out(_shown(str(real / part)), str(error))
             continue
         loaded[_label(real / part, _shown(str(part)), read)] = read.text
         room = _room(room - len(read.text) if isinstance(read.text, str) else room)
-    if unread:
-        left_out["binary or unreadable files"] = len(unread)
-    told = _counted(left_out, unread)
-    print(f"{path}: {len(loaded):,} files loaded{told}")
-    _left_out.update({path: told.removeprefix("; ")} if told else {})
+    told = left_out.told(_shown)
+    print(f"{path}: {len(loaded):,} files loaded{f'; left out: {told}' if told else ''}")
+    if told:
+        _leave_out(path, told)
     if not loaded:
-        raise wire.FileRefused(f"{path} holds no file with text in it{_counted(left_out, unread)}.")
+        raise wire.FileRefused(f"{path} holds no file with text in it{f'; left out: {told}' if told else ''}.")
     return loaded
 
 
-def _counted(left_out: Counter[str], unread: Sequence[str]) -> str:
-    reasons = [f"{count:,} {reason}" for reason, count in left_out.items() if count]
-    first = f" (the first: {unread[0]})" if unread else ""
-    return f"; left out: {', '.join(reasons)}{first}" if reasons else ""
+def _leave_out(path: str, what: str) -> None:
+    _left_out[path] = f"left out: {what}"
+    _remark(path, _left_out[path])
 
 
 def _room(left: int | None = None) -> int:
     """Bytes that the next text may have in memory, after those that are there (or of what is left)."""
     if left is None:
-        left = memory.all_texts() - sum(len(text) for text in files.values() if isinstance(text, str))
+        left = memory.all_texts() - _in_memory[0]
     return max(0, min(memory.one_text(), left))
 
 
@@ -165,7 +197,10 @@ def _label(path: Path, wanted: str, read: Read) -> str:
     if name in _loaded and _loaded[name].path != whole:
         names = (_shown(f"{path.parent.name}/{path.name}"), _shown(whole), whole)
         name = next(name for name in names if name not in _loaded or _loaded[name].path == whole)
-    _loaded[name] = _Loaded(whole, read.encoding, isinstance(read.text, LazyText), read.note())
+    note = read.note()
+    _loaded[name] = _Loaded(whole, read.encoding, isinstance(read.text, LazyText), note)
+    if note:
+        _remark(_on_a_line(name), note)
     return name
 
 
@@ -194,7 +229,7 @@ def switch_to(name: str) -> str:
 
 def remove_file(name: str) -> None:
     """Unload a file. The others stay; `context` follows."""
-    del files[_known(name)]
+    _drop(_known(name))
     _loaded.pop(name, None)
     _activate_files()
 
@@ -211,8 +246,8 @@ def path_of(name: str) -> str:
 
 
 def list_files() -> list[str]:
-    """A line for each loaded file: name, size, how it was read, and which are in `context`."""
-    return [_line(name, text) for name, text in files.items()]
+    """A line for each loaded file: name, size, how it was read, and which are in `context`; at the end, what was left out and why."""
+    return [*(_line(name, text) for name, text in files.items()), *map(": ".join, _left_out.items())]
 
 
 def _line(name: str, text: Text) -> str:
@@ -285,7 +320,7 @@ def _scope(where: Any) -> dict[str, Text]:
         return _texts()
     if isinstance(where, dict):
         return {str(key): text if isinstance(text, Text) else str(text) for key, text in where.items()}
-    if isinstance(where, LazyText) or (isinstance(where, str) and where not in files and ("\n" in where or len(where) > 300)):
+    if isinstance(where, LazyText) or (isinstance(where, str) and where not in files and (_ENDS.search(where) or len(where) > 300)):
         return {"text": where}
     return {where: files[_known(where)]}
 

@@ -23,7 +23,7 @@ _HEADS = (_HEAD, 16 * _HEAD, 128 * _HEAD)
 """Characters of the beginning that are looked at where so few lines are in it that nothing can be told."""
 _FEW = 8
 _WHOLE = 8_000_000
-"""Characters of a text up to which the whole is looked at, where that tells more."""
+"""Characters of a text up to which the whole is looked at, where that tells more; and of a line that is read as a record."""
 _PLACES = 8
 _LINES = 20
 _NAMES = 30
@@ -58,13 +58,24 @@ def records(text: str | LazyText, name: str = "") -> list[Record] | Iterator[Rec
     """
     text = with_line_feeds(text) if isinstance(text, str) else text
     found = _form(text, name)
-    rows = found.read(_lines(text)) if found else _plain_lines(text)
+    rows = found.read(_bounded(_lines(text))) if found else _plain_lines(text)
     return list(rows) if _fits(text) else rows
 
 
 def _lines(text: Any) -> Iterable[str]:
     """The lines with their ends."""
     return text.splitlines(keepends=True) if isinstance(text, LazyText) else with_ends(text)
+
+
+def _bounded(lines: Iterable[str]) -> Iterator[str]:
+    """The lines, as long as none is so long that what is made of it could take all memory. Raises ValueError."""
+    for number, line in enumerate(lines, 1):
+        if len(line) > _WHOLE:
+            raise ValueError(
+                f"line {number:,} has {len(line):,} characters, and records() reads none of more than {_WHOLE:,}."
+                " Take it in pieces: chunks(size), slices, or grep."
+            )
+        yield line
 
 
 def _plain_lines(text: Any) -> Iterator[Record]:
@@ -78,9 +89,9 @@ def _fits(text: Any) -> bool:
 
 def _form(text: Any, name: str = "") -> _Form | None:
     for size in _HEADS:
-        head = str(text[:size])
-        lines = list(with_ends(head))
-        cut = bool(text[size : size + 1])
+        head = str(text[: size + 1])
+        cut = len(head) > size  # not by len(text): that counts the characters of all of a large text
+        lines = list(with_ends(head[:size]))
         if cut and lines:
             lines.pop()
         full = [without_end(line) for line in lines if line.strip()]

@@ -7,8 +7,8 @@ window that moves over it: a match, with all that it looks ahead and behind, may
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, AnyStr
 
 from rlm_runtime.source import Source
 from rlm_runtime.windows import Found, matches, take_regular_expressions
@@ -167,9 +167,14 @@ class LazyText:
         if not sub:
             low, high = self._range(start, end)
             return max(0, high - low + 1)
-        if self.whole and start is None and end is None and self.source.raw(sub) == b"\n":
+        if start is not None or end is not None:
+            low, high = self._range(start, end)
+            part = self._part(low, high) if low < high else ""
+            return part.count(sub)
+        raw = self.source.raw(sub) if self.whole else None
+        if raw == b"\n":
             return self.source.newlines(self.source.start, self.source.end)
-        return sum(1 for _ in self._places(sub, start, end))
+        return _count(self.texts(), sub) if raw is None else _count(self.source.parts(), raw)
 
     def startswith(self, prefix: str | tuple[str, ...], start: int | None = None, end: int | None = None) -> bool:
         """As str.startswith."""
@@ -323,6 +328,19 @@ class LazyText:
 
 _PIECES = "take it in pieces: chunks(size), slices, grep, or context.finditer(pattern)"
 _INSTEAD = "take a slice, or use grep, find, count, in, splitlines, split, finditer, search, findall, or chunks(size)"
+
+
+def _count(parts: Iterable[AnyStr], sub: AnyStr) -> int:
+    """How often something is there in what comes in parts, without overlaps."""
+    found, rest = 0, sub[:0]
+    for part in parts:
+        if len(sub) == 1:
+            found += part.count(sub)
+            continue
+        *before, rest = (rest + part).split(sub)
+        found += len(before)
+        rest = rest[max(0, len(rest) - len(sub) + 1) :]
+    return found
 
 
 def _group(found: Any) -> Any:

@@ -11,12 +11,14 @@ _DATE = (
     r"\d{4}[-/.]\d\d[-/.]\d\d|\d\d[-/.](?:\d\d|[A-Z][a-z]{2})[-/.]\d{4}|(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[ ]{1,2}\d{1,2}"
 )
 _TIME = r"\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?:Z|[+-]\d\d:?\d\d)?"
+_QUOTED = r'"(?:[^"\\]++|\\.)*+"'
+"""Nothing in it is tried twice: of each try the engine keeps a note, which of a long line would take more memory than there is."""
 _TOKEN = re.compile(
     rf"""(?P<date>{_DATE})(?!\d)
       |(?P<time>{_TIME})(?![\d:])
       |(?P<joint>T(?=\d\d:\d\d))
       |(?P<key>[^\W\d][\w.-]*=)
-      |(?P<quoted>"(?:[^"\\]|\\.)*")
+      |(?P<quoted>{_QUOTED})
       |(?P<number>-?\d+(?:\.\d+)?)(?![\w./@%+-])
       |(?P<word>\w[\w./@%+-]*)
       |(?P<space>[ \t]+)
@@ -26,7 +28,7 @@ _TOKEN = re.compile(
 _PATTERNS = {
     "date": _DATE,
     "time": _TIME,
-    "quoted": r'"(?:[^"\\]|\\.)*"',
+    "quoted": _QUOTED,
     "number": r"-?\d+(?:\.\d+)?",
     "word": r"\w[\w./@%+-]*",
     "value": r'"[^"\\]*"|[^\s",;)\]}]*',

@@ -8,6 +8,7 @@ from typing import Any
 
 from rlm_runtime import asyncwire, wire
 from rlm_runtime.handover import Handover
+from rlm_runtime.lazytext import LazyText
 from rlm_runtime.schemas import Wanted
 
 CHILDREN_AT_ONCE = 16
@@ -18,7 +19,8 @@ LONG_QUESTION = 10_000
 
 def _prompt(prompt: Any) -> str:
     if not isinstance(prompt, str):
-        raise TypeError(f"a prompt must be a str, not {type(prompt).__name__}")
+        how = ": take pieces of it, by slices or chunks(size)" if isinstance(prompt, LazyText) else ""
+        raise TypeError(f"a prompt must be a str, not {type(prompt).__name__}{how}")
     return prompt
 
 

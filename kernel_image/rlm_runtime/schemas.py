@@ -12,6 +12,8 @@ _FENCED = re.compile(r"```(?:json)?[ \t]*\n(.*?)\n?[ \t]*```", re.DOTALL)
 _SHOWN = 300
 _TRIES = 1000
 """Brackets in a reply at which JSON is looked for: each may be the begin of much that is none."""
+MAX_DEPTH = 100
+"""Levels of a JSON schema, those of its keywords counted. What checks values by it takes some Python calls for each."""
 
 
 class Wanted:
@@ -23,11 +25,13 @@ class Wanted:
     def __init__(self, schema: Any) -> None:
         if isinstance(schema, dict):
             self._adapter, self.schema = None, schema
+            _check_depth(schema)
             _validator(schema)
             _check_references(schema)
         else:
             self._adapter = _adapter(schema)
             self.schema = self._adapter.json_schema()
+            _check_depth(self.schema)
         self._wrapped = self.schema.get("type") != "object"
         self.sent = _wrap(self.schema) if self._wrapped else self.schema
         self.told = json.dumps(self.sent, sort_keys=True)
@@ -69,8 +73,10 @@ class Wanted:
                 return self._adapter.validate_json(text)
             plain = json.loads(text)
             wrong = next(_validator(self.schema).iter_errors(plain), None)
-        except (ValueError, TypeError, RecursionError) as error:  # pydantic's is a ValueError
+        except (ValueError, TypeError) as error:  # pydantic's is a ValueError
             raise ValueError(_short(error)) from None
+        except RecursionError:
+            raise ValueError("it is nested too deep to be checked") from None
         if wrong is not None:
             where = "".join(f"[{part!r}]" for part in wrong.absolute_path)
             raise ValueError(f"{where + ': ' if where else ''}{wrong.message}"[:_SHOWN])
@@ -84,9 +90,22 @@ def _adapter(kind: Any) -> Any:
     try:
         adapter: Any = TypeAdapter(kind)
         adapter.json_schema()
+    except RecursionError:
+        raise TypeError(f"this type is nested too deep: a schema may have {MAX_DEPTH} levels") from None
     except (PydanticUserError, TypeError) as error:
         raise TypeError(f"schema is a JSON schema (a dict) or a Python type such as list[str], not {kind!r}: {_short(error)}") from None
     return adapter
+
+
+def _check_depth(schema: dict[str, Any]) -> None:
+    """Raises TypeError for a schema that is nested too deep, or holds itself."""
+    level: list[Any] = [schema]
+    for _ in range(MAX_DEPTH + 1):
+        held = {id(part): part for part in level if isinstance(part, dict | list)}
+        if not held:
+            return
+        level = [below for part in held.values() for below in (part.values() if isinstance(part, dict) else part)]
+    raise TypeError(f"this schema is nested more than {MAX_DEPTH} levels deep: name its parts in $defs, and refer to them by $ref")
 
 
 def _validator(schema: dict[str, Any]) -> Any:
@@ -115,8 +134,10 @@ def _check_references(schema: dict[str, Any]) -> None:
         for reference in [] if any(_found(schema, "$id")) else _found(schema, "$ref"):
             resolver.lookup(reference)
         next(_validator(schema).iter_errors(None), None)
-    except (Unresolvable, RecursionError) as error:
+    except Unresolvable as error:
         raise TypeError(f"this JSON schema has a $ref that leads nowhere: {_short(error)}") from None
+    except RecursionError:
+        raise TypeError("this JSON schema has a $ref that leads nowhere but to itself") from None
 
 
 def _found(schema: Any, key: str) -> Iterator[str]:

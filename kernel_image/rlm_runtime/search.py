@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from rlm_runtime import memory
 from rlm_runtime.lazytext import LazyText
-from rlm_runtime.lines import with_ends, with_line_feeds, without_end
+from rlm_runtime.lines import parts, with_line_feeds, without_end
 from rlm_runtime.source import BLOCK, Source
 
 MAX_LINE = 16 << 20
@@ -148,11 +148,17 @@ def _lines(text: str | LazyText, pattern: re.Pattern[str], literal: str, alone: 
 
 
 def _each_of_str(text: str, pattern: re.Pattern[str]) -> Iterator[tuple[int, int]]:
-    place, found = 0, pattern.search
-    for number, line in enumerate(with_ends(text), 1):
-        if found(without_end(line)):
+    place, number, found = 0, 1, pattern.search
+    for part in parts(text):
+        *ended, rest = part.split("\n")
+        returns = "\r" in part
+        for line in ended:
+            if found(line.removesuffix("\r") if returns else line):
+                yield place, number
+            place += len(line) + 1
+            number += 1
+        if rest and found(rest):
             yield place, number
-        place += len(line)
 
 
 def _by_literal_in_str(text: str, pattern: re.Pattern[str], literal: str, alone: bool) -> Iterator[tuple[int, int]]:

@@ -8,15 +8,25 @@ from __future__ import annotations
 
 import bisect
 import codecs
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 from rlm_runtime.ondisk import OnDisk
+from rlm_runtime.unpacking import Unreadable
 
 BLOCK = 1 << 20
 """Bytes of a block, about."""
 _UNITS = {"utf-16-le": 2, "utf-16-be": 2, "utf-32-le": 4, "utf-32-be": 4}
+_LINE = 1 << 20
+"""Bytes in which a line feed is looked for, in encodings of East Asia: it is never part of another character, damaged or not."""
+_APART, _LINE_APART = re.compile(rb"[\x00-\x2f]"), re.compile(rb"\n")
+"""What is looked for where a line is longer: no part of a character either, but in encodings that switch by escapes."""
+LONGEST = 16 << 20
+"""Bytes in which it must be."""
+_NEAR = 1 << 12
+"""Bytes that are looked through for it at once."""
 _SMALL = 1 << 16
 _READ = 1 << 18
 """Bytes that are read at once where they are only looked through: they stay in the processor's cache."""
@@ -39,6 +49,7 @@ class Source:
         self._unit = _UNITS.get(self.encoding, 1)
         self._utf8 = self.encoding == "utf-8"
         self._single = self._unit == 1 and not self._utf8 and _is_single_byte(self.encoding)
+        self._apart = _LINE_APART if self.encoding.startswith("iso2022") else _APART
         self._returns = False
         self._returns = self._only_returns()
         self._chars = [0]  # characters before each block, as far as they are counted
@@ -97,9 +108,17 @@ class Source:
             return self._cut_units(place)
         if self._single:
             return place
-        # In the encodings of East Asia, 10 is never part of another character.
-        found = self.data.find(b"\n", place)
-        return self.end if found < 0 else found + 1
+        if (found := self.data.find(b"\n", place, place + _LINE)) >= 0:
+            return found + 1
+        for low in range(place, min(self.end, place + LONGEST), _NEAR):
+            if apart := self._apart.search(self.data.part(low, low + _NEAR)):
+                return low + apart.end()
+        if self.end - place <= LONGEST:
+            return self.end
+        raise Unreadable(
+            f"it has more than {LONGEST:,} bytes of {self.encoding} without a line end or a space, too many to be taken "
+            f"apart. Convert it first: iconv -f {self.encoding} -t utf-8"
+        )
 
     def _cut_units(self, place: int) -> int:
         place -= (place - self.start) % self._unit
@@ -110,8 +129,12 @@ class Source:
         return place
 
     def block(self, number: int) -> tuple[int, int]:
-        """The bytes of a block: from, to. Of encodings of which lines alone can be told apart it may be empty, or long."""
+        """The bytes of a block: from, to. It may be empty, or longer than others, in the encodings of East Asia. Raises Unreadable."""
         return self.cut(self.start + number * self._block), self.cut(self.start + (number + 1) * self._block)
+
+    def parts(self) -> Iterator[bytes]:
+        """All its bytes, one part after the other."""
+        return (self.data.part(low, min(low + _READ, self.end)) for low in range(self.start, self.end, _READ))
 
     def text(self, number: int) -> str:
         """The text of a block."""

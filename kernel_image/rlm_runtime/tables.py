@@ -223,6 +223,19 @@ class Table(NamedTuple):
             )
 
 
+def unique(names: Iterable[str], between: str, first: int) -> list[str]:
+    """The names; one that is there already gets a number, from `first` on."""
+    made: dict[str, None] = {}
+    numbers: dict[str, int] = {}
+    for name in names:
+        free = name
+        while free in made:
+            number = numbers.get(name, first)
+            free, numbers[name] = f"{name}{between}{number}", number + 1
+        made[free] = None
+    return list(made)
+
+
 def find(lines: Sequence[str], *, cut: bool, by_name: bool) -> Table | None:
     """The table that lines with their ends are, or begin (`cut`). `by_name`: the file's name says that it is one, so less must show it."""
     if fields := next((line for line in lines[:_ROWS] if line.startswith(_FIELDS)), ""):
@@ -329,12 +342,10 @@ def _has_names(rows: list[list[str]]) -> bool:
 
 def _made(rows: list[list[str]], dialect: Dialect, titles: int, *, named: bool) -> Table:
     width = _width(rows)
-    names: list[str] = []
-    for place in range(max(width, len(rows[0])) if named else width):
-        given = rows[0][place].strip().removeprefix("\ufeff") if named and place < len(rows[0]) else ""
-        wanted = given or f"column_{place + 1}"
-        names.append(next(name for n in range(1, len(names) + 2) if (name := wanted if n == 1 else f"{wanted}_{n}") not in names))
     header = rows[0] if named else []
+    given = [name.strip().removeprefix("\ufeff") for name in header]
+    given += [""] * (width - len(given))
+    names = unique((name or f"column_{place}" for place, name in enumerate(given, 1)), "_", 2)
     return Table(names, dialect, titles + named, titles, header, [row for row in rows[named:] if row != header])
 
 

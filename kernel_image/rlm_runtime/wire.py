@@ -28,6 +28,8 @@ RUN = Path("/rlm/run")
 _MANY = 1 << 20
 _TOGETHER = 1 << 20
 """Bytes of requests that are sent together, about."""
+_LONGEST_ID = 64
+"""Characters of a cell's id, in nbformat's schema and for the host."""
 _counter = itertools.count(1)
 _local = threading.local()
 _asked: dict[int, itertools.count[int]] = {}
@@ -46,9 +48,11 @@ current_cell = ""
 
 
 def begin_cell(cell_id: str | None, code: str) -> None:
-    """A cell starts. A client that sends no cell id (nbclient, a console) has its cells known by their code and how often it was run."""
+    """A cell starts. Where a client sends no id that a notebook could have (nbclient and consoles send none, VS Code a long address), the
+    cell is known by its code and how often it was run.
+    """
     global current_cell, _planned
-    if not cell_id:
+    if not isinstance(cell_id, str) or not 0 < len(cell_id) <= _LONGEST_ID:
         digest = hashlib.sha256(code.encode("utf-8", "replace")).hexdigest()[:32]
         cell_id = f"code-{digest}-{_runs[digest]}"
         _runs[digest] += 1
@@ -152,14 +156,20 @@ def request(kind: str, body: dict[str, Any], same: object = None) -> tuple[str, 
     nth = next(_asked.setdefault(asked, itertools.count()))
     call = f"{os.getpid()}-{threading.get_ident()}-{next(_counter)}"
     head = {"token": session()["token"], "cell": current_cell, "call": call, "nth": nth, "kind": kind}
+    limit = session()["max_request"]
+    # Texts alone that are over the limit are refused as they are: to write them takes several times their memory.
+    _refuse_over(limit, kind, sum(len(text) for text in body.values() if isinstance(text, str)))
     try:
         payload = json.dumps(body, ensure_ascii=False).encode()  # half as long, and less, for texts that are not English
     except UnicodeEncodeError:  # lone surrogates
         payload = json.dumps(body).encode()
-    limit = session()["max_request"]
-    if len(payload) > limit:
-        raise HostCallError(f"this {kind} request is {len(payload):,} bytes; the limit is {limit:,}. Send less, in pieces.")
+    _refuse_over(limit, kind, len(payload))
     return call, packed(json.dumps(head).encode(), payload)
+
+
+def _refuse_over(limit: int, kind: str, size: int) -> None:
+    if size > limit:
+        raise HostCallError(f"this {kind} request has {size:,} bytes or more; the limit is {limit:,}. Send less, in pieces.")
 
 
 def _send(kind: str, body: dict[str, Any], same: object = None) -> str:

@@ -34,7 +34,8 @@ def main() -> NoReturn:
         code = INTERRUPTED
     for number in _SIGNALS:  # nothing is left to be told while Python ends
         with contextlib.suppress(ValueError):
-            signal.signal(number, signal.SIG_DFL)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # by nohup, or because the answer was told
+                signal.signal(number, signal.SIG_DFL)
     sys.exit(code)
 
 
@@ -50,6 +51,8 @@ def _run() -> int:
         print("rlm: interrupted.", file=sys.stderr)
         return INTERRUPTED
     except RLMError as error:
+        if isinstance(error, InternalError) and isinstance(error.__cause__, OSError) and not _here():
+            return _gone()
         return _failed(error.message, error.hint, error.exit_code)
     except EOFError:
         return _failed("The input ended where an answer was wanted.", "", UsageError.exit_code)
@@ -57,9 +60,13 @@ def _run() -> int:
         raise
     except BaseException as error:
         if isinstance(error, OSError) and not _here():
-            return _failed("The current folder is gone: it was deleted or renamed.", "Change to one that is there.", UsageError.exit_code)
+            return _gone()
         failure = InternalError.of(error)
         return _failed(failure.message, failure.hint, failure.exit_code)
+
+
+def _gone() -> int:
+    return _failed("The current folder is gone: it was deleted or renamed.", "Change to one that is there.", UsageError.exit_code)
 
 
 def _here() -> bool:
@@ -108,10 +115,11 @@ def _advice(message: str, command: str) -> list[str]:
 
 
 def _no_tracebacks() -> None:
-    """What happens where nobody can catch it (a thread, a finalizer, a task that nobody waits for) is for --debug alone."""
+    """What happens where nobody can catch it (a thread, a finalizer), and what a cell is told of, is for --debug alone."""
     unraisable = sys.unraisablehook
     sys.unraisablehook = lambda event: unraisable(event) if os.environ.get("RLM_DEBUG") else None
-    logging.getLogger("asyncio").addFilter(lambda _record: bool(os.environ.get("RLM_DEBUG")))
+    for name in ("asyncio", "rlm_kernel.sandbox.broker"):
+        logging.getLogger(name).addFilter(lambda _record: bool(os.environ.get("RLM_DEBUG")))
 
 
 def _signals_interrupt() -> None:

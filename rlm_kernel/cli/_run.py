@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import sys
+import threading
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import typer
@@ -26,23 +27,46 @@ _T = TypeVar("_T")
 NOTHING_ASKED = " before a model was asked; nothing was spent."
 NO_ANSWER = 1
 INTERRUPTED = 130
+_END_SECONDS = 5.0
+"""How long the process has to end once all is done and the answer told."""
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SHOW_CURSOR = "\x1b[?25h\n"
 _LEFT = "rlm: ended at once. The container ends by itself. The trace may lack what the running cell has printed.\n"
 
 
-def run_to_end(running: Coroutine[Any, Any, _T], so_far: Callable[[], str] = lambda: "", *, before: str = ".") -> _T:
+def _told() -> bool:
+    """Whether the command's answer was told; replaced by that of the command in progress."""
+    return False
+
+
+def run_to_end(
+    running: Coroutine[Any, Any, _T],
+    so_far: Callable[[], str] = lambda: "",
+    *,
+    before: str = ".",
+    answered: Callable[[], _T | None] = lambda: None,
+) -> _T:
     """Run a command's coroutine.
 
     The first Ctrl-C, SIGTERM or SIGHUP cancels it, the second ends the process at once (the lease ends the container). `so_far`: what is
     told then, or where it fails: what was done, what it cost, how to go on; `before`: what is told as long as it has nothing to say.
+    `answered`: the result, as soon as that is told to the user; whatever comes then, it is the result.
     """
     import asyncio
+
+    global _told
+    _told = lambda: answered() is not None  # noqa: E731
 
     async def main() -> _T:
         stop_on_signals()
         return await running
 
-    return asyncio.run(_or_exit(main(), so_far, before))
+    ending: list[threading.Timer] = []
+    try:
+        return asyncio.run(_or_exit(main(), so_far, before, answered, ending))
+    finally:
+        for timer in ending:
+            timer.cancel()
 
 
 def stop_on_signals() -> None:
@@ -58,31 +82,111 @@ def stop_on_signals() -> None:
         else:
             exit_now()
 
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for signum in _SIGNALS:
         if signum != signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:  # ignored by nohup
             loop.add_signal_handler(signum, stop)
 
 
+def _hear_no_more_signals() -> None:
+    """All is done and the answer told: a signal between here and the end of the process must not make a failure of it."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    # Held back meanwhile: the loop would put the system's own handlers in the place of ours.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    for signum in _SIGNALS:
+        loop.remove_signal_handler(signum)
+        signal.signal(signum, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def stopping() -> bool:
+    """Whether the task that calls this was told to stop: with an answer, that alone ends what comes after it."""
+    import asyncio
+
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 def exit_now() -> NoReturn:
-    """End the process as it is; the terminal has its cursor back, which a live line had hidden."""
+    """End the process as it is; the terminal has its cursor back, which a live line had hidden. With an answer that was told it is no
+    failure.
+    """
+    answered = _told()
     with contextlib.suppress(OSError):  # not by sys.stderr, which is the live line's
-        os.write(2, f"{_SHOW_CURSOR if os.isatty(2) else ''}{_LEFT}".encode())
-    os._exit(INTERRUPTED)
+        os.write(2, f"{_SHOW_CURSOR if os.isatty(2) else ''}{'' if answered else _LEFT}".encode())
+    os._exit(settle(0) if answered else INTERRUPTED)
 
 
-async def _or_exit(running: Coroutine[Any, Any, _T], so_far: Callable[[], str], before: str) -> _T:
-    """The result; once a cancelled run has closed all it opened, the process ends without waiting for threads, such as an image's build."""
+async def _or_exit(
+    running: Coroutine[Any, Any, _T],
+    so_far: Callable[[], str],
+    before: str,
+    answered: Callable[[], _T | None],
+    ending: list[threading.Timer],
+) -> _T:
+    """The result; once a cancelled run has closed all it opened, the process ends without waiting for threads, such as an image's build.
+
+    With an answer that was told nothing that hangs keeps the process: the timer in `ending` does not wait for the loop's threads.
+    """
     import asyncio
 
     try:
-        return await running
+        result = await running
     except asyncio.CancelledError:
-        print(f"rlm: interrupted{so_far() or before}", file=sys.stderr)
-        os._exit(settle(INTERRUPTED))
+        told = answered()
+        if told is None:
+            print(f"rlm: interrupted{so_far() or before}", file=sys.stderr)
+            os._exit(settle(INTERRUPTED))
+        result = told
     except RLMError as error:
-        if told := so_far():
-            error.hint = f"{error.hint}\nThe run ended{told}".lstrip()
-        raise
+        told = answered()
+        if told is None:
+            if so_far_told := so_far():
+                error.hint = f"{error.hint}\nThe run ended{so_far_told}".lstrip()
+            raise
+        print(f"rlm: {printable(str(error))}", file=sys.stderr)
+        result = told
+    if answered() is not None:
+        ending.append(threading.Timer(_END_SECONDS, lambda: os._exit(settle(0))))
+        ending[0].daemon = True
+        ending[0].start()
+        _hear_no_more_signals()
+    return result
+
+
+class Report:
+    """What a command prints of its result: the answer as soon as it is there, what it took in the end.
+
+    `result`: what was told; None as long as there is no answer.
+    """
+
+    def __init__(self, view: LiveView, *, as_json: bool, quiet: bool) -> None:
+        self._view = view
+        self._json = as_json
+        self._quiet = quiet
+        self.result: Result | None = None
+
+    def answered(self, result: Result) -> None:
+        """Print the answer, or the JSON object; flushed, so that it is out whatever comes next."""
+        self._view.above(self._worded(result))
+        self.result = result
+
+    def _worded(self, result: Result) -> str:
+        return json_line(result.as_json()) if self._json else shown(result.answer or "")
+
+    def end(self, result: Result) -> None:
+        """Print the rest. Raises typer.Exit if there is no answer."""
+        if self.result is None and (self._json or result.answer is not None):  # none, or what shows it has failed
+            print(self._worded(result))
+        if line := outcome_line(result):
+            print(line, file=sys.stderr)
+        if not self._quiet:
+            print(result.totals.line(), file=sys.stderr)
+        if not self._quiet or lost() is not None:
+            print(f"trace: {printable(os.path.relpath(result.trace))}", file=sys.stderr)
+        if result.answer is None:
+            raise typer.Exit(NO_ANSWER)
 
 
 def so_far_of(view: LiveView, trace: Callable[[], Path], go_on: str = "") -> Callable[[], str]:
@@ -128,19 +232,3 @@ def outcome_line(result: Result) -> str:
 def shown(answer: str) -> str:
     """An answer as it is printed: in a terminal made safe for it, in a pipe as it is."""
     return printable(answer) if sys.stdout.isatty() else answer
-
-
-def report(result: Result, *, as_json: bool, quiet: bool, told: bool = False) -> None:
-    """Print the answer, unless it was `told` already, and what it took. Raises typer.Exit if there is none."""
-    if as_json:
-        print(json_line(result.as_json()))
-    elif result.answer is not None and not told:
-        print(shown(result.answer))
-    if line := outcome_line(result):
-        print(line, file=sys.stderr)
-    if not quiet:
-        print(result.totals.line(), file=sys.stderr)
-    if not quiet or lost() is not None:
-        print(f"trace: {printable(os.path.relpath(result.trace))}", file=sys.stderr)
-    if result.answer is None:
-        raise typer.Exit(NO_ANSWER)

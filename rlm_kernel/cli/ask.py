@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rlm_kernel.cli._run import NOTHING_ASKED, report, run_to_end, so_far_of, worded
+from rlm_kernel.cli._run import NOTHING_ASKED, Report, run_to_end, so_far_of, worded
 from rlm_kernel.cli.session import CACHE, DEPTH, PROFILE, RUNTIME
 
 if TYPE_CHECKING:
@@ -61,11 +61,13 @@ def ask(
     from rlm_kernel.session.ask import trace_path
 
     path, view = trace_path(settings, question, trace), LiveView(quiet=quiet)
+    report = Report(view, as_json=as_json, quiet=quiet)
 
     async def main() -> Result:
         with view:
             consent = None if quiet or as_json else consent_in(view)
-            return await run(question, file, settings=settings, trace=path, view=view, say=view.say, consent=consent)
+            return await run(
+                question, file, settings=settings, trace=path, view=view, say=view.say, consent=consent, answered=report.answered
+            )
 
-    result = run_to_end(main(), so_far_of(view, lambda: path), before=NOTHING_ASKED)
-    report(result, as_json=as_json, quiet=quiet)
+    report.end(run_to_end(main(), so_far_of(view, lambda: path), before=NOTHING_ASKED, answered=lambda: report.result))

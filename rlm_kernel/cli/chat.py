@@ -28,6 +28,7 @@ from rlm_kernel.cli._run import (
     shown,
     so_far_of,
     stop_on_signals,
+    stopping,
 )
 from rlm_kernel.cli._streams import lost
 from rlm_kernel.cli._text import json_line, printable
@@ -49,7 +50,7 @@ from rlm_kernel.cli.session import (
     changes_of,
     open_,
 )
-from rlm_kernel.errors import RLMError, UsageError
+from rlm_kernel.errors import InternalError, UsageError
 
 if TYPE_CHECKING:
     from rlm_kernel.cli._chat_input import Pipe, Terminal
@@ -102,6 +103,7 @@ def chat(
 
     view = LiveView(quiet=quiet, lines=False)
     traces: list[Path] = []
+    chats: list[Chat] = []
 
     async def main() -> int:
         consent = sys.stdin.isatty() and not quiet and not as_json
@@ -109,9 +111,13 @@ def chat(
             with view:
                 kept = await stack.enter_async_context(open_(session, file, config, changes, view, "rlm chat", consent=consent))
             traces.append(kept.trace)
-            return await Chat(kept, view, quiet=quiet, as_json=as_json).run()
+            chats.append(Chat(kept, view, quiet=quiet, as_json=as_json))
+            return await chats[0].run()
 
-    code = run_to_end(main(), so_far_of(view, lambda: traces[-1], "rlm chat"), before=NOTHING_ASKED)
+    def answered() -> int | None:
+        return 0 if chats and chats[0].settled else None
+
+    code = run_to_end(main(), so_far_of(view, lambda: traces[-1], "rlm chat"), before=NOTHING_ASKED, answered=answered)
     if code:
         raise typer.Exit(code)
 
@@ -126,6 +132,8 @@ class Chat:
         self._json = as_json
         self._answered = True
         self._left = self._stopped = False
+        self.settled = False
+        """The last message has its answer, and none is waited for."""
         self._stoppable_by_hand = sys.stdin.isatty()
 
     async def run(self) -> int:
@@ -133,10 +141,12 @@ class Chat:
         lines = self._input()
         await self._greet()
         while True:
+            self.settled = False
             try:
                 # Bytes that are no UTF-8 come as lone surrogates, which no file, terminal or model takes.
                 message = (await lines.line()).encode(errors="replace").decode().strip()
             except EOFError:
+                self.settled = self._answered
                 break
             except KeyboardInterrupt:
                 self._tell("(Ctrl-D or /quit leaves)")
@@ -144,7 +154,7 @@ class Chat:
             if not message:
                 continue
             await self._act_on(message)
-            if self._left or lost() is not None:  # nobody reads the answers any more, and each costs
+            if self._left or stopping() or lost() is not None:  # nobody reads the answers any more, and each costs
                 break
         if not self._stopped:
             from rlm_kernel.engine.totals import duration
@@ -188,28 +198,37 @@ class Chat:
         except _Stopped:
             ended = self._view.ended if not command else None
             self._tell(f"Stopped{f' after {ended[1].line()}' if ended else ''}. The session goes on.")
-        except RLMError as error:
+        except Exception as error:
+            failure = InternalError.of(error)
             if self._json and not command:
-                failed = {"question": message, "answer": None, "error": error.message, "hint": error.hint}
+                failed = {"question": message, "answer": None, "error": failure.message, "hint": failure.hint}
                 print(json_line(failed), flush=True)
             if os.environ.get("RLM_DEBUG"):
                 traceback.print_exc()
-            print(f"rlm: {printable(str(error))}", file=sys.stderr)
+            print(f"rlm: {printable(str(failure))}", file=sys.stderr)
 
     async def _ask(self, question: str) -> None:
         self._answered = False
         with self._view:
-            result = await self._stoppable(self._kept.ask(question))
-            self._answered = result.answer is not None
-            with self._view.paused():
-                self._tell_what_happened()
-                self._show(result)
+
+            def answered(result: Result) -> None:
+                with self._view.paused():
+                    self._tell_what_happened()
+                    self._show(question, result)
+                self._answered = self.settled = True
+
+            result = await self._stoppable(self._kept.ask(question, answered))
+            if result.answer is None:
+                with self._view.paused():
+                    self._tell_what_happened()
+                    self._show(question, result)
             try:
-                with contextlib.suppress(_Stopped):
-                    await self._stoppable(self._kept.remember())
+                if not stopping():
+                    with contextlib.suppress(_Stopped):
+                        await self._stoppable(self._kept.remember())
             finally:
                 with self._view.paused():
-                    self._account_for(question, replace(result, totals=self._kept.used))
+                    self._tell(self._kept.used.line())  # with what the summary took
 
     async def _stoppable(self, doing: Coroutine[Any, Any, _T]) -> _T:
         """Run it, so that the first Ctrl-C stops it and nothing else: _Stopped; the second ends the process, and the lease the rest.
@@ -223,21 +242,17 @@ class Chat:
             try:
                 return await task
             except asyncio.CancelledError:
-                if _leaving():
+                if stopping():
                     raise
                 raise _Stopped from None
 
-    def _show(self, result: Result) -> None:
-        if result.answer is not None and not self._json:
+    def _show(self, question: str, result: Result) -> None:
+        if self._json:
+            print(json_line({"question": question, **result.as_json()}), flush=True)
+        elif result.answer is not None:
             show_answer(result.answer)
         if line := outcome_line(result):
             print(line, file=sys.stderr)
-
-    def _account_for(self, question: str, result: Result) -> None:
-        """What the question took, with the summary after it."""
-        if self._json:
-            print(json_line({"question": question, **result.as_json()}), flush=True)
-        self._tell(result.totals.line())
 
     async def _command(self, message: str) -> None:
         word, *rest = message.split(maxsplit=1)
@@ -356,9 +371,3 @@ def _interrupting(task: asyncio.Task[Any]) -> Iterator[None]:
         yield
     finally:
         stop_on_signals()
-
-
-def _leaving() -> bool:
-    """The chat itself is cancelled, not only its question."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rlm_kernel.cli._run import NOTHING_ASKED, report, run_to_end, so_far_of, worded
+from rlm_kernel.cli._run import NOTHING_ASKED, Report, run_to_end, so_far_of, worded
 from rlm_kernel.cli.replay import ALLOW_CHANGED, CONFIG, FILES, TRACE, named_files
 from rlm_kernel.cli.session import CACHE, DEPTH, PROFILE, RUNTIME
 
@@ -136,9 +136,11 @@ def _go_on(run: Callable[..., Coroutine[Any, Any, Result]], trace: Callable[[], 
 
     load_api_keys()
     view = LiveView(quiet=quiet)
+    report = Report(view, as_json=as_json, quiet=quiet)
 
     async def main() -> Result:
         with view:
-            return await run(view=view, say=view.say, consent=None if quiet or as_json else consent_in(view))
+            consent = None if quiet or as_json else consent_in(view)
+            return await run(view=view, say=view.say, consent=consent, answered=report.answered)
 
-    report(run_to_end(main(), so_far_of(view, trace), before=NOTHING_ASKED), as_json=as_json, quiet=quiet)
+    report.end(run_to_end(main(), so_far_of(view, trace), before=NOTHING_ASKED, answered=lambda: report.result))

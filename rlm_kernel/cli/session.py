@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rlm_kernel.cli._run import NOTHING_ASKED, report, run_to_end, shown, so_far_of, worded
+from rlm_kernel.cli._run import NOTHING_ASKED, Report, run_to_end, so_far_of, stopping, worded
 from rlm_kernel.cli._text import json_line, printable
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ def run(
     from rlm_kernel.cli._live import LiveView
 
     view = LiveView(quiet=quiet)
+    report = Report(view, as_json=as_json, quiet=quiet)
     traces: list[Path] = []
 
     async def main() -> Result:
@@ -115,20 +116,13 @@ def run(
                 traces.append(kept.trace)
                 for line in kept.opened:
                     view.tell(line)
-                result = await kept.ask(question)
-                if result.answer is not None and not as_json:
-                    view.above(shown(result.answer))
-                try:
+                result = await kept.ask(question, report.answered)
+                if not stopping():
                     await kept.remember()
-                finally:
-                    result = replace(result, totals=kept.used)  # with what the summary took
-                    if as_json:
-                        view.above(json_line(result.as_json()))
-                return result
+                return replace(result, totals=kept.used)  # with what the summary took
 
-    go_on = "rlm run QUESTION"
-    result = run_to_end(main(), so_far_of(view, lambda: traces[-1], go_on), before=NOTHING_ASKED)
-    report(result, as_json=False, quiet=quiet, told=True)
+    so_far = so_far_of(view, lambda: traces[-1], "rlm run QUESTION")
+    report.end(run_to_end(main(), so_far, before=NOTHING_ASKED, answered=lambda: report.result))
 
 
 def status(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine
 from dataclasses import dataclass, replace
 from typing import Any
 
 from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.protocols import CellResult, Kernel, Trace
+
+ENDING_SECONDS = 10.0
+"""How long a cell that has delivered its answer may go on."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +43,28 @@ class Cells:
 
     async def _within(self, seconds: float | None, running: Coroutine[Any, Any, CellResult]) -> CellResult:
         task = asyncio.create_task(running)
+        delivered = asyncio.create_task(self.calls.delivered.wait())
         try:
-            await asyncio.wait({task}, timeout=seconds)
-            if not task.done():
-                await self.kernel.interrupt()
-            return await task
+            await asyncio.wait({task, delivered}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if delivered.done():
+                await asyncio.wait({task}, timeout=ENDING_SECONDS)
+            return await self._ended(task)
         except asyncio.CancelledError:
+            if self.calls.delivered.is_set() and not task.done():
+                # The answer is there, and is not lost: only what the cell does after it is.
+                self.calls.cut_short = True
+                with contextlib.suppress(asyncio.CancelledError):
+                    return await self._ended(task)
             task.cancel()
             # Its own failure while it ends must not hide that the run was cancelled.
             await asyncio.gather(task, return_exceptions=True)
             raise
+        finally:
+            delivered.cancel()
+
+    async def _ended(self, task: asyncio.Task[CellResult]) -> CellResult:
+        """The result; what still runs is interrupted first. A cancellation leaves the task as it is."""
+        if not task.done():
+            await self.kernel.interrupt()
+            await asyncio.wait({task})
+        return task.result()

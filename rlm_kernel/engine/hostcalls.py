@@ -65,7 +65,7 @@ class HostCalls:
         its id, as JSON data, the same each time; it may block. `how_to_allow` is NoRecord's hint. `keep`: how much is recorded.
         """
         self._sub_calls = SubCalls(models, ledger, children, how_to_allow)
-        self._ledger = ledger
+        self.ledger = ledger
         self._trace = trace
         self._locate = locate
         self._recording = recording
@@ -75,6 +75,10 @@ class HostCalls:
         self._full: set[Kind] = set()
         self._talk: Any = None
         self._answer: Answer | None = None
+        self.delivered = asyncio.Event()
+        """The cell in progress has delivered an answer."""
+        self.cut_short = False
+        """The run was cancelled when the cell had delivered: see `check_cut_short`."""
         self.unrecorded = 0
         """Calls of the cell in progress (or the last) that the recording did not know."""
         self.broken: SetupError | TraceNotWritten | None = None
@@ -99,6 +103,8 @@ class HostCalls:
     def begin(self, cell_id: str) -> None:
         self._cell, self._talk, self._answer, self.unrecorded = cell_id, None, None, 0
         self._records.begin()
+        self.cut_short = False
+        self.delivered.clear()
 
     def end(self) -> tuple[tuple[CallRecord, ...], Answer | None]:
         """The cell's calls, in the order in which its code had their answers, and the answer that it delivered last."""
@@ -109,6 +115,11 @@ class HostCalls:
     def left_out(self) -> int:
         """Calls of the cell in progress (or the last) that are not recorded, because they were too many."""
         return self._records.left_out
+
+    def check_cut_short(self) -> None:
+        """Raise CancelledError if the run was cancelled when the cell had delivered: its answer did not stand."""
+        if self.cut_short:
+            raise asyncio.CancelledError
 
     async def _llm_query(self, call: HostCall) -> Any:
         query = Query.of(call.body)
@@ -196,6 +207,7 @@ class HostCalls:
         answer = kernel_says.answer(call.body)
         if call.cell == self._cell:
             self._answer = answer
+            self.delivered.set()
             # The answer itself is in the trace's closing cell; here its digest is enough.
             self._simple(call, "final", {"characters": len(answer.text)}, answer=len(answer.text))
         return None
@@ -225,7 +237,7 @@ class HostCalls:
         past = await self._recording.find(call, digest("budget", {})) if self._recording else None
         if past is not None:
             return self._again(call, past)
-        left = self._ledger.left()
+        left = self.ledger.left()
         self._simple(call, "budget", {}, answer=left)
         return left
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from rlm_kernel.bounded import MAX_DEPTH
 from rlm_kernel.checked import integer, plain, text
 from rlm_kernel.engine.protocols import Answer
 from rlm_kernel.errors import UsageError
@@ -39,7 +40,7 @@ class Query:
         return cls(
             _read(body, name, _words, wrong),
             _read(body, "model", _text_or_none, wrong),
-            _read(body, "schema", _schema, f"A schema is a JSON schema of at most {MAX_SCHEMA:,} characters."),
+            _read(body, "schema", _schema, f"A schema is a JSON schema of at most {MAX_SCHEMA:,} characters and {MAX_DEPTH} levels."),
             _read(body, "timeout", _seconds, "A timeout is a number of seconds above 0."),
         )
 

@@ -114,6 +114,10 @@ class Ledger:
             self._top._check_calls()
         return Ledger(Limits(turns=self.limits.turns, depth=self.limits.depth - 1), clock=self._clock, parent=self)
 
+    def waited(self, seconds: float) -> None:
+        """So many seconds were waited before there was room on the machine: they are not of the run."""
+        self._started += seconds
+
     def begin(self) -> None:
         """This child RLM has begun: it counts as one of those above."""
         if self._parent is not None:

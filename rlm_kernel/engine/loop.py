@@ -249,6 +249,7 @@ class Loop:
         remarks = [*notes, *await self._judge(parsed, results, hasty=hasty)]
         if self._answer is not None:
             return
+        self.calls.check_cut_short()
         remarks += [say.REPEATED] if again else []
         remarks += [say.CUT_OFF] if parsed.unclosed else []
         remarks += [say.INVENTED] if parsed.invented and results else []

@@ -28,7 +28,7 @@ _PARSED = 200_000
 """Characters of code beyond which it is not parsed here: that would take seconds. It is taken for code that parses."""
 
 
-_FIELDS = 1_000_000_000
+_FIELDS = 200_000_000
 """Characters times braces of code with f-strings beyond which it is not parsed: Python's parser reads them anew for each field."""
 _F_STRING = re.compile(r"\b[fFrR]{1,2}[\"']")
 

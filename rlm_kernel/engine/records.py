@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from rlm_kernel.engine.protocols import MODEL_CALLS, CallRecord
@@ -18,11 +19,19 @@ _BESIDE = 400
 @dataclass(frozen=True)
 class Keep:
     """Characters that are kept of a run's host calls: `answers` of calls of models and child RLMs, which were paid for, and `records` of
-    all others, which code can repeat for nothing: refused and failed ones, the budget, files.
+    all others, which code can repeat for nothing: refused and failed ones, the budget, files. `before`: of both, what a trace has already.
     """
 
     answers: int = 128 << 20
     records: int = 16 << 20
+    before: tuple[int, int] = (0, 0)
+
+    def beside(self, calls: Iterable[CallRecord]) -> Keep:
+        """As it is for a trace that has these calls already."""
+        sizes: dict[Kind, int] = {"answers": 0, "records": 0}
+        for call in calls:
+            sizes[_kind(call)] += _size(call)
+        return replace(self, before=(sizes["answers"], sizes["records"]))
 
     def words(self, kind: Kind) -> str:
         """What is told when one is met."""
@@ -50,7 +59,7 @@ class Records:
         self.full: Kind | None = None
         """Why the last one that was left out was."""
         self._most_free = most_free
-        self._used = {"answers": 0, "records": 0}
+        self._used: dict[Kind, int] = {"answers": keep.before[0], "records": keep.before[1]}
         self._free, self._free_size = 0, 0
 
     def begin(self) -> None:
@@ -59,8 +68,7 @@ class Records:
 
     def take(self, record: CallRecord) -> bool:
         """Keep a record, if there is room for it."""
-        kind: Kind = "answers" if record.kind in MODEL_CALLS and record.error is None else "records"
-        size = _size(record)
+        kind, size = _kind(record), _size(record)
         over = self._used[kind] + size > getattr(self.keep, kind)
         if kind == "records":
             over = over or self._free >= self._most_free or self._free_size + size > self.keep.records // _CELLS_SHARE
@@ -72,6 +80,10 @@ class Records:
             self._free, self._free_size = self._free + 1, self._free_size + size
         self.kept.append(record)
         return True
+
+
+def _kind(record: CallRecord) -> Kind:
+    return "answers" if record.kind in MODEL_CALLS and record.error is None else "records"
 
 
 def _size(record: CallRecord) -> int:

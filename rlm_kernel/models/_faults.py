@@ -17,9 +17,18 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from rlm_kernel.errors import ModelFault
+from rlm_kernel.models._bounds import Unreadable, load
 
 _SHOWN = 400
 """Characters of a provider's words."""
+_READ = 20_000
+"""Characters of a provider's words that are looked at."""
+_NUMBER = 100
+"""Characters of a header that has a number or a date."""
+_LONGEST_WAIT = 365 * 86400.0
+"""Seconds; who asks to wait longer asks for no more."""
+_LARGEST_WINDOW = 10**9
+"""Tokens; what is more is no window."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +36,8 @@ class Failure:
     """Why one attempt failed. `retry_after`: seconds that the provider asked to wait; `status`: HTTP's, or the one that an error told.
 
     `window`: tokens that the model reads at most, where the refusal of a long prompt told. `elsewhere`: what came is of no model's
-    server, so the address is wrong. `advice`: what to do, where the fault alone does not tell.
+    server, so the address is wrong. `advice`: what to do, where the fault alone does not tell. `moved`: where a redirect that was not
+    followed points, as it may be shown.
     """
 
     fault: ModelFault
@@ -38,6 +48,7 @@ class Failure:
     window: int | None = None
     elsewhere: bool = False
     advice: str = ""
+    moved: str = ""
 
     @property
     def reason(self) -> str:
@@ -177,8 +188,8 @@ def _told_status(found: Any) -> int | None:
         return None
     for name in ("code", "status", "status_code", "http_code"):
         value = found.get(name)
-        if isinstance(value, str) and value.strip().isdigit():
-            value = int(value)
+        if isinstance(value, str) and re.fullmatch(r"\s*[1-9][0-9]{2}\s*", value[:_NUMBER]):
+            value = int(value[:_NUMBER])
         if isinstance(value, int) and not isinstance(value, bool) and 400 <= value < 600:
             return value
     return _told_status(found.get("error")) if isinstance(found.get("error"), Mapping) else None
@@ -188,11 +199,12 @@ def _window(found: Any, said: str) -> int | None:
     """Tokens of the window, where the refusal tells: by a field, else by its words."""
     inner = found.get("error", found) if isinstance(found, Mapping) else None
     told = inner.get("n_ctx") if isinstance(inner, Mapping) else None
-    if isinstance(told, int) and told > 0:
+    if isinstance(told, int) and 0 < told <= _LARGEST_WINDOW:
         return told
     for pattern in _WINDOWS:
         if match := pattern.search(said):
-            return int(match[1].replace(",", "")) or None
+            window = int(match[1].replace(",", ""))
+            return window if 0 < window <= _LARGEST_WINDOW else None
     return None
 
 
@@ -201,7 +213,7 @@ _SAYING = ("message", "detail", "msg", "error_msg", "error_message", "status_msg
 
 def words(found: Any) -> str:
     """What an error says to people, in one short line, whatever its shape."""
-    text = " ".join(_spoken(found, 8).split()) or "no reason was given"
+    text = " ".join(_spoken(found, 8)[:_READ].split()) or "no reason was given"
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
@@ -210,7 +222,7 @@ def _spoken(found: Any, depth: int) -> str:
         inner = found.strip()
         if depth and inner.startswith(("{", "[")):  # gateways put the error of another one in, as text
             try:
-                return _spoken(json.loads(inner), depth - 1) or found
+                return _spoken(load(inner), depth - 1) or found
             except ValueError:
                 return found
         return found
@@ -237,6 +249,8 @@ def of_transport(error: BaseException) -> Failure:
     import aiohttp
 
     chain = list(_causes(error))
+    if isinstance(error, Unreadable):
+        return Failure("server", str(error))
     if any(isinstance(link, TimeoutError) for link in chain):
         return Failure("timeout", "no reply in time", retry=True)
     said = _innermost(chain)
@@ -258,7 +272,7 @@ def of_transport(error: BaseException) -> Failure:
 
 def of_litellm(error: Exception) -> Failure:
     """The Failure of an exception of litellm's, where nothing was sent, or the reply was one that litellm alone can read."""
-    text = " ".join(_PREFIX.sub("", str(error)).split()) or type(error).__name__
+    text = " ".join(_PREFIX.sub("", str(error)[:_READ]).split()) or type(error).__name__
     status = getattr(error, "status_code", None)
     if any(isinstance(link, TimeoutError) for link in _causes(error)):
         return Failure("timeout", "no reply in time", retry=True)
@@ -288,16 +302,16 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds from a Retry-After header, which has a number or a date; some providers tell them in milliseconds as well."""
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:
-            seconds = float(headers.get(name, "")) * unit
+            seconds = float(headers.get(name, "")[:_NUMBER]) * unit
         except ValueError:
             continue
-        return None if math.isnan(seconds) else max(0.0, seconds)
+        return None if math.isnan(seconds) else min(max(0.0, seconds), _LONGEST_WAIT)
     value = headers.get("retry-after")
     when = _date(value)
     if when is None:
         return None
     # By the provider's own clock where it is told: this machine's may be wrong.
-    return max(0.0, (when - (_date(headers.get("date")) or datetime.now(UTC))).total_seconds())
+    return min(max(0.0, (when - (_date(headers.get("date")) or datetime.now(UTC))).total_seconds()), _LONGEST_WAIT)
 
 
 def _told_wait(everything: str) -> float | None:
@@ -321,7 +335,8 @@ def _number(text: str) -> float:
 def _date(value: str | None) -> datetime | None:
     """A header's date; None for what is none."""
     try:
-        found = parsedate_to_datetime(value or "")
-    except ValueError:
+        # Python's own takes the square of a header's length.
+        found = parsedate_to_datetime((value or "")[:_NUMBER])
+    except (ValueError, OverflowError):
         return None
     return found if found.tzinfo else found.replace(tzinfo=UTC)

@@ -60,6 +60,8 @@ def hint_for(failure: Failure, asked: Asked, exchange: Exchange | None, chars: i
         "bad_request": f"Check the settings of {section} against what the provider allows. {address}",
     }
     parts = [failure.advice, hints[failure.fault]]
+    if failure.moved:
+        parts.append(_moved(asked, used, failure.moved))
     if failure.elsewhere:
         parts.append(_other_base(asked, used))
     if failure.fault in ("connection", "timeout") and exchange is not None and exchange.proxy is not None:
@@ -83,6 +85,14 @@ def _too_long(asked: Asked, chars: int) -> str:
     else:
         next_step = "Send smaller pieces."
     return f"{size}{'the' if size else 'The'} window is {limit}. {next_step}"
+
+
+def _moved(asked: Asked, used: str, target: str) -> str:
+    """What to set where a server says that it is elsewhere."""
+    setting = (asked.address.source or f"{asked.section}.api_base").removesuffix(" in .env")
+    added = used.partition("?")[0].removeprefix((asked.address.url or "").rstrip("/")) if asked.address.url else ""
+    base = target.removesuffix(added) if added and target.endswith(added) else "its base"
+    return f"Keys and prompts go to the address that is set alone. If you trust the other one, set {setting} to {base}."
 
 
 def _other_base(asked: Asked, used: str) -> str:

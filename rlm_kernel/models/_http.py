@@ -1,32 +1,47 @@
 """The one HTTP client of both roads: where a request went, by which proxy, and what came back, byte for byte.
 
 litellm sends its requests by it as well, through a transport of httpx. So a reply that litellm cannot read can still be read here, and
-proxies, certificates and lost connections are the same on both roads.
+proxies, certificates, lost connections, redirects and limits are the same on both roads.
 """
 
 from __future__ import annotations
 
 import asyncio
 import importlib
+import json
 import re
-import zlib
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from rlm_kernel.models._bounds import HEADER_CHARS, Unreadable, load, received
 from rlm_kernel.models._proxies import Proxy, proxy_for
+from rlm_kernel.models._usage import checked as counts
 
 if TYPE_CHECKING:
     import aiohttp
     import httpx
+    from yarl import URL
 
-_MOST = 256 * 2**20
-"""Bytes of a reply that was packed and does not say so."""
+_HOPS = 5
+"""Redirects within one origin that a request follows."""
+_SAME_REQUEST = (307, 308)
+"""Redirects after which the same request is made; after the others it would be a GET without a prompt."""
 _OURS = frozenset({"accept-encoding", "connection", "content-length", "transfer-encoding", "host"})
 """Headers that the client sets by itself."""
-_UNPACKED = frozenset({"content-encoding", "content-length", "transfer-encoding"})
-"""Headers that hold no more once a body is read and unpacked."""
+_FOR_LITELLM = ("content-type",)
+"""Headers of a reply that litellm is given. By others it would follow redirects and keep cookies, whose dates it takes seconds to read."""
+_ERROR_FOR_LITELLM = 1000
+"""Bytes of an error's body that litellm is given: it looks for dozens of patterns in it, and the error is read here."""
+_TEXT_FOR_LITELLM = 64 << 10
+"""Bytes of a body that is no JSON: of it litellm makes an error, too."""
+_NAME_FOR_LITELLM = 200
+"""Characters of a model's name in a reply: litellm looks for it in its table in many ways."""
+_NAMES = ("model", "modelVersion")
+_USAGE = ("usage", "usageMetadata")
+_COUNTS = ("prompt_eval_count", "eval_count")
+"""Ollama's, which stand beside the reply."""
 
 
 _QUERY_AMID = re.compile(r"(\?[^/]*)(/chat/completions)$")
@@ -51,8 +66,11 @@ class Http:
     def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None
 
-    async def send(self, method: str, url: str, headers: Mapping[str, str], content: bytes, *, follow: bool = True) -> Exchange:
-        """A request's reply in full, or why there is none: it raises nothing but what cancels it. `follow`: go where a redirect says."""
+    async def send(self, method: str, url: str, headers: Mapping[str, str], content: bytes) -> Exchange:
+        """A request's reply, or why there is none: it raises nothing but what cancels it.
+
+        A redirect to another origin is not followed, so that key and prompt go nowhere else. It comes back as the reply.
+        """
         import aiohttp
 
         url = _QUERY_AMID.sub(r"\2\1", url)
@@ -63,11 +81,15 @@ class Http:
                 proxy.check()
             through = proxy.url if proxy is not None else None
             session = self._open()
-            async with session.request(method, url, headers=headers, data=content, proxy=through, allow_redirects=follow) as response:
-                exchange.body = _plain(await response.read())
-                exchange.status = response.status
-                exchange.headers = {name.lower(): value for name, value in response.headers.items()}
-        except (aiohttp.ClientError, OSError, ValueError) as error:  # a time-out is an OSError
+            target: str | URL = url
+            for _ in range(_HOPS + 1):
+                async with session.request(method, target, headers=headers, data=content, proxy=through, allow_redirects=False) as response:
+                    if (further := _same_origin(response)) is None:
+                        await _take(response, exchange)
+                        return exchange
+                    target = further
+            raise Unreadable(f"the server redirects to itself more than {_HOPS} times")
+        except (aiohttp.ClientError, OSError, ValueError, Unreadable) as error:  # a time-out is an OSError
             exchange.error = error
         return exchange
 
@@ -87,19 +109,37 @@ class Http:
             connector = aiohttp.TCPConnector(limit=0, ssl=tls)
             # Gateways send long headers, of cookies and policies.
             self._session = aiohttp.ClientSession(
-                connector=connector, timeout=aiohttp.ClientTimeout(total=None), max_line_size=2**16, max_field_size=2**16
+                connector=connector,
+                timeout=aiohttp.ClientTimeout(total=None),
+                headers={"Accept-Encoding": "gzip, deflate"},
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                max_line_size=2**16,
+                max_field_size=2**16,
             )
         return self._session
 
 
-def _plain(body: bytes) -> bytes:
-    """A body that a gateway packed without saying so is unpacked; the client does the others."""
-    if not body.startswith(b"\x1f\x8b"):
-        return body
+async def _take(response: aiohttp.ClientResponse, exchange: Exchange) -> None:
+    exchange.status = response.status
+    exchange.headers = {name.lower(): value[:HEADER_CHARS] for name, value in response.headers.items()}
+    packing = exchange.headers.get("content-encoding", "")
+    exchange.body = await received(response.content.iter_any(), packing, success=200 <= response.status < 300)
+
+
+def _same_origin(response: aiohttp.ClientResponse) -> URL | None:
+    """Where a redirect says that the same request is to go, if that is the same scheme, host and port."""
+    from yarl import URL
+
+    location = response.headers.get("location")
+    if response.status not in _SAME_REQUEST or not location:
+        return None
     try:
-        return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(body, _MOST)
-    except zlib.error:
-        return body
+        target = response.url.join(URL(location))
+    except ValueError:  # no address
+        return None
+    same = (target.scheme, target.host, target.port) == (response.url.scheme, response.url.host, response.url.port)
+    return target if same and target.user is None and target.password is None else None
 
 
 # litellm's requests
@@ -135,7 +175,10 @@ async def by_litellm(http: Http, litellm: Any, request: Mapping[str, Any]) -> tu
 
 
 def install() -> None:
-    """Have litellm's clients send by our own while a call of ours is in progress, and by litellm's otherwise. Idempotent."""
+    """Have litellm's clients send by our own while a call of ours is in progress, and by litellm's otherwise. Idempotent.
+
+    Those that block, by which some providers fetch tokens, stay as they are, but follow no redirect in a call of ours.
+    """
     handler: Any = importlib.import_module("litellm.llms.custom_httpx.http_handler").AsyncHTTPHandler
     make = handler.create_async_transport
     if not getattr(make, "of_rlm", False):
@@ -145,6 +188,37 @@ def install() -> None:
 
         create.of_rlm = True  # type: ignore[attr-defined]
         handler.create_async_transport = staticmethod(create)
+        _follow_none()
+
+
+def _for_litellm(found: Exchange) -> bytes:
+    """A reply's body as litellm is given it: an error's begin; of a completion all, but names are short, and counts are numbers."""
+    if found.status >= 300:
+        return found.body[:_ERROR_FOR_LITELLM]
+    try:
+        reply = load(found.body.decode())
+    except ValueError:  # of a text that is not UTF-8, too
+        return found.body[:_TEXT_FOR_LITELLM]
+    if isinstance(reply, dict):
+        reply |= {name: reply[name][:_NAME_FOR_LITELLM] for name in _NAMES if isinstance(reply.get(name), str)}
+        reply |= {name: counts(reply[name]) for name in _USAGE if name in reply}
+        reply |= counts({name: reply.pop(name) for name in _COUNTS if name in reply})
+    return json.dumps(reply).encode()
+
+
+def _follow_none() -> None:
+    response: Any = importlib.import_module("httpx").Response
+    session: Any = importlib.import_module("requests").Session
+    leads_on, target_of = vars(response)["has_redirect_location"].fget, session.get_redirect_target
+
+    def has_redirect_location(response: Any) -> bool:
+        return not in_progress() and leads_on(response)
+
+    def get_redirect_target(session: Any, resp: Any) -> str | None:
+        return None if in_progress() else target_of(session, resp)
+
+    response.has_redirect_location = property(has_redirect_location)
+    session.get_redirect_target = get_redirect_target
 
 
 def _transport(usual: httpx.AsyncBaseTransport | None) -> httpx.AsyncBaseTransport:
@@ -159,11 +233,11 @@ def _transport(usual: httpx.AsyncBaseTransport | None) -> httpx.AsyncBaseTranspo
                 return await usual.handle_async_request(request)
             headers = {name: value for name, value in request.headers.items() if name not in _OURS}
             call.last = Exchange(str(request.url))
-            call.last = found = await call.http.send(request.method, str(request.url), headers, await request.aread(), follow=False)
+            call.last = found = await call.http.send(request.method, str(request.url), headers, await request.aread())
             if found.error is not None:
                 raise httpx.ConnectError(str(found.error)) from found.error
-            kept = {name: value for name, value in found.headers.items() if name not in _UNPACKED}
-            return httpx.Response(found.status, headers=kept, content=found.body, request=request)
+            kept = {name: found.headers[name] for name in _FOR_LITELLM if name in found.headers}
+            return httpx.Response(found.status, headers=kept, content=_for_litellm(found), request=request)
 
         async def aclose(self) -> None:
             if usual is not None:

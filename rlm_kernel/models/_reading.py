@@ -9,13 +9,18 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
+from urllib.parse import urljoin, urlsplit
 
+from rlm_kernel.bounded import TooMuch
+from rlm_kernel.checked import writable
+from rlm_kernel.models._bounds import load
 from rlm_kernel.models._faults import Failure, of_error, words
 from rlm_kernel.models._http import Exchange
-from rlm_kernel.models._tool_calls import ToolCall, in_text, tool_calls
+from rlm_kernel.models._parts import body_of, first, of, plain_text, said_in
+from rlm_kernel.models._tool_calls import in_text, tool_calls
 
 _CUT = frozenset({"length", "max_tokens", "model_length", "max_output_tokens", "incomplete", "token_limit", "max_length"}) | {
     "model_context_window_exceeded"
@@ -27,8 +32,17 @@ _BROKEN = frozenset({"error", "network_error", "abort", "insufficient_system_res
 """How they say that it broke off on their side."""
 _BAD_TOOL = frozenset({"malformed_function_call", "unexpected_tool_call"})
 """How they say that the model called a tool, and that nothing of it is handed on."""
-_THINKING = frozenset({"thinking", "reasoning", "reasoning_text", "reasoning_content", "redacted_thinking", "summary_text", "thought"})
-_TOOLS = frozenset({"tool_use", "tool_call", "function_call", "functioncall", "executable_code", "executablecode"})
+_BEGIN = 4000
+"""Characters of a body that are looked at where it is no JSON."""
+_COMMENTS = re.compile(r"(?::[^\n]*+(?:\n\s*+|\Z))*+")
+"""Lines of an event stream by which a gateway keeps the connection alive."""
+_EVENT = re.compile(r"(?:data|event|id|retry):")
+_CALLS = 100
+"""Tool calls of a reply; one that has more is none."""
+_NAMES = 100
+"""Names beside the choices that are kept of an event stream."""
+_REASON = 100
+"""Characters of a reason to finish."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +73,8 @@ def parse(exchange: Exchange) -> dict[str, Any] | Failure:
 
 def _refusal(exchange: Exchange) -> Failure:
     """What a status that is no success says."""
+    if exchange.status < 400:
+        return _redirect(exchange)
     found = _json(exchange.body)
     if isinstance(found, list) and len(found) == 1:
         found = found[0]
@@ -68,15 +84,26 @@ def _refusal(exchange: Exchange) -> Failure:
     text = _text(exchange.body).strip()
     page = _page(exchange)
     said = f"status {exchange.status}, {page}" if page else f"status {exchange.status}{f': {words(text)}' if text else ', without a word'}"
-    if exchange.status < 400:
-        said = f"status {exchange.status}, a redirect to {exchange.headers.get('location', 'nowhere')}"
-        return Failure("connection", said, elsewhere=True)
     # A server's or a gateway's own trouble comes as a page, too, and so does a limit: those may pass.
     failure = of_error(page or text, exchange.status, exchange.headers)
     failure = replace(failure, said=said)
     if failure.retry or failure.fault == "too_long":
         return failure
     return replace(failure, fault="connection", elsewhere=True) if page else replace(failure, elsewhere=True)
+
+
+def _redirect(exchange: Exchange) -> Failure:
+    location = exchange.headers.get("location", "")
+    said = f"status {exchange.status}, a redirect"
+    try:
+        target = urlsplit(urljoin(exchange.url, location))
+        shown = f"{target.scheme}://{target.netloc.rpartition('@')[2]}{target.path}" if location and target.netloc else ""
+    except ValueError:
+        shown = ""
+    if not shown:
+        return Failure("connection", f"{said} to {'no address' if location else 'nowhere'}", elsewhere=True)
+    shown = words(shown)
+    return Failure("connection", f"{said} to {shown}, which was not followed", moved=shown)
 
 
 def _no_json(exchange: Exchange) -> Failure:
@@ -86,24 +113,35 @@ def _no_json(exchange: Exchange) -> Failure:
     if not text:
         return Failure("server", "the reply has no body", retry=True)
     if text.startswith(("{", "[")):
-        return Failure("server", f"the reply is not valid JSON: {_shown(exchange.body)}", retry=True)
+        return Failure("server", f"the reply is not valid JSON{_why(text)}: {_shown(exchange.body)}", retry=True)
     return Failure("server", f"the reply is plain text, and no chat completion: {_shown(exchange.body)}", retry=True, elsewhere=True)
 
 
 def _page(exchange: Exchange) -> str:
     """What page it is, if it is one: HTML, or XML as storage servers and old gateways send it."""
-    text = _text(exchange.body).lstrip()
+    text = _text(exchange.body[: 2 * _BEGIN]).lstrip()[:_BEGIN]
     start = text[:300].lower()
     html = "<!doctype html" in start or "<html" in start or "<head" in start or "text/html" in exchange.headers.get("content-type", "")
     if html and text.startswith("<"):
-        title = re.search(r"<title[^>]*>(.*?)</title>|<h1[^>]*>(.*?)</h1>", text[:20_000], re.IGNORECASE | re.DOTALL)
-        name = " ".join(re.sub(r"<[^>]*>", " ", (title[1] or title[2] or "")).split())[:100] if title else ""
+        title = re.search(r"<title[^<>]*>(.*?)</title>|<h1[^<>]*>(.*?)</h1>", text, re.IGNORECASE | re.DOTALL)
+        name = " ".join(re.sub(r"<[^<>]*>", " ", (title[1] or title[2] or "")).split())[:100] if title else ""
         return f"a web page (HTML) titled {name!r}, not a model's reply" if name else "a web page (HTML), not a model's reply"
     return f"XML, not a model's reply: {_shown(exchange.body)}" if start.startswith("<") else ""
 
 
 def _shown(body: bytes) -> str:
-    return repr(" ".join(_text(body).split())[:200])
+    return repr(" ".join(_text(body[: 2 * _BEGIN]).split())[:200])
+
+
+def _why(text: str) -> str:
+    """Which limit a text that is no JSON is over; "" for none."""
+    try:
+        load(text, first=True)
+    except TooMuch as error:
+        return f" ({error})"
+    except ValueError:
+        pass
+    return ""
 
 
 def _text(body: bytes) -> str:
@@ -115,43 +153,53 @@ def _text(body: bytes) -> str:
 def _json(body: bytes) -> Any:
     """The JSON value of a body, or what the events of a stream come to together; None for none."""
     text = _text(body).lstrip("\ufeff \t\r\n\0")
-    while text.startswith(":"):  # a comment of an event stream, by which a gateway keeps the connection alive
-        text = text.partition("\n")[2].lstrip()
-    if re.match(r"(?:data|event|id|retry):", text):
-        return _joined(text)
+    if begun := _COMMENTS.match(text):
+        text = text[begun.end() :]
+    if _EVENT.match(text):
+        return _joined(_data(text))
     try:
         # Whatever follows an object is left; a page that begins with a number is none.
-        found = json.JSONDecoder(strict=False).raw_decode(text)[0] if text.startswith(("{", "[")) else json.loads(text, strict=False)
-    except (ValueError, RecursionError):
+        found = load(text, first=text.startswith(("{", "[")))
+    except ValueError:
         return None
-    if isinstance(found, dict) and "message" not in (choice := _first(found.get("choices"))) and "delta" in choice:
-        return _joined("\n".join(f"data: {line}" for line in text.splitlines()))  # a stream with a chunk on each line
+    if isinstance(found, dict) and "message" not in (choice := first(found.get("choices"))) and "delta" in choice:
+        return _joined(text.splitlines())  # a stream with a chunk on each line
     return found
 
 
 # Streams that nobody asked for
 
 
-def _joined(stream: str) -> Any:
-    """One completion of all chunks of an event stream; the last whole object where they are no chunks."""
-    chunks = []
-    ended = False
+def _data(stream: str) -> Iterator[str]:
+    """The data of the events of a stream."""
     for line in stream.splitlines():
         name, _, data = line.partition(":")
-        ended = ended or (name == "data" and data.strip() == "[DONE]")
-        if name == "data" and data.strip() != "[DONE]":
-            try:
-                chunks.append(json.loads(data, strict=False))
-            except (ValueError, RecursionError):
-                continue
-    chunks = [chunk for chunk in chunks if isinstance(chunk, dict)]
-    if not chunks:
-        return None
+        if name == "data":
+            yield data
+
+
+def _joined(events: Iterable[str]) -> Any:
+    """One completion of all chunks of an event stream; the last whole object where they are no chunks."""
+    any_chunk = ended = False
     whole: dict[str, Any] = {}
     message = _Message()
-    for chunk in chunks:
-        whole |= {name: value for name, value in chunk.items() if value is not None and name != "choices"}
-        message.add(_first(chunk.get("choices")))
+    for data in events:
+        if data.strip() == "[DONE]":
+            ended = True
+            continue
+        try:
+            chunk = load(data)
+        except ValueError:
+            continue
+        if not isinstance(chunk, dict):
+            continue
+        any_chunk = True
+        for name, value in chunk.items():
+            if value is not None and name != "choices" and (name in whole or len(whole) < _NAMES):
+                whole[name] = value
+        message.add(first(chunk.get("choices")))
+    if not any_chunk:
+        return None
     if message.any and not ended and not message.finish:
         message.finish = "error"
         message.more.setdefault("error", {"message": "the stream ended before the reply did", "code": 502})
@@ -164,8 +212,9 @@ class _Message:
 
     any: bool = False
     content: list[Any] = field(default_factory=list)
-    texts: dict[str, str] = field(default_factory=dict)
-    tools: dict[Any, dict[str, Any]] = field(default_factory=dict)
+    texts: dict[str, list[str]] = field(default_factory=dict)
+    tools: dict[str, tuple[list[str], list[str]]] = field(default_factory=dict)
+    """By their number in the stream: the name, and the pieces of the arguments."""
     finish: Any = None
     more: dict[str, Any] = field(default_factory=dict)
 
@@ -175,26 +224,28 @@ class _Message:
         self.any = True
         self.finish = choice.get("finish_reason") or self.finish
         self.more |= {"error": choice["error"]} if choice.get("error") else {}
-        delta = _body_of(choice)
+        delta = body_of(choice)
         content = delta.get("content")
         self.content += content if isinstance(content, list) else [content] if content is not None else []
         for name in ("reasoning_content", "reasoning", "refusal"):
             if isinstance(delta.get(name), str):
-                self.texts[name] = self.texts.get(name, "") + delta[name]
+                self.texts.setdefault(name, []).append(delta[name])
         calls = delta.get("tool_calls")
         for number, piece in enumerate(calls if isinstance(calls, list) else []):
             if isinstance(piece, dict):
-                function = _of(piece, "function")
-                told = self.tools.setdefault(piece.get("index", number), {"name": "", "arguments": ""})
-                told["name"] = told["name"] or function.get("name") or ""
+                function = of(piece, "function")
+                names, arguments = self.tools.setdefault(repr(piece.get("index", number)), ([], []))
+                if not names and isinstance(function.get("name"), str) and function["name"]:
+                    names.append(function["name"])
                 more = function.get("arguments")
-                told["arguments"] += more if isinstance(more, str) else json.dumps(more) if more is not None else ""
+                arguments.append(more if isinstance(more, str) else json.dumps(more) if more is not None else "")
 
     def choice(self) -> dict[str, Any]:
         plain = all(isinstance(piece, str) for piece in self.content)
         content = "".join(self.content) if plain else self.content
-        tools = [{"function": told} for told in self.tools.values()]
-        return {"finish_reason": self.finish, "message": {"content": content, **self.texts, "tool_calls": tools}, **self.more}
+        tools = [{"function": {"name": "".join(names), "arguments": "".join(pieces)}} for names, pieces in self.tools.values()]
+        texts = {name: "".join(pieces) for name, pieces in self.texts.items()}
+        return {"finish_reason": self.finish, "message": {"content": content, **texts, "tool_calls": tools}, **self.more}
 
 
 # Errors inside a reply
@@ -202,12 +253,12 @@ class _Message:
 
 def error_in(found: Mapping[str, Any]) -> Any:
     """The error that a reply with a good status holds; None for none. Where there is text all the same, it is none."""
-    choice = _first(found.get("choices"))
-    message = _body_of(choice)
-    ended = str(choice.get("finish_reason") or choice.get("native_finish_reason") or "").lower()
+    choice = first(found.get("choices"))
+    message = body_of(choice)
+    ended = str(choice.get("finish_reason") or choice.get("native_finish_reason") or "")[:_REASON].lower()
     broken = ended in _BROKEN
     for holder in (found, choice, message):
-        if holder.get("error") and (broken or not _said(choice)[0].strip()):
+        if holder.get("error") and (broken or not said_in(choice)[0].strip()):
             return holder["error"]
     if broken and _native(choice) not in _BAD_TOOL:
         return {"message": f"the provider ended the reply with an error{f' ({ended})' if ended != 'error' else ''}"}
@@ -235,12 +286,12 @@ def read(found: Mapping[str, Any], *, code: bool) -> Read | Failure:
         if "choices" in found:
             return Failure("empty", "the reply has no choices", retry=True)
         return Failure("server", f"the reply is JSON, but no chat completion: {json.dumps(found, default=str)[:200]}", retry=True)
-    choice = _first(choices)
-    message = _body_of(choice)
-    text, thoughts, calls, refusal = _said(choice)
+    choice = first(choices)
+    message = body_of(choice)
+    text, thoughts, calls, refusal = said_in(choice)
     thoughts = "\n\n".join(filter(None, [*_thoughts(message), thoughts]))
     finish = _finish(choice, found)
-    refusal = refusal or _plain_text(message.get("refusal")) or _plain_text(_of(message, "provider_specific_fields").get("refusal"))
+    refusal = refusal or plain_text(message.get("refusal")) or plain_text(of(message, "provider_specific_fields").get("refusal"))
     if refusal:
         return Failure("refused", words(refusal))
     if finish in _REFUSED:
@@ -248,101 +299,26 @@ def read(found: Mapping[str, Any], *, code: bool) -> Read | Failure:
     tools: tuple[str, ...] = ()
     if code and not text.strip() and _native(choice) in _BAD_TOOL:
         return Read(f"[called a tool: {_native(choice)}]", "stop", thoughts, ("a function",))
-    if calls := [*tool_calls(message), *calls]:
+    if len(calls := [*tool_calls(message), *calls]) > _CALLS:
+        return Failure("server", f"the reply calls {len(calls):,} tools, and at most {_CALLS} are read", retry=True)
+    if calls:
         if not code and not text.strip():
             names = ", ".join(sorted({call.name for call in calls}))
             return Failure("empty", f"it called a tool ({names}) instead of writing text, and no tool was offered", retry=True)
         if code:
             text, tools = in_text(text, calls)
     if text.strip():
-        return Read(encodable(text), finish, encodable(thoughts), tools)
+        return Read(writable(text), finish, writable(thoughts), tools)
     if finish == "length":
         return Failure("empty", "the limit on reply tokens was reached before any text")
     why = f" ({_native(choice)})" if _native(choice) in _BAD_TOOL else ""
     return Failure("empty", f"reasoning, but no text{why}" if thoughts else f"no text{why}", retry=True)
 
 
-def _first(choices: Any) -> Mapping[str, Any]:
-    """The first choice with text in it, else the first."""
-    if isinstance(choices, Mapping):
-        choices = [choices]
-    found = [choice for choice in choices if isinstance(choice, Mapping)] if isinstance(choices, list) else []
-    return next((choice for choice in found if _said(choice)[0].strip()), found[0] if found else {})
-
-
-def _body_of(choice: Mapping[str, Any]) -> Mapping[str, Any]:
-    for name in ("message", "delta"):
-        message = choice.get(name)
-        if isinstance(message, Mapping):
-            return message
-        if isinstance(message, str):
-            return {"content": message}
-    return {"content": choice.get("text", choice.get("content"))}
-
-
-def _said(choice: Mapping[str, Any]) -> tuple[str, str, list[ToolCall], str]:
-    """The text of a choice, the thoughts, tool calls and refusal that stand among its parts."""
-    parts = _Parts()
-    parts.add(_body_of(choice).get("content"))
-    return "".join(parts.text), "".join(parts.thoughts), parts.calls, "".join(parts.refusal)
-
-
-@dataclass
-class _Parts:
-    text: list[str] = field(default_factory=list)
-    thoughts: list[str] = field(default_factory=list)
-    calls: list[ToolCall] = field(default_factory=list)
-    refusal: list[str] = field(default_factory=list)
-
-    def add(self, content: Any, depth: int = 4) -> None:
-        if content is None or isinstance(content, bool) or not depth:
-            return
-        if isinstance(content, str):
-            self.text.append(content)
-        elif isinstance(content, list):
-            for part in content:
-                self.add(part, depth - 1)
-        elif isinstance(content, Mapping):
-            self._part(content, depth)
-        else:
-            self.text.append(json.dumps(content, default=str))
-
-    def _part(self, part: Mapping[str, Any], depth: int) -> None:
-        kind = str(part.get("type") or "").lower()
-        if kind in _THINKING or part.get("thought") is True or (not kind and "thinking" in part):
-            self.thoughts.append(_plain_text(part))
-        elif kind == "refusal":
-            self.refusal.append(_plain_text(part.get("refusal") or part))
-        elif kind in _TOOLS or "functionCall" in part or "executableCode" in part:
-            self.calls += tool_calls({"tool_calls": [part.get("functionCall") or part.get("executableCode") or part]})
-        elif "text" in part or "content" in part or "parts" in part or "value" in part:
-            for name in ("text", "content", "parts", "value"):
-                if name in part:
-                    self.add(part[name], depth - 1)
-                    return
-        elif not kind:  # a server that took the text for JSON and parsed it
-            self.text.append(json.dumps(part, ensure_ascii=False, default=str))
-
-
-def _plain_text(value: Any, depth: int = 6) -> str:
-    """All the text in a value, of whatever shape."""
-    if isinstance(value, str):
-        return value
-    if not depth:
-        return ""
-    if isinstance(value, list):
-        return "".join(_plain_text(item, depth - 1) for item in value)
-    if isinstance(value, Mapping):
-        return "".join(
-            _plain_text(value[n], depth - 1) for n in ("thinking", "reasoning", "text", "content", "summary", "refusal") if n in value
-        )
-    return ""
-
-
 def _thoughts(message: Mapping[str, Any]) -> list[str]:
     """The model's reasoning beside the reply, once, though some gateways send it under several names."""
     names = ("reasoning_content", "reasoning", "reasoning_details", "thinking", "thinking_blocks")
-    found = (_plain_text(message.get(name)).strip() for name in names)
+    found = (plain_text(message.get(name)).strip() for name in names)
     return list(dict.fromkeys(filter(None, found)))
 
 
@@ -352,26 +328,17 @@ def _finish(choice: Mapping[str, Any], found: Mapping[str, Any]) -> str | None:
         return "length"
     if not isinstance(told, str) or not told:
         return None
-    return "length" if told.lower() in _CUT else "stop" if told.lower() in _WHOLE else told.lower()
+    told = writable(told[:_REASON].lower())
+    return "length" if told in _CUT else "stop" if told in _WHOLE else told
 
 
 def _native(choice: Mapping[str, Any]) -> str:
     """Why a reply ended by the word of the provider behind a gateway, or before litellm made it OpenAI's; "" where that is not told."""
-    return str(choice.get("native_finish_reason") or "").lower()
+    return str(choice.get("native_finish_reason") or "")[:_REASON].lower()
 
 
 def native_finish(found: Mapping[str, Any]) -> str | None:
     """Why a reply in a provider's own form ended: Anthropic's, Gemini's, Ollama's. litellm makes one reason of several."""
-    candidate = _first(found.get("candidates"))
+    candidate = first(found.get("candidates"))
     told = found.get("stop_reason") or found.get("done_reason") or candidate.get("finishReason")
     return told if isinstance(told, str) else None
-
-
-def encodable(text: str) -> str:
-    """The text without lone surrogates, which no file, terminal or model takes."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
-
-
-def _of(found: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = found.get(name)
-    return value if isinstance(value, Mapping) else {}

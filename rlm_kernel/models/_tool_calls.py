@@ -11,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rlm_kernel.models._bounds import load
+
 _RUNS_CODE = re.compile(r"python|jupyter|interpreter|notebook|^(?:i?repl|run|exec|execute|code|run_?code|exec(?:ute)?_?code|sandbox)$|repl")
 """Names of tools that run Python."""
 _RUNS_OTHER = re.compile(r"bash|shell|terminal|sql|javascript|node|powershell|container\.exec")
 _CODE_NAMES = ("code", "source", "script", "python", "python_code", "program", "cell")
-_FENCED = re.compile(r"\s*(`{3,}|~{3,})[\w.+-]*[ \t]*\n(.*?)\n?\s*\1\s*", re.DOTALL)
+_FENCE = re.compile(r"(`{3,}+|~{3,}+)[\w.+-]*+[ \t]*+\n")
 _BROKEN = re.compile(rf"""\s*\{{\s*["'](?:{"|".join(_CODE_NAMES)}|input)["']\s*:\s*(["'])(.*)""", re.DOTALL)
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "'": "'", "\\": "\\", "/": "/"}
 _SHOWN = 300
@@ -37,8 +39,7 @@ class ToolCall:
         found = _code_in(self.arguments, by_name=by_name)
         if found is None or not found.strip():
             return None
-        fenced = _FENCED.fullmatch(found)
-        return fenced[2] if fenced else found
+        return _unfenced(found)
 
 
 def tool_calls(message: Mapping[str, Any]) -> list[ToolCall]:
@@ -81,7 +82,7 @@ def _block(code: str) -> str:
 
 def _plain_name(name: str) -> str:
     """The name alone: templates leave markers of channels on it, a namespace, or a number."""
-    name = name.split("<|")[0].strip()
+    name = name[:1000].split("<|")[0].strip()
     return re.sub(r":\d+$", "", name).removeprefix("functions.").removeprefix("to=")[:100] or "?"
 
 
@@ -94,8 +95,8 @@ def _code_in(arguments: Any, *, by_name: bool) -> str | None:
     """Code in arguments: in the one text that is named so, in the only one there is, or all of it where that is no JSON."""
     if isinstance(arguments, str):
         try:
-            arguments = json.loads(arguments, strict=False)
-        except (ValueError, RecursionError):
+            arguments = load(arguments)
+        except ValueError:
             return _not_json(arguments, by_name=by_name)
         if not isinstance(arguments, str | Mapping | list):  # code that is JSON, such as a number
             return str(arguments) if by_name else None
@@ -118,9 +119,24 @@ def _lines(value: Any) -> str | None:
     return "\n".join(value) if isinstance(value, list) and value and all(isinstance(line, str) for line in value) else None
 
 
+def _unfenced(code: str) -> str:
+    """The code in a fence, if all of it is in one."""
+    whole = code.strip()
+    begun = _FENCE.match(whole)
+    if begun is None or not whole.endswith(begun[1], begun.end()):
+        return code
+    return whole[begun.end() : -len(begun[1])].rstrip()
+
+
+def _without_end(text: str, quote: str) -> str:
+    """A text without the quote, and perhaps a comma and braces, at its end."""
+    end = text.rstrip().rstrip("}").rstrip().removesuffix(",").rstrip()
+    return end.removesuffix(quote) if end.endswith(quote) else text
+
+
 def _not_json(text: str, *, by_name: bool) -> str | None:
     """Arguments that are not JSON: code as it is, or JSON that broke at a quote or at its end."""
     if broken := _BROKEN.match(text):
-        code = re.sub(rf"{broken[1]}\s*,?\s*\}}*\s*$", "", broken[2])
+        code = _without_end(broken[2], broken[1])
         return re.sub(r"\\(.)", lambda found: _ESCAPES.get(found[1], found[0]), code, flags=re.DOTALL)
     return text if by_name and not text.lstrip().startswith("{") else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,10 @@ from rlm_kernel.engine.protocols import Usage
 _CHARS_PER_TOKEN = 4
 _MOST_TOKENS = 10**12
 """Of one call; what is more is no count."""
+_DIGITS = 40
+"""Characters of a number in a text that are read."""
+_COUNT = re.compile(r"(?:token|count)s?$", re.IGNORECASE)
+"""Names of counts, among those of costs and kinds. A name in `_details` is of an object with more counts, one in `Details` of a list."""
 
 
 def usage(found: Mapping[str, Any], sent: int, received: int) -> Usage:
@@ -31,18 +36,36 @@ def usage(found: Mapping[str, Any], sent: int, received: int) -> Usage:
     return Usage(prompt, completion, min(cached, prompt), estimated)
 
 
+def checked(told: Any) -> Any:
+    """Counts as a reply tells them, each a number that can be counted with: litellm loses a reply for one that is none."""
+    found: dict[str, Any] = {}
+    for name, value in told.items() if isinstance(told, Mapping) else ():
+        if _COUNT.search(name):
+            found |= {name: _whole(value) or 0} if value is not None else {}
+        elif isinstance(value, Mapping) and not name.endswith("Details"):
+            found[name] = checked(value)
+        elif isinstance(value, list) and not name.endswith("_details"):
+            found[name] = [checked(part) for part in value if isinstance(part, Mapping)]
+        elif not name.lower().endswith("details"):
+            found[name] = value
+    return found
+
+
 def _count(told: Mapping[str, Any], *names: str) -> int | None:
-    """The first of these that is a count; a number in a text is one, less than nothing is none."""
-    for name in names:
-        value = told.get(name)
-        if isinstance(value, str):
-            try:
-                value = float(value)
-            except ValueError:
-                continue
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and 0 <= value <= _MOST_TOKENS:
-            return int(value)
-    return None
+    """The first of these that is a count."""
+    return next((count for name in names if (count := _whole(told.get(name))) is not None), None)
+
+
+def _whole(value: Any) -> int | None:
+    """A count; a number in a text is one, less than nothing is none."""
+    if isinstance(value, str):
+        try:
+            value = float(value[:_DIGITS])
+        except ValueError:
+            return None
+    # Neither NaN nor infinity is within.
+    counts = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS
+    return int(value) if counts else None
 
 
 def _of(found: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -36,6 +36,8 @@ _ADDRESSES = ("_API_BASE", "_BASE_URL", "_API_VERSION")
 """Ends of the variables that say where a model without an address of its own is."""
 _WHOLE = (None, "stop")
 """Reasons to finish of a reply that is not cut off."""
+_LONGEST_NAME = 1000
+"""Characters of a model's name."""
 _LARGEST = 10
 """A reply larger than this part of the file's size is not kept."""
 _BATCH = 20
@@ -204,14 +206,13 @@ class _Store:
 
     def find(self, key: bytes) -> Completion | None:
         db = self._open()
-        row = db.execute("SELECT id, model, text, finish, used FROM replies WHERE key = ?", (key,)).fetchone()
-        if row is None:
+        row = db.execute("SELECT model, text, finish, used FROM replies WHERE key = ?", (key,)).fetchone()
+        if row is None or (reply := _reply(*row[:3])) is None:
             return None
-        number, model, text, finish, used = row
-        now = int(self._clock())
-        if now - used >= _TOUCH_SECONDS:
-            db.execute("UPDATE replies SET used = ? WHERE id = ?", (now, number))
-        return Completion(text.decode("utf-8", "surrogatepass"), model, cost=0.0, finish_reason=finish)
+        now, used = int(self._clock()), row[3]
+        if type(used) is not int or abs(now - used) >= _TOUCH_SECONDS:
+            db.execute("UPDATE replies SET used = ? WHERE key = ?", (now, key))
+        return reply
 
     def keep(self, key: bytes, reply: Completion) -> None:
         text = reply.text.encode("utf-8", "surrogatepass")
@@ -248,14 +249,23 @@ class _Store:
         """Make room, in a transaction short enough for others to wait. False if there is nothing to drop."""
         with _transaction(db):
             freed, last = 0, None
-            for used, number, length in db.execute("SELECT used, id, length(text) FROM replies ORDER BY used, id"):
+            for used, number, length in db.execute("SELECT used, id, coalesce(length(text), 0) FROM replies ORDER BY used, id"):
                 freed, last = freed + length + _ROW, (used, number)
                 if freed >= self._size // _BATCH:
                     break
             if last is None:
                 return False
-            db.execute("DELETE FROM replies WHERE (used, id) <= (?, ?)", last)
-        return True
+            return db.execute("DELETE FROM replies WHERE (used, id) <= (?, ?)", last).rowcount > 0
+
+
+def _reply(model: Any, text: Any, finish: Any) -> Completion | None:
+    """What a row has; None where that is nothing that is kept here, so that the model is asked and the row replaced."""
+    if type(model) is not str or len(model) > _LONGEST_NAME or type(text) is not bytes or not text or finish not in _WHOLE:
+        return None
+    try:
+        return Completion(text.decode("utf-8", "surrogatepass"), model, cost=0.0, finish_reason=finish)
+    except UnicodeDecodeError:
+        return None
 
 
 @contextlib.contextmanager
@@ -292,6 +302,7 @@ def _make_private(path: Path) -> None:
 
 def _connect(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+    db.text_factory = lambda text: text.decode("utf-8", "replace")  # else a broken name is an error of the whole file
     try:
         # First of all, as it holds for a file without a table only.
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -308,6 +319,8 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 # For people
+
+_ELSE = "Where that cannot be: delete it, or set cache.dir to another folder."
 
 
 @dataclass(frozen=True)
@@ -328,7 +341,7 @@ def look_at(path: Path) -> CacheInfo:
             tables = db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'replies'").fetchone()[0]
             entries = db.execute("SELECT count(*) FROM replies").fetchone()[0] if tables else 0
     except sqlite3.Error as error:
-        raise SetupError(f"The cache {path} cannot be read: {error}.", hint="`rlm cache clear` makes it anew.") from error
+        raise SetupError(f"The cache {path} cannot be read: {error}.", hint=f"`rlm cache clear` makes it anew. {_ELSE}") from error
     return CacheInfo(path, entries, sum(file.stat().st_size for file in _files(path)))
 
 
@@ -348,7 +361,7 @@ def clear(path: Path) -> None:
             for file in _files(path):
                 file.unlink()
     except (sqlite3.Error, OSError) as error:
-        raise SetupError(f"The cache {path} cannot be emptied: {error}.", hint="Try again, or look at who owns it.") from error
+        raise SetupError(f"The cache {path} cannot be emptied: {error}.", hint=_ELSE) from error
 
 
 def _files(path: Path) -> list[Path]:

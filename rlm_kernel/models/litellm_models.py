@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from rlm_kernel.checked import writable
 from rlm_kernel.config import LLMSettings, Settings
 from rlm_kernel.engine.protocols import Completion, Message, Retry, Role, Usage
 from rlm_kernel.errors import ConfigError, ModelError
@@ -23,7 +24,7 @@ from rlm_kernel.models._direct import can as can_go_direct
 from rlm_kernel.models._faults import Failure, of_litellm, of_transport
 from rlm_kernel.models._hints import WHAT, Asked, hint_for
 from rlm_kernel.models._near import nearest_model
-from rlm_kernel.models._reading import Read, encodable
+from rlm_kernel.models._reading import Read
 from rlm_kernel.models._usage import usage as usage_of
 from rlm_kernel.models.slots import Slots
 from rlm_kernel.nearest import did_you_mean
@@ -33,9 +34,14 @@ MAX_WAIT = 60.0
 """Seconds between two attempts at most, whatever a provider asks for."""
 FIRST_WAIT = 0.5
 """Seconds; doubled with each attempt, and a random share of it is waited."""
+_MOST_COST = 1e6
+"""US dollars of one call; what is more was made of counts that make no sense."""
 
 _OTHER_KEY = {"GEMINI_API_KEY": "GOOGLE_API_KEY", "HUGGINGFACE_API_KEY": "HF_TOKEN"}
 """Variables that litellm takes as well, but does not count when it looks for missing ones."""
+
+_SAME_WIRE = {"aiohttp_openai": "openai"}
+"""Other names of litellm's for a server of OpenAI's wire, which it asks by a client of its own that follows redirects."""
 
 _users: Counter[int] = Counter()
 """Open LitellmModels by the id of their event loop: litellm's clients are shared by all on a loop."""
@@ -193,7 +199,7 @@ class LitellmModels:
         }
         request = {
             "model": endpoint.model,
-            "messages": [{name: encodable(text) for name, text in message.items()} for message in messages],
+            "messages": [{name: writable(text) for name, text in message.items()} for message in messages],
             "timeout": settings.timeout,
             "num_retries": 0,
             "max_retries": 0,
@@ -281,7 +287,7 @@ class LitellmModels:
         foreign = isinstance(found, dict) and "choices" not in found and not _reading.error_in(found)
         if made and (found is None or foreign or (isinstance(found, Failure) and exchange is not None and exchange.status < 300)):
             native = _reading.native_finish(found) if isinstance(found, dict) else None
-            found = response.model_dump()
+            found = response.model_dump(warnings=False)
             for choice in (found.get("choices") or [])[:1]:
                 choice["native_finish_reason"] = native
         elif (foreign and isinstance(response, Exception)) or found is None:
@@ -306,7 +312,8 @@ class LitellmModels:
         if usage.estimated or "input_cost_per_token" not in entry or "output_cost_per_token" not in entry:
             return None
         cost = (getattr(response, "_hidden_params", None) or {}).get("response_cost")
-        if cost is None:  # litellm sets it on its own road alone
+        # litellm sets it on its own road alone, by counts that it does not check.
+        if not isinstance(cost, int | float) or not 0 <= cost <= _MOST_COST:
             cost = sum(
                 self._litellm.cost_per_token(
                     model=endpoint.model,
@@ -323,11 +330,12 @@ class LitellmModels:
     def _check(self, litellm: Any, endpoint: _Endpoint) -> None:
         """Find provider and table line of the model; raise ModelError for an unknown provider or a missing key."""
         try:
-            name, endpoint.provider, _, _ = litellm.get_llm_provider(endpoint.model, api_base=endpoint.settings.api_base)
+            name, provider, _, _ = litellm.get_llm_provider(endpoint.model, api_base=endpoint.settings.api_base)
         except litellm.BadRequestError:
             failure = Failure("unknown_model", "its provider is not known")
             failure = replace(failure, advice=did_you_mean(nearest_model(litellm, endpoint.model)))
             raise self._error(endpoint, failure, 0) from None
+        endpoint.provider = _SAME_WIRE.get(provider, provider)
         endpoint.entry = _litellm.table_entry(litellm, endpoint.model, name, endpoint.provider)
         endpoint.direct = can_go_direct(endpoint.provider, endpoint.entry)
         if endpoint.entry is not None or not endpoint.direct:

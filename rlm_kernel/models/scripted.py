@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from rlm_kernel.engine.protocols import Completion, Message, Retry, Role, Usage
-from rlm_kernel.errors import ModelError
+from rlm_kernel.errors import ModelError, RLMError
 
 RootScript = Sequence[str] | Callable[[Sequence[Message]], str | Awaitable[str]]
 SubScript = Mapping[str, str] | Callable[[str], str | Awaitable[str]]
@@ -18,7 +18,8 @@ class ScriptedModels:
     """Root and sub models without a model. Implements `engine.protocols.Models`; costs nothing, and counts no tokens.
 
     `root`: the replies in order, or a function of the messages. `sub`: a function of the prompt (the last message's
-    text), or the replies by prompt; None for no sub model. What the script does not have is a ModelError, fault refused.
+    text), or the replies by prompt; None for no sub model. What the script does not have, or cannot give because it fails, is a
+    ModelError, fault refused.
     """
 
     def __init__(self, root: RootScript, sub: SubScript | None = None) -> None:
@@ -55,8 +56,15 @@ class ScriptedModels:
         started = time.monotonic()
         player = names[model]
         sent()
-        reply = self._root_reply(messages) if player == "root" else self._sub_reply(messages)
-        text = await reply if inspect.isawaitable(reply) else reply
+        try:
+            reply = self._root_reply(messages) if player == "root" else self._sub_reply(messages)
+            text = await reply if inspect.isawaitable(reply) else reply
+        except RLMError:
+            raise
+        except Exception as error:
+            raise self._broken(player, f"raised {type(error).__name__}: {error}") from error
+        if not isinstance(text, str):
+            raise self._broken(player, f"gave a value of type {type(text).__name__} in place of a text")
         return Completion(text, self.name(player), Usage(), 0.0, time.monotonic() - started, finish_reason="stop")
 
     async def aclose(self) -> None:
@@ -79,6 +87,14 @@ class ScriptedModels:
         if prompt not in self._sub:
             raise self._missing("sub", f"its script has no reply to {prompt[:80]!r}")
         return self._sub[prompt]
+
+    def _broken(self, role: Role, how: str) -> ModelError:
+        return ModelError(
+            f"The model {self.name(role)} has no reply: its script {how}",
+            fault="refused",
+            model=self.name(role),
+            hint=f"Mend what ScriptedModels was given as `{role}`.",
+        )
 
     def _missing(self, role: Role, why: str) -> ModelError:
         return ModelError(

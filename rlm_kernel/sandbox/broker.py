@@ -20,9 +20,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from rlm_kernel import bounded
 from rlm_kernel.engine.protocols import MODEL_CALLS, HostCall, HostCallHandler, ReplyText
 from rlm_kernel.errors import CallCancelled, RLMError
-from rlm_kernel.sandbox import bounded
 from rlm_kernel.sandbox.handed import MAX_PIECE, Spool
 from rlm_kernel.sandbox.kernel_says import Cancelled, Head
 from rlm_kernel.sandbox.rundir import RunDir

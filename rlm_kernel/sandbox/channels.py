@@ -8,9 +8,12 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from hmac import compare_digest
-from typing import Any, Self
+from pathlib import Path
+from typing import Any, Literal, Self, cast
 
+from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.session import DELIM, Session
+from pydantic import BaseModel, ValidationError
 
 from rlm_kernel.errors import KernelError
 from rlm_kernel.sandbox import zmtp
@@ -81,6 +84,29 @@ class Channel:
         self._connection.close()
 
 
+class Connection(BaseModel, strict=True):
+    """What connection.json says, in Jupyter's form."""
+
+    transport: Literal["ipc"]
+    ip: str
+    key: str
+    signature_scheme: Literal["hmac-sha256"]
+    shell_port: int
+    iopub_port: int
+    stdin_port: int
+    control_port: int
+    hb_port: int
+
+    @classmethod
+    def read(cls, file: Path) -> KernelConnectionInfo | None:
+        """As Jupyter takes it; None if the file is gone or damaged."""
+        try:
+            found = cls.model_validate_json(file.read_bytes())
+        except (OSError, ValidationError):
+            return None
+        return cast(KernelConnectionInfo, found.model_dump())
+
+
 @dataclass(frozen=True)
 class Channels:
     """The three sockets that a run uses. Nobody reads `control`."""
@@ -99,12 +125,13 @@ class Channels:
                 for name, connection in opened.items():
                     group.create_task(connection.shake_hands(b"SUB" if name == "iopub" else b"DEALER"))
             await opened["iopub"].send(b"\x01")  # subscribes to everything
-        except* OSError as errors:
+        except BaseException as error:
             for connection in opened.values():
                 connection.close()
-            raise KernelError(
-                f"The kernel's sockets do not answer: {errors.exceptions[0]}.", hint="`rlm doctor` checks the set-up."
-            ) from errors.exceptions[0]
+            why = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error
+            if not isinstance(why, OSError):  # it was given up
+                raise
+            raise KernelError(f"The kernel's sockets do not answer: {why}.", hint="`rlm doctor` checks the set-up.") from why
         limits = {"shell": MAX_SHELL, "iopub": MAX_IOPUB, "control": MAX_SHELL}
         return cls(session, **{name: Channel(connection, session, limits[name]) for name, connection in opened.items()})
 

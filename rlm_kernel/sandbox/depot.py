@@ -6,6 +6,7 @@ The host alone writes here. A hard link is the user's own file under another nam
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import stat
@@ -18,6 +19,7 @@ from rlm_kernel.sandbox.rundir import container_ids, own
 _FICLONE = 0x40049409
 _BLOCK = 16 << 20
 _PIECE, _ENDLESS = 1 << 16, 1 << 30
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 _TOLD_FROM = 256 << 20
 """Bytes of a copy from which its progress is told."""
 VERSION_CONTROL = frozenset({".git", ".hg", ".svn"})
@@ -48,6 +50,9 @@ class Depot:
         except BaseException as error:
             shutil.rmtree(target, ignore_errors=True)
             target.unlink(missing_ok=True)
+            if isinstance(error, BlockingIOError):
+                hint = f"Pipe in what there is: timeout 5 cat {source} | rlm ask … -f -"
+                raise FileRefused(f"{source} cannot be read: it waits for what somebody writes there.", hint=hint) from error
             if isinstance(error, OSError):
                 hint = f"Check free space in {self.folder}, and that the file can be read."
                 raise FileRefused(f"{source} cannot be given to the kernel: {error.strerror or error}.", hint=hint) from error
@@ -57,8 +62,14 @@ class Depot:
     def _tree(self, source: Path, target: Path, stop: Callable[[], bool]) -> None:
         target.mkdir()
         target.chmod(0o755)  # whatever the umask
-        for parent, folders, names in os.walk(source):
-            folders[:] = sorted(name for name in folders if name not in VERSION_CONTROL)
+
+        def closed(error: OSError) -> None:
+            place = target / Path(os.fsdecode(error.filename)).relative_to(source)
+            place.rmdir()
+            _stand_in(place)
+
+        for parent, folders, names in os.walk(source, onerror=closed):
+            folders.sort()
             here = target / Path(parent).relative_to(source)
             # Links stay links: inside, they lead to what is there, and never out of the container.
             for name in [name for name in (*folders, *names) if Path(parent, name).is_symlink()]:
@@ -67,13 +78,28 @@ class Depot:
             for name in folders:
                 (here / name).mkdir()
                 (here / name).chmod(0o755)
-            for name in sorted(names):
+            # Those are there and empty, so that the kernel tells of them as it does where the folder itself is mounted.
+            folders[:] = [name for name in folders if name not in VERSION_CONTROL]
+            for name in sorted(name for name in names if not Path(parent, name).is_symlink()):
                 if stop():
                     raise FileRefused(f"Giving {source} to the kernel was stopped.")
-                path = Path(parent, name)
-                with contextlib.suppress(PermissionError, FileNotFoundError):  # nobody may read it, or it is gone since
-                    if stat.S_ISREG(path.lstat().st_mode):
-                        self._file(path, here / name, stop)
+                with contextlib.suppress(FileNotFoundError):  # gone since
+                    self._member(Path(parent, name), here / name, stop)
+
+    def _member(self, source: Path, target: Path, stop: Callable[[], bool]) -> None:
+        """A file of a folder; where it cannot be had, something that cannot be read is in its place."""
+        if not stat.S_ISREG(source.lstat().st_mode):
+            _stand_in(target)
+            return
+        try:
+            self._file(source, target, stop)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                raise
+            target.unlink(missing_ok=True)
+            _stand_in(target)
 
     def _file(self, source: Path, target: Path, stop: Callable[[], bool]) -> None:
         # Not blocking: another may have put a pipe there meanwhile.
@@ -102,6 +128,11 @@ class Depot:
         finally:
             os.close(made)
         own(target)
+
+
+def _stand_in(place: Path) -> None:
+    """An empty file that nobody may read, for what cannot be given: the kernel counts it with what it cannot read, and tells it."""
+    os.close(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0))
 
 
 def _blocks(file: int, made: int) -> Iterator[int]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.errors import DockerError, ImageError
 
@@ -104,3 +106,25 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
             seen.add(id(cause))
             yield cause
             pending += [cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args]
+
+
+async def in_daemon(function: Callable[..., Any], *args: Any) -> Any:
+    """What a blocking function gives, by a thread that neither the loop nor the program waits for: the engine may never answer."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Any] = loop.create_future()
+
+    def settle(result: Any, error: BaseException | None) -> None:
+        if not future.done():
+            future.set_result(result) if error is None else future.set_exception(error)
+
+    def run() -> None:
+        result, failure = None, None
+        try:
+            result = function(*args)
+        except BaseException as error:
+            failure = error
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(settle, result, failure)
+
+    threading.Thread(target=run, name=f"rlm-{getattr(function, '__name__', 'engine')}", daemon=True).start()
+    return await future

@@ -217,7 +217,7 @@ def _grant(index: int, path: Path, copies: Depot) -> Grant:
     try:
         copy = copies.give(path)
     except FileRefused as error:
-        raise FileRefused(error.message, hint=hint) from error
+        raise FileRefused(error.message, hint=hint if "free space" in error.hint else error.hint) from error
     return Grant(path, copy, _INSIDE / str(index), path.is_dir())
 
 
@@ -268,7 +268,8 @@ def _covers(grant: Grant, copies: Depot) -> list[Grant]:
 
 
 def _unreadable(folder: Path) -> Iterator[Path]:
-    """The files and folders below a folder that the container's user may not read, outermost alone."""
+    """The files and folders below a folder that the container's user may not read, outermost alone; none of /proc and /sys."""
+    made_up = {os.stat(place).st_dev for place in ("/proc", "/sys") if os.path.isdir(place)}
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if name not in VERSION_CONTROL)
         for name in [*folders, *sorted(names)]:
@@ -277,6 +278,8 @@ def _unreadable(folder: Path) -> Iterator[Path]:
                 status = path.lstat()
             except OSError:
                 continue  # gone meanwhile
+            if status.st_dev in made_up:
+                continue  # it may have no end, or wait for what somebody writes
             if (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)) and not readable_inside(status):
                 if name in folders:
                     folders.remove(name)

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import queue
 import re
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.errors import ImageError
-from rlm_kernel.sandbox import kernel_says
+from rlm_kernel.sandbox import containers, kernel_says
 from rlm_kernel.sandbox.debian import bootstrap_base
 from rlm_kernel.sandbox.docker_host import has_image
 
@@ -182,15 +183,23 @@ def _probe(client: DockerClient, name: str) -> Base:
 
     fit = f"Name a glibc-based image with CPython {OLDEST_PYTHON[0]}.{OLDEST_PYTHON[1]} or later: `rlm image build --base IMAGE`."
     try:
-        answer = client.containers.run(
-            name,
-            ["-c", _PROBE],
+        with containers.made(
+            client,
+            f"rlm-probe-{secrets.token_hex(4)}",
+            image=name,
+            command=["-c", _PROBE],
+            labels=containers.owner_labels(),
             entrypoint=["python3"],
             network_mode="none",
-            remove=True,
             user="65534:65534",
             log_config={"type": "json-file"},
-        )
+        ) as container:
+            container.start()
+            status = container.wait()["StatusCode"]
+            answer: bytes = container.logs(stdout=True, stderr=False)
+            said = container.logs(stdout=False, stderr=True).decode(errors="replace").strip()
+        if status:
+            raise ImageError(f"The base image {name} has no working python3: {said or f'it ended with status {status}'}", hint=fit)
     except docker.errors.DockerException as error:
         raise ImageError(f"The base image {name} has no working python3: {error}", hint=fit) from error
     facts = kernel_says.Python.parse(answer)

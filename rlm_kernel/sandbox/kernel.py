@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
 import signal
 import time
 from collections import deque
@@ -17,10 +17,11 @@ from rlm_kernel.engine.protocols import CellResult, CellStatus, ContextInfo
 from rlm_kernel.errors import KernelError, RLMError, SetupError
 from rlm_kernel.sandbox import kernel_says
 from rlm_kernel.sandbox.broker import Broker
-from rlm_kernel.sandbox.channels import Channels
+from rlm_kernel.sandbox.channels import Channels, Connection
+from rlm_kernel.sandbox.containers import LOST, UNKNOWN
 from rlm_kernel.sandbox.outputs import OutputCollector
 from rlm_kernel.sandbox.persons import PersonCells
-from rlm_kernel.sandbox.provisioner import EXIT_OOM, LOST, DockerProvisioner, SandboxSpec
+from rlm_kernel.sandbox.provisioner import EXIT_OOM, DockerProvisioner, SandboxSpec
 from rlm_kernel.sandbox.runner import VARIABLES, CellRunner, RunState
 
 GRACE = 5.0
@@ -29,6 +30,7 @@ JOIN_SECONDS = 10.0
 """Seconds that a kernel which was left has to answer."""
 _DESCRIBE = "__import__('rlm_runtime.api', fromlist=['api']).describe()"
 _FILES = "__import__('rlm_runtime.files', fromlist=['files']).files_status()"
+_ENGINE_LOST = "The Docker engine was lost, and the kernel with it."
 _MAX_NAMES = 50
 _MAX_UNTOLD = 10
 
@@ -101,18 +103,19 @@ class DockerKernel:
         """
         manager = self._manage()
         manager.provisioner = DockerProvisioner(kernel_id="", kernel_spec=manager.kernel_spec, parent=manager, spec=self._spec)
-        try:
-            manager.load_connection_info(json.loads((self._spec.run.path / "connection.json").read_text()))
-        except (OSError, ValueError):
+        connection = Connection.read(self._spec.run.path / "connection.json")
+        if connection is None:
             return False
+        manager.load_connection_info(connection)
         if not await self._provisioner.join():
             return False
-        try:
-            await self._listen(manager, JOIN_SECONDS)
-        except KernelError:
-            return False
         self._setup = list(set_up)
-        return await self.settle()
+        try:
+            async with asyncio.timeout(JOIN_SECONDS + self._grace):  # whatever a kernel that hangs, or is another's, does
+                await self._listen(manager, JOIN_SECONDS)
+                return await self.settle()
+        except (KernelError, TimeoutError):
+            return False
 
     async def leave(self) -> None:
         """Close what leads to the kernel; it and its container stay. Idempotent."""
@@ -289,7 +292,10 @@ class DockerKernel:
             )
         code = exited.result()
         if code == LOST:
-            return "The Docker engine was lost, and the kernel with it."
+            said = self._provisioner.engine_said
+            return f"The Docker engine failed, and the kernel was lost with it: {said}." if said else _ENGINE_LOST
+        if code == UNKNOWN:
+            return "The kernel died: its container is gone, and the Docker engine does not know why."
         if code == EXIT_OOM:
             return (
                 f"The kernel died: out of memory (its limit is {self._spec.memory / (1 << 30):.3g} GiB). Work on pieces, and keep only "

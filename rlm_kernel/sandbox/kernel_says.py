@@ -16,9 +16,9 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import ConfigDict, Field, PlainValidator
 
+from rlm_kernel import bounded
 from rlm_kernel.checked import Asked, Count, Flag, Name, Text, Told, cut, each, integer, known, plain, text, whole
 from rlm_kernel.engine.protocols import ContextInfo
-from rlm_kernel.sandbox import bounded
 
 MAX_CALL_ID = 80
 """Characters of a host call's id."""

@@ -19,11 +19,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from rlm_kernel.sandbox import image, provisioner
+from rlm_kernel.sandbox import containers as engine_containers
+from rlm_kernel.sandbox import image
+from rlm_kernel.sandbox.containers import remove_container
 from rlm_kernel.sandbox.docker_host import docker_errors
 from rlm_kernel.sandbox.image_base import wheels_dir
 from rlm_kernel.sandbox.isolation import is_rootless
-from rlm_kernel.sandbox.rundir import JUST_MADE, RunDir, container_user, is_session_folder, left_alone, remove_folder, session_folders
+from rlm_kernel.sandbox.rundir import (
+    JUST_MADE,
+    RunDir,
+    container_user,
+    is_session_folder,
+    left_alone,
+    noted_in,
+    remove_folder,
+    session_folders,
+)
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -92,9 +103,9 @@ def _sessions(client: DockerClient, dry_run: bool) -> Iterator[Leftover]:
 
 def _containers(client: DockerClient) -> Iterator[_Container]:
     """Those of sessions, whoever's they are."""
-    label = f"{provisioner.LABEL}.session"
+    label = f"{engine_containers.LABEL}.session"
     for found in client.api.containers(all=True, size=True, filters={"label": label}):
-        session, folder = found["Labels"][label], Path(found["Labels"].get(f"{provisioner.LABEL}.folder", ""))
+        session, folder = found["Labels"][label], Path(found["Labels"].get(f"{engine_containers.LABEL}.folder", ""))
         if folder.name == f"rlm-{session}":
             running = found["State"] not in ("created", "exited", "dead")
             name = found["Names"][0].lstrip("/")
@@ -137,8 +148,8 @@ def _is_over(folder: Path, running: bool) -> bool:
 def _idle_until(folder: Path) -> float:
     """When the container of a kept session has ended, by the traces of its last use; 0 for other sessions."""
     try:
-        idle = float(json.loads((folder / "session.json").read_text()).get("idle", 0))
-    except (FileNotFoundError, ValueError, AttributeError, TypeError):
+        idle = float(noted_in(folder).get("idle", 0))
+    except (FileNotFoundError, IsADirectoryError, ValueError, TypeError):
         return 0.0
     if not idle:
         return 0.0
@@ -158,7 +169,7 @@ def _changed(path: Path) -> float:
 def _removed(containers: Iterable[_Container], client: DockerClient, dry_run: bool) -> Iterator[Leftover]:
     for container in containers:
         if not dry_run:
-            provisioner.remove_container(client.containers.get(container.id))
+            remove_container(client.containers.get(container.id))
         yield Leftover("container", container.name, container.size)
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import time
 from typing import TYPE_CHECKING
 
 from rlm_kernel.errors import RLMError
+from rlm_kernel.sandbox import containers
 from rlm_kernel.sandbox.docker_host import docker_errors, takes_profile_files
 from rlm_kernel.sandbox.isolation import is_rootless
-from rlm_kernel.sandbox.provisioner import SandboxSpec, container_options, remove_container
+from rlm_kernel.sandbox.provisioner import SandboxSpec, container_options
 from rlm_kernel.sandbox.rundir import RunDir
 from rlm_kernel.sandbox.stream import Stream
 
@@ -25,19 +24,12 @@ def sandbox_problem(client: DockerClient, image: str, *, runtime: str | None = N
     """Why no kernel can live in a locked container of `image`; None if one can. Blocking, about a second."""
     run = RunDir.create(max_request=1, window=1)
     spec = SandboxSpec(image, run, asyncio.Event(), lambda channel: channel.close(), memory=256 << 20, runtime=runtime, tight=tight)
-    name = f"rlm-probe-{run.session_id}"
     try:
         with docker_errors():
             traits = {"rootless": is_rootless(client.info()), "profile_file": takes_profile_files(client)}
-            options = container_options(spec, **traits) | {"name": name, "labels": {}}
-            container = client.containers.create(**options)
-            try:
+            options = container_options(spec, **traits) | {"name": f"rlm-probe-{run.session_id}", "labels": containers.owner_labels()}
+            with containers.made(client, **options) as container:
                 return asyncio.run(_problem(client, container))
-            finally:
-                remove_container(container)
-    except KeyboardInterrupt:
-        _remove_soon(client, name)
-        raise
     except RLMError as error:
         return error.message
     finally:
@@ -56,14 +48,3 @@ async def _problem(client: DockerClient, container: Container) -> str | None:
     finally:
         stream.close()
     return None
-
-
-def _remove_soon(client: DockerClient, name: str) -> None:
-    """Remove a container that the engine may still be making: the request for it was interrupted, and goes on over there."""
-    import docker
-
-    for _ in range(5):
-        with contextlib.suppress(docker.errors.DockerException, OSError):
-            client.containers.get(name).remove(force=True)
-            return
-        time.sleep(0.2)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import signal
 import threading
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,9 @@ from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 from traitlets import Any as AnyTrait
 
 from rlm_kernel.errors import DockerError, KernelError, RLMError
+from rlm_kernel.sandbox import containers
+from rlm_kernel.sandbox.containers import LOST, UNKNOWN, end_of, remove_container
+from rlm_kernel.sandbox.docker_host import in_daemon
 from rlm_kernel.sandbox.endpoints import PORTS, Endpoints
 from rlm_kernel.sandbox.isolation import is_rootless
 from rlm_kernel.sandbox.rundir import RunDir, container_user
@@ -34,15 +37,12 @@ EXIT_OOM = 97
 """The container's status when the kernel was killed for memory (`rlm_runtime.__main__`)."""
 _KILLED = 128 + 9
 """The container's status when the machine killed its first process, which is for memory, too."""
-LOST = -1
-"""Instead of a status: the engine was lost, and the container with it."""
 JOIN_SECONDS = 10.0
 """Seconds that a container which was left has to answer."""
 MAX_FILE = 2 << 30
 """Bytes of one file that code in a container writes."""
 _HEAR_SECONDS = 2.0
 """In which the engine tells the status of a container whose stream has ended."""
-LABEL = "rlm-kernel"
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,8 @@ class SandboxSpec:
     """System calls as `sandbox.syscalls` allows them, else as the engine does."""
     mounts: list[tuple[str, str]] = field(default_factory=list)
     start_timeout: float = 60.0
+    admit: Callable[[], AbstractAsyncContextManager[None]] = contextlib.nullcontext
+    """Entered before the session's first container is made, and left once it is started: waits for room (`sandbox.room`)."""
 
 
 def container_options(spec: SandboxSpec, *, rootless: bool = False, profile_file: bool = False) -> dict[str, Any]:
@@ -82,9 +84,11 @@ def container_options(spec: SandboxSpec, *, rootless: bool = False, profile_file
         "entrypoint": [],
         "name": spec.run.container_name,
         "labels": {
-            f"{LABEL}.session": spec.run.session_id,
-            f"{LABEL}.owner": str(os.getpid()),
-            f"{LABEL}.folder": str(spec.run.path),
+            f"{containers.LABEL}.session": spec.run.session_id,
+            f"{containers.LABEL}.folder": str(spec.run.path),
+            f"{containers.LABEL}.memory": str(spec.memory),
+            f"{containers.LABEL}.idle": f"{spec.run.idle:g}",
+            **containers.owner_labels(),
         },
         # Nothing of the host's environment: it has the API keys.
         "use_config_proxy": False,  # the client's configuration may hold a proxy with a password
@@ -128,6 +132,8 @@ class DockerProvisioner(KernelProvisionerBase):
         self._creation: asyncio.Task[Container] | None = None
         self._stream: Stream | None = None
         self._endpoints: Endpoints | None = None
+        self.engine_said = ""
+        """Why the engine cannot say how the container ended, in its own words."""
         self.exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     @property
@@ -161,11 +167,15 @@ class DockerProvisioner(KernelProvisionerBase):
         self.spec.ready.clear()
         manager: Any = self.parent
         self.connection_info = manager.get_connection_info()
-        self._creation = asyncio.create_task(asyncio.to_thread(self._create))
+        # A kernel that takes the place of one that died has that one's room.
+        admitted = self.spec.admit if self.spec.run.launches == 1 else contextlib.nullcontext
         try:
-            async with asyncio.timeout(self.spec.start_timeout):
+            async with admitted():
+                self._creation = asyncio.create_task(asyncio.to_thread(self._create))
                 self._container = await asyncio.shield(self._creation)
-                await self._there(self._connect(again=False))
+                await self._there(self._connect())
+            async with asyncio.timeout(self.spec.start_timeout):
+                await self._there(self._greet(again=False))
                 await self._until_ready()
         except OSError:
             raise await self._start_failure() from None
@@ -181,22 +191,31 @@ class DockerProvisioner(KernelProvisionerBase):
             client = connect()
             failing.callback(client.close)
             traits = {"rootless": is_rootless(client.info()), "profile_file": takes_profile_files(client)}
-            container = client.containers.create(**container_options(self.spec, **traits))
+            container = containers.create(client, **container_options(self.spec, **traits))
             failing.pop_all()
             return container
 
-    async def _connect(self, *, again: bool) -> None:
-        """Attach to the container, start it unless it runs, and greet. On the stream's event loop."""
-        container, exited, run = self._container, self.exited, self.spec.run
-        manager: Any = self.parent
+    async def _connect(self) -> None:
+        """Attach to the container that is made, and start it. On the stream's event loop."""
+        container = self._container
         assert container is not None
-        self._stream = stream = await Stream.attach(container.client, container.id, self.spec.accept)
-        condition = "not-running" if again else "next-exit"
-        threading.Thread(target=self._watch, args=(container, exited, condition), daemon=True).start()
-        if not again:
-            await asyncio.to_thread(_start, container)
-        told = {"idle": run.idle, "session": run.told, "key": manager.session.key.decode()}
-        await stream.greet(told, again=again)
+        self._stream = await Stream.attach(container.client, container.id, self.spec.accept)
+        self._watch("next-exit")
+        await asyncio.to_thread(_start, container)
+
+    async def _connect_again(self) -> None:
+        """Attach to a container that runs. On the stream's event loop."""
+        container = self._container
+        assert container is not None
+        self._stream = await Stream.attach(container.client, container.id, self.spec.accept)
+        self._watch("not-running")
+        await self._greet(again=True)
+
+    async def _greet(self, *, again: bool) -> None:
+        """Speak to the container's first process, and listen for Jupyter's programs. On the stream's event loop."""
+        manager: Any = self.parent
+        run, stream = self.spec.run, self.stream
+        await stream.greet({"idle": run.idle, "session": run.told, "key": manager.session.key.decode()}, again=again)
         self._endpoints = Endpoints(stream, run.address)
         with run.errors():
             await self._endpoints.open()
@@ -234,7 +253,7 @@ class DockerProvisioner(KernelProvisionerBase):
         self.connection_info = manager.get_connection_info()
         try:
             async with asyncio.timeout(JOIN_SECONDS):
-                await self._there(self._connect(again=True))
+                await self._there(self._connect_again())
         except (OSError, KernelError):
             return False
         return True
@@ -259,18 +278,17 @@ class DockerProvisioner(KernelProvisionerBase):
             await endpoints.close()
         stream.close()
 
-    def _watch(self, container: Container, exited: asyncio.Future[int], condition: str) -> None:
-        """In a thread of its own: wait for the container's end, however long that takes."""
-        from docker.errors import APIError
+    def _watch(self, condition: str) -> None:
+        """Wait for the container's end, however long that takes, in a thread of its own."""
+        container, exited = self._container, self.exited
+        assert container is not None
 
-        try:
-            code = int(container.wait(timeout=None, condition=condition)["StatusCode"])
-        except APIError:  # it is gone already
-            code = 255
-        except Exception:  # whatever the connection did
-            code = LOST
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            exited.get_loop().call_soon_threadsafe(_ended, exited, code)
+        def wait() -> None:
+            code, self.engine_said = end_of(container, condition)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                exited.get_loop().call_soon_threadsafe(_ended, exited, code)
+
+        threading.Thread(target=wait, daemon=True).start()
 
     async def _start_failure(self) -> RLMError:
         from rlm_kernel.sandbox.docker_host import start_hint
@@ -283,15 +301,18 @@ class DockerProvisioner(KernelProvisionerBase):
         words = stream.words() if stream is not None else ""
         await asyncio.shield(self.cleanup())
         if status == LOST or lost:
-            return DockerError("The Docker engine was lost while it started the kernel's container.", hint=start_hint())
+            why = f": {self.engine_said}" if self.engine_said else ""
+            return DockerError(f"The Docker engine was lost while it started the kernel's container{why}.", hint=start_hint())
         if status in (EXIT_OOM, _KILLED):
             return KernelError(
                 f"The container is too small: its kernel was killed as it started, with {self.spec.memory / (1 << 20):,.0f} MiB of memory "
                 "(sandbox.memory).",
                 hint="Give it more: RLM_SANDBOX__MEMORY=2g, which is the default.",
             )
+        how = "its status is not known" if status in (UNKNOWN, None) else f"status {status}"
+        how = "its status is not known" if status in (UNKNOWN, None) else f"status {status}"
         what = (
-            f"The kernel's container ended as it started (status {'unknown' if status is None else status})."
+            f"The kernel's container ended as it started ({how})."
             if ended or status is not None
             else f"The kernel did not start within {self.spec.start_timeout:.0f} s."
         )
@@ -333,7 +354,7 @@ class DockerProvisioner(KernelProvisionerBase):
 
         if self._container is not None and not self.exited.done():
             with contextlib.suppress(APIError, RequestException):  # it ended by itself in the meantime, or the engine did
-                await asyncio.to_thread(self._container.kill, int(signum))
+                await in_daemon(self._container.kill, int(signum))
 
     async def cleanup(self, restart: bool = False) -> None:
         """Remove the container, even one whose creation was interrupted. Idempotent."""
@@ -342,7 +363,7 @@ class DockerProvisioner(KernelProvisionerBase):
                 self._container = await asyncio.shield(self._creation)
         await self.leave()
         if self._container is not None:
-            await asyncio.to_thread(remove_container, self._container)
+            await in_daemon(remove_container, self._container)
             self._container.client.close()
         self._container = self._creation = None
 
@@ -369,19 +390,9 @@ def remove_containers(session_id: str) -> None:
     with docker_errors():
         client = connect()
         try:
-            for container in client.containers.list(ignore_removed=True, all=True, filters={"label": f"{LABEL}.session={session_id}"}):
+            for container in client.containers.list(
+                ignore_removed=True, all=True, filters={"label": f"{containers.LABEL}.session={session_id}"}
+            ):
                 remove_container(container)
         finally:
             client.close()
-
-
-def remove_container(container: Container) -> None:
-    """End and remove it; it is gone then, unless the engine is. Blocking."""
-    from docker.errors import APIError
-    from requests.exceptions import RequestException
-
-    with contextlib.suppress(APIError, RequestException):
-        container.remove(force=True)
-    # The engine may be removing it already, by itself: wait for that, so that nothing is left when we say so.
-    with contextlib.suppress(APIError, RequestException):
-        container.wait(timeout=10, condition="removed")

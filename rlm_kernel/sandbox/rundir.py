@@ -33,6 +33,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from rlm_kernel.errors import SetupError
+from rlm_kernel.sandbox import frames
 
 UNPRIVILEGED = 61234
 """The uid and gid that a root user's containers run as; any other user's run as that user."""
@@ -73,10 +74,24 @@ def container_user(rootless: bool) -> str:
 def _bases() -> Iterator[Path]:
     """Where sessions' folders may lie; new ones in the first."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    if runtime and len(runtime) < _MAX_PREFIX and os.access(runtime, os.W_OK | os.X_OK):
+    if runtime and len(runtime) < _MAX_PREFIX and has_utf8_name(runtime) and os.access(runtime, os.W_OK | os.X_OK):
         yield Path(runtime)
     # Not gettempdir(): a long TMPDIR (macOS) leaves no room for a socket's name.
     yield Path("/tmp") if os.access("/tmp", os.W_OK) else Path(tempfile.gettempdir())
+
+
+def first_base() -> Path:
+    """Where this user's new things go."""
+    return next(_bases())
+
+
+def has_utf8_name(path: str | Path) -> bool:
+    """Whether an engine can be told the path."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @dataclass
@@ -102,7 +117,7 @@ class RunDir:
         """
         session_id = secrets.token_hex(4)
         told = {"max_request": max_request, "window": window, "replayed": replayed, "token": secrets.token_hex(16)}
-        run = cls(next(_bases()) / f"rlm-{session_id}", session_id, told, idle)
+        run = cls(first_base() / f"rlm-{session_id}", session_id, told, idle)
         try:
             run.path.mkdir(mode=0o700)
             (run.path / "k").mkdir(mode=0o700)
@@ -137,13 +152,22 @@ class RunDir:
                 hint="Leave it alone until the run ends. What was done is in the trace: `rlm resume` goes on from there.",
             )
 
+    @staticmethod
+    def version(path: Path) -> object:
+        """The version of the stream (`frames.VERSION`) that the session in a folder was begun with; None where it does not say one."""
+        try:
+            return noted_in(path).get("version")
+        except (OSError, ValueError):
+            return None
+
     @classmethod
     def adopt(cls, path: Path) -> RunDir | None:
-        """Become the owner of a folder that was left. None if it cannot be had: it is gone, or another has it."""
+        """Become the owner of a folder that was left. None if it cannot be had: it is gone or damaged, or another has it."""
         try:
-            noted = json.loads((path / "session.json").read_text(encoding="utf-8"))
-            run = cls(path, path.name.removeprefix("rlm-"), noted["told"], float(noted["idle"]), int(noted["launches"]))
-            run._lease_fd = os.open(path / "lease", os.O_RDWR | os.O_CLOEXEC)
+            noted = noted_in(path)
+            told = dict(noted["told"])
+            run = cls(path, path.name.removeprefix("rlm-"), told, float(noted["idle"]), int(noted["launches"]))
+            run._lease_fd = os.open(path / "lease", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
         except (OSError, ValueError, KeyError, TypeError):
             return None
         try:
@@ -179,7 +203,7 @@ class RunDir:
         self._note()
 
     def _note(self) -> None:
-        self.keep("session.json", json.dumps({"told": self.told, "idle": self.idle, "launches": self.launches}))
+        self.keep("session.json", json.dumps({"version": frames.VERSION, "told": self.told, "idle": self.idle, "launches": self.launches}))
 
     def keep(self, name: str, text: str) -> Path:
         """Put a small file where no container sees it. Whoever reads it meanwhile sees the old one or the new one, whole.
@@ -244,13 +268,26 @@ def _live(folder: Path) -> LiveSession | None:
         return None
 
 
+def noted_in(folder: Path) -> dict[str, Any]:
+    """What session.json says. Raises OSError, and ValueError if it is damaged, or anything but a file."""
+    with open(os.open(folder / "session.json", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError("it is no file")
+        try:
+            noted = json.loads(file.read(_MAX_ABOUT))
+        except RecursionError:
+            raise ValueError("it is nested too deep") from None
+    if not isinstance(noted, dict):
+        raise ValueError("it holds no object")
+    return noted
+
+
 def sweep() -> list[str]:
     """Delete the folders of sessions whose owner was killed; not of those that are kept between commands. The sessions' ids. Blocking."""
     swept = []
     for folder in session_folders():
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            noted = json.loads((folder / "session.json").read_text(encoding="utf-8"))
-            if not noted.get("idle") and left_alone(folder):
+        with contextlib.suppress(OSError, ValueError):
+            if not noted_in(folder).get("idle") and left_alone(folder):
                 remove_folder(folder)
                 swept.append(folder.name.removeprefix("rlm-"))
     return swept

@@ -20,15 +20,15 @@ from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.loop import Loop
 from rlm_kernel.engine.prompts import Profile
 from rlm_kernel.engine.protocols import CellResult, Children, Models, Outcome, Role, Totals, Trace
-from rlm_kernel.errors import InternalError, RLMError, UsageError, is_interrupt
+from rlm_kernel.errors import InternalError, RLMError, TraceError, UsageError, is_interrupt
 from rlm_kernel.secrets import known_secrets
 from rlm_kernel.session.conversation import full_history
-from rlm_kernel.session.inputs import Inputs, file_meta
+from rlm_kernel.session.inputs import Inputs
 from rlm_kernel.session.listeners import everyone
-from rlm_kernel.session.stage import Stage, keep_of
-from rlm_kernel.session.tracefiles import FileNotes
+from rlm_kernel.session.stage import Say, Stage, keep_of
+from rlm_kernel.session.tracefiles import FileNotes, metas_of
 from rlm_kernel.trace.reader import read_trace
-from rlm_kernel.trace.schema import FileMeta, NotebookMeta, ParentMeta
+from rlm_kernel.trace.schema import NotebookMeta, ParentMeta
 from rlm_kernel.trace.writer import NotebookWriter
 
 if TYPE_CHECKING:
@@ -73,12 +73,18 @@ class Asked:
         return f"{self.question}\n\nDeliver the answer with FINAL, as a value that fits this JSON schema: {json.dumps(self.schema)}"
 
 
-async def answer(asked: Asked, on: Stage, children: Children, open_kernel: OpenKernel) -> tuple[Outcome, Totals]:
-    """Answer it, with a trace that is closed whatever happens. Raises RLMError."""
+async def answer(
+    asked: Asked,
+    on: Stage,
+    children: Children,
+    open_kernel: OpenKernel,
+    ended: Callable[[Outcome, Totals], None] = lambda _outcome, _totals: None,
+) -> tuple[Outcome, Totals]:
+    """Answer it, with a trace that is closed whatever happens. `ended` hears the outcome before anything is closed. Raises RLMError."""
     settings, path, ledger = asked.settings, asked.trace, asked.ledger
     meta = new_meta(on, asked.worded, settings, asked.names, asked.profile)
     limits = meta.limits | {"depth": ledger.limits.depth}
-    files = await asyncio.to_thread(_file_metas, on, asked.inputs.made)
+    files = await asyncio.to_thread(metas_of, on.grants.places(), made=asked.inputs.made)
     writer = NotebookWriter(
         path,
         meta.model_copy(update={"files": files, "parent": asked.parent, "limits": limits}),
@@ -86,9 +92,9 @@ async def answer(asked: Asked, on: Stage, children: Children, open_kernel: OpenK
         outputs=parse_size(settings.trace.outputs),
     )
     listeners = everyone(writer, asked.view())
-    async with closing_trace(listeners, ledger.totals, path):
+    async with closing_trace(listeners, ledger.totals, path, on.say) as close:
         listeners.opened(ledger, Totals())
-        with FileNotes(on, writer) as notes:
+        async with FileNotes(on, writer) as notes:
             calls = HostCalls(
                 asked.models,
                 ledger,
@@ -106,23 +112,41 @@ async def answer(asked: Asked, on: Stage, children: Children, open_kernel: OpenK
                     check_setup(await loop.set_up(cell_id, code), settings)
                 info = await kernel.describe()
                 outcome = await loop.run(asked.worded, info, from_files=not asked.inputs.made, named=asked.named, absent=asked.absent)
-            totals = ledger.totals()
-            await notes.complete()
-            listeners.finished(outcome, totals)
+                totals = close(outcome)
+                ended(outcome, totals)
     return outcome, totals
 
 
 @contextlib.asynccontextmanager
-async def closing_trace(listeners: Trace, totals: Callable[[], Totals], path: Path) -> AsyncIterator[None]:
-    """A run that is interrupted or fails, by whatever comes, still closes its trace properly. Raises RLMError for what is no interrupt."""
+async def closing_trace(listeners: Trace, totals: Callable[[], Totals], path: Path, say: Say) -> AsyncIterator[Callable[[Outcome], Totals]]:
+    """Close the trace, once: as soon as there is an outcome, which is told to what this gives, or else where a run is interrupted or fails,
+    by whatever comes.
+
+    That what has the answer cannot be written is told by `say`, and costs nobody the answer. Raises RLMError for what is no interrupt.
+    """
+    closed = False
+
+    def close(outcome: Outcome) -> Totals:
+        nonlocal closed
+        closed, spent = True, totals()
+        try:
+            listeners.finished(outcome, spent)
+        except Exception as error:
+            if outcome.answer is None:
+                raise
+            what = "The answer is not in the trace." if isinstance(error, TraceError) else "The end of the run could not be shown."
+            say(f"{what} {error.message if isinstance(error, RLMError) else error}")
+        return spent
+
     try:
-        yield
+        yield close
     except BaseException as error:
         interrupted = is_interrupt(error)
         failure = error if interrupted else InternalError.of(error, f"The trace is closed, and has all that was done: {path}")
-        outcome = Outcome(None, "interrupted") if interrupted else Outcome(None, "error", detail=_detail(failure, path))
-        with contextlib.suppress(Exception):  # a full disk, say, which is then the error itself
-            listeners.finished(outcome, totals())
+        if not closed:
+            outcome = Outcome(None, "interrupted") if interrupted else Outcome(None, "error", detail=_detail(failure, path))
+            with contextlib.suppress(Exception):  # a full disk, say, which is then the error itself
+                listeners.finished(outcome, totals())
         if failure is error:
             raise
         raise failure from error
@@ -148,11 +172,6 @@ def new_meta(on: Stage, question: str, settings: Settings, models: Mapping[Role,
         limits=settings.limits.model_dump(),
         sandbox=settings.sandbox.model_dump(mode="json", exclude_none=True),
     )
-
-
-def _file_metas(on: Stage, made: bool) -> list[FileMeta]:
-    """The inputs, by the names that the kernel knows them by."""
-    return [file_meta(place, made=made).model_copy(update={"path": str(path)}) for path, place in on.grants.places().items()]
 
 
 def check_setup(result: CellResult, settings: Settings) -> None:

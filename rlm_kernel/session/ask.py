@@ -16,6 +16,7 @@ from rlm_kernel.engine.protocols import ROLES, Models, Outcome, StopReason, Tota
 from rlm_kernel.errors import UsageError, backstop
 from rlm_kernel.session.answering import Asked, answer
 from rlm_kernel.session.children import Children, Family
+from rlm_kernel.session.delivery import Give, answer_first
 from rlm_kernel.session.inputs import Context, check_readable, gather
 from rlm_kernel.session.named import missing_paths, named_paths, refuse_missing
 from rlm_kernel.session.players import model_names, profile_for
@@ -97,6 +98,7 @@ async def ask(
     say: Say = lambda _text: None,
     consent: Consent | None = None,
     schema: Mapping[str, Any] | None = None,
+    answered: Give = lambda _result: None,
 ) -> Result:
     """Answer a question over a context, in a container of its own, with a trace.
 
@@ -107,10 +109,30 @@ async def ask(
     say: hears what is being set up, a line at a time.
     consent: asked where the code wants a file that neither the context nor the question names. Default: it is refused.
     schema: a JSON schema that the answer must fit.
+    answered: hears the answer as soon as it is there, before the container is removed.
 
     Raises RLMError (see `rlm_kernel.errors`); a run that ends without an answer is a Result, with `answer` None. Cancelling it stops the
-    running cell, closes the trace and removes the container.
+    running cell, closes the trace and removes the container; once there is an answer, that is the result all the same.
     """
+
+    async def work(give: Give) -> Result:
+        return await _ask(question, context, settings, trace, models, view, say, consent, schema, give)
+
+    return await answer_first(work, answered, say)
+
+
+async def _ask(
+    question: str,
+    context: Context,
+    settings: Settings,
+    trace: Path | None,
+    models: Models | None,
+    view: Trace | None,
+    say: Say,
+    consent: Consent | None,
+    schema: Mapping[str, Any] | None,
+    give: Give,
+) -> Result:
     if not question.strip():
         raise UsageError("The question is empty.", hint='Ask something: rlm ask "How many …?" -f FILE')
     path = trace_path(settings, question, trace)
@@ -147,6 +169,10 @@ async def ask(
         async with WarmKernels(settings, on.image, say) as kernels:
             children = Children(on, path, Family(settings, playing, asked.names, asked.profile, kernels), view)
             outcome, totals = await answer(
-                asked, on, children, lambda calls, heard: kernel_of(on, settings, calls, heard, cell_timeout=settings.limits.cell_timeout)
+                asked,
+                on,
+                children,
+                lambda calls, heard: kernel_of(on, settings, calls, heard, cell_timeout=settings.limits.cell_timeout),
+                lambda outcome, totals: give(Result.of(outcome, totals, path)),
             )
     return Result.of(outcome, totals, path)

@@ -23,7 +23,7 @@ from rlm_kernel.session.listeners import Gate
 from rlm_kernel.session.live import Live
 from rlm_kernel.session.stage import Stage
 from rlm_kernel.session.warm import WarmKernels
-from rlm_kernel.trace.calls import PackedCalls
+from rlm_kernel.trace.calls import linked
 from rlm_kernel.trace.reader import TraceFile, read_trace
 from rlm_kernel.trace.saving import going_on
 from rlm_kernel.trace.schema import ParentMeta
@@ -155,8 +155,7 @@ class Children:
 def child_traces(trace: TraceFile) -> list[Path]:
     """The traces of an RLM's children, each once, in the order in which these had answered. None of them is known to be there."""
     metas = [cell.meta for cell in trace.cells if cell.meta]
-    linked = (call for meta in metas for call in (meta.calls.linked if isinstance(meta.calls, PackedCalls) else meta.calls) if call.trace)
-    return list(dict.fromkeys(trace.path.parent / call.trace for call in linked))
+    return list(dict.fromkeys(trace.path.parent / call.trace for meta in metas for call in linked(meta)))
 
 
 @dataclass
@@ -213,9 +212,9 @@ def spent_on_lost(trace: TraceFile) -> Totals:
         above, level = waiting.pop()
         if above.meta.status == "finished":
             continue  # it was closed, and all is in its account
-        linked = {path.name for path in child_traces(above)}
+        known = {path.name for path in child_traces(above)}
         for path in _beside(above.path):
-            if path.name in linked:
+            if path.name in known:
                 continue
             with contextlib.suppress(TraceError, UsageError):
                 child = tree.open(path, above, level + 1)

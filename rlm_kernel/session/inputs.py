@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import hashlib
 import json
 import os
 import re
 import shutil
 import stat
 import sys
-import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from rlm_kernel.errors import TraceError, UsageError
-from rlm_kernel.trace.schema import FileMeta
 
 Context = str | list[Any] | dict[str, Any] | Path | Sequence[Path] | None
 """A text, a JSON-like object, or the path or paths of files and folders."""
@@ -148,47 +145,3 @@ def _kept(source: IO[bytes] | Path, path: Path, what: str) -> Path:
             hint="Free some space or check the folder's permissions, or choose another place for the trace.",
         ) from error
     return path
-
-
-def file_meta(path: Path, *, made: bool = False, digest_until: threading.Event | None = None) -> FileMeta:
-    """What the trace says of a file or folder. With an event it is read whole for its digest, which is None if the event comes first."""
-
-    def sha256(file: Path) -> str:
-        return _sha256(file, digest_until) if digest_until else ""
-
-    if not path.is_dir():
-        return FileMeta(path=str(path), size=_size(path), sha256=sha256(path) or None, made=made)
-    members = [member for member in _members(path) if member.is_file()]
-    total = hashlib.sha256()
-    for member in members if digest_until else ():
-        total.update(f"{member.relative_to(path).as_posix()}\0{sha256(member)}\n".encode("utf-8", "surrogateescape"))
-    complete = digest_until is not None and not digest_until.is_set()
-    return FileMeta(path=str(path), directory=True, size=sum(map(_size, members)), sha256=total.hexdigest() if complete else None)
-
-
-def _members(folder: Path) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder):
-        folders.sort()
-        yield from (Path(parent, name) for name in sorted(names))
-
-
-def _size(path: Path) -> int:
-    """In bytes; 0 of a file that is gone since it was named."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
-
-
-def _sha256(path: Path, until: threading.Event) -> str:
-    """Of the file's bytes; of a file that cannot be read, of nothing. Empty if the event came first."""
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while block := file.read(_BLOCK):
-                if until.is_set():
-                    return ""
-                digest.update(block)
-    except OSError:
-        pass
-    return digest.hexdigest()

@@ -45,6 +45,9 @@ HOW_TO_ALLOW = (
     'choose the kernel "RLM (Docker, live model calls)".'
 )
 
+_ROOM_SECONDS = 40.0
+"""In which there has to be room for the kernel: Jupyter's programs wait for a minute, and are told nothing meanwhile."""
+
 
 class NotebookProvisioner(DockerProvisioner):
     """One Docker kernel for one notebook. Each start, a restart too, reads the notebook anew.
@@ -157,7 +160,7 @@ class _Host:
             how_to_allow=how,
             children=children,
         )
-        broker, spec = broker_and_spec(on, settings, calls.handlers())
+        broker, spec = broker_and_spec(on, settings, calls.handlers(), wait=_ROOM_SECONDS)
         broker.any_cell = True
         try:
             self._up.set_result(replace(spec, loop=asyncio.get_running_loop()))

@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 import os
 import shutil
-from collections.abc import Awaitable, Sequence
+import threading
+from collections.abc import Awaitable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.loop import Loop, Past
 from rlm_kernel.engine.messages import output_text
 from rlm_kernel.engine.prompts import Profile
-from rlm_kernel.engine.protocols import ROLES, Memory, Models, Outcome, Totals, Trace
+from rlm_kernel.engine.protocols import ROLES, CallRecord, Memory, Models, Outcome, Totals, Trace
 from rlm_kernel.engine.totals import duration
 from rlm_kernel.errors import UsageError, backstop
 from rlm_kernel.secrets import known_secrets
@@ -30,16 +31,17 @@ from rlm_kernel.session.answering import check_setup, closing_trace, new_meta
 from rlm_kernel.session.ask import Result, free_path
 from rlm_kernel.session.children import Children, Family, spent_on_lost
 from rlm_kernel.session.conversation import conversation, first_question, full_history, recorded, turns_of
-from rlm_kernel.session.inputs import STDIN, expand, file_meta, gather
+from rlm_kernel.session.delivery import Give, answer_first
+from rlm_kernel.session.inputs import STDIN, expand, gather
 from rlm_kernel.session.listeners import Gate, everyone
-from rlm_kernel.session.live import Live, join, make
+from rlm_kernel.session.live import Live, Lost, join, make
 from rlm_kernel.session.named import missing_paths, named_paths, refuse_missing
 from rlm_kernel.session.players import model_names, profile_for
 from rlm_kernel.session.rebuild import rebuild
 from rlm_kernel.session.stage import Say, keep_of, limits_of
 from rlm_kernel.session.state import SessionFolder, State
 from rlm_kernel.session.status import SessionStatus, status_of
-from rlm_kernel.session.tracefiles import FileNotes
+from rlm_kernel.session.tracefiles import FileNotes, metas_of
 from rlm_kernel.session.warm import WarmKernels
 from rlm_kernel.trace.reader import TraceFile, read_trace
 from rlm_kernel.trace.schema import TotalsMeta
@@ -79,6 +81,7 @@ class KeptSession:
         self._consent = consent
         self._live: Live | None = None
         self._answered: tuple[Loop, Outcome, Ledger] | None = None
+        self._left = threading.Event()
 
     @property
     def name(self) -> str:
@@ -104,10 +107,10 @@ class KeptSession:
         )
         self._live = live
         meta = new_meta(live.on, "", self.settings, dict.fromkeys(ROLES, ""), profile_for(self.settings))
-        files = await asyncio.to_thread(lambda: [file_meta(path) for path in live.on.grants.paths])
+        files = await asyncio.to_thread(metas_of, {path: path for path in live.on.grants.paths})
         more = {"files": files, "name": self.name, "totals": TotalsMeta.of(Totals())}
         self._write_to(NotebookWriter(self.trace, meta.model_copy(update=more), known_secrets(os.environ)))
-        calls = self._calls(Ledger(limits_of(self.settings)), None, None)
+        calls = self._calls(None, Ledger(limits_of(self.settings)), None, None)
         cells = Cells(live.kernel, calls, self._listeners)
         for cell_id, code in inputs.cells("", live.on.grants.paths):
             check_setup(await cells.run(cell_id, code, 0, setup=True, seconds=None), self.settings)
@@ -118,7 +121,7 @@ class KeptSession:
         """Join the kernel, or rebuild it. Raises TraceError, FileRefused, SetupError, KernelError."""
         trace = read_trace(self.trace)
         set_up = [(cell.id, cell.source) for cell in trace.code_cells if cell.kind in ("parameters", "setup")]
-        live = self._live = await join(
+        found = await join(
             self.state.run,
             self.state.grants,
             set_up,
@@ -128,13 +131,14 @@ class KeptSession:
             depot=self.folder.depot,
             consent=self._consent,
         )
-        if live is None:
-            await self._rebuild("Its container was gone")
+        if isinstance(found, Lost):
+            await self._rebuild(found.why)
         else:
+            self._live = found
             self._write_to(self._writer(trace))
             idle = max(0.0, (datetime.now(UTC) - self.state.used).total_seconds())  # the clock may have been put back
             self.opened.append(f"The session's kernel is as it was left {duration(idle)} ago.")
-            self._keep(live)
+            self._keep(found)
 
     async def _rebuild(self, why: str) -> None:
         trace = read_trace(self.trace)
@@ -178,8 +182,10 @@ class KeptSession:
         assert self._live is not None
         return self._live
 
-    def _calls(self, ledger: Ledger, models: Models | None, notes: FileNotes | None, children: Children | None = None) -> HostCalls:
-        """The host calls of what runs next in the kernel."""
+    def _calls(
+        self, trace: TraceFile | None, ledger: Ledger, models: Models | None, notes: FileNotes | None, children: Children | None = None
+    ) -> HostCalls:
+        """The host calls of what runs next in the kernel. `trace`: as it is now, if it has calls, which count in what it may have."""
         assert self._live is not None
         locate = notes.locate if notes else self._live.on.locate
         calls = HostCalls(
@@ -189,17 +195,21 @@ class KeptSession:
             locate,
             history=lambda cell: full_history(read_trace(self.trace), seen_by=cell),
             children=children,
-            keep=keep_of(self.settings),
+            keep=keep_of(self.settings).beside(_calls_in(trace) if trace else ()),
         )
         self._live.broker.handlers = calls.handlers()
         return calls
 
     @backstop
-    async def ask(self, question: str) -> Result:
-        """Answer a question in the session; limits hold for it alone.
+    async def ask(self, question: str, answered: Give = lambda _result: None) -> Result:
+        """Answer a question in the session; limits hold for it alone. `answered` hears the answer as soon as it is there.
 
-        Cancelling it stops the running cell and closes the trace; the session goes on. Raises what `session.ask.ask` raises.
+        Cancelling it stops the running cell and closes the trace; the session goes on. Once there is an answer, that is the result all the
+        same. Raises what `session.ask.ask` raises.
         """
+        return await answer_first(lambda give: self._ask(question, give), answered, self._say)
+
+    async def _ask(self, question: str, give: Give) -> Result:
         if not question.strip():
             raise UsageError("The question is empty.", hint='Ask something: rlm run "How many …?"')
         if self._models is None:
@@ -218,22 +228,24 @@ class KeptSession:
         writer.question(question)
         spent = trace.spent() + await asyncio.to_thread(spent_on_lost, trace)
         try:
-            with FileNotes(live.on, writer) as notes:
-                async with WarmKernels(self.settings, live.on.image, self._say) as kernels:
-                    family = Family(self.settings, models, model_names(self.settings, models), profile, kernels)
-                    calls = self._calls(ledger, models, notes, Children(live.on, self.trace, family, self._view))
-                    loop = self._new_loop(live, models, ledger, calls, profile)
-                    self._listeners.opened(ledger, spent)
-                    async with closing_trace(self._listeners, ledger.totals, self.trace):
-                        outcome = await self._converse(loop, trace, question, named, absent)
-                        await notes.complete()
-                        self.used = ledger.totals()
-                        self._listeners.finished(outcome, self.used)
+            async with (
+                FileNotes(live.on, writer, self._left) as notes,
+                WarmKernels(self.settings, live.on.image, self._say) as kernels,
+            ):
+                family = Family(self.settings, models, model_names(self.settings, models), profile, kernels)
+                calls = self._calls(trace, ledger, models, notes, Children(live.on, self.trace, family, self._view))
+                loop = self._new_loop(live, models, ledger, calls, profile)
+                self._listeners.opened(ledger, spent)
+                async with closing_trace(self._listeners, ledger.totals, self.trace, self._say) as close:
+                    outcome = await self._converse(loop, trace, question, named, absent)
+                    self.used = close(outcome)
+                self._answered = (loop, outcome, ledger) if outcome.answer is not None else None
+                result = Result.of(outcome, self.used, self.trace)
+                give(result)
         except asyncio.CancelledError:
             await asyncio.shield(self._settle(live))
             raise
-        self._answered = (loop, outcome, ledger) if outcome.answer is not None else None
-        return Result.of(outcome, self.used, self.trace)
+        return result
 
     def _new_loop(self, live: Live, models: Models, ledger: Ledger, calls: HostCalls, profile: Profile) -> Loop:
         limit, share = self.settings.limits.output_chars, self.settings.memory_share
@@ -297,16 +309,15 @@ class KeptSession:
         live = await self._kernel()
         given = await asyncio.to_thread(expand, paths, free_path(self.trace.with_suffix(STDIN)))
         granted = [(await live.on.grants.add(path, self._say)).path for path in given]
-        with FileNotes(live.on, self._writing()) as notes:
+        async with FileNotes(live.on, self._writing(), self._left) as notes:
             await notes.note()
-            self._calls(Ledger(limits_of(self.settings)), None, notes)
+            self._calls(read_trace(self.trace), Ledger(limits_of(self.settings)), None, notes)
             try:
                 result = await live.kernel.set_up(f"load-{len(live.on.grants.paths)}", f"load_files({[str(path) for path in granted]!r})")
             except asyncio.CancelledError:
                 await asyncio.shield(self._settle(live))
                 raise
             self._listeners.person_ran(result)
-            await notes.complete()
         self._keep(live)
         check_setup(result, self.settings)
         return output_text(result.outputs).splitlines()
@@ -342,6 +353,7 @@ class KeptSession:
     @backstop
     async def stop(self) -> None:
         """End the session: the container is removed, and the session forgotten; its trace stays."""
+        self._left.set()
         live, self._live = self._live, None
         if live is not None:
             await live.end()
@@ -349,7 +361,14 @@ class KeptSession:
 
     async def leave(self) -> None:
         """Let go of the kernel, for the next command."""
+        self._left.set()
         live, self._live = self._live, None
         if live is not None:
             self._keep(live)
             await live.leave()
+
+
+def _calls_in(trace: TraceFile) -> Iterator[CallRecord]:
+    for cell in trace.cells:
+        for call in cell.meta.calls if cell.meta else ():
+            yield call.record()

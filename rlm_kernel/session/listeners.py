@@ -32,12 +32,21 @@ class _Everyone:
 
     def __getattr__(self, event: str) -> Callable[..., None]:
         def tell(*args: Any, **kwargs: Any) -> None:
+            failed: Exception | None = None
             for listener in self._listeners:
-                getattr(listener, event)(*args, **kwargs)
+                try:
+                    getattr(listener, event)(*args, **kwargs)
+                except Exception as error:
+                    failed = failed or error
+            if failed is not None:
+                raise failed
 
         return tell
 
 
 def everyone(*listeners: Trace | Gate | None) -> Trace:
-    """A Trace that passes every event on, in this order; with nobody to hear it, to nobody."""
+    """A Trace that passes every event on, in this order; with nobody to hear it, to nobody.
+
+    All hear it, also where one of them raises; the first error is raised then.
+    """
     return cast(Trace, _Everyone(listeners))

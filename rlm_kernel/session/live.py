@@ -19,8 +19,16 @@ if TYPE_CHECKING:
     from rlm_kernel.sandbox.grants import Consent
     from rlm_kernel.sandbox.image import ImageInfo
     from rlm_kernel.sandbox.kernel import DockerKernel
+    from rlm_kernel.sandbox.rundir import RunDir
 
 _FOLDER = re.compile(r"rlm-[0-9a-f]{8}")
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A kernel that was left and cannot be had any more, and why: a sentence without its full stop."""
+
+    why: str
 
 
 @dataclass(frozen=True)
@@ -64,9 +72,12 @@ async def make(
     image: ImageInfo | None = None,
     idle: float = 0.0,
     models: Awaitable[Models] | None = None,
+    queued: bool = True,
 ) -> Live:
     """A new container, which outlives this command by `idle` seconds. `depot`: for files that are named later; by default in its folder.
-    `image`: by default as the settings say (`models`: see image_for). Raises SetupError, FileRefused, KernelError.
+    `image`: by default as the settings say (`models`: see image_for). `queued`: it waits for room in the machine's memory.
+
+    Raises SetupError, FileRefused, KernelError.
     """
     from rlm_kernel.sandbox.broker import MAX_REQUEST
     from rlm_kernel.sandbox.grants import FileGrants
@@ -77,8 +88,8 @@ async def make(
     run = RunDir.create(max_request=MAX_REQUEST, window=window_of(settings), replayed=idle > 0, idle=idle)
     try:
         found = image if image is not None else await image_for(settings, say, models)
-        grants = await asyncio.to_thread(FileGrants, paths, run, known_as, depot or run.path / "depot")
-        live = await _live(Stage(run, grants, found, consent, say), settings, listeners)
+        grants = await asyncio.to_thread(FileGrants, paths, run, known_as, _depot(depot, run))
+        live = await _live(Stage(run, grants, found, consent, say), settings, listeners, wait=None if queued else 0)
     except BaseException:
         run.remove()
         raise
@@ -100,20 +111,31 @@ async def join(
     *,
     depot: Path,
     consent: Consent | None = None,
-) -> Live | None:
-    """The kernel that an earlier command left in a session's folder; None if it is lost: then nothing of it is left.
+) -> Live | Lost:
+    """The kernel that an earlier command left in a session's folder; if it is lost, nothing of it is left.
 
     `granted`: the files that it has; `set_up`: the cells that loaded them. Raises DockerError.
     """
     from rlm_kernel.sandbox.grants import FileGrants
     from rlm_kernel.sandbox.rundir import RunDir
 
+    if other_version(folder):
+        await asyncio.to_thread(discard, folder)
+        return Lost("It was begun by another version of rlm_kernel")
     run = await asyncio.to_thread(RunDir.adopt, folder)
     if run is None:
         await asyncio.to_thread(discard, folder)
-        return None
+        return Lost("Its container was gone")
     try:
-        grants = FileGrants.restored(granted, run, depot)
+        grants = FileGrants.restored(granted, run, _depot(depot, run))
+    except (KeyError, TypeError, ValueError, AttributeError):  # another version's, or damaged
+        run.leave()
+        await asyncio.to_thread(discard, folder)
+        return Lost("What was kept of its files cannot be read")
+    except BaseException:
+        run.leave()
+        raise
+    try:
         live = await _live(
             Stage(run, grants, await asyncio.to_thread(find_or_build_image, settings, say), consent, say), settings, listeners
         )
@@ -127,13 +149,28 @@ async def join(
         await live.leave()
         raise
     await live.end()
-    return None
+    return Lost("Its container was gone or did not answer")
 
 
-async def _live(on: Stage, settings: Settings, listeners: Trace) -> Live:
+def other_version(folder: Path) -> bool:
+    """Whether a session's folder is there, and its container was begun by another version. Blocking for a moment."""
+    from rlm_kernel.sandbox import frames
+    from rlm_kernel.sandbox.rundir import RunDir
+
+    return folder.exists() and RunDir.version(folder) != frames.VERSION
+
+
+def _depot(wanted: Path | None, run: RunDir) -> Path:
+    """The folder for files that are named later: in the session's own if the engine cannot be told the name of the wanted one."""
+    from rlm_kernel.sandbox.rundir import has_utf8_name
+
+    return wanted if wanted is not None and has_utf8_name(wanted) else run.path / "depot"
+
+
+async def _live(on: Stage, settings: Settings, listeners: Trace, wait: float | None = None) -> Live:
     from rlm_kernel.sandbox.kernel import DockerKernel
 
-    broker, spec = broker_and_spec(on, settings, {})
+    broker, spec = broker_and_spec(on, settings, {}, wait=wait)
     kernel = DockerKernel(
         spec, broker, cell_timeout=settings.limits.cell_timeout, on_output=listeners.cell_output, on_person=listeners.person_ran
     )

@@ -17,7 +17,7 @@ from rlm_kernel.session.ask import free_path
 from rlm_kernel.session.inputs import check_readable
 from rlm_kernel.session.kept import KeptSession
 from rlm_kernel.session.listeners import everyone
-from rlm_kernel.session.live import discard, join
+from rlm_kernel.session.live import Lost, discard, join, other_version
 from rlm_kernel.session.stage import Say, models_ready
 from rlm_kernel.session.state import DEFAULT_NAME, SessionFolder, State, sessions
 from rlm_kernel.session.status import SessionStatus, status_of
@@ -138,7 +138,10 @@ async def look_at(name: str = DEFAULT_NAME, *, config_file: Path | None = None) 
 
 
 async def _look(folder: SessionFolder, state: State, settings: Settings) -> SessionStatus:
-    live = await join(state.run, state.grants, (), settings, everyone(), _silent, depot=folder.depot)
+    if other_version(state.run):
+        return await status_of(state, None)  # the next question rebuilds it; nothing is ended for a look
+    found = await join(state.run, state.grants, (), settings, everyone(), _silent, depot=folder.depot)
+    live = None if isinstance(found, Lost) else found
     try:
         if live is not None:
             # The container counts its idle time anew from here.

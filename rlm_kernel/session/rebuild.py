@@ -19,7 +19,7 @@ from rlm_kernel.secrets import known_secrets
 from rlm_kernel.session.answering import check_setup
 from rlm_kernel.session.children import Children
 from rlm_kernel.session.conversation import full_history
-from rlm_kernel.session.inputs import file_meta
+from rlm_kernel.session.digests import file_meta
 from rlm_kernel.session.live import Live, make
 from rlm_kernel.session.replay import Replayer, Verdict, image_remarks, restored
 from rlm_kernel.session.stage import Say, keep_of

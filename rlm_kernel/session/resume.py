@@ -22,6 +22,7 @@ from rlm_kernel.session.answering import check_setup, closing_trace, new_meta
 from rlm_kernel.session.ask import Result, trace_path
 from rlm_kernel.session.children import Children, Family, spent_on_lost
 from rlm_kernel.session.conversation import first_question, full_history, turns_of
+from rlm_kernel.session.delivery import Give, answer_first
 from rlm_kernel.session.inputs import Inputs
 from rlm_kernel.session.listeners import Gate, everyone
 from rlm_kernel.session.named import missing_paths, named_paths
@@ -30,6 +31,7 @@ from rlm_kernel.session.replay import Replayer, Verdict, cell_index, image_remar
 from rlm_kernel.session.stage import Say, Stage, keep_of, kernel_of, limits_of, models_ready
 from rlm_kernel.session.tracefiles import FileNotes, TraceFiles, look_up_files
 from rlm_kernel.session.warm import WarmKernels
+from rlm_kernel.trace.packed import Packed
 from rlm_kernel.trace.reader import TraceCell, TraceFile, read_trace
 from rlm_kernel.trace.recording import TraceRecording
 from rlm_kernel.trace.schema import NotebookMeta, OriginMeta
@@ -76,6 +78,7 @@ async def resume(
     view: Trace | None = None,
     say: Say = lambda _text: None,
     consent: Consent | None = None,
+    answered: Give = lambda _result: None,
 ) -> Result:
     """Go on with a run that was killed, interrupted, or ended at a limit, in the same notebook.
 
@@ -86,6 +89,7 @@ async def resume(
     models: instead of those of the trace. The caller closes them.
     consent: asked where the code wants a file that the trace does not have. Default: it is refused, also if the trace's question names
         it: that may be somebody else's.
+    answered: hears the answer as soon as it is there, before the container is removed.
 
     Raises UsageError where there is nothing to resume or no limit left, and what `ask` and `replay` raise.
     """
@@ -94,7 +98,11 @@ async def resume(
     if trace.meta.status == "finished" and trace.meta.stop_reason == "answered":
         raise UsageError("This run has its answer: there is nothing to resume.", hint=f'To ask on: rlm fork {path} "QUESTION"')
     plan = _Plan(trace, trace.cells, trace.path, _origin(trace, trace.cells, "resume"), forked=False)
-    return await _go_on(plan, config_file, changes or {}, files or {}, allow_changed, models, view, say, consent)
+
+    async def work(give: Give) -> Result:
+        return await _go_on(plan, config_file, changes or {}, files or {}, allow_changed, models, view, say, consent, give)
+
+    return await answer_first(work, answered, say)
 
 
 @backstop
@@ -113,6 +121,7 @@ async def fork(
     say: Say = lambda _text: None,
     consent: Consent | None = None,
     placed: Callable[[Path], None] = lambda _path: None,
+    answered: Give = lambda _result: None,
 ) -> Result:
     """Go on from a cell of a trace, in a notebook of its own; the trace stays as it is.
 
@@ -135,7 +144,11 @@ async def fork(
         raise UsageError("A fork needs a notebook of its own.", hint="Name another file with --trace, or use `rlm resume`.")
     placed(target)
     plan = _Plan(trace, kept, target, _origin(trace, kept, "fork"), forked=True, question=question.strip())
-    return await _go_on(plan, config_file, changes or {}, files or {}, allow_changed, models, view, say, consent)
+
+    async def work(give: Give) -> Result:
+        return await _go_on(plan, config_file, changes or {}, files or {}, allow_changed, models, view, say, consent, give)
+
+    return await answer_first(work, answered, say)
 
 
 def _refuse_live(trace: TraceFile) -> None:
@@ -164,6 +177,7 @@ async def _go_on(
     view: Trace | None,
     say: Say,
     consent: Consent | None,
+    give: Give,
 ) -> Result:
     settings = settings_of(plan.trace, config_file, changes, models=given is None)
     found = await look_up_files(plan.trace, files, allow_changed=allow_changed, say=say)
@@ -181,12 +195,15 @@ async def _go_on(
     ):
         models = await players
         going = _Going(plan, settings, on, models, given, ledger, found, named, view)
-        async with closing_trace(going.listeners, ledger.totals, plan.path), WarmKernels(settings, on.image, say) as kernels:
-            everyone(going.writer, view).opened(ledger, Totals())
-            outcome = await going.run(kernels, [str(one) for one in absent])
-            totals = ledger.totals()
-            going.listeners.finished(outcome, totals)
-    return Result.of(outcome, totals, plan.path)
+        everyone(going.writer, view).opened(ledger, Totals())
+        async with closing_trace(going.listeners, ledger.totals, plan.path, say) as close, WarmKernels(settings, on.image, say) as kernels:
+
+            def ended(outcome: Outcome) -> Result:
+                result = Result.of(outcome, close(outcome), plan.path)
+                give(result)
+                return result
+
+            return await going.run(kernels, [str(one) for one in absent], ended)
 
 
 def _check_limits(ledger: Ledger) -> None:
@@ -262,11 +279,18 @@ class _Going:
         there, here = self._plan.trace.path.parent, self._plan.path.parent
         if here == there or not any(call.get("trace") for call in calls):
             return cell
-        linked = [{**call, "trace": os.path.relpath(there / call["trace"], here)} if call.get("trace") else call for call in calls]
-        return {**cell, "metadata": {**cell["metadata"], "rlm": {**cell["metadata"]["rlm"], "calls": linked}}}
 
-    async def run(self, kernels: WarmKernels, absent: Sequence[str]) -> Outcome:
-        """Rebuild the state and go on. The notebook is left as it is until a cell has given something new, or the state is rebuilt."""
+        def moved(call: dict[str, Any]) -> dict[str, Any]:
+            return {**call, "trace": os.path.relpath(there / call["trace"], here)} if call.get("trace") else call
+
+        found = calls.changed(moved) if isinstance(calls, Packed) else [moved(call) for call in calls]
+        return {**cell, "metadata": {**cell["metadata"], "rlm": {**cell["metadata"]["rlm"], "calls": found}}}
+
+    async def run(self, kernels: WarmKernels, absent: Sequence[str], ended: Callable[[Outcome], Result]) -> Result:
+        """Rebuild the state and go on; `ended` hears the outcome before anything is closed.
+
+        The notebook is left as it is until a cell has given something new, or the state is rebuilt.
+        """
         plan, settings = self._plan, self._settings
         recording = TraceRecording(plan.trace.cells)
         family = Family(settings, self._models, self._names, self._profile, kernels)
@@ -293,7 +317,7 @@ class _Going:
             )
             results, verdicts = await self._replay(Replayer(Cells(kernel, calls, self.listeners), live=True))
             self._gate.open = True
-            with self._notes:
+            async with self._notes:
                 await self._set_up(loop)
                 past = self._past(results, verdicts)
                 if plan.question:
@@ -301,8 +325,7 @@ class _Going:
                 info = await kernel.describe()
                 first = first_question(plan.kept, plan.trace.meta.question)
                 outcome = await loop.run(first, info, from_files=not self._made, past=past, named=self._named, absent=absent)
-                await self._notes.complete()
-                return outcome
+                return ended(outcome)
 
     async def _replay(self, replayer: Replayer) -> tuple[dict[str, CellResult], list[Verdict]]:
         results: dict[str, CellResult] = {}

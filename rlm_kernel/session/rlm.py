@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
+from rlm_kernel.checked import plain
 from rlm_kernel.config import Settings, load_api_keys, load_settings
 from rlm_kernel.engine.protocols import Models, Trace
 from rlm_kernel.errors import NoAnswer, UsageError
 from rlm_kernel.session.ask import Result, ask
+from rlm_kernel.session.delivery import Give
 from rlm_kernel.session.inputs import Context
 from rlm_kernel.session.replay import Replayed, replay
 from rlm_kernel.session.resume import fork, resume
@@ -68,6 +70,7 @@ class RLM:
         answer_type: Any = None,
         trace: Path | str | None = None,
         view: Trace | None = None,
+        answered: Give = lambda _result: None,
     ) -> Result:
         """Answer a question.
 
@@ -76,6 +79,7 @@ class RLM:
         context: a str, a list or dict of JSON values, a Path (file or folder), several Paths, or None.
         answer_type: a pydantic model or a Python type such as list[str]; the result's `value` is then one, checked.
         trace: where the notebook goes; default: a name of its own in the settings' `trace.dir`.
+        answered: hears the answer as soon as it is there, before the container is removed; its `value` is not of the type yet.
 
         Raises RLMError, UsageError for a type that has no JSON schema, NoAnswer where the answer is not of its type; a run that ends
         without an answer is a Result whose `answer` is None.
@@ -90,12 +94,13 @@ class RLM:
             models=self._models,
             view=view,
             schema=schema,
+            answered=answered,
         )
         return result if adapter is None or result.answer is None else _typed(result, adapter)
 
     def ask(self, question: str, context: Context = None, **options: Any) -> Result:
         """`aask` for code without an event loop; inside one, as in a notebook, it runs in a thread of its own."""
-        return _run(self.aask(question, context, **options))
+        return _run(self.aask, question, context, **options)
 
     def session(self, name: str = DEFAULT_NAME, *, paths: Sequence[Path] = (), **options: Any) -> AbstractAsyncContextManager[KeptSession]:
         """A session that is kept in the working directory, `async with`: taken up, or begun with the files; it stays afterwards.
@@ -114,7 +119,7 @@ class RLM:
 
     def resume(self, trace: Path | str, **options: Any) -> Result:
         """`aresume` for code without an event loop."""
-        return _run(self.aresume(trace, **options))
+        return _run(self.aresume, trace, **options)
 
     async def afork(self, trace: Path | str, question: str = "", *, at: str | None = None, **options: Any) -> Result:
         """Go on from a cell of a trace, in a notebook of its own; `options` as of `session.resume.fork`."""
@@ -124,7 +129,7 @@ class RLM:
 
     def fork(self, trace: Path | str, question: str = "", *, at: str | None = None, **options: Any) -> Result:
         """`afork` for code without an event loop."""
-        return _run(self.afork(trace, question, at=at, **options))
+        return _run(self.afork, trace, question, at=at, **options)
 
     async def areplay(self, trace: Path | str, **options: Any) -> Replayed:
         """Run a trace's cells again and compare; `options` as of `session.replay.replay`. Without `live=True` no model is asked."""
@@ -132,14 +137,18 @@ class RLM:
 
     def replay(self, trace: Path | str, **options: Any) -> Replayed:
         """`areplay` for code without an event loop."""
-        return _run(self.areplay(trace, **options))
+        return _run(self.areplay, trace, **options)
 
 
 def _adapter(answer_type: Any) -> TypeAdapter[Any]:
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(answer_type)
-        adapter.json_schema()
-    except (PydanticUserError, TypeError, NameError, SyntaxError) as error:
+        plain(adapter.json_schema())
+    except RecursionError:  # which its name would give, too
+        raise UsageError(
+            "Answers cannot be of this type: it is nested too deep.", hint="Take a pydantic model that refers to itself."
+        ) from None
+    except (PydanticUserError, TypeError, NameError, SyntaxError, ValueError) as error:
         what = " ".join(str(error).split())
         raise UsageError(
             f"Answers cannot be of the type {answer_type!r}: {what[:300]}", hint="Take a pydantic model, or a type such as list[str]."
@@ -166,10 +175,11 @@ def _typed(result: Result, adapter: TypeAdapter[Any]) -> Result:
         ) from error
 
 
-def _run(running: Coroutine[Any, Any, _T]) -> _T:
+def _run(asking: Callable[..., Coroutine[Any, Any, _T]], *args: Any, **options: Any) -> _T:
+    """What it gives, from a loop of its own."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(running)
+        return asyncio.run(asking(*args, **options))
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, running).result()
+        return pool.submit(asyncio.run, asking(*args, **options)).result()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -172,6 +174,7 @@ async def kernel_of(
     from rlm_kernel.sandbox.kernel import DockerKernel
 
     broker, spec = broker_and_spec(on, settings, calls.handlers())
+    spec = replace(spec, admit=functools.partial(_untimed, spec.admit, calls))
     kernel = DockerKernel(spec, broker, cell_timeout=cell_timeout, on_output=listeners.cell_output, on_person=listeners.person_ran)
     try:
         await kernel.start()
@@ -181,6 +184,15 @@ async def kernel_of(
         await asyncio.shield(_close(kernel, broker))
 
 
+@contextlib.asynccontextmanager
+async def _untimed(admit: Callable[[], contextlib.AbstractAsyncContextManager[None]], calls: HostCalls) -> AsyncIterator[None]:
+    """Waiting for room is not of the run's time."""
+    begun = time.monotonic()
+    async with admit():
+        calls.ledger.waited(time.monotonic() - begun)
+        yield
+
+
 async def _close(kernel: Any, broker: Any) -> None:
     try:
         await kernel.stop()
@@ -188,19 +200,25 @@ async def _close(kernel: Any, broker: Any) -> None:
         await broker.stop()
 
 
-def broker_and_spec(on: Stage, settings: Settings, handlers: Mapping[str, HostCallHandler]) -> tuple[Any, SandboxSpec]:
-    """A broker, and what the container is made of."""
+def broker_and_spec(
+    on: Stage, settings: Settings, handlers: Mapping[str, HostCallHandler], *, wait: float | None = None
+) -> tuple[Any, SandboxSpec]:
+    """A broker, and what the container is made of. It waits for room for so many seconds, None for as long as it takes;
+    with 0 it does not ask for any.
+    """
     from rlm_kernel.sandbox.broker import Broker
     from rlm_kernel.sandbox.provisioner import SandboxSpec
+    from rlm_kernel.sandbox.room import admitted
 
     sandbox = settings.sandbox
     broker = Broker(on.run, handlers)
+    memory = parse_size(sandbox.memory)
     spec = SandboxSpec(
         image=on.image.id,
         run=on.run,
         ready=broker.ready,
         accept=broker.accept,
-        memory=parse_size(sandbox.memory),
+        memory=memory,
         cpus=min(sandbox.cpus, float(os.cpu_count() or 1)),
         pids=sandbox.pids,
         tmp=parse_size(sandbox.tmp),
@@ -208,6 +226,7 @@ def broker_and_spec(on: Stage, settings: Settings, handlers: Mapping[str, HostCa
         runtime=sandbox.runtime,
         tight=sandbox.seccomp == "tight",
         mounts=on.grants.mounts(),
+        admit=contextlib.nullcontext if wait == 0 else functools.partial(admitted, memory, on.say, wait),
     )
     return broker, spec
 

@@ -22,16 +22,23 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
 
 from rlm_kernel.errors import SetupError, UsageError
+from rlm_kernel.pathtext import from_text, to_text
 
 DEFAULT_NAME = "default"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LOOK_SECONDS = 0.2
 _OURS = frozenset({"state.json", "state.json.new", "lock", "files", "history"})
+
+
+_NamedPath = Annotated[
+    Path, BeforeValidator(lambda path: from_text(path) if isinstance(path, str) else path), PlainSerializer(lambda path: to_text(str(path)))
+]
+"""A path whose name may be no UTF-8, which JSON has to be."""
 
 
 class State(BaseModel):
@@ -43,8 +50,8 @@ class State(BaseModel):
 
     key: str
     name: str
-    trace: Path
-    run: Path = Path()
+    trace: _NamedPath
+    run: _NamedPath = Path()
     idle: float = 0.0
     created: datetime
     used: datetime

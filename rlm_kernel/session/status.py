@@ -154,8 +154,8 @@ def _use(session_id: str) -> Use | None:
     """What the session's container uses; None if it does not run. Blocking. Raises DockerError."""
     from docker.errors import NotFound
 
+    from rlm_kernel.sandbox.containers import LABEL
     from rlm_kernel.sandbox.docker_host import connect, docker_errors
-    from rlm_kernel.sandbox.provisioner import LABEL
 
     with docker_errors():
         client = connect()

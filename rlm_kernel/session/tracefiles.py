@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from rlm_kernel.errors import FileRefused, UsageError
+from rlm_kernel.errors import FileRefused, TraceError, UsageError
 from rlm_kernel.sandbox.grants import resolve
-from rlm_kernel.session.inputs import CONTEXT, STDIN, TEXT, file_meta
-from rlm_kernel.session.stage import Say, Stage, await_nothing
+from rlm_kernel.session.digests import be_quiet, file_meta
+from rlm_kernel.session.inputs import CONTEXT, STDIN, TEXT
+from rlm_kernel.session.stage import Say, Stage
 from rlm_kernel.trace.reader import TraceFile
 from rlm_kernel.trace.schema import FileMeta
 
@@ -25,70 +28,124 @@ if TYPE_CHECKING:
 
 _TOLD_FROM = 256 << 20
 """Bytes of files from which it is told that they are read."""
+_SOON, _SOON_SECONDS = 64 << 20, 0.5
+"""Bytes whose digests are about to be there when a run ends, and how long they have then: the answer has been given."""
+_TELL_SECONDS = 1.0
+_WRITE_SECONDS = 0.2
+"""How long digests wait for others, to be written with them. It is less than what they have at the end of a run."""
 
 
 class FileNotes:
-    """Notes the files of a run in its trace: their sizes before the kernel has them, their digests when they have been read.
+    """Notes the files of a run in its trace: their sizes before the kernel has them, their digests as soon as they have been read.
 
-    A context manager: they are read in threads, beside what is done in it and no further.
+    An async context manager. They are read in a thread beside what is done in it, which nobody waits for: what is not read by its end stays
+    pending. `until`: set when nobody needs them any more; without it that is the end of the context.
     """
 
-    def __init__(self, on: Stage, writer: NotebookWriter) -> None:
+    def __init__(self, on: Stage, writer: NotebookWriter, until: threading.Event | None = None) -> None:
         self._on = on
         self._writer = writer
-        self._over = threading.Event()
-        self._reading: set[asyncio.Task[None]] = set()
+        self._over = until or threading.Event()
+        self._goes_on = until is not None
+        self._closed = False
+        self._known = {file.path: file for file in writer.files}
+        self._found: dict[str, FileMeta] = {}
+        self._due: asyncio.TimerHandle | None = None
+        self._reading: set[asyncio.Future[None]] = set()
 
-    def __enter__(self) -> FileNotes:
-        self._read(file.path for file in self._writer.files if not file.sha256)
+    async def __aenter__(self) -> FileNotes:
+        places = {str(name): place for name, place in self._on.grants.places().items()}
+        wanted = [name for name, file in self._known.items() if file.sha256 is None and file.digest in (None, "pending")]
+        self._read({name: places[name] for name in wanted if name in places})
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._over.set()
-        for task in self._reading:
-            await_nothing(task)
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            left = sum(file.size for file in self._known.values() if file.digest == "pending")
+            if error is None and self._reading and left <= _SOON:
+                await asyncio.wait(self._reading, timeout=_SOON_SECONDS)
+        finally:
+            self._write()
+            self._closed = True
+            if not self._goes_on:
+                self._over.set()
 
     async def locate(self, asked: str) -> Mapping[str, Any]:
         """As of the stage; a file that is granted by it is noted first."""
         found = await self._on.locate(asked)
-        await self.note()
+        if found["path"] not in self._known:
+            await self.note()
         return found
 
     async def note(self) -> None:
         """Note what was granted since."""
-        new = self._new(self._on.grants.places())
+        new = {str(name): place for name, place in self._on.grants.places().items() if str(name) not in self._known}
         if new:
-            metas = await asyncio.to_thread(_metas, new, None)
-            there = self._new(new)  # another call may have noted it meanwhile
-            self._writer.set_files([*self._writer.files, *(meta for name, meta in metas.items() if name in there)])
-            self._read(there)
+            metas = await asyncio.to_thread(metas_of, new)
+            there = {meta.path: meta for meta in metas if meta.path not in self._known}  # another call may have noted it meanwhile
+            self._known |= there
+            self._writer.set_files(there.values())
+            self._read({name: new[name] for name in there})
 
-    async def complete(self) -> None:
-        """Wait until the trace has all digests."""
-        if any(not task.done() for task in self._reading):
-            self._on.say("reading the input for its digest …")
-        await asyncio.gather(*self._reading)
-
-    def _new(self, places: Mapping[Any, Path]) -> dict[str, Path]:
-        known = {file.path for file in self._writer.files}
-        return {str(name): place for name, place in places.items() if str(name) not in known}
-
-    def _read(self, names: Iterable[str]) -> None:
-        places = {str(name): place for name, place in self._on.grants.places().items()}
-        wanted = {name: places[name] for name in names if name in places}
+    def _read(self, wanted: Mapping[str, Path]) -> None:
         if wanted:
-            self._reading.add(asyncio.create_task(self._digest(wanted)))
+            loop = asyncio.get_running_loop()
+            done = loop.create_future()
+            self._reading.add(done)
+            done.add_done_callback(self._reading.discard)
+            # A daemon: neither the program's end nor that of its loop waits for it.
+            threading.Thread(target=self._digest, args=(wanted, loop, done), name="rlm-digests", daemon=True).start()
 
-    async def _digest(self, places: Mapping[str, Path]) -> None:
-        read = await asyncio.to_thread(_metas, places, self._over)
-        if not self._over.is_set():
-            files = [read[file.path].model_copy(update={"made": file.made}) if file.path in read else file for file in self._writer.files]
-            self._writer.set_files(files)
+    def _digest(self, places: Mapping[str, Path], loop: asyncio.AbstractEventLoop, done: asyncio.Future[None]) -> None:
+        be_quiet()
+        read: dict[str, FileMeta] = {}
+        told = time.monotonic()
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            for name, place in places.items():
+                read[name] = file_meta(place, digest_until=self._over)
+                if time.monotonic() - told > _TELL_SECONDS:
+                    loop.call_soon_threadsafe(self._set, dict(read))
+                    read.clear()
+                    told = time.monotonic()
+            loop.call_soon_threadsafe(self._set, read, done)
+
+    def _set(self, read: Mapping[str, FileMeta], done: asyncio.Future[None] | None = None) -> None:
+        for name, meta in read.items():
+            if meta.digest != "pending":
+                self._known[name] = self._found[name] = _with_digest(self._known[name], meta)
+        if self._found and not self._closed and self._due is None:
+            self._due = asyncio.get_running_loop().call_later(_WRITE_SECONDS, self._write)
+        if done is not None and not done.done():
+            done.set_result(None)
+
+    def _write(self) -> None:
+        """Have in the trace what was found; once for many files, and once after its end."""
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+        found, self._found = self._found, {}
+        if found and not self._closed:
+            with contextlib.suppress(TraceError):  # the next event raises it again
+                self._writer.set_files(found.values())
 
 
-def _metas(places: Mapping[str, Path], digest_until: threading.Event | None) -> dict[str, FileMeta]:
-    metas = {name: file_meta(place, digest_until=digest_until) for name, place in places.items()}
-    return {name: meta.model_copy(update={"path": name}) for name, meta in metas.items()}
+def _with_digest(file: FileMeta, read: FileMeta) -> FileMeta:
+    if read.size != file.size:
+        return file.model_copy(update={"sha256": None, "digest": "changed"})
+    return file.model_copy(update={"sha256": read.sha256, "digest": read.digest})
+
+
+def metas_of(places: Mapping[Any, Path], *, made: bool = False) -> list[FileMeta]:
+    """What a trace says of files, by the names that the kernel knows them by, before they are read. Blocking."""
+    return [file_meta(place, made=made).model_copy(update={"path": str(name)}) for name, place in places.items()]
+
+
+_WHY_UNKNOWN = {
+    None: "the run was cut off before its sha256 was there",
+    "pending": "the run ended before its sha256 was there",
+    "changed": "it was being changed when its sha256 was taken",
+    "unreadable": "it could not be read for its sha256",
+}
 
 
 @dataclass(frozen=True)
@@ -140,7 +197,7 @@ def find_files(trace: TraceFile, given: Mapping[str, Path] | None = None, *, all
         hint = "Say where it is: --file NAME=PATH" if missing else "Give the one that it was: --file NAME=PATH, or --allow-changed"
         raise FileRefused(" ".join(refused), hint=hint)
     unknown = [
-        f"Whether {file.path} has changed is not known: it has the size that it had, and the run was cut off before its sha256 was there."
+        f"Whether {file.path} has changed is not known: it has the size that it had, and {_WHY_UNKNOWN[file.meta.digest]}."
         for file in files
         if not file.fault and not file.proven
     ]
@@ -199,9 +256,10 @@ def _check(meta: FileMeta, places: list[Path]) -> Checked:
 
 
 def _changed(meta: FileMeta, path: Path) -> str:
-    now = file_meta(path)
+    now = file_meta(path, most=meta.size)  # a trace may name any folder: it is not walked farther than it can be the one that it was
     if now.directory != meta.directory or now.size != meta.size:
-        return f"{path} has changed: {now.size:,} bytes, then it had {meta.size:,}."
+        least = "over " if now.directory and now.size > meta.size else ""
+        return f"{path} has changed: {least}{now.size:,} bytes, then it had {meta.size:,}."
     if meta.sha256 and file_meta(path, digest_until=threading.Event()).sha256 != meta.sha256:
         return f"{path} has changed: its size is the same, its sha256 is not."
     return ""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from rlm_kernel.sandbox.grants import Grant
     from rlm_kernel.sandbox.image import ImageInfo
 
-SHARE = 0.75
-"""Of the memory that is free, for the kernels of child RLMs."""
 MOST = 64
 """Child RLMs at once, whatever the memory."""
 
@@ -37,10 +34,8 @@ class WarmKernels:
         self._settings = settings
         self._image = image
         self._say = say
-        levels = max(1, settings.limits.depth)
-        at_once = settings.sandbox.children or fitting(parse_size(settings.sandbox.memory))
-        # Each level has places of its own: those above wait for those below, and must not keep them from starting.
-        self._places: dict[int, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(max(1, at_once // levels)))
+        self._places: dict[int, asyncio.Semaphore] = {}
+        self._counting: asyncio.Task[int] | None = None
         self._ready: deque[asyncio.Task[tuple[Live, Gate]]] = deque()
         self._ending: set[asyncio.Task[None]] = set()
 
@@ -59,7 +54,7 @@ class WarmKernels:
         With `grants`, files of the parent, it is started anew, as these are mounted. `check` may refuse when there is a place. Afterwards
         the kernel is ended, which nobody has to wait for. Raises SetupError, FileRefused, KernelError.
         """
-        place = self._places[level]
+        place = await self._place(level)
         await place.acquire()
         try:
             check()
@@ -71,6 +66,22 @@ class WarmKernels:
             yield live, gate
         finally:
             self._afterwards(self._end(live, place))
+
+    async def _place(self, level: int) -> asyncio.Semaphore:
+        """The places of a level. Each has its own: those above wait for those below, and must not keep them from starting."""
+        if level not in self._places:
+            if self._counting is None:
+                self._counting = asyncio.create_task(self._count())
+            at_once = await asyncio.shield(self._counting)
+            self._places.setdefault(level, asyncio.Semaphore(max(1, at_once // max(1, self._settings.limits.depth))))
+        return self._places[level]
+
+    async def _count(self) -> int:
+        """How many children there may be at once."""
+        from rlm_kernel.sandbox.room import fitting
+
+        sandbox = self._settings.sandbox
+        return sandbox.children or min(MOST, await asyncio.to_thread(fitting, parse_size(sandbox.memory)))
 
     async def _end(self, live: Live, place: asyncio.Semaphore) -> None:
         try:
@@ -119,7 +130,7 @@ class WarmKernels:
 
     async def _start(self, paths: Sequence[Path] = (), known_as: Sequence[Path] = ()) -> tuple[Live, Gate]:
         gate = Gate()
-        return await make(paths, self._settings, gate.as_trace(), self._say, known_as=known_as, image=self._image), gate
+        return await make(paths, self._settings, gate.as_trace(), self._say, known_as=known_as, image=self._image, queued=False), gate
 
     @staticmethod
     async def _discard(task: asyncio.Task[tuple[Live, Gate]]) -> None:
@@ -128,14 +139,3 @@ class WarmKernels:
             await_nothing(task)
             return
         await task.result()[0].end()
-
-
-def fitting(memory: int) -> int:
-    """How many kernels of so many bytes each the machine has room for now; at least 1."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            fields = dict(line.split(":", 1) for line in file)
-        free = int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    return max(1, min(MOST, int(free * SHARE) // memory))

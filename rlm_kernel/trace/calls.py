@@ -10,7 +10,7 @@ from pydantic_core import InitErrorDetails
 
 from rlm_kernel.engine.protocols import MODEL_CALLS, Totals, Usage
 from rlm_kernel.trace.packed import Packed
-from rlm_kernel.trace.schema import CallMeta
+from rlm_kernel.trace.schema import CallMeta, CellMeta
 
 _NOT_COUNTED = ("BudgetExceeded", "NoRecord")
 """Calls that failed in these ways were never made, but for child RLMs that had begun: these have a trace."""
@@ -90,6 +90,21 @@ class PackedCalls(Sequence[CallMeta]):
 
     def __iter__(self) -> Iterator[CallMeta]:
         return map(_call, self._items)
+
+
+def cell_meta(found: Any) -> CellMeta:
+    """`metadata.rlm` of a cell; where its calls are packed they stay so. Raises pydantic's ValidationError."""
+    calls = found.get("calls") if isinstance(found, dict) else None
+    if not isinstance(calls, Packed):
+        return CellMeta.model_validate(found)
+    meta = CellMeta.model_validate({**found, "calls": []})
+    meta.calls = PackedCalls(calls)
+    return meta
+
+
+def linked(meta: CellMeta) -> list[CallMeta]:
+    """The calls of a cell that have a trace of their own."""
+    return meta.calls.linked if isinstance(meta.calls, PackedCalls) else [call for call in meta.calls if call.trace]
 
 
 def _call(item: Any) -> CallMeta:

@@ -13,16 +13,22 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
+import itertools
 import json
 import os
 import secrets
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from rlm_kernel.trace.packed import check_values, parse_record
+
 MAX_JOURNAL = 1 << 29
-"""Bytes of a journal that are read."""
+"""Bytes of a journal that is read."""
+MAX_RECORDS = 1_000_000
+"""Records of a journal that are read."""
 _TRIES = 4
 """How often a notebook is read that is replaced while it is read."""
 
@@ -118,26 +124,21 @@ class Journal:
 
 
 def completed(path: Path, read: Callable[[], Any]) -> Any:
-    """The notebook that `read` reads from `path`, with what its journal has beyond it. Raises what `read` does."""
-    for _ in range(_TRIES):
-        before = _stamp(path)
-        node = read()
-        records = list(_records(path, node))
-        if _stamp(path) == before:  # else a writer has replaced it meanwhile, and begun its journal again
-            break
-    _apply(node, records)
-    return node
+    """The notebook that `read` reads from `path`, with what its journal has beyond it. Raises what `read` does, and ValueError."""
+    return _completed(_real(path), read)[0]
 
 
-def fold(path: Path, read: Callable[[], Any]) -> bool:
+def fold(path: Path, read: Callable[[], Any], check: Callable[[Any], object]) -> bool:
     """Write the journal that a killed run left into its notebook, and delete it; whether there was one.
 
-    A run that goes on is let alone, and a journal that is not the notebook's. Raises OSError, and what `read` does.
+    A run that goes on is let alone, and a journal that is not the notebook's. `check` raises for a notebook that is not to be written.
+    Raises OSError, ValueError, and what `read` and `check` do: then all is as it was.
     """
     from rlm_kernel.trace.notebook_file import replace, serialised
 
+    path = _real(path)
     with _opened(path) as file:
-        if file is None or path.is_symlink():
+        if file is None:
             return False
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -146,23 +147,47 @@ def fold(path: Path, read: Callable[[], Any]) -> bool:
         journal = journal_path(path)
         if not os.path.samestat(os.stat(journal, follow_symlinks=False), os.fstat(file)):
             return False  # its run has ended just now
-        if _ours(read()).get("journal") != _id_of(file):
+        node, believed = _completed(path, read)
+        if not believed:
             return False
-        node = completed(path, read)
+        check(node)
         replace(path, (serialised(cell, check=False) for cell in node.cells), node.metadata, durable=True)
         journal.unlink()
         return True
 
 
-def fold_all(folder: Path, read: Callable[[Path], Any]) -> list[Path]:
-    """Fold what is left of journals in a folder and below it. The notebooks that were completed; what cannot be is let alone."""
-    done = []
-    for left in folder.rglob(".*.ipynb.log"):
-        notebook = left.with_name(left.name.removeprefix(".").removesuffix(".log"))
-        with contextlib.suppress(Exception):  # no notebook, or none that may be written
-            if fold(notebook, lambda path=notebook: read(path)):  # type: ignore[misc]
-                done.append(notebook)
-    return sorted(done)
+def left_in(folder: Path) -> Iterator[Path]:
+    """The notebooks in a folder and below it that have a journal; none that a link leads to."""
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            notebook = Path(parent, name.removeprefix(".").removesuffix(".log"))
+            if name == journal_path(notebook).name and notebook.suffix == ".ipynb" and not notebook.is_symlink():
+                yield notebook
+
+
+def _real(path: Path) -> Path:
+    """Where the file is that a path leads to: its journal is beside that."""
+    try:
+        return Path(os.path.realpath(path))
+    except (OSError, ValueError):
+        return path
+
+
+def _completed(path: Path, read: Callable[[], Any]) -> tuple[Any, bool]:
+    """The notebook, and whether its journal was believed."""
+    for _ in range(_TRIES):
+        before = _stamp(path)
+        node = read()
+        named, number = _ours(node).get("journal"), _ours(node).get("journaled", 0)
+        raw = _journal_of(path, named) if isinstance(named, str) and named and isinstance(number, int) else None
+        if _stamp(path) == before:  # else a writer has replaced it meanwhile, and begun its journal again
+            break
+    for name in ("journal", "journaled") if named else ():  # of a notebook that is being written; this one is complete
+        _ours(node).pop(name, None)
+    if raw is not None:
+        _apply(node, _records(raw, number))
+    return node, raw is not None
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
@@ -191,36 +216,35 @@ def _opened(notebook: Path) -> Iterator[int | None]:
         os.close(file)
 
 
-def _lines(file: int) -> Iterator[dict[str, Any]]:
-    """The records of an open journal, up to the first that is not whole."""
-    with os.fdopen(os.dup(file), "rb") as stream:
-        stream.seek(0)
-        for line in stream:
-            try:
-                record = json.loads(line) if line.endswith(b"\n") else None
-            except (ValueError, RecursionError):
-                return
-            if not isinstance(record, dict):
-                return
-            yield record
-
-
-def _id_of(file: int) -> Any:
-    first: dict[str, Any] = next(_lines(file), {})
-    return first.get("journal") or "none"
-
-
-def _records(path: Path, node: Any) -> Iterator[dict[str, Any]]:
-    """What the notebook's journal has beyond the notebook."""
-    named, number = _ours(node).get("journal"), _ours(node).get("journaled", 0)
-    if not isinstance(named, str) or not named or not isinstance(number, int):
-        return
+def _journal_of(path: Path, named: str) -> bytes | None:
+    """The records of the notebook's journal; None if there is none with this id. Raises ValueError for one with too many values."""
     with _opened(path) as file:
-        if file is None or _id_of(file) != named:
+        if file is None:
+            return None
+        with os.fdopen(os.dup(file), "rb") as stream:
+            stream.seek(0)
+            try:
+                first = parse_record(stream.readline(1_000))
+            except ValueError:
+                return None
+            if first.get("journal") != named:
+                return None
+            raw = stream.read(MAX_JOURNAL)
+    check_values(raw)
+    return raw
+
+
+def _records(raw: bytes, number: int) -> Iterator[dict[str, Any]]:
+    """The records after the one with this number, up to the first that is not whole."""
+    for line in itertools.islice(io.BytesIO(raw), MAX_RECORDS):
+        try:
+            record = parse_record(line) if line.endswith(b"\n") else {}
+        except ValueError:
             return
-        for record in _lines(file):
-            if isinstance(found := record.get("n"), int) and found > number:
-                yield record
+        if not isinstance(found := record.get("n"), int):
+            return
+        if found > number:
+            yield record
 
 
 def _ours(node: Any) -> dict[str, Any]:
@@ -228,57 +252,82 @@ def _ours(node: Any) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _apply(node: Any, records: list[dict[str, Any]]) -> None:
+def _apply(node: Any, records: Iterator[dict[str, Any]]) -> None:
     """Bring a notebook to the state of the last record. A record that does not fit ends it: what comes after it builds on it."""
     from nbformat import from_dict
 
-    ours = _ours(node)
-    if ours.get("journal"):
-        for name in ("journal", "journaled"):  # of a notebook that is being written; this one is complete
-            ours.pop(name, None)
-    if not records:
-        return
-    cells: dict[str, Any] = {str(cell.get("id")): cell for cell in node.cells}
-    for record in records:
-        try:
+    ours, cells = _ours(node), _Cells(node.cells)
+    with contextlib.suppress(AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError):
+        for record in records:
             for change in record.get("cells", ()):
-                cell = from_dict(change["cell"])  # type: ignore[no-untyped-call]
-                cells = _placed(cells, cell, change.get("behind"))
+                cells.put(from_dict(change["cell"]), change.get("behind"))  # type: ignore[no-untyped-call]
             if "progress" in record:
-                _advance(cells, from_dict(record["progress"]))  # type: ignore[no-untyped-call]
+                cells.advance(from_dict(record["progress"]))  # type: ignore[no-untyped-call]
             if "files" in record:
-                files = record["files"]
-                ours["files"] = [*ours.get("files", [])[: files["keep"]], *files["rest"]]
+                ours.setdefault("files", [])[record["files"]["keep"] :] = record["files"]["rest"]
             ours.update(from_dict(record.get("meta", {})))  # type: ignore[no-untyped-call]
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError):
-            break
-    node.cells = list(cells.values())
+    node.cells = cells.in_order()
 
 
-def _placed(cells: dict[str, Any], cell: Any, behind: str | None) -> dict[str, Any]:
-    """The cells with a new or a changed one. `behind` another: where a new one goes, or an old one moves to."""
-    if behind is None or behind not in cells:
-        cells[cell.id] = cell
-        return cells
-    cells.pop(cell.id, None)
-    order: dict[str, Any] = {}
-    for name, other in cells.items():
-        order[name] = other
-        if name == behind:
-            order[cell.id] = cell
-    return order
+class _Cells:
+    """Cells to which records are applied, each in a time that does not grow with what was there before."""
 
+    def __init__(self, cells: list[Any]) -> None:
+        self._cells: dict[str, Any] = {str(cell.get("id")): cell for cell in cells}
+        ids = list(self._cells)
+        self._next: dict[str, str] = dict(zip(["", *ids], [*ids, ""], strict=True))
+        """Of each the one behind it. `""` is before the first and behind the last."""
+        self._before: dict[str, str] = {other: one for one, other in self._next.items()}
+        self._grown: Any = None
+        self._more: list[str] = []
 
-def _advance(cells: Mapping[str, Any], progress: Any) -> None:
-    """Add to a running cell what it has done."""
-    cell = cells[progress.cell]
-    ours = cell.metadata.rlm
-    ours.seconds = progress.seconds
-    if progress.calls:
-        ours.setdefault("calls", []).extend(progress.calls)
-    change = progress.get("outputs")
-    if change is not None:
-        kept = cell.outputs[: change.keep]
+    def put(self, cell: Any, behind: str | None) -> None:
+        """Add a cell, or put it in the place of the one with its id. `behind` another: where a new one goes, or an old one moves to."""
+        name = cell["id"]
+        if not isinstance(name, str) or not name:
+            raise ValueError("it has no id")
+        if behind not in self._cells or behind == name:
+            behind = None
+        if behind is not None and name in self._cells:
+            self._link(self._before[name], self._next[name])
+        if behind is not None or name not in self._cells:
+            before = self._before[""] if behind is None else behind
+            following = self._next[before]
+            self._link(before, name)
+            self._link(name, following)
+        self._cells[name] = cell
+
+    def _link(self, one: str, other: str) -> None:
+        self._next[one], self._before[other] = other, one
+
+    def advance(self, progress: Any) -> None:
+        """Add to a running cell what it has done."""
+        cell = self._cells[progress.cell]
+        ours = cell.metadata.rlm
+        ours.seconds = progress.seconds
+        if progress.get("calls"):
+            ours.setdefault("calls", []).extend(progress.calls)
+        change = progress.get("outputs")
+        if change is None:
+            return
+        del cell.outputs[change.keep :]
         if change.more:
-            kept[-1].text += change.more
-        cell.outputs = [*kept, *change.rest]
+            if cell.outputs[-1] is not self._grown:
+                self._join()
+                self._grown = cell.outputs[-1]
+            self._more.append(change.more)
+        cell.outputs.extend(change.rest)
+
+    def _join(self) -> None:
+        """Put what a text has got behind it, all at once: one by one, each would copy all of it."""
+        if self._more:
+            self._grown.text = "".join([self._grown.text, *self._more])
+        self._grown, self._more = None, []
+
+    def in_order(self) -> list[Any]:
+        self._join()
+        name, found = self._next[""], []
+        while name:
+            found.append(self._cells[name])
+            name = self._next[name]
+        return found

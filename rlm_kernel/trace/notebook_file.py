@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 from rlm_kernel.errors import TraceError
 from rlm_kernel.trace.journal import Journal
+from rlm_kernel.trace.packed import Packed
 
 RATE = 200_000
 """Characters a second that the whole is written with at least, if there is something new in it."""
@@ -39,7 +41,15 @@ def serialised(cell: Mapping[str, Any], *, check: bool) -> str:
         except NotebookValidationError as error:
             raise TraceError(f"The cell {cell['id']} is no valid notebook cell: {error.message}") from error
     lines = split_lines(notebook)  # type: ignore[no-untyped-call]
-    return "  " + json.dumps(lines["cells"][0], ensure_ascii=False, indent=1, default=list).replace("\n", "\n  ")
+    mark, packed = secrets.token_hex(16), Packed(())
+
+    def left_as_written(value: Packed) -> str:
+        packed.items = value.items
+        return mark
+
+    text = "  " + json.dumps(lines["cells"][0], ensure_ascii=False, indent=1, default=left_as_written).replace("\n", "\n  ")
+    before, found, behind = text.partition(f'"{mark}"')
+    return f"{before}{packed.text()}{behind}" if found else text
 
 
 def replace(path: Path, cells: Iterable[str], metadata: Mapping[str, Any], *, durable: bool) -> None:
@@ -88,6 +98,9 @@ class NotebookFile:
         self._changed: dict[str, dict[str, Any]] = {}
         self._advanced: dict[str, int] = {}
         self._metadata: dict[str, Any] = {}
+        self._files: list[dict[str, Any]] = []
+        self._files_kept = 0
+        """The first so many of them are on disk."""
         self._credit, self._largest, self._clock = float(AHEAD), 0, time.monotonic()
 
     def put(self, cell: dict[str, Any], *, check: bool) -> None:
@@ -96,6 +109,12 @@ class NotebookFile:
         self._grow(len(text) - len(self.cells.get(name, "")) - self._advanced.pop(name, 0))
         self.cells[name] = text
         self._changed[name] = {"cell": cell, **{key: value for key, value in self._changed.get(name, {}).items() if key == "behind"}}
+
+    def put_file(self, place: int, file: dict[str, Any]) -> None:
+        """Of metadata.rlm.files the one at this place, or one more at their end."""
+        self._grow(_length([file]) - _length(self._files[place : place + 1]))
+        self._files[place : place + 1] = [file]
+        self._files_kept = min(self._files_kept, place)
 
     def move(self, name: str, behind: str) -> None:
         """Put a cell that has just changed behind another one."""
@@ -127,7 +146,7 @@ class NotebookFile:
         return max(0.0, (self.size - self._credit) / RATE) if self._begun and not self._journal.lost else 0.0
 
     def save(self, notebook: Mapping[str, Any], ours: dict[str, Any]) -> None:
-        """Have the changes on disk. `notebook`: its metadata, but for `ours`, metadata.rlm."""
+        """Have the changes on disk. `notebook`: its metadata, but for `ours`, metadata.rlm without its files."""
         if self.wait() == 0:
             self.write_whole(notebook, ours)
             return
@@ -154,9 +173,12 @@ class NotebookFile:
         first, number = not self._begun, self._number + 1
         if first:
             self._journal.name()
-        marked = ours if closed else {**ours, "journal": self._journal.id, "journaled": number}
+        marked = {**ours, **({"files": self._files} if self._files else {})}
+        if not closed:
+            marked |= {"journal": self._journal.id, "journaled": number}
         replace(self.path, self.cells.values(), {**notebook, "rlm": marked}, durable=closed)
         self._number, self._begun, self._changed, self._metadata, self.behind = number, not closed, {}, ours, False
+        self._files_kept = len(self._files)
         self._credit = max(0.0, self._credit - self.size)
         if closed or first or self._journal.lost:
             self._journal.remove()
@@ -174,15 +196,17 @@ class NotebookFile:
             self._largest = self.size
 
     def _write_down(self, what: Mapping[str, Any], ours: dict[str, Any]) -> int:
-        meta = {name: value for name, value in ours.items() if name != "files" and self._metadata.get(name) != value}
+        meta = {name: value for name, value in ours.items() if self._metadata.get(name) != value}
         record: dict[str, Any] = {"n": self._number + 1, **({"meta": meta} if meta else {}), **what}
-        before, now = self._metadata.get("files", []), ours.get("files", [])
-        if before is not now and before != now:
-            keep = next(
-                (place for place, (one, other) in enumerate(zip(before, now, strict=False)) if one != other), min(len(before), len(now))
-            )
-            record["files"] = {"keep": keep, "rest": now[keep:]}
+        if self._files_kept < len(self._files):
+            record["files"] = {"keep": self._files_kept, "rest": self._files[self._files_kept :]}
         line = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
         self._journal.append(line)
         self._number, self._metadata, self.behind = self._number + 1, ours, True
+        self._files_kept = len(self._files)
         return len(line)
+
+
+def _length(files: list[dict[str, Any]]) -> int:
+    """Characters that these take in the notebook, about."""
+    return len(json.dumps(files, ensure_ascii=False, indent=1))

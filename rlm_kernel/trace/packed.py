@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 if TYPE_CHECKING:
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 MAX_DEPTH = 100
 """Levels of lists and objects in a notebook."""
 MAX_VALUES = 10_000_000
-"""Values in a notebook beside its calls, and in one call."""
+"""Values in one part of a notebook: of its metadata, of a cell, or one call."""
+MAX_ALL = 32_000_000
+"""Values in a notebook, or in its journal, with those of its calls. A million calls have 16 million."""
 MANY = 1_000
 """Calls of a cell from which on they are packed."""
 _SMALL = 1 << 20
@@ -51,6 +53,16 @@ class Packed(Sequence[dict[str, Any]]):
 
         self.items += [msgspec.Raw(msgspec.json.encode(one)) for one in more]
 
+    def text(self) -> str:
+        """The JSON of the whole list."""
+        return (b"[" + b",\n".join(map(memoryview, self.items)) + b"]").decode("utf-8", "replace")
+
+    def changed(self, change: Callable[[dict[str, Any]], Mapping[str, Any]]) -> Packed:
+        """The objects as `change` gives them, packed."""
+        new = Packed(())
+        new.extend(map(change, self))
+        return new
+
 
 def _object(item: msgspec.Raw) -> dict[str, Any]:
     import msgspec
@@ -66,6 +78,7 @@ def parse(raw: bytes) -> Any:
     """
     import msgspec
 
+    check_values(raw)
     try:
         top = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
         cells = msgspec.json.decode(top.pop("cells"), type=list[dict[str, msgspec.Raw]])
@@ -75,6 +88,35 @@ def parse(raw: bytes) -> Any:
         raise ValueError(str(error)) from error
     except (KeyError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return _as_python_reads(raw)
+
+
+def parse_record(line: bytes) -> dict[str, Any]:
+    """A record of a journal, a JSON object, in which calls are as `parse` has them. Raises ValueError."""
+    import msgspec
+
+    try:
+        top = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
+        record = _fields({name: value for name, value in top.items() if name != "cells"}, ("progress", "calls"))
+        if "cells" in top:
+            changes = msgspec.json.decode(top["cells"], type=list[dict[str, msgspec.Raw]])
+            record["cells"] = [_fields(change, ("cell", "metadata", "rlm", "calls")) for change in changes]
+    except _TooMuch as error:
+        raise ValueError(str(error)) from error
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        record = _as_python_reads(line)
+    if not isinstance(record, dict):
+        raise ValueError("it is no object")
+    return record
+
+
+def check_values(raw: bytes) -> None:
+    """Raises ValueError for JSON with more than MAX_ALL values: each takes far more memory than the byte or two that it may have."""
+    if _most_values(raw) > MAX_ALL and _most_values(_STRING.sub(b"", raw)) > MAX_ALL:
+        raise ValueError(f"it has more than {MAX_ALL:,} values")
+
+
+def _most_values(raw: bytes) -> int:
+    return raw.count(b",") + raw.count(b"[") + raw.count(b"{")
 
 
 class _TooMuch(Exception):
@@ -136,7 +178,7 @@ def _check(raw: Any) -> None:
     if len(written) < _SMALL and written.count(b"[") + written.count(b"{") <= MAX_DEPTH:
         return
     structure = _STRING.sub(b"", written)
-    if structure.count(b",") + structure.count(b"[") + structure.count(b"{") > MAX_VALUES:
+    if _most_values(structure) > MAX_VALUES:
         raise _TooMuch(f"it has more than {MAX_VALUES:,} values")
     depth = 0
     for found in _BRACKET.finditer(structure) if structure.count(b"[") + structure.count(b"{") > MAX_DEPTH else ():

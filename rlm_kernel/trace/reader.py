@@ -21,8 +21,8 @@ from pydantic import ValidationError as SchemaError
 from rlm_kernel.engine.protocols import Totals, Usage
 from rlm_kernel.errors import TraceError, UsageError
 from rlm_kernel.trace import journal, shape
-from rlm_kernel.trace.calls import PackedCalls, spent_on
-from rlm_kernel.trace.packed import Packed, parse
+from rlm_kernel.trace.calls import PackedCalls, cell_meta, spent_on
+from rlm_kernel.trace.packed import parse
 from rlm_kernel.trace.plain import read_plain
 from rlm_kernel.trace.schema import INSTANT, VERSION, CellMeta, NotebookMeta
 
@@ -104,7 +104,7 @@ def read_trace(path: Path, *, follow: bool = True) -> TraceFile:
     """
     try:
         with contextlib.suppress(OSError):  # where it may not be written, it is completed as it is read
-            journal.fold(path, lambda: _as_it_is(path, follow=follow))
+            _fold(path, follow=follow)
         node = read_notebook(path, follow=follow)
     except FileNotFoundError as error:
         raise UsageError(f"There is no trace {path}.", hint="Traces are in rlm-traces/, or where --trace said.") from error
@@ -118,15 +118,46 @@ def read_notebook(path: Path, *, follow: bool = True) -> Any:
 
     Calls of a cell are a list, or Packed if they are many. Raises OSError, TraceError.
     """
-    node = journal.completed(path, lambda: _as_it_is(path, follow=follow))
-    if journal.journal_path(path).exists() and (fault := shape.fault(node)):
-        raise _no_notebook(path, f"with its journal, {fault}")
+    try:
+        node = journal.completed(path, lambda: _as_it_is(path, follow=follow))
+    except ValueError as error:
+        raise _odd_journal(path, str(error)) from error
+    if fault := shape.fault(node):
+        raise _odd_journal(path, fault)
     return node
 
 
 def fold_all(folder: Path) -> list[Path]:
     """Complete the notebooks of a folder, and below it, whose runs were killed and left journals. Those that could be completed."""
-    return journal.fold_all(folder, _as_it_is)
+    done = []
+    for path in journal.left_in(folder):
+        with contextlib.suppress(Exception):  # no notebook, or none that may be written: it is let alone
+            if _fold(path, follow=False):
+                done.append(path)
+    return done
+
+
+def _fold(path: Path, *, follow: bool) -> bool:
+    """As of the journal; nothing is written that could not be read. Raises OSError, TraceError."""
+
+    def check(node: Any) -> None:
+        try:
+            trace_of(node, path)
+        except TraceError as error:
+            raise ValueError(error.message) from error
+
+    try:
+        return journal.fold(path, lambda: _as_it_is(path, follow=follow), check)
+    except ValueError as error:
+        raise _odd_journal(path, str(error)) from error
+
+
+def _odd_journal(path: Path, why: str) -> TraceError:
+    found = journal.journal_path(path)
+    return TraceError(
+        f"{path} cannot be completed from its journal {found.name}: {why}",
+        hint=f"Without it, the notebook is read as it was last written whole: mv {found} elsewhere",
+    )
 
 
 def _as_it_is(path: Path, *, follow: bool = True) -> Any:
@@ -220,7 +251,7 @@ def _cell(path: Path, number: int, cell: Any) -> TraceCell:
         raise TraceError(f"The trace {path} is damaged: {name[:100]!r} is no id for its cell {number}.")
     found = cell.metadata.get("rlm")
     try:
-        meta = _cell_meta(found) if found is not None else None
+        meta = cell_meta(found) if found is not None else None
     except SchemaError as error:
         raise TraceError(f"The trace {path} is damaged: metadata.rlm of its cell {name} does not hold: {_first(error)}.") from error
     code = cell.cell_type == "code"
@@ -234,16 +265,6 @@ def _cell(path: Path, number: int, cell: Any) -> TraceCell:
         tags=list(cell.metadata.get("tags", [])),
         started=_instant(cell.metadata.get("execution")),
     )
-
-
-def _cell_meta(found: Any) -> CellMeta:
-    """Raises pydantic's ValidationError."""
-    calls = found.get("calls")
-    if not isinstance(calls, Packed):
-        return CellMeta.model_validate(found)
-    meta = CellMeta.model_validate({**found, "calls": []})
-    meta.calls = PackedCalls(calls)
-    return meta
 
 
 def _instant(execution: Any) -> datetime | None:

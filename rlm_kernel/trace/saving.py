@@ -7,7 +7,7 @@ import contextlib
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,12 @@ class SavedNotebook:
         self._writable = Writable(secrets)
         # Before the title is made of it, which may cut a secret in two.
         known = NotebookMeta.model_validate(self._writable.meta(meta))
-        self._meta = known.model_copy(update={"journal": "", "journaled": 0})
+        self._meta = known.model_copy(update={"journal": "", "journaled": 0, "files": []})
         self._plain: tuple[NotebookMeta | None, dict[str, Any]] = (None, {})
+        self._files: list[FileMeta] = []
+        self._places: dict[str, int] = {}
         self._file = NotebookFile(path, self._refresh)
+        self._take_files(known.files)
         self._sizes: dict[str, int] = {}
         self._shown = 0
         self._counts: Counter[str] = Counter()
@@ -51,10 +54,21 @@ class SavedNotebook:
         self._cancel_whole()
         self._file.release()
 
-    def set_files(self, files: Sequence[FileMeta]) -> None:
-        """Say more of the files than was known at first: their digests."""
-        self._meta = self._meta.model_copy(update={"files": list(files)})
+    @property
+    def files(self) -> Sequence[FileMeta]:
+        """The files of the trace, as far as they are known."""
+        return self._files
+
+    def set_files(self, files: Iterable[FileMeta]) -> None:
+        """Say what is known of these files now: more than before, such as their digests, or that there are such at all."""
+        self._take_files(files)
         self._save()
+
+    def _take_files(self, files: Iterable[FileMeta]) -> None:
+        for file in files:
+            place = self._places.setdefault(file.path, len(self._files))
+            self._files[place : place + 1] = [file]
+            self._file.put_file(place, self._writable.meta(file))
 
     def _refresh(self) -> None:
         """Put what the disk has of a running cell's progress into its cell."""

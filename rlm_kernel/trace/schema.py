@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, TypeAdapter
 
+from rlm_kernel.bounded import MAX_DEPTH, shallow
 from rlm_kernel.engine.protocols import CallKind, CallRecord, CellStatus, StopReason, Totals, Usage
 from rlm_kernel.pathtext import from_text, to_text
 
@@ -28,18 +29,12 @@ _FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UT
 Instant = Annotated[AwareDatetime, Field(ge=_FIRST, lt=_LAST)]
 """A time with its zone, to which any `Seconds` can be added."""
 INSTANT = TypeAdapter[datetime](Instant)
-MAX_DEPTH = 100
-"""Levels of lists and objects in a value."""
 
 
 def _shallow(value: Any) -> Any:
-    level = [value] if isinstance(value, dict | list) else []
-    for _ in range(MAX_DEPTH):
-        if not level:
-            return value
-        inner = (item for one in level for item in (one.values() if isinstance(one, dict) else one))
-        level = [item for item in inner if isinstance(item, dict | list)]
-    raise ValueError(f"a value of at most {MAX_DEPTH} levels was expected")
+    if not shallow(value):
+        raise ValueError(f"a value of at most {MAX_DEPTH} levels was expected")
+    return value
 
 
 Value = Annotated[Any, AfterValidator(_shallow)]
@@ -85,7 +80,8 @@ LinkText = Annotated[str, Field(max_length=MAX_PATH, pattern=r"^[^\x00]*$")]
 class FileMeta(_Part):
     """A file or folder that the user named. `size` in bytes; `sha256` of a folder is over its files' names and digests, in order.
 
-    `made`: it holds an object from Python and lies beside the trace.
+    `made`: it holds an object from Python and lies beside the trace. `digest`: why there is no `sha256`: it was not read to its end before
+    the run ended (or is still read), it changed while it was read, or it could not be read.
     """
 
     path: PathText
@@ -93,6 +89,7 @@ class FileMeta(_Part):
     size: Count
     sha256: str | None = None
     made: bool = False
+    digest: Literal["pending", "changed", "unreadable"] | None = None
 
 
 class OriginMeta(_Part):

@@ -20,11 +20,12 @@ from rlm_kernel import harmless
 from rlm_kernel.engine.protocols import Account, Answer, CallKind, CallRecord, CellResult, Completion, Memory, Outcome, Retry, Role, Totals
 from rlm_kernel.errors import TraceNotWritten
 from rlm_kernel.trace import document
+from rlm_kernel.trace.calls import cell_meta, linked
 from rlm_kernel.trace.notebook_file import RATE
 from rlm_kernel.trace.progress import Progress
 from rlm_kernel.trace.reader import code_digest
 from rlm_kernel.trace.saving import SavedNotebook
-from rlm_kernel.trace.schema import MAX_THOUGHTS, CallMeta, CellMeta, FileMeta, NotebookMeta, TotalsMeta
+from rlm_kernel.trace.schema import MAX_THOUGHTS, CallMeta, CellMeta, NotebookMeta, TotalsMeta
 
 SAVE_SECONDS = 0.5
 MAX_OUTPUTS = 40_000_000
@@ -76,10 +77,10 @@ class NotebookWriter(SavedNotebook):
             self._save()
 
     def _take_up(self, cell: Mapping[str, Any]) -> None:
-        meta = CellMeta.model_validate(cell["metadata"].get("rlm", {"kind": "person"}))
+        meta = cell_meta(cell["metadata"].get("rlm", {"kind": "person"}))
         self._turn = meta.turn or self._turn
         self._taken[cell["id"]] = dict(cell["metadata"])
-        self._children[cell["id"]] = [call for call in meta.calls if call.trace]
+        self._children[cell["id"]] = linked(meta)
         if meta.status == "running":
             # Answers that were paid for: kept until the cell has run again, even if that is cut off as well.
             self._kept[cell["id"]] = meta.calls
@@ -206,7 +207,8 @@ class NotebookWriter(SavedNotebook):
         self._save()
 
     def _write_title(self) -> None:
-        self._markdown("title", document.title(self._meta), CellMeta(kind="title"))
+        meta = self._meta.model_copy(update={"files": self.files})
+        self._markdown("title", document.title(meta), CellMeta(kind="title"))
 
     def remembered(self, memory: Memory) -> None:
         usage = memory.reply.usage
@@ -264,11 +266,6 @@ class NotebookWriter(SavedNotebook):
     def release(self) -> None:
         self._cancel_due()
         super().release()
-
-    @property
-    def files(self) -> Sequence[FileMeta]:
-        """The files of the trace, as far as they are known."""
-        return self._meta.files
 
     def _write_running(self) -> None:
         assert self._running is not None

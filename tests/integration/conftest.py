@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -17,13 +18,29 @@ from rlm_kernel.models import litellm_models, weights
 from rlm_kernel.sandbox.docker_host import connect
 from rlm_kernel.sandbox.image import ImageInfo, find_image
 from tests.support.faults import Script
+from tests.support.made import remove_made_by
 from tests.support.model_layer import Make, build_models
 from tests.support.model_server import ModelServer
 from tests.support.sandbox import Sandbox
 
 # Found before the tests' environment is isolated: a gigabyte is not fetched for every run.
 REAL_MODELS_DIR = weights.models_dir()
+IDLE = 600
+"""Seconds."""
 Rlm = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ends_what_it_began(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No container that the tests made outlives them, however they end."""
+    yield
+    remove_made_by(os.getpid(), tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(autouse=True)
+def soon_idle(isolated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Containers of kept sessions end soon, so that those of tests that were killed do."""
+    monkeypatch.setenv("RLM_SESSION__IDLE", str(IDLE))
 
 
 @pytest.fixture(scope="session")

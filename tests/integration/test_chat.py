@@ -73,7 +73,7 @@ async def test_init_then_chat(talk: ModelServer, log: Path) -> None:
         await chat.type("Do sleep now\r", "turn")
         await chat.type("", "cell turn-02-a runs")
         await chat.type("\x03", "The session goes on.")
-        await chat.type("/status\r", "ends after 2 h without use")
+        await chat.type("/status\r", "ends after 10 min without use")
         await chat.type("/hlep\r", "Did you mean /help?")
         await chat.type("", "›")
         await chat.type("How many\x1b\rlines now?\r", "memory:")

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from rlm_kernel.sandbox import image, leftovers, provisioner, rundir
+from rlm_kernel.sandbox import containers, image, leftovers, rundir
 from rlm_kernel.sandbox.leftovers import IDLE_MARGIN, collect
 from rlm_kernel.sandbox.rundir import RunDir, container_ids
 from tests.integration.conftest import Rlm
@@ -31,7 +31,7 @@ def alone(monkeypatch: pytest.MonkeyPatch, docker_client: Any) -> Iterator[Path]
     base = Path(tempfile.mkdtemp(prefix="gc-", dir="/tmp"))  # short, for sockets
     monkeypatch.setattr(rundir, "_bases", lambda: iter([base]))
     monkeypatch.setattr(tempfile, "tempdir", str(base))
-    monkeypatch.setattr(provisioner, "LABEL", LABEL)
+    monkeypatch.setattr(containers, "LABEL", LABEL)
     monkeypatch.setattr(image, "REPOSITORY", LABEL)
     monkeypatch.setattr(image, "DIGEST_LABEL", f"{LABEL}.digest")
     monkeypatch.setattr(image, "STAGE_LABEL", f"{LABEL}.stage")

@@ -94,6 +94,7 @@ async def test_interrupted_cell_cancels_its_calls_on_the_host(sandbox: Any) -> N
     box = await sandbox(llm=hang, cell_timeout=1)
     assert (await box.run("llm_query_batched(list('abcdefghij'))")).status == "timeout"
     assert cancelled == 10
+    box.kernel._cell_timeout = 60  # on a busy machine a second is too short for any cell
     assert await box.text("print('next')") == "next"
 
 

@@ -114,7 +114,11 @@ def test_a_run_of_all_kinds_of_calls_has_the_same_numbers_everywhere(rlm: Rlm, o
     assert totals.cost is None
     assert totals.known_cost == pytest.approx((totals.root_usage.prompt + 2 * totals.root_usage.completion) / 1e6)
 
-    shared(answer, totals)
+    # The answer is told before the summary is made, and with what the question alone has used.
+    asked = {name for name in totals.as_json() if name not in ("tokens", "seconds", "known_cost")}
+    assert {name: answer[name] for name in asked} == {name: totals.as_json()[name] for name in asked}
+    assert answer["tokens"]["prompt"] < totals.as_json()["tokens"]["prompt"]
+    assert answer["known_cost"] < totals.known_cost
     assert first.stderr.splitlines()[-2] == totals.line()
     assert live[-1] in totals.line()
     assert "+ unknown" in live[-1]

@@ -9,8 +9,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,15 @@ import pytest
 
 from rlm_kernel.cli._live import LiveView
 from rlm_kernel.errors import UsageError
+from rlm_kernel.sandbox import kernel as kernel_module
+from rlm_kernel.session import live as live_module
 from rlm_kernel.session.kept import KeptSession
 from rlm_kernel.session.live import discard
 from rlm_kernel.session.opening import look_at, open_session, stop_session
 from rlm_kernel.session.replay import replay
 from rlm_kernel.session.state import SessionFolder, sessions
 from rlm_kernel.trace.reader import read_trace
-from tests.integration.conftest import Rlm
+from tests.integration.conftest import IDLE, Rlm
 from tests.support.talk import Talk
 
 pytestmark = pytest.mark.usefixtures("kernel_image", "_nothing_left")
@@ -111,6 +115,69 @@ async def test_a_session_whose_file_has_changed_is_rebuilt_with_the_new_one_and_
         assert "has changed" in kept.opened[0]
         assert (await kept.ask("run: FINAL(str(size))")).answer == "14"
     assert (await replay(kept.trace, changes=SMALL)).same
+
+
+OTHERS = {"older": b'{"told": {"token": ""}, "idle": 7200}', "newer": b'{"version": 1000000, "told": {"token": ""}}', "damaged": b'{"version": 1, \xff'}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+async def test_a_session_that_another_version_began_is_rebuilt_and_its_container_ended(log: Path, docker_client: Any, other: str) -> None:
+    async with session(paths=[log]) as kept:
+        await kept.ask("run: told = llm_query('only once'); FINAL(told)")
+        folder = kept.state.run
+    (folder / "session.json").write_bytes(OTHERS[other])
+    assert (await look_at()).condition == "idle", "to look at it ends nothing"
+    async with session() as kept:
+        assert kept.opened[0].startswith("It was begun by another version of rlm_kernel. "), kept.opened
+        assert "\n" not in kept.opened[0]
+        assert (await kept.ask("run: FINAL(told + ', ' + context[:5])")).answer == "echo only once, first"
+    assert not folder.exists()
+    label = f"rlm-kernel.session={folder.name.removeprefix('rlm-')}"
+    assert docker_client.api.containers(all=True, filters={"label": label}) == []
+
+
+async def test_a_session_whose_connection_file_is_damaged_is_rebuilt(log: Path) -> None:
+    async with session(paths=[log]) as kept:
+        folder = kept.state.run
+    (folder / "connection.json").write_text('{"ip": [1]}')
+    async with session() as kept:
+        assert "did not answer" in kept.opened[0]
+    assert not folder.exists()
+
+
+async def test_a_session_of_another_image_with_the_same_protocol_is_joined(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    await ask("run: x = 41; FINAL('kept' + context[:0])", paths=[log])
+    found = live_module.find_or_build_image
+    monkeypatch.setattr(live_module, "find_or_build_image", lambda *given: replace(found(*given), id="sha256:another", tag="another"))
+    async with session() as kept:
+        assert "as it was left" in kept.opened[0]
+        assert (await kept.ask("run: FINAL(str(x + 1))")).answer == "42"
+
+
+async def test_a_container_that_hangs_is_waited_for_so_long_and_rebuilt(
+    log: Path, docker_client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel_module, "JOIN_SECONDS", 2.0)
+    monkeypatch.setattr(kernel_module, "GRACE", 1.0)
+    async with session(paths=[log]) as kept:
+        await kept.ask("run: x = 41; FINAL('kept' + context[:0])")
+        name = kept._live.on.run.container_name  # type: ignore[union-attr]
+    docker_client.containers.get(name).pause()
+    begun = time.monotonic()
+    async with session() as kept:
+        assert "did not answer" in kept.opened[0]
+        assert (await kept.ask("run: FINAL(str(x + 1))")).answer == "42"
+    assert time.monotonic() - begun < 60
+    assert docker_client.api.containers(all=True, filters={"name": name}) == []
+
+
+async def test_what_is_kept_of_the_files_of_another_version_is_no_traceback(log: Path) -> None:
+    async with session(paths=[log]) as kept:
+        await kept.ask("run: x = 41; FINAL('kept' + context[:0])")
+        kept.folder.write(kept.state.model_copy(update={"grants": [{"path": 1}, {}]}))
+        kept._keep = lambda _live: None  # type: ignore[method-assign]
+    async with session() as kept:
+        assert (await kept.ask("run: FINAL(str(x + 1))")).answer == "42"
 
 
 async def test_a_container_that_ends_between_two_questions_is_rebuilt(log: Path, docker_client: Any) -> None:
@@ -201,11 +268,11 @@ async def test_status_tells_what_the_session_has(log: Path) -> None:
     assert (status.questions, status.totals.turns) == (1, 1)
     assert status.use is not None
     assert 10 << 20 < status.use.memory <= status.use.memory_limit == 1 << 30
-    assert status.idle == 7200
+    assert status.idle == IDLE
     assert status.idle_left is not None
-    assert 7190 < status.idle_left <= 7200
+    assert IDLE - 10 < status.idle_left <= IDLE
     assert json.loads(json.dumps(status.as_json()))["session"] == "default"
-    assert any("ends after 2 h without use" in line for line in status.lines())
+    assert any("ends after 10 min without use" in line for line in status.lines())
     await stop_session(keep=True)
     assert (await look_at()).condition == "gone"
     assert await ask("run: FINAL(str(found))") == "[1, 2]"
@@ -275,11 +342,11 @@ def test_the_commands_find_the_session_of_the_folder(rlm: Rlm, log: Path, monkey
     done = rlm("init", str(log))
     assert done.returncode == 0
     assert "a.log" in done.stderr
-    assert "ends after 2 h without use" in done.stderr
+    assert "ends after 10 min without use" in done.stderr
     assert rlm("init", str(log)).returncode == 2
     status = rlm("status", "--json")
     assert json.loads(status.stdout)["files"][0]["name"] == "a.log"
-    assert "idle; ends after 2 h" in rlm("status").stdout
+    assert "idle; ends after 10 min" in rlm("status").stdout
     assert "its trace" in rlm("stop").stderr.lower()
     assert "rlm init FILE" in rlm("status").stderr
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -39,7 +39,7 @@ class FakeSession:
         self._view = view
         self._talk = list(talk)
 
-    async def ask(self, question: str) -> Result:
+    async def ask(self, question: str, answered: Callable[[Result], None]) -> Result:
         self.asked.append(question)
         answer: str | None = question
         if question in ("wait", "wait stubbornly"):
@@ -60,7 +60,10 @@ class FakeSession:
             answer = None
         self._talk.append((question, answer))
         self.used = Totals(turns=2, seconds=1.0)
-        return Result(answer, None, self.trace, "answered" if answer else "turns", False, "", self.used)
+        result = Result(answer, None, self.trace, "answered" if answer else "turns", False, "", self.used)
+        if answer is not None:
+            answered(result)
+        return result
 
     async def remember(self) -> Memory | None:
         if self.asked[-1] == "remember long":
@@ -102,4 +105,5 @@ def chat_over(*, as_json: bool = False, quiet: bool = False, talk: Sequence[tupl
 
 
 if __name__ == "__main__":
-    sys.exit(run_to_end(chat_over(as_json="--json" in sys.argv)[0].run()))
+    over, _ = chat_over(as_json="--json" in sys.argv)
+    sys.exit(run_to_end(over.run(), answered=lambda: 0 if over.settled else None))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
+import tracemalloc
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,6 +16,7 @@ from rlm_runtime import asyncwire, line, wire
 from rlm_kernel.engine.protocols import HostCall
 from rlm_kernel.models.slots import Slots
 from rlm_kernel.sandbox import broker as broker_module
+from rlm_kernel.sandbox import kernel_says
 from rlm_kernel.sandbox.broker import Broker
 from rlm_kernel.sandbox.rundir import RunDir
 from tests.support.pipes import listen
@@ -90,3 +93,29 @@ async def test_as_gathered_calls_are_given_up_none_of_those_that_waited_is_sent(
     host.wanted = 200
     assert await give_up(host, 200) == "reply"
     assert (host.sent, host.waiting) == (2, 0)
+
+
+@pytest.mark.parametrize("sent", ["vscode-notebook-cell:/home/someone/notebooks/first.ipynb#W0sZmlsZQ%3D%3D" * 2, "", None, 5, ["a"], {}])
+def test_a_cell_with_an_id_that_no_notebook_could_have_can_still_call_the_host(sent: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "current_cell", "")
+    seen = set()
+    for _ in range(2):
+        wire.begin_cell(sent, "llm_query('x')")
+        head = {"token": "t", "cell": wire.current_cell, "call": "1-1-1", "nth": 0, "kind": "llm_query"}
+        assert kernel_says.Head.parse(json.dumps(head).encode())
+        seen.add(wire.current_cell)
+    assert len(seen) == 2
+
+
+def test_a_request_that_is_too_large_is_refused_before_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "session", lambda: {"token": "t", "max_request": 1_000})
+    text = "x" * 10_000_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(wire.HostCallError, match=r"10,000,000 bytes or more; the limit is 1,000\. Send less"):
+            wire.request("llm_query", {"prompt": text}, "same")
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+    with pytest.raises(wire.HostCallError, match="Send less"):
+        wire.request("final", {"value": ["x" * 2_000]}, "same")

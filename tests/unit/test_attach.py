@@ -152,3 +152,32 @@ def test_nothing_that_moves_the_cursor_comes_through_a_message() -> None:
     assert receiver.deserialize(message)["content"] == {
         "name": "stdout", "text": "a�[2J\tb\n", "�1m": [{"data": ["�", 1, None, 2.5]}], "deep": [[["�"]]],
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [b"[]", b"1", b"{}", b"{}"],
+        [b"{}", b"{}", b"{}", b"{"],
+        [b"[" * 100_000] * 4,
+        [b'{"msg_type": "stream", "version": "4.0"}', b"{}", b"{}", b"{}"],
+        [b"{}", b"{}", b"{}"],
+        [],
+    ],
+)
+def test_a_malformed_message_does_not_end_the_console(parts: list[bytes]) -> None:
+    console = pytest.importorskip("rlm_kernel.cli._console")
+    session = console.PlainSession(key=b"k")
+    for signature in (session.sign(parts), b"", b"x"):
+        told = session.deserialize([signature, *parts])
+        assert told["msg_type"] in ("", "stream")
+        assert told["parent_header"] == {}
+
+
+def test_dates_in_the_headers_of_a_message_are_not_read() -> None:
+    console = pytest.importorskip("rlm_kernel.cli._console")
+    sender, receiver = (made(key=b"k") for made in (console.Session, console.PlainSession))
+    message = sender.msg("stream", {"text": "x"}) | {"parent_header": {"msg_id": "a", "dates": ["2029-01-01T00:00:00Z"] * 1000}}
+    _, frames = receiver.feed_identities(sender.serialize(message))
+    told = receiver.deserialize(frames)
+    assert (told["header"], told["parent_header"], told["content"]["text"]) == ({"msg_type": "stream"}, {"msg_id": "a"}, "x")

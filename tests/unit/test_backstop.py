@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -120,6 +121,20 @@ def test_whatever_is_raised_is_told_in_a_few_words(kind: str, monkeypatch: pytes
     assert len(err) < 1000
 
 
+def test_a_fault_in_a_host_call_is_told_to_the_cell_and_shown_for_debugging_alone(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code = (
+        "import sys, logging, rlm_kernel.cli._main as main; main._no_tracebacks()\n"
+        "try: 1 / 0\n"
+        "except ZeroDivisionError: logging.getLogger('rlm_kernel.sandbox.broker').exception('host call failed')"
+    )
+    for debug in ("", "1"):
+        monkeypatch.setenv("RLM_DEBUG", debug)
+        subprocess.run([sys.executable, "-c", code], check=True)
+        assert ("Traceback" in capfd.readouterr().err) == bool(debug)
+
+
 def test_debug_shows_where_it_happened(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("RLM_DEBUG", "1")
     monkeypatch.setattr(COMMANDS["gc"], failing(ValueError("here")))
@@ -150,7 +165,7 @@ def spent() -> Totals:
 
 
 async def a_run(writer: NotebookWriter, work: Callable[[], None]) -> None:
-    async with closing_trace(writer, spent, writer.path):
+    async with closing_trace(writer, spent, writer.path, lambda _said: None):
         writer.cell_started("turn-01-a", 1, "1")
         work()
 
@@ -182,14 +197,14 @@ async def test_a_cell_that_cannot_be_written_does_not_keep_a_trace_open(writer: 
 
 async def test_an_interrupt_is_no_failure(writer: NotebookWriter) -> None:
     with pytest.raises(asyncio.CancelledError):
-        async with closing_trace(writer, spent, writer.path):
+        async with closing_trace(writer, spent, writer.path, lambda _said: None):
             raise asyncio.CancelledError
     assert nbformat.read(writer.path, 4).metadata.rlm.stop_reason == "interrupted"
 
 
 async def test_errors_of_ours_stay_what_they_are(writer: NotebookWriter) -> None:
     with pytest.raises(UsageError, match="no") as caught:
-        async with closing_trace(writer, spent, writer.path):
+        async with closing_trace(writer, spent, writer.path, lambda _said: None):
             raise UsageError("no")
     assert caught.value.__cause__ is None
     assert nbformat.read(writer.path, 4).metadata.rlm.detail == "no"

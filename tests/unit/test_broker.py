@@ -269,7 +269,10 @@ async def test_errors_reach_the_cell_by_kind(host: Host, failure: RLMError, name
 
 
 @pytest.mark.parametrize("kind", ["fail", "odd"])
-async def test_a_defect_of_a_handler_is_answered_without_its_details(host: Host, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_defect_of_a_handler_is_answered_without_its_details(
+    host: Host, kind: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLM_DEBUG", "1")  # else the command's log is quiet
     host.failure = ZeroDivisionError("secret detail")
     error = (await host.client().ask(kind))["error"]
     assert error["type"] == "HostCallError"

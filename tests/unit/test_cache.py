@@ -343,6 +343,66 @@ async def test_a_cache_that_cannot_be_used_is_told_once_and_the_run_goes_on(
     assert said[0].startswith("The cache cannot be used, so this run goes on without it: ")
 
 
+ROW = {"model": "test/sub", "text": b"KEPT", "finish": "stop", "used": 5}
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"text": "KEPT"}, {"text": None}, {"text": 7}, {"text": b"\xff\xfe"}, {"text": b""},
+        {"model": 7}, {"model": None}, {"model": b"\xff"}, {"model": "m" * 10**6},
+        {"finish": 5}, {"finish": b"\xff"}, {"finish": "length"}, {"finish": "f" * 10**6},
+        {"used": None}, {"used": "yesterday"}, {"used": 2**62}, {"used": -(2**62)}, {"used": 1e308},
+    ],
+    ids=str,
+)  # fmt: skip
+async def test_a_row_that_nobody_here_kept_is_no_reply_and_nothing_breaks(path: Path, said: list[str], odd: dict[str, Any]) -> None:
+    path.parent.mkdir(0o700)
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE replies (id, key, model, text, finish, used)")
+        key = call_key(COLD, [{"role": "user", "content": "hello"}], None)
+        db.execute("INSERT INTO replies VALUES (1, ?, ?, ?, ?, ?)", (key, *(ROW | odd).values()))
+        db.commit()
+    os.chmod(path, 0o600)
+    async with cached(path, said, Counting()) as front:
+        replies = [await ask(front), await ask(front)]
+    async with cached(path, said, Counting(), size=10) as front:  # all of it is to be dropped
+        replies.append(await ask(front))
+    assert {(reply.text, reply.model, reply.finish_reason) for reply in replies} <= {
+        ("KEPT" if "used" in odd else "HELLO", "test/sub", "stop"),
+        ("HELLO", "test/sub", "stop"),
+    }
+    assert said == []
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Path.mkdir, os.mkfifo, lambda path: path.symlink_to(path), lambda path: path.symlink_to("/dev/zero"),
+        lambda path: path.with_name(path.name + "-wal").mkdir(), lambda path: path.with_name(path.name + "-shm").symlink_to("/dev/zero"),
+    ],
+    ids=["folder", "pipe", "link to itself", "link to zero", "log is a folder", "memory is a link"],
+)  # fmt: skip
+async def test_what_is_no_file_is_told_once_and_breaks_nothing(path: Path, said: list[str], make: Callable[[Path], None]) -> None:
+    path.parent.mkdir(0o700)
+    make(path)
+    async with cached(path, said, Counting()) as front:
+        assert [(await ask(front)).text for _ in range(2)] == ["HELLO"] * 2
+    assert len(said) == 1
+    with contextlib.suppress(SetupError):
+        look_at(path)
+    with contextlib.suppress(SetupError):
+        clear(path)
+
+
+def test_where_emptying_cannot_help_it_is_said_what_does(path: Path) -> None:
+    path.mkdir(parents=True)
+    for work in (look_at, clear):
+        with pytest.raises(SetupError) as caught:
+            work(path)
+        assert "delete it, or set cache.dir to another folder" in caught.value.hint
+
+
 async def test_a_full_disk_is_told_once_and_the_run_goes_on(path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     connect = module._connect
 

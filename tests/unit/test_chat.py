@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -84,6 +85,31 @@ async def test_an_error_is_told_and_the_chat_goes_on(piped: Piped, monkeypatch: 
     session = await piped("be lost\nrebuild\n")
     assert session.asked == ["be lost", "rebuild"]
     assert "Traceback" in piped.err
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        RecursionError("too deep"), MemoryError(), ValueError("4300 digits"), asyncio.InvalidStateError("done"),
+        ExceptionGroup("unhandled errors in a TaskGroup", [KeyError("a")]), UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates"),
+    ],
+    ids=lambda failure: type(failure).__name__,
+)  # fmt: skip
+async def test_whatever_fails_in_a_question_or_its_viewer_the_chat_goes_on(
+    failure: Exception, piped: Piped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise failure
+
+    named = "KeyError" if isinstance(failure, ExceptionGroup) else type(failure).__name__
+    for broken in ("tests.support.chatting.FakeSession.remember", "rlm_kernel.cli.chat.show_answer"):
+        with monkeypatch.context() as patch:
+            patch.setattr(broken, fail)
+            session = await piped("one\n/status\ntwo\n")
+        assert session.asked == ["one", "two"]
+        assert piped.err.count(f"rlm: This is a fault of rlm_kernel's own: {named}") == 2
+        assert "found: list, 2 long" in piped.err
+        assert "Traceback" not in piped.err
 
 
 async def test_json_is_an_object_a_question(piped: Piped) -> None:

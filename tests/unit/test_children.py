@@ -59,12 +59,12 @@ class Parent:
 async def test_a_child_that_is_cut_off_before_it_has_a_trace_has_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looking, go_on = threading.Event(), threading.Event()
 
-    def slow(*_: Any) -> list[Any]:
+    def slow(*_: Any, **__: Any) -> list[Any]:
         looking.set()
         go_on.wait(10)
         return []
 
-    monkeypatch.setattr(answering, "_file_metas", slow)
+    monkeypatch.setattr(answering, "metas_of", slow)
     parent = Parent(tmp_path)
     asking = asyncio.create_task(parent.ask(HandedOver()))
     await asyncio.to_thread(looking.wait, 10)

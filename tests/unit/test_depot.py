@@ -97,7 +97,7 @@ def test_without_room_nothing_is_copied(source: Path, depot: Depot, monkeypatch:
     assert left(depot) == []
 
 
-def test_a_folder_comes_without_version_control_and_special_files_and_with_links_as_links(tmp_path: Path, depot: Depot) -> None:
+def test_a_folder_comes_without_version_control_and_with_links_as_links(tmp_path: Path, depot: Depot) -> None:
     root = tmp_path / "root"
     for name in ("a.txt", "sub/b.txt", ".git/config", "sub/.hg/store", ".gitignore"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -107,8 +107,10 @@ def test_a_folder_comes_without_version_control_and_special_files_and_with_links
     (root / "passwd").symlink_to("/etc/passwd")
     given = depot.give(root)
     assert sorted(str(path.relative_to(given)) for path in given.rglob("*")) == [
-        ".gitignore", "a.txt", "out", "passwd", "sub", "sub/b.txt",
+        ".git", ".gitignore", "a.txt", "out", "passwd", "pipe", "sub", "sub/.hg", "sub/b.txt",
     ]  # fmt: skip
+    assert (given / "pipe").is_file(), "a pipe in it would be waited for"
+    assert (given / "pipe").stat().st_mode & 0o777 == 0, "it cannot be read, and the kernel tells what cannot be"
     assert (given / "out").is_symlink()
     assert (given / "passwd").is_symlink()
     assert (given / "sub" / "b.txt").read_text() == "sub/b.txt"
@@ -135,3 +137,43 @@ def test_links_and_pipes_in_a_files_place_are_refused(tmp_path: Path, source: Pa
         with pytest.raises(FileRefused):
             depot.give(tmp_path / name)
     assert left(depot) == []
+
+
+def test_what_cannot_be_given_of_a_folder_has_something_unreadable_in_its_place(
+    tmp_path: Path, depot: Depot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the kernel, which looks through what it is given, counts it and tells it by its name."""
+    root = tmp_path / "root"
+    for name in ("a.txt", "closed.txt", "waits.txt", "broken.txt", "keys/b.txt"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(name)
+    failures = {"closed.txt": errno.EACCES, "waits.txt": errno.EAGAIN, "broken.txt": errno.EIO}
+    given, listed = Depot._file, os.scandir
+
+    def give(self: Depot, source: Path, target: Path, stop: Any) -> None:
+        if source.name in failures:
+            raise OSError(failures[source.name], "it cannot be read")
+        given(self, source, target, stop)
+
+    def look(path: Any) -> Any:
+        if str(path).endswith("root/keys"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(Depot, "_file", give)
+    monkeypatch.setattr(os, "scandir", look)
+    place = depot.give(root)
+    monkeypatch.undo()
+    modes = {path.name: path.stat().st_mode & 0o777 for path in place.iterdir() if path.name != "a.txt"}
+    assert modes == dict.fromkeys([*failures, "keys"], 0)
+    assert (place / "a.txt").read_text() == "a.txt"
+
+
+def test_a_file_that_waits_for_somebody_is_refused_and_says_so(source: Path, depot: Depot, monkeypatch: pytest.MonkeyPatch) -> None:
+    def waits(*_: Any, **__: Any) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(Depot, "_file", waits)
+    with pytest.raises(FileRefused, match="it waits for what somebody writes there") as caught:
+        depot.give(source)
+    assert "timeout 5 cat" in caught.value.hint

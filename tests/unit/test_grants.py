@@ -169,7 +169,8 @@ class TestCopies:
             listener.bind(os.path.relpath(tree / "folder" / "socket"))
             grants = FileGrants([tree / "folder"], run)
         copy = run.path / "copies" / "1"
-        assert sorted(path.name for path in copy.rglob("*")) == ["a.txt", "b.txt", "out", "sub"]
+        assert sorted(path.name for path in copy.rglob("*")) == ["a.txt", "b.txt", "out", "pipe", "socket", "sub"]
+        assert all((copy / name).is_file() and not (copy / name).stat().st_mode & 0o777 for name in ("pipe", "socket"))
         assert (copy / "out").is_symlink()
         assert grants.locate(f"{tree}/folder/sub/b.txt").source == copy / "sub" / "b.txt"
 

@@ -168,6 +168,34 @@ def written(count: int) -> None:
     stream.cell_ended()
 
 
+def wide(lines: list[str]) -> None:
+    assert tables.find(lines, cut=False, by_name=True)
+
+
+class Frame:
+    """As much of a DataFrame as is asked for."""
+
+    def __init__(self, columns: list[str], rows: int) -> None:
+        self.columns = columns
+        self.index = type("RangeIndex", (), {"name": None, "start": 0, "step": 1})()
+        self._rows = list(range(rows))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, _place: Any) -> Frame:
+        return self
+
+    @property
+    def iloc(self) -> Frame:
+        return self
+
+    def tolist(self) -> list[int]:
+        return self._rows
+
+    def itertuples(self) -> None: ...
+
+
 def of_bytes(data: bytes, name: str) -> None:
     with tempfile.NamedTemporaryFile() as file:
         file.write(data)
@@ -198,10 +226,12 @@ CASES: dict[str, tuple[Callable[[int], Any], Callable[[Any], Any], int]] = {
     "list_files": (of_files, lambda _: [files.list_files() for _ in range(20)], 300),
     "files": (of_files, lambda _: (files.files_status(), files.describe()), 1_000),
     "switch_to": (of_files, lambda names: [files.switch_to(name) for name in names for _ in range(30)], 300),
-    "remove_file": (of_files, lambda names: [files.remove_file(name) for name in list(names)[:300]], 400),
+    "remove_file": (of_files, lambda names: [files.remove_file(name) for name in list(names)], 400),
     "SHOW_VARS": (variables, lambda _: [api.SHOW_VARS() for _ in range(10)], 500),
     "FINAL: text": (log, lambda text: [delivery.delivery(text, 1 << 30) for _ in range(len(text))], 1_000),
     "FINAL: values": (lambda n: [{"a": i, "b": [i, "x"]} for i in range(n)], lambda value: delivery.delivery(value, 1 << 30), 500),
+    "FINAL: a table": (lambda n: Frame(["a", "b"], n), lambda value: delivery.delivery(value, 1 << 30), 200),
+    "FINAL: a wide table": (lambda n: Frame(["a"] * n, 2), lambda value: delivery.delivery(value, 1 << 30), 30),
     "FINAL_VAR": (variables, final_var, 100),
     "expect_answer": (lambda n: [{"a": i} for i in range(n)], checked, 200),
     "budget": (lambda n: n, lambda n: [api.budget() for _ in range(n)], 10_000),
@@ -218,6 +248,7 @@ CASES: dict[str, tuple[Callable[[int], Any], Callable[[Any], Any], int]] = {
     "display: a stream": (lambda n: n, written, 60_000),
     # Files of each kind.
     "tables": (lambda n: ["a,b,c\n", *["1,x,2.5\n"] * n], lambda lines: consumed(tables.Rows(lines, tables.Dialect(","), 3)), 3_000),
+    "tables: many columns": (lambda n: [f"{','.join(row * n)}\n" for row in (["a"], *[["1"]] * 3)], wide, 100),
     "charsets: a code page": (lambda n: ("Straße größer " * n).encode("cp1252"), decode, 3_000),
     "charsets: UTF-8 and others": (lambda n: ("größer " * n).encode() + b"\xe4\n" * n, decode, 3_000),
     "charsets: UTF-16": (lambda n: ("größer\n" * n).encode("utf-16"), decode, 10_000),

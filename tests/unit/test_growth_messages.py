@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from rlm_kernel import checked
-from rlm_kernel.sandbox import bounded, kernel_says
+from rlm_kernel import bounded, checked
+from rlm_kernel.sandbox import kernel_says
 from rlm_kernel.sandbox.outputs import OutputCollector
 from tests.support.growth import LIMIT, growth
 

@@ -326,6 +326,19 @@ async def test_answers_that_were_paid_for_are_recorded_up_to_a_bound_of_their_ow
     assert [name for text in told for name in ("trace.answers", "trace.records") if name in text] == ["trace.records", "trace.answers"]
 
 
+async def test_what_a_trace_has_already_counts_where_it_goes_on() -> None:
+    models = ScriptedModels([], lambda prompt: "x" * 1_000)
+    host = Host(models, keep=Keep(answers=10_000))
+    for number in range(4):
+        await host.ask("llm_query", {"prompt": f"p{number}"})
+    before, _ = host.end()
+    host = Host(models, keep=Keep(answers=10_000).beside(before))
+    for number in range(20):
+        await host.ask("llm_query", {"prompt": f"q{number}"})
+    assert len(before) == 4
+    assert len(host.end()[0]) == 3
+
+
 def test_digests_are_of_the_content_alone() -> None:
     assert digest("llm_query", {"prompt": "é", "model": None}) == digest("llm_query", {"model": None, "prompt": "é"})
     assert digest("llm_query", {"prompt": "a"}) != digest("llm_query", {"prompt": "b"})

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlm_kernel.errors import TraceError, UsageError
-from rlm_kernel.session.inputs import Inputs, expand, file_meta, gather
+from rlm_kernel.session.digests import file_meta
+from rlm_kernel.session.inputs import Inputs, expand, gather
 
 
 def sha256(data: bytes) -> str:
@@ -98,7 +99,7 @@ def test_the_parameters_cell_gives_back_what_it_was_made_of(question: str, names
 def test_a_file_is_described_with_its_digest_when_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"hello")
-    assert file_meta(path).model_dump() == {"path": str(path), "directory": False, "size": 5, "sha256": None, "made": False}
+    assert file_meta(path).model_dump(exclude_defaults=True) == {"path": str(path), "size": 5, "digest": "pending"}
     assert file_meta(path, digest_until=threading.Event()).sha256 == sha256(b"hello")
 
 
@@ -124,12 +125,8 @@ def test_a_folders_digest_changes_with_names_and_contents(tmp_path: Path) -> Non
 
 
 def test_files_that_are_gone_or_unreadable_are_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert file_meta(tmp_path / "gone", digest_until=threading.Event()).model_dump(exclude={"path"}) == {
-        "directory": False,
-        "size": 0,
-        "sha256": sha256(b""),
-        "made": False,
-    }
+    gone = file_meta(tmp_path / "gone", digest_until=threading.Event())
+    assert (gone.directory, gone.size, gone.sha256, gone.digest) == (False, 0, None, "unreadable")
     (tmp_path / "bad\udcff.txt").write_bytes(b"x")
     assert file_meta(tmp_path, digest_until=threading.Event()).size == 1
 

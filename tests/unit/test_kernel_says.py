@@ -15,11 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from rlm_kernel import checked
+from rlm_kernel import bounded, checked
 from rlm_kernel.engine import kernel_says as asked
 from rlm_kernel.engine.protocols import Answer
 from rlm_kernel.errors import UsageError
-from rlm_kernel.sandbox import bounded
 from rlm_kernel.sandbox import kernel_says as told
 from rlm_kernel.sandbox.outputs import OutputCollector
 

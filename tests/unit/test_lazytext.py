@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rlm_runtime import source
 from rlm_runtime.lazytext import LazyText, TooLarge
 from rlm_runtime.lines import with_ends, with_line_feeds, without_end
 from rlm_runtime.source import Source
@@ -254,3 +255,15 @@ def test_a_match_without_end_is_an_error_and_not_the_whole_text_in_memory() -> N
     blocks = iter(["a" * 10] * 1000)
     with pytest.raises(MemoryError, match="matches less"):
         list(matches(re.compile("a+"), blocks, 3, 10, 100))
+
+
+@examples
+@given(st.text("aab\né", max_size=60), st.integers(1, 8), st.sampled_from(["a", "aa", "aab", "aba", "é", "bé", "\n", ""]))
+def test_counting_is_the_same_in_whatever_parts_a_text_is_read(text: str, part: int, sub: str) -> None:
+    with tempfile.NamedTemporaryFile() as file, pytest.MonkeyPatch.context() as patch:
+        file.write(text.encode())
+        file.flush()
+        patch.setattr(source, "_READ", part)
+        large = LazyText(Source(Path(file.name), block=part), 20)
+        assert large.count(sub) == text.count(sub)
+        assert large.count(sub, 1, -1) == text.count(sub, 1, -1)

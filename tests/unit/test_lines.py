@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rlm_runtime import files, forms, lazytext
+from rlm_runtime import files, forms, lazytext, source
 from rlm_runtime.lazytext import LazyText, TooLarge
 from rlm_runtime.search import search
 from rlm_runtime.source import Source
+from rlm_runtime.unpacking import Unreadable
 
 examples = settings(max_examples=int(os.environ.get("RLM_TEST_EXAMPLES", "80")), deadline=None)
 ENCODINGS = ["utf-8", "latin-1", "cp1252", "cp437", "utf-16-le", "utf-16-be", "utf-32-le", "shift_jis", "gb18030", "euc_kr"]
@@ -117,3 +118,44 @@ def test_a_line_that_is_too_long_for_memory_is_an_error_that_says_what_to_do(mon
     files._activate(large)
     assert files.peek(6, 10) == "xxxx"
     files._activate(None)
+
+
+def test_a_line_that_is_too_long_for_a_record_is_an_error_and_not_the_end_of_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forms, "_WHOLE", 1_000)
+    logged = '2026-11-28 10:00:0{} INFO a "some words" b\n'
+    logs = "".join(map(logged.format, range(9)))
+    kinds = {
+        "JSON lines": '{"a": 1}\n' * 9 + '{"a": [' + "{}," * 1_000 + "{}]}\n",
+        "a table": "a,b,c\n" + "1,2,3\n" * 9 + "," * 2_000 + "\n",
+        "lines": logs * 150 + logged.replace("words", "w" * 2_000) + logs * 2_500,
+    }
+    for kind, text in kinds.items():
+        assert kind in forms.form(text)
+        with pytest.raises(
+            ValueError, match=r"^line [\d,]+ has .* characters, and records\(\) reads none of more than 1,000\. .*chunks\(size\)"
+        ):
+            list(forms.records(text))
+    assert list(forms.records("x" * 3_000)) == [{"line": 1, "text": "x" * 3_000}]
+
+
+def test_a_text_that_is_given_in_place_of_a_name_may_have_carriage_returns_alone() -> None:
+    assert files.records("a\rb\r") == [{"line": 1, "text": "a"}, {"line": 2, "text": "b"}]
+    assert files.grep("b", "a\rb\rc") == [("text", 2, "b")]
+
+
+@pytest.mark.parametrize("encoding", ["gb18030", "cp932", "big5hkscs", "cp949", "euc_jp", "johab"])
+def test_a_long_line_in_an_encoding_of_east_asia_is_read_in_blocks(encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "_LINE", 64)
+    text = "中国 人民,中国(東京)/" * 300
+    (tmp_path / "a.txt").write_bytes(text.encode(encoding, "replace"))
+    large = LazyText(Source(tmp_path / "a.txt", encoding, block=64), 1000)
+    assert "".join(large.texts()) == text.encode(encoding, "replace").decode(encoding)
+    assert max(map(len, large.texts())) <= 128
+
+
+def test_what_cannot_be_taken_apart_is_an_error_that_says_how_to_convert_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "LONGEST", 10_000)
+    with pytest.raises(Unreadable, match=r"iconv -f gb18030 -t utf-8"):
+        on_disk(("中国" * 10_000).encode("gb18030"), "gb18030", 64)
+    large = on_disk(("中国" * 2_000 + " ").encode("gb18030") * 3, "gb18030", 64)
+    assert len(large) == 12_003

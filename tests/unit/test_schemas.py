@@ -324,3 +324,37 @@ def test_of_several_pieces_of_json_among_words_the_one_that_is_the_answer_is_tak
 def test_definitions_of_older_drafts_stay_where_references_find_them() -> None:
     schema = {"type": "array", "items": {"$ref": "#/definitions/x"}, "definitions": {"x": {"type": "integer"}}}
     assert Wanted(Wanted(schema).sent).read('{"answer": [1]}') == {"answer": [1]}
+
+
+def nested(depth: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(depth):
+        schema = {"type": "array", "items": schema}
+    return schema
+
+
+@pytest.mark.parametrize("depth", [100, 200, 1000, 100_000])
+def test_a_schema_that_is_nested_too_deep_is_refused_by_name(depth: int) -> None:
+    with pytest.raises(TypeError, match=r"nested more than 100 levels deep.*\$defs"):
+        Wanted(nested(depth))
+
+
+def test_a_schema_or_type_that_holds_itself_or_is_too_deep_is_refused_by_name() -> None:
+    round_and_round: dict[str, Any] = {"type": "object"}
+    round_and_round["properties"] = {"a": round_and_round}
+    with pytest.raises(TypeError, match="nested more than"):
+        Wanted(round_and_round)
+    kind: Any = str
+    for _ in range(1000):
+        kind = list[kind]
+    with pytest.raises(TypeError, match="nested too deep"):
+        Wanted(kind)
+
+
+def test_a_schema_of_many_levels_is_taken_and_a_reply_that_is_too_deep_is_told() -> None:
+    assert Wanted(nested(60)).read('{"answer": []}') == []
+    reply: Any = "x"
+    for _ in range(5000):
+        reply = {"a": reply}
+    with pytest.raises(ValueError, match="nested too deep"):
+        Wanted({"type": "object", "properties": {"a": {"$ref": "#"}}}).check(reply)

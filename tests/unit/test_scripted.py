@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -54,3 +55,29 @@ async def test_other_models_may_not_be_called() -> None:
     with pytest.raises(ModelError, match="openai/gpt-5") as caught:
         await ScriptedModels([]).complete(QUESTION, role="sub", model="openai/gpt-5")
     assert caught.value.fault == "unknown_model"
+
+
+@pytest.mark.parametrize(
+    ("script", "how"),
+    [
+        (lambda _given: 1 / 0, "raised ZeroDivisionError: division by zero"),
+        (lambda given: given.no_such_thing, "raised AttributeError"),
+        (lambda _given: 5, "gave a value of type int in place of a text"),
+        (lambda _given: asyncio.sleep(0), "gave a value of type NoneType"),
+    ],
+)
+async def test_a_script_that_fails_is_named_as_what_failed(script: Any, how: str) -> None:
+    models = ScriptedModels(script, script)
+    for role in ("root", "sub"):
+        with pytest.raises(ModelError, match=how) as caught:
+            await models.complete(QUESTION, role=role)
+        assert caught.value.message.startswith(f"The model scripted/{role} has no reply: its script ")
+        assert caught.value.hint == f"Mend what ScriptedModels was given as `{role}`."
+
+
+async def test_an_error_of_ours_that_a_script_raises_stays_what_it_is() -> None:
+    def root(_messages: Sequence[Message]) -> str:
+        raise ModelError("It is over its limit.", fault="rate_limit", model="scripted/root")
+
+    with pytest.raises(ModelError, match="over its limit"):
+        await ScriptedModels(root).complete(QUESTION, role="root")

@@ -36,6 +36,17 @@ def test_a_session_is_found_again_with_what_it_was_begun_with(tmp_path: Path) ->
     assert sessions(tmp_path / ".rlm_state") == ["default"]
 
 
+def test_a_session_of_a_folder_whose_name_is_no_utf8_is_found_again(tmp_path: Path) -> None:
+    odd = Path(os.fsdecode(bytes(tmp_path) + b"/\xff\xfe"))
+    odd.mkdir()
+    folder = SessionFolder(odd / ".rlm_state")
+    folder.path.mkdir(parents=True)
+    folder.write(folder.begin(odd / "trace.ipynb", {}).model_copy(update={"run": odd / "rlm-12345678"}))
+    state = SessionFolder(odd / ".rlm_state").read()
+    assert state is not None
+    assert (state.trace, state.run) == (odd / "trace.ipynb", odd / "rlm-12345678")
+
+
 def test_where_there_is_none_there_is_none(tmp_path: Path) -> None:
     assert SessionFolder(tmp_path).read() is None
     assert sessions(tmp_path) == []

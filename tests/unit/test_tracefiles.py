@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
 
 from rlm_kernel import FileRefused, UsageError
-from rlm_kernel.session.inputs import file_meta
-from rlm_kernel.session.tracefiles import check_files, find_files
-from rlm_kernel.trace.reader import TraceFile, trace_of
+from rlm_kernel.engine.protocols import Answer, Outcome, Totals
+from rlm_kernel.session import digests
+from rlm_kernel.session.digests import file_meta
+from rlm_kernel.session.tracefiles import FileNotes, check_files, find_files
+from rlm_kernel.trace.reader import TraceFile, read_trace, trace_of
 from rlm_kernel.trace.schema import FileMeta
+from rlm_kernel.trace.writer import NotebookWriter
 from tests.support.trace import meta
 
 
@@ -134,3 +139,62 @@ def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
     (checked,) = check_files(made)
     assert checked.path is None
     assert "neither a file nor a folder" in checked.fault
+
+
+def test_a_folder_is_not_walked_farther_than_it_can_be_the_one_that_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "large"
+    for number in range(50):
+        (folder / f"{number:02d}").mkdir(parents=True)
+        (folder / f"{number:02d}" / "a.txt").write_text("hello")
+    seen: list[str] = []
+    real = digests._seen
+
+    def counted(name: str, path: Path) -> Any:
+        seen.append(name)
+        return real(name, path)
+
+    monkeypatch.setattr(digests, "_seen", counted)
+    (checked,) = check_files(trace(tmp_path, [FileMeta(path=str(folder), directory=True, size=12)]))
+    assert checked.fault == f"{folder} has changed: over 15 bytes, then it had 12."
+    assert seen == ["00/a.txt", "01/a.txt", "02/a.txt"]
+
+
+class Named:
+    """A stage whose code asks for files one by one, all of which the user has named; FileNotes needs no more of it."""
+
+    def __init__(self) -> None:
+        self.grants: Any = self
+        self.granted: dict[Path, Path] = {}
+
+    def places(self) -> dict[Path, Path]:
+        return self.granted
+
+    async def locate(self, asked: str) -> dict[str, Any]:
+        self.granted[Path(asked)] = Path(asked)
+        return {"path": asked}
+
+
+async def test_files_that_are_asked_for_one_by_one_are_written_together_and_once_after_the_end(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.txt" for number in range(40)]
+    for path in paths:
+        path.write_text(path.name)
+    writer = NotebookWriter(tmp_path / "t.ipynb", meta(files=[]), [])
+    on: Any = Named()
+    wholes: list[int] = []
+    real = writer._file.write_whole
+
+    def counted(*args: Any, closed: bool = False) -> None:
+        wholes.append(closed)
+        real(*args, closed=closed)
+
+    writer._file.write_whole = counted  # type: ignore[method-assign]
+    async with FileNotes(on, writer) as notes:
+        for path in paths:
+            await notes.locate(str(path))
+            await notes.locate(str(path))
+        writer.finished(Outcome(Answer("42"), "answered"), Totals())
+    assert sum(wholes) <= 2, "closed, and once more for digests that came after that"
+    files = read_trace(tmp_path / "t.ipynb").meta.files
+    assert [file.path for file in files] == [str(path) for path in paths]
+    assert [file.sha256 for file in files] == [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    assert os.listdir(tmp_path).count(".t.ipynb.log") == 0

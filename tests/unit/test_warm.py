@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -16,7 +16,7 @@ from rlm_kernel.config import load_settings
 from rlm_kernel.errors import BudgetExceeded, DockerError, KernelError
 from rlm_kernel.sandbox.grants import Grant
 from rlm_kernel.session import warm
-from rlm_kernel.session.warm import MOST, WarmKernels, fitting
+from rlm_kernel.session.warm import WarmKernels
 
 IMAGE: Any = None
 
@@ -282,25 +282,3 @@ async def test_an_engine_that_is_gone_hides_nothing(machine: Machine) -> None:
         child = Child(source)
         await settle()
         await child.go()
-
-
-@pytest.mark.parametrize(("memory", "few"), [(1 << 60, 1), (1, MOST)])
-def test_there_is_room_for_one_at_least_and_never_for_too_many(memory: int, few: int) -> None:
-    assert fitting(memory) == few
-
-
-@pytest.mark.parametrize("found", ["", "MemAvailable: many", "MemTotal: 1 kB\n"])
-def test_where_the_free_memory_is_not_told_half_of_all_counts(found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = tmp_path / "meminfo"
-    told.write_text(found)
-    real: Callable[..., Any] = open
-    monkeypatch.setattr("builtins.open", lambda path, *a, **k: real(told if path == "/proc/meminfo" else path, *a, **k))
-    assert 1 <= fitting(1 << 30) <= MOST
-
-
-def test_three_quarters_of_the_free_memory_are_for_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = tmp_path / "meminfo"
-    told.write_text("MemTotal:  9999 kB\nMemAvailable: 16777216 kB\n")
-    real: Callable[..., Any] = open
-    monkeypatch.setattr("builtins.open", lambda path, *a, **k: real(told if path == "/proc/meminfo" else path, *a, **k))
-    assert fitting(2 << 30) == 6

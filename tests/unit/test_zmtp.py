@@ -17,7 +17,8 @@ import zmq.asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlm_kernel.sandbox import bounded, zmtp
+from rlm_kernel import bounded
+from rlm_kernel.sandbox import zmtp
 from tests.support.pipes import Pipe
 
 GREETING = zmtp._GREETING

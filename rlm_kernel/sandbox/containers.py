@@ -1,0 +1,161 @@
+"""Containers at the engine: made under a name of ours, so that none is left whatever becomes of the request; waited for, and removed.
+
+A request may reach the engine although its reply never comes: the connection breaks, times out, or is given up. The engine then makes the
+container all the same, perhaps a little later. So who fails looks for the name, and removes what has it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+    from docker.models.containers import Container
+
+LABEL = "rlm-kernel"
+_MARK = f"{LABEL}.made"
+"""Tells one making of a container from another."""
+LOST = -1
+"""Instead of a status: the engine was lost, or failed, and the container with it."""
+UNKNOWN = -2
+"""Instead of a status: it has ended, and the engine does not know how."""
+_WAIT_TRIES = 3
+"""How often an engine that fails is asked for a container's end."""
+_WAIT_AGAIN = 0.5
+"""Seconds."""
+_WAITED_LONG = 60.0
+"""Seconds of waiting, after which its failure is counted as the first."""
+_LATE_SECONDS = 5.0
+"""In which an engine makes a container whose request was given up."""
+_LOOK_SECONDS = 0.2
+_MOST_FAILURES = 3
+"""Looks in a row that fail: the engine is gone."""
+
+
+def owner_labels() -> dict[str, str]:
+    """Whose a container is: this process and its machine. By these it is found if this process ends before it is started."""
+    return {f"{LABEL}.owner": str(os.getpid()), f"{LABEL}.host": socket.gethostname()}
+
+
+def is_gone(pid: str) -> bool:
+    """Whether a process of this machine has ended."""
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, ValueError, OverflowError):  # another user's, or none of ours
+        return False
+    return False
+
+
+def create(client: DockerClient, name: str, *, labels: dict[str, str], **options: Any) -> Container:
+    """Make a container. If that fails, by an interrupt too, none of that name is left. Blocking. Raises what docker-py raises."""
+    mark = secrets.token_hex(8)
+    try:
+        return client.containers.create(name=name, labels=labels | {_MARK: mark}, **options)
+    except BaseException as error:
+        remove_late(client, name, mark=mark, seconds=_late(error))
+        raise
+
+
+@contextlib.contextmanager
+def made(client: DockerClient, name: str, *, labels: dict[str, str], **options: Any) -> Iterator[Container]:
+    """A container that is gone afterwards, whatever happens. Blocking. Raises what docker-py raises."""
+    mark, seconds = secrets.token_hex(8), _LATE_SECONDS
+    try:
+        try:
+            container = client.containers.create(name=name, labels=labels | {_MARK: mark}, **options)
+        except BaseException as error:
+            seconds = _late(error)
+            raise
+        yield container
+    finally:
+        remove_late(client, name, mark=mark, seconds=seconds)
+
+
+def remove_late(client: DockerClient, name: str, *, mark: str | None = None, seconds: float | None = None) -> None:
+    """Remove a container that the engine may still be making: it is looked for once, and again for so many `seconds`
+    (5). Blocking.
+
+    With a `mark`, only one that was made with it: what has the name may be another's.
+    """
+    from docker.errors import DockerException, NotFound
+
+    deadline, failures, was_there = time.monotonic() + (_LATE_SECONDS if seconds is None else seconds), 0, False
+    while True:
+        try:
+            found = client.containers.get(name)
+            if mark is not None and found.labels.get(_MARK) != mark:
+                return
+            if not was_there:
+                was_there, deadline = True, time.monotonic() + _LATE_SECONDS
+            remove_container(found)  # which may be lost, too: look again
+        except NotFound:
+            if was_there:
+                return
+        except (DockerException, OSError):  # requests' errors are OSErrors
+            failures += 1
+        if failures >= _MOST_FAILURES or time.monotonic() >= deadline:
+            return
+        time.sleep(_LOOK_SECONDS)
+
+
+def _late(error: BaseException) -> float:
+    """Seconds in which the engine may make a container although the request failed so. None if it refused, but its word may be about what
+    it was asked after it had made one.
+    """
+    return 0.0 if _refused(error) else _LATE_SECONDS
+
+
+def _refused(error: BaseException) -> bool:
+    """Whether the engine itself refused."""
+    from docker.errors import APIError
+
+    return isinstance(error, APIError) and error.is_client_error()
+
+
+def remove_container(container: Container) -> None:
+    """End and remove it; it is gone then, unless the engine is. Blocking."""
+    from docker.errors import APIError
+    from requests.exceptions import RequestException
+
+    with contextlib.suppress(APIError, RequestException):
+        container.remove(force=True)
+    # The engine may be removing it already, by itself: wait for that, so that nothing is left when we say so.
+    with contextlib.suppress(APIError, RequestException):
+        container.wait(timeout=10, condition="removed")
+
+
+def end_of(container: Container, condition: str) -> tuple[int, str]:
+    """A container's status at its end, however long that takes; LOST or UNKNOWN and, of an engine that fails, its own words."""
+    from docker.errors import APIError, NotFound
+
+    said, tries = "", 0
+    while tries < _WAIT_TRIES:
+        asked = time.monotonic()
+        try:
+            if tries:
+                container.reload()
+                if container.status != "created":
+                    condition = "not-running"  # its next exit may have been while nobody waited
+            ended = container.wait(timeout=None, condition=condition)
+            said = str((ended.get("Error") or {}).get("Message") or "")
+            if not said:
+                return int(ended["StatusCode"]), ""
+        except NotFound:
+            return UNKNOWN, ""
+        except APIError as error:
+            said = str(error.explanation or error)
+        except OSError:  # of requests, too: the connection broke, and the engine may be there still
+            said = ""
+        except Exception:  # whatever it sent
+            return LOST, ""
+        tries = 1 if time.monotonic() - asked > _WAITED_LONG else tries + 1
+        time.sleep(_WAIT_AGAIN)
+    return LOST, said.strip().rstrip(".")

@@ -1,0 +1,203 @@
+"""Room for kernels in the memory of the engine's machine: commands wait for it instead of being killed for want of it.
+
+What kernels have is read from the engine, by the labels of their containers, so that it is the same for all processes and users of an
+engine, here or on another host. One that runs counts by its limit, as it may take that at any time; one of a kept session by what it uses,
+as it may be idle for hours. Each user's commands wait in a line (`sandbox.line`), so that whoever asks first is let in first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlm_kernel.errors import DockerError
+from rlm_kernel.sandbox import containers
+from rlm_kernel.sandbox.docker_host import connect, docker_errors
+from rlm_kernel.sandbox.line import place_in
+from rlm_kernel.sandbox.rundir import JUST_MADE, first_base
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+SHARE = 0.75
+"""Of the machine's memory, and of what is free of it, for kernels."""
+LOOK_SECONDS = 1.0
+TURN_SECONDS = 0.1
+"""Between two looks at the line, which cost nothing."""
+SOON = 2.0
+"""Seconds of waiting of which nothing is said: the others start their kernels, which takes no longer."""
+TELL_SECONDS = 30.0
+"""Between two words to the user while nothing changes."""
+_STATES = ("created", "restarting", "running", "paused")
+_GIB = 1 << 30
+_AT_ONCE = 10
+"""Requests: as many connections as docker-py keeps."""
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Room:
+    """Bytes: what `kernels` that run have `taken` of `budget`, and what is `free` on the machine, where that is known. `kept`: how many of
+    them are of kept sessions.
+    """
+
+    budget: int
+    taken: int = 0
+    free: int | None = None
+    kernels: int = 0
+    kept: int = 0
+
+    def fitting(self, memory: int) -> int:
+        """How many more kernels of so many bytes each there is room for. For one there always is where none runs but those of kept
+        sessions, which may be idle for hours: it may use less than its limit.
+        """
+        left = self.budget - self.taken
+        if self.free is not None:
+            left = min(left, int(self.free * SHARE))
+        return max(left // memory, 1 if self.kernels == self.kept else 0)
+
+    def __str__(self) -> str:
+        kept = f", {self.kept} of them of kept sessions (rlm stop ends one)" if self.kept else ""
+        free = f"; {self.free / _GIB:.1f} GiB are free" if self.free is not None else ""
+        have = f"{self.kernels} kernel{' has' if self.kernels == 1 else 's have'}"
+        return f"{have} {self.taken / _GIB:.1f} of {self.budget / _GIB:.1f} GiB{kept}{free}"
+
+
+def look(client: DockerClient, wanted: int) -> Room:
+    """The room there is now, for one who wants so many bytes. Blocking.
+
+    Containers that were never started, and whose owner on this machine is gone, are removed. Raises DockerError.
+    """
+    with docker_errors():
+        total = int(client.info().get("MemTotal") or 0)
+        ours = client.api.containers(all=True, filters={"label": f"{containers.LABEL}.owner"})
+        _sweep(client, ours)
+        counted = [one for one in ours if one["State"] in _STATES and not _is_stale(one) and f"{containers.LABEL}.session" in one["Labels"]]
+        kept = [one for one in counted if one["Labels"].get(f"{containers.LABEL}.idle") != "0"]  # earlier versions do not say
+        limits = {one["Id"]: _limit(client, one) for one in counted}
+        room = Room(int(total * SHARE) if total else 1 << 62, sum(limits.values()), _free(total), len(counted), len(kept))
+        if room.budget - room.taken >= wanted or not kept:
+            return room
+        # Engines take a second to tell what one uses: they are asked only where it matters, and for all at once.
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            unused = sum(pool.map(lambda one: max(0, limits[one["Id"]] - _used(client, one)), kept))
+    return replace(room, taken=room.taken - unused)
+
+
+def _is_stale(one: Mapping[str, Any]) -> bool:
+    return bool(one["State"] == "created" and time.time() - one["Created"] > JUST_MADE)
+
+
+def _sweep(client: DockerClient, ours: list[dict[str, Any]]) -> None:
+    """Remove what was made and never started, or has ended and stayed, and whose owner was killed. Nothing else would end it."""
+    for one in ours:
+        here = one["Labels"].get(f"{containers.LABEL}.host") == socket.gethostname()
+        old = one["State"] in ("created", "exited", "dead") and time.time() - one["Created"] > JUST_MADE
+        if here and old and containers.is_gone(one["Labels"][f"{containers.LABEL}.owner"]):
+            containers.remove_late(client, one["Id"])
+
+
+def _limit(client: DockerClient, one: Mapping[str, Any]) -> int:
+    """The memory that a container may take; 0 if it is gone."""
+    from docker.errors import NotFound
+
+    with contextlib.suppress(ValueError):
+        return int(one["Labels"].get(f"{containers.LABEL}.memory", ""))
+    try:  # an earlier version's
+        return int(client.api.inspect_container(one["Id"])["HostConfig"]["Memory"])
+    except NotFound:
+        return 0
+
+
+def _used(client: DockerClient, one: Mapping[str, Any]) -> int:
+    """The memory that a container uses; its limit where the engine does not tell."""
+    from docker.errors import APIError
+
+    try:
+        told = client.api.stats(one["Id"], stream=False, one_shot=True)["memory_stats"]
+        cached = told.get("stats", {})
+        return int(told["usage"]) - int(cached.get("inactive_file", cached.get("total_inactive_file", 0)))
+    except (APIError, KeyError, TypeError, ValueError):
+        return _limit(client, one)
+
+
+def _free(total: int) -> int | None:
+    """The machine's free memory, if it is this one: no other has the same memory to the byte."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            fields = {name: int(value.split()[0]) << 10 for name, value in (line.split(":", 1) for line in file)}
+        return fields["MemAvailable"] if fields["MemTotal"] == total else None
+    except (OSError, KeyError, ValueError, IndexError):
+        return None
+
+
+_CHILDREN = 8
+"""Kernels of children at once that are enough: for more, idle ones are not looked at."""
+
+
+def fitting(memory: int) -> int:
+    """How many kernels of so many bytes each there is room for now. Blocking. Raises DockerError."""
+    client = connect()
+    try:
+        return look(client, memory * _CHILDREN).fitting(memory)
+    finally:
+        client.close()
+
+
+@contextlib.asynccontextmanager
+async def admitted(memory: int, say: Say, wait: float | None = None) -> AsyncIterator[None]:
+    """Wait until there is room for a kernel of so many bytes; while one is inside, no other command of this user is let in.
+
+    `say` hears what is waited for. After `wait` seconds, if so many are given, DockerError.
+    """
+    client = await asyncio.to_thread(connect)
+    waiting = _Waiting(say, wait)
+    try:
+        async with place_in(_line_of(client.api.base_url)) as place:
+            while True:
+                if not place.is_first():
+                    await waiting.on("waiting for its turn: other commands start their kernels first", TURN_SECONDS)
+                elif (room := await asyncio.to_thread(look, client, memory)).fitting(memory):
+                    break
+                else:
+                    await waiting.on(f"waiting for memory: {room}, and this one wants {memory / _GIB:.1f} (sandbox.memory)", LOOK_SECONDS)
+            yield
+    finally:
+        client.close()
+
+
+class _Waiting:
+    """Waits a little, says why, and says so again now and then."""
+
+    def __init__(self, say: Say, most: float | None) -> None:
+        self._say = say
+        self._most = most
+        self._begun = time.monotonic()
+        self._told = ("", 0.0)
+
+    async def on(self, why: str, seconds: float) -> None:
+        now = time.monotonic()
+        if self._most is not None and now - self._begun >= self._most:
+            raise DockerError(
+                f"There was no room for another kernel within {self._most:.0f} s: {why}.",
+                hint="End others (`rlm stop`, `rlm gc`), or give each less memory (RLM_SANDBOX__MEMORY=1g).",
+            )
+        soon = now - self._begun < SOON
+        if not soon and (why.split(":")[0] != self._told[0] or now - self._told[1] >= TELL_SECONDS):
+            self._told = why.split(":")[0], now
+            self._say(f"{why}, since {now - self._begun:.0f} s.")
+        await asyncio.sleep(seconds)
+
+
+def _line_of(engine: str) -> Path:
+    """The folder of this user's line for an engine."""
+    return first_base() / f"rlm_line-{os.getuid()}-{hashlib.sha256(engine.encode()).hexdigest()[:8]}"

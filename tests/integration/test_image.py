@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from docker.errors import NotFound
 from typer.testing import CliRunner
 
 from rlm_kernel.cli import app
@@ -100,14 +102,16 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, docker_client: Any) -
     """A kernel_image/ that builds in seconds; its images are gone after the test."""
     folder = tmp_path / "kernel_image"
     (folder / "rlm_runtime").mkdir(parents=True)
-    (folder / "Dockerfile").write_text("ARG BASE\nFROM ${BASE}\nCOPY wheels /wheels/\nCOPY rlm_runtime /small/\nRUN ls /wheels /small\n")
+    label = f"rlm-kernel.test={os.getpid()}-{tmp_path.name}"
+    (folder / "Dockerfile").write_text(
+        f"ARG BASE\nFROM ${{BASE}}\nLABEL {label}\nCOPY wheels /wheels/\nCOPY rlm_runtime /small/\nRUN ls /wheels /small\n"
+    )
     (folder / "requirements.txt").write_text("iniconfig==2.3.1\n")
     (folder / "rlm_runtime" / "__init__.py").touch()
     monkeypatch.setattr(image, "kernel_image_dir", lambda: folder)
-    before = {found.id for found in docker_client.images.list()}
     yield folder
-    for found in docker_client.images.list():
-        if found.id not in before:
+    for found in docker_client.images.list(filters={"label": label}):
+        with contextlib.suppress(NotFound):  # it went with one that was made of it
             docker_client.images.remove(found.id, force=True)
 
 

@@ -40,7 +40,10 @@ def look():
             pass
     return [os.getuid(), *sorted(caps), status["NoNewPrivs"].strip(), status["Seccomp"].strip(), can, sorted(os.listdir("/sys/class/net"))]
 """
-ATTACK = "".join(ATTACKS[name] for name in ("signals to the first process", "ptrace and memory of the first process", "locks on the lease"))
+ATTACK = "".join(
+    ATTACKS[name]
+    for name in ("signals to the first process", "ptrace and memory of the first process", "the descriptors of the first process")
+)
 
 
 @pytest.fixture(scope="module", params=PROGRAMS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 TOOLS = """
 import contextlib, json, time
-from rlm_runtime import api, wire
+from rlm_runtime import api, line, wire
 from rlm_runtime import files as loaded
 kernel = get_ipython().kernel
 ident = kernel._parent_ident["shell"]
@@ -74,6 +74,11 @@ KINDS = {
     "cancel": {"calls": []}, "final": {"text": "no", "value": 1}, "history": {"x": 1},
 }
 taken = 0
+
+def apart(request):
+    size = line.SIZES.unpack_from(request)[0]
+    return request[8 : 8 + size], request[8 + size :]
+
 for kind, body in KINDS.items():
     for value in VALUES:
         for name in body:
@@ -87,10 +92,10 @@ for kind, body in KINDS.items():
             except wire.HostCallError as error:
                 assert "internal error" not in str(error), (kind, name, error)
 for extra in ({"nth": 10**400}, {"nth": True}, {"cell": None}, {"kind": []}, {"call": []}, {"token": {}}):
-    call, frames = wire.request("budget", {})
-    wire._socket().send_multipart([json.dumps(json.loads(frames[0]) | extra).encode(), frames[1]])
-call, frames = wire.request("final", {})
-wire._socket().send_multipart([frames[0], b'{"text": "no", "value": ' + b"1" * 5000 + b"}"])
+    head, body = apart(wire.request("budget", {})[1])
+    wire._line().send(line.packed(json.dumps(json.loads(head) | extra).encode(), body))
+head, body = apart(wire.request("final", {})[1])
+wire._line().send(line.packed(head, b'{"text": "no", "value": ' + b"1" * 5000 + b"}"))
 print(taken > 100, wire.call("budget", {})["turns"] > 0)
 """
 

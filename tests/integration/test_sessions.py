@@ -122,10 +122,6 @@ OTHERS = {
     "newer": b'{"version": 1000000, "told": {"token": ""}}',
     "damaged": b'{"version": 1, \xff',
 }
-    "older": b'{"told": {"token": ""}, "idle": 7200}',
-    "newer": b'{"version": 1000000, "told": {"token": ""}}',
-    "damaged": b'{"version": 1, \xff',
-}
 
 
 @pytest.mark.parametrize("other", OTHERS)

@@ -45,4 +45,4 @@ def recorded(text: str) -> PurePath:
 
 def is_foreign(text: str) -> bool:
     """Whether an absolute path is of another system than this one."""
-    return (text.startswith("/") and not text.startswith("//")) if system.WINDOWS else _OF_WINDOWS.match(text) is not None
+    return (text.startswith("/") and not text.startswith("//")) if system.WINDOWS_PATHS else _OF_WINDOWS.match(text) is not None

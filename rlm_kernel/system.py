@@ -5,22 +5,24 @@ Everything else is written for what Linux, macOS and Windows have in common, and
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import os
 import re
 import signal
-import subprocess
+import stat
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 WINDOWS = sys.platform == "win32"
+WINDOWS_PATHS = os.sep == "\\"
+"""Paths have drives, backslashes, and `\\\\server\\share`."""
 _NO_LINK: int = getattr(os, "O_NOFOLLOW", 0)
 _PLAIN: int = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
 """Not to wait for who writes into a pipe, to have no terminal in control, and, on Windows, bytes as they are."""
+_JUNCTION = 0xA0000003
+"""What Windows says of a folder that is elsewhere."""
 ENDING: tuple[signal.Signals, ...] = tuple(
     found for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if (found := getattr(signal, name, None)) is not None
 )
@@ -49,8 +51,11 @@ def open_plain(path: str | Path, flags: int = os.O_RDONLY, mode: int = 0o600, *,
 
 
 def _is_link(path: str | Path) -> bool:
-    """A junction is one, too."""
-    return os.path.islink(path) or getattr(os.path, "isjunction", bool)(path)
+    try:
+        status = os.lstat(path)
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISLNK(status.st_mode) or getattr(status, "st_reparse_tag", 0) == _JUNCTION
 
 
 def is_remote(path: str | Path) -> bool:
@@ -58,7 +63,7 @@ def is_remote(path: str | Path) -> bool:
 
     Such a path is taken from the user alone, who names it as an input: never from a text, a trace, or code in the kernel.
     """
-    return WINDOWS and str(path).replace("/", "\\").startswith("\\\\")
+    return WINDOWS_PATHS and str(path).replace("/", "\\").startswith("\\\\")
 
 
 def replace(made: str | Path, path: str | Path) -> None:
@@ -243,6 +248,8 @@ def bound_memory(size: int) -> None:
 def quoted(*words: str) -> str:
     """Words as they are typed in this system's shell."""
     if sys.platform == "win32":
+        import subprocess
+
         return subprocess.list2cmdline(words)
     import shlex
 
@@ -258,36 +265,6 @@ def words(text: str) -> list[str]:
     import shlex
 
     return shlex.split(text)
-
-
-# Signals, on the event loop
-
-
-def on_signal(loop: asyncio.AbstractEventLoop, number: int, call: Callable[[], object]) -> None:
-    """Have `call` called on the loop when the signal comes. To be called in the main thread."""
-    try:
-        loop.add_signal_handler(number, call)
-    except NotImplementedError:  # Windows: the signal wakes the loop all the same
-        signal.signal(number, lambda *_: loop.call_soon_threadsafe(call))
-
-
-def ignore_signals(loop: asyncio.AbstractEventLoop, numbers: tuple[signal.Signals, ...]) -> None:
-    """Have these signals do nothing from now on, without a moment in which they would do what the system does by itself."""
-    before = None
-    if sys.platform != "win32":
-        # Held back meanwhile: the loop would put the system's own handlers in the place of ours.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
-    for number in numbers:
-        with contextlib.suppress(NotImplementedError):
-            loop.remove_signal_handler(number)
-        signal.signal(number, signal.SIG_IGN)
-    if sys.platform != "win32" and before is not None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def is_hangup_ignored(number: int) -> bool:
-    """Whether a signal of a closed terminal is ignored, as by nohup."""
-    return number == getattr(signal, "SIGHUP", None) and signal.getsignal(number) is signal.SIG_IGN
 
 
 # Words for the user

@@ -50,7 +50,7 @@ def run_to_end(
     told then, or where it fails: what was done, what it cost, how to go on; `before`: what is told as long as it has nothing to say.
     `answered`: the result, as soon as that is told to the user; whatever comes then, it is the result.
     """
-    import asyncio
+    from rlm_kernel.loops import run
 
     global _told
     _told = lambda: answered() is not None  # noqa: E731
@@ -61,7 +61,7 @@ def run_to_end(
 
     ending: list[threading.Timer] = []
     try:
-        return asyncio.run(_or_exit(main(), so_far, before, answered, ending))
+        return run(_or_exit(main(), so_far, before, answered, ending))
     finally:
         for timer in ending:
             timer.cancel()
@@ -70,6 +70,8 @@ def run_to_end(
 def stop_on_signals() -> None:
     """Cancel the task that calls this at the first signal."""
     import asyncio
+
+    from rlm_kernel.loops import is_hangup_ignored, on_signal
 
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None
@@ -81,15 +83,17 @@ def stop_on_signals() -> None:
             exit_now()
 
     for number in system.ENDING:
-        if not system.is_hangup_ignored(number):
-            system.on_signal(loop, number, stop)
+        if not is_hangup_ignored(number):
+            on_signal(loop, number, stop)
 
 
 def _hear_no_more_signals() -> None:
     """All is done and the answer told: a signal between here and the end of the process must not make a failure of it."""
     import asyncio
 
-    system.ignore_signals(asyncio.get_running_loop(), system.ENDING)
+    from rlm_kernel.loops import ignore_signals
+
+    ignore_signals(asyncio.get_running_loop(), system.ENDING)
 
 
 def stopping() -> bool:

@@ -51,6 +51,7 @@ from rlm_kernel.cli.session import (
     open_,
 )
 from rlm_kernel.errors import InternalError, UsageError
+from rlm_kernel.loops import on_signal
 
 if TYPE_CHECKING:
     from rlm_kernel.cli._chat_input import Pipe, Terminal
@@ -366,7 +367,7 @@ def _interrupting(task: asyncio.Task[Any]) -> Iterator[None]:
             exit_now()
         task.cancel()
 
-    system.on_signal(loop, signal.SIGINT, stop)
+    on_signal(loop, signal.SIGINT, stop)
     try:
         yield
     finally:

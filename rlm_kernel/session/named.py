@@ -69,7 +69,7 @@ def missing_paths(message: str, cwd: Path) -> list[Missing]:
     there: set[str] = set()
     for word in itertools.islice(_whole_words(spoken), MAX_LOOKS):
         forms = list(_trimmed(word))
-        if not _may_be_path(word) or "://" in word or ("\\" in word and not system.WINDOWS) or _GLOB.search(forms[-1]):
+        if not _may_be_path(word) or "://" in word or ("\\" in word and not system.WINDOWS_PATHS) or _GLOB.search(forms[-1]):
             continue
         if any(_existing(form, cwd) for form in forms):
             there.update(forms)
@@ -88,7 +88,7 @@ def _whole_words(message: str) -> Iterator[str]:
 
 
 def _missing(word: str, cwd: Path) -> Missing | None:
-    rooted = (_ROOTED_ON_WINDOWS if system.WINDOWS else _ROOTED).match(word) is not None
+    rooted = (_ROOTED_ON_WINDOWS if system.WINDOWS_PATHS else _ROOTED).match(word) is not None
     if not rooted and not _ENDING.search(word):
         return None
     try:
@@ -113,7 +113,7 @@ def _words(message: str) -> Iterator[str]:
         yield next(filter(None, match.groups()))
     for word in message.split():
         yield from _trimmed(word)
-    for word in _ESCAPED.findall(message) if not system.WINDOWS else ():
+    for word in _ESCAPED.findall(message) if not system.WINDOWS_PATHS else ():
         if "\\" in word:
             yield from _trimmed(re.sub(r"\\(.)", r"\1", word))
 
@@ -130,7 +130,7 @@ def _trimmed(word: str) -> Iterator[str]:
 
 
 def _may_be_path(word: str) -> bool:
-    if system.WINDOWS:
+    if system.WINDOWS_PATHS:
         word = word.replace("\\", "/")
     return len(word) <= _LONGEST and ("/" in word or "." in word.strip(".")) and bool(word.strip("/.")) and not system.is_remote(word)
 
@@ -138,7 +138,7 @@ def _may_be_path(word: str) -> bool:
 def _existing(word: str, cwd: Path) -> Path | None:
     if url := _FILE_URL.match(word):
         word = unquote(word[url.end() :])
-        if system.WINDOWS:
+        if system.WINDOWS_PATHS:
             word = _DRIVE_OF_URL.sub("", word, count=1)
         if system.is_remote(word):
             return None

@@ -117,7 +117,11 @@ async def test_a_session_whose_file_has_changed_is_rebuilt_with_the_new_one_and_
     assert (await replay(kept.trace, changes=SMALL)).same
 
 
-OTHERS = {"older": b'{"told": {"token": ""}, "idle": 7200}', "newer": b'{"version": 1000000, "told": {"token": ""}}', "damaged": b'{"version": 1, \xff'}
+OTHERS = {
+    "older": b'{"told": {"token": ""}, "idle": 7200}',
+    "newer": b'{"version": 1000000, "told": {"token": ""}}',
+    "damaged": b'{"version": 1, \xff',
+}
 
 
 @pytest.mark.parametrize("other", OTHERS)

@@ -5,9 +5,8 @@ For modules of rlm_kernel alone, and not for libraries, the standard library and
 - `os`, `signal`, `socket`, `select` and `asyncio` lack what that system's do not have; `fcntl`, `termios` and `resource` are not there on
   Windows, and lack Linux's own names on macOS; `msvcrt` and `ctypes.WinDLL` are small stand-ins on Windows.
 
-For the whole process: no file of /proc or /sys can be opened or listed. On Windows a file that is open can be neither deleted nor replaced, a
-lock is of bytes that nobody else can read, no symbolic link can be made, a file has no owner, and the event loop has neither handlers of
-signals nor unix sockets.
+For the whole process: no file of /proc or /sys can be opened or listed. On Windows a file that is open can be neither deleted nor
+replaced, and the event loop has neither handlers of signals nor unix sockets.
 
 `os.name` and paths stay those of POSIX: what is done with Windows paths has tests of its own.
 """
@@ -28,27 +27,31 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 _LINUX = {
-    "os": """O_PATH O_TMPFILE O_DIRECT O_NOATIME O_RSYNC O_LARGEFILE copy_file_range eventfd eventfd_read eventfd_write fdatasync getrandom
-        getresgid getresuid setresgid setresuid getxattr setxattr listxattr removexattr memfd_create pidfd_open posix_fadvise posix_fallocate
-        sched_getaffinity sched_setaffinity sched_getparam sched_setparam sched_getscheduler sched_setscheduler splice preadv2 pwritev2
-        unshare setns timerfd_create""",
+    "os": """O_PATH O_TMPFILE O_DIRECT O_NOATIME O_RSYNC O_LARGEFILE copy_file_range eventfd eventfd_read eventfd_write fdatasync
+        getrandom
+        getresgid getresuid setresgid setresuid getxattr setxattr listxattr removexattr memfd_create pidfd_open posix_fadvise
+        posix_fallocate sched_getaffinity sched_setaffinity sched_getparam sched_setparam sched_getscheduler sched_setscheduler
+        splice preadv2 pwritev2 unshare setns timerfd_create""",
     "signal": "SIGCLD SIGPOLL SIGPWR SIGRTMAX SIGRTMIN SIGSTKFLT sigtimedwait sigwaitinfo pidfd_send_signal",
-    "socket": "AF_NETLINK AF_PACKET AF_VSOCK AF_ALG AF_CAN SOCK_CLOEXEC SOCK_NONBLOCK SO_PEERCRED SO_PASSCRED MSG_NOSIGNAL MSG_CMSG_CLOEXEC",
+    "socket": "AF_NETLINK AF_PACKET AF_VSOCK AF_ALG AF_CAN SOCK_CLOEXEC SOCK_NONBLOCK SO_PEERCRED SO_PASSCRED MSG_CMSG_CLOEXEC",
     "select": "epoll EPOLLIN EPOLLOUT EPOLLERR EPOLLHUP EPOLLONESHOT",
-    "fcntl": """F_OFD_SETLK F_OFD_SETLKW F_OFD_GETLK F_SETPIPE_SZ F_GETPIPE_SZ F_ADD_SEALS F_GET_SEALS F_SETLEASE F_GETLEASE F_NOTIFY F_SETSIG
+    "fcntl": """F_OFD_SETLK F_OFD_SETLKW F_OFD_GETLK F_SETPIPE_SZ F_GETPIPE_SZ F_ADD_SEALS F_GET_SEALS F_SETLEASE F_GETLEASE F_NOTIFY
         FICLONE FICLONERANGE""",
     "resource": "prlimit RLIMIT_OFILE RLIMIT_NICE RLIMIT_RTPRIO RLIMIT_MSGQUEUE RLIMIT_SIGPENDING RUSAGE_THREAD",
 }
 _POSIX = {
-    "os": """O_CLOEXEC O_NOFOLLOW O_NONBLOCK O_DIRECTORY O_NOCTTY O_SYNC O_DSYNC O_ASYNC O_ACCMODE O_NDELAY chown fchown lchown fchmod chroot
-        confstr ctermid getuid geteuid getgid getegid getgroups getgrouplist getlogin_tty getpgid getpgrp getpriority setpriority getsid
-        setuid seteuid setgid setegid setgroups setpgid setpgrp setsid setregid setreuid fork forkpty fpathconf pathconf fstatvfs statvfs
-        initgroups killpg lockf login_tty major minor makedev mkfifo mknod nice openpty posix_openpt posix_spawn posix_spawnp pread preadv
-        pwrite pwritev readv writev register_at_fork sched_yield sendfile sync sysconf tcgetpgrp tcsetpgrp ttyname uname wait wait3 wait4
-        waitid WNOHANG WIFEXITED WEXITSTATUS WIFSIGNALED WTERMSIG fchdir getloadavg setblocking_fifo F_LOCK F_TLOCK F_ULOCK""",
-    "signal": """SIGHUP SIGKILL SIGUSR1 SIGUSR2 SIGPIPE SIGALRM SIGCHLD SIGCONT SIGSTOP SIGTSTP SIGTTIN SIGTTOU SIGQUIT SIGWINCH SIGIO SIGURG
-        SIGBUS SIGTRAP SIGSYS SIGXCPU SIGXFSZ SIGVTALRM SIGPROF SIG_BLOCK SIG_UNBLOCK SIG_SETMASK pthread_kill pthread_sigmask sigpending
-        sigwait siginterrupt alarm pause setitimer getitimer ITIMER_REAL""",
+    "os": """O_CLOEXEC O_NOFOLLOW O_NONBLOCK O_DIRECTORY O_NOCTTY O_SYNC O_DSYNC O_ASYNC O_ACCMODE O_NDELAY chown fchown lchown fchmod
+        chroot
+        confstr ctermid getuid geteuid getgid getegid getgroups getgrouplist getlogin_tty getpgid getpgrp getpriority setpriority
+        getsid setuid seteuid setgid setegid setgroups setpgid setpgrp setsid setregid setreuid fork forkpty fpathconf pathconf
+        fstatvfs statvfs initgroups killpg lockf login_tty major minor makedev mkfifo mknod nice openpty posix_openpt posix_spawn
+        posix_spawnp pread preadv pwrite pwritev readv writev register_at_fork sched_yield sendfile sync sysconf tcgetpgrp
+        tcsetpgrp ttyname uname wait wait3 wait4 waitid WNOHANG WIFEXITED WEXITSTATUS WIFSIGNALED WTERMSIG fchdir getloadavg
+        setblocking_fifo F_LOCK F_TLOCK F_ULOCK""",
+    "signal": """SIGHUP SIGKILL SIGUSR1 SIGUSR2 SIGPIPE SIGALRM SIGCHLD SIGCONT SIGSTOP SIGTSTP SIGTTIN SIGTTOU SIGQUIT SIGWINCH SIGIO
+        SIGURG
+        SIGBUS SIGTRAP SIGSYS SIGXCPU SIGXFSZ SIGVTALRM SIGPROF SIG_BLOCK SIG_UNBLOCK SIG_SETMASK pthread_kill pthread_sigmask
+        sigpending sigwait siginterrupt alarm pause setitimer getitimer ITIMER_REAL""",
     "socket": "AF_UNIX SO_REUSEPORT MSG_DONTWAIT SCM_RIGHTS SCM_CREDENTIALS CMSG_LEN CMSG_SPACE sethostname send_fds recv_fds",
     "select": "poll POLLIN POLLOUT POLLERR POLLHUP POLLNVAL kqueue",
     "asyncio": "start_unix_server open_unix_connection",
@@ -61,7 +64,9 @@ def pretend(system: str) -> None:
     assert not [name for name in sys.modules if name.split(".")[0] == "rlm_kernel"]
     assert system in ("darwin", "win32")
     windows = system == "win32"
-    without = {name: _LINUX.get(name, "").split() for name in ("os", "signal", "socket", "select", "asyncio", "fcntl", "resource", "termios")}
+    without = {
+        name: _LINUX.get(name, "").split() for name in ("os", "signal", "socket", "select", "asyncio", "fcntl", "resource", "termios")
+    }
     if windows:
         without = {name: [*names, *_POSIX.get(name, "").split()] for name, names in without.items()}
     modules: dict[str, types.ModuleType | None] = {name: _Reduced(importlib.import_module(name), names) for name, names in without.items()}
@@ -71,6 +76,7 @@ def pretend(system: str) -> None:
         modules |= dict.fromkeys(_NOT_ON_WINDOWS)
         modules["os"] = _Reduced(os, without["os"], kill=_kill, O_BINARY=0)
         modules["ctypes"] = _Reduced(ctypes, (), WinDLL=lambda *_args, **_options: _Kernel32(), get_last_error=lambda: _Kernel32.error)
+        modules["asyncio"] = _Reduced(asyncio, without["asyncio"], ProactorEventLoop=asyncio.SelectorEventLoop)
         modules["msvcrt"] = _msvcrt()
         _share_nothing()
     _have_imported(modules)
@@ -167,12 +173,8 @@ def _share_nothing() -> None:
         _refuse_open(target)
         real(source, target, **options)
 
-    def symlink(source: Any, target: Any, *_args: Any, **_options: Any) -> None:
-        raise OSError(errno.EPERM, "A required privilege is not held by the client", str(target))
-
     os.unlink = os.remove = unlink  # type: ignore[assignment]
     os.replace = os.rename = replace  # type: ignore[assignment]
-    os.symlink = symlink
     shutil.rmtree.avoids_symlink_attacks = shutil._use_fd_functions = False  # type: ignore[attr-defined, misc]
     loop: Any = asyncio.SelectorEventLoop
     for name in ("add_signal_handler", "remove_signal_handler", "create_unix_server", "create_unix_connection"):

@@ -29,7 +29,7 @@ ENDING: tuple[signal.Signals, ...] = tuple(
 """What ends a program: Ctrl-C, the system, the terminal that was closed."""
 USER, GROUP = 1000, 1000
 """The uid and gid that containers have for a user without such numbers: those of the first user of most Linux systems."""
-_REPLACE_TRIES, _REPLACE_WAIT = 8, 0.01
+_REPLACE_TRIES, _REPLACE_WAIT = 5, 0.01
 """Tries to replace a file that another program has open, and seconds between the first two; each wait is twice as long as the last."""
 
 
@@ -70,7 +70,7 @@ def replace(made: str | Path, path: str | Path) -> None:
     """Put a file in another's place. Raises OSError.
 
     Windows refuses that while any program has the other one open, such as a virus scanner that looks at it for a moment: it is tried again,
-    for a second at most.
+    for a sixth of a second at most.
     """
     for number in range(_REPLACE_TRIES):
         try:
@@ -80,6 +80,11 @@ def replace(made: str | Path, path: str | Path) -> None:
             if not WINDOWS or number == _REPLACE_TRIES - 1:
                 raise
             time.sleep(_REPLACE_WAIT * 2**number)
+
+
+def is_in_use(error: OSError) -> bool:
+    """Whether a file could not be replaced because another program has it open."""
+    return WINDOWS and isinstance(error, PermissionError)
 
 
 def remove_open(path: str | Path, file: int) -> None:

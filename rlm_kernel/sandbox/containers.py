@@ -49,7 +49,7 @@ def is_gone(pid: str) -> bool:
     """Whether a process of this machine has ended."""
     try:
         return system.is_gone(int(pid))
-    except ValueError:  # none of ours
+    except (ValueError, OverflowError):  # none of ours
         return False
 
 

@@ -206,7 +206,9 @@ class FileGrants:
                 if not Path(os.path.realpath(source)).is_relative_to(os.path.realpath(grant.source)):
                     continue  # a link that leads out of the folder: what is there was not named
                 self._grants[number] = replace(grant, used=True)
-                return Grant(grant.path.joinpath(*part.parts), source, grant.inside / part.as_posix(), source.is_dir())
+                known = recorded(str(grant.path)) if grant.renamed else grant.path
+                inside = grant.inside / PurePosixPath(*part.parts)
+                return Grant(Path(str(known.joinpath(*part.parts))), source, inside, source.is_dir())
         named = ", ".join(str(path) for path in [*self.paths, *self._allowed][:20]) or "none"
         raise FileRefused(f"{asked} was not named by the user, so it cannot be loaded. Files that can: {named}.")
 

@@ -149,8 +149,13 @@ class NotebookFile:
     def save(self, notebook: Mapping[str, Any], ours: dict[str, Any]) -> None:
         """Have the changes on disk. `notebook`: its metadata, but for `ours`, metadata.rlm without its files."""
         if self.wait() == 0:
-            self.write_whole(notebook, ours)
-            return
+            try:
+                self.write_whole(notebook, ours)
+                return
+            except OSError as error:
+                if not (system.is_in_use(error) and self._begun and not self._journal.lost):
+                    raise
+                self._credit = 0.0  # the journal has it all until the next time
         self._write_down({"cells": list(self._changed.values())}, ours)
         self._changed = {}
 

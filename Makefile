@@ -25,10 +25,12 @@ bench: image  ## what texts of any size, sub-calls and child RLMs take
 	$(BIN)/python benchmarks/faults.py
 	$(BIN)/python benchmarks/tree.py
 
-lint: .venv/installed  ## ruff and mypy
+lint: .venv/installed  ## ruff, and mypy for Linux, macOS and Windows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32
 	$(BIN)/mypy scripts/demo.py
 
 image: .venv/installed  ## build the kernel image, if it is not there

@@ -46,6 +46,11 @@ def nearest_path(path: Path, *, other_ending: bool = True) -> Path | None:
     return here if wanted.is_absolute() else Path(os.path.relpath(here))
 
 
+def is_same_name(one: str, other: str) -> bool:
+    """Whether two names differ in nothing but case and how an accent is encoded."""
+    return _plain(one) == _plain(other)
+
+
 def did_you_mean(name: object | None) -> str:
     """A sentence for a hint; "" of None."""
     return f"Did you mean {name}?" if name is not None else ""

@@ -1,10 +1,20 @@
-"""Paths in JSON. A file's name may be any bytes, and JSON is UTF-8: another name stands as `bytes:` and the percent-encoded path."""
+"""Paths in JSON, which another system may read than wrote them.
+
+A file's name may be any bytes, and JSON is UTF-8: another name stands as `bytes:` and the percent-encoded path.
+"""
 
 from __future__ import annotations
 
+import ntpath
 import os
+import posixpath
+import re
+from pathlib import PurePath, PurePosixPath, PureWindowsPath
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
+from rlm_kernel import system
+
+_OF_WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _MARK = "bytes:"
 """No absolute path begins so."""
 
@@ -24,3 +34,15 @@ def to_text(path: str) -> str:
 def from_text(text: str) -> str:
     """The path that such a text stands for."""
     return os.fsdecode(unquote_to_bytes(text.removeprefix(_MARK))) if text.startswith(_MARK) else text
+
+
+def recorded(text: str) -> PurePath:
+    """An absolute path as the system has it that it is of, without `.` and `..`."""
+    if _OF_WINDOWS.match(text):
+        return PureWindowsPath(ntpath.normpath(text))
+    return PurePosixPath(posixpath.normpath(text))
+
+
+def is_foreign(text: str) -> bool:
+    """Whether an absolute path is of another system than this one."""
+    return (text.startswith("/") and not text.startswith("//")) if system.WINDOWS_PATHS else _OF_WINDOWS.match(text) is not None

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import re
-import select
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -62,8 +59,10 @@ class Terminal:
         """
         from prompt_toolkit.input.typeahead import get_typeahead
 
+        from rlm_kernel.cli._terminal import typed_ahead
+
         left = "".join(press.data for press in get_typeahead(self._session.app.input))
-        keys = left + _waiting(sys.stdin.fileno())
+        keys = left + typed_ahead(sys.stdin.fileno())
         ahead, began, self._began = typed(keys), self._began, True
         if ahead and "\n" not in ahead and keys.endswith(("\n", "\r")) and (not began or self._is_free(ahead)):
             print(f"{PROMPT}{printable(ahead)}")
@@ -73,25 +72,6 @@ class Terminal:
         finally:
             stop_on_signals()  # the editor has taken the handler of SIGINT away
         return text
-
-
-def _waiting(terminal: int) -> str:
-    """What was typed while nothing read it, and is still in the terminal's buffer, lines that were not ended among it."""
-    import termios
-
-    read = b""
-    with contextlib.suppress(termios.error, OSError):
-        before = termios.tcgetattr(terminal)
-        at_once = [*before[:6], [*before[6]]]
-        at_once[3] &= ~termios.ICANON
-        at_once[6][termios.VMIN] = at_once[6][termios.VTIME] = 0
-        termios.tcsetattr(terminal, termios.TCSANOW, at_once)
-        try:
-            while part := os.read(terminal, 1 << 16):
-                read += part
-        finally:
-            termios.tcsetattr(terminal, termios.TCSANOW, before)
-    return read.decode(errors="replace")
 
 
 def typed(keys: str) -> str:
@@ -140,8 +120,10 @@ def _more_came(event: Any) -> bool:
     """Other keys came with this one: nobody types so fast, a text is pasted."""
     from prompt_toolkit.keys import Keys
 
+    from rlm_kernel.cli._terminal import is_more_typed
+
     queued = any(press.key is not Keys.CPRResponse and press.data != "_Flush" for press in event.key_processor.input_queue)
-    return queued or bool(select.select((event.app.input.fileno(),), (), (), 0)[0])
+    return queued or is_more_typed(event.app.input.fileno())
 
 
 def is_open(text: str) -> bool:
@@ -157,7 +139,7 @@ class Pipe:
         text = ""
         while True:
             line = await asyncio.to_thread(_read_line)
-            read = line.decode(errors="replace")
+            read = line.decode(errors="replace").replace("\r\n", "\n")  # as programs of Windows end lines
             if not read and not text:
                 raise EOFError
             text += read

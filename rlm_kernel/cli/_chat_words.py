@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
-
 from rlm_kernel.errors import UsageError
+from rlm_kernel.system import quoted
 
 LEAVE, HELP, STOP = "/quit", "/help", "/stop"
 _MEANT = {
@@ -34,7 +33,7 @@ def meant(message: str) -> str:
 def _instead(command: str, message: str) -> str:
     if command in ("ask", "run", "chat", "fork", "resume"):
         return "A question is typed here as it is, without `rlm` and without quotes."
-    return f"Leave with Ctrl-D, then type it. To send it as a question: {shlex.quote(message)}"
+    return f"Leave with Ctrl-D, then type it. To send it as a question: {quoted(message)}"
 
 
 def _commands() -> set[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,13 +19,16 @@ def consent_in(view: LiveView) -> Consent | None:
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return None
 
+    from rlm_kernel.cli._terminal import forget_typed, line
+
     async def ask(path: Path) -> bool:
         size = await asyncio.to_thread(_size, path)
         with view.paused():
             print(f"rlm: the model wants to read {_shown(path)} ({size}), which you did not name. Allow? [y/N] ", end="", file=sys.stderr)
             sys.stderr.flush()
             try:
-                answer = (await _line()).strip().lower()
+                forget_typed(sys.stdin.fileno())  # it was no answer to this
+                answer = (await line(sys.stdin.fileno())).strip().lower()
             except asyncio.CancelledError:  # interrupted, or the cell's time was over
                 print(file=sys.stderr)
                 raise
@@ -52,18 +54,3 @@ def _size(path: Path) -> str:
             return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} GB"
-
-
-async def _line() -> str:
-    """A line from the terminal, waited for on the loop: a thread that reads could not be called off."""
-    import termios
-
-    loop, file = asyncio.get_running_loop(), sys.stdin.fileno()
-    termios.tcflush(file, termios.TCIFLUSH)  # what was typed before was no answer to this
-    ready: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(file, lambda: None if ready.done() else ready.set_result(None))
-    try:
-        await ready
-        return os.read(file, 4096).decode(errors="replace")
-    finally:
-        loop.remove_reader(file)

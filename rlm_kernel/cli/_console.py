@@ -7,7 +7,6 @@ kernel, and a kernel that is busy with the model's cell is waited for. `python -
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import sys
 import time
@@ -30,6 +29,7 @@ from rlm_kernel.cli._text import printable
 from rlm_kernel.errors import InternalError, KernelError
 from rlm_kernel.sandbox import kernel_says
 from rlm_kernel.sandbox.channels import MAX_IOPUB
+from rlm_kernel.system import bound_memory
 
 MAX_MEMORY = 1 << 30
 """Bytes that the console may take."""
@@ -196,8 +196,7 @@ class Console(ZMQTerminalIPythonApp):  # type: ignore[misc]
 
 def main() -> None:
     # libzmq keeps whatever the kernel sends: a flood is to end this console, and not to fill the machine's memory.
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY, hard))
+    bound_memory(MAX_MEMORY)
     try:
         Console.launch_instance(argv=["--existing", sys.argv[1], "--no-confirm-exit"])
     except KernelError as error:

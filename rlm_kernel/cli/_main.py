@@ -17,8 +17,7 @@ from rlm_kernel.cli._run import INTERRUPTED
 from rlm_kernel.cli._streams import make_safe, settle
 from rlm_kernel.cli._text import printable
 from rlm_kernel.errors import InternalError, RLMError, UsageError
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+from rlm_kernel.system import ENDING
 
 
 def main() -> NoReturn:
@@ -32,7 +31,7 @@ def main() -> NoReturn:
         code = settle(_run())
     except KeyboardInterrupt:  # before the command began, or while its end was told
         code = INTERRUPTED
-    for number in _SIGNALS:  # nothing is left to be told while Python ends
+    for number in ENDING:  # nothing is left to be told while Python ends
         with contextlib.suppress(ValueError):
             if signal.getsignal(number) is not signal.SIG_IGN:  # by nohup, or because the answer was told
                 signal.signal(number, signal.SIG_DFL)
@@ -124,7 +123,7 @@ def _no_tracebacks() -> None:
 
 def _signals_interrupt() -> None:
     """SIGTERM, and SIGHUP unless it is ignored (nohup), end a command as Ctrl-C does."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in ENDING:
         with contextlib.suppress(ValueError):  # not in the main thread
             if signal.getsignal(number) is signal.SIG_DFL:
                 signal.signal(number, signal.default_int_handler)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
-import signal
 import sys
 import threading
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import typer
 
+from rlm_kernel import system
 from rlm_kernel.cli._streams import lost, settle
-from rlm_kernel.cli._text import json_line, printable
+from rlm_kernel.cli._text import json_line, printable, shown_path
 from rlm_kernel.errors import RLMError, UsageError
 
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ NO_ANSWER = 1
 INTERRUPTED = 130
 _END_SECONDS = 5.0
 """How long the process has to end once all is done and the answer told."""
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SHOW_CURSOR = "\x1b[?25h\n"
 _LEFT = "rlm: ended at once. The container ends by itself. The trace may lack what the running cell has printed.\n"
 
@@ -52,7 +50,7 @@ def run_to_end(
     told then, or where it fails: what was done, what it cost, how to go on; `before`: what is told as long as it has nothing to say.
     `answered`: the result, as soon as that is told to the user; whatever comes then, it is the result.
     """
-    import asyncio
+    from rlm_kernel.loops import run
 
     global _told
     _told = lambda: answered() is not None  # noqa: E731
@@ -63,7 +61,7 @@ def run_to_end(
 
     ending: list[threading.Timer] = []
     try:
-        return asyncio.run(_or_exit(main(), so_far, before, answered, ending))
+        return run(_or_exit(main(), so_far, before, answered, ending))
     finally:
         for timer in ending:
             timer.cancel()
@@ -72,6 +70,8 @@ def run_to_end(
 def stop_on_signals() -> None:
     """Cancel the task that calls this at the first signal."""
     import asyncio
+
+    from rlm_kernel.loops import is_hangup_ignored, on_signal
 
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None
@@ -82,22 +82,18 @@ def stop_on_signals() -> None:
         else:
             exit_now()
 
-    for signum in _SIGNALS:
-        if signum != signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:  # ignored by nohup
-            loop.add_signal_handler(signum, stop)
+    for number in system.ENDING:
+        if not is_hangup_ignored(number):
+            on_signal(loop, number, stop)
 
 
 def _hear_no_more_signals() -> None:
     """All is done and the answer told: a signal between here and the end of the process must not make a failure of it."""
     import asyncio
 
-    loop = asyncio.get_running_loop()
-    # Held back meanwhile: the loop would put the system's own handlers in the place of ours.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    for signum in _SIGNALS:
-        loop.remove_signal_handler(signum)
-        signal.signal(signum, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    from rlm_kernel.loops import ignore_signals
+
+    ignore_signals(asyncio.get_running_loop(), system.ENDING)
 
 
 def stopping() -> bool:
@@ -184,7 +180,7 @@ class Report:
         if not self._quiet:
             print(result.totals.line(), file=sys.stderr)
         if not self._quiet or lost() is not None:
-            print(f"trace: {printable(os.path.relpath(result.trace))}", file=sys.stderr)
+            print(f"trace: {printable(shown_path(result.trace))}", file=sys.stderr)
         if result.answer is None:
             raise typer.Exit(NO_ANSWER)
 
@@ -198,7 +194,7 @@ def so_far_of(view: LiveView, trace: Callable[[], Path], go_on: str = "") -> Cal
         outcome, totals = view.ended
         if totals.nothing and not view.asked:
             return ""
-        path = shlex.quote(os.path.relpath(trace()))
+        path = system.quoted(shown_path(trace()))
         if outcome.answer is not None:
             return f" after the answer, which is in the trace: {path}"
         done = f"after {totals.line()}" if totals.turns else "during the root model's first reply, for which the provider may charge"

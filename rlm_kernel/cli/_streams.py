@@ -24,24 +24,35 @@ _MODES = (os.O_WRONLY, os.O_RDONLY, os.O_RDONLY)
 """What /dev/null is opened for in place of a closed stream. The wrong way round, so that its use is an error, as it was before."""
 
 
-class _Guarded(io.FileIO):
+class _Guarded(io.RawIOBase):
     """A stream whose first failure is kept in `error`; what is written after it goes nowhere. `escaped`: its encoding lacked characters."""
 
     error: OSError | None = None
     escaped = False
 
     def __init__(self, descriptor: int) -> None:
-        super().__init__(descriptor, "w", closefd=False)
+        # A console of Windows takes text alone, by a way of its own, whatever its code page.
+        console = getattr(io, "_WindowsConsoleIO", io.FileIO) if os.isatty(descriptor) else io.FileIO
+        self._raw: io.FileIO = console(descriptor, "w", closefd=False)
 
     def write(self, data: Any) -> int:
         if self.error is None:
             try:
-                while (written := super().write(data)) is None:
+                while (written := self._raw.write(data)) is None:
                     select.select((), (self,), ())  # another program made the pipe non-blocking, and it is full
                 return written
             except OSError as error:
                 self.error = error
         return len(data)
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._raw.fileno()
+
+    def isatty(self) -> bool:
+        return self._raw.isatty()
 
 
 def make_safe() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
+from pathlib import Path
 from typing import Any
 
 from rlm_kernel.cli._streams import takes_all_of_unicode
@@ -23,6 +25,14 @@ _PILED = re.compile(f"({_MARK}{{8}}){_MARK}++")
 def printable(text: str) -> str:
     """Without what moves the cursor, changes the terminal, reorders what is read or hides in it."""
     return _PILED.sub("\\1\N{REPLACEMENT CHARACTER}", _UNSAFE.sub("\N{REPLACEMENT CHARACTER}", text))
+
+
+def shown_path(path: Path) -> str:
+    """A path as it is typed from here; the whole one if it is on another drive of Windows."""
+    try:
+        return os.path.relpath(path)
+    except ValueError:
+        return str(path)
 
 
 def json_line(value: Any) -> str:

@@ -7,7 +7,6 @@ import contextlib
 import difflib
 import itertools
 import os
-import shlex
 import signal
 import sys
 import traceback
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from rlm_kernel import system
 from rlm_kernel.cli._chat_words import meant
 from rlm_kernel.cli._run import (
     NO_ANSWER,
@@ -51,6 +51,7 @@ from rlm_kernel.cli.session import (
     open_,
 )
 from rlm_kernel.errors import InternalError, UsageError
+from rlm_kernel.loops import on_signal
 
 if TYPE_CHECKING:
     from rlm_kernel.cli._chat_input import Pipe, Terminal
@@ -272,7 +273,7 @@ class Chat:
 
     async def _do_load(self, rest: str) -> None:
         try:
-            paths = [Path(word) for word in shlex.split(rest)]
+            paths = [Path(word) for word in system.words(rest)]
         except ValueError as error:
             raise UsageError(f"That cannot be read as paths: {error}.", hint="Put a path with spaces into quotes.") from None
         if not paths:
@@ -366,7 +367,7 @@ def _interrupting(task: asyncio.Task[Any]) -> Iterator[None]:
             exit_now()
         task.cancel()
 
-    loop.add_signal_handler(signal.SIGINT, stop)
+    on_signal(loop, signal.SIGINT, stop)
     try:
         yield
     finally:

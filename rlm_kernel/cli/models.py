@@ -99,9 +99,10 @@ def serve(
     slots: Annotated[int, typer.Option(min=1, max=16, help="Requests answered at once.")] = 1,
 ) -> None:
     """Serve a local model to any OpenAI-compatible client on this machine, until Ctrl-C."""
-    import asyncio
 
-    asyncio.run(_serve(name, port, slots))
+    from rlm_kernel.loops import run
+
+    run(_serve(name, port, slots))
 
 
 async def _serve(name: str, port: int, slots: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rlm_kernel.cli._run import NOTHING_ASKED, Report, run_to_end, so_far_of, stopping, worded
-from rlm_kernel.cli._text import json_line, printable
+from rlm_kernel.cli._text import json_line, printable, shown_path
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -149,7 +148,7 @@ def stop(
     from rlm_kernel.session.opening import stop_session
 
     state = run_to_end(stop_session(session, keep=keep, config_file=config))
-    trace = os.path.relpath(state.trace)
+    trace = shown_path(state.trace)
     if keep:
         print(f"rlm: the container has ended; `rlm run` or `rlm chat` rebuilds the session from {printable(trace)}.", file=sys.stderr)
     else:

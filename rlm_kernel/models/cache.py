@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import sqlite3
-import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rlm_kernel import system
 from rlm_kernel.config import LLMSettings
 from rlm_kernel.engine.protocols import Completion, Message, Models, Retry, Role, Usage
 from rlm_kernel.errors import SetupError
@@ -295,7 +295,7 @@ def _make_private(path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     for place in (path.parent, path):
         found = place.stat()
-        if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o022:
+        if not system.is_closed_to_others(found):
             raise PermissionError(f"{place} belongs to another user, or others may write to it")
     path.chmod(0o600)
 

@@ -26,6 +26,7 @@ from typing import IO
 
 import platformdirs
 
+from rlm_kernel import system
 from rlm_kernel.errors import LocalModelError, UsageError
 from rlm_kernel.nearest import did_you_mean, nearest
 
@@ -195,16 +196,10 @@ def _partial(path: Path) -> Path:
 
 @contextmanager
 def _only_one_process(path: Path, while_waiting: Callable[[], None]) -> Iterator[None]:
-    import fcntl
-
     with path.with_name(path.name + ".lock").open("w") as lock:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                while_waiting()
-                time.sleep(0.2)
+        while not system.lock(lock.fileno()):
+            while_waiting()
+            time.sleep(0.2)
         yield
 
 
@@ -224,9 +219,9 @@ def _fetch(model: LocalModel, path: Path, report: Progress, sources: Sequence[So
             failures.append(str(failure))
             continue
         if is_right(model, partial):
-            os.replace(partial, path)
+            system.replace(partial, path)
             with suppress(OSError):
-                os.replace(_sidecar(partial), _sidecar(path))
+                system.replace(_sidecar(partial), _sidecar(path))
             return
         partial.unlink(missing_ok=True)
         failures.append("what arrived does not have the model's sha256, and was deleted")

@@ -87,7 +87,7 @@ class Channel:
 class Connection(BaseModel, strict=True):
     """What connection.json says, in Jupyter's form."""
 
-    transport: Literal["ipc"]
+    transport: Literal["ipc", "tcp"]
     ip: str
     key: str
     signature_scheme: Literal["hmac-sha256"]

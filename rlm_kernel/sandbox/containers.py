@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from rlm_kernel import system
+
 if TYPE_CHECKING:
     from docker import DockerClient
     from docker.models.containers import Container
@@ -46,12 +48,9 @@ def owner_labels() -> dict[str, str]:
 def is_gone(pid: str) -> bool:
     """Whether a process of this machine has ended."""
     try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, ValueError, OverflowError):  # another user's, or none of ours
+        return system.is_gone(int(pid))
+    except (ValueError, OverflowError):  # none of ours
         return False
-    return False
 
 
 def create(client: DockerClient, name: str, *, labels: dict[str, str], **options: Any) -> Container:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from rlm_kernel.errors import ImageError, SetupError
 from rlm_kernel.sandbox.docker_host import docker_errors, has_image
+from rlm_kernel.system import is_root
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -23,7 +24,7 @@ _UNNEEDED = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/info/*", "/usr/
 
 
 def is_root_on_debian() -> bool:
-    return os.name == "posix" and os.geteuid() == 0 and shutil.which("apt-get") is not None
+    return is_root() and shutil.which("apt-get") is not None
 
 
 def apt_install(package: str, why: str, progress: Callable[[str], None]) -> None:

@@ -13,12 +13,11 @@ import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from rlm_kernel import system
 from rlm_kernel.errors import FileRefused
 from rlm_kernel.sandbox.rundir import container_ids, own
 
-_FICLONE = 0x40049409
-_BLOCK = 16 << 20
-_PIECE, _ENDLESS = 1 << 16, 1 << 30
+_BLOCK, _ENDLESS = 1 << 20, 1 << 30
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 _TOLD_FROM = 256 << 20
 """Bytes of a copy from which its progress is told."""
@@ -73,7 +72,8 @@ class Depot:
             here = target / Path(parent).relative_to(source)
             # Links stay links: inside, they lead to what is there, and never out of the container.
             for name in [name for name in (*folders, *names) if Path(parent, name).is_symlink()]:
-                (here / name).symlink_to(os.readlink(Path(parent, name)))
+                with contextlib.suppress(OSError):  # Windows lets few users make one: then it is not there
+                    (here / name).symlink_to(os.readlink(Path(parent, name)))
             folders[:] = [name for name in folders if not Path(parent, name).is_symlink()]
             for name in folders:
                 (here / name).mkdir()
@@ -103,7 +103,7 @@ class Depot:
 
     def _file(self, source: Path, target: Path, stop: Callable[[], bool]) -> None:
         # Not blocking: another may have put a pipe there meanwhile.
-        file = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        file = system.open_plain(source)
         try:
             status = os.fstat(file)
             if not stat.S_ISREG(status.st_mode):
@@ -115,9 +115,9 @@ class Depot:
             os.close(file)
 
     def _copy(self, file: int, size: int, source: Path, target: Path, stop: Callable[[], bool]) -> None:
-        made = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o400)
+        made = system.open_plain(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
         try:
-            if not _cloned(file, made):
+            if not system.share_content(file, made):
                 if size > shutil.disk_usage(self.folder).free:
                     raise OSError(28, f"there is no room for its {size:,} bytes")
                 for done in _blocks(file, made):
@@ -132,46 +132,28 @@ class Depot:
 
 def _stand_in(place: Path) -> None:
     """An empty file that nobody may read, for what cannot be given: the kernel counts it with what it cannot read, and tells it."""
-    os.close(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0))
+    os.close(system.open_plain(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0))
 
 
 def _blocks(file: int, made: int) -> Iterator[int]:
     """Copy, and give the bytes done so far. Raises OSError, also for what is made when it is read and does not end."""
     done = 0
     size = os.fstat(file).st_size
-    try:
-        while sent := os.sendfile(made, file, done, _BLOCK):
-            done += sent
-            yield done
-    except OSError:
-        if done:
-            raise
-    while not done or done > size:  # some files of /proc have no size, or cannot be sent
-        block = os.pread(file, _PIECE, done)
-        if not block:
-            return
-        done += os.write(made, block)
+    while block := os.read(file, _BLOCK):
+        left = memoryview(block)
+        while left:
+            left = left[os.write(made, left) :]
+        done += len(block)
         if done > max(size, _ENDLESS):
             raise OSError(27, f"it has more than {_ENDLESS:,} bytes and no size")
         yield done
-
-
-def _cloned(file: int, made: int) -> bool:
-    """Share the content, where the file system can."""
-    import fcntl
-
-    try:
-        fcntl.ioctl(made, _FICLONE, file)
-    except OSError:
-        return False
-    return True
 
 
 def _linked(source: Path, target: Path, status: os.stat_result) -> bool:
     """Link, where the file system and the permissions allow it, and what was linked is what was looked at."""
     try:
         os.link(source, target, follow_symlinks=False)
-    except OSError:
+    except (OSError, NotImplementedError):
         return False
     now = target.lstat()
     if (now.st_dev, now.st_ino) == (status.st_dev, status.st_ino):
@@ -183,7 +165,7 @@ def _linked(source: Path, target: Path, status: os.stat_result) -> bool:
 def readable_inside(status: os.stat_result) -> bool:
     """Whether the container's user may read the file, or list and enter the folder."""
     uid, gid = container_ids()
-    if uid == os.getuid():
+    if uid == system.ids()[0]:
         return True
     who = 6 if status.st_uid == uid else 3 if status.st_gid == gid else 0
     wanted = (0o5 if stat.S_ISDIR(status.st_mode) else 0o4) << who

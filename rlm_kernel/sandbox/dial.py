@@ -1,4 +1,4 @@
-"""Attach to a container by the engine's own connection: a unix socket, tcp with or without TLS, or what docker's client has else.
+"""Attach to a container by the engine's own connection: a unix socket, a named pipe of Windows, or tcp with or without TLS.
 
 docker's client gives the socket of an `attach` away only after it has read ahead on it, and may lose what it read. So the connection is
 made as that client would make it, and the request is ours.
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from rlm_kernel import loops
 from rlm_kernel.errors import DockerError
 from rlm_kernel.sandbox import frames
 
@@ -153,12 +154,14 @@ async def _connect(client: DockerClient, protocol: Callable[[], Attached]) -> No
     adapter: Any = client.api.get_adapter(client.api.base_url)
     place = urlsplit(client.api.base_url)
     if hasattr(adapter, "socket_path"):
-        await loop.create_unix_connection(protocol, adapter.socket_path)
+        await loops.connect_unix(protocol, adapter.socket_path)
+    elif hasattr(adapter, "npipe_path"):
+        await loops.connect_pipe(protocol, adapter.npipe_path)
     elif place.scheme in ("http", "https") and place.hostname:
         secure = _tls(client) if place.scheme == "https" else None
         await loop.create_connection(protocol, place.hostname, place.port, ssl=secure)
     else:
-        raise DockerError(f"Docker at {client.api.base_url} cannot be attached to yet.", hint="Use a unix socket or tcp.")
+        raise DockerError(f"Docker at {client.api.base_url} cannot be attached to yet.", hint="Use a unix socket, a named pipe or tcp.")
 
 
 def _tls(client: DockerClient) -> ssl.SSLContext:

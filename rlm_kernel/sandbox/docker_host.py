@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from rlm_kernel import system
 from rlm_kernel.errors import DockerError, ImageError
 
 if TYPE_CHECKING:
@@ -75,14 +76,14 @@ def _explained(error: BaseException) -> DockerError:
     if any(isinstance(cause, PermissionError) for cause in causes):
         return DockerError(
             f"No permission to use Docker at {where}.",
-            hint="Join the docker group: `sudo usermod -aG docker $USER`, then log in again.",
+            hint=system.engine_access(),
         )
     if any(isinstance(cause, FileNotFoundError) for cause in causes):
         return DockerError(f"There is no Docker engine at {where}.", hint=start_hint())
     if any(isinstance(cause, TimeoutError) or "Timeout" in type(cause).__name__ for cause in causes):
         return DockerError(
             f"The Docker engine at {where} did not answer within {ANSWER_SECONDS} s.",
-            hint="Restart it (`sudo systemctl restart docker`), then type `rlm doctor`.",
+            hint=f"{system.engine_restart()} Then type `rlm doctor`.",
         )
     if any(isinstance(cause, ConnectionError) for cause in causes):
         return DockerError(f"Nothing answers as a Docker engine at {where}.", hint=start_hint())
@@ -93,7 +94,7 @@ def start_hint() -> str:
     """What to do where no engine answers."""
     if os.environ.get("DOCKER_HOST"):
         return "Correct or unset DOCKER_HOST, or start the engine that it names; then type `rlm doctor`."
-    return "Install and start Docker Engine; as root on Debian or Ubuntu, `rlm doctor --fix` does it."
+    return system.engine_here()
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

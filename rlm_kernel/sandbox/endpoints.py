@@ -1,31 +1,73 @@
-"""Where Jupyter's programs on this host reach a kernel: unix sockets in the session's folder, each connection carried over a channel."""
+"""Where Jupyter's programs on this host reach a kernel: sockets of this host, each connection carried over a channel of the stream.
+
+They are unix sockets in the session's folder. On a system without, they are ports of the loopback interface: as with any kernel of Jupyter
+there, only the key of the connection file keeps others of the machine from running code, and they may read what the kernel sends to all.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+import socket
+from typing import Any
 
+from rlm_kernel import loops
 from rlm_kernel.sandbox.stream import Channel, Stream
 
 PORTS = {"shell": 1, "iopub": 2, "stdin": 3, "control": 4, "hb": 5}
 """With ipc transport a port is the ending of a socket's name."""
+_LOOPBACK = "127.0.0.1"
 _PIECE = 64 << 10
 
 
-class Endpoints:
-    """The five sockets of one kernel. Lives on the stream's event loop."""
+class Doors:
+    """The addresses of one session's five sockets, the same for each of its kernels. `address`: of unix sockets, without "-1" to "-5".
 
-    def __init__(self, stream: Stream, address: str) -> None:
+    Raises OSError.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.transport, self.ip, self.ports = "ipc", address, PORTS
+        self._bound: dict[str, socket.socket] = {}
+        if not loops.HAS_UNIX_SOCKETS:
+            # Bound at once, so that nobody else has the ports that the connection file names.
+            self._bound = {name: socket.create_server((_LOOPBACK, 0)) for name in PORTS}
+            self.transport, self.ip = "tcp", _LOOPBACK
+            self.ports = {name: int(bound.getsockname()[1]) for name, bound in self._bound.items()}
+
+    def tell(self, manager: Any) -> None:
+        """Have jupyter_client's manager name them."""
+        manager.transport, manager.ip = self.transport, self.ip
+        for name, number in self.ports.items():
+            setattr(manager, f"{name}_port", number)
+
+    async def serve(self, name: str, carry: loops.Carry) -> asyncio.Server:
+        """Listen at one of them. Raises OSError."""
+        if self.transport == "ipc":
+            return await loops.serve_unix(carry, f"{self.ip}-{self.ports[name]}")
+        bound = self._bound.pop(name, None) or socket.create_server((self.ip, self.ports[name]))
+        return await asyncio.start_server(carry, sock=bound)
+
+    def close(self) -> None:
+        """Let go of the addresses where nobody listens. Idempotent."""
+        for bound in self._bound.values():
+            bound.close()
+        self._bound = {}
+
+
+class Endpoints:
+    """Those who listen at the doors for one kernel. Lives on the stream's event loop."""
+
+    def __init__(self, stream: Stream, doors: Doors) -> None:
         self._stream = stream
-        self._address = address
-        self._servers: list[asyncio.AbstractServer] = []
+        self._doors = doors
+        self._servers: list[asyncio.Server] = []
         self._carried: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
         """Listen. What a kernel before had there is replaced. Raises OSError."""
-        for name, number in PORTS.items():
-            self._servers.append(await asyncio.start_unix_server(self._carrier(name), f"{self._address}-{number}"))
+        for name in PORTS:
+            self._servers.append(await self._doors.serve(name, self._carrier(name)))
 
     async def close(self) -> None:
         """Idempotent."""
@@ -35,7 +77,7 @@ class Endpoints:
             task.cancel()
         await asyncio.gather(*self._carried, return_exceptions=True)
 
-    def _carrier(self, name: str) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+    def _carrier(self, name: str) -> loops.Carry:
         async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             task = asyncio.current_task()
             assert task is not None

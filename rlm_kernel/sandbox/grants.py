@@ -14,12 +14,13 @@ import stat
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
+from rlm_kernel import system
 from rlm_kernel.errors import FileRefused
-from rlm_kernel.nearest import did_you_mean, nearest_path
-from rlm_kernel.pathtext import from_text, to_text
+from rlm_kernel.nearest import did_you_mean, is_same_name, nearest_path
+from rlm_kernel.pathtext import from_text, is_foreign, recorded, to_text
 from rlm_kernel.sandbox.depot import VERSION_CONTROL, Depot, Say, readable_inside
 from rlm_kernel.sandbox.rundir import RunDir, container_ids
 
@@ -144,7 +145,7 @@ class FileGrants:
         async with self._giving:
             real = await asyncio.to_thread(resolve, path)
             for grant in self._grants:
-                if not grant.renamed and (real == grant.path or (grant.directory and real.is_relative_to(grant.path))):
+                if not grant.renamed and _below_real(real, grant.path) is not None:
                     return self.locate(str(real))
             if self._depot is None:
                 raise FileRefused(f"{path} cannot be given to a kernel that runs already.", hint="Name it when you begin: -f")
@@ -171,7 +172,7 @@ class FileGrants:
         return await self.add(path, say)
 
     def _is_allowed(self, path: Path) -> bool:
-        return any(path == allowed or path.is_relative_to(allowed) for allowed in self._allowed)
+        return any(_below_real(path, allowed) is not None for allowed in self._allowed)
 
     async def _consented(self, path: Path, consent: Consent | None) -> bool:
         if consent is None:
@@ -187,26 +188,51 @@ class FileGrants:
         """Where the kernel finds a host path. Raises FileRefused if the user did not name it."""
         if "\0" in asked or len(asked) > 4096:
             raise FileRefused("That is not a path.")
+        literal = recorded(asked if is_foreign(asked) else os.path.abspath(asked))
         try:
-            real = Path(os.path.realpath(asked))
+            real = Path(os.path.realpath(asked)) if not system.is_remote(asked) or self._has_below(literal) else Path(asked)
         except (OSError, ValueError) as error:  # a name that the file system cannot have
             raise FileRefused("That is not a path.") from error
-        literal = Path(os.path.abspath(asked))
         for number, grant in enumerate(self._grants):
             # A path of the machine where it was recorded: here it may be a link, or nothing.
-            path = literal if grant.renamed else real
-            if path == grant.path:
+            part = _below(literal, recorded(str(grant.path))) if grant.renamed else _below_real(real, grant.path)
+            if part is None:
+                continue
+            if not part.parts:
                 self._grants[number] = replace(grant, used=True)
                 return self._grants[number]
-            if grant.directory and path.is_relative_to(grant.path):
-                part = path.relative_to(grant.path)
-                source = grant.source / part
+            if grant.directory:
+                source = grant.source.joinpath(*part.parts)
                 if not Path(os.path.realpath(source)).is_relative_to(os.path.realpath(grant.source)):
                     continue  # a link that leads out of the folder: what is there was not named
                 self._grants[number] = replace(grant, used=True)
-                return Grant(path, source, grant.inside / part.as_posix(), source.is_dir())
+                known = recorded(str(grant.path)) if grant.renamed else grant.path
+                inside = grant.inside / PurePosixPath(*part.parts)
+                return Grant(Path(str(known.joinpath(*part.parts))), source, inside, source.is_dir())
         named = ", ".join(str(path) for path in [*self.paths, *self._allowed][:20]) or "none"
         raise FileRefused(f"{asked} was not named by the user, so it cannot be loaded. Files that can: {named}.")
+
+    def _has_below(self, path: PurePath) -> bool:
+        return any(_below(path, recorded(str(grant.path))) is not None for grant in self._grants)
+
+
+def _below(path: PurePath, top: PurePath) -> PurePath | None:
+    return path.relative_to(top) if path.is_relative_to(top) else None
+
+
+def _below_real(path: Path, top: Path) -> PurePath | None:
+    """Where a real path is below another one; None if it is not. Blocking.
+
+    Two that differ in case alone, or in how an accent is encoded, are the same where the file system has it so (macOS, Windows).
+    """
+    if path.is_relative_to(top):
+        return path.relative_to(top)
+    for parent in (path, *path.parents):
+        if len(parent.parts) == len(top.parts) and is_same_name(str(parent), str(top)):
+            with contextlib.suppress(OSError):
+                if os.path.samefile(parent, top):
+                    return path.relative_to(parent)
+    return None
 
 
 def _grant(index: int, path: Path, copies: Depot) -> Grant:
@@ -240,7 +266,7 @@ def _made_when_read(path: Path, status: os.stat_result) -> bool:
     if status.st_size:
         return False
     try:
-        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        file = system.open_plain(path, follow=True)
     except OSError:
         return False
     try:
@@ -257,7 +283,7 @@ def _covers(grant: Grant, copies: Depot) -> list[Grant]:
     MAX_COVERS at most, and none that cannot be made: the kernel counts what it cannot read.
     """
     covers: list[Grant] = []
-    if not grant.directory or grant.source != grant.path or os.getuid() == container_ids()[0]:
+    if not grant.directory or grant.source != grant.path or system.ids()[0] == container_ids()[0]:
         return covers
     for path in itertools.islice(_unreadable(grant.path), MAX_COVERS):
         with contextlib.suppress(FileRefused, OSError):
@@ -303,7 +329,7 @@ def resolve(path: Path) -> Path:
 
 def _real(asked: str) -> Path | None:
     """The path that was asked for, links and all; None where nothing is that could be given. Blocking."""
-    if not asked.startswith("/") or len(asked) > 4096:
+    if not os.path.isabs(asked) or len(asked) > 4096 or system.is_remote(asked):
         return None
     try:
         return resolve(Path(asked))
@@ -324,7 +350,7 @@ def rules_above(folder: Path) -> list[tuple[str, str]]:
     for parent in reversed(parents[: parents.index(root) + 1]):
         try:
             # Nobody named it: a link would lead to any file there is, and opening a pipe may never end.
-            file = os.open(parent / ".gitignore", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            file = system.open_plain(parent / ".gitignore")
             with os.fdopen(file, encoding="utf-8", errors="replace") as opened:
                 if stat.S_ISREG(os.fstat(file).st_mode):
                     rules.append((folder.relative_to(parent).as_posix(), opened.read(MAX_RULES)))

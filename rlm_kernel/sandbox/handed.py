@@ -107,13 +107,11 @@ class HandedOver:
         """Write it to a new file. Blocking. Raises TraceError, UsageError."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("xb") as copy:
-                try:
-                    with _opened(self._path) as spooled:
-                        shutil.copyfileobj(spooled, copy, _BLOCK)
-                except BaseException:
-                    path.unlink()
-                    raise
+            with contextlib.ExitStack() as failing:
+                with _opened(self._path) as spooled, path.open("xb") as copy:
+                    failing.callback(path.unlink)
+                    shutil.copyfileobj(spooled, copy, _BLOCK)
+                failing.pop_all()
         except OSError as error:
             raise TraceError(
                 f"What was handed over to a child cannot be written to {path}: {error.strerror or error}.",

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from rlm_kernel import system
 from rlm_kernel.sandbox import containers as engine_containers
 from rlm_kernel.sandbox import image
 from rlm_kernel.sandbox.containers import remove_container
@@ -180,7 +181,7 @@ def _builds(dry_run: bool) -> Iterator[Leftover]:
     for folder in [*bases, *wheels_dir().glob("*-*")]:
         with contextlib.suppress(OSError):
             status = folder.lstat()
-            if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and _is_old(status.st_mtime):
+            if stat.S_ISDIR(status.st_mode) and system.is_own(status) and _is_old(status.st_mtime):
                 size = _size(folder)
                 if not dry_run:
                     shutil.rmtree(folder)

@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from rlm_kernel import system
 from rlm_kernel.sandbox.containers import is_gone
 
 TOUCH_SECONDS = 1.0
@@ -80,7 +81,7 @@ def _made(folder: Path) -> bool:
         status = folder.lstat()
     except OSError:
         return False
-    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+    return stat.S_ISDIR(status.st_mode) and system.is_own(status)
 
 
 def _counts(ticket: Path) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from rlm_kernel import loops
 from rlm_kernel.errors import RLMError
 from rlm_kernel.sandbox import containers
 from rlm_kernel.sandbox.docker_host import docker_errors, takes_profile_files
@@ -29,7 +30,7 @@ def sandbox_problem(client: DockerClient, image: str, *, runtime: str | None = N
             traits = {"rootless": is_rootless(client.info()), "profile_file": takes_profile_files(client)}
             options = container_options(spec, **traits) | {"name": f"rlm-probe-{run.session_id}", "labels": containers.owner_labels()}
             with containers.made(client, **options) as container:
-                return asyncio.run(_problem(client, container))
+                return loops.run(_problem(client, container))
     except RLMError as error:
         return error.message
     finally:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import signal
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
@@ -24,7 +23,7 @@ from rlm_kernel.errors import DockerError, KernelError, RLMError
 from rlm_kernel.sandbox import containers
 from rlm_kernel.sandbox.containers import LOST, UNKNOWN, end_of, remove_container
 from rlm_kernel.sandbox.docker_host import in_daemon
-from rlm_kernel.sandbox.endpoints import PORTS, Endpoints
+from rlm_kernel.sandbox.endpoints import Doors, Endpoints
 from rlm_kernel.sandbox.isolation import is_rootless
 from rlm_kernel.sandbox.rundir import RunDir, container_user
 from rlm_kernel.sandbox.stream import Channel, Stream, StreamLost
@@ -35,7 +34,9 @@ if TYPE_CHECKING:
 
 EXIT_OOM = 97
 """The container's status when the kernel was killed for memory (`rlm_runtime.__main__`)."""
-_KILLED = 128 + 9
+_SIGINT, _SIGKILL = 2, 9
+"""Of the container, whatever the host's are."""
+_KILLED = 128 + _SIGKILL
 """The container's status when the machine killed its first process, which is for memory, too."""
 JOIN_SECONDS = 10.0
 """Seconds that a container which was left has to answer."""
@@ -131,6 +132,7 @@ class DockerProvisioner(KernelProvisionerBase):
         self._container: Container | None = None
         self._creation: asyncio.Task[Container] | None = None
         self._stream: Stream | None = None
+        self._doors: Doors | None = None
         self._endpoints: Endpoints | None = None
         self.engine_said = ""
         """Why the engine cannot say how the container ended, in its own words."""
@@ -148,19 +150,23 @@ class DockerProvisioner(KernelProvisionerBase):
 
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
         """Settle where the sockets are for clients on this host."""
-        manager: Any = self.parent
         self.exited = asyncio.get_running_loop().create_future()  # the last one was for the kernel before a restart
         self.spec.run.new_launch()
-        manager.transport = "ipc"
-        manager.ip = self.spec.run.address
+        self._settle()
+        # kwargs["env"] is a copy of the host's environment, with its keys: it goes no further.
+        return await super().pre_launch(cmd=["rlm-docker"], **{k: v for k, v in kwargs.items() if k not in ("cmd", "env")}, env={})
+
+    def _settle(self) -> None:
+        """Have the same addresses for each kernel, and tell them. Raises SetupError."""
+        manager: Any = self.parent
+        if self._doors is None:
+            with self.spec.run.errors():
+                self._doors = Doors(self.spec.run.address)
         manager.cache_ports = False
-        for name, number in PORTS.items():
-            setattr(manager, f"{name}_port", number)
+        self._doors.tell(manager)
         info = manager.get_connection_info()
         # jupyter_client takes an existing file for the truth, and waits for ever without one.
         manager.connection_file = str(self.spec.run.keep("connection.json", json.dumps({**info, "key": info["key"].decode()})))
-        # kwargs["env"] is a copy of the host's environment, with its keys: it goes no further.
-        return await super().pre_launch(cmd=["rlm-docker"], **{k: v for k, v in kwargs.items() if k not in ("cmd", "env")}, env={})
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
         """Start the container and wait until its kernel is up. Raises KernelError, DockerError."""
@@ -216,7 +222,8 @@ class DockerProvisioner(KernelProvisionerBase):
         manager: Any = self.parent
         run, stream = self.spec.run, self.stream
         await stream.greet({"idle": run.idle, "session": run.told, "key": manager.session.key.decode()}, again=again)
-        self._endpoints = Endpoints(stream, run.address)
+        assert self._doors is not None
+        self._endpoints = Endpoints(stream, self._doors)
         with run.errors():
             await self._endpoints.open()
 
@@ -250,6 +257,7 @@ class DockerProvisioner(KernelProvisionerBase):
         if self._container is None or self._container.status != "running":
             return False
         manager: Any = self.parent
+        self._settle()
         self.connection_info = manager.get_connection_info()
         try:
             async with asyncio.timeout(JOIN_SECONDS):
@@ -329,7 +337,7 @@ class DockerProvisioner(KernelProvisionerBase):
         return await asyncio.shield(self.exited) if self._container is not None else 0
 
     async def send_signal(self, signum: int) -> None:
-        if signum == signal.SIGINT:
+        if signum == _SIGINT:
             await self.interrupt()
         else:
             await self._signal(signum)
@@ -343,10 +351,10 @@ class DockerProvisioner(KernelProvisionerBase):
         stream.interrupt()
 
     async def kill(self, restart: bool = False) -> None:
-        await self._signal(signal.SIGKILL)
+        await self._signal(_SIGKILL)
 
     async def terminate(self, restart: bool = False) -> None:
-        await self._signal(signal.SIGKILL)  # nothing inside is worth a farewell
+        await self._signal(_SIGKILL)  # nothing inside is worth a farewell
 
     async def _signal(self, signum: int) -> None:
         from docker.errors import APIError
@@ -366,6 +374,9 @@ class DockerProvisioner(KernelProvisionerBase):
             await in_daemon(remove_container, self._container)
             self._container.client.close()
         self._container = self._creation = None
+        if not restart and self._doors is not None:
+            self._doors.close()
+            self._doors = None
 
     async def shutdown_requested(self, restart: bool = False) -> None:
         await self.kill(restart)

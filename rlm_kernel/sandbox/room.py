@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import os
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -24,6 +23,7 @@ from rlm_kernel.sandbox import containers
 from rlm_kernel.sandbox.docker_host import connect, docker_errors
 from rlm_kernel.sandbox.line import place_in
 from rlm_kernel.sandbox.rundir import JUST_MADE, first_base
+from rlm_kernel.system import ids
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -200,4 +200,4 @@ class _Waiting:
 
 def _line_of(engine: str) -> Path:
     """The folder of this user's line for an engine."""
-    return first_base() / f"rlm_line-{os.getuid()}-{hashlib.sha256(engine.encode()).hexdigest()[:8]}"
+    return first_base() / f"rlm_line-{ids()[0]}-{hashlib.sha256(engine.encode()).hexdigest()[:8]}"

@@ -15,7 +15,6 @@ Paths are short because a socket's may have 107 bytes (104 on macOS).
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -32,6 +31,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from rlm_kernel import system
 from rlm_kernel.errors import SetupError
 from rlm_kernel.sandbox import frames
 
@@ -57,7 +57,7 @@ class About(BaseModel):
 
 def container_ids() -> tuple[int, int]:
     """The uid and gid of containers' code as the host sees them: the caller's own, and never 0."""
-    uid, gid = os.getuid(), os.getgid()
+    uid, gid = system.ids()
     return (UNPRIVILEGED, UNPRIVILEGED) if uid == 0 else (uid, gid or UNPRIVILEGED)
 
 
@@ -68,7 +68,7 @@ def container_user(rootless: bool) -> str:
     their programs, and all else is nobody, who may not read what the host gives. So it is 0 there; not for root, whose engine that is not.
     """
     uid, gid = container_ids()
-    return "0:0" if rootless and uid == os.getuid() else f"{uid}:{gid}"
+    return "0:0" if rootless and uid == system.ids()[0] else f"{uid}:{gid}"
 
 
 def _bases() -> Iterator[Path]:
@@ -121,8 +121,8 @@ class RunDir:
         try:
             run.path.mkdir(mode=0o700)
             (run.path / "k").mkdir(mode=0o700)
-            run._lease_fd = os.open(run.path / "lease", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(run._lease_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            run._lease_fd = system.open_plain(run.path / "lease", os.O_RDWR | os.O_CREAT)
+            system.lock(run._lease_fd)
             run._note()
         except OSError as error:
             run.remove()
@@ -167,15 +167,14 @@ class RunDir:
             noted = noted_in(path)
             told = dict(noted["told"])
             run = cls(path, path.name.removeprefix("rlm-"), told, float(noted["idle"]), int(noted["launches"]))
-            run._lease_fd = os.open(path / "lease", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+            run._lease_fd = system.open_plain(path / "lease", os.O_RDWR)
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        try:
-            fcntl.flock(run._lease_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            run.leave()
-            return None
-        return run
+        with contextlib.suppress(OSError):
+            if system.lock(run._lease_fd):
+                return run
+        run.leave()
+        return None
 
     def leave(self) -> None:
         """End the lease and keep the folder, for another owner. Idempotent."""
@@ -215,7 +214,7 @@ class RunDir:
         with self.errors():
             made.touch(mode=0o600)
             made.write_text(text, encoding="utf-8")
-            made.replace(path)
+            system.replace(made, path)
         return path
 
     def describe(self, *, trace: Path, question: str) -> None:
@@ -256,7 +255,7 @@ def is_session_folder(folder: Path) -> bool:
         status = folder.lstat()
     except OSError:
         return False
-    return bool(_NAME.fullmatch(folder.name)) and stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+    return bool(_NAME.fullmatch(folder.name)) and stat.S_ISDIR(status.st_mode) and system.is_own(status)
 
 
 def _live(folder: Path) -> LiveSession | None:
@@ -270,7 +269,7 @@ def _live(folder: Path) -> LiveSession | None:
 
 def noted_in(folder: Path) -> dict[str, Any]:
     """What session.json says. Raises OSError, and ValueError if it is damaged, or anything but a file."""
-    with open(os.open(folder / "session.json", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+    with open(system.open_plain(folder / "session.json"), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise ValueError("it is no file")
         try:
@@ -302,11 +301,7 @@ def left_alone(folder: Path) -> bool:
 def _held(folder: Path) -> bool:
     """Whether a session has an owner. Raises OSError."""
     with (folder / "lease").open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+        return system.is_locked(file.fileno())
 
 
 def remove_folder(folder: Path) -> None:
@@ -317,5 +312,5 @@ def remove_folder(folder: Path) -> None:
 def own(path: Path) -> None:
     """Give a path to the containers' user where that is not the caller."""
     uid, gid = container_ids()
-    if uid != os.getuid():
-        os.chown(path, uid, gid, follow_symlinks=False)
+    if uid != system.ids()[0]:
+        system.give(path, uid, gid)

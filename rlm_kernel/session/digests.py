@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import stat
-import sys
 import tempfile
 import threading
 import time
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from rlm_kernel import system
 from rlm_kernel.trace.schema import FileMeta
 
 MAX_KEPT = 4_000
@@ -30,7 +30,6 @@ SETTLED_SECONDS = 2.0
 """Age from which a file's time of change tells of every later change: the coarsest clock of a file system."""
 _BLOCK = 1 << 20
 _LOOK_SECONDS = 0.05
-_NICE = 10
 State = Literal["pending", "changed", "unreadable"]
 
 _lock = threading.Lock()
@@ -170,14 +169,12 @@ def _sha256(path: Path, until: threading.Event) -> tuple[str, bool]:
 
 
 def _not_blocking(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+    return system.open_plain(path, flags, follow=True)
 
 
 def be_quiet() -> None:
     """Have the calling thread give way to others, where the system has that for a thread."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+    system.be_quiet(threading.get_native_id())
 
 
 def _file() -> Path:
@@ -207,7 +204,7 @@ def _keep(key: str, sha256: str) -> None:
         try:
             with open(descriptor, "w", encoding="ascii") as new:
                 new.write(text)
-            os.replace(made, file)
+            system.replace(made, file)
         except OSError:
             os.unlink(made)
             raise

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from traitlets import Bool
 
+from rlm_kernel import loops
 from rlm_kernel.config import Settings, load_api_keys, load_settings
 from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.protocols import Completion, Message, Models, Retry, Role
 from rlm_kernel.errors import FileRefused
-from rlm_kernel.sandbox.endpoints import PORTS
 from rlm_kernel.sandbox.grants import FileGrants
 from rlm_kernel.sandbox.provisioner import DockerProvisioner, SandboxSpec
 from rlm_kernel.session.children import Children
@@ -66,9 +66,9 @@ class NotebookProvisioner(DockerProvisioner):
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
         # Here and not in a thread: it looks at who is calling.
         opened = find_opened(kwargs.get("env"))
-        for name, number in PORTS.items():
+        if self._doors is not None:
             # At once: at a restart after a death they are 0, and a browser that connects again in the meantime would take them for true.
-            setattr(self.parent, f"{name}_port", number)
+            self._doors.tell(self.parent)
         async with self._all_or_nothing():
             if self._run is None:
                 # Jupyter's clients connect again after a restart, to where they were connected.
@@ -132,7 +132,7 @@ class _Host:
 
     def _work(self) -> None:
         try:
-            asyncio.run(self._serve())
+            loops.run(self._serve())
         except BaseException as error:
             if self._up.done():
                 raise

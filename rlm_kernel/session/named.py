@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
+from rlm_kernel import system
 from rlm_kernel.errors import UsageError
 from rlm_kernel.nearest import nearest_path
 
@@ -27,6 +28,8 @@ _GLOB = re.compile(r"[*?\[\]{}]")
 _ROUTE = re.compile(r"\b(?:GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS)\s+\S+")
 """A request, as access logs have them: what it asks for is no file of this machine."""
 _ROOTED = re.compile(r"~?/|\.\.?/")
+_ROOTED_ON_WINDOWS = re.compile(r"~?[\\/]|\.\.?[\\/]|[A-Za-z]:[\\/]")
+_DRIVE_OF_URL = re.compile(r"/(?=[A-Za-z]:)")
 _ENDING = re.compile(r"\.[A-Za-z][A-Za-z0-9]{0,5}$")
 MAX_MISSING = 20
 _FILE_URL = re.compile(r"file:(?://(?:localhost)?(?=/))?")
@@ -35,8 +38,9 @@ _FILE_URL = re.compile(r"file:(?://(?:localhost)?(?=/))?")
 def named_paths(message: str, cwd: Path) -> list[Path]:
     """The paths that stand in the message as they are, and exist: absolute, `~/…`, or relative to `cwd` with a slash or a dot in them.
 
-    In quotes or backticks, or with backslashes, they may have spaces. At most MAX_PATHS, each once. Blocking, as it looks at the file
-    system.
+    In quotes or backticks, or with backslashes, they may have spaces; on Windows a backslash stands between folders, and a path of another
+    machine is none: a text that was pasted would have Windows log in there. At most MAX_PATHS, each once. Blocking, as it looks at the
+    file system.
     """
     words = dict.fromkeys(word for word in _words(message) if _may_be_path(word))
     existing = (_existing(word, cwd) for word in itertools.islice(words, MAX_LOOKS))
@@ -65,7 +69,7 @@ def missing_paths(message: str, cwd: Path) -> list[Missing]:
     there: set[str] = set()
     for word in itertools.islice(_whole_words(spoken), MAX_LOOKS):
         forms = list(_trimmed(word))
-        if not _may_be_path(word) or "://" in word or "\\" in word or _GLOB.search(forms[-1]):
+        if not _may_be_path(word) or "://" in word or ("\\" in word and not system.WINDOWS_PATHS) or _GLOB.search(forms[-1]):
             continue
         if any(_existing(form, cwd) for form in forms):
             there.update(forms)
@@ -84,7 +88,7 @@ def _whole_words(message: str) -> Iterator[str]:
 
 
 def _missing(word: str, cwd: Path) -> Missing | None:
-    rooted = _ROOTED.match(word) is not None
+    rooted = (_ROOTED_ON_WINDOWS if system.WINDOWS_PATHS else _ROOTED).match(word) is not None
     if not rooted and not _ENDING.search(word):
         return None
     try:
@@ -109,7 +113,7 @@ def _words(message: str) -> Iterator[str]:
         yield next(filter(None, match.groups()))
     for word in message.split():
         yield from _trimmed(word)
-    for word in _ESCAPED.findall(message):
+    for word in _ESCAPED.findall(message) if not system.WINDOWS_PATHS else ():
         if "\\" in word:
             yield from _trimmed(re.sub(r"\\(.)", r"\1", word))
 
@@ -126,12 +130,18 @@ def _trimmed(word: str) -> Iterator[str]:
 
 
 def _may_be_path(word: str) -> bool:
-    return len(word) <= _LONGEST and ("/" in word or "." in word.strip(".")) and bool(word.strip("/."))
+    if system.WINDOWS_PATHS:
+        word = word.replace("\\", "/")
+    return len(word) <= _LONGEST and ("/" in word or "." in word.strip(".")) and bool(word.strip("/.")) and not system.is_remote(word)
 
 
 def _existing(word: str, cwd: Path) -> Path | None:
     if url := _FILE_URL.match(word):
         word = unquote(word[url.end() :])
+        if system.WINDOWS_PATHS:
+            word = _DRIVE_OF_URL.sub("", word, count=1)
+        if system.is_remote(word):
+            return None
     try:
         path = Path(os.path.abspath(cwd / Path(word).expanduser()))
         return path if path.exists() else None

@@ -281,7 +281,7 @@ class _Going:
             return cell
 
         def moved(call: dict[str, Any]) -> dict[str, Any]:
-            return {**call, "trace": os.path.relpath(there / call["trace"], here)} if call.get("trace") else call
+            return {**call, "trace": Path(os.path.relpath(there / call["trace"], here)).as_posix()} if call.get("trace") else call
 
         found = calls.changed(moved) if isinstance(calls, Packed) else [moved(call) for call in calls]
         return {**cell, "metadata": {**cell["metadata"], "rlm": {**cell["metadata"]["rlm"], "calls": found}}}

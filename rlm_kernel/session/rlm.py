@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
+from rlm_kernel import loops
 from rlm_kernel.checked import plain
 from rlm_kernel.config import Settings, load_api_keys, load_settings
 from rlm_kernel.engine.protocols import Models, Trace
@@ -180,6 +181,6 @@ def _run(asking: Callable[..., Coroutine[Any, Any, _T]], *args: Any, **options: 
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(asking(*args, **options))
+        return loops.run(asking(*args, **options))
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, asking(*args, **options)).result()
+        return pool.submit(loops.run, asking(*args, **options)).result()

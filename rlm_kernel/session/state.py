@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import re
 import secrets
@@ -26,6 +25,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
 
+from rlm_kernel import system
 from rlm_kernel.errors import SetupError, UsageError
 from rlm_kernel.pathtext import from_text, to_text
 
@@ -117,21 +117,20 @@ class SessionFolder:
             _register().mkdir(parents=True, exist_ok=True, mode=0o700)
             (_register() / state.key).write_text(f"{self.path}\n", encoding="utf-8", errors="replace")
             made.write_text(state.model_dump_json(indent=1), encoding="utf-8")
-            made.replace(self.path / "state.json")
+            system.replace(made, self.path / "state.json")
 
     def remove(self, state: State) -> None:
         """Forget the session: the folder, and its entry in the register."""
         with contextlib.suppress(OSError):  # it could not be entered either
             (_register() / state.key).unlink(missing_ok=True)
-        self._clear()
+        self._empty()
+        self._leave()
 
     def holder(self) -> Holder | None:
         """Who uses the session now, if anybody."""
         try:
             with (self.path / "lock").open(encoding="utf-8") as lock:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                except BlockingIOError:
+                if system.is_locked(lock.fileno()):
                     return Holder.model_validate_json(lock.read())
         except (OSError, ValidationError):
             pass
@@ -146,26 +145,28 @@ class SessionFolder:
                 self._empty()
             holder = Holder(pid=os.getpid(), command=command, since=datetime.now(UTC))
             os.ftruncate(lock, 0)
-            os.pwrite(lock, holder.model_dump_json().encode(), 0)
+            os.write(lock, holder.model_dump_json().encode())
             yield
         finally:
-            if not (self.path / "state.json").exists():
-                self._clear()  # it was not begun after all, or has ended
-            os.close(lock)
+            if not (self.path / "state.json").exists():  # it was not begun after all, or has ended
+                self._empty()
+                with contextlib.suppress(OSError):
+                    system.remove_open(self.path / "lock", lock)
+                self._leave()
+            else:
+                os.close(lock)
 
     async def _lock(self, wait: float) -> int:
         deadline = time.monotonic() + wait
         while True:
             lock = self._open_lock()
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if system.lock(lock):
                 # The one before may have removed the folder, and with it the file that we have open.
                 if os.fstat(lock).st_nlink:
                     return lock
                 os.close(lock)
                 continue
-            except BlockingIOError:
-                os.close(lock)
+            os.close(lock)
             if time.monotonic() >= deadline:
                 raise UsageError(
                     f"The session {self.name} is in use by {self.holder() or 'another command'}.",
@@ -179,7 +180,7 @@ class SessionFolder:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
             with contextlib.suppress(FileExistsError), (self.path.parent / ".gitignore").open("x", encoding="utf-8") as ignore:
                 ignore.write("*\n")
-            return os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            return system.open_plain(self.path / "lock", os.O_RDWR | os.O_CREAT)
 
     def _check_place(self) -> None:
         """Raise UsageError for a folder that is somebody else's: what is in a session's is deleted when the session ends."""
@@ -203,11 +204,14 @@ class SessionFolder:
             else:
                 path.unlink(missing_ok=True)
 
-    def _clear(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
-        with contextlib.suppress(OSError):  # other sessions are there
+    def _leave(self) -> None:
+        """Delete the folders that are empty now: another command may have begun a session there at this moment."""
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
+        with contextlib.suppress(OSError):
             if {entry.name for entry in self.path.parent.iterdir()} <= {".gitignore"}:
-                shutil.rmtree(self.path.parent, ignore_errors=True)
+                (self.path.parent / ".gitignore").unlink(missing_ok=True)
+                self.path.parent.rmdir()
 
 
 def sessions(base: Path) -> list[str]:

@@ -14,7 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from rlm_kernel import system
 from rlm_kernel.errors import FileRefused, TraceError, UsageError
+from rlm_kernel.pathtext import is_foreign, recorded
 from rlm_kernel.sandbox.grants import resolve
 from rlm_kernel.session.digests import be_quiet, file_meta
 from rlm_kernel.session.inputs import CONTEXT, STDIN, TEXT
@@ -215,12 +217,12 @@ def check_files(trace: TraceFile, given: Mapping[str, Path] | None = None) -> li
 def named_files(trace: TraceFile, given: Mapping[str, Path]) -> dict[str, Path]:
     """Of places that were given, by name or path, for the files of several traces, those of this one."""
     known = {meta.path for meta in trace.meta.files}
-    names = Counter(Path(path).name for path in known)
+    names = Counter(recorded(path).name for path in known)
     return {name: place for name, place in given.items() if name in known or names[name] == 1}
 
 
 def _named(name: str, metas: list[FileMeta]) -> FileMeta:
-    exact = [meta for meta in metas if meta.path == name] or [meta for meta in metas if Path(meta.path).name == name]
+    exact = [meta for meta in metas if meta.path == name] or [meta for meta in metas if recorded(meta.path).name == name]
     if len(exact) != 1:
         what = "has no file" if not exact else "has several files"
         raise UsageError(f"The trace {what} {name}.", hint=f"Its files: {', '.join(meta.path for meta in metas) or 'none'}.")
@@ -228,10 +230,11 @@ def _named(name: str, metas: list[FileMeta]) -> FileMeta:
 
 
 def _places(trace: TraceFile, meta: FileMeta) -> list[Path]:
-    recorded = Path(meta.path)
+    name = recorded(meta.path).name
+    there = [] if is_foreign(meta.path) or system.is_remote(meta.path) else [Path(meta.path)]
     # A made one is named after its trace, which may have been given another name since.
-    made = [trace.path.with_suffix(ending) for ending in (CONTEXT, STDIN, TEXT) if recorded.name.endswith(ending)]
-    return [recorded, trace.path.with_name(recorded.name), *made]
+    made = [trace.path.with_suffix(ending) for ending in (CONTEXT, STDIN, TEXT) if name.endswith(ending)]
+    return [*there, *([trace.path.with_name(name)] if name else []), *made]
 
 
 def _check(meta: FileMeta, places: list[Path]) -> Checked:
@@ -252,7 +255,8 @@ def _check(meta: FileMeta, places: list[Path]) -> Checked:
         there.append(Checked(meta, path, fault, proven=not fault and meta.sha256 is not None))
         if not fault:
             return there[-1]
-    return next((file for file in there if file.path is not None), there[0])
+    nowhere = Checked(meta, None, f"{meta.path} is of another system, and is not beside the trace.")
+    return next((file for file in there if file.path is not None), there[0] if there else nowhere)
 
 
 def _changed(meta: FileMeta, path: Path) -> str:

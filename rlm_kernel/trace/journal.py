@@ -12,7 +12,6 @@ A record: {"n", "meta": fields of metadata.rlm that have changed, "files": {"kee
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import io
 import itertools
 import json
@@ -23,6 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from rlm_kernel import system
 from rlm_kernel.trace.packed import check_values, parse_record
 
 MAX_JOURNAL = 1 << 29
@@ -83,8 +83,11 @@ class Journal:
 
     def remove(self) -> None:
         """Delete what is there, of whatever run: the notebook has been written whole."""
-        self._path.unlink(missing_ok=True)  # before it is unlocked: nobody must take it for one that was left
-        self.release()
+        file, self._file = self._file, None
+        if file is None:
+            self._path.unlink(missing_ok=True)
+        else:
+            system.remove_open(self._path, file)  # before it is unlocked: nobody must take it for one that was left
 
     def release(self) -> None:
         """Let go of the file, and leave it as it is."""
@@ -95,16 +98,15 @@ class Journal:
     def _create(self) -> None:
         # Made anew: what lies in its place is not of this run, and may be a link to any file there is.
         self._path.unlink(missing_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._file, self._size = os.open(self._path, flags, 0o600), 0
+        self._file, self._size = system.open_plain(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND), 0
         with contextlib.suppress(OSError):  # a file system without locks: then nobody else folds it either
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            system.lock(self._file)
         try:
             self._write(json.dumps({"journal": self.id}))
         except OSError:
+            file, self._file = self._file, None
             with contextlib.suppress(OSError):
-                self._path.unlink()
-            self.release()
+                system.remove_open(self._path, file)
             raise
 
     def _write(self, line: str) -> None:
@@ -137,11 +139,13 @@ def fold(path: Path, read: Callable[[], Any], check: Callable[[Any], object]) ->
     from rlm_kernel.trace.notebook_file import replace, serialised
 
     path = _real(path)
-    with _opened(path) as file:
-        if file is None:
-            return False
+    if (file := _opened(path)) is None:
+        return False
+    with contextlib.ExitStack() as held:
+        held.callback(os.close, file)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not system.lock(file):
+                return False
         except OSError:
             return False
         journal = journal_path(path)
@@ -152,7 +156,8 @@ def fold(path: Path, read: Callable[[], Any], check: Callable[[Any], object]) ->
             return False
         check(node)
         replace(path, (serialised(cell, check=False) for cell in node.cells), node.metadata, durable=True)
-        journal.unlink()
+        held.pop_all()
+        system.remove_open(journal, file)
         return True
 
 
@@ -198,38 +203,32 @@ def _stamp(path: Path) -> tuple[int, ...]:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
-@contextlib.contextmanager
-def _opened(notebook: Path) -> Iterator[int | None]:
-    """The journal beside a notebook, for reading; None where there is none that may be believed: a plain file of the notebook's owner."""
+def _opened(notebook: Path) -> int | None:
+    """The journal beside a notebook, for reading, to be closed; None where none may be believed: a plain file of the notebook's owner."""
     try:
-        file = os.open(journal_path(notebook), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        file = system.open_plain(journal_path(notebook))
     except (OSError, ValueError):  # also where the path is none that a file can have
-        yield None
-        return
-    try:
-        found = os.fstat(file)
-        plain = stat.S_ISREG(found.st_mode) and found.st_size <= MAX_JOURNAL
-        yield file if plain and found.st_uid == notebook.stat().st_uid else None
-    except FileNotFoundError:
-        yield None
-    finally:
-        os.close(file)
+        return None
+    found = os.fstat(file)
+    with contextlib.suppress(OSError):
+        if stat.S_ISREG(found.st_mode) and found.st_size <= MAX_JOURNAL and found.st_uid == notebook.stat().st_uid:
+            return file
+    os.close(file)
+    return None
 
 
 def _journal_of(path: Path, named: str) -> bytes | None:
     """The records of the notebook's journal; None if there is none with this id. Raises ValueError for one with too many values."""
-    with _opened(path) as file:
-        if file is None:
+    if (file := _opened(path)) is None:
+        return None
+    with os.fdopen(file, "rb") as stream:
+        try:
+            first = parse_record(stream.readline(1_000))
+        except ValueError:
             return None
-        with os.fdopen(os.dup(file), "rb") as stream:
-            stream.seek(0)
-            try:
-                first = parse_record(stream.readline(1_000))
-            except ValueError:
-                return None
-            if first.get("journal") != named:
-                return None
-            raw = stream.read(MAX_JOURNAL)
+        if first.get("journal") != named:
+            return None
+        raw = stream.read(MAX_JOURNAL)
     check_values(raw)
     return raw
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from rlm_kernel import system
 from rlm_kernel.errors import TraceError
 from rlm_kernel.trace.journal import Journal
 from rlm_kernel.trace.packed import Packed
@@ -60,7 +61,7 @@ def replace(path: Path, cells: Iterable[str], metadata: Mapping[str, Any], *, du
     try:
         # Made anew: a link in its place, in a folder that came from somebody else, would lead to any file there is.
         temporary.unlink(missing_ok=True)
-        with temporary.open("x", encoding="utf-8", errors="replace") as file:
+        with temporary.open("x", encoding="utf-8", errors="replace", newline="\n") as file:
             file.write('{\n "cells": [')
             for number, cell in enumerate(cells):  # one by one: joined they would take as much memory again
                 file.write(",\n" if number else "\n")
@@ -69,7 +70,7 @@ def replace(path: Path, cells: Iterable[str], metadata: Mapping[str, Any], *, du
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
-        temporary.replace(path)
+        system.replace(temporary, path)
     except OSError:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -148,8 +149,13 @@ class NotebookFile:
     def save(self, notebook: Mapping[str, Any], ours: dict[str, Any]) -> None:
         """Have the changes on disk. `notebook`: its metadata, but for `ours`, metadata.rlm without its files."""
         if self.wait() == 0:
-            self.write_whole(notebook, ours)
-            return
+            try:
+                self.write_whole(notebook, ours)
+                return
+            except OSError as error:
+                if not (system.is_in_use(error) and self._begun and not self._journal.lost):
+                    raise
+                self._credit = 0.0  # the journal has it all until the next time
         self._write_down({"cells": list(self._changed.values())}, ours)
         self._changed = {}
 

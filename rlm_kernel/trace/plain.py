@@ -9,15 +9,16 @@ import os
 import stat
 from pathlib import Path
 
+from rlm_kernel.system import open_plain
+
 MAX_TRACE = 1 << 30
 """Bytes of one notebook."""
-_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOCTTY", 0)
 
 
 def read_plain(path: Path, *, follow: bool, most: int = MAX_TRACE) -> bytes:
     """The bytes of a plain file. `follow`: a path that the user named may be a link. Raises OSError, whose `strerror` says why not."""
     try:
-        file = os.open(path, _FLAGS | (0 if follow else getattr(os, "O_NOFOLLOW", 0)))
+        file = open_plain(path, follow=follow)
     except ValueError as error:
         raise OSError(22, "no file can have this name", str(path)) from error
     with os.fdopen(file, "rb") as stream:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from rlm_kernel import system
 from rlm_kernel.errors import FileRefused
 from rlm_kernel.sandbox import depot as depot_module
 from rlm_kernel.sandbox.depot import Depot
@@ -36,7 +37,7 @@ def no_links(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(errno.EXDEV, "Invalid cross-device link")
 
     monkeypatch.setattr(os, "link", refuse)
-    monkeypatch.setattr(depot_module, "_cloned", lambda *_: False)
+    monkeypatch.setattr(system, "share_content", lambda *_: False)
 
 
 def left(depot: Depot) -> list[str]:

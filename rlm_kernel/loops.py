@@ -1,0 +1,76 @@
+"""Event loops, as operating systems have them: the one that everything runs on, its signals, unix sockets and named pipes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+HAS_UNIX_SOCKETS = sys.platform != "win32"
+"""Whether the event loop and Jupyter's programs have them."""
+Carry = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """`asyncio.run`, on the one kind of loop that does all we need: on Windows that is the proactor, the usual one, which alone has named
+    pipes (Docker's) and child processes. Who set a policy for Jupyter's sake does not change it.
+    """
+    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    if sys.platform == "win32":
+        factory = asyncio.ProactorEventLoop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(work)
+
+
+async def serve_unix(carry: Carry, path: str) -> asyncio.Server:
+    """A server at a unix socket. Raises OSError."""
+    if sys.platform == "win32":
+        raise NotImplementedError
+    return await asyncio.start_unix_server(carry, path)
+
+
+async def connect_unix(protocol: Callable[[], asyncio.BaseProtocol], path: str) -> None:
+    """Connect to a unix socket. Raises OSError."""
+    if sys.platform == "win32":
+        raise NotImplementedError
+    await asyncio.get_running_loop().create_unix_connection(protocol, path)
+
+
+async def connect_pipe(protocol: Callable[[], asyncio.BaseProtocol], path: str) -> None:
+    """Connect to a named pipe of Windows, written with either slash. Raises OSError."""
+    loop: Any = asyncio.get_running_loop()
+    if not hasattr(loop, "create_pipe_connection"):
+        raise OSError(errno.ENOTSUP, "this event loop has no named pipes: use asyncio.ProactorEventLoop, or Docker over tcp", path)
+    await loop.create_pipe_connection(protocol, path.replace("/", "\\"))
+
+
+def on_signal(loop: asyncio.AbstractEventLoop, number: int, call: Callable[[], object]) -> None:
+    """Have `call` called on the loop when the signal comes. To be called in the main thread."""
+    try:
+        loop.add_signal_handler(number, call)
+    except NotImplementedError:  # Windows: the signal wakes the loop all the same
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(call))
+
+
+def ignore_signals(loop: asyncio.AbstractEventLoop, numbers: tuple[signal.Signals, ...]) -> None:
+    """Have these signals do nothing from now on, without a moment in which they would do what the system does by itself."""
+    before = None
+    if sys.platform != "win32":
+        # Held back meanwhile: the loop would put the system's own handlers in the place of ours.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    for number in numbers:
+        with contextlib.suppress(NotImplementedError):
+            loop.remove_signal_handler(number)
+        signal.signal(number, signal.SIG_IGN)
+    if sys.platform != "win32" and before is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def is_hangup_ignored(number: int) -> bool:
+    """Whether a signal of a closed terminal is ignored, as by nohup."""
+    return number == getattr(signal, "SIGHUP", None) and signal.getsignal(number) is signal.SIG_IGN

@@ -146,19 +146,20 @@ def measured(checkout: Path) -> Any:
         cwd=checkout,
         env=os.environ | {"PYTHONPATH": str(checkout)},
     ) as process:
-        assert process.stdin is not None and process.stdout is not None
-        assert process.stdout.readline() == "ready\n", "it does not start"
+        to, said = process.stdin, process.stdout
+        assert to is not None
+        assert said is not None
+        assert said.readline() == "ready\n", "it does not start"
 
         def ask(name: str) -> dict[str, float]:
-            assert process.stdin is not None and process.stdout is not None
-            print(name, file=process.stdin, flush=True)
-            found: dict[str, float] = json.loads(process.stdout.readline())
+            print(name, file=to, flush=True)
+            found: dict[str, float] = json.loads(said.readline())
             return found
 
         try:
             yield ask
         finally:
-            process.stdin.close()
+            to.close()
 
 
 def main() -> None:

@@ -111,7 +111,7 @@ class NotebookWriter(SavedNotebook):
 
     def cell_started(self, cell_id: str, turn: int, code: str) -> None:
         self._running, self._code, self._outputs, self._beside = cell_id, code, (), {}
-        self._calls, self._progress = {_key(call): call.record() for call in self._kept.get(cell_id, ())}, None
+        self._calls, self._progress = {_key(call): call for call in map(CallMeta.record, self._kept.get(cell_id, ()))}, None
         self._turn, self._started, self._clock = turn, datetime.now(UTC), time.monotonic()
         self._write_running()
         self._save()

@@ -10,6 +10,7 @@ One thread, which waits in `epoll` alone. What code in the container sends is pa
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import select
@@ -84,6 +85,8 @@ class Bridge:
         self._handlers: dict[int, Callable[[int], None]] = {}
         for number in (source, sink, errors):
             os.set_blocking(number, False)
+        with contextlib.suppress(OSError):  # it is as large as it may be
+            fcntl.fcntl(sink, fcntl.F_SETPIPE_SZ, BUFFER)
         listener.setblocking(False)
         self._watch(source, self._from_host)
         self._watch(errors, self._from_errors)
@@ -212,7 +215,7 @@ class Bridge:
             if link.closed:
                 self._drop(link)
                 return
-        if link.owed >= frames.WINDOW // 2:
+        if link.owed >= BUFFER // 2:
             self._send(CREDIT, link.number, link.owed.to_bytes(4))
             link.owed = 0
 

@@ -62,7 +62,9 @@ class Reader:
                     break
                 at = end + 1
                 if buffer[end] == kind:
-                    yield kind, channel, bytes(buffer[start:end])
+                    with memoryview(buffer) as view:
+                        payload = bytes(view[start:end])
+                    yield kind, channel, payload
                 elif buffer[end]:
                     raise Malformed("no end of a frame")
         finally:

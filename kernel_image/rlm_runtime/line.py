@@ -6,6 +6,7 @@ without reading what comes: both sides may have much to say at once.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import select
 import socket
@@ -15,7 +16,8 @@ from typing import Any
 
 ADDRESS = "/rlm/run/host"
 SIZES, SIZE = struct.Struct("!II"), struct.Struct("!I")
-_PIECE = 256 << 10
+_PIECE = 64 << 10
+_NOW = socket.MSG_DONTWAIT
 
 
 class Lost(ConnectionError):
@@ -37,16 +39,13 @@ class Line:
         except OSError as error:
             self._socket.close()
             raise Lost(f"the host cannot be reached: {error}") from error
-        self._socket.setblocking(False)
         self._arrived = bytearray()
         self._replies: deque[dict[str, Any]] = deque()
-        self._poll = select.poll()
-        self._poll.register(self._socket, select.POLLIN)
 
     def ended(self) -> bool:
         """Whether it is closed, by one end or the other: the host's owner may be another now."""
         try:
-            return self._socket.fileno() < 0 or not self._socket.recv(1, socket.MSG_PEEK)
+            return self._socket.fileno() < 0 or not self._socket.recv(1, socket.MSG_PEEK | _NOW)
         except BlockingIOError:
             return False
         except OSError:
@@ -58,17 +57,25 @@ class Line:
         try:
             while data:
                 try:
-                    data = data[self._socket.send(data) :]
+                    data = data[self._socket.send(data, _NOW) :]
                 except BlockingIOError:
-                    self._wait(select.POLLIN | select.POLLOUT)
+                    poll = select.poll()
+                    poll.register(self._socket, select.POLLIN | select.POLLOUT)
+                    poll.poll()
+                    with contextlib.suppress(BlockingIOError):
+                        self._read(_NOW)
         except BaseException as error:
             self._fail(error)
+
+    def has_reply(self) -> bool:
+        """Whether one can be had without a wait."""
+        return bool(self._replies)
 
     def reply(self) -> dict[str, Any]:
         """The next reply. Raises Lost."""
         try:
             while not self._replies:
-                self._wait(select.POLLIN)
+                self._read()
         except BaseException as error:
             self._fail(error)
         return self._replies.popleft()
@@ -76,13 +83,8 @@ class Line:
     def close(self) -> None:
         self._socket.close()
 
-    def _wait(self, events: int) -> None:
-        self._poll.modify(self._socket, events)
-        self._poll.poll()
-        try:
-            piece = self._socket.recv(_PIECE)
-        except BlockingIOError:
-            return
+    def _read(self, how: int = 0) -> None:
+        piece = self._socket.recv(_PIECE, how)
         if not piece:
             raise Lost("the host has closed the connection")
         self._arrived += piece

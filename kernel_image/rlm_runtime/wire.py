@@ -30,6 +30,7 @@ _TOGETHER = 1 << 20
 """Bytes of requests that are sent together, about."""
 _LONGEST_ID = 64
 """Characters of a cell's id, in nbformat's schema and for the host."""
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 _counter = itertools.count(1)
 _local = threading.local()
 _asked: dict[int, itertools.count[int]] = {}
@@ -160,7 +161,7 @@ def request(kind: str, body: dict[str, Any], same: object = None) -> tuple[str, 
     # Texts alone that are over the limit are refused as they are: to write them takes several times their memory.
     _refuse_over(limit, kind, sum(len(text) for text in body.values() if isinstance(text, str)))
     try:
-        payload = json.dumps(body, ensure_ascii=False).encode()  # half as long, and less, for texts that are not English
+        payload = _encode(body).encode()  # half as long, and less, for texts that are not English
     except UnicodeEncodeError:  # lone surrogates
         payload = json.dumps(body).encode()
     _refuse_over(limit, kind, len(payload))
@@ -207,7 +208,12 @@ def plan(calls: int, *, tell: bool = True) -> None:
     _planned += calls
     if tell and calls:
         with contextlib.suppress(HostCallError):
-            _send("planned", {"calls": _planned})
+            _transmit(_plans())
+
+
+def _plans() -> bytes:
+    """What tells the host how many calls the cell makes."""
+    return request("planned", {"calls": _planned})[1]
 
 
 def hand(name: str, piece: bytes) -> None:
@@ -308,12 +314,14 @@ def call_many(
     waiting: dict[str, int] = {}
     upcoming = iter(zip(range(count), items, strict=False))
     left = count
-    plan(count)
     sent = 0
-    together = bytearray()
+    plan(count, tell=False)
+    together = bytearray(_plans() if count else b"")
     try:
         while left:
-            for place, item in itertools.islice(upcoming, window - len(waiting)):
+            # Of those whose answers have come together the next are sent together.
+            room = 0 if waiting and _local.line.has_reply() else window - len(waiting)
+            for place, item in itertools.islice(upcoming, room):
                 try:
                     call, made = request(kind, _timed(item.body, deadline), item.same)
                 except HostCallError as error:

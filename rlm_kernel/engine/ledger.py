@@ -310,14 +310,16 @@ class Ledger:
 
     def _spent(self, name: LimitName) -> float:
         totals = self._totals
-        spent: dict[LimitName, float] = {
-            "turns": totals.turns,
-            "calls": totals.calls,
-            "cost": totals.known_cost + totals.lost_cost,
-            "tokens": totals.usage.total + totals.lost_tokens,
-            "seconds": self._seconds(),
-        }
-        return spent[name]
+        match name:
+            case "turns":
+                return totals.turns
+            case "calls":
+                return totals.calls
+            case "cost":
+                return totals.known_cost + totals.lost_cost
+            case "tokens":
+                return totals.root_usage.total + totals.sub_usage.total + totals.lost_tokens
+        return self._seconds()
 
     def _seconds(self) -> float:
         return self._clock() - self._started
@@ -331,9 +333,9 @@ class Ledger:
 
     def _check(self) -> None:
         for name in ("cost", "tokens", "seconds"):
-            limit, spent, kept = getattr(self.limits, name), self._spent(name), self._kept(name)
-            if limit is not None and spent >= limit - kept - _ROUNDING:
-                raise _refusal(name, spent, limit, kept)
+            limit = getattr(self.limits, name)
+            if limit is not None and self._spent(name) >= limit - self._kept(name) - _ROUNDING:
+                raise _refusal(name, self._spent(name), limit, self._kept(name))
 
     def _check_calls(self) -> None:
         if self.limits.calls is not None and self._totals.calls >= self.limits.calls:

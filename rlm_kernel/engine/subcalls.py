@@ -39,8 +39,8 @@ class Given:
 
     @classmethod
     def by(cls, reply: Completion) -> Given:
-        given = cls(reply.text, reply.model, reply.usage, reply.cost, reply.attempts, reply.stored)
-        return replace(given, thoughts=reply.thoughts[:THOUGHTS_KEPT], cut=reply.cut)
+        thoughts = reply.thoughts[:THOUGHTS_KEPT]
+        return cls(reply.text, reply.model, reply.usage, reply.cost, reply.attempts, reply.stored, thoughts=thoughts, cut=reply.cut)
 
 
 @dataclass
@@ -105,7 +105,7 @@ async def complete(
             why = f"The reply of {name} is reasoning alone, without an answer."
             spent = replace(reply, text="", thoughts=thoughts)
             raise ModelError(why, fault="empty", model=name, attempts=reply.attempts, hint=_LESS_THOUGHT, spent=spent)
-    return replace(reply, text=text, thoughts="\n\n".join(filter(None, (reply.thoughts, thoughts))))
+    return replace(reply, text=text, thoughts="\n\n".join(filter(None, (reply.thoughts, thoughts)))) if text != reply.text else reply
 
 
 def chars(messages: Sequence[Message]) -> int:

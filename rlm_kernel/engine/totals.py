@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -55,10 +56,10 @@ class Totals:
     lost_cost: float = 0.0
 
     def __add__(self, other: Totals) -> Totals:
-        return Totals(*(getattr(self, name) + getattr(other, name) for name in _NAMES))
+        return Totals(*map(operator.add, _numbers(self), _numbers(other)))
 
     def __sub__(self, other: Totals) -> Totals:
-        return Totals(*(getattr(self, name) - getattr(other, name) for name in _NAMES))
+        return Totals(*map(operator.sub, _numbers(self), _numbers(other)))
 
     @property
     def cost(self) -> float | None:
@@ -108,7 +109,7 @@ class Totals:
         }
 
 
-_NAMES = tuple(part.name for part in fields(Totals))
+_numbers = operator.attrgetter(*(part.name for part in fields(Totals)))
 
 
 def counted(number: int, what: str) -> str:

@@ -157,8 +157,7 @@ class Broker:
                 await _reply(peer, _failure(head, error))
             return
         async with self._large if size > _SMALL else contextlib.nullcontext():
-            async with asyncio.timeout(_BODY_SECONDS if size > _SMALL else None):
-                body = await peer.read(size)
+            body = await _body(peer, size)
             if head.kind in _RAW:
                 await self._hand(head, body)
                 return
@@ -317,6 +316,13 @@ class Broker:
         if self._untimed:
             self._untimed_seconds += now - self._untimed_since
         self._untimed, self._untimed_since = self._untimed + change, now
+
+
+async def _body(peer: Channel, size: int) -> bytes | bytearray:
+    if size <= _SMALL:
+        return await peer.read(size)
+    async with asyncio.timeout(_BODY_SECONDS):
+        return await peer.read(size)
 
 
 async def _reply(peer: Channel, reply: bytes) -> None:

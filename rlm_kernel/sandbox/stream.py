@@ -151,7 +151,8 @@ class Channel:
         while self._have < size:
             if self._ended:
                 raise StreamLost("closed by the other end")
-            self._grant(size)
+            if self._have + self._granted < size:
+                self._grant(size)
             self._reader = asyncio.get_running_loop().create_future()
             await self._reader
         if self._closed:

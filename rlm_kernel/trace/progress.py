@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from rlm_kernel.engine.protocols import CallRecord
+
 Output = dict[str, Any]
 
 
 class Progress:
-    """The calls of a running cell that have ended, and its outputs, as far as they are not written down. All as JSON data."""
+    """The calls of a running cell that have ended, and its outputs, as JSON data, as far as they are not written down."""
 
     def __init__(self) -> None:
-        self.calls: list[dict[str, Any]] = []
+        self.calls: list[CallRecord] = []
         self._outputs: Sequence[Output] = ()
         self._most = 0
 

@@ -55,7 +55,7 @@ class NotebookWriter(SavedNotebook):
         self._turn = 0
         self._code = ""
         self._outputs: Sequence[Mapping[str, Any]] = ()
-        self._calls: dict[str, CallMeta] = {}
+        self._calls: dict[str, CallRecord] = {}
         self._progress: Progress | None = None
         self._stale = False
         self._kept: dict[str, Sequence[CallMeta]] = {}
@@ -111,7 +111,7 @@ class NotebookWriter(SavedNotebook):
 
     def cell_started(self, cell_id: str, turn: int, code: str) -> None:
         self._running, self._code, self._outputs, self._beside = cell_id, code, (), {}
-        self._calls, self._progress = {_key(call): call for call in self._kept.get(cell_id, ())}, None
+        self._calls, self._progress = {_key(call): call for call in map(CallMeta.record, self._kept.get(cell_id, ()))}, None
         self._turn, self._started, self._clock = turn, datetime.now(UTC), time.monotonic()
         self._write_running()
         self._save()
@@ -132,12 +132,12 @@ class NotebookWriter(SavedNotebook):
 
     def call_finished(self, cell_id: str, call: CallRecord) -> None:
         if cell_id == self._running:
-            recorded = CallMeta.of(call)
-            if _key(recorded) in self._calls:
+            key = _key(call)
+            if key in self._calls:
                 self._progress = None  # instead of an earlier one: the cell is put anew
             elif self._progress is not None:
-                self._progress.calls.append(self._writable.meta(recorded))
-            self._calls[_key(recorded)], self._stale = recorded, True
+                self._progress.calls.append(call)
+            self._calls[key], self._stale = call, True
             self._save_now_and_then()
 
     def cell_finished(self, turn: int, result: CellResult) -> None:
@@ -147,7 +147,7 @@ class NotebookWriter(SavedNotebook):
             status=result.status,
             truncated=result.truncated,
             seconds=round(result.seconds, 4),
-            calls=[CallMeta.of(call) for call in result.calls],
+            calls=_metas(result.calls),
             left_out=result.left_out,
         )
         self._running, self._progress = None, None
@@ -239,7 +239,7 @@ class NotebookWriter(SavedNotebook):
         if self._running is not None:
             with contextlib.suppress(Exception):  # it may be what the run failed of: then the cell stays as it was last written
                 self._write_running()
-            self._children[self._running] = [call for call in self._calls.values() if call.trace]
+            self._children[self._running] = [CallMeta.of(call) for call in self._calls.values() if call.trace]
             self._running, self._progress = None, None
         if outcome.answer is not None:
             outcome = replace(outcome, answer=Answer(self._writable.text(outcome.answer.text)))
@@ -270,7 +270,7 @@ class NotebookWriter(SavedNotebook):
     def _write_running(self) -> None:
         assert self._running is not None
         kind, seconds = self._code_kind(self._running), self._seconds()
-        meta = CellMeta(kind=kind, turn=self._turn or None, status="running", seconds=seconds, calls=list(self._calls.values()))
+        meta = CellMeta(kind=kind, turn=self._turn or None, status="running", seconds=seconds, calls=_metas(self._calls.values()))
         times = {"iopub.execute_input": self._started.isoformat()}
         outputs = self._code_cell(self._running, self._code, self._outputs, meta, None, times, check=False)
         self._progress, self._stale = Progress(), False
@@ -372,7 +372,8 @@ class NotebookWriter(SavedNotebook):
             self._save_later(repeated / RATE)
         if not progress.calls and change is None:
             return
-        done = {"seconds": self._seconds(), "calls": progress.calls, **({"outputs": change} if change else {})}
+        calls = [self._writable.meta(call) for call in _metas(progress.calls)]
+        done = {"seconds": self._seconds(), "calls": calls, **({"outputs": change} if change else {})}
         with self._writing():
             self._file.progress(cell_id, done, self._ours())
         if change is not None:
@@ -391,6 +392,10 @@ class NotebookWriter(SavedNotebook):
             self._save_running()
 
 
-def _key(call: CallMeta) -> str:
+def _metas(calls: Iterable[CallRecord]) -> list[CallMeta]:
+    return [CallMeta.of(call) for call in calls]
+
+
+def _key(call: CallRecord) -> str:
     """What tells calls of a cell apart. Their ids alone do not: those of another kernel's processes may be the same."""
     return f"{call.prompt_digest}-{call.nth}-{call.id}"

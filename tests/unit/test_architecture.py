@@ -31,7 +31,7 @@ SEES_PROTOCOLS_ALONE = ("models", "sandbox", "trace")
 ENGINE_STDLIB = {
     "__future__", "ast", "asyncio", "base64", "collections", "contextlib", "dataclasses", "datetime", "functools", "hashlib", "html",
     "importlib",
-    "itertools", "json", "re", "time", "typing", "warnings",
+    "itertools", "json", "operator", "re", "time", "typing", "warnings",
 }  # fmt: skip
 """No way to files, processes or the network but `importlib.resources`, for the prompts."""
 

@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,12 @@ from rlm_kernel.errors import LocalModelError
 from rlm_kernel.models import litellm_models, weights
 from rlm_kernel.sandbox.docker_host import connect
 from rlm_kernel.sandbox.image import ImageInfo, find_image
+from tests.support.engines import ENGINES
 from tests.support.faults import Script
 from tests.support.made import remove_made_by
 from tests.support.model_layer import Make, build_models
 from tests.support.model_server import ModelServer
+from tests.support.own_engine import OwnEngine, lacks
 from tests.support.sandbox import Sandbox
 
 # Found before the tests' environment is isolated: a gigabyte is not fetched for every run.
@@ -59,6 +63,35 @@ def docker_client() -> Iterator[Any]:
     client = connect()
     yield client
     client.close()
+
+
+@pytest.fixture(scope="session")
+def engines(kernel_image: ImageInfo) -> Iterator[Callable[[str], OwnEngine]]:
+    """Gives other engines by name, with the kernel image. Each is started once, and ends with the tests."""
+    with ExitStack() as made:
+
+        @cache
+        def start(name: str) -> OwnEngine:
+            if why := lacks(*ENGINES[name].needs):
+                pytest.skip(f"the engine {name} of the tests' own {why}")
+            engine = ENGINES[name]()
+            made.callback(engine.close)
+            engine.start(kernel_image.tag)
+            return engine
+
+        yield start
+
+
+@pytest.fixture
+def engine(
+    request: pytest.FixtureRequest, engines: Callable[[str], OwnEngine], monkeypatch: pytest.MonkeyPatch, isolated: Path
+) -> Iterator[OwnEngine]:
+    """What `tests.support.engines.EACH` names: the engine of this test's whole environment, left without containers and volumes."""
+    engine = engines(request.param)
+    for name, value in engine.environment.items():
+        monkeypatch.setenv(name, value)
+    yield engine
+    engine.clear()
 
 
 @pytest_asyncio.fixture

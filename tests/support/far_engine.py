@@ -23,10 +23,10 @@ class Tls(OwnEngine):
 
     def __init__(self) -> None:
         super().__init__()
-        self._certificates = self._folder / "client"
-        make_certificates(self._folder / "server", self._certificates)
+        self._certificates = self.folder / "client"
+        make_certificates(self.folder / "server", self._certificates)
         names = {"tlscacert": "ca.pem", "tlscert": "server-cert.pem", "tlskey": "server-key.pem"}
-        files = [f"--{option}={self._folder}/server/{name}" for option, name in names.items()]
+        files = [f"--{option}={self.folder}/server/{name}" for option, name in names.items()]
         self._more = ("--host=fd://", "--tlsverify", *files)
         self._port = 0
 
@@ -47,13 +47,12 @@ class Tls(OwnEngine):
 
 
 class Desktop(OwnEngine):
-    """As Docker Desktop: by a unix socket of this machine, but far, and with `shared` alone at the same path on both sides, through FUSE."""
+    """As Docker Desktop: by a unix socket of this machine, but far. Only `shared` is at the same path on both sides, through FUSE."""
 
     needs = ("bindfs",)
     far = True
 
     def _prepare(self) -> None:
-        self.shared = self._folder / "shared"
         self.shared.mkdir()
 
 
@@ -87,11 +86,11 @@ class Ssh(OwnEngine):
 
     def __init__(self) -> None:
         super().__init__("--host=unix:///run/docker.sock")  # where a client over there looks
-        self._ssh = self._folder / "ssh"
+        self._ssh = self.folder / "ssh"
         self._ssh.mkdir(mode=0o700)
         for name in ("host", "mine"):
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", self._ssh / name], check=True)
-        (self._ssh / "config").write_text(_SSH.format(folder=self._folder))
+        (self._ssh / "config").write_text(_SSH.format(folder=self.folder))
         # ssh looks for its configuration in the home that the system tells, whatever HOME says.
         (self._ssh / "bin").mkdir()
         (self._ssh / "bin/ssh").write_text(f'#!/bin/sh\nexec {shutil.which("ssh", path=PATH)} -F {self._ssh}/config "$@"\n')
@@ -114,11 +113,11 @@ class Ssh(OwnEngine):
         raise AssertionError(f"sshd does not start: {self.log()}")
 
     def _listens(self, port: int) -> bool:
-        (self._ssh / "sshd").write_text(_SSHD.format(folder=self._folder, loopback=_LOOPBACK, port=port))
+        (self._ssh / "sshd").write_text(_SSHD.format(folder=self.folder, loopback=_LOOPBACK, port=port))
         key = (self._ssh / "host.pub").read_text()
         (self._ssh / "known").write_text(f"[{_LOOPBACK}]:{port} {key}")
         sshd = [shutil.which("sshd", path=PATH) or "sshd", "-D", "-e", "-f", str(self._ssh / "sshd")]
-        with (self._folder / "log").open("ab") as log:
+        with (self.folder / "log").open("ab") as log:
             command = self._machine.command(*sshd, network=False)
             self._server = subprocess.Popen(command, cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         while self._server.poll() is None:

@@ -6,21 +6,27 @@ import hashlib
 import json
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 # An engine mounts its folder on itself, and no link goes from one mount to another.
 _LINK = 'target=$1; cd "$0" && umount --lazy . ; cd "$0" && shift && cp --archive --link --parents -- "$@" "$target"'
 
 
-def link_image(image: str, target: Path) -> bool:
-    """Into the data folder of an engine that is not running. False where the usual engine keeps its images in another way, or elsewhere."""
-    told = subprocess.run(["docker", "info", "--format", "{{.Driver}} {{.DockerRootDir}}"], capture_output=True, text=True, check=False)
-    driver, _, root = told.stdout.strip().partition(" ")
+def link_image(image: str, target: Path, environment: Mapping[str, str]) -> bool:
+    """Into the data folder of an engine that is not running. False where the usual engine keeps its images in another way, or elsewhere.
+
+    `environment` leads to the usual engine.
+    """
+
+    def told(*command: str) -> str:
+        return subprocess.run(["docker", *command], capture_output=True, text=True, env=environment, check=True).stdout.strip()
+
+    driver, _, root = told("info", "--format", "{{.Driver}} {{.DockerRootDir}}").partition(" ")
     source = Path(root)
     if driver != "overlay2" or not (source / "overlay2").is_dir():
         return False
-    found = subprocess.run(["docker", "image", "inspect", "--format", "{{.Id}}", image], capture_output=True, text=True, check=True)
-    digest = found.stdout.strip().partition(":")[2]
+    digest = told("image", "inspect", "--format", "{{.Id}}", image).partition(":")[2]
     config = Path("image/overlay2/imagedb/content/sha256", digest)
     chain, entries, layers = "", [], []
     for layer in json.loads((source / config).read_text())["rootfs"]["diff_ids"]:

@@ -24,8 +24,9 @@ if [ -d "$1/shared" ]; then bindfs "$1/shared" ".$1/shared"; fi
 pivot_root . old && umount -l old && rmdir old
 hostname far
 """
-"""The programs and settings of this machine, and nothing else of it: a /tmp, homes and a /run of its own, which are empty. What `folder` has as
-`shared` is seen there through FUSE, as Docker Desktop shares folders.
+"""The programs and settings of this machine, and nothing else of it: a /tmp, homes and a /run of its own, which are empty.
+
+If `folder` has a `shared`, that is seen there through FUSE, as Docker Desktop shares folders.
 """
 _ALL = ("--mount", "--net", "--uts", "--ipc", "--pid")
 

@@ -28,10 +28,23 @@ from tests.support.machine import Machine, signal_child
 
 ROOT = Path(__file__).parents[2]
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_REACH = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
+_USUAL = {name: os.environ[name] for name in _REACH if name in os.environ}
+"""What leads to the usual engine, whatever a test sets."""
 _FOLDERS = Path("/var/lib")
 """Where the usual engine's images are too, to be linked."""
 _PREFIX = "rlm-engine-"
 _SECONDS = 60.0
+
+
+def _plain() -> dict[str, str]:
+    """In which docker does what its arguments say."""
+    return {name: value for name, value in os.environ.items() if name not in _REACH}
+
+
+def usual_environment() -> dict[str, str]:
+    """In which docker reaches the usual engine."""
+    return _plain() | _USUAL
 
 
 def lacks(*programs: str) -> str:
@@ -50,21 +63,26 @@ class OwnEngine:
     """Programs, beside those of all engines here."""
     far = False
     """Whether it sees none of this machine's files."""
+    keeps_stdin = True
+    """Whether a container's stdin stays open when a client leaves, where StdinOnce is not set."""
     links = True
     """Whether it keeps images as the usual engine does: not if it maps users."""
 
     def __init__(self, *more: str, config: dict[str, Any] | None = None) -> None:
         _clear_away()
         self._more = more
-        self._folder = Path(mkdtemp(prefix=_PREFIX, dir=_FOLDERS))
-        self._folder.chmod(0o711)  # where it maps users, they pass through
-        self._lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.folder = Path(mkdtemp(prefix=_PREFIX, dir=_FOLDERS))
+        self.folder.chmod(0o711)  # where it maps users, they pass through
+        self._lock = os.open(self.folder / "new", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
-        (self._folder / "daemon.json").write_text(json.dumps(config or {}))
-        self._socket = f"unix://{self._folder}/sock"
+        (self.folder / "new").rename(self.folder / "lock")  # others may look for it from now on
+        (self.folder / "daemon.json").write_text(json.dumps(config or {}))
+        self._socket = f"unix://{self.folder}/sock"
         self.address = self._socket
+        self.shared = self.folder / "shared"
+        """Of Desktop's: what both sides see."""
         self._prepare()
-        self._machine = Machine(self._folder, far=self.far, keep=self._lock)
+        self._machine = Machine(self.folder, far=self.far, keep=self._lock)
         self._process: subprocess.Popen[bytes] | None = None
         self._turn = threading.RLock()
         """It is stopped in one thread and started in another."""
@@ -79,15 +97,15 @@ class OwnEngine:
     def start(self, image: str = "") -> None:
         """Returns when it answers, and has the image."""
         with self._turn:
-            linked = bool(image) and self.links and link_image(image, self._folder / "data")
+            linked = bool(image) and self.links and link_image(image, self.folder / "data", usual_environment())
             self._start()
         if image and not linked:
             self.load(image)
 
     def _start(self) -> None:
         for pid in ("pid", "exec/containerd/containerd.pid"):  # of one that was killed, and that perhaps nobody has collected
-            (self._folder / pid).unlink(missing_ok=True)
-        with (self._folder / "log").open("ab") as log:
+            (self.folder / pid).unlink(missing_ok=True)
+        with (self.folder / "log").open("ab") as log:
             self._process = self._open(log)
         until = time.monotonic() + _SECONDS
         while self.docker("version").returncode:
@@ -100,15 +118,16 @@ class OwnEngine:
 
     def _command(self) -> list[str]:
         apart = ["--data-root", "data", "--exec-root", "exec", "--pidfile", "pid", "--config-file", "daemon.json"]
-        paths = [argument if argument.startswith("--") else str(self._folder / argument) for argument in apart]
+        paths = [argument if argument.startswith("--") else str(self.folder / argument) for argument in apart]
         no_network = ["--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false"]
-        limits = [f"--cgroup-parent=/{self._folder.name}", "--exec-opt=native.cgroupdriver=cgroupfs"]
+        limits = [f"--cgroup-parent=/{self.folder.name}", "--exec-opt=native.cgroupdriver=cgroupfs"]
         return ["dockerd", "--host", self._socket, *paths, *no_network, *limits, *self._more, "--shutdown-timeout=5", "--log-level=error"]
 
     def load(self, image: str) -> None:
         """Take an image over from the usual engine."""
-        with subprocess.Popen(["docker", "save", image], stdout=subprocess.PIPE) as saved:
-            subprocess.run(["docker", "--host", self._socket, "load"], stdin=saved.stdout, stdout=subprocess.DEVNULL, check=True)
+        with subprocess.Popen(["docker", "save", image], stdout=subprocess.PIPE, env=usual_environment()) as saved:
+            load = ["docker", "--host", self._socket, "load"]
+            subprocess.run(load, stdin=saved.stdout, stdout=subprocess.DEVNULL, env=_plain(), check=True)
         assert saved.returncode == 0
 
     def stop(self) -> None:
@@ -129,16 +148,18 @@ class OwnEngine:
         """End it with all that it started, and remove what it wrote."""
         with suppress(AssertionError):
             self.revive()  # to end the containers that a killed one has left
-            for name in self.containers():
-                self.docker("rm", "--force", name)
-            self.stop()
+            self.clear()
         self._machine.close()
-        _remove(self._folder)
+        if self._process is not None:
+            self._process.wait()
+            self._process = None
+        _remove(self.folder)
         os.close(self._lock)
 
     def docker(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Its own client, by the shortest way."""
-        return subprocess.run(["docker", "--host", self._socket, *arguments], capture_output=True, text=True, check=False)
+        command = ["docker", "--host", self._socket, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, env=_plain(), check=False)
 
     @contextmanager
     def client(self) -> Iterator[docker.DockerClient]:
@@ -153,6 +174,13 @@ class OwnEngine:
         listed = self.docker("ps", "--all", "--format", "{{.Names}}")
         assert listed.returncode == 0, listed.stderr
         return listed.stdout.split()
+
+    def clear(self) -> None:
+        """Remove all containers and volumes."""
+        for name in self.containers():
+            self.docker("rm", "--force", name)
+        if names := self.docker("volume", "ls", "--quiet").stdout.split():
+            self.docker("volume", "rm", "--force", *names)
 
     def command(self, *arguments: str, **environment: str) -> list[str]:
         """What runs Python with these arguments as one who uses this engine."""
@@ -169,7 +197,7 @@ class OwnEngine:
         return self._machine.root / path.lstrip("/")
 
     def log(self) -> str:
-        return (self._folder / "log").read_text(errors="replace")[-2000:]
+        return (self.folder / "log").read_text(errors="replace")[-2000:]
 
     def _end(self, signum: int) -> None:
         with self._turn:
@@ -212,7 +240,7 @@ class Remapped(OwnEngine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.user = User(self._folder.name, self._folder / "home")
+        self.user = User(self.folder.name, self.folder / "home")
         self._more = (f"--userns-remap={self.user.name}",)
 
     def close(self) -> None:

@@ -16,13 +16,13 @@ class Rootless(OwnEngine):
 
     def __init__(self) -> None:
         super().__init__("--rootless")
-        self.home = self._folder / "home"
-        self.user = User(self._folder.name, self.home)
-        shutil.chown(self._folder, self.user.name, self.user.name)
+        self.home = self.folder / "home"
+        self.user = User(self.folder.name, self.home)
+        shutil.chown(self.folder, self.user.name, self.user.name)
         self._own = {"HOME": str(self.home), "XDG_RUNTIME_DIR": str(self.home), "PATH": PATH}
 
     def _command(self) -> list[str]:
-        kit = ["rootlesskit", "--net=host", "--copy-up=/run", f"--state-dir={self._folder}/kit"]
+        kit = ["rootlesskit", "--net=host", "--copy-up=/run", f"--state-dir={self.folder}/kit"]
         # They write there, whatever they are told; here it is root's engine's.
         return self._as_user([*kit, "sh", "-c", 'rm -f /run/docker /run/containerd && exec "$0" "$@"', *super()._command()], self._own)
 
@@ -46,6 +46,7 @@ class RootlessPodman(Rootless):
     """Where cgroups have version 1, it limits nothing either."""
 
     needs = ("podman", "crun", "newuidmap", "useradd", "setpriv")
+    keeps_stdin = False
 
     def _command(self) -> list[str]:
         # By itself it may take a storage driver that copies the image for each container.
@@ -57,9 +58,10 @@ class Podman(OwnEngine):
     """As root."""
 
     needs = ("podman", "crun")
+    keeps_stdin = False
     links = False
 
     def _command(self) -> list[str]:
-        places = [f"--root={self._folder}/data", f"--runroot={self._folder}/exec", f"--tmpdir={self._folder}/tmp"]
+        places = [f"--root={self.folder}/data", f"--runroot={self.folder}/exec", f"--tmpdir={self.folder}/tmp"]
         usual = ["--storage-driver=overlay", "--cgroup-manager=cgroupfs", "--log-level=error"]
         return ["podman", *places, *usual, "system", "service", "--time=0", self._socket]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from docker.types import Mount
 
 from rlm_kernel.sandbox.image import ImageInfo
 from tests.support import fuse
+from tests.support.cable import cable
 from tests.support.certificates import make_certificates
 from tests.support.engine_traits import prints, traits
 from tests.support.engines import EACH, REMOTE, parameters
@@ -69,6 +71,23 @@ def test_who_has_no_certificate_for_the_engine_is_refused(engine: OwnEngine, tmp
     assert subprocess.run(["docker", "version"], capture_output=True, env=others, check=False).returncode
     (tmp_path / "client/ca.pem").write_bytes(Path(os.environ["DOCKER_CERT_PATH"], "ca.pem").read_bytes())
     assert subprocess.run(["docker", "version"], capture_output=True, env=others, check=False).returncode
+
+
+@pytest.mark.parametrize("engine", parameters(["tls", "ssh"]), indirect=True)
+def test_the_way_to_a_far_engine_goes_silent_and_is_mended(engine: OwnEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answers(seconds: float) -> bool:
+        with suppress(subprocess.TimeoutExpired):
+            ran = subprocess.run(["docker", "version"], capture_output=True, timeout=seconds, check=False)
+            return ran.returncode == 0
+        return False
+
+    with cable(engine.address) as way:
+        monkeypatch.setenv("DOCKER_HOST", way.address)
+        assert answers(30)
+        way.silence()
+        assert not answers(1)
+        way.mend()
+        assert answers(30)
 
 
 @pytest.mark.parametrize("engine", parameters(["desktop"]), indirect=True)

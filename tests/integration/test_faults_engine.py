@@ -23,7 +23,7 @@ from rlm_kernel.sandbox import docker_host
 from rlm_kernel.sandbox.image import ImageInfo
 from tests.integration.conftest import Rlm
 from tests.support.faults import ANSWER, CALLS, MODELS, PLAIN, TEXT, Script, answered, sound, understood
-from tests.support.own_engine import OwnEngine, why_not
+from tests.support.own_engine import OwnEngine, lacks
 from tests.support.tree import short_folder
 
 NOBODY = 65534
@@ -45,12 +45,11 @@ def sockets_collected(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def own_engine(kernel_image: ImageInfo) -> Iterator[OwnEngine]:
-    if why := why_not():
+    if why := lacks():
         pytest.skip(f"an engine of the test's own {why}")
     engine = OwnEngine()
     try:
-        engine.start()
-        engine.load(kernel_image.tag)
+        engine.start(kernel_image.tag)
         yield engine
     finally:
         engine.close()

@@ -9,8 +9,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import docker
@@ -22,7 +21,7 @@ from tests.integration.test_lease import MOST, OWNER
 from tests.support.attacks import ATTACKS, HOLD_THE_GIL
 from tests.support.faults import MODELS, answered
 from tests.support.model_server import ModelServer
-from tests.support.rootless import PROGRAMS, RootlessEngine, why_not
+from tests.support.rootless import Rootless
 
 # The image is loaded into each engine, which takes a minute where disk and processors are busy.
 pytestmark = [pytest.mark.xdist_group("faults"), pytest.mark.hostile, pytest.mark.timeout(300)]
@@ -46,44 +45,33 @@ ATTACK = "".join(
 )
 
 
-@pytest.fixture(scope="module", params=PROGRAMS)
-def engine(request: pytest.FixtureRequest, kernel_image: ImageInfo) -> Iterator[RootlessEngine]:
-    if why := why_not(request.param):
-        pytest.skip(f"a rootless engine of the test's own {why}")
-    engine = RootlessEngine(request.param)
-    try:
-        engine.start()
-        engine.load(kernel_image.tag)
-        yield engine
-    finally:
-        engine.close()
+@pytest.fixture(params=["rootless", "rootless-podman"])
+def engine(request: pytest.FixtureRequest, engines: Callable[[str], Rootless]) -> Iterator[Rootless]:
+    engine = engines(request.param)
+    yield engine
+    engine.clear()
 
 
 @pytest.fixture
-def client(engine: RootlessEngine) -> Iterator[Any]:
+def client(engine: Rootless) -> Iterator[Any]:
     client = docker.DockerClient(base_url=engine.address)
     yield client
     client.close()
 
 
-def rlm(engine: RootlessEngine, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = engine.command("-m", "rlm_kernel", *arguments, LITELLM_LOCAL_MODEL_COST_MAP="True", **environment)
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def test_a_question_is_answered_behind_all_locks(engine: RootlessEngine, openai_env: ModelServer) -> None:
+def test_a_question_is_answered_behind_all_locks(engine: Rootless, openai_env: ModelServer) -> None:
     openai_env.root = [f"```repl\n{LOOK}\nFINAL(look() + [len(context), llm_query('a')])\n```"]
     (engine.home / "in.txt").write_text("hello " * 100)
     (engine.home / "in.txt").chmod(0o600)
     os.chown(engine.home / "in.txt", engine.user.uid, -1)
     reach = {name: os.environ[name] for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_API_BASE")}
-    ran = rlm(engine, "ask", "How long is it?", "-f", "in.txt", *MODELS, "--json", **reach)
+    ran = engine.rlm("ask", "How long is it?", "-f", "in.txt", *MODELS, "--json", **reach)
     assert ran.returncode == 0, ran.stderr
     assert answered(ran.stdout) == [0, "", "1", "2", [], ["lo"], 600, "echo: a"]
     assert engine.containers() == []
 
 
-def test_a_container_is_its_users_and_ends_with_its_owner(engine: RootlessEngine, client: Any) -> None:
+def test_a_container_is_its_users_and_ends_with_its_owner(engine: Rootless, client: Any) -> None:
     command = engine.command("-c", OWNER, f"{ATTACK}\n{HOLD_THE_GIL}", "0")
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None
@@ -91,7 +79,7 @@ def test_a_container_is_its_users_and_ends_with_its_owner(engine: RootlessEngine
             _, name = owner.stdout.readline().split()
             assert owner.stdout.readline() == "on\n"
             first = client.containers.get(name).attrs["State"]["Pid"]
-            assert f"Uid:\t{engine.user.uid}\t" in Path(f"/proc/{first}/status").read_text()
+            assert f"Uid:\t{engine.user.uid}\t" in engine.files(f"/proc/{first}/status").read_text()
         finally:
             owner.send_signal(signal.SIGKILL)
     killed = time.monotonic()
@@ -100,8 +88,8 @@ def test_a_container_is_its_users_and_ends_with_its_owner(engine: RootlessEngine
         time.sleep(0.1)
 
 
-def test_doctor_says_what_the_engine_gives(engine: RootlessEngine) -> None:
-    checks = {check["name"]: check for check in json.loads(rlm(engine, "doctor", "--json").stdout)["checks"]}
+def test_doctor_says_what_the_engine_gives(engine: Rootless) -> None:
+    checks = {check["name"]: check for check in json.loads(engine.rlm("doctor", "--json").stdout)["checks"]}
     assert checks["sandbox"]["ok"], checks["sandbox"]
     assert ", rootless, " in checks["docker"]["detail"]
     if "cgroup v1" in checks["docker"]["detail"]:
@@ -111,5 +99,5 @@ def test_doctor_says_what_the_engine_gives(engine: RootlessEngine) -> None:
         assert checks["isolation"]["detail"].startswith("B: ")
 
 
-def test_another_users_engine_is_refused(engine: RootlessEngine, client: Any, kernel_image: ImageInfo) -> None:
+def test_another_users_engine_is_refused(engine: Rootless, client: Any, kernel_image: ImageInfo) -> None:
     assert "another user's rootless one" in str(sandbox_problem(client, kernel_image.tag))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,7 @@ from rlm_kernel.sandbox.image import ImageInfo
 from rlm_kernel.sandbox.probe import sandbox_problem
 from rlm_kernel.session.state import SessionFolder
 from tests.integration.conftest import Rlm
-from tests.support import rootless
-from tests.support.own_engine import OwnEngine, why_not
+from tests.support.own_engine import OwnEngine, Remapped, lacks
 from tests.support.sandbox import until
 
 RUNC = shutil.which("runc")
@@ -79,11 +78,10 @@ def test_the_option_is_the_setting_and_stays_with_a_session(rlm: Rlm) -> None:
 
 
 @contextmanager
-def own_engine(image: ImageInfo, *more: str) -> Iterator[OwnEngine]:
-    engine = OwnEngine(*more)
+def started(make: Callable[[], OwnEngine], image: ImageInfo) -> Iterator[OwnEngine]:
+    engine = make()
     try:
-        engine.start()
-        engine.load(image.tag)
+        engine.start(image.tag)
         yield engine
     finally:
         engine.close()
@@ -92,9 +90,9 @@ def own_engine(image: ImageInfo, *more: str) -> Iterator[OwnEngine]:
 @pytest.fixture
 def engine(kernel_image: ImageInfo, monkeypatch: pytest.MonkeyPatch) -> Iterator[OwnEngine]:
     """With runc by another name."""
-    if why := why_not() or (RUNC is None and "needs runc"):
+    if why := lacks("runc"):
         pytest.skip(f"an engine of the test's own {why}")
-    with own_engine(kernel_image, f"--add-runtime=other={RUNC}") as engine:
+    with started(lambda: OwnEngine(f"--add-runtime=other={RUNC}"), kernel_image) as engine:
         monkeypatch.setenv("DOCKER_HOST", engine.address)
         yield engine
 
@@ -109,20 +107,14 @@ async def test_the_runtime_that_is_set_runs_the_kernel(engine: OwnEngine, sandbo
 
 @pytest.mark.xdist_group("faults")
 @pytest.mark.hostile
-def test_an_engine_that_maps_users_is_told_and_starts_no_kernel(
-    kernel_image: ImageInfo, rlm: Rlm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if why := rootless.why_not("docker"):
+def test_an_engine_that_maps_users_is_told_and_starts_no_kernel(kernel_image: ImageInfo, rlm: Rlm, monkeypatch: pytest.MonkeyPatch) -> None:
+    if why := lacks(*Remapped.needs):
         pytest.skip(f"an engine of the test's own that maps users {why}")
-    user = rootless.User(f"rlm-remap-{os.getpid()}", tmp_path / "home")
-    try:
-        with own_engine(kernel_image, f"--userns-remap={user.name}") as engine:
-            monkeypatch.setenv("DOCKER_HOST", engine.address)
-            told = rlm("doctor")
-            assert told.returncode == 3
-            assert "may not read what the host gives it, as where the engine maps users" in told.stdout
-            assert "or one that maps no users" in told.stdout
-            assert rlm("init").returncode != 0
-            assert engine.containers() == []
-    finally:
-        user.remove()
+    with started(Remapped, kernel_image) as engine:
+        monkeypatch.setenv("DOCKER_HOST", engine.address)
+        told = rlm("doctor")
+        assert told.returncode == 3
+        assert "may not read what the host gives it, as where the engine maps users" in told.stdout
+        assert "or one that maps no users" in told.stdout
+        assert rlm("init").returncode != 0
+        assert engine.containers() == []

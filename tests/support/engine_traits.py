@@ -188,7 +188,7 @@ def _lives_on(engine: OwnEngine, client: docker.DockerClient, image: str) -> boo
         attached.send(b"on")
         assert attached.receive(2) == b"on"
         attached.kill()
-        if ends(made, 1.0):
+        if ends(made, 0.5):
             return False
         second = Attached(engine, made.id)
         try:

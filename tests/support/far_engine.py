@@ -71,6 +71,7 @@ _SSH = """
 Host *
     IdentityFile {folder}/ssh/mine
     IdentitiesOnly yes
+    HostKeyAlias far
     UserKnownHostsFile {folder}/ssh/known
     GlobalKnownHostsFile none
     BatchMode yes
@@ -90,6 +91,7 @@ class Ssh(OwnEngine):
         self._ssh.mkdir(mode=0o700)
         for name in ("host", "mine"):
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", self._ssh / name], check=True)
+        (self._ssh / "known").write_text(f"far {(self._ssh / 'host.pub').read_text()}")
         (self._ssh / "config").write_text(_SSH.format(folder=self.folder))
         # ssh looks for its configuration in the home that the system tells, whatever HOME says.
         (self._ssh / "bin").mkdir()
@@ -114,8 +116,6 @@ class Ssh(OwnEngine):
 
     def _listens(self, port: int) -> bool:
         (self._ssh / "sshd").write_text(_SSHD.format(folder=self.folder, loopback=_LOOPBACK, port=port))
-        key = (self._ssh / "host.pub").read_text()
-        (self._ssh / "known").write_text(f"[{_LOOPBACK}]:{port} {key}")
         sshd = [shutil.which("sshd", path=PATH) or "sshd", "-D", "-e", "-f", str(self._ssh / "sshd")]
         with (self.folder / "log").open("ab") as log:
             command = self._machine.command(*sshd, network=False)

@@ -18,6 +18,8 @@ MAX_DIGITS = 4_300
 """Of an integer: Python itself reads no more, and raises."""
 _PER_VALUE = 80
 """Bytes, about: an entry of a dict is three of them, two short texts and their place."""
+_SMALL = 64 << 10
+"""Bytes of a text that fits, though each of them were a value: most texts are smaller, and need not be looked through."""
 _MARKS = (b'"', b",", b"[", b"{")
 # No quote is looked at twice, whatever follows it: else a text of quotes would take for ever.
 _VALUE = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{,]', re.DOTALL)
@@ -64,6 +66,8 @@ _DECODER = json.JSONDecoder(strict=False, parse_int=_integer)
 
 
 def _fits(data: bytes | bytearray) -> bool:
+    if len(data) <= _SMALL:
+        return True
     plain = data.isascii()
     # Python gives each character of a text as many bytes as its widest one needs.
     text = len(data) * (1 if plain else 4)

@@ -71,6 +71,8 @@ class Bridge:
         self._by_descriptor: dict[int, _Link] = {}
         self._gone: set[int] = set()
         """Channels that are closed on this side, and not yet on the host's."""
+        self._fed: set[int] = set()
+        """Channels on which something came from the host."""
         self._callers = 0
         self._accepting = False
         self._next = frames.THEIRS
@@ -148,6 +150,10 @@ class Bridge:
         self.heard = time.monotonic()
         for kind, channel, payload in self._reader.feed(piece):
             self._take(kind, channel, payload)
+        for channel in self._fed:  # at once what came together: each piece wakes its reader
+            if (link := self._links.get(channel)) is not None:
+                self._to_link(link)
+        self._fed.clear()
 
     def _take(self, kind: int, channel: int, payload: bytes) -> None:
         if kind == HELLO:
@@ -161,14 +167,14 @@ class Bridge:
         elif (link := self._links.get(channel)) is not None:
             if kind == DATA:
                 link.waiting += payload
-                self._to_link(link)
+                self._fed.add(channel)
             elif kind == CREDIT:
                 if not link.credit:
                     self._readers.register(link.sock.fileno(), _IN)
                 link.credit += int.from_bytes(payload)
             elif kind == CLOSE:
                 link.closed = True
-                self._to_link(link)
+                self._fed.add(channel)
         # All else is for a connection that has just gone, or a LIFE.
 
     def _greet(self, payload: bytes) -> None:
@@ -215,7 +221,7 @@ class Bridge:
             if link.closed:
                 self._drop(link)
                 return
-        if link.owed >= BUFFER // 2:
+        if link.owed >= frames.WINDOW:
             self._send(CREDIT, link.number, link.owed.to_bytes(4))
             link.owed = 0
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 from pydantic import ConfigDict, Field, PlainValidator
 
 from rlm_kernel import bounded
-from rlm_kernel.checked import Asked, Count, Flag, Name, Text, Told, cut, each, integer, known, plain, text, whole
+from rlm_kernel.checked import Asked, Count, Flag, Name, Text, Told, cut, each, integer, known, plain, text
 from rlm_kernel.engine.protocols import ContextInfo
 
 MAX_CALL_ID = 80
@@ -37,6 +37,7 @@ _MAX_ITEMS = 100
 _REMARKS, _REMARK = 20, 500
 _PATH = 4096
 _MAX_NTH = (1 << 31) - 1
+_CALL = re.compile("[0-9-]+")
 
 
 class _Header(Told):
@@ -251,16 +252,28 @@ class Described(Told):
         return ContextInfo(self.kind, self.total_chars, self.items, self.item_count, self.head, self.about, self.form, told, self.typed)
 
 
-class Head(Asked):
-    """What a host call says of itself."""
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What a host call says of itself: exactly this. No model: it is read before all else of each call, which waits meanwhile."""
 
-    model_config = ConfigDict(extra="forbid")
+    token: str
+    cell: str
+    call: str
+    kind: str
+    nth: int = 0
 
-    token: Annotated[str, Field(max_length=64)]
-    cell: Annotated[str, Field(max_length=64)]
-    call: Annotated[str, Field(max_length=MAX_CALL_ID, pattern=r"^[0-9-]+$")]
-    nth: Annotated[int, whole(0, _MAX_NTH)] = 0
-    kind: Annotated[str, Field(max_length=32)]
+    @classmethod
+    def of(cls, value: Any) -> Self | None:
+        try:
+            head = cls(**value)
+            for said, most in ((head.token, 64), (head.cell, 64), (head.call, MAX_CALL_ID), (head.kind, 32)):
+                if type(said) is not str or len(said) > most:
+                    return None
+                said.encode()  # no lone surrogates
+            integer(head.nth, 0, _MAX_NTH)
+        except (TypeError, ValueError):
+            return None
+        return head if _CALL.fullmatch(head.call) else None
 
     @classmethod
     def parse(cls, frame: bytes | bytearray) -> Self | None:

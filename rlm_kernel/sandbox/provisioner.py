@@ -318,7 +318,6 @@ class DockerProvisioner(KernelProvisionerBase):
                 hint="Give it more: RLM_SANDBOX__MEMORY=2g, which is the default.",
             )
         how = "its status is not known" if status in (UNKNOWN, None) else f"status {status}"
-        how = "its status is not known" if status in (UNKNOWN, None) else f"status {status}"
         what = (
             f"The kernel's container ended as it started ({how})."
             if ended or status is not None

@@ -201,8 +201,6 @@ class Stream(Attached):
         self._leaving: set[int] = set()
         self._number = 0
         self._outgoing: list[bytes] = []
-        self._more = False
-        """A frame has gone out in this turn of the loop."""
         self._pending = 0
         """Bytes of `_outgoing`."""
         self._paused = False
@@ -329,27 +327,19 @@ class Stream(Attached):
         self._life = self._loop.call_later(LIFE_SECONDS, self._sign)
 
     def _write(self, data: bytes) -> None:
-        """The first frame of a turn of the loop goes out at once, the others together."""
-        if self._more:
-            self._outgoing.append(data)
-            self._pending += len(data)
-            return
-        self._more = True
-        self._loop.call_soon(self._flush)
-        self._transmit(data)
+        """All frames of a turn of the loop go out together: each write wakes four processes on its way."""
+        if not self._outgoing:
+            self._loop.call_soon(self._flush)
+        self._outgoing.append(data)
+        self._pending += len(data)
 
     def _flush(self) -> None:
-        self._more = False
-        if self._outgoing:
-            waited = self._pending > _MOST_PENDING
-            outgoing, self._outgoing, self._pending = self._outgoing, [], 0
-            self._transmit(b"".join(outgoing))
-            if waited and not self._paused:
-                self._resume()
-
-    def _transmit(self, data: bytes) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(data)
+        waited = self._pending > _MOST_PENDING
+        outgoing, self._outgoing, self._pending = self._outgoing, [], 0
+        if outgoing and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(b"".join(outgoing))
+        if waited and not self._paused:
+            self._resume()
 
     def ended(self) -> None:
         if self._life is not None:

@@ -117,6 +117,35 @@ async def test_a_call_is_a_channel_until_either_end_closes_it(first: FirstProces
     made.close()
 
 
+async def test_calls_and_their_answers_wake_those_on_the_way_once(first: FirstProcess, called: asyncio.Queue[Channel]) -> None:
+    made = await first.attach(called.put_nowait)
+    assert made._transport is not None
+    written: list[bytes] = []
+    write = made._transport.write
+
+    def count(data: bytes) -> None:
+        written.append(data)
+        write(data)
+
+    made._transport.write = count  # type: ignore[method-assign, assignment]
+    with first.call() as inner:
+        channel = await called.get()
+        await asyncio.sleep(0)
+        written.clear()
+        for number in range(100):
+            inner.sendall(b"%08d" % number)
+            assert await channel.read(8) == b"%08d" % number
+            await channel.write(b"yes")
+            assert await asyncio.to_thread(inner.recv, 100) == b"yes"
+        assert len(written) == 100, "no credit while there is enough"
+        written.clear()
+        for _ in range(64):
+            await channel.write(b"together")
+        assert await asyncio.to_thread(inner.recv, 10_000) == b"together" * 64
+        assert len(written) == 1
+    made.close()
+
+
 async def test_a_flood_on_one_channel_fills_no_memory_and_holds_up_no_other(first: FirstProcess, called: asyncio.Queue[Channel]) -> None:
     made = await first.attach(called.put_nowait)
     with first.call() as flood, first.call() as other:

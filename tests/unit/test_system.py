@@ -367,15 +367,20 @@ def test_an_engine_that_is_not_there_is_a_docker_error(error: OSError) -> None:
         raise error
 
 
+@pytest.mark.usefixtures("windows")
 @pytest.mark.parametrize(
     ("line", "words"),
-    [(r"C:\a.log D:\b.log", [r"C:\a.log", r"D:\b.log"]), (r'"C:\My Files\a.log" b', [r"C:\My Files\a.log", "b"]), ('""', [""])],
+    [
+        (r"C:\a.log D:\b.log", [r"C:\a.log", r"D:\b.log"]),
+        (r""""C:\My Files\a.log" 'b c' it's""", [r"C:\My Files\a.log", "b c", "it's"]),
+        ('""', [""]),
+    ],
 )
-def test_words_of_a_line_keep_backslashes_on_windows(line: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "platform", "win32")
+def test_words_of_a_line_keep_backslashes_on_windows(line: str, words: list[str]) -> None:
     assert system.words(line) == words
-    with pytest.raises(ValueError, match="quotation"):
-        system.words('"open')
+    for odd in ('"open', "'open"):
+        with pytest.raises(ValueError, match="quotation"):
+            system.words(odd)
 
 
 def test_a_wait_for_another_program_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -240,8 +240,8 @@ NOT_THERE = {
         "test_a_journal_that_goes_away_is_noticed_at_the_next_event",
     },
 }
-"""Tests that start programs, which would not be pretended to; and of what the system does not have, or that do what it does not allow: files
-of /proc, pipes with names, deleting or replacing a file that is open.
+"""Tests that start programs, which would not be pretended to; and of what the system does not have, or that do what it does not allow:
+files of /proc, pipes with names, deleting or replacing a file that is open.
 """
 
 

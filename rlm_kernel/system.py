@@ -23,6 +23,7 @@ _PLAIN: int = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getatt
 """Not to wait for who writes into a pipe, to have no terminal in control, and, on Windows, bytes as they are."""
 _JUNCTION = 0xA0000003
 """What Windows says of a folder that is elsewhere."""
+_DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3]) *(\.|$)", re.IGNORECASE)
 _WORD = re.compile(r""""(?P<double>[^"]*)"|'(?P<single>[^']*)'|\S+""")
 ENDING: tuple[signal.Signals, ...] = tuple(
     found for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if (found := getattr(signal, name, None)) is not None
@@ -65,6 +66,11 @@ def is_remote(path: str | Path) -> bool:
     Such a path is taken from the user alone, who names it as an input: never from a text, a trace, or code in the kernel.
     """
     return WINDOWS_PATHS and str(path).replace("/", "\\").startswith("\\\\")
+
+
+def is_possible_name(name: str) -> bool:
+    """Whether a file can be called so. On Windows NUL and others are devices, and what follows a colon is a part of another file."""
+    return not (WINDOWS_PATHS and (_DEVICE.match(name) or re.search(r'[<>:"|?*\x00-\x1f]', name) or name.endswith((".", " "))))
 
 
 def replace(made: str | Path, path: str | Path) -> None:

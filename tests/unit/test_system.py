@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rlm_runtime import files, wire
 
 from rlm_kernel import loops, system
 from rlm_kernel.cli import _chat_input, _streams
@@ -437,3 +438,21 @@ def test_a_wait_for_another_program_is_short(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(PermissionError):
         system.replace(tmp_path / "a", tmp_path / "b")
     assert 0.1 < sum(waited) < 0.2
+
+
+def test_the_kernel_calls_a_file_of_windows_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a.log").write_text("text")
+    (tmp_path / "sub" / "b.log").write_text("more")
+
+    def call(_kind: str, body: dict[str, Any]) -> dict[str, Any]:
+        inside = tmp_path if body["path"] == r"C:\logs" else tmp_path / "a.log"
+        return {"inside": str(inside), "path": body["path"], "directory": inside.is_dir(), "ignore": []}
+
+    monkeypatch.setattr(wire, "call", call)
+    monkeypatch.setattr(files, "_loaded", {})
+    assert list(files._read(r"C:\old\a.log", None)) == ["a.log"]
+    assert list(files._read(r"\\server\share\new\a.log", None)) == ["new/a.log"]
+    assert sorted(files._read(r"C:\logs", None)) == [r"logs/a.log", "sub/b.log"]
+    assert [found.path for found in files._loaded.values()][-1] == r"C:\logs\sub\b.log"
+    assert "2 files loaded" in capsys.readouterr().out

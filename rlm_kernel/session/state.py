@@ -74,7 +74,7 @@ class SessionFolder:
     """`.rlm_state/NAME/`. Raises UsageError for a name that is none."""
 
     def __init__(self, base: Path, name: str = DEFAULT_NAME) -> None:
-        if not _NAME.fullmatch(name):
+        if not _NAME.fullmatch(name) or not system.is_possible_name(name):
             raise UsageError(f"{name!r} is no name for a session.", hint="Use letters, digits, dots, dashes and underscores.")
         self.name = name
         self.path = base.absolute() / name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -14,7 +15,7 @@ import nbformat
 import pytest
 from jupyter_client.asynchronous.client import AsyncKernelClient
 
-from rlm_kernel import RLM, ScriptedModels
+from rlm_kernel import RLM, ScriptedModels, loops
 from rlm_kernel.engine.messages import output_text
 from rlm_kernel.engine.protocols import CellResult, Message
 from rlm_kernel.trace.schema import CellMeta
@@ -123,8 +124,14 @@ async def test_a_cell_waits_for_a_persons_and_its_time_counts_from_its_beginning
         assert [cell.status for cell in box.persons] == ["error", "error"]
 
 
-async def test_a_person_who_ends_the_kernel_does_not_end_the_run(sandbox: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("unix", [True, False])
+async def test_a_person_who_ends_the_kernel_does_not_end_the_run(
+    sandbox: Callable[..., Any], unix: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loops, "HAS_UNIX_SOCKETS", unix)
     box = await sandbox()
+    connection = json.loads((box.run_dir.path / "connection.json").read_text())
+    assert connection["transport"] == ("ipc" if unix else "tcp")
     async with client_of(box) as client:
         # A host call in between: until then the kernel has told of the cell.
         client.execute("import os\ntry:\n    budget()\nexcept Exception:\n    os._exit(3)")
@@ -133,3 +140,5 @@ async def test_a_person_who_ends_the_kernel_does_not_end_the_run(sandbox: Callab
     assert (result.status, [cell.status for cell in box.persons]) == ("died", ["died"])
     assert "ended with status 3" in result.notices[0]
     assert await box.text("print('on')") == "on"
+    async with client_of(box):
+        pass

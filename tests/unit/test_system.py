@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import io
 import os
 import re
@@ -14,16 +15,20 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rlm_runtime import files, wire
 
 from rlm_kernel import loops, system
-from rlm_kernel.cli import _chat_input
-from rlm_kernel.errors import DockerError, FileRefused
+from rlm_kernel.cli import _chat_input, _streams
+from rlm_kernel.config import load_settings
+from rlm_kernel.errors import DockerError, FileRefused, UsageError
 from rlm_kernel.pathtext import is_foreign, recorded
 from rlm_kernel.sandbox import depot, dial, docker_host
 from rlm_kernel.sandbox.endpoints import PORTS, Doors, Endpoints
 from rlm_kernel.sandbox.grants import FileGrants
 from rlm_kernel.sandbox.rundir import RunDir
+from rlm_kernel.session.ask import trace_path
 from rlm_kernel.session.named import named_paths
+from rlm_kernel.session.state import SessionFolder
 from rlm_kernel.session.tracefiles import check_files, named_files
 from rlm_kernel.trace.journal import journal_path
 from rlm_kernel.trace.reader import read_trace
@@ -342,7 +347,49 @@ def test_a_trace_never_has_windows_log_in_at_another_machine(tmp_path: Path, mon
     assert looked == [str(tmp_path / "a.log")]
 
 
+@pytest.mark.parametrize("name", ["a:b.ipynb", "NUL", "nul.ipynb", "Com1.ipynb", "what?.ipynb", "ends with a dot."])
+@pytest.mark.usefixtures("windows")
+def test_a_name_that_is_no_files_on_windows_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="called"):
+        trace_path(load_settings(), "Why?", tmp_path / name)
+    with pytest.raises(UsageError):
+        SessionFolder(tmp_path, name)
+
+
+@pytest.mark.usefixtures("windows")
+def test_usual_names_are_taken_on_windows(tmp_path: Path) -> None:
+    for name in ("console.ipynb", "t.ipynb", "com10.ipynb", ".hidden.ipynb", "nullable.ipynb"):
+        assert trace_path(load_settings(), "Why?", tmp_path / name) == tmp_path / name
+
+
 # Text and words
+
+
+async def test_a_line_is_read_from_a_keyboard_of_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = ["y", "x", "\b", "\xe0", "H", "\r", "n"]
+    monkeypatch.setitem(sys.modules, "msvcrt", SimpleNamespace(kbhit=lambda: bool(keys), getwch=lambda: keys.pop(0)))
+    monkeypatch.setattr(sys, "platform", "win32")
+    spec = importlib.util.spec_from_file_location("terminal_of_windows", str(Path(_chat_input.__file__).with_name("_terminal.py")))
+    assert spec is not None
+    assert spec.loader is not None
+    terminal = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(terminal)
+    assert await terminal.line(0) == "y"
+
+
+def test_a_console_of_windows_gets_text_in_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    class Console(io.FileIO):
+        def __init__(self, descriptor: int, mode: str, closefd: bool) -> None:
+            made.append(descriptor)
+            super().__init__(descriptor, mode, closefd)
+
+    monkeypatch.setattr(io, "_WindowsConsoleIO", Console, raising=False)
+    monkeypatch.setattr(os, "isatty", lambda descriptor: descriptor == 1)
+    for descriptor in (1, 2):
+        _streams._safe(None, descriptor, "replace")
+    assert made == [1]
 
 
 async def test_lines_that_end_as_on_windows_are_lines(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -367,15 +414,20 @@ def test_an_engine_that_is_not_there_is_a_docker_error(error: OSError) -> None:
         raise error
 
 
+@pytest.mark.usefixtures("windows")
 @pytest.mark.parametrize(
     ("line", "words"),
-    [(r"C:\a.log D:\b.log", [r"C:\a.log", r"D:\b.log"]), (r'"C:\My Files\a.log" b', [r"C:\My Files\a.log", "b"]), ('""', [""])],
+    [
+        (r"C:\a.log D:\b.log", [r"C:\a.log", r"D:\b.log"]),
+        (r""""C:\My Files\a.log" 'b c' it's""", [r"C:\My Files\a.log", "b c", "it's"]),
+        ('""', [""]),
+    ],
 )
-def test_words_of_a_line_keep_backslashes_on_windows(line: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "platform", "win32")
+def test_words_of_a_line_keep_backslashes_on_windows(line: str, words: list[str]) -> None:
     assert system.words(line) == words
-    with pytest.raises(ValueError, match="quotation"):
-        system.words('"open')
+    for odd in ('"open', "'open"):
+        with pytest.raises(ValueError, match="quotation"):
+            system.words(odd)
 
 
 def test_a_wait_for_another_program_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -386,3 +438,21 @@ def test_a_wait_for_another_program_is_short(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(PermissionError):
         system.replace(tmp_path / "a", tmp_path / "b")
     assert 0.1 < sum(waited) < 0.2
+
+
+def test_the_kernel_calls_a_file_of_windows_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a.log").write_text("text")
+    (tmp_path / "sub" / "b.log").write_text("more")
+
+    def call(_kind: str, body: dict[str, Any]) -> dict[str, Any]:
+        inside = tmp_path if body["path"] == r"C:\logs" else tmp_path / "a.log"
+        return {"inside": str(inside), "path": body["path"], "directory": inside.is_dir(), "ignore": []}
+
+    monkeypatch.setattr(wire, "call", call)
+    monkeypatch.setattr(files, "_loaded", {})
+    assert list(files._read(r"C:\old\a.log", None)) == ["a.log"]
+    assert list(files._read(r"\\server\share\new\a.log", None)) == ["new/a.log"]
+    assert sorted(files._read(r"C:\logs", None)) == [r"logs/a.log", "sub/b.log"]
+    assert [found.path for found in files._loaded.values()][-1] == r"C:\logs\sub\b.log"
+    assert "2 files loaded" in capsys.readouterr().out

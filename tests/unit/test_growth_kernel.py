@@ -62,7 +62,8 @@ def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setattr(wire, "call", call)
     monkeypatch.setattr(wire, "call_many", call_many)
     monkeypatch.setattr(asyncwire, "call", acall)
-    monkeypatch.setattr(handover, "SPOOL", tmp_path)
+    monkeypatch.setattr(wire, "hand", lambda name, piece: None)
+    monkeypatch.setattr(wire, "unhand", lambda name: None)
     monkeypatch.setattr(wire, "session", lambda: {"max_request": 1 << 26})
     before = dict(files.files), dict(files._loaded), files.active()
     yield

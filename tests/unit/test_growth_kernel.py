@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from rlm_runtime import api, asyncwire, delivery, display, files, handover, hints, queries, tables, wire
+from rlm_runtime import api, asyncwire, delivery, display, files, hints, queries, tables, wire
 from rlm_runtime.formats import read_file
 from rlm_runtime.htmltext import html_text
 from rlm_runtime.lazytext import LazyText

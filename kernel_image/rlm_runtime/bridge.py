@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from rlm_runtime import frames
-from rlm_runtime.frames import CLOSE, CREDIT, DATA, HELLO, INTERRUPT, OPEN, VERSION, WELCOME
+from rlm_runtime.frames import CLOSE, CREDIT, DATA, HELLO, INTERRUPT, LIFE, OPEN, VERSION, WELCOME
 
 MAX_CALLERS = 512
 """Connections for host calls at once. Others wait to be accepted."""
@@ -32,6 +32,8 @@ SOCKETS = {"shell": 1, "iopub": 2, "stdin": 3, "control": 4, "hb": 5}
 EXIT_LEASE = 98
 TICK = 0.25
 """Seconds after which it looks around, even if nothing happens."""
+SIGN_SECONDS = 300.0
+"""After so many seconds the host hears that we live: on the way a machine whose host was cut off notices by that, if by nothing else."""
 _AT_ONCE = 8
 """Connections of which a piece is read before what was read is sent."""
 _LAST_SECONDS = 2.0
@@ -77,6 +79,7 @@ class Bridge:
         self._accepting = False
         self._next = frames.THEIRS
         self._said = b""
+        self._signed = time.monotonic()
         self.heard = time.monotonic()
         """When the host was last heard."""
         self.hello: dict[str, Any] = {}
@@ -112,6 +115,9 @@ class Bridge:
             handler = self._handlers.get(number)
             if handler is not None:  # it went meanwhile
                 handler(events)
+        if self.hello and time.monotonic() - self._signed > SIGN_SECONDS:
+            self._signed = time.monotonic()
+            self._send(LIFE)
         self._flush()
 
     def listen(self) -> None:

@@ -8,10 +8,10 @@ import os
 import platform
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -133,15 +133,22 @@ def _check_python() -> Check:
 
 
 def _check_docker(client: DockerClient, sandbox: SandboxSettings) -> Iterator[Check]:
-    from rlm_kernel.sandbox.docker_host import docker_errors
+    from rlm_kernel.sandbox.docker_host import docker_errors, takes_profile_files
+    from rlm_kernel.sandbox.engine_address import find
     from rlm_kernel.sandbox.image import find_image, image_tag, inspect_image
     from rlm_kernel.sandbox.isolation import engine_has, is_rootless, isolation, missing_limits
 
     with docker_errors():
         facts = client.info()
+        kind = "podman" if takes_profile_files(client) else "engine"
     traits = ["rootless" if is_rootless(facts) else "rootful"]
     traits += [f"cgroup v{facts.get('CgroupVersion', '1')} ({facts.get('CgroupDriver', '?')})", facts.get("OperatingSystem", "")]
-    yield Check("docker", True, f"engine {facts['ServerVersion']}, {', '.join(traits)}")
+    yield Check("docker", True, f"{kind} {facts['ServerVersion']}, {', '.join(traits)}")
+    address = find()
+    yield Check(
+        "reached", address.is_safe, f"{address}: {address.way}", "Give it certificates (DOCKER_TLS_VERIFY), or reach it by ssh.", False
+    )
+    yield _check_room(facts, sandbox)
     limits = missing_limits(facts)
     detail = f"the engine cannot limit {', '.join(limits)}" if limits else "memory, CPU and pids"
     yield Check("limits", not limits, detail, "Enable cgroups. A rootless engine needs their version 2.")
@@ -159,6 +166,19 @@ def _check_docker(client: DockerClient, sandbox: SandboxSettings) -> Iterator[Ch
         return
     yield Check("image", True, f"{image.tag}, Python {image.python or '?'}, {image.size / 1e6:.0f} MB")
     yield _check_sandbox(client, wanted, sandbox, maps=engine_has(facts, "userns") or is_rootless(facts))
+
+
+def _check_room(facts: Mapping[str, Any], sandbox: SandboxSettings) -> Check:
+    """Of the engine's machine, which may be another one, or a virtual one in this."""
+    from rlm_kernel.config import parse_size
+    from rlm_kernel.sandbox.room import SHARE
+
+    memory = parse_size(sandbox.memory)
+    total, cpus = int(facts.get("MemTotal") or 0), int(facts.get("NCPU") or 0)
+    fitting = int(total * SHARE) // memory
+    detail = f"{total / (1 << 30):.1f} GiB and {cpus} CPUs: {fitting} kernels at once, of {memory / (1 << 30):.3g} GiB each"
+    more = "Give the virtual machine more (Docker Desktop: Settings, Resources), or the kernel less: RLM_SANDBOX__MEMORY=1g."
+    return Check("memory", fitting > 0 or not total, detail if total else "the engine does not tell", more, needed=False)
 
 
 def _check_sandbox(client: DockerClient, image: str, sandbox: SandboxSettings, *, maps: bool) -> Check:

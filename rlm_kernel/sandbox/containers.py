@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel import system
+from rlm_kernel.errors import DockerError
+from rlm_kernel.sandbox import engine_address
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -129,6 +131,44 @@ def remove_container(container: Container) -> None:
     # The engine may be removing it already, by itself: wait for that, so that nothing is left when we say so.
     with contextlib.suppress(APIError, RequestException):
         container.wait(timeout=10, condition="removed")
+
+
+def find(name: str, place: str) -> Container | None:
+    """A container that was made by the engine at `place`; the caller closes its client. None if it is gone. Blocking.
+
+    Raises DockerError, and so if another engine is meant now: the container is not lost.
+    """
+    from docker.errors import NotFound
+
+    from rlm_kernel.sandbox.docker_host import connect, docker_errors
+
+    with docker_errors(), contextlib.ExitStack() as failing:
+        client = connect()
+        failing.callback(client.close)
+        with contextlib.suppress(NotFound):
+            container = client.containers.get(name)
+            failing.pop_all()
+            return container
+    here = engine_address.find().place
+    if place and place != here:
+        raise DockerError(
+            f"The session's kernel is on the Docker engine at {place}, and now the one at {here} is meant.",
+            hint=f"Type `export DOCKER_HOST={place}`, or end the session with `rlm stop`.",
+        )
+    return None
+
+
+def remove_containers(session_id: str) -> None:
+    """Remove the containers of a session whose owner is gone. Blocking. Raises DockerError."""
+    from rlm_kernel.sandbox.docker_host import connect, docker_errors
+
+    with docker_errors():
+        client = connect()
+        try:
+            for container in client.containers.list(ignore_removed=True, all=True, filters={"label": f"{LABEL}.session={session_id}"}):
+                remove_container(container)
+        finally:
+            client.close()
 
 
 def end_of(container: Container, condition: str) -> tuple[int, str]:

@@ -1,4 +1,4 @@
-"""Attach to a container by the engine's own connection: a unix socket, a named pipe of Windows, or tcp with or without TLS.
+"""Attach to a container by a connection of its own to the engine: a unix socket, a named pipe of Windows, tcp with or without TLS, or ssh.
 
 docker's client gives the socket of an `attach` away only after it has read ahead on it, and may lose what it read. So the connection is
 made as that client would make it, and the request is ours.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import ssl
+import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -21,7 +21,11 @@ from rlm_kernel.sandbox import frames
 if TYPE_CHECKING:
     from docker import DockerClient
 
+    from rlm_kernel.sandbox.engine_ssh import Connection
+
 ATTACH_SECONDS = 30.0
+SILENT_SECONDS = 60
+"""After so long without an answer of the engine's machine the stream has ended."""
 TAIL = 8_000
 """Bytes of stderr that are kept."""
 _MAX_HEAD = 64 << 10
@@ -128,15 +132,21 @@ class Attached(asyncio.Protocol):
 
 async def connect(client: DockerClient, attached: Attached) -> None:
     """Connect it, and wait for the engine's word that it is attached. Raises DockerError, OSError."""
+    through: Connection | None = None
     try:
         async with asyncio.timeout(ATTACH_SECONDS):
-            await _connect(client, lambda: attached)
+            through = await _connect(client, lambda: attached)
             await asyncio.shield(attached.attached)
     except BaseException as error:
         attached.cut()
         if isinstance(error, TimeoutError):
             raise DockerError("The Docker engine did not attach to the kernel's container.", hint="See `rlm doctor`.") from None
+        if through is not None and isinstance(error, ConnectionError):
+            raise (await asyncio.to_thread(through.failure)).told from error
         raise
+    finally:
+        if through is not None:
+            through.let_go()
 
 
 def request(client: DockerClient, container: str) -> bytes:
@@ -149,30 +159,43 @@ def request(client: DockerClient, container: str) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode()
 
 
-async def _connect(client: DockerClient, protocol: Callable[[], Attached]) -> None:
+async def _connect(client: DockerClient, protocol: Callable[[], Attached]) -> Connection | None:
+    """As the client's own adapter would. The connection by ssh, if it is one."""
     loop = asyncio.get_running_loop()
     adapter: Any = client.api.get_adapter(client.api.base_url)
     place = urlsplit(client.api.base_url)
+    if hasattr(adapter, "ssh"):
+        through: Connection = await asyncio.to_thread(adapter.ssh.dial)
+        await loop.create_connection(protocol, sock=through.sock)
+        return through
     if hasattr(adapter, "socket_path"):
         await loops.connect_unix(protocol, adapter.socket_path)
     elif hasattr(adapter, "npipe_path"):
         await loops.connect_pipe(protocol, adapter.npipe_path)
     elif place.scheme in ("http", "https") and place.hostname:
-        secure = _tls(client) if place.scheme == "https" else None
-        await loop.create_connection(protocol, place.hostname, place.port, ssl=secure)
+        transport, _ = await loop.create_connection(protocol, place.hostname, place.port, ssl=getattr(adapter, "context", None))
+        _notice_silence(transport.get_extra_info("socket"))
     else:
-        raise DockerError(f"Docker at {client.api.base_url} cannot be attached to yet.", hint="Use a unix socket, a named pipe or tcp.")
+        raise DockerError(
+            f"Docker at {client.api.base_url} cannot be attached to.", hint="Use a unix socket, a named pipe, tcp or ssh (DOCKER_HOST)."
+        )
+    return None
 
 
-def _tls(client: DockerClient) -> ssl.SSLContext:
-    """As the client checks the engine and shows itself."""
-    verify, certificate = client.api.verify, client.api.cert
-    context = ssl.create_default_context(cafile=verify if isinstance(verify, str) else None)
-    if verify is False:
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    if certificate:
-        context.load_cert_chain(*((certificate,) if isinstance(certificate, str) else certificate))
-    return context
+def _notice_silence(sock: socket.socket) -> None:
+    """Have the system end a connection whose other end does not answer any more. A program that is stopped answers: its system does."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    each = SILENT_SECONDS // 4
+    wanted = {
+        "TCP_KEEPIDLE": each,
+        "TCP_KEEPALIVE": each,
+        "TCP_KEEPINTVL": each,
+        "TCP_KEEPCNT": 3,
+        "TCP_USER_TIMEOUT": SILENT_SECONDS * 1000,
+    }
+    for name, value in wanted.items():
+        if hasattr(socket, name):  # each system has some of them
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _is_whole(head: bytes, body: bytes) -> bool:

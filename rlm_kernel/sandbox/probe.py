@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from rlm_kernel import loops
 from rlm_kernel.errors import RLMError
 from rlm_kernel.sandbox import containers
-from rlm_kernel.sandbox.docker_host import docker_errors, takes_profile_files
-from rlm_kernel.sandbox.isolation import is_rootless
+from rlm_kernel.sandbox.docker_host import docker_errors, engine_traits
 from rlm_kernel.sandbox.provisioner import SandboxSpec, container_options
 from rlm_kernel.sandbox.rundir import RunDir
 from rlm_kernel.sandbox.stream import Stream
@@ -27,8 +26,10 @@ def sandbox_problem(client: DockerClient, image: str, *, runtime: str | None = N
     spec = SandboxSpec(image, run, asyncio.Event(), lambda channel: channel.close(), memory=256 << 20, runtime=runtime, tight=tight)
     try:
         with docker_errors():
-            traits = {"rootless": is_rootless(client.info()), "profile_file": takes_profile_files(client)}
-            options = container_options(spec, **traits) | {"name": f"rlm-probe-{run.session_id}", "labels": containers.owner_labels()}
+            options = container_options(spec, **engine_traits(client)) | {
+                "name": f"rlm-probe-{run.session_id}",
+                "labels": containers.owner_labels(),
+            }
             with containers.made(client, **options) as container:
                 return loops.run(_problem(client, container))
     except RLMError as error:

@@ -20,11 +20,10 @@ from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 from traitlets import Any as AnyTrait
 
 from rlm_kernel.errors import DockerError, KernelError, RLMError
-from rlm_kernel.sandbox import containers
+from rlm_kernel.sandbox import containers, engine_address
 from rlm_kernel.sandbox.containers import LOST, UNKNOWN, end_of, remove_container
-from rlm_kernel.sandbox.docker_host import in_daemon
+from rlm_kernel.sandbox.docker_host import engine_traits, in_daemon
 from rlm_kernel.sandbox.endpoints import Doors, Endpoints
-from rlm_kernel.sandbox.isolation import is_rootless
 from rlm_kernel.sandbox.rundir import RunDir, container_user
 from rlm_kernel.sandbox.stream import Channel, Stream, StreamLost
 from rlm_kernel.sandbox.syscalls import security_options
@@ -72,10 +71,13 @@ class SandboxSpec:
     """Entered before the session's first container is made, and left once it is started: waits for room (`sandbox.room`)."""
 
 
-def container_options(spec: SandboxSpec, *, rootless: bool = False, profile_file: bool = False) -> dict[str, Any]:
+def container_options(
+    spec: SandboxSpec, *, rootless: bool = False, profile_file: bool = False, cpus: float | None = None
+) -> dict[str, Any]:
     """The keywords for docker's `containers.create`: every lock of the sandbox is here.
 
-    `rootless`: for an engine of that kind. `profile_file`: for one that takes the seccomp profile as a file, which is then written.
+    `rootless`: for an engine of that kind. `profile_file`: for one that takes the seccomp profile as a file, which is then written. `cpus`:
+    how many its machine has, if that is known; none gives more.
     """
     from docker.types import LogConfig, Mount, Ulimit
 
@@ -111,7 +113,7 @@ def container_options(spec: SandboxSpec, *, rootless: bool = False, profile_file
         "ipc_mode": "private",
         "mem_limit": spec.memory,
         "memswap_limit": spec.memory,
-        "nano_cpus": int(spec.cpus * 1e9),
+        "nano_cpus": int(min(spec.cpus, cpus or spec.cpus) * 1e9),
         "pids_limit": spec.pids,
         "ulimits": [Ulimit(name=name, soft=most, hard=most) for name, most in (("nofile", 4096), ("core", 0), ("fsize", MAX_FILE))],
         "shm_size": "64m",
@@ -151,7 +153,7 @@ class DockerProvisioner(KernelProvisionerBase):
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
         """Settle where the sockets are for clients on this host."""
         self.exited = asyncio.get_running_loop().create_future()  # the last one was for the kernel before a restart
-        self.spec.run.new_launch()
+        self.spec.run.new_launch(engine_address.find().place)
         self._settle()
         # kwargs["env"] is a copy of the host's environment, with its keys: it goes no further.
         return await super().pre_launch(cmd=["rlm-docker"], **{k: v for k, v in kwargs.items() if k not in ("cmd", "env")}, env={})
@@ -191,13 +193,12 @@ class DockerProvisioner(KernelProvisionerBase):
         return self.connection_info
 
     def _create(self) -> Container:
-        from rlm_kernel.sandbox.docker_host import connect, docker_errors, takes_profile_files
+        from rlm_kernel.sandbox.docker_host import connect, docker_errors
 
         with docker_errors(), contextlib.ExitStack() as failing:
             client = connect()
             failing.callback(client.close)
-            traits = {"rootless": is_rootless(client.info()), "profile_file": takes_profile_files(client)}
-            container = containers.create(client, **container_options(self.spec, **traits))
+            container = containers.create(client, **container_options(self.spec, **engine_traits(client)))
             failing.pop_all()
             return container
 
@@ -205,15 +206,30 @@ class DockerProvisioner(KernelProvisionerBase):
         """Attach to the container that is made, and start it. On the stream's event loop."""
         container = self._container
         assert container is not None
-        self._stream = await Stream.attach(container.client, container.id, self.spec.accept)
+        await self._attach(container)
         self._watch("next-exit")
         await asyncio.to_thread(_start, container)
+
+    async def _attach(self, container: Container) -> None:
+        stream = self._stream = await Stream.attach(container.client, container.id, self.spec.accept)
+        stream.lost.add_done_callback(lambda _: self._lost(self.exited) if stream is self._stream else None)
+
+    def _lost(self, exited: asyncio.Future[int]) -> None:
+        """The stream has ended. The engine says why, in a moment, unless the way to it is cut off."""
+
+        def give_up() -> None:
+            if not exited.done():
+                self.engine_said = "the connection to its container broke"
+                exited.set_result(LOST)
+
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            exited.get_loop().call_soon_threadsafe(exited.get_loop().call_later, _HEAR_SECONDS, give_up)
 
     async def _connect_again(self) -> None:
         """Attach to a container that runs. On the stream's event loop."""
         container = self._container
         assert container is not None
-        self._stream = await Stream.attach(container.client, container.id, self.spec.accept)
+        await self._attach(container)
         self._watch("not-running")
         await self._greet(again=True)
 
@@ -239,21 +255,7 @@ class DockerProvisioner(KernelProvisionerBase):
 
     async def join(self) -> bool:
         """Take over the container that an earlier owner of the session left. False if it does not run any more. Raises DockerError."""
-        from docker.errors import NotFound
-
-        from rlm_kernel.sandbox.docker_host import connect, docker_errors
-
-        def find() -> Container | None:
-            with docker_errors(), contextlib.ExitStack() as failing:
-                client = connect()
-                failing.callback(client.close)
-                with contextlib.suppress(NotFound):
-                    container = client.containers.get(self.spec.run.container_name)
-                    failing.pop_all()
-                    return container
-                return None
-
-        self._container = await asyncio.to_thread(find)
+        self._container = await asyncio.to_thread(containers.find, self.spec.run.container_name, self.spec.run.engine)
         if self._container is None or self._container.status != "running":
             return False
         manager: Any = self.parent
@@ -391,18 +393,3 @@ def _start(container: Container) -> None:
 def _ended(exited: asyncio.Future[int], code: int) -> None:
     if not exited.done():
         exited.set_result(code)
-
-
-def remove_containers(session_id: str) -> None:
-    """Remove the containers of a session whose owner is gone. Blocking. Raises DockerError."""
-    from rlm_kernel.sandbox.docker_host import connect, docker_errors
-
-    with docker_errors():
-        client = connect()
-        try:
-            for container in client.containers.list(
-                ignore_removed=True, all=True, filters={"label": f"{containers.LABEL}.session={session_id}"}
-            ):
-                remove_container(container)
-        finally:
-            client.close()

@@ -106,6 +106,8 @@ class RunDir:
     idle: float = 0.0
     launches: int = 0
     """How many kernels this session has had."""
+    engine: str = ""
+    """Where the last of them was started (`engine_address.Address.place`)."""
     _lease_fd: int = -1
 
     @classmethod
@@ -166,7 +168,9 @@ class RunDir:
         try:
             noted = noted_in(path)
             told = dict(noted["told"])
-            run = cls(path, path.name.removeprefix("rlm-"), told, float(noted["idle"]), int(noted["launches"]))
+            run = cls(
+                path, path.name.removeprefix("rlm-"), told, float(noted["idle"]), int(noted["launches"]), str(noted.get("engine", ""))
+            )
             run._lease_fd = system.open_plain(path / "lease", os.O_RDWR)
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -196,13 +200,15 @@ class RunDir:
     def spool(self) -> Path:
         return self.path / "handed"
 
-    def new_launch(self) -> None:
-        """Another kernel is to be started. Raises SetupError."""
+    def new_launch(self, engine: str = "") -> None:
+        """Another kernel is to be started, by an engine at this place. Raises SetupError."""
         self.launches += 1
+        self.engine = engine
         self._note()
 
     def _note(self) -> None:
-        self.keep("session.json", json.dumps({"version": frames.VERSION, "told": self.told, "idle": self.idle, "launches": self.launches}))
+        noted = {"version": frames.VERSION, "told": self.told, "idle": self.idle, "launches": self.launches, "engine": self.engine}
+        self.keep("session.json", json.dumps(noted))
 
     def keep(self, name: str, text: str) -> Path:
         """Put a small file where no container sees it. Whoever reads it meanwhile sees the old one or the new one, whole.

@@ -179,7 +179,7 @@ async def _live(on: Stage, settings: Settings, listeners: Trace, wait: float | N
 
 def discard(folder: Path) -> None:
     """Remove what is left of a session: its containers and its folder. Blocking. Raises DockerError."""
-    from rlm_kernel.sandbox.provisioner import remove_containers
+    from rlm_kernel.sandbox.containers import remove_containers
     from rlm_kernel.sandbox.rundir import remove_folder
 
     if _FOLDER.fullmatch(folder.name):  # whatever else it is, we did not make it

@@ -83,8 +83,8 @@ async def stage(
 
     `consent`: asked for files that the user did not name. Raises SetupError, DockerError, FileRefused.
     """
+    from rlm_kernel.sandbox.containers import remove_containers
     from rlm_kernel.sandbox.grants import FileGrants
-    from rlm_kernel.sandbox.provisioner import remove_containers
     from rlm_kernel.sandbox.rundir import sweep
 
     swept = await asyncio.to_thread(sweep)

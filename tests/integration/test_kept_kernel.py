@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from rlm_kernel.errors import DockerError
+from rlm_kernel.sandbox import engine_address
 from rlm_kernel.sandbox import kernel as kernel_module
 from rlm_kernel.sandbox.image import ImageInfo
 from rlm_kernel.sandbox.rundir import RunDir
@@ -68,6 +70,23 @@ async def test_a_kernel_that_was_left_is_as_it_was_for_the_next_owner(made: Make
     assert await second.join()
     assert await second.kernel.variables() == {"x": "int", "prompts": "list, 0 long"}
     assert await second.text("print(x + 1, llm_query('to the new owner'))") == "42 echo to the new owner"
+    third = made(await second.leave())
+    assert await third.join()
+    assert await third.text("print(x)") == "41"
+
+
+async def test_a_kernel_on_another_engine_is_told_and_not_given_up(made: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = made()
+    await first.start()
+    await first.run("x = 41")
+    second = made(await first.leave())
+    assert second.run_dir.engine == engine_address.find().place
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(second.run_dir, "launches", 7)
+        elsewhere.setattr(second.run_dir, "engine", "ssh://me@far")
+        with pytest.raises(DockerError, match="is on the Docker engine at ssh://me@far") as caught:
+            await second.join()
+    assert "export DOCKER_HOST=ssh://me@far" in caught.value.hint
     third = made(await second.leave())
     assert await third.join()
     assert await third.text("print(x)") == "41"

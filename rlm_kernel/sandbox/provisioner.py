@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -26,8 +26,10 @@ from rlm_kernel.sandbox.docker_host import in_daemon
 from rlm_kernel.sandbox.endpoints import Doors, Endpoints
 from rlm_kernel.sandbox.isolation import is_rootless
 from rlm_kernel.sandbox.rundir import RunDir, container_user
+from rlm_kernel.sandbox.shares import Shares
 from rlm_kernel.sandbox.stream import Channel, Stream, StreamLost
 from rlm_kernel.sandbox.syscalls import security_options
+from rlm_kernel.sandbox.volumes import Sender
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
@@ -42,6 +44,8 @@ JOIN_SECONDS = 10.0
 """Seconds that a container which was left has to answer."""
 MAX_FILE = 2 << 30
 """Bytes of one file that code in a container writes."""
+_STOP_SECONDS = 10.0
+"""In which what is being sent ends once it is given up."""
 _HEAR_SECONDS = 2.0
 """In which the engine tells the status of a container whose stream has ended."""
 
@@ -66,7 +70,10 @@ class SandboxSpec:
     runtime: str | None = None
     tight: bool = True
     """System calls as `sandbox.syscalls` allows them, else as the engine does."""
-    mounts: list[tuple[str, str]] = field(default_factory=list)
+    shares: Shares = field(default_factory=Shares)
+    """The user's files."""
+    sender: Sender = field(default_factory=Sender)
+    """How they are sent to an engine that does not see them."""
     start_timeout: float = 60.0
     admit: Callable[[], AbstractAsyncContextManager[None]] = contextlib.nullcontext
     """Entered before the session's first container is made, and left once it is started: waits for room (`sandbox.room`)."""
@@ -77,7 +84,7 @@ def container_options(spec: SandboxSpec, *, rootless: bool = False, profile_file
 
     `rootless`: for an engine of that kind. `profile_file`: for one that takes the seccomp profile as a file, which is then written.
     """
-    from docker.types import LogConfig, Mount, Ulimit
+    from docker.types import LogConfig, Ulimit
 
     return {
         "image": spec.image,
@@ -117,7 +124,7 @@ def container_options(spec: SandboxSpec, *, rootless: bool = False, profile_file
         "shm_size": "64m",
         # podman takes no uid.
         "tmpfs": {"/tmp": f"rw,nosuid,nodev,size={spec.tmp},mode=1777", "/rlm/run": "rw,nosuid,nodev,noexec,size=1m,mode=1777"},
-        "mounts": [Mount(target, source, type="bind", read_only=True) for source, target in spec.mounts],
+        "mounts": spec.shares.mounts(),
         "log_config": LogConfig(type="none"),  # all that is said is for the owner, who listens
     }
 
@@ -176,12 +183,9 @@ class DockerProvisioner(KernelProvisionerBase):
         # A kernel that takes the place of one that died has that one's room.
         admitted = self.spec.admit if self.spec.run.launches == 1 else contextlib.nullcontext
         try:
-            async with admitted():
-                self._creation = asyncio.create_task(asyncio.to_thread(self._create))
-                self._container = await asyncio.shield(self._creation)
-                await self._there(self._connect())
+            while not await self._try(admitted):  # some files were not those of this host, and are sent now
+                admitted = contextlib.nullcontext
             async with asyncio.timeout(self.spec.start_timeout):
-                await self._there(self._greet(again=False))
                 await self._until_ready()
         except OSError:
             raise await self._start_failure() from None
@@ -189,6 +193,41 @@ class DockerProvisioner(KernelProvisionerBase):
             await asyncio.shield(self.cleanup())  # one that does not start is not removed by itself
             raise
         return self.connection_info
+
+    async def _try(self, admitted: Callable[[], AbstractAsyncContextManager[None]]) -> bool:
+        """Start the container and greet its first process. False if it does not have the files; then it is gone, and to be made anew."""
+        shares = self.spec.shares
+        await self._send_files()
+        expected = await asyncio.to_thread(shares.expected)
+        try:
+            async with admitted():
+                self._creation = asyncio.create_task(asyncio.to_thread(self._create))
+                self._container = await asyncio.shield(self._creation)
+                filled = await asyncio.to_thread(shares.made, self._container, self.spec.sender)
+                if filled:
+                    await self._there(self._connect())
+            if filled:
+                async with asyncio.timeout(self.spec.start_timeout):
+                    await self._there(self._greet(again=False, told=expected))
+                if await asyncio.to_thread(shares.agrees, expected, self.stream.welcome.result()):
+                    return True
+        except DockerError as error:
+            if not shares.refused(error.message):
+                raise
+        await asyncio.shield(self._discard())
+        self.exited = asyncio.get_running_loop().create_future()
+        return False
+
+    async def _send_files(self) -> None:
+        """Send what the engine does not see. Given up, it ends soon, and leaves nothing behind."""
+        stop = threading.Event()
+        sending = asyncio.create_task(in_daemon(self.spec.shares.prepare, self.spec.image, self.spec.sender, stop.is_set))
+        try:
+            await asyncio.shield(sending)
+        except asyncio.CancelledError:
+            stop.set()
+            await asyncio.wait([sending], timeout=_STOP_SECONDS)
+            raise
 
     def _create(self) -> Container:
         from rlm_kernel.sandbox.docker_host import connect, docker_errors, takes_profile_files
@@ -217,11 +256,11 @@ class DockerProvisioner(KernelProvisionerBase):
         self._watch("not-running")
         await self._greet(again=True)
 
-    async def _greet(self, *, again: bool) -> None:
+    async def _greet(self, *, again: bool, told: Mapping[str, Any] | None = None) -> None:
         """Speak to the container's first process, and listen for Jupyter's programs. On the stream's event loop."""
         manager: Any = self.parent
         run, stream = self.spec.run, self.stream
-        await stream.greet({"idle": run.idle, "session": run.told, "key": manager.session.key.decode()}, again=again)
+        await stream.greet({"idle": run.idle, "session": run.told, "key": manager.session.key.decode(), **(told or {})}, again=again)
         assert self._doors is not None
         self._endpoints = Endpoints(stream, self._doors)
         with run.errors():
@@ -256,6 +295,7 @@ class DockerProvisioner(KernelProvisionerBase):
         self._container = await asyncio.to_thread(find)
         if self._container is None or self._container.status != "running":
             return False
+        self.spec.shares.joined(self._container)
         manager: Any = self.parent
         self._settle()
         self.connection_info = manager.get_connection_info()
@@ -365,6 +405,9 @@ class DockerProvisioner(KernelProvisionerBase):
 
     async def cleanup(self, restart: bool = False) -> None:
         """Remove the container, even one whose creation was interrupted. Idempotent."""
+        await self._discard()
+
+    async def _discard(self) -> None:
         if self._creation is not None:
             with contextlib.suppress(Exception):
                 self._container = await asyncio.shield(self._creation)

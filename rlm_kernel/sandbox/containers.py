@@ -120,12 +120,12 @@ def _refused(error: BaseException) -> bool:
 
 
 def remove_container(container: Container) -> None:
-    """End and remove it, with its volumes that have no name; it is gone then, unless the engine is. Blocking."""
+    """End and remove it; it is gone then, unless the engine is. Blocking."""
     from docker.errors import APIError
     from requests.exceptions import RequestException
 
     with contextlib.suppress(APIError, RequestException):
-        container.remove(v=True, force=True)
+        container.remove(force=True)
     # The engine may be removing it already, by itself: wait for that, so that nothing is left when we say so.
     with contextlib.suppress(APIError, RequestException):
         container.wait(timeout=10, condition="removed")

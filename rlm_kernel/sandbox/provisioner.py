@@ -20,7 +20,7 @@ from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 from traitlets import Any as AnyTrait
 
 from rlm_kernel.errors import DockerError, KernelError, RLMError
-from rlm_kernel.sandbox import containers
+from rlm_kernel.sandbox import containers, volumes
 from rlm_kernel.sandbox.containers import LOST, UNKNOWN, end_of, remove_container
 from rlm_kernel.sandbox.docker_host import in_daemon
 from rlm_kernel.sandbox.endpoints import Doors, Endpoints
@@ -86,17 +86,17 @@ def container_options(spec: SandboxSpec, *, rootless: bool = False, profile_file
     """
     from docker.types import LogConfig, Ulimit
 
+    session = {f"{containers.LABEL}.session": spec.run.session_id, **containers.owner_labels()}
     return {
         "image": spec.image,
         "command": ["/opt/rlm/bin/python", "-m", "rlm_runtime"],
         "entrypoint": [],
         "name": spec.run.container_name,
         "labels": {
-            f"{containers.LABEL}.session": spec.run.session_id,
+            **session,
             f"{containers.LABEL}.folder": str(spec.run.path),
             f"{containers.LABEL}.memory": str(spec.memory),
             f"{containers.LABEL}.idle": f"{spec.run.idle:g}",
-            **containers.owner_labels(),
         },
         # Nothing of the host's environment: it has the API keys.
         "use_config_proxy": False,  # the client's configuration may hold a proxy with a password
@@ -124,7 +124,7 @@ def container_options(spec: SandboxSpec, *, rootless: bool = False, profile_file
         "shm_size": "64m",
         # podman takes no uid.
         "tmpfs": {"/tmp": f"rw,nosuid,nodev,size={spec.tmp},mode=1777", "/rlm/run": "rw,nosuid,nodev,noexec,size=1m,mode=1777"},
-        "mounts": spec.shares.mounts(),
+        "mounts": spec.shares.mounts(spec.run.container_name, session),
         "log_config": LogConfig(type="none"),  # all that is said is for the owner, who listens
     }
 
@@ -414,6 +414,8 @@ class DockerProvisioner(KernelProvisionerBase):
         await self.leave()
         if self._container is not None:
             await in_daemon(remove_container, self._container)
+            with contextlib.suppress(Exception):  # the engine is gone
+                await in_daemon(self.spec.shares.ended, self._container.client)
             self._container.client.close()
         self._container = self._creation = None
         if not restart and self._doors is not None:
@@ -437,7 +439,7 @@ def _ended(exited: asyncio.Future[int], code: int) -> None:
 
 
 def remove_containers(session_id: str) -> None:
-    """Remove the containers of a session whose owner is gone. Blocking. Raises DockerError."""
+    """Remove the containers of a session whose owner is gone, and what was for them alone. Blocking. Raises DockerError."""
     from rlm_kernel.sandbox.docker_host import connect, docker_errors
 
     with docker_errors():
@@ -447,5 +449,7 @@ def remove_containers(session_id: str) -> None:
                 ignore_removed=True, all=True, filters={"label": f"{containers.LABEL}.session={session_id}"}
             ):
                 remove_container(container)
+            for volume in client.api.volumes(filters={"label": f"{containers.LABEL}.session={session_id}"})["Volumes"] or []:
+                volumes.remove(client, volume["Name"])
         finally:
             client.close()

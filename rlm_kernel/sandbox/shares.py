@@ -99,16 +99,16 @@ class Shares:
         seen = [share for share in (*self._shares, *self._covers) if not self._unseen(self._covers.get(share, share))]
         return [(str(share.source), str(share.inside)) for share in seen]
 
-    def mounts(self) -> list[Any]:
-        """For docker-py."""
+    def mounts(self, container: str, labels: Mapping[str, str]) -> list[Any]:
+        """For docker-py, of a container of that name. `labels`: of a volume that is made for it."""
         from docker.types import Mount
 
         mounts = [Mount(inside, source, type="bind", read_only=True) for source, inside in self.binds()]
         sent = {mounted: volume for volume, mounted, _ in self._places.values()}
         mounts += [Mount(str(place), volume, type="volume", read_only=True, no_copy=True) for place, volume in sent.items()]
         if any(share.inside == DEPOT and self._unseen(share) for share in self._shares):
-            # One without a name goes with its container.
-            mounts.append(Mount(str(DEPOT), "", type="volume", read_only=True, no_copy=True, labels={volumes.SENT: "late"}))
+            told = {volumes.SENT: "late", **labels}
+            mounts.append(Mount(str(DEPOT), f"{container}-late", type="volume", read_only=True, no_copy=True, labels=told))
         return mounts
 
     def refused(self, said: str) -> bool:
@@ -144,6 +144,12 @@ class Shares:
         self._image = container.attrs["Image"]
         volume = [mount for mount in container.attrs.get("Mounts") or [] if mount.get("Destination") == str(DEPOT)]
         self._depot = next((mount.get("Name", "") for mount in volume if mount.get("Type") == "volume"), "")
+
+    def ended(self, client: DockerClient) -> None:
+        """The container is gone: what was for it alone goes, too."""
+        volume, self._depot = self._depot, ""
+        if volume:
+            volumes.remove(client, volume)
 
     def give(self, name: str, source: Path, say: volumes.Say, stop: Callable[[], bool]) -> None:
         """Send a file or folder to the container that runs. Raises DockerError, FileRefused."""

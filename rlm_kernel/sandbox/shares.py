@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -31,6 +32,7 @@ _TOGETHER = _FILES / "sent"
 """Where the small files are that were sent."""
 DEPOT = PurePosixPath("/rlm/depot")
 _CONTENT = "content"
+_ABOUT_MOUNTS = re.compile(r"mount|\bbind\b|statfs|not shared", re.IGNORECASE)
 _unseen: set[tuple[str, str]] = set()
 """Engines, and folders at the top that they do not see, as far as this process knows."""
 
@@ -113,7 +115,11 @@ class Shares:
 
     def refused(self, said: str) -> bool:
         """Whether an engine that refused a container, in these words, does so because it does not see some of the files."""
-        return self._mark(self._covers.get(share, share) for share in (*self._shares, *self._covers) if str(share.source) in said)
+        if not _ABOUT_MOUNTS.search(said):
+            return False
+        all_ = [*self._shares, *self._covers]
+        named = [share for share in all_ if re.search(rf"{re.escape(str(share.source))}(?![^\s:\"',.)])", said)]
+        return self._mark(self._covers.get(share, share) for share in named or all_)
 
     def _unseen(self, share: Share) -> bool:
         return share.top in self._tops

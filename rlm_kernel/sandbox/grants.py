@@ -159,7 +159,7 @@ class FileGrants:
             if self._depot is None:
                 raise FileRefused(f"{path} cannot be given to a kernel that runs already.", hint="Name it when you begin: -f")
             stop = threading.Event()
-            giving = asyncio.create_task(asyncio.to_thread(self._give, self._depot, real, say, stop.is_set))
+            giving = asyncio.create_task(asyncio.to_thread(self._give, self._depot, real, say, stop))
             try:
                 grant = await asyncio.shield(giving)
             except asyncio.CancelledError:
@@ -169,10 +169,10 @@ class FileGrants:
             self._grants.append(grant)
             return grant
 
-    def _give(self, depot: Depot, real: Path, say: Say, stop: Callable[[], bool]) -> Grant:
+    def _give(self, depot: Depot, real: Path, say: Say, stop: threading.Event) -> Grant:
         """Have it in the container that runs: by its depot, or sent where the engine does not see that. Blocking."""
         if not self.shares.sent:
-            source = Depot(depot.folder, say).give(real, stop)
+            source = Depot(depot.folder, say).give(real, stop.is_set)
             return Grant(real, source, DEPOT / source.name, source.is_dir())
         name = str(1 + max((int(grant.inside.name) for grant in self._late()), default=0))
         self.shares.give(name, real, say, stop)

@@ -221,7 +221,7 @@ class DockerProvisioner(KernelProvisionerBase):
     async def _send_files(self) -> None:
         """Send what the engine does not see. Given up, it ends soon, and leaves nothing behind."""
         stop = threading.Event()
-        sending = asyncio.create_task(in_daemon(self.spec.shares.prepare, self.spec.image, self.spec.sender, stop.is_set))
+        sending = asyncio.create_task(in_daemon(self.spec.shares.prepare, self.spec.image, self.spec.sender, stop))
         try:
             await asyncio.shield(sending)
         except asyncio.CancelledError:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -83,7 +84,7 @@ class Shares:
 
     # Before the container is made.
 
-    def prepare(self, image: str, sender: Sender, stop: Callable[[], bool]) -> None:
+    def prepare(self, image: str, sender: Sender, stop: threading.Event) -> None:
         """Send what the engine is known not to see. Raises DockerError, FileRefused."""
         self._image = image
         self._tops |= {share.top for share in self._shares if (_engine(), share.top) in _unseen}
@@ -92,7 +93,7 @@ class Shares:
         if not wanted:
             return
         with contextlib.closing(connect()) as client:
-            for parcel, mounted, places in _parcels(wanted, sender):
+            for parcel, mounted, places in _parcels(wanted, sender, stop):
                 volume = volumes.volume_of(client, image, parcel, sender, stop)
                 self._places |= {inside: (volume, mounted, name) for inside, name in places.items()}
 
@@ -142,7 +143,7 @@ class Shares:
             self.joined(container)
             if self._depot:
                 for name, source in self._late():
-                    self._put(client, name, source, sender.say, lambda: False)
+                    self._put(client, name, source, sender.say, threading.Event())
         return True
 
     def joined(self, container: Container) -> None:
@@ -157,12 +158,12 @@ class Shares:
         if volume:
             volumes.remove(client, volume)
 
-    def give(self, name: str, source: Path, say: volumes.Say, stop: Callable[[], bool]) -> None:
+    def give(self, name: str, source: Path, say: volumes.Say, stop: threading.Event) -> None:
         """Send a file or folder to the container that runs. Raises DockerError, FileRefused."""
         with contextlib.closing(connect()) as client, docker_errors():
             self._put(client, name, source, say, stop)
 
-    def _put(self, client: DockerClient, name: str, source: Path, say: volumes.Say, stop: Callable[[], bool]) -> None:
+    def _put(self, client: DockerClient, name: str, source: Path, say: volumes.Say, stop: threading.Event) -> None:
         volumes.put(client, self._image, self._depot, Parcel(((name, source),), None), say, stop)
 
     # When its first process tells.
@@ -192,7 +193,9 @@ def _engine() -> str:
     return "\0".join(os.environ.get(name, "") for name in ("DOCKER_HOST", "DOCKER_CONTEXT"))
 
 
-def _parcels(shares: Sequence[Share], sender: Sender) -> Iterator[tuple[Parcel, PurePosixPath, dict[PurePosixPath, str]]]:
+def _parcels(
+    shares: Sequence[Share], sender: Sender, stop: threading.Event
+) -> Iterator[tuple[Parcel, PurePosixPath, dict[PurePosixPath, str]]]:
     """What is sent together, where its volume is mounted, and the name of each share there."""
     small: dict[PurePosixPath, tuple[str, Path]] = {}
     known = True
@@ -200,14 +203,15 @@ def _parcels(shares: Sequence[Share], sender: Sender) -> Iterator[tuple[Parcel, 
         name = "" if share.directory else _CONTENT
         if share.directory or share.source.stat().st_size > SMALL:
             alone = ((name, share.source),)
-            yield Parcel(alone, volumes.digest_of(alone, sender.digest)), share.inside, {share.inside: name}
+            sender.say(f"reading {share.source.name} …")
+            yield Parcel(alone, volumes.digest_of(alone, sender, stop)), share.inside, {share.inside: name}
         else:
-            digest = sender.digest(share.source)
+            digest = sender.digest(share.source, stop)
             known = known and digest is not None
             small[share.inside] = (digest or share.inside.name, share.source)
     if small:
         sources = tuple(sorted(dict(small.values()).items()))
-        digest = volumes.digest_of(sources, sender.digest) if known else None
+        digest = volumes.digest_of(sources, sender, stop) if known else None
         yield Parcel(sources, digest), _TOGETHER, {inside: name for inside, (name, _) in small.items()}
 
 

@@ -13,6 +13,7 @@ import json
 import os
 import secrets
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ _PLACE = "/rlm/given"
 _OLD_HOURS = 24
 _MAX_WHAT = 100
 Say = Callable[[str], None]
+Digest = Callable[[Path, threading.Event], str | None]
 
 
 @dataclass(frozen=True)
@@ -69,19 +71,19 @@ class Parcel:
 @dataclass(frozen=True)
 class Sender:
     """How a session sends. `digest` gives the sha256 of a file, or of a folder's files; None where that is not to be had, because it is
-    being changed, say. `limit`: bytes of all volumes.
+    being changed, say, or because the event came first. `limit`: bytes of all volumes.
     """
 
-    digest: Callable[[Path], str | None] = lambda _path: None
+    digest: Digest = lambda _path, _stop: None
     say: Say = lambda _text: None
     limit: int = LIMIT
 
 
-def digest_of(sources: Sequence[tuple[str, Path]], digest: Callable[[Path], str | None]) -> str | None:
+def digest_of(sources: Sequence[tuple[str, Path]], sender: Sender, stop: threading.Event) -> str | None:
     """Of files and folders with their names, modes and links. Blocking."""
     total = hashlib.sha256()
     for name, source in sources:
-        if (content := digest(source)) is None:
+        if (content := sender.digest(source, stop)) is None:
             return None
         total.update(f"{content}\n".encode())
         for entry in entries(source, name):
@@ -89,7 +91,7 @@ def digest_of(sources: Sequence[tuple[str, Path]], digest: Callable[[Path], str 
     return total.hexdigest()
 
 
-def volume_of(client: DockerClient, image: str, parcel: Parcel, sender: Sender, stop: Callable[[], bool]) -> str:
+def volume_of(client: DockerClient, image: str, parcel: Parcel, sender: Sender, stop: threading.Event) -> str:
     """The volume that has it, sent if there is none. Blocking. Raises DockerError, FileRefused, also where `stop` says so."""
     with docker_errors():
         if parcel.digest is not None and (found := _found(client, parcel.digest)):
@@ -99,7 +101,7 @@ def volume_of(client: DockerClient, image: str, parcel: Parcel, sender: Sender, 
         return _sent(client, image, parcel, size, sender, stop)
 
 
-def put(client: DockerClient, image: str, volume: str, parcel: Parcel, say: Say, stop: Callable[[], bool]) -> None:
+def put(client: DockerClient, image: str, volume: str, parcel: Parcel, say: Say, stop: threading.Event) -> None:
     """Send files into a volume. Blocking.
 
     Raises DockerError, FileRefused and what docker-py raises, and leaves what arrived until then.
@@ -127,7 +129,7 @@ def put(client: DockerClient, image: str, volume: str, parcel: Parcel, say: Say,
     patience, client.api.timeout = client.api.timeout, _ENGINE_SECONDS
     try:
         with containers.made(client, f"rlm-sending-{secrets.token_hex(8)}", **options) as helper:
-            helper.put_archive(_PLACE, archive(parcel.entries(), stop, sent))
+            helper.put_archive(_PLACE, archive(parcel.entries(), stop.is_set, sent))
     finally:
         client.api.timeout = patience
 
@@ -137,7 +139,7 @@ def _of(done: int, size: int) -> str:
     return f"{done / unit:,.1f} of {size / unit:,.1f} {name}"
 
 
-def _sent(client: DockerClient, image: str, parcel: Parcel, size: int, sender: Sender, stop: Callable[[], bool]) -> str:
+def _sent(client: DockerClient, image: str, parcel: Parcel, size: int, sender: Sender, stop: threading.Event) -> str:
     from docker.errors import APIError
 
     content = f"rlm-content-{secrets.token_hex(12)}"
@@ -148,7 +150,7 @@ def _sent(client: DockerClient, image: str, parcel: Parcel, size: int, sender: S
         put(client, image, content, parcel, sender.say, stop)
         if parcel.digest is None:
             return content
-        if digest_of(parcel.sources, sender.digest) != parcel.digest:
+        if digest_of(parcel.sources, sender, stop) != parcel.digest:
             sender.say(f"{parcel.what} was changed while it was sent to the engine: the kernel has it as it was read.")
             return content
         # If another has sent the same meanwhile, the engine keeps theirs.

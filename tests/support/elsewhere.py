@@ -24,6 +24,14 @@ class Elsewhere(OwnEngine):
     def _command(self) -> list[str]:
         return ["unshare", "--mount", "--net", "sh", "-c", _APART, str(self._folder), *super()._command()]
 
+    def files(self, path: str) -> Path:
+        """What the engine finds at an absolute path, as a path of this machine."""
+        assert self._process is not None
+        return Path(f"/proc/{self._process.pid}/root") / path.lstrip("/")
+
+    def volumes(self) -> list[str]:
+        return sorted(self.docker("volume", "ls", "--quiet").stdout.split())
+
     def rlm(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run `rlm` on this engine."""
         more = {"DOCKER_HOST": self.address, "LITELLM_LOCAL_MODEL_COST_MAP": "True", **environment}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 from typing import Any
@@ -47,7 +48,7 @@ def shares(tree: Path) -> Shares:
 
 
 def prepared(shares: Shares) -> dict[str, str]:
-    shares.prepare("image", Sender(sha256_of), lambda: False)
+    shares.prepare("image", Sender(sha256_of), threading.Event())
     return {mount["Target"]: f"{mount['Type']} {Path(mount['Source']).name}" for mount in shares.mounts("rlm-1", {}) if mount["ReadOnly"]}
 
 
@@ -74,7 +75,7 @@ def test_an_engine_that_refuses_a_path_is_sent_all_below_the_same_top(shares: Sh
         "/rlm/depot": "volume rlm-1-late",
     }
     assert [parcel.what for parcel in sent] == ["large.txt", "folder", "2 files"]
-    assert shares.inside(FILES / "0") == FILES / "sent" / (sha256_of(tree / "a.txt") or "")
+    assert shares.inside(FILES / "0") == FILES / "sent" / (sha256_of(tree / "a.txt", threading.Event()) or "")
     assert shares.inside(FILES / "2") == FILES / "2" / "content"
     assert shares.inside(FILES / "3" / "closed.txt") == FILES / "3" / "closed.txt"
     assert not shares.refused(said)
@@ -113,7 +114,7 @@ def test_what_the_container_sees_is_compared(shares: Shares, sent: list[Parcel],
 
 def test_what_is_being_changed_is_sent_for_this_session_alone(shares: Shares, sent: list[Parcel], tree: Path) -> None:
     shares.refused(f"statfs {tree}: no such file")
-    shares.prepare("image", Sender(lambda path: None if path.name == "b.txt" else sha256_of(path)), lambda: False)
+    shares.prepare("image", Sender(lambda path, stop: None if path.name == "b.txt" else sha256_of(path, stop)), threading.Event())
     assert [parcel.digest is None for parcel in sent] == [False, False, True]
     assert shares.inside(FILES / "1") == FILES / "sent" / "1"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -108,11 +109,14 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
 def parcel(tmp_path: Path) -> Parcel:
     (tmp_path / "a.txt").write_text("some text")
     sources = (("content", tmp_path / "a.txt"),)
-    return Parcel(sources, volumes.digest_of(sources, sha256_of))
+    return Parcel(sources, volumes.digest_of(sources, Sender(sha256_of), threading.Event()))
 
 
 def send(engine: Any, parcel: Parcel, *, stop: bool = False, **options: Any) -> str:
-    return volume_of(engine, "image", parcel, Sender(sha256_of, **options), lambda: stop)
+    stopped = threading.Event()
+    if stop:
+        stopped.set()
+    return volume_of(engine, "image", parcel, Sender(sha256_of, **options), stopped)
 
 
 def test_what_was_sent_once_is_found_again(engine: Engine, parcel: Parcel) -> None:
@@ -197,7 +201,7 @@ def test_what_was_not_used_for_longest_goes_first_and_never_what_is_in_use(engin
     def sent(name: str, used: int) -> str:
         (tmp_path / name).write_text(name * 10)
         sources = (("content", tmp_path / name),)
-        parcel = Parcel(sources, volumes.digest_of(sources, sha256_of))
+        parcel = Parcel(sources, volumes.digest_of(sources, Sender(sha256_of), threading.Event()))
         volume = send(engine, parcel, limit=1000)
         index = next(one.names[0] for one in kept(engine) if one.names[-1] == volume)  # type: ignore[arg-type]
         os.utime(tmp_path / "uses" / index, (used, used))

@@ -286,11 +286,13 @@ class DockerProvisioner(KernelProvisionerBase):
             with docker_errors(), contextlib.ExitStack() as failing:
                 client = connect()
                 failing.callback(client.close)
-                with contextlib.suppress(NotFound):
+                try:
                     container = client.containers.get(self.spec.run.container_name)
-                    failing.pop_all()
-                    return container
-                return None
+                except NotFound:  # it ended by itself
+                    volumes.remove(client, volumes.late(self.spec.run.container_name))
+                    return None
+                failing.pop_all()
+                return container
 
         self._container = await asyncio.to_thread(find)
         if self._container is None or self._container.status != "running":

@@ -111,7 +111,7 @@ class Shares:
         mounts += [Mount(str(place), volume, type="volume", read_only=True, no_copy=True) for place, volume in sent.items()]
         if any(share.inside == DEPOT and self._unseen(share) for share in self._shares):
             told = {volumes.SENT: "late", **labels}
-            mounts.append(Mount(str(DEPOT), f"{container}-late", type="volume", read_only=True, no_copy=True, labels=told))
+            mounts.append(Mount(str(DEPOT), volumes.late(container), type="volume", read_only=True, no_copy=True, labels=told))
         return mounts
 
     def refused(self, said: str) -> bool:

@@ -171,6 +171,11 @@ def _sent(client: DockerClient, image: str, parcel: Parcel, size: int, sender: S
         raise
 
 
+def late(container: str) -> str:
+    """The name of the volume for what is given to a container that runs."""
+    return f"{container}-late"
+
+
 def _index(digest: str) -> str:
     return f"rlm-sent-{digest[:40]}"
 

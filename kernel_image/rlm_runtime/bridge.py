@@ -188,7 +188,7 @@ class Bridge:
         self.hello = json.loads(payload)
         # The host looks for this, past what may have been begun.
         self._control.append(bytes.fromhex(self.hello["nonce"]))
-        self._send(WELCOME, 0, json.dumps({"version": VERSION, "seen": _seen(self.hello)}).encode())
+        self._send(WELCOME, 0, json.dumps({"version": VERSION, "seen": _seen(self.hello), "mapped": glance.is_mapped()}).encode())
 
     def _open(self, channel: int, name: str) -> None:
         sock = socket.socket(socket.AF_UNIX)

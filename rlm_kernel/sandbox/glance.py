@@ -14,6 +14,8 @@ from collections.abc import Iterator
 MOST_ENTRIES = 5_000
 """Entries of a folder that its outline tells of."""
 _HEAD = 4096
+_USERS = "/proc/self/uid_map"
+_PASSED_OVER = (".git", ".hg", ".svn")
 _BOOT = "/proc/sys/kernel/random/boot_id"
 
 
@@ -35,6 +37,33 @@ def boot() -> str:
             return file.read().strip()
     except (OSError, ValueError):
         return ""
+
+
+def is_mapped() -> bool:
+    """Whether this process is another user for the machine than it says, and not the one who runs a rootless engine either: it has the
+    rights of nobody there.
+    """
+    try:
+        with open(_USERS, encoding="ascii") as file:
+            return os.getuid() != 0 and file.read().split()[:2] != ["0", "0"]
+    except (OSError, AttributeError):
+        return False
+
+
+def is_closed(folder: str) -> bool:
+    """Whether something in it may be read here, and by nobody else."""
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name not in _PASSED_OVER]
+        for name in (*folders, *names):
+            path = os.path.join(parent, name)
+            try:
+                mode = os.lstat(path).st_mode
+            except OSError:
+                continue
+            wanted = 0o5 if stat.S_ISDIR(mode) else 0o4 if stat.S_ISREG(mode) else 0
+            if mode & wanted != wanted and os.access(path, os.R_OK):
+                return True
+    return False
 
 
 def outline(path: str) -> list[int]:

@@ -45,8 +45,8 @@ def is_mapped() -> bool:
     """
     try:
         with open(_USERS, encoding="ascii") as file:
-            return os.getuid() != 0 and file.read().split()[:2] != ["0", "0"]
-    except (OSError, AttributeError):
+            return getattr(os, "getuid", int)() != 0 and file.read().split()[:2] != ["0", "0"]
+    except OSError:
         return False
 
 

@@ -21,12 +21,13 @@ from traitlets import Any as AnyTrait
 
 from rlm_kernel.errors import DockerError, KernelError, RLMError
 from rlm_kernel.sandbox import containers, volumes
-from rlm_kernel.sandbox.containers import LOST, UNKNOWN, end_of, remove_container
+from rlm_kernel.sandbox.containers import end_of, remove_container
 from rlm_kernel.sandbox.docker_host import in_daemon
 from rlm_kernel.sandbox.endpoints import Doors, Endpoints
 from rlm_kernel.sandbox.isolation import is_rootless
 from rlm_kernel.sandbox.rundir import RunDir, container_user
 from rlm_kernel.sandbox.shares import Shares
+from rlm_kernel.sandbox.start_failure import Ended
 from rlm_kernel.sandbox.stream import Channel, Stream, StreamLost
 from rlm_kernel.sandbox.syscalls import security_options
 from rlm_kernel.sandbox.volumes import Sender
@@ -34,18 +35,12 @@ from rlm_kernel.sandbox.volumes import Sender
 if TYPE_CHECKING:
     from docker.models.containers import Container
 
-EXIT_OOM = 97
-"""The container's status when the kernel was killed for memory (`rlm_runtime.__main__`)."""
 _SIGINT, _SIGKILL = 2, 9
 """Of the container, whatever the host's are."""
-_KILLED = 128 + _SIGKILL
-"""The container's status when the machine killed its first process, which is for memory, too."""
 JOIN_SECONDS = 10.0
 """Seconds that a container which was left has to answer."""
 MAX_FILE = 2 << 30
 """Bytes of one file that code in a container writes."""
-_STOP_SECONDS = 10.0
-"""In which what is being sent ends once it is given up."""
 _HEAR_SECONDS = 2.0
 """In which the engine tells the status of a container whose stream has ended."""
 
@@ -197,7 +192,7 @@ class DockerProvisioner(KernelProvisionerBase):
     async def _try(self, admitted: Callable[[], AbstractAsyncContextManager[None]]) -> bool:
         """Start the container and greet its first process. False if it does not have the files; then it is gone, and to be made anew."""
         shares = self.spec.shares
-        await self._send_files()
+        await shares.send(self.spec.image, self.spec.sender)
         expected = await asyncio.to_thread(shares.expected)
         try:
             async with admitted():
@@ -217,17 +212,6 @@ class DockerProvisioner(KernelProvisionerBase):
         await asyncio.shield(self._discard())
         self.exited = asyncio.get_running_loop().create_future()
         return False
-
-    async def _send_files(self) -> None:
-        """Send what the engine does not see. Given up, it ends soon, and leaves nothing behind."""
-        stop = threading.Event()
-        sending = asyncio.create_task(in_daemon(self.spec.shares.prepare, self.spec.image, self.spec.sender, stop))
-        try:
-            await asyncio.shield(sending)
-        except asyncio.CancelledError:
-            stop.set()
-            await asyncio.wait([sending], timeout=_STOP_SECONDS)
-            raise
 
     def _create(self) -> Container:
         from rlm_kernel.sandbox.docker_host import connect, docker_errors, takes_profile_files
@@ -341,8 +325,6 @@ class DockerProvisioner(KernelProvisionerBase):
         threading.Thread(target=wait, daemon=True).start()
 
     async def _start_failure(self) -> RLMError:
-        from rlm_kernel.sandbox.docker_host import start_hint
-
         stream, lost = self._stream, self._container is not None and self._stream is None
         ended = stream is not None and stream.lost.done()
         if ended:
@@ -350,24 +332,8 @@ class DockerProvisioner(KernelProvisionerBase):
         status = self.exited.result() if self.exited.done() else None
         words = stream.words() if stream is not None else ""
         await asyncio.shield(self.cleanup())
-        if status == LOST or lost:
-            why = f": {self.engine_said}" if self.engine_said else ""
-            return DockerError(f"The Docker engine was lost while it started the kernel's container{why}.", hint=start_hint())
-        if status in (EXIT_OOM, _KILLED):
-            return KernelError(
-                f"The container is too small: its kernel was killed as it started, with {self.spec.memory / (1 << 20):,.0f} MiB of memory "
-                "(sandbox.memory).",
-                hint="Give it more: RLM_SANDBOX__MEMORY=2g, which is the default.",
-            )
-        how = "its status is not known" if status in (UNKNOWN, None) else f"status {status}"
-        what = (
-            f"The kernel's container ended as it started ({how})."
-            if ended or status is not None
-            else f"The kernel did not start within {self.spec.start_timeout:.0f} s."
-        )
-        return KernelError(
-            f"{what}\n{words}".strip(), hint="`rlm doctor` checks the set-up; `rlm image build --force` makes the image anew."
-        )
+        how = Ended(status, lost, ended, self.engine_said, words)
+        return how.as_error(self.spec.memory, self.spec.start_timeout)
 
     async def poll(self) -> int | None:
         if self.exited.done():
@@ -408,6 +374,9 @@ class DockerProvisioner(KernelProvisionerBase):
     async def cleanup(self, restart: bool = False) -> None:
         """Remove the container, even one whose creation was interrupted. Idempotent."""
         await self._discard()
+        if not restart and self._doors is not None:
+            self._doors.close()
+            self._doors = None
 
     async def _discard(self) -> None:
         if self._creation is not None:
@@ -420,9 +389,6 @@ class DockerProvisioner(KernelProvisionerBase):
                 await in_daemon(self.spec.shares.ended, self._container.client)
             self._container.client.close()
         self._container = self._creation = None
-        if not restart and self._doors is not None:
-            self._doors.close()
-            self._doors = None
 
     async def shutdown_requested(self, restart: bool = False) -> None:
         await self.kill(restart)

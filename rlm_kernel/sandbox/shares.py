@@ -8,6 +8,7 @@ more to do.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
@@ -18,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.sandbox import glance, volumes
-from rlm_kernel.sandbox.docker_host import connect, docker_errors
+from rlm_kernel.sandbox.docker_host import connect, docker_errors, in_daemon
 from rlm_kernel.sandbox.volumes import Parcel, Sender
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 SMALL = 16 << 20
 """Bytes of a file up to which it shares a volume with others."""
 MOST_COMPARED = 200
+_STOP_SECONDS = 10.0
+"""In which what is being sent ends once it is given up."""
 _FILES = PurePosixPath("/rlm/files")
 _TOGETHER = _FILES / "sent"
 """Where the small files are that were sent."""
@@ -52,7 +55,7 @@ class Share:
 
 
 class Shares:
-    """The files of a session's containers, and how these have them. Its methods block; one thread at a time."""
+    """The files of a session's containers, and how these have them. Its methods block, but for `send`; one thread at a time."""
 
     def __init__(self, shares: Sequence[Share] = (), late: Callable[[], Sequence[tuple[str, Path]]] = tuple) -> None:
         """`late`: what was given to a container that runs, with its names in the depot: another container gets it again."""
@@ -83,6 +86,17 @@ class Shares:
         return place
 
     # Before the container is made.
+
+    async def send(self, image: str, sender: Sender) -> None:
+        """As `prepare`, without blocking. Given up, it ends soon, and leaves nothing behind."""
+        stop = threading.Event()
+        sending = asyncio.create_task(in_daemon(self.prepare, image, sender, stop))
+        try:
+            await asyncio.shield(sending)
+        except asyncio.CancelledError:
+            stop.set()
+            await asyncio.wait([sending], timeout=_STOP_SECONDS)
+            raise
 
     def prepare(self, image: str, sender: Sender, stop: threading.Event) -> None:
         """Send what the engine is known not to see. Raises DockerError, FileRefused."""

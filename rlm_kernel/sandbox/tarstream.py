@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlm_kernel import system
 from rlm_kernel.errors import FileRefused
 from rlm_kernel.sandbox.depot import VERSION_CONTROL
 
@@ -127,8 +128,7 @@ def _blocks(entry: Entry, stop: Callable[[], bool]) -> Iterator[bytes]:
     with contextlib.ExitStack() as stack:
         try:
             # Not blocking: another may have put a pipe there meanwhile.
-            flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-            file = stack.enter_context(open(os.open(entry.path, flags), "rb", buffering=0))
+            file = stack.enter_context(open(system.open_plain(entry.path, follow=True), "rb", buffering=0))
             while left:
                 if stop():
                     raise FileRefused("Sending files to the engine was stopped.")

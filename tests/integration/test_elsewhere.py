@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,43 +28,36 @@ from rlm_kernel.trace.reader import read_trace
 from tests.integration.conftest import Rlm
 from tests.integration.test_chat import root
 from tests.integration.test_files import ATTACK
-from tests.support.elsewhere import Elsewhere
+from tests.support.engines import parameters
 from tests.support.model_server import ModelServer
-from tests.support.own_engine import why_not
+from tests.support.own_engine import OwnEngine
 from tests.support.sandbox import Sandbox, until
 from tests.support.story import repl
 from tests.support.tree import SMALL, Levels, short_folder
 
-pytestmark = [pytest.mark.xdist_group("elsewhere"), pytest.mark.hostile, pytest.mark.timeout(300)]
+ON_EACH = pytest.mark.parametrize("engine", parameters(["tls", "desktop", "ssh"]), indirect=True)
+ON_ONE = pytest.mark.parametrize("engine", parameters(["desktop"]), indirect=True)
 TRACE = Path("t.ipynb")
 FILES = "[os.path.join(at, name) for at, _, names in os.walk('/rlm/files') for name in names if name != 'pipe']"
 TELL = "import os\nprint(*list_files(), sep='\\n')\nFINAL({name: len(text) for name, text in files.items()})"
 
 
-@pytest.fixture(scope="module")
-def elsewhere(kernel_image: ImageInfo) -> Iterator[Elsewhere]:
-    if why := why_not():
-        pytest.skip(f"an engine of the test's own {why}")
-    engine = Elsewhere()
-    try:
-        engine.start()
-        engine.load(kernel_image.tag)
-        yield engine
-    finally:
-        engine.close()
-
-
 @pytest.fixture(autouse=True)
-def engine(elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch) -> Iterator[Elsewhere]:
-    """The engine in use; afterwards there is no container, and no volume but those that are kept for the next question."""
-    monkeypatch.setenv("DOCKER_HOST", elsewhere.address)
+def nothing_left(engine: OwnEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Afterwards there is no container, and no volume but those that are kept for the next question."""
     monkeypatch.setattr(shares, "_unseen", set())
+    monkeypatch.setattr(volumes, "_TELL_SECONDS", 0)
     with short_folder() as folder:
         monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
-        yield elsewhere
-        assert elsewhere.containers() == []
-        assert {name.rsplit("-", 1)[0] for name in elsewhere.volumes()} <= {"rlm-content", "rlm-sent"}
+        yield
+        assert engine.containers() == []
+        assert {name.rsplit("-", 1)[0] for name in sent_to(engine)} <= {"rlm-content", "rlm-sent"}
         assert os.listdir(folder) == []
+
+
+def sent_to(engine: OwnEngine) -> list[str]:
+    """The engine's volumes."""
+    return sorted(engine.docker("volume", "ls", "--quiet").stdout.split())
 
 
 @pytest.fixture
@@ -90,11 +84,12 @@ async def run(*codes: str, context: Any, question: str = "What is there?", **opt
     return await ask(question, context, settings=load_settings(overrides=SMALL), trace=TRACE, models=models, **options)
 
 
+@ON_EACH
 async def test_files_and_a_folder_are_sent_once_and_look_as_where_they_are_mounted(
-    engine: Elsewhere, tree: Path, monkeypatch: pytest.MonkeyPatch
+    engine: OwnEngine, tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with (tree / "large.txt").open("w") as file:
-        file.writelines("a line of a large file\n" for _ in range(200_000_000 // 23))
+        file.writelines("a line of a large file\n" for _ in range(20_000_000 // 23))
     os.utime(tree / "large.txt", (1e9, 1e9))
     # Over there is something else at the same place, which nobody asked for.
     there = engine.files(str(tree / "a.txt"))
@@ -105,16 +100,17 @@ async def test_files_and_a_folder_are_sent_once_and_look_as_where_they_are_mount
     first = await run(f"{ATTACK}\nprint(attacked := list(map(attack, {FILES})))\n{TELL}", context=context, say=said.append)
     progress = [text for text in said if text.startswith("sending large.txt to the engine … ")]
     assert progress
-    assert progress[-1].endswith(" of 200.0 MB")
+    assert progress[-1].endswith(" of 20.0 MB")
     assert (await replay(TRACE, changes=SMALL)).same
-    sent = engine.volumes()
+    sent = sent_to(engine)
     said.clear()
     os.unlink(TRACE)
     again = await run(TELL, context=context, say=said.append)
-    assert engine.volumes() == sent
+    assert sent_to(engine) == sent
     assert not [text for text in said if "sending" in text]
     assert again.answer == first.answer
-    monkeypatch.delenv("DOCKER_HOST")
+    for name in engine.environment.keys() - {"PATH"}:
+        monkeypatch.delenv(name)
     monkeypatch.setattr(shares, "_unseen", set())
     os.unlink(TRACE)
     here = await run(TELL, context=context)
@@ -124,7 +120,8 @@ async def test_files_and_a_folder_are_sent_once_and_look_as_where_they_are_mount
     assert "secret.txt" in str(outputs)
 
 
-async def test_what_is_named_later_and_what_comes_from_python_and_what_children_get(tree: Path, engine: Elsewhere) -> None:
+@ON_ONE
+async def test_what_is_named_later_and_what_comes_from_python_and_what_children_get(tree: Path, engine: OwnEngine) -> None:
     async def yes(_path: Path) -> bool:
         return True
 
@@ -146,7 +143,8 @@ async def test_what_is_named_later_and_what_comes_from_python_and_what_children_
     assert json.loads(handed.answer or "") == [["a text"], [{"b": 1}], ["This is b.txt."]]
 
 
-def test_a_kept_session_and_files_that_are_named_in_it(tree: Path, engine: Elsewhere, openai_env: ModelServer, rlm: Rlm) -> None:
+@ON_ONE
+def test_a_kept_session_and_files_that_are_named_in_it(tree: Path, engine: OwnEngine, openai_env: ModelServer, rlm: Rlm) -> None:
     openai_env.root = root
     models = ("--model", "openai/root", "--sub-model", "openai/sub")
     assert rlm("init", "a.txt", *models).returncode == 0
@@ -162,10 +160,11 @@ def test_a_kept_session_and_files_that_are_named_in_it(tree: Path, engine: Elsew
         rlm("stop")
     listed = rlm("gc", "--json")
     assert {one["kind"] for one in json.loads(listed.stdout)["removed"]} >= {"files"}
-    assert engine.volumes() == []
+    assert sent_to(engine) == []
 
 
-async def test_a_notebook_in_jupyter(tree: Path, engine: Elsewhere) -> None:
+@ON_ONE
+async def test_a_notebook_in_jupyter(tree: Path, engine: OwnEngine) -> None:
     import nbformat
 
     install(user=True)
@@ -175,20 +174,22 @@ async def test_a_notebook_in_jupyter(tree: Path, engine: Elsewhere) -> None:
     assert "This is a.txt." in str(notebook.cells)
 
 
-async def test_a_run_that_is_interrupted_while_it_sends_leaves_nothing(tree: Path, engine: Elsewhere) -> None:
+@ON_ONE
+async def test_a_run_that_is_interrupted_while_it_sends_leaves_nothing(tree: Path, engine: OwnEngine) -> None:
     with (tree / "sparse.txt").open("w") as file:
         file.truncate(1 << 30)
     said: list[str] = []
     sending = asyncio.create_task(run(TELL, context=Path("sparse.txt"), say=said.append))
-    before = engine.volumes()
+    before = sent_to(engine)
     await until(lambda: any("sending sparse.txt" in text for text in said), 120)
     sending.cancel()
     with pytest.raises(asyncio.CancelledError):
         await sending
-    assert engine.volumes() == before
+    assert sent_to(engine) == before
 
 
-def test_of_many_who_send_the_same_each_has_it(tree: Path, engine: Elsewhere, kernel_image: ImageInfo) -> None:
+@ON_ONE
+def test_of_many_who_send_the_same_each_has_it(tree: Path, engine: OwnEngine, kernel_image: ImageInfo) -> None:
     results: list[str] = []
     all_ = [threading.Thread(target=_asks, args=(kernel_image, tree, results)) for _ in range(4)]
     for one in all_:
@@ -202,7 +203,7 @@ def test_of_many_who_send_the_same_each_has_it(tree: Path, engine: Elsewhere, ke
         volumes.make_room(client, -(1 << 60))
     finally:
         client.close()
-    assert engine.volumes() == []
+    assert sent_to(engine) == []
 
 
 def _asks(image: ImageInfo, tree: Path, results: list[str]) -> None:
@@ -215,3 +216,24 @@ def _asks(image: ImageInfo, tree: Path, results: list[str]) -> None:
             await box.stop()
 
     asyncio.run(look())
+
+
+@ON_ONE
+async def test_what_is_shared_with_the_engine_is_mounted_and_the_rest_is_sent(tree: Path, engine: OwnEngine) -> None:
+    shared = Path(shutil.copytree(tree / "folder" / "deep", engine.shared / "deep"))
+    (engine.shared / "e.txt").write_text("This is e.txt.")
+    result = await run(TELL, context=[shared, engine.shared / "e.txt", Path("a.txt")])
+    assert json.loads(result.answer or "") == {"d.txt": 25, "e.txt": 14, "a.txt": 14}
+    with engine.client() as client:
+        assert [one.what for one in kept(client)] == ["a.txt"]
+
+
+@pytest.mark.parametrize("engine", parameters(["userns-remap"]), indirect=True)
+async def test_what_a_mapped_user_cannot_read_is_sent(tree: Path, engine: OwnEngine) -> None:
+    for path in (tree, *tree.parents):
+        if path.owner() == "root" and path != Path("/"):
+            path.chmod(0o755)
+    (tree / "a.txt").chmod(0o600)
+    result = await run(TELL, context=[Path("a.txt"), Path("folder")])
+    assert json.loads(result.answer or "")["secret.txt"] == 19
+    assert json.loads(result.answer or "")["a.txt"] == 14

@@ -16,8 +16,8 @@ _KILLED = 128 + 9
 
 @dataclass(frozen=True)
 class Ended:
-    """How a start came to nothing. `status` of the container, if it is known; `lost`: the engine could not be spoken to; `ended`: the stream
-    did; `engine_said`: why the engine knows no more; `words`: the last ones of the container.
+    """How a start came to nothing. `status` of the container, if it is known; `lost`: the engine could not be spoken to;
+    `ended`: the stream did; `engine_said`: why the engine knows no more; `words`: the last ones of the container.
     """
 
     status: int | None

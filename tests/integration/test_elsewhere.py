@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from nbclient import NotebookClient
 
 from rlm_kernel.config import load_settings
+from rlm_kernel.errors import DockerError
 from rlm_kernel.models.scripted import ScriptedModels
 from rlm_kernel.sandbox import shares, volumes
 from rlm_kernel.sandbox.docker_host import connect
@@ -29,6 +31,7 @@ from tests.integration.conftest import Rlm
 from tests.integration.test_chat import root
 from tests.integration.test_files import ATTACK
 from tests.support.engines import parameters
+from tests.support.faults import MODELS
 from tests.support.model_server import ModelServer
 from tests.support.own_engine import OwnEngine
 from tests.support.sandbox import Sandbox, until
@@ -146,8 +149,7 @@ async def test_what_is_named_later_and_what_comes_from_python_and_what_children_
 @ON_ONE
 def test_a_kept_session_and_files_that_are_named_in_it(tree: Path, engine: OwnEngine, openai_env: ModelServer, rlm: Rlm) -> None:
     openai_env.root = root
-    models = ("--model", "openai/root", "--sub-model", "openai/sub")
-    assert rlm("init", "a.txt", *models).returncode == 0
+    assert rlm("init", "a.txt", *MODELS).returncode == 0
     try:
         done = rlm("run", "How many lines?", "--json")
         assert json.loads(done.stdout)["answer"] == "# Lines\n\n1 in `['a.txt']`", done.stderr
@@ -189,6 +191,41 @@ async def test_a_run_that_is_interrupted_while_it_sends_leaves_nothing(tree: Pat
 
 
 @ON_ONE
+def test_a_command_that_is_killed_while_it_sends_leaves_nothing_that_passes_for_whole(
+    tree: Path, engine: OwnEngine, openai_env: ModelServer, rlm: Rlm
+) -> None:
+    with (tree / "sparse.txt").open("w") as file:
+        file.truncate(2 << 30)
+    asking = engine.command(
+        "-m", "rlm_kernel", "ask", "How long?", "-f", "sparse.txt", "--model", "openai/root", "--sub-model", "openai/sub"
+    )
+    with subprocess.Popen(asking, stderr=subprocess.PIPE, text=True) as asked:
+        assert asked.stderr is not None
+        assert any("sending sparse.txt to the engine" in line for line in asked.stderr)
+        asked.kill()
+    assert len(sent_to(engine)) == len(engine.containers()) == 1
+    removed = json.loads(rlm("gc", "--json").stdout)["removed"]
+    assert {(one["kind"], one["name"]) for one in removed if one["kind"] == "files"} == {("files", "sparse.txt")}
+    assert sent_to(engine) == []
+    for folder in os.listdir(os.environ["XDG_RUNTIME_DIR"]):  # `rlm gc` takes it a minute later
+        shutil.rmtree(Path(os.environ["XDG_RUNTIME_DIR"], folder))
+
+
+@ON_ONE
+def test_an_engine_whose_disk_is_full_is_told_with_what_to_do(tree: Path, engine: OwnEngine) -> None:
+    place = f"{engine.folder}/data/volumes"
+    subprocess.run(engine._machine.command("mount", "-t", "tmpfs", "-o", "size=40m", "small", place), check=True)
+    try:
+        (tree / "large.txt").write_bytes(os.urandom(60 << 20))
+        with pytest.raises(DockerError, match=r"has no room for large\.txt, 62\.9 MB: .*no space left") as caught:
+            asyncio.run(run(TELL, context=Path("large.txt")))
+        assert "rlm gc" in caught.value.hint
+        assert os.listdir(engine.files(place)) == []
+    finally:
+        subprocess.run(engine._machine.command("umount", "--lazy", place), check=True)
+
+
+@ON_ONE
 def test_of_many_who_send_the_same_each_has_it(tree: Path, engine: OwnEngine, kernel_image: ImageInfo) -> None:
     results: list[str] = []
     all_ = [threading.Thread(target=_asks, args=(kernel_image, tree, results)) for _ in range(4)]
@@ -223,7 +260,7 @@ async def test_what_is_shared_with_the_engine_is_mounted_and_the_rest_is_sent(tr
     shared = Path(shutil.copytree(tree / "folder" / "deep", engine.shared / "deep"))
     (engine.shared / "e.txt").write_text("This is e.txt.")
     result = await run(TELL, context=[shared, engine.shared / "e.txt", Path("a.txt")])
-    assert json.loads(result.answer or "") == {"d.txt": 25, "e.txt": 14, "a.txt": 14}
+    assert json.loads(result.answer or "") == {"d.txt": 26, "e.txt": 14, "a.txt": 14}
     with engine.client() as client:
         assert [one.what for one in kept(client)] == ["a.txt"]
 

@@ -177,7 +177,7 @@ def _removed(containers: Iterable[_Container], client: DockerClient, dry_run: bo
 
 def _sent(client: DockerClient, dry_run: bool) -> Iterator[Leftover]:
     """Files that were sent to the engine, and that no container uses; and what was to send them."""
-    for found in client.api.containers(all=True, filters={"label": f"{volumes.SENT}=helper"}):
+    for found in client.api.containers(all=True, filters={"label": [f"{volumes.SENT}=helper", *volumes.own()]}):
         if volumes.is_over(found["Labels"], found["Created"]):
             yield from _removed([_Container(found["Id"], found["Names"][0].lstrip("/"), "", Path(), False, 0, 0)], client, dry_run)
     for kept in volumes.kept(client):

@@ -124,7 +124,7 @@ class Shares:
         sent = {mounted: volume for volume, mounted, _ in self._places.values()}
         mounts += [Mount(str(place), volume, type="volume", read_only=True, no_copy=True) for place, volume in sent.items()]
         if any(share.inside == DEPOT and self._unseen(share) for share in self._shares):
-            told = {volumes.SENT: "late", **labels}
+            told = {volumes.SENT: "late", **labels, **volumes.own_labels()}
             mounts.append(Mount(str(DEPOT), volumes.late(container), type="volume", read_only=True, no_copy=True, labels=told))
         return mounts
 

@@ -94,8 +94,13 @@ class Engine:
         if self.known.pop(name, None) is None:
             raise refusal(404, "no such volume")
 
-    def volumes(self, filters: dict[str, str]) -> dict[str, Any]:
-        found = [{"Name": name, "Labels": labels} for name, labels in self.known.items() if filters["label"] in labels]
+    def volumes(self, filters: dict[str, list[str]]) -> dict[str, Any]:
+        def fits(labels: dict[str, str]) -> bool:
+            return all(
+                labels.get(name, "") == (value or labels.get(name)) for name, _, value in (one.partition("=") for one in filters["label"])
+            )
+
+        found = [{"Name": name, "Labels": labels} for name, labels in self.known.items() if fits(labels)]
         return {"Volumes": [{**one, "CreatedAt": "2020-01-01T00:00:00Z"} for one in found] or None}
 
 
@@ -215,6 +220,16 @@ def test_what_was_not_used_for_longest_goes_first_and_never_what_is_in_use(engin
     assert young in engine.known
     make_room(engine, -100)  # type: ignore[arg-type]
     assert [one.in_use for one in kept(engine)] == [True]  # type: ignore[arg-type]
+
+
+def test_what_another_user_sent_is_used_and_left_alone(engine: Engine, parcel: Parcel, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(volumes, "_user", lambda: "another@somewhere")
+        theirs = send(engine, parcel)
+    assert send(engine, parcel) == theirs
+    assert kept(engine) == []  # type: ignore[arg-type]
+    make_room(engine, -100)  # type: ignore[arg-type]
+    assert theirs in engine.known
 
 
 def test_a_volume_that_somebody_uses_since_is_not_gone(engine: Engine, parcel: Parcel) -> None:

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rlm_runtime import frames
+from rlm_runtime import frames, glance
 from rlm_runtime.frames import CLOSE, CREDIT, DATA, HELLO, INTERRUPT, LIFE, OPEN, VERSION, WELCOME
 
 MAX_CALLERS = 512
@@ -194,7 +194,7 @@ class Bridge:
         self.hello = json.loads(payload)
         # The host looks for this, past what may have been begun.
         self._control.append(bytes.fromhex(self.hello["nonce"]))
-        self._send(WELCOME, 0, json.dumps({"version": VERSION}).encode())
+        self._send(WELCOME, 0, json.dumps({"version": VERSION, "seen": _seen(self.hello), "mapped": glance.is_mapped()}).encode())
 
     def _open(self, channel: int, name: str) -> None:
         sock = socket.socket(socket.AF_UNIX)
@@ -322,6 +322,19 @@ class Bridge:
         if not piece:  # nobody can write there any more
             self._unwatch(self._errors)
         self._said = (self._said + piece)[-_TAIL:]
+
+
+def _seen(hello: dict[str, Any]) -> dict[str, list[Any]]:
+    """What the files look like here that the host has mounted, each with its time of change and, where that does not prove enough, an
+    outline. The host knows the times by `files`, and is the same system if it was started as this one was.
+    """
+    same_system = bool(hello.get("boot")) and hello["boot"] == glance.boot()
+    seen: dict[str, list[Any]] = {}
+    for place, expected in hello.get("files", {}).items():
+        changed = glance.changed(place)
+        proven = changed == expected and (same_system or not os.path.isdir(place))
+        seen[place] = [changed, None if proven or changed is None else glance.outline(place)]
+    return seen
 
 
 def _drained(number: int) -> None:

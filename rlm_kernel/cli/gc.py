@@ -17,7 +17,7 @@ def gc(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     config: CONFIG = None,
 ) -> None:
-    """Remove what crashes, killed commands and earlier versions left: containers, folders, parts of images.
+    """Remove what crashes, killed commands and earlier versions left: containers, folders, parts of images; and files sent to the engine.
 
     Only what is your own, and nothing of a session in use, or of a kept one whose idle time is not over. Traces in trace.dir whose
     runs were killed are completed from their journals.

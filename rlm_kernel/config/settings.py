@@ -168,6 +168,8 @@ class SandboxSettings(_Section):
     """Size of the container's /tmp, which lives in memory."""
     children: Annotated[int, Field(ge=1, le=1000)] | None = None
     """Containers of child RLMs at one time; None for as many as the free memory has room for."""
+    volumes: Size = "20g"
+    """Of all files that were sent to an engine which does not see them; what was not used for longest goes first."""
     allow: Annotated[list[Folder], BeforeValidator(_path_list)] = []
     """Folders whose files a notebook in Jupyter may have loaded by naming them in `paths`."""
 

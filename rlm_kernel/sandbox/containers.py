@@ -159,7 +159,9 @@ def find(name: str, place: str) -> Container | None:
 
 
 def remove_containers(session_id: str) -> None:
-    """Remove the containers of a session whose owner is gone. Blocking. Raises DockerError."""
+    """Remove the containers of a session whose owner is gone, and the volumes that were for them alone. Blocking. Raises DockerError."""
+    from docker.errors import APIError
+
     from rlm_kernel.sandbox.docker_host import connect, docker_errors
 
     with docker_errors():
@@ -167,6 +169,9 @@ def remove_containers(session_id: str) -> None:
         try:
             for container in client.containers.list(ignore_removed=True, all=True, filters={"label": f"{LABEL}.session={session_id}"}):
                 remove_container(container)
+            for volume in client.api.volumes(filters={"label": f"{LABEL}.session={session_id}"})["Volumes"] or []:
+                with contextlib.suppress(APIError):  # it went with its container
+                    client.api.remove_volume(volume["Name"])
         finally:
             client.close()
 

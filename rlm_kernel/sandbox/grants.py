@@ -23,6 +23,7 @@ from rlm_kernel.nearest import did_you_mean, is_same_name, nearest_path
 from rlm_kernel.pathtext import from_text, is_foreign, recorded, to_text
 from rlm_kernel.sandbox.depot import VERSION_CONTROL, Depot, Say, readable_inside
 from rlm_kernel.sandbox.rundir import RunDir, container_ids
+from rlm_kernel.sandbox.shares import DEPOT, Share, Shares
 
 Consent = Callable[[Path], Awaitable[bool]]
 """Asks the user whether the kernel may read a path that they did not name."""
@@ -33,7 +34,6 @@ MAX_COVERS = 500
 MAX_RULES = 1 << 16
 """Characters of each .gitignore file above a folder."""
 _INSIDE = PurePosixPath("/rlm/files")
-_DEPOT = PurePosixPath("/rlm/depot")
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ class FileGrants:
             if readable_inside(path.stat()):
                 self._grants.append(replace(_grant(len(self._grants), path, copies), used=False))
         self._depot = Depot(depot) if depot is not None else None
+        self.shares = self._shares()
         self._answers: dict[Path, bool] = {}
         self._giving = asyncio.Lock()
         self._asking = asyncio.Lock()
@@ -98,7 +99,20 @@ class FileGrants:
             )
             for one in dump
         ]
+        grants.shares = grants._shares()
         return grants
+
+    def _shares(self) -> Shares:
+        """How the containers of the session get the files."""
+        mounted = [grant for grant in self._grants if not grant.inside.is_relative_to(DEPOT)]
+        shares = [Share(grant.source, grant.inside, grant.directory) for grant in mounted]
+        if self._depot:
+            shares.append(Share(self._depot.folder, DEPOT, True))
+        return Shares(shares, lambda: [(grant.inside.name, grant.source) for grant in self._late()])
+
+    def _late(self) -> list[Grant]:
+        """What was given to a container that ran."""
+        return [grant for grant in self._grants if grant.inside.is_relative_to(DEPOT)]
 
     def allow(self, named: Sequence[Path]) -> list[Path]:
         """Have what the user has named since allowed, for when it is asked for; the real paths that can be had. Blocking."""
@@ -115,7 +129,7 @@ class FileGrants:
             {
                 "path": to_text(str(grant.path)),
                 "source": to_text(str(grant.source)),
-                "inside": str(grant.inside),
+                "inside": str(self.shares.inside(grant.inside)),
                 "directory": grant.directory,
                 "renamed": grant.renamed,
                 "used": grant.used,
@@ -132,11 +146,6 @@ class FileGrants:
         """Where each of the paths is."""
         return {grant.path: grant.source if grant.renamed else grant.path for grant in self._grants if grant.used}
 
-    def mounts(self) -> list[tuple[str, str]]:
-        """(host path, path in the container), all read-only. Those of the depot come with it."""
-        own_mounts = [(str(grant.source), str(grant.inside)) for grant in self._grants if not grant.inside.is_relative_to(_DEPOT)]
-        return [*own_mounts, *([(str(self._depot.folder), str(_DEPOT))] if self._depot else [])]
-
     async def add(self, path: Path, say: Say = lambda _text: None) -> Grant:
         """Grant a path that was named later; the container need not start again. Cancelling it ends a copy.
 
@@ -150,16 +159,24 @@ class FileGrants:
             if self._depot is None:
                 raise FileRefused(f"{path} cannot be given to a kernel that runs already.", hint="Name it when you begin: -f")
             stop = threading.Event()
-            depot = Depot(self._depot.folder, say)
-            giving = asyncio.create_task(asyncio.to_thread(depot.give, real, stop.is_set))
+            giving = asyncio.create_task(asyncio.to_thread(self._give, self._depot, real, say, stop))
             try:
-                source = await asyncio.shield(giving)
+                grant = await asyncio.shield(giving)
             except asyncio.CancelledError:
                 stop.set()
                 await asyncio.wait([giving])
                 raise
-            self._grants.append(Grant(real, source, _DEPOT / source.name, source.is_dir()))
-            return self._grants[-1]
+            self._grants.append(grant)
+            return grant
+
+    def _give(self, depot: Depot, real: Path, say: Say, stop: threading.Event) -> Grant:
+        """Have it in the container that runs: by its depot, or sent where the engine does not see that. Blocking."""
+        if not self.shares.sent:
+            source = Depot(depot.folder, say).give(real, stop.is_set)
+            return Grant(real, source, DEPOT / source.name, source.is_dir())
+        name = str(1 + max((int(grant.inside.name) for grant in self._late()), default=0))
+        self.shares.give(name, real, say, stop)
+        return Grant(real, real, DEPOT / name, real.is_dir())
 
     async def obtain(self, asked: str, consent: Consent | None = None, say: Say = lambda _text: None) -> Grant:
         """Where the kernel finds a host path. One that the user did not name is refused, or they are asked, once: FileRefused."""
@@ -200,14 +217,14 @@ class FileGrants:
                 continue
             if not part.parts:
                 self._grants[number] = replace(grant, used=True)
-                return self._grants[number]
+                return replace(grant, used=True, inside=self.shares.inside(grant.inside))
             if grant.directory:
                 source = grant.source.joinpath(*part.parts)
                 if not Path(os.path.realpath(source)).is_relative_to(os.path.realpath(grant.source)):
                     continue  # a link that leads out of the folder: what is there was not named
                 self._grants[number] = replace(grant, used=True)
                 known = recorded(str(grant.path)) if grant.renamed else grant.path
-                inside = grant.inside / PurePosixPath(*part.parts)
+                inside = self.shares.inside(grant.inside / PurePosixPath(*part.parts))
                 return Grant(Path(str(known.joinpath(*part.parts))), source, inside, source.is_dir())
         named = ", ".join(str(path) for path in [*self.paths, *self._allowed][:20]) or "none"
         raise FileRefused(f"{asked} was not named by the user, so it cannot be loaded. Files that can: {named}.")

@@ -21,8 +21,9 @@ from rlm_kernel.sandbox.channels import Channels, Connection
 from rlm_kernel.sandbox.containers import LOST, UNKNOWN
 from rlm_kernel.sandbox.outputs import OutputCollector
 from rlm_kernel.sandbox.persons import PersonCells
-from rlm_kernel.sandbox.provisioner import EXIT_OOM, DockerProvisioner, SandboxSpec
+from rlm_kernel.sandbox.provisioner import DockerProvisioner, SandboxSpec
 from rlm_kernel.sandbox.runner import VARIABLES, CellRunner, RunState
+from rlm_kernel.sandbox.start_failure import EXIT_OOM
 
 GRACE = 5.0
 """Seconds that an interrupted cell has to stop before its kernel is killed."""

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal
 
 from rlm_kernel import system
 from rlm_kernel.sandbox import containers as engine_containers
-from rlm_kernel.sandbox import image
+from rlm_kernel.sandbox import image, volumes
 from rlm_kernel.sandbox.containers import remove_container
 from rlm_kernel.sandbox.docker_host import docker_errors
 from rlm_kernel.sandbox.image_base import wheels_dir
@@ -53,7 +53,7 @@ _PARTS = re.compile(r"lease|depot|copies|handed|host|[rk]\d*|(connection|session
 class Leftover:
     """Something that nobody uses any more. `size` in bytes; of an image with the layers that it shares with others."""
 
-    kind: Literal["container", "folder", "image"]
+    kind: Literal["container", "folder", "image", "files"]
     name: str
     size: int
 
@@ -77,6 +77,7 @@ def collect(client: DockerClient, *, dry_run: bool = False, images: Collection[s
     """
     with docker_errors():
         yield from _sessions(client, dry_run)
+        yield from _sent(client, dry_run)
         yield from _builds(dry_run)
         yield from _images(client, dry_run, images)
 
@@ -172,6 +173,16 @@ def _removed(containers: Iterable[_Container], client: DockerClient, dry_run: bo
         if not dry_run:
             remove_container(client.containers.get(container.id))
         yield Leftover("container", container.name, container.size)
+
+
+def _sent(client: DockerClient, dry_run: bool) -> Iterator[Leftover]:
+    """Files that were sent to the engine, and that no container uses; and what was to send them."""
+    for found in client.api.containers(all=True, filters={"label": [f"{volumes.SENT}=helper", *volumes.own()]}):
+        if volumes.is_over(found["Labels"], found["Created"]):
+            yield from _removed([_Container(found["Id"], found["Names"][0].lstrip("/"), "", Path(), False, 0, 0)], client, dry_run)
+    for kept in volumes.kept(client):
+        if not kept.in_use and (dry_run or kept.remove(client)):
+            yield Leftover("files", kept.what, kept.size)
 
 
 def _builds(dry_run: bool) -> Iterator[Leftover]:

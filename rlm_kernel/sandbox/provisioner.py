@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -21,22 +21,21 @@ from traitlets import Any as AnyTrait
 
 from rlm_kernel.errors import DockerError, KernelError, RLMError
 from rlm_kernel.sandbox import containers, engine_address
-from rlm_kernel.sandbox.containers import LOST, UNKNOWN, end_of, remove_container
+from rlm_kernel.sandbox.containers import LOST, end_of, remove_container
 from rlm_kernel.sandbox.docker_host import engine_traits, in_daemon
 from rlm_kernel.sandbox.endpoints import Doors, Endpoints
 from rlm_kernel.sandbox.rundir import RunDir, container_user
+from rlm_kernel.sandbox.shares import Shares
+from rlm_kernel.sandbox.start_failure import Ended
 from rlm_kernel.sandbox.stream import Channel, Stream, StreamLost
 from rlm_kernel.sandbox.syscalls import security_options
+from rlm_kernel.sandbox.volumes import Sender
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
 
-EXIT_OOM = 97
-"""The container's status when the kernel was killed for memory (`rlm_runtime.__main__`)."""
 _SIGINT, _SIGKILL = 2, 9
 """Of the container, whatever the host's are."""
-_KILLED = 128 + _SIGKILL
-"""The container's status when the machine killed its first process, which is for memory, too."""
 JOIN_SECONDS = 10.0
 """Seconds that a container which was left has to answer."""
 MAX_FILE = 2 << 30
@@ -65,7 +64,10 @@ class SandboxSpec:
     runtime: str | None = None
     tight: bool = True
     """System calls as `sandbox.syscalls` allows them, else as the engine does."""
-    mounts: list[tuple[str, str]] = field(default_factory=list)
+    shares: Shares = field(default_factory=Shares)
+    """The user's files."""
+    sender: Sender = field(default_factory=Sender)
+    """How they are sent to an engine that does not see them."""
     start_timeout: float = 60.0
     admit: Callable[[], AbstractAsyncContextManager[None]] = contextlib.nullcontext
     """Entered before the session's first container is made, and left once it is started: waits for room (`sandbox.room`)."""
@@ -79,19 +81,19 @@ def container_options(
     `rootless`: for an engine of that kind. `profile_file`: for one that takes the seccomp profile as a file, which is then written. `cpus`:
     how many its machine has, if that is known; none gives more.
     """
-    from docker.types import LogConfig, Mount, Ulimit
+    from docker.types import LogConfig, Ulimit
 
+    session = {f"{containers.LABEL}.session": spec.run.session_id, **containers.owner_labels()}
     return {
         "image": spec.image,
         "command": ["/opt/rlm/bin/python", "-m", "rlm_runtime"],
         "entrypoint": [],
         "name": spec.run.container_name,
         "labels": {
-            f"{containers.LABEL}.session": spec.run.session_id,
+            **session,
             f"{containers.LABEL}.folder": str(spec.run.path),
             f"{containers.LABEL}.memory": str(spec.memory),
             f"{containers.LABEL}.idle": f"{spec.run.idle:g}",
-            **containers.owner_labels(),
         },
         # Nothing of the host's environment: it has the API keys.
         "use_config_proxy": False,  # the client's configuration may hold a proxy with a password
@@ -119,7 +121,7 @@ def container_options(
         "shm_size": "64m",
         # podman takes no uid.
         "tmpfs": {"/tmp": f"rw,nosuid,nodev,size={spec.tmp},mode=1777", "/rlm/run": "rw,nosuid,nodev,noexec,size=1m,mode=1777"},
-        "mounts": [Mount(target, source, type="bind", read_only=True) for source, target in spec.mounts],
+        "mounts": spec.shares.mounts(spec.run.container_name, session),
         "log_config": LogConfig(type="none"),  # all that is said is for the owner, who listens
     }
 
@@ -178,12 +180,9 @@ class DockerProvisioner(KernelProvisionerBase):
         # A kernel that takes the place of one that died has that one's room.
         admitted = self.spec.admit if self.spec.run.launches == 1 else contextlib.nullcontext
         try:
-            async with admitted():
-                self._creation = asyncio.create_task(asyncio.to_thread(self._create))
-                self._container = await asyncio.shield(self._creation)
-                await self._there(self._connect())
+            while not await self._try(admitted):  # some files were not those of this host, and are sent now
+                admitted = contextlib.nullcontext
             async with asyncio.timeout(self.spec.start_timeout):
-                await self._there(self._greet(again=False))
                 await self._until_ready()
         except OSError:
             raise await self._start_failure() from None
@@ -191,6 +190,30 @@ class DockerProvisioner(KernelProvisionerBase):
             await asyncio.shield(self.cleanup())  # one that does not start is not removed by itself
             raise
         return self.connection_info
+
+    async def _try(self, admitted: Callable[[], AbstractAsyncContextManager[None]]) -> bool:
+        """Start the container and greet its first process. False if it does not have the files; then it is gone, and to be made anew."""
+        shares = self.spec.shares
+        await shares.send(self.spec.image, self.spec.sender)
+        expected = await asyncio.to_thread(shares.expected)
+        try:
+            async with admitted():
+                self._creation = asyncio.create_task(asyncio.to_thread(self._create))
+                self._container = await asyncio.shield(self._creation)
+                filled = await asyncio.to_thread(shares.made, self._container, self.spec.sender)
+                if filled:
+                    await self._there(self._connect())
+            if filled:
+                async with asyncio.timeout(self.spec.start_timeout):
+                    await self._there(self._greet(again=False, told=expected))
+                if await asyncio.to_thread(shares.agrees, expected, self.stream.welcome.result()):
+                    return True
+        except DockerError as error:
+            if not shares.refused(error.message):
+                raise
+        await asyncio.shield(self._discard())
+        self.exited = asyncio.get_running_loop().create_future()
+        return False
 
     def _create(self) -> Container:
         from rlm_kernel.sandbox.docker_host import connect, docker_errors
@@ -233,11 +256,11 @@ class DockerProvisioner(KernelProvisionerBase):
         self._watch("not-running")
         await self._greet(again=True)
 
-    async def _greet(self, *, again: bool) -> None:
+    async def _greet(self, *, again: bool, told: Mapping[str, Any] | None = None) -> None:
         """Speak to the container's first process, and listen for Jupyter's programs. On the stream's event loop."""
         manager: Any = self.parent
         run, stream = self.spec.run, self.stream
-        await stream.greet({"idle": run.idle, "session": run.told, "key": manager.session.key.decode()}, again=again)
+        await stream.greet({"idle": run.idle, "session": run.told, "key": manager.session.key.decode(), **(told or {})}, again=again)
         assert self._doors is not None
         self._endpoints = Endpoints(stream, self._doors)
         with run.errors():
@@ -256,8 +279,11 @@ class DockerProvisioner(KernelProvisionerBase):
     async def join(self) -> bool:
         """Take over the container that an earlier owner of the session left. False if it does not run any more. Raises DockerError."""
         self._container = await asyncio.to_thread(containers.find, self.spec.run.container_name, self.spec.run.engine)
+        if self._container is None:  # it ended by itself
+            await asyncio.to_thread(containers.remove_containers, self.spec.run.session_id)
         if self._container is None or self._container.status != "running":
             return False
+        self.spec.shares.joined(self._container)
         manager: Any = self.parent
         self._settle()
         self.connection_info = manager.get_connection_info()
@@ -301,8 +327,6 @@ class DockerProvisioner(KernelProvisionerBase):
         threading.Thread(target=wait, daemon=True).start()
 
     async def _start_failure(self) -> RLMError:
-        from rlm_kernel.sandbox.docker_host import start_hint
-
         stream, lost = self._stream, self._container is not None and self._stream is None
         ended = stream is not None and stream.lost.done()
         if ended:
@@ -310,24 +334,8 @@ class DockerProvisioner(KernelProvisionerBase):
         status = self.exited.result() if self.exited.done() else None
         words = stream.words() if stream is not None else ""
         await asyncio.shield(self.cleanup())
-        if status == LOST or lost:
-            why = f": {self.engine_said}" if self.engine_said else ""
-            return DockerError(f"The Docker engine was lost while it started the kernel's container{why}.", hint=start_hint())
-        if status in (EXIT_OOM, _KILLED):
-            return KernelError(
-                f"The container is too small: its kernel was killed as it started, with {self.spec.memory / (1 << 20):,.0f} MiB of memory "
-                "(sandbox.memory).",
-                hint="Give it more: RLM_SANDBOX__MEMORY=2g, which is the default.",
-            )
-        how = "its status is not known" if status in (UNKNOWN, None) else f"status {status}"
-        what = (
-            f"The kernel's container ended as it started ({how})."
-            if ended or status is not None
-            else f"The kernel did not start within {self.spec.start_timeout:.0f} s."
-        )
-        return KernelError(
-            f"{what}\n{words}".strip(), hint="`rlm doctor` checks the set-up; `rlm image build --force` makes the image anew."
-        )
+        how = Ended(status, lost, ended, self.engine_said, words)
+        return how.as_error(self.spec.memory, self.spec.start_timeout)
 
     async def poll(self) -> int | None:
         if self.exited.done():
@@ -367,17 +375,22 @@ class DockerProvisioner(KernelProvisionerBase):
 
     async def cleanup(self, restart: bool = False) -> None:
         """Remove the container, even one whose creation was interrupted. Idempotent."""
+        await self._discard()
+        if not restart and self._doors is not None:
+            self._doors.close()
+            self._doors = None
+
+    async def _discard(self) -> None:
         if self._creation is not None:
             with contextlib.suppress(Exception):
                 self._container = await asyncio.shield(self._creation)
         await self.leave()
         if self._container is not None:
             await in_daemon(remove_container, self._container)
+            with contextlib.suppress(Exception):  # the engine is gone
+                await in_daemon(self.spec.shares.ended, self._container.client)
             self._container.client.close()
         self._container = self._creation = None
-        if not restart and self._doors is not None:
-            self._doors.close()
-            self._doors = None
 
     async def shutdown_requested(self, restart: bool = False) -> None:
         await self.kill(restart)

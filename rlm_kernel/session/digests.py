@@ -125,6 +125,14 @@ def digest_of(seen: Seen, until: threading.Event) -> dict[str, str | None]:
     return {"sha256": None, "digest": "pending"}
 
 
+def sha256_of(path: Path, until: threading.Event) -> str | None:
+    """Of a file, or of the files of a folder. None where that is not to be had, because it is being changed, say, or `until` comes first.
+
+    Blocking.
+    """
+    return digest_of(look_at(path), until)["sha256"]
+
+
 def _digest(seen: Seen, key: str, until: threading.Event) -> dict[str, str | None]:
     worth = seen.size >= KEPT_FROM
     if worth and (kept := _kept().get(key)):

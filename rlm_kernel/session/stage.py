@@ -18,6 +18,7 @@ from rlm_kernel.engine.ledger import Limits
 from rlm_kernel.engine.protocols import HostCallHandler, Models, Trace
 from rlm_kernel.engine.records import Keep
 from rlm_kernel.errors import ImageError
+from rlm_kernel.session.digests import sha256_of
 from rlm_kernel.session.players import open_models
 
 if TYPE_CHECKING:
@@ -209,6 +210,7 @@ def broker_and_spec(
     from rlm_kernel.sandbox.broker import Broker
     from rlm_kernel.sandbox.provisioner import SandboxSpec
     from rlm_kernel.sandbox.room import admitted
+    from rlm_kernel.sandbox.volumes import Sender
 
     sandbox = settings.sandbox
     broker = Broker(on.run, handlers)
@@ -225,7 +227,8 @@ def broker_and_spec(
         network=sandbox.network,
         runtime=sandbox.runtime,
         tight=sandbox.seccomp == "tight",
-        mounts=on.grants.mounts(),
+        shares=on.grants.shares,
+        sender=Sender(sha256_of, on.say, parse_size(sandbox.volumes)),
         admit=contextlib.nullcontext if wait == 0 else functools.partial(admitted, memory, on.say, wait),
     )
     return broker, spec

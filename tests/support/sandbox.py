@@ -41,7 +41,7 @@ class Sandbox:
         self._llm = llm
         handlers = {"llm_query": self._query, "final": self._final, "file": self._file, "order": self._order}
         self.broker = Broker(self.run_dir, handlers)
-        options = {"memory": 1 << 30, "mounts": self.grants.mounts(), **spec}
+        options = {"memory": 1 << 30, "shares": self.grants.shares, **spec}
         self.spec = SandboxSpec(image.id, self.run_dir, self.broker.ready, self.broker.accept, **options)
         self.persons: list[CellResult] = []
         self.kernel = DockerKernel(

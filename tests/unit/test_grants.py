@@ -43,7 +43,7 @@ def test_a_named_file_is_found(run: RunDir, tree: Path) -> None:
     found = grants.locate(str(tree / "named.txt"))
     assert (found.path, found.inside, found.directory) == (tree / "named.txt", PurePosixPath("/rlm/files/1"), False)
     assert grants.paths == [tree / "other.txt", tree / "named.txt"]
-    assert grants.mounts() == [(str(tree / "other.txt"), "/rlm/files/0"), (str(tree / "named.txt"), "/rlm/files/1")]
+    assert grants.shares.binds() == [(str(tree / "other.txt"), "/rlm/files/0"), (str(tree / "named.txt"), "/rlm/files/1")]
 
 
 @pytest.mark.parametrize(
@@ -196,22 +196,22 @@ def test_what_the_user_may_read_and_the_container_may_not_is_copied_over_its_pla
     monkeypatch.setattr(grants_module, "container_ids", lambda: (61234, 61234))
     monkeypatch.setattr("rlm_kernel.sandbox.depot.container_ids", lambda: (61234, 61234))
     grants = FileGrants([tree / "folder"], run)
-    mounts = {inside: Path(source) for source, inside in grants.mounts()}
+    mounts = {inside: Path(source) for source, inside in grants.shares.binds()}
     assert set(mounts) == {"/rlm/files/0", "/rlm/files/0/auth.log", "/rlm/files/0/private"}
     assert mounts["/rlm/files/0/auth.log"].read_text() == "secret"
     assert [path.name for path in mounts["/rlm/files/0/private"].iterdir()] == ["c.txt"]
     assert grants.paths == [tree / "folder"]
     assert (tree / "folder" / "auth.log").stat().st_mode & 0o777 == 0o600
     again = FileGrants.restored(grants.dump(), run, run.path / "depot")
-    assert again.mounts()[:3] == grants.mounts()
+    assert set(again.shares.binds()) > set(grants.shares.binds())
 
 
 def test_what_is_made_when_it_is_read_is_read_on_the_host(run: RunDir, tree: Path) -> None:
     (tree / "empty.txt").touch(mode=0o644)
     grants = FileGrants([Path("/proc/cpuinfo"), Path("/proc/version"), tree / "empty.txt"], run)
-    assert "processor" in Path(grants.mounts()[0][0]).read_text()
-    assert Path(grants.mounts()[1][0]).read_bytes() == Path("/proc/version").read_bytes()
-    assert grants.mounts()[2][0] == str(tree / "empty.txt")
+    assert "processor" in Path(grants.shares.binds()[0][0]).read_text()
+    assert Path(grants.shares.binds()[1][0]).read_bytes() == Path("/proc/version").read_bytes()
+    assert grants.shares.binds()[2][0] == str(tree / "empty.txt")
 
 
 def test_a_name_that_is_not_utf_8_is_mounted_under_another(run: RunDir, tree: Path) -> None:
@@ -219,7 +219,7 @@ def test_a_name_that_is_not_utf_8_is_mounted_under_another(run: RunDir, tree: Pa
     path.write_text("coffee")
     path.chmod(0o644)
     grants = FileGrants([path], run)
-    source, inside = grants.mounts()[0]
+    source, inside = grants.shares.binds()[0]
     assert Path(source.encode().decode()).read_text() == "coffee"
     assert inside == "/rlm/files/0"
     assert grants.locate(str(path)).path == path

@@ -66,7 +66,7 @@ class User:
 async def test_what_a_question_names_is_there_when_it_is_asked_for_and_not_before(make: Make, tree: Path) -> None:
     grants = make(tree / "a.txt", named=[tree / "b.txt", tree / "folder", tree / "missing.txt"])
     assert grants.paths == [tree / "a.txt"]
-    assert [host for host, _ in grants.mounts()][:3] == [str(tree / "a.txt"), str(tree / "b.txt"), str(tree / "folder")]
+    assert [host for host, _ in grants.shares.binds()][:3] == [str(tree / "a.txt"), str(tree / "b.txt"), str(tree / "folder")]
     assert str((await grants.obtain(str(tree / "b.txt"))).inside) == "/rlm/files/1"
     assert str((await grants.obtain(str(tree / "folder" / "c.txt"))).inside) == "/rlm/files/2/c.txt"
     assert grants.paths == [tree / "a.txt", tree / "b.txt", tree / "folder"]
@@ -75,7 +75,7 @@ async def test_what_a_question_names_is_there_when_it_is_asked_for_and_not_befor
 
 async def test_what_is_named_later_goes_into_the_depot_once(make: Make, tree: Path, tmp_path: Path) -> None:
     grants = make(tree / "a.txt")
-    assert grants.mounts()[-1] == (str(tmp_path / "depot"), "/rlm/depot")
+    assert grants.shares.binds()[-1] == (str(tmp_path / "depot"), "/rlm/depot")
     with pytest.raises(FileRefused, match="was not named by the user"):
         await grants.obtain(str(tree / "b.txt"))
     (tree / "link").symlink_to("b.txt")

@@ -16,6 +16,7 @@ from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rlm_runtime import hints
+from rlm_runtime.paced import Paced
 from rlm_runtime.shown import text_of
 
 if TYPE_CHECKING:
@@ -122,10 +123,12 @@ def cap_text(text: str, limit: int = TEXT_CAP) -> str:
 
 
 class CappedDisplay:
-    """Wraps the shell's formatter: every display() and every last expression passes here."""
+    """Wraps the shell's formatter and its publisher: every display() and every last expression passes here."""
 
     def __init__(self, shell: InteractiveShell) -> None:
         self._format = shell.display_formatter.format
+        self._publish = shell.display_pub.publish
+        shell.display_pub.publish = self.publish
         self._count = 0
         self.capped = False
         shell.display_formatter.format = self.format
@@ -144,9 +147,18 @@ class CappedDisplay:
         data, metadata = self._format(obj, *args, **kwargs)
         if (said := text_of(data)) is not None:
             data["text/plain"] = said
+        return self._cap(data), metadata
+
+    def publish(self, data: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        """What is displayed, formatted or as the code made it itself."""
+        if data and isinstance(data, dict):  # or else the publisher says what is wrong
+            data = self._cap(data) or {"text/plain": _LEFT_OUT}
+        self._publish(data, *args, **kwargs)
+
+    def _cap(self, data: dict[str, Any]) -> dict[str, Any]:
         capped = {kind: _cap_representation(kind, value) for kind, value in data.items()}
         self.capped = self.capped or any(capped[kind] is not value for kind, value in data.items())
-        return {kind: value for kind, value in capped.items() if value is not None}, metadata
+        return {kind: value for kind, value in capped.items() if value is not None}
 
     def cell_started(self) -> None:
         self._count, self.capped = 0, False
@@ -279,6 +291,9 @@ def _short_repr(value: str | bytes, printer: Any, _cycle: bool) -> None:
     printer.text(f"{value[:half]!r} … {len(value) - 2 * half:,} more … {value[-half:]!r}")
 
 
+_LEFT_OUT = "… too large to be shown: left out"
+
+
 def _cap_representation(kind: str, value: Any) -> Any:
     """The value, shortened if it is text; None for a picture over the cap, whose text/plain then stands alone."""
     if not isinstance(value, str):
@@ -324,6 +339,7 @@ def install(shell: InteractiveShell, cells: Cells) -> None:
     displays, errors = CappedDisplay(shell), CappedErrors(shell)
     kernel: Any = shell.kernel
     _without_surrogates(kernel.session)
+    Paced(kernel.iopub_thread)
 
     def before(info: Any) -> None:
         for capped in (*streams, displays):

@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 
 from rlm_kernel import loops
 from rlm_kernel.errors import DockerError
-from rlm_kernel.sandbox import frames
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -83,7 +82,7 @@ class Attached(asyncio.Protocol):
             if self._head is not None:
                 data = self._reply(data)
             self._from_engine(data)
-        except (frames.Malformed, UnicodeError):
+        except ValueError:  # frames.Malformed too
             self.cut()
 
     def _reply(self, data: bytes) -> bytes:
@@ -101,7 +100,7 @@ class Attached(asyncio.Protocol):
         return b""
 
     def _refused(self, body: bytes) -> None:
-        with contextlib.suppress(ValueError, AttributeError):
+        with contextlib.suppress(ValueError, AttributeError, RecursionError):
             body = json.loads(body[body.find(b"{") : body.rfind(b"}") + 1]).get("message", "").encode()
         if not self.attached.done():
             self.attached.set_exception(

@@ -7,6 +7,7 @@ dropped because its end is wrong, and what is left over is passed over.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 
@@ -23,6 +24,7 @@ WINDOW = 64 << 10
 THEIRS = 1 << 15
 """Channels from this number on are opened by the container, others by the host."""
 _HEAD = struct.Struct("!BHI")
+_SAID = re.compile(rb"[^\0]")
 FILLER = bytes(MOST + _HEAD.size + 1)
 NONCE = 32
 """Bytes that a HELLO names (in hex) and that come back in front of the WELCOME, whatever was on its way before."""
@@ -51,7 +53,8 @@ class Reader:
         try:
             while len(buffer) - at > _HEAD.size:
                 if not buffer[at]:
-                    at = len(buffer) - len(buffer[at:].lstrip(b"\0"))
+                    said = _SAID.search(buffer, at)
+                    at = said.start() if said else len(buffer)
                     continue
                 kind, channel, size = _HEAD.unpack_from(buffer, at)
                 if kind > LIFE or size > MOST:

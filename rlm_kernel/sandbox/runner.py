@@ -66,6 +66,7 @@ class _Cell:
         self.hit = False
         """It ended by an interrupt, as it says."""
         self.began: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.replied: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.ask("")
 
     def ask(self, request: str) -> None:
@@ -244,7 +245,9 @@ class CellRunner:
             if not _any(*over):
                 cell.state.timed_out = not stop.done()
                 on_interrupt()
-                await self._interrupt(grace, *over)
+                await self._interrupt(grace, cell.replied, *over)
+                if cell.replied.done():  # it has stopped; what it said before may still be on its way
+                    await _first(None, *over)
 
     async def settle(self, grace: float) -> bool:
         """Bring the kernel to rest: whatever runs in it is interrupted. False if it does not stop within `grace` seconds."""
@@ -308,6 +311,7 @@ class CellRunner:
 
     async def _follow(self, cell: _Cell, cell_id: str, code: str) -> None:
         reply = await self._ask(cell_id, code, {"variables": VARIABLES}, cell=cell)
+        cell.replied.set_result(None)
         await _first(IDLE_GRACE if reply.status != _LOST else _LOST_GRACE, cell.idle, self._listening)
         cell.state.status = "ok" if reply.status == "ok" else "error"
         cell.hit = reply.ename == "KeyboardInterrupt"

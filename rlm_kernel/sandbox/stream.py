@@ -26,6 +26,12 @@ LIFE_SECONDS = 5.0
 WIDE = 1 << 20
 """Bytes of the kernel's sockets that may wait here for their reader, each."""
 _MOST_PENDING = 256 << 10
+_MOST_UNREAD = 8 << 20
+"""Bytes that wait for a first process which does not read, beyond which it is cut off."""
+_FEW = 4 << 10
+"""Bytes of a piece that is kept together with others of its kind: each by itself would take many times its size."""
+_MOST_LEAVING = 4096
+"""Channels that we closed and the other end has not, beyond which it is cut off."""
 MAX_OPEN = 600
 """Channels that a container may have opened at once."""
 
@@ -44,7 +50,7 @@ class Channel:
         self._stream = stream
         self.number = number
         self._window = window
-        self._pieces: deque[bytes] = deque()
+        self._pieces: deque[bytes | bytearray] = deque()
         self._at = 0
         """Bytes of the first piece that are read already."""
         self._have = 0
@@ -64,7 +70,7 @@ class Channel:
         if self._have < size or self._closed:
             await self._await(size)
         if self._pieces and len(self._pieces[0]) - self._at >= size:
-            taken: bytes | bytearray = self._pieces[0][self._at : self._at + size]
+            taken = self._pieces[0][self._at : self._at + size]
             self._pass(size)
             return taken
         whole = bytearray()
@@ -79,7 +85,7 @@ class Channel:
         await self._await(1)
         piece = self._pieces[0][self._at :]
         self._pass(len(piece))
-        return piece
+        return bytes(piece)
 
     async def skip(self, size: int) -> None:
         """Pass over so many bytes."""
@@ -135,7 +141,13 @@ class Channel:
         if self._granted < 0:
             return False
         if not self._closed and payload:
-            self._pieces.append(payload)
+            last = self._pieces[-1] if self._pieces else b""
+            if len(payload) > _FEW:
+                self._pieces.append(payload)
+            elif isinstance(last, bytearray) and len(last) < frames.MOST:
+                last += payload
+            else:
+                self._pieces.append(bytearray(payload))
             self._have += len(payload)
             self._wake()
         return True
@@ -194,7 +206,7 @@ class Stream(Attached):
         super().__init__(request)
         self._on_channel = on_channel
         self._nonce = secrets.token_bytes(frames.NONCE)
-        self._before: bytes | None = b""
+        self._before: bytearray | None = bytearray()
         """The end of what came before our nonce."""
         self._reader = frames.Reader()
         self._channels: dict[int, Channel] = {}
@@ -247,7 +259,7 @@ class Stream(Attached):
 
     def words(self) -> str:
         """The end of what the first process said on stderr, or anything that is none of ours on stdout."""
-        return (self.said + (self._before or b""))[-TAIL:].decode(errors="replace")
+        return (self.said + bytes(self._before or b""))[-TAIL:].decode(errors="replace")
 
     def close(self) -> None:
         """Hang up. Idempotent."""
@@ -269,6 +281,8 @@ class Stream(Attached):
         self.send(frames.CLOSE, channel.number)
         if self._channels.pop(channel.number, None) is not None and not self.lost.done():
             self._leaving.add(channel.number)
+            if len(self._leaving) > _MOST_LEAVING:
+                self.cut()
 
     # For asyncio and the engine's end.
 
@@ -285,13 +299,17 @@ class Stream(Attached):
 
     def hear(self, piece: bytes) -> None:
         if self._before is not None:
-            before, found, piece = (self._before + piece).partition(self._nonce)
-            if not found:
-                self._before = before[-max(TAIL, frames.NONCE) :]
+            before, looked_at = self._before, max(0, len(self._before) - frames.NONCE)
+            before += piece
+            at = before.find(self._nonce, looked_at)
+            if at < 0:
+                del before[: -TAIL if len(before) > 2 * TAIL else 0]
                 return
-            self._before = None
+            piece, self._before = bytes(before[at + frames.NONCE :]), None
         for kind, number, payload in self._reader.feed(piece):
             self._take(kind, number, payload)
+        if self._transport is not None and self._transport.get_write_buffer_size() + self._pending > _MOST_UNREAD:
+            raise frames.Malformed("it asks, and does not read the answers")
 
     def _take(self, kind: int, number: int, payload: bytes) -> None:
         if kind == frames.WELCOME and not self.welcome.done():

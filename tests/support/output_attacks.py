@@ -99,6 +99,16 @@ SLOW = {
     "pictures past the caps": Attack(
         _RAW + "for _ in range(100): publish({'image/png': 'A' * 10_000_000, 'text/plain': 'x'})", capped=True
     ),
+    "pictures that outrun their reader": Attack(
+        _RAW + "for _ in range(200): publish({'image/png': 'A' * 7_900_000, 'text/plain': 'x'})", "ok timeout", capped=True
+    ),
+    "outputs past all caps of the kernel": Attack(
+        "k = get_ipython().kernel\n"
+        "for _ in range(200): k.session.send(k.iopub_socket, 'display_data', {'data': {'image/png': 'A' * 9_000_000}, 'metadata': {}},"
+        " parent=k.get_parent())",
+        "ok timeout",
+        capped=True,
+    ),
     "a repr of 1 GB": Attack("class A:\n    def __repr__(self): return 'x' * 1_000_000_000\nA()", capped=True),
     "a repr without end": Attack(f"class A:\n    def __repr__(self):{_ENDLESS}\nA()", "timeout"),
     "an error's message without end": Attack(

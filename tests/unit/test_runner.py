@@ -34,7 +34,7 @@ class Kernel:
         if self._answers:
             self._published.put_nowait(told("status"))
 
-    async def close(self) -> None:
+    def close(self) -> None:
         pass
 
 
@@ -107,5 +107,33 @@ async def test_a_cell_whose_reply_is_lost_in_an_interrupt_has_ended_once_the_ker
             runner.interrupt()
             state = await asyncio.wait_for(running, 30)
             assert (state.status, state.variables) == ("interrupted", None)
+    finally:
+        await runner.close()
+
+
+async def test_a_cell_that_stops_when_interrupted_was_not_killed_though_what_it_published_is_still_on_its_way() -> None:
+    kernel = Kernel(told("iopub_welcome"), answers=False)
+    replies: asyncio.Queue[Message] = asyncio.Queue()
+    asked: list[dict[str, Any]] = []
+
+    def send(message: dict[str, Any]) -> None:
+        if message["msg_type"] == "execute_request":
+            kernel._published.put_nowait(told("execute_input", message["header"]))
+            asked.append(message["header"])
+
+    async def stop() -> None:
+        replies.put_nowait(told("execute_reply", asked[0], status="error", ename="KeyboardInterrupt"))
+
+    shell = SimpleNamespace(send=send, next=replies.get)
+    channels: Any = SimpleNamespace(session=Session(key=b"k"), shell=shell, iopub=kernel, control=kernel, close=kernel.close)
+    runner = CellRunner(channels, asyncio.get_running_loop().create_future(), stop, lambda _message: None)
+    await runner.wait_until_listening(60)
+    try:
+        running = asyncio.create_task(runner.run("turn-01-a", "1", timeout=0.01, grace=0.5, on_output=lambda _: None))
+        done, _ = await asyncio.wait([running], timeout=1.0)
+        assert not done, "the grace is over, but the kernel has answered"
+        kernel._published.put_nowait(told("status", asked[0], execution_state="idle"))
+        state = await asyncio.wait_for(running, 30)
+        assert (state.status, state.timed_out) == ("interrupted", True)
     finally:
         await runner.close()

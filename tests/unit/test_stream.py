@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import socket
 import struct
 import threading
+import tracemalloc
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from rlm_kernel.errors import DockerError, KernelError
 from rlm_kernel.sandbox import frames, stream
 from rlm_kernel.sandbox.stream import Channel, Stream, StreamLost
 from tests.support.container import REPLY, FirstProcess
+from tests.support.growth import LIMIT, growth
 from tests.support.sandbox import until
 
 FRAMES = st.lists(st.tuples(st.integers(1, frames.LIFE), st.integers(0, 0xFFFF), st.binary(max_size=300)), max_size=12)
@@ -257,6 +260,12 @@ class Liar:
     def welcome(self, told: Any) -> None:
         self.say(b"stray bytes" + self.stream._nonce + frames.pack(frames.WELCOME, 0, json.dumps(told).encode()))
 
+    def listen(self) -> None:
+        """Take what is sent, and answer nothing."""
+        with contextlib.suppress(OSError):
+            while self._theirs.recv(1 << 20):
+                pass
+
     def close(self) -> None:
         self._theirs.close()
         self.stream.close()
@@ -280,6 +289,7 @@ OPEN = frames.pack(frames.OPEN, frames.THEIRS)
         pytest.param(OPEN + OPEN, id="a channel twice"),
         pytest.param(frames.pack(frames.OPEN, 5), id="a channel of the host's"),
         pytest.param(b"".join(frames.pack(frames.OPEN, frames.THEIRS + n) for n in range(stream.MAX_OPEN + 2)), id="too many channels"),
+        pytest.param((OPEN + frames.pack(frames.CLOSE, frames.THEIRS)) * 1_500_000, id="questions whose answers it does not read"),
         pytest.param(b"\xff" * 100, id="no frame"),
         pytest.param(frames.pack(frames.DATA, 1, b"x")[:-1] + b"\x07", id="a wrong end"),
     ],
@@ -288,12 +298,149 @@ async def test_who_does_not_keep_to_the_rules_is_cut_off(liar: Liar, said: bytes
     made = await liar.attach()
     liar.welcome({"version": frames.VERSION})
     await made.greet({})
-    liar.say(said)
-    async with asyncio.timeout(10):
+    saying = asyncio.create_task(asyncio.to_thread(liar.say, said))
+    async with asyncio.timeout(60):
         await made.lost
-    for channel in liar.channels:
+    with contextlib.suppress(OSError):
+        await saying
+    for channel in liar.channels[-100:]:
         with pytest.raises(StreamLost):
             await channel.read(1 << 20)
+
+
+async def test_channels_that_the_other_end_never_lets_go_of_do_not_run_out(liar: Liar) -> None:
+    made = await liar.attach()
+    liar.welcome({"version": frames.VERSION})
+    await made.greet({})
+    deaf = asyncio.create_task(asyncio.to_thread(liar.listen))
+    for number in range(2 * frames.THEIRS):
+        if made.lost.done():
+            break
+        made.open("shell").close()
+        if not number % 100:
+            await asyncio.sleep(0)
+    assert made.lost.done()
+    with pytest.raises(StreamLost):
+        await made.open("shell").read(1)
+    await deaf
+
+
+async def test_data_in_the_smallest_pieces_takes_no_more_memory_than_its_size(liar: Liar) -> None:
+    made = await liar.attach()
+    liar.welcome({"version": frames.VERSION})
+    await made.greet({})
+    liar.say(OPEN)
+    await until(lambda: len(liar.channels) == 1)
+    channel = liar.channels[0]
+    reading = asyncio.create_task(channel.read(4 << 20))
+    await asyncio.sleep(0)  # asks for as much
+    tracemalloc.start()
+    try:
+        sent = bytes(range(256)) * (4 << 12)
+        pairs = [frames.pack(frames.DATA, frames.THEIRS, sent[at : at + 2]) for at in range(0, 1 << 20, 2)]
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        for at in range(0, len(pairs), 2_000):
+            said = b"".join(pairs[at : at + 2_000])
+            made.data_received(struct.pack("!BxxxI", 1, len(said)) + said)
+        assert channel._have == 1 << 20
+        assert tracemalloc.get_traced_memory()[1] - before < 3 << 20
+    finally:
+        tracemalloc.stop()
+    made.data_received(struct.pack("!BxxxI", 1, 0))
+    for at in range(1 << 20, 4 << 20, frames.MOST):
+        said = frames.pack(frames.DATA, frames.THEIRS, sent[at : at + frames.MOST])
+        made.data_received(struct.pack("!BxxxI", 1, len(said)) + said)
+    assert await reading == sent
+
+
+LIFE = frames.pack(frames.LIFE)
+FLOODS = {
+    "signs of life": LIFE,
+    "idle bytes between frames": b"\0" + LIFE,
+    "long rows of idle bytes": bytes(1000) + LIFE,
+    "credit for nothing": frames.pack(frames.CREDIT, 77, b"\xff" * 4),
+    "words for nobody": frames.pack(frames.DATA, 77, b"x"),
+    "greetings of the other side": frames.pack(frames.HELLO, 0, b"[" * 100),
+    "a second welcome": frames.pack(frames.WELCOME, 0, b"{}"),
+    "ends of nothing": frames.pack(frames.CLOSE, 77),
+}
+
+
+@pytest.mark.parametrize("name", FLOODS)
+def test_the_work_of_a_flood_grows_with_its_size_and_no_faster(name: str) -> None:
+    def make(size: int) -> tuple[Stream, bytes]:
+        async def greeted() -> Stream:
+            made = Stream(b"", lambda _channel: None)
+            said = made._nonce + frames.pack(frames.WELCOME, 0, b'{"version": 1}')
+            made.data_received(REPLY + struct.pack("!BxxxI", 1, len(said)) + said)
+            return made
+
+        said = FLOODS[name] * (size // len(FLOODS[name]))
+        return asyncio.run(greeted()), struct.pack("!BxxxI", 1, len(said)) + said
+
+    assert growth(make, lambda made: made[0].data_received(made[1]), 40_000) < LIMIT
+
+
+@pytest.mark.parametrize("kind", [1, 2, 3])
+def test_the_work_of_single_bytes_before_the_welcome_grows_with_their_number(kind: int) -> None:
+    def make(size: int) -> tuple[Stream, bytes]:
+        async def attached() -> Stream:
+            made = Stream(b"", lambda _channel: None)
+            made.data_received(REPLY)
+            return made
+
+        return asyncio.run(attached()), (struct.pack("!BxxxI", kind, 1) + b"x") * (size // 9)
+
+    assert growth(make, lambda made: made[0].data_received(made[1]), 400_000) < LIMIT
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        b"[" * 60_000,
+        b'{"version": ' * 200 + b"1" + b"}" * 200,
+        b'{"version": ' + b"9" * 60_000 + b"}",
+        b"\xff\xfe",
+        b"",
+        b'{"version": 1e999}',
+        b'{"version": [1]}',
+    ],
+    ids=lambda told: repr(told[:15]),
+)
+async def test_a_welcome_that_cannot_be_read_is_none(liar: Liar, told: bytes) -> None:
+    made = await liar.attach()
+    liar.say(made._nonce + frames.pack(frames.WELCOME, 0, told) * 2)
+    with pytest.raises(KernelError, match="another version"):
+        await made.greet({})
+
+
+async def test_the_nonce_is_heard_in_pieces_behind_any_amount_and_credit_may_be_as_large_as_it_likes(liar: Liar) -> None:
+    made = await liar.attach()
+    for piece in (b"x" * 100_000, made._nonce[:31], b"y", *(made._nonce[at : at + 1] for at in range(frames.NONCE))):
+        liar.say(piece)
+    liar.say(frames.pack(frames.WELCOME, 0, json.dumps({"version": frames.VERSION}).encode()))
+    await made.greet({})
+    liar.say(OPEN + frames.pack(frames.CREDIT, frames.THEIRS, b"\xff" * 4) * 3 + frames.pack(frames.CREDIT, frames.THEIRS))
+    await until(lambda: len(liar.channels) == 1)
+    writing = asyncio.create_task(liar.channels[0].write(bytes(20 << 20)))
+    assert made._transport is not None
+    for _ in range(100):
+        await asyncio.sleep(0)
+        assert made._transport.get_write_buffer_size() + made._pending < 1 << 20
+    writing.cancel()
+    await asyncio.gather(writing, return_exceptions=True)
+
+
+async def test_heads_of_the_engine_may_name_any_kind_and_size(liar: Liar) -> None:
+    made = await liar.attach()
+    for kind in (0, 2, 3, 255):
+        liar._theirs.sendall(struct.pack("!BBBBI", kind, 9, 9, 9, 5) + b"\xff" * 5 + struct.pack("!BxxxI", kind, 0))
+    liar.welcome({"version": frames.VERSION})
+    await made.greet({})
+    liar._theirs.sendall(struct.pack("!BxxxI", 1, (1 << 32) - 1) + OPEN + frames.pack(frames.DATA, frames.THEIRS, b"yes"))
+    await until(lambda: len(liar.channels) == 1)
+    assert await liar.channels[0].read(3) == b"yes"
 
 
 async def test_frames_for_channels_that_are_not_open_are_passed_over(liar: Liar) -> None:
@@ -334,6 +481,40 @@ async def test_an_engine_that_refuses_is_told(headed: bool) -> None:
     with pytest.raises(DockerError, match="no such container"):
         await liar.attach()
     liar.close()
+    await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"HTTP/1.1 500 No\r\nContent-Length: " + b"9" * 5_000 + b"\r\n\r\n{}",
+        b"HTTP/1.1 500 No\r\nContent-Length: 10000\r\n\r\n" + b'{"message":' * 900 + b"}" * 900,
+        b"HTTP/1.1 101 UP\r\n" + b"X: y\r\n" * 100_000,
+        b"\xff\xfe" * 100_000,
+        b'HTTP/1.1 500 No\r\n\r\n{"message": 5}',
+        b'HTTP/1.1 500 No\r\n\r\n{"message": "\\ud800"}',
+        b"HTTP/1.1",
+        b"",
+    ],
+    ids=lambda reply: repr(reply[:40]),
+)
+async def test_an_engine_that_answers_anything_else_ends_the_attempt(reply: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    made = Stream(b"", lambda _channel: None)
+    with theirs:
+        theirs.settimeout(10)
+        await asyncio.get_running_loop().create_connection(lambda: made, sock=ours)
+
+        def answer() -> None:
+            with contextlib.suppress(OSError):
+                theirs.sendall(reply)
+                theirs.shutdown(socket.SHUT_WR)
+
+        await asyncio.to_thread(answer)
+        async with asyncio.timeout(10):
+            with pytest.raises((DockerError, ConnectionError)):
+                await made.attached
+            await made.lost
     await asyncio.sleep(0)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from rlm_kernel.engine.protocols import HostCall
-from tests.support.hostile_sockets import BROKER, JUPYTER, TOOLS
+from tests.support.hostile_sockets import BROKER, FOLDER, JUPYTER, TOOLS
 
 MOST = 200 << 20
 """Bytes of memory that an attack may cost the host."""
@@ -131,6 +131,20 @@ async def test_floods_and_malformed_messages_on_the_broker(attacked: Attacked) -
 async def test_floods_and_malformed_messages_on_the_jupyter_sockets(attacked: Attacked) -> None:
     for seed, name in enumerate(QUICK_JUPYTER):
         await attacked.survives(name, JUPYTER[name], seed)
+
+
+async def test_code_that_floods_takes_fills_and_empties_the_folder_of_its_sockets_harms_itself_alone(attacked: Attacked) -> None:
+    for seed, name in enumerate(FOLDER):
+        await attacked.survives(name, FOLDER[name], seed)
+    box = attacked.box
+    told = await box.text(
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "try: ThreadPoolExecutor(1).submit(llm_query, 'by a new connection').result()\n"
+        "except Exception as error: print(type(error).__name__, error)"
+    )
+    assert "HostCallError the host cannot be reached: " in told
+    assert (await box.run("import os; os._exit(1)")).status == "died"
+    assert await box.text("print(llm_query('next'))") == "echo next"
 
 
 async def test_an_error_too_large_to_be_sent_ends_its_cell_all_the_same(sandbox: Any) -> None:

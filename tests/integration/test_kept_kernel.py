@@ -141,3 +141,23 @@ async def test_a_kernel_that_does_not_come_to_rest_is_not_joined(made: Make, doc
     assert not await second.join()
     await second.stop()
     assert not running(docker_client, second.container)
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize("fake", ["sock.sendall(os.urandom(100_000)); sock.close()", "held.append(sock)"], ids=["noise", "silence"])
+async def test_what_has_taken_the_kernels_addresses_is_not_joined(made: Make, docker_client: Any, fake: str) -> None:
+    sandbox = made()
+    await sandbox.start()
+    ran = await sandbox.run(
+        "import os, socket, threading\nheld = []\n"
+        "def serve(listener):\n    while True:\n        sock, _ = listener.accept()\n"
+        f"        try: {fake}\n        except OSError: pass\n"
+        "for number in range(1, 6):\n    os.unlink(f'/rlm/run/k-{number}')\n    listener = socket.socket(socket.AF_UNIX)\n"
+        "    listener.bind(f'/rlm/run/k-{number}')\n    listener.listen()\n"
+        "    threading.Thread(target=serve, args=(listener,), daemon=True).start()"
+    )
+    assert ran.status == "ok", ran.outputs
+    second = made(await sandbox.leave())
+    assert not await second.join()
+    await second.stop()
+    assert not running(docker_client, second.container)

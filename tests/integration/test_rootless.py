@@ -99,5 +99,6 @@ def test_doctor_says_what_the_engine_gives(engine: Rootless) -> None:
         assert checks["isolation"]["detail"].startswith("B: ")
 
 
-def test_another_users_engine_is_refused(engine: Rootless, client: Any, kernel_image: ImageInfo) -> None:
-    assert "another user's rootless one" in str(sandbox_problem(client, kernel_image.tag))
+def test_another_users_engine_is_as_good(engine: Rootless, client: Any, kernel_image: ImageInfo) -> None:
+    assert sandbox_problem(client, kernel_image.tag) is None
+    assert engine.containers() == []

@@ -19,6 +19,8 @@ from rlm_kernel.sandbox.image import ImageInfo
 from rlm_kernel.sandbox.probe import sandbox_problem
 from rlm_kernel.session.state import SessionFolder
 from tests.integration.conftest import Rlm
+from tests.support.faults import MODELS, answered
+from tests.support.model_server import ModelServer
 from tests.support.own_engine import OwnEngine, Remapped, lacks
 from tests.support.sandbox import until
 
@@ -106,14 +108,14 @@ async def test_the_runtime_that_is_set_runs_the_kernel(engine: OwnEngine, sandbo
 
 @pytest.mark.xdist_group("faults")
 @pytest.mark.hostile
-def test_an_engine_that_maps_users_is_told_and_starts_no_kernel(kernel_image: ImageInfo, rlm: Rlm, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_maps_users_answers_as_any_other(
+    kernel_image: ImageInfo, rlm: Rlm, openai_env: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if why := lacks(*Remapped.needs):
         pytest.skip(f"an engine of the test's own that maps users {why}")
+    openai_env.root = ["```repl\nFINAL([6 * 7, llm_query('a')])\n```"]
     with started(Remapped, kernel_image) as engine:
         monkeypatch.setenv("DOCKER_HOST", engine.address)
-        told = rlm("doctor")
-        assert told.returncode == 3
-        assert "may not read what the host gives it, as where the engine maps users" in told.stdout
-        assert "or one that maps no users" in told.stdout
-        assert rlm("init").returncode != 0
+        done = rlm("ask", "What?", *MODELS, "--json")
+        assert (done.returncode, answered(done.stdout)) == (0, [42, "echo: a"]), done.stderr
         assert engine.containers() == []

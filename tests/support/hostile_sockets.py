@@ -370,3 +370,42 @@ while time.monotonic() < done and count < 300:
 """,
 }
 """Some of these leave no kernel that could be used."""
+
+FOLDER = {
+    "every connection that there may be, flooding": """
+made = [sock for sock in (raw(0.2) for _ in range(512)) if sock is not None]
+def attack(place):
+    push(made[place], rng.randbytes(5000) if place % 2 else begun((1 << 32) - 1) + bytes(MIB))
+each(len(made), attack, 64)
+time.sleep(SECONDS)
+for sock in made: sock.close()
+""",
+    "the kernel's addresses, taken": """
+def serve(listener):
+    while True:
+        with contextlib.suppress(OSError):
+            sock, _ = listener.accept()
+            push(sock, rng.randbytes(100_000))
+            sock.close()
+for name in os.listdir("/rlm/run"):
+    if name.startswith("k-"):
+        os.unlink(f"/rlm/run/{name}")
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(f"/rlm/run/{name}")
+        listener.listen(64)
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        count += 1
+""",
+    "no room left": """
+with contextlib.suppress(OSError):
+    with open("/rlm/run/full", "wb", 0) as file:
+        while file.write(bytes(4096)): count += 1
+for number in range(1000):
+    open(f"/rlm/run/{number}", "wb").close()
+""",
+    "all of it, deleted": """
+for name in os.listdir("/rlm/run"):
+    os.unlink(f"/rlm/run/{name}"); count += 1
+""",
+}
+"""What code does to the folder in which the sockets of its container lie. The last one leaves no way to a new connection."""

@@ -142,7 +142,7 @@ async def test_code_that_floods_takes_fills_and_empties_the_folder_of_its_socket
         "try: ThreadPoolExecutor(1).submit(llm_query, 'by a new connection').result()\n"
         "except Exception as error: print(type(error).__name__, error)"
     )
-    assert "HostCallError the host cannot be reached: " in told
+    assert "the host cannot be reached: " in told
     assert (await box.run("import os; os._exit(1)")).status == "died"
     assert await box.text("print(llm_query('next'))") == "echo next"
 

@@ -14,7 +14,7 @@ import pytest
 from rlm_kernel.errors import KernelError
 from rlm_kernel.sandbox import provisioner
 from tests.integration.conftest import Rlm
-from tests.support.faults import sound, understood
+from tests.support.faults import sound
 from tests.support.model_server import ModelServer
 from tests.support.output_attacks import HostMemory
 from tests.support.tree import containers
@@ -118,16 +118,16 @@ __main__.main()
 """
 
 
-def test_a_run_whose_first_process_lies_in_the_middle_of_it_ends_with_its_trace(
+def test_a_first_process_that_lies_in_the_middle_of_a_run_is_replaced_and_the_model_told(
     rlm: Rlm, openai_env: ModelServer, first_process: Callable[[str], None]
 ) -> None:
     first_process(BREAKS)
     new = "from threading import Thread\nfor _ in range(3):\n    one = Thread(target=llm_query, args=['x'])\n    one.start(); one.join()"
     openai_env.root = [f"```repl\n{new}\n```", "```repl\nFINAL('reached')\n```", "```repl\nFINAL('reached')\n```"]
     done = rlm("ask", "What?", "-m", "openai/root", "--sub-model", "openai/sub", "--trace", "t.ipynb")
-    assert done.returncode in (0, 1), done.stderr
-    understood(done.stderr)
+    assert (done.returncode, done.stdout) == (0, "reached\n"), done.stderr
     trace = sound(Path("t.ipynb"))
     assert trace.meta.status == "finished"
-    assert "died" in str([cell.meta.status for cell in trace.code_cells])
+    assert "died" in [cell.meta.status for cell in trace.code_cells]
+    assert "Traceback" not in done.stderr
     assert containers(os.getpid()) == []

@@ -21,7 +21,7 @@ from tests.integration.test_lease import MOST, OWNER
 from tests.support.attacks import ATTACKS, HOLD_THE_GIL
 from tests.support.faults import MODELS, answered
 from tests.support.model_server import ModelServer
-from tests.support.rootless import Rootless
+from tests.support.rootless import Rootless, RootlessPodman
 
 # The image is loaded into each engine, which takes a minute where disk and processors are busy.
 pytestmark = [pytest.mark.xdist_group("faults"), pytest.mark.hostile, pytest.mark.timeout(300)]
@@ -100,5 +100,9 @@ def test_doctor_says_what_the_engine_gives(engine: Rootless) -> None:
 
 
 def test_another_users_engine_is_as_good(engine: Rootless, client: Any, kernel_image: ImageInfo) -> None:
-    assert sandbox_problem(client, kernel_image.tag) is None
+    problem = sandbox_problem(client, kernel_image.tag)
+    if isinstance(engine, RootlessPodman):  # reads the file of the profile itself, which is private
+        assert "opening seccomp profile failed" in str(problem)
+    else:
+        assert problem is None
     assert engine.containers() == []

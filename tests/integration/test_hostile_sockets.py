@@ -144,7 +144,7 @@ async def test_code_that_floods_takes_fills_and_empties_the_folder_of_its_socket
     )
     assert "the host cannot be reached: " in told
     assert (await box.run("import os; os._exit(1)")).status == "died"
-    assert await box.text("print(llm_query('next'))") == "echo next"
+    assert await box.text("print(llm_query('echo next'))") == "echo next"
 
 
 async def test_an_error_too_large_to_be_sent_ends_its_cell_all_the_same(sandbox: Any) -> None:

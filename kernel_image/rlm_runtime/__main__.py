@@ -159,7 +159,8 @@ class _First:
                 ended, status = os.waitpid(-1, os.WNOHANG)
                 if ended == kernel:
                     bridge.finish()
-                    os.write(2, bridge.last_words())
+                    with contextlib.suppress(BlockingIOError):  # nobody listens: the status is what counts
+                        os.write(2, bridge.last_words())
                     return _status(os.waitstatus_to_exitcode(status))
                 if ended:
                     continue
@@ -183,7 +184,8 @@ def main() -> None:
         try:
             status = first.serve(kernel)
         except Exception:
-            traceback.print_exc()
+            with contextlib.suppress(BlockingIOError):
+                traceback.print_exc()
     os._exit(status)
 
 

@@ -42,6 +42,7 @@ LIARS = {
     "idle bytes without end": "greeted()\nwhile True: say(bytes(65536))",
     "single bytes without end": "greeted()\nwhile True: say(pack(LIFE)[:1] + pack(LIFE)[1:])",
     "one byte a second": "greeted()\nwhile True:\n    for byte in pack(DATA, 7, b'x'): say(bytes([byte])); time.sleep(1)",
+    "a reader of one byte a second": "while True: os.read(0, 1); time.sleep(1)",
     "a welcome, and no kernel": "greeted()\ntime.sleep(1000)",
     "welcomes without end": "greeted()\nwhile True: say(pack(WELCOME, 0, b'[' * MOST))",
     "channels opened and closed without end": "greeted()\nwhile True: say((pack(OPEN, THEIRS) + pack(CLOSE, THEIRS)) * 4000)",

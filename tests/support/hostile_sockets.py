@@ -396,6 +396,12 @@ for name in os.listdir("/rlm/run"):
         threading.Thread(target=serve, args=(listener,), daemon=True).start()
         count += 1
 """,
+    "forks that raise, and go on as the kernel": """
+for number in range(20):
+    count += 1
+    if os.fork() == 0:
+        raise RuntimeError("in a fork")
+""",
     "no room left": """
 with contextlib.suppress(OSError):
     with open("/rlm/run/full", "wb", 0) as file:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
 import platform
+import shutil
 import sys
+import tempfile
+import textwrap
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,6 +26,10 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
     from rlm_kernel.config import SandboxSettings
+
+
+_INDENT = 24
+"""Columns before what a line tells."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +61,23 @@ def doctor(
         typer.echo()
     else:
         for check in checks:
-            typer.echo(f"{'ok' if check.ok else 'MISSING' if check.needed else '-':8}{check.name:16}{check.detail}")
+            typer.echo(_wrapped(f"{'ok' if check.ok else 'MISSING' if check.needed else '-':8}{check.name:16}{check.detail}", _INDENT))
             if not check.ok and check.fix:
-                typer.echo(f"{'':24}→ {check.fix}")
+                typer.echo(_wrapped(f"{'':{_INDENT}}→ {check.fix}", _INDENT + 2))
     if failed is not None:
         raise failed
     if not ready:
         raise typer.Exit(SetupError.exit_code)
+
+
+def _wrapped(line: str, indent: int) -> str:
+    """In a terminal, lines that are too long go on below their own beginning; elsewhere each stays one line."""
+    if not sys.stdout.isatty():
+        return line
+    width = max(shutil.get_terminal_size().columns, indent + 20)
+    return textwrap.fill(
+        line, width, subsequent_indent=" " * indent, break_on_hyphens=False, replace_whitespace=False, drop_whitespace=True
+    )
 
 
 def _say(line: str) -> None:
@@ -165,7 +184,7 @@ def _check_docker(client: DockerClient, sandbox: SandboxSettings) -> Iterator[Ch
         yield Check("image", False, f"{wanted} is not here", fix)
         return
     yield Check("image", True, f"{image.tag}, Python {image.python or '?'}, {image.size / 1e6:.0f} MB")
-    yield _check_sandbox(client, wanted, sandbox, maps=engine_has(facts, "userns") or is_rootless(facts))
+    yield from _check_sandbox(client, wanted, sandbox)
 
 
 def _check_room(facts: Mapping[str, Any], sandbox: SandboxSettings) -> Check:
@@ -181,16 +200,46 @@ def _check_room(facts: Mapping[str, Any], sandbox: SandboxSettings) -> Check:
     return Check("memory", fitting > 0 or not total, detail if total else "the engine does not tell", more, needed=False)
 
 
-def _check_sandbox(client: DockerClient, image: str, sandbox: SandboxSettings, *, maps: bool) -> Check:
-    """`maps`: the engine's containers have other users than the host."""
-    from rlm_kernel.sandbox.probe import sandbox_problem
+def _check_sandbox(client: DockerClient, image: str, sandbox: SandboxSettings) -> Iterator[Check]:
+    """One container tells of both: whether it is heard, and which folders it sees."""
+    from rlm_kernel.sandbox.probe import folders_of, sandbox_problem
 
-    problem = sandbox_problem(client, image, runtime=sandbox.runtime, tight=sandbox.seccomp == "tight")
+    folders = _folders()
+    shares = folders_of(path for path, copied in folders.items() if not copied)
+    problem = sandbox_problem(client, image, runtime=sandbox.runtime, tight=sandbox.seccomp == "tight", shares=shares)
     if problem is None:
-        return Check("sandbox", True, "a locked container starts, and the stream reaches it")
-    runtime = f"Leave sandbox.runtime ({sandbox.runtime}) out, or use" if sandbox.runtime else "Use"
-    engine = "a rootless engine as the user who runs it, or one that maps no users" if maps else "a Docker engine on this host itself"
-    return Check("sandbox", False, f"a locked container failed: {problem}", f"{runtime} {engine} (DOCKER_HOST).")
+        yield Check("sandbox", True, "a locked container starts, and the stream reaches it")
+        yield Check("files", True, _told(folders, shares.unseen), needed=False)
+        return
+    runtime = f"Leave sandbox.runtime ({sandbox.runtime}) out. " if sandbox.runtime else ""
+    yield Check(
+        "sandbox",
+        False,
+        f"a locked container failed: {problem}",
+        f"{runtime}Look into the engine's log, or use another engine (DOCKER_HOST).",
+    )
+
+
+def _folders() -> dict[Path, bool]:
+    """The folders where people's files mostly are, each with whether it is closed to the container's user."""
+    from rlm_kernel.sandbox.depot import readable_inside
+
+    found: dict[Path, bool] = {}
+    for place in (Path.cwd, Path.home, lambda: Path(tempfile.gettempdir())):
+        with contextlib.suppress(OSError, RuntimeError):  # it is not there, or nobody knows
+            path = place().resolve(strict=True)
+            found[path] = not readable_inside(path.stat())
+    return found
+
+
+def _told(folders: Mapping[Path, bool], unseen: Sequence[Path]) -> str:
+    """Which of them the engine sees, and what is done for the others."""
+    ways = {
+        "seen, and mounted": [path for path, copied in folders.items() if not copied and path not in unseen],
+        "not seen, so sent to the engine once": unseen,
+        "closed to the container's user, so copied first": [path for path, copied in folders.items() if copied],
+    }
+    return "; ".join(f"{', '.join(map(str, paths))}: {way}" for way, paths in ways.items() if paths)
 
 
 def _check_local_model() -> Check:

@@ -77,6 +77,11 @@ class Shares:
         """Whether what is given later has to be sent."""
         return bool(self._depot)
 
+    @property
+    def unseen(self) -> list[Path]:
+        """What the engine does not see, as far as is known by now."""
+        return [share.source for share in self._shares if self._unseen(share)]
+
     def inside(self, place: PurePosixPath) -> PurePosixPath:
         """Where the container has what a mount would have at `place`."""
         for known in (place, *place.parents):

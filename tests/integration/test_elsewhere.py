@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,7 @@ from tests.integration.conftest import Rlm
 from tests.integration.test_chat import root
 from tests.integration.test_files import ATTACK
 from tests.support.engines import parameters
+from tests.support.far_engine import Desktop
 from tests.support.faults import MODELS
 from tests.support.model_server import ModelServer
 from tests.support.own_engine import OwnEngine
@@ -274,3 +276,17 @@ async def test_what_a_mapped_user_cannot_read_is_sent(tree: Path, engine: OwnEng
     result = await run(TELL, context=[Path("a.txt"), Path("folder")])
     assert json.loads(result.answer or "")["secret.txt"] == 19
     assert json.loads(result.answer or "")["a.txt"] == 14
+
+
+@pytest.mark.parametrize("engine", parameters(["tls", "desktop"]), indirect=True)
+def test_doctor_says_what_is_seen_and_what_is_sent(tree: Path, engine: OwnEngine, rlm: Rlm, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree.chmod(0o755)
+    seen = engine.shared if isinstance(engine, Desktop) else None
+    monkeypatch.chdir(seen or tree)
+    told = rlm("doctor", "--json")
+    checks = {check["name"]: check for check in json.loads(told.stdout)["checks"]}
+    assert checks["sandbox"]["ok"], checks
+    ways = dict(part.split(": ")[::-1] for part in checks["files"]["detail"].split("; "))
+    assert ways.get("seen, and mounted") == (str(seen) if seen else None)
+    assert ("over tcp with TLS" in checks["reached"]["detail"]) == (seen is None)
+    assert tempfile.gettempdir() in ways["not seen, so sent to the engine once"].split(", ")

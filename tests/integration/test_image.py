@@ -6,6 +6,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,6 +96,7 @@ def test_info_and_doctor_know_the_image(kernel_image: ImageInfo) -> None:
     assert doctor.exit_code == 0
     assert kernel_image.tag in doctor.stdout
     assert "a locked container starts, and the stream reaches it" in doctor.stdout
+    assert f"{os.path.realpath(tempfile.gettempdir())}: seen, and mounted" in doctor.stdout
 
 
 @pytest.fixture

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from docker import DockerClient
 from typer.testing import CliRunner, Result
 
 from rlm_kernel.cli import app
+from rlm_kernel.config import SandboxSettings
 from rlm_kernel.errors import DockerError, SetupError
-from rlm_kernel.sandbox import docker_host, engine_setup
+from rlm_kernel.sandbox import depot, docker_host, engine_setup, probe, shares
+from rlm_kernel.sandbox.provisioner import SandboxSpec
+from tests.support.terminal import Terminal
 
 # docker-py leaves its socket open when the engine is not there.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
@@ -72,6 +78,44 @@ def test_fix_reports_and_then_fails_where_the_named_engine_does_not_answer(rlm: 
     result = rlm("doctor", "--fix")
     assert "MISSING" in result.stdout
     assert isinstance(result.exception, DockerError)
+
+
+def test_folders_are_seen_or_sent_or_copied_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The engine is one that refuses to mount what lies in the folder at the top of `tmp_path`, and sees all else."""
+    tried: list[list[str]] = []
+
+    def refuses(_client: DockerClient, spec: SandboxSpec) -> None:
+        mounted = [source for source, _ in spec.shares.binds()]
+        tried.append(mounted)
+        for path in mounted:
+            if path.startswith(os.path.join(*tmp_path.parts[:2], "")):
+                raise DockerError(f"The Docker engine refused: bind source path does not exist: {path}")
+
+    monkeypatch.setattr(shares, "_unseen", set())
+    monkeypatch.setattr(probe, "_try", refuses)
+    monkeypatch.setattr(depot, "readable_inside", lambda status: not os.path.samestat(status, os.stat("/etc")))
+    monkeypatch.setattr(Path, "home", lambda: Path("/etc"))
+    monkeypatch.setattr("tempfile.gettempdir", lambda: "/usr")
+    monkeypatch.chdir(tmp_path)
+    client: Any = None
+    sandbox, files = importlib.import_module("rlm_kernel.cli.doctor")._check_sandbox(client, "image", SandboxSettings())
+    here = os.path.realpath(tmp_path)
+    assert sandbox.ok
+    assert files.detail == (
+        f"/usr: seen, and mounted; {here}: not seen, so sent to the engine once; /etc: closed to the container's user, so copied first"
+    )
+    assert tried == [[here, "/usr"], ["/usr"]]
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+async def test_in_a_terminal_lines_are_folded_to_its_width(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", NO_ENGINE)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    async with Terminal(sys.executable, "-m", "rlm_kernel", "doctor") as terminal:
+        await terminal.type("", "--model local`")
+    lines = terminal.text.splitlines()
+    assert [line for line in lines if len(line) > columns and " " in line.strip()] == []
+    assert any(line.startswith(" " * 26) for line in lines) == (columns == 80)
 
 
 def _no_engine() -> DockerClient:

@@ -202,6 +202,7 @@ def _check_room(facts: Mapping[str, Any], sandbox: SandboxSettings) -> Check:
 
 def _check_sandbox(client: DockerClient, image: str, sandbox: SandboxSettings) -> Iterator[Check]:
     """One container tells of both: whether it is heard, and which folders it sees."""
+    from rlm_kernel.sandbox.docker_host import hint_for
     from rlm_kernel.sandbox.probe import folders_of, sandbox_problem
 
     folders = _folders()
@@ -212,12 +213,8 @@ def _check_sandbox(client: DockerClient, image: str, sandbox: SandboxSettings) -
         yield Check("files", True, _told(folders, shares.unseen), needed=False)
         return
     runtime = f"Leave sandbox.runtime ({sandbox.runtime}) out. " if sandbox.runtime else ""
-    yield Check(
-        "sandbox",
-        False,
-        f"a locked container failed: {problem}",
-        f"{runtime}Look into the engine's log, or use another engine (DOCKER_HOST).",
-    )
+    fix = hint_for(problem) or f"{runtime}See the engine's log, or use another engine (DOCKER_HOST)."
+    yield Check("sandbox", False, f"a locked container failed: {problem}", fix)
 
 
 def _folders() -> dict[Path, bool]:

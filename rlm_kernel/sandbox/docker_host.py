@@ -100,9 +100,13 @@ _REFUSALS = (
 """What is in an engine's refusal, and what to do then."""
 
 
+def hint_for(said: str) -> str:
+    """What to do where an engine refuses in these words; "" if that is not known."""
+    return next((hint for sign, hint in _REFUSALS if sign in said), "")
+
+
 def _refused(said: str) -> DockerError:
-    hint = next((hint for sign, hint in _REFUSALS if sign in said), "See `rlm doctor`.")
-    return DockerError(f"The Docker engine refused: {said}", hint=hint)
+    return DockerError(f"The Docker engine refused: {said}", hint=hint_for(said) or "See `rlm doctor`.")
 
 
 def takes_profile_files(client: DockerClient) -> bool:

@@ -78,7 +78,7 @@ def test_every_document_is_linked_from_the_readme_or_another_document() -> None:
         for document in DOCUMENTS
         for target in _LINK.findall(document.read_text("utf-8"))
     }
-    assert [path.name for path in DOCUMENTS if path.parent.name == "docs" and path.resolve() not in linked] == []
+    assert [path.name for path in DOCUMENTS if path.parent == ROOT / "docs" and path.resolve() not in linked] == []
 
 
 # configuration.md

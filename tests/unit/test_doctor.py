@@ -107,6 +107,18 @@ def test_folders_are_seen_or_sent_or_copied_first(monkeypatch: pytest.MonkeyPatc
     assert tried == [[here, "/usr"], ["/usr"]]
 
 
+def test_why_a_container_fails_comes_with_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(_client: DockerClient, _spec: SandboxSpec) -> None:
+        raise DockerError("The Docker engine refused: opening seccomp profile failed: permission denied")
+
+    monkeypatch.setattr(probe, "_try", refuses)
+    client: Any = None
+    (failed,) = importlib.import_module("rlm_kernel.cli.doctor")._check_sandbox(client, "image", SandboxSettings())
+    assert not failed.ok
+    assert "opening seccomp profile failed" in failed.detail
+    assert "RLM_SANDBOX__SECCOMP=engine" in failed.fix
+
+
 @pytest.mark.parametrize("columns", [80, 120])
 async def test_in_a_terminal_lines_are_folded_to_its_width(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", NO_ENGINE)

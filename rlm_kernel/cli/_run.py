@@ -46,7 +46,7 @@ def run_to_end(
 ) -> _T:
     """Run a command's coroutine.
 
-    The first Ctrl-C, SIGTERM or SIGHUP cancels it, the second ends the process at once (the lease ends the container). `so_far`: what is
+    The first Ctrl-C, SIGTERM or SIGHUP cancels it, the second ends the process at once (and its container ends with it). `so_far`: what is
     told then, or where it fails: what was done, what it cost, how to go on; `before`: what is told as long as it has nothing to say.
     `answered`: the result, as soon as that is told to the user; whatever comes then, it is the result.
     """

@@ -232,7 +232,7 @@ class Chat:
                     self._tell(self._kept.used.line())  # with what the summary took
 
     async def _stoppable(self, doing: Coroutine[Any, Any, _T]) -> _T:
-        """Run it, so that the first Ctrl-C stops it and nothing else: _Stopped; the second ends the process, and the lease the rest.
+        """Run it, so that the first Ctrl-C stops it and nothing else: _Stopped; the second ends the process, and its container with it.
 
         Where messages come from a pipe, nobody could say what comes next: there Ctrl-C leaves.
         """

@@ -173,6 +173,51 @@ def test_a_kept_session_is_there_for_the_next_command(desk: Desk) -> None:
     desk.rlm("stop")
 
 
+@on("local", "tls")
+@pytest.mark.hostile
+def test_a_kept_session_goes_on_after_its_engine_was_restarted_and_after_a_pause(desk: Desk) -> None:
+    desk.rlm("run", desk.question("x = 41; FINAL(x)"))
+    desk.engine.stop()
+    desk.engine.revive()
+    restarted = desk.rlm("run", desk.question("FINAL(str(x + 1))"), "--json")
+    assert json.loads(restarted.stdout)["answer"] == "42"
+    assert "all cells were run again" in restarted.stderr
+    (name,) = desk.engine.containers()
+    assert desk.engine.docker("pause", name).returncode == 0
+    paused = desk.rlm("run", desk.question("FINAL(str(x + 2))"), "--json")
+    assert json.loads(paused.stdout)["answer"] == "43"
+    desk.rlm("stop")
+
+
+ASK = """
+import asyncio
+from pathlib import Path
+from rlm_kernel.models.scripted import ScriptedModels
+from rlm_kernel.session.ask import ask
+async def sub(prompt):
+    print("asked", flush=True)
+    await asyncio.sleep(3)
+    return "answered"
+models = ScriptedModels(["```repl\\nFINAL(llm_query('a') + ', ' + llm_query('b'))\\n```"], sub)
+print(asyncio.run(ask("Ask.", Path("a.txt"), models=models)).answer)
+"""
+
+
+@on("local", "tls", "ssh")
+@pytest.mark.hostile
+def test_an_owner_that_is_stopped_in_a_sub_call_loses_nothing(desk: Desk) -> None:
+    desk.write("a.txt", "This is a.")
+    command = desk.engine.command("-c", ASK, at=desk.folder, **desk.reach)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == "asked\n"
+        owner.send_signal(signal.SIGSTOP)
+        time.sleep(10)
+        owner.send_signal(signal.SIGCONT)
+        assert owner.stdout.read() == "asked\nanswered, answered\n"
+        assert owner.wait() == 0
+
+
 @on_each
 @pytest.mark.hostile
 def test_a_trace_replays_the_same(desk: Desk) -> None:

@@ -152,14 +152,14 @@ def _check_python() -> Check:
 
 
 def _check_docker(client: DockerClient, sandbox: SandboxSettings) -> Iterator[Check]:
-    from rlm_kernel.sandbox.docker_host import docker_errors, takes_profile_files
+    from rlm_kernel.sandbox.docker_host import docker_errors, is_podman
     from rlm_kernel.sandbox.engine_address import find
     from rlm_kernel.sandbox.image import find_image, image_tag, inspect_image
     from rlm_kernel.sandbox.isolation import engine_has, is_rootless, isolation, missing_limits
 
     with docker_errors():
         facts = client.info()
-        kind = "podman" if takes_profile_files(client) else "engine"
+        kind = "podman" if is_podman(client) else "engine"
     traits = ["rootless" if is_rootless(facts) else "rootful"]
     traits += [f"cgroup v{facts.get('CgroupVersion', '1')} ({facts.get('CgroupDriver', '?')})", facts.get("OperatingSystem", "")]
     yield Check("docker", True, f"{kind} {facts['ServerVersion']}, {', '.join(traits)}")

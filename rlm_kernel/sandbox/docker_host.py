@@ -109,15 +109,15 @@ def _refused(said: str) -> DockerError:
     return DockerError(f"The Docker engine refused: {said}", hint=hint_for(said) or "See `rlm doctor`.")
 
 
-def takes_profile_files(client: DockerClient) -> bool:
-    """Whether the engine wants the name of a seccomp profile's file, as podman does. Blocking."""
+def is_podman(client: DockerClient) -> bool:
+    """Whether the engine is podman, which takes some options otherwise. Blocking."""
     return any("podman" in str(part.get("Name")).lower() for part in client.version().get("Components") or [])
 
 
 def engine_traits(client: DockerClient) -> dict[str, Any]:
     """What `container_options` has to know of an engine. Blocking. Raises what docker-py raises."""
     facts = client.info()
-    return {"rootless": is_rootless(facts), "profile_file": takes_profile_files(client), "cpus": facts.get("NCPU") or None}
+    return {"rootless": is_rootless(facts), "podman": is_podman(client), "cpus": facts.get("NCPU") or None}
 
 
 def has_image(client: DockerClient, name: str) -> bool:

@@ -40,6 +40,8 @@ JOIN_SECONDS = 10.0
 """Seconds that a container which was left has to answer."""
 MAX_FILE = 2 << 30
 """Bytes of one file that code in a container writes."""
+MOST_PROCESSES = 32768
+"""Of one user, on the engine's whole machine; `pids` limits the container's."""
 _HEAR_SECONDS = 2.0
 """In which the engine tells the status of a container whose stream has ended."""
 
@@ -73,17 +75,18 @@ class SandboxSpec:
     """Entered before the session's first container is made, and left once it is started: waits for room (`sandbox.room`)."""
 
 
-def container_options(
-    spec: SandboxSpec, *, rootless: bool = False, profile_file: bool = False, cpus: float | None = None
-) -> dict[str, Any]:
+def container_options(spec: SandboxSpec, *, rootless: bool = False, podman: bool = False, cpus: float | None = None) -> dict[str, Any]:
     """The keywords for docker's `containers.create`: every lock of the sandbox is here.
 
-    `rootless`: for an engine of that kind. `profile_file`: for one that takes the seccomp profile as a file, which is then written. `cpus`:
+    `rootless`: for an engine of that kind. `podman`: it takes the seccomp profile as a file, which is then written. `cpus`:
     how many its machine has, if that is known; none gives more.
     """
     from docker.types import LogConfig, Ulimit
 
     session = {f"{containers.LABEL}.session": spec.run.session_id, **containers.owner_labels()}
+    ulimits = {"nofile": 4096, "core": 0, "fsize": MAX_FILE}
+    if podman and not rootless:
+        ulimits["nproc"] = MOST_PROCESSES  # else it raises that limit, which root may not do where it lacks CAP_SYS_RESOURCE
     return {
         "image": spec.image,
         "command": ["/opt/rlm/bin/python", "-m", "rlm_runtime"],
@@ -110,14 +113,14 @@ def container_options(
         "runtime": spec.runtime,
         "read_only": True,
         "cap_drop": ["ALL"],
-        "security_opt": security_options(spec.tight, spec.run.path / "seccomp.json" if profile_file else None),
+        "security_opt": security_options(spec.tight, spec.run.path / "seccomp.json" if podman else None),
         "privileged": False,
         "ipc_mode": "private",
         "mem_limit": spec.memory,
         "memswap_limit": spec.memory,
         "nano_cpus": int(min(spec.cpus, cpus or spec.cpus) * 1e9),
         "pids_limit": spec.pids,
-        "ulimits": [Ulimit(name=name, soft=most, hard=most) for name, most in (("nofile", 4096), ("core", 0), ("fsize", MAX_FILE))],
+        "ulimits": [Ulimit(name=name, soft=most, hard=most) for name, most in ulimits.items()],
         "shm_size": "64m",
         # podman takes no uid.
         "tmpfs": {"/tmp": f"rw,nosuid,nodev,size={spec.tmp},mode=1777", "/rlm/run": "rw,nosuid,nodev,noexec,size=1m,mode=1777"},

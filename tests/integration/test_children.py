@@ -263,7 +263,7 @@ FINAL(found[2])
 """
 TAKES = """
 import os
-names = os.listdir("/rlm/files")
+names = [name for _, _, names in os.walk("/rlm/files") for name in names]
 if QUESTION.startswith("LEVEL1 5"):
     FINAL([context, len(names)])
 elif QUESTION.startswith("LEVEL1 6"):
@@ -307,7 +307,8 @@ def tried(do):
     except Exception as error:
         return type(error).__name__
 print([tried(lambda: wire.call("file", {"path": path})) for path in ["SECRET", "/etc/shadow", "GIVEN"]])
-print(tried(lambda: open("/rlm/files/" + os.listdir("/rlm/files")[0], "a")) if os.listdir("/rlm/files") else "nothing")
+inside = [os.path.join(at, name) for at, _, names in os.walk("/rlm/files") for name in names]
+print(tried(lambda: open(inside[0], "a")) if inside else "nothing")
 print(*[wire.call("rlm_query", {"question": question, "context": None, "depth": 5}) for question in ["a child?", "LEVEL2"]])
 print(tried(lambda: wire.call("rlm_query", {"question": "x", "context": {"files": ["GIVEN"]}})))
 print(tried(lambda: wire.call("rlm_query", {"question": "x", "context": {"handed": "../../1-1", "form": "text"}})))
@@ -333,7 +334,7 @@ async def test_a_child_can_have_no_more_than_it_was_handed_and_goes_no_deeper_th
         assert said[0].endswith(" 0")
         assert said[3] == "A CHILD? LEVEL2", "the sub model's word: no child was made"
         assert said[5] == "HostCallError"
-    assert given[2] == "PermissionError"
+    assert given[2] in ("PermissionError", "OSError")
     assert (without[4], given[4]) == ("FileRefused", "TextWanted")
     assert result.totals.children == 2
 

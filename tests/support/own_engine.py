@@ -182,10 +182,10 @@ class OwnEngine:
         if names := self.docker("volume", "ls", "--quiet").stdout.split():
             self.docker("volume", "rm", "--force", *names)
 
-    def command(self, *arguments: str, **environment: str) -> list[str]:
-        """What runs Python with these arguments as one who uses this engine."""
+    def command(self, *arguments: str, at: Path = Path(), **environment: str) -> list[str]:
+        """What runs Python with these arguments, in a folder, as one who uses this engine."""
         more = self.environment | {"PYTHONPATH": f"{ROOT}:{ROOT / 'kernel_image'}", "PYTHONDONTWRITEBYTECODE": "1"} | environment
-        return ["env", *(f"{name}={value}" for name, value in more.items()), sys.executable, *arguments]
+        return ["env", f"--chdir={at}", *(f"{name}={value}" for name, value in more.items()), sys.executable, *arguments]
 
     def rlm(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run `rlm` on this engine."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from pathlib import Path
 
 from tests.support.own_engine import PATH, ROOT, OwnEngine, User
 
@@ -26,16 +27,16 @@ class Rootless(OwnEngine):
         # They write there, whatever they are told; here it is root's engine's.
         return self._as_user([*kit, "sh", "-c", 'rm -f /run/docker /run/containerd && exec "$0" "$@"', *super()._command()], self._own)
 
-    def command(self, *arguments: str, **environment: str) -> list[str]:
-        """What runs Python with these arguments as the user of this engine."""
+    def command(self, *arguments: str, at: Path = Path(), **environment: str) -> list[str]:
+        """What runs Python with these arguments as the user of this engine, in a folder in their home."""
         more = self.environment | {"PYTHONPATH": f"{ROOT}:{ROOT / 'kernel_image'}", "PYTHONDONTWRITEBYTECODE": "1"}
         # Python may lie where only root may look, as in root's home.
         look = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
-        return self._as_user([sys.executable, *arguments], self._own | more | environment, *look)
+        return self._as_user([sys.executable, *arguments], self._own | more | environment, *look, at=at)
 
-    def _as_user(self, command: list[str], environment: dict[str, str], *more: str) -> list[str]:
+    def _as_user(self, command: list[str], environment: dict[str, str], *more: str, at: Path = Path()) -> list[str]:
         become = ["setpriv", f"--reuid={self.user.name}", f"--regid={self.user.name}", "--init-groups", *more]
-        return [*become, "env", "-i", f"--chdir={self.home}", *(f"{name}={value}" for name, value in environment.items()), *command]
+        return [*become, "env", "-i", f"--chdir={self.home / at}", *(f"{name}={value}" for name, value in environment.items()), *command]
 
     def close(self) -> None:
         super().close()

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import shutil
+import stat
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -269,7 +270,7 @@ async def test_what_is_shared_with_the_engine_is_mounted_and_the_rest_is_sent(tr
 async def test_what_a_mapped_user_cannot_read_is_sent(tree: Path, engine: OwnEngine) -> None:
     for path in (tree, *tree.parents):
         if path.owner() == "root" and path != Path("/"):
-            path.chmod(0o755)
+            path.chmod(stat.S_IMODE(path.stat().st_mode) | 0o055)
     (tree / "a.txt").chmod(0o600)
     result = await run(TELL, context=[Path("a.txt"), Path("folder")])
     assert json.loads(result.answer or "")["secret.txt"] == 19

@@ -21,7 +21,7 @@ class Rootless(OwnEngine):
         self.home = self.folder / "home"
         self.user = User(self.folder.name, self.home)
         shutil.chown(self.folder, self.user.name, self.user.name)
-        self._own = {"HOME": str(self.home), "XDG_RUNTIME_DIR": str(self.home), "PATH": PATH}
+        self._own = {"HOME": str(self.home), "XDG_RUNTIME_DIR": str(self.home), "TMPDIR": str(self.home), "PATH": PATH}
 
     def _command(self) -> list[str]:
         kit = ["rootlesskit", "--net=host", "--copy-up=/run", f"--state-dir={self.folder}/kit"]

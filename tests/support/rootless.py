@@ -14,13 +14,14 @@ class Rootless(OwnEngine):
 
     needs: tuple[str, ...] = ("rootlesskit", "newuidmap", "useradd", "setpriv")
     links = False
+    seen_of_the_first = frozenset({"fd", "oom_score_adj", "oom_adj", "sched", "autogroup", "coredump_filter"})
 
     def __init__(self) -> None:
         super().__init__("--rootless")
         self.home = self.folder / "home"
         self.user = User(self.folder.name, self.home)
         shutil.chown(self.folder, self.user.name, self.user.name)
-        self._own = {"HOME": str(self.home), "XDG_RUNTIME_DIR": str(self.home), "PATH": PATH}
+        self._own = {"HOME": str(self.home), "XDG_RUNTIME_DIR": str(self.home), "TMPDIR": str(self.home), "PATH": PATH}
 
     def _command(self) -> list[str]:
         kit = ["rootlesskit", "--net=host", "--copy-up=/run", f"--state-dir={self.folder}/kit"]

@@ -61,23 +61,19 @@ def create(client: DockerClient, name: str, *, labels: dict[str, str], **options
     try:
         return client.containers.create(name=name, labels=labels | {_MARK: mark}, **options)
     except BaseException as error:
-        remove_late(client, name, mark=mark, seconds=_late(error))
+        # Even of one that refused: its word may be about what it was asked after it had made one.
+        remove_late(client, name, mark=mark, seconds=0.0 if _refused(error) else _LATE_SECONDS)
         raise
 
 
 @contextlib.contextmanager
 def made(client: DockerClient, name: str, *, labels: dict[str, str], **options: Any) -> Iterator[Container]:
     """A container that is gone afterwards, whatever happens. Blocking. Raises what docker-py raises."""
-    mark, seconds = secrets.token_hex(8), _LATE_SECONDS
+    container = create(client, name, labels=labels, **options)
     try:
-        try:
-            container = client.containers.create(name=name, labels=labels | {_MARK: mark}, **options)
-        except BaseException as error:
-            seconds = _late(error)
-            raise
         yield container
     finally:
-        remove_late(client, name, mark=mark, seconds=seconds)
+        remove_late(client, name)
 
 
 def remove_late(client: DockerClient, name: str, *, mark: str | None = None, seconds: float | None = None) -> None:
@@ -105,13 +101,6 @@ def remove_late(client: DockerClient, name: str, *, mark: str | None = None, sec
         if failures >= _MOST_FAILURES or time.monotonic() >= deadline:
             return
         time.sleep(_LOOK_SECONDS)
-
-
-def _late(error: BaseException) -> float:
-    """Seconds in which the engine may make a container although the request failed so. None if it refused, but its word may be about what
-    it was asked after it had made one.
-    """
-    return 0.0 if _refused(error) else _LATE_SECONDS
 
 
 def _refused(error: BaseException) -> bool:

@@ -10,18 +10,19 @@ import errno
 import os
 import shutil
 import stat
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rlm_kernel import system
 from rlm_kernel.errors import FileRefused
 from rlm_kernel.sandbox.rundir import container_ids, own
+from rlm_kernel.sandbox.tarstream import entries
 
 _BLOCK, _ENDLESS = 1 << 20, 1 << 30
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 _TOLD_FROM = 256 << 20
 """Bytes of a copy from which its progress is told."""
-VERSION_CONTROL = frozenset({".git", ".hg", ".svn"})
 Say = Callable[[str], None]
 
 
@@ -61,36 +62,25 @@ class Depot:
     def _tree(self, source: Path, target: Path, stop: Callable[[], bool]) -> None:
         target.mkdir()
         target.chmod(0o755)  # whatever the umask
-
-        def closed(error: OSError) -> None:
-            place = target / Path(os.fsdecode(error.filename)).relative_to(source)
-            place.rmdir()
-            _stand_in(place)
-
-        for parent, folders, names in os.walk(source, onerror=closed):
-            folders.sort()
-            here = target / Path(parent).relative_to(source)
-            # Links stay links: inside, they lead to what is there, and never out of the container.
-            for name in [name for name in (*folders, *names) if Path(parent, name).is_symlink()]:
-                with contextlib.suppress(OSError):  # Windows lets few users make one: then it is not there
-                    (here / name).symlink_to(os.readlink(Path(parent, name)))
-            folders[:] = [name for name in folders if not Path(parent, name).is_symlink()]
-            for name in folders:
-                (here / name).mkdir()
-                (here / name).chmod(0o755)
-            # Those are there and empty, so that the kernel tells of them as it does where the folder itself is mounted.
-            folders[:] = [name for name in folders if name not in VERSION_CONTROL]
-            for name in sorted(name for name in names if not Path(parent, name).is_symlink()):
+        for entry in entries(source, ""):
+            place = target / entry.name
+            if not entry.mode or entry.kind == tarfile.FIFOTYPE:
+                _stand_in(place)
+            elif entry.kind == tarfile.DIRTYPE:
+                place.mkdir()
+                place.chmod(0o755)
+            elif entry.kind == tarfile.SYMTYPE:
+                # It leads, inside, to what is there, and never out of the container. Windows lets few users make one: then it is not there.
+                with contextlib.suppress(OSError):
+                    place.symlink_to(entry.link)
+            else:
                 if stop():
                     raise FileRefused(f"Giving {source} to the kernel was stopped.")
                 with contextlib.suppress(FileNotFoundError):  # gone since
-                    self._member(Path(parent, name), here / name, stop)
+                    self._member(entry.path, place, stop)
 
     def _member(self, source: Path, target: Path, stop: Callable[[], bool]) -> None:
         """A file of a folder; where it cannot be had, something that cannot be read is in its place."""
-        if not stat.S_ISREG(source.lstat().st_mode):
-            _stand_in(target)
-            return
         try:
             self._file(source, target, stop)
         except FileNotFoundError:

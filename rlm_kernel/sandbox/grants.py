@@ -21,9 +21,10 @@ from rlm_kernel import system
 from rlm_kernel.errors import FileRefused
 from rlm_kernel.nearest import did_you_mean, is_same_name, nearest_path
 from rlm_kernel.pathtext import from_text, is_foreign, recorded, to_text
-from rlm_kernel.sandbox.depot import VERSION_CONTROL, Depot, Say, readable_inside
+from rlm_kernel.sandbox.depot import Depot, Say, readable_inside
 from rlm_kernel.sandbox.rundir import RunDir, container_ids
 from rlm_kernel.sandbox.shares import DEPOT, Share, Shares
+from rlm_kernel.sandbox.tarstream import VERSION_CONTROL
 
 Consent = Callable[[Path], Awaitable[bool]]
 """Asks the user whether the kernel may read a path that they did not name."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from rlm_kernel import system
 from rlm_kernel.errors import DockerError
 from rlm_kernel.sandbox import engine_address
+from rlm_kernel.sandbox.docker_host import connect, docker_errors
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -77,19 +78,23 @@ def create(client: DockerClient, name: str, *, labels: dict[str, str], **options
     try:
         return client.containers.create(name=name, labels=labels | {_MARK: mark}, **options)
     except BaseException as error:
-        # Even of one that refused: its word may be about what it was asked after it had made one.
-        remove_late(client, name, mark=mark, seconds=0.0 if _refused(error) else _LATE_SECONDS)
+        remove_late(client, name, mark=mark, seconds=_late(error))
         raise
 
 
 @contextlib.contextmanager
 def made(client: DockerClient, name: str, *, labels: dict[str, str], **options: Any) -> Iterator[Container]:
     """A container that is gone afterwards, whatever happens. Blocking. Raises what docker-py raises."""
-    container = create(client, name, labels=labels, **options)
+    mark, seconds = secrets.token_hex(8), _LATE_SECONDS
     try:
+        try:
+            container = client.containers.create(name=name, labels=labels | {_MARK: mark}, **options)
+        except BaseException as error:
+            seconds = _late(error)
+            raise
         yield container
     finally:
-        remove_late(client, name)
+        remove_late(client, name, mark=mark, seconds=seconds)
 
 
 def remove_late(client: DockerClient, name: str, *, mark: str | None = None, seconds: float | None = None) -> None:
@@ -119,6 +124,13 @@ def remove_late(client: DockerClient, name: str, *, mark: str | None = None, sec
         time.sleep(_LOOK_SECONDS)
 
 
+def _late(error: BaseException) -> float:
+    """Seconds in which the engine may make a container although the request failed so. None if it refused, but its word may be about what
+    it was asked after it had made one.
+    """
+    return 0.0 if _refused(error) else _LATE_SECONDS
+
+
 def _refused(error: BaseException) -> bool:
     """Whether the engine itself refused."""
     from docker.errors import APIError
@@ -145,8 +157,6 @@ def find(name: str, place: str) -> Container | None:
     """
     from docker.errors import NotFound
 
-    from rlm_kernel.sandbox.docker_host import connect, docker_errors
-
     with docker_errors(), contextlib.ExitStack() as failing:
         client = connect()
         failing.callback(client.close)
@@ -166,8 +176,6 @@ def find(name: str, place: str) -> Container | None:
 def remove_containers(session_id: str) -> None:
     """Remove the containers of a session whose owner is gone, and the volumes that were for them alone. Blocking. Raises DockerError."""
     from docker.errors import APIError
-
-    from rlm_kernel.sandbox.docker_host import connect, docker_errors
 
     with docker_errors():
         client = connect()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rlm_kernel import system
 from rlm_kernel.errors import FileRefused
-from rlm_kernel.sandbox.rundir import container_ids, own
+from rlm_kernel.sandbox.rundir import container_ids
 from rlm_kernel.sandbox.tarstream import entries
 
 _BLOCK, _ENDLESS = 1 << 20, 1 << 30
@@ -117,7 +117,8 @@ class Depot:
                         self._say(f"copying {source.name} … {done / 1e9:.1f} of {size / 1e9:.1f} GB")
         finally:
             os.close(made)
-        own(target)
+        if not _is_containers_user():
+            system.give(target, *container_ids())
 
 
 def _stand_in(place: Path) -> None:
@@ -152,11 +153,15 @@ def _linked(source: Path, target: Path, status: os.stat_result) -> bool:
     return False
 
 
+def _is_containers_user() -> bool:
+    return container_ids()[0] == system.ids()[0]
+
+
 def readable_inside(status: os.stat_result) -> bool:
     """Whether the container's user may read the file, or list and enter the folder."""
-    uid, gid = container_ids()
-    if uid == system.ids()[0]:
+    if _is_containers_user():
         return True
+    uid, gid = container_ids()
     who = 6 if status.st_uid == uid else 3 if status.st_gid == gid else 0
     wanted = (0o5 if stat.S_ISDIR(status.st_mode) else 0o4) << who
     return status.st_mode & wanted == wanted

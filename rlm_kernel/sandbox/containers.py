@@ -7,22 +7,25 @@ container all the same, perhaps a little later. So who fails looks for the name,
 from __future__ import annotations
 
 import contextlib
+import getpass
 import os
 import secrets
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel import system
 from rlm_kernel.errors import DockerError
 from rlm_kernel.sandbox import engine_address
+from rlm_kernel.sandbox.docker_host import connect, docker_errors
 
 if TYPE_CHECKING:
     from docker import DockerClient
     from docker.models.containers import Container
 
 LABEL = "rlm-kernel"
+USER = f"{LABEL}.user"
 _MARK = f"{LABEL}.made"
 """Tells one making of a container from another."""
 LOST = -1
@@ -43,8 +46,22 @@ _MOST_FAILURES = 3
 
 
 def owner_labels() -> dict[str, str]:
-    """Whose a container is: this process and its machine. By these it is found if this process ends before it is started."""
-    return {f"{LABEL}.owner": str(os.getpid()), f"{LABEL}.host": socket.gethostname()}
+    """Whose a container or a volume is: this process, its machine and its user. By these it is found if this process ends too early."""
+    return {f"{LABEL}.owner": str(os.getpid()), f"{LABEL}.host": socket.gethostname(), USER: user()}
+
+
+def user() -> str:
+    """Tells users of one engine apart, wherever they are."""
+    try:
+        name = getpass.getuser()
+    except (OSError, KeyError, ImportError):  # the system has no name for the user
+        name = str(system.ids()[0])
+    return f"{name}@{socket.gethostname()}"
+
+
+def is_left(labels: Mapping[str, str]) -> bool:
+    """Whether what has these labels was made by a process of this machine that has ended."""
+    return labels.get(f"{LABEL}.host") == socket.gethostname() and is_gone(labels.get(f"{LABEL}.owner", ""))
 
 
 def is_gone(pid: str) -> bool:
@@ -140,8 +157,6 @@ def find(name: str, place: str) -> Container | None:
     """
     from docker.errors import NotFound
 
-    from rlm_kernel.sandbox.docker_host import connect, docker_errors
-
     with docker_errors(), contextlib.ExitStack() as failing:
         client = connect()
         failing.callback(client.close)
@@ -161,8 +176,6 @@ def find(name: str, place: str) -> Container | None:
 def remove_containers(session_id: str) -> None:
     """Remove the containers of a session whose owner is gone, and the volumes that were for them alone. Blocking. Raises DockerError."""
     from docker.errors import APIError
-
-    from rlm_kernel.sandbox.docker_host import connect, docker_errors
 
     with docker_errors():
         client = connect()

@@ -10,18 +10,19 @@ import errno
 import os
 import shutil
 import stat
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rlm_kernel import system
 from rlm_kernel.errors import FileRefused
-from rlm_kernel.sandbox.rundir import container_ids, own
+from rlm_kernel.sandbox.rundir import container_ids
+from rlm_kernel.sandbox.tarstream import entries
 
 _BLOCK, _ENDLESS = 1 << 20, 1 << 30
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 _TOLD_FROM = 256 << 20
 """Bytes of a copy from which its progress is told."""
-VERSION_CONTROL = frozenset({".git", ".hg", ".svn"})
 Say = Callable[[str], None]
 
 
@@ -61,36 +62,25 @@ class Depot:
     def _tree(self, source: Path, target: Path, stop: Callable[[], bool]) -> None:
         target.mkdir()
         target.chmod(0o755)  # whatever the umask
-
-        def closed(error: OSError) -> None:
-            place = target / Path(os.fsdecode(error.filename)).relative_to(source)
-            place.rmdir()
-            _stand_in(place)
-
-        for parent, folders, names in os.walk(source, onerror=closed):
-            folders.sort()
-            here = target / Path(parent).relative_to(source)
-            # Links stay links: inside, they lead to what is there, and never out of the container.
-            for name in [name for name in (*folders, *names) if Path(parent, name).is_symlink()]:
-                with contextlib.suppress(OSError):  # Windows lets few users make one: then it is not there
-                    (here / name).symlink_to(os.readlink(Path(parent, name)))
-            folders[:] = [name for name in folders if not Path(parent, name).is_symlink()]
-            for name in folders:
-                (here / name).mkdir()
-                (here / name).chmod(0o755)
-            # Those are there and empty, so that the kernel tells of them as it does where the folder itself is mounted.
-            folders[:] = [name for name in folders if name not in VERSION_CONTROL]
-            for name in sorted(name for name in names if not Path(parent, name).is_symlink()):
+        for entry in entries(source, ""):
+            place = target / entry.name
+            if not entry.mode or entry.kind == tarfile.FIFOTYPE:
+                _stand_in(place)
+            elif entry.kind == tarfile.DIRTYPE:
+                place.mkdir()
+                place.chmod(0o755)
+            elif entry.kind == tarfile.SYMTYPE:
+                # It leads, inside, to what is there, and never out of the container. Windows lets few users make one: then it is not there.
+                with contextlib.suppress(OSError):
+                    place.symlink_to(entry.link)
+            else:
                 if stop():
                     raise FileRefused(f"Giving {source} to the kernel was stopped.")
                 with contextlib.suppress(FileNotFoundError):  # gone since
-                    self._member(Path(parent, name), here / name, stop)
+                    self._member(entry.path, place, stop)
 
     def _member(self, source: Path, target: Path, stop: Callable[[], bool]) -> None:
         """A file of a folder; where it cannot be had, something that cannot be read is in its place."""
-        if not stat.S_ISREG(source.lstat().st_mode):
-            _stand_in(target)
-            return
         try:
             self._file(source, target, stop)
         except FileNotFoundError:
@@ -127,7 +117,8 @@ class Depot:
                         self._say(f"copying {source.name} … {done / 1e9:.1f} of {size / 1e9:.1f} GB")
         finally:
             os.close(made)
-        own(target)
+        if not _is_containers_user():
+            system.give(target, *container_ids())
 
 
 def _stand_in(place: Path) -> None:
@@ -162,11 +153,15 @@ def _linked(source: Path, target: Path, status: os.stat_result) -> bool:
     return False
 
 
+def _is_containers_user() -> bool:
+    return container_ids()[0] == system.ids()[0]
+
+
 def readable_inside(status: os.stat_result) -> bool:
     """Whether the container's user may read the file, or list and enter the folder."""
-    uid, gid = container_ids()
-    if uid == system.ids()[0]:
+    if _is_containers_user():
         return True
+    uid, gid = container_ids()
     who = 6 if status.st_uid == uid else 3 if status.st_gid == gid else 0
     wanted = (0o5 if stat.S_ISDIR(status.st_mode) else 0o4) << who
     return status.st_mode & wanted == wanted

@@ -21,9 +21,10 @@ from rlm_kernel import system
 from rlm_kernel.errors import FileRefused
 from rlm_kernel.nearest import did_you_mean, is_same_name, nearest_path
 from rlm_kernel.pathtext import from_text, is_foreign, recorded, to_text
-from rlm_kernel.sandbox.depot import VERSION_CONTROL, Depot, Say, readable_inside
-from rlm_kernel.sandbox.rundir import RunDir, container_ids
+from rlm_kernel.sandbox.depot import Depot, Say, readable_inside
+from rlm_kernel.sandbox.rundir import RunDir, container_ids, has_utf8_name
 from rlm_kernel.sandbox.shares import DEPOT, Share, Shares
+from rlm_kernel.sandbox.tarstream import VERSION_CONTROL
 
 Consent = Callable[[Path], Awaitable[bool]]
 """Asks the user whether the kernel may read a path that they did not name."""
@@ -269,11 +270,7 @@ def _mountable(path: Path) -> bool:
     what there is to be read.
     """
     status = path.stat()
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return readable_inside(status) and not (stat.S_ISREG(status.st_mode) and _made_when_read(path, status))
+    return has_utf8_name(path) and readable_inside(status) and not (stat.S_ISREG(status.st_mode) and _made_when_read(path, status))
 
 
 def _made_when_read(path: Path, status: os.stat_result) -> bool:

@@ -21,14 +21,12 @@ from rlm_kernel.sandbox.channels import Channels, Connection
 from rlm_kernel.sandbox.containers import LOST, UNKNOWN
 from rlm_kernel.sandbox.outputs import OutputCollector
 from rlm_kernel.sandbox.persons import PersonCells
-from rlm_kernel.sandbox.provisioner import DockerProvisioner, SandboxSpec
+from rlm_kernel.sandbox.provisioner import JOIN_SECONDS, DockerProvisioner, SandboxSpec
 from rlm_kernel.sandbox.runner import VARIABLES, CellRunner, RunState
 from rlm_kernel.sandbox.start_failure import EXIT_OOM
 
 GRACE = 5.0
 """Seconds that an interrupted cell has to stop before its kernel is killed."""
-JOIN_SECONDS = 10.0
-"""Seconds that a kernel which was left has to answer."""
 _DESCRIBE = "__import__('rlm_runtime.api', fromlist=['api']).describe()"
 _FILES = "__import__('rlm_runtime.files', fromlist=['files']).files_status()"
 _ENGINE_LOST = "The Docker engine was lost, and the kernel with it."

@@ -14,10 +14,10 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rlm_kernel import system
 from rlm_kernel.sandbox import containers as engine_containers
@@ -25,11 +25,9 @@ from rlm_kernel.sandbox import image, volumes
 from rlm_kernel.sandbox.containers import remove_container
 from rlm_kernel.sandbox.docker_host import docker_errors
 from rlm_kernel.sandbox.image_base import wheels_dir
-from rlm_kernel.sandbox.isolation import is_rootless
 from rlm_kernel.sandbox.rundir import (
     JUST_MADE,
     RunDir,
-    container_user,
     is_session_folder,
     left_alone,
     noted_in,
@@ -62,8 +60,8 @@ class Leftover:
 class _Container:
     id: str
     name: str
-    session: str
     folder: Path
+    ours: bool
     running: bool
     created: float
     size: int
@@ -89,7 +87,7 @@ def _sessions(client: DockerClient, dry_run: bool) -> Iterator[Leftover]:
         mine = [container for container in containers if container.folder == folder]
         if _is_missing(folder):
             # While one runs, its owner may live, whoever took the folder away; without an owner it ends by itself.
-            idle = [one for one in mine if not one.running and time.time() - one.created > JUST_MADE and _is_ours(client, one)]
+            idle = [one for one in mine if not one.running and time.time() - one.created > JUST_MADE and one.ours]
             yield from _removed(idle, client, dry_run)
         elif is_session_folder(folder) and _is_over(folder, any(container.running for container in mine)):
             with contextlib.ExitStack() as stack:
@@ -107,11 +105,22 @@ def _containers(client: DockerClient) -> Iterator[_Container]:
     """Those of sessions, whoever's they are."""
     label = f"{engine_containers.LABEL}.session"
     for found in client.api.containers(all=True, size=True, filters={"label": label}):
-        session, folder = found["Labels"][label], Path(found["Labels"].get(f"{engine_containers.LABEL}.folder", ""))
-        if folder.name == f"rlm-{session}":
-            running = found["State"] not in ("created", "exited", "dead")
-            name = found["Names"][0].lstrip("/")
-            yield _Container(found["Id"], name, session, folder, running, found["Created"], found.get("SizeRw") or 0)
+        container = _container(found)
+        if container.folder.name == f"rlm-{found['Labels'][label]}":
+            yield container
+
+
+def _container(found: Mapping[str, Any]) -> _Container:
+    labels = found["Labels"]
+    return _Container(
+        found["Id"],
+        found["Names"][0].lstrip("/"),
+        folder=Path(labels.get(f"{engine_containers.LABEL}.folder", "")),
+        ours=labels.get(engine_containers.USER) == engine_containers.user(),
+        running=found["State"] not in ("created", "exited", "dead"),
+        created=found["Created"],
+        size=found.get("SizeRw") or 0,
+    )
 
 
 def _is_missing(folder: Path) -> bool:
@@ -122,16 +131,6 @@ def _is_missing(folder: Path) -> bool:
     except OSError:  # another user's
         pass
     return False
-
-
-def _is_ours(client: DockerClient, container: _Container) -> bool:
-    from docker.errors import NotFound
-
-    try:
-        user = client.api.inspect_container(container.id)["Config"]["User"]
-    except NotFound:
-        return False
-    return bool(user == container_user(is_rootless(client.info())))
 
 
 def _is_over(folder: Path, running: bool) -> bool:
@@ -177,9 +176,10 @@ def _removed(containers: Iterable[_Container], client: DockerClient, dry_run: bo
 
 def _sent(client: DockerClient, dry_run: bool) -> Iterator[Leftover]:
     """Files that were sent to the engine, and that no container uses; and what was to send them."""
-    for found in client.api.containers(all=True, filters={"label": [f"{volumes.SENT}=helper", *volumes.own()]}):
-        if volumes.is_over(found["Labels"], found["Created"]):
-            yield from _removed([_Container(found["Id"], found["Names"][0].lstrip("/"), "", Path(), False, 0, 0)], client, dry_run)
+    for found in client.api.containers(all=True, filters={"label": f"{volumes.SENT}=helper"}):
+        helper = _container(found)
+        if helper.ours and volumes.is_over(found["Labels"], found["Created"]):
+            yield from _removed([helper], client, dry_run)
     for kept in volumes.kept(client):
         if not kept.in_use and (dry_run or kept.remove(client)):
             yield Leftover("files", kept.what, kept.size)

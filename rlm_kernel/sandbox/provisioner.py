@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import threading
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from traitlets import Any as AnyTrait
 from rlm_kernel.errors import DockerError, KernelError, RLMError
 from rlm_kernel.sandbox import containers, engine_address
 from rlm_kernel.sandbox.containers import LOST, end_of, remove_container
-from rlm_kernel.sandbox.docker_host import engine_traits, in_daemon
+from rlm_kernel.sandbox.docker_host import connect, docker_errors, engine_traits, in_daemon
 from rlm_kernel.sandbox.endpoints import Doors, Endpoints
 from rlm_kernel.sandbox.rundir import RunDir, container_user
 from rlm_kernel.sandbox.shares import Shares
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 _SIGINT, _SIGKILL = 2, 9
 """Of the container, whatever the host's are."""
 JOIN_SECONDS = 10.0
-"""Seconds that a container which was left has to answer."""
+"""Seconds that a container which was left, and then the kernel in it, has to answer."""
 MAX_FILE = 2 << 30
 """Bytes of one file that code in a container writes."""
 MOST_PROCESSES = 32768
@@ -139,6 +138,7 @@ class DockerProvisioner(KernelProvisionerBase):
         self._container: Container | None = None
         self._creation: asyncio.Task[Container] | None = None
         self._stream: Stream | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._doors: Doors | None = None
         self._endpoints: Endpoints | None = None
         self.engine_said = ""
@@ -219,8 +219,6 @@ class DockerProvisioner(KernelProvisionerBase):
         return False
 
     def _create(self) -> Container:
-        from rlm_kernel.sandbox.docker_host import connect, docker_errors
-
         with docker_errors(), contextlib.ExitStack() as failing:
             client = connect()
             failing.callback(client.close)
@@ -230,33 +228,29 @@ class DockerProvisioner(KernelProvisionerBase):
 
     async def _connect(self) -> None:
         """Attach to the container that is made, and start it. On the stream's event loop."""
-        container = self._container
-        assert container is not None
-        await self._attach(container)
-        self._watch("next-exit")
+        container = await self._attach("next-exit")
         await asyncio.to_thread(_start, container)
 
-    async def _attach(self, container: Container) -> None:
+    async def _attach(self, condition: str) -> Container:
+        """`condition`: of docker's `wait`, which is the container's end."""
+        container = self._container
+        assert container is not None
         stream = self._stream = await Stream.attach(container.client, container.id, self.spec.accept)
-        stream.lost.add_done_callback(lambda _: self._lost(self.exited) if stream is self._stream else None)
+        self._watching = asyncio.create_task(self._watch(container, stream, self.exited, condition))
+        return container
 
-    def _lost(self, exited: asyncio.Future[int]) -> None:
-        """The stream has ended. The engine says why, in a moment, unless the way to it is cut off."""
-
-        def give_up() -> None:
-            if not exited.done():
-                self.engine_said = "the connection to its container broke"
-                exited.set_result(LOST)
-
+    async def _watch(self, container: Container, stream: Stream, exited: asyncio.Future[int], condition: str) -> None:
+        """Wait for the container's end, however long that takes: the engine tells of it, unless it is cut off, as the stream is."""
+        told = asyncio.ensure_future(in_daemon(end_of, container, condition))
+        await asyncio.wait([told, stream.lost], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([told], timeout=_HEAR_SECONDS if stream is self._stream else None)
+        code, self.engine_said = told.result() if told.done() else (LOST, "the connection to its container broke")
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            exited.get_loop().call_soon_threadsafe(exited.get_loop().call_later, _HEAR_SECONDS, give_up)
+            exited.get_loop().call_soon_threadsafe(_ended, exited, code)
 
     async def _connect_again(self) -> None:
         """Attach to a container that runs. On the stream's event loop."""
-        container = self._container
-        assert container is not None
-        await self._attach(container)
-        self._watch("not-running")
+        await self._attach("not-running")
         await self._greet(again=True)
 
     async def _greet(self, *, again: bool, told: Mapping[str, Any] | None = None) -> None:
@@ -317,18 +311,6 @@ class DockerProvisioner(KernelProvisionerBase):
         if endpoints is not None:
             await endpoints.close()
         stream.close()
-
-    def _watch(self, condition: str) -> None:
-        """Wait for the container's end, however long that takes, in a thread of its own."""
-        container, exited = self._container, self.exited
-        assert container is not None
-
-        def wait() -> None:
-            code, self.engine_said = end_of(container, condition)
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                exited.get_loop().call_soon_threadsafe(_ended, exited, code)
-
-        threading.Thread(target=wait, daemon=True).start()
 
     async def _start_failure(self) -> RLMError:
         stream, lost = self._stream, self._container is not None and self._stream is None
@@ -401,8 +383,6 @@ class DockerProvisioner(KernelProvisionerBase):
 
 
 def _start(container: Container) -> None:
-    from rlm_kernel.sandbox.docker_host import docker_errors
-
     with docker_errors():
         container.start()
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -100,9 +99,8 @@ def _is_stale(one: Mapping[str, Any]) -> bool:
 def _sweep(client: DockerClient, ours: list[dict[str, Any]]) -> None:
     """Remove what was made and never started, or has ended and stayed, and whose owner was killed. Nothing else would end it."""
     for one in ours:
-        here = one["Labels"].get(f"{containers.LABEL}.host") == socket.gethostname()
         old = one["State"] in ("created", "exited", "dead") and time.time() - one["Created"] > JUST_MADE
-        if here and old and containers.is_gone(one["Labels"][f"{containers.LABEL}.owner"]):
+        if old and containers.is_left(one["Labels"]):
             containers.remove_late(client, one["Id"])
 
 

@@ -313,10 +313,3 @@ def _held(folder: Path) -> bool:
 def remove_folder(folder: Path) -> None:
     """Delete a session's folder whose containers are gone. Blocking."""
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def own(path: Path) -> None:
-    """Give a path to the containers' user where that is not the caller."""
-    uid, gid = container_ids()
-    if uid != system.ids()[0]:
-        system.give(path, uid, gid)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from rlm_kernel.sandbox import glance, volumes
+from rlm_kernel.sandbox import containers, glance, volumes
 from rlm_kernel.sandbox.docker_host import connect, docker_errors, in_daemon
 from rlm_kernel.sandbox.volumes import Parcel, Sender
 
@@ -129,7 +129,8 @@ class Shares:
         sent = {mounted: volume for volume, mounted, _ in self._places.values()}
         mounts += [Mount(str(place), volume, type="volume", read_only=True, no_copy=True) for place, volume in sent.items()]
         if any(share.inside == DEPOT and self._unseen(share) for share in self._shares):
-            told = {volumes.SENT: "late", **labels, **volumes.own_labels()}
+            # An engine makes none without a name for reading alone.
+            told = {volumes.SENT: "late", **labels, **containers.owner_labels()}
             mounts.append(Mount(str(DEPOT), volumes.late(container), type="volume", read_only=True, no_copy=True, labels=told))
         return mounts
 

@@ -16,11 +16,10 @@ from pathlib import Path
 
 from rlm_kernel import system
 from rlm_kernel.errors import FileRefused
-from rlm_kernel.sandbox.depot import VERSION_CONTROL
 
 BLOCK = 256 << 10
+VERSION_CONTROL = frozenset({".git", ".hg", ".svn"})
 _RECORD = tarfile.BLOCKSIZE
-_RULES = os.path.join("info", "exclude")
 
 
 @dataclass(frozen=True)
@@ -73,9 +72,10 @@ def _members(folder: Path, prefix: str) -> Iterator[Entry]:
             yield _folder(known, status)
             if name not in VERSION_CONTROL:
                 yield from _members(path, f"{known}/")
-            elif (rules := path / _RULES).is_file():
+            elif (rules := path / "info" / "exclude").is_file() and not (rules.parent.is_symlink() or rules.is_symlink()):
+                # Through a link any file of the host's would go along.
                 yield _folder(f"{known}/info", status)
-                yield _entry(f"{known}/{_RULES}", rules, rules.stat())
+                yield _entry(f"{known}/info/exclude", rules, rules.stat())
 
 
 def _folder(name: str, status: os.stat_result) -> Entry:
@@ -127,8 +127,8 @@ def _blocks(entry: Entry, stop: Callable[[], bool]) -> Iterator[bytes]:
     left = entry.size
     with contextlib.ExitStack() as stack:
         try:
-            # Not blocking: another may have put a pipe there meanwhile.
-            file = stack.enter_context(open(system.open_plain(entry.path, follow=True), "rb", buffering=0))
+            # Another may have put a pipe or a link there meanwhile.
+            file = stack.enter_context(open(system.open_plain(entry.path), "rb", buffering=0))
             while left:
                 if stop():
                     raise FileRefused("Sending files to the engine was stopped.")

@@ -8,12 +8,10 @@ do not meet. Volumes stay for the next question, up to a size; what was not used
 from __future__ import annotations
 
 import contextlib
-import getpass
 import hashlib
 import json
 import os
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +20,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlm_kernel import system
 from rlm_kernel.errors import DockerError
 from rlm_kernel.sandbox import containers
 from rlm_kernel.sandbox.docker_host import docker_errors
@@ -43,7 +40,6 @@ _PLACE = "/rlm/given"
 _OLD_HOURS = 24
 _MAX_WHAT = 100
 Say = Callable[[str], None]
-_USER = f"{containers.LABEL}.user"
 Digest = Callable[[Path, threading.Event], str | None]
 
 
@@ -117,7 +113,7 @@ def put(client: DockerClient, image: str, volume: str, parcel: Parcel, say: Say,
         "entrypoint": [],
         "network_mode": "none",
         "mounts": [Mount(_PLACE, volume, type="volume", no_copy=True)],
-        "labels": {SENT: "helper", **own_labels()},
+        "labels": {SENT: "helper", **containers.owner_labels()},
         "use_config_proxy": False,
     }
     size, told, done = parcel.size, time.monotonic(), 0
@@ -147,10 +143,10 @@ def _sent(client: DockerClient, image: str, parcel: Parcel, size: int, sender: S
 
     content = f"rlm-content-{secrets.token_hex(12)}"
     what = parcel.what.encode("utf-8", "replace").decode()[:_MAX_WHAT]
-    about = {_SIZE: str(size), _WHAT: what, _USER: _user()}
-    labels = {SENT: "content", **about, **own_labels()}
+    about = {_SIZE: str(size), _WHAT: what}
+    labels = about | containers.owner_labels()
     try:
-        client.api.create_volume(content, labels=labels)
+        client.api.create_volume(content, labels=labels | {SENT: "content"})
         put(client, image, content, parcel, sender.say, stop)
         if parcel.digest is None:
             return content
@@ -158,7 +154,7 @@ def _sent(client: DockerClient, image: str, parcel: Parcel, size: int, sender: S
             sender.say(f"{parcel.what} was changed while it was sent to the engine: the kernel has it as it was read.")
             return content
         # If another has sent the same meanwhile, the engine keeps theirs.
-        made = client.api.create_volume(_index(parcel.digest), labels={SENT: "index", _CONTENT: content, **about})
+        made = client.api.create_volume(_index(parcel.digest), labels=labels | {SENT: "index", _CONTENT: content})
         _used(parcel.digest)
         first = str((made.get("Labels") or {}).get(_CONTENT) or content)
         if first != content:
@@ -178,25 +174,6 @@ def _sent(client: DockerClient, image: str, parcel: Parcel, size: int, sender: S
 def late(container: str) -> str:
     """The name of the volume for what is given to a container that runs."""
     return f"{container}-late"
-
-
-def own_labels() -> dict[str, str]:
-    """By these `kept` and `rlm gc` find what a process has made."""
-    return {_USER: _user(), **containers.owner_labels()}
-
-
-def own() -> list[str]:
-    """What to filter by for what is this user's."""
-    return [f"{_USER}={_user()}"]
-
-
-def _user() -> str:
-    """Tells users of one engine apart, wherever they are."""
-    try:
-        name = getpass.getuser()
-    except (OSError, KeyError, ImportError):  # the system has no name for the user
-        name = str(system.ids()[0])
-    return f"{name}@{socket.gethostname()}"
 
 
 def _index(digest: str) -> str:
@@ -263,7 +240,7 @@ class Kept:
 
 def kept(client: DockerClient) -> list[Kept]:
     """All that this user sent and is there, last used first; nothing that is just being sent. Blocking. Raises what docker-py raises."""
-    listed = client.api.volumes(filters={"label": [SENT, *own()]})["Volumes"] or []
+    listed = client.api.volumes(filters={"label": [SENT, f"{containers.USER}={containers.user()}"]})["Volumes"] or []
     found = {volume["Name"]: volume for volume in listed}
     mounted = {mount.get("Name") for container in client.api.containers(all=True) for mount in container.get("Mounts") or []}
     known, indexed = [], set()
@@ -295,9 +272,7 @@ def make_room(client: DockerClient, limit: int) -> None:
 
 def is_over(labels: Mapping[str, str], created: float) -> bool:
     """Whether nobody sends any more what has these labels (`containers.owner_labels`), nor uses it for a session."""
-    ours = labels.get(f"{containers.LABEL}.host") == socket.gethostname()
-    gone = ours and containers.is_gone(labels.get(f"{containers.LABEL}.owner", ""))
-    return gone or time.time() - created > _OLD_HOURS * 3600
+    return containers.is_left(labels) or time.time() - created > _OLD_HOURS * 3600
 
 
 def _created(found: Mapping[str, Any]) -> float:

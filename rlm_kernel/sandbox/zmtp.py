@@ -7,7 +7,10 @@ once, fill the host's memory. Here nothing is read but what is asked for; the re
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rlm_kernel.sandbox.stream import Channel
 
 _FRAMES_AT_ONCE = 16
 """After so many others have their turn."""
@@ -15,18 +18,6 @@ _MORE, _LONG, _COMMAND = 1, 2, 4
 _GREETING = b"\xff" + bytes(7) + b"\x01\x7f" + b"\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
 _MAX_READY = 16 << 10
 _SHAKE_SECONDS = 10.0
-
-
-class Pipe(Protocol):
-    """Bytes both ways, as `stream.Channel` has them."""
-
-    async def read(self, size: int) -> bytes | bytearray: ...
-
-    async def skip(self, size: int) -> None: ...
-
-    async def write(self, *parts: bytes | bytearray) -> None: ...
-
-    def close(self) -> None: ...
 
 
 class Unreadable(ConnectionError):
@@ -39,7 +30,7 @@ class Connection:
     All methods raise ConnectionError when the other end is gone, and Unreadable for what is no ZMTP.
     """
 
-    def __init__(self, pipe: Pipe) -> None:
+    def __init__(self, pipe: Channel) -> None:
         self._pipe = pipe
         self._frames = 0
 

@@ -47,7 +47,7 @@ def alone(monkeypatch: pytest.MonkeyPatch, docker_client: Any) -> Iterator[Path]
 def crashed(kernel_image: Any, docker_client: Any) -> Crashed:
     """Makes a session whose owner is gone, and its container, which nothing ends: folder and container's name."""
 
-    def make(*, idle: float = 0, when: float = LONG_AGO, started: bool = True, user: str | None = None) -> tuple[RunDir, str]:
+    def make(*, idle: float = 0, when: float = LONG_AGO, started: bool = True, by: str | None = None) -> tuple[RunDir, str]:
         run = RunDir.create(max_request=1, window=1, idle=idle)
         run.describe(trace=run.path / "trace.ipynb", question="?")
         for path in (run.path / "lease", run.path / "about.json"):
@@ -57,8 +57,8 @@ def crashed(kernel_image: Any, docker_client: Any) -> Crashed:
             ["sleep", "1000"],
             name=run.container_name,
             network_mode="none",
-            user=user or ":".join(map(str, container_ids())),
-            labels={f"{LABEL}.session": run.session_id, f"{LABEL}.folder": str(run.path)},
+            user=":".join(map(str, container_ids())),
+            labels={f"{LABEL}.session": run.session_id, f"{LABEL}.folder": str(run.path), containers.USER: by or containers.user()},
         )
         if started:
             container.start()
@@ -107,7 +107,7 @@ def test_what_is_just_being_made_is_left_alone(crashed: Crashed, docker_client: 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
 def test_another_users_are_left_alone(crashed: Crashed, docker_client: Any) -> None:
-    (run, name), (gone, of_another) = crashed(), crashed(started=False, user="12345:12345")
+    (run, name), (gone, of_another) = crashed(), crashed(started=False, by="another@elsewhere")
     os.chown(run.path, 12345, 12345)
     shutil.rmtree(gone.path)
     assert collected(docker_client) == []

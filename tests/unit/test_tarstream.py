@@ -111,3 +111,25 @@ def test_a_file_of_many_gigabytes_needs_no_memory(tmp_path: Path) -> None:
     assert told_size == 40 << 30
     assert all(len(next(pieces)) <= BLOCK + tarfile.BLOCKSIZE for _ in range(10))
     shutil.rmtree(tmp_path)
+
+
+@pytest.mark.parametrize("link", [".git/info", ".git/info/exclude"])
+def test_no_link_leads_out_of_a_folder(tmp_path: Path, link: str) -> None:
+    """Its files may be anybody's: what a link leads to was not named."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "exclude").write_text("secret")
+    place = tmp_path / "folder" / link
+    place.parent.mkdir(parents=True)
+    place.symlink_to(tmp_path / "out" / ("exclude" if place.name == "exclude" else ""))
+    assert b"secret" not in b"".join(archive(entries(tmp_path / "folder", ""), lambda: False, lambda _size: None))
+
+
+def test_a_file_that_a_link_takes_the_place_of_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "folder" / "a.txt").write_text("public")
+    members = list(entries(tmp_path / "folder", ""))
+    (tmp_path / "folder" / "a.txt").unlink()
+    (tmp_path / "folder" / "a.txt").symlink_to(tmp_path / "secret")
+    with pytest.raises(FileRefused, match="cannot be read"):
+        list(archive(members, lambda: False, lambda _size: None))

@@ -224,7 +224,7 @@ def test_what_was_not_used_for_longest_goes_first_and_never_what_is_in_use(engin
 
 def test_what_another_user_sent_is_used_and_left_alone(engine: Engine, parcel: Parcel, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(volumes, "_user", lambda: "another@somewhere")
+        patch.setattr(containers, "user", lambda: "another@somewhere")
         theirs = send(engine, parcel)
     assert send(engine, parcel) == theirs
     assert kept(engine) == []  # type: ignore[arg-type]

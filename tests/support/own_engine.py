@@ -65,6 +65,10 @@ class OwnEngine:
     """Whether it sees none of this machine's files."""
     keeps_stdin = True
     """Whether a container's stdin stays open when a client leaves, where StdinOnce is not set."""
+    own_kernel = False
+    """Whether its containers have a kernel of their own."""
+    seen_of_the_first = frozenset[str]()
+    """What code sees of the first process (of `tests.integration.test_lease.LOOK`)."""
     links = True
     """Whether it keeps images as the usual engine does: not if it maps users."""
 
@@ -212,6 +216,8 @@ class GVisor(OwnEngine):
     """Each container has a kernel of its own, `runsc`. Here it needs no hardware, and limits nothing."""
 
     needs = ("runsc",)
+    own_kernel = True
+    seen_of_the_first = frozenset({"environ", "maps", "auxv", "fd", "fd/0"})
 
     def __init__(self) -> None:
         runsc = {"path": shutil.which("runsc", path=PATH), "runtimeArgs": ["--network=none", "--platform=ptrace", "--ignore-cgroups"]}

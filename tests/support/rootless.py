@@ -14,6 +14,7 @@ class Rootless(OwnEngine):
 
     needs: tuple[str, ...] = ("rootlesskit", "newuidmap", "useradd", "setpriv")
     links = False
+    seen_of_the_first = frozenset({"fd", "oom_score_adj", "oom_adj", "sched", "autogroup", "coredump_filter"})
 
     def __init__(self) -> None:
         super().__init__("--rootless")

@@ -284,9 +284,10 @@ class DockerProvisioner(KernelProvisionerBase):
         self._container = await asyncio.to_thread(containers.find, self.spec.run.container_name, self.spec.run.engine)
         if self._container is None:  # it ended by itself
             await asyncio.to_thread(containers.remove_containers, self.spec.run.session_id)
-        if self._container is None or self._container.status != "running":
             return False
-        self.spec.shares.joined(self._container)
+        self.spec.shares.joined(self._container)  # its volume goes with it, even if it is paused and of no use
+        if self._container.status != "running":
+            return False
         manager: Any = self.parent
         self._settle()
         self.connection_info = manager.get_connection_info()

@@ -192,6 +192,7 @@ def test_a_kept_session_goes_on_after_its_engine_was_restarted_and_after_a_pause
 ASK = """
 import asyncio
 from pathlib import Path
+from rlm_kernel.config import load_settings
 from rlm_kernel.models.scripted import ScriptedModels
 from rlm_kernel.session.ask import ask
 async def sub(prompt):
@@ -199,7 +200,7 @@ async def sub(prompt):
     await asyncio.sleep(3)
     return "answered"
 models = ScriptedModels(["```repl\\nFINAL(llm_query('a') + ', ' + llm_query('b'))\\n```"], sub)
-print(asyncio.run(ask("Ask.", Path("a.txt"), models=models)).answer)
+print(asyncio.run(ask("Ask.", Path("a.txt"), settings=load_settings(), models=models)).answer)
 """
 
 

@@ -349,7 +349,7 @@ FINAL({{
 
 
 @on("tls")
-def test_in_short_an_engine_elsewhere_answers_keeps_and_ends(desk: Desk) -> None:
+def test_in_short_an_engine_elsewhere_answers_and_ends_with_its_owner(desk: Desk) -> None:
     desk.write("a.txt", "This is a.")
     assert desk.ask(TELL, "a.txt") == {"a.txt": 10}
     assert _seconds_to_the_end(desk, f"{ATTACK}\n{HOLD_THE_GIL}") < 30

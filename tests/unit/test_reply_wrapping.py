@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rlm_kernel.engine import python
 from rlm_kernel.engine.drafts import without_drafts
 from rlm_kernel.engine.replies import parse_reply
+from tests.support.growth import LIMIT, growth
 
 
 def _lines(code: str, by: str) -> str:
@@ -115,12 +116,14 @@ def test_a_reply_of_a_megabyte_is_read_in_a_moment(text: str) -> None:
 
 @pytest.mark.parametrize("line", MANY.values(), ids=MANY)
 def test_time_grows_with_the_length_of_a_reply(line: str) -> None:
-    """Eight times the length takes about eight times as long, and not 64 times."""
-    short, long = (min(_seconds(line * (size // len(line))) for _ in range(2)) for size in (30_000, 240_000))
-    assert long < max(30 * short, 0.5)
+    assert growth(lambda size: line * (size // len(line)), _read, 10_000) <= LIMIT
+
+
+def _read(text: str) -> None:
+    parse_reply(without_drafts(text)[0])
 
 
 def _seconds(text: str) -> float:
     started = time.process_time()
-    parse_reply(without_drafts(text)[0])
+    _read(text)
     return time.process_time() - started

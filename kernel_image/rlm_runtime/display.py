@@ -10,7 +10,9 @@ import io
 import json
 import os
 import re
+import select
 import sys
+import time
 from collections.abc import Callable
 from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, Any
@@ -40,6 +42,8 @@ ERROR_CAP = 50_000
 """Characters of an exception's message."""
 FRAMES_CAP = 1_000
 """Frames of a traceback; the outermost and the innermost are kept."""
+_TAKE_UP = 0.25
+"""Seconds."""
 _CHAIN = 20
 """Exceptions, each the cause of the next."""
 _NAME = 200
@@ -84,6 +88,20 @@ class CappedStream:
         if last is not None and last is not self and last._turns < TURNS:
             last._turns += 1
             last._stream.flush()
+
+    def take_up(self) -> None:
+        """Wait until what processes of the cell wrote to this descriptor is taken up by ipykernel's thread; not for one that goes on."""
+        descriptor = getattr(self._stream, "_fid", None)
+        if descriptor is None:
+            return
+        pipe = select.poll()
+        pipe.register(descriptor, select.POLLIN)
+        until, waited = time.monotonic() + _TAKE_UP, False
+        while pipe.poll(0) and time.monotonic() < until:
+            waited = True
+            time.sleep(0.001)
+        if waited:
+            time.sleep(0.005)  # it has read the last of it, and is about to write it
 
     def cell_started(self) -> None:
         self._passed, self._dropped, self._tail, self._turns = 0, 0, "", 0
@@ -347,6 +365,8 @@ def install(shell: InteractiveShell, cells: Cells) -> None:
         errors.cell_started(info.raw_cell or "")
 
     def after(result: ExecutionResult) -> None:
+        for stream in streams:
+            stream.take_up()
         _give_back_streams(*own)
         errors.cell_ended(result)
         capped = [stream.cell_ended() for stream in streams]

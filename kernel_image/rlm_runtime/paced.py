@@ -11,7 +11,7 @@ from typing import Any
 
 import zmq
 
-TOGETHER = 1 << 20
+TOGETHER = 8 << 20
 """Bytes that are queued before the next output waits until those are on their way."""
 PATIENCE = 5.0
 """Seconds that a client which does not read can hold up the outputs of all."""

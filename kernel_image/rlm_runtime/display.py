@@ -350,6 +350,13 @@ def _give_back_streams(stdout: Any, stderr: Any) -> None:
         stderr.write(f"Note: this cell replaced sys.{name}. It is as before again{', and what was caught is above' if caught else ''}.\n")
 
 
+class _Unkept(dict[int, list[Any]]):
+    """In the place of IPython's record of all that cells showed, which would take as much memory as they say."""
+
+    def __missing__(self, number: int) -> list[Any]:
+        return []
+
+
 def install(shell: InteractiveShell, cells: Cells) -> None:
     """Cap the shell's streams, displays and errors from now on. The host hears of a cell that was capped by the message `rlm_truncated`."""
     streams = [CappedStream(sys.stdout), CappedStream(sys.stderr)]
@@ -358,6 +365,7 @@ def install(shell: InteractiveShell, cells: Cells) -> None:
     kernel: Any = shell.kernel
     _without_surrogates(kernel.session)
     Paced(kernel.iopub_thread)
+    shell.history_manager.outputs = _Unkept()
 
     def before(info: Any) -> None:
         for capped in (*streams, displays):

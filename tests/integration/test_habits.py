@@ -218,3 +218,10 @@ async def test_a_large_file_that_is_truncated_is_an_error_and_variables_are_kept
     for code in ("grep('well')", "context.count('INFO')", "context[-100:]", "list(records())[:1]", "sum(map(len, chunks(100_000)))"):
         assert "shrank from 64,500,000 to 4,096 bytes" in await box.text(code), code
     assert await box.text(f"print(kept, len(load_file({str(path)!r}, replace_all=True)))") == "42 4096"
+
+
+async def test_what_cells_show_is_not_kept_in_the_kernels_memory(sandbox: Any) -> None:
+    box = await sandbox()
+    await box.run("import os\nprint('x' * 1_000_000)\nos.write(1, b'y' * 1_000_000)\ndisplay('z' * 1_000_000)\n'w' * 1_000_000")
+    await box.run("1 / 0")
+    assert await box.text("print(dict(get_ipython().history_manager.outputs))") == "{}"

@@ -46,6 +46,8 @@ class Attached(asyncio.Protocol):
         """The engine's own head of 8 bytes in front of each piece, as far as it has come."""
         self._left = self._kind = 0
         self.said = b""
+        self.malformed = False
+        """It was cut off for what came."""
         self.attached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.attached.add_done_callback(lambda done: done.cancelled() or done.exception())
 
@@ -83,6 +85,7 @@ class Attached(asyncio.Protocol):
                 data = self._reply(data)
             self._from_engine(data)
         except ValueError:  # frames.Malformed too
+            self.malformed = True
             self.cut()
 
     def _reply(self, data: bytes) -> bytes:

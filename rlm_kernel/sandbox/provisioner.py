@@ -20,7 +20,7 @@ from traitlets import Any as AnyTrait
 
 from rlm_kernel.errors import DockerError, KernelError, RLMError
 from rlm_kernel.sandbox import containers, engine_address
-from rlm_kernel.sandbox.containers import LOST, end_of, remove_container
+from rlm_kernel.sandbox.containers import LOST, UNKNOWN, end_of, remove_container
 from rlm_kernel.sandbox.docker_host import connect, docker_errors, engine_traits, in_daemon
 from rlm_kernel.sandbox.endpoints import Doors, Endpoints
 from rlm_kernel.sandbox.rundir import RunDir, container_user
@@ -244,7 +244,8 @@ class DockerProvisioner(KernelProvisionerBase):
         told = asyncio.ensure_future(in_daemon(end_of, container, condition))
         await asyncio.wait([told, stream.lost], return_when=asyncio.FIRST_COMPLETED)
         await asyncio.wait([told], timeout=_HEAR_SECONDS if stream is self._stream else None)
-        code, self.engine_said = told.result() if told.done() else (LOST, "the connection to its container broke")
+        cut = (UNKNOWN, "") if stream.malformed else (LOST, "the connection to its container broke")
+        code, self.engine_said = told.result() if told.done() else cut
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             exited.get_loop().call_soon_threadsafe(_ended, exited, code)
 

@@ -23,6 +23,11 @@ from tests.support.sandbox import until
 FRAMES = st.lists(st.tuples(st.integers(1, frames.LIFE), st.integers(0, 0xFFFF), st.binary(max_size=300)), max_size=12)
 
 
+def test_both_sides_have_the_same_frames() -> None:
+    ours, theirs = Path(frames.__file__).read_text(), Path(inside.__file__).read_text()
+    assert ours.split("\n", 1)[1] == theirs.split("\n", 1)[1]
+
+
 def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
     places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
     return [data[one:other] for one, other in itertools.pairwise(places)]

@@ -47,7 +47,7 @@ BODIES: dict[str, Callable[[int], bytes]] = {
     "events of many calls": lambda n: b"".join(event(tool_calls=[{"index": i, "function": {"name": "f"}}]) for i in range(n)),
     "events of names": lambda n: b"".join(b'data: {"a%d": 1}\n' % number for number in range(n)),
     "chunks on lines": lambda n: event(content="ab").replace(b"data: ", b"") * n,
-    "deep": lambda n: b"[" * n,
+    "deep": lambda n: b"[" * min(n, 200_000),  # what is deeper costs as much as may be parsed at most, however long it is
     "deep events": lambda n: b"data: [[[[[[[[[[\n" * n,
     "quotes": lambda n: b'{"' + b'\\"' * n + b"[" * 200,
     "unclosed": lambda n: b'["a' * n,

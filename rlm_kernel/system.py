@@ -38,6 +38,20 @@ _REPLACE_TRIES, _REPLACE_WAIT = 5, 0.01
 # Files
 
 
+def cache_dir() -> Path:
+    """Where things are kept that can be fetched or made again: RLM_CACHE_DIR, else `rlm_kernel` in the user's cache directory."""
+    import platformdirs  # late: most commands do without
+
+    return Path(os.environ.get("RLM_CACHE_DIR") or platformdirs.user_cache_dir("rlm_kernel", appauthor=False))
+
+
+def state_dir() -> Path:
+    """Where this user's register of sessions is kept."""
+    import platformdirs
+
+    return Path(platformdirs.user_state_dir("rlm_kernel", appauthor=False))
+
+
 def open_plain(path: str | Path, flags: int = os.O_RDONLY, mode: int = 0o600, *, follow: bool = False) -> int:
     """`os.open` of a file that somebody else may have put there: it never waits, and no child inherits it.
 

@@ -24,7 +24,6 @@ from rlm_kernel import system
 from rlm_kernel.config import LLMSettings
 from rlm_kernel.engine.protocols import Completion, Message, Models, Retry, Role, Usage
 from rlm_kernel.errors import SetupError
-from rlm_kernel.models.weights import cache_dir
 
 _T = TypeVar("_T")
 FILE_NAME = "subcalls.sqlite3"
@@ -62,7 +61,7 @@ _opening = threading.Lock()
 
 def cache_path(folder: Path | None) -> Path:
     """The cache's file, whether it is there or not. `folder` as of the setting `cache.dir`."""
-    return (folder or cache_dir() / "calls") / FILE_NAME
+    return (folder or system.cache_dir() / "calls") / FILE_NAME
 
 
 class CachedModels:

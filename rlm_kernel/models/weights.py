@@ -24,8 +24,6 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import IO
 
-import platformdirs
-
 from rlm_kernel import system
 from rlm_kernel.errors import LocalModelError, UsageError
 from rlm_kernel.nearest import did_you_mean, nearest
@@ -91,16 +89,10 @@ def find_model(name: str) -> LocalModel:
     )
 
 
-def cache_dir() -> Path:
-    """Where this project keeps what it can fetch again: RLM_CACHE_DIR, else the user's cache directory."""
-    override = os.environ.get("RLM_CACHE_DIR")
-    return Path(override) if override else platformdirs.user_cache_path("rlm_kernel")
-
-
 def models_dir() -> Path:
     """Folder of the weights: RLM_MODELS_DIR, else `models` in the cache directory."""
     override = os.environ.get("RLM_MODELS_DIR")
-    return Path(override) if override else cache_dir() / "models"
+    return Path(override) if override else system.cache_dir() / "models"
 
 
 def prefixes_dir() -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 import queue
 import re
 import secrets
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlm_kernel import system
 from rlm_kernel.errors import ImageError
 from rlm_kernel.sandbox import containers, kernel_says
 from rlm_kernel.sandbox.debian import bootstrap_base
@@ -117,7 +117,7 @@ def fetch_wheels(base: Base, requirements: Path, progress: Progress) -> Path:
 
 def wheels_dir() -> Path:
     """Where fetched wheels are kept, in a folder for each set; KEY-* is one that is being fetched."""
-    return _cache_root() / "wheels"
+    return system.cache_dir() / "wheels"
 
 
 def _run_pip(arguments: list[str], progress: Progress) -> None:
@@ -135,14 +135,6 @@ def _run_pip(arguments: list[str], progress: Progress) -> None:
             "pip could not fetch the wheels for the kernel image:\n" + "\n".join(errors),
             hint="Check that pip reaches its package index from here (`pip config list`), then try again.",
         )
-
-
-def _cache_root() -> Path:
-    if root := os.environ.get("RLM_CACHE_DIR"):
-        return Path(root)
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("rlm_kernel"))
 
 
 def _pull(client: DockerClient, name: str, progress: Progress) -> str | None:

@@ -20,6 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlm_kernel import system
 from rlm_kernel.errors import DockerError
 from rlm_kernel.sandbox import containers
 from rlm_kernel.sandbox.docker_host import docker_errors
@@ -284,9 +285,7 @@ def _created(found: Mapping[str, Any]) -> float:
 
 def _uses() -> Path:
     """A file for each digest, whose time is that of its last use by this user."""
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("rlm_kernel", appauthor=False)) / "sent"
+    return system.cache_dir() / "sent"
 
 
 def _used(digest: str) -> None:

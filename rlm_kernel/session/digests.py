@@ -186,9 +186,7 @@ def be_quiet() -> None:
 
 
 def _file() -> Path:
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("rlm_kernel", appauthor=False)) / "digests.json"
+    return system.cache_dir() / "digests.json"
 
 
 def _kept() -> dict[str, str]:

@@ -221,9 +221,7 @@ def sessions(base: Path) -> list[str]:
 
 def _register() -> Path:
     """A folder with a file for each session of this user on this machine."""
-    import platformdirs
-
-    return Path(platformdirs.user_state_dir("rlm_kernel", appauthor=False)) / "sessions"
+    return system.state_dir() / "sessions"
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from tests.conftest import REAL_HOME
 
 ROOT = Path(__file__).parents[2]
 RUNTIME = ROOT / "kernel_image" / "rlm_runtime"
-DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")), *sorted((ROOT / "docs").glob("*.md"))]
 _CODE_BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _CELL_BREAK = re.compile(r"(?<!\\)\|")
@@ -246,3 +247,21 @@ def test_architecture_names_the_rooms() -> None:
 def test_the_changelog_begins_with_this_version() -> None:
     sections = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
     assert next(name for name in sections if name != "Unreleased") == __version__
+
+
+# CONTRIBUTING.md
+
+
+def test_contributing_names_folders_and_targets_that_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    named = set(re.findall(r"`((?:rlm_kernel|kernel_image|tests|scripts|benchmarks)/[\w./]*)`", text)) - {"rlm_kernel/cli/where.py"}
+    assert len(named) > 10
+    assert [name for name in named if not (ROOT / name).exists()] == []
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    assert set(re.findall(r"^make ([\w-]+)", text, re.MULTILINE)) <= set(targets)
+
+
+@each_document
+def test_python_examples_compile(document: Path) -> None:
+    for block in re.findall(r"^[ ]*```python\n(.*?)^[ ]*```", document.read_text("utf-8"), re.MULTILINE | re.DOTALL):
+        ast.parse(textwrap.dedent(block))

@@ -77,6 +77,7 @@ def _run_kernel() -> None:
     config.HistoryManager.enabled = False  # the home directory is read-only
     config.InteractiveShell.colors = "nocolor"  # tracebacks are read by models
     config.IPKernelApp.pylab_import_all = False
+    config.IPythonKernel._execute_sleep = 0.0  # outputs are in their order without it: what says that a cell has ended comes last
     IPKernelApp.launch_instance(argv=["-f", str(RUN / "connection.json")], config=config)
 
 

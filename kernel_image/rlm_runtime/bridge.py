@@ -21,8 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rlm_runtime import frames, glance
-from rlm_runtime.frames import CLOSE, CREDIT, DATA, HELLO, INTERRUPT, LIFE, OPEN, VERSION, WELCOME
+from rlm_contract import frames, glance
+from rlm_contract.frames import CLOSE, CREDIT, DATA, HELLO, INTERRUPT, LIFE, OPEN, VERSION, WELCOME
 
 MAX_CALLERS = 512
 """Connections for host calls at once. Others wait to be accepted."""

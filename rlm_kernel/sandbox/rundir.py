@@ -31,9 +31,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from rlm_contract import frames
 from rlm_kernel import system
 from rlm_kernel.errors import SetupError
-from rlm_kernel.sandbox import frames
 
 UNPRIVILEGED = 61234
 """The uid and gid that a root user's containers run as; any other user's run as that user."""

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from rlm_kernel.sandbox import containers, glance, volumes
+from rlm_contract import glance
+from rlm_kernel.sandbox import containers, volumes
 from rlm_kernel.sandbox.docker_host import connect, docker_errors, in_daemon
 from rlm_kernel.sandbox.volumes import Parcel, Sender
 

@@ -14,8 +14,9 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from rlm_contract import frames
 from rlm_kernel.errors import KernelError
-from rlm_kernel.sandbox import dial, frames
+from rlm_kernel.sandbox import dial
 from rlm_kernel.sandbox.dial import TAIL, Attached
 
 if TYPE_CHECKING:

@@ -154,7 +154,7 @@ async def join(
 
 def other_version(folder: Path) -> bool:
     """Whether a session's folder is there, and its container was begun by another version. Blocking for a moment."""
-    from rlm_kernel.sandbox import frames
+    from rlm_contract import frames
     from rlm_kernel.sandbox.rundir import RunDir
 
     return folder.exists() and RunDir.version(folder) != frames.VERSION

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.hostile, pytest.mark.timeout(240)]
 MOST = 200_000_000
 _TOOLS = """
 import json, os, random, time
-from rlm_runtime.frames import *
+from rlm_contract.frames import *
 def say(data, where=1):
     data = memoryview(data)
     while data:
@@ -107,7 +107,8 @@ async def test_a_first_process_that_lies_costs_a_plain_error(
 
 
 BREAKS = """
-from rlm_runtime import __main__, bridge, frames
+from rlm_contract import frames
+from rlm_runtime import __main__, bridge
 accept = bridge.Bridge._accept
 def lie(self, events):
     accept(self, events)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jupyter_client.manager import KernelManager
 
-from rlm_kernel.sandbox import frames
+from rlm_contract import frames
 from rlm_kernel.sandbox.channels import Connection
 from rlm_kernel.sandbox.rundir import RunDir, sweep
 from rlm_kernel.session.live import _depot, other_version

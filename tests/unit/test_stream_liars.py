@@ -18,8 +18,9 @@ import pytest_asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlm_contract import frames
 from rlm_kernel.errors import DockerError, KernelError
-from rlm_kernel.sandbox import frames, stream
+from rlm_kernel.sandbox import stream
 from rlm_kernel.sandbox.stream import Channel, Stream, StreamLost
 from tests.support.certificates import make_certificates
 from tests.support.container import REPLY

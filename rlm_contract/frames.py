@@ -1,4 +1,4 @@
-"""Frames on the stream between the host and a container's first process. `rlm_runtime.frames` is the same.
+"""Frames on the stream between the host and a container's first process.
 
 A frame is a head (kind, channel, size), a payload of at most `MOST` bytes, and its kind once more as the end. Zero bytes between frames
 mean nothing. So a new owner, whose predecessor may have been killed within a frame, sends `FILLER` first: it completes that frame, which is

@@ -5,7 +5,7 @@ Two processes: this one, which holds no user code, and the kernel as its child. 
 - Its stdin and stdout are the stream to the host (`frames`), the only tie there is. When the owner ends, even by SIGKILL, the engine
   closes stdin, and the container ends. A session that is kept has a stdin that stays open: it ends once no owner was heard for its idle
   time. None of this needs the kernel's GIL.
-- When the kernel dies, its exit status becomes the container's, with out-of-memory told apart by `EXIT_OOM`.
+- When the kernel dies, the host is told how, and its exit status becomes the container's, with out-of-memory told apart by `EXIT_OOM`.
 - An interrupt from the host becomes a SIGINT for the kernel and what it has started, as Ctrl-C in a terminal is. A request over the
   kernel's sockets would need its GIL, which compiled code may hold; the signal itself needs none, so that a regular expression without end
   is interrupted too.
@@ -27,11 +27,11 @@ import time
 import traceback
 from pathlib import Path
 
-from rlm_runtime.bridge import EXIT_LEASE, SOCKETS, Bridge
+from rlm_contract import EXIT_LEASE, EXIT_OOM
+from rlm_runtime.bridge import SOCKETS, Bridge
 
 RUN = Path("/rlm/run")
 """Memory of the container, for the sockets that code in it uses."""
-EXIT_OOM = 97
 FIRST_SECONDS = 60.0
 """In which the first owner has to be heard."""
 _LEAST_NICE = 19
@@ -154,14 +154,14 @@ class _First:
             if bridge.over or (idle and time.monotonic() - bridge.heard > idle):
                 return EXIT_LEASE
             if self._told_to_end:
+                bridge.finish(128 + signal.SIGTERM)
                 return 128 + signal.SIGTERM
             with contextlib.suppress(ChildProcessError):
                 ended, status = os.waitpid(-1, os.WNOHANG)
                 if ended == kernel:
-                    bridge.finish()
-                    with contextlib.suppress(BlockingIOError):  # nobody listens: the status is what counts
-                        os.write(2, bridge.last_words())
-                    return _status(os.waitstatus_to_exitcode(status))
+                    how = _status(os.waitstatus_to_exitcode(status))
+                    bridge.finish(how)
+                    return how
                 if ended:
                     continue
             bridge.turn()

@@ -22,14 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from rlm_contract import frames, glance
-from rlm_contract.frames import CLOSE, CREDIT, DATA, HELLO, INTERRUPT, LIFE, OPEN, VERSION, WELCOME
+from rlm_contract.frames import CLOSE, CREDIT, DATA, END, HELLO, INTERRUPT, LIFE, OPEN, VERSION, WELCOME
 
 MAX_CALLERS = 512
 """Connections for host calls at once. Others wait to be accepted."""
 BUFFER = 256 << 10
 """Bytes from the host that wait for one connection of the container."""
 SOCKETS = {"shell": 1, "iopub": 2, "stdin": 3, "control": 4, "hb": 5}
-EXIT_LEASE = 98
 TICK = 0.25
 """Seconds after which it looks around, even if nothing happens."""
 SIGN_SECONDS = 300.0
@@ -131,17 +130,17 @@ class Bridge:
             self._accepting = False
             self._unwatch(self._listener.fileno())
 
-    def finish(self) -> None:
-        """Send what the kernel, which has ended, said before; as far as the host takes it in time."""
+    def finish(self, status: int) -> None:
+        """The kernel has ended: send what it said before, and how it ended; as far as the host takes it in time."""
         deadline = time.monotonic() + _LAST_SECONDS
         idle = 0
         while idle < 3 and not self.over and time.monotonic() < deadline:
             self.turn(0.01)
             idle = 0 if self._data or self._control or self._begun else idle + 1
-
-    def last_words(self) -> bytes:
-        """The end of what was written to the kernel's stderr, past IPython."""
-        return self._said
+        # With the end of what was written to the kernel's stderr, past IPython.
+        self._send(END, 0, json.dumps({"status": status, "words": self._said.decode(errors="replace")}).encode())
+        while (self._control or self._begun) and not self.over and time.monotonic() < deadline + _LAST_SECONDS:
+            self.turn(0.01)
 
     # From the host.
 

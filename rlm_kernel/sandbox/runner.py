@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from rlm_kernel.errors import KernelError
 from rlm_kernel.sandbox.channels import MAX_IOPUB, Channel, Channels
+from rlm_kernel.sandbox.ended import Ended
 from rlm_kernel.sandbox.kernel_says import Message, Reply, cell_ended, variables
 from rlm_kernel.sandbox.outputs import OutputCollector
 
@@ -97,7 +98,7 @@ class CellRunner:
     def __init__(
         self,
         channels: Channels,
-        exited: asyncio.Future[int],
+        exited: asyncio.Future[Ended],
         signal: Callable[[], Awaitable[None]],
         on_other: Callable[[Message], None],
     ) -> None:

@@ -18,6 +18,7 @@ from rlm_contract import frames
 from rlm_kernel.errors import KernelError
 from rlm_kernel.sandbox import dial
 from rlm_kernel.sandbox.dial import TAIL, Attached
+from rlm_kernel.sandbox.ended import Ended
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -221,6 +222,8 @@ class Stream(Attached):
         self.welcome: asyncio.Future[dict[str, Any]] = loop.create_future()
         self.welcome.add_done_callback(lambda done: done.cancelled() or done.exception())
         self.lost: asyncio.Future[None] = loop.create_future()
+        self.end: Ended | None = None
+        """How the container has ended, if its first process could say so."""
         self._life: asyncio.TimerHandle | None = None
 
     @classmethod
@@ -308,6 +311,8 @@ class Stream(Attached):
                 return
             piece, self._before = bytes(before[at + frames.NONCE :]), None
         for kind, number, payload in self._reader.feed(piece):
+            if self.lost.done():  # by its own last word
+                return
             self._take(kind, number, payload)
         if self._transport is not None and self._transport.get_write_buffer_size() + self._pending > _MOST_UNREAD:
             raise frames.Malformed("it asks, and does not read the answers")
@@ -321,6 +326,9 @@ class Stream(Attached):
             self.welcome.set_result(told if isinstance(told, dict) else {})
         elif kind == frames.OPEN:
             self._opened(number)
+        elif kind == frames.END:
+            self.end = Ended.told(payload)
+            self.cut()
         elif (channel := self._channels.get(number)) is not None:
             if kind == frames.DATA:
                 if not channel.take(payload):

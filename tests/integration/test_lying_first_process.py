@@ -52,8 +52,10 @@ LIARS = {
         "for _ in range(200):\n    for number in numbers: say(pack(DATA, number, b'ab') * 100)\ntime.sleep(1000)"
     ),
     "credit without end": "greeted()\nsay(pack(OPEN, THEIRS))\nwhile True: say(pack(CREDIT, THEIRS, b'\\xff' * 4) * 5000)",
+    "an end, and goes on": "greeted()\nsay(pack(END, 0, b'[' * MOST))\nwhile True: say(pack(OPEN, THEIRS) + pack(END))",
+    "an end with everything in it": """greeted()\nsay(pack(END, 0, b'{"status": -1e999, "words": "%s"}' % (b'\\\\ud800' * 9000)))""",
     "frames of any kind": (
-        "greeted()\nwhile True: say(pack(random.randrange(1, 9), random.choice([0, 1, 2, THEIRS]), os.urandom(random.randrange(200))))"
+        "greeted()\nwhile True: say(pack(random.randrange(1, 10), random.choice([0, 1, 2, THEIRS]), os.urandom(random.randrange(200))))"
     ),
 }
 

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from rlm_contract import frames
 from rlm_kernel.errors import DockerError, KernelError
 from rlm_kernel.sandbox import stream
+from rlm_kernel.sandbox.ended import Ended
 from rlm_kernel.sandbox.stream import Channel, Stream, StreamLost
 from tests.support.certificates import make_certificates
 from tests.support.container import REPLY
@@ -160,6 +161,7 @@ async def test_data_in_the_smallest_pieces_takes_no_more_memory_than_its_size(li
 
 
 LIFE = frames.pack(frames.LIFE)
+WELCOME = json.dumps({"version": frames.VERSION}).encode()
 FLOODS = {
     "signs of life": LIFE,
     "idle bytes between frames": b"\0" + LIFE,
@@ -177,7 +179,7 @@ def test_the_work_of_a_flood_grows_with_its_size_and_no_faster(name: str) -> Non
     def make(size: int) -> tuple[Stream, bytes]:
         async def greeted() -> Stream:
             made = Stream(b"", lambda _channel: None)
-            said = made._nonce + frames.pack(frames.WELCOME, 0, b'{"version": 1}')
+            said = made._nonce + frames.pack(frames.WELCOME, 0, WELCOME)
             made.data_received(REPLY + struct.pack("!BxxxI", 1, len(said)) + said)
             return made
 
@@ -259,6 +261,17 @@ async def test_frames_for_channels_that_are_not_open_are_passed_over(liar: Liar)
     assert await liar.channels[0].read(3) == b"yes"
 
 
+async def test_the_last_word_of_a_first_process_ends_the_stream_and_nothing_behind_it_counts(liar: Liar) -> None:
+    made = await liar.attach()
+    liar.welcome({"version": frames.VERSION})
+    await made.greet({})
+    liar.say(OPEN + frames.pack(frames.DATA, frames.THEIRS, b"yes") + frames.pack(frames.END, 0, b'{"status": 3, "words": "x"}'))
+    liar.say(frames.pack(frames.OPEN, frames.THEIRS + 1))
+    await asyncio.wait_for(made.lost, 10)
+    assert (made.end, made.malformed, len(liar.channels)) == (Ended(3, words="x"), False, 1)
+    assert await liar.channels[0].read(3) == b"yes"
+
+
 @pytest.mark.parametrize("told", [{"version": frames.VERSION + 1}, {}, [], None, "x"])
 async def test_another_version_is_refused(liar: Liar, told: Any) -> None:
     made = await liar.attach()
@@ -332,7 +345,7 @@ async def test_a_connection_by_tls_that_is_cut_ends_the_stream(tmp_path: Path) -
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readexactly(6)
-        said = made._nonce + frames.pack(frames.WELCOME, 0, b'{"version": 1}') + frames.pack(frames.DATA, 1, b"x" * 1000)[:-1]
+        said = made._nonce + frames.pack(frames.WELCOME, 0, WELCOME) + frames.pack(frames.DATA, 1, b"x" * 1000)[:-1]
         writer.write(REPLY + struct.pack("!BxxxI", 1, len(said) + 1) + said)
         await writer.drain()
         await made.welcome
@@ -353,13 +366,13 @@ def test_the_engines_heads_may_be_cut_anywhere(cuts: list[int]) -> None:
     async def run() -> None:
         got: list[Channel] = []
         made = Stream(b"", got.append)
-        said = made._nonce + frames.pack(frames.WELCOME, 0, b'{"version": 1}') + OPEN + frames.pack(frames.DATA, frames.THEIRS, b"abc")
+        said = made._nonce + frames.pack(frames.WELCOME, 0, WELCOME) + OPEN + frames.pack(frames.DATA, frames.THEIRS, b"abc")
         data = REPLY
         for piece in pieces(said, cuts[:5]):
             data += struct.pack("!BxxxI", 1, len(piece)) + piece + struct.pack("!BxxxI", 2, 3) + b"err"
         for piece in pieces(data, cuts):
             made.data_received(piece)
-        assert made.welcome.result() == {"version": 1}
+        assert made.welcome.result() == {"version": frames.VERSION}
         assert await got[0].read(3) == b"abc"
         assert set(made.words()) <= set("er")
         made.close()

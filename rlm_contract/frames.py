@@ -11,8 +11,6 @@ import re
 import struct
 from collections.abc import Iterator
 
-VERSION = 2
-"""Of all that crosses the stream. Ends that differ in it do not talk."""
 HELLO, WELCOME, OPEN, DATA, CREDIT, CLOSE, INTERRUPT, LIFE, END = range(1, 10)
 """HELLO, WELCOME and END are JSON. OPEN names a socket of the kernel; from the container it says nothing. CREDIT is a number of bytes,
 CLOSE the end of a channel, which each side sends once. INTERRUPT and LIFE (the owner lives) come from the host and say nothing more. END

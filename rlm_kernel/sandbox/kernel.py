@@ -12,6 +12,7 @@ from typing import Any
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 
+from rlm_contract import DESCRIPTION, LOADED, VARIABLES
 from rlm_kernel.engine.protocols import CellResult, CellStatus, ContextInfo
 from rlm_kernel.errors import KernelError, RLMError, SetupError
 from rlm_kernel.sandbox import kernel_says
@@ -20,12 +21,10 @@ from rlm_kernel.sandbox.channels import Channels, Connection
 from rlm_kernel.sandbox.outputs import OutputCollector
 from rlm_kernel.sandbox.persons import PersonCells
 from rlm_kernel.sandbox.provisioner import JOIN_SECONDS, DockerProvisioner, SandboxSpec
-from rlm_kernel.sandbox.runner import VARIABLES, CellRunner, RunState
+from rlm_kernel.sandbox.runner import CellRunner, RunState
 
 GRACE = 5.0
 """Seconds that an interrupted cell has to stop before its kernel is killed."""
-_DESCRIBE = "__import__('rlm_runtime.api', fromlist=['api']).describe()"
-_FILES = "__import__('rlm_runtime.files', fromlist=['files']).files_status()"
 _MAX_NAMES = 50
 _MAX_UNTOLD = 10
 
@@ -141,7 +140,7 @@ class DockerKernel:
 
     async def files(self) -> list[kernel_says.File] | None:
         """The files that are loaded, by the kernel's own word; None where that is unknown. Not while a cell runs."""
-        return kernel_says.files(await self._runner.evaluate(_FILES)) if self._runner is not None else None
+        return kernel_says.files(await self._runner.evaluate(LOADED)) if self._runner is not None else None
 
     def _manage(self) -> AsyncKernelManager:
         self._manager = AsyncKernelManager(kernel_spec_manager=_OurSpec(self._spec))
@@ -188,7 +187,7 @@ class DockerKernel:
     async def describe(self) -> ContextInfo:
         """What `context` is, by the kernel's own word."""
         assert self._runner is not None
-        found = kernel_says.Described.of(await self._runner.evaluate(_DESCRIBE))
+        found = kernel_says.Described.of(await self._runner.evaluate(DESCRIPTION))
         if found is None:
             raise KernelError("The kernel started, but its runtime does not work.", hint="`rlm image build --force`")
         return found.info()

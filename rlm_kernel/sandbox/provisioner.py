@@ -18,6 +18,7 @@ from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 from traitlets import Any as AnyTrait
 
+from rlm_contract import COMMAND, RUN
 from rlm_kernel.errors import DockerError, KernelError, RLMError
 from rlm_kernel.sandbox import containers, engine_address
 from rlm_kernel.sandbox.containers import remove_container
@@ -88,7 +89,7 @@ def container_options(spec: SandboxSpec, *, rootless: bool = False, podman: bool
         ulimits["nproc"] = MOST_PROCESSES  # else it raises that limit, which root may not do where it lacks CAP_SYS_RESOURCE
     return {
         "image": spec.image,
-        "command": ["/opt/rlm/bin/python", "-m", "rlm_runtime"],
+        "command": list(COMMAND),
         "entrypoint": [],
         "name": spec.run.container_name,
         "labels": {
@@ -122,7 +123,7 @@ def container_options(spec: SandboxSpec, *, rootless: bool = False, podman: bool
         "ulimits": [Ulimit(name=name, soft=most, hard=most) for name, most in ulimits.items()],
         "shm_size": "64m",
         # podman takes no uid.
-        "tmpfs": {"/tmp": f"rw,nosuid,nodev,size={spec.tmp},mode=1777", "/rlm/run": "rw,nosuid,nodev,noexec,size=1m,mode=1777"},
+        "tmpfs": {"/tmp": f"rw,nosuid,nodev,size={spec.tmp},mode=1777", RUN: "rw,nosuid,nodev,noexec,size=1m,mode=1777"},
         "mounts": spec.shares.mounts(spec.run.container_name, session),
         "log_config": LogConfig(type="none"),  # all that is said is for the owner, who listens
     }

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from rlm_contract import VARIABLES
 from rlm_kernel.errors import KernelError
 from rlm_kernel.sandbox.channels import MAX_IOPUB, Channel, Channels
 from rlm_kernel.sandbox.ended import Ended
@@ -36,7 +37,6 @@ _WELCOME_SECONDS = 0.5
 """Seconds in which a kernel that is up welcomes who listens."""
 _DEATH_SECONDS = 5.0
 """Seconds in which Docker says that a kernel has died whose sockets were closed."""
-VARIABLES = "__import__('rlm_runtime.api', fromlist=['api']).SHOW_VARS()"
 
 
 @dataclass

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from rlm_contract import frames
+from rlm_contract import VERSION, frames
 from rlm_kernel.errors import KernelError
 from rlm_kernel.sandbox import dial
 from rlm_kernel.sandbox.dial import TAIL, Attached
@@ -240,10 +240,10 @@ class Stream(Attached):
         """
         if again:
             self._write(frames.FILLER)
-        hello = {"version": frames.VERSION, "nonce": self._nonce.hex(), **told}
+        hello = {"version": VERSION, "nonce": self._nonce.hex(), **told}
         self._write(frames.pack(frames.HELLO, 0, json.dumps(hello).encode()))
         self._sign()
-        if (await asyncio.shield(self.welcome)).get("version") != frames.VERSION:
+        if (await asyncio.shield(self.welcome)).get("version") != VERSION:
             raise KernelError("The kernel was started by another version of rlm, and speaks another language.")
 
     def open(self, name: str) -> Channel:

@@ -154,10 +154,10 @@ async def join(
 
 def other_version(folder: Path) -> bool:
     """Whether a session's folder is there, and its container was begun by another version. Blocking for a moment."""
-    from rlm_kernel.sandbox import frames
+    from rlm_contract import VERSION
     from rlm_kernel.sandbox.rundir import RunDir
 
-    return folder.exists() and RunDir.version(folder) != frames.VERSION
+    return folder.exists() and RunDir.version(folder) != VERSION
 
 
 def _depot(wanted: Path | None, run: RunDir) -> Path:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import rlm_contract
 import rlm_kernel
 
 PACKAGE = Path(rlm_kernel.__file__).parent
@@ -128,6 +129,11 @@ def test_nothing_imports_the_command_line() -> None:
 def test_the_kernels_package_imports_nothing_of_the_host() -> None:
     for path in sorted((PACKAGE.parent / "kernel_image").rglob("*.py")):
         assert not list(ours(path)), path
+
+
+def test_what_host_and_container_share_imports_python_alone() -> None:
+    for path in sorted(Path(rlm_contract.__file__).parent.rglob("*.py")):
+        assert {name.split(".")[0] for name in imported(path)} <= {*sys.stdlib_module_names, "rlm_contract"}, path
 
 
 @pytest.mark.parametrize("package", sorted(SLOW - {"jupyter_client"}))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from rlm_kernel.engine import answers, memory
 from rlm_kernel.engine import messages as say
 from rlm_kernel.engine.cells import Cells
+from rlm_kernel.engine.events import CallRetried, Listener, Noted, Summarized, TurnReplied, TurnStarted
 from rlm_kernel.engine.finals import ProseFinal, final_in_sentence
 from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import Ledger
@@ -29,7 +30,6 @@ from rlm_kernel.engine.protocols import (
     Outcome,
     Retry,
     StopReason,
-    Trace,
     Usage,
 )
 from rlm_kernel.engine.python import looks_at_input
@@ -93,7 +93,7 @@ class Loop:
     models: Models
     calls: HostCalls
     ledger: Ledger
-    trace: Trace
+    tell: Listener
     profile: Profile
     output_chars: int = 20_000
     share: float | None = None
@@ -118,7 +118,7 @@ class Loop:
     _typed: bool = False
 
     def __post_init__(self) -> None:
-        self._cells = Cells(self.kernel, self.calls, self.trace)
+        self._cells = Cells(self.kernel, self.calls, self.tell)
 
     async def set_up(self, cell_id: str, code: str) -> CellResult:
         """Run a set-up cell (parameters, loading of the input). Its result is in the trace; the caller judges it."""
@@ -190,7 +190,7 @@ class Loop:
                 self._asked_at = len(self._history)
                 self._failed = False
         if past.message:
-            self.trace.note(past.message)
+            self.tell(Noted(past.message))
         if not past.turns and said:
             self._say("\n\n".join(said))
 
@@ -204,10 +204,10 @@ class Loop:
             found = await memory.sum_up(self.models, self.ledger, self._history[: self._asked_at], replaced, ask, whole=whole)
         except memory.Unremembered as why:
             if str(why):
-                self.trace.note(f"The conversation is kept in full: {why}.")
+                self.tell(Noted(f"The conversation is kept in full: {why}."))
             return None
         self._history[self._asked_at :] = [{"role": "assistant", "content": found.text}]
-        self.trace.remembered(found)
+        self.tell(Summarized(found))
         return found
 
     async def _make_room(self) -> None:
@@ -258,7 +258,7 @@ class Loop:
             raise _Exhausted("no_answer", f"The last {self._idle} replies had nothing to run.")
         remarks += say.nearly_used(self.ledger)
         for remark in remarks:
-            self.trace.note(remark)
+            self.tell(Noted(remark))
         remarks += [say.person_remark(cell, self.output_chars) for cell in self.kernel.person_cells()]
         self._say(say.output_message(results, not_run, self.output_chars, remarks, self._progress()))
 
@@ -266,7 +266,7 @@ class Loop:
         return say.progress_line(self.ledger, self.ledger.totals().turns + 1)
 
     async def _ask(self) -> Reply:
-        self.trace.turn_started(self._number)
+        self.tell(TurnStarted(self._number))
         async with self._deadline():
             reply = await self._reply()
         self.ledger.count_turn()
@@ -274,11 +274,11 @@ class Loop:
         self._used, self._seen = reply.usage, len(self._history)
         self._history.append({"role": "assistant", "content": reply.text})
         parsed = parse_reply(reply.text)
-        self.trace.turn_replied(self._number, reply, parsed.prose)
+        self.tell(TurnReplied(self._number, reply, parsed.prose))
         return parsed.cut_off() if reply.finish_reason == "length" else replace(parsed, unclosed=False)
 
     def _retried(self, retry: Retry) -> None:
-        self.trace.call_retried("", "", retry)
+        self.tell(CallRetried("", "", retry))
 
     async def _reply(self, *, last: bool = False) -> Completion:
         """The root model's reply. Where the conversation has outgrown its window, once more after the turns are summed up.
@@ -295,7 +295,7 @@ class Loop:
                 error.hint += " The turns are not summed up, because memory_compaction.enabled is off."
                 raise
             self._outgrown = round(memory.tokens(self._history, self._used, self._seen))
-            self.trace.note("The conversation is longer than the root model's window: the turns so far are summed up.")
+            self.tell(Noted("The conversation is longer than the root model's window: the turns so far are summed up."))
             if not await self._condense(turns, whole=False):
                 raise
         return await complete(self.models, self.ledger, self._history, role="root", last=last, retried=self._retried)
@@ -370,10 +370,10 @@ class Loop:
     async def _last_answer(self, reason: StopReason, detail: str) -> Outcome:
         """Ask once more, for an answer from what was seen. It is marked as forced."""
         self._last = True
-        self.trace.note(detail)
+        self.tell(Noted(detail))
         self._say(say.forced_message(detail))
         self._number += 1
-        self.trace.turn_started(self._number)
+        self.tell(TurnStarted(self._number))
         try:
             async with asyncio.timeout(LAST_ANSWER_SECONDS):
                 # What is left for all belongs to the topmost RLM.
@@ -386,7 +386,7 @@ class Loop:
         self._history.append({"role": "assistant", "content": reply.text})
         self._shown = (), 0
         parsed = parse_reply(reply.text)
-        self.trace.turn_replied(self._number, reply, parsed.prose)
+        self.tell(TurnReplied(self._number, reply, parsed.prose))
         answer: Answer | None = None
         if said := parsed.final or (None if parsed.cells else final_in_sentence(parsed.prose)):
             answer = await self._prose_answer(said, [])

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.config import Settings, parse_size
 from rlm_kernel.engine.cells import Cells
+from rlm_kernel.engine.events import CellFinished, Listener, RunOpened
 from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import LIMITS, Ledger
 from rlm_kernel.engine.loop import Loop, Past
-from rlm_kernel.engine.protocols import ROLES, CellResult, Models, Outcome, Totals, Trace
+from rlm_kernel.engine.protocols import ROLES, CellResult, Models, Outcome, Totals
 from rlm_kernel.errors import UsageError, backstop
 from rlm_kernel.secrets import known_secrets
 from rlm_kernel.session.answering import check_setup, closing_trace, new_meta
@@ -75,7 +76,7 @@ async def resume(
     files: Mapping[str, Path] | None = None,
     allow_changed: bool = False,
     models: Models | None = None,
-    view: Trace | None = None,
+    view: Listener | None = None,
     say: Say = lambda _text: None,
     consent: Consent | None = None,
     answered: Give = lambda _result: None,
@@ -117,7 +118,7 @@ async def fork(
     files: Mapping[str, Path] | None = None,
     allow_changed: bool = False,
     models: Models | None = None,
-    view: Trace | None = None,
+    view: Listener | None = None,
     say: Say = lambda _text: None,
     consent: Consent | None = None,
     placed: Callable[[Path], None] = lambda _path: None,
@@ -174,7 +175,7 @@ async def _go_on(
     files: Mapping[str, Path],
     allow_changed: bool,
     given: Models | None,
-    view: Trace | None,
+    view: Listener | None,
     say: Say,
     consent: Consent | None,
     give: Give,
@@ -195,7 +196,7 @@ async def _go_on(
     ):
         models = await players
         going = _Going(plan, settings, on, models, given, ledger, found, named, view)
-        everyone(going.writer, view).opened(ledger, Totals())
+        everyone(going.writer, view)(RunOpened(plan.question or plan.trace.meta.question, ledger, Totals()))
         async with closing_trace(going.listeners, ledger.totals, plan.path, say) as close, WarmKernels(settings, on.image, say) as kernels:
 
             def ended(outcome: Outcome) -> Result:
@@ -227,7 +228,7 @@ class _Going:
         ledger: Ledger,
         files: TraceFiles,
         named: Sequence[Path],
-        view: Trace | None,
+        view: Listener | None,
     ) -> None:
         self._plan = plan
         self._settings = settings
@@ -348,7 +349,7 @@ class _Going:
             if verdict.verdict != "same":
                 changed.append(cell)
         for cell in changed:
-            self.writer.cell_finished(cell.turn, results[cell.id])
+            self.writer(CellFinished(cell.turn, results[cell.id]))
         return results, verdicts
 
     async def _set_up(self, loop: Loop) -> None:

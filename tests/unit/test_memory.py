@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from rlm_kernel.cli._live import LiveView
 from rlm_kernel.config import load_settings
 from rlm_kernel.engine import memory
+from rlm_kernel.engine.events import Summarized
 from rlm_kernel.engine.ledger import Limits
 from rlm_kernel.engine.loop import Past, PastTurn
 from rlm_kernel.engine.messages import AFTER_MEMORY, SUM_UP
@@ -85,7 +86,7 @@ async def test_after_an_answer_the_summary_is_what_is_left_of_the_turns() -> Non
     run, kept = await answered(models)
     assert kept is not None
     assert kept.text == SUMMARY
-    assert run.trace.of("remembered") == [(kept,)]
+    assert run.heard.of(Summarized) == [Summarized(kept)]
     (asked,) = models.summaries
     first = run.models.requests[0]
     assert list(run.loop._history) == [*first, {"role": "assistant", "content": SUMMARY}]
@@ -150,8 +151,8 @@ async def test_only_the_last_questions_turns_are_summed_up() -> None:
 async def test_a_summary_that_failed_leaves_all_as_it_is(summary: Any, why: str) -> None:
     run, kept = await answered(Remembering(ANSWERING, summary))
     assert kept is None
-    assert run.trace.of("remembered") == []
-    assert run.trace.notes == [f"The conversation is kept in full: {why.rstrip('.')}."]
+    assert run.heard.of(Summarized) == []
+    assert run.heard.notes == [f"The conversation is kept in full: {why.rstrip('.')}."]
     assert [message["content"] for message in run.loop._history if message["role"] == "assistant"] == ANSWERING
 
 
@@ -159,7 +160,7 @@ async def test_a_summary_that_does_not_come_in_time_leaves_all_as_it_is(monkeypa
     monkeypatch.setattr(memory, "SECONDS", 0.01)
     run, kept = await answered(Remembering(ANSWERING, asyncio.Event().wait))
     assert kept is None
-    assert run.trace.notes == ["The conversation is kept in full: the summary did not come: time-out."]
+    assert run.heard.notes == ["The conversation is kept in full: the summary did not come: time-out."]
 
 
 async def test_what_an_unusable_summary_cost_is_in_the_account() -> None:
@@ -171,14 +172,14 @@ async def test_without_money_no_summary_is_asked_for() -> None:
     models = Remembering(ANSWERING)
     run, kept = await answered(models, limits=Limits(cost=0.75))
     assert (kept, models.summaries) == (None, [])
-    (note,) = run.trace.notes
+    (note,) = run.heard.notes
     assert "The limit of cost is reached" in note
 
 
 async def test_a_short_work_is_not_worth_a_summary() -> None:
     models = Remembering([repl("FINAL(context)")])
     run, kept = await answered(models)
-    assert (kept, models.summaries, run.trace.notes) == (None, [], [])
+    assert (kept, models.summaries, run.heard.notes) == (None, [], [])
 
 
 async def test_one_turn_with_a_large_output_is_worth_one() -> None:
@@ -250,7 +251,7 @@ async def test_else_they_are_estimated_and_said_to_be() -> None:
 def test_the_tokens_saved_are_shown(estimated: bool, about: str) -> None:
     shown = io.StringIO()
     reply = Completion(SUMMARY, "m", Usage(12_500, 410), 0.5)
-    LiveView(lines=False, stream=shown).remembered(Memory(SUMMARY, 12_340, 410, estimated, reply))
+    LiveView(lines=False, stream=shown)(Summarized(Memory(SUMMARY, 12_340, 410, estimated, reply)))
     assert shown.getvalue() == f"memory: {about}12,340 → 410 tokens\n"
 
 
@@ -276,7 +277,7 @@ async def test_turns_that_crowd_the_window_are_summed_up_before_the_next() -> No
     assert second[len(first)]["content"] == SUMMARY
     assert second[-1]["content"].startswith(AFTER_MEMORY)
     assert [cell_id for cell_id, _ in run.kernel.ran] == ["turn-01-a", "turn-02-a", "turn-03-a"]
-    assert len(run.trace.of("remembered")) == 1
+    assert len(run.heard.of(Summarized)) == 1
 
 
 async def test_the_window_is_measured_by_the_providers_count() -> None:
@@ -356,7 +357,7 @@ async def test_a_run_cut_off_right_after_a_summary_goes_on_with_the_next_turn() 
     told = run.told(0)
     assert told.startswith(AFTER_MEMORY)
     assert "It was interrupted." in told
-    assert run.trace.notes == ["It was interrupted."]
+    assert run.heard.notes == ["It was interrupted."]
 
 
 # The order of roles

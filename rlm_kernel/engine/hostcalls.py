@@ -13,15 +13,12 @@ from typing import Any
 from rlm_kernel.engine import kernel_says
 from rlm_kernel.engine.events import CallFinished, CallRetried, CallsPlanned, CallStarted, Listener, Noted
 from rlm_kernel.engine.kernel_says import Query
-from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.protocols import (
     Answer,
     CallKind,
     CallRecord,
-    Children,
     HostCall,
     HostCallHandler,
-    Models,
     Recording,
     ReplyText,
 )
@@ -50,22 +47,19 @@ class HostCalls:
 
     def __init__(
         self,
-        models: Models | None,
-        ledger: Ledger,
+        sub_calls: SubCalls,
         tell: Listener,
         locate: Callable[[str], Awaitable[Mapping[str, Any]]],
         *,
         recording: Recording | None = None,
         history: Callable[[str], Any] | None = None,
-        how_to_allow: str = "",
-        children: Children | None = None,
         keep: Keep | None = None,
     ) -> None:
-        """`locate` finds a host path for the kernel, or raises FileRefused. `history` gives the conversation in full as a cell sees it, by
-        its id, as JSON data, the same each time; it may block. `how_to_allow` is NoRecord's hint. `keep`: how much is recorded.
+        """`sub_calls` makes those that cost something. `locate` finds a host path for the kernel, or raises FileRefused. `history` gives
+        the conversation in full as a cell sees it, by its id, as JSON data, the same each time; it may block. `keep`: how much is recorded.
         """
-        self._sub_calls = SubCalls(models, ledger, children, how_to_allow)
-        self.ledger = ledger
+        self._sub_calls = sub_calls
+        self.ledger = sub_calls.ledger
         self._tell = tell
         self._locate = locate
         self._recording = recording

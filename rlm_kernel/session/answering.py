@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_kernel._version import __version__
 from rlm_kernel.config import Settings, parse_size
+from rlm_kernel.engine.cells import Cells
 from rlm_kernel.engine.events import Listener, RunFinished, RunOpened
 from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.loop import Loop
 from rlm_kernel.engine.prompts import Profile
 from rlm_kernel.engine.protocols import CellResult, Children, Models, Outcome, Role, Totals
+from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.errors import InternalError, RLMError, TraceError, UsageError, is_interrupt
 from rlm_kernel.secrets import known_secrets
 from rlm_kernel.session.conversation import full_history
@@ -97,17 +99,15 @@ async def answer(
         listeners(RunOpened(asked.question, ledger, Totals()))
         async with FileNotes(on, writer) as notes:
             calls = HostCalls(
-                asked.models,
-                ledger,
+                SubCalls(asked.models, ledger, children),
                 listeners,
                 notes.locate,
                 history=lambda cell: full_history(read_trace(path), seen_by=cell),
-                children=children,
                 keep=keep_of(settings),
             )
             async with open_kernel(calls, listeners) as kernel:
                 loop = Loop(
-                    kernel, asked.models, calls, ledger, listeners, asked.profile, settings.limits.output_chars, settings.memory_share
+                    Cells(kernel, calls, listeners), asked.models, asked.profile, settings.limits.output_chars, settings.memory_share
                 )
                 for cell_id, code in asked.inputs.cells(asked.worded, on.grants.paths, asked.schema):
                     check_setup(await loop.set_up(cell_id, code), settings)

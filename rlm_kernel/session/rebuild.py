@@ -15,6 +15,7 @@ from rlm_kernel.engine.events import CellFinished, Listener
 from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import Ledger, Limits
 from rlm_kernel.engine.protocols import CellResult
+from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.errors import FileRefused
 from rlm_kernel.secrets import known_secrets
 from rlm_kernel.session.answering import check_setup
@@ -78,13 +79,11 @@ async def _replay(
 ) -> tuple[dict[str, CellResult], list[Verdict]]:
     children = Children(live.on, trace.path)
     calls = HostCalls(
-        None,
-        Ledger(Limits()),
+        SubCalls(None, Ledger(Limits()), children),
         listeners,
         live.on.locate,
         recording=TraceRecording(trace.cells),
         history=lambda cell: full_history(trace, seen_by=cell),
-        children=children,
         keep=keep_of(settings),
     )
     live.broker.handlers = calls.handlers()

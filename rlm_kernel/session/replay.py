@@ -17,6 +17,7 @@ from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.prompts import PROFILES
 from rlm_kernel.engine.protocols import ROLES, CellResult, Models, Totals
+from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.errors import TraceError, UsageError, backstop
 from rlm_kernel.secrets import known_secrets
 from rlm_kernel.session.children import Children, Family, Tree, child_traces
@@ -260,14 +261,11 @@ async def replay(
             family = Family(settings, playing, names, profile_for(settings, playing), kernels)
         children = Children(on, out or trace.path, family, view)
         calls = HostCalls(
-            playing,
-            ledger,
+            SubCalls(playing, ledger, children, how_to_allow=_HOW_TO_ALLOW),
             heard,
             on.locate,
             recording=recording,
             history=lambda cell: full_history(trace, seen_by=cell),
-            how_to_allow=_HOW_TO_ALLOW,
-            children=children,
             keep=keep_of(settings),
         )
         kernel = await stack.enter_async_context(kernel_of(on, settings, calls, heard, cell_timeout=settings.limits.cell_timeout))

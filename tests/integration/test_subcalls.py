@@ -23,6 +23,7 @@ from rlm_kernel.engine.ledger import Ledger, Limits
 from rlm_kernel.engine.loop import Loop
 from rlm_kernel.engine.messages import output_text
 from rlm_kernel.engine.protocols import CellResult, Completion, Message
+from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.models import litellm_models
 from rlm_kernel.models.litellm_models import LitellmModels
 from rlm_kernel.models.scripted import ScriptedModels
@@ -49,7 +50,7 @@ class Host:
     def __post_init__(self) -> None:
         self.heard = Recorder()
         self.ledger = Ledger(self.limits)
-        self.calls = HostCalls(self.models, self.ledger, self.heard, locate)
+        self.calls = HostCalls(SubCalls(self.models, self.ledger), self.heard, locate)
         self.box.broker.handlers = self.calls.handlers()
         self.cells = Cells(self.box.kernel, self.calls, self.heard)
 
@@ -457,7 +458,7 @@ async def test_the_root_is_told_at_80_percent_and_has_one_last_answer_at_the_lim
         Limits(cost=10 * price), lambda http: Split([*replies, "FINAL(from what I have)"], http, 0.0), input_price=100, output_price=1000
     )
     await host.box.run("context = 'hello'")
-    loop = Loop(host.box.kernel, host.models, host.calls, host.ledger, host.heard, PROFILE)
+    loop = Loop(host.cells, host.models, PROFILE)
     outcome = await loop.run("What?", await host.box.kernel.describe(), from_files=False)
     told = host.models.told
     assert (outcome.stop_reason, outcome.forced, outcome.answer.text) == ("cost", True, "from what I have")

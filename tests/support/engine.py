@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from rlm_kernel.engine.cells import Cells
+from rlm_kernel.engine.conversation import Past
 from rlm_kernel.engine.events import Event, Listener, Noted
 from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import Ledger, Limits
-from rlm_kernel.engine.loop import Loop, Past
+from rlm_kernel.engine.loop import Loop
 from rlm_kernel.engine.prompts import Profile
 from rlm_kernel.engine.protocols import (
     CellResult,
@@ -24,6 +26,7 @@ from rlm_kernel.engine.protocols import (
     Models,
     Outcome,
 )
+from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.errors import FileRefused, KernelError, RLMError
 
 Kind = TypeVar("Kind")
@@ -215,9 +218,9 @@ class Run:
         self.models = Recorded(self.models)
         self.ledger = Ledger(self.limits, clock=self.clock) if self.clock else Ledger(self.limits)
         tell: Listener = self.heard
-        self.calls = HostCalls(self.models, self.ledger, tell, locate)
+        self.calls = HostCalls(SubCalls(self.models, self.ledger), tell, locate)
         self.kernel.handlers = self.calls.handlers()
-        self.loop = Loop(self.kernel, self.models, self.calls, self.ledger, tell, self.profile, self.output_chars)
+        self.loop = Loop(Cells(self.kernel, self.calls, tell), self.models, self.profile, self.output_chars)
 
     def outcome(self, question: str = "What is it?", info: ContextInfo = INFO, past: Past | None = None) -> Awaitable[Outcome]:
         return self.loop.run(question, info, from_files=True, past=past)

@@ -15,11 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlm_kernel.engine import messages
+from rlm_kernel.engine.conversation import Past, PastTurn
 from rlm_kernel.engine.events import CellFinished, CellStarted, Noted, RunFinished, Summarized, TurnReplied, TurnStarted, UserCellFinished
 from rlm_kernel.engine.hostcalls import HostCalls, digest
 from rlm_kernel.engine.ledger import Ledger, Limits
-from rlm_kernel.engine.loop import Past, PastTurn
 from rlm_kernel.engine.protocols import Answer, CellStatus, Completion, HostCall, Memory, Message, Outcome, Totals
+from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.errors import ModelError
 from rlm_kernel.models.scripted import ScriptedModels
 from rlm_kernel.session.conversation import conversation, first_question, full_history, recorded, turns_of
@@ -52,7 +53,7 @@ async def put(path: Path, question: str, root: Any, *, remember: bool = False, s
     writer = NotebookWriter(path, trace.meta, [], ended(trace.node.cells))
     writer.question(question)
     run = Run(ScriptedModels(root, str.upper), heard=writer, **options)
-    run.loop.share = share
+    run.loop.conversation.share = share
     turns = turns_of(trace.cells, recorded(trace.cells), LIMIT, further=True)
     first = first_question(trace.cells, trace.meta.question) if turns else question
     try:
@@ -291,7 +292,13 @@ async def test_a_cell_that_looked_at_history_sees_the_same_in_a_replay(path: Pat
 
     def calls(cell: str, recording: Any = None) -> HostCalls:
         history = lambda cell: full_history(read_trace(path), seen_by=cell)  # noqa: E731
-        made = HostCalls(None, Ledger(Limits()), Recorder(), locate, recording=recording, history=history)
+        made = HostCalls(
+            SubCalls(None, Ledger(Limits())),
+            Recorder(),
+            locate,
+            recording=recording,
+            history=history,
+        )
         made.begin(cell)
         return made
 
@@ -316,12 +323,12 @@ async def test_the_whole_history_in_an_older_trace_is_told_as_it_stands_there(pa
     writer = NotebookWriter(path, meta(), [])
     record = call(kind="history", prompt_digest=digest("history", {}), answer=told, model=None, cost=None)
     writer(CellFinished(1, result("turn-01-a", "history[0]", calls=(record,))))
-    again = HostCalls(None, Ledger(Limits()), Recorder(), locate, recording=TraceRecording(read_trace(path).cells))
+    again = HostCalls(SubCalls(None, Ledger(Limits())), Recorder(), locate, recording=TraceRecording(read_trace(path).cells))
     again.begin("turn-01-a")
     assert await again.handlers()["history"](HostCall("turn-01-a", "9-1-1", {})) == told
 
 
 async def test_without_a_conversation_history_is_empty() -> None:
-    calls = HostCalls(None, Ledger(Limits()), Recorder(), locate)
+    calls = HostCalls(SubCalls(None, Ledger(Limits())), Recorder(), locate)
     calls.begin("c")
     assert await calls.handlers()["history"](HostCall("c", "1-1-1", {})) == []

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from rlm_kernel.engine import messages as say
+from rlm_kernel.engine.conversation import Past, PastTurn
 from rlm_kernel.engine.drafts import without_drafts
 from rlm_kernel.engine.events import CellFinished, TurnReplied, TurnStarted
 from rlm_kernel.engine.ledger import Ledger, Limits
-from rlm_kernel.engine.loop import Past, PastTurn
 from rlm_kernel.engine.protocols import Answer, Completion
 from rlm_kernel.engine.subcalls import THOUGHTS_KEPT, complete
 from rlm_kernel.errors import ModelError

@@ -15,6 +15,7 @@ from rlm_kernel.engine.hostcalls import HostCalls, digest
 from rlm_kernel.engine.ledger import Ledger, Limits
 from rlm_kernel.engine.protocols import Answer, CallRecord, Completion, HostCall, Outcome, Retry, Usage
 from rlm_kernel.engine.records import Keep
+from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.errors import (
     BudgetExceeded,
     FileRefused,
@@ -39,7 +40,7 @@ class Host:
         self.heard = Recorder()
         self.recording: Any = None
         self.ledger = Ledger(limits or Limits())
-        self.calls = HostCalls(models or ScriptedModels([], str.upper), self.ledger, self.heard, locate, children=children, keep=keep)
+        self.calls = HostCalls(SubCalls(models or ScriptedModels([], str.upper), self.ledger, children), self.heard, locate, keep=keep)
         self.calls.begin(CELL)
 
     async def ask(self, kind: str, body: dict[str, Any], cell: str = CELL, call: str = "1-1-1") -> Any:
@@ -367,7 +368,7 @@ class FixedRecording:
 def replaying(models: Any) -> Host:
     host = Host()
     host.recording = FixedRecording()
-    host.calls = HostCalls(models, host.ledger, host.heard, locate, recording=host.recording, how_to_allow="rlm replay --live")
+    host.calls = HostCalls(SubCalls(models, host.ledger, how_to_allow="rlm replay --live"), host.heard, locate, recording=host.recording)
     host.calls.begin(CELL)
     return host
 

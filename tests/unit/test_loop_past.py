@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from rlm_kernel.engine import messages
+from rlm_kernel.engine.conversation import Past, PastTurn
 from rlm_kernel.engine.ledger import Ledger, Limits
-from rlm_kernel.engine.loop import Past, PastTurn
 from rlm_kernel.engine.protocols import Answer, CellResult, CellStatus, Totals, Usage
 from rlm_kernel.errors import BudgetExceeded
 from rlm_kernel.models.scripted import ScriptedModels

@@ -44,7 +44,7 @@ class Narrow(ScriptedModels):
 
 def narrow(replies: Sequence[str], most: int, *, share: float | None = 0.6, **options: Any) -> Run:
     run = Run(Narrow(replies, most, **options))
-    run.loop.share = share
+    run.loop.conversation.share = share
     return run
 
 

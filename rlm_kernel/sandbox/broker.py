@@ -101,7 +101,8 @@ class Broker:
         """The cell in progress has ended: its calls are dropped."""
         self.cell = None
         await self.cancel_calls()
-        await asyncio.to_thread(self._spool.clear)
+        if self._spool.holds:
+            await asyncio.to_thread(self._spool.clear)
 
     def interrupt(self) -> None:
         """The cell in progress is interrupted: its calls are dropped now, and it makes no more that cost something."""

@@ -40,6 +40,11 @@ class Spool:
         self._sizes: dict[str, int] = {}
         self._least = 0
 
+    @property
+    def holds(self) -> bool:
+        """Whether there is anything in it. Does not block."""
+        return bool(self._sizes)
+
     def add(self, name: str, piece: bytes | bytearray) -> bool:
         """Keep a piece; an empty one begins. False if it is too much, or there is no room: then nothing of it is kept."""
         size = self._sizes.get(name, 0) + len(piece)

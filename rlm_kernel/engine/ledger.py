@@ -14,7 +14,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from rlm_kernel.engine.protocols import Completion, Role, Totals, Usage
+from rlm_kernel.engine.totals import Totals, Usage
+from rlm_kernel.engine.values import Completion, Role
 from rlm_kernel.errors import BudgetExceeded
 
 LimitName = Literal["turns", "calls", "cost", "tokens", "seconds"]

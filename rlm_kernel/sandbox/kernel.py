@@ -6,13 +6,13 @@ import asyncio
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 
+from rlm_kernel.engine.events import CellOutput, Listener, UserCellFinished
 from rlm_kernel.engine.protocols import CellResult, CellStatus, ContextInfo
 from rlm_kernel.errors import KernelError, RLMError, SetupError
 from rlm_kernel.sandbox import kernel_says
@@ -32,9 +32,6 @@ _FILES = "__import__('rlm_runtime.files', fromlist=['files']).files_status()"
 _ENGINE_LOST = "The Docker engine was lost, and the kernel with it."
 _MAX_NAMES = 50
 _MAX_UNTOLD = 10
-
-OnOutput = Callable[[str, Sequence[Mapping[str, Any]]], None]
-OnPerson = Callable[[CellResult], None]
 
 
 class _OurSpec(KernelSpecManager):
@@ -59,8 +56,8 @@ class DockerKernel:
     """Implements `engine.protocols.Kernel`. Use: start (or join), set_up, run_cell …, stop (or leave); all on one
     event loop.
 
-    `cell_timeout` in seconds, None for none. `on_output` hears the outputs so far of the running cell, `on_person` each cell that a
-    person has run beside the model.
+    `cell_timeout` in seconds, None for none. `tell` hears the outputs so far of the running cell (CellOutput), and each cell that a user
+    has run beside the model (UserCellFinished).
     """
 
     def __init__(
@@ -69,16 +66,14 @@ class DockerKernel:
         broker: Broker,
         *,
         cell_timeout: float | None,
-        on_output: OnOutput,
-        on_person: OnPerson = lambda _cell: None,
+        tell: Listener,
         grace: float = GRACE,
     ) -> None:
         self._spec = spec
         self._broker = broker
         self._cell_timeout = cell_timeout
         self._grace = grace
-        self._on_output = on_output
-        self._on_person = on_person
+        self._tell = tell
         self._persons = PersonCells(self._person_ran)
         self._untold: deque[CellResult] = deque(maxlen=_MAX_UNTOLD)
         self._setup: list[tuple[str, str]] = []
@@ -180,7 +175,7 @@ class DockerKernel:
 
     def _person_ran(self, cell: CellResult) -> None:
         self._untold.append(cell)
-        self._on_person(cell)
+        self._tell(UserCellFinished(cell))
 
     async def set_up(self, cell_id: str, code: str) -> CellResult:
         """Run a cell that loads the input; once it was ok, every new kernel runs it again."""
@@ -237,7 +232,7 @@ class DockerKernel:
         assert self._runner is not None
 
         def on_output(collector: OutputCollector) -> None:
-            self._on_output(cell_id, collector.so_far)
+            self._tell(CellOutput(cell_id, collector.so_far))
 
         self._broker.begin(cell_id)
         try:

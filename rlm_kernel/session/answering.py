@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
+from rlm_kernel.engine.events import ChildEvent, Event, Listener, RunOpened
 from rlm_kernel.engine.ledger import Ledger
-from rlm_kernel.engine.protocols import Handed, Outcome, Totals, Trace
+from rlm_kernel.engine.protocols import Handed, Outcome, Totals
+from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.errors import NoRecord, TraceNotWritten, UsageError
 from rlm_kernel.session.assembly import Assembly, history_of
 from rlm_kernel.session.environment import Environment
@@ -46,13 +49,13 @@ class Family:
 class Asked:
     """A question, what it is asked of, and where its trace goes. Of a child RLM: its parent, and how many levels it is beneath the topmost.
 
-    `view` gives who else hears the run, which it is asked for once there is a trace: whoever hears of a begin hears of the end, too.
+    `view` hears the run's events, from when its trace is there.
     """
 
     question: Question
     inputs: Inputs
     trace: Path
-    view: Callable[[], Trace | None] = lambda: None
+    view: Listener | None = None
     parent: ParentMeta | None = None
     level: int = 0
 
@@ -71,16 +74,15 @@ async def answer(
     files = await asyncio.to_thread(metas_of, grants.places(), made=asked.inputs.made)
     more = {"files": files, "parent": asked.parent, "limits": meta.limits | {"depth": ledger.limits.depth}}
     writer = new_writer(path, meta.model_copy(update=more), host.settings)
-    view = asked.view()
-    listeners = everyone(writer, view)
+    listeners = everyone(writer, asked.view)
     async with closing_trace(listeners, ledger.totals, path, host.say) as close:
-        listeners.opened(ledger, Totals())
+        listeners(RunOpened(asked.question.text, ledger, Totals()))
         async with FileNotes(environment, writer) as notes:
-            children = Children(environment, path, family, view, level=asked.level)
-            run = Assembly(environment, ledger, listeners, models.models, children)
+            children = Children(environment, path, family, asked.view, level=asked.level)
+            run = Assembly(environment, SubCalls(models.models, ledger, children), listeners)
             calls = run.host_calls(history_of(lambda: read_trace(path)), locate=notes.locate)
             async with running.attached(calls, listeners):
-                loop = run.loop(running, calls, models)
+                loop = run.loop(run.cells(running, calls), models)
                 for cell_id, code in asked.inputs.cells(worded, grants.paths, asked.question.schema):
                     check_setup(await loop.set_up(cell_id, code), host.settings)
                 info = await running.kernel.describe()
@@ -90,28 +92,21 @@ async def answer(
     return outcome, totals
 
 
-@runtime_checkable
-class TreeView(Protocol):
-    """A view that shows child RLMs, too."""
-
-    def child(self, question: str) -> Trace:
-        """Hears the events of a child; after its `finished` there are no more."""
-
-
 class Children:
     """Implements `engine.protocols.Children` for the session in an environment. Without a `family` children cannot be asked, but recorded
     answers be found again.
     """
 
     def __init__(
-        self, environment: Environment, trace: Path, family: Family | None = None, view: Trace | None = None, *, level: int = 0
+        self, environment: Environment, trace: Path, family: Family | None = None, view: Listener | None = None, *, level: int = 0
     ) -> None:
-        """`trace`: that of the RLM itself; `level`: how far it is beneath the topmost."""
+        """`trace`: that of the RLM itself; `view` hears the events of its children; `level`: how far it is beneath the topmost."""
         self._environment = environment
         self._trace = trace
         self._family = family
         self._view = view
         self._level = level
+        self._born = itertools.count(1)
         self._numbers: dict[str, int] = {}
 
     async def take(self, given: Any) -> HandedOver:
@@ -142,12 +137,16 @@ class Children:
         family.copied += handed.size
         trace = self._new_trace(name)
 
-        def view() -> Trace | None:
-            begun(f"{trace.parent.name}/{trace.name}")
-            return self._view.child(question) if isinstance(self._view, TreeView) else None
-
         async with family.kernels.kernel(level, handed.grants, ledger.check) as running:
             inputs = await self._inputs(handed, running, trace)
+            number = next(self._born)
+
+            def view(event: Event) -> None:
+                if isinstance(event, RunOpened):
+                    begun(f"{trace.parent.name}/{trace.name}")
+                if self._view is not None:
+                    self._view(ChildEvent(number, event))
+
             parent = ParentMeta(trace=f"../{self._trace.name}", session=self._environment.run.session_id, cell=name)
             asked = Asked(Question(question, schema), inputs, trace, view, parent, level)
             try:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_kernel import system
 from rlm_kernel.config import Settings
+from rlm_kernel.engine.events import Listener
 from rlm_kernel.engine.ledger import Ledger
-from rlm_kernel.engine.protocols import Models, Outcome, StopReason, Totals, Trace, Usage
+from rlm_kernel.engine.protocols import Models, Outcome, StopReason, Totals, Usage
 from rlm_kernel.errors import UsageError, backstop
 from rlm_kernel.session.answering import Asked, Family, answer
 from rlm_kernel.session.delivery import Give, answer_first
@@ -99,7 +100,7 @@ async def ask(
     settings: Settings,
     trace: Path | None = None,
     models: Models | None = None,
-    view: Trace | None = None,
+    view: Listener | None = None,
     say: Say = silent,
     consent: Consent | None = None,
     schema: Mapping[str, Any] | None = None,
@@ -124,7 +125,7 @@ async def ask(
 
     async def work(give: Give) -> Result:
         asked, files = await _look_at(question, context, schema, trace, host)
-        return await _answered(replace(asked, view=lambda: view), files, host, models_of(settings, models, say), give)
+        return await _answered(replace(asked, view=view), files, host, models_of(settings, models, say), give)
 
     return await answer_first(work, answered, say)
 

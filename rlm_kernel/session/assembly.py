@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.engine.cells import Cells
+from rlm_kernel.engine.events import Listener
 from rlm_kernel.engine.hostcalls import HostCalls
-from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.loop import Loop
-from rlm_kernel.engine.protocols import CallRecord, Children, Models, Recording, Trace
+from rlm_kernel.engine.protocols import CallRecord, Recording
+from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.session.conversation import full_history
 from rlm_kernel.session.environment import Environment, keep_of
 
@@ -32,13 +33,11 @@ History = Callable[[str], Any]
 
 @dataclass(frozen=True)
 class Assembly:
-    """The parts of one run. `models` and `children`: None where none are asked."""
+    """The parts of one run: where it is, who makes the calls that cost something, and who hears what happens."""
 
     environment: Environment
-    ledger: Ledger
-    listeners: Trace
-    models: Models | None = None
-    children: Children | None = None
+    sub_calls: SubCalls
+    listener: Listener
 
     def host_calls(
         self,
@@ -46,43 +45,25 @@ class Assembly:
         *,
         locate: Locate | None = None,
         recording: Recording | None = None,
-        how_to_allow: str = "",
         before: Iterable[CallRecord] = (),
     ) -> HostCalls:
         """What does the host calls of a kernel.
 
-        `locate` finds a host path for the kernel, by default as the environment does. `recording` answers what it knows; `how_to_allow` is
-        the hint where it does not, and no models are asked. `before`: calls of the session so far, which count in what is recorded.
+        `locate` finds a host path for the kernel, by default as the environment does. `recording` answers what it knows. `before`: calls of
+        the session so far, which count in what is recorded.
         """
-        return HostCalls(
-            self.models,
-            self.ledger,
-            self.listeners,
-            locate or self.environment.locate,
-            recording=recording,
-            history=history,
-            how_to_allow=how_to_allow,
-            children=self.children,
-            keep=keep_of(self.environment.host.settings).beside(before),
-        )
+        keep = keep_of(self.environment.host.settings).beside(before)
+        find = locate or self.environment.locate
+        return HostCalls(self.sub_calls, self.listener, find, recording=recording, history=history, keep=keep)
 
     def cells(self, running: RunningKernel, calls: HostCalls) -> Cells:
         """What runs cells in the kernel with these host calls."""
-        return Cells(running.kernel, calls, self.listeners)
+        return Cells(running.kernel, calls, self.listener)
 
-    def loop(self, running: RunningKernel, calls: HostCalls, models: ModelSet) -> Loop:
-        """What answers a question in the kernel with these host calls."""
+    def loop(self, cells: Cells, models: ModelSet) -> Loop:
+        """What answers a question with these cells."""
         settings = self.environment.host.settings
-        return Loop(
-            running.kernel,
-            models.models,
-            calls,
-            self.ledger,
-            self.listeners,
-            models.profile,
-            settings.limits.output_chars,
-            settings.memory_share,
-        )
+        return Loop(cells, models.models, models.profile, settings.limits.output_chars, settings.memory_share)
 
 
 def history_of(read: Callable[[], TraceFile]) -> History:

@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlm_kernel.engine.events import Listener
 from rlm_kernel.engine.ledger import Ledger, Limits
-from rlm_kernel.engine.protocols import Trace
+from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.errors import FileRefused
 from rlm_kernel.session.answering import Children
 from rlm_kernel.session.assembly import Assembly, history_of
@@ -38,7 +39,7 @@ class Rebuilt:
     told: str
 
 
-async def rebuild(trace: TraceFile, host: Host, image: ImageInfo, depot: Path, view: Trace) -> Rebuilt:
+async def rebuild(trace: TraceFile, host: Host, image: ImageInfo, depot: Path, view: Listener) -> Rebuilt:
     """Run the trace's cells in a new kernel, with the recorded answers: no model is asked. `view` hears of it.
 
     Raises FileRefused (a file is gone), SetupError, KernelError, UsageError (the input cannot be loaded).
@@ -70,10 +71,10 @@ def _as_ended(trace: TraceFile) -> TraceFile:
     return trace_of(node, trace.path)
 
 
-async def _restored(trace: TraceFile, running: RunningKernel, view: Trace) -> Restored:
+async def _restored(trace: TraceFile, running: RunningKernel, view: Listener) -> Restored:
     environment = running.environment
     host, cells = environment.host, trace.code_cells
-    run = Assembly(environment, Ledger(Limits()), view, children=Children(environment, trace.path))
+    run = Assembly(environment, SubCalls(None, Ledger(Limits()), Children(environment, trace.path)), view)
     calls = run.host_calls(history_of(lambda: trace), recording=TraceRecording(trace.cells))
 
     def progress(number: int) -> None:

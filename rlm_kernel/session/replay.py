@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from rlm_kernel.config import Settings
+from rlm_kernel.engine.events import CellFinished, Listener, RunOpened
 from rlm_kernel.engine.ledger import Ledger
-from rlm_kernel.engine.protocols import CellResult, Models, Totals, Trace
+from rlm_kernel.engine.protocols import CellResult, Models, Totals
+from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.errors import TraceError, UsageError, backstop
 from rlm_kernel.session.answering import Children, Family
 from rlm_kernel.session.assembly import Assembly, history_of
@@ -84,7 +86,7 @@ async def replay(
     step: Step | None = None,
     tell: Callable[[Verdict, CellResult | None], None] = lambda _verdict, _result: None,
     begin: Callable[[Path], None] = lambda _path: None,
-    view: Trace | None = None,
+    view: Listener | None = None,
     say: Say = silent,
 ) -> Replayed:
     """Run a trace's cells in a fresh kernel and compare their outputs with the recorded ones.
@@ -135,7 +137,7 @@ class _Audience:
     step: Step
     tell: Callable[[Verdict, CellResult | None], None]
     begin: Callable[[Path], None]
-    view: Trace | None
+    view: Listener | None
     say: Say
 
 
@@ -160,10 +162,11 @@ async def _run_again(
     environment, listeners = running.environment, everyone(audience.view)
     ledger = Ledger(limits_of(environment.host.settings))
     if family is not None:
-        listeners.opened(ledger, Totals())
+        listeners(RunOpened(trace.meta.question, ledger, Totals()))
     children = Children(environment, wanted.out or trace.path, family, audience.view)
-    run = Assembly(environment, ledger, listeners, family.models.models if family else None, children)
-    calls = run.host_calls(history_of(lambda: trace), recording=TraceRecording(trace.cells), how_to_allow=_HOW_TO_ALLOW)
+    sub_calls = SubCalls(family.models.models if family else None, ledger, children, _HOW_TO_ALLOW)
+    run = Assembly(environment, sub_calls, listeners)
+    calls = run.host_calls(history_of(lambda: trace), recording=TraceRecording(trace.cells))
     verdicts: list[Verdict] = []
     results: dict[str, CellResult] = {}
     async with running.attached(calls, listeners):
@@ -214,5 +217,5 @@ def _write(trace: TraceFile, results: Mapping[str, CellResult], out: Path, setti
     writer = new_writer(out, trace.meta, settings, trace.node.cells)
     for cell in trace.code_cells:
         if cell.id in results:
-            writer.cell_finished(cell.turn, results[cell.id])
+            writer(CellFinished(cell.turn, results[cell.id]))
     writer.close()  # written even if no cell was run

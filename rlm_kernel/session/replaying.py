@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 from rlm_kernel.config import Settings, known_keys, load_settings
 from rlm_kernel.engine.cells import Cells
+from rlm_kernel.engine.events import CellFinished, Listener
 from rlm_kernel.engine.prompts import PROFILES
-from rlm_kernel.engine.protocols import ROLES, CellResult, Models, Trace
+from rlm_kernel.engine.protocols import ROLES, CellResult, Models
 from rlm_kernel.errors import UsageError
 from rlm_kernel.session.environment import Environment, Say
 from rlm_kernel.session.inputs import check_setup
@@ -174,10 +175,10 @@ class Restored:
     verdicts: Sequence[Verdict]
     changed: Sequence[TraceCell]
 
-    def write(self, writer: Trace) -> None:
+    def write(self, writer: Listener) -> None:
         """Have in the notebook what the changed cells gave now."""
         for cell in self.changed:
-            writer.cell_finished(cell.turn, self.results[cell.id])
+            writer(CellFinished(cell.turn, self.results[cell.id]))
 
     def told(self, what: str, remarks: Sequence[str]) -> str:
         """What the root model is told: what happened, and above all what is not as it was."""

@@ -11,9 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlm_kernel.engine.conversation import Past
+from rlm_kernel.engine.events import Listener, RunOpened
 from rlm_kernel.engine.ledger import LIMITS, Ledger
-from rlm_kernel.engine.loop import Loop, Past
-from rlm_kernel.engine.protocols import Models, Outcome, Totals, Trace
+from rlm_kernel.engine.loop import Loop
+from rlm_kernel.engine.protocols import Models, Outcome, Totals
+from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.errors import UsageError, backstop
 from rlm_kernel.session.answering import Children, Family
 from rlm_kernel.session.ask import Result, trace_path
@@ -131,7 +134,7 @@ async def resume(
     files: Mapping[str, Path] | None = None,
     allow_changed: bool = False,
     models: Models | None = None,
-    view: Trace | None = None,
+    view: Listener | None = None,
     say: Say = silent,
     consent: Consent | None = None,
     answered: Give = lambda _result: None,
@@ -170,7 +173,7 @@ async def fork(
     files: Mapping[str, Path] | None = None,
     allow_changed: bool = False,
     models: Models | None = None,
-    view: Trace | None = None,
+    view: Listener | None = None,
     say: Say = silent,
     consent: Consent | None = None,
     placed: Callable[[Path], None] = lambda _path: None,
@@ -217,7 +220,7 @@ def _origin(trace: TraceFile, kept: Sequence[TraceCell], kind: Any) -> OriginMet
     return OriginMeta(kind=kind, trace=str(trace.path), session=trace.meta.session, cell=cell, at=datetime.now(UTC))
 
 
-async def _go_on(plan: _Plan, again: RunAgain, view: Trace | None, say: Say, consent: Consent | None, give: Give) -> Result:
+async def _go_on(plan: _Plan, again: RunAgain, view: Listener | None, say: Say, consent: Consent | None, give: Give) -> Result:
     host = Host(again.settings(plan.trace), say, consent)
     spent = None if plan.forked else plan.trace.spent() + await asyncio.to_thread(spent_on_lost, plan.trace)
     ledger = Ledger(limits_of(host.settings), spent=spent)
@@ -247,7 +250,7 @@ def _check_limits(ledger: Ledger) -> None:
 class _Going:
     """A run that is taken up, in its notebook. That is left as it is until a cell has given something new, or the state is rebuilt."""
 
-    def __init__(self, plan: _Plan, running: RunningKernel, family: Family, ledger: Ledger, view: Trace | None) -> None:
+    def __init__(self, plan: _Plan, running: RunningKernel, family: Family, ledger: Ledger, view: Listener | None) -> None:
         self._plan = plan
         self._running = running
         self._models: ModelSet = family.models
@@ -259,21 +262,23 @@ class _Going:
         self._gate = Gate(self._writer)
         self._view = view
         children = Children(environment, plan.path, family, view)
-        self._work = Assembly(environment, ledger, everyone(self._gate, view), family.models.models, children)
+        self._ledger = ledger
+        self._work = Assembly(environment, SubCalls(family.models.models, ledger, children), everyone(self._gate, view))
 
     async def run(self, question: Question, remarks: Sequence[str], give: Give) -> Result:
         """Rebuild the state and go on; `give` hears the result before anything is closed."""
         plan, work, running = self._plan, self._work, self._running
-        everyone(self._writer, self._view).opened(work.ledger, Totals())
-        async with closing_trace(work.listeners, work.ledger.totals, plan.path, running.environment.host.say) as close:
+        opened = RunOpened(plan.question or plan.trace.meta.question, self._ledger, Totals())
+        everyone(self._writer, self._view)(opened)
+        async with closing_trace(work.listener, self._ledger.totals, plan.path, running.environment.host.say) as close:
             calls = work.host_calls(history_of(self._now), locate=self._notes.locate, recording=TraceRecording(plan.trace.cells))
-            async with running.attached(calls, work.listeners):
-                replayer = Replayer(work.cells(running, calls), live=True)
-                restored = await restore(plan.again(), replayer, self._settings, writing=self._writing)
+            async with running.attached(calls, work.listener):
+                cells = work.cells(running, calls)
+                restored = await restore(plan.again(), Replayer(cells, live=True), self._settings, writing=self._writing)
                 restored.write(self._writer)
                 self._gate.open = True
                 async with self._notes:
-                    outcome = await self._ask(work.loop(running, calls, self._models), restored, question, remarks)
+                    outcome = await self._ask(work.loop(cells, self._models), restored, question, remarks)
                     result = Result.of(outcome, close(outcome), plan.path)
                     give(result)
                     return result

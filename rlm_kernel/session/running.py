@@ -20,8 +20,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.config import parse_size
+from rlm_kernel.engine.events import Event, Listener
 from rlm_kernel.engine.hostcalls import HostCalls
-from rlm_kernel.engine.protocols import CellResult, HostCallHandler, Trace
+from rlm_kernel.engine.protocols import HostCallHandler
 from rlm_kernel.session.digests import sha256_of
 from rlm_kernel.session.environment import Environment, Host, new_folder
 
@@ -80,12 +81,12 @@ class RunningKernel:
 
         self.environment = environment
         self._calls: HostCalls | None = None
-        self._listeners: Trace | None = None
+        self._listener: Listener | None = None
         self._started = False
         self._broker, spec = broker_and_spec(environment, {}, wait=None if queued else 0)
         timeout = environment.host.settings.limits.cell_timeout
         spec = replace(spec, admit=functools.partial(self._admitted, spec.admit))
-        self.kernel = DockerKernel(spec, self._broker, cell_timeout=timeout, on_output=self._output, on_person=self._person)
+        self.kernel = DockerKernel(spec, self._broker, cell_timeout=timeout, tell=self._tell)
 
     async def start(self) -> None:
         """Start the container; where that fails, nothing of it is left. Raises SetupError, KernelError."""
@@ -110,15 +111,15 @@ class RunningKernel:
             await self.close()
         return self._started
 
-    def attach(self, calls: HostCalls, listeners: Trace) -> None:
-        """From now on its host calls are done by `calls`, and `listeners` hear of its outputs, and of cells that people run in it."""
-        self._calls, self._listeners = calls, listeners
+    def attach(self, calls: HostCalls, listener: Listener) -> None:
+        """From now on its host calls are done by `calls`, and `listener` hears of its outputs, and of cells that people run in it."""
+        self._calls, self._listener = calls, listener
         self._broker.handlers = calls.handlers()
 
     @contextlib.asynccontextmanager
-    async def attached(self, calls: HostCalls, listeners: Trace) -> AsyncIterator[None]:
+    async def attached(self, calls: HostCalls, listener: Listener) -> AsyncIterator[None]:
         """`attach` for what is done inside. A kernel that does not run is started for it, and closed afterwards."""
-        self.attach(calls, listeners)
+        self.attach(calls, listener)
         if self._started:
             yield
             return
@@ -154,13 +155,9 @@ class RunningKernel:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.close()
 
-    def _output(self, cell_id: str, outputs: Sequence[Mapping[str, Any]]) -> None:
-        if self._listeners is not None:
-            self._listeners.cell_output(cell_id, outputs)
-
-    def _person(self, cell: CellResult) -> None:
-        if self._listeners is not None:
-            self._listeners.person_ran(cell)
+    def _tell(self, event: Event) -> None:
+        if self._listener is not None:
+            self._listener(event)
 
     @contextlib.asynccontextmanager
     async def _admitted(self, admit: Any) -> AsyncIterator[None]:

@@ -17,10 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.config import Settings
+from rlm_kernel.engine.conversation import Past
+from rlm_kernel.engine.events import Listener, Noted, RunFinished, RunOpened, UserCellFinished
 from rlm_kernel.engine.ledger import Ledger
-from rlm_kernel.engine.loop import Loop, Past
+from rlm_kernel.engine.loop import Loop
 from rlm_kernel.engine.messages import output_text
-from rlm_kernel.engine.protocols import ROLES, CallRecord, Memory, Outcome, Totals, Trace
+from rlm_kernel.engine.protocols import ROLES, CallRecord, Memory, Outcome, Totals
+from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.engine.totals import duration
 from rlm_kernel.errors import UsageError, backstop
 from rlm_kernel.session.answering import Children, Family
@@ -53,7 +56,7 @@ if TYPE_CHECKING:
 class Session:
     """A session in use: its lock is held and its kernel is there. Made by `session.manager.open_session`; used by one task at a time."""
 
-    def __init__(self, folder: SessionFolder, state: State, host: Host, view: Trace | None = None) -> None:
+    def __init__(self, folder: SessionFolder, state: State, host: Host, view: Listener | None = None) -> None:
         """`view` hears what happens, beside the trace."""
         self.folder = folder
         self.state = state
@@ -99,9 +102,9 @@ class Session:
         metas = await asyncio.to_thread(metas_of, grants.places())
         more = {"files": metas, "name": self.name, "totals": TotalsMeta.of(Totals())}
         self._write_to(new_writer(self.trace, meta.model_copy(update=more), self.settings))
-        run = Assembly(running.environment, Ledger(limits_of(self.settings)), self._listeners)
+        run = Assembly(running.environment, SubCalls(None, Ledger(limits_of(self.settings))), self._listeners)
         calls = run.host_calls(self._history)
-        async with running.attached(calls, run.listeners):
+        async with running.attached(calls, run.listener):
             for cell_id, code in inputs.cells("", grants.paths):
                 check_setup(await run.cells(running, calls).run(cell_id, code, 0, setup=True, seconds=None), self.settings)
         self._keep(running)
@@ -128,12 +131,12 @@ class Session:
         self._running = rebuilt.running
         self._write_to(rebuilt.writer)
         self._attach(rebuilt.running, Ledger(limits_of(self.settings)), trace)
-        rebuilt.writer.note(rebuilt.told)
+        rebuilt.writer(Noted(rebuilt.told))
         self.opened.append(f"{why}. {rebuilt.told}")
         self._keep(rebuilt.running)
 
     @property
-    def _listeners(self) -> Trace:
+    def _listeners(self) -> Listener:
         return everyone(self._writer, self._view)
 
     def _write_to(self, writer: NotebookWriter) -> None:
@@ -147,9 +150,9 @@ class Session:
 
     def _attach(self, running: RunningKernel, ledger: Ledger, trace: TraceFile, notes: FileNotes | None = None) -> None:
         """Have the session's notebook hear what people run in the kernel; no models are asked."""
-        run = Assembly(running.environment, ledger, self._listeners)
+        run = Assembly(running.environment, SubCalls(None, ledger), self._listeners)
         calls = run.host_calls(self._history, locate=notes.locate if notes else None, before=_calls_in(trace))
-        running.attach(calls, run.listeners)
+        running.attach(calls, run.listener)
 
     def _history(self, cell: str) -> Any:
         return history_of(lambda: read_trace(self.trace))(cell)
@@ -215,12 +218,12 @@ class Session:
     ) -> Result:
         ledger, listeners = Ledger(limits_of(self.settings)), self._listeners
         children = Children(running.environment, self.trace, family, self._view)
-        run = Assembly(running.environment, ledger, listeners, family.models.models, children)
+        run = Assembly(running.environment, SubCalls(family.models.models, ledger, children), listeners)
         calls = run.host_calls(self._history, locate=notes.locate, before=_calls_in(trace))
         async with closing_trace(listeners, ledger.totals, self.trace, self.host.say) as close:
-            listeners.opened(ledger, spent)
+            listeners(RunOpened(question.text, ledger, spent))
             async with running.attached(calls, listeners):
-                loop = run.loop(running, calls, family.models)
+                loop = run.loop(run.cells(running, calls), family.models)
                 outcome = await self._converse(loop, trace, question)
                 self.used = close(outcome)
         self._answered = (loop, outcome, ledger) if outcome.answer is not None else None
@@ -228,7 +231,7 @@ class Session:
 
     async def _converse(self, loop: Loop, trace: TraceFile, question: Question) -> Outcome:
         """Put a question after what was said before, by the trace."""
-        info = await loop.kernel.describe()
+        info = await loop.cells.kernel.describe()
         turns = turns_of(trace.cells, recorded(trace.cells), self.settings.limits.output_chars, further=True)
         past = Past(turns, question=question.text) if turns else None
         first = first_question(trace.cells, trace.meta.question) if turns else question.text
@@ -273,7 +276,7 @@ class Session:
         memory = await loop.remember()
         if memory is not None:
             self.used = ledger.totals()
-            self._listeners.finished(outcome, self.used)  # what the summary cost is in the account, too
+            self._listeners(RunFinished(outcome, self.used))  # what the summary cost is in the account, too
         return memory
 
     @backstop
@@ -292,7 +295,7 @@ class Session:
             except asyncio.CancelledError:
                 await asyncio.shield(self._settle(running))
                 raise
-            self._listeners.person_ran(result)
+            self._listeners(UserCellFinished(result))
         self._keep(running)
         check_setup(result, self.settings)
         return output_text(result.outputs).splitlines()

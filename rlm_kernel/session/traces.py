@@ -11,8 +11,9 @@ from typing import Any
 
 from rlm_kernel._version import __version__
 from rlm_kernel.config import Settings, parse_size
+from rlm_kernel.engine.events import Listener, RunFinished
 from rlm_kernel.engine.prompts import Profile
-from rlm_kernel.engine.protocols import Outcome, Role, Totals, Trace
+from rlm_kernel.engine.protocols import Outcome, Role, Totals
 from rlm_kernel.errors import InternalError, RLMError, TraceError, is_interrupt
 from rlm_kernel.secrets import known_secrets
 from rlm_kernel.session.environment import Environment, Say
@@ -47,7 +48,9 @@ def new_writer(path: Path, meta: NotebookMeta, settings: Settings, cells: Iterab
 
 
 @contextlib.asynccontextmanager
-async def closing_trace(listeners: Trace, totals: Callable[[], Totals], path: Path, say: Say) -> AsyncIterator[Callable[[Outcome], Totals]]:
+async def closing_trace(
+    listeners: Listener, totals: Callable[[], Totals], path: Path, say: Say
+) -> AsyncIterator[Callable[[Outcome], Totals]]:
     """Close the trace, once: as soon as there is an outcome, which is told to what this gives, or else where a run is interrupted or fails,
     by whatever comes.
 
@@ -59,7 +62,7 @@ async def closing_trace(listeners: Trace, totals: Callable[[], Totals], path: Pa
         nonlocal closed
         closed, spent = True, totals()
         try:
-            listeners.finished(outcome, spent)
+            listeners(RunFinished(outcome, spent))
         except Exception as error:
             if outcome.answer is None:
                 raise
@@ -75,7 +78,7 @@ async def closing_trace(listeners: Trace, totals: Callable[[], Totals], path: Pa
         if not closed:
             outcome = Outcome(None, "interrupted") if interrupted else Outcome(None, "error", detail=_detail(failure, path))
             with contextlib.suppress(Exception):  # a full disk, say, which is then the error itself
-                listeners.finished(outcome, totals())
+                listeners(RunFinished(outcome, totals()))
         if failure is error:
             raise
         raise failure from error

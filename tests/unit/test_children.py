@@ -26,7 +26,7 @@ from rlm_kernel.session.models import ModelSet
 
 
 class Kernels:
-    """In place of `session.warm.KernelPool`: kernels without files, with which nothing is to be done."""
+    """In place of `session.pool.KernelPool`: kernels without files, with which nothing is to be done."""
 
     taken = 0
 

@@ -22,6 +22,7 @@ from rlm_kernel import loops
 from rlm_kernel.config import Settings, load_api_keys, load_settings
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.protocols import Completion, Message, Models, Retry, Role
+from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.errors import FileRefused
 from rlm_kernel.sandbox.grants import FileGrants
 from rlm_kernel.sandbox.provisioner import DockerProvisioner, SandboxSpec
@@ -148,11 +149,11 @@ class _Host:
         ledger = Ledger(replace(limits_of(host.settings), seconds=None, depth=0))
         children = Children(environment, trace.path if trace else Path())
         recording = TraceRecording(trace.cells, waiting=False) if trace else None
-        calls = Assembly(environment, ledger, everyone(), models, children).host_calls(
+        sub_calls = SubCalls(models, ledger, children, f"{problem} {HOW_TO_ALLOW}".strip())
+        calls = Assembly(environment, sub_calls, everyone()).host_calls(
             lambda cell: full_history(trace, seen_by=recording.cell_id(cell)) if trace and recording else [],
             locate=_locate_in(environment, files),
             recording=recording,
-            how_to_allow=f"{problem} {HOW_TO_ALLOW}".strip(),
         )
         broker, spec = broker_and_spec(environment, calls.handlers(), wait=_ROOM_SECONDS)
         broker.any_cell = True

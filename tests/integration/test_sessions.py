@@ -20,6 +20,7 @@ import nbformat
 import pytest
 
 from rlm_kernel.cli._live import LiveView
+from rlm_kernel.engine.events import CellOutput, Event
 from rlm_kernel.errors import UsageError
 from rlm_kernel.sandbox import kernel as kernel_module
 from rlm_kernel.session import environment
@@ -199,10 +200,14 @@ async def test_a_container_that_ends_between_two_questions_is_rebuilt(log: Path,
 
 async def test_a_question_that_is_stopped_leaves_the_session_whole(log: Path) -> None:
     talk = Talk()
-    async with session(talk, paths=[log]) as kept:
+    running = asyncio.Event()
+
+    def view(event: Event) -> None:
+        if isinstance(event, CellOutput) and "in it" in str(event.outputs):
+            running.set()
+
+    async with session(talk, paths=[log], view=view) as kept:
         await kept.ask("run: x = 41; FINAL('kept' + context[:0])")
-        running = asyncio.Event()
-        kept._listeners._listeners.append(_Started(running))  # type: ignore[attr-defined]
         turn = asyncio.create_task(kept.ask("run: y = 1; print('in it'); import time; time.sleep(1000)"))
         await running.wait()
         turn.cancel()
@@ -214,16 +219,6 @@ async def test_a_question_that_is_stopped_leaves_the_session_whole(log: Path) ->
     assert "stopped" in talk.heard[-1][-1]["content"]
     trace = read_trace(kept.trace)
     assert all(cell.meta is None or cell.meta.status != "running" for cell in trace.cells)
-
-
-class _Started:
-    """Hears that a cell has printed something."""
-
-    def __init__(self, running: asyncio.Event) -> None:
-        self._running = running
-
-    def __getattr__(self, event: str) -> Any:
-        return lambda *_: self._running.set() if event == "cell_output" else None
 
 
 async def test_files_named_later_are_loaded_without_a_new_container(log: Path, tmp_path: Path, docker_client: Any) -> None:

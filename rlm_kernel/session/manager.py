@@ -93,10 +93,13 @@ async def _set_up(
         image = await swept_image(session.host, *first)
         await (session.begin(paths, image) if begun else session.take_up(image))
 
+    def start(group: asyncio.TaskGroup) -> asyncio.Task[ModelSet] | None:
+        opening = group.create_task(stack.enter_async_context(models)) if models is not None else None
+        group.create_task(kernel(*filter(None, (opening,))))
+        return opening
+
     try:
-        async with at_once() as group:
-            opening = group.create_task(stack.enter_async_context(models)) if models is not None else None
-            group.create_task(kernel(*filter(None, (opening,))))
+        opening = await at_once(start)
         session.models = opening.result() if opening is not None else None
     except BaseException:
         if begun:

@@ -268,9 +268,9 @@ class _Going:
     async def run(self, question: Question, remarks: Sequence[str], give: Give) -> Result:
         """Rebuild the state and go on; `give` hears the result before anything is closed."""
         plan, work, running = self._plan, self._work, self._running
-        opened = RunOpened(plan.question or plan.trace.meta.question, self._ledger, Totals())
-        everyone(self._writer, self._view)(opened)
         async with closing_trace(work.listener, self._ledger.totals, plan.path, running.environment.host.say) as close:
+            opened = RunOpened(plan.question or plan.trace.meta.question, self._ledger, Totals())
+            everyone(self._writer, self._view)(opened)
             calls = work.host_calls(history_of(self._now), locate=self._notes.locate, recording=TraceRecording(plan.trace.cells))
             async with running.attached(calls, work.listener):
                 cells = work.cells(running, calls)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rlm_kernel.session.environment import Host, image_for
 from rlm_kernel.session.models import ModelSet
@@ -15,6 +15,8 @@ from rlm_kernel.session.tracefiles import TraceFiles
 
 if TYPE_CHECKING:
     from rlm_kernel.sandbox.image import ImageInfo
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,16 @@ async def set_up(
 
     The models are closed in the end. What runs that were killed have left is removed. Raises the first failure of these.
     """
+
+    def start(
+        group: asyncio.TaskGroup,
+    ) -> tuple[asyncio.Task[ModelSet] | None, asyncio.Task[TraceFiles] | None, asyncio.Task[ImageInfo]]:
+        opening = group.create_task(stack.enter_async_context(models)) if models is not None else None
+        looking = group.create_task(files) if files is not None else None
+        return opening, looking, group.create_task(swept_image(host, *filter(None, (opening, looking))))
+
     async with contextlib.AsyncExitStack() as stack:
-        async with at_once() as group:
-            opening = group.create_task(stack.enter_async_context(models)) if models is not None else None
-            looking = group.create_task(files) if files is not None else None
-            finding = group.create_task(swept_image(host, *filter(None, (opening, looking))))
+        opening, looking, finding = await at_once(start)
         yield Ready(finding.result(), opening.result() if opening else None, looking.result() if looking else None)
 
 
@@ -68,21 +75,28 @@ async def swept_image(host: Host, *first: asyncio.Task[Any]) -> ImageInfo:
     return image
 
 
-@contextlib.asynccontextmanager
-async def at_once() -> AsyncIterator[asyncio.TaskGroup]:
-    """A TaskGroup that raises its first failure as it is, and no group of them; an interrupt comes before any failure."""
-    failures: BaseExceptionGroup[BaseException] | None = None
-    try:
+async def at_once(start: Callable[[asyncio.TaskGroup], _T]) -> _T:
+    """Run the tasks that `start` makes in a TaskGroup; what `start` gave, when all have ended well.
+
+    The first failure is raised as it is, in no group of exceptions, when the others have been stopped. An interrupt comes before failures.
+    """
+
+    async def run() -> _T:
         async with asyncio.TaskGroup() as group:
-            yield group
-    except BaseExceptionGroup as failed:
-        failures = failed
-    if failures is None:
-        return
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
+            return start(group)
+
+    # A task of its own: Python 3.11 leaves the one that waits for a group that failed counted as cancelled.
+    task = asyncio.create_task(run())
+    caller = asyncio.current_task()
+    assert caller is not None
+    cancelled = caller.cancelling()
+    try:
+        return await task
+    except BaseExceptionGroup as failures:
+        failure = _first(failures)
+    if caller.cancelling() > cancelled:
         raise asyncio.CancelledError
-    raise _first(failures)  # here, where no exception is handled: it keeps its own cause
+    raise failure  # here, where no exception is handled: it keeps its own cause
 
 
 def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:

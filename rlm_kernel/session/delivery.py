@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.errors import RLMError
-from rlm_kernel.session.stage import Say
+from rlm_kernel.session.environment import Say
 
 if TYPE_CHECKING:
     from rlm_kernel.session.ask import Result

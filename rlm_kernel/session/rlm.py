@@ -28,7 +28,7 @@ from rlm_kernel.session.resume import fork, resume
 from rlm_kernel.session.state import DEFAULT_NAME
 
 if TYPE_CHECKING:
-    from rlm_kernel.session.kept import KeptSession
+    from rlm_kernel.session.session import Session
 
 _T = TypeVar("_T")
 
@@ -104,12 +104,12 @@ class RLM:
         """`aask` for code without an event loop; inside one, as in a notebook, it runs in a thread of its own."""
         return _run(self.aask, question, context, **options)
 
-    def session(self, name: str = DEFAULT_NAME, *, paths: Sequence[Path] = (), **options: Any) -> AbstractAsyncContextManager[KeptSession]:
+    def session(self, name: str = DEFAULT_NAME, *, paths: Sequence[Path] = (), **options: Any) -> AbstractAsyncContextManager[Session]:
         """A session that is kept in the working directory, `async with`: taken up, or begun with the files; it stays afterwards.
 
-        `options` as of `session.opening.open_session`.
+        `options` as of `session.manager.open_session`.
         """
-        from rlm_kernel.session.opening import open_session
+        from rlm_kernel.session.manager import open_session
 
         return open_session(
             name, paths=paths, command="RLM.session", config_file=self._config_file, changes=self._changes, models=self._models, **options

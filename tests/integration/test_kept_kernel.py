@@ -16,7 +16,7 @@ from rlm_kernel.sandbox import engine_address
 from rlm_kernel.sandbox import kernel as kernel_module
 from rlm_kernel.sandbox.image import ImageInfo
 from rlm_kernel.sandbox.rundir import RunDir
-from rlm_kernel.session.live import discard
+from rlm_kernel.session.running import discard
 from tests.support.sandbox import Sandbox, until
 
 Make = Callable[..., Sandbox]

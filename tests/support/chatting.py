@@ -23,7 +23,7 @@ MARKDOWN = "# Title\n\n**bold**, [red]not markup[/red], [link](https://x.example
 
 
 class FakeSession:
-    """The face of `KeptSession`. What is asked says what comes of it: see `ask`; all else is answered with itself."""
+    """The face of `Session`. What is asked says what comes of it: see `ask`; all else is answered with itself."""
 
     name = "default"
     trace = Path("a.ipynb")

@@ -28,7 +28,7 @@ from rlm_kernel.sandbox.endpoints import Doors, Endpoints
 from rlm_kernel.sandbox.grants import FileGrants
 from rlm_kernel.sandbox.rundir import RunDir
 from rlm_kernel.session.ask import trace_path
-from rlm_kernel.session.named import named_paths
+from rlm_kernel.session.questions import extract_paths
 from rlm_kernel.session.state import SessionFolder
 from rlm_kernel.session.tracefiles import check_files, named_files
 from rlm_kernel.trace.journal import journal_path
@@ -249,7 +249,7 @@ def test_paths_of_windows_in_a_question_are_looked_for(message: str, expected: s
         return True
 
     monkeypatch.setattr(Path, "exists", exists)
-    named_paths(message, Path.cwd())
+    extract_paths(message, Path.cwd())
     assert expected.removeprefix(".\\") in [path.removeprefix(".\\") for path in looked]
 
 
@@ -263,7 +263,7 @@ def test_a_text_never_has_windows_log_in_at_another_machine(word: str, monkeypat
         return False
 
     monkeypatch.setattr(Path, "exists", exists)
-    assert named_paths(f"What of {word} and '{word}'?", Path.cwd()) == []
+    assert extract_paths(f"What of {word} and '{word}'?", Path.cwd()) == []
 
 
 @pytest.fixture

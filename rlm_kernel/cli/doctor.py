@@ -207,7 +207,7 @@ def _check_sandbox(client: DockerClient, image: str, sandbox: SandboxSettings) -
 
     folders = _folders()
     shares = folders_of(path for path, copied in folders.items() if not copied)
-    problem = sandbox_problem(client, image, runtime=sandbox.runtime, tight=sandbox.seccomp == "tight", shares=shares)
+    problem = sandbox_problem(client, image, sandbox, shares)
     if problem is None:
         yield Check("sandbox", True, "a locked container starts, and the stream reaches it")
         yield Check("files", True, _told(folders, shares.unseen), needed=False)

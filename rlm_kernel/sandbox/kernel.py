@@ -18,9 +18,10 @@ from rlm_kernel.errors import KernelError, RLMError, SetupError
 from rlm_kernel.sandbox import kernel_says
 from rlm_kernel.sandbox.broker import Broker
 from rlm_kernel.sandbox.channels import Channels, Connection
+from rlm_kernel.sandbox.container_spec import SandboxSpec
 from rlm_kernel.sandbox.outputs import OutputCollector
 from rlm_kernel.sandbox.persons import PersonCells
-from rlm_kernel.sandbox.provisioner import JOIN_SECONDS, DockerProvisioner, SandboxSpec
+from rlm_kernel.sandbox.provisioner import JOIN_SECONDS, DockerProvisioner
 from rlm_kernel.sandbox.runner import CellRunner, RunState
 
 GRACE = 5.0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,10 +21,10 @@ from rlm_kernel.session.digests import sha256_of
 from rlm_kernel.session.players import open_models
 
 if TYPE_CHECKING:
+    from rlm_kernel.sandbox.container_spec import SandboxSpec
     from rlm_kernel.sandbox.grants import Consent, FileGrants
     from rlm_kernel.sandbox.image import ImageInfo
     from rlm_kernel.sandbox.kernel import DockerKernel
-    from rlm_kernel.sandbox.provisioner import SandboxSpec
     from rlm_kernel.sandbox.rundir import RunDir
 
 WINDOW = 128
@@ -208,28 +207,21 @@ def broker_and_spec(
     with 0 it does not ask for any.
     """
     from rlm_kernel.sandbox.broker import Broker
-    from rlm_kernel.sandbox.provisioner import SandboxSpec
+    from rlm_kernel.sandbox.container_spec import SandboxSpec
     from rlm_kernel.sandbox.room import admitted
     from rlm_kernel.sandbox.volumes import Sender
 
     sandbox = settings.sandbox
     broker = Broker(on.run, handlers)
-    memory = parse_size(sandbox.memory)
     spec = SandboxSpec(
         image=on.image.id,
         run=on.run,
         ready=broker.ready,
         accept=broker.accept,
-        memory=memory,
-        cpus=min(sandbox.cpus, float(os.cpu_count() or 1)),
-        pids=sandbox.pids,
-        tmp=parse_size(sandbox.tmp),
-        network=sandbox.network,
-        runtime=sandbox.runtime,
-        tight=sandbox.seccomp == "tight",
+        sandbox=sandbox,
         shares=on.grants.shares,
         sender=Sender(sha256_of, on.say, parse_size(sandbox.volumes)),
-        admit=contextlib.nullcontext if wait == 0 else functools.partial(admitted, memory, on.say, wait),
+        admit=contextlib.nullcontext if wait == 0 else functools.partial(admitted, parse_size(sandbox.memory), on.say, wait),
     )
     return broker, spec
 

@@ -20,7 +20,7 @@ from rlm_kernel.cli import app
 from rlm_kernel.config import SandboxSettings
 from rlm_kernel.errors import DockerError, SetupError
 from rlm_kernel.sandbox import depot, docker_host, engine_setup, probe, shares
-from rlm_kernel.sandbox.provisioner import SandboxSpec
+from rlm_kernel.sandbox.container_spec import SandboxSpec
 from tests.support.terminal import Terminal
 
 # docker-py leaves its socket open when the engine is not there.

@@ -152,8 +152,9 @@ def _check_python() -> Check:
 
 
 def _check_docker(client: DockerClient, sandbox: SandboxSettings) -> Iterator[Check]:
-    from rlm_kernel.sandbox.docker_host import docker_errors, is_podman
+    from rlm_kernel.sandbox.docker_host import is_podman
     from rlm_kernel.sandbox.engine_address import find
+    from rlm_kernel.sandbox.engine_errors import docker_errors
     from rlm_kernel.sandbox.image import find_image, image_tag, inspect_image
     from rlm_kernel.sandbox.isolation import engine_has, is_rootless, isolation, missing_limits
 
@@ -202,7 +203,7 @@ def _check_room(facts: Mapping[str, Any], sandbox: SandboxSettings) -> Check:
 
 def _check_sandbox(client: DockerClient, image: str, sandbox: SandboxSettings) -> Iterator[Check]:
     """One container tells of both: whether it is heard, and which folders it sees."""
-    from rlm_kernel.sandbox.docker_host import hint_for
+    from rlm_kernel.sandbox.engine_errors import hint_for
     from rlm_kernel.sandbox.probe import folders_of, sandbox_problem
 
     folders = _folders()

@@ -13,7 +13,8 @@ from rlm_kernel.config import SandboxSettings
 from rlm_kernel.errors import RLMError
 from rlm_kernel.sandbox import containers
 from rlm_kernel.sandbox.container_spec import SandboxSpec, container_options
-from rlm_kernel.sandbox.docker_host import docker_errors, engine_traits
+from rlm_kernel.sandbox.docker_host import engine_traits
+from rlm_kernel.sandbox.engine_errors import docker_errors
 from rlm_kernel.sandbox.rundir import RunDir
 from rlm_kernel.sandbox.shares import Share, Shares
 from rlm_kernel.sandbox.stream import Stream

@@ -22,9 +22,10 @@ from rlm_kernel.errors import DockerError, KernelError, RLMError
 from rlm_kernel.sandbox import containers, engine_address
 from rlm_kernel.sandbox.container_spec import container_options
 from rlm_kernel.sandbox.containers import remove_container
-from rlm_kernel.sandbox.docker_host import connect, docker_errors, engine_traits, in_daemon
+from rlm_kernel.sandbox.docker_host import connect, engine_traits, in_daemon
 from rlm_kernel.sandbox.ended import CHECK, Ended
 from rlm_kernel.sandbox.endpoints import Doors, Endpoints
+from rlm_kernel.sandbox.engine_errors import docker_errors
 from rlm_kernel.sandbox.stream import Stream, StreamLost
 
 if TYPE_CHECKING:

@@ -43,7 +43,7 @@ class Sandbox:
         handlers = {"llm_query": self._query, "final": self._final, "file": self._file, "order": self._order}
         self.broker = Broker(self.run_dir, handlers)
         limits = {name: spec.pop(name) for name in SandboxSettings.model_fields if name in spec}
-        sandbox = SandboxSettings.model_validate({"memory": "1g", **limits})
+        sandbox = SandboxSettings.model_validate({"memory": "1g", "tmp": "512m", **limits})
         options = {"sandbox": sandbox, "shares": self.grants.shares, **spec}
         self.spec = SandboxSpec(image.id, self.run_dir, self.broker.ready, self.broker.accept, **options)
         self.persons: list[CellResult] = []

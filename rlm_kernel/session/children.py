@@ -29,7 +29,7 @@ from rlm_kernel.trace.saving import going_on
 from rlm_kernel.trace.schema import ParentMeta
 
 if TYPE_CHECKING:
-    from rlm_kernel.sandbox.handed import HandedOver
+    from rlm_kernel.sandbox.child_input import ChildInput
     from rlm_kernel.sandbox.kernel import DockerKernel
 
 MAX_COPIED = 8 << 30
@@ -78,8 +78,8 @@ class Children:
         self._level = level
         self._numbers: dict[str, int] = {}
 
-    async def take(self, given: Any) -> HandedOver:
-        from rlm_kernel.sandbox.handed import take
+    async def take(self, given: Any) -> ChildInput:
+        from rlm_kernel.sandbox.child_input import take
 
         return await asyncio.to_thread(take, given, self._on.run, self._on.grants)
 
@@ -93,11 +93,11 @@ class Children:
         ledger: Ledger,
         begun: Callable[[str], None],
     ) -> Outcome:
-        from rlm_kernel.sandbox.handed import HandedOver
+        from rlm_kernel.sandbox.child_input import ChildInput
 
         if self._family is None:
             raise NoRecord("There are no child RLMs here.")
-        assert isinstance(handed, HandedOver)
+        assert isinstance(handed, ChildInput)
         family = self._family
         if family.copied + handed.size > MAX_COPIED:
             raise UsageError(
@@ -142,7 +142,7 @@ class Children:
                 return trace
 
     @staticmethod
-    async def _inputs(handed: HandedOver, live: Live, trace: Path) -> Inputs:
+    async def _inputs(handed: ChildInput, live: Live, trace: Path) -> Inputs:
         """What was handed over, in the child's session."""
         if handed.grants or not handed.form:
             return Inputs(tuple(live.on.grants.paths))

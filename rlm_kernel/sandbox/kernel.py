@@ -20,9 +20,9 @@ from rlm_kernel.sandbox.broker import Broker
 from rlm_kernel.sandbox.channels import Channels, Connection
 from rlm_kernel.sandbox.container_spec import SandboxSpec
 from rlm_kernel.sandbox.outputs import OutputCollector
-from rlm_kernel.sandbox.persons import PersonCells
 from rlm_kernel.sandbox.provisioner import JOIN_SECONDS, DockerProvisioner
 from rlm_kernel.sandbox.runner import CellRunner, RunState
+from rlm_kernel.sandbox.user_cells import UserCells
 
 GRACE = 5.0
 """Seconds that an interrupted cell has to stop before its kernel is killed."""
@@ -75,7 +75,7 @@ class DockerKernel:
         self._grace = grace
         self._on_output = on_output
         self._on_person = on_person
-        self._persons = PersonCells(self._person_ran)
+        self._persons = UserCells(self._person_ran)
         self._untold: deque[CellResult] = deque(maxlen=_MAX_UNTOLD)
         self._setup: list[tuple[str, str]] = []
         self._variables: dict[str, str] = {}

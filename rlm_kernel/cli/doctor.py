@@ -220,7 +220,7 @@ def _check_sandbox(client: DockerClient, image: str, sandbox: SandboxSettings) -
 
 def _folders() -> dict[Path, bool]:
     """The folders where people's files mostly are, each with whether it is closed to the container's user."""
-    from rlm_kernel.sandbox.depot import readable_inside
+    from rlm_kernel.sandbox.late_mounts import readable_inside
 
     found: dict[Path, bool] = {}
     for place in (Path.cwd, Path.home, lambda: Path(tempfile.gettempdir())):

@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 from rlm_kernel.cli import app
 from rlm_kernel.config import SandboxSettings
 from rlm_kernel.errors import DockerError, SetupError
-from rlm_kernel.sandbox import depot, docker_host, engine_errors, engine_setup, probe, shares
+from rlm_kernel.sandbox import docker_host, engine_errors, engine_setup, late_mounts, probe, shares
 from rlm_kernel.sandbox.container_spec import SandboxSpec
 from tests.support.terminal import Terminal
 
@@ -93,7 +93,7 @@ def test_folders_are_seen_or_sent_or_copied_first(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(shares, "_unseen", set())
     monkeypatch.setattr(probe, "_try", refuses)
-    monkeypatch.setattr(depot, "readable_inside", lambda status: not os.path.samestat(status, os.stat("/etc")))
+    monkeypatch.setattr(late_mounts, "readable_inside", lambda status: not os.path.samestat(status, os.stat("/etc")))
     monkeypatch.setattr(Path, "home", lambda: Path("/etc"))
     monkeypatch.setattr("tempfile.gettempdir", lambda: "/usr")
     monkeypatch.chdir(tmp_path)

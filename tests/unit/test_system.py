@@ -23,7 +23,7 @@ from rlm_kernel.cli import _chat_input, _streams
 from rlm_kernel.config import load_settings
 from rlm_kernel.errors import DockerError, FileRefused, UsageError
 from rlm_kernel.pathtext import is_foreign, recorded
-from rlm_kernel.sandbox import depot, dial, engine_errors
+from rlm_kernel.sandbox import dial, engine_errors, late_mounts
 from rlm_kernel.sandbox.endpoints import Doors, Endpoints
 from rlm_kernel.sandbox.grants import FileGrants
 from rlm_kernel.sandbox.rundir import RunDir
@@ -146,7 +146,7 @@ def test_where_links_may_not_be_made_a_folder_is_given_without_them(tmp_path: Pa
 
     monkeypatch.setattr(os, "symlink", refused)
     monkeypatch.setattr(os, "link", lambda *_, **__: (_ for _ in ()).throw(NotImplementedError))
-    given = depot.Depot(tmp_path / "depot").give(source)
+    given = late_mounts.LateMounts(tmp_path / "depot").give(source)
     assert sorted(path.name for path in given.iterdir()) == ["a.txt"]
 
 

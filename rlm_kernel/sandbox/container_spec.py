@@ -103,6 +103,6 @@ def container_options(spec: SandboxSpec, *, rootless: bool = False, podman: bool
 
 
 def _about(spec: SandboxSpec) -> dict[str, str]:
-    """What `room` and `leftovers` read of a container."""
+    """What `room` and `cleanup` read of a container."""
     about = {"folder": str(spec.run.path), "memory": str(spec.memory), "idle": f"{spec.run.idle:g}"}
     return {f"{containers.LABEL}.{name}": value for name, value in about.items()}

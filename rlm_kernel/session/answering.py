@@ -30,7 +30,7 @@ from rlm_kernel.trace.saving import going_on
 from rlm_kernel.trace.schema import ParentMeta
 
 if TYPE_CHECKING:
-    from rlm_kernel.sandbox.handed import HandedOver
+    from rlm_kernel.sandbox.child_input import ChildInput
 
 MAX_COPIED = 8 << 30
 """Bytes that are handed over to children in one run, other than loaded files: each is kept, in a file beside the child's trace."""
@@ -109,8 +109,8 @@ class Children:
         self._born = itertools.count(1)
         self._numbers: dict[str, int] = {}
 
-    async def take(self, given: Any) -> HandedOver:
-        from rlm_kernel.sandbox.handed import take
+    async def take(self, given: Any) -> ChildInput:
+        from rlm_kernel.sandbox.child_input import take
 
         return await asyncio.to_thread(take, given, self._environment.run, self._environment.grants)
 
@@ -124,11 +124,11 @@ class Children:
         ledger: Ledger,
         begun: Callable[[str], None],
     ) -> Outcome:
-        from rlm_kernel.sandbox.handed import HandedOver
+        from rlm_kernel.sandbox.child_input import ChildInput
 
         if self._family is None:
             raise NoRecord("There are no child RLMs here.")
-        assert isinstance(handed, HandedOver)
+        assert isinstance(handed, ChildInput)
         family, level = self._family, self._level + 1
         if family.copied + handed.size > MAX_COPIED:
             raise UsageError(
@@ -164,7 +164,7 @@ class Children:
                 return trace
 
     @staticmethod
-    async def _inputs(handed: HandedOver, running: RunningKernel, trace: Path) -> Inputs:
+    async def _inputs(handed: ChildInput, running: RunningKernel, trace: Path) -> Inputs:
         """What was handed over, in the child's session."""
         grants = running.environment.grants
         if handed.grants or not handed.form:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import os
 import re
 import shutil
 import time
@@ -28,8 +27,8 @@ from rlm_kernel.session.environment import Environment, Host, new_folder
 
 if TYPE_CHECKING:
     from rlm_kernel.sandbox.broker import Broker
+    from rlm_kernel.sandbox.container_spec import SandboxSpec
     from rlm_kernel.sandbox.image import ImageInfo
-    from rlm_kernel.sandbox.provisioner import SandboxSpec
     from rlm_kernel.sandbox.rundir import RunDir
 
 _FOLDER = re.compile(r"rlm-[0-9a-f]{8}")
@@ -260,27 +259,20 @@ def broker_and_spec(
     with 0 it does not ask for any.
     """
     from rlm_kernel.sandbox.broker import Broker
-    from rlm_kernel.sandbox.provisioner import SandboxSpec
+    from rlm_kernel.sandbox.container_spec import SandboxSpec
     from rlm_kernel.sandbox.room import admitted
     from rlm_kernel.sandbox.volumes import Sender
 
     sandbox, say = environment.host.settings.sandbox, environment.host.say
     broker = Broker(environment.run, handlers)
-    memory = parse_size(sandbox.memory)
     spec = SandboxSpec(
         image=environment.image.id,
         run=environment.run,
         ready=broker.ready,
         accept=broker.accept,
-        memory=memory,
-        cpus=min(sandbox.cpus, float(os.cpu_count() or 1)),
-        pids=sandbox.pids,
-        tmp=parse_size(sandbox.tmp),
-        network=sandbox.network,
-        runtime=sandbox.runtime,
-        tight=sandbox.seccomp == "tight",
+        sandbox=sandbox,
         shares=environment.grants.shares,
         sender=Sender(sha256_of, say, parse_size(sandbox.volumes)),
-        admit=contextlib.nullcontext if wait == 0 else functools.partial(admitted, memory, say, wait),
+        admit=contextlib.nullcontext if wait == 0 else functools.partial(admitted, parse_size(sandbox.memory), say, wait),
     )
     return broker, spec

@@ -155,7 +155,8 @@ def _use(session_id: str) -> Use | None:
     from docker.errors import NotFound
 
     from rlm_kernel.sandbox.containers import LABEL
-    from rlm_kernel.sandbox.docker_host import connect, docker_errors
+    from rlm_kernel.sandbox.docker_host import connect
+    from rlm_kernel.sandbox.engine_errors import docker_errors
 
     with docker_errors():
         client = connect()

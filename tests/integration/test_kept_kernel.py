@@ -108,7 +108,7 @@ def _left_by_a_killed_owner() -> Path:
 
 
 async def test_a_kernel_that_nobody_takes_over_ends_after_its_idle_time(made: Make, docker_client: Any) -> None:
-    sandbox = made(idle=2)
+    sandbox = made(idle=6)  # longer than from one sign of life to the next
     await sandbox.start()
     ended = asyncio.create_task(asyncio.to_thread(docker_client.containers.get(sandbox.container).wait, condition="removed"))
     late = made(await _after(ended, sandbox))

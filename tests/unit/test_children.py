@@ -18,7 +18,7 @@ from rlm_kernel.engine.ledger import Ledger, Limits
 from rlm_kernel.engine.prompts import load_profile
 from rlm_kernel.errors import TraceError, UsageError
 from rlm_kernel.models.scripted import ScriptedModels
-from rlm_kernel.sandbox.handed import HandedOver
+from rlm_kernel.sandbox.child_input import ChildInput
 from rlm_kernel.session import answering
 from rlm_kernel.session.answering import Children, Family
 from rlm_kernel.session.environment import Host
@@ -53,7 +53,7 @@ class Parent:
         on: Any = SimpleNamespace(run=RUN)
         self.children = Children(on, folder / "trace.ipynb", family, self.view)
 
-    async def ask(self, handed: HandedOver) -> Any:
+    async def ask(self, handed: ChildInput) -> Any:
         ledger = Ledger(Limits(depth=1)).child()
         return await self.children.ask("Q", handed, None, name="turn-01-a", ledger=ledger, begun=self.begun.append)
 
@@ -68,7 +68,7 @@ async def test_a_child_that_is_cut_off_before_it_has_a_trace_has_not_begun(tmp_p
 
     monkeypatch.setattr(answering, "metas_of", slow)
     parent = Parent(tmp_path)
-    asking = asyncio.create_task(parent.ask(HandedOver()))
+    asking = asyncio.create_task(parent.ask(ChildInput()))
     await asyncio.to_thread(looking.wait, 10)
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
@@ -80,7 +80,7 @@ async def test_a_child_whose_trace_cannot_be_written_has_not_begun(tmp_path: Pat
     (tmp_path / "trace.children").write_text("in the way")
     parent = Parent(tmp_path)
     with pytest.raises(TraceError):
-        await parent.ask(HandedOver())
+        await parent.ask(ChildInput())
     assert (parent.begun, list(parent.view.children)) == ([], [])
 
 
@@ -90,7 +90,7 @@ async def test_what_is_too_much_is_refused_and_leaves_room_for_what_is_not(tmp_p
     monkeypatch.setattr(parent.children, "_inputs", fail(LookupError()))
     for size, error in ((11, UsageError), (10, LookupError), (1, UsageError)):
         with pytest.raises(error):
-            await parent.ask(HandedOver("digest", size, (), "text"))
+            await parent.ask(ChildInput("digest", size, (), "text"))
     assert parent.kernels.taken == 1
 
 

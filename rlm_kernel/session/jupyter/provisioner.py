@@ -24,8 +24,9 @@ from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.protocols import Completion, Message, Models, Retry, Role
 from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.errors import FileRefused
+from rlm_kernel.sandbox.container_spec import SandboxSpec
 from rlm_kernel.sandbox.grants import FileGrants
-from rlm_kernel.sandbox.provisioner import DockerProvisioner, SandboxSpec
+from rlm_kernel.sandbox.provisioner import DockerProvisioner
 from rlm_kernel.session.answering import Children
 from rlm_kernel.session.assembly import Assembly, Locate
 from rlm_kernel.session.conversation import full_history

@@ -84,7 +84,7 @@ class Spool:
 
 
 @dataclass(frozen=True)
-class HandedOver:
+class ChildInput:
     """Implements `engine.protocols.Handed`: nothing, some `grants` of the session's files, or a spooled file of `form`."""
 
     digest: str = ""
@@ -128,15 +128,15 @@ class HandedOver:
             return file.read()
 
 
-def take(given: Any, run: RunDir, grants: FileGrants) -> HandedOver:
+def take(given: Any, run: RunDir, grants: FileGrants) -> ChildInput:
     """What a kernel hands over. Blocking: it is read whole. Raises UsageError, FileRefused."""
     if given is None:
-        return HandedOver()
+        return ChildInput()
     if (named := Named.of(given)) is not None:
         found = [grants.locate(name) for name in named.files]
         if any(grant.directory for grant in found):
             raise FileRefused("A folder cannot be handed over: hand over its files.")
-        return HandedOver(hashlib.sha256(json.dumps(named.files).encode("utf-8", "replace")).hexdigest(), grants=found)
+        return ChildInput(hashlib.sha256(json.dumps(named.files).encode("utf-8", "replace")).hexdigest(), grants=found)
     if (spooled := Spooled.of(given)) is None:
         raise UsageError("That cannot be handed over to a child.")
     path = run.spool / spooled.handed
@@ -145,7 +145,7 @@ def take(given: Any, run: RunDir, grants: FileGrants) -> HandedOver:
         while block := file.read(_BLOCK):
             digest.update(block)
             size += len(block)
-    return HandedOver(digest.hexdigest(), size, (), spooled.form, path)
+    return ChildInput(digest.hexdigest(), size, (), spooled.form, path)
 
 
 def _opened(path: Path) -> BinaryIO:

@@ -43,7 +43,7 @@ from rlm_kernel.trace.notebook_file import RATE
 from rlm_kernel.trace.progress import Progress
 from rlm_kernel.trace.reader import code_digest
 from rlm_kernel.trace.saving import SavedNotebook
-from rlm_kernel.trace.schema import MAX_THOUGHTS, CallMeta, CellMeta, NotebookMeta, TotalsMeta
+from rlm_kernel.trace.schema import MAX_THOUGHTS, CallMeta, CellMeta, NotebookMeta, TotalsMeta, tokens_of
 
 SAVE_SECONDS = 0.5
 MAX_OUTPUTS = 40_000_000
@@ -143,10 +143,8 @@ class NotebookWriter(SavedNotebook):
             model=reply.model,
             reply=reply.text,
             thoughts=reply.thoughts[:MAX_THOUGHTS],
-            prompt_tokens=reply.usage.prompt,
-            completion_tokens=reply.usage.completion,
-            cached_tokens=reply.usage.cached,
             cost=reply.cost,
+            **tokens_of(reply.usage),
         )
         self._markdown(f"turn-{turn:02d}", document.model_words(turn, prose, len(meta.thoughts)), meta)
         self._save()
@@ -241,19 +239,16 @@ class NotebookWriter(SavedNotebook):
         self._markdown("title", document.title(meta), CellMeta(kind="title"))
 
     def _summarized(self, memory: Memory) -> None:
-        usage = memory.reply.usage
         self._aside(
             "memory",
             document.memory(memory),
             memory.text,
             model=memory.reply.model,
             seconds=round(memory.reply.seconds, 3),
-            prompt_tokens=usage.prompt,
-            completion_tokens=usage.completion,
-            cached_tokens=usage.cached,
             cost=memory.reply.cost,
             tokens_before=memory.before,
             tokens_after=memory.after,
+            **tokens_of(memory.reply.usage),
         )
 
     def _aside(self, kind: Literal["note", "question", "memory"], shown: str, text: str, **more: Any) -> None:

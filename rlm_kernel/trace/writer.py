@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, assert_never
 
-from rlm_kernel import harmless
+from rlm_kernel import sanitize
 from rlm_kernel.engine.events import (
     CallFinished,
     CallRetried,
@@ -335,7 +335,7 @@ class NotebookWriter(SavedNotebook):
 
     def _markdown(self, cell_id: str, text: str, meta: CellMeta) -> None:
         metadata = {"rlm": self._writable.meta(meta)}
-        source = harmless.markdown(self._writable.text(text))
+        source = sanitize.markdown(self._writable.text(text))
         self._put({"cell_type": "markdown", "id": cell_id, "metadata": metadata, "source": source}, check=False)
 
     def _save_now_and_then(self) -> None:

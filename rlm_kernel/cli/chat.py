@@ -55,7 +55,7 @@ from rlm_kernel.loops import on_signal
 
 if TYPE_CHECKING:
     from rlm_kernel.cli._chat_input import Pipe, Terminal
-    from rlm_kernel.session.ask import Result
+    from rlm_kernel.session.result import Result
     from rlm_kernel.session.session import Session
 
 _T = TypeVar("_T")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from rlm_kernel.cli._live import LiveView
-    from rlm_kernel.session.ask import Result
+    from rlm_kernel.session.result import Result
     from rlm_kernel.session.session import Session
 
 SESSION = Annotated[str, typer.Option("--session", metavar="NAME", help="Which session of this folder.")]

@@ -19,7 +19,7 @@ from rlm_kernel.engine.protocols import Models, Outcome, Totals
 from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.errors import UsageError, backstop
 from rlm_kernel.session.answering import Children, Family
-from rlm_kernel.session.ask import Result, trace_path
+from rlm_kernel.session.ask import trace_path
 from rlm_kernel.session.assembly import Assembly, history_of
 from rlm_kernel.session.conversation import first_question, turns_of
 from rlm_kernel.session.delivery import Give, answer_first
@@ -30,6 +30,7 @@ from rlm_kernel.session.models import ModelSet, models_of
 from rlm_kernel.session.pool import KernelPool
 from rlm_kernel.session.questions import Question, read_question
 from rlm_kernel.session.replaying import Replayer, Restored, RunAgain, cell_index, image_remarks, restore
+from rlm_kernel.session.result import Result
 from rlm_kernel.session.running import GivenFiles, RunningKernel, new_kernel
 from rlm_kernel.session.setup import set_up
 from rlm_kernel.session.tracefiles import FileNotes

@@ -20,10 +20,11 @@ from rlm_kernel.config import Settings, load_api_keys, load_settings
 from rlm_kernel.engine.events import Listener
 from rlm_kernel.engine.protocols import Models
 from rlm_kernel.errors import NoAnswer, UsageError
-from rlm_kernel.session.ask import Result, ask
+from rlm_kernel.session.ask import ask
 from rlm_kernel.session.delivery import Give
 from rlm_kernel.session.inputs import Context
 from rlm_kernel.session.replay import Replayed, replay
+from rlm_kernel.session.result import Result
 from rlm_kernel.session.resume import fork, resume
 from rlm_kernel.session.state import DEFAULT_NAME
 

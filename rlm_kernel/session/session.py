@@ -27,7 +27,7 @@ from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.engine.totals import duration
 from rlm_kernel.errors import UsageError, backstop
 from rlm_kernel.session.answering import Children, Family
-from rlm_kernel.session.ask import Result, free_path
+from rlm_kernel.session.ask import free_path
 from rlm_kernel.session.assembly import Assembly, history_of
 from rlm_kernel.session.conversation import conversation, first_question, recorded, turns_of
 from rlm_kernel.session.delivery import Give, answer_first
@@ -38,6 +38,7 @@ from rlm_kernel.session.models import ModelSet, profile_for
 from rlm_kernel.session.pool import KernelPool
 from rlm_kernel.session.questions import Question, extract_paths, read_question, refuse_missing
 from rlm_kernel.session.rebuild import rebuild
+from rlm_kernel.session.result import Result
 from rlm_kernel.session.running import GivenFiles, Left, Lost, RunningKernel, join_kernel, new_kernel
 from rlm_kernel.session.state import SessionFolder, State
 from rlm_kernel.session.status import SessionStatus, status_of

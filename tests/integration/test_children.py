@@ -19,8 +19,9 @@ from benchmarks.tree import run_tree
 from rlm_kernel import RLM
 from rlm_kernel.engine.events import CallFinished, Event
 from rlm_kernel.session import pool
-from rlm_kernel.session.ask import Result, ask
+from rlm_kernel.session.ask import ask
 from rlm_kernel.session.replay import replay
+from rlm_kernel.session.result import Result
 from rlm_kernel.trace.reader import TraceFile, read_trace
 from rlm_kernel.trace.schema import CallMeta
 from tests.support.sandbox import until

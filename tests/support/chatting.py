@@ -15,7 +15,7 @@ from rlm_kernel.config import Settings
 from rlm_kernel.engine.events import Summarized
 from rlm_kernel.engine.protocols import Completion, Memory, Totals, Usage
 from rlm_kernel.errors import KernelError, UsageError
-from rlm_kernel.session.ask import Result
+from rlm_kernel.session.result import Result
 from rlm_kernel.session.state import SessionFolder
 from rlm_kernel.session.status import SessionStatus
 

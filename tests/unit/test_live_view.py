@@ -12,7 +12,7 @@ from rich.console import Console
 
 from rlm_kernel.cli._branch import Branch
 from rlm_kernel.cli._live import LiveView
-from rlm_kernel.cli._run import so_far_of
+from rlm_kernel.cli._report import so_far_of
 from rlm_kernel.engine.protocols import Answer, Completion, Outcome, Retry, Totals, Usage
 from rlm_kernel.session.children import TreeView
 from tests.support.engine import stream

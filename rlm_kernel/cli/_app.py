@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from rlm_kernel._version import __version__
+from rlm_kernel.cli._complete import use_scripts
 from rlm_kernel.cli._help import GroupedCommand
 from rlm_kernel.cli.ask import ask
 from rlm_kernel.cli.attach import attach
@@ -24,6 +25,7 @@ from rlm_kernel.cli.replay import replay
 from rlm_kernel.cli.resume import fork, resume
 from rlm_kernel.cli.session import init, run, status, stop
 
+use_scripts()
 app = typer.Typer(
     name="rlm",
     context_settings={"help_option_names": ["-h", "--help"]},

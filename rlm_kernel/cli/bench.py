@@ -44,11 +44,23 @@ def bench(
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Another seed makes other tasks.", rich_help_panel=INPUT)] = 0,
     trec: Annotated[
         Path | None,
-        typer.Option("--trec", metavar="FILE", help="TREC questions with labels, for oolong and pairs.", rich_help_panel=INPUT),
+        typer.Option(
+            "--trec",
+            metavar="FILE",
+            help="TREC questions with labels, for oolong and pairs.",
+            rich_help_panel=INPUT,
+            autocompletion=_complete.files,
+        ),
     ] = None,
     filler: Annotated[
         Path | None,
-        typer.Option("--filler", metavar="FILE", help="Text to hide needles in. Default: one sentence, repeated.", rich_help_panel=INPUT),
+        typer.Option(
+            "--filler",
+            metavar="FILE",
+            help="Text to hide needles in. Default: one sentence, repeated.",
+            rich_help_panel=INPUT,
+            autocompletion=_complete.files,
+        ),
     ] = None,
     strategy: Annotated[
         str,
@@ -67,7 +79,11 @@ def bench(
     out: Annotated[
         Path,
         typer.Option(
-            "--out", metavar="FOLDER", help="Results, traces and inputs. Finished tasks are not run again.", rich_help_panel=OUTPUT
+            "--out",
+            metavar="FOLDER",
+            help="Results, traces and inputs. Finished tasks are not run again.",
+            rich_help_panel=OUTPUT,
+            autocompletion=_complete.files,
         ),
     ] = Path("rlm-bench"),
     list_: Annotated[bool, typer.Option("--list", help="List the suites.")] = False,

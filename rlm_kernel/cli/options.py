@@ -37,7 +37,14 @@ SESSION = Annotated[
 ]
 FILES = Annotated[
     list[Path] | None,
-    typer.Option("--file", "-f", metavar="PATH", help="File, folder or glob to load; - is stdin. Repeatable.", rich_help_panel=INPUT),
+    typer.Option(
+        "--file",
+        "-f",
+        metavar="PATH",
+        help="File, folder or glob to load; - is stdin. Repeatable.",
+        rich_help_panel=INPUT,
+        autocompletion=_complete.files,
+    ),
 ]
 MOVED_FILES = Annotated[
     list[str] | None,
@@ -47,6 +54,7 @@ MOVED_FILES = Annotated[
         metavar="NAME=PATH",
         help="Where a file of the trace is now, by name or old path. Repeatable.",
         rich_help_panel=INPUT,
+        autocompletion=_complete.files,
     ),
 ]
 ALLOW_CHANGED = Annotated[bool, typer.Option("--allow-changed", help="Accept input files that have changed.", rich_help_panel=INPUT)]
@@ -54,7 +62,11 @@ TRACE = Annotated[Path, typer.Argument(metavar="TRACE", help="The trace: a noteb
 TRACE_OUT = Annotated[
     Path | None,
     typer.Option(
-        "--trace", metavar="FILE", help="Write the trace to this notebook. Default: a new one in rlm-traces/.", rich_help_panel=OUTPUT
+        "--trace",
+        metavar="FILE",
+        help="Write the trace to this notebook. Default: a new one in rlm-traces/.",
+        rich_help_panel=OUTPUT,
+        autocompletion=_complete.files,
     ),
 ]
 JSON = Annotated[bool, typer.Option("--json", help="Print one JSON object.", rich_help_panel=OUTPUT)]
@@ -76,7 +88,13 @@ class SettingsOptions:
     ] = None
     config: Annotated[
         Path | None,
-        typer.Option("--config", metavar="FILE", help="Settings file. Default: config.json, if it exists.", rich_help_panel=SETTINGS),
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            help="Settings file. Default: config.json, if it exists.",
+            rich_help_panel=SETTINGS,
+            autocompletion=_complete.files,
+        ),
     ] = None
 
     def settings(self) -> Settings:

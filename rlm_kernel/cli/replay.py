@@ -37,7 +37,7 @@ def replay(
         typer.Option(
             "--until",
             metavar="CELL",
-            help="Last cell to run: a cell id, or a turn's number.",
+            help="Last cell to run: a cell's id, or a turn's, such as turn-03.",
             rich_help_panel=INPUT,
             autocompletion=_complete.cells,
         ),
@@ -46,7 +46,14 @@ def replay(
     step: Annotated[bool, typer.Option("--step", help="Stop before each cell: run, skip, quit, or open a console.")] = False,
     tree: Annotated[bool, typer.Option("--tree", help="Replay the traces of child RLMs, too.", rich_help_panel=INPUT)] = False,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Write the replayed notebook to this file.", rich_help_panel=OUTPUT)
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="FILE",
+            help="Write the replayed notebook to this file.",
+            rich_help_panel=OUTPUT,
+            autocompletion=_complete.files,
+        ),
     ] = None,
     *,
     options: RunOptions,

@@ -41,7 +41,7 @@ def fork(
         typer.Option(
             "--at",
             metavar="CELL",
-            help="Last cell to keep: a cell id, or a turn's number. Default: all cells.",
+            help="Last cell to keep: a cell's id, or a turn's, such as turn-03. Default: all.",
             rich_help_panel=INPUT,
             autocompletion=_complete.cells,
         ),

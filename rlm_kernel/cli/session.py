@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rlm_kernel.cli import _complete
 from rlm_kernel.cli._report import run_and_report, worded
 from rlm_kernel.cli._signals import run_to_end, stopping
 from rlm_kernel.cli._text import json_line, printable, shown_path
@@ -29,7 +30,10 @@ if TYPE_CHECKING:
 @with_options
 def init(
     files: Annotated[
-        list[Path] | None, typer.Argument(metavar="[PATH]...", help="Files, folders and globs to load; - is stdin.", show_default=False)
+        list[Path] | None,
+        typer.Argument(
+            metavar="[PATH]...", help="Files, folders and globs to load; - is stdin.", show_default=False, autocompletion=_complete.files
+        ),
     ] = None,
     file: FILES = None,
     session: SESSION = "default",

@@ -1,7 +1,7 @@
 """What a shell offers when the user presses Tab: sessions, traces, cells, models, settings and their values.
 
-It must come at once. So nothing here imports pydantic, litellm or Docker's library: files are read as they are. And it must never disturb:
-what cannot be read is not offered. Files and folders are completed by the shell itself, where a command offers nothing.
+It must come at once. So nothing here imports litellm, Docker's library, rich or even our settings: files are read as they are. And it must
+never disturb: what cannot be read is not offered. Files and folders are completed by the shell itself, where a command offers nothing.
 """
 
 from __future__ import annotations
@@ -50,8 +50,11 @@ def answer() -> NoReturn:
     try:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
+        from typer import _completion_classes
+
         from rlm_kernel.cli._app import app
 
+        _completion_classes._sanitize_help_text = str  # type: ignore[assignment]  # it loads rich to take out markup, of which there is none
         app(prog_name="rlm")
         sys.stdout.flush()
     except BaseException:

@@ -7,6 +7,7 @@
     while [[ -n $word && $line != *"$word" ]]; do word="${word:0:-1}"; done
     before="${line%%"$word"}"
     before="${before##*[[:space:]]}"
+    [[ $before == -*=* ]] && before="${before#*=}"
     # In a word that goes on behind an escaped or quoted space, that space is no end of it.
     [[ -n $word && $line == *' ' ]] && line="${line%% }" && line="${line%%\\}"
     while IFS=$'\t' read -r value _help; do

@@ -20,7 +20,7 @@
         _files
         return
     fi
-    [[ $PREFIX == -*=* ]] && compset -P '*='
+    [[ $PREFIX == -*=* ]] && compset -P 1 '*='
     (( $#open )) && compadd -S '' -l -d opened -a open
     (( $#done_ )) && compadd -l -d told -a done_
 }

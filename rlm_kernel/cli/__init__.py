@@ -17,6 +17,10 @@ __all__ = ["app", "main"]
 
 def main() -> NoReturn:
     """Entry point of `rlm`, also where Ctrl-C comes before all of it is imported."""
+    if os.environ.get("_RLM_COMPLETE"):
+        from rlm_kernel.cli._complete import answer
+
+        answer()
     try:
         from rlm_kernel.cli._main import main as run
 

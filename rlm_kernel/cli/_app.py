@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from rlm_kernel._version import __version__
+from rlm_kernel.cli._complete import use_scripts
+from rlm_kernel.cli._help import GroupedCommand
 from rlm_kernel.cli.ask import ask
 from rlm_kernel.cli.attach import attach
 from rlm_kernel.cli.bench import bench
@@ -23,6 +25,7 @@ from rlm_kernel.cli.replay import replay
 from rlm_kernel.cli.resume import fork, resume
 from rlm_kernel.cli.session import init, run, status, stop
 
+use_scripts()
 app = typer.Typer(
     name="rlm",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -48,19 +51,19 @@ def _options(
         os.environ["RLM_DEBUG"] = "1"
 
 
-app.command()(ask)
-app.command()(chat)
-app.command()(init)
-app.command()(run)
-app.command()(status)
-app.command()(stop)
-app.command()(replay)
-app.command()(resume)
-app.command()(fork)
-app.command()(attach)
-app.command()(bench)
-app.command()(doctor)
-app.command()(gc)
+app.command(cls=GroupedCommand)(ask)
+app.command(cls=GroupedCommand)(chat)
+app.command(cls=GroupedCommand)(init)
+app.command(cls=GroupedCommand)(run)
+app.command(cls=GroupedCommand)(status)
+app.command(cls=GroupedCommand)(stop)
+app.command(cls=GroupedCommand)(replay)
+app.command(cls=GroupedCommand)(resume)
+app.command(cls=GroupedCommand)(fork)
+app.command(cls=GroupedCommand)(attach)
+app.command(cls=GroupedCommand)(bench)
+app.command(cls=GroupedCommand)(doctor)
+app.command(cls=GroupedCommand)(gc)
 app.add_typer(cache_app, name="cache")
 app.add_typer(config_app, name="config")
 app.add_typer(image_app, name="image")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlm_kernel.cli._run import stop_on_signals
+from rlm_kernel.cli._signals import stop_on_signals
 from rlm_kernel.cli._text import printable
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from typer.exceptions import TyperException
 
 from rlm_kernel.cli._app import app
-from rlm_kernel.cli._run import INTERRUPTED
+from rlm_kernel.cli._signals import INTERRUPTED
 from rlm_kernel.cli._streams import make_safe, settle
 from rlm_kernel.cli._text import printable
 from rlm_kernel.errors import InternalError, RLMError, UsageError

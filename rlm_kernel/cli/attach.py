@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from rlm_kernel.cli import _complete
 from rlm_kernel.cli._text import printable
 from rlm_kernel.errors import SetupError, UsageError
 
@@ -23,14 +24,19 @@ _SHOWN = 200
 
 def attach(
     session: Annotated[
-        str | None, typer.Argument(help="A session's id, its beginning, or the path of its trace; default: the only one.")
+        str | None,
+        typer.Argument(
+            metavar="[RUN]",
+            help="The run's id, the start of its id, or the path of its trace. Default: the only run.",
+            show_default=False,
+            autocompletion=_complete.running,
+        ),
     ] = None,
 ) -> None:
-    """Open a console on the kernel of a run in progress, beside the model.
+    """Open a console on the kernel of a running question, beside the model.
 
-    The model's variables are yours, and yours the model's. Your cells and the model's wait for each other; the model is told of yours,
-    and the trace has them, marked as a person's. Sub models, files and the answer are the model's alone. Ctrl-C stops your cell; Ctrl-D
-    leaves, and the run goes on.
+    You and the model share variables, and your cells wait for each other. The model is told of your cells, and the trace records them as
+    yours. Only the model can call sub-models, load files and give the answer. Ctrl-C stops your cell; Ctrl-D leaves, and the run continues.
     """
     from rlm_kernel.session.attach import find_session
 

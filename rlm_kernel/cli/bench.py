@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rlm_kernel.cli._run import run_to_end
+from rlm_kernel.cli import _complete
+from rlm_kernel.cli._signals import run_to_end
 from rlm_kernel.cli._text import json_line, printable
-from rlm_kernel.cli.session import CACHE, CONFIG, DEPTH, PROFILE, QUIET
+from rlm_kernel.cli.options import INPUT, MODELS, OUTPUT, SANDBOX, RunOptions, with_options
 from rlm_kernel.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,68 +24,93 @@ _UNITS = {"": 1, "k": 1_000, "m": 1_000_000}
 _LEAST, _MOST = 1_000, 10_000_000
 
 
+@with_options
 def bench(
     suite: Annotated[
-        list[str] | None, typer.Argument(help="niah, oolong, pairs, copy, small, or jsonl:FILE with tasks of your own.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[SUITE]...",
+            help="niah, oolong, pairs, copy, small, or jsonl:FILE with your own tasks.",
+            show_default=False,
+            autocompletion=_complete.suites,
+        ),
     ] = None,
-    length: Annotated[str, typer.Option("--length", help="Tokens of input, 1K to 10M; several with commas.")] = "8K,32K,131K",
-    count: Annotated[int, typer.Option("--count", "-n", min=1, help="Tasks of each suite at each length.")] = 20,
-    seed: Annotated[int, typer.Option("--seed", help="Another seed makes other tasks.")] = 0,
-    strategy: Annotated[str, typer.Option("--strategy", "-s", help="rlm, rlm-flat, bare, retrieval; several with commas.")] = "rlm",
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Root model: provider/model, or local.")] = None,
-    sub_model: Annotated[str | None, typer.Option("--sub-model", help="Model for sub-calls; default: the root model.")] = None,
-    trec: Annotated[Path | None, typer.Option("--trec", help="TREC questions with labels, for oolong and pairs.")] = None,
-    filler: Annotated[Path | None, typer.Option("--filler", help="A text to hide needles in; default: one sentence, repeated.")] = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder for results, traces and inputs; what is done there is not run again.")] = Path(
-        "rlm-bench"
-    ),
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Tasks at one time; each RLM has a container.")] = 2,
-    profile: PROFILE = None,
-    max_turns: Annotated[int | None, typer.Option("--max-turns", help="Replies of the root model to a task; default 30.")] = None,
-    max_calls: Annotated[int | None, typer.Option("--max-calls", help="Sub-model calls for a task; default 5000.")] = None,
-    max_depth: DEPTH = None,
-    max_cost: Annotated[float | None, typer.Option("--max-cost", help="US dollars for a task; default no limit.")] = None,
-    timeout: Annotated[float | None, typer.Option("--timeout", help="Seconds for a task; default no limit.")] = None,
-    cache: CACHE = None,
-    list_: Annotated[bool, typer.Option("--list", help="Say what suites there are.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object: groups and rows.")] = False,
-    quiet: QUIET = False,
-    config: CONFIG = None,
+    length: Annotated[
+        str, typer.Option("--length", metavar="TOKENS", help="Input length, 1K to 10M; several with commas.", rich_help_panel=INPUT)
+    ] = "8K,32K,131K",
+    count: Annotated[
+        int, typer.Option("--count", "-n", min=1, metavar="N", help="Tasks per suite and length.", rich_help_panel=INPUT)
+    ] = 20,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Another seed makes other tasks.", rich_help_panel=INPUT)] = 0,
+    trec: Annotated[
+        Path | None,
+        typer.Option(
+            "--trec",
+            metavar="FILE",
+            help="TREC questions with labels, for oolong and pairs.",
+            rich_help_panel=INPUT,
+            autocompletion=_complete.files,
+        ),
+    ] = None,
+    filler: Annotated[
+        Path | None,
+        typer.Option(
+            "--filler",
+            metavar="FILE",
+            help="Text to hide needles in. Default: one sentence, repeated.",
+            rich_help_panel=INPUT,
+            autocompletion=_complete.files,
+        ),
+    ] = None,
+    strategy: Annotated[
+        str,
+        typer.Option(
+            "--strategy",
+            "-s",
+            metavar="NAME",
+            help="rlm, rlm-flat, bare, retrieval; several with commas.",
+            rich_help_panel=MODELS,
+            autocompletion=_complete.strategies,
+        ),
+    ] = "rlm",
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", min=1, metavar="N", help="Tasks at one time; each RLM has a container.", rich_help_panel=SANDBOX)
+    ] = 2,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            metavar="FOLDER",
+            help="Results, traces and inputs. Finished tasks are not run again.",
+            rich_help_panel=OUTPUT,
+            autocompletion=_complete.files,
+        ),
+    ] = Path("rlm-bench"),
+    list_: Annotated[bool, typer.Option("--list", help="List the suites.")] = False,
+    *,
+    options: RunOptions,
 ) -> None:
-    """Measure a model on long-context tasks: as an RLM, and by other strategies beside it.
+    """Measure a model on long-context tasks, as an RLM and by other strategies.
 
-    The table goes to stdout. Score, tokens, money and seconds of each task are in OUT/results.jsonl, the traces in OUT/traces; a command
-    that was stopped goes on where it was. Exit codes: 0 done, 1 some tasks failed, 2 usage, 3 set-up, 130 interrupted.
+    Prints a table on stdout. OUT/results.jsonl has score, tokens, cost and seconds of each task, OUT/traces the traces. The same command
+    continues where it was stopped. Exit codes: 0 done, 1 some tasks failed, 2 wrong usage, 3 installation, 130 interrupted.
     """
     if list_:
         _list()
         return
     from rlm_kernel.bench import suites
     from rlm_kernel.bench.strategies import STRATEGIES
-    from rlm_kernel.config import load_api_keys, load_settings
 
     names = _chosen(strategy, STRATEGIES, "strategy")
     if not suite:
-        raise UsageError("No suite was named.", hint="`rlm bench --list` says what there is; `rlm bench niah` runs one.")
+        raise UsageError("No suite was named.", hint="`rlm bench --list` lists them; `rlm bench niah` runs one.")
     lengths = [_tokens(text) for text in length.split(",")]
     tasks = suites.tasks(suite, lengths, suites.Choice(lengths[0], count, seed, trec, filler))
-    load_api_keys()
-    overrides = {
-        "root_llm.model": model,
-        "sub_llm.model": sub_model,
-        "limits.turns": max_turns,
-        "limits.calls": max_calls,
-        "limits.depth": max_depth,
-        "limits.cost": max_cost,
-        "limits.seconds": timeout,
-        "prompt.profile": profile,
-        "cache.enabled": cache,
-    }
     rows = run_to_end(
-        _run(load_settings(config, overrides), tasks, names, out.absolute(), jobs, quiet=quiet),
-        before=f"; what is done is in {printable(str(out))}, and the same command goes on from there.",
+        _run(options.settings(), tasks, names, out.absolute(), jobs, quiet=options.quiet),
+        before=f"; what is done is in {printable(str(out))}, and the same command continues from there.",
     )
-    _report(rows, out, as_json=as_json, quiet=quiet)
+    _report(rows, out, as_json=options.as_json, quiet=options.quiet)
 
 
 async def _run(settings: Settings, tasks: Any, strategies: list[str], out: Path, jobs: int, *, quiet: bool) -> list[Row]:

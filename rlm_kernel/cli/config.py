@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
+from rlm_kernel.cli._help import GroupedCommand
 from rlm_kernel.cli._text import json_line, printable
+from rlm_kernel.cli.options import JSON, SettingsOptions, with_options
 
 if TYPE_CHECKING:
     from rlm_kernel.config import Explained
@@ -21,15 +22,13 @@ def _group() -> None:
     """Without it, Typer would make the one command the group itself."""
 
 
-@config_app.command()
-def show(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    config: Annotated[Path | None, typer.Option("--config", help="Settings file; default config.json, if there is one.")] = None,
-) -> None:
-    """Show every setting that holds here, where it came from, and which API keys are there (names only)."""
-    from rlm_kernel.config import explain_settings, find_api_keys
+@config_app.command(cls=GroupedCommand)
+@with_options
+def show(as_json: JSON = False, *, options: SettingsOptions) -> None:
+    """Show all settings, where each value came from, and which API keys are set (names only)."""
+    from rlm_kernel.config import explain_settings, find_api_keys, from_assignments
 
-    settings = explain_settings(config)
+    settings = explain_settings(options.config, from_assignments(options.set_ or ()))
     keys = find_api_keys(str(setting.value) for setting in settings if setting.key.endswith(".api_key_env") and setting.value)
     if as_json:
         shown = {setting.key: {"value": setting.value, "source": setting.source} for setting in settings}

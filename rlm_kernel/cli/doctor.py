@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rlm_kernel.cli.options import JSON, SettingsOptions, with_options
 from rlm_kernel.errors import LocalModelError, SetupError
 
 if TYPE_CHECKING:
@@ -43,16 +44,19 @@ class Check:
     needed: bool = True
 
 
+@with_options
 def doctor(
     fix: Annotated[bool, typer.Option("--fix", help="Install, start and build what is missing, saying so before.")] = False,
     local_model: Annotated[bool, typer.Option("--local-model", help="With --fix: fetch the local model's weights too (1.1 GB).")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_json: JSON = False,
+    *,
+    options: SettingsOptions,
 ) -> None:
     """Say what of the set-up holds, and what to type for what does not. Exit 3 if `rlm ask` cannot work."""
-    from rlm_kernel.config import load_api_keys, load_settings
+    from rlm_kernel.config import load_api_keys
 
     load_api_keys()
-    sandbox = load_settings().sandbox
+    sandbox = options.settings().sandbox
     failed = _fix(sandbox, local_model) if fix else None
     checks = [replace(check, fix="") if check.ok else check for check in _checks(sandbox)]
     ready = all(check.ok for check in checks if check.needed)

@@ -8,27 +8,28 @@ from typing import Annotated
 import typer
 
 from rlm_kernel.cli._text import printable
-from rlm_kernel.cli.session import CONFIG
+from rlm_kernel.cli.options import JSON, SettingsOptions, with_options
 
 
+@with_options
 def gc(
     images: Annotated[bool, typer.Option("--images", help="Kernel images of other versions, too, if no container uses them.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
-    config: CONFIG = None,
+    as_json: JSON = False,
+    *,
+    options: SettingsOptions,
 ) -> None:
     """Remove what crashes, killed commands and earlier versions left: containers, folders, parts of images; and files sent to the engine.
 
     Only what is your own, and nothing of a session in use, or of a kept one whose idle time is not over. Traces in trace.dir whose
     runs were killed are completed from their journals.
     """
-    from rlm_kernel.config import load_settings
     from rlm_kernel.sandbox.cleanup import Leftover, collect
     from rlm_kernel.sandbox.docker_host import connect
     from rlm_kernel.sandbox.image import image_tag
     from rlm_kernel.trace.reader import fold_all
 
-    settings = load_settings(config)
+    settings = options.settings()
     sandbox = settings.sandbox
     completed = [] if dry_run else fold_all(settings.trace.dir)
     keep = {image_tag(sandbox.base), sandbox.image or ""}

@@ -10,6 +10,9 @@ from typing import Annotated
 
 import typer
 
+from rlm_kernel.cli._help import GroupedCommand
+from rlm_kernel.cli.options import JSON, SettingsOptions, with_options
+
 image_app = typer.Typer(help="The kernel image: build it, or see what there is.", no_args_is_help=True)
 
 _Base = Annotated[
@@ -17,31 +20,39 @@ _Base = Annotated[
 ]
 
 
-@image_app.command()
+@image_app.command(cls=GroupedCommand)
+@with_options
 def build(
     base: _Base = None,
-    force: Annotated[bool, typer.Option("--force", help="Build again even if it is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Build again even if it exists.")] = False,
+    *,
+    options: SettingsOptions,
 ) -> None:
     """Build the kernel image, unless it is there. Its tag goes to stdout."""
     from rlm_kernel.sandbox.docker_host import connect
     from rlm_kernel.sandbox.image import ensure_image
 
     with closing(connect()) as client:
-        image = ensure_image(client, base=base or _configured_base(), force=force, progress=lambda line: typer.echo(line, err=True))
+        image = ensure_image(
+            client, base=base or options.settings().sandbox.base, force=force, progress=lambda line: typer.echo(line, err=True)
+        )
     typer.echo(image.tag)
 
 
-@image_app.command()
+@image_app.command(cls=GroupedCommand)
+@with_options
 def info(
     base: _Base = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_json: JSON = False,
+    *,
+    options: SettingsOptions,
 ) -> None:
     """Show the kernel image that belongs to this version; exit 3 if it is not built."""
     from rlm_kernel.errors import ImageError
     from rlm_kernel.sandbox.docker_host import connect
     from rlm_kernel.sandbox.image import find_image, image_tag
 
-    base = base or _configured_base()
+    base = base or options.settings().sandbox.base
     with closing(connect()) as client:
         image = find_image(client, base)
     if image is None:
@@ -53,9 +64,3 @@ def info(
         return
     for name, value in asdict(image).items():
         typer.echo(f"{name:8} {value / 1e6:.0f} MB" if name == "size" else f"{name:8} {value}")
-
-
-def _configured_base() -> str | None:
-    from rlm_kernel.config import load_settings
-
-    return load_settings().sandbox.base

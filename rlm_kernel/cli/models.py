@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rlm_kernel.cli.options import SettingsOptions, with_options
 from rlm_kernel.errors import LocalModelError
 
 if TYPE_CHECKING:
@@ -22,15 +23,16 @@ _Name = Annotated[str, typer.Argument(metavar="[NAME]", help="local (1.5B) or lo
 
 
 @models_app.callback()
-def overview(context: typer.Context) -> None:
+@with_options
+def overview(context: typer.Context, *, options: SettingsOptions) -> None:
     """Without a command: the local models, the configured models, and which API keys are set (names only)."""
     if context.invoked_subcommand is None:
-        for line in _overview_lines():
+        for line in _overview_lines(options):
             typer.echo(line)
 
 
-def _overview_lines() -> Iterator[str]:
-    from rlm_kernel.config import load_api_keys, load_settings
+def _overview_lines(options: SettingsOptions) -> Iterator[str]:
+    from rlm_kernel.config import load_api_keys
     from rlm_kernel.models import weights
 
     yield "Local models (no key, nothing leaves the machine):"
@@ -39,7 +41,7 @@ def _overview_lines() -> Iterator[str]:
         yield f"  {model.name:12} {model.title}, {model.size / 1e9:.1f} GB: {state}"
         yield f"  {'':12} {weights.weights_path(model.name)}"
     load_api_keys()
-    settings = load_settings()
+    settings = options.settings()
     yield "Configured:"
     yield f"  {'root':12} {_described('root_llm', settings.root_llm)}"
     yield f"  {'sub':12} {_described('sub_llm', settings.sub_llm)}"

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from rlm_kernel.cli._run import run_to_end
+from rlm_kernel.cli import _complete
+from rlm_kernel.cli._signals import run_to_end
 from rlm_kernel.cli._text import json_line, printable
-from rlm_kernel.cli.session import CACHE, RUNTIME
+from rlm_kernel.cli.options import ALLOW_CHANGED, INPUT, MODELS, MOVED_FILES, OUTPUT, TRACE, RunOptions, with_options
 from rlm_kernel.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,47 +27,53 @@ _STEP_CHARS = 4_000
 """Characters of a cell's outputs that --step shows."""
 _KEYS: dict[str, Literal["run", "skip", "quit"]] = {"": "run", "r": "run", "s": "skip", "q": "quit"}
 
-TRACE = Annotated[Path, typer.Argument(help="The trace, a notebook.", show_default=False)]
-FILES = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--file", "-f", metavar="NAME=PATH", help="Where a file of the trace is now, by its recorded path or its name; again for more."
-    ),
-]
-ALLOW_CHANGED = Annotated[bool, typer.Option("--allow-changed", help="Go on with files that are not what they were.")]
-CONFIG = Annotated[Path | None, typer.Option("--config", help="Settings file; default config.json, if there is one.")]
 
-
+@with_options
 def replay(
     trace: TRACE,
-    file: FILES = None,
+    file: MOVED_FILES = None,
     allow_changed: ALLOW_CHANGED = False,
-    tree: Annotated[bool, typer.Option("--tree", help="Replay the child RLMs' traces, too.")] = False,
-    step: Annotated[bool, typer.Option("--step", help="Stop before each cell: run, skip, quit, or open a console on the kernel.")] = False,
-    until: Annotated[str | None, typer.Option("--until", metavar="CELL", help="The last cell to run, by id, or a turn, by its.")] = None,
-    live: Annotated[bool, typer.Option("--live", help="Ask the models what has no record; otherwise nothing is sent to any.")] = False,
-    cache: CACHE = None,
-    runtime: RUNTIME = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Write the replayed notebook here.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object: verdict and diff of each cell.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on stderr but errors.")] = False,
-    config: CONFIG = None,
+    until: Annotated[
+        str | None,
+        typer.Option(
+            "--until",
+            metavar="CELL",
+            help="Last cell to run: a cell's id, or a turn's, such as turn-03.",
+            rich_help_panel=INPUT,
+            autocompletion=_complete.cells,
+        ),
+    ] = None,
+    live: Annotated[bool, typer.Option("--live", help="Ask the models if a call is not recorded.", rich_help_panel=MODELS)] = False,
+    step: Annotated[bool, typer.Option("--step", help="Stop before each cell: run, skip, quit, or open a console.")] = False,
+    tree: Annotated[bool, typer.Option("--tree", help="Replay the traces of child RLMs, too.", rich_help_panel=INPUT)] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="FILE",
+            help="Write the replayed notebook to this file.",
+            rich_help_panel=OUTPUT,
+            autocompletion=_complete.files,
+        ),
+    ] = None,
+    *,
+    options: RunOptions,
 ) -> None:
-    """Run a trace's cells in a fresh kernel, host calls answered from the recording, and compare the outputs.
+    """Run a trace's cells again in a new kernel, offline, and compare the outputs.
 
-    A verdict for each cell: same, differs (with a diff), failed, new call (it has no record), added (a person's, never run before). Exit
-    codes: 0 all the same, 1 not, 2 usage or a missing or changed file, 3 set-up, 130 interrupted.
+    Host calls are answered from the recording. Each cell gets a verdict: same, differs (with a diff), failed, new call (not recorded), or
+    added (by a person). Exit codes: 0 all the same, 1 not, 2 wrong usage or a missing or changed file, 3 installation, 130 interrupted.
     """
     from rlm_kernel.cli._live import LiveView
-    from rlm_kernel.config import load_api_keys
     from rlm_kernel.session.replay import replay as run
 
+    as_json = options.as_json
     if step and as_json:
         raise UsageError("--step and --json exclude each other.")
-    load_api_keys()
+    changes = options.changes()
 
     async def main() -> Replayed:
-        with LiveView(quiet=quiet or step, lines=False) as view:
+        with LiveView(quiet=options.quiet or step, lines=False) as view:
 
             def tell(verdict: Verdict, result: CellResult | None) -> None:
                 if not as_json:
@@ -80,8 +87,8 @@ def replay(
 
             return await run(
                 trace,
-                config_file=config,
-                changes={"cache.enabled": cache, "sandbox.runtime": runtime},
+                config_file=options.config,
+                changes=changes,
                 files=named_files(file),
                 allow_changed=allow_changed,
                 until=until,

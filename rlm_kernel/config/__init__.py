@@ -1,11 +1,11 @@
 """The settings: what they are, where they come from, and what is wrong with them.
 
-Later wins: defaults, `config.json`, `.env`, the environment, overrides (command-line options).
+Later wins: defaults, `config.json`, `.env`, the environment, `--set`, other command-line options.
 
 A setting has a dotted name, `limits.turns`. In config.json it is a key in an object, `{"limits": {"turns": 5}}`; in the
 environment and in `.env` it is `RLM_LIMITS__TURNS=5`: RLM_, the name in capitals, two underscores for the dot. `RLM_MODEL` and
 `RLM_SUB_MODEL` are short for RLM_ROOT_LLM__MODEL and RLM_SUB_LLM__MODEL, which win over them. An empty value counts as
-unset; the value `none` lifts a limit or unsets what may be unset. Other variables of this project that start with RLM_
+unset; the value `none` (or `null`) lifts a limit or unsets what may be unset. Other variables of this project that start with RLM_
 are in NOT_SETTINGS.
 """
 
@@ -25,7 +25,7 @@ from rlm_kernel.config.settings import (
     known_keys,
     parse_size,
 )
-from rlm_kernel.config.sources import CONFIG_FILE, NOT_SETTINGS, SHORTHANDS, variable_of
+from rlm_kernel.config.sources import CONFIG_FILE, NOT_SETTINGS, SHORTHANDS, from_assignments, variable_of
 
 __all__ = [
     "CONFIG_FILE",
@@ -44,6 +44,7 @@ __all__ = [
     "TraceSettings",
     "explain_settings",
     "find_api_keys",
+    "from_assignments",
     "from_dotenv",
     "known_keys",
     "load_api_keys",

@@ -37,7 +37,7 @@ class Explained:
     value: Any
     """As JSON has it. "set" for a key that is set, and without the password of an address."""
     source: str
-    """A file's path, an environment variable, "glm_coding", "root_llm" where the sub model follows it, "option" or "default"."""
+    """A file's path, an environment variable, "glm_coding", "root_llm" where the sub model follows it, "--set", "option" or "default"."""
 
 
 def load_settings(
@@ -49,8 +49,9 @@ def load_settings(
     """The settings that hold, from all sources.
 
     `config_file` must exist; without it, config.json in `cwd` is read if it is there. `.env` in `cwd` is read if it is there.
-    `overrides` has dotted names; None there means not given. `environ` and `cwd` default to the process's own. Raises
-    ConfigError, which names the setting, what is wrong with it, and where it came from.
+    `overrides` has dotted names, with values or what from_assignments() gives; None there means not given.
+    `environ` and `cwd` default to the process's own. Raises ConfigError, which names the setting, what is wrong with it, and where it came
+    from.
     """
     return _checked(_gather(config_file, overrides, environ, cwd))
 
@@ -95,7 +96,9 @@ def _gather(
     given.update(from_variables(read_dotenv(cwd), "variable {} in .env", IN_DOTENV))
     given.update(from_variables(os.environ if environ is None else environ, "environment variable {}", IN_ENVIRONMENT))
     for key, value in (overrides or {}).items():
-        if value is not None:
+        if isinstance(value, Given):
+            given[key] = value
+        elif value is not None:
             check_known(key, source := "option")
             given[key] = Given(value, source, IN_OVERRIDES)
     apply_glm(given)
@@ -106,7 +109,7 @@ def _checked(given: Mapping[str, Given]) -> Settings:
     tree: dict[str, dict[str, Any]] = {}
     for key, item in given.items():
         section, name = key.split(".")
-        unset = may_be_none(key) and isinstance(item.value, str) and item.value.strip().lower() == "none"
+        unset = may_be_none(key) and isinstance(item.value, str) and item.value.strip().lower() in ("none", "null")
         tree.setdefault(section, {})[name] = None if unset else item.value
     try:
         return Settings.model_validate(tree)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -21,6 +23,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 _SIZE = re.compile(r"(\d+)\s*([bkmgt]?)(?:i?b)?", re.IGNORECASE)
+_EXPONENT = re.compile(r"[+-]?\d+(\.\d+)?[eE]\+?\d{1,2}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _UNITS = {"": 1, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
@@ -53,10 +56,24 @@ def _checked_variable(name: str) -> str:
 
 
 def _path_list(value: Any) -> Any:
-    """Of an environment variable: paths with os.pathsep between them."""
-    return [part for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
+    """Of an environment variable: a JSON array, or paths with os.pathsep between them."""
+    if not isinstance(value, str):
+        return value
+    with contextlib.suppress(ValueError):
+        if isinstance(parsed := json.loads(value), list):
+            return parsed
+    return [part for part in value.split(os.pathsep) if part]
 
 
+def _whole_number(value: Any) -> Any:
+    """Of an environment variable: 2e6 is a whole number as well."""
+    if isinstance(value, str) and _EXPONENT.fullmatch(value.strip()):
+        number = float(value)
+        return int(number) if number.is_integer() else value
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_whole_number)]
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Size = Annotated[str, AfterValidator(_checked_size)]
 """Text such as "2g"; parse_size() gives its bytes."""
@@ -83,14 +100,14 @@ class LLMSettings(_Section):
     """Name of the environment variable with the key, where it is not the provider's usual one."""
     timeout: Seconds = 600.0
     """Seconds for one attempt."""
-    retries: Annotated[int, Field(ge=0, le=100)] = 4
+    retries: Annotated[Whole, Field(ge=0, le=100)] = 4
     """Attempts after the first, for faults that may pass."""
-    concurrency: Annotated[int, Field(ge=1, le=1000)] = 64
+    concurrency: Annotated[Whole, Field(ge=1, le=1000)] = 64
     """Calls at one time at most; fewer while the provider says that there are too many."""
     temperature: Annotated[float, Field(ge=0, le=10)] | None = None
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_tokens: Annotated[Whole, Field(ge=1)] | None = None
     """Tokens of one reply at most."""
-    window: Annotated[int, Field(ge=1)] | None = None
+    window: Annotated[Whole, Field(ge=1)] | None = None
     """Context window in tokens; None for what litellm's table says."""
     input_price: Price | None = None
     """US dollars per million prompt tokens; None for what litellm's table says."""
@@ -131,19 +148,19 @@ class PromptSettings(_Section):
 class LimitSettings(_Section):
     """What a run may use. None: no limit."""
 
-    turns: Annotated[int, Field(ge=1)] = 30
-    calls: Annotated[int, Field(ge=0)] | None = 5000
+    turns: Annotated[Whole, Field(ge=1)] = 30
+    calls: Annotated[Whole, Field(ge=0)] | None = 5000
     """Sub-model calls."""
     cost: Price | None = None
     """US dollars."""
-    tokens: Annotated[int, Field(ge=1)] | None = None
+    tokens: Annotated[Whole, Field(ge=1)] | None = None
     """Prompt and reply tokens of both models."""
     seconds: Seconds | None = None
-    depth: Annotated[int, Field(ge=0)] = 1
+    depth: Annotated[Whole, Field(ge=0)] = 1
     """How deep child RLMs may nest."""
     cell_timeout: Seconds = 300.0
     """Seconds for one cell."""
-    output_chars: Annotated[int, Field(ge=200)] = 20_000
+    output_chars: Annotated[Whole, Field(ge=200)] = 20_000
     """Characters of a cell's output that the root model sees."""
 
 
@@ -156,7 +173,7 @@ class SandboxSettings(_Section):
     """Base image to build on; None for the usual one."""
     memory: Size = "2g"
     cpus: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0
-    pids: Annotated[int, Field(ge=16)] = 256
+    pids: Annotated[Whole, Field(ge=16)] = 256
     """Processes and threads at most."""
     network: Name = "none"
     """A Docker network; anything but none lets the cell's code talk to it."""
@@ -166,7 +183,7 @@ class SandboxSettings(_Section):
     """The system calls that code may make: few, or those of the engine's own profile."""
     tmp: Size = "1g"
     """Size of the container's /tmp, which lives in memory."""
-    children: Annotated[int, Field(ge=1, le=1000)] | None = None
+    children: Annotated[Whole, Field(ge=1, le=1000)] | None = None
     """Containers of child RLMs at one time; None for as many as the free memory has room for."""
     volumes: Size = "20g"
     """Of all files that were sent to an engine which does not see them; what was not used for longest goes first."""

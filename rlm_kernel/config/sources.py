@@ -1,10 +1,10 @@
-"""What each source gives: config.json, `.env`, the environment, and the GLM coding plan."""
+"""What each source gives: config.json, `.env`, the environment, --set, and the GLM coding plan."""
 
 from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,9 @@ CONFIG_FILE = "config.json"
 NOT_SETTINGS = ("RLM_CACHE_DIR", "RLM_DEBUG", "RLM_INSTALL_DOCKER", "RLM_LOCAL_*", "RLM_MODELS_DIR", "RLM_TRACE")
 """Variables that start with RLM_ and are no settings; a star stands for any ending."""
 SHORTHANDS = {"RLM_MODEL": "root_llm.model", "RLM_SUB_MODEL": "sub_llm.model"}
+SECRET = ("root_llm.api_key", "sub_llm.api_key")
+"""Settings that --set refuses."""
+SET = "--set"
 IN_FILE, IN_DOTENV, IN_ENVIRONMENT, IN_OVERRIDES = range(1, 5)
 
 
@@ -49,14 +52,61 @@ def from_file(config_file: Path | None, cwd: Path) -> Iterator[tuple[str, Given]
         if section in known_keys():
             first, _, name = section.partition(".")
             raise ConfigError(f"{section} (in {path}) is to be written as an object.", hint=f'Write {{"{first}": {{"{name}": …}}}}.')
-        check_known(section, str(path), known=list(sections()))
-        if not isinstance(values, dict | None):
-            raise ConfigError(f"{section} (in {path}) must be a JSON object.", hint=f'Write {{"{section}": {{…}}}}.')
-        for name, value in (values or {}).items():
-            check_known(key := f"{section}.{name}", str(path))
-            value = value.strip() if isinstance(value, str) else value
-            if value != "":
-                yield key, Given(value, str(path), IN_FILE)
+        yield from _from_section(section, values, str(path), IN_FILE)
+
+
+def _from_section(section: str, values: Any, source: str, layer: int) -> Iterator[tuple[str, Given]]:
+    check_known(section, source, known=list(sections()))
+    if not isinstance(values, dict | None):
+        raise ConfigError(f"{section} (in {source}) must be a JSON object.", hint=f'Write {{"{section}": {{…}}}}.')
+    for name, value in (values or {}).items():
+        check_known(key := f"{section}.{name}", source)
+        value = value.strip() if isinstance(value, str) else value
+        if value != "":
+            yield key, Given(value, source, layer)
+
+
+def from_assignments(texts: Iterable[str]) -> dict[str, Given]:
+    """What `--set section.key=value` sets, by dotted name; the last one of a key wins.
+
+    The value is all that follows the first `=`, read as in an environment variable: nothing in it is split, unquoted or escaped.
+    A whole section may be given as the JSON object that config.json would have. Raises ConfigError.
+    """
+    given: dict[str, Given] = {}
+    for text in texts:
+        key, equals, value = (part.strip() for part in text.partition("="))
+        if not (key and equals):
+            raise ConfigError(f"--set takes KEY=VALUE, not {_start(key)}.", hint="For example: --set limits.turns=50")
+        if key in sections():
+            given.update(_assigned_section(key, value))
+            continue
+        check_known(key, SET)
+        if not value:
+            raise ConfigError(f"--set {key}= has no value.", hint="Write none to remove a limit, or leave --set out for the default.")
+        given[key] = Given(value, SET, IN_OVERRIDES)
+    for key in given:
+        if key in SECRET:
+            raise ConfigError(
+                f"{key} cannot be set on the command line, where other users and the shell's history see it.",
+                hint="Put the key into .env or an environment variable, such as OPENAI_API_KEY.",
+            )
+    return given
+
+
+def _assigned_section(section: str, text: str) -> Iterator[tuple[str, Given]]:
+    try:
+        values = json.loads(text)
+    except ValueError:
+        values = text
+    if not isinstance(values, dict):
+        name = next(iter(sections()[section]))
+        raise ConfigError(f"{section} is a section of settings.", hint=f"Name one setting of it, such as --set {section}.{name}=…")
+    return _from_section(section, values, SET, IN_OVERRIDES)
+
+
+def _start(text: str) -> str:
+    """The first word: what follows may be a secret."""
+    return repr(text.split()[0][:40]) if text else "a value without a key"
 
 
 def _json_object(path: Path, hint: str) -> dict[str, Any]:

@@ -135,9 +135,9 @@ def _trace(settings: Settings, name: str) -> Path:
 
 
 @backstop
-async def look_at(name: str = DEFAULT_NAME, *, config_file: Path | None = None) -> SessionStatus:
+async def look_at(name: str = DEFAULT_NAME, *, config_file: Path | None = None, changes: Mapping[str, Any] | None = None) -> SessionStatus:
     """The status of a session, without rebuilding a lost one, and beside a command that uses it. Raises UsageError, DockerError."""
-    settings = load_settings(config_file)
+    settings = load_settings(config_file, changes)
     folder = SessionFolder(settings.session.dir, name)
     state = folder.read()
     if state is None:
@@ -172,12 +172,14 @@ async def _look(folder: SessionFolder, state: State, settings: Settings) -> Sess
 
 
 @backstop
-async def stop_session(name: str = DEFAULT_NAME, *, keep: bool = False, config_file: Path | None = None) -> State:
+async def stop_session(
+    name: str = DEFAULT_NAME, *, keep: bool = False, config_file: Path | None = None, changes: Mapping[str, Any] | None = None
+) -> State:
     """End a session: its container is removed. `keep`: it is not forgotten, and the next command rebuilds it. Its trace stays.
 
     Raises UsageError (in use, too), DockerError.
     """
-    settings = load_settings(config_file)
+    settings = load_settings(config_file, changes)
     folder = SessionFolder(settings.session.dir, name)
     if folder.read() is None:
         raise none_there(folder)

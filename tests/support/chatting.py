@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from rlm_kernel.cli._chat import Chat
 from rlm_kernel.cli._live import LiveView
-from rlm_kernel.cli._run import run_to_end
-from rlm_kernel.cli.chat import Chat
+from rlm_kernel.cli._signals import run_to_end
 from rlm_kernel.config import Settings
 from rlm_kernel.engine.events import Summarized
 from rlm_kernel.engine.protocols import Completion, Memory, Totals, Usage

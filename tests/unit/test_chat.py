@@ -14,8 +14,8 @@ from typing import NoReturn
 
 import pytest
 
+from rlm_kernel.cli._chat import show_answer
 from rlm_kernel.cli._chat_input import Pipe, is_open, typed
-from rlm_kernel.cli.chat import show_answer
 from tests.support.chatting import MARKDOWN, FakeSession, chat_over
 
 
@@ -97,7 +97,7 @@ async def test_whatever_fails_in_a_question_or_its_viewer_the_chat_goes_on(
         raise failure
 
     named = "KeyError" if isinstance(failure, ExceptionGroup) else type(failure).__name__
-    for broken in ("tests.support.chatting.FakeSession.remember", "rlm_kernel.cli.chat.show_answer"):
+    for broken in ("tests.support.chatting.FakeSession.remember", "rlm_kernel.cli._chat.show_answer"):
         with monkeypatch.context() as patch:
             patch.setattr(broken, fail)
             session = await piped("one\n/status\ntwo\n")
@@ -206,7 +206,7 @@ async def test_questions_with_such_words_are_questions(message: str, piped: Pipe
 
 
 async def test_nothing_more_is_asked_once_nobody_reads_the_answers(piped: Piped, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rlm_kernel.cli.chat.lost", lambda: BrokenPipeError())
+    monkeypatch.setattr("rlm_kernel.cli._chat.lost", lambda: BrokenPipeError())
     assert (await piped("one\ntwo\n")).asked == ["one"]
 
 

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from rlm_kernel.cli._live import LiveView
-from rlm_kernel.cli._run import so_far_of
+from rlm_kernel.cli._report import so_far_of
 from rlm_kernel.engine.events import (
     CallFinished,
     CallRetried,

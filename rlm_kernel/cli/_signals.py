@@ -1,4 +1,4 @@
-"""How a command runs: signals, exit codes, and what is printed of a run's result."""
+"""How a command runs to its end: signals, and what the process exits with."""
 
 from __future__ import annotations
 
@@ -8,22 +8,15 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-import typer
-
 from rlm_kernel import system
-from rlm_kernel.cli._streams import lost, settle
-from rlm_kernel.cli._text import json_line, printable, shown_path
-from rlm_kernel.errors import RLMError, UsageError
+from rlm_kernel.cli._streams import settle
+from rlm_kernel.cli._text import printable
+from rlm_kernel.errors import RLMError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
-    from pathlib import Path
-
-    from rlm_kernel.cli._live import LiveView
-    from rlm_kernel.session.result import Result
 
 _T = TypeVar("_T")
-NOTHING_ASKED = " before a model was asked; nothing was spent."
 NO_ANSWER = 1
 INTERRUPTED = 130
 _END_SECONDS = 5.0
@@ -149,82 +142,3 @@ async def _or_exit(
         ending[0].start()
         _hear_no_more_signals()
     return result
-
-
-class Report:
-    """What a command prints of its result: the answer as soon as it is there, what it took in the end.
-
-    `result`: what was told; None as long as there is no answer.
-    """
-
-    def __init__(self, view: LiveView, *, as_json: bool, quiet: bool) -> None:
-        self._view = view
-        self._json = as_json
-        self._quiet = quiet
-        self.result: Result | None = None
-
-    def answered(self, result: Result) -> None:
-        """Print the answer, or the JSON object; flushed, so that it is out whatever comes next."""
-        self._view.above(self._worded(result))
-        self.result = result
-
-    def _worded(self, result: Result) -> str:
-        return json_line(result.as_json()) if self._json else shown(result.answer or "")
-
-    def end(self, result: Result) -> None:
-        """Print the rest. Raises typer.Exit if there is no answer."""
-        if self.result is None and (self._json or result.answer is not None):  # none, or what shows it has failed
-            print(self._worded(result))
-        if line := outcome_line(result):
-            print(line, file=sys.stderr)
-        if not self._quiet:
-            print(result.totals.line(), file=sys.stderr)
-        if not self._quiet or lost() is not None:
-            print(f"trace: {printable(shown_path(result.trace))}", file=sys.stderr)
-        if result.answer is None:
-            raise typer.Exit(NO_ANSWER)
-
-
-def so_far_of(view: LiveView, trace: Callable[[], Path], go_on: str = "") -> Callable[[], str]:
-    """For `run_to_end`: " after 3 turns … To go on: rlm resume TRACE". `go_on`: the command to type, instead of `rlm resume TRACE`."""
-
-    def tell() -> str:
-        if view.ended is None:
-            return ""
-        outcome, totals = view.ended
-        if totals.nothing and not view.asked:
-            return ""
-        path = system.quoted(shown_path(trace()))
-        if outcome.answer is not None:
-            return f" after the answer, which is in the trace: {path}"
-        done = f"after {totals.line()}" if totals.turns else "during the root model's first reply, for which the provider may charge"
-        return f" {done}. The trace has all of it; to go on: {go_on or f'rlm resume {path}'}"
-
-    return tell
-
-
-def worded(question: str) -> str:
-    """A question as it was typed, in bytes of any encoding; `-` is standard input. Raises UsageError."""
-    try:
-        typed = os.fsencode(question)
-        if question == "-":
-            if sys.stdin.isatty():
-                raise UsageError("Standard input is a terminal: there is no question in it.", hint="cat question.txt | rlm ask - -f FILE")
-            typed = sys.stdin.buffer.read()
-    except UnicodeEncodeError:
-        typed = question.encode(errors="replace")
-    except OSError as error:
-        raise UsageError(f"The question cannot be read from standard input: {error.strerror or error}.") from error
-    return typed.decode(errors="replace").strip()
-
-
-def outcome_line(result: Result) -> str:
-    """Why there is no answer, or that it was forced; "" of an answer as it should be."""
-    if result.answer is None:
-        return f"rlm: no answer ({result.stop_reason}). {printable(result.detail)}".rstrip()
-    return f"rlm: the answer was forced: {printable(result.detail)}" if result.forced else ""
-
-
-def shown(answer: str) -> str:
-    """An answer as it is printed: in a terminal made safe for it, in a pipe as it is."""
-    return printable(answer) if sys.stdout.isatty() else answer

@@ -2,6 +2,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-unit test-hostile bench lint image clean setup browser engines
 BIN := .venv/bin
+TYPED := __main__ asyncwire bridge handover line queries wire
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 20
@@ -33,6 +34,7 @@ lint: .venv/installed  ## ruff, and mypy for Linux, macOS and Windows
 	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
 	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32
 	$(BIN)/mypy scripts/demo.py
+	MYPYPATH=kernel_image $(BIN)/mypy --follow-imports=silent $(TYPED:%=-m rlm_runtime.%)
 
 image: .venv/installed  ## build the kernel image, if it is not there
 	@$(BIN)/rlm image build

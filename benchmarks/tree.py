@@ -26,6 +26,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from rlm_kernel.config import load_settings
+from rlm_kernel.engine.events import CallStarted, CellStarted, Event, RunFinished, RunOpened
 from rlm_kernel.session.ask import ask
 from tests.support.tree import SMALL, Levels, Watch, containers, family, tree
 
@@ -58,21 +59,20 @@ async def run_tree(widths: Sequence[int], *, at_once: int, folder: Path, limit: 
     began: list[float] = []
     at_work = most = 0
 
-    def heard(event: str, level: int, arguments: tuple[Any, ...]) -> None:
+    def heard(event: Event, level: int) -> None:
         nonlocal at_work, most
-        if event == "child":
+        if isinstance(event, RunOpened) and level:
             at_work += 1
             most = max(most, at_work)
-        elif event == "finished" and level:
+        elif isinstance(event, RunFinished) and level:
             at_work -= 1
-        elif event == "cell_started" and not level:
+        elif isinstance(event, CellStarted) and not level:
             began.append(time.monotonic())
 
     models = tree(*widths)
     chosen = load_settings(None, SMALL | {"limits.depth": len(widths), "sandbox.children": at_once, "limits.cost": limit})
-    view: Any = Watch(heard)
     trace = folder / ("tree.ipynb" if limit is None else "limited.ipynb")
-    result = await ask("How long is it?", text, settings=chosen, trace=trace, models=models, view=view)
+    result = await ask("How long is it?", text, settings=chosen, trace=trace, models=models, view=Watch(heard))
     seconds = time.monotonic() - began[-1]
     assert limit is not None or result.value == len(TEXT), result
     return TreeFigures(result.trace, models, result.totals.children, seconds, most, result.cost, result.stop_reason)
@@ -104,18 +104,17 @@ async def first_cells(times: int, *, cold: bool, folder: Path) -> list[float]:
     asked: list[float] = []
     found: list[float] = []
 
-    def heard(event: str, level: int, arguments: tuple[Any, ...]) -> None:
-        if event == "call_started" and not level and arguments[2] == "rlm_query":
+    def heard(event: Event, level: int) -> None:
+        if isinstance(event, CallStarted) and not level and event.kind == "rlm_query":
             asked.append(time.monotonic())
-        elif event == "cell_started" and level and len(found) < len(asked):
+        elif isinstance(event, CellStarted) and level and len(found) < len(asked):
             found.append(time.monotonic() - asked[-1])
 
     handed = "context" if cold else "context[:100]"
     cell = f"import time\nfor n in range({times + 1}):\n    rlm_query(f'LEVEL1 {{n}}', {handed})\n    time.sleep({PAUSE})\nFINAL(1)"
     chosen = load_settings(None, SMALL | {"limits.depth": 1})
-    view: Any = Watch(heard)
     trace = folder / f"{'cold' if cold else 'warm'}.ipynb"
-    await ask("Q", text, settings=chosen, trace=trace, models=Levels([cell], ["FINAL(len(context))"]), view=view)
+    await ask("Q", text, settings=chosen, trace=trace, models=Levels([cell], ["FINAL(len(context))"]), view=Watch(heard))
     return found[1:]
 
 

@@ -5,7 +5,7 @@ Two processes: this one, which holds no user code, and the kernel as its child. 
 - Its stdin and stdout are the stream to the host (`frames`), the only tie there is. When the owner ends, even by SIGKILL, the engine
   closes stdin, and the container ends. A session that is kept has a stdin that stays open: it ends once no owner was heard for its idle
   time. None of this needs the kernel's GIL.
-- When the kernel dies, its exit status becomes the container's, with out-of-memory told apart by `EXIT_OOM`.
+- When the kernel dies, the host is told how, and its exit status becomes the container's, with out-of-memory told apart by `EXIT_OOM`.
 - An interrupt from the host becomes a SIGINT for the kernel and what it has started, as Ctrl-C in a terminal is. A request over the
   kernel's sockets would need its GIL, which compiled code may hold; the signal itself needs none, so that a regular expression without end
   is interrupted too.
@@ -27,11 +27,9 @@ import time
 import traceback
 from pathlib import Path
 
-from rlm_runtime.bridge import EXIT_LEASE, SOCKETS, Bridge
+from rlm_contract import CALLS, EXIT_LEASE, EXIT_OOM, RUN, SOCKETS, Hello
+from rlm_runtime.bridge import Bridge
 
-RUN = Path("/rlm/run")
-"""Memory of the container, for the sockets that code in it uses."""
-EXIT_OOM = 97
 FIRST_SECONDS = 60.0
 """In which the first owner has to be heard."""
 _LEAST_NICE = 19
@@ -77,16 +75,16 @@ def _run_kernel() -> None:
     config.HistoryManager.enabled = False  # the home directory is read-only
     config.InteractiveShell.colors = "nocolor"  # tracebacks are read by models
     config.IPKernelApp.pylab_import_all = False
-    IPKernelApp.launch_instance(argv=["-f", str(RUN / "connection.json")], config=config)
+    config.IPythonKernel._execute_sleep = 0.0  # outputs are in their order without it: what says that a cell has ended comes last
+    IPKernelApp.launch_instance(argv=["-f", f"{RUN}/connection.json"], config=config)
 
 
-def _write(bridge: Bridge) -> None:
+def _write(hello: Hello) -> None:
     """What the kernel is told, by files that code in it may read."""
-    session = bridge.hello["session"]
     ports = {f"{name}_port": number for name, number in SOCKETS.items()}
-    connection = {"transport": "ipc", "ip": str(RUN / "k"), "signature_scheme": "hmac-sha256", "key": bridge.hello["key"], **ports}
-    for name, told in (("session.json", session), ("connection.json", connection)):
-        path = RUN / name
+    connection = {"transport": "ipc", "ip": f"{RUN}/k", "signature_scheme": "hmac-sha256", "key": hello["key"], **ports}
+    for name, told in (("session.json", hello["session"]), ("connection.json", connection)):
+        path = Path(RUN, name)
         path.touch(mode=0o600)
         path.write_text(json.dumps(told))
 
@@ -94,8 +92,8 @@ def _write(bridge: Bridge) -> None:
 def _become_kernel(errors: int) -> None:
     """Leave nothing in this process, a child of the first, that leads to the host."""
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGCHLD, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.setpgid(0, 0)  # with all that it starts
     nothing = os.open(os.devnull, os.O_RDWR)
@@ -122,11 +120,11 @@ class _First:
         os.set_blocking(wake, False)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         listener = socket.socket(socket.AF_UNIX)
-        listener.bind(str(RUN / "host"))
+        listener.bind(CALLS)
         listener.listen(128)
         os.set_blocking(2, False)  # what is said last must not keep the container
         said, self.errors = os.pipe()
-        self._bridge = Bridge(0, 1, listener, RUN, said)
+        self._bridge = Bridge(0, 1, listener, Path(RUN), said)
         self._bridge.wake_by(woken)
 
     def _end(self, *_: object) -> None:
@@ -135,11 +133,11 @@ class _First:
     def wait_for_owner(self) -> bool:
         """Wait for the first one, and write down what the kernel is told by them. False if none comes."""
         bridge = self._bridge
-        while not bridge.hello:
+        while bridge.hello is None:
             bridge.turn()
             if bridge.over or self._told_to_end or time.monotonic() - bridge.heard > FIRST_SECONDS:
                 return False
-        _write(bridge)
+        _write(bridge.hello)
         return True
 
     def serve(self, kernel: int) -> int:
@@ -150,18 +148,18 @@ class _First:
         bridge.listen()
         while True:
             # All of it in each turn: a flood of signals, or of orphans that end, makes for more turns and hides nothing.
-            idle = float(bridge.hello.get("idle", 0))
+            idle = bridge.hello["idle"] if bridge.hello else 0.0
             if bridge.over or (idle and time.monotonic() - bridge.heard > idle):
                 return EXIT_LEASE
             if self._told_to_end:
+                bridge.finish(128 + signal.SIGTERM)
                 return 128 + signal.SIGTERM
             with contextlib.suppress(ChildProcessError):
                 ended, status = os.waitpid(-1, os.WNOHANG)
                 if ended == kernel:
-                    bridge.finish()
-                    with contextlib.suppress(BlockingIOError):  # nobody listens: the status is what counts
-                        os.write(2, bridge.last_words())
-                    return _status(os.waitstatus_to_exitcode(status))
+                    how = _status(os.waitstatus_to_exitcode(status))
+                    bridge.finish(how)
+                    return how
                 if ended:
                     continue
             bridge.turn()

@@ -13,8 +13,10 @@ import sys
 import types
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlm_contract import RUN
 from rlm_runtime import display, engine, files, habits, queries, tables, wire
 from rlm_runtime.delivery import delivery, plain
 from rlm_runtime.names import Names
@@ -253,8 +255,8 @@ def install(shell: InteractiveShell, cells: Cells) -> None:
     shell.set_custom_exc((Delivered,), lambda *_, **__: None)
     habits.install(shell)
     cells.follow(hooks.before, hooks.after)
-    if (wire.RUN / "session.json").exists():
+    if Path(RUN, "session.json").exists():
         wire.call("hello", {"python": platform.python_version()})
         engine.leave_alone()
-        if wire.session().get("replayed"):
+        if wire.session()["replayed"]:
             wire.acknowledgements()  # its thread starts now, not in the middle of a cell

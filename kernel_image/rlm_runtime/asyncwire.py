@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from rlm_contract import CALLS, SIZE, Kind, Reply
 from rlm_runtime import line, wire
 
 _TOLD_AT_ONCE = 3000
@@ -18,12 +20,12 @@ class _Line:
 
     def __init__(self) -> None:
         self._streams: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]] | None = None
-        self._waiting: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self._waiting: dict[str, asyncio.Future[Reply]] = {}
         self._reading: asyncio.Task[None] | None = None
         self._given_up: list[str] = []
         self._begun = 0
 
-    async def call(self, kind: str, body: dict[str, Any], same: object) -> Any:
+    async def call(self, kind: Kind, body: Mapping[str, Any], same: object) -> Any:
         if not self._begun:
             asyncio.get_running_loop().call_soon(self._plan)
         self._begun += 1
@@ -49,7 +51,7 @@ class _Line:
         if self._reading is not None and self._reading.done():
             self._streams = self._reading = None
         if self._streams is None:
-            self._streams = asyncio.ensure_future(asyncio.open_unix_connection(line.ADDRESS))
+            self._streams = asyncio.ensure_future(asyncio.open_unix_connection(CALLS))
             self._streams.add_done_callback(lambda done: done.cancelled() or done.exception())
         reader, writer = await asyncio.shield(self._streams)
         if self._reading is None:
@@ -75,8 +77,8 @@ class _Line:
     async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while True:
-                (size,) = line.SIZE.unpack(await reader.readexactly(line.SIZE.size))
-                reply = json.loads(await reader.readexactly(size))
+                (size,) = SIZE.unpack(await reader.readexactly(SIZE.size))
+                reply: Reply = json.loads(await reader.readexactly(size))
                 future = self._waiting.pop(reply["call"], None)
                 if future is not None and not future.done():
                     wire.received(reply["call"])
@@ -93,7 +95,7 @@ class _Line:
 _lines: WeakKeyDictionary[asyncio.AbstractEventLoop, _Line] = WeakKeyDictionary()
 
 
-async def call(kind: str, body: dict[str, Any], same: object = None) -> Any:
+async def call(kind: Kind, body: Mapping[str, Any], same: object = None) -> Any:
     """`wire.call` without blocking the event loop."""
     loop = asyncio.get_running_loop()
     if loop not in _lines:

@@ -19,17 +19,14 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from rlm_runtime import frames, glance
-from rlm_runtime.frames import CLOSE, CREDIT, DATA, HELLO, INTERRUPT, LIFE, OPEN, VERSION, WELCOME
+from rlm_contract import SOCKETS, VERSION, End, Hello, Welcome, frames, glance
+from rlm_contract.frames import CLOSE, CREDIT, DATA, END, HELLO, INTERRUPT, LIFE, OPEN, WELCOME
 
 MAX_CALLERS = 512
 """Connections for host calls at once. Others wait to be accepted."""
 BUFFER = 256 << 10
 """Bytes from the host that wait for one connection of the container."""
-SOCKETS = {"shell": 1, "iopub": 2, "stdin": 3, "control": 4, "hb": 5}
-EXIT_LEASE = 98
 TICK = 0.25
 """Seconds after which it looks around, even if nothing happens."""
 SIGN_SECONDS = 300.0
@@ -82,7 +79,7 @@ class Bridge:
         self._signed = time.monotonic()
         self.heard = time.monotonic()
         """When the host was last heard."""
-        self.hello: dict[str, Any] = {}
+        self.hello: Hello | None = None
         self.over = False
         """The stream has ended."""
         self.interrupt: Callable[[], None] = lambda: None
@@ -131,17 +128,18 @@ class Bridge:
             self._accepting = False
             self._unwatch(self._listener.fileno())
 
-    def finish(self) -> None:
-        """Send what the kernel, which has ended, said before; as far as the host takes it in time."""
+    def finish(self, status: int) -> None:
+        """The kernel has ended: send what it said before, and how it ended; as far as the host takes it in time."""
         deadline = time.monotonic() + _LAST_SECONDS
         idle = 0
         while idle < 3 and not self.over and time.monotonic() < deadline:
             self.turn(0.01)
             idle = 0 if self._data or self._control or self._begun else idle + 1
-
-    def last_words(self) -> bytes:
-        """The end of what was written to the kernel's stderr, past IPython."""
-        return self._said
+        # With the end of what was written to the kernel's stderr, past IPython.
+        end: End = {"status": status, "words": self._said.decode(errors="replace")}
+        self._send(END, 0, json.dumps(end).encode())
+        while (self._control or self._begun) and not self.over and time.monotonic() < deadline + _LAST_SECONDS:
+            self.turn(0.01)
 
     # From the host.
 
@@ -191,10 +189,12 @@ class Bridge:
         self._control.clear()
         self._data.clear()
         self._begun = memoryview(b"")
-        self.hello = json.loads(payload)
+        hello: Hello = json.loads(payload)
+        self.hello = hello
         # The host looks for this, past what may have been begun.
-        self._control.append(bytes.fromhex(self.hello["nonce"]))
-        self._send(WELCOME, 0, json.dumps({"version": VERSION, "seen": _seen(self.hello), "mapped": glance.is_mapped()}).encode())
+        self._control.append(bytes.fromhex(hello["nonce"]))
+        welcome: Welcome = {"version": VERSION, "seen": _seen(hello), "mapped": glance.is_mapped()}
+        self._send(WELCOME, 0, json.dumps(welcome).encode())
 
     def _open(self, channel: int, name: str) -> None:
         sock = socket.socket(socket.AF_UNIX)
@@ -324,16 +324,16 @@ class Bridge:
         self._said = (self._said + piece)[-_TAIL:]
 
 
-def _seen(hello: dict[str, Any]) -> dict[str, list[Any]]:
+def _seen(hello: Hello) -> dict[str, tuple[int | None, list[int] | None]]:
     """What the files look like here that the host has mounted, each with its time of change and, where that does not prove enough, an
     outline. The host knows the times by `files`, and is the same system if it was started as this one was.
     """
     same_system = bool(hello.get("boot")) and hello["boot"] == glance.boot()
-    seen: dict[str, list[Any]] = {}
+    seen: dict[str, tuple[int | None, list[int] | None]] = {}
     for place, expected in hello.get("files", {}).items():
         changed = glance.changed(place)
         proven = changed == expected and (same_system or not os.path.isdir(place))
-        seen[place] = [changed, None if proven or changed is None else glance.outline(place)]
+        seen[place] = (changed, None if proven or changed is None else glance.outline(place))
     return seen
 
 

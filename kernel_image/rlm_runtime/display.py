@@ -50,7 +50,10 @@ _NAME = 200
 
 
 class CappedStream:
-    """Wraps the `write` of a stream object in place: the head passes, then only the tail is kept."""
+    """Wraps a stream object of ipykernel in place. Of what is written the head passes, then only the tail is kept.
+
+    It is flushed if something was written: ipykernel asks for that many times a cell, and each time its thread is waited for.
+    """
 
     _last: CappedStream | None = None
     """The one of all that was written to last."""
@@ -58,11 +61,14 @@ class CappedStream:
     def __init__(self, stream: Any) -> None:
         self._stream = stream
         self._write: Callable[[str], int | None] = stream.write
+        self._flush: Callable[[], None] = stream.flush
+        self._unflushed = False
         self._passed = 0
         self._dropped = 0
         self._tail = ""
         self._turns = 0
         stream.write = self.write
+        stream.flush = self.flush
         stream.close = lambda: None
 
     def write(self, text: str) -> int:
@@ -72,7 +78,7 @@ class CappedStream:
         size, text = len(text), _whole_lines(text)
         room = STREAM_HEAD - self._passed
         if room > 0:
-            self._write(text[:room])
+            self._pass_on(text[:room])
             self._passed += min(len(text), room)
         rest = text[max(room, 0) :]
         if rest:
@@ -81,6 +87,15 @@ class CappedStream:
             if len(self._tail) > 2 * STREAM_TAIL:
                 self._tail = self._tail[-STREAM_TAIL:]
         return size
+
+    def flush(self) -> None:
+        if self._unflushed:
+            self._unflushed = False
+            self._flush()
+
+    def _pass_on(self, text: str) -> None:
+        self._write(text)
+        self._unflushed = True  # only now: a flush of another thread may have come before
 
     def _take_turn(self) -> None:
         """Each stream is sent when it has something for a while: what the other has comes first, so that both are read in their order."""
@@ -111,7 +126,7 @@ class CappedStream:
         capped = self._dropped > 0
         if capped:
             tail = self._tail[-STREAM_TAIL:]
-            self._write(f"\n… {self._dropped - len(tail):,} characters of output left out …\n{tail}")
+            self._pass_on(f"\n… {self._dropped - len(tail):,} characters of output left out …\n{tail}")
         self.cell_started()
         return capped
 

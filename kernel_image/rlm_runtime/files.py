@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 
+from rlm_contract import Granted
 from rlm_runtime import charsets, folders, forms, memory, wire
 from rlm_runtime.formats import is_format, read_file
 from rlm_runtime.lazytext import LazyText
@@ -142,7 +143,7 @@ def _tell() -> None:
 
 
 def _read(path: str, name: str | None) -> dict[str, Text]:
-    grant = wire.call("file", {"path": path})
+    grant: Granted = wire.call("file", {"path": path})
     inside, real = Path(grant["inside"]), _on_host(grant["path"])
     if grant["directory"]:
         return _read_folder(_shown(path), inside, real, grant.get("ignore", []))

@@ -7,14 +7,13 @@ import itertools
 import json
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
+from rlm_contract import MAX_HANDED_FILES, Handed, HandedFiles
 from rlm_runtime import files, wire
 from rlm_runtime.lazytext import LazyText
 from rlm_runtime.lines import only_returns
 
-MANY_FILES = 20
-"""Loaded files at most that are handed over by name."""
 _PIECE = 1 << 20
 _numbers = itertools.count(1)
 
@@ -25,15 +24,16 @@ class Handover:
     def __init__(self, context: Any, *, by_name: bool = True) -> None:
         """`by_name`: a loaded file as such. Raises TypeError for what is no text, no loaded file and no JSON data."""
         self._name = ""
-        self.given: dict[str, Any] | None = None
+        self.given: Handed | HandedFiles | None = None
         self.same = ""
         if context is None:
             return
         if by_name and (paths := _loaded_files(context)):
             self.given, self.same = {"files": paths}, json.dumps(paths)
             return
-        form = "text" if isinstance(context, LazyText) or (isinstance(context, str) and _plain(context)) else "json"
-        pieces = _pieces(context) if form == "text" else _json(context)
+        as_text = isinstance(context, LazyText) or (isinstance(context, str) and _plain(context))
+        form: Literal["text", "json"] = "text" if as_text else "json"
+        pieces = _pieces(context) if as_text else _json(context)
         digest = hashlib.sha256()
         self._name = f"{os.getpid()}-{next(_numbers)}"
         wire.hand(self._name, b"")
@@ -52,7 +52,7 @@ def _loaded_files(context: Any) -> list[str] | None:
     """The host's paths of an input that is one of the loaded files, or some of them under their names, as they are."""
     if isinstance(context, dict):
         named = {name: files.path_of(name) for name, text in context.items() if files.files.get(name) is text}
-        whole = 1 < len(context) <= MANY_FILES and len(named) == len(context)
+        whole = 1 < len(context) <= MAX_HANDED_FILES and len(named) == len(context)
         return list(named.values()) if whole and all(named.values()) else None
     for name, text in files.files.items():
         if text is context and (path := files.path_of(name)):

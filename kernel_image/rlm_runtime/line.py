@@ -10,12 +10,10 @@ import contextlib
 import json
 import select
 import socket
-import struct
 from collections import deque
-from typing import Any
 
-ADDRESS = "/rlm/run/host"
-SIZES, SIZE = struct.Struct("!II"), struct.Struct("!I")
+from rlm_contract import CALLS, SIZE, SIZES, Reply
+
 _PIECE = 64 << 10
 _NOW = socket.MSG_DONTWAIT
 
@@ -35,12 +33,12 @@ class Line:
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
         try:
-            self._socket.connect(ADDRESS)
+            self._socket.connect(CALLS)
         except OSError as error:
             self._socket.close()
             raise Lost(f"the host cannot be reached: {error}") from error
         self._arrived = bytearray()
-        self._replies: deque[dict[str, Any]] = deque()
+        self._replies: deque[Reply] = deque()
 
     def ended(self) -> bool:
         """Whether it is closed, by one end or the other: the host's owner may be another now."""
@@ -71,7 +69,7 @@ class Line:
         """Whether one can be had without a wait."""
         return bool(self._replies)
 
-    def reply(self) -> dict[str, Any]:
+    def reply(self) -> Reply:
         """The next reply. Raises Lost."""
         try:
             while not self._replies:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from rlm_contract import ChildQuery, Query
 from rlm_runtime import asyncwire, wire
 from rlm_runtime.handover import Handover
 from rlm_runtime.lazytext import LazyText
@@ -26,15 +27,21 @@ def _prompt(prompt: Any) -> str:
 
 _Unfit = tuple[str, ValueError]
 """A reply that does not fit the schema, and why."""
+_Same = tuple[str, str | None, str]
+"""What tells a call from others."""
 
 
-def _query(prompt: str, model: str | None, wanted: Wanted | None, timeout: float | None = None, after: _Unfit | None = None) -> wire.Item:
+def _query(
+    prompt: str, model: str | None, wanted: Wanted | None, timeout: float | None = None, after: _Unfit | None = None
+) -> tuple[Query, _Same]:
     """One sub-model call, as it is sent; `after` a reply that did not fit."""
     asked = prompt if wanted is None else wanted.ask(prompt) if after is None else wanted.ask_again(prompt, *after)
-    body: dict[str, Any] = {"prompt": asked, "model": model}
-    body |= {"schema": wanted.sent} if wanted is not None else {}
-    body |= {"timeout": timeout} if timeout is not None else {}
-    return wire.Item(body, (asked, model, wanted.told if wanted else ""))
+    body: Query = {"prompt": asked, "model": model}
+    if wanted is not None:
+        body["schema"] = wanted.sent
+    if timeout is not None:
+        body["timeout"] = timeout
+    return body, (asked, model, wanted.told if wanted else "")
 
 
 def _unfit(wrong: ValueError, reply: str) -> wire.LLMError:
@@ -52,15 +59,15 @@ def llm_query(prompt: str, model: str | None = None, *, schema: Any = None, time
     `timeout` in seconds, for each time. Raises LLMError, BudgetExceeded.
     """
     wanted = _wanted(schema)
-    item = _query(_prompt(prompt), model, wanted, timeout)
-    reply: str = wire.call("llm_query", item.body, item.same)
+    query = _query(_prompt(prompt), model, wanted, timeout)
+    reply: str = wire.call("llm_query", *query)
     if wanted is None:
         return reply
     try:
         return wanted.read(reply)
     except ValueError as wrong:
-        item = _query(prompt, model, wanted, timeout, (reply, wrong))
-    reply = wire.call("llm_query", item.body, item.same)
+        query = _query(prompt, model, wanted, timeout, (reply, wrong))
+    reply = wire.call("llm_query", *query)
     try:
         return wanted.read(reply)
     except ValueError as wrong:
@@ -78,7 +85,7 @@ def llm_query_batched(prompts: Iterable[str], model: str | None = None, *, schem
     asked = [_prompt(prompt) for prompt in prompts]
     wanted = _wanted(schema)
     deadline = None if timeout is None else time.monotonic() + timeout
-    results = wire.call_many("llm_query", (_query(prompt, model, wanted) for prompt in asked), len(asked), seconds=timeout)
+    results = wire.call_many("llm_query", (wire.Item(*_query(prompt, model, wanted)) for prompt in asked), len(asked), seconds=timeout)
     if wanted is None:
         return results
     unfit: dict[int, wire.Item] = {}
@@ -86,7 +93,7 @@ def llm_query_batched(prompts: Iterable[str], model: str | None = None, *, schem
         try:
             results[place] = wanted.read(reply) if isinstance(reply, str) else reply
         except ValueError as wrong:
-            unfit[place] = _query(asked[place], model, wanted, after=(reply, wrong))
+            unfit[place] = wire.Item(*_query(asked[place], model, wanted, after=(reply, wrong)))
     left = None if deadline is None else max(0.0, deadline - time.monotonic())
     try:
         replies = wire.call_many("llm_query", unfit.values(), len(unfit), seconds=left)
@@ -103,15 +110,15 @@ def llm_query_batched(prompts: Iterable[str], model: str | None = None, *, schem
 async def allm_query(prompt: str, model: str | None = None, *, schema: Any = None, timeout: float | None = None) -> Any:
     """llm_query for asyncio code: `await asyncio.gather(*(allm_query(p) for p in prompts))`."""
     wanted = _wanted(schema)
-    item = _query(_prompt(prompt), model, wanted, timeout)
-    reply: str = await asyncwire.call("llm_query", item.body, item.same)
+    query = _query(_prompt(prompt), model, wanted, timeout)
+    reply: str = await asyncwire.call("llm_query", *query)
     if wanted is None:
         return reply
     try:
         return wanted.read(reply)
     except ValueError as wrong:
-        item = _query(prompt, model, wanted, timeout, (reply, wrong))
-    reply = await asyncwire.call("llm_query", item.body, item.same)
+        query = _query(prompt, model, wanted, timeout, (reply, wrong))
+    reply = await asyncwire.call("llm_query", *query)
     try:
         return wanted.read(reply)
     except ValueError as wrong:
@@ -184,7 +191,9 @@ def _ask_children(asked: list[tuple[str, Any]], wanted: Wanted | None, seconds: 
             except TypeError as error:
                 yield wire.Item(wire.HostCallError(f"not handed over: {error}"))
                 continue
-            body = {"question": question, "context": given.given, **({"schema": wanted.schema} if wanted else {})}
+            body: ChildQuery = {"question": question, "context": given.given}
+            if wanted:
+                body["schema"] = wanted.schema
             yield wire.Item(body, (question, given.same, wanted.told if wanted else ""))
 
     def ended(place: int) -> None:

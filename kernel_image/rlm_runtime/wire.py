@@ -17,19 +17,17 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
+from rlm_contract import MAX_CELL_ID, RUN, Head, Kind, Reply, Session
 from rlm_runtime.line import Line, Lost, packed
 
-RUN = Path("/rlm/run")
 _MANY = 1 << 20
 _TOGETHER = 1 << 20
 """Bytes of requests that are sent together, about."""
-_LONGEST_ID = 64
-"""Characters of a cell's id, in nbformat's schema and for the host."""
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 _counter = itertools.count(1)
 _local = threading.local()
@@ -53,7 +51,7 @@ def begin_cell(cell_id: str | None, code: str) -> None:
     cell is known by its code and how often it was run.
     """
     global current_cell, _planned
-    if not isinstance(cell_id, str) or not 0 < len(cell_id) <= _LONGEST_ID:
+    if not isinstance(cell_id, str) or not 0 < len(cell_id) <= MAX_CELL_ID:
         digest = hashlib.sha256(code.encode("utf-8", "replace")).hexdigest()[:32]
         cell_id = f"code-{digest}-{_runs[digest]}"
         _runs[digest] += 1
@@ -126,9 +124,9 @@ _ERRORS = {error.__name__: error for error in (LLMError, BudgetExceeded, FileRef
 
 
 @functools.cache
-def session() -> dict[str, Any]:
-    """What the host says of this session: its token and the size of a batch's window."""
-    loaded: dict[str, Any] = json.loads((RUN / "session.json").read_text())
+def session() -> Session:
+    """What the host says of this session."""
+    loaded: Session = json.loads(Path(RUN, "session.json").read_text())
     return loaded
 
 
@@ -150,13 +148,13 @@ def lost(error: OSError) -> HostCallError:
     return Cancelled(f"The call was cut off: {error}.")
 
 
-def request(kind: str, body: dict[str, Any], same: object = None) -> tuple[str, bytes]:
+def request(kind: Kind, body: Mapping[str, Any], same: object = None) -> tuple[str, bytes]:
     """A call's id, and what is to be sent. `same`: what tells it from other calls of its kind, in place of the body."""
     # First of all, before other threads can come in between: this number is what a replay tells identical calls apart by.
     asked = hash((kind, same if same is not None else str(body)))
     nth = next(_asked.setdefault(asked, itertools.count()))
     call = f"{os.getpid()}-{threading.get_ident()}-{next(_counter)}"
-    head = {"token": session()["token"], "cell": current_cell, "call": call, "nth": nth, "kind": kind}
+    head: Head = {"token": session()["token"], "cell": current_cell, "call": call, "nth": nth, "kind": kind}
     limit = session()["max_request"]
     # Texts alone that are over the limit are refused as they are: to write them takes several times their memory.
     _refuse_over(limit, kind, sum(len(text) for text in body.values() if isinstance(text, str)))
@@ -173,7 +171,7 @@ def _refuse_over(limit: int, kind: str, size: int) -> None:
         raise HostCallError(f"this {kind} request has {size:,} bytes or more; the limit is {limit:,}. Send less, in pieces.")
 
 
-def _send(kind: str, body: dict[str, Any], same: object = None) -> str:
+def _send(kind: Kind, body: Mapping[str, Any], same: object = None) -> str:
     call, made = request(kind, body, same)
     _transmit(made)
     return call
@@ -188,7 +186,7 @@ def _transmit(made: bytes | bytearray) -> None:
         raise lost(error) from error
 
 
-def _reply() -> dict[str, Any]:
+def _reply() -> Reply:
     try:
         return _local.line.reply()  # type: ignore[no-any-return]
     except Lost as error:
@@ -227,12 +225,12 @@ def unhand(name: str) -> None:
         _one_way("unhand", name, b"")
 
 
-def _one_way(kind: str, call: str, body: bytes) -> None:
-    head = {"token": session()["token"], "cell": current_cell, "call": call, "nth": 0, "kind": kind}
+def _one_way(kind: Kind, call: str, body: bytes) -> None:
+    head: Head = {"token": session()["token"], "cell": current_cell, "call": call, "nth": 0, "kind": kind}
     _transmit(packed(json.dumps(head).encode(), body))
 
 
-def value_of(reply: dict[str, Any]) -> Any:
+def value_of(reply: Reply) -> Any:
     """What a reply holds. Raises the error that it holds."""
     if reply["ok"]:
         if "cut" in reply:
@@ -245,7 +243,7 @@ def value_of(reply: dict[str, Any]) -> Any:
 def received(call: str) -> None:
     """Remember that this thread has its answer. In a replay the host is told, and gives the next thread its own only then."""
     _receipts.append(call)
-    if session().get("replayed"):
+    if session()["replayed"]:
         acknowledgements().put(call)
 
 
@@ -265,7 +263,7 @@ def _acknowledge(receipts: SimpleQueue[str]) -> None:
             _ask("received", {"call": receipt})
 
 
-def _ask(kind: str, body: dict[str, Any], same: object = None) -> dict[str, Any]:
+def _ask(kind: Kind, body: Mapping[str, Any], same: object = None) -> Reply:
     wanted = _send(kind, body, same)
     try:
         while True:
@@ -277,7 +275,7 @@ def _ask(kind: str, body: dict[str, Any], same: object = None) -> dict[str, Any]
         raise
 
 
-def call(kind: str, body: dict[str, Any], same: object = None) -> Any:
+def call(kind: Kind, body: Mapping[str, Any], same: object = None) -> Any:
     """Ask the host and wait for its reply. Raises HostCallError or one of its kinds."""
     if kind == "llm_query":
         plan(1, tell=False)
@@ -289,12 +287,12 @@ def call(kind: str, body: dict[str, Any], same: object = None) -> Any:
 class Item(NamedTuple):
     """One call of a batch; `same` as of `request`. In place of a body an error, if there can be none: the item alone fails."""
 
-    body: dict[str, Any] | HostCallError
+    body: Mapping[str, Any] | HostCallError
     same: object = None
 
 
 def call_many(
-    kind: str,
+    kind: Kind,
     items: Iterable[Item],
     count: int,
     *,
@@ -361,7 +359,7 @@ def call_many(
     return results
 
 
-def _timed(body: dict[str, Any] | HostCallError, deadline: float | None) -> dict[str, Any]:
+def _timed(body: Mapping[str, Any] | HostCallError, deadline: float | None) -> Mapping[str, Any]:
     """The request with what is left of a batch's time. Raises LLMError where that is nothing, and the error in a body's place."""
     if isinstance(body, HostCallError):
         raise body
@@ -370,4 +368,4 @@ def _timed(body: dict[str, Any] | HostCallError, deadline: float | None) -> dict
     left = deadline - time.monotonic()
     if left <= 0:
         raise LLMError("not asked: the time-out of the whole batch was over")
-    return body | {"timeout": left}
+    return {**body, "timeout": left}

@@ -3,36 +3,43 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import assert_never
 
 from rlm_kernel.cli._calls import Batch, Waiting, attempt
 from rlm_kernel.cli._text import printable
-from rlm_kernel.engine.protocols import (
-    MODEL_CALLS,
-    Account,
-    CallKind,
-    CallRecord,
-    CellResult,
-    Completion,
-    Memory,
-    Outcome,
-    Retry,
-    Totals,
+from rlm_kernel.engine.events import (
+    CallFinished,
+    CallRetried,
+    CallsPlanned,
+    CallStarted,
+    CellFinished,
+    CellOutput,
+    CellStarted,
+    ChildEvent,
+    Event,
+    Noted,
+    RunFinished,
+    RunOpened,
+    Summarized,
+    TurnReplied,
+    TurnStarted,
+    UserCellFinished,
 )
+from rlm_kernel.engine.protocols import MODEL_CALLS, Account, Outcome, Retry, Totals
 
 _QUESTION = 60
 _ROOT = "waiting for the root model"
 
 
 class Branch:
-    """Hears the events of one run (`engine.protocols.Trace`). `line` hears what is worth a line."""
+    """A listener (`engine.events`) to one run. `line` hears what is worth a line."""
 
     def __init__(
         self, line: Callable[[str], None], parent: Branch | None = None, name: str = "", clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.children: dict[int, Branch] = {}
-        """Those at work, by number."""
+        """Those at work, by the number that their events have."""
         self.name = name
         self._line = line
         self._parent = parent
@@ -57,71 +64,68 @@ class Branch:
         """What it does from now on."""
         self._what, self._since = what, self._clock()
 
-    def child(self, question: str) -> Branch:
-        self._born += 1
-        number = self._born
-        shown = " ".join(printable(question).split())
-        shown = shown if len(shown) <= _QUESTION else f"{shown[: _QUESTION - 1]}…"
-        name = f"{self.name}.{number}".lstrip(".")
-        branch = _Child(number, shown, self._line, self, name)
-        self.children[number] = branch
-        self._line(f"child {name} begins: {shown}")
-        return branch
+    def __call__(self, event: Event) -> None:
+        """Show what an event tells."""
+        match event:
+            case RunOpened(account=account):
+                self._account = account
+            case TurnStarted(turn):
+                self._turn = turn
+                self.do(_ROOT)
+            case TurnReplied(turn, reply):
+                self.wait("", None)
+                self._tell_used(f"turn {turn}: root model replied in {reply.seconds:.1f} s")
+            case CellStarted(cell_id, turn):
+                self._cell = f"cell {cell_id} runs" if turn else "loading the input"
+                self._batch.begin()
+                self.do(self._cell)
+            case CellFinished(_, result):
+                self._batch.begin()
+                self.do(_ROOT)
+                self._tell_used(f"cell {result.cell_id}: {result.status} in {result.seconds:.1f} s")
+            case CallStarted() | CallsPlanned() | CallRetried() | CallFinished():
+                self._call(event)
+            case UserCellFinished(result):
+                self._tell(f"a person ran a cell: {result.status} in {result.seconds:.1f} s")
+            case Noted(text):
+                self._tell(f"note: {text}")
+            case RunFinished(outcome, totals):
+                self._finished(outcome, totals)
+            case ChildEvent(child, its):
+                self._child(child, its)
+            case CellOutput() | Summarized():
+                pass  # outputs are in the trace, and what a summary cost is in the account
+            case _:
+                assert_never(event)
 
-    def opened(self, account: Account, before: Totals) -> None:
-        self._account = account
+    def _call(self, event: CallStarted | CallsPlanned | CallRetried | CallFinished) -> None:
+        match event:
+            case CallStarted(kind=kind) if kind in MODEL_CALLS:
+                self._batch.started()
+            case CallsPlanned(calls=calls):
+                self._batch.plan(calls)
+            case CallRetried(call_id=call_id, retry=retry):
+                self.wait(call_id, retry)
+                if not call_id:  # those of sub models are summed up
+                    self._tell(f"root model: {attempt(retry)}, next in {max(0.1, retry.seconds):,.1f} s")
+            case CallFinished(call=call) if call.kind in MODEL_CALLS:
+                self._batch.ended(failed=call.error is not None, stored=call.stored)
+                self.wait(call.id, None)
+            case CallFinished(call=call) if call.kind == "file":
+                self.do(self._cell)  # it may have been copied
 
-    def turn_started(self, turn: int) -> None:
-        self._turn = turn
-        self.do(_ROOT)
+    def _child(self, number: int, event: Event) -> None:
+        if isinstance(event, RunOpened):
+            self._born += 1
+            shown = " ".join(printable(event.question).split())
+            shown = shown if len(shown) <= _QUESTION else f"{shown[: _QUESTION - 1]}…"
+            name = f"{self.name}.{self._born}".lstrip(".")
+            self.children[number] = _Child(number, shown, self._line, self, name)
+            self._line(f"child {name} begins: {shown}")
+        if number in self.children:
+            self.children[number](event)
 
-    def turn_replied(self, turn: int, reply: Completion, prose: str) -> None:
-        self.wait("", None)
-        self._tell_used(f"turn {turn}: root model replied in {reply.seconds:.1f} s")
-
-    def cell_started(self, cell_id: str, turn: int, code: str) -> None:
-        self._cell = f"cell {cell_id} runs" if turn else "loading the input"
-        self._batch.begin()
-        self.do(self._cell)
-
-    def cell_output(self, cell_id: str, outputs: Sequence[Mapping[str, Any]]) -> None:
-        """Outputs are in the trace."""
-
-    def call_started(self, cell_id: str, call_id: str, kind: CallKind) -> None:
-        if kind in MODEL_CALLS:
-            self._batch.started()
-
-    def calls_planned(self, cell_id: str, calls: int) -> None:
-        self._batch.plan(calls)
-
-    def call_retried(self, cell_id: str, call_id: str, retry: Retry) -> None:
-        self.wait(call_id, retry)
-        if not call_id:  # those of sub models are summed up
-            seconds = max(0.1, retry.seconds)
-            self._tell(f"root model: {attempt(retry)}, next in {seconds:,.1f} s")
-
-    def call_finished(self, cell_id: str, call: CallRecord) -> None:
-        if call.kind in MODEL_CALLS:
-            self._batch.ended(failed=call.error is not None, stored=call.stored)
-            self.wait(call.id, None)
-        elif call.kind == "file":
-            self.do(self._cell)  # it may have been copied
-
-    def cell_finished(self, turn: int, result: CellResult) -> None:
-        self._batch.begin()
-        self.do(_ROOT)
-        self._tell_used(f"cell {result.cell_id}: {result.status} in {result.seconds:.1f} s")
-
-    def person_ran(self, result: CellResult) -> None:
-        self._tell(f"a person ran a cell: {result.status} in {result.seconds:.1f} s")
-
-    def remembered(self, memory: Memory) -> None:
-        """What it cost is in the account."""
-
-    def note(self, text: str) -> None:
-        self._tell(f"note: {text}")
-
-    def finished(self, outcome: Outcome, totals: Totals) -> None:
+    def _finished(self, outcome: Outcome, totals: Totals) -> None:
         self.do("closing")
 
     def _tell(self, text: str) -> None:
@@ -180,7 +184,7 @@ class _Child(Branch):
     def _tell(self, text: str) -> None:
         pass
 
-    def finished(self, outcome: Outcome, totals: Totals) -> None:
+    def _finished(self, outcome: Outcome, totals: Totals) -> None:
         how = "answered" if outcome.answer is not None else f"no answer ({outcome.stop_reason})"
         self._above.children.pop(self._number, None)
         self._line(f"child {self.name}: {how}, {totals.line()}")

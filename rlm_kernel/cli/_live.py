@@ -13,7 +13,8 @@ from typing import Any, TextIO
 from rlm_kernel.cli._branch import Branch
 from rlm_kernel.cli._notes import notes
 from rlm_kernel.cli._text import printable
-from rlm_kernel.engine.protocols import CellResult, Memory, Outcome, Totals
+from rlm_kernel.engine.events import CellFinished, Event, RunFinished, Summarized, UserCellFinished
+from rlm_kernel.engine.protocols import CellResult, Outcome, Totals
 
 _TREE = 12
 """Lines of child RLMs at most."""
@@ -26,7 +27,7 @@ _BEAT = 0.5
 
 
 class LiveView(Branch):
-    """Hears a run's events (`engine.protocols.Trace`) and shows turn, what runs and for how long, the run's account, how far its calls
+    """A listener (`engine.events`) that shows turn, what runs and for how long, the run's account, how far its calls
     are, which wait for another attempt, and the tree of child RLMs at work.
 
     A context manager, which may be entered again: it then counts anew. `quiet` shows nothing. In a terminal the lines are redrawn four
@@ -128,27 +129,21 @@ class LiveView(Branch):
         with self.paused():  # not by rich, which would take minutes over a long answer
             print(text, flush=True)
 
-    def cell_finished(self, turn: int, result: CellResult) -> None:
-        super().cell_finished(turn, result)
-        if turn == 0:
-            self._tell_notes(result)
-
-    def person_ran(self, result: CellResult) -> None:
-        super().person_ran(result)
-        if result.cell_id.startswith("load-"):  # files that are loaded into a session
-            self._tell_notes(result)
+    def __call__(self, event: Event) -> None:
+        super().__call__(event)
+        match event:
+            case CellFinished(0, result):
+                self._tell_notes(result)
+            case UserCellFinished(result) if result.cell_id.startswith("load-"):  # files that are loaded into a session
+                self._tell_notes(result)
+            case Summarized(memory):
+                self.tell(f"memory: {'about ' if memory.estimated else ''}{memory.before:,} → {memory.after:,} tokens")
+            case RunFinished(outcome, totals):
+                self.ended = (outcome, totals)
 
     def _tell_notes(self, result: CellResult) -> None:
         for line in notes(result.outputs):
             self.tell(line)
-
-    def remembered(self, memory: Memory) -> None:
-        super().remembered(memory)
-        self.tell(f"memory: {'about ' if memory.estimated else ''}{memory.before:,} → {memory.after:,} tokens")
-
-    def finished(self, outcome: Outcome, totals: Totals) -> None:
-        super().finished(outcome, totals)
-        self.ended = (outcome, totals)
 
     def _render(self) -> Any:
         from rich.console import Group

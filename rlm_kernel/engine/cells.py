@@ -8,8 +8,9 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, replace
 from typing import Any
 
+from rlm_kernel.engine.events import CellFinished, CellStarted, Listener
 from rlm_kernel.engine.hostcalls import HostCalls
-from rlm_kernel.engine.protocols import CellResult, Kernel, Trace
+from rlm_kernel.engine.protocols import CellResult, Kernel
 
 ENDING_SECONDS = 10.0
 """How long a cell that has delivered its answer may go on."""
@@ -21,14 +22,14 @@ class Cells:
 
     kernel: Kernel
     calls: HostCalls
-    trace: Trace
+    tell: Listener
 
     async def run(self, cell_id: str, code: str, turn: int, *, setup: bool = False, seconds: float | None = None) -> CellResult:
         """Run a cell to its end; after `seconds` it is interrupted. `setup`: it loads the input (`Kernel.set_up`).
 
         Raises SetupError and TraceNotWritten where that is why a call of it failed: the cell counts as cut off.
         """
-        self.trace.cell_started(cell_id, turn, code)
+        self.tell(CellStarted(cell_id, turn, code))
         self.calls.begin(cell_id)
         try:
             running = self.kernel.set_up(cell_id, code) if setup else self.kernel.run_cell(cell_id, code)
@@ -38,7 +39,7 @@ class Cells:
         if self.calls.broken is not None:
             raise self.calls.broken
         result = replace(result, calls=calls, answer=answer, left_out=self.calls.left_out)
-        self.trace.cell_finished(turn, result)
+        self.tell(CellFinished(turn, result))
         return result
 
     async def _within(self, seconds: float | None, running: Coroutine[Any, Any, CellResult]) -> CellResult:

@@ -11,19 +11,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rlm_kernel.engine import kernel_says
+from rlm_kernel.engine.events import CallFinished, CallRetried, CallsPlanned, CallStarted, Listener, Noted
 from rlm_kernel.engine.kernel_says import Query
-from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.protocols import (
     Answer,
     CallKind,
     CallRecord,
-    Children,
     HostCall,
     HostCallHandler,
-    Models,
     Recording,
     ReplyText,
-    Trace,
 )
 from rlm_kernel.engine.records import Keep, Kind, Records
 from rlm_kernel.engine.subcalls import Given, SubCalls, Work, spent_on
@@ -50,23 +47,20 @@ class HostCalls:
 
     def __init__(
         self,
-        models: Models | None,
-        ledger: Ledger,
-        trace: Trace,
+        sub_calls: SubCalls,
+        tell: Listener,
         locate: Callable[[str], Awaitable[Mapping[str, Any]]],
         *,
         recording: Recording | None = None,
         history: Callable[[str], Any] | None = None,
-        how_to_allow: str = "",
-        children: Children | None = None,
         keep: Keep | None = None,
     ) -> None:
-        """`locate` finds a host path for the kernel, or raises FileRefused. `history` gives the conversation in full as a cell sees it, by
-        its id, as JSON data, the same each time; it may block. `how_to_allow` is NoRecord's hint. `keep`: how much is recorded.
+        """`sub_calls` makes those that cost something. `locate` finds a host path for the kernel, or raises FileRefused. `history` gives
+        the conversation in full as a cell sees it, by its id, as JSON data, the same each time; it may block. `keep`: how much is recorded.
         """
-        self._sub_calls = SubCalls(models, ledger, children, how_to_allow)
-        self.ledger = ledger
-        self._trace = trace
+        self._sub_calls = sub_calls
+        self.ledger = sub_calls.ledger
+        self._tell = tell
         self._locate = locate
         self._recording = recording
         self._history = history
@@ -136,14 +130,14 @@ class HostCalls:
     ) -> Any:
         """Answer as the recording has it, else `do` it, and record it."""
         prompt_digest = digest(kind, identity)
-        self._trace.call_started(call.cell, call.id, kind)
+        self._tell(CallStarted(call.cell, call.id, kind))
         if self._recording is not None:
             past = await self._recording.find(call, prompt_digest)
             if past is not None:
                 return self._again(call, past)
             self.unrecorded += 1
         started, clock = datetime.now(UTC), time.monotonic()
-        work = Work(lambda retry: self._trace.call_retried(call.cell, call.id, retry))
+        work = Work(lambda retry: self._tell(CallRetried(call.cell, call.id, retry)))
         given: Given | None = None
         failure: RLMError | None = None
         try:
@@ -231,7 +225,7 @@ class HostCalls:
         """Tell who watches how many calls the cell makes in all, by its own word. It is recorded nowhere and decides nothing."""
         calls = kernel_says.planned(call.body)
         if call.cell == self._cell and calls is not None:
-            self._trace.calls_planned(call.cell, calls)
+            self._tell(CallsPlanned(call.cell, calls))
 
     async def _budget(self, call: HostCall) -> Any:
         past = await self._recording.find(call, digest("budget", {})) if self._recording else None
@@ -272,10 +266,10 @@ class HostCalls:
         if cell != self._cell:
             return
         if self._records.take(record):
-            self._trace.call_finished(cell, record)
+            self._tell(CallFinished(cell, record))
         elif (full := self._records.full) is not None and full not in self._full:
             self._full.add(full)
-            self._trace.note(self._records.keep.words(full))
+            self._tell(Noted(self._records.keep.words(full)))
 
 
 def _handed(kind: CallKind, answer: Any, *, cut: bool) -> Any:

@@ -8,13 +8,13 @@ and the limit is passed by no more than one call. Some is kept back for the last
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from rlm_kernel.engine.protocols import Completion, Role, Totals, Usage
+from rlm_kernel.engine.totals import Totals, Usage
+from rlm_kernel.engine.values import Completion, Role
 from rlm_kernel.errors import BudgetExceeded
 
 LimitName = Literal["turns", "calls", "cost", "tokens", "seconds"]
@@ -58,19 +58,35 @@ class _Dearest:
 
 
 class Call:
-    """A model call that was let through. Whoever makes it says when the request goes out, and what came of it."""
+    """A model call, for as long as it is entered: `Ledger.call`. Whoever makes it says when the request goes out, and what came of it."""
 
-    def __init__(self, settle: Callable[[Completion], None]) -> None:
-        self._settle = settle
-        self.open = False
+    def __init__(self, ledger: Ledger, role: Role, chars: int, last: bool) -> None:
+        self._ledger = ledger
+        self._for: tuple[Role, int] = (role, chars)
+        self._last = last
+        self._ticket = 0
+        self._open = False
         """It was sent, and what it used is not known."""
 
+    async def __aenter__(self) -> Self:
+        try:
+            self._ticket = await self._ledger._reserve(*self._for, self._last)
+        except BudgetExceeded as refusal:
+            self._ledger._tell_left(refusal)
+            raise
+        return self
+
     def sent(self) -> None:
-        self.open = True
+        self._open = True
 
     def settle(self, reply: Completion) -> None:
-        self.open = False
-        self._settle(reply)
+        self._open = False
+        self._ledger._settle(*self._for, reply)
+
+    async def __aexit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        if error is not None:
+            self._ledger._failed(*self._for, lost=self._open and isinstance(error, asyncio.CancelledError))
+        self._ledger._release(self._ticket)
 
 
 class Ledger:
@@ -85,7 +101,7 @@ class Ledger:
         parent: Ledger | None = None,
     ) -> None:
         """`spent`: what an earlier part of the run has used; it counts against the limits."""
-        self._totals = spent or Totals()
+        self._totals = replace(spent) if spent is not None else Totals()
         self.limits = limits
         self._parent = parent
         self._top: Ledger = parent._top if parent is not None else self
@@ -109,9 +125,7 @@ class Ledger:
         """
         if self.limits.depth <= 0:
             raise BudgetExceeded("The limit of depth is reached: no child RLM may be made here.", limit="depth")
-        with self._telling_left():
-            self._top._check()
-            self._top._check_calls()
+        self.check(calls=True)
         return Ledger(Limits(turns=self.limits.turns, depth=self.limits.depth - 1), clock=self._clock, parent=self)
 
     def waited(self, seconds: float) -> None:
@@ -121,7 +135,7 @@ class Ledger:
     def begin(self) -> None:
         """This child RLM has begun: it counts as one of those above."""
         if self._parent is not None:
-            self._parent._count(Totals(children=1))
+            self._parent._count(children=1)
             self._parent._open.append(self)
 
     def end(self) -> None:
@@ -132,7 +146,7 @@ class Ledger:
     def came_to_nothing(self) -> None:
         """This child RLM failed or was given up. Before its first turn it counts as a call: else code could have such without end."""
         if not self._totals.calls:
-            self._count(Totals(calls=1, failed=1))
+            self._count(calls=1, failed=1)
 
     @property
     def is_child(self) -> bool:
@@ -146,58 +160,38 @@ class Ledger:
 
     def count_turn(self) -> None:
         """The root model has replied."""
-        self._totals = replace(self._totals, turns=self._totals.turns + 1)
+        self._totals.turns += 1
 
-    @contextlib.asynccontextmanager
-    async def call(self, role: Role, chars: int, *, last: bool = False) -> AsyncIterator[Call]:
+    def call(self, role: Role, chars: int, *, last: bool = False) -> Call:
         """A model call with a prompt of so many characters.
 
         Waits for calls in flight where they may use up what is left. `last`: for the last answer, which is always made. One that is given
         up on its way counts against the limits as what it may have used. Raises BudgetExceeded: then nothing is to be sent.
         """
-        top = self._top
-        with self._telling_left():
-            ticket = await self._reserve(role, chars, last)
-        call = Call(lambda reply: self._settle(role, chars, reply))
-        try:
-            yield call
-        except BaseException as error:
-            if role == "sub" or self.is_child:
-                self._count(Totals(failed=1))
-            if call.open and isinstance(error, asyncio.CancelledError):
-                self._lose(role, chars)
-            raise
-        finally:
-            top._held.pop(ticket, None)
-            top._settled.set()
+        return Call(self, role, chars, last)
 
     async def _reserve(self, role: Role, chars: int, last: bool) -> int:
-        counts = Totals(calls=int(role == "sub" or self.is_child), child_turns=int(role == "root" and self.is_child))
-        if counts.calls:
+        calls, turns = int(role == "sub" or self.is_child), int(role == "root" and self.is_child)
+        if calls:
             self._top._check_calls()
-            self._count(counts)
-            self._own_calls += counts.child_turns
+            self._count(calls=calls, child_turns=turns)
+            self._own_calls += turns
         try:
             return await self._top._admit(role, chars, last=last)
         except BaseException:
-            self._count(Totals(calls=-counts.calls, child_turns=-counts.child_turns))
-            self._own_calls -= counts.child_turns
+            if calls:
+                self._count(calls=-calls, child_turns=-turns)
+                self._own_calls -= turns
             raise
 
-    @contextlib.contextmanager
-    def _telling_left(self) -> Iterator[None]:
+    def _tell_left(self, refusal: BudgetExceeded) -> None:
         """Code that is refused a call is told what is left of the limits there are."""
-        try:
-            yield
-        except BudgetExceeded as refusal:
-            left = {name: rest for name, rest in self.left().items() if rest is not None and name != "depth"}
-            refusal.hint = f"Left: {', '.join(f'{rest:g} {_UNITS[name]}' for name, rest in left.items())}."
-            raise
+        left = {name: rest for name, rest in self.left().items() if rest is not None and name != "depth"}
+        refusal.hint = f"Left: {', '.join(f'{rest:g} {_UNITS[name]}' for name, rest in left.items())}."
 
     def _settle(self, role: Role, chars: int, reply: Completion) -> None:
-        root, sub = (reply.usage, Usage()) if role == "root" else (Usage(), reply.usage)
-        unpriced, stored = int(reply.cost is None), int(reply.stored)
-        self._count(Totals(root_usage=root, sub_usage=sub, known_cost=reply.cost or 0.0, unpriced=unpriced, stored=stored))
+        used = {f"{role}_usage": reply.usage}
+        self._count(**used, known_cost=reply.cost or 0.0, unpriced=int(reply.cost is None), stored=int(reply.stored))
         if reply.stored:
             return  # nothing is learnt of what a call costs
         dearest = self._top._dearest.setdefault(role, _Dearest())
@@ -206,16 +200,23 @@ class Ledger:
             seen.tokens, seen.cost = max(seen.tokens, reply.usage.total), max(seen.cost, reply.cost or 0.0)
             seen.chars = max(seen.chars, chars)
 
-    def _lose(self, role: Role, chars: int) -> None:
-        """Count a call that may be billed, though nobody waits for its reply: code could make such calls without end."""
-        likely = self._top._likely(role) or _Dearest()
-        self._count(Totals(lost_tokens=likely.of("tokens", chars), lost_cost=likely.of("cost", chars)))
+    def _failed(self, role: Role, chars: int, *, lost: bool) -> None:
+        """`lost`: it may be billed, though nobody waits for its reply. It counts: code could make such calls without end."""
+        if role == "sub" or self.is_child:
+            self._count(failed=1)
+        if lost:
+            likely = self._top._likely(role) or _Dearest()
+            self._count(lost_tokens=likely.of("tokens", chars), lost_cost=likely.of("cost", chars))
 
-    def _count(self, counts: Totals) -> None:
+    def _release(self, ticket: int) -> None:
+        self._top._held.pop(ticket, None)
+        self._top._settled.set()
+
+    def _count(self, **counts: float | Usage) -> None:
         """Here and above."""
         ledger: Ledger | None = self
         while ledger is not None:
-            ledger._totals += counts
+            ledger._totals.count(counts)
             ledger = ledger._parent
 
     def seconds_left(self) -> float | None:
@@ -324,12 +325,15 @@ class Ledger:
     def _seconds(self) -> float:
         return self._clock() - self._started
 
-    def check(self) -> None:
-        """Raises BudgetExceeded if money, tokens or time are used up; for a child RLM also if the calls are, as its turns are such."""
-        with self._telling_left():
+    def check(self, *, calls: bool = False) -> None:
+        """Raises BudgetExceeded if money, tokens or time are used up, and with `calls` also if these are; a child RLM's turns are such."""
+        try:
             self._top._check()
-            if self.is_child:
+            if calls or self.is_child:
                 self._top._check_calls()
+        except BudgetExceeded as refusal:
+            self._tell_left(refusal)
+            raise
 
     def _check(self) -> None:
         for name in ("cost", "tokens", "seconds"):

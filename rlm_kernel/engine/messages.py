@@ -87,8 +87,9 @@ def _typed(name: str) -> str:
     return name if name.isprintable() and name == name.strip() else repr(name)
 
 
-def progress_line(ledger: Ledger, turn: int) -> str:
-    """Turn and budget left, for the end of every message."""
+def progress_line(ledger: Ledger, turn: int | None = None) -> str:
+    """Turn (by default the next one) and budget left, for the end of every message."""
+    turn = ledger.totals().turns + 1 if turn is None else turn
     if turn > ledger.limits.turns:
         return "No turn is left."
     left = ledger.left()

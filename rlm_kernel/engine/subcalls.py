@@ -115,9 +115,9 @@ def chars(messages: Sequence[Message]) -> int:
 class SubCalls:
     """Makes the calls of one RLM, within its account. Without models each is refused with NoRecord, which has `how_to_allow` as hint."""
 
-    def __init__(self, models: Models | None, ledger: Ledger, children: Children | None, how_to_allow: str) -> None:
+    def __init__(self, models: Models | None, ledger: Ledger, children: Children | None = None, how_to_allow: str = "") -> None:
         self._models = models
-        self._ledger = ledger
+        self.ledger = ledger
         self._children = children
         self._how_to_allow = how_to_allow
 
@@ -135,7 +135,7 @@ class SubCalls:
         """Ask the sub model. Raises ModelError, BudgetExceeded, NoRecord."""
         messages = [{"role": "user", "content": query.prompt}]
         reply = await complete(
-            self._allowed(), self._ledger, messages, role="sub", model=query.model, schema=query.schema, retried=work.retried
+            self._allowed(), self.ledger, messages, role="sub", model=query.model, schema=query.schema, retried=work.retried
         )
         return Given.by(reply)
 
@@ -145,12 +145,12 @@ class SubCalls:
         Only the child's time is none of the cell's: a cell that asks for ever and is refused, say, must come to its time-out.
         """
         models = self._allowed()
-        if self._children is None or self._ledger.limits.depth <= 0:
+        if self._children is None or self.ledger.limits.depth <= 0:
             text = await handed.text(self._reads())
             parts = [query.prompt, f"The context:\n{text}" if text else ""]
             parts += [f"Reply with JSON alone, which fits this JSON schema:\n{json.dumps(query.schema)}"] if query.schema else []
             return await self.complete(Query("\n\n".join(filter(None, parts)), None, None, query.timeout), work)
-        ledger = work.ledger = self._ledger.child()
+        ledger = work.ledger = self.ledger.child()
         work.model = models.name("root")
         try:
             with call.untimed():

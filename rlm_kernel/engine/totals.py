@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -31,7 +32,7 @@ class Usage:
         return self.prompt + self.completion
 
 
-@dataclass(frozen=True)
+@dataclass
 class Totals:
     """The account of a run so far, with all child RLMs beneath it. docs/subcalls.md defines each number for users.
 
@@ -54,6 +55,11 @@ class Totals:
     unpriced: int = 0
     lost_tokens: float = 0.0
     lost_cost: float = 0.0
+
+    def count(self, counts: Mapping[str, float | Usage]) -> None:
+        """Add to these fields of it."""
+        for name, more in counts.items():
+            setattr(self, name, getattr(self, name) + more)
 
     def __add__(self, other: Totals) -> Totals:
         return Totals(*map(operator.add, _numbers(self), _numbers(other)))

@@ -14,12 +14,12 @@ import hmac
 import itertools
 import json
 import logging
-import struct
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from rlm_contract import SIZE, SIZES
 from rlm_kernel import bounded
 from rlm_kernel.engine.protocols import MODEL_CALLS, HostCall, HostCallHandler, ReplyText
 from rlm_kernel.errors import CallCancelled, RLMError
@@ -53,7 +53,6 @@ _AT_ONCE = ("cancel", "received", "planned")
 """Kinds that calls in flight wait for, or who watches them: they wait for no room."""
 _RAW = ("hand", "unhand")
 """Kinds whose body is no JSON, and that have no reply."""
-_SIZES, _SIZE = struct.Struct("!II"), struct.Struct("!I")
 _BODY_SECONDS = 10.0
 """In which a large body has to come, once its turn is there."""
 _LAST_REPLY_SECONDS = 1.0
@@ -146,7 +145,7 @@ class Broker:
 
     async def _request(self, peer: Channel) -> None:
         """Read a request and set about answering it. Raises OSError, TimeoutError."""
-        first, size = _SIZES.unpack(await peer.read(_SIZES.size))
+        first, size = SIZES.unpack(await peer.read(SIZES.size))
         if first > _MAX_HEAD:
             raise self._misframed()
         head = self._head(await peer.read(first))
@@ -326,7 +325,7 @@ async def _body(peer: Channel, size: int) -> bytes | bytearray:
 
 
 async def _reply(peer: Channel, reply: bytes) -> None:
-    await peer.write(_SIZE.pack(len(reply)), reply)
+    await peer.write(SIZE.pack(len(reply)), reply)
 
 
 def _failure(head: Head, error: RLMError) -> bytes:

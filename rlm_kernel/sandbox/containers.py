@@ -1,4 +1,4 @@
-"""Containers at the engine: made under a name of ours, so that none is left whatever becomes of the request; waited for, and removed.
+"""Containers at the engine: made under a name of ours, so that none is left whatever becomes of the request; and removed.
 
 A request may reach the engine although its reply never comes: the connection breaks, times out, or is given up. The engine then makes the
 container all the same, perhaps a little later. So who fails looks for the name, and removes what has it.
@@ -28,16 +28,6 @@ LABEL = "rlm-kernel"
 USER = f"{LABEL}.user"
 _MARK = f"{LABEL}.made"
 """Tells one making of a container from another."""
-LOST = -1
-"""Instead of a status: the engine was lost, or failed, and the container with it."""
-UNKNOWN = -2
-"""Instead of a status: it has ended, and the engine does not know how."""
-_WAIT_TRIES = 3
-"""How often an engine that fails is asked for a container's end."""
-_WAIT_AGAIN = 0.5
-"""Seconds."""
-_WAITED_LONG = 60.0
-"""Seconds of waiting, after which its failure is counted as the first."""
 _LATE_SECONDS = 5.0
 """In which an engine makes a container whose request was given up."""
 _LOOK_SECONDS = 0.2
@@ -187,32 +177,3 @@ def remove_containers(session_id: str) -> None:
                     client.api.remove_volume(volume["Name"])
         finally:
             client.close()
-
-
-def end_of(container: Container, condition: str) -> tuple[int, str]:
-    """A container's status at its end, however long that takes; LOST or UNKNOWN and, of an engine that fails, its own words."""
-    from docker.errors import APIError, NotFound
-
-    said, tries = "", 0
-    while tries < _WAIT_TRIES:
-        asked = time.monotonic()
-        try:
-            if tries:
-                container.reload()
-                if container.status != "created":
-                    condition = "not-running"  # its next exit may have been while nobody waited
-            ended = container.wait(timeout=None, condition=condition)
-            said = str((ended.get("Error") or {}).get("Message") or "")
-            if not said:
-                return int(ended["StatusCode"]), ""
-        except NotFound:
-            return UNKNOWN, ""
-        except APIError as error:
-            said = str(error.explanation or error)
-        except OSError:  # of requests, too: the connection broke, and the engine may be there still
-            said = ""
-        except Exception:  # whatever it sent
-            return LOST, ""
-        tries = 1 if time.monotonic() - asked > _WAITED_LONG else tries + 1
-        time.sleep(_WAIT_AGAIN)
-    return LOST, said.strip().rstrip(".")

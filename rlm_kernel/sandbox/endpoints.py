@@ -11,11 +11,10 @@ import contextlib
 import socket
 from typing import Any
 
+from rlm_contract import SOCKETS
 from rlm_kernel import loops
 from rlm_kernel.sandbox.stream import Channel, Stream
 
-PORTS = {"shell": 1, "iopub": 2, "stdin": 3, "control": 4, "hb": 5}
-"""With ipc transport a port is the ending of a socket's name."""
 _LOOPBACK = "127.0.0.1"
 _PIECE = 64 << 10
 
@@ -27,11 +26,11 @@ class Doors:
     """
 
     def __init__(self, address: str) -> None:
-        self.transport, self.ip, self.ports = "ipc", address, PORTS
+        self.transport, self.ip, self.ports = "ipc", address, SOCKETS
         self._bound: dict[str, socket.socket] = {}
         if not loops.HAS_UNIX_SOCKETS:
             # Bound at once, so that nobody else has the ports that the connection file names.
-            self._bound = {name: socket.create_server((_LOOPBACK, 0)) for name in PORTS}
+            self._bound = {name: socket.create_server((_LOOPBACK, 0)) for name in SOCKETS}
             self.transport, self.ip = "tcp", _LOOPBACK
             self.ports = {name: int(bound.getsockname()[1]) for name, bound in self._bound.items()}
 
@@ -66,7 +65,7 @@ class Endpoints:
 
     async def open(self) -> None:
         """Listen. What a kernel before had there is replaced. Raises OSError."""
-        for name in PORTS:
+        for name in SOCKETS:
             self._servers.append(await self._doors.serve(name, self._carrier(name)))
 
     async def close(self) -> None:

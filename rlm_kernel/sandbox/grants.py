@@ -17,13 +17,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
+from rlm_contract import FILES
 from rlm_kernel import system
 from rlm_kernel.errors import FileRefused
 from rlm_kernel.nearest import did_you_mean, is_same_name, nearest_path
 from rlm_kernel.pathtext import from_text, is_foreign, recorded, to_text
 from rlm_kernel.sandbox.depot import Depot, Say, readable_inside
 from rlm_kernel.sandbox.rundir import RunDir, container_ids, has_utf8_name
-from rlm_kernel.sandbox.shares import DEPOT, Share, Shares
+from rlm_kernel.sandbox.shares import LATE, Share, Shares
 from rlm_kernel.sandbox.tarstream import VERSION_CONTROL
 
 Consent = Callable[[Path], Awaitable[bool]]
@@ -34,7 +35,7 @@ MAX_COVERS = 500
 """Files and folders in a folder that are copied because a root user alone may read them."""
 MAX_RULES = 1 << 16
 """Characters of each .gitignore file above a folder."""
-_INSIDE = PurePosixPath("/rlm/files")
+_INSIDE = PurePosixPath(FILES)
 
 
 @dataclass(frozen=True)
@@ -105,15 +106,15 @@ class FileGrants:
 
     def _shares(self) -> Shares:
         """How the containers of the session get the files."""
-        mounted = [grant for grant in self._grants if not grant.inside.is_relative_to(DEPOT)]
+        mounted = [grant for grant in self._grants if not grant.inside.is_relative_to(LATE)]
         shares = [Share(grant.source, grant.inside, grant.directory) for grant in mounted]
         if self._depot:
-            shares.append(Share(self._depot.folder, DEPOT, True))
+            shares.append(Share(self._depot.folder, LATE, True))
         return Shares(shares, lambda: [(grant.inside.name, grant.source) for grant in self._late()])
 
     def _late(self) -> list[Grant]:
         """What was given to a container that ran."""
-        return [grant for grant in self._grants if grant.inside.is_relative_to(DEPOT)]
+        return [grant for grant in self._grants if grant.inside.is_relative_to(LATE)]
 
     def allow(self, named: Sequence[Path]) -> list[Path]:
         """Have what the user has named since allowed, for when it is asked for; the real paths that can be had. Blocking."""
@@ -174,10 +175,10 @@ class FileGrants:
         """Have it in the container that runs: by its depot, or sent where the engine does not see that. Blocking."""
         if not self.shares.sent:
             source = Depot(depot.folder, say).give(real, stop.is_set)
-            return Grant(real, source, DEPOT / source.name, source.is_dir())
+            return Grant(real, source, LATE / source.name, source.is_dir())
         name = str(1 + max((int(grant.inside.name) for grant in self._late()), default=0))
         self.shares.give(name, real, say, stop)
-        return Grant(real, real, DEPOT / name, real.is_dir())
+        return Grant(real, real, LATE / name, real.is_dir())
 
     async def obtain(self, asked: str, consent: Consent | None = None, say: Say = lambda _text: None) -> Grant:
         """Where the kernel finds a host path. One that the user did not name is refused, or they are asked, once: FileRefused."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+import rlm_contract
 from rlm_kernel.errors import ImageError
 from rlm_kernel.sandbox.docker_host import docker_errors
 from rlm_kernel.sandbox.image_base import DEFAULT_BASE, PIP, Base, Progress, fetch_wheels, find_base
@@ -58,7 +59,7 @@ def kernel_image_dir() -> Path:
 
 
 def image_tag(base: str | None = None) -> str:
-    """`rlm-kernel:` and 12 hex digits of a digest over the files of `kernel_image_dir()`, the base (None: the usual) and pip's version."""
+    """`rlm-kernel:` and 12 hex digits of a digest over the files that go in, the base (None: the usual) and pip's version."""
     digest = hashlib.sha256()
     for name, path in _inputs():
         content = path.read_bytes()
@@ -112,10 +113,11 @@ def ensure_image(client: DockerClient, *, base: str | None = None, progress: Pro
 
 def _inputs() -> Iterator[tuple[str, Path]]:
     """Relative name and path of each file that goes into the image, sorted."""
-    root = kernel_image_dir()
+    root, shared = kernel_image_dir(), Path(rlm_contract.__file__).parent
     paths = [root / "Dockerfile", root / "requirements.txt", *(root / "rlm_runtime").rglob("*")]
-    named = {path.relative_to(root).as_posix(): path for path in paths if path.is_file() and "__pycache__" not in path.parts}
-    yield from sorted(named.items())
+    named = {path.relative_to(root).as_posix(): path for path in paths}
+    named |= {path.relative_to(shared.parent).as_posix(): path for path in shared.rglob("*")}
+    yield from sorted((name, path) for name, path in named.items() if path.is_file() and "__pycache__" not in path.parts)
 
 
 def _build(client: DockerClient, tag: str, base: Base, wheels: Path, progress: Progress, *, fresh: bool) -> None:

@@ -3,38 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 
+from rlm_contract import DESCRIPTION, LOADED, VARIABLES
+from rlm_kernel.engine.events import CellOutput, Listener, UserCellFinished
 from rlm_kernel.engine.protocols import CellResult, CellStatus, ContextInfo
 from rlm_kernel.errors import KernelError, RLMError, SetupError
 from rlm_kernel.sandbox import kernel_says
 from rlm_kernel.sandbox.broker import Broker
 from rlm_kernel.sandbox.channels import Channels, Connection
-from rlm_kernel.sandbox.containers import LOST, UNKNOWN
 from rlm_kernel.sandbox.outputs import OutputCollector
 from rlm_kernel.sandbox.persons import PersonCells
 from rlm_kernel.sandbox.provisioner import JOIN_SECONDS, DockerProvisioner, SandboxSpec
-from rlm_kernel.sandbox.runner import VARIABLES, CellRunner, RunState
-from rlm_kernel.sandbox.start_failure import EXIT_OOM
+from rlm_kernel.sandbox.runner import CellRunner, RunState
 
 GRACE = 5.0
 """Seconds that an interrupted cell has to stop before its kernel is killed."""
-_DESCRIBE = "__import__('rlm_runtime.api', fromlist=['api']).describe()"
-_FILES = "__import__('rlm_runtime.files', fromlist=['files']).files_status()"
-_ENGINE_LOST = "The Docker engine was lost, and the kernel with it."
 _MAX_NAMES = 50
 _MAX_UNTOLD = 10
-
-OnOutput = Callable[[str, Sequence[Mapping[str, Any]]], None]
-OnPerson = Callable[[CellResult], None]
 
 
 class _OurSpec(KernelSpecManager):
@@ -59,8 +51,8 @@ class DockerKernel:
     """Implements `engine.protocols.Kernel`. Use: start (or join), set_up, run_cell …, stop (or leave); all on one
     event loop.
 
-    `cell_timeout` in seconds, None for none. `on_output` hears the outputs so far of the running cell, `on_person` each cell that a
-    person has run beside the model.
+    `cell_timeout` in seconds, None for none. `tell` hears the outputs so far of the running cell (CellOutput), and each cell that a user
+    has run beside the model (UserCellFinished).
     """
 
     def __init__(
@@ -69,16 +61,14 @@ class DockerKernel:
         broker: Broker,
         *,
         cell_timeout: float | None,
-        on_output: OnOutput,
-        on_person: OnPerson = lambda _cell: None,
+        tell: Listener,
         grace: float = GRACE,
     ) -> None:
         self._spec = spec
         self._broker = broker
         self._cell_timeout = cell_timeout
         self._grace = grace
-        self._on_output = on_output
-        self._on_person = on_person
+        self._tell = tell
         self._persons = PersonCells(self._person_ran)
         self._untold: deque[CellResult] = deque(maxlen=_MAX_UNTOLD)
         self._setup: list[tuple[str, str]] = []
@@ -145,7 +135,7 @@ class DockerKernel:
 
     async def files(self) -> list[kernel_says.File] | None:
         """The files that are loaded, by the kernel's own word; None where that is unknown. Not while a cell runs."""
-        return kernel_says.files(await self._runner.evaluate(_FILES)) if self._runner is not None else None
+        return kernel_says.files(await self._runner.evaluate(LOADED)) if self._runner is not None else None
 
     def _manage(self) -> AsyncKernelManager:
         self._manager = AsyncKernelManager(kernel_spec_manager=_OurSpec(self._spec))
@@ -180,7 +170,7 @@ class DockerKernel:
 
     def _person_ran(self, cell: CellResult) -> None:
         self._untold.append(cell)
-        self._on_person(cell)
+        self._tell(UserCellFinished(cell))
 
     async def set_up(self, cell_id: str, code: str) -> CellResult:
         """Run a cell that loads the input; once it was ok, every new kernel runs it again."""
@@ -192,7 +182,7 @@ class DockerKernel:
     async def describe(self) -> ContextInfo:
         """What `context` is, by the kernel's own word."""
         assert self._runner is not None
-        found = kernel_says.Described.of(await self._runner.evaluate(_DESCRIBE))
+        found = kernel_says.Described.of(await self._runner.evaluate(DESCRIPTION))
         if found is None:
             raise KernelError("The kernel started, but its runtime does not work.", hint="`rlm image build --force`")
         return found.info()
@@ -237,7 +227,7 @@ class DockerKernel:
         assert self._runner is not None
 
         def on_output(collector: OutputCollector) -> None:
-            self._on_output(cell_id, collector.so_far)
+            self._tell(CellOutput(cell_id, collector.so_far))
 
         self._broker.begin(cell_id)
         try:
@@ -289,18 +279,4 @@ class DockerKernel:
                 f"The kernel was killed: the cell did not stop within {self._grace:g} s after {reason} (compiled code cannot be "
                 "interrupted). Do the work in smaller steps."
             )
-        code = exited.result()
-        if code == LOST:
-            said = self._provisioner.engine_said
-            return f"The Docker engine failed, and the kernel was lost with it: {said}." if said else _ENGINE_LOST
-        if code == UNKNOWN:
-            return "The kernel died: its container is gone, and the Docker engine does not know why."
-        if code == EXIT_OOM:
-            return (
-                f"The kernel died: out of memory (its limit is {self._spec.memory / (1 << 30):.3g} GiB). Work on pieces, and keep only "
-                "results."
-            )
-        if code > 128:
-            why = " (compiled code broke, or a recursion had no end)" if code - 128 == signal.SIGSEGV else ""
-            return f"The kernel died: killed by signal {code - 128}{why}."
-        return f"The kernel died: its process ended with status {code} (code must not exit the process)."
+        return exited.result().why(self._spec.memory)

@@ -16,12 +16,11 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import ConfigDict, Field, PlainValidator
 
+from rlm_contract import MAX_CALL_ID, MAX_CELL_ID, MAX_HANDED_FILES
 from rlm_kernel import bounded
 from rlm_kernel.checked import Asked, Count, Flag, Name, Text, Told, cut, each, integer, known, plain, text
 from rlm_kernel.engine.protocols import ContextInfo
 
-MAX_CALL_ID = 80
-"""Characters of a host call's id."""
 _MAX_LITERAL = 200_000
 """Characters of a value that the kernel tells as a Python literal."""
 _MAX_LINES = 200
@@ -266,7 +265,7 @@ class Head:
     def of(cls, value: Any) -> Self | None:
         try:
             head = cls(**value)
-            for said, most in ((head.token, 64), (head.cell, 64), (head.call, MAX_CALL_ID), (head.kind, 32)):
+            for said, most in ((head.token, 64), (head.cell, MAX_CELL_ID), (head.call, MAX_CALL_ID), (head.kind, 32)):
                 if type(said) is not str or len(said) > most:
                     return None
                 said.encode()  # no lone surrogates
@@ -304,7 +303,7 @@ class Named(Asked):
 
     model_config = ConfigDict(extra="forbid")
 
-    files: Annotated[list[str], Field(min_length=1, max_length=20)]
+    files: Annotated[list[str], Field(min_length=1, max_length=MAX_HANDED_FILES)]
 
 
 class Python(Asked):

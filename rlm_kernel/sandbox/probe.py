@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from rlm_contract import FILES
 from rlm_kernel import loops
 from rlm_kernel.errors import RLMError
 from rlm_kernel.sandbox import containers
@@ -21,12 +22,11 @@ if TYPE_CHECKING:
     from docker.models.containers import Container
 
 _SECONDS = 30
-_FILES = PurePosixPath("/rlm/files")
 
 
 def folders_of(paths: Iterable[Path]) -> Shares:
     """Folders to be looked at from inside a container (`sandbox_problem`)."""
-    return Shares([Share(path, _FILES / str(number), True) for number, path in enumerate(paths)])
+    return Shares([Share(path, PurePosixPath(FILES, str(number)), True) for number, path in enumerate(paths)])
 
 
 def sandbox_problem(

@@ -11,21 +11,22 @@ import contextlib
 import json
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 from traitlets import Any as AnyTrait
 
+from rlm_contract import COMMAND, RUN
 from rlm_kernel.errors import DockerError, KernelError, RLMError
 from rlm_kernel.sandbox import containers, engine_address
-from rlm_kernel.sandbox.containers import LOST, UNKNOWN, end_of, remove_container
+from rlm_kernel.sandbox.containers import remove_container
 from rlm_kernel.sandbox.docker_host import connect, docker_errors, engine_traits, in_daemon
+from rlm_kernel.sandbox.ended import CHECK, Ended
 from rlm_kernel.sandbox.endpoints import Doors, Endpoints
 from rlm_kernel.sandbox.rundir import RunDir, container_user
 from rlm_kernel.sandbox.shares import Shares
-from rlm_kernel.sandbox.start_failure import Ended
 from rlm_kernel.sandbox.stream import Channel, Stream, StreamLost
 from rlm_kernel.sandbox.syscalls import security_options
 from rlm_kernel.sandbox.volumes import Sender
@@ -41,8 +42,8 @@ MAX_FILE = 2 << 30
 """Bytes of one file that code in a container writes."""
 MOST_PROCESSES = 32768
 """Of one user, on the engine's whole machine; `pids` limits the container's."""
-_HEAR_SECONDS = 2.0
-"""In which the engine tells the status of a container whose stream has ended."""
+_UNKNOWN = -1
+"""For Jupyter, in place of a status that nobody knows."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def container_options(spec: SandboxSpec, *, rootless: bool = False, podman: bool
         ulimits["nproc"] = MOST_PROCESSES  # else it raises that limit, which root may not do where it lacks CAP_SYS_RESOURCE
     return {
         "image": spec.image,
-        "command": ["/opt/rlm/bin/python", "-m", "rlm_runtime"],
+        "command": list(COMMAND),
         "entrypoint": [],
         "name": spec.run.container_name,
         "labels": {
@@ -122,7 +123,7 @@ def container_options(spec: SandboxSpec, *, rootless: bool = False, podman: bool
         "ulimits": [Ulimit(name=name, soft=most, hard=most) for name, most in ulimits.items()],
         "shm_size": "64m",
         # podman takes no uid.
-        "tmpfs": {"/tmp": f"rw,nosuid,nodev,size={spec.tmp},mode=1777", "/rlm/run": "rw,nosuid,nodev,noexec,size=1m,mode=1777"},
+        "tmpfs": {"/tmp": f"rw,nosuid,nodev,size={spec.tmp},mode=1777", RUN: "rw,nosuid,nodev,noexec,size=1m,mode=1777"},
         "mounts": spec.shares.mounts(spec.run.container_name, session),
         "log_config": LogConfig(type="none"),  # all that is said is for the owner, who listens
     }
@@ -141,9 +142,7 @@ class DockerProvisioner(KernelProvisionerBase):
         self._watching: asyncio.Task[None] | None = None
         self._doors: Doors | None = None
         self._endpoints: Endpoints | None = None
-        self.engine_said = ""
-        """Why the engine cannot say how the container ended, in its own words."""
-        self.exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.exited: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
 
     @property
     def has_process(self) -> bool:
@@ -228,30 +227,27 @@ class DockerProvisioner(KernelProvisionerBase):
 
     async def _connect(self) -> None:
         """Attach to the container that is made, and start it. On the stream's event loop."""
-        container = await self._attach("next-exit")
-        await asyncio.to_thread(_start, container)
+        await asyncio.to_thread(_start, await self._attach())
 
-    async def _attach(self, condition: str) -> Container:
-        """`condition`: of docker's `wait`, which is the container's end."""
+    async def _attach(self) -> Container:
         container = self._container
         assert container is not None
         stream = self._stream = await Stream.attach(container.client, container.id, self.spec.accept)
-        self._watching = asyncio.create_task(self._watch(container, stream, self.exited, condition))
+        self._watching = asyncio.create_task(self._watch(container, stream, self.exited))
         return container
 
-    async def _watch(self, container: Container, stream: Stream, exited: asyncio.Future[int], condition: str) -> None:
-        """Wait for the container's end, however long that takes: the engine tells of it, unless it is cut off, as the stream is."""
-        told = asyncio.ensure_future(in_daemon(end_of, container, condition))
-        await asyncio.wait([told, stream.lost], return_when=asyncio.FIRST_COMPLETED)
-        await asyncio.wait([told], timeout=_HEAR_SECONDS if stream is self._stream else None)
-        cut = (UNKNOWN, "") if stream.malformed else (LOST, "the connection to its container broke")
-        code, self.engine_said = told.result() if told.done() else cut
+    async def _watch(self, container: Container, stream: Stream, exited: asyncio.Future[Ended]) -> None:
+        """Wait for the container's end, which is the stream's, however long that takes."""
+        await asyncio.wait([stream.lost])
+        if stream is not self._stream:  # we have hung up
+            return
+        end = stream.end or (Ended() if stream.malformed else await in_daemon(Ended.asked, container))
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            exited.get_loop().call_soon_threadsafe(_ended, exited, code)
+            exited.get_loop().call_soon_threadsafe(_ended, exited, end)
 
     async def _connect_again(self) -> None:
         """Attach to a container that runs. On the stream's event loop."""
-        await self._attach("not-running")
+        await self._attach()
         await self._greet(again=True)
 
     async def _greet(self, *, again: bool, told: Mapping[str, Any] | None = None) -> None:
@@ -314,23 +310,29 @@ class DockerProvisioner(KernelProvisionerBase):
         stream.close()
 
     async def _start_failure(self) -> RLMError:
-        stream, lost = self._stream, self._container is not None and self._stream is None
-        ended = stream is not None and stream.lost.done()
-        if ended:
-            await asyncio.wait({self.exited}, timeout=_HEAR_SECONDS)
-        status = self.exited.result() if self.exited.done() else None
-        words = stream.words() if stream is not None else ""
+        stream, end, words = self._stream, None, ""
+        if stream is None:
+            end = Ended(lost=True)
+        else:
+            words = stream.words()
+            if stream.lost.done():
+                end = await asyncio.shield(self.exited)
         await asyncio.shield(self.cleanup())
-        how = Ended(status, lost, ended, self.engine_said, words)
-        return how.as_error(self.spec.memory, self.spec.start_timeout)
+        if end is None:
+            return KernelError(f"The kernel did not start within {self.spec.start_timeout:.0f} s.\n{words}".strip(), hint=CHECK)
+        return replace(end, words=end.words or words).as_it_started(self.spec.memory)
 
     async def poll(self) -> int | None:
         if self.exited.done():
-            return self.exited.result()
+            return self._status(self.exited.result())
         return None if self._container is not None else 0
 
     async def wait(self) -> int | None:
-        return await asyncio.shield(self.exited) if self._container is not None else 0
+        return self._status(await asyncio.shield(self.exited)) if self._container is not None else 0
+
+    @staticmethod
+    def _status(end: Ended) -> int:
+        return _UNKNOWN if end.status is None else end.status
 
     async def send_signal(self, signum: int) -> None:
         if signum == _SIGINT:
@@ -388,6 +390,6 @@ def _start(container: Container) -> None:
         container.start()
 
 
-def _ended(exited: asyncio.Future[int], code: int) -> None:
+def _ended(exited: asyncio.Future[Ended], end: Ended) -> None:
     if not exited.done():
-        exited.set_result(code)
+        exited.set_result(end)

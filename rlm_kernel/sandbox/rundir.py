@@ -31,9 +31,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from rlm_contract import VERSION
 from rlm_kernel import system
 from rlm_kernel.errors import SetupError
-from rlm_kernel.sandbox import frames
 
 UNPRIVILEGED = 61234
 """The uid and gid that a root user's containers run as; any other user's run as that user."""
@@ -156,7 +156,7 @@ class RunDir:
 
     @staticmethod
     def version(path: Path) -> object:
-        """The version of the stream (`frames.VERSION`) that the session in a folder was begun with; None where it does not say one."""
+        """The version of the stream (`VERSION`) that the session in a folder was begun with; None where it does not say one."""
         try:
             return noted_in(path).get("version")
         except (OSError, ValueError):
@@ -207,7 +207,7 @@ class RunDir:
         self._note()
 
     def _note(self) -> None:
-        noted = {"version": frames.VERSION, "told": self.told, "idle": self.idle, "launches": self.launches, "engine": self.engine}
+        noted = {"version": VERSION, "told": self.told, "idle": self.idle, "launches": self.launches, "engine": self.engine}
         self.keep("session.json", json.dumps(noted))
 
     def keep(self, name: str, text: str) -> Path:

@@ -16,8 +16,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from rlm_contract import VARIABLES
 from rlm_kernel.errors import KernelError
 from rlm_kernel.sandbox.channels import MAX_IOPUB, Channel, Channels
+from rlm_kernel.sandbox.ended import Ended
 from rlm_kernel.sandbox.kernel_says import Message, Reply, cell_ended, variables
 from rlm_kernel.sandbox.outputs import OutputCollector
 
@@ -35,7 +37,6 @@ _WELCOME_SECONDS = 0.5
 """Seconds in which a kernel that is up welcomes who listens."""
 _DEATH_SECONDS = 5.0
 """Seconds in which Docker says that a kernel has died whose sockets were closed."""
-VARIABLES = "__import__('rlm_runtime.api', fromlist=['api']).SHOW_VARS()"
 
 
 @dataclass
@@ -97,7 +98,7 @@ class CellRunner:
     def __init__(
         self,
         channels: Channels,
-        exited: asyncio.Future[int],
+        exited: asyncio.Future[Ended],
         signal: Callable[[], Awaitable[None]],
         on_other: Callable[[Message], None],
     ) -> None:

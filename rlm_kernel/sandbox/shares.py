@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from rlm_kernel.sandbox import containers, glance, volumes
+from rlm_contract import DEPOT, FILES, glance
+from rlm_kernel.sandbox import containers, volumes
 from rlm_kernel.sandbox.docker_host import connect, docker_errors, in_daemon
 from rlm_kernel.sandbox.volumes import Parcel, Sender
 
@@ -31,10 +32,9 @@ SMALL = 16 << 20
 MOST_COMPARED = 200
 _STOP_SECONDS = 10.0
 """In which what is being sent ends once it is given up."""
-_FILES = PurePosixPath("/rlm/files")
-_TOGETHER = _FILES / "sent"
+_TOGETHER = PurePosixPath(FILES, "sent")
 """Where the small files are that were sent."""
-DEPOT = PurePosixPath("/rlm/depot")
+LATE = PurePosixPath(DEPOT)
 _CONTENT = "content"
 _ABOUT_MOUNTS = re.compile(r"mount|\bbind\b|statfs|not shared", re.IGNORECASE)
 _unseen: set[tuple[str, str]] = set()
@@ -107,7 +107,7 @@ class Shares:
         """Send what the engine is known not to see. Raises DockerError, FileRefused."""
         self._image = image
         self._tops |= {share.top for share in self._shares if (_engine(), share.top) in _unseen}
-        wanted = [share for share in self._shares if self._unseen(share) and share.inside != DEPOT]
+        wanted = [share for share in self._shares if self._unseen(share) and share.inside != LATE]
         self._places = {}
         if not wanted:
             return
@@ -128,10 +128,10 @@ class Shares:
         mounts = [Mount(inside, source, type="bind", read_only=True) for source, inside in self.binds()]
         sent = {mounted: volume for volume, mounted, _ in self._places.values()}
         mounts += [Mount(str(place), volume, type="volume", read_only=True, no_copy=True) for place, volume in sent.items()]
-        if any(share.inside == DEPOT and self._unseen(share) for share in self._shares):
+        if any(share.inside == LATE and self._unseen(share) for share in self._shares):
             # An engine makes none without a name for reading alone.
             told = {volumes.SENT: "late", **labels, **containers.owner_labels()}
-            mounts.append(Mount(str(DEPOT), volumes.late(container), type="volume", read_only=True, no_copy=True, labels=told))
+            mounts.append(Mount(DEPOT, volumes.late(container), type="volume", read_only=True, no_copy=True, labels=told))
         return mounts
 
     def refused(self, said: str) -> bool:
@@ -169,7 +169,7 @@ class Shares:
     def joined(self, container: Container) -> None:
         """A container that may run: find the volume for what is given later."""
         self._image = container.attrs["Image"]
-        volume = [mount for mount in container.attrs.get("Mounts") or [] if mount.get("Destination") == str(DEPOT)]
+        volume = [mount for mount in container.attrs.get("Mounts") or [] if mount.get("Destination") == DEPOT]
         self._depot = next((mount.get("Name", "") for mount in volume if mount.get("Type") == "volume"), "")
 
     def ended(self, client: DockerClient) -> None:

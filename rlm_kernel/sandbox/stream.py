@@ -14,9 +14,11 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from rlm_contract import VERSION, frames
 from rlm_kernel.errors import KernelError
-from rlm_kernel.sandbox import dial, frames
+from rlm_kernel.sandbox import dial
 from rlm_kernel.sandbox.dial import TAIL, Attached
+from rlm_kernel.sandbox.ended import Ended
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -220,6 +222,8 @@ class Stream(Attached):
         self.welcome: asyncio.Future[dict[str, Any]] = loop.create_future()
         self.welcome.add_done_callback(lambda done: done.cancelled() or done.exception())
         self.lost: asyncio.Future[None] = loop.create_future()
+        self.end: Ended | None = None
+        """How the container has ended, if its first process could say so."""
         self._life: asyncio.TimerHandle | None = None
 
     @classmethod
@@ -236,10 +240,10 @@ class Stream(Attached):
         """
         if again:
             self._write(frames.FILLER)
-        hello = {"version": frames.VERSION, "nonce": self._nonce.hex(), **told}
+        hello = {"version": VERSION, "nonce": self._nonce.hex(), **told}
         self._write(frames.pack(frames.HELLO, 0, json.dumps(hello).encode()))
         self._sign()
-        if (await asyncio.shield(self.welcome)).get("version") != frames.VERSION:
+        if (await asyncio.shield(self.welcome)).get("version") != VERSION:
             raise KernelError("The kernel was started by another version of rlm, and speaks another language.")
 
     def open(self, name: str) -> Channel:
@@ -307,6 +311,8 @@ class Stream(Attached):
                 return
             piece, self._before = bytes(before[at + frames.NONCE :]), None
         for kind, number, payload in self._reader.feed(piece):
+            if self.lost.done():  # by its own last word
+                return
             self._take(kind, number, payload)
         if self._transport is not None and self._transport.get_write_buffer_size() + self._pending > _MOST_UNREAD:
             raise frames.Malformed("it asks, and does not read the answers")
@@ -320,6 +326,9 @@ class Stream(Attached):
             self.welcome.set_result(told if isinstance(told, dict) else {})
         elif kind == frames.OPEN:
             self._opened(number)
+        elif kind == frames.END:
+            self.end = Ended.told(payload)
+            self.cut()
         elif (channel := self._channels.get(number)) is not None:
             if kind == frames.DATA:
                 if not channel.take(payload):

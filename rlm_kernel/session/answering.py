@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_kernel._version import __version__
 from rlm_kernel.config import Settings, parse_size
+from rlm_kernel.engine.cells import Cells
+from rlm_kernel.engine.events import Listener, RunFinished, RunOpened
 from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.loop import Loop
 from rlm_kernel.engine.prompts import Profile
-from rlm_kernel.engine.protocols import CellResult, Children, Models, Outcome, Role, Totals, Trace
+from rlm_kernel.engine.protocols import CellResult, Children, Models, Outcome, Role, Totals
+from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.errors import InternalError, RLMError, TraceError, UsageError, is_interrupt
 from rlm_kernel.secrets import known_secrets
 from rlm_kernel.session.conversation import full_history
@@ -40,7 +43,7 @@ _TOO_SMALL = (
     (("can't start new thread", "Resource temporarily unavailable"), "pids", "512"),
 )
 """Signs of a limit that is too low, its setting, and a value that is enough for most."""
-OpenKernel = Callable[[HostCalls, Trace], AbstractAsyncContextManager["DockerKernel"]]
+OpenKernel = Callable[[HostCalls, Listener], AbstractAsyncContextManager["DockerKernel"]]
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Asked:
     """A question, and all that answers it but the kernel. `names`: who plays, as the user named them; `named`: files that the question
     names, `absent`: those that it names and that are not there; `schema`: of the answer, if it must have one.
 
-    `view` gives who else hears the run, which it is asked for once there is a trace: whoever hears of a begin hears of the end, too.
+    `view` hears the run's events, from when its trace is there.
     """
 
     question: str
@@ -59,7 +62,7 @@ class Asked:
     names: Mapping[Role, str]
     profile: Profile
     ledger: Ledger
-    view: Callable[[], Trace | None] = lambda: None
+    view: Listener | None = None
     named: Sequence[str] = ()
     schema: Mapping[str, Any] | None = None
     parent: ParentMeta | None = None
@@ -91,22 +94,20 @@ async def answer(
         known_secrets(os.environ),
         outputs=parse_size(settings.trace.outputs),
     )
-    listeners = everyone(writer, asked.view())
+    listeners = everyone(writer, asked.view)
     async with closing_trace(listeners, ledger.totals, path, on.say) as close:
-        listeners.opened(ledger, Totals())
+        listeners(RunOpened(asked.question, ledger, Totals()))
         async with FileNotes(on, writer) as notes:
             calls = HostCalls(
-                asked.models,
-                ledger,
+                SubCalls(asked.models, ledger, children),
                 listeners,
                 notes.locate,
                 history=lambda cell: full_history(read_trace(path), seen_by=cell),
-                children=children,
                 keep=keep_of(settings),
             )
             async with open_kernel(calls, listeners) as kernel:
                 loop = Loop(
-                    kernel, asked.models, calls, ledger, listeners, asked.profile, settings.limits.output_chars, settings.memory_share
+                    Cells(kernel, calls, listeners), asked.models, asked.profile, settings.limits.output_chars, settings.memory_share
                 )
                 for cell_id, code in asked.inputs.cells(asked.worded, on.grants.paths, asked.schema):
                     check_setup(await loop.set_up(cell_id, code), settings)
@@ -118,7 +119,9 @@ async def answer(
 
 
 @contextlib.asynccontextmanager
-async def closing_trace(listeners: Trace, totals: Callable[[], Totals], path: Path, say: Say) -> AsyncIterator[Callable[[Outcome], Totals]]:
+async def closing_trace(
+    listeners: Listener, totals: Callable[[], Totals], path: Path, say: Say
+) -> AsyncIterator[Callable[[Outcome], Totals]]:
     """Close the trace, once: as soon as there is an outcome, which is told to what this gives, or else where a run is interrupted or fails,
     by whatever comes.
 
@@ -130,7 +133,7 @@ async def closing_trace(listeners: Trace, totals: Callable[[], Totals], path: Pa
         nonlocal closed
         closed, spent = True, totals()
         try:
-            listeners.finished(outcome, spent)
+            listeners(RunFinished(outcome, spent))
         except Exception as error:
             if outcome.answer is None:
                 raise
@@ -146,7 +149,7 @@ async def closing_trace(listeners: Trace, totals: Callable[[], Totals], path: Pa
         if not closed:
             outcome = Outcome(None, "interrupted") if interrupted else Outcome(None, "error", detail=_detail(failure, path))
             with contextlib.suppress(Exception):  # a full disk, say, which is then the error itself
-                listeners.finished(outcome, totals())
+                listeners(RunFinished(outcome, totals()))
         if failure is error:
             raise
         raise failure from error

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_kernel import system
 from rlm_kernel.config import Settings
+from rlm_kernel.engine.events import Listener
 from rlm_kernel.engine.ledger import Ledger
-from rlm_kernel.engine.protocols import ROLES, Models, Outcome, StopReason, Totals, Trace, Usage
+from rlm_kernel.engine.protocols import ROLES, Models, Outcome, StopReason, Totals, Usage
 from rlm_kernel.errors import UsageError, backstop
 from rlm_kernel.session.answering import Asked, answer
 from rlm_kernel.session.children import Children, Family
@@ -97,7 +98,7 @@ async def ask(
     settings: Settings,
     trace: Path | None = None,
     models: Models | None = None,
-    view: Trace | None = None,
+    view: Listener | None = None,
     say: Say = lambda _text: None,
     consent: Consent | None = None,
     schema: Mapping[str, Any] | None = None,
@@ -130,7 +131,7 @@ async def _ask(
     settings: Settings,
     trace: Path | None,
     models: Models | None,
-    view: Trace | None,
+    view: Listener | None,
     say: Say,
     consent: Consent | None,
     schema: Mapping[str, Any] | None,
@@ -163,7 +164,7 @@ async def _ask(
             model_names(settings, playing) if models is None else {role: playing.name(role) for role in ROLES},
             profile_for(settings, playing),
             Ledger(limits_of(settings)),
-            lambda: view,
+            view,
             [str(file) for file in named],
             schema,
             absent=[str(one) for one in missing],

@@ -9,13 +9,14 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.config import Settings
+from rlm_kernel.engine.events import ChildEvent, Event, Listener, RunOpened
 from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.prompts import Profile
-from rlm_kernel.engine.protocols import Handed, Models, Outcome, Role, Totals, Trace
+from rlm_kernel.engine.protocols import Handed, Models, Outcome, Role, Totals
 from rlm_kernel.errors import NoRecord, TraceError, TraceNotWritten, UsageError
 from rlm_kernel.session.answering import Asked, answer
 from rlm_kernel.session.inputs import CONTEXT, TEXT, Inputs
@@ -44,14 +45,6 @@ FOLDER = ".children"
 """Ending, after the trace's stem, of the folder with the traces of its children."""
 
 
-@runtime_checkable
-class TreeView(Protocol):
-    """A view that shows child RLMs, too."""
-
-    def child(self, question: str) -> Trace:
-        """Hears the events of a child; after its `finished` there are no more."""
-
-
 @dataclass
 class Family:
     """What all RLMs of a run have in common. `names`: who plays, as the user named them; `copied`: bytes that were handed over so far."""
@@ -69,13 +62,14 @@ class Children:
     be found again.
     """
 
-    def __init__(self, on: Stage, trace: Path, family: Family | None = None, view: Trace | None = None, *, level: int = 0) -> None:
-        """`trace`: that of the RLM itself; `level`: how far it is beneath the topmost."""
+    def __init__(self, on: Stage, trace: Path, family: Family | None = None, view: Listener | None = None, *, level: int = 0) -> None:
+        """`trace`: that of the RLM itself; `view` hears the events of its children; `level`: how far it is beneath the topmost."""
         self._on = on
         self._trace = trace
         self._family = family
         self._view = view
         self._level = level
+        self._born = itertools.count(1)
         self._numbers: dict[str, int] = {}
 
     async def take(self, given: Any) -> HandedOver:
@@ -107,13 +101,15 @@ class Children:
         trace = self._new_trace(name)
         async with family.kernels.kernel(self._level + 1, handed.grants, ledger.check) as (live, gate):
             inputs = await self._inputs(handed, live, trace)
-            children = Children(live.on, trace, family, level=self._level + 1)
+            number = next(self._born)
 
-            def view() -> Trace | None:
-                begun(f"{trace.parent.name}/{trace.name}")
-                children._view = self._view.child(question) if isinstance(self._view, TreeView) else None
-                return children._view
+            def view(event: Event) -> None:
+                if isinstance(event, RunOpened):
+                    begun(f"{trace.parent.name}/{trace.name}")
+                if self._view is not None:
+                    self._view(ChildEvent(number, event))
 
+            children = Children(live.on, trace, family, view, level=self._level + 1)
             asked = Asked(
                 question,
                 inputs,
@@ -249,7 +245,7 @@ def _folder(trace: Path) -> Path:
 
 
 @contextlib.asynccontextmanager
-async def _use(live: Live, gate: Gate, calls: HostCalls, heard: Trace) -> AsyncIterator[DockerKernel]:
+async def _use(live: Live, gate: Gate, calls: HostCalls, heard: Listener) -> AsyncIterator[DockerKernel]:
     gate.listener, gate.open = heard, True
     live.broker.handlers = calls.handlers()
     yield live.kernel

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rlm_kernel.engine import messages
-from rlm_kernel.engine.loop import PastTurn
+from rlm_kernel.engine.conversation import PastTurn
 from rlm_kernel.engine.protocols import CellResult
 from rlm_kernel.trace.reader import TraceCell, TraceFile
 from rlm_kernel.trace.schema import CellMeta

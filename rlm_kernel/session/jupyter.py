@@ -23,6 +23,7 @@ from rlm_kernel.config import Settings, load_api_keys, load_settings
 from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.protocols import Completion, Message, Models, Retry, Role
+from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.errors import FileRefused
 from rlm_kernel.sandbox.grants import FileGrants
 from rlm_kernel.sandbox.provisioner import DockerProvisioner, SandboxSpec
@@ -150,15 +151,12 @@ class _Host:
         how = f"{problem} {HOW_TO_ALLOW}".strip()
         children = Children(on, trace.path if trace else Path())
         calls = HostCalls(
-            models,
-            ledger,
+            SubCalls(models, ledger, children, how_to_allow=how),
             everyone(),
             lambda asked: _locate(on, files, asked),
             recording=recording,
             history=lambda cell: full_history(trace, seen_by=recording.cell_id(cell)) if trace and recording else [],
             keep=keep_of(settings),
-            how_to_allow=how,
-            children=children,
         )
         broker, spec = broker_and_spec(on, settings, calls.handlers(), wait=_ROOM_SECONDS)
         broker.any_cell = True

@@ -18,12 +18,15 @@ from typing import TYPE_CHECKING
 
 from rlm_kernel.config import Settings, parse_size
 from rlm_kernel.engine.cells import Cells
+from rlm_kernel.engine.conversation import Past
+from rlm_kernel.engine.events import Listener, Noted, RunFinished, RunOpened, UserCellFinished
 from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import Ledger
-from rlm_kernel.engine.loop import Loop, Past
+from rlm_kernel.engine.loop import Loop
 from rlm_kernel.engine.messages import output_text
 from rlm_kernel.engine.prompts import Profile
-from rlm_kernel.engine.protocols import ROLES, CallRecord, Memory, Models, Outcome, Totals, Trace
+from rlm_kernel.engine.protocols import ROLES, CallRecord, Memory, Models, Outcome, Totals
+from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.engine.totals import duration
 from rlm_kernel.errors import UsageError, backstop
 from rlm_kernel.secrets import known_secrets
@@ -61,7 +64,7 @@ class KeptSession:
         state: State,
         settings: Settings,
         models: Awaitable[Models] | None,
-        view: Trace | None,
+        view: Listener | None,
         say: Say,
         consent: Consent | None,
     ) -> None:
@@ -146,7 +149,7 @@ class KeptSession:
         live, writer, told = await rebuild(trace, self.settings, self._listeners, self._say, self.folder.depot, self._consent)
         self._live = live
         self._write_to(writer)
-        writer.note(told)
+        writer(Noted(told))
         self.opened.append(f"{why}. {told}")
         self._keep(live)
 
@@ -189,12 +192,10 @@ class KeptSession:
         assert self._live is not None
         locate = notes.locate if notes else self._live.on.locate
         calls = HostCalls(
-            models,
-            ledger,
+            SubCalls(models, ledger, children),
             self._listeners,
             locate,
             history=lambda cell: full_history(read_trace(self.trace), seen_by=cell),
-            children=children,
             keep=keep_of(self.settings).beside(_calls_in(trace) if trace else ()),
         )
         self._live.broker.handlers = calls.handlers()
@@ -234,8 +235,8 @@ class KeptSession:
             ):
                 family = Family(self.settings, models, model_names(self.settings, models), profile, kernels)
                 calls = self._calls(trace, ledger, models, notes, Children(live.on, self.trace, family, self._view))
-                loop = self._new_loop(live, models, ledger, calls, profile)
-                self._listeners.opened(ledger, spent)
+                loop = self._new_loop(live, models, calls, profile)
+                self._listeners(RunOpened(question, ledger, spent))
                 async with closing_trace(self._listeners, ledger.totals, self.trace, self._say) as close:
                     outcome = await self._converse(loop, trace, question, named, absent)
                     self.used = close(outcome)
@@ -247,13 +248,13 @@ class KeptSession:
             raise
         return result
 
-    def _new_loop(self, live: Live, models: Models, ledger: Ledger, calls: HostCalls, profile: Profile) -> Loop:
+    def _new_loop(self, live: Live, models: Models, calls: HostCalls, profile: Profile) -> Loop:
         limit, share = self.settings.limits.output_chars, self.settings.memory_share
-        return Loop(live.kernel, models, calls, ledger, self._listeners, profile, limit, share)
+        return Loop(Cells(live.kernel, calls, self._listeners), models, profile, limit, share)
 
     async def _converse(self, loop: Loop, trace: TraceFile, question: str, named: Sequence[Path], absent: Sequence[str]) -> Outcome:
         """Put a question after what was said before, by the trace."""
-        info = await loop.kernel.describe()
+        info = await loop.cells.kernel.describe()
         turns = turns_of(trace.cells, recorded(trace.cells), self.settings.limits.output_chars, further=True)
         past = Past(turns, question=question) if turns else None
         first = first_question(trace.cells, trace.meta.question) if turns else question
@@ -300,7 +301,7 @@ class KeptSession:
         memory = await loop.remember()
         if memory is not None:
             self.used = ledger.totals()
-            self._listeners.finished(outcome, self.used)  # what the summary cost is in the account, too
+            self._listeners(RunFinished(outcome, self.used))  # what the summary cost is in the account, too
         return memory
 
     @backstop
@@ -317,7 +318,7 @@ class KeptSession:
             except asyncio.CancelledError:
                 await asyncio.shield(self._settle(live))
                 raise
-            self._listeners.person_ran(result)
+            self._listeners(UserCellFinished(result))
         self._keep(live)
         check_setup(result, self.settings)
         return output_text(result.outputs).splitlines()

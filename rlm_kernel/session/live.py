@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.config import Settings
-from rlm_kernel.engine.protocols import Models, Trace
+from rlm_kernel.engine.events import Listener
+from rlm_kernel.engine.protocols import Models
 from rlm_kernel.session.stage import Say, Stage, broker_and_spec, find_or_build_image, image_for, window_of
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Live:
 async def make(
     paths: Sequence[Path],
     settings: Settings,
-    listeners: Trace,
+    listeners: Listener,
     say: Say,
     *,
     depot: Path | None = None,
@@ -106,7 +107,7 @@ async def join(
     granted: Sequence[dict[str, Any]],
     set_up: Sequence[tuple[str, str]],
     settings: Settings,
-    listeners: Trace,
+    listeners: Listener,
     say: Say,
     *,
     depot: Path,
@@ -154,10 +155,10 @@ async def join(
 
 def other_version(folder: Path) -> bool:
     """Whether a session's folder is there, and its container was begun by another version. Blocking for a moment."""
-    from rlm_kernel.sandbox import frames
+    from rlm_contract import VERSION
     from rlm_kernel.sandbox.rundir import RunDir
 
-    return folder.exists() and RunDir.version(folder) != frames.VERSION
+    return folder.exists() and RunDir.version(folder) != VERSION
 
 
 def _depot(wanted: Path | None, run: RunDir) -> Path:
@@ -167,13 +168,11 @@ def _depot(wanted: Path | None, run: RunDir) -> Path:
     return wanted if wanted is not None and has_utf8_name(wanted) else run.path / "depot"
 
 
-async def _live(on: Stage, settings: Settings, listeners: Trace, wait: float | None = None) -> Live:
+async def _live(on: Stage, settings: Settings, listeners: Listener, wait: float | None = None) -> Live:
     from rlm_kernel.sandbox.kernel import DockerKernel
 
     broker, spec = broker_and_spec(on, settings, {}, wait=wait)
-    kernel = DockerKernel(
-        spec, broker, cell_timeout=settings.limits.cell_timeout, on_output=listeners.cell_output, on_person=listeners.person_ran
-    )
+    kernel = DockerKernel(spec, broker, cell_timeout=settings.limits.cell_timeout, tell=listeners)
     return Live(on, broker, kernel)
 
 

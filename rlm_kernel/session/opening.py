@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.config import Settings, load_settings
-from rlm_kernel.engine.protocols import Models, Trace
+from rlm_kernel.engine.events import Listener
+from rlm_kernel.engine.protocols import Models
 from rlm_kernel.errors import UsageError, backstop
 from rlm_kernel.nearest import did_you_mean, nearest
 from rlm_kernel.session.ask import free_path
@@ -44,7 +45,7 @@ async def open_session(
     changes: Mapping[str, Any] | None = None,
     models: Models | None = None,
     with_models: bool = True,
-    view: Trace | None = None,
+    view: Listener | None = None,
     say: Say = _silent,
     consent: Consent | None = None,
 ) -> AsyncIterator[KeptSession]:

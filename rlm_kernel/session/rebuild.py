@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.config import Settings
 from rlm_kernel.engine.cells import Cells
+from rlm_kernel.engine.events import CellFinished, Listener
 from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import Ledger, Limits
-from rlm_kernel.engine.protocols import CellResult, Trace
+from rlm_kernel.engine.protocols import CellResult
+from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.errors import FileRefused
 from rlm_kernel.secrets import known_secrets
 from rlm_kernel.session.answering import check_setup
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
 
 async def rebuild(
-    trace: TraceFile, settings: Settings, listeners: Trace, say: Say, depot: Path, consent: Consent | None
+    trace: TraceFile, settings: Settings, listeners: Listener, say: Say, depot: Path, consent: Consent | None
 ) -> tuple[Live, NotebookWriter, str]:
     """Run the trace's cells in a new kernel, with the recorded answers: no model is asked.
 
@@ -67,23 +69,21 @@ async def rebuild(
     writer = NotebookWriter(trace.path, trace.meta.model_copy(update=changes), known_secrets(os.environ), trace.node.cells)
     for cell, verdict in zip(trace.code_cells, verdicts, strict=True):
         if verdict.verdict != "same":
-            writer.cell_finished(cell.turn, results[cell.id])
+            writer(CellFinished(cell.turn, results[cell.id]))
     told = restored("The session was taken up again", verdicts, [*found.changed, *image_remarks(trace, live.on)])
     return live, writer, told
 
 
 async def _replay(
-    trace: TraceFile, settings: Settings, live: Live, listeners: Trace, say: Say
+    trace: TraceFile, settings: Settings, live: Live, listeners: Listener, say: Say
 ) -> tuple[dict[str, CellResult], list[Verdict]]:
     children = Children(live.on, trace.path)
     calls = HostCalls(
-        None,
-        Ledger(Limits()),
+        SubCalls(None, Ledger(Limits()), children),
         listeners,
         live.on.locate,
         recording=TraceRecording(trace.cells),
         history=lambda cell: full_history(trace, seen_by=cell),
-        children=children,
         keep=keep_of(settings),
     )
     live.broker.handlers = calls.handlers()

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rlm_kernel.config import Settings, known_keys, load_settings
 from rlm_kernel.engine.cells import Cells
+from rlm_kernel.engine.events import CellFinished, Listener, RunOpened
 from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.prompts import PROFILES
-from rlm_kernel.engine.protocols import ROLES, CellResult, Models, Totals, Trace
+from rlm_kernel.engine.protocols import ROLES, CellResult, Models, Totals
+from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.errors import TraceError, UsageError, backstop
 from rlm_kernel.secrets import known_secrets
 from rlm_kernel.session.children import Children, Family, Tree, child_traces
@@ -215,7 +217,7 @@ async def replay(
     step: Step | None = None,
     tell: Callable[[Verdict, CellResult | None], None] = lambda _verdict, _result: None,
     begin: Callable[[Path], None] = lambda _path: None,
-    view: Trace | None = None,
+    view: Listener | None = None,
     say: Say = lambda _text: None,
     _tree: Tree | None = None,
     _above: Collection[Path] = (),
@@ -253,20 +255,17 @@ async def replay(
         ledger = Ledger(limits_of(settings))
         family = None
         if playing is not None:
-            heard.opened(ledger, Totals())
+            heard(RunOpened(trace.meta.question, ledger, Totals()))
             kernels = await stack.enter_async_context(WarmKernels(settings, on.image, say))
             names = {role: playing.name(role) for role in ROLES}
             family = Family(settings, playing, names, profile_for(settings, playing), kernels)
         children = Children(on, out or trace.path, family, view)
         calls = HostCalls(
-            playing,
-            ledger,
+            SubCalls(playing, ledger, children, how_to_allow=_HOW_TO_ALLOW),
             heard,
             on.locate,
             recording=recording,
             history=lambda cell: full_history(trace, seen_by=cell),
-            how_to_allow=_HOW_TO_ALLOW,
-            children=children,
             keep=keep_of(settings),
         )
         kernel = await stack.enter_async_context(kernel_of(on, settings, calls, heard, cell_timeout=settings.limits.cell_timeout))
@@ -307,7 +306,7 @@ def _write(trace: TraceFile, results: Mapping[str, CellResult], out: Path) -> No
     writer = NotebookWriter(out, trace.meta, known_secrets(os.environ), trace.node.cells)
     for cell in trace.code_cells:
         if cell.id in results:
-            writer.cell_finished(cell.turn, results[cell.id])
+            writer(CellFinished(cell.turn, results[cell.id]))
     writer.close()  # written even if no cell was run
 
 

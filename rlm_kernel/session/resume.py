@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.config import Settings, parse_size
 from rlm_kernel.engine.cells import Cells
+from rlm_kernel.engine.conversation import Past
+from rlm_kernel.engine.events import CellFinished, Listener, RunOpened
 from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import LIMITS, Ledger
-from rlm_kernel.engine.loop import Loop, Past
-from rlm_kernel.engine.protocols import ROLES, CellResult, Models, Outcome, Totals, Trace
+from rlm_kernel.engine.loop import Loop
+from rlm_kernel.engine.protocols import ROLES, CellResult, Models, Outcome, Totals
+from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.errors import UsageError, backstop
 from rlm_kernel.secrets import known_secrets
 from rlm_kernel.session.answering import check_setup, closing_trace, new_meta
@@ -75,7 +78,7 @@ async def resume(
     files: Mapping[str, Path] | None = None,
     allow_changed: bool = False,
     models: Models | None = None,
-    view: Trace | None = None,
+    view: Listener | None = None,
     say: Say = lambda _text: None,
     consent: Consent | None = None,
     answered: Give = lambda _result: None,
@@ -117,7 +120,7 @@ async def fork(
     files: Mapping[str, Path] | None = None,
     allow_changed: bool = False,
     models: Models | None = None,
-    view: Trace | None = None,
+    view: Listener | None = None,
     say: Say = lambda _text: None,
     consent: Consent | None = None,
     placed: Callable[[Path], None] = lambda _path: None,
@@ -174,7 +177,7 @@ async def _go_on(
     files: Mapping[str, Path],
     allow_changed: bool,
     given: Models | None,
-    view: Trace | None,
+    view: Listener | None,
     say: Say,
     consent: Consent | None,
     give: Give,
@@ -195,7 +198,7 @@ async def _go_on(
     ):
         models = await players
         going = _Going(plan, settings, on, models, given, ledger, found, named, view)
-        everyone(going.writer, view).opened(ledger, Totals())
+        everyone(going.writer, view)(RunOpened(plan.question or plan.trace.meta.question, ledger, Totals()))
         async with closing_trace(going.listeners, ledger.totals, plan.path, say) as close, WarmKernels(settings, on.image, say) as kernels:
 
             def ended(outcome: Outcome) -> Result:
@@ -227,7 +230,7 @@ class _Going:
         ledger: Ledger,
         files: TraceFiles,
         named: Sequence[Path],
-        view: Trace | None,
+        view: Listener | None,
     ) -> None:
         self._plan = plan
         self._settings = settings
@@ -295,27 +298,17 @@ class _Going:
         recording = TraceRecording(plan.trace.cells)
         family = Family(settings, self._models, self._names, self._profile, kernels)
         calls = HostCalls(
-            self._models,
-            self._ledger,
+            SubCalls(self._models, self._ledger, Children(self._on, plan.path, family, self._view)),
             self.listeners,
             self._notes.locate,
             recording=recording,
             history=lambda cell: full_history(read_trace(plan.path) if self._gate.open else plan.trace, seen_by=cell),
             keep=keep_of(settings),
-            children=Children(self._on, plan.path, family, self._view),
         )
         async with kernel_of(self._on, settings, calls, self.listeners, cell_timeout=settings.limits.cell_timeout) as kernel:
-            loop = Loop(
-                kernel,
-                self._models,
-                calls,
-                self._ledger,
-                self.listeners,
-                self._profile,
-                settings.limits.output_chars,
-                settings.memory_share,
-            )
-            results, verdicts = await self._replay(Replayer(Cells(kernel, calls, self.listeners), live=True))
+            cells = Cells(kernel, calls, self.listeners)
+            loop = Loop(cells, self._models, self._profile, settings.limits.output_chars, settings.memory_share)
+            results, verdicts = await self._replay(Replayer(cells, live=True))
             self._gate.open = True
             async with self._notes:
                 await self._set_up(loop)
@@ -348,7 +341,7 @@ class _Going:
             if verdict.verdict != "same":
                 changed.append(cell)
         for cell in changed:
-            self.writer.cell_finished(cell.turn, results[cell.id])
+            self.writer(CellFinished(cell.turn, results[cell.id]))
         return results, verdicts
 
     async def _set_up(self, loop: Loop) -> None:

@@ -17,7 +17,8 @@ from pydantic.errors import PydanticUserError
 from rlm_kernel import loops
 from rlm_kernel.checked import plain
 from rlm_kernel.config import Settings, load_api_keys, load_settings
-from rlm_kernel.engine.protocols import Models, Trace
+from rlm_kernel.engine.events import Listener
+from rlm_kernel.engine.protocols import Models
 from rlm_kernel.errors import NoAnswer, UsageError
 from rlm_kernel.session.ask import Result, ask
 from rlm_kernel.session.delivery import Give
@@ -70,7 +71,7 @@ class RLM:
         *,
         answer_type: Any = None,
         trace: Path | str | None = None,
-        view: Trace | None = None,
+        view: Listener | None = None,
         answered: Give = lambda _result: None,
     ) -> Result:
         """Answer a question.

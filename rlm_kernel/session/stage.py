@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.config import Settings, parse_size
+from rlm_kernel.engine.events import Listener
 from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import Limits
-from rlm_kernel.engine.protocols import HostCallHandler, Models, Trace
+from rlm_kernel.engine.protocols import HostCallHandler, Models
 from rlm_kernel.engine.records import Keep
 from rlm_kernel.errors import ImageError
 from rlm_kernel.session.digests import sha256_of
@@ -169,14 +170,14 @@ def find_or_build_image(settings: Settings, say: Say, *, build: bool = True) -> 
 
 @contextlib.asynccontextmanager
 async def kernel_of(
-    on: Stage, settings: Settings, calls: HostCalls, listeners: Trace, *, cell_timeout: float | None
+    on: Stage, settings: Settings, calls: HostCalls, listeners: Listener, *, cell_timeout: float | None
 ) -> AsyncIterator[DockerKernel]:
     """A kernel that is up, with its broker; both gone afterwards."""
     from rlm_kernel.sandbox.kernel import DockerKernel
 
     broker, spec = broker_and_spec(on, settings, calls.handlers())
     spec = replace(spec, admit=functools.partial(_untimed, spec.admit, calls))
-    kernel = DockerKernel(spec, broker, cell_timeout=cell_timeout, on_output=listeners.cell_output, on_person=listeners.person_ran)
+    kernel = DockerKernel(spec, broker, cell_timeout=cell_timeout, tell=listeners)
     try:
         await kernel.start()
         yield kernel

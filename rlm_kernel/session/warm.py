@@ -130,7 +130,7 @@ class WarmKernels:
 
     async def _start(self, paths: Sequence[Path] = (), known_as: Sequence[Path] = ()) -> tuple[Live, Gate]:
         gate = Gate()
-        return await make(paths, self._settings, gate.as_trace(), self._say, known_as=known_as, image=self._image, queued=False), gate
+        return await make(paths, self._settings, gate, self._say, known_as=known_as, image=self._image, queued=False), gate
 
     @staticmethod
     async def _discard(task: asyncio.Task[tuple[Live, Gate]]) -> None:

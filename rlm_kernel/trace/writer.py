@@ -14,10 +14,28 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 from rlm_kernel import harmless
-from rlm_kernel.engine.protocols import Account, Answer, CallKind, CallRecord, CellResult, Completion, Memory, Outcome, Retry, Role, Totals
+from rlm_kernel.engine.events import (
+    CallFinished,
+    CallRetried,
+    CallsPlanned,
+    CallStarted,
+    CellFinished,
+    CellOutput,
+    CellStarted,
+    ChildEvent,
+    Event,
+    Noted,
+    RunFinished,
+    RunOpened,
+    Summarized,
+    TurnReplied,
+    TurnStarted,
+    UserCellFinished,
+)
+from rlm_kernel.engine.protocols import Answer, CallRecord, CellResult, Completion, Memory, Outcome, Role, Totals
 from rlm_kernel.errors import TraceNotWritten
 from rlm_kernel.trace import document
 from rlm_kernel.trace.calls import cell_meta, linked
@@ -34,7 +52,7 @@ _FULL = "[The outputs of the cells above have {:,} characters (trace.outputs): t
 
 
 class NotebookWriter(SavedNotebook):
-    """Implements `engine.protocols.Trace`. `secrets` are replaced wherever they turn up. Raises TraceError when it cannot write."""
+    """A listener (`engine.events`). `secrets` are replaced wherever they turn up. Raises TraceError when it cannot write."""
 
     def __init__(
         self,
@@ -86,14 +104,38 @@ class NotebookWriter(SavedNotebook):
             self._kept[cell["id"]] = meta.calls
         self._put(dict(cell), check=False)
 
-    def opened(self, account: Account, before: Totals) -> None:
-        """Each save has the account as it is then: whoever is killed loses none of it."""
-        self._before, self._account = before, account.closed
+    def __call__(self, event: Event) -> None:
+        """Write what an event tells. Raises TraceNotWritten."""
+        match event:
+            case RunOpened(account=account, before=before):
+                # Each save has the account as it is then: whoever is killed loses none of it.
+                self._before, self._account = before, account.closed
+            case TurnStarted(turn):
+                self._turn = turn
+            case TurnReplied(turn, reply, prose):
+                self._turn_replied(turn, reply, prose)
+            case CellStarted(cell_id, turn, code):
+                self._cell_started(cell_id, turn, code)
+            case CellOutput(cell_id, outputs):
+                self._cell_output(cell_id, outputs)
+            case CallFinished(cell_id, call):
+                self._call_finished(cell_id, call)
+            case CellFinished(turn, result):
+                self._cell_finished(turn, result)
+            case UserCellFinished(result):
+                self._user_cell_finished(result)
+            case Summarized(memory):
+                self._summarized(memory)
+            case Noted(text):
+                self._aside("note", document.note(text), text)
+            case RunFinished(outcome, totals):
+                self._finished(outcome, totals)
+            case CallStarted() | CallRetried() | CallsPlanned() | ChildEvent():
+                pass  # calls are recorded when they end, and children have traces of their own
+            case _:
+                assert_never(event)
 
-    def turn_started(self, turn: int) -> None:
-        self._turn = turn
-
-    def turn_replied(self, turn: int, reply: Completion, prose: str) -> None:
+    def _turn_replied(self, turn: int, reply: Completion, prose: str) -> None:
         meta = CellMeta(
             kind="model",
             turn=turn,
@@ -109,28 +151,19 @@ class NotebookWriter(SavedNotebook):
         self._markdown(f"turn-{turn:02d}", document.model_words(turn, prose, len(meta.thoughts)), meta)
         self._save()
 
-    def cell_started(self, cell_id: str, turn: int, code: str) -> None:
+    def _cell_started(self, cell_id: str, turn: int, code: str) -> None:
         self._running, self._code, self._outputs, self._beside = cell_id, code, (), {}
         self._calls, self._progress = {_key(call): call for call in map(CallMeta.record, self._kept.get(cell_id, ()))}, None
         self._turn, self._started, self._clock = turn, datetime.now(UTC), time.monotonic()
         self._write_running()
         self._save()
 
-    def cell_output(self, cell_id: str, outputs: Sequence[Mapping[str, Any]]) -> None:
+    def _cell_output(self, cell_id: str, outputs: Sequence[Mapping[str, Any]]) -> None:
         if cell_id == self._running:
             self._outputs, self._stale = outputs, True
             self._save_now_and_then()
 
-    def call_started(self, cell_id: str, call_id: str, kind: CallKind) -> None:
-        """Calls are recorded when they end."""
-
-    def call_retried(self, cell_id: str, call_id: str, retry: Retry) -> None:
-        """A call's record has the number of its attempts."""
-
-    def calls_planned(self, cell_id: str, calls: int) -> None:
-        """For those who watch."""
-
-    def call_finished(self, cell_id: str, call: CallRecord) -> None:
+    def _call_finished(self, cell_id: str, call: CallRecord) -> None:
         if cell_id == self._running:
             key = _key(call)
             if key in self._calls:
@@ -140,7 +173,7 @@ class NotebookWriter(SavedNotebook):
             self._calls[key], self._stale = call, True
             self._save_now_and_then()
 
-    def cell_finished(self, turn: int, result: CellResult) -> None:
+    def _cell_finished(self, turn: int, result: CellResult) -> None:
         meta = CellMeta(
             kind=self._code_kind(result.cell_id),
             turn=turn or None,
@@ -159,7 +192,7 @@ class NotebookWriter(SavedNotebook):
             self._file.move(result.cell_id, behind=earlier[-1])
         self._save()
 
-    def person_ran(self, result: CellResult) -> None:
+    def _user_cell_finished(self, result: CellResult) -> None:
         status, seconds = result.status, round(result.seconds, 4)
         meta = CellMeta(kind="person", turn=self._turn or None, status=status, truncated=result.truncated, seconds=seconds)
         self._persons += 1
@@ -173,9 +206,6 @@ class NotebookWriter(SavedNotebook):
         ended = result.started + timedelta(seconds=result.seconds)
         times = {"iopub.execute_input": result.started.isoformat(), "shell.execute_reply": ended.isoformat()}
         self._code_cell(cell_id, result.code, result.outputs, meta, result.execution_count, times, check=True)
-
-    def note(self, text: str) -> None:
-        self._aside("note", document.note(text), text)
 
     def question(self, text: str) -> None:
         """A question, put to the root model from here on: the notebook's own if it has none yet, else a further one."""
@@ -210,7 +240,7 @@ class NotebookWriter(SavedNotebook):
         meta = self._meta.model_copy(update={"files": self.files})
         self._markdown("title", document.title(meta), CellMeta(kind="title"))
 
-    def remembered(self, memory: Memory) -> None:
+    def _summarized(self, memory: Memory) -> None:
         usage = memory.reply.usage
         self._aside(
             "memory",
@@ -233,7 +263,7 @@ class NotebookWriter(SavedNotebook):
         self._markdown(cell_id, shown, CellMeta(kind=kind, turn=self._turn or None, text=text, **more))
         self._save()
 
-    def finished(self, outcome: Outcome, totals: Totals) -> None:
+    def _finished(self, outcome: Outcome, totals: Totals) -> None:
         self._cancel_due()
         self._account = None
         if self._running is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from multiprocessing import get_context
@@ -17,6 +17,7 @@ import pytest
 
 from benchmarks.tree import run_tree
 from rlm_kernel import RLM
+from rlm_kernel.engine.events import CallFinished, Event
 from rlm_kernel.session import warm
 from rlm_kernel.session.ask import Result, ask
 from rlm_kernel.session.replay import replay
@@ -183,14 +184,13 @@ async def test_a_tree_that_is_interrupted_ends_at_once_and_its_traces_are_closed
     asking = asyncio.Event()
     waiting: list[str] = []
 
-    def heard(event: str, level: int, arguments: Sequence[Any]) -> None:
-        if event == "call_finished" and level == 1 and arguments[1].preview == "quick 2":
-            waiting.append(arguments[1].id)
+    def heard(event: Event, level: int) -> None:
+        if isinstance(event, CallFinished) and level == 1 and event.call.preview == "quick 2":
+            waiting.append(event.call.id)
             if len(waiting) == 3:
                 asking.set()
 
-    view: Any = Watch(heard)
-    running = asyncio.create_task(run(patient(), text, view=view))
+    running = asyncio.create_task(run(patient(), text, view=Watch(heard)))
     await asking.wait()
     await asyncio.sleep(0.2)
     begun = time.monotonic()

@@ -79,7 +79,7 @@ class Attacked:
         self.held: list[str] = []
         box.broker.handlers["llm_query"] = self._answer
         box.broker.handlers["final"] = self._answer
-        box.kernel._on_person = lambda _cell: None
+        box.kernel._tell = lambda _event: None
 
     async def _answer(self, call: HostCall) -> Any:
         text = call.body.get("prompt", "")

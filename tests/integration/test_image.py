@@ -160,6 +160,7 @@ def test_the_wheel_carries_the_image_and_gives_it_the_same_tag(tmp_path: Path) -
         archive.extractall(tmp_path / "site")
     assert "rlm_kernel/_kernel_image/Dockerfile" in names
     assert "rlm_kernel/_kernel_image/rlm_runtime/__main__.py" in names
+    assert "rlm_contract/frames.py" in names
     assert not [name for name in names if "__pycache__" in name]
     code = "from rlm_kernel.sandbox.image import image_tag; print(image_tag())"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}

@@ -204,7 +204,7 @@ async def test_docker_stop_is_quick(sandbox: Any, docker_client: Any) -> None:
     begun = time.monotonic()
     await asyncio.to_thread(container.stop, timeout=30)
     assert time.monotonic() - begun < 10
-    assert await box.kernel._provisioner.exited == 128 + 15
+    assert (await box.kernel._provisioner.exited).status == 128 + 15
 
 
 @pytest.fixture
@@ -221,7 +221,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 async def test_the_last_words_of_a_container_that_ends_as_it_starts_are_told(sandbox: Any, command: Callable[..., None]) -> None:
     command("import sys; print('x' * 10_000_000, 'last', file=sys.stderr); sys.exit('words')")
-    with pytest.raises(KernelError, match=r"ended as it started \(status 1\)") as caught:
+    with pytest.raises(KernelError, match=r"ended as it started \((status 1|its status is not known)") as caught:
         await sandbox()
     assert caught.value.message.endswith("x last\nwords")
     assert len(caught.value.message) < 9_000

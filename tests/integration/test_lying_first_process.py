@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.hostile, pytest.mark.timeout(240)]
 MOST = 200_000_000
 _TOOLS = """
 import json, os, random, time
-from rlm_runtime.frames import *
+from rlm_contract.frames import *
 def say(data, where=1):
     data = memoryview(data)
     while data:
@@ -52,8 +52,10 @@ LIARS = {
         "for _ in range(200):\n    for number in numbers: say(pack(DATA, number, b'ab') * 100)\ntime.sleep(1000)"
     ),
     "credit without end": "greeted()\nsay(pack(OPEN, THEIRS))\nwhile True: say(pack(CREDIT, THEIRS, b'\\xff' * 4) * 5000)",
+    "an end, and goes on": "greeted()\nsay(pack(END, 0, b'[' * MOST))\nwhile True: say(pack(OPEN, THEIRS) + pack(END))",
+    "an end with everything in it": """greeted()\nsay(pack(END, 0, b'{"status": -1e999, "words": "%s"}' % (b'\\\\ud800' * 9000)))""",
     "frames of any kind": (
-        "greeted()\nwhile True: say(pack(random.randrange(1, 9), random.choice([0, 1, 2, THEIRS]), os.urandom(random.randrange(200))))"
+        "greeted()\nwhile True: say(pack(random.randrange(1, 10), random.choice([0, 1, 2, THEIRS]), os.urandom(random.randrange(200))))"
     ),
 }
 
@@ -107,7 +109,8 @@ async def test_a_first_process_that_lies_costs_a_plain_error(
 
 
 BREAKS = """
-from rlm_runtime import __main__, bridge, frames
+from rlm_contract import frames
+from rlm_runtime import __main__, bridge
 accept = bridge.Bridge._accept
 def lie(self, events):
     accept(self, events)

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from rlm_kernel.cli._live import LiveView
-from rlm_kernel.engine.protocols import Outcome, Totals
+from rlm_kernel.engine.events import Event, RunFinished
+from rlm_kernel.engine.protocols import Totals
 from rlm_kernel.session.live import discard
 from rlm_kernel.session.state import SessionFolder, sessions
 from rlm_kernel.trace.reader import read_trace
@@ -49,13 +50,14 @@ def _nothing_left(isolated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def live(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the live line showed of the account as each question ended."""
     shown: list[str] = []
-    finished = LiveView.finished
+    hear = LiveView.__call__
 
-    def record(view: LiveView, outcome: Outcome, totals: Totals) -> None:
-        finished(view, outcome, totals)
-        shown.append(view.account())
+    def record(view: LiveView, event: Event) -> None:
+        hear(view, event)
+        if isinstance(event, RunFinished):
+            shown.append(view.account())
 
-    monkeypatch.setattr(LiveView, "finished", record)
+    monkeypatch.setattr(LiveView, "__call__", record)
     return shown
 
 

@@ -231,6 +231,27 @@ async def test_output_flood_is_capped_with_both_ends_kept(sandbox: Any) -> None:
     assert len(large.outputs[0]["data"]["text/plain"]) < 1_000_000
 
 
+_EVERY_WRITER = """
+import subprocess, threading
+from IPython.display import display
+for n in range({number}, {number} + 2):
+    print("out", n)
+    thread = threading.Thread(target=print, args=("thread", n)); thread.start(); thread.join()
+    display(n)
+    print("err", n, file=__import__("sys").stderr)
+if not {number} % 10: _ = subprocess.run(["echo", "process {number}"])
+"""
+
+
+async def test_quick_cells_have_all_their_outputs_in_order_whoever_wrote_them(sandbox: Any) -> None:
+    box = await sandbox()
+    for number in range(40):
+        process = f"process {number}" if not number % 10 else ""
+        expected = [f"{who}{n}" for n in (number, number + 1) for who in ("out ", "thread ", "", "err ")]
+        said = (await box.text(_EVERY_WRITER.format(number=number))).split("\n")
+        assert [line for line in said if line] == [*expected, *([process] if process else [])], number
+
+
 async def test_interrupt_from_outside_ends_the_cell(sandbox: Any) -> None:
     box = await sandbox()
     running = asyncio.create_task(box.run("print('on', flush=True)\nimport time\ntime.sleep(60)"))

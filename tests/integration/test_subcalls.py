@@ -17,17 +17,19 @@ import pytest_asyncio
 
 from rlm_kernel.config import load_settings
 from rlm_kernel.engine.cells import Cells
+from rlm_kernel.engine.events import CallsPlanned, CallStarted, CellFinished
 from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import Ledger, Limits
 from rlm_kernel.engine.loop import Loop
 from rlm_kernel.engine.messages import output_text
 from rlm_kernel.engine.protocols import CellResult, Completion, Message
+from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.models import litellm_models
 from rlm_kernel.models.litellm_models import LitellmModels
 from rlm_kernel.models.scripted import ScriptedModels
 from rlm_kernel.sandbox.broker import MAX_IN_FLIGHT, MAX_REQUEST
 from rlm_kernel.sandbox.rundir import RunDir
-from tests.support.engine import PROFILE, RecordingTrace, locate
+from tests.support.engine import PROFILE, Recorder, locate
 from tests.support.model_server import ModelServer
 from tests.support.openai_wire import Fault
 from tests.support.sandbox import Sandbox, until
@@ -46,11 +48,11 @@ class Host:
     limits: Limits
 
     def __post_init__(self) -> None:
-        self.trace: Any = RecordingTrace()
+        self.heard = Recorder()
         self.ledger = Ledger(self.limits)
-        self.calls = HostCalls(self.models, self.ledger, self.trace, locate)
+        self.calls = HostCalls(SubCalls(self.models, self.ledger), self.heard, locate)
         self.box.broker.handlers = self.calls.handlers()
-        self.cells = Cells(self.box.kernel, self.calls, self.trace)
+        self.cells = Cells(self.box.kernel, self.calls, self.heard)
 
     async def run(self, code: str) -> CellResult:
         self.box._cells += 1
@@ -456,7 +458,7 @@ async def test_the_root_is_told_at_80_percent_and_has_one_last_answer_at_the_lim
         Limits(cost=10 * price), lambda http: Split([*replies, "FINAL(from what I have)"], http, 0.0), input_price=100, output_price=1000
     )
     await host.box.run("context = 'hello'")
-    loop = Loop(host.box.kernel, host.models, host.calls, host.ledger, host.trace, PROFILE)
+    loop = Loop(host.cells, host.models, PROFILE)
     outcome = await loop.run("What?", await host.box.kernel.describe(), from_files=False)
     told = host.models.told
     assert (outcome.stop_reason, outcome.forced, outcome.answer.text) == ("cost", True, "from what I have")
@@ -467,7 +469,7 @@ async def test_the_root_is_told_at_80_percent_and_has_one_last_answer_at_the_lim
     assert "No more code will run" in told[2]
     assert len(openai_env.requests) == 10
     assert host.ledger.totals().cost == pytest.approx(10 * price)
-    assert any("80% of the limit of cost" in note for note in host.trace.notes)
+    assert any("80% of the limit of cost" in note for note in host.heard.notes)
 
 
 # Memory
@@ -520,11 +522,11 @@ f = [llm_query('one'), llm_query('two')]
 """
     shown = "[len(a), len(b), len(c), sum(map(bool, a)), bool(b[3]), bool(b[4]), d, len(e), len(f)]"
     assert await host.value(code, shown) == [300, 5, 1500, 300, False, True, "echo: alone", 2, 2]
-    planned = [calls for _, calls in host.trace.of("calls_planned")]
+    planned = [event.calls for event in host.heard.of(CallsPlanned)]
     assert planned == [300, 305, 304, 1804, 1807, 1805], "a request that is too large and what its time-out ended are taken back"
-    names = [name for name, _ in host.trace.events]
-    assert names.index("calls_planned") < names.index("call_started"), "the first is there before its calls"
-    assert [record.kind for record in host.trace.of("cell_finished")[0][1].calls].count("llm_query") == 1807
+    kinds = host.heard.kinds
+    assert kinds.index(CallsPlanned) < kinds.index(CallStarted), "the first is there before its calls"
+    assert [record.kind for record in host.heard.of(CellFinished)[0].result.calls].count("llm_query") == 1807
 
 
 # Replies that are not whole

@@ -12,6 +12,7 @@ from rlm_kernel.cli._live import LiveView
 from rlm_kernel.cli._run import run_to_end
 from rlm_kernel.cli.chat import Chat
 from rlm_kernel.config import Settings
+from rlm_kernel.engine.events import Summarized
 from rlm_kernel.engine.protocols import Completion, Memory, Totals, Usage
 from rlm_kernel.errors import KernelError, UsageError
 from rlm_kernel.session.ask import Result
@@ -70,7 +71,7 @@ class FakeSession:
             self._view.say("summing up")
             await asyncio.Event().wait()
         memory = Memory("short", 12340, 410, False, Completion("short", "some/root"))
-        self._view.remembered(memory)
+        self._view(Summarized(memory))
         self.used += Totals(root_usage=Usage(12340, 410))
         return memory
 

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rlm_runtime import bridge as bridge_module
 from rlm_runtime.bridge import Bridge
 
+from rlm_contract import SOCKETS
 from rlm_kernel.sandbox.stream import Channel, Stream
 
 REPLY = b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
@@ -90,7 +90,7 @@ class FirstProcess:
     def serve(self, name: str) -> socket.socket:
         """Listen as the kernel does on one of its sockets."""
         made = socket.socket(socket.AF_UNIX)
-        made.bind(str(self.folder / f"k-{bridge_module.SOCKETS[name]}"))
+        made.bind(str(self.folder / f"k-{SOCKETS[name]}"))
         made.listen(8)
         made.settimeout(10)
         return made

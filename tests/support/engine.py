@@ -1,4 +1,4 @@
-"""The engine's seams for tests without a container: a kernel that evaluates expressions, a trace that remembers, and a run of both."""
+"""The engine's seams for tests without a container: a kernel that evaluates expressions, a listener that remembers, and a run of both."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
+from rlm_kernel.engine.cells import Cells
+from rlm_kernel.engine.conversation import Past
+from rlm_kernel.engine.events import Event, Listener, Noted
 from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import Ledger, Limits
-from rlm_kernel.engine.loop import Loop, Past
+from rlm_kernel.engine.loop import Loop
 from rlm_kernel.engine.prompts import Profile
 from rlm_kernel.engine.protocols import (
     CellResult,
@@ -22,10 +25,12 @@ from rlm_kernel.engine.protocols import (
     Message,
     Models,
     Outcome,
-    Trace,
 )
+from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.errors import FileRefused, KernelError, RLMError
 
+Kind = TypeVar("Kind")
+Kind = TypeVar("Kind")
 PROFILE = Profile("default", "SYSTEM {context_hint}", (), "0" * 64, 10**9, 300)
 INFO = ContextInfo("str", 11, [("a.txt", 11)], 1, "hello world")
 
@@ -150,23 +155,28 @@ class FakeKernel:
         await self._call("final", {"text": text} if isinstance(value, str) else {"text": text, "value": value})
 
 
-class RecordingTrace:
-    """Implements `engine.protocols.Trace`: `events` are (name, arguments)."""
+class Recorder:
+    """A listener that remembers. It raises `fails` when an event of the kind `at` comes."""
 
-    def __init__(self) -> None:
-        self.events: list[tuple[str, tuple[Any, ...]]] = []
+    def __init__(self, at: type[Event] | None = None, fails: Exception | None = None) -> None:
+        self.events: list[Event] = []
+        self._at, self._fails = at, fails
 
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return lambda *arguments: self.events.append((name, arguments))
+    def __call__(self, event: Event) -> None:
+        if self._fails is not None and type(event) is self._at:
+            raise self._fails
+        self.events.append(event)
 
-    def of(self, name: str) -> list[tuple[Any, ...]]:
-        return [arguments for event, arguments in self.events if event == name]
+    def of(self, kind: type[Kind]) -> list[Kind]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    @property
+    def kinds(self) -> list[type[Event]]:
+        return [type(event) for event in self.events]
 
     @property
     def notes(self) -> list[str]:
-        return [text for (text,) in self.of("note")]
+        return [event.text for event in self.of(Noted)]
 
 
 class Recorded:
@@ -201,16 +211,16 @@ class Run:
     profile: Profile = PROFILE
     output_chars: int = 20_000
     clock: Callable[[], float] | None = None
-    trace: Any = field(default_factory=RecordingTrace)
+    heard: Any = field(default_factory=Recorder)
 
     def __post_init__(self) -> None:
         self.kernel = FakeKernel()
         self.models = Recorded(self.models)
         self.ledger = Ledger(self.limits, clock=self.clock) if self.clock else Ledger(self.limits)
-        trace: Trace = self.trace
-        self.calls = HostCalls(self.models, self.ledger, trace, locate)
+        tell: Listener = self.heard
+        self.calls = HostCalls(SubCalls(self.models, self.ledger), tell, locate)
         self.kernel.handlers = self.calls.handlers()
-        self.loop = Loop(self.kernel, self.models, self.calls, self.ledger, trace, self.profile, self.output_chars)
+        self.loop = Loop(Cells(self.kernel, self.calls, tell), self.models, self.profile, self.output_chars)
 
     def outcome(self, question: str = "What is it?", info: ContextInfo = INFO, past: Past | None = None) -> Awaitable[Outcome]:
         return self.loop.run(question, info, from_files=True, past=past)

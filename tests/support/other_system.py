@@ -1,6 +1,6 @@
 """Another system, as far as one can be pretended here: `pytest -p tests.support.other_system`, with OTHER_SYSTEM=darwin or win32.
 
-For modules of rlm_kernel alone, and not for libraries, the standard library and tests:
+For modules of rlm_kernel and rlm_contract alone, and not for libraries, the standard library and tests:
 - `sys.platform` is the other system's;
 - `os`, `signal`, `socket`, `select` and `asyncio` lack what that system's do not have; `fcntl`, `termios` and `resource` are not there on
   Windows, and lack Linux's own names on macOS; `msvcrt` and `ctypes.WinDLL` are small stand-ins on Windows.
@@ -56,12 +56,13 @@ _POSIX = {
     "select": "poll POLLIN POLLOUT POLLERR POLLHUP POLLNVAL kqueue",
     "asyncio": "start_unix_server open_unix_connection",
 }
+_OURS = ("rlm_kernel", "rlm_contract")
 _NOT_ON_WINDOWS = ("fcntl", "termios", "resource", "pwd", "grp", "tty", "pty")
 
 
 def pretend(system: str) -> None:
-    """Be the other system from now on, in this process. To be called before rlm_kernel is imported."""
-    assert not [name for name in sys.modules if name.split(".")[0] == "rlm_kernel"]
+    """Be the other system from now on, in this process. To be called before ours are imported."""
+    assert not [name for name in sys.modules if name.split(".")[0] in _OURS]
     assert system in ("darwin", "win32")
     windows = system == "win32"
     without = {
@@ -103,11 +104,11 @@ class _Reduced(types.ModuleType):
 
 
 def _have_imported(modules: dict[str, types.ModuleType | None]) -> None:
-    """Give modules of rlm_kernel these for what they import."""
+    """Give our modules these for what they import."""
     real = builtins.__import__
 
     def replaced(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:
-        if globals and str(globals.get("__name__")).split(".")[0] == "rlm_kernel" and name in modules:
+        if globals and str(globals.get("__name__")).split(".")[0] in _OURS and name in modules:
             found = modules[name]
             if found is None:
                 raise ModuleNotFoundError(f"No module named {name!r} on the system that is pretended", name=name)

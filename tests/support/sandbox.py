@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rlm_kernel.engine.events import CellOutput, Event, UserCellFinished
 from rlm_kernel.engine.messages import output_text
 from rlm_kernel.engine.protocols import CellResult, HostCall
 from rlm_kernel.sandbox.broker import MAX_REQUEST, Broker
@@ -49,10 +50,15 @@ class Sandbox:
             self.broker,
             cell_timeout=cell_timeout,
             grace=grace,
-            on_output=lambda *_: self.printed.set(),
-            on_person=self.persons.append,
+            tell=self._hear,
         )
         self._cells = 0
+
+    def _hear(self, event: Event) -> None:
+        if isinstance(event, UserCellFinished):
+            self.persons.append(event.result)
+        elif isinstance(event, CellOutput):
+            self.printed.set()
 
     @property
     def container(self) -> str:

@@ -6,11 +6,12 @@ import asyncio
 import itertools
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rlm_kernel.config import load_settings
+from rlm_kernel.engine.events import Event
 from rlm_kernel.errors import ModelError
 from rlm_kernel.models.scripted import ScriptedModels
 from rlm_kernel.session.ask import Result, ask
@@ -79,18 +80,15 @@ class Story(ScriptedModels):
 
 
 class KillAt:
-    """A Trace that kills its process, by SIGKILL, when it hears the nth event."""
+    """A listener that kills its process, by SIGKILL, when it hears the nth event."""
 
     def __init__(self, nth: int) -> None:
         self._left = nth
 
-    def __getattr__(self, event: str) -> Callable[..., None]:
-        def heard(*_: Any) -> None:
-            self._left -= 1
-            if self._left <= 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        return heard
+    def __call__(self, _event: Event) -> None:
+        self._left -= 1
+        if self._left <= 0:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def record(text: Path, trace: Path, *, models: Any = None, view: Any = None, **settings: Any) -> Result:

@@ -11,12 +11,24 @@ from typing import Any, NoReturn
 
 import nbformat
 
+from rlm_kernel.engine.events import (
+    CallFinished,
+    CallStarted,
+    CellFinished,
+    CellOutput,
+    CellStarted,
+    Event,
+    Listener,
+    Noted,
+    RunFinished,
+    TurnReplied,
+    TurnStarted,
+)
 from rlm_kernel.engine.protocols import Answer, CallRecord, CellResult, CellStatus, Completion, Outcome, Totals, Usage
 from rlm_kernel.trace.schema import CellMeta, FileMeta, NotebookMeta
 from tests.support.engine import failure, stream
 
 WHEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-Event = tuple[str, tuple[Any, ...]]
 
 
 def meta(question: str = "How many?", **changes: Any) -> NotebookMeta:
@@ -60,30 +72,30 @@ def result(cell_id: str, code: str = "print(1)", status: CellStatus = "ok", outp
 PICTURE = {"output_type": "display_data", "data": {"image/png": "AAAA", "text/plain": "<Figure>"}, "metadata": {}}
 FORCED = Outcome(Answer("About 5."), "turns", True, "The limit of turns is reached.")
 STORY: list[Event] = [
-    ("cell_started", ("parameters", 0, "question = 'How many?'")),
-    ("cell_finished", (0, result("parameters", "question = 'How many?'"))),
-    ("cell_started", ("setup", 0, "load_files(paths)")),
-    ("call_started", ("setup", "7-1-0", "file")),
-    ("call_finished", ("setup", call(0, kind="file", answer={"inside": "/rlm/files/0"}, model=None, usage=Usage(), cost=None))),
-    ("cell_finished", (0, result("setup", "load_files(paths)", outputs=[stream("a.txt: 1,234 characters\n")]))),
-    ("turn_started", (1,)),
-    ("turn_replied", (1, Completion("I look.\n```repl\nx\n```", "openai/root", Usage(100, 20, 5), 0.5, 2.5), "I look.")),
-    ("cell_started", ("turn-01-a", 1, "x")),
-    ("cell_output", ("turn-01-a", [stream("so far")])),
-    ("call_started", ("turn-01-a", "7-1-1", "llm_query")),
-    ("call_finished", ("turn-01-a", call(1))),
-    ("call_finished", ("turn-01-a", call(2, answer=None, error="The model timed out."))),
-    ("cell_output", ("turn-01-a", [stream("so far, so good"), PICTURE])),
-    ("cell_finished", (1, result("turn-01-a", "x", outputs=[stream("all\n"), PICTURE], calls=(call(1), call(2)), truncated=True))),
-    ("cell_started", ("turn-01-b", 1, "y")),
-    ("cell_finished", (1, result("turn-01-b", "y", "error", [failure("ValueError", "bad")]))),
-    ("note", ("Write code.",)),
-    ("turn_started", (2,)),
-    ("turn_replied", (2, Completion("", "openai/root"), "")),
-    ("cell_started", ("turn-02-a", 2, "z")),
-    ("cell_finished", (2, result("turn-02-a", "z", "died", execution_count=None))),
-    ("note", ("And again.",)),
-    ("finished", (FORCED, Totals(2, 2, Usage(100, 20, 5), Usage(20, 4, 2), 1.0, 9.87654))),
+    CellStarted("parameters", 0, "question = 'How many?'"),
+    CellFinished(0, result("parameters", "question = 'How many?'")),
+    CellStarted("setup", 0, "load_files(paths)"),
+    CallStarted("setup", "7-1-0", "file"),
+    CallFinished("setup", call(0, kind="file", answer={"inside": "/rlm/files/0"}, model=None, usage=Usage(), cost=None)),
+    CellFinished(0, result("setup", "load_files(paths)", outputs=[stream("a.txt: 1,234 characters\n")])),
+    TurnStarted(1),
+    TurnReplied(1, Completion("I look.\n```repl\nx\n```", "openai/root", Usage(100, 20, 5), 0.5, 2.5), "I look."),
+    CellStarted("turn-01-a", 1, "x"),
+    CellOutput("turn-01-a", [stream("so far")]),
+    CallStarted("turn-01-a", "7-1-1", "llm_query"),
+    CallFinished("turn-01-a", call(1)),
+    CallFinished("turn-01-a", call(2, answer=None, error="The model timed out.")),
+    CellOutput("turn-01-a", [stream("so far, so good"), PICTURE]),
+    CellFinished(1, result("turn-01-a", "x", outputs=[stream("all\n"), PICTURE], calls=(call(1), call(2)), truncated=True)),
+    CellStarted("turn-01-b", 1, "y"),
+    CellFinished(1, result("turn-01-b", "y", "error", [failure("ValueError", "bad")])),
+    Noted("Write code."),
+    TurnStarted(2),
+    TurnReplied(2, Completion("", "openai/root"), ""),
+    CellStarted("turn-02-a", 2, "z"),
+    CellFinished(2, result("turn-02-a", "z", "died", execution_count=None)),
+    Noted("And again."),
+    RunFinished(FORCED, Totals(2, 2, Usage(100, 20, 5), Usage(20, 4, 2), 1.0, 9.87654)),
 ]  # fmt: skip
 
 
@@ -106,9 +118,9 @@ def load(path: Path) -> Any:
     return notebook
 
 
-def tell(writer: Any, events: Sequence[Event], after: Callable[[], Any] = lambda: None) -> None:
-    for name, arguments in events:
-        getattr(writer, name)(*arguments)
+def tell(writer: Listener, events: Sequence[Event], after: Callable[[], Any] = lambda: None) -> None:
+    for event in events:
+        writer(event)
         after()
 
 

@@ -15,7 +15,8 @@ from urllib.parse import unquote
 import nbformat
 
 from rlm_kernel.config import Settings, load_settings
-from rlm_kernel.engine.protocols import CallRecord, Completion, Message, Role, Usage
+from rlm_kernel.engine.events import CallFinished, ChildEvent, Event
+from rlm_kernel.engine.protocols import Completion, Message, Role, Usage
 from rlm_kernel.models.scripted import ScriptedModels
 from rlm_kernel.sandbox.docker_host import connect
 from rlm_kernel.session.ask import ask
@@ -123,20 +124,16 @@ def containers(pid: int, status: Sequence[str] = ()) -> list[str]:
 
 
 class Watch:
-    """A view of the whole tree (`session.children.TreeView`). `heard` is told each event, its RLM's level and its arguments."""
+    """A listener to the whole tree. `heard` is told each event and its RLM's level."""
 
-    def __init__(self, heard: Callable[[str, int, tuple[Any, ...]], None], level: int = 0) -> None:
+    def __init__(self, heard: Callable[[Event, int], None]) -> None:
         self._heard = heard
-        self._level = level
 
-    def child(self, question: str) -> Watch:
-        self._heard("child", self._level, (question,))
-        return Watch(self._heard, self._level + 1)
-
-    def __getattr__(self, event: str) -> Callable[..., None]:
-        if event.startswith("__"):
-            raise AttributeError(event)
-        return lambda *arguments: self._heard(event, self._level, arguments)
+    def __call__(self, event: Event) -> None:
+        level = 0
+        while isinstance(event, ChildEvent):
+            event, level = event.event, level + 1
+        self._heard(event, level)
 
 
 def patient(sub: Callable[[str], Any] = str.upper) -> Levels:
@@ -162,18 +159,15 @@ def be_killed(runtime: str, folder: str, trace: str, text: str) -> None:
     def asked(prompt: str) -> str:
         return prompt
 
-    def heard(event: str, level: int, arguments: tuple[Any, ...]) -> None:
-        if event == "call_finished" and level == 1:
-            record: CallRecord = arguments[1]
-            if record.preview == "quick 2":
-                waiting.add(f"{len(waiting)}")
+    def heard(event: Event, level: int) -> None:
+        if isinstance(event, CallFinished) and level == 1 and event.call.preview == "quick 2":
+            waiting.add(f"{len(waiting)}")
         if len(waiting) == 3:
             # Not at once: what was heard is written within half a second.
             asyncio.get_running_loop().call_later(1.0, os.kill, os.getpid(), signal.SIGKILL)
             waiting.add("done")
 
-    view: Any = Watch(heard)
-    asyncio.run(ask("How long is it?", Path(text), settings=settings(1), trace=Path(trace), models=patient(asked), view=view))
+    asyncio.run(ask("How long is it?", Path(text), settings=settings(1), trace=Path(trace), models=patient(asked), view=Watch(heard)))
 
 
 def short_folder() -> TemporaryDirectory[str]:

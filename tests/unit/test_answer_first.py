@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from rlm_kernel.engine import cells
+from rlm_kernel.engine.events import RunFinished
 from rlm_kernel.engine.protocols import Answer, Outcome, Totals
 from rlm_kernel.errors import DockerError, KernelError, TraceError
 from rlm_kernel.models.scripted import ScriptedModels
@@ -19,7 +19,7 @@ from rlm_kernel.session.answering import closing_trace
 from rlm_kernel.session.ask import Result
 from rlm_kernel.session.delivery import Give, answer_first
 from rlm_kernel.session.listeners import everyone
-from tests.support.engine import RecordingTrace, Run
+from tests.support.engine import Recorder, Run
 from tests.support.tree import repl
 
 ANSWERED = Outcome(Answer("42"), "answered")
@@ -158,16 +158,8 @@ async def test_without_an_answer_all_is_as_if_it_was_awaited() -> None:
     assert (heard.answers, closed) == ([], [True])
 
 
-class Full(RecordingTrace):
-    """A trace on a disk that is full."""
-
-    def finished(self, *_: Any) -> None:
-        raise TraceError("The trace a.ipynb cannot be written: No space left on device.")
-
-
 async def test_a_trace_is_closed_once_and_by_the_answer() -> None:
-    trace, said = RecordingTrace(), list[str]()
-    heard: Any = trace
+    heard, said = Recorder(), list[str]()
 
     async def run(failure: BaseException) -> None:
         async with closing_trace(heard, Totals, Path("t.ipynb"), said.append) as close:
@@ -177,13 +169,13 @@ async def test_a_trace_is_closed_once_and_by_the_answer() -> None:
     for failure in (asyncio.CancelledError(), DockerError("The engine is gone.")):
         with pytest.raises(type(failure)):
             await run(failure)
-    assert [outcome for outcome, _ in trace.of("finished")] == [ANSWERED, ANSWERED]
+    assert [event.outcome for event in heard.of(RunFinished)] == [ANSWERED, ANSWERED]
     assert said == []
 
 
 async def test_an_answer_that_the_trace_cannot_take_is_an_answer_and_that_is_told() -> None:
     said: list[str] = []
-    full: Any = Full()
+    full = Recorder(RunFinished, TraceError("The trace a.ipynb cannot be written: No space left on device."))
     async with closing_trace(full, Totals, Path("t.ipynb"), said.append) as close:
         close(FORCED)
     assert said == ["The answer is not in the trace. The trace a.ipynb cannot be written: No space left on device."]
@@ -192,21 +184,13 @@ async def test_an_answer_that_the_trace_cannot_take_is_an_answer_and_that_is_tol
             close(NONE)
 
 
-class Broken(RecordingTrace):
-    """A view that fails."""
-
-    def finished(self, *_: Any) -> None:
-        raise RuntimeError("no terminal any more")
-
-
 @pytest.mark.parametrize("first", [True, False])
 async def test_a_view_that_fails_at_the_end_keeps_nobody_from_hearing_it(first: bool) -> None:
     said: list[str] = []
-    broken: Any = Broken()
-    trace: Any = RecordingTrace()
-    async with closing_trace(everyone(*((broken, trace) if first else (trace, broken))), Totals, Path("t.ipynb"), said.append) as close:
+    broken, heard = Recorder(RunFinished, RuntimeError("no terminal any more")), Recorder()
+    async with closing_trace(everyone(*((broken, heard) if first else (heard, broken))), Totals, Path("t.ipynb"), said.append) as close:
         close(ANSWERED)
-    assert [outcome for outcome, _ in trace.of("finished")] == [ANSWERED]
+    assert [event.outcome for event in heard.of(RunFinished)] == [ANSWERED]
     assert said == ["The end of the run could not be shown. no terminal any more"]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import rlm_contract
 import rlm_kernel
 
 PACKAGE = Path(rlm_kernel.__file__).parent
@@ -27,7 +28,9 @@ MAY_IMPORT = {
     "sandbox": {"sandbox", "engine"},
     "trace": {"trace", "engine"},
 }
-SEES_PROTOCOLS_ALONE = ("models", "sandbox", "trace")
+SEES_THE_SEAMS_ALONE = ("models", "sandbox", "trace")
+SEAMS = {"protocols", "events"}
+"""What these see of the engine."""
 ENGINE_STDLIB = {
     "__future__", "ast", "asyncio", "base64", "collections", "contextlib", "dataclasses", "datetime", "functools", "hashlib", "html",
     "importlib",
@@ -76,8 +79,8 @@ def test_rooms_import_only_what_lies_below_them(room: str) -> None:
         for parts in ours(path):
             if parts[0] in ROOMS:
                 assert parts[0] in MAY_IMPORT[room], f"{path.relative_to(PACKAGE)} imports {'.'.join(parts)}"
-                if room in SEES_PROTOCOLS_ALONE and parts[0] == "engine":
-                    assert parts[1] == "protocols", f"{path.relative_to(PACKAGE)} imports {'.'.join(parts)}"
+                if room in SEES_THE_SEAMS_ALONE and parts[0] == "engine":
+                    assert parts[1] in SEAMS, f"{path.relative_to(PACKAGE)} imports {'.'.join(parts)}"
             else:
                 assert parts[0] in BESIDE, f"{path.relative_to(PACKAGE)} imports {'.'.join(parts)}"
 
@@ -128,6 +131,11 @@ def test_nothing_imports_the_command_line() -> None:
 def test_the_kernels_package_imports_nothing_of_the_host() -> None:
     for path in sorted((PACKAGE.parent / "kernel_image").rglob("*.py")):
         assert not list(ours(path)), path
+
+
+def test_what_host_and_container_share_imports_python_alone() -> None:
+    for path in sorted(Path(rlm_contract.__file__).parent.rglob("*.py")):
+        assert {name.split(".")[0] for name in imported(path)} <= {*sys.stdlib_module_names, "rlm_contract"}, path
 
 
 @pytest.mark.parametrize("package", sorted(SLOW - {"jupyter_client"}))

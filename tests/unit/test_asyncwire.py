@@ -53,7 +53,8 @@ class Host:
 async def host(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Host]:
     made, run = Host(), RunDir.create(max_request=broker_module.MAX_REQUEST, window=4)
     monkeypatch.setattr(wire, "session", lambda: run.told)
-    monkeypatch.setattr(line, "ADDRESS", str(run.path / "calls"))
+    for module in (line, asyncwire):
+        monkeypatch.setattr(module, "CALLS", str(run.path / "calls"))
     monkeypatch.setattr(wire, "current_cell", CELL)
     broker = Broker(run, {"llm_query": made.model})
     server = await listen(run.path / "calls", broker.accept)  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from rlm_kernel import RLM, InternalError, ScriptedModels, UsageError
 from rlm_kernel.cli import main
+from rlm_kernel.engine.events import CellFinished, CellOutput, CellStarted
 from rlm_kernel.engine.protocols import CellResult, Totals, Usage
 from rlm_kernel.errors import RLMError, backstop
 from rlm_kernel.session.answering import closing_trace
@@ -166,7 +167,7 @@ def spent() -> Totals:
 
 async def a_run(writer: NotebookWriter, work: Callable[[], None]) -> None:
     async with closing_trace(writer, spent, writer.path, lambda _said: None):
-        writer.cell_started("turn-01-a", 1, "1")
+        writer(CellStarted("turn-01-a", 1, "1"))
         work()
 
 
@@ -187,8 +188,8 @@ async def test_a_run_that_fails_of_anything_closes_its_trace(kind: str, writer: 
 async def test_a_cell_that_cannot_be_written_does_not_keep_a_trace_open(writer: NotebookWriter) -> None:
     def tell_what_cannot_be_written() -> None:
         output: Any = [{"output_type": "stream", "name": "stdout", "text": object()}]
-        writer.cell_output("turn-01-a", output)
-        writer.cell_finished(1, CellResult("turn-01-a", "1", "ok", output, datetime.now(UTC), 1.0))
+        writer(CellOutput("turn-01-a", output))
+        writer(CellFinished(1, CellResult("turn-01-a", "1", "ok", output, datetime.now(UTC), 1.0)))
 
     with pytest.raises(RLMError):
         await a_run(writer, tell_what_cannot_be_written)

@@ -11,6 +11,7 @@ import pytest_asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rlm_contract import SIZE, SIZES
 from rlm_kernel.engine.protocols import HostCall
 from rlm_kernel.errors import BudgetExceeded, FileRefused, ModelError, RLMError, TraceError
 from rlm_kernel.sandbox import broker as broker_module
@@ -37,7 +38,7 @@ class Client:
         if self.pipe is None:
             self.pipe = Pipe(*await asyncio.open_unix_connection(self.run.path / "calls"))
         head, body = (part if isinstance(part, bytes) else json.dumps(part).encode() for part in parts)
-        self.put(broker_module._SIZES.pack(len(head), len(body)) + head + body)
+        self.put(SIZES.pack(len(head), len(body)) + head + body)
         await asyncio.sleep(0)
 
     def put(self, data: bytes) -> None:
@@ -48,7 +49,7 @@ class Client:
     async def reply(self) -> dict[str, Any]:
         assert self.pipe is not None
         async with asyncio.timeout(10):
-            (size,) = broker_module._SIZE.unpack(await self.pipe.read(broker_module._SIZE.size))
+            (size,) = SIZE.unpack(await self.pipe.read(SIZE.size))
             reply: dict[str, Any] = json.loads(await self.pipe.read(size))
         return reply
 

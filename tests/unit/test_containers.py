@@ -119,35 +119,3 @@ def _raising(engine: Any, failure: Exception) -> Callable[[str], Any]:
         raise failure
 
     return get
-
-
-@pytest.mark.parametrize(
-    ("replies", "end"),
-    [
-        ([{"StatusCode": 3, "Error": None}], (3, "")),
-        ([api_error(404, kind=NotFound)], (containers.UNKNOWN, "")),
-        ([api_error(500, "busy"), {"StatusCode": 0}], (0, "")),
-        ([api_error(500, "containerd is gone.")] * 3, (containers.LOST, "containerd is gone")),
-        ([{"StatusCode": 125, "Error": {"Message": "cannot exec"}}] * 3, (containers.LOST, "cannot exec")),
-        ([BROKEN] * 3, (containers.LOST, "")),
-        ([BROKEN, LATE, {"StatusCode": 4}], (4, "")),
-        ([BROKEN, api_error(404, kind=NotFound)], (containers.UNKNOWN, "")),
-        ([{}], (containers.LOST, "")),
-        ([[1]], (containers.LOST, "")),
-        ([{"StatusCode": "many"}], (containers.LOST, "")),
-    ],
-)
-def test_how_a_container_ended_is_said_by_the_engine_or_that_it_cannot(
-    replies: list[Any], end: tuple[int, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(containers, "_WAIT_AGAIN", 0.0)
-    upcoming = iter(replies)
-
-    def wait(**_: Any) -> Any:
-        reply = next(upcoming)
-        if isinstance(reply, Exception):
-            raise reply
-        return reply
-
-    container: Any = SimpleNamespace(wait=wait, reload=lambda: None, status="running")
-    assert containers.end_of(container, "next-exit") == end

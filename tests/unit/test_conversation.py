@@ -15,10 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlm_kernel.engine import messages
+from rlm_kernel.engine.conversation import Past, PastTurn
+from rlm_kernel.engine.events import CellFinished, CellStarted, Noted, RunFinished, Summarized, TurnReplied, TurnStarted, UserCellFinished
 from rlm_kernel.engine.hostcalls import HostCalls, digest
 from rlm_kernel.engine.ledger import Ledger, Limits
-from rlm_kernel.engine.loop import Past, PastTurn
 from rlm_kernel.engine.protocols import Answer, CellStatus, Completion, HostCall, Memory, Message, Outcome, Totals
+from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.errors import ModelError
 from rlm_kernel.models.scripted import ScriptedModels
 from rlm_kernel.session.conversation import conversation, first_question, full_history, recorded, turns_of
@@ -26,7 +28,7 @@ from rlm_kernel.trace.reader import read_trace
 from rlm_kernel.trace.recording import TraceRecording
 from rlm_kernel.trace.taken import ended
 from rlm_kernel.trace.writer import NotebookWriter
-from tests.support.engine import INFO, RecordingTrace, Run, locate, stream
+from tests.support.engine import INFO, Recorder, Run, locate, stream
 from tests.support.story import repl
 from tests.support.trace import STORY, call, meta, result, tell
 
@@ -50,18 +52,18 @@ async def put(path: Path, question: str, root: Any, *, remember: bool = False, s
     trace = read_trace(path)
     writer = NotebookWriter(path, trace.meta, [], ended(trace.node.cells))
     writer.question(question)
-    run = Run(ScriptedModels(root, str.upper), trace=writer, **options)
-    run.loop.share = share
+    run = Run(ScriptedModels(root, str.upper), heard=writer, **options)
+    run.loop.conversation.share = share
     turns = turns_of(trace.cells, recorded(trace.cells), LIMIT, further=True)
     first = first_question(trace.cells, trace.meta.question) if turns else question
     try:
         outcome = await run.loop.run(first, INFO, from_files=True, past=Past(turns, question=question) if turns else None)
     except ModelError as error:
         outcome = Outcome(None, "error", detail=error.message)
-    writer.finished(outcome, run.ledger.totals())
+    writer(RunFinished(outcome, run.ledger.totals()))
     if remember:
         assert await run.loop.remember() is not None
-        writer.finished(outcome, run.ledger.totals())
+        writer(RunFinished(outcome, run.ledger.totals()))
     return run
 
 
@@ -129,10 +131,10 @@ async def test_a_question_that_was_stopped_is_followed_by_the_next(path: Path) -
     trace = read_trace(path)
     writer = NotebookWriter(path, trace.meta, [], ended(trace.node.cells))
     writer.question("How long?")
-    writer.turn_replied(3, Completion(repl("say(1)", "wait()", "say(3)"), "m"), "")
-    writer.cell_finished(3, result("turn-03-a", "say(1)", outputs=[stream("1")]))
-    writer.cell_started("turn-03-b", 3, "wait()")
-    writer.finished(Outcome(None, "interrupted"), Totals())
+    writer(TurnReplied(3, Completion(repl("say(1)", "wait()", "say(3)"), "m"), ""))
+    writer(CellFinished(3, result("turn-03-a", "say(1)", outputs=[stream("1")])))
+    writer(CellStarted("turn-03-b", 3, "wait()"))
+    writer(RunFinished(Outcome(None, "interrupted"), Totals()))
     run = await put(path, "And why?", [repl("FINAL(2)")])
     told = run.told(0)
     assert "Output of cell 1:\n1\n\nOutput of cell 2 (it raised an error):" in told
@@ -169,8 +171,8 @@ async def test_what_a_person_ran_and_what_was_remarked_is_told_again(path: Path)
     await put(begun(path), "First?", [LONG, repl("FINAL(1)")])
     trace = read_trace(path)
     writer = NotebookWriter(path, trace.meta, [], ended(trace.node.cells))
-    writer.person_ran(result("person-01", "load_files(['/b.txt'])", outputs=[stream("b.txt: 3 characters")]))
-    writer.note("The session was taken up again.")
+    writer(UserCellFinished(result("person-01", "load_files(['/b.txt'])", outputs=[stream("b.txt: 3 characters")])))
+    writer(Noted("The session was taken up again."))
     told = (await put(path, "Second?", [repl("FINAL(2)")])).told(0)
     assert "A person ran this in your kernel:\n```python\nload_files(['/b.txt'])\n```\nOutput:\nb.txt: 3 characters" in told
     assert told.index("b.txt: 3") < told.index("The session was taken up again.") < told.index("Second?")
@@ -186,8 +188,8 @@ def test_a_trace_of_before_there_was_memory_is_taken_up(path: Path) -> None:
 
 def test_a_cell_that_tried_a_name_from_prose_is_no_cell_of_the_reply(path: Path) -> None:
     writer = NotebookWriter(path, meta(), [])
-    writer.turn_replied(1, Completion("FINAL_VAR(x)", "m"), "FINAL_VAR(x)")
-    writer.cell_finished(1, result("turn-01-final", "FINAL_VAR('x')", "error"))
+    writer(TurnReplied(1, Completion("FINAL_VAR(x)", "m"), "FINAL_VAR(x)"))
+    writer(CellFinished(1, result("turn-01-final", "FINAL_VAR('x')", "error")))
     trace = read_trace(path)
     assert turns_of(trace.cells, recorded(trace.cells), LIMIT) == [PastTurn(1, "FINAL_VAR(x)", [], [])]
 
@@ -217,22 +219,22 @@ async def _random_trace(path: Path, steps: Sequence[str]) -> list[int]:
     for step in steps:
         if step in ("turn", "failed turn", "cut off"):
             turn += 1
-            writer.turn_started(turn)
-            writer.turn_replied(turn, Completion(repl("say(1)", "say(2)"), "m"), "")
+            writer(TurnStarted(turn))
+            writer(TurnReplied(turn, Completion(repl("say(1)", "say(2)"), "m"), ""))
             status: CellStatus = "ok" if step == "turn" else "error"
             if step == "cut off":
-                writer.cell_started(f"turn-{turn:02d}-a", turn, "say(1)")
-                writer.finished(Outcome(None, "interrupted"), Totals())
+                writer(CellStarted(f"turn-{turn:02d}-a", turn, "say(1)"))
+                writer(RunFinished(Outcome(None, "interrupted"), Totals()))
             else:
-                writer.cell_finished(turn, result(f"turn-{turn:02d}-a", "say(1)", status))
+                writer(CellFinished(turn, result(f"turn-{turn:02d}-a", "say(1)", status)))
         elif step == "note":
-            writer.note("Remarked.")
+            writer(Noted("Remarked."))
         elif step == "person":
-            writer.person_ran(result("person", "y = 1"))
+            writer(UserCellFinished(result("person", "y = 1")))
         elif step == "answer":
-            writer.finished(Outcome(Answer("5"), "answered"), Totals())
+            writer(RunFinished(Outcome(Answer("5"), "answered"), Totals()))
         elif step == "memory":
-            writer.remembered(Memory(SUMMARY, 100, 10, True, Completion(SUMMARY, "m")))
+            writer(Summarized(Memory(SUMMARY, 100, 10, True, Completion(SUMMARY, "m"))))
         else:
             number = next(numbers)
             writer.question(f"Question {number}?")
@@ -290,21 +292,27 @@ async def test_a_cell_that_looked_at_history_sees_the_same_in_a_replay(path: Pat
 
     def calls(cell: str, recording: Any = None) -> HostCalls:
         history = lambda cell: full_history(read_trace(path), seen_by=cell)  # noqa: E731
-        made = HostCalls(None, Ledger(Limits()), RecordingTrace(), locate, recording=recording, history=history)
+        made = HostCalls(
+            SubCalls(None, Ledger(Limits())),
+            Recorder(),
+            locate,
+            recording=recording,
+            history=history,
+        )
         made.begin(cell)
         return made
 
     for turn, cell in enumerate(("turn-01-a", "turn-02-a"), 1):
-        writer.turn_replied(turn, Completion("Look.", "openai/root"), "Look.")
-        writer.cell_started(cell, turn, "print(history[0])")
+        writer(TurnReplied(turn, Completion("Look.", "openai/root"), "Look."))
+        writer(CellStarted(cell, turn, "print(history[0])"))
         live = calls(cell)
         for number in range(3):
             saw[cell] = await live.handlers()["history"](HostCall(cell, f"1-1-{number}", {}, nth=number))
         records, _ = live.end()
         assert [set(record.answer) for record in records] == [{"sha256", "bytes"}] * 3
-        writer.cell_finished(turn, result(cell, "print(history[0])", calls=records, outputs=[stream("what was seen")]))
+        writer(CellFinished(turn, result(cell, "print(history[0])", calls=records, outputs=[stream("what was seen")])))
     assert [len(turn["cells"]) for turn in saw["turn-02-a"][0]["turns"]] == [1, 1]
-    writer.note("later")
+    writer(Noted("later"))
     for cell, seen in saw.items():
         again = calls(cell, TraceRecording(read_trace(path).cells))
         assert await again.handlers()["history"](HostCall(cell, "9-1-1", {})) == seen
@@ -314,13 +322,13 @@ async def test_the_whole_history_in_an_older_trace_is_told_as_it_stands_there(pa
     told = [{"question": "What?", "turns": [], "answer": None}]
     writer = NotebookWriter(path, meta(), [])
     record = call(kind="history", prompt_digest=digest("history", {}), answer=told, model=None, cost=None)
-    writer.cell_finished(1, result("turn-01-a", "history[0]", calls=(record,)))
-    again = HostCalls(None, Ledger(Limits()), RecordingTrace(), locate, recording=TraceRecording(read_trace(path).cells))
+    writer(CellFinished(1, result("turn-01-a", "history[0]", calls=(record,))))
+    again = HostCalls(SubCalls(None, Ledger(Limits())), Recorder(), locate, recording=TraceRecording(read_trace(path).cells))
     again.begin("turn-01-a")
     assert await again.handlers()["history"](HostCall("turn-01-a", "9-1-1", {})) == told
 
 
 async def test_without_a_conversation_history_is_empty() -> None:
-    calls = HostCalls(None, Ledger(Limits()), RecordingTrace(), locate)
+    calls = HostCalls(SubCalls(None, Ledger(Limits())), Recorder(), locate)
     calls.begin("c")
     assert await calls.handlers()["history"](HostCall("c", "1-1-1", {})) == []

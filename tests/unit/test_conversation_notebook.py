@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from rlm_kernel.engine.events import CellStarted, RunFinished, Summarized, TurnReplied, TurnStarted
 from rlm_kernel.engine.protocols import Answer, Completion, Memory, Outcome, Totals, Usage
 from rlm_kernel.trace.reader import read_trace
 from rlm_kernel.trace.schema import NotebookMeta, OriginMeta
@@ -76,9 +77,9 @@ def test_a_question_opens_the_account_again(path: Path) -> None:
 def test_answers_are_numbered_as_they_came(path: Path) -> None:
     writer = NotebookWriter(path, meta("Question 0?"), [])
     for number in range(1, 4):
-        writer.turn_started(number)
-        writer.turn_replied(number, Completion("x", "m"), "x")
-        writer.finished(Outcome(Answer(f"Answer {number}"), "answered"), Totals(turns=number))
+        writer(TurnStarted(number))
+        writer(TurnReplied(number, Completion("x", "m"), "x"))
+        writer(RunFinished(Outcome(Answer(f"Answer {number}"), "answered"), Totals(turns=number)))
         writer = taken_up(path)
         writer.question(f"Question {number}?")
     notebook = load(path)
@@ -92,9 +93,9 @@ def test_a_trace_that_is_closed_again_has_one_summary(path: Path) -> None:
     tell(NotebookWriter(path, meta(), []), STORY)
     writer = taken_up(path)
     writer.question("And why?")
-    writer.finished(Outcome(Answer("So."), "answered"), Totals(turns=3))
-    writer.remembered(Memory(SUMMARY, 1234, 56, False, Completion(SUMMARY, "m", Usage(1300, 60), 0.5)))
-    writer.finished(Outcome(Answer("So."), "answered"), Totals(turns=3, root_usage=Usage(1300, 60)))
+    writer(RunFinished(Outcome(Answer("So."), "answered"), Totals(turns=3)))
+    writer(Summarized(Memory(SUMMARY, 1234, 56, False, Completion(SUMMARY, "m", Usage(1300, 60), 0.5))))
+    writer(RunFinished(Outcome(Answer("So."), "answered"), Totals(turns=3, root_usage=Usage(1300, 60))))
     assert ids(path)[-5:] == ["answer-01", "question-02-1", "answer", "summary", "memory-02-1"]
     found = read_meta(path)
     assert (found.status, found.stop_reason) == ("finished", "answered")
@@ -117,11 +118,11 @@ def test_secrets_are_hidden_in_questions_models_and_summaries(path: Path) -> Non
     trace = read_trace(path)
     writer = NotebookWriter(path, trace.meta, ["sesame-open-12"], trace.node.cells)
     writer.question("Is sesame-open-12 it?")
-    writer.turn_started(1)
-    writer.turn_replied(1, Completion("x", "m"), "x")
+    writer(TurnStarted(1))
+    writer(TurnReplied(1, Completion("x", "m"), "x"))
     writer.question("And sesame-open-12?")
     writer.set_models({"root": "sesame-open-12", "sub": "b"}, "default", "0" * 64)
-    writer.remembered(Memory("It is sesame-open-12.", 9, 9, True, Completion("It is sesame-open-12.", "m")))
+    writer(Summarized(Memory("It is sesame-open-12.", 9, 9, True, Completion("It is sesame-open-12.", "m"))))
     assert "sesame" not in path.read_text()
 
 
@@ -129,8 +130,8 @@ def test_a_summary_is_a_cell_with_its_tokens_and_its_cost(path: Path) -> None:
     writer = NotebookWriter(path, meta(), [])
     tell(writer, STORY[:-1])
     reply = Completion(SUMMARY, "openai/root", Usage(1300, 60, 1200), 0.5, 2.5)
-    writer.remembered(Memory(SUMMARY, 12_340, 60, False, reply))
-    writer.remembered(Memory("Second.", 100, 10, True, Completion("Second.", "openai/root")))
+    writer(Summarized(Memory(SUMMARY, 12_340, 60, False, reply)))
+    writer(Summarized(Memory("Second.", 100, 10, True, Completion("Second.", "openai/root"))))
     notebook = load(path)
     shown = cell(notebook, "memory-02-1")
     assert shown.source == f"**Memory.** 12,340 → 60 tokens.\n\n> {SUMMARY}"
@@ -148,14 +149,14 @@ def test_summaries_are_in_the_account_of_a_run_that_was_cut_off(path: Path) -> N
     writer = NotebookWriter(path, meta(), [])
     tell(writer, STORY[:15])
     before = spent()
-    writer.remembered(Memory(SUMMARY, 1234, 60, False, Completion(SUMMARY, "openai/root", Usage(1300, 60, 1200), 0.5)))
+    writer(Summarized(Memory(SUMMARY, 1234, 60, False, Completion(SUMMARY, "openai/root", Usage(1300, 60, 1200), 0.5))))
     assert spent().root_usage == before.root_usage + Usage(1300, 60, 1200)
     assert (spent().cost, spent().turns) == ((before.cost or 0) + 0.5, before.turns)
 
 
 def test_a_running_cell_says_how_long_it_has_run(path: Path) -> None:
     writer = NotebookWriter(path, meta(), [])
-    writer.cell_started("turn-01-a", 1, "x")
+    writer(CellStarted("turn-01-a", 1, "x"))
     assert cell(load(path), "turn-01-a").metadata.rlm.seconds >= 0
 
 

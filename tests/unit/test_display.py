@@ -87,3 +87,49 @@ def test_a_long_traceback_loses_its_middle() -> None:
         count, frame = count + 1, frame.tb_next
     assert count == display.FRAMES_CAP
     assert not display._cut_short(trace)
+
+
+class Stream:
+    """In the place of ipykernel's: notes what reaches it."""
+
+    def __init__(self) -> None:
+        self.noted: list[str] = []
+
+    def write(self, text: str) -> int:
+        self.noted.append(text)
+        return len(text)
+
+    def flush(self) -> None:
+        self.noted.append("flush")
+
+
+def test_a_stream_is_flushed_once_for_what_was_written() -> None:
+    stream = Stream()
+    capped = display.CappedStream(stream)
+    stream.flush()
+    stream.write("a")
+    stream.flush()
+    stream.flush()
+    stream.write("b" * (display.STREAM_HEAD + 1))
+    stream.flush()
+    capped.cell_ended()  # writes what it kept of the rest
+    stream.flush()
+    head, rest = stream.noted[2], stream.noted[4]
+    assert stream.noted == ["a", "flush", head, "flush", rest, "flush"]
+    assert set(head) == {"b"}
+    assert "left out" in rest
+
+
+def test_what_is_written_during_a_flush_is_flushed_next() -> None:
+    class Racing(Stream):
+        def flush(self) -> None:
+            super().flush()
+            if self.noted == ["a", "flush"]:
+                self.write("b")  # by another thread, when the buffer was sent already
+
+    stream = Racing()
+    display.CappedStream(stream)
+    stream.write("a")
+    stream.flush()
+    stream.flush()
+    assert stream.noted == ["a", "flush", "b", "flush"]

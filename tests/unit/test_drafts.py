@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from rlm_kernel.engine import messages as say
+from rlm_kernel.engine.conversation import Past, PastTurn
 from rlm_kernel.engine.drafts import without_drafts
+from rlm_kernel.engine.events import CellFinished, TurnReplied, TurnStarted
 from rlm_kernel.engine.ledger import Ledger, Limits
-from rlm_kernel.engine.loop import Past, PastTurn
 from rlm_kernel.engine.protocols import Answer, Completion
 from rlm_kernel.engine.subcalls import THOUGHTS_KEPT, complete
 from rlm_kernel.errors import ModelError
@@ -29,7 +30,7 @@ async def test_only_what_comes_after_the_thoughts_is_run_delivered_and_sent_back
     assert (await run.outcome()).answer == Answer("3", 3)
     assert run.cells == ["say(context[:5])"]
     assert "Perhaps" not in str(run.models.requests[-1])
-    replies = [arguments[1] for name, arguments in run.trace.events if name == "turn_replied"]
+    replies = [event.reply for event in run.heard.of(TurnReplied)]
     assert [reply.text for reply in replies] == [LOOK, "FINAL(3)"]
     assert all("fail('draft')" in reply.thoughts for reply in replies)
 
@@ -48,7 +49,7 @@ async def test_a_sub_model_gives_its_answer_without_its_thoughts_and_the_record_
         )
     )
     await run.outcome()
-    (call,) = next(arguments[1].calls for name, arguments in run.trace.events if name == "cell_finished")
+    (call,) = run.heard.of(CellFinished)[0].result.calls
     assert call.answer == "yes"
     assert call.thoughts.startswith("Is it? ")
     assert len(call.thoughts) == THOUGHTS_KEPT
@@ -75,8 +76,8 @@ async def test_thoughts_that_came_apart_are_kept_with_those_of_the_text() -> Non
 def test_the_trace_keeps_thoughts_bounded_and_without_secrets(tmp_path: Path) -> None:
     writer = NotebookWriter(tmp_path / "t.ipynb", meta(), ["hunter2hunter2"])
     thoughts = "</pre><script>\nhunter2hunter2 " + "x" * (2 * MAX_THOUGHTS)
-    writer.turn_started(1)
-    writer.turn_replied(1, Completion("I look.", "m", thoughts=thoughts), "I look.")
+    writer(TurnStarted(1))
+    writer(TurnReplied(1, Completion("I look.", "m", thoughts=thoughts), "I look."))
     written = load(tmp_path / "t.ipynb").cells[-1]
     assert written.source == "## Turn 1\n\nI look.\n\n*Reasoning: 20,000 characters. They are in this cell's metadata.*"
     assert len(written.metadata.rlm.thoughts) <= MAX_THOUGHTS
@@ -102,7 +103,7 @@ async def test_a_reply_of_an_older_trace_that_was_read_otherwise_is_not_run_agai
     """Its draft was run then. What is left of the turn is unknown, so the model goes on from what ran."""
     first = Run(ScriptedModels([LOOK, LOOK]), Limits(turns=1))
     await first.outcome()
-    ran = [arguments[1] for name, arguments in first.trace.events if name == "cell_finished"][:1]
+    ran = [event.result for event in first.heard.of(CellFinished)][:1]
     reply = f"{LOOK}\nOutput:\n```\n98765\n```\n```repl\nsay(98765)\n```"
     old = [replace(ran[0], code="98765"), replace(ran[0], code="say(context[:5])")]
     run = Run(ScriptedModels(["FINAL(hello there)"]), profile=PROFILE)

@@ -16,6 +16,8 @@ from rlm_kernel.cli._branch import Branch
 from rlm_kernel.cli._text import printable
 from rlm_kernel.engine import finals, messages, python
 from rlm_kernel.engine.drafts import without_drafts
+from rlm_kernel.engine.events import CallFinished, CallRetried, CallStarted, CellStarted, ChildEvent, RunOpened, TurnReplied, TurnStarted
+from rlm_kernel.engine.ledger import Ledger, Limits
 from rlm_kernel.engine.memory import crowded
 from rlm_kernel.engine.protocols import CellResult, Completion, Retry, Totals, Usage
 from rlm_kernel.engine.replies import parse_reply
@@ -230,13 +232,13 @@ def test_the_live_view_hears_events_in_proportion_to_their_number() -> None:
         lines: list[str] = []
         branch = Branch(lines.append)
         for n in range(number):
-            branch.turn_started(n)
-            branch.turn_replied(n, Completion("x", "m"), "x")
-            branch.cell_started(f"a-{n}", n, "x")
-            branch.call_started(f"a-{n}", f"c-{n}", "llm_query")
-            branch.call_retried(f"a-{n}", f"c-{n}", Retry("rate-limited", 1, 5, 1.0))
-            branch.call_finished(f"a-{n}", call(n))
-            branch.child(f"question {n}")
+            branch(TurnStarted(n))
+            branch(TurnReplied(n, Completion("x", "m"), "x"))
+            branch(CellStarted(f"a-{n}", n, "x"))
+            branch(CallStarted(f"a-{n}", f"c-{n}", "llm_query"))
+            branch(CallRetried(f"a-{n}", f"c-{n}", Retry("rate-limited", 1, 5, 1.0)))
+            branch(CallFinished(f"a-{n}", call(n)))
+            branch(ChildEvent(n, RunOpened(f"question {n}", Ledger(Limits()), Totals())))
         branch.status()
         branch.details()
 

@@ -9,6 +9,17 @@ from typing import Any
 
 import pytest
 
+from rlm_kernel.engine.events import (
+    CallFinished,
+    CellFinished,
+    CellOutput,
+    CellStarted,
+    Noted,
+    RunOpened,
+    TurnReplied,
+    TurnStarted,
+    UserCellFinished,
+)
 from rlm_kernel.engine.ledger import Ledger, Limits
 from rlm_kernel.engine.protocols import Completion, Totals, Usage
 from rlm_kernel.sandbox.outputs import OutputCollector
@@ -31,37 +42,37 @@ def from_the_first_byte(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def turns(writer: NotebookWriter, number: int) -> None:
     for turn in range(number):
-        writer.turn_started(turn)
-        writer.turn_replied(turn, Completion("print(1)", "openai/root", Usage(100, 20)), "I look.")
-        writer.cell_started(f"turn-{turn}-a", turn, "print(1)")
-        writer.cell_output(f"turn-{turn}-a", [stream("1\n" * 100)])
-        writer.cell_finished(turn, result(f"turn-{turn}-a", outputs=[stream("1\n" * 200)], calls=(call(turn),)))
-        writer.note("Write code.")
+        writer(TurnStarted(turn))
+        writer(TurnReplied(turn, Completion("print(1)", "openai/root", Usage(100, 20)), "I look."))
+        writer(CellStarted(f"turn-{turn}-a", turn, "print(1)"))
+        writer(CellOutput(f"turn-{turn}-a", [stream("1\n" * 100)]))
+        writer(CellFinished(turn, result(f"turn-{turn}-a", outputs=[stream("1\n" * 200)], calls=(call(turn),))))
+        writer(Noted("Write code."))
 
 
 def calls(writer: NotebookWriter, number: int) -> None:
-    writer.cell_started("turn-01-a", 1, "x")
+    writer(CellStarted("turn-01-a", 1, "x"))
     for name in range(number):
-        writer.call_finished("turn-01-a", call(name))
+        writer(CallFinished("turn-01-a", call(name)))
 
 
 def lines(writer: NotebookWriter, number: int) -> None:
-    writer.cell_started("turn-01-a", 1, "x")
+    writer(CellStarted("turn-01-a", 1, "x"))
     collector = OutputCollector()
     for name in range(number):
         collector.add("stream", {"name": "stdout", "text": f"line {name}\n"})
-        writer.cell_output("turn-01-a", collector.outputs)
+        writer(CellOutput("turn-01-a", collector.outputs))
 
 
 def displays(writer: NotebookWriter, number: int) -> None:
-    writer.cell_started("turn-01-a", 1, "x")
+    writer(CellStarted("turn-01-a", 1, "x"))
     for name in range(number):
-        writer.cell_output("turn-01-a", [stream(f"{name} of {number}\n" * 50)])
+        writer(CellOutput("turn-01-a", [stream(f"{name} of {number}\n" * 50)]))
 
 
 def persons(writer: NotebookWriter, number: int) -> None:
     for name in range(number):
-        writer.person_ran(result(f"person-{name}", outputs=[stream("1\n")]))
+        writer(UserCellFinished(result(f"person-{name}", outputs=[stream("1\n")])))
 
 
 def files(writer: NotebookWriter, number: int) -> None:
@@ -79,7 +90,7 @@ def writers(tmp_path: Path) -> Iterator[Callable[[int], tuple[NotebookWriter, in
 
     def make(size: int) -> tuple[NotebookWriter, int]:
         made.append(NotebookWriter(tmp_path / f"{len(made)}.ipynb", meta(), []))
-        made[-1].opened(Ledger(Limits()), Totals())
+        made[-1](RunOpened("Q", Ledger(Limits()), Totals()))
         return made[-1], size
 
     yield make

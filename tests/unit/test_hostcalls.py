@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from rlm_kernel.engine import hostcalls
+from rlm_kernel.engine.events import CallFinished, CallRetried, CallsPlanned, CallStarted
 from rlm_kernel.engine.hostcalls import HostCalls, digest
 from rlm_kernel.engine.ledger import Ledger, Limits
 from rlm_kernel.engine.protocols import Answer, CallRecord, Completion, HostCall, Outcome, Retry, Usage
 from rlm_kernel.engine.records import Keep
+from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.errors import (
     BudgetExceeded,
     FileRefused,
@@ -27,7 +29,7 @@ from rlm_kernel.errors import (
 )
 from rlm_kernel.models.scripted import ScriptedModels
 from rlm_kernel.sandbox.handed import HandedOver
-from tests.support.engine import RecordingTrace, locate
+from tests.support.engine import Recorder, locate
 from tests.support.trace import WHEN
 
 CELL = "turn-01-a"
@@ -35,10 +37,10 @@ CELL = "turn-01-a"
 
 class Host:
     def __init__(self, models: Any = None, limits: Limits | None = None, children: Any = None, keep: Keep | None = None) -> None:
-        self.trace: Any = RecordingTrace()
+        self.heard = Recorder()
         self.recording: Any = None
         self.ledger = Ledger(limits or Limits())
-        self.calls = HostCalls(models or ScriptedModels([], str.upper), self.ledger, self.trace, locate, children=children, keep=keep)
+        self.calls = HostCalls(SubCalls(models or ScriptedModels([], str.upper), self.ledger, children), self.heard, locate, keep=keep)
         self.calls.begin(CELL)
 
     async def ask(self, kind: str, body: dict[str, Any], cell: str = CELL, call: str = "1-1-1") -> Any:
@@ -58,7 +60,7 @@ async def test_a_query_is_answered_counted_and_recorded() -> None:
     assert (record.model, record.cost) == ("scripted/sub", 0.0)
     assert record.prompt_digest == digest("llm_query", {"prompt": "hello", "model": None})
     assert host.ledger.totals().calls == 1
-    assert [name for name, _ in host.trace.events] == ["call_started", "call_finished"]
+    assert host.heard.kinds == [CallStarted, CallFinished]
 
 
 async def test_a_failed_query_raises_and_is_recorded_as_such() -> None:
@@ -309,7 +311,7 @@ async def test_calls_that_cost_nothing_are_recorded_up_to_their_characters_and_t
         records, _ = host.end()
         assert sum(len(record.error or "") for record in records) <= 10_000
         assert len(records) + host.calls.left_out == 200
-    (told,) = host.trace.notes
+    (told,) = host.heard.notes
     assert "trace.records" in told
 
 
@@ -322,7 +324,7 @@ async def test_answers_that_were_paid_for_are_recorded_up_to_a_bound_of_their_ow
     kinds = [record.kind for record in records]
     assert kinds.count("llm_query") == 7, "whatever calls that cost nothing there are"
     assert host.ledger.totals().calls == 20
-    told = host.trace.notes
+    told = host.heard.notes
     assert [name for text in told for name in ("trace.answers", "trace.records") if name in text] == ["trace.records", "trace.answers"]
 
 
@@ -366,7 +368,7 @@ class FixedRecording:
 def replaying(models: Any) -> Host:
     host = Host()
     host.recording = FixedRecording()
-    host.calls = HostCalls(models, host.ledger, host.trace, locate, recording=host.recording, how_to_allow="rlm replay --live")
+    host.calls = HostCalls(SubCalls(models, host.ledger, how_to_allow="rlm replay --live"), host.heard, locate, recording=host.recording)
     host.calls.begin(CELL)
     return host
 
@@ -423,7 +425,7 @@ async def test_failed_attempts_are_told_with_the_call_and_the_trace_has_their_nu
 
     host = Host(Busy([], str.upper))
     await host.ask("llm_query", {"prompt": "hello"}, call="7-8-9")
-    assert host.trace.of("call_retried") == [(CELL, "7-8-9", Retry("rate-limited", attempt, 5, 2.0)) for attempt in (1, 2)]
+    assert host.heard.of(CallRetried) == [CallRetried(CELL, "7-8-9", Retry("rate-limited", attempt, 5, 2.0)) for attempt in (1, 2)]
     assert host.end()[0][0].attempts == 3
 
 
@@ -436,7 +438,7 @@ async def test_a_wait_beyond_the_end_of_the_run_is_none(asked: float | None, goe
 
     host = Host(Busy([], str.upper), Limits(seconds=10))
     await host.ask("llm_query", {"prompt": "hello"})
-    assert len(host.trace.of("call_retried")) == goes_on
+    assert len(host.heard.of(CallRetried)) == goes_on
 
 
 async def test_how_many_calls_a_cell_plans_is_passed_on_and_recorded_nowhere() -> None:
@@ -446,6 +448,6 @@ async def test_how_many_calls_a_cell_plans_is_passed_on_and_recorded_nowhere() -
         assert await host.ask("planned", {"calls": calls}) is None
     await host.ask("planned", {})
     await host.ask("planned", {"calls": 7}, cell="turn-00-x")
-    assert host.trace.events == [("calls_planned", (CELL, 300)), ("calls_planned", (CELL, 0))]
+    assert host.heard.events == [CallsPlanned(CELL, 300), CallsPlanned(CELL, 0)]
     assert host.end() == ((), None)
     assert host.ledger.totals().calls == 0

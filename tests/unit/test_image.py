@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import rlm_contract
 from rlm_kernel.errors import ImageError
 from rlm_kernel.sandbox import debian, image, image_base
 from rlm_kernel.sandbox.image_base import Base
@@ -38,6 +39,15 @@ def test_a_changed_or_new_input_changes_the_tag(files: Path, name: str) -> None:
     tag = image.image_tag()
     with (files / name).open("a") as file:
         file.write("# changed\n")
+    assert image.image_tag() != tag
+
+
+def test_what_host_and_container_share_is_a_part_of_the_tag(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = Path(shutil.copytree(Path(rlm_contract.__file__).parent, tmp_path / "rlm_contract"))
+    tag = image.image_tag()
+    monkeypatch.setattr(rlm_contract, "__file__", str(copy / "__init__.py"))
+    assert image.image_tag() == tag
+    (copy / "frames.py").write_text("VERSION = 99\n")
     assert image.image_tag() != tag
 
 

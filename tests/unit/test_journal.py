@@ -14,6 +14,7 @@ from typing import Any
 import nbformat
 import pytest
 
+from rlm_kernel.engine.events import CallFinished, CellFinished, CellOutput, CellStarted, Noted
 from rlm_kernel.errors import RLMError, TraceError, TraceNotWritten
 from rlm_kernel.trace import notebook_file
 from rlm_kernel.trace.journal import journal_path
@@ -115,7 +116,7 @@ def test_a_record_that_the_disk_has_no_room_for_leaves_no_half_line(path: Path, 
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", full)
         with pytest.raises(TraceError, match="No space left on device"):
-            writer.note("lost?")
+            writer(Noted("lost?"))
     tell(writer, STORY[7:9])
     assert [found.id for found in read_notebook(path).cells] == ["title", "parameters", "setup", "note-01-1", "turn-01", "turn-01-a"]
 
@@ -242,8 +243,8 @@ def test_progress_goes_on_from_progress(path: Path) -> None:
     text = ""
     for number in range(50):
         text += f"line {number}\n"
-        writer.cell_output("turn-01-a", [stream("first\n", "stderr"), stream(text)])
-        writer.call_finished("turn-01-a", call(number))
+        writer(CellOutput("turn-01-a", [stream("first\n", "stderr"), stream(text)]))
+        writer(CallFinished("turn-01-a", call(number)))
     found = read_trace(path).cells[-1]
     assert [output["text"] for output in found.outputs] == ["first\n", text]
     assert [one.id for one in found.meta.calls] == [f"7-1-{number}" for number in range(50)]  # type: ignore[union-attr]
@@ -254,9 +255,9 @@ def test_outputs_that_are_made_anew_all_the_time_do_not_fill_the_disk(path: Path
     writer = NotebookWriter(path, meta(), [])
     tell(writer, STORY[:9])
     for number in range(200):
-        writer.cell_output("turn-01-a", [stream(f"{number} " * 20_000)])
+        writer(CellOutput("turn-01-a", [stream(f"{number} " * 20_000)]))
     assert journal_path(path).stat().st_size < 200_000
-    writer.cell_finished(1, result("turn-01-a", "x", outputs=[stream("last")]))
+    writer(CellFinished(1, result("turn-01-a", "x", outputs=[stream("last")])))
     assert read_trace(path).cells[-1].outputs[0]["text"] == "last"
 
 
@@ -275,8 +276,8 @@ def test_a_small_trace_is_whole_after_each_event_and_has_no_journal(path: Path, 
     for event in STORY:
         tell(writer, [event])
         assert os.listdir(path.parent) == ["t.ipynb"]
-        if event[0] == "cell_started":
-            assert load(path).cells[-1].id == event[1][0]
+        if isinstance(event, CellStarted):
+            assert load(path).cells[-1].id == event.cell_id
 
 
 async def test_a_run_whose_end_cannot_be_written_leaves_its_journal_to_who_takes_it_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

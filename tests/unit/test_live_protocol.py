@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jupyter_client.manager import KernelManager
 
-from rlm_kernel.sandbox import frames
+from rlm_contract import VERSION
 from rlm_kernel.sandbox.channels import Connection
 from rlm_kernel.sandbox.rundir import RunDir, sweep
 from rlm_kernel.session.live import _depot, other_version
@@ -82,7 +82,7 @@ def test_what_is_no_file_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.Mon
 @given(said=JSON)
 def test_whatever_it_says_is_no_traceback(said: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
     place = folder(tmp_path_factory.mktemp("s"), json.dumps({"version": said}).encode())
-    assert other_version(place) == (said != frames.VERSION)
+    assert other_version(place) == (said != VERSION)
 
 
 def test_a_folder_that_is_gone_is_no_other_version(tmp_path: Path) -> None:

@@ -10,11 +10,26 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from rlm_kernel.cli._branch import Branch
 from rlm_kernel.cli._live import LiveView
 from rlm_kernel.cli._run import so_far_of
+from rlm_kernel.engine.events import (
+    CallFinished,
+    CallRetried,
+    CallsPlanned,
+    CallStarted,
+    CellFinished,
+    CellStarted,
+    ChildEvent,
+    Event,
+    Listener,
+    Noted,
+    RunFinished,
+    RunOpened,
+    TurnReplied,
+    TurnStarted,
+    UserCellFinished,
+)
 from rlm_kernel.engine.protocols import Answer, Completion, Outcome, Retry, Totals, Usage
-from rlm_kernel.session.children import TreeView
 from tests.support.engine import stream
 from tests.support.trace import call, result
 
@@ -60,19 +75,34 @@ def drawn(view: LiveView, width: int = 200) -> list[str]:
     return [line.rstrip() for line in caught.get().splitlines()]
 
 
-def turn(branch: Branch, number: int = 1) -> None:
-    branch.turn_started(number)
-    branch.turn_replied(number, Completion("x", "m", Usage(10, 1), 0.5, 2.0), "")
+_born: list[str] = []
 
 
-def asked(branch: Branch, count: int, *, kind: Any = "llm_query") -> None:
+def child(parent: Listener, question: str, **used: Any) -> Listener:
+    """A child RLM that begins; what is told to it, the parent's listener hears."""
+    number = len(_born)
+    _born.append(question)
+
+    def tell(event: Event) -> None:
+        parent(ChildEvent(number, event))
+
+    tell(RunOpened(question, Book(**used), Totals()))
+    return tell
+
+
+def turn(branch: Listener, number: int = 1) -> None:
+    branch(TurnStarted(number))
+    branch(TurnReplied(number, Completion("x", "m", Usage(10, 1), 0.5, 2.0), ""))
+
+
+def asked(branch: Listener, count: int, *, kind: Any = "llm_query") -> None:
     for number in range(count):
-        branch.call_started("turn-01-a", f"7-1-{number}", kind)
+        branch(CallStarted("turn-01-a", f"7-1-{number}", kind))
 
 
-def ended(branch: Branch, numbers: Iterable[int], **changes: Any) -> None:
+def ended(branch: Listener, numbers: Iterable[int], **changes: Any) -> None:
     for number in numbers:
-        branch.call_finished("turn-01-a", call(number, **changes))
+        branch(CallFinished("turn-01-a", call(number, **changes)))
 
 
 def retry(attempt: int = 1, seconds: float = 2.0, reason: str = "rate-limited") -> Retry:
@@ -90,49 +120,42 @@ def view(clock: Clock) -> LiveView:
     return LiveView(stream=Terminal(), clock=clock)
 
 
-def test_a_view_shows_trees(view: LiveView) -> None:
-    assert isinstance(view, TreeView)
-    assert isinstance(view.child("Q"), TreeView)
-
-
 def test_children_at_work_hang_from_their_parents(view: LiveView) -> None:
-    view.opened(Book(turns=3, calls=5, child_turns=4, children=3, seconds=61.4), Totals())
+    view(RunOpened("Q", Book(turns=3, calls=5, child_turns=4, children=3, seconds=61.4), Totals()))
     turn(view, 3)
-    first, second = view.child("Count the\nerrors"), view.child("And the rest?")
-    first.opened(Book(calls=1, child_turns=1, children=1), Totals())
-    deep = first.child("In this part?")
+    first, second = child(view, "Count the\nerrors", calls=1, child_turns=1, children=1), child(view, "And the rest?")
+    deep = child(first, "In this part?", turns=2, known_cost=0.5)
     turn(deep, 2)
-    deep.opened(Book(turns=2, known_cost=0.5), Totals())
-    deep.cell_started("turn-02-a", 2, "x")
+    deep(CellStarted("turn-02-a", 2, "x"))
     assert drawn(view) == [
         "turn 3 · waiting for the root model, 0 s · 1 sub-call, 3 child RLMs with 4 turns, 0 tokens, $0.0000 · 61 s in all",
         "  1 Count the errors · starting, 0 s · 0 sub-calls, 1 child RLM with 1 turn, 0 tokens, $0.0000 · 0 s in all",
         "    1.1 In this part? · turn 2 · cell turn-02-a runs, 0 s · 0 sub-calls, 0 tokens, $0.5000 · 0 s in all",
         "  2 And the rest? · starting, 0 s",
     ]
-    deep.finished(ANSWERED, Totals(turns=2))
-    first.finished(ANSWERED, Totals(turns=1))
+    deep(RunFinished(ANSWERED, Totals(turns=2)))
+    first(RunFinished(ANSWERED, Totals(turns=1)))
     assert [line[:4] for line in drawn(view)[1:]] == ["  2 "]
-    second.finished(Outcome(None, "cost"), Totals())
+    second(RunFinished(Outcome(None, "cost"), Totals()))
     assert len(drawn(view)) == 1
 
 
 def test_of_many_children_twelve_are_shown_and_a_line_is_a_line(view: LiveView) -> None:
-    children = [view.child(f"{number} " + "long question " * 50) for number in range(30)]
-    for child in children:
-        child.child("below")
+    children = [child(view, f"{number} " + "long question " * 50) for number in range(30)]
+    for one in children:
+        child(one, "below")
     lines = drawn(view, width=60)
     assert len(lines) == 14
     assert lines[-1] == "  … and 48 more"
     assert max(map(len, lines)) <= 60
-    for child in children[:25]:
-        child.finished(ANSWERED, Totals())
+    for one in children[:25]:
+        one(RunFinished(ANSWERED, Totals()))
     assert len(drawn(view)) == 1 + 10
 
 
 def test_what_the_live_line_says_is_what_the_last_line_says(view: LiveView) -> None:
     book = Book(turns=2, calls=9, child_turns=2, children=1, failed=2, stored=3, known_cost=0.125, unpriced=1, sub_usage=Usage(1000, 234))
-    view.opened(book, Totals(turns=40, known_cost=7.0))
+    view(RunOpened("Q", book, Totals(turns=40, known_cost=7.0)))
     assert view.account() == "7 sub-calls (2 failed, 3 from the cache), 1 child RLM with 2 turns, 1,234 tokens, $0.1250 + unknown"
     assert view.account() in book.used.line()
     ended(view, range(3))  # nothing is counted beside the account
@@ -155,8 +178,8 @@ def test_what_is_not_known_of_the_cost_is_never_shown_as_nothing(totals: Totals,
 
 
 def test_a_batch_tells_how_far_it_is_and_how_long_it_takes(view: LiveView, clock: Clock) -> None:
-    view.cell_started("turn-01-a", 1, "x")
-    view.calls_planned("turn-01-a", 300)
+    view(CellStarted("turn-01-a", 1, "x"))
+    view(CallsPlanned("turn-01-a", 300))
     asked(view, 64)
     assert drawn(view)[1] == "batch: 0 of 300 done"
     clock.now += 10
@@ -171,8 +194,8 @@ def test_a_batch_tells_how_far_it_is_and_how_long_it_takes(view: LiveView, clock
 
 
 def test_replies_from_the_cache_say_nothing_of_the_pace(view: LiveView, clock: Clock) -> None:
-    view.cell_started("turn-01-a", 1, "x")
-    view.calls_planned("turn-01-a", 300)
+    view(CellStarted("turn-01-a", 1, "x"))
+    view(CallsPlanned("turn-01-a", 300))
     asked(view, 300)
     clock.now += 60
     ended(view, range(200), stored=True)
@@ -182,17 +205,17 @@ def test_replies_from_the_cache_say_nothing_of_the_pace(view: LiveView, clock: C
 
 
 def test_each_batch_of_a_cell_is_counted_by_itself(view: LiveView, clock: Clock) -> None:
-    view.cell_started("turn-01-a", 1, "x")
+    view(CellStarted("turn-01-a", 1, "x"))
     for planned, done in ((10, 10), (30, 5)):
-        view.calls_planned("turn-01-a", planned)
+        view(CallsPlanned("turn-01-a", planned))
         asked(view, 10)
         clock.now += 5
         ended(view, range(done))
     assert drawn(view)[1] == "batch: 5 of 20 done, 1/s, about 15 s left"
-    view.calls_planned("turn-01-a", 24)  # six of them are not made any more
+    view(CallsPlanned("turn-01-a", 24))  # six of them are not made any more
     assert drawn(view)[1].startswith("batch: 5 of 14 done")
-    view.cell_finished(1, result("turn-01-a"))
-    view.cell_started("turn-01-b", 1, "x")
+    view(CellFinished(1, result("turn-01-a")))
+    view(CellStarted("turn-01-b", 1, "x"))
     asked(view, 3)
     assert drawn(view)[1] == "3 calls under way", "without a plan there is no total"
     ended(view, range(2))
@@ -201,18 +224,18 @@ def test_each_batch_of_a_cell_is_counted_by_itself(view: LiveView, clock: Clock)
 
 @pytest.mark.parametrize("planned", [0, 1, 10**7])
 def test_the_word_of_code_of_its_calls_is_shown_and_breaks_nothing(view: LiveView, clock: Clock, planned: int) -> None:
-    view.calls_planned("turn-01-a", planned)
+    view(CallsPlanned("turn-01-a", planned))
     asked(view, 2)
     clock.now += 5
     ended(view, range(5))
-    view.calls_planned("turn-01-a", 0)
+    view(CallsPlanned("turn-01-a", 0))
     drawn(view)
 
 
 def test_calls_that_wait_for_another_attempt_show_why_and_until_when(view: LiveView, clock: Clock) -> None:
-    view.opened(Book(), Totals())
-    view.turn_started(1)
-    view.call_retried("", "", retry(3))
+    view(RunOpened("Q", Book(), Totals()))
+    view(TurnStarted(1))
+    view(CallRetried("", "", retry(3)))
     clock.now += 0.5
     assert drawn(view) == [
         "turn 1 · waiting for the root model, 0 s",
@@ -220,25 +243,25 @@ def test_calls_that_wait_for_another_attempt_show_why_and_until_when(view: LiveV
     ]
     clock.now += 41.5
     assert drawn(view) == ["turn 1 · waiting for the root model, 42 s"], "the attempt is under way"
-    view.call_retried("", "", retry(4))
-    view.turn_replied(1, Completion("x", "m"), "")
+    view(CallRetried("", "", retry(4)))
+    view(TurnReplied(1, Completion("x", "m"), ""))
     assert len(drawn(view)) == 1
     for number in range(37):
-        view.call_retried("turn-01-a", f"7-1-{number}", retry(1, 2.0 + number))
+        view(CallRetried("turn-01-a", f"7-1-{number}", retry(1, 2.0 + number)))
     assert drawn(view)[1] == "rate-limited: 37 calls wait, next in 2 s"
     ended(view, range(30))
     for number in range(3):
-        view.call_retried("turn-01-a", f"7-1-{number}", retry(1, 20.0, "server error 503"))
+        view(CallRetried("turn-01-a", f"7-1-{number}", retry(1, 20.0, "server error 503")))
     assert drawn(view)[1] == "rate-limited: 7 calls wait; server error 503: 3 calls wait, next in 20 s"
-    view.child("Q").call_retried("turn-01-a", "7-1-1", retry(1, 1.0, "time-out"))
+    child(view, "Q")(CallRetried("turn-01-a", "7-1-1", retry(1, 1.0, "time-out")))
     assert drawn(view)[1].endswith("; time-out: 1 call waits, next in 1 s")
 
 
 def test_off_a_terminal_waiting_calls_are_summed_up_and_the_root_models_attempts_are_told(clock: Clock) -> None:
     view, out = plain(clock=clock)
-    view.call_retried("", "", retry(3, 1.26))
+    view(CallRetried("", "", retry(3, 1.26)))
     for number in range(10_000):
-        view.call_retried("turn-01-a", f"7-1-{number}", retry(1, 60.0))
+        view(CallRetried("turn-01-a", f"7-1-{number}", retry(1, 60.0)))
     for _ in range(60):
         clock.now += 0.5
         view.beat()
@@ -253,13 +276,13 @@ def test_off_a_terminal_waiting_calls_are_summed_up_and_the_root_models_attempts
 def test_off_a_terminal_there_is_a_sign_of_life_after_a_long_silence(clock: Clock) -> None:
     view, out = plain(clock=clock, lines=False)
     view.say("building the kernel image… step 1")
-    view.opened(Book(seconds=12.0), Totals())
-    view.turn_started(1)
+    view(RunOpened("Q", Book(seconds=12.0), Totals()))
+    view(TurnStarted(1))
     for _ in range(130):
         clock.now += 0.5
         view.beat()
-    view.cell_started("turn-01-a", 1, "x")
-    view.calls_planned("turn-01-a", 9)
+    view(CellStarted("turn-01-a", 1, "x"))
+    view(CallsPlanned("turn-01-a", 9))
     asked(view, 9)
     clock.now += 30
     view.beat()
@@ -278,27 +301,27 @@ def test_what_the_set_up_waits_for_has_the_time_that_it_takes(view: LiveView, cl
     assert drawn(view) == ["copying big.log … 2.1 of 9.0 GB, 7 s"]
     view.say("loading local model (1.1 GB)… 3 s")
     assert drawn(view) == ["loading local model (1.1 GB)… 3 s"]
-    view.cell_started("setup", 0, "load_files(paths)")
+    view(CellStarted("setup", 0, "load_files(paths)"))
     assert drawn(view) == ["loading the input, 0 s"]
     view.say("copying other.log … 0.1 of 9.0 GB")
-    view.call_finished("setup", call(0, kind="file"))
+    view(CallFinished("setup", call(0, kind="file")))
     assert drawn(view) == ["loading the input, 0 s"]
 
 
 def test_off_a_terminal_it_is_lines_and_children_have_one_at_each_end() -> None:
     view, out = plain()
     with view:
-        view.opened(Book(known_cost=0.5, root_usage=Usage(10, 1)), Totals())
+        view(RunOpened("Q", Book(known_cost=0.5, root_usage=Usage(10, 1)), Totals()))
         turn(view)
-        child = view.child("Count them")
-        turn(child)
-        child.cell_started("turn-01-a", 1, "x")
-        child.cell_finished(1, result("turn-01-a"))
-        child.note("Something.")
-        deep = child.child("Here")
-        deep.finished(Outcome(None, "interrupted"), Totals(turns=1, seconds=2.0))
-        child.finished(ANSWERED, Totals(turns=3, seconds=1.25))
-        view.cell_finished(1, result("turn-01-a"))
+        first = child(view, "Count them")
+        turn(first)
+        first(CellStarted("turn-01-a", 1, "x"))
+        first(CellFinished(1, result("turn-01-a")))
+        first(Noted("Something."))
+        deep = child(first, "Here")
+        deep(RunFinished(Outcome(None, "interrupted"), Totals(turns=1, seconds=2.0)))
+        first(RunFinished(ANSWERED, Totals(turns=3, seconds=1.25)))
+        view(CellFinished(1, result("turn-01-a")))
     assert out.getvalue().splitlines() == [
         "turn 1: root model replied in 2.0 s (0 sub-calls, 11 tokens, $0.5000)",
         "child 1 begins: Count them",
@@ -314,20 +337,20 @@ def test_quiet_is_quiet_and_a_chat_has_no_lines() -> None:
         out = io.StringIO()
         with LiveView(stream=out, **options) as view:
             turn(view)
-            view.child("Q").finished(ANSWERED, Totals())
+            child(view, "Q")(RunFinished(ANSWERED, Totals()))
         assert out.getvalue() == ""
 
 
 @pytest.mark.parametrize("question", ["\x1b]0;owned\x07\x1b[2J", "a\rb\x08\x9b31m", "\u202eevil", "[bold]x[/bold]", "", "\ud800"])
 def test_a_hostile_question_does_nothing_to_the_terminal(view: LiveView, question: str) -> None:
-    view.child(question).cell_started("turn-01-a", 1, "x")
+    child(view, question)(CellStarted("turn-01-a", 1, "x"))
     lines = drawn(view)
     assert len(lines) == 2
     assert not {"\x1b", "\r", "\x08", "\x9b", "\x07", "\u202e"} & set("".join(lines))
     if question.startswith("["):
         assert question in lines[1]
     other, out = plain()
-    other.child(question).finished(Outcome(None, "error", detail=question), Totals())
+    child(other, question)(RunFinished(Outcome(None, "error", detail=question), Totals()))
     assert not {"\x1b", "\r", "\x08", "\x9b", "\x07", "\u202e"} & set(out.getvalue())
     assert len(out.getvalue().splitlines()) == 2
 
@@ -335,9 +358,9 @@ def test_a_hostile_question_does_nothing_to_the_terminal(view: LiveView, questio
 def test_it_is_drawn_in_a_terminal_and_leaves_no_tree_behind() -> None:
     out = Terminal()
     with LiveView(stream=out) as view:
-        child = view.child("Count them")
+        first = child(view, "Count them")
         view._live.refresh()
-        child.finished(ANSWERED, Totals())
+        first(RunFinished(ANSWERED, Totals()))
         view.tell("Something.")
     assert "1 Count them · starting" in out.getvalue()
     assert "Something." in out.getvalue()
@@ -347,8 +370,8 @@ def test_what_loading_remarks_is_told_ten_lines_of_it_and_only_of_set_up_cells()
     view, out = plain()
     said = "".join(f"Note: file {number} is read as cp1252.\n" for number in range(12))
     outputs = [stream("Note: on stdout.\n"), stream("UserWarning\nNote: \x1b]0;owned\x07x\nNote: fi", "stderr"), stream(said[8:], "stderr")]
-    view.cell_finished(0, result("setup", outputs=outputs))
-    view.cell_finished(1, result("turn-01-a", outputs=outputs))
+    view(CellFinished(0, result("setup", outputs=outputs)))
+    view(CellFinished(1, result("turn-01-a", outputs=outputs)))
     lines = out.getvalue().splitlines()
     assert lines[1:3] == ["Note: \ufffd]0;owned\ufffdx", "Note: file 0 is read as cp1252."]
     assert [line[:11] for line in lines[1:11]] == ["Note: \ufffd]0;o", *["Note: file "] * 9]
@@ -361,24 +384,24 @@ def test_what_loading_remarks_is_told_ten_lines_of_it_and_only_of_set_up_cells()
 def test_notes_are_told_of_files_that_are_loaded_later_and_above_the_live_line() -> None:
     out = Terminal()
     with LiveView(stream=out, lines=False) as view:
-        view.person_ran(result("load-2", outputs=[stream("Note: 3 files left out.\n", "stderr")]))
-        view.person_ran(result("person", outputs=[stream("Note: not ours.\n", "stderr")]))
-        view.cell_finished(0, result("setup", outputs=[stream("Note: " + "x" * 1000, "stderr")]))
+        view(UserCellFinished(result("load-2", outputs=[stream("Note: 3 files left out.\n", "stderr")])))
+        view(UserCellFinished(result("person", outputs=[stream("Note: not ours.\n", "stderr")])))
+        view(CellFinished(0, result("setup", outputs=[stream("Note: " + "x" * 1000, "stderr")])))
     assert "Note: 3 files left out." in out.getvalue()
     assert "not ours" not in out.getvalue()
     assert "x" * 294 + "…" in out.getvalue()
     silent = Terminal()
     with LiveView(stream=silent, quiet=True) as view:
-        view.cell_finished(0, result("setup", outputs=[stream("Note: x", "stderr")]))
+        view(CellFinished(0, result("setup", outputs=[stream("Note: x", "stderr")])))
     assert silent.getvalue() == ""
 
 
 def test_a_run_that_is_interrupted_in_its_first_reply_does_not_say_that_no_model_was_asked(tmp_path: Path) -> None:
     view, _ = plain()
     told = so_far_of(view, lambda: tmp_path / "t.ipynb")
-    view.opened(Book(), Totals())
-    view.finished(Outcome(None, "interrupted"), Totals(seconds=1.0))
+    view(RunOpened("Q", Book(), Totals()))
+    view(RunFinished(Outcome(None, "interrupted"), Totals(seconds=1.0)))
     assert told() == ""
-    view.turn_started(1)
+    view(TurnStarted(1))
     assert told().startswith(" during the root model's first reply, for which the provider may charge. ")
     assert "to go on: rlm resume " in told()

@@ -11,12 +11,13 @@ import pytest
 
 from rlm_kernel.engine import loop as loop_module
 from rlm_kernel.engine import messages as say
+from rlm_kernel.engine.events import CallFinished, CellFinished, CellStarted, TurnReplied, TurnStarted
 from rlm_kernel.engine.ledger import Limits
 from rlm_kernel.engine.prompts import Profile
 from rlm_kernel.engine.protocols import Answer, Completion, ContextInfo, Message, Role, Usage
 from rlm_kernel.errors import KernelError, ModelError, TraceError
 from rlm_kernel.models.scripted import ScriptedModels
-from tests.support.engine import INFO, PROFILE, RecordingTrace, Run
+from tests.support.engine import INFO, PROFILE, Recorder, Run
 
 
 def repl(*codes: str) -> str:
@@ -115,7 +116,7 @@ async def test_a_small_models_profile_caps_the_output_further() -> None:
 async def test_host_calls_and_answer_are_part_of_their_cell() -> None:
     run = scripted(repl("ask_all([context, 'b'])"), repl("FINAL('x')"))
     await run.outcome()
-    first, second = [result for _, result in run.trace.of("cell_finished")]
+    first, second = [event.result for event in run.heard.of(CellFinished)]
     assert sorted(call.answer for call in first.calls) == ["B", "HELLO WORLD"]
     assert second.answer == Answer("x")
     assert "['HELLO WORLD', 'B']" in run.told()
@@ -126,7 +127,7 @@ async def test_set_up_cells_are_in_the_trace_and_in_no_turn() -> None:
     result = await run.loop.set_up("parameters", "load('/a.txt')")
     assert result.status == "ok"
     assert [call.kind for call in result.calls] == ["file"]
-    assert run.trace.of("cell_started") == [("parameters", 0, "load('/a.txt')")]
+    assert run.heard.of(CellStarted) == [CellStarted("parameters", 0, "load('/a.txt')")]
 
 
 # Answers
@@ -193,7 +194,7 @@ async def test_an_answer_before_looking_is_guarded_against_once(premature: str) 
     assert (await run.outcome()).answer is not None
     assert len(run.models.requests) == 2
     assert "before any code had looked at the input" in run.told()
-    assert sum("before any code" in note for note in run.trace.notes) == 1
+    assert sum("before any code" in note for note in run.heard.notes) == 1
 
 
 @pytest.mark.parametrize("hasty", ["FINAL(0)", repl("FINAL(0)"), repl('FINAL_VAR("context")'), repl("FINAL(context[0])")])
@@ -391,10 +392,9 @@ async def test_every_message_says_turn_and_budget() -> None:
 async def test_the_trace_hears_everything_in_order() -> None:
     run = scripted(LOOK, repl("FINAL(1)"))
     await run.outcome()
-    names = [name for name, _ in run.trace.events]
-    turn = ["turn_started", "turn_replied", "cell_started"]
-    assert names == [*turn, "cell_finished", *turn, "call_finished", "cell_finished"]
-    assert run.trace.of("turn_replied")[0][2] == ""
+    turn = [TurnStarted, TurnReplied, CellStarted]
+    assert run.heard.kinds == [*turn, CellFinished, *turn, CallFinished, CellFinished]
+    assert run.heard.of(TurnReplied)[0].prose == ""
 
 
 # Cancellation
@@ -445,10 +445,6 @@ async def test_cancelling_while_the_model_thinks_ends_at_once() -> None:
 
 
 async def test_a_trace_that_cannot_be_written_ends_the_run_without_a_cell_left_over() -> None:
-    class Full(RecordingTrace):
-        def cell_started(self, *_: Any) -> None:
-            raise TraceError("disk full")
-
     with pytest.raises(TraceError):
-        await Run(ScriptedModels([LOOK]), trace=Full()).outcome(info=INFO)
+        await Run(ScriptedModels([LOOK]), heard=Recorder(CellStarted, TraceError("disk full"))).outcome(info=INFO)
     gc.collect()  # a coroutine that nobody awaited would warn, and warnings are errors

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from rlm_kernel.engine import messages
+from rlm_kernel.engine.conversation import Past, PastTurn
 from rlm_kernel.engine.ledger import Ledger, Limits
-from rlm_kernel.engine.loop import Past, PastTurn
 from rlm_kernel.engine.protocols import Answer, CellResult, CellStatus, Totals, Usage
 from rlm_kernel.errors import BudgetExceeded
 from rlm_kernel.models.scripted import ScriptedModels
@@ -62,7 +62,7 @@ async def test_the_rest_of_a_turn_that_was_cut_off_is_run_before_the_model_is_as
     told = run.told(0)
     assert "Output of cell 1:\n1\n\nOutput of cell 2:\n2\n\nOutput of cell 3:\n3" in told
     assert "It was interrupted." in told
-    assert run.trace.notes == ["It was interrupted."]
+    assert run.heard.notes == ["It was interrupted."]
 
 
 async def test_an_answer_that_had_been_delivered_stands_without_any_model() -> None:

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from rlm_kernel.cli._live import LiveView
 from rlm_kernel.config import load_settings
 from rlm_kernel.engine import memory
+from rlm_kernel.engine.conversation import Past, PastTurn
+from rlm_kernel.engine.events import Summarized
 from rlm_kernel.engine.ledger import Limits
-from rlm_kernel.engine.loop import Past, PastTurn
 from rlm_kernel.engine.messages import AFTER_MEMORY, SUM_UP
 from rlm_kernel.engine.protocols import CellResult, Completion, Memory, Message, Role, Usage
 from rlm_kernel.errors import ModelError
@@ -85,10 +86,10 @@ async def test_after_an_answer_the_summary_is_what_is_left_of_the_turns() -> Non
     run, kept = await answered(models)
     assert kept is not None
     assert kept.text == SUMMARY
-    assert run.trace.of("remembered") == [(kept,)]
+    assert run.heard.of(Summarized) == [Summarized(kept)]
     (asked,) = models.summaries
     first = run.models.requests[0]
-    assert list(run.loop._history) == [*first, {"role": "assistant", "content": SUMMARY}]
+    assert list(run.loop.conversation.messages) == [*first, {"role": "assistant", "content": SUMMARY}]
     assert asked[: len(first)] == first, "what the provider has in its prefix cache comes first"
 
 
@@ -133,7 +134,7 @@ async def test_only_the_last_questions_turns_are_summed_up() -> None:
     before = PastTurn(1, repl("say(context[:1])"), [ran("say(context[:1])", "the first")])
     await run.outcome(past=Past([before], question="And why?"))
     assert await run.loop.remember() is not None
-    contents = [message["content"] for message in run.loop._history]
+    contents = [message["content"] for message in run.loop.conversation.messages]
     assert "say(context[:1])" in contents[2]
     assert "And why?" in contents[3]
     assert contents[4:] == [SUMMARY]
@@ -150,16 +151,16 @@ async def test_only_the_last_questions_turns_are_summed_up() -> None:
 async def test_a_summary_that_failed_leaves_all_as_it_is(summary: Any, why: str) -> None:
     run, kept = await answered(Remembering(ANSWERING, summary))
     assert kept is None
-    assert run.trace.of("remembered") == []
-    assert run.trace.notes == [f"The conversation is kept in full: {why.rstrip('.')}."]
-    assert [message["content"] for message in run.loop._history if message["role"] == "assistant"] == ANSWERING
+    assert run.heard.of(Summarized) == []
+    assert run.heard.notes == [f"The conversation is kept in full: {why.rstrip('.')}."]
+    assert [message["content"] for message in run.loop.conversation.messages if message["role"] == "assistant"] == ANSWERING
 
 
 async def test_a_summary_that_does_not_come_in_time_leaves_all_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "SECONDS", 0.01)
     run, kept = await answered(Remembering(ANSWERING, asyncio.Event().wait))
     assert kept is None
-    assert run.trace.notes == ["The conversation is kept in full: the summary did not come: time-out."]
+    assert run.heard.notes == ["The conversation is kept in full: the summary did not come: time-out."]
 
 
 async def test_what_an_unusable_summary_cost_is_in_the_account() -> None:
@@ -171,14 +172,14 @@ async def test_without_money_no_summary_is_asked_for() -> None:
     models = Remembering(ANSWERING)
     run, kept = await answered(models, limits=Limits(cost=0.75))
     assert (kept, models.summaries) == (None, [])
-    (note,) = run.trace.notes
+    (note,) = run.heard.notes
     assert "The limit of cost is reached" in note
 
 
 async def test_a_short_work_is_not_worth_a_summary() -> None:
     models = Remembering([repl("FINAL(context)")])
     run, kept = await answered(models)
-    assert (kept, models.summaries, run.trace.notes) == (None, [], [])
+    assert (kept, models.summaries, run.heard.notes) == (None, [], [])
 
 
 async def test_one_turn_with_a_large_output_is_worth_one() -> None:
@@ -202,13 +203,13 @@ async def test_cancelling_it_leaves_all_as_it_is() -> None:
 
     run = Run(Remembering(ANSWERING, forever))
     await run.outcome()
-    before = list(run.loop._history)
+    before = list(run.loop.conversation.messages)
     task = asyncio.create_task(run.loop.remember())
     await waiting.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert list(run.loop._history) == before
+    assert list(run.loop.conversation.messages) == before
 
 
 async def test_after_a_forced_answer_the_request_is_well_formed() -> None:
@@ -250,7 +251,7 @@ async def test_else_they_are_estimated_and_said_to_be() -> None:
 def test_the_tokens_saved_are_shown(estimated: bool, about: str) -> None:
     shown = io.StringIO()
     reply = Completion(SUMMARY, "m", Usage(12_500, 410), 0.5)
-    LiveView(lines=False, stream=shown).remembered(Memory(SUMMARY, 12_340, 410, estimated, reply))
+    LiveView(lines=False, stream=shown)(Summarized(Memory(SUMMARY, 12_340, 410, estimated, reply)))
     assert shown.getvalue() == f"memory: {about}12,340 → 410 tokens\n"
 
 
@@ -266,7 +267,7 @@ def test_it_is_on_unless_the_settings_say_otherwise() -> None:
 async def test_turns_that_crowd_the_window_are_summed_up_before_the_next() -> None:
     models = Remembering([repl(LONG), repl("say('kept')"), repl("FINAL(context)")], window=1000)
     run = Run(models)
-    run.loop.share = 0.6
+    run.loop.conversation.share = 0.6
     await run.outcome()
     assert len(models.summaries) == 1
     assert alternate(models.summaries[0])
@@ -276,7 +277,7 @@ async def test_turns_that_crowd_the_window_are_summed_up_before_the_next() -> No
     assert second[len(first)]["content"] == SUMMARY
     assert second[-1]["content"].startswith(AFTER_MEMORY)
     assert [cell_id for cell_id, _ in run.kernel.ran] == ["turn-01-a", "turn-02-a", "turn-03-a"]
-    assert len(run.trace.of("remembered")) == 1
+    assert len(run.heard.of(Summarized)) == 1
 
 
 async def test_the_window_is_measured_by_the_providers_count() -> None:
@@ -287,7 +288,7 @@ async def test_the_window_is_measured_by_the_providers_count() -> None:
     for prompt in (5_000, 6_000):
         models = run_with(prompt)
         run = Run(models)
-        run.loop.share = 0.6
+        run.loop.conversation.share = 0.6
         await run.outcome()
         summed.append(len(models.summaries))
     assert summed == [0, 1]
@@ -304,7 +305,7 @@ def test_instructions_that_fill_half_of_a_small_window_leave_the_turns_their_sha
 async def test_below_the_share_and_where_it_is_off_nothing_is_summed_up(share: float | None) -> None:
     models = Remembering([repl(LONG)] * 3 + [repl("FINAL(context)")], window=1000 if share is None else 100_000)
     run = Run(models)
-    run.loop.share = share
+    run.loop.conversation.share = share
     await run.outcome()
     assert models.summaries == []
 
@@ -312,7 +313,7 @@ async def test_below_the_share_and_where_it_is_off_nothing_is_summed_up(share: f
 async def test_a_window_that_is_not_known_is_taken_as_a_usual_one() -> None:
     models = Remembering([repl("say('x' * 400_000)")] * 2 + [repl("FINAL(context)")])
     run = Run(models, output_chars=400_000)
-    run.loop.share = 0.6
+    run.loop.conversation.share = 0.6
     await run.outcome()
     assert len(models.summaries) == 1
 
@@ -320,7 +321,7 @@ async def test_a_window_that_is_not_known_is_taken_as_a_usual_one() -> None:
 async def test_where_it_does_not_help_it_is_not_tried_turn_after_turn() -> None:
     models = Remembering([repl(LONG)] * 6 + [repl("FINAL(context)")], "", window=10)
     run = Run(models)
-    run.loop.share = 0.1
+    run.loop.conversation.share = 0.1
     await run.outcome()
     assert len(models.summaries) == 3
     assert all(alternate(request) for request in run.models.requests)
@@ -329,7 +330,7 @@ async def test_where_it_does_not_help_it_is_not_tried_turn_after_turn() -> None:
 async def test_a_summary_takes_in_the_one_before_it() -> None:
     models = Remembering([repl(LONG)] * 5 + [repl("FINAL(context)")], window=500)
     run = Run(models)
-    run.loop.share = 0.5
+    run.loop.conversation.share = 0.5
     await run.outcome()
     assert len(models.summaries) >= 2
     assert [m["content"] for m in models.summaries[1] if m["role"] == "assistant"].count(SUMMARY) == 1
@@ -340,7 +341,7 @@ async def test_a_conversation_that_crowds_the_window_when_a_question_is_put_goes
     """There are no turns of that question yet to sum up."""
     models = Remembering([repl("FINAL('x')")], window=100)
     run = Run(models)
-    run.loop.share = 0.5
+    run.loop.conversation.share = 0.5
     turns = [PastTurn(number, repl(LONG), [ran(LONG, "x" * 3000)]) for number in (1, 2)]
     outcome = await run.outcome(past=Past(turns, question="And why?"))
     assert outcome.answer is not None
@@ -356,7 +357,7 @@ async def test_a_run_cut_off_right_after_a_summary_goes_on_with_the_next_turn() 
     told = run.told(0)
     assert told.startswith(AFTER_MEMORY)
     assert "It was interrupted." in told
-    assert run.trace.notes == ["It was interrupted."]
+    assert run.heard.notes == ["It was interrupted."]
 
 
 # The order of roles
@@ -393,7 +394,7 @@ def test_no_two_messages_of_one_role_in_a_row(past: Past | None, said: list[str]
     async def converse() -> Run:
         models = Remembering([*said, *[repl("say('x' * 1500)", "FINAL('done')")] * 20], summary, window=window)
         run = Run(models, limits=Limits(turns=limit))
-        run.loop.share = 0.5
+        run.loop.conversation.share = 0.5
         await run.outcome(past=past)
         await run.loop.remember()
         return run

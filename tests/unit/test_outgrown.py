@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from rlm_kernel.engine.events import Summarized
 from rlm_kernel.engine.messages import AFTER_MEMORY, SUM_UP
 from rlm_kernel.engine.protocols import Completion, Message, Role
 from rlm_kernel.errors import ModelError
@@ -43,7 +44,7 @@ class Narrow(ScriptedModels):
 
 def narrow(replies: Sequence[str], most: int, *, share: float | None = 0.6, **options: Any) -> Run:
     run = Run(Narrow(replies, most, **options))
-    run.loop.share = share
+    run.loop.conversation.share = share
     return run
 
 
@@ -55,8 +56,8 @@ async def test_a_prompt_that_is_too_long_has_the_turns_summed_up_and_the_run_goe
     assert outcome.answer is not None
     assert outcome.answer.text == "hello world"
     assert run.told().startswith(AFTER_MEMORY)
-    assert len(run.trace.of("remembered")) >= 1
-    assert any("longer than the root model's window" in note for note in run.trace.notes)
+    assert len(run.heard.of(Summarized)) >= 1
+    assert any("longer than the root model's window" in note for note in run.heard.notes)
 
 
 async def test_of_what_is_summed_up_each_message_keeps_its_ends() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rlm_kernel.sandbox import shares as shares_module
-from rlm_kernel.sandbox.shares import DEPOT, SMALL, Share, Shares
+from rlm_kernel.sandbox.shares import LATE, SMALL, Share, Shares
 from rlm_kernel.sandbox.volumes import Parcel, Sender
 from rlm_kernel.session.digests import sha256_of
 
@@ -44,7 +44,7 @@ def shares(tree: Path) -> Shares:
     named = [tree / "a.txt", tree / "b.txt", tree / "large.txt", tree / "folder"]
     listed = [Share(path, FILES / str(number), path.is_dir()) for number, path in enumerate(named)]
     cover = Share(tree / "a.txt", FILES / "3" / "closed.txt", False)
-    return Shares([*listed, cover, Share(tree / "depot", DEPOT, True)])
+    return Shares([*listed, cover, Share(tree / "depot", LATE, True)])
 
 
 def prepared(shares: Shares) -> dict[str, str]:

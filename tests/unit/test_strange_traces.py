@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from rlm_kernel.engine.events import CellFinished, Noted
 from rlm_kernel.engine.protocols import HostCall
 from rlm_kernel.errors import RLMError, TraceError, UsageError
 from rlm_kernel.session import children
@@ -82,7 +83,7 @@ def use(path: Path) -> None:
     for cell in trace.code_cells:
         compare(Ran(cell.outputs, cell.started, cell.meta.seconds if cell.meta else None), Ran([], None, None))
     before_last_question(trace.node.cells)
-    NotebookWriter(path.with_name("again.ipynb"), trace.meta, [], ended(trace.node.cells)).note("more")
+    NotebookWriter(path.with_name("again.ipynb"), trace.meta, [], ended(trace.node.cells))(Noted("more"))
     read_trace(path.with_name("again.ipynb"))
     opened = Opened(path)
     node, found, _ = opened.read()
@@ -307,7 +308,7 @@ def many(path: Path, calls: int, **changes: Any) -> Path:
     """A trace with one cell of so many calls."""
     writer = NotebookWriter(path, meta(), [])
     made = tuple(call(number, nth=number, **changes) for number in range(calls))
-    writer.cell_finished(1, result("turn-01-a", calls=made))
+    writer(CellFinished(1, result("turn-01-a", calls=made)))
     return path
 
 
@@ -323,7 +324,7 @@ def test_many_calls_are_read_as_few_are(tmp_path: Path, monkeypatch: pytest.Monk
     assert (calls[-1], calls[2:4], len(calls)) == (list(calls)[-1], list(calls)[2:4], 1_200)
     assert trace.spent() == plainly.spent()
     assert child_traces(trace) == child_traces(plainly) == [tmp_path / "t.children" / "a.ipynb"]
-    NotebookWriter(tmp_path / "again.ipynb", trace.meta, [], trace.node.cells).note("more")
+    NotebookWriter(tmp_path / "again.ipynb", trace.meta, [], trace.node.cells)(Noted("more"))
     assert list(read_trace(tmp_path / "again.ipynb").code_cells[0].meta.calls) == list(calls)  # type: ignore[union-attr]
 
 

@@ -18,8 +18,10 @@ import pytest_asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlm_contract import VERSION, frames
 from rlm_kernel.errors import DockerError, KernelError
-from rlm_kernel.sandbox import frames, stream
+from rlm_kernel.sandbox import stream
+from rlm_kernel.sandbox.ended import Ended
 from rlm_kernel.sandbox.stream import Channel, Stream, StreamLost
 from tests.support.certificates import make_certificates
 from tests.support.container import REPLY
@@ -85,7 +87,7 @@ OPEN = frames.pack(frames.OPEN, frames.THEIRS)
 )
 async def test_who_does_not_keep_to_the_rules_is_cut_off(liar: Liar, said: bytes) -> None:
     made = await liar.attach()
-    liar.welcome({"version": frames.VERSION})
+    liar.welcome({"version": VERSION})
     await made.greet({})
     liar.say(said)
     async with asyncio.timeout(10):
@@ -98,7 +100,7 @@ async def test_who_does_not_keep_to_the_rules_is_cut_off(liar: Liar, said: bytes
 async def test_who_asks_for_answers_and_reads_none_is_cut_off(liar: Liar, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "_MOST_UNREAD", 100_000)
     made = await liar.attach()
-    liar.welcome({"version": frames.VERSION})
+    liar.welcome({"version": VERSION})
     await made.greet({})
 
     def ask() -> None:
@@ -114,7 +116,7 @@ async def test_who_asks_for_answers_and_reads_none_is_cut_off(liar: Liar, monkey
 
 async def test_channels_that_the_other_end_never_lets_go_of_do_not_run_out(liar: Liar) -> None:
     made = await liar.attach()
-    liar.welcome({"version": frames.VERSION})
+    liar.welcome({"version": VERSION})
     await made.greet({})
     deaf = asyncio.create_task(asyncio.to_thread(liar.listen))
     for number in range(2 * frames.THEIRS):
@@ -131,7 +133,7 @@ async def test_channels_that_the_other_end_never_lets_go_of_do_not_run_out(liar:
 
 async def test_data_in_the_smallest_pieces_takes_no_more_memory_than_its_size(liar: Liar) -> None:
     made = await liar.attach()
-    liar.welcome({"version": frames.VERSION})
+    liar.welcome({"version": VERSION})
     await made.greet({})
     liar.say(OPEN)
     await until(lambda: len(liar.channels) == 1)
@@ -159,6 +161,7 @@ async def test_data_in_the_smallest_pieces_takes_no_more_memory_than_its_size(li
 
 
 LIFE = frames.pack(frames.LIFE)
+WELCOME = json.dumps({"version": VERSION}).encode()
 FLOODS = {
     "signs of life": LIFE,
     "idle bytes between frames": b"\0" + LIFE,
@@ -176,7 +179,7 @@ def test_the_work_of_a_flood_grows_with_its_size_and_no_faster(name: str) -> Non
     def make(size: int) -> tuple[Stream, bytes]:
         async def greeted() -> Stream:
             made = Stream(b"", lambda _channel: None)
-            said = made._nonce + frames.pack(frames.WELCOME, 0, b'{"version": 1}')
+            said = made._nonce + frames.pack(frames.WELCOME, 0, WELCOME)
             made.data_received(REPLY + struct.pack("!BxxxI", 1, len(said)) + said)
             return made
 
@@ -223,7 +226,7 @@ async def test_the_nonce_is_heard_in_pieces_behind_any_amount_and_credit_may_be_
     made = await liar.attach()
     for piece in (b"x" * 100_000, made._nonce[:31], b"y", *(made._nonce[at : at + 1] for at in range(frames.NONCE))):
         liar.say(piece)
-    liar.say(frames.pack(frames.WELCOME, 0, json.dumps({"version": frames.VERSION}).encode()))
+    liar.say(frames.pack(frames.WELCOME, 0, json.dumps({"version": VERSION}).encode()))
     await made.greet({})
     liar.say(OPEN + frames.pack(frames.CREDIT, frames.THEIRS, b"\xff" * 4) * 3 + frames.pack(frames.CREDIT, frames.THEIRS))
     await until(lambda: len(liar.channels) == 1)
@@ -240,7 +243,7 @@ async def test_heads_of_the_engine_may_name_any_kind_and_size(liar: Liar) -> Non
     made = await liar.attach()
     for kind in (0, 2, 3, 255):
         liar._theirs.sendall(struct.pack("!BBBBI", kind, 9, 9, 9, 5) + b"\xff" * 5 + struct.pack("!BxxxI", kind, 0))
-    liar.welcome({"version": frames.VERSION})
+    liar.welcome({"version": VERSION})
     await made.greet({})
     liar._theirs.sendall(struct.pack("!BxxxI", 1, (1 << 32) - 1) + OPEN + frames.pack(frames.DATA, frames.THEIRS, b"yes"))
     await until(lambda: len(liar.channels) == 1)
@@ -249,7 +252,7 @@ async def test_heads_of_the_engine_may_name_any_kind_and_size(liar: Liar) -> Non
 
 async def test_frames_for_channels_that_are_not_open_are_passed_over(liar: Liar) -> None:
     made = await liar.attach()
-    liar.welcome({"version": frames.VERSION})
+    liar.welcome({"version": VERSION})
     await made.greet({})
     for kind in (frames.DATA, frames.CREDIT, frames.CLOSE, frames.HELLO, frames.INTERRUPT, frames.LIFE):
         liar.say(frames.pack(kind, 77, b"xxxx"))
@@ -258,7 +261,18 @@ async def test_frames_for_channels_that_are_not_open_are_passed_over(liar: Liar)
     assert await liar.channels[0].read(3) == b"yes"
 
 
-@pytest.mark.parametrize("told", [{"version": frames.VERSION + 1}, {}, [], None, "x"])
+async def test_the_last_word_of_a_first_process_ends_the_stream_and_nothing_behind_it_counts(liar: Liar) -> None:
+    made = await liar.attach()
+    liar.welcome({"version": VERSION})
+    await made.greet({})
+    liar.say(OPEN + frames.pack(frames.DATA, frames.THEIRS, b"yes") + frames.pack(frames.END, 0, b'{"status": 3, "words": "x"}'))
+    liar.say(frames.pack(frames.OPEN, frames.THEIRS + 1))
+    await asyncio.wait_for(made.lost, 10)
+    assert (made.end, made.malformed, len(liar.channels)) == (Ended(3, words="x"), False, 1)
+    assert await liar.channels[0].read(3) == b"yes"
+
+
+@pytest.mark.parametrize("told", [{"version": VERSION + 1}, {}, [], None, "x"])
 async def test_another_version_is_refused(liar: Liar, told: Any) -> None:
     made = await liar.attach()
     liar.welcome(told)
@@ -331,7 +345,7 @@ async def test_a_connection_by_tls_that_is_cut_ends_the_stream(tmp_path: Path) -
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readexactly(6)
-        said = made._nonce + frames.pack(frames.WELCOME, 0, b'{"version": 1}') + frames.pack(frames.DATA, 1, b"x" * 1000)[:-1]
+        said = made._nonce + frames.pack(frames.WELCOME, 0, WELCOME) + frames.pack(frames.DATA, 1, b"x" * 1000)[:-1]
         writer.write(REPLY + struct.pack("!BxxxI", 1, len(said) + 1) + said)
         await writer.drain()
         await made.welcome
@@ -352,13 +366,13 @@ def test_the_engines_heads_may_be_cut_anywhere(cuts: list[int]) -> None:
     async def run() -> None:
         got: list[Channel] = []
         made = Stream(b"", got.append)
-        said = made._nonce + frames.pack(frames.WELCOME, 0, b'{"version": 1}') + OPEN + frames.pack(frames.DATA, frames.THEIRS, b"abc")
+        said = made._nonce + frames.pack(frames.WELCOME, 0, WELCOME) + OPEN + frames.pack(frames.DATA, frames.THEIRS, b"abc")
         data = REPLY
         for piece in pieces(said, cuts[:5]):
             data += struct.pack("!BxxxI", 1, len(piece)) + piece + struct.pack("!BxxxI", 2, 3) + b"err"
         for piece in pieces(data, cuts):
             made.data_received(piece)
-        assert made.welcome.result() == {"version": 1}
+        assert made.welcome.result() == {"version": VERSION}
         assert await got[0].read(3) == b"abc"
         assert set(made.words()) <= set("er")
         made.close()

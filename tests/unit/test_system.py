@@ -17,13 +17,14 @@ from typing import Any
 import pytest
 from rlm_runtime import files, wire
 
+from rlm_contract import SOCKETS
 from rlm_kernel import loops, system
 from rlm_kernel.cli import _chat_input, _streams
 from rlm_kernel.config import load_settings
 from rlm_kernel.errors import DockerError, FileRefused, UsageError
 from rlm_kernel.pathtext import is_foreign, recorded
 from rlm_kernel.sandbox import depot, dial, docker_host
-from rlm_kernel.sandbox.endpoints import PORTS, Doors, Endpoints
+from rlm_kernel.sandbox.endpoints import Doors, Endpoints
 from rlm_kernel.sandbox.grants import FileGrants
 from rlm_kernel.sandbox.rundir import RunDir
 from rlm_kernel.session.ask import trace_path
@@ -213,7 +214,7 @@ async def test_jupyters_programs_find_the_same_doors_after_a_restart(unix: bool,
     for _ in range(2):
         endpoints = Endpoints(Echo(), doors)  # type: ignore[arg-type]
         await endpoints.open()
-        for name in PORTS:
+        for name in SOCKETS:
             port = getattr(manager, f"{name}_port")
             where = asyncio.open_unix_connection(f"{manager.ip}-{port}") if unix else asyncio.open_connection(manager.ip, port)
             reader, writer = await where

@@ -6,9 +6,10 @@ import unicodedata
 
 import pytest
 
-from rlm_kernel.cli._branch import Branch
 from rlm_kernel.cli._live import LiveView
 from rlm_kernel.cli._text import json_line, printable
+from rlm_kernel.engine.events import CallFinished, CellFinished, ChildEvent, Noted, RunFinished, RunOpened, TurnReplied, UserCellFinished
+from rlm_kernel.engine.ledger import Ledger, Limits
 from rlm_kernel.engine.protocols import Answer, Completion, Outcome, Totals, Usage
 from tests.support import hostile_text
 from tests.support.trace import call, result
@@ -55,15 +56,15 @@ def test_the_live_view_shows_nothing_unsafe(capsys: pytest.CaptureFixture[str]) 
     with LiveView() as view:
         view.say(evil)
         view.tell(evil)
-        view.note(evil)
-        view.turn_replied(1, Completion(evil, evil, Usage(), 0.0, 1.0), evil)
-        view.cell_finished(1, result("turn-01-a"))
-        view.person_ran(result("person-01"))
-        view.call_finished("turn-01-a", call(answer=evil))
-        child = view.child(evil)
-        child.note(evil)
-        child.finished(Outcome(Answer(evil), "answered"), Totals())
-        assert isinstance(child, Branch)
+        view(Noted(evil))
+        view(TurnReplied(1, Completion(evil, evil, Usage(), 0.0, 1.0), evil))
+        view(CellFinished(1, result("turn-01-a")))
+        view(UserCellFinished(result("person-01")))
+        view(CallFinished("turn-01-a", call(answer=evil)))
+        view(ChildEvent(1, RunOpened(evil, Ledger(Limits()), Totals())))
+        child = view.children[1]
+        view(ChildEvent(1, Noted(evil)))
+        view(ChildEvent(1, RunFinished(Outcome(Answer(evil), "answered"), Totals())))
         assert not hostile_text.strange(child.status())
     out, err = capsys.readouterr()
     assert "OWNED" in err

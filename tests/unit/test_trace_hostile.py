@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from rlm_kernel.engine.events import CellFinished, CellStarted, Noted, RunFinished, TurnReplied
 from rlm_kernel.engine.protocols import Answer, Completion, Outcome, Totals
 from rlm_kernel.session.conversation import conversation, full_history, recorded, turns_of
 from rlm_kernel.trace import writer as writer_module
@@ -29,14 +30,14 @@ def path(tmp_path: Path) -> Path:
 
 def run_through(path: Path) -> None:
     writer = NotebookWriter(path, meta(question=EVIL), [])
-    writer.turn_replied(1, Completion(EVIL, "openai/root"), EVIL)
-    writer.cell_started("turn-01-a", 1, "x")
-    writer.cell_finished(1, result("turn-01-a", "x", outputs=[DISPLAY]))
-    writer.note(EVIL)
-    writer.finished(Outcome(Answer(EVIL), "answered"), Totals())
+    writer(TurnReplied(1, Completion(EVIL, "openai/root"), EVIL))
+    writer(CellStarted("turn-01-a", 1, "x"))
+    writer(CellFinished(1, result("turn-01-a", "x", outputs=[DISPLAY])))
+    writer(Noted(EVIL))
+    writer(RunFinished(Outcome(Answer(EVIL), "answered"), Totals()))
     writer.question(EVIL)
-    writer.turn_replied(2, Completion(EVIL, "openai/root"), EVIL)
-    writer.finished(Outcome(None, "error", detail=EVIL), Totals())
+    writer(TurnReplied(2, Completion(EVIL, "openai/root"), EVIL))
+    writer(RunFinished(Outcome(None, "error", detail=EVIL), Totals()))
 
 
 def test_no_cell_of_it_shows_a_picture_or_html(path: Path) -> None:
@@ -71,7 +72,7 @@ def test_taken_up_again_it_stays_as_it_is(path: Path) -> None:
     run_through(path)
     before = load(path)
     writer = NotebookWriter(path, meta(question=EVIL), [], cells=before.cells)
-    writer.note("more")
+    writer(Noted("more"))
     assert [found.source for found in load(path).cells][1:-1] == [found.source for found in before.cells][1:]
 
 
@@ -79,8 +80,8 @@ def test_outputs_of_all_cells_together_are_bounded(path: Path, monkeypatch: pyte
     monkeypatch.setattr(writer_module, "MAX_OUTPUTS", 10_000)
     writer = NotebookWriter(path, meta(), [])
     for number in range(10):
-        writer.cell_started(f"turn-{number:02}-a", number, "x")
-        writer.cell_finished(number, result(f"turn-{number:02}-a", "x", outputs=[stream("x" * 4_000)]))
+        writer(CellStarted(f"turn-{number:02}-a", number, "x"))
+        writer(CellFinished(number, result(f"turn-{number:02}-a", "x", outputs=[stream("x" * 4_000)])))
     cells = [found for found in load(path).cells if found.cell_type == "code"]
     assert [len(found.outputs[0].text) > 1_000 for found in cells] == [True] * 3 + [False] * 7
     assert [found.metadata.rlm.get("truncated", False) for found in cells] == [False] * 3 + [True] * 7

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rlm_kernel.engine.events import CallFinished, CellFinished, CellOutput, CellStarted, Noted, RunFinished, TurnReplied
 from rlm_kernel.engine.protocols import Answer, CallRecord, Completion, Outcome, Totals
 from rlm_kernel.trace import document
 from rlm_kernel.trace.schema import FileMeta
@@ -39,13 +40,12 @@ def secret_story(secret: str, calls: Sequence[CallRecord]) -> list[Event]:
         {"output_type": "display_data", "data": {"text/plain": text, "application/json": {text: [text]}}, "metadata": {"a": text}},
     ]
     return [
-        ("cell_started", ("setup", 0, text)),
-        ("cell_output", ("setup", outputs)),
-        ("cell_finished", (0, result("setup", text, outputs=outputs, calls=calls))),
-        ("turn_replied", (1, Completion(text, f"model-{secret}"), text)),
-        ("note", (text,)),
-        ("finished", (Outcome(Answer(text), "turns", True, text), Totals())),
-        ("set_files", ([FileMeta(path=f"/{secret}/a", size=1)],)),
+        CellStarted("setup", 0, text),
+        CellOutput("setup", outputs),
+        CellFinished(0, result("setup", text, outputs=outputs, calls=calls)),
+        TurnReplied(1, Completion(text, f"model-{secret}"), text),
+        Noted(text),
+        RunFinished(Outcome(Answer(text), "turns", True, text), Totals()),
     ]
 
 
@@ -80,6 +80,7 @@ def test_secrets_are_redacted_wherever_they_turn_up(path: Path, secret: str) -> 
     fields = {"models": {"root": text, "sub": secret}, "sandbox": {"image": text}, "files": [FileMeta(path=text, size=1)]}
     writer = NotebookWriter(path, meta(text, **fields), [secret])
     tell(writer, secret_story(secret, calls), lambda: load(path))
+    writer.set_files([FileMeta(path=f"/{secret}/a", size=1)])
     notebook = load(path)
     parts = [c.source for c in notebook.cells] + [c.get("outputs", []) for c in notebook.cells]
     shown = [value for part in [*parts, notebook.metadata.rlm, [c.metadata.rlm for c in notebook.cells]] for value in strings(part)]
@@ -100,16 +101,16 @@ def strings(value: Any) -> list[str]:
 def test_a_secret_printed_as_json_is_redacted_too(path: Path) -> None:
     secret = 'a"b\\c\nüdefg'
     writer = NotebookWriter(path, meta(), [secret])
-    writer.note(json.dumps(secret) + json.dumps(secret, ensure_ascii=False))
+    writer(Noted(json.dumps(secret) + json.dumps(secret, ensure_ascii=False)))
     assert "defg" not in path.read_text()
 
 
 def test_a_secret_that_was_cut_in_two_leaves_no_half(path: Path) -> None:
     secret = "sk-" + "0123456789" * 10
     writer = NotebookWriter(path, meta("q" * 90 + secret + "?"), [secret])
-    tell(writer, [STORY[0], ("call_finished", ("parameters", call(preview="p" * 150 + secret[:50])))])
-    tell(writer, [("cell_finished", (0, result("parameters", calls=[call(preview="p" * 150 + secret[:50])])))])
-    writer.finished(Outcome(Answer("a" * (document.ANSWER_CAP - 50) + secret), "answered"), Totals())
+    tell(writer, [STORY[0], CallFinished("parameters", call(preview="p" * 150 + secret[:50]))])
+    tell(writer, [CellFinished(0, result("parameters", calls=[call(preview="p" * 150 + secret[:50])]))])
+    writer(RunFinished(Outcome(Answer("a" * (document.ANSWER_CAP - 50) + secret), "answered"), Totals()))
     assert "sk-" not in path.read_text()
 
 
@@ -146,12 +147,12 @@ def test_any_text_leaves_a_valid_notebook(words: str, code: str, secrets: list[s
         writer = NotebookWriter(path, meta(words, detail=words), secrets)
         records = [call(preview=words, answer=value, error=words, model=words)]
         events: list[Event] = [
-            ("turn_replied", (1, Completion(words, words, cost=float("nan")), words)),
-            ("cell_started", ("turn-01-a", 1, code)),
-            ("call_finished", ("turn-01-a", records[0])),
-            ("cell_finished", (1, result("turn-01-a", code, outputs=[stream(words), failure(words, words)], calls=records))),
-            ("note", (words,)),
-            ("finished", (Outcome(Answer(words), "answered", detail=words), Totals())),
+            TurnReplied(1, Completion(words, words, cost=float("nan")), words),
+            CellStarted("turn-01-a", 1, code),
+            CallFinished("turn-01-a", records[0]),
+            CellFinished(1, result("turn-01-a", code, outputs=[stream(words), failure(words, words)], calls=records)),
+            Noted(words),
+            RunFinished(Outcome(Answer(words), "answered", detail=words), Totals()),
         ]
         tell(writer, events[:3])
         load(path)

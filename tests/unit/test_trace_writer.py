@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -11,6 +10,17 @@ from typing import Any, NoReturn
 
 import pytest
 
+from rlm_kernel.engine.events import (
+    CallFinished,
+    CellFinished,
+    CellOutput,
+    CellStarted,
+    Event,
+    Noted,
+    RunFinished,
+    TurnStarted,
+    UserCellFinished,
+)
 from rlm_kernel.engine.ledger import Limits
 from rlm_kernel.engine.protocols import Answer, Outcome, Totals, Usage
 from rlm_kernel.errors import TraceError
@@ -60,7 +70,7 @@ def test_a_run_cut_off_anywhere_leaves_what_was_heard(path: Path, events: int) -
 @pytest.mark.usefixtures("at_once")
 def test_an_end_in_the_middle_of_a_cell_keeps_what_it_had(path: Path) -> None:
     writer = NotebookWriter(path, meta(), [])
-    tell(writer, [*STORY[:12], ("finished", (Outcome(None, "interrupted"), Totals()))])
+    tell(writer, [*STORY[:12], RunFinished(Outcome(None, "interrupted"), Totals())])
     notebook = load(path)
     kept = cell(notebook, "turn-01-a")
     assert kept.metadata.rlm.status == "running"
@@ -126,8 +136,9 @@ def test_metadata_make_the_round_trip_through_their_models(path: Path) -> None:
     tell(NotebookWriter(path, meta(), []), STORY)
     notebook = load(path)
     found = NotebookMeta.model_validate(notebook.metadata.rlm)
-    outcome, totals = STORY[-1][1]
-    assert found == meta(status="finished", stop_reason="turns", forced=True, detail=outcome.detail, totals=TotalsMeta.of(totals))
+    end = STORY[-1]
+    assert isinstance(end, RunFinished)
+    assert found == meta(status="finished", stop_reason="turns", forced=True, detail=end.outcome.detail, totals=TotalsMeta.of(end.totals))
     assert CellMeta.model_validate(cell(notebook, "turn-01-a").metadata.rlm) == CellMeta(
         kind="code",
         turn=1,
@@ -163,7 +174,7 @@ def test_files_can_be_told_more_of_later(path: Path) -> None:
 
 def finished(path: Path, outcome: Outcome, totals: Totals | None = None) -> tuple[str, str]:
     writer = NotebookWriter(path, meta(), [])
-    writer.finished(outcome, totals or Totals())
+    writer(RunFinished(outcome, totals or Totals()))
     notebook = load(path)
     return cell(notebook, "answer").source, cell(notebook, "summary").source
 
@@ -235,7 +246,7 @@ async def test_the_last_progress_is_saved_without_another_event(path: Path, monk
     monkeypatch.setattr(writer_module, "SAVE_SECONDS", 0.02)
     writer = NotebookWriter(path, meta(), [])
     tell(writer, STORY[:9])
-    tell(writer, [("cell_output", ("turn-01-a", [stream("last")]))])
+    tell(writer, [CellOutput("turn-01-a", [stream("last")])])
     await until(lambda: "last" in path.read_text(), 5)
     load(path)
 
@@ -254,11 +265,11 @@ async def test_a_disk_that_fills_up_is_said_at_the_next_event_alone(path: Path, 
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", full)
-        tell(writer, [("cell_output", ("turn-01-a", [stream("last")]))])
+        tell(writer, [CellOutput("turn-01-a", [stream("last")])])
         await asyncio.wait_for(tried.wait(), 5)
         await asyncio.sleep(0)
         with pytest.raises(TraceError, match="No space left on device"):
-            writer.note("x")
+            writer(Noted("x"))
     assert faults == []
     load(path)
 
@@ -274,13 +285,13 @@ def test_the_seconds_of_a_running_cell_do_not_follow_the_machines_clock(path: Pa
     writer = NotebookWriter(path, meta(), [])
     tell(writer, STORY[:9])
     monkeypatch.setattr(writer_module, "datetime", Moved)
-    tell(writer, [("cell_output", ("turn-01-a", [stream("x")]))])
+    tell(writer, [CellOutput("turn-01-a", [stream("x")])])
     assert 0 <= cell(load(path), "turn-01-a").metadata.rlm.seconds < 60
 
 
 def test_events_of_another_cell_are_not_taken(path: Path) -> None:
     writer = NotebookWriter(path, meta(), [])
-    tell(writer, [*STORY[:8], ("cell_output", ("turn-01-a", [stream("x")])), ("call_finished", ("turn-01-a", call()))])
+    tell(writer, [*STORY[:8], CellOutput("turn-01-a", [stream("x")]), CallFinished("turn-01-a", call())])
     tell(writer, STORY[8:9])
     assert cell(load(path), "turn-01-a").outputs == []
 
@@ -305,7 +316,7 @@ def test_a_folder_that_may_not_be_written_is_a_clear_error(path: Path, monkeypat
         for name in ("open", "unlink"):
             patch.setattr(Path, name, denied)
         with pytest.raises(TraceError, match="Permission denied"):
-            writer.note("x")
+            writer(Noted("x"))
     load(path)
 
 
@@ -314,15 +325,10 @@ def test_a_folder_that_may_not_be_written_is_a_clear_error(path: Path, monkeypat
 
 @pytest.mark.usefixtures("at_once")
 async def test_the_notebook_is_valid_after_every_event_of_a_run(path: Path) -> None:
-    class Checked:
-        def __init__(self) -> None:
-            self.writer = NotebookWriter(path, meta(), [])
+    writer = NotebookWriter(path, meta(), [])
 
-        def __getattr__(self, name: str) -> Callable[..., None]:
-            def event(*arguments: Any) -> None:
-                tell(self.writer, [(name, arguments)], lambda: load(path))
-
-            return event
+    def checked(event: Event) -> None:
+        tell(writer, [event], lambda: load(path))
 
     replies = [
         "Hm.",
@@ -332,10 +338,10 @@ async def test_the_notebook_is_valid_after_every_event_of_a_run(path: Path) -> N
         "```repl\nsay(context)\n```",
         "FINAL(five)",
     ]
-    run = Run(ScriptedModels(replies, str.upper), Limits(turns=5), trace=Checked())
+    run = Run(ScriptedModels(replies, str.upper), Limits(turns=5), heard=checked)
     await run.loop.set_up("parameters", "load('/a.txt')")
     outcome = await run.outcome()
-    run.trace.finished(outcome, run.ledger.totals())
+    run.heard(RunFinished(outcome, run.ledger.totals()))
     notebook = load(path)
     assert [c.id for c in notebook.cells if c.cell_type == "code"] == [
         "parameters", "turn-02-a", "turn-02-b", "turn-03-a", "turn-04-final", "turn-05-a", "turn-06-final",
@@ -381,12 +387,12 @@ def test_a_trace_that_is_taken_up_goes_on_as_if_nothing_had_been(path: Path) -> 
 @pytest.mark.usefixtures("at_once")
 def test_answers_of_a_cell_that_was_cut_off_are_kept_until_it_has_run_again(path: Path) -> None:
     writer, _ = taken_up(path, 13)
-    writer.cell_started("turn-01-a", 1, "x")
-    writer.call_finished("turn-01-a", call(1))
-    writer.call_finished("turn-01-a", call(1, prompt_digest="e" * 64, answer="new, of another process with the same number"))
+    writer(CellStarted("turn-01-a", 1, "x"))
+    writer(CallFinished("turn-01-a", call(1)))
+    writer(CallFinished("turn-01-a", call(1, prompt_digest="e" * 64, answer="new, of another process with the same number")))
     kept = cell(load(path), "turn-01-a").metadata.rlm
     assert [c.get("answer") for c in kept.calls] == ["5", None, "new, of another process with the same number"]
-    writer.cell_finished(1, result("turn-01-a", "x", calls=(call(1),)))
+    writer(CellFinished(1, result("turn-01-a", "x", calls=(call(1),))))
     assert len(cell(load(path), "turn-01-a").metadata.rlm.calls) == 1
 
 
@@ -396,8 +402,8 @@ def test_a_cell_that_is_run_again_keeps_what_a_person_made_of_it(path: Path) -> 
     own = {"cell_type": "code", "id": "mine", "metadata": {"tags": ["hide-input"]}, "source": "1", "outputs": [], "execution_count": None}
     cells[4].metadata["jupyter"] = {"source_hidden": True}
     writer = NotebookWriter(path, meta(), [], [*cells, own])
-    writer.cell_finished(1, result(cells[4].id, "x"))
-    writer.cell_finished(0, result("mine", "1"))
+    writer(CellFinished(1, result(cells[4].id, "x")))
+    writer(CellFinished(0, result("mine", "1")))
     notebook = load(path)
     assert cell(notebook, cells[4].id).metadata.jupyter == {"source_hidden": True}
     mine = cell(notebook, "mine").metadata
@@ -408,7 +414,7 @@ def test_notes_and_questions_never_take_an_id_that_is_taken(path: Path) -> None:
     tell(NotebookWriter(path, meta(), []), STORY[:-1])
     cells = [cell for cell in load(path).cells if cell.id not in ("title", "note-01-1")]
     writer = NotebookWriter(path, meta(), [], cells)
-    writer.note("one")
+    writer(Noted("one"))
     writer.question("And why?")
     notebook = load(path)
     assert {"note-02-2", "note-02-3", "question-02-1"} <= {cell.id for cell in notebook.cells}
@@ -420,14 +426,14 @@ def test_a_persons_cells_stand_where_the_kernel_ran_them(path: Path) -> None:
 
     def person(code: str, seconds: float) -> None:
         # The number is the kernel's; in a trace that is taken up it may be taken.
-        writer.person_ran(replace(result("person-01", code, "error"), started=WHEN + timedelta(seconds=seconds)))
+        writer(UserCellFinished(replace(result("person-01", code, "error"), started=WHEN + timedelta(seconds=seconds))))
 
-    writer.turn_started(1)
+    writer(TurnStarted(1))
     person("before = 1", 1)
-    writer.cell_started("turn-01-a", 1, "print(before, waited)")
+    writer(CellStarted("turn-01-a", 1, "print(before, waited)"))
     person("waited = 1", 2)
     person("after = 1", 9)
-    writer.cell_finished(1, replace(result("turn-01-a", "print(before, waited)"), started=WHEN + timedelta(seconds=3)))
+    writer(CellFinished(1, replace(result("turn-01-a", "print(before, waited)"), started=WHEN + timedelta(seconds=3))))
     notebook = load(path)
     assert [cell.id for cell in notebook.cells] == ["title", "person-01", "person-02", "turn-01-a", "person-03"]
     cells = [cell for cell in notebook.cells if cell.id.startswith("person")]

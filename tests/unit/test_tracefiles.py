@@ -13,6 +13,7 @@ import nbformat
 import pytest
 
 from rlm_kernel import FileRefused, UsageError
+from rlm_kernel.engine.events import RunFinished
 from rlm_kernel.engine.protocols import Answer, Outcome, Totals
 from rlm_kernel.session import digests
 from rlm_kernel.session.digests import file_meta
@@ -192,7 +193,7 @@ async def test_files_that_are_asked_for_one_by_one_are_written_together_and_once
         for path in paths:
             await notes.locate(str(path))
             await notes.locate(str(path))
-        writer.finished(Outcome(Answer("42"), "answered"), Totals())
+        writer(RunFinished(Outcome(Answer("42"), "answered"), Totals()))
     assert sum(wholes) <= 2, "closed, and once more for digests that came after that"
     files = read_trace(tmp_path / "t.ipynb").meta.files
     assert [file.path for file in files] == [str(path) for path in paths]

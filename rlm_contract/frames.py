@@ -1,4 +1,4 @@
-"""Frames on the stream between the host and a container's first process. `rlm_runtime.frames` is the same.
+"""Frames on the stream between the host and a container's first process.
 
 A frame is a head (kind, channel, size), a payload of at most `MOST` bytes, and its kind once more as the end. Zero bytes between frames
 mean nothing. So a new owner, whose predecessor may have been killed within a frame, sends `FILLER` first: it completes that frame, which is
@@ -11,11 +11,10 @@ import re
 import struct
 from collections.abc import Iterator
 
-VERSION = 1
-"""Of all that crosses the stream. Ends that differ in it do not talk."""
-HELLO, WELCOME, OPEN, DATA, CREDIT, CLOSE, INTERRUPT, LIFE = range(1, 9)
-"""HELLO and WELCOME are JSON. OPEN names a socket of the kernel; from the container it says nothing. CREDIT is a number of bytes, CLOSE the
-end of a channel, which each side sends once. INTERRUPT and LIFE (the owner lives) come from the host and say nothing more.
+HELLO, WELCOME, OPEN, DATA, CREDIT, CLOSE, INTERRUPT, LIFE, END = range(1, 10)
+"""HELLO, WELCOME and END are JSON. OPEN names a socket of the kernel; from the container it says nothing. CREDIT is a number of bytes,
+CLOSE the end of a channel, which each side sends once. INTERRUPT and LIFE (the owner lives) come from the host and say nothing more. END
+comes last of all from the container, and says how it ends.
 """
 MOST = 64 << 10
 """Bytes of a payload."""
@@ -57,7 +56,7 @@ class Reader:
                     at = said.start() if said else len(buffer)
                     continue
                 kind, channel, size = _HEAD.unpack_from(buffer, at)
-                if kind > LIFE or size > MOST:
+                if kind > END or size > MOST:
                     raise Malformed("no frame")
                 start = at + _HEAD.size
                 end = start + size

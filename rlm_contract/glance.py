@@ -1,4 +1,4 @@
-"""What a path looks like, so that host and container can tell whether they see the same there. `rlm_kernel.sandbox.glance` is the same.
+"""What a path looks like, so that host and container can tell whether they see the same there.
 
 The time of change (ctime) is the file system's own, in nanoseconds: nobody sets it, so two files hardly ever have the same one. Where it
 is not passed on as it is, or where a machine may be the other's copy, an outline has to be the same too.

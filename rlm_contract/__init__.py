@@ -1,0 +1,155 @@
+"""What host and container have in common: names, sizes and shapes of all that crosses the stream between them.
+
+`rlm_kernel` and `rlm_runtime` both import this package; it imports nothing but Python's own. `frames` is how bytes cross, `glance` how both
+tell what a path looks like. The types say what each side sends. Whoever receives checks it all the same: the container is hostile.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, Final, Literal, NotRequired, TypedDict
+
+VERSION: Final = 2
+"""Of all that crosses the stream. Ends that differ in it do not talk."""
+
+# The container.
+
+COMMAND: Final = ("/opt/rlm/bin/python", "-m", "rlm_runtime")
+RUN: Final = "/rlm/run"
+"""Memory of the container, for sockets and for what the kernel is told."""
+FILES: Final = "/rlm/files"
+"""Below it are the user's files."""
+DEPOT: Final = "/rlm/depot"
+"""The same of files that are named after the container has started."""
+SOCKETS: Final = {"shell": 1, "iopub": 2, "stdin": 3, "control": 4, "hb": 5}
+"""The kernel's sockets. With Jupyter's ipc transport a port is the ending of a socket's name."""
+EXIT_OOM: Final = 97
+"""The container's status when its kernel was killed for memory."""
+EXIT_LEASE: Final = 98
+"""The same when its owner has ended, or when the first process fails."""
+
+
+class Session(TypedDict):
+    """What the kernel is told. `max_request` in bytes, `window` in calls of a batch. `token`: what each host call has to name."""
+
+    token: str
+    max_request: int
+    window: int
+    replayed: bool
+
+
+class Hello(TypedDict):
+    """From the host. `nonce` in hex; `idle`: seconds without an owner; `key`: of Jupyter's messages. The rest is as of `glance`."""
+
+    version: int
+    nonce: str
+    idle: float
+    session: Session
+    key: str
+    boot: NotRequired[str]
+    files: NotRequired[dict[str, int | None]]
+
+
+class Welcome(TypedDict):
+    """From the container. `seen`: the time of change of each of the host's files, and an outline where that proves too little."""
+
+    version: int
+    seen: dict[str, tuple[int | None, list[int] | None]]
+    mapped: bool
+
+
+class End(TypedDict):
+    """From the container, in its last frame. `words`: the end of what the kernel wrote to its stderr."""
+
+    status: int
+    words: str
+
+
+# Questions of the host to the kernel, as Jupyter's user expressions.
+
+VARIABLES: Final = "__import__('rlm_runtime.api', fromlist=['api']).SHOW_VARS()"
+DESCRIPTION: Final = "__import__('rlm_runtime.api', fromlist=['api']).describe()"
+LOADED: Final = "__import__('rlm_runtime.files', fromlist=['files']).files_status()"
+
+# Host calls: a request is the sizes of its head and its body, and both; a reply is its size, and itself.
+
+CALLS: Final = f"{RUN}/host"
+"""The socket for them."""
+SIZES, SIZE = struct.Struct("!II"), struct.Struct("!I")
+Kind = Literal[
+    "hello", "llm_query", "rlm_query", "file", "final", "budget", "history", "order", "received", "cancel", "planned", "hand", "unhand"
+]  # fmt: skip
+MAX_CELL_ID: Final = 64
+"""Characters of a cell's id, as in nbformat's schema."""
+MAX_CALL_ID: Final = 80
+MAX_HANDED_FILES: Final = 20
+"""Loaded files that are handed over by name."""
+
+
+class Head(TypedDict):
+    """`nth`: how often the cell has asked the very same before."""
+
+    token: str
+    cell: str
+    call: str
+    nth: int
+    kind: Kind
+
+
+class Query(TypedDict):
+    """Of `llm_query`. `timeout` in seconds."""
+
+    prompt: str
+    model: str | None
+    schema: NotRequired[Any]
+    timeout: NotRequired[float]
+
+
+class Handed(TypedDict):
+    """An input for a child that was sent by `hand`."""
+
+    handed: str
+    form: Literal["text", "json"]
+
+
+class HandedFiles(TypedDict):
+    """An input for a child that the host has."""
+
+    files: list[str]
+
+
+class ChildQuery(TypedDict):
+    """Of `rlm_query`."""
+
+    question: str
+    context: Handed | HandedFiles | None
+    schema: NotRequired[Any]
+    timeout: NotRequired[float]
+
+
+class Error(TypedDict):
+    """`type` names an exception of `rlm_runtime.wire`."""
+
+    type: str
+    message: str
+
+
+class Reply(TypedDict):
+    """`value` if it is `ok`, else `error`. `cut`: a model's reply ends at its limit of tokens."""
+
+    call: str
+    ok: bool
+    value: NotRequired[Any]
+    cut: NotRequired[bool]
+    error: NotRequired[Error]
+
+
+class Granted(TypedDict):
+    """The value for a `file` call: where the container has it, and what the host calls it. `ignore`: the folder's place below each folder
+    that has rules of what to ignore, and these.
+    """
+
+    inside: str
+    path: str
+    directory: bool
+    ignore: NotRequired[list[tuple[str, str]]]

@@ -1,0 +1,167 @@
+"""The conversation with the root model: its messages, and the summary that takes the place of turns where they crowd its window.
+
+Messages are only ever added, so that providers' prefix caches hit; a summary alone replaces any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rlm_kernel.engine import memory
+from rlm_kernel.engine import messages as say
+from rlm_kernel.engine.events import CallRetried, Listener, Noted, Summarized, TurnStarted
+from rlm_kernel.engine.ledger import Ledger
+from rlm_kernel.engine.protocols import Models
+from rlm_kernel.engine.subcalls import complete
+from rlm_kernel.engine.totals import Usage
+from rlm_kernel.engine.values import CellResult, Completion, Memory, Message, Retry
+from rlm_kernel.errors import ModelError
+
+
+@dataclass(frozen=True)
+class PastTurn:
+    """A turn of earlier: the reply as it came, what its cells gave, what was remarked then.
+
+    `memory`: the reply is a summary, which stands for all turns since the question that they answered. `asked`: with the last of the
+    remarks a further question was put.
+    """
+
+    number: int
+    reply: str
+    results: Sequence[CellResult] = ()
+    remarks: Sequence[str] = ()
+    memory: bool = False
+    asked: bool = False
+
+
+@dataclass(frozen=True)
+class Past:
+    """What a run goes on from. `unfinished`: the last turn was cut off; what is left of it is done first.
+
+    `message` is said to the root model before it is asked again, and then a further `question` is put to it.
+    """
+
+    turns: Sequence[PastTurn]
+    message: str = ""
+    question: str = ""
+    unfinished: bool = False
+
+
+class Conversation:
+    """Asks the root model, and keeps what was said. `share` of the room in its window: beyond that its turns are summed up; None: never."""
+
+    def __init__(self, models: Models, ledger: Ledger, tell: Listener, share: float | None) -> None:
+        self.models = models
+        self.share = share
+        self.messages: list[Message] = []
+        self.turn = 0
+        """Number of the last turn."""
+        self._ledger = ledger
+        self._tell = tell
+        self._kept = 0
+        """The first messages, up to the question: no summary replaces them."""
+        self._used, self._read = Usage(), 0
+        """Of the last reply: its tokens, and how many messages the model had read."""
+        self._summed_at = -1
+        """The turn of the last summary."""
+        self._outgrown: int | None = None
+        """Tokens that were too many for the window."""
+
+    def begin(self, messages: Sequence[Message]) -> None:
+        """Start with these, of which the last puts the question."""
+        self.messages = list(messages)
+        self.question_is_put()
+
+    def question_is_put(self) -> None:
+        """The last message puts a question: what comes now may be summed up, and nothing before."""
+        self._kept = len(self.messages)
+
+    def say(self, text: str) -> None:
+        """Add a message to the root model."""
+        # Some models' templates take no two messages of one role in a row.
+        if self.messages[-1]["role"] == "user":
+            text = f"{self.messages.pop()['content']}\n\n{text}"
+        self.messages.append({"role": "user", "content": text})
+
+    def add_reply(self, text: str) -> None:
+        """Add what the root model said."""
+        self.messages.append({"role": "assistant", "content": text})
+
+    async def ask(self, *, last: bool = False) -> Completion:
+        """The next turn: the root model's reply, which is counted and added. `last`: as of `Ledger.call`.
+
+        Where the conversation has outgrown the window, the turns are summed up first. Raises BudgetExceeded, and ModelError also where
+        they cannot be, or what stays is too long by itself.
+        """
+        self.turn += 1
+        self._tell(TurnStarted(self.turn))
+        reply = await self._reply(last)
+        self._ledger.count_turn()
+        self._used, self._read = reply.usage, len(self.messages)
+        self.add_reply(reply.text)
+        return reply
+
+    async def _reply(self, last: bool) -> Completion:
+        try:
+            return await self._complete(last)
+        except ModelError as error:
+            if not await self._shrink(error):
+                raise
+        return await self._complete(last)
+
+    async def _complete(self, last: bool) -> Completion:
+        return await complete(self.models, self._ledger, self.messages, role="root", last=last, retried=self._retried)
+
+    def _retried(self, retry: Retry) -> None:
+        self._tell(CallRetried("", "", retry))
+
+    async def _shrink(self, error: ModelError) -> bool:
+        """Sum the turns up if the error is that they are too many; whether they are fewer now."""
+        turns = self.messages[self._kept :]
+        if error.fault != "too_long" or not turns:
+            return False
+        if self.share is None:
+            error.hint += " The turns are not summed up, because memory_compaction.enabled is off."
+            return False
+        self._outgrown = round(memory.tokens(self.messages, self._used, self._read))
+        self._tell(Noted("The conversation is longer than the root model's window: the turns so far are summed up."))
+        return await self._condense(turns, whole=False)
+
+    async def make_room(self) -> None:
+        """Sum up the turns so far where they crowd the root model's window; not turn after turn where that does not help."""
+        if self.share is None or self.turn < self._summed_at + 2:
+            return
+        if memory.crowded(self.messages, self._kept, self._used, self._read, self._window(), self.share):
+            await self._condense(self.messages[self._kept :])
+
+    def _window(self) -> int | None:
+        """Tokens that the root model reads, as far as is known; less where so many were too many."""
+        return min(filter(None, (self.models.window("root"), self._outgrown)), default=None)
+
+    async def _condense(self, turns: Sequence[Message], *, whole: bool = True) -> bool:
+        """Have a summary in place of the turns; whether there is one. `whole`: of as long messages as they are."""
+        if not turns:
+            return False
+        self._summed_at = self.turn
+        *replaced, last = turns
+        if not replaced or not await self._sum_up(replaced, f"{last['content']}\n\n{say.SUM_UP}", whole=whole):
+            return False
+        self.say(say.after_memory((), say.progress_line(self._ledger)))
+        self._used, self._read = Usage(), 0
+        return True
+
+    async def summarize(self, ask: str) -> Memory | None:
+        """Have the turns since the question summed up, on `ask`. None if they stay as they are."""
+        return await self._sum_up(self.messages[self._kept :], ask)
+
+    async def _sum_up(self, replaced: Sequence[Message], ask: str, *, whole: bool = True) -> Memory | None:
+        try:
+            found = await memory.sum_up(self.models, self._ledger, self.messages[: self._kept], replaced, ask, whole=whole)
+        except memory.Unremembered as why:
+            if str(why):
+                self._tell(Noted(f"The conversation is kept in full: {why}."))
+            return None
+        self.messages[self._kept :] = [{"role": "assistant", "content": found.text}]
+        self._tell(Summarized(found))
+        return found

@@ -1,0 +1,160 @@
+"""What happens in a run, as values. A listener is a function that is called with each event, in order, on the run's event loop.
+
+The notebook writer, the live view and the views of child RLMs are such listeners. A listener that does not know an event passes over it.
+What it raises ends the run, so it raises only what the run cannot go on without: that the trace cannot be written, say. To make an async
+iterator of them, have a listener put each event into an `asyncio.Queue`, and end with RunFinished.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rlm_kernel.engine.protocols import Account
+from rlm_kernel.engine.totals import Totals
+from rlm_kernel.engine.values import CallKind, CallRecord, CellResult, Completion, Memory, Outcome, Retry
+
+
+@dataclass(frozen=True)
+class RunOpened:
+    """A question is taken up, on this account: the first event of a run. `before`: what earlier questions of the session have used."""
+
+    question: str
+    account: Account
+    before: Totals
+
+
+@dataclass(frozen=True)
+class TurnStarted:
+    """The root model is asked."""
+
+    turn: int
+
+
+@dataclass(frozen=True)
+class TurnReplied:
+    """The root model has replied; `prose` is the reply without its code."""
+
+    turn: int
+    reply: Completion
+    prose: str
+
+
+@dataclass(frozen=True)
+class CellStarted:
+    """A cell is about to run. `turn` is 0 of set-up cells."""
+
+    cell_id: str
+    turn: int
+    code: str
+
+
+@dataclass(frozen=True)
+class CellOutput:
+    """The running cell has shown something: all its outputs so far."""
+
+    cell_id: str
+    outputs: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class CallStarted:
+    """Code in a cell has made a call of a model. Other host calls are told when they end."""
+
+    cell_id: str
+    call_id: str
+    kind: CallKind
+
+
+@dataclass(frozen=True)
+class CallRetried:
+    """A model's call failed and is tried again. `cell_id` and `call_id` are empty of the root model's."""
+
+    cell_id: str
+    call_id: str
+    retry: Retry
+
+
+@dataclass(frozen=True)
+class CallsPlanned:
+    """By its own word the cell's code makes so many calls of models in all, as far as it knows by now. To be shown, and no more."""
+
+    cell_id: str
+    calls: int
+
+
+@dataclass(frozen=True)
+class CallFinished:
+    """A host call has ended, well or not."""
+
+    cell_id: str
+    call: CallRecord
+
+
+@dataclass(frozen=True)
+class CellFinished:
+    """A cell has ended, with its outputs and host calls. `turn` is 0 of set-up cells."""
+
+    turn: int
+    result: CellResult
+
+
+@dataclass(frozen=True)
+class UserCellFinished:
+    """A user's cell in the same kernel has ended, by the kernel's own word. May come at any time, also while a cell runs."""
+
+    result: CellResult
+
+
+@dataclass(frozen=True)
+class Summarized:
+    """The turns of the question so far were replaced by a summary in what the root model sees."""
+
+    memory: Memory
+
+
+@dataclass(frozen=True)
+class Noted:
+    """The engine has told the root model or the user something outside cells."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class RunFinished:
+    """The run has ended, with an answer or without one: the last event of a run."""
+
+    outcome: Outcome
+    totals: Totals
+
+
+@dataclass(frozen=True)
+class ChildEvent:
+    """Something happened in a child RLM. `child` tells those of one RLM apart; what happens in a grandchild comes in two of these.
+
+    Those who watch a run hear them. The writer of a child's trace hears the child's events themselves.
+    """
+
+    child: int
+    event: Event
+
+
+Event = (
+    RunOpened
+    | TurnStarted
+    | TurnReplied
+    | CellStarted
+    | CellOutput
+    | CallStarted
+    | CallRetried
+    | CallsPlanned
+    | CallFinished
+    | CellFinished
+    | UserCellFinished
+    | Summarized
+    | Noted
+    | RunFinished
+    | ChildEvent
+)
+Listener = Callable[[Event], None]

@@ -1,0 +1,213 @@
+"""The values that cross the seams of the engine (`engine.protocols`): what is asked, what comes back, how a cell and a run end.
+
+All times are seconds; wall-clock instants are timezone-aware UTC datetimes; money is US dollars, None where unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from rlm_kernel.engine.totals import Usage
+
+Role = Literal["root", "sub"]
+ROLES: tuple[Role, ...] = ("root", "sub")
+Message = Mapping[str, str]
+"""A chat message: {"role": "system" | "user" | "assistant", "content": text}."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One reply of a model. `cost` is None where the price is unknown; `seconds` includes retries.
+
+    `stored`: it was not asked for, but is the reply of an earlier run to the very same; its usage and cost are zero.
+    `thoughts`: the model's reasoning where it came apart from the reply; kept in the trace, never run, delivered or sent back.
+    `finish_reason`: the provider's, or "length" where the reply was cut at the limit of tokens, however the provider calls it. `tools`:
+    names of tools that a root model called although none was offered, and that run no Python: where one does, its code is in the text.
+    """
+
+    text: str
+    model: str
+    usage: Usage = field(default_factory=Usage)
+    cost: float | None = None
+    seconds: float = 0.0
+    attempts: int = 1
+    finish_reason: str | None = None
+    stored: bool = False
+    thoughts: str = ""
+    tools: tuple[str, ...] = ()
+
+    @property
+    def cut(self) -> bool:
+        """Whether the reply ends where it does because of the limit on tokens."""
+        return self.finish_reason == "length"
+
+
+@dataclass(frozen=True)
+class Retry:
+    """An attempt that failed, of a call that is tried again. `attempt` counts from 1; of `attempts` that are made at the most.
+
+    `reason` in a word or two, for people: "rate-limited", "server error 503". The next attempt comes in `seconds`; `asked`: for how
+    many the provider wants none, None where it did not say.
+    """
+
+    reason: str
+    attempt: int
+    attempts: int
+    seconds: float
+    asked: float | None = None
+
+
+class ReplyText(str):
+    """A sub model's reply on its way to code in the kernel, which is told whether it was `cut`, as of `Completion`."""
+
+    cut = False
+
+    @classmethod
+    def of(cls, text: str, *, cut: bool) -> ReplyText:
+        made = cls(text)
+        made.cut = cut
+        return made
+
+
+CallKind = Literal["llm_query", "rlm_query", "file", "final", "budget", "history"]
+MODEL_CALLS = ("llm_query", "rlm_query")
+"""Kinds that cost something."""
+
+
+@dataclass(frozen=True)
+class HostCall:
+    """A request as it came from code in the kernel: all of it is hostile, so check it.
+
+    `nth` counts, from 0, the calls of this cell that asked the very same before; it tells apart identical prompts. What is done in
+    `untimed` takes no time of the cell's.
+    """
+
+    cell: str
+    id: str
+    body: Mapping[str, Any]
+    nth: int = 0
+    untimed: Callable[[], AbstractContextManager[None]] = nullcontext
+
+
+HostCallHandler = Callable[[HostCall], Awaitable[Any]]
+"""Does one kind of host call. Returns JSON data. An RLMError that it raises reaches the cell as an exception (`RLMError.in_cell`)."""
+
+
+@dataclass(frozen=True)
+class CallRecord:
+    """One host call as the trace keeps it. Exactly one of `answer` and `error` is set.
+
+    `prompt_digest` is the sha256 of the request's canonical JSON: replay finds the answer by it, by the cell and by `nth` (as in
+    `HostCall`). `error_type` names the exception that the cell saw; None with an `error`: the cell ended before there was an answer.
+    `stored`, `cut`: as of `Completion`. Of a child RLM `usage`, `cost` and `calls` are those of all beneath it, and `trace` is its trace,
+    seen from the folder of this one. `thoughts`: the beginning of what a sub model wrote for itself.
+    """
+
+    id: str
+    kind: CallKind
+    prompt_digest: str
+    preview: str
+    started: datetime
+    seconds: float
+    answer: Any = None
+    error: str | None = None
+    error_type: str | None = None
+    nth: int = 0
+    model: str | None = None
+    usage: Usage = field(default_factory=Usage)
+    cost: float | None = None
+    attempts: int = 1
+    stored: bool = False
+    calls: int = 1
+    trace: str = ""
+    thoughts: str = ""
+    cut: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the kernel's code delivered: text for people; `value` as JSON data where it was more than text, which is then `typed`: the
+    value may be None.
+    """
+
+    text: str
+    value: Any = None
+    typed: bool = field(default=False, compare=False)
+
+
+CellStatus = Literal["ok", "error", "timeout", "died"]
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """A cell that ended. `outputs` are nbformat output dicts, already capped; `notices` are ours, for the model.
+
+    status: ok; error (the code raised); timeout (interrupted, kernel kept); died (kernel lost and restarted). `calls`, `answer` and
+    `left_out` (calls that are not kept) are filled in by the engine, which does the host calls.
+    """
+
+    cell_id: str
+    code: str
+    status: CellStatus
+    outputs: Sequence[Mapping[str, Any]]
+    started: datetime
+    seconds: float
+    execution_count: int | None = None
+    truncated: bool = False
+    notices: Sequence[str] = ()
+    calls: Sequence[CallRecord] = ()
+    answer: Answer | None = None
+    left_out: int = 0
+
+
+@dataclass(frozen=True)
+class ContextInfo:
+    """What the root model is told of the input: constant in size whatever the input's size."""
+
+    kind: str
+    """Type of `context` in the kernel: str, dict, list, LazyText, None…"""
+    total_chars: int
+    items: Sequence[tuple[str, int]] = ()
+    """(name, characters) of at most 100 pieces."""
+    item_count: int = 0
+    head: str = ""
+    """The first characters of the (first) text."""
+    about: bool = False
+    """The sizes are in bytes, because the characters of a large text are not counted yet."""
+    form: str = ""
+    """What the one text is, and code that parses it; "" for what is just text."""
+    remarks: Sequence[str] = ()
+    """What the user should know of how files were read, and what was left out: a line each, at most 21."""
+    typed: bool = False
+    """The answer must have a form of its own, which the kernel checks as it is delivered."""
+
+
+StopReason = Literal["answered", "turns", "calls", "cost", "tokens", "seconds", "no_answer", "interrupted", "error"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended. `forced`: the answer was asked for at exhaustion, of `stop_reason`'s limit."""
+
+    answer: Answer | None
+    stop_reason: StopReason
+    forced: bool = False
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A summary that the root model wrote, and that it sees from now on in place of the turns of a question.
+
+    `before`, `after`: tokens of what it stands for and of itself, `estimated` where the provider did not count them.
+    """
+
+    text: str
+    before: int
+    after: int
+    estimated: bool
+    reply: Completion

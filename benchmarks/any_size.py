@@ -64,7 +64,7 @@ async def measure(path: Path, size: int, times: int) -> dict[str, Any]:
     image = find_image(client)
     client.close()
     assert image is not None, "the kernel image is not built: type `rlm image build`"
-    box = Sandbox(image, files=[path], memory=2 * GIB, cell_timeout=None)
+    box = Sandbox(image, files=[path], memory="2g", cell_timeout=None)
     await box.start()
     figures: dict[str, Any] = {"bytes": size, "times": times}
     try:

@@ -29,7 +29,7 @@ from rlm_kernel.bench.runner import Results, Row, run
 from rlm_kernel.bench.strategies import Bench
 from rlm_kernel.bench.trec import read_pool
 from rlm_kernel.config import load_settings
-from rlm_kernel.session.players import open_models
+from rlm_kernel.models.factory import open_models
 from tests.support import oracle
 from tests.support.model_server import ModelServer
 

@@ -20,7 +20,7 @@ from rlm_kernel.bench.runner import Results, Row, run
 from rlm_kernel.bench.strategies import Bench
 from rlm_kernel.bench.task import Task
 from rlm_kernel.config import load_api_keys, load_settings
-from rlm_kernel.session.players import model_names, open_models, profile_for
+from rlm_kernel.session.models import models_of
 
 HALVES = {"tuned": (0, 2, 4), "aside": (1, 3, 5), "all": tuple(range(small.FORMS))}
 """The forms on which the prompt for small models was worked out, those that were kept aside, and both."""
@@ -39,15 +39,14 @@ async def rows_of(profile: str, tasks: Sequence[Task], args: argparse.Namespace)
     changes = {"root_llm.model": args.model, "sub_llm.model": args.sub_model, "prompt.profile": profile}
     changes |= {"limits.turns": 8, "limits.seconds": 240.0}
     settings = load_settings(None, {name: value for name, value in changes.items() if value is not None})
-    prompt = profile_for(settings)
 
     def heard(row: Row, new: bool) -> None:
         if new:
             print(f"{row['score']:.2f} {row['seconds']:6.1f} s {row['turns']:2} turns  {row['task']:28} {row['answer']!r:.60}", flush=True)
 
-    async with open_models(settings, print) as models:
-        by = {**dict(model_names(settings, models).items()), "prompt": prompt.digest[:12]}
-        return await run(Bench(settings, models, args.out), iter(tasks), ["rlm"], Results.open(args.out), by, heard=heard)
+    async with models_of(settings, None, print) as chosen:
+        by = {**dict(chosen.names.items()), "prompt": chosen.profile.digest[:12]}
+        return await run(Bench(settings, chosen.models, args.out), iter(tasks), ["rlm"], Results.open(args.out), by, heard=heard)
 
 
 def table(names: Sequence[str], runs: Sequence[Sequence[Row]]) -> None:

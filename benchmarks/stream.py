@@ -1,11 +1,11 @@
-"""What the way to a kernel costs: cells, calls, batches, output and starts; of one checkout, or of two in turn.
+"""What the way to a kernel costs: cells, calls, batches, output and starts, and memory under floods; of one checkout, or of two in turn.
 
     python benchmarks/stream.py --against ../before
 
 `--against` names a checkout of another commit with its own `.venv`. Each is a process of its own with a session (its model is in that
 process) and a bare kernel beside it; they are measured in turn, piece by piece, so that a machine whose speed drifts does so for both.
 Prints a table: for each figure the median of this checkout and of the other, the ratio (and that of the bests),
-and the CPU time of the host's process. Leaves nothing.
+and the CPU time of the host's process; of floods the most memory that it had, in MB. Leaves nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,22 @@ BARE = {
     "broker alone: batch of 1,000": (BATCH.format(count=1000), 2),
     "broker alone: 1 MB each way": (MEGABYTE, 3),
 }
-ROUNDS = {"start to the first cell": 5, "trivial cell": 5, "108 MB of pictures": 4} | dict.fromkeys((*IN_SESSION, *BARE), 5)
+ENDLESS = "while True: print('x' * 10_000)"
+ENDLESS_SECONDS = 3.0
+_IOPUB = "iopub = get_ipython().kernel.iopub_thread\n"
+FLOODS = {
+    "100 MB of output": "for _ in range(1000): print('x' * 100_000)",
+    "endless output": ENDLESS,
+    "54 pictures of 2 MB": PICTURES.replace("9", "54"),
+    "5,000 calls of 20 KB at once": "import asyncio\n_ = await asyncio.gather(*(allm_query('slow' + 'x' * 20_000) for _ in range(5000)))",
+    "64 threads with calls of 1 MB": "from concurrent.futures import ThreadPoolExecutor as Pool\n"
+    "with Pool(64) as pool: _ = [len(reply) for reply in pool.map(llm_query, ['slow' + 'm' * 1_000_000] * 192)]",
+    "300 MB of no messages on iopub": f"{_IOPUB}for _ in range(100): iopub.send_multipart([b'x' * 1_000_000] * 3)",
+    "messages of 200,000 frames": f"{_IOPUB}for _ in range(20): iopub.send_multipart([b'x'] * 200_000)",
+}
+"""Code in the kernel that would fill the memory of a host which keeps what it is sent."""
+ROUNDS = {"start to the first cell": 5, "trivial cell": 5, "108 MB of pictures": 4}
+ROUNDS |= dict.fromkeys((*IN_SESSION, *BARE), 5) | dict.fromkeys(FLOODS, 2)
 
 
 class Measured:
@@ -61,6 +77,7 @@ class Measured:
 
         self._image = ensure_image(connect(), progress=lambda _said: None)
         self._bare = Sandbox(self._image, llm=self._answer)
+        self._bare.prompts = deque(maxlen=1)  # type: ignore[assignment]
         await self._bare.start()
         session = asyncio.create_task(self._session())
         try:
@@ -68,8 +85,9 @@ class Measured:
             print("ready", flush=True)
             while line := (await asyncio.to_thread(sys.stdin.readline)).strip():
                 cpu = time.process_time()
+                _peak_from_now()
                 seconds = await self._measure(line)
-                print(json.dumps({"seconds": seconds, "cpu": time.process_time() - cpu}), flush=True)
+                print(json.dumps({"seconds": seconds, "cpu": time.process_time() - cpu, "peak": _peak()}), flush=True)
             self._cells.put_nowait("FINAL('done')")
             await session
         finally:
@@ -78,6 +96,8 @@ class Measured:
     async def _answer(self, prompt: str) -> str:
         if prompt.startswith("took "):
             self._took.put_nowait(json.loads(prompt[5:]))
+        if prompt.startswith("slow"):
+            await asyncio.sleep(0.2)
         return f"echo: {prompt}"
 
     async def _session(self) -> None:
@@ -111,7 +131,18 @@ class Measured:
             return statistics.median([await self._seconds(lambda: self._bare.run("x = 1")) for _ in range(50)])
         if name == "108 MB of pictures":
             return sum([await self._seconds(lambda: self._bare.run(PICTURES)) for _ in range(6)])
+        if name in FLOODS:
+            return await self._flood(FLOODS[name])
         return await self._start()
+
+    async def _flood(self, code: str) -> float:
+        began = time.perf_counter()
+        running = asyncio.create_task(self._bare.run(code))
+        if code == ENDLESS:
+            await asyncio.sleep(ENDLESS_SECONDS)
+            await self._bare.kernel.interrupt()
+        await running
+        return time.perf_counter() - began
 
     async def _start(self) -> float:
         from tests.support.sandbox import Sandbox
@@ -132,6 +163,15 @@ class Measured:
         result = await work()
         assert getattr(result, "status", "ok") == "ok", result
         return time.perf_counter() - began
+
+
+def _peak_from_now() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak() -> float:
+    """The most bytes that this process has had."""
+    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024.0
 
 
 @contextlib.contextmanager
@@ -185,13 +225,17 @@ def main() -> None:
             for _ in range(max(1, round(rounds * options.rounds))):
                 for side, figures in zip(sides, found, strict=True):
                     figures.append(side(name))
-            print(f"{name:30} {_row(found, 'seconds')}   {_row(found, 'cpu')}   load {os.getloadavg()[0]:.1f}", flush=True)
+            if name in FLOODS:
+                columns = f"{_row(found, 'peak', 1e-6)}   MB of memory at most"
+            else:
+                columns = f"{_row(found, 'seconds', 1e3)}   {_row(found, 'cpu', 1e3)}   load {os.getloadavg()[0]:.1f}"
+            print(f"{name:30} {columns}", flush=True)
 
 
-def _row(found: list[list[dict[str, float]]], figure: str) -> str:
+def _row(found: list[list[dict[str, float]]], figure: str, unit: float) -> str:
     """The medians of both sides, and of the ratios in turn."""
     columns = [[one[figure] for one in side] for side in found]
-    shown = [f"{statistics.median(column) * 1e3:9.3f}" for column in columns]
+    shown = [f"{statistics.median(column) * unit:9.3f}" for column in columns]
     if len(columns) == 2:
         shown.append(f"{statistics.median(here / there for here, there in zip(*columns, strict=True)):6.2f}")
         shown.append(f"{min(columns[0]) / min(columns[1]):6.2f}")

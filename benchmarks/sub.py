@@ -12,7 +12,7 @@ import time
 
 from rlm_kernel.bench import small_texts
 from rlm_kernel.config import load_api_keys, load_settings
-from rlm_kernel.session.players import open_models
+from rlm_kernel.models.factory import open_models
 
 SETS = {
     "reviews: positive, negative": small_texts.FEELINGS,

@@ -33,8 +33,8 @@ from rlm_kernel.errors import (
 
 if TYPE_CHECKING:
     from rlm_kernel.models.scripted import ScriptedModels
-    from rlm_kernel.session.ask import Result
     from rlm_kernel.session.replay import Replayed
+    from rlm_kernel.session.result import Result
     from rlm_kernel.session.rlm import RLM
 
 __all__ = [
@@ -67,7 +67,7 @@ __all__ = [
 _LATE = {
     "RLM": "rlm_kernel.session.rlm",
     "Replayed": "rlm_kernel.session.replay",
-    "Result": "rlm_kernel.session.ask",
+    "Result": "rlm_kernel.session.result",
     "ScriptedModels": "rlm_kernel.models.scripted",
 }
 """Imported when first asked for: `import rlm_kernel` stays fast."""

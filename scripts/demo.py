@@ -23,9 +23,10 @@ from typing import Any
 from rlm_kernel.cli._live import LiveView
 from rlm_kernel.config import load_settings
 from rlm_kernel.engine.protocols import Completion, Message, Models, Role
+from rlm_kernel.models.factory import open_models
 from rlm_kernel.models.scripted import ScriptedModels
-from rlm_kernel.session.ask import Result, ask
-from rlm_kernel.session.players import open_models
+from rlm_kernel.session.ask import ask
+from rlm_kernel.session.result import Result
 
 FOLDER = Path("rlm-traces")
 CORPUS = FOLDER / "python-library.txt"

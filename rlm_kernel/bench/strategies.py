@@ -16,7 +16,7 @@ from rlm_kernel.engine.protocols import Models
 from rlm_kernel.engine.subcalls import complete
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.session.ask import ask
-from rlm_kernel.session.stage import limits_of
+from rlm_kernel.session.environment import limits_of
 
 _REPLY_TOKENS = 2_000
 """Of a window, kept for the question and the reply."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rlm_kernel.cli._live import LiveView
-    from rlm_kernel.session.ask import Result
+    from rlm_kernel.session.result import Result
 
 _T = TypeVar("_T")
 NOTHING_ASKED = " before a model was asked; nothing was spent."

@@ -11,7 +11,7 @@ from rlm_kernel.cli._run import NOTHING_ASKED, Report, run_to_end, so_far_of, wo
 from rlm_kernel.cli.session import CACHE, DEPTH, PROFILE, RUNTIME
 
 if TYPE_CHECKING:
-    from rlm_kernel.session.ask import Result
+    from rlm_kernel.session.result import Result
 
 
 def ask(

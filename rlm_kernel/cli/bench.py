@@ -92,7 +92,7 @@ async def _run(settings: Settings, tasks: Any, strategies: list[str], out: Path,
 
     from rlm_kernel.bench.runner import Results, run
     from rlm_kernel.bench.strategies import Bench
-    from rlm_kernel.session.players import model_names, open_models, profile_for
+    from rlm_kernel.session.models import models_of
 
     def say(text: str) -> None:
         if not quiet:
@@ -104,10 +104,10 @@ async def _run(settings: Settings, tasks: Any, strategies: list[str], out: Path,
         say(f"{row['score']:.2f}  {row['task']}  {row['strategy']}  {what[:200]}")
 
     results = await asyncio.to_thread(Results.open, out)
-    async with open_models(settings, say) as models:
-        profile = profile_for(settings, models)
-        by: dict[str, str] = {**dict(model_names(settings, models).items()), "prompt": f"{profile.name} {profile.digest[:12]}"}
-        return await run(Bench(settings, models, out), tasks, strategies, results, by, jobs=jobs, heard=heard)
+    async with models_of(settings, None, say) as chosen:
+        profile = chosen.profile
+        by: dict[str, str] = {**dict(chosen.names.items()), "prompt": f"{profile.name} {profile.digest[:12]}"}
+        return await run(Bench(settings, chosen.models, out), tasks, strategies, results, by, jobs=jobs, heard=heard)
 
 
 def _report(rows: list[Row], out: Path, *, as_json: bool, quiet: bool) -> None:

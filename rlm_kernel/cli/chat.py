@@ -55,8 +55,8 @@ from rlm_kernel.loops import on_signal
 
 if TYPE_CHECKING:
     from rlm_kernel.cli._chat_input import Pipe, Terminal
-    from rlm_kernel.session.ask import Result
-    from rlm_kernel.session.kept import KeptSession
+    from rlm_kernel.session.result import Result
+    from rlm_kernel.session.session import Session
 
 _T = TypeVar("_T")
 COMMANDS = {
@@ -126,7 +126,7 @@ def chat(
 class Chat:
     """A conversation in a terminal, or from a pipe."""
 
-    def __init__(self, kept: KeptSession, view: Any, *, quiet: bool = False, as_json: bool = False) -> None:
+    def __init__(self, kept: Session, view: Any, *, quiet: bool = False, as_json: bool = False) -> None:
         self._kept = kept
         self._view = view
         self._quiet = quiet

@@ -152,8 +152,9 @@ def _check_python() -> Check:
 
 
 def _check_docker(client: DockerClient, sandbox: SandboxSettings) -> Iterator[Check]:
-    from rlm_kernel.sandbox.docker_host import docker_errors, is_podman
+    from rlm_kernel.sandbox.docker_host import is_podman
     from rlm_kernel.sandbox.engine_address import find
+    from rlm_kernel.sandbox.engine_errors import docker_errors
     from rlm_kernel.sandbox.image import find_image, image_tag, inspect_image
     from rlm_kernel.sandbox.isolation import engine_has, is_rootless, isolation, missing_limits
 
@@ -202,12 +203,12 @@ def _check_room(facts: Mapping[str, Any], sandbox: SandboxSettings) -> Check:
 
 def _check_sandbox(client: DockerClient, image: str, sandbox: SandboxSettings) -> Iterator[Check]:
     """One container tells of both: whether it is heard, and which folders it sees."""
-    from rlm_kernel.sandbox.docker_host import hint_for
+    from rlm_kernel.sandbox.engine_errors import hint_for
     from rlm_kernel.sandbox.probe import folders_of, sandbox_problem
 
     folders = _folders()
     shares = folders_of(path for path, copied in folders.items() if not copied)
-    problem = sandbox_problem(client, image, runtime=sandbox.runtime, tight=sandbox.seccomp == "tight", shares=shares)
+    problem = sandbox_problem(client, image, sandbox, shares)
     if problem is None:
         yield Check("sandbox", True, "a locked container starts, and the stream reaches it")
         yield Check("files", True, _told(folders, shares.unseen), needed=False)
@@ -219,7 +220,7 @@ def _check_sandbox(client: DockerClient, image: str, sandbox: SandboxSettings) -
 
 def _folders() -> dict[Path, bool]:
     """The folders where people's files mostly are, each with whether it is closed to the container's user."""
-    from rlm_kernel.sandbox.depot import readable_inside
+    from rlm_kernel.sandbox.late_mounts import readable_inside
 
     found: dict[Path, bool] = {}
     for place in (Path.cwd, Path.home, lambda: Path(tempfile.gettempdir())):

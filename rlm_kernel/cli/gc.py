@@ -23,9 +23,9 @@ def gc(
     runs were killed are completed from their journals.
     """
     from rlm_kernel.config import load_settings
+    from rlm_kernel.sandbox.cleanup import Leftover, collect
     from rlm_kernel.sandbox.docker_host import connect
     from rlm_kernel.sandbox.image import image_tag
-    from rlm_kernel.sandbox.leftovers import Leftover, collect
     from rlm_kernel.trace.reader import fold_all
 
     settings = load_settings(config)

@@ -17,7 +17,8 @@ from rlm_kernel.errors import UsageError
 
 if TYPE_CHECKING:
     from rlm_kernel.engine.protocols import CellResult
-    from rlm_kernel.session.replay import Replayed, Verdict
+    from rlm_kernel.session.replay import Replayed
+    from rlm_kernel.session.replaying import Verdict
     from rlm_kernel.trace.reader import TraceCell
 
 DIFFERENT = 1

@@ -14,7 +14,7 @@ from rlm_kernel.cli.session import CACHE, DEPTH, PROFILE, RUNTIME
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from rlm_kernel.session.ask import Result
+    from rlm_kernel.session.result import Result
 
 _MODEL = Annotated[str | None, typer.Option("--model", "-m", help="Root model; default: the trace's.")]
 _SUB_MODEL = Annotated[str | None, typer.Option("--sub-model", help="Model for sub-calls; default: the trace's.")]

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from rlm_kernel.cli._live import LiveView
-    from rlm_kernel.session.ask import Result
-    from rlm_kernel.session.kept import KeptSession
+    from rlm_kernel.session.result import Result
+    from rlm_kernel.session.session import Session
 
 SESSION = Annotated[str, typer.Option("--session", metavar="NAME", help="Which session of this folder.")]
 MODEL = Annotated[str | None, typer.Option("--model", "-m", help="Root model: provider/model, or local.")]
@@ -130,7 +130,7 @@ def status(
     config: CONFIG = None,
 ) -> None:
     """Show a session: files, variables, turns, what was spent, the container, the idle time that is left."""
-    from rlm_kernel.session.opening import look_at
+    from rlm_kernel.session.manager import look_at
 
     found = run_to_end(look_at(session, config_file=config))
     if as_json:
@@ -145,7 +145,7 @@ def stop(
     config: CONFIG = None,
 ) -> None:
     """End a session: its container is removed, its trace stays."""
-    from rlm_kernel.session.opening import stop_session
+    from rlm_kernel.session.manager import stop_session
 
     state = run_to_end(stop_session(session, keep=keep, config_file=config))
     trace = shown_path(state.trace)
@@ -183,10 +183,10 @@ def open_(
     new: bool | None = None,
     with_models: bool = True,
     consent: bool = False,
-) -> AbstractAsyncContextManager[KeptSession]:
+) -> AbstractAsyncContextManager[Session]:
     """The session of a command's options. `consent`: the user is asked for files that they did not name, where there is a terminal."""
     from rlm_kernel.cli._consent import consent_in
-    from rlm_kernel.session.opening import open_session
+    from rlm_kernel.session.manager import open_session
 
     return open_session(
         session,

@@ -23,7 +23,7 @@ from rlm_contract import SIZE, SIZES
 from rlm_kernel import bounded
 from rlm_kernel.engine.protocols import MODEL_CALLS, HostCall, HostCallHandler, ReplyText
 from rlm_kernel.errors import CallCancelled, RLMError
-from rlm_kernel.sandbox.handed import MAX_PIECE, Spool
+from rlm_kernel.sandbox.child_input import MAX_PIECE, Spool
 from rlm_kernel.sandbox.kernel_says import Cancelled, Head
 from rlm_kernel.sandbox.rundir import RunDir
 from rlm_kernel.sandbox.stream import Channel
@@ -101,7 +101,8 @@ class Broker:
         """The cell in progress has ended: its calls are dropped."""
         self.cell = None
         await self.cancel_calls()
-        await asyncio.to_thread(self._spool.clear)
+        if self._spool.holds:
+            await asyncio.to_thread(self._spool.clear)
 
     def interrupt(self) -> None:
         """The cell in progress is interrupted: its calls are dropped now, and it makes no more that cost something."""

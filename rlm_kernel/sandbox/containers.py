@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from rlm_kernel import system
 from rlm_kernel.errors import DockerError
 from rlm_kernel.sandbox import engine_address
-from rlm_kernel.sandbox.docker_host import connect, docker_errors
+from rlm_kernel.sandbox.docker_host import connect
+from rlm_kernel.sandbox.engine_errors import docker_errors
 
 if TYPE_CHECKING:
     from docker import DockerClient

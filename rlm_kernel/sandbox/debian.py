@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlm_kernel.errors import ImageError, SetupError
-from rlm_kernel.sandbox.docker_host import docker_errors, has_image
+from rlm_kernel.sandbox.docker_host import has_image
+from rlm_kernel.sandbox.engine_errors import docker_errors
 from rlm_kernel.system import is_root
 
 if TYPE_CHECKING:

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import os
-import socket
-import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from rlm_kernel import system
-from rlm_kernel.errors import DockerError, ImageError
-from rlm_kernel.sandbox import engine_address
+from rlm_kernel.sandbox import engine_address, engine_errors
 from rlm_kernel.sandbox.engine_address import Address
+from rlm_kernel.sandbox.engine_errors import docker_errors
 from rlm_kernel.sandbox.isolation import is_rootless
 
 if TYPE_CHECKING:
     from docker import DockerClient
-
-ANSWER_SECONDS = 15
-"""An engine that does not tell its version for this long counts as not answering."""
 
 
 def connect() -> DockerClient:
@@ -32,15 +24,20 @@ def connect() -> DockerClient:
         DockerError: no engine, no permission on its socket, or no answer within ANSWER_SECONDS.
     """
     from docker.constants import DEFAULT_TIMEOUT_SECONDS
+    from docker.errors import APIError
 
     address = engine_address.find()
     with docker_errors():
         client = _client(address)
         try:
-            # Of the engine's version, whatever it is.
-            client.api._version = client.api.version(api_version=False)["ApiVersion"]
-        except BaseException:
+            told = client.api.version(api_version=False)
+            if not isinstance(told, dict) or "ApiVersion" not in told:
+                raise ConnectionError("it tells no version")
+            client.api._version = told["ApiVersion"]
+        except BaseException as error:
             client.close()
+            if isinstance(error, APIError):  # it may be no engine at all: say where it is
+                raise engine_errors.refused(f"{error.explanation or error} ({address})") from error
             raise
     client.api.timeout = DEFAULT_TIMEOUT_SECONDS
     return client
@@ -53,7 +50,7 @@ def _client(address: Address) -> DockerClient:
 
     def made(base_url: str) -> DockerClient:
         try:
-            client = docker.DockerClient(base_url=base_url, version=DEFAULT_DOCKER_API_VERSION, timeout=ANSWER_SECONDS)
+            client = docker.DockerClient(base_url=base_url, version=DEFAULT_DOCKER_API_VERSION, timeout=engine_errors.ANSWER_SECONDS)
         except ValueError as error:  # an address that is none
             raise docker.errors.DockerException(str(error)) from error
         # An engine's certificates and ways are its own: requests would take REQUESTS_CA_BUNDLE, HTTP_PROXY and .netrc instead.
@@ -64,7 +61,7 @@ def _client(address: Address) -> DockerClient:
         from rlm_kernel.sandbox.engine_ssh import Ssh, SshAdapter
 
         client = made(engine_address.USUAL)  # no connection is made yet
-        client.api.mount(client.api.base_url, SshAdapter(Ssh(address.url), ANSWER_SECONDS))
+        client.api.mount(client.api.base_url, SshAdapter(Ssh(address.url), engine_errors.ANSWER_SECONDS))
     elif address.scheme in ("unix", "npipe"):
         client = made(address.url)
     else:
@@ -75,38 +72,6 @@ def _client(address: Address) -> DockerClient:
             client.api.mount("https://", TlsAdapter(address.tls.context()))
             client.api.verify = (str(address.tls.ca) if address.tls.ca else True) if address.tls.verify else False
     return client
-
-
-@contextlib.contextmanager
-def docker_errors() -> Iterator[None]:
-    """Whatever docker-py raises inside comes out as a DockerError that says what to do; as an ImageError where an image is missing."""
-    import docker
-
-    try:
-        yield
-    except docker.errors.ImageNotFound as error:
-        hint = "Was it deleted? Type `rlm image build`, or check sandbox.image if it is set."
-        raise ImageError(f"The Docker engine does not have the image: {error.explanation or error}.", hint=hint) from error
-    except docker.errors.APIError as error:
-        raise _refused(str(error.explanation or error)) from error
-    except (docker.errors.DockerException, OSError) as error:
-        raise _explained(error) from error
-
-
-_REFUSALS = (
-    ("HTTP request to an HTTPS server", "Set DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH: that engine speaks TLS."),
-    ("seccomp profile", "podman reads the profile on its own machine. With RLM_SANDBOX__SECCOMP=engine it takes its own one."),
-)
-"""What is in an engine's refusal, and what to do then."""
-
-
-def hint_for(said: str) -> str:
-    """What to do where an engine refuses in these words; "" if that is not known."""
-    return next((hint for sign, hint in _REFUSALS if sign in said), "")
-
-
-def _refused(said: str) -> DockerError:
-    return DockerError(f"The Docker engine refused: {said}", hint=hint_for(said) or "See `rlm doctor`.")
 
 
 def is_podman(client: DockerClient) -> bool:
@@ -130,71 +95,6 @@ def has_image(client: DockerClient, name: str) -> bool:
         except docker.errors.ImageNotFound:
             return False
     return True
-
-
-def _explained(error: BaseException) -> DockerError:
-    causes = list(_causes(error))
-    for cause in causes:
-        if isinstance(told := getattr(cause, "told", None), DockerError):  # ssh says more
-            return told
-    address = engine_address.find()
-    if any(isinstance(cause, PermissionError) for cause in causes):
-        return DockerError(
-            f"No permission to use Docker at {address}.",
-            hint=system.engine_access(),
-        )
-    if any(isinstance(cause, FileNotFoundError) for cause in causes):
-        return DockerError(f"There is no Docker engine at {address}.", hint=start_hint())
-    if any(isinstance(cause, TimeoutError) or "Timeout" in type(cause).__name__ for cause in causes):
-        return DockerError(f"The Docker engine at {address} did not answer within {ANSWER_SECONDS} s.", hint=_hanging_hint(address))
-    if any(isinstance(cause, ssl.SSLError) for cause in causes):
-        return DockerError(
-            f"The Docker engine at {address} and this program do not trust each other: {_told(causes, ssl.SSLError)}.",
-            hint="The certificates in DOCKER_CERT_PATH, or of the docker context, have to be made for that engine's name.",
-        )
-    if any(isinstance(cause, socket.gaierror) for cause in causes):
-        return DockerError(f"The machine of the Docker engine at {address} is not known.", hint=start_hint())
-    if any(isinstance(cause, OSError) and cause.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH) for cause in causes):
-        return DockerError(f"The machine of the Docker engine at {address} cannot be reached.", hint=_hanging_hint(address))
-    if any(isinstance(cause, ConnectionError) for cause in causes):
-        return DockerError(f"Nothing answers as a Docker engine at {address}.", hint=start_hint())
-    return DockerError(f"Docker at {address} cannot be used: {error}", hint=start_hint())
-
-
-def _told(causes: list[BaseException], kind: type[BaseException]) -> str:
-    """The words of the innermost of a kind."""
-    return [str(cause) for cause in causes if isinstance(cause, kind)][-1].rstrip(".")
-
-
-def _hanging_hint(address: Address) -> str:
-    if address.scheme == "ssh":
-        return "See whether the machine can be reached (`rlm doctor`), and whether `docker version` answers over there."
-    if address.scheme in ("unix", "npipe"):
-        return f"{system.engine_restart()} Then type `rlm doctor`."
-    return "See whether the machine can be reached, and whether its engine runs; then type `rlm doctor`."
-
-
-def start_hint() -> str:
-    """What to do where no engine answers."""
-    if other := next(engine_address.others(), None):
-        return f"This one may be meant: `export DOCKER_HOST={other}`."
-    if os.environ.get("DOCKER_HOST"):
-        return "Correct or unset DOCKER_HOST, or start the engine that it names; then type `rlm doctor`."
-    if engine_address.find().source != engine_address.USUAL_SOURCE:
-        return "Start the engine of that docker context, or choose another (`docker context ls`); then type `rlm doctor`."
-    return system.engine_here()
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """`error` and all that led to it; requests and urllib3 keep some of it in `args` only."""
-    seen: set[int] = set()
-    pending: list[object] = [error]
-    while pending:
-        cause = pending.pop()
-        if isinstance(cause, BaseException) and id(cause) not in seen:
-            seen.add(id(cause))
-            yield cause
-            pending += [cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args]
 
 
 async def in_daemon(function: Callable[..., Any], *args: Any) -> Any:

@@ -11,7 +11,7 @@ from rlm_contract import EXIT_OOM
 from rlm_kernel.checked import integer, text
 from rlm_kernel.errors import DockerError, KernelError, RLMError
 from rlm_kernel.sandbox.dial import TAIL
-from rlm_kernel.sandbox.docker_host import start_hint
+from rlm_kernel.sandbox.engine_errors import start_hint
 
 if TYPE_CHECKING:
     from docker.models.containers import Container

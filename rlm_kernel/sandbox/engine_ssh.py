@@ -23,6 +23,7 @@ from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 
 from rlm_kernel.errors import DockerError
+from rlm_kernel.sandbox.engine_errors import SSH
 
 CONNECT_SECONDS = 15
 ALIVE_SECONDS = 15
@@ -92,60 +93,10 @@ class Ssh:
         """What ssh said on stderr as it failed, and what to do about it."""
         said = words.lower()
         last = ([line.strip() for line in words.splitlines() if line.strip()] or ["the connection was closed"])[-1].rstrip(".")
-        for signs, what, hint in _FAILURES:
-            if any(sign in said for sign in signs):
-                return SshFailed(f"{what} {self._host}: {last}.", hint=hint.format(ssh=self.by_hand, host=self._host))
+        for sign in SSH:
+            if any(part in said for part in sign.parts):
+                return SshFailed(f"{sign.what} {self._host}: {last}.", hint=sign.hint.format(ssh=self.by_hand, host=self._host))
         return SshFailed(f"Docker over ssh to {self._host} failed: {last}.", hint=f"Type `{self.by_hand} docker version`: it has to work.")
-
-
-_FAILURES = (
-    (
-        ("identification has changed",),
-        "ssh does not trust",
-        "If that machine was set up anew, type `ssh-keygen -R {host}`, then `{ssh}` and compare the fingerprint.",
-    ),
-    (("host key",), "ssh does not know", "Type `{ssh}` once, compare the fingerprint and accept it."),
-    (
-        ("permission denied (", "too many authentication failures", "no supported authentication"),
-        "ssh was refused by",
-        "`{ssh}` has to log in without asking: give it a key (`ssh-copy-id`), and unlock the key (`ssh-add`).",
-    ),
-    (
-        ("not a docker command", "dial-stdio", "unknown command"),
-        "Docker is too old on",
-        "Install Docker 18.09 or later over there.",
-    ),
-    (
-        ("not found", "not recognized", "no such file or directory: docker"),
-        "There is no `docker` command on",
-        "Install it over there, where `{ssh} docker version` finds it.",
-    ),
-    (
-        ("permission denied while trying to connect", "connect: permission denied"),
-        "The user may not use Docker on",
-        "Over there, as root: `usermod -aG docker USER`.",
-    ),
-    (
-        ("cannot connect to the docker daemon", "dial unix", "failed to connect to the docker api"),
-        "No Docker engine answers on",
-        "Start it over there: `systemctl start docker`.",
-    ),
-    (
-        (
-            "could not resolve",
-            "connection refused",
-            "timed out",
-            "no route to host",
-            "unreachable",
-            "not responding",
-            "connection closed",
-            "kex_exchange",
-        ),
-        "ssh does not reach",
-        "Check the address (DOCKER_HOST, or the docker context), and that `{ssh}` works.",
-    ),
-)
-"""What ssh and docker say, in lower case; what that means, and what to do. The first that fits."""
 
 
 class Connection:

@@ -22,7 +22,7 @@ from rlm_kernel import system
 from rlm_kernel.errors import FileRefused
 from rlm_kernel.nearest import did_you_mean, is_same_name, nearest_path
 from rlm_kernel.pathtext import from_text, is_foreign, recorded, to_text
-from rlm_kernel.sandbox.depot import Depot, Say, readable_inside
+from rlm_kernel.sandbox.late_mounts import LateMounts, Say, readable_inside
 from rlm_kernel.sandbox.rundir import RunDir, container_ids, has_utf8_name
 from rlm_kernel.sandbox.shares import LATE, Share, Shares
 from rlm_kernel.sandbox.tarstream import VERSION_CONTROL
@@ -71,7 +71,7 @@ class FileGrants:
         """
         names = [*known_as, *[None] * (len(paths) - len(known_as))]
         with run.errors():
-            copies = Depot(run.path / "copies")
+            copies = LateMounts(run.path / "copies")
         grants = [_grant(index, resolve(path), copies) for index, path in enumerate(paths)]
         self._grants = [replace(grant, path=name, renamed=True) if name else grant for grant, name in zip(grants, names, strict=True)]
         self._grants += [cover for grant in grants for cover in _covers(grant, copies)]
@@ -80,7 +80,7 @@ class FileGrants:
             # Mounted from the start it costs nothing, whatever its size.
             if readable_inside(path.stat()):
                 self._grants.append(replace(_grant(len(self._grants), path, copies), used=False))
-        self._depot = Depot(depot) if depot is not None else None
+        self._depot = LateMounts(depot) if depot is not None else None
         self.shares = self._shares()
         self._answers: dict[Path, bool] = {}
         self._giving = asyncio.Lock()
@@ -171,10 +171,10 @@ class FileGrants:
             self._grants.append(grant)
             return grant
 
-    def _give(self, depot: Depot, real: Path, say: Say, stop: threading.Event) -> Grant:
+    def _give(self, depot: LateMounts, real: Path, say: Say, stop: threading.Event) -> Grant:
         """Have it in the container that runs: by its depot, or sent where the engine does not see that. Blocking."""
         if not self.shares.sent:
-            source = Depot(depot.folder, say).give(real, stop.is_set)
+            source = LateMounts(depot.folder, say).give(real, stop.is_set)
             return Grant(real, source, LATE / source.name, source.is_dir())
         name = str(1 + max((int(grant.inside.name) for grant in self._late()), default=0))
         self.shares.give(name, real, say, stop)
@@ -254,7 +254,7 @@ def _below_real(path: Path, top: Path) -> PurePath | None:
     return None
 
 
-def _grant(index: int, path: Path, copies: Depot) -> Grant:
+def _grant(index: int, path: Path, copies: LateMounts) -> Grant:
     """A grant of what is mounted where it lies, or of a copy where the container could not have it so."""
     if _mountable(path):
         return Grant(path, path, _INSIDE / str(index), path.is_dir())
@@ -292,7 +292,7 @@ def _made_when_read(path: Path, status: os.stat_result) -> bool:
         os.close(file)
 
 
-def _covers(grant: Grant, copies: Depot) -> list[Grant]:
+def _covers(grant: Grant, copies: LateMounts) -> list[Grant]:
     """Copies of what a root user may read in a mounted folder and the container's user may not, each to be mounted over its original.
 
     MAX_COVERS at most, and none that cannot be made: the kernel counts what it cannot read.

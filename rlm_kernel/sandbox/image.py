@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import rlm_contract
 from rlm_kernel.errors import ImageError
-from rlm_kernel.sandbox.docker_host import docker_errors
+from rlm_kernel.sandbox.engine_errors import docker_errors
 from rlm_kernel.sandbox.image_base import DEFAULT_BASE, PIP, Base, Progress, fetch_wheels, find_base
 
 if TYPE_CHECKING:

@@ -18,10 +18,11 @@ from rlm_kernel.errors import KernelError, RLMError, SetupError
 from rlm_kernel.sandbox import kernel_says
 from rlm_kernel.sandbox.broker import Broker
 from rlm_kernel.sandbox.channels import Channels, Connection
+from rlm_kernel.sandbox.container_spec import SandboxSpec
 from rlm_kernel.sandbox.outputs import OutputCollector
-from rlm_kernel.sandbox.persons import PersonCells
-from rlm_kernel.sandbox.provisioner import JOIN_SECONDS, DockerProvisioner, SandboxSpec
+from rlm_kernel.sandbox.provisioner import JOIN_SECONDS, DockerProvisioner
 from rlm_kernel.sandbox.runner import CellRunner, RunState
+from rlm_kernel.sandbox.user_cells import UserCells
 
 GRACE = 5.0
 """Seconds that an interrupted cell has to stop before its kernel is killed."""
@@ -69,7 +70,7 @@ class DockerKernel:
         self._cell_timeout = cell_timeout
         self._grace = grace
         self._tell = tell
-        self._persons = PersonCells(self._person_ran)
+        self._persons = UserCells(self._person_ran)
         self._untold: deque[CellResult] = deque(maxlen=_MAX_UNTOLD)
         self._setup: list[tuple[str, str]] = []
         self._variables: dict[str, str] = {}

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_contract import FILES
 from rlm_kernel import loops
+from rlm_kernel.config import SandboxSettings
 from rlm_kernel.errors import RLMError
 from rlm_kernel.sandbox import containers
-from rlm_kernel.sandbox.docker_host import docker_errors, engine_traits
-from rlm_kernel.sandbox.provisioner import SandboxSpec, container_options
+from rlm_kernel.sandbox.container_spec import SandboxSpec, container_options
+from rlm_kernel.sandbox.docker_host import engine_traits
+from rlm_kernel.sandbox.engine_errors import docker_errors
 from rlm_kernel.sandbox.rundir import RunDir
 from rlm_kernel.sandbox.shares import Share, Shares
 from rlm_kernel.sandbox.stream import Stream
@@ -29,19 +31,15 @@ def folders_of(paths: Iterable[Path]) -> Shares:
     return Shares([Share(path, PurePosixPath(FILES, str(number)), True) for number, path in enumerate(paths)])
 
 
-def sandbox_problem(
-    client: DockerClient, image: str, *, runtime: str | None = None, tight: bool = True, shares: Shares | None = None
-) -> str | None:
+def sandbox_problem(client: DockerClient, image: str, sandbox: SandboxSettings | None = None, shares: Shares | None = None) -> str | None:
     """Why no kernel can live in a locked container of `image`; None if one can. Blocking, about a second.
 
     Afterwards `shares.unseen` has those folders whose files are not the same inside. An engine that refuses to mount a folder is asked
     again without it.
     """
-    shares = shares or Shares()
+    shares, small = shares or Shares(), (sandbox or SandboxSettings()).model_copy(update={"memory": "256m"})
     run = RunDir.create(max_request=1, window=1)
-    spec = SandboxSpec(
-        image, run, asyncio.Event(), lambda channel: channel.close(), memory=256 << 20, runtime=runtime, tight=tight, shares=shares
-    )
+    spec = SandboxSpec(image, run, asyncio.Event(), lambda channel: channel.close(), sandbox=small, shares=shares)
     try:
         while True:
             try:

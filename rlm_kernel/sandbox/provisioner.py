@@ -11,25 +11,22 @@ import contextlib
 import json
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 from traitlets import Any as AnyTrait
 
-from rlm_contract import COMMAND, RUN
 from rlm_kernel.errors import DockerError, KernelError, RLMError
 from rlm_kernel.sandbox import containers, engine_address
+from rlm_kernel.sandbox.container_spec import container_options
 from rlm_kernel.sandbox.containers import remove_container
-from rlm_kernel.sandbox.docker_host import connect, docker_errors, engine_traits, in_daemon
+from rlm_kernel.sandbox.docker_host import connect, engine_traits, in_daemon
 from rlm_kernel.sandbox.ended import CHECK, Ended
 from rlm_kernel.sandbox.endpoints import Doors, Endpoints
-from rlm_kernel.sandbox.rundir import RunDir, container_user
-from rlm_kernel.sandbox.shares import Shares
-from rlm_kernel.sandbox.stream import Channel, Stream, StreamLost
-from rlm_kernel.sandbox.syscalls import security_options
-from rlm_kernel.sandbox.volumes import Sender
+from rlm_kernel.sandbox.engine_errors import docker_errors
+from rlm_kernel.sandbox.stream import Stream, StreamLost
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
@@ -38,95 +35,8 @@ _SIGINT, _SIGKILL = 2, 9
 """Of the container, whatever the host's are."""
 JOIN_SECONDS = 10.0
 """Seconds that a container which was left, and then the kernel in it, has to answer."""
-MAX_FILE = 2 << 30
-"""Bytes of one file that code in a container writes."""
-MOST_PROCESSES = 32768
-"""Of one user, on the engine's whole machine; `pids` limits the container's."""
 _UNKNOWN = -1
 """For Jupyter, in place of a status that nobody knows."""
-
-
-@dataclass(frozen=True)
-class SandboxSpec:
-    """What a kernel's container is made of. `memory` in bytes, `tmp` (size of /tmp, which counts as memory) too."""
-
-    image: str
-    run: RunDir
-    ready: asyncio.Event
-    """Set when the kernel has said hello on the broker."""
-    accept: Callable[[Channel], None]
-    """Serves the host calls on a channel that code in the container opened."""
-    loop: asyncio.AbstractEventLoop | None = None
-    """Where `accept` is to be called and the stream lives; by default where the kernel is started."""
-    memory: int = 2 << 30
-    cpus: float = 2.0
-    pids: int = 256
-    tmp: int = 512 << 20
-    network: str = "none"
-    runtime: str | None = None
-    tight: bool = True
-    """System calls as `sandbox.syscalls` allows them, else as the engine does."""
-    shares: Shares = field(default_factory=Shares)
-    """The user's files."""
-    sender: Sender = field(default_factory=Sender)
-    """How they are sent to an engine that does not see them."""
-    start_timeout: float = 60.0
-    admit: Callable[[], AbstractAsyncContextManager[None]] = contextlib.nullcontext
-    """Entered before the session's first container is made, and left once it is started: waits for room (`sandbox.room`)."""
-
-
-def container_options(spec: SandboxSpec, *, rootless: bool = False, podman: bool = False, cpus: float | None = None) -> dict[str, Any]:
-    """The keywords for docker's `containers.create`: every lock of the sandbox is here.
-
-    `rootless`: for an engine of that kind. `podman`: it takes the seccomp profile as a file, which is then written. `cpus`:
-    how many its machine has, if that is known; none gives more.
-    """
-    from docker.types import LogConfig, Ulimit
-
-    session = {f"{containers.LABEL}.session": spec.run.session_id, **containers.owner_labels()}
-    ulimits = {"nofile": 4096, "core": 0, "fsize": MAX_FILE}
-    if podman and not rootless:
-        ulimits["nproc"] = MOST_PROCESSES  # else it raises that limit, which root may not do where it lacks CAP_SYS_RESOURCE
-    return {
-        "image": spec.image,
-        "command": list(COMMAND),
-        "entrypoint": [],
-        "name": spec.run.container_name,
-        "labels": {
-            **session,
-            f"{containers.LABEL}.folder": str(spec.run.path),
-            f"{containers.LABEL}.memory": str(spec.memory),
-            f"{containers.LABEL}.idle": f"{spec.run.idle:g}",
-        },
-        # Nothing of the host's environment: it has the API keys.
-        "use_config_proxy": False,  # the client's configuration may hold a proxy with a password
-        # A fixed hash seed: the order of a set is the same at replay.
-        "environment": {"HOME": "/tmp", "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1", "PYTHONHASHSEED": "0"},
-        "user": container_user(rootless),
-        "working_dir": "/tmp",
-        "init": False,  # ours is the first process: nobody inside can stop that one
-        "stdin_open": True,
-        # With an owner that is not detached the engine closes stdin when the owner goes (StdinOnce), and with it ends the container.
-        "detach": spec.run.idle > 0,
-        "auto_remove": True,
-        "network_mode": spec.network,
-        "runtime": spec.runtime,
-        "read_only": True,
-        "cap_drop": ["ALL"],
-        "security_opt": security_options(spec.tight, spec.run.path / "seccomp.json" if podman else None),
-        "privileged": False,
-        "ipc_mode": "private",
-        "mem_limit": spec.memory,
-        "memswap_limit": spec.memory,
-        "nano_cpus": int(min(spec.cpus, cpus or spec.cpus) * 1e9),
-        "pids_limit": spec.pids,
-        "ulimits": [Ulimit(name=name, soft=most, hard=most) for name, most in ulimits.items()],
-        "shm_size": "64m",
-        # podman takes no uid.
-        "tmpfs": {"/tmp": f"rw,nosuid,nodev,size={spec.tmp},mode=1777", RUN: "rw,nosuid,nodev,noexec,size=1m,mode=1777"},
-        "mounts": spec.shares.mounts(spec.run.container_name, session),
-        "log_config": LogConfig(type="none"),  # all that is said is for the owner, who listens
-    }
 
 
 class DockerProvisioner(KernelProvisionerBase):

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.errors import DockerError
 from rlm_kernel.sandbox import containers
-from rlm_kernel.sandbox.docker_host import connect, docker_errors
+from rlm_kernel.sandbox.docker_host import connect
+from rlm_kernel.sandbox.engine_errors import docker_errors
 from rlm_kernel.sandbox.line import place_in
 from rlm_kernel.sandbox.rundir import JUST_MADE, first_base
 from rlm_kernel.system import ids

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_contract import DEPOT, FILES, glance
 from rlm_kernel.sandbox import containers, volumes
-from rlm_kernel.sandbox.docker_host import connect, docker_errors, in_daemon
+from rlm_kernel.sandbox.docker_host import connect, in_daemon
+from rlm_kernel.sandbox.engine_errors import docker_errors
 from rlm_kernel.sandbox.volumes import Parcel, Sender
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from rlm_kernel import system
 from rlm_kernel.errors import DockerError
 from rlm_kernel.sandbox import containers
-from rlm_kernel.sandbox.docker_host import docker_errors
+from rlm_kernel.sandbox.engine_errors import docker_errors
 from rlm_kernel.sandbox.tarstream import Entry, archive, entries
 
 if TYPE_CHECKING:

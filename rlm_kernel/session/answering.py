@@ -1,202 +1,175 @@
-"""A question, answered in a kernel with a trace: the same for a run of its own and for the child RLMs beneath one."""
+"""A question, answered in a kernel with a trace: by the topmost RLM, and by the child RLMs that code asks beneath it."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+import itertools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlm_kernel._version import __version__
-from rlm_kernel.config import Settings, parse_size
-from rlm_kernel.engine.cells import Cells
-from rlm_kernel.engine.events import Listener, RunFinished, RunOpened
-from rlm_kernel.engine.hostcalls import HostCalls
+from rlm_kernel.engine.events import ChildEvent, Event, Listener, RunOpened
 from rlm_kernel.engine.ledger import Ledger
-from rlm_kernel.engine.loop import Loop
-from rlm_kernel.engine.prompts import Profile
-from rlm_kernel.engine.protocols import CellResult, Children, Models, Outcome, Role, Totals
+from rlm_kernel.engine.protocols import Handed, Outcome, Totals
 from rlm_kernel.engine.subcalls import SubCalls
-from rlm_kernel.errors import InternalError, RLMError, TraceError, UsageError, is_interrupt
-from rlm_kernel.secrets import known_secrets
-from rlm_kernel.session.conversation import full_history
-from rlm_kernel.session.inputs import Inputs
+from rlm_kernel.errors import NoRecord, TraceNotWritten, UsageError
+from rlm_kernel.session.assembly import Assembly, history_of
+from rlm_kernel.session.environment import Environment
+from rlm_kernel.session.inputs import CONTEXT, TEXT, Inputs, check_setup
 from rlm_kernel.session.listeners import everyone
-from rlm_kernel.session.stage import Say, Stage, keep_of
+from rlm_kernel.session.models import ModelSet
+from rlm_kernel.session.pool import KernelPool
+from rlm_kernel.session.questions import Question
+from rlm_kernel.session.running import RunningKernel
 from rlm_kernel.session.tracefiles import FileNotes, metas_of
+from rlm_kernel.session.traces import closing_trace, new_meta, new_writer
+from rlm_kernel.session.tree import folder_of
 from rlm_kernel.trace.reader import read_trace
-from rlm_kernel.trace.schema import NotebookMeta, ParentMeta
-from rlm_kernel.trace.writer import NotebookWriter
+from rlm_kernel.trace.saving import going_on
+from rlm_kernel.trace.schema import ParentMeta
 
 if TYPE_CHECKING:
-    from rlm_kernel.sandbox.kernel import DockerKernel
+    from rlm_kernel.sandbox.child_input import ChildInput
 
-_TOO_SMALL = (
-    (("MemoryError", "Cannot allocate memory"), "memory", "8g"),
-    (("No space left on device", "No usable temporary directory"), "tmp", "4g"),
-    (("can't start new thread", "Resource temporarily unavailable"), "pids", "512"),
-)
-"""Signs of a limit that is too low, its setting, and a value that is enough for most."""
-OpenKernel = Callable[[HostCalls, Listener], AbstractAsyncContextManager["DockerKernel"]]
+MAX_COPIED = 8 << 30
+"""Bytes that are handed over to children in one run, other than loaded files: each is kept, in a file beside the child's trace."""
+
+
+@dataclass
+class Family:
+    """What all RLMs of a run have in common. `copied`: bytes that were handed over so far."""
+
+    models: ModelSet
+    kernels: KernelPool
+    copied: int = 0
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A question, and all that answers it but the kernel. `names`: who plays, as the user named them; `named`: files that the question
-    names, `absent`: those that it names and that are not there; `schema`: of the answer, if it must have one.
+    """A question, what it is asked of, and where its trace goes. Of a child RLM: its parent, and how many levels it is beneath the topmost.
 
     `view` hears the run's events, from when its trace is there.
     """
 
-    question: str
+    question: Question
     inputs: Inputs
     trace: Path
-    settings: Settings
-    models: Models
-    names: Mapping[Role, str]
-    profile: Profile
-    ledger: Ledger
     view: Listener | None = None
-    named: Sequence[str] = ()
-    schema: Mapping[str, Any] | None = None
     parent: ParentMeta | None = None
-    absent: Sequence[str] = ()
-
-    @property
-    def worded(self) -> str:
-        """The question with how its answer must look."""
-        if self.schema is None:
-            return self.question
-        return f"{self.question}\n\nDeliver the answer with FINAL, as a value that fits this JSON schema: {json.dumps(self.schema)}"
+    level: int = 0
 
 
 async def answer(
     asked: Asked,
-    on: Stage,
-    children: Children,
-    open_kernel: OpenKernel,
+    running: RunningKernel,
+    family: Family,
+    ledger: Ledger,
     ended: Callable[[Outcome, Totals], None] = lambda _outcome, _totals: None,
 ) -> tuple[Outcome, Totals]:
     """Answer it, with a trace that is closed whatever happens. `ended` hears the outcome before anything is closed. Raises RLMError."""
-    settings, path, ledger = asked.settings, asked.trace, asked.ledger
-    meta = new_meta(on, asked.worded, settings, asked.names, asked.profile)
-    limits = meta.limits | {"depth": ledger.limits.depth}
-    files = await asyncio.to_thread(metas_of, on.grants.places(), made=asked.inputs.made)
-    writer = NotebookWriter(
-        path,
-        meta.model_copy(update={"files": files, "parent": asked.parent, "limits": limits}),
-        known_secrets(os.environ),
-        outputs=parse_size(settings.trace.outputs),
-    )
+    environment, path, models = running.environment, asked.trace, family.models
+    host, grants, worded = environment.host, environment.grants, asked.question.worded
+    meta = new_meta(environment, worded, models.names, models.profile)
+    files = await asyncio.to_thread(metas_of, grants.places(), made=asked.inputs.made)
+    more = {"files": files, "parent": asked.parent, "limits": meta.limits | {"depth": ledger.limits.depth}}
+    writer = new_writer(path, meta.model_copy(update=more), host.settings)
     listeners = everyone(writer, asked.view)
-    async with closing_trace(listeners, ledger.totals, path, on.say) as close:
-        listeners(RunOpened(asked.question, ledger, Totals()))
-        async with FileNotes(on, writer) as notes:
-            calls = HostCalls(
-                SubCalls(asked.models, ledger, children),
-                listeners,
-                notes.locate,
-                history=lambda cell: full_history(read_trace(path), seen_by=cell),
-                keep=keep_of(settings),
-            )
-            async with open_kernel(calls, listeners) as kernel:
-                loop = Loop(
-                    Cells(kernel, calls, listeners), asked.models, asked.profile, settings.limits.output_chars, settings.memory_share
-                )
-                for cell_id, code in asked.inputs.cells(asked.worded, on.grants.paths, asked.schema):
-                    check_setup(await loop.set_up(cell_id, code), settings)
-                info = await kernel.describe()
-                outcome = await loop.run(asked.worded, info, from_files=not asked.inputs.made, named=asked.named, absent=asked.absent)
+    async with closing_trace(listeners, ledger.totals, path, host.say) as close:
+        listeners(RunOpened(asked.question.text, ledger, Totals()))
+        async with FileNotes(environment, writer) as notes:
+            children = Children(environment, path, family, asked.view, level=asked.level)
+            run = Assembly(environment, SubCalls(models.models, ledger, children), listeners)
+            calls = run.host_calls(history_of(lambda: read_trace(path)), locate=notes.locate)
+            async with running.attached(calls, listeners):
+                loop = run.loop(run.cells(running, calls), models)
+                for cell_id, code in asked.inputs.cells(worded, grants.paths, asked.question.schema):
+                    check_setup(await loop.set_up(cell_id, code), host.settings)
+                info = await running.kernel.describe()
+                outcome = await loop.run(worded, info, from_files=not asked.inputs.made, **asked.question.loop_options())
                 totals = close(outcome)
                 ended(outcome, totals)
     return outcome, totals
 
 
-@contextlib.asynccontextmanager
-async def closing_trace(
-    listeners: Listener, totals: Callable[[], Totals], path: Path, say: Say
-) -> AsyncIterator[Callable[[Outcome], Totals]]:
-    """Close the trace, once: as soon as there is an outcome, which is told to what this gives, or else where a run is interrupted or fails,
-    by whatever comes.
-
-    That what has the answer cannot be written is told by `say`, and costs nobody the answer. Raises RLMError for what is no interrupt.
+class Children:
+    """Implements `engine.protocols.Children` for the session in an environment. Without a `family` children cannot be asked, but recorded
+    answers be found again.
     """
-    closed = False
 
-    def close(outcome: Outcome) -> Totals:
-        nonlocal closed
-        closed, spent = True, totals()
-        try:
-            listeners(RunFinished(outcome, spent))
-        except Exception as error:
-            if outcome.answer is None:
-                raise
-            what = "The answer is not in the trace." if isinstance(error, TraceError) else "The end of the run could not be shown."
-            say(f"{what} {error.message if isinstance(error, RLMError) else error}")
-        return spent
+    def __init__(
+        self, environment: Environment, trace: Path, family: Family | None = None, view: Listener | None = None, *, level: int = 0
+    ) -> None:
+        """`trace`: that of the RLM itself; `view` hears the events of its children; `level`: how far it is beneath the topmost."""
+        self._environment = environment
+        self._trace = trace
+        self._family = family
+        self._view = view
+        self._level = level
+        self._born = itertools.count(1)
+        self._numbers: dict[str, int] = {}
 
-    try:
-        yield close
-    except BaseException as error:
-        interrupted = is_interrupt(error)
-        failure = error if interrupted else InternalError.of(error, f"The trace is closed, and has all that was done: {path}")
-        if not closed:
-            outcome = Outcome(None, "interrupted") if interrupted else Outcome(None, "error", detail=_detail(failure, path))
-            with contextlib.suppress(Exception):  # a full disk, say, which is then the error itself
-                listeners(RunFinished(outcome, totals()))
-        if failure is error:
-            raise
-        raise failure from error
+    async def take(self, given: Any) -> ChildInput:
+        from rlm_kernel.sandbox.child_input import take
 
+        return await asyncio.to_thread(take, given, self._environment.run, self._environment.grants)
 
-def _detail(failure: BaseException, path: Path) -> str:
-    assert isinstance(failure, RLMError)
-    return f"{failure.message} To go on: rlm resume {path.name}" if isinstance(failure, InternalError) else failure.message
+    async def ask(
+        self,
+        question: str,
+        handed: Handed,
+        schema: Mapping[str, Any] | None,
+        *,
+        name: str,
+        ledger: Ledger,
+        begun: Callable[[str], None],
+    ) -> Outcome:
+        from rlm_kernel.sandbox.child_input import ChildInput
 
+        if self._family is None:
+            raise NoRecord("There are no child RLMs here.")
+        assert isinstance(handed, ChildInput)
+        family, level = self._family, self._level + 1
+        if family.copied + handed.size > MAX_COPIED:
+            raise UsageError(
+                f"Children were handed more than {MAX_COPIED:,} bytes in this run. Hand over loaded files, which need no copy."
+            )
+        family.copied += handed.size
+        trace = self._new_trace(name)
 
-def new_meta(on: Stage, question: str, settings: Settings, models: Mapping[Role, str], profile: Profile) -> NotebookMeta:
-    """What a new trace says of itself."""
-    return NotebookMeta(
-        session=on.run.session_id,
-        created=datetime.now(UTC),
-        rlm_version=__version__,
-        question=question,
-        models=dict(models),
-        prompt_profile=profile.name,
-        prompt_digest=profile.digest,
-        image=on.image.tag,
-        image_digest=on.image.id,
-        limits=settings.limits.model_dump(),
-        sandbox=settings.sandbox.model_dump(mode="json", exclude_none=True),
-    )
+        async with family.kernels.kernel(level, handed.grants, ledger.check) as running:
+            inputs = await self._inputs(handed, running, trace)
+            number = next(self._born)
 
+            def view(event: Event) -> None:
+                if isinstance(event, RunOpened):
+                    begun(f"{trace.parent.name}/{trace.name}")
+                if self._view is not None:
+                    self._view(ChildEvent(number, event))
 
-def check_setup(result: CellResult, settings: Settings) -> None:
-    """Raise UsageError if the input could not be loaded."""
-    if result.status == "ok":
-        return
-    if result.status == "died":
-        raise UsageError(
-            f"The input could not be loaded: {' '.join(result.notices)}",
-            hint=f"The kernel has {settings.sandbox.memory} of memory; give it more with sandbox.memory (RLM_SANDBOX__MEMORY=8g).",
-        )
-    errors = [output for output in result.outputs if output["output_type"] == "error"]
-    why = " ".join([str(error["evalue"]) for error in errors] or result.notices)
-    kinds = " ".join(str(error["ename"]) for error in errors)
-    raise UsageError(f"The input could not be loaded: {why}", hint=_more_room(f"{kinds} {why}", settings))
+            parent = ParentMeta(trace=f"../{self._trace.name}", session=self._environment.run.session_id, cell=name)
+            asked = Asked(Question(question, schema), inputs, trace, view, parent, level)
+            try:
+                outcome, _ = await answer(asked, running, family, ledger)
+            except TraceNotWritten as error:  # it ends all RLMs above, too: what is taken up is the topmost
+                raise TraceNotWritten(error.message, hint=going_on(self._trace)) from error
+        return outcome
 
+    def _new_trace(self, cell: str) -> Path:
+        folder = folder_of(self._trace)
+        while True:
+            self._numbers[cell] = self._numbers.get(cell, 0) + 1
+            trace = folder / f"{cell}-{self._numbers[cell]}.ipynb"
+            if not any(path.exists() for path in (trace, trace.with_suffix(CONTEXT), trace.with_suffix(TEXT))):
+                return trace
 
-def _more_room(why: str, settings: Settings) -> str:
-    """Which limit of the container to raise, if that is what an error tells of."""
-    for signs, setting, value in _TOO_SMALL:
-        if any(sign in why for sign in signs):
-            variable = f"RLM_SANDBOX__{setting.upper()}"
-            now = getattr(settings.sandbox, setting)
-            return f"The container is too small: sandbox.{setting} is {now}. Give it more: {variable}={value}"
-    return ""
+    @staticmethod
+    async def _inputs(handed: ChildInput, running: RunningKernel, trace: Path) -> Inputs:
+        """What was handed over, in the child's session."""
+        grants = running.environment.grants
+        if handed.grants or not handed.form:
+            return Inputs(tuple(grants.paths))
+        kept = trace.with_suffix(CONTEXT if handed.form == "json" else TEXT)
+        await asyncio.to_thread(handed.copy_to, kept)
+        await grants.add(kept)
+        return Inputs((kept,), made=handed.form == "json")

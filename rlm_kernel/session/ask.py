@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,59 +15,21 @@ from rlm_kernel import system
 from rlm_kernel.config import Settings
 from rlm_kernel.engine.events import Listener
 from rlm_kernel.engine.ledger import Ledger
-from rlm_kernel.engine.protocols import ROLES, Models, Outcome, StopReason, Totals, Usage
+from rlm_kernel.engine.protocols import Models
 from rlm_kernel.errors import UsageError, backstop
-from rlm_kernel.session.answering import Asked, answer
-from rlm_kernel.session.children import Children, Family
+from rlm_kernel.session.answering import Asked, Family, answer
 from rlm_kernel.session.delivery import Give, answer_first
+from rlm_kernel.session.environment import Host, Say, limits_of, silent
 from rlm_kernel.session.inputs import Context, check_readable, gather
-from rlm_kernel.session.named import missing_paths, named_paths, refuse_missing
-from rlm_kernel.session.players import model_names, profile_for
-from rlm_kernel.session.stage import Say, kernel_of, limits_of, models_ready, stage
-from rlm_kernel.session.warm import WarmKernels
+from rlm_kernel.session.models import ModelSet, models_of
+from rlm_kernel.session.pool import KernelPool
+from rlm_kernel.session.questions import read_question, refuse_missing
+from rlm_kernel.session.result import Result
+from rlm_kernel.session.running import GivenFiles, new_kernel
+from rlm_kernel.session.setup import set_up
 
 if TYPE_CHECKING:
     from rlm_kernel.sandbox.grants import Consent
-
-
-@dataclass(frozen=True)
-class Result:
-    """What came of a question. `answer` is None if there is none; `value` is its JSON data where the code delivered more than text.
-
-    `forced`: a limit (`stop_reason`) was reached and the model was asked for what it had. `cost` in US dollars, None where unknown.
-    """
-
-    answer: str | None
-    value: Any
-    trace: Path
-    stop_reason: StopReason
-    forced: bool
-    detail: str
-    totals: Totals
-
-    @classmethod
-    def of(cls, outcome: Outcome, totals: Totals, trace: Path) -> Result:
-        answer, value = (outcome.answer.text, outcome.answer.value) if outcome.answer else (None, None)
-        return cls(answer, value, trace, outcome.stop_reason, outcome.forced, outcome.detail, totals)
-
-    @property
-    def usage(self) -> Usage:
-        """Tokens of root and sub models together."""
-        return self.totals.usage
-
-    @property
-    def cost(self) -> float | None:
-        return self.totals.cost
-
-    def as_json(self) -> dict[str, Any]:
-        """The object that `rlm ask --json` prints."""
-        return {
-            "answer": self.answer if self.value is None else self.value,
-            "trace": str(self.trace),
-            **self.totals.as_json(),
-            "stop_reason": self.stop_reason,
-            "forced": self.forced,
-        }
 
 
 def free_path(path: Path) -> Path:
@@ -99,7 +62,7 @@ async def ask(
     trace: Path | None = None,
     models: Models | None = None,
     view: Listener | None = None,
-    say: Say = lambda _text: None,
+    say: Say = silent,
     consent: Consent | None = None,
     schema: Mapping[str, Any] | None = None,
     answered: Give = lambda _result: None,
@@ -119,64 +82,43 @@ async def ask(
     running cell, closes the trace and removes the container; once there is an answer, that is the result all the same.
     """
 
+    host = Host(settings, say, consent)
+
     async def work(give: Give) -> Result:
-        return await _ask(question, context, settings, trace, models, view, say, consent, schema, give)
+        asked, files = await _look_at(question, context, schema, trace, host)
+        return await _answered(replace(asked, view=view), files, host, models_of(settings, models, say), give)
 
     return await answer_first(work, answered, say)
 
 
-async def _ask(
-    question: str,
-    context: Context,
-    settings: Settings,
-    trace: Path | None,
-    models: Models | None,
-    view: Listener | None,
-    say: Say,
-    consent: Consent | None,
-    schema: Mapping[str, Any] | None,
-    give: Give,
-) -> Result:
-    if not question.strip():
+async def _look_at(
+    text: str, context: Context, schema: Mapping[str, Any] | None, trace: Path | None, host: Host
+) -> tuple[Asked, GivenFiles]:
+    """What can be said of a question before anything is set up. Raises UsageError, FileRefused, TraceError."""
+    if not text.strip():
         raise UsageError("The question is empty.", hint='Ask something: rlm ask "How many …?" -f FILE')
-    path = trace_path(settings, question, trace)
-    named = await asyncio.to_thread(named_paths, question, Path.cwd())
+    path = trace_path(host.settings, text, trace)
+    question = await read_question(text, schema)
     # With nothing else to look at, the files that the question names are what it is about.
-    given = context if context is not None else [file for file in named if file.is_file()] or None
-    missing = await asyncio.to_thread(missing_paths, question, Path.cwd())
-    if given is None and not named:
-        refuse_missing(missing)
-    for one in missing:
-        say(f"The question names a path, but {one}.")
+    given = context if context is not None else [file for file in question.named if file.is_file()] or None
+    if given is None and not question.named:
+        refuse_missing(question.absent)
+    question.tell_absent(host.say)
     inputs = await asyncio.to_thread(gather, given, path)
     await asyncio.to_thread(check_readable, inputs.paths)
+    late = bool(question.named) or host.consent is not None
+    return Asked(question, inputs, path), GivenFiles(inputs.paths, named=question.named, late=late)
+
+
+async def _answered(asked: Asked, files: GivenFiles, host: Host, models: AbstractAsyncContextManager[ModelSet], give: Give) -> Result:
     async with (
-        models_ready(settings, models, say) as players,
-        stage(inputs.paths, settings, say, named=named, consent=consent, models=players) as on,
+        set_up(host, models) as ready,
+        await new_kernel(host, ready.image, files) as running,
+        KernelPool(host, ready.image) as kernels,
     ):
-        playing = await players
-        asked = Asked(
-            question,
-            inputs,
-            path,
-            settings,
-            playing,
-            model_names(settings, playing) if models is None else {role: playing.name(role) for role in ROLES},
-            profile_for(settings, playing),
-            Ledger(limits_of(settings)),
-            view,
-            [str(file) for file in named],
-            schema,
-            absent=[str(one) for one in missing],
+        running.environment.run.describe(trace=asked.trace, question=asked.question.text)
+        family, ledger = Family(ready.chosen, kernels), Ledger(limits_of(host.settings))
+        outcome, totals = await answer(
+            asked, running, family, ledger, lambda outcome, totals: give(Result.of(outcome, totals, asked.trace))
         )
-        on.run.describe(trace=path, question=question)
-        async with WarmKernels(settings, on.image, say) as kernels:
-            children = Children(on, path, Family(settings, playing, asked.names, asked.profile, kernels), view)
-            outcome, totals = await answer(
-                asked,
-                on,
-                children,
-                lambda calls, heard: kernel_of(on, settings, calls, heard, cell_timeout=settings.limits.cell_timeout),
-                lambda outcome, totals: give(Result.of(outcome, totals, path)),
-            )
-    return Result.of(outcome, totals, path)
+    return Result.of(outcome, totals, asked.trace)

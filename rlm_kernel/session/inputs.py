@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from rlm_kernel.config import Settings
+from rlm_kernel.engine.protocols import CellResult
 from rlm_kernel.errors import TraceError, UsageError
 
 Context = str | list[Any] | dict[str, Any] | Path | Sequence[Path] | None
@@ -24,6 +26,12 @@ MAX_MATCHES = 1000
 CONTEXT, STDIN, TEXT = ".context.json", ".stdin.txt", ".context.txt"
 """Endings, after the trace's stem, of the files that keep an object, standard input, and a text that a child RLM was handed."""
 _BLOCK = 1 << 20
+_TOO_SMALL = (
+    (("MemoryError", "Cannot allocate memory"), "memory", "8g"),
+    (("No space left on device", "No usable temporary directory"), "tmp", "4g"),
+    (("can't start new thread", "Resource temporarily unavailable"), "pids", "512"),
+)
+"""Signs of a limit that is too low, its setting, and a value that is enough for most."""
 _DESCRIPTOR = re.compile(r"/dev/fd/\d+|/proc/(?:self|\d+)/fd/\d+|/dev/stdin")
 
 
@@ -145,3 +153,28 @@ def _kept(source: IO[bytes] | Path, path: Path, what: str) -> Path:
             hint="Free some space or check the folder's permissions, or choose another place for the trace.",
         ) from error
     return path
+
+
+def check_setup(result: CellResult, settings: Settings) -> None:
+    """Raise UsageError if the input could not be loaded."""
+    if result.status == "ok":
+        return
+    if result.status == "died":
+        raise UsageError(
+            f"The input could not be loaded: {' '.join(result.notices)}",
+            hint=f"The kernel has {settings.sandbox.memory} of memory; give it more with sandbox.memory (RLM_SANDBOX__MEMORY=8g).",
+        )
+    errors = [output for output in result.outputs if output["output_type"] == "error"]
+    why = " ".join([str(error["evalue"]) for error in errors] or result.notices)
+    kinds = " ".join(str(error["ename"]) for error in errors)
+    raise UsageError(f"The input could not be loaded: {why}", hint=_more_room(f"{kinds} {why}", settings))
+
+
+def _more_room(why: str, settings: Settings) -> str:
+    """Which limit of the container to raise, if that is what an error tells of."""
+    for signs, setting, value in _TOO_SMALL:
+        if any(sign in why for sign in signs):
+            variable = f"RLM_SANDBOX__{setting.upper()}"
+            now = getattr(settings.sandbox, setting)
+            return f"The container is too small: sandbox.{setting} is {now}. Give it more: {variable}={value}"
+    return ""

@@ -20,15 +20,16 @@ from rlm_kernel.config import Settings, load_api_keys, load_settings
 from rlm_kernel.engine.events import Listener
 from rlm_kernel.engine.protocols import Models
 from rlm_kernel.errors import NoAnswer, UsageError
-from rlm_kernel.session.ask import Result, ask
+from rlm_kernel.session.ask import ask
 from rlm_kernel.session.delivery import Give
 from rlm_kernel.session.inputs import Context
 from rlm_kernel.session.replay import Replayed, replay
+from rlm_kernel.session.result import Result
 from rlm_kernel.session.resume import fork, resume
 from rlm_kernel.session.state import DEFAULT_NAME
 
 if TYPE_CHECKING:
-    from rlm_kernel.session.kept import KeptSession
+    from rlm_kernel.session.session import Session
 
 _T = TypeVar("_T")
 
@@ -104,12 +105,12 @@ class RLM:
         """`aask` for code without an event loop; inside one, as in a notebook, it runs in a thread of its own."""
         return _run(self.aask, question, context, **options)
 
-    def session(self, name: str = DEFAULT_NAME, *, paths: Sequence[Path] = (), **options: Any) -> AbstractAsyncContextManager[KeptSession]:
+    def session(self, name: str = DEFAULT_NAME, *, paths: Sequence[Path] = (), **options: Any) -> AbstractAsyncContextManager[Session]:
         """A session that is kept in the working directory, `async with`: taken up, or begun with the files; it stays afterwards.
 
-        `options` as of `session.opening.open_session`.
+        `options` as of `session.manager.open_session`.
         """
-        from rlm_kernel.session.opening import open_session
+        from rlm_kernel.session.manager import open_session
 
         return open_session(
             name, paths=paths, command="RLM.session", config_file=self._config_file, changes=self._changes, models=self._models, **options

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from rlm_kernel.engine.totals import Totals, duration
 from rlm_kernel.session.conversation import conversation
-from rlm_kernel.session.live import Live
+from rlm_kernel.session.running import RunningKernel
 from rlm_kernel.session.state import Holder, State
 from rlm_kernel.trace.reader import read_trace
 
@@ -120,15 +120,15 @@ def _file(file: Mapping[str, Any]) -> str:
     return f"{file['name']}: {size}" + (f" ({', '.join(marks)})" if marks else "")
 
 
-async def status_of(state: State, live: Live | None, holder: Holder | None = None) -> SessionStatus:
-    """The status of a session: of its kernel if we have it (`live`), else of what can be seen from outside. Raises DockerError."""
+async def status_of(state: State, running: RunningKernel | None, holder: Holder | None = None) -> SessionStatus:
+    """The status of a session: of its kernel if we have it (`running`), else of what can be seen from outside. Raises DockerError."""
     trace = await asyncio.to_thread(read_trace, state.trace)
     use = await asyncio.to_thread(_use, state.run.name.removeprefix("rlm-"))
     files: list[dict[str, Any]] | None = None
     variables = None
-    if live is not None and live.kernel.alive:
-        variables = await live.kernel.variables()
-        told = await live.kernel.files()
+    if running is not None and running.kernel.alive:
+        variables = await running.kernel.variables()
+        told = await running.kernel.files()
         files = None if told is None else [file.model_dump(exclude_none=True) for file in told]
     if files is None:
         files = [{"name": Path(file.path).name, "path": file.path, "bytes": file.size} for file in trace.meta.files]
@@ -155,7 +155,8 @@ def _use(session_id: str) -> Use | None:
     from docker.errors import NotFound
 
     from rlm_kernel.sandbox.containers import LABEL
-    from rlm_kernel.sandbox.docker_host import connect, docker_errors
+    from rlm_kernel.sandbox.docker_host import connect
+    from rlm_kernel.sandbox.engine_errors import docker_errors
 
     with docker_errors():
         client = connect()

@@ -19,8 +19,8 @@ from rlm_kernel.errors import FileRefused, TraceError, UsageError
 from rlm_kernel.pathtext import is_foreign, recorded
 from rlm_kernel.sandbox.grants import resolve
 from rlm_kernel.session.digests import be_quiet, file_meta
+from rlm_kernel.session.environment import Environment, Say, silent
 from rlm_kernel.session.inputs import CONTEXT, STDIN, TEXT
-from rlm_kernel.session.stage import Say, Stage
 from rlm_kernel.trace.reader import TraceFile
 from rlm_kernel.trace.schema import FileMeta
 
@@ -44,8 +44,8 @@ class FileNotes:
     pending. `until`: set when nobody needs them any more; without it that is the end of the context.
     """
 
-    def __init__(self, on: Stage, writer: NotebookWriter, until: threading.Event | None = None) -> None:
-        self._on = on
+    def __init__(self, environment: Environment, writer: NotebookWriter, until: threading.Event | None = None) -> None:
+        self._environment = environment
         self._writer = writer
         self._over = until or threading.Event()
         self._goes_on = until is not None
@@ -56,7 +56,7 @@ class FileNotes:
         self._reading: set[asyncio.Future[None]] = set()
 
     async def __aenter__(self) -> FileNotes:
-        places = {str(name): place for name, place in self._on.grants.places().items()}
+        places = {str(name): place for name, place in self._environment.grants.places().items()}
         wanted = [name for name, file in self._known.items() if file.sha256 is None and file.digest in (None, "pending")]
         self._read({name: places[name] for name in wanted if name in places})
         return self
@@ -73,15 +73,15 @@ class FileNotes:
                 self._over.set()
 
     async def locate(self, asked: str) -> Mapping[str, Any]:
-        """As of the stage; a file that is granted by it is noted first."""
-        found = await self._on.locate(asked)
+        """As of the environment; a file that is granted by it is noted first."""
+        found = await self._environment.locate(asked)
         if found["path"] not in self._known:
             await self.note()
         return found
 
     async def note(self) -> None:
         """Note what was granted since."""
-        new = {str(name): place for name, place in self._on.grants.places().items() if str(name) not in self._known}
+        new = {str(name): place for name, place in self._environment.grants.places().items() if str(name) not in self._known}
         if new:
             metas = await asyncio.to_thread(metas_of, new)
             there = {meta.path: meta for meta in metas if meta.path not in self._known}  # another call may have noted it meanwhile
@@ -175,23 +175,29 @@ class TraceFiles:
 
 
 async def look_up_files(
-    trace: TraceFile, given: Mapping[str, Path] | None = None, *, allow_changed: bool = False, say: Say = lambda _text: None
+    trace: TraceFile, given: Mapping[str, Path] | None = None, *, allow_changed: bool = False, say: Say = silent
 ) -> TraceFiles:
-    """`find_files` in a thread; of files that take their time `say` hears."""
+    """`find_files` in a thread, which stops reading when this is cancelled; of files that take their time `say` hears."""
     if sum(file.size for file in trace.meta.files) > _TOLD_FROM:
         say("checking the trace's files …")
-    return await asyncio.to_thread(find_files, trace, given, allow_changed=allow_changed)
+    stop = threading.Event()
+    try:
+        return await asyncio.to_thread(find_files, trace, given, allow_changed=allow_changed, stop=stop)
+    finally:
+        stop.set()
 
 
-def find_files(trace: TraceFile, given: Mapping[str, Path] | None = None, *, allow_changed: bool = False) -> TraceFiles:
+def find_files(
+    trace: TraceFile, given: Mapping[str, Path] | None = None, *, allow_changed: bool = False, stop: threading.Event | None = None
+) -> TraceFiles:
     """Find a trace's files and check their sizes and digests, all of them before anything is said. Blocking.
 
     `given`: where a file is now, by its recorded path, or by its last part where only one has it. `allow_changed`: a file that is not
-    what it was is not refused, but told in `changed`.
+    what it was is not refused, but told in `changed`. `stop`: set when nobody waits for the result any more.
 
     Raises UsageError for a name that the trace does not have, FileRefused for files that are missing or have changed.
     """
-    files = check_files(trace, given)
+    files = check_files(trace, given, stop)
     missing = [file.fault for file in files if file.path is None]
     changed = [file.fault for file in files if file.path is not None and file.fault]
     refused = missing if allow_changed else missing + changed
@@ -207,11 +213,12 @@ def find_files(trace: TraceFile, given: Mapping[str, Path] | None = None, *, all
     return TraceFiles(paths, [Path(file.meta.path) for file in files], changed + unknown)
 
 
-def check_files(trace: TraceFile, given: Mapping[str, Path] | None = None) -> list[Checked]:
+def check_files(trace: TraceFile, given: Mapping[str, Path] | None = None, stop: threading.Event | None = None) -> list[Checked]:
     """Each file of a trace, in its order: given, or at its recorded place, or by its name beside the trace. Blocking. Raises UsageError."""
     metas = trace.meta.files
     places = {_named(name, metas).path: path for name, path in (given or {}).items()}
-    return [_check(meta, [places[meta.path]] if meta.path in places else _places(trace, meta)) for meta in metas]
+    until = stop or threading.Event()
+    return [_check(meta, [places[meta.path]] if meta.path in places else _places(trace, meta), until) for meta in metas]
 
 
 def named_files(trace: TraceFile, given: Mapping[str, Path]) -> dict[str, Path]:
@@ -237,7 +244,7 @@ def _places(trace: TraceFile, meta: FileMeta) -> list[Path]:
     return [*there, *([trace.path.with_name(name)] if name else []), *made]
 
 
-def _check(meta: FileMeta, places: list[Path]) -> Checked:
+def _check(meta: FileMeta, places: list[Path], until: threading.Event) -> Checked:
     """The first of the places where the file is as it was, else the first where there is one."""
     there: list[Checked] = []
     for path in dict.fromkeys(places):
@@ -248,7 +255,7 @@ def _check(meta: FileMeta, places: list[Path]) -> Checked:
             there.append(Checked(meta, None, refused.message if os.path.exists(path) else f"{path} is not there."))
             continue
         try:
-            fault = _changed(meta, path)
+            fault = _changed(meta, path, until)
         except OSError as error:
             there.append(Checked(meta, None, f"{path} cannot be read: {error.strerror or error}."))
             continue
@@ -259,11 +266,11 @@ def _check(meta: FileMeta, places: list[Path]) -> Checked:
     return next((file for file in there if file.path is not None), there[0] if there else nowhere)
 
 
-def _changed(meta: FileMeta, path: Path) -> str:
+def _changed(meta: FileMeta, path: Path, until: threading.Event) -> str:
     now = file_meta(path, most=meta.size)  # a trace may name any folder: it is not walked farther than it can be the one that it was
     if now.directory != meta.directory or now.size != meta.size:
         least = "over " if now.directory and now.size > meta.size else ""
         return f"{path} has changed: {least}{now.size:,} bytes, then it had {meta.size:,}."
-    if meta.sha256 and file_meta(path, digest_until=threading.Event()).sha256 != meta.sha256:
+    if meta.sha256 and file_meta(path, digest_until=until).sha256 != meta.sha256:
         return f"{path} has changed: its size is the same, its sha256 is not."
     return ""

@@ -64,6 +64,11 @@ class TraceCell:
         return bool(self.meta and self.meta.code_digest) and self.meta.code_digest != code_digest(self.source)  # type: ignore[union-attr]
 
     @property
+    def cut_off(self) -> bool:
+        """The recording ended while it ran."""
+        return self.meta is not None and self.meta.status == "running"
+
+    @property
     def never_run(self) -> bool:
         """A person's cell without outputs or a count: there is nothing to compare with."""
         return self.meta is None and self.execution_count is None and not self.outputs

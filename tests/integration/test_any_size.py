@@ -17,7 +17,7 @@ async def test_a_log_larger_than_memory_is_searched_cut_and_asked_about(sandbox:
             file.write(f"2026-11-01 12:00:00 ERROR part {part} — größer\n")
         file.write("the very last line")
     assert log.stat().st_size > 300 << 20
-    box = await sandbox(files=[log], memory=192 << 20)
+    box = await sandbox(files=[log], memory="192m")
     assert "too large for memory" in await box.text(f"load_files([{str(log)!r}])")
     assert (await box.kernel.describe()).about
     assert (

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from rlm_kernel.engine.messages import SUM_UP
-from rlm_kernel.session.live import discard
+from rlm_kernel.session.running import discard
 from rlm_kernel.session.state import SessionFolder, sessions
 from tests.integration.conftest import Rlm
 from tests.support.model_server import ModelServer

@@ -18,9 +18,10 @@ import pytest
 from benchmarks.tree import run_tree
 from rlm_kernel import RLM
 from rlm_kernel.engine.events import CallFinished, Event
-from rlm_kernel.session import warm
-from rlm_kernel.session.ask import Result, ask
+from rlm_kernel.session import pool
+from rlm_kernel.session.ask import ask
 from rlm_kernel.session.replay import replay
+from rlm_kernel.session.result import Result
 from rlm_kernel.trace.reader import TraceFile, read_trace
 from rlm_kernel.trace.schema import CallMeta
 from tests.support.sandbox import until
@@ -62,13 +63,13 @@ def text(tmp_path: Path) -> Path:
 def started(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """When containers of children were begun."""
     begun: list[float] = []
-    real = warm.make
+    real = pool.new_kernel
 
     async def make(*arguments: Any, **options: Any) -> Any:
         begun.append(time.monotonic())
         return await real(*arguments, **options)
 
-    monkeypatch.setattr(warm, "make", make)
+    monkeypatch.setattr(pool, "new_kernel", make)
     return begun
 
 

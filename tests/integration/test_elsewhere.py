@@ -24,10 +24,11 @@ from rlm_kernel.sandbox import shares, volumes
 from rlm_kernel.sandbox.docker_host import connect
 from rlm_kernel.sandbox.image import ImageInfo
 from rlm_kernel.sandbox.volumes import Sender, kept
-from rlm_kernel.session.ask import Result, ask
+from rlm_kernel.session.ask import ask
 from rlm_kernel.session.digests import sha256_of
 from rlm_kernel.session.kernelspecs import install
 from rlm_kernel.session.replay import replay
+from rlm_kernel.session.result import Result
 from rlm_kernel.trace.reader import read_trace
 from tests.integration.conftest import Rlm
 from tests.integration.test_chat import root

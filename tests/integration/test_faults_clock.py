@@ -36,7 +36,7 @@ def put(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
         nonlocal ahead
         ahead += seconds
 
-    for name in ("session.ask", "session.resume", "sandbox.kernel", "sandbox.leftovers", "models.cache", "models.litellm_models"):
+    for name in ("session.ask", "session.resume", "sandbox.kernel", "sandbox.cleanup", "models.cache", "models.litellm_models"):
         importlib.import_module(f"rlm_kernel.{name}")
     monkeypatch.setattr(time, "time", lambda: real() + ahead)
     for name, module in list(sys.modules.items()):

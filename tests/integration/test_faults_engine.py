@@ -19,7 +19,7 @@ from docker.models.containers import Container, ContainerCollection
 from docker.models.images import Image
 
 from rlm_kernel.errors import DockerError
-from rlm_kernel.sandbox import docker_host
+from rlm_kernel.sandbox import docker_host, engine_errors
 from rlm_kernel.sandbox.image import ImageInfo
 from tests.integration.conftest import Rlm
 from tests.support.faults import ANSWER, CALLS, MODELS, PLAIN, TEXT, Script, answered, sound, understood
@@ -207,7 +207,7 @@ REPLIES = {
 
 @pytest.mark.parametrize("reply", REPLIES)
 def test_what_answers_is_no_engine(rlm: Rlm, script: Script, monkeypatch: pytest.MonkeyPatch, reply: str) -> None:
-    monkeypatch.setattr(docker_host, "ANSWER_SECONDS", 1)
+    monkeypatch.setattr(engine_errors, "ANSWER_SECONDS", 1)
     with short_folder() as folder:
         listener = Listener(Path(folder, "sock"), REPLIES[reply])
         try:

@@ -16,9 +16,10 @@ import pytest
 from rlm_kernel.config import load_settings
 from rlm_kernel.errors import FileRefused, ModelError
 from rlm_kernel.models.scripted import ScriptedModels
-from rlm_kernel.sandbox import depot as depot_module
-from rlm_kernel.session.ask import Result, ask
+from rlm_kernel.sandbox import late_mounts as depot_module
+from rlm_kernel.session.ask import ask
 from rlm_kernel.session.replay import replay
+from rlm_kernel.session.result import Result
 from rlm_kernel.session.resume import fork, resume
 from rlm_kernel.trace.reader import TraceFile, read_trace
 from tests.support.filekinds import pdf, zipped

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from rlm_kernel.sandbox import containers, image, leftovers, rundir
-from rlm_kernel.sandbox.leftovers import IDLE_MARGIN, collect
+from rlm_kernel.sandbox import cleanup, containers, image, rundir
+from rlm_kernel.sandbox.cleanup import IDLE_MARGIN, collect
 from rlm_kernel.sandbox.rundir import RunDir, container_ids
 from tests.integration.conftest import Rlm
 
@@ -134,7 +134,7 @@ def test_containers_without_a_folder_go_if_they_do_not_run(crashed: Crashed, doc
     for folder in (run.path, other.path):
         shutil.rmtree(folder)
     assert collected(docker_client) == []  # one may be started the next moment
-    monkeypatch.setattr(leftovers, "JUST_MADE", -1)
+    monkeypatch.setattr(cleanup, "JUST_MADE", -1)
     assert collected(docker_client) == [("container", created)]
     assert names(docker_client) == {name}
 
@@ -188,7 +188,7 @@ def test_parts_of_builds_go_but_for_the_newest(docker_client: Any, monkeypatch: 
     parts.append(made_image(docker_client, "", "stage"))
     replaced = made_image(docker_client, "", "digest")
     assert collected(docker_client) == [("image", replaced)]  # a build may be under way
-    monkeypatch.setattr(leftovers, "BUILD_HOURS", -1)
+    monkeypatch.setattr(cleanup, "BUILD_HOURS", -1)
     assert collected(docker_client) == [("image", parts[0])]
 
 

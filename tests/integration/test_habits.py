@@ -211,7 +211,7 @@ async def test_tables_are_delivered_whole(sandbox: Any) -> None:
 async def test_a_large_file_that_is_truncated_is_an_error_and_variables_are_kept(sandbox: Any, tmp_path: Path) -> None:
     path = tmp_path / "app.log"
     path.write_bytes(b"2024-05-01 INFO all is well here and there\n" * 1_500_000)
-    box = await sandbox(files=[path], memory=256 << 20)
+    box = await sandbox(files=[path], memory="256m")
     await box.kernel.set_up("setup", f"load_files([{str(path)!r}])")
     assert await box.text("kept = 42\nprint(type(context).__name__, len(grep('well', limit=3)))") == "LazyText 3"
     os.truncate(path, 4096)

@@ -16,7 +16,7 @@ from rlm_kernel.sandbox import engine_address
 from rlm_kernel.sandbox import kernel as kernel_module
 from rlm_kernel.sandbox.image import ImageInfo
 from rlm_kernel.sandbox.rundir import RunDir
-from rlm_kernel.session.live import discard
+from rlm_kernel.session.running import discard
 from tests.support.sandbox import Sandbox, until
 
 Make = Callable[..., Sandbox]
@@ -108,7 +108,7 @@ def _left_by_a_killed_owner() -> Path:
 
 
 async def test_a_kernel_that_nobody_takes_over_ends_after_its_idle_time(made: Make, docker_client: Any) -> None:
-    sandbox = made(idle=2)
+    sandbox = made(idle=6)  # longer than from one sign of life to the next
     await sandbox.start()
     ended = asyncio.create_task(asyncio.to_thread(docker_client.containers.get(sandbox.container).wait, condition="removed"))
     late = made(await _after(ended, sandbox))

@@ -16,7 +16,7 @@ import pytest
 
 from rlm_kernel.errors import DockerError, KernelError
 from rlm_kernel.sandbox import provisioner
-from rlm_kernel.session.live import discard
+from rlm_kernel.session.running import discard
 from tests.support.attacks import ATTACKS, HOLD_THE_GIL, LIMITS, STOP
 from tests.support.sandbox import until
 

@@ -13,7 +13,7 @@ import pytest
 from rlm_kernel.cli._live import LiveView
 from rlm_kernel.engine.events import Event, RunFinished
 from rlm_kernel.engine.protocols import Totals
-from rlm_kernel.session.live import discard
+from rlm_kernel.session.running import discard
 from rlm_kernel.session.state import SessionFolder, sessions
 from rlm_kernel.trace.reader import read_trace
 from tests.integration.conftest import Rlm

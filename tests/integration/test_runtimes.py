@@ -13,6 +13,7 @@ import docker
 import pytest
 from docker.models.containers import Container
 
+from rlm_kernel.config import SandboxSettings
 from rlm_kernel.errors import DockerError
 from rlm_kernel.sandbox import probe
 from rlm_kernel.sandbox.image import ImageInfo
@@ -30,7 +31,8 @@ RUNC = shutil.which("runc")
 async def test_a_runtime_that_the_engine_does_not_have_is_told(sandbox: Any, kernel_image: ImageInfo, docker_client: Any) -> None:
     with pytest.raises(DockerError, match="no-such-runtime"):
         await sandbox(runtime="no-such-runtime")
-    assert "no-such-runtime" in str(await asyncio.to_thread(sandbox_problem, docker_client, kernel_image.id, runtime="no-such-runtime"))
+    wanted = SandboxSettings(runtime="no-such-runtime")
+    assert "no-such-runtime" in str(await asyncio.to_thread(sandbox_problem, docker_client, kernel_image.id, wanted))
 
 
 async def test_a_container_that_does_not_start_is_removed(

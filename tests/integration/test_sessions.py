@@ -20,13 +20,14 @@ import nbformat
 import pytest
 
 from rlm_kernel.cli._live import LiveView
+from rlm_kernel.engine.events import CellOutput, Event
 from rlm_kernel.errors import UsageError
 from rlm_kernel.sandbox import kernel as kernel_module
-from rlm_kernel.session import live as live_module
-from rlm_kernel.session.kept import KeptSession
-from rlm_kernel.session.live import discard
-from rlm_kernel.session.opening import look_at, open_session, stop_session
+from rlm_kernel.session import environment
+from rlm_kernel.session.manager import look_at, open_session, stop_session
 from rlm_kernel.session.replay import replay
+from rlm_kernel.session.running import discard
+from rlm_kernel.session.session import Session
 from rlm_kernel.session.state import SessionFolder, sessions
 from rlm_kernel.trace.reader import read_trace
 from tests.integration.conftest import IDLE, Rlm
@@ -54,7 +55,7 @@ def log(tmp_path: Path) -> Path:
     return path
 
 
-def session(models: Talk | None = None, **options: Any) -> AbstractAsyncContextManager[KeptSession]:
+def session(models: Talk | None = None, **options: Any) -> AbstractAsyncContextManager[Session]:
     changes = {**SMALL, **options.pop("changes", {})}
     return open_session(models=models or Talk(), changes=changes, **options)
 
@@ -151,8 +152,12 @@ async def test_a_session_whose_connection_file_is_damaged_is_rebuilt(log: Path) 
 
 async def test_a_session_of_another_image_with_the_same_protocol_is_joined(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     await ask("run: x = 41; FINAL('kept' + context[:0])", paths=[log])
-    found = live_module.find_or_build_image
-    monkeypatch.setattr(live_module, "find_or_build_image", lambda *given: replace(found(*given), id="sha256:another", tag="another"))
+    found = environment.find_or_build_image
+
+    def another(*given: Any, **options: Any) -> Any:
+        return replace(found(*given, **options), id="sha256:another", tag="another")
+
+    monkeypatch.setattr(environment, "find_or_build_image", another)
     async with session() as kept:
         assert "as it was left" in kept.opened[0]
         assert (await kept.ask("run: FINAL(str(x + 1))")).answer == "42"
@@ -165,7 +170,7 @@ async def test_a_container_that_hangs_is_waited_for_so_long_and_rebuilt(
     monkeypatch.setattr(kernel_module, "GRACE", 1.0)
     async with session(paths=[log]) as kept:
         await kept.ask("run: x = 41; FINAL('kept' + context[:0])")
-        name = kept._live.on.run.container_name  # type: ignore[union-attr]
+        name = kept._running.environment.run.container_name  # type: ignore[union-attr]
     docker_client.containers.get(name).pause()
     begun = time.monotonic()
     async with session() as kept:
@@ -188,17 +193,21 @@ async def test_a_container_that_ends_between_two_questions_is_rebuilt(log: Path,
     async with session(paths=[log]) as kept:
         await kept.ask("run: x = 41; FINAL('kept')")
         kill_container(docker_client)
-        assert kept._live is not None
-        await asyncio.wait_for(asyncio.shield(kept._live.kernel._provisioner.exited), 30)
+        assert kept._running is not None
+        await asyncio.wait_for(asyncio.shield(kept._running.kernel._provisioner.exited), 30)
         assert (await kept.ask("run: FINAL(str(x + 1))")).answer == "42"
 
 
 async def test_a_question_that_is_stopped_leaves_the_session_whole(log: Path) -> None:
     talk = Talk()
-    async with session(talk, paths=[log]) as kept:
+    running = asyncio.Event()
+
+    def view(event: Event) -> None:
+        if isinstance(event, CellOutput) and event.cell_id == "turn-02-a":
+            running.set()
+
+    async with session(talk, paths=[log], view=view) as kept:
         await kept.ask("run: x = 41; FINAL('kept' + context[:0])")
-        running = asyncio.Event()
-        kept._listeners._listeners.append(_Started(running))  # type: ignore[attr-defined]
         turn = asyncio.create_task(kept.ask("run: y = 1; print('in it'); import time; time.sleep(1000)"))
         await running.wait()
         turn.cancel()
@@ -210,16 +219,6 @@ async def test_a_question_that_is_stopped_leaves_the_session_whole(log: Path) ->
     assert "stopped" in talk.heard[-1][-1]["content"]
     trace = read_trace(kept.trace)
     assert all(cell.meta is None or cell.meta.status != "running" for cell in trace.cells)
-
-
-class _Started:
-    """Hears that a cell has printed something."""
-
-    def __init__(self, running: asyncio.Event) -> None:
-        self._running = running
-
-    def __getattr__(self, event: str) -> Any:
-        return lambda *_: self._running.set() if event == "cell_output" else None
 
 
 async def test_files_named_later_are_loaded_without_a_new_container(log: Path, tmp_path: Path, docker_client: Any) -> None:
@@ -306,7 +305,7 @@ async def test_sessions_of_other_names_stand_beside_each_other(log: Path) -> Non
 _COMMAND = """
 import asyncio, sys
 from tests.support.talk import Talk
-from rlm_kernel.session.opening import open_session
+from rlm_kernel.session.manager import open_session
 
 async def main():
     async with open_session(models=Talk(), command="rlm run", changes={"sandbox.memory": "1g"}) as kept:

@@ -13,7 +13,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from rlm_kernel.session.live import discard
+from rlm_kernel.session.running import discard
 from rlm_kernel.session.state import SessionFolder
 from rlm_kernel.trace.reader import read_trace
 from tests.support.model_server import ModelServer

@@ -117,5 +117,5 @@ async def test_what_ordinary_code_does_still_works(box: Any) -> None:
 
 
 async def test_the_engines_profile_can_be_had_instead(sandbox: Any, docker_client: Any) -> None:
-    box = await sandbox(tight=False)
+    box = await sandbox(seccomp="engine")
     assert docker_client.containers.get(box.container).attrs["HostConfig"]["SecurityOpt"] == ["no-new-privileges"]

@@ -15,7 +15,7 @@ from rlm_kernel.config import Settings
 from rlm_kernel.engine.events import Summarized
 from rlm_kernel.engine.protocols import Completion, Memory, Totals, Usage
 from rlm_kernel.errors import KernelError, UsageError
-from rlm_kernel.session.ask import Result
+from rlm_kernel.session.result import Result
 from rlm_kernel.session.state import SessionFolder
 from rlm_kernel.session.status import SessionStatus
 
@@ -23,7 +23,7 @@ MARKDOWN = "# Title\n\n**bold**, [red]not markup[/red], [link](https://x.example
 
 
 class FakeSession:
-    """The face of `KeptSession`. What is asked says what comes of it: see `ask`; all else is answered with itself."""
+    """The face of `Session`. What is asked says what comes of it: see `ask`; all else is answered with itself."""
 
     name = "default"
     trace = Path("a.ipynb")

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from rlm_kernel import RLM, ScriptedModels
-from rlm_kernel.session.ask import Result
+from rlm_kernel.session.result import Result
 from tests.support.trace import cell, load
 
 _PAGE = 4096

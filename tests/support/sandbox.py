@@ -7,14 +7,15 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rlm_kernel.config import SandboxSettings
 from rlm_kernel.engine.events import CellOutput, Event, UserCellFinished
 from rlm_kernel.engine.messages import output_text
 from rlm_kernel.engine.protocols import CellResult, HostCall
 from rlm_kernel.sandbox.broker import MAX_REQUEST, Broker
+from rlm_kernel.sandbox.container_spec import SandboxSpec
 from rlm_kernel.sandbox.grants import FileGrants
 from rlm_kernel.sandbox.image import ImageInfo
 from rlm_kernel.sandbox.kernel import DockerKernel
-from rlm_kernel.sandbox.provisioner import SandboxSpec
 from rlm_kernel.sandbox.rundir import RunDir
 
 
@@ -42,7 +43,9 @@ class Sandbox:
         self._llm = llm
         handlers = {"llm_query": self._query, "final": self._final, "file": self._file, "order": self._order}
         self.broker = Broker(self.run_dir, handlers)
-        options = {"memory": 1 << 30, "shares": self.grants.shares, **spec}
+        limits = {name: spec.pop(name) for name in SandboxSettings.model_fields if name in spec}
+        sandbox = SandboxSettings.model_validate({"memory": "1g", "tmp": "512m", **limits})
+        options = {"sandbox": sandbox, "shares": self.grants.shares, **spec}
         self.spec = SandboxSpec(image.id, self.run_dir, self.broker.ready, self.broker.accept, **options)
         self.persons: list[CellResult] = []
         self.kernel = DockerKernel(

@@ -14,7 +14,8 @@ from rlm_kernel.config import load_settings
 from rlm_kernel.engine.events import Event
 from rlm_kernel.errors import ModelError
 from rlm_kernel.models.scripted import ScriptedModels
-from rlm_kernel.session.ask import Result, ask
+from rlm_kernel.session.ask import ask
+from rlm_kernel.session.result import Result
 
 QUESTION = "What is in it?"
 TURNS = [

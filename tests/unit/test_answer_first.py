@@ -15,10 +15,10 @@ from rlm_kernel.engine.protocols import Answer, Outcome, Totals
 from rlm_kernel.errors import DockerError, KernelError, TraceError
 from rlm_kernel.models.scripted import ScriptedModels
 from rlm_kernel.session import delivery
-from rlm_kernel.session.answering import closing_trace
-from rlm_kernel.session.ask import Result
 from rlm_kernel.session.delivery import Give, answer_first
 from rlm_kernel.session.listeners import everyone
+from rlm_kernel.session.result import Result
+from rlm_kernel.session.traces import closing_trace
 from tests.support.engine import Recorder, Run
 from tests.support.tree import repl
 

@@ -19,7 +19,7 @@ from rlm_kernel.cli import main
 from rlm_kernel.engine.events import CellFinished, CellOutput, CellStarted
 from rlm_kernel.engine.protocols import CellResult, Totals, Usage
 from rlm_kernel.errors import RLMError, backstop
-from rlm_kernel.session.answering import closing_trace
+from rlm_kernel.session.traces import closing_trace
 from rlm_kernel.trace.schema import NotebookMeta
 from rlm_kernel.trace.writer import NotebookWriter
 
@@ -56,11 +56,11 @@ FAILURES: dict[str, Callable[[], BaseException]] = {
 }
 COMMANDS = {
     "ask What? -f file.txt -m openai/x": "rlm_kernel.session.ask.gather",
-    "chat -m openai/x": "rlm_kernel.session.opening.SessionFolder",
-    "init file.txt": "rlm_kernel.session.opening.SessionFolder",
-    "run What? -m openai/x": "rlm_kernel.session.opening.SessionFolder",
-    "status": "rlm_kernel.session.opening.SessionFolder",
-    "stop": "rlm_kernel.session.opening.SessionFolder",
+    "chat -m openai/x": "rlm_kernel.session.manager.SessionFolder",
+    "init file.txt": "rlm_kernel.session.manager.SessionFolder",
+    "run What? -m openai/x": "rlm_kernel.session.manager.SessionFolder",
+    "status": "rlm_kernel.session.manager.SessionFolder",
+    "stop": "rlm_kernel.session.manager.SessionFolder",
     "replay trace.ipynb": "rlm_kernel.session.replay.read_trace",
     "resume trace.ipynb": "rlm_kernel.session.resume.read_trace",
     "fork trace.ipynb --at turn-01": "rlm_kernel.session.resume.read_trace",

@@ -24,7 +24,7 @@ from rlm_kernel.engine.protocols import Completion, Message, Role, Usage
 from rlm_kernel.errors import ConfigError, ModelError, SetupError
 from rlm_kernel.models import cache as module
 from rlm_kernel.models.cache import CachedModels, ReplyCache, cache_path, call_key, clear, look_at
-from rlm_kernel.session.players import open_models
+from rlm_kernel.models.factory import open_models
 
 COLD = LLMSettings(model="test/sub", temperature=0.0)
 ROOT = LLMSettings(model="test/root", temperature=0.7)

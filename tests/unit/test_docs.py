@@ -159,7 +159,7 @@ def test_kernel_names_what_code_has_with_its_signatures() -> None:
         (RUNTIME / "search.py", ("LISTED",)),
         (ROOT / "rlm_kernel" / "session" / "conversation.py", ("MAX_HISTORY",)),
         (ROOT / "rlm_kernel" / "sandbox" / "outputs.py", ("TEXT_CAP", "PICTURE_CAP", "COUNT_CAP")),
-        (ROOT / "rlm_kernel" / "session" / "stage.py", ("WINDOW",)),
+        (ROOT / "rlm_kernel" / "session" / "environment.py", ("MAX_IN_FLIGHT",)),
     ],
     ids=lambda value: value.name if isinstance(value, Path) else "",
 )

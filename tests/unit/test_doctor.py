@@ -19,8 +19,8 @@ from typer.testing import CliRunner, Result
 from rlm_kernel.cli import app
 from rlm_kernel.config import SandboxSettings
 from rlm_kernel.errors import DockerError, SetupError
-from rlm_kernel.sandbox import depot, docker_host, engine_setup, probe, shares
-from rlm_kernel.sandbox.provisioner import SandboxSpec
+from rlm_kernel.sandbox import docker_host, engine_errors, engine_setup, late_mounts, probe, shares
+from rlm_kernel.sandbox.container_spec import SandboxSpec
 from tests.support.terminal import Terminal
 
 # docker-py leaves its socket open when the engine is not there.
@@ -93,7 +93,7 @@ def test_folders_are_seen_or_sent_or_copied_first(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(shares, "_unseen", set())
     monkeypatch.setattr(probe, "_try", refuses)
-    monkeypatch.setattr(depot, "readable_inside", lambda status: not os.path.samestat(status, os.stat("/etc")))
+    monkeypatch.setattr(late_mounts, "readable_inside", lambda status: not os.path.samestat(status, os.stat("/etc")))
     monkeypatch.setattr(Path, "home", lambda: Path("/etc"))
     monkeypatch.setattr("tempfile.gettempdir", lambda: "/usr")
     monkeypatch.chdir(tmp_path)
@@ -185,13 +185,13 @@ def test_each_way_of_not_reaching_an_engine_has_its_own_words(monkeypatch: pytes
 
 
 def test_no_permission_on_the_socket_is_told_apart() -> None:
-    with pytest.raises(DockerError, match="No permission") as caught, docker_host.docker_errors():
+    with pytest.raises(DockerError, match="No permission") as caught, engine_errors.docker_errors():
         raise ConnectionError("Connection aborted.", PermissionError(13, "Permission denied"))
     assert "docker group" in caught.value.hint
 
 
 def test_an_engine_that_does_not_answer_is_told_apart() -> None:
-    with pytest.raises(DockerError, match="did not answer"), docker_host.docker_errors():
+    with pytest.raises(DockerError, match="did not answer"), engine_errors.docker_errors():
         raise TimeoutError
 
 

@@ -15,10 +15,12 @@ from rlm_kernel.engine.protocols import CellResult, Models, Totals
 from rlm_kernel.errors import FileRefused, ImageError, ModelError, UsageError
 from rlm_kernel.models._near import nearest_model
 from rlm_kernel.nearest import nearest, nearest_path
-from rlm_kernel.session import stage
-from rlm_kernel.session.answering import check_setup
+from rlm_kernel.session import environment
+from rlm_kernel.session import models as session_models
 from rlm_kernel.session.ask import ask
-from rlm_kernel.session.opening import open_session
+from rlm_kernel.session.environment import Host
+from rlm_kernel.session.inputs import check_setup
+from rlm_kernel.session.manager import open_session
 from rlm_kernel.session.status import SessionStatus
 
 LITELLM = SimpleNamespace(
@@ -37,7 +39,7 @@ def _no_models(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise AssertionError("models were made ready")
 
-    monkeypatch.setattr(stage, "open_models", refuse)
+    monkeypatch.setattr(session_models, "open_models", refuse)
 
 
 @pytest.fixture
@@ -76,13 +78,13 @@ async def test_models_that_cannot_be_had_are_told_before_an_image_is_built(monke
             raise ModelError("no key", fault="auth", model="m")
         return None  # type: ignore[return-value]
 
-    monkeypatch.setattr(stage, "find_or_build_image", image)
+    monkeypatch.setattr(environment, "find_or_build_image", image)
     with pytest.raises(ModelError):
-        await stage.image_for(Settings(), print, models(True))
+        await environment.image_for(Host(Settings()), models(True))
     assert built == []
-    assert await stage.image_for(Settings(), print, models(False)) == "image"  # type: ignore[comparison-overlap]
+    assert await environment.image_for(Host(Settings()), models(False)) == "image"  # type: ignore[comparison-overlap]
     with pytest.raises(ImageError):
-        await stage.image_for(Settings.model_validate({"sandbox": {"image": "mine"}}), print)
+        await environment.image_for(Host(Settings.model_validate({"sandbox": {"image": "mine"}})))
 
 
 @pytest.mark.parametrize(

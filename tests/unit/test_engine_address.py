@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rlm_kernel.errors import DockerError
-from rlm_kernel.sandbox import docker_host, engine_address
+from rlm_kernel.sandbox import docker_host, engine_address, engine_errors
 
 
 @pytest.fixture(autouse=True)
@@ -144,4 +144,4 @@ def test_engines_that_may_be_meant_are_named(home: Path, monkeypatch: pytest.Mon
     (home / "podman").mkdir()
     (home / "podman/podman.sock").touch()
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(home))
-    assert f"export DOCKER_HOST=unix://{home}/podman/podman.sock" in docker_host.start_hint()
+    assert f"export DOCKER_HOST=unix://{home}/podman/podman.sock" in engine_errors.start_hint()

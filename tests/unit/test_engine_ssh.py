@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rlm_kernel.errors import DockerError
-from rlm_kernel.sandbox import docker_host
+from rlm_kernel.sandbox import docker_host, engine_errors
 from rlm_kernel.sandbox.engine_ssh import Ssh
 from tests.support.sandbox import until
 
@@ -89,7 +89,7 @@ def test_a_shell_that_prints_is_told(ssh: Path) -> None:
 
 
 def test_a_machine_that_does_not_answer_is_told(ssh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(docker_host, "ANSWER_SECONDS", 1)
+    monkeypatch.setattr(engine_errors, "ANSWER_SECONDS", 1)
     put(ssh, "exec cat >/dev/null")
     with pytest.raises(DockerError, match="did not answer within 1 s") as caught:
         docker_host.connect()

@@ -9,10 +9,10 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from rlm_kernel.errors import FileRefused, SetupError
-from rlm_kernel.sandbox import depot as depot_module
 from rlm_kernel.sandbox import grants as grants_module
-from rlm_kernel.sandbox.depot import Depot
+from rlm_kernel.sandbox import late_mounts as depot_module
 from rlm_kernel.sandbox.grants import FileGrants, resolve
+from rlm_kernel.sandbox.late_mounts import LateMounts
 from rlm_kernel.sandbox.rundir import RunDir
 from rlm_kernel.trace.schema import FileMeta
 
@@ -178,7 +178,7 @@ class TestCopies:
         def full(*_: object, **__: object) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(Depot, "_file", full)
+        monkeypatch.setattr(LateMounts, "_file", full)
         for path in (tree / "named.txt", tree / "folder"):
             with pytest.raises(FileRefused, match="No space left on device") as caught:
                 FileGrants([path], run)
@@ -194,7 +194,7 @@ def test_what_the_user_may_read_and_the_container_may_not_is_copied_over_its_pla
     (tree / "folder" / "auth.log").chmod(0o600)
     (tree / "folder" / "gone").symlink_to("nowhere")
     monkeypatch.setattr(grants_module, "container_ids", lambda: (61234, 61234))
-    monkeypatch.setattr("rlm_kernel.sandbox.depot.container_ids", lambda: (61234, 61234))
+    monkeypatch.setattr("rlm_kernel.sandbox.late_mounts.container_ids", lambda: (61234, 61234))
     grants = FileGrants([tree / "folder"], run)
     mounts = {inside: Path(source) for source, inside in grants.shares.binds()}
     assert set(mounts) == {"/rlm/files/0", "/rlm/files/0/auth.log", "/rlm/files/0/private"}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from nbformat import from_dict
 
-from rlm_kernel import harmless, nearest, pathtext
+from rlm_kernel import nearest, pathtext, sanitize
 from rlm_kernel.cli._branch import Branch
 from rlm_kernel.cli._text import printable
 from rlm_kernel.engine import finals, messages, python
@@ -23,8 +23,8 @@ from rlm_kernel.engine.protocols import CellResult, Completion, Retry, Totals, U
 from rlm_kernel.engine.replies import parse_reply
 from rlm_kernel.secrets import redact, redact_cut
 from rlm_kernel.session.conversation import conversation, full_history, recorded, turns_of
-from rlm_kernel.session.named import missing_paths, named_paths
-from rlm_kernel.session.opened import files_of
+from rlm_kernel.session.jupyter.notebook import files_of
+from rlm_kernel.session.questions import extract_paths, missing_paths
 from rlm_kernel.trace import document, shape
 from rlm_kernel.trace.compare import Ran, compare
 from rlm_kernel.trace.packed import parse
@@ -52,8 +52,8 @@ TEXTS: dict[str, Callable[[str], object]] = {
     "only_delivers": python.only_delivers,
     "output_text": lambda text: messages.output_text([stream(text)]),
     "truncate": lambda text: messages.truncate(text, 1_000),
-    "markdown": harmless.markdown,
-    "html": harmless.html,
+    "markdown": sanitize.markdown,
+    "html": sanitize.html,
     "redact": lambda text: redact(text, ["secret-of-mine", "another-secret"]),
     "redact_cut": lambda text: redact_cut(text, ["secret-of-mine", "another-secret"]),
     "printable": printable,
@@ -200,7 +200,7 @@ QUESTIONS: dict[str, Callable[[int], str]] = {
 
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_paths_are_looked_for_in_proportion_to_the_length_of_a_question(name: str, tmp_path: Path) -> None:
-    assert in_proportion(QUESTIONS[name], lambda question: named_paths(question, tmp_path), 500)
+    assert in_proportion(QUESTIONS[name], lambda question: extract_paths(question, tmp_path), 500)
     assert in_proportion(QUESTIONS[name], lambda question: missing_paths(question, tmp_path), 500)
 
 

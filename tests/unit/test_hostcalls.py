@@ -28,7 +28,7 @@ from rlm_kernel.errors import (
     UsageError,
 )
 from rlm_kernel.models.scripted import ScriptedModels
-from rlm_kernel.sandbox.handed import HandedOver
+from rlm_kernel.sandbox.child_input import ChildInput
 from tests.support.engine import Recorder, locate
 from tests.support.trace import WHEN
 
@@ -129,7 +129,7 @@ class NeverReady:
     """Child RLMs that wait for a place for ever."""
 
     async def take(self, given: Any) -> Any:
-        return HandedOver()
+        return ChildInput()
 
     async def ask(self, *_: Any, **__: Any) -> Any:
         await asyncio.Event().wait()

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from rlm_kernel.errors import FileRefused
-from rlm_kernel.sandbox.depot import Depot
 from rlm_kernel.sandbox.grants import MAX_QUESTIONS, MAX_RULES, FileGrants, rules_above
+from rlm_kernel.sandbox.late_mounts import LateMounts
 from rlm_kernel.sandbox.rundir import RunDir
 
 
@@ -174,16 +174,16 @@ async def test_a_copy_that_is_called_off_leaves_nothing_and_holds_nobody_up(
     make: Make, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun = threading.Event()
-    copy = Depot._file
+    copy = LateMounts._file
 
-    def endless(self: Depot, source: Path, target: Path, stop: Callable[[], bool]) -> None:
+    def endless(self: LateMounts, source: Path, target: Path, stop: Callable[[], bool]) -> None:
         target.write_text("half")
         begun.set()
         while not stop():
             threading.Event().wait(0.001)
         raise FileRefused("stopped")
 
-    monkeypatch.setattr(Depot, "_file", endless)
+    monkeypatch.setattr(LateMounts, "_file", endless)
     grants = make()
     giving = asyncio.create_task(grants.add(tree / "a.txt"))
     await asyncio.to_thread(begun.wait)
@@ -191,7 +191,7 @@ async def test_a_copy_that_is_called_off_leaves_nothing_and_holds_nobody_up(
     with pytest.raises(asyncio.CancelledError):
         await giving
     assert list((tmp_path / "depot").iterdir()) == []
-    monkeypatch.setattr(Depot, "_file", copy)
+    monkeypatch.setattr(LateMounts, "_file", copy)
     assert (await grants.add(tree / "a.txt")).source.read_text() == "a.txt"
 
 

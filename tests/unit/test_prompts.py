@@ -16,7 +16,7 @@ from rlm_kernel.engine.prompts import PROFILES, SHORT_WINDOW, ProfileName, load_
 from rlm_kernel.engine.protocols import ContextInfo, Role
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.models import ScriptedModels
-from rlm_kernel.session.players import profile_for
+from rlm_kernel.session.models import profile_for
 
 FOLDER = Path(prompts.__file__).parent
 INFO = ContextInfo("str", 11, [("a.txt", 11)], 1, "hello world")

@@ -18,12 +18,12 @@ import pytest
 from rlm_kernel.engine.events import CellFinished, Noted
 from rlm_kernel.engine.protocols import HostCall
 from rlm_kernel.errors import RLMError, TraceError, UsageError
-from rlm_kernel.session import children
-from rlm_kernel.session.children import Tree, child_traces, spent_on_lost
+from rlm_kernel.session import tree
 from rlm_kernel.session.conversation import conversation, full_history, recorded, turns_of
-from rlm_kernel.session.opened import Opened, files_of
-from rlm_kernel.session.replay import cell_index, settings_of
+from rlm_kernel.session.jupyter.notebook import Opened, files_of
+from rlm_kernel.session.replaying import cell_index, settings_of
 from rlm_kernel.session.tracefiles import check_files
+from rlm_kernel.session.tree import Tree, child_traces, spent_on_lost
 from rlm_kernel.trace import packed
 from rlm_kernel.trace.compare import Ran, compare
 from rlm_kernel.trace.packed import Packed, parse
@@ -258,9 +258,9 @@ def test_the_traces_of_a_tree_are_bounded_in_number_depth_and_bytes(tmp_path: Pa
     deep = running(beside(top.path) / "b.ipynb")
     running(beside(deep.path) / "c.ipynb")
     assert spent_on_lost(top).children == 3
-    monkeypatch.setattr(children, "MAX_LEVELS", 1)
+    monkeypatch.setattr(tree, "MAX_LEVELS", 1)
     assert spent_on_lost(top).children == 2
-    monkeypatch.setattr(children, "MAX_TRACES", 2)
+    monkeypatch.setattr(tree, "MAX_TRACES", 2)
     assert spent_on_lost(top).children == 1
     assert Tree(room=10).seen == set()
     with pytest.raises(TraceError, match="one too many"):

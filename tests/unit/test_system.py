@@ -23,12 +23,12 @@ from rlm_kernel.cli import _chat_input, _streams
 from rlm_kernel.config import load_settings
 from rlm_kernel.errors import DockerError, FileRefused, UsageError
 from rlm_kernel.pathtext import is_foreign, recorded
-from rlm_kernel.sandbox import depot, dial, docker_host
+from rlm_kernel.sandbox import dial, engine_errors, late_mounts
 from rlm_kernel.sandbox.endpoints import Doors, Endpoints
 from rlm_kernel.sandbox.grants import FileGrants
 from rlm_kernel.sandbox.rundir import RunDir
 from rlm_kernel.session.ask import trace_path
-from rlm_kernel.session.named import named_paths
+from rlm_kernel.session.questions import extract_paths
 from rlm_kernel.session.state import SessionFolder
 from rlm_kernel.session.tracefiles import check_files, named_files
 from rlm_kernel.trace.journal import journal_path
@@ -146,7 +146,7 @@ def test_where_links_may_not_be_made_a_folder_is_given_without_them(tmp_path: Pa
 
     monkeypatch.setattr(os, "symlink", refused)
     monkeypatch.setattr(os, "link", lambda *_, **__: (_ for _ in ()).throw(NotImplementedError))
-    given = depot.Depot(tmp_path / "depot").give(source)
+    given = late_mounts.LateMounts(tmp_path / "depot").give(source)
     assert sorted(path.name for path in given.iterdir()) == ["a.txt"]
 
 
@@ -249,7 +249,7 @@ def test_paths_of_windows_in_a_question_are_looked_for(message: str, expected: s
         return True
 
     monkeypatch.setattr(Path, "exists", exists)
-    named_paths(message, Path.cwd())
+    extract_paths(message, Path.cwd())
     assert expected.removeprefix(".\\") in [path.removeprefix(".\\") for path in looked]
 
 
@@ -263,7 +263,7 @@ def test_a_text_never_has_windows_log_in_at_another_machine(word: str, monkeypat
         return False
 
     monkeypatch.setattr(Path, "exists", exists)
-    assert named_paths(f"What of {word} and '{word}'?", Path.cwd()) == []
+    assert extract_paths(f"What of {word} and '{word}'?", Path.cwd()) == []
 
 
 @pytest.fixture
@@ -403,15 +403,15 @@ async def test_lines_that_end_as_on_windows_are_lines(monkeypatch: pytest.Monkey
 def test_elsewhere_it_is_said_what_to_install(platform: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DOCKER_HOST", raising=False)
     monkeypatch.setattr(sys, "platform", platform)
-    assert words in docker_host.start_hint()
-    assert "docs.docker.com/desktop" in docker_host.start_hint()
+    assert words in engine_errors.start_hint()
+    assert "docs.docker.com/desktop" in engine_errors.start_hint()
     for cause in (PermissionError(), TimeoutError()):
-        assert not re.search("sudo|systemctl|apt", docker_host._explained(cause).hint)
+        assert not re.search("sudo|systemctl|apt", engine_errors.explained(cause).hint)
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError(2, "no such file"), PermissionError(13, "denied")])
 def test_an_engine_that_is_not_there_is_a_docker_error(error: OSError) -> None:
-    with pytest.raises(DockerError), docker_host.docker_errors():
+    with pytest.raises(DockerError), engine_errors.docker_errors():
         raise error
 
 

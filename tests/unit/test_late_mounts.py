@@ -11,8 +11,8 @@ import pytest
 
 from rlm_kernel import system
 from rlm_kernel.errors import FileRefused
-from rlm_kernel.sandbox import depot as depot_module
-from rlm_kernel.sandbox.depot import Depot
+from rlm_kernel.sandbox import late_mounts as depot_module
+from rlm_kernel.sandbox.late_mounts import LateMounts
 
 
 @pytest.fixture
@@ -25,8 +25,8 @@ def source(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def depot(tmp_path: Path) -> Depot:
-    return Depot(tmp_path / "depot")
+def depot(tmp_path: Path) -> LateMounts:
+    return LateMounts(tmp_path / "depot")
 
 
 @pytest.fixture
@@ -40,11 +40,11 @@ def no_links(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(system, "share_content", lambda *_: False)
 
 
-def left(depot: Depot) -> list[str]:
+def left(depot: LateMounts) -> list[str]:
     return sorted(path.name for path in depot.folder.iterdir())
 
 
-def test_a_file_is_linked_and_stays_as_it_is(source: Path, depot: Depot) -> None:
+def test_a_file_is_linked_and_stays_as_it_is(source: Path, depot: LateMounts) -> None:
     before = source.stat()
     given = depot.give(source)
     after = source.stat()
@@ -52,13 +52,13 @@ def test_a_file_is_linked_and_stays_as_it_is(source: Path, depot: Depot) -> None
     assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
 
 
-def test_each_has_a_number_of_its_own_also_for_the_next_command(source: Path, depot: Depot) -> None:
+def test_each_has_a_number_of_its_own_also_for_the_next_command(source: Path, depot: LateMounts) -> None:
     assert [depot.give(source).name, depot.give(source).name] == ["1", "2"]
-    assert Depot(depot.folder).give(source).name == "3"
+    assert LateMounts(depot.folder).give(source).name == "3"
 
 
 @pytest.mark.usefixtures("no_links")
-def test_where_no_link_can_be_it_is_copied_for_the_containers_user_alone(source: Path, depot: Depot) -> None:
+def test_where_no_link_can_be_it_is_copied_for_the_containers_user_alone(source: Path, depot: LateMounts) -> None:
     given = depot.give(source)
     assert given.read_text() == "content"
     assert given.stat().st_ino != source.stat().st_ino
@@ -66,7 +66,9 @@ def test_where_no_link_can_be_it_is_copied_for_the_containers_user_alone(source:
     assert source.stat().st_mode & 0o777 == 0o644
 
 
-def test_a_file_that_the_containers_user_may_not_read_is_not_linked(source: Path, depot: Depot, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_the_containers_user_may_not_read_is_not_linked(
+    source: Path, depot: LateMounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(depot_module, "readable_inside", lambda _status: False)
     assert depot.give(source).stat().st_ino != source.stat().st_ino
 
@@ -76,7 +78,7 @@ def test_a_large_copy_tells_how_far_it_is_and_can_be_stopped(source: Path, tmp_p
     monkeypatch.setattr(depot_module, "_BLOCK", 3)
     monkeypatch.setattr(depot_module, "_TOLD_FROM", 5)
     said: list[str] = []
-    depot = Depot(tmp_path / "depot", said.append)
+    depot = LateMounts(tmp_path / "depot", said.append)
     depot.give(source)
     assert len(said) == 3
     assert said[0].startswith("copying source.txt … 0.0 of 0.0 GB")
@@ -87,7 +89,7 @@ def test_a_large_copy_tells_how_far_it_is_and_can_be_stopped(source: Path, tmp_p
 
 
 @pytest.mark.usefixtures("no_links")
-def test_without_room_nothing_is_copied(source: Path, depot: Depot, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_room_nothing_is_copied(source: Path, depot: LateMounts, monkeypatch: pytest.MonkeyPatch) -> None:
     class Full:
         free = 6
 
@@ -98,7 +100,7 @@ def test_without_room_nothing_is_copied(source: Path, depot: Depot, monkeypatch:
     assert left(depot) == []
 
 
-def test_a_folder_comes_without_version_control_and_with_links_as_links(tmp_path: Path, depot: Depot) -> None:
+def test_a_folder_comes_without_version_control_and_with_links_as_links(tmp_path: Path, depot: LateMounts) -> None:
     root = tmp_path / "root"
     for name in ("a.txt", "sub/b.txt", ".git/config", "sub/.hg/store", ".gitignore"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -117,7 +119,7 @@ def test_a_folder_comes_without_version_control_and_with_links_as_links(tmp_path
     assert (given / "sub" / "b.txt").read_text() == "sub/b.txt"
 
 
-def test_what_is_swapped_between_two_looks_is_not_given(source: Path, depot: Depot, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_swapped_between_two_looks_is_not_given(source: Path, depot: LateMounts, monkeypatch: pytest.MonkeyPatch) -> None:
     other = source.with_name("other.txt")
     other.write_text("secret")
     link = os.link
@@ -131,7 +133,7 @@ def test_what_is_swapped_between_two_looks_is_not_given(source: Path, depot: Dep
     assert given.read_text() == "content"
 
 
-def test_links_and_pipes_in_a_files_place_are_refused(tmp_path: Path, source: Path, depot: Depot) -> None:
+def test_links_and_pipes_in_a_files_place_are_refused(tmp_path: Path, source: Path, depot: LateMounts) -> None:
     (tmp_path / "link").symlink_to(source)
     os.mkfifo(tmp_path / "pipe")
     for name in ("link", "pipe", "missing"):
@@ -141,7 +143,7 @@ def test_links_and_pipes_in_a_files_place_are_refused(tmp_path: Path, source: Pa
 
 
 def test_what_cannot_be_given_of_a_folder_has_something_unreadable_in_its_place(
-    tmp_path: Path, depot: Depot, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, depot: LateMounts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that the kernel, which looks through what it is given, counts it and tells it by its name."""
     root = tmp_path / "root"
@@ -149,9 +151,9 @@ def test_what_cannot_be_given_of_a_folder_has_something_unreadable_in_its_place(
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(name)
     failures = {"closed.txt": errno.EACCES, "waits.txt": errno.EAGAIN, "broken.txt": errno.EIO}
-    given, access = Depot._file, os.access
+    given, access = LateMounts._file, os.access
 
-    def give(self: Depot, source: Path, target: Path, stop: Any) -> None:
+    def give(self: LateMounts, source: Path, target: Path, stop: Any) -> None:
         if source.name in failures:
             raise OSError(failures[source.name], "it cannot be read")
         given(self, source, target, stop)
@@ -159,7 +161,7 @@ def test_what_cannot_be_given_of_a_folder_has_something_unreadable_in_its_place(
     def look(path: Any, mode: int) -> bool:
         return not str(path).endswith("root/keys") and access(path, mode)
 
-    monkeypatch.setattr(Depot, "_file", give)
+    monkeypatch.setattr(LateMounts, "_file", give)
     monkeypatch.setattr(os, "access", look)
     place = depot.give(root)
     monkeypatch.undo()
@@ -168,11 +170,11 @@ def test_what_cannot_be_given_of_a_folder_has_something_unreadable_in_its_place(
     assert (place / "a.txt").read_text() == "a.txt"
 
 
-def test_a_file_that_waits_for_somebody_is_refused_and_says_so(source: Path, depot: Depot, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_waits_for_somebody_is_refused_and_says_so(source: Path, depot: LateMounts, monkeypatch: pytest.MonkeyPatch) -> None:
     def waits(*_: Any, **__: Any) -> None:
         raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(Depot, "_file", waits)
+    monkeypatch.setattr(LateMounts, "_file", waits)
     with pytest.raises(FileRefused, match="it waits for what somebody writes there") as caught:
         depot.give(source)
     assert "timeout 5 cat" in caught.value.hint

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 from rlm_kernel.config import Settings, load_settings
 from rlm_kernel.engine.events import Listener
 from rlm_kernel.engine.protocols import Models
-from rlm_kernel.errors import UsageError, backstop
+from rlm_kernel.errors import ImageError, UsageError, backstop
 from rlm_kernel.nearest import did_you_mean, nearest
 from rlm_kernel.session.ask import free_path
+from rlm_kernel.session.environment import Host, Say, find_or_build_image, silent
 from rlm_kernel.session.inputs import check_readable
-from rlm_kernel.session.kept import KeptSession
-from rlm_kernel.session.listeners import everyone
-from rlm_kernel.session.live import Lost, discard, join, other_version
-from rlm_kernel.session.stage import Say, models_ready
+from rlm_kernel.session.models import ModelSet, models_of
+from rlm_kernel.session.running import Left, Lost, discard, join_kernel, other_version
+from rlm_kernel.session.session import Session
+from rlm_kernel.session.setup import at_once, swept_image
 from rlm_kernel.session.state import DEFAULT_NAME, SessionFolder, State, sessions
 from rlm_kernel.session.status import SessionStatus, status_of
 
@@ -28,10 +30,6 @@ if TYPE_CHECKING:
 
 _KEPT_OPTIONS = ("root_llm.", "sub_llm.", "limits.", "prompt.", "sandbox.runtime")
 """Settings that a session keeps, as they were given when it was begun. Nothing that guards the machine is among them."""
-
-
-def _silent(_text: str) -> None:
-    pass
 
 
 @contextlib.asynccontextmanager
@@ -46,9 +44,9 @@ async def open_session(
     models: Models | None = None,
     with_models: bool = True,
     view: Listener | None = None,
-    say: Say = _silent,
+    say: Say = silent,
     consent: Consent | None = None,
-) -> AsyncIterator[KeptSession]:
+) -> AsyncIterator[Session]:
     """Have a session to oneself: the one of that name in the working directory, or a new one; it stays when the context ends.
 
     Parameters
@@ -72,27 +70,43 @@ async def open_session(
             state = folder.begin(_trace(settings, name), {k: v for k, v in given.items() if k.startswith(_KEPT_OPTIONS)})
         settings = load_settings(config_file, {**state.options, **given})
         await asyncio.to_thread(check_readable, paths)
+        session = Session(folder, state, Host(settings, say, consent), view)
         async with contextlib.AsyncExitStack() as stack:
-            players = await stack.enter_async_context(models_ready(settings, models, say)) if with_models else None
-            session = KeptSession(folder, state, settings, players, view, say, consent)
-            stack.push_async_callback(session.leave)
-            await _there(session, begun, paths, players)
-            yield session
+            try:
+                await _set_up(session, stack, models_of(settings, models, say) if with_models else None, paths, begun=begun)
+                yield session
+            finally:
+                await session.leave()
 
 
-async def _there(session: KeptSession, begun: bool, paths: Sequence[Path], players: Awaitable[Models] | None) -> None:
-    if not begun:
-        await session.take_up()
-        if paths:
-            await session.load(paths)
-        return
+async def _set_up(
+    session: Session,
+    stack: contextlib.AsyncExitStack,
+    models: AbstractAsyncContextManager[ModelSet] | None,
+    paths: Sequence[Path],
+    *,
+    begun: bool,
+) -> None:
+    """Its models and its kernel, at the same time: a new session for nobody to answer in is of no use."""
+
+    async def kernel(*first: asyncio.Task[Any]) -> None:
+        image = await swept_image(session.host, *first)
+        await (session.begin(paths, image) if begun else session.take_up(image))
+
+    def start(group: asyncio.TaskGroup) -> asyncio.Task[ModelSet] | None:
+        opening = group.create_task(stack.enter_async_context(models)) if models is not None else None
+        group.create_task(kernel(*filter(None, (opening,))))
+        return opening
+
     try:
-        await session.begin(paths)
-        if players is not None:
-            await players  # a new session for nobody to answer in is of no use
+        opening = await at_once(start)
+        session.models = opening.result() if opening is not None else None
     except BaseException:
-        await session.stop()
+        if begun:
+            await session.stop()
         raise
+    if paths and not begun:
+        await session.load(paths)
 
 
 def _check_new(folder: SessionFolder, state: State | None, new: bool | None) -> bool:
@@ -139,19 +153,22 @@ async def look_at(name: str = DEFAULT_NAME, *, config_file: Path | None = None) 
 
 
 async def _look(folder: SessionFolder, state: State, settings: Settings) -> SessionStatus:
-    if other_version(state.run):
+    if await asyncio.to_thread(other_version, state.run):
         return await status_of(state, None)  # the next question rebuilds it; nothing is ended for a look
-    found = await join(state.run, state.grants, (), settings, everyone(), _silent, depot=folder.depot)
-    live = None if isinstance(found, Lost) else found
     try:
-        if live is not None:
-            # The container counts its idle time anew from here.
-            state = state.model_copy(update={"used": datetime.now(UTC)})
-            folder.write(state)
-        return await status_of(state, live)
+        image = await asyncio.to_thread(find_or_build_image, settings, silent, build=False)
+    except ImageError:
+        return await status_of(state, None)  # without an image there is no kernel to start in its place: nothing is built for a look
+    found = await join_kernel(Left(state.run, state.grants, folder.depot), Host(settings), image)
+    if isinstance(found, Lost):
+        return await status_of(state, None)
+    try:
+        # The container counts its idle time anew from here.
+        state = state.model_copy(update={"used": datetime.now(UTC)})
+        folder.write(state)
+        return await status_of(state, found)
     finally:
-        if live is not None:
-            await live.leave()
+        await found.leave()
 
 
 @backstop

@@ -17,9 +17,9 @@ from rlm_runtime.formats import read_file
 from rlm_runtime.handover import Handover
 
 from rlm_kernel.errors import FileRefused, TextWanted, TraceError, UsageError
-from rlm_kernel.sandbox import handed
+from rlm_kernel.sandbox import child_input
+from rlm_kernel.sandbox.child_input import ChildInput, Spool, take
 from rlm_kernel.sandbox.grants import FileGrants
-from rlm_kernel.sandbox.handed import HandedOver, Spool, take
 from rlm_kernel.sandbox.rundir import RunDir
 
 TEXTS = st.text(st.characters(codec=None), max_size=50)
@@ -51,7 +51,7 @@ def spooled(form: str = "text", name: str = NAME) -> dict[str, Any]:
     return {"handed": name, "form": form}
 
 
-def arrives(taken: HandedOver, at: Path) -> Any:
+def arrives(taken: ChildInput, at: Path) -> Any:
     """What a child's set-up cell makes of it."""
     at.unlink(missing_ok=True)
     taken.copy_to(at)
@@ -91,7 +91,7 @@ def test_a_text_and_data_that_look_alike_are_told_apart(run: RunDir, nothing: Fi
 
 def test_nothing_is_handed_over(run: RunDir, nothing: FileGrants) -> None:
     assert Handover(None).given is None
-    assert take(None, run, nothing) == HandedOver()
+    assert take(None, run, nothing) == ChildInput()
 
 
 @pytest.mark.parametrize("context", [{1, 2}, b"bytes", object(), ("a", {2}), [[b""]]])
@@ -181,9 +181,9 @@ def test_forged_hand_overs_are_refused(run: RunDir, nothing: FileGrants, given: 
 
 
 def test_what_is_handed_over_is_bounded_in_size_and_number(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handed, "MAX_HANDED", 100)
-    monkeypatch.setattr(handed, "MAX_SPOOLED", 250)
-    monkeypatch.setattr(handed, "MAX_SPOOLS", 5)
+    monkeypatch.setattr(child_input, "MAX_HANDED", 100)
+    monkeypatch.setattr(child_input, "MAX_SPOOLED", 250)
+    monkeypatch.setattr(child_input, "MAX_SPOOLS", 5)
     spool = Spool(run.spool)
     assert not spool.add("0-0", b"not begun")
     sizes = {f"1-{number}": [0, 60, size] for number, size in enumerate((40, 41, 40, 40, 40))}
@@ -202,7 +202,7 @@ def test_what_would_fill_the_disk_is_not_kept(run: RunDir, monkeypatch: pytest.M
     spool = Spool(run.spool)
     spool.add("1-1", b"")
     usage = shutil.disk_usage(run.path)
-    monkeypatch.setattr(handed.shutil, "disk_usage", lambda _path: usage._replace(free=spool._least - 1))
+    monkeypatch.setattr(child_input.shutil, "disk_usage", lambda _path: usage._replace(free=spool._least - 1))
     assert not spool.add("1-1", b"x")
     with pytest.raises(UsageError, match="is not there"):
         take(spooled(name="1-1"), run, FileGrants([], run))
@@ -246,17 +246,17 @@ def test_of_a_copy_for_which_the_disk_has_no_room_nothing_is_left(
         copy.write(b"go")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(handed.shutil, "copyfileobj", full)
+    monkeypatch.setattr(child_input.shutil, "copyfileobj", full)
     with pytest.raises(TraceError, match="No space left"):
         taken.copy_to(tmp_path / "kept" / "kept")
     assert list((tmp_path / "kept").iterdir()) == []
 
 
 async def test_at_the_depth_limit_the_text_is_had_as_far_as_it_fits(run: RunDir, loaded: FileGrants) -> None:
-    def give(context: Any) -> HandedOver:
+    def give(context: Any) -> ChildInput:
         return take(Handover(context).given, run, loaded)
 
-    assert await HandedOver().text(5) == ""
+    assert await ChildInput().text(5) == ""
     assert await give("äöüß").text(4) == "äöüß"
     assert await give("😀" * 10).text(10) == "😀" * 10
     assert await give(["a", 1]).text(20) == '["a", 1]'

@@ -32,7 +32,7 @@ class _Open:
     clock: float = field(default_factory=time.monotonic)
 
 
-class PersonCells:
+class UserCells:
     """Makes cells of the iopub messages that answer other clients' requests. Hands each to `on_finished` when it has ended.
 
     One is open at a time, as the kernel runs one at a time: the next one ends one whose end was not told.

@@ -5,15 +5,15 @@ from typing import Any
 import pytest
 
 from rlm_kernel.engine.protocols import CellResult
-from rlm_kernel.sandbox import persons as persons_module
+from rlm_kernel.sandbox import user_cells as persons_module
 from rlm_kernel.sandbox.kernel_says import Message
-from rlm_kernel.sandbox.persons import PersonCells
+from rlm_kernel.sandbox.user_cells import UserCells
 
 
 class Persons:
     def __init__(self) -> None:
         self.found: list[CellResult] = []
-        self.cells = PersonCells(self.found.append)
+        self.cells = UserCells(self.found.append)
 
     def hear(self, request: Any, kind: Any, **content: Any) -> None:
         self.cells.hear(Message.made_of({"msg_type": kind}, {"msg_id": request, "session": "theirs"}, content))

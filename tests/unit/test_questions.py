@@ -7,8 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rlm_kernel.errors import UsageError
-from rlm_kernel.session import named as named_module
-from rlm_kernel.session.named import missing_paths, named_paths, refuse_missing
+from rlm_kernel.session import questions as questions_module
+from rlm_kernel.session.questions import extract_paths, missing_paths, refuse_missing
 
 NAMES = ("report.pdf", "data/x.log", "data", "My Files/a b.txt", "a(1).txt", "it's.txt", "no-ending", "v1.2", "späße.txt")
 
@@ -25,7 +25,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def named(message: str, place: Path) -> list[str]:
-    return [str(path.relative_to(place)) for path in named_paths(message.format(here=place), place)]
+    return [str(path.relative_to(place)) for path in extract_paths(message.format(here=place), place)]
 
 
 @pytest.mark.parametrize(
@@ -60,16 +60,16 @@ def test_paths_that_stand_in_the_message_are_found(message: str, expected: list[
 
 def test_a_path_in_the_home_is_the_users_own(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(place))
-    assert named_paths("Load ~/report.pdf, ~nobody-of-that-name/x", Path("/")) == [place / "report.pdf"]
+    assert extract_paths("Load ~/report.pdf, ~nobody-of-that-name/x", Path("/")) == [place / "report.pdf"]
 
 
 def test_no_more_than_a_number_of_paths_and_of_looks(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(named_module, "MAX_PATHS", 2)
+    monkeypatch.setattr(questions_module, "MAX_PATHS", 2)
     assert len(named("report.pdf data/x.log ./data v1.2", place)) == 2
     looks: list[str] = []
-    monkeypatch.setattr(named_module, "_existing", lambda word, _: looks.append(word))
-    assert named_paths(" ".join(f"a/{number}" for number in range(20_000)), place) == []
-    assert len(looks) == named_module.MAX_LOOKS
+    monkeypatch.setattr(questions_module, "_existing", lambda word, _: looks.append(word))
+    assert extract_paths(" ".join(f"a/{number}" for number in range(20_000)), place) == []
+    assert len(looks) == questions_module.MAX_LOOKS
 
 
 @given(st.text(st.characters(codec=None), max_size=200))
@@ -80,7 +80,7 @@ def test_no_more_than_a_number_of_paths_and_of_looks(place: Path, monkeypatch: p
 @example("file://[::1")
 @example("~\0/x \ud800/y")
 def test_any_message_is_no_error_and_gives_nothing_that_is_not_in_it(message: str) -> None:
-    for path in named_paths(message, Path("/nowhere/at/all")):
+    for path in extract_paths(message, Path("/nowhere/at/all")):
         assert path.exists()
         assert path.name in message.replace("\\", "")
 
@@ -92,7 +92,7 @@ def test_a_planted_path_is_found(place: Path, before: str, after: str, name: str
     # A quotation mark before it could make something else of the quoted one.
     before = "".join(char for char in before if char not in "'\"`\\")
     message = f"{before} {form.format(place / name)} {after}"
-    assert place / name in named_paths(message, place)
+    assert place / name in extract_paths(message, place)
 
 
 @pytest.fixture(scope="module")

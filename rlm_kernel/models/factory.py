@@ -1,17 +1,15 @@
-"""Who plays root and sub: models by litellm, with the embedded local model started where it is asked for."""
+"""The models of the settings, made ready: litellm for those behind an API, a server for those that run here, the cache before them."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
 from rlm_kernel.config import LLMSettings, Settings, parse_size
-from rlm_kernel.engine.prompts import PROFILES, Profile, constant_prefix, load_profile, parse_profile, profile_of
-from rlm_kernel.engine.protocols import ROLES, Message, Models, Role
+from rlm_kernel.engine.protocols import ROLES, Message, Models
 from rlm_kernel.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,44 +20,20 @@ _LOCAL_REPLY_TOKENS = {"root_llm": 512, "sub_llm": 1024}
 """At most: a root's reply is a sentence and a short cell, and one that does not end takes a minute."""
 
 
-def _is_local(model: str | None) -> bool:
+def is_local(model: str | None) -> bool:
+    """Whether a model, as the user names it, runs on this machine."""
     return model is not None and model.split(":")[0] == _LOCAL
 
 
-def profile_for(settings: Settings, models: Models | None = None) -> Profile:
-    """The prompt profile of the settings, else the one that suits the root model. Its window is known once the models are ready.
-
-    Raises ConfigError for a file of the user's that is no profile.
-    """
-    chosen = settings.prompt.profile
-    if chosen is None:
-        local = _is_local(settings.root_llm.model)
-        window = models.window("root") if models else settings.root_llm.window
-        return load_profile("small" if local else profile_of(settings.root_llm.model or "", window))
-    if known := next((name for name in PROFILES if name == chosen), None):
-        return load_profile(known)
-    try:
-        return parse_profile(chosen, Path(chosen).expanduser().read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else str(error)
-        raise ConfigError(
-            f"The prompt profile {chosen} cannot be used: {why}.", hint="docs/prompts.md says what such a file holds."
-        ) from error
-
-
-def model_names(settings: Settings, models: Models) -> dict[Role, str]:
-    """Who plays, as the user named them, so that a run can be taken up: a local model's own name is that of its server."""
-    root = settings.root_llm.model
-    asked: dict[Role, str | None] = {"root": root, "sub": settings.sub_llm.model or root}
-    return {role: name if name is not None and _is_local(name) else models.name(role) for role, name in asked.items()}
-
-
 @contextlib.asynccontextmanager
-async def open_models(settings: Settings, say: Callable[[str], None]) -> AsyncIterator[Models]:
+async def open_models(
+    settings: Settings, say: Callable[[str], None], begins_with: Callable[[], Sequence[Message]] = tuple
+) -> AsyncIterator[Models]:
     """The models of the settings, ready to be called; servers of local ones run as long as the context is open.
 
     With `cache.enabled`, replies of sub models at temperature 0 are kept, and found again. `say` hears what is set up, and what the
-    cache has to say.
+    cache has to say. `begins_with` gives the messages that all conversations with the root model begin with: a local server reads them
+    ahead.
 
     Raises ConfigError (no model), ModelError (missing key, unknown provider), LocalModelError.
     """
@@ -70,9 +44,9 @@ async def open_models(settings: Settings, say: Callable[[str], None]) -> AsyncIt
         changes: dict[str, LLMSettings] = {}
         for section in ("root_llm", "sub_llm"):
             llm: LLMSettings = getattr(settings, section)
-            if llm.model is not None and _is_local(llm.model):
+            if llm.model is not None and is_local(llm.model):
                 if llm.model not in servers:
-                    prefix = constant_prefix(profile_for(settings)) if section == "root_llm" else ()
+                    prefix = begins_with() if section == "root_llm" else ()
                     servers[llm.model] = await _start_local(stack, llm, prefix, say)
                 tokens = llm.max_tokens or _LOCAL_REPLY_TOKENS[section]
                 changes[section] = servers[llm.model].model_copy(update={"max_tokens": tokens})
@@ -92,7 +66,7 @@ def _cached(stack: contextlib.AsyncExitStack, models: Models, asked: Settings, p
 
     def answering(llm: LLMSettings, named: str | None) -> LLMSettings:
         # A local server's address is another one each time; what answers there are the weights.
-        return llm.model_copy(update={"api_base": find_model(named).sha256}) if named is not None and _is_local(named) else llm
+        return llm.model_copy(update={"api_base": find_model(named).sha256}) if named is not None and is_local(named) else llm
 
     root = answering(playing.root_llm, asked.root_llm.model)
     sub = answering(playing.sub_llm, asked.sub_llm.model) if playing.sub_llm.model else root

@@ -1,13 +1,16 @@
-"""The paths that stand in a user's message: naming a file is what allows it to be loaded."""
+"""A question, and the paths that stand in it: naming a file is what allows it to be loaded."""
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 from rlm_kernel import system
@@ -35,7 +38,7 @@ MAX_MISSING = 20
 _FILE_URL = re.compile(r"file:(?://(?:localhost)?(?=/))?")
 
 
-def named_paths(message: str, cwd: Path) -> list[Path]:
+def extract_paths(message: str, cwd: Path) -> list[Path]:
     """The paths that stand in the message as they are, and exist: absolute, `~/…`, or relative to `cwd` with a slash or a dot in them.
 
     In quotes or backticks, or with backslashes, they may have spaces; on Windows a backslash stands between folders, and a path of another
@@ -56,6 +59,43 @@ class Missing:
 
     def __str__(self) -> str:
         return f"{self.word} is not there{f' (but {self.near} is)' if self.near else ''}"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked. `schema`: a JSON schema that the answer must fit; `named`: the files that the text names and that are there, `absent`:
+    those that are not.
+    """
+
+    text: str
+    schema: Mapping[str, Any] | None = None
+    named: Sequence[Path] = ()
+    absent: Sequence[Missing] = ()
+
+    @property
+    def worded(self) -> str:
+        """The question with how its answer must look."""
+        if self.schema is None:
+            return self.text
+        return f"{self.text}\n\nDeliver the answer with FINAL, as a value that fits this JSON schema: {json.dumps(self.schema)}"
+
+    def loop_options(self) -> dict[str, Any]:
+        """What `Loop.run` is told of the paths."""
+        return {"named": [str(path) for path in self.named], "absent": [str(one) for one in self.absent]}
+
+    def tell_absent(self, say: Callable[[str], None]) -> None:
+        """Say which files are not there."""
+        for one in self.absent:
+            say(f"The question names a path, but {one}.")
+
+
+async def read_question(text: str, schema: Mapping[str, Any] | None = None) -> Question:
+    """A question with the paths that stand in it, as seen from the working directory."""
+
+    def read() -> Question:
+        return Question(text, schema, extract_paths(text, Path.cwd()), missing_paths(text, Path.cwd()))
+
+    return await asyncio.to_thread(read)
 
 
 def missing_paths(message: str, cwd: Path) -> list[Missing]:

@@ -23,7 +23,7 @@ from rlm_kernel import system
 from rlm_kernel.sandbox import containers as engine_containers
 from rlm_kernel.sandbox import image, volumes
 from rlm_kernel.sandbox.containers import remove_container
-from rlm_kernel.sandbox.docker_host import docker_errors
+from rlm_kernel.sandbox.engine_errors import docker_errors
 from rlm_kernel.sandbox.image_base import wheels_dir
 from rlm_kernel.sandbox.rundir import (
     JUST_MADE,

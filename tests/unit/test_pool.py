@@ -15,15 +15,17 @@ import pytest
 from rlm_kernel.config import load_settings
 from rlm_kernel.errors import BudgetExceeded, DockerError, KernelError
 from rlm_kernel.sandbox.grants import Grant
-from rlm_kernel.session import warm
-from rlm_kernel.session.warm import WarmKernels
+from rlm_kernel.session import pool
+from rlm_kernel.session.environment import Host
+from rlm_kernel.session.pool import KernelPool
+from rlm_kernel.session.running import GivenFiles
 
 IMAGE: Any = None
 
 
 @dataclass
-class FakeLive:
-    """In place of `session.live.Live`."""
+class FakeKernel:
+    """In place of `session.running.RunningKernel`."""
 
     machine: Machine
     number: int
@@ -32,7 +34,10 @@ class FakeLive:
     kernel: Any = field(default_factory=lambda: SimpleNamespace(alive=True))
     ended: int = 0
 
-    async def end(self) -> None:
+    async def start(self) -> None:
+        pass
+
+    async def close(self) -> None:
         await self.machine.ends.wait()
         self.ended += 1
         if self.machine.gone:
@@ -40,10 +45,10 @@ class FakeLive:
 
 
 class Machine:
-    """Makes kernels as `session.live.make` does, as soon as `starts` is set; ends them as soon as `ends` is."""
+    """Makes kernels as `session.running.new_kernel` does, as soon as `starts` is set; ends them as soon as `ends` is."""
 
     def __init__(self) -> None:
-        self.made: list[FakeLive] = []
+        self.made: list[FakeKernel] = []
         self.asked = 0
         self.starts, self.ends = asyncio.Event(), asyncio.Event()
         self.starts.set()
@@ -51,12 +56,12 @@ class Machine:
         self.failure: Exception | None = None
         self.gone = False
 
-    async def make(self, paths: Any, *_: Any, known_as: Any, **__: Any) -> FakeLive:
+    async def make(self, _host: Any, _image: Any, files: GivenFiles, **_: Any) -> FakeKernel:
         self.asked += 1
         await self.starts.wait()
         if self.failure is not None:
             raise self.failure
-        self.made.append(FakeLive(self, len(self.made), list(paths), list(known_as)))
+        self.made.append(FakeKernel(self, len(self.made), list(files.paths), list(files.known_as)))
         return self.made[-1]
 
     @property
@@ -67,14 +72,14 @@ class Machine:
 @pytest.fixture
 async def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     made = Machine()
-    monkeypatch.setattr(warm, "make", made.make)
+    monkeypatch.setattr(pool, "new_kernel", made.make)
     return made
 
 
 @asynccontextmanager
-async def kernels(**changes: Any) -> AsyncIterator[WarmKernels]:
+async def kernels(**changes: Any) -> AsyncIterator[KernelPool]:
     chosen = {"limits.depth": 1, "sandbox.children": 2} | {name.replace("_", "."): value for name, value in changes.items()}
-    async with WarmKernels(load_settings(None, chosen), IMAGE, lambda _: None) as made:
+    async with KernelPool(Host(load_settings(None, chosen)), IMAGE) as made:
         yield made
 
 
@@ -86,13 +91,13 @@ async def settle(turns: int = 20) -> None:
 class Child:
     """Holds a kernel until it is let go."""
 
-    def __init__(self, source: WarmKernels, level: int = 1, **options: Any) -> None:
+    def __init__(self, source: KernelPool, level: int = 1, **options: Any) -> None:
         self.live: Any = None
         self._go = asyncio.Event()
         self.task = asyncio.create_task(self._work(source, level, options))
 
-    async def _work(self, source: WarmKernels, level: int, options: dict[str, Any]) -> None:
-        async with source.kernel(level, **options) as (self.live, _):
+    async def _work(self, source: KernelPool, level: int, options: dict[str, Any]) -> None:
+        async with source.kernel(level, **options) as self.live:
             await self._go.wait()
 
     async def go(self) -> None:

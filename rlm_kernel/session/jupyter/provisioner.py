@@ -20,19 +20,21 @@ from traitlets import Bool
 
 from rlm_kernel import loops
 from rlm_kernel.config import Settings, load_api_keys, load_settings
-from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.protocols import Completion, Message, Models, Retry, Role
 from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.errors import FileRefused
+from rlm_kernel.sandbox.container_spec import SandboxSpec
 from rlm_kernel.sandbox.grants import FileGrants
-from rlm_kernel.sandbox.provisioner import DockerProvisioner, SandboxSpec
-from rlm_kernel.session.children import Children
+from rlm_kernel.sandbox.provisioner import DockerProvisioner
+from rlm_kernel.session.answering import Children
+from rlm_kernel.session.assembly import Assembly, Locate
 from rlm_kernel.session.conversation import full_history
+from rlm_kernel.session.environment import Environment, Host, find_or_build_image, limits_of, new_folder, silent
+from rlm_kernel.session.jupyter.notebook import Opened, OpenedFiles, files_of, find_opened
 from rlm_kernel.session.listeners import everyone
-from rlm_kernel.session.opened import Opened, OpenedFiles, files_of, find_opened
-from rlm_kernel.session.players import open_models
-from rlm_kernel.session.stage import Stage, broker_and_spec, find_or_build_image, folder, keep_of, limits_of
+from rlm_kernel.session.models import models_of
+from rlm_kernel.session.running import broker_and_spec
 from rlm_kernel.trace.reader import TraceFile
 from rlm_kernel.trace.recording import TraceRecording
 
@@ -60,7 +62,6 @@ class NotebookProvisioner(DockerProvisioner):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._folder = contextlib.ExitStack()
         self._run: RunDir | None = None
         self._host: _Host | None = None
 
@@ -73,7 +74,7 @@ class NotebookProvisioner(DockerProvisioner):
         async with self._all_or_nothing():
             if self._run is None:
                 # Jupyter's clients connect again after a restart, to where they were connected.
-                self._run = await asyncio.to_thread(self._folder.enter_context, folder(replayed=True))
+                self._run = await asyncio.to_thread(new_folder, load_settings(), replayed=True)
             self._host = _Host(self._run, opened, live=self.live)
             self.spec = await self._host.start()
             return await super().pre_launch(**kwargs)
@@ -88,9 +89,9 @@ class NotebookProvisioner(DockerProvisioner):
         host, self._host = self._host, None
         if host is not None:
             await asyncio.to_thread(host.stop)
-        if not restart:
-            self._run = None
-            await asyncio.to_thread(self._folder.close)
+        if not restart and self._run is not None:
+            run, self._run = self._run, None
+            await asyncio.to_thread(run.remove)
 
     @contextlib.asynccontextmanager
     async def _all_or_nothing(self) -> Any:
@@ -141,24 +142,21 @@ class _Host:
 
     async def _serve(self) -> None:
         """Raises SetupError, ConfigError, TraceError, before the broker listens. Blocks its loop until then: nobody else uses it."""
-        settings = load_settings()
+        host = Host(load_settings())
         node, trace, problem = self._opened.read() if self._opened else (None, None, "")
-        on, files = self._stage(settings, node, trace)
-        models = _LazyModels(settings, trace) if self._live else None
+        environment, files = self._environment(host, node, trace)
+        models = _LazyModels(host.settings, trace) if self._live else None
         # A person's kernel waits for the person: its life counts for no limit.
-        ledger = Ledger(replace(limits_of(settings), seconds=None, depth=0))
+        ledger = Ledger(replace(limits_of(host.settings), seconds=None, depth=0))
+        children = Children(environment, trace.path if trace else Path())
         recording = TraceRecording(trace.cells, waiting=False) if trace else None
-        how = f"{problem} {HOW_TO_ALLOW}".strip()
-        children = Children(on, trace.path if trace else Path())
-        calls = HostCalls(
-            SubCalls(models, ledger, children, how_to_allow=how),
-            everyone(),
-            lambda asked: _locate(on, files, asked),
+        sub_calls = SubCalls(models, ledger, children, f"{problem} {HOW_TO_ALLOW}".strip())
+        calls = Assembly(environment, sub_calls, everyone()).host_calls(
+            lambda cell: full_history(trace, seen_by=recording.cell_id(cell)) if trace and recording else [],
+            locate=_locate_in(environment, files),
             recording=recording,
-            history=lambda cell: full_history(trace, seen_by=recording.cell_id(cell)) if trace and recording else [],
-            keep=keep_of(settings),
         )
-        broker, spec = broker_and_spec(on, settings, calls.handlers(), wait=_ROOM_SECONDS)
+        broker, spec = broker_and_spec(environment, calls.handlers(), wait=_ROOM_SECONDS)
         broker.any_cell = True
         try:
             self._up.set_result(replace(spec, loop=asyncio.get_running_loop()))
@@ -171,18 +169,21 @@ class _Host:
             if models is not None:
                 await models.aclose()
 
-    def _stage(self, settings: Settings, node: Any, trace: TraceFile | None) -> tuple[Stage, OpenedFiles]:
-        image = find_or_build_image(settings, lambda _: None, build=False)
-        files = files_of(self._opened, node, trace, settings.sandbox.allow)
+    def _environment(self, host: Host, node: Any, trace: TraceFile | None) -> tuple[Environment, OpenedFiles]:
+        image = find_or_build_image(host.settings, silent, build=False)
+        files = files_of(self._opened, node, trace, host.settings.sandbox.allow)
         shutil.rmtree(self._run.path / "copies", ignore_errors=True)  # those of the kernel before a restart
-        return Stage(self._run, FileGrants(files.paths, self._run, files.known_as), image), files
+        return Environment(host, self._run, FileGrants(files.paths, self._run, files.known_as), image), files
 
 
-async def _locate(on: Stage, files: OpenedFiles, asked: str) -> Mapping[str, Any]:
-    try:
-        return await on.locate(files.place(asked))
-    except FileRefused:
-        raise files.why_not(asked) from None
+def _locate_in(environment: Environment, files: OpenedFiles) -> Locate:
+    async def locate(asked: str) -> Mapping[str, Any]:
+        try:
+            return await environment.locate(files.place(asked))
+        except FileRefused:
+            raise files.why_not(asked) from None
+
+    return locate
 
 
 class _LazyModels:
@@ -213,7 +214,7 @@ class _LazyModels:
     ) -> Completion:
         async with self._opening:
             if self._open is None:
-                self._open = await self._stack.enter_async_context(open_models(self._chosen(), lambda _: None))
+                self._open = (await self._stack.enter_async_context(models_of(self._chosen(), None, silent))).models
         return await self._open.complete(messages, role=role, model=model, schema=schema, sent=sent, retrying=retrying)
 
     def _chosen(self) -> Settings:

@@ -10,7 +10,7 @@ import pytest
 from nbclient import NotebookClient
 
 from rlm_kernel import TraceError, UsageError
-from rlm_kernel.session.opened import Opened, files_of, find_opened
+from rlm_kernel.session.jupyter.notebook import Opened, files_of, find_opened
 from rlm_kernel.trace.reader import trace_of
 from tests.support.trace import meta
 from tests.unit.test_tracefiles import recorded

@@ -15,7 +15,7 @@ from jupyter_client.manager import KernelManager
 from rlm_contract import VERSION
 from rlm_kernel.sandbox.channels import Connection
 from rlm_kernel.sandbox.rundir import RunDir, sweep
-from rlm_kernel.session.live import _depot, other_version
+from rlm_kernel.session.running import depot_of, other_version
 
 SIMPLE = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
 JSON = st.recursive(SIMPLE, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
@@ -127,8 +127,8 @@ def test_no_folder_of_ours_has_a_name_that_an_engine_cannot_be_told(tmp_path: Pa
         short.rmdir()
     try:
         assert run.path.parent != short
-        assert _depot(odd / "files", run) == run.path / "depot"
-        assert _depot(tmp_path / "files", run) == tmp_path / "files"
-        assert _depot(None, run) == run.path / "depot"
+        assert depot_of(odd / "files", run) == run.path / "depot"
+        assert depot_of(tmp_path / "files", run) == tmp_path / "files"
+        assert depot_of(None, run) == run.path / "depot"
     finally:
         run.remove()

@@ -6,15 +6,14 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from pathlib import Path
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from rlm_kernel.config import Settings, parse_size
+from rlm_kernel.config import parse_size
 from rlm_kernel.errors import RLMError
-from rlm_kernel.session.listeners import Gate
-from rlm_kernel.session.live import Live, make
-from rlm_kernel.session.stage import Say, await_nothing
+from rlm_kernel.session.environment import Host
+from rlm_kernel.session.running import GivenFiles, RunningKernel, new_kernel
 
 if TYPE_CHECKING:
     from rlm_kernel.sandbox.grants import Grant
@@ -22,24 +21,24 @@ if TYPE_CHECKING:
 
 MOST = 64
 """Child RLMs at once, whatever the memory."""
+_NO_FILES = GivenFiles()
 
 
-class WarmKernels:
+class KernelPool:
     """The kernels of one run's child RLMs. A context manager: those that nobody took are ended with it.
 
     As soon as one was asked for, another is started for the next.
     """
 
-    def __init__(self, settings: Settings, image: ImageInfo, say: Say) -> None:
-        self._settings = settings
+    def __init__(self, host: Host, image: ImageInfo) -> None:
+        self._host = replace(host, consent=None)  # a child gets what it is handed
         self._image = image
-        self._say = say
         self._places: dict[int, asyncio.Semaphore] = {}
         self._counting: asyncio.Task[int] | None = None
-        self._ready: deque[asyncio.Task[tuple[Live, Gate]]] = deque()
+        self._ready: deque[asyncio.Task[RunningKernel]] = deque()
         self._ending: set[asyncio.Task[None]] = set()
 
-    async def __aenter__(self) -> WarmKernels:
+    async def __aenter__(self) -> KernelPool:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -48,8 +47,8 @@ class WarmKernels:
     @contextlib.asynccontextmanager
     async def kernel(
         self, level: int, grants: Sequence[Grant] = (), check: Callable[[], None] = lambda: None
-    ) -> AsyncIterator[tuple[Live, Gate]]:
-        """A kernel for a child RLM so many levels beneath the topmost, as soon as there is a place; and where to listen to it.
+    ) -> AsyncIterator[RunningKernel]:
+        """A kernel for a child RLM so many levels beneath the topmost, as soon as there is a place.
 
         With `grants`, files of the parent, it is started anew, as these are mounted. `check` may refuse when there is a place. Afterwards
         the kernel is ended, which nobody has to wait for. Raises SetupError, FileRefused, KernelError.
@@ -58,14 +57,14 @@ class WarmKernels:
         await place.acquire()
         try:
             check()
-            live, gate = await (self._with(grants) if grants else self._take())
+            running = await (self._with(grants) if grants else self._take())
         except BaseException:
             place.release()
             raise
         try:
-            yield live, gate
+            yield running
         finally:
-            self._afterwards(self._end(live, place))
+            self._afterwards(self._end(running, place))
 
     async def _place(self, level: int) -> asyncio.Semaphore:
         """The places of a level. Each has its own: those above wait for those below, and must not keep them from starting."""
@@ -73,30 +72,30 @@ class WarmKernels:
             if self._counting is None:
                 self._counting = asyncio.create_task(self._count())
             at_once = await asyncio.shield(self._counting)
-            self._places.setdefault(level, asyncio.Semaphore(max(1, at_once // max(1, self._settings.limits.depth))))
+            self._places.setdefault(level, asyncio.Semaphore(max(1, at_once // max(1, self._host.settings.limits.depth))))
         return self._places[level]
 
     async def _count(self) -> int:
         """How many children there may be at once."""
         from rlm_kernel.sandbox.room import fitting
 
-        sandbox = self._settings.sandbox
+        sandbox = self._host.settings.sandbox
         return sandbox.children or min(MOST, await asyncio.to_thread(fitting, parse_size(sandbox.memory)))
 
-    async def _end(self, live: Live, place: asyncio.Semaphore) -> None:
+    async def _end(self, running: RunningKernel, place: asyncio.Semaphore) -> None:
         try:
-            await live.end()
+            await running.close()
         except RLMError:
             pass  # the engine is gone, and with it the container
         finally:
             place.release()
 
-    async def _take(self) -> tuple[Live, Gate]:
+    async def _take(self) -> RunningKernel:
         while True:
             ahead = bool(self._ready)
             task = self._ready.popleft() if ahead else asyncio.create_task(self._start())
             try:
-                live, gate = await asyncio.shield(task)
+                running = await asyncio.shield(task)
             except asyncio.CancelledError:
                 self._ready.append(task)  # for the next
                 raise
@@ -105,13 +104,13 @@ class WarmKernels:
                     raise
                 continue  # the machine may have had no room then, and have it now
             self._refill()
-            if live.kernel.alive:
-                return live, gate
-            await live.end()
+            if running.kernel.alive:
+                return running
+            await running.close()
 
-    async def _with(self, grants: Sequence[Grant]) -> tuple[Live, Gate]:
-        paths, names = [grant.source for grant in grants], [grant.path for grant in grants]
-        task = asyncio.create_task(self._start(paths, names))
+    async def _with(self, grants: Sequence[Grant]) -> RunningKernel:
+        files = GivenFiles([grant.source for grant in grants], [grant.path for grant in grants])
+        task = asyncio.create_task(self._start(files))
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -128,14 +127,14 @@ class WarmKernels:
         if not self._ready:
             self._ready.append(asyncio.create_task(self._start()))
 
-    async def _start(self, paths: Sequence[Path] = (), known_as: Sequence[Path] = ()) -> tuple[Live, Gate]:
-        gate = Gate()
-        return await make(paths, self._settings, gate, self._say, known_as=known_as, image=self._image, queued=False), gate
+    async def _start(self, files: GivenFiles = _NO_FILES) -> RunningKernel:
+        running = await new_kernel(self._host, self._image, files, queued=False)
+        await running.start()
+        return running
 
     @staticmethod
-    async def _discard(task: asyncio.Task[tuple[Live, Gate]]) -> None:
+    async def _discard(task: asyncio.Task[RunningKernel]) -> None:
+        """End a kernel as soon as it has started; if it has not, nobody is told."""
         await asyncio.wait([task])
-        if task.cancelled() or task.exception() is not None:
-            await_nothing(task)
-            return
-        await task.result()[0].end()
+        if not task.cancelled() and task.exception() is None:
+            await task.result().close()

@@ -40,6 +40,11 @@ class Spool:
         self._sizes: dict[str, int] = {}
         self._least = 0
 
+    @property
+    def holds(self) -> bool:
+        """Whether there is anything in it. Does not block."""
+        return bool(self._sizes)
+
     def add(self, name: str, piece: bytes | bytearray) -> bool:
         """Keep a piece; an empty one begins. False if it is too much, or there is no room: then nothing of it is kept."""
         size = self._sizes.get(name, 0) + len(piece)
@@ -79,7 +84,7 @@ class Spool:
 
 
 @dataclass(frozen=True)
-class HandedOver:
+class ChildInput:
     """Implements `engine.protocols.Handed`: nothing, some `grants` of the session's files, or a spooled file of `form`."""
 
     digest: str = ""
@@ -123,15 +128,15 @@ class HandedOver:
             return file.read()
 
 
-def take(given: Any, run: RunDir, grants: FileGrants) -> HandedOver:
+def take(given: Any, run: RunDir, grants: FileGrants) -> ChildInput:
     """What a kernel hands over. Blocking: it is read whole. Raises UsageError, FileRefused."""
     if given is None:
-        return HandedOver()
+        return ChildInput()
     if (named := Named.of(given)) is not None:
         found = [grants.locate(name) for name in named.files]
         if any(grant.directory for grant in found):
             raise FileRefused("A folder cannot be handed over: hand over its files.")
-        return HandedOver(hashlib.sha256(json.dumps(named.files).encode("utf-8", "replace")).hexdigest(), grants=found)
+        return ChildInput(hashlib.sha256(json.dumps(named.files).encode("utf-8", "replace")).hexdigest(), grants=found)
     if (spooled := Spooled.of(given)) is None:
         raise UsageError("That cannot be handed over to a child.")
     path = run.spool / spooled.handed
@@ -140,7 +145,7 @@ def take(given: Any, run: RunDir, grants: FileGrants) -> HandedOver:
         while block := file.read(_BLOCK):
             digest.update(block)
             size += len(block)
-    return HandedOver(digest.hexdigest(), size, (), spooled.form, path)
+    return ChildInput(digest.hexdigest(), size, (), spooled.form, path)
 
 
 def _opened(path: Path) -> BinaryIO:

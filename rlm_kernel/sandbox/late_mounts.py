@@ -26,7 +26,7 @@ _TOLD_FROM = 256 << 20
 Say = Callable[[str], None]
 
 
-class Depot:
+class LateMounts:
     """Gives files and folders into `folder`, each under a number of its own. All methods block."""
 
     def __init__(self, folder: Path, say: Say = lambda _text: None) -> None:

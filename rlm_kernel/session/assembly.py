@@ -1,0 +1,71 @@
+"""The parts of a run, put together: the one place where host calls are wired and where a loop is made.
+
+Host ── settings, who is told, who is asked
+ └─ Environment ── folder, files, image
+     └─ RunningKernel ── container, broker          Ledger ── what is used
+         └── Assembly: host calls and loop ──────── Trace ── who hears of it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rlm_kernel.engine.cells import Cells
+from rlm_kernel.engine.events import Listener
+from rlm_kernel.engine.hostcalls import HostCalls
+from rlm_kernel.engine.loop import Loop
+from rlm_kernel.engine.protocols import CallRecord, Recording
+from rlm_kernel.engine.subcalls import SubCalls
+from rlm_kernel.session.conversation import full_history
+from rlm_kernel.session.environment import Environment, keep_of
+
+if TYPE_CHECKING:
+    from rlm_kernel.session.models import ModelSet
+    from rlm_kernel.session.running import RunningKernel
+    from rlm_kernel.trace.reader import TraceFile
+
+Locate = Callable[[str], Awaitable[Mapping[str, Any]]]
+History = Callable[[str], Any]
+"""The conversation as a cell sees it, by the cell's id. Blocking."""
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """The parts of one run: where it is, who makes the calls that cost something, and who hears what happens."""
+
+    environment: Environment
+    sub_calls: SubCalls
+    listener: Listener
+
+    def host_calls(
+        self,
+        history: History,
+        *,
+        locate: Locate | None = None,
+        recording: Recording | None = None,
+        before: Iterable[CallRecord] = (),
+    ) -> HostCalls:
+        """What does the host calls of a kernel.
+
+        `locate` finds a host path for the kernel, by default as the environment does. `recording` answers what it knows. `before`: calls of
+        the session so far, which count in what is recorded.
+        """
+        keep = keep_of(self.environment.host.settings).beside(before)
+        find = locate or self.environment.locate
+        return HostCalls(self.sub_calls, self.listener, find, recording=recording, history=history, keep=keep)
+
+    def cells(self, running: RunningKernel, calls: HostCalls) -> Cells:
+        """What runs cells in the kernel with these host calls."""
+        return Cells(running.kernel, calls, self.listener)
+
+    def loop(self, cells: Cells, models: ModelSet) -> Loop:
+        """What answers a question with these cells."""
+        settings = self.environment.host.settings
+        return Loop(cells, models.models, models.profile, settings.limits.output_chars, settings.memory_share)
+
+
+def history_of(read: Callable[[], TraceFile]) -> History:
+    """The conversation by the trace that `read` gives when it is asked for."""
+    return lambda cell: full_history(read(), seen_by=cell)

@@ -1,0 +1,123 @@
+"""What a kernel runs in: the session's folder, the files in it, the image, and those who run it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rlm_kernel.config import Settings, parse_size
+from rlm_kernel.engine.ledger import Limits
+from rlm_kernel.engine.records import Keep
+from rlm_kernel.errors import ImageError
+
+if TYPE_CHECKING:
+    from rlm_kernel.sandbox.grants import Consent, FileGrants
+    from rlm_kernel.sandbox.image import ImageInfo
+    from rlm_kernel.sandbox.rundir import RunDir
+
+MAX_IN_FLIGHT = 128
+"""Host calls of one batch under way at once, where the models' own concurrency is lower."""
+Say = Callable[[str], None]
+
+
+def silent(_text: str) -> None:
+    """Tells nobody what is being done."""
+
+
+@dataclass(frozen=True)
+class Host:
+    """Who runs a kernel. `say` hears what is being done, a line at a time; `consent` is asked for files that the user did not name, which
+    are refused without it.
+    """
+
+    settings: Settings
+    say: Say = silent
+    consent: Consent | None = None
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The session's folder, the files that the kernel gets, and the image of its container."""
+
+    host: Host
+    run: RunDir
+    grants: FileGrants
+    image: ImageInfo
+
+    async def locate(self, asked: str) -> Mapping[str, Any]:
+        """Where the kernel finds a host path. Raises FileRefused."""
+        from rlm_kernel.sandbox.grants import rules_above
+
+        found = await self.grants.obtain(asked, self.host.consent, self.host.say)
+        place = {"inside": str(found.inside), "path": str(found.path), "directory": found.directory}
+        return place | {"ignore": await asyncio.to_thread(rules_above, found.path)} if found.directory else place
+
+
+def new_folder(settings: Settings, *, replayed: bool = False, idle: float = 0.0) -> RunDir:
+    """A session's folder. `replayed`: host calls may be answered from a recording; `idle`: seconds that the container outlives its owner.
+
+    Raises SetupError.
+    """
+    from rlm_kernel.sandbox.broker import MAX_REQUEST
+    from rlm_kernel.sandbox.rundir import RunDir
+
+    return RunDir.create(max_request=MAX_REQUEST, window=max_in_flight(settings), replayed=replayed, idle=idle)
+
+
+def max_in_flight(settings: Settings) -> int:
+    """How many calls of a batch are under way at once: enough to keep the sub model busy."""
+    from rlm_kernel.sandbox import broker
+
+    return min(broker.MAX_IN_FLIGHT, max(MAX_IN_FLIGHT, 2 * settings.sub_llm.concurrency))
+
+
+async def image_for(host: Host, *first: Awaitable[Any]) -> ImageInfo:
+    """The image of the settings, or ours. Building that takes minutes, so what may fail is awaited `first`: a missing key is told at once.
+
+    Raises DockerError, ImageError, and what is raised by what is awaited.
+    """
+    try:
+        return await asyncio.to_thread(find_or_build_image, host.settings, host.say, build=False)
+    except ImageError:
+        if host.settings.sandbox.image is not None:
+            raise
+    for one in first:
+        await one
+    return await asyncio.to_thread(find_or_build_image, host.settings, host.say)
+
+
+def find_or_build_image(settings: Settings, say: Say, *, build: bool = True) -> ImageInfo:
+    """The image of the settings, or ours; `build` that if it is not there. Blocking. Raises DockerError, ImageError."""
+    from rlm_kernel.sandbox.docker_host import connect
+    from rlm_kernel.sandbox.image import ensure_image, find_image, image_tag, inspect_image
+
+    client = connect()
+    try:
+        if settings.sandbox.image is None and not build:
+            ours = find_image(client, settings.sandbox.base)
+            if ours is None:
+                raise ImageError(f"The kernel image {image_tag(settings.sandbox.base)} is not built.", hint="Type `rlm image build`.")
+            return ours
+        if settings.sandbox.image is None:
+            return ensure_image(client, base=settings.sandbox.base, progress=say)
+        found = inspect_image(client, settings.sandbox.image)
+        if found is None:
+            raise ImageError(
+                f"The image {settings.sandbox.image} (sandbox.image) is not there.",
+                hint="Unset sandbox.image to use rlm_kernel's own, or build or pull that one.",
+            )
+        return found
+    finally:
+        client.close()
+
+
+def keep_of(settings: Settings) -> Keep:
+    """How much of the host calls is recorded."""
+    return Keep(parse_size(settings.trace.answers), parse_size(settings.trace.records))
+
+
+def limits_of(settings: Settings) -> Limits:
+    limits = settings.limits
+    return Limits(limits.turns, limits.calls, limits.cost, limits.tokens, limits.seconds, limits.depth)

@@ -15,38 +15,40 @@ WIDTH = 100
 INTRO = """\
 # The command line
 
-The help texts of `rlm` and its commands. `scripts/cli_reference.py` prints this page.
+The help texts of `rlm` and its commands, and what all commands have in common. `scripts/cli_reference.py` prints this page.
 
-stdout carries the answer and nothing else; progress, the account of the run and the trace's path go to stderr. Off a terminal the
-live view becomes plain lines ([subcalls.md](subcalls.md#see-it-happen)). With `--json`, stdout is one object: `answer`, `trace`,
-`turns`, `calls`, `children`, `child_turns`, `stored`, `failed`, `tokens` (`prompt`, `completion`, `cached`), `cost` (null where unknown),
-`known_cost`, `seconds`, `stop_reason`, `forced`; [subcalls.md](subcalls.md#the-numbers) defines them.
+**Output.** Only the answer goes to stdout. Progress, the account of the run and the trace's path go to stderr. Without a terminal,
+plain lines replace the live view ([subcalls.md](subcalls.md#see-it-happen)).
+
+**`--json`** prints one object to stdout: `answer`, `trace`, `turns`, `calls`, `children`, `child_turns`, `stored`, `failed`, `tokens`
+(`prompt`, `completion`, `cached`), `cost` (null if unknown), `known_cost`, `seconds`, `stop_reason`, `forced`.
+[subcalls.md](subcalls.md#the-numbers) defines them. `rlm run` and `rlm chat` print it before the summary for the [memory](memory.md), so
+its figures are those of the question alone.
 
 | exit code | meaning |
 | --- | --- |
-| 0 | answered, also where the answer was forced at a limit |
+| 0 | answered, also with a best-effort answer at a limit |
 | 1 | no answer, or the run failed: model, kernel, trace; or the output could not be written to stdout |
 | 2 | the request is wrong: option, setting, file |
-| 3 | the set-up is: no Docker, no image, no key, unknown model, no weights |
+| 3 | the set-up is incomplete: no Docker, no image, no key, unknown model, no weights |
 | 130 | interrupted |
 
-A first Ctrl-C (or SIGTERM, or SIGHUP) stops the running cell, removes the container and closes the trace; the last line says what
-was done, what it cost and how to go on. A second one ends the process at once, and the container with it.
+**Ctrl-C** (or SIGTERM, or SIGHUP) stops the running cell, removes the container and closes the trace. The last line says what was done,
+what it cost and how to go on. A second one ends the process at once, and the container with it.
 
-The answer is printed, and is in the trace, as soon as it is there: before the container is removed and whatever else is to be done.
-After that a signal ends the command sooner and changes nothing: the exit code is 0. What is left to do has about ten seconds; an engine
-that does not answer is left then, and its container ends by itself. In `rlm run` and `rlm chat`, `--json` prints the answer before the
-summary for the [memory](memory.md), so its figures are those of the question alone.
+**The answer comes first.** rlm prints it, and writes it into the trace, as soon as it is there, before it removes the container and
+cleans up. After that a signal ends the command sooner and changes nothing: the exit code is 0. Cleaning up may take about ten seconds.
+Then rlm leaves an engine that does not answer, and its container ends by itself.
 
-A failure is told in a line or two, with what to type next. A fault of rlm_kernel's own is told in the same way and says that it is one;
-the trace is closed all the same. `--debug`, given before the command (`rlm --debug ask …`), shows the traceback.
+**Errors** are a line or two, which say what to type next. A fault in rlm_kernel itself is reported in the same way and says that it is
+one; the trace is closed in any case. `--debug` before the command (`rlm --debug ask …`) shows the traceback.
 
-Standard streams may be closed, full, without a reader or in an encoding that lacks characters. The run goes on to its end, and the
-answer is in the trace. If stdout could not take it all, the exit code is 1, and stderr says why. Characters that the encoding of
-stdout lacks are escaped (`\\xe9`; in `--json` as JSON has them), which stderr says, too.
+**Standard streams** may be closed, full, without a reader, or in an encoding that lacks characters. The run goes on to its end, and the
+answer is in the trace. If rlm could not write everything to stdout, the exit code is 1, and stderr says why. rlm escapes characters that
+the encoding of stdout lacks (`\\xe9`; with `--json` as JSON does), and says so on stderr.
 
-`rlm ask` builds the kernel image if it is not there. A trace named with `--trace` is replaced if it exists. Settings that have no
-option of their own are in [configuration.md](configuration.md).
+`rlm ask` builds the kernel image if it is missing. `--trace` replaces an existing file. [configuration.md](configuration.md) has the
+settings without an option.
 """
 
 

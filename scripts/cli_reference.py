@@ -47,8 +47,8 @@ one; the trace is closed in any case. `--debug` before the command (`rlm --debug
 answer is in the trace. If rlm could not write everything to stdout, the exit code is 1, and stderr says why. rlm escapes characters that
 the encoding of stdout lacks (`\\xe9`; with `--json` as JSON does), and says so on stderr.
 
-`rlm ask` builds the kernel image if it is missing. `--trace` replaces an existing file. [configuration.md](configuration.md) has the
-settings without an option.
+`rlm ask` builds the kernel image if it is missing. `--trace` replaces an existing file. `--set section.key=value` changes any setting
+([configuration.md](configuration.md#--set)).
 """
 
 

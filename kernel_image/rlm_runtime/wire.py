@@ -26,7 +26,7 @@ from rlm_runtime.line import Line, Lost, packed
 
 RUN = Path("/rlm/run")
 _MANY = 1 << 20
-_TOGETHER = 1 << 20
+TOGETHER = 1 << 20
 """Bytes of requests that are sent together, about."""
 _LONGEST_ID = 64
 """Characters of a cell's id, in nbformat's schema and for the host."""
@@ -332,7 +332,7 @@ def call_many(
                 waiting[call] = place
                 sent += 1
                 together += made
-                if len(together) > _TOGETHER:
+                if len(together) > TOGETHER:
                     _transmit(together)
                     together.clear()
             _transmit(together)

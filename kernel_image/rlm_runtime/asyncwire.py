@@ -23,18 +23,17 @@ class _Line:
         self._waiting: dict[str, asyncio.Future[Reply]] = {}
         self._reading: asyncio.Task[None] | None = None
         self._given_up: list[str] = []
-        self._begun = 0
+        self._made: list[bytes] = []
+        """Requests of this turn of the loop, which are sent together."""
 
     async def call(self, kind: Kind, body: Mapping[str, Any], same: object) -> Any:
-        if not self._begun:
-            asyncio.get_running_loop().call_soon(self._plan)
-        self._begun += 1
         call, request = wire.request(kind, body, same)
         future = self._waiting[call] = asyncio.get_running_loop().create_future()
         try:
             writer = await self._writer()
-            writer.write(request)
-            await writer.drain()
+            if not self._made:
+                asyncio.get_running_loop().call_soon(self._send, writer)
+            self._made.append(request)
             return wire.value_of(await future)
         except OSError as error:
             self._waiting.pop(call, None)
@@ -63,10 +62,17 @@ class _Line:
             self._reading.cancel()
             await asyncio.gather(self._reading, return_exceptions=True)
 
-    def _plan(self) -> None:
-        """Of calls that were gathered the host is told how many there are; one alone costs no message."""
-        begun, self._begun = self._begun, 0
-        wire.plan(begun, tell=begun > 1)
+    def _send(self, writer: asyncio.StreamWriter) -> None:
+        """Send what was made, in pieces of bounded size. Of several calls the host is told how many there are; one needs no message."""
+        made, self._made = self._made, []
+        wire.plan(len(made), tell=len(made) > 1)
+        piece = bytearray()
+        for request in made:
+            piece += request
+            if len(piece) > wire.TOGETHER:
+                writer.write(piece)
+                piece = bytearray()
+        writer.write(piece)
 
     def _tell(self) -> None:
         """Have the host drop what was given up, and that together: of many gathered calls the end of each would let others be sent."""

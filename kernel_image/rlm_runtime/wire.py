@@ -26,7 +26,7 @@ from rlm_contract import MAX_CELL_ID, RUN, Head, Kind, Reply, Session
 from rlm_runtime.line import Line, Lost, packed
 
 _MANY = 1 << 20
-_TOGETHER = 1 << 20
+TOGETHER = 1 << 20
 """Bytes of requests that are sent together, about."""
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 _counter = itertools.count(1)
@@ -330,7 +330,7 @@ def call_many(
                 waiting[call] = place
                 sent += 1
                 together += made
-                if len(together) > _TOGETHER:
+                if len(together) > TOGETHER:
                     _transmit(together)
                     together.clear()
             _transmit(together)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 import tracemalloc
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -94,6 +96,28 @@ async def test_as_gathered_calls_are_given_up_none_of_those_that_waited_is_sent(
     host.wanted = 200
     assert await give_up(host, 200) == "reply"
     assert (host.sent, host.waiting) == (2, 0)
+
+
+async def test_gathered_calls_are_sent_together_and_none_waits_for_a_host_that_is_gone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(wire, "session", lambda: {"token": "t", "max_request": 1 << 20, "window": 4})
+    monkeypatch.setattr(line, "ADDRESS", str(tmp_path / "calls"))
+    monkeypatch.setattr(wire, "current_cell", CELL)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(line.ADDRESS)
+    listener.listen()
+
+    def read_once() -> bytes:
+        with listener, listener.accept()[0] as connection:
+            return connection.recv(1 << 20)  # what tells how many there are comes by another one
+
+    reading = asyncio.create_task(asyncio.to_thread(read_once))
+    calls = [asyncwire.call("llm_query", {"prompt": str(number)}) for number in range(100)]
+    failed = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 10)
+    arrived = await reading
+    assert arrived.count(b'"kind": "llm_query"') == 100
+    assert {type(error) for error in failed} == {wire.Cancelled}
 
 
 @pytest.mark.parametrize("sent", ["vscode-notebook-cell:/home/someone/notebooks/first.ipynb#W0sZmlsZQ%3D%3D" * 2, "", None, 5, ["a"], {}])

@@ -32,7 +32,7 @@ lint: .venv/installed  ## ruff, and mypy for Linux, macOS and Windows
 	$(BIN)/mypy
 	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
 	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32
-	$(BIN)/mypy scripts/demo.py
+	$(BIN)/mypy scripts/demo.py scripts/rooms.py
 
 image: .venv/installed  ## build the kernel image, if it is not there
 	@$(BIN)/rlm image build

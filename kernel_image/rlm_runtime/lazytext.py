@@ -38,7 +38,7 @@ class LazyText:
         self._limit = limit
         self._first = first
         self._last = last
-        take_regular_expressions()
+        take_regular_expressions(LazyText)
 
     @property
     def whole(self) -> bool:

@@ -75,17 +75,15 @@ def matches(pattern: re.Pattern[str], texts: Iterator[str], span: int, window: i
 
 
 @functools.cache
-def take_regular_expressions() -> None:
-    """Have re.search, re.match, re.finditer and re.findall take a LazyText, too."""
+def take_regular_expressions(lazy: type) -> None:
+    """Have re.search, re.match, re.finditer and re.findall take a text of that type, too: it has methods of their names."""
     for name in ("search", "match", "finditer", "findall"):
-        setattr(re, name, _either(name, getattr(re, name)))
+        setattr(re, name, _either(name, getattr(re, name), lazy))
 
 
-def _either(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
-    from rlm_runtime.lazytext import LazyText
-
+def _either(name: str, plain: Callable[..., Any], lazy: type) -> Callable[..., Any]:
     @functools.wraps(plain)
     def either(pattern: Any, string: Any, flags: int = 0) -> Any:
-        return getattr(string, name)(pattern, flags) if isinstance(string, LazyText) else plain(pattern, string, flags)
+        return getattr(string, name)(pattern, flags) if isinstance(string, lazy) else plain(pattern, string, flags)
 
     return either

@@ -11,6 +11,11 @@ _MEANT = {
     **dict.fromkeys(("/h", "/?", "help", "help()", "?", "-h", "--help", ":h", ":help"), HELP),
     "stop": STOP,
 }
+COMMANDS = frozenset(
+    {"ask", "attach", "bench", "cache", "chat", "config", "doctor", "fork", "gc", "image", "init", "kernelspec", "models", "replay"}
+    | {"resume", "run", "status", "stop"}
+)
+"""The commands of `rlm`."""
 _SAME_HERE = {"status": "/status", "stop": STOP, "help": HELP, "--help": HELP, "-h": HELP}
 """Commands of `rlm` that the chat has as well, where nothing follows them."""
 
@@ -23,7 +28,7 @@ def meant(message: str) -> str:
     if (command := _MEANT.get(message.lower())) is not None:
         return command
     words = message.split()
-    if words[0] != "rlm" or len(words) == 1 or "\n" in message or words[1] not in _commands():
+    if words[0] != "rlm" or len(words) == 1 or "\n" in message or words[1] not in {*COMMANDS, *_SAME_HERE}:
         return message
     if len(words) == 2 and words[1] in _SAME_HERE:
         return _SAME_HERE[words[1]]
@@ -34,11 +39,3 @@ def _instead(command: str, message: str) -> str:
     if command in ("ask", "run", "chat", "fork", "resume"):
         return "A question is typed here as it is, without `rlm` and without quotes."
     return f"Leave with Ctrl-D, then type it. To send it as a question: {quoted(message)}"
-
-
-def _commands() -> set[str]:
-    from typer.main import get_command
-
-    from rlm_kernel.cli._app import app
-
-    return {*getattr(get_command(app), "commands", {}), *_SAME_HERE}

@@ -7,6 +7,7 @@ import hashlib
 import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,11 +24,12 @@ from rlm_kernel.engine.protocols import (
     ReplyText,
 )
 from rlm_kernel.engine.records import Keep, Kind, Records
-from rlm_kernel.engine.subcalls import Given, SubCalls, Work, spent_on
+from rlm_kernel.engine.subcalls import SubCalls, Work
 from rlm_kernel.errors import ModelError, RecordedFailure, RLMError, SetupError, TraceNotWritten
 
 PREVIEW = 200
 """Characters of a prompt that the trace shows; its digest stands for the whole."""
+_CANCELLED = "cancelled: the cell ended before the answer came"
 MAX_FREE = 10_000
 """Records kept of one cell's calls that the ledger does not bound: a loop over a refused call must not fill memory and disk."""
 
@@ -126,7 +128,7 @@ class HostCalls:
         return await self._asked(call, "rlm_query", query, identity, lambda work: self._sub_calls.child(query, handed, call, work))
 
     async def _asked(
-        self, call: HostCall, kind: CallKind, query: Query, identity: Mapping[str, Any], do: Callable[[Work], Awaitable[Given]]
+        self, call: HostCall, kind: CallKind, query: Query, identity: Mapping[str, Any], do: Callable[[Work], Awaitable[CallRecord]]
     ) -> Any:
         """Answer as the recording has it, else `do` it, and record it."""
         prompt_digest = digest(kind, identity)
@@ -136,13 +138,14 @@ class HostCalls:
             if past is not None:
                 return self._again(call, past)
             self.unrecorded += 1
-        started, clock = datetime.now(UTC), time.monotonic()
-        work = Work(lambda retry: self._tell(CallRetried(call.cell, call.id, retry)))
-        given: Given | None = None
+        preview, clock = query.prompt[:PREVIEW], time.monotonic()
+        record = CallRecord(call.id, kind, prompt_digest, preview, datetime.now(UTC), 0.0, nth=call.nth)
+        work = Work(record, lambda retry: self._tell(CallRetried(call.cell, call.id, retry)))
+        done: CallRecord | None = None
         failure: RLMError | None = None
         try:
-            given = await _within(query.timeout, do(work))
-            return _handed(kind, given.answer, cut=given.cut)
+            done = await _within(query.timeout, do(work))
+            return _handed(kind, done.answer, cut=done.cut)
         except (SetupError, TraceNotWritten) as error:
             self.broken = error  # recorded as a call that was cut off: it is made when the run is taken up
             raise
@@ -150,32 +153,10 @@ class HostCalls:
             failure = error
             raise
         finally:
-            error_text = None if given else str(failure) if failure else "cancelled: the cell ended before the answer came"
-            found = given or work.spent() or spent_on(failure)
-            self._record(
-                call.cell,
-                CallRecord(
-                    id=call.id,
-                    kind=kind,
-                    prompt_digest=prompt_digest,
-                    preview=query.prompt[:PREVIEW],
-                    started=started,
-                    seconds=time.monotonic() - clock,
-                    answer=found.answer,
-                    error=error_text,
-                    error_type=failure.in_cell if failure else None,
-                    nth=call.nth,
-                    model=found.model or (self._sub_calls.name(query.model) or "")[:PREVIEW] or None,
-                    usage=found.usage,
-                    cost=found.cost,
-                    attempts=found.attempts,
-                    stored=found.stored,
-                    calls=found.calls,
-                    trace=found.trace,
-                    thoughts=found.thoughts,
-                    cut=found.cut,
-                ),
-            )
+            error_text, error_type = (str(failure), failure.in_cell) if failure else (_CANCELLED, None)
+            found = done or replace(work.spent(failure), error=error_text, error_type=error_type)
+            model = found.model or (self._sub_calls.name(query.model) or "")[:PREVIEW] or None
+            self._record(call.cell, replace(found, model=model, seconds=time.monotonic() - clock))
 
     def _again(self, call: HostCall, past: CallRecord) -> Any:
         """Answer as the recording has it, and record it as it was."""
@@ -278,7 +259,7 @@ def _handed(kind: CallKind, answer: Any, *, cut: bool) -> Any:
     return ReplyText.of(answer, cut=cut) if told else answer
 
 
-async def _within(seconds: float | None, doing: Awaitable[Given]) -> Given:
+async def _within(seconds: float | None, doing: Awaitable[CallRecord]) -> CallRecord:
     """Raises ModelError when the time that code gave its call is up."""
     if seconds is None:
         return await doing

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rlm_kernel.engine.drafts import without_drafts
 from rlm_kernel.engine.kernel_says import Query
 from rlm_kernel.engine.ledger import Ledger
-from rlm_kernel.engine.protocols import Children, Completion, Handed, HostCall, Message, Models, Retry, Role, Usage
+from rlm_kernel.engine.protocols import CallRecord, Children, Completion, Handed, HostCall, Message, Models, Retry, Role
 from rlm_kernel.errors import BudgetExceeded, ModelError, NoAnswer, NoRecord, UsageError
 
-THOUGHTS_KEPT = 500
-"""Characters of a sub model's reasoning that the record of a call keeps."""
 _CHARS_PER_TOKEN = 3.0
 """Few, so that what is let through fits the window."""
 _LESS_THOUGHT = "Ask for less at once, or allow longer replies: sub_llm.max_tokens."
@@ -22,49 +20,31 @@ _USUAL_WINDOW = 128_000
 """Tokens of a sub model whose window is not known."""
 
 
-@dataclass(frozen=True)
-class Given:
-    """What came of a call; the fields are those of `CallRecord`."""
-
-    answer: Any = None
-    model: str | None = None
-    usage: Usage = field(default_factory=Usage)
-    cost: float | None = None
-    attempts: int = 1
-    stored: bool = False
-    calls: int = 1
-    trace: str = ""
-    thoughts: str = ""
-    cut: bool = False
-
-    @classmethod
-    def by(cls, reply: Completion) -> Given:
-        thoughts = reply.thoughts[:THOUGHTS_KEPT]
-        return cls(reply.text, reply.model, reply.usage, reply.cost, reply.attempts, reply.stored, thoughts=thoughts, cut=reply.cut)
-
-
 @dataclass
 class Work:
-    """A call in progress. `retried` hears of its failed attempts; `ledger` is that of its child RLM, if it has one: what that used counts
-    where the call fails or is cut off, too.
+    """A call in progress. `record`: what is known of it so far; `retried` hears of its failed attempts; `ledger` is that of its child RLM,
+    if it has one: what that used counts where the call fails or is cut off, too.
     """
 
+    record: CallRecord
     retried: Callable[[Retry], None] = lambda _retry: None
     ledger: Ledger | None = None
-    model: str = ""
-    trace: str = ""
 
     def begun(self, trace: str) -> None:
-        self.trace = trace
+        """The child RLM has a trace."""
+        self.record = replace(self.record, trace=trace)
         if self.ledger is not None:
             self.ledger.begin()
 
-    def spent(self) -> Given | None:
-        """None without a child."""
-        if self.ledger is None:
-            return None
-        totals = self.ledger.totals()
-        return Given(None, self.model, totals.usage, totals.cost, 1, False, self.ledger.calls, self.trace)
+    def spent(self, failure: BaseException | None = None) -> CallRecord:
+        """With what it has used: its child RLM by the account of that, another call by what its `failure` tells."""
+        if self.ledger is not None:
+            totals = self.ledger.totals()
+            return replace(self.record, usage=totals.usage, cost=totals.cost, calls=self.ledger.calls)
+        attempts, spent = getattr(failure, "attempts", 1), getattr(failure, "spent", None)
+        if isinstance(spent, Completion):
+            return replace(self.record.replied(spent), answer=None, attempts=attempts, stored=False, cut=False)
+        return replace(self.record, attempts=attempts, calls=0 if isinstance(failure, BudgetExceeded | NoRecord) else 1)
 
 
 async def complete(
@@ -131,15 +111,15 @@ class SubCalls:
             raise UsageError("There are no child RLMs here: use llm_query.")
         return await self._children.take(given)
 
-    async def complete(self, query: Query, work: Work) -> Given:
+    async def complete(self, query: Query, work: Work) -> CallRecord:
         """Ask the sub model. Raises ModelError, BudgetExceeded, NoRecord."""
         messages = [{"role": "user", "content": query.prompt}]
         reply = await complete(
             self._allowed(), self.ledger, messages, role="sub", model=query.model, schema=query.schema, retried=work.retried
         )
-        return Given.by(reply)
+        return work.record.replied(reply)
 
-    async def child(self, query: Query, handed: Handed, call: HostCall, work: Work) -> Given:
+    async def child(self, query: Query, handed: Handed, call: HostCall, work: Work) -> CallRecord:
         """Have a child RLM answer, or at the depth limit the sub model. Raises NoAnswer too, and what a child's set-up raises.
 
         Only the child's time is none of the cell's: a cell that asks for ever and is refused, say, must come to its time-out.
@@ -151,7 +131,7 @@ class SubCalls:
             parts += [f"Reply with JSON alone, which fits this JSON schema:\n{json.dumps(query.schema)}"] if query.schema else []
             return await self.complete(Query("\n\n".join(filter(None, parts)), None, None, query.timeout), work)
         ledger = work.ledger = self.ledger.child()
-        work.model = models.name("root")
+        work.record = replace(work.record, model=models.name("root"))
         try:
             with call.untimed():
                 outcome = await self._children.ask(query.prompt, handed, query.schema, name=call.cell, ledger=ledger, begun=work.begun)
@@ -166,7 +146,7 @@ class SubCalls:
         if answer is None:
             reason = outcome.stop_reason
             raise NoAnswer(f"The child RLM gave no answer ({reason}). {outcome.detail}".rstrip(), of_budget=reason != "no_answer")
-        return replace(work.spent() or Given(), answer=answer.value if answer.typed else answer.text)
+        return replace(work.spent(), answer=answer.value if answer.typed else answer.text)
 
     def _reads(self) -> int:
         """Characters that the sub model reads at once."""
@@ -177,12 +157,3 @@ class SubCalls:
         if self._models is None:
             raise NoRecord("This call has no record in the trace, so it was not answered.", hint=self._how_to_allow)
         return self._models
-
-
-def spent_on(failure: BaseException | None) -> Given:
-    """What a call that failed has used all the same."""
-    spent = getattr(failure, "spent", None)
-    attempts = getattr(failure, "attempts", 1)
-    if isinstance(spent, Completion):
-        return Given(None, spent.model, spent.usage, spent.cost, attempts, thoughts=spent.thoughts[:THOUGHTS_KEPT])
-    return Given(attempts=attempts, calls=0 if isinstance(failure, BudgetExceeded | NoRecord) else 1)

@@ -31,7 +31,7 @@ class Usage:
         return self.prompt + self.completion
 
 
-@dataclass(frozen=True)
+@dataclass
 class Totals:
     """The account of a run so far, with all child RLMs beneath it. docs/subcalls.md defines each number for users.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -76,6 +76,8 @@ class ReplyText(str):
 CallKind = Literal["llm_query", "rlm_query", "file", "final", "budget", "history"]
 MODEL_CALLS = ("llm_query", "rlm_query")
 """Kinds that cost something."""
+THOUGHTS_KEPT = 500
+"""Characters of a sub model's reasoning that the record of a call keeps."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ HostCallHandler = Callable[[HostCall], Awaitable[Any]]
 
 @dataclass(frozen=True)
 class CallRecord:
-    """One host call as the trace keeps it. Exactly one of `answer` and `error` is set.
+    """One host call, from when it is made to what the trace keeps of it. At its end exactly one of `answer` and `error` is set.
 
     `prompt_digest` is the sha256 of the request's canonical JSON: replay finds the answer by it, by the cell and by `nth` (as in
     `HostCall`). `error_type` names the exception that the cell saw; None with an `error`: the cell ended before there was an answer.
@@ -126,6 +128,20 @@ class CallRecord:
     trace: str = ""
     thoughts: str = ""
     cut: bool = False
+
+    def replied(self, reply: Completion) -> CallRecord:
+        """With what a model replied and what that took."""
+        return replace(
+            self,
+            answer=reply.text,
+            model=reply.model,
+            usage=reply.usage,
+            cost=reply.cost,
+            attempts=reply.attempts,
+            stored=reply.stored,
+            thoughts=reply.thoughts[:THOUGHTS_KEPT],
+            cut=reply.cut,
+        )
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from rlm_kernel import system
 from rlm_kernel.config import Settings
 from rlm_kernel.engine.events import Listener
 from rlm_kernel.engine.ledger import Ledger
-from rlm_kernel.engine.protocols import Models, Outcome, StopReason, Totals, Usage
+from rlm_kernel.engine.protocols import Models
 from rlm_kernel.errors import UsageError, backstop
 from rlm_kernel.session.answering import Asked, Family, answer
 from rlm_kernel.session.delivery import Give, answer_first
@@ -24,51 +24,12 @@ from rlm_kernel.session.inputs import Context, check_readable, gather
 from rlm_kernel.session.models import ModelSet, models_of
 from rlm_kernel.session.pool import KernelPool
 from rlm_kernel.session.questions import read_question, refuse_missing
+from rlm_kernel.session.result import Result as Result
 from rlm_kernel.session.running import GivenFiles, new_kernel
 from rlm_kernel.session.setup import set_up
 
 if TYPE_CHECKING:
     from rlm_kernel.sandbox.grants import Consent
-
-
-@dataclass(frozen=True)
-class Result:
-    """What came of a question. `answer` is None if there is none; `value` is its JSON data where the code delivered more than text.
-
-    `forced`: a limit (`stop_reason`) was reached and the model was asked for what it had. `cost` in US dollars, None where unknown.
-    """
-
-    answer: str | None
-    value: Any
-    trace: Path
-    stop_reason: StopReason
-    forced: bool
-    detail: str
-    totals: Totals
-
-    @classmethod
-    def of(cls, outcome: Outcome, totals: Totals, trace: Path) -> Result:
-        answer, value = (outcome.answer.text, outcome.answer.value) if outcome.answer else (None, None)
-        return cls(answer, value, trace, outcome.stop_reason, outcome.forced, outcome.detail, totals)
-
-    @property
-    def usage(self) -> Usage:
-        """Tokens of root and sub models together."""
-        return self.totals.usage
-
-    @property
-    def cost(self) -> float | None:
-        return self.totals.cost
-
-    def as_json(self) -> dict[str, Any]:
-        """The object that `rlm ask --json` prints."""
-        return {
-            "answer": self.answer if self.value is None else self.value,
-            "trace": str(self.trace),
-            **self.totals.as_json(),
-            "stop_reason": self.stop_reason,
-            "forced": self.forced,
-        }
 
 
 def free_path(path: Path) -> Path:

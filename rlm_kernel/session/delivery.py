@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rlm_kernel.errors import RLMError
 from rlm_kernel.session.environment import Say
-
-if TYPE_CHECKING:
-    from rlm_kernel.session.ask import Result
+from rlm_kernel.session.result import Result
 
 CLOSING_SECONDS = 5.0
 """How long the containers, models and files of a run that has its answer are waited for. What is left of them ends by itself."""
 _HURRY, _STEP = 5, 0.2
 """How often, and how many seconds apart, closing is told to come to its end."""
-Give = Callable[["Result"], None]
+Give = Callable[[Result], None]
 _left: set[asyncio.Task[Any]] = set()
 """What goes on with nobody waiting for it: referred to here, or it would be collected."""
 

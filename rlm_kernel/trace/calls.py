@@ -18,44 +18,23 @@ _NOT_COUNTED = ("BudgetExceeded", "NoRecord")
 
 def spent_on(calls: Iterable[CallMeta]) -> Totals:
     """What these calls have used."""
-    sums = _Sums()
+    spent = Totals()
     for call in calls:
-        sums.add(call)
-    return sums.totals()
+        _count(spent, call)
+    return spent
 
 
-class _Sums:
-    def __init__(self) -> None:
-        self._calls = self._children = self._stored = self._unpriced = 0
-        self._prompt = self._completion = self._cached = 0
-        self._cost = 0.0
-        self._estimated = False
-
-    def add(self, call: CallMeta) -> None:
-        if call.kind not in MODEL_CALLS or (not call.trace and call.error_type in _NOT_COUNTED):
-            return
-        self._calls += call.calls
-        self._children += bool(call.trace)
-        self._stored += call.stored
-        self._prompt += call.prompt_tokens
-        self._completion += call.completion_tokens
-        self._cached += call.cached_tokens
-        self._estimated = self._estimated or call.estimated
-        if call.cost is not None:
-            self._cost += call.cost
-        elif call.error is None:
-            self._unpriced += 1
-
-    def totals(self) -> Totals:
-        usage = Usage(self._prompt, self._completion, self._cached, self._estimated)
-        return Totals(
-            calls=self._calls,
-            sub_usage=usage,
-            known_cost=self._cost,
-            children=self._children,
-            stored=self._stored,
-            unpriced=self._unpriced,
-        )
+def _count(spent: Totals, call: CallMeta) -> None:
+    if call.kind not in MODEL_CALLS or (not call.trace and call.error_type in _NOT_COUNTED):
+        return
+    spent.calls += call.calls
+    spent.children += bool(call.trace)
+    spent.stored += call.stored
+    spent.sub_usage += Usage(call.prompt_tokens, call.completion_tokens, call.cached_tokens, call.estimated)
+    if call.cost is not None:
+        spent.known_cost += call.cost
+    elif call.error is None:
+        spent.unpriced += 1
 
 
 class PackedCalls(Sequence[CallMeta]):
@@ -66,17 +45,16 @@ class PackedCalls(Sequence[CallMeta]):
 
     def __init__(self, packed: Packed) -> None:
         self._items = packed.items
-        sums = _Sums()
+        self.spent = Totals()
         self.linked: list[CallMeta] = []
         for number, item in enumerate(packed.items):
             try:
                 call = _call(item)
             except ValidationError as error:
                 raise _placed(error, number) from error
-            sums.add(call)
+            _count(self.spent, call)
             if call.trace:
                 self.linked.append(call)
-        self.spent = sums.totals()
 
     def __len__(self) -> int:
         return len(self._items)

@@ -13,8 +13,8 @@ from datetime import datetime
 from difflib import SequenceMatcher
 from typing import Any
 
-from rlm_kernel import harmless
-from rlm_kernel.trace.volatile import Run, difference, masked
+from rlm_kernel import sanitize
+from rlm_kernel.trace.nondeterminism import Run, difference, masked
 
 MAX_LINES = 60
 """Lines of a diff."""
@@ -92,7 +92,7 @@ def _parts(outputs: Sequence[Any]) -> dict[str, _Value]:
             chunks["stderr" if output.get("name") == "stderr" else "stdout"].append(_text(output.get("text")))
             continue
         number += 1
-        output = harmless.output(output)  # as the recording has been made
+        output = sanitize.output(output)  # as the recording has been made
         parts |= {f"output {number} ({kind}){name}": value for name, value in _contents(kind, output)}
     joined = {name: "".join(texts) for name, texts in chunks.items()}
     return {name: text for name, text in joined.items() if text} | parts

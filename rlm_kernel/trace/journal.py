@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from rlm_kernel import system
+from rlm_kernel.trace.notebook_json import replace, serialised
 from rlm_kernel.trace.packed import check_values, parse_record
 
 MAX_JOURNAL = 1 << 29
@@ -136,8 +137,6 @@ def fold(path: Path, read: Callable[[], Any], check: Callable[[Any], object]) ->
     A run that goes on is let alone, and a journal that is not the notebook's. `check` raises for a notebook that is not to be written.
     Raises OSError, ValueError, and what `read` and `check` do: then all is as it was.
     """
-    from rlm_kernel.trace.notebook_file import replace, serialised
-
     path = _real(path)
     if (file := _opened(path)) is None:
         return False

@@ -1,8 +1,11 @@
-"""What a running cell has done since that was last written down."""
+"""A running cell: what it has done, and what of that is not written down yet."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from rlm_kernel.engine.protocols import CallRecord
@@ -39,6 +42,47 @@ class Progress:
         if not more and keep == len(before) == len(outputs):
             return None
         return {"keep": keep, "more": more, "rest": list(outputs[keep:])}
+
+
+@dataclass
+class RunningCell:
+    """A cell that runs, with its outputs and its ended calls so far.
+
+    `progress` has what is not written down yet; None: the cell is to be written anew. `stale`: it has done something since it was.
+    """
+
+    cell_id: str
+    code: str
+    started: datetime
+    outputs: Sequence[Mapping[str, Any]] = ()
+    progress: Progress | None = None
+    stale: bool = False
+    _calls: dict[tuple[str, int, str], CallRecord] = field(default_factory=dict)
+    _clock: float = field(default_factory=lambda: time.monotonic())
+
+    @property
+    def calls(self) -> Iterable[CallRecord]:
+        """In the order in which they ended; each once."""
+        return self._calls.values()
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been running."""
+        return round(time.monotonic() - self._clock, 4)
+
+    def show(self, outputs: Sequence[Mapping[str, Any]]) -> None:
+        """It has these outputs now."""
+        self.outputs, self.stale = outputs, True
+
+    def add(self, call: CallRecord) -> None:
+        """A call has ended; one of an earlier time that the cell ran gives way to it."""
+        # Ids alone do not tell calls apart: those of another kernel's processes may be the same.
+        key = (call.prompt_digest, call.nth, call.id)
+        if key in self._calls:
+            self.progress = None
+        elif self.progress is not None:
+            self.progress.calls.append(call)
+        self._calls[key], self.stale = call, True
 
 
 def _longer(before: Output, now: Output) -> str:

@@ -138,29 +138,39 @@ class TotalsMeta(_Part):
 
     @classmethod
     def of(cls, totals: Totals) -> TotalsMeta:
-        root, sub = totals.root_usage, totals.sub_usage
-        same = {name: getattr(totals, name) for name in cls.model_fields if hasattr(totals, name)}
-        tokens = {
-            "root_prompt": root.prompt,
-            "root_completion": root.completion,
-            "root_cached": root.cached,
-            "sub_prompt": sub.prompt,
-            "sub_completion": sub.completion,
-            "sub_cached": sub.cached,
-        }
-        return cls(**same | tokens | {"seconds": round(totals.seconds, 3)})
+        tokens = {f"{role}_{name}": getattr(usage, name) for role, usage in _by_role(totals) for name in _TOKENS}
+        return cls(**_same(_TOTALS, totals), **tokens, cost=totals.cost, seconds=round(totals.seconds, 3))
 
     def totals(self) -> Totals:
         """The account as the engine knows it."""
-        same = {name: getattr(self, name) for name in _COUNTS}
-        root = Usage(self.root_prompt, self.root_completion, self.root_cached)
-        sub = Usage(self.sub_prompt, self.sub_completion, self.sub_cached)
+        root, sub = (Usage(*(getattr(self, f"{role}_{name}") for name in _TOKENS)) for role in ("root", "sub"))
         # Older traces have the one number for both.
         known = {"known_cost": self.cost} if self.cost is not None else {"unpriced": self.unpriced or 1}
-        return Totals(root_usage=root, sub_usage=sub, **same | known)
+        return Totals(root_usage=root, sub_usage=sub, **_same(_TOTALS, self) | {"seconds": self.seconds} | known)
 
 
-_COUNTS = tuple(name for name in TotalsMeta.model_fields if name in {part.name for part in fields(Totals)})
+_TOKENS = ("prompt", "completion", "cached")
+
+
+def _by_role(totals: Totals) -> tuple[tuple[str, Usage], tuple[str, Usage]]:
+    return ("root", totals.root_usage), ("sub", totals.sub_usage)
+
+
+def tokens_of(usage: Usage) -> dict[str, int]:
+    """The tokens of a reply, under the names that they have in a cell's or a call's metadata."""
+    return {f"{name}_tokens": getattr(usage, name) for name in _TOKENS}
+
+
+def _shared(meta: type[BaseModel], value: type[Any]) -> tuple[str, ...]:
+    """The fields that a value of the engine has under the same names in the trace; seconds are rounded there."""
+    return tuple(field.name for field in fields(value) if field.name in meta.model_fields and field.name != "seconds")
+
+
+def _same(names: tuple[str, ...], value: Any) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in names}
+
+
+_TOTALS = _shared(TotalsMeta, Totals)
 
 
 def _both(models: dict[str, str]) -> dict[str, str]:
@@ -232,35 +242,16 @@ class CallMeta(_Part):
 
     @classmethod
     def of(cls, call: CallRecord) -> CallMeta:
-        return cls(
-            id=call.id,
-            kind=call.kind,
-            prompt_digest=call.prompt_digest,
-            preview=call.preview,
-            started=call.started,
-            seconds=round(call.seconds, 4),
-            answer=call.answer,
-            error=call.error,
-            error_type=call.error_type,
-            nth=call.nth,
-            model=call.model,
-            prompt_tokens=call.usage.prompt,
-            completion_tokens=call.usage.completion,
-            cached_tokens=call.usage.cached,
-            cost=call.cost,
-            attempts=call.attempts,
-            stored=call.stored,
-            calls=call.calls,
-            trace=call.trace,
-            thoughts=call.thoughts,
-            cut=call.cut,
-            estimated=call.usage.estimated,
-        )
+        usage = call.usage
+        return cls(**_same(_CALL, call), **tokens_of(usage), estimated=usage.estimated, seconds=round(call.seconds, 4))
 
     def record(self) -> CallRecord:
         """The call as the engine knows it."""
-        plain = {name: getattr(self, name) for name in type(self).model_fields if not name.endswith(("_tokens", "estimated"))}
-        return CallRecord(**plain, usage=Usage(self.prompt_tokens, self.completion_tokens, self.cached_tokens, self.estimated))
+        usage = Usage(self.prompt_tokens, self.completion_tokens, self.cached_tokens, self.estimated)
+        return CallRecord(**_same(_CALL, self), usage=usage, seconds=self.seconds)
+
+
+_CALL = _shared(CallMeta, CallRecord)
 
 
 def _listed(calls: Any) -> Any:

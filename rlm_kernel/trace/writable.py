@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from rlm_kernel import harmless
+from rlm_kernel import sanitize
 from rlm_kernel.secrets import redact, redact_cut
 from rlm_kernel.trace.schema import NotebookMeta
 
@@ -33,7 +33,7 @@ class Writable:
 
     def output(self, output: Mapping[str, Any]) -> dict[str, Any]:
         """A cell's output, in nbformat's shape, which fetches nothing when the trace is opened."""
-        return harmless.output({name: value if name in ("output_type", "name") else self._value(value) for name, value in output.items()})
+        return sanitize.output({name: value if name in ("output_type", "name") else self._value(value) for name, value in output.items()})
 
     def meta(self, meta: BaseModel) -> dict[str, Any]:
         """Metadata as JSON data."""

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, assert_never
 
-from rlm_kernel import harmless
+from rlm_kernel import sanitize
 from rlm_kernel.engine.events import (
     CallFinished,
     CallRetried,
@@ -40,10 +40,10 @@ from rlm_kernel.errors import TraceNotWritten
 from rlm_kernel.trace import document
 from rlm_kernel.trace.calls import cell_meta, linked
 from rlm_kernel.trace.notebook_file import RATE
-from rlm_kernel.trace.progress import Progress
+from rlm_kernel.trace.progress import Progress, RunningCell
 from rlm_kernel.trace.reader import code_digest
 from rlm_kernel.trace.saving import SavedNotebook
-from rlm_kernel.trace.schema import MAX_THOUGHTS, CallMeta, CellMeta, NotebookMeta, TotalsMeta
+from rlm_kernel.trace.schema import MAX_THOUGHTS, CallMeta, CellMeta, NotebookMeta, TotalsMeta, tokens_of
 
 SAVE_SECONDS = 0.5
 MAX_OUTPUTS = 40_000_000
@@ -69,18 +69,12 @@ class NotebookWriter(SavedNotebook):
         super().__init__(path, meta, secrets)
         self._most = MAX_OUTPUTS if outputs is None else outputs
         self._persons = 0
-        self._running: str | None = None
+        self._running: RunningCell | None = None
         self._turn = 0
-        self._code = ""
-        self._outputs: Sequence[Mapping[str, Any]] = ()
-        self._calls: dict[str, CallRecord] = {}
-        self._progress: Progress | None = None
-        self._stale = False
         self._kept: dict[str, Sequence[CallMeta]] = {}
         self._children: dict[str, list[CallMeta]] = {}
         self._beside: dict[str, datetime] = {}
         self._taken: dict[str, dict[str, Any]] = {}
-        self._started, self._clock = datetime.now(UTC), time.monotonic()
         self._save_cost = 0.0
         self._due: asyncio.TimerHandle | None = None
         try:
@@ -143,34 +137,27 @@ class NotebookWriter(SavedNotebook):
             model=reply.model,
             reply=reply.text,
             thoughts=reply.thoughts[:MAX_THOUGHTS],
-            prompt_tokens=reply.usage.prompt,
-            completion_tokens=reply.usage.completion,
-            cached_tokens=reply.usage.cached,
             cost=reply.cost,
+            **tokens_of(reply.usage),
         )
         self._markdown(f"turn-{turn:02d}", document.model_words(turn, prose, len(meta.thoughts)), meta)
         self._save()
 
     def _cell_started(self, cell_id: str, turn: int, code: str) -> None:
-        self._running, self._code, self._outputs, self._beside = cell_id, code, (), {}
-        self._calls, self._progress = {_key(call): call for call in map(CallMeta.record, self._kept.get(cell_id, ()))}, None
-        self._turn, self._started, self._clock = turn, datetime.now(UTC), time.monotonic()
-        self._write_running()
+        self._running, self._turn, self._beside = RunningCell(cell_id, code, datetime.now(UTC)), turn, {}
+        for call in self._kept.get(cell_id, ()):
+            self._running.add(call.record())
+        self._write_running(self._running)
         self._save()
 
     def _cell_output(self, cell_id: str, outputs: Sequence[Mapping[str, Any]]) -> None:
-        if cell_id == self._running:
-            self._outputs, self._stale = outputs, True
+        if self._running is not None and cell_id == self._running.cell_id:
+            self._running.show(outputs)
             self._save_now_and_then()
 
     def _call_finished(self, cell_id: str, call: CallRecord) -> None:
-        if cell_id == self._running:
-            key = _key(call)
-            if key in self._calls:
-                self._progress = None  # instead of an earlier one: the cell is put anew
-            elif self._progress is not None:
-                self._progress.calls.append(call)
-            self._calls[key], self._stale = call, True
+        if self._running is not None and cell_id == self._running.cell_id:
+            self._running.add(call)
             self._save_now_and_then()
 
     def _cell_finished(self, turn: int, result: CellResult) -> None:
@@ -180,10 +167,10 @@ class NotebookWriter(SavedNotebook):
             status=result.status,
             truncated=result.truncated,
             seconds=round(result.seconds, 4),
-            calls=_metas(result.calls),
+            calls=list(map(CallMeta.of, result.calls)),
             left_out=result.left_out,
         )
-        self._running, self._progress = None, None
+        self._running = None
         self._cancel_due()
         self._children[result.cell_id] = [call for call in meta.calls if call.trace]
         self._ended(result.cell_id, result, meta)
@@ -241,19 +228,16 @@ class NotebookWriter(SavedNotebook):
         self._markdown("title", document.title(meta), CellMeta(kind="title"))
 
     def _summarized(self, memory: Memory) -> None:
-        usage = memory.reply.usage
         self._aside(
             "memory",
             document.memory(memory),
             memory.text,
             model=memory.reply.model,
             seconds=round(memory.reply.seconds, 3),
-            prompt_tokens=usage.prompt,
-            completion_tokens=usage.completion,
-            cached_tokens=usage.cached,
             cost=memory.reply.cost,
             tokens_before=memory.before,
             tokens_after=memory.after,
+            **tokens_of(memory.reply.usage),
         )
 
     def _aside(self, kind: Literal["note", "question", "memory"], shown: str, text: str, **more: Any) -> None:
@@ -268,9 +252,9 @@ class NotebookWriter(SavedNotebook):
         self._account = None
         if self._running is not None:
             with contextlib.suppress(Exception):  # it may be what the run failed of: then the cell stays as it was last written
-                self._write_running()
-            self._children[self._running] = [CallMeta.of(call) for call in self._calls.values() if call.trace]
-            self._running, self._progress = None, None
+                self._write_running(self._running)
+            self._children[self._running.cell_id] = [CallMeta.of(call) for call in self._running.calls if call.trace]
+            self._running = None
         if outcome.answer is not None:
             outcome = replace(outcome, answer=Answer(self._writable.text(outcome.answer.text)))
         self._meta = self._meta.model_copy(
@@ -297,17 +281,13 @@ class NotebookWriter(SavedNotebook):
         self._cancel_due()
         super().release()
 
-    def _write_running(self) -> None:
-        assert self._running is not None
-        kind, seconds = self._code_kind(self._running), self._seconds()
-        meta = CellMeta(kind=kind, turn=self._turn or None, status="running", seconds=seconds, calls=_metas(self._calls.values()))
-        times = {"iopub.execute_input": self._started.isoformat()}
-        outputs = self._code_cell(self._running, self._code, self._outputs, meta, None, times, check=False)
-        self._progress, self._stale = Progress(), False
-        self._progress.written(outputs)
-
-    def _seconds(self) -> float:
-        return round(time.monotonic() - self._clock, 4)
+    def _write_running(self, cell: RunningCell) -> None:
+        kind, calls = self._code_kind(cell.cell_id), list(map(CallMeta.of, cell.calls))
+        meta = CellMeta(kind=kind, turn=self._turn or None, status="running", seconds=cell.seconds, calls=calls)
+        times = {"iopub.execute_input": cell.started.isoformat()}
+        outputs = self._code_cell(cell.cell_id, cell.code, cell.outputs, meta, None, times, check=False)
+        cell.progress, cell.stale = Progress(), False
+        cell.progress.written(outputs)
 
     def _code_cell(
         self,
@@ -333,14 +313,7 @@ class NotebookWriter(SavedNotebook):
             meta = meta.model_copy(update={"truncated": True})
         written = self._written(cell_id, outputs)
         metadata = {**kept, "execution": dict(times), "rlm": self._writable.meta(meta), **({"tags": tags} if tags else {})}
-        cell = {
-            "cell_type": "code",
-            "id": cell_id,
-            "metadata": metadata,
-            "source": source,
-            "execution_count": count,
-            "outputs": written,
-        }
+        cell = {"cell_type": "code", "id": cell_id, "metadata": metadata, "source": source, "execution_count": count, "outputs": written}
         self._put(cell, check=check)
         return written
 
@@ -362,7 +335,7 @@ class NotebookWriter(SavedNotebook):
 
     def _markdown(self, cell_id: str, text: str, meta: CellMeta) -> None:
         metadata = {"rlm": self._writable.meta(meta)}
-        source = harmless.markdown(self._writable.text(text))
+        source = sanitize.markdown(self._writable.text(text))
         self._put({"cell_type": "markdown", "id": cell_id, "metadata": metadata, "source": source}, check=False)
 
     def _save_now_and_then(self) -> None:
@@ -385,27 +358,27 @@ class NotebookWriter(SavedNotebook):
 
     def _save_running(self) -> None:
         self._cancel_due()
-        if self._running is not None:
+        if (cell := self._running) is not None:
             started = time.monotonic()
-            if self._progress is None or self._file.wait() == 0:
-                self._write_running()
+            if cell.progress is None or self._file.wait() == 0:
+                self._write_running(cell)
                 self._save()
             else:
-                self._write_progress(self._running, self._progress)
+                self._write_progress(cell, cell.progress)
             self._save_cost = time.monotonic() - started
 
-    def _write_progress(self, cell_id: str, progress: Progress) -> None:
-        outputs = self._written(cell_id, self._outputs)
+    def _write_progress(self, cell: RunningCell, progress: Progress) -> None:
+        outputs = self._written(cell.cell_id, cell.outputs)
         change = progress.change(outputs)
         if change is not None and not self._file.affords(repeated := progress.repeated(outputs, change)):
             change = None
             self._save_later(repeated / RATE)
         if not progress.calls and change is None:
             return
-        calls = [self._writable.meta(call) for call in _metas(progress.calls)]
-        done = {"seconds": self._seconds(), "calls": calls, **({"outputs": change} if change else {})}
+        calls = [self._writable.meta(call) for call in map(CallMeta.of, progress.calls)]
+        done = {"seconds": cell.seconds, "calls": calls, **({"outputs": change} if change else {})}
         with self._writing():
-            self._file.progress(cell_id, done, self._ours())
+            self._file.progress(cell.cell_id, done, self._ours())
         if change is not None:
             progress.written(outputs)
         progress.calls = []
@@ -414,18 +387,9 @@ class NotebookWriter(SavedNotebook):
 
     def _refresh(self) -> None:
         """Put the running cell as it is now."""
-        if self._running is not None and self._stale:
-            self._write_running()
+        if self._running is not None and self._running.stale:
+            self._write_running(self._running)
 
     def _save_when_due(self) -> None:
         with contextlib.suppress(TraceNotWritten):  # nobody here to hear it; the next event raises it again
             self._save_running()
-
-
-def _metas(calls: Iterable[CallRecord]) -> list[CallMeta]:
-    return [CallMeta.of(call) for call in calls]
-
-
-def _key(call: CallRecord) -> str:
-    """What tells calls of a cell apart. Their ids alone do not: those of another kernel's processes may be the same."""
-    return f"{call.prompt_digest}-{call.nth}-{call.id}"

@@ -15,7 +15,7 @@ import rlm_kernel
 
 PACKAGE = Path(rlm_kernel.__file__).parent
 ROOMS = ("bench", "cli", "engine", "models", "sandbox", "session", "trace")
-BESIDE = {"bounded", "checked", "config", "errors", "harmless", "loops", "nearest", "pathtext", "secrets", "system", "_version"}
+BESIDE = {"bounded", "checked", "config", "errors", "sanitize", "loops", "nearest", "pathtext", "secrets", "system", "_version"}
 """Modules beside the rooms, which import no room."""
 SLOW = {"litellm", "docker", "jupyter_client", "nbformat", "prompt_toolkit", "xllamacpp"}
 MAY_IMPORT = {

@@ -13,7 +13,8 @@ from rlm_kernel.engine.drafts import without_drafts
 from rlm_kernel.engine.events import CellFinished, TurnReplied, TurnStarted
 from rlm_kernel.engine.ledger import Ledger, Limits
 from rlm_kernel.engine.protocols import Answer, Completion
-from rlm_kernel.engine.subcalls import THOUGHTS_KEPT, complete
+from rlm_kernel.engine.subcalls import complete
+from rlm_kernel.engine.values import THOUGHTS_KEPT
 from rlm_kernel.errors import ModelError
 from rlm_kernel.models import ScriptedModels
 from rlm_kernel.trace.schema import MAX_THOUGHTS

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from nbformat import from_dict
 
-from rlm_kernel import harmless, nearest, pathtext
+from rlm_kernel import nearest, pathtext, sanitize
 from rlm_kernel.cli._branch import Branch
 from rlm_kernel.cli._text import printable
 from rlm_kernel.engine import finals, messages, python
@@ -52,8 +52,8 @@ TEXTS: dict[str, Callable[[str], object]] = {
     "only_delivers": python.only_delivers,
     "output_text": lambda text: messages.output_text([stream(text)]),
     "truncate": lambda text: messages.truncate(text, 1_000),
-    "markdown": harmless.markdown,
-    "html": harmless.html,
+    "markdown": sanitize.markdown,
+    "html": sanitize.html,
     "redact": lambda text: redact(text, ["secret-of-mine", "another-secret"]),
     "redact_cut": lambda text: redact_cut(text, ["secret-of-mine", "another-secret"]),
     "printable": printable,

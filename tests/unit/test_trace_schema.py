@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 from jsonschema import Draft202012Validator
 
-from rlm_kernel.trace.schema import VERSION, json_schema
+from rlm_kernel.engine.protocols import CallRecord, Totals, Usage
+from rlm_kernel.trace.schema import VERSION, CallMeta, TotalsMeta, json_schema
+from tests.support.trace import call
 
 PUBLISHED = Path(__file__).parents[2] / "docs" / "trace-schema.json"
 
@@ -22,3 +25,16 @@ def test_it_is_a_json_schema_with_a_version() -> None:
     for part in ("NotebookMeta", "CellMeta"):
         Draft202012Validator.check_schema(schema[part])
         assert schema[part]["additionalProperties"] is False
+
+
+def test_a_call_and_an_account_come_back_from_the_trace_as_they_were() -> None:
+    whole = call(
+        error="It failed.", error_type="LLMError", answer=None, nth=3, attempts=2, stored=True, calls=4, trace="t.ipynb", thoughts="Hm.",
+        cut=True, usage=Usage(10, 2, 1, True),
+    )  # fmt: skip
+    changed = [part.name for part in fields(CallRecord) if part.default is not MISSING and getattr(whole, part.name) == part.default]
+    assert changed == ["answer"], "each field has another value than it has by itself"
+    assert CallMeta.of(whole).record() == whole
+    spent = Totals(*(Usage(n, 2, 1) if part.name.endswith("usage") else n for n, part in enumerate(fields(Totals), 1)))
+    spent.unpriced = 0
+    assert TotalsMeta.of(spent).totals() == spent

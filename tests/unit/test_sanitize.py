@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlm_kernel import harmless
+from rlm_kernel import sanitize
 from tests.support import hostile_text
 
 TABLE = '<table border="1" class="dataframe"><thead><tr style="text-align: right;"><th>a</th></tr></thead></table>'
@@ -48,13 +48,13 @@ _TEXT = st.lists(_PIECES, max_size=30).map("".join) | st.text()
 
 @pytest.mark.parametrize("name", hostile_text.MARKDOWN)
 def test_markdown_has_no_picture_html_or_diagram(name: str) -> None:
-    shown = harmless.markdown(hostile_text.MARKDOWN[name].format(url="http://evil"))
+    shown = sanitize.markdown(hostile_text.MARKDOWN[name].format(url="http://evil"))
     assert not re.search(r"!\[|<[A-Za-z/!?]|[`~]{3}\s*mermaid", shown, re.IGNORECASE)
 
 
 @pytest.mark.parametrize("name", hostile_text.HTML)
 def test_html_has_text_and_tables_alone(name: str) -> None:
-    assert not _ACTIVE.search(harmless.html(hostile_text.HTML[name].format(url="http://evil")))
+    assert not _ACTIVE.search(sanitize.html(hostile_text.HTML[name].format(url="http://evil")))
 
 
 def test_ordinary_prose_and_tables_stay_as_they_are() -> None:
@@ -62,24 +62,24 @@ def test_ordinary_prose_and_tables_stay_as_they_are() -> None:
         "# Two < three\n\n- `a[1]`, **bold** & [a link](http://x.example)!\n\n| a | b |\n| --- | --- |\n\n$x^2$\n\n"
         "```python\nif a<3: pass\n```"
     )
-    assert harmless.markdown(prose) == prose
-    assert harmless.html(TABLE) == TABLE
-    assert harmless.html(f"<div>\n<style scoped>\n .x {{}}\n</style>\n{TABLE}</div>") == f"<div>\n\n{TABLE}</div>"
+    assert sanitize.markdown(prose) == prose
+    assert sanitize.html(TABLE) == TABLE
+    assert sanitize.html(f"<div>\n<style scoped>\n .x {{}}\n</style>\n{TABLE}</div>") == f"<div>\n\n{TABLE}</div>"
 
 
 def test_what_is_taken_out_can_be_read() -> None:
-    assert harmless.markdown("![a](http://evil) <b>x</b>") == "!&#91;a](http://evil) &lt;b>x&lt;/b>"
-    assert harmless.html("<img src=x> <b>x</b>") == "&lt;img src=x> <b>x</b>"
-    assert harmless.markdown("a\u202eb\u2066c") == harmless.html("a\u202eb\u2066c") == "a�b�c"
+    assert sanitize.markdown("![a](http://evil) <b>x</b>") == "!&#91;a](http://evil) &lt;b>x&lt;/b>"
+    assert sanitize.html("<img src=x> <b>x</b>") == "&lt;img src=x> <b>x</b>"
+    assert sanitize.markdown("a\u202eb\u2066c") == sanitize.html("a\u202eb\u2066c") == "a�b�c"
 
 
 @given(_TEXT)
 @settings(max_examples=300, deadline=None)
 def test_any_text_is_harmless_and_stays_so(text: str) -> None:
-    for make in (harmless.markdown, harmless.html):
+    for make in (sanitize.markdown, sanitize.html):
         assert make(make(text)) == make(text)
-    assert not re.search(r"!\[|<[A-Za-z/!?]", harmless.markdown(text))
-    assert not _ACTIVE.search(harmless.html(text))
+    assert not re.search(r"!\[|<[A-Za-z/!?]", sanitize.markdown(text))
+    assert not _ACTIVE.search(sanitize.html(text))
 
 
 @pytest.mark.parametrize(
@@ -88,13 +88,13 @@ def test_any_text_is_harmless_and_stays_so(text: str) -> None:
 def test_time_grows_with_the_text_alone(piece: str) -> None:
     text = (piece * 500_000)[:500_000]
     started = time.monotonic()
-    harmless.markdown(text)
-    harmless.html(text)
+    sanitize.markdown(text)
+    sanitize.html(text)
     assert time.monotonic() - started < 10
 
 
 def shown(**data: Any) -> dict[str, Any]:
-    return harmless.output({"output_type": "display_data", "data": {k.replace("__", "/"): v for k, v in data.items()}, "metadata": {}})[
+    return sanitize.output({"output_type": "display_data", "data": {k.replace("__", "/"): v for k, v in data.items()}, "metadata": {}})[
         "data"
     ]
 
@@ -119,8 +119,8 @@ def test_outputs_keep_text_plain_pictures_and_data() -> None:
     ],
 )
 def test_outputs_of_other_kinds_are_named_alone(kind: str) -> None:
-    assert harmless.output({"data": {kind: "x", "text/plain": "<Widget>"}})["data"] == {"text/plain": "<Widget>"}
-    assert harmless.output({"data": {kind: {"url": "http://evil"}}})["data"] == {"text/plain": f"[{kind}: not kept]"}
+    assert sanitize.output({"data": {kind: "x", "text/plain": "<Widget>"}})["data"] == {"text/plain": "<Widget>"}
+    assert sanitize.output({"data": {kind: {"url": "http://evil"}}})["data"] == {"text/plain": f"[{kind}: not kept]"}
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "gif", "webp"])
@@ -130,9 +130,9 @@ def test_a_picture_is_base64_and_nothing_more(kind: str) -> None:
 
 
 def test_html_that_is_too_long_to_be_looked_through_is_left_out() -> None:
-    assert shown(text__html="x" * (harmless.HTML_CAP + 1), text__plain="x") == {"text/plain": "x"}
+    assert shown(text__html="x" * (sanitize.HTML_CAP + 1), text__plain="x") == {"text/plain": "x"}
 
 
 @pytest.mark.parametrize("output", [{"output_type": "stream", "text": "<img>"}, {"data": [1]}, {"data": None}, {"data": {}}, {}])
 def test_other_outputs_stay(output: dict[str, Any]) -> None:
-    assert harmless.output(output) == output
+    assert sanitize.output(output) == output

@@ -1,4 +1,4 @@
-"""Making hostile text harmless for whoever opens a trace: nothing in it may run, or fetch anything.
+"""Sanitizing hostile text for whoever opens a trace: nothing in it may run, or fetch anything.
 
 Programs that show notebooks load the pictures that Markdown and HTML name: an address that code in the kernel made up would tell somebody
 that the trace was opened, and whatever stands in the address. What is not allowed is shown as the text that it is.
@@ -42,7 +42,7 @@ _STYLE, _STYLE_END = re.compile(r"<style(?=[\s>])", re.IGNORECASE), re.compile(r
 
 
 def markdown(text: str) -> str:
-    """Markdown without pictures, HTML and diagrams. Made harmless twice it is the same as once."""
+    """Markdown without pictures, HTML and diagrams. Sanitized twice it is the same as once."""
     plain = _MARKUP.sub("&lt;", text.translate(_TURNING)).replace("![", "!&#91;")
     return _DIAGRAM.sub(r"\1text ", plain)
 
@@ -100,7 +100,7 @@ _KINDS: Mapping[str, Callable[[str], str | None]] = {
 
 
 def output(shown: Mapping[str, Any]) -> dict[str, Any]:
-    """An output (nbformat's) whose display holds what neither runs nor fetches: text, made harmless, plain pictures, JSON.
+    """An output (nbformat's) whose display holds what neither runs nor fetches: text, sanitized, plain pictures, JSON.
 
     Of other kinds (scripts, SVG, widgets, plots of extensions) their text/plain stands, or their names. The same if done twice.
     """

@@ -176,7 +176,7 @@ async def kernel_of(
     from rlm_kernel.sandbox.kernel import DockerKernel
 
     broker, spec = broker_and_spec(on, settings, calls.handlers())
-    spec = replace(spec, admit=functools.partial(_untimed, spec.admit, calls))
+    spec = replace(spec, admit=functools.partial(_not_counted, spec.admit, calls))
     kernel = DockerKernel(spec, broker, cell_timeout=cell_timeout, tell=listeners)
     try:
         await kernel.start()
@@ -187,7 +187,7 @@ async def kernel_of(
 
 
 @contextlib.asynccontextmanager
-async def _untimed(admit: Callable[[], contextlib.AbstractAsyncContextManager[None]], calls: HostCalls) -> AsyncIterator[None]:
+async def _not_counted(admit: Callable[[], contextlib.AbstractAsyncContextManager[None]], calls: HostCalls) -> AsyncIterator[None]:
     """Waiting for room is not of the run's time."""
     begun = time.monotonic()
     async with admit():

@@ -77,7 +77,7 @@ class RunningCell:
     def add(self, call: CallRecord) -> None:
         """A call has ended; one of an earlier time that the cell ran gives way to it."""
         # Ids alone do not tell calls apart: those of another kernel's processes may be the same.
-        key = (call.prompt_digest, call.nth, call.id)
+        key = (call.prompt_digest, call.occurrence, call.id)
         if key in self._calls:
             self.progress = None
         elif self.progress is not None:

@@ -207,7 +207,7 @@ StopReason = Literal["answered", "turns", "calls", "cost", "tokens", "seconds", 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended. `forced`: the answer was asked for at exhaustion, of `stop_reason`'s limit."""
+    """How a run ended. `forced`: it is a best-effort answer, asked for when the limit of `stop_reason` was reached."""
 
     answer: Answer | None
     stop_reason: StopReason

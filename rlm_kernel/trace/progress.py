@@ -54,11 +54,11 @@ class RunningCell:
     cell_id: str
     code: str
     started: datetime
-    outputs: Sequence[Mapping[str, Any]] = ()
-    progress: Progress | None = None
-    stale: bool = False
-    _calls: dict[tuple[str, int, str], CallRecord] = field(default_factory=dict)
-    _clock: float = field(default_factory=lambda: time.monotonic())
+    outputs: Sequence[Mapping[str, Any]] = field(default=(), init=False)
+    progress: Progress | None = field(default=None, init=False)
+    stale: bool = field(default=False, init=False)
+    _calls: dict[tuple[str, int, str], CallRecord] = field(default_factory=dict, init=False)
+    _clock: float = field(default_factory=lambda: time.monotonic(), init=False)
 
     @property
     def calls(self) -> Iterable[CallRecord]:

@@ -243,7 +243,7 @@ class DockerKernel:
                 grace=self._grace,
                 on_output=on_output,
                 on_interrupt=self._broker.interrupt,
-                untimed=self._broker.untimed,
+                paused=self._broker.paused_seconds,
             )
         finally:
             await self._broker.end()

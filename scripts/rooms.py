@@ -35,11 +35,12 @@ class Import:
 
 
 def modules(root: Path = ROOT) -> dict[str, Path]:
-    """The project's modules by dotted name: those of the host, and those that run in the container."""
+    """The project's modules by dotted name: of the host's package, and of those that run in the container."""
     found = {}
-    for package, folder in (("rlm_kernel", root), ("rlm_runtime", root / "kernel_image")):
-        for path in sorted((folder / package).rglob("*.py")):
-            parts = path.relative_to(folder).with_suffix("").parts
+    packages = [path.parent for folder in (root, root / "kernel_image") for path in sorted(folder.glob("rlm_*/__init__.py"))]
+    for package in packages:
+        for path in sorted(package.rglob("*.py")):
+            parts = path.relative_to(package.parent).with_suffix("").parts
             found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     return found
 
@@ -104,8 +105,8 @@ def circles(edges: list[Import]) -> list[list[str]]:
 def room(module: str) -> str:
     """The room of a module."""
     parts = module.split(".")
-    if parts[0] == "rlm_runtime":
-        return "rlm_runtime"
+    if parts[0] != "rlm_kernel":
+        return parts[0]
     if parts[-1] == "__main__":
         return "cli"
     return parts[1] if len(parts) > 2 or (len(parts) == 2 and (ROOT / "rlm_kernel" / parts[1]).is_dir()) else BESIDE

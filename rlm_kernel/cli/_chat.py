@@ -101,7 +101,7 @@ class Chat:
         lines = replace(await self._kept.status(), models=models).lines()
         for line in itertools.takewhile(lambda line: not line.startswith(("variables", "questions")), lines):
             self._tell(line)
-        talk = self._kept.conversation()
+        talk = await asyncio.to_thread(self._kept.conversation)
         if talk:
             question, answer = talk[-1]
             self._tell(f"{len(talk)} {'question' if len(talk) == 1 else 'questions'} so far, the last: {_short(question)}")

@@ -115,10 +115,10 @@ def worded(question: str) -> str:
 
 
 def outcome_line(result: Result) -> str:
-    """Why there is no answer, or that it was forced; "" of an answer as it should be."""
+    """Why there is no answer, or that it is a best-effort answer; "" of an answer as it should be."""
     if result.answer is None:
         return f"rlm: no answer ({result.stop_reason}). {printable(result.detail)}".rstrip()
-    return f"rlm: the answer was forced: {printable(result.detail)}" if result.forced else ""
+    return f"rlm: best-effort answer. {printable(result.detail)}" if result.forced else ""
 
 
 def shown(answer: str) -> str:

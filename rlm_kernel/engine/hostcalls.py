@@ -139,7 +139,7 @@ class HostCalls:
                 return self._again(call, past)
             self.unrecorded += 1
         preview, clock = query.prompt[:PREVIEW], time.monotonic()
-        record = CallRecord(call.id, kind, prompt_digest, preview, datetime.now(UTC), 0.0, nth=call.nth)
+        record = CallRecord(call.id, kind, prompt_digest, preview, datetime.now(UTC), 0.0, occurrence=call.occurrence)
         work = Work(record, lambda retry: self._tell(CallRetried(call.cell, call.id, retry)))
         done: CallRecord | None = None
         failure: RLMError | None = None
@@ -240,7 +240,10 @@ class HostCalls:
         error, error_type = (str(failure), failure.in_cell) if failure else (None, None)
         now = datetime.now(UTC)
         self._record(
-            call.cell, CallRecord(call.id, kind, digest(kind, body), preview, now, 0.0, answer, error, error_type=error_type, nth=call.nth)
+            call.cell,
+            CallRecord(
+                call.id, kind, digest(kind, body), preview, now, 0.0, answer, error, error_type=error_type, occurrence=call.occurrence
+            ),
         )
 
     def _record(self, cell: str, record: CallRecord) -> None:

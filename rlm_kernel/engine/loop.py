@@ -24,7 +24,7 @@ from rlm_kernel.engine.values import Answer, CellResult, Completion, ContextInfo
 from rlm_kernel.errors import BudgetExceeded, ModelError
 
 LAST_ANSWER_SECONDS = 120.0
-"""Time for the forced answer, and again for a cell that delivers it, when the run's own is up."""
+"""Time for the best-effort answer, and again for a cell that delivers it, when the run's own is up."""
 
 
 class Loop:
@@ -214,7 +214,7 @@ class Loop:
         return None
 
     async def _last_answer(self, reason: StopReason, detail: str) -> Outcome:
-        """Ask once more, for an answer from what was seen. It is marked as forced."""
+        """Ask once more, for an answer from what was seen: the best-effort answer."""
         self._last = True
         self.cells.tell(Noted(detail))
         self.conversation.say(say.forced_message(detail))

@@ -133,7 +133,7 @@ class SubCalls:
         ledger = work.ledger = self.ledger.child()
         work.record = replace(work.record, model=models.name("root"))
         try:
-            with call.untimed():
+            with call.pause_timer():
                 outcome = await self._children.ask(query.prompt, handed, query.schema, name=call.cell, ledger=ledger, begun=work.begun)
         except BudgetExceeded:
             raise

@@ -36,7 +36,7 @@ class Usage:
 class Totals:
     """The account of a run so far, with all child RLMs beneath it. docs/subcalls.md defines each number for users.
 
-    `turns`: replies of the run's own root model, the forced last one too. `calls`: all other model calls: those of sub models, and
+    `turns`: replies of the run's own root model, the best-effort answer too. `calls`: all other model calls: those of sub models, and
     `child_turns`, the calls of the root model in child RLMs. Of these calls `stored` were answered from the cache, and `failed` gave no
     reply. `known_cost` in US dollars is that of the replies whose price is known; of `unpriced` replies it is not. `lost_tokens` and
     `lost_cost` estimate what calls that were given up may have used: they count against limits and are not shown.

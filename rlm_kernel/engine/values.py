@@ -84,15 +84,15 @@ THOUGHTS_KEPT = 500
 class HostCall:
     """A request as it came from code in the kernel: all of it is hostile, so check it.
 
-    `nth` counts, from 0, the calls of this cell that asked the very same before; it tells apart identical prompts. What is done in
-    `untimed` takes no time of the cell's.
+    `occurrence` counts, from 0, the calls of this cell that asked the very same before; it tells apart identical prompts. What is done in
+    `pause_timer` takes no time of the cell's.
     """
 
     cell: str
     id: str
     body: Mapping[str, Any]
-    nth: int = 0
-    untimed: Callable[[], AbstractContextManager[None]] = nullcontext
+    occurrence: int = 0
+    pause_timer: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 HostCallHandler = Callable[[HostCall], Awaitable[Any]]
@@ -103,7 +103,7 @@ HostCallHandler = Callable[[HostCall], Awaitable[Any]]
 class CallRecord:
     """One host call, from when it is made to what the trace keeps of it. At its end exactly one of `answer` and `error` is set.
 
-    `prompt_digest` is the sha256 of the request's canonical JSON: replay finds the answer by it, by the cell and by `nth` (as in
+    `prompt_digest` is the sha256 of the request's canonical JSON: replay finds the answer by it, by the cell and by `occurrence` (as in
     `HostCall`). `error_type` names the exception that the cell saw; None with an `error`: the cell ended before there was an answer.
     `stored`, `cut`: as of `Completion`. Of a child RLM `usage`, `cost` and `calls` are those of all beneath it, and `trace` is its trace,
     seen from the folder of this one. `thoughts`: the beginning of what a sub model wrote for itself.
@@ -118,7 +118,7 @@ class CallRecord:
     answer: Any = None
     error: str | None = None
     error_type: str | None = None
-    nth: int = 0
+    occurrence: int = 0
     model: str | None = None
     usage: Usage = field(default_factory=Usage)
     cost: float | None = None
@@ -207,7 +207,7 @@ StopReason = Literal["answered", "turns", "calls", "cost", "tokens", "seconds", 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended. `forced`: the answer was asked for at exhaustion, of `stop_reason`'s limit."""
+    """How a run ended. `forced`: it is a best-effort answer, asked for when the limit of `stop_reason` was reached."""
 
     answer: Answer | None
     stop_reason: StopReason

@@ -49,24 +49,24 @@ _users: Counter[int] = Counter()
 
 @dataclass
 class _Endpoint:
-    """One model at one address."""
+    """One model at one address. What is not given to it is found out when the models are opened, or told by the provider."""
 
     section: str
     settings: LLMSettings
     model: str
     slots: Slots
-    provider: str = ""
-    address: Address = field(default_factory=lambda: Address(None))
-    key: Key | None = None
-    entry: Mapping[str, Any] | None = None
+    provider: str = field(default="", init=False)
+    address: Address = field(default_factory=lambda: Address(None), init=False)
+    key: Key | None = field(default=None, init=False)
+    entry: Mapping[str, Any] | None = field(default=None, init=False)
     """Its line in litellm's table."""
-    direct: bool = False
+    direct: bool = field(default=False, init=False)
     """It is asked without litellm's own road."""
-    schemas: bool | None = None
+    schemas: bool | None = field(default=None, init=False)
     """Whether it takes a JSON schema for its reply; None where that is not known."""
-    changes: list[str] = field(default_factory=list)
+    changes: list[str] = field(default_factory=list, init=False)
     """What its refusals have taught, of `_adapting.TOLD`."""
-    learnt_window: int | None = None
+    learnt_window: int | None = field(default=None, init=False)
     """Tokens of its window, as a refusal told."""
 
     @property

@@ -84,17 +84,17 @@ class Broker:
         self._given_up: set[str] = set()
         """Ids of calls that were given up before they were read: what tells us of it comes by another connection."""
         self._closing = False
-        self._untimed = 0
-        self._untimed_since = 0.0
-        self._untimed_seconds = 0.0
+        self._paused = 0
+        self._paused_since = 0.0
+        self._paused_seconds = 0.0
         self.any_cell = False
         """Nobody here knows which cell runs (Jupyter runs them), so that calls are answered whatever cell they name."""
         self.refused: Counter[str] = Counter()
 
     def begin(self, cell: str) -> None:
         """A cell starts."""
-        self.cell, self._interrupted, self._untimed_seconds = cell, False, 0.0
-        self._untimed_since = time.monotonic()
+        self.cell, self._interrupted, self._paused_seconds = cell, False, 0.0
+        self._paused_since = time.monotonic()
         self._given_up.clear()
 
     async def end(self) -> None:
@@ -109,9 +109,9 @@ class Broker:
         self._interrupted = True
         self._drop(list(self._tasks))
 
-    def untimed(self) -> float:
-        """Seconds of the cell in which calls did what is not of its time (`HostCall.untimed`)."""
-        return self._untimed_seconds + (time.monotonic() - self._untimed_since if self._untimed else 0.0)
+    def paused_seconds(self) -> float:
+        """Seconds of the cell in which calls did what is not of its time (`HostCall.pause_timer`)."""
+        return self._paused_seconds + (time.monotonic() - self._paused_since if self._paused else 0.0)
 
     def accept(self, channel: Channel) -> None:
         """Serve what is asked on a channel, until it ends."""
@@ -313,9 +313,9 @@ class Broker:
 
     def _time(self, change: int) -> None:
         now = time.monotonic()
-        if self._untimed:
-            self._untimed_seconds += now - self._untimed_since
-        self._untimed, self._untimed_since = self._untimed + change, now
+        if self._paused:
+            self._paused_seconds += now - self._paused_since
+        self._paused, self._paused_since = self._paused + change, now
 
 
 async def _body(peer: Channel, size: int) -> bytes | bytearray:

@@ -239,7 +239,7 @@ class DockerKernel:
                 grace=self._grace,
                 on_output=on_output,
                 on_interrupt=self._broker.interrupt,
-                untimed=self._broker.untimed,
+                paused=self._broker.paused_seconds,
             )
         finally:
             await self._broker.end()

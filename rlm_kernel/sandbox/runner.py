@@ -192,11 +192,11 @@ class CellRunner:
         grace: float,
         on_output: Callable[[OutputCollector], None],
         on_interrupt: Callable[[], None] = lambda: None,
-        untimed: Callable[[], float] = lambda: 0.0,
+        paused: Callable[[], float] = lambda: 0.0,
     ) -> RunState:
         """Run code to an end. On time-out or interrupt: SIGINT in the kernel, then `grace` seconds; after these the state is `died`.
 
-        `timeout` counts from when the kernel takes the cell up, without the seconds that `untimed` tells. Other clients' cells before it
+        `timeout` counts from when the kernel takes the cell up, without the seconds that `paused` tells. Other clients' cells before it
         have as long; then they are interrupted. `on_interrupt` is called as soon as the cell itself is.
         """
         cell = self._cell = _Cell(on_output)
@@ -204,7 +204,7 @@ class CellRunner:
         done = asyncio.create_task(self._follow(cell, cell_id, code))
         stop = asyncio.create_task(self._interrupts.wait())
         try:
-            await self._see_through(cell, done, stop, timeout, grace, on_interrupt, untimed)
+            await self._see_through(cell, done, stop, timeout, grace, on_interrupt, paused)
             if self._listening.done():
                 self._listening.result()
                 cell.state.cut_off = not done.done() and not self._exited.done()
@@ -234,7 +234,7 @@ class CellRunner:
         timeout: float | None,
         grace: float,
         on_interrupt: Callable[[], None],
-        untimed: Callable[[], float],
+        paused: Callable[[], float],
     ) -> None:
         over = (done, self._exited, self._listening)
         await _first(timeout, cell.began, stop, *over)
@@ -242,7 +242,7 @@ class CellRunner:
             cell.early = "stopped" if stop.done() else "timed out"
             await self._interrupt(grace, cell.began, *over)
         if not _any(*over) and cell.began.done():
-            await _timed(timeout, untimed, stop, *over)
+            await _timed(timeout, paused, stop, *over)
             if not _any(*over):
                 cell.state.timed_out = not stop.done()
                 on_interrupt()
@@ -325,11 +325,11 @@ async def _first(timeout: float | None, *awaited: asyncio.Future[Any]) -> None:
     await asyncio.wait(awaited, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
 
 
-async def _timed(timeout: float | None, untimed: Callable[[], float], *awaited: asyncio.Future[Any]) -> None:
-    """Wait until one is done, or for so many seconds and those that `untimed` tells besides."""
+async def _timed(timeout: float | None, paused: Callable[[], float], *awaited: asyncio.Future[Any]) -> None:
+    """Wait until one is done, or for so many seconds and those that `paused` tells besides."""
     started = time.monotonic()
     while not _any(*awaited):
-        left = None if timeout is None else timeout + untimed() - (time.monotonic() - started)
+        left = None if timeout is None else timeout + paused() - (time.monotonic() - started)
         if left is not None and left <= 0:
             return
         await _first(None if left is None else max(left, _STEP), *awaited)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.config import Settings
 from rlm_kernel.engine.conversation import Past
-from rlm_kernel.engine.events import Listener, Noted, RunFinished, RunOpened, UserCellFinished
+from rlm_kernel.engine.events import Event, Listener, Noted, RunFinished, RunOpened, UserCellFinished
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.loop import Loop
 from rlm_kernel.engine.messages import output_text
@@ -103,9 +103,9 @@ class Session:
         metas = await asyncio.to_thread(metas_of, grants.places())
         more = {"files": metas, "name": self.name, "totals": TotalsMeta.of(Totals())}
         self._write_to(new_writer(self.trace, meta.model_copy(update=more), self.settings))
-        run = Assembly(running.environment, SubCalls(None, Ledger(limits_of(self.settings))), self._listeners)
+        run = Assembly(running.environment, SubCalls(None, Ledger(limits_of(self.settings))), self._tell)
         calls = run.host_calls(self._history)
-        async with running.attached(calls, run.listener):
+        async with running.attached(calls, self._tell):
             for cell_id, code in inputs.cells("", grants.paths):
                 check_setup(await run.cells(running, calls).run(cell_id, code, 0, setup=True, seconds=None), self.settings)
         self._keep(running)
@@ -121,7 +121,7 @@ class Session:
             return
         self._running = found
         self._write_to(self._goes_on(trace))
-        self._attach(found, Ledger(limits_of(self.settings)), trace)
+        self._attach(found, trace)
         idle = max(0.0, (datetime.now(UTC) - self.state.used).total_seconds())  # the clock may have been put back
         self.opened.append(f"The session's kernel is as it was left {duration(idle)} ago.")
         self._keep(found)
@@ -131,14 +131,14 @@ class Session:
         rebuilt = await rebuild(trace, self.host, image, self.folder.depot, everyone(self._view))
         self._running = rebuilt.running
         self._write_to(rebuilt.writer)
-        self._attach(rebuilt.running, Ledger(limits_of(self.settings)), trace)
+        self._attach(rebuilt.running, trace)
         rebuilt.writer(Noted(rebuilt.told))
         self.opened.append(f"{why}. {rebuilt.told}")
         self._keep(rebuilt.running)
 
-    @property
-    def _listeners(self) -> Listener:
-        return everyone(self._writer, self._view)
+    def _tell(self, event: Event) -> None:
+        """Whoever is told something tells the notebook's writer of the moment: each question has one of its own."""
+        everyone(self._writer, self._view)(event)
 
     def _write_to(self, writer: NotebookWriter) -> None:
         if self._writer is not None:
@@ -149,11 +149,11 @@ class Session:
         """A writer that goes on with the trace. Cells that were cut off will not be taken up any more: they have ended."""
         return new_writer(self.trace, trace.meta, self.settings, ended(trace.node.cells))
 
-    def _attach(self, running: RunningKernel, ledger: Ledger, trace: TraceFile, notes: FileNotes | None = None) -> None:
+    def _attach(self, running: RunningKernel, trace: TraceFile, notes: FileNotes | None = None) -> None:
         """Have the session's notebook hear what people run in the kernel; no models are asked."""
-        run = Assembly(running.environment, SubCalls(None, ledger), self._listeners)
+        run = Assembly(running.environment, SubCalls(None, Ledger(limits_of(self.settings))), self._tell)
         calls = run.host_calls(self._history, locate=notes.locate if notes else None, before=_calls_in(trace))
-        running.attach(calls, run.listener)
+        running.attach(calls, self._tell)
 
     def _history(self, cell: str) -> Any:
         return history_of(lambda: read_trace(self.trace))(cell)
@@ -217,13 +217,13 @@ class Session:
     async def _answer(
         self, running: RunningKernel, question: Question, trace: TraceFile, spent: Totals, notes: FileNotes, family: Family
     ) -> Result:
-        ledger, listeners = Ledger(limits_of(self.settings)), self._listeners
+        ledger = Ledger(limits_of(self.settings))
         children = Children(running.environment, self.trace, family, self._view)
-        run = Assembly(running.environment, SubCalls(family.models.models, ledger, children), listeners)
+        run = Assembly(running.environment, SubCalls(family.models.models, ledger, children), self._tell)
         calls = run.host_calls(self._history, locate=notes.locate, before=_calls_in(trace))
-        async with closing_trace(listeners, ledger.totals, self.trace, self.host.say) as close:
-            listeners(RunOpened(question.text, ledger, spent))
-            async with running.attached(calls, listeners):
+        async with closing_trace(self._tell, ledger.totals, self.trace, self.host.say) as close:
+            self._tell(RunOpened(question.text, ledger, spent))
+            async with running.attached(calls, self._tell):
                 loop = run.loop(run.cells(running, calls), family.models)
                 outcome = await self._converse(loop, trace, question)
                 self.used = close(outcome)
@@ -277,7 +277,7 @@ class Session:
         memory = await loop.remember()
         if memory is not None:
             self.used = ledger.totals()
-            self._listeners(RunFinished(outcome, self.used))  # what the summary cost is in the account, too
+            self._tell(RunFinished(outcome, self.used))  # what the summary cost is in the account, too
         return memory
 
     @backstop
@@ -290,13 +290,13 @@ class Session:
         granted = [str((await grants.add(path, self.host.say)).path) for path in given]
         async with FileNotes(running.environment, self._writer, self._left) as notes:
             await notes.note()
-            self._attach(running, Ledger(limits_of(self.settings)), trace, notes)
+            self._attach(running, trace, notes)
             try:
                 result = await running.kernel.set_up(f"load-{len(grants.paths)}", f"load_files({granted!r})")
             except asyncio.CancelledError:
                 await asyncio.shield(self._settle(running))
                 raise
-            self._listeners(UserCellFinished(result))
+            self._tell(UserCellFinished(result))
         self._keep(running)
         check_setup(result, self.settings)
         return output_text(result.outputs).splitlines()

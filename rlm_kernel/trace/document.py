@@ -78,8 +78,14 @@ def answer(outcome: Outcome) -> str:
     if "\n" not in shown:
         # One line is a value, not a document: a name like __init__ must stand as it is.
         shown = _MARKS.sub(r"\\\1", shown)
-    forced = f"\n\n*This answer was forced: {_REASONS.get(outcome.stop_reason, outcome.stop_reason)}.*" if outcome.forced else ""
-    return f"## Answer\n\n{shown}{forced}"
+    return f"## Answer\n\n{shown}" + (f"\n\n*Best-effort answer: {_limit(outcome)}.*" if outcome.forced else "")
+
+
+def _limit(outcome: Outcome) -> str:
+    """What brought the run to its best-effort answer."""
+    if outcome.stop_reason == "no_answer":
+        return "the replies of the root model had nothing to run"
+    return f"the limit of {outcome.stop_reason} was reached"
 
 
 def _because(outcome: Outcome) -> str:

@@ -54,11 +54,11 @@ class RunningCell:
     cell_id: str
     code: str
     started: datetime
-    outputs: Sequence[Mapping[str, Any]] = ()
-    progress: Progress | None = None
-    stale: bool = False
-    _calls: dict[tuple[str, int, str], CallRecord] = field(default_factory=dict)
-    _clock: float = field(default_factory=lambda: time.monotonic())
+    outputs: Sequence[Mapping[str, Any]] = field(default=(), init=False)
+    progress: Progress | None = field(default=None, init=False)
+    stale: bool = field(default=False, init=False)
+    _calls: dict[tuple[str, int, str], CallRecord] = field(default_factory=dict, init=False)
+    _clock: float = field(default_factory=lambda: time.monotonic(), init=False)
 
     @property
     def calls(self) -> Iterable[CallRecord]:
@@ -77,7 +77,7 @@ class RunningCell:
     def add(self, call: CallRecord) -> None:
         """A call has ended; one of an earlier time that the cell ran gives way to it."""
         # Ids alone do not tell calls apart: those of another kernel's processes may be the same.
-        key = (call.prompt_digest, call.nth, call.id)
+        key = (call.prompt_digest, call.occurrence, call.id)
         if key in self._calls:
             self.progress = None
         elif self.progress is not None:

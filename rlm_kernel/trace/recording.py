@@ -102,7 +102,7 @@ class _Calls:
         self._metas = metas
         self._where = array("q"), array("q")  # of each place the cell, and the call in it
         self._places: dict[str, list[int]] = {}
-        self._nth: dict[str, dict[int, list[int]]] = {}
+        self._occurrences: dict[str, dict[int, list[int]]] = {}
         self._turns: dict[tuple[str, int], int] = defaultdict(int)
         self._together: set[int] = set()
         started, seconds, counters = array("q"), array("d"), array("q")
@@ -141,22 +141,22 @@ class _Calls:
         """Seconds that a call is to take."""
         return min(LATENCY, self._call(place).seconds) if place in self._together else 0.0
 
-    def find(self, digest: str, nth: int) -> int | None:
-        """The place of the call that asked this, for the nth time."""
+    def find(self, digest: str, occurrence: int) -> int | None:
+        """The place of the call that asked this, at that occurrence."""
         same = self._places.get(digest, [])
-        if digest not in self._nth:  # numbered when it is first asked for: the same may have been asked many thousand times
+        if digest not in self._occurrences:  # numbered when it is first asked for: the same may have been asked many thousand times
             numbered: dict[int, list[int]] = {}
             for place in same:
                 numbered.setdefault(self._call(place).nth, []).append(place)
-            self._nth[digest] = numbered
-        by_nth = self._nth[digest]
-        if nth not in by_nth:
+            self._occurrences[digest] = numbered
+        numbered = self._occurrences[digest]
+        if occurrence not in numbered:
             # Records that were never counted are taken in the order in which they were asked.
-            return same[nth] if nth < len(same) and set(by_nth) == {0} else None
+            return same[occurrence] if occurrence < len(same) and set(numbered) == {0} else None
         # Forked processes count each for itself, so that several may have the same number: they take turns.
-        turn = self._turns[digest, nth]
-        self._turns[digest, nth] += 1
-        return by_nth[nth][turn % len(by_nth[nth])]
+        turn = self._turns[digest, occurrence]
+        self._turns[digest, occurrence] += 1
+        return numbered[occurrence][turn % len(numbered[occurrence])]
 
 
 class TraceRecording:
@@ -179,9 +179,9 @@ class TraceRecording:
 
     async def find(self, call: HostCall, digest: str) -> CallRecord | None:
         cell = self._of(self.cell_id(call.cell))
-        place = cell.find(digest, call.nth) if cell else None
+        place = cell.find(digest, call.occurrence) if cell else None
         if cell is None or place is None:
-            place = self._all.find(digest, call.nth)
+            place = self._all.find(digest, call.occurrence)
             return None if place is None else await self._ended(self._all.record(place))
         await asyncio.sleep(cell.latency(place))
         await cell.order.turn(place, call.id)

@@ -243,12 +243,12 @@ class CallMeta(_Part):
     @classmethod
     def of(cls, call: CallRecord) -> CallMeta:
         usage = call.usage
-        return cls(**_same(_CALL, call), **tokens_of(usage), estimated=usage.estimated, seconds=round(call.seconds, 4))
+        return cls(**_same(_CALL, call), nth=call.occurrence, **tokens_of(usage), estimated=usage.estimated, seconds=round(call.seconds, 4))
 
     def record(self) -> CallRecord:
         """The call as the engine knows it."""
         usage = Usage(self.prompt_tokens, self.completion_tokens, self.cached_tokens, self.estimated)
-        return CallRecord(**_same(_CALL, self), usage=usage, seconds=self.seconds)
+        return CallRecord(**_same(_CALL, self), occurrence=self.nth, usage=usage, seconds=self.seconds)
 
 
 _CALL = _shared(CallMeta, CallRecord)

@@ -123,12 +123,12 @@ def test_cost_from_configured_prices_and_settings_from_a_file(rlm: Rlm, openai_e
     assert result["cost"] == pytest.approx((tokens["prompt"] + 2 * tokens["completion"]) / 1e6)
 
 
-def test_forced_answer_at_exhaustion_is_marked(rlm: Rlm, openai_env: ModelServer, log: Path) -> None:
+def test_a_best_effort_answer_at_exhaustion_is_marked(rlm: Rlm, openai_env: ModelServer, log: Path) -> None:
     openai_env.root = ["```repl\nprint(context[:9])\n```", "FINAL(about 50)"]
     done = rlm(*ASK, "-f", str(log), "--max-turns", "1")
     assert (done.stdout, done.returncode) == ("about 50\n", 0)
-    assert "forced" in done.stderr
-    assert "This answer was forced" in _traces()[0].read_text()
+    assert "best-effort answer. The limit of turns is reached" in done.stderr
+    assert "*Best-effort answer: the limit of turns was reached.*" in _traces()[0].read_text()
 
 
 def test_no_answer_exits_1_and_says_why(rlm: Rlm, openai_env: ModelServer, log: Path) -> None:

@@ -307,12 +307,11 @@ import asyncio, sys
 from tests.support.talk import Talk
 from rlm_kernel.session.manager import open_session
 
+def view(event):
+    print(type(event).__name__, flush=True)
+
 async def main():
-    async with open_session(models=Talk(), command="rlm run", changes={"sandbox.memory": "1g"}) as kept:
-        class Print:
-            def __getattr__(self, event):
-                return lambda *_: print(event, flush=True)
-        kept._listeners._listeners.append(Print())
+    async with open_session(models=Talk(), command="rlm run", changes={"sandbox.memory": "1g"}, view=view) as kept:
         await kept.ask("run: y = 1; print('in it'); import time; time.sleep(1000)")
 
 asyncio.run(main())
@@ -328,7 +327,7 @@ async def test_a_command_that_is_killed_loses_nothing_of_the_session(log: Path) 
             [sys.executable, "-c", _COMMAND], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(root)}
         ) as command:
             assert command.stdout is not None
-            while command.stdout.readline() != "cell_output\n":
+            while command.stdout.readline() != "CellOutput\n":
                 assert command.poll() is None
             command.send_signal(signal.SIGKILL)
 

@@ -159,3 +159,55 @@ print("\\n" + json.dumps(sorted(name.split(".")[0] for name in sys.modules)))
     loaded = json.loads(done.stdout.splitlines()[-1])
     assert not SLOW & set(loaded)
     assert "rlm_kernel" in loaded
+
+
+MADE_IN = {
+    "HostCalls": "session/assembly.py",
+    "Loop": "session/assembly.py",
+    "Cells": "session/assembly.py",
+    "DockerKernel": "session/running.py",
+    "RunningKernel": "session/running.py",
+    "Broker": "session/running.py",
+    "NotebookWriter": "session/traces.py",
+    "ModelSet": "session/models.py",
+}
+"""The parts of a run, each with the one module that makes it: what is wired twice drifts apart."""
+
+
+@pytest.mark.parametrize("part", MADE_IN)
+def test_each_part_of_a_run_is_made_in_one_place(part: str) -> None:
+    made = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in modules()
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == part
+    }
+    assert made == {MADE_IN[part]}
+
+
+MOST_ARGUMENTS = 6
+RESULTS = {"Result", "SessionStatus"}
+"""What is told of a run or a session: values, made in one place and by name."""
+
+
+def test_no_constructor_of_the_session_takes_more_than_six_arguments() -> None:
+    for path in modules("session"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ClassDef) and node.name not in RESULTS:
+                assert _arguments(node) <= MOST_ARGUMENTS, f"{path.name}: {node.name}"
+
+
+def _arguments(made: ast.ClassDef) -> int:
+    """Of a class's constructor; of a dataclass its fields. A pydantic model is read from a file."""
+    if any(isinstance(base, ast.Name) and base.id == "BaseModel" for base in made.bases):
+        return 0
+    start = next((node for node in made.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"), None)
+    if start is not None:
+        return len(start.args.args) + len(start.args.kwonlyargs) - 1
+    return sum(isinstance(node, ast.AnnAssign) for node in made.body) if made.decorator_list else 0
+
+
+def test_no_listener_of_the_session_forwards_unknown_names() -> None:
+    for path in modules("session"):
+        names = {node.name for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.FunctionDef)}
+        assert "__getattr__" not in names, path.name

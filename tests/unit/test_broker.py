@@ -455,7 +455,7 @@ async def test_the_cells_clock_stands_still_only_where_a_call_says_so(host: Host
     async def child(call: HostCall) -> None:
         nonlocal working
         await host.gate.wait()
-        with call.untimed():
+        with call.pause_timer():
             working += 1
             await over.wait()
 
@@ -466,16 +466,16 @@ async def test_the_cells_clock_stands_still_only_where_a_call_says_so(host: Host
     for number in range(2):
         await client.send(*client.request("rlm_query", str(number)))
     await until(lambda: len(host.broker._tasks) == 2)
-    assert host.broker.untimed() == 0, "they were asked for, and nobody works yet"
+    assert host.broker.paused_seconds() == 0, "they were asked for, and nobody works yet"
     host.gate.set()
     await until(lambda: working == 2)
-    first = host.broker.untimed()
-    await until(lambda: host.broker.untimed() > first)
+    first = host.broker.paused_seconds()
+    await until(lambda: host.broker.paused_seconds() > first)
     over.set()
     assert [(await client.reply())["ok"] for _ in range(2)] == [True, True]
-    assert host.broker.untimed() == host.broker.untimed() > first
+    assert host.broker.paused_seconds() == host.broker.paused_seconds() > first
     host.broker.begin(CELL)
-    assert host.broker.untimed() == 0
+    assert host.broker.paused_seconds() == 0
 
 
 async def test_code_can_give_its_calls_up(host: Host) -> None:

@@ -307,7 +307,7 @@ async def test_a_cell_that_looked_at_history_sees_the_same_in_a_replay(path: Pat
         writer(CellStarted(cell, turn, "print(history[0])"))
         live = calls(cell)
         for number in range(3):
-            saw[cell] = await live.handlers()["history"](HostCall(cell, f"1-1-{number}", {}, nth=number))
+            saw[cell] = await live.handlers()["history"](HostCall(cell, f"1-1-{number}", {}, occurrence=number))
         records, _ = live.end()
         assert [set(record.answer) for record in records] == [{"sha256", "bytes"}] * 3
         writer(CellFinished(turn, result(cell, "print(history[0])", calls=records, outputs=[stream("what was seen")])))

@@ -82,6 +82,40 @@ def test_every_document_is_linked_from_the_readme_or_another_document() -> None:
     assert [path.name for path in DOCUMENTS if path.parent == ROOT / "docs" and path.resolve() not in linked] == []
 
 
+# architecture.md
+
+_FUNCTION = re.compile(r"`([\w/]+\.py)::([\w.]+)`")
+
+
+def defined(file: str, name: str) -> bool:
+    """Whether a module of the package has a function, class or method of that name."""
+    body: list[Any] = ast.parse((ROOT / "rlm_kernel" / file).read_text("utf-8")).body
+    for part in name.split("."):
+        found = next((node for node in body if getattr(node, "name", None) == part), None)
+        if found is None:
+            return False
+        body = found.body
+    return True
+
+
+def test_the_walk_of_a_question_has_twelve_steps_at_most_and_each_names_a_function_that_is_there() -> None:
+    walk = text_of("architecture.md").partition("## The walk of one question")[2].partition("\n### ")[0]
+    steps = re.split(r"^\d+\. ", walk, flags=re.MULTILINE)[1:]
+    assert 8 <= len(steps) <= 12
+    for step in steps:
+        named = _FUNCTION.findall(step)
+        assert len(named) == 1, step
+        assert defined(*named[0]), named
+
+
+def test_the_parts_of_a_run_are_made_by_functions_that_are_there() -> None:
+    named = _FUNCTION.findall(text_of("architecture.md"))
+    assert len(named) > 14
+    assert [place for place in named if not defined(*place)] == []
+    modules = re.findall(r"`(session/[\w/]+(?:\.py|/))`", text_of("architecture.md"))
+    assert [module for module in modules if not (ROOT / "rlm_kernel" / module).exists()] == []
+
+
 # configuration.md
 
 

@@ -178,14 +178,14 @@ async def test_only_the_time_in_which_a_child_works_is_none_of_the_cells() -> No
             return Outcome(Answer("5"), "answered")
 
     @contextmanager
-    def untimed() -> Iterator[None]:
+    def pause_timer() -> Iterator[None]:
         still.append("still")
         yield
         still.append("goes on")
 
     for depth, calls in ((1, 1), (0, 1), (1, 0)):
         host = Host(limits=Limits(calls=calls, depth=depth), children=Working())
-        handed = host.calls.handlers()["rlm_query"](HostCall(CELL, "1-1-1", {"question": "Q"}, untimed=untimed))
+        handed = host.calls.handlers()["rlm_query"](HostCall(CELL, "1-1-1", {"question": "Q"}, pause_timer=pause_timer))
         await asyncio.gather(handed, return_exceptions=True)
     assert still == ["still", "works", "goes on"]
 

@@ -26,7 +26,7 @@ def cell(cell_id: str, calls: Sequence[CallRecord], code: str = "pass") -> Trace
 def asked(number: int, prompt: str, nth: int = 0, **changes: Any) -> CallRecord:
     """The number-th call that was asked; calls are recorded in the order in which they end."""
     started = WHEN + timedelta(milliseconds=number)
-    return call(number, prompt_digest=prompt, nth=nth, answer=f"{prompt}{number}", started=started, **changes)
+    return call(number, prompt_digest=prompt, occurrence=nth, answer=f"{prompt}{number}", started=started, **changes)
 
 
 async def answer(recording: TraceRecording, prompt: str, nth: int = 0, cell_id: str = "a", thread: str = "9-1") -> Any:

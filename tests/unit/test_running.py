@@ -1,10 +1,14 @@
-"""Which kept sessions this version can join, by what their folder says."""
+"""Kernels that are started, joined, left and closed; and which kept sessions can be joined, by what their folder says."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
+from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,9 +17,16 @@ from hypothesis import strategies as st
 from jupyter_client.manager import KernelManager
 
 from rlm_contract import VERSION
+from rlm_kernel.config import load_settings
+from rlm_kernel.engine.events import Event, Listener, Noted
+from rlm_kernel.engine.hostcalls import HostCalls
+from rlm_kernel.engine.ledger import Ledger, Limits
+from rlm_kernel.engine.subcalls import SubCalls
+from rlm_kernel.errors import KernelError
 from rlm_kernel.sandbox.channels import Connection
 from rlm_kernel.sandbox.rundir import RunDir, sweep
-from rlm_kernel.session.running import depot_of, other_version
+from rlm_kernel.session.environment import Host, new_folder
+from rlm_kernel.session.running import GivenFiles, Left, Lost, depot_of, join_kernel, new_kernel, other_version
 
 SIMPLE = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
 JSON = st.recursive(SIMPLE, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
@@ -131,4 +142,118 @@ def test_no_folder_of_ours_has_a_name_that_an_engine_cannot_be_told(tmp_path: Pa
         assert depot_of(tmp_path / "files", run) == tmp_path / "files"
         assert depot_of(None, run) == run.path / "depot"
     finally:
+        run.remove()
+
+
+# RunningKernel
+
+
+class FakeKernel:
+    """In place of `sandbox.kernel.DockerKernel`."""
+
+    failure: Exception | None = None
+
+    def __init__(self, spec: Any, _broker: Any, *, cell_timeout: float | None, tell: Listener) -> None:
+        self.spec = spec
+        self.tell = tell
+        self.done: list[str] = []
+
+    async def start(self) -> None:
+        async with self.spec.admit():
+            self.done.append("started")
+        if self.failure is not None:
+            raise self.failure
+
+    async def join(self, _set_up: Any) -> bool:
+        self.done.append("joined")
+        return False
+
+    async def stop(self) -> None:
+        self.done.append("stopped")
+
+    async def leave(self) -> None:
+        self.done.append("left")
+
+
+@pytest.fixture
+def _fake(monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextlib.asynccontextmanager
+    async def admitted(*_: Any) -> AsyncIterator[None]:
+        await asyncio.sleep(0.05)
+        yield
+
+    monkeypatch.setattr("rlm_kernel.sandbox.kernel.DockerKernel", FakeKernel)
+    monkeypatch.setattr("rlm_kernel.sandbox.room.admitted", admitted)
+
+
+async def made(**options: Any) -> Any:
+    return await new_kernel(Host(load_settings(None)), IMAGE, GivenFiles(), **options)
+
+
+def calls(ledger: Ledger, tell: Listener) -> HostCalls:
+    async def locate(_asked: str) -> Any:
+        return {}
+
+    return HostCalls(SubCalls(None, ledger), tell, locate)
+
+
+IMAGE: Any = SimpleNamespace(id="sha256:1", tag="t")
+
+
+@pytest.mark.usefixtures("_fake")
+async def test_a_kernel_is_started_for_what_it_is_attached_for_and_closed_by_who_started_it() -> None:
+    heard: list[Event] = []
+    work = calls(Ledger(Limits()), heard.append)
+    running = await made()
+    folder = running.environment.run.path
+    async with running.attached(work, heard.append):
+        assert running.kernel.done == ["started"]
+        running.kernel.tell(Noted("heard"))
+    assert running.kernel.done == ["started", "stopped"]
+    assert not folder.exists()
+    lent = await made()
+    async with lent:
+        await lent.start()
+        for name in ("one", "two"):
+            async with lent.attached(work, heard.append):
+                lent.kernel.tell(Noted(name))
+        assert lent.kernel.done == ["started"]
+    assert [event.text for event in heard if isinstance(event, Noted)] == ["heard", "one", "two"]
+
+
+@pytest.mark.usefixtures("_fake")
+async def test_a_start_that_fails_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeKernel, "failure", KernelError("It does not start."))
+    running = await made()
+    with pytest.raises(KernelError):
+        await running.start()
+    assert running.kernel.done == ["started", "stopped"]
+    assert not running.environment.run.path.exists()
+    await running.close()
+
+
+@pytest.mark.usefixtures("_fake")
+async def test_waiting_for_room_is_not_of_the_runs_time() -> None:
+    ledger = Ledger(Limits(seconds=10.0))
+    running = await made()
+    async with running.attached(calls(ledger, print), print):
+        assert ledger.totals().seconds < 0.04
+    hurried = await made(queued=False)
+    async with hurried:
+        await asyncio.wait_for(hurried.start(), 0.04)
+
+
+@pytest.mark.usefixtures("_fake")
+async def test_a_kernel_that_does_not_answer_is_lost_and_leaves_nothing() -> None:
+    run = RunDir.create(max_request=1, window=1, idle=60)
+    run.leave()
+    found = await join_kernel(Left(run.path, [], run.path / "depot"), Host(load_settings(None)), IMAGE)
+    assert found == Lost("Its container was gone or did not answer")
+    assert not run.path.exists()
+
+
+def test_as_many_calls_are_under_way_as_the_sub_model_takes() -> None:
+    for concurrency, most in ((8, 128), (200, 400), (1000, 1024)):
+        run = new_folder(load_settings(None, {"sub_llm.concurrency": concurrency}), replayed=True)
+        assert (run.told["window"], run.told["replayed"]) == (most, True)
         run.remove()

@@ -307,7 +307,7 @@ def test_the_children_of_a_fork_are_those_of_the_trace_that_it_was_forked_from(t
 def many(path: Path, calls: int, **changes: Any) -> Path:
     """A trace with one cell of so many calls."""
     writer = NotebookWriter(path, meta(), [])
-    made = tuple(call(number, nth=number, **changes) for number in range(calls))
+    made = tuple(call(number, occurrence=number, **changes) for number in range(calls))
     writer(CellFinished(1, result("turn-01-a", calls=made)))
     return path
 

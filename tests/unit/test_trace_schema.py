@@ -28,10 +28,8 @@ def test_it_is_a_json_schema_with_a_version() -> None:
 
 
 def test_a_call_and_an_account_come_back_from_the_trace_as_they_were() -> None:
-    whole = call(
-        error="It failed.", error_type="LLMError", answer=None, nth=3, attempts=2, stored=True, calls=4, trace="t.ipynb", thoughts="Hm.",
-        cut=True, usage=Usage(10, 2, 1, True),
-    )  # fmt: skip
+    more = {"error": "It failed.", "error_type": "LLMError", "answer": None, "occurrence": 3, "attempts": 2, "stored": True, "calls": 4}
+    whole = call(trace="t.ipynb", thoughts="Hm.", cut=True, usage=Usage(10, 2, 1, True), **more)
     changed = [part.name for part in fields(CallRecord) if part.default is not MISSING and getattr(whole, part.name) == part.default]
     assert changed == ["answer"], "each field has another value than it has by itself"
     assert CallMeta.of(whole).record() == whole

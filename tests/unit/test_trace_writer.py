@@ -179,10 +179,12 @@ def finished(path: Path, outcome: Outcome, totals: Totals | None = None) -> tupl
     return cell(notebook, "answer").source, cell(notebook, "summary").source
 
 
-def test_the_answer_is_a_cell_and_a_forced_one_says_so(path: Path) -> None:
+def test_the_answer_is_a_cell_and_a_best_effort_answer_says_so(path: Path) -> None:
     assert finished(path, Outcome(Answer("# 5\nof them"), "answered"))[0] == "## Answer\n\n# 5\nof them"
-    forced, _ = finished(path, Outcome(Answer("5"), "turns", True))
-    assert forced == "## Answer\n\n5\n\n*This answer was forced: the turns were used up.*"
+    whys = {"turns": "the limit of turns was reached", "no_answer": "the replies of the root model had nothing to run"}
+    for reason, why in whys.items():
+        best, _ = finished(path, Outcome(Answer("5"), reason, True))  # type: ignore[arg-type]
+        assert best == f"## Answer\n\n5\n\n*Best-effort answer: {why}.*"
 
 
 @pytest.mark.parametrize(

@@ -202,7 +202,7 @@ def test_what_would_fill_the_disk_is_not_kept(run: RunDir, monkeypatch: pytest.M
     spool = Spool(run.spool)
     spool.add("1-1", b"")
     usage = shutil.disk_usage(run.path)
-    monkeypatch.setattr(handed.shutil, "disk_usage", lambda _path: usage._replace(free=spool._least - 1))
+    monkeypatch.setattr(child_input.shutil, "disk_usage", lambda _path: usage._replace(free=spool._least - 1))
     assert not spool.add("1-1", b"x")
     with pytest.raises(UsageError, match="is not there"):
         take(spooled(name="1-1"), run, FileGrants([], run))
@@ -246,7 +246,7 @@ def test_of_a_copy_for_which_the_disk_has_no_room_nothing_is_left(
         copy.write(b"go")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(handed.shutil, "copyfileobj", full)
+    monkeypatch.setattr(child_input.shutil, "copyfileobj", full)
     with pytest.raises(TraceError, match="No space left"):
         taken.copy_to(tmp_path / "kept" / "kept")
     assert list((tmp_path / "kept").iterdir()) == []

@@ -60,7 +60,7 @@ class Ended:
 
     @property
     def _engine_said(self) -> str:
-        return self.words.strip().rstrip(".") or "the connection to the container broke"
+        return self.words.strip().rstrip(".") or "the connection to its container broke"
 
     def why(self, memory: int) -> str:
         """What became of a kernel that had so many bytes, as the model is told."""

@@ -67,7 +67,7 @@ def test_a_first_process_says_how_its_kernel_ended() -> None:
         (Ended(128 + 9), "killed by signal 9."),
         (Ended(3), "ended with status 3"),
         (Ended(), "its container is gone, and the Docker engine does not know why"),
-        (Ended(lost=True), "The Docker engine failed, and the kernel was lost with it: the connection to the container broke."),
+        (Ended(lost=True), "The Docker engine failed, and the kernel was lost with it: the connection to its container broke."),
         (Ended(lost=True, words=" no space left.\n"), "lost with it: no space left."),
     ],
 )

@@ -152,13 +152,14 @@ class _First:
             if bridge.over or (idle and time.monotonic() - bridge.heard > idle):
                 return EXIT_LEASE
             if self._told_to_end:
-                bridge.finish(128 + signal.SIGTERM)
+                bridge.end(128 + signal.SIGTERM)
                 return 128 + signal.SIGTERM
             with contextlib.suppress(ChildProcessError):
                 ended, status = os.waitpid(-1, os.WNOHANG)
                 if ended == kernel:
                     how = _status(os.waitstatus_to_exitcode(status))
-                    bridge.finish(how)
+                    bridge.finish()
+                    bridge.end(how)
                     return how
                 if ended:
                     continue

@@ -128,17 +128,20 @@ class Bridge:
             self._accepting = False
             self._unwatch(self._listener.fileno())
 
-    def finish(self, status: int) -> None:
-        """The kernel has ended: send what it said before, and how it ended; as far as the host takes it in time."""
+    def finish(self) -> None:
+        """Send what the kernel, which has ended, said before; as far as the host takes it in time."""
         deadline = time.monotonic() + _LAST_SECONDS
         idle = 0
         while idle < 3 and not self.over and time.monotonic() < deadline:
             self.turn(0.01)
             idle = 0 if self._data or self._control or self._begun else idle + 1
-        # With the end of what was written to the kernel's stderr, past IPython.
+
+    def end(self, status: int) -> None:
+        """Send how the container ends, with the last that was written to its stderr, past IPython; if the host takes it in time."""
+        deadline = time.monotonic() + _LAST_SECONDS
         end: End = {"status": status, "words": self._said.decode(errors="replace")}
         self._send(END, 0, json.dumps(end).encode())
-        while (self._control or self._begun) and not self.over and time.monotonic() < deadline + _LAST_SECONDS:
+        while (self._control or self._begun) and not self.over and time.monotonic() < deadline:
             self.turn(0.01)
 
     # From the host.

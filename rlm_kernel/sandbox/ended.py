@@ -7,7 +7,7 @@ import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from rlm_contract import EXIT_OOM
+from rlm_contract import EXIT_LEASE, EXIT_OOM
 from rlm_kernel.checked import integer, text
 from rlm_kernel.errors import DockerError, KernelError, RLMError
 from rlm_kernel.sandbox.dial import TAIL
@@ -50,7 +50,10 @@ class Ended:
         try:
             told = container.wait(timeout=_TELL_SECONDS, condition="not-running")
             failed = str((told.get("Error") or {}).get("Message") or "")
-            return cls(lost=True, words=failed) if failed else cls(int(told["StatusCode"]))
+            if failed:
+                return cls(lost=True, words=failed)
+            status = int(told["StatusCode"])
+            return cls(status, lost=status == EXIT_LEASE)  # it took its owner, which we are, for gone
         except NotFound:
             return cls()
         except APIError as error:
@@ -60,7 +63,7 @@ class Ended:
 
     @property
     def _engine_said(self) -> str:
-        return self.words.strip().rstrip(".") or "the connection to the container broke"
+        return self.words.strip().rstrip(".") or "the connection to its container broke"
 
     def why(self, memory: int) -> str:
         """What became of a kernel that had so many bytes, as the model is told."""
@@ -78,7 +81,7 @@ class Ended:
 
     def as_it_started(self, memory: int) -> RLMError:
         """The error of a start, with so many bytes."""
-        if self.lost:
+        if self.lost and self.status is None:
             what = f"The Docker engine was lost while it started the kernel's container: {self._engine_said}."
             return DockerError(what, hint=start_hint())
         if self.status in (EXIT_OOM, _KILLED):

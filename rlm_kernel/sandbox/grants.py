@@ -157,7 +157,7 @@ class FileGrants:
             real = await asyncio.to_thread(resolve, path)
             for grant in self._grants:
                 if not grant.renamed and _below_real(real, grant.path) is not None:
-                    return self.locate(str(real))
+                    return self._take(str(real))
             if self._depot is None:
                 raise FileRefused(f"{path} cannot be given to a kernel that runs already.", hint="Name it when you begin: -f")
             stop = threading.Event()
@@ -183,7 +183,7 @@ class FileGrants:
     async def obtain(self, asked: str, consent: Consent | None = None, say: Say = lambda _text: None) -> Grant:
         """Where the kernel finds a host path. One that the user did not name is refused, or they are asked, once: FileRefused."""
         try:
-            return await asyncio.to_thread(self.locate, asked)
+            return await asyncio.to_thread(self._take, asked)
         except FileRefused:
             path = await asyncio.to_thread(_real, asked)
             if path is None or not (self._is_allowed(path) or await self._consented(path, consent)):
@@ -205,6 +205,17 @@ class FileGrants:
 
     def locate(self, asked: str) -> Grant:
         """Where the kernel finds a host path. Raises FileRefused if the user did not name it."""
+        return self._find(asked)[1]
+
+    def _take(self, asked: str) -> Grant:
+        """The same for a path that is used from now on."""
+        granted, found = self._find(asked)
+        with contextlib.suppress(ValueError):  # another thread has marked it meanwhile
+            self._grants[self._grants.index(granted)] = replace(granted, used=True)
+        return found
+
+    def _find(self, asked: str) -> tuple[Grant, Grant]:
+        """What was granted, and of that what was asked for."""
         if "\0" in asked or len(asked) > 4096:
             raise FileRefused("That is not a path.")
         literal = recorded(asked if is_foreign(asked) else os.path.abspath(asked))
@@ -212,22 +223,20 @@ class FileGrants:
             real = Path(os.path.realpath(asked)) if not system.is_remote(asked) or self._has_below(literal) else Path(asked)
         except (OSError, ValueError) as error:  # a name that the file system cannot have
             raise FileRefused("That is not a path.") from error
-        for number, grant in enumerate(self._grants):
+        for grant in self._grants:
             # A path of the machine where it was recorded: here it may be a link, or nothing.
             part = _below(literal, recorded(str(grant.path))) if grant.renamed else _below_real(real, grant.path)
             if part is None:
                 continue
             if not part.parts:
-                self._grants[number] = replace(grant, used=True)
-                return replace(grant, used=True, inside=self.shares.inside(grant.inside))
+                return grant, replace(grant, used=True, inside=self.shares.inside(grant.inside))
             if grant.directory:
                 source = grant.source.joinpath(*part.parts)
                 if not Path(os.path.realpath(source)).is_relative_to(os.path.realpath(grant.source)):
                     continue  # a link that leads out of the folder: what is there was not named
-                self._grants[number] = replace(grant, used=True)
                 known = recorded(str(grant.path)) if grant.renamed else grant.path
                 inside = self.shares.inside(grant.inside / PurePosixPath(*part.parts))
-                return Grant(Path(str(known.joinpath(*part.parts))), source, inside, source.is_dir())
+                return grant, Grant(Path(str(known.joinpath(*part.parts))), source, inside, source.is_dir())
         named = ", ".join(str(path) for path in [*self.paths, *self._allowed][:20]) or "none"
         raise FileRefused(f"{asked} was not named by the user, so it cannot be loaded. Files that can: {named}.")
 

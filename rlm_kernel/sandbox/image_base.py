@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlm_contract import base_python
 from rlm_kernel import system
 from rlm_kernel.errors import ImageError
 from rlm_kernel.sandbox import containers, kernel_says
@@ -35,11 +36,6 @@ REGISTRY_SECONDS = 20
 Progress = Callable[[str], None]
 
 _GLIBC = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})")
-_PROBE = """
-import json, platform, sys
-print(json.dumps({"version": list(sys.version_info[:3]), "implementation": sys.implementation.name,
-                  "machine": platform.machine(), "glibc": platform.libc_ver()}))
-"""
 
 
 @dataclass(frozen=True)
@@ -179,7 +175,7 @@ def _probe(client: DockerClient, name: str) -> Base:
             client,
             f"rlm-probe-{secrets.token_hex(4)}",
             image=name,
-            command=["-c", _PROBE],
+            command=["-c", Path(base_python.__file__).read_text("utf-8")],
             labels=containers.owner_labels(),
             entrypoint=["python3"],
             network_mode="none",

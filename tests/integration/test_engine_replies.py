@@ -23,7 +23,6 @@ from rlm_kernel.sandbox.image_base import OLDEST_PYTHON, find_base
 from rlm_kernel.sandbox.probe import sandbox_problem
 from rlm_kernel.sandbox.room import look
 from tests.support.engine_proxy import EngineProxy, engine_proxy
-from tests.support.sandbox import until
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 CREATE, START, REMOVE, WAIT = (
@@ -85,34 +84,20 @@ async def test_a_run_that_is_interrupted_while_the_engine_makes_the_container_le
     proxy.lose.clear()
 
 
-async def test_an_engine_that_cannot_wait_for_a_container_is_what_failed(
-    proxy: EngineProxy, sandbox: Any, docker_client: Any, monkeypatch: pytest.MonkeyPatch
+async def test_how_a_kernel_ended_is_known_without_the_engine_which_is_asked_only_where_a_container_was_killed(
+    proxy: EngineProxy, sandbox: Any, docker_client: Any
 ) -> None:
-    monkeypatch.setattr(containers, "_WAIT_AGAIN", 0.05)
-    proxy.fail[WAIT] = "containerd is not there"
-    with pytest.raises(DockerError) as told:
-        await sandbox()
-    assert "containerd is not there" in str(told.value)
-    assert "255" not in str(told.value)
-    proxy.fail.clear()
-
-
-async def test_one_error_of_the_engine_as_it_waits_costs_nothing(proxy: EngineProxy, sandbox: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(containers, "_WAIT_AGAIN", 0.2)
-    proxy.fail[WAIT] = "busy"
-    starting = asyncio.create_task(sandbox())
-    await until(lambda: any("/wait" in what for what in proxy.seen))
-    proxy.fail.clear()
-    assert await (await starting).text("print(6 * 7)") == "42"
-
-
-async def test_a_connection_that_breaks_while_a_container_runs_costs_nothing(proxy: EngineProxy, sandbox: Any, docker_client: Any) -> None:
     box = await sandbox()
+    assert not any("/wait" in what for what in proxy.seen)
+    proxy.fail[WAIT] = "containerd is not there"
     proxy.hang_up(WAIT)
-    waits = sum("/wait" in what for what in proxy.seen)
-    await until(lambda: sum("/wait" in what for what in proxy.seen) > waits)
+    assert "ended with status 3" in " ".join((await box.run("import os; os._exit(3)")).notices)
+    running = asyncio.create_task(box.run("print('on', flush=True)\nimport time; time.sleep(99)"))
+    box.printed.clear()
+    await box.printed.wait()
+    docker_client.containers.get(box.container).kill()
+    assert "lost with it: containerd is not there. A new kernel was started" in " ".join((await running).notices)
     assert await box.text("print(6 * 7)") == "42"
-    assert "status 3" in " ".join((await box.run("import os; os._exit(3)")).notices)
 
 
 @pytest.mark.parametrize("lost", [CREATE, ATTACH, START, REMOVE])

@@ -16,7 +16,7 @@ import pytest
 from rlm_kernel.config import load_settings
 from rlm_kernel.errors import FileRefused, ModelError
 from rlm_kernel.models.scripted import ScriptedModels
-from rlm_kernel.sandbox import late_mounts as depot_module
+from rlm_kernel.sandbox import late_mounts
 from rlm_kernel.session.ask import ask
 from rlm_kernel.session.replay import replay
 from rlm_kernel.session.result import Result
@@ -159,8 +159,8 @@ async def test_what_the_question_names_is_loaded_noted_and_replayed(here: Path) 
 
 @pytest.mark.parametrize("how", ["by link", "by copy"])
 async def test_what_is_allowed_late_is_read_only_whatever_code_tries(how: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    linked, link = [], depot_module._linked
-    monkeypatch.setattr(depot_module, "_linked", lambda *of: linked.append(how == "by link" and link(*of)) or linked[-1])
+    linked, link = [], late_mounts._linked
+    monkeypatch.setattr(late_mounts, "_linked", lambda *of: linked.append(how == "by link" and link(*of)) or linked[-1])
     user = User()
     late, folder = here / "late.txt", here / "folder"
     paths = [str(path) for path in (late, late, folder, here / "never.txt", "/etc/hostname", f"{here}/x/..")]

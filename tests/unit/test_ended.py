@@ -10,7 +10,7 @@ import pytest
 import requests
 from docker.errors import APIError, NotFound
 
-from rlm_contract import EXIT_OOM
+from rlm_contract import EXIT_LEASE, EXIT_OOM
 from rlm_kernel.errors import DockerError, KernelError
 from rlm_kernel.sandbox.ended import Ended
 
@@ -25,6 +25,7 @@ def api_error(status: int, said: str = "", kind: type[APIError] = APIError) -> A
     ("reply", "end"),
     [
         ({"StatusCode": 3, "Error": None}, Ended(3)),
+        ({"StatusCode": EXIT_LEASE, "Error": None}, Ended(EXIT_LEASE, lost=True)),
         (api_error(404, kind=NotFound), Ended()),
         (api_error(500, "containerd is gone."), Ended(lost=True, words="containerd is gone.")),
         ({"StatusCode": 125, "Error": {"Message": "cannot exec"}}, Ended(lost=True, words="cannot exec")),
@@ -67,8 +68,10 @@ def test_a_first_process_says_how_its_kernel_ended() -> None:
         (Ended(128 + 9), "killed by signal 9."),
         (Ended(3), "ended with status 3"),
         (Ended(), "its container is gone, and the Docker engine does not know why"),
-        (Ended(lost=True), "The Docker engine failed, and the kernel was lost with it: the connection to the container broke."),
+        (Ended(lost=True), "The Docker engine failed, and the kernel was lost with it: the connection to its container broke."),
         (Ended(lost=True, words=" no space left.\n"), "lost with it: no space left."),
+        (Ended(EXIT_LEASE, lost=True), "lost with it: the connection to its container broke."),
+        (Ended(EXIT_LEASE), "ended with status 98"),
     ],
 )
 def test_a_model_is_told_why_its_kernel_died(end: Ended, told: str) -> None:
@@ -85,6 +88,7 @@ def test_a_start_that_ends_for_memory_says_what_to_set(status: int) -> None:
 
 def test_a_start_that_comes_to_nothing_says_the_containers_last_words_or_the_engines() -> None:
     assert Ended(1, words="No module").as_it_started(1).message == "The kernel's container ended as it started (status 1).\nNo module"
+    assert "(status 98).\nTraceback" in Ended(EXIT_LEASE, lost=True, words="Traceback").as_it_started(1).message
     assert "perhaps its memory is too small" in Ended().as_it_started(1).message
     lost = Ended(lost=True, words="broken pipe").as_it_started(1)
     assert isinstance(lost, DockerError)

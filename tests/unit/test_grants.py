@@ -10,7 +10,7 @@ import pytest
 
 from rlm_kernel.errors import FileRefused, SetupError
 from rlm_kernel.sandbox import grants as grants_module
-from rlm_kernel.sandbox import late_mounts as depot_module
+from rlm_kernel.sandbox import late_mounts
 from rlm_kernel.sandbox.grants import FileGrants, resolve
 from rlm_kernel.sandbox.late_mounts import LateMounts
 from rlm_kernel.sandbox.rundir import RunDir
@@ -152,7 +152,7 @@ class TestCopies:
 
     @pytest.fixture(autouse=True)
     def unreadable(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        for module in (grants_module, depot_module):
+        for module in (grants_module, late_mounts):
             monkeypatch.setattr(module, "readable_inside", lambda _status: False)
 
     def test_a_file(self, run: RunDir, tree: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from rlm_kernel import system
 from rlm_kernel.errors import FileRefused
-from rlm_kernel.sandbox import late_mounts as depot_module
+from rlm_kernel.sandbox import late_mounts
 from rlm_kernel.sandbox.late_mounts import LateMounts
 
 
@@ -69,14 +69,14 @@ def test_where_no_link_can_be_it_is_copied_for_the_containers_user_alone(source:
 def test_a_file_that_the_containers_user_may_not_read_is_not_linked(
     source: Path, depot: LateMounts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(depot_module, "readable_inside", lambda _status: False)
+    monkeypatch.setattr(late_mounts, "readable_inside", lambda _status: False)
     assert depot.give(source).stat().st_ino != source.stat().st_ino
 
 
 @pytest.mark.usefixtures("no_links")
 def test_a_large_copy_tells_how_far_it_is_and_can_be_stopped(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(depot_module, "_BLOCK", 3)
-    monkeypatch.setattr(depot_module, "_TOLD_FROM", 5)
+    monkeypatch.setattr(late_mounts, "_BLOCK", 3)
+    monkeypatch.setattr(late_mounts, "_TOLD_FROM", 5)
     said: list[str] = []
     depot = LateMounts(tmp_path / "depot", said.append)
     depot.give(source)

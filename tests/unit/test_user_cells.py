@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from rlm_kernel.engine.protocols import CellResult
-from rlm_kernel.sandbox import user_cells as persons_module
+from rlm_kernel.sandbox import user_cells
 from rlm_kernel.sandbox.kernel_says import Message
 from rlm_kernel.sandbox.user_cells import UserCells
 
@@ -43,7 +43,7 @@ def test_a_cell_has_its_code_outputs_and_status(persons: Persons) -> None:
     assert [output["output_type"] for output in cell.outputs] == ["stream", "error"]
 
 
-@pytest.mark.parametrize("code", ["", " \n", None, 5, ["x"], "x" * (persons_module.MAX_CODE + 1)])
+@pytest.mark.parametrize("code", ["", " \n", None, 5, ["x"], "x" * (user_cells.MAX_CODE + 1)])
 def test_what_is_no_cell_is_left_out(persons: Persons, code: Any) -> None:
     persons.runs("a", code)
     assert persons.found == []
@@ -72,14 +72,14 @@ def test_the_cell_that_runs_dies_with_the_kernel(persons: Persons) -> None:
 
 
 def test_no_more_than_a_number_of_cells_are_kept(persons: Persons, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(persons_module, "MAX_CELLS", 3)
+    monkeypatch.setattr(user_cells, "MAX_CELLS", 3)
     for number in range(10):
         persons.runs(str(number))
     assert [cell.cell_id for cell in persons.found] == ["person-01", "person-02", "person-03"]
 
 
 def test_no_more_than_so_much_of_them_is_kept(persons: Persons, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(persons_module, "MAX_TOTAL", 1000)
+    monkeypatch.setattr(user_cells, "MAX_TOTAL", 1000)
     for number in range(10):
         persons.runs(str(number), text="x" * 400)
     assert len(persons.found) == 3

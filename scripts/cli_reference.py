@@ -24,10 +24,10 @@ live view becomes plain lines ([subcalls.md](subcalls.md#see-it-happen)). With `
 
 | exit code | meaning |
 | --- | --- |
-| 0 | answered, also where the answer was forced at a limit |
+| 0 | answered, or a best-effort answer where a limit was reached |
 | 1 | no answer, or the run failed: model, kernel, trace; or the output could not be written to stdout |
 | 2 | the request is wrong: option, setting, file |
-| 3 | the set-up is: no Docker, no image, no key, unknown model, no weights |
+| 3 | the installation is incomplete: no Docker, no image, no key, unknown model, no weights |
 | 130 | interrupted |
 
 A first Ctrl-C (or SIGTERM, or SIGHUP) stops the running cell, removes the container and closes the trace; the last line says what
@@ -45,8 +45,19 @@ Standard streams may be closed, full, without a reader or in an encoding that la
 answer is in the trace. If stdout could not take it all, the exit code is 1, and stderr says why. Characters that the encoding of
 stdout lacks are escaped (`\\xe9`; in `--json` as JSON has them), which stderr says, too.
 
-`rlm ask` builds the kernel image if it is not there. A trace named with `--trace` is replaced if it exists. Settings that have no
-option of their own are in [configuration.md](configuration.md).
+`rlm ask` builds the kernel image if it is not there. A trace named with `--trace` is replaced if it exists. `--set` takes every setting
+of [configuration.md](configuration.md#--set).
+
+## Shell completion
+
+`rlm --install-completion` installs completion for your shell: bash, zsh or fish. Open a new terminal after it. Tab then completes
+commands, options, files and folders, and
+
+- sessions (`--session`), runs in progress (`rlm attach`), traces (`rlm replay`, `resume`, `fork`) and their cells (`--at`, `--until`);
+- models (`-m`, `--sub-model`): first the provider, then its models as litellm's table has them;
+- settings and their values (`--set`).
+
+It reads files, and asks neither Docker nor a model. `rlm --show-completion` prints the script.
 """
 
 

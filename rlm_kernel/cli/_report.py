@@ -105,7 +105,9 @@ def worded(question: str) -> str:
         typed = os.fsencode(question)
         if question == "-":
             if sys.stdin.isatty():
-                raise UsageError("Standard input is a terminal: there is no question in it.", hint="cat question.txt | rlm ask - -f FILE")
+                raise UsageError(
+                    "Standard input is a terminal; the question cannot come from it.", hint="cat question.txt | rlm ask - -f FILE"
+                )
             typed = sys.stdin.buffer.read()
     except UnicodeEncodeError:
         typed = question.encode(errors="replace")
@@ -115,10 +117,10 @@ def worded(question: str) -> str:
 
 
 def outcome_line(result: Result) -> str:
-    """Why there is no answer, or that it was forced; "" of an answer as it should be."""
+    """Why there is no answer, or only a best-effort one; "" otherwise."""
     if result.answer is None:
         return f"rlm: no answer ({result.stop_reason}). {printable(result.detail)}".rstrip()
-    return f"rlm: the answer was forced: {printable(result.detail)}" if result.forced else ""
+    return f"rlm: best-effort answer: {printable(result.detail)}" if result.forced else ""
 
 
 def shown(answer: str) -> str:

@@ -14,7 +14,7 @@ from rlm_kernel.cli.replay import named_files
 
 @with_options
 def resume(trace: TRACE, file: MOVED_FILES = None, allow_changed: ALLOW_CHANGED = False, *, options: RunOptions) -> None:
-    """Continue a run that was killed, interrupted, or ended at a limit.
+    """Continue a run that was interrupted or hit a limit.
 
     Runs the trace's cells again with the recorded answers, then continues in the same notebook. Models and limits that you do not give are
     those of the trace. Limits count the whole run: if one was reached, give a higher one. Exit codes: as of rlm ask.

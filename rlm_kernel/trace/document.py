@@ -78,7 +78,7 @@ def answer(outcome: Outcome) -> str:
     if "\n" not in shown:
         # One line is a value, not a document: a name like __init__ must stand as it is.
         shown = _MARKS.sub(r"\\\1", shown)
-    forced = f"\n\n*This answer was forced: {_REASONS.get(outcome.stop_reason, outcome.stop_reason)}.*" if outcome.forced else ""
+    forced = f"\n\n*Best-effort answer: {_REASONS.get(outcome.stop_reason, outcome.stop_reason)}.*" if outcome.forced else ""
     return f"## Answer\n\n{shown}{forced}"
 
 

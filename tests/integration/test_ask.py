@@ -128,7 +128,7 @@ def test_forced_answer_at_exhaustion_is_marked(rlm: Rlm, openai_env: ModelServer
     done = rlm(*ASK, "-f", str(log), "--max-turns", "1")
     assert (done.stdout, done.returncode) == ("about 50\n", 0)
     assert "forced" in done.stderr
-    assert "This answer was forced" in _traces()[0].read_text()
+    assert "Best-effort answer" in _traces()[0].read_text()
 
 
 def test_no_answer_exits_1_and_says_why(rlm: Rlm, openai_env: ModelServer, log: Path) -> None:

@@ -59,7 +59,7 @@ def test_a_further_question_is_a_cell_and_the_title_stays(path: Path) -> None:
     assert "summary" not in ids(path)
     notebook = load(path)
     assert cell(notebook, "answer-01").metadata.rlm.kind == "answer"
-    assert cell(notebook, "answer-01").source == "## Answer\n\nAbout 5.\n\n*This answer was forced: the turns were used up.*"
+    assert cell(notebook, "answer-01").source == "## Answer\n\nAbout 5.\n\n*Best-effort answer: the turns were used up.*"
     assert cell(notebook, "question-02-1").source == "## Question\n\n> And why?"
     assert cell(notebook, "title").source.startswith("# How many?\n")
 

@@ -171,7 +171,7 @@ def finished(path: Path, outcome: Outcome, totals: Totals | None = None) -> tupl
 def test_the_answer_is_a_cell_and_a_forced_one_says_so(path: Path) -> None:
     assert finished(path, Outcome(Answer("# 5\nof them"), "answered"))[0] == "## Answer\n\n# 5\nof them"
     forced, _ = finished(path, Outcome(Answer("5"), "turns", True))
-    assert forced == "## Answer\n\n5\n\n*This answer was forced: the turns were used up.*"
+    assert forced == "## Answer\n\n5\n\n*Best-effort answer: the turns were used up.*"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import typer
 from rlm_kernel.cli import _complete
 from rlm_kernel.cli._signals import run_to_end
 from rlm_kernel.cli._text import json_line, printable
-from rlm_kernel.cli.options import INPUT, MODELS, OUTPUT, SANDBOX, RunOptions, with_options
+from rlm_kernel.cli.options import INPUT, MODELS, OUTPUT, SANDBOX, RunOptions, option, with_options
 from rlm_kernel.errors import SetupError, UsageError
 
 if TYPE_CHECKING:
@@ -37,53 +37,43 @@ def bench(
         ),
     ] = None,
     length: Annotated[
-        str, typer.Option("--length", metavar="TOKENS", help="Input length, 1K to 10M; several with commas.", rich_help_panel=INPUT)
+        str, option(INPUT, "--length", metavar="TOKENS", help="Input length, 1K to 10M; several with commas.")
     ] = "8K,32K,131K",
-    count: Annotated[
-        int, typer.Option("--count", "-n", min=1, metavar="N", help="Tasks per suite and length.", rich_help_panel=INPUT)
-    ] = 20,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Another seed makes other tasks.", rich_help_panel=INPUT)] = 0,
+    count: Annotated[int, option(INPUT, "--count", "-n", min=1, metavar="N", help="Tasks per suite and length.")] = 20,
+    seed: Annotated[int, option(INPUT, "--seed", metavar="N", help="Another seed makes other tasks.")] = 0,
     trec: Annotated[
         Path | None,
-        typer.Option(
-            "--trec",
-            metavar="FILE",
-            help="TREC questions with labels, for oolong and pairs.",
-            rich_help_panel=INPUT,
-            autocompletion=_complete.files,
-        ),
+        option(INPUT, "--trec", metavar="FILE", help="TREC questions with labels, for oolong and pairs.", autocompletion=_complete.files),
     ] = None,
     filler: Annotated[
         Path | None,
-        typer.Option(
+        option(
+            INPUT,
             "--filler",
             metavar="FILE",
             help="Text to hide needles in. Default: one sentence, repeated.",
-            rich_help_panel=INPUT,
             autocompletion=_complete.files,
         ),
     ] = None,
     strategy: Annotated[
         str,
-        typer.Option(
+        option(
+            MODELS,
             "--strategy",
             "-s",
             metavar="NAME",
             help="rlm, rlm-flat, bare, retrieval; several with commas.",
-            rich_help_panel=MODELS,
             autocompletion=_complete.strategies,
         ),
     ] = "rlm",
-    jobs: Annotated[
-        int, typer.Option("--jobs", "-j", min=1, metavar="N", help="Tasks at one time; each RLM has a container.", rich_help_panel=SANDBOX)
-    ] = 2,
+    jobs: Annotated[int, option(SANDBOX, "--jobs", "-j", min=1, metavar="N", help="Tasks at one time; each RLM has a container.")] = 2,
     out: Annotated[
         Path,
-        typer.Option(
+        option(
+            OUTPUT,
             "--out",
             metavar="FOLDER",
             help="Results, traces and inputs. Finished tasks are not run again.",
-            rich_help_panel=OUTPUT,
             autocompletion=_complete.files,
         ),
     ] = Path("rlm-bench"),

@@ -13,7 +13,7 @@ import typer
 from rlm_kernel.cli import _complete
 from rlm_kernel.cli._signals import run_to_end
 from rlm_kernel.cli._text import json_line, printable
-from rlm_kernel.cli.options import ALLOW_CHANGED, INPUT, MODELS, MOVED_FILES, OUTPUT, TRACE, RunOptions, with_options
+from rlm_kernel.cli.options import ALLOW_CHANGED, INPUT, MODELS, MOVED_FILES, OUTPUT, TRACE, RunOptions, option, with_options
 from rlm_kernel.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,26 +34,20 @@ def replay(
     allow_changed: ALLOW_CHANGED = False,
     until: Annotated[
         str | None,
-        typer.Option(
+        option(
+            INPUT,
             "--until",
             metavar="CELL",
             help="Last cell to run: a cell's id, or a turn's, such as turn-03.",
-            rich_help_panel=INPUT,
             autocompletion=_complete.cells,
         ),
     ] = None,
-    live: Annotated[bool, typer.Option("--live", help="Ask the models if a call is not recorded.", rich_help_panel=MODELS)] = False,
+    live: Annotated[bool, option(MODELS, "--live", help="Ask the models if a call is not recorded.")] = False,
     step: Annotated[bool, typer.Option("--step", help="Stop before each cell: run, skip, quit, or open a console.")] = False,
-    tree: Annotated[bool, typer.Option("--tree", help="Replay the traces of child RLMs, too.", rich_help_panel=INPUT)] = False,
+    tree: Annotated[bool, option(INPUT, "--tree", help="Replay the traces of child RLMs, too.")] = False,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out",
-            metavar="FILE",
-            help="Write the replayed notebook to this file.",
-            rich_help_panel=OUTPUT,
-            autocompletion=_complete.files,
-        ),
+        option(OUTPUT, "--out", metavar="FILE", help="Write the replayed notebook to this file.", autocompletion=_complete.files),
     ] = None,
     *,
     options: RunOptions,

@@ -8,7 +8,7 @@ import typer
 
 from rlm_kernel.cli import _complete
 from rlm_kernel.cli._report import run_and_report, worded
-from rlm_kernel.cli.options import ALLOW_CHANGED, INPUT, MOVED_FILES, TRACE, TRACE_OUT, RunOptions, with_options
+from rlm_kernel.cli.options import ALLOW_CHANGED, INPUT, MOVED_FILES, TRACE, TRACE_OUT, RunOptions, option, with_options
 from rlm_kernel.cli.replay import named_files
 
 
@@ -38,11 +38,11 @@ def fork(
     ] = "",
     at: Annotated[
         str | None,
-        typer.Option(
+        option(
+            INPUT,
             "--at",
             metavar="CELL",
             help="Last cell to keep: a cell's id, or a turn's, such as turn-03. Default: all.",
-            rich_help_panel=INPUT,
             autocompletion=_complete.cells,
         ),
     ] = None,

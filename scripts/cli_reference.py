@@ -27,10 +27,10 @@ its figures are those of the question alone.
 
 | exit code | meaning |
 | --- | --- |
-| 0 | answered, also with a best-effort answer at a limit |
+| 0 | answered, or a best-effort answer where a limit was reached |
 | 1 | no answer, or the run failed: model, kernel, trace; or the output could not be written to stdout |
 | 2 | the request is wrong: option, setting, file |
-| 3 | the set-up is incomplete: no Docker, no image, no key, unknown model, no weights |
+| 3 | the installation is incomplete: no Docker, no image, no key, unknown model, no weights |
 | 130 | interrupted |
 
 **Ctrl-C** (or SIGTERM, or SIGHUP) stops the running cell, removes the container and closes the trace. The last line says what was done,
@@ -49,6 +49,17 @@ the encoding of stdout lacks (`\\xe9`; with `--json` as JSON does), and says so 
 
 `rlm ask` builds the kernel image if it is missing. `--trace` replaces an existing file. `--set section.key=value` changes any setting
 ([configuration.md](configuration.md#--set)).
+
+## Shell completion
+
+`rlm --install-completion` installs completion for your shell: bash, zsh or fish. Open a new terminal after it. Tab then completes
+commands, options, files and folders, and
+
+- sessions (`--session`), runs in progress (`rlm attach`), traces (`rlm replay`, `resume`, `fork`) and their cells (`--at`, `--until`);
+- models (`-m`, `--sub-model`): first the provider, then its models as litellm's table has them;
+- settings and their values (`--set`).
+
+It reads files, and asks neither Docker nor a model. `rlm --show-completion` prints the script.
 """
 
 

@@ -105,7 +105,7 @@ def picture(groups: Sequence[dict[str, Any]], path: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ConfigError("The picture needs the package matplotlib.", hint='pip install "rlm_kernel[bench]"') from error
+        raise ConfigError("The picture needs the package matplotlib.", hint="pip install 'rlm-kernel[bench]'") from error
     suites = list(dict.fromkeys(group["suite"] for group in groups if group["length"]))
     if not suites:
         return

@@ -116,7 +116,7 @@ def _retrieved(task: Task, room: int) -> str:
     try:
         import bm25s
     except ImportError as error:
-        raise ConfigError("Retrieval needs the package bm25s.", hint='pip install "rlm_kernel[bench]"') from error
+        raise ConfigError("Retrieval needs the package bm25s.", hint="pip install 'rlm-kernel[bench]'") from error
     chunks = _chunks(task)
     index = bm25s.BM25()
     index.index(bm25s.tokenize(chunks, show_progress=False), show_progress=False)

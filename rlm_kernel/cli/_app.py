@@ -9,7 +9,7 @@ import typer
 
 from rlm_kernel._version import __version__
 from rlm_kernel.cli._complete import use_scripts
-from rlm_kernel.cli._help import GroupedCommand
+from rlm_kernel.cli._help import ASK, SESSIONS, TOOLS, TRACES, GroupedCommand, GroupedCommands
 from rlm_kernel.cli.ask import ask
 from rlm_kernel.cli.attach import attach
 from rlm_kernel.cli.bench import bench
@@ -27,9 +27,10 @@ from rlm_kernel.cli.session import init, run, status, stop
 
 use_scripts()
 app = typer.Typer(
+    cls=GroupedCommands,
     name="rlm",
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Ask questions over inputs of any size: a root model writes code in a locked Jupyter kernel; every step is in a notebook.",
+    help="Ask questions about inputs of any size. A model writes code in a sandboxed Jupyter kernel; a notebook records every step.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -44,28 +45,26 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
     _shown: Annotated[bool, typer.Option("--version", is_eager=True, callback=_version, help="Show the version and exit.")] = False,
 ) -> None:
     if debug:
         os.environ["RLM_DEBUG"] = "1"
 
 
-app.command(cls=GroupedCommand)(ask)
-app.command(cls=GroupedCommand)(chat)
-app.command(cls=GroupedCommand)(init)
-app.command(cls=GroupedCommand)(run)
-app.command(cls=GroupedCommand)(status)
-app.command(cls=GroupedCommand)(stop)
-app.command(cls=GroupedCommand)(replay)
-app.command(cls=GroupedCommand)(resume)
-app.command(cls=GroupedCommand)(fork)
-app.command(cls=GroupedCommand)(attach)
-app.command(cls=GroupedCommand)(bench)
-app.command(cls=GroupedCommand)(doctor)
-app.command(cls=GroupedCommand)(gc)
-app.add_typer(cache_app, name="cache")
-app.add_typer(config_app, name="config")
-app.add_typer(image_app, name="image")
-app.add_typer(kernelspec_app, name="kernelspec")
-app.add_typer(models_app, name="models")
+for panel, commands in {
+    ASK: (ask, chat),
+    SESSIONS: (init, run, status, stop, attach),
+    TRACES: (replay, resume, fork),
+    TOOLS: (doctor, gc, bench),
+}.items():
+    for command in commands:
+        app.command(cls=GroupedCommand, rich_help_panel=panel)(command)
+for name, group in {
+    "cache": cache_app,
+    "config": config_app,
+    "image": image_app,
+    "kernelspec": kernelspec_app,
+    "models": models_app,
+}.items():
+    app.add_typer(group, name=name, rich_help_panel=TOOLS)

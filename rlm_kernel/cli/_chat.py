@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 COMMANDS = {
-    "/help": "this list",
-    "/files": "the loaded files",
+    "/help": "show this list",
+    "/files": "list the loaded files",
     "/load PATH …": "load files, folders or globs into the session",
-    "/status": "files, variables, what was spent, the container",
-    "/trace": "where the notebook is",
-    "/cost": "what the session has used so far",
+    "/status": "show files, variables, cost and the container",
+    "/trace": "show the path of the notebook",
+    "/cost": "show what the session has used so far",
     "/undo": "take the last question back",
-    "/stop": "end the session, and leave; its trace stays",
+    "/stop": "end the session and leave; the trace stays",
     "/quit": "leave; the session stays",
 }
 _SHOWN = 300
@@ -84,7 +84,7 @@ class Chat:
             from rlm_kernel.engine.totals import duration
 
             idle = duration(self._kept.idle)
-            self._tell(f"The session stays: `rlm chat` takes it up, `rlm stop` ends it; it ends by itself after {idle} without use.")
+            self._tell(f"The session stays. `rlm chat` continues it, `rlm stop` ends it; it ends by itself after {idle} without use.")
         return 0 if self._answered else NO_ANSWER
 
     def _input(self) -> Terminal | Pipe:
@@ -121,7 +121,7 @@ class Chat:
             await (self._stoppable(self._command(message)) if command else self._ask(message))
         except _Stopped:
             ended = self._view.ended if not command else None
-            self._tell(f"Stopped{f' after {ended[1].line()}' if ended else ''}. The session goes on.")
+            self._tell(f"Stopped{f' after {ended[1].line()}' if ended else ''}. The session continues.")
         except Exception as error:
             failure = InternalError.of(error)
             if self._json and not command:
@@ -183,13 +183,13 @@ class Chat:
         known = {name.split()[0] for name in COMMANDS}
         if word not in known:
             near = difflib.get_close_matches(word, known, 1)
-            raise UsageError(f"There is no {printable(word)}.", hint=f"Did you mean {near[0]}?" if near else "/help lists what there is.")
+            raise UsageError(f"There is no {printable(word)}.", hint=f"Did you mean {near[0]}?" if near else "/help lists the commands.")
         await getattr(self, f"_do_{word[1:]}")("".join(rest))
 
     async def _do_help(self, _rest: str) -> None:
         for name, what in COMMANDS.items():
             _print(f"{name:<14}{what}")
-        _print("Esc Enter, or a \\ at its end, begins a new line; what stands between ``` or triple quotes may have many.")
+        _print("Esc Enter, or a \\ at the end of a line, starts a new line. Text between ``` or triple quotes may have many lines.")
 
     async def _do_files(self, _rest: str) -> None:
         _print(*(await self._kept.status()).file_lines())
@@ -202,7 +202,7 @@ class Chat:
         if not paths:
             raise UsageError("Nothing to load.", hint="/load PATH …")
         if Path("-") in paths:
-            raise UsageError("Standard input is where messages come from.", hint="Name a file.")
+            raise UsageError("Files cannot be read from standard input here: your messages come from it.", hint="Name a file.")
         with self._view:
             lines = await self._kept.load(paths)
         from rlm_kernel.session.status import first_of

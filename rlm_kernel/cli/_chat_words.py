@@ -32,7 +32,7 @@ def meant(message: str) -> str:
         return message
     if len(words) == 2 and words[1] in _SAME_HERE:
         return _SAME_HERE[words[1]]
-    raise UsageError(f"`{message}` is a command of the shell, and was not sent to a model.", hint=_instead(words[1], message))
+    raise UsageError(f"`{message}` is a shell command. It was not sent to a model.", hint=_instead(words[1], message))
 
 
 def _instead(command: str, message: str) -> str:

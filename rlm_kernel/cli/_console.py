@@ -124,9 +124,9 @@ class Shell(ZMQTerminalInteractiveShell):  # type: ignore[misc]
                 reply = self.client.get_shell_msg(timeout=1)
             except Empty:
                 if not self.client.is_alive():
-                    raise KernelError("The kernel does not answer: it has just ended.", hint="Type `rlm attach` again.") from None
+                    raise KernelError("The kernel does not answer; it has just ended.", hint="Type `rlm attach` again.") from None
                 if not said:
-                    print("The model's cell runs; the console opens when it has ended. Ctrl-C gives up.", file=sys.stderr)
+                    print("The model's cell is running; the console opens when it ends. Ctrl-C cancels.", file=sys.stderr)
                 said = True
             else:
                 if reply["parent_header"].get("msg_id") == asked:
@@ -148,7 +148,7 @@ class Shell(ZMQTerminalInteractiveShell):  # type: ignore[misc]
         self.running = False
         super().run_cell(cell, store_history)
         if not self.client.is_alive():
-            print("The kernel has ended. If the run goes on, `rlm attach` finds its new one.", file=sys.stderr)
+            print("The kernel has ended. If the run continues, `rlm attach` finds its new kernel.", file=sys.stderr)
             self.ask_exit()
 
     def include_output(self, msg: dict[str, Any]) -> Any:
@@ -191,7 +191,7 @@ class Console(ZMQTerminalIPythonApp):  # type: ignore[misc]
         if self.shell.running:
             self.kernel_client.control_channel.send(self.session.msg("interrupt_request", {}))
         else:
-            print("Your cell waits for the model's, and cannot be taken back.", file=sys.stderr)
+            print("Your cell waits for the model's cell and cannot be cancelled.", file=sys.stderr)
 
 
 def main() -> None:
@@ -206,7 +206,7 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("RLM_DEBUG"):
             raise
-        sys.exit(f"rlm: {printable(InternalError.of(error).message)}\nThe run goes on. `rlm attach` opens a console again.")
+        sys.exit(f"rlm: {printable(InternalError.of(error).message)}\nThe run continues. `rlm attach` opens a console again.")
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def _run() -> int:
             return _gone()
         return _failed(error.message, error.hint, error.exit_code)
     except EOFError:
-        return _failed("The input ended where an answer was wanted.", "", UsageError.exit_code)
+        return _failed("The input ended before you answered.", "", UsageError.exit_code)
     except SystemExit:
         raise
     except BaseException as error:
@@ -65,7 +65,7 @@ def _run() -> int:
 
 
 def _gone() -> int:
-    return _failed("The current folder is gone: it was deleted or renamed.", "Change to one that is there.", UsageError.exit_code)
+    return _failed("The current folder no longer exists.", "Change to a folder that exists.", UsageError.exit_code)
 
 
 def _here() -> bool:
@@ -105,12 +105,12 @@ def _wrong_usage(error: Any) -> int:
 def _advice(message: str, command: str) -> list[str]:
     advice = []
     if message.startswith("No such command") and " " in message.partition("'")[2].partition("'")[0]:
-        advice.append('Ask a question so: rlm ask "How many …?" -f FILE')
+        advice.append('To ask a question: rlm ask "How many …?" -f FILE')
     if message.startswith("Got unexpected extra argument"):
-        advice.append("Put a question, or a name with spaces, into quotes; files of a question are named with -f FILE.")
+        advice.append("Put a question, or a name with spaces, into quotes. Name files with -f FILE.")
     if message.startswith("No such option") and "Did you mean" not in message:
-        advice.append(f"What begins with a dash and is no option goes behind --, last of all: {command} … -- TEXT")
-    return [*advice, f"`{command} -h` shows how it is used."]
+        advice.append(f"If the text itself begins with a dash, put it last, after --: {command} … -- TEXT")
+    return [*advice, f"`{command} -h` shows the help."]
 
 
 def _no_tracebacks() -> None:

@@ -105,7 +105,9 @@ def worded(question: str) -> str:
         typed = os.fsencode(question)
         if question == "-":
             if sys.stdin.isatty():
-                raise UsageError("Standard input is a terminal: there is no question in it.", hint="cat question.txt | rlm ask - -f FILE")
+                raise UsageError(
+                    "Standard input is a terminal; the question cannot come from it.", hint="cat question.txt | rlm ask - -f FILE"
+                )
             typed = sys.stdin.buffer.read()
     except UnicodeEncodeError:
         typed = question.encode(errors="replace")

@@ -22,7 +22,7 @@ INTERRUPTED = 130
 _END_SECONDS = 5.0
 """How long the process has to end once all is done and the answer told."""
 _SHOW_CURSOR = "\x1b[?25h\n"
-_LEFT = "rlm: ended at once. The container ends by itself. The trace may lack what the running cell has printed.\n"
+_LEFT = "rlm: killed. The container stops by itself. The trace may lack the output of the running cell.\n"
 
 
 def _told() -> bool:

@@ -129,10 +129,8 @@ def settle(code: int) -> int:
     error, encoding = lost(), lacking()
     if error is not None:
         why = _WHY.get(error.errno or 0, error.strerror or str(error))
-        print(f"rlm: not all could be written to standard output: {why}.", file=sys.stderr)
+        print(f"rlm: the output could not be written completely: {why}.", file=sys.stderr)
     elif encoding:
-        print(
-            f"rlm: standard output takes {encoding}, so other characters are escaped; PYTHONIOENCODING=utf-8 keeps them.", file=sys.stderr
-        )
+        print(f"rlm: standard output is {encoding}; other characters were escaped. PYTHONIOENCODING=utf-8 keeps them.", file=sys.stderr)
     sys.stderr.flush()
     return code or (NOT_WRITTEN if error is not None else 0)

@@ -15,7 +15,7 @@ QUESTION = Annotated[str, typer.Argument(metavar="QUESTION", help="The question,
 
 @with_options
 def ask(question: QUESTION, file: FILES = None, trace: TRACE_OUT = None, *, options: RunOptions) -> None:
-    """Ask one question over files of any size.
+    """Ask one question about files of any size.
 
     Prints the answer on stdout, progress and cost on stderr. Exit codes: 0 answered, 1 no answer, 2 wrong usage, 3 installation, 130
     interrupted.

@@ -33,7 +33,7 @@ def attach(
         ),
     ] = None,
 ) -> None:
-    """Open a console on the kernel of a running question, beside the model.
+    """Open a console on the kernel of a running question.
 
     You and the model share variables, and your cells wait for each other. The model is told of your cells, and the trace records them as
     yours. Only the model can call sub-models, load files and give the answer. Ctrl-C stops your cell; Ctrl-D leaves, and the run continues.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,8 +14,8 @@ import typer
 from rlm_kernel.cli import _complete
 from rlm_kernel.cli._signals import run_to_end
 from rlm_kernel.cli._text import json_line, printable
-from rlm_kernel.cli.options import INPUT, MODELS, OUTPUT, SANDBOX, RunOptions, with_options
-from rlm_kernel.errors import UsageError
+from rlm_kernel.cli.options import INPUT, MODELS, OUTPUT, SANDBOX, RunOptions, option, with_options
+from rlm_kernel.errors import SetupError, UsageError
 
 if TYPE_CHECKING:
     from rlm_kernel.bench.runner import Row
@@ -36,53 +37,43 @@ def bench(
         ),
     ] = None,
     length: Annotated[
-        str, typer.Option("--length", metavar="TOKENS", help="Input length, 1K to 10M; several with commas.", rich_help_panel=INPUT)
+        str, option(INPUT, "--length", metavar="TOKENS", help="Input length, 1K to 10M; several with commas.")
     ] = "8K,32K,131K",
-    count: Annotated[
-        int, typer.Option("--count", "-n", min=1, metavar="N", help="Tasks per suite and length.", rich_help_panel=INPUT)
-    ] = 20,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Another seed makes other tasks.", rich_help_panel=INPUT)] = 0,
+    count: Annotated[int, option(INPUT, "--count", "-n", min=1, metavar="N", help="Tasks per suite and length.")] = 20,
+    seed: Annotated[int, option(INPUT, "--seed", metavar="N", help="Another seed makes other tasks.")] = 0,
     trec: Annotated[
         Path | None,
-        typer.Option(
-            "--trec",
-            metavar="FILE",
-            help="TREC questions with labels, for oolong and pairs.",
-            rich_help_panel=INPUT,
-            autocompletion=_complete.files,
-        ),
+        option(INPUT, "--trec", metavar="FILE", help="TREC questions with labels, for oolong and pairs.", autocompletion=_complete.files),
     ] = None,
     filler: Annotated[
         Path | None,
-        typer.Option(
+        option(
+            INPUT,
             "--filler",
             metavar="FILE",
             help="Text to hide needles in. Default: one sentence, repeated.",
-            rich_help_panel=INPUT,
             autocompletion=_complete.files,
         ),
     ] = None,
     strategy: Annotated[
         str,
-        typer.Option(
+        option(
+            MODELS,
             "--strategy",
             "-s",
             metavar="NAME",
             help="rlm, rlm-flat, bare, retrieval; several with commas.",
-            rich_help_panel=MODELS,
             autocompletion=_complete.strategies,
         ),
     ] = "rlm",
-    jobs: Annotated[
-        int, typer.Option("--jobs", "-j", min=1, metavar="N", help="Tasks at one time; each RLM has a container.", rich_help_panel=SANDBOX)
-    ] = 2,
+    jobs: Annotated[int, option(SANDBOX, "--jobs", "-j", min=1, metavar="N", help="Tasks at one time; each RLM has a container.")] = 2,
     out: Annotated[
         Path,
-        typer.Option(
+        option(
+            OUTPUT,
             "--out",
             metavar="FOLDER",
             help="Results, traces and inputs. Finished tasks are not run again.",
-            rich_help_panel=OUTPUT,
             autocompletion=_complete.files,
         ),
     ] = Path("rlm-bench"),
@@ -90,10 +81,11 @@ def bench(
     *,
     options: RunOptions,
 ) -> None:
-    """Measure a model on long-context tasks, as an RLM and by other strategies.
+    """Measure a model on long-context tasks.
 
-    Prints a table on stdout. OUT/results.jsonl has score, tokens, cost and seconds of each task, OUT/traces the traces. The same command
-    continues where it was stopped. Exit codes: 0 done, 1 some tasks failed, 2 wrong usage, 3 installation, 130 interrupted.
+    It answers them as an RLM, and by other strategies for comparison. The table goes to stdout. OUT/results.jsonl has score, tokens, cost
+    and seconds of each task, OUT/traces the traces. The same command continues where it was stopped. Exit codes: 0 done, 1 some tasks
+    failed, 2 wrong usage, 3 installation, 130 interrupted.
     """
     if list_:
         _list()
@@ -102,6 +94,8 @@ def bench(
     from rlm_kernel.bench.strategies import STRATEGIES
 
     names = _chosen(strategy, STRATEGIES, "strategy")
+    if "retrieval" in names and find_spec("bm25s") is None:
+        raise SetupError("The strategy retrieval needs the package bm25s.", hint="pip install 'rlm-kernel[bench]'")
     if not suite:
         raise UsageError("No suite was named.", hint="`rlm bench --list` lists them; `rlm bench niah` runs one.")
     lengths = [_tokens(text) for text in length.split(",")]
@@ -166,7 +160,7 @@ def _chosen(text: str, known: Any, what: str) -> list[str]:
     names = [name.strip() for name in text.split(",")]
     for name in names:
         if name not in known:
-            raise UsageError(f"There is no {what} {name!r}.", hint=f"Take one or more of {', '.join(known)}.")
+            raise UsageError(f"There is no {what} {name!r}.", hint=f"Choose from {', '.join(known)}.")
     return names
 
 
@@ -174,5 +168,5 @@ def _tokens(text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmM]?)", text.strip())
     tokens = int(float(match[1]) * _UNITS[match[2].lower()]) if match else 0
     if not _LEAST <= tokens <= _MOST:
-        raise UsageError(f"{text.strip()!r} is no length.", hint="Lengths are from 1K to 10M tokens, such as 8K,131K,1M.")
+        raise UsageError(f"{text.strip()!r} is not a length.", hint="Lengths are from 1K to 10M tokens, such as 8K,131K,1M.")
     return tokens

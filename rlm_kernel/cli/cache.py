@@ -9,13 +9,13 @@ import typer
 from rlm_kernel.cli._help import GroupedCommand
 from rlm_kernel.cli.options import JSON, SettingsOptions, with_options
 
-cache_app = typer.Typer(help="The cache of sub-model calls: what is in it, and how to empty it.", no_args_is_help=True)
+cache_app = typer.Typer(help="Show or empty the cache of sub-model calls.", no_args_is_help=True)
 
 
 @cache_app.command(cls=GroupedCommand)
 @with_options
 def info(as_json: JSON = False, *, options: SettingsOptions) -> None:
-    """Show where the cache is, how many replies it has, and how many bytes it takes."""
+    """Show the cache: path, replies, size."""
     from rlm_kernel.models.cache import look_at
 
     found = look_at(_path(options))
@@ -30,7 +30,7 @@ def info(as_json: JSON = False, *, options: SettingsOptions) -> None:
 @cache_app.command(cls=GroupedCommand)
 @with_options
 def clear(*, options: SettingsOptions) -> None:
-    """Empty the cache, also one that is damaged. Runs in progress go on."""
+    """Empty the cache, even a damaged one. Running questions continue."""
     from rlm_kernel.models.cache import clear as empty
 
     path = _path(options)

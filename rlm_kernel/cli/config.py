@@ -1,4 +1,4 @@
-"""`rlm config`: the settings that hold here, and where each came from."""
+"""`rlm config`: all settings, and where each came from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rlm_kernel.cli.options import JSON, SettingsOptions, with_options
 if TYPE_CHECKING:
     from rlm_kernel.config import Explained
 
-config_app = typer.Typer(help="The settings, and where they come from.", no_args_is_help=True)
+config_app = typer.Typer(help="Show the settings, and where each came from.", no_args_is_help=True)
 
 
 @config_app.callback()
@@ -25,7 +25,7 @@ def _group() -> None:
 @config_app.command(cls=GroupedCommand)
 @with_options
 def show(as_json: JSON = False, *, options: SettingsOptions) -> None:
-    """Show all settings, where each value came from, and which API keys are set (names only)."""
+    """Show all settings, their sources, and which API keys are set (names only)."""
     from rlm_kernel.config import explain_settings, find_api_keys, from_assignments
 
     settings = explain_settings(options.config, from_assignments(options.set_ or ()))

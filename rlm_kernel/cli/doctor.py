@@ -1,4 +1,4 @@
-"""`rlm doctor`: what of the set-up holds, what to type for the rest, and with `--fix` doing it."""
+"""`rlm doctor`: checks the installation, says what to type for what is missing, and with `--fix` does it."""
 
 from __future__ import annotations
 
@@ -46,13 +46,16 @@ class Check:
 
 @with_options
 def doctor(
-    fix: Annotated[bool, typer.Option("--fix", help="Install, start and build what is missing, saying so before.")] = False,
-    local_model: Annotated[bool, typer.Option("--local-model", help="With --fix: fetch the local model's weights too (1.1 GB).")] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Install, start and build what is missing; each step is announced.")] = False,
+    local_model: Annotated[bool, typer.Option("--local-model", help="With --fix: also download the local model (1.1 GB).")] = False,
     as_json: JSON = False,
     *,
     options: SettingsOptions,
 ) -> None:
-    """Say what of the set-up holds, and what to type for what does not. Exit 3 if `rlm ask` cannot work."""
+    """Check the installation, and say how to fix it.
+
+    Exit code 3 if `rlm ask` cannot work.
+    """
     from rlm_kernel.config import load_api_keys
 
     load_api_keys()
@@ -114,7 +117,7 @@ def _pull_weights() -> None:
 
     if is_pulled("local"):
         return
-    _say("fetching the local model's weights (1.1 GB, once)")
+    _say("downloading the local model (1.1 GB, once)")
     try:
         pull("local", progress=_tenths(_say))
     except LocalModelError as error:

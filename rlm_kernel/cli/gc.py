@@ -1,4 +1,4 @@
-"""`rlm gc`: what nobody uses any more, removed."""
+"""`rlm gc`: removes what nobody uses any more."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from rlm_kernel.cli.options import JSON, SettingsOptions, with_options
 
 @with_options
 def gc(
-    images: Annotated[bool, typer.Option("--images", help="Kernel images of other versions, too, if no container uses them.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    images: Annotated[bool, typer.Option("--images", help="Also remove kernel images of other versions that no container uses.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed; remove nothing.")] = False,
     as_json: JSON = False,
     *,
     options: SettingsOptions,
 ) -> None:
-    """Remove what crashes, killed commands and earlier versions left: containers, folders, parts of images; and files sent to the engine.
+    """Remove unused containers, folders, images and copied files.
 
-    Only what is your own, and nothing of a session in use, or of a kept one whose idle time is not over. Traces in trace.dir whose
-    runs were killed are completed from their journals.
+    They remain from crashes, killed commands and earlier versions. Only your own are removed, and nothing that a session still needs.
+    Traces in trace.dir of runs that were killed are completed from their journals.
     """
     from rlm_kernel.sandbox.cleanup import Leftover, collect
     from rlm_kernel.sandbox.docker_host import connect

@@ -1,4 +1,4 @@
-"""`rlm image`: build the kernel image, or say what there is."""
+"""`rlm image`: builds or shows the kernel image."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import typer
 from rlm_kernel.cli._help import GroupedCommand
 from rlm_kernel.cli.options import JSON, SettingsOptions, with_options
 
-image_app = typer.Typer(help="The kernel image: build it, or see what there is.", no_args_is_help=True)
+image_app = typer.Typer(help="Build or show the kernel image.", no_args_is_help=True)
 
 _Base = Annotated[
-    str | None, typer.Option("--base", metavar="IMAGE", help="Base image with Python 3.11 or later (default: python:3.12-slim).")
+    str | None, typer.Option("--base", metavar="IMAGE", help="Base image with Python 3.11 or later. Default: python:3.12-slim.")
 ]
 
 
@@ -28,7 +28,7 @@ def build(
     *,
     options: SettingsOptions,
 ) -> None:
-    """Build the kernel image, unless it is there. Its tag goes to stdout."""
+    """Build the kernel image if it does not exist. Prints its tag on stdout."""
     from rlm_kernel.sandbox.docker_host import connect
     from rlm_kernel.sandbox.image import ensure_image
 
@@ -47,7 +47,7 @@ def info(
     *,
     options: SettingsOptions,
 ) -> None:
-    """Show the kernel image that belongs to this version; exit 3 if it is not built."""
+    """Show this version's kernel image. Exit code 3 if it is not built."""
     from rlm_kernel.errors import ImageError
     from rlm_kernel.sandbox.docker_host import connect
     from rlm_kernel.sandbox.image import find_image, image_tag

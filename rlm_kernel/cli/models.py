@@ -1,4 +1,4 @@
-"""`rlm models`: what is configured and available; fetching and serving the embedded local models."""
+"""`rlm models`: shows the models that are configured; downloads and serves the local ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rlm_kernel.config import LLMSettings
     from rlm_kernel.models import weights
 
-models_app = typer.Typer(help="The models: what is configured, and the embedded local ones.", invoke_without_command=True)
+models_app = typer.Typer(help="Show the models; download or serve the local ones.", invoke_without_command=True)
 
 _Name = Annotated[str, typer.Argument(metavar="[NAME]", help="local (1.5B) or local:0.5b.", show_default=False)]
 
@@ -25,7 +25,7 @@ _Name = Annotated[str, typer.Argument(metavar="[NAME]", help="local (1.5B) or lo
 @models_app.callback()
 @with_options
 def overview(context: typer.Context, *, options: SettingsOptions) -> None:
-    """Without a command: the local models, the configured models, and which API keys are set (names only)."""
+    """Show the local models, the configured models, and which API keys are set (names only)."""
     if context.invoked_subcommand is None:
         for line in _overview_lines(options):
             typer.echo(line)
@@ -37,7 +37,7 @@ def _overview_lines(options: SettingsOptions) -> Iterator[str]:
 
     yield "Local models (no key, nothing leaves the machine):"
     for model in weights.MODELS:
-        state = "pulled" if weights.is_pulled(model.name) else f"not pulled; `rlm models pull {model.name}`"
+        state = "downloaded" if weights.is_pulled(model.name) else f"not downloaded; type `rlm models pull {model.name}`"
         yield f"  {model.name:12} {model.title}, {model.size / 1e9:.1f} GB: {state}"
         yield f"  {'':12} {weights.weights_path(model.name)}"
     load_api_keys()
@@ -60,7 +60,7 @@ def _described(section: str, llm: LLMSettings) -> str:
 
 @models_app.command("pull")
 def pull_command(name: _Name = "local") -> None:
-    """Fetch a local model's weights (1.1 GB; local:0.5b 0.5 GB), unless they are there. The path goes to stdout."""
+    """Download a local model (1.1 GB; local:0.5b: 0.5 GB). Prints its path on stdout."""
     from rlm_kernel.models import weights
 
     model = weights.find_model(name)
@@ -97,11 +97,10 @@ def _shown_progress(model: weights.LocalModel) -> Iterator[weights.Progress]:
 @models_app.command()
 def serve(
     name: _Name = "local",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Loopback port; 0 takes a free one.")] = 0,
-    slots: Annotated[int, typer.Option(min=1, max=16, help="Requests answered at once.")] = 1,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0: any free one.")] = 0,
+    slots: Annotated[int, typer.Option(min=1, max=16, help="Requests answered at the same time.")] = 1,
 ) -> None:
-    """Serve a local model to any OpenAI-compatible client on this machine, until Ctrl-C."""
-
+    """Serve a local model to OpenAI-compatible clients on this machine, until Ctrl-C."""
     from rlm_kernel.loops import run
 
     run(_serve(name, port, slots))

@@ -29,47 +29,45 @@ INPUT, MODELS, LIMITS, OUTPUT, SANDBOX, SETTINGS = "Input", "Models", "Limits pe
 PANELS = (INPUT, MODELS, LIMITS, OUTPUT, SANDBOX, SETTINGS)
 """The groups of options in a command's help, in this order; all others come last."""
 
+
+def option(panel: str, *names: str, help: str, **more: Any) -> Any:
+    """An option of that group, as `typer.Option` has it otherwise."""
+    return typer.Option(*names, help=help, rich_help_panel=panel, **more)
+
+
 SESSION = Annotated[
-    str,
-    typer.Option(
-        "--session", metavar="NAME", help="Name of the session in this folder.", rich_help_panel=INPUT, autocompletion=_complete.sessions
-    ),
+    str, option(INPUT, "--session", metavar="NAME", help="Name of the session in this folder.", autocompletion=_complete.sessions)
 ]
 FILES = Annotated[
     list[Path] | None,
-    typer.Option(
-        "--file",
-        "-f",
-        metavar="PATH",
-        help="File, folder or glob to load; - is stdin. Repeatable.",
-        rich_help_panel=INPUT,
-        autocompletion=_complete.files,
+    option(
+        INPUT, "--file", "-f", metavar="PATH", help="File, folder or glob to load; - is stdin. Repeatable.", autocompletion=_complete.files
     ),
 ]
 MOVED_FILES = Annotated[
     list[str] | None,
-    typer.Option(
+    option(
+        INPUT,
         "--file",
         "-f",
         metavar="NAME=PATH",
         help="Where a file of the trace is now, by name or old path. Repeatable.",
-        rich_help_panel=INPUT,
         autocompletion=_complete.files,
     ),
 ]
-ALLOW_CHANGED = Annotated[bool, typer.Option("--allow-changed", help="Accept input files that have changed.", rich_help_panel=INPUT)]
+ALLOW_CHANGED = Annotated[bool, option(INPUT, "--allow-changed", help="Accept input files that have changed.")]
 TRACE = Annotated[Path, typer.Argument(metavar="TRACE", help="The trace: a notebook.", show_default=False, autocompletion=_complete.traces)]
 TRACE_OUT = Annotated[
     Path | None,
-    typer.Option(
+    option(
+        OUTPUT,
         "--trace",
         metavar="FILE",
         help="Write the trace to this notebook. Default: a new one in rlm-traces/.",
-        rich_help_panel=OUTPUT,
         autocompletion=_complete.files,
     ),
 ]
-JSON = Annotated[bool, typer.Option("--json", help="Print one JSON object.", rich_help_panel=OUTPUT)]
+JSON = Annotated[bool, option(OUTPUT, "--json", help="Print one JSON object.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,22 +76,18 @@ class SettingsOptions:
 
     set_: Annotated[
         list[str] | None,
-        typer.Option(
+        option(
+            SETTINGS,
             "--set",
             metavar="KEY=VALUE",
             help="Set any setting, such as limits.tokens=2e6. Repeatable.",
-            rich_help_panel=SETTINGS,
             autocompletion=_complete.assignments,
         ),
     ] = None
     config: Annotated[
         Path | None,
-        typer.Option(
-            "--config",
-            metavar="FILE",
-            help="Settings file. Default: config.json, if it exists.",
-            rich_help_panel=SETTINGS,
-            autocompletion=_complete.files,
+        option(
+            SETTINGS, "--config", metavar="FILE", help="Settings file. Default: config.json, if it exists.", autocompletion=_complete.files
         ),
     ] = None
 
@@ -122,61 +116,36 @@ class RunOptions(SettingsOptions):
 
     model: Annotated[
         str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            metavar="MODEL",
-            help="Root model: provider/model, or local.",
-            rich_help_panel=MODELS,
-            autocompletion=_complete.models,
-        ),
+        option(MODELS, "--model", "-m", metavar="MODEL", help="Root model: provider/model, or local.", autocompletion=_complete.models),
     ] = None
     sub_model: Annotated[
         str | None,
-        typer.Option(
-            "--sub-model",
-            metavar="MODEL",
-            help="Model for sub-calls. Default: the root model.",
-            rich_help_panel=MODELS,
-            autocompletion=_complete.models,
+        option(
+            MODELS, "--sub-model", metavar="MODEL", help="Model for sub-calls. Default: the root model.", autocompletion=_complete.models
         ),
     ] = None
     profile: Annotated[
         str | None,
-        typer.Option(
+        option(
+            MODELS,
             "--profile",
             metavar="NAME",
             help="System prompt: default, batching, short, small, or a .md file. Default: chosen for the root model.",
-            rich_help_panel=MODELS,
             autocompletion=_complete.profiles,
         ),
     ] = None
     cache: Annotated[
-        bool | None,
-        typer.Option(
-            "--cache/--no-cache", help="Reuse cached replies to sub-calls at temperature 0. Default: off.", rich_help_panel=MODELS
-        ),
+        bool | None, option(MODELS, "--cache/--no-cache", help="Reuse cached replies to sub-calls at temperature 0. Default: off.")
     ] = None
-    max_cost: Annotated[
-        float | None, typer.Option("--max-cost", metavar="USD", help="US dollars. Default: no limit.", rich_help_panel=LIMITS)
-    ] = None
-    timeout: Annotated[
-        float | None, typer.Option("--timeout", metavar="SECONDS", help="Seconds. Default: no limit.", rich_help_panel=LIMITS)
-    ] = None
-    max_turns: Annotated[
-        int | None, typer.Option("--max-turns", metavar="N", help="Turns of the root model. Default: 30.", rich_help_panel=LIMITS)
-    ] = None
-    max_calls: Annotated[
-        int | None, typer.Option("--max-calls", metavar="N", help="Sub-model calls. Default: 5000.", rich_help_panel=LIMITS)
-    ] = None
-    max_depth: Annotated[
-        int | None, typer.Option("--max-depth", metavar="N", help="Nesting of child RLMs; 0: none. Default: 1.", rich_help_panel=LIMITS)
-    ] = None
+    max_cost: Annotated[float | None, option(LIMITS, "--max-cost", metavar="USD", help="US dollars. Default: no limit.")] = None
+    timeout: Annotated[float | None, option(LIMITS, "--timeout", metavar="SECONDS", help="Seconds. Default: no limit.")] = None
+    max_turns: Annotated[int | None, option(LIMITS, "--max-turns", metavar="N", help="Turns of the root model. Default: 30.")] = None
+    max_calls: Annotated[int | None, option(LIMITS, "--max-calls", metavar="N", help="Sub-model calls. Default: 5000.")] = None
+    max_depth: Annotated[int | None, option(LIMITS, "--max-depth", metavar="N", help="Nesting of child RLMs; 0: none. Default: 1.")] = None
     as_json: JSON = False
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors on stderr.", rich_help_panel=OUTPUT)] = False
+    quiet: Annotated[bool, option(OUTPUT, "--quiet", "-q", help="Print only errors on stderr.")] = False
     runtime: Annotated[
-        str | None,
-        typer.Option("--runtime", metavar="NAME", help="Docker runtime, such as runsc. Default: the engine's.", rich_help_panel=SANDBOX),
+        str | None, option(SANDBOX, "--runtime", metavar="NAME", help="Docker runtime, such as runsc. Default: the engine's.")
     ] = None
 
     def settings(self) -> Settings:

@@ -13,7 +13,7 @@ import typer
 from rlm_kernel.cli import _complete
 from rlm_kernel.cli._signals import run_to_end
 from rlm_kernel.cli._text import json_line, printable
-from rlm_kernel.cli.options import ALLOW_CHANGED, INPUT, MODELS, MOVED_FILES, OUTPUT, TRACE, RunOptions, with_options
+from rlm_kernel.cli.options import ALLOW_CHANGED, INPUT, MODELS, MOVED_FILES, OUTPUT, TRACE, RunOptions, option, with_options
 from rlm_kernel.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,41 +35,36 @@ def replay(
     allow_changed: ALLOW_CHANGED = False,
     until: Annotated[
         str | None,
-        typer.Option(
+        option(
+            INPUT,
             "--until",
             metavar="CELL",
             help="Last cell to run: a cell's id, or a turn's, such as turn-03.",
-            rich_help_panel=INPUT,
             autocompletion=_complete.cells,
         ),
     ] = None,
-    live: Annotated[bool, typer.Option("--live", help="Ask the models if a call is not recorded.", rich_help_panel=MODELS)] = False,
+    live: Annotated[bool, option(MODELS, "--live", help="Ask the models if a call is not recorded.")] = False,
     step: Annotated[bool, typer.Option("--step", help="Stop before each cell: run, skip, quit, or open a console.")] = False,
-    tree: Annotated[bool, typer.Option("--tree", help="Replay the traces of child RLMs, too.", rich_help_panel=INPUT)] = False,
+    tree: Annotated[bool, option(INPUT, "--tree", help="Replay the traces of child RLMs, too.")] = False,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out",
-            metavar="FILE",
-            help="Write the replayed notebook to this file.",
-            rich_help_panel=OUTPUT,
-            autocompletion=_complete.files,
-        ),
+        option(OUTPUT, "--out", metavar="FILE", help="Write the replayed notebook to this file.", autocompletion=_complete.files),
     ] = None,
     *,
     options: RunOptions,
 ) -> None:
-    """Run a trace's cells again in a new kernel, offline, and compare the outputs.
+    """Run a trace again, offline, and compare the outputs.
 
-    Host calls are answered from the recording. Each cell gets a verdict: same, differs (with a diff), failed, new call (not recorded), or
-    added (by a person). Exit codes: 0 all the same, 1 not, 2 wrong usage or a missing or changed file, 3 installation, 130 interrupted.
+    The cells run in a new kernel; calls to models and files are answered from the recording. Each cell gets a verdict: same, differs (with
+    a diff), failed, new call (not recorded), or added (by a person). Exit codes: 0 all the same, 1 not, 2 wrong usage or a missing or
+    changed file, 3 installation, 130 interrupted.
     """
     from rlm_kernel.cli._live import LiveView
     from rlm_kernel.session.replay import replay as run
 
     as_json = options.as_json
     if step and as_json:
-        raise UsageError("--step and --json exclude each other.")
+        raise UsageError("--step and --json cannot be used together.")
     changes = options.changes()
 
     async def main() -> Replayed:
@@ -144,13 +139,15 @@ def _report(replayed: Replayed, *, as_json: bool) -> None:
     counts = Counter(verdict.verdict for verdict in verdicts)
     cells = f"{len(verdicts)} cells" + (f" of {len(everything)} traces" if len(everything) > 1 else "")
     if replayed.same:
-        print(f"All {cells} gave the same." if not counts["added"] else f"All {cells} ran, and the recorded ones gave the same.")
+        print(
+            f"All {cells} gave the same outputs." if not counts["added"] else f"All {cells} ran, the recorded ones with the same outputs."
+        )
     else:
-        print(f"Not the same: {', '.join(f'{count} {name}' for name, count in counts.items())}.")
+        print(f"Not all outputs are the same: {', '.join(f'{count} {name}' for name, count in counts.items())}.")
     if counts["new call"]:
-        print("rlm: a call without a record was not sent to any model; to have it asked: rlm replay --live", file=sys.stderr)
+        print("rlm: calls that are not recorded were not sent to a model. To send them: rlm replay --live", file=sys.stderr)
     if replayed.spent.calls:
-        print(f"rlm: what was asked anew took {replayed.spent.spending()}", file=sys.stderr)
+        print(f"rlm: new calls used {replayed.spent.spending()}", file=sys.stderr)
     if replayed.out:
         print(f"rlm: the replayed notebook is {replayed.out}", file=sys.stderr)
 

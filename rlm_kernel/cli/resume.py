@@ -8,13 +8,13 @@ import typer
 
 from rlm_kernel.cli import _complete
 from rlm_kernel.cli._report import run_and_report, worded
-from rlm_kernel.cli.options import ALLOW_CHANGED, INPUT, MOVED_FILES, TRACE, TRACE_OUT, RunOptions, with_options
+from rlm_kernel.cli.options import ALLOW_CHANGED, INPUT, MOVED_FILES, TRACE, TRACE_OUT, RunOptions, option, with_options
 from rlm_kernel.cli.replay import named_files
 
 
 @with_options
 def resume(trace: TRACE, file: MOVED_FILES = None, allow_changed: ALLOW_CHANGED = False, *, options: RunOptions) -> None:
-    """Continue a run that was killed, interrupted, or ended at a limit.
+    """Continue a run that was interrupted or hit a limit.
 
     Runs the trace's cells again with the recorded answers, then continues in the same notebook. Models and limits that you do not give are
     those of the trace. Limits count the whole run: if one was reached, give a higher one. Exit codes: as of rlm ask.
@@ -38,11 +38,11 @@ def fork(
     ] = "",
     at: Annotated[
         str | None,
-        typer.Option(
+        option(
+            INPUT,
             "--at",
             metavar="CELL",
             help="Last cell to keep: a cell's id, or a turn's, such as turn-03. Default: all.",
-            rich_help_panel=INPUT,
             autocompletion=_complete.cells,
         ),
     ] = None,

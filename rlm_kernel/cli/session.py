@@ -40,8 +40,9 @@ def init(
     *,
     options: RunOptions,
 ) -> None:
-    """Start a session: load files into a container that stays, then ask with rlm run or rlm chat.
+    """Start a session: load files into a kernel that stays.
 
+    Then ask with rlm run or rlm chat.
     The folder .rlm_state/ remembers it. Models, limits, profile and runtime that you give here hold for all its questions.
     """
     changes = options.changes()
@@ -63,10 +64,10 @@ def init(
 
 @with_options
 def run(question: QUESTION, file: FILES = None, session: SESSION = "default", *, options: RunOptions) -> None:
-    """Ask a question in this folder's session, and start one if there is none.
+    """Ask a question in this folder's session.
 
-    The question sees the session's files, variables and conversation. Prints the answer on stdout, everything else on stderr. Exit codes:
-    as of rlm ask.
+    A session is started if there is none. The question sees the session's files, variables and conversation. The answer goes to stdout,
+    everything else to stderr. Exit codes: as of rlm ask.
     """
     question = worded(question)
     changes = options.changes()
@@ -87,7 +88,7 @@ def run(question: QUESTION, file: FILES = None, session: SESSION = "default", *,
 
 @with_options
 def status(session: SESSION = "default", as_json: JSON = False, *, options: SettingsOptions) -> None:
-    """Show a session: files, variables, turns, cost, container, idle time left."""
+    """Show a session: files, variables, cost, time left."""
     from rlm_kernel.session.manager import look_at
 
     found = run_to_end(look_at(session, config_file=options.config, changes=options.changes()))
@@ -110,7 +111,7 @@ def stop(
     state = run_to_end(stop_session(session, keep=keep, config_file=options.config, changes=options.changes()))
     trace = shown_path(state.trace)
     if keep:
-        print(f"rlm: the container has ended; `rlm run` or `rlm chat` rebuilds the session from {printable(trace)}.", file=sys.stderr)
+        print(f"rlm: the container was removed. `rlm run` or `rlm chat` rebuilds the session from {printable(trace)}.", file=sys.stderr)
     else:
         print(f"rlm: the session has ended. Its trace: {printable(trace)}", file=sys.stderr)
 

@@ -113,14 +113,17 @@ def test_json_is_one_object_on_stdout(rlm: Rlm, openai_env: ModelServer, log: Pa
     assert (result["answer"], result["turns"], result["calls"], result["cost"]) == (50, 2, 100, None)
 
 
-def test_cost_from_configured_prices_and_settings_from_a_file(rlm: Rlm, openai_env: ModelServer, log: Path) -> None:
+def test_cost_from_configured_prices_and_settings_from_a_file_and_the_command_line(rlm: Rlm, openai_env: ModelServer, log: Path) -> None:
     openai_env.root = ["```repl\nFINAL(len(context))\n```"]
-    prices = {"input_price": 1.0, "output_price": 2.0}
+    prices = {"input_price": 1.0, "output_price": 5.0}
     Path("mine.json").write_text(json.dumps({"root_llm": {"model": "openai/root", **prices}, "limits": {"turns": 3}}))
-    result = json.loads(rlm("ask", "How long?", "-f", str(log), "--config", "mine.json", "--json").stdout)
+    given = ("--config", "mine.json", "--set", "root_llm.output_price=2", "--set", "sandbox.memory=1g", "--set", "limits.turns=9")
+    result = json.loads(rlm("ask", "How long?", "-f", str(log), *given, "--max-turns", "4", "--json").stdout)
     tokens = result["tokens"]
     assert result["answer"] == 900
     assert result["cost"] == pytest.approx((tokens["prompt"] + 2 * tokens["completion"]) / 1e6)
+    meta = NotebookMeta.model_validate(nbformat.read(result["trace"], 4).metadata.rlm)
+    assert (meta.limits["turns"], meta.sandbox["memory"]) == (4, "1g")
 
 
 def test_a_best_effort_answer_at_exhaustion_is_marked(rlm: Rlm, openai_env: ModelServer, log: Path) -> None:

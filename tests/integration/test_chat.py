@@ -72,7 +72,7 @@ async def test_init_then_chat(talk: ModelServer, log: Path) -> None:
         await chat.type("", "›")
         await chat.type("Do sleep now\r", "turn")
         await chat.type("", "cell turn-02-a runs")
-        await chat.type("\x03", "The session goes on.")
+        await chat.type("\x03", "The session continues.")
         await chat.type("/status\r", "ends after 10 min without use")
         await chat.type("/hlep\r", "Did you mean /help?")
         await chat.type("", "›")

@@ -78,7 +78,7 @@ def test_a_trace_replays_to_the_same_without_key_or_network(rlm: Rlm, recorded: 
     done = rlm("replay", str(recorded / "t.ipynb"))
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert lines[-1] == "All 12 cells gave the same."
+    assert lines[-1] == "All 12 cells gave the same outputs."
     cells = [cell.id for cell in read_trace(recorded / "t.ipynb").code_cells]
     assert [line.split()[:2] for line in lines[:-1]] == [[cell, "same"] for cell in cells]
     assert not docker_client.containers.list(ignore_removed=True, all=True, filters={"label": f"rlm-kernel.owner={os.getpid()}"})
@@ -189,7 +189,7 @@ def test_a_missing_or_changed_file_is_named_before_any_cell_runs(rlm: Rlm, recor
     moved = tmp_path / "moved.log"
     moved.write_text(TEXT)
     done = rlm("replay", str(trace), "--file", f"a.txt={moved}", "--until", "setup")
-    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "All 2 cells gave the same.")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "All 2 cells gave the same outputs.")
 
 
 def test_what_cannot_be_replayed_is_said(rlm: Rlm, recorded: Path, tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_what_cannot_be_replayed_is_said(rlm: Rlm, recorded: Path, tmp_path: Pat
         ([str(recorded / "t.ipynb"), "--until", "turn-09-a"], "no cell turn-09-a"),
         ([str(recorded / "t.ipynb"), "--file", "nothing"], "NAME=PATH"),
         ([str(recorded / "t.ipynb"), "--file", "b.txt=/x"], "b.txt"),
-        ([str(recorded / "t.ipynb"), "--step", "--json"], "exclude each other"),
+        ([str(recorded / "t.ipynb"), "--step", "--json"], "cannot be used together"),
     ):
         done = rlm("replay", *arguments)
         assert done.returncode in (1, 2), arguments

@@ -131,11 +131,11 @@ async def test_commands_do_what_they_say_on_stderr(piped: Piped) -> None:
     [
         ("/hlep", "There is no /hlep.\nDid you mean /help?"),
         ("/STATUS", "There is no /STATUS."),
-        ("/xyzzy now", "There is no /xyzzy.\n/help lists what there is."),
+        ("/xyzzy now", "There is no /xyzzy.\n/help lists the commands."),
         ("/load", "Nothing to load."),
         ("/load 'a", "cannot be read as paths"),
-        ("/load -", "where messages come from"),
-        ("/load a -", "where messages come from"),
+        ("/load -", "your messages come from it"),
+        ("/load a -", "your messages come from it"),
     ],
 )
 async def test_what_is_no_command_is_told_and_not_sent(message: str, said: str, piped: Piped) -> None:
@@ -189,7 +189,7 @@ async def test_stop_ends_the_session_and_the_chat(message: str, piped: Piped) ->
         ("rlm --help", "/load PATH"),
         ("rlm status", "found: list, 2 long"),
         ("rlm status --json", "was not sent to a model.\nLeave with Ctrl-D"),
-        ("rlm stop --keep", "is a command of the shell"),
+        ("rlm stop --keep", "is a shell command"),
         ('rlm ask "How many?" -f a.log', "A question is typed here as it is"),
         ("rlm replay t.ipynb", "was not sent to a model"),
     ],
@@ -246,7 +246,7 @@ async def test_the_greeting_says_what_the_session_has(piped: Piped) -> None:
 async def test_quiet_says_nothing_but_errors_and_what_is_asked_for(piped: Piped) -> None:
     await piped("one\n/trace\n/nonsense\n", quiet=True)
     assert piped.out == "one\n"
-    assert piped.err == "a.ipynb\nrlm: There is no /nonsense.\n/help lists what there is.\n"
+    assert piped.err == "a.ipynb\nrlm: There is no /nonsense.\n/help lists the commands.\n"
 
 
 def test_an_answer_in_a_terminal_is_markdown_that_can_do_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:

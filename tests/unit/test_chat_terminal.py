@@ -104,11 +104,11 @@ async def test_ctrl_c_clears_the_line_and_says_how_to_leave(chat: Terminal) -> N
 
 async def test_ctrl_c_stops_a_question_and_the_next_one_is_answered(chat: Terminal) -> None:
     await chat.type("wait" + ENTER, "now waiting, number 1")
-    await chat.type(CTRL_C, "Stopped. The session goes on.")
+    await chat.type(CTRL_C, "Stopped. The session continues.")
     await chat.type("", "›")
     await chat.type("wait" + ENTER, "now waiting, number 2")
     chat.process.send_signal(signal.SIGINT)
-    await chat.type("", "Stopped. The session goes on.")
+    await chat.type("", "Stopped. The session continues.")
     await chat.type("", "›")
     await chat.type("and now" + ENTER, '"question": "and now"')
     await chat.type("", "2 turns, 0 sub-calls")

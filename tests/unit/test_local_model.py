@@ -329,12 +329,12 @@ class TestCommand:
         monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
         monkeypatch.setenv("RLM_MODEL", "openai/gpt-x")
         before = CliRunner().invoke(models_app, []).output
-        assert "not pulled" in before
+        assert "not downloaded" in before
         assert "openai/gpt-x" in before
         assert "OPENAI_API_KEY" in before
         assert "very-secret" not in before
         pull("local", sources=[Index().source])
-        assert "not pulled" not in CliRunner().invoke(models_app, []).output
+        assert "not downloaded" not in CliRunner().invoke(models_app, []).output
 
     def test_pull_prints_the_path_alone_on_stdout(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(weights, "from_hub", Index().source)

@@ -58,7 +58,7 @@ def test_what_stdout_does_not_take_is_told_and_seen_by_the_exit_code(place: str,
         done = shell(f"{{ sleep 0.3; {RLM} {command}; }} {place}" if place.startswith("|") else f"{RLM} {command} {place}")
         assert done.returncode == code_of(command, 1), (command, done.stderr)
         if command not in FAILING:
-            assert f"rlm: not all could be written to standard output: {why}." in done.stderr, command
+            assert f"rlm: the output could not be written completely: {why}." in done.stderr, command
 
 
 @pytest.mark.parametrize("place", ["2>&-", "2> /dev/full", "2> >(true)"])
@@ -172,7 +172,7 @@ def test_a_signal_at_any_moment_ends_it_without_a_traceback(signum: signal.Signa
         ("ask Q --modle x", "Did you mean --model?"),
         ("ask How many lines?", "into quotes"),
         ("ask '-1 or 1?'", "-- TEXT"),
-        ("ask", "Missing argument 'question'"),
+        ("ask", "Missing argument 'QUESTION'"),
         ("ask Q -m openai/x -f notes", "Did you mean notes.txt?"),
         ("ask Q -m openai/x -f flodr/a.txt", "Did you mean folder/a.txt?"),
         ("ask '' -m openai/x", "The question is empty"),
@@ -195,7 +195,7 @@ def test_what_is_almost_right_is_understood_as_what_was_meant(arguments: str, to
 def test_a_folder_that_was_deleted_is_told() -> None:
     for command in ("config show", "status", "ask Q -m openai/x"):
         done = shell(f"mkdir -p gone; cd gone; rmdir ../gone; {RLM} {command}")
-        assert (done.returncode, done.stderr.startswith("rlm: The current folder is gone")) == (2, True), done.stderr
+        assert (done.returncode, done.stderr.startswith("rlm: The current folder no longer exists")) == (2, True), done.stderr
 
 
 def test_every_command_has_its_help_by_either_option() -> None:

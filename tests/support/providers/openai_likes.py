@@ -70,12 +70,12 @@ class DeepSeekServer(OpenAIServer):
 
     def problem(self, kind: ProblemKind, message: str | None = None) -> Refused:
         own = {
-            "quota": (402, "Insufficient Balance", "unknown_error"),
-            "overloaded": (503, "Service is too busy.", "service_unavailable_error"),
+            "quota": (402, "Insufficient Balance", "unknown_error", "invalid_request_error"),
+            "overloaded": (503, "Service is too busy.", *["service_unavailable_error"] * 2),
         }
         if kind in own:
-            status, text, name = own[kind]
-            return refusal(message or text, None, "invalid_request_error", status=status, kind=name)
+            status, text, name, code = own[kind]
+            return refusal(message or text, None, code, status=status, kind=name)
         return super().problem(kind, message)
 
 

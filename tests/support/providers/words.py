@@ -8,6 +8,7 @@ import binascii
 import hashlib
 import json
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -101,15 +102,22 @@ class Clock:
     def __init__(self) -> None:
         self.now = 0.0
         self._waiting: list[tuple[float, asyncio.AbstractEventLoop, asyncio.Event]] = []
+        self._slept = threading.Event()
 
     @property
     def sleepers(self) -> int:
         """Replies that wait for the time to pass."""
         return len(self._waiting)
 
+    def wait_for_sleeper(self, seconds: float = 30.0) -> None:
+        """Block until the first reply waits for the time to pass."""
+        if not self._slept.wait(seconds):
+            raise TimeoutError("no reply waits")
+
     async def sleep(self, seconds: float) -> None:
         entry = (self.now + seconds, asyncio.get_running_loop(), asyncio.Event())
         self._waiting.append(entry)
+        self._slept.set()
         try:
             await entry[2].wait()
         finally:

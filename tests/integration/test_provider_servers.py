@@ -16,7 +16,7 @@ from tests.support.providers.ollama_chat import OllamaServer
 from tests.support.providers.openai_chat import OpenAIServer
 from tests.support.providers.roads import FORMAT, KEY, MARK, ROADS, Road, asks_of_picture
 from tests.support.providers.server import ProviderServer
-from tests.support.providers.words import Call, Reply
+from tests.support.providers.words import Reply
 
 # litellm's streams read attributes that pydantic has deprecated, and write what is not of the declared type.
 pytestmark = [pytest.mark.filterwarnings("ignore:Accessing the"), pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")]
@@ -195,22 +195,28 @@ def anthropic() -> Iterator[AnthropicServer]:
         yield server
 
 
-TOOL = {"type": "function", "function": {"name": "look", "description": "Looks.", "parameters": {"type": "object", "properties": {}}}}
-
-
-async def test_anthropics_signed_thoughts_go_back_with_the_use_of_a_tool(litellm: Any, anthropic: AnthropicServer) -> None:
-    anthropic.says = [Reply("", "I must look.", [Call("look", {}, "toolu_1")]), Reply("Seen.", "So it is.")]
-    road = ROADS["anthropic"]
-    call = road.call(anthropic, HELLO, thinking={"type": "enabled", "budget_tokens": 1024}, max_tokens=2000, tools=[TOOL])
+async def test_anthropics_signed_thoughts_go_back_unchanged(litellm: Any, anthropic: AnthropicServer) -> None:
+    anthropic.says = [Reply("Look.", "I must look."), Reply("Seen.", "So it is."), Reply("Hidden.", "Not for you.", redacted=True), "Over."]
+    call = ROADS["anthropic"].call(anthropic, HELLO, thinking={"type": "enabled", "budget_tokens": 1024}, max_tokens=2000)
     message = (await litellm.acompletion(**call)).choices[0].message
     assert message.thinking_blocks[0]["thinking"] == "I must look."
-    result = {"role": "tool", "tool_call_id": "toolu_1", "content": "a lake"}
-    call["messages"] = [*HELLO, message.model_dump(), result]
+    call["messages"] = [*HELLO, message.model_dump(), *HELLO]
     assert (await litellm.acompletion(**call)).choices[0].message.content == "Seen."
     forged = message.model_dump()
     forged["thinking_blocks"][0]["thinking"] = "I must not look."
     with pytest.raises(litellm.BadRequestError, match="Invalid `signature` in `thinking` block"):
-        await litellm.acompletion(**{**call, "messages": [*HELLO, forged, result]})
+        await litellm.acompletion(**{**call, "messages": [*HELLO, forged, *HELLO]})
+    hidden = (await litellm.acompletion(**call)).choices[0].message
+    assert [block["type"] for block in hidden.thinking_blocks] == ["redacted_thinking"]
+    call["messages"] += [hidden.model_dump(), *HELLO]
+    assert (await litellm.acompletion(**call)).choices[0].message.content == "Over."
+
+
+async def test_litellm_fails_at_tools_where_the_package_mcp_is_missing(litellm: Any, anthropic: AnthropicServer) -> None:
+    tool = {"type": "function", "function": {"name": "look", "description": "Looks.", "parameters": {"type": "object", "properties": {}}}}
+    with pytest.raises(litellm.APIConnectionError, match="No module named 'mcp'"):
+        await litellm.acompletion(**ROADS["anthropic"].call(anthropic, HELLO, tools=[tool]))
+    assert not anthropic.requests
 
 
 async def test_the_prompts_of_twelve_turns_with_marks_cost_a_third_of_those_without(litellm: Any) -> None:
@@ -302,7 +308,9 @@ async def test_the_model_layer_reads_reply_cache_and_faults(monkeypatch: pytest.
     said: list[Any] = [{"role": "system", "content": LONG}, *HELLO]
     monkeypatch.setenv(road.variable or "UNUSED", KEY)
     with road.server(api_key=KEY if road.variable else None) as server:
-        models = build_models([], sub_llm__model=road.model, sub_llm__api_base=server.base + road.path, sub_llm__retries=1)
+        base = server.base + road.path
+        settings = {"root_llm__model": road.model, "root_llm__api_base": base, "sub_llm__api_base": base}
+        models = build_models([], sub_llm__model=road.model, sub_llm__retries=1, **settings)
         await models.complete(said, role="sub")
         reply = await models.complete(said, role="sub")
         bill = server.bills[1]

@@ -75,12 +75,13 @@ class ModelServer:
     """Calls that the client gave up before they had a reply."""
 
     def __post_init__(self) -> None:
+        self.connection: Callable[[Any], Connection] = Connection
         self._faults: deque[Fault] = deque()
         self._turns: defaultdict[str, int] = defaultdict(int)
         self._meters: defaultdict[str, _Meter] = defaultdict(_Meter)
         self._random = random.Random(self.seed)
         self._released = asyncio.Event()
-        self._connections: set[_Connection] = set()
+        self._connections: set[Connection] = set()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -110,7 +111,7 @@ class ModelServer:
     async def _serve(self, ready: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
-        server = await self._loop.create_server(lambda: _Connection(self), "127.0.0.1", self.port, backlog=1024)
+        server = await self._loop.create_server(lambda: self.connection(self), "127.0.0.1", self.port, backlog=1024)
         self.port = server.sockets[0].getsockname()[1]
         ready.set()
         await self._stopping.wait()
@@ -203,7 +204,7 @@ class ModelServer:
         return text if isinstance(text, bytes) else response(200, encode(completion(request, str(text))))
 
 
-class _Connection(asyncio.Protocol):
+class Connection(asyncio.Protocol):
     """HTTP/1.1 with keep-alive and Content-Length bodies: all that OpenAI clients send."""
 
     def __init__(self, server: ModelServer) -> None:

@@ -1,0 +1,1 @@
+"""Servers of the providers' APIs."""

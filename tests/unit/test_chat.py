@@ -10,12 +10,18 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
 from rlm_kernel.cli._chat_input import Pipe, is_open, typed
 from rlm_kernel.cli.chat import show_answer
+from rlm_kernel.config import Settings
+from rlm_kernel.session.environment import Host
+from rlm_kernel.session.models import ModelSet
+from rlm_kernel.session.session import Session
+from rlm_kernel.session.state import SessionFolder
 from tests.support.chatting import MARKDOWN, FakeSession, chat_over
 
 
@@ -287,3 +293,16 @@ async def test_a_pipe_that_is_slow_does_not_stop_the_loop(monkeypatch: pytest.Mo
         os.close(write)
         with pytest.raises(EOFError):
             await Pipe().line()
+
+
+async def test_a_question_stopped_while_the_models_get_ready_leaves_them_to_the_next() -> None:
+    models: asyncio.Future[ModelSet] = asyncio.get_running_loop().create_future()
+    folder = SessionFolder(Path(".rlm_state"))
+    kept = Session(folder, folder.begin(Path("a.ipynb"), {}), Host(Settings()))
+    kept.models = models
+    turn = asyncio.ensure_future(kept.ask("one"))
+    await asyncio.sleep(0)
+    turn.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await turn
+    assert not models.cancelled()

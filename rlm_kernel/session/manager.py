@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from rlm_kernel.nearest import did_you_mean, nearest
 from rlm_kernel.session.ask import free_path
 from rlm_kernel.session.environment import Host, Say, find_or_build_image, silent
 from rlm_kernel.session.inputs import check_readable
-from rlm_kernel.session.models import ModelSet, models_of
+from rlm_kernel.session.models import models_of, opening
 from rlm_kernel.session.running import Left, Lost, discard, join_kernel, other_version
 from rlm_kernel.session.session import Session
 from rlm_kernel.session.setup import at_once, swept_image
@@ -72,35 +71,29 @@ async def open_session(
         await asyncio.to_thread(check_readable, paths)
         session = Session(folder, state, Host(settings, say, consent), view)
         async with contextlib.AsyncExitStack() as stack:
+            if with_models:
+                session.models = await stack.enter_async_context(opening(models_of(settings, models, say)))
             try:
-                await _set_up(session, stack, models_of(settings, models, say) if with_models else None, paths, begun=begun)
+                await _set_up(session, paths, begun=begun)
                 yield session
             finally:
                 await session.leave()
 
 
-async def _set_up(
-    session: Session,
-    stack: contextlib.AsyncExitStack,
-    models: AbstractAsyncContextManager[ModelSet] | None,
-    paths: Sequence[Path],
-    *,
-    begun: bool,
-) -> None:
-    """Its models and its kernel, at the same time: a new session for nobody to answer in is of no use."""
+async def _set_up(session: Session, paths: Sequence[Path], *, begun: bool) -> None:
+    """Its kernel and, for a new session, its models, at the same time: one for nobody to answer in is of no use."""
+    models = [session.models] if session.models is not None else []
 
-    async def kernel(*first: asyncio.Task[Any]) -> None:
-        image = await swept_image(session.host, *first)
+    async def kernel() -> None:
+        image = await swept_image(session.host, *models)
         await (session.begin(paths, image) if begun else session.take_up(image))
 
-    def start(group: asyncio.TaskGroup) -> asyncio.Task[ModelSet] | None:
-        opening = group.create_task(stack.enter_async_context(models)) if models is not None else None
-        group.create_task(kernel(*filter(None, (opening,))))
-        return opening
+    async def answering() -> None:
+        for ready in models if begun else ():
+            await asyncio.shield(ready)
 
     try:
-        opening = await at_once(start)
-        session.models = opening.result() if opening is not None else None
+        await at_once(lambda group: [group.create_task(kernel()), group.create_task(answering())])
     except BaseException:
         if begun:
             await session.stop()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +37,20 @@ async def models_of(settings: Settings, given: Models | None, say: Say) -> Async
         return
     async with open_models(settings, say, lambda: constant_prefix(profile_for(settings))) as models:
         yield ModelSet(models, model_names(settings, models), profile_for(settings, models))
+
+
+@contextlib.asynccontextmanager
+async def opening(models: AbstractAsyncContextManager[ModelSet]) -> AsyncIterator[asyncio.Task[ModelSet]]:
+    """The models, opened while other things are done: the task gives them. Closed in the end."""
+    async with contextlib.AsyncExitStack() as stack:
+        task = asyncio.create_task(stack.enter_async_context(models))
+        try:
+            yield task
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+            if not task.cancelled():
+                task.exception()  # whoever waited for them was told
 
 
 def profile_for(settings: Settings, models: Models | None = None) -> Profile:

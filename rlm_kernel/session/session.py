@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -62,8 +62,8 @@ class Session:
         self.folder = folder
         self.state = state
         self.host = host
-        self.models: ModelSet | None = None
-        """Those that answer; None if no question will be asked."""
+        self.models: Awaitable[ModelSet] | None = None
+        """Those that answer, as soon as they are ready; None if no question will be asked."""
         self.opened: list[str] = []
         """What became of the session when it was taken up, for the user."""
         self.used = Totals()
@@ -193,13 +193,14 @@ class Session:
             raise UsageError("The question is empty.", hint='Ask something: rlm run "How many …?"')
         if self.models is None:
             raise UsageError("This session was opened without models.", hint="Open it with models to ask.")
+        models = await asyncio.shield(self.models)  # a question that is stopped must not stop what readies them for the next
         running = await self._living_kernel()
         question = await self._look_at(running, text)
         await self._load_first(running, question.named)
         trace = await self._read()
         writer = self._goes_on(trace)
         self._write_to(writer)
-        writer.set_models(self.models.names, self.models.profile.name, self.models.profile.digest)
+        writer.set_models(models.names, models.profile.name, models.profile.digest)
         writer.question(text)
         spent = trace.spent() + await asyncio.to_thread(spent_on_lost, trace)
         try:
@@ -207,7 +208,7 @@ class Session:
                 FileNotes(running.environment, writer, self._left) as notes,
                 KernelPool(self.host, running.environment.image) as kernels,
             ):
-                result = await self._answer(running, question, trace, spent, notes, Family(self.models, kernels))
+                result = await self._answer(running, question, trace, spent, notes, Family(models, kernels))
                 give(result)
         except asyncio.CancelledError:
             await asyncio.shield(self._settle(running))

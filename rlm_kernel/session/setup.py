@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -63,7 +63,7 @@ async def set_up(
         yield Ready(finding.result(), opening.result() if opening else None, looking.result() if looking else None)
 
 
-async def swept_image(host: Host, *first: asyncio.Task[Any]) -> ImageInfo:
+async def swept_image(host: Host, *first: Awaitable[Any]) -> ImageInfo:
     """The image (see `image_for`). What runs that were killed have left is removed, too."""
     from rlm_kernel.sandbox.containers import remove_containers
     from rlm_kernel.sandbox.rundir import sweep

@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -287,3 +288,16 @@ async def test_a_pipe_that_is_slow_does_not_stop_the_loop(monkeypatch: pytest.Mo
         os.close(write)
         with pytest.raises(EOFError):
             await Pipe().line()
+
+
+async def test_a_question_stopped_while_the_models_get_ready_leaves_them_to_the_next() -> None:
+    models: asyncio.Future[ModelSet] = asyncio.get_running_loop().create_future()
+    folder = SessionFolder(Path(".rlm_state"))
+    kept = Session(folder, folder.begin(Path("a.ipynb"), {}), Host(Settings()))
+    kept.models = models
+    turn = asyncio.ensure_future(kept.ask("one"))
+    await asyncio.sleep(0)
+    turn.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await turn
+    assert not models.cancelled()

@@ -20,7 +20,7 @@ def main() -> NoReturn:
     if os.environ.get("_RLM_COMPLETE"):
         from rlm_kernel.cli._complete import answer
 
-        answer()
+        answer(lambda: __getattr__("app"))
     try:
         from rlm_kernel.cli._main import main as run
 

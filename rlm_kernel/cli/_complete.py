@@ -13,7 +13,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -44,18 +44,20 @@ def use_scripts() -> None:
         _completion_shared._completion_scripts[shell] = script.read_text("utf-8")
 
 
-def answer() -> NoReturn:
-    """Answer the shell, which has said in the environment what it wants to know; silence where anything is wrong."""
+def answer(command: Callable[[], typer.Typer]) -> NoReturn:
+    """Answer the shell, which has said in the environment what it wants to know; silence where anything is wrong.
+
+    Args:
+        command: Imports `rlm` with all its commands.
+    """
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     try:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
         from typer import _completion_classes
 
-        from rlm_kernel.cli._app import app
-
         _completion_classes._sanitize_help_text = str  # type: ignore[assignment]  # it loads rich to take out markup, of which there is none
-        app(prog_name="rlm")
+        command()(prog_name="rlm")
         sys.stdout.flush()
     except BaseException:
         pass

@@ -17,6 +17,11 @@ import pytest
 
 from rlm_kernel.cli._chat import show_answer
 from rlm_kernel.cli._chat_input import Pipe, is_open, typed
+from rlm_kernel.config import Settings
+from rlm_kernel.session.environment import Host
+from rlm_kernel.session.models import ModelSet
+from rlm_kernel.session.session import Session
+from rlm_kernel.session.state import SessionFolder
 from tests.support.chatting import MARKDOWN, FakeSession, chat_over
 
 

@@ -116,8 +116,10 @@ class ModelServer:
         ready.set()
         await self._stopping.wait()
         server.close()
-        for connection in list(self._connections):
-            connection.abort()
+        for _ in range(3):  # one that is being accepted becomes a connection in the loop's next round
+            for connection in list(self._connections):
+                connection.abort()
+            await asyncio.sleep(0)
         await server.wait_closed()
 
     # What tests turn and read

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -34,7 +35,6 @@ LEAST: dict[str, dict[str, Any]] = {
     "deepseek": {"model": "deepseek-chat", "messages": HELLO},
     "vllm": {"model": "mistral-7b", "messages": HELLO},
 }
-Post = Callable[..., tuple[int, str]]
 
 
 def post(
@@ -211,6 +211,22 @@ def test_gemini_says_why_it_blocked_a_prompt_and_gives_no_candidate(servers: dic
     answer = json.loads(body)
     assert "candidates" not in answer
     assert answer["promptFeedback"]["blockReason"] == "PROHIBITED_CONTENT"
+
+
+def test_a_body_drips_by_the_clock(servers: dict[str, ProviderServer]) -> None:
+    server = servers["ollama"]
+    server.fail("drip")
+    found: list[tuple[int, str]] = []
+    client = threading.Thread(target=lambda: found.append(post(server, "ollama", LEAST["ollama"])))
+    client.start()
+    server.clock.wait_for_sleeper()
+    began = server.clock.now
+    while client.is_alive():
+        if server.clock.sleepers:
+            server.clock.advance(1)
+        client.join(0.001)
+    assert (found[0][0], json.loads(found[0][1])["message"]["content"]) == (200, "echo: hello")
+    assert server.clock.now - began >= len(found[0][1])
 
 
 # Caches

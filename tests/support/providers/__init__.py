@@ -22,8 +22,8 @@ Tokens are four characters each: the real tokenizers are not played.
 | Gemini (`gemini_generate`) | generateContent; streamGenerateContent as SSE or one array | Vertex AI, files |
 | | names in both spellings; budgets and levels of thinking; both kinds of schemas | checks of signatures and function results |
 | | safety blocks without candidates, implicit caching (steps of 128: assumed), inline pictures | explicit caches |
-| OpenRouter (`openrouter_chat`) | `cost`, `reasoning`, `provider`, comments | fallbacks, transforms, plugins |
-| | marks passed on; errors in a 200 and in the middle of a stream | the providers' checks but schemas and marks |
+| OpenRouter (`openrouter_chat`) | `cost`, `reasoning`, `provider`, comments | fallbacks, plugins |
+| | marks passed on; errors in a 200 and in the middle of a stream | the providers' checks of what is passed on |
 | Ollama (`ollama_chat`) | `/api/chat` whole and as lines, `/api/show`, `/api/tags` | `/api/generate`, pulls, `keep_alive` |
 | | `options` and types, `think`, `format`, `images`, tools, durations | `<think>` in the content: say it as text |
 | | a prompt that is cut to `num_ctx` in silence; models that are not there | |

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -18,12 +19,24 @@ from tests.support.providers.roads import FORMAT, KEY, MARK, ROADS, Road, asks_o
 from tests.support.providers.server import ProviderServer
 from tests.support.providers.words import Reply
 
-# litellm's streams read attributes that pydantic has deprecated, and write what is not of the declared type.
-pytestmark = [pytest.mark.filterwarnings("ignore:Accessing the"), pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")]
+# litellm's streams read attributes that pydantic has deprecated, and write what is not of the declared type. Its first call to Ollama
+# leaves a connection open.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Accessing the"),
+    pytest.mark.filterwarnings("ignore:Pydantic serializer warnings"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 HELLO = [{"role": "user", "content": "hello"}]
 LONG = "You answer by the rules. " * 400
 """Ten thousand characters: more than every provider's least for a cache."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_left() -> Iterator[None]:
+    """What litellm leaves open is collected here, and is no matter of other files."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(params=ROADS)

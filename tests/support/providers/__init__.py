@@ -15,7 +15,7 @@ Tokens are four characters each: the real tokenizers are not played.
 | | automatic caching, by `prompt_cache_key`; writes that cost more | explicit breakpoints of caches |
 | | strict schemas, pictures as data URLs, tools and results | pictures fetched from an address |
 | | `seed`, `logit_bias`, `service_tier`: accepted, without effect | prices of flex and priority |
-| Anthropic (`anthropic_messages`, `_rules`) | messages, whole and as SSE with `ping`; merged roles | batches, files, documents |
+| Anthropic (`anthropic_messages`) | messages, whole and as SSE with `ping`; merged roles | batches, files, documents |
 | | marks: four, least length by model, order, lookback of 20 blocks, 5m and 1h, prices | beta headers, prices above 200K tokens |
 | | thinking by budget or adaptive; signed and redacted blocks come back unchanged | thoughts dropped from the window |
 | | prefill, tools and results, schemas, pictures as base64, all stop reasons | server tools, counting of tokens |

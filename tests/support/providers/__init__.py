@@ -27,7 +27,7 @@ Tokens are four characters each: the real tokenizers are not played.
 | Ollama (`ollama_chat`) | `/api/chat` whole and as lines, `/api/show`, `/api/tags` | `/api/generate`, pulls, `keep_alive` |
 | | `options` and types, `think`, `format`, `images`, tools, durations | `<think>` in the content: say it as text |
 | | a prompt that is cut to `num_ctx` in silence; models that are not there | |
-| DeepSeek (`openai_likes`) | `reasoning_content`, counts of cache hits, no schemas, ignored fields, 402 | thoughts that go back with tools |
+| DeepSeek (`openai_likes`) | `reasoning_content`, counts of cache hits, no schemas, 402 | thoughts that go back with tools |
 | vLLM (`openai_likes`) | errors with a number as code, roles by turns, `reasoning`, no key | parameters of guided decoding |
 | Azure (`openai_likes`) | deployments, `api-key`, `api-version`, results of filters | Entra tokens, v1 addresses |
 | Bedrock | nothing | signed requests, events in binary frames |

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -18,12 +19,24 @@ from tests.support.providers.roads import FORMAT, KEY, MARK, ROADS, Road, asks_o
 from tests.support.providers.server import ProviderServer
 from tests.support.providers.words import Reply
 
-# litellm's streams read attributes that pydantic has deprecated, and write what is not of the declared type.
-pytestmark = [pytest.mark.filterwarnings("ignore:Accessing the"), pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")]
+# litellm's streams read attributes that pydantic has deprecated, and write what is not of the declared type. Its first call to Ollama
+# leaves a connection open.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Accessing the"),
+    pytest.mark.filterwarnings("ignore:Pydantic serializer warnings"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 HELLO = [{"role": "user", "content": "hello"}]
 LONG = "You answer by the rules. " * 400
 """Ten thousand characters: more than every provider's least for a cache."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_left() -> Iterator[None]:
+    """What litellm leaves open is collected here, and is no matter of other files."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(params=ROADS)
@@ -219,7 +232,7 @@ async def test_litellm_fails_at_tools_where_the_package_mcp_is_missing(litellm: 
     assert not anthropic.requests
 
 
-async def test_the_prompts_of_twelve_turns_with_marks_cost_a_third_of_those_without(litellm: Any) -> None:
+async def test_the_prompts_of_twelve_turns_with_marks_cost_less_than_a_third_of_those_without(litellm: Any) -> None:
     costs = []
     for mark in (MARK, {}):
         with AnthropicServer(says=lambda asked: "I looked at this part of it. " * 20) as server:
@@ -232,7 +245,7 @@ async def test_the_prompts_of_twelve_turns_with_marks_cost_a_third_of_those_with
                 assert reply._hidden_params["response_cost"] == pytest.approx(server.bills[-1].cost)
                 history += [{"role": "user", "content": [said]}, {"role": "assistant", "content": reply.choices[0].message.content}]
             costs.append(sum(bill.cost - bill.output * 15e-6 for bill in server.bills))
-    assert costs[0] < 0.35 * costs[1]
+    assert costs[0] < costs[1] / 3
 
 
 async def test_anthropics_error_in_a_stream_is_raised_with_what_came_before(litellm: Any, anthropic: AnthropicServer) -> None:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-import rlm_contract
 from rlm_kernel.errors import ImageError
 from rlm_kernel.sandbox.engine_errors import docker_errors
 from rlm_kernel.sandbox.image_base import DEFAULT_BASE, PIP, Base, Progress, fetch_wheels, find_base
@@ -113,10 +112,9 @@ def ensure_image(client: DockerClient, *, base: str | None = None, progress: Pro
 
 def _inputs() -> Iterator[tuple[str, Path]]:
     """Relative name and path of each file that goes into the image, sorted."""
-    root, shared = kernel_image_dir(), Path(rlm_contract.__file__).parent
-    paths = [root / "Dockerfile", root / "requirements.txt", *(root / "rlm_runtime").rglob("*")]
-    named = {path.relative_to(root).as_posix(): path for path in paths}
-    named |= {path.relative_to(shared.parent).as_posix(): path for path in shared.rglob("*")}
+    root = kernel_image_dir()
+    code = (path for package in ("rlm_contract", "rlm_runtime") for path in (root / package).rglob("*"))
+    named = {path.relative_to(root).as_posix(): path for path in (root / "Dockerfile", root / "requirements.txt", *code)}
     yield from sorted((name, path) for name, path in named.items() if path.is_file() and "__pycache__" not in path.parts)
 
 

@@ -102,10 +102,11 @@ async def test_gathered_calls_are_sent_together_and_none_waits_for_a_host_that_i
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(wire, "session", lambda: {"token": "t", "max_request": 1 << 20, "window": 4})
-    monkeypatch.setattr(line, "ADDRESS", str(tmp_path / "calls"))
+    address = str(tmp_path / "calls")
+    monkeypatch.setattr(asyncwire, "CALLS", address)
     monkeypatch.setattr(wire, "current_cell", CELL)
     listener = socket.socket(socket.AF_UNIX)
-    listener.bind(line.ADDRESS)
+    listener.bind(address)
     listener.listen()
 
     def read_once() -> bytes:

@@ -33,7 +33,9 @@ def test_same_inputs_give_the_same_tag_wherever_they_lie(files: Path) -> None:
     assert image.image_tag() == tag
 
 
-@pytest.mark.parametrize("name", ["Dockerfile", "requirements.txt", "rlm_contract/frames.py", "rlm_runtime/__init__.py", "rlm_runtime/new.py"])
+@pytest.mark.parametrize(
+    "name", ["Dockerfile", "requirements.txt", "rlm_contract/frames.py", "rlm_runtime/__init__.py", "rlm_runtime/new.py"]
+)
 def test_a_changed_or_new_input_changes_the_tag(files: Path, name: str) -> None:
     tag = image.image_tag()
     with (files / name).open("a") as file:

@@ -161,7 +161,7 @@ def find(data: Data) -> Charset:
         return mark
     start = mark.start if mark else 0
     look = _look(data, start)
-    if look.nul or not look.valid:
+    if not look.valid or (look.nul and not mark):
         _check_kind(head)
         if not mark and (wide := _wide(data)):
             return Charset(wide)

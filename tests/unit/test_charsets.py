@@ -110,6 +110,7 @@ def test_utf_8_is_read_as_such_whatever_it_says(text: str) -> None:
 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=100), st.sampled_from(["utf-8-sig", "utf-16", "utf-32"]))
+@example("\x1f\x1e\x1d\x1c\x00", "utf-8-sig")
 def test_a_byte_order_mark_settles_it(text: str, encoding: str) -> None:
     assert read(text.encode(encoding)) == text or text.startswith("\0") or not text
 

@@ -51,11 +51,10 @@ class LocalServer:
     ) -> LocalServer:
         """Start a server for a pulled model and wait until it answers (2 to 10 s).
 
-        Parameters
-        ----------
-        slots: requests answered at once; each holds `context` tokens of prompt and reply.
-        port: 0 takes a free one.
-        on_progress: called with a line of text at once and then every second.
+        Args:
+            slots: requests answered at once; each holds `context` tokens of prompt and reply.
+            port: 0 takes a free one.
+            on_progress: called with a line of text at once and then every second.
 
         Raises LocalModelError: no xllamacpp, no weights, wrong weights, or the process died (with its last words).
         """

@@ -69,14 +69,13 @@ async def ask(
 ) -> Result:
     """Answer a question over a context, in a container of its own, with a trace.
 
-    Parameters
-    ----------
-    models: instead of those of the settings, as scripted ones. The caller closes them.
-    view: hears the run's events beside the trace.
-    say: hears what is being set up, a line at a time.
-    consent: asked where the code wants a file that neither the context nor the question names. Default: it is refused.
-    schema: a JSON schema that the answer must fit.
-    answered: hears the answer as soon as it is there, before the container is removed.
+    Args:
+        models: instead of those of the settings, as scripted ones. The caller closes them.
+        view: hears the run's events beside the trace.
+        say: hears what is being set up, a line at a time.
+        consent: asked where the code wants a file that neither the context nor the question names. Default: it is refused.
+        schema: a JSON schema that the answer must fit.
+        answered: hears the answer as soon as it is there, before the container is removed.
 
     Raises RLMError (see `rlm_kernel.errors`); a run that ends without an answer is a Result, with `answer` None. Cancelling it stops the
     running cell, closes the trace and removes the container; once there is an answer, that is the result all the same.

@@ -48,14 +48,13 @@ async def open_session(
 ) -> AsyncIterator[Session]:
     """Have a session to oneself: the one of that name in the working directory, or a new one; it stays when the context ends.
 
-    Parameters
-    ----------
-    paths: files to load; into a session that is there already, too.
-    new: True to begin one (UsageError if there is one), False to take one up (UsageError if there is none); None for either.
-    command: what another command is told that finds the session in use.
-    changes: settings by dotted name; models, limits, profile and runtime are kept with a new session.
-    models: instead of those of the settings. The caller closes them. `with_models`: questions will be asked.
-    consent: asked where the model wants a file that the user has not named.
+    Args:
+        paths: files to load; into a session that is there already, too.
+        new: True to begin one (UsageError if there is one), False to take one up (UsageError if there is none); None for either.
+        command: what another command is told that finds the session in use.
+        changes: settings by dotted name; models, limits, profile and runtime are kept with a new session.
+        models: instead of those of the settings. The caller closes them. `with_models`: questions will be asked.
+        consent: asked where the model wants a file that the user has not named.
 
     Raises UsageError (in use, too), SetupError, FileRefused, TraceError, KernelError.
     """

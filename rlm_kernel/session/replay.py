@@ -91,19 +91,18 @@ async def replay(
 ) -> Replayed:
     """Run a trace's cells in a fresh kernel and compare their outputs with the recorded ones.
 
-    Parameters
-    ----------
-    changes: settings by dotted name, over those of the configuration.
-    files: where the trace's files are now, by recorded path or name, and with `tree` those of the children. Default: their recorded
-        places.
-    allow_changed: go on with files that have changed; it becomes a remark.
-    until: the last cell to run, by id; a turn's id (`turn-03`) is its last cell.
-    live: ask the models what has no record. Without it nothing is sent to any model, and a call without a record ends the replay.
-    models: with `live`, instead of those of the trace. The caller closes them.
-    out: where to write the replayed notebook.
-    tree: replay the traces of the child RLMs, too, whole, one after the other.
-    step: asked before each cell; not in the children's traces.
-    tell: hears each verdict at once, with what the cell gave if it was run. `begin` hears which child's trace comes next.
+    Args:
+        changes: settings by dotted name, over those of the configuration.
+        files: where the trace's files are now, by recorded path or name, and with `tree` those of the children. Default: their recorded
+            places.
+        allow_changed: go on with files that have changed; it becomes a remark.
+        until: the last cell to run, by id; a turn's id (`turn-03`) is its last cell.
+        live: ask the models what has no record. Without it nothing is sent to any model, and a call without a record ends the replay.
+        models: with `live`, instead of those of the trace. The caller closes them.
+        out: where to write the replayed notebook.
+        tree: replay the traces of the child RLMs, too, whole, one after the other.
+        step: asked before each cell; not in the children's traces.
+        tell: hears each verdict at once, with what the cell gave if it was run. `begin` hears which child's trace comes next.
 
     Raises TraceError, UsageError, FileRefused (a file is missing or has changed), SetupError, KernelError.
     """

@@ -142,14 +142,13 @@ async def resume(
 ) -> Result:
     """Go on with a run that was killed, interrupted, or ended at a limit, in the same notebook.
 
-    Parameters
-    ----------
-    changes: settings by dotted name. Limits and models are otherwise those of the trace; limits hold for the run as a whole.
-    files, allow_changed: as for `replay`.
-    models: instead of those of the trace. The caller closes them.
-    consent: asked where the code wants a file that the trace does not have. Default: it is refused, also if the trace's question names
-        it: that may be somebody else's.
-    answered: hears the answer as soon as it is there, before the container is removed.
+    Args:
+        changes: settings by dotted name. Limits and models are otherwise those of the trace; limits hold for the run as a whole.
+        files, allow_changed: as for `replay`.
+        models: instead of those of the trace. The caller closes them.
+        consent: asked where the code wants a file that the trace does not have. Default: it is refused, also if the trace's question names
+            it: that may be somebody else's.
+        answered: hears the answer as soon as it is there, before the container is removed.
 
     Raises UsageError where there is nothing to resume or no limit left, and what `ask` and `replay` raise.
     """
@@ -182,12 +181,11 @@ async def fork(
 ) -> Result:
     """Go on from a cell of a trace, in a notebook of its own; the trace stays as it is.
 
-    Parameters
-    ----------
-    question: a further question, put to the model from there; without one it goes on with the trace's own. Files that it names can be
-        loaded.
-    at: the last cell that is kept, by id; a turn's id (`turn-03`) is its last cell. Default: all.
-    out: where the new notebook goes; default: a name of its own in `trace.dir`. `placed` hears the place.
+    Args:
+        question: a further question, put to the model from there; without one it goes on with the trace's own. Files that it names can be
+            loaded.
+        at: the last cell that is kept, by id; a turn's id (`turn-03`) is its last cell. Default: all.
+        out: where the new notebook goes; default: a name of its own in `trace.dir`. `placed` hears the place.
 
     The other parameters, and what is raised, are those of `resume`; the limits count from here.
     """

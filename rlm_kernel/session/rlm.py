@@ -37,13 +37,12 @@ _T = TypeVar("_T")
 class RLM:
     """Asks questions over contexts of any size. Each question has a container, a kernel and a trace of its own.
 
-    Parameters
-    ----------
-    root_model, sub_model: as `rlm ask --model` and `--sub-model` take them ("provider/model", "local"). Default: as configured.
-    options: further settings by dotted name, {"limits.turns": 10, "sandbox.memory": "4g"}; None, as in {"limits.calls": None}, is no
-        limit.
-    config_file: default `config.json` in the working directory, if it is there.
-    models: other implementations of the Models protocol, such as ScriptedModels.
+    Args:
+        root_model, sub_model: as `rlm ask --model` and `--sub-model` take them ("provider/model", "local"). Default: as configured.
+        options: further settings by dotted name, {"limits.turns": 10, "sandbox.memory": "4g"}; None, as in {"limits.calls": None}, is no
+            limit.
+        config_file: default `config.json` in the working directory, if it is there.
+        models: other implementations of the Models protocol, such as ScriptedModels.
 
     Raises ConfigError for settings that do not hold.
     """
@@ -77,12 +76,11 @@ class RLM:
     ) -> Result:
         """Answer a question.
 
-        Parameters
-        ----------
-        context: a str, a list or dict of JSON values, a Path (file or folder), several Paths, or None.
-        answer_type: a pydantic model or a Python type such as list[str]; the result's `value` is then one, checked.
-        trace: where the notebook goes; default: a name of its own in the settings' `trace.dir`.
-        answered: hears the answer as soon as it is there, before the container is removed; its `value` is not of the type yet.
+        Args:
+            context: a str, a list or dict of JSON values, a Path (file or folder), several Paths, or None.
+            answer_type: a pydantic model or a Python type such as list[str]; the result's `value` is then one, checked.
+            trace: where the notebook goes; default: a name of its own in the settings' `trace.dir`.
+            answered: hears the answer as soon as it is there, before the container is removed; its `value` is not of the type yet.
 
         Raises RLMError, UsageError for a type that has no JSON schema, NoAnswer where the answer is not of its type; a run that ends
         without an answer is a Result whose `answer` is None.

@@ -1,9 +1,11 @@
-"""10,000 sub-calls in one batch at a server that fails some: whether each comes back right or as a typed failure, and what it takes.
+"""10,000 sub-calls in one batch at a server that fails some: whether each comes back right or as a typed
+failure, and what it takes.
 
     python benchmarks/faults.py --share 0.05 --retries 0,1,4
 
-A real session with container and trace, and real HTTP to a server in a process of its own (benchmarks/stub.py says which faults). A row
-for each number of retries. Prints a table, and JSON with --json. Ends with 1 if any item was wrong. Leaves nothing.
+A real session with container and trace, and real HTTP to a server in a process of its own (benchmarks/stub.py
+says which faults). A row for each number of retries. Prints a table, and JSON with --json. Ends with 1 if any
+item was wrong. Leaves nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ right = sum(answer == f"echo: item {{n}}" for n, answer in enumerate(answers))
 kinds = Counter(f"{{type(one.error).__name__}}: " + re.split(r" \\(\\d+ attempts\\)|:|\\n", str(one.error))[0] for one in failed)
 FINAL({{"seconds": seconds, "right": right, "failed": kinds, "wrong": len(answers) - right - len(failed) + sum(map(bool, failed)),
        "kernel": [before, resident()]}})
-"""
+"""  # noqa: E501
 
 
 async def measure(count: int, share: float, retries: int, seed: int) -> dict[str, Any]:
@@ -72,7 +74,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--calls", type=int, default=10_000, help="in the batch")
     parser.add_argument("--share", type=float, default=0.05, help="of the requests that fail")
-    parser.add_argument("--retries", default="0,4", help="of each call; several are measured one after the other")
+    parser.add_argument(
+        "--retries", default="0,4", help="of each call; several are measured one after the other"
+    )
     parser.add_argument("--seed", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()

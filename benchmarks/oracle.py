@@ -2,8 +2,9 @@
 
     python benchmarks/oracle.py --trec FILE
 
-A scripted root model solves each task by code in a real container; its sub-calls go over real HTTP to a server that has the gold labels.
-Prints the score by suite and length (it must be 100 %), seconds, calls a second, and memory of host and kernel; `--json FILE` writes it.
+A scripted root model solves each task by code in a real container; its sub-calls go over real HTTP to a
+server that has the gold labels. Prints the score by suite and length (it must be 100 %), seconds, calls a
+second, and memory of host and kernel; `--json FILE` writes it.
 """
 
 from __future__ import annotations
@@ -80,11 +81,21 @@ async def measure(args: argparse.Namespace, url: str, folder: Path) -> list[dict
         for length in args.lengths:
             for name in args.suites:
                 Path("/proc/self/clear_refs").write_text("5")  # noqa: ASYNC240 -- the peak counts from here
-                tasks = suites.tasks([name], [length], suites.Choice(length, COUNTS[name], args.seed, args.trec))
-                rows = await run(Bench(settings, models, folder), tasks, ["rlm"], Results.open(folder), {"root": "oracle"}, jobs=args.jobs)
+                tasks = suites.tasks(
+                    [name], [length], suites.Choice(length, COUNTS[name], args.seed, args.trec)
+                )
+                rows = await run(
+                    Bench(settings, models, folder),
+                    tasks,
+                    ["rlm"],
+                    Results.open(folder),
+                    {"root": "oracle"},
+                    jobs=args.jobs,
+                )
                 found.append(group(rows, folder))
                 print(
-                    f"{name:8}{length_worded(length):>6}  " + "  ".join(f"{what} {value}" for what, value in list(found[-1].items())[2:]),
+                    f"{name:8}{length_worded(length):>6}  "
+                    + "  ".join(f"{what} {value}" for what, value in list(found[-1].items())[2:]),
                     flush=True,
                 )
     return found
@@ -93,7 +104,9 @@ async def measure(args: argparse.Namespace, url: str, folder: Path) -> list[dict
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trec", type=Path, required=True, help="TREC questions with labels")
-    parser.add_argument("--lengths", type=lambda text: [int(part) for part in text.split(",")], default=[131_072, 1_000_000])
+    parser.add_argument(
+        "--lengths", type=lambda text: [int(part) for part in text.split(",")], default=[131_072, 1_000_000]
+    )
     parser.add_argument("--suites", type=lambda text: text.split(","), default=list(COUNTS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1)

@@ -1,7 +1,9 @@
-"""Compare two prompts for the root model on easy tasks of ten kinds: `python benchmarks/prompts.py --a small --b my.md`.
+"""Compare two prompts for the root model on easy tasks of ten kinds: `python benchmarks/prompts.py --a small
+--b my.md`.
 
-Each task is asked with both; the difference of the scores is told with a 95 % interval (bootstrap over the tasks, paired). What was asked
-once is kept in `--out` by the prompt's digest, so that a run that was stopped goes on, and a third prompt costs only its own runs.
+Each task is asked with both; the difference of the scores is told with a 95 % interval (bootstrap over the
+tasks, paired). What was asked once is kept in `--out` by the prompt's digest, so that a run that was stopped
+goes on, and a third prompt costs only its own runs.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ HALVES = {"tuned": (0, 2, 4), "aside": (1, 3, 5), "all": tuple(range(small.FORMS
 def chosen(args: argparse.Namespace) -> list[Task]:
     """The first tasks of the half, and of the kind if one was named."""
     forms = HALVES[args.half]
-    places = [place for place in range(args.count * small.FORMS) if place // len(small.KINDS) % small.FORMS in forms][: args.count]
+    places = [
+        place for place in range(args.count * small.FORMS) if place // len(small.KINDS) % small.FORMS in forms
+    ][: args.count]
     made = list(small.tasks(places[-1] + 1, args.seed))
     return [made[place] for place in places if args.kind in (None, made[place].kind)]
 
@@ -42,11 +46,22 @@ async def rows_of(profile: str, tasks: Sequence[Task], args: argparse.Namespace)
 
     def heard(row: Row, new: bool) -> None:
         if new:
-            print(f"{row['score']:.2f} {row['seconds']:6.1f} s {row['turns']:2} turns  {row['task']:28} {row['answer']!r:.60}", flush=True)
+            print(
+                f"{row['score']:.2f} {row['seconds']:6.1f} s {row['turns']:2} turns  {row['task']:28} "
+                f"{row['answer']!r:.60}",
+                flush=True,
+            )
 
     async with models_of(settings, None, print) as chosen:
         by = {**dict(chosen.names.items()), "prompt": chosen.profile.digest[:12]}
-        return await run(Bench(settings, chosen.models, args.out), iter(tasks), ["rlm"], Results.open(args.out), by, heard=heard)
+        return await run(
+            Bench(settings, chosen.models, args.out),
+            iter(tasks),
+            ["rlm"],
+            Results.open(args.out),
+            by,
+            heard=heard,
+        )
 
 
 def table(names: Sequence[str], runs: Sequence[Sequence[Row]]) -> None:
@@ -56,10 +71,18 @@ def table(names: Sequence[str], runs: Sequence[Sequence[Row]]) -> None:
         kinds[row["kind"]].append(place)
     print(f"{'kind':12}" + "".join(f"{Path(name).stem:>20}" for name in names))
     for kind, places in [*kinds.items(), ("all", list(range(len(runs[0]))))]:
-        print(f"{kind:12}" + "".join(f"{sum(rows[place]['score'] for place in places):12.2f} of {len(places):4}" for rows in runs))
+        print(
+            f"{kind:12}"
+            + "".join(
+                f"{sum(rows[place]['score'] for place in places):12.2f} of {len(places):4}" for rows in runs
+            )
+        )
     for name, rows in zip(names, runs, strict=True):
         low, high = interval([row["score"] for row in rows])
-        means = ", ".join(f"{fmean(row[what] for row in rows):.3g} {what}" for what in ("seconds", "turns", "calls", "prompt_tokens"))
+        means = ", ".join(
+            f"{fmean(row[what] for row in rows):.3g} {what}"
+            for what in ("seconds", "turns", "calls", "prompt_tokens")
+        )
         print(f"{name}: {fmean(row['score'] for row in rows):.1%} ({low:.0%} to {high:.0%}); a task: {means}")
 
 

@@ -1,11 +1,13 @@
-"""What the way to a kernel costs: cells, calls, batches, output and starts, and memory under floods; of one checkout, or of two in turn.
+"""What the way to a kernel costs: cells, calls, batches, output and starts, and memory under floods; of one
+checkout, or of two in turn.
 
     python benchmarks/stream.py --against ../before
 
-`--against` names a checkout of another commit with its own `.venv`. Each is a process of its own with a session (its model is in that
-process) and a bare kernel beside it; they are measured in turn, piece by piece, so that a machine whose speed drifts does so for both.
-Prints a table: for each figure the median of this checkout and of the other, the ratio (and that of the bests),
-and the CPU time of the host's process; of floods the most memory that it had, in MB. Leaves nothing.
+`--against` names a checkout of another commit with its own `.venv`. Each is a process of its own with a
+session (its model is in that process) and a bare kernel beside it; they are measured in turn, piece by piece,
+so that a machine whose speed drifts does so for both. Prints a table: for each figure the median of this
+checkout and of the other, the ratio (and that of the bests), and the CPU time of the host's process; of
+floods the most memory that it had, in MB. Leaves nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +27,10 @@ from pathlib import Path
 from typing import Any
 
 _FOLDER = Path(__file__).resolve().parents[1]
-PICTURES = "from IPython.display import display\nfor _ in range(9): display({'image/png': 'A' * 2_000_000}, raw=True)"
+PICTURES = (
+    "from IPython.display import display\nfor _ in range(9): display({'image/png': 'A' * 2_000_000}, "
+    "raw=True)"
+)
 ASKED = """
 import json, time
 took = []
@@ -38,7 +43,11 @@ llm_query("took " + json.dumps(took))
 ONE = "llm_query('one')"
 BATCH = "assert len(llm_query_batched([f'item {{n}}' for n in range({count})])) == {count}"
 MEGABYTE = "assert len(llm_query('m' * 1_000_000)) > 1_000_000"
-IN_SESSION = {"one call": (ONE, 200), "batch of 100": (BATCH.format(count=100), 10), "batch of 1,000": (BATCH.format(count=1000), 2)}
+IN_SESSION = {
+    "one call": (ONE, 200),
+    "batch of 100": (BATCH.format(count=100), 10),
+    "batch of 1,000": (BATCH.format(count=1000), 2),
+}
 BARE = {
     "broker alone: one call": (ONE, 200),
     "broker alone: batch of 100": (BATCH.format(count=100), 10),
@@ -52,10 +61,13 @@ FLOODS = {
     "100 MB of output": "for _ in range(1000): print('x' * 100_000)",
     "endless output": ENDLESS,
     "54 pictures of 2 MB": PICTURES.replace("9", "54"),
-    "5,000 calls of 20 KB at once": "import asyncio\n_ = await asyncio.gather(*(allm_query('slow' + 'x' * 20_000) for _ in range(5000)))",
+    "5,000 calls of 20 KB at once": "import asyncio\n_ = await asyncio.gather(*(allm_query('slow' + 'x' * "
+    "20_000) for _ in range(5000)))",
     "64 threads with calls of 1 MB": "from concurrent.futures import ThreadPoolExecutor as Pool\n"
-    "with Pool(64) as pool: _ = [len(reply) for reply in pool.map(llm_query, ['slow' + 'm' * 1_000_000] * 192)]",
-    "300 MB of no messages on iopub": f"{_IOPUB}for _ in range(100): iopub.send_multipart([b'x' * 1_000_000] * 3)",
+    "with Pool(64) as pool: _ = [len(reply) for reply in pool.map(llm_query, ['slow' + 'm' * 1_000_000] * "
+    "192)]",
+    "300 MB of no messages on iopub": f"{_IOPUB}for _ in range(100): iopub.send_multipart([b'x' * "
+    "1_000_000] * 3)",
     "messages of 200,000 frames": f"{_IOPUB}for _ in range(20): iopub.send_multipart([b'x'] * 200_000)",
 }
 """Code in the kernel that would fill the memory of a host which keeps what it is sent."""
@@ -87,7 +99,10 @@ class Measured:
                 cpu = time.process_time()
                 _peak_from_now()
                 seconds = await self._measure(line)
-                print(json.dumps({"seconds": seconds, "cpu": time.process_time() - cpu, "peak": _peak()}), flush=True)
+                print(
+                    json.dumps({"seconds": seconds, "cpu": time.process_time() - cpu, "peak": _peak()}),
+                    flush=True,
+                )
             self._cells.put_nowait("FINAL('done')")
             await session
         finally:
@@ -110,10 +125,15 @@ class Measured:
         async def root(_messages: Any) -> str:
             return f"```repl\n{await self._cells.get()}\n```"
 
-        settings = load_settings(None, {"limits.calls": 10_000_000, "limits.cell_timeout": 3600.0, "limits.turns": 100_000})
+        settings = load_settings(
+            None, {"limits.calls": 10_000_000, "limits.cell_timeout": 3600.0, "limits.turns": 100_000}
+        )
         with tempfile.TemporaryDirectory(prefix="rlm-stream-") as folder:
             await ask(
-                "How long does it take?", settings=settings, trace=Path(folder) / "t.ipynb", models=ScriptedModels(root, self._answer)
+                "How long does it take?",
+                settings=settings,
+                trace=Path(folder) / "t.ipynb",
+                models=ScriptedModels(root, self._answer),
             )
 
     async def _asked(self, work: str, times: int) -> float:
@@ -125,10 +145,14 @@ class Measured:
             return await self._asked(*IN_SESSION[name])
         if name in BARE:
             work, times = BARE[name]
-            assert (result := await self._bare.run(ASKED.format(work=work, times=times))).status == "ok", result
+            assert (result := await self._bare.run(ASKED.format(work=work, times=times))).status == "ok", (
+                result
+            )
             return statistics.median(await self._took.get())
         if name == "trivial cell":
-            return statistics.median([await self._seconds(lambda: self._bare.run("x = 1")) for _ in range(50)])
+            return statistics.median(
+                [await self._seconds(lambda: self._bare.run("x = 1")) for _ in range(50)]
+            )
         if name == "108 MB of pictures":
             return sum([await self._seconds(lambda: self._bare.run(PICTURES)) for _ in range(6)])
         if name in FLOODS:
@@ -213,10 +237,15 @@ def main() -> None:
         asyncio.run(Measured().serve())
         return
     with contextlib.ExitStack() as stack:
-        sides = [stack.enter_context(measured(checkout.resolve())) for checkout in (_FOLDER, options.against) if checkout is not None]
+        sides = [
+            stack.enter_context(measured(checkout.resolve()))
+            for checkout in (_FOLDER, options.against)
+            if checkout is not None
+        ]
         print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
         print(
-            f"{'milliseconds':30} {'here':>9} {'there':>9} {'ratio':>6} {'best':>6}   {'CPU here':>9} {'there':>9} {'ratio':>6} {'best':>6}"
+            f"{'milliseconds':30} {'here':>9} {'there':>9} {'ratio':>6} {'best':>6}   {'CPU here':>9} "
+            f"{'there':>9} {'ratio':>6} {'best':>6}"
         )
         for name, rounds in ROUNDS.items():
             if options.only and not name.startswith(tuple(options.only.split(","))):
@@ -228,7 +257,10 @@ def main() -> None:
             if name in FLOODS:
                 columns = f"{_row(found, 'peak', 1e-6)}   MB of memory at most"
             else:
-                columns = f"{_row(found, 'seconds', 1e3)}   {_row(found, 'cpu', 1e3)}   load {os.getloadavg()[0]:.1f}"
+                columns = (
+                    f"{_row(found, 'seconds', 1e3)}   {_row(found, 'cpu', 1e3)}   load "
+                    f"{os.getloadavg()[0]:.1f}"
+                )
             print(f"{name:30} {columns}", flush=True)
 
 

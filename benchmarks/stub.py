@@ -1,10 +1,12 @@
-"""The tests' OpenAI-compatible server, at its leanest and in a process of its own, for the benchmarks of sub-calls.
+"""The tests' OpenAI-compatible server, at its leanest and in a process of its own, for the benchmarks of
+sub-calls.
 
     with Stub(latency=1.0) as stub:
         stub.url, stub.counts()
 
-A prompt comes back as `echo: PROMPT`. `faults` is the share of requests that fail: with 429 (with and without Retry-After), 500, a cut
-connection, an empty body. What fails is decided by the seed, the prompt and how often it was asked, so that every run meets the same.
+A prompt comes back as `echo: PROMPT`. `faults` is the share of requests that fail: with 429 (with and without
+Retry-After), 500, a cut connection, an empty body. What fails is decided by the seed, the prompt and how
+often it was asked, so that every run meets the same.
 """
 
 from __future__ import annotations
@@ -62,7 +64,9 @@ class Stub:
         self._command = [sys.executable, __file__, str(latency), str(faults), str(seed)]
 
     def __enter__(self) -> Stub:
-        self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         self.url: str = self._told()
         return self
 
@@ -70,7 +74,9 @@ class Stub:
         self._process.communicate()
 
     def counts(self) -> dict[str, int]:
-        """Of all requests so far, by what became of them, and `peak`: how many there were at one time at most."""
+        """Of all requests so far, by what became of them, and `peak`: how many there were at one time at
+        most.
+        """
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()

@@ -1,6 +1,9 @@
-"""A model as sub model: short texts whose kind it is asked for, one in a call, by a schema. `python benchmarks/sub.py --model local`.
+"""A model as sub model: short texts whose kind it is asked for, one in a call, by a schema.
 
-The texts are those of the easy tasks that take reading. Prints how many it has right, by set, and seconds a call.
+`python benchmarks/sub.py --model local`.
+
+The texts are those of the easy tasks that take reading. Prints how many it has right, by set, and seconds a
+call.
 """
 
 from __future__ import annotations
@@ -33,10 +36,15 @@ async def measure(model: str) -> None:
             for kind, text in [(kind, text) for kind, found in texts.items() for text in found]:
                 fit = f"Reply with JSON alone, which fits this JSON schema:\n{json.dumps(schema)}"
                 prompt = f"Is this {' or '.join(kinds)}? {text}\n\n{fit}"
-                reply = await models.complete([{"role": "user", "content": prompt}], role="sub", schema=schema)
+                reply = await models.complete(
+                    [{"role": "user", "content": prompt}], role="sub", schema=schema
+                )
                 right += reply.text.strip().strip('"') == kind
                 asked += 1
-            print(f"{name:40} {right:3} of {asked:3}  {(time.perf_counter() - began) / asked:.2f} s a call", flush=True)
+            print(
+                f"{name:40} {right:3} of {asked:3}  {(time.perf_counter() - began) / asked:.2f} s a call",
+                flush=True,
+            )
 
 
 def main() -> None:

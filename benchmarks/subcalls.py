@@ -1,11 +1,13 @@
-"""Sub-calls by the thousand in a real session: how near the ideal rate, how fast against bare litellm, and what memory they take.
+"""Sub-calls by the thousand in a real session: how near the ideal rate, how fast against bare litellm, and
+what memory they take.
 
     python benchmarks/subcalls.py --parts slow,instant,many,alone,interrupted
 
-slow: 1,000 in one batch at a server of 1 s, beside bare aiohttp. instant: 1,000 in one batch at a server that answers at once, against
-litellm.acompletion gathered in one process, turn by turn. many: 10,000 in one batch, three times. alone: one after the other, with a
-model in the process. interrupted: cells that are stopped with 1,000 calls in flight. The server is a process of its own; the sessions
-have container and trace. Prints a table, and JSON with --json. Leaves nothing.
+slow: 1,000 in one batch at a server of 1 s, beside bare aiohttp. instant: 1,000 in one batch at a server that
+answers at once, against litellm.acompletion gathered in one process, turn by turn. many: 10,000 in one batch,
+three times. alone: one after the other, with a model in the process. interrupted: cells that are stopped with
+1,000 calls in flight. The server is a process of its own; the sessions have container and trace. Prints a
+table, and JSON with --json. Leaves nothing.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ answers = llm_query_batched([f"item {{n}}" for n in range({count})])
 seconds = time.perf_counter() - began
 assert answers == [f"echo: item {{n}}" for n in range({count})], [answer for answer in answers if not answer][:3]
 took = [*globals().get("took", []), seconds]
-"""
+"""  # noqa: E501
 ONE_BY_ONE = """
 for n in range(200):
     began = time.perf_counter()
@@ -94,7 +96,9 @@ async def in_session(settings: Settings, cells: Cells, sub: Models) -> Any:
     """Run the cells, of which the last delivers, in a session with container and trace; what it delivered."""
     with tempfile.TemporaryDirectory(prefix="rlm-subcalls-") as folder:
         trace = Path(folder) / "t.ipynb"
-        result = await ask("How long does it take?", settings=settings, trace=trace, models=Played(cells, sub))
+        result = await ask(
+            "How long does it take?", settings=settings, trace=trace, models=Played(cells, sub)
+        )
     await cells.aclose()
     assert result.stop_reason == "answered", result
     return result.value
@@ -146,7 +150,9 @@ async def at_once(ask_one: Callable[[str], Awaitable[Any]], count: int, most: in
 
 
 async def slow(count: int, times: int) -> dict[str, Any]:
-    """A batch at a server of 1 s, against as many rounds as it takes; and what a bare HTTP client makes of it on this machine."""
+    """A batch at a server of 1 s, against as many rounds as it takes; and what a bare HTTP client makes of it
+    on this machine.
+    """
     import aiohttp
 
     ideal = float(-(-count // CONCURRENCY))
@@ -181,8 +187,14 @@ async def slow(count: int, times: int) -> dict[str, Any]:
 
 
 async def instant(count: int, times: int) -> dict[str, Any]:
-    """A batch at a server that answers at once, against bare litellm, and against our models without kernel, on both roads."""
-    took: dict[str, list[float]] = {"bare litellm": [], "our models, direct road": [], "our models, litellm's road": []}
+    """A batch at a server that answers at once, against bare litellm, and against our models without kernel,
+    on both roads.
+    """
+    took: dict[str, list[float]] = {
+        "bare litellm": [],
+        "our models, direct road": [],
+        "our models, litellm's road": [],
+    }
 
     async def cells() -> Cells:
         yield TIMED.format(count=count // 10)
@@ -202,7 +214,9 @@ async def instant(count: int, times: int) -> dict[str, Any]:
                 return [{"role": "user", "content": prompt}]
 
             async def bare(prompt: str) -> None:
-                await litellm.acompletion(model="openai/sub", messages=messages(prompt), api_base=stub.url, api_key=KEY)
+                await litellm.acompletion(
+                    model="openai/sub", messages=messages(prompt), api_base=stub.url, api_key=KEY
+                )
 
             roads = {
                 "bare litellm": bare,
@@ -214,7 +228,9 @@ async def instant(count: int, times: int) -> dict[str, Any]:
             took["a batch in a session"] = await in_session(settings, cells(), models)
     rates = {name: count / statistics.median(seconds) for name, seconds in took.items()}
     figures = {f"{name}, calls a second": rate for name, rate in rates.items()}
-    ratios = [theirs / ours for theirs, ours in zip(took["bare litellm"], took["a batch in a session"], strict=True)]
+    ratios = [
+        theirs / ours for theirs, ours in zip(took["bare litellm"], took["a batch in a session"], strict=True)
+    ]
     return figures | {
         "session against bare litellm, times its rate": statistics.median(ratios),
         "least and most": [min(ratios), max(ratios)],
@@ -229,7 +245,10 @@ async def many(count: int, times: int) -> dict[str, Any]:
         yield TIMED.format(count=1000) + "kernel = []"
         for _ in range(times):
             async with Memory() as memory:
-                yield TIMED.format(count=count) + 'kernel.append(int(open("/proc/self/statm").read().split()[1]) * 4096 / 1e6)'
+                yield (
+                    TIMED.format(count=count)
+                    + 'kernel.append(int(open("/proc/self/statm").read().split()[1]) * 4096 / 1e6)'
+                )
             host.append({"before": memory.start, "peak": memory.peak, "after": memory.end})
         yield "FINAL({'took': took[1:], 'kernel': kernel})"
 
@@ -248,7 +267,9 @@ async def many(count: int, times: int) -> dict[str, Any]:
 
 
 async def alone(count: int, times: int) -> dict[str, Any]:
-    """The round trip of one call, and the rate of a batch, with a model that answers at once in the process."""
+    """The round trip of one call, and the rate of a batch, with a model that answers at once in the
+    process.
+    """
 
     async def cells() -> Cells:
         yield "import time; llm_query('warm'); each = []"
@@ -259,17 +280,25 @@ async def alone(count: int, times: int) -> dict[str, Any]:
 
     sub = ScriptedModels([], lambda prompt: f"echo: {prompt}")
     found = await in_session(settings_for(None), cells(), sub)
-    return {"one call, ms": statistics.median(found["each"]) * 1e3, "a batch, calls a second": count / statistics.median(found["took"])}
+    return {
+        "one call, ms": statistics.median(found["each"]) * 1e3,
+        "a batch, calls a second": count / statistics.median(found["took"]),
+    }
 
 
 async def interrupted(count: int, times: int) -> dict[str, Any]:
-    """Cells that are stopped by their time-out while calls are in flight at a server of a minute, in a batch and gathered in turn."""
+    """Cells that are stopped by their time-out while calls are in flight at a server of a minute, in a batch
+    and gathered in turn.
+    """
     timeout = 4.0
     took: list[float] = []
     requests: list[tuple[int, int]] = []
 
     async def cells() -> Cells:
-        for batch in [f"llm_query_batched([f'item {{n}}' for n in range({count})])", GATHERED.format(count=count)] * times:
+        for batch in [
+            f"llm_query_batched([f'item {{n}}' for n in range({count})])",
+            GATHERED.format(count=count),
+        ] * times:
             began = time.perf_counter()
             yield "kept = 1"
             took.append(-(time.perf_counter() - began))  # what a turn takes besides
@@ -284,7 +313,9 @@ async def interrupted(count: int, times: int) -> dict[str, Any]:
 
     with Stub(latency=60.0) as stub:
         settings = settings_for(stub, concurrency=count // 2)
-        settings = settings.model_copy(update={"limits": settings.limits.model_copy(update={"cell_timeout": timeout})})
+        settings = settings.model_copy(
+            update={"limits": settings.limits.model_copy(update={"cell_timeout": timeout})}
+        )
         async with opened(settings) as models:
             assert await in_session(settings, cells(), models) == 1, "the variables are kept"
     return {
@@ -315,7 +346,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--parts", default=",".join(PARTS), help="what to measure")
     parser.add_argument("--calls", type=int, help="of each batch; the usual number if not given")
-    parser.add_argument("--times", type=int, help="of which the median is taken; the usual number if not given")
+    parser.add_argument(
+        "--times", type=int, help="of which the median is taken; the usual number if not given"
+    )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     figures: dict[str, dict[str, Any]] = {}

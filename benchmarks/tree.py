@@ -1,10 +1,10 @@
-"""A tree of child RLMs: how long it takes, what it costs under a limit, what is left of it when it is killed, and how long it is from an
-rlm_query's arrival to the child's first cell, with a cold and a warm kernel.
+"""A tree of child RLMs: how long it takes, what it costs under a limit, what is left of it when it is killed,
+and how long it is from an rlm_query's arrival to the child's first cell, with a cold and a warm kernel.
 
     python benchmarks/tree.py --children 4,3,2 --at-once 12
 
-Scripted models, so that all that takes time is ours. `--children`: how many each RLM of a level has; 4,3,2 are 40 in three levels.
-Prints a table, and JSON with --json. Leaves nothing.
+Scripted models, so that all that takes time is ours. `--children`: how many each RLM of a level has; 4,3,2
+are 40 in three levels. Prints a table, and JSON with --json. Leaves nothing.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ class TreeFigures:
         return self.children / self.seconds
 
 
-async def run_tree(widths: Sequence[int], *, at_once: int, folder: Path, limit: float | None = None) -> TreeFigures:
+async def run_tree(
+    widths: Sequence[int], *, at_once: int, folder: Path, limit: float | None = None
+) -> TreeFigures:
     """Have a tree answer how long a text is, with the traces in a folder. `limit` in US dollars."""
     text = folder / "in.txt"
     text.write_text(TEXT)
@@ -70,12 +72,18 @@ async def run_tree(widths: Sequence[int], *, at_once: int, folder: Path, limit: 
             began.append(time.monotonic())
 
     models = tree(*widths)
-    chosen = load_settings(None, SMALL | {"limits.depth": len(widths), "sandbox.children": at_once, "limits.cost": limit})
+    chosen = load_settings(
+        None, SMALL | {"limits.depth": len(widths), "sandbox.children": at_once, "limits.cost": limit}
+    )
     trace = folder / ("tree.ipynb" if limit is None else "limited.ipynb")
-    result = await ask("How long is it?", text, settings=chosen, trace=trace, models=models, view=Watch(heard))
+    result = await ask(
+        "How long is it?", text, settings=chosen, trace=trace, models=models, view=Watch(heard)
+    )
     seconds = time.monotonic() - began[-1]
     assert limit is not None or result.value == len(TEXT), result
-    return TreeFigures(result.trace, models, result.totals.children, seconds, most, result.cost, result.stop_reason)
+    return TreeFigures(
+        result.trace, models, result.totals.children, seconds, most, result.cost, result.stop_reason
+    )
 
 
 def in_process(widths: Sequence[int], at_once: int, folder: Path) -> None:
@@ -83,7 +91,9 @@ def in_process(widths: Sequence[int], at_once: int, folder: Path) -> None:
 
 
 def killed(widths: Sequence[int], at_once: int, folder: Path) -> tuple[int, float]:
-    """SIGKILL to a run with half of its children at work: how many containers it had, and seconds until all are gone."""
+    """SIGKILL to a run with half of its children at work: how many containers it had, and seconds until all
+    are gone.
+    """
     process = multiprocessing.get_context("spawn").Process(target=in_process, args=(widths, at_once, folder))
     process.start()
     assert process.pid is not None
@@ -98,7 +108,10 @@ def killed(widths: Sequence[int], at_once: int, folder: Path) -> tuple[int, floa
 
 
 async def first_cells(times: int, *, cold: bool, folder: Path) -> list[float]:
-    """Seconds from an rlm_query to its child's first cell. `cold`: it is handed a whole file, which is mounted, so no kernel is ready."""
+    """Seconds from an rlm_query to its child's first cell.
+
+    `cold`: it is handed a whole file, which is mounted, so no kernel is ready.
+    """
     text = folder / "in.txt"
     text.write_text(TEXT)
     asked: list[float] = []
@@ -111,10 +124,20 @@ async def first_cells(times: int, *, cold: bool, folder: Path) -> list[float]:
             found.append(time.monotonic() - asked[-1])
 
     handed = "context" if cold else "context[:100]"
-    cell = f"import time\nfor n in range({times + 1}):\n    rlm_query(f'LEVEL1 {{n}}', {handed})\n    time.sleep({PAUSE})\nFINAL(1)"
+    cell = (
+        f"import time\nfor n in range({times + 1}):\n    rlm_query(f'LEVEL1 {{n}}', {handed})\n    "
+        f"time.sleep({PAUSE})\nFINAL(1)"
+    )
     chosen = load_settings(None, SMALL | {"limits.depth": 1})
     trace = folder / f"{'cold' if cold else 'warm'}.ipynb"
-    await ask("Q", text, settings=chosen, trace=trace, models=Levels([cell], ["FINAL(len(context))"]), view=Watch(heard))
+    await ask(
+        "Q",
+        text,
+        settings=chosen,
+        trace=trace,
+        models=Levels([cell], ["FINAL(len(context))"]),
+        view=Watch(heard),
+    )
     return found[1:]
 
 
@@ -135,7 +158,9 @@ async def measure(widths: Sequence[int], at_once: int, times: int) -> dict[str, 
         }
         limit = round((made.cost or 0) / 2, 2)
         limited = await run_tree(widths, at_once=at_once, folder=folder, limit=limit)
-        figures[f"cost with a limit of {limit}"] = f"{limited.cost:g} ({limited.children} children, ended by {limited.reason})"
+        figures[f"cost with a limit of {limit}"] = (
+            f"{limited.cost:g} ({limited.children} children, ended by {limited.reason})"
+        )
         figures["containers left by both"] = len(containers(os.getpid()))
         had, seconds = await asyncio.to_thread(killed, widths, at_once, folder)
         figures["killed: containers, seconds until gone"] = f"{had}, {seconds:.1f}"

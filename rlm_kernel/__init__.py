@@ -1,7 +1,7 @@
 """Recursive Language Models on a real Jupyter kernel.
 
 >>> from rlm_kernel import RLM
->>> result = RLM(root_model="local").ask("How many lines contain an error?", context=Path("server.log"))  # doctest: +SKIP
+>>> result = RLM(root_model="local").ask("How many errors?", context=Path("server.log"))  # doctest: +SKIP
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""JSON that a container or a model's server sent, parsed in bounded memory: `[{},{},…]` would grow to 24 times its size."""
+"""JSON that a container or a model's server sent, parsed in bounded memory: `[{},{},…]` would grow to 24
+times its size.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,18 @@ MAX_PARSED = 64 << 20
 MAX_VALUES = 500_000
 """Strings, lists, dicts and commas of one text."""
 MAX_DEPTH = 100
-"""Levels of lists and objects that readers take. Twice and a half as deep, pydantic writes them no more; ten times, Python."""
+"""Levels of lists and objects that readers take.
+
+Twice and a half as deep, pydantic writes them no more; ten times, Python.
+"""
 MAX_DIGITS = 4_300
 """Of an integer: Python itself reads no more, and raises."""
 _PER_VALUE = 80
 """Bytes, about: an entry of a dict is three of them, two short texts and their place."""
 _SMALL = 64 << 10
-"""Bytes of a text that fits, though each of them were a value: most texts are smaller, and need not be looked through."""
+"""Bytes of a text that fits, though each of them were a value: most texts are smaller, and need not be looked
+through.
+"""
 _MARKS = (b'"', b",", b"[", b"{")
 # No quote is looked at twice, whatever follows it: else a text of quotes would take for ever.
 _VALUE = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{,]', re.DOTALL)
@@ -30,15 +37,20 @@ class TooMuch(ValueError):
 
 
 def parse(data: bytes | bytearray | str, *, first: bool = False) -> Any:
-    """The value of a JSON text, whatever its leaves and its depth: those who read it say of each part whether it will do.
+    """The value of a JSON text, whatever its leaves and its depth: those who read it say of each part whether
+    it will do.
 
-    Of a name that an object has twice the last value counts. An integer over MAX_DIGITS is NaN, so that it costs no more than its own
-    field; NaN, Infinity and line ends in texts are taken for what they say. `first`: whatever follows the value is left.
+    Of a name that an object has twice the last value counts. An integer over MAX_DIGITS is NaN, so that it
+    costs no more than its own field; NaN, Infinity and line ends in texts are taken for what they say.
+    `first`: whatever follows the value is left.
 
-    Raises ValueError for what is no JSON, and TooMuch for what would take more memory than it may, or is deeper than Python's parser goes.
+    Raises ValueError for what is no JSON, and TooMuch for what would take more memory than it may, or is
+    deeper than Python's parser goes.
     """
     if not _fits(data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data):
-        raise TooMuch(f"parsing it takes more than {MAX_PARSED:,} bytes, or it has more than {MAX_VALUES:,} values")
+        raise TooMuch(
+            f"parsing it takes more than {MAX_PARSED:,} bytes, or it has more than {MAX_VALUES:,} values"
+        )
     text = data if isinstance(data, str) else data.decode("utf-8", "replace")
     try:
         return _DECODER.raw_decode(text)[0] if first else _DECODER.decode(text)

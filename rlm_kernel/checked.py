@@ -1,8 +1,9 @@
 """Values that code in a container sent, checked to their leaves before anything is done with them.
 
-A reader is a pydantic model of these leaves. Of a `Told` each field is read by itself: one that does not fit is unknown, and has its
-default; nothing else of the message is lost. Of an `Asked` all must fit, as its sender is there to hear what is wrong. Nothing is
-converted: a number told as text is no number, and True is none either. Whatever is given, a reader of either never raises.
+A reader is a pydantic model of these leaves. Of a `Told` each field is read by itself: one that does not fit
+is unknown, and has its default; nothing else of the message is lost. Of an `Asked` all must fit, as its
+sender is there to hear what is wrong. Nothing is converted: a number told as text is no number, and True is
+none either. Whatever is given, a reader of either never raises.
 """
 
 from __future__ import annotations
@@ -11,7 +12,15 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError, ValidationInfo, ValidatorFunctionWrapHandler, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    PlainValidator,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+)
 
 from rlm_kernel.bounded import MAX_DEPTH
 
@@ -29,7 +38,8 @@ def writable(text: str) -> str:
 def plain(value: Any) -> Any:
     """A value as JSON data that any reader takes: no NaN and no infinity, and text without lone surrogates.
 
-    Raises ValueError for what is none, is nested deeper than MAX_DEPTH, or has a larger integer than MAX_BITS.
+    Raises ValueError for what is none, is nested deeper than MAX_DEPTH, or has a larger integer than
+    MAX_BITS.
     """
     return _plain(value, MAX_DEPTH)
 
@@ -39,7 +49,12 @@ def _plain(value: Any, depth: int) -> Any:
     kind = type(value)
     if kind is str:
         return writable(value)
-    if value is None or kind is bool or (kind is float and math.isfinite(value)) or (kind is int and value.bit_length() <= MAX_BITS):
+    if (
+        value is None
+        or kind is bool
+        or (kind is float and math.isfinite(value))
+        or (kind is int and value.bit_length() <= MAX_BITS)
+    ):
         return value
     if not depth:
         raise ValueError(f"it is nested deeper than {MAX_DEPTH}")
@@ -87,7 +102,9 @@ def _flag(value: Any) -> bool:
 
 
 def each(read: Callable[[Any], Any], most: int) -> Any:
-    """A list of at most so many; of its items those that `read` gives a value for, and does not raise ValueError."""
+    """A list of at most so many; of its items those that `read` gives a value for, and does not raise
+    ValueError.
+    """
 
     def read_all(value: Any) -> list[Any]:
         if type(value) not in (list, tuple):
@@ -147,7 +164,10 @@ class Told(BaseModel):
 
 
 class Asked(BaseModel):
-    """Something that code in the kernel asks for: all of it fits, or `of` is None. Further fields are passed over."""
+    """Something that code in the kernel asks for: all of it fits, or `of` is None.
+
+    Further fields are passed over.
+    """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
 

@@ -33,7 +33,10 @@ _Given = ParamSpec("_Given")
 _Result = TypeVar("_Result")
 _TOLD = 500
 """Characters of a foreign error's text."""
-_SHOW = "`rlm --debug …`, with the same command behind it, shows where it happened; for Python programs the error has it as its cause."
+_SHOW = (
+    "`rlm --debug …`, with the same command behind it, shows where it happened; for Python programs the "
+    "error has it as its cause."
+)
 
 
 class RLMError(Exception):
@@ -69,7 +72,9 @@ class FileRefused(UsageError):
 
 
 class TextWanted(UsageError):
-    """A loaded file was named where its text is needed; the message is the number of characters that can be taken."""
+    """A loaded file was named where its text is needed; the message is the number of characters that can be
+    taken.
+    """
 
     in_cell = "TextWanted"
 
@@ -91,19 +96,40 @@ class LocalModelError(SetupError):
 
 
 ModelFault = Literal[
-    "auth", "unknown_model", "rate_limit", "timeout", "connection", "server", "empty", "refused", "too_long", "bad_request"
+    "auth",
+    "unknown_model",
+    "rate_limit",
+    "timeout",
+    "connection",
+    "server",
+    "empty",
+    "refused",
+    "too_long",
+    "bad_request",
 ]
 
 
 class ModelError(RLMError):
-    """A model gave no usable reply, after `attempts` tries. `fault` is the kind; `auth` and `unknown_model` are set-up errors.
+    """A model gave no usable reply, after `attempts` tries.
 
-    `spent`: a Completion with what the tries used all the same (a reply without text is paid for); None for nothing.
+    `fault` is the kind; `auth` and `unknown_model` are set-up errors.
+
+    `spent`: a Completion with what the tries used all the same (a reply without text is paid for); None for
+    nothing.
     """
 
     in_cell = "LLMError"
 
-    def __init__(self, message: str, *, fault: ModelFault, model: str, attempts: int = 1, hint: str = "", spent: Any = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        fault: ModelFault,
+        model: str,
+        attempts: int = 1,
+        hint: str = "",
+        spent: Any = None,
+    ) -> None:
         super().__init__(message, hint=hint)
         self.fault = fault
         self.model = model
@@ -128,7 +154,10 @@ class BudgetExceeded(RLMError):
 
 
 class NoAnswer(RLMError):
-    """An RLM ended without an answer, or with one that is not of the type that was asked for. `of_budget`: because of a limit."""
+    """An RLM ended without an answer, or with one that is not of the type that was asked for.
+
+    `of_budget`: because of a limit.
+    """
 
     in_cell = "LLMError"
 
@@ -167,11 +196,17 @@ class RecordedFailure(RLMError):
 
 
 class InternalError(RLMError):
-    """Something that nobody foresaw: a fault of rlm_kernel's own, or the system refused something. The cause has the traceback."""
+    """Something that nobody foresaw: a fault of rlm_kernel's own, or the system refused something.
+
+    The cause has the traceback.
+    """
 
     @classmethod
     def of(cls, error: BaseException, about: str = "") -> RLMError:
-        """The error for any exception but an interrupt; one of ours is itself. `about`: what is there all the same, for the hint."""
+        """The error for any exception but an interrupt; one of ours is itself.
+
+        `about`: what is there all the same, for the hint.
+        """
         if isinstance(error, RLMError):
             return error
         if isinstance(error, BaseExceptionGroup):
@@ -187,7 +222,9 @@ def is_interrupt(error: BaseException) -> bool:
     return isinstance(error, asyncio.CancelledError | KeyboardInterrupt | SystemExit | GeneratorExit)
 
 
-def backstop(work: Callable[_Given, Coroutine[Any, Any, _Result]]) -> Callable[_Given, Coroutine[Any, Any, _Result]]:
+def backstop(
+    work: Callable[_Given, Coroutine[Any, Any, _Result]],
+) -> Callable[_Given, Coroutine[Any, Any, _Result]]:
     """Have a coroutine function raise nothing but RLMError, whatever happens in it, and interrupts."""
 
     @functools.wraps(work)

@@ -1,4 +1,6 @@
-"""Event loops, as operating systems have them: the one that everything runs on, its signals, unix sockets and named pipes."""
+"""Event loops, as operating systems have them: the one that everything runs on, its signals, unix sockets and
+named pipes.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,9 @@ Carry = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """`asyncio.run`, on the one kind of loop that does all we need: on Windows that is the proactor, the usual one, which alone has named
-    pipes (Docker's) and child processes. Who set a policy for Jupyter's sake does not change it.
+    """`asyncio.run`, on the one kind of loop that does all we need: on Windows that is the proactor, the
+    usual one, which alone has named pipes (Docker's) and child processes. Who set a policy for Jupyter's sake
+    does not change it.
     """
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     if sys.platform == "win32":
@@ -45,7 +48,11 @@ async def connect_pipe(protocol: Callable[[], asyncio.BaseProtocol], path: str) 
     """Connect to a named pipe of Windows, written with either slash. Raises OSError."""
     loop: Any = asyncio.get_running_loop()
     if not hasattr(loop, "create_pipe_connection"):
-        raise OSError(errno.ENOTSUP, "this event loop has no named pipes: use asyncio.ProactorEventLoop, or Docker over tcp", path)
+        raise OSError(
+            errno.ENOTSUP,
+            "this event loop has no named pipes: use asyncio.ProactorEventLoop, or Docker over tcp",
+            path,
+        )
     await loop.create_pipe_connection(protocol, path.replace("/", "\\"))
 
 
@@ -58,7 +65,9 @@ def on_signal(loop: asyncio.AbstractEventLoop, number: int, call: Callable[[], o
 
 
 def ignore_signals(loop: asyncio.AbstractEventLoop, numbers: tuple[signal.Signals, ...]) -> None:
-    """Have these signals do nothing from now on, without a moment in which they would do what the system does by itself."""
+    """Have these signals do nothing from now on, without a moment in which they would do what the system does
+    by itself.
+    """
     before = None
     if sys.platform != "win32":
         # Held back meanwhile: the loop would put the system's own handlers in the place of ours.

@@ -28,7 +28,9 @@ def nearest(name: str, known: Iterable[str], like: float = _LIKE) -> str | None:
 
 
 def nearest_path(path: Path, *, other_ending: bool = True) -> Path | None:
-    """A path that is there and is written nearly like this one, which is not; None if there is none. Relative where it was. Blocking.
+    """A path that is there and is written nearly like this one, which is not; None if there is none.
+
+    Relative where it was. Blocking.
 
     `other_ending`: one that differs in its ending alone, or has one more, counts too.
     """

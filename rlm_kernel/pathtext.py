@@ -1,6 +1,7 @@
 """Paths in JSON, which another system may read than wrote them.
 
-A file's name may be any bytes, and JSON is UTF-8: another name stands as `bytes:` and the percent-encoded path.
+A file's name may be any bytes, and JSON is UTF-8: another name stands as `bytes:` and the percent-encoded
+path.
 """
 
 from __future__ import annotations
@@ -45,4 +46,8 @@ def recorded(text: str) -> PurePath:
 
 def is_foreign(text: str) -> bool:
     """Whether an absolute path is of another system than this one."""
-    return (text.startswith("/") and not text.startswith("//")) if system.WINDOWS_PATHS else _OF_WINDOWS.match(text) is not None
+    return (
+        (text.startswith("/") and not text.startswith("//"))
+        if system.WINDOWS_PATHS
+        else _OF_WINDOWS.match(text) is not None
+    )

@@ -1,10 +1,12 @@
 """Sanitizing hostile text for whoever opens a trace: nothing in it may run, or fetch anything.
 
-Programs that show notebooks load the pictures that Markdown and HTML name: an address that code in the kernel made up would tell somebody
-that the trace was opened, and whatever stands in the address. What is not allowed is shown as the text that it is.
+Programs that show notebooks load the pictures that Markdown and HTML name: an address that code in the kernel
+made up would tell somebody that the trace was opened, and whatever stands in the address. What is not allowed
+is shown as the text that it is.
 
-Parsers of HTML that build a tree take time with the square of the depth: nh3 (0.3.8) takes 38 s of CPU for 400 KB of nested `<div>`, which
-this reads in 0.2 s. The output of a cell may be made to do that, so it is read here tag by tag, without a tree.
+Parsers of HTML that build a tree take time with the square of the depth: nh3 (0.3.8) takes 38 s of CPU for
+400 KB of nested `<div>`, which this reads in 0.2 s. The output of a cell may be made to do that, so it is
+read here tag by tag, without a tree.
 """
 
 from __future__ import annotations
@@ -26,9 +28,10 @@ _TAG = re.compile(
 )
 _ATTRIBUTE = re.compile(r"([A-Za-z][A-Za-z-]*+)=(?:\"([^\"<>]*+)\"|'([^'<>]*+)'|([^\s\"'<>=`]++))")
 _TAGS = {
-    "b", "blockquote", "br", "caption", "code", "col", "colgroup", "dd", "del", "details", "div", "dl", "dt", "em", "h1", "h2", "h3", "h4",
-    "h5", "h6", "hr", "i", "ins", "kbd", "li", "mark", "ol", "p", "pre", "q", "s", "samp", "small", "span", "strong", "sub", "summary",
-    "sup", "table", "tbody", "td", "tfoot", "th", "thead", "tr", "tt", "u", "ul", "var", "wbr",
+    "b", "blockquote", "br", "caption", "code", "col", "colgroup", "dd", "del", "details", "div", "dl", "dt",
+    "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "i", "ins", "kbd", "li", "mark", "ol", "p", "pre", "q",
+    "s", "samp", "small", "span", "strong", "sub", "summary", "sup", "table", "tbody", "td", "tfoot", "th",
+    "thead", "tr", "tt", "u", "ul", "var", "wbr",
 }  # fmt: skip
 _ATTRIBUTES = {
     "align": re.compile(r"left|right|center"),
@@ -51,8 +54,9 @@ def markdown(text: str) -> str:
 
 
 def html(text: str) -> str:
-    """HTML of text and tables alone: a few tags with hardly an attribute. Style sheets go, all else is shown as text. As `markdown`, the
-    same if done twice.
+    """HTML of text and tables alone: a few tags with hardly an attribute.
+
+    Style sheets go, all else is shown as text. As `markdown`, the same if done twice.
     """
     shown, place = [], 0
     text = _without_styles(text.translate(_TURNING))
@@ -67,8 +71,15 @@ def _tag(tag: re.Match[str]) -> str:
     name = tag["name"].lower()
     if tag["end"]:
         return f"</{name}>"
-    given = ((found[1].lower(), found[2] or found[3] or found[4] or "") for found in _ATTRIBUTE.finditer(tag["rest"]))
-    kept = [f' {key}="{value}"' for key, value in given if key in _ATTRIBUTES and _ATTRIBUTES[key].fullmatch(value)]
+    given = (
+        (found[1].lower(), found[2] or found[3] or found[4] or "")
+        for found in _ATTRIBUTE.finditer(tag["rest"])
+    )
+    kept = [
+        f' {key}="{value}"'
+        for key, value in given
+        if key in _ATTRIBUTES and _ATTRIBUTES[key].fullmatch(value)
+    ]
     return f"<{name}{''.join(kept)}>"
 
 
@@ -86,7 +97,9 @@ def _as_it_is(text: str) -> str:
 
 
 def _picture(text: str) -> str | None:
-    """A picture in base64; None for what is more: old programs put it into the page as it is, where a quote would end it."""
+    """A picture in base64; None for what is more: old programs put it into the page as it is, where a quote
+    would end it.
+    """
     return text if _BASE64.fullmatch(text) else None
 
 
@@ -103,9 +116,11 @@ _KINDS: Mapping[str, Callable[[str], str | None]] = {
 
 
 def output(shown: Mapping[str, Any]) -> dict[str, Any]:
-    """An output (nbformat's) whose display holds what neither runs nor fetches: text, sanitized, plain pictures, JSON.
+    """An output (nbformat's) whose display holds what neither runs nor fetches: text, sanitized, plain
+    pictures, JSON.
 
-    Of other kinds (scripts, SVG, widgets, plots of extensions) their text/plain stands, or their names. The same if done twice.
+    Of other kinds (scripts, SVG, widgets, plots of extensions) their text/plain stands, or their names. The
+    same if done twice.
     """
     if not isinstance(data := shown.get("data"), Mapping):
         return dict(shown)

@@ -11,19 +11,26 @@ REDACTED = "[redacted]"
 MIN_LENGTH = 8
 """Shorter values are no secrets: replacing "1" or "test" would only spoil texts."""
 
-_SECRET_NAME = re.compile(r"API_?KEY|ACCESS_?KEY|(?:^|_)TOKEN(?:_|$)|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|_KEY$", re.IGNORECASE)
+_SECRET_NAME = re.compile(
+    r"API_?KEY|ACCESS_?KEY|(?:^|_)TOKEN(?:_|$)|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|_KEY$",
+    re.IGNORECASE,
+)
 _NOT_SECRET = re.compile(r"_(?:FILE|PATH|DIR|URL|ENV)(?:_|$)", re.IGNORECASE)
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a variable of this name is likely to hold a secret: OPENAI_API_KEY, HF_TOKEN, AWS_SECRET_ACCESS_KEY…"""
+    """Whether a variable of this name is likely to hold a secret: OPENAI_API_KEY, HF_TOKEN,
+    AWS_SECRET_ACCESS_KEY…
+    """
     return bool(_SECRET_NAME.search(name)) and not _NOT_SECRET.search(name)
 
 
 def known_secrets(environ: Mapping[str, str]) -> list[str]:
     """Values of at least 8 characters of the variables whose names suggest secrets; the longest first."""
     values = {value.strip() for name, value in environ.items() if is_secret_name(name)}
-    return sorted((value for value in values if len(value) >= MIN_LENGTH), key=lambda value: (-len(value), value))
+    return sorted(
+        (value for value in values if len(value) >= MIN_LENGTH), key=lambda value: (-len(value), value)
+    )
 
 
 def redact(text: str, secrets: Iterable[str]) -> str:
@@ -47,5 +54,7 @@ def redact_cut(text: str, secrets: Iterable[str]) -> str:
 
 @lru_cache(maxsize=16)
 def _forms(secrets: tuple[str, ...]) -> tuple[str, ...]:
-    forms = [form for s in secrets for form in (s, json.dumps(s)[1:-1], json.dumps(s, ensure_ascii=False)[1:-1])]
+    forms = [
+        form for s in secrets for form in (s, json.dumps(s)[1:-1], json.dumps(s, ensure_ascii=False)[1:-1])
+    ]
     return tuple(dict.fromkeys(form for form in forms if form))

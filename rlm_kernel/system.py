@@ -1,4 +1,6 @@
-"""What operating systems do each in their own way: locks, owners, processes, signals. The one module that asks which it is.
+"""What operating systems do each in their own way: locks, owners, processes, signals.
+
+The one module that asks which it is.
 
 Everything else is written for what Linux, macOS and Windows have in common, and calls this.
 """
@@ -20,26 +22,38 @@ WINDOWS_PATHS = os.sep == "\\"
 """Paths have drives, backslashes, and `\\\\server\\share`."""
 _NO_LINK: int = getattr(os, "O_NOFOLLOW", 0)
 _PLAIN: int = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
-"""Not to wait for who writes into a pipe, to have no terminal in control, and, on Windows, bytes as they are."""
+"""Not to wait for who writes into a pipe, to have no terminal in control, and, on Windows, bytes as they
+are.
+"""
 _JUNCTION = 0xA0000003
 """What Windows says of a folder that is elsewhere."""
-_DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3]) *(\.|$)", re.IGNORECASE)
+_DEVICE = re.compile(
+    r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3]) *(\.|$)", re.IGNORECASE
+)
 _WORD = re.compile(r""""(?P<double>[^"]*)"|'(?P<single>[^']*)'|\S+""")
 ENDING: tuple[signal.Signals, ...] = tuple(
-    found for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if (found := getattr(signal, name, None)) is not None
+    found
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+    if (found := getattr(signal, name, None)) is not None
 )
 """What ends a program: Ctrl-C, the system, the terminal that was closed."""
 USER, GROUP = 1000, 1000
-"""The uid and gid that containers have for a user without such numbers: those of the first user of most Linux systems."""
+"""The uid and gid that containers have for a user without such numbers: those of the first user of most Linux
+systems.
+"""
 _REPLACE_TRIES, _REPLACE_WAIT = 5, 0.01
-"""Tries to replace a file that another program has open, and seconds between the first two; each wait is twice as long as the last."""
+"""Tries to replace a file that another program has open, and seconds between the first two; each wait is
+twice as long as the last.
+"""
 
 
 # Files
 
 
 def cache_dir() -> Path:
-    """Where things are kept that can be fetched or made again: RLM_CACHE_DIR, else `rlm_kernel` in the user's cache directory."""
+    """Where things are kept that can be fetched or made again: RLM_CACHE_DIR, else `rlm_kernel` in the user's
+    cache directory.
+    """
     import platformdirs  # late: most commands do without
 
     return Path(os.environ.get("RLM_CACHE_DIR") or platformdirs.user_cache_dir("rlm_kernel", appauthor=False))
@@ -75,23 +89,31 @@ def _is_link(path: str | Path) -> bool:
 
 
 def is_remote(path: str | Path) -> bool:
-    r"""Whether a path, if it is only looked at, has Windows log in at another machine (`\\server\share`) or reach a device (`\\.\name`).
+    r"""Whether a path, if it is only looked at, has Windows log in at another machine (`\\server\share`) or
+    reach a device (`\\.\name`).
 
-    Such a path is taken from the user alone, who names it as an input: never from a text, a trace, or code in the kernel.
+    Such a path is taken from the user alone, who names it as an input: never from a text, a trace, or code in
+    the kernel.
     """
     return WINDOWS_PATHS and str(path).replace("/", "\\").startswith("\\\\")
 
 
 def is_possible_name(name: str) -> bool:
-    """Whether a file can be called so. On Windows NUL and others are devices, and what follows a colon is a part of another file."""
-    return not (WINDOWS_PATHS and (_DEVICE.match(name) or re.search(r'[<>:"|?*\x00-\x1f]', name) or name.endswith((".", " "))))
+    """Whether a file can be called so.
+
+    On Windows NUL and others are devices, and what follows a colon is a part of another file.
+    """
+    return not (
+        WINDOWS_PATHS
+        and (_DEVICE.match(name) or re.search(r'[<>:"|?*\x00-\x1f]', name) or name.endswith((".", " ")))
+    )
 
 
 def replace(made: str | Path, path: str | Path) -> None:
     """Put a file in another's place. Raises OSError.
 
-    Windows refuses that while any program has the other one open, such as a virus scanner that looks at it for a moment: it is tried again,
-    for a sixth of a second at most.
+    Windows refuses that while any program has the other one open, such as a virus scanner that looks at it
+    for a moment: it is tried again, for a sixth of a second at most.
     """
     for number in range(_REPLACE_TRIES):
         try:
@@ -128,7 +150,10 @@ def _unlink(path: str | Path) -> None:
 
 
 def is_own(status: os.stat_result) -> bool:
-    """Whether a file belongs to this user. Windows has another notion of it, and keeps a user's folders by itself."""
+    """Whether a file belongs to this user.
+
+    Windows has another notion of it, and keeps a user's folders by itself.
+    """
     return WINDOWS or status.st_uid == ids()[0]
 
 
@@ -144,7 +169,9 @@ def give(path: str | Path, uid: int, gid: int) -> None:
 
 
 def share_content(file: int, made: int) -> bool:
-    """Have an empty open file share the content of another one, without a copy; False where the file system cannot."""
+    """Have an empty open file share the content of another one, without a copy; False where the file system
+    cannot.
+    """
     if sys.platform != "linux":
         return False
     import fcntl
@@ -191,7 +218,8 @@ else:
     def lock(file: int) -> bool:
         """Lock an open file for oneself, without waiting; False if another one has it.
 
-        The lock falls when the file is closed, however its process ends. Raises OSError where the file system has no locks.
+        The lock falls when the file is closed, however its process ends. Raises OSError where the file system
+        has no locks.
         """
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -236,7 +264,9 @@ if sys.platform == "win32":
             return ctypes.get_last_error() == no_such
         status = ctypes.c_ulong()
         try:
-            return bool(kernel.GetExitCodeProcess(handle, ctypes.byref(status))) and status.value != still_active
+            return (
+                bool(kernel.GetExitCodeProcess(handle, ctypes.byref(status))) and status.value != still_active
+            )
         finally:
             kernel.CloseHandle(handle)
 
@@ -283,7 +313,10 @@ def quoted(*words: str) -> str:
 
 
 def words(text: str) -> list[str]:
-    """The words of a line as this system's shell reads them: in quotes they may have spaces. Raises ValueError for a quote left open."""
+    """The words of a line as this system's shell reads them: in quotes they may have spaces.
+
+    Raises ValueError for a quote left open.
+    """
     if not WINDOWS_PATHS:
         import shlex
 
@@ -300,7 +333,10 @@ def words(text: str) -> list[str]:
 def engine_here() -> str:
     """How to have a Docker engine on this system."""
     if sys.platform == "win32":
-        return "Install Docker Desktop for Windows (with WSL 2 and Linux containers: docs.docker.com/desktop) and start it."
+        return (
+            "Install Docker Desktop for Windows (with WSL 2 and Linux containers: "
+            "docs.docker.com/desktop) and start it."
+        )
     if sys.platform == "darwin":
         return "Install Docker Desktop for Mac (docs.docker.com/desktop) and start it."
     return "Install and start Docker Engine; as root on Debian or Ubuntu, `rlm doctor --fix` does it."
@@ -308,7 +344,11 @@ def engine_here() -> str:
 
 def engine_restart() -> str:
     """How to restart it."""
-    return "Restart it (`sudo systemctl restart docker`)." if sys.platform == "linux" else "Restart Docker Desktop."
+    return (
+        "Restart it (`sudo systemctl restart docker`)."
+        if sys.platform == "linux"
+        else "Restart Docker Desktop."
+    )
 
 
 def engine_access() -> str:

@@ -1,4 +1,6 @@
-"""Prints docs/cli.md, the reference of the `rlm` command made from its own help: `python scripts/cli_reference.py > docs/cli.md`."""
+"""Prints docs/cli.md, the reference of the `rlm` command made from its own help: `python
+scripts/cli_reference.py > docs/cli.md`.
+"""
 
 from __future__ import annotations
 
@@ -60,12 +62,14 @@ commands, options, files and folders, and
 - settings and their values (`--set`).
 
 It reads files, and asks neither Docker nor a model. `rlm --show-completion` prints the script.
-"""
+"""  # noqa: E501
 
 
 def commands(command: Any, name: str, parent: Any = None) -> Iterator[tuple[str, Any, Any]]:
     """(full name, command, context at the fixed width) of a command and all below it."""
-    context = command.context_class(command, info_name=name, parent=parent, terminal_width=WIDTH, **command.context_settings)
+    context = command.context_class(
+        command, info_name=name, parent=parent, terminal_width=WIDTH, **command.context_settings
+    )
     yield context.command_path, command, context
     for child_name, child in getattr(command, "commands", {}).items():
         yield from commands(child, child_name, context)

@@ -1,6 +1,8 @@
-"""The demonstration behind `make demo`: two questions, asked for real, the first one's answer checked with grep.
+"""The demonstration behind `make demo`: two questions, asked for real, the first one's answer checked with
+grep.
 
-1. The local model, as root, answers a question over more than 20 MB of real text: the source of Python and of the packages installed here.
+1. The local model, as root, answers a question over more than 20 MB of real text: the source of Python and of
+   the packages installed here.
 2. A scripted root (labelled as such) hands pieces to the local model by sub-calls.
 
 Exits 1 if the local model fails.
@@ -47,7 +49,7 @@ for name, reply in zip(names, replies):
 ```""",
     """```repl
 FINAL({name: "".join(c for c in reply if c.isdigit()) if reply else None for name, reply in zip(names, replies)})
-```""",
+```""",  # noqa: E501
 ]
 
 
@@ -73,8 +75,21 @@ def first_question() -> tuple[str, float]:
     """Ask the local model by the command that a user would type; its answer and the seconds it took."""
     make_corpus()
     trace = FOLDER / "demo-local.ipynb"
-    command = [str(Path(sys.executable).parent / "rlm"), "ask", QUESTION, "-f", str(CORPUS), "-m", "local", "--trace", str(trace)]
-    print(f"1. The local model over {CORPUS.stat().st_size:,} bytes of source text\n\n$ {shown(command)}", flush=True)
+    command = [
+        str(Path(sys.executable).parent / "rlm"),
+        "ask",
+        QUESTION,
+        "-f",
+        str(CORPUS),
+        "-m",
+        "local",
+        "--trace",
+        str(trace),
+    ]
+    print(
+        f"1. The local model over {CORPUS.stat().st_size:,} bytes of source text\n\n$ {shown(command)}",
+        flush=True,
+    )
     started = time.monotonic()
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     seconds = time.monotonic() - started
@@ -83,10 +98,15 @@ def first_question() -> tuple[str, float]:
     if done.returncode != 0:
         sys.exit(f"demo: the local model gave no answer (exit code {done.returncode}).")
     check = ["grep", "-c", NEEDLE, str(CORPUS)]
-    counted = subprocess.run(check, stdout=subprocess.PIPE, text=True, env=os.environ | {"LC_ALL": "C"}, check=True).stdout.strip()
+    counted = subprocess.run(
+        check, stdout=subprocess.PIPE, text=True, env=os.environ | {"LC_ALL": "C"}, check=True
+    ).stdout.strip()
     print(f"$ {shown(check)}\n{counted}")
     if re.findall(r"\d+", answer.replace(",", "")) != [counted]:
-        sys.exit(f"demo: the local model's answer is wrong: {answer!r} instead of {counted}. The trace {trace} shows how it came about.")
+        sys.exit(
+            f"demo: the local model's answer is wrong: {answer!r} instead of {counted}. The trace {trace} "
+            "shows how it came about."
+        )
     print("The answer is right.")
     return answer, seconds
 
@@ -150,7 +170,10 @@ def main() -> None:
     started = time.monotonic()
     answer, seconds = first_question()
     words = modules_with_rfc()
-    print(f"\n2. Sub-calls: the root is SCRIPTED here, the {len(words)} sub-calls go to the local model", flush=True)
+    print(
+        f"\n2. Sub-calls: the root is SCRIPTED here, the {len(words)} sub-calls go to the local model",
+        flush=True,
+    )
     result = asyncio.run(second_question(words))
     expected = {name: RFC.findall(text)[0] for name, text in words.items()}
     if result.value is None or result.totals.calls != len(words):

@@ -1,7 +1,9 @@
-"""The rooms of rlm_kernel and the arrows between them, from the imports: `python scripts/rooms.py [--write | --check]`.
+"""The rooms of rlm_kernel and the arrows between them, from the imports: `python scripts/rooms.py [--write |
+--check]`.
 
-Prints each room's lines and the rooms that it imports, and every circle of modules. `--write` draws the picture into
-docs/architecture.md, between two marks; `--check` fails where the picture there is not up to date, or there is a circle.
+Prints each room's lines and the rooms that it imports, and every circle of modules. `--write` draws the
+picture into docs/architecture.md, between two marks; `--check` fails where the picture there is not up to
+date, or there is a circle.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ BESIDE = "beside"
 """The room of the single modules in rlm_kernel/."""
 
 How = Literal["import", "late", "typing"]
-"""When a module is imported: with the importing one; in a function, when it is called; never, but to say what type something has."""
+"""When a module is imported: with the importing one; in a function, when it is called; never, but to say what
+type something has.
+"""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,11 @@ class Import:
 def modules(root: Path = ROOT) -> dict[str, Path]:
     """The project's modules by dotted name: of the host's package, and of those that run in the container."""
     found = {}
-    packages = [path.parent for folder in (root, root / "kernel_image") for path in sorted(folder.glob("rlm_*/__init__.py"))]
+    packages = [
+        path.parent
+        for folder in (root, root / "kernel_image")
+        for path in sorted(folder.glob("rlm_*/__init__.py"))
+    ]
     for package in packages:
         for path in sorted(package.rglob("*.py")):
             parts = path.relative_to(package.parent).with_suffix("").parts
@@ -98,7 +106,11 @@ def circles(edges: list[Import]) -> list[list[str]]:
         return seen
 
     reach = {name: reached(name) for name in list(after)}
-    groups = {frozenset(other for other in reach[name] if name in reach.get(other, ())) for name in reach if name in reach[name]}
+    groups = {
+        frozenset(other for other in reach[name] if name in reach.get(other, ()))
+        for name in reach
+        if name in reach[name]
+    }
     return sorted((sorted(group) for group in groups), key=lambda group: (-len(group), group))
 
 
@@ -109,7 +121,11 @@ def room(module: str) -> str:
         return parts[0]
     if parts[-1] == "__main__":
         return "cli"
-    return parts[1] if len(parts) > 2 or (len(parts) == 2 and (ROOT / "rlm_kernel" / parts[1]).is_dir()) else BESIDE
+    return (
+        parts[1]
+        if len(parts) > 2 or (len(parts) == 2 and (ROOT / "rlm_kernel" / parts[1]).is_dir())
+        else BESIDE
+    )
 
 
 def arrows(edges: list[Import]) -> dict[tuple[str, str], int]:
@@ -123,7 +139,10 @@ def arrows(edges: list[Import]) -> dict[tuple[str, str], int]:
 
 
 def picture(found: Mapping[str, Path], edges: list[Import]) -> str:
-    """The rooms and their arrows in Mermaid. Arrows to the modules beside the rooms are left out: each room has one."""
+    """The rooms and their arrows in Mermaid.
+
+    Arrows to the modules beside the rooms are left out: each room has one.
+    """
     rooms = dict.fromkeys(sorted({room(name) for name in found}))
     lines = [f"    {name}[{name}]" for name in rooms]
     lines += [f"    {source} --> {target}" for source, target in sorted(arrows(edges)) if target != BESIDE]
@@ -146,17 +165,27 @@ def told(found: Mapping[str, Path], edges: list[Import]) -> Iterator[str]:
         lines[room(name)] += len(path.read_text("utf-8").splitlines())
     leads = arrows(edges)
     for name in sorted(lines):
-        to = ", ".join(f"{target} ({number})" for (source, target), number in sorted(leads.items()) if source == name)
+        to = ", ".join(
+            f"{target} ({number})" for (source, target), number in sorted(leads.items()) if source == name
+        )
         yield f"{name}: {lines[name]:,} lines → {to or 'nothing'}"
     for group in circles(edges):
         yield f"circle: {', '.join(group)}"
-        yield from (f"    {edge.source} → {edge.target} ({edge.how})" for edge in edges if edge.source in group and edge.target in group)
+        yield from (
+            f"    {edge.source} → {edge.target} ({edge.how})"
+            for edge in edges
+            if edge.source in group and edge.target in group
+        )
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--write", action="store_true", help="draw the picture into docs/architecture.md")
-    parser.add_argument("--check", action="store_true", help="fail where the picture is not up to date, or there is a circle")
+    parser.add_argument(
+        "--check", action="store_true", help="fail where the picture is not up to date, or there is a circle"
+    )
     options = parser.parse_args(arguments)
     found = modules()
     edges = imports(found)
@@ -167,7 +196,10 @@ def main(arguments: list[str] | None = None) -> int:
         PAGE.write_text(wanted, "utf-8")
     stale = options.check and page != wanted
     if stale:
-        print("The picture in docs/architecture.md is not up to date: python scripts/rooms.py --write", file=sys.stderr)
+        print(
+            "The picture in docs/architecture.md is not up to date: python scripts/rooms.py --write",
+            file=sys.stderr,
+        )
     return int(stale or (options.check and bool(circles(edges))))
 
 

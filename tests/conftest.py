@@ -13,7 +13,8 @@ from hypothesis import settings
 from rlm_kernel.secrets import is_secret_name
 from tests.support.model_server import ModelServer
 
-# No deadlines: how long an example takes tells of the machine's load. Fewer examples than usual, for the time that they take.
+# No deadlines: how long an example takes tells of the machine's load. Fewer examples than usual, for the time
+# that they take.
 settings.register_profile("rlm", deadline=None, max_examples=50)
 settings.load_profile("rlm")
 
@@ -62,7 +63,9 @@ def model_server() -> Iterator[ModelServer]:
 
 @pytest.fixture
 def openai_env(model_server: ModelServer, monkeypatch: pytest.MonkeyPatch) -> ModelServer:
-    """The model server, which wants a key, with its address and key in the environment, as a user would have them."""
+    """The model server, which wants a key, with its address and key in the environment, as a user would have
+    them.
+    """
     model_server.api_key = "sk-test-0123456789abcdef"
     monkeypatch.setenv("OPENAI_API_KEY", model_server.api_key)
     monkeypatch.setenv("OPENAI_BASE_URL", model_server.url)

@@ -1,7 +1,9 @@
-"""What host and container have in common: names, sizes and shapes of all that crosses the stream between them.
+"""What host and container have in common: names, sizes and shapes of all that crosses the stream between
+them.
 
-`rlm_kernel` and `rlm_runtime` both import this package; it imports nothing but Python's own. `frames` is how bytes cross, `glance` how both
-tell what a path looks like. The types say what each side sends. Whoever receives checks it all the same: the container is hostile.
+`rlm_kernel` and `rlm_runtime` both import this package; it imports nothing but Python's own. `frames` is how
+bytes cross, `glance` how both tell what a path looks like. The types say what each side sends. Whoever
+receives checks it all the same: the container is hostile.
 """
 
 from __future__ import annotations
@@ -30,7 +32,10 @@ EXIT_LEASE: Final = 98
 
 
 class Session(TypedDict):
-    """What the kernel is told. `max_request` in bytes, `window` in calls of a batch. `token`: what each host call has to name."""
+    """What the kernel is told.
+
+    `max_request` in bytes, `window` in calls of a batch. `token`: what each host call has to name.
+    """
 
     token: str
     max_request: int
@@ -39,7 +44,11 @@ class Session(TypedDict):
 
 
 class Hello(TypedDict):
-    """From the host. `nonce` in hex; `idle`: seconds without an owner; `key`: of Jupyter's messages. The rest is as of `glance`."""
+    """From the host.
+
+    `nonce` in hex; `idle`: seconds without an owner; `key`: of Jupyter's messages. The rest is as of
+    `glance`.
+    """
 
     version: int
     nonce: str
@@ -51,7 +60,10 @@ class Hello(TypedDict):
 
 
 class Welcome(TypedDict):
-    """From the container. `seen`: the time of change of each of the host's files, and an outline where that proves too little."""
+    """From the container.
+
+    `seen`: the time of change of each of the host's files, and an outline where that proves too little.
+    """
 
     version: int
     seen: dict[str, tuple[int | None, list[int] | None]]
@@ -77,7 +89,8 @@ CALLS: Final = f"{RUN}/host"
 """The socket for them."""
 SIZES, SIZE = struct.Struct("!II"), struct.Struct("!I")
 Kind = Literal[
-    "hello", "llm_query", "rlm_query", "file", "final", "budget", "history", "order", "received", "cancel", "planned", "hand", "unhand"
+    "hello", "llm_query", "rlm_query", "file", "final", "budget", "history", "order", "received", "cancel",
+    "planned", "hand", "unhand"
 ]  # fmt: skip
 MAX_CELL_ID: Final = 64
 """Characters of a cell's id, as in nbformat's schema."""
@@ -145,8 +158,9 @@ class Reply(TypedDict):
 
 
 class Granted(TypedDict):
-    """The value for a `file` call: where the container has it, and what the host calls it. `ignore`: the folder's place below each folder
-    that has rules of what to ignore, and these.
+    """The value for a `file` call: where the container has it, and what the host calls it.
+
+    `ignore`: the folder's place below each folder that has rules of what to ignore, and these.
     """
 
     inside: str

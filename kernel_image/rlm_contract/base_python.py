@@ -1,4 +1,6 @@
-"""Says what the Python is that runs this, as JSON. The host has it run in base images (`sandbox.image_base`), which may have an old one."""
+"""Says what the Python is that runs this, as JSON. The host has it run in base images (`sandbox.image_base`),
+which may have an old one.
+"""
 
 import json
 import platform

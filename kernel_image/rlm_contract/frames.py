@@ -1,8 +1,9 @@
 """Frames on the stream between the host and a container's first process.
 
-A frame is a head (kind, channel, size), a payload of at most `MOST` bytes, and its kind once more as the end. Zero bytes between frames
-mean nothing. So a new owner, whose predecessor may have been killed within a frame, sends `FILLER` first: it completes that frame, which is
-dropped because its end is wrong, and what is left over is passed over.
+A frame is a head (kind, channel, size), a payload of at most `MOST` bytes, and its kind once more as the end.
+Zero bytes between frames mean nothing. So a new owner, whose predecessor may have been killed within a frame,
+sends `FILLER` first: it completes that frame, which is dropped because its end is wrong, and what is left
+over is passed over.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import struct
 from collections.abc import Iterator
 
 HELLO, WELCOME, OPEN, DATA, CREDIT, CLOSE, INTERRUPT, LIFE, END = range(1, 10)
-"""HELLO, WELCOME and END are JSON. OPEN names a socket of the kernel; from the container it says nothing. CREDIT is a number of bytes,
-CLOSE the end of a channel, which each side sends once. INTERRUPT and LIFE (the owner lives) come from the host and say nothing more. END
-comes last of all from the container, and says how it ends.
+"""HELLO, WELCOME and END are JSON. OPEN names a socket of the kernel; from the container it says nothing.
+
+CREDIT is a number of bytes, CLOSE the end of a channel, which each side sends once. INTERRUPT and LIFE (the
+owner lives) come from the host and say nothing more. END comes last of all from the container, and says how
+it ends.
 """
 MOST = 64 << 10
 """Bytes of a payload."""
@@ -26,7 +29,9 @@ _HEAD = struct.Struct("!BHI")
 _SAID = re.compile(rb"[^\0]")
 FILLER = bytes(MOST + _HEAD.size + 1)
 NONCE = 32
-"""Bytes that a HELLO names (in hex) and that come back in front of the WELCOME, whatever was on its way before."""
+"""Bytes that a HELLO names (in hex) and that come back in front of the WELCOME, whatever was on its way
+before.
+"""
 
 
 class Malformed(ValueError):

@@ -1,7 +1,8 @@
 """What a path looks like, so that host and container can tell whether they see the same there.
 
-The time of change (ctime) is the file system's own, in nanoseconds: nobody sets it, so two files hardly ever have the same one. Where it
-is not passed on as it is, or where a machine may be the other's copy, an outline has to be the same too.
+The time of change (ctime) is the file system's own, in nanoseconds: nobody sets it, so two files hardly ever
+have the same one. Where it is not passed on as it is, or where a machine may be the other's copy, an outline
+has to be the same too.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ def boot() -> str:
 
 
 def is_mapped() -> bool:
-    """Whether this process is another user for the machine than it says, and not the one who runs a rootless engine either: it has the
-    rights of nobody there.
+    """Whether this process is another user for the machine than it says, and not the one who runs a rootless
+    engine either: it has the rights of nobody there.
     """
     try:
         with open(_USERS, encoding="ascii") as file:
@@ -67,7 +68,9 @@ def is_closed(folder: str) -> bool:
 
 
 def outline(path: str) -> list[int]:
-    """A checksum of names, sizes, whole seconds of changes and the beginnings of files; how many entries it is of, and whether of all."""
+    """A checksum of names, sizes, whole seconds of changes and the beginnings of files; how many entries it
+    is of, and whether of all.
+    """
     checksum = count = 0
     if not os.path.isdir(path):
         return [_of_file(path), 1, 1]
@@ -82,7 +85,9 @@ def _of_file(path: str) -> int:
     try:
         with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb", buffering=0) as file:
             status = os.fstat(file.fileno())
-            return zlib.crc32(file.read(_HEAD) or b"", zlib.crc32(f"{status.st_size} {int(status.st_mtime)}".encode()))
+            return zlib.crc32(
+                file.read(_HEAD) or b"", zlib.crc32(f"{status.st_size} {int(status.st_mtime)}".encode())
+            )
     except OSError:
         return 0
 

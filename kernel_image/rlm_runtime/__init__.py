@@ -1,8 +1,9 @@
 """What code in the kernel sees: the only project code inside the container.
 
-`python -m rlm_runtime -f CONNECTION_FILE` runs an IPython kernel with this package loaded as an extension. The extension puts
-the names of `api.NAMES` into the user's namespace. Everything here runs beside hostile code and is trusted with nothing: limits
-hold because the host and the container enforce them; the caps and checks here only make messages clear.
+`python -m rlm_runtime -f CONNECTION_FILE` runs an IPython kernel with this package loaded as an extension.
+The extension puts the names of `api.NAMES` into the user's namespace. Everything here runs beside hostile
+code and is trusted with nothing: limits hold because the host and the container enforce them; the caps and
+checks here only make messages clear.
 """
 
 from __future__ import annotations

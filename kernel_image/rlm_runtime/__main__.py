@@ -1,18 +1,21 @@
 """Start the kernel, and carry everything between it and the host.
 
-Two processes: this one, which holds no user code, and the kernel as its child. The container's life hangs on this one:
+Two processes: this one, which holds no user code, and the kernel as its child. The container's life hangs on
+this one:
 
-- Its stdin and stdout are the stream to the host (`frames`), the only tie there is. When the owner ends, even by SIGKILL, the engine
-  closes stdin, and the container ends. A session that is kept has a stdin that stays open: it ends once no owner was heard for its idle
-  time. None of this needs the kernel's GIL.
-- When the kernel dies, the host is told how, and its exit status becomes the container's, with out-of-memory told apart by `EXIT_OOM`.
-- An interrupt from the host becomes a SIGINT for the kernel and what it has started, as Ctrl-C in a terminal is. A request over the
-  kernel's sockets would need its GIL, which compiled code may hold; the signal itself needs none, so that a regular expression without end
-  is interrupted too.
+- Its stdin and stdout are the stream to the host (`frames`), the only tie there is. When the owner ends, even
+  by SIGKILL, the engine closes stdin, and the container ends. A session that is kept has a stdin that stays
+  open: it ends once no owner was heard for its idle time. None of this needs the kernel's GIL.
+- When the kernel dies, the host is told how, and its exit status becomes the container's, with out-of-memory
+  told apart by `EXIT_OOM`.
+- An interrupt from the host becomes a SIGINT for the kernel and what it has started, as Ctrl-C in a terminal
+  is. A request over the kernel's sockets would need its GIL, which compiled code may hold; the signal itself
+  needs none, so that a regular expression without end is interrupted too.
 
-Code in the kernel has the same user id as this process, so this is the first process of its namespace, which nobody inside can stop or
-kill; no memory of it can be read or written, nor its descriptors had; and it has one thread, which asks nothing of the system that a limit
-could refuse. Whatever goes wrong in it ends the container.
+Code in the kernel has the same user id as this process, so this is the first process of its namespace, which
+nobody inside can stop or kill; no memory of it can be read or written, nor its descriptors had; and it has
+one thread, which asks nothing of the system that a limit could refuse. Whatever goes wrong in it ends the
+container.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ import traceback
 from pathlib import Path
 
 from rlm_contract import CALLS, EXIT_LEASE, EXIT_OOM, RUN, SOCKETS, Hello
+
 from rlm_runtime.bridge import Bridge
 
 FIRST_SECONDS = 60.0
@@ -41,7 +45,9 @@ _OOM_COUNTERS = (
 
 
 def _oom_kills() -> int:
-    """How many processes of this container the kernel has killed for memory so far; 0 where that cannot be read."""
+    """How many processes of this container the kernel has killed for memory so far; 0 where that cannot be
+    read.
+    """
     for counter in _OOM_COUNTERS:
         try:
             fields = dict(line.split() for line in counter.read_text().splitlines())
@@ -58,7 +64,9 @@ def _status(code: int) -> int:
 
 
 def _dumpable(yes: bool) -> None:
-    """Whether processes of the same user may look into this one and change it (ptrace, /proc/PID/mem and what else asks for that)."""
+    """Whether processes of the same user may look into this one and change it (ptrace, /proc/PID/mem and what
+    else asks for that).
+    """
     if ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, int(yes), 0, 0, 0):
         raise OSError("prctl(PR_SET_DUMPABLE) failed")
 
@@ -75,14 +83,22 @@ def _run_kernel() -> None:
     config.HistoryManager.enabled = False  # the home directory is read-only
     config.InteractiveShell.colors = "nocolor"  # tracebacks are read by models
     config.IPKernelApp.pylab_import_all = False
-    config.IPythonKernel._execute_sleep = 0.0  # outputs are in their order without it: what says that a cell has ended comes last
+    config.IPythonKernel._execute_sleep = (
+        0.0  # outputs are in their order without it: what says that a cell has ended comes last
+    )
     IPKernelApp.launch_instance(argv=["-f", f"{RUN}/connection.json"], config=config)
 
 
 def _write(hello: Hello) -> None:
     """What the kernel is told, by files that code in it may read."""
     ports = {f"{name}_port": number for name, number in SOCKETS.items()}
-    connection = {"transport": "ipc", "ip": f"{RUN}/k", "signature_scheme": "hmac-sha256", "key": hello["key"], **ports}
+    connection = {
+        "transport": "ipc",
+        "ip": f"{RUN}/k",
+        "signature_scheme": "hmac-sha256",
+        "key": hello["key"],
+        **ports,
+    }
     for name, told in (("session.json", hello["session"]), ("connection.json", connection)):
         path = Path(RUN, name)
         path.touch(mode=0o600)
@@ -101,8 +117,8 @@ def _become_kernel(errors: int) -> None:
         os.dup2(instead, number)
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     _dumpable(True)
-    # All that runs in here has the least share of the CPU, so that nothing can leave the first process without.
-    # Where the profile of system calls refuses it, nobody can take that process's share either.
+    # All that runs in here has the least share of the CPU, so that nothing can leave the first process
+    # without. Where the profile of system calls refuses it, nobody can take that process's share either.
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, _LEAST_NICE)
 
@@ -147,7 +163,8 @@ class _First:
         bridge.interrupt = lambda: _interrupt(kernel)
         bridge.listen()
         while True:
-            # All of it in each turn: a flood of signals, or of orphans that end, makes for more turns and hides nothing.
+            # All of it in each turn: a flood of signals, or of orphans that end, makes for more turns and
+            # hides nothing.
             idle = bridge.hello["idle"] if bridge.hello else 0.0
             if bridge.over or (idle and time.monotonic() - bridge.heard > idle):
                 return EXIT_LEASE

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlm_contract import RUN
+
 from rlm_runtime import display, engine, files, habits, queries, tables, wire
 from rlm_runtime.delivery import delivery, plain
 from rlm_runtime.names import Names
@@ -32,7 +33,16 @@ _shell: list[InteractiveShell] = []
 _names: list[Names] = []
 _as_text: set[str] = set()
 """Names of variables that are meant as texts."""
-_NO_VALUES = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType, types.GeneratorType, map, filter, zip)
+_NO_VALUES = (
+    types.FunctionType,
+    types.BuiltinFunctionType,
+    types.MethodType,
+    types.ModuleType,
+    types.GeneratorType,
+    map,
+    filter,
+    zip,
+)
 _EMPTY = {"content": None, "ready": False}
 """The session's `answer` at the beginning."""
 _MAX_VALUES = 500_000
@@ -40,7 +50,10 @@ _MAX_VALUES = 500_000
 
 
 class Delivered(BaseException):
-    """Ends the cell once the answer is with the host. Not an Exception: `except Exception` in a cell must not hold it up."""
+    """Ends the cell once the answer is with the host.
+
+    Not an Exception: `except Exception` in a cell must not hold it up.
+    """
 
 
 def budget() -> dict[str, Any]:
@@ -50,7 +63,8 @@ def budget() -> dict[str, Any]:
 
 
 class _History(Sequence[dict[str, Any]]):
-    """The conversation so far in full, a dict for each question: question, turns (reply, cells with code and output), answer.
+    """The conversation so far in full, a dict for each question: question, turns (reply, cells with code and
+    output), answer.
 
     The host tells it when it is looked at, once a cell.
     """
@@ -70,7 +84,11 @@ class _History(Sequence[dict[str, Any]]):
         return len(self._talk())
 
     def __repr__(self) -> str:
-        return f"<history: {len(self)} questions, the last {self[-1]['question'][:80]!r}>" if len(self) else "<history: empty>"
+        return (
+            f"<history: {len(self)} questions, the last {self[-1]['question'][:80]!r}>"
+            if len(self)
+            else "<history: empty>"
+        )
 
 
 def expect_answer(schema: dict[str, Any]) -> None:
@@ -79,7 +97,9 @@ def expect_answer(schema: dict[str, Any]) -> None:
 
 
 def describe() -> dict[str, Any]:
-    """What the host asks before the first turn: the input as `files.describe` tells it, and whether the answer must have a form."""
+    """What the host asks before the first turn: the input as `files.describe` tells it, and whether the
+    answer must have a form.
+    """
     return {**files.describe(), "typed": bool(_expected)}
 
 
@@ -89,28 +109,42 @@ def _deliver(value: Any) -> None:
         try:
             value = _expected[0].of(value if isinstance(value, str) else plain(value, limit))
         except ValueError as wrong:
-            raise ValueError(f"this answer does not fit what was asked for: {wrong}. The schema: {_expected[0].told}") from None
+            raise ValueError(
+                f"this answer does not fit what was asked for: {wrong}. The schema: {_expected[0].told}"
+            ) from None
     text, data, typed = delivery(value, limit)
     if isinstance(data, (dict, list)):
         written = json.dumps(data, ensure_ascii=False)
-        too_many = written.count('"') // 2 + sum(map(written.count, ",[{")) > _MAX_VALUES or len(written) + len(text) > limit // 4
-        # A large table goes as its text; of other data it is the host that makes the text, which would take twice the room.
-        wire.call("final", {"value": data} if not text else {"text": text} if too_many else {"text": text, "value": data})
+        too_many = (
+            written.count('"') // 2 + sum(map(written.count, ",[{")) > _MAX_VALUES
+            or len(written) + len(text) > limit // 4
+        )
+        # A large table goes as its text; of other data it is the host that makes the text, which would take
+        # twice the room.
+        wire.call(
+            "final",
+            {"value": data} if not text else {"text": text} if too_many else {"text": text, "value": data},
+        )
     else:
         wire.call("final", {"text": text, "value": data} if typed else {"text": text})
 
 
 def FINAL(value: Any) -> None:
-    """Deliver the answer and end the cell. Text goes as it is; a table whole, as CSV and as records; other values as JSON.
+    """Deliver the answer and end the cell.
 
-    Raises TypeError for what is no value, such as a function or a generator; ValueError for an empty `answer` and, once, for the name of a
-    variable as a text.
+    Text goes as it is; a table whole, as CSV and as records; other values as JSON.
+
+    Raises TypeError for what is no value, such as a function or a generator; ValueError for an empty `answer`
+    and, once, for the name of a variable as a text.
     """
     __tracebackhide__ = True
     value = _content(value)
     if isinstance(value, str) and _could_mean_variable(value) and value not in _as_text:
         _as_text.add(value)
-        raise ValueError(f"FINAL({value!r}) delivers that very text. FINAL({value}) delivers the variable. For the text call it again.")
+        raise ValueError(
+            f"FINAL({value!r}) delivers that very text. FINAL({value}) delivers the variable. For the text "
+            "call it again."
+        )
     try:
         _deliver(value)
     except (TypeError, ValueError, wire.HostCallError) as wrong:
@@ -119,7 +153,10 @@ def FINAL(value: Any) -> None:
 
 
 def _content(value: Any) -> Any:
-    """What is delivered of the session's `answer`: what was put into it. Any other value as it is. Raises ValueError if that is nothing."""
+    """What is delivered of the session's `answer`: what was put into it.
+
+    Any other value as it is. Raises ValueError if that is nothing.
+    """
     if type(value) is not dict or set(value) != set(_EMPTY):
         if type(value) is str and value.strip() == str(_EMPTY):
             raise ValueError(_NOTHING)
@@ -129,7 +166,9 @@ def _content(value: Any) -> Any:
     return value["content"]
 
 
-_NOTHING = 'nothing was put into `answer`: answer["content"] is None. Write FINAL(value) with the answer itself.'
+_NOTHING = (
+    'nothing was put into `answer`: answer["content"] is None. Write FINAL(value) with the answer itself.'
+)
 
 
 def FINAL_VAR(name: Any) -> None:
@@ -149,13 +188,19 @@ def FINAL_VAR(name: Any) -> None:
 
 def _could_mean_variable(text: str) -> bool:
     """Whether a text is the name of a variable that code has made, and that could be delivered."""
-    return text.isidentifier() and text in _made_names() and not isinstance(_shell[0].user_ns[text], _NO_VALUES)
+    return (
+        text.isidentifier() and text in _made_names() and not isinstance(_shell[0].user_ns[text], _NO_VALUES)
+    )
 
 
 def _made_names() -> list[str]:
     hidden, own = _shell[0].user_ns_hidden, {*NAMES, *IMPORTED, "answer", "context"}
     names = _shell[0].user_ns
-    return [name for name in names if isinstance(name, str) and not name.startswith("_") and name not in hidden and name not in own]
+    return [
+        name
+        for name in names
+        if isinstance(name, str) and not name.startswith("_") and name not in hidden and name not in own
+    ]
 
 
 def SHOW_VARS() -> dict[str, str]:
@@ -168,7 +213,9 @@ def SHOW_VARS() -> dict[str, str]:
 
 
 def _long(value: Any) -> str:
-    if not hasattr(type(value), "__len__") or type(value).__module__ == "__main__":  # what a cell wrote itself may not even end
+    if (
+        not hasattr(type(value), "__len__") or type(value).__module__ == "__main__"
+    ):  # what a cell wrote itself may not even end
         return ""
     try:
         return f", {len(value):,} long"
@@ -209,7 +256,14 @@ NAMES: dict[str, Any] = {
 }
 
 
-IMPORTED: dict[str, Any] = {"re": re, "json": json, "csv": csv, "math": math, "Counter": Counter, "defaultdict": defaultdict}
+IMPORTED: dict[str, Any] = {
+    "re": re,
+    "json": json,
+    "csv": csv,
+    "math": math,
+    "Counter": Counter,
+    "defaultdict": defaultdict,
+}
 """What code may use without importing it."""
 
 

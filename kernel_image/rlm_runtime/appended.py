@@ -1,10 +1,14 @@
-"""What one program has appended to another's text in characters of another width, as PowerShell and cmd do: both are read as they are."""
+"""What one program has appended to another's text in characters of another width, as PowerShell and cmd do:
+both are read as they are.
+"""
 
 from __future__ import annotations
 
 import re
 
-_WIDE = re.compile(rb"(?:\xff\xfe)?(?:[\t\n\r\x20-\x7e\xa0-\xff]\0|[\x00-\xff][\x03-\x06]|[\x13\x14\x18-\x1e\xac]\x20){8,}")
+_WIDE = re.compile(
+    rb"(?:\xff\xfe)?(?:[\t\n\r\x20-\x7e\xa0-\xff]\0|[\x00-\xff][\x03-\x06]|[\x13\x14\x18-\x1e\xac]\x20){8,}"
+)
 """UTF-16 of the usual alphabets."""
 _NARROW = re.compile(rb"[\t\n\r\x20-\x7e]{32,}(?!\0)|[\t\n\r\x20-\x7e]{5,}\n\Z")
 """ASCII, where it stands between UTF-16 or after it: nothing in UTF-16 is likely to look so."""

@@ -1,4 +1,7 @@
-"""Archives: the text of all files in a zip or tar, each after its name. What cannot be read costs itself alone, and is named."""
+"""Archives: the text of all files in a zip or tar, each after its name.
+
+What cannot be read costs itself alone, and is named.
+"""
 
 from __future__ import annotations
 
@@ -42,10 +45,15 @@ class Told(NamedTuple):
     notes: list[str]
 
 
-def archive_text(members: Members, budget: Budget, notes: list[str], read: Callable[[bytes, str], Told]) -> Told:
-    """All members' texts, each after `=== name ===`. `read` makes text of a member's bytes, and takes the room for it from the budget.
+def archive_text(
+    members: Members, budget: Budget, notes: list[str], read: Callable[[bytes, str], Told]
+) -> Told:
+    """All members' texts, each after `=== name ===`.
 
-    `notes`: what is said of the archive while its members are walked. Raises Unreadable if nothing at all can be read.
+    `read` makes text of a member's bytes, and takes the room for it from the budget.
+
+    `notes`: what is said of the archive while its members are walked. Raises Unreadable if nothing at all can
+    be read.
     """
     whole = bytearray()  # in a str every character may take four bytes
     unread: list[str] = []
@@ -76,7 +84,9 @@ def archive_text(members: Members, budget: Budget, notes: list[str], read: Calla
 
 
 def _few(notes: list[str]) -> list[str]:
-    return notes if len(notes) <= _NOTES else [*notes[: _NOTES - 1], f"{len(notes) - _NOTES + 1:,} more remarks"]
+    return (
+        notes if len(notes) <= _NOTES else [*notes[: _NOTES - 1], f"{len(notes) - _NOTES + 1:,} more remarks"]
+    )
 
 
 def _printable(name: str) -> str:
@@ -86,11 +96,18 @@ def _printable(name: str) -> str:
 
 def _is_noise(name: str) -> bool:
     """What macOS adds for itself."""
-    return name.startswith("__MACOSX/") or name.rpartition("/")[2] == ".DS_Store" or name.rpartition("/")[2].startswith("._")
+    return (
+        name.startswith("__MACOSX/")
+        or name.rpartition("/")[2] == ".DS_Store"
+        or name.rpartition("/")[2].startswith("._")
+    )
 
 
 def zip_members(file: IO[bytes], notes: list[str]) -> Members:
-    """The files of a zip: by its directory, or, where that is lost, by what stands before each of them. Raises Unreadable."""
+    """The files of a zip: by its directory, or, where that is lost, by what stands before each of them.
+
+    Raises Unreadable.
+    """
     try:
         _check_directory(file)
         archive = zipfile.ZipFile(file)
@@ -104,7 +121,11 @@ def zip_members(file: IO[bytes], notes: list[str]) -> Members:
         return
     page = _page(archive.infolist())
     for member in archive.infolist():
-        if member.filename.endswith(("/", "\\")) or stat.S_ISLNK(member.external_attr >> 16) or _is_noise(member.filename):
+        if (
+            member.filename.endswith(("/", "\\"))
+            or stat.S_ISLNK(member.external_attr >> 16)
+            or _is_noise(member.filename)
+        ):
             continue
         yield Member(_name(member, page), partial(_zip_pieces, archive, member), member.file_size)
 
@@ -120,8 +141,13 @@ def _check_directory(file: IO[bytes]) -> None:
 
 
 def _page(members: list[zipfile.ZipInfo]) -> str:
-    """The code page of names that are not marked as UTF-8: that of the machine where the archive was made. Told by all of them together."""
-    raw = b"\n".join(member.orig_filename.encode("cp437") for member in members if not member.flag_bits & 0x800)
+    """The code page of names that are not marked as UTF-8: that of the machine where the archive was made.
+
+    Told by all of them together.
+    """
+    raw = b"\n".join(
+        member.orig_filename.encode("cp437") for member in members if not member.flag_bits & 0x800
+    )
     try:
         return "utf-8" if raw.isascii() else charsets.find(raw).encoding
     except charsets.NoText:
@@ -130,7 +156,9 @@ def _page(members: list[zipfile.ZipInfo]) -> str:
 
 def _name(member: zipfile.ZipInfo, page: str) -> str:
     name = member.filename
-    if not member.flag_bits & 0x800 and name == member.orig_filename:  # else the archive has the name in UTF-8 besides
+    if (
+        not member.flag_bits & 0x800 and name == member.orig_filename
+    ):  # else the archive has the name in UTF-8 besides
         name = name.encode("cp437").decode(page, "replace")
     return name if "/" in name else name.replace("\\", "/")  # as some programs of Windows write it
 
@@ -138,8 +166,16 @@ def _name(member: zipfile.ZipInfo, page: str) -> str:
 def _zip_pieces(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[bytes]:
     if member.flag_bits & 1:
         raise Unreadable("it is encrypted, and needs a password")
-    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
-        raise Unreadable(f"it is packed by a method that is not known here ({_METHODS.get(member.compress_type, member.compress_type)})")
+    if member.compress_type not in (
+        zipfile.ZIP_STORED,
+        zipfile.ZIP_DEFLATED,
+        zipfile.ZIP_BZIP2,
+        zipfile.ZIP_LZMA,
+    ):
+        raise Unreadable(
+            "it is packed by a method that is not known here "
+            f"({_METHODS.get(member.compress_type, member.compress_type)})"
+        )
     with archive.open(member) as part:
         while piece := part.read(_PIECE):
             yield piece
@@ -157,10 +193,19 @@ def _without_directory(file: IO[bytes], notes: list[str]) -> Members:
         known = not flags & 8 and size != 0xFFFFFFFF
         # Where the size follows the data, the next header tells where that ends, at the latest.
         after = data.find(b"PK\3\4", begin + size if known else begin)
-        end = begin + size if known else _first(data.find(b"PK\7\x08", begin), data.find(b"PK\1\2", begin), after, len(data))
+        end = (
+            begin + size
+            if known
+            else _first(data.find(b"PK\7\x08", begin), data.find(b"PK\1\2", begin), after, len(data))
+        )
         if name and not name.endswith("/") and not _is_noise(name):
             cut = end > len(data) or (not known and end == len(data))
-            yield Member(name, partial(_local_pieces, memoryview(data)[begin:end], flags, method, name if cut else "", notes))
+            yield Member(
+                name,
+                partial(
+                    _local_pieces, memoryview(data)[begin:end], flags, method, name if cut else "", notes
+                ),
+            )
         at = after
 
 
@@ -192,7 +237,10 @@ def _local_pieces(data: memoryview, flags: int, method: int, cut: str, notes: li
 
 
 def tar_members(file: IO[bytes], notes: list[str]) -> Members:
-    """The files of a tar; links, devices and folders are none. One that is cut off gives what is before that."""
+    """The files of a tar; links, devices and folders are none.
+
+    One that is cut off gives what is before that.
+    """
     with tarfile.open(fileobj=file, mode="r:") as archive:
         while True:
             try:
@@ -206,11 +254,17 @@ def tar_members(file: IO[bytes], notes: list[str]) -> Members:
             archive.members.clear()  # it would remember them all
             if member.isreg() and not _is_noise(member.name):
                 name = member.name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-                cut = partial(notes.append, f"{_printable(name)}: cut off before its end, and read up to there")
-                yield Member(name, partial(_tar_pieces, file, archive, member, cut))  # of one that is cut off, the size is not there
+                cut = partial(
+                    notes.append, f"{_printable(name)}: cut off before its end, and read up to there"
+                )
+                yield Member(
+                    name, partial(_tar_pieces, file, archive, member, cut)
+                )  # of one that is cut off, the size is not there
 
 
-def _tar_pieces(file: IO[bytes], archive: tarfile.TarFile, member: tarfile.TarInfo, cut: Callable[[], None]) -> Iterator[bytes]:
+def _tar_pieces(
+    file: IO[bytes], archive: tarfile.TarFile, member: tarfile.TarInfo, cut: Callable[[], None]
+) -> Iterator[bytes]:
     if member.issparse():
         part = archive.extractfile(member)
         while part is not None and (piece := part.read(_PIECE)):

@@ -1,4 +1,6 @@
-"""Host calls of asyncio code: one connection for each event loop, on which any number of calls wait at once."""
+"""Host calls of asyncio code: one connection for each event loop, on which any number of calls wait at
+once.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from rlm_contract import CALLS, SIZE, Kind, Reply
+
 from rlm_runtime import line, wire
 
 _TOLD_AT_ONCE = 3000
@@ -63,7 +66,10 @@ class _Line:
             await asyncio.gather(self._reading, return_exceptions=True)
 
     def _send(self, writer: asyncio.StreamWriter) -> None:
-        """Send what was made, in pieces of bounded size. Of several calls the host is told how many there are; one needs no message."""
+        """Send what was made, in pieces of bounded size.
+
+        Of several calls the host is told how many there are; one needs no message.
+        """
         made, self._made = self._made, []
         wire.plan(len(made), tell=len(made) > 1)
         piece = bytearray()
@@ -75,7 +81,9 @@ class _Line:
         writer.write(piece)
 
     def _tell(self) -> None:
-        """Have the host drop what was given up, and that together: of many gathered calls the end of each would let others be sent."""
+        """Have the host drop what was given up, and that together: of many gathered calls the end of each
+        would let others be sent.
+        """
         given_up, self._given_up = self._given_up, []
         for first in range(0, len(given_up), _TOLD_AT_ONCE):
             wire.cancel(given_up[first : first + _TOLD_AT_ONCE])

@@ -1,8 +1,9 @@
-"""What the first process does: it carries the kernel's sockets and host calls over the one stream to the host, and watches who lives.
+"""What the first process does: it carries the kernel's sockets and host calls over the one stream to the
+host, and watches who lives.
 
-Every connection of the container is a channel of the stream. A side sends on a channel as far as it has credit, so what one connection
-floods with fills no memory and holds up no other. Bytes to the host leave in this order: what was begun, control frames, one piece of each
-connection that has something.
+Every connection of the container is a channel of the stream. A side sends on a channel as far as it has
+credit, so what one connection floods with fills no memory and holds up no other. Bytes to the host leave in
+this order: what was begun, control frames, one piece of each connection that has something.
 
 One thread, which waits in `epoll` alone. What code in the container sends is passed on unread.
 """
@@ -30,7 +31,9 @@ BUFFER = 256 << 10
 TICK = 0.25
 """Seconds after which it looks around, even if nothing happens."""
 SIGN_SECONDS = 300.0
-"""After so many seconds the host hears that we live: on the way a machine whose host was cut off notices by that, if by nothing else."""
+"""After so many seconds the host hears that we live: on the way a machine whose host was cut off notices by
+that, if by nothing else.
+"""
 _AT_ONCE = 8
 """Connections of which a piece is read before what was read is sent."""
 _LAST_SECONDS = 2.0
@@ -137,7 +140,9 @@ class Bridge:
             idle = 0 if self._data or self._control or self._begun else idle + 1
 
     def end(self, status: int) -> None:
-        """Send how the container ends, with the last that was written to its stderr, past IPython; if the host takes it in time."""
+        """Send how the container ends, with the last that was written to its stderr, past IPython; if the
+        host takes it in time.
+        """
         deadline = time.monotonic() + _LAST_SECONDS
         end: End = {"status": status, "words": self._said.decode(errors="replace")}
         self._send(END, 0, json.dumps(end).encode())
@@ -328,8 +333,9 @@ class Bridge:
 
 
 def _seen(hello: Hello) -> dict[str, tuple[int | None, list[int] | None]]:
-    """What the files look like here that the host has mounted, each with its time of change and, where that does not prove enough, an
-    outline. The host knows the times by `files`, and is the same system if it was started as this one was.
+    """What the files look like here that the host has mounted, each with its time of change and, where that
+    does not prove enough, an outline. The host knows the times by `files`, and is the same system if it was
+    started as this one was.
     """
     same_system = bool(hello.get("boot")) and hello["boot"] == glance.boot()
     seen: dict[str, tuple[int | None, list[int] | None]] = {}

@@ -1,7 +1,8 @@
 """Where a cell begins and ends, told once for each, and its interrupts.
 
-A cell may run others inside of it (`%%capture`, `%rerun`, `get_ipython().run_cell(...)`), for which IPython tells the same events again.
-These are a part of it: its calls are the cell's, and nothing ends before it does.
+A cell may run others inside of it (`%%capture`, `%rerun`, `get_ipython().run_cell(...)`), for which IPython
+tells the same events again. These are a part of it: its calls are the cell's, and nothing ends before it
+does.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ class Cells:
         shell.events.register("pre_run_cell", self._begin)
         shell.events.register("post_run_cell", self._end)
 
-    def follow(self, before: Callable[[ExecutionInfo], None], after: Callable[[ExecutionResult], None]) -> None:
+    def follow(
+        self, before: Callable[[ExecutionInfo], None], after: Callable[[ExecutionResult], None]
+    ) -> None:
         """Have two functions called for each cell from now on, after those that follow already."""
         self._followers.append((before, after))
 
@@ -61,8 +64,11 @@ class Cells:
             after(result)
 
     def _interrupt(self, _signal: int, frame: FrameType | None) -> None:
-        """The first interrupt raises, as ever. Where code goes on, having caught everything (`except:` in a loop), a further one raises
-        once more as soon as that code's next line begins, which is the first of what caught it, and nothing around catches that again.
+        """The first interrupt raises, as ever.
+
+        Where code goes on, having caught everything (`except:` in a loop), a further one raises once more as
+        soon as that code's next line begins, which is the first of what caught it, and nothing around catches
+        that again.
         """
         self._interrupts += 1
         if self._interrupts > 1:
@@ -76,7 +82,10 @@ class Cells:
 
 
 def _own_frames(frame: FrameType | None, variables: dict[str, Any]) -> list[FrameType]:
-    """Frames of the cells' own code around that frame; none if none of it runs. What libraries do about an interrupt is left to them."""
+    """Frames of the cells' own code around that frame; none if none of it runs.
+
+    What libraries do about an interrupt is left to them.
+    """
     frames = []
     while frame is not None:
         frames += [frame] if frame.f_globals is variables else []
@@ -91,7 +100,10 @@ def _raise(_frame: FrameType, event: str, _arg: Any) -> Any:
 
 
 def _end_child(result: ExecutionResult) -> None:
-    """A process that code forked (os.fork) has come to the end of the cell. It must not go on as a second kernel on the same sockets."""
+    """A process that code forked (os.fork) has come to the end of the cell.
+
+    It must not go on as a second kernel on the same sockets.
+    """
     error = result.error_before_exec or result.error_in_exec
     status = int(isinstance(error, (Exception, KeyboardInterrupt)))
     if isinstance(error, SystemExit):

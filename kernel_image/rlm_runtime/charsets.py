@@ -1,7 +1,8 @@
 """Which encoding bytes are in, and whether they are text at all.
 
-UTF-8 wins where it can. Then come the wide encodings, which NUL bytes and code units tell, and the code pages, which are tried on the
-parts of the text that are not ASCII: the likeliest reading is taken (`languages`), the frequent code pages first.
+UTF-8 wins where it can. Then come the wide encodings, which NUL bytes and code units tell, and the code
+pages, which are tried on the parts of the text that are not ASCII: the likeliest reading is taken
+(`languages`), the frequent code pages first.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from rlm_runtime.strays import strays_by
 Data = bytes | OnDisk
 _BLOCK = 1 << 20
 _WHOLE = 256 << 20
-"""Bytes of a file up to which every byte is looked at; of a larger one so many at its beginning, and PARTS blocks of the rest."""
+"""Bytes of a file up to which every byte is looked at; of a larger one so many at its beginning, and PARTS
+blocks of the rest.
+"""
 PARTS = 256
 _WINDOWS, _WINDOW = 60, 240
 """Places of a text that are looked at, and bytes of each."""
@@ -73,7 +76,10 @@ _SHORT_MAGIC = {
 }
 """Those that a text may begin with, too: they count where it has bytes of no text."""
 _CONTROL = bytes([*range(1, 7), *range(14, 27), *range(28, 32)])
-"""Bytes that texts do not have, or seldom. NUL is none of them: a crash or a truncation leaves it in any log."""
+"""Bytes that texts do not have, or seldom.
+
+NUL is none of them: a crash or a truncation leaves it in any log.
+"""
 _PAGES = {
     # How much less likely than cp1252 a code page is before anything is looked at.
     "cp1252": 0.0,
@@ -108,8 +114,8 @@ _PAGES = {
     "cp862": 7.0,
 }
 _MIXED, _SOME, _MUCH = 4.0, 4, 8
-"""How much less likely than cp1252 UTF-8 with other lines in it is; the bytes of UTF-8 that there must be; and how many times as many as
-others settle it.
+"""How much less likely than cp1252 UTF-8 with other lines in it is; the bytes of UTF-8 that there must be;
+and how many times as many as others settle it.
 """
 _FIRST, _LIKELY = 600, 6
 """Bytes that all code pages are tried on, and how many of them are tried on the rest."""
@@ -128,9 +134,11 @@ class NoText(ValueError):
 
 
 class Charset(NamedTuple):
-    """An encoding; where the text begins after a byte-order mark; and what becomes of bytes that it does not have.
+    """An encoding; where the text begins after a byte-order mark; and what becomes of bytes that it does not
+    have.
 
-    `errors`: a codec error handler. `stray`: the code page that such bytes are read by, "" if they are replaced.
+    `errors`: a codec error handler. `stray`: the code page that such bytes are read by, "" if they are
+    replaced.
     """
 
     encoding: str
@@ -142,7 +150,9 @@ class Charset(NamedTuple):
 def usual_name(encoding: str) -> str:
     """The name that people know an encoding by."""
     known = {"cp932": "Shift-JIS (cp932)", "cp949": "EUC-KR (cp949)", "mac_roman": "Mac Roman"}
-    return known.get(encoding) or (encoding if encoding.startswith("cp") else encoding.replace("_", "-").upper())
+    return known.get(encoding) or (
+        encoding if encoding.startswith("cp") else encoding.replace("_", "-").upper()
+    )
 
 
 def decode_name(name: bytes) -> str:
@@ -154,7 +164,10 @@ def decode_name(name: bytes) -> str:
 
 
 def find(data: Data) -> Charset:
-    """The encoding of bytes. Raises NoText. The same bytes always give the same; of huge ones a bounded part is looked at."""
+    """The encoding of bytes.
+
+    Raises NoText. The same bytes always give the same; of huge ones a bounded part is looked at.
+    """
     head = _part(data, 0, 4096)
     mark = next((Charset(encoding, len(mark)) for mark, encoding in _MARKS if head.startswith(mark)), None)
     if mark is not None and mark.encoding != "utf-8":
@@ -196,8 +209,8 @@ def _blocks(data: Data, start: int) -> Iterator[tuple[int, bytes]]:
 
 
 class _Look(NamedTuple):
-    """What was seen: whether there are NULs, and whether all is UTF-8; bytes beyond ASCII that are UTF-8 and that are not; places with
-    such bytes, first those that are not UTF-8.
+    """What was seen: whether there are NULs, and whether all is UTF-8; bytes beyond ASCII that are UTF-8 and
+    that are not; places with such bytes, first those that are not UTF-8.
     """
 
     nul: bool
@@ -221,19 +234,27 @@ def _look(data: Data, start: int) -> _Look:
         if block.isascii() and not decoder.getstate()[0]:
             continue
         try:
-            good += 2 * (len(block) - len(decoder.decode(block)))  # about: of most alphabets a character has two bytes
+            good += 2 * (
+                len(block) - len(decoder.decode(block))
+            )  # about: of most alphabets a character has two bytes
         except UnicodeDecodeError:
             decoder.reset()
             high = len(block) - len(block.translate(None, _HIGH_BYTES))
             wrong = max(1, len(block) - len(block.decode("utf-8", "ignore").encode()))
             good, bad = good + high - wrong, bad + wrong
             if len(faulty) < _WINDOWS:
-                faulty += _windows(block, _SEQUENCE.sub(lambda found: b"?" * len(found.group()), block), _WINDOWS - len(faulty))
+                faulty += _windows(
+                    block,
+                    _SEQUENCE.sub(lambda found: b"?" * len(found.group()), block),
+                    _WINDOWS - len(faulty),
+                )
         fine += _windows(block, block, _WINDOWS - len(fine))
     if (left := decoder.getstate()[0]) and len(data) <= start + _WHOLE:  # the last character is cut off
         bad += len(left)
         faulty.append(_part(data, max(start, len(data) - _WINDOW), len(data)))
-    return _Look(nul, not bad, good, bad, faulty[: _WINDOWS * 2 // 3] + fine[: _WINDOWS // 3] if bad else fine)
+    return _Look(
+        nul, not bad, good, bad, faulty[: _WINDOWS * 2 // 3] + fine[: _WINDOWS // 3] if bad else fine
+    )
 
 
 def _continued(block: bytes) -> int:
@@ -242,8 +263,9 @@ def _continued(block: bytes) -> int:
 
 
 def _windows(block: bytes, searched: bytes, most: int) -> list[bytes]:
-    """Parts of a block around bytes beyond ASCII, from the beginning of a line or of a word on. `searched`: the block, or as much as may
-    be looked at.
+    """Parts of a block around bytes beyond ASCII, from the beginning of a line or of a word on.
+
+    `searched`: the block, or as much as may be looked at.
     """
     found: list[bytes] = []
     at = 0
@@ -257,7 +279,9 @@ def _windows(block: bytes, searched: bytes, most: int) -> list[bytes]:
 
 
 def _begin(block: bytes, place: int, low: int) -> int:
-    """Where the word, or a few before it, begins: after a byte that is no second half of a character in any encoding."""
+    """Where the word, or a few before it, begins: after a byte that is no second half of a character in any
+    encoding.
+    """
     low = max(low, place - 120)
     line = block.rfind(b"\n", low, place) + 1
     if line:
@@ -276,7 +300,9 @@ def _wide(data: Data) -> str:
     if (begin := _part(data, 0, 64)).isascii() and b"\0" not in begin:
         return ""  # more of it may be, which was appended
     places = sorted({0, (size // 2) & ~3, max(0, size - 16384) & ~3})
-    parts = [_part(data, place, min(place + 16384, size - size % 4 if size >= 4 else size)) for place in places]
+    parts = [
+        _part(data, place, min(place + 16384, size - size % 4 if size >= 4 else size)) for place in places
+    ]
     best = ("", 0.0)
     for encoding, unit in (("utf-32-le", 4), ("utf-32-be", 4), ("utf-16-le", 2), ("utf-16-be", 2)):
         if size < 2 * unit:
@@ -339,7 +365,9 @@ def _check_text(data: Data, head: bytes, look: _Look) -> None:
 
 
 def _spread(data: Data) -> Iterator[bytes]:
-    """Parts of the data, NULs at the beginning left out: a file that was truncated under its writer begins with a hole."""
+    """Parts of the data, NULs at the beginning left out: a file that was truncated under its writer begins
+    with a hole.
+    """
     size = len(data)
     first = 0
     while first < min(size, _WHOLE) and not (block := _part(data, first, first + _BLOCK)).strip(b"\0"):
@@ -369,7 +397,11 @@ def _ebcdic(sample: bytes) -> bool:
     """Most of it are letters, digits and spaces of a mainframe, which are not where ASCII has them."""
     text = sample.decode("cp037").translate({0x85: "\n"})
     usual = sum(char.isascii() and (char.isalnum() or char in " \n.,;:-/()'") for char in text)
-    return sample.count(0x40) > len(sample) // 30 and usual > 0.9 * len(text) and len(_HIGH.findall(sample)) > len(sample) // 3
+    return (
+        sample.count(0x40) > len(sample) // 30
+        and usual > 0.9 * len(text)
+        and len(_HIGH.findall(sample)) > len(sample) // 3
+    )
 
 
 def _page(look: _Look) -> Charset:
@@ -377,7 +409,9 @@ def _page(look: _Look) -> Charset:
     sample = b"\n".join(look.windows)
     if _ebcdic(sample):
         return Charset("cp037")
-    readings = {encoding: _score(sample[:_FIRST], encoding, "replace") - less for encoding, less in _PAGES.items()}
+    readings = {
+        encoding: _score(sample[:_FIRST], encoding, "replace") - less for encoding, less in _PAGES.items()
+    }
     if len(sample) > _FIRST:
         likely = sorted(readings, key=readings.__getitem__)[-_LIKELY:]
         readings = {encoding: _score(sample, encoding, "replace") - _PAGES[encoding] for encoding in likely}

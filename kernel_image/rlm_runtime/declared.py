@@ -11,13 +11,19 @@ _DECLARATIONS = (
     re.compile(rb"""<meta[^>]{0,500}?charset\s*=\s*["']?\s*([\w:.+-]{2,40})""", re.IGNORECASE),
     _XML,
     re.compile(rb"""\A@charset\s+["']([\w:.+-]{2,40})""", re.IGNORECASE),
-    re.compile(rb"""\A(?:[^\n]*\n)?[ \t\f]*(?:#|/\*|//|;|--)[^\n]{0,200}?coding[:=][ \t]*([\w.+-]{2,40})""", re.IGNORECASE),
-    re.compile(rb"""^"?Content-Type:[^\n]{1,200}?charset\s*=\s*["']?([\w:.+-]{2,40})""", re.IGNORECASE | re.MULTILINE),
+    re.compile(
+        rb"""\A(?:[^\n]*\n)?[ \t\f]*(?:#|/\*|//|;|--)[^\n]{0,200}?coding[:=][ \t]*([\w.+-]{2,40})""",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        rb"""^"?Content-Type:[^\n]{1,200}?charset\s*=\s*["']?([\w:.+-]{2,40})""", re.IGNORECASE | re.MULTILINE
+    ),
 )
 _AS_BROWSERS = {
-    "iso-8859-1": "cp1252", "latin1": "cp1252", "latin-1": "cp1252", "us-ascii": "cp1252", "ascii": "cp1252", "iso-8859-9": "cp1254",
-    "shift_jis": "cp932", "shift-jis": "cp932", "x-sjis": "cp932", "gb2312": "gb18030", "gbk": "gb18030", "x-gbk": "gb18030",
-    "ks_c_5601-1987": "cp949", "euc-kr": "cp949", "big5": "big5hkscs", "windows-874": "cp874", "tis-620": "cp874",
+    "iso-8859-1": "cp1252", "latin1": "cp1252", "latin-1": "cp1252", "us-ascii": "cp1252", "ascii": "cp1252",
+    "iso-8859-9": "cp1254", "shift_jis": "cp932", "shift-jis": "cp932", "x-sjis": "cp932",
+    "gb2312": "gb18030", "gbk": "gb18030", "x-gbk": "gb18030",
+    "ks_c_5601-1987": "cp949", "euc-kr": "cp949", "big5": "big5hkscs", "windows-874": "cp874", "tis-620": "cp874",  # noqa: E501
 }  # fmt: skip
 """What browsers take some names for."""
 

@@ -1,7 +1,9 @@
-"""What a delivered value is as text for people and as JSON data: all of it, or an error that says what to deliver instead.
+"""What a delivered value is as text for people and as JSON data: all of it, or an error that says what to
+deliver instead.
 
-A table (DataFrame, Series; those of other packages by what they can do) is CSV for people, or Markdown where it is small, and records as
-data. Numbers, dates and the like of any package are plain ones. Nothing is cut, and nothing is delivered as `<object at 0x…>`.
+A table (DataFrame, Series; those of other packages by what they can do) is CSV for people, or Markdown where
+it is small, and records as data. Numbers, dates and the like of any package are plain ones. Nothing is cut,
+and nothing is delivered as `<object at 0x…>`.
 """
 
 from __future__ import annotations
@@ -23,14 +25,24 @@ from rlm_runtime.tables import unique
 
 _SMALL_ROWS, _SMALL_COLUMNS, _SMALL_CELL = 30, 8, 60
 """What a table has at most to be shown as Markdown; characters of a cell."""
-_NO_VALUES = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType, type, Iterator, types.CoroutineType)
+_NO_VALUES = (
+    types.FunctionType,
+    types.BuiltinFunctionType,
+    types.MethodType,
+    types.ModuleType,
+    type,
+    Iterator,
+    types.CoroutineType,
+)
 _PICTURES = ("matplotlib.", "PIL.", "plotly.", "seaborn.")
 _MAX_BITS = 4096
 _PLAIN = "Deliver a text, a number, a list or a dict."
 
 
 class Delivery(NamedTuple):
-    """`text` for people, "" where it is the data written as JSON; `data`, if it is more than text (`typed`)."""
+    """`text` for people, "" where it is the data written as JSON; `data`, if it is more than text
+    (`typed`).
+    """
 
     text: str
     data: Any
@@ -44,7 +56,8 @@ class NoValue(TypeError):
 def delivery(value: Any, limit: int) -> Delivery:
     """How a value is delivered, in at most `limit` characters.
 
-    Raises NoValue for what is none, ValueError for what is too long, nested without end, or has two keys that are one in JSON.
+    Raises NoValue for what is none, ValueError for what is too long, nested without end, or has two keys that
+    are one in JSON.
     """
     if isinstance(value, str):
         text = str.__str__(value)
@@ -68,7 +81,10 @@ def plain(value: Any, limit: int) -> Any:
 
 def _bounded(size: int, limit: int) -> None:
     if size > limit:
-        raise ValueError(f"this answer has {size:,} characters; {limit:,} can be delivered. Deliver only what was asked for.")
+        raise ValueError(
+            f"this answer has {size:,} characters; {limit:,} can be delivered. Deliver only what was asked "
+            "for."
+        )
 
 
 class _Plain:
@@ -106,7 +122,8 @@ class _Plain:
         self._size += size
         if self._size > self._limit:
             raise ValueError(
-                f"this answer has more than {self._limit:,} characters, which can be delivered. Deliver only what was asked for."
+                f"this answer has more than {self._limit:,} characters, which can be delivered. Deliver "
+                "only what was asked for."
             )
 
     def _of_package(self, value: Any) -> Any:
@@ -121,18 +138,28 @@ class _Plain:
         if kind.__name__ in ("ndarray", "datetime64", "timedelta64") and value.dtype.kind in "Mm":
             # As Python's own numbers they would be nanoseconds.
             fine = value.dtype.str.endswith(("[ns]", "[ps]", "[fs]", "[as]"))
-            value = value.astype(str) if value.dtype.kind == "m" else value.astype("datetime64[us]") if fine else value
+            value = (
+                value.astype(str)
+                if value.dtype.kind == "m"
+                else value.astype("datetime64[us]")
+                if fine
+                else value
+            )
             kind = type(value)
         for method in ("to_pylist", "to_dicts", "as_py", "tolist", "to_list"):
             if _has(kind, method):
                 made = _named(value, getattr(value, method)())
                 if isinstance(made, list):
                     return self._list(made)
-                return self.of(float(made) if type(made) is kind else made)  # a number of more digits than Python's is its own
+                return self.of(
+                    float(made) if type(made) is kind else made
+                )  # a number of more digits than Python's is its own
         return _NONE
 
     def _frame(self, frame: Any) -> list[dict[str, Any]]:
-        columns = [(str(self._key(name)), frame.iloc[:, place].tolist()) for place, name in enumerate(frame.columns)]
+        columns = [
+            (str(self._key(name)), frame.iloc[:, place].tolist()) for place, name in enumerate(frame.columns)
+        ]
         columns = _index_columns(self, frame) + columns
         names = unique((name for name, _ in columns), ".", 1)
         self._count(sum(len(name) + 4 for name in names) * len(frame))
@@ -162,14 +189,18 @@ class _Plain:
 
     def _of_collection(self, value: Any) -> Any:
         if type(value).__name__ == "LazyText":
-            raise ValueError("this answer is all of a text that is too large for memory. Deliver only what was asked for: a part of it.")
+            raise ValueError(
+                "this answer is all of a text that is too large for memory. Deliver only what was asked "
+                "for: a part of it."
+            )
         if isinstance(value, Mapping):
             return self._dict(value.items())
         if isinstance(value, Set) and not hasattr(value, "mapping"):
             return self._list(_in_order(value))
         if isinstance(value, Sequence) and _has(type(value), "keys"):  # a row of sqlite3
             return self._dict(zip(value.keys(), value, strict=True))
-        # Not whatever has a length and can be gone through: elements of HTML and XML have more than their children.
+        # Not whatever has a length and can be gone through: elements of HTML and XML have more than their
+        # children.
         if isinstance(value, (Sequence, MappingView, Set)):
             return self._list(value)
         return _NONE
@@ -182,7 +213,10 @@ class _Plain:
         for key, value in items:
             name = self._key(key)
             if name in made:
-                raise ValueError(f"this answer has two keys that are both {name[:80]!r} in JSON. Give them different names.")
+                raise ValueError(
+                    f"this answer has two keys that are both {name[:80]!r} in JSON. Give them different "
+                    "names."
+                )
             self._count(len(name))
             made[name] = self.of(value)
         return made
@@ -193,7 +227,11 @@ class _Plain:
         if key is None or isinstance(key, bool):
             return "null" if key is None else str(key).lower()
         if isinstance(key, Collection) and not isinstance(key, str):
-            return ", ".join(self._key(part) for part in _in_order(key)) if isinstance(key, Set) else str(_as_text(key) or key)
+            return (
+                ", ".join(self._key(part) for part in _in_order(key))
+                if isinstance(key, Set)
+                else str(_as_text(key) or key)
+            )
         found = self.of(key)
         return "null" if found is None else str(found).lower() if isinstance(found, bool) else str(found)
 
@@ -202,7 +240,10 @@ _NONE = object()
 
 
 def _as_text(value: Any) -> Any:
-    """What is written as a text, or as a number, in JSON; None for other values. `NaT` and pandas' `NA` are missing numbers."""
+    """What is written as a text, or as a number, in JSON; None for other values.
+
+    `NaT` and pandas' `NA` are missing numbers.
+    """
     if type(value).__name__ in ("NaTType", "NAType"):
         return math.nan
     if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
@@ -223,9 +264,15 @@ def _own_text(value: Any) -> str:
     kind = type(value)
     where = f"{kind.__module__}.{kind.__qualname__}"
     if where.startswith(_PICTURES):
-        raise NoValue(f"FINAL got a {kind.__name__}: a picture cannot be delivered. Show it in a cell, and deliver what it says in words.")
+        raise NoValue(
+            f"FINAL got a {kind.__name__}: a picture cannot be delivered. Show it in a cell, and deliver "
+            "what it says in words."
+        )
     if kind.__name__ == "CallFailed":
-        raise NoValue(f"this answer holds an item that failed ({value}). Ask it again, or leave such items out: `if answer`.")
+        raise NoValue(
+            f"this answer holds an item that failed ({value}). Ask it again, or leave such items out: `if "
+            "answer`."
+        )
     if isinstance(value, _NO_VALUES):
         how = (
             "`await` it."
@@ -237,7 +284,10 @@ def _own_text(value: Any) -> str:
         raise NoValue(f"FINAL got a {kind.__name__}, which is no answer. {how}")
     text = str(value)
     if text.startswith("<") and text.endswith(">") and (kind.__str__ is object.__str__ or " at 0x" in text):
-        raise NoValue(f"FINAL got a {kind.__name__} ({text[:80]}), which has no text of its own. Deliver what is in it. {_PLAIN}")
+        raise NoValue(
+            f"FINAL got a {kind.__name__} ({text[:80]}), which has no text of its own. Deliver what is in "
+            f"it. {_PLAIN}"
+        )
     return text
 
 
@@ -255,7 +305,9 @@ def _is_series(value: Any) -> bool:
 
 def _is_default_index(index: Any) -> bool:
     """Its rows are only numbered."""
-    return type(index).__name__ == "RangeIndex" and index.name is None and index.start == 0 and index.step == 1
+    return (
+        type(index).__name__ == "RangeIndex" and index.name is None and index.start == 0 and index.step == 1
+    )
 
 
 def _index_columns(made: _Plain, frame: Any) -> list[tuple[str, list[Any]]]:
@@ -285,7 +337,11 @@ def _table(value: Any, data: Any) -> str:
     """A table's rows for people; "" for what is none."""
     if type(value).__name__ == "Styler":
         value = getattr(value, "data", None)
-    if not (_is_frame(value) or _is_series(value) or (_has(type(value), "to_dicts") or _has(type(value), "to_pylist"))):
+    if not (
+        _is_frame(value)
+        or _is_series(value)
+        or (_has(type(value), "to_dicts") or _has(type(value), "to_pylist"))
+    ):
         return ""
     if isinstance(data, dict):
         names, rows = (
@@ -303,9 +359,13 @@ def _table(value: Any, data: Any) -> str:
         return ""
     cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
     small = len(rows) <= _SMALL_ROWS and len(names) <= _SMALL_COLUMNS
-    if small and all(len(cell) <= _SMALL_CELL and "\n" not in cell for row in [names, *cells] for cell in row):
+    if small and all(
+        len(cell) <= _SMALL_CELL and "\n" not in cell for row in [names, *cells] for cell in row
+    ):
         lines = [names, ["---"] * len(names), *cells]
-        return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+        return "\n".join(
+            "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
+        )
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows([names, *cells])
     return out.getvalue().rstrip("\n")

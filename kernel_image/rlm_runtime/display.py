@@ -1,7 +1,7 @@
 """Caps on what a cell prints, displays and raises, at the source.
 
-The host caps again what it receives; here the cap keeps the beginning and the end of long output, which the host could not, and a
-message stays small enough to be received at all.
+The host caps again what it receives; here the cap keeps the beginning and the end of long output, which the
+host could not, and a message stays small enough to be received at all.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ TEXT_CAP = 200_000
 PICTURE_CAP = 8_000_000
 """Characters (base64) of one displayed picture."""
 TURNS = 1_000
-"""How often in a cell stdout and stderr, written to in turns, are kept in order: to send what one has takes a moment."""
+"""How often in a cell stdout and stderr, written to in turns, are kept in order: to send what one has takes a
+moment.
+"""
 DISPLAY_CAP = 200
 """Displays of one cell."""
 ERROR_CAP = 50_000
@@ -50,9 +52,12 @@ _NAME = 200
 
 
 class CappedStream:
-    """Wraps a stream object of ipykernel in place. Of what is written the head passes, then only the tail is kept.
+    """Wraps a stream object of ipykernel in place.
 
-    It is flushed if something was written: ipykernel asks for that many times a cell, and each time its thread is waited for.
+    Of what is written the head passes, then only the tail is kept.
+
+    It is flushed if something was written: ipykernel asks for that many times a cell, and each time its
+    thread is waited for.
     """
 
     _last: CappedStream | None = None
@@ -98,14 +103,18 @@ class CappedStream:
         self._unflushed = True  # only now: a flush of another thread may have come before
 
     def _take_turn(self) -> None:
-        """Each stream is sent when it has something for a while: what the other has comes first, so that both are read in their order."""
+        """Each stream is sent when it has something for a while: what the other has comes first, so that both
+        are read in their order.
+        """
         last, CappedStream._last = CappedStream._last, self
         if last is not None and last is not self and last._turns < TURNS:
             last._turns += 1
             last._stream.flush()
 
     def take_up(self) -> None:
-        """Wait until what processes of the cell wrote to this descriptor is taken up by ipykernel's thread; not for one that goes on."""
+        """Wait until what processes of the cell wrote to this descriptor is taken up by ipykernel's thread;
+        not for one that goes on.
+        """
         descriptor = getattr(self._stream, "_fid", None)
         if descriptor is None:
             return
@@ -132,8 +141,9 @@ class CappedStream:
 
 
 def _whole_lines(text: str) -> str:
-    """A text that has carriage returns between its own characters: these are its line ends, and shown as such. A progress bar has them at
-    the begin or the end of what it writes at one time, and does overwrite what was there.
+    """A text that has carriage returns between its own characters: these are its line ends, and shown as
+    such. A progress bar has them at the begin or the end of what it writes at one time, and does overwrite
+    what was there.
     """
     if "\r" not in text:
         return text
@@ -156,7 +166,9 @@ def cap_text(text: str, limit: int = TEXT_CAP) -> str:
 
 
 class CappedDisplay:
-    """Wraps the shell's formatter and its publisher: every display() and every last expression passes here."""
+    """Wraps the shell's formatter and its publisher: every display() and every last expression passes
+    here.
+    """
 
     def __init__(self, shell: InteractiveShell) -> None:
         self._format = shell.display_formatter.format
@@ -168,14 +180,18 @@ class CappedDisplay:
         plain = shell.display_formatter.formatters["text/plain"]
         plain.for_type(str, _short_repr)
         plain.for_type(bytes, _short_repr)
-        plain.for_type(CoroutineType, lambda obj, printer, _cycle: printer.text(f"{obj!r} (it did not run: `await` it)"))
+        plain.for_type(
+            CoroutineType, lambda obj, printer, _cycle: printer.text(f"{obj!r} (it did not run: `await` it)")
+        )
 
     def format(self, obj: Any, *args: Any, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         self._count += 1
         if self._count > DISPLAY_CAP:
             self.capped = True
             if self._count == DISPLAY_CAP + 1:
-                return {"text/plain": f"… more than {DISPLAY_CAP} displays in one cell: the rest is left out"}, {}
+                return {
+                    "text/plain": f"… more than {DISPLAY_CAP} displays in one cell: the rest is left out"
+                }, {}
             return {}, {}
         data, metadata = self._format(obj, *args, **kwargs)
         if (said := text_of(data)) is not None:
@@ -198,8 +214,10 @@ class CappedDisplay:
 
 
 class CappedErrors:
-    """Wraps the shell's tracebacks. What exceptions say of themselves is asked once, and an exception that says too much, or fails to, or
-    is interrupted as it does, is shown as one of the same name.
+    """Wraps the shell's tracebacks.
+
+    What exceptions say of themselves is asked once, and an exception that says too much, or fails to, or is
+    interrupted as it does, is shown as one of the same name.
     """
 
     def __init__(self, shell: InteractiveShell) -> None:
@@ -244,7 +262,9 @@ class CappedErrors:
     def _ended(error: SystemExit) -> None:
         code = error.code if isinstance(error.code, (int, str, type(None))) else type(error.code).__name__
         said = "" if code is None else f" with {cap_text(repr(code), _NAME)}"
-        sys.stderr.write(f"[The cell ended here, by SystemExit{said}. The kernel and its variables live on.]\n")
+        sys.stderr.write(
+            f"[The cell ended here, by SystemExit{said}. The kernel and its variables live on.]\n"
+        )
 
     def show_lines(self, kind: Any, error: Any, lines: list[str]) -> None:
         text = "\n".join(line for line in lines if isinstance(line, str))
@@ -256,7 +276,10 @@ class CappedErrors:
         self._shown, self.capped, self._code = None, False, code
 
     def cell_ended(self, result: ExecutionResult) -> None:
-        """The reply to the client tells the exception again. A cell that ended itself without a complaint is ok."""
+        """The reply to the client tells the exception again.
+
+        A cell that ended itself without a complaint is ok.
+        """
         if isinstance(result.error_in_exec, SystemExit) and result.error_in_exec.code in (None, 0):
             result.error_in_exec = None
         if self._shown is not None and result.error_in_exec is self._shown[0]:
@@ -278,7 +301,11 @@ _hinters: list[Callable[[BaseException, str], str]] = []
 def _told(error: BaseException) -> BaseException:
     """The error as it is, or one that can be shown in its place; with the errors that led to it."""
     chain = [error]
-    while (before := chain[-1].__cause__ or chain[-1].__context__) is not None and len(chain) < _CHAIN and before not in chain:
+    while (
+        (before := chain[-1].__cause__ or chain[-1].__context__) is not None
+        and len(chain) < _CHAIN
+        and before not in chain
+    ):
         chain.append(before)
     told = None
     for one in reversed(chain):
@@ -299,7 +326,11 @@ def _showable(error: BaseException) -> BaseException:
         text = f"(its message cannot be had: {type(failure).__name__[:_NAME]})"
     kind = type(type(error).__name__[:_NAME], (Exception,), {"__module__": "builtins"})
     shown: BaseException = kind(text).with_traceback(error.__traceback__)
-    shown.__cause__, shown.__context__, shown.__suppress_context__ = error.__cause__, error.__context__, error.__suppress_context__
+    shown.__cause__, shown.__context__, shown.__suppress_context__ = (
+        error.__cause__,
+        error.__context__,
+        error.__suppress_context__,
+    )
     return shown
 
 
@@ -328,7 +359,9 @@ _LEFT_OUT = "… too large to be shown: left out"
 
 
 def _cap_representation(kind: str, value: Any) -> Any:
-    """The value, shortened if it is text; None for a picture over the cap, whose text/plain then stands alone."""
+    """The value, shortened if it is text; None for a picture over the cap, whose text/plain then stands
+    alone.
+    """
     if not isinstance(value, str):
         return value
     if kind.startswith("text/"):
@@ -337,7 +370,9 @@ def _cap_representation(kind: str, value: Any) -> Any:
 
 
 def _without_surrogates(session: Any) -> None:
-    """Lone surrogates have no UTF-8: without this, a message that holds one, and all that was printed with it, would be lost."""
+    """Lone surrogates have no UTF-8: without this, a message that holds one, and all that was printed with
+    it, would be lost.
+    """
     from jupyter_client.jsonutil import json_clean, json_default
 
     pack = session.pack
@@ -352,7 +387,9 @@ def _without_surrogates(session: Any) -> None:
 
 
 def _give_back_streams(stdout: Any, stderr: Any) -> None:
-    """What a cell put in the place of stdout or stderr ends with it; a text that was caught there and not looked at is shown."""
+    """What a cell put in the place of stdout or stderr ends with it; a text that was caught there and not
+    looked at is shown.
+    """
     for name, own in (("stdout", stdout), ("stderr", stderr)):
         other = getattr(sys, name, None)
         if other is own:
@@ -362,18 +399,26 @@ def _give_back_streams(stdout: Any, stderr: Any) -> None:
         if isinstance(other, io.StringIO) and not other.closed:
             caught = other.getvalue()
         own.write(caught)
-        stderr.write(f"Note: this cell replaced sys.{name}. It is as before again{', and what was caught is above' if caught else ''}.\n")
+        stderr.write(
+            f"Note: this cell replaced sys.{name}. It is as before "
+            f"again{', and what was caught is above' if caught else ''}.\n"
+        )
 
 
 class _Unkept(dict[int, list[Any]]):
-    """In the place of IPython's record of all that cells showed, which would take as much memory as they say."""
+    """In the place of IPython's record of all that cells showed, which would take as much memory as they
+    say.
+    """
 
     def __missing__(self, number: int) -> list[Any]:
         return []
 
 
 def install(shell: InteractiveShell, cells: Cells) -> None:
-    """Cap the shell's streams, displays and errors from now on. The host hears of a cell that was capped by the message `rlm_truncated`."""
+    """Cap the shell's streams, displays and errors from now on.
+
+    The host hears of a cell that was capped by the message `rlm_truncated`.
+    """
     streams = [CappedStream(sys.stdout), CappedStream(sys.stderr)]
     own = (sys.stdout, sys.stderr)
     displays, errors = CappedDisplay(shell), CappedErrors(shell)

@@ -1,7 +1,8 @@
 """The stderr that the kernel is started with, which the container's first process reads.
 
-It is for the last words of a kernel that does not start. Once it is up, no descriptor of this process leads there any more, those that
-ipykernel keeps included: what code writes would keep the first process from what the kernel says.
+It is for the last words of a kernel that does not start. Once it is up, no descriptor of this process leads
+there any more, those that ipykernel keeps included: what code writes would keep the first process from what
+the kernel says.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ def remember() -> None:
 
 
 def leave_alone() -> None:
-    """Have each descriptor that leads there lead nowhere. To be called before any code that is not trusted runs."""
+    """Have each descriptor that leads there lead nowhere.
+
+    To be called before any code that is not trusted runs.
+    """
     nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     for number in _leading_there():
         os.dup2(nowhere, number, inheritable=os.get_inheritable(number))

@@ -1,6 +1,7 @@
 """The loaded files and the active input, `context`.
 
-One file loaded: `context` is its text. Several: a dict of name to text. `switch_to` makes one of several the active one.
+One file loaded: `context` is its text. Several: a dict of name to text. `switch_to` makes one of several the
+active one.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 
 from rlm_contract import Granted
+
 from rlm_runtime import charsets, folders, forms, memory, wire
 from rlm_runtime.formats import is_format, read_file
 from rlm_runtime.lazytext import LazyText
@@ -98,7 +100,8 @@ def _drop(name: str) -> None:
 def load_file(path: str, name: str | None = None, replace_all: bool = False) -> str:
     """Load a file that the user named, by its absolute path on the host, and return its text.
 
-    `name` defaults to the file's own; a taken one gets its folder before it. `replace_all` unloads the others. Raises FileRefused.
+    `name` defaults to the file's own; a taken one gets its folder before it. `replace_all` unloads the
+    others. Raises FileRefused.
     """
     before = list(files) if replace_all else []
     if replace_all:
@@ -115,7 +118,10 @@ def load_file(path: str, name: str | None = None, replace_all: bool = False) -> 
 
 
 def load_files(paths: list[str]) -> None:
-    """Load several files or whole directories. `context` is then a str for one file, a dict of name to text for several."""
+    """Load several files or whole directories.
+
+    `context` is then a str for one file, a dict of name to text for several.
+    """
     for path in paths:
         _put(_read(str(path), None))
     _activate_files()
@@ -152,7 +158,9 @@ def _read(path: str, name: str | None) -> dict[str, Text]:
     except (Unreadable, OSError) as error:
         raise wire.FileRefused(f"{grant['path']}: {error}") from None
     except MemoryError:
-        raise wire.FileRefused(f"{path} is too large for this kernel's memory. Ask the user for a larger `sandbox.memory`.") from None
+        raise wire.FileRefused(
+            f"{path} is too large for this kernel's memory. Ask the user for a larger `sandbox.memory`."
+        ) from None
     return {_label(real, name or _shown(real.name), read): read.text}
 
 
@@ -181,7 +189,9 @@ def _read_folder(path: str, inside: Path, real: PurePath, rules: Sequence[Sequen
     if told:
         _leave_out(path, told)
     if not loaded:
-        raise wire.FileRefused(f"{path} holds no file with text in it{f'; left out: {told}' if told else ''}.")
+        raise wire.FileRefused(
+            f"{path} holds no file with text in it{f'; left out: {told}' if told else ''}."
+        )
     return loaded
 
 
@@ -198,7 +208,9 @@ def _room(left: int | None = None) -> int:
 
 
 def _label(path: PurePath, wanted: str, read: Read) -> str:
-    """The name for a file: the wanted one, with its folder before it, or the whole path, the first that no other file has."""
+    """The name for a file: the wanted one, with its folder before it, or the whole path, the first that no
+    other file has.
+    """
     whole, name = str(path), wanted
     if name in _loaded and _loaded[name].path != whole:
         names = (_shown(f"{path.parent.name}/{path.name}"), _shown(whole), whole)
@@ -242,7 +254,9 @@ def remove_file(name: str) -> None:
 
 def _known(name: str) -> str:
     if name not in files:
-        raise KeyError(f"no file named {str(name)[:80]!r} is loaded; there are: {', '.join(list(files)[:50]) or 'none'}")
+        raise KeyError(
+            f"no file named {str(name)[:80]!r} is loaded; there are: {', '.join(list(files)[:50]) or 'none'}"
+        )
     return name
 
 
@@ -252,7 +266,9 @@ def path_of(name: str) -> str:
 
 
 def list_files() -> list[str]:
-    """A line for each loaded file: name, size, how it was read, and which are in `context`; at the end, what was left out and why."""
+    """A line for each loaded file: name, size, how it was read, and which are in `context`; at the end, what
+    was left out and why.
+    """
     return [*(_line(name, text) for name, text in files.items()), *map(": ".join, _left_out.items())]
 
 
@@ -280,7 +296,12 @@ def files_status() -> list[dict[str, Any]]:
     for name, text in files.items():
         size, about = _size(text)
         loaded = _loaded.get(name, _Loaded("", "", False, ""))
-        shown = {"name": name, "path": loaded.path, "bytes" if about else "characters": size, "encoding": loaded.encoding}
+        shown = {
+            "name": name,
+            "path": loaded.path,
+            "bytes" if about else "characters": size,
+            "encoding": loaded.encoding,
+        }
         rows.append(shown | {"lazy": loaded.lazy, "active": current is text or isinstance(current, dict)})
     return rows[:_STATUS_ROWS]
 
@@ -292,32 +313,52 @@ def _texts() -> dict[str, Text]:
     if isinstance(value, dict):
         return {str(key): text if isinstance(text, Text) else json.dumps(text) for key, text in value.items()}
     if isinstance(value, list):
-        return {f"[{index}]": text if isinstance(text, str) else json.dumps(text) for index, text in enumerate(value)}
+        return {
+            f"[{index}]": text if isinstance(text, str) else json.dumps(text)
+            for index, text in enumerate(value)
+        }
     return {"context": "" if value is None else str(value)}
 
 
 def peek(start: int = 0, end: int = 2000, name: str | None = None) -> str:
-    """Characters start to end of the active input, or of the named file. Negative numbers count from the end: peek(-2000) is the end."""
+    """Characters start to end of the active input, or of the named file.
+
+    Negative numbers count from the end: peek(-2000) is the end.
+    """
     part = slice(start, None if start < 0 < end else end)
     if name is not None:
         return str(files[_known(name)][part])
     value = active()
-    return str(value[part]) if isinstance(value, Text) else "\n".join(f"=== {n} ===\n{t[part]}" for n, t in _texts().items())
+    return (
+        str(value[part])
+        if isinstance(value, Text)
+        else "\n".join(f"=== {n} ===\n{t[part]}" for n, t in _texts().items())
+    )
 
 
 def grep(
-    pattern: str, name: str | None = None, *, ignore_case: bool = False, limit: int | None = None, regex: bool = True
+    pattern: str,
+    name: str | None = None,
+    *,
+    ignore_case: bool = False,
+    limit: int | None = None,
+    regex: bool = True,
 ) -> Sequence[Hit]:
-    """The lines of the active input (or of the named file) that match, as (file, line, text). `len(grep(...))` counts them.
+    """The lines of the active input (or of the named file) that match, as (file, line, text).
 
-    `pattern` is a regular expression (`regex=False`: plain text). `limit` stops early. In place of a name, a text or a dict of texts is
-    searched itself, because `grep(pattern, context)` is what many models write. A list; of more than a million hits a sequence that
-    makes them when they are looked at. Raises ValueError for a bad pattern.
+    `len(grep(...))` counts them.
+
+    `pattern` is a regular expression (`regex=False`: plain text). `limit` stops early. In place of a name, a
+    text or a dict of texts is searched itself, because `grep(pattern, context)` is what many models write. A
+    list; of more than a million hits a sequence that makes them when they are looked at. Raises ValueError
+    for a bad pattern.
     """
     try:
         found = re.compile(pattern if regex else re.escape(pattern), re.IGNORECASE if ignore_case else 0)
     except re.error as error:
-        raise ValueError(f"bad pattern {pattern!r}: {error}. Use regex=False to search for it as it stands.") from None
+        raise ValueError(
+            f"bad pattern {pattern!r}: {error}. Use regex=False to search for it as it stands."
+        ) from None
     return search(_scope(name), found, limit)
 
 
@@ -326,13 +367,17 @@ def _scope(where: Any) -> dict[str, Text]:
         return _texts()
     if isinstance(where, dict):
         return {str(key): text if isinstance(text, Text) else str(text) for key, text in where.items()}
-    if isinstance(where, LazyText) or (isinstance(where, str) and where not in files and (_ENDS.search(where) or len(where) > 300)):
+    if isinstance(where, LazyText) or (
+        isinstance(where, str) and where not in files and (_ENDS.search(where) or len(where) > 300)
+    ):
         return {"text": where}
     return {where: files[_known(where)]}
 
 
 def chunks(size: int, overlap: int = 0, name: str | None = None) -> Iterator[str]:
-    """The active input in pieces of `size` characters, each with the last `overlap` characters of the one before."""
+    """The active input in pieces of `size` characters, each with the last `overlap` characters of the one
+    before.
+    """
     if size <= overlap or overlap < 0:
         raise ValueError(f"size ({size}) must be greater than overlap ({overlap}), and overlap not negative")
     for text in [files[_known(name)]] if name is not None else _texts().values():
@@ -346,9 +391,9 @@ def chunks(size: int, overlap: int = 0, name: str | None = None) -> Iterator[str
 
 
 def records(name: str | None = None) -> list[dict[str, Any]] | Iterator[dict[str, Any]]:
-    """The active input (or the named file) as a list of dicts: of a table, JSON lines, sections of settings, or lines that are alike by
-    their names, and with numbers as numbers; of any other text, its lines with `line` and `text`. Of a large text an iterator. In place
-    of a name, a text itself will do.
+    """The active input (or the named file) as a list of dicts: of a table, JSON lines, sections of settings,
+    or lines that are alike by their names, and with numbers as numbers; of any other text, its lines with
+    `line` and `text`. Of a large text an iterator. In place of a name, a text itself will do.
 
     Raises ValueError where too few lines have the form of the others, TypeError for several texts.
     """
@@ -359,7 +404,9 @@ def records(name: str | None = None) -> list[dict[str, Any]] | Iterator[dict[str
     if isinstance(where, list):
         return where
     if not isinstance(where, Text):
-        raise TypeError(f"records() reads one text, and this is a {type(where).__name__}. Name a file: records(name).")
+        raise TypeError(
+            f"records() reads one text, and this is a {type(where).__name__}. Name a file: records(name)."
+        )
     return forms.records(where, _name_of(where))
 
 
@@ -374,11 +421,16 @@ def _on_a_line(name: str) -> str:
 
 def _remarks() -> list[str]:
     """What the user should know of how the files were read, and of what was left out."""
-    return [*(f"{_on_a_line(name)}: {loaded.note}" for name, loaded in _loaded.items() if loaded.note), *map(": ".join, _left_out.items())]
+    return [
+        *(f"{_on_a_line(name)}: {loaded.note}" for name, loaded in _loaded.items() if loaded.note),
+        *map(": ".join, _left_out.items()),
+    ]
 
 
 def describe() -> dict[str, Any]:
-    """What the host tells the root model of the input: constant in size, and told without a look at large texts."""
+    """What the host tells the root model of the input: constant in size, and told without a look at large
+    texts.
+    """
     value = active()
     texts = _texts() if value is not None else {}
     first = next(iter(texts.values()), "")

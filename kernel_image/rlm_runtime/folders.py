@@ -1,4 +1,7 @@
-"""The files of a folder. Whatever in it is not given to code is counted, with a few names: ignored, a link, closed, no file."""
+"""The files of a folder.
+
+Whatever in it is not given to code is counted, with a few names: ignored, a link, closed, no file.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,9 @@ if TYPE_CHECKING:
 
 VERSION_CONTROL = frozenset({".git", ".hg", ".svn"})
 _Rules = list[tuple[str, "GitIgnoreSpec"]]
-"""(folder, rules that hold below it), outermost first; folders as in a path that ends in a slash, or "" for the top."""
+"""(folder, rules that hold below it), outermost first; folders as in a path that ends in a slash, or "" for
+the top.
+"""
 _NAMES = 3
 _WANTED = frozenset({"ignored files", "ignored folders", "version-control folders"})
 """What is left out because the user wants it so: nobody asks for its names."""
@@ -38,14 +43,18 @@ class LeftOut:
 
     def _told(self, reason: str, shown: Callable[[str], str]) -> str:
         counted = f"{self._counts[reason]:,} {reason}"
-        return counted if reason in _WANTED else f"{counted} (the first: {', '.join(map(shown, self._first[reason]))})"
+        return (
+            counted
+            if reason in _WANTED
+            else f"{counted} (the first: {', '.join(map(shown, self._first[reason]))})"
+        )
 
 
 def members(folder: Path, above: Sequence[Sequence[str]] = ()) -> tuple[list[Path], LeftOut]:
     """The files below a folder, in order, and what was left out.
 
-    The rules are those of git: .gitignore in the folder and below, .git/info/exclude, and `above`: (the folder's place below it, rules)
-    of the folders around this one, outermost first.
+    The rules are those of git: .gitignore in the folder and below, .git/info/exclude, and `above`: (the
+    folder's place below it, rules) of the folders around this one, outermost first.
     """
     left_out = LeftOut()
     files: list[Path] = []
@@ -91,11 +100,18 @@ def _passed_over(folder: Path, ignored: bool) -> str:
 
 
 def _no_file(path: Path, folder: Path) -> str:
-    """Why something is no file that can be read; "" if it is one. A link counts as what it leads to, if that is in the folder."""
+    """Why something is no file that can be read; "" if it is one.
+
+    A link counts as what it leads to, if that is in the folder.
+    """
     try:
         kind = path.lstat().st_mode
         if stat.S_ISLNK(kind):
-            kind = path.stat().st_mode if Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)) else 0
+            kind = (
+                path.stat().st_mode
+                if Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+                else 0
+            )
     except PermissionError:
         return "unreadable files"
     except OSError:  # it leads nowhere, or is gone since

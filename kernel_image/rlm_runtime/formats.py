@@ -1,6 +1,9 @@
-"""Files of all kinds as text. The ending of a name tells the kind, and the content where the ending says nothing or is wrong.
+"""Files of all kinds as text.
 
-Files are opened here, in the container, because a file can be hostile to its reader. One bad part of a file costs that part alone.
+The ending of a name tells the kind, and the content where the ending says nothing or is wrong.
+
+Files are opened here, in the container, because a file can be hostile to its reader. One bad part of a file
+costs that part alone.
 """
 
 from __future__ import annotations
@@ -21,32 +24,42 @@ from rlm_runtime.unpacking import MAGIC, Budget, TooMuch, Unreadable, unpacked
 _HEAD = 4096
 _PIECE = 1 << 16
 _PACKED = {
-    ".gz": "gzip", ".tgz": "gzip", ".bz2": "bzip2", ".tbz": "bzip2", ".tbz2": "bzip2", ".xz": "xz", ".txz": "xz", ".lzma": "lzma",
+    ".gz": "gzip", ".tgz": "gzip", ".bz2": "bzip2", ".tbz": "bzip2", ".tbz2": "bzip2", ".xz": "xz",
+    ".txz": "xz", ".lzma": "lzma",
     ".zst": "zstandard", ".tzst": "zstandard",
 }  # fmt: skip
 _ENDINGS = _PACKED | {
-    ".zip": "zip", ".tar": "tar", ".pdf": "PDF", ".docx": "Word", ".docm": "Word", ".dotx": "Word", ".ipynb": "notebook", ".html": "HTML",
-    ".htm": "HTML", ".xhtml": "HTML", ".xht": "HTML", ".mht": "MHTML", ".mhtml": "MHTML", ".doc": "Office", ".dot": "Office",
-    ".xls": "Office", ".rtf": "RTF", ".xlsx": "Office", ".xlsm": "Office", ".xlsb": "Office", ".ods": "Office", ".ppt": "Office",
+    ".zip": "zip", ".tar": "tar", ".pdf": "PDF", ".docx": "Word", ".docm": "Word", ".dotx": "Word",
+    ".ipynb": "notebook", ".html": "HTML", ".htm": "HTML", ".xhtml": "HTML", ".xht": "HTML", ".mht": "MHTML",
+    ".mhtml": "MHTML", ".doc": "Office", ".dot": "Office", ".xls": "Office", ".rtf": "RTF", ".xlsx": "Office",
+    ".xlsm": "Office", ".xlsb": "Office", ".ods": "Office", ".ppt": "Office",
     ".pptx": "Office", ".odp": "Office", ".odt": "Office", ".epub": "zip",
 }  # fmt: skip
 _INSTEAD = dict.fromkeys((".xls", ".xlsx", ".xlsm", ".xlsb", ".ods"), ".csv, each sheet by itself")
 _INSTEAD |= dict.fromkeys((".ppt", ".pptx", ".odp"), ".pdf") | {".odt": ".docx"}
 """What a file is to be saved as that is not read here."""
-_STARTS = {"zip": b"PK\x03\x04", "PDF": b"%PDF-", "RTF": b"{\\rtf", "old Office": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"} | MAGIC
+_STARTS = {
+    "zip": b"PK\x03\x04",
+    "PDF": b"%PDF-",
+    "RTF": b"{\\rtf",
+    "old Office": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
+} | MAGIC
 _BZIP2_BLOCK = b"1AY&SY"
 _BY_CONTENT = frozenset(("text", "HTML", "notebook", "RTF", "Office"))
 """Kinds whose files have no mark of their own: what another one begins with is that other kind."""
 _MANY = frozenset(("zip", "tar", *_PACKED.values()))
 """Kinds that hold other files."""
 _IS_HTML = re.compile(
-    rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?(?:<!--.{0,2000}?-->\s*)?<(?:!doctype\s+html|html|head|body|table|meta)\b", re.I | re.S
+    rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?(?:<!--.{0,2000}?-->\s*)?<(?:!doctype\s+html|html|head|body|table|meta)\b",
+    re.I | re.S,
 )
 _TAG = re.compile(r"<[a-zA-Z!/?]")
 
 
 def read_file(path: Path, name: str, *, room: int | None = None) -> Read:
-    """The text of a file; its kind is told by the ending of `name`, and by what it begins with. Raises Unreadable, OSError.
+    """The text of a file; its kind is told by the ending of `name`, and by what it begins with.
+
+    Raises Unreadable, OSError.
 
     `room`: bytes that its text may have in memory; default: this container's share for one.
     """
@@ -61,12 +74,15 @@ def read_file(path: Path, name: str, *, room: int | None = None) -> Read:
             return _with_lines(decode(file.read(size), name) if size <= room else on_disk(path, name))
         if size > memory.one_text() and kind not in _MANY:
             raise Unreadable(
-                f"{name} is too large for memory ({size:,} bytes), and {kind} files cannot be read in parts. Give its text as a file."
+                f"{name} is too large for memory ({size:,} bytes), and {kind} files cannot be read in "
+                "parts. Give its text as a file."
             )
         try:
             return _read(file, name, kind, Budget(room))
         except TooMuch as error:
-            raise Unreadable(f"{error}. Unpack it on disk, and name the unpacked file, which may have any size.") from None
+            raise Unreadable(
+                f"{error}. Unpack it on disk, and name the unpacked file, which may have any size."
+            ) from None
 
 
 def kind_of(name: str, head: bytes) -> str:
@@ -77,7 +93,9 @@ def kind_of(name: str, head: bytes) -> str:
         return kind
     starts = next((found for found, magic in _STARTS.items() if head.startswith(magic)), "")
     if kind == "Office":
-        return {"zip": "Office" if ending in _INSTEAD else "Word"}.get(starts, starts) or ("HTML" if _IS_HTML.match(head) else "text")
+        return {"zip": "Office" if ending in _INSTEAD else "Word"}.get(starts, starts) or (
+            "HTML" if _IS_HTML.match(head) else "text"
+        )
     if starts in ("zip", "PDF"):  # a text may begin so, too
         return "Word" if kind == "RTF" and starts == "zip" else starts if not ending else kind
     if starts == "RTF":
@@ -183,9 +201,13 @@ def _word(file: IO[bytes], name: str, budget: Budget) -> Read:
     from rlm_runtime.wordtext import word_text
 
     if file.read(8) == _STARTS["old Office"]:
-        raise Unreadable(f"{name} is encrypted, or an old Word file. Save it as .docx without a password, and name that.")
+        raise Unreadable(
+            f"{name} is encrypted, or an old Word file. Save it as .docx without a password, and name that."
+        )
     file.seek(0)
-    text, notes = word_text(file, min(budget.room, memory.one_text() // 4))  # a tree of XML takes many times its size
+    text, notes = word_text(
+        file, min(budget.room, memory.one_text() // 4)
+    )  # a tree of XML takes many times its size
     return Read(text, lacks=tuple(notes))
 
 
@@ -246,7 +268,9 @@ def _rtf(file: IO[bytes], _name: str, _budget: Budget) -> Read:
 
 def _office(_file: IO[bytes], name: str, _budget: Budget) -> Read:
     instead = _INSTEAD.get(PurePath(name).suffix.lower(), ".docx, .csv or .txt")
-    raise Unreadable(f"it is an Office file of a kind that is not read here. Save it as {instead}, and name that.")
+    raise Unreadable(
+        f"it is an Office file of a kind that is not read here. Save it as {instead}, and name that."
+    )
 
 
 _READERS: dict[str, Callable[[IO[bytes], str, Budget], Read]] = {

@@ -1,7 +1,8 @@
-"""The form of a text that is one record after the other: a table, JSON lines, sections of settings, log lines that are alike.
+"""The form of a text that is one record after the other: a table, JSON lines, sections of settings, log lines
+that are alike.
 
-`form` tells it, judged by a sample of the text; `records` reads it. What is a number wherever it is in the sample, is one. Of a text
-that is none of these, the records are its lines.
+`form` tells it, judged by a sample of the text; `records` reads it. What is a number wherever it is in the
+sample, is one. Of a text that is none of these, the records are its lines.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ _HEADS = (_HEAD, 16 * _HEAD, 128 * _HEAD)
 """Characters of the beginning that are looked at where so few lines are in it that nothing can be told."""
 _FEW = 8
 _WHOLE = 8_000_000
-"""Characters of a text up to which the whole is looked at, where that tells more; and of a line that is read as a record."""
+"""Characters of a text up to which the whole is looked at, where that tells more; and of a line that is read
+as a record.
+"""
 _PLACES = 8
 _LINES = 20
 _NAMES = 30
@@ -34,7 +37,9 @@ _OTHER = 0.1
 
 
 class _Form(NamedTuple):
-    """`told` in words; `read` makes the records, one by one, of a text's lines with their ends; `sample` are the first of them."""
+    """`told` in words; `read` makes the records, one by one, of a text's lines with their ends; `sample` are
+    the first of them.
+    """
 
     told: str
     read: Callable[[Iterable[str]], Iterator[Record]]
@@ -42,7 +47,10 @@ class _Form(NamedTuple):
 
 
 def form(text: Any, name: str = "") -> str:
-    """What the text is, with code for its rows and the first of them; "" for what is just text. `name`: its file's, if it has one."""
+    """What the text is, with code for its rows and the first of them; "" for what is just text.
+
+    `name`: its file's, if it has one.
+    """
     text = with_line_feeds(text) if isinstance(text, str) else text
     found = _form(text, name)
     if found is None:
@@ -52,7 +60,9 @@ def form(text: Any, name: str = "") -> str:
 
 
 def records(text: str | LazyText, name: str = "") -> list[Record] | Iterator[Record]:
-    """The text's records; an iterator where they would take too much memory. `name`: the text's file's, if it has one.
+    """The text's records; an iterator where they would take too much memory.
+
+    `name`: the text's file's, if it has one.
 
     Raises ValueError where too few lines have its form.
     """
@@ -68,11 +78,15 @@ def _lines(text: Any) -> Iterable[str]:
 
 
 def _bounded(lines: Iterable[str]) -> Iterator[str]:
-    """The lines, as long as none is so long that what is made of it could take all memory. Raises ValueError."""
+    """The lines, as long as none is so long that what is made of it could take all memory.
+
+    Raises ValueError.
+    """
     for number, line in enumerate(lines, 1):
         if len(line) > _WHOLE:
             raise ValueError(
-                f"line {number:,} has {len(line):,} characters, and records() reads none of more than {_WHOLE:,}."
+                f"line {number:,} has {len(line):,} characters, and records() reads none of more than "
+                f"{_WHOLE:,}."
                 " Take it in pieces: chunks(size), slices, or grep."
             )
         yield line
@@ -95,7 +109,11 @@ def _form(text: Any, name: str = "") -> _Form | None:
         if cut and lines:
             lines.pop()
         full = [without_end(line) for line in lines if line.strip()]
-        found = _json_lines(full[:_LINES], cut=cut) or _json_array(text) or _table(text, lines, cut, tables.is_named_table(name))
+        found = (
+            _json_lines(full[:_LINES], cut=cut)
+            or _json_array(text)
+            or _table(text, lines, cut, tables.is_named_table(name))
+        )
         if found is None and isinstance(text, str):
             found = _sections(full)
         if found or not cut or len(full) > _FEW:
@@ -112,7 +130,9 @@ def _json_lines(lines: list[str], *, cut: bool) -> _Form | None:
 
 
 def _json_array(text: Any) -> _Form | None:
-    """A JSON document that is a list of objects; of a text that is too large to be taken apart nothing is told."""
+    """A JSON document that is a list of objects; of a text that is too large to be taken apart nothing is
+    told.
+    """
     if not (isinstance(text, str) and len(text) <= _WHOLE and re.match(r"\s*\[\s*\{", text)):
         return None
     try:
@@ -121,7 +141,11 @@ def _json_array(text: Any) -> _Form | None:
         return None
     if not all(isinstance(row, dict) for row in rows) or not rows[0]:
         return None
-    return _Form(f"a JSON list of objects with {_listed(list(rows[0]))}", lambda lines: iter(json.loads("".join(lines))), rows[:1])
+    return _Form(
+        f"a JSON list of objects with {_listed(list(rows[0]))}",
+        lambda lines: iter(json.loads("".join(lines))),
+        rows[:1],
+    )
 
 
 def _json_object(_number: int, line: str) -> Record | None:
@@ -167,22 +191,35 @@ def _sections(lines: list[str]) -> _Form | None:
         return None
     numeric = _numeric(sample)
     told = f'sections of settings with {_listed(list(sample[0])[1:])}; "section" is the name of each'
-    return _Form(told, lambda lines: _converted(_read_sections("".join(lines)), numeric), list(_converted(sample, numeric)))
+    return _Form(
+        told,
+        lambda lines: _converted(_read_sections("".join(lines)), numeric),
+        list(_converted(sample, numeric)),
+    )
 
 
 def _read_sections(text: str) -> list[Record]:
-    # As they stand: no names in lower case, no %(name)s filled in, no section that gives its values to others.
-    parser = configparser.ConfigParser(interpolation=None, strict=False, default_section="", allow_no_value=True)
+    # As they stand: no names in lower case, no %(name)s filled in, no section that gives its values to
+    # others.
+    parser = configparser.ConfigParser(
+        interpolation=None, strict=False, default_section="", allow_no_value=True
+    )
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     parser.read_string(text)
     return [{"section": name, **parser[name]} for name in parser.sections()]
 
 
 def _alike(text: Any) -> _Form | None:
-    """Lines of one build, by a look at several places of the text; of a LazyText at its beginning, as finding others takes time."""
+    """Lines of one build, by a look at several places of the text; of a LazyText at its beginning, as finding
+    others takes time.
+    """
     step = max(1, len(text) // _PLACES) if isinstance(text, str) else _HEAD
     starts = range(0, len(text), step) if isinstance(text, str) else (0,)
-    found = [line for start in starts for line in str(text[start : start + _HEAD]).split("\n")[1 if start else 0 : -1]]
+    found = [
+        line
+        for start in starts
+        for line in str(text[start : start + _HEAD]).split("\n")[1 if start else 0 : -1]
+    ]
     sample = [line.rstrip() for line in found if line.strip()]
     pattern = loglines.layout(sample)
     if pattern is None:
@@ -197,11 +234,16 @@ def _alike(text: Any) -> _Form | None:
         match = pattern.fullmatch(line)
         return {"line": number, **_parts(match)} if match else None
 
-    return _Form(told, lambda lines: _converted(_each(lines, record), numeric), list(_converted(shown, numeric)))
+    return _Form(
+        told, lambda lines: _converted(_each(lines, record), numeric), list(_converted(shown, numeric))
+    )
 
 
 def _each(lines: Iterable[str], record: Callable[[int, str], Record | None]) -> Iterator[Record]:
-    """What `record` makes of each line, by its number. Says which lines it leaves out. Raises ValueError if these are many."""
+    """What `record` makes of each line, by its number.
+
+    Says which lines it leaves out. Raises ValueError if these are many.
+    """
     count = others = 0
     first = ""
     for number, line in enumerate((line.rstrip() for line in lines), 1):
@@ -211,20 +253,28 @@ def _each(lines: Iterable[str], record: Callable[[int, str], Record | None]) -> 
         elif line:
             others, first = others + 1, first or line[:200]
     if others > max(1, _OTHER * count):
-        raise ValueError(f"{others:,} of {count:,} lines have another form, such as {first!r}. Read them by code of your own.")
+        raise ValueError(
+            f"{others:,} of {count:,} lines have another form, such as {first!r}. Read them by code of your "
+            "own."
+        )
     if others:
         print(f"Note: records() left out {others:,} lines that have another form, such as {first!r}.")
 
 
 def _parts(match: re.Match[str]) -> Record:
     """What was found, without quotes around it."""
-    return {name: part[1:-1] if len(part) > 1 and part[0] == part[-1] == '"' else part for name, part in match.groupdict().items()}
+    return {
+        name: part[1:-1] if len(part) > 1 and part[0] == part[-1] == '"' else part
+        for name, part in match.groupdict().items()
+    }
 
 
 def _numeric(sample: Sequence[Record]) -> list[str]:
     """Names of the values that are numbers wherever there is one in the sample."""
     found = {name: [row[name] for row in sample if row.get(name)] for name in sample[0]} if sample else {}
-    return [name for name, values in found.items() if values and all(NUMBER.fullmatch(value) for value in values)]
+    return [
+        name for name, values in found.items() if values and all(NUMBER.fullmatch(value) for value in values)
+    ]
 
 
 def _converted(rows: Iterable[Record], numeric: Sequence[str]) -> Iterator[Record]:
@@ -256,6 +306,9 @@ def _listed(names: list[str]) -> str:
 
 def _shown(row: Record) -> str:
     """A record, with as many of its values, and as much of each, as is good to see."""
-    cut = {name[:_NAME]: value[:_VALUE] if isinstance(value, str) else value for name, value in list(row.items())[:_NAMES]}
+    cut = {
+        name[:_NAME]: value[:_VALUE] if isinstance(value, str) else value
+        for name, value in list(row.items())[:_NAMES]
+    }
     told = repr(cut)
     return told if len(told) <= _NAMES * _VALUE else f"{told[: _NAMES * _VALUE]}…"

@@ -1,4 +1,6 @@
-"""What code that was written for a script or a terminal takes for granted, made to come to something in a kernel."""
+"""What code that was written for a script or a terminal takes for granted, made to come to something in a
+kernel.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +34,9 @@ def install(shell: InteractiveShell) -> None:
 
 
 def _processes_fork() -> None:
-    """A process that is spawned imports the main module to find the functions of the code, and cells are in none: its workers would die
-    of that, one after the other, for ever. A forked process has them. So whatever start method code asks for, processes are forked.
+    """A process that is spawned imports the main module to find the functions of the code, and cells are in
+    none: its workers would die of that, one after the other, for ever. A forked process has them. So whatever
+    start method code asks for, processes are forked.
     """
     forked = multiprocessing.get_context("fork")
     contexts: dict[str, Any] = multiprocessing.context._concrete_contexts  # type: ignore[attr-defined]
@@ -63,7 +66,10 @@ def _show_page(strg: Any, start: int = 0, screen_lines: int = 0, pager_cmd: Any 
 
 
 def _no_packages(_line: str) -> None:
-    print("Nothing can be installed: there is no network. numpy, pandas, matplotlib, bs4, lxml and all of Python's own modules are there.")
+    print(
+        "Nothing can be installed: there is no network. numpy, pandas, matplotlib, bs4, lxml and all of "
+        "Python's own modules are there."
+    )
 
 
 class _Bars(types.ModuleType):
@@ -79,7 +85,11 @@ class _Bars(types.ModuleType):
 
 class _BarsFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
-        return ModuleSpec(fullname, self) if fullname in ("tqdm.auto", "tqdm.autonotebook", "tqdm.notebook") else None
+        return (
+            ModuleSpec(fullname, self)
+            if fullname in ("tqdm.auto", "tqdm.autonotebook", "tqdm.notebook")
+            else None
+        )
 
     def create_module(self, spec: ModuleSpec) -> types.ModuleType:
         return _Bars(spec.name)

@@ -1,4 +1,8 @@
-"""Inputs for child RLMs. They are sent to the host by themselves, or as the name of a file that it knows already: never through a model."""
+"""Inputs for child RLMs.
+
+They are sent to the host by themselves, or as the name of a file that it knows already: never through a
+model.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from rlm_contract import MAX_HANDED_FILES, Handed, HandedFiles
+
 from rlm_runtime import files, wire
 from rlm_runtime.lazytext import LazyText
 from rlm_runtime.lines import only_returns
@@ -19,10 +24,16 @@ _numbers = itertools.count(1)
 
 
 class Handover:
-    """What is handed over. `given` tells the host, `same` is what a recording knows it by. `remove` it when the call has ended."""
+    """What is handed over.
+
+    `given` tells the host, `same` is what a recording knows it by. `remove` it when the call has ended.
+    """
 
     def __init__(self, context: Any, *, by_name: bool = True) -> None:
-        """`by_name`: a loaded file as such. Raises TypeError for what is no text, no loaded file and no JSON data."""
+        """`by_name`: a loaded file as such.
+
+        Raises TypeError for what is no text, no loaded file and no JSON data.
+        """
         self._name = ""
         self.given: Handed | HandedFiles | None = None
         self.same = ""
@@ -49,7 +60,9 @@ class Handover:
 
 
 def _loaded_files(context: Any) -> list[str] | None:
-    """The host's paths of an input that is one of the loaded files, or some of them under their names, as they are."""
+    """The host's paths of an input that is one of the loaded files, or some of them under their names, as
+    they are.
+    """
     if isinstance(context, dict):
         named = {name: files.path_of(name) for name, text in context.items() if files.files.get(name) is text}
         whole = 1 < len(context) <= MAX_HANDED_FILES and len(named) == len(context)
@@ -72,7 +85,11 @@ def _plain(text: str) -> bool:
 
 
 def _pieces(text: Any) -> Iterator[bytes]:
-    pieces = text.pieces(_PIECE) if isinstance(text, LazyText) else (text[at : at + _PIECE] for at in range(0, len(text), _PIECE))
+    pieces = (
+        text.pieces(_PIECE)
+        if isinstance(text, LazyText)
+        else (text[at : at + _PIECE] for at in range(0, len(text), _PIECE))
+    )
     for piece in pieces:
         yield piece.encode("utf-8", "replace")
 
@@ -83,5 +100,7 @@ def _json(context: Any) -> Iterator[bytes]:
     try:
         whole = json.dumps(context).encode()
     except (TypeError, ValueError) as error:
-        raise TypeError(f"a context is a text, a loaded file, or lists and dicts of texts and numbers: {error}") from None
+        raise TypeError(
+            f"a context is a text, a loaded file, or lists and dicts of texts and numbers: {error}"
+        ) from None
     return (whole[at : at + _PIECE] for at in range(0, len(whole), _PIECE))

@@ -1,4 +1,7 @@
-"""What to do about an error, where code in a cell took the session for something that it is not. Told as a note of the exception."""
+"""What to do about an error, where code in a cell took the session for something that it is not.
+
+Told as a note of the exception.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,17 @@ _IMPORTS = {
     "OrderedDict": "from collections import OrderedDict",
     "deque": "from collections import deque",
 }
-_OTHER_LANGUAGES = {"true": "True", "false": "False", "null": "None", "nil": "None", "undefined": "None", "NULL": "None"}
-_CHARACTERS = re.compile("[\u00a0\u2000-\u200f\u2010-\u2015\u2018-\u201f\u2028-\u202f\u2032\u2033\u2060\u2212\u3000\ufeff\uff01-\uff5e]")
+_OTHER_LANGUAGES = {
+    "true": "True",
+    "false": "False",
+    "null": "None",
+    "nil": "None",
+    "undefined": "None",
+    "NULL": "None",
+}
+_CHARACTERS = re.compile(
+    "[\u00a0\u2000-\u200f\u2010-\u2015\u2018-\u201f\u2028-\u202f\u2032\u2033\u2060\u2212\u3000\ufeff\uff01-\uff5e]"
+)
 """Quotes, dashes, spaces and the like that text has, and code has not."""
 _SHOWN = 5
 _TEXT_METHODS = frozenset(name for name in dir(str) if not name.startswith("_"))
@@ -43,14 +55,17 @@ def hint(error: BaseException, context: Any, names: Iterable[str]) -> str:
     if isinstance(error, NameError) and type(error.name) is str:
         if error.name in _OTHER_LANGUAGES:
             return f"In Python that is `{_OTHER_LANGUAGES[error.name]}`. json.loads(text) reads JSON."
-        if how := _IMPORTS.get(error.name) or (f"import {error.name}" if error.name in sys.stdlib_module_names else ""):
+        if how := _IMPORTS.get(error.name) or (
+            f"import {error.name}" if error.name in sys.stdlib_module_names else ""
+        ):
             return f"It must be imported in the cell first: `{how}`."
         if error.name == "rows" and isinstance(context, str) and (told := forms.form(context)):
             return f"Make it first. `context` is {told}."
         return _unknown(error.name[:80], list(names))
     if isinstance(error, ModuleNotFoundError):
         return (
-            "There is no network to install it. numpy, pandas, matplotlib, bs4 and lxml are there, and all of Python's own modules."
+            "There is no network to install it. numpy, pandas, matplotlib, bs4 and lxml are there, and all "
+            "of Python's own modules."
             " llm_query asks a model."
         )
     if isinstance(error, FileNotFoundError):
@@ -64,21 +79,35 @@ def hint(error: BaseException, context: Any, names: Iterable[str]) -> str:
     if isinstance(error, AttributeError) and "'NoneType' object" in said:
         return "re.search found nothing there. Print the text that was searched, and correct the pattern."
     if isinstance(error, IndexError) and "list index out of range" in said:
-        return "The list is shorter than that: a search that finds nothing gives an empty one. Print its length, or search in another way."
+        return (
+            "The list is shorter than that: a search that finds nothing gives an empty one. Print its "
+            "length, or search in another way."
+        )
     return _wrong_type(said, context)
 
 
-_PICKLE = "Another process gets functions by their name: write a `def` outside of others. Threads (ThreadPoolExecutor) take any."
+_PICKLE = (
+    "Another process gets functions by their name: write a `def` outside of others. Threads "
+    "(ThreadPoolExecutor) take any."
+)
 
 
 def _not_python(error: SyntaxError, said: str) -> str:
     if "outside function" in said:
-        return "A cell is no function: put the value on the last line to show it, or deliver it by FINAL(value)."
+        return (
+            "A cell is no function: put the value on the last line to show it, or deliver it by FINAL(value)."
+        )
     line = error.text if type(error.text) is str else ""
     if odd := _CHARACTERS.search(line):
-        return f"Line {error.lineno} has the character U+{ord(odd[0]):04X} of typeset text. Write plain quotes, hyphens and spaces in code."
+        return (
+            f"Line {error.lineno} has the character U+{ord(odd[0]):04X} of typeset text. Write plain "
+            "quotes, hyphens and spaces in code."
+        )
     if "f-string" in said:
-        return "Quotes in the braces of an f-string must be others than those around it. Or take the value out into a variable."
+        return (
+            "Quotes in the braces of an f-string must be others than those around it. Or take the value "
+            "out into a variable."
+        )
     if "incomplete input" in said or "was never closed" in said or "unterminated" in said:
         return "A quote or a bracket is not closed. Long texts go between triple quotes."
     return ""
@@ -111,14 +140,27 @@ def _wrong_type(said: str, context: Any) -> str:
         if missing and missing[1] == "str" and missing[2] in _MAPPING_METHODS:
             return f"`context` is one str{_form(context)}. `context.splitlines()` has its lines."
         if "string indices must be integers" in said:
-            return f"A str has no names to look things up by. `context` is one str{_form(context)}: parse it first."
+            return (
+                f"A str has no names to look things up by. `context` is one str{_form(context)}: parse "
+                "it first."
+            )
     if missing and missing[1] == "Hit":
         return "What grep finds has .text (the line), .line (its number) and .file."
     if "invalid literal for int()" in said or "could not convert string to float" in said:
-        return r"That is no number. Find numbers by the words around them: re.findall(r'word (\d+)', context). Counting places fails."
+        return (
+            r"That is no number. Find numbers by the words around them: re.findall(r'word (\d+)', "
+            r"context). Counting places fails."
+        )
     if "arg is an empty sequence" in said or "iterable argument is empty" in said:
-        return "Nothing was found, so the pattern or the condition is wrong. Print one line of the input, and compare."
-    if "unsupported operand" in said or "can only concatenate str" in said or "not supported between instances of" in said:
+        return (
+            "Nothing was found, so the pattern or the condition is wrong. Print one line of the input, "
+            "and compare."
+        )
+    if (
+        "unsupported operand" in said
+        or "can only concatenate str" in said
+        or "not supported between instances of" in said
+    ):
         return "What is read from text is text: int(...) or float(...) make numbers of it."
     return ""
 
@@ -129,7 +171,10 @@ def _form(context: str) -> str:
 
 
 def _each(context: Mapping[str, Any]) -> str:
-    return f"`context` is a dict of texts by name ({_listed(context)}): take one, or go through `context.items()`."
+    return (
+        f"`context` is a dict of texts by name ({_listed(context)}): take one, or go through "
+        "`context.items()`."
+    )
 
 
 def _listed(context: Mapping[str, Any]) -> str:

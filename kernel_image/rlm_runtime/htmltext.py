@@ -11,14 +11,35 @@ from collections.abc import Iterable
 from typing import Any
 
 _BLOCKS = frozenset((
-    "address", "article", "aside", "blockquote", "body", "caption", "center", "dd", "details", "dialog", "dir", "div", "dl", "dt",
-    "fieldset", "figcaption", "figure", "footer", "form", "frameset", "h1", "h2", "h3", "h4", "h5", "h6", "head", "header", "hgroup", "hr",
-    "html", "legend", "li", "main", "menu", "nav", "noframes", "ol", "optgroup", "option", "p", "pre", "search", "section", "select",
-    "summary", "table", "tbody", "textarea", "tfoot", "thead", "title", "tr", "ul",
+    "address", "article", "aside", "blockquote", "body", "caption", "center", "dd", "details", "dialog",
+    "dir", "div", "dl", "dt", "fieldset", "figcaption", "figure", "footer", "form", "frameset", "h1", "h2",
+    "h3", "h4", "h5", "h6", "head", "header", "hgroup", "hr", "html", "legend", "li", "main", "menu", "nav",
+    "noframes", "ol", "optgroup", "option", "p", "pre", "search", "section", "select", "summary", "table",
+    "tbody", "textarea", "tfoot", "thead", "title", "tr", "ul",
 ))  # fmt: skip
-_UNSEEN = frozenset(("script", "style", "template", "noscript", "datalist", "audio", "video", "canvas", "iframe", "object"))
+_UNSEEN = frozenset(
+    ("script", "style", "template", "noscript", "datalist", "audio", "video", "canvas", "iframe", "object")
+)
 _KEPT_SPACE = frozenset(("pre", "textarea", "listing", "plaintext", "xmp"))
-_EMPTY = frozenset(("area", "base", "br", "col", "embed", "frame", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr"))
+_EMPTY = frozenset(
+    (
+        "area",
+        "base",
+        "br",
+        "col",
+        "embed",
+        "frame",
+        "hr",
+        "img",
+        "input",
+        "link",
+        "meta",
+        "param",
+        "source",
+        "track",
+        "wbr",
+    )
+)
 """Elements without content: they end where they begin."""
 _SPACE = re.compile(r"[ \t\n\r\f]+")
 _INVISIBLE = {0xA0: " ", 0xAD: None, 0x200B: None}
@@ -28,18 +49,24 @@ _WIDE_CELL = 8
 """Lines of a cell from which on a table is there for the layout of a page."""
 _MOST_SPAN = 100
 _PIECE = 1 << 20
-_SELF_CLOSED = re.compile(r"<(script|style|title|textarea|iframe|noscript|template|object|a|div|span|p)\b([^<>]*)/>", re.IGNORECASE)
+_SELF_CLOSED = re.compile(
+    r"<(script|style|title|textarea|iframe|noscript|template|object|a|div|span|p)\b([^<>]*)/>", re.IGNORECASE
+)
 
 
 def html_text(page: str) -> str:
-    """The text that a browser would show of a page: a line for each block, cells of a table's row between tabs."""
+    """The text that a browser would show of a page: a line for each block, cells of a table's row between
+    tabs.
+    """
     from lxml import etree
 
     if re.match(r"\s*(?:<\?xml|<!DOCTYPE[^>]{0,300}XHTML)", page[:1000], re.IGNORECASE):
         page = _SELF_CLOSED.sub(r"<\1\2></\1>", page)
     target = _Page()
     # Of what cannot be written in UTF-8, and of NULs, the parser would see the end of the page.
-    parser: Any = etree.HTMLParser(target=target, encoding="utf-8", huge_tree=True, remove_comments=True, remove_pis=True)
+    parser: Any = etree.HTMLParser(
+        target=target, encoding="utf-8", huge_tree=True, remove_comments=True, remove_pis=True
+    )
     for at in range(0, len(page), _PIECE):
         parser.feed(page[at : at + _PIECE].replace("\0", "").encode("utf-8", "replace"))
     if not page.strip():
@@ -92,7 +119,10 @@ class _Lines:
 
 
 class _Row:
-    """A row of a table, with the columns that cells of the rows above still take. `base`: texts that are open around the table."""
+    """A row of a table, with the columns that cells of the rows above still take.
+
+    `base`: texts that are open around the table.
+    """
 
     def __init__(self, base: int) -> None:
         self.base = base
@@ -122,7 +152,9 @@ class _Row:
             self.span[column] -= 1
         for _, cell in self.cells:
             cell.end()
-        if [column for column, _ in self.cells] == [0] or any(cell.whole or len(cell.done) > _WIDE_CELL for _, cell in self.cells):
+        if [column for column, _ in self.cells] == [0] or any(
+            cell.whole or len(cell.done) > _WIDE_CELL for _, cell in self.cells
+        ):
             return [line for _, cell in self.cells for line in cell.done]
         line, at = [], 0
         for column, cell in self.cells:
@@ -242,7 +274,8 @@ def _name(tag: Any) -> str:
 
 def _hidden(attributes: Any) -> bool:
     return bool(attributes) and (
-        (attributes.get("hidden", "until-found") != "until-found") or bool(_HIDDEN_STYLE.search(attributes.get("style") or ""))
+        (attributes.get("hidden", "until-found") != "until-found")
+        or bool(_HIDDEN_STYLE.search(attributes.get("style") or ""))
     )
 
 

@@ -1,7 +1,9 @@
-"""How likely a text is that a code page has made of bytes: by the letters of languages, the places of signs, and frequent words.
+"""How likely a text is that a code page has made of bytes: by the letters of languages, the places of signs,
+and frequent words.
 
-Only characters beyond ASCII are judged, as all code pages agree about the others. A score is a natural logarithm of a likelihood, so the
-scores of two readings of the same bytes can be compared, also where one of them takes two bytes for a character.
+Only characters beyond ASCII are judged, as all code pages agree about the others. A score is a natural
+logarithm of a likelihood, so the scores of two readings of the same bytes can be compared, also where one of
+them takes two bytes for a character.
 """
 
 from __future__ import annotations
@@ -138,7 +140,11 @@ def _words() -> dict[str, list[str]]:
 @cache
 def common() -> dict[str, float]:
     """Characters of East Asia: of each by its own list the frequent ones."""
-    lists = {char: math.log(0.6 / len(set(chars))) for chars in (_SIMPLIFIED, _TRADITIONAL, _KANJI) for char in chars}
+    lists = {
+        char: math.log(0.6 / len(set(chars)))
+        for chars in (_SIMPLIFIED, _TRADITIONAL, _KANJI)
+        for char in chars
+    }
     return lists | dict.fromkeys(_HANGUL, math.log(0.75 / len(set(_HANGUL))))
 
 
@@ -170,13 +176,18 @@ def script(char: str) -> str:
 
 
 def score(text: str, encoding: str) -> tuple[float, str, int]:
-    """How likely the text is, its language, and how many characters were judged. `encoding`: what it was read as."""
+    """How likely the text is, its language, and how many characters were judged.
+
+    `encoding`: what it was read as.
+    """
     fixed = 0.0
     letters: Counter[str] = Counter()
     count = 0
     for found in _BEYOND.finditer(text):
         at = found.start()
-        value, letter = _judged(found.group(), text[at - 1 : at] or "\n", text[at + 1 : at + 2] or "\n", encoding)
+        value, letter = _judged(
+            found.group(), text[at - 1 : at] or "\n", text[at + 1 : at + 2] or "\n", encoding
+        )
         count += 1
         fixed += value
         if letter:
@@ -259,7 +270,12 @@ def _sign(char: str, before: str, after: str, kind: str) -> float:
         return -2.5
     if char in _OPENING and not left and not before.isdigit() and (right or number or after > "\x7f"):
         return -2.5
-    if char in _CLOSING and not right and not after.isdigit() and (left or before in ".,!?)…%" or number or before > "\x7f"):
+    if (
+        char in _CLOSING
+        and not right
+        and not after.isdigit()
+        and (left or before in ".,!?)…%" or number or before > "\x7f")
+    ):
         return -2.5
     if char in _DASHES and left == right and not left:
         return -2.5 if char in "–—" else -4.0
@@ -284,11 +300,16 @@ def _in_word(before: str, after: str) -> float:
 
 
 def _kana(char: str, before: str, after: str, encoding: str) -> float:
-    return -4.0 - _in_word(before, after) - (3.0 if encoding not in ("cp932", "euc_jp", "iso2022_jp") else 0.0)
+    return (
+        -4.0 - _in_word(before, after) - (3.0 if encoding not in ("cp932", "euc_jp", "iso2022_jp") else 0.0)
+    )
 
 
 def _halfwidth(char: str, before: str, after: str, encoding: str) -> float:
-    alone = sum(not ("\uff61" <= side <= "\uff9f" or (side.isascii() and not side.isalpha())) for side in (before, after))
+    alone = sum(
+        not ("\uff61" <= side <= "\uff9f" or (side.isascii() and not side.isalpha()))
+        for side in (before, after)
+    )
     return -4.0 - 4.0 * alone - _in_word(before, after)
 
 
@@ -300,5 +321,11 @@ def _wide(char: str, before: str, after: str, encoding: str) -> float:
     return -4.5 - _in_word(before, after)
 
 
-_JUDGES = {"CJK": _ideograph, "HIRAGANA": _kana, "KATAKANA": _kana, "KATAKANA-HIRAGANA": _kana, "HALFWIDTH": _halfwidth}
+_JUDGES = {
+    "CJK": _ideograph,
+    "HIRAGANA": _kana,
+    "KATAKANA": _kana,
+    "KATAKANA-HIRAGANA": _kana,
+    "HALFWIDTH": _halfwidth,
+}
 _JUDGES |= {"HANGUL": _hangul, "WIDE": _wide}

@@ -1,7 +1,9 @@
-"""Text that is larger than the kernel's memory has room for: a str in all that is asked of it, and never read as a whole.
+"""Text that is larger than the kernel's memory has room for: a str in all that is asked of it, and never read
+as a whole.
 
-LazyText is what `context` is for a large file. What it gives is what the same str would give. Regular expressions see it through a
-window that moves over it: a match, with all that it looks ahead and behind, may be `SPAN` characters long.
+LazyText is what `context` is for a large file. What it gives is what the same str would give. Regular
+expressions see it through a window that moves over it: a match, with all that it looks ahead and behind, may
+be `SPAN` characters long.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ SPAN = 1 << 20
 WINDOW = 4 << 20
 """Characters that a regular expression sees at once, besides."""
 LEAST_LINE = 1 << 20
-"""Characters that a line may have in any memory; else it may have a quarter of what may be in memory at once."""
+"""Characters that a line may have in any memory; else it may have a quarter of what may be in memory at
+once.
+"""
 MAX_MATCH = 64 << 20
 """Characters of a match that is still followed where it is longer than SPAN."""
 
@@ -54,7 +58,8 @@ class LazyText:
     def __repr__(self) -> str:
         size = f"{self.source.end - self.source.start:,} bytes" if self.whole else f"{len(self):,} characters"
         return (
-            f"<LazyText of {size}, too large for memory, beginning {self.read(0, 60)!r}. Use slices, grep, find, count, splitlines, chunks>"
+            f"<LazyText of {size}, too large for memory, beginning {self.read(0, 60)!r}. Use slices, "
+            "grep, find, count, splitlines, chunks>"
         )
 
     def __str__(self) -> str:
@@ -64,11 +69,19 @@ class LazyText:
 
     def __getattr__(self, name: str) -> Any:
         if hasattr(str, name) and not name.startswith("__"):
-            raise AttributeError(f"a LazyText has no .{name}(), as it would need the whole text in memory: {_INSTEAD}", name=name, obj=self)
+            raise AttributeError(
+                f"a LazyText has no .{name}(), as it would need the whole text in memory: {_INSTEAD}",
+                name=name,
+                obj=self,
+            )
         raise AttributeError(f"'LazyText' object has no attribute {name!r}", name=name, obj=self)
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, LazyText) and other.source is self.source and (other._first, other._last) == (self._first, self._last):
+        if (
+            isinstance(other, LazyText)
+            and other.source is self.source
+            and (other._first, other._last) == (self._first, self._last)
+        ):
             return True
         if not isinstance(other, (str, LazyText)) or len(self) != len(other):
             return False if isinstance(other, (str, LazyText)) else NotImplemented
@@ -121,16 +134,27 @@ class LazyText:
     def read(self, start: int, stop: int) -> str:
         """The characters between two places that are not negative, whatever their number, as a str."""
         last = self._first + stop
-        return "".join(self.source.texts(self._first + start, last if self._last is None else min(self._last, last)))
+        return "".join(
+            self.source.texts(self._first + start, last if self._last is None else min(self._last, last))
+        )
 
     def _part(self, start: int, stop: int | None) -> str | LazyText:
         """The characters between two places that are not negative."""
         first = self._first + start
-        last = self._last if stop is None else self._first + stop if self._last is None else min(self._last, self._first + stop)
+        last = (
+            self._last
+            if stop is None
+            else self._first + stop
+            if self._last is None
+            else min(self._last, self._first + stop)
+        )
         if last is not None and last <= first:
             return ""
         if last is None or last - first > self._limit:
-            first, last = min(first, self.source.length), min(self.source.length if last is None else last, self.source.length)
+            first, last = (
+                min(first, self.source.length),
+                min(self.source.length if last is None else last, self.source.length),
+            )
             if last - first > self._limit:
                 return LazyText(self.source, self._limit, first, last)
         return "".join(self.source.texts(first, last))
@@ -176,19 +200,29 @@ class LazyText:
             return self.source.newlines(self.source.start, self.source.end)
         return _count(self.texts(), sub) if raw is None else _count(self.source.parts(), raw)
 
-    def startswith(self, prefix: str | tuple[str, ...], start: int | None = None, end: int | None = None) -> bool:
+    def startswith(
+        self, prefix: str | tuple[str, ...], start: int | None = None, end: int | None = None
+    ) -> bool:
         """As str.startswith."""
         prefixes = prefix if isinstance(prefix, tuple) else (prefix,)
-        low, high = self._range(start, end) if start is not None or end is not None else (0, max(map(len, prefixes), default=0))
+        low, high = (
+            self._range(start, end)
+            if start is not None or end is not None
+            else (0, max(map(len, prefixes), default=0))
+        )
         return low <= high and any(self.read(low, min(high, low + len(text))) == text for text in prefixes)
 
-    def endswith(self, suffix: str | tuple[str, ...], start: int | None = None, end: int | None = None) -> bool:
+    def endswith(
+        self, suffix: str | tuple[str, ...], start: int | None = None, end: int | None = None
+    ) -> bool:
         """As str.endswith."""
         suffixes = suffix if isinstance(suffix, tuple) else (suffix,)
         if start is None and end is None:
             return any(not text or self._tail(len(text)) == text for text in suffixes)
         low, high = self._range(start, end)
-        return low <= high and any(len(text) <= high - low and self.read(high - len(text), high) == text for text in suffixes)
+        return low <= high and any(
+            len(text) <= high - low and self.read(high - len(text), high) == text for text in suffixes
+        )
 
     def _range(self, start: int | None, end: int | None) -> tuple[int, int]:
         """As str takes them: cut off at the end, but a start beyond it stays beyond it."""
@@ -196,7 +230,9 @@ class LazyText:
         low, high, _ = slice(start, end).indices(size)
         return (start if start is not None and start > size else low), high
 
-    def _places(self, sub: str, start: int | None, end: int | None, *, overlapping: bool = False) -> Iterator[int]:
+    def _places(
+        self, sub: str, start: int | None, end: int | None, *, overlapping: bool = False
+    ) -> Iterator[int]:
         """Where the text begins each time."""
         if start is None and end is None:
             low, high = 0, None
@@ -212,7 +248,9 @@ class LazyText:
         else:
             yield from self._places_by_text(sub, low, high, overlapping)
 
-    def _places_by_bytes(self, raw: bytes, size: int, low: int, high: int | None, overlapping: bool) -> Iterator[int]:
+    def _places_by_bytes(
+        self, raw: bytes, size: int, low: int, high: int | None, overlapping: bool
+    ) -> Iterator[int]:
         source = self.source
         number = source.block_of(low) if low else 0
         here, char = source.block(number)[0], source.before(number)  # a place, and the characters before it
@@ -245,7 +283,10 @@ class LazyText:
     # Lines and pieces
 
     def splitlines(self, keepends: bool = False) -> Iterator[str]:
-        """The lines as grep(1) has them, one after the other: see rlm_runtime.lines. Raises TooLarge where one is too long for memory."""
+        """The lines as grep(1) has them, one after the other: see rlm_runtime.lines.
+
+        Raises TooLarge where one is too long for memory.
+        """
         before: str | None = None
         for part in self._parts("\n", -1, lines=True):
             if before is not None:
@@ -267,7 +308,10 @@ class LazyText:
         return self._parts(sep, maxsplit, lines=False)
 
     def _parts(self, sep: str, maxsplit: int, *, lines: bool) -> Iterator[Any]:
-        """The parts between separators. One that is too long to be kept as it is read is a slice; of `lines`, an error as soon as it is."""
+        """The parts between separators.
+
+        One that is too long to be kept as it is read is a slice; of `lines`, an error as soon as it is.
+        """
         longest = max(self._limit // 4, LEAST_LINE)
         kept: list[str] = []  # of the part that has begun, all but what may be the beginning of a separator
         edge, size, start, number = "", 0, 0, 0
@@ -284,7 +328,10 @@ class LazyText:
             kept.append(rest[:done])
             if size > longest:
                 if lines:
-                    raise TooLarge(f"line {number + 1:,} has more than {longest:,} characters, too many for memory: {_PIECES}")
+                    raise TooLarge(
+                        f"line {number + 1:,} has more than {longest:,} characters, too many for memory: "
+                        f"{_PIECES}"
+                    )
                 kept = []
         yield "".join([*kept, edge]) if number != maxsplit and size <= longest else self._part(start, None)
 
@@ -309,7 +356,9 @@ class LazyText:
 
     # Regular expressions
 
-    def finditer(self, pattern: str | re.Pattern[str], flags: int = 0, *, span: int = SPAN) -> Iterator[Found]:
+    def finditer(
+        self, pattern: str | re.Pattern[str], flags: int = 0, *, span: int = SPAN
+    ) -> Iterator[Found]:
         """The matches one after the other, as re.finditer; see `span` at the head of this module."""
         return matches(re.compile(pattern, flags), self.texts(), span, WINDOW, MAX_MATCH)
 
@@ -327,7 +376,10 @@ class LazyText:
 
 
 _PIECES = "take it in pieces: chunks(size), slices, grep, or context.finditer(pattern)"
-_INSTEAD = "take a slice, or use grep, find, count, in, splitlines, split, finditer, search, findall, or chunks(size)"
+_INSTEAD = (
+    "take a slice, or use grep, find, count, in, splitlines, split, finditer, search, findall, or "
+    "chunks(size)"
+)
 
 
 def _count(parts: Iterable[AnyStr], sub: AnyStr) -> int:

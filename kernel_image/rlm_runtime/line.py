@@ -1,7 +1,8 @@
-"""A connection to the host for host calls, by way of the container's first process: JSON messages on a unix socket.
+"""A connection to the host for host calls, by way of the container's first process: JSON messages on a unix
+socket.
 
-A request is the sizes of its head and its body (four bytes each), the head and the body; a reply is its size and JSON. Nothing here waits
-without reading what comes: both sides may have much to say at once.
+A request is the sizes of its head and its body (four bytes each), the head and the body; a reply is its size
+and JSON. Nothing here waits without reading what comes: both sides may have much to say at once.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ def packed(head: bytes, body: bytes) -> bytes:
 
 
 class Line:
-    """One thread's connection. After an exception, an interrupt too, it is closed, since half of a message may be lost."""
+    """One thread's connection.
+
+    After an exception, an interrupt too, it is closed, since half of a message may be lost.
+    """
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_UNIX)

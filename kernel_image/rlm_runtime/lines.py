@@ -1,8 +1,9 @@
 """What a line is, for all that tells of lines: what grep(1) takes for one.
 
-A line feed ends a line. A carriage return right before it is no part of the line. After the last line feed there is no further line. No
-other character ends one: no form feed, no U+2028. A text whose only line ends are carriage returns, as on old Macs, is read with line
-feeds in their place, so that places in it stay the same.
+A line feed ends a line. A carriage return right before it is no part of the line. After the last line feed
+there is no further line. No other character ends one: no form feed, no U+2028. A text whose only line ends
+are carriage returns, as on old Macs, is read with line feeds in their place, so that places in it stay the
+same.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ _AT_ONCE = 1 << 20
 
 def only_returns(text: str) -> bool:
     """Whether carriage returns are the only line ends of a text."""
-    return "\n" not in text and "\r" in text  # in this order, as nearly all texts have a line feed near their beginning
+    return (
+        "\n" not in text and "\r" in text
+    )  # in this order, as nearly all texts have a line feed near their beginning
 
 
 def with_line_feeds(text: str) -> str:

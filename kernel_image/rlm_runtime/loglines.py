@@ -1,4 +1,6 @@
-"""Lines that are built alike, such as a log's: a pattern with a named group for each part that varies from line to line."""
+"""Lines that are built alike, such as a log's: a pattern with a named group for each part that varies from
+line to line.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +10,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 _DATE = (
-    r"\d{4}[-/.]\d\d[-/.]\d\d|\d\d[-/.](?:\d\d|[A-Z][a-z]{2})[-/.]\d{4}|(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[ ]{1,2}\d{1,2}"
+    r"\d{4}[-/.]\d\d[-/.]\d\d|\d\d[-/.](?:\d\d|[A-Z][a-z]{2})[-/.]\d{4}|(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[ "  # noqa: E501
+    r"]{1,2}\d{1,2}"
 )
 _TIME = r"\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?:Z|[+-]\d\d:?\d\d)?"
 _QUOTED = r'"(?:[^"\\]++|\\.)*+"'
-"""Nothing in it is tried twice: of each try the engine keeps a note, which of a long line would take more memory than there is."""
+"""Nothing in it is tried twice: of each try the engine keeps a note, which of a long line would take more
+memory than there is.
+"""
 _TOKEN = re.compile(
     rf"""(?P<date>{_DATE})(?!\d)
       |(?P<time>{_TIME})(?![\d:])
@@ -36,7 +41,21 @@ _PATTERNS = {
 _VALUE = re.compile(_PATTERNS["value"])
 _FIXED = ("mark", "key", "joint")
 """Kinds of parts that are the same text in all lines."""
-_LEVELS = frozenset({"TRACE", "DEBUG", "INFO", "NOTICE", "WARN", "WARNING", "ERROR", "CRITICAL", "FATAL", "ALERT", "EMERGENCY"})
+_LEVELS = frozenset(
+    {
+        "TRACE",
+        "DEBUG",
+        "INFO",
+        "NOTICE",
+        "WARN",
+        "WARNING",
+        "ERROR",
+        "CRITICAL",
+        "FATAL",
+        "ALERT",
+        "EMERGENCY",
+    }
+)
 _LEAST = 8
 """Lines, to tell what varies."""
 _LONGEST = 2_000
@@ -54,10 +73,10 @@ class _Token(NamedTuple):
 def layout(lines: Sequence[str]) -> re.Pattern[str] | None:
     """The pattern that whole lines match, or None where they are not alike.
 
-    Alike are lines that begin, nine of ten, with the same kinds of parts, a date, a time or a `key=value` among them. What varies is a
-    group: `date`,
-    `time`, `level`, the key of a `key=value`, the unit of a number, `tag` in brackets, else `word`, `number` or `quoted`. Where the lines
-    begin to differ in kind, the rest is `text`.
+    Alike are lines that begin, nine of ten, with the same kinds of parts, a date, a time or a `key=value`
+    among them. What varies is a group: `date`, `time`, `level`, the key of a `key=value`, the unit of a
+    number, `tag` in brackets, else `word`, `number` or `quoted`. Where the lines begin to differ in kind, the
+    rest is `text`.
     """
     if len(lines) < _LEAST or any(len(line) > _LONGEST for line in lines):
         return None
@@ -74,7 +93,9 @@ def layout(lines: Sequence[str]) -> re.Pattern[str] | None:
 
 
 def _most(rows: list[list[_Token]]) -> list[list[_Token]]:
-    """Those rows that begin with the same kinds of parts as nearly all do: what programs say as they start and fail is left out."""
+    """Those rows that begin with the same kinds of parts as nearly all do: what programs say as they start
+    and fail is left out.
+    """
 
     def begin(row: list[_Token]) -> tuple[str, ...]:
         return tuple(token.kind for token in row[:_BEGIN])
@@ -108,7 +129,10 @@ def _varies(column: Sequence[_Token]) -> bool:
 def _end_of_parts(columns: Sequence[Sequence[_Token]], same: int) -> int:
     """Where free text begins: before the words that lead up to where the lines differ in kind."""
     end = same
-    while end and (columns[end - 1][0].kind == "space" or (columns[end - 1][0].kind in ("word", "number") and _varies(columns[end - 1]))):
+    while end and (
+        columns[end - 1][0].kind == "space"
+        or (columns[end - 1][0].kind in ("word", "number") and _varies(columns[end - 1]))
+    ):
         end -= 1
     return end
 
@@ -124,7 +148,9 @@ def _names(columns: Sequence[Sequence[_Token]]) -> dict[int, str]:
         wanted = wanted if wanted.isidentifier() else kind
         taken = set(names.values()) | {"text", "line"}
         names[place] = next(
-            name for number in range(1, len(columns) + 2) if (name := f"{wanted}{number if number > 1 else ''}") not in taken
+            name
+            for number in range(1, len(columns) + 2)
+            if (name := f"{wanted}{number if number > 1 else ''}") not in taken
         )
     return names
 
@@ -141,7 +167,12 @@ def _name(columns: Sequence[Sequence[_Token]], place: int) -> str:
         return "name"
     if kind == "number":
         after = columns[place + 1 : place + 3]
-        if len(after) == 2 and after[0][0].kind == "space" and after[1][0].kind == "word" and not _varies(after[1]):
+        if (
+            len(after) == 2
+            and after[0][0].kind == "space"
+            and after[1][0].kind == "word"
+            and not _varies(after[1])
+        ):
             return after[1][0].text
     return kind
 

@@ -1,9 +1,9 @@
 """asyncio.run() and its like in a cell, where the kernel's own event loop runs already.
 
-A cell waits for its code. So the kernel's loop may step aside meanwhile: another loop runs in its place, in the same thread and context,
-where interrupts, outputs and host calls belong to the cell. Asked to run itself (`get_event_loop().run_until_complete(...)`), the kernel's
-loop goes on with what it has, from inside of the cell. Tasks stay asyncio's own, unlike with nest_asyncio, whose `apply()` has nothing left
-to do here.
+A cell waits for its code. So the kernel's loop may step aside meanwhile: another loop runs in its place, in
+the same thread and context, where interrupts, outputs and host calls belong to the cell. Asked to run itself
+(`get_event_loop().run_until_complete(...)`), the kernel's loop goes on with what it has, from inside of the
+cell. Tasks stay asyncio's own, unlike with nest_asyncio, whose `apply()` has nothing left to do here.
 """
 
 from __future__ import annotations
@@ -74,13 +74,17 @@ def _aside(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
 
 
 def _interrupt(*_: Any) -> None:
-    # Not signal.default_int_handler: in its place asyncio.run() puts one that a loop without `await` does not hear.
+    # Not signal.default_int_handler: in its place asyncio.run() puts one that a loop without `await` does not
+    # hear.
     raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
 def _going_on(loop: Any) -> Iterator[None]:
-    """A loop that runs may be run once more. What it counted as ready before is there afterwards, in number: it takes them by that."""
+    """A loop that runs may be run once more.
+
+    What it counted as ready before is there afterwards, in number: it takes them by that.
+    """
     thread, ready = loop._thread_id, len(loop._ready)
     loop._thread_id = None
     _runs_inside[0] += 1

@@ -13,13 +13,20 @@ def notebook_text(text: str) -> str:
         raise ValueError("there is no notebook in it")
     cells, sheets = found.get("cells"), found.get("worksheets")
     if not isinstance(cells, list):  # before version 4, cells lay in sheets
-        cells = [cell for sheet in sheets if isinstance(sheet, dict) for cell in _list(sheet.get("cells"))] if _list(sheets) else None
+        cells = (
+            [cell for sheet in sheets if isinstance(sheet, dict) for cell in _list(sheet.get("cells"))]
+            if _list(sheets)
+            else None
+        )
     if cells is None:
         raise ValueError("there are no cells in it")
     parts = []
     for number, cell in enumerate(cells, 1):
         cell = cell if isinstance(cell, dict) else {}
-        parts.append(f"[cell {number}: {cell.get('cell_type', 'unknown')}]\n{_source(cell.get('source', cell.get('input', '')))}")
+        parts.append(
+            f"[cell {number}: {cell.get('cell_type', 'unknown')}]\n"
+            f"{_source(cell.get('source', cell.get('input', '')))}"
+        )
     return "\n\n".join(parts)
 
 
@@ -28,4 +35,8 @@ def _list(value: Any) -> list[Any]:
 
 
 def _source(source: Any) -> str:
-    return source if isinstance(source, str) else "".join(line for line in _list(source) if isinstance(line, str))
+    return (
+        source
+        if isinstance(source, str)
+        else "".join(line for line in _list(source) if isinstance(line, str))
+    )

@@ -1,7 +1,8 @@
 """The bytes of a file that is too large for memory.
 
-They are read, and not mapped: of a mapped file that somebody else truncates, as logs are when they are rotated, the next look at what is
-gone ends the process, and no check beforehand can be in time. Reading costs about the same, and tells.
+They are read, and not mapped: of a mapped file that somebody else truncates, as logs are when they are
+rotated, the next look at what is gone ends the process, and no check beforehand can be in time. Reading costs
+about the same, and tells.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ class FileShrank(OSError):
 
 
 class OnDisk:
-    """As many bytes as the file had when it was opened, whatever is appended later. Safe to use from several threads, and in forked
-    processes. Reading raises FileShrank.
+    """As many bytes as the file had when it was opened, whatever is appended later.
+
+    Safe to use from several threads, and in forked processes. Reading raises FileShrank.
     """
 
     def __init__(self, path: Path) -> None:
@@ -85,7 +87,9 @@ class OnDisk:
         return -1
 
     def _around(self, place: int, low: int, high: int) -> tuple[int, bytes]:
-        """Where the bytes begin that are kept now, and these: they have those from `low` to `high`, and others on both sides of `place`."""
+        """Where the bytes begin that are kept now, and these: they have those from `low` to `high`, and
+        others on both sides of `place`.
+        """
         start, near = self._near
         if not start <= low <= high <= start + len(near):
             start = max(0, min(low, place - NEAR // 2))
@@ -105,6 +109,7 @@ class OnDisk:
     def _shrank(self) -> FileShrank:
         now = os.fstat(self._file).st_size
         return FileShrank(
-            f"{self._name} shrank from {self._size:,} to {now:,} bytes since it was loaded: somebody else truncated it. "
+            f"{self._name} shrank from {self._size:,} to {now:,} bytes since it was loaded: somebody else "
+            "truncated it. "
             "load_file(path) loads what is there now."
         )

@@ -1,7 +1,8 @@
-"""Large outputs wait for those before them, so that a kernel which says more than its clients read does not queue it in memory.
+"""Large outputs wait for those before them, so that a kernel which says more than its clients read does not
+queue it in memory.
 
-ZeroMQ counts the messages of its queue and not their bytes: a thousand pictures would fill the container, and what the kernel says next,
-that it is idle above all, would come after all of them.
+ZeroMQ counts the messages of its queue and not their bytes: a thousand pictures would fill the container, and
+what the kernel says next, that it is idle above all, would come after all of them.
 """
 
 from __future__ import annotations
@@ -32,7 +33,11 @@ class Paced:
     def send_multipart(self, parts: list[Any], *args: Any, **kwargs: Any) -> None:
         """Called by any thread, and by processes that code forked, in which the iopub thread does not run."""
         self._queued += sum(map(len, parts))
-        if self._queued < TOGETHER or not self._thread.thread.is_alive() or threading.current_thread() is self._thread.thread:
+        if (
+            self._queued < TOGETHER
+            or not self._thread.thread.is_alive()
+            or threading.current_thread() is self._thread.thread
+        ):
             self._send(parts, *args, **kwargs)
             return
         self._wait()
@@ -41,7 +46,10 @@ class Paced:
         self._send([*parts[:-1], last], copy=False)
 
     def _wait(self) -> None:
-        """Until the last one that is followed is on its way. One that takes too long is not waited for again."""
+        """Until the last one that is followed is on its way.
+
+        One that takes too long is not waited for again.
+        """
         followed = self._followed
         if followed is None or followed.done:
             self._given_up = False

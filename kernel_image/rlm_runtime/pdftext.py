@@ -1,4 +1,7 @@
-"""The text of PDF files, page by page. A page that cannot be read costs itself alone; one without text is told."""
+"""The text of PDF files, page by page.
+
+A page that cannot be read costs itself alone; one without text is told.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,9 @@ def pdf_text(file: IO[bytes], room: int) -> tuple[str, list[str]]:
         notes.append(f"no text on {_numbers(bare)}")
     if failed:
         notes.append(f"{_numbers(failed)} could not be read")
-    pages = "\n\n".join(f"[page {number}]\n{text or (_SCAN if scan else _NO_TEXT)}" for number, text in enumerate(texts, 1))
+    pages = "\n\n".join(
+        f"[page {number}]\n{text or (_SCAN if scan else _NO_TEXT)}" for number, text in enumerate(texts, 1)
+    )
     return pages + _form(reader), notes
 
 

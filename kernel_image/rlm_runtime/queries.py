@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from rlm_contract import ChildQuery, Query
+
 from rlm_runtime import asyncwire, wire
 from rlm_runtime.handover import Handover
 from rlm_runtime.lazytext import LazyText
@@ -32,10 +33,20 @@ _Same = tuple[str, str | None, str]
 
 
 def _query(
-    prompt: str, model: str | None, wanted: Wanted | None, timeout: float | None = None, after: _Unfit | None = None
+    prompt: str,
+    model: str | None,
+    wanted: Wanted | None,
+    timeout: float | None = None,
+    after: _Unfit | None = None,
 ) -> tuple[Query, _Same]:
     """One sub-model call, as it is sent; `after` a reply that did not fit."""
-    asked = prompt if wanted is None else wanted.ask(prompt) if after is None else wanted.ask_again(prompt, *after)
+    asked = (
+        prompt
+        if wanted is None
+        else wanted.ask(prompt)
+        if after is None
+        else wanted.ask_again(prompt, *after)
+    )
     body: Query = {"prompt": asked, "model": model}
     if wanted is not None:
         body["schema"] = wanted.sent
@@ -52,11 +63,13 @@ def _wanted(schema: Any) -> Wanted | None:
     return None if schema is None else Wanted(schema)
 
 
-def llm_query(prompt: str, model: str | None = None, *, schema: Any = None, timeout: float | None = None) -> Any:
+def llm_query(
+    prompt: str, model: str | None = None, *, schema: Any = None, timeout: float | None = None
+) -> Any:
     """Ask the sub model one question; it sees this prompt alone. Its reply as text.
 
-    `schema`: a JSON schema, or a Python type such as list[str]; the reply is then a checked value of it, asked for twice at most.
-    `timeout` in seconds, for each time. Raises LLMError, BudgetExceeded.
+    `schema`: a JSON schema, or a Python type such as list[str]; the reply is then a checked value of it,
+    asked for twice at most. `timeout` in seconds, for each time. Raises LLMError, BudgetExceeded.
     """
     wanted = _wanted(schema)
     query = _query(_prompt(prompt), model, wanted, timeout)
@@ -74,18 +87,25 @@ def llm_query(prompt: str, model: str | None = None, *, schema: Any = None, time
         raise _unfit(wrong, reply) from None
 
 
-def llm_query_batched(prompts: Iterable[str], model: str | None = None, *, schema: Any = None, timeout: float | None = None) -> list[Any]:
+def llm_query_batched(
+    prompts: Iterable[str], model: str | None = None, *, schema: Any = None, timeout: float | None = None
+) -> list[Any]:
     """Ask the sub model many questions at once; answers in the prompts' order. `schema` as of llm_query.
 
-    An item that failed is a falsy CallFailed with its error, never text. `timeout`: seconds for the whole batch, after which all that is
-    left fails. Raises BudgetExceeded if all were refused for it.
+    An item that failed is a falsy CallFailed with its error, never text. `timeout`: seconds for the whole
+    batch, after which all that is left fails. Raises BudgetExceeded if all were refused for it.
     """
     if isinstance(prompts, str):
         raise TypeError("llm_query_batched takes a list of prompts; for one prompt use llm_query")
     asked = [_prompt(prompt) for prompt in prompts]
     wanted = _wanted(schema)
     deadline = None if timeout is None else time.monotonic() + timeout
-    results = wire.call_many("llm_query", (wire.Item(*_query(prompt, model, wanted)) for prompt in asked), len(asked), seconds=timeout)
+    results = wire.call_many(
+        "llm_query",
+        (wire.Item(*_query(prompt, model, wanted)) for prompt in asked),
+        len(asked),
+        seconds=timeout,
+    )
     if wanted is None:
         return results
     unfit: dict[int, wire.Item] = {}
@@ -107,7 +127,9 @@ def llm_query_batched(prompts: Iterable[str], model: str | None = None, *, schem
     return results
 
 
-async def allm_query(prompt: str, model: str | None = None, *, schema: Any = None, timeout: float | None = None) -> Any:
+async def allm_query(
+    prompt: str, model: str | None = None, *, schema: Any = None, timeout: float | None = None
+) -> Any:
     """llm_query for asyncio code: `await asyncio.gather(*(allm_query(p) for p in prompts))`."""
     wanted = _wanted(schema)
     query = _query(_prompt(prompt), model, wanted, timeout)
@@ -126,11 +148,12 @@ async def allm_query(prompt: str, model: str | None = None, *, schema: Any = Non
 
 
 def rlm_query(question: str, context: Any = None, *, schema: Any = None, timeout: float | None = None) -> Any:
-    """Have a child RLM answer: it has a session of its own, in which `context` is what you hand over, and works on it by code.
+    """Have a child RLM answer: it has a session of its own, in which `context` is what you hand over, and
+    works on it by code.
 
-    `context`: a text, a loaded file, or lists and dicts of texts and numbers. `schema`: how the answer must look. The answer is what the
-    child delivered: text, or a value. `timeout` in seconds. At the depth limit the sub model answers, so `context` must then fit its
-    window. Raises LLMError, BudgetExceeded.
+    `context`: a text, a loaded file, or lists and dicts of texts and numbers. `schema`: how the answer must
+    look. The answer is what the child delivered: text, or a value. `timeout` in seconds. At the depth limit
+    the sub model answers, so `context` must then fit its window. Raises LLMError, BudgetExceeded.
     """
     answer = rlm_query_batched([question], [context], schema=schema, timeout=timeout)[0]
     if isinstance(answer, wire.CallFailed):
@@ -138,24 +161,33 @@ def rlm_query(question: str, context: Any = None, *, schema: Any = None, timeout
     return answer
 
 
-def rlm_query_batched(questions: Iterable[str], contexts: Any = None, *, schema: Any = None, timeout: float | None = None) -> list[Any]:
-    """rlm_query for many questions at once, in their order. `contexts`: a list with one for each, or one for all.
+def rlm_query_batched(
+    questions: Iterable[str], contexts: Any = None, *, schema: Any = None, timeout: float | None = None
+) -> list[Any]:
+    """rlm_query for many questions at once, in their order.
 
-    An item that failed is a falsy CallFailed with its error. `timeout`: seconds for the whole batch. Raises BudgetExceeded if all were
-    refused for it.
+    `contexts`: a list with one for each, or one for all.
+
+    An item that failed is a falsy CallFailed with its error. `timeout`: seconds for the whole batch. Raises
+    BudgetExceeded if all were refused for it.
     """
     if isinstance(questions, str):
         raise TypeError("rlm_query_batched takes a list of questions; for one question use rlm_query")
     asked = [_prompt(question) for question in questions]
     each = list(contexts) if isinstance(contexts, (list, tuple)) else [contexts] * len(asked)
     if len(each) != len(asked):
-        raise ValueError(f"{len(asked)} questions, but {len(each)} contexts: give one for each question, or one that is no list for all")
+        raise ValueError(
+            f"{len(asked)} questions, but {len(each)} contexts: give one for each question, or one that is "
+            "no list for all"
+        )
     wanted = _wanted(schema)
     deadline = None if timeout is None else time.monotonic() + timeout
     results = _ask_children(list(zip(asked, each, strict=True)), wanted, timeout)
     # At the depth limit the sub model is asked, which must be given the text.
     again = [
-        place for place, result in enumerate(results) if isinstance(result, wire.CallFailed) and isinstance(result.error, wire.TextWanted)
+        place
+        for place, result in enumerate(results)
+        if isinstance(result, wire.CallFailed) and isinstance(result.error, wire.TextWanted)
     ]
     fitting = [place for place in again if _size(each[place]) <= int(str(results[place].error))]
     left = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -167,13 +199,18 @@ def rlm_query_batched(questions: Iterable[str], contexts: Any = None, *, schema:
         given = [wire.CallFailed(refused)] * len(fitting)
     for place in again:
         limit = int(str(results[place].error))
-        results[place] = wire.CallFailed(wire.LLMError(_TOO_LONG.format(limit=limit, size=_size(each[place]))))
+        results[place] = wire.CallFailed(
+            wire.LLMError(_TOO_LONG.format(limit=limit, size=_size(each[place])))
+        )
     for place, result in zip(fitting, given, strict=True):
         results[place] = result
     return [_fitting(wanted, result) for result in results]
 
 
-_TOO_LONG = "At this depth rlm_query asks the sub model, which reads about {limit:,} characters; the context has {size:,}. Hand over less."
+_TOO_LONG = (
+    "At this depth rlm_query asks the sub model, which reads about {limit:,} characters; the "
+    "context has {size:,}. Hand over less."
+)
 
 
 def _size(files: Any) -> int:
@@ -181,7 +218,9 @@ def _size(files: Any) -> int:
     return sum(map(len, files.values())) if isinstance(files, dict) else len(files)
 
 
-def _ask_children(asked: list[tuple[str, Any]], wanted: Wanted | None, seconds: float | None, *, by_name: bool = True) -> list[Any]:
+def _ask_children(
+    asked: list[tuple[str, Any]], wanted: Wanted | None, seconds: float | None, *, by_name: bool = True
+) -> list[Any]:
     handed: dict[int, Handover] = {}
 
     def items() -> Iterator[wire.Item]:
@@ -201,7 +240,9 @@ def _ask_children(asked: list[tuple[str, Any]], wanted: Wanted | None, seconds: 
             handed.pop(place).remove()
 
     try:
-        return wire.call_many("rlm_query", items(), len(asked), window=CHILDREN_AT_ONCE, seconds=seconds, done=ended)
+        return wire.call_many(
+            "rlm_query", items(), len(asked), window=CHILDREN_AT_ONCE, seconds=seconds, done=ended
+        )
     finally:
         for left in handed.values():
             left.remove()
@@ -213,7 +254,11 @@ def _fitting(wanted: Wanted | None, result: Any) -> Any:
     try:
         return wanted.of(result)
     except ValueError as wrong:
-        return wire.CallFailed(wire.LLMError(f"The child's answer does not fit the schema: {wrong}. It began: {str(result)[:200]!r}"))
+        return wire.CallFailed(
+            wire.LLMError(
+                f"The child's answer does not fit the schema: {wrong}. It began: {str(result)[:200]!r}"
+            )
+        )
 
 
 def _long_question(question: str, context: Any) -> tuple[str, Any]:
@@ -221,4 +266,7 @@ def _long_question(question: str, context: Any) -> tuple[str, Any]:
     if context is not None or len(question) <= LONG_QUESTION:
         return question, context
     ends = f"It begins: {question[:1000]}\n…\nIt ends: {question[-500:]}"
-    return f"Do what the text in `context` asks for, which was too long to be shown here as a whole. {ends}", question
+    return (
+        f"Do what the text in `context` asks for, which was too long to be shown here as a whole. {ends}",
+        question,
+    )

@@ -19,7 +19,8 @@ _MIXED = "parts of it are UTF-16 and others are not: both were read"
 
 
 class Read(NamedTuple):
-    """A file's text, its encoding ("" where the kind of file settles it), how many undecodable places were replaced, and what it lacks.
+    """A file's text, its encoding ("" where the kind of file settles it), how many undecodable places were
+    replaced, and what it lacks.
 
     `stray`: the code page by which bytes were read that are not UTF-8, in a file that is.
     """
@@ -32,10 +33,18 @@ class Read(NamedTuple):
 
     def note(self) -> str:
         """What the user should know of how it was read; "" if it was plain UTF-8."""
-        parts = [f"read as {charsets.usual_name(self.encoding)}"] if self.encoding not in ("", "utf-8", "ascii") else []
+        parts = (
+            [f"read as {charsets.usual_name(self.encoding)}"]
+            if self.encoding not in ("", "utf-8", "ascii")
+            else []
+        )
         parts += [f"bytes that are not UTF-8 read as {charsets.usual_name(self.stray)}"] if self.stray else []
         parts += [f"{self.replaced:,} undecodable places replaced"] if self.replaced else []
-        parts += ["too large for memory, so it stays on disk (LazyText)"] if isinstance(self.text, LazyText) else []
+        parts += (
+            ["too large for memory, so it stays on disk (LazyText)"]
+            if isinstance(self.text, LazyText)
+            else []
+        )
         parts += self.lacks
         return "; ".join(parts)
 
@@ -66,7 +75,9 @@ def decode(data: bytes, name: str = "the file") -> Read:
 
 
 def _utf_8(data: bytes) -> str | None:
-    """The text, where it is beyond doubt that it is UTF-8: what most texts are is decoded once, and not looked at before."""
+    """The text, where it is beyond doubt that it is UTF-8: what most texts are is decoded once, and not
+    looked at before.
+    """
     if data.isascii():
         return None  # it may be an encoding of seven bits
     try:

@@ -1,4 +1,6 @@
-"""Structured answers: what a schema (a JSON schema or a Python type) asks of a model, and how its reply becomes a value."""
+"""Structured answers: what a schema (a JSON schema or a Python type) asks of a model, and how its reply
+becomes a value.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,17 @@ _SHOWN = 300
 _TRIES = 1000
 """Brackets in a reply at which JSON is looked for: each may be the begin of much that is none."""
 MAX_DEPTH = 100
-"""Levels of a JSON schema, those of its keywords counted. What checks values by it takes some Python calls for each."""
+"""Levels of a JSON schema, those of its keywords counted.
+
+What checks values by it takes some Python calls for each.
+"""
 
 
 class Wanted:
     """How an answer is to look. Raises TypeError for what is neither a JSON schema nor a type that has one.
 
-    `sent` is the JSON schema for the provider, whose top is an object, because many take no other: what is none is wrapped in one.
+    `sent` is the JSON schema for the provider, whose top is an object, because many take no other: what is
+    none is wrapped in one.
     """
 
     def __init__(self, schema: Any) -> None:
@@ -57,7 +63,10 @@ class Wanted:
         raise wrong
 
     def of(self, value: Any) -> Any:
-        """What was delivered, or the JSON in it where that is a text, as the type has it. Raises ValueError with what is wrong."""
+        """What was delivered, or the JSON in it where that is a text, as the type has it.
+
+        Raises ValueError with what is wrong.
+        """
         try:
             return self.check(value)
         except ValueError:
@@ -93,7 +102,10 @@ def _adapter(kind: Any) -> Any:
     except RecursionError:
         raise TypeError(f"this type is nested too deep: a schema may have {MAX_DEPTH} levels") from None
     except (PydanticUserError, TypeError) as error:
-        raise TypeError(f"schema is a JSON schema (a dict) or a Python type such as list[str], not {kind!r}: {_short(error)}") from None
+        raise TypeError(
+            f"schema is a JSON schema (a dict) or a Python type such as list[str], not {kind!r}: "
+            f"{_short(error)}"
+        ) from None
     return adapter
 
 
@@ -104,8 +116,13 @@ def _check_depth(schema: dict[str, Any]) -> None:
         held = {id(part): part for part in level if isinstance(part, dict | list)}
         if not held:
             return
-        level = [below for part in held.values() for below in (part.values() if isinstance(part, dict) else part)]
-    raise TypeError(f"this schema is nested more than {MAX_DEPTH} levels deep: name its parts in $defs, and refer to them by $ref")
+        level = [
+            below for part in held.values() for below in (part.values() if isinstance(part, dict) else part)
+        ]
+    raise TypeError(
+        f"this schema is nested more than {MAX_DEPTH} levels deep: name its parts in $defs, and refer to "
+        "them by $ref"
+    )
 
 
 def _validator(schema: dict[str, Any]) -> Any:
@@ -122,7 +139,10 @@ def _validator(schema: dict[str, Any]) -> Any:
 
 
 def _check_references(schema: dict[str, Any]) -> None:
-    """Raises TypeError for one that leads nowhere, or to itself. Those of a schema with names of its own ($id) are not followed."""
+    """Raises TypeError for one that leads nowhere, or to itself.
+
+    Those of a schema with names of its own ($id) are not followed.
+    """
     from jsonschema.validators import validator_for
     from referencing import Registry
     from referencing.exceptions import Unresolvable
@@ -154,7 +174,12 @@ def _found(schema: Any, key: str) -> Iterator[str]:
 
 def _wrap(schema: dict[str, Any]) -> dict[str, Any]:
     inner = _moved({name: part for name, part in schema.items() if name != "$defs"})
-    wrapped: dict[str, Any] = {"type": "object", "properties": {"answer": inner}, "required": ["answer"], "additionalProperties": False}
+    wrapped: dict[str, Any] = {
+        "type": "object",
+        "properties": {"answer": inner},
+        "required": ["answer"],
+        "additionalProperties": False,
+    }
     return wrapped | {"$defs": _moved(schema["$defs"])} if "$defs" in schema else wrapped
 
 
@@ -172,7 +197,9 @@ def _moved(part: Any) -> Any:
 
 
 def _json_in(reply: str) -> Iterator[Any]:
-    """The JSON that a reply is, or has in fences or else among words: the last first, as that tends to be the conclusion."""
+    """The JSON that a reply is, or has in fences or else among words: the last first, as that tends to be the
+    conclusion.
+    """
     for text in [reply.strip(), *reversed(_FENCED.findall(reply))]:
         with contextlib.suppress(ValueError, RecursionError):
             yield json.loads(text)

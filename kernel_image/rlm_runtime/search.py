@@ -1,7 +1,8 @@
 """grep: the lines that match, of texts of any size.
 
-A pattern that cannot match without a certain text is looked for by that text, which is many times faster than a regular expression; the
-lines where it is are then tried with the pattern itself. So what is found is what searching each line would find.
+A pattern that cannot match without a certain text is looked for by that text, which is many times faster than
+a regular expression; the lines where it is are then tried with the pattern itself. So what is found is what
+searching each line would find.
 """
 
 from __future__ import annotations
@@ -41,17 +42,21 @@ class Hit(NamedTuple):
 
 
 class Hits(Sequence[Hit]):
-    """Hits in sixteen bytes each: where the line begins (a byte of a large text, else a character) and its number. A hit is made when it
-    is looked at.
+    """Hits in sixteen bytes each: where the line begins (a byte of a large text, else a character) and its
+    number. A hit is made when it is looked at.
     """
 
     def __init__(self) -> None:
-        self._parts: list[tuple[str, str | LazyText, array[int], array[int]]] = []  # of texts that have hits, but for the last
+        self._parts: list[
+            tuple[str, str | LazyText, array[int], array[int]]
+        ] = []  # of texts that have hits, but for the last
         self._before: list[int] = []
         """Hits before those of each text."""
 
     def add(self, label: str, text: str | LazyText) -> tuple[array[int], array[int]]:
-        """Begin with another text; gives the arrays of places and of line numbers, to be filled before the next is begun."""
+        """Begin with another text; gives the arrays of places and of line numbers, to be filled before the
+        next is begun.
+        """
         before = len(self)
         if self._parts and not self._parts[-1][3]:
             self._parts.pop()
@@ -83,7 +88,9 @@ class Hits(Sequence[Hit]):
         return f"<{len(self):,} hits, the first {self[:3]!r}>"
 
     def listed(self) -> Sequence[Hit]:
-        """A list; or these hits themselves, which are made when they are looked at, where they are many or their lines are long."""
+        """A list; or these hits themselves, which are made when they are looked at, where they are many or
+        their lines are long.
+        """
         made: list[Hit] = []
         room = memory.one_text() // 4
         for hit in self if len(self) <= LISTED else ():
@@ -136,7 +143,9 @@ def search(texts: dict[str, str | LazyText], pattern: re.Pattern[str], limit: in
     return hits.listed()
 
 
-def _lines(text: str | LazyText, pattern: re.Pattern[str], literal: str, alone: bool) -> Iterator[tuple[int, int]]:
+def _lines(
+    text: str | LazyText, pattern: re.Pattern[str], literal: str, alone: bool
+) -> Iterator[tuple[int, int]]:
     """Where the lines begin that match, and their numbers. `alone`: the literal is all of the pattern."""
     if isinstance(text, str):
         return _by_literal_in_str(text, pattern, literal, alone) if literal else _each_of_str(text, pattern)
@@ -161,7 +170,9 @@ def _each_of_str(text: str, pattern: re.Pattern[str]) -> Iterator[tuple[int, int
             yield place, number
 
 
-def _by_literal_in_str(text: str, pattern: re.Pattern[str], literal: str, alone: bool) -> Iterator[tuple[int, int]]:
+def _by_literal_in_str(
+    text: str, pattern: re.Pattern[str], literal: str, alone: bool
+) -> Iterator[tuple[int, int]]:
     at, number, counted = text.find(literal), 1, 0
     while at >= 0:
         begin = text.rfind("\n", 0, at) + 1
@@ -175,13 +186,17 @@ def _by_literal_in_str(text: str, pattern: re.Pattern[str], literal: str, alone:
         at = text.find(literal, end)
 
 
-def _by_literal_in_bytes(source: Source, pattern: re.Pattern[str], raw: bytes, alone: bool) -> Iterator[tuple[int, int]]:
+def _by_literal_in_bytes(
+    source: Source, pattern: re.Pattern[str], raw: bytes, alone: bool
+) -> Iterator[tuple[int, int]]:
     data, number, counted, after = source.data, 1, source.start, source.start
     find = _Finder(source, len(raw))
     at = find(raw, source.start)
     while at >= 0:
         # Not before the last line that was tried: that is as far as a line can reach back.
-        begin = data.rfind(b"\n", max(after, at - MAX_LINE // 2), at) + 1 or max(after, source.cut(at - MAX_LINE // 2))
+        begin = data.rfind(b"\n", max(after, at - MAX_LINE // 2), at) + 1 or max(
+            after, source.cut(at - MAX_LINE // 2)
+        )
         after = max(_line_end(source, begin), at + len(raw))
         if alone or pattern.search(without_end(source.decode(begin, after))):
             number += source.newlines(counted, begin)
@@ -232,7 +247,9 @@ def _each_of_lazy(text: LazyText, pattern: re.Pattern[str]) -> Iterator[tuple[in
 
 
 class _Finder:
-    """Finds bytes in a source: with libc's search, which is a few times faster than Python's, where there is one."""
+    """Finds bytes in a source: with libc's search, which is a few times faster than Python's, where there is
+    one.
+    """
 
     def __init__(self, source: Source, least: int) -> None:
         """`least`: how many bytes are looked for at once, at least."""
@@ -261,7 +278,9 @@ class _Finder:
 
 
 def required(pattern: re.Pattern[str]) -> tuple[str, bool]:
-    """The longest text without which the pattern cannot match, "" if there is none; and whether it is all of the pattern."""
+    """The longest text without which the pattern cannot match, "" if there is none; and whether it is all of
+    the pattern.
+    """
     flags = pattern.flags
     if flags & (re.IGNORECASE | re.LOCALE):
         return "", False
@@ -274,7 +293,12 @@ def required(pattern: re.Pattern[str]) -> tuple[str, bool]:
             continue
         alone = False
         runs.append("")
-        if code is _constants.SUBPATTERN and not value[1] and not value[2] and all(part[0] is _constants.LITERAL for part in value[3]):
+        if (
+            code is _constants.SUBPATTERN
+            and not value[1]
+            and not value[2]
+            and all(part[0] is _constants.LITERAL for part in value[3])
+        ):
             runs[-1] = "".join(chr(part[1]) for part in value[3])
             runs.append("")
         elif code is _constants.LITERAL:

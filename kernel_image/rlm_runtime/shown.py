@@ -1,4 +1,6 @@
-"""A display as text, where its own text says nothing: the model that reads the outputs sees no HTML and no pictures."""
+"""A display as text, where its own text says nothing: the model that reads the outputs sees no HTML and no
+pictures.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +12,34 @@ from typing import Any
 
 _OPAQUE = re.compile(r"<[\w.]+( object)?( at 0x[0-9a-f]+)?>")
 """What an object is called that has no text of its own."""
-_LINES = frozenset({"p", "div", "br", "tr", "li", "table", "caption", "pre", "ul", "ol", "dl", "dt", "dd", "hr", "blockquote"})
+_LINES = frozenset(
+    {
+        "p",
+        "div",
+        "br",
+        "tr",
+        "li",
+        "table",
+        "caption",
+        "pre",
+        "ul",
+        "ol",
+        "dl",
+        "dt",
+        "dd",
+        "hr",
+        "blockquote",
+    }
+)
 _HIDDEN = frozenset({"script", "style", "head", "title"})
 _READ = 1_000_000
 """Characters of HTML that are looked at."""
 
 
 def text_of(data: Mapping[str, Any]) -> str | None:
-    """What a display says, by its representations; None where its `text/plain` says it already, or nothing does."""
+    """What a display says, by its representations; None where its `text/plain` says it already, or nothing
+    does.
+    """
     plain = data.get("text/plain")
     if isinstance(plain, str) and plain and not _OPAQUE.fullmatch(plain):
         return None

@@ -1,7 +1,8 @@
 """A text file that stays on disk: its bytes, and what is known of where its characters are.
 
-The text is what `bytes.decode(encoding, errors)` would give. It is decoded in blocks that are cut where no character is cut, so that
-the decoded blocks together are the decoded whole. How many characters a block has is found out when it is first needed.
+The text is what `bytes.decode(encoding, errors)` would give. It is decoded in blocks that are cut where no
+character is cut, so that the decoded blocks together are the decoded whole. How many characters a block has
+is found out when it is first needed.
 """
 
 from __future__ import annotations
@@ -20,9 +21,13 @@ BLOCK = 1 << 20
 """Bytes of a block, about."""
 _UNITS = {"utf-16-le": 2, "utf-16-be": 2, "utf-32-le": 4, "utf-32-be": 4}
 _LINE = 1 << 20
-"""Bytes in which a line feed is looked for, in encodings of East Asia: it is never part of another character, damaged or not."""
+"""Bytes in which a line feed is looked for, in encodings of East Asia: it is never part of another character,
+damaged or not.
+"""
 _APART, _LINE_APART = re.compile(rb"[\x00-\x2f]"), re.compile(rb"\n")
-"""What is looked for where a line is longer: no part of a character either, but in encodings that switch by escapes."""
+"""What is looked for where a line is longer: no part of a character either, but in encodings that switch by
+escapes.
+"""
 LONGEST = 16 << 20
 """Bytes in which it must be."""
 _NEAR = 1 << 12
@@ -35,11 +40,15 @@ _SEEN = 1 << 24
 
 
 class Source:
-    """A file and its encoding, which is a codec's name; `start` skips a byte-order mark. `errors`: the codec's error handler; another one
-    than "replace" makes of bytes beyond ASCII characters beyond ASCII. Safe to use from several threads.
+    """A file and its encoding, which is a codec's name; `start` skips a byte-order mark.
+
+    `errors`: the codec's error handler; another one than "replace" makes of bytes beyond ASCII characters
+    beyond ASCII. Safe to use from several threads.
     """
 
-    def __init__(self, path: Path, encoding: str = "utf-8", start: int = 0, block: int = BLOCK, errors: str = "replace") -> None:
+    def __init__(
+        self, path: Path, encoding: str = "utf-8", start: int = 0, block: int = BLOCK, errors: str = "replace"
+    ) -> None:
         self.data = OnDisk(path)
         self.path = path
         self.encoding = codecs.lookup(encoding).name
@@ -61,8 +70,14 @@ class Source:
         return (self._utf8 or (self._single and b"\n".decode(self.encoding) == "\n")) and not self._returns
 
     def raw(self, text: str) -> bytes | None:
-        """The bytes that a text is in the file; None where it could also have come out of other ones, or cannot be there."""
-        if not self.by_bytes or "\N{REPLACEMENT CHARACTER}" in text or (self.errors != "replace" and not text.isascii()):
+        """The bytes that a text is in the file; None where it could also have come out of other ones, or
+        cannot be there.
+        """
+        if (
+            not self.by_bytes
+            or "\N{REPLACEMENT CHARACTER}" in text
+            or (self.errors != "replace" and not text.isascii())
+        ):
             return None
         try:
             return text.encode(self.encoding)
@@ -70,7 +85,10 @@ class Source:
             return None
 
     def _only_returns(self) -> bool:
-        """Whether carriage returns are the only line ends, as rlm_runtime.lines has it. Most texts tell within their first block."""
+        """Whether carriage returns are the only line ends, as rlm_runtime.lines has it.
+
+        Most texts tell within their first block.
+        """
         found = False
         for number in range(self.blocks):
             text = self.text(number)
@@ -116,7 +134,8 @@ class Source:
         if self.end - place <= LONGEST:
             return self.end
         raise Unreadable(
-            f"it has more than {LONGEST:,} bytes of {self.encoding} without a line end or a space, too many to be taken "
+            f"it has more than {LONGEST:,} bytes of {self.encoding} without a line end or a space, too many "
+            "to be taken "
             f"apart. Convert it first: iconv -f {self.encoding} -t utf-8"
         )
 
@@ -129,7 +148,10 @@ class Source:
         return place
 
     def block(self, number: int) -> tuple[int, int]:
-        """The bytes of a block: from, to. It may be empty, or longer than others, in the encodings of East Asia. Raises Unreadable."""
+        """The bytes of a block: from, to.
+
+        It may be empty, or longer than others, in the encodings of East Asia. Raises Unreadable.
+        """
         return self.cut(self.start + number * self._block), self.cut(self.start + (number + 1) * self._block)
 
     def parts(self) -> Iterator[bytes]:
@@ -153,7 +175,11 @@ class Source:
             while len(self._chars) <= block:
                 low, high = self.block(len(self._chars) - 1)
                 raw = self.data.part(low, high)
-                size = high - low if self._utf8 and raw.isascii() else len(raw.decode(self.encoding, self.errors))
+                size = (
+                    high - low
+                    if self._utf8 and raw.isascii()
+                    else len(raw.decode(self.encoding, self.errors))
+                )
                 self._chars.append(self._chars[-1] + size)
         return self._chars[block]
 

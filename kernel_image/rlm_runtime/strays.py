@@ -16,7 +16,10 @@ def strays_by(page: str) -> str:
 
 
 class _Strays:
-    """An error handler: a byte that is not UTF-8 by another code page. A character that was cut off is one replacement character."""
+    """An error handler: a byte that is not UTF-8 by another code page.
+
+    A character that was cut off is one replacement character.
+    """
 
     def __init__(self, page: str) -> None:
         every = (bytes([byte]) for byte in range(256))
@@ -27,9 +30,16 @@ class _Strays:
             raise error
         raw, place = error.object, error.start
         pair = raw[place : place + 6]
-        if len(pair) == 6 and pair[0] == pair[3] == 0xED and 0xA0 <= pair[1] <= 0xAF and 0xB0 <= pair[4] <= 0xBF:
+        if (
+            len(pair) == 6
+            and pair[0] == pair[3] == 0xED
+            and 0xA0 <= pair[1] <= 0xAF
+            and 0xB0 <= pair[4] <= 0xBF
+        ):
             # A character beyond 16 bits as Java and some databases write it: each half by itself.
-            return pair.decode("utf-8", "surrogatepass").encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"), place + 6
+            return pair.decode("utf-8", "surrogatepass").encode("utf-16-le", "surrogatepass").decode(
+                "utf-16-le", "replace"
+            ), place + 6
         if error.end - place > 1 or (raw[place] in (0xC2, 0xC3) and not raw[place + 1 : place + 2].isupper()):
             return "\N{REPLACEMENT CHARACTER}", error.end
         return self._table[raw[place]], place + 1

@@ -1,6 +1,8 @@
-"""Tables as text (CSV and its kin), as they come: any delimiter, line breaks in fields, titles before the names, stray quotes, uneven rows.
+"""Tables as text (CSV and its kin), as they come: any delimiter, line breaks in fields, titles before the
+names, stray quotes, uneven rows.
 
-One reader for all: what `form` tells is what `records` gives. A quote that is never closed costs its own row and not those after it.
+One reader for all: what `form` tells is what `records` gives. A quote that is never closed costs its own row
+and not those after it.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]\d+)?")
 _COMMA_NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,2}(?:\.\d{3})+|[1-9]\d*)(?:,\d+)?")
 _CODE = re.compile(r"[+-]?0\d+")
 """Digits that are no number: a ZIP code, a key."""
-_MISSING = frozenset(("", r"\N", "NULL", "null", "NaN", "nan", "NA", "N/A", "n/a", "#N/A", "None", "<NA>", "-"))
+_MISSING = frozenset(
+    ("", r"\N", "NULL", "null", "NaN", "nan", "NA", "N/A", "n/a", "#N/A", "None", "<NA>", "-")
+)
 """What stands where there is no value, in numbers, too."""
 _YEAR = re.compile(r"(?:19|20)\d\d")
 _SEPARATOR = re.compile(r'\ufeff?"?sep=(.)"?\s*', re.IGNORECASE)
@@ -53,7 +57,10 @@ def is_named_table(name: str) -> bool:
 
 
 class Dialect(NamedTuple):
-    """How fields are told apart. `escaped`: quotes in fields by a backslash; `spaced`: spaces after delimiters are no part of a field."""
+    """How fields are told apart.
+
+    `escaped`: quotes in fields by a backslash; `spaced`: spaces after delimiters are no part of a field.
+    """
 
     delimiter: str
     escaped: bool = False
@@ -70,7 +77,9 @@ class Dialect(NamedTuple):
         )
 
     def _kept_backslashes(self, line: str) -> str:
-        """A line in which a backslash stays that escapes nothing: databases write `\\N` where there is no value."""
+        """A line in which a backslash stays that escapes nothing: databases write `\\N` where there is no
+        value.
+        """
         escapes = f'"\\\r\n{self.delimiter}'
         return _ESCAPE.sub(lambda found: found[0] if found[1] in escapes else f"\\{found[0]}", line)
 
@@ -133,7 +142,11 @@ class Rows:
                 row = next(reader, None)
                 if row is None:
                     return
-                stray = len(lines.taken) > 1 and self._width not in (0, len(row)) and len(self._split(lines.taken[0])) == self._width
+                stray = (
+                    len(lines.taken) > 1
+                    and self._width not in (0, len(row))
+                    and len(self._split(lines.taken[0])) == self._width
+                )
             except (csv.Error, _TooLong):
                 if not lines.taken or (self._cut and lines.over and not self._rows_follow()):
                     return
@@ -150,19 +163,29 @@ class Rows:
         return line.rstrip("\r\n").split(self._dialect.delimiter)
 
     def _rows_follow(self) -> bool:
-        """Whether the lines after a quote that is not closed are rows of their own: then it is a stray one."""
+        """Whether the lines after a quote that is not closed are rows of their own: then it is a stray
+        one.
+        """
         rest = [line for line in self._lines.taken[1:] if line.strip()]
         return len(rest) > 2 and sum(len(self._split(line)) == self._width for line in rest) > 0.8 * len(rest)
 
     def _alone(self, line: str) -> list[str]:
-        """A line with a stray quote, by the first way of reading that gives as many fields as there should be."""
+        """A line with a stray quote, by the first way of reading that gives as many fields as there should
+        be.
+        """
         ways = [self._dialect._replace(escaped=True)] if '\\"' in line else []
         plain = [_unquoted(field) for field in self._split(line)]
         # csv refuses a carriage return outside of quotes, which ends no line.
         kept = line.rstrip("\r\n").replace("\r", _RETURN)
         for way in (*ways, None, self._dialect):
             try:
-                row = plain if way is None else [field.replace(_RETURN, "\r") for field in next(way.reader([kept], strict=False), [])]
+                row = (
+                    plain
+                    if way is None
+                    else [
+                        field.replace(_RETURN, "\r") for field in next(way.reader([kept], strict=False), [])
+                    ]
+                )
             except csv.Error:
                 continue
             if len(row) == self._width:
@@ -175,8 +198,9 @@ def _unquoted(field: str) -> str:
 
 
 class Table(NamedTuple):
-    """A table's build: its columns' names, and how many rows come before those with values. `header`: the row with the names, if the text
-    has them. `comments`: rows that begin with a `#` are none.
+    """A table's build: its columns' names, and how many rows come before those with values.
+
+    `header`: the row with the names, if the text has them. `comments`: rows that begin with a `#` are none.
     """
 
     names: list[str]
@@ -192,10 +216,14 @@ class Table(NamedTuple):
         delimiter = self.dialect.delimiter
         between = "" if delimiter == "," else f", between {_NAMED.get(delimiter, repr(delimiter))}"
         unnamed = "" if self.header else ", whose names are not in the text"
-        return f"{between}{unnamed}" + (f", after {self.titles} other line{'s' if self.titles > 1 else ''}" if self.titles else "")
+        return f"{between}{unnamed}" + (
+            f", after {self.titles} other line{'s' if self.titles > 1 else ''}" if self.titles else ""
+        )
 
     def records(self, lines: Iterable[str], *, quiet: bool = False) -> Iterator[Record]:
-        """The rows as dicts. What a row has too many is in `more`. The names again are no row, as in files that were put together.
+        """The rows as dicts.
+
+        What a row has too many is in `more`. The names again are no row, as in files that were put together.
 
         Says what was left out, and how many rows had a stray quote, if not `quiet`.
         """
@@ -219,7 +247,8 @@ class Table(NamedTuple):
             print(f"Note: records() left out {again:,} rows that are the names of the columns again.")
         if rows.odd and not quiet:
             print(
-                f"Note: records() read {rows.odd:,} rows that have a stray quote or carriage return as they stand, such as {rows.first!r}."
+                f"Note: records() read {rows.odd:,} rows that have a stray quote or carriage return as they "
+                f"stand, such as {rows.first!r}."
             )
 
 
@@ -237,7 +266,10 @@ def unique(names: Iterable[str], between: str, first: int) -> list[str]:
 
 
 def find(lines: Sequence[str], *, cut: bool, by_name: bool) -> Table | None:
-    """The table that lines with their ends are, or begin (`cut`). `by_name`: the file's name says that it is one, so less must show it."""
+    """The table that lines with their ends are, or begin (`cut`).
+
+    `by_name`: the file's name says that it is one, so less must show it.
+    """
     if fields := next((line for line in lines[:_ROWS] if line.startswith(_FIELDS)), ""):
         return _by_fields(fields.removeprefix(_FIELDS).split(), lines)
     separator = _SEPARATOR.fullmatch(lines[0]) if lines else None
@@ -290,13 +322,20 @@ def _table(rows: list[list[str]], dialect: Dialect, by_name: bool) -> tuple[floa
         return None
     even = sum(len(row) == width for row in rows) / len(rows)
     if not by_name:
-        strict = width > 2 and len(rows[0]) == width and (even == 1 or (even >= 0.9 and len(rows) >= 10)) and _are_names(rows[0])
+        strict = (
+            width > 2
+            and len(rows[0]) == width
+            and (even == 1 or (even >= 0.9 and len(rows) >= 10))
+            and _are_names(rows[0])
+        )
         return (even, _made(rows, dialect, titles, named=True)) if strict else None
     named = _has_names(rows)
     if width == 1 and not named:
         return None
     doubt = 0.01 / width + 0.02 * (titles > 0) + 0.05 * (not named)
-    return (even if width > 1 else 0.1) - doubt, _made(rows, dialect, titles, named=named)._replace(comments=comments > 0)
+    return (even if width > 1 else 0.1) - doubt, _made(rows, dialect, titles, named=named)._replace(
+        comments=comments > 0
+    )
 
 
 def _width(rows: Sequence[list[str]]) -> int:
@@ -309,7 +348,9 @@ def _comments(rows: list[list[str]]) -> int:
     count = next((place for place, row in enumerate(rows) if not row[0].startswith("#")), 0)
     names, rest = rows[count : count + 1], rows[count + 1 :]
     numbers = any(NUMBER.fullmatch(field.strip()) for row in rest for field in row)
-    return count if names and numbers and not any(NUMBER.fullmatch(field.strip()) for field in names[0]) else 0
+    return (
+        count if names and numbers and not any(NUMBER.fullmatch(field.strip()) for field in names[0]) else 0
+    )
 
 
 def _titles(rows: list[list[str]], width: int) -> int:
@@ -326,7 +367,9 @@ def _titles(rows: list[list[str]], width: int) -> int:
 def _are_names(row: list[str]) -> bool:
     names = [name.strip() for name in row]
     full = names[1:] if not names[0] else names  # pandas leaves its index without a name
-    return len(set(names)) == len(names) and all(name and len(name) <= _NAME and not NUMBER.fullmatch(name) for name in full)
+    return len(set(names)) == len(names) and all(
+        name and len(name) <= _NAME and not NUMBER.fullmatch(name) for name in full
+    )
 
 
 def _has_names(rows: list[list[str]]) -> bool:
@@ -346,7 +389,9 @@ def _made(rows: list[list[str]], dialect: Dialect, titles: int, *, named: bool) 
     given = [name.strip().removeprefix("\ufeff") for name in header]
     given += [""] * (width - len(given))
     names = unique((name or f"column_{place}" for place, name in enumerate(given, 1)), "_", 2)
-    return Table(names, dialect, titles + named, titles, header, [row for row in rows[named:] if row != header])
+    return Table(
+        names, dialect, titles + named, titles, header, [row for row in rows[named:] if row != header]
+    )
 
 
 # Numbers
@@ -365,7 +410,11 @@ def numeric(names: Sequence[str], sample: Iterable[Record], delimiter: str) -> d
             value = (row.get(name) or "").strip()
             if value not in _MISSING:
                 left[name] = {sign for sign in left[name] if ways[sign].fullmatch(value)}
-                after[name].add(len(value) - 1 - max(value.rfind(","), value.rfind(".")) if "," in value or "." in value else 0)
+                after[name].add(
+                    len(value) - 1 - max(value.rfind(","), value.rfind("."))
+                    if "," in value or "." in value
+                    else 0
+                )
     commas = [name for name in names if left[name] == {","} and after[name] - {0, 3}]
     found = dict.fromkeys(commas, ",")
     for name in names:

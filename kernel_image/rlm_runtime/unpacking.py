@@ -1,4 +1,6 @@
-"""Packed data, unpacked within bounds: gzip, bzip2, xz and zstandard streams, damaged and cut-off ones as far as they go."""
+"""Packed data, unpacked within bounds: gzip, bzip2, xz and zstandard streams, damaged and cut-off ones as far
+as they go.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ class TooMuch(Unreadable):
 class Budget:
     """What all that is in one file may unpack to, archives in archives included.
 
-    `room`: bytes of text that may be kept. All that is unpacked on the way counts as work, which has a bound of its own.
+    `room`: bytes of text that may be kept. All that is unpacked on the way counts as work, which has a bound
+    of its own.
     """
 
     def __init__(self, room: int) -> None:
@@ -69,11 +72,19 @@ class Budget:
 
 
 def unpacked(file: IO[bytes], kind: str, notes: list[str]) -> Iterator[bytes]:
-    """What is packed in a file, in pieces; `kind` is a key of MAGIC. What is wrong with it goes to the notes."""
+    """What is packed in a file, in pieces; `kind` is a key of MAGIC. What is wrong with it goes to the
+    notes.
+    """
     return _streams(file, *_CODECS[kind], notes)
 
 
-MAGIC = {"gzip": b"\x1f\x8b", "bzip2": b"BZh", "xz": b"\xfd7zXZ\0", "lzma": b"\x5d\0\0", "zstandard": b"\x28\xb5\x2f\xfd"}
+MAGIC = {
+    "gzip": b"\x1f\x8b",
+    "bzip2": b"BZh",
+    "xz": b"\xfd7zXZ\0",
+    "lzma": b"\x5d\0\0",
+    "zstandard": b"\x28\xb5\x2f\xfd",
+}
 
 
 def _gzip_step(decoder: Any, data: bytes) -> tuple[bytes, bytes]:
@@ -118,8 +129,12 @@ _CODECS: dict[str, tuple[bytes, Callable[[], Any], _Step]] = {
 }
 
 
-def _streams(file: IO[bytes], magic: bytes, new: Callable[[], Any], step: _Step, notes: list[str]) -> Iterator[bytes]:
-    """One stream after the other, as the programs unpack them: bytes that are none at the end are left out."""
+def _streams(
+    file: IO[bytes], magic: bytes, new: Callable[[], Any], step: _Step, notes: list[str]
+) -> Iterator[bytes]:
+    """One stream after the other, as the programs unpack them: bytes that are none at the end are left
+    out.
+    """
     decoder, data, begun = None, b"", False
     while True:
         waiting = decoder is not None and not getattr(decoder, "needs_input", True)

@@ -1,4 +1,6 @@
-"""Regular expressions over text that comes in pieces, and the functions of `re` for texts that are too large for memory."""
+"""Regular expressions over text that comes in pieces, and the functions of `re` for texts that are too large
+for memory.
+"""
 
 from __future__ import annotations
 
@@ -37,11 +39,14 @@ class Found:
         return f"<match at {self.start():,}: {self.group()[:80]!r}>"
 
 
-def matches(pattern: re.Pattern[str], texts: Iterator[str], span: int, window: int, most: int) -> Iterator[Found]:
+def matches(
+    pattern: re.Pattern[str], texts: Iterator[str], span: int, window: int, most: int
+) -> Iterator[Found]:
     """The matches, as pattern.finditer over the texts together would give them.
 
-    A match that has, with all that it looks at around it, no more than `span` characters is found for sure. One that reaches the end of
-    what is seen is followed up to `most` characters. Raises MemoryError beyond that.
+    A match that has, with all that it looks at around it, no more than `span` characters is found for sure.
+    One that reaches the end of what is seen is followed up to `most` characters. Raises MemoryError beyond
+    that.
     """
     seen, here, at, wanted, last_empty = "", 0, 0, window + span, -1
     over = False
@@ -58,7 +63,9 @@ def matches(pattern: re.Pattern[str], texts: Iterator[str], span: int, window: i
                 break
             if not over and match.end() == len(seen):
                 if match.end() - match.start() > most:
-                    raise MemoryError(f"a match of more than {most:,} characters: write a pattern that matches less")
+                    raise MemoryError(
+                        f"a match of more than {most:,} characters: write a pattern that matches less"
+                    )
                 following, wanted = here + match.start(), 2 * (match.end() - match.start()) + window + span
                 break
             if match.start() == match.end() and here + match.start() == last_empty:
@@ -76,7 +83,9 @@ def matches(pattern: re.Pattern[str], texts: Iterator[str], span: int, window: i
 
 @functools.cache
 def take_regular_expressions(lazy: type) -> None:
-    """Have re.search, re.match, re.finditer and re.findall take a text of that type, too: it has methods of their names."""
+    """Have re.search, re.match, re.finditer and re.findall take a text of that type, too: it has methods of
+    their names.
+    """
     for name in ("search", "match", "finditer", "findall"):
         setattr(re, name, _either(name, getattr(re, name), lazy))
 
@@ -84,6 +93,10 @@ def take_regular_expressions(lazy: type) -> None:
 def _either(name: str, plain: Callable[..., Any], lazy: type) -> Callable[..., Any]:
     @functools.wraps(plain)
     def either(pattern: Any, string: Any, flags: int = 0) -> Any:
-        return getattr(string, name)(pattern, flags) if isinstance(string, lazy) else plain(pattern, string, flags)
+        return (
+            getattr(string, name)(pattern, flags)
+            if isinstance(string, lazy)
+            else plain(pattern, string, flags)
+        )
 
     return either

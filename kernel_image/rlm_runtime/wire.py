@@ -1,8 +1,9 @@
 """The kernel's end of host calls: JSON on connections of our own (`line`).
 
-A request is a head, {"token", "cell", "call", "nth", "kind"}, and the body; a reply is {"call", "ok", "value" | "error"}; a model's
-has "cut", too: whether it ends at the model's limit of tokens. Each thread of each process has its own connection, made when first needed:
-none crosses threads or forks. Replies are matched by call id, so one that arrives after its caller was interrupted is dropped.
+A request is a head, {"token", "cell", "call", "nth", "kind"}, and the body; a reply is {"call", "ok", "value"
+| "error"}; a model's has "cut", too: whether it ends at the model's limit of tokens. Each thread of each
+process has its own connection, made when first needed: none crosses threads or forks. Replies are matched by
+call id, so one that arrives after its caller was interrupted is dropped.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 from rlm_contract import MAX_CELL_ID, RUN, Head, Kind, Reply, Session
+
 from rlm_runtime.line import Line, Lost, packed
 
 _MANY = 1 << 20
@@ -47,8 +49,10 @@ current_cell = ""
 
 
 def begin_cell(cell_id: str | None, code: str) -> None:
-    """A cell starts. Where a client sends no id that a notebook could have (nbclient and consoles send none, VS Code a long address), the
-    cell is known by its code and how often it was run.
+    """A cell starts.
+
+    Where a client sends no id that a notebook could have (nbclient and consoles send none, VS Code a long
+    address), the cell is known by its code and how often it was run.
     """
     global current_cell, _planned
     if not isinstance(cell_id, str) or not 0 < len(cell_id) <= MAX_CELL_ID:
@@ -62,13 +66,19 @@ def begin_cell(cell_id: str | None, code: str) -> None:
 
 
 def end_cell() -> None:
-    """A cell ends. If several threads asked, the host is told who had its answer first: a replay gives the answers in that order.
+    """A cell ends.
+
+    If several threads asked, the host is told who had its answer first: a replay gives the answers in that
+    order.
 
     Code that has replies which were cut is told, once.
     """
     if cut := sum(_replies):
         which = f"{cut} of {len(_replies)} replies were" if len(_replies) > 1 else "the reply was"
-        print(f"Note: {which} cut at the model's token limit and may lack the end; ask for less in one call.", file=sys.stderr)
+        print(
+            f"Note: {which} cut at the model's token limit and may lack the end; ask for less in one call.",
+            file=sys.stderr,
+        )
     if len({receipt.rpartition("-")[0] for receipt in _receipts}) > 1:
         with contextlib.suppress(HostCallError):  # it is for the record alone
             call("order", {"calls": list(_receipts)})
@@ -95,7 +105,9 @@ class Cancelled(HostCallError):
 
 
 class TextWanted(HostCallError):
-    """At the depth limit: the text itself is wanted, of so many characters at most, not the name of a file."""
+    """At the depth limit: the text itself is wanted, of so many characters at most, not the name of a
+    file.
+    """
 
 
 class NoRecord(HostCallError):
@@ -103,7 +115,10 @@ class NoRecord(HostCallError):
 
 
 class CallFailed:
-    """Stands in a batch's results for an item that failed. It is falsy, and no text; `error` is the exception."""
+    """Stands in a batch's results for an item that failed.
+
+    It is falsy, and no text; `error` is the exception.
+    """
 
     def __init__(self, error: HostCallError) -> None:
         self.error = error
@@ -117,10 +132,15 @@ class CallFailed:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        raise AttributeError(f"no .{name}: this item has no answer ({self.error}). Leave such items out: `if answer`")
+        raise AttributeError(
+            f"no .{name}: this item has no answer ({self.error}). Leave such items out: `if answer`"
+        )
 
 
-_ERRORS = {error.__name__: error for error in (LLMError, BudgetExceeded, FileRefused, NoRecord, Cancelled, TextWanted)}
+_ERRORS = {
+    error.__name__: error
+    for error in (LLMError, BudgetExceeded, FileRefused, NoRecord, Cancelled, TextWanted)
+}
 
 
 @functools.cache
@@ -149,14 +169,19 @@ def lost(error: OSError) -> HostCallError:
 
 
 def request(kind: Kind, body: Mapping[str, Any], same: object = None) -> tuple[str, bytes]:
-    """A call's id, and what is to be sent. `same`: what tells it from other calls of its kind, in place of the body."""
-    # First of all, before other threads can come in between: this number is what a replay tells identical calls apart by.
+    """A call's id, and what is to be sent.
+
+    `same`: what tells it from other calls of its kind, in place of the body.
+    """
+    # First of all, before other threads can come in between: this number is what a replay tells identical
+    # calls apart by.
     asked = hash((kind, same if same is not None else str(body)))
     nth = next(_asked.setdefault(asked, itertools.count()))
     call = f"{os.getpid()}-{threading.get_ident()}-{next(_counter)}"
     head: Head = {"token": session()["token"], "cell": current_cell, "call": call, "nth": nth, "kind": kind}
     limit = session()["max_request"]
-    # Texts alone that are over the limit are refused as they are: to write them takes several times their memory.
+    # Texts alone that are over the limit are refused as they are: to write them takes several times their
+    # memory.
     _refuse_over(limit, kind, sum(len(text) for text in body.values() if isinstance(text, str)))
     try:
         payload = _encode(body).encode()  # half as long, and less, for texts that are not English
@@ -168,7 +193,9 @@ def request(kind: Kind, body: Mapping[str, Any], same: object = None) -> tuple[s
 
 def _refuse_over(limit: int, kind: str, size: int) -> None:
     if size > limit:
-        raise HostCallError(f"this {kind} request has {size:,} bytes or more; the limit is {limit:,}. Send less, in pieces.")
+        raise HostCallError(
+            f"this {kind} request has {size:,} bytes or more; the limit is {limit:,}. Send less, in pieces."
+        )
 
 
 def _send(kind: Kind, body: Mapping[str, Any], same: object = None) -> str:
@@ -201,7 +228,10 @@ def cancel(calls: Iterable[str]) -> None:
 
 
 def plan(calls: int, *, tell: bool = True) -> None:
-    """So many calls of models more are to come in this cell, or fewer. The host is told what that makes in all, for the user to see."""
+    """So many calls of models more are to come in this cell, or fewer.
+
+    The host is told what that makes in all, for the user to see.
+    """
     global _planned
     _planned += calls
     if tell and calls:
@@ -215,7 +245,10 @@ def _plans() -> bytes:
 
 
 def hand(name: str, piece: bytes) -> None:
-    """Send a piece of what is to be handed over to a child RLM; the first of a name is empty. It has no reply. Raises HostCallError."""
+    """Send a piece of what is to be handed over to a child RLM; the first of a name is empty.
+
+    It has no reply. Raises HostCallError.
+    """
     _one_way("hand", name, piece)
 
 
@@ -241,14 +274,19 @@ def value_of(reply: Reply) -> Any:
 
 
 def received(call: str) -> None:
-    """Remember that this thread has its answer. In a replay the host is told, and gives the next thread its own only then."""
+    """Remember that this thread has its answer.
+
+    In a replay the host is told, and gives the next thread its own only then.
+    """
     _receipts.append(call)
     if session()["replayed"]:
         acknowledgements().put(call)
 
 
 def acknowledgements() -> SimpleQueue[str]:
-    """Where a replay's receipts go, to be sent by a thread of their own: a thread that sent them itself would let others overtake it."""
+    """Where a replay's receipts go, to be sent by a thread of their own: a thread that sent them itself would
+    let others overtake it.
+    """
     pid = os.getpid()
     if pid not in _acknowledgements:
         _acknowledgements[pid] = SimpleQueue()
@@ -285,7 +323,10 @@ def call(kind: Kind, body: Mapping[str, Any], same: object = None) -> Any:
 
 
 class Item(NamedTuple):
-    """One call of a batch; `same` as of `request`. In place of a body an error, if there can be none: the item alone fails."""
+    """One call of a batch; `same` as of `request`.
+
+    In place of a body an error, if there can be none: the item alone fails.
+    """
 
     body: Mapping[str, Any] | HostCallError
     same: object = None
@@ -302,9 +343,9 @@ def call_many(
 ) -> list[Any]:
     """Ask `count` things at once; results in order, CallFailed for those that failed.
 
-    At most `window` requests are under way (the session's, if not said), so that a batch of any length needs bounded memory on the host;
-    items are made when they are sent, and `done` hears of each that has ended. After `seconds` all that is left fails. Raises
-    BudgetExceeded if every single item was refused for it.
+    At most `window` requests are under way (the session's, if not said), so that a batch of any length needs
+    bounded memory on the host; items are made when they are sent, and `done` hears of each that has ended.
+    After `seconds` all that is left fails. Raises BudgetExceeded if every single item was refused for it.
     """
     window = min(window or _MANY, int(session()["window"]))
     deadline = None if seconds is None else time.monotonic() + seconds
@@ -360,7 +401,10 @@ def call_many(
 
 
 def _timed(body: Mapping[str, Any] | HostCallError, deadline: float | None) -> Mapping[str, Any]:
-    """The request with what is left of a batch's time. Raises LLMError where that is nothing, and the error in a body's place."""
+    """The request with what is left of a batch's time.
+
+    Raises LLMError where that is nothing, and the error in a body's place.
+    """
     if isinstance(body, HostCallError):
         raise body
     if deadline is None:

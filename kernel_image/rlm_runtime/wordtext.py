@@ -1,6 +1,7 @@
 """The text of Word files (.docx): as it stands with all changes accepted, in the order of the document.
 
-The XML is walked itself, because what python-docx calls a paragraph's text lacks tracked insertions, content controls and text boxes.
+The XML is walked itself, because what python-docx calls a paragraph's text lacks tracked insertions, content
+controls and text boxes.
 """
 
 from __future__ import annotations
@@ -14,12 +15,33 @@ from rlm_runtime.unpacking import TooMuch
 
 _TURNED_OFF = ("0", "false", "off", "none")
 _SKIPPED = frozenset(
-    ("del", "moveFrom", "delText", "delInstrText", "instrText", "pPr", "rPr", "sdtPr", "tblPr", "tblGrid", "Fallback", "sectPr", "rt")
+    (
+        "del",
+        "moveFrom",
+        "delText",
+        "delInstrText",
+        "instrText",
+        "pPr",
+        "rPr",
+        "sdtPr",
+        "tblPr",
+        "tblGrid",
+        "Fallback",
+        "sectPr",
+        "rt",
+    )
 )
 _AROUND = ("footnote", "endnote", "comment", "header", "footer")
 """What stands beside a document, in the order in which it follows it."""
 _PART = re.compile(r"(header|footer|footnote|endnote|comment)s?\d*\.xml")
-_MARKS = {"tab": "\t", "ptab": "\t", "noBreakHyphen": "-", "softHyphen": "", "footnoteReference": "", "endnoteReference": ""}
+_MARKS = {
+    "tab": "\t",
+    "ptab": "\t",
+    "noBreakHyphen": "-",
+    "softHyphen": "",
+    "footnoteReference": "",
+    "endnoteReference": "",
+}
 _DEEP = 100
 
 
@@ -48,7 +70,13 @@ class Parts:
         from lxml import etree
 
         parser = etree.XMLParser(
-            resolve_entities=False, no_network=True, load_dtd=False, huge_tree=True, recover=True, remove_comments=True, remove_pis=True
+            resolve_entities=False,
+            no_network=True,
+            load_dtd=False,
+            huge_tree=True,
+            recover=True,
+            remove_comments=True,
+            remove_pis=True,
         )
         root = etree.fromstring(self.bytes_of(name), parser)
         if root is None:
@@ -59,7 +87,10 @@ class Parts:
 
 
 def word_text(file: IO[bytes], room: int) -> tuple[str, list[str]]:
-    """The text of a Word file, and what of it could not be read. Raises what zipfile and lxml raise where there is no text at all."""
+    """The text of a Word file, and what of it could not be read.
+
+    Raises what zipfile and lxml raise where there is no text at all.
+    """
     parts = Parts(file, room)
     main = _main_part(parts)
     lines = _lines(parts.root(main))
@@ -118,12 +149,18 @@ def _child(element: Any, *path: str) -> Any:
 
 
 def _notes(root: Any, kind: str) -> list[str]:
-    """The lines of a part beside the document: headers and footers, and each footnote, endnote or comment after its number."""
+    """The lines of a part beside the document: headers and footers, and each footnote, endnote or comment
+    after its number.
+    """
     if kind in ("header", "footer"):
         return [f"[{kind}] {line}" for line in _lines(root) if line.strip()]
     found = []
     for note in root:
-        if _name(note) != kind or _value(note, "type") in ("separator", "continuationSeparator", "continuationNotice"):
+        if _name(note) != kind or _value(note, "type") in (
+            "separator",
+            "continuationSeparator",
+            "continuationNotice",
+        ):
             continue
         text = " ".join(line.strip() for line in _lines(note) if line.strip())
         who = f" by {author}" if kind == "comment" and (author := _value(note, "author")) else ""
@@ -176,7 +213,19 @@ class _Walk:
     def _inline(self, parent: Any, depth: int) -> Iterator[str]:
         for piece in parent:
             name = _name(piece)
-            if name in ("t", "r", "hyperlink", "ins", "moveTo", "sdt", "sdtContent", "smartTag", "fldSimple", "AlternateContent", "Choice"):
+            if name in (
+                "t",
+                "r",
+                "hyperlink",
+                "ins",
+                "moveTo",
+                "sdt",
+                "sdtContent",
+                "smartTag",
+                "fldSimple",
+                "AlternateContent",
+                "Choice",
+            ):
                 if name == "t":
                     yield piece.text or ""
                 elif name != "r" or not _is_hidden(piece):
@@ -213,7 +262,13 @@ def _symbol(piece: Any) -> str:
     except ValueError:
         return ""
     # Symbol fonts have their characters in a range of private use.
-    return chr(code - 0xF000) if 0xF020 <= code <= 0xF0FF else chr(code) if 0x20 <= code < 0xD800 or 0xE000 <= code < 0x110000 else ""
+    return (
+        chr(code - 0xF000)
+        if 0xF020 <= code <= 0xF0FF
+        else chr(code)
+        if 0x20 <= code < 0xD800 or 0xE000 <= code < 0x110000
+        else ""
+    )
 
 
 def _rows(table: Any, depth: int) -> list[str]:
@@ -230,7 +285,11 @@ def _rows(table: Any, depth: int) -> list[str]:
                 walk.end()
             merged = _child(cell, "tcPr", "vMerge")
             continued = merged is not None and (_value(merged, "val") or "continue") == "continue"
-            cells.append("" if continued else " ".join(line.strip().replace("\t", " ") for line in walk.lines if line.strip()))
+            cells.append(
+                ""
+                if continued
+                else " ".join(line.strip().replace("\t", " ") for line in walk.lines if line.strip())
+            )
             span = _child(cell, "tcPr", "gridSpan")
             width = (_value(span, "val") or "1") if span is not None else "1"
             cells += [""] * (min(int(width), 100) - 1 if width.isdecimal() and len(width) < 9 else 0)

@@ -22,10 +22,20 @@ def tasks(length: int, count: int, seed: int) -> Iterator[Task]:
         chapters = [_passage(random, size) for size in sizes]
         text = "".join(f"=== Chapter {number} ===\n{chapter}" for number, chapter in enumerate(chapters, 1))
         question = (
-            f"Copy chapter {wanted + 1} verbatim and in full: every line between its heading and the next heading, without the headings."
+            f"Copy chapter {wanted + 1} verbatim and in full: every line between its heading and the "
+            "next heading, without the headings."
         )
         kind = f"{share:.0%} of the text"
-        yield Task(f"copy-{seed}-{length}-{place:03d}", "copy", kind, question, chapters[wanted], "copy", {"book.txt": text}, length=length)
+        yield Task(
+            f"copy-{seed}-{length}-{place:03d}",
+            "copy",
+            kind,
+            question,
+            chapters[wanted],
+            "copy",
+            {"book.txt": text},
+            length=length,
+        )
 
 
 def _chapters(random: Random, chars: int, share: float) -> tuple[int, list[int]]:

@@ -1,4 +1,5 @@
-"""S-NIAH, a needle in a haystack, as RULER has it: one sentence with a magic number, somewhere in a long text.
+"""S-NIAH, a needle in a haystack, as RULER has it: one sentence with a magic number, somewhere in a long
+text.
 
 Source: Hsieh et al., RULER (arXiv 2404.06654), task `niah_single`.
 """
@@ -18,10 +19,12 @@ from rlm_kernel.errors import UsageError
 DEPTHS = 40
 _FILLER = "The wind moved the grass, and the grass lay still again. "
 _ADJECTIVES = words(
-    "amber brisk calm dusty eager faint gentle hollow ivory jolly keen lunar mellow noble oval plain quiet rustic silver tidy"
+    "amber brisk calm dusty eager faint gentle hollow ivory jolly keen lunar mellow noble oval plain quiet "
+    "rustic silver tidy"
 )
 _NOUNS = words(
-    "anvil bridge canyon dagger ember falcon goblet harbor island jigsaw kernel lantern meadow nutmeg orchard pebble quiver ridge"
+    "anvil bridge canyon dagger ember falcon goblet harbor island jigsaw kernel lantern meadow nutmeg "
+    "orchard pebble quiver ridge"
 )
 
 
@@ -35,12 +38,25 @@ def tasks(length: int, count: int, seed: int, filler: Path | None = None) -> Ite
         random = Random(f"niah {seed} {length} {place}")
         key = f"{random.choice(_ADJECTIVES)}-{random.choice(_NOUNS)}"
         kind = ("number", "uuid")[place % 2]
-        value = str(random.randint(1_000_000, 9_999_999)) if kind == "number" else str(UUID(int=random.getrandbits(128), version=4))
+        value = (
+            str(random.randint(1_000_000, 9_999_999))
+            if kind == "number"
+            else str(UUID(int=random.getrandbits(128), version=4))
+        )
         needle = f"One of the special magic numbers for {key} is: {value}. "
         depth = (place * 17 + seed) % DEPTHS
         text = _hide(needle, sentences, length * CHARS_PER_TOKEN, depth)
         question = f"What is the special magic number for {key} mentioned in the provided text?"
-        yield Task(f"niah-{seed}-{length}-{place:03d}", "niah", kind, question, value, "contains", {"haystack.txt": text}, length=length)
+        yield Task(
+            f"niah-{seed}-{length}-{place:03d}",
+            "niah",
+            kind,
+            question,
+            value,
+            "contains",
+            {"haystack.txt": text},
+            length=length,
+        )
 
 
 def _sentences(filler: Path | None) -> list[str]:
@@ -49,10 +65,14 @@ def _sentences(filler: Path | None) -> list[str]:
     try:
         text = filler.read_text("utf-8", "replace")
     except OSError as error:
-        raise UsageError(f"The filler {filler} cannot be read: {error.strerror}.", hint="Give --filler a text file.") from error
+        raise UsageError(
+            f"The filler {filler} cannot be read: {error.strerror}.", hint="Give --filler a text file."
+        ) from error
     found = [f"{sentence.strip()}. " for sentence in text.split(". ") if sentence.strip()]
     if not found:
-        raise UsageError(f"The filler {filler} is empty.", hint="Give --filler a text file with sentences in it.")
+        raise UsageError(
+            f"The filler {filler} is empty.", hint="Give --filler a text file with sentences in it."
+        )
     return found
 
 

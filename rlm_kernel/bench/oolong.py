@@ -23,7 +23,20 @@ _AS_LABEL = "Give your final answer in the form 'Label: answer'."
 _AS_USER = "Give your final answer in the form 'User: id'."
 _AS_NUMBER = "Give your final answer in the form 'Answer: number'."
 _AS_MONTH = "Give your final answer in the form 'Answer: Month Year'."
-_MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December")
+_MONTHS = (
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+)
 
 Asked = tuple[str, str]
 """A question, and its answer."""
@@ -54,13 +67,23 @@ def _counted(random: Random, lines: Sequence[Line], among: str, form: int) -> As
         if least:
             counts = Counter({label: counts[label] for label in _NAMES})
         which = "least" if least else "most"
-        return f"{among}which of the labels is the {which} common? {_AS_LABEL}", _ranked(counts, -1 if least else 0)
+        return f"{among}which of the labels is the {which} common? {_AS_LABEL}", _ranked(
+            counts, -1 if least else 0
+        )
     if form == 1:
         a, b = random.sample(_NAMES, 2)
-        how = "more common than" if counts[a] > counts[b] else "less common than" if counts[a] < counts[b] else "same frequency as"
+        how = (
+            "more common than"
+            if counts[a] > counts[b]
+            else "less common than"
+            if counts[a] < counts[b]
+            else "same frequency as"
+        )
         asked = (
-            f"{among}is label '{a}' more common, less common, or the same frequency as label '{b}'? Give your final answer in the form "
-            f"'Answer: {a} is [X] {b}', where [X] is 'more common than', 'less common than' or 'same frequency as'."
+            f"{among}is label '{a}' more common, less common, or the same frequency as label '{b}'? Give "
+            "your final answer in the form "
+            f"'Answer: {a} is [X] {b}', where [X] is 'more common than', 'less common than' or 'same "
+            "frequency as'."
         )
         return asked, f"{a} is {how} {b}"
     label = random.choice(_NAMES)
@@ -86,14 +109,18 @@ def _subset(random: Random, made: Window) -> tuple[str, list[Line]]:
     """Some users, in words, and their lines."""
     seen = list(Counter(line.user for line in made.lines))
     users = set(random.sample(seen, min(len(seen), random.randint(3, 12))))
-    return f"the users {', '.join(map(str, sorted(users)))}", [line for line in made.lines if line.user in users]
+    return f"the users {', '.join(map(str, sorted(users)))}", [
+        line for line in made.lines if line.user in users
+    ]
 
 
 def _user_seen(random: Random, made: Window) -> Asked:
     who, lines = _subset(random, made) if random.random() < 0.5 else ("all users", list(made.lines))
     place = random.randint(0, 1)
     which = ("most often", "second most often")[place]
-    return f"Of {who}, which user is seen {which}? {_AS_USER}", _ranked(Counter(str(line.user) for line in lines), place)
+    return f"Of {who}, which user is seen {which}? {_AS_USER}", _ranked(
+        Counter(str(line.user) for line in lines), place
+    )
 
 
 def _user_counted(random: Random, made: Window) -> Asked:
@@ -107,7 +134,9 @@ def _user_of_label(random: Random, made: Window) -> Asked:
     counts = Counter(str(line.user) for line in lines if line.label == label)
     if not counts:
         raise _Tie
-    return f"Of {who}, which user has the most questions with the label '{label}'? {_AS_USER}", _ranked(counts)
+    return f"Of {who}, which user has the most questions with the label '{label}'? {_AS_USER}", _ranked(
+        counts
+    )
 
 
 def _user_compared(random: Random, made: Window) -> Asked:
@@ -147,8 +176,10 @@ def _before_and_after(random: Random, made: Window) -> Asked:
     after = sum(line.label == label for line in made.lines if line.day > day)
     how = "more common" if before > after else "less common" if before < after else "same frequency"
     asked = (
-        f"Is the label '{label}' more common, less common, or of the same frequency before {day:%b %d, %Y} as after it (the number of "
-        "questions; the day itself counts as neither)? Give your final answer in the form 'Answer: [X]', where [X] is 'more common', "
+        f"Is the label '{label}' more common, less common, or of the same frequency before {day:%b %d, %Y} "
+        "as after it (the number of "
+        "questions; the day itself counts as neither)? Give your final answer in the form 'Answer: [X]', "
+        "where [X] is 'more common', "
         "'less common' or 'same frequency'."
     )
     return asked, how
@@ -157,13 +188,20 @@ def _before_and_after(random: Random, made: Window) -> Asked:
 def _in_month(random: Random, made: Window) -> Asked:
     month = random.randint(1, 12)
     lines = [line for line in made.lines if line.day.month == month]
-    return _counted(random, lines, f"Among the questions of {_MONTHS[month - 1]} of any year, ", random.randint(0, 2))
+    return _counted(
+        random, lines, f"Among the questions of {_MONTHS[month - 1]} of any year, ", random.randint(0, 2)
+    )
 
 
 def _in_range(random: Random, made: Window) -> Asked:
     begin, end = sorted((_day(random), _day(random)))
     lines = [line for line in made.lines if begin <= line.day <= end]
-    return _counted(random, lines, f"Among the questions from {begin:%b %d, %Y} to {end:%b %d, %Y}, both included, ", random.randint(0, 2))
+    return _counted(
+        random,
+        lines,
+        f"Among the questions from {begin:%b %d, %Y} to {end:%b %d, %Y}, both included, ",
+        random.randint(0, 2),
+    )
 
 
 def _months(made: Window) -> dict[tuple[int, int], Counter[str]]:
@@ -194,8 +232,13 @@ def _months_more(random: Random, made: Window) -> Asked:
 
 def _months_most(random: Random, made: Window) -> Asked:
     label = random.choice(_NAMES)
-    found = sum(all(counts[label] > counts[other] for other in _NAMES if other != label) for counts in _months(made).values())
-    asked = f"In how many months (of a year) is the label '{label}' the single most frequent one? {_AS_NUMBER}"
+    found = sum(
+        all(counts[label] > counts[other] for other in _NAMES if other != label)
+        for counts in _months(made).values()
+    )
+    asked = (
+        f"In how many months (of a year) is the label '{label}' the single most frequent one? {_AS_NUMBER}"
+    )
     return asked, str(found)
 
 
@@ -219,7 +262,9 @@ FORMS: dict[str, Callable[[Random, Window], Asked]] = {
 
 
 def tasks(length: int, count: int, seed: int, trec: Path | None) -> Iterator[Task]:
-    """So many questions, 25 on each window of `length` tokens. A form without an answer that is no tie gives way to the next.
+    """So many questions, 25 on each window of `length` tokens.
+
+    A form without an answer that is no tie gives way to the next.
 
     Raises UsageError.
     """
@@ -237,5 +282,12 @@ def tasks(length: int, count: int, seed: int, trec: Path | None) -> Iterator[Tas
                 continue
             break
         yield Task(
-            f"oolong-{seed}-{length}-{place:03d}", "oolong", kind, question, answer, "oolong", {"questions.txt": made.text}, length=length
+            f"oolong-{seed}-{length}-{place:03d}",
+            "oolong",
+            kind,
+            question,
+            answer,
+            "oolong",
+            {"questions.txt": made.text},
+            length=length,
         )

@@ -1,7 +1,7 @@
 """OOLONG-Pairs: all pairs of users that have lines of certain kinds, over OOLONG's windows. Twenty queries.
 
-Source: the paper on recursive language models (arXiv 2512.24601), appendix. To keep the answers writable at any length, a window has no
-more than 400 users, about as many as one of 32K tokens has.
+Source: the paper on recursive language models (arXiv 2512.24601), appendix. To keep the answers writable at
+any length, a window has no more than 400 users, about as many as one of 32K tokens has.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ USERS = 100
 """Common ones; three times as many others."""
 _LETTERS = {"A": "ABBR", "E": "ENTY", "D": "DESC", "H": "HUM", "L": "LOC", "N": "NUM"}
 _FORM = (
-    "List all pairs of user ids (no duplicate pairs, the lower id first) such that {condition}. Each question's answer is of one of the "
-    "6 categories; determine them by what the questions ask. Give one pair on each line, in the form (user_id_1, user_id_2), and nothing "
+    "List all pairs of user ids (no duplicate pairs, the lower id first) such that {condition}. Each "
+    "question's answer is of one of the "
+    "6 categories; determine them by what the questions ask. Give one pair on each line, in the form "
+    "(user_id_1, user_id_2), and nothing "
     "else."
 )
 
@@ -40,12 +42,17 @@ class Has:
 
     def worded(self) -> str:
         label = LABELS[_LETTERS[self.letter]]
-        return f"{'exactly' if self.exactly else 'at least'} {self.number} question{'s' * (self.number > 1)} of the kind '{label}'"
+        return (
+            f"{'exactly' if self.exactly else 'at least'} {self.number} "
+            f"question{'s' * (self.number > 1)} of the kind '{label}'"
+        )
 
 
 @dataclass(frozen=True)
 class Dated:
-    """All lines of a kind that a user has are after a day, or before it; strictly, and true of a user without such a line."""
+    """All lines of a kind that a user has are after a day, or before it; strictly, and true of a user without
+    such a line.
+    """
 
     letter: str
     day: date
@@ -94,9 +101,13 @@ def query(number: int) -> tuple[str, Callable[[dict[int, list[Line]]], list[tupl
     return _one_and_other(*_ONE_AND_OTHER[number - 1 - len(_BOTH)])
 
 
-def _both(letters: str, dated: Dated | None) -> tuple[str, Callable[[dict[int, list[Line]]], list[tuple[int, int]]]]:
+def _both(
+    letters: str, dated: Dated | None
+) -> tuple[str, Callable[[dict[int, list[Line]]], list[tuple[int, int]]]]:
     kinds = " or ".join(f"'{LABELS[_LETTERS[letter]]}'" for letter in letters)
-    condition = f"both users have at least one question of the kind {kinds}" + (f", and for both, {dated.worded()}" if dated else "")
+    condition = f"both users have at least one question of the kind {kinds}" + (
+        f", and for both, {dated.worded()}" if dated else ""
+    )
 
     def holds(lines: Sequence[Line]) -> bool:
         return any(Has(letter).holds(lines) for letter in letters) and (dated is None or dated.holds(lines))
@@ -107,9 +118,12 @@ def _both(letters: str, dated: Dated | None) -> tuple[str, Callable[[dict[int, l
     return _FORM.format(condition=condition), found
 
 
-def _one_and_other(one: Sequence[Has], other: Sequence[Has]) -> tuple[str, Callable[[dict[int, list[Line]]], list[tuple[int, int]]]]:
+def _one_and_other(
+    one: Sequence[Has], other: Sequence[Has]
+) -> tuple[str, Callable[[dict[int, list[Line]]], list[tuple[int, int]]]]:
     condition = (
-        f"one user has {' and '.join(has.worded() for has in one)}, and the other user has {' and '.join(has.worded() for has in other)}"
+        f"one user has {' and '.join(has.worded() for has in one)}, and the other user has "
+        f"{' and '.join(has.worded() for has in other)}"
     )
 
     def found(users: dict[int, list[Line]]) -> list[tuple[int, int]]:
@@ -128,7 +142,10 @@ def by_user(made: Window) -> dict[int, list[Line]]:
 
 
 def tasks(length: int, count: int, seed: int, trec: Path | None) -> Iterator[Task]:
-    """So many queries, the twenty on one window of `length` tokens and then on the next. Raises UsageError."""
+    """So many queries, the twenty on one window of `length` tokens and then on the next.
+
+    Raises UsageError.
+    """
     pool = read_pool(trec)
     made = window(pool, length, seed, 0, USERS)
     for place in range(count):
@@ -139,5 +156,12 @@ def tasks(length: int, count: int, seed: int, trec: Path | None) -> Iterator[Tas
         expected = [list(pair) for pair in found(by_user(made))]
         kind = "both" if number <= len(_BOTH) else "one and other"
         yield Task(
-            f"pairs-{seed}-{length}-{place:03d}", "pairs", kind, question, expected, "pairs", {"questions.txt": made.text}, length=length
+            f"pairs-{seed}-{length}-{place:03d}",
+            "pairs",
+            kind,
+            question,
+            expected,
+            "pairs",
+            {"questions.txt": made.text},
+            length=length,
         )

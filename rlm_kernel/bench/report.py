@@ -13,7 +13,20 @@ from rlm_kernel.bench.runner import Row
 from rlm_kernel.errors import ConfigError
 
 _RESAMPLES = 2_000
-_COLUMNS = ("suite", "length", "strategy", "tasks", "score", "95 %", "tokens", "cost", "seconds", "turns", "calls", "failed")
+_COLUMNS = (
+    "suite",
+    "length",
+    "strategy",
+    "tasks",
+    "score",
+    "95 %",
+    "tokens",
+    "cost",
+    "seconds",
+    "turns",
+    "calls",
+    "failed",
+)
 
 
 def interval(scores: Sequence[float], seed: int = 0) -> tuple[float, float]:
@@ -24,8 +37,9 @@ def interval(scores: Sequence[float], seed: int = 0) -> tuple[float, float]:
 
 
 def summary(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """A group for each suite, length and strategy. Tokens, cost, seconds, turns and calls are means of a task; one unknown cost makes
-    it None.
+    """A group for each suite, length and strategy.
+
+    Tokens, cost, seconds, turns and calls are means of a task; one unknown cost makes it None.
     """
     groups: dict[tuple[str, int, str], list[Row]] = defaultdict(list)
     for row in rows:
@@ -63,7 +77,8 @@ def table(groups: Sequence[dict[str, Any]]) -> str:
     widths = [max(len(line[place]) for line in lines) for place in range(len(_COLUMNS))]
     return "\n".join(
         "  ".join(
-            cell.ljust(width) if place < 3 else cell.rjust(width) for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+            cell.ljust(width) if place < 3 else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
         )
         for line in lines
     )
@@ -105,7 +120,9 @@ def picture(groups: Sequence[dict[str, Any]], path: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ConfigError("The picture needs the package matplotlib.", hint="pip install 'rlm-kernel[bench]'") from error
+        raise ConfigError(
+            "The picture needs the package matplotlib.", hint="pip install 'rlm-kernel[bench]'"
+        ) from error
     suites = list(dict.fromkeys(group["suite"] for group in groups if group["length"]))
     if not suites:
         return
@@ -113,9 +130,15 @@ def picture(groups: Sequence[dict[str, Any]], path: Path) -> None:
     for place, suite in enumerate(suites, 1):
         axes = figure.add_subplot(1, len(suites), place)
         for strategy in dict.fromkeys(group["strategy"] for group in groups):
-            line = sorted((g for g in groups if g["suite"] == suite and g["strategy"] == strategy), key=lambda g: g["length"])
+            line = sorted(
+                (g for g in groups if g["suite"] == suite and g["strategy"] == strategy),
+                key=lambda g: g["length"],
+            )
             if line:
-                off = [[g["score"] - g["interval"][0] for g in line], [g["interval"][1] - g["score"] for g in line]]
+                off = [
+                    [g["score"] - g["interval"][0] for g in line],
+                    [g["interval"][1] - g["score"] for g in line],
+                ]
                 axes.errorbar(
                     [g["length"] for g in line],
                     [g["score"] for g in line],
@@ -124,7 +147,13 @@ def picture(groups: Sequence[dict[str, Any]], path: Path) -> None:
                     capsize=3,
                     label=strategy,
                 )
-        axes.set(title=suite, xlabel="tokens of input", xscale="log", ylim=(-0.03, 1.03), ylabel="score" if place == 1 else None)
+        axes.set(
+            title=suite,
+            xlabel="tokens of input",
+            xscale="log",
+            ylim=(-0.03, 1.03),
+            ylabel="score" if place == 1 else None,
+        )
         lengths = sorted({g["length"] for g in groups if g["suite"] == suite})
         axes.set_xticks(lengths, [length_worded(length) for length in lengths])
         axes.minorticks_off()

@@ -1,4 +1,7 @@
-"""Runs tasks by strategies, several at a time. What is done is in `results.jsonl`, a line each, so that a run that was stopped goes on."""
+"""Runs tasks by strategies, several at a time.
+
+What is done is in `results.jsonl`, a line each, so that a run that was stopped goes on.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,21 @@ from typing import Any
 from rlm_kernel.bench.scorers import score
 from rlm_kernel.bench.strategies import STRATEGIES, Attempt, Bench
 from rlm_kernel.bench.task import Task
-from rlm_kernel.errors import BudgetExceeded, KernelError, ModelError, NoAnswer, RLMError, SetupError, TraceError, UsageError
+from rlm_kernel.errors import (
+    BudgetExceeded,
+    KernelError,
+    ModelError,
+    NoAnswer,
+    RLMError,
+    SetupError,
+    TraceError,
+    UsageError,
+)
 
 Row = dict[str, Any]
-"""A line of the results: task, suite, kind, length, strategy, by (models and prompt), score, and `Attempt`'s; `error` of a failure."""
+"""A line of the results: task, suite, kind, length, strategy, by (models and prompt), score, and `Attempt`'s;
+`error` of a failure.
+"""
 _SHOWN = 2_000
 """Characters of an answer that are kept; the trace has it in full."""
 _FAILURES = (ModelError, KernelError, BudgetExceeded, NoAnswer, TraceError)
@@ -41,7 +55,9 @@ class Results:
                 row = json.loads(line)
                 results.rows[key(row["task"], row["strategy"], row["by"])] = row
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"The results in {folder} cannot be used: {error}.", hint="Give --out another folder.") from error
+            raise UsageError(
+                f"The results in {folder} cannot be used: {error}.", hint="Give --out another folder."
+            ) from error
         return results
 
     def add(self, row: Row) -> None:
@@ -73,8 +89,9 @@ async def run(
 ) -> list[Row]:
     """Run what is not done yet, and return the rows of all, in the tasks' order.
 
-    `by`: models and prompt, which belong to a result. `heard` gets each row, and whether it is new. A task that fails has an `error` and
-    score 0. Raises UsageError and SetupError, which would fail every task; cancelling it keeps what is done.
+    `by`: models and prompt, which belong to a result. `heard` gets each row, and whether it is new. A task
+    that fails has an `error` and score 0. Raises UsageError and SetupError, which would fail every task;
+    cancelling it keeps what is done.
     """
     free = asyncio.Semaphore(jobs)
     order: list[str] = []
@@ -115,7 +132,14 @@ def _raise_what_failed(running: set[asyncio.Task[None]]) -> None:
 
 
 async def _row(bench: Bench, task: Task, strategy: str, by: Mapping[str, str]) -> Row:
-    about = {"task": task.id, "suite": task.suite, "kind": task.kind, "length": task.length, "strategy": strategy, "by": dict(by)}
+    about = {
+        "task": task.id,
+        "suite": task.suite,
+        "kind": task.kind,
+        "length": task.length,
+        "strategy": strategy,
+        "by": dict(by),
+    }
     try:
         attempt = await STRATEGIES[strategy](bench, task)
     except (UsageError, SetupError):
@@ -124,7 +148,11 @@ async def _row(bench: Bench, task: Task, strategy: str, by: Mapping[str, str]) -
         if error.exit_code == SetupError.exit_code:  # no key, no such model
             raise
         return about | {"score": 0.0, "error": _told(error)} | Attempt(None, 0.0, cost=None).as_json()
-    points = 0.0 if attempt.answer is None else await asyncio.to_thread(score, task.scorer, task.expected, attempt.answer)
+    points = (
+        0.0
+        if attempt.answer is None
+        else await asyncio.to_thread(score, task.scorer, task.expected, attempt.answer)
+    )
     told = attempt.as_json()
     if attempt.answer is not None:
         told |= {"answer": attempt.answer[:_SHOWN], "characters": len(attempt.answer)}

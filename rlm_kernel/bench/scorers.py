@@ -37,7 +37,9 @@ def number(expected: Any, answer: str) -> float:
 
 
 def oolong(expected: Any, answer: str) -> float:
-    """What follows the last colon, without `*[]`: a date as one, a number 0.75 to the power of its error, else the very text (OOLONG)."""
+    """What follows the last colon, without `*[]`: a date as one, a number 0.75 to the power of its error,
+    else the very text (OOLONG).
+    """
     said = re.sub(r"[*\[\]]", "", answer.rpartition(":")[2]).strip().rstrip(".").strip()
     wanted = str(expected).strip()
     if (day := _date(wanted)) is not None:
@@ -48,7 +50,9 @@ def oolong(expected: Any, answer: str) -> float:
 
 
 def pairs(expected: Any, answer: str) -> float:
-    """F1 over the pairs `(a, b)` of the answer, in any order within a pair; 1 where none is expected and none is given (OOLONG-Pairs)."""
+    """F1 over the pairs `(a, b)` of the answer, in any order within a pair; 1 where none is expected and none
+    is given (OOLONG-Pairs).
+    """
     wanted = {_pair(a, b) for a, b in expected}
     given = {_pair(int(a), int(b)) for a, b in _PAIR.findall(answer)}
     if not wanted and not given:
@@ -58,7 +62,9 @@ def pairs(expected: Any, answer: str) -> float:
 
 
 def copy(expected: Any, answer: str) -> float:
-    """How much of a text was copied, by lines: twice the characters of the lines that match, in order, through those of both texts."""
+    """How much of a text was copied, by lines: twice the characters of the lines that match, in order,
+    through those of both texts.
+    """
     wanted, given = str(expected).strip().splitlines(), answer.splitlines()
     blocks = difflib.SequenceMatcher(None, wanted, given, autojunk=False).get_matching_blocks()
     matched = sum(len(line) + 1 for block in blocks for line in wanted[block.a : block.a + block.size])

@@ -1,7 +1,9 @@
-"""Easy questions over texts of some hundred thousand characters: what a small model ought to do, in ten kinds of work.
+"""Easy questions over texts of some hundred thousand characters: what a small model ought to do, in ten kinds
+of work.
 
-Each kind has six questions of different form over different texts. Sixty tasks have each of them once; the numbers come from the seed.
-All answers are computed from the records that the text was made of, and none of them is a tie.
+Each kind has six questions of different form over different texts. Sixty tasks have each of them once; the
+numbers come from the seed. All answers are computed from the records that the text was made of, and none of
+them is a tie.
 """
 
 from __future__ import annotations
@@ -47,7 +49,9 @@ def _best(scores: Mapping[str, float], *, least: bool = False) -> str:
     return ranked[0][0]
 
 
-def _totals(records: Sequence[Record], by: str, value: Callable[[Record], float] = lambda _: 1) -> dict[str, float]:
+def _totals(
+    records: Sequence[Record], by: str, value: Callable[[Record], float] = lambda _: 1
+) -> dict[str, float]:
     totals: dict[str, float] = {}
     for record in records:
         totals[record[by]] = totals.get(record[by], 0) + value(record)
@@ -70,7 +74,12 @@ def _search(random: Random, form: int) -> Asked:
         _, texts = small_texts.log(random)
         user = f"u{random.randint(500, 999)}"
         line = f"2025-11-02 04:05:06 WARNING [storage] user={user} disk quota exceeded"
-        return "Which user is named in the line about an exceeded disk quota?", _with_line(texts, line, random), user, "exact"
+        return (
+            "Which user is named in the line about an exceeded disk quota?",
+            _with_line(texts, line, random),
+            user,
+            "exact",
+        )
     if form == 1:
         hosts, texts = small_texts.hosts(random)
         host = random.choice(hosts)
@@ -104,14 +113,24 @@ def _search(random: Random, form: int) -> Asked:
 def _count(random: Random, form: int) -> Asked:
     if form == 0:
         records, texts = small_texts.log(random)
-        return "How many lines have the level ERROR?", texts, sum(r["level"] == "ERROR" for r in records), "number"
+        return (
+            "How many lines have the level ERROR?",
+            texts,
+            sum(r["level"] == "ERROR" for r in records),
+            "number",
+        )
     if form == 1:
         records, texts = small_texts.sales(random)
         city = random.choice(PLACES)
         return f"How many orders are from {city}?", texts, sum(r["city"] == city for r in records), "number"
     if form == 2:
         records, texts = small_texts.code(random)
-        return "How many files import socket?", texts, sum("socket" in r["imports"] for r in records), "number"
+        return (
+            "How many files import socket?",
+            texts,
+            sum("socket" in r["imports"] for r in records),
+            "number",
+        )
     if form == 3:
         records, texts = small_texts.chat(random)
         who = random.choice(records)["who"]
@@ -119,7 +138,12 @@ def _count(random: Random, form: int) -> Asked:
     if form == 4:
         records, texts = small_texts.library(random)
         author = random.choice(records)["author"]
-        return f"How many books are by {author}?", texts, sum(r["author"] == author for r in records), "number"
+        return (
+            f"How many books are by {author}?",
+            texts,
+            sum(r["author"] == author for r in records),
+            "number",
+        )
     records, texts = small_texts.hosts(random)
     return "How many hosts are not enabled?", texts, sum(r["enabled"] == "false" for r in records), "number"
 
@@ -138,17 +162,37 @@ def _sum(random: Random, form: int) -> Asked:
         records, texts = small_texts.log(random)
         service = random.choice(SERVICES)
         total = sum(r["ms"] for r in records if r["service"] == service)
-        return f"How many milliseconds did the requests of the service {service} take in total?", texts, total, "number"
+        return (
+            f"How many milliseconds did the requests of the service {service} take in total?",
+            texts,
+            total,
+            "number",
+        )
     if form == 2:
         records, texts = small_texts.library(random)
-        return "How many pages do all the books have together?", texts, sum(r["pages"] for r in records), "number"
+        return (
+            "How many pages do all the books have together?",
+            texts,
+            sum(r["pages"] for r in records),
+            "number",
+        )
     if form == 3:
         records, texts = small_texts.hosts(random)
-        return "What is the sum of memory_mb over all hosts?", texts, sum(r["memory_mb"] for r in records), "number"
+        return (
+            "What is the sum of memory_mb over all hosts?",
+            texts,
+            sum(r["memory_mb"] for r in records),
+            "number",
+        )
     if form == 4:
         records, texts = small_texts.sales(random)
         city = random.choice(PLACES)
-        return f"How many units were sold in {city} altogether?", texts, sum(r["units"] for r in records if r["city"] == city), "number"
+        return (
+            f"How many units were sold in {city} altogether?",
+            texts,
+            sum(r["units"] for r in records if r["city"] == city),
+            "number",
+        )
     records, texts = small_texts.log(random)
     user = random.choice(records)["user"]
     total = sum(r["ms"] for r in records if r["user"] == user)
@@ -158,23 +202,44 @@ def _sum(random: Random, form: int) -> Asked:
 def _extremes(random: Random, form: int) -> Asked:
     if form == 0:
         records, texts = small_texts.log(random)
-        return "How many milliseconds did the slowest request take?", texts, max(r["ms"] for r in records), "number"
+        return (
+            "How many milliseconds did the slowest request take?",
+            texts,
+            max(r["ms"] for r in records),
+            "number",
+        )
     if form == 1:
         records, texts = small_texts.sales(random)
         return "What is the highest price in the file?", texts, max(r["price"] for r in records), "number"
     if form == 2:
         records, texts = small_texts.library(random)
-        best = _best({r["title"]: r["pages"] for r in records if sum(o["title"] == r["title"] for o in records) == 1})
+        best = _best(
+            {r["title"]: r["pages"] for r in records if sum(o["title"] == r["title"] for o in records) == 1}
+        )
         return "What is the title of the book with the most pages?", texts, best, "exact"
     if form == 3:
         records, texts = small_texts.hosts(random)
-        return "Which host has the least memory_mb?", texts, _best({r["host"]: r["memory_mb"] for r in records}, least=True), "exact"
+        return (
+            "Which host has the least memory_mb?",
+            texts,
+            _best({r["host"]: r["memory_mb"] for r in records}, least=True),
+            "exact",
+        )
     if form == 4:
         records, texts = small_texts.code(random)
-        return "Which file has the most lines?", texts, _best({r["file"]: r["text"].count("\n") for r in records}), "exact"
+        return (
+            "Which file has the most lines?",
+            texts,
+            _best({r["file"]: r["text"].count("\n") for r in records}),
+            "exact",
+        )
     records, texts = small_texts.chat(random)
     longest = max(len(r["text"]) for r in records)
-    (who,) = {r["who"] for r in records if len(r["text"]) == longest} if sum(len(r["text"]) == longest for r in records) == 1 else _tie()
+    (who,) = (
+        {r["who"] for r in records if len(r["text"]) == longest}
+        if sum(len(r["text"]) == longest for r in records) == 1
+        else _tie()
+    )
     return "Who wrote the longest message?", texts, who, "exact"
 
 
@@ -188,13 +253,28 @@ def _distinct(random: Random, form: int) -> Asked:
         return "How many different users are in the log?", texts, len({r["user"] for r in records}), "number"
     if form == 1:
         records, texts = small_texts.sales(random)
-        return "How many different customers are there?", texts, len({r["customer"] for r in records}), "number"
+        return (
+            "How many different customers are there?",
+            texts,
+            len({r["customer"] for r in records}),
+            "number",
+        )
     if form == 2:
         records, texts = small_texts.library(random)
-        return "By how many different authors are the books?", texts, len({r["author"] for r in records}), "number"
+        return (
+            "By how many different authors are the books?",
+            texts,
+            len({r["author"] for r in records}),
+            "number",
+        )
     if form == 3:
         records, texts = small_texts.chat(random)
-        return "How many people wrote at least one message?", texts, len({r["who"] for r in records}), "number"
+        return (
+            "How many people wrote at least one message?",
+            texts,
+            len({r["who"] for r in records}),
+            "number",
+        )
     if form == 4:
         records, texts = small_texts.hosts(random)
         return "How many different regions are there?", texts, len({r["region"] for r in records}), "number"
@@ -211,27 +291,57 @@ def _dates(random: Random, form: int) -> Asked:
     if form == 0:
         records, texts = small_texts.log(random)
         first = next(r for r in records if r["level"] == "FATAL")
-        return "On which date is the first line with the level FATAL? Answer as YYYY-MM-DD.", texts, f"{first['time']:%Y-%m-%d}", "exact"
+        return (
+            "On which date is the first line with the level FATAL? Answer as YYYY-MM-DD.",
+            texts,
+            f"{first['time']:%Y-%m-%d}",
+            "exact",
+        )
     if form == 1:
         records, texts = small_texts.sales(random)
         who = random.choice(records)["customer"]
         last = max(r["date"] for r in records if r["customer"] == who)
-        return f"What is the date of the last order of {who}? Answer as YYYY-MM-DD.", texts, str(last), "exact"
+        return (
+            f"What is the date of the last order of {who}? Answer as YYYY-MM-DD.",
+            texts,
+            str(last),
+            "exact",
+        )
     if form == 2:
         records, texts = small_texts.log(random)
         day = _best(Counter(f"{r['time']:%Y-%m-%d}" for r in records if r["level"] == "ERROR"))
-        return "On which date are there the most lines with the level ERROR? Answer as YYYY-MM-DD.", texts, day, "exact"
+        return (
+            "On which date are there the most lines with the level ERROR? Answer as YYYY-MM-DD.",
+            texts,
+            day,
+            "exact",
+        )
     if form == 3:
         records, texts = small_texts.sales(random)
         month = random.choice(records)["date"].strftime("%Y-%m")
         worded = datetime.strptime(month, "%Y-%m").strftime("%B %Y")
-        return f"How many orders are there in {worded}?", texts, sum(str(r["date"]).startswith(month) for r in records), "number"
+        return (
+            f"How many orders are there in {worded}?",
+            texts,
+            sum(str(r["date"]).startswith(month) for r in records),
+            "number",
+        )
     if form == 4:
         records, texts = small_texts.chat(random)
-        return "On how many different days was a message written?", texts, len({r["time"].date() for r in records}), "number"
+        return (
+            "On how many different days was a message written?",
+            texts,
+            len({r["time"].date() for r in records}),
+            "number",
+        )
     records, texts = small_texts.library(random)
     day = f"2024-{random.randint(3, 10):02d}-15"
-    return f"How many books were borrowed after {day}?", texts, sum(r["borrowed"] > day for r in records), "number"
+    return (
+        f"How many books were borrowed after {day}?",
+        texts,
+        sum(r["borrowed"] > day for r in records),
+        "number",
+    )
 
 
 def _lines(random: Random, form: int) -> Asked:
@@ -241,10 +351,20 @@ def _lines(random: Random, form: int) -> Asked:
     if form == 1:
         records, texts = small_texts.log(random)
         number = next(place for place, r in enumerate(records, 1) if r["level"] == "FATAL")
-        return "What is the number of the first line with the level FATAL? The file's first line has number 1.", texts, number, "number"
+        return (
+            "What is the number of the first line with the level FATAL? The file's first line has number 1.",
+            texts,
+            number,
+            "number",
+        )
     if form == 2:
         records, texts = small_texts.code(random)
-        return "How many lines contain TODO, in all files together?", texts, sum(r["text"].count("TODO") for r in records), "number"
+        return (
+            "How many lines contain TODO, in all files together?",
+            texts,
+            sum(r["text"].count("TODO") for r in records),
+            "number",
+        )
     if form == 3:
         records, texts = small_texts.sales(random)
         number = random.randint(200, 3_000)
@@ -263,7 +383,12 @@ def _words(random: Random, form: int) -> Asked:
         tally = Counter(word for line in lines for word in line)
         if form == 0:
             word = random.choice(WORDS)
-            return f"How often does the word {word} occur, in any case and as a whole word?", texts, tally[word], "number"
+            return (
+                f"How often does the word {word} occur, in any case and as a whole word?",
+                texts,
+                tally[word],
+                "number",
+            )
         if form == 1:
             return (
                 "What is the most frequent word of at least 7 letters?",
@@ -282,9 +407,19 @@ def _words(random: Random, form: int) -> Asked:
     if form == 2:
         records, texts = small_texts.chat(random)
         word = random.choice(WORDS)
-        return f"How many messages contain the word {word}?", texts, sum(word in r["text"].split() for r in records), "number"
+        return (
+            f"How many messages contain the word {word}?",
+            texts,
+            sum(word in r["text"].split() for r in records),
+            "number",
+        )
     records, texts = small_texts.code(random)
-    return "How often does the word return occur in all files together?", texts, sum(len(r["functions"]) for r in records), "number"
+    return (
+        "How often does the word return occur in all files together?",
+        texts,
+        sum(len(r["functions"]) for r in records),
+        "number",
+    )
 
 
 def _per_group(random: Random, form: int) -> Asked:
@@ -294,10 +429,20 @@ def _per_group(random: Random, form: int) -> Asked:
         return "Which service has the most lines with the level ERROR?", texts, best, "exact"
     if form == 1:
         records, texts = small_texts.sales(random)
-        return "In which city were the most units sold?", texts, _best(_totals(records, "city", lambda r: r["units"])), "exact"
+        return (
+            "In which city were the most units sold?",
+            texts,
+            _best(_totals(records, "city", lambda r: r["units"])),
+            "exact",
+        )
     if form == 2:
         records, texts = small_texts.library(random)
-        return "Which author has the most pages over all books?", texts, _best(_totals(records, "author", lambda r: r["pages"])), "exact"
+        return (
+            "Which author has the most pages over all books?",
+            texts,
+            _best(_totals(records, "author", lambda r: r["pages"])),
+            "exact",
+        )
     if form == 3:
         records, texts = small_texts.chat(random)
         return "Who wrote the most messages?", texts, _best(_totals(records, "who")), "exact"
@@ -322,13 +467,34 @@ def _classify(random: Random, form: int) -> Asked:
 
 
 _READING: tuple[tuple[str, str, dict[str, list[str]], str], ...] = (
-    ("reviews", "Each line is a review of a hotel. How many of the {total} reviews are negative?", FEELINGS, "negative"),
-    ("requests", "Each line is a customer's message. How many of the {total} messages are about a bill or a payment?", REQUESTS, "billing"),
-    ("reviews", "Each line is a review of a hotel. What is the number of the review that is negative?", FEELINGS, "negative"),
-    ("letters", "Each line is from a letter. In how many of the {total} lines is the writer angry?", MOODS, "angry"),
+    (
+        "reviews",
+        "Each line is a review of a hotel. How many of the {total} reviews are negative?",
+        FEELINGS,
+        "negative",
+    ),
     (
         "requests",
-        "Each line is a customer's message. What is the number of the one that is about a parcel or a delivery?",
+        "Each line is a customer's message. How many of the {total} messages are about a bill or a payment?",
+        REQUESTS,
+        "billing",
+    ),
+    (
+        "reviews",
+        "Each line is a review of a hotel. What is the number of the review that is negative?",
+        FEELINGS,
+        "negative",
+    ),
+    (
+        "letters",
+        "Each line is from a letter. In how many of the {total} lines is the writer angry?",
+        MOODS,
+        "angry",
+    ),
+    (
+        "requests",
+        "Each line is a customer's message. What is the number of the one that is about a parcel or a "
+        "delivery?",
         REQUESTS,
         "delivery",
     ),
@@ -348,7 +514,10 @@ KINDS: dict[str, Callable[[Random, int], Asked]] = {
     "classify": _classify,
 }
 FORMS = 6
-"""Questions of each kind. Those of even number are for work on prompts, the others are kept aside to judge it."""
+"""Questions of each kind.
+
+Those of even number are for work on prompts, the others are kept aside to judge it.
+"""
 
 
 def tasks(count: int, seed: int) -> Iterator[Task]:
@@ -365,4 +534,6 @@ def tasks(count: int, seed: int) -> Iterator[Task]:
                     continue
                 raise
             break
-        yield Task(f"small-{seed}-{place:03d}-{kind}-{form}", "small", kind, question, expected, scorer, texts)
+        yield Task(
+            f"small-{seed}-{place:03d}-{kind}-{form}", "small", kind, question, expected, scorer, texts
+        )

@@ -22,17 +22,23 @@ PLACES = ("Aarhus", "Bergen", "Cork", "Delft", "Evora", "Faro", "Ghent", "Haarle
 PRODUCTS = ("lamp", "kettle", "shelf", "carpet", "mirror", "clock")
 BRANCHES = ("north", "south", "east", "west", "harbour", "airport", "centre")
 WORDS = words(
-    "anchor basket candle doctor engine forest garden hammer island jacket kitchen ladder market needle orange pencil quarry ribbon "
-    "saddle tunnel umbrella valley window yellow budget captain evening feather glacier harbour invoice journey kingdom lantern meadow "
-    "network oyster passage quarter railway shelter thunder uniform village weather blanket cabinet diamond elephant fountain gradual "
-    "horizon insect jungle kingfisher leather machine notebook october package quantity receipt station teacher upstairs volcano whistle"
+    "anchor basket candle doctor engine forest garden hammer island jacket kitchen ladder market needle "
+    "orange pencil quarry ribbon "
+    "saddle tunnel umbrella valley window yellow budget captain evening feather glacier harbour invoice "
+    "journey kingdom lantern meadow "
+    "network oyster passage quarter railway shelter thunder uniform village weather blanket cabinet diamond "
+    "elephant fountain gradual "
+    "horizon insect jungle kingfisher leather machine notebook october package quantity receipt station "
+    "teacher upstairs volcano whistle"
 )
 _FIRST = words(
-    "Anna Bruno Carla David Elsa Frank Greta Hugo Ida Jonas Karin Luis Maria Niels Olga Paul Rosa Sven Tilda Viktor Wanda Yusuf Zoe Amir "
+    "Anna Bruno Carla David Elsa Frank Greta Hugo Ida Jonas Karin Luis Maria Niels Olga Paul Rosa Sven "
+    "Tilda Viktor Wanda Yusuf Zoe Amir "
     "Birgit Cem Dora Emil Fatima Gustav"
 )
 _LAST = words(
-    "Ahlberg Berger Costa Dahl Eriksen Ferrari Gruber Haas Ivanov Jansen Keller Lund Moreau Novak Olsen Petrov Quist Rossi Santos Toth "
+    "Ahlberg Berger Costa Dahl Eriksen Ferrari Gruber Haas Ivanov Jansen Keller Lund Moreau Novak Olsen "
+    "Petrov Quist Rossi Santos Toth "
     "Urban Vogel Weber Zeman"
 )
 
@@ -44,7 +50,10 @@ def name(random: Random) -> str:
 
 def book_title(random: Random) -> str:
     """Of a book."""
-    return f"The {random.choice(WORDS).capitalize()} and the {random.choice(WORDS).capitalize()} of {random.choice(PLACES)}"
+    return (
+        f"The {random.choice(WORDS).capitalize()} and the {random.choice(WORDS).capitalize()} of "
+        f"{random.choice(PLACES)}"
+    )
 
 
 FEELINGS = {
@@ -144,8 +153,14 @@ def log(random: Random) -> tuple[list[Record], dict[str, str]]:
         level = random.choices(LEVELS, (60, 25, 10, 5))[0]
         service = random.choices(SERVICES, weights)[0]
         user = f"u{random.randint(100, 399)}"
-        records.append({"time": time, "level": level, "service": service, "user": user, "ms": random.randint(1, 30_000)})
-    lines = [f"{r['time']:%Y-%m-%d %H:%M:%S} {r['level']} [{r['service']}] user={r['user']} request done in {r['ms']} ms" for r in records]
+        records.append(
+            {"time": time, "level": level, "service": service, "user": user, "ms": random.randint(1, 30_000)}
+        )
+    lines = [
+        f"{r['time']:%Y-%m-%d %H:%M:%S} {r['level']} [{r['service']}] user={r['user']} request done in "
+        f"{r['ms']} ms"
+        for r in records
+    ]
     return records, {"server.log": "\n".join(lines) + "\n"}
 
 
@@ -154,11 +169,24 @@ def sales(random: Random) -> tuple[list[Record], dict[str, str]]:
     customers = [name(random) for _ in range(random.randint(60, 90))]
     for number in range(random.randint(4_000, 6_000)):
         day += timedelta(days=random.random() < 0.12)
-        row = {"date": day, "order": f"A-{10_000 + number}", "customer": random.choice(customers), "city": random.choice(PLACES)}
+        row = {
+            "date": day,
+            "order": f"A-{10_000 + number}",
+            "customer": random.choice(customers),
+            "city": random.choice(PLACES),
+        }
         records.append(
-            row | {"product": random.choice(PRODUCTS), "units": random.randint(1, 400), "price": random.randint(100, 9_999) / 100}
+            row
+            | {
+                "product": random.choice(PRODUCTS),
+                "units": random.randint(1, 400),
+                "price": random.randint(100, 9_999) / 100,
+            }
         )
-    rows = [f"{r['date']},{r['order']},{r['customer']},{r['city']},{r['product']},{r['units']},{r['price']:.2f}" for r in records]
+    rows = [
+        f"{r['date']},{r['order']},{r['customer']},{r['city']},{r['product']},{r['units']},{r['price']:.2f}"
+        for r in records
+    ]
     return records, {"sales.csv": "date,order,customer,city,product,units,price\n" + "\n".join(rows) + "\n"}
 
 
@@ -167,7 +195,11 @@ def library(random: Random) -> tuple[list[Record], dict[str, str]]:
     records = []
     for _ in range(random.randint(2_000, 3_000)):
         borrowed = date(2024, 1, 1) + timedelta(days=random.randint(0, 365))
-        book = {"title": book_title(random), "author": random.choice(authors), "year": random.randint(1801, 2020)}
+        book = {
+            "title": book_title(random),
+            "author": random.choice(authors),
+            "year": random.randint(1801, 2020),
+        }
         records.append(book | {"pages": random.randint(60, 1_400), "borrowed": str(borrowed)})
     return records, {"library.jsonl": "".join(json.dumps(book) + "\n" for book in records)}
 
@@ -175,8 +207,14 @@ def library(random: Random) -> tuple[list[Record], dict[str, str]]:
 def hosts(random: Random) -> tuple[list[Record], dict[str, str]]:
     records: list[Record] = []
     for number in range(random.randint(900, 1_300)):
-        host = {"host": f"host-{number:04d}", "region": random.choice(BRANCHES), "memory_mb": random.randint(1_000, 900_000)}
-        records.append(host | {"retention_days": random.randint(5, 900), "enabled": random.choice(["true", "false"])})
+        host = {
+            "host": f"host-{number:04d}",
+            "region": random.choice(BRANCHES),
+            "memory_mb": random.randint(1_000, 900_000),
+        }
+        records.append(
+            host | {"retention_days": random.randint(5, 900), "enabled": random.choice(["true", "false"])}
+        )
     sections = []
     for r in records:
         keys = "\n".join(f"{key} = {r[key]}" for key in ("region", "memory_mb", "retention_days", "enabled"))
@@ -189,11 +227,17 @@ def code(random: Random) -> tuple[list[Record], dict[str, str]]:
     stems = random.sample([f"{a}_{b}" for a in WORDS[:20] for b in WORDS[20:40]], random.randint(40, 60))
     for stem in stems:
         imports = random.sample(["json", "os", "re", "math", "socket", "logging"], random.randint(1, 4))
-        defined = [f"{random.choice(WORDS)}_{number}" for number in random.sample(range(1_000), random.randint(5, 30))]
+        defined = [
+            f"{random.choice(WORDS)}_{number}"
+            for number in random.sample(range(1_000), random.randint(5, 30))
+        ]
         body = []
         for function in defined:
             notes = "    # TODO: check the bounds\n" if random.random() < 0.2 else ""
-            body.append(f"def {function}(value):\n{notes}    total = value * {random.randint(2, 99)}\n    return total\n")
+            body.append(
+                f"def {function}(value):\n{notes}    total = value * {random.randint(2, 99)}\n    return "
+                "total\n"
+            )
         text = "".join(f"import {module}\n" for module in imports) + "\n\n" + "\n\n".join(body)
         records.append({"file": f"{stem}.py", "imports": imports, "functions": defined, "text": text})
     return records, {r["file"]: r["text"] for r in records}
@@ -214,5 +258,7 @@ def chat(random: Random) -> tuple[list[Record], dict[str, str]]:
 def story(random: Random) -> tuple[list[list[str]], dict[str, str]]:
     """Words by line."""
     weights = [random.randint(1, 30) for _ in WORDS]
-    lines = [random.choices(WORDS, weights, k=random.randint(6, 14)) for _ in range(random.randint(4_000, 6_000))]
+    lines = [
+        random.choices(WORDS, weights, k=random.randint(6, 14)) for _ in range(random.randint(4_000, 6_000))
+    ]
     return lines, {"story.txt": "\n".join(" ".join(line).capitalize() + "." for line in lines) + "\n"}

@@ -1,4 +1,6 @@
-"""The ways to answer a task: as an RLM, as one without sub-calls, by the bare model on everything, by retrieval and one call."""
+"""The ways to answer a task: as an RLM, as one without sub-calls, by the bare model on everything, by
+retrieval and one call.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,10 @@ _CHUNK = 1_000
 
 @dataclass(frozen=True)
 class Attempt:
-    """An answer, or none, and what it took. `cost` in US dollars, None where a price is not known. `note`: why there is no answer."""
+    """An answer, or none, and what it took.
+
+    `cost` in US dollars, None where a price is not known. `note`: why there is no answer.
+    """
 
     answer: str | None
     seconds: float
@@ -72,12 +77,17 @@ async def bare(bench: Bench, task: Task) -> Attempt:
     prompt = await asyncio.to_thread(task.prompt)
     window = bench.models.window("root")
     if window is not None and len(prompt) / CHARS_PER_TOKEN + _REPLY_TOKENS > window:
-        return Attempt(None, 0.0, note=f"refused: the input does not fit the model's window of {window:,} tokens")
+        return Attempt(
+            None, 0.0, note=f"refused: the input does not fit the model's window of {window:,} tokens"
+        )
     return await _one_call(bench, prompt)
 
 
 async def retrieval(bench: Bench, task: Task) -> Attempt:
-    """The chunks that BM25 finds for the question, as many as fit, and one call. Raises ConfigError without bm25s."""
+    """The chunks that BM25 finds for the question, as many as fit, and one call.
+
+    Raises ConfigError without bm25s.
+    """
     window = bench.models.window("root")
     room = _RETRIEVED if window is None else min(_RETRIEVED, window - _REPLY_TOKENS)
     return await _one_call(bench, await asyncio.to_thread(_retrieved, task, max(0, room) * CHARS_PER_TOKEN))
@@ -109,19 +119,30 @@ async def _one_call(bench: Bench, prompt: str) -> Attempt:
     started = time.monotonic()
     ledger = Ledger(limits_of(bench.settings))
     reply = await complete(bench.models, ledger, [{"role": "user", "content": prompt}], role="root")
-    return Attempt(reply.text, time.monotonic() - started, reply.usage.prompt, reply.usage.completion, reply.cost, turns=1)
+    return Attempt(
+        reply.text,
+        time.monotonic() - started,
+        reply.usage.prompt,
+        reply.usage.completion,
+        reply.cost,
+        turns=1,
+    )
 
 
 def _retrieved(task: Task, room: int) -> str:
     try:
         import bm25s
     except ImportError as error:
-        raise ConfigError("Retrieval needs the package bm25s.", hint="pip install 'rlm-kernel[bench]'") from error
+        raise ConfigError(
+            "Retrieval needs the package bm25s.", hint="pip install 'rlm-kernel[bench]'"
+        ) from error
     chunks = _chunks(task)
     index = bm25s.BM25()
     index.index(bm25s.tokenize(chunks, show_progress=False), show_progress=False)
     best, _ = index.retrieve(
-        bm25s.tokenize(task.question, show_progress=False), k=min(len(chunks), room // _CHUNK + 1), show_progress=False
+        bm25s.tokenize(task.question, show_progress=False),
+        k=min(len(chunks), room // _CHUNK + 1),
+        show_progress=False,
     )
     taken, left = [], room
     for place in map(int, best[0]):

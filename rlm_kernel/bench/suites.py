@@ -17,7 +17,10 @@ JSONL = "jsonl:"
 
 @dataclass(frozen=True)
 class Choice:
-    """Which tasks. `length` in tokens. `trec`, `filler`: files of the user's, for the suites that need them."""
+    """Which tasks.
+
+    `length` in tokens. `trec`, `filler`: files of the user's, for the suites that need them.
+    """
 
     length: int
     count: int
@@ -36,7 +39,10 @@ class Suite:
 
 
 SUITES: dict[str, Suite] = {
-    "niah": Suite("one sentence with a magic number in a long text (RULER)", lambda c: niah.tasks(c.length, c.count, c.seed, c.filler)),
+    "niah": Suite(
+        "one sentence with a magic number in a long text (RULER)",
+        lambda c: niah.tasks(c.length, c.count, c.seed, c.filler),
+    ),
     "oolong": Suite(
         "counting questions over lines whose kinds must be understood (OOLONG trec_coarse); needs --trec",
         lambda c: oolong.tasks(c.length, c.count, c.seed, c.trec),
@@ -47,13 +53,18 @@ SUITES: dict[str, Suite] = {
     ),
     "copy": Suite("a passage of a long text, verbatim", lambda c: copying.tasks(c.length, c.count, c.seed)),
     "small": Suite(
-        "easy questions of ten kinds, over some hundred thousand characters", lambda c: small.tasks(c.count, c.seed), lengths=False
+        "easy questions of ten kinds, over some hundred thousand characters",
+        lambda c: small.tasks(c.count, c.seed),
+        lengths=False,
     ),
 }
 
 
 def tasks(names: Sequence[str], lengths: Sequence[int], choice: Choice) -> Iterator[Task]:
-    """The tasks of some suites, each at each length. Raises UsageError, for what is wrong with any suite, before the first."""
+    """The tasks of some suites, each at each length.
+
+    Raises UsageError, for what is wrong with any suite, before the first.
+    """
     made = [one for name in names for one in _made(name, lengths, choice)]
     return (task for one in made for task in one)
 

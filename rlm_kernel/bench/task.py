@@ -10,15 +10,17 @@ from typing import Any
 from uuid import uuid4
 
 CHARS_PER_TOKEN = 4
-"""A task of so many tokens has so many times as many characters: about what English prose has with today's models."""
+"""A task of so many tokens has so many times as many characters: about what English prose has with today's
+models.
+"""
 
 
 @dataclass(frozen=True)
 class Task:
     """What is asked, over what, and what is right.
 
-    `texts`: file name to text. `paths`: files of the user's instead. `scorer`: a name of `bench.scorers.SCORERS`. `length` in tokens; 0
-    where nobody chose it. `kind` groups the tasks of a suite.
+    `texts`: file name to text. `paths`: files of the user's instead. `scorer`: a name of
+    `bench.scorers.SCORERS`. `length` in tokens; 0 where nobody chose it. `kind` groups the tasks of a suite.
     """
 
     id: str
@@ -43,7 +45,8 @@ class Task:
             path = folder / digest.hexdigest()[:16] / name
             if not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
-                # Tasks over the same texts may write them at the same time: each has a name of its own until the file is whole.
+                # Tasks over the same texts may write them at the same time: each has a name of its own until
+                # the file is whole.
                 partial = path.with_name(f"{name}.{uuid4().hex}.part")
                 partial.write_text(text, "utf-8")
                 partial.replace(path)
@@ -53,5 +56,9 @@ class Task:
     def prompt(self) -> str:
         """The whole input and the question, as one prompt. Raises OSError, UnicodeDecodeError."""
         texts = self.texts or {path.name: path.read_text("utf-8") for path in self.paths}
-        parts = list(texts.values()) if len(texts) == 1 else [f"=== {name} ===\n{text}" for name, text in texts.items()]
+        parts = (
+            list(texts.values())
+            if len(texts) == 1
+            else [f"=== {name} ===\n{text}" for name, text in texts.items()]
+        )
         return "\n\n".join([*parts, self.question])

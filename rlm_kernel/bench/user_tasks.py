@@ -1,4 +1,6 @@
-"""Tasks of the user's own: a JSON object on each line of a file, with question, files, expected and scorer."""
+"""Tasks of the user's own: a JSON object on each line of a file, with question, files, expected and
+scorer.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +33,16 @@ def tasks(path: Path) -> Iterator[Task]:
     try:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"The tasks in {path} cannot be read: {error}.", hint="docs/bench.md says what such a file holds.") from error
+        raise UsageError(
+            f"The tasks in {path} cannot be read: {error}.", hint="docs/bench.md says what such a file holds."
+        ) from error
     made = [_task(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
     ids = [task.id for task in made]
     if twice := {name for name in ids if ids.count(name) > 1}:
-        raise UsageError(f"{path} has more than one task with the id {' and '.join(sorted(twice))}.", hint="Give each an id of its own.")
+        raise UsageError(
+            f"{path} has more than one task with the id {' and '.join(sorted(twice))}.",
+            hint="Give each an id of its own.",
+        )
     if not made:
         raise UsageError(f"{path} has no task in it.", hint="docs/bench.md says what such a file holds.")
     return iter(made)
@@ -49,15 +56,28 @@ def _task(path: Path, number: int, line: str) -> Task:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
         raise UsageError(
-            f"{where}: {f'{name}: ' if name else ''}{first['msg']}.", hint="docs/bench.md says what such a line holds."
+            f"{where}: {f'{name}: ' if name else ''}{first['msg']}.",
+            hint="docs/bench.md says what such a line holds.",
         ) from error
     if read.scorer not in SCORERS:
-        raise UsageError(f"{where}: there is no scorer {read.scorer!r}.", hint=f"Take one of {', '.join(SCORERS)}.")
+        raise UsageError(
+            f"{where}: there is no scorer {read.scorer!r}.", hint=f"Take one of {', '.join(SCORERS)}."
+        )
     _try(read, where)
     files = tuple((path.parent / name).resolve() for name in read.files)
     if missing := [str(file) for file in files if not file.is_file()]:
-        raise UsageError(f"{where}: there is no file {missing[0]}.", hint="Paths are relative to the folder of the tasks.")
-    return Task(read.id or f"{path.stem}-{number:03d}", path.stem, read.kind, read.question, read.expected, read.scorer, paths=files)
+        raise UsageError(
+            f"{where}: there is no file {missing[0]}.", hint="Paths are relative to the folder of the tasks."
+        )
+    return Task(
+        read.id or f"{path.stem}-{number:03d}",
+        path.stem,
+        read.kind,
+        read.question,
+        read.expected,
+        read.scorer,
+        paths=files,
+    )
 
 
 def _try(read: UserTask, where: str) -> None:
@@ -65,5 +85,6 @@ def _try(read: UserTask, where: str) -> None:
         SCORERS[read.scorer](read.expected, "0")
     except Exception as error:
         raise UsageError(
-            f"{where}: the scorer {read.scorer!r} cannot use what is expected: {error}.", hint="docs/bench.md lists them."
+            f"{where}: the scorer {read.scorer!r} cannot use what is expected: {error}.",
+            hint="docs/bench.md lists them.",
         ) from error

@@ -1,6 +1,7 @@
 """The `rlm` command: parse, call, print. No logic lives here.
 
-Each command has a module of its own; heavy imports happen inside the commands, so that `rlm --help` stays fast.
+Each command has a module of its own; heavy imports happen inside the commands, so that `rlm --help` stays
+fast.
 """
 
 from __future__ import annotations

@@ -30,7 +30,8 @@ app = typer.Typer(
     cls=GroupedCommands,
     name="rlm",
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Ask questions about inputs of any size. A model writes code in a sandboxed Jupyter kernel; a notebook records every step.",
+    help="Ask questions about inputs of any size. A model writes code in a sandboxed Jupyter kernel; a "
+    "notebook records every step.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -46,7 +47,9 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
-    _shown: Annotated[bool, typer.Option("--version", is_eager=True, callback=_version, help="Show the version and exit.")] = False,
+    _shown: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Show the version and exit.")
+    ] = False,
 ) -> None:
     if debug:
         os.environ["RLM_DEBUG"] = "1"

@@ -1,4 +1,6 @@
-"""One RLM in the live view: what it does, and what it has used by its account; its child RLMs hang from it."""
+"""One RLM in the live view: what it does, and what it has used by its account; its child RLMs hang from
+it.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,11 @@ class Branch:
     """A listener (`engine.events`) to one run. `line` hears what is worth a line."""
 
     def __init__(
-        self, line: Callable[[str], None], parent: Branch | None = None, name: str = "", clock: Callable[[], float] = time.monotonic
+        self,
+        line: Callable[[str], None],
+        parent: Branch | None = None,
+        name: str = "",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.children: dict[int, Branch] = {}
         """Those at work, by the number that their events have."""
@@ -132,13 +138,18 @@ class Branch:
         self._line(text)
 
     def _tell_used(self, text: str) -> None:
-        """With what the run has used so far, where that is something, and has changed since the line before."""
+        """With what the run has used so far, where that is something, and has changed since the line
+        before.
+        """
         used = self.account()
         self._tell(f"{text} ({used})" if used and used != self._told else text)
         self._told = used
 
     def wait(self, call: str, retry: Retry | None) -> None:
-        """A call waits for its next attempt, or (None) does so no more, here and above. The root model's is ""."""
+        """A call waits for its next attempt, or (None) does so no more, here and above.
+
+        The root model's is "".
+        """
         if retry is None:
             self._waiting.drop(call)
         else:
@@ -162,7 +173,9 @@ class Branch:
     def status(self) -> str:
         """What it does now, in a line."""
         # What is set up may count the seconds itself.
-        doing = self._what if self._what.endswith(" s") else f"{self._what}, {self._clock() - self._since:.0f} s"
+        doing = (
+            self._what if self._what.endswith(" s") else f"{self._what}, {self._clock() - self._since:.0f} s"
+        )
         turn = [f"turn {self._turn}"] if self._turn else []
         used = self.account()
         return " · ".join([*turn, doing, *([used, f"{self._totals().seconds:.0f} s in all"] if used else [])])
@@ -173,9 +186,14 @@ class Branch:
 
 
 class _Child(Branch):
-    """A child RLM at work. Of its turns and cells the tree alone tells: of many at once, lines would be a muddle."""
+    """A child RLM at work.
 
-    def __init__(self, number: int, question: str, line: Callable[[str], None], parent: Branch, name: str) -> None:
+    Of its turns and cells the tree alone tells: of many at once, lines would be a muddle.
+    """
+
+    def __init__(
+        self, number: int, question: str, line: Callable[[str], None], parent: Branch, name: str
+    ) -> None:
         super().__init__(line, parent, name, parent._clock)
         self._number = number
         self._above = parent

@@ -1,4 +1,6 @@
-"""The model calls of a running cell, as the live view tells of them: how far a batch is, and which calls wait for another attempt."""
+"""The model calls of a running cell, as the live view tells of them: how far a batch is, and which calls wait
+for another attempt.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,10 @@ _LIKE = 2
 
 
 class Batch:
-    """Calls of one cell, counted from when none was under way. `planned`: how many there are in all, by the word of the cell's code."""
+    """Calls of one cell, counted from when none was under way.
+
+    `planned`: how many there are in all, by the word of the cell's code.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -53,17 +58,30 @@ class Batch:
         if self._planned - self._first < 2:
             under_way = self._begun - self._ended
             return f"{under_way:,} calls under way" if under_way > 1 else ""
-        total, done, failed = max(self._planned, self._begun) - self._first, self._ended - self._first, self._failed - self._failed_before
+        total, done, failed = (
+            max(self._planned, self._begun) - self._first,
+            self._ended - self._first,
+            self._failed - self._failed_before,
+        )
         if done >= total:
             return ""
-        return ", ".join([f"batch: {done:,} of {total:,} done", *([f"{failed:,} failed"] if failed else []), *self._pace(total - done)])
+        return ", ".join(
+            [
+                f"batch: {done:,} of {total:,} done",
+                *([f"{failed:,} failed"] if failed else []),
+                *self._pace(total - done),
+            ]
+        )
 
     def _pace(self, left: int) -> list[str]:
         seconds = self._clock() - self._started
         if self._asked < _LIKE or seconds < _SECONDS:
             return []
         pace = self._asked / seconds
-        return [f"{pace:.0f}/s" if pace >= 1 else f"{pace * 60:.1f}/min", f"about {duration(math.ceil(left / pace))} left"]
+        return [
+            f"{pace:.0f}/s" if pace >= 1 else f"{pace * 60:.1f}/min",
+            f"about {duration(math.ceil(left / pace))} left",
+        ]
 
 
 class Waiting:
@@ -97,7 +115,9 @@ class Waiting:
         if len(waiting) == 1:
             return f"{attempt(waiting[0][0])}, {soon}"
         reasons = Counter(retry.reason for retry, _ in waiting).most_common(3)
-        told = [f"{reason}: {counted(calls, 'call')} wait{'s' if calls == 1 else ''}" for reason, calls in reasons]
+        told = [
+            f"{reason}: {counted(calls, 'call')} wait{'s' if calls == 1 else ''}" for reason, calls in reasons
+        ]
         return f"{'; '.join(told)}, {soon}"
 
 

@@ -78,13 +78,18 @@ class Chat:
             if not message:
                 continue
             await self._act_on(message)
-            if self._left or stopping() or lost() is not None:  # nobody reads the answers any more, and each costs
+            if (
+                self._left or stopping() or lost() is not None
+            ):  # nobody reads the answers any more, and each costs
                 break
         if not self._stopped:
             from rlm_kernel.engine.totals import duration
 
             idle = duration(self._kept.idle)
-            self._tell(f"The session stays. `rlm chat` continues it, `rlm stop` ends it; it ends by itself after {idle} without use.")
+            self._tell(
+                "The session stays. `rlm chat` continues it, `rlm stop` ends it; it ends by itself after "
+                f"{idle} without use."
+            )
         return 0 if self._answered else NO_ANSWER
 
     def _input(self) -> Terminal | Pipe:
@@ -104,7 +109,10 @@ class Chat:
         talk = await asyncio.to_thread(self._kept.conversation)
         if talk:
             question, answer = talk[-1]
-            self._tell(f"{len(talk)} {'question' if len(talk) == 1 else 'questions'} so far, the last: {_short(question)}")
+            self._tell(
+                f"{len(talk)} {'question' if len(talk) == 1 else 'questions'} so far, the last: "
+                f"{_short(question)}"
+            )
             self._tell(f"Its answer: {_short(answer)}" if answer is not None else "It has no answer.")
         self._tell("/help lists the commands; Ctrl-D leaves.")
 
@@ -155,7 +163,8 @@ class Chat:
                     self._tell(self._kept.used.line())  # with what the summary took
 
     async def _stoppable(self, doing: Coroutine[Any, Any, _T]) -> _T:
-        """Run it, so that the first Ctrl-C stops it and nothing else: _Stopped; the second ends the process, and its container with it.
+        """Run it, so that the first Ctrl-C stops it and nothing else: _Stopped; the second ends the process,
+        and its container with it.
 
         Where messages come from a pipe, nobody could say what comes next: there Ctrl-C leaves.
         """
@@ -183,13 +192,19 @@ class Chat:
         known = {name.split()[0] for name in COMMANDS}
         if word not in known:
             near = difflib.get_close_matches(word, known, 1)
-            raise UsageError(f"There is no {printable(word)}.", hint=f"Did you mean {near[0]}?" if near else "/help lists the commands.")
+            raise UsageError(
+                f"There is no {printable(word)}.",
+                hint=f"Did you mean {near[0]}?" if near else "/help lists the commands.",
+            )
         await getattr(self, f"_do_{word[1:]}")("".join(rest))
 
     async def _do_help(self, _rest: str) -> None:
         for name, what in COMMANDS.items():
             _print(f"{name:<14}{what}")
-        _print("Esc Enter, or a \\ at the end of a line, starts a new line. Text between ``` or triple quotes may have many lines.")
+        _print(
+            "Esc Enter, or a \\ at the end of a line, starts a new line. Text between ``` or triple quotes "
+            "may have many lines."
+        )
 
     async def _do_files(self, _rest: str) -> None:
         _print(*(await self._kept.status()).file_lines())
@@ -198,11 +213,16 @@ class Chat:
         try:
             paths = [Path(word) for word in system.words(rest)]
         except ValueError as error:
-            raise UsageError(f"That cannot be read as paths: {error}.", hint="Put a path with spaces into quotes.") from None
+            raise UsageError(
+                f"That cannot be read as paths: {error}.", hint="Put a path with spaces into quotes."
+            ) from None
         if not paths:
             raise UsageError("Nothing to load.", hint="/load PATH …")
         if Path("-") in paths:
-            raise UsageError("Files cannot be read from standard input here: your messages come from it.", hint="Name a file.")
+            raise UsageError(
+                "Files cannot be read from standard input here: your messages come from it.",
+                hint="Name a file.",
+            )
         with self._view:
             lines = await self._kept.load(paths)
         from rlm_kernel.session.status import first_of

@@ -25,7 +25,10 @@ PROMPT = "› "
 
 
 class Terminal:
-    """Line editing with a history that stays, and messages of several lines. `is_free`: a message asks no model."""
+    """Line editing with a history that stays, and messages of several lines.
+
+    `is_free`: a message asks no model.
+    """
 
     def __init__(self, history: Path, commands: list[str], is_free: Callable[[str], bool]) -> None:
         from prompt_toolkit import PromptSession
@@ -53,7 +56,10 @@ class Terminal:
         )
 
     async def line(self) -> str:
-        """The next message. What was typed while a question was answered is there to be edited; by itself only what is free is sent.
+        """The next message.
+
+        What was typed while a question was answered is there to be edited; by itself only what is free is
+        sent.
 
         Raises EOFError at Ctrl-D, KeyboardInterrupt at Ctrl-C.
         """
@@ -64,7 +70,12 @@ class Terminal:
         left = "".join(press.data for press in get_typeahead(self._session.app.input))
         keys = left + typed_ahead(sys.stdin.fileno())
         ahead, began, self._began = typed(keys), self._began, True
-        if ahead and "\n" not in ahead and keys.endswith(("\n", "\r")) and (not began or self._is_free(ahead)):
+        if (
+            ahead
+            and "\n" not in ahead
+            and keys.endswith(("\n", "\r"))
+            and (not began or self._is_free(ahead))
+        ):
             print(f"{PROMPT}{printable(ahead)}")
             return ahead
         try:
@@ -91,8 +102,9 @@ def _paths(before: str, event: Any) -> Iterator[Completion]:
 
 
 def _keys() -> KeyBindings:
-    """Enter sends; Esc Enter begins a new line, as does Enter behind a backslash or in an open ``` or triple-quoted block, and a line's end
-    in a text that is pasted, also in a terminal that does not mark it as such.
+    """Enter sends; Esc Enter begins a new line, as does Enter behind a backslash or in an open ``` or
+    triple-quoted block, and a line's end in a text that is pasted, also in a terminal that does not mark it
+    as such.
     """
     from prompt_toolkit.key_binding import KeyBindings
 
@@ -122,7 +134,10 @@ def _more_came(event: Any) -> bool:
 
     from rlm_kernel.cli._terminal import is_more_typed
 
-    queued = any(press.key is not Keys.CPRResponse and press.data != "_Flush" for press in event.key_processor.input_queue)
+    queued = any(
+        press.key is not Keys.CPRResponse and press.data != "_Flush"
+        for press in event.key_processor.input_queue
+    )
     return queued or is_more_typed(event.app.input.fileno())
 
 
@@ -132,7 +147,10 @@ def is_open(text: str) -> bool:
 
 
 class Pipe:
-    """A message a line. A block between ``` or triple quotes, and a line that ends in a backslash, go on with the next one."""
+    """A message a line.
+
+    A block between ``` or triple quotes, and a line that ends in a backslash, go on with the next one.
+    """
 
     async def line(self) -> str:
         """The next message. Raises EOFError."""

@@ -1,4 +1,6 @@
-"""What people type into a chat that is no question: how they leave other programs, and commands of the shell."""
+"""What people type into a chat that is no question: how they leave other programs, and commands of the
+shell.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +9,30 @@ from rlm_kernel.system import quoted
 
 LEAVE, HELP, STOP = "/quit", "/help", "/stop"
 _MEANT = {
-    **dict.fromkeys(("/exit", "/q", "/bye", "exit", "exit()", "quit", "quit()", "q", ":q", ":q!", ":wq", ":x", "logout"), LEAVE),
+    **dict.fromkeys(
+        ("/exit", "/q", "/bye", "exit", "exit()", "quit", "quit()", "q", ":q", ":q!", ":wq", ":x", "logout"),
+        LEAVE,
+    ),
     **dict.fromkeys(("/h", "/?", "help", "help()", "?", "-h", "--help", ":h", ":help"), HELP),
     "stop": STOP,
 }
 COMMANDS = frozenset(
-    {"ask", "attach", "bench", "cache", "chat", "config", "doctor", "fork", "gc", "image", "init", "kernelspec", "models", "replay"}
+    {
+        "ask",
+        "attach",
+        "bench",
+        "cache",
+        "chat",
+        "config",
+        "doctor",
+        "fork",
+        "gc",
+        "image",
+        "init",
+        "kernelspec",
+        "models",
+        "replay",
+    }
     | {"resume", "run", "status", "stop"}
 )
 """The commands of `rlm`."""
@@ -32,7 +52,9 @@ def meant(message: str) -> str:
         return message
     if len(words) == 2 and words[1] in _SAME_HERE:
         return _SAME_HERE[words[1]]
-    raise UsageError(f"`{message}` is a shell command. It was not sent to a model.", hint=_instead(words[1], message))
+    raise UsageError(
+        f"`{message}` is a shell command. It was not sent to a model.", hint=_instead(words[1], message)
+    )
 
 
 def _instead(command: str, message: str) -> str:

@@ -1,7 +1,8 @@
 """What a shell offers when the user presses Tab: sessions, traces, cells, models, settings and their values.
 
-It must come at once. So nothing here imports litellm, Docker's library, rich or even our settings: files are read as they are. And it must
-never disturb: what cannot be read is not offered. Files and folders are completed by the shell itself, where a command offers nothing.
+It must come at once. So nothing here imports litellm, Docker's library, rich or even our settings: files are
+read as they are. And it must never disturb: what cannot be read is not offered. Files and folders are
+completed by the shell itself, where a command offers nothing.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ def use_scripts() -> None:
 
 
 def answer(command: Callable[[], typer.Typer]) -> NoReturn:
-    """Answer the shell, which has said in the environment what it wants to know; silence where anything is wrong.
+    """Answer the shell, which has said in the environment what it wants to know; silence where anything is
+    wrong.
 
     Args:
         command: Imports `rlm` with all its commands.
@@ -86,7 +88,9 @@ def running(incomplete: str) -> Offered:
 
 
 def traces(incomplete: str) -> Offered:
-    """Notebooks that are traces, and folders on the way to them; those of `trace.dir` where nothing is typed yet."""
+    """Notebooks that are traces, and folders on the way to them; those of `trace.dir` where nothing is typed
+    yet.
+    """
     folder, slash, start = incomplete.rpartition("/")
     offered = list(_traces_in(folder + slash, start))
     here = _setting("trace", "dir", "rlm-traces")
@@ -126,15 +130,21 @@ def cells(ctx: typer.Context, incomplete: str) -> Offered:
         if path.stat().st_size > _MAX_TRACE:
             return []
         notebook = json.loads(path.read_text("utf-8"))
-        code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code" and "rlm" in cell["metadata"]]
+        code = [
+            cell for cell in notebook["cells"] if cell["cell_type"] == "code" and "rlm" in cell["metadata"]
+        ]
         return [(str(cell["id"]), _line("".join(cell["source"]))) for cell in code]
     except (OSError, ValueError, LookupError, TypeError, StopIteration):
         return []
 
 
 def _typed_trace() -> str:
-    """The notebook in the line so far: an option whose value is still to come keeps Typer from reading the arguments."""
-    lexer = shlex.shlex(os.environ.get("_TYPER_COMPLETE_ARGS") or os.environ.get("COMP_WORDS", ""), posix=True)
+    """The notebook in the line so far: an option whose value is still to come keeps Typer from reading the
+    arguments.
+    """
+    lexer = shlex.shlex(
+        os.environ.get("_TYPER_COMPLETE_ARGS") or os.environ.get("COMP_WORDS", ""), posix=True
+    )
     lexer.whitespace_split, lexer.commenters = True, ""
     return next(word for word in lexer if word.endswith(".ipynb"))
 
@@ -160,7 +170,9 @@ def _table() -> dict[str, Any]:
         found = importlib.util.find_spec("litellm")
         assert found is not None
         assert found.origin is not None
-        table = json.loads(Path(found.origin).with_name("model_prices_and_context_window_backup.json").read_text("utf-8"))
+        table = json.loads(
+            Path(found.origin).with_name("model_prices_and_context_window_backup.json").read_text("utf-8")
+        )
     except (OSError, ValueError, ImportError, AssertionError):
         return {}
     return table if isinstance(table, dict) else {}
@@ -202,7 +214,10 @@ def _settings() -> dict[str, tuple[ast.expr, str]]:
     found: dict[str, tuple[ast.expr, str]] = {}
     for section, kind, _ in _fields(classes["Settings"]):
         if isinstance(kind, ast.Name) and kind.id in classes:
-            found |= {f"{section}.{name}": (annotation, about) for name, annotation, about in _fields(classes[kind.id])}
+            found |= {
+                f"{section}.{name}": (annotation, about)
+                for name, annotation, about in _fields(classes[kind.id])
+            }
     return found
 
 
@@ -218,7 +233,11 @@ def _values(annotation: ast.expr) -> list[str]:
     """The values that a type names: of a Literal, a switch, and none."""
     values: list[str] = []
     for node in ast.walk(annotation):
-        if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id == "Literal":
+        if (
+            isinstance(node, ast.Subscript)
+            and isinstance(node.value, ast.Name)
+            and node.value.id == "Literal"
+        ):
             values += [str(part.value) for part in ast.walk(node.slice) if isinstance(part, ast.Constant)]
         elif isinstance(node, ast.Name) and node.id == "bool":
             values += ["true", "false"]

@@ -24,7 +24,12 @@ def consent_in(view: LiveView) -> Consent | None:
     async def ask(path: Path) -> bool:
         size = await asyncio.to_thread(_size, path)
         with view.paused():
-            print(f"rlm: the model wants to read {_shown(path)} ({size}), which you did not name. Allow? [y/N] ", end="", file=sys.stderr)
+            print(
+                f"rlm: the model wants to read {_shown(path)} ({size}), which you did not name. Allow? "
+                "[y/N] ",
+                end="",
+                file=sys.stderr,
+            )
             sys.stderr.flush()
             try:
                 forget_typed(sys.stdin.fileno())  # it was no answer to this
@@ -39,7 +44,9 @@ def consent_in(view: LiveView) -> Consent | None:
 
 def _shown(path: Path) -> str:
     """On one line, so that a file's name cannot look like more than that."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in printable(str(path)))
+    return "".join(
+        char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in printable(str(path))
+    )
 
 
 def _size(path: Path) -> str:

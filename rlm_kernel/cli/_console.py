@@ -1,7 +1,8 @@
 """jupyter_console on a kernel that is not to be trusted, and that a model uses at the same time.
 
-Differences to the stock console: nothing of the kernel's reaches the terminal unfiltered or is opened on the host, leaving never ends the
-kernel, and a kernel that is busy with the model's cell is waited for. `python -m rlm_kernel.cli._console CONNECTION_FILE`.
+Differences to the stock console: nothing of the kernel's reaches the terminal unfiltered or is opened on the
+host, leaving never ends the kernel, and a kernel that is busy with the model's cell is waited for. `python -m
+rlm_kernel.cli._console CONNECTION_FILE`.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ _LEAVE = ("exit", "exit()", "quit", "quit()", "%exit", "%quit")
 
 
 class PlainSession(Session):
-    """Takes out of every message what moves the cursor or changes the terminal, and has in it what the stock console takes for granted."""
+    """Takes out of every message what moves the cursor or changes the terminal, and has in it what the stock
+    console takes for granted.
+    """
 
     def deserialize(self, msg_list: Sequence[Any], content: bool = True, copy: bool = True) -> dict[str, Any]:
         """A message; one that is malformed, or not signed, as an empty one that answers nobody.
@@ -57,7 +60,9 @@ class PlainSession(Session):
         signed = len(frames) == 5 and compare_digest(frames[0], self.sign(frames[1:]))
         _, header, parent, _, told = frames if signed else [b""] * 5
         read = kernel_says.Message.parse(header, parent, told)
-        answers = {name: value for name, value in (("msg_id", read.request), ("session", read.session)) if value}
+        answers = {
+            name: value for name, value in (("msg_id", read.request), ("session", read.session)) if value
+        }
         return {
             "header": {"msg_type": read.kind},
             "msg_type": read.kind,
@@ -124,9 +129,14 @@ class Shell(ZMQTerminalInteractiveShell):  # type: ignore[misc]
                 reply = self.client.get_shell_msg(timeout=1)
             except Empty:
                 if not self.client.is_alive():
-                    raise KernelError("The kernel does not answer; it has just ended.", hint="Type `rlm attach` again.") from None
+                    raise KernelError(
+                        "The kernel does not answer; it has just ended.", hint="Type `rlm attach` again."
+                    ) from None
                 if not said:
-                    print("The model's cell is running; the console opens when it ends. Ctrl-C cancels.", file=sys.stderr)
+                    print(
+                        "The model's cell is running; the console opens when it ends. Ctrl-C cancels.",
+                        file=sys.stderr,
+                    )
                 said = True
             else:
                 if reply["parent_header"].get("msg_id") == asked:
@@ -148,7 +158,10 @@ class Shell(ZMQTerminalInteractiveShell):  # type: ignore[misc]
         self.running = False
         super().run_cell(cell, store_history)
         if not self.client.is_alive():
-            print("The kernel has ended. If the run continues, `rlm attach` finds its new kernel.", file=sys.stderr)
+            print(
+                "The kernel has ended. If the run continues, `rlm attach` finds its new kernel.",
+                file=sys.stderr,
+            )
             self.ask_exit()
 
     def include_output(self, msg: dict[str, Any]) -> Any:
@@ -182,7 +195,9 @@ class Console(ZMQTerminalIPythonApp):  # type: ignore[misc]
         JupyterConsoleApp.initialize(self)
         self.kernel_client.allow_stdin = False
         signal.signal(signal.SIGINT, self.handle_sigint)
-        self.shell = Shell.instance(parent=self, manager=None, client=self.kernel_client, confirm_exit=self.confirm_exit)
+        self.shell = Shell.instance(
+            parent=self, manager=None, client=self.kernel_client, confirm_exit=self.confirm_exit
+        )
 
     def handle_sigint(self, *args: Any) -> None:
         """Ctrl-C stops the person's cell, and never the model's."""
@@ -195,7 +210,8 @@ class Console(ZMQTerminalIPythonApp):  # type: ignore[misc]
 
 
 def main() -> None:
-    # libzmq keeps whatever the kernel sends: a flood is to end this console, and not to fill the machine's memory.
+    # libzmq keeps whatever the kernel sends: a flood is to end this console, and not to fill the machine's
+    # memory.
     bound_memory(MAX_MEMORY)
     try:
         Console.launch_instance(argv=["--existing", sys.argv[1], "--no-confirm-exit"])
@@ -206,7 +222,10 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("RLM_DEBUG"):
             raise
-        sys.exit(f"rlm: {printable(InternalError.of(error).message)}\nThe run continues. `rlm attach` opens a console again.")
+        sys.exit(
+            f"rlm: {printable(InternalError.of(error).message)}\nThe run continues. `rlm attach` opens a "
+            "console again."
+        )
 
 
 if __name__ == "__main__":

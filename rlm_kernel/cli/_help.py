@@ -1,4 +1,7 @@
-"""Help in groups, the most used first: the options of a command, the commands of `rlm`. Plain text, so that it reads the same in a pipe."""
+"""Help in groups, the most used first: the options of a command, the commands of `rlm`.
+
+Plain text, so that it reads the same in a pipe.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,17 @@ class GroupedCommand(TyperCommand):
         for param in self.get_params(ctx):
             if (row := param.get_help_record(ctx)) is not None:
                 argument = param.param_type_name == "argument"
-                groups["Arguments" if argument else getattr(param, "rich_help_panel", None) or _OTHERS].append(row)
+                groups[
+                    "Arguments" if argument else getattr(param, "rich_help_panel", None) or _OTHERS
+                ].append(row)
         longest = max((len(name) for rows in groups.values() for name, _ in rows), default=0)
         for title, rows in groups.items():
             if rows:
                 with formatter.section(title):
-                    formatter.write_dl([(name.ljust(min(longest, _FIRST_COLUMN)), text) for name, text in rows], _FIRST_COLUMN)
+                    formatter.write_dl(
+                        [(name.ljust(min(longest, _FIRST_COLUMN)), text) for name, text in rows],
+                        _FIRST_COLUMN,
+                    )
 
 
 class GroupedCommands(TyperGroup):
@@ -40,7 +48,9 @@ class GroupedCommands(TyperGroup):
         groups: dict[str, list[tuple[str, str]]] = {}
         for name, command in self.commands.items():
             text = command.get_short_help_str(formatter.width - 6 - longest)
-            groups.setdefault(getattr(command, "rich_help_panel", None) or "Commands", []).append((name.ljust(longest), text))
+            groups.setdefault(getattr(command, "rich_help_panel", None) or "Commands", []).append(
+                (name.ljust(longest), text)
+            )
         for title, rows in groups.items():
             with formatter.section(title):
                 formatter.write_dl(rows)

@@ -27,15 +27,21 @@ _BEAT = 0.5
 
 
 class LiveView(Branch):
-    """A listener (`engine.events`) that shows turn, what runs and for how long, the run's account, how far its calls
-    are, which wait for another attempt, and the tree of child RLMs at work.
+    """A listener (`engine.events`) that shows turn, what runs and for how long, the run's account, how far
+    its calls are, which wait for another attempt, and the tree of child RLMs at work.
 
-    A context manager, which may be entered again: it then counts anew. `quiet` shows nothing. In a terminal the lines are redrawn four
-    times a second by a thread of rich's. `lines`: off a terminal, a line for each turn and cell; there a thread gives signs of life.
+    A context manager, which may be entered again: it then counts anew. `quiet` shows nothing. In a terminal
+    the lines are redrawn four times a second by a thread of rich's. `lines`: off a terminal, a line for each
+    turn and cell; there a thread gives signs of life.
     """
 
     def __init__(
-        self, *, quiet: bool = False, lines: bool = True, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        *,
+        quiet: bool = False,
+        lines: bool = True,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._stream = stream or sys.stderr
         self._quiet = quiet
@@ -58,7 +64,13 @@ class LiveView(Branch):
             from rich.live import Live
 
             console = Console(file=self._stream, highlight=False)
-            self._live = Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=True, redirect_stdout=False)
+            self._live = Live(
+                get_renderable=self._render,
+                console=console,
+                refresh_per_second=4,
+                transient=True,
+                redirect_stdout=False,
+            )
             self._live.start()
         elif not self._quiet:
             self._over.clear()
@@ -66,7 +78,9 @@ class LiveView(Branch):
             self._life.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._live is not None:
             self._live.stop()
         if self._life is not None:
@@ -75,12 +89,16 @@ class LiveView(Branch):
             self._life = None
 
     def _live_on(self) -> None:
-        with contextlib.suppress(OSError, ValueError):  # nobody reads any more: the next event meets that, too
+        with contextlib.suppress(
+            OSError, ValueError
+        ):  # nobody reads any more: the next event meets that, too
             while not self._over.wait(_BEAT):
                 self.beat()
 
     def beat(self) -> None:
-        """Off a terminal: say now and then which calls wait for another attempt, and after a long silence what goes on."""
+        """Off a terminal: say now and then which calls wait for another attempt, and after a long silence
+        what goes on.
+        """
         now = self._clock()
         if now - self._told_of_waiting >= WAIT_SECONDS and (line := self._waiting.line()):
             self._told_of_waiting = now
@@ -101,7 +119,10 @@ class LiveView(Branch):
                 live.start()
 
     def say(self, text: str) -> None:
-        """Something about the set-up; a whole sentence is told. Off a terminal, what only counts on ("loading… 2 s") is said once."""
+        """Something about the set-up; a whole sentence is told.
+
+        Off a terminal, what only counts on ("loading… 2 s") is said once.
+        """
         if text.endswith("."):
             self.tell(text)
             return
@@ -120,7 +141,9 @@ class LiveView(Branch):
         if self._quiet:
             return
         if self._live is not None:
-            self._live.console.print(printable(text), markup=False, highlight=False, soft_wrap=True, style="dim")
+            self._live.console.print(
+                printable(text), markup=False, highlight=False, soft_wrap=True, style="dim"
+            )
         else:
             self._print(text)
 
@@ -134,10 +157,15 @@ class LiveView(Branch):
         match event:
             case CellFinished(0, result):
                 self._tell_notes(result)
-            case UserCellFinished(result) if result.cell_id.startswith("load-"):  # files that are loaded into a session
+            case UserCellFinished(result) if result.cell_id.startswith(
+                "load-"
+            ):  # files that are loaded into a session
                 self._tell_notes(result)
             case Summarized(memory):
-                self.tell(f"memory: {'about ' if memory.estimated else ''}{memory.before:,} → {memory.after:,} tokens")
+                self.tell(
+                    f"memory: {'about ' if memory.estimated else ''}{memory.before:,} → {memory.after:,} "
+                    "tokens"
+                )
             case RunFinished(outcome, totals):
                 self.ended = (outcome, totals)
 
@@ -152,7 +180,10 @@ class LiveView(Branch):
         tree = list(self._tree(self, "  "))
         more = [f"  … and {len(tree) - _TREE:,} more"] if len(tree) > _TREE else []
         own = [Text(line, style="dim") for line in (self.status(), *self.details())]
-        return Group(*own, *(Text(line, style="dim", overflow="ellipsis", no_wrap=True) for line in [*tree[:_TREE], *more]))
+        return Group(
+            *own,
+            *(Text(line, style="dim", overflow="ellipsis", no_wrap=True) for line in [*tree[:_TREE], *more]),
+        )
 
     def _tree(self, branch: Branch, indent: str) -> Iterator[str]:
         # A copy: children come and go while rich's thread draws.

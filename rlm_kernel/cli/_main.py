@@ -21,10 +21,14 @@ from rlm_kernel.system import ENDING
 
 
 def main() -> NoReturn:
-    """Entry point of `rlm`. Exit codes: 0 answered, 1 no answer (or it could not be written), 2 usage, 3 set-up, 130 interrupted."""
+    """Entry point of `rlm`.
+
+    Exit codes: 0 answered, 1 no answer (or it could not be written), 2 usage, 3 set-up, 130 interrupted.
+    """
     make_safe()
     _no_tracebacks()
-    # jsonschema, which nbformat brings, would load it to check IRIs: two seconds for what is never asked here.
+    # jsonschema, which nbformat brings, would load it to check IRIs: two seconds for what is never asked
+    # here.
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
     try:
         _signals_interrupt()
@@ -65,7 +69,9 @@ def _run() -> int:
 
 
 def _gone() -> int:
-    return _failed("The current folder no longer exists.", "Change to a folder that exists.", UsageError.exit_code)
+    return _failed(
+        "The current folder no longer exists.", "Change to a folder that exists.", UsageError.exit_code
+    )
 
 
 def _here() -> bool:
@@ -78,7 +84,9 @@ def _here() -> bool:
 def _failed(message: str, hint: str, code: int) -> int:
     if os.environ.get("RLM_DEBUG"):
         traceback.print_exc()
-    head, _, traced = message.partition("Traceback (most recent call last)")  # as some libraries, and the container, have it in their text
+    head, _, traced = message.partition(
+        "Traceback (most recent call last)"
+    )  # as some libraries, and the container, have it in their text
     message = "\n".join([head.rstrip(), *traced.rstrip().splitlines()[-1:]])
     print(f"rlm: {printable(message)}", file=sys.stderr)
     if hint:
@@ -99,7 +107,9 @@ def _wrong_usage(error: Any) -> int:
         message += f" Did you mean {near[0]}?"
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "rlm"
-    return _failed(message, "\n".join(_advice(message, command)), getattr(error, "exit_code", UsageError.exit_code))
+    return _failed(
+        message, "\n".join(_advice(message, command)), getattr(error, "exit_code", UsageError.exit_code)
+    )
 
 
 def _advice(message: str, command: str) -> list[str]:
@@ -114,7 +124,9 @@ def _advice(message: str, command: str) -> list[str]:
 
 
 def _no_tracebacks() -> None:
-    """What happens where nobody can catch it (a thread, a finalizer), and what a cell is told of, is for --debug alone."""
+    """What happens where nobody can catch it (a thread, a finalizer), and what a cell is told of, is for
+    --debug alone.
+    """
     unraisable = sys.unraisablehook
     sys.unraisablehook = lambda event: unraisable(event) if os.environ.get("RLM_DEBUG") else None
     for name in ("asyncio", "rlm_kernel.sandbox.broker"):

@@ -1,4 +1,6 @@
-"""What the kernel remarked while it loaded the input: what was left out of a folder, which encoding was guessed."""
+"""What the kernel remarked while it loaded the input: what was left out of a folder, which encoding was
+guessed.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ _LINE = 300
 
 
 def notes(outputs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """The lines for the user, not yet made safe for a terminal: the first ten, and how many more there are."""
+    """The lines for the user, not yet made safe for a terminal: the first ten, and how many more there
+    are.
+    """
     stderr = "".join(str(output.get("text", "")) for output in outputs if output.get("name") == "stderr")
     found = list(dict.fromkeys(line for line in stderr.split("\n") if line.startswith(MARK)))
     for line in found[:_SHOWN]:

@@ -1,4 +1,6 @@
-"""What a command prints of a run: the answer, what it took, where the trace is; and how to go on when it was interrupted."""
+"""What a command prints of a run: the answer, what it took, where the trace is; and how to go on when it was
+interrupted.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +28,17 @@ NOTHING_ASKED = " before a model was asked; nothing was spent."
 
 
 def run_and_report(
-    options: RunOptions, start: Callable[..., Coroutine[Any, Any, Result]], trace: Callable[[], Path], *, go_on: str = ""
+    options: RunOptions,
+    start: Callable[..., Coroutine[Any, Any, Result]],
+    trace: Callable[[], Path],
+    *,
+    go_on: str = "",
 ) -> None:
     """Ask a question, show it at work, and print its result.
 
-    `start` gets the keywords `view`, `say`, `consent` and `answered` of the session functions. `trace`: where the notebook is, once the run
-    has begun; `go_on`: as of `so_far_of`. Raises typer.Exit if there is no answer.
+    `start` gets the keywords `view`, `say`, `consent` and `answered` of the session functions. `trace`: where
+    the notebook is, once the run has begun; `go_on`: as of `so_far_of`. Raises typer.Exit if there is no
+    answer.
     """
     from rlm_kernel.cli._consent import consent_in
     from rlm_kernel.cli._live import LiveView
@@ -44,7 +51,11 @@ def run_and_report(
             consent = consent_in(view) if options.may_ask else None
             return await start(view=view, say=view.say, consent=consent, answered=report.answered)
 
-    report.end(run_to_end(main(), so_far_of(view, trace, go_on), before=NOTHING_ASKED, answered=lambda: report.result))
+    report.end(
+        run_to_end(
+            main(), so_far_of(view, trace, go_on), before=NOTHING_ASKED, answered=lambda: report.result
+        )
+    )
 
 
 class Report:
@@ -69,7 +80,9 @@ class Report:
 
     def end(self, result: Result) -> None:
         """Print the rest. Raises typer.Exit if there is no answer."""
-        if self.result is None and (self._json or result.answer is not None):  # none, or what shows it has failed
+        if self.result is None and (
+            self._json or result.answer is not None
+        ):  # none, or what shows it has failed
             print(self._worded(result))
         if line := outcome_line(result):
             print(line, file=sys.stderr)
@@ -82,7 +95,10 @@ class Report:
 
 
 def so_far_of(view: LiveView, trace: Callable[[], Path], go_on: str = "") -> Callable[[], str]:
-    """For `run_to_end`: " after 3 turns … To go on: rlm resume TRACE". `go_on`: the command to type, instead of `rlm resume TRACE`."""
+    """For `run_to_end`: " after 3 turns … To go on: rlm resume TRACE".
+
+    `go_on`: the command to type, instead of `rlm resume TRACE`.
+    """
 
     def tell() -> str:
         if view.ended is None:
@@ -93,7 +109,11 @@ def so_far_of(view: LiveView, trace: Callable[[], Path], go_on: str = "") -> Cal
         path = system.quoted(shown_path(trace()))
         if outcome.answer is not None:
             return f" after the answer, which is in the trace: {path}"
-        done = f"after {totals.line()}" if totals.turns else "during the root model's first reply, for which the provider may charge"
+        done = (
+            f"after {totals.line()}"
+            if totals.turns
+            else "during the root model's first reply, for which the provider may charge"
+        )
         return f" {done}. The trace has all of it; to go on: {go_on or f'rlm resume {path}'}"
 
     return tell
@@ -106,13 +126,16 @@ def worded(question: str) -> str:
         if question == "-":
             if sys.stdin.isatty():
                 raise UsageError(
-                    "Standard input is a terminal; the question cannot come from it.", hint="cat question.txt | rlm ask - -f FILE"
+                    "Standard input is a terminal; the question cannot come from it.",
+                    hint="cat question.txt | rlm ask - -f FILE",
                 )
             typed = sys.stdin.buffer.read()
     except UnicodeEncodeError:
         typed = question.encode(errors="replace")
     except OSError as error:
-        raise UsageError(f"The question cannot be read from standard input: {error.strerror or error}.") from error
+        raise UsageError(
+            f"The question cannot be read from standard input: {error.strerror or error}."
+        ) from error
     return typed.decode(errors="replace").strip()
 
 

@@ -39,9 +39,10 @@ def run_to_end(
 ) -> _T:
     """Run a command's coroutine.
 
-    The first Ctrl-C, SIGTERM or SIGHUP cancels it, the second ends the process at once (and its container ends with it). `so_far`: what is
-    told then, or where it fails: what was done, what it cost, how to go on; `before`: what is told as long as it has nothing to say.
-    `answered`: the result, as soon as that is told to the user; whatever comes then, it is the result.
+    The first Ctrl-C, SIGTERM or SIGHUP cancels it, the second ends the process at once (and its container
+    ends with it). `so_far`: what is told then, or where it fails: what was done, what it cost, how to go on;
+    `before`: what is told as long as it has nothing to say. `answered`: the result, as soon as that is told
+    to the user; whatever comes then, it is the result.
     """
     from rlm_kernel.loops import run
 
@@ -81,7 +82,9 @@ def stop_on_signals() -> None:
 
 
 def _hear_no_more_signals() -> None:
-    """All is done and the answer told: a signal between here and the end of the process must not make a failure of it."""
+    """All is done and the answer told: a signal between here and the end of the process must not make a
+    failure of it.
+    """
     import asyncio
 
     from rlm_kernel.loops import ignore_signals
@@ -90,7 +93,9 @@ def _hear_no_more_signals() -> None:
 
 
 def stopping() -> bool:
-    """Whether the task that calls this was told to stop: with an answer, that alone ends what comes after it."""
+    """Whether the task that calls this was told to stop: with an answer, that alone ends what comes after
+    it.
+    """
     import asyncio
 
     task = asyncio.current_task()
@@ -98,8 +103,9 @@ def stopping() -> bool:
 
 
 def exit_now() -> NoReturn:
-    """End the process as it is; the terminal has its cursor back, which a live line had hidden. With an answer that was told it is no
-    failure.
+    """End the process as it is; the terminal has its cursor back, which a live line had hidden.
+
+    With an answer that was told it is no failure.
     """
     answered = _told()
     with contextlib.suppress(OSError):  # not by sys.stderr, which is the live line's
@@ -114,9 +120,11 @@ async def _or_exit(
     answered: Callable[[], _T | None],
     ending: list[threading.Timer],
 ) -> _T:
-    """The result; once a cancelled run has closed all it opened, the process ends without waiting for threads, such as an image's build.
+    """The result; once a cancelled run has closed all it opened, the process ends without waiting for
+    threads, such as an image's build.
 
-    With an answer that was told nothing that hangs keeps the process: the timer in `ending` does not wait for the loop's threads.
+    With an answer that was told nothing that hangs keeps the process: the timer in `ending` does not wait for
+    the loop's threads.
     """
     import asyncio
 

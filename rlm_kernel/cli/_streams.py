@@ -1,7 +1,8 @@
 """The standard streams of the command, made safe once, before anything is printed.
 
-Any of them may be closed, full, a pipe that nobody reads, a terminal that is gone, or in an encoding that lacks what is printed. None of
-this may cost an answer that was paid for: a write never raises here. What could not be written is known at the end, by `lost`.
+Any of them may be closed, full, a pipe that nobody reads, a terminal that is gone, or in an encoding that
+lacks what is printed. None of this may cost an answer that was paid for: a write never raises here. What
+could not be written is known at the end, by `lost`.
 """
 
 from __future__ import annotations
@@ -17,15 +18,25 @@ from typing import Any, TextIO
 
 NOT_WRITTEN = 1
 """Exit code where there was something to print, and stdout did not take it."""
-_WHY = {errno.EBADF: "it is closed", errno.EPIPE: "nobody reads it any more", errno.EIO: "the terminal is gone"}
+_WHY = {
+    errno.EBADF: "it is closed",
+    errno.EPIPE: "nobody reads it any more",
+    errno.EIO: "the terminal is gone",
+}
 _ESCAPED = "rlm-escaped"
 """The name of the error handler that escapes what an encoding lacks."""
 _MODES = (os.O_WRONLY, os.O_RDONLY, os.O_RDONLY)
-"""What /dev/null is opened for in place of a closed stream. The wrong way round, so that its use is an error, as it was before."""
+"""What /dev/null is opened for in place of a closed stream.
+
+The wrong way round, so that its use is an error, as it was before.
+"""
 
 
 class _Guarded(io.RawIOBase):
-    """A stream whose first failure is kept in `error`; what is written after it goes nowhere. `escaped`: its encoding lacked characters."""
+    """A stream whose first failure is kept in `error`; what is written after it goes nowhere.
+
+    `escaped`: its encoding lacked characters.
+    """
 
     error: OSError | None = None
     escaped = False
@@ -39,7 +50,9 @@ class _Guarded(io.RawIOBase):
         if self.error is None:
             try:
                 while (written := self._raw.write(data)) is None:
-                    select.select((), (self,), ())  # another program made the pipe non-blocking, and it is full
+                    select.select(
+                        (), (self,), ()
+                    )  # another program made the pipe non-blocking, and it is full
                 return written
             except OSError as error:
                 self.error = error
@@ -56,7 +69,10 @@ class _Guarded(io.RawIOBase):
 
 
 def make_safe() -> None:
-    """Put safe streams in the place of the interpreter's. Those that somebody else has put there, such as a test, stay."""
+    """Put safe streams in the place of the interpreter's.
+
+    Those that somebody else has put there, such as a test, stay.
+    """
     for descriptor, mode in enumerate(_MODES):
         _open_if_closed(descriptor, mode)
     codecs.register_error(_ESCAPED, _escape)
@@ -113,8 +129,11 @@ def _safe(stream: TextIO | None, descriptor: int, errors: str) -> TextIO:
         encoding=getattr(stream, "encoding", None) or "utf-8",
         errors=errors,
         newline="\n",
-        # Unbuffered (PYTHONUNBUFFERED) is by lines here: what goes to stdout and to stderr must come in its order.
-        line_buffering=error or getattr(stream, "line_buffering", False) or getattr(stream, "write_through", False),
+        # Unbuffered (PYTHONUNBUFFERED) is by lines here: what goes to stdout and to stderr must come in its
+        # order.
+        line_buffering=error
+        or getattr(stream, "line_buffering", False)
+        or getattr(stream, "write_through", False),
     )
 
 
@@ -125,12 +144,18 @@ def _escape(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 def settle(code: int) -> int:
-    """Write what is still to be written, and tell what could not be; the exit code, which is not 0 where something is lacking."""
+    """Write what is still to be written, and tell what could not be; the exit code, which is not 0 where
+    something is lacking.
+    """
     error, encoding = lost(), lacking()
     if error is not None:
         why = _WHY.get(error.errno or 0, error.strerror or str(error))
         print(f"rlm: the output could not be written completely: {why}.", file=sys.stderr)
     elif encoding:
-        print(f"rlm: standard output is {encoding}; other characters were escaped. PYTHONIOENCODING=utf-8 keeps them.", file=sys.stderr)
+        print(
+            f"rlm: standard output is {encoding}; other characters were escaped. PYTHONIOENCODING=utf-8 "
+            "keeps them.",
+            file=sys.stderr,
+        )
     sys.stderr.flush()
     return code or (NOT_WRITTEN if error is not None else 0)

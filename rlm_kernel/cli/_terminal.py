@@ -1,4 +1,6 @@
-"""The keyboard of a terminal, as POSIX has it or Windows: what was typed before anybody read it, and a line that can be called off."""
+"""The keyboard of a terminal, as POSIX has it or Windows: what was typed before anybody read it, and a line
+that can be called off.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,10 @@ if sys.platform == "win32":
     import msvcrt
 
     def _keys() -> str:
-        """What was typed and not read. A key without a character, such as an arrow, comes as two, and is left out."""
+        """What was typed and not read.
+
+        A key without a character, such as an arrow, comes as two, and is left out.
+        """
         read = ""
         while msvcrt.kbhit():
             if (key := msvcrt.getwch()) in ("\0", "\xe0"):
@@ -50,7 +55,9 @@ else:
     import termios
 
     def typed_ahead(file: int) -> str:
-        """What was typed while nothing read it, and is still in the terminal's buffer, lines that were not ended among it."""
+        """What was typed while nothing read it, and is still in the terminal's buffer, lines that were not
+        ended among it.
+        """
         read = b""
         with contextlib.suppress(termios.error, OSError):
             before = termios.tcgetattr(file)

@@ -16,10 +16,14 @@ _UNSAFE = re.compile(
     "\\ud800-\\uf8ff\\ufeff\\ufff9-\\ufffb\\U000110bd\\U000110cd\\U00013430-\\U0001343f\\U0001bca0-\\U0001bca3\\U0001d173-\\U0001d17a"
     "\\U000e0000-\\U000e007f\\U000f0000-\\U0010ffff]"
 )
-"""Unicode's control, format, surrogate and private characters but tab and newline: all of categories Cc, Cf, Cs and Co."""
-_MARK = "[\\u0300-\\u036f\\u0483-\\u0489\\u1ab0-\\u1aff\\u1dc0-\\u1dff\\u20d0-\\u20ff\\ufe00-\\ufe0f\\ufe20-\\ufe2f\\U000e0100-\\U000e01ef]"
+"""Unicode's control, format, surrogate and private characters but tab and newline: all of categories Cc, Cf,
+Cs and Co.
+"""
+_MARK = "[\\u0300-\\u036f\\u0483-\\u0489\\u1ab0-\\u1aff\\u1dc0-\\u1dff\\u20d0-\\u20ff\\ufe00-\\ufe0f\\ufe20-\\ufe2f\\U000e0100-\\U000e01ef]"  # noqa: E501
 _PILED = re.compile(f"({_MARK}{{8}}){_MARK}++")
-"""More marks on one character than any writing has: they cover the lines around, or hide what nobody is to see."""
+"""More marks on one character than any writing has: they cover the lines around, or hide what nobody is to
+see.
+"""
 
 
 def printable(text: str) -> str:
@@ -36,5 +40,7 @@ def shown_path(path: Path) -> str:
 
 
 def json_line(value: Any) -> str:
-    """One line of JSON for stdout, escaped where a terminal may obey its characters, or where the encoding lacks some."""
+    """One line of JSON for stdout, escaped where a terminal may obey its characters, or where the encoding
+    lacks some.
+    """
     return json.dumps(value, ensure_ascii=sys.stdout.isatty() or not takes_all_of_unicode())

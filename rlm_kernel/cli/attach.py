@@ -35,21 +35,31 @@ def attach(
 ) -> None:
     """Open a console on the kernel of a running question.
 
-    You and the model share variables, and your cells wait for each other. The model is told of your cells, and the trace records them as
-    yours. Only the model can call sub-models, load files and give the answer. Ctrl-C stops your cell; Ctrl-D leaves, and the run continues.
+    You and the model share variables, and your cells wait for each other. The model is told of your cells,
+    and the trace records them as yours. Only the model can call sub-models, load files and give the answer.
+    Ctrl-C stops your cell; Ctrl-D leaves, and the run continues.
     """
     from rlm_kernel.session.attach import find_session
 
     found = find_session(session)
     question = " ".join(found.about.question.split())[:_SHOWN]
-    print(f"session {found.about.session}: {printable(question)}\ntrace: {printable(str(found.about.trace))}", file=sys.stderr)
+    print(
+        f"session {found.about.session}: {printable(question)}\ntrace: {printable(str(found.about.trace))}",
+        file=sys.stderr,
+    )
     open_console(found.connection)
 
 
 def open_console(connection: Path) -> None:
-    """Have a person at the terminal use the kernel of that connection file, until they leave. Blocking. Raises UsageError, SetupError."""
+    """Have a person at the terminal use the kernel of that connection file, until they leave.
+
+    Blocking. Raises UsageError, SetupError.
+    """
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise UsageError("A console needs a terminal.", hint=f"Other Jupyter clients can use the connection file {connection}")
+        raise UsageError(
+            "A console needs a terminal.",
+            hint=f"Other Jupyter clients can use the connection file {connection}",
+        )
     if find_spec("jupyter_console") is None:
         raise SetupError("The console needs jupyter_console.", hint="pip install 'rlm-kernel[console]'")
     with _without_ctrl_c():

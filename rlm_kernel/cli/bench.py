@@ -39,11 +39,19 @@ def bench(
     length: Annotated[
         str, option(INPUT, "--length", metavar="TOKENS", help="Input length, 1K to 10M; several with commas.")
     ] = "8K,32K,131K",
-    count: Annotated[int, option(INPUT, "--count", "-n", min=1, metavar="N", help="Tasks per suite and length.")] = 20,
+    count: Annotated[
+        int, option(INPUT, "--count", "-n", min=1, metavar="N", help="Tasks per suite and length.")
+    ] = 20,
     seed: Annotated[int, option(INPUT, "--seed", metavar="N", help="Another seed makes other tasks.")] = 0,
     trec: Annotated[
         Path | None,
-        option(INPUT, "--trec", metavar="FILE", help="TREC questions with labels, for oolong and pairs.", autocompletion=_complete.files),
+        option(
+            INPUT,
+            "--trec",
+            metavar="FILE",
+            help="TREC questions with labels, for oolong and pairs.",
+            autocompletion=_complete.files,
+        ),
     ] = None,
     filler: Annotated[
         Path | None,
@@ -66,7 +74,12 @@ def bench(
             autocompletion=_complete.strategies,
         ),
     ] = "rlm",
-    jobs: Annotated[int, option(SANDBOX, "--jobs", "-j", min=1, metavar="N", help="Tasks at one time; each RLM has a container.")] = 2,
+    jobs: Annotated[
+        int,
+        option(
+            SANDBOX, "--jobs", "-j", min=1, metavar="N", help="Tasks at one time; each RLM has a container."
+        ),
+    ] = 2,
     out: Annotated[
         Path,
         option(
@@ -83,9 +96,10 @@ def bench(
 ) -> None:
     """Measure a model on long-context tasks.
 
-    It answers them as an RLM, and by other strategies for comparison. The table goes to stdout. OUT/results.jsonl has score, tokens, cost
-    and seconds of each task, OUT/traces the traces. The same command continues where it was stopped. Exit codes: 0 done, 1 some tasks
-    failed, 2 wrong usage, 3 installation, 130 interrupted.
+    It answers them as an RLM, and by other strategies for comparison. The table goes to stdout.
+    OUT/results.jsonl has score, tokens, cost and seconds of each task, OUT/traces the traces. The same
+    command continues where it was stopped. Exit codes: 0 done, 1 some tasks failed, 2 wrong usage, 3
+    installation, 130 interrupted.
     """
     if list_:
         _list()
@@ -95,9 +109,13 @@ def bench(
 
     names = _chosen(strategy, STRATEGIES, "strategy")
     if "retrieval" in names and find_spec("bm25s") is None:
-        raise SetupError("The strategy retrieval needs the package bm25s.", hint="pip install 'rlm-kernel[bench]'")
+        raise SetupError(
+            "The strategy retrieval needs the package bm25s.", hint="pip install 'rlm-kernel[bench]'"
+        )
     if not suite:
-        raise UsageError("No suite was named.", hint="`rlm bench --list` lists them; `rlm bench niah` runs one.")
+        raise UsageError(
+            "No suite was named.", hint="`rlm bench --list` lists them; `rlm bench niah` runs one."
+        )
     lengths = [_tokens(text) for text in length.split(",")]
     tasks = suites.tasks(suite, lengths, suites.Choice(lengths[0], count, seed, trec, filler))
     rows = run_to_end(
@@ -107,7 +125,9 @@ def bench(
     _report(rows, out, as_json=options.as_json, quiet=options.quiet)
 
 
-async def _run(settings: Settings, tasks: Any, strategies: list[str], out: Path, jobs: int, *, quiet: bool) -> list[Row]:
+async def _run(
+    settings: Settings, tasks: Any, strategies: list[str], out: Path, jobs: int, *, quiet: bool
+) -> list[Row]:
     import asyncio
 
     from rlm_kernel.bench.runner import Results, run
@@ -127,7 +147,9 @@ async def _run(settings: Settings, tasks: Any, strategies: list[str], out: Path,
     async with models_of(settings, None, say) as chosen:
         profile = chosen.profile
         by: dict[str, str] = {**dict(chosen.names.items()), "prompt": f"{profile.name} {profile.digest[:12]}"}
-        return await run(Bench(settings, chosen.models, out), tasks, strategies, results, by, jobs=jobs, heard=heard)
+        return await run(
+            Bench(settings, chosen.models, out), tasks, strategies, results, by, jobs=jobs, heard=heard
+        )
 
 
 def _report(rows: list[Row], out: Path, *, as_json: bool, quiet: bool) -> None:
@@ -168,5 +190,8 @@ def _tokens(text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmM]?)", text.strip())
     tokens = int(float(match[1]) * _UNITS[match[2].lower()]) if match else 0
     if not _LEAST <= tokens <= _MOST:
-        raise UsageError(f"{text.strip()!r} is not a length.", hint="Lengths are from 1K to 10M tokens, such as 8K,131K,1M.")
+        raise UsageError(
+            f"{text.strip()!r} is not a length.",
+            hint="Lengths are from 1K to 10M tokens, such as 8K,131K,1M.",
+        )
     return tokens

@@ -24,7 +24,9 @@ def info(as_json: JSON = False, *, options: SettingsOptions) -> None:
 
         typer.echo(json.dumps({"path": str(found.path), "entries": found.entries, "size": found.size}))
         return
-    typer.echo(f"{'path':8} {found.path}\n{'entries':8} {found.entries:,}\n{'size':8} {found.size / 1e6:,.1f} MB")
+    typer.echo(
+        f"{'path':8} {found.path}\n{'entries':8} {found.entries:,}\n{'size':8} {found.size / 1e6:,.1f} MB"
+    )
 
 
 @cache_app.command(cls=GroupedCommand)

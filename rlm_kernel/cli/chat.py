@@ -24,8 +24,9 @@ def chat(file: FILES = None, session: SESSION = "default", *, options: RunOption
 
     The kernel is that of this folder's session; one is started if there is none.
 
-    Type a question, or /help for the commands. Ctrl-C stops the running question; Ctrl-D leaves. The session stays, with its files,
-    variables and conversation. From a pipe, each line is a message, and only the answers go to stdout.
+    Type a question, or /help for the commands. Ctrl-C stops the running question; Ctrl-D leaves. The session
+    stays, with its files, variables and conversation. From a pipe, each line is a message, and only the
+    answers go to stdout.
     """
     changes = options.changes()
 
@@ -41,7 +42,9 @@ def chat(file: FILES = None, session: SESSION = "default", *, options: RunOption
         consent = consent_in(view) if sys.stdin.isatty() and options.may_ask else None
         async with contextlib.AsyncExitStack() as stack:
             with view:
-                kept = await stack.enter_async_context(open_(session, file, options.config, changes, view, "rlm chat", consent=consent))
+                kept = await stack.enter_async_context(
+                    open_(session, file, options.config, changes, view, "rlm chat", consent=consent)
+                )
             traces.append(kept.trace)
             chats.append(Chat(kept, view, quiet=options.quiet, as_json=options.as_json))
             return await chats[0].run()
@@ -49,6 +52,8 @@ def chat(file: FILES = None, session: SESSION = "default", *, options: RunOption
     def answered() -> int | None:
         return 0 if chats and chats[0].settled else None
 
-    code = run_to_end(main(), so_far_of(view, lambda: traces[-1], "rlm chat"), before=NOTHING_ASKED, answered=answered)
+    code = run_to_end(
+        main(), so_far_of(view, lambda: traces[-1], "rlm chat"), before=NOTHING_ASKED, answered=answered
+    )
     if code:
         raise typer.Exit(code)

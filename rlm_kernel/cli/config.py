@@ -29,7 +29,9 @@ def show(as_json: JSON = False, *, options: SettingsOptions) -> None:
     from rlm_kernel.config import explain_settings, find_api_keys, from_assignments
 
     settings = explain_settings(options.config, from_assignments(options.set_ or ()))
-    keys = find_api_keys(str(setting.value) for setting in settings if setting.key.endswith(".api_key_env") and setting.value)
+    keys = find_api_keys(
+        str(setting.value) for setting in settings if setting.key.endswith(".api_key_env") and setting.value
+    )
     if as_json:
         shown = {setting.key: {"value": setting.value, "source": setting.source} for setting in settings}
         typer.echo(json_line({"settings": shown, "api_keys": keys}))

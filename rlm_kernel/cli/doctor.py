@@ -35,7 +35,10 @@ _INDENT = 24
 
 @dataclass(frozen=True)
 class Check:
-    """One thing of the set-up. `needed`: `rlm ask` fails without it. `fix` is what to type, empty when nothing need be."""
+    """One thing of the set-up.
+
+    `needed`: `rlm ask` fails without it. `fix` is what to type, empty when nothing need be.
+    """
 
     name: str
     ok: bool
@@ -46,8 +49,12 @@ class Check:
 
 @with_options
 def doctor(
-    fix: Annotated[bool, typer.Option("--fix", help="Install, start and build what is missing; each step is announced.")] = False,
-    local_model: Annotated[bool, typer.Option("--local-model", help="With --fix: also download the local model (1.1 GB).")] = False,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Install, start and build what is missing; each step is announced.")
+    ] = False,
+    local_model: Annotated[
+        bool, typer.Option("--local-model", help="With --fix: also download the local model (1.1 GB).")
+    ] = False,
     as_json: JSON = False,
     *,
     options: SettingsOptions,
@@ -68,7 +75,13 @@ def doctor(
         typer.echo()
     else:
         for check in checks:
-            typer.echo(_wrapped(f"{'ok' if check.ok else 'MISSING' if check.needed else '-':8}{check.name:16}{check.detail}", _INDENT))
+            typer.echo(
+                _wrapped(
+                    f"{'ok' if check.ok else 'MISSING' if check.needed else '-':8}{check.name:16}"
+                    f"{check.detail}",
+                    _INDENT,
+                )
+            )
             if not check.ok and check.fix:
                 typer.echo(_wrapped(f"{'':{_INDENT}}→ {check.fix}", _INDENT + 2))
     if failed is not None:
@@ -78,12 +91,19 @@ def doctor(
 
 
 def _wrapped(line: str, indent: int) -> str:
-    """In a terminal, lines that are too long go on below their own beginning; elsewhere each stays one line."""
+    """In a terminal, lines that are too long go on below their own beginning; elsewhere each stays one
+    line.
+    """
     if not sys.stdout.isatty():
         return line
     width = max(shutil.get_terminal_size().columns, indent + 20)
     return textwrap.fill(
-        line, width, subsequent_indent=" " * indent, break_on_hyphens=False, replace_whitespace=False, drop_whitespace=True
+        line,
+        width,
+        subsequent_indent=" " * indent,
+        break_on_hyphens=False,
+        replace_whitespace=False,
+        drop_whitespace=True,
     )
 
 
@@ -96,7 +116,9 @@ def _fix(sandbox: SandboxSettings, local_model: bool) -> SetupError | None:
     from rlm_kernel.sandbox.engine_setup import ensure_engine
     from rlm_kernel.sandbox.image import ensure_image
 
-    weights = threading.Thread(target=_pull_weights, daemon=True)  # beside the image: one waits for the network, one for the disk
+    weights = threading.Thread(
+        target=_pull_weights, daemon=True
+    )  # beside the image: one waits for the network, one for the disk
     if local_model:
         weights.start()
     try:
@@ -155,7 +177,9 @@ def _checks(sandbox: SandboxSettings) -> Iterator[Check]:
 
 def _check_python() -> Check:
     ok = sys.version_info >= (3, 11)
-    return Check("python", ok, f"{platform.python_version()} in {sys.prefix}", "Install Python 3.11 or later.")
+    return Check(
+        "python", ok, f"{platform.python_version()} in {sys.prefix}", "Install Python 3.11 or later."
+    )
 
 
 def _check_docker(client: DockerClient, sandbox: SandboxSettings) -> Iterator[Check]:
@@ -169,11 +193,18 @@ def _check_docker(client: DockerClient, sandbox: SandboxSettings) -> Iterator[Ch
         facts = client.info()
         kind = "podman" if is_podman(client) else "engine"
     traits = ["rootless" if is_rootless(facts) else "rootful"]
-    traits += [f"cgroup v{facts.get('CgroupVersion', '1')} ({facts.get('CgroupDriver', '?')})", facts.get("OperatingSystem", "")]
+    traits += [
+        f"cgroup v{facts.get('CgroupVersion', '1')} ({facts.get('CgroupDriver', '?')})",
+        facts.get("OperatingSystem", ""),
+    ]
     yield Check("docker", True, f"{kind} {facts['ServerVersion']}, {', '.join(traits)}")
     address = find()
     yield Check(
-        "reached", address.is_safe, f"{address}: {address.way}", "Give it certificates (DOCKER_TLS_VERIFY), or reach it by ssh.", False
+        "reached",
+        address.is_safe,
+        f"{address}: {address.way}",
+        "Give it certificates (DOCKER_TLS_VERIFY), or reach it by ssh.",
+        False,
     )
     yield _check_room(facts, sandbox)
     limits = missing_limits(facts)
@@ -181,13 +212,25 @@ def _check_docker(client: DockerClient, sandbox: SandboxSettings) -> Iterator[Ch
     yield Check("limits", not limits, detail, "Enable cgroups. A rootless engine needs their version 2.")
     seccomp, tight = engine_has(facts, "seccomp"), sandbox.seccomp == "tight"
     detail = "few system calls" if tight else "the engine's default profile"
-    yield Check("seccomp", seccomp, detail if seccomp else "off", "Enable seccomp in the engine, or set sandbox.seccomp to engine.", tight)
+    yield Check(
+        "seccomp",
+        seccomp,
+        detail if seccomp else "off",
+        "Enable seccomp in the engine, or set sandbox.seccomp to engine.",
+        tight,
+    )
     found = isolation(facts, sandbox)
-    yield Check("isolation", found.grade != "D", f"{found.grade}: {found.because}", found.better, needed=False)
+    yield Check(
+        "isolation", found.grade != "D", f"{found.grade}: {found.because}", found.better, needed=False
+    )
     if sandbox.image is None:
         wanted, image, fix = image_tag(sandbox.base), find_image(client, sandbox.base), "rlm image build"
     else:
-        wanted, image, fix = sandbox.image, inspect_image(client, sandbox.image), f"docker pull {sandbox.image}"
+        wanted, image, fix = (
+            sandbox.image,
+            inspect_image(client, sandbox.image),
+            f"docker pull {sandbox.image}",
+        )
     if image is None:
         yield Check("image", False, f"{wanted} is not here", fix)
         return
@@ -203,9 +246,21 @@ def _check_room(facts: Mapping[str, Any], sandbox: SandboxSettings) -> Check:
     memory = parse_size(sandbox.memory)
     total, cpus = int(facts.get("MemTotal") or 0), int(facts.get("NCPU") or 0)
     fitting = int(total * SHARE) // memory
-    detail = f"{total / (1 << 30):.1f} GiB and {cpus} CPUs: {fitting} kernels at once, of {memory / (1 << 30):.3g} GiB each"
-    more = "Give the virtual machine more (Docker Desktop: Settings, Resources), or the kernel less: RLM_SANDBOX__MEMORY=1g."
-    return Check("memory", fitting > 0 or not total, detail if total else "the engine does not tell", more, needed=False)
+    detail = (
+        f"{total / (1 << 30):.1f} GiB and {cpus} CPUs: {fitting} kernels at once, of "
+        f"{memory / (1 << 30):.3g} GiB each"
+    )
+    more = (
+        "Give the virtual machine more (Docker Desktop: Settings, Resources), or the kernel less: "
+        "RLM_SANDBOX__MEMORY=1g."
+    )
+    return Check(
+        "memory",
+        fitting > 0 or not total,
+        detail if total else "the engine does not tell",
+        more,
+        needed=False,
+    )
 
 
 def _check_sandbox(client: DockerClient, image: str, sandbox: SandboxSettings) -> Iterator[Check]:
@@ -242,7 +297,9 @@ def _told(folders: Mapping[Path, bool], unseen: Sequence[Path]) -> str:
     ways = {
         "seen, and mounted": [path for path, copied in folders.items() if not copied and path not in unseen],
         "not seen, so sent to the engine once": unseen,
-        "closed to the container's user, so copied first": [path for path, copied in folders.items() if copied],
+        "closed to the container's user, so copied first": [
+            path for path, copied in folders.items() if copied
+        ],
     }
     return "; ".join(f"{', '.join(map(str, paths))}: {way}" for way, paths in ways.items() if paths)
 
@@ -251,7 +308,13 @@ def _check_local_model() -> Check:
     from rlm_kernel.models.weights import is_pulled, weights_path
 
     if importlib.util.find_spec("xllamacpp") is None:
-        return Check("local model", False, "xllamacpp is not installed", "pip install 'rlm-kernel[local]'", needed=False)
+        return Check(
+            "local model",
+            False,
+            "xllamacpp is not installed",
+            "pip install 'rlm-kernel[local]'",
+            needed=False,
+        )
     if not is_pulled("local"):
         return Check("local model", False, "its weights are not here", "rlm models pull", needed=False)
     return Check("local model", True, str(weights_path("local")), needed=False)
@@ -260,4 +323,10 @@ def _check_local_model() -> Check:
 def _check_keys() -> Check:
     names = sorted(name for name, value in os.environ.items() if name.endswith("_API_KEY") and value.strip())
     detail = ", ".join(names) if names else "none in the environment or .env"
-    return Check("API keys", bool(names), detail, "export OPENAI_API_KEY=… (or another provider's), or `--model local`", needed=False)
+    return Check(
+        "API keys",
+        bool(names),
+        detail,
+        "export OPENAI_API_KEY=… (or another provider's), or `--model local`",
+        needed=False,
+    )

@@ -13,16 +13,22 @@ from rlm_kernel.cli.options import JSON, SettingsOptions, with_options
 
 @with_options
 def gc(
-    images: Annotated[bool, typer.Option("--images", help="Also remove kernel images of other versions that no container uses.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed; remove nothing.")] = False,
+    images: Annotated[
+        bool,
+        typer.Option("--images", help="Also remove kernel images of other versions that no container uses."),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be removed; remove nothing.")
+    ] = False,
     as_json: JSON = False,
     *,
     options: SettingsOptions,
 ) -> None:
     """Remove unused containers, folders, images and copied files.
 
-    They remain from crashes, killed commands and earlier versions. Only your own are removed, and nothing that a session still needs.
-    Traces in trace.dir of runs that were killed are completed from their journals.
+    They remain from crashes, killed commands and earlier versions. Only your own are removed, and nothing
+    that a session still needs. Traces in trace.dir of runs that were killed are completed from their
+    journals.
     """
     from rlm_kernel.sandbox.cleanup import Leftover, collect
     from rlm_kernel.sandbox.docker_host import connect
@@ -44,7 +50,11 @@ def gc(
         from dataclasses import asdict
 
         traces = [str(path) for path in completed]
-        typer.echo(json.dumps({"dry_run": dry_run, "removed": [asdict(leftover) for leftover in found], "completed": traces}))
+        typer.echo(
+            json.dumps(
+                {"dry_run": dry_run, "removed": [asdict(leftover) for leftover in found], "completed": traces}
+            )
+        )
     else:
         for path in completed:
             typer.echo(f"rlm: the trace of a killed run was completed: {printable(str(path))}", err=True)

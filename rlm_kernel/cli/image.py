@@ -16,7 +16,10 @@ from rlm_kernel.cli.options import JSON, SettingsOptions, with_options
 image_app = typer.Typer(help="Build or show the kernel image.", no_args_is_help=True)
 
 _Base = Annotated[
-    str | None, typer.Option("--base", metavar="IMAGE", help="Base image with Python 3.11 or later. Default: python:3.12-slim.")
+    str | None,
+    typer.Option(
+        "--base", metavar="IMAGE", help="Base image with Python 3.11 or later. Default: python:3.12-slim."
+    ),
 ]
 
 
@@ -34,7 +37,10 @@ def build(
 
     with closing(connect()) as client:
         image = ensure_image(
-            client, base=base or options.settings().sandbox.base, force=force, progress=lambda line: typer.echo(line, err=True)
+            client,
+            base=base or options.settings().sandbox.base,
+            force=force,
+            progress=lambda line: typer.echo(line, err=True),
         )
     typer.echo(image.tag)
 

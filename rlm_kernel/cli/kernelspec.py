@@ -12,8 +12,15 @@ from rlm_kernel.errors import UsageError
 
 kernelspec_app = typer.Typer(help="Install the sandboxed kernel for Jupyter.", no_args_is_help=True)
 
-_Name = Annotated[str | None, typer.Option("--name", help="Name of the kernelspec. Default: rlm, which traces use; with --live: rlm-live.")]
-_Live = Annotated[bool, typer.Option("--live", help="The kernel that asks the models if a call is not recorded.")]
+_Name = Annotated[
+    str | None,
+    typer.Option(
+        "--name", help="Name of the kernelspec. Default: rlm, which traces use; with --live: rlm-live."
+    ),
+]
+_Live = Annotated[
+    bool, typer.Option("--live", help="The kernel that asks the models if a call is not recorded.")
+]
 
 
 @kernelspec_app.command()
@@ -21,19 +28,28 @@ def install(
     user: Annotated[bool, typer.Option("--user", help="Install for this user, in any environment.")] = False,
     sys_prefix: Annotated[
         bool,
-        typer.Option("--sys-prefix", help="Install in this Python environment. Default in a virtual one; else --user."),
+        typer.Option(
+            "--sys-prefix", help="Install in this Python environment. Default in a virtual one; else --user."
+        ),
     ] = False,
-    prefix: Annotated[Path | None, typer.Option("--prefix", metavar="PATH", help="Install in PATH/share/jupyter/kernels.")] = None,
+    prefix: Annotated[
+        Path | None, typer.Option("--prefix", metavar="PATH", help="Install in PATH/share/jupyter/kernels.")
+    ] = None,
     name: _Name = None,
     live: _Live = False,
 ) -> None:
-    """Install the kernelspec, so that Jupyter opens traces with their files and recording. Prints its folder on stdout."""
+    """Install the kernelspec, so that Jupyter opens traces with their files and recording.
+
+    Prints its folder on stdout.
+    """
     from rlm_kernel.session.kernelspecs import install
 
     if user + sys_prefix + (prefix is not None) > 1:
         raise UsageError("Use only one of --user, --sys-prefix and --prefix.")
     typer.echo(install(name=name, live=live, user=user, prefix=Path(sys.prefix) if sys_prefix else prefix))
-    typer.echo(f"rlm: Jupyter finds the kernel if it runs where rlm-kernel is installed: {sys.prefix}", err=True)
+    typer.echo(
+        f"rlm: Jupyter finds the kernel if it runs where rlm-kernel is installed: {sys.prefix}", err=True
+    )
 
 
 @kernelspec_app.command()

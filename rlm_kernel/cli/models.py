@@ -17,9 +17,13 @@ if TYPE_CHECKING:
     from rlm_kernel.config import LLMSettings
     from rlm_kernel.models import weights
 
-models_app = typer.Typer(help="Show the models; download or serve the local ones.", invoke_without_command=True)
+models_app = typer.Typer(
+    help="Show the models; download or serve the local ones.", invoke_without_command=True
+)
 
-_Name = Annotated[str, typer.Argument(metavar="[NAME]", help="local (1.5B) or local:0.5b.", show_default=False)]
+_Name = Annotated[
+    str, typer.Argument(metavar="[NAME]", help="local (1.5B) or local:0.5b.", show_default=False)
+]
 
 
 @models_app.callback()
@@ -37,7 +41,11 @@ def _overview_lines(options: SettingsOptions) -> Iterator[str]:
 
     yield "Local models (no key, nothing leaves the machine):"
     for model in weights.MODELS:
-        state = "downloaded" if weights.is_pulled(model.name) else f"not downloaded; type `rlm models pull {model.name}`"
+        state = (
+            "downloaded"
+            if weights.is_pulled(model.name)
+            else f"not downloaded; type `rlm models pull {model.name}`"
+        )
         yield f"  {model.name:12} {model.title}, {model.size / 1e9:.1f} GB: {state}"
         yield f"  {'':12} {weights.weights_path(model.name)}"
     load_api_keys()
@@ -75,10 +83,22 @@ def _shown_progress(model: weights.LocalModel) -> Iterator[weights.Progress]:
     label = f"{model.name} ({model.size / 1e9:.1f} GB)"
     if sys.stderr.isatty():
         from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
         from rich.progress import Progress as Bar
 
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+        )
         with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task(label, total=model.size)
             yield lambda done, _total: bar.update(task, completed=done)
@@ -109,7 +129,9 @@ def serve(
 async def _serve(name: str, port: int, slots: int) -> None:
     from rlm_kernel.models.local import LocalServer
 
-    server = await LocalServer.start(name, port=port, slots=slots, on_progress=lambda line: typer.echo(line, err=True))
+    server = await LocalServer.start(
+        name, port=port, slots=slots, on_progress=lambda line: typer.echo(line, err=True)
+    )
     try:
         typer.echo(f"{server.model.title} answers at {server.api_base} (Ctrl-C ends it). For example:")
         address = f"OPENAI_BASE_URL={server.api_base} OPENAI_API_KEY=local"

@@ -1,4 +1,5 @@
-"""The options that commands share: each is written once, with its name, help, type and default, and the setting it stands for.
+"""The options that commands share: each is written once, with its name, help, type and default, and the
+setting it stands for.
 
 A command asks for them with one parameter:
 
@@ -25,7 +26,14 @@ from rlm_kernel.cli import _complete
 if TYPE_CHECKING:
     from rlm_kernel.config import Settings
 
-INPUT, MODELS, LIMITS, OUTPUT, SANDBOX, SETTINGS = "Input", "Models", "Limits per question", "Output", "Sandbox", "Settings"
+INPUT, MODELS, LIMITS, OUTPUT, SANDBOX, SETTINGS = (
+    "Input",
+    "Models",
+    "Limits per question",
+    "Output",
+    "Sandbox",
+    "Settings",
+)
 PANELS = (INPUT, MODELS, LIMITS, OUTPUT, SANDBOX, SETTINGS)
 """The groups of options in a command's help, in this order; all others come last."""
 
@@ -36,12 +44,24 @@ def option(panel: str, *names: str, help: str, **more: Any) -> Any:
 
 
 SESSION = Annotated[
-    str, option(INPUT, "--session", metavar="NAME", help="Name of the session in this folder.", autocompletion=_complete.sessions)
+    str,
+    option(
+        INPUT,
+        "--session",
+        metavar="NAME",
+        help="Name of the session in this folder.",
+        autocompletion=_complete.sessions,
+    ),
 ]
 FILES = Annotated[
     list[Path] | None,
     option(
-        INPUT, "--file", "-f", metavar="PATH", help="File, folder or glob to load; - is stdin. Repeatable.", autocompletion=_complete.files
+        INPUT,
+        "--file",
+        "-f",
+        metavar="PATH",
+        help="File, folder or glob to load; - is stdin. Repeatable.",
+        autocompletion=_complete.files,
     ),
 ]
 MOVED_FILES = Annotated[
@@ -55,8 +75,15 @@ MOVED_FILES = Annotated[
         autocompletion=_complete.files,
     ),
 ]
-ALLOW_CHANGED = Annotated[bool, option(INPUT, "--allow-changed", help="Accept input files that have changed.")]
-TRACE = Annotated[Path, typer.Argument(metavar="TRACE", help="The trace: a notebook.", show_default=False, autocompletion=_complete.traces)]
+ALLOW_CHANGED = Annotated[
+    bool, option(INPUT, "--allow-changed", help="Accept input files that have changed.")
+]
+TRACE = Annotated[
+    Path,
+    typer.Argument(
+        metavar="TRACE", help="The trace: a notebook.", show_default=False, autocompletion=_complete.traces
+    ),
+]
 TRACE_OUT = Annotated[
     Path | None,
     option(
@@ -87,7 +114,11 @@ class SettingsOptions:
     config: Annotated[
         Path | None,
         option(
-            SETTINGS, "--config", metavar="FILE", help="Settings file. Default: config.json, if it exists.", autocompletion=_complete.files
+            SETTINGS,
+            "--config",
+            metavar="FILE",
+            help="Settings file. Default: config.json, if it exists.",
+            autocompletion=_complete.files,
         ),
     ] = None
 
@@ -106,7 +137,11 @@ class SettingsOptions:
         """What --set sets, and the other options over it."""
         from rlm_kernel.config import from_assignments
 
-        options = {key: getattr(self, name) for name, key in _SETTING.items() if getattr(self, name, None) is not None}
+        options = {
+            key: getattr(self, name)
+            for name, key in _SETTING.items()
+            if getattr(self, name, None) is not None
+        }
         return {**from_assignments(self.set_ or ()), **options}
 
 
@@ -116,12 +151,23 @@ class RunOptions(SettingsOptions):
 
     model: Annotated[
         str | None,
-        option(MODELS, "--model", "-m", metavar="MODEL", help="Root model: provider/model, or local.", autocompletion=_complete.models),
+        option(
+            MODELS,
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help="Root model: provider/model, or local.",
+            autocompletion=_complete.models,
+        ),
     ] = None
     sub_model: Annotated[
         str | None,
         option(
-            MODELS, "--sub-model", metavar="MODEL", help="Model for sub-calls. Default: the root model.", autocompletion=_complete.models
+            MODELS,
+            "--sub-model",
+            metavar="MODEL",
+            help="Model for sub-calls. Default: the root model.",
+            autocompletion=_complete.models,
         ),
     ] = None
     profile: Annotated[
@@ -130,22 +176,42 @@ class RunOptions(SettingsOptions):
             MODELS,
             "--profile",
             metavar="NAME",
-            help="System prompt: default, batching, short, small, or a .md file. Default: chosen for the root model.",
+            help="System prompt: default, batching, short, small, or a .md file. Default: chosen for the "
+            "root model.",
             autocompletion=_complete.profiles,
         ),
     ] = None
     cache: Annotated[
-        bool | None, option(MODELS, "--cache/--no-cache", help="Reuse cached replies to sub-calls at temperature 0. Default: off.")
+        bool | None,
+        option(
+            MODELS,
+            "--cache/--no-cache",
+            help="Reuse cached replies to sub-calls at temperature 0. Default: off.",
+        ),
     ] = None
-    max_cost: Annotated[float | None, option(LIMITS, "--max-cost", metavar="USD", help="US dollars. Default: no limit.")] = None
-    timeout: Annotated[float | None, option(LIMITS, "--timeout", metavar="SECONDS", help="Seconds. Default: no limit.")] = None
-    max_turns: Annotated[int | None, option(LIMITS, "--max-turns", metavar="N", help="Turns of the root model. Default: 30.")] = None
-    max_calls: Annotated[int | None, option(LIMITS, "--max-calls", metavar="N", help="Sub-model calls. Default: 5000.")] = None
-    max_depth: Annotated[int | None, option(LIMITS, "--max-depth", metavar="N", help="Nesting of child RLMs; 0: none. Default: 1.")] = None
+    max_cost: Annotated[
+        float | None, option(LIMITS, "--max-cost", metavar="USD", help="US dollars. Default: no limit.")
+    ] = None
+    timeout: Annotated[
+        float | None, option(LIMITS, "--timeout", metavar="SECONDS", help="Seconds. Default: no limit.")
+    ] = None
+    max_turns: Annotated[
+        int | None, option(LIMITS, "--max-turns", metavar="N", help="Turns of the root model. Default: 30.")
+    ] = None
+    max_calls: Annotated[
+        int | None, option(LIMITS, "--max-calls", metavar="N", help="Sub-model calls. Default: 5000.")
+    ] = None
+    max_depth: Annotated[
+        int | None,
+        option(LIMITS, "--max-depth", metavar="N", help="Nesting of child RLMs; 0: none. Default: 1."),
+    ] = None
     as_json: JSON = False
     quiet: Annotated[bool, option(OUTPUT, "--quiet", "-q", help="Print only errors on stderr.")] = False
     runtime: Annotated[
-        str | None, option(SANDBOX, "--runtime", metavar="NAME", help="Docker runtime, such as runsc. Default: the engine's.")
+        str | None,
+        option(
+            SANDBOX, "--runtime", metavar="NAME", help="Docker runtime, such as runsc. Default: the engine's."
+        ),
     ] = None
 
     def settings(self) -> Settings:
@@ -188,9 +254,15 @@ def with_options(function: Callable[..., None]) -> Callable[..., None]:
         options = kind(**{name: given.pop(name) for name in shared})
         function(**given, options=options)
 
-    own = [one.replace(annotation=hints[name]) for name, one in inspect.signature(function).parameters.items() if name != "options"]
+    own = [
+        one.replace(annotation=hints[name])
+        for name, one in inspect.signature(function).parameters.items()
+        if name != "options"
+    ]
     added = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=shared_hints[name])
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=shared_hints[name]
+        )
         for name, default in shared.items()
     ]
     command.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]

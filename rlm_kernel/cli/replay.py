@@ -13,7 +13,17 @@ import typer
 from rlm_kernel.cli import _complete
 from rlm_kernel.cli._signals import run_to_end
 from rlm_kernel.cli._text import json_line, printable
-from rlm_kernel.cli.options import ALLOW_CHANGED, INPUT, MODELS, MOVED_FILES, OUTPUT, TRACE, RunOptions, option, with_options
+from rlm_kernel.cli.options import (
+    ALLOW_CHANGED,
+    INPUT,
+    MODELS,
+    MOVED_FILES,
+    OUTPUT,
+    TRACE,
+    RunOptions,
+    option,
+    with_options,
+)
 from rlm_kernel.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,20 +54,28 @@ def replay(
         ),
     ] = None,
     live: Annotated[bool, option(MODELS, "--live", help="Ask the models if a call is not recorded.")] = False,
-    step: Annotated[bool, typer.Option("--step", help="Stop before each cell: run, skip, quit, or open a console.")] = False,
+    step: Annotated[
+        bool, typer.Option("--step", help="Stop before each cell: run, skip, quit, or open a console.")
+    ] = False,
     tree: Annotated[bool, option(INPUT, "--tree", help="Replay the traces of child RLMs, too.")] = False,
     out: Annotated[
         Path | None,
-        option(OUTPUT, "--out", metavar="FILE", help="Write the replayed notebook to this file.", autocompletion=_complete.files),
+        option(
+            OUTPUT,
+            "--out",
+            metavar="FILE",
+            help="Write the replayed notebook to this file.",
+            autocompletion=_complete.files,
+        ),
     ] = None,
     *,
     options: RunOptions,
 ) -> None:
     """Run a trace again, offline, and compare the outputs.
 
-    The cells run in a new kernel; calls to models and files are answered from the recording. Each cell gets a verdict: same, differs (with
-    a diff), failed, new call (not recorded), or added (by a person). Exit codes: 0 all the same, 1 not, 2 wrong usage or a missing or
-    changed file, 3 installation, 130 interrupted.
+    The cells run in a new kernel; calls to models and files are answered from the recording. Each cell gets a
+    verdict: same, differs (with a diff), failed, new call (not recorded), or added (by a person). Exit codes:
+    0 all the same, 1 not, 2 wrong usage or a missing or changed file, 3 installation, 130 interrupted.
     """
     from rlm_kernel.cli._live import LiveView
     from rlm_kernel.session.replay import replay as run
@@ -109,7 +127,9 @@ def named_files(given: list[str] | None) -> dict[str, Path]:
     for text in given or ():
         name, found, path = text.partition("=")
         if not (name and found and path):
-            raise UsageError(f"--file takes NAME=PATH, not {text}.", hint="For example: --file server.log=/data/server.log")
+            raise UsageError(
+                f"--file takes NAME=PATH, not {text}.", hint="For example: --file server.log=/data/server.log"
+            )
         named[name] = Path(path)
     return named
 
@@ -125,7 +145,9 @@ def _outputs(result: CellResult) -> str:
     """What a cell gave, for a person who steps through."""
     from rlm_kernel.engine.messages import output_text, truncate
 
-    return "\n".join(f"  │ {printable(line)}" for line in truncate(output_text(result.outputs), _STEP_CHARS).splitlines())
+    return "\n".join(
+        f"  │ {printable(line)}" for line in truncate(output_text(result.outputs), _STEP_CHARS).splitlines()
+    )
 
 
 def _report(replayed: Replayed, *, as_json: bool) -> None:
@@ -140,12 +162,19 @@ def _report(replayed: Replayed, *, as_json: bool) -> None:
     cells = f"{len(verdicts)} cells" + (f" of {len(everything)} traces" if len(everything) > 1 else "")
     if replayed.same:
         print(
-            f"All {cells} gave the same outputs." if not counts["added"] else f"All {cells} ran, the recorded ones with the same outputs."
+            f"All {cells} gave the same outputs."
+            if not counts["added"]
+            else f"All {cells} ran, the recorded ones with the same outputs."
         )
     else:
-        print(f"Not all outputs are the same: {', '.join(f'{count} {name}' for name, count in counts.items())}.")
+        print(
+            f"Not all outputs are the same: {', '.join(f'{count} {name}' for name, count in counts.items())}."
+        )
     if counts["new call"]:
-        print("rlm: calls that are not recorded were not sent to a model. To send them: rlm replay --live", file=sys.stderr)
+        print(
+            "rlm: calls that are not recorded were not sent to a model. To send them: rlm replay --live",
+            file=sys.stderr,
+        )
     if replayed.spent.calls:
         print(f"rlm: new calls used {replayed.spent.spending()}", file=sys.stderr)
     if replayed.out:

@@ -8,16 +8,28 @@ import typer
 
 from rlm_kernel.cli import _complete
 from rlm_kernel.cli._report import run_and_report, worded
-from rlm_kernel.cli.options import ALLOW_CHANGED, INPUT, MOVED_FILES, TRACE, TRACE_OUT, RunOptions, option, with_options
+from rlm_kernel.cli.options import (
+    ALLOW_CHANGED,
+    INPUT,
+    MOVED_FILES,
+    TRACE,
+    TRACE_OUT,
+    RunOptions,
+    option,
+    with_options,
+)
 from rlm_kernel.cli.replay import named_files
 
 
 @with_options
-def resume(trace: TRACE, file: MOVED_FILES = None, allow_changed: ALLOW_CHANGED = False, *, options: RunOptions) -> None:
+def resume(
+    trace: TRACE, file: MOVED_FILES = None, allow_changed: ALLOW_CHANGED = False, *, options: RunOptions
+) -> None:
     """Continue a run that was interrupted or hit a limit.
 
-    Runs the trace's cells again with the recorded answers, then continues in the same notebook. Models and limits that you do not give are
-    those of the trace. Limits count the whole run: if one was reached, give a higher one. Exit codes: as of rlm ask.
+    Runs the trace's cells again with the recorded answers, then continues in the same notebook. Models and
+    limits that you do not give are those of the trace. Limits count the whole run: if one was reached, give a
+    higher one. Exit codes: as of rlm ask.
     """
     from rlm_kernel.session.resume import resume as run
 
@@ -25,7 +37,14 @@ def resume(trace: TRACE, file: MOVED_FILES = None, allow_changed: ALLOW_CHANGED 
 
     run_and_report(
         options,
-        lambda **hear: run(trace, config_file=options.config, changes=changes, files=files, allow_changed=allow_changed, **hear),
+        lambda **hear: run(
+            trace,
+            config_file=options.config,
+            changes=changes,
+            files=files,
+            allow_changed=allow_changed,
+            **hear,
+        ),
         lambda: trace,
     )
 
@@ -34,7 +53,10 @@ def resume(trace: TRACE, file: MOVED_FILES = None, allow_changed: ALLOW_CHANGED 
 def fork(
     trace: TRACE,
     question: Annotated[
-        str, typer.Argument(metavar="[QUESTION]", help="Another question. Default: the trace's own.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="[QUESTION]", help="Another question. Default: the trace's own.", show_default=False
+        ),
     ] = "",
     at: Annotated[
         str | None,
@@ -54,8 +76,9 @@ def fork(
 ) -> None:
     """Continue from any cell of a trace, in a new notebook.
 
-    Runs the cells up to there again as they are now, with your edits; then the models take over. The trace itself does not change. Models
-    and limits that you do not give are those of the trace; limits count from the fork. Exit codes: as of rlm ask.
+    Runs the cells up to there again as they are now, with your edits; then the models take over. The trace
+    itself does not change. Models and limits that you do not give are those of the trace; limits count from
+    the fork. Exit codes: as of rlm ask.
     """
     from rlm_kernel.session.resume import fork as run
 

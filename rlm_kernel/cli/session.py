@@ -32,7 +32,10 @@ def init(
     files: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[PATH]...", help="Files, folders and globs to load; - is stdin.", show_default=False, autocompletion=_complete.files
+            metavar="[PATH]...",
+            help="Files, folders and globs to load; - is stdin.",
+            show_default=False,
+            autocompletion=_complete.files,
         ),
     ] = None,
     file: FILES = None,
@@ -42,8 +45,8 @@ def init(
 ) -> None:
     """Start a session: load files into a kernel that stays.
 
-    Then ask with rlm run or rlm chat.
-    The folder .rlm_state/ remembers it. Models, limits, profile and runtime that you give here hold for all its questions.
+    Then ask with rlm run or rlm chat. The folder .rlm_state/ remembers it. Models, limits, profile and
+    runtime that you give here hold for all its questions.
     """
     changes = options.changes()
 
@@ -52,7 +55,9 @@ def init(
 
         with LiveView(quiet=options.quiet) as view:
             loaded = [*(files or ()), *(file or ())]
-            async with open_(session, loaded, options.config, changes, view, "rlm init", new=True, with_models=False) as kept:
+            async with open_(
+                session, loaded, options.config, changes, view, "rlm init", new=True, with_models=False
+            ) as kept:
                 return await kept.status()
 
     begun = run_to_end(main(), before="; no session was started.")
@@ -66,14 +71,20 @@ def init(
 def run(question: QUESTION, file: FILES = None, session: SESSION = "default", *, options: RunOptions) -> None:
     """Ask a question in this folder's session.
 
-    A session is started if there is none. The question sees the session's files, variables and conversation. The answer goes to stdout,
-    everything else to stderr. Exit codes: as of rlm ask.
+    A session is started if there is none. The question sees the session's files, variables and conversation.
+    The answer goes to stdout, everything else to stderr. Exit codes: as of rlm ask.
     """
     question = worded(question)
     changes = options.changes()
     traces: list[Path] = []
 
-    async def start(*, view: LiveView, say: Callable[[str], None], consent: Consent | None, answered: Callable[[Result], None]) -> Result:
+    async def start(
+        *,
+        view: LiveView,
+        say: Callable[[str], None],
+        consent: Consent | None,
+        answered: Callable[[Result], None],
+    ) -> Result:
         async with open_(session, file, options.config, changes, view, "rlm run", consent=consent) as kept:
             traces.append(kept.trace)
             for line in kept.opened:
@@ -101,17 +112,28 @@ def status(session: SESSION = "default", as_json: JSON = False, *, options: Sett
 @with_options
 def stop(
     session: SESSION = "default",
-    keep: Annotated[bool, typer.Option("--keep", help="Remove only the container; the next question rebuilds it from the trace.")] = False,
+    keep: Annotated[
+        bool,
+        typer.Option(
+            "--keep", help="Remove only the container; the next question rebuilds it from the trace."
+        ),
+    ] = False,
     *,
     options: SettingsOptions,
 ) -> None:
     """End a session: remove its container, keep its trace."""
     from rlm_kernel.session.manager import stop_session
 
-    state = run_to_end(stop_session(session, keep=keep, config_file=options.config, changes=options.changes()))
+    state = run_to_end(
+        stop_session(session, keep=keep, config_file=options.config, changes=options.changes())
+    )
     trace = shown_path(state.trace)
     if keep:
-        print(f"rlm: the container was removed. `rlm run` or `rlm chat` rebuilds the session from {printable(trace)}.", file=sys.stderr)
+        print(
+            "rlm: the container was removed. `rlm run` or `rlm chat` rebuilds the session from "
+            f"{printable(trace)}.",
+            file=sys.stderr,
+        )
     else:
         print(f"rlm: the session has ended. Its trace: {printable(trace)}", file=sys.stderr)
 

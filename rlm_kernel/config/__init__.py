@@ -2,11 +2,11 @@
 
 Later wins: defaults, `config.json`, `.env`, the environment, `--set`, other command-line options.
 
-A setting has a dotted name, `limits.turns`. In config.json it is a key in an object, `{"limits": {"turns": 5}}`; in the
-environment and in `.env` it is `RLM_LIMITS__TURNS=5`: RLM_, the name in capitals, two underscores for the dot. `RLM_MODEL` and
-`RLM_SUB_MODEL` are short for RLM_ROOT_LLM__MODEL and RLM_SUB_LLM__MODEL, which win over them. An empty value counts as
-unset; the value `none` (or `null`) lifts a limit or unsets what may be unset. Other variables of this project that start with RLM_
-are in NOT_SETTINGS.
+A setting has a dotted name, `limits.turns`. In config.json it is a key in an object, `{"limits": {"turns":
+5}}`; in the environment and in `.env` it is `RLM_LIMITS__TURNS=5`: RLM_, the name in capitals, two
+underscores for the dot. `RLM_MODEL` and `RLM_SUB_MODEL` are short for RLM_ROOT_LLM__MODEL and
+RLM_SUB_LLM__MODEL, which win over them. An empty value counts as unset; the value `none` (or `null`) lifts a
+limit or unsets what may be unset. Other variables of this project that start with RLM_ are in NOT_SETTINGS.
 """
 
 from rlm_kernel.config.envfile import find_api_keys, from_dotenv, load_api_keys

@@ -15,7 +15,9 @@ _taken: dict[str, str] = {}
 
 
 def read_dotenv(cwd: Path | None = None) -> dict[str, str]:
-    """The variables of `.env` in `cwd` (default: the process's own) that have a value; empty without such a file. Raises ConfigError."""
+    """The variables of `.env` in `cwd` (default: the process's own) that have a value; empty without such a
+    file. Raises ConfigError.
+    """
     path = (Path.cwd() if cwd is None else cwd) / DOTENV
     if not path.is_file():
         return {}
@@ -24,15 +26,18 @@ def read_dotenv(cwd: Path | None = None) -> dict[str, str]:
     try:
         values = dotenv_values(path, interpolate=False, encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}", hint="Write it as UTF-8 text, lines of NAME=value.") from None
+        raise ConfigError(
+            f"{path} cannot be read: {error}", hint="Write it as UTF-8 text, lines of NAME=value."
+        ) from None
     return {name: value for name, value in values.items() if value}
 
 
 def load_api_keys(cwd: Path | None = None) -> list[str]:
-    """Put the API keys (and provider addresses) of `.env` in `cwd` into os.environ, where they are not set; return their names.
+    """Put the API keys (and provider addresses) of `.env` in `cwd` into os.environ, where they are not set;
+    return their names.
 
-    Settings are read by load_settings(). Other variables of the file are left alone: a folder's `.env` must not steer this
-    program's PATH or Docker host. Raises ConfigError.
+    Settings are read by load_settings(). Other variables of the file are left alone: a folder's `.env` must
+    not steer this program's PATH or Docker host. Raises ConfigError.
     """
     loaded = []
     for name, value in read_dotenv(cwd).items():
@@ -49,14 +54,22 @@ def from_dotenv(name: str, value: str) -> bool:
     return _taken.get(name) == value
 
 
-def find_api_keys(wanted: Iterable[str] = (), environ: Mapping[str, str] | None = None, cwd: Path | None = None) -> dict[str, str | None]:
-    """Where API keys are, by the names of their variables: "environment", ".env", or None for those of `wanted` that are not set.
+def find_api_keys(
+    wanted: Iterable[str] = (), environ: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> dict[str, str | None]:
+    """Where API keys are, by the names of their variables: "environment", ".env", or None for those of
+    `wanted` that are not set.
 
-    Of the environment these are `..._API_KEY` and what is wanted, of `.env` all that suggests a secret. Raises ConfigError.
+    Of the environment these are `..._API_KEY` and what is wanted, of `.env` all that suggests a secret.
+    Raises ConfigError.
     """
     environ = os.environ if environ is None else environ
     wanted = set(wanted)
     found: dict[str, str | None] = dict.fromkeys(wanted)
     found |= {name: DOTENV for name in read_dotenv(cwd) if is_secret_name(name) or name in wanted}
-    found |= {name: "environment" for name, value in environ.items() if value and (name.endswith("_API_KEY") or name in wanted)}
+    found |= {
+        name: "environment"
+        for name, value in environ.items()
+        if value and (name.endswith("_API_KEY") or name in wanted)
+    }
     return {name: found[name] for name in sorted(found) if not name.startswith("RLM_")}

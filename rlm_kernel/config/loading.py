@@ -37,7 +37,9 @@ class Explained:
     value: Any
     """As JSON has it. "set" for a key that is set, and without the password of an address."""
     source: str
-    """A file's path, an environment variable, "glm_coding", "root_llm" where the sub model follows it, "--set", "option" or "default"."""
+    """A file's path, an environment variable, "glm_coding", "root_llm" where the sub model follows it,
+    "--set", "option" or "default".
+    """
 
 
 def load_settings(
@@ -48,10 +50,10 @@ def load_settings(
 ) -> Settings:
     """The settings that hold, from all sources.
 
-    `config_file` must exist; without it, config.json in `cwd` is read if it is there. `.env` in `cwd` is read if it is there.
-    `overrides` has dotted names, with values or what from_assignments() gives; None there means not given.
-    `environ` and `cwd` default to the process's own. Raises ConfigError, which names the setting, what is wrong with it, and where it came
-    from.
+    `config_file` must exist; without it, config.json in `cwd` is read if it is there. `.env` in `cwd` is read
+    if it is there. `overrides` has dotted names, with values or what from_assignments() gives; None there
+    means not given. `environ` and `cwd` default to the process's own. Raises ConfigError, which names the
+    setting, what is wrong with it, and where it came from.
     """
     return _checked(_gather(config_file, overrides, environ, cwd))
 
@@ -88,13 +90,18 @@ def _source(key: str, given: Mapping[str, Given], settings: Settings) -> str:
 
 
 def _gather(
-    config_file: Path | None, overrides: Mapping[str, Any] | None, environ: Mapping[str, str] | None, cwd: Path | None
+    config_file: Path | None,
+    overrides: Mapping[str, Any] | None,
+    environ: Mapping[str, str] | None,
+    cwd: Path | None,
 ) -> dict[str, Given]:
     """What somebody set, by dotted name; the last source's."""
     cwd = Path.cwd() if cwd is None else cwd
     given = dict(from_file(config_file, cwd))
     given.update(from_variables(read_dotenv(cwd), "variable {} in .env", IN_DOTENV))
-    given.update(from_variables(os.environ if environ is None else environ, "environment variable {}", IN_ENVIRONMENT))
+    given.update(
+        from_variables(os.environ if environ is None else environ, "environment variable {}", IN_ENVIRONMENT)
+    )
     for key, value in (overrides or {}).items():
         if isinstance(value, Given):
             given[key] = value
@@ -109,7 +116,11 @@ def _checked(given: Mapping[str, Given]) -> Settings:
     tree: dict[str, dict[str, Any]] = {}
     for key, item in given.items():
         section, name = key.split(".")
-        unset = may_be_none(key) and isinstance(item.value, str) and item.value.strip().lower() in ("none", "null")
+        unset = (
+            may_be_none(key)
+            and isinstance(item.value, str)
+            and item.value.strip().lower() in ("none", "null")
+        )
         tree.setdefault(section, {})[name] = None if unset else item.value
     try:
         return Settings.model_validate(tree)

@@ -29,7 +29,10 @@ _UNITS = {"": 1, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
 def parse_size(text: str) -> int:
-    """Bytes of a size such as "512m" or "2g" (k, m, g, t are powers of 1024; none means bytes). Raises ValueError."""
+    """Bytes of a size such as "512m" or "2g" (k, m, g, t are powers of 1024; none means bytes).
+
+    Raises ValueError.
+    """
     found = _SIZE.fullmatch(text.strip())
     size = int(found[1]) * _UNITS[found[2].lower()] if found else 0
     if size <= 0:
@@ -51,7 +54,10 @@ def _expanded(path: Path) -> Path:
 
 def _checked_variable(name: str) -> str:
     if not _VARIABLE.fullmatch(name):
-        raise ValueError("this is to be the name of an environment variable, such as OPENAI_API_KEY, and not the key itself")
+        raise ValueError(
+            "this is to be the name of an environment variable, such as OPENAI_API_KEY, and not the key "
+            "itself"
+        )
     return name
 
 
@@ -122,7 +128,9 @@ class LLMSettings(_Section):
 
 
 class GLMCodingSettings(_Section):
-    """The GLM coding plan: when enabled it gives both models, with the key from ZAI_API_KEY, unless a later source names one."""
+    """The GLM coding plan: when enabled it gives both models, with the key from ZAI_API_KEY, unless a later
+    source names one.
+    """
 
     enabled: bool = False
     api_base: Name = "https://api.z.ai/api/coding/paas/v4"
@@ -131,18 +139,27 @@ class GLMCodingSettings(_Section):
 
 
 class MemoryCompactionSettings(_Section):
-    """Whether the turns of a question are summed up, in what the root model sees: after its answer, and when they are too long."""
+    """Whether the turns of a question are summed up, in what the root model sees: after its answer, and when
+    they are too long.
+    """
 
     enabled: bool = True
     share: Annotated[float, Field(gt=0, le=1)] = 0.6
-    """Share of the room for turns in the root model's window, above which the turns of a run are summed up."""
+    """Share of the room for turns in the root model's window, above which the turns of a run are summed
+    up.
+    """
 
 
 class PromptSettings(_Section):
     """What the root model is told of its task."""
 
-    profile: Literal["default", "batching", "short", "small"] | Annotated[str, Field(pattern=r"\.md$")] | None = None
-    """One of the project's, or a file of the user's. None: the one that suits the root model, by its name and window."""
+    profile: (
+        Literal["default", "batching", "short", "small"] | Annotated[str, Field(pattern=r"\.md$")] | None
+    ) = None
+    """One of the project's, or a file of the user's.
+
+    None: the one that suits the root model, by its name and window.
+    """
 
 
 class LimitSettings(_Section):
@@ -186,7 +203,9 @@ class SandboxSettings(_Section):
     children: Annotated[Whole, Field(ge=1, le=1000)] | None = None
     """Containers of child RLMs at one time; None for as many as the free memory has room for."""
     volumes: Size = "20g"
-    """Of all files that were sent to an engine which does not see them; what was not used for longest goes first."""
+    """Of all files that were sent to an engine which does not see them; what was not used for longest goes
+    first.
+    """
     allow: Annotated[list[Folder], BeforeValidator(_path_list)] = []
     """Folders whose files a notebook in Jupyter may have loaded by naming them in `paths`."""
 
@@ -203,7 +222,9 @@ class SessionSettings(_Section):
 
 
 class CacheSettings(_Section):
-    """Whether sub-model calls at temperature 0 are answered from what the same call was answered before, by this user's runs."""
+    """Whether sub-model calls at temperature 0 are answered from what the same call was answered before, by
+    this user's runs.
+    """
 
     enabled: bool = False
     size: Size = "1g"
@@ -221,7 +242,10 @@ class TraceSettings(_Section):
     answers: Size = "128m"
     """Of the answers of models and child RLMs that are recorded."""
     records: Size = "16m"
-    """Of all other calls of the code that are recorded: those that failed or cost nothing. An eighth of it for one cell."""
+    """Of all other calls of the code that are recorded: those that failed or cost nothing.
+
+    An eighth of it for one cell.
+    """
 
 
 class Settings(_Section):
@@ -229,7 +253,9 @@ class Settings(_Section):
 
     root_llm: LLMSettings = LLMSettings()
     sub_llm: LLMSettings = LLMSettings()
-    """Without a model of its own, or with the root's, it is the root's settings and what is set here on top."""
+    """Without a model of its own, or with the root's, it is the root's settings and what is set here on
+    top.
+    """
     glm_coding: GLMCodingSettings = GLMCodingSettings()
     memory_compaction: MemoryCompactionSettings = MemoryCompactionSettings()
     prompt: PromptSettings = PromptSettings()
@@ -268,7 +294,11 @@ def known_keys() -> list[str]:
 
 def sections() -> dict[str, dict[str, FieldInfo]]:
     """The fields of each section, by its name."""
-    return {name: info.annotation.model_fields for name, info in Settings.model_fields.items() if _is_section(info.annotation)}  # type: ignore[union-attr]
+    return {
+        name: info.annotation.model_fields  # type: ignore[union-attr]
+        for name, info in Settings.model_fields.items()
+        if _is_section(info.annotation)
+    }
 
 
 def may_be_none(key: str) -> bool:

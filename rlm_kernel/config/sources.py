@@ -15,7 +15,14 @@ from rlm_kernel.config.settings import GLMCodingSettings, known_keys, sections
 from rlm_kernel.errors import ConfigError
 
 CONFIG_FILE = "config.json"
-NOT_SETTINGS = ("RLM_CACHE_DIR", "RLM_DEBUG", "RLM_INSTALL_DOCKER", "RLM_LOCAL_*", "RLM_MODELS_DIR", "RLM_TRACE")
+NOT_SETTINGS = (
+    "RLM_CACHE_DIR",
+    "RLM_DEBUG",
+    "RLM_INSTALL_DOCKER",
+    "RLM_LOCAL_*",
+    "RLM_MODELS_DIR",
+    "RLM_TRACE",
+)
 """Variables that start with RLM_ and are no settings; a star stands for any ending."""
 SHORTHANDS = {"RLM_MODEL": "root_llm.model", "RLM_SUB_MODEL": "sub_llm.model"}
 SECRET = ("root_llm.api_key", "sub_llm.api_key")
@@ -43,22 +50,34 @@ def from_file(config_file: Path | None, cwd: Path) -> Iterator[tuple[str, Given]
     path = cwd / CONFIG_FILE if config_file is None else config_file
     if config_file is None and not path.is_file():
         return
-    hint = f"If {path} belongs to another program, name a file of your own with --config." if config_file is None else ""
+    hint = (
+        f"If {path} belongs to another program, name a file of your own with --config."
+        if config_file is None
+        else ""
+    )
     content = _json_object(path, hint)
     if content and not any(name.partition(".")[0] in sections() for name in content):
         names = ", ".join(sorted(sections()))
-        raise ConfigError(f"{path} has no setting of rlm in it; known are {names}.", hint=hint or nearest(next(iter(content))))
+        raise ConfigError(
+            f"{path} has no setting of rlm in it; known are {names}.",
+            hint=hint or nearest(next(iter(content))),
+        )
     for section, values in content.items():
         if section in known_keys():
             first, _, name = section.partition(".")
-            raise ConfigError(f"{section} (in {path}) is to be written as an object.", hint=f'Write {{"{first}": {{"{name}": …}}}}.')
+            raise ConfigError(
+                f"{section} (in {path}) is to be written as an object.",
+                hint=f'Write {{"{first}": {{"{name}": …}}}}.',
+            )
         yield from _from_section(section, values, str(path), IN_FILE)
 
 
 def _from_section(section: str, values: Any, source: str, layer: int) -> Iterator[tuple[str, Given]]:
     check_known(section, source, known=list(sections()))
     if not isinstance(values, dict | None):
-        raise ConfigError(f"{section} (in {source}) must be a JSON object.", hint=f'Write {{"{section}": {{…}}}}.')
+        raise ConfigError(
+            f"{section} (in {source}) must be a JSON object.", hint=f'Write {{"{section}": {{…}}}}.'
+        )
     for name, value in (values or {}).items():
         check_known(key := f"{section}.{name}", source)
         value = value.strip() if isinstance(value, str) else value
@@ -69,20 +88,26 @@ def _from_section(section: str, values: Any, source: str, layer: int) -> Iterato
 def from_assignments(texts: Iterable[str]) -> dict[str, Given]:
     """What `--set section.key=value` sets, by dotted name; the last one of a key wins.
 
-    The value is all that follows the first `=`, read as in an environment variable: nothing in it is split, unquoted or escaped.
-    A whole section may be given as the JSON object that config.json would have. Raises ConfigError.
+    The value is all that follows the first `=`, read as in an environment variable: nothing in it is split,
+    unquoted or escaped. A whole section may be given as the JSON object that config.json would have. Raises
+    ConfigError.
     """
     given: dict[str, Given] = {}
     for text in texts:
         key, equals, value = (part.strip() for part in text.partition("="))
         if not (key and equals):
-            raise ConfigError(f"--set takes KEY=VALUE, not {_start(key)}.", hint="For example: --set limits.turns=50")
+            raise ConfigError(
+                f"--set takes KEY=VALUE, not {_start(key)}.", hint="For example: --set limits.turns=50"
+            )
         if key in sections():
             given.update(_assigned_section(key, value))
             continue
         check_known(key, SET)
         if not value:
-            raise ConfigError(f"--set {key}= has no value.", hint="Write none to remove a limit, or leave --set out for the default.")
+            raise ConfigError(
+                f"--set {key}= has no value.",
+                hint="Write none to remove a limit, or leave --set out for the default.",
+            )
         given[key] = Given(value, SET, IN_OVERRIDES)
     for key in given:
         if key in SECRET:
@@ -100,7 +125,10 @@ def _assigned_section(section: str, text: str) -> Iterator[tuple[str, Given]]:
         values = text
     if not isinstance(values, dict):
         name = next(iter(sections()[section]))
-        raise ConfigError(f"{section} is a section of settings.", hint=f"Name one setting of it, such as --set {section}.{name}=…")
+        raise ConfigError(
+            f"{section} is a section of settings.",
+            hint=f"Name one setting of it, such as --set {section}.{name}=…",
+        )
     return _from_section(section, values, SET, IN_OVERRIDES)
 
 
@@ -113,7 +141,9 @@ def _json_object(path: Path, hint: str) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise ConfigError(f"The configuration file {path} cannot be read: {error.strerror or error}.", hint=hint) from None
+        raise ConfigError(
+            f"The configuration file {path} cannot be read: {error.strerror or error}.", hint=hint
+        ) from None
     except ValueError as error:
         raise ConfigError(f"The configuration file {path} is not JSON: {error}.", hint=hint) from None
     if not isinstance(content, dict):
@@ -133,19 +163,25 @@ def from_variables(variables: Mapping[str, str], source: str, layer: int) -> Ite
             near = difflib.get_close_matches(variable, names, 1, 0.5)
             raise ConfigError(
                 f"The {source.format(variable)} is no setting of rlm.",
-                hint=f"Did you mean {near[0]}?" if near else "Names are RLM_<SECTION>__<NAME>, such as RLM_LIMITS__TURNS.",
+                hint=f"Did you mean {near[0]}?"
+                if near
+                else "Names are RLM_<SECTION>__<NAME>, such as RLM_LIMITS__TURNS.",
             )
 
 
 def _is_no_setting(variable: str) -> bool:
-    return any(variable.startswith(name[:-1]) if name.endswith("*") else variable == name for name in NOT_SETTINGS)
+    return any(
+        variable.startswith(name[:-1]) if name.endswith("*") else variable == name for name in NOT_SETTINGS
+    )
 
 
 def apply_glm(given: dict[str, Given]) -> None:
     """Where the coding plan is on, let it give the models that no later source names."""
     enabled = given.get("glm_coding.enabled")
     try:
-        glm = GLMCodingSettings.model_validate({k[11:]: v.value for k, v in given.items() if k.startswith("glm_coding.")})
+        glm = GLMCodingSettings.model_validate(
+            {k[11:]: v.value for k, v in given.items() if k.startswith("glm_coding.")}
+        )
     except ValidationError:
         return  # The check of the whole tells it better.
     if enabled is None or not glm.enabled:
@@ -169,7 +205,9 @@ def apply_glm(given: dict[str, Given]) -> None:
 
 
 def check_known(key: str, source: str, *, known: list[str] | None = None) -> None:
-    """Raise ConfigError, which names the nearest known one, unless the key is a setting's dotted name or in `known`."""
+    """Raise ConfigError, which names the nearest known one, unless the key is a setting's dotted name or in
+    `known`.
+    """
     if key not in (known_keys() if known is None else known):
         raise ConfigError(f"{key} (in {source}) is no setting of rlm.", hint=nearest(key))
 

@@ -1,4 +1,5 @@
-"""What FINAL(...) in prose delivers: a text as it is, and the value of code, which the kernel evaluates in a cell of the trace.
+"""What FINAL(...) in prose delivers: a text as it is, and the value of code, which the kernel evaluates in a
+cell of the trace.
 
 What is no answer, or cannot be told for one, is asked about; the source of code is never delivered.
 """
@@ -17,16 +18,23 @@ _HEADING = re.compile(r"\W*FINAL(?: ANSWER)?\W*:[^\w\n]*", re.IGNORECASE)
 
 
 async def in_prose(final: ProseFinal, run: Run, limit: int, *, typed: bool = False) -> Answer | str:
-    """The answer; else what to say to the root model, because it is none. `run` has the kernel run a cell; it is called once at most.
+    """The answer; else what to say to the root model, because it is none.
 
-    At most `limit` characters of what that cell printed are told. `typed`: the kernel delivers texts, too, because it checks their form.
+    `run` has the kernel run a cell; it is called once at most.
+
+    At most `limit` characters of what that cell printed are told. `typed`: the kernel delivers texts, too,
+    because it checks their form.
     """
     text = unmarked(final.text)
     meant = meaning(text)
     name = text if final.kind == "FINAL" else (meant.text or text).strip()
     if final.kind == "FINAL_VAR" or (name.isidentifier() and not typed):
         return await _variable(name, run, limit, sure=final.kind == "FINAL_VAR")
-    if meant.value is None and is_template(text) and not (text[:1] in "\"'" and (meant.text or "").isidentifier()):
+    if (
+        meant.value is None
+        and is_template(text)
+        and not (text[:1] in "\"'" and (meant.text or "").isidentifier())
+    ):
         return say.TEMPLATE
     if not typed and not meant.source and not (meant.text or "").isidentifier():
         return Answer(meant.text or "", meant.value, typed=meant.value is not None)
@@ -36,9 +44,16 @@ async def in_prose(final: ProseFinal, run: Run, limit: int, *, typed: bool = Fal
 
 
 async def _variable(name: str, run: Run, limit: int, *, sure: bool) -> Answer | str:
-    """The value of a variable. A word that names none is the answer itself, if it does not look like a variable (`sure`: it is one)."""
+    """The value of a variable.
+
+    A word that names none is the answer itself, if it does not look like a variable (`sure`: it is one).
+    """
     if sure and not name.isidentifier():
-        return say.TEMPLATE if is_template(name) else say.not_evaluated(name, "FINAL_VAR takes the name of a variable.")
+        return (
+            say.TEMPLATE
+            if is_template(name)
+            else say.not_evaluated(name, "FINAL_VAR takes the name of a variable.")
+        )
     result = await run(f"FINAL_VAR({name!r})")
     if result.answer is not None:
         return result.answer

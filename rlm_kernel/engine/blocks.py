@@ -1,8 +1,9 @@
 """The blocks of a reply: a grammar on markdown-it's CommonMark tokenizer, which knows lists and quotes.
 
-Its rule for fences is replaced by one that reads Python. Three backticks outside of strings and comments are no Python, so a block of code
-ends there and nowhere else, be it in the middle of a line. Markdown's own rule, a line that is a fence alone, holds where the code does not
-parse. A text of any form costs time in proportion to its length.
+Its rule for fences is replaced by one that reads Python. Three backticks outside of strings and comments are
+no Python, so a block of code ends there and nowhere else, be it in the middle of a line. Markdown's own rule,
+a line that is a fence alone, holds where the code does not parse. A text of any form costs time in proportion
+to its length.
 """
 
 from __future__ import annotations
@@ -24,9 +25,14 @@ if TYPE_CHECKING:
     from markdown_it.ruler import RuleOptionsType
 
 Language = Literal["python", "output", "other", "unknown", ""]
-"""What a label says: Python; what code gave, or plain text; another language; nothing that is known; there is none."""
+"""What a label says: Python; what code gave, or plain text; another language; nothing that is known; there is
+none.
+"""
 
-_OPEN = re.compile(r"(?P<words>(?!~~~)[^`\n]*+(?:`{1,2}+(?!`)[^`\n]*+)*+)?+(?P<marks>`{3,}+|~{3,}+)[ \t]*+(?P<info>[^`\n]*+)$")
+_OPEN = re.compile(
+    r"(?P<words>(?!~~~)[^`\n]*+(?:`{1,2}+(?!`)[^`\n]*+)*+)?+(?P<marks>`{3,}+|~{3,}+)[ "
+    r"\t]*+(?P<info>[^`\n]*+)$"
+)
 _ONE_LINE = re.compile(r"(?P<marks>`{3,}+)[ \t]*+(?P<info>[^`\n]++)(?P=marks)[ \t]*+$")
 _CLOSE = re.compile(r"[\s\u200b\ufeff]*+(?P<marks>`{3,}+|~{3,}+)[\s\u200b\ufeff]*+$")
 _REOPEN = re.compile(r"`{3,}+[ \t]*+(?P<info>[^\s`]++)[ \t]*+$")
@@ -36,9 +42,28 @@ _PYTHON = re.compile(r"i?py|repl\b|jupyter|notebook|tool_?code\b|code_?interpret
 _OUTPUT = re.compile(
     r"out(?:put)?s?\b|.*_out(?:put)?s?\b|results?\b|std(?:out|err)|observations?\b|response|plain|txt\b|text\b|none\b|logs?\b"
 )
-_TAG = re.compile(r"<(?P<name>[A-Za-z][\w:.=-]*)(?:[ \t][^<>\n]*)?>|\[(?P<square>[A-Z_]{4,30})\]|<[|｜](?P<token>[^|｜<>\s]{1,40})[|｜]>")
+_TAG = re.compile(
+    r"<(?P<name>[A-Za-z][\w:.=-]*)(?:[ "
+    r"\t][^<>\n]*)?>|\[(?P<square>[A-Z_]{4,30})\]|<[|｜](?P<token>[^|｜<>\s]{1,40})[|｜]>"
+)
 _CALLS = frozenset(
-    {"code", "python", "py", "ipython", "repl", "execute", "exec", "run", "tool", "call", "calls", "function", "invoke", "parameter", "arg"}
+    {
+        "code",
+        "python",
+        "py",
+        "ipython",
+        "repl",
+        "execute",
+        "exec",
+        "run",
+        "tool",
+        "call",
+        "calls",
+        "function",
+        "invoke",
+        "parameter",
+        "arg",
+    }
     | {"script", "cell", "action", "interpreter", "jupyter", "value", "argument", "pre"}
 )
 """Words in the names of tags that models put around code."""
@@ -50,16 +75,21 @@ _TAGGED = 200_000
 _LINES = 30_000
 """Lines from which on a reply is read without lists and quotes: no model writes so many."""
 _LOOKS = 20
-"""How often each line may be looked at on average, with 10,000 looks besides, until a reply is read without lists and quotes: markdown-it
-reads some of these, of which one holds the next, again from each of their lines.
+"""How often each line may be looked at on average, with 10,000 looks besides, until a reply is read without
+lists and quotes: markdown-it reads some of these, of which one holds the next, again from each of their
+lines.
 """
 _READ_AGAIN = 3, 100_000
-"""How often, and of how many characters besides, a reply may be read to its end for a string or a tag that ends far away."""
+"""How often, and of how many characters besides, a reply may be read to its end for a string or a tag that
+ends far away.
+"""
 
 
 @dataclass
 class Block:
-    """A part of a reply that is not prose: a fenced block, tagged code, or FINAL in prose. It has the lines `first` up to `end`.
+    """A part of a reply that is not prose: a fenced block, tagged code, or FINAL in prose.
+
+    It has the lines `first` up to `end`.
 
     `label`: as it was written. `before` and `after`: words on its first and last line that are none of it.
     """
@@ -77,8 +107,10 @@ class Block:
 
 @dataclass
 class _Found:
-    """What was found so far. `room`: characters that may be read again. `looks`: that may be taken at lines. `open`: fences, with the line
-    from which on nothing closes them.
+    """What was found so far.
+
+    `room`: characters that may be read again. `looks`: that may be taken at lines. `open`: fences, with the
+    line from which on nothing closes them.
     """
 
     room: int
@@ -201,7 +233,11 @@ def _read(state: StateBlock, start: int, end: int, opened: re.Match[str], found:
     block.code = _lines(state, start + 1, closing, indent)
     if block.language not in ("other", "output") and marks[0] == "`":
         _end_by_python(state, block, end, len(marks), indent, found)
-    if not block.label and language(named := block.code.partition("\n")[0].strip()) == "python" and _LABEL.fullmatch(named):
+    if (
+        not block.label
+        and language(named := block.code.partition("\n")[0].strip()) == "python"
+        and _LABEL.fullmatch(named)
+    ):
         block.label, block.language, block.code = named, "python", block.code.partition("\n")[2]
     if first and block.language in ("python", "unknown") and _is_code_on_fence(first, block.code):
         block.code = f"{first}\n{block.code}" if block.code else first
@@ -209,8 +245,10 @@ def _read(state: StateBlock, start: int, end: int, opened: re.Match[str], found:
 
 
 def _closing(state: StateBlock, line: int, end: int, marks: str, indent: int, found: _Found) -> int:
-    """The line that is a fence alone, and ends the block by Markdown's rule; `end` if there is none. One further in than the block is
-    part of a text in its code. Code that is not as far in as the list item in which it stands belongs to the block all the same.
+    """The line that is a fence alone, and ends the block by Markdown's rule; `end` if there is none.
+
+    One further in than the block is part of a text in its code. Code that is not as far in as the list item
+    in which it stands belongs to the block all the same.
     """
     if line >= found.open.get((marks, indent, end), end):
         return end
@@ -243,7 +281,11 @@ def _end_by_python(state: StateBlock, block: Block, end: int, marks: int, indent
     block.end = block.first + 2 + head.count("\n")
     block.closed = True
     words = line.lstrip("`").strip()
-    if words and (reopened := _REOPEN.match(line)) and language(reopened["info"]) in ("python", "other", "output"):
+    if (
+        words
+        and (reopened := _REOPEN.match(line))
+        and language(reopened["info"]) in ("python", "other", "output")
+    ):
         block.end -= 1  # the end of this block was left out: the next one begins here
     else:
         block.after = words
@@ -266,18 +308,26 @@ def _is_code_on_fence(first: str, code: str) -> bool:
 
 
 def _tagged(state: StateBlock, start: int, end: int, silent: bool) -> bool:
-    """Code between tags, or in a call of a tool that was written as text, as <code>, <tool_call> or <|python_tag|>."""
+    """Code between tags, or in a call of a tool that was written as text, as <code>, <tool_call> or
+    <|python_tag|>.
+    """
     if silent or _text(state, start)[:1] not in ("<", "["):
         return False
     tag = _TAG.match(_text(state, start))
-    if tag is None or not is_call(tag) or not state.env["found"].afford(state.eMarks[end - 1] - state.eMarks[start]):
+    if (
+        tag is None
+        or not is_call(tag)
+        or not state.env["found"].afford(state.eMarks[end - 1] - state.eMarks[start])
+    ):
         return False
     text = _lines(state, start, end, state.sCount[start])
     after = _TAG.match(text)
     stop, until = tag_end(text, tag, after.end() if after else 0)
     line_end = text.find("\n", until)
     rest = text[until : line_end if line_end >= 0 else len(text)].strip()
-    code = code_in_tags(text[after.end() if after else 0 : stop]) if not rest or rest.startswith("<") else None
+    code = (
+        code_in_tags(text[after.end() if after else 0 : stop]) if not rest or rest.startswith("<") else None
+    )
     if code is None:
         return False
     lines = text.count("\n", 0, until) + 1
@@ -300,7 +350,9 @@ def tag_end(text: str, tag: re.Match[str], position: int) -> tuple[int, int]:
     elif tag["square"]:
         ending = f"[/{tag['square']}]"
     else:
-        closing = re.compile(r"<[|｜](?:[^|｜<>\s]*end[^|｜<>\s]*|eom_id|eot_id)[|｜]>(?:\s*<[|｜][^|｜<>\s]*end[^|｜<>\s]*[|｜]>)*")
+        closing = re.compile(
+            r"<[|｜](?:[^|｜<>\s]*end[^|｜<>\s]*|eom_id|eot_id)[|｜]>(?:\s*<[|｜][^|｜<>\s]*end[^|｜<>\s]*[|｜]>)*"
+        )
         found = closing.search(text, position)
         return (found.start(), found.end()) if found else (len(text), len(text))
     at = text.find(ending, position)
@@ -331,7 +383,9 @@ def _code_in_part(part: str) -> str | None:
     if python.acts(plain):
         return plain
     brace = min((at for mark in "{[" if (at := part.find(mark)) >= 0), default=-1)
-    return python.code_in_json(part[brace : max(part.rfind("}"), part.rfind("]")) + 1]) if brace >= 0 else None
+    return (
+        python.code_in_json(part[brace : max(part.rfind("}"), part.rfind("]")) + 1]) if brace >= 0 else None
+    )
 
 
 def _text(state: StateBlock, line: int) -> str:
@@ -348,7 +402,11 @@ def language(label: str) -> Language:
     word = re.split(r"[\s,;:{}(=]", label.strip().strip("{}. ").lower())[0].lstrip(".")
     if not word:
         return ""
-    name = _languages().get(word) or _languages().get(f"*.{word.rpartition('.')[2]}" if "." in word else "") or ""
+    name = (
+        _languages().get(word)
+        or _languages().get(f"*.{word.rpartition('.')[2]}" if "." in word else "")
+        or ""
+    )
     if name == "Python Traceback" or name.endswith(("Session", "output", "only")) or _OUTPUT.match(word):
         return "output"
     if _PYTHON.match(word) or name.startswith("Python") or name == "Sage":

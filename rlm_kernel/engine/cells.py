@@ -24,10 +24,15 @@ class Cells:
     calls: HostCalls
     tell: Listener
 
-    async def run(self, cell_id: str, code: str, turn: int, *, setup: bool = False, seconds: float | None = None) -> CellResult:
-        """Run a cell to its end; after `seconds` it is interrupted. `setup`: it loads the input (`Kernel.set_up`).
+    async def run(
+        self, cell_id: str, code: str, turn: int, *, setup: bool = False, seconds: float | None = None
+    ) -> CellResult:
+        """Run a cell to its end; after `seconds` it is interrupted.
 
-        Raises SetupError and TraceNotWritten where that is why a call of it failed: the cell counts as cut off.
+        `setup`: it loads the input (`Kernel.set_up`).
+
+        Raises SetupError and TraceNotWritten where that is why a call of it failed: the cell counts as cut
+        off.
         """
         self.tell(CellStarted(cell_id, turn, code))
         self.calls.begin(cell_id)

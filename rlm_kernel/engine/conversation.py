@@ -1,4 +1,5 @@
-"""The conversation with the root model: its messages, and the summary that takes the place of turns where they crowd its window.
+"""The conversation with the root model: its messages, and the summary that takes the place of turns where
+they crowd its window.
 
 Messages are only ever added, so that providers' prefix caches hit; a summary alone replaces any.
 """
@@ -23,8 +24,8 @@ from rlm_kernel.errors import ModelError
 class PastTurn:
     """A turn of earlier: the reply as it came, what its cells gave, what was remarked then.
 
-    `memory`: the reply is a summary, which stands for all turns since the question that they answered. `asked`: with the last of the
-    remarks a further question was put.
+    `memory`: the reply is a summary, which stands for all turns since the question that they answered.
+    `asked`: with the last of the remarks a further question was put.
     """
 
     number: int
@@ -49,7 +50,10 @@ class Past:
 
 
 class Conversation:
-    """Asks the root model, and keeps what was said. `share` of the room in its window: beyond that its turns are summed up; None: never."""
+    """Asks the root model, and keeps what was said.
+
+    `share` of the room in its window: beyond that its turns are summed up; None: never.
+    """
 
     def __init__(self, models: Models, ledger: Ledger, tell: Listener, share: float | None) -> None:
         self.models = models
@@ -91,8 +95,8 @@ class Conversation:
     async def ask(self, *, last: bool = False) -> Completion:
         """The next turn: the root model's reply, which is counted and added. `last`: as of `Ledger.call`.
 
-        Where the conversation has outgrown the window, the turns are summed up first. Raises BudgetExceeded, and ModelError also where
-        they cannot be, or what stays is too long by itself.
+        Where the conversation has outgrown the window, the turns are summed up first. Raises BudgetExceeded,
+        and ModelError also where they cannot be, or what stays is too long by itself.
         """
         self.turn += 1
         self._tell(TurnStarted(self.turn))
@@ -111,7 +115,9 @@ class Conversation:
         return await self._complete(last)
 
     async def _complete(self, last: bool) -> Completion:
-        return await complete(self.models, self._ledger, self.messages, role="root", last=last, retried=self._retried)
+        return await complete(
+            self.models, self._ledger, self.messages, role="root", last=last, retried=self._retried
+        )
 
     def _retried(self, retry: Retry) -> None:
         self._tell(CallRetried("", "", retry))
@@ -125,11 +131,15 @@ class Conversation:
             error.hint += " The turns are not summed up, because memory_compaction.enabled is off."
             return False
         self._outgrown = round(memory.tokens(self.messages, self._used, self._read))
-        self._tell(Noted("The conversation is longer than the root model's window: the turns so far are summed up."))
+        self._tell(
+            Noted("The conversation is longer than the root model's window: the turns so far are summed up.")
+        )
         return await self._condense(turns, whole=False)
 
     async def make_room(self) -> None:
-        """Sum up the turns so far where they crowd the root model's window; not turn after turn where that does not help."""
+        """Sum up the turns so far where they crowd the root model's window; not turn after turn where that
+        does not help.
+        """
         if self.share is None or self.turn < self._summed_at + 2:
             return
         if memory.crowded(self.messages, self._kept, self._used, self._read, self._window(), self.share):
@@ -140,12 +150,17 @@ class Conversation:
         return min(filter(None, (self.models.window("root"), self._outgrown)), default=None)
 
     async def _condense(self, turns: Sequence[Message], *, whole: bool = True) -> bool:
-        """Have a summary in place of the turns; whether there is one. `whole`: of as long messages as they are."""
+        """Have a summary in place of the turns; whether there is one.
+
+        `whole`: of as long messages as they are.
+        """
         if not turns:
             return False
         self._summed_at = self.turn
         *replaced, last = turns
-        if not replaced or not await self._sum_up(replaced, f"{last['content']}\n\n{say.SUM_UP}", whole=whole):
+        if not replaced or not await self._sum_up(
+            replaced, f"{last['content']}\n\n{say.SUM_UP}", whole=whole
+        ):
             return False
         self.say(say.after_memory((), say.progress_line(self._ledger)))
         self._used, self._read = Usage(), 0
@@ -157,7 +172,9 @@ class Conversation:
 
     async def _sum_up(self, replaced: Sequence[Message], ask: str, *, whole: bool = True) -> Memory | None:
         try:
-            found = await memory.sum_up(self.models, self._ledger, self.messages[: self._kept], replaced, ask, whole=whole)
+            found = await memory.sum_up(
+                self.models, self._ledger, self.messages[: self._kept], replaced, ask, whole=whole
+            )
         except memory.Unremembered as why:
             if str(why):
                 self._tell(Noted(f"The conversation is kept in full: {why}."))

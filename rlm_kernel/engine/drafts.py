@@ -1,8 +1,9 @@
-"""What a model wrote for itself is taken off its reply: reasoning in tags, channels that are not for the user, and what it went on to say
-after its own end. This is the one place, for the root model and for sub models, before anything is run or delivered.
+"""What a model wrote for itself is taken off its reply: reasoning in tags, channels that are not for the
+user, and what it went on to say after its own end. This is the one place, for the root model and for sub
+models, before anything is run or delivered.
 
-Reasoning comes apart from the reply where the provider's server knows the model's marks. Where it does not, they stand in the text. A mark
-that code or a string speaks of is none.
+Reasoning comes apart from the reply where the provider's server knows the model's marks. Where it does not,
+they stand in the text. A mark that code or a string speaks of is none.
 """
 
 from __future__ import annotations
@@ -14,25 +15,33 @@ from collections.abc import Sequence
 from rlm_kernel.engine.blocks import blocks_of
 from rlm_kernel.engine.python import strings_of
 
-_NAME = r"(?:[\w-]{1,20}:)?(?:ant)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|scratch_?pad|inner_monologue)"
+_NAME = r"(?:[\w-]{1,20}:)?(?:ant)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|scratch_?pad|inner_monologue)"  # noqa: E501
 _VERB = r"[ \t]+(?-i:is|are|was|and|or|tags?|blocks?|elements?|occurs?|appears?|marks?)\b"
 _OPEN = re.compile(
-    rf"<{_NAME}(?:[ \t][^<>\n]{{0,100}})?>(?!{_VERB})|\[THINK\]|◁think▷|<[|｜](?:begin_of_thought|START_THINKING|inner_prefix|think)[|｜]>"
+    rf"<{_NAME}(?:[ \t][^<>\n]{{0,100}})?>(?!{_VERB}"
+    r")|\[THINK\]|◁think▷|<[|｜](?:begin_of_thought|START_THINKING|inner_prefix|think)[|｜]>"
     r"|<\|channel>thought\b|<unused94>thought\b",
     re.IGNORECASE,
 )
 """What opens reasoning. With one of these words behind it, a sentence speaks of the tag."""
 _CLOSE = re.compile(
-    rf"</{_NAME}>|\[/THINK\]|◁/think▷|<[|｜](?:end_of_thought|END_THINKING|inner_suffix|/think)[|｜]>|<channel\|>|<unused95>", re.IGNORECASE
+    rf"</{_NAME}"
+    r">|\[/THINK\]|◁/think▷|<[|｜](?:end_of_thought|END_THINKING|inner_suffix|/think)[|｜]>|<channel\|>|<unused95>",
+    re.IGNORECASE,
 )
 _EITHER = re.compile(f"{_OPEN.pattern}|{_CLOSE.pattern}", re.IGNORECASE)
 _SELF = re.compile(rf"<{_NAME}[ \t]*/>", re.IGNORECASE)
 _QUOTES = "\"'`"
 _SPOKEN_OF = re.compile(r"(?<!`)(`{1,2})(?!`)[^`\n]{1,300}\1(?!`)|\"[^\"\n]{1,300}\"")
 _ROUNDS = 3
-"""How often a long reply is read for passages of reasoning. A short one is read as often as it has such passages."""
+"""How often a long reply is read for passages of reasoning.
+
+A short one is read as often as it has such passages.
+"""
 _MARKS = 2_000
-_CHANNEL = re.compile(r"(?:<\|start\|>[^<\n]{0,100})?<\|channel\|>(?P<name>[^<]{0,200})(?:<\|constrain\|>[^<]{0,60})?<\|message\|>")
+_CHANNEL = re.compile(
+    r"(?:<\|start\|>[^<\n]{0,100})?<\|channel\|>(?P<name>[^<]{0,200})(?:<\|constrain\|>[^<]{0,60})?<\|message\|>"
+)
 _CHANNEL_END = re.compile(r"<\|(?:end|return|call|start)\|>")
 _BARE_CHANNELS = re.compile(r"\Aanalysis(?=[A-Z\s]).*?assistant\s?final(?=\S|\s)", re.DOTALL)
 """Channels whose marks a server has dropped."""
@@ -40,12 +49,17 @@ _TURN_END = re.compile(
     r"(?:<[|｜](?:im_end|eot_id|eom_id|endoftext|end_of_text|end_of_turn|end▁of▁sentence|return|user|assistant)[|｜]>|<end_of_turn>|</s>)",
     re.IGNORECASE,
 )
-_NEXT_TURN = re.compile(r"\s*(?:<[|｜](?:im_start|start_header_id|User|start)[|｜]>|<start_of_turn>|\[INST\]|<s>|\Z)")
+_NEXT_TURN = re.compile(
+    r"\s*(?:<[|｜](?:im_start|start_header_id|User|start)[|｜]>|<start_of_turn>|\[INST\]|<s>|\Z)"
+)
 _WRAP = re.compile(r"<\|(?:begin|end)_of_solution\|>|<[|｜](?:START|END)_(?:RESPONSE|TEXT)[|｜]>")
 
 
 def without_drafts(text: str) -> tuple[str, str]:
-    """A reply without what the model wrote for itself, and that. The reply is as it came where there is nothing of the kind."""
+    """A reply without what the model wrote for itself, and that.
+
+    The reply is as it came where there is nothing of the kind.
+    """
     if not any(mark in text for mark in ("<", "[", "◁", "assistant")):
         return text, ""
     thoughts: list[str] = []
@@ -70,7 +84,11 @@ def _of_channels(text: str, thoughts: list[str]) -> str:
     (thoughts if "<|end|>" in lead else kept).append(lead.replace("<|end|>", ""))
     for mark, following in zip(marks, [*marks[1:], None], strict=True):
         body = text[mark.end() : following.start() if following else len(text)]
-        ended = [end for end in _CHANNEL_END.finditer(body) if not body[end.end() :].strip() or body.startswith("\n", end.end())]
+        ended = [
+            end
+            for end in _CHANNEL_END.finditer(body)
+            if not body[end.end() :].strip() or body.startswith("\n", end.end())
+        ]
         body = body[: ended[0].start()] if ended else body
         name, _, to = mark["name"].partition(" to=")
         if to.strip() and not to.strip().startswith("browser"):
@@ -81,7 +99,10 @@ def _of_channels(text: str, thoughts: list[str]) -> str:
 
 
 def _of_tags(text: str, thoughts: list[str]) -> str:
-    """The text without what stands in tags for reasoning. An opener or a closer can be missing: chat templates write them for the model."""
+    """The text without what stands in tags for reasoning.
+
+    An opener or a closer can be missing: chat templates write them for the model.
+    """
     kept = ""
     text = _WRAP.sub("", _SELF.sub("", text)) if "<" in text else text
     room = _ROUNDS * len(text) + 100_000
@@ -109,7 +130,10 @@ def _of_tags(text: str, thoughts: list[str]) -> str:
 
 
 def _closed(text: str, start: int) -> tuple[int, int]:
-    """Where the reasoning ends that begins there, and where its closer does. A tag in quotes is one that the model thinks about."""
+    """Where the reasoning ends that begins there, and where its closer does.
+
+    A tag in quotes is one that the model thinks about.
+    """
     depth, last = 1, None
     for mark in _EITHER.finditer(text, start):
         around = text[max(0, mark.start() - 1) : mark.start()] + text[mark.end() : mark.end() + 1]
@@ -152,7 +176,9 @@ def _outside_code(text: str, marks: Sequence[re.Match[str]]) -> list[re.Match[st
 
 
 def _code_spans(text: str) -> list[tuple[int, int]]:
-    """Where code speaks of things: strings and comments in blocks of Python, other blocks whole, and code in sentences."""
+    """Where code speaks of things: strings and comments in blocks of Python, other blocks whole, and code in
+    sentences.
+    """
     starts = [0]
     for line in text.split("\n"):
         starts.append(starts[-1] + len(line) + 1)

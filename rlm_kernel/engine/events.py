@@ -1,8 +1,11 @@
-"""What happens in a run, as values. A listener is a function that is called with each event, in order, on the run's event loop.
+"""What happens in a run, as values.
 
-The notebook writer, the live view and the views of child RLMs are such listeners. A listener that does not know an event passes over it.
-What it raises ends the run, so it raises only what the run cannot go on without: that the trace cannot be written, say. To make an async
-iterator of them, have a listener put each event into an `asyncio.Queue`, and end with RunFinished.
+A listener is a function that is called with each event, in order, on the run's event loop.
+
+The notebook writer, the live view and the views of child RLMs are such listeners. A listener that does not
+know an event passes over it. What it raises ends the run, so it raises only what the run cannot go on
+without: that the trace cannot be written, say. To make an async iterator of them, have a listener put each
+event into an `asyncio.Queue`, and end with RunFinished.
 """
 
 from __future__ import annotations
@@ -18,7 +21,10 @@ from rlm_kernel.engine.values import CallKind, CallRecord, CellResult, Completio
 
 @dataclass(frozen=True)
 class RunOpened:
-    """A question is taken up, on this account: the first event of a run. `before`: what earlier questions of the session have used."""
+    """A question is taken up, on this account: the first event of a run.
+
+    `before`: what earlier questions of the session have used.
+    """
 
     question: str
     account: Account
@@ -78,7 +84,10 @@ class CallRetried:
 
 @dataclass(frozen=True)
 class CallsPlanned:
-    """By its own word the cell's code makes so many calls of models in all, as far as it knows by now. To be shown, and no more."""
+    """By its own word the cell's code makes so many calls of models in all, as far as it knows by now.
+
+    To be shown, and no more.
+    """
 
     cell_id: str
     calls: int
@@ -102,7 +111,10 @@ class CellFinished:
 
 @dataclass(frozen=True)
 class UserCellFinished:
-    """A user's cell in the same kernel has ended, by the kernel's own word. May come at any time, also while a cell runs."""
+    """A user's cell in the same kernel has ended, by the kernel's own word.
+
+    May come at any time, also while a cell runs.
+    """
 
     result: CellResult
 
@@ -131,7 +143,8 @@ class RunFinished:
 
 @dataclass(frozen=True)
 class ChildEvent:
-    """Something happened in a child RLM. `child` tells those of one RLM apart; what happens in a grandchild comes in two of these.
+    """Something happened in a child RLM. `child` tells those of one RLM apart; what happens in a grandchild
+    comes in two of these.
 
     Those who watch a run hear them. The writer of a child's trace hears the child's events themselves.
     """

@@ -11,31 +11,47 @@ from typing import Any, Literal
 from rlm_kernel.engine import python
 
 FINAL = re.compile(r"[*_`#$ \t]*+(?:</?\w+>)?[*_`]*+(?P<name>FINAL_VAR|FINAL)[*_`]*+[(（]")
-"""How a line begins that delivers an answer in prose. Chinese and Japanese have parentheses of their own, which models mix with these."""
+"""How a line begins that delivers an answer in prose.
+
+Chinese and Japanese have parentheses of their own, which models mix with these.
+"""
 _NOTHING = re.compile(r"(?:[^\w()\[\]{}\"'<>\n]|</?\w+>)*+$", re.MULTILINE)
 """What may follow on the line of the closing parenthesis: marks, no words."""
 _NOTHING_BACKWARDS = re.compile(r"(?:[^\w()\[\]{}\"'<>\n]|>\w++/?<)*+")
 _COMMENT = re.compile(r";?[ \t]*#[^\n]*$", re.MULTILINE)
-_BRACKET = re.compile(r"(?P<no>(?<=\s)[:;=]['-]?\)|(?<![\w)])(?:\d{1,3}|[a-zA-Z]|[ivxIVX]{2,4})\)(?=[ \t]+\S))|[()（）]")
-"""A parenthesis. `no`: in a smiley, or behind the number of an item, which closes only what was opened inside the answer."""
+_BRACKET = re.compile(
+    r"(?P<no>(?<=\s)[:;=]['-]?\)|(?<![\w)])(?:\d{1,3}|[a-zA-Z]|[ivxIVX]{2,4})\)(?=[ \t]+\S))|[()（）]"
+)
+"""A parenthesis.
+
+`no`: in a smiley, or behind the number of an item, which closes only what was opened inside the answer.
+"""
 _OPENING, _CLOSING = ("(", "（"), (")", "）")
 _FENCE = re.compile(r"[ \t]*(?P<marks>`{3,}+|~{3,}+)(?P<info>[^\n`]*)$")
 _TEMPLATE = re.compile(
     r"(?:(?:insert|put|write|enter|give|type)\s)?(?:(?:the|your|my|an?)\s)?(?:(?:final|actual|short|exact|computed|complete)\s)*"
     r"(?:answer|value|result|response|output|text|string|expression|variable(?:\sname)?|name)(?:\s(?:goes\s)?here|\stext|\sstring)?"
 )
-_MARKED = re.compile(r"`([^`]+)`|``([^`]+)``|\*\*([^*]+)\*\*|“([^“”]+)”|‘([^‘’]+)’|«([^«»]+)»|「([^「」]+)」|„([^„“”]+)[“”]")
+_MARKED = re.compile(
+    r"`([^`]+)`|``([^`]+)``|\*\*([^*]+)\*\*|“([^“”]+)”|‘([^‘’]+)’|«([^«»]+)»|「([^「」]+)」|„([^„“”]+)[“”]"
+)
 _HOLE = re.compile(
     r"(?<![\w\\$^/{}`\"'])\{(?P<name>[^\W\d]\w*)(?:\.\w+|\[[^\[\]{}\\\n]*\]|\([^(){}\\\n]*\))*(?:![rsa])?(?::[^{}\n]*)?\}(?!\})"
 )
-"""A name in braces, with what may follow it in an f-string. LaTeX, templates and paths of URLs have braces, too."""
+"""A name in braces, with what may follow it in an f-string.
+
+LaTeX, templates and paths of URLs have braces, too.
+"""
 _F_STRING = re.compile(r"\b[fF][rR]?[\"']")
 _PLACEHOLDER = re.compile(r"<[A-Za-z][\w \t,.'/-]*>|\.{2,}|…|_{2,}|\?+")
 
 
 @dataclass(frozen=True)
 class ProseFinal:
-    """FINAL(...) or FINAL_VAR(...) at the start of a line outside code. `text` is what stands between the parentheses."""
+    """FINAL(...) or FINAL_VAR(...) at the start of a line outside code.
+
+    `text` is what stands between the parentheses.
+    """
 
     kind: Literal["FINAL", "FINAL_VAR"]
     text: str
@@ -69,7 +85,11 @@ def whole_final(code: str) -> ProseFinal | None:
     """The answer of a block that holds FINAL(...) alone, in words that are no Python."""
     code = code.strip()
     final, length = final_at(code)
-    return final if final is not None and not _NOTHING.sub("", code[length:]).strip() and not python.parses(code) else None
+    return (
+        final
+        if final is not None and not _NOTHING.sub("", code[length:]).strip() and not python.parses(code)
+        else None
+    )
 
 
 def _expression_end(text: str, start: int) -> int | None:
@@ -85,10 +105,11 @@ def _expression_end(text: str, start: int) -> int | None:
 
 
 def _prose_end(text: str, start: int) -> int:
-    """Where an answer in words ends: at the last parenthesis of its paragraph that ends a line and closes nothing in the answer.
+    """Where an answer in words ends: at the last parenthesis of its paragraph that ends a line and closes
+    nothing in the answer.
 
-    A paragraph is one that has such a parenthesis; code in the answer is passed over. An answer that is not closed reaches to the end; -1
-    where it is closed in the middle of a line alone.
+    A paragraph is one that has such a parenthesis; code in the answer is passed over. An answer that is not
+    closed reaches to the end; -1 where it is closed in the middle of a line alone.
     """
     depth, found, middle, last, smiley = 0, None, False, None, None
     for begin, end in _lines_outside_code(text, start):
@@ -105,7 +126,9 @@ def _prose_end(text: str, start: int) -> int:
                 depth -= 1
             elif bracket["no"]:
                 smiley = last if ends_line else smiley
-                middle = middle or bracket.start() == start  # `FINAL(3) is it`, unless a parenthesis follows that closes
+                middle = (
+                    middle or bracket.start() == start
+                )  # `FINAL(3) is it`, unless a parenthesis follows that closes
             else:
                 found, middle = (bracket.start(), middle) if ends_line else (found, True)
     if found is None and middle and depth == 0:
@@ -124,7 +147,9 @@ def _lines_outside_code(text: str, start: int) -> list[tuple[int, int]]:
         at = text.find("\n", begin)
         end = at if at >= 0 else len(text)
         mark = (
-            _FENCE.match(text, begin, end) if begin > start and text.find("```", begin, end) + text.find("~~~", begin, end) > -2 else None
+            _FENCE.match(text, begin, end)
+            if begin > start and text.find("```", begin, end) + text.find("~~~", begin, end) > -2
+            else None
         )
         if fence:
             inside.append((begin, end))
@@ -139,7 +164,9 @@ def _lines_outside_code(text: str, start: int) -> list[tuple[int, int]]:
 
 
 def is_template(text: str) -> bool:
-    """Whether an answer is the placeholder of an instruction, as FINAL(answer) or FINAL(<your answer>), and says nothing."""
+    """Whether an answer is the placeholder of an instruction, as FINAL(answer) or FINAL(<your answer>), and
+    says nothing.
+    """
     plain = text.strip().strip("\"'`*").strip()
     bare = re.sub(r"[\s_-]+", " ", plain.strip("<>[]{}()\"'`*. ").lower())
     return not bare or _TEMPLATE.fullmatch(bare) is not None or _PLACEHOLDER.fullmatch(plain) is not None
@@ -164,11 +191,16 @@ class Meant:
         source = f"{self.source}\n" if "#" in self.source else self.source
         if self.text is None:
             return f"FINAL({source})"
-        return f"FINAL(({source}) if {{{', '.join(map(repr, sorted(self.names)))}}} & globals().keys() else {self.text!r})"
+        return (
+            f"FINAL(({source}) if {{{', '.join(map(repr, sorted(self.names)))}}} & globals().keys() else "
+            f"{self.text!r})"
+        )
 
 
 def unmarked(text: str) -> str:
-    """A text without the quotes or the marks of Markdown that stand around all of it, as `n`, **42** or “Paris”. Python's quotes stay."""
+    """A text without the quotes or the marks of Markdown that stand around all of it, as `n`, **42** or
+    “Paris”. Python's quotes stay.
+    """
     marked = _MARKED.fullmatch(text.strip())
     return next(filter(None, marked.groups())) if marked else text.strip()
 
@@ -178,7 +210,11 @@ def meaning(text: str) -> Meant:
     if text[:1] in ("{", "[") and (data := _json(text)) is not None:
         return Meant(text, value=data)
     called = python.tree(f"f({text}\n)")
-    call = called.body[0].value if called and len(called.body) == 1 and isinstance(called.body[0], ast.Expr) else None
+    call = (
+        called.body[0].value
+        if called and len(called.body) == 1 and isinstance(called.body[0], ast.Expr)
+        else None
+    )
     if not isinstance(call, ast.Call):
         return Meant(None, text) if re.match(r"[fF][rR]?[\"']", text) else _words(text)
     if not call.args and len(call.keywords) == 1 and (keyword := call.keywords[0]).arg:
@@ -211,7 +247,9 @@ def _no_json(constant: str) -> Any:
 
 
 def _words(text: str) -> Meant:
-    """A text; where it has names in braces, as an f-string whose f was forgotten, the text that results if one of them is there."""
+    """A text; where it has names in braces, as an f-string whose f was forgotten, the text that results if
+    one of them is there.
+    """
     holes = [] if "```" in text or _F_STRING.search(text) else list(_HOLE.finditer(text))
     if not holes:
         return Meant(text)
@@ -232,7 +270,9 @@ def _constant(value: Any, text: str) -> Meant:
 
 
 def _is_figures(parts: list[ast.expr], text: str) -> bool:
-    """Whether it is a date, a range, a fraction, or a number with commas, rather than something to compute."""
+    """Whether it is a date, a range, a fraction, or a number with commas, rather than something to
+    compute.
+    """
     return re.fullmatch(r"[+-]?[\d.,:/_-]+(?: ?[-/,] ?[\d.]+)*", text.strip()) is not None and (
         len(parts) > 1 or not text.startswith("-") or "," in text
     )
@@ -241,18 +281,27 @@ def _is_figures(parts: list[ast.expr], text: str) -> bool:
 def _is_code(nodes: list[ast.AST], text: str) -> bool:
     """Whether it can be nothing but code: it has calls, indexing, containers or strings."""
     if any(
-        isinstance(node, ast.JoinedStr | ast.List | ast.Dict | ast.Set | ast.ListComp | ast.GeneratorExp | ast.Lambda) for node in nodes
+        isinstance(
+            node, ast.JoinedStr | ast.List | ast.Dict | ast.Set | ast.ListComp | ast.GeneratorExp | ast.Lambda
+        )
+        for node in nodes
     ):
         return True
     for node in nodes:
         opener = {ast.Call: "(", ast.Subscript: "["}.get(type(node))
         if opener is None:
             continue
-        head = node.func if isinstance(node, ast.Call) else node.value if isinstance(node, ast.Subscript) else None
+        head = (
+            node.func
+            if isinstance(node, ast.Call)
+            else node.value
+            if isinstance(node, ast.Subscript)
+            else None
+        )
         # Words have a space before a parenthesis: `Paris (France)`.
-        if head is not None and f"f({text}\n)".split("\n")[(head.end_lineno or 1) - 1].encode()[head.end_col_offset or 0 :].startswith(
-            opener.encode()
-        ):
+        if head is not None and f"f({text}\n)".split("\n")[(head.end_lineno or 1) - 1].encode()[
+            head.end_col_offset or 0 :
+        ].startswith(opener.encode()):
             return True
     strings = any(isinstance(node, ast.Constant) and isinstance(node.value, str) for node in nodes)
     numbers = not any(isinstance(node, ast.Name) for node in nodes)

@@ -23,7 +23,8 @@ class Exhausted(Exception):
 
 
 class Guard:
-    """Turns down an answer that came before any code looked at the input, and one after an error about which nothing was done: each once.
+    """Turns down an answer that came before any code looked at the input, and one after an error about which
+    nothing was done: each once.
 
     `looked`: code has looked at the input, or there is none.
     """

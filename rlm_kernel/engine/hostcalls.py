@@ -31,7 +31,9 @@ PREVIEW = 200
 """Characters of a prompt that the trace shows; its digest stands for the whole."""
 _CANCELLED = "cancelled: the cell ended before the answer came"
 MAX_FREE = 10_000
-"""Records kept of one cell's calls that the ledger does not bound: a loop over a refused call must not fill memory and disk."""
+"""Records kept of one cell's calls that the ledger does not bound: a loop over a refused call must not fill
+memory and disk.
+"""
 
 
 def digest(kind: str, body: Mapping[str, Any]) -> str:
@@ -41,10 +43,12 @@ def digest(kind: str, body: Mapping[str, Any]) -> str:
 
 
 class HostCalls:
-    """Does the host calls of one run. The broker calls `handlers`; each cell is bracketed with `begin` and `end`.
+    """Does the host calls of one run.
 
-    With a `recording`, a call that it knows is answered from there: nothing is sent and nothing counted. What it does not know is asked
-    of the models, and without models refused with NoRecord.
+    The broker calls `handlers`; each cell is bracketed with `begin` and `end`.
+
+    With a `recording`, a call that it knows is answered from there: nothing is sent and nothing counted. What
+    it does not know is asked of the models, and without models refused with NoRecord.
     """
 
     def __init__(
@@ -57,8 +61,11 @@ class HostCalls:
         history: Callable[[str], Any] | None = None,
         keep: Keep | None = None,
     ) -> None:
-        """`sub_calls` makes those that cost something. `locate` finds a host path for the kernel, or raises FileRefused. `history` gives
-        the conversation in full as a cell sees it, by its id, as JSON data, the same each time; it may block. `keep`: how much is recorded.
+        """`sub_calls` makes those that cost something.
+
+        `locate` finds a host path for the kernel, or raises FileRefused. `history` gives the conversation in
+        full as a cell sees it, by its id, as JSON data, the same each time; it may block. `keep`: how much is
+        recorded.
         """
         self._sub_calls = sub_calls
         self.ledger = sub_calls.ledger
@@ -78,8 +85,8 @@ class HostCalls:
         self.unrecorded = 0
         """Calls of the cell in progress (or the last) that the recording did not know."""
         self.broken: SetupError | TraceNotWritten | None = None
-        """What the machine lacks all of a sudden, an engine or room on the disk for a child RLM: the run is to end as soon as the cell
-        has.
+        """What the machine lacks all of a sudden, an engine or room on the disk for a child RLM: the run is
+        to end as soon as the cell has.
         """
 
     def handlers(self) -> dict[str, HostCallHandler]:
@@ -103,7 +110,9 @@ class HostCalls:
         self.delivered.clear()
 
     def end(self) -> tuple[tuple[CallRecord, ...], Answer | None]:
-        """The cell's calls, in the order in which its code had their answers, and the answer that it delivered last."""
+        """The cell's calls, in the order in which its code had their answers, and the answer that it
+        delivered last.
+        """
         self._cell = None
         return tuple(self._records.kept), self._answer
 
@@ -113,22 +122,33 @@ class HostCalls:
         return self._records.left_out
 
     def check_cut_short(self) -> None:
-        """Raise CancelledError if the run was cancelled when the cell had delivered: its answer did not stand."""
+        """Raise CancelledError if the run was cancelled when the cell had delivered: its answer did not
+        stand.
+        """
         if self.cut_short:
             raise asyncio.CancelledError
 
     async def _llm_query(self, call: HostCall) -> Any:
         query = Query.of(call.body)
-        return await self._asked(call, "llm_query", query, query.identity(), lambda work: self._sub_calls.complete(query, work))
+        return await self._asked(
+            call, "llm_query", query, query.identity(), lambda work: self._sub_calls.complete(query, work)
+        )
 
     async def _rlm_query(self, call: HostCall) -> Any:
         query = Query.of(call.body, "question")
         handed = await self._sub_calls.take(call.body.get("context"))
         identity = query.identity() | {"context": handed.digest}
-        return await self._asked(call, "rlm_query", query, identity, lambda work: self._sub_calls.child(query, handed, call, work))
+        return await self._asked(
+            call, "rlm_query", query, identity, lambda work: self._sub_calls.child(query, handed, call, work)
+        )
 
     async def _asked(
-        self, call: HostCall, kind: CallKind, query: Query, identity: Mapping[str, Any], do: Callable[[Work], Awaitable[CallRecord]]
+        self,
+        call: HostCall,
+        kind: CallKind,
+        query: Query,
+        identity: Mapping[str, Any],
+        do: Callable[[Work], Awaitable[CallRecord]],
     ) -> Any:
         """Answer as the recording has it, else `do` it, and record it."""
         prompt_digest = digest(kind, identity)
@@ -139,7 +159,9 @@ class HostCalls:
                 return self._again(call, past)
             self.unrecorded += 1
         preview, clock = query.prompt[:PREVIEW], time.monotonic()
-        record = CallRecord(call.id, kind, prompt_digest, preview, datetime.now(UTC), 0.0, occurrence=call.occurrence)
+        record = CallRecord(
+            call.id, kind, prompt_digest, preview, datetime.now(UTC), 0.0, occurrence=call.occurrence
+        )
         work = Work(record, lambda retry: self._tell(CallRetried(call.cell, call.id, retry)))
         done: CallRecord | None = None
         failure: RLMError | None = None
@@ -192,7 +214,9 @@ class HostCalls:
             self._recording.received(call.cell, kernel_says.received(call.body))
 
     async def _order(self, call: HostCall) -> Any:
-        """Put the records into the order in which code in the kernel had the answers: it can be another than that in which we gave them."""
+        """Put the records into the order in which code in the kernel had the answers: it can be another than
+        that in which we gave them.
+        """
         if call.cell == self._cell:
             place = {name: number for number, name in enumerate(kernel_says.order(call.body))}
             # Others, such as those of forked processes, stay where they are.
@@ -203,7 +227,10 @@ class HostCalls:
                 records[slot] = record
 
     async def _planned(self, call: HostCall) -> None:
-        """Tell who watches how many calls the cell makes in all, by its own word. It is recorded nowhere and decides nothing."""
+        """Tell who watches how many calls the cell makes in all, by its own word.
+
+        It is recorded nowhere and decides nothing.
+        """
         calls = kernel_says.planned(call.body)
         if call.cell == self._cell and calls is not None:
             self._tell(CallsPlanned(call.cell, calls))
@@ -217,7 +244,10 @@ class HostCalls:
         return left
 
     async def _conversation(self, call: HostCall) -> Any:
-        """The conversation. It is not recorded but for its digest: it stands in the trace, from which a replay makes it anew."""
+        """The conversation.
+
+        It is not recorded but for its digest: it stands in the trace, from which a replay makes it anew.
+        """
         past = await self._recording.find(call, digest("history", {})) if self._recording else None
         if past is not None and not isinstance(past.answer, dict):  # an older trace has it whole
             return self._again(call, past)
@@ -233,7 +263,13 @@ class HostCalls:
         return talk
 
     def _simple(
-        self, call: HostCall, kind: CallKind, body: Mapping[str, Any], *, answer: Any = None, failure: RLMError | None = None
+        self,
+        call: HostCall,
+        kind: CallKind,
+        body: Mapping[str, Any],
+        *,
+        answer: Any = None,
+        failure: RLMError | None = None,
     ) -> None:
         """Record a call that takes no time."""
         preview = json.dumps(body)[:PREVIEW]
@@ -242,7 +278,16 @@ class HostCalls:
         self._record(
             call.cell,
             CallRecord(
-                call.id, kind, digest(kind, body), preview, now, 0.0, answer, error, error_type=error_type, occurrence=call.occurrence
+                call.id,
+                kind,
+                digest(kind, body),
+                preview,
+                now,
+                0.0,
+                answer,
+                error,
+                error_type=error_type,
+                occurrence=call.occurrence,
             ),
         )
 
@@ -272,4 +317,6 @@ async def _within(seconds: float | None, doing: Awaitable[CallRecord]) -> CallRe
     except TimeoutError:
         if not limit.expired():
             raise
-        raise ModelError(f"There was no answer within the call's own time-out of {seconds:g} s.", fault="timeout", model="") from None
+        raise ModelError(
+            f"There was no answer within the call's own time-out of {seconds:g} s.", fault="timeout", model=""
+        ) from None

@@ -1,4 +1,5 @@
-"""What code in the kernel asks of the host, read here and nowhere else in this room: the bodies of host calls.
+"""What code in the kernel asks of the host, read here and nowhere else in this room: the bodies of host
+calls.
 
 Who asks is there to hear what is wrong: a reader gives a value, or raises UsageError, and nothing else.
 """
@@ -40,7 +41,12 @@ class Query:
         return cls(
             _read(body, name, _words, wrong),
             _read(body, "model", _text_or_none, wrong),
-            _read(body, "schema", _schema, f"A schema is a JSON schema of at most {MAX_SCHEMA:,} characters and {MAX_DEPTH} levels."),
+            _read(
+                body,
+                "schema",
+                _schema,
+                f"A schema is a JSON schema of at most {MAX_SCHEMA:,} characters and {MAX_DEPTH} levels.",
+            ),
             _read(body, "timeout", _seconds, "A timeout is a number of seconds above 0."),
         )
 
@@ -51,12 +57,18 @@ class Query:
 
 
 def path(body: Mapping[str, Any]) -> str:
-    """The path of a `file` call. Lone surrogates in it stand for the bytes of a name that is not UTF-8. Raises UsageError."""
+    """The path of a `file` call.
+
+    Lone surrogates in it stand for the bytes of a name that is not UTF-8. Raises UsageError.
+    """
     return _read(body, "path", _path, f"A path must be a text of at most {_MAX_PATH:,} characters.")
 
 
 def answer(body: Mapping[str, Any]) -> Answer:
-    """What FINAL delivers. A value that is no plain JSON data is left to its text; a list or dict needs none. Raises UsageError."""
+    """What FINAL delivers.
+
+    A value that is no plain JSON data is left to its text; a list or dict needs none. Raises UsageError.
+    """
     given = body.get("value")
     try:
         value, fits = plain(given), "value" in body

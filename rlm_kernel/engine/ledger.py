@@ -1,8 +1,10 @@
-"""The one account of a run and of the child RLMs beneath it: money, tokens, calls, turns, time, and the limits on them.
+"""The one account of a run and of the child RLMs beneath it: money, tokens, calls, turns, time, and the
+limits on them.
 
-A model call is reserved before it is made and settled after. What a reservation holds back is an estimate: what the dearest call of its
-role has used so far, and more in proportion for a longer prompt. Near a limit of money or tokens calls therefore wait for those in flight,
-and the limit is passed by no more than one call. Some is kept back for the last answer. Lives on one event loop.
+A model call is reserved before it is made and settled after. What a reservation holds back is an estimate:
+what the dearest call of its role has used so far, and more in proportion for a longer prompt. Near a limit of
+money or tokens calls therefore wait for those in flight, and the limit is passed by no more than one call.
+Some is kept back for the last answer. Lives on one event loop.
 """
 
 from __future__ import annotations
@@ -31,8 +33,11 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Limits:
-    """None is no limit. `cost` in US dollars; `tokens` counts prompt and completion of root and sub models; `calls` are all model calls but
-    the root's own: sub-model calls, and turns of child RLMs. `turns` hold for each RLM by itself; `depth`: how deep child RLMs may nest.
+    """None is no limit.
+
+    `cost` in US dollars; `tokens` counts prompt and completion of root and sub models; `calls` are all model
+    calls but the root's own: sub-model calls, and turns of child RLMs. `turns` hold for each RLM by itself;
+    `depth`: how deep child RLMs may nest.
     """
 
     turns: int = 30
@@ -45,7 +50,9 @@ class Limits:
 
 @dataclass
 class _Dearest:
-    """What the dearest call of a role has used so far, and the characters of the longest prompt, which used no more than that."""
+    """What the dearest call of a role has used so far, and the characters of the longest prompt, which used
+    no more than that.
+    """
 
     cost: float = 0.0
     tokens: float = 0.0
@@ -58,7 +65,10 @@ class _Dearest:
 
 
 class Call:
-    """A model call, for as long as it is entered: `Ledger.call`. Whoever makes it says when the request goes out, and what came of it."""
+    """A model call, for as long as it is entered: `Ledger.call`.
+
+    Whoever makes it says when the request goes out, and what came of it.
+    """
 
     def __init__(self, ledger: Ledger, role: Role, chars: int, last: bool) -> None:
         self._ledger = ledger
@@ -90,7 +100,10 @@ class Call:
 
 
 class Ledger:
-    """Counts, and refuses when a limit is reached. That of a child RLM counts in those above it, too, whose limits hold for it."""
+    """Counts, and refuses when a limit is reached.
+
+    That of a child RLM counts in those above it, too, whose limits hold for it.
+    """
 
     def __init__(
         self,
@@ -120,13 +133,18 @@ class Ledger:
         self._settled = asyncio.Event()
 
     def child(self) -> Ledger:
-        """That of a child RLM: it has the same turns, one level less beneath it, and all else from here. Raises BudgetExceeded where no
-        child may be made.
+        """That of a child RLM: it has the same turns, one level less beneath it, and all else from here.
+
+        Raises BudgetExceeded where no child may be made.
         """
         if self.limits.depth <= 0:
-            raise BudgetExceeded("The limit of depth is reached: no child RLM may be made here.", limit="depth")
+            raise BudgetExceeded(
+                "The limit of depth is reached: no child RLM may be made here.", limit="depth"
+            )
         self.check(calls=True)
-        return Ledger(Limits(turns=self.limits.turns, depth=self.limits.depth - 1), clock=self._clock, parent=self)
+        return Ledger(
+            Limits(turns=self.limits.turns, depth=self.limits.depth - 1), clock=self._clock, parent=self
+        )
 
     def waited(self, seconds: float) -> None:
         """So many seconds were waited before there was room on the machine: they are not of the run."""
@@ -144,7 +162,10 @@ class Ledger:
             self._parent._open.remove(self)
 
     def came_to_nothing(self) -> None:
-        """This child RLM failed or was given up. Before its first turn it counts as a call: else code could have such without end."""
+        """This child RLM failed or was given up.
+
+        Before its first turn it counts as a call: else code could have such without end.
+        """
         if not self._totals.calls:
             self._count(calls=1, failed=1)
 
@@ -165,8 +186,9 @@ class Ledger:
     def call(self, role: Role, chars: int, *, last: bool = False) -> Call:
         """A model call with a prompt of so many characters.
 
-        Waits for calls in flight where they may use up what is left. `last`: for the last answer, which is always made. One that is given
-        up on its way counts against the limits as what it may have used. Raises BudgetExceeded: then nothing is to be sent.
+        Waits for calls in flight where they may use up what is left. `last`: for the last answer, which is
+        always made. One that is given up on its way counts against the limits as what it may have used.
+        Raises BudgetExceeded: then nothing is to be sent.
         """
         return Call(self, role, chars, last)
 
@@ -191,7 +213,9 @@ class Ledger:
 
     def _settle(self, role: Role, chars: int, reply: Completion) -> None:
         used = {f"{role}_usage": reply.usage}
-        self._count(**used, known_cost=reply.cost or 0.0, unpriced=int(reply.cost is None), stored=int(reply.stored))
+        self._count(
+            **used, known_cost=reply.cost or 0.0, unpriced=int(reply.cost is None), stored=int(reply.stored)
+        )
         if reply.stored:
             return  # nothing is learnt of what a call costs
         dearest = self._top._dearest.setdefault(role, _Dearest())
@@ -201,7 +225,10 @@ class Ledger:
             seen.chars = max(seen.chars, chars)
 
     def _failed(self, role: Role, chars: int, *, lost: bool) -> None:
-        """`lost`: it may be billed, though nobody waits for its reply. It counts: code could make such calls without end."""
+        """`lost`: it may be billed, though nobody waits for its reply.
+
+        It counts: code could make such calls without end.
+        """
         if role == "sub" or self.is_child:
             self._count(failed=1)
         if lost:
@@ -238,7 +265,9 @@ class Ledger:
 
     def _own(self, totals: Totals) -> Totals:
         own = self._own_calls
-        return replace(totals, calls=totals.calls - own, child_turns=totals.child_turns - own, seconds=self._seconds())
+        return replace(
+            totals, calls=totals.calls - own, child_turns=totals.child_turns - own, seconds=self._seconds()
+        )
 
     def _above(self) -> Totals:
         """What of this child RLM counts in its parent's account."""
@@ -255,7 +284,9 @@ class Ledger:
         for name in LIMITS:
             ledger = self if name == "turns" else self._top
             limit = getattr(ledger.limits, name)
-            rest = None if limit is None else round(max(0, limit - ledger._spent(name) - ledger._kept(name)), 6)
+            rest = (
+                None if limit is None else round(max(0, limit - ledger._spent(name) - ledger._kept(name)), 6)
+            )
             left[name] = int(rest) if rest is not None and name in ("turns", "calls", "tokens") else rest
         return left | {"depth": self.limits.depth}
 
@@ -266,7 +297,9 @@ class Ledger:
             limit, spent = getattr(self._top.limits, name), self._top._spent(name)
             if limit and spent >= NEARLY * limit and name not in self._told:
                 self._told.add(name)
-                told.append(f"{NEARLY:.0%} of the limit of {name} are used: {spent:.6g} of {limit:g}{_unit(name)}.")
+                told.append(
+                    f"{NEARLY:.0%} of the limit of {name} are used: {spent:.6g} of {limit:g}{_unit(name)}."
+                )
         return told
 
     # Of the whole tree
@@ -285,7 +318,9 @@ class Ledger:
         return self._tickets
 
     def _likely(self, role: Role) -> _Dearest | None:
-        """What a call of the role may use, at the most; before the first of a sub model, what the root model's have. None if unknown."""
+        """What a call of the role may use, at the most; before the first of a sub model, what the root
+        model's have. None if unknown.
+        """
         seen = self._dearest.get(role) or self._dearest.get("root")
         return seen if seen is not None and (role in self._dearest or seen.tokens) else None
 
@@ -293,8 +328,13 @@ class Ledger:
         """Whether a call can be afforded beside those in flight."""
         dearest = self._likely(role)
         if dearest is None:
-            return not any(held[0] == role for held in self._held.values())  # what such a call uses is not known yet: one goes ahead
-        held = {"cost": sum(one[1] for one in self._held.values()), "tokens": sum(one[2] for one in self._held.values())}
+            return not any(
+                held[0] == role for held in self._held.values()
+            )  # what such a call uses is not known yet: one goes ahead
+        held = {
+            "cost": sum(one[1] for one in self._held.values()),
+            "tokens": sum(one[2] for one in self._held.values()),
+        }
         for name in _SPENT:
             limit = getattr(self.limits, name)
             room = None if limit is None else limit - self._kept(name) - self._spent(name) - held[name]
@@ -326,7 +366,9 @@ class Ledger:
         return self._clock() - self._started
 
     def check(self, *, calls: bool = False) -> None:
-        """Raises BudgetExceeded if money, tokens or time are used up, and with `calls` also if these are; a child RLM's turns are such."""
+        """Raises BudgetExceeded if money, tokens or time are used up, and with `calls` also if these are; a
+        child RLM's turns are such.
+        """
         try:
             self._top._check()
             if calls or self.is_child:
@@ -355,4 +397,6 @@ def _unit(limit: LimitName) -> str:
 
 def _refusal(limit: LimitName, spent: float, allowed: float, kept: float = 0.0) -> BudgetExceeded:
     rest = f", and {kept:.6g} kept for the last answer" if kept > _ROUNDING else ""
-    return BudgetExceeded(f"The limit of {limit} is reached: {spent:.6g} of {allowed:g}{_unit(limit)} used{rest}.", limit=limit)
+    return BudgetExceeded(
+        f"The limit of {limit} is reached: {spent:.6g} of {allowed:g}{_unit(limit)} used{rest}.", limit=limit
+    )

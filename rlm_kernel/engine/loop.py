@@ -1,4 +1,5 @@
-"""The algorithm: ask the root model, run its cells, give the output back, until the answer is delivered or a limit is reached.
+"""The algorithm: ask the root model, run its cells, give the output back, until the answer is delivered or a
+limit is reached.
 
 Owned by one task; cancelling it is how a run is interrupted.
 """
@@ -30,11 +31,18 @@ LAST_ANSWER_SECONDS = 120.0
 class Loop:
     """One question, from its first message to its outcome.
 
-    `cells` runs the code, with the host calls and the ledger of the run. `output_chars` of each cell go back to the root model. `share`: as
-    of `Conversation`.
+    `cells` runs the code, with the host calls and the ledger of the run. `output_chars` of each cell go back
+    to the root model. `share`: as of `Conversation`.
     """
 
-    def __init__(self, cells: Cells, models: Models, profile: Profile, output_chars: int = 20_000, share: float | None = None) -> None:
+    def __init__(
+        self,
+        cells: Cells,
+        models: Models,
+        profile: Profile,
+        output_chars: int = 20_000,
+        share: float | None = None,
+    ) -> None:
         self.cells = cells
         self.ledger = cells.calls.ledger
         self.conversation = Conversation(models, self.ledger, cells.tell, share)
@@ -50,7 +58,10 @@ class Loop:
         self._answer: Answer | None = None
 
     async def set_up(self, cell_id: str, code: str) -> CellResult:
-        """Run a set-up cell (parameters, loading of the input). Its result is in the trace; the caller judges it."""
+        """Run a set-up cell (parameters, loading of the input).
+
+        Its result is in the trace; the caller judges it.
+        """
         return await self.cells.run(cell_id, code, 0, setup=True, seconds=self.ledger.seconds_left())
 
     async def run(
@@ -65,7 +76,8 @@ class Loop:
     ) -> Outcome:
         """Answer a question, or go on with a conversation that began with it.
 
-        `named`: paths that the user named in the last question, and that code can load; `absent`: what they named and is not there.
+        `named`: paths that the user named in the last question, and that code can load; `absent`: what they
+        named and is not there.
 
         Raises ModelError when the root model gives no reply, KernelError without a kernel.
         """
@@ -86,10 +98,18 @@ class Loop:
     def _open(self, question: str, info: ContextInfo, files: str, *, from_files: bool) -> None:
         self._guard.looked, self._typed = info.total_chars == 0, info.typed
         window, depth = self.conversation.models.window("sub"), self.ledger.limits.depth
-        system = system_prompt(self._profile, info, output_chars=self._output_chars, sub_window=window, depth=depth)
+        system = system_prompt(
+            self._profile, info, output_chars=self._output_chars, sub_window=window, depth=depth
+        )
         last = "\n".join(filter(None, [files, say.progress_line(self.ledger, 1)]))
         first = say.question_message(question, info, from_files, self._profile.head_chars, last)
-        self.conversation.begin([{"role": "system", "content": system}, *self._profile.examples, {"role": "user", "content": first}])
+        self.conversation.begin(
+            [
+                {"role": "system", "content": system},
+                *self._profile.examples,
+                {"role": "user", "content": first},
+            ]
+        )
 
     async def _take_up(self, past: Past, files: str) -> None:
         """Have the conversation as it was, and do what is left of its last turn."""
@@ -121,7 +141,10 @@ class Loop:
             talk.say("\n\n".join(said))
 
     async def remember(self) -> Memory | None:
-        """After an answer: have the turns of its question summed up, for the questions to come. None if they stay as they are."""
+        """After an answer: have the turns of its question summed up, for the questions to come.
+
+        None if they stay as they are.
+        """
         ask = say.sum_up_message(*self._shown, self._output_chars, self._answer.text if self._answer else "")
         return await self.conversation.summarize(ask)
 
@@ -171,12 +194,16 @@ class Loop:
         except TimeoutError:
             raise self.ledger.late() from None
 
-    async def _run_cells(self, cells: Sequence[str], done: Sequence[CellResult] = ()) -> tuple[list[CellResult], int]:
+    async def _run_cells(
+        self, cells: Sequence[str], done: Sequence[CellResult] = ()
+    ) -> tuple[list[CellResult], int]:
         results = list(done)
         for index in range(len(done), len(cells)):
             if results and (results[-1].answer is not None or results[-1].status != "ok"):
                 break
-            results.append(await self._cell(chr(ord("a") + index) if index < 26 else str(index + 1), cells[index]))
+            results.append(
+                await self._cell(chr(ord("a") + index) if index < 26 else str(index + 1), cells[index])
+            )
             self._guard.see(cells[index])
         return results, max(0, len(cells) - len(results))
 
@@ -187,7 +214,10 @@ class Loop:
         return await self.cells.run(f"turn-{turn:02d}-{letter}", code, turn, seconds=seconds)
 
     async def _judge(self, parsed: Reply, results: Sequence[CellResult], *, hasty: bool) -> list[str]:
-        """Take the answer, if there is one and it stands; else what to remark. `hasty`: nothing was done about an error before it."""
+        """Take the answer, if there is one and it stands; else what to remark.
+
+        `hasty`: nothing was done about an error before it.
+        """
         failed = any(result.status != "ok" for result in results)
         answer = results[-1].answer if results else None
         remarks: list[str] = []
@@ -207,7 +237,9 @@ class Loop:
 
     async def _prose_answer(self, final: ProseFinal, remarks: list[str]) -> Answer | None:
         """The answer of FINAL or FINAL_VAR outside code. What is code there is run as a cell."""
-        found = await answers.in_prose(final, lambda code: self._cell("final", code), self._output_chars, typed=self._typed)
+        found = await answers.in_prose(
+            final, lambda code: self._cell("final", code), self._output_chars, typed=self._typed
+        )
         if isinstance(found, Answer):
             return found
         remarks.append(found)
@@ -225,17 +257,24 @@ class Loop:
         except BudgetExceeded:
             return Outcome(None, reason, detail=detail)
         except (ModelError, TimeoutError) as error:
-            return Outcome(None, reason, detail=f"{detail} The last answer did not come: {str(error) or 'time-out'}")
+            return Outcome(
+                None, reason, detail=f"{detail} The last answer did not come: {str(error) or 'time-out'}"
+            )
         self._shown = (), 0
         parsed = self._replied(reply)
         answer: Answer | None = None
         if said := parsed.final or (None if parsed.cells else final_in_sentence(parsed.prose)):
             answer = await self._prose_answer(said, [])
         elif parsed.cells and "FINAL" in parsed.cells[-1]:
-            # Told not to, models still answer in code. What that code spends stays within the ledger's limits.
+            # Told not to, models still answer in code. What that code spends stays within the ledger's
+            # limits.
             results, _ = self._shown = await self._run_cells(parsed.cells[-1:])
             answer = results[0].answer
         elif words := answers.words_of(parsed.prose):
-            answer = await self._prose_answer(ProseFinal("FINAL", repr(words)), []) if self._typed else Answer(words)
+            answer = (
+                await self._prose_answer(ProseFinal("FINAL", repr(words)), [])
+                if self._typed
+                else Answer(words)
+            )
         self._answer = answer
         return Outcome(answer, reason, forced=answer is not None, detail=detail)

@@ -1,7 +1,8 @@
 """Conversation memory: the turns of a question, replaced by a summary in what the root model sees.
 
-The trace and the kernel's `history` keep them in full. The system prompt, the examples and the question's own message, which has the
-files' sizes and names, are never replaced: a summary stands as the reply to that message.
+The trace and the kernel's `history` keep them in full. The system prompt, the examples and the question's own
+message, which has the files' sizes and names, are never replaced: a summary stands as the reply to that
+message.
 """
 
 from __future__ import annotations
@@ -21,22 +22,35 @@ WORTH = 1_000
 """Characters of messages below which there is nothing to gain."""
 _CHARS_PER_TOKEN = 4.0
 _SHORTER = (4_000, 1_000, 250)
-"""Characters of each message in what is summed up, one after the other, where the whole is too long for the window."""
+"""Characters of each message in what is summed up, one after the other, where the whole is too long for the
+window.
+"""
 _USUAL_WINDOW = 128_000
 """Tokens of a root model whose window is not known."""
 
 
 class Unremembered(Exception):
-    """There is no summary; the messages stay as they are. The text says why, and is empty where none was wanted."""
+    """There is no summary; the messages stay as they are.
+
+    The text says why, and is empty where none was wanted.
+    """
 
 
 def tokens(messages: Sequence[Message], last: Usage, seen: int) -> float:
-    """About how many tokens these are. `last`: what the last call used, for the first `seen` messages; the others are estimated."""
-    return (last.prompt or chars(messages[:seen]) / _CHARS_PER_TOKEN) + chars(messages[seen:]) / _CHARS_PER_TOKEN
+    """About how many tokens these are.
+
+    `last`: what the last call used, for the first `seen` messages; the others are estimated.
+    """
+    return (last.prompt or chars(messages[:seen]) / _CHARS_PER_TOKEN) + chars(
+        messages[seen:]
+    ) / _CHARS_PER_TOKEN
 
 
-def crowded(messages: Sequence[Message], kept: int, last: Usage, seen: int, window: int | None, share: float) -> bool:
-    """Whether the turns pass a share of what the root model's window has for them, beside the first `kept` messages, which stay.
+def crowded(
+    messages: Sequence[Message], kept: int, last: Usage, seen: int, window: int | None, share: float
+) -> bool:
+    """Whether the turns pass a share of what the root model's window has for them, beside the first `kept`
+    messages, which stay.
 
     `last`, `seen`: as of `tokens`.
     """
@@ -46,18 +60,28 @@ def crowded(messages: Sequence[Message], kept: int, last: Usage, seen: int, wind
 
 
 async def sum_up(
-    models: Models, ledger: Ledger, kept: Sequence[Message], replaced: Sequence[Message], ask: str, *, whole: bool = True
+    models: Models,
+    ledger: Ledger,
+    kept: Sequence[Message],
+    replaced: Sequence[Message],
+    ask: str,
+    *,
+    whole: bool = True,
 ) -> Memory:
-    """Have the root model write the summary that is to stand for `replaced` and for what `ask`, which asks for it, tells before SUM_UP.
+    """Have the root model write the summary that is to stand for `replaced` and for what `ask`, which asks
+    for it, tells before SUM_UP.
 
-    Where that is longer than its window, or not `whole`, long messages lose their middle. What it costs is in the ledger. Raises
-    Unremembered.
+    Where that is longer than its window, or not `whole`, long messages lose their middle. What it costs is in
+    the ledger. Raises Unremembered.
     """
     stood_for = chars(replaced) + len(ask) - len(SUM_UP)
     if stood_for < WORTH:
         raise Unremembered
     forms = [[*kept, *replaced, {"role": "user", "content": ask}]] if whole else []
-    forms += ([*kept, *_shorter(replaced, most), {"role": "user", "content": _shorter_ask(ask, most)}] for most in _SHORTER)
+    forms += (
+        [*kept, *_shorter(replaced, most), {"role": "user", "content": _shorter_ask(ask, most)}]
+        for most in _SHORTER
+    )
     try:
         async with asyncio.timeout(SECONDS):
             messages, reply = await _first_that_fits(models, ledger, forms)
@@ -73,8 +97,13 @@ async def sum_up(
     return _measured(text, reply, stood_for, chars(messages))
 
 
-async def _first_that_fits(models: Models, ledger: Ledger, forms: Sequence[Sequence[Message]]) -> tuple[Sequence[Message], Completion]:
-    """The reply to the first of these that is not too long, and that one. Raises ModelError, BudgetExceeded."""
+async def _first_that_fits(
+    models: Models, ledger: Ledger, forms: Sequence[Sequence[Message]]
+) -> tuple[Sequence[Message], Completion]:
+    """The reply to the first of these that is not too long, and that one.
+
+    Raises ModelError, BudgetExceeded.
+    """
     for messages in forms[:-1]:
         try:
             return messages, await complete(models, ledger, messages, role="root")

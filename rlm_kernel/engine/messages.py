@@ -1,4 +1,7 @@
-"""What the loop says to the root model between its replies. Every message is constant in size whatever the input's."""
+"""What the loop says to the root model between its replies.
+
+Every message is constant in size whatever the input's.
+"""
 
 from __future__ import annotations
 
@@ -14,29 +17,44 @@ _ANSI = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|
 _COUNT = re.compile(r"In ?\[\d+\]")
 _LISTED = 20
 NO_CODE = (
-    "Your reply held neither a ```repl block nor FINAL. Write code in a ```repl block to go on; if you have the answer, "
+    "Your reply held neither a ```repl block nor FINAL. Write code in a ```repl block to go on; if you have "
+    "the answer, "
     "write FINAL(answer) on a line of its own."
 )
 ALL_THOUGHT = (
-    "Your reply was reasoning alone, without an end; nothing came after it. Think less, and then reply with a sentence and code in a "
+    "Your reply was reasoning alone, without an end; nothing came after it. Think less, and then reply with "
+    "a sentence and code in a "
     "```repl block, or with FINAL(answer) on a line of its own."
 )
 INVENTED = (
-    "The output that you wrote yourself is not real: only what stands above was printed. What you wrote after it was not run. End your "
+    "The output that you wrote yourself is not real: only what stands above was printed. What you wrote "
+    "after it was not run. End your "
     "reply with the code, and wait for its output."
 )
 TEMPLATE = (
-    "That is the form of an answer and not the answer. Write FINAL(...) with the text itself, or with the name of a variable that holds it."
+    "That is the form of an answer and not the answer. Write FINAL(...) with the text itself, or "
+    "with the name of a variable that holds it."
 )
-NOT_LOOKED = "That answer came before any code had looked at the input, so it was not taken. Look at `context` with code first."
+NOT_LOOKED = (
+    "That answer came before any code had looked at the input, so it was not taken. Look at "
+    "`context` with code first."
+)
 AFTER_ERROR = (
-    "That answer was not taken, because the cell before it ended in an error, and nothing was computed since. Correct that cell and look "
+    "That answer was not taken, because the cell before it ended in an error, and nothing was computed "
+    "since. Correct that cell and look "
     "at what it gives. If the answer holds all the same, give it again."
 )
-REPEATED = "That was the same code as before, and it gave the same. Say what is wrong with it, and write different code."
-CUT_OFF = "Your reply was too long and was cut off in the middle of its code, which did not run. Write less: one short cell."
+REPEATED = (
+    "That was the same code as before, and it gave the same. Say what is wrong with it, and write "
+    "different code."
+)
+CUT_OFF = (
+    "Your reply was too long and was cut off in the middle of its code, which did not run. Write "
+    "less: one short cell."
+)
 _NO_TOOLS = (
-    "You called {names}, but there are no tools here, and nothing was run. Write Python in a ```repl block: it runs in the kernel, "
+    "You called {names}, but there are no tools here, and nothing was run. Write Python in a ```repl block: "
+    "it runs in the kernel, "
     "with `context` and all functions."
 )
 BESIDE_CODE = (
@@ -47,23 +65,29 @@ BESIDE_CODE = (
 NEARLY_USED = "Come to an answer with what you have, and spend what is left on what matters most."
 
 SUM_UP = (
-    "Now sum up, for yourself, the work on this question so far: what was asked, what you found and where in the input, which variables "
-    "hold it, what is left to do, and the answer if there is one. From now on you see this summary in place of the messages since the "
+    "Now sum up, for yourself, the work on this question so far: what was asked, what you found and where "
+    "in the input, which variables "
+    "hold it, what is left to do, and the answer if there is one. From now on you see this summary in place "
+    "of the messages since the "
     "question. Plain text without code blocks, at most 300 words."
 )
 AFTER_MEMORY = (
-    "The message above is your summary of the work on that question. Variables and files are as they were; `history` in the kernel has "
+    "The message above is your summary of the work on that question. Variables and files are as they were; "
+    "`history` in the kernel has "
     "every turn in full (a list of dicts: question, turns, answer)."
 )
 STOPPED = "The work on that question was stopped here; it has no answer."
 _ANSWER_SHOWN = 2_000
 _LAZY = (
-    " What is too large for memory is a LazyText, which has a str's slices, len, in, find, count, splitlines() and split() as iterators; "
+    " What is too large for memory is a LazyText, which has a str's slices, len, in, find, count, "
+    "splitlines() and split() as iterators; "
     "re.search, re.finditer and re.findall take; grep and chunks are fastest. Never take str() of it."
 )
 
 
-def question_message(question: str, info: ContextInfo, from_files: bool, head_chars: int, progress: str) -> str:
+def question_message(
+    question: str, info: ContextInfo, from_files: bool, head_chars: int, progress: str
+) -> str:
     """The first message: the question, with type, sizes, names and first characters of the input."""
     lines = []
     if info.item_count or info.total_chars:
@@ -73,7 +97,9 @@ def question_message(question: str, info: ContextInfo, from_files: bool, head_ch
         lines.append(f"Context: {info.kind}, {about}{info.total_chars:,} characters in {pieces}.{lazy}")
         shown = [f"{_typed(name)} ({about}{size:,} characters)" for name, size in info.items[:_LISTED]]
         more = f", and {info.item_count - len(shown):,} more" if info.item_count > len(shown) else ""
-        lines.append(f"Files: {', '.join(shown)}{more}" if from_files else f"Pieces: {', '.join(shown)}{more}")
+        lines.append(
+            f"Files: {', '.join(shown)}{more}" if from_files else f"Pieces: {', '.join(shown)}{more}"
+        )
         lines.append(f"Starts with: {info.head[:head_chars]!r}")
         lines += [f"Form: {info.form}"] if info.form else []
         lines += [f"Note: {remark}" for remark in info.remarks]
@@ -93,7 +119,12 @@ def progress_line(ledger: Ledger, turn: int | None = None) -> str:
     if turn > ledger.limits.turns:
         return "No turn is left."
     left = ledger.left()
-    units = {"calls": "{:,.0f} sub-model calls", "cost": "${:.4g}", "tokens": "{:,.0f} tokens", "seconds": "{:.0f} s"}
+    units = {
+        "calls": "{:,.0f} sub-model calls",
+        "cost": "${:.4g}",
+        "tokens": "{:,.0f} tokens",
+        "seconds": "{:.0f} s",
+    }
     parts = [form.format(left[name]) for name, form in units.items() if left[name] is not None]
     return f"Turn {turn} of {ledger.limits.turns}." + (f" Left: {', '.join(parts)}." if parts else "")
 
@@ -103,21 +134,28 @@ def nothing_to_run(labels: Sequence[str]) -> str:
     if not labels:
         return NO_CODE
     which = " and ".join(f"```{label[:40]}" for label in dict.fromkeys(labels[:5]))
-    what = f"The {which} block was not run" if len(set(labels[:5])) == 1 else f"The blocks {which} were not run"
+    what = (
+        f"The {which} block was not run" if len(set(labels[:5])) == 1 else f"The blocks {which} were not run"
+    )
     return f"{what}: only Python runs here. {NO_CODE}"
 
 
 def not_evaluated(source: str, output: str) -> str:
     """That FINAL(...) in prose was code which did not give an answer."""
     return (
-        f"FINAL({source}) was not taken as the answer. It was run as code, and that gave:\n{output}\nMend it, or give the answer as a text."
+        f"FINAL({source}) was not taken as the answer. It was run as code, and that gave:\n{output}\n"
+        "Mend it, or give the answer as a text."
     )
 
 
 def no_tools(names: Sequence[str]) -> list[str]:
     """What to remark where a reply called tools, of these names, that nobody offered."""
     shown = ", ".join(repr(name[:60]) for name in names[:3])
-    return [_NO_TOOLS.format(names=f"the tool {shown}" if len(names) == 1 else f"the tools {shown}")] if names else []
+    return (
+        [_NO_TOOLS.format(names=f"the tool {shown}" if len(names) == 1 else f"the tools {shown}")]
+        if names
+        else []
+    )
 
 
 def nearly_used(ledger: Ledger) -> list[str]:
@@ -125,13 +163,22 @@ def nearly_used(ledger: Ledger) -> list[str]:
     return [f"{told} {NEARLY_USED}" for told in ledger.newly_near()]
 
 
-def output_message(results: Sequence[CellResult], not_run: int, limit: int, remarks: Sequence[str], progress: str) -> str:
+def output_message(
+    results: Sequence[CellResult], not_run: int, limit: int, remarks: Sequence[str], progress: str
+) -> str:
     """What the cells of a turn gave, each truncated in the middle beyond `limit` characters."""
     parts = []
     for number, result in enumerate(results, 1):
         which = "the cell" if len(results) + not_run == 1 else f"cell {number}"
-        text = truncate(output_text(result.outputs), limit) or "(it printed nothing; print what you want to see)"
-        failed = {"ok": "", "error": " (it raised an error)", "timeout": " (it was stopped)", "died": " (the kernel died)"}
+        text = (
+            truncate(output_text(result.outputs), limit) or "(it printed nothing; print what you want to see)"
+        )
+        failed = {
+            "ok": "",
+            "error": " (it raised an error)",
+            "timeout": " (it was stopped)",
+            "died": " (the kernel died)",
+        }
         parts.append(f"Output of {which}{failed[result.status]}:\n{text}")
     if not_run:
         why = ", because of the error above" if any(result.status != "ok" for result in results) else ""
@@ -151,7 +198,10 @@ def new_question(question: str) -> str:
 
 
 def sum_up_message(results: Sequence[CellResult], not_run: int, limit: int, answer: str) -> str:
-    """Ask for a summary of the work on a question, which then stands for it. `answer`: what was delivered, if it was."""
+    """Ask for a summary of the work on a question, which then stands for it.
+
+    `answer`: what was delivered, if it was.
+    """
     given = [f"The answer that you gave: {truncate(answer, _ANSWER_SHOWN)}"] if answer else []
     return output_message(results, not_run, limit, given, SUM_UP)
 
@@ -172,7 +222,8 @@ def named_files(paths: Sequence[str], absent: Sequence[str] = ()) -> str:
 def forced_message(reason: str) -> str:
     """Ask for the one last answer at exhaustion."""
     return (
-        f"{reason} No more code will run. Give your best answer now, from what you have seen: FINAL(answer) on a line of its own, "
+        f"{reason} No more code will run. Give your best answer now, from what you have seen: FINAL(answer) "
+        "on a line of its own, "
         "or FINAL_VAR(name) for a variable of the session. Reply with that line alone."
     )
 
@@ -210,16 +261,23 @@ def _picture(kind: str, data: Any) -> str:
 
 
 def without_counts(results: Sequence[CellResult]) -> str:
-    """What cells gave, without the numbers that a kernel gives its cells: the same code gives the same text."""
+    """What cells gave, without the numbers that a kernel gives its cells: the same code gives the same
+    text.
+    """
     return "\n".join(_COUNT.sub("In[]", output_text(result.outputs)) for result in results)
 
 
 def _overwrite(text: str) -> str:
-    """A stream as it would stand in a terminal: codes gone, and of a line rewritten with carriage returns, as by a progress bar, the last
-    form. (Carriage returns in data that was printed are no such ones: the kernel has made line ends of them.)
+    """A stream as it would stand in a terminal: codes gone, and of a line rewritten with carriage returns, as
+    by a progress bar, the last form. (Carriage returns in data that was printed are no such ones: the kernel
+    has made line ends of them.)
     """
     plain = _ANSI.sub("", text).replace("\r\n", "\n")
-    return "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in plain.split("\n")) if "\r" in plain else plain
+    return (
+        "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in plain.split("\n"))
+        if "\r" in plain
+        else plain
+    )
 
 
 def truncate(text: str, limit: int) -> str:
@@ -229,4 +287,6 @@ def truncate(text: str, limit: int) -> str:
     head = limit // 2
     tail = limit - head
     gone = len(text) - limit
-    return f"{text[:head]}\n… [{gone:,} of {len(text):,} characters left out here] …\n{text[len(text) - tail :]}"
+    return (
+        f"{text[:head]}\n… [{gone:,} of {len(text):,} characters left out here] …\n{text[len(text) - tail :]}"
+    )

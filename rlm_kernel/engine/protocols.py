@@ -1,7 +1,8 @@
-"""The six seams of the engine: Kernel, Models, Children, Handed, Recording, Account; and, under their names, the values that cross them.
+"""The six seams of the engine: Kernel, Models, Children, Handed, Recording, Account; and, under their names,
+the values that cross them.
 
-The engine speaks to these alone. `models/`, `sandbox/`, `trace/` and `session/` implement them, and import this module of the engine and
-`engine.events`, which has what a run tells; `session/` puts them together.
+The engine speaks to these alone. `models/`, `sandbox/`, `trace/` and `session/` implement them, and import
+this module of the engine and `engine.events`, which has what a run tells; `session/` puts them together.
 """
 
 from __future__ import annotations
@@ -51,11 +52,15 @@ class Models(Protocol):
         sent: Callable[[], None] = lambda: None,
         retrying: Callable[[Retry], bool] = lambda _retry: True,
     ) -> Completion:
-        """One reply. `model` overrides the role's own. `schema`, a JSON schema: the provider is told to keep to it where it can be; the
-        reply is not checked against it. `sent` is called when a request goes out, from when on it may be billed. `retrying` is called
-        before each wait for another attempt; if it says False, there is none, and the call fails as after its last.
+        """One reply.
 
-        Raises ModelError, after retries where retrying helps. Safe to call concurrently; waits for a free slot.
+        `model` overrides the role's own. `schema`, a JSON schema: the provider is told to keep to it where it
+        can be; the reply is not checked against it. `sent` is called when a request goes out, from when on it
+        may be billed. `retrying` is called before each wait for another attempt; if it says False, there is
+        none, and the call fails as after its last.
+
+        Raises ModelError, after retries where retrying helps. Safe to call concurrently; waits for a free
+        slot.
         """
 
     async def aclose(self) -> None:
@@ -66,7 +71,10 @@ class Recording(Protocol):
     """The host calls of an earlier run. Implemented by `trace.recording`."""
 
     async def find(self, call: HostCall, digest: str) -> CallRecord | None:
-        """The recorded call, None if there is none. Returns when its answer is due: in the order in which the calls ended then."""
+        """The recorded call, None if there is none.
+
+        Returns when its answer is due: in the order in which the calls ended then.
+        """
 
     def received(self, cell: str, call_id: str) -> None:
         """Code in the kernel has the answer to that call: the next one may be given."""
@@ -76,13 +84,18 @@ class Kernel(Protocol):
     """A live kernel. Owned by one task: cells run one at a time."""
 
     async def set_up(self, cell_id: str, code: str) -> CellResult:
-        """Run a cell that loads the input; a kernel that had to be restarted runs all of them again by itself."""
+        """Run a cell that loads the input; a kernel that had to be restarted runs all of them again by
+        itself.
+        """
 
     async def describe(self) -> ContextInfo:
         """What is loaded, in constant size."""
 
     async def run_cell(self, cell_id: str, code: str) -> CellResult:
-        """Run code to its end, whatever that end is. Raises KernelError only if no kernel can be had any more."""
+        """Run code to its end, whatever that end is.
+
+        Raises KernelError only if no kernel can be had any more.
+        """
 
     async def interrupt(self) -> None:
         """Stop the cell in progress, which then ends with status error or timeout. No-op when idle."""
@@ -92,7 +105,9 @@ class Kernel(Protocol):
 
 
 class Handed(Protocol):
-    """An input that code in the kernel hands over to a child RLM. `digest` tells it from others; `size` in bytes."""
+    """An input that code in the kernel hands over to a child RLM. `digest` tells it from others; `size` in
+    bytes.
+    """
 
     @property
     def digest(self) -> str: ...
@@ -122,8 +137,8 @@ class Children(Protocol):
     ) -> Outcome:
         """Have a child RLM answer, on an account of its own.
 
-        `name` says which cell asks; `schema`: of the answer, if it must have one. `begun` hears the child's trace, as seen from the
-        folder of its parent's, once there is one.
+        `name` says which cell asks; `schema`: of the answer, if it must have one. `begun` hears the child's
+        trace, as seen from the folder of its parent's, once there is one.
 
         Raises RLMError. Cancelling it ends the child.
         """
@@ -136,4 +151,6 @@ class Account(Protocol):
         """So far, with all child RLMs."""
 
     def closed(self) -> Totals:
-        """The same without child RLMs that are still at work: these have traces of their own, which tell what they have used."""
+        """The same without child RLMs that are still at work: these have traces of their own, which tell what
+        they have used.
+        """

@@ -1,4 +1,7 @@
-"""What a text is as Python: whether it parses, what it would do, where its strings end. Nothing is run here."""
+"""What a text is as Python: whether it parses, what it would do, where its strings end.
+
+Nothing is run here.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,25 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 _MAGIC = re.compile(
-    r"^(?P<indent>[ \t]*)(?:(?:[\w.]+[ \t]*=[ \t]*)?[%!](?=[\w(/.~])[^\n]*|\?{1,2}[\w.]+[ \t]*|[\w.]+\?{1,2}[ \t]*)$", re.MULTILINE
+    r"^(?P<indent>[ \t]*)(?:(?:[\w.]+[ \t]*=[ \t]*)?[%!](?=[\w(/.~])[^\n]*|\?{1,2}[\w.]+[ "
+    r"\t]*|[\w.]+\?{1,2}[ \t]*)$",
+    re.MULTILINE,
 )
 _PROMPT = re.compile(r"^[ \t]*(?:>>>|In ?\[\d*\]:)(?: |$)")
 _MORE = re.compile(r"^[ \t]*\.\.\.:?(?: |$)")
-_INERT = (ast.Name, ast.Attribute, ast.Constant, ast.UnaryOp, ast.BinOp, ast.BoolOp, ast.Compare, ast.Tuple, ast.List, ast.Set, ast.Dict)
+_INERT = (
+    ast.Name,
+    ast.Attribute,
+    ast.Constant,
+    ast.UnaryOp,
+    ast.BinOp,
+    ast.BoolOp,
+    ast.Compare,
+    ast.Tuple,
+    ast.List,
+    ast.Set,
+    ast.Dict,
+)
 _IDLE = (ast.Pass, ast.AnnAssign, ast.Global, ast.Nonlocal, ast.Break, ast.Continue, ast.Return)
 _LEXEME = re.compile(r"""\#|(?P<quote>'''|\"{3}|'|")|(?P<marks>`{3,}+)|[()（）]""")
 _INSIDE = {
@@ -25,11 +42,16 @@ _INSIDE = {
     '"': re.compile(r'(?:[^"\\\n]|\\.)*+', re.DOTALL),
 }
 _PARSED = 200_000
-"""Characters of code beyond which it is not parsed here: that would take seconds. It is taken for code that parses."""
+"""Characters of code beyond which it is not parsed here: that would take seconds.
+
+It is taken for code that parses.
+"""
 
 
 _FIELDS = 200_000_000
-"""Characters times braces of code with f-strings beyond which it is not parsed: Python's parser reads them anew for each field."""
+"""Characters times braces of code with f-strings beyond which it is not parsed: Python's parser reads them
+anew for each field.
+"""
 _F_STRING = re.compile(r"\b[fFrR]{1,2}[\"']")
 
 
@@ -64,8 +86,8 @@ def parses(code: str) -> bool:
 def acts(code: str, *, bare: bool = True) -> bool:
     """Whether code parses and does something when it is run: calls, assigns, imports, defines, loops.
 
-    `bare`: expressions that only show something of a variable (`rows[0]`), and assignments of literals, count too. Without it, what could
-    as well be the output of other code does not count.
+    `bare`: expressions that only show something of a variable (`rows[0]`), and assignments of literals, count
+    too. Without it, what could as well be the output of other code does not count.
     """
     found = cell(code) if _readable(code) else None
     return found is not None and any(_acts(node, bare) for node in found.body)
@@ -85,22 +107,40 @@ def _acts(node: ast.stmt, bare: bool) -> bool:
 
 
 def _is_literal(node: ast.expr) -> bool:
-    """Whether an expression could be what repr() gave of a value: a literal, or a constructor with literals, as Counter({'a': 1})."""
+    """Whether an expression could be what repr() gave of a value: a literal, or a constructor with literals,
+    as Counter({'a': 1}).
+    """
     if isinstance(node, ast.Call):
-        name = node.func.id if isinstance(node.func, ast.Name) else node.func.attr if isinstance(node.func, ast.Attribute) else ""
+        name = (
+            node.func.id
+            if isinstance(node.func, ast.Name)
+            else node.func.attr
+            if isinstance(node.func, ast.Attribute)
+            else ""
+        )
         given = [*node.args, *(keyword.value for keyword in node.keywords)]
-        return name not in ("print", "display", "FINAL", "FINAL_VAR") and bool(given) and all(map(_is_literal, given))
+        return (
+            name not in ("print", "display", "FINAL", "FINAL_VAR")
+            and bool(given)
+            and all(map(_is_literal, given))
+        )
     return not any(isinstance(inner, ast.Name | ast.Call | ast.Await) for inner in ast.walk(node))
 
 
 def only_delivers(code: str) -> bool:
     """Whether code does nothing but call FINAL or FINAL_VAR with what is there."""
     found = tree(code)
-    return found is not None and all(isinstance(node, ast.Expr) and _delivers(node.value) for node in found.body)
+    return found is not None and all(
+        isinstance(node, ast.Expr) and _delivers(node.value) for node in found.body
+    )
 
 
 def _delivers(node: ast.expr) -> bool:
-    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.func.id not in ("FINAL", "FINAL_VAR"):
+    if (
+        not isinstance(node, ast.Call)
+        or not isinstance(node.func, ast.Name)
+        or node.func.id not in ("FINAL", "FINAL_VAR")
+    ):
         return False
     return not any(isinstance(inner, ast.Call) for value in node.args for inner in ast.walk(value))
 
@@ -126,11 +166,16 @@ _INPUT_NAMES = frozenset(
 def looks_at_input(code: str) -> bool:
     """Whether code mentions the input at all. Code that does not parse is taken to."""
     found = tree(code)
-    return found is None or any(isinstance(node, ast.Name) and node.id in _INPUT_NAMES for node in ast.walk(found))
+    return found is None or any(
+        isinstance(node, ast.Name) and node.id in _INPUT_NAMES for node in ast.walk(found)
+    )
 
 
 class Lexeme(NamedTuple):
-    """A string (its `kind` is its quotes), a comment (#), a run of backticks (`) or a parenthesis. `open`: a string without an end."""
+    """A string (its `kind` is its quotes), a comment (#), a run of backticks (`) or a parenthesis.
+
+    `open`: a string without an end.
+    """
 
     kind: str
     start: int
@@ -139,8 +184,13 @@ class Lexeme(NamedTuple):
 
 
 def lexemes(text: str, position: int = 0, *, comments: bool = True) -> Iterator[Lexeme]:
-    """What stands in code, from there on. Quotes that open a string without an end are one lexeme; what follows them is read as code."""
-    endless: dict[str, int] = {}  # up to where strings of these quotes have no end: each place is looked at once for each kind of quotes
+    """What stands in code, from there on.
+
+    Quotes that open a string without an end are one lexeme; what follows them is read as code.
+    """
+    endless: dict[
+        str, int
+    ] = {}  # up to where strings of these quotes have no end: each place is looked at once for each kind
     while found := _LEXEME.search(text, position):
         start, position = found.span()
         if (quote := found["quote"]) is None:
@@ -157,7 +207,8 @@ def lexemes(text: str, position: int = 0, *, comments: bool = True) -> Iterator[
                 position = end + len(quote)
                 yield Lexeme(quote, start, position)
                 continue
-            # What begins there ended at no quotes, since all on the way are escaped; so will what begins at one of these.
+            # What begins there ended at no quotes, since all on the way are escaped; so will what begins at
+            # one of these.
             endless[quote] = end
         yield Lexeme(quote, start, position, open=True)
         if len(quote) == 3:
@@ -165,8 +216,9 @@ def lexemes(text: str, position: int = 0, *, comments: bool = True) -> Iterator[
 
 
 def end_of_code(text: str, marks: int) -> tuple[int | None, bool]:
-    """Where the first run of at least so many backticks stands outside of strings and comments, since such a run is no Python; None where
-    there is none. And whether the text ends inside a string of several lines, or has one that has no end.
+    """Where the first run of at least so many backticks stands outside of strings and comments, since such a
+    run is no Python; None where there is none. And whether the text ends inside a string of several lines, or
+    has one that has no end.
     """
     for found in lexemes(text):
         if found.open and len(found.kind) == 3:
@@ -211,15 +263,19 @@ def without_prompts(code: str) -> str:
     return "\n".join(lines)
 
 
-_UNSEEN = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff")) | dict.fromkeys(map(ord, "\u00a0\u2002\u2003\u2009\u202f\u3000"), " ")
+_UNSEEN = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff")) | dict.fromkeys(
+    map(ord, "\u00a0\u2002\u2003\u2009\u202f\u3000"), " "
+)
 _CURLY = dict.fromkeys(map(ord, "“”„"), '"') | dict.fromkeys(map(ord, "‘’"), "'")
 _NUMBERED = re.compile(r"^[ \t]*\d+(?:[:|.)] ?|\t|  )", re.MULTILINE)
 _ADDED = re.compile(r"\+ "), re.compile(r"[+ ]")
 
 
 def as_meant(code: str) -> str:
-    """The code of a block: a transcript without its prompts; what parses as it is. What does not is taken without what copying, typesetting
-    or escaping did to it, where it parses then: invisible signs, curly quotes, HTML's and JSON's escapes, numbers of lines, a diff's marks.
+    """The code of a block: a transcript without its prompts; what parses as it is.
+
+    What does not is taken without what copying, typesetting or escaping did to it, where it parses then:
+    invisible signs, curly quotes, HTML's and JSON's escapes, numbers of lines, a diff's marks.
     """
     code = without_prompts(code)
     if parses(code):
@@ -264,14 +320,23 @@ def _every_line(mark: re.Pattern[str], code: str) -> str:
     lines = code.split("\n")
     if len(lines) < 2:
         return code
-    return "\n".join(mark.sub("", line, count=1) for line in lines) if all(not line.strip() or mark.match(line) for line in lines) else code
+    return (
+        "\n".join(mark.sub("", line, count=1) for line in lines)
+        if all(not line.strip() or mark.match(line) for line in lines)
+        else code
+    )
 
 
-_CODE_KEYS = re.compile(r"(?i)code|python|script|source|program|cell|input|arg|param|cmd|command|function|tool|action|content")
+_CODE_KEYS = re.compile(
+    r"(?i)code|python|script|source|program|cell|input|arg|param|cmd|command|function|tool|action|content"
+)
 
 
 def code_in_json(text: str) -> str | None:
-    """The code in a JSON object that models write as a call of a tool: {"code": "..."}, or deeper. None where there is none."""
+    """The code in a JSON object that models write as a call of a tool: {"code": "..."}, or deeper.
+
+    None where there is none.
+    """
     try:
         return _code_in(json.loads(text, strict=False), 0)
     except (ValueError, RecursionError):
@@ -286,7 +351,10 @@ def _code_in(value: Any, depth: int) -> str | None:
     if depth > 4:
         return None
     if isinstance(value, list):
-        return next((code for item in value[:20] if isinstance(item, dict) and (code := _code_in(item, depth + 1))), None)
+        return next(
+            (code for item in value[:20] if isinstance(item, dict) and (code := _code_in(item, depth + 1))),
+            None,
+        )
     if isinstance(value, dict):
         inner = (item for key, item in value.items() if _CODE_KEYS.search(key))
         return next((code for item in inner if (code := _code_in(item, depth + 1))), None)

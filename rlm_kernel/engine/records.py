@@ -11,15 +11,18 @@ from rlm_kernel.engine.protocols import MODEL_CALLS, CallRecord
 
 Kind = Literal["answers", "records"]
 _CELLS_SHARE = 8
-"""One cell may take this part of what is kept of calls that cost nothing: those of later cells are to be kept, too."""
+"""One cell may take this part of what is kept of calls that cost nothing: those of later cells are to be
+kept, too.
+"""
 _BESIDE = 400
 """Characters of a record besides its texts, about."""
 
 
 @dataclass(frozen=True)
 class Keep:
-    """Characters that are kept of a run's host calls: `answers` of calls of models and child RLMs, which were paid for, and `records` of
-    all others, which code can repeat for nothing: refused and failed ones, the budget, files. `before`: of both, what a trace has already.
+    """Characters that are kept of a run's host calls: `answers` of calls of models and child RLMs, which were
+    paid for, and `records` of all others, which code can repeat for nothing: refused and failed ones, the
+    budget, files. `before`: of both, what a trace has already.
     """
 
     answers: int = 128 << 20
@@ -37,11 +40,13 @@ class Keep:
         """What is told when one is met."""
         if kind == "answers":
             return (
-                f"The trace has {self.answers:,} characters of answers of models (trace.answers): those that come now are not recorded. A "
+                f"The trace has {self.answers:,} characters of answers of models (trace.answers): those "
+                "that come now are not recorded. A "
                 "replay will lack them, and a resumed run will ask, and pay, for them again."
             )
         return (
-            f"The trace keeps {self.records:,} characters of calls that failed or cost nothing (trace.records), an eighth of them of one "
+            f"The trace keeps {self.records:,} characters of calls that failed or cost nothing "
+            "(trace.records), an eighth of them of one "
             "cell: the others are left out."
         )
 
@@ -71,7 +76,11 @@ class Records:
         kind, size = _kind(record), _size(record)
         over = self._used[kind] + size > getattr(self.keep, kind)
         if kind == "records":
-            over = over or self._free >= self._most_free or self._free_size + size > self.keep.records // _CELLS_SHARE
+            over = (
+                over
+                or self._free >= self._most_free
+                or self._free_size + size > self.keep.records // _CELLS_SHARE
+            )
         if over:
             self.left_out, self.full = self.left_out + 1, kind
             return False

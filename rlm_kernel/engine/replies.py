@@ -11,14 +11,17 @@ from rlm_kernel.engine.blocks import Block, blocks_of, language
 from rlm_kernel.engine.finals import FINAL, ProseFinal, whole_final
 
 _OUTPUT_SAID = re.compile(
-    r"(?i)\b(?:outputs?|results?|prints?|printed|returns?|shows|stdout|observation|execution logs?)\b[^.!?\n]*:\W*$|^\W*out ?\[\d+\]"
+    r"(?i)\b(?:outputs?|results?|prints?|printed|returns?|shows|stdout|observation|execution "
+    r"logs?)\b[^.!?\n]*:\W*$|^\W*out ?\[\d+\]"
 )
 """A line that announces what code gave."""
 _IN_JSON = re.compile(r"[^`\n]*`{3}\w*\\n")
 _WRAPPED = re.compile(r"(?P<marks>`{3,}|~{3,})(?:markdown|md)[ \t]*\n(?P<text>.*)\n(?P=marks)", re.DOTALL)
 """A reply that is one block of Markdown."""
 _OUTPUT_LINE = re.compile(
-    r"\W*(?:Output(?: of (?:the cell|cell \d+))?|Observation|Execution (?:logs?|results?)|Out ?\[\d+\])\W{0,3}:", re.IGNORECASE
+    r"\W*(?:Output(?: of (?:the cell|cell \d+))?|Observation|Execution (?:logs?|results?)|Out "
+    r"?\[\d+\])\W{0,3}:",
+    re.IGNORECASE,
 )
 """A line that begins what code gave, in prose. The first are our own words."""
 
@@ -27,8 +30,8 @@ _OUTPUT_LINE = re.compile(
 class Reply:
     """What a reply asks for. `prose` is the reply without its cells, and without output that it made up.
 
-    `unclosed`: the last cell's fence is. `labels`: of blocks in other languages, which are not run. `invented`: it goes on with an output
-    that no cell gave; what it built on that is left out.
+    `unclosed`: the last cell's fence is. `labels`: of blocks in other languages, which are not run.
+    `invented`: it goes on with an output that no cell gave; what it built on that is left out.
     """
 
     cells: tuple[str, ...]
@@ -43,7 +46,10 @@ class Reply:
         return replace(self, cells=self.cells[:-1]) if self.unclosed else self
 
     def after(self, ran: Sequence[str]) -> Reply:
-        """The reply, of which these cells have run. If it is read otherwise than it was then, nothing of it is left to do."""
+        """The reply, of which these cells have run.
+
+        If it is read otherwise than it was then, nothing of it is left to do.
+        """
         same = self.cells[: len(ran)] == tuple(ran)
         return self if same else replace(self, cells=tuple(ran), final=None)
 
@@ -61,9 +67,9 @@ class Reply:
 def parse_reply(text: str) -> Reply:
     """Split a reply into cells, prose, and an answer in prose.
 
-    Cells are blocks whose label is one of Python's, and blocks without a known label whose text is Python that does something. An unclosed
-    fence reaches to the end; a block in a list or a quote loses what stands before it. A reply that is nothing but code without a fence,
-    or a call of a tool in JSON, is one cell.
+    Cells are blocks whose label is one of Python's, and blocks without a known label whose text is Python
+    that does something. An unclosed fence reaches to the end; a block in a list or a quote loses what stands
+    before it. A reply that is nothing but code without a fence, or a call of a tool in JSON, is one cell.
     """
     # A lone surrogate, which JSON can carry, would pass neither to the kernel nor to a file.
     text = _with_lines(text.encode("utf-8", "replace").decode())
@@ -78,7 +84,10 @@ def parse_reply(text: str) -> Reply:
 
 
 def _with_lines(text: str) -> str:
-    """The text with line feeds at the ends of its lines. One that has none was written for an old Mac, or as a string of JSON."""
+    """The text with line feeds at the ends of its lines.
+
+    One that has none was written for an old Mac, or as a string of JSON.
+    """
     text = text.replace("\r\n", "\n")
     if "\n" in text.strip():
         return text
@@ -110,8 +119,17 @@ class _Reading:
         cells = tuple(python.as_meant(block.code) for block in self._ran)
         prose = "\n".join(self._prose).strip()
         if not cells and self._final is None:
-            cells = tuple(filter(None, [next(filter(None, (python.code_in_json(block.code) for block in self._passed)), None)]))
-            self._final = None if cells else next(filter(None, (whole_final(block.code) for block in self._passed)), None)
+            cells = tuple(
+                filter(
+                    None,
+                    [next(filter(None, (python.code_in_json(block.code) for block in self._passed)), None)],
+                )
+            )
+            self._final = (
+                None
+                if cells
+                else next(filter(None, (whole_final(block.code) for block in self._passed)), None)
+            )
         unclosed = bool(self._ran) and self._ran[-1] is self._blocks[-1] and not self._ran[-1].closed
         return Reply(cells, prose, self._final, unclosed, tuple(self._labels), self._invented)
 
@@ -142,7 +160,11 @@ class _Reading:
 
     def _is_cell(self, block: Block) -> bool:
         if block.language in ("other", "output"):
-            return block.language == "output" and python.is_transcript(block.code) and block.label.lower() not in ("text", "output")
+            return (
+                block.language == "output"
+                and python.is_transcript(block.code)
+                and block.label.lower() not in ("text", "output")
+            )
         if block.language == "python":
             return whole_final(block.code) is None
         code = python.as_meant(block.code)
@@ -158,7 +180,10 @@ class _Reading:
 
 
 def _bare_code(text: str) -> str | None:
-    """The code of a reply without a block, if it is wholly code. FINAL(...) alone is left to be read as an answer in prose."""
+    """The code of a reply without a block, if it is wholly code.
+
+    FINAL(...) alone is left to be read as an answer in prose.
+    """
     if not text or FINAL.match(text):
         return None
     if text[0] in "{[" and (code := python.code_in_json(text)):

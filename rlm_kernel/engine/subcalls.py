@@ -1,4 +1,6 @@
-"""The host calls that cost something: sub-model calls, and child RLMs, which at the depth limit are sub-model calls, too."""
+"""The host calls that cost something: sub-model calls, and child RLMs, which at the depth limit are sub-model
+calls, too.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,17 @@ from typing import Any
 from rlm_kernel.engine.drafts import without_drafts
 from rlm_kernel.engine.kernel_says import Query
 from rlm_kernel.engine.ledger import Ledger
-from rlm_kernel.engine.protocols import CallRecord, Children, Completion, Handed, HostCall, Message, Models, Retry, Role
+from rlm_kernel.engine.protocols import (
+    CallRecord,
+    Children,
+    Completion,
+    Handed,
+    HostCall,
+    Message,
+    Models,
+    Retry,
+    Role,
+)
 from rlm_kernel.errors import BudgetExceeded, ModelError, NoAnswer, NoRecord, UsageError
 
 _CHARS_PER_TOKEN = 3.0
@@ -22,8 +34,10 @@ _USUAL_WINDOW = 128_000
 
 @dataclass
 class Work:
-    """A call in progress. `record`: what is known of it so far; `retried` hears of its failed attempts; `ledger` is that of its child RLM,
-    if it has one: what that used counts where the call fails or is cut off, too.
+    """A call in progress.
+
+    `record`: what is known of it so far; `retried` hears of its failed attempts; `ledger` is that of its
+    child RLM, if it has one: what that used counts where the call fails or is cut off, too.
     """
 
     record: CallRecord
@@ -37,14 +51,20 @@ class Work:
             self.ledger.begin()
 
     def spent(self, failure: BaseException | None = None) -> CallRecord:
-        """With what it has used: its child RLM by the account of that, another call by what its `failure` tells."""
+        """With what it has used: its child RLM by the account of that, another call by what its `failure`
+        tells.
+        """
         if self.ledger is not None:
             totals = self.ledger.totals()
             return replace(self.record, usage=totals.usage, cost=totals.cost, calls=self.ledger.calls)
         attempts, spent = getattr(failure, "attempts", 1), getattr(failure, "spent", None)
         if isinstance(spent, Completion):
-            return replace(self.record.replied(spent), answer=None, attempts=attempts, stored=False, cut=False)
-        return replace(self.record, attempts=attempts, calls=0 if isinstance(failure, BudgetExceeded | NoRecord) else 1)
+            return replace(
+                self.record.replied(spent), answer=None, attempts=attempts, stored=False, cut=False
+            )
+        return replace(
+            self.record, attempts=attempts, calls=0 if isinstance(failure, BudgetExceeded | NoRecord) else 1
+        )
 
 
 async def complete(
@@ -58,10 +78,13 @@ async def complete(
     last: bool = False,
     retried: Callable[[Retry], None] = lambda _retry: None,
 ) -> Completion:
-    """A model's reply, on an account: of a sub model or of the root. `last`: as of `Ledger.call`; `retried` hears of failed attempts.
+    """A model's reply, on an account: of a sub model or of the root.
 
-    What the model wrote for itself is in the reply's `thoughts` alone. Raises BudgetExceeded, and ModelError: at once where the provider
-    wants no call before the run's time is over, and also where a sub model wrote nothing but thoughts.
+    `last`: as of `Ledger.call`; `retried` hears of failed attempts.
+
+    What the model wrote for itself is in the reply's `thoughts` alone. Raises BudgetExceeded, and ModelError:
+    at once where the provider wants no call before the run's time is over, and also where a sub model wrote
+    nothing but thoughts.
     """
 
     def retrying(retry: Retry) -> bool:
@@ -73,7 +96,9 @@ async def complete(
 
     async with ledger.call(role, chars(messages), last=last) as call:
         try:
-            reply = await models.complete(messages, role=role, model=model, schema=schema, sent=call.sent, retrying=retrying)
+            reply = await models.complete(
+                messages, role=role, model=model, schema=schema, sent=call.sent, retrying=retrying
+            )
         except ModelError as error:
             if error.spent is not None:
                 call.settle(error.spent)
@@ -84,8 +109,14 @@ async def complete(
             name = reply.model or models.name(role)
             why = f"The reply of {name} is reasoning alone, without an answer."
             spent = replace(reply, text="", thoughts=thoughts)
-            raise ModelError(why, fault="empty", model=name, attempts=reply.attempts, hint=_LESS_THOUGHT, spent=spent)
-    return replace(reply, text=text, thoughts="\n\n".join(filter(None, (reply.thoughts, thoughts)))) if text != reply.text else reply
+            raise ModelError(
+                why, fault="empty", model=name, attempts=reply.attempts, hint=_LESS_THOUGHT, spent=spent
+            )
+    return (
+        replace(reply, text=text, thoughts="\n\n".join(filter(None, (reply.thoughts, thoughts))))
+        if text != reply.text
+        else reply
+    )
 
 
 def chars(messages: Sequence[Message]) -> int:
@@ -93,9 +124,14 @@ def chars(messages: Sequence[Message]) -> int:
 
 
 class SubCalls:
-    """Makes the calls of one RLM, within its account. Without models each is refused with NoRecord, which has `how_to_allow` as hint."""
+    """Makes the calls of one RLM, within its account.
 
-    def __init__(self, models: Models | None, ledger: Ledger, children: Children | None = None, how_to_allow: str = "") -> None:
+    Without models each is refused with NoRecord, which has `how_to_allow` as hint.
+    """
+
+    def __init__(
+        self, models: Models | None, ledger: Ledger, children: Children | None = None, how_to_allow: str = ""
+    ) -> None:
         self._models = models
         self.ledger = ledger
         self._children = children
@@ -115,26 +151,43 @@ class SubCalls:
         """Ask the sub model. Raises ModelError, BudgetExceeded, NoRecord."""
         messages = [{"role": "user", "content": query.prompt}]
         reply = await complete(
-            self._allowed(), self.ledger, messages, role="sub", model=query.model, schema=query.schema, retried=work.retried
+            self._allowed(),
+            self.ledger,
+            messages,
+            role="sub",
+            model=query.model,
+            schema=query.schema,
+            retried=work.retried,
         )
         return work.record.replied(reply)
 
     async def child(self, query: Query, handed: Handed, call: HostCall, work: Work) -> CallRecord:
-        """Have a child RLM answer, or at the depth limit the sub model. Raises NoAnswer too, and what a child's set-up raises.
+        """Have a child RLM answer, or at the depth limit the sub model.
 
-        Only the child's time is none of the cell's: a cell that asks for ever and is refused, say, must come to its time-out.
+        Raises NoAnswer too, and what a child's set-up raises.
+
+        Only the child's time is none of the cell's: a cell that asks for ever and is refused, say, must come
+        to its time-out.
         """
         models = self._allowed()
         if self._children is None or self.ledger.limits.depth <= 0:
             text = await handed.text(self._reads())
             parts = [query.prompt, f"The context:\n{text}" if text else ""]
-            parts += [f"Reply with JSON alone, which fits this JSON schema:\n{json.dumps(query.schema)}"] if query.schema else []
-            return await self.complete(Query("\n\n".join(filter(None, parts)), None, None, query.timeout), work)
+            parts += (
+                [f"Reply with JSON alone, which fits this JSON schema:\n{json.dumps(query.schema)}"]
+                if query.schema
+                else []
+            )
+            return await self.complete(
+                Query("\n\n".join(filter(None, parts)), None, None, query.timeout), work
+            )
         ledger = work.ledger = self.ledger.child()
         work.record = replace(work.record, model=models.name("root"))
         try:
             with call.pause_timer():
-                outcome = await self._children.ask(query.prompt, handed, query.schema, name=call.cell, ledger=ledger, begun=work.begun)
+                outcome = await self._children.ask(
+                    query.prompt, handed, query.schema, name=call.cell, ledger=ledger, begun=work.begun
+                )
         except BudgetExceeded:
             raise
         except BaseException:
@@ -145,7 +198,10 @@ class SubCalls:
         answer = outcome.answer
         if answer is None:
             reason = outcome.stop_reason
-            raise NoAnswer(f"The child RLM gave no answer ({reason}). {outcome.detail}".rstrip(), of_budget=reason != "no_answer")
+            raise NoAnswer(
+                f"The child RLM gave no answer ({reason}). {outcome.detail}".rstrip(),
+                of_budget=reason != "no_answer",
+            )
         return replace(work.spent(), answer=answer.value if answer.typed else answer.text)
 
     def _reads(self) -> int:
@@ -155,5 +211,7 @@ class SubCalls:
 
     def _allowed(self) -> Models:
         if self._models is None:
-            raise NoRecord("This call has no record in the trace, so it was not answered.", hint=self._how_to_allow)
+            raise NoRecord(
+                "This call has no record in the trace, so it was not answered.", hint=self._how_to_allow
+            )
         return self._models

@@ -10,9 +10,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens of one call or of many. `cached` counts the part of `prompt` that the provider had in its prefix cache.
+    """Tokens of one call or of many.
 
-    `estimated`: the provider did not tell all of it, or told what makes no sense, so that it was reckoned from the characters.
+    `cached` counts the part of `prompt` that the provider had in its prefix cache.
+
+    `estimated`: the provider did not tell all of it, or told what makes no sense, so that it was reckoned
+    from the characters.
     """
 
     prompt: int = 0
@@ -22,10 +25,20 @@ class Usage:
 
     def __add__(self, other: Usage) -> Usage:
         estimated = self.estimated or other.estimated
-        return Usage(self.prompt + other.prompt, self.completion + other.completion, self.cached + other.cached, estimated)
+        return Usage(
+            self.prompt + other.prompt,
+            self.completion + other.completion,
+            self.cached + other.cached,
+            estimated,
+        )
 
     def __sub__(self, other: Usage) -> Usage:
-        return Usage(self.prompt - other.prompt, self.completion - other.completion, self.cached - other.cached, self.estimated)
+        return Usage(
+            self.prompt - other.prompt,
+            self.completion - other.completion,
+            self.cached - other.cached,
+            self.estimated,
+        )
 
     @property
     def total(self) -> int:
@@ -34,12 +47,14 @@ class Usage:
 
 @dataclass
 class Totals:
-    """The account of a run so far, with all child RLMs beneath it. docs/subcalls.md defines each number for users.
+    """The account of a run so far, with all child RLMs beneath it. docs/subcalls.md defines each number for
+    users.
 
-    `turns`: replies of the run's own root model, the best-effort answer too. `calls`: all other model calls: those of sub models, and
-    `child_turns`, the calls of the root model in child RLMs. Of these calls `stored` were answered from the cache, and `failed` gave no
-    reply. `known_cost` in US dollars is that of the replies whose price is known; of `unpriced` replies it is not. `lost_tokens` and
-    `lost_cost` estimate what calls that were given up may have used: they count against limits and are not shown.
+    `turns`: replies of the run's own root model, the best-effort answer too. `calls`: all other model calls:
+    those of sub models, and `child_turns`, the calls of the root model in child RLMs. Of these calls `stored`
+    were answered from the cache, and `failed` gave no reply. `known_cost` in US dollars is that of the
+    replies whose price is known; of `unpriced` replies it is not. `lost_tokens` and `lost_cost` estimate what
+    calls that were given up may have used: they count against limits and are not shown.
     """
 
     turns: int = 0
@@ -89,9 +104,19 @@ class Totals:
 
     def spending(self) -> str:
         """What was used, for people, without turns and time: these words stand in the live line, too."""
-        of_these = [f"{number:,} {what}" for number, what in ((self.failed, "failed"), (self.stored, "from the cache")) if number]
-        calls = counted(self.calls - self.child_turns, "sub-call") + (f" ({', '.join(of_these)})" if of_these else "")
-        children = [f"{counted(self.children, 'child RLM')} with {counted(self.child_turns, 'turn')}"] if self.children else []
+        of_these = [
+            f"{number:,} {what}"
+            for number, what in ((self.failed, "failed"), (self.stored, "from the cache"))
+            if number
+        ]
+        calls = counted(self.calls - self.child_turns, "sub-call") + (
+            f" ({', '.join(of_these)})" if of_these else ""
+        )
+        children = (
+            [f"{counted(self.children, 'child RLM')} with {counted(self.child_turns, 'turn')}"]
+            if self.children
+            else []
+        )
         return ", ".join([calls, *children, counted(self.usage.total, "token"), self.money()])
 
     def line(self) -> str:

@@ -1,6 +1,8 @@
-"""The values that cross the seams of the engine (`engine.protocols`): what is asked, what comes back, how a cell and a run end.
+"""The values that cross the seams of the engine (`engine.protocols`): what is asked, what comes back, how a
+cell and a run end.
 
-All times are seconds; wall-clock instants are timezone-aware UTC datetimes; money is US dollars, None where unknown.
+All times are seconds; wall-clock instants are timezone-aware UTC datetimes; money is US dollars, None where
+unknown.
 """
 
 from __future__ import annotations
@@ -23,10 +25,11 @@ Message = Mapping[str, str]
 class Completion:
     """One reply of a model. `cost` is None where the price is unknown; `seconds` includes retries.
 
-    `stored`: it was not asked for, but is the reply of an earlier run to the very same; its usage and cost are zero.
-    `thoughts`: the model's reasoning where it came apart from the reply; kept in the trace, never run, delivered or sent back.
-    `finish_reason`: the provider's, or "length" where the reply was cut at the limit of tokens, however the provider calls it. `tools`:
-    names of tools that a root model called although none was offered, and that run no Python: where one does, its code is in the text.
+    `stored`: it was not asked for, but is the reply of an earlier run to the very same; its usage and cost
+    are zero. `thoughts`: the model's reasoning where it came apart from the reply; kept in the trace, never
+    run, delivered or sent back. `finish_reason`: the provider's, or "length" where the reply was cut at the
+    limit of tokens, however the provider calls it. `tools`: names of tools that a root model called although
+    none was offered, and that run no Python: where one does, its code is in the text.
     """
 
     text: str
@@ -48,10 +51,12 @@ class Completion:
 
 @dataclass(frozen=True)
 class Retry:
-    """An attempt that failed, of a call that is tried again. `attempt` counts from 1; of `attempts` that are made at the most.
+    """An attempt that failed, of a call that is tried again.
 
-    `reason` in a word or two, for people: "rate-limited", "server error 503". The next attempt comes in `seconds`; `asked`: for how
-    many the provider wants none, None where it did not say.
+    `attempt` counts from 1; of `attempts` that are made at the most.
+
+    `reason` in a word or two, for people: "rate-limited", "server error 503". The next attempt comes in
+    `seconds`; `asked`: for how many the provider wants none, None where it did not say.
     """
 
     reason: str
@@ -62,7 +67,9 @@ class Retry:
 
 
 class ReplyText(str):
-    """A sub model's reply on its way to code in the kernel, which is told whether it was `cut`, as of `Completion`."""
+    """A sub model's reply on its way to code in the kernel, which is told whether it was `cut`, as of
+    `Completion`.
+    """
 
     cut = False
 
@@ -84,8 +91,8 @@ THOUGHTS_KEPT = 500
 class HostCall:
     """A request as it came from code in the kernel: all of it is hostile, so check it.
 
-    `occurrence` counts, from 0, the calls of this cell that asked the very same before; it tells apart identical prompts. What is done in
-    `pause_timer` takes no time of the cell's.
+    `occurrence` counts, from 0, the calls of this cell that asked the very same before; it tells apart
+    identical prompts. What is done in `pause_timer` takes no time of the cell's.
     """
 
     cell: str
@@ -96,17 +103,23 @@ class HostCall:
 
 
 HostCallHandler = Callable[[HostCall], Awaitable[Any]]
-"""Does one kind of host call. Returns JSON data. An RLMError that it raises reaches the cell as an exception (`RLMError.in_cell`)."""
+"""Does one kind of host call.
+
+Returns JSON data. An RLMError that it raises reaches the cell as an exception (`RLMError.in_cell`).
+"""
 
 
 @dataclass(frozen=True)
 class CallRecord:
-    """One host call, from when it is made to what the trace keeps of it. At its end exactly one of `answer` and `error` is set.
+    """One host call, from when it is made to what the trace keeps of it.
 
-    `prompt_digest` is the sha256 of the request's canonical JSON: replay finds the answer by it, by the cell and by `occurrence` (as in
-    `HostCall`). `error_type` names the exception that the cell saw; None with an `error`: the cell ended before there was an answer.
-    `stored`, `cut`: as of `Completion`. Of a child RLM `usage`, `cost` and `calls` are those of all beneath it, and `trace` is its trace,
-    seen from the folder of this one. `thoughts`: the beginning of what a sub model wrote for itself.
+    At its end exactly one of `answer` and `error` is set.
+
+    `prompt_digest` is the sha256 of the request's canonical JSON: replay finds the answer by it, by the cell
+    and by `occurrence` (as in `HostCall`). `error_type` names the exception that the cell saw; None with an
+    `error`: the cell ended before there was an answer. `stored`, `cut`: as of `Completion`. Of a child RLM
+    `usage`, `cost` and `calls` are those of all beneath it, and `trace` is its trace, seen from the folder of
+    this one. `thoughts`: the beginning of what a sub model wrote for itself.
     """
 
     id: str
@@ -146,8 +159,8 @@ class CallRecord:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the kernel's code delivered: text for people; `value` as JSON data where it was more than text, which is then `typed`: the
-    value may be None.
+    """What the kernel's code delivered: text for people; `value` as JSON data where it was more than text,
+    which is then `typed`: the value may be None.
     """
 
     text: str
@@ -160,10 +173,13 @@ CellStatus = Literal["ok", "error", "timeout", "died"]
 
 @dataclass(frozen=True)
 class CellResult:
-    """A cell that ended. `outputs` are nbformat output dicts, already capped; `notices` are ours, for the model.
+    """A cell that ended.
 
-    status: ok; error (the code raised); timeout (interrupted, kernel kept); died (kernel lost and restarted). `calls`, `answer` and
-    `left_out` (calls that are not kept) are filled in by the engine, which does the host calls.
+    `outputs` are nbformat output dicts, already capped; `notices` are ours, for the model.
+
+    status: ok; error (the code raised); timeout (interrupted, kernel kept); died (kernel lost and restarted).
+    `calls`, `answer` and `left_out` (calls that are not kept) are filled in by the engine, which does the
+    host calls.
     """
 
     cell_id: str
@@ -202,12 +218,17 @@ class ContextInfo:
     """The answer must have a form of its own, which the kernel checks as it is delivered."""
 
 
-StopReason = Literal["answered", "turns", "calls", "cost", "tokens", "seconds", "no_answer", "interrupted", "error"]
+StopReason = Literal[
+    "answered", "turns", "calls", "cost", "tokens", "seconds", "no_answer", "interrupted", "error"
+]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended. `forced`: it is a best-effort answer, asked for when the limit of `stop_reason` was reached."""
+    """How a run ended.
+
+    `forced`: it is a best-effort answer, asked for when the limit of `stop_reason` was reached.
+    """
 
     answer: Answer | None
     stop_reason: StopReason
@@ -219,7 +240,8 @@ class Outcome:
 class Memory:
     """A summary that the root model wrote, and that it sees from now on in place of the turns of a question.
 
-    `before`, `after`: tokens of what it stands for and of itself, `estimated` where the provider did not count them.
+    `before`, `after`: tokens of what it stands for and of itself, `estimated` where the provider did not
+    count them.
     """
 
     text: str

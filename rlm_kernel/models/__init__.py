@@ -1,4 +1,7 @@
-"""The models: litellm behind one async call, the embedded local model, and scripted ones. Imported when first used."""
+"""The models: litellm behind one async call, the embedded local model, and scripted ones.
+
+Imported when first used.
+"""
 
 from __future__ import annotations
 

@@ -20,13 +20,18 @@ _PASSWORD = re.compile(r"//[^/@\s]+@")
 
 @dataclass(frozen=True)
 class Address:
-    """The base of a provider's API; None for the one that litellm knows. `source`: a setting or a variable, "" for the usual one."""
+    """The base of a provider's API; None for the one that litellm knows.
+
+    `source`: a setting or a variable, "" for the usual one.
+    """
 
     url: str | None
     source: str = ""
 
     def told(self, used: str = "") -> str:
-        """For people: the address, `used` where a request went to it, without a password, and where it was written."""
+        """For people: the address, `used` where a request went to it, without a password, and where it was
+        written.
+        """
         url = self.url or used.partition("?")[0]
         shown = _PASSWORD.sub("//", url) if url else "the provider's usual one"
         return f"{shown} (from {self.source})" if self.source else f"{shown} (the default)" if url else shown
@@ -43,11 +48,21 @@ class Key:
     def oddity(self) -> str:
         """What in it no key has, for people; "" for nothing."""
         odd = next((character for character in self.value if not "!" <= character <= "~"), None)
-        return "" if odd is None else f"the character U+{ord(odd):04X}" if odd.isprintable() and odd != " " else "a blank or a line end"
+        return (
+            ""
+            if odd is None
+            else f"the character U+{ord(odd):04X}"
+            if odd.isprintable() and odd != " "
+            else "a blank or a line end"
+        )
 
 
-def address_of(section: str, settings: LLMSettings, provider: str, environ: Mapping[str, str] | None = None) -> Address:
-    """Where a model of that provider is asked: by the settings, by the provider's variables, or by default."""
+def address_of(
+    section: str, settings: LLMSettings, provider: str, environ: Mapping[str, str] | None = None
+) -> Address:
+    """Where a model of that provider is asked: by the settings, by the provider's variables, or by
+    default.
+    """
     environ = os.environ if environ is None else environ
     if settings.api_base is not None:
         return Address(_tidy_address(settings.api_base), f"{section}.api_base")
@@ -58,8 +73,12 @@ def address_of(section: str, settings: LLMSettings, provider: str, environ: Mapp
     return Address(USUAL.get(provider))
 
 
-def key_of(section: str, settings: LLMSettings, provider: str, environ: Mapping[str, str] | None = None) -> Key | None:
-    """The key for a model of that provider; None where none is set, or the provider has ways of its own to sign in."""
+def key_of(
+    section: str, settings: LLMSettings, provider: str, environ: Mapping[str, str] | None = None
+) -> Key | None:
+    """The key for a model of that provider; None where none is set, or the provider has ways of its own to
+    sign in.
+    """
     environ = os.environ if environ is None else environ
     if settings.api_key is not None and (value := _tidy_key(settings.api_key.get_secret_value())):
         return Key(value, f"{section}.api_key")
@@ -102,7 +121,9 @@ def _tidy_address(value: str) -> str:
 
 
 def _is_near(value: str) -> bool:
-    """Whether an address without a scheme is of this machine or its network, where nobody has certificates."""
+    """Whether an address without a scheme is of this machine or its network, where nobody has
+    certificates.
+    """
     try:
         host = urlsplit(f"//{value.lstrip('/')}").hostname or ""
     except ValueError:

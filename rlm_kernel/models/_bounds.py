@@ -27,14 +27,20 @@ _OTHER_PACKING = frozenset({"br", "zstd", "compress", "x-compress"})
 
 
 class Unreadable(Exception):
-    """A reply that is over a limit, or packed in a way that was not asked for. To ask again would bring the same."""
+    """A reply that is over a limit, or packed in a way that was not asked for.
+
+    To ask again would bring the same.
+    """
 
 
 # Bytes
 
 
 async def received(pieces: AsyncIterator[bytes], packing: str, *, success: bool) -> bytes:
-    """A reply's body, unpacked. `packing`: its Content-Encoding. Of an error no more than the begin is read. Raises Unreadable."""
+    """A reply's body, unpacked.
+
+    `packing`: its Content-Encoding. Of an error no more than the begin is read. Raises Unreadable.
+    """
     most = REPLY_BYTES if success else ERROR_BYTES
     body = bytearray()
     async for piece in pieces:
@@ -49,7 +55,10 @@ async def received(pieces: AsyncIterator[bytes], packing: str, *, success: bool)
 
 
 def unpacked(body: bytes, packing: str = "", *, success: bool = True) -> bytes:
-    """A body without gzip, which its first bytes tell, and without the deflate of its Content-Encoding. Raises Unreadable."""
+    """A body without gzip, which its first bytes tell, and without the deflate of its Content-Encoding.
+
+    Raises Unreadable.
+    """
     most = REPLY_BYTES if success else ERROR_BYTES
     deflated = packing.lower().count("deflate")
     for _ in range(_LAYERS):
@@ -96,7 +105,10 @@ def _within(body: bytes, most: int, success: bool) -> bytes:
 
 
 def load(text: str, *, first: bool = False) -> Any:
-    """The value of a JSON text, as `bounded.parse` reads it, of MAX_DEPTH levels at most. Raises ValueError; TooMuch for a limit."""
+    """The value of a JSON text, as `bounded.parse` reads it, of MAX_DEPTH levels at most.
+
+    Raises ValueError; TooMuch for a limit.
+    """
     value = parse(text, first=first)
     # Every level begins with such a character, and most texts have few.
     if text.count("[") + text.count("{") > MAX_DEPTH and not shallow(value):

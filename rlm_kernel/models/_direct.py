@@ -1,7 +1,7 @@
 """The road to OpenAI-compatible servers without litellm's own, which takes ten times the time for each call.
 
-All that litellm knows stays its own: addresses and keys, which parameters a model takes, prices. Only the request itself is written
-here. Tests hold that both roads do the same.
+All that litellm knows stays its own: addresses and keys, which parameters a model takes, prices. Only the
+request itself is written here. Tests hold that both roads do the same.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ async def ask(http: Http, litellm: Any, request: Mapping[str, Any]) -> Exchange:
     headers = {"Authorization": f"Bearer {request['api_key']}", "Content-Type": "application/json"}
     if organization := os.environ.get("OPENAI_ORGANIZATION", "").strip():
         headers["OpenAI-Organization"] = organization
-    return await http.send("POST", f"{request['api_base']}/chat/completions", headers, json.dumps(body).encode())
+    return await http.send(
+        "POST", f"{request['api_base']}/chat/completions", headers, json.dumps(body).encode()
+    )
 
 
 def _parameters(name: str, provider: str, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,4 +43,6 @@ def _parameters(name: str, provider: str, request: Mapping[str, Any]) -> dict[st
         return {}
     options = importlib.import_module("litellm.utils").get_optional_params
     mapped = options(model=name, custom_llm_provider=provider, drop_params=True, **given)
-    return {part: value for part, value in mapped.items() if part not in ("stream", "extra_body")} | (mapped.get("extra_body") or {})
+    return {part: value for part, value in mapped.items() if part not in ("stream", "extra_body")} | (
+        mapped.get("extra_body") or {}
+    )

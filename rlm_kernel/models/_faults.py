@@ -1,7 +1,7 @@
 """Why there was no reply: which fault it is, what the provider said, and whether trying again may help.
 
-Providers agree on HTTP's status codes alone, and gateways hide those in a 200. So the words are looked at as well: the shapes in which
-an error comes, and how servers say that a prompt is too long.
+Providers agree on HTTP's status codes alone, and gateways hide those in a 200. So the words are looked at as
+well: the shapes in which an error comes, and how servers say that a prompt is too long.
 """
 
 from __future__ import annotations
@@ -33,11 +33,13 @@ _LARGEST_WINDOW = 10**9
 
 @dataclass(frozen=True)
 class Failure:
-    """Why one attempt failed. `retry_after`: seconds that the provider asked to wait; `status`: HTTP's, or the one that an error told.
+    """Why one attempt failed.
 
-    `window`: tokens that the model reads at most, where the refusal of a long prompt told. `elsewhere`: what came is of no model's
-    server, so the address is wrong. `advice`: what to do, where the fault alone does not tell. `moved`: where a redirect that was not
-    followed points, as it may be shown.
+    `retry_after`: seconds that the provider asked to wait; `status`: HTTP's, or the one that an error told.
+
+    `window`: tokens that the model reads at most, where the refusal of a long prompt told. `elsewhere`: what
+    came is of no model's server, so the address is wrong. `advice`: what to do, where the fault alone does
+    not tell. `moved`: where a redirect that was not followed points, as it may be shown.
     """
 
     fault: ModelFault
@@ -55,7 +57,11 @@ class Failure:
         """In a word or two, for who waits."""
         if self.fault == "connection" and _REFUSED.search(self.said):
             return "connection refused"
-        return f"server error {self.status}" if self.fault == "server" and self.status else _REASONS.get(self.fault, self.fault)
+        return (
+            f"server error {self.status}"
+            if self.fault == "server" and self.status
+            else _REASONS.get(self.fault, self.fault)
+        )
 
 
 _REASONS: dict[ModelFault, str] = {
@@ -80,22 +86,27 @@ _BY_STATUS: dict[int, tuple[ModelFault, bool]] = {
     429: ("rate_limit", True),
 }
 _TOO_LONG = re.compile(
-    r"context[_ ](?:length|window|size)(?: (?:is|was|has been))?[_ ]exceed|exceed_context_size|request_too_large|string_above_max_length"
-    r"|max(?:imum)?[_ ](?:\w+[_ ]){0,2}?(?:context|prompt|input)[_ ](?:length|size|window)|max_(?:model|seq)_len"
+    r"context[_ ](?:length|window|size)(?: (?:is|was|has been))?[_ "
+    r"]exceed|exceed_context_size|request_too_large|string_above_max_length"
+    r"|max(?:imum)?[_ ](?:\w+[_ ]){0,2}?(?:context|prompt|input)[_ "
+    r"](?:length|size|window)|max_(?:model|seq)_len"
     r"|exceed\w*[^.]{0,60}(?:context|tokens?\b|limit of \d)|range of input length|max(?:imum)? model length"
-    r"|max_(?:completion_)?tokens must be at least 1, got -|max_new_tokens\W{1,3}must be <=|must have less than [\d,]+ tokens"
+    r"|max_(?:completion_)?tokens must be at least 1, got -|max_new_tokens\W{1,3}must be <=|must have less "
+    r"than [\d,]+ tokens"
     r"|(?:prompt|input|request|messages?|conversation)[^.\x22]{0,20}(?<!took) too (?:long|large)"
     r"|too (?:long|large) for[^.]{0,30}(?:model|context)"
     r"|(?:longer|greater|larger) than the (?:model'?s )?(?:maximum )?context"
     r"|context (?:window|length|size)[^.]{0,30} (?:overflow|limit|too)"
-    r"|reduce the length of|too many (?:input |prompt )?tokens|token limit exceeded|context[^.]{0,20}overflow",
+    r"|reduce the length of|too many (?:input |prompt )?tokens|token limit "
+    r"exceeded|context[^.]{0,20}overflow",
     re.IGNORECASE,
 )
 _TOO_FAST = re.compile(r"rate.?limit|too many requests|throttl|per minute|please wait|\bTPM\b", re.IGNORECASE)
 _WINDOWS = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
-        r"(?:max(?:imum)?|available)[_ ](?:\w+[_ ]){0,3}?(?:context|prompt|input)[_ ]?(?:length|size|window)?\W*(?:is|of)?\W*(\d[\d,]+)",
+        r"(?:max(?:imum)?|available)[_ ](?:\w+[_ ]){0,3}?(?:context|prompt|input)[_ "
+        r"]?(?:length|size|window)?\W*(?:is|of)?\W*(\d[\d,]+)",
         r">\s*(\d[\d,]+)\s*(?:max|$)",
         r"context limit:[\d\s,+]+>\s*(\d[\d,]+)",
         r"max(?:imum)? model length\D{0,6}(\d[\d,]+)",
@@ -112,35 +123,52 @@ _WINDOWS = tuple(
 )
 _BUDGET = r"budget[ _](?:has been )?exceeded|over budget"
 _NOT_ALLOWED = re.compile(
-    r"content.?(?:policy|filter|management)|safety system|moderation|data_?inspection_?failed|input was flagged|inappropriate content",
+    r"content.?(?:policy|filter|management)|safety system|moderation|data_?inspection_?failed|input was "
+    r"flagged|inappropriate content",
     re.IGNORECASE,
 )
 _WORDS: tuple[tuple[ModelFault, bool, re.Pattern[str]], ...] = (
     ("refused", False, _NOT_ALLOWED),
-    ("auth", False, re.compile(r"insufficient (?:credit|balance|funds)|invalid.{0,12}(?:api.?key|token)|unauthori[sz]ed|login fail"
-                               rf"|authenticat|incorrect api key|no credits|arrears|credit balance is too low|{_BUDGET}"
-                               r"|api.?key[^.]{0,20}(?:not valid|invalid|missing|required|expired)", re.IGNORECASE)),
+    ("auth", False, re.compile(r"insufficient "
+                               r"(?:credit|balance|funds)|invalid.{0,12}(?:api.?key|token)|unauthori[sz]ed|login "  # noqa: E501
+                               r"fail"
+                               r"|authenticat|incorrect api key|no credits|arrears|credit balance is too "
+                               rf"low|{_BUDGET}"
+                               r"|api.?key[^.]{0,20}(?:not "
+                               r"valid|invalid|missing|required|expired)", re.IGNORECASE)),
     ("rate_limit", True, _TOO_FAST),
     ("rate_limit", False, re.compile(r"quota|billing", re.IGNORECASE)),
-    ("unknown_model", False, re.compile(r"model[^.]{0,60}(?:not found|does not exist|not exist|unknown)|no such model|invalid model name"
+    ("unknown_model", False, re.compile(r"model[^.]{0,60}(?:not found|does not exist|not exist|unknown)|no "
+                                        r"such model|invalid model name"
                                         r"|no models? (?:is |are )?loaded", re.IGNORECASE)),
-    ("server", True, re.compile(r"model (?:has |was |is )?(?:unloaded|crashed|overloaded)|channel error|\bloading\b[^.]{0,20}model"
+    ("server", True, re.compile(r"model (?:has |was |is )?(?:unloaded|crashed|overloaded)|channel "
+                                r"error|\bloading\b[^.]{0,20}model"
                                 r"|model[^.]{0,30}\bloading\b|over capacity", re.IGNORECASE)),
     ("timeout", True, re.compile(r"timed? ?out|deadline exceeded", re.IGNORECASE)),
 )  # fmt: skip
 _ACCOUNT = re.compile(rf"quota|balance|credits?\b|billing|{_BUDGET}", re.IGNORECASE)
 _OUT_OF_QUOTA = re.compile(
-    rf"insufficient_quota|exceeded your current quota|billing|{_BUDGET}|insufficient balance|please recharge", re.IGNORECASE
+    rf"insufficient_quota|exceeded your current quota|billing|{_BUDGET}|insufficient balance|please recharge",
+    re.IGNORECASE,
 )
-_NO_SUCH_PATH = re.compile(r"unexpected endpoint|invalid url \(|cannot post /|plain http request was sent to https", re.IGNORECASE)
-_NOT_SUPPORTED = re.compile(r"no endpoints found that (?:support|can handle) the requested parameters", re.IGNORECASE)
+_NO_SUCH_PATH = re.compile(
+    r"unexpected endpoint|invalid url \(|cannot post /|plain http request was sent to https", re.IGNORECASE
+)
+_NOT_SUPPORTED = re.compile(
+    r"no endpoints found that (?:support|can handle) the requested parameters", re.IGNORECASE
+)
 _AGAIN_IN = re.compile(
-    r"(?:retry|again) (?:in|after) (?:(\d{1,4})h)?(?:(\d{1,4})m(?!s))?\s*(?:(\d[\d.]{0,12})\s*(ms|s\b|seconds?))?", re.IGNORECASE
+    r"(?:retry|again) (?:in|after) "
+    r"(?:(\d{1,4})h)?(?:(\d{1,4})m(?!s))?\s*(?:(\d[\d.]{0,12})\s*(ms|s\b|seconds?))?",
+    re.IGNORECASE,
 )
 
 
 def of_error(found: Any, status: int, headers: Mapping[str, str] | None = None) -> Failure:
-    """The Failure of an error as a provider put it. `status` is HTTP's; one that the error tells itself counts where that is 200."""
+    """The Failure of an error as a provider put it.
+
+    `status` is HTTP's; one that the error tells itself counts where that is 200.
+    """
     said = words(found)
     if status < 400:
         status = _told_status(found) or status
@@ -164,7 +192,8 @@ def _fault(status: int, said: str, everything: str, again: float | None) -> Fail
     if not hurried and status not in (401, 402, 403, 404, 408, 429) and _TOO_LONG.search(everything):
         return Failure("too_long", said)
     if status == 429:
-        # A free tier's limit of calls in a minute is called a quota as well, but tells when the next call may be made.
+        # A free tier's limit of calls in a minute is called a quota as well, but tells when the next call may
+        # be made.
         return Failure("rate_limit", said, retry=bool(again) or not _OUT_OF_QUOTA.search(everything))
     if status == 403 and _NOT_ALLOWED.search(everything):
         return Failure("refused", said)
@@ -208,7 +237,18 @@ def _window(found: Any, said: str) -> int | None:
     return None
 
 
-_SAYING = ("message", "detail", "msg", "error_msg", "error_message", "status_msg", "error_description", "reason", "title", "raw")
+_SAYING = (
+    "message",
+    "detail",
+    "msg",
+    "error_msg",
+    "error_message",
+    "status_msg",
+    "error_description",
+    "reason",
+    "title",
+    "raw",
+)
 
 
 def words(found: Any) -> str:
@@ -240,7 +280,8 @@ def _spoken(found: Any, depth: int) -> str:
     parts += [_spoken(metadata, depth - 1)] if isinstance(metadata, Mapping) and metadata.get("raw") else []
     said = list(dict.fromkeys(part for part in parts if part.strip()))
     return " ".join(said) or next(
-        (str(found[name]) for name in ("code", "type", "status") if found.get(name)), json.dumps(found, default=str)
+        (str(found[name]) for name in ("code", "type", "status") if found.get(name)),
+        json.dumps(found, default=str),
     )
 
 
@@ -254,12 +295,25 @@ def of_transport(error: BaseException) -> Failure:
     if any(isinstance(link, TimeoutError) for link in chain):
         return Failure("timeout", "no reply in time", retry=True)
     said = _innermost(chain)
-    if any(isinstance(link, aiohttp.ClientConnectorCertificateError | ssl.SSLCertVerificationError) for link in chain):
-        advice = "If a proxy or a server of your own signs with another authority, name its certificate in SSL_CERT_FILE."
+    if any(
+        isinstance(link, aiohttp.ClientConnectorCertificateError | ssl.SSLCertVerificationError)
+        for link in chain
+    ):
+        advice = (
+            "If a proxy or a server of your own signs with another authority, name its certificate in "
+            "SSL_CERT_FILE."
+        )
         return Failure("connection", f"its certificate is not trusted: {said}", advice=advice)
     if any(isinstance(link, ssl.SSLError) for link in chain):
-        if any(sign in said.upper() for sign in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL", "HTTP_REQUEST")):
-            return Failure("connection", "the server there does not speak https", advice="Write the address with http:// instead.")
+        if any(
+            sign in said.upper()
+            for sign in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL", "HTTP_REQUEST")
+        ):
+            return Failure(
+                "connection",
+                "the server there does not speak https",
+                advice="Write the address with http:// instead.",
+            )
         return Failure("connection", said, retry=True)
     if any(isinstance(link, aiohttp.InvalidURL) for link in chain):
         return Failure("connection", f"the address is none that can be opened: {said}")
@@ -271,7 +325,9 @@ def of_transport(error: BaseException) -> Failure:
 
 
 def of_litellm(error: Exception) -> Failure:
-    """The Failure of an exception of litellm's, where nothing was sent, or the reply was one that litellm alone can read."""
+    """The Failure of an exception of litellm's, where nothing was sent, or the reply was one that litellm
+    alone can read.
+    """
     text = " ".join(_PREFIX.sub("", str(error)[:_READ]).split()) or type(error).__name__
     status = getattr(error, "status_code", None)
     if any(isinstance(link, TimeoutError) for link in _causes(error)):
@@ -299,7 +355,9 @@ _PREFIX = re.compile(r"^(?:(?:litellm\.)?(?:\w*(?:Error|Exception)|Timeout(?: Er
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds from a Retry-After header, which has a number or a date; some providers tell them in milliseconds as well."""
+    """Seconds from a Retry-After header, which has a number or a date; some providers tell them in
+    milliseconds as well.
+    """
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:
             seconds = float(headers.get(name, "")[:_NUMBER]) * unit
@@ -311,7 +369,9 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     if when is None:
         return None
     # By the provider's own clock where it is told: this machine's may be wrong.
-    return min(max(0.0, (when - (_date(headers.get("date")) or datetime.now(UTC))).total_seconds()), _LONGEST_WAIT)
+    return min(
+        max(0.0, (when - (_date(headers.get("date")) or datetime.now(UTC))).total_seconds()), _LONGEST_WAIT
+    )
 
 
 def _told_wait(everything: str) -> float | None:

@@ -47,14 +47,17 @@ def hint_for(failure: Failure, asked: Asked, exchange: Exchange | None, chars: i
     wait = "" if failure.retry_after is None else f" {failure.retry_after:,.0f} s, as it asks for"
     hints: dict[ModelFault, str] = {
         "auth": f"Check the key in {_key(asked)}, and that its account may use this model. {address}",
-        "unknown_model": f"Write it as provider/model, such as openai/gpt-4o-mini, and check {section}.api_base if one is set. {address}",
+        "unknown_model": "Write it as provider/model, such as openai/gpt-4o-mini, and check "
+        f"{section}.api_base if one is set. {address}",
         "rate_limit": f"Wait{wait}, or lower {section}.concurrency (now {settings.concurrency})."
         if failure.retry
         else "The account's quota is used up: check its plan and billing.",
-        "timeout": f"Raise {section}.timeout (now {settings.timeout:g} s), or send smaller prompts. {address}",
+        "timeout": f"Raise {section}.timeout (now {settings.timeout:g} s), or send smaller prompts. "
+        f"{address}",
         "connection": f"Check the network, and the address: {asked.address.told(used)}.",
         "server": f"Try again later, or use another model. {address}",
-        "empty": f"Raise {section}.max_tokens (now {settings.max_tokens or 'not set'}), or use another model.",
+        "empty": f"Raise {section}.max_tokens (now {settings.max_tokens or 'not set'}), or use another "
+        "model.",
         "refused": "Ask in other words, or use another model.",
         "too_long": _too_long(asked, chars),
         "bad_request": f"Check the settings of {section} against what the provider allows. {address}",
@@ -66,22 +69,38 @@ def hint_for(failure: Failure, asked: Asked, exchange: Exchange | None, chars: i
         parts.append(_other_base(asked, used))
     if failure.fault in ("connection", "timeout") and exchange is not None and exchange.proxy is not None:
         host = used.partition("://")[2].partition("/")[0].rpartition("@")[2]
-        parts.append(f"It was reached for by the proxy {exchange.proxy}; to go without, add {host.rpartition(':')[0] or host} to NO_PROXY.")
+        parts.append(
+            f"It was reached for by the proxy {exchange.proxy}; to go without, add "
+            f"{host.rpartition(':')[0] or host} to NO_PROXY."
+        )
     return " ".join(filter(None, parts))
 
 
 def _key(asked: Asked) -> str:
     if asked.key is not None and asked.key.source.partition(" ")[0].isupper():
-        return f"{asked.key.source}" if " in " in asked.key.source else f"{asked.key.source} (environment or .env)"
-    return asked.key.source if asked.key else f"{asked.settings.api_key_env or f'{asked.provider.upper()}_API_KEY'} (environment or .env)"
+        return (
+            f"{asked.key.source}"
+            if " in " in asked.key.source
+            else f"{asked.key.source} (environment or .env)"
+        )
+    return (
+        asked.key.source
+        if asked.key
+        else f"{asked.settings.api_key_env or f'{asked.provider.upper()}_API_KEY'} (environment or .env)"
+    )
 
 
 def _too_long(asked: Asked, chars: int) -> str:
-    size = f"The prompt has {chars:,} characters (about {chars // _CHARS_PER_TOKEN:,} tokens); " if chars else ""
+    size = (
+        f"The prompt has {chars:,} characters (about {chars // _CHARS_PER_TOKEN:,} tokens); " if chars else ""
+    )
     window = asked.window
     limit = f"{window:,} tokens, about {window * _CHARS_PER_TOKEN:,} characters" if window else "not known"
     if asked.section == "root_llm":
-        next_step = "Use a root model with a larger window, or start its server with one (-c, --max-model-len, num_ctx)."
+        next_step = (
+            "Use a root model with a larger window, or start its server with one (-c, "
+            "--max-model-len, num_ctx)."
+        )
     else:
         next_step = "Send smaller pieces."
     return f"{size}{'the' if size else 'The'} window is {limit}. {next_step}"
@@ -90,9 +109,16 @@ def _too_long(asked: Asked, chars: int) -> str:
 def _moved(asked: Asked, used: str, target: str) -> str:
     """What to set where a server says that it is elsewhere."""
     setting = (asked.address.source or f"{asked.section}.api_base").removesuffix(" in .env")
-    added = used.partition("?")[0].removeprefix((asked.address.url or "").rstrip("/")) if asked.address.url else ""
+    added = (
+        used.partition("?")[0].removeprefix((asked.address.url or "").rstrip("/"))
+        if asked.address.url
+        else ""
+    )
     base = target.removesuffix(added) if added and target.endswith(added) else "its base"
-    return f"Keys and prompts go to the address that is set alone. If you trust the other one, set {setting} to {base}."
+    return (
+        "Keys and prompts go to the address that is set alone. If you trust the other one, set "
+        f"{setting} to {base}."
+    )
 
 
 def _other_base(asked: Asked, used: str) -> str:

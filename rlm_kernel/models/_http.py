@@ -1,7 +1,8 @@
 """The one HTTP client of both roads: where a request went, by which proxy, and what came back, byte for byte.
 
-litellm sends its requests by it as well, through a transport of httpx. So a reply that litellm cannot read can still be read here, and
-proxies, certificates, lost connections, redirects and limits are the same on both roads.
+litellm sends its requests by it as well, through a transport of httpx. So a reply that litellm cannot read
+can still be read here, and proxies, certificates, lost connections, redirects and limits are the same on both
+roads.
 """
 
 from __future__ import annotations
@@ -31,9 +32,14 @@ _SAME_REQUEST = (307, 308)
 _OURS = frozenset({"accept-encoding", "connection", "content-length", "transfer-encoding", "host"})
 """Headers that the client sets by itself."""
 _FOR_LITELLM = ("content-type",)
-"""Headers of a reply that litellm is given. By others it would follow redirects and keep cookies, whose dates it takes seconds to read."""
+"""Headers of a reply that litellm is given.
+
+By others it would follow redirects and keep cookies, whose dates it takes seconds to read.
+"""
 _ERROR_FOR_LITELLM = 1000
-"""Bytes of an error's body that litellm is given: it looks for dozens of patterns in it, and the error is read here."""
+"""Bytes of an error's body that litellm is given: it looks for dozens of patterns in it, and the error is
+read here.
+"""
 _TEXT_FOR_LITELLM = 64 << 10
 """Bytes of a body that is no JSON: of it litellm makes an error, too."""
 _NAME_FOR_LITELLM = 200
@@ -69,7 +75,8 @@ class Http:
     async def send(self, method: str, url: str, headers: Mapping[str, str], content: bytes) -> Exchange:
         """A request's reply, or why there is none: it raises nothing but what cancels it.
 
-        A redirect to another origin is not followed, so that key and prompt go nowhere else. It comes back as the reply.
+        A redirect to another origin is not followed, so that key and prompt go nowhere else. It comes back as
+        the reply.
         """
         import aiohttp
 
@@ -83,7 +90,9 @@ class Http:
             session = self._open()
             target: str | URL = url
             for _ in range(_HOPS + 1):
-                async with session.request(method, target, headers=headers, data=content, proxy=through, allow_redirects=False) as response:
+                async with session.request(
+                    method, target, headers=headers, data=content, proxy=through, allow_redirects=False
+                ) as response:
                     if (further := _same_origin(response)) is None:
                         await _take(response, exchange)
                         return exchange
@@ -104,7 +113,9 @@ class Http:
         if self._session is None:
             import aiohttp
 
-            tls = importlib.import_module("litellm.llms.custom_httpx.http_handler").get_ssl_configuration(None)
+            tls = importlib.import_module("litellm.llms.custom_httpx.http_handler").get_ssl_configuration(
+                None
+            )
             # As many connections as there are slots; no time-out but the caller's own.
             connector = aiohttp.TCPConnector(limit=0, ssl=tls)
             # Gateways send long headers, of cookies and policies.
@@ -138,7 +149,11 @@ def _same_origin(response: aiohttp.ClientResponse) -> URL | None:
         target = response.url.join(URL(location))
     except ValueError:  # no address
         return None
-    same = (target.scheme, target.host, target.port) == (response.url.scheme, response.url.host, response.url.port)
+    same = (target.scheme, target.host, target.port) == (
+        response.url.scheme,
+        response.url.host,
+        response.url.port,
+    )
     return target if same and target.user is None and target.password is None else None
 
 
@@ -175,9 +190,12 @@ async def by_litellm(http: Http, litellm: Any, request: Mapping[str, Any]) -> tu
 
 
 def install() -> None:
-    """Have litellm's clients send by our own while a call of ours is in progress, and by litellm's otherwise. Idempotent.
+    """Have litellm's clients send by our own while a call of ours is in progress, and by litellm's otherwise.
 
-    Those that block, by which some providers fetch tokens, stay as they are, but follow no redirect in a call of ours.
+    Idempotent.
+
+    Those that block, by which some providers fetch tokens, stay as they are, but follow no redirect in a call
+    of ours.
     """
     handler: Any = importlib.import_module("litellm.llms.custom_httpx.http_handler").AsyncHTTPHandler
     make = handler.create_async_transport
@@ -192,7 +210,9 @@ def install() -> None:
 
 
 def _for_litellm(found: Exchange) -> bytes:
-    """A reply's body as litellm is given it: an error's begin; of a completion all, but names are short, and counts are numbers."""
+    """A reply's body as litellm is given it: an error's begin; of a completion all, but names are short, and
+    counts are numbers.
+    """
     if found.status >= 300:
         return found.body[:_ERROR_FOR_LITELLM]
     try:
@@ -200,7 +220,9 @@ def _for_litellm(found: Exchange) -> bytes:
     except ValueError:  # of a text that is not UTF-8, too
         return found.body[:_TEXT_FOR_LITELLM]
     if isinstance(reply, dict):
-        reply |= {name: reply[name][:_NAME_FOR_LITELLM] for name in _NAMES if isinstance(reply.get(name), str)}
+        reply |= {
+            name: reply[name][:_NAME_FOR_LITELLM] for name in _NAMES if isinstance(reply.get(name), str)
+        }
         reply |= {name: counts(reply[name]) for name in _USAGE if name in reply}
         reply |= counts({name: reply.pop(name) for name in _COUNTS if name in reply})
     return json.dumps(reply).encode()
@@ -233,7 +255,9 @@ def _transport(usual: httpx.AsyncBaseTransport | None) -> httpx.AsyncBaseTranspo
                 return await usual.handle_async_request(request)
             headers = {name: value for name, value in request.headers.items() if name not in _OURS}
             call.last = Exchange(str(request.url))
-            call.last = found = await call.http.send(request.method, str(request.url), headers, await request.aread())
+            call.last = found = await call.http.send(
+                request.method, str(request.url), headers, await request.aread()
+            )
             if found.error is not None:
                 raise httpx.ConnectError(str(found.error)) from found.error
             kept = {name: found.headers[name] for name in _FOR_LITELLM if name in found.headers}

@@ -14,7 +14,8 @@ from rlm_kernel.models import _http
 
 def load() -> Any:
     """litellm, imported (seconds) and quiet."""
-    # Without these, importing litellm fetches a price table from the network and loads a .env from above site-packages.
+    # Without these, importing litellm fetches a price table from the network and loads a .env from above
+    # site-packages.
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     os.environ.setdefault("LITELLM_MODE", "PRODUCTION")
     litellm: Any = importlib.import_module("litellm")
@@ -30,7 +31,10 @@ def load() -> Any:
 
 
 def _log_nothing() -> None:
-    """Keep our calls out of litellm's log, whose one worker belongs to the event loop that was there first. Idempotent."""
+    """Keep our calls out of litellm's log, whose one worker belongs to the event loop that was there first.
+
+    Idempotent.
+    """
     worker = importlib.import_module("litellm.litellm_core_utils.logging_worker").GLOBAL_LOGGING_WORKER
     usual = worker.ensure_initialized_and_enqueue
     if getattr(usual, "of_rlm", False):
@@ -47,7 +51,10 @@ def _log_nothing() -> None:
 
 
 def table_entry(litellm: Any, model: str, name: str, provider: str) -> Mapping[str, Any] | None:
-    """The model's line in litellm's table. Its own look-up is not used: it puts 0 for unknown prices, and asks Ollama servers."""
+    """The model's line in litellm's table.
+
+    Its own look-up is not used: it puts 0 for unknown prices, and asks Ollama servers.
+    """
     for key in (model, f"{provider}/{name}", name):
         entry: Mapping[str, Any] | None = litellm.model_cost.get(key)
         if entry is not None and str(entry.get("litellm_provider", "")).startswith(provider):
@@ -58,7 +65,8 @@ def table_entry(litellm: Any, model: str, name: str, provider: str) -> Mapping[s
 async def close_clients(litellm: Any) -> None:
     """Close the HTTP clients that litellm keeps for this event loop, and the task in which it logs.
 
-    litellm's own clean-up closes those of all loops, and leaves them in its cache, where a new loop with the same id finds them.
+    litellm's own clean-up closes those of all loops, and leaves them in its cache, where a new loop with the
+    same id finds them.
     """
     worker = importlib.import_module("litellm.litellm_core_utils.logging_worker").GLOBAL_LOGGING_WORKER
     await asyncio.sleep(0)

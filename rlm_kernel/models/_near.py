@@ -14,9 +14,15 @@ _COMMON = ("openai", "anthropic", "gemini", "deepseek", "mistral", "xai", "groq"
 
 
 def nearest_model(litellm: Any, wanted: str) -> str | None:
-    """A model by provider/model, from litellm's table and ours, that is most like what was written; None if none is."""
+    """A model by provider/model, from litellm's table and ours, that is most like what was written; None if
+    none is.
+    """
     names: dict[str, str] = {model.name: model.name for model in MODELS}
-    table = ((name, str(entry.get("litellm_provider"))) for name, entry in litellm.model_cost.items() if entry.get("mode") in _MODES)
+    table = (
+        (name, str(entry.get("litellm_provider")))
+        for name, entry in litellm.model_cost.items()
+        if entry.get("mode") in _MODES
+    )
     for name, provider in sorted(table, key=_commonness):
         full = name if "/" in name else f"{provider}/{name}"
         names.setdefault(name.rpartition("/")[2], full)

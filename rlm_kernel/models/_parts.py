@@ -1,4 +1,6 @@
-"""The parts of a reply's choices: text, thoughts, refusals and tool calls, in whichever shape a provider puts them."""
+"""The parts of a reply's choices: text, thoughts, refusals and tool calls, in whichever shape a provider puts
+them.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,20 @@ from typing import Any
 
 from rlm_kernel.models._tool_calls import ToolCall, tool_calls
 
-_THINKING = frozenset({"thinking", "reasoning", "reasoning_text", "reasoning_content", "redacted_thinking", "summary_text", "thought"})
-_TOOLS = frozenset({"tool_use", "tool_call", "function_call", "functioncall", "executable_code", "executablecode"})
+_THINKING = frozenset(
+    {
+        "thinking",
+        "reasoning",
+        "reasoning_text",
+        "reasoning_content",
+        "redacted_thinking",
+        "summary_text",
+        "thought",
+    }
+)
+_TOOLS = frozenset(
+    {"tool_use", "tool_call", "function_call", "functioncall", "executable_code", "executablecode"}
+)
 _CHOICES = 16
 """Of a reply, that are looked at: one is asked for."""
 
@@ -19,7 +33,11 @@ def first(choices: Any) -> Mapping[str, Any]:
     """The first choice with text in it, else the first."""
     if isinstance(choices, Mapping):
         choices = [choices]
-    found = [choice for choice in choices[:_CHOICES] if isinstance(choice, Mapping)] if isinstance(choices, list) else []
+    found = (
+        [choice for choice in choices[:_CHOICES] if isinstance(choice, Mapping)]
+        if isinstance(choices, list)
+        else []
+    )
     return next((choice for choice in found if said_in(choice)[0].strip()), found[0] if found else {})
 
 
@@ -67,7 +85,9 @@ class _Parts:
         elif kind == "refusal":
             self.refusal.append(plain_text(part.get("refusal") or part))
         elif kind in _TOOLS or "functionCall" in part or "executableCode" in part:
-            self.calls += tool_calls({"tool_calls": [part.get("functionCall") or part.get("executableCode") or part]})
+            self.calls += tool_calls(
+                {"tool_calls": [part.get("functionCall") or part.get("executableCode") or part]}
+            )
         elif "text" in part or "content" in part or "parts" in part or "value" in part:
             for name in ("text", "content", "parts", "value"):
                 if name in part:
@@ -87,7 +107,9 @@ def plain_text(value: Any, depth: int = 6) -> str:
         return "".join(plain_text(item, depth - 1) for item in value)
     if isinstance(value, Mapping):
         return "".join(
-            plain_text(value[n], depth - 1) for n in ("thinking", "reasoning", "text", "content", "summary", "refusal") if n in value
+            plain_text(value[n], depth - 1)
+            for n in ("thinking", "reasoning", "text", "content", "summary", "refusal")
+            if n in value
         )
     return ""
 

@@ -1,4 +1,6 @@
-"""Which proxy a request goes by, as the environment says: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, in capitals or not."""
+"""Which proxy a request goes by, as the environment says: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, in
+capitals or not.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ def proxy_for(url: str, environ: Mapping[str, str] | None = None) -> Proxy | Non
     if environ is not os.environ or urllib.request.getproxies_environment():
         return None
     system = urllib.request.getproxies().get(scheme)  # macOS and Windows keep it elsewhere
-    return Proxy(system, "the system's settings") if system and not urllib.request.proxy_bypass(host) else None
+    return (
+        Proxy(system, "the system's settings") if system and not urllib.request.proxy_bypass(host) else None
+    )
 
 
 def _set(environ: Mapping[str, str], name: str) -> tuple[str, ...]:
@@ -68,7 +72,9 @@ def _exempt(host: str, port: int, listed: str) -> bool:
 
 
 def _matches(entry: str, host: str, port: int) -> bool:
-    """Whether an entry of NO_PROXY means the host: *, a name with all below it, an address, a network, each perhaps with a port."""
+    """Whether an entry of NO_PROXY means the host: *, a name with all below it, an address, a network, each
+    perhaps with a port.
+    """
     if entry == "*":
         return True
     if bracketed := re.fullmatch(r"\[([0-9a-f:.]+)\](?::(\d+))?", entry):

@@ -1,7 +1,8 @@
 """A provider's reply, read by the fields that are needed and tolerant of all others. Both roads end here.
 
-What a chat completion looks like is agreed on in name alone: texts come as parts, thoughts under five names, errors inside a 200, streams
-that nobody asked for, counts that are texts. Nothing here raises for what a provider sends.
+What a chat completion looks like is agreed on in name alone: texts come as parts, thoughts under five names,
+errors inside a 200, streams that nobody asked for, counts that are texts. Nothing here raises for what a
+provider sends.
 """
 
 from __future__ import annotations
@@ -22,12 +23,25 @@ from rlm_kernel.models._http import Exchange
 from rlm_kernel.models._parts import body_of, first, of, plain_text, said_in
 from rlm_kernel.models._tool_calls import in_text, tool_calls
 
-_CUT = frozenset({"length", "max_tokens", "model_length", "max_output_tokens", "incomplete", "token_limit", "max_length"}) | {
-    "model_context_window_exceeded"
-}
+_CUT = frozenset(
+    {"length", "max_tokens", "model_length", "max_output_tokens", "incomplete", "token_limit", "max_length"}
+) | {"model_context_window_exceeded"}
 """How providers say that a reply reached the limit of tokens."""
-_WHOLE = frozenset({"stop", "end_turn", "stop_sequence", "eos", "eos_token", "complete", "completed", "finished", "done"})
-_REFUSED = frozenset({"content_filter", "safety", "recitation", "prohibited_content", "blocklist", "spii", "refusal", "sensitive"})
+_WHOLE = frozenset(
+    {"stop", "end_turn", "stop_sequence", "eos", "eos_token", "complete", "completed", "finished", "done"}
+)
+_REFUSED = frozenset(
+    {
+        "content_filter",
+        "safety",
+        "recitation",
+        "prohibited_content",
+        "blocklist",
+        "spii",
+        "refusal",
+        "sensitive",
+    }
+)
 _BROKEN = frozenset({"error", "network_error", "abort", "insufficient_system_resource", "engine_overloaded"})
 """How they say that it broke off on their side."""
 _BAD_TOOL = frozenset({"malformed_function_call", "unexpected_tool_call"})
@@ -47,8 +61,10 @@ _REASON = 100
 
 @dataclass(frozen=True)
 class Read:
-    """What a reply says. `finish`: why it ended, "length" where it was cut at the limit of tokens. `tools`: names of tools that it called
-    although none was offered, but those that run code, whose code is in the text.
+    """What a reply says.
+
+    `finish`: why it ended, "length" where it was cut at the limit of tokens. `tools`: names of tools that it
+    called although none was offered, but those that run code, whose code is in the text.
     """
 
     text: str
@@ -67,7 +83,9 @@ def parse(exchange: Exchange) -> dict[str, Any] | Failure:
     if isinstance(found, dict):
         return found
     if found is not None:
-        return Failure("server", f"the reply is JSON, but no chat completion: {_shown(exchange.body)}", retry=True)
+        return Failure(
+            "server", f"the reply is JSON, but no chat completion: {_shown(exchange.body)}", retry=True
+        )
     return _no_json(exchange)
 
 
@@ -83,7 +101,11 @@ def _refusal(exchange: Exchange) -> Failure:
         return replace(failure, elsewhere=exchange.status in (404, 405))
     text = _text(exchange.body).strip()
     page = _page(exchange)
-    said = f"status {exchange.status}, {page}" if page else f"status {exchange.status}{f': {words(text)}' if text else ', without a word'}"
+    said = (
+        f"status {exchange.status}, {page}"
+        if page
+        else f"status {exchange.status}{f': {words(text)}' if text else ', without a word'}"
+    )
     # A server's or a gateway's own trouble comes as a page, too, and so does a limit: those may pass.
     failure = of_error(page or text, exchange.status, exchange.headers)
     failure = replace(failure, said=said)
@@ -97,7 +119,11 @@ def _redirect(exchange: Exchange) -> Failure:
     said = f"status {exchange.status}, a redirect"
     try:
         target = urlsplit(urljoin(exchange.url, location))
-        shown = f"{target.scheme}://{target.netloc.rpartition('@')[2]}{target.path}" if location and target.netloc else ""
+        shown = (
+            f"{target.scheme}://{target.netloc.rpartition('@')[2]}{target.path}"
+            if location and target.netloc
+            else ""
+        )
     except ValueError:
         shown = ""
     if not shown:
@@ -113,19 +139,35 @@ def _no_json(exchange: Exchange) -> Failure:
     if not text:
         return Failure("server", "the reply has no body", retry=True)
     if text.startswith(("{", "[")):
-        return Failure("server", f"the reply is not valid JSON{_why(text)}: {_shown(exchange.body)}", retry=True)
-    return Failure("server", f"the reply is plain text, and no chat completion: {_shown(exchange.body)}", retry=True, elsewhere=True)
+        return Failure(
+            "server", f"the reply is not valid JSON{_why(text)}: {_shown(exchange.body)}", retry=True
+        )
+    return Failure(
+        "server",
+        f"the reply is plain text, and no chat completion: {_shown(exchange.body)}",
+        retry=True,
+        elsewhere=True,
+    )
 
 
 def _page(exchange: Exchange) -> str:
     """What page it is, if it is one: HTML, or XML as storage servers and old gateways send it."""
     text = _text(exchange.body[: 2 * _BEGIN]).lstrip()[:_BEGIN]
     start = text[:300].lower()
-    html = "<!doctype html" in start or "<html" in start or "<head" in start or "text/html" in exchange.headers.get("content-type", "")
+    html = (
+        "<!doctype html" in start
+        or "<html" in start
+        or "<head" in start
+        or "text/html" in exchange.headers.get("content-type", "")
+    )
     if html and text.startswith("<"):
         title = re.search(r"<title[^<>]*>(.*?)</title>|<h1[^<>]*>(.*?)</h1>", text, re.IGNORECASE | re.DOTALL)
         name = " ".join(re.sub(r"<[^<>]*>", " ", (title[1] or title[2] or "")).split())[:100] if title else ""
-        return f"a web page (HTML) titled {name!r}, not a model's reply" if name else "a web page (HTML), not a model's reply"
+        return (
+            f"a web page (HTML) titled {name!r}, not a model's reply"
+            if name
+            else "a web page (HTML), not a model's reply"
+        )
     return f"XML, not a model's reply: {_shown(exchange.body)}" if start.startswith("<") else ""
 
 
@@ -162,7 +204,11 @@ def _json(body: bytes) -> Any:
         found = load(text, first=text.startswith(("{", "[")))
     except ValueError:
         return None
-    if isinstance(found, dict) and "message" not in (choice := first(found.get("choices"))) and "delta" in choice:
+    if (
+        isinstance(found, dict)
+        and "message" not in (choice := first(found.get("choices")))
+        and "delta" in choice
+    ):
         return _joined(text.splitlines())  # a stream with a chunk on each line
     return found
 
@@ -238,21 +284,33 @@ class _Message:
                 if not names and isinstance(function.get("name"), str) and function["name"]:
                     names.append(function["name"])
                 more = function.get("arguments")
-                arguments.append(more if isinstance(more, str) else json.dumps(more) if more is not None else "")
+                arguments.append(
+                    more if isinstance(more, str) else json.dumps(more) if more is not None else ""
+                )
 
     def choice(self) -> dict[str, Any]:
         plain = all(isinstance(piece, str) for piece in self.content)
         content = "".join(self.content) if plain else self.content
-        tools = [{"function": {"name": "".join(names), "arguments": "".join(pieces)}} for names, pieces in self.tools.values()]
+        tools = [
+            {"function": {"name": "".join(names), "arguments": "".join(pieces)}}
+            for names, pieces in self.tools.values()
+        ]
         texts = {name: "".join(pieces) for name, pieces in self.texts.items()}
-        return {"finish_reason": self.finish, "message": {"content": content, **texts, "tool_calls": tools}, **self.more}
+        return {
+            "finish_reason": self.finish,
+            "message": {"content": content, **texts, "tool_calls": tools},
+            **self.more,
+        }
 
 
 # Errors inside a reply
 
 
 def error_in(found: Mapping[str, Any]) -> Any:
-    """The error that a reply with a good status holds; None for none. Where there is text all the same, it is none."""
+    """The error that a reply with a good status holds; None for none.
+
+    Where there is text all the same, it is none.
+    """
     choice = first(found.get("choices"))
     message = body_of(choice)
     ended = str(choice.get("finish_reason") or choice.get("native_finish_reason") or "")[:_REASON].lower()
@@ -261,14 +319,22 @@ def error_in(found: Mapping[str, Any]) -> Any:
         if holder.get("error") and (broken or not said_in(choice)[0].strip()):
             return holder["error"]
     if broken and _native(choice) not in _BAD_TOOL:
-        return {"message": f"the provider ended the reply with an error{f' ({ended})' if ended != 'error' else ''}"}
+        return {
+            "message": "the provider ended the reply with an "
+            f"error{f' ({ended})' if ended != 'error' else ''}"
+        }
     base = found.get("base_resp")
     if isinstance(base, Mapping) and base.get("status_code") not in (None, 0, "0"):
         return base
     if found.get("choices"):
         return None
     errors = found.get("errors")
-    for name, value in (("errors", errors), ("detail", found.get("detail")), ("message", found.get("message")), ("msg", found.get("msg"))):
+    for name, value in (
+        ("errors", errors),
+        ("detail", found.get("detail")),
+        ("message", found.get("message")),
+        ("msg", found.get("msg")),
+    ):
         if value and (isinstance(value, str) or name in ("errors", "detail")):
             return dict(found) if name not in ("errors", "detail") or found.get("code") else value
     return dict(found) if found.get("error_msg") or found.get("object") == "error" else None
@@ -278,20 +344,31 @@ def error_in(found: Mapping[str, Any]) -> Any:
 
 
 def read(found: Mapping[str, Any], *, code: bool) -> Read | Failure:
-    """What a completion says, or why that is nothing. `code`: that of a tool that runs code is put into the text, as a block."""
+    """What a completion says, or why that is nothing.
+
+    `code`: that of a tool that runs code is put into the text, as a block.
+    """
     if error := error_in(found):
         return of_error(error, 200)
     choices = found.get("choices")
     if not isinstance(choices, list) or not choices:
         if "choices" in found:
             return Failure("empty", "the reply has no choices", retry=True)
-        return Failure("server", f"the reply is JSON, but no chat completion: {json.dumps(found, default=str)[:200]}", retry=True)
+        return Failure(
+            "server",
+            f"the reply is JSON, but no chat completion: {json.dumps(found, default=str)[:200]}",
+            retry=True,
+        )
     choice = first(choices)
     message = body_of(choice)
     text, thoughts, calls, refusal = said_in(choice)
     thoughts = "\n\n".join(filter(None, [*_thoughts(message), thoughts]))
     finish = _finish(choice, found)
-    refusal = refusal or plain_text(message.get("refusal")) or plain_text(of(message, "provider_specific_fields").get("refusal"))
+    refusal = (
+        refusal
+        or plain_text(message.get("refusal"))
+        or plain_text(of(message, "provider_specific_fields").get("refusal"))
+    )
     if refusal:
         return Failure("refused", words(refusal))
     if finish in _REFUSED:
@@ -300,11 +377,17 @@ def read(found: Mapping[str, Any], *, code: bool) -> Read | Failure:
     if code and not text.strip() and _native(choice) in _BAD_TOOL:
         return Read(f"[called a tool: {_native(choice)}]", "stop", thoughts, ("a function",))
     if len(calls := [*tool_calls(message), *calls]) > _CALLS:
-        return Failure("server", f"the reply calls {len(calls):,} tools, and at most {_CALLS} are read", retry=True)
+        return Failure(
+            "server", f"the reply calls {len(calls):,} tools, and at most {_CALLS} are read", retry=True
+        )
     if calls:
         if not code and not text.strip():
             names = ", ".join(sorted({call.name for call in calls}))
-            return Failure("empty", f"it called a tool ({names}) instead of writing text, and no tool was offered", retry=True)
+            return Failure(
+                "empty",
+                f"it called a tool ({names}) instead of writing text, and no tool was offered",
+                retry=True,
+            )
         if code:
             text, tools = in_text(text, calls)
     if text.strip():
@@ -333,12 +416,16 @@ def _finish(choice: Mapping[str, Any], found: Mapping[str, Any]) -> str | None:
 
 
 def _native(choice: Mapping[str, Any]) -> str:
-    """Why a reply ended by the word of the provider behind a gateway, or before litellm made it OpenAI's; "" where that is not told."""
+    """Why a reply ended by the word of the provider behind a gateway, or before litellm made it OpenAI's; ""
+    where that is not told.
+    """
     return str(choice.get("native_finish_reason") or "")[:_REASON].lower()
 
 
 def native_finish(found: Mapping[str, Any]) -> str | None:
-    """Why a reply in a provider's own form ended: Anthropic's, Gemini's, Ollama's. litellm makes one reason of several."""
+    """Why a reply in a provider's own form ended: Anthropic's, Gemini's, Ollama's. litellm makes one reason
+    of several.
+    """
     candidate = first(found.get("candidates"))
     told = found.get("stop_reason") or found.get("done_reason") or candidate.get("finishReason")
     return told if isinstance(told, str) else None

@@ -1,6 +1,9 @@
-"""Tool calls that nobody offered. Models that were trained to call tools do so all the same, most of them to run Python.
+"""Tool calls that nobody offered.
 
-What such a tool was to run stands in the reply's text as a block of code; of other tools it says there that they were called.
+Models that were trained to call tools do so all the same, most of them to run Python.
+
+What such a tool was to run stands in the reply's text as a block of code; of other tools it says there that
+they were called.
 """
 
 from __future__ import annotations
@@ -13,7 +16,9 @@ from typing import Any
 
 from rlm_kernel.models._bounds import load
 
-_RUNS_CODE = re.compile(r"python|jupyter|interpreter|notebook|^(?:i?repl|run|exec|execute|code|run_?code|exec(?:ute)?_?code|sandbox)$|repl")
+_RUNS_CODE = re.compile(
+    r"python|jupyter|interpreter|notebook|^(?:i?repl|run|exec|execute|code|run_?code|exec(?:ute)?_?code|sandbox)$|repl"
+)
 """Names of tools that run Python."""
 _RUNS_OTHER = re.compile(r"bash|shell|terminal|sql|javascript|node|powershell|container\.exec")
 _CODE_NAMES = ("code", "source", "script", "python", "python_code", "program", "cell")
@@ -45,22 +50,39 @@ class ToolCall:
 def tool_calls(message: Mapping[str, Any]) -> list[ToolCall]:
     """The tool calls of a message, of the old form and the new."""
     listed = message.get("tool_calls")
-    given = [*(listed if isinstance(listed, list) else [listed] if isinstance(listed, Mapping) else []), message.get("function_call")]
+    given = [
+        *(listed if isinstance(listed, list) else [listed] if isinstance(listed, Mapping) else []),
+        message.get("function_call"),
+    ]
     calls = []
     for item in given:
         if not isinstance(item, Mapping):
             continue
         function = item.get("function")
         inner: Mapping[str, Any] = function if isinstance(function, Mapping) else item
-        name = inner.get("name") or (function if isinstance(function, str) else None) or ("python" if "code" in inner else None)
-        arguments = next((inner[key] for key in ("arguments", "input", "args", "parameters", "code") if inner.get(key) is not None), "")
+        name = (
+            inner.get("name")
+            or (function if isinstance(function, str) else None)
+            or ("python" if "code" in inner else None)
+        )
+        arguments = next(
+            (
+                inner[key]
+                for key in ("arguments", "input", "args", "parameters", "code")
+                if inner.get(key) is not None
+            ),
+            "",
+        )
         if isinstance(name, str) and name.strip():
             calls.append(ToolCall(_plain_name(name), arguments))
     return calls
 
 
 def in_text(text: str, calls: Sequence[ToolCall]) -> tuple[str, tuple[str, ...]]:
-    """The text with the code of the calls as blocks, and the names of those that run none. A text is never empty."""
+    """The text with the code of the calls as blocks, and the names of those that run none.
+
+    A text is never empty.
+    """
     parts = [text] if text.strip() else []
     others = []
     for call in calls:
@@ -92,7 +114,9 @@ def _shown(arguments: Any) -> str:
 
 
 def _code_in(arguments: Any, *, by_name: bool) -> str | None:
-    """Code in arguments: in the one text that is named so, in the only one there is, or all of it where that is no JSON."""
+    """Code in arguments: in the one text that is named so, in the only one there is, or all of it where that
+    is no JSON.
+    """
     if isinstance(arguments, str):
         try:
             arguments = load(arguments)
@@ -106,7 +130,9 @@ def _code_in(arguments: Any, *, by_name: bool) -> str | None:
         return "\n".join(arguments) if by_name and all(isinstance(line, str) for line in arguments) else None
     if not isinstance(arguments, Mapping):
         return None
-    texts = {str(name).lower(): _lines(value) for name, value in arguments.items() if _lines(value) is not None}
+    texts = {
+        str(name).lower(): _lines(value) for name, value in arguments.items() if _lines(value) is not None
+    }
     named = [texts[name] for name in _CODE_NAMES if name in texts]
     if len(named) == 1 or (named and by_name):
         return named[0]
@@ -116,7 +142,11 @@ def _code_in(arguments: Any, *, by_name: bool) -> str | None:
 def _lines(value: Any) -> str | None:
     if isinstance(value, str):
         return value
-    return "\n".join(value) if isinstance(value, list) and value and all(isinstance(line, str) for line in value) else None
+    return (
+        "\n".join(value)
+        if isinstance(value, list) and value and all(isinstance(line, str) for line in value)
+        else None
+    )
 
 
 def _unfenced(code: str) -> str:

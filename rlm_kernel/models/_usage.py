@@ -15,11 +15,17 @@ _MOST_TOKENS = 10**12
 _DIGITS = 40
 """Characters of a number in a text that are read."""
 _COUNT = re.compile(r"(?:token|count)s?$", re.IGNORECASE)
-"""Names of counts, among those of costs and kinds. A name in `_details` is of an object with more counts, one in `Details` of a list."""
+"""Names of counts, among those of costs and kinds.
+
+A name in `_details` is of an object with more counts, one in `Details` of a list.
+"""
 
 
 def usage(found: Mapping[str, Any], sent: int, received: int) -> Usage:
-    """What a reply used. What is not told, or makes no sense, is estimated from the characters, and the whole is marked."""
+    """What a reply used.
+
+    What is not told, or makes no sense, is estimated from the characters, and the whole is marked.
+    """
     told = _of(found, "usage") or _of(found, "usageMetadata")
     prompt = _count(told, "prompt_tokens", "input_tokens", "promptTokenCount", "prompt_eval_count")
     completion = _count(told, "completion_tokens", "output_tokens", "candidatesTokenCount", "eval_count")
@@ -32,12 +38,18 @@ def usage(found: Mapping[str, Any], sent: int, received: int) -> Usage:
     prompt = prompt or math.ceil(sent / _CHARS_PER_TOKEN)
     completion = completion or math.ceil(received / _CHARS_PER_TOKEN)
     details = _of(told, "prompt_tokens_details") or _of(told, "input_tokens_details")
-    cached = _count(details, "cached_tokens") or _count(told, "prompt_cache_hit_tokens", "cache_read_input_tokens") or 0
+    cached = (
+        _count(details, "cached_tokens")
+        or _count(told, "prompt_cache_hit_tokens", "cache_read_input_tokens")
+        or 0
+    )
     return Usage(prompt, completion, min(cached, prompt), estimated)
 
 
 def checked(told: Any) -> Any:
-    """Counts as a reply tells them, each a number that can be counted with: litellm loses a reply for one that is none."""
+    """Counts as a reply tells them, each a number that can be counted with: litellm loses a reply for one
+    that is none.
+    """
     found: dict[str, Any] = {}
     for name, value in told.items() if isinstance(told, Mapping) else ():
         if _COUNT.search(name):

@@ -1,7 +1,8 @@
-"""Replies of sub models that are kept between runs: the same call at temperature 0 is answered at once, and costs nothing.
+"""Replies of sub models that are kept between runs: the same call at temperature 0 is answered at once, and
+costs nothing.
 
-`CachedModels` is the Models in front of others, `ReplyCache` the file behind it: SQLite, for all processes of one user. What goes wrong
-with the file is told once, and the run goes on without it.
+`CachedModels` is the Models in front of others, `ReplyCache` the file behind it: SQLite, for all processes of
+one user. What goes wrong with the file is told once, and the run goes on without it.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ CREATE TABLE IF NOT EXISTS replies (
     id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, model TEXT NOT NULL, text BLOB NOT NULL, finish TEXT, used INTEGER NOT NULL
 );
 CREATE INDEX IF NOT EXISTS by_use ON replies (used, id);
-"""
+"""  # noqa: E501
 _DAMAGED = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR)
 """SQLite's results for a file that is no database, is a broken one, or has not the table."""
 _opening = threading.Lock()
@@ -65,10 +66,13 @@ def cache_path(folder: Path | None) -> Path:
 
 
 class CachedModels:
-    """Models in front of others: sub-model calls at temperature 0 are looked up first, and kept. Implements `engine.protocols.Models`.
+    """Models in front of others: sub-model calls at temperature 0 are looked up first, and kept.
 
-    `root`, `sub`: the settings of the models that answer; a `temperature` that is not set is not 0. Identical calls that are under way
-    at the same time are made once. Belongs to the event loop of its first call. aclose() closes the cache, and not the other models.
+    Implements `engine.protocols.Models`.
+
+    `root`, `sub`: the settings of the models that answer; a `temperature` that is not set is not 0. Identical
+    calls that are under way at the same time are made once. Belongs to the event loop of its first call.
+    aclose() closes the cache, and not the other models.
     """
 
     def __init__(self, models: Models, cache: ReplyCache, *, root: LLMSettings, sub: LLMSettings) -> None:
@@ -99,7 +103,9 @@ class CachedModels:
         """One reply; `stored` if it is an earlier one. Raises ModelError, as the other models do."""
 
         async def ask() -> Completion:
-            return await self._models.complete(messages, role=role, model=model, schema=schema, sent=sent, retrying=retrying)
+            return await self._models.complete(
+                messages, role=role, model=model, schema=schema, sent=sent, retrying=retrying
+            )
 
         llm = self._answering(role, model)
         if llm is None:
@@ -137,27 +143,49 @@ class CachedModels:
         """The settings of the model that answers, if its replies are to be kept."""
         if role != "sub":
             return None
-        llm = self._sub if model in (None, self._sub.model) else self._root if model == self._root.model else None
+        llm = (
+            self._sub
+            if model in (None, self._sub.model)
+            else self._root
+            if model == self._root.model
+            else None
+        )
         return llm if llm is not None and llm.temperature == 0 else None
 
 
 def _again(reply: Completion, started: float) -> Completion:
     """The reply to a call that was not made."""
-    return replace(reply, usage=Usage(), cost=0.0, seconds=time.monotonic() - started, attempts=0, stored=True)
+    return replace(
+        reply, usage=Usage(), cost=0.0, seconds=time.monotonic() - started, attempts=0, stored=True
+    )
 
 
 def call_key(llm: LLMSettings, messages: Sequence[Message], schema: Mapping[str, Any] | None) -> bytes:
     """sha256 of all that decides the reply; API keys are no part of it."""
-    # Without an address of its own the environment decides, by variables that differ from provider to provider.
+    # Without an address of its own the environment decides, by variables that differ from provider to
+    # provider.
     address = llm.api_base or sorted(item for item in os.environ.items() if item[0].endswith(_ADDRESSES))
-    parts = [FORMAT, llm.model, address, llm.temperature, llm.max_tokens, schema, [dict(message) for message in messages]]
+    parts = [
+        FORMAT,
+        llm.model,
+        address,
+        llm.temperature,
+        llm.max_tokens,
+        schema,
+        [dict(message) for message in messages],
+    ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).digest()
 
 
 class ReplyCache:
-    """The file of replies, for one event loop; the file itself is worked on by one thread. `size` in bytes; `say` hears what goes wrong."""
+    """The file of replies, for one event loop; the file itself is worked on by one thread.
 
-    def __init__(self, path: Path, size: int, say: Callable[[str], None], *, clock: Callable[[], float] = time.time) -> None:
+    `size` in bytes; `say` hears what goes wrong.
+    """
+
+    def __init__(
+        self, path: Path, size: int, say: Callable[[str], None], *, clock: Callable[[], float] = time.time
+    ) -> None:
         self._path = path
         self._say = say
         self._store = _Store(path, size, clock)
@@ -190,12 +218,17 @@ class ReplyCache:
         except Exception as error:  # whatever is in the file, it ends no run
             if not self._off:
                 self._off = True
-                self._say(f"The cache cannot be used, so this run goes on without it: {error} ({self._path}).")
+                self._say(
+                    f"The cache cannot be used, so this run goes on without it: {error} ({self._path})."
+                )
             return None
 
 
 class _Store:
-    """The file, opened when it is first used. Lives in one thread, but for what is checked by SQLite itself."""
+    """The file, opened when it is first used.
+
+    Lives in one thread, but for what is checked by SQLite itself.
+    """
 
     def __init__(self, path: Path, size: int, clock: Callable[[], float]) -> None:
         self._path = path
@@ -221,7 +254,9 @@ class _Store:
         while self._taken(db) + len(text) + _ROW > self._size and self._drop_some(db):
             pass
         row = (key, reply.model, text, reply.finish_reason, int(self._clock()))
-        db.execute("INSERT OR REPLACE INTO replies (key, model, text, finish, used) VALUES (?, ?, ?, ?, ?)", row)
+        db.execute(
+            "INSERT OR REPLACE INTO replies (key, model, text, finish, used) VALUES (?, ?, ?, ?, ?)", row
+        )
 
     def close(self) -> None:
         if self._connection is not None:
@@ -241,14 +276,19 @@ class _Store:
 
     def _taken(self, db: sqlite3.Connection) -> int:
         """Bytes of the file that are in use."""
-        pages = [db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")]
+        pages = [
+            db.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("page_count", "freelist_count", "page_size")
+        ]
         return int((pages[0] - pages[1]) * pages[2])
 
     def _drop_some(self, db: sqlite3.Connection) -> bool:
         """Make room, in a transaction short enough for others to wait. False if there is nothing to drop."""
         with _transaction(db):
             freed, last = 0, None
-            for used, number, length in db.execute("SELECT used, id, coalesce(length(text), 0) FROM replies ORDER BY used, id"):
+            for used, number, length in db.execute(
+                "SELECT used, id, coalesce(length(text), 0) FROM replies ORDER BY used, id"
+            ):
                 freed, last = freed + length + _ROW, (used, number)
                 if freed >= self._size // _BATCH:
                     break
@@ -258,8 +298,16 @@ class _Store:
 
 
 def _reply(model: Any, text: Any, finish: Any) -> Completion | None:
-    """What a row has; None where that is nothing that is kept here, so that the model is asked and the row replaced."""
-    if type(model) is not str or len(model) > _LONGEST_NAME or type(text) is not bytes or not text or finish not in _WHOLE:
+    """What a row has; None where that is nothing that is kept here, so that the model is asked and the row
+    replaced.
+    """
+    if (
+        type(model) is not str
+        or len(model) > _LONGEST_NAME
+        or type(text) is not bytes
+        or not text
+        or finish not in _WHOLE
+    ):
         return None
     try:
         return Completion(text.decode("utf-8", "surrogatepass"), model, cost=0.0, finish_reason=finish)
@@ -269,7 +317,8 @@ def _reply(model: Any, text: Any, finish: Any) -> Completion | None:
 
 @contextlib.contextmanager
 def _transaction(db: sqlite3.Connection) -> Iterator[None]:
-    # At once for writing: one that reads first and writes later is refused when another process has written in between.
+    # At once for writing: one that reads first and writes later is refused when another process has written
+    # in between.
     db.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -288,7 +337,10 @@ def _shrink(db: sqlite3.Connection, size: int) -> None:
 
 
 def _make_private(path: Path) -> None:
-    """The folder and the file, for this user alone. Raises OSError, also where others could put something there."""
+    """The folder and the file, for this user alone.
+
+    Raises OSError, also where others could put something there.
+    """
     path.parent.mkdir(0o700, parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
@@ -301,7 +353,9 @@ def _make_private(path: Path) -> None:
 
 def _connect(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
-    db.text_factory = lambda text: text.decode("utf-8", "replace")  # else a broken name is an error of the whole file
+    db.text_factory = lambda text: text.decode(
+        "utf-8", "replace"
+    )  # else a broken name is an error of the whole file
     try:
         # First of all, as it holds for a file without a table only.
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -340,12 +394,17 @@ def look_at(path: Path) -> CacheInfo:
             tables = db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'replies'").fetchone()[0]
             entries = db.execute("SELECT count(*) FROM replies").fetchone()[0] if tables else 0
     except sqlite3.Error as error:
-        raise SetupError(f"The cache {path} cannot be read: {error}.", hint=f"`rlm cache clear` makes it anew. {_ELSE}") from error
+        raise SetupError(
+            f"The cache {path} cannot be read: {error}.", hint=f"`rlm cache clear` makes it anew. {_ELSE}"
+        ) from error
     return CacheInfo(path, entries, sum(file.stat().st_size for file in _files(path)))
 
 
 def clear(path: Path) -> None:
-    """Empty the cache, also one that others use or that is damaged. Blocking. Raises SetupError if it cannot be written."""
+    """Empty the cache, also one that others use or that is damaged.
+
+    Blocking. Raises SetupError if it cannot be written.
+    """
     if not path.exists():
         return
     try:

@@ -1,4 +1,6 @@
-"""The models of the settings, made ready: litellm for those behind an API, a server for those that run here, the cache before them."""
+"""The models of the settings, made ready: litellm for those behind an API, a server for those that run here,
+the cache before them.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +31,12 @@ def is_local(model: str | None) -> bool:
 async def open_models(
     settings: Settings, say: Callable[[str], None], begins_with: Callable[[], Sequence[Message]] = tuple
 ) -> AsyncIterator[Models]:
-    """The models of the settings, ready to be called; servers of local ones run as long as the context is open.
+    """The models of the settings, ready to be called; servers of local ones run as long as the context is
+    open.
 
-    With `cache.enabled`, replies of sub models at temperature 0 are kept, and found again. `say` hears what is set up, and what the
-    cache has to say. `begins_with` gives the messages that all conversations with the root model begin with: a local server reads them
-    ahead.
+    With `cache.enabled`, replies of sub models at temperature 0 are kept, and found again. `say` hears what
+    is set up, and what the cache has to say. `begins_with` gives the messages that all conversations with the
+    root model begin with: a local server reads them ahead.
 
     Raises ConfigError (no model), ModelError (missing key, unknown provider), LocalModelError.
     """
@@ -59,14 +62,24 @@ async def open_models(
         yield _cached(stack, models, settings, playing, say) if settings.cache.enabled else models
 
 
-def _cached(stack: contextlib.AsyncExitStack, models: Models, asked: Settings, playing: Settings, say: Callable[[str], None]) -> Models:
+def _cached(
+    stack: contextlib.AsyncExitStack,
+    models: Models,
+    asked: Settings,
+    playing: Settings,
+    say: Callable[[str], None],
+) -> Models:
     """The models with the cache before them."""
     from rlm_kernel.models.cache import CachedModels, ReplyCache, cache_path
     from rlm_kernel.models.weights import find_model
 
     def answering(llm: LLMSettings, named: str | None) -> LLMSettings:
         # A local server's address is another one each time; what answers there are the weights.
-        return llm.model_copy(update={"api_base": find_model(named).sha256}) if named is not None and is_local(named) else llm
+        return (
+            llm.model_copy(update={"api_base": find_model(named).sha256})
+            if named is not None and is_local(named)
+            else llm
+        )
 
     root = answering(playing.root_llm, asked.root_llm.model)
     sub = answering(playing.sub_llm, asked.sub_llm.model) if playing.sub_llm.model else root
@@ -84,14 +97,21 @@ def _check_prices(models: LitellmModels) -> None:
     if unknown:
         raise ConfigError(
             f"The cost limit cannot be held: no price is known for {' and '.join(unknown)}.",
-            hint="Set input_price and output_price (US dollars a million tokens) of root_llm and sub_llm, or limit tokens instead.",
+            hint="Set input_price and output_price (US dollars a million tokens) of root_llm and sub_llm, "
+            "or limit tokens instead.",
         )
 
 
 async def _start_local(
-    stack: contextlib.AsyncExitStack, llm: LLMSettings, begins_with: Sequence[Message], say: Callable[[str], None]
+    stack: contextlib.AsyncExitStack,
+    llm: LLMSettings,
+    begins_with: Sequence[Message],
+    say: Callable[[str], None],
 ) -> LLMSettings:
-    """Start a local model's server; the settings by which litellm reaches it. `begins_with`: what all its conversations do."""
+    """Start a local model's server; the settings by which litellm reaches it.
+
+    `begins_with`: what all its conversations do.
+    """
     from rlm_kernel.models.local import LocalServer
     from rlm_kernel.models.local_prefix import prime
 

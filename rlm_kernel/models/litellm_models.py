@@ -41,7 +41,9 @@ _OTHER_KEY = {"GEMINI_API_KEY": "GOOGLE_API_KEY", "HUGGINGFACE_API_KEY": "HF_TOK
 """Variables that litellm takes as well, but does not count when it looks for missing ones."""
 
 _SAME_WIRE = {"aiohttp_openai": "openai"}
-"""Other names of litellm's for a server of OpenAI's wire, which it asks by a client of its own that follows redirects."""
+"""Other names of litellm's for a server of OpenAI's wire, which it asks by a client of its own that follows
+redirects.
+"""
 
 _users: Counter[int] = Counter()
 """Open LitellmModels by the id of their event loop: litellm's clients are shared by all on a loop."""
@@ -49,7 +51,10 @@ _users: Counter[int] = Counter()
 
 @dataclass
 class _Endpoint:
-    """One model at one address. What is not given to it is found out when the models are opened, or told by the provider."""
+    """One model at one address.
+
+    What is not given to it is found out when the models are opened, or told by the provider.
+    """
 
     section: str
     settings: LLMSettings
@@ -88,7 +93,8 @@ class _Attempt:
 class LitellmModels:
     """Models by litellm, as the settings say. Implements `engine.protocols.Models`.
 
-    Belongs to the event loop of its first call; aclose() must run there. Raises ConfigError if no root model is set.
+    Belongs to the event loop of its first call; aclose() must run there. Raises ConfigError if no root model
+    is set.
     """
 
     def __init__(self, settings: Settings, say: Callable[[str], None] = lambda _: None) -> None:
@@ -96,7 +102,8 @@ class LitellmModels:
         if settings.root_llm.model is None:
             raise ConfigError(
                 "No root model is set.",
-                hint="Name one with -m provider/model, RLM_MODEL, or root_llm.model in config.json; -m local needs no key.",
+                hint="Name one with -m provider/model, RLM_MODEL, or root_llm.model in config.json; -m "
+                "local needs no key.",
             )
         root = _endpoint("root_llm", settings.root_llm)
         sub = _endpoint("sub_llm", settings.sub_llm if settings.sub_llm.model else settings.root_llm)
@@ -113,18 +120,23 @@ class LitellmModels:
         return self._endpoints[role].model
 
     def window(self, role: Role) -> int | None:
-        """Its context window in tokens, from the settings, else from litellm's table (which is there after warm_up()), or as it said."""
+        """Its context window in tokens, from the settings, else from litellm's table (which is there after
+        warm_up()), or as it said.
+        """
         return self._endpoints[role].window
 
     def priced(self, role: Role) -> bool:
-        """Whether its price is known: from the settings, else from litellm's table (which is there after warm_up())."""
+        """Whether its price is known: from the settings, else from litellm's table (which is there after
+        warm_up()).
+        """
         endpoint = self._endpoints[role]
         return endpoint.settings.input_price is not None or "input_cost_per_token" in (endpoint.entry or {})
 
     async def warm_up(self) -> None:
         """Import litellm (seconds, in a thread) and check both models' names and keys, before any call.
 
-        Raises ModelError with fault unknown_model or auth. Idempotent, and complete() does the same; call it early.
+        Raises ModelError with fault unknown_model or auth. Idempotent, and complete() does the same; call it
+        early.
         """
         if self._litellm is not None:
             return
@@ -148,10 +160,12 @@ class LitellmModels:
     ) -> Completion:
         """One reply of the role's model, or of `model`, which must be the root's or the sub's name.
 
-        Waits for a free slot of that model, of which there are fewer while it is over its rate limit. `schema` is sent where the model
-        is known to take one, or may do. `retrying` hears of each wait for another attempt, and may refuse it.
+        Waits for a free slot of that model, of which there are fewer while it is over its rate limit.
+        `schema` is sent where the model is known to take one, or may do. `retrying` hears of each wait for
+        another attempt, and may refuse it.
 
-        Raises ModelError: at once for faults that stay (key, name, request, refusal), else after the last retry.
+        Raises ModelError: at once for faults that stay (key, name, request, refusal), else after the last
+        retry.
         """
         endpoint = self._choose(role, model)
         await self.warm_up()
@@ -187,7 +201,9 @@ class LitellmModels:
             hint=f"Allowed: {allowed}. Leave `model` out for {own.model}.",
         )
 
-    def _request(self, endpoint: _Endpoint, messages: Sequence[Message], schema: Mapping[str, Any] | None) -> dict[str, Any]:
+    def _request(
+        self, endpoint: _Endpoint, messages: Sequence[Message], schema: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
         settings = endpoint.settings
         wanted = None if schema is None or endpoint.schemas is False else {"name": "answer", "schema": schema}
         optional = {
@@ -227,33 +243,50 @@ class LitellmModels:
         while True:
             attempt += 1
             tried = await self._attempt(endpoint, request, sent, code=code)
-            usage, cost = usage + tried.usage, None if cost is None or tried.cost is None else cost + tried.cost
+            usage, cost = (
+                usage + tried.usage,
+                None if cost is None or tried.cost is None else cost + tried.cost,
+            )
             seconds = time.monotonic() - started
             outcome = tried.outcome
             if isinstance(outcome, Read):
                 if schema:
                     endpoint.schemas = "response_format" in request
-                reply = Completion(outcome.text, endpoint.model, usage, cost, seconds, attempt, outcome.finish)
+                reply = Completion(
+                    outcome.text, endpoint.model, usage, cost, seconds, attempt, outcome.finish
+                )
                 return replace(reply, thoughts=outcome.thoughts, tools=outcome.tools)
             if change := _adapting.adapt(request, outcome, schemas=endpoint.schemas):
                 changed += 1
                 # The schema's is known when it has gone well; of a long prompt it says nothing of the others.
-                if change != "response_format" and outcome.fault != "too_long" and change not in endpoint.changes:
+                if (
+                    change != "response_format"
+                    and outcome.fault != "too_long"
+                    and change not in endpoint.changes
+                ):
                     endpoint.changes.append(change)
                     self._say(f"{endpoint.model} {_adapting.TOLD[change]}")
                 continue
-            wait = 0.0 if outcome.retry_after else _wait(attempt)  # in the slots no call begins before that time
+            wait = (
+                0.0 if outcome.retry_after else _wait(attempt)
+            )  # in the slots no call begins before that time
             next_in = max(wait, endpoint.slots.pause())
-            retry = Retry(outcome.reason, attempt - changed, endpoint.settings.retries + 1, next_in, outcome.retry_after)
+            retry = Retry(
+                outcome.reason, attempt - changed, endpoint.settings.retries + 1, next_in, outcome.retry_after
+            )
             if not outcome.retry or attempt - changed > endpoint.settings.retries or not retrying(retry):
                 endpoint.learnt_window = outcome.window or endpoint.learnt_window
                 spent = Completion("", endpoint.model, usage, cost, seconds, attempt) if usage.total else None
                 # Raised outside of `except`: the chained exception could show the key in a traceback.
-                raise self._error(endpoint, outcome, attempt, spent=spent, sent=request["messages"], exchange=tried.exchange)
+                raise self._error(
+                    endpoint, outcome, attempt, spent=spent, sent=request["messages"], exchange=tried.exchange
+                )
             if wait:
                 await asyncio.sleep(wait)
 
-    async def _attempt(self, endpoint: _Endpoint, request: Mapping[str, Any], sent: Callable[[], None], *, code: bool) -> _Attempt:
+    async def _attempt(
+        self, endpoint: _Endpoint, request: Mapping[str, Any], sent: Callable[[], None], *, code: bool
+    ) -> _Attempt:
         async with endpoint.slots as began:
             sent()
             try:
@@ -270,22 +303,38 @@ class LitellmModels:
                 endpoint.slots.refused(began, _pause(failure.retry_after))
         return tried
 
-    async def _sent(self, endpoint: _Endpoint, request: Mapping[str, Any]) -> tuple[Any, _http.Exchange | None]:
-        """What litellm made of the reply, an exception perhaps, None on the direct road; and the reply itself."""
+    async def _sent(
+        self, endpoint: _Endpoint, request: Mapping[str, Any]
+    ) -> tuple[Any, _http.Exchange | None]:
+        """What litellm made of the reply, an exception perhaps, None on the direct road; and the reply
+        itself.
+        """
         if endpoint.direct:
             return None, await _direct.ask(self._http, self._litellm, request)
         return await _http.by_litellm(self._http, self._litellm, request)
 
     def _read(
-        self, endpoint: _Endpoint, request: Mapping[str, Any], response: Any, exchange: _http.Exchange | None, *, code: bool
+        self,
+        endpoint: _Endpoint,
+        request: Mapping[str, Any],
+        response: Any,
+        exchange: _http.Exchange | None,
+        *,
+        code: bool,
     ) -> _Attempt:
-        """Read a reply from what came over the wire; where that is another provider's own form, from what litellm made of it."""
+        """Read a reply from what came over the wire; where that is another provider's own form, from what
+        litellm made of it.
+        """
         made = response is not None and not isinstance(response, Exception)
         if exchange is not None and exchange.error is not None:
             return _Attempt(of_transport(exchange.error), exchange=exchange)
         found = _reading.parse(exchange) if exchange is not None else None
         foreign = isinstance(found, dict) and "choices" not in found and not _reading.error_in(found)
-        if made and (found is None or foreign or (isinstance(found, Failure) and exchange is not None and exchange.status < 300)):
+        if made and (
+            found is None
+            or foreign
+            or (isinstance(found, Failure) and exchange is not None and exchange.status < 300)
+        ):
             native = _reading.native_finish(found) if isinstance(found, dict) else None
             found = response.model_dump(warnings=False)
             for choice in (found.get("choices") or [])[:1]:
@@ -302,7 +351,10 @@ class LitellmModels:
         return _Attempt(outcome, used, self._cost(endpoint, response if made else None, used), exchange)
 
     def _cost(self, endpoint: _Endpoint, response: Any, usage: Usage) -> float | None:
-        """US dollars by the settings' prices, else by litellm's table, else None. Of a usage that is estimated there is no known cost."""
+        """US dollars by the settings' prices, else by litellm's table, else None.
+
+        Of a usage that is estimated there is no known cost.
+        """
         settings = endpoint.settings
         if settings.input_price is not None and settings.output_price is not None:
             if usage.estimated and settings.input_price + settings.output_price > 0:
@@ -328,9 +380,13 @@ class LitellmModels:
     # Errors
 
     def _check(self, litellm: Any, endpoint: _Endpoint) -> None:
-        """Find provider and table line of the model; raise ModelError for an unknown provider or a missing key."""
+        """Find provider and table line of the model; raise ModelError for an unknown provider or a missing
+        key.
+        """
         try:
-            name, provider, _, _ = litellm.get_llm_provider(endpoint.model, api_base=endpoint.settings.api_base)
+            name, provider, _, _ = litellm.get_llm_provider(
+                endpoint.model, api_base=endpoint.settings.api_base
+            )
         except litellm.BadRequestError:
             failure = Failure("unknown_model", "its provider is not known")
             failure = replace(failure, advice=did_you_mean(nearest_model(litellm, endpoint.model)))
@@ -345,12 +401,15 @@ class LitellmModels:
         if endpoint.key is not None:
             if odd := endpoint.key.oddity:
                 hint = f"Copy the key again, and set {endpoint.key.source} to it alone."
-                raise self._error(endpoint, Failure("auth", f"the key in {endpoint.key.source} has {odd} in it"), 0, hint)
+                raise self._error(
+                    endpoint, Failure("auth", f"the key in {endpoint.key.source} has {odd} in it"), 0, hint
+                )
             return
         variable = endpoint.settings.api_key_env
         if variable is None:
             missing = litellm.validate_environment(endpoint.model)["missing_keys"]
-            # Several variables are ways to sign in (cloud roles, say) of which one is enough: the provider must tell.
+            # Several variables are ways to sign in (cloud roles, say) of which one is enough: the provider
+            # must tell.
             alone = len(missing) == 1 and missing[0].endswith("_API_KEY")
             variable = missing[0] if alone and not os.environ.get(_OTHER_KEY.get(missing[0], "")) else None
         if variable is not None:
@@ -371,13 +430,25 @@ class LitellmModels:
         exchange: _http.Exchange | None = None,
     ) -> ModelError:
         tries = f" ({attempts} attempts)" if attempts > 1 else ""
-        keys = [one.key.value for one in self._endpoints.values() if one.key and len(one.key.value) >= MIN_LENGTH]
+        keys = [
+            one.key.value for one in self._endpoints.values() if one.key and len(one.key.value) >= MIN_LENGTH
+        ]
         secrets = sorted({*keys, *known_secrets(os.environ)}, key=len, reverse=True)
         if hint is None:
-            asked = Asked(endpoint.section, endpoint.settings, endpoint.provider, endpoint.address, endpoint.key, endpoint.window)
+            asked = Asked(
+                endpoint.section,
+                endpoint.settings,
+                endpoint.provider,
+                endpoint.address,
+                endpoint.key,
+                endpoint.window,
+            )
             hint = hint_for(failure, asked, exchange, sum(len(message["content"]) for message in sent))
         return ModelError(
-            redact(f"The model {endpoint.model} {WHAT[failure.fault]}{tries}: {failure.said.rstrip('.')}.", secrets),
+            redact(
+                f"The model {endpoint.model} {WHAT[failure.fault]}{tries}: {failure.said.rstrip('.')}.",
+                secrets,
+            ),
             fault=failure.fault,
             model=endpoint.model,
             attempts=attempts,

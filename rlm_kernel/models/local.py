@@ -1,4 +1,6 @@
-"""The embedded local model behind `--model local`: the server process that runs its weights (`weights.py`)."""
+"""The embedded local model behind `--model local`: the server process that runs its weights
+(`weights.py`).
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,10 @@ from rlm_kernel.errors import LocalModelError
 from rlm_kernel.models.weights import LocalModel, find_model, is_right, prefixes_dir, weights_path
 
 DEFAULT_CONTEXT = 8192
-"""Tokens in a slot of the server. The key-value cache takes 28 KiB a token in the 1.5B, 12 KiB in the 0.5B."""
+"""Tokens in a slot of the server.
+
+The key-value cache takes 28 KiB a token in the 1.5B, 12 KiB in the 0.5B.
+"""
 
 _CLOSE_SECONDS = 1.0
 
@@ -27,11 +32,13 @@ _CLOSE_SECONDS = 1.0
 class LocalServer:
     """A running model server, in a process of its own on loopback, that ends with this process at the latest.
 
-    `api_base` and `model_name` are what litellm takes; any API key will do. Requests beyond `slots` at a time queue in the
-    server, so a client's time-out must cover its whole queue. Bound to no event loop.
+    `api_base` and `model_name` are what litellm takes; any API key will do. Requests beyond `slots` at a time
+    queue in the server, so a client's time-out must cover its whole queue. Bound to no event loop.
     """
 
-    def __init__(self, model: LocalModel, process: subprocess.Popen[bytes], log: IO[bytes], context: int) -> None:
+    def __init__(
+        self, model: LocalModel, process: subprocess.Popen[bytes], log: IO[bytes], context: int
+    ) -> None:
         self.model = model
         self.model_name = f"openai/{model.name}"
         self.context = context
@@ -56,7 +63,8 @@ class LocalServer:
             port: 0 takes a free one.
             on_progress: called with a line of text at once and then every second.
 
-        Raises LocalModelError: no xllamacpp, no weights, wrong weights, or the process died (with its last words).
+        Raises LocalModelError: no xllamacpp, no weights, wrong weights, or the process died (with its last
+        words).
         """
         model, path = find_model(name), weights_path(name)
         await asyncio.to_thread(_require, model, path)
@@ -73,12 +81,15 @@ class LocalServer:
         started = time.monotonic()
         line = asyncio.ensure_future(asyncio.to_thread(self._ready_line))
         while not line.done():
-            on_progress(f"loading local model ({self.model.size / 1e9:.1f} GB)… {time.monotonic() - started:.0f} s")
+            on_progress(
+                f"loading local model ({self.model.size / 1e9:.1f} GB)… {time.monotonic() - started:.0f} s"
+            )
             await asyncio.wait([line], timeout=1)
         if not line.result():
             await self.wait()
             raise LocalModelError(
-                f"The local model's server could not start (exit status {self._process.returncode}):\n{self.last_words()}",
+                f"The local model's server could not start (exit status {self._process.returncode}):\n"
+                f"{self.last_words()}",
                 hint="`rlm models` shows the weights; `rlm models pull` checks them.",
             )
         self.api_base = f"{json.loads(line.result())['address']}/v1"
@@ -119,23 +130,39 @@ class LocalServer:
 
 def _require(model: LocalModel, path: Path) -> None:
     if importlib.util.find_spec("xllamacpp") is None:
-        raise LocalModelError("The local model needs the package xllamacpp.", hint='pip install "rlm-kernel[local]"')
+        raise LocalModelError(
+            "The local model needs the package xllamacpp.", hint='pip install "rlm-kernel[local]"'
+        )
     if not path.exists():
         raise LocalModelError(
             f"The local model's weights are not there ({path}).",
             hint=f"Fetch them once ({model.size / 1e9:.1f} GB): rlm models pull {model.name}",
         )
     if not is_right(model, path):
-        raise LocalModelError(f"The local model's weights are damaged ({path}).", hint=f"Fetch them again: rlm models pull {model.name}")
+        raise LocalModelError(
+            f"The local model's weights are damaged ({path}).",
+            hint=f"Fetch them again: rlm models pull {model.name}",
+        )
 
 
-def _spawn(model: LocalModel, path: Path, slots: int, context: int, port: int) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
-    command = [sys.executable, "-m", "rlm_kernel.models.local_server", f"--weights={path}", f"--name={model.name}"]
+def _spawn(
+    model: LocalModel, path: Path, slots: int, context: int, port: int
+) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
+    command = [
+        sys.executable,
+        "-m",
+        "rlm_kernel.models.local_server",
+        f"--weights={path}",
+        f"--name={model.name}",
+    ]
     command += [f"--slots={slots}", f"--context={context}", f"--port={port}"]
     with contextlib.suppress(OSError):  # it is for speed alone
         command.append(f"--prefixes={prefixes_dir()}{os.sep}")
-    # A file, since a pipe that nobody reads would block the server once it is full. Kept open for the server's last words.
+    # A file, since a pipe that nobody reads would block the server once it is full. Kept open for the
+    # server's last words.
     log = tempfile.TemporaryFile()  # noqa: SIM115
     # A session of its own: Ctrl-C in the terminal is for us, who close the server in order.
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True, bufsize=0)
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True, bufsize=0
+    )
     return process, log

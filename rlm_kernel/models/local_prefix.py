@@ -1,6 +1,8 @@
-"""What every conversation with the embedded model begins with: read once, which takes half a minute, and kept beside the weights.
+"""What every conversation with the embedded model begins with: read once, which takes half a minute, and kept
+beside the weights.
 
-llama.cpp goes on from what a slot has read already, and can write that to a file (its server's `/slots/ID?action=save` and `restore`).
+llama.cpp goes on from what a slot has read already, and can write that to a file (its server's
+`/slots/ID?action=save` and `restore`).
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ _SECONDS = 600
 
 
 async def prime(server: LocalServer, messages: Sequence[Message], say: Callable[[str], None]) -> None:
-    """Have a server's first slot read the messages that its conversations begin with, or take what was kept of that.
+    """Have a server's first slot read the messages that its conversations begin with, or take what was kept
+    of that.
 
     Nothing of a conversation is ever kept. That it does not work costs time alone: then nothing is said.
     """
@@ -40,7 +43,11 @@ def _prime(server: LocalServer, messages: Sequence[Message], say: Callable[[str]
             return
         kept.unlink(missing_ok=True)
     say("the local model reads its instructions, once …")
-    _post(server, "/v1/chat/completions", {"messages": [*messages, {"role": "user", "content": ""}], "max_tokens": 1, "temperature": 0})
+    _post(
+        server,
+        "/v1/chat/completions",
+        {"messages": [*messages, {"role": "user", "content": ""}], "max_tokens": 1, "temperature": 0},
+    )
     partial = f"{name}.{server.pid}"
     try:
         _post(server, "/slots/0?action=save", {"filename": partial})
@@ -53,12 +60,19 @@ def _prime(server: LocalServer, messages: Sequence[Message], say: Callable[[str]
 
 def _name(server: LocalServer, messages: Sequence[Message]) -> str:
     """A file's name: by all that what it holds depends on."""
-    facts = [server.model.sha256, server.context, importlib.metadata.version("xllamacpp"), [dict(message) for message in messages]]
+    facts = [
+        server.model.sha256,
+        server.context,
+        importlib.metadata.version("xllamacpp"),
+        [dict(message) for message in messages],
+    ]
     return f"{hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]}.slot"
 
 
 def _post(server: LocalServer, path: str, body: object) -> None:
     address = server.api_base.removesuffix("/v1")
-    request = urllib.request.Request(address + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    request = urllib.request.Request(
+        address + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
     with urllib.request.urlopen(request, timeout=_SECONDS) as response:
         response.read()

@@ -1,8 +1,9 @@
-"""The process that runs the embedded model: `python -m rlm_kernel.models.local_server --weights FILE --name NAME`.
+"""The process that runs the embedded model: `python -m rlm_kernel.models.local_server --weights FILE --name
+NAME`.
 
-Started by `local.LocalServer` alone. It serves an OpenAI-compatible API on a free loopback port, prints one line of JSON on
-stdout when it is ready, `{"address": "http://127.0.0.1:PORT"}`, and lives until its stdin is closed: so it cannot outlive
-the process that holds the other end. Logs go to stderr.
+Started by `local.LocalServer` alone. It serves an OpenAI-compatible API on a free loopback port, prints one
+line of JSON on stdout when it is ready, `{"address": "http://127.0.0.1:PORT"}`, and lives until its stdin is
+closed: so it cannot outlive the process that holds the other end. Logs go to stderr.
 """
 
 from __future__ import annotations
@@ -19,12 +20,16 @@ WARNINGS_AND_ERRORS = 2
 
 
 def physical_cores() -> int:
-    """Cores this process may use, hyperthreads not counted: a second thread on one core slows matrix products down."""
+    """Cores this process may use, hyperthreads not counted: a second thread on one core slows matrix products
+    down.
+    """
     usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
     cores = set()
     for cpu in usable:
         try:
-            with open(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list", encoding="ascii") as siblings:
+            with open(
+                f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list", encoding="ascii"
+            ) as siblings:
                 cores.add(siblings.read())
         except OSError:
             cores.add(str(cpu))
@@ -68,16 +73,21 @@ def _serve(arguments: argparse.Namespace, ready_to: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Serve the embedded local model on loopback until stdin is closed.")
+    parser = argparse.ArgumentParser(
+        description="Serve the embedded local model on loopback until stdin is closed."
+    )
     parser.add_argument("--weights", required=True)
     parser.add_argument("--name", required=True)
     parser.add_argument("--slots", type=int, default=1)
     parser.add_argument("--context", type=int, default=8192, help="tokens in each slot")
     parser.add_argument("--threads", type=int, default=physical_cores())
     parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--prefixes", default="", help="folder, with a slash at its end, for what slots have read")
+    parser.add_argument(
+        "--prefixes", default="", help="folder, with a slash at its end, for what slots have read"
+    )
     arguments = parser.parse_args()
-    # Native code may print on descriptor 1: keep the real stdout for the ready line, and let the rest join the logs.
+    # Native code may print on descriptor 1: keep the real stdout for the ready line, and let the rest join
+    # the logs.
     ready_to = os.dup(1)
     os.dup2(2, 1)
     threading.Thread(target=_end_with_stdin, args=(0,), daemon=True).start()

@@ -15,11 +15,13 @@ SubScript = Mapping[str, str] | Callable[[str], str | Awaitable[str]]
 
 
 class ScriptedModels:
-    """Root and sub models without a model. Implements `engine.protocols.Models`; costs nothing, and counts no tokens.
+    """Root and sub models without a model.
 
-    `root`: the replies in order, or a function of the messages. `sub`: a function of the prompt (the last message's
-    text), or the replies by prompt; None for no sub model. What the script does not have, or cannot give because it fails, is a
-    ModelError, fault refused.
+    Implements `engine.protocols.Models`; costs nothing, and counts no tokens.
+
+    `root`: the replies in order, or a function of the messages. `sub`: a function of the prompt (the last
+    message's text), or the replies by prompt; None for no sub model. What the script does not have, or cannot
+    give because it fails, is a ModelError, fault refused.
     """
 
     def __init__(self, root: RootScript, sub: SubScript | None = None) -> None:
@@ -65,7 +67,9 @@ class ScriptedModels:
             raise self._broken(player, f"raised {type(error).__name__}: {error}") from error
         if not isinstance(text, str):
             raise self._broken(player, f"gave a value of type {type(text).__name__} in place of a text")
-        return Completion(text, self.name(player), Usage(), 0.0, time.monotonic() - started, finish_reason="stop")
+        return Completion(
+            text, self.name(player), Usage(), 0.0, time.monotonic() - started, finish_reason="stop"
+        )
 
     async def aclose(self) -> None:
         """Nothing to free."""
@@ -74,7 +78,9 @@ class ScriptedModels:
         if callable(self._root):
             return self._root(messages)
         if self._turn >= len(self._root):
-            raise self._missing("root", f"its script has {len(self._root)} replies, and one more was asked for")
+            raise self._missing(
+                "root", f"its script has {len(self._root)} replies, and one more was asked for"
+            )
         self._turn += 1
         return self._root[self._turn - 1]
 

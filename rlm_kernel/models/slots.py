@@ -1,6 +1,8 @@
-"""How many calls a model is given at one time: as many as were allowed, fewer while the provider says that it is too much.
+"""How many calls a model is given at one time: as many as were allowed, fewer while the provider says that it
+is too much.
 
-The rule is TCP's (additive increase, multiplicative decrease): a refusal cuts the number, each round of successes adds one again.
+The rule is TCP's (additive increase, multiplicative decrease): a refusal cuts the number, each round of
+successes adds one again.
 """
 
 from __future__ import annotations
@@ -52,12 +54,17 @@ class Slots:
         self._now += 1
         return self._clock()
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._now -= 1
         self._wake()
 
     def refused(self, began: float, retry_after: float | None) -> None:
-        """The provider said that there are too many calls, to one that `began` then. `retry_after`: seconds in which none is to begin."""
+        """The provider said that there are too many calls, to one that `began` then.
+
+        `retry_after`: seconds in which none is to begin.
+        """
         if retry_after is not None:
             self._paused_until = max(self._paused_until, self._clock() + retry_after)
         if began > self._cut_at:

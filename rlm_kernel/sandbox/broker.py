@@ -1,9 +1,10 @@
 """The host's end of host calls, on channels that code in the container opens.
 
-All that arrives is hostile. A request is the sizes of its head and its body, a head of exact shape, with the session's token and the id of
-the cell that is running, and a body, which is read only then: a JSON object of bounded size, or a piece of what is handed over. Anything
-else is counted and passed over, or answered with an error. So many requests at once are worked on, and so many bytes of them; others are
-not read, and the kernel waits. Lives on one event loop.
+All that arrives is hostile. A request is the sizes of its head and its body, a head of exact shape, with the
+session's token and the id of the cell that is running, and a body, which is read only then: a JSON object of
+bounded size, or a piece of what is handed over. Anything else is counted and passed over, or answered with an
+error. So many requests at once are worked on, and so many bytes of them; others are not read, and the kernel
+waits. Lives on one event loop.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rlm_contract import SIZE, SIZES
+
 from rlm_kernel import bounded
 from rlm_kernel.engine.protocols import MODEL_CALLS, HostCall, HostCallHandler, ReplyText
 from rlm_kernel.errors import CallCancelled, RLMError
@@ -32,7 +34,9 @@ MAX_REQUEST = 16 << 20
 """Bytes of one request: a prompt or an answer of about that many characters."""
 MAX_IN_FLIGHT = 1024
 MAX_BYTES = 48 << 20
-"""Bytes of the requests in flight and the replies that are not yet sent; passed by no more than the last request and its reply."""
+"""Bytes of the requests in flight and the replies that are not yet sent; passed by no more than the last
+request and its reply.
+"""
 MAX_GIVEN_UP = 16_384
 """Calls of one cell that were given up before they were read, and are remembered as such."""
 _MAX_HEAD = 4096
@@ -74,7 +78,9 @@ class Broker:
         self._large = asyncio.Lock()
         self._turn = asyncio.Lock()
         self._replying: set[asyncio.Task[None]] = set()
-        """Of `_tasks` those whose answer is on its way: given up half-way it would cost its reader the connection."""
+        """Of `_tasks` those whose answer is on its way: given up half-way it would cost its reader the
+        connection.
+        """
         self._bytes = 0
         self._room = asyncio.Event()
         self.ready = asyncio.Event()
@@ -82,13 +88,17 @@ class Broker:
         """The cell in progress; calls in another's name are refused. None between cells."""
         self._interrupted = False
         self._given_up: set[str] = set()
-        """Ids of calls that were given up before they were read: what tells us of it comes by another connection."""
+        """Ids of calls that were given up before they were read: what tells us of it comes by another
+        connection.
+        """
         self._closing = False
         self._paused = 0
         self._paused_since = 0.0
         self._paused_seconds = 0.0
         self.any_cell = False
-        """Nobody here knows which cell runs (Jupyter runs them), so that calls are answered whatever cell they name."""
+        """Nobody here knows which cell runs (Jupyter runs them), so that calls are answered whatever cell
+        they name.
+        """
         self.refused: Counter[str] = Counter()
 
     def begin(self, cell: str) -> None:
@@ -105,7 +115,9 @@ class Broker:
             await asyncio.to_thread(self._spool.clear)
 
     def interrupt(self) -> None:
-        """The cell in progress is interrupted: its calls are dropped now, and it makes no more that cost something."""
+        """The cell in progress is interrupted: its calls are dropped now, and it makes no more that cost
+        something.
+        """
         self._interrupted = True
         self._drop(list(self._tasks))
 
@@ -161,7 +173,9 @@ class Broker:
             if head.kind in _RAW:
                 await self._hand(head, body)
                 return
-            async with self._turn if head.kind not in _AT_ONCE else contextlib.nullcontext():  # one at most is parsed and waits
+            async with (
+                self._turn if head.kind not in _AT_ONCE else contextlib.nullcontext()
+            ):  # one at most is parsed and waits
                 error = await self._take(peer, head, body)
         if error is not None:
             await _reply(peer, _failure(head, error))
@@ -199,7 +213,8 @@ class Broker:
         if not self.any_cell and (self.cell is None or head.cell != self.cell):
             self.refused["cell"] += 1
             return RLMError(
-                "Calls to the host (llm_query, load_file, budget, FINAL …) are answered only while the model's cell runs, and only those "
+                "Calls to the host (llm_query, load_file, budget, FINAL …) are answered only while the "
+                "model's cell runs, and only those "
                 "of that cell: a person's cell has none, and none may outlive its cell."
             )
         if head.call in self._given_up:
@@ -218,7 +233,9 @@ class Broker:
                 raise ValueError("it is no object")
         except ValueError as wrong:
             self.refused["shape"] += 1
-            return RLMError(f"This {head.kind} request cannot be taken: {wrong}. Send less, or as text (json.dumps).")
+            return RLMError(
+                f"This {head.kind} request cannot be taken: {wrong}. Send less, or as text (json.dumps)."
+            )
         if head.kind == "cancel":
             self._cancel(set(Cancelled.part(body).calls))
             return None
@@ -330,7 +347,9 @@ async def _reply(peer: Channel, reply: bytes) -> None:
 
 
 def _failure(head: Head, error: RLMError) -> bytes:
-    return json.dumps({"call": head.call, "ok": False, "error": {"type": error.in_cell, "message": str(error)}}).encode()
+    return json.dumps(
+        {"call": head.call, "ok": False, "error": {"type": error.in_cell, "message": str(error)}}
+    ).encode()
 
 
 async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:

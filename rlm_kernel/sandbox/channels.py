@@ -1,6 +1,7 @@
 """The kernel's sockets, as a Jupyter client uses them, in bounded memory whatever code in the kernel sends.
 
-One message at a time is read, when it is asked for. Of the rest the stream holds some, and the kernel's ZeroMQ drops what is too much.
+One message at a time is read, when it is asked for. Of the rest the stream holds some, and the kernel's
+ZeroMQ drops what is too much.
 """
 
 from __future__ import annotations
@@ -43,7 +44,10 @@ class Channel:
         """Messages that were no Jupyter messages."""
 
     def send(self, message: dict[str, Any]) -> None:
-        """Have a message sent, in order, as fast as the kernel takes it. If it takes none any more, it is lost: `exited` will say so."""
+        """Have a message sent, in order, as fast as the kernel takes it.
+
+        If it takes none any more, it is lost: `exited` will say so.
+        """
         if len(self._sends) == _MAX_SENDS:
             return
         task = asyncio.create_task(self._connection.send(*self._session.serialize(message)))
@@ -56,7 +60,9 @@ class Channel:
             task.exception()
 
     async def next(self) -> Message | None:
-        """The next message that is signed; None for one that was passed over as too large. Raises ConnectionError.
+        """The next message that is signed; None for one that was passed over as too large.
+
+        Raises ConnectionError.
 
         Code in a cell knows the session's key and can send anything.
         """
@@ -69,7 +75,8 @@ class Channel:
             self.malformed += 1
 
     def _message(self, frames: list[bytes | bytearray]) -> Message | None:
-        # Not the session's own `deserialize`: it looks for dates in all texts of the headers, and adapts old versions of the protocol.
+        # Not the session's own `deserialize`: it looks for dates in all texts of the headers, and adapts old
+        # versions of the protocol.
         parts = frames[frames.index(DELIM) + 1 :] if DELIM in frames else []
         if len(parts) < 5 or any(len(part) > _MAX_HEADER for part in parts[:4]):
             return None
@@ -131,9 +138,14 @@ class Channels:
             why = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error
             if not isinstance(why, OSError):  # it was given up
                 raise
-            raise KernelError(f"The kernel's sockets do not answer: {why}.", hint="`rlm doctor` checks the set-up.") from why
+            raise KernelError(
+                f"The kernel's sockets do not answer: {why}.", hint="`rlm doctor` checks the set-up."
+            ) from why
         limits = {"shell": MAX_SHELL, "iopub": MAX_IOPUB, "control": MAX_SHELL}
-        return cls(session, **{name: Channel(connection, session, limits[name]) for name, connection in opened.items()})
+        return cls(
+            session,
+            **{name: Channel(connection, session, limits[name]) for name, connection in opened.items()},
+        )
 
     def close(self) -> None:
         for channel in (self.shell, self.iopub, self.control):

@@ -1,5 +1,5 @@
-"""What code in a kernel hands over to child RLMs: files that the host knows, or what the kernel sent, which the host keeps in a file
-until the child has a copy of it, beside its trace.
+"""What code in a kernel hands over to child RLMs: files that the host knows, or what the kernel sent, which
+the host keeps in a file until the child has a copy of it, beside its trace.
 """
 
 from __future__ import annotations
@@ -46,14 +46,21 @@ class Spool:
         return bool(self._sizes)
 
     def add(self, name: str, piece: bytes | bytearray) -> bool:
-        """Keep a piece; an empty one begins. False if it is too much, or there is no room: then nothing of it is kept."""
+        """Keep a piece; an empty one begins.
+
+        False if it is too much, or there is no room: then nothing of it is kept.
+        """
         size = self._sizes.get(name, 0) + len(piece)
         if not piece:
             self._begin(name)
         elif name not in self._sizes:
             return False
         try:
-            if size > MAX_HANDED or sum(self._sizes.values()) + len(piece) > MAX_SPOOLED or len(self._sizes) > MAX_SPOOLS:
+            if (
+                size > MAX_HANDED
+                or sum(self._sizes.values()) + len(piece) > MAX_SPOOLED
+                or len(self._sizes) > MAX_SPOOLS
+            ):
                 raise OSError("too much")
             if shutil.disk_usage(self._folder).free < self._least:
                 raise OSError("the disk is nearly full")
@@ -85,7 +92,9 @@ class Spool:
 
 @dataclass(frozen=True)
 class ChildInput:
-    """Implements `engine.protocols.Handed`: nothing, some `grants` of the session's files, or a spooled file of `form`."""
+    """Implements `engine.protocols.Handed`: nothing, some `grants` of the session's files, or a spooled file
+    of `form`.
+    """
 
     digest: str = ""
     size: int = 0
@@ -100,10 +109,13 @@ class ChildInput:
         if not self.form:
             return ""
         # In the worst case a character is four bytes.
-        text = "" if self.size > 4 * limit else (await asyncio.to_thread(self._read)).decode("utf-8", "replace")
+        text = (
+            "" if self.size > 4 * limit else (await asyncio.to_thread(self._read)).decode("utf-8", "replace")
+        )
         if len(text) > limit or self.size > 4 * limit:
             raise UsageError(
-                f"At this depth rlm_query asks the sub model, which reads about {limit:,} characters, and the context has more: "
+                f"At this depth rlm_query asks the sub model, which reads about {limit:,} characters, and "
+                "the context has more: "
                 f"{self.size:,} bytes. Hand over less at a time."
             )
         return text
@@ -120,7 +132,8 @@ class ChildInput:
         except OSError as error:
             raise TraceError(
                 f"What was handed over to a child cannot be written to {path}: {error.strerror or error}.",
-                hint="Free some space or check the folder's permissions, or choose another place for the trace.",
+                hint="Free some space or check the folder's permissions, or choose another place for the "
+                "trace.",
             ) from error
 
     def _read(self) -> bytes:
@@ -136,7 +149,9 @@ def take(given: Any, run: RunDir, grants: FileGrants) -> ChildInput:
         found = [grants.locate(name) for name in named.files]
         if any(grant.directory for grant in found):
             raise FileRefused("A folder cannot be handed over: hand over its files.")
-        return ChildInput(hashlib.sha256(json.dumps(named.files).encode("utf-8", "replace")).hexdigest(), grants=found)
+        return ChildInput(
+            hashlib.sha256(json.dumps(named.files).encode("utf-8", "replace")).hexdigest(), grants=found
+        )
     if (spooled := Spooled.of(given)) is None:
         raise UsageError("That cannot be handed over to a child.")
     path = run.spool / spooled.handed

@@ -1,7 +1,8 @@
 """What crashes, killed commands and earlier versions left on this machine, found and removed.
 
-Only what is this user's, and what nobody uses any more: a session whose lease nobody holds (a kept one only when its idle time is long
-over too), parts of image builds that did not end, and, if asked for, kernel images of other versions.
+Only what is this user's, and what nobody uses any more: a session whose lease nobody holds (a kept one only
+when its idle time is long over too), parts of image builds that did not end, and, if asked for, kernel images
+of other versions.
 """
 
 from __future__ import annotations
@@ -43,13 +44,18 @@ IDLE_MARGIN = 300.0
 BUILD_HOURS = 24.0
 """No build takes so long: what is older is left over."""
 _MAX_TOLD = 1 << 20
-_PARTS = re.compile(r"lease|depot|copies|handed|host|[rk]\d*|(connection|session|about|seccomp)\.json(\.new)?")
+_PARTS = re.compile(
+    r"lease|depot|copies|handed|host|[rk]\d*|(connection|session|about|seccomp)\.json(\.new)?"
+)
 """What lies in a session's folder: another program's may be called like one, rlm-20240131 say."""
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """Something that nobody uses any more. `size` in bytes; of an image with the layers that it shares with others."""
+    """Something that nobody uses any more.
+
+    `size` in bytes; of an image with the layers that it shares with others.
+    """
 
     kind: Literal["container", "folder", "image", "files"]
     name: str
@@ -67,11 +73,13 @@ class _Container:
     size: int
 
 
-def collect(client: DockerClient, *, dry_run: bool = False, images: Collection[str] | None = None) -> Iterator[Leftover]:
+def collect(
+    client: DockerClient, *, dry_run: bool = False, images: Collection[str] | None = None
+) -> Iterator[Leftover]:
     """Each leftover, once it is removed; with `dry_run`, nothing is. Blocking.
 
-    `images`: tags of kernel images to keep; all others that no container uses are left over, too. None: images of other versions stay.
-    Raises DockerError.
+    `images`: tags of kernel images to keep; all others that no container uses are left over, too. None:
+    images of other versions stay. Raises DockerError.
     """
     with docker_errors():
         yield from _sessions(client, dry_run)
@@ -86,12 +94,16 @@ def _sessions(client: DockerClient, dry_run: bool) -> Iterator[Leftover]:
     for folder in dict.fromkeys([*session_folders(), *(container.folder for container in containers)]):
         mine = [container for container in containers if container.folder == folder]
         if _is_missing(folder):
-            # While one runs, its owner may live, whoever took the folder away; without an owner it ends by itself.
-            idle = [one for one in mine if not one.running and time.time() - one.created > JUST_MADE and one.ours]
+            # While one runs, its owner may live, whoever took the folder away; without an owner it ends by
+            # itself.
+            idle = [
+                one for one in mine if not one.running and time.time() - one.created > JUST_MADE and one.ours
+            ]
             yield from _removed(idle, client, dry_run)
         elif is_session_folder(folder) and _is_over(folder, any(container.running for container in mine)):
             with contextlib.ExitStack() as stack:
-                # Nobody takes the session up meanwhile. A folder that was never complete cannot be had, and nobody else can have it.
+                # Nobody takes the session up meanwhile. A folder that was never complete cannot be had, and
+                # nobody else can have it.
                 if not dry_run and (run := RunDir.adopt(folder)):
                     stack.callback(run.leave)
                 size = _size(folder)
@@ -155,7 +167,10 @@ def _idle_until(folder: Path) -> float:
     if not idle:
         return 0.0
     used = [folder / "about.json", folder / "lease"]
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError), (folder / "about.json").open(encoding="utf-8") as file:
+    with (
+        contextlib.suppress(OSError, ValueError, KeyError, TypeError),
+        (folder / "about.json").open(encoding="utf-8") as file,
+    ):
         used.append(Path(json.loads(file.read(_MAX_TOLD))["trace"]))
     return max(_changed(path) for path in used) + idle + IDLE_MARGIN
 
@@ -204,13 +219,22 @@ def _is_old(made: float) -> bool:
 
 
 def _images(client: DockerClient, dry_run: bool, keep: Collection[str] | None) -> Iterator[Leftover]:
-    """Parts of builds, but for the newest, from which the next build is quicker; and the images whose tags are not to be kept."""
+    """Parts of builds, but for the newest, from which the next build is quicker; and the images whose tags
+    are not to be kept.
+    """
     list_, whole = client.api.images, {"label": image.DIGEST_LABEL}
-    parts = sorted(list_(filters={"dangling": True, "label": image.STAGE_LABEL}), key=lambda part: part["Created"])
+    parts = sorted(
+        list_(filters={"dangling": True, "label": image.STAGE_LABEL}), key=lambda part: part["Created"]
+    )
     over = [(part["Id"], part) for part in parts[:-1] if _is_old(part["Created"])]
     over += [(found["Id"], found) for found in list_(filters={"dangling": True} | whole)]
     if keep is not None:
-        over += [(tag, found) for found in list_(image.REPOSITORY, filters=whole) for tag in found["RepoTags"] or () if tag not in keep]
+        over += [
+            (tag, found)
+            for found in list_(image.REPOSITORY, filters=whole)
+            for tag in found["RepoTags"] or ()
+            if tag not in keep
+        ]
     used = {container["ImageID"] for container in client.api.containers(all=True)}
     for name, found in over:
         if found["Id"] not in used and (dry_run or _remove_image(client, name)):

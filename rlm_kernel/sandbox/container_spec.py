@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rlm_contract import COMMAND, RUN
+
 from rlm_kernel.config import SandboxSettings, parse_size
 from rlm_kernel.sandbox import containers
 from rlm_kernel.sandbox.rundir import RunDir, container_user
@@ -44,7 +45,9 @@ class SandboxSpec:
     """How they are sent to an engine that does not see them."""
     start_timeout: float = 60.0
     admit: Callable[[], AbstractAsyncContextManager[None]] = contextlib.nullcontext
-    """Entered before the session's first container is made, and left once it is started: waits for room (`sandbox.room`)."""
+    """Entered before the session's first container is made, and left once it is started: waits for room
+    (`sandbox.room`).
+    """
 
     @property
     def memory(self) -> int:
@@ -52,11 +55,13 @@ class SandboxSpec:
         return parse_size(self.sandbox.memory)
 
 
-def container_options(spec: SandboxSpec, *, rootless: bool = False, podman: bool = False, cpus: float | None = None) -> dict[str, Any]:
+def container_options(
+    spec: SandboxSpec, *, rootless: bool = False, podman: bool = False, cpus: float | None = None
+) -> dict[str, Any]:
     """The keywords for docker's `containers.create`: every lock of the sandbox is here.
 
-    `rootless`: for an engine of that kind. `podman`: it takes the seccomp profile as a file, which is then written. `cpus`:
-    how many its machine has, if that is known; none gives more.
+    `rootless`: for an engine of that kind. `podman`: it takes the seccomp profile as a file, which is then
+    written. `cpus`: how many its machine has, if that is known; none gives more.
     """
     from docker.types import LogConfig, Ulimit
 
@@ -64,7 +69,9 @@ def container_options(spec: SandboxSpec, *, rootless: bool = False, podman: bool
     session = {f"{containers.LABEL}.session": spec.run.session_id, **containers.owner_labels()}
     ulimits = {"nofile": 4096, "core": 0, "fsize": MAX_FILE}
     if podman and not rootless:
-        ulimits["nproc"] = MOST_PROCESSES  # else it raises that limit, which root may not do where it lacks CAP_SYS_RESOURCE
+        ulimits["nproc"] = (
+            MOST_PROCESSES  # else it raises that limit, which root may not do where it lacks CAP_SYS_RESOURCE
+        )
     return {
         "image": spec.image,
         "command": list(COMMAND),
@@ -79,14 +86,17 @@ def container_options(spec: SandboxSpec, *, rootless: bool = False, podman: bool
         "working_dir": "/tmp",
         "init": False,  # ours is the first process: nobody inside can stop that one
         "stdin_open": True,
-        # With an owner that is not detached the engine closes stdin when the owner goes (StdinOnce), and with it ends the container.
+        # With an owner that is not detached the engine closes stdin when the owner goes (StdinOnce), and with
+        # it ends the container.
         "detach": spec.run.idle > 0,
         "auto_remove": True,
         "network_mode": limits.network,
         "runtime": limits.runtime,
         "read_only": True,
         "cap_drop": ["ALL"],
-        "security_opt": security_options(limits.seccomp == "tight", spec.run.path / "seccomp.json" if podman else None),
+        "security_opt": security_options(
+            limits.seccomp == "tight", spec.run.path / "seccomp.json" if podman else None
+        ),
         "privileged": False,
         "ipc_mode": "private",
         "mem_limit": memory,
@@ -96,7 +106,10 @@ def container_options(spec: SandboxSpec, *, rootless: bool = False, podman: bool
         "ulimits": [Ulimit(name=name, soft=most, hard=most) for name, most in ulimits.items()],
         "shm_size": "64m",
         # podman takes no uid.
-        "tmpfs": {"/tmp": f"rw,nosuid,nodev,size={parse_size(limits.tmp)},mode=1777", RUN: "rw,nosuid,nodev,noexec,size=1m,mode=1777"},
+        "tmpfs": {
+            "/tmp": f"rw,nosuid,nodev,size={parse_size(limits.tmp)},mode=1777",
+            RUN: "rw,nosuid,nodev,noexec,size=1m,mode=1777",
+        },
         "mounts": spec.shares.mounts(spec.run.container_name, session),
         "log_config": LogConfig(type="none"),  # all that is said is for the owner, who listens
     }

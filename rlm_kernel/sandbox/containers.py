@@ -1,7 +1,9 @@
-"""Containers at the engine: made under a name of ours, so that none is left whatever becomes of the request; and removed.
+"""Containers at the engine: made under a name of ours, so that none is left whatever becomes of the request;
+and removed.
 
-A request may reach the engine although its reply never comes: the connection breaks, times out, or is given up. The engine then makes the
-container all the same, perhaps a little later. So who fails looks for the name, and removes what has it.
+A request may reach the engine although its reply never comes: the connection breaks, times out, or is given
+up. The engine then makes the container all the same, perhaps a little later. So who fails looks for the name,
+and removes what has it.
 """
 
 from __future__ import annotations
@@ -37,7 +39,10 @@ _MOST_FAILURES = 3
 
 
 def owner_labels() -> dict[str, str]:
-    """Whose a container or a volume is: this process, its machine and its user. By these it is found if this process ends too early."""
+    """Whose a container or a volume is: this process, its machine and its user.
+
+    By these it is found if this process ends too early.
+    """
     return {f"{LABEL}.owner": str(os.getpid()), f"{LABEL}.host": socket.gethostname(), USER: user()}
 
 
@@ -64,7 +69,10 @@ def is_gone(pid: str) -> bool:
 
 
 def create(client: DockerClient, name: str, *, labels: dict[str, str], **options: Any) -> Container:
-    """Make a container. If that fails, by an interrupt too, none of that name is left. Blocking. Raises what docker-py raises."""
+    """Make a container.
+
+    If that fails, by an interrupt too, none of that name is left. Blocking. Raises what docker-py raises.
+    """
     mark = secrets.token_hex(8)
     try:
         return client.containers.create(name=name, labels=labels | {_MARK: mark}, **options)
@@ -88,15 +96,21 @@ def made(client: DockerClient, name: str, *, labels: dict[str, str], **options: 
         remove_late(client, name, mark=mark, seconds=seconds)
 
 
-def remove_late(client: DockerClient, name: str, *, mark: str | None = None, seconds: float | None = None) -> None:
-    """Remove a container that the engine may still be making: it is looked for once, and again for so many `seconds`
-    (5). Blocking.
+def remove_late(
+    client: DockerClient, name: str, *, mark: str | None = None, seconds: float | None = None
+) -> None:
+    """Remove a container that the engine may still be making: it is looked for once, and again for so many
+    `seconds` (5). Blocking.
 
     With a `mark`, only one that was made with it: what has the name may be another's.
     """
     from docker.errors import DockerException, NotFound
 
-    deadline, failures, was_there = time.monotonic() + (_LATE_SECONDS if seconds is None else seconds), 0, False
+    deadline, failures, was_there = (
+        time.monotonic() + (_LATE_SECONDS if seconds is None else seconds),
+        0,
+        False,
+    )
     while True:
         try:
             found = client.containers.get(name)
@@ -116,8 +130,9 @@ def remove_late(client: DockerClient, name: str, *, mark: str | None = None, sec
 
 
 def _late(error: BaseException) -> float:
-    """Seconds in which the engine may make a container although the request failed so. None if it refused, but its word may be about what
-    it was asked after it had made one.
+    """Seconds in which the engine may make a container although the request failed so.
+
+    None if it refused, but its word may be about what it was asked after it had made one.
     """
     return 0.0 if _refused(error) else _LATE_SECONDS
 
@@ -142,7 +157,9 @@ def remove_container(container: Container) -> None:
 
 
 def find(name: str, place: str) -> Container | None:
-    """A container that was made by the engine at `place`; the caller closes its client. None if it is gone. Blocking.
+    """A container that was made by the engine at `place`; the caller closes its client.
+
+    None if it is gone. Blocking.
 
     Raises DockerError, and so if another engine is meant now: the container is not lost.
     """
@@ -165,15 +182,22 @@ def find(name: str, place: str) -> Container | None:
 
 
 def remove_containers(session_id: str) -> None:
-    """Remove the containers of a session whose owner is gone, and the volumes that were for them alone. Blocking. Raises DockerError."""
+    """Remove the containers of a session whose owner is gone, and the volumes that were for them alone.
+
+    Blocking. Raises DockerError.
+    """
     from docker.errors import APIError
 
     with docker_errors():
         client = connect()
         try:
-            for container in client.containers.list(ignore_removed=True, all=True, filters={"label": f"{LABEL}.session={session_id}"}):
+            for container in client.containers.list(
+                ignore_removed=True, all=True, filters={"label": f"{LABEL}.session={session_id}"}
+            ):
                 remove_container(container)
-            for volume in client.api.volumes(filters={"label": f"{LABEL}.session={session_id}"})["Volumes"] or []:
+            for volume in (
+                client.api.volumes(filters={"label": f"{LABEL}.session={session_id}"})["Volumes"] or []
+            ):
                 with contextlib.suppress(APIError):  # it went with its container
                     client.api.remove_volume(volume["Name"])
         finally:

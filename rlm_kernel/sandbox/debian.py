@@ -1,4 +1,6 @@
-"""What a Debian-like host can do for itself as root: install packages, and make a base image from its own package archive."""
+"""What a Debian-like host can do for itself as root: install packages, and make a base image from its own
+package archive.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,13 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 _BASE_PACKAGES = "python3,ca-certificates"
-_UNNEEDED = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/lintian/*")
+_UNNEEDED = (
+    "/usr/share/man/*",
+    "/usr/share/doc/*",
+    "/usr/share/info/*",
+    "/usr/share/locale/*",
+    "/usr/share/lintian/*",
+)
 
 
 def is_root_on_debian() -> bool:
@@ -50,8 +58,10 @@ def bootstrap_base(client: DockerClient, why: str, progress: Callable[[str], Non
     suite = _os_release().get("VERSION_CODENAME", "")
     if not (suite and is_root_on_debian()):
         raise ImageError(
-            f"No base image for the kernel: no registry can be reached ({why}), and only root on Debian or Ubuntu can make one here.",
-            hint="Load an image that has Python 3.11 or later (`docker load -i FILE`), then type `rlm image build --base IMAGE`.",
+            f"No base image for the kernel: no registry can be reached ({why}), and only root on Debian or "
+            "Ubuntu can make one here.",
+            hint="Load an image that has Python 3.11 or later (`docker load -i FILE`), then type `rlm image "
+            "build --base IMAGE`.",
         )
     name = f"rlm-kernel-base:{suite}"
     if not has_image(client, name):
@@ -63,31 +73,43 @@ def _make_base(client: DockerClient, name: str, suite: str, progress: Callable[[
     if shutil.which("mmdebstrap") is None:
         apt_install("mmdebstrap", "it makes the base image from this host's package archive", progress)
     progress(f"making the base image {name} from this host's package archive (a minute or so)")
-    options = ["--variant=minbase", f"--include={_BASE_PACKAGES}", *(f"--dpkgopt=path-exclude={path}" for path in _UNNEEDED)]
+    options = [
+        "--variant=minbase",
+        f"--include={_BASE_PACKAGES}",
+        *(f"--dpkgopt=path-exclude={path}" for path in _UNNEEDED),
+    ]
     with tempfile.TemporaryDirectory(prefix="rlm-base-") as scratch:
         tar, sources = Path(scratch, "base.tar"), Path(scratch, "sources.list")
         sources.write_text("\n".join(archive_sources(Path("/etc/apt"), suite)) + "\n")
         mirror = [str(sources)] if sources.stat().st_size > 1 else []
         try:
-            _run(["mmdebstrap", "--quiet", *options, suite, str(tar), *mirror], {**os.environ, "TMPDIR": scratch})
+            _run(
+                ["mmdebstrap", "--quiet", *options, suite, str(tar), *mirror],
+                {**os.environ, "TMPDIR": scratch},
+            )
         except SetupError as error:
             raise ImageError(
                 f"The base image could not be made: {error.message}",
-                hint="Load one that has Python 3.11 or later (`docker load -i FILE`), then type `rlm image build --base IMAGE`.",
+                hint="Load one that has Python 3.11 or later (`docker load -i FILE`), then type `rlm image "
+                "build --base IMAGE`.",
             ) from error
         with docker_errors():
             client.api.import_image_from_file(str(tar), repository=name)  # podman takes no `tag` beside it
 
 
 def archive_sources(etc_apt: Path, suite: str) -> Iterator[str]:
-    """The one-line apt sources of the distribution's own archive: `suite`, its updates and its security, nothing of third parties."""
+    """The one-line apt sources of the distribution's own archive: `suite`, its updates and its security,
+    nothing of third parties.
+    """
     ours = {suite, f"{suite}-updates", f"{suite}-security"}
     files = [etc_apt / "sources.list", *sorted((etc_apt / "sources.list.d").glob("*"))]
     for path in files:
         if not path.is_file():
             continue
         text = path.read_text("utf-8", errors="replace")
-        entries = _stanzas(text) if path.suffix == ".sources" else _lines(text) if path.suffix == ".list" else []
+        entries = (
+            _stanzas(text) if path.suffix == ".sources" else _lines(text) if path.suffix == ".list" else []
+        )
         for options, uri, its_suite, components in entries:
             if its_suite in ours and "main" in components.split():
                 yield f"deb {options}{uri} {its_suite} {components}"
@@ -104,7 +126,10 @@ def _lines(text: str) -> Iterator[_Entry]:
 def _stanzas(text: str) -> Iterator[_Entry]:
     without_comments = re.sub(r"^#.*\n?", "", text, flags=re.MULTILINE)
     for stanza in re.split(r"\n\s*\n", without_comments):
-        fields = {m[1].lower(): m[2].strip() for m in re.finditer(r"^([\w-]+):[ \t]*(.*(?:\n[ \t]+.*)*)", stanza, re.MULTILINE)}
+        fields = {
+            m[1].lower(): m[2].strip()
+            for m in re.finditer(r"^([\w-]+):[ \t]*(.*(?:\n[ \t]+.*)*)", stanza, re.MULTILINE)
+        }
         if "deb" not in fields.get("types", "").split() or fields.get("enabled", "yes") == "no":
             continue
         key = fields.get("signed-by", "")
@@ -122,9 +147,12 @@ def _os_release() -> dict[str, str]:
 
 
 def _run(command: list[str], environment: dict[str, str], *, check: bool = True) -> None:
-    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+    done = subprocess.run(
+        command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
+    )
     if check and done.returncode:
         tail = "\n".join((done.stderr or done.stdout).splitlines()[-10:])
         raise SetupError(
-            f"`{' '.join(command[:4])} …` failed with status {done.returncode}:\n{tail}", hint="Do it by hand, then try again."
+            f"`{' '.join(command[:4])} …` failed with status {done.returncode}:\n{tail}",
+            hint="Do it by hand, then try again.",
         )

@@ -1,7 +1,8 @@
-"""Attach to a container by a connection of its own to the engine: a unix socket, a named pipe of Windows, tcp with or without TLS, or ssh.
+"""Attach to a container by a connection of its own to the engine: a unix socket, a named pipe of Windows, tcp
+with or without TLS, or ssh.
 
-docker's client gives the socket of an `attach` away only after it has read ahead on it, and may lose what it read. So the connection is
-made as that client would make it, and the request is ours.
+docker's client gives the socket of an `attach` away only after it has read ahead on it, and may lose what it
+read. So the connection is made as that client would make it, and the request is ours.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ _STDOUT, _STDERR = 1, 2
 class Attached(asyncio.Protocol):
     """A connection to a container's stdin and stdout, from the request that makes it to its end.
 
-    `hear` gets what comes on stdout, `ended` is called when it is over, perhaps more than once. `said` is the end of stderr.
+    `hear` gets what comes on stdout, `ended` is called when it is over, perhaps more than once. `said` is the
+    end of stderr.
     """
 
     def __init__(self, request: bytes) -> None:
@@ -107,7 +109,10 @@ class Attached(asyncio.Protocol):
             body = json.loads(body[body.find(b"{") : body.rfind(b"}") + 1]).get("message", "").encode()
         if not self.attached.done():
             self.attached.set_exception(
-                DockerError(f"The Docker engine refused: {body[:1000].decode(errors='replace')}", hint="See `rlm doctor`.")
+                DockerError(
+                    f"The Docker engine refused: {body[:1000].decode(errors='replace')}",
+                    hint="See `rlm doctor`.",
+                )
             )
         self.cut()
 
@@ -142,7 +147,9 @@ async def connect(client: DockerClient, attached: Attached) -> None:
     except BaseException as error:
         attached.cut()
         if isinstance(error, TimeoutError):
-            raise DockerError("The Docker engine did not attach to the kernel's container.", hint="See `rlm doctor`.") from None
+            raise DockerError(
+                "The Docker engine did not attach to the kernel's container.", hint="See `rlm doctor`."
+            ) from None
         if through is not None and isinstance(error, ConnectionError):
             raise (await asyncio.to_thread(through.failure)).told from error
         raise
@@ -156,8 +163,17 @@ def request(client: DockerClient, container: str) -> bytes:
     place = urlsplit(client.api._url("/containers/{0}/attach", container))
     # No keys that detach: podman looks for its usual ones in whatever is sent.
     query = "stream=1&stdin=1&stdout=1&stderr=1&detachKeys="
-    lines = [f"POST {place.path}?{query} HTTP/1.1", f"Host: {place.netloc or 'docker'}", "Connection: Upgrade", "Upgrade: tcp"]
-    lines += [f"{name}: {value}" for name, value in client.api.headers.items() if name.lower() not in ("connection", "accept-encoding")]
+    lines = [
+        f"POST {place.path}?{query} HTTP/1.1",
+        f"Host: {place.netloc or 'docker'}",
+        "Connection: Upgrade",
+        "Upgrade: tcp",
+    ]
+    lines += [
+        f"{name}: {value}"
+        for name, value in client.api.headers.items()
+        if name.lower() not in ("connection", "accept-encoding")
+    ]
     return "\r\n".join([*lines, "", ""]).encode()
 
 
@@ -175,17 +191,23 @@ async def _connect(client: DockerClient, protocol: Callable[[], Attached]) -> Co
     elif hasattr(adapter, "npipe_path"):
         await loops.connect_pipe(protocol, adapter.npipe_path)
     elif place.scheme in ("http", "https") and place.hostname:
-        transport, _ = await loop.create_connection(protocol, place.hostname, place.port, ssl=getattr(adapter, "context", None))
+        transport, _ = await loop.create_connection(
+            protocol, place.hostname, place.port, ssl=getattr(adapter, "context", None)
+        )
         _notice_silence(transport.get_extra_info("socket"))
     else:
         raise DockerError(
-            f"Docker at {client.api.base_url} cannot be attached to.", hint="Use a unix socket, a named pipe, tcp or ssh (DOCKER_HOST)."
+            f"Docker at {client.api.base_url} cannot be attached to.",
+            hint="Use a unix socket, a named pipe, tcp or ssh (DOCKER_HOST).",
         )
     return None
 
 
 def _notice_silence(sock: socket.socket) -> None:
-    """Have the system end a connection whose other end does not answer any more. A program that is stopped answers: its system does."""
+    """Have the system end a connection whose other end does not answer any more.
+
+    A program that is stopped answers: its system does.
+    """
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     each = SILENT_SECONDS // 4
     wanted = {

@@ -44,16 +44,22 @@ def connect() -> DockerClient:
 
 
 def _client(address: Address) -> DockerClient:
-    """One that has not asked for anything yet. Each way to an engine has an adapter of its own: `dial` attaches by the same one."""
+    """One that has not asked for anything yet.
+
+    Each way to an engine has an adapter of its own: `dial` attaches by the same one.
+    """
     import docker
     from docker.constants import DEFAULT_DOCKER_API_VERSION
 
     def made(base_url: str) -> DockerClient:
         try:
-            client = docker.DockerClient(base_url=base_url, version=DEFAULT_DOCKER_API_VERSION, timeout=engine_errors.ANSWER_SECONDS)
+            client = docker.DockerClient(
+                base_url=base_url, version=DEFAULT_DOCKER_API_VERSION, timeout=engine_errors.ANSWER_SECONDS
+            )
         except ValueError as error:  # an address that is none
             raise docker.errors.DockerException(str(error)) from error
-        # An engine's certificates and ways are its own: requests would take REQUESTS_CA_BUNDLE, HTTP_PROXY and .netrc instead.
+        # An engine's certificates and ways are its own: requests would take REQUESTS_CA_BUNDLE, HTTP_PROXY
+        # and .netrc instead.
         client.api.trust_env = False
         return client
 
@@ -70,7 +76,9 @@ def _client(address: Address) -> DockerClient:
             from rlm_kernel.sandbox.engine_tls import TlsAdapter
 
             client.api.mount("https://", TlsAdapter(address.tls.context()))
-            client.api.verify = (str(address.tls.ca) if address.tls.ca else True) if address.tls.verify else False
+            client.api.verify = (
+                (str(address.tls.ca) if address.tls.ca else True) if address.tls.verify else False
+            )
     return client
 
 
@@ -98,7 +106,9 @@ def has_image(client: DockerClient, name: str) -> bool:
 
 
 async def in_daemon(function: Callable[..., Any], *args: Any) -> Any:
-    """What a blocking function gives, by a thread that neither the loop nor the program waits for: the engine may never answer."""
+    """What a blocking function gives, by a thread that neither the loop nor the program waits for: the engine
+    may never answer.
+    """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()
 

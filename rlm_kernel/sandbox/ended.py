@@ -1,4 +1,6 @@
-"""How a kernel's container has ended: by the last word of its first process, else by the engine's; and what that means to people."""
+"""How a kernel's container has ended: by the last word of its first process, else by the engine's; and what
+that means to people.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from rlm_contract import EXIT_LEASE, EXIT_OOM
+
 from rlm_kernel.checked import integer, text
 from rlm_kernel.errors import DockerError, KernelError, RLMError
 from rlm_kernel.sandbox.dial import TAIL
@@ -25,8 +28,10 @@ _KILLED = 128 + 9
 
 @dataclass(frozen=True)
 class Ended:
-    """`status`: of the container, as a shell gives it; None where nobody knows it. `lost`: the engine, or the way to it, failed.
-    `words`: the last ones of the container, or why the engine failed.
+    """`status`: of the container, as a shell gives it; None where nobody knows it.
+
+    `lost`: the engine, or the way to it, failed. `words`: the last ones of the container, or why the engine
+    failed.
     """
 
     status: int | None = None
@@ -72,12 +77,17 @@ class Ended:
         if self.status is None:
             return "The kernel died: its container is gone, and the Docker engine does not know why."
         if self.status == EXIT_OOM:
-            return f"The kernel died: out of memory (its limit is {memory / (1 << 30):.3g} GiB). Work on pieces, and keep only results."
+            return (
+                f"The kernel died: out of memory (its limit is {memory / (1 << 30):.3g} GiB). Work on "
+                "pieces, and keep only results."
+            )
         if self.status > 128:
             number = self.status - 128
             broke = " (compiled code broke, or a recursion had no end)" if number == signal.SIGSEGV else ""
             return f"The kernel died: killed by signal {number}{broke}."
-        return f"The kernel died: its process ended with status {self.status} (code must not exit the process)."
+        return (
+            f"The kernel died: its process ended with status {self.status} (code must not exit the process)."
+        )
 
     def as_it_started(self, memory: int) -> RLMError:
         """The error of a start, with so many bytes."""
@@ -86,9 +96,16 @@ class Ended:
             return DockerError(what, hint=start_hint())
         if self.status in (EXIT_OOM, _KILLED):
             return KernelError(
-                f"The container is too small: its kernel was killed as it started, with {memory / (1 << 20):,.0f} MiB of memory "
+                "The container is too small: its kernel was killed as it started, with "
+                f"{memory / (1 << 20):,.0f} MiB of memory "
                 "(sandbox.memory).",
                 hint="Give it more: RLM_SANDBOX__MEMORY=2g, which is the default.",
             )
-        how = "its status is not known; perhaps its memory is too small" if self.status is None else f"status {self.status}"
-        return KernelError(f"The kernel's container ended as it started ({how}).\n{self.words}".strip(), hint=CHECK)
+        how = (
+            "its status is not known; perhaps its memory is too small"
+            if self.status is None
+            else f"status {self.status}"
+        )
+        return KernelError(
+            f"The kernel's container ended as it started ({how}).\n{self.words}".strip(), hint=CHECK
+        )

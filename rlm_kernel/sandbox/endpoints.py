@@ -1,7 +1,9 @@
-"""Where Jupyter's programs on this host reach a kernel: sockets of this host, each connection carried over a channel of the stream.
+"""Where Jupyter's programs on this host reach a kernel: sockets of this host, each connection carried over a
+channel of the stream.
 
-They are unix sockets in the session's folder. On a system without, they are ports of the loopback interface: as with any kernel of Jupyter
-there, only the key of the connection file keeps others of the machine from running code, and they may read what the kernel sends to all.
+They are unix sockets in the session's folder. On a system without, they are ports of the loopback interface:
+as with any kernel of Jupyter there, only the key of the connection file keeps others of the machine from
+running code, and they may read what the kernel sends to all.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import socket
 from typing import Any
 
 from rlm_contract import SOCKETS
+
 from rlm_kernel import loops
 from rlm_kernel.sandbox.stream import Channel, Stream
 
@@ -20,7 +23,9 @@ _PIECE = 64 << 10
 
 
 class Doors:
-    """The addresses of one session's five sockets, the same for each of its kernels. `address`: of unix sockets, without "-1" to "-5".
+    """The addresses of one session's five sockets, the same for each of its kernels.
+
+    `address`: of unix sockets, without "-1" to "-5".
 
     Raises OSError.
     """

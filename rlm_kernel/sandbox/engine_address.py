@@ -1,7 +1,8 @@
-"""Which Docker engine is meant, as the `docker` command finds it: DOCKER_HOST, else DOCKER_CONTEXT, else the current context, else the
-usual socket.
+"""Which Docker engine is meant, as the `docker` command finds it: DOCKER_HOST, else DOCKER_CONTEXT, else the
+current context, else the usual socket.
 
-docker-py reads these too, but takes a context that is not there for the usual socket, and finds none without a config.json beside it.
+docker-py reads these too, but takes a context that is not there for the usual socket, and finds none without
+a config.json beside it.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ class Tls:
     @classmethod
     def found_in(cls, folder: Path, *, verify: bool) -> Tls:
         """The files that Docker keeps in a folder."""
-        ca, certificate, key = (path if (path := folder / f"{name}.pem").is_file() else None for name in ("ca", "cert", "key"))
+        ca, certificate, key = (
+            path if (path := folder / f"{name}.pem").is_file() else None for name in ("ca", "cert", "key")
+        )
         return cls(ca, certificate, key, verify)
 
     def context(self) -> ssl.SSLContext:
@@ -54,7 +57,8 @@ class Tls:
         except (OSError, ValueError) as error:
             raise DockerError(
                 f"The certificates for the Docker engine cannot be used: {error}.",
-                hint="Check the files ca.pem, cert.pem and key.pem that DOCKER_CERT_PATH, or the docker context, has.",
+                hint="Check the files ca.pem, cert.pem and key.pem that DOCKER_CERT_PATH, or the docker "
+                "context, has.",
             ) from error
         return context
 
@@ -67,7 +71,10 @@ class Tls:
 
 @dataclass(frozen=True)
 class Address:
-    """Where an engine is. `source`: what names it, for messages. `tls`: None for an engine that speaks without."""
+    """Where an engine is.
+
+    `source`: what names it, for messages. `tls`: None for an engine that speaks without.
+    """
 
     url: str
     source: str
@@ -106,7 +113,9 @@ class Address:
             return "by ssh"
         if self.tls is None:
             return "over tcp without TLS: whoever reaches its port is root there"
-        return "over tcp with TLS" if self.tls.verify else "over tcp with TLS, whose certificate is not checked"
+        return (
+            "over tcp with TLS" if self.tls.verify else "over tcp with TLS, whose certificate is not checked"
+        )
 
     def __str__(self) -> str:
         return f"{self.url} ({self.source})"
@@ -123,7 +132,10 @@ def find() -> Address:
     source = f"the docker context {name}"
     described = _read(_config() / "contexts" / "meta" / _id(name) / "meta.json", source)
     if described is None:
-        raise DockerError(f"There is no docker context {name}, which {'DOCKER_CONTEXT' if named else 'docker'} names.", hint=_CONTEXTS)
+        raise DockerError(
+            f"There is no docker context {name}, which {'DOCKER_CONTEXT' if named else 'docker'} names.",
+            hint=_CONTEXTS,
+        )
     endpoint = described.get("Endpoints", {}).get("docker", {})
     files = _config() / "contexts" / "tls" / _id(name) / "docker"
     skip = bool(endpoint.get("SkipTLSVerify"))
@@ -134,7 +146,11 @@ def find() -> Address:
 def others() -> Iterator[str]:
     """Addresses of engines that this user may have, beside the one that is meant."""
     home, runtime = Path.home(), os.environ.get("XDG_RUNTIME_DIR")
-    sockets = [home / ".docker/run/docker.sock", home / ".docker/desktop/docker.sock", home / ".colima/default/docker.sock"]
+    sockets = [
+        home / ".docker/run/docker.sock",
+        home / ".docker/desktop/docker.sock",
+        home / ".colima/default/docker.sock",
+    ]
     sockets += [home / ".orbstack/run/docker.sock", home / ".rd/docker.sock"]
     sockets += [Path(runtime) / name for name in ("docker.sock", "podman/podman.sock") if runtime]
     for path in [*sockets, Path("/run/podman/podman.sock")]:
@@ -184,7 +200,11 @@ def _read(path: Path, what: str) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, RecursionError) as error:
-        raise DockerError(f"What {what} says cannot be read: {path}: {error}.", hint="Mend or remove that file.") from error
+        raise DockerError(
+            f"What {what} says cannot be read: {path}: {error}.", hint="Mend or remove that file."
+        ) from error
     if not isinstance(found, dict):
-        raise DockerError(f"What {what} says cannot be read: {path} holds no object.", hint="Mend or remove that file.")
+        raise DockerError(
+            f"What {what} says cannot be read: {path} holds no object.", hint="Mend or remove that file."
+        )
     return found

@@ -1,4 +1,6 @@
-"""Each way in which an engine, or the way to it, can fail: how that shows, what it means to people, and what to type next."""
+"""Each way in which an engine, or the way to it, can fail: how that shows, what it means to people, and what
+to type next.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,11 @@ class Sign(NamedTuple):
 
 
 REFUSALS = (
-    Sign(("HTTP request to an HTTPS server",), "", "Set DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH: that engine speaks TLS."),
+    Sign(
+        ("HTTP request to an HTTPS server",),
+        "",
+        "Set DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH: that engine speaks TLS.",
+    ),
     Sign(
         ("seccomp profile",),
         "",
@@ -40,13 +46,15 @@ SSH = (
     Sign(
         ("identification has changed",),
         "ssh does not trust",
-        "If that machine was set up anew, type `ssh-keygen -R {host}`, then `{ssh}` and compare the fingerprint.",
+        "If that machine was set up anew, type `ssh-keygen -R {host}`, then `{ssh}` and compare the "
+        "fingerprint.",
     ),
     Sign(("host key",), "ssh does not know", "Type `{ssh}` once, compare the fingerprint and accept it."),
     Sign(
         ("permission denied (", "too many authentication failures", "no supported authentication"),
         "ssh was refused by",
-        "`{ssh}` has to log in without asking: give it a key (`ssh-copy-id`), and unlock the key (`ssh-add`).",
+        "`{ssh}` has to log in without asking: give it a key (`ssh-copy-id`), and unlock the key "
+        "(`ssh-add`).",
     ),
     Sign(
         ("not a docker command", "dial-stdio", "unknown command"),
@@ -100,7 +108,10 @@ def _is(*kinds: type[BaseException]) -> Callable[[BaseException], bool]:
 
 def _hanging(address: Address) -> str:
     if address.scheme == "ssh":
-        return "See whether the machine can be reached (`rlm doctor`), and whether `docker version` answers over there."
+        return (
+            "See whether the machine can be reached (`rlm doctor`), and whether `docker version` answers "
+            "over there."
+        )
     if address.scheme in ("unix", "npipe"):
         return f"{system.engine_restart()} Then type `rlm doctor`."
     return "See whether the machine can be reached, and whether its engine runs; then type `rlm doctor`."
@@ -113,7 +124,10 @@ def start_hint(_address: Address | None = None) -> str:
     if os.environ.get("DOCKER_HOST"):
         return "Correct or unset DOCKER_HOST, or start the engine that it names; then type `rlm doctor`."
     if engine_address.find().source != engine_address.USUAL_SOURCE:
-        return "Start the engine of that docker context, or choose another (`docker context ls`); then type `rlm doctor`."
+        return (
+            "Start the engine of that docker context, or choose another (`docker context ls`); then type "
+            "`rlm doctor`."
+        )
     return system.engine_here()
 
 
@@ -125,9 +139,13 @@ def _is_late(cause: BaseException) -> bool:
     return isinstance(cause, TimeoutError) or "Timeout" in type(cause).__name__
 
 
-_CERTIFICATES = "The certificates in DOCKER_CERT_PATH, or of the docker context, have to be made for that engine's name."
+_CERTIFICATES = (
+    "The certificates in DOCKER_CERT_PATH, or of the docker context, have to be made for that engine's name."
+)
 _CAUSES = (
-    _Cause(_is(PermissionError), "No permission to use Docker at {address}.", lambda _: system.engine_access()),
+    _Cause(
+        _is(PermissionError), "No permission to use Docker at {address}.", lambda _: system.engine_access()
+    ),
     _Cause(_is(FileNotFoundError), "There is no Docker engine at {address}.", start_hint),
     _Cause(_is_late, "The Docker engine at {address} did not answer within {seconds} s.", _hanging),
     _Cause(
@@ -145,14 +163,18 @@ _CAUSES = (
 
 @contextlib.contextmanager
 def docker_errors() -> Iterator[None]:
-    """Whatever docker-py raises inside comes out as a DockerError that says what to do; as an ImageError where an image is missing."""
+    """Whatever docker-py raises inside comes out as a DockerError that says what to do; as an ImageError
+    where an image is missing.
+    """
     import docker
 
     try:
         yield
     except docker.errors.ImageNotFound as error:
         hint = "Was it deleted? Type `rlm image build`, or check sandbox.image if it is set."
-        raise ImageError(f"The Docker engine does not have the image: {error.explanation or error}.", hint=hint) from error
+        raise ImageError(
+            f"The Docker engine does not have the image: {error.explanation or error}.", hint=hint
+        ) from error
     except docker.errors.APIError as error:
         raise refused(str(error.explanation or error)) from error
     except (docker.errors.DockerException, OSError) as error:
@@ -178,7 +200,10 @@ def explained(error: BaseException) -> DockerError:
     address = engine_address.find()
     found = next(known for known in _CAUSES if any(map(known.shows, causes)))
     said = [str(cause) for cause in causes if found.shows(cause)][-1].rstrip(".")  # of the innermost
-    return DockerError(found.what.format(address=address, said=said, seconds=ANSWER_SECONDS, error=error), hint=found.hint(address))
+    return DockerError(
+        found.what.format(address=address, said=said, seconds=ANSWER_SECONDS, error=error),
+        hint=found.hint(address),
+    )
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

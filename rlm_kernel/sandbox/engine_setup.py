@@ -19,11 +19,16 @@ if TYPE_CHECKING:
 
 START_SECONDS = 60
 _DAEMON_LOG = Path("/var/log/dockerd.log")
-_PID_FILES = ((Path("/var/run/docker.pid"), "dockerd"), (Path("/var/run/docker/containerd/containerd.pid"), "containerd"))
+_PID_FILES = (
+    (Path("/var/run/docker.pid"), "dockerd"),
+    (Path("/var/run/docker/containerd/containerd.pid"), "containerd"),
+)
 
 
 def ensure_engine(progress: Callable[[str], None]) -> DockerClient:
-    """A client of the engine that answers. Where none does, root on a Debian-like host installs and starts one. Blocking.
+    """A client of the engine that answers.
+
+    Where none does, root on a Debian-like host installs and starts one. Blocking.
 
     `progress` hears of each step before it is taken.
 
@@ -39,7 +44,8 @@ def ensure_engine(progress: Callable[[str], None]) -> DockerClient:
     if os.environ.get("RLM_INSTALL_DOCKER") == "0":
         raise SetupError(
             f"{problem.message} RLM_INSTALL_DOCKER=0 forbids to install and start one.",
-            hint="Start Docker Engine (`apt-get install docker.io`, `service docker start`), or unset RLM_INSTALL_DOCKER.",
+            hint="Start Docker Engine (`apt-get install docker.io`, `service docker start`), or unset "
+            "RLM_INSTALL_DOCKER.",
         ) from problem
     progress(problem.message)
     if _find("dockerd") is None:
@@ -58,20 +64,27 @@ def _start(progress: Callable[[str], None]) -> DockerClient:
     progress(f"starting Docker Engine: dockerd (its log is {_DAEMON_LOG})")
     daemon = _find("dockerd")
     if daemon is None:
-        raise DockerError("Docker Engine is installed, but dockerd is nowhere.", hint="`apt-get install --reinstall docker.io`")
+        raise DockerError(
+            "Docker Engine is installed, but dockerd is nowhere.",
+            hint="`apt-get install --reinstall docker.io`",
+        )
     for pid_file, program in _PID_FILES:
         _drop_if_stale(pid_file, program)
     with _DAEMON_LOG.open("ab") as log:  # it is to outlive this process
         subprocess.Popen([daemon], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
     if client := _wait_for_answer(START_SECONDS):
         return client
-    raise DockerError(f"Docker Engine was started and does not answer after {START_SECONDS} s.", hint=f"Its log is {_DAEMON_LOG}.")
+    raise DockerError(
+        f"Docker Engine was started and does not answer after {START_SECONDS} s.",
+        hint=f"Its log is {_DAEMON_LOG}.",
+    )
 
 
 def _drop_if_stale(pid_file: Path, program: str) -> None:
     """Remove the pid file of a program that was killed.
 
-    dockerd refuses to start while a process has that number, even a dead one that nobody has collected, or another program.
+    dockerd refuses to start while a process has that number, even a dead one that nobody has collected, or
+    another program.
     """
     try:
         pid = int(pid_file.read_text())

@@ -1,7 +1,9 @@
-"""A Docker engine on another machine, reached by this user's own `ssh`, as the `docker` command does: `ssh HOST docker system dial-stdio`.
+"""A Docker engine on another machine, reached by this user's own `ssh`, as the `docker` command does: `ssh
+HOST docker system dial-stdio`.
 
-Each connection is a process of ssh behind a pair of sockets, so that what is above sees a usual socket, with time-outs. ssh ends with our
-end of the pair, however this process ends, and what it has started over there ends with it.
+Each connection is a process of ssh behind a pair of sockets, so that what is above sees a usual socket, with
+time-outs. ssh ends with our end of the pair, however this process ends, and what it has started over there
+ends with it.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ CONNECT_SECONDS = 15
 ALIVE_SECONDS = 15
 """Between two signs of life that ssh asks for; after three without an answer it ends."""
 _OPTIONS = {
-    "BatchMode": "yes",  # nobody is there to answer: it would ask on the terminal, in the middle of other things
+    "BatchMode": "yes",  # nobody is there to answer: it would ask in the middle of other things
     "ConnectTimeout": CONNECT_SECONDS,
     "ServerAliveInterval": ALIVE_SECONDS,
     "ServerAliveCountMax": 3,
@@ -52,7 +54,9 @@ class SshFailed(ConnectionError):
 
 
 class Ssh:
-    """The way to the engine at ssh://[USER@]HOST[:PORT][/SOCKET]. Raises DockerError for an address that is none."""
+    """The way to the engine at ssh://[USER@]HOST[:PORT][/SOCKET]. Raises DockerError for an address that is
+    none.
+    """
 
     def __init__(self, url: str) -> None:
         place = urlsplit(url)
@@ -61,7 +65,14 @@ class Ssh:
         if not colon or host.endswith("]"):
             bare, port = host, ""
         self._host = bare.strip("[]")
-        if not self._host or self._host.startswith("-") or ":" in user or (port and not port.isdigit()) or place.query or place.fragment:
+        if (
+            not self._host
+            or self._host.startswith("-")
+            or ":" in user
+            or (port and not port.isdigit())
+            or place.query
+            or place.fragment
+        ):
             raise DockerError(
                 "That is no address for ssh (DOCKER_HOST, or the docker context).",
                 hint="It is like ssh://USER@HOST:PORT, and holds no password.",
@@ -77,26 +88,40 @@ class Ssh:
         return shlex.join(["ssh", *port, f"{user}{self._host}"])
 
     def dial(self) -> Connection:
-        """A new connection to the engine. It fails, if it does, when it is used. Raises SshFailed if there is no ssh."""
+        """A new connection to the engine.
+
+        It fails, if it does, when it is used. Raises SshFailed if there is no ssh.
+        """
         options = [f"-o{name}={value}" for name, value in _OPTIONS.items()]
         user, port = ["-l", self._user] if self._user else [], ["-p", self._port] if self._port else []
-        return Connection(["ssh", "-T", *options, *user, *port, "--", self._host, f"{self._docker} system dial-stdio"], self)
+        return Connection(
+            ["ssh", "-T", *options, *user, *port, "--", self._host, f"{self._docker} system dial-stdio"], self
+        )
 
     def not_docker(self, said: str) -> SshFailed:
         """Something came that is no reply of an engine."""
         return SshFailed(
             f"What comes by ssh from {self._host} is not Docker's: {said[:200]}",
-            hint=f"A shell that prints something as it starts spoils it: only docker may be heard in `{self.by_hand} docker version`.",
+            hint="A shell that prints something as it starts spoils it: only docker may be heard in "
+            f"`{self.by_hand} docker version`.",
         )
 
     def failure(self, words: str) -> SshFailed:
         """What ssh said on stderr as it failed, and what to do about it."""
         said = words.lower()
-        last = ([line.strip() for line in words.splitlines() if line.strip()] or ["the connection was closed"])[-1].rstrip(".")
+        last = (
+            [line.strip() for line in words.splitlines() if line.strip()] or ["the connection was closed"]
+        )[-1].rstrip(".")
         for sign in SSH:
             if any(part in said for part in sign.parts):
-                return SshFailed(f"{sign.what} {self._host}: {last}.", hint=sign.hint.format(ssh=self.by_hand, host=self._host))
-        return SshFailed(f"Docker over ssh to {self._host} failed: {last}.", hint=f"Type `{self.by_hand} docker version`: it has to work.")
+                return SshFailed(
+                    f"{sign.what} {self._host}: {last}.",
+                    hint=sign.hint.format(ssh=self.by_hand, host=self._host),
+                )
+        return SshFailed(
+            f"Docker over ssh to {self._host} failed: {last}.",
+            hint=f"Type `{self.by_hand} docker version`: it has to work.",
+        )
 
 
 class Connection:
@@ -105,18 +130,22 @@ class Connection:
     def __init__(self, command: list[str], ssh: Ssh) -> None:
         self._ssh = ssh
         self.sock, theirs = socket.socketpair()
-        # No pipe: ssh may leave a process behind that other connections share, and that one would hold it open.
+        # No pipe: ssh may leave a process behind that other connections share, and that one would hold it
+        # open.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         try:
             with theirs:
                 # In a session of its own: Ctrl-C and Ctrl-Z are not for it.
                 number = theirs.fileno()
-                self._process = subprocess.Popen(command, stdin=number, stdout=number, stderr=self._errors, start_new_session=True)
+                self._process = subprocess.Popen(
+                    command, stdin=number, stdout=number, stderr=self._errors, start_new_session=True
+                )
         except OSError as error:
             self.sock.close()
             self._errors.close()
             raise SshFailed(
-                f"ssh cannot be started: {error.strerror}.", hint="Install it (openssh-client): DOCKER_HOST needs it."
+                f"ssh cannot be started: {error.strerror}.",
+                hint="Install it (openssh-client): DOCKER_HOST needs it.",
             ) from error
 
     def failure(self) -> SshFailed:

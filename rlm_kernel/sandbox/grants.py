@@ -1,7 +1,8 @@
 """Which host files the kernel may read, and where it finds them.
 
-The user names files and folders; each is resolved once, links and all, and mounted read-only where it lies, without a copy. A request
-from the kernel is resolved in the same way and must be one of them or lie in one of the folders.
+The user names files and folders; each is resolved once, links and all, and mounted read-only where it lies,
+without a copy. A request from the kernel is resolved in the same way and must be one of them or lie in one of
+the folders.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 from rlm_contract import FILES
+
 from rlm_kernel import system
 from rlm_kernel.errors import FileRefused
 from rlm_kernel.nearest import did_you_mean, is_same_name, nearest_path
@@ -40,8 +42,10 @@ _INSIDE = PurePosixPath(FILES)
 
 @dataclass(frozen=True)
 class Grant:
-    """A file or folder that the user named: `source` is what is mounted at `inside`. `renamed`: `path` is only what the kernel calls it.
-    `used`: it is one of the session's inputs, or was asked for since.
+    """A file or folder that the user named: `source` is what is mounted at `inside`.
+
+    `renamed`: `path` is only what the kernel calls it. `used`: it is one of the session's inputs, or was
+    asked for since.
     """
 
     path: Path
@@ -65,15 +69,18 @@ class FileGrants:
     ) -> None:
         """`paths` are the session's inputs; `named` what a question names besides, which may be asked for.
 
-        `known_as`: for each path, or for none, the path that the kernel knows it by where that is another. `depot`: where files go that
-        are asked for once the container runs; without one they are refused. Raises FileRefused for one of `paths` that is missing,
-        unreadable or neither file nor folder.
+        `known_as`: for each path, or for none, the path that the kernel knows it by where that is another.
+        `depot`: where files go that are asked for once the container runs; without one they are refused.
+        Raises FileRefused for one of `paths` that is missing, unreadable or neither file nor folder.
         """
         names = [*known_as, *[None] * (len(paths) - len(known_as))]
         with run.errors():
             copies = LateMounts(run.path / "copies")
         grants = [_grant(index, resolve(path), copies) for index, path in enumerate(paths)]
-        self._grants = [replace(grant, path=name, renamed=True) if name else grant for grant, name in zip(grants, names, strict=True)]
+        self._grants = [
+            replace(grant, path=name, renamed=True) if name else grant
+            for grant, name in zip(grants, names, strict=True)
+        ]
         self._grants += [cover for grant in grants for cover in _covers(grant, copies)]
         self._allowed: dict[Path, None] = {}
         for path in self.allow(named):
@@ -117,7 +124,9 @@ class FileGrants:
         return [grant for grant in self._grants if grant.inside.is_relative_to(LATE)]
 
     def allow(self, named: Sequence[Path]) -> list[Path]:
-        """Have what the user has named since allowed, for when it is asked for; the real paths that can be had. Blocking."""
+        """Have what the user has named since allowed, for when it is asked for; the real paths that can be
+        had. Blocking.
+        """
         found: dict[Path, None] = {}
         for path in named:
             with contextlib.suppress(FileRefused):  # it is there, but nobody can read it
@@ -141,12 +150,16 @@ class FileGrants:
 
     @property
     def paths(self) -> list[Path]:
-        """The paths of the inputs as the kernel knows them, in the user's order, and of what was asked for since."""
+        """The paths of the inputs as the kernel knows them, in the user's order, and of what was asked for
+        since.
+        """
         return [grant.path for grant in self._grants if grant.used]
 
     def places(self) -> dict[Path, Path]:
         """Where each of the paths is."""
-        return {grant.path: grant.source if grant.renamed else grant.path for grant in self._grants if grant.used}
+        return {
+            grant.path: grant.source if grant.renamed else grant.path for grant in self._grants if grant.used
+        }
 
     async def add(self, path: Path, say: Say = lambda _text: None) -> Grant:
         """Grant a path that was named later; the container need not start again. Cancelling it ends a copy.
@@ -159,7 +172,10 @@ class FileGrants:
                 if not grant.renamed and _below_real(real, grant.path) is not None:
                     return self._take(str(real))
             if self._depot is None:
-                raise FileRefused(f"{path} cannot be given to a kernel that runs already.", hint="Name it when you begin: -f")
+                raise FileRefused(
+                    f"{path} cannot be given to a kernel that runs already.",
+                    hint="Name it when you begin: -f",
+                )
             stop = threading.Event()
             giving = asyncio.create_task(asyncio.to_thread(self._give, self._depot, real, say, stop))
             try:
@@ -172,7 +188,10 @@ class FileGrants:
             return grant
 
     def _give(self, depot: LateMounts, real: Path, say: Say, stop: threading.Event) -> Grant:
-        """Have it in the container that runs: by its depot, or sent where the engine does not see that. Blocking."""
+        """Have it in the container that runs: by its depot, or sent where the engine does not see that.
+
+        Blocking.
+        """
         if not self.shares.sent:
             source = LateMounts(depot.folder, say).give(real, stop.is_set)
             return Grant(real, source, LATE / source.name, source.is_dir())
@@ -180,8 +199,13 @@ class FileGrants:
         self.shares.give(name, real, say, stop)
         return Grant(real, real, LATE / name, real.is_dir())
 
-    async def obtain(self, asked: str, consent: Consent | None = None, say: Say = lambda _text: None) -> Grant:
-        """Where the kernel finds a host path. One that the user did not name is refused, or they are asked, once: FileRefused."""
+    async def obtain(
+        self, asked: str, consent: Consent | None = None, say: Say = lambda _text: None
+    ) -> Grant:
+        """Where the kernel finds a host path.
+
+        One that the user did not name is refused, or they are asked, once: FileRefused.
+        """
         try:
             return await asyncio.to_thread(self._take, asked)
         except FileRefused:
@@ -220,12 +244,18 @@ class FileGrants:
             raise FileRefused("That is not a path.")
         literal = recorded(asked if is_foreign(asked) else os.path.abspath(asked))
         try:
-            real = Path(os.path.realpath(asked)) if not system.is_remote(asked) or self._has_below(literal) else Path(asked)
+            real = (
+                Path(os.path.realpath(asked))
+                if not system.is_remote(asked) or self._has_below(literal)
+                else Path(asked)
+            )
         except (OSError, ValueError) as error:  # a name that the file system cannot have
             raise FileRefused("That is not a path.") from error
         for grant in self._grants:
             # A path of the machine where it was recorded: here it may be a link, or nothing.
-            part = _below(literal, recorded(str(grant.path))) if grant.renamed else _below_real(real, grant.path)
+            part = (
+                _below(literal, recorded(str(grant.path))) if grant.renamed else _below_real(real, grant.path)
+            )
             if part is None:
                 continue
             if not part.parts:
@@ -238,7 +268,9 @@ class FileGrants:
                 inside = self.shares.inside(grant.inside / PurePosixPath(*part.parts))
                 return grant, Grant(Path(str(known.joinpath(*part.parts))), source, inside, source.is_dir())
         named = ", ".join(str(path) for path in [*self.paths, *self._allowed][:20]) or "none"
-        raise FileRefused(f"{asked} was not named by the user, so it cannot be loaded. Files that can: {named}.")
+        raise FileRefused(
+            f"{asked} was not named by the user, so it cannot be loaded. Files that can: {named}."
+        )
 
     def _has_below(self, path: PurePath) -> bool:
         return any(_below(path, recorded(str(grant.path))) is not None for grant in self._grants)
@@ -251,7 +283,8 @@ def _below(path: PurePath, top: PurePath) -> PurePath | None:
 def _below_real(path: Path, top: Path) -> PurePath | None:
     """Where a real path is below another one; None if it is not. Blocking.
 
-    Two that differ in case alone, or in how an accent is encoded, are the same where the file system has it so (macOS, Windows).
+    Two that differ in case alone, or in how an accent is encoded, are the same where the file system has it
+    so (macOS, Windows).
     """
     if path.is_relative_to(top):
         return path.relative_to(top)
@@ -267,7 +300,9 @@ def _grant(index: int, path: Path, copies: LateMounts) -> Grant:
     """A grant of what is mounted where it lies, or of a copy where the container could not have it so."""
     if _mountable(path):
         return Grant(path, path, _INSIDE / str(index), path.is_dir())
-    hint = "Check free space where sessions live ($XDG_RUNTIME_DIR or /tmp), or make the path readable for all."
+    hint = (
+        "Check free space where sessions live ($XDG_RUNTIME_DIR or /tmp), or make the path readable for all."
+    )
     try:
         copy = copies.give(path)
     except FileRefused as error:
@@ -276,15 +311,21 @@ def _grant(index: int, path: Path, copies: LateMounts) -> Grant:
 
 
 def _mountable(path: Path) -> bool:
-    """Whether a container can have a file or folder where it lies: its user may read it, the engine can be told its name, and its size is
-    what there is to be read.
+    """Whether a container can have a file or folder where it lies: its user may read it, the engine can be
+    told its name, and its size is what there is to be read.
     """
     status = path.stat()
-    return has_utf8_name(path) and readable_inside(status) and not (stat.S_ISREG(status.st_mode) and _made_when_read(path, status))
+    return (
+        has_utf8_name(path)
+        and readable_inside(status)
+        and not (stat.S_ISREG(status.st_mode) and _made_when_read(path, status))
+    )
 
 
 def _made_when_read(path: Path, status: os.stat_result) -> bool:
-    """A file of /proc, /sys or of the like: what is in it is made when it is read, whatever its size is said to be."""
+    """A file of /proc, /sys or of the like: what is in it is made when it is read, whatever its size is said
+    to be.
+    """
     if path.is_relative_to("/sys"):
         return True
     if status.st_size:
@@ -302,7 +343,8 @@ def _made_when_read(path: Path, status: os.stat_result) -> bool:
 
 
 def _covers(grant: Grant, copies: LateMounts) -> list[Grant]:
-    """Copies of what a root user may read in a mounted folder and the container's user may not, each to be mounted over its original.
+    """Copies of what a root user may read in a mounted folder and the container's user may not, each to be
+    mounted over its original.
 
     MAX_COVERS at most, and none that cannot be made: the kernel counts what it cannot read.
     """
@@ -318,7 +360,9 @@ def _covers(grant: Grant, copies: LateMounts) -> list[Grant]:
 
 
 def _unreadable(folder: Path) -> Iterator[Path]:
-    """The files and folders below a folder that the container's user may not read, outermost alone; none of /proc and /sys."""
+    """The files and folders below a folder that the container's user may not read, outermost alone; none of
+    /proc and /sys.
+    """
     made_up = {os.stat(place).st_dev for place in ("/proc", "/sys") if os.path.isdir(place)}
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if name not in VERSION_CONTROL)
@@ -343,9 +387,13 @@ def resolve(path: Path) -> Path:
         mode = real.stat().st_mode
     except OSError as error:
         near = did_you_mean(nearest_path(path)) if isinstance(error, FileNotFoundError) else ""
-        raise FileRefused(f"{path} cannot be read: {error.strerror or error}.", hint=near or "Check the path.") from error
+        raise FileRefused(
+            f"{path} cannot be read: {error.strerror or error}.", hint=near or "Check the path."
+        ) from error
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise FileRefused(f"{path} is neither a file nor a folder.", hint="Pipe it in instead: cat … | rlm ask … -f -")
+        raise FileRefused(
+            f"{path} is neither a file nor a folder.", hint="Pipe it in instead: cat … | rlm ask … -f -"
+        )
     if not os.access(real, os.R_OK | (os.X_OK if stat.S_ISDIR(mode) else 0)):
         raise FileRefused(f"{path} cannot be read: permission denied.", hint="Check the file's permissions.")
     return real
@@ -362,7 +410,8 @@ def _real(asked: str) -> Path | None:
 
 
 def rules_above(folder: Path) -> list[tuple[str, str]]:
-    """The .gitignore files above a folder, up to the root of its repository, outermost first: (the folder's place below it, rules).
+    """The .gitignore files above a folder, up to the root of its repository, outermost first: (the folder's
+    place below it, rules).
 
     None outside a repository. Blocking.
     """

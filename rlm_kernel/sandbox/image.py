@@ -32,7 +32,10 @@ _PYTHON_LABEL = "rlm-kernel.python"
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """An image that the engine has. `size` is in bytes, `created` an ISO 8601 time; `python` and `base` are empty in foreign images."""
+    """An image that the engine has.
+
+    `size` is in bytes, `created` an ISO 8601 time; `python` and `base` are empty in foreign images.
+    """
 
     tag: str
     id: str
@@ -53,12 +56,15 @@ def kernel_image_dir() -> Path:
         if (place / "Dockerfile").is_file():
             return place
     raise ImageError(
-        f"The files of the kernel image are missing beside {package}.", hint="Install rlm-kernel again, or run it from a whole checkout."
+        f"The files of the kernel image are missing beside {package}.",
+        hint="Install rlm-kernel again, or run it from a whole checkout.",
     )
 
 
 def image_tag(base: str | None = None) -> str:
-    """`rlm-kernel:` and 12 hex digits of a digest over the files that go in, the base (None: the usual) and pip's version."""
+    """`rlm-kernel:` and 12 hex digits of a digest over the files that go in, the base (None: the usual) and
+    pip's version.
+    """
     digest = hashlib.sha256()
     for name, path in _inputs():
         content = path.read_bytes()
@@ -68,7 +74,10 @@ def image_tag(base: str | None = None) -> str:
 
 
 def inspect_image(client: DockerClient, reference: str) -> ImageInfo | None:
-    """What the engine knows of the image `reference`, ours or not; None where it has none. Blocking. Raises DockerError."""
+    """What the engine knows of the image `reference`, ours or not; None where it has none.
+
+    Blocking. Raises DockerError.
+    """
     import docker
 
     with docker_errors():
@@ -92,8 +101,12 @@ def find_image(client: DockerClient, base: str | None = None) -> ImageInfo | Non
     return inspect_image(client, image_tag(base))
 
 
-def ensure_image(client: DockerClient, *, base: str | None = None, progress: Progress, force: bool = False) -> ImageInfo:
-    """The image of this code; built if the engine lacks it, or `force`. Blocking; `progress` gets lines of text as it goes.
+def ensure_image(
+    client: DockerClient, *, base: str | None = None, progress: Progress, force: bool = False
+) -> ImageInfo:
+    """The image of this code; built if the engine lacks it, or `force`.
+
+    Blocking; `progress` gets lines of text as it goes.
 
     Raises:
         ImageError: the base, the wheels or the build failed.
@@ -106,7 +119,9 @@ def ensure_image(client: DockerClient, *, base: str | None = None, progress: Pro
     _build(client, tag, chosen, wheels, progress, fresh=force)
     built = inspect_image(client, tag)
     if built is None:
-        raise ImageError(f"The engine built {tag} and does not have it.", hint="Type `rlm image build --force`.")
+        raise ImageError(
+            f"The engine built {tag} and does not have it.", hint="Type `rlm image build --force`."
+        )
     return built
 
 
@@ -114,11 +129,18 @@ def _inputs() -> Iterator[tuple[str, Path]]:
     """Relative name and path of each file that goes into the image, sorted."""
     root = kernel_image_dir()
     code = (path for package in ("rlm_contract", "rlm_runtime") for path in (root / package).rglob("*"))
-    named = {path.relative_to(root).as_posix(): path for path in (root / "Dockerfile", root / "requirements.txt", *code)}
-    yield from sorted((name, path) for name, path in named.items() if path.is_file() and "__pycache__" not in path.parts)
+    named = {
+        path.relative_to(root).as_posix(): path
+        for path in (root / "Dockerfile", root / "requirements.txt", *code)
+    }
+    yield from sorted(
+        (name, path) for name, path in named.items() if path.is_file() and "__pycache__" not in path.parts
+    )
 
 
-def _build(client: DockerClient, tag: str, base: Base, wheels: Path, progress: Progress, *, fresh: bool) -> None:
+def _build(
+    client: DockerClient, tag: str, base: Base, wheels: Path, progress: Progress, *, fresh: bool
+) -> None:
     import docker
 
     progress(f"building {tag} on {base.name} (Python {base.python})")
@@ -140,7 +162,9 @@ def _build(client: DockerClient, tag: str, base: Base, wheels: Path, progress: P
             )
             _follow(events, tag, progress)
         except (docker.errors.DockerException, OSError) as error:
-            raise ImageError(f"The engine could not build {tag}: {error}", hint="See `rlm doctor`, then try again.") from error
+            raise ImageError(
+                f"The engine could not build {tag}: {error}", hint="See `rlm doctor`, then try again."
+            ) from error
 
 
 def _follow(events: Iterator[dict[str, Any]], tag: str, progress: Progress) -> None:
@@ -158,9 +182,16 @@ def _follow(events: Iterator[dict[str, Any]], tag: str, progress: Progress) -> N
 
 
 def _write_context(context: IO[bytes], wheels: Path) -> None:
-    """The build context. Owners, modes and times are made equal: an umask must not lock the kernel's user out or spoil the build cache."""
+    """The build context.
+
+    Owners, modes and times are made equal: an umask must not lock the kernel's user out or spoil the build
+    cache.
+    """
     with tarfile.open(fileobj=context, mode="w") as tar:
-        for name, path in [*_inputs(), *((f"wheels/{wheel.name}", wheel) for wheel in sorted(wheels.iterdir()))]:
+        for name, path in [
+            *_inputs(),
+            *((f"wheels/{wheel.name}", wheel) for wheel in sorted(wheels.iterdir())),
+        ]:
             entry = tarfile.TarInfo(name)
             entry.mode = 0o644
             content = path.read_bytes()

@@ -1,4 +1,6 @@
-"""What the kernel image is built from: a base image with Python, and wheels for that Python, both found by the host."""
+"""What the kernel image is built from: a base image with Python, and wheels for that Python, both found by
+the host.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlm_contract import base_python
+
 from rlm_kernel import system
 from rlm_kernel.errors import ImageError
 from rlm_kernel.sandbox import containers, kernel_says
@@ -57,11 +60,15 @@ class Base:
         major, newest = self.glibc
         oldest = 5 if self.machine in ("x86_64", "i686") else 17
         tags = [f"manylinux_{major}_{minor}_{self.machine}" for minor in range(newest, oldest - 1, -1)]
-        return [*tags, *(f"{name}_{self.machine}" for name in ("manylinux2014", "manylinux2010", "manylinux1", "linux"))]
+        return [
+            *tags,
+            *(f"{name}_{self.machine}" for name in ("manylinux2014", "manylinux2010", "manylinux1", "linux")),
+        ]
 
 
 def find_base(client: DockerClient, base: str | None, progress: Progress) -> Base:
-    """Have the base image: the local one, else pulled, else (default base only) made from the host's package archive.
+    """Have the base image: the local one, else pulled, else (default base only) made from the host's package
+    archive.
 
     Raises:
         ImageError: it cannot be had, or its Python does not fit.
@@ -80,14 +87,17 @@ def find_base(client: DockerClient, base: str | None, progress: Progress) -> Bas
 
 
 def fetch_wheels(base: Base, requirements: Path, progress: Progress) -> Path:
-    """The directory with every wheel of `requirements` for `base`'s Python, and pip's own; fetched once, then kept.
+    """The directory with every wheel of `requirements` for `base`'s Python, and pip's own; fetched once, then
+    kept.
 
     Raises:
         ImageError: pip is missing or cannot get a wheel.
     """
     tags = base.platforms()
     abi = f"cp{base.version[0]}{base.version[1]}"
-    key = hashlib.sha256("\n".join([requirements.read_text("utf-8"), PIP, base.python, *tags]).encode()).hexdigest()[:12]
+    key = hashlib.sha256(
+        "\n".join([requirements.read_text("utf-8"), PIP, base.python, *tags]).encode()
+    ).hexdigest()[:12]
     wheels = wheels_dir() / key
     if wheels.is_dir():
         return wheels
@@ -100,7 +110,12 @@ def fetch_wheels(base: Base, requirements: Path, progress: Progress) -> Path:
     wheels.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f"{key}-", dir=wheels.parent) as scratch:
         partial = Path(scratch, "wheels")
-        options = ["--only-binary=:all:", "--no-deps", "--implementation=cp", f"--python-version={base.python}"]
+        options = [
+            "--only-binary=:all:",
+            "--no-deps",
+            "--implementation=cp",
+            f"--python-version={base.python}",
+        ]
         options += [f"--abi={name}" for name in (abi, "abi3", "none")] + [f"--platform={tag}" for tag in tags]
         _run_pip(["download", "--dest", str(partial), *options, "-r", str(requirements), PIP], progress)
         try:
@@ -119,7 +134,9 @@ def wheels_dir() -> Path:
 def _run_pip(arguments: list[str], progress: Progress) -> None:
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
     lines = []
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace") as pip:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ) as pip:
         assert pip.stdout is not None
         for line in pip.stdout:
             lines.append(line.rstrip())
@@ -137,7 +154,8 @@ def _pull(client: DockerClient, name: str, progress: Progress) -> str | None:
     """Pull `name`; None when it is here now, else why not."""
     progress(f"pulling {name}")
     events: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-    # A thread, because docker-py waits for the engine's first word without a time-out while the engine tries the registry.
+    # A thread, because docker-py waits for the engine's first word without a time-out while the engine tries
+    # the registry.
     threading.Thread(target=_pull_events, args=(client, name, events.put), daemon=True).start()
     while True:
         try:
@@ -169,7 +187,10 @@ def _probe(client: DockerClient, name: str) -> Base:
     """Ask the Python in `name` what it is."""
     import docker
 
-    fit = f"Name a glibc-based image with CPython {OLDEST_PYTHON[0]}.{OLDEST_PYTHON[1]} or later: `rlm image build --base IMAGE`."
+    fit = (
+        f"Name a glibc-based image with CPython {OLDEST_PYTHON[0]}.{OLDEST_PYTHON[1]} or later: `rlm "
+        "image build --base IMAGE`."
+    )
     try:
         with containers.made(
             client,
@@ -187,16 +208,24 @@ def _probe(client: DockerClient, name: str) -> Base:
             answer: bytes = container.logs(stdout=True, stderr=False)
             said = container.logs(stdout=False, stderr=True).decode(errors="replace").strip()
         if status:
-            raise ImageError(f"The base image {name} has no working python3: {said or f'it ended with status {status}'}", hint=fit)
+            raise ImageError(
+                f"The base image {name} has no working python3: {said or f'it ended with status {status}'}",
+                hint=fit,
+            )
     except docker.errors.DockerException as error:
         raise ImageError(f"The base image {name} has no working python3: {error}", hint=fit) from error
     facts = kernel_says.Python.parse(answer)
     if facts is None:
-        raise ImageError(f"The base image {name} has no working python3: it does not say what it is.", hint=fit)
+        raise ImageError(
+            f"The base image {name} has no working python3: it does not say what it is.", hint=fit
+        )
     library, number = facts.glibc
     version = (facts.version[0], facts.version[1], facts.version[2])
     glibc = _GLIBC.match(number)
     if facts.implementation != "cpython" or version < OLDEST_PYTHON or library != "glibc" or glibc is None:
-        found = f"{facts.implementation} {'.'.join(map(str, version))} on {library or 'another C library'} {number}"
+        found = (
+            f"{facts.implementation} {'.'.join(map(str, version))} on {library or 'another C library'} "
+            f"{number}"
+        )
         raise ImageError(f"The base image {name} does not fit: {found}.", hint=fit)
     return Base(name, version, facts.machine, (int(glibc[1]), int(glibc[2])))

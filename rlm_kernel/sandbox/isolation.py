@@ -10,14 +10,17 @@ from typing import Any, Literal
 from rlm_kernel.config import SandboxSettings
 
 _OWN_KERNEL = re.compile(r"(^|[./])(runsc|kata|krun)")
-"""In the names of runtimes (kata-qemu, io.containerd.runsc.v1) that put a kernel of their own between code and host."""
+"""In the names of runtimes (kata-qemu, io.containerd.runsc.v1) that put a kernel of their own between code
+and host.
+"""
 _LIMITS = {"memory": "MemoryLimit", "CPU": "CpuCfsQuota", "pids": "PidsLimit"}
 
 
 @dataclass(frozen=True)
 class Isolation:
-    """`grade`: A, a kernel of its own; B, the host's kernel, on which its root would be nobody; C, the host's kernel; D, less than the
-    usual locks. `because`: what holds and what does not. `better`: what would raise the grade.
+    """`grade`: A, a kernel of its own; B, the host's kernel, on which its root would be nobody; C, the host's
+    kernel; D, less than the usual locks. `because`: what holds and what does not. `better`: what would raise
+    the grade.
     """
 
     grade: Literal["A", "B", "C", "D"]
@@ -50,13 +53,30 @@ def isolation(facts: Mapping[str, Any], sandbox: SandboxSettings) -> Isolation:
     lacking += [] if engine_has(facts, "seccomp") else ["no seccomp"]
     lacking += [] if sandbox.network == "none" else [f"the network {sandbox.network}"]
     if lacking:
-        return Isolation("D", ", ".join(lacking), "Enable what is missing in the engine, and leave sandbox.network at none.")
+        return Isolation(
+            "D",
+            ", ".join(lacking),
+            "Enable what is missing in the engine, and leave sandbox.network at none.",
+        )
     calls = "few system calls" if sandbox.seccomp == "tight" else "the engine's system calls"
-    module = next((name for name, option in (("AppArmor", "apparmor"), ("SELinux", "selinux")) if engine_has(facts, option)), None)
+    module = next(
+        (
+            name
+            for name, option in (("AppArmor", "apparmor"), ("SELinux", "selinux"))
+            if engine_has(facts, option)
+        ),
+        None,
+    )
     locks = ", ".join(filter(None, [calls, module, "no capabilities", "no network", "all limits"]))
     if _OWN_KERNEL.search(runtime):
         return Isolation("A", f"the runtime {runtime} has a kernel of its own; {locks}")
     own = "A runtime with a kernel of its own (gVisor, Kata) makes it A, if the line `sandbox` holds with it"
     if is_rootless(facts) or engine_has(facts, "userns"):
-        return Isolation("B", f"the host's kernel ({runtime}), on which the engine's root is nobody; {locks}", f"{own}.")
-    return Isolation("C", f"the host's kernel ({runtime}); {locks}", f"A rootless engine with cgroups of version 2 makes it B. {own}.")
+        return Isolation(
+            "B", f"the host's kernel ({runtime}), on which the engine's root is nobody; {locks}", f"{own}."
+        )
+    return Isolation(
+        "C",
+        f"the host's kernel ({runtime}); {locks}",
+        f"A rootless engine with cgroups of version 2 makes it B. {own}.",
+    )

@@ -1,4 +1,6 @@
-"""A live kernel in its container, as the engine sees it: cells in, results out, and a new kernel when one is lost."""
+"""A live kernel in its container, as the engine sees it: cells in, results out, and a new kernel when one is
+lost.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
-
 from rlm_contract import DESCRIPTION, LOADED, VARIABLES
+
 from rlm_kernel.engine.events import CellOutput, Listener, UserCellFinished
 from rlm_kernel.engine.protocols import CellResult, CellStatus, ContextInfo
 from rlm_kernel.errors import KernelError, RLMError, SetupError
@@ -49,11 +51,12 @@ class _OurSpec(KernelSpecManager):
 
 
 class DockerKernel:
-    """Implements `engine.protocols.Kernel`. Use: start (or join), set_up, run_cell …, stop (or leave); all on one
-    event loop.
+    """Implements `engine.protocols.Kernel`.
 
-    `cell_timeout` in seconds, None for none. `tell` hears the outputs so far of the running cell (CellOutput), and each cell that a user
-    has run beside the model (UserCellFinished).
+    Use: start (or join), set_up, run_cell …, stop (or leave); all on one event loop.
+
+    `cell_timeout` in seconds, None for none. `tell` hears the outputs so far of the running cell
+    (CellOutput), and each cell that a user has run beside the model (UserCellFinished).
     """
 
     def __init__(
@@ -86,13 +89,16 @@ class DockerKernel:
         await self._listen(manager, self._spec.start_timeout)
 
     async def join(self, set_up: Sequence[tuple[str, str]]) -> bool:
-        """Take over the kernel that an earlier owner of the session left, and bring it to rest: `leave` is the other end of this.
+        """Take over the kernel that an earlier owner of the session left, and bring it to rest: `leave` is
+        the other end of this.
 
-        `set_up`: the cells (id, code) that loaded its input, for a new kernel if this one is lost. False if it is gone or does not answer;
-        then `stop` clears up. Raises DockerError.
+        `set_up`: the cells (id, code) that loaded its input, for a new kernel if this one is lost. False if
+        it is gone or does not answer; then `stop` clears up. Raises DockerError.
         """
         manager = self._manage()
-        manager.provisioner = DockerProvisioner(kernel_id="", kernel_spec=manager.kernel_spec, parent=manager, spec=self._spec)
+        manager.provisioner = DockerProvisioner(
+            kernel_id="", kernel_spec=manager.kernel_spec, parent=manager, spec=self._spec
+        )
         connection = Connection.read(self._spec.run.path / "connection.json")
         if connection is None:
             return False
@@ -101,7 +107,9 @@ class DockerKernel:
             return False
         self._setup = list(set_up)
         try:
-            async with asyncio.timeout(JOIN_SECONDS + self._grace):  # whatever a kernel that hangs, or is another's, does
+            async with asyncio.timeout(
+                JOIN_SECONDS + self._grace
+            ):  # whatever a kernel that hangs, or is another's, does
                 await self._listen(manager, JOIN_SECONDS)
                 return await self.settle()
         except (KernelError, TimeoutError):
@@ -130,12 +138,18 @@ class DockerKernel:
 
     async def variables(self) -> dict[str, str]:
         """The names that cells have made, with type and size, by the kernel's own word."""
-        if self._runner is not None and (found := kernel_says.variables(await self._runner.evaluate(VARIABLES))) is not None:
+        if (
+            self._runner is not None
+            and (found := kernel_says.variables(await self._runner.evaluate(VARIABLES))) is not None
+        ):
             self._variables = found
         return self._variables
 
     async def files(self) -> list[kernel_says.File] | None:
-        """The files that are loaded, by the kernel's own word; None where that is unknown. Not while a cell runs."""
+        """The files that are loaded, by the kernel's own word; None where that is unknown.
+
+        Not while a cell runs.
+        """
         return kernel_says.files(await self._runner.evaluate(LOADED)) if self._runner is not None else None
 
     def _manage(self) -> AsyncKernelManager:
@@ -144,7 +158,9 @@ class DockerKernel:
 
     async def _listen(self, manager: AsyncKernelManager, timeout: float) -> None:
         channels = await Channels.connect(self._provisioner.stream, manager.session)
-        self._runner = CellRunner(channels, self._provisioner.exited, self._provisioner.interrupt, self._persons.hear)
+        self._runner = CellRunner(
+            channels, self._provisioner.exited, self._provisioner.interrupt, self._persons.hear
+        )
         await self._runner.wait_until_listening(timeout)
 
     @property
@@ -157,7 +173,8 @@ class DockerKernel:
         """End the kernel and remove its container. Idempotent; safe after a start that failed half-way."""
         manager = self._manager
         await self.leave()
-        # Not manager.shutdown_kernel: it sends to the kernel first, which blocks the loop when the kernel is gone.
+        # Not manager.shutdown_kernel: it sends to the kernel first, which blocks the loop when the kernel is
+        # gone.
         if manager is not None and isinstance(manager.provisioner, DockerProvisioner):
             await manager.provisioner.kill()
             await manager.provisioner.cleanup()
@@ -185,7 +202,9 @@ class DockerKernel:
         assert self._runner is not None
         found = kernel_says.Described.of(await self._runner.evaluate(DESCRIPTION))
         if found is None:
-            raise KernelError("The kernel started, but its runtime does not work.", hint="`rlm image build --force`")
+            raise KernelError(
+                "The kernel started, but its runtime does not work.", hint="`rlm image build --force`"
+            )
         return found.info()
 
     async def interrupt(self) -> None:
@@ -193,7 +212,9 @@ class DockerKernel:
             self._runner.interrupt()
 
     async def run_cell(self, cell_id: str, code: str) -> CellResult:
-        """Run one cell to its end. A kernel that died, or would not stop, is replaced by a new one with the files loaded.
+        """Run one cell to its end.
+
+        A kernel that died, or would not stop, is replaced by a new one with the files loaded.
 
         Raises KernelError, SetupError if none can be had.
         """
@@ -212,7 +233,8 @@ class DockerKernel:
         elif state.timed_out:
             status = "timeout"
             notices.append(
-                f"The cell was stopped: it ran over its time-out of {self._cell_timeout:g} s. The variables it made are kept. "
+                f"The cell was stopped: it ran over its time-out of {self._cell_timeout:g} s. The variables "
+                "it made are kept. "
                 "Do the work in smaller steps."
             )
         else:
@@ -221,7 +243,15 @@ class DockerKernel:
             state.collector.say(f"[{notice}]\n")
         collector = state.collector
         return CellResult(
-            cell_id, code, status, collector.outputs, started, seconds, state.execution_count, collector.truncated, tuple(notices)
+            cell_id,
+            code,
+            status,
+            collector.outputs,
+            started,
+            seconds,
+            state.execution_count,
+            collector.truncated,
+            tuple(notices),
         )
 
     async def _run(self, cell_id: str, code: str) -> RunState:
@@ -248,7 +278,10 @@ class DockerKernel:
         return state
 
     async def _replace(self, state: RunState) -> str:
-        """Start a new kernel for one that is lost; returns what to tell the model. Raises KernelError if none can be had."""
+        """Start a new kernel for one that is lost; returns what to tell the model.
+
+        Raises KernelError if none can be had.
+        """
         why = self._why_it_died(state)
         lost = list(self._variables)
         self._variables = {}
@@ -260,12 +293,20 @@ class DockerKernel:
                     raise KernelError("The kernel died again while it loaded the files.")
         except RLMError as error:
             failure = type(error) if isinstance(error, SetupError) else KernelError
-            raise failure(f"{why} A new kernel could not be started: {error.message}", hint=error.hint) from error
+            raise failure(
+                f"{why} A new kernel could not be started: {error.message}", hint=error.hint
+            ) from error
         except Exception as error:
-            raise KernelError(f"{why} A new kernel could not be started: {error}", hint="`rlm doctor` checks the set-up.") from error
+            raise KernelError(
+                f"{why} A new kernel could not be started: {error}", hint="`rlm doctor` checks the set-up."
+            ) from error
         lost = [name for name in lost if name not in self._variables]
         names = ", ".join(lost[:_MAX_NAMES]) + (", …" if len(lost) > _MAX_NAMES else "")
-        gone = f"Lost are all variables that cells had made: {names}." if lost else "No earlier cell's variables were lost."
+        gone = (
+            f"Lost are all variables that cells had made: {names}."
+            if lost
+            else "No earlier cell's variables were lost."
+        )
         return f"{why} A new kernel was started and the input is loaded again. {gone}"
 
     def _why_it_died(self, state: RunState) -> str:
@@ -273,11 +314,19 @@ class DockerKernel:
         if state.cut_off:
             return "The kernel was killed: code in it closed its connection to the host."
         if not exited.done() and not state.began:
-            return f"The kernel was killed: other code kept it busy, and did not stop within {self._grace:g} s after it was interrupted."
-        if not exited.done():
-            reason = f"it ran over its time-out of {self._cell_timeout:g} s" if state.timed_out else "it was interrupted"
             return (
-                f"The kernel was killed: the cell did not stop within {self._grace:g} s after {reason} (compiled code cannot be "
+                "The kernel was killed: other code kept it busy, and did not stop within "
+                f"{self._grace:g} s after it was interrupted."
+            )
+        if not exited.done():
+            reason = (
+                f"it ran over its time-out of {self._cell_timeout:g} s"
+                if state.timed_out
+                else "it was interrupted"
+            )
+            return (
+                f"The kernel was killed: the cell did not stop within {self._grace:g} s after {reason} "
+                "(compiled code cannot be "
                 "interrupted). Do the work in smaller steps."
             )
         return exited.result().why(self._spec.memory)

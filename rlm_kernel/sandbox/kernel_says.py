@@ -1,7 +1,9 @@
-"""What a kernel says to the host, read here and nowhere else in this room: Jupyter's messages, our own questions, host calls' heads.
+"""What a kernel says to the host, read here and nowhere else in this room: Jupyter's messages, our own
+questions, host calls' heads.
 
-Code in the kernel can say anything in the kernel's name. The readers take values that were parsed (`bounded.parse`), whichever way they
-came, and give typed ones, or "unknown": a field's default, None, or an empty message that answers nobody. They never raise.
+Code in the kernel can say anything in the kernel's name. The readers take values that were parsed
+(`bounded.parse`), whichever way they came, and give typed ones, or "unknown": a field's default, None, or an
+empty message that answers nobody. They never raise.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import ConfigDict, Field, PlainValidator
-
 from rlm_contract import MAX_CALL_ID, MAX_CELL_ID, MAX_HANDED_FILES
+
 from rlm_kernel import bounded
 from rlm_kernel.checked import Asked, Count, Flag, Name, Text, Told, cut, each, integer, known, plain, text
 from rlm_kernel.engine.protocols import ContextInfo
@@ -47,7 +49,9 @@ class _Header(Told):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message of Jupyter's. `request`: the id of what it answers, "" of what answers nothing; `session`: whose request that was.
+    """A message of Jupyter's.
+
+    `request`: the id of what it answers, "" of what answers nothing; `session`: whose request that was.
 
     `content` is still to be read, by the model of its `kind`.
     """
@@ -59,12 +63,22 @@ class Message:
 
     @classmethod
     def made_of(cls, header: Any, parent: Any, content: Any) -> Message:
-        """Of its parts, parsed. What does not fit is as if it were not there: a reply without content has failed, but is the reply."""
+        """Of its parts, parsed.
+
+        What does not fit is as if it were not there: a reply without content has failed, but is the reply.
+        """
         answers = _Header.part(parent)
-        return cls(_Header.part(header).msg_type, answers.msg_id, answers.session, content if type(content) is dict else {})
+        return cls(
+            _Header.part(header).msg_type,
+            answers.msg_id,
+            answers.session,
+            content if type(content) is dict else {},
+        )
 
     @classmethod
-    def parse(cls, header: bytes | bytearray, parent: bytes | bytearray, content: bytes | bytearray) -> Message:
+    def parse(
+        cls, header: bytes | bytearray, parent: bytes | bytearray, content: bytes | bytearray
+    ) -> Message:
         """Of its parts as they came."""
         return cls.made_of(*map(_parsed, (header, parent, content)))
 
@@ -248,12 +262,25 @@ class Described(Told):
         told = [" ".join(remark[:_REMARK].split()) for remark in self.remarks]
         if self.more_remarks:
             told.append(f"{self.more_remarks:,} more remarks, which list_files() has")
-        return ContextInfo(self.kind, self.total_chars, self.items, self.item_count, self.head, self.about, self.form, told, self.typed)
+        return ContextInfo(
+            self.kind,
+            self.total_chars,
+            self.items,
+            self.item_count,
+            self.head,
+            self.about,
+            self.form,
+            told,
+            self.typed,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What a host call says of itself: exactly this. No model: it is read before all else of each call, which waits meanwhile."""
+    """What a host call says of itself: exactly this.
+
+    No model: it is read before all else of each call, which waits meanwhile.
+    """
 
     token: str
     cell: str
@@ -265,7 +292,12 @@ class Head:
     def of(cls, value: Any) -> Self | None:
         try:
             head = cls(**value)
-            for said, most in ((head.token, 64), (head.cell, MAX_CELL_ID), (head.call, MAX_CALL_ID), (head.kind, 32)):
+            for said, most in (
+                (head.token, 64),
+                (head.cell, MAX_CELL_ID),
+                (head.call, MAX_CALL_ID),
+                (head.kind, 32),
+            ):
                 if type(said) is not str or len(said) > most:
                     return None
                 said.encode()  # no lone surrogates

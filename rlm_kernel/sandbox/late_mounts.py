@@ -1,6 +1,8 @@
-"""A folder that a running container sees read-only, for files that are named after it has started: by hard link, reflink or copy.
+"""A folder that a running container sees read-only, for files that are named after it has started: by hard
+link, reflink or copy.
 
-The host alone writes here. A hard link is the user's own file under another name, so nothing about it is ever changed.
+The host alone writes here. A hard link is the user's own file under another name, so nothing about it is ever
+changed.
 """
 
 from __future__ import annotations
@@ -40,7 +42,9 @@ class LateMounts:
 
         Raises FileRefused where that cannot be done; then nothing of it is left.
         """
-        number = max((int(entry.name) for entry in self.folder.iterdir() if entry.name.isdigit()), default=0) + 1
+        number = (
+            max((int(entry.name) for entry in self.folder.iterdir() if entry.name.isdigit()), default=0) + 1
+        )
         target = self.folder / str(number)
         try:
             if source.is_dir():
@@ -52,10 +56,14 @@ class LateMounts:
             target.unlink(missing_ok=True)
             if isinstance(error, BlockingIOError):
                 hint = f"Pipe in what there is: timeout 5 cat {source} | rlm ask … -f -"
-                raise FileRefused(f"{source} cannot be read: it waits for what somebody writes there.", hint=hint) from error
+                raise FileRefused(
+                    f"{source} cannot be read: it waits for what somebody writes there.", hint=hint
+                ) from error
             if isinstance(error, OSError):
                 hint = f"Check free space in {self.folder}, and that the file can be read."
-                raise FileRefused(f"{source} cannot be given to the kernel: {error.strerror or error}.", hint=hint) from error
+                raise FileRefused(
+                    f"{source} cannot be given to the kernel: {error.strerror or error}.", hint=hint
+                ) from error
             raise
         return target
 
@@ -70,7 +78,8 @@ class LateMounts:
                 place.mkdir()
                 place.chmod(0o755)
             elif entry.kind == tarfile.SYMTYPE:
-                # It leads, inside, to what is there, and never out of the container. Windows lets few users make one: then it is not there.
+                # It leads, inside, to what is there, and never out of the container. Windows lets few users
+                # make one: then it is not there.
                 with contextlib.suppress(OSError):
                     place.symlink_to(entry.link)
             else:
@@ -122,12 +131,17 @@ class LateMounts:
 
 
 def _stand_in(place: Path) -> None:
-    """An empty file that nobody may read, for what cannot be given: the kernel counts it with what it cannot read, and tells it."""
+    """An empty file that nobody may read, for what cannot be given: the kernel counts it with what it cannot
+    read, and tells it.
+    """
     os.close(system.open_plain(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0))
 
 
 def _blocks(file: int, made: int) -> Iterator[int]:
-    """Copy, and give the bytes done so far. Raises OSError, also for what is made when it is read and does not end."""
+    """Copy, and give the bytes done so far.
+
+    Raises OSError, also for what is made when it is read and does not end.
+    """
     done = 0
     size = os.fstat(file).st_size
     while block := os.read(file, _BLOCK):

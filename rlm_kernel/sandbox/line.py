@@ -1,7 +1,8 @@
 """A line of commands: whoever came first goes first.
 
-Each has a file in a folder, called after the time at which it came, and touches it again and again. One whose file is old was killed, or
-stopped as by Ctrl-Z: it keeps nobody waiting, and is back in its place when it goes on.
+Each has a file in a folder, called after the time at which it came, and touches it again and again. One whose
+file is old was killed, or stopped as by Ctrl-Z: it keeps nobody waiting, and is back in its place when it
+goes on.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ class Place:
         self._name = f"{time.time_ns():020}-{os.getpid()}-{secrets.token_hex(4)}"
 
     def is_first(self) -> bool:
-        """Whether nobody waits who came before. True where the folder cannot be used: then nobody waits for others."""
+        """Whether nobody waits who came before.
+
+        True where the folder cannot be used: then nobody waits for others.
+        """
         try:
             names = os.listdir(self._folder)
         except OSError:

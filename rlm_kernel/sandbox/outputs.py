@@ -47,12 +47,16 @@ class _SoFar(Sequence[dict[str, Any]]):
 
 
 class OutputCollector:
-    """Collects one cell's outputs, valid nbformat after every message; `truncated` says that caps were met."""
+    """Collects one cell's outputs, valid nbformat after every message; `truncated` says that caps were
+    met.
+    """
 
     def __init__(self) -> None:
         self._outputs: list[dict[str, Any]] = []
         self._printed: list[str] = []
-        """What the last output, a stream, has besides: texts that are joined when they are looked at, and not at each message."""
+        """What the last output, a stream, has besides: texts that are joined when they are looked at, and not
+        at each message.
+        """
         self.truncated = False
         self.messages = 0
         self._text = 0
@@ -144,7 +148,11 @@ class OutputCollector:
             self._append_stream(told.name, taken)
 
     def _append_stream(self, name: str, text: str) -> None:
-        if self._outputs and self._outputs[-1]["output_type"] == "stream" and self._outputs[-1]["name"] == name:
+        if (
+            self._outputs
+            and self._outputs[-1]["output_type"] == "stream"
+            and self._outputs[-1]["name"] == name
+        ):
             self._printed.append(text)
         else:
             self.outputs.append({"output_type": "stream", "name": name, "text": text})

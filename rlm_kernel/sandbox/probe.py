@@ -1,4 +1,6 @@
-"""Does a container with the sandbox's locks start here, does the stream reach its first process, and which folders does it see?"""
+"""Does a container with the sandbox's locks start here, does the stream reach its first process, and which
+folders does it see?
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from rlm_contract import FILES
+
 from rlm_kernel import loops
 from rlm_kernel.config import SandboxSettings
 from rlm_kernel.errors import RLMError
@@ -31,15 +34,19 @@ def folders_of(paths: Iterable[Path]) -> Shares:
     return Shares([Share(path, PurePosixPath(FILES, str(number)), True) for number, path in enumerate(paths)])
 
 
-def sandbox_problem(client: DockerClient, image: str, sandbox: SandboxSettings | None = None, shares: Shares | None = None) -> str | None:
+def sandbox_problem(
+    client: DockerClient, image: str, sandbox: SandboxSettings | None = None, shares: Shares | None = None
+) -> str | None:
     """Why no kernel can live in a locked container of `image`; None if one can. Blocking, about a second.
 
-    Afterwards `shares.unseen` has those folders whose files are not the same inside. An engine that refuses to mount a folder is asked
-    again without it.
+    Afterwards `shares.unseen` has those folders whose files are not the same inside. An engine that refuses
+    to mount a folder is asked again without it.
     """
     shares, small = shares or Shares(), (sandbox or SandboxSettings()).model_copy(update={"memory": "256m"})
     run = RunDir.create(max_request=1, window=1)
-    spec = SandboxSpec(image, run, asyncio.Event(), lambda channel: channel.close(), sandbox=small, shares=shares)
+    spec = SandboxSpec(
+        image, run, asyncio.Event(), lambda channel: channel.close(), sandbox=small, shares=shares
+    )
     try:
         while True:
             try:
@@ -71,7 +78,11 @@ async def _problem(client: DockerClient, container: Container, shares: Shares) -
         await asyncio.to_thread(shares.agrees, expected, stream.welcome.result())
     except OSError as error:
         said = stream.words().strip().splitlines()
-        return said[-1] if said else f"what it says does not arrive: {str(error) or f'no word within {_SECONDS} s'}"
+        return (
+            said[-1]
+            if said
+            else f"what it says does not arrive: {str(error) or f'no word within {_SECONDS} s'}"
+        )
     finally:
         stream.close()
     return None

@@ -1,7 +1,7 @@
 """The Docker kernel provisioner: what starts, watches and ends the container of a kernel.
 
-Registered as `rlm-docker` in the entry point group `jupyter_client.kernel_provisioners`, so that AsyncKernelManager and every Jupyter
-program on top of it get the same container with the same locks.
+Registered as `rlm-docker` in the entry point group `jupyter_client.kernel_provisioners`, so that
+AsyncKernelManager and every Jupyter program on top of it get the same container with the same locks.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ _UNKNOWN = -1
 
 
 class DockerProvisioner(KernelProvisionerBase):
-    """One container for one kernel. jupyter_client calls these methods, on one event loop; Docker is spoken to in threads."""
+    """One container for one kernel. jupyter_client calls these methods, on one event loop; Docker is spoken
+    to in threads.
+    """
 
     spec = AnyTrait(help="SandboxSpec of the session")
 
@@ -66,11 +68,15 @@ class DockerProvisioner(KernelProvisionerBase):
 
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
         """Settle where the sockets are for clients on this host."""
-        self.exited = asyncio.get_running_loop().create_future()  # the last one was for the kernel before a restart
+        self.exited = (
+            asyncio.get_running_loop().create_future()
+        )  # the last one was for the kernel before a restart
         self.spec.run.new_launch(engine_address.find().place)
         self._settle()
         # kwargs["env"] is a copy of the host's environment, with its keys: it goes no further.
-        return await super().pre_launch(cmd=["rlm-docker"], **{k: v for k, v in kwargs.items() if k not in ("cmd", "env")}, env={})
+        return await super().pre_launch(
+            cmd=["rlm-docker"], **{k: v for k, v in kwargs.items() if k not in ("cmd", "env")}, env={}
+        )
 
     def _settle(self) -> None:
         """Have the same addresses for each kernel, and tell them. Raises SetupError."""
@@ -82,7 +88,9 @@ class DockerProvisioner(KernelProvisionerBase):
         self._doors.tell(manager)
         info = manager.get_connection_info()
         # jupyter_client takes an existing file for the truth, and waits for ever without one.
-        manager.connection_file = str(self.spec.run.keep("connection.json", json.dumps({**info, "key": info["key"].decode()})))
+        manager.connection_file = str(
+            self.spec.run.keep("connection.json", json.dumps({**info, "key": info["key"].decode()}))
+        )
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
         """Start the container and wait until its kernel is up. Raises KernelError, DockerError."""
@@ -104,7 +112,10 @@ class DockerProvisioner(KernelProvisionerBase):
         return self.connection_info
 
     async def _try(self, admitted: Callable[[], AbstractAsyncContextManager[None]]) -> bool:
-        """Start the container and greet its first process. False if it does not have the files; then it is gone, and to be made anew."""
+        """Start the container and greet its first process.
+
+        False if it does not have the files; then it is gone, and to be made anew.
+        """
         shares = self.spec.shares
         await shares.send(self.spec.image, self.spec.sender)
         expected = await asyncio.to_thread(shares.expected)
@@ -161,10 +172,16 @@ class DockerProvisioner(KernelProvisionerBase):
         await self._greet(again=True)
 
     async def _greet(self, *, again: bool, told: Mapping[str, Any] | None = None) -> None:
-        """Speak to the container's first process, and listen for Jupyter's programs. On the stream's event loop."""
+        """Speak to the container's first process, and listen for Jupyter's programs.
+
+        On the stream's event loop.
+        """
         manager: Any = self.parent
         run, stream = self.spec.run, self.stream
-        await stream.greet({"idle": run.idle, "session": run.told, "key": manager.session.key.decode(), **(told or {})}, again=again)
+        await stream.greet(
+            {"idle": run.idle, "session": run.told, "key": manager.session.key.decode(), **(told or {})},
+            again=again,
+        )
         assert self._doors is not None
         self._endpoints = Endpoints(stream, self._doors)
         with run.errors():
@@ -181,12 +198,19 @@ class DockerProvisioner(KernelProvisionerBase):
             raise StreamLost("the container has ended")
 
     async def join(self) -> bool:
-        """Take over the container that an earlier owner of the session left. False if it does not run any more. Raises DockerError."""
-        self._container = await asyncio.to_thread(containers.find, self.spec.run.container_name, self.spec.run.engine)
+        """Take over the container that an earlier owner of the session left.
+
+        False if it does not run any more. Raises DockerError.
+        """
+        self._container = await asyncio.to_thread(
+            containers.find, self.spec.run.container_name, self.spec.run.engine
+        )
         if self._container is None:  # it ended by itself
             await asyncio.to_thread(containers.remove_containers, self.spec.run.session_id)
             return False
-        self.spec.shares.joined(self._container)  # its volume goes with it, even if it is paused and of no use
+        self.spec.shares.joined(
+            self._container
+        )  # its volume goes with it, even if it is paused and of no use
         if self._container.status != "running":
             return False
         manager: Any = self.parent
@@ -229,7 +253,10 @@ class DockerProvisioner(KernelProvisionerBase):
                 end = await asyncio.shield(self.exited)
         await asyncio.shield(self.cleanup())
         if end is None:
-            return KernelError(f"The kernel did not start within {self.spec.start_timeout:.0f} s.\n{words}".strip(), hint=CHECK)
+            return KernelError(
+                f"The kernel did not start within {self.spec.start_timeout:.0f} s.\n{words}".strip(),
+                hint=CHECK,
+            )
         return replace(end, words=end.words or words).as_it_started(self.spec.memory)
 
     async def poll(self) -> int | None:
@@ -251,7 +278,9 @@ class DockerProvisioner(KernelProvisionerBase):
             await self._signal(signum)
 
     async def interrupt(self) -> None:
-        """What Ctrl-C is in a terminal: the container's first process passes it on to the kernel and all that it has started."""
+        """What Ctrl-C is in a terminal: the container's first process passes it on to the kernel and all that
+        it has started.
+        """
         if self._stream is not None:
             await self._there(self._interrupt(self._stream))
 
@@ -269,7 +298,9 @@ class DockerProvisioner(KernelProvisionerBase):
         from requests.exceptions import RequestException
 
         if self._container is not None and not self.exited.done():
-            with contextlib.suppress(APIError, RequestException):  # it ended by itself in the meantime, or the engine did
+            with contextlib.suppress(
+                APIError, RequestException
+            ):  # it ended by itself in the meantime, or the engine did
                 await in_daemon(self._container.kill, int(signum))
 
     async def cleanup(self, restart: bool = False) -> None:

@@ -1,8 +1,10 @@
-"""Room for kernels in the memory of the engine's machine: commands wait for it instead of being killed for want of it.
+"""Room for kernels in the memory of the engine's machine: commands wait for it instead of being killed for
+want of it.
 
-What kernels have is read from the engine, by the labels of their containers, so that it is the same for all processes and users of an
-engine, here or on another host. One that runs counts by its limit, as it may take that at any time; one of a kept session by what it uses,
-as it may be idle for hours. Each user's commands wait in a line (`sandbox.line`), so that whoever asks first is let in first.
+What kernels have is read from the engine, by the labels of their containers, so that it is the same for all
+processes and users of an engine, here or on another host. One that runs counts by its limit, as it may take
+that at any time; one of a kept session by what it uses, as it may be idle for hours. Each user's commands
+wait in a line (`sandbox.line`), so that whoever asks first is let in first.
 """
 
 from __future__ import annotations
@@ -46,8 +48,8 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Room:
-    """Bytes: what `kernels` that run have `taken` of `budget`, and what is `free` on the machine, where that is known. `kept`: how many of
-    them are of kept sessions.
+    """Bytes: what `kernels` that run have `taken` of `budget`, and what is `free` on the machine, where that
+    is known. `kept`: how many of them are of kept sessions.
     """
 
     budget: int
@@ -57,8 +59,10 @@ class Room:
     kept: int = 0
 
     def fitting(self, memory: int) -> int:
-        """How many more kernels of so many bytes each there is room for. For one there always is where none runs but those of kept
-        sessions, which may be idle for hours: it may use less than its limit.
+        """How many more kernels of so many bytes each there is room for.
+
+        For one there always is where none runs but those of kept sessions, which may be idle for hours: it
+        may use less than its limit.
         """
         left = self.budget - self.taken
         if self.free is not None:
@@ -75,19 +79,35 @@ class Room:
 def look(client: DockerClient, wanted: int) -> Room:
     """The room there is now, for one who wants so many bytes. Blocking.
 
-    Containers that were never started, and whose owner on this machine is gone, are removed. Raises DockerError.
+    Containers that were never started, and whose owner on this machine is gone, are removed. Raises
+    DockerError.
     """
     with docker_errors():
         total = int(client.info().get("MemTotal") or 0)
         ours = client.api.containers(all=True, filters={"label": f"{containers.LABEL}.owner"})
         _sweep(client, ours)
-        counted = [one for one in ours if one["State"] in _STATES and not _is_stale(one) and f"{containers.LABEL}.session" in one["Labels"]]
-        kept = [one for one in counted if one["Labels"].get(f"{containers.LABEL}.idle") != "0"]  # earlier versions do not say
+        counted = [
+            one
+            for one in ours
+            if one["State"] in _STATES
+            and not _is_stale(one)
+            and f"{containers.LABEL}.session" in one["Labels"]
+        ]
+        kept = [
+            one for one in counted if one["Labels"].get(f"{containers.LABEL}.idle") != "0"
+        ]  # earlier versions do not say
         limits = {one["Id"]: _limit(client, one) for one in counted}
-        room = Room(int(total * SHARE) if total else 1 << 62, sum(limits.values()), _free(total), len(counted), len(kept))
+        room = Room(
+            int(total * SHARE) if total else 1 << 62,
+            sum(limits.values()),
+            _free(total),
+            len(counted),
+            len(kept),
+        )
         if room.budget - room.taken >= wanted or not kept:
             return room
-        # Engines take a second to tell what one uses: they are asked only where it matters, and for all at once.
+        # Engines take a second to tell what one uses: they are asked only where it matters, and for all at
+        # once.
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             unused = sum(pool.map(lambda one: max(0, limits[one["Id"]] - _used(client, one)), kept))
     return replace(room, taken=room.taken - unused)
@@ -98,7 +118,10 @@ def _is_stale(one: Mapping[str, Any]) -> bool:
 
 
 def _sweep(client: DockerClient, ours: list[dict[str, Any]]) -> None:
-    """Remove what was made and never started, or has ended and stayed, and whose owner was killed. Nothing else would end it."""
+    """Remove what was made and never started, or has ended and stayed, and whose owner was killed.
+
+    Nothing else would end it.
+    """
     for one in ours:
         old = one["State"] in ("created", "exited", "dead") and time.time() - one["Created"] > JUST_MADE
         if old and containers.is_left(one["Labels"]):
@@ -133,7 +156,9 @@ def _free(total: int) -> int | None:
     """The machine's free memory, if it is this one: no other has the same memory to the byte."""
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
-            fields = {name: int(value.split()[0]) << 10 for name, value in (line.split(":", 1) for line in file)}
+            fields = {
+                name: int(value.split()[0]) << 10 for name, value in (line.split(":", 1) for line in file)
+            }
         return fields["MemAvailable"] if fields["MemTotal"] == total else None
     except (OSError, KeyError, ValueError, IndexError):
         return None
@@ -154,7 +179,8 @@ def fitting(memory: int) -> int:
 
 @contextlib.asynccontextmanager
 async def admitted(memory: int, say: Say, wait: float | None = None) -> AsyncIterator[None]:
-    """Wait until there is room for a kernel of so many bytes; while one is inside, no other command of this user is let in.
+    """Wait until there is room for a kernel of so many bytes; while one is inside, no other command of this
+    user is let in.
 
     `say` hears what is waited for. After `wait` seconds, if so many are given, DockerError.
     """
@@ -164,11 +190,17 @@ async def admitted(memory: int, say: Say, wait: float | None = None) -> AsyncIte
         async with place_in(_line_of(client.api.base_url)) as place:
             while True:
                 if not place.is_first():
-                    await waiting.on("waiting for its turn: other commands start their kernels first", TURN_SECONDS)
+                    await waiting.on(
+                        "waiting for its turn: other commands start their kernels first", TURN_SECONDS
+                    )
                 elif (room := await asyncio.to_thread(look, client, memory)).fitting(memory):
                     break
                 else:
-                    await waiting.on(f"waiting for memory: {room}, and this one wants {memory / _GIB:.1f} (sandbox.memory)", LOOK_SECONDS)
+                    await waiting.on(
+                        f"waiting for memory: {room}, and this one wants {memory / _GIB:.1f} "
+                        "(sandbox.memory)",
+                        LOOK_SECONDS,
+                    )
             yield
     finally:
         client.close()

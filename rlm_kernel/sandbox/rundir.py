@@ -30,8 +30,8 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
-
 from rlm_contract import VERSION
+
 from rlm_kernel import system
 from rlm_kernel.errors import SetupError
 
@@ -64,8 +64,9 @@ def container_ids() -> tuple[int, int]:
 def container_user(rootless: bool) -> str:
     """The same as the engine is told them, uid:gid.
 
-    Those in a `rootless` engine's containers are others: 0 is the user who runs the engine, with no more rights on the host than any of
-    their programs, and all else is nobody, who may not read what the host gives. So it is 0 there; not for root, whose engine that is not.
+    Those in a `rootless` engine's containers are others: 0 is the user who runs the engine, with no more
+    rights on the host than any of their programs, and all else is nobody, who may not read what the host
+    gives. So it is 0 there; not for root, whose engine that is not.
     """
     uid, gid = container_ids()
     return "0:0" if rootless and uid == system.ids()[0] else f"{uid}:{gid}"
@@ -74,9 +75,15 @@ def container_user(rootless: bool) -> str:
 def _bases() -> Iterator[Path]:
     """Where sessions' folders may lie; new ones in the first."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    if runtime and len(runtime) < _MAX_PREFIX and has_utf8_name(runtime) and os.access(runtime, os.W_OK | os.X_OK):
+    if (
+        runtime
+        and len(runtime) < _MAX_PREFIX
+        and has_utf8_name(runtime)
+        and os.access(runtime, os.W_OK | os.X_OK)
+    ):
         yield Path(runtime)
-    # Not gettempdir(): a long TMPDIR (macOS) leaves no room for a socket's name. Windows has no /tmp, but whatever is called so.
+    # Not gettempdir(): a long TMPDIR (macOS) leaves no room for a socket's name. Windows has no /tmp, but
+    # whatever is called so.
     yield Path("/tmp") if not system.WINDOWS and os.access("/tmp", os.W_OK) else Path(tempfile.gettempdir())
 
 
@@ -96,7 +103,9 @@ def has_utf8_name(path: str | Path) -> bool:
 
 @dataclass
 class RunDir:
-    """One session's folder. Holds its lease, a lock, from `create` or `adopt` to `leave` or `remove`; it falls with this process,
+    """One session's folder.
+
+    Holds its lease, a lock, from `create` or `adopt` to `leave` or `remove`; it falls with this process,
     however that ends. `told` is what the kernel's runtime is told.
     """
 
@@ -114,11 +123,16 @@ class RunDir:
     def create(cls, *, max_request: int, window: int, replayed: bool = False, idle: float = 0.0) -> RunDir:
         """Make the folder.
 
-        `max_request` (bytes), `window` (requests) and `replayed` are told to the kernel's side of the broker; `idle` to the container,
-        which outlives its owner by so many seconds. Raises SetupError.
+        `max_request` (bytes), `window` (requests) and `replayed` are told to the kernel's side of the broker;
+        `idle` to the container, which outlives its owner by so many seconds. Raises SetupError.
         """
         session_id = secrets.token_hex(4)
-        told = {"max_request": max_request, "window": window, "replayed": replayed, "token": secrets.token_hex(16)}
+        told = {
+            "max_request": max_request,
+            "window": window,
+            "replayed": replayed,
+            "token": secrets.token_hex(16),
+        }
         run = cls(first_base() / f"rlm-{session_id}", session_id, told, idle)
         try:
             run.path.mkdir(mode=0o700)
@@ -128,7 +142,9 @@ class RunDir:
             run._note()
         except OSError as error:
             run.remove()
-            raise SetupError(f"The session's folder {run.path} cannot be made: {error.strerror or error}.", hint=_ROOM) from error
+            raise SetupError(
+                f"The session's folder {run.path} cannot be made: {error.strerror or error}.", hint=_ROOM
+            ) from error
         except SetupError:
             run.remove()
             raise
@@ -144,19 +160,24 @@ class RunDir:
         try:
             yield
         except OSError as error:
-            raise SetupError(f"The session's folder {self.path} cannot be used: {error.strerror or error}.", hint=_ROOM) from error
+            raise SetupError(
+                f"The session's folder {self.path} cannot be used: {error.strerror or error}.", hint=_ROOM
+            ) from error
 
     def check(self) -> None:
         """Raise SetupError if somebody deleted the folder. To be asked by its owner."""
         if os.fstat(self._lease_fd).st_nlink == 0:
             raise SetupError(
                 f"The session's folder {self.path} was deleted while it was in use.",
-                hint="Leave it alone until the run ends. What was done is in the trace: `rlm resume` goes on from there.",
+                hint="Leave it alone until the run ends. What was done is in the trace: `rlm resume` goes "
+                "on from there.",
             )
 
     @staticmethod
     def version(path: Path) -> object:
-        """The version of the stream (`VERSION`) that the session in a folder was begun with; None where it does not say one."""
+        """The version of the stream (`VERSION`) that the session in a folder was begun with; None where it
+        does not say one.
+        """
         try:
             return noted_in(path).get("version")
         except (OSError, ValueError):
@@ -164,12 +185,20 @@ class RunDir:
 
     @classmethod
     def adopt(cls, path: Path) -> RunDir | None:
-        """Become the owner of a folder that was left. None if it cannot be had: it is gone or damaged, or another has it."""
+        """Become the owner of a folder that was left.
+
+        None if it cannot be had: it is gone or damaged, or another has it.
+        """
         try:
             noted = noted_in(path)
             told = dict(noted["told"])
             run = cls(
-                path, path.name.removeprefix("rlm-"), told, float(noted["idle"]), int(noted["launches"]), str(noted.get("engine", ""))
+                path,
+                path.name.removeprefix("rlm-"),
+                told,
+                float(noted["idle"]),
+                int(noted["launches"]),
+                str(noted.get("engine", "")),
             )
             run._lease_fd = system.open_plain(path / "lease", os.O_RDWR)
         except (OSError, ValueError, KeyError, TypeError):
@@ -207,11 +236,19 @@ class RunDir:
         self._note()
 
     def _note(self) -> None:
-        noted = {"version": VERSION, "told": self.told, "idle": self.idle, "launches": self.launches, "engine": self.engine}
+        noted = {
+            "version": VERSION,
+            "told": self.told,
+            "idle": self.idle,
+            "launches": self.launches,
+            "engine": self.engine,
+        }
         self.keep("session.json", json.dumps(noted))
 
     def keep(self, name: str, text: str) -> Path:
-        """Put a small file where no container sees it. Whoever reads it meanwhile sees the old one or the new one, whole.
+        """Put a small file where no container sees it.
+
+        Whoever reads it meanwhile sees the old one or the new one, whole.
 
         Raises SetupError.
         """
@@ -227,7 +264,13 @@ class RunDir:
         """Say what the session is about, so that `rlm attach` can name it. Raises SetupError."""
         # Undecodable bytes of the command line are no JSON.
         shown, place = (text.encode("utf-8", "replace").decode() for text in (question, str(trace)))
-        about = About(session=self.session_id, pid=os.getpid(), trace=Path(place), question=shown, started=datetime.now(UTC))
+        about = About(
+            session=self.session_id,
+            pid=os.getpid(),
+            trace=Path(place),
+            question=shown,
+            started=datetime.now(UTC),
+        )
         self.keep("about.json", about.model_dump_json())
 
     def remove(self) -> None:
@@ -238,7 +281,10 @@ class RunDir:
 
 @dataclass(frozen=True)
 class LiveSession:
-    """A session of this user on this machine whose owner lives. `connection`: the connection file of its kernel."""
+    """A session of this user on this machine whose owner lives.
+
+    `connection`: the connection file of its kernel.
+    """
 
     about: About
     connection: Path
@@ -252,7 +298,12 @@ def live_sessions() -> list[LiveSession]:
 
 def session_folders() -> list[Path]:
     """Those of this user on this machine, whether their owner lives or not."""
-    return [folder for base in dict.fromkeys(_bases()) for folder in base.glob("rlm-*") if is_session_folder(folder)]
+    return [
+        folder
+        for base in dict.fromkeys(_bases())
+        for folder in base.glob("rlm-*")
+        if is_session_folder(folder)
+    ]
 
 
 def is_session_folder(folder: Path) -> bool:
@@ -288,7 +339,10 @@ def noted_in(folder: Path) -> dict[str, Any]:
 
 
 def sweep() -> list[str]:
-    """Delete the folders of sessions whose owner was killed; not of those that are kept between commands. The sessions' ids. Blocking."""
+    """Delete the folders of sessions whose owner was killed; not of those that are kept between commands.
+
+    The sessions' ids. Blocking.
+    """
     swept = []
     for folder in session_folders():
         with contextlib.suppress(OSError, ValueError):

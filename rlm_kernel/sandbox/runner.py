@@ -1,10 +1,10 @@
 """Runs one cell at a time on a kernel that is up, and always comes back.
 
-Every wait is raced against the kernel's death and the cell's time-out. The end of a cell is both its reply (shell) and `status: idle`
-(iopub) for the same request; iopub may lag, and a flood may lose its messages.
+Every wait is raced against the kernel's death and the cell's time-out. The end of a cell is both its reply
+(shell) and `status: idle` (iopub) for the same request; iopub may lag, and a flood may lose its messages.
 
-Other clients may use the kernel too: a cell of ours waits for theirs, so its time counts from `execute_input`, when the kernel takes it
-up. What iopub says in answer to others is passed on.
+Other clients may use the kernel too: a cell of ours waits for theirs, so its time counts from
+`execute_input`, when the kernel takes it up. What iopub says in answer to others is passed on.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rlm_contract import VARIABLES
+
 from rlm_kernel.errors import KernelError
 from rlm_kernel.sandbox.channels import MAX_IOPUB, Channel, Channels
 from rlm_kernel.sandbox.ended import Ended
@@ -89,10 +90,12 @@ class _Cell:
 
 
 class CellRunner:
-    """Speaks the Jupyter protocol with one kernel. Owned by one task; `interrupt` may be called from another of the same loop.
+    """Speaks the Jupyter protocol with one kernel.
 
-    Use: wait_until_listening, run …, close. `on_other` hears the iopub messages that answer other clients. `signal` sends the kernel a
-    SIGINT, by a way that does not need its GIL.
+    Owned by one task; `interrupt` may be called from another of the same loop.
+
+    Use: wait_until_listening, run …, close. `on_other` hears the iopub messages that answer other clients.
+    `signal` sends the kernel a SIGINT, by a way that does not need its GIL.
     """
 
     def __init__(
@@ -115,16 +118,22 @@ class CellRunner:
         self._listening: asyncio.Task[None] = asyncio.create_task(self._welcomed())
 
     async def wait_until_listening(self, timeout: float) -> None:
-        """Wait for the kernel's welcome on iopub, or another word of it there, after which no output is lost. Raises KernelError."""
+        """Wait for the kernel's welcome on iopub, or another word of it there, after which no output is lost.
+
+        Raises KernelError.
+        """
         deadline = time.monotonic() + timeout
         await _first(min(timeout, _WELCOME_SECONDS), self._listening, self._exited)
         while not _any(self._listening, self._exited) and (left := deadline - time.monotonic()) > 0:
-            # A kernel that publishes something at the moment somebody subscribes forgets the welcome: ZeroMQ tells of it once, and the
-            # sending takes that. Any request makes the kernel publish its status.
+            # A kernel that publishes something at the moment somebody subscribes forgets the welcome: ZeroMQ
+            # tells of it once, and the sending takes that. Any request makes the kernel publish its status.
             self._channels.control.send(self._channels.session.msg("kernel_info_request", {}))
             await _first(min(left, _WELCOME_SECONDS), self._listening, self._exited)
         if not self._listening.done() or self._listening.exception():
-            raise KernelError("The kernel's container runs, but its kernel does not answer.", hint="`rlm doctor` checks the set-up.")
+            raise KernelError(
+                "The kernel's container runs, but its kernel does not answer.",
+                hint="`rlm doctor` checks the set-up.",
+            )
         self._listening = asyncio.create_task(self._listen())
 
     async def close(self) -> None:
@@ -137,7 +146,10 @@ class CellRunner:
         await self._channels.iopub.next()
 
     async def _listen(self) -> None:
-        """Read as long as the kernel lives. Fails with what a listener raises, which fails the cell in progress or the next."""
+        """Read as long as the kernel lives.
+
+        Fails with what a listener raises, which fails the cell in progress or the next.
+        """
         shell = asyncio.create_task(self._read(self._channels.shell, self._hear_reply))
         iopub = asyncio.create_task(self._read(self._channels.iopub, self._hear))
         try:
@@ -176,7 +188,8 @@ class CellRunner:
         elif message.request == request:
             reply.set_result(Reply.part(message.content))
         elif message.request in self._nudges:
-            # The kernel takes requests in their order. So it is through with ours, and an interrupt hit it as it was about to reply.
+            # The kernel takes requests in their order. So it is through with ours, and an interrupt hit it as
+            # it was about to reply.
             reply.set_result(Reply(status=_LOST))
 
     def interrupt(self) -> None:
@@ -194,10 +207,13 @@ class CellRunner:
         on_interrupt: Callable[[], None] = lambda: None,
         paused: Callable[[], float] = lambda: 0.0,
     ) -> RunState:
-        """Run code to an end. On time-out or interrupt: SIGINT in the kernel, then `grace` seconds; after these the state is `died`.
+        """Run code to an end.
 
-        `timeout` counts from when the kernel takes the cell up, without the seconds that `paused` tells. Other clients' cells before it
-        have as long; then they are interrupted. `on_interrupt` is called as soon as the cell itself is.
+        On time-out or interrupt: SIGINT in the kernel, then `grace` seconds; after these the state is `died`.
+
+        `timeout` counts from when the kernel takes the cell up, without the seconds that `paused` tells.
+        Other clients' cells before it have as long; then they are interrupted. `on_interrupt` is called as
+        soon as the cell itself is.
         """
         cell = self._cell = _Cell(on_output)
         self._interrupts.clear()
@@ -220,8 +236,13 @@ class CellRunner:
             self._cell = None
         if done.done() and not done.cancelled():
             done.result()
-            if cell.early and cell.hit:  # it was the one that ran, and had begun unheard: the thread that tells of it needs the GIL
-                cell.state.timed_out, cell.state.waited = cell.state.timed_out or cell.early == "timed out", 0.0
+            if (
+                cell.early and cell.hit
+            ):  # it was the one that ran, and had begun unheard: the thread that tells of it needs the GIL
+                cell.state.timed_out, cell.state.waited = (
+                    cell.state.timed_out or cell.early == "timed out",
+                    0.0,
+                )
             if cell.state.status == "error" and (cell.state.timed_out or self._interrupts.is_set()):
                 cell.state.status = "interrupted"
         return cell.state
@@ -251,7 +272,10 @@ class CellRunner:
                     await _first(None, *over)
 
     async def settle(self, grace: float) -> bool:
-        """Bring the kernel to rest: whatever runs in it is interrupted. False if it does not stop within `grace` seconds."""
+        """Bring the kernel to rest: whatever runs in it is interrupted.
+
+        False if it does not stop within `grace` seconds.
+        """
         reply = asyncio.create_task(self._ask("", "", {}, silent=True))
         over = (reply, self._exited, self._listening)
         await _first(_SETTLE_SECONDS, *over)
@@ -262,7 +286,9 @@ class CellRunner:
         return at_rest
 
     async def evaluate(self, expression: str) -> Any:
-        """The value of a Python literal that an expression of ours gives in the kernel, still to be read; None if that fails."""
+        """The value of a Python literal that an expression of ours gives in the kernel, still to be read;
+        None if that fails.
+        """
         reply = asyncio.create_task(self._ask("", "", {"value": expression}, silent=True))
         await _first(30, reply, self._exited, self._listening)
         if not reply.done():
@@ -270,13 +296,24 @@ class CellRunner:
             return None
         return reply.result().user_expressions.get("value")
 
-    async def _ask(self, cell_id: str, code: str, expressions: dict[str, str], *, silent: bool = False, cell: _Cell | None = None) -> Reply:
+    async def _ask(
+        self,
+        cell_id: str,
+        code: str,
+        expressions: dict[str, str],
+        *,
+        silent: bool = False,
+        cell: _Cell | None = None,
+    ) -> Reply:
         """Have the kernel execute something; its reply."""
         while True:
             message = self._request(cell_id, code, expressions, silent=silent)
             if cell is not None:
                 cell.ask(message["header"]["msg_id"])
-            self._awaited, self._nudges = (message["header"]["msg_id"], asyncio.get_running_loop().create_future()), set()
+            self._awaited, self._nudges = (
+                (message["header"]["msg_id"], asyncio.get_running_loop().create_future()),
+                set(),
+            )
             self._channels.shell.send(message)
             reply = await self._awaited[1]
             if reply.status != "aborted":
@@ -284,7 +321,9 @@ class CellRunner:
             # Another client's cell raised an error, and with it the kernel dropped all that was waiting.
             await asyncio.sleep(0.05)
 
-    def _request(self, cell_id: str, code: str, expressions: dict[str, str], *, silent: bool = False) -> dict[str, Any]:
+    def _request(
+        self, cell_id: str, code: str, expressions: dict[str, str], *, silent: bool = False
+    ) -> dict[str, Any]:
         content = {
             "code": code,
             "silent": silent,
@@ -293,7 +332,9 @@ class CellRunner:
             "allow_stdin": False,
             "stop_on_error": False,
         }
-        message: dict[str, Any] = self._channels.session.msg("execute_request", content, metadata={"cellId": cell_id})
+        message: dict[str, Any] = self._channels.session.msg(
+            "execute_request", content, metadata={"cellId": cell_id}
+        )
         return message
 
     async def _interrupt(self, grace: float, *until: asyncio.Future[Any]) -> None:
@@ -302,9 +343,11 @@ class CellRunner:
         await self._signal()
         while not _any(*until) and (left := deadline - time.monotonic()) > 0:
             if left < grace / 2:
-                # Code that catches everything may have caught it: a further one gets through that, one level each.
+                # Code that catches everything may have caught it: a further one gets through that, one level
+                # each.
                 await self._signal()
-            # A top-level await sleeps on through an interrupt until its loop has something else to do: keep nudging it.
+            # A top-level await sleeps on through an interrupt until its loop has something else to do: keep
+            # nudging it.
             nudge = self._channels.session.msg("kernel_info_request", {})
             self._nudges.add(nudge["header"]["msg_id"])
             self._channels.shell.send(nudge)

@@ -1,9 +1,10 @@
-"""How a container gets the user's files: mounted where they lie if the engine sees them there, else sent into volumes of ours.
+"""How a container gets the user's files: mounted where they lie if the engine sees them there, else sent into
+volumes of ours.
 
-Nobody guesses which it is. An engine refuses a mount of what it does not see; and where it sees something at that path, the container's
-first process tells what that looks like (`glance`), and the host compares: it may be a file of the engine's own machine. What is not
-ours is sent, with all else below the same folder at the top, and the container is made anew. An engine that sees the files has nothing
-more to do.
+Nobody guesses which it is. An engine refuses a mount of what it does not see; and where it sees something at
+that path, the container's first process tells what that looks like (`glance`), and the host compares: it may
+be a file of the engine's own machine. What is not ours is sent, with all else below the same folder at the
+top, and the container is made anew. An engine that sees the files has nothing more to do.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from rlm_contract import DEPOT, FILES, glance
+
 from rlm_kernel.sandbox import containers, volumes
 from rlm_kernel.sandbox.docker_host import connect, in_daemon
 from rlm_kernel.sandbox.engine_errors import docker_errors
@@ -56,12 +58,21 @@ class Share:
 
 
 class Shares:
-    """The files of a session's containers, and how these have them. Its methods block, but for `send`; one thread at a time."""
+    """The files of a session's containers, and how these have them.
 
-    def __init__(self, shares: Sequence[Share] = (), late: Callable[[], Sequence[tuple[str, Path]]] = tuple) -> None:
-        """`late`: what was given to a container that runs, with its names in the depot: another container gets it again."""
+    Its methods block, but for `send`; one thread at a time.
+    """
+
+    def __init__(
+        self, shares: Sequence[Share] = (), late: Callable[[], Sequence[tuple[str, Path]]] = tuple
+    ) -> None:
+        """`late`: what was given to a container that runs, with its names in the depot: another container
+        gets it again.
+        """
         folders = {share.inside: share for share in shares if share.directory}
-        self._covers = {share: folders[place] for share in shares for place in share.inside.parents if place in folders}
+        self._covers = {
+            share: folders[place] for share in shares for place in share.inside.parents if place in folders
+        }
         """What lies over a part of a folder, and that folder."""
         self._shares = [share for share in shares if share not in self._covers]
         self._late = late
@@ -119,7 +130,11 @@ class Shares:
 
     def binds(self) -> list[tuple[str, str]]:
         """What is mounted where it lies: its path on this host, and in the container."""
-        seen = [share for share in (*self._shares, *self._covers) if not self._unseen(self._covers.get(share, share))]
+        seen = [
+            share
+            for share in (*self._shares, *self._covers)
+            if not self._unseen(self._covers.get(share, share))
+        ]
         return [(str(share.source), str(share.inside)) for share in seen]
 
     def mounts(self, container: str, labels: Mapping[str, str]) -> list[Any]:
@@ -128,19 +143,30 @@ class Shares:
 
         mounts = [Mount(inside, source, type="bind", read_only=True) for source, inside in self.binds()]
         sent = {mounted: volume for volume, mounted, _ in self._places.values()}
-        mounts += [Mount(str(place), volume, type="volume", read_only=True, no_copy=True) for place, volume in sent.items()]
+        mounts += [
+            Mount(str(place), volume, type="volume", read_only=True, no_copy=True)
+            for place, volume in sent.items()
+        ]
         if any(share.inside == LATE and self._unseen(share) for share in self._shares):
             # An engine makes none without a name for reading alone.
             told = {volumes.SENT: "late", **labels, **containers.owner_labels()}
-            mounts.append(Mount(DEPOT, volumes.late(container), type="volume", read_only=True, no_copy=True, labels=told))
+            mounts.append(
+                Mount(
+                    DEPOT, volumes.late(container), type="volume", read_only=True, no_copy=True, labels=told
+                )
+            )
         return mounts
 
     def refused(self, said: str) -> bool:
-        """Whether an engine that refused a container, in these words, does so because it does not see some of the files."""
+        """Whether an engine that refused a container, in these words, does so because it does not see some of
+        the files.
+        """
         if not _ABOUT_MOUNTS.search(said):
             return False
         all_ = [*self._shares, *self._covers]
-        named = [share for share in all_ if re.search(rf"{re.escape(str(share.source))}(?![^\s:\"',.)])", said)]
+        named = [
+            share for share in all_ if re.search(rf"{re.escape(str(share.source))}(?![^\s:\"',.)])", said)
+        ]
         return self._mark(self._covers.get(share, share) for share in named or all_)
 
     def _unseen(self, share: Share) -> bool:
@@ -156,7 +182,10 @@ class Shares:
     # When it is made.
 
     def made(self, container: Container, sender: Sender) -> bool:
-        """Fill it, before it starts. False if a volume has gone meanwhile. Raises DockerError, FileRefused."""
+        """Fill it, before it starts.
+
+        False if a volume has gone meanwhile. Raises DockerError, FileRefused.
+        """
         client: DockerClient = container.client
         with docker_errors():
             if not all(volumes.is_there(client, volume) for volume, _, _ in set(self._places.values())):
@@ -184,7 +213,9 @@ class Shares:
         with contextlib.closing(connect()) as client, docker_errors():
             self._put(client, name, source, say, stop)
 
-    def _put(self, client: DockerClient, name: str, source: Path, say: volumes.Say, stop: threading.Event) -> None:
+    def _put(
+        self, client: DockerClient, name: str, source: Path, say: volumes.Say, stop: threading.Event
+    ) -> None:
         volumes.put(client, self._image, self._depot, Parcel(((name, source),), None), say, stop)
 
     # When its first process tells.
@@ -195,7 +226,10 @@ class Shares:
         # Of many the first of each folder, as its mount says the most about the others.
         by_folder = {share.source.parent: share for share in reversed(compared)}
         compared = compared if len(compared) <= MOST_COMPARED else list(by_folder.values())[:MOST_COMPARED]
-        return {"boot": glance.boot(), "files": {str(share.inside): glance.changed(str(share.source)) for share in compared}}
+        return {
+            "boot": glance.boot(),
+            "files": {str(share.inside): glance.changed(str(share.source)) for share in compared},
+        }
 
     def agrees(self, expected: Mapping[str, Any], told: Mapping[str, Any]) -> bool:
         """Whether the container sees what the host does. An image of another version does not say."""
@@ -207,7 +241,9 @@ class Shares:
         other = [share for share, before, there in compared if not _same(str(share.source), before, there)]
         if told.get("mapped") is True:
             # What is in them is seen, and closed to whom code is on the engine's machine.
-            other += [share for share, _, _ in compared if share.directory and glance.is_closed(str(share.source))]
+            other += [
+                share for share, _, _ in compared if share.directory and glance.is_closed(str(share.source))
+            ]
         return not self._mark(other)
 
 
@@ -238,7 +274,9 @@ def _parcels(
 
 
 def _same(source: str, before: int | None, told: Any) -> bool:
-    """Whether what was told is of the host's own path, which had the time of change `before` and may change all the time."""
+    """Whether what was told is of the host's own path, which had the time of change `before` and may change
+    all the time.
+    """
     match told:
         case [int() as changed, outline]:
             pass

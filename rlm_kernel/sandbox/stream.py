@@ -1,8 +1,9 @@
-"""The host's end of the stream to a container's first process: channels on one connection to the engine, on asyncio.
+"""The host's end of the stream to a container's first process: channels on one connection to the engine, on
+asyncio.
 
-The engine's `attach` call becomes a connection to the stdin and stdout of the first process. On it go frames (`frames`). All that arrives
-is hostile: a channel holds no more than its reader asked for and a window beside, whatever its sender does, and who does not keep to that
-is cut off. One event loop; nothing blocks it.
+The engine's `attach` call becomes a connection to the stdin and stdout of the first process. On it go frames
+(`frames`). All that arrives is hostile: a channel holds no more than its reader asked for and a window
+beside, whatever its sender does, and who does not keep to that is cut off. One event loop; nothing blocks it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rlm_contract import VERSION, frames
+
 from rlm_kernel.errors import KernelError
 from rlm_kernel.sandbox import dial
 from rlm_kernel.sandbox.dial import TAIL, Attached
@@ -31,7 +33,9 @@ _MOST_PENDING = 256 << 10
 _MOST_UNREAD = 8 << 20
 """Bytes that wait for a first process which does not read, beyond which it is cut off."""
 _FEW = 4 << 10
-"""Bytes of a piece that is kept together with others of its kind: each by itself would take many times its size."""
+"""Bytes of a piece that is kept together with others of its kind: each by itself would take many times its
+size.
+"""
 _MOST_LEAVING = 4096
 """Channels that we closed and the other end has not, beyond which it is cut off."""
 MAX_OPEN = 600
@@ -100,7 +104,9 @@ class Channel:
     async def write(self, *parts: bytes | bytearray) -> None:
         """Send; waits for an other end that does not read. Given up half-way, it costs the channel."""
         data = memoryview(b"".join(parts))
-        if len(data) <= min(self._credit, frames.MOST) and not (self._turn.locked() or self._stream.full or self._ended):
+        if len(data) <= min(self._credit, frames.MOST) and not (
+            self._turn.locked() or self._stream.full or self._ended
+        ):
             self._credit -= len(data)
             self._stream.send(frames.DATA, self.number, data)
             return
@@ -198,7 +204,9 @@ class Channel:
 
 
 class Stream(Attached):
-    """One container's stream, from the request that attaches to its end. `on_channel` gets each channel that the container opens.
+    """One container's stream, from the request that attaches to its end.
+
+    `on_channel` gets each channel that the container opens.
 
     Use: `attach`, `greet`, `open`, `close`. `lost` is done when it has ended, for whatever reason.
     """
@@ -227,14 +235,21 @@ class Stream(Attached):
         self._life: asyncio.TimerHandle | None = None
 
     @classmethod
-    async def attach(cls, client: DockerClient, container: str, on_channel: Callable[[Channel], None]) -> Stream:
-        """To the first process of a container that is made, whether it runs or not. Raises DockerError, OSError."""
+    async def attach(
+        cls, client: DockerClient, container: str, on_channel: Callable[[Channel], None]
+    ) -> Stream:
+        """To the first process of a container that is made, whether it runs or not.
+
+        Raises DockerError, OSError.
+        """
         stream = cls(dial.request(client, container), on_channel)
         await dial.connect(client, stream)
         return stream
 
     async def greet(self, told: Mapping[str, Any], *, again: bool = False) -> None:
-        """Say who we are to the first process, and hear that it speaks the same language. `again`: another owner has left it.
+        """Say who we are to the first process, and hear that it speaks the same language.
+
+        `again`: another owner has left it.
 
         Raises KernelError, StreamLost.
         """
@@ -244,7 +259,9 @@ class Stream(Attached):
         self._write(frames.pack(frames.HELLO, 0, json.dumps(hello).encode()))
         self._sign()
         if (await asyncio.shield(self.welcome)).get("version") != VERSION:
-            raise KernelError("The kernel was started by another version of rlm, and speaks another language.")
+            raise KernelError(
+                "The kernel was started by another version of rlm, and speaks another language."
+            )
 
     def open(self, name: str) -> Channel:
         """A new channel to one of the kernel's sockets."""
@@ -314,7 +331,10 @@ class Stream(Attached):
             if self.lost.done():  # by its own last word
                 return
             self._take(kind, number, payload)
-        if self._transport is not None and self._transport.get_write_buffer_size() + self._pending > _MOST_UNREAD:
+        if (
+            self._transport is not None
+            and self._transport.get_write_buffer_size() + self._pending > _MOST_UNREAD
+        ):
             raise frames.Malformed("it asks, and does not read the answers")
 
     def _take(self, kind: int, number: int, payload: bytes) -> None:
@@ -343,7 +363,12 @@ class Stream(Attached):
             self._leaving.discard(number)
 
     def _opened(self, number: int) -> None:
-        if number < frames.THEIRS or number in self._channels or number in self._leaving or len(self._channels) >= MAX_OPEN:
+        if (
+            number < frames.THEIRS
+            or number in self._channels
+            or number in self._leaving
+            or len(self._channels) >= MAX_OPEN
+        ):
             raise frames.Malformed("no channel")
         channel = self._channels[number] = Channel(self, number, frames.WINDOW)
         self._on_channel(channel)

@@ -1,7 +1,8 @@
-"""Files and folders as a tar archive that is made while it is read: as a container sees them by a mount, and for every user to read.
+"""Files and folders as a tar archive that is made while it is read: as a container sees them by a mount, and
+for every user to read.
 
-Links stay links. What cannot be read is there and closed, so that the kernel counts it; what is no file is a pipe that nobody writes to.
-Folders of version control are empty but for their rules of what to ignore.
+Links stay links. What cannot be read is there and closed, so that the kernel counts it; what is no file is a
+pipe that nobody writes to. Folders of version control are empty but for their rules of what to ignore.
 """
 
 from __future__ import annotations
@@ -24,7 +25,11 @@ _RECORD = tarfile.BLOCKSIZE
 
 @dataclass(frozen=True)
 class Entry:
-    """Of an archive. `kind` is one of tarfile's types; `size` in bytes, `mtime` in seconds; `path`: where the content of a file is."""
+    """Of an archive.
+
+    `kind` is one of tarfile's types; `size` in bytes, `mtime` in seconds; `path`: where the content of a file
+    is.
+    """
 
     name: str
     kind: bytes
@@ -41,7 +46,9 @@ class Entry:
 
 
 def entries(source: Path, name: str) -> Iterator[Entry]:
-    """Of a file that is called `name`, or of what is in a folder; the folder itself only if it has a name. Folders come before their files.
+    """Of a file that is called `name`, or of what is in a folder; the folder itself only if it has a name.
+
+    Folders come before their files.
 
     Blocking.
     """
@@ -72,7 +79,9 @@ def _members(folder: Path, prefix: str) -> Iterator[Entry]:
             yield _folder(known, status)
             if name not in VERSION_CONTROL:
                 yield from _members(path, f"{known}/")
-            elif (rules := path / "info" / "exclude").is_file() and not (rules.parent.is_symlink() or rules.is_symlink()):
+            elif (rules := path / "info" / "exclude").is_file() and not (
+                rules.parent.is_symlink() or rules.is_symlink()
+            ):
                 # Through a link any file of the host's would go along.
                 yield _folder(f"{known}/info", status)
                 yield _entry(f"{known}/info/exclude", rules, rules.stat())
@@ -94,8 +103,12 @@ def _entry(name: str, path: Path, status: os.stat_result) -> Entry:
     return Entry(name, tarfile.REGTYPE, mode | 0o444, mtime, status.st_size, path=path)
 
 
-def archive(members: Iterable[Entry], stop: Callable[[], bool], sent: Callable[[int], None]) -> Iterator[bytes]:
-    """The archive in pieces of about BLOCK bytes. `stop` is asked before each, and ends it; `sent` hears how many bytes of files were read.
+def archive(
+    members: Iterable[Entry], stop: Callable[[], bool], sent: Callable[[int], None]
+) -> Iterator[bytes]:
+    """The archive in pieces of about BLOCK bytes.
+
+    `stop` is asked before each, and ends it; `sent` hears how many bytes of files were read.
 
     Raises FileRefused for a file that became shorter meanwhile, and where it was stopped. Blocking.
     """
@@ -117,7 +130,13 @@ def archive(members: Iterable[Entry], stop: Callable[[], bool], sent: Callable[[
 
 def _head(entry: Entry) -> bytes:
     told = tarfile.TarInfo(entry.name)
-    told.type, told.mode, told.mtime, told.size, told.linkname = entry.kind, entry.mode, entry.mtime, entry.size, entry.link
+    told.type, told.mode, told.mtime, told.size, told.linkname = (
+        entry.kind,
+        entry.mode,
+        entry.mtime,
+        entry.size,
+        entry.link,
+    )
     # Names are bytes in this format, whatever they are, and sizes have no limit.
     return told.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
 
@@ -134,8 +153,13 @@ def _blocks(entry: Entry, stop: Callable[[], bool]) -> Iterator[bytes]:
                     raise FileRefused("Sending files to the engine was stopped.")
                 block = file.read(min(BLOCK, left))
                 if not block:
-                    raise FileRefused(f"{entry.path} became shorter while it was sent to the engine.", hint="Try again when it is at rest.")
+                    raise FileRefused(
+                        f"{entry.path} became shorter while it was sent to the engine.",
+                        hint="Try again when it is at rest.",
+                    )
                 left -= len(block)
                 yield block
         except OSError as error:
-            raise FileRefused(f"{entry.path} cannot be read: {error.strerror or error}.", hint="Check the file.") from error
+            raise FileRefused(
+                f"{entry.path} cannot be read: {error.strerror or error}.", hint="Check the file."
+            ) from error

@@ -1,6 +1,8 @@
-"""Cells that a person runs in the kernel beside the model, from a console or another Jupyter client, as the kernel tells of them.
+"""Cells that a person runs in the kernel beside the model, from a console or another Jupyter client, as the
+kernel tells of them.
 
-Code in the kernel can tell of such cells too, as it knows the session's key: what is kept is bounded, whoever sent it.
+Code in the kernel can tell of such cells too, as it knows the session's key: what is kept is bounded, whoever
+sent it.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ class _Open:
 
 
 class UserCells:
-    """Makes cells of the iopub messages that answer other clients' requests. Hands each to `on_finished` when it has ended.
+    """Makes cells of the iopub messages that answer other clients' requests.
+
+    Hands each to `on_finished` when it has ended.
 
     One is open at a time, as the kernel runs one at a time: the next one ends one whose end was not told.
     """
@@ -78,4 +82,6 @@ class UserCells:
         self._total += len(cell.code) + cell.collector.size
         name, seconds = f"person-{self._begun:02d}", time.monotonic() - cell.clock
         outputs, truncated = cell.collector.outputs, cell.collector.truncated
-        self._on_finished(CellResult(name, cell.code, cell.status, outputs, cell.started, seconds, cell.count, truncated))
+        self._on_finished(
+            CellResult(name, cell.code, cell.status, outputs, cell.started, seconds, cell.count, truncated)
+        )

@@ -1,8 +1,10 @@
-"""Files that an engine does not see, in volumes of ours: sent once, known by their digest, and read-only to code.
+"""Files that an engine does not see, in volumes of ours: sent once, known by their digest, and read-only to
+code.
 
-What belongs together is sent into a volume of a random name. Only when all of it is there, a second, empty volume is made, whose name is
-the digest and whose labels say where the content is: so what was sent in part never passes for whole, and two who send the same at once
-do not meet. Volumes stay for the next question, up to a size; what was not used for longest goes first, and never what a container uses.
+What belongs together is sent into a volume of a random name. Only when all of it is there, a second, empty
+volume is made, whose name is the digest and whose labels say where the content is: so what was sent in part
+never passes for whole, and two who send the same at once do not meet. Volumes stay for the next question, up
+to a size; what was not used for longest goes first, and never what a container uses.
 """
 
 from __future__ import annotations
@@ -46,7 +48,10 @@ Digest = Callable[[Path, threading.Event], str | None]
 
 @dataclass(frozen=True)
 class Parcel:
-    """What is in one volume: sources, each with its name there. A folder of the name "" is the volume itself."""
+    """What is in one volume: sources, each with its name there.
+
+    A folder of the name "" is the volume itself.
+    """
 
     sources: tuple[tuple[str, Path], ...]
     digest: str | None
@@ -70,8 +75,10 @@ class Parcel:
 
 @dataclass(frozen=True)
 class Sender:
-    """How a session sends. `digest` gives the sha256 of a file, or of a folder's files; None where that is not to be had, because it is
-    being changed, say, or because the event came first. `limit`: bytes of all volumes.
+    """How a session sends.
+
+    `digest` gives the sha256 of a file, or of a folder's files; None where that is not to be had, because it
+    is being changed, say, or because the event came first. `limit`: bytes of all volumes.
     """
 
     digest: Digest = lambda _path, _stop: None
@@ -92,7 +99,10 @@ def digest_of(sources: Sequence[tuple[str, Path]], sender: Sender, stop: threadi
 
 
 def volume_of(client: DockerClient, image: str, parcel: Parcel, sender: Sender, stop: threading.Event) -> str:
-    """The volume that has it, sent if there is none. Blocking. Raises DockerError, FileRefused, also where `stop` says so."""
+    """The volume that has it, sent if there is none.
+
+    Blocking. Raises DockerError, FileRefused, also where `stop` says so.
+    """
     with docker_errors():
         if parcel.digest is not None and (found := _found(client, parcel.digest)):
             return found
@@ -101,7 +111,9 @@ def volume_of(client: DockerClient, image: str, parcel: Parcel, sender: Sender, 
         return _sent(client, image, parcel, size, sender, stop)
 
 
-def put(client: DockerClient, image: str, volume: str, parcel: Parcel, say: Say, stop: threading.Event) -> None:
+def put(
+    client: DockerClient, image: str, volume: str, parcel: Parcel, say: Say, stop: threading.Event
+) -> None:
     """Send files into a volume. Blocking.
 
     Raises DockerError, FileRefused and what docker-py raises, and leaves what arrived until then.
@@ -139,7 +151,9 @@ def _of(done: int, size: int) -> str:
     return f"{done / unit:,.1f} of {size / unit:,.1f} {name}"
 
 
-def _sent(client: DockerClient, image: str, parcel: Parcel, size: int, sender: Sender, stop: threading.Event) -> str:
+def _sent(
+    client: DockerClient, image: str, parcel: Parcel, size: int, sender: Sender, stop: threading.Event
+) -> str:
     from docker.errors import APIError
 
     content = f"rlm-content-{secrets.token_hex(12)}"
@@ -152,10 +166,15 @@ def _sent(client: DockerClient, image: str, parcel: Parcel, size: int, sender: S
         if parcel.digest is None:
             return content
         if digest_of(parcel.sources, sender, stop) != parcel.digest:
-            sender.say(f"{parcel.what} was changed while it was sent to the engine: the kernel has it as it was read.")
+            sender.say(
+                f"{parcel.what} was changed while it was sent to the engine: the kernel has it as it was "
+                "read."
+            )
             return content
         # If another has sent the same meanwhile, the engine keeps theirs.
-        made = client.api.create_volume(_index(parcel.digest), labels=labels | {SENT: "index", _CONTENT: content})
+        made = client.api.create_volume(
+            _index(parcel.digest), labels=labels | {SENT: "index", _CONTENT: content}
+        )
         _used(parcel.digest)
         first = str((made.get("Labels") or {}).get(_CONTENT) or content)
         if first != content:
@@ -166,8 +185,10 @@ def _sent(client: DockerClient, image: str, parcel: Parcel, size: int, sender: S
             remove(client, content)
         if isinstance(error, APIError) and "no space left" in str(error).lower():
             raise DockerError(
-                f"The Docker engine has no room for {what}, {_of(size, size).partition(' of ')[2]}: {error.explanation or error}",
-                hint="Free some space where the engine is (`docker system df` says what takes it); `rlm gc` removes what was sent earlier.",
+                f"The Docker engine has no room for {what}, {_of(size, size).partition(' of ')[2]}: "
+                f"{error.explanation or error}",
+                hint="Free some space where the engine is (`docker system df` says what takes it); `rlm gc` "
+                "removes what was sent earlier.",
             ) from error
         raise
 
@@ -196,7 +217,9 @@ def _found(client: DockerClient, digest: str) -> str | None:
 
 
 def is_there(client: DockerClient, volume: str) -> bool:
-    """Whether it is one that something was sent into: an engine makes an empty one of any name that a container asks for. Blocking."""
+    """Whether it is one that something was sent into: an engine makes an empty one of any name that a
+    container asks for. Blocking.
+    """
     from docker.errors import NotFound
 
     try:
@@ -219,7 +242,9 @@ def remove(client: DockerClient, volume: str) -> bool:
 
 @dataclass(frozen=True)
 class Kept:
-    """Something that was sent. `names` of its volumes, in the order in which they are to go; `size` in bytes; `used`: seconds since the
+    """Something that was sent.
+
+    `names` of its volumes, in the order in which they are to go; `size` in bytes; `used`: seconds since the
     epoch, 0 if nobody can use it any more; `in_use`: by a container.
     """
 
@@ -240,10 +265,20 @@ class Kept:
 
 
 def kept(client: DockerClient) -> list[Kept]:
-    """All that this user sent and is there, last used first; nothing that is just being sent. Blocking. Raises what docker-py raises."""
-    listed = client.api.volumes(filters={"label": [SENT, f"{containers.USER}={containers.user()}"]})["Volumes"] or []
+    """All that this user sent and is there, last used first; nothing that is just being sent.
+
+    Blocking. Raises what docker-py raises.
+    """
+    listed = (
+        client.api.volumes(filters={"label": [SENT, f"{containers.USER}={containers.user()}"]})["Volumes"]
+        or []
+    )
     found = {volume["Name"]: volume for volume in listed}
-    mounted = {mount.get("Name") for container in client.api.containers(all=True) for mount in container.get("Mounts") or []}
+    mounted = {
+        mount.get("Name")
+        for container in client.api.containers(all=True)
+        for mount in container.get("Mounts") or []
+    }
     known, indexed = [], set()
     for name, volume in found.items():
         if volume["Labels"][SENT] == "index":
@@ -252,7 +287,11 @@ def kept(client: DockerClient) -> list[Kept]:
             names = (name, content) if content in found else (name,)
             known.append(_kept(volume, names, _last_use(name, volume), content in mounted))
     for name, volume in found.items():
-        if volume["Labels"][SENT] != "index" and name not in indexed and (name in mounted or is_over(volume["Labels"], _created(volume))):
+        if (
+            volume["Labels"][SENT] != "index"
+            and name not in indexed
+            and (name in mounted or is_over(volume["Labels"], _created(volume)))
+        ):
             known.append(_kept(volume, (name,), 0.0, name in mounted))
     return sorted(known, key=lambda one: one.used, reverse=True)
 
@@ -263,7 +302,10 @@ def _kept(volume: Mapping[str, Any], names: tuple[str, ...], used: float, in_use
 
 
 def make_room(client: DockerClient, limit: int) -> None:
-    """Remove what nobody can use, and what was not used for longest, until the rest has so many bytes. Blocking."""
+    """Remove what nobody can use, and what was not used for longest, until the rest has so many bytes.
+
+    Blocking.
+    """
     there = kept(client)
     size = sum(one.size for one in there)
     for one in reversed(there):
@@ -272,7 +314,9 @@ def make_room(client: DockerClient, limit: int) -> None:
 
 
 def is_over(labels: Mapping[str, str], created: float) -> bool:
-    """Whether nobody sends any more what has these labels (`containers.owner_labels`), nor uses it for a session."""
+    """Whether nobody sends any more what has these labels (`containers.owner_labels`), nor uses it for a
+    session.
+    """
     return containers.is_left(labels) or time.time() - created > _OLD_HOURS * 3600
 
 

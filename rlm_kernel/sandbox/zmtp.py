@@ -1,7 +1,9 @@
-"""ZMTP 3.0, what ZeroMQ's sockets speak, on a channel of the stream: as much of it as reading the kernel's sockets takes.
+"""ZMTP 3.0, what ZeroMQ's sockets speak, on a channel of the stream: as much of it as reading the kernel's
+sockets takes.
 
-libzmq itself reads ahead, whatever the other end sends, and its limits are for single frames: a message that never ends, or many at
-once, fill the host's memory. Here nothing is read but what is asked for; the rest stays with its sender, who has to wait.
+libzmq itself reads ahead, whatever the other end sends, and its limits are for single frames: a message that
+never ends, or many at once, fill the host's memory. Here nothing is read but what is asked for; the rest
+stays with its sender, who has to wait.
 """
 
 from __future__ import annotations
@@ -35,22 +37,36 @@ class Connection:
         self._frames = 0
 
     async def shake_hands(self, socket_type: bytes) -> None:
-        """Say who we are and hear that the other end speaks the same language, within seconds. Do so before anything else."""
+        """Say who we are and hear that the other end speaks the same language, within seconds.
+
+        Do so before anything else.
+        """
         ready = b"\x05READY" + b"\x0bSocket-Type" + len(socket_type).to_bytes(4) + socket_type
         try:
             async with asyncio.timeout(_SHAKE_SECONDS):
                 await self._pipe.write(_GREETING, bytes((_COMMAND, len(ready))), ready)
                 theirs = await self._pipe.read(len(_GREETING))
-                if theirs[0] != 0xFF or theirs[9] != 0x7F or theirs[10] < 3 or theirs[12:32] != _GREETING[12:32]:
+                if (
+                    theirs[0] != 0xFF
+                    or theirs[9] != 0x7F
+                    or theirs[10] < 3
+                    or theirs[12:32] != _GREETING[12:32]
+                ):
                     raise Unreadable("no greeting")
                 flags, size = await self._flags_and_size()
-                if not flags & _COMMAND or size > _MAX_READY or not (await self._pipe.read(size)).startswith(b"\x05READY"):
+                if (
+                    not flags & _COMMAND
+                    or size > _MAX_READY
+                    or not (await self._pipe.read(size)).startswith(b"\x05READY")
+                ):
                     raise Unreadable("no handshake")
         except TimeoutError:
             raise Unreadable("no handshake in time") from None
 
     async def message(self, limit: int, frames: int) -> list[bytes | bytearray] | None:
-        """A message's frames; None for one of more than `limit` bytes or so many `frames`: it is passed over, if it takes for ever."""
+        """A message's frames; None for one of more than `limit` bytes or so many `frames`: it is passed over,
+        if it takes for ever.
+        """
         taken: list[bytes | bytearray] | None = []
         total, more = 0, True
         while more:
@@ -67,7 +83,10 @@ class Connection:
         return taken
 
     async def send(self, *frames: bytes) -> None:
-        """Send a message; waits for an other end that does not read. Given up half-way, it costs the connection."""
+        """Send a message; waits for an other end that does not read.
+
+        Given up half-way, it costs the connection.
+        """
         parts: list[bytes] = []
         for number, frame in enumerate(frames, 1):
             flags = (_MORE if number < len(frames) else 0) | (_LONG if len(frame) > 255 else 0)

@@ -1,4 +1,6 @@
-"""A question, answered in a kernel with a trace: by the topmost RLM, and by the child RLMs that code asks beneath it."""
+"""A question, answered in a kernel with a trace: by the topmost RLM, and by the child RLMs that code asks
+beneath it.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ if TYPE_CHECKING:
     from rlm_kernel.sandbox.child_input import ChildInput
 
 MAX_COPIED = 8 << 30
-"""Bytes that are handed over to children in one run, other than loaded files: each is kept, in a file beside the child's trace."""
+"""Bytes that are handed over to children in one run, other than loaded files: each is kept, in a file beside
+the child's trace.
+"""
 
 
 @dataclass
@@ -47,7 +51,9 @@ class Family:
 
 @dataclass(frozen=True)
 class Asked:
-    """A question, what it is asked of, and where its trace goes. Of a child RLM: its parent, and how many levels it is beneath the topmost.
+    """A question, what it is asked of, and where its trace goes.
+
+    Of a child RLM: its parent, and how many levels it is beneath the topmost.
 
     `view` hears the run's events, from when its trace is there.
     """
@@ -67,7 +73,10 @@ async def answer(
     ledger: Ledger,
     ended: Callable[[Outcome, Totals], None] = lambda _outcome, _totals: None,
 ) -> tuple[Outcome, Totals]:
-    """Answer it, with a trace that is closed whatever happens. `ended` hears the outcome before anything is closed. Raises RLMError."""
+    """Answer it, with a trace that is closed whatever happens.
+
+    `ended` hears the outcome before anything is closed. Raises RLMError.
+    """
     environment, path, models = running.environment, asked.trace, family.models
     host, grants, worded = environment.host, environment.grants, asked.question.worded
     meta = new_meta(environment, worded, models.names, models.profile)
@@ -86,21 +95,32 @@ async def answer(
                 for cell_id, code in asked.inputs.cells(worded, grants.paths, asked.question.schema):
                     check_setup(await loop.set_up(cell_id, code), host.settings)
                 info = await running.kernel.describe()
-                outcome = await loop.run(worded, info, from_files=not asked.inputs.made, **asked.question.loop_options())
+                outcome = await loop.run(
+                    worded, info, from_files=not asked.inputs.made, **asked.question.loop_options()
+                )
                 totals = close(outcome)
                 ended(outcome, totals)
     return outcome, totals
 
 
 class Children:
-    """Implements `engine.protocols.Children` for the session in an environment. Without a `family` children cannot be asked, but recorded
-    answers be found again.
+    """Implements `engine.protocols.Children` for the session in an environment.
+
+    Without a `family` children cannot be asked, but recorded answers be found again.
     """
 
     def __init__(
-        self, environment: Environment, trace: Path, family: Family | None = None, view: Listener | None = None, *, level: int = 0
+        self,
+        environment: Environment,
+        trace: Path,
+        family: Family | None = None,
+        view: Listener | None = None,
+        *,
+        level: int = 0,
     ) -> None:
-        """`trace`: that of the RLM itself; `view` hears the events of its children; `level`: how far it is beneath the topmost."""
+        """`trace`: that of the RLM itself; `view` hears the events of its children; `level`: how far it is
+        beneath the topmost.
+        """
         self._environment = environment
         self._trace = trace
         self._family = family
@@ -132,7 +152,8 @@ class Children:
         family, level = self._family, self._level + 1
         if family.copied + handed.size > MAX_COPIED:
             raise UsageError(
-                f"Children were handed more than {MAX_COPIED:,} bytes in this run. Hand over loaded files, which need no copy."
+                f"Children were handed more than {MAX_COPIED:,} bytes in this run. Hand over loaded files, "
+                "which need no copy."
             )
         family.copied += handed.size
         trace = self._new_trace(name)
@@ -147,7 +168,9 @@ class Children:
                 if self._view is not None:
                     self._view(ChildEvent(number, event))
 
-            parent = ParentMeta(trace=f"../{self._trace.name}", session=self._environment.run.session_id, cell=name)
+            parent = ParentMeta(
+                trace=f"../{self._trace.name}", session=self._environment.run.session_id, cell=name
+            )
             asked = Asked(Question(question, schema), inputs, trace, view, parent, level)
             try:
                 outcome, _ = await answer(asked, running, family, ledger)
@@ -160,7 +183,9 @@ class Children:
         while True:
             self._numbers[cell] = self._numbers.get(cell, 0) + 1
             trace = folder / f"{cell}-{self._numbers[cell]}.ipynb"
-            if not any(path.exists() for path in (trace, trace.with_suffix(CONTEXT), trace.with_suffix(TEXT))):
+            if not any(
+                path.exists() for path in (trace, trace.with_suffix(CONTEXT), trace.with_suffix(TEXT))
+            ):
                 return trace
 
     @staticmethod

@@ -1,4 +1,6 @@
-"""One question, from the command line or from Python: everything is put together here, and taken apart again whatever happens."""
+"""One question, from the command line or from Python: everything is put together here, and taken apart again
+whatever happens.
+"""
 
 from __future__ import annotations
 
@@ -42,14 +44,22 @@ def free_path(path: Path) -> Path:
 
 
 def trace_path(settings: Settings, question: str, chosen: Path | None) -> Path:
-    """Where the trace goes: the chosen place, or a name of its own in the settings' folder. Raises UsageError."""
+    """Where the trace goes: the chosen place, or a name of its own in the settings' folder.
+
+    Raises UsageError.
+    """
     if chosen is None:
         words = "-".join(re.findall(r"[a-z0-9]+", question.lower())[:6])[:50] or "question"
         chosen = free_path(settings.trace.dir / f"{datetime.now().strftime('%Y%m%d-%H%M%S')}-{words}.ipynb")
     if not system.is_possible_name(chosen.name):
-        raise UsageError(f"No file can be called {chosen.name!r} on Windows.", hint="Give --trace another name, without a colon.")
+        raise UsageError(
+            f"No file can be called {chosen.name!r} on Windows.",
+            hint="Give --trace another name, without a colon.",
+        )
     if chosen.is_dir():
-        raise UsageError(f"{chosen} is a folder.", hint="Give --trace the name of a file that ends in .ipynb.")
+        raise UsageError(
+            f"{chosen} is a folder.", hint="Give --trace the name of a file that ends in .ipynb."
+        )
     return chosen.absolute()
 
 
@@ -73,12 +83,14 @@ async def ask(
         models: instead of those of the settings, as scripted ones. The caller closes them.
         view: hears the run's events beside the trace.
         say: hears what is being set up, a line at a time.
-        consent: asked where the code wants a file that neither the context nor the question names. Default: it is refused.
+        consent: asked where the code wants a file that neither the context nor the question names. Default:
+            it is refused.
         schema: a JSON schema that the answer must fit.
         answered: hears the answer as soon as it is there, before the container is removed.
 
-    Raises RLMError (see `rlm_kernel.errors`); a run that ends without an answer is a Result, with `answer` None. Cancelling it stops the
-    running cell, closes the trace and removes the container; once there is an answer, that is the result all the same.
+    Raises RLMError (see `rlm_kernel.errors`); a run that ends without an answer is a Result, with `answer`
+    None. Cancelling it stops the running cell, closes the trace and removes the container; once there is an
+    answer, that is the result all the same.
     """
 
     host = Host(settings, say, consent)
@@ -93,7 +105,10 @@ async def ask(
 async def _look_at(
     text: str, context: Context, schema: Mapping[str, Any] | None, trace: Path | None, host: Host
 ) -> tuple[Asked, GivenFiles]:
-    """What can be said of a question before anything is set up. Raises UsageError, FileRefused, TraceError."""
+    """What can be said of a question before anything is set up.
+
+    Raises UsageError, FileRefused, TraceError.
+    """
     if not text.strip():
         raise UsageError("The question is empty.", hint='Ask something: rlm ask "How many …?" -f FILE')
     path = trace_path(host.settings, text, trace)
@@ -109,7 +124,9 @@ async def _look_at(
     return Asked(question, inputs, path), GivenFiles(inputs.paths, named=question.named, late=late)
 
 
-async def _answered(asked: Asked, files: GivenFiles, host: Host, models: AbstractAsyncContextManager[ModelSet], give: Give) -> Result:
+async def _answered(
+    asked: Asked, files: GivenFiles, host: Host, models: AbstractAsyncContextManager[ModelSet], give: Give
+) -> Result:
     async with (
         set_up(host, models) as ready,
         await new_kernel(host, ready.image, files) as running,
@@ -118,6 +135,10 @@ async def _answered(asked: Asked, files: GivenFiles, host: Host, models: Abstrac
         running.environment.run.describe(trace=asked.trace, question=asked.question.text)
         family, ledger = Family(ready.chosen, kernels), Ledger(limits_of(host.settings))
         outcome, totals = await answer(
-            asked, running, family, ledger, lambda outcome, totals: give(Result.of(outcome, totals, asked.trace))
+            asked,
+            running,
+            family,
+            ledger,
+            lambda outcome, totals: give(Result.of(outcome, totals, asked.trace)),
         )
     return Result.of(outcome, totals, asked.trace)

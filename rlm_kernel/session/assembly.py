@@ -33,7 +33,9 @@ History = Callable[[str], Any]
 
 @dataclass(frozen=True)
 class Assembly:
-    """The parts of one run: where it is, who makes the calls that cost something, and who hears what happens."""
+    """The parts of one run: where it is, who makes the calls that cost something, and who hears what
+    happens.
+    """
 
     environment: Environment
     sub_calls: SubCalls
@@ -49,8 +51,8 @@ class Assembly:
     ) -> HostCalls:
         """What does the host calls of a kernel.
 
-        `locate` finds a host path for the kernel, by default as the environment does. `recording` answers what it knows. `before`: calls of
-        the session so far, which count in what is recorded.
+        `locate` finds a host path for the kernel, by default as the environment does. `recording` answers
+        what it knows. `before`: calls of the session so far, which count in what is recorded.
         """
         keep = keep_of(self.environment.host.settings).beside(before)
         find = locate or self.environment.locate

@@ -17,7 +17,8 @@ _SHOWN = 100
 
 
 def find_session(wanted: str | None = None) -> LiveSession:
-    """The live session of that id, of an id that begins so, or of the trace at that path; without `wanted` the only one there is.
+    """The live session of that id, of an id that begins so, or of the trace at that path; without `wanted`
+    the only one there is.
 
     Raises UsageError if there is none, or more than one.
     """
@@ -25,13 +26,19 @@ def find_session(wanted: str | None = None) -> LiveSession:
 
     sessions = live_sessions()
     if not sessions:
-        raise UsageError("No run is in progress.", hint='Start one in another terminal (rlm ask "…" -f FILE), and attach while it works.')
+        raise UsageError(
+            "No run is in progress.",
+            hint='Start one in another terminal (rlm ask "…" -f FILE), and attach while it works.',
+        )
     found = sessions if wanted is None else [session for session in sessions if _is_meant(session, wanted)]
     if not found:
         raise UsageError(f"No run in progress is called {wanted}.", hint=_list(sessions))
     if len(found) > 1:
         what = "are in progress" if wanted is None else f"match {wanted}"
-        raise UsageError(f"{len(found)} runs {what}: say which.", hint=f"{_list(found)}\nType `rlm attach {found[-1].about.session}`, say.")
+        raise UsageError(
+            f"{len(found)} runs {what}: say which.",
+            hint=f"{_list(found)}\nType `rlm attach {found[-1].about.session}`, say.",
+        )
     return found[0]
 
 
@@ -41,4 +48,7 @@ def _is_meant(session: LiveSession, wanted: str) -> bool:
 
 
 def _list(sessions: Sequence[LiveSession]) -> str:
-    return "\n".join(f"  {s.about.session}  {' '.join(s.about.question.split())[:_SHOWN]}  ({s.about.trace})" for s in sessions)
+    return "\n".join(
+        f"  {s.about.session}  {' '.join(s.about.question.split())[:_SHOWN]}  ({s.about.trace})"
+        for s in sessions
+    )

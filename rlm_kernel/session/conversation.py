@@ -1,4 +1,6 @@
-"""A conversation as its trace has it: the turns that the root model is to see again, the questions and their answers."""
+"""A conversation as its trace has it: the turns that the root model is to see again, the questions and their
+answers.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +16,21 @@ from rlm_kernel.trace.reader import TraceCell, TraceFile
 from rlm_kernel.trace.schema import CellMeta
 
 MAX_HISTORY = 4_000_000
-"""Characters of outputs in `history`: it crosses to the kernel, and into the trace, whenever a cell looks at it."""
+"""Characters of outputs in `history`: it crosses to the kernel, and into the trace, whenever a cell looks at
+it.
+"""
 _FINAL = "-final"
 """Ends the ids of cells that try a name which stood in prose: the loop's own."""
 
 
-def turns_of(cells: Sequence[TraceCell], results: Mapping[str, CellResult], limit: int, *, further: bool = False) -> list[PastTurn]:
-    """The turns of the cells, with what the cells gave (`results`, by id); `limit` characters of a person's cell are shown.
+def turns_of(
+    cells: Sequence[TraceCell], results: Mapping[str, CellResult], limit: int, *, further: bool = False
+) -> list[PastTurn]:
+    """The turns of the cells, with what the cells gave (`results`, by id); `limit` characters of a person's
+    cell are shown.
 
-    A summary stands for the turns before it, back to the question that they answered. `further`: another question follows.
+    A summary stands for the turns before it, back to the question that they answered. `further`: another
+    question follows.
     """
     talk = _Talk()
     for cell in cells:
@@ -38,7 +46,10 @@ def turns_of(cells: Sequence[TraceCell], results: Mapping[str, CellResult], limi
 
 @dataclass
 class _Talk:
-    """Turns in the making. `remarks` and `ran` are those of the last one; `begun`: how many there were when the question was put."""
+    """Turns in the making.
+
+    `remarks` and `ran` are those of the last one; `begun`: how many there were when the question was put.
+    """
 
     turns: list[PastTurn] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
@@ -104,7 +115,10 @@ def _result(cell: TraceCell) -> CellResult:
 
 
 def first_question(cells: Sequence[TraceCell], title: str) -> str:
-    """The question that the first of the turns answered. `title`: the notebook's own, which is not the one if it had no reply."""
+    """The question that the first of the turns answered.
+
+    `title`: the notebook's own, which is not the one if it had no reply.
+    """
     first = title
     for cell in cells:
         if cell.kind == "model":
@@ -125,11 +139,14 @@ def conversation(trace: TraceFile) -> list[tuple[str, str | None]]:
     return talk
 
 
-def full_history(trace: TraceFile, limit: int = MAX_HISTORY, *, seen_by: str | None = None) -> list[dict[str, Any]]:
-    """The conversation as code in the kernel sees it in `history`: every question with its turns, their cells and outputs, the answer.
+def full_history(
+    trace: TraceFile, limit: int = MAX_HISTORY, *, seen_by: str | None = None
+) -> list[dict[str, Any]]:
+    """The conversation as code in the kernel sees it in `history`: every question with its turns, their cells
+    and outputs, the answer.
 
-    Beyond `limit` characters the oldest outputs are left out first, and say so. `seen_by`: as that cell sees it, itself without outputs;
-    so a replay tells what the run itself told.
+    Beyond `limit` characters the oldest outputs are left out first, and say so. `seen_by`: as that cell sees
+    it, itself without outputs; so a replay tells what the run itself told.
     """
     talk = [_interaction(trace.meta.question)] if trace.meta.question else []
     for cell in trace.cells:
@@ -144,7 +161,9 @@ def full_history(trace: TraceFile, limit: int = MAX_HISTORY, *, seen_by: str | N
         elif cell.kind == "model" and cell.meta is not None:
             talk[-1]["turns"].append({"reply": cell.meta.reply or cell.source, "cells": []})
         elif cell.kind == "code" and talk[-1]["turns"]:
-            talk[-1]["turns"][-1]["cells"].append({"code": cell.source, "output": messages.output_text(cell.outputs)})
+            talk[-1]["turns"][-1]["cells"].append(
+                {"code": cell.source, "output": messages.output_text(cell.outputs)}
+            )
         elif cell.kind == "answer" and cell.meta is not None:
             talk[-1]["answer"] = cell.meta.text
     _bound(talk, limit)

@@ -1,4 +1,6 @@
-"""The answer first: whoever asked has it as soon as it is there, whatever is still to be done and whatever becomes of that."""
+"""The answer first: whoever asked has it as soon as it is there, whatever is still to be done and whatever
+becomes of that.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,10 @@ from rlm_kernel.session.environment import Say
 from rlm_kernel.session.result import Result
 
 CLOSING_SECONDS = 5.0
-"""How long the containers, models and files of a run that has its answer are waited for. What is left of them ends by itself."""
+"""How long the containers, models and files of a run that has its answer are waited for.
+
+What is left of them ends by itself.
+"""
 _HURRY, _STEP = 5, 0.2
 """How often, and how many seconds apart, closing is told to come to its end."""
 Give = Callable[[Result], None]
@@ -21,10 +26,12 @@ _left: set[asyncio.Task[Any]] = set()
 
 
 async def answer_first(work: Callable[[Give], Awaitable[Result]], answered: Give, say: Say) -> Result:
-    """The result of `work`, which calls what it is given with the answer; from then on nothing can take that away.
+    """The result of `work`, which calls what it is given with the answer; from then on nothing can take that
+    away.
 
-    `answered` hears the answer at once. Then the rest of the work has CLOSING_SECONDS; a cancellation ends that, too, and is no error any
-    more. What goes wrong there is told by `say`. Without an answer all is as if `work` was awaited.
+    `answered` hears the answer at once. Then the rest of the work has CLOSING_SECONDS; a cancellation ends
+    that, too, and is no error any more. What goes wrong there is told by `say`. Without an answer all is as
+    if `work` was awaited.
     """
     given: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
 
@@ -62,7 +69,10 @@ async def _closed(task: asyncio.Task[Any], say: Say) -> None:
         _left.add(task)
         task.add_done_callback(_forget)
     elif not task.cancelled() and (error := task.exception()) is not None:
-        say(f"The answer is there. What was to be done after it failed: {error.message if isinstance(error, RLMError) else error}")
+        say(
+            "The answer is there. What was to be done after it failed: "
+            f"{error.message if isinstance(error, RLMError) else error}"
+        )
 
 
 def _forget(task: asyncio.Task[Any]) -> None:

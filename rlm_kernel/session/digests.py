@@ -1,7 +1,9 @@
-"""Digests of files and folders: taken beside the work, kept for the next time, and given up as soon as they would be waited for.
+"""Digests of files and folders: taken beside the work, kept for the next time, and given up as soon as they
+would be waited for.
 
-A digest is kept by what `stat` says of what was read (path, size, mtime, inode, device): a file of many gigabytes is read once. What was
-written too short a time before it was read is not kept: a change within one tick of the file system's clock could not be seen.
+A digest is kept by what `stat` says of what was read (path, size, mtime, inode, device): a file of many
+gigabytes is read once. What was written too short a time before it was read is not kept: a change within one
+tick of the file system's clock could not be seen.
 """
 
 from __future__ import annotations
@@ -38,7 +40,10 @@ _under_way: dict[str, threading.Event] = {}
 
 @dataclass(frozen=True)
 class Seen:
-    """A file or folder as `stat` tells of it. `members` of a folder: path below it, size, mtime (ns), inode, device; of a file one."""
+    """A file or folder as `stat` tells of it.
+
+    `members` of a folder: path below it, size, mtime (ns), inode, device; of a file one.
+    """
 
     path: Path
     directory: bool
@@ -95,10 +100,13 @@ def _seen(name: str, path: Path) -> Iterator[tuple[str, int, int, int, int]]:
             yield name, status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev
 
 
-def file_meta(path: Path, *, made: bool = False, digest_until: threading.Event | None = None, most: int | None = None) -> FileMeta:
+def file_meta(
+    path: Path, *, made: bool = False, digest_until: threading.Event | None = None, most: int | None = None
+) -> FileMeta:
     """What the trace says of a file or folder. Blocking. `most`: see `look_at`.
 
-    With an event it is read whole for its digest, unless the event comes first: then that is pending, as it is without one.
+    With an event it is read whole for its digest, unless the event comes first: then that is pending, as it
+    is without one.
     """
     seen = look_at(path, most)
     meta = FileMeta(path=str(path), directory=seen.directory, size=seen.size, made=made, digest="pending")
@@ -106,7 +114,9 @@ def file_meta(path: Path, *, made: bool = False, digest_until: threading.Event |
 
 
 def digest_of(seen: Seen, until: threading.Event) -> dict[str, str | None]:
-    """FileMeta's fields `sha256` and `digest`: as they are kept, or by reading all of it, once however many ask. Blocking."""
+    """FileMeta's fields `sha256` and `digest`: as they are kept, or by reading all of it, once however many
+    ask. Blocking.
+    """
     key = seen.key
     while not until.is_set():
         with _lock:
@@ -126,7 +136,9 @@ def digest_of(seen: Seen, until: threading.Event) -> dict[str, str | None]:
 
 
 def sha256_of(path: Path, until: threading.Event) -> str | None:
-    """Of a file, or of the files of a folder. None where that is not to be had, because it is being changed, say, or `until` comes first.
+    """Of a file, or of the files of a folder.
+
+    None where that is not to be had, because it is being changed, say, or `until` comes first.
 
     Blocking.
     """
@@ -200,7 +212,10 @@ def _kept() -> dict[str, str]:
 
 
 def _keep(key: str, sha256: str) -> None:
-    """Keep a digest, in a file that is replaced whole; of two programs at once the last one's counts. Where that fails, it is not kept."""
+    """Keep a digest, in a file that is replaced whole; of two programs at once the last one's counts.
+
+    Where that fails, it is not kept.
+    """
     file = _file()
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

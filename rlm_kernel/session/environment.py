@@ -28,8 +28,10 @@ def silent(_text: str) -> None:
 
 @dataclass(frozen=True)
 class Host:
-    """Who runs a kernel. `say` hears what is being done, a line at a time; `consent` is asked for files that the user did not name, which
-    are refused without it.
+    """Who runs a kernel.
+
+    `say` hears what is being done, a line at a time; `consent` is asked for files that the user did not name,
+    which are refused without it.
     """
 
     settings: Settings
@@ -52,18 +54,25 @@ class Environment:
 
         found = await self.grants.obtain(asked, self.host.consent, self.host.say)
         place = {"inside": str(found.inside), "path": str(found.path), "directory": found.directory}
-        return place | {"ignore": await asyncio.to_thread(rules_above, found.path)} if found.directory else place
+        return (
+            place | {"ignore": await asyncio.to_thread(rules_above, found.path)} if found.directory else place
+        )
 
 
 def new_folder(settings: Settings, *, replayed: bool = False, idle: float = 0.0) -> RunDir:
-    """A session's folder. `replayed`: host calls may be answered from a recording; `idle`: seconds that the container outlives its owner.
+    """A session's folder.
+
+    `replayed`: host calls may be answered from a recording; `idle`: seconds that the container outlives its
+    owner.
 
     Raises SetupError.
     """
     from rlm_kernel.sandbox.broker import MAX_REQUEST
     from rlm_kernel.sandbox.rundir import RunDir
 
-    return RunDir.create(max_request=MAX_REQUEST, window=max_in_flight(settings), replayed=replayed, idle=idle)
+    return RunDir.create(
+        max_request=MAX_REQUEST, window=max_in_flight(settings), replayed=replayed, idle=idle
+    )
 
 
 def max_in_flight(settings: Settings) -> int:
@@ -74,7 +83,9 @@ def max_in_flight(settings: Settings) -> int:
 
 
 async def image_for(host: Host, *first: Awaitable[Any]) -> ImageInfo:
-    """The image of the settings, or ours. Building that takes minutes, so what may fail is awaited `first`: a missing key is told at once.
+    """The image of the settings, or ours.
+
+    Building that takes minutes, so what may fail is awaited `first`: a missing key is told at once.
 
     Raises DockerError, ImageError, and what is raised by what is awaited.
     """
@@ -89,7 +100,10 @@ async def image_for(host: Host, *first: Awaitable[Any]) -> ImageInfo:
 
 
 def find_or_build_image(settings: Settings, say: Say, *, build: bool = True) -> ImageInfo:
-    """The image of the settings, or ours; `build` that if it is not there. Blocking. Raises DockerError, ImageError."""
+    """The image of the settings, or ours; `build` that if it is not there.
+
+    Blocking. Raises DockerError, ImageError.
+    """
     from rlm_kernel.sandbox.docker_host import connect
     from rlm_kernel.sandbox.image import ensure_image, find_image, image_tag, inspect_image
 
@@ -98,7 +112,10 @@ def find_or_build_image(settings: Settings, say: Say, *, build: bool = True) -> 
         if settings.sandbox.image is None and not build:
             ours = find_image(client, settings.sandbox.base)
             if ours is None:
-                raise ImageError(f"The kernel image {image_tag(settings.sandbox.base)} is not built.", hint="Type `rlm image build`.")
+                raise ImageError(
+                    f"The kernel image {image_tag(settings.sandbox.base)} is not built.",
+                    hint="Type `rlm image build`.",
+                )
             return ours
         if settings.sandbox.image is None:
             return ensure_image(client, base=settings.sandbox.base, progress=say)

@@ -24,7 +24,9 @@ Context = str | list[Any] | dict[str, Any] | Path | Sequence[Path] | None
 MAX_MATCHES = 1000
 """Files of one glob."""
 CONTEXT, STDIN, TEXT = ".context.json", ".stdin.txt", ".context.txt"
-"""Endings, after the trace's stem, of the files that keep an object, standard input, and a text that a child RLM was handed."""
+"""Endings, after the trace's stem, of the files that keep an object, standard input, and a text that a child
+RLM was handed.
+"""
 _BLOCK = 1 << 20
 _TOO_SMALL = (
     (("MemoryError", "Cannot allocate memory"), "memory", "8g"),
@@ -42,8 +44,13 @@ class Inputs:
     paths: tuple[Path, ...]
     made: bool = False
 
-    def cells(self, question: str, resolved: Sequence[Path], schema: Mapping[str, Any] | None = None) -> list[tuple[str, str]]:
-        """The notebook's set-up cells: `parameters`, and `setup`, which loads what they name. `schema`: the answer must fit it."""
+    def cells(
+        self, question: str, resolved: Sequence[Path], schema: Mapping[str, Any] | None = None
+    ) -> list[tuple[str, str]]:
+        """The notebook's set-up cells: `parameters`, and `setup`, which loads what they name.
+
+        `schema`: the answer must fit it.
+        """
         shown = ",\n    ".join(repr(str(path)) for path in resolved)
         listed = f"[\n    {shown},\n]" if len(resolved) > 1 else f"[{shown}]"
         cells = [("parameters", f"question = {question!r}\npaths = {listed}")]
@@ -53,15 +60,22 @@ class Inputs:
 
 
 def gather(context: Context, trace_path: Path) -> Inputs:
-    """The paths of a context; an object is written to a file beside the trace, so that the trace can be replayed. Blocking.
+    """The paths of a context; an object is written to a file beside the trace, so that the trace can be
+    replayed. Blocking.
 
-    Raises UsageError for an object that JSON cannot hold, TraceError where that file cannot be written, and what `expand` raises.
+    Raises UsageError for an object that JSON cannot hold, TraceError where that file cannot be written, and
+    what `expand` raises.
     """
     if context is None:
         return Inputs(())
     if isinstance(context, Path):
         return Inputs(expand([context], trace_path.with_suffix(STDIN)))
-    if isinstance(context, Sequence) and not isinstance(context, str) and context and all(isinstance(p, Path) for p in context):
+    if (
+        isinstance(context, Sequence)
+        and not isinstance(context, str)
+        and context
+        and all(isinstance(p, Path) for p in context)
+    ):
         return Inputs(expand(context, trace_path.with_suffix(STDIN)))
     try:
         text = json.dumps(context, ensure_ascii=False)
@@ -83,12 +97,12 @@ def gather(context: Context, trace_path: Path) -> Inputs:
 
 
 def expand(paths: Sequence[Path], stdin: Path) -> tuple[Path, ...]:
-    """Paths as a user gives them: `-` is standard input, kept in the file `stdin`; the shell's `<(command)` is read as that is, into a file
-    beside it; what is not there may be a glob. Blocking.
+    """Paths as a user gives them: `-` is standard input, kept in the file `stdin`; the shell's `<(command)`
+    is read as that is, into a file beside it; what is not there may be a glob. Blocking.
 
-    A glob's files are in order of their names, and nothing comes twice. Where it has `**` it stands for files alone: their folders would
-    bring them again. Raises UsageError for a glob without a match or with too many, or a terminal as standard input; TraceError where
-    the file cannot be written.
+    A glob's files are in order of their names, and nothing comes twice. Where it has `**` it stands for files
+    alone: their folders would bring them again. Raises UsageError for a glob without a match or with too
+    many, or a terminal as standard input; TraceError where the file cannot be written.
     """
     found: dict[Path, None] = {}
     for path in dict.fromkeys(paths):
@@ -104,7 +118,10 @@ def expand(paths: Sequence[Path], stdin: Path) -> tuple[Path, ...]:
 
 
 def check_readable(paths: Iterable[Path]) -> None:
-    """Raise FileRefused for a path that cannot be read, before anything else is set up. Not of `-`, or of a glob. Blocking."""
+    """Raise FileRefused for a path that cannot be read, before anything else is set up.
+
+    Not of `-`, or of a glob. Blocking.
+    """
     from rlm_kernel.sandbox.grants import resolve
 
     for path in paths:
@@ -116,10 +133,13 @@ def _matching(pattern: Path) -> list[Path]:
     found = map(Path, sorted(glob.glob(str(pattern.expanduser()), recursive=True)))
     matching = [path for path in found if "**" not in pattern.parts or not path.is_dir()]
     if not matching:
-        raise UsageError(f"Nothing matches {pattern}.", hint="Check the pattern; ** stands for folders at any depth.")
+        raise UsageError(
+            f"Nothing matches {pattern}.", hint="Check the pattern; ** stands for folders at any depth."
+        )
     if len(matching) > MAX_MATCHES:
         raise UsageError(
-            f"{len(matching):,} files match {pattern}, and each is given to the kernel by itself: {MAX_MATCHES:,} at most.",
+            f"{len(matching):,} files match {pattern}, and each is given to the kernel by itself: "
+            f"{MAX_MATCHES:,} at most.",
             hint="Name the folder instead, which may have any number of files.",
         )
     return matching
@@ -128,13 +148,16 @@ def _matching(pattern: Path) -> list[Path]:
 def _standard_input(path: Path) -> Path:
     """What comes from standard input, in a file of any size."""
     if sys.stdin is None or sys.stdin.isatty():
-        raise UsageError("Standard input is a terminal: there is nothing to read.", hint="Pipe something in: cat FILE | rlm ask … -f -")
+        raise UsageError(
+            "Standard input is a terminal: there is nothing to read.",
+            hint="Pipe something in: cat FILE | rlm ask … -f -",
+        )
     return _kept(sys.stdin.buffer, path, "Standard input")
 
 
 def _pipe(path: Path) -> Path | None:
-    """A pipe that this process has inherited, as the shell's `<(command)`; None for any other path, also for a pipe with a name: nobody
-    may ever write into that.
+    """A pipe that this process has inherited, as the shell's `<(command)`; None for any other path, also for
+    a pipe with a name: nobody may ever write into that.
     """
     try:
         return path if _DESCRIPTOR.fullmatch(str(path)) and stat.S_ISFIFO(path.stat().st_mode) else None
@@ -145,7 +168,10 @@ def _pipe(path: Path) -> Path | None:
 def _kept(source: IO[bytes] | Path, path: Path, what: str) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file, source.open("rb") if isinstance(source, Path) else contextlib.nullcontext(source) as reading:
+        with (
+            path.open("wb") as file,
+            source.open("rb") if isinstance(source, Path) else contextlib.nullcontext(source) as reading,
+        ):
             shutil.copyfileobj(reading, file, _BLOCK)
     except OSError as error:
         raise TraceError(
@@ -162,7 +188,8 @@ def check_setup(result: CellResult, settings: Settings) -> None:
     if result.status == "died":
         raise UsageError(
             f"The input could not be loaded: {' '.join(result.notices)}",
-            hint=f"The kernel has {settings.sandbox.memory} of memory; give it more with sandbox.memory (RLM_SANDBOX__MEMORY=8g).",
+            hint=f"The kernel has {settings.sandbox.memory} of memory; give it more with sandbox.memory "
+            "(RLM_SANDBOX__MEMORY=8g).",
         )
     errors = [output for output in result.outputs if output["output_type"] == "error"]
     why = " ".join([str(error["evalue"]) for error in errors] or result.notices)

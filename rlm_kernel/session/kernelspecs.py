@@ -16,8 +16,10 @@ NAME, LIVE_NAME = "rlm", "rlm-live"
 _TITLE, _LIVE_TITLE = "RLM (Docker)", "RLM (Docker, live model calls)"
 _PROVISIONER = "rlm-notebook"
 _NO_PROVISIONERS = (
-    "This kernel runs in a Docker container, which a kernel provisioner starts; the program that you use starts kernels by itself and "
-    "knows no provisioners. Start a Jupyter server (jupyter lab) where rlm-kernel is installed, and connect to it: in VS Code with "
+    "This kernel runs in a Docker container, which a kernel provisioner starts; the program that you use "
+    "starts kernels by itself and "
+    "knows no provisioners. Start a Jupyter server (jupyter lab) where rlm-kernel is installed, and connect "
+    "to it: in VS Code with "
     "'Select Another Kernel', 'Existing Jupyter Server'."
 )
 
@@ -30,15 +32,20 @@ def kernelspec(*, live: bool) -> dict[str, Any]:
         "display_name": _LIVE_TITLE if live else _TITLE,
         "language": "python",
         "interrupt_mode": "signal",
-        "metadata": {"kernel_provisioner": {"provisioner_name": _PROVISIONER, "config": {"live": True} if live else {}}},
+        "metadata": {
+            "kernel_provisioner": {"provisioner_name": _PROVISIONER, "config": {"live": True} if live else {}}
+        },
     }
 
 
-def install(*, name: str | None = None, live: bool = False, user: bool = False, prefix: Path | None = None) -> Path:
+def install(
+    *, name: str | None = None, live: bool = False, user: bool = False, prefix: Path | None = None
+) -> Path:
     """Install the kernelspec and return its folder.
 
-    `name` defaults to `rlm`, or `rlm-live`. `prefix`: below it. Without `user` and `prefix`: in the environment that this Python runs in
-    if it is a virtual one, else for the user. Raises UsageError for a name that Jupyter does not take, SetupError if it cannot be written.
+    `name` defaults to `rlm`, or `rlm-live`. `prefix`: below it. Without `user` and `prefix`: in the
+    environment that this Python runs in if it is a virtual one, else for the user. Raises UsageError for a
+    name that Jupyter does not take, SetupError if it cannot be written.
     """
     from jupyter_client.kernelspec import KernelSpecManager
 
@@ -50,9 +57,13 @@ def install(*, name: str | None = None, live: bool = False, user: bool = False, 
         folder.chmod(0o755)  # it is copied with its mode
         (folder / "kernel.json").write_text(json.dumps(kernelspec(live=live), indent=1))
         try:
-            installed = KernelSpecManager().install_kernel_spec(made, name or default_name(live), user=user, prefix=place)
+            installed = KernelSpecManager().install_kernel_spec(
+                made, name or default_name(live), user=user, prefix=place
+            )
         except ValueError as error:
-            raise UsageError(f"Jupyter takes no kernel of that name: {error}", hint="Use letters, digits, dots, - and _.") from error
+            raise UsageError(
+                f"Jupyter takes no kernel of that name: {error}", hint="Use letters, digits, dots, - and _."
+            ) from error
         except OSError as error:
             hint = "Install it for yourself with --user, or elsewhere with --prefix PATH."
             raise SetupError(f"The kernelspec cannot be written: {error}.", hint=hint) from error
@@ -60,7 +71,10 @@ def install(*, name: str | None = None, live: bool = False, user: bool = False, 
 
 
 def remove(*, name: str | None = None, live: bool = False) -> Path:
-    """Remove the kernelspec that Jupyter finds by that name, and return its folder. Raises UsageError if there is none, or not ours."""
+    """Remove the kernelspec that Jupyter finds by that name, and return its folder.
+
+    Raises UsageError if there is none, or not ours.
+    """
     from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 
     name = name or default_name(live)
@@ -70,11 +84,15 @@ def remove(*, name: str | None = None, live: bool = False) -> Path:
     except NoSuchKernel:
         raise UsageError(f"Jupyter finds no kernelspec {name}.", hint="jupyter kernelspec list") from None
     if spec.metadata.get("kernel_provisioner", {}).get("provisioner_name") != _PROVISIONER:
-        raise UsageError(f"The kernelspec {name} is not of rlm_kernel.", hint=f"jupyter kernelspec remove {name}")
+        raise UsageError(
+            f"The kernelspec {name} is not of rlm_kernel.", hint=f"jupyter kernelspec remove {name}"
+        )
     try:
         return Path(manager.remove_kernel_spec(name))
     except OSError as error:
-        raise SetupError(f"The kernelspec cannot be removed: {error}.", hint="Check the folder's permissions.") from error
+        raise SetupError(
+            f"The kernelspec cannot be removed: {error}.", hint="Check the folder's permissions."
+        ) from error
 
 
 def default_name(live: bool) -> str:

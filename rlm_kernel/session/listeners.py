@@ -6,7 +6,10 @@ from rlm_kernel.engine.events import Event, Listener
 
 
 class Gate:
-    """Passes events on to a listener while it is `open`, which at first it is not. Another `listener` may take the place of the first."""
+    """Passes events on to a listener while it is `open`, which at first it is not.
+
+    Another `listener` may take the place of the first.
+    """
 
     def __init__(self, listener: Listener | None = None) -> None:
         self.listener = listener

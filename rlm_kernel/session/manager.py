@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from rlm_kernel.sandbox.grants import Consent
 
 _KEPT_OPTIONS = ("root_llm.", "sub_llm.", "limits.", "prompt.", "sandbox.runtime")
-"""Settings that a session keeps, as they were given when it was begun. Nothing that guards the machine is among them."""
+"""Settings that a session keeps, as they were given when it was begun.
+
+Nothing that guards the machine is among them.
+"""
 
 
 @contextlib.asynccontextmanager
@@ -46,14 +49,17 @@ async def open_session(
     say: Say = silent,
     consent: Consent | None = None,
 ) -> AsyncIterator[Session]:
-    """Have a session to oneself: the one of that name in the working directory, or a new one; it stays when the context ends.
+    """Have a session to oneself: the one of that name in the working directory, or a new one; it stays when
+    the context ends.
 
     Args:
         paths: files to load; into a session that is there already, too.
-        new: True to begin one (UsageError if there is one), False to take one up (UsageError if there is none); None for either.
+        new: True to begin one (UsageError if there is one), False to take one up (UsageError if there is
+            none); None for either.
         command: what another command is told that finds the session in use.
         changes: settings by dotted name; models, limits, profile and runtime are kept with a new session.
-        models: instead of those of the settings. The caller closes them. `with_models`: questions will be asked.
+        models: instead of those of the settings. The caller closes them. `with_models`: questions will be
+            asked.
         consent: asked where the model wants a file that the user has not named.
 
     Raises UsageError (in use, too), SetupError, FileRefused, TraceError, KernelError.
@@ -65,7 +71,9 @@ async def open_session(
         state = folder.read()
         begun = _check_new(folder, state, new)
         if state is None:
-            state = folder.begin(_trace(settings, name), {k: v for k, v in given.items() if k.startswith(_KEPT_OPTIONS)})
+            state = folder.begin(
+                _trace(settings, name), {k: v for k, v in given.items() if k.startswith(_KEPT_OPTIONS)}
+            )
         settings = load_settings(config_file, {**state.options, **given})
         await asyncio.to_thread(check_readable, paths)
         session = Session(folder, state, Host(settings, say, consent), view)
@@ -80,7 +88,9 @@ async def open_session(
 
 
 async def _set_up(session: Session, paths: Sequence[Path], *, begun: bool) -> None:
-    """Its kernel and, for a new session, its models, at the same time: one for nobody to answer in is of no use."""
+    """Its kernel and, for a new session, its models, at the same time: one for nobody to answer in is of no
+    use.
+    """
     models = [session.models] if session.models is not None else []
 
     async def kernel() -> None:
@@ -115,7 +125,10 @@ def _check_new(folder: SessionFolder, state: State | None, new: bool | None) -> 
 
 def none_there(folder: SessionFolder) -> UsageError:
     others = sessions(folder.path.parent)
-    near = f"{did_you_mean(nearest(folder.name, others))} There are: {', '.join(others)}. Name one with --session.".lstrip()
+    near = (
+        f"{did_you_mean(nearest(folder.name, others))} There are: {', '.join(others)}. Name one with "
+        "--session."
+    ).lstrip()
     return UsageError(
         f"There is no session {folder.name} here.",
         hint=near if others else "Begin one: rlm init FILE, or rlm chat.",
@@ -123,12 +136,19 @@ def none_there(folder: SessionFolder) -> UsageError:
 
 
 def _trace(settings: Settings, name: str) -> Path:
-    return free_path(settings.trace.dir / f"{datetime.now().strftime('%Y%m%d-%H%M%S')}-session-{name}.ipynb").absolute()
+    return free_path(
+        settings.trace.dir / f"{datetime.now().strftime('%Y%m%d-%H%M%S')}-session-{name}.ipynb"
+    ).absolute()
 
 
 @backstop
-async def look_at(name: str = DEFAULT_NAME, *, config_file: Path | None = None, changes: Mapping[str, Any] | None = None) -> SessionStatus:
-    """The status of a session, without rebuilding a lost one, and beside a command that uses it. Raises UsageError, DockerError."""
+async def look_at(
+    name: str = DEFAULT_NAME, *, config_file: Path | None = None, changes: Mapping[str, Any] | None = None
+) -> SessionStatus:
+    """The status of a session, without rebuilding a lost one, and beside a command that uses it.
+
+    Raises UsageError, DockerError.
+    """
     settings = load_settings(config_file, changes)
     folder = SessionFolder(settings.session.dir, name)
     state = folder.read()
@@ -150,7 +170,9 @@ async def _look(folder: SessionFolder, state: State, settings: Settings) -> Sess
     try:
         image = await asyncio.to_thread(find_or_build_image, settings, silent, build=False)
     except ImageError:
-        return await status_of(state, None)  # without an image there is no kernel to start in its place: nothing is built for a look
+        return await status_of(
+            state, None
+        )  # without an image there is no kernel to start in its place: nothing is built for a look
     found = await join_kernel(Left(state.run, state.grants, folder.depot), Host(settings), image)
     if isinstance(found, Lost):
         return await status_of(state, None)
@@ -165,9 +187,15 @@ async def _look(folder: SessionFolder, state: State, settings: Settings) -> Sess
 
 @backstop
 async def stop_session(
-    name: str = DEFAULT_NAME, *, keep: bool = False, config_file: Path | None = None, changes: Mapping[str, Any] | None = None
+    name: str = DEFAULT_NAME,
+    *,
+    keep: bool = False,
+    config_file: Path | None = None,
+    changes: Mapping[str, Any] | None = None,
 ) -> State:
-    """End a session: its container is removed. `keep`: it is not forgotten, and the next command rebuilds it. Its trace stays.
+    """End a session: its container is removed.
+
+    `keep`: it is not forgotten, and the next command rebuilds it. Its trace stays.
 
     Raises UsageError (in use, too), DockerError.
     """

@@ -1,4 +1,6 @@
-"""The models of a run: those of the settings or those that were given, how the trace names them, and the prompt that suits them."""
+"""The models of a run: those of the settings or those that were given, how the trace names them, and the
+prompt that suits them.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlm_kernel.config import Settings
-from rlm_kernel.engine.prompts import PROFILES, Profile, constant_prefix, load_profile, parse_profile, profile_of
+from rlm_kernel.engine.prompts import (
+    PROFILES,
+    Profile,
+    constant_prefix,
+    load_profile,
+    parse_profile,
+    profile_of,
+)
 from rlm_kernel.engine.protocols import ROLES, Models, Role
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.models.factory import is_local, open_models
@@ -19,7 +28,10 @@ from rlm_kernel.session.environment import Say
 
 @dataclass(frozen=True)
 class ModelSet:
-    """The models of a run. `names`: as the user knows them, and as the trace has them; `profile`: the root model's prompt."""
+    """The models of a run.
+
+    `names`: as the user knows them, and as the trace has them; `profile`: the root model's prompt.
+    """
 
     models: Models
     names: Mapping[Role, str]
@@ -28,7 +40,8 @@ class ModelSet:
 
 @contextlib.asynccontextmanager
 async def models_of(settings: Settings, given: Models | None, say: Say) -> AsyncIterator[ModelSet]:
-    """The models that were `given`, which the caller closes, or else those of the settings, which are closed here.
+    """The models that were `given`, which the caller closes, or else those of the settings, which are closed
+    here.
 
     Raises what `models.factory.open_models` and `profile_for` raise.
     """
@@ -54,7 +67,9 @@ async def opening(models: AbstractAsyncContextManager[ModelSet]) -> AsyncIterato
 
 
 def profile_for(settings: Settings, models: Models | None = None) -> Profile:
-    """The prompt profile of the settings, else the one that suits the root model. Its window is known once the models are ready.
+    """The prompt profile of the settings, else the one that suits the root model.
+
+    Its window is known once the models are ready.
 
     Raises ConfigError for a file of the user's that is no profile.
     """
@@ -70,12 +85,18 @@ def profile_for(settings: Settings, models: Models | None = None) -> Profile:
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
         raise ConfigError(
-            f"The prompt profile {chosen} cannot be used: {why}.", hint="docs/prompts.md says what such a file holds."
+            f"The prompt profile {chosen} cannot be used: {why}.",
+            hint="docs/prompts.md says what such a file holds.",
         ) from error
 
 
 def model_names(settings: Settings, models: Models) -> dict[Role, str]:
-    """The models of the settings as the user named them, so that a run can be taken up: a local model's own name is that of its server."""
+    """The models of the settings as the user named them, so that a run can be taken up: a local model's own
+    name is that of its server.
+    """
     root = settings.root_llm.model
     asked: dict[Role, str | None] = {"root": root, "sub": settings.sub_llm.model or root}
-    return {role: name if name is not None and is_local(name) else models.name(role) for role, name in asked.items()}
+    return {
+        role: name if name is not None and is_local(name) else models.name(role)
+        for role, name in asked.items()
+    }

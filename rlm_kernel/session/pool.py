@@ -1,4 +1,6 @@
-"""Kernels for child RLMs: started before they are asked for, and no more at once than the machine's memory has room for."""
+"""Kernels for child RLMs: started before they are asked for, and no more at once than the machine's memory
+has room for.
+"""
 
 from __future__ import annotations
 
@@ -41,8 +43,14 @@ class KernelPool:
     async def __aenter__(self) -> KernelPool:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        await asyncio.shield(asyncio.gather(*(self._discard(task) for task in self._ready), *self._ending, return_exceptions=True))
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.shield(
+            asyncio.gather(
+                *(self._discard(task) for task in self._ready), *self._ending, return_exceptions=True
+            )
+        )
 
     @contextlib.asynccontextmanager
     async def kernel(
@@ -50,8 +58,9 @@ class KernelPool:
     ) -> AsyncIterator[RunningKernel]:
         """A kernel for a child RLM so many levels beneath the topmost, as soon as there is a place.
 
-        With `grants`, files of the parent, it is started anew, as these are mounted. `check` may refuse when there is a place. Afterwards
-        the kernel is ended, which nobody has to wait for. Raises SetupError, FileRefused, KernelError.
+        With `grants`, files of the parent, it is started anew, as these are mounted. `check` may refuse when
+        there is a place. Afterwards the kernel is ended, which nobody has to wait for. Raises SetupError,
+        FileRefused, KernelError.
         """
         place = await self._place(level)
         await place.acquire()
@@ -67,12 +76,17 @@ class KernelPool:
             self._afterwards(self._end(running, place))
 
     async def _place(self, level: int) -> asyncio.Semaphore:
-        """The places of a level. Each has its own: those above wait for those below, and must not keep them from starting."""
+        """The places of a level.
+
+        Each has its own: those above wait for those below, and must not keep them from starting.
+        """
         if level not in self._places:
             if self._counting is None:
                 self._counting = asyncio.create_task(self._count())
             at_once = await asyncio.shield(self._counting)
-            self._places.setdefault(level, asyncio.Semaphore(max(1, at_once // max(1, self._host.settings.limits.depth))))
+            self._places.setdefault(
+                level, asyncio.Semaphore(max(1, at_once // max(1, self._host.settings.limits.depth)))
+            )
         return self._places[level]
 
     async def _count(self) -> int:

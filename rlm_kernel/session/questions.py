@@ -39,11 +39,12 @@ _FILE_URL = re.compile(r"file:(?://(?:localhost)?(?=/))?")
 
 
 def extract_paths(message: str, cwd: Path) -> list[Path]:
-    """The paths that stand in the message as they are, and exist: absolute, `~/…`, or relative to `cwd` with a slash or a dot in them.
+    """The paths that stand in the message as they are, and exist: absolute, `~/…`, or relative to `cwd` with
+    a slash or a dot in them.
 
-    In quotes or backticks, or with backslashes, they may have spaces; on Windows a backslash stands between folders, and a path of another
-    machine is none: a text that was pasted would have Windows log in there. At most MAX_PATHS, each once. Blocking, as it looks at the
-    file system.
+    In quotes or backticks, or with backslashes, they may have spaces; on Windows a backslash stands between
+    folders, and a path of another machine is none: a text that was pasted would have Windows log in there. At
+    most MAX_PATHS, each once. Blocking, as it looks at the file system.
     """
     words = dict.fromkeys(word for word in _words(message) if _may_be_path(word))
     existing = (_existing(word, cwd) for word in itertools.islice(words, MAX_LOOKS))
@@ -52,7 +53,9 @@ def extract_paths(message: str, cwd: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class Missing:
-    """A path that stands in a message and is not there: as it was written, and one that is there and nearly the same."""
+    """A path that stands in a message and is not there: as it was written, and one that is there and nearly
+    the same.
+    """
 
     word: str
     near: Path | None = None
@@ -63,8 +66,10 @@ class Missing:
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked. `schema`: a JSON schema that the answer must fit; `named`: the files that the text names and that are there, `absent`:
-    those that are not.
+    """What is asked.
+
+    `schema`: a JSON schema that the answer must fit; `named`: the files that the text names and that are
+    there, `absent`: those that are not.
     """
 
     text: str
@@ -77,7 +82,10 @@ class Question:
         """The question with how its answer must look."""
         if self.schema is None:
             return self.text
-        return f"{self.text}\n\nDeliver the answer with FINAL, as a value that fits this JSON schema: {json.dumps(self.schema)}"
+        return (
+            f"{self.text}\n\nDeliver the answer with FINAL, as a value that fits this JSON schema: "
+            f"{json.dumps(self.schema)}"
+        )
 
     def loop_options(self) -> dict[str, Any]:
         """What `Loop.run` is told of the paths."""
@@ -101,15 +109,21 @@ async def read_question(text: str, schema: Mapping[str, Any] | None = None) -> Q
 def missing_paths(message: str, cwd: Path) -> list[Missing]:
     """The paths in a message that can only be meant as files of this machine, and are not there. Blocking.
 
-    That is one from a root (`/`, `~/`, `./`) whose folder is there, or that differs in a few letters from one that is; and a file's name
-    with an ending that differs so. URLs, requests (`GET /index.html`), routes, patterns and fractions are none.
+    That is one from a root (`/`, `~/`, `./`) whose folder is there, or that differs in a few letters from one
+    that is; and a file's name with an ending that differs so. URLs, requests (`GET /index.html`), routes,
+    patterns and fractions are none.
     """
     spoken = _ROUTE.sub(" ", message)
     found: dict[str, Missing] = {}
     there: set[str] = set()
     for word in itertools.islice(_whole_words(spoken), MAX_LOOKS):
         forms = list(_trimmed(word))
-        if not _may_be_path(word) or "://" in word or ("\\" in word and not system.WINDOWS_PATHS) or _GLOB.search(forms[-1]):
+        if (
+            not _may_be_path(word)
+            or "://" in word
+            or ("\\" in word and not system.WINDOWS_PATHS)
+            or _GLOB.search(forms[-1])
+        ):
             continue
         if any(_existing(form, cwd) for form in forms):
             there.update(forms)
@@ -133,7 +147,9 @@ def _missing(word: str, cwd: Path) -> Missing | None:
         return None
     try:
         path = Path(os.path.abspath(cwd / Path(word).expanduser()))
-        near = nearest_path(path, other_ending=False)  # notes.md beside notes.txt may be a file that is wanted
+        near = nearest_path(
+            path, other_ending=False
+        )  # notes.md beside notes.txt may be a file that is wanted
         in_folder = rooted and path.parent != Path(path.anchor) and path.parent.is_dir()
     except (OSError, ValueError, RuntimeError):
         return None
@@ -159,7 +175,9 @@ def _words(message: str) -> Iterator[str]:
 
 
 def _trimmed(word: str) -> Iterator[str]:
-    """The word, and without what is about it: a full stop at its end may be of the name, or of the sentence."""
+    """The word, and without what is about it: a full stop at its end may be of the name, or of the
+    sentence.
+    """
     word = word.lstrip(_LEADING)
     for _ in range(_MARKS):
         yield word
@@ -172,7 +190,12 @@ def _trimmed(word: str) -> Iterator[str]:
 def _may_be_path(word: str) -> bool:
     if system.WINDOWS_PATHS:
         word = word.replace("\\", "/")
-    return len(word) <= _LONGEST and ("/" in word or "." in word.strip(".")) and bool(word.strip("/.")) and not system.is_remote(word)
+    return (
+        len(word) <= _LONGEST
+        and ("/" in word or "." in word.strip("."))
+        and bool(word.strip("/."))
+        and not system.is_remote(word)
+    )
 
 
 def _existing(word: str, cwd: Path) -> Path | None:

@@ -1,4 +1,6 @@
-"""A kept session's kernel, rebuilt from its trace by replay: after a reboot, the engine's restart, or its idle time."""
+"""A kept session's kernel, rebuilt from its trace by replay: after a reboot, the engine's restart, or its
+idle time.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ class Rebuilt:
 
 
 async def rebuild(trace: TraceFile, host: Host, image: ImageInfo, depot: Path, view: Listener) -> Rebuilt:
-    """Run the trace's cells in a new kernel, with the recorded answers: no model is asked. `view` hears of it.
+    """Run the trace's cells in a new kernel, with the recorded answers: no model is asked.
+
+    `view` hears of it.
 
     Raises FileRefused (a file is gone), SetupError, KernelError, UsageError (the input cannot be loaded).
     """
@@ -48,7 +52,9 @@ async def rebuild(trace: TraceFile, host: Host, image: ImageInfo, depot: Path, v
     try:
         found = await look_up_files(trace, allow_changed=True, say=host.say)
     except FileRefused as refused:
-        raise FileRefused(refused.message, hint="Put it back where it was, or begin anew: rlm stop, and rlm init.") from refused
+        raise FileRefused(
+            refused.message, hint="Put it back where it was, or begin anew: rlm stop, and rlm init."
+        ) from refused
     files = GivenFiles(found.paths, found.known_as, depot=depot)
     running = await new_kernel(host, image, files, replayed=True, idle=host.settings.session.idle)
     try:
@@ -59,7 +65,9 @@ async def rebuild(trace: TraceFile, host: Host, image: ImageInfo, depot: Path, v
         await running.close()
         raise
     restored.write(writer)
-    told = restored.told("The session was taken up again", [*found.changed, *image_remarks(trace, running.environment)])
+    told = restored.told(
+        "The session was taken up again", [*found.changed, *image_remarks(trace, running.environment)]
+    )
     return Rebuilt(running, writer, told)
 
 
@@ -81,17 +89,30 @@ async def _restored(trace: TraceFile, running: RunningKernel, view: Listener) ->
         host.say(f"rebuilding the session from its trace … cell {number} of {len(cells)}")
 
     async with running.attached(calls, view):
-        return await restore(cells, Replayer(run.cells(running, calls), live=False), host.settings, progress=progress)
+        return await restore(
+            cells, Replayer(run.cells(running, calls), live=False), host.settings, progress=progress
+        )
 
 
 async def _goes_on(trace: TraceFile, running: RunningKernel, found: TraceFiles) -> NotebookWriter:
     """A writer that goes on with the trace. Nothing is written yet."""
     last = trace.cells[-1].id if trace.cells else ""
-    origin = OriginMeta(kind="rebuild", trace=str(trace.path), session=trace.meta.session, cell=last, at=datetime.now(UTC))
+    origin = OriginMeta(
+        kind="rebuild", trace=str(trace.path), session=trace.meta.session, cell=last, at=datetime.now(UTC)
+    )
     environment = running.environment
-    changes: dict[str, Any] = {"origins": [*trace.meta.origins, origin], "session": environment.run.session_id}
+    changes: dict[str, Any] = {
+        "origins": [*trace.meta.origins, origin],
+        "session": environment.run.session_id,
+    }
     if found.changed:
-        # What the cells gave now is of the files as they are now. Their digests are taken with the next question.
+        # What the cells gave now is of the files as they are now. Their digests are taken with the next
+        # question.
         now = await asyncio.to_thread(lambda: [file_meta(path) for path in found.paths])
-        changes["files"] = [file.model_copy(update={"path": then.path}) for file, then in zip(now, trace.meta.files, strict=True)]
-    return new_writer(trace.path, trace.meta.model_copy(update=changes), environment.host.settings, trace.node.cells)
+        changes["files"] = [
+            file.model_copy(update={"path": then.path})
+            for file, then in zip(now, trace.meta.files, strict=True)
+        ]
+    return new_writer(
+        trace.path, trace.meta.model_copy(update=changes), environment.host.settings, trace.node.cells
+    )

@@ -1,4 +1,6 @@
-"""Replay: a trace's cells in a fresh kernel, their host calls answered from the recording, a verdict for each."""
+"""Replay: a trace's cells in a fresh kernel, their host calls answered from the recording, a verdict for
+each.
+"""
 
 from __future__ import annotations
 
@@ -40,9 +42,11 @@ async def _run_all(_cell: TraceCell, _connection: Path) -> Choice:
 
 @dataclass(frozen=True)
 class Replayed:
-    """What a replay found. `remarks`: what else is not as it was, such as the image. `out`: the replayed notebook, if it was written.
-    `children`: what was found of the child RLMs' traces, if these were replayed, too. `spent`: what was asked anew (`live`) has used,
-    in those as well.
+    """What a replay found.
+
+    `remarks`: what else is not as it was, such as the image. `out`: the replayed notebook, if it was written.
+    `children`: what was found of the child RLMs' traces, if these were replayed, too. `spent`: what was asked
+    anew (`live`) has used, in those as well.
     """
 
     trace: Path
@@ -93,20 +97,24 @@ async def replay(
 
     Args:
         changes: settings by dotted name, over those of the configuration.
-        files: where the trace's files are now, by recorded path or name, and with `tree` those of the children. Default: their recorded
-            places.
+        files: where the trace's files are now, by recorded path or name, and with `tree` those of the
+            children. Default: their recorded places.
         allow_changed: go on with files that have changed; it becomes a remark.
         until: the last cell to run, by id; a turn's id (`turn-03`) is its last cell.
-        live: ask the models what has no record. Without it nothing is sent to any model, and a call without a record ends the replay.
+        live: ask the models what has no record. Without it nothing is sent to any model, and a call without a
+            record ends the replay.
         models: with `live`, instead of those of the trace. The caller closes them.
         out: where to write the replayed notebook.
         tree: replay the traces of the child RLMs, too, whole, one after the other.
         step: asked before each cell; not in the children's traces.
-        tell: hears each verdict at once, with what the cell gave if it was run. `begin` hears which child's trace comes next.
+        tell: hears each verdict at once, with what the cell gave if it was run. `begin` hears which child's
+            trace comes next.
 
     Raises TraceError, UsageError, FileRefused (a file is missing or has changed), SetupError, KernelError.
     """
-    wanted = _Wanted(RunAgain(config_file, changes or {}, files or {}, allow_changed, models), live, until, out)
+    wanted = _Wanted(
+        RunAgain(config_file, changes or {}, files or {}, allow_changed, models), live, until, out
+    )
     audience = _Audience(step or _run_all, tell, begin, view, say)
     trace = await asyncio.to_thread(read_trace, path)
     done = await _replayed(trace, wanted, audience)
@@ -147,16 +155,31 @@ async def _replayed(trace: TraceFile, wanted: _Wanted, audience: _Audience) -> R
     models = models_of(host.settings, wanted.again.models, host.say) if wanted.live else None
     async with set_up(host, models, wanted.again.look_up_files(trace, host.say)) as ready:
         files = GivenFiles(ready.found.paths, ready.found.known_as, late=False)
-        async with await new_kernel(host, ready.image, files, replayed=True) as running, KernelPool(host, ready.image) as kernels:
+        async with (
+            await new_kernel(host, ready.image, files, replayed=True) as running,
+            KernelPool(host, ready.image) as kernels,
+        ):
             family = Family(ready.models, kernels) if ready.models is not None else None
             running.environment.run.describe(trace=trace.path, question=trace.meta.question)
             cells = [cell for cell in trace.cells[:last] if cell.code]
             verdicts, spent = await _run_again(trace, cells, running, family, wanted, audience)
-        return Replayed(trace.path, verdicts, [*ready.found.changed, *image_remarks(trace, running.environment)], wanted.out, (), spent)
+        return Replayed(
+            trace.path,
+            verdicts,
+            [*ready.found.changed, *image_remarks(trace, running.environment)],
+            wanted.out,
+            (),
+            spent,
+        )
 
 
 async def _run_again(
-    trace: TraceFile, cells: Sequence[TraceCell], running: RunningKernel, family: Family | None, wanted: _Wanted, audience: _Audience
+    trace: TraceFile,
+    cells: Sequence[TraceCell],
+    running: RunningKernel,
+    family: Family | None,
+    wanted: _Wanted,
+    audience: _Audience,
 ) -> tuple[list[Verdict], Totals]:
     environment, listeners = running.environment, everyone(audience.view)
     ledger = Ledger(limits_of(environment.host.settings))
@@ -171,7 +194,9 @@ async def _run_again(
     async with running.attached(calls, listeners):
         connection = environment.run.path / "connection.json"
         replayer = Replayer(run.cells(running, calls), live=wanted.live)
-        async for cell, verdict, result in replayer.through(cells, lambda cell: audience.step(cell, connection)):
+        async for cell, verdict, result in replayer.through(
+            cells, lambda cell: audience.step(cell, connection)
+        ):
             audience.tell(verdict, result)
             verdicts.append(verdict)
             if result is not None:
@@ -206,7 +231,9 @@ class _Descent:
             if child is None:
                 continue  # it was replayed already
             again = replace(self.wanted.again, files=named_files(child, self.wanted.again.files))
-            done = await _replayed(child, _Wanted(again, self.wanted.live), replace(self.audience, step=_run_all))
+            done = await _replayed(
+                child, _Wanted(again, self.wanted.live), replace(self.audience, step=_run_all)
+            )
             replayed.append(_with(done, await self.children(child, around)))
         return replayed
 

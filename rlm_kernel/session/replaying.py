@@ -22,15 +22,20 @@ from rlm_kernel.trace.reader import TraceCell, TraceFile
 
 VerdictName = Literal["same", "differs", "failed", "new call", "added", "skipped", "not run"]
 GOOD = ("same", "added")
-"""Verdicts with which a replay counts as the same. `added`: a person's cell that was never run before, and ran well."""
+"""Verdicts with which a replay counts as the same.
+
+`added`: a person's cell that was never run before, and ran well.
+"""
 Choice = Literal["run", "skip", "quit"]
 _CUT_OFF = "the recording was cut off in this cell; `rlm resume` goes on from it"
 
 
 @dataclass(frozen=True)
 class RunAgain:
-    """How a trace is run again. `changes`: settings by dotted name, over those of the configuration and the trace; `files`: where its files
-    are now; `allow_changed`: also if they have changed; `models`: instead of those of the settings.
+    """How a trace is run again.
+
+    `changes`: settings by dotted name, over those of the configuration and the trace; `files`: where its
+    files are now; `allow_changed`: also if they have changed; `models`: instead of those of the settings.
     """
 
     config_file: Path | None
@@ -49,7 +54,10 @@ class RunAgain:
 
 
 def cell_index(trace: TraceFile, name: str) -> int:
-    """The place in the notebook that `--until` and `--at` name: of a cell, or of the last cell of a turn. Raises UsageError."""
+    """The place in the notebook that `--until` and `--at` name: of a cell, or of the last cell of a turn.
+
+    Raises UsageError.
+    """
     place = next((index for index, cell in enumerate(trace.cells) if cell.id == name), None)
     if place is None:
         shown = ", ".join(cell.id for cell in trace.code_cells)
@@ -60,20 +68,27 @@ def cell_index(trace: TraceFile, name: str) -> int:
     return max(index for index, cell in enumerate(trace.cells) if cell.turn == named.turn)
 
 
-def settings_of(trace: TraceFile, config_file: Path | None, changes: Mapping[str, Any], *, models: bool) -> Settings:
+def settings_of(
+    trace: TraceFile, config_file: Path | None, changes: Mapping[str, Any], *, models: bool
+) -> Settings:
     """The settings, with limits and (if `models`) models as the trace has them, and then `changes`.
 
     Nothing that guards the machine is taken from a trace: it may be a stranger's.
     """
     known = set(known_keys())
-    recorded: dict[str, Any] = {f"limits.{name}": value for name, value in trace.meta.limits.items() if f"limits.{name}" in known}
+    recorded: dict[str, Any] = {
+        f"limits.{name}": value for name, value in trace.meta.limits.items() if f"limits.{name}" in known
+    }
     given = {name: value for name, value in changes.items() if value is not None}
     if models and "root_llm.model" not in given:
         recorded |= {f"{role}_llm.model": trace.meta.models[role] for role in ROLES}
         if trace.meta.prompt_profile in PROFILES:
             recorded["prompt.profile"] = trace.meta.prompt_profile
         if trace.meta.models["root"].startswith("scripted/"):
-            raise UsageError("The trace was made with scripted models, which are not there now.", hint="Give a model: --model")
+            raise UsageError(
+                "The trace was made with scripted models, which are not there now.",
+                hint="Give a model: --model",
+            )
     return load_settings(config_file, recorded | given)
 
 
@@ -103,7 +118,9 @@ class Replayer:
     async def run(self, cell: TraceCell) -> tuple[Verdict, CellResult]:
         """Run one cell."""
         setup = cell.kind in ("parameters", "setup") or "injected-parameters" in cell.tags
-        result = await self._cells.run(cell.id, cell.source, cell.turn, setup=setup, seconds=_interrupted_after(cell))
+        result = await self._cells.run(
+            cell.id, cell.source, cell.turn, setup=setup, seconds=_interrupted_after(cell)
+        )
         name, detail, diff = self._judge(cell, result, self._cells.calls.unrecorded)
         if cell.edited:
             detail = f"edited; {detail}".removesuffix("; ")
@@ -112,7 +129,10 @@ class Replayer:
     async def through(
         self, cells: Sequence[TraceCell], choose: Callable[[TraceCell], Awaitable[Choice]]
     ) -> AsyncIterator[tuple[TraceCell, Verdict, CellResult | None]]:
-        """Run cells as `choose` says, and judge each. A cell that was cut off is not run; after a call without a record none is."""
+        """Run cells as `choose` says, and judge each.
+
+        A cell that was cut off is not run; after a call without a record none is.
+        """
         over = ""
         for cell in cells:
             if not over and not cell.cut_off:
@@ -153,7 +173,9 @@ def _status(cell: TraceCell) -> str:
 
 
 def _interrupted_after(cell: TraceCell) -> float | None:
-    """Seconds after which a cell was interrupted in the recorded run, at the run's deadline or by hand; None if it was not."""
+    """Seconds after which a cell was interrupted in the recorded run, at the run's deadline or by hand; None
+    if it was not.
+    """
     interrupted = any(output.get("ename") == "KeyboardInterrupt" for output in cell.outputs)
     return cell.meta.seconds if cell.meta and cell.meta.status == "error" and interrupted else None
 
@@ -163,13 +185,20 @@ def _ran(cell: TraceCell) -> Ran:
 
 
 def _why(result: CellResult) -> str:
-    errors = [f"{output.get('ename')}: {output.get('evalue')}" for output in result.outputs if output.get("output_type") == "error"]
+    errors = [
+        f"{output.get('ename')}: {output.get('evalue')}"
+        for output in result.outputs
+        if output.get("output_type") == "error"
+    ]
     return " ".join([*errors, *result.notices]) or f"it ended with status {result.status}"
 
 
 @dataclass(frozen=True)
 class Restored:
-    """The state of a run, had again: what its cells gave now, by id, and the verdicts on them. `changed`: what gave something else."""
+    """The state of a run, had again: what its cells gave now, by id, and the verdicts on them.
+
+    `changed`: what gave something else.
+    """
 
     results: Mapping[str, CellResult]
     verdicts: Sequence[Verdict]
@@ -182,9 +211,15 @@ class Restored:
 
     def told(self, what: str, remarks: Sequence[str]) -> str:
         """What the root model is told: what happened, and above all what is not as it was."""
-        said = f"{what}: all cells were run again, in order, in a new kernel; the outputs above are those of now."
+        said = (
+            f"{what}: all cells were run again, in order, in a new kernel; the outputs above are those "
+            "of now."
+        )
         bad = [verdict for verdict in self.verdicts if not verdict.good]
-        odd = [f"{verdict.cell} ({': '.join(filter(None, [verdict.verdict, verdict.detail]))})" for verdict in bad]
+        odd = [
+            f"{verdict.cell} ({': '.join(filter(None, [verdict.verdict, verdict.detail]))})"
+            for verdict in bad
+        ]
         if odd:
             shown = f"{', '.join(odd[:20])}{' …' if len(odd) > 20 else ''}"
             said += f" Not as they were then: {shown}. What they left in variables may differ."
@@ -199,8 +234,10 @@ async def restore(
     progress: Callable[[int], None] = lambda _number: None,
     writing: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Restored:
-    """Run the cells again, for the state that they leave. `progress` hears the number of each. `writing` is entered for a cell that was cut
-    off: what that gives now is new. Raises UsageError if the input cannot be loaded.
+    """Run the cells again, for the state that they leave.
+
+    `progress` hears the number of each. `writing` is entered for a cell that was cut off: what that gives now
+    is new. Raises UsageError if the input cannot be loaded.
     """
     results: dict[str, CellResult] = {}
     verdicts: list[Verdict] = []
@@ -223,4 +260,7 @@ def image_remarks(trace: TraceFile, environment: Environment) -> list[str]:
     """What is to be said of the image."""
     if environment.image.id == trace.meta.image_digest:
         return []
-    return [f"The trace was recorded with image {trace.meta.image}, this is {environment.image.tag}, or another build of it."]
+    return [
+        f"The trace was recorded with image {trace.meta.image}, this is {environment.image.tag}, or another "
+        "build of it."
+    ]

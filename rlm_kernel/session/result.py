@@ -11,9 +11,12 @@ from rlm_kernel.engine.protocols import Outcome, StopReason, Totals, Usage
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a question. `answer` is None if there is none; `value` is its JSON data where the code delivered more than text.
+    """What came of a question.
 
-    `forced`: a limit (`stop_reason`) was reached and the model was asked for what it had. `cost` in US dollars, None where unknown.
+    `answer` is None if there is none; `value` is its JSON data where the code delivered more than text.
+
+    `forced`: a limit (`stop_reason`) was reached and the model was asked for what it had. `cost` in US
+    dollars, None where unknown.
     """
 
     answer: str | None

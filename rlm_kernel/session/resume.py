@@ -44,7 +44,13 @@ from rlm_kernel.trace.schema import NotebookMeta, OriginMeta
 if TYPE_CHECKING:
     from rlm_kernel.sandbox.grants import Consent
 
-_OPTIONS = {"turns": "--max-turns", "calls": "--max-calls", "cost": "--max-cost", "seconds": "--timeout", "tokens": "RLM_LIMITS__TOKENS"}
+_OPTIONS = {
+    "turns": "--max-turns",
+    "calls": "--max-calls",
+    "cost": "--max-cost",
+    "seconds": "--timeout",
+    "tokens": "RLM_LIMITS__TOKENS",
+}
 _ENDED = (*_OPTIONS, "no_answer")
 """Stop reasons after which one last answer was asked for: the conversation was brought to its end."""
 _CLOSING = ("answer", "summary")
@@ -52,7 +58,9 @@ _CLOSING = ("answer", "summary")
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is taken up: the cells that are kept, in the notebook at `path`, and how the conversation goes on."""
+    """What is taken up: the cells that are kept, in the notebook at `path`, and how the conversation goes
+    on.
+    """
 
     trace: TraceFile
     kept: Sequence[TraceCell]
@@ -66,7 +74,10 @@ class _Plan:
         """The last turn that is kept is whole, and nothing is left to do of it."""
         whole = len(self.kept) == len(self.trace.cells)
         # A further question that has no reply yet: the turn before it had its answer.
-        asked = next((cell.kind == "question" for cell in reversed(self.kept) if cell.kind in ("model", "question")), False)
+        asked = next(
+            (cell.kind == "question" for cell in reversed(self.kept) if cell.kind in ("model", "question")),
+            False,
+        )
         return bool(self.question) or asked or not whole or self.trace.meta.stop_reason in _ENDED
 
     @property
@@ -74,19 +85,40 @@ class _Plan:
         return max((cell.turn for cell in self.kept), default=0)
 
     def again(self) -> list[TraceCell]:
-        """The code cells that are run again. A name that stood in prose is tried by the loop itself, where its turn is to be finished."""
-        return [cell for cell in self.kept if cell.code and (self.ended or cell.turn != self.last_turn or not cell.id.endswith("-final"))]
+        """The code cells that are run again.
+
+        A name that stood in prose is tried by the loop itself, where its turn is to be finished.
+        """
+        return [
+            cell
+            for cell in self.kept
+            if cell.code and (self.ended or cell.turn != self.last_turn or not cell.id.endswith("-final"))
+        ]
 
     def meta(self, fresh: NotebookMeta) -> NotebookMeta:
         """What the notebook says of itself from now on."""
         then = self.trace.meta
-        kept: dict[str, Any] = {"files": then.files, "parent": then.parent, "origins": [*then.origins, self.origin]}
+        kept: dict[str, Any] = {
+            "files": then.files,
+            "parent": then.parent,
+            "origins": [*then.origins, self.origin],
+        }
         return fresh.model_copy(update=kept if self.forked else kept | {"created": then.created})
 
     def cells(self) -> list[Any]:
-        """The notebook's cells as they are kept: without what closed it, and without remarks that will be made again."""
+        """The notebook's cells as they are kept: without what closed it, and without remarks that will be
+        made again.
+        """
         ids = {cell.id for cell in self.kept}
-        again = () if self.ended else {cell.id for cell in self.kept if cell.kind == "note" and cell.turn == self.last_turn and cell.meta}
+        again = (
+            ()
+            if self.ended
+            else {
+                cell.id
+                for cell in self.kept
+                if cell.kind == "note" and cell.turn == self.last_turn and cell.meta
+            }
+        )
         answered = sum(cell.kind == "answer" for cell in self.kept)
         taken = []
         for cell in self.trace.node.cells:
@@ -100,14 +132,20 @@ class _Plan:
         return taken
 
     def _linked(self, cell: Any) -> Any:
-        """A cell whose calls name the traces of child RLMs as they are seen from the notebook that it is in now."""
+        """A cell whose calls name the traces of child RLMs as they are seen from the notebook that it is in
+        now.
+        """
         calls = cell["metadata"].get("rlm", {}).get("calls", [])
         there, here = self.trace.path.parent, self.path.parent
         if here == there or not any(call.get("trace") for call in calls):
             return cell
 
         def moved(call: dict[str, Any]) -> dict[str, Any]:
-            return {**call, "trace": Path(os.path.relpath(there / call["trace"], here)).as_posix()} if call.get("trace") else call
+            return (
+                {**call, "trace": Path(os.path.relpath(there / call["trace"], here)).as_posix()}
+                if call.get("trace")
+                else call
+            )
 
         found = calls.changed(moved) if isinstance(calls, Packed) else [moved(call) for call in calls]
         return {**cell, "metadata": {**cell["metadata"], "rlm": {**cell["metadata"]["rlm"], "calls": found}}}
@@ -115,14 +153,22 @@ class _Plan:
     def past(self, restored: Restored, remarks: Sequence[str], limit: int) -> Past:
         """What the loop goes on from. `limit`: characters that are shown of a person's cell."""
         turns = turns_of(self.kept, restored.results, limit)
-        return Past(turns, restored.told(self._what(), remarks), self.question, unfinished=not self.ended and bool(turns))
+        return Past(
+            turns,
+            restored.told(self._what(), remarks),
+            self.question,
+            unfinished=not self.ended and bool(turns),
+        )
 
     def _what(self) -> str:
         """What happened, for the root model."""
         if self.forked:
             return "This goes on from a copy of the session as it was here"
         if self.trace.meta.stop_reason in _ENDED:
-            return "The session had ended at a limit, which was raised. Go on with the question. It was taken up again"
+            return (
+                "The session had ended at a limit, which was raised. Go on with the question. It was "
+                "taken up again"
+            )
         return "The session was interrupted here, and was taken up again"
 
 
@@ -143,11 +189,12 @@ async def resume(
     """Go on with a run that was killed, interrupted, or ended at a limit, in the same notebook.
 
     Args:
-        changes: settings by dotted name. Limits and models are otherwise those of the trace; limits hold for the run as a whole.
+        changes: settings by dotted name. Limits and models are otherwise those of the trace; limits hold for
+            the run as a whole.
         files, allow_changed: as for `replay`.
         models: instead of those of the trace. The caller closes them.
-        consent: asked where the code wants a file that the trace does not have. Default: it is refused, also if the trace's question names
-            it: that may be somebody else's.
+        consent: asked where the code wants a file that the trace does not have. Default: it is refused, also
+            if the trace's question names it: that may be somebody else's.
         answered: hears the answer as soon as it is there, before the container is removed.
 
     Raises UsageError where there is nothing to resume or no limit left, and what `ask` and `replay` raise.
@@ -155,7 +202,10 @@ async def resume(
     trace = await asyncio.to_thread(read_trace, path)
     await asyncio.to_thread(_refuse_live, trace)
     if trace.meta.status == "finished" and trace.meta.stop_reason == "answered":
-        raise UsageError("This run has its answer: there is nothing to resume.", hint=f'To ask on: rlm fork {path} "QUESTION"')
+        raise UsageError(
+            "This run has its answer: there is nothing to resume.",
+            hint=f'To ask on: rlm fork {path} "QUESTION"',
+        )
     plan = _Plan(trace, trace.cells, trace.path, _origin(trace, trace.cells, "resume"), forked=False)
     again = RunAgain(config_file, changes or {}, files or {}, allow_changed, models)
     return await answer_first(lambda give: _go_on(plan, again, view, say, consent, give), answered, say)
@@ -182,8 +232,8 @@ async def fork(
     """Go on from a cell of a trace, in a notebook of its own; the trace stays as it is.
 
     Args:
-        question: a further question, put to the model from there; without one it goes on with the trace's own. Files that it names can be
-            loaded.
+        question: a further question, put to the model from there; without one it goes on with the trace's
+            own. Files that it names can be loaded.
         at: the last cell that is kept, by id; a turn's id (`turn-03`) is its last cell. Default: all.
         out: where the new notebook goes; default: a name of its own in `trace.dir`. `placed` hears the place.
 
@@ -192,11 +242,15 @@ async def fork(
     trace = await asyncio.to_thread(read_trace, path)
     kept = trace.cells if at is None else trace.cells[: cell_index(trace, at) + 1]
     if at is None and not question and trace.meta.stop_reason == "answered":
-        raise UsageError("This run has its answer.", hint=f'Ask on: rlm fork {path} "QUESTION"; or go back: --at CELL')
+        raise UsageError(
+            "This run has its answer.", hint=f'Ask on: rlm fork {path} "QUESTION"; or go back: --at CELL'
+        )
     again = RunAgain(config_file, changes or {}, files or {}, allow_changed, models)
     target = trace_path(again.settings(trace, live=False), question or trace.meta.question, out)
     if target == trace.path:
-        raise UsageError("A fork needs a notebook of its own.", hint="Name another file with --trace, or use `rlm resume`.")
+        raise UsageError(
+            "A fork needs a notebook of its own.", hint="Name another file with --trace, or use `rlm resume`."
+        )
     placed(target)
     plan = _Plan(trace, kept, target, _origin(trace, kept, "fork"), forked=True, question=question.strip())
     again = RunAgain(config_file, changes or {}, files or {}, allow_changed, models)
@@ -216,10 +270,14 @@ def _refuse_live(trace: TraceFile) -> None:
 
 def _origin(trace: TraceFile, kept: Sequence[TraceCell], kind: Any) -> OriginMeta:
     cell = kept[-1].id if kept else ""
-    return OriginMeta(kind=kind, trace=str(trace.path), session=trace.meta.session, cell=cell, at=datetime.now(UTC))
+    return OriginMeta(
+        kind=kind, trace=str(trace.path), session=trace.meta.session, cell=cell, at=datetime.now(UTC)
+    )
 
 
-async def _go_on(plan: _Plan, again: RunAgain, view: Listener | None, say: Say, consent: Consent | None, give: Give) -> Result:
+async def _go_on(
+    plan: _Plan, again: RunAgain, view: Listener | None, say: Say, consent: Consent | None, give: Give
+) -> Result:
     host = Host(again.settings(plan.trace), say, consent)
     spent = None if plan.forked else plan.trace.spent() + await asyncio.to_thread(spent_on_lost, plan.trace)
     ledger = Ledger(limits_of(host.settings), spent=spent)
@@ -227,11 +285,16 @@ async def _go_on(plan: _Plan, again: RunAgain, view: Listener | None, say: Say, 
         _check_limits(ledger)
     question = await read_question(plan.question)
     question.tell_absent(say)
-    async with set_up(host, models_of(host.settings, again.models, say), again.look_up_files(plan.trace, say)) as ready:
+    async with set_up(
+        host, models_of(host.settings, again.models, say), again.look_up_files(plan.trace, say)
+    ) as ready:
         found = ready.found
         late = bool(question.named) or consent is not None
         files = GivenFiles(found.paths, found.known_as, question.named, late=late)
-        async with await new_kernel(host, ready.image, files, replayed=True) as running, KernelPool(host, ready.image) as kernels:
+        async with (
+            await new_kernel(host, ready.image, files, replayed=True) as running,
+            KernelPool(host, ready.image) as kernels,
+        ):
             running.environment.run.describe(trace=plan.trace.path, question=plan.trace.meta.question)
             going = _Going(plan, running, Family(ready.chosen, kernels), ledger, view)
             remarks = [*found.changed, *image_remarks(plan.trace, running.environment)]
@@ -243,13 +306,21 @@ def _check_limits(ledger: Ledger) -> None:
     for name in LIMITS:
         if left[name] is not None and left[name] <= 0:
             limit = getattr(ledger.limits, name)
-            raise UsageError(f"The limit of {name} ({limit:g}) is used up.", hint=f"Give the whole run a higher one: {_OPTIONS[name]}")
+            raise UsageError(
+                f"The limit of {name} ({limit:g}) is used up.",
+                hint=f"Give the whole run a higher one: {_OPTIONS[name]}",
+            )
 
 
 class _Going:
-    """A run that is taken up, in its notebook. That is left as it is until a cell has given something new, or the state is rebuilt."""
+    """A run that is taken up, in its notebook.
 
-    def __init__(self, plan: _Plan, running: RunningKernel, family: Family, ledger: Ledger, view: Listener | None) -> None:
+    That is left as it is until a cell has given something new, or the state is rebuilt.
+    """
+
+    def __init__(
+        self, plan: _Plan, running: RunningKernel, family: Family, ledger: Ledger, view: Listener | None
+    ) -> None:
         self._plan = plan
         self._running = running
         self._models: ModelSet = family.models
@@ -262,18 +333,26 @@ class _Going:
         self._view = view
         children = Children(environment, plan.path, family, view)
         self._ledger = ledger
-        self._work = Assembly(environment, SubCalls(family.models.models, ledger, children), everyone(self._gate, view))
+        self._work = Assembly(
+            environment, SubCalls(family.models.models, ledger, children), everyone(self._gate, view)
+        )
 
     async def run(self, question: Question, remarks: Sequence[str], give: Give) -> Result:
         """Rebuild the state and go on; `give` hears the result before anything is closed."""
         plan, work, running = self._plan, self._work, self._running
-        async with closing_trace(work.listener, self._ledger.totals, plan.path, running.environment.host.say) as close:
+        async with closing_trace(
+            work.listener, self._ledger.totals, plan.path, running.environment.host.say
+        ) as close:
             opened = RunOpened(plan.question or plan.trace.meta.question, self._ledger, Totals())
             everyone(self._writer, self._view)(opened)
-            calls = work.host_calls(history_of(self._now), locate=self._notes.locate, recording=TraceRecording(plan.trace.cells))
+            calls = work.host_calls(
+                history_of(self._now), locate=self._notes.locate, recording=TraceRecording(plan.trace.cells)
+            )
             async with running.attached(calls, work.listener):
                 cells = work.cells(running, calls)
-                restored = await restore(plan.again(), Replayer(cells, live=True), self._settings, writing=self._writing)
+                restored = await restore(
+                    plan.again(), Replayer(cells, live=True), self._settings, writing=self._writing
+                )
                 restored.write(self._writer)
                 self._gate.open = True
                 async with self._notes:
@@ -292,7 +371,9 @@ class _Going:
         yield
         self._gate.open = False
 
-    async def _ask(self, loop: Loop, restored: Restored, question: Question, remarks: Sequence[str]) -> Outcome:
+    async def _ask(
+        self, loop: Loop, restored: Restored, question: Question, remarks: Sequence[str]
+    ) -> Outcome:
         plan = self._plan
         made = any(file.made for file in plan.trace.meta.files)
         await self._set_up(loop, made=made)

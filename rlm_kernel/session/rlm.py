@@ -35,12 +35,15 @@ _T = TypeVar("_T")
 
 
 class RLM:
-    """Asks questions over contexts of any size. Each question has a container, a kernel and a trace of its own.
+    """Asks questions over contexts of any size.
+
+    Each question has a container, a kernel and a trace of its own.
 
     Args:
-        root_model, sub_model: as `rlm ask --model` and `--sub-model` take them ("provider/model", "local"). Default: as configured.
-        options: further settings by dotted name, {"limits.turns": 10, "sandbox.memory": "4g"}; None, as in {"limits.calls": None}, is no
-            limit.
+        root_model, sub_model: as `rlm ask --model` and `--sub-model` take them ("provider/model", "local").
+            Default: as configured.
+        options: further settings by dotted name, {"limits.turns": 10, "sandbox.memory": "4g"}; None, as in
+            {"limits.calls": None}, is no limit.
         config_file: default `config.json` in the working directory, if it is there.
         models: other implementations of the Models protocol, such as ScriptedModels.
 
@@ -78,12 +81,14 @@ class RLM:
 
         Args:
             context: a str, a list or dict of JSON values, a Path (file or folder), several Paths, or None.
-            answer_type: a pydantic model or a Python type such as list[str]; the result's `value` is then one, checked.
+            answer_type: a pydantic model or a Python type such as list[str]; the result's `value` is then
+                one, checked.
             trace: where the notebook goes; default: a name of its own in the settings' `trace.dir`.
-            answered: hears the answer as soon as it is there, before the container is removed; its `value` is not of the type yet.
+            answered: hears the answer as soon as it is there, before the container is removed; its `value` is
+                not of the type yet.
 
-        Raises RLMError, UsageError for a type that has no JSON schema, NoAnswer where the answer is not of its type; a run that ends
-        without an answer is a Result whose `answer` is None.
+        Raises RLMError, UsageError for a type that has no JSON schema, NoAnswer where the answer is not of
+        its type; a run that ends without an answer is a Result whose `answer` is None.
         """
         adapter = None if answer_type is None else _adapter(answer_type)
         schema = None if adapter is None else adapter.json_schema()
@@ -100,32 +105,55 @@ class RLM:
         return result if adapter is None or result.answer is None else _typed(result, adapter)
 
     def ask(self, question: str, context: Context = None, **options: Any) -> Result:
-        """`aask` for code without an event loop; inside one, as in a notebook, it runs in a thread of its own."""
+        """`aask` for code without an event loop; inside one, as in a notebook, it runs in a thread of its
+        own.
+        """
         return _run(self.aask, question, context, **options)
 
-    def session(self, name: str = DEFAULT_NAME, *, paths: Sequence[Path] = (), **options: Any) -> AbstractAsyncContextManager[Session]:
-        """A session that is kept in the working directory, `async with`: taken up, or begun with the files; it stays afterwards.
+    def session(
+        self, name: str = DEFAULT_NAME, *, paths: Sequence[Path] = (), **options: Any
+    ) -> AbstractAsyncContextManager[Session]:
+        """A session that is kept in the working directory, `async with`: taken up, or begun with the files;
+        it stays afterwards.
 
         `options` as of `session.manager.open_session`.
         """
         from rlm_kernel.session.manager import open_session
 
         return open_session(
-            name, paths=paths, command="RLM.session", config_file=self._config_file, changes=self._changes, models=self._models, **options
+            name,
+            paths=paths,
+            command="RLM.session",
+            config_file=self._config_file,
+            changes=self._changes,
+            models=self._models,
+            **options,
         )
 
     async def aresume(self, trace: Path | str, **options: Any) -> Result:
-        """Go on with a run that was cut off or ended at a limit, in the same notebook; `options` as of `session.resume.resume`."""
-        return await resume(Path(trace), config_file=self._config_file, changes=self._changes, models=self._models, **options)
+        """Go on with a run that was cut off or ended at a limit, in the same notebook; `options` as of
+        `session.resume.resume`.
+        """
+        return await resume(
+            Path(trace), config_file=self._config_file, changes=self._changes, models=self._models, **options
+        )
 
     def resume(self, trace: Path | str, **options: Any) -> Result:
         """`aresume` for code without an event loop."""
         return _run(self.aresume, trace, **options)
 
-    async def afork(self, trace: Path | str, question: str = "", *, at: str | None = None, **options: Any) -> Result:
+    async def afork(
+        self, trace: Path | str, question: str = "", *, at: str | None = None, **options: Any
+    ) -> Result:
         """Go on from a cell of a trace, in a notebook of its own; `options` as of `session.resume.fork`."""
         return await fork(
-            Path(trace), question, at=at, config_file=self._config_file, changes=self._changes, models=self._models, **options
+            Path(trace),
+            question,
+            at=at,
+            config_file=self._config_file,
+            changes=self._changes,
+            models=self._models,
+            **options,
         )
 
     def fork(self, trace: Path | str, question: str = "", *, at: str | None = None, **options: Any) -> Result:
@@ -133,8 +161,13 @@ class RLM:
         return _run(self.afork, trace, question, at=at, **options)
 
     async def areplay(self, trace: Path | str, **options: Any) -> Replayed:
-        """Run a trace's cells again and compare; `options` as of `session.replay.replay`. Without `live=True` no model is asked."""
-        return await replay(Path(trace), config_file=self._config_file, changes=self._changes, models=self._models, **options)
+        """Run a trace's cells again and compare; `options` as of `session.replay.replay`.
+
+        Without `live=True` no model is asked.
+        """
+        return await replay(
+            Path(trace), config_file=self._config_file, changes=self._changes, models=self._models, **options
+        )
 
     def replay(self, trace: Path | str, **options: Any) -> Replayed:
         """`areplay` for code without an event loop."""
@@ -147,12 +180,14 @@ def _adapter(answer_type: Any) -> TypeAdapter[Any]:
         plain(adapter.json_schema())
     except RecursionError:  # which its name would give, too
         raise UsageError(
-            "Answers cannot be of this type: it is nested too deep.", hint="Take a pydantic model that refers to itself."
+            "Answers cannot be of this type: it is nested too deep.",
+            hint="Take a pydantic model that refers to itself.",
         ) from None
     except (PydanticUserError, TypeError, NameError, SyntaxError, ValueError) as error:
         what = " ".join(str(error).split())
         raise UsageError(
-            f"Answers cannot be of the type {answer_type!r}: {what[:300]}", hint="Take a pydantic model, or a type such as list[str]."
+            f"Answers cannot be of the type {answer_type!r}: {what[:300]}",
+            hint="Take a pydantic model, or a type such as list[str].",
         ) from error
     return adapter
 
@@ -171,7 +206,8 @@ def _typed(result: Result, adapter: TypeAdapter[Any]) -> Result:
         problem = error.errors()[0]
         where = ".".join(map(str, problem["loc"]))
         raise NoAnswer(
-            f"The answer is not of the type that was asked for: {where + ': ' if where else ''}{problem['msg']}.",
+            "The answer is not of the type that was asked for: "
+            f"{where + ': ' if where else ''}{problem['msg']}.",
             hint=f"The answer is in the trace: {result.trace}",
         ) from error
 

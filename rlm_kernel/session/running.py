@@ -1,7 +1,8 @@
-"""A kernel in its container, with the host's end of it: started or joined, put to work, left for the next command or closed.
+"""A kernel in its container, with the host's end of it: started or joined, put to work, left for the next
+command or closed.
 
-Every kernel of ours is one of these: of a question, of a kept session, of a child RLM, of a replay. Jupyter starts its kernels by itself,
-and has the host's end alone (`broker_and_spec`).
+Every kernel of ours is one of these: of a question, of a kept session, of a child RLM, of a replay. Jupyter
+starts its kernels by itself, and has the host's end alone (`broker_and_spec`).
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ _FOLDER = re.compile(r"rlm-[0-9a-f]{8}")
 class GivenFiles:
     """The files of a new kernel; `paths`, `known_as` and `named` as for FileGrants.
 
-    `late`: files can be named once it runs, too. `depot`: the folder where these go; by default in the session's own.
+    `late`: files can be named once it runs, too. `depot`: the folder where these go; by default in the
+    session's own.
     """
 
     paths: Sequence[Path] = ()
@@ -50,8 +52,9 @@ class GivenFiles:
 
 @dataclass(frozen=True)
 class Left:
-    """A kernel that an earlier command left: its folder, the files that its container has (`FileGrants.dump`), the folder for files that
-    are named later, and the cells (id, code) that loaded its input.
+    """A kernel that an earlier command left: its folder, the files that its container has
+    (`FileGrants.dump`), the folder for files that are named later, and the cells (id, code) that loaded its
+    input.
     """
 
     folder: Path
@@ -68,10 +71,12 @@ class Lost:
 
 
 class RunningKernel:
-    """A kernel in its container, with the broker that serves its host calls. Made by `new_kernel` and `join_kernel`.
+    """A kernel in its container, with the broker that serves its host calls.
 
-    Life: `start` (or joined), `attach` for each work that it does, and `leave` or `close`. As a context manager it is closed in the end.
-    Owned by one event loop.
+    Made by `new_kernel` and `join_kernel`.
+
+    Life: `start` (or joined), `attach` for each work that it does, and `leave` or `close`. As a context
+    manager it is closed in the end. Owned by one event loop.
     """
 
     def __init__(self, environment: Environment, *, queued: bool = True) -> None:
@@ -97,7 +102,9 @@ class RunningKernel:
         self._started = True
 
     async def join(self, set_up: Sequence[tuple[str, str]]) -> bool:
-        """Take over the kernel that an earlier command left in the folder. False where it is lost: then nothing of it is left.
+        """Take over the kernel that an earlier command left in the folder.
+
+        False where it is lost: then nothing of it is left.
 
         `set_up`: the cells that loaded its input. Raises DockerError.
         """
@@ -111,13 +118,18 @@ class RunningKernel:
         return self._started
 
     def attach(self, calls: HostCalls, listener: Listener) -> None:
-        """From now on its host calls are done by `calls`, and `listener` hears of its outputs, and of cells that people run in it."""
+        """From now on its host calls are done by `calls`, and `listener` hears of its outputs, and of cells
+        that people run in it.
+        """
         self._calls, self._listener = calls, listener
         self._broker.handlers = calls.handlers()
 
     @contextlib.asynccontextmanager
     async def attached(self, calls: HostCalls, listener: Listener) -> AsyncIterator[None]:
-        """`attach` for what is done inside. A kernel that does not run is started for it, and closed afterwards."""
+        """`attach` for what is done inside.
+
+        A kernel that does not run is started for it, and closed afterwards.
+        """
         self.attach(calls, listener)
         if self._started:
             yield
@@ -129,7 +141,10 @@ class RunningKernel:
             await self.close()
 
     async def leave(self) -> None:
-        """Let go of the kernel, which stays for its idle time. Shielded: a cancellation must not leave half of it behind."""
+        """Let go of the kernel, which stays for its idle time.
+
+        Shielded: a cancellation must not leave half of it behind.
+        """
         await asyncio.shield(self._leave())
 
     async def _leave(self) -> None:
@@ -138,7 +153,10 @@ class RunningKernel:
         self.environment.run.leave()
 
     async def close(self) -> None:
-        """Remove the container and the folder. Idempotent; shielded: a second cancellation must not leave a container behind."""
+        """Remove the container and the folder.
+
+        Idempotent; shielded: a second cancellation must not leave a container behind.
+        """
         await asyncio.shield(self._close())
 
     async def _close(self) -> None:
@@ -151,7 +169,9 @@ class RunningKernel:
     async def __aenter__(self) -> RunningKernel:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         await self.close()
 
     def _tell(self, event: Event) -> None:
@@ -169,12 +189,18 @@ class RunningKernel:
 
 
 async def new_kernel(
-    host: Host, image: ImageInfo, files: GivenFiles, *, replayed: bool = False, idle: float = 0.0, queued: bool = True
+    host: Host,
+    image: ImageInfo,
+    files: GivenFiles,
+    *,
+    replayed: bool = False,
+    idle: float = 0.0,
+    queued: bool = True,
 ) -> RunningKernel:
     """A kernel that can be started, with its files; it has a folder, which `close` removes.
 
-    `replayed`: host calls may be answered from a recording; `idle`: seconds that it outlives this command; `queued`: it waits for room in
-    the machine's memory. Raises SetupError, FileRefused.
+    `replayed`: host calls may be answered from a recording; `idle`: seconds that it outlives this command;
+    `queued`: it waits for room in the machine's memory. Raises SetupError, FileRefused.
     """
     run = new_folder(host.settings, replayed=replayed, idle=idle)
     try:
@@ -195,7 +221,9 @@ def _granted(files: GivenFiles, run: RunDir) -> Any:
 
 
 async def join_kernel(left: Left, host: Host, image: ImageInfo) -> RunningKernel | Lost:
-    """The kernel that an earlier command left; if it is lost, nothing of it is left. `image`: for a new container in its place.
+    """The kernel that an earlier command left; if it is lost, nothing of it is left.
+
+    `image`: for a new container in its place.
 
     Raises DockerError.
     """
@@ -230,13 +258,16 @@ def _restored(left: Left, host: Host, image: ImageInfo, run: RunDir) -> RunningK
 def other_version(folder: Path) -> bool:
     """Whether a session's folder is there, and its container was begun by another version. Blocking."""
     from rlm_contract import VERSION
+
     from rlm_kernel.sandbox.rundir import RunDir
 
     return folder.exists() and RunDir.version(folder) != VERSION
 
 
 def depot_of(wanted: Path | None, run: RunDir) -> Path:
-    """The folder for files that are named later: in the session's own if the engine cannot be told the name of the wanted one."""
+    """The folder for files that are named later: in the session's own if the engine cannot be told the name
+    of the wanted one.
+    """
     from rlm_kernel.sandbox.rundir import has_utf8_name
 
     return wanted if wanted is not None and has_utf8_name(wanted) else run.path / "depot"
@@ -255,8 +286,9 @@ def discard(folder: Path) -> None:
 def broker_and_spec(
     environment: Environment, handlers: Mapping[str, HostCallHandler], *, wait: float | None = None
 ) -> tuple[Broker, SandboxSpec]:
-    """A broker, and what the container is made of. It waits for room for so many seconds, None for as long as it takes;
-    with 0 it does not ask for any.
+    """A broker, and what the container is made of.
+
+    It waits for room for so many seconds, None for as long as it takes; with 0 it does not ask for any.
     """
     from rlm_kernel.sandbox.broker import Broker
     from rlm_kernel.sandbox.container_spec import SandboxSpec
@@ -273,6 +305,8 @@ def broker_and_spec(
         sandbox=sandbox,
         shares=environment.grants.shares,
         sender=Sender(sha256_of, say, parse_size(sandbox.volumes)),
-        admit=contextlib.nullcontext if wait == 0 else functools.partial(admitted, parse_size(sandbox.memory), say, wait),
+        admit=contextlib.nullcontext
+        if wait == 0
+        else functools.partial(admitted, parse_size(sandbox.memory), say, wait),
     )
     return broker, spec

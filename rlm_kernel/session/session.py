@@ -1,7 +1,7 @@
 """A session that is kept between commands: `rlm init`, `rlm run`, `rlm chat`.
 
-Nothing of ours runs between commands. The container waits for its next owner, and all else is in the trace: each question takes up the
-conversation from there. A kernel that is lost is rebuilt by a replay of the trace.
+Nothing of ours runs between commands. The container waits for its next owner, and all else is in the trace:
+each question takes up the conversation from there. A kernel that is lost is rebuilt by a replay of the trace.
 """
 
 from __future__ import annotations
@@ -55,7 +55,10 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """A session in use: its lock is held and its kernel is there. Made by `session.manager.open_session`; used by one task at a time."""
+    """A session in use: its lock is held and its kernel is there.
+
+    Made by `session.manager.open_session`; used by one task at a time.
+    """
 
     def __init__(self, folder: SessionFolder, state: State, host: Host, view: Listener | None = None) -> None:
         """`view` hears what happens, beside the trace."""
@@ -96,7 +99,9 @@ class Session:
         """Start the container and load the files. Raises what `ask` raises of its set-up."""
         inputs = await asyncio.to_thread(gather, list(paths) or None, self.trace)
         files = GivenFiles(inputs.paths, depot=self.folder.depot)
-        self._running = running = await new_kernel(self.host, image, files, replayed=True, idle=self.settings.session.idle)
+        self._running = running = await new_kernel(
+            self.host, image, files, replayed=True, idle=self.settings.session.idle
+        )
         await running.start()
         grants = running.environment.grants
         meta = new_meta(running.environment, "", dict.fromkeys(ROLES, ""), profile_for(self.settings))
@@ -107,7 +112,10 @@ class Session:
         calls = run.host_calls(self._history)
         async with running.attached(calls, self._tell):
             for cell_id, code in inputs.cells("", grants.paths):
-                check_setup(await run.cells(running, calls).run(cell_id, code, 0, setup=True, seconds=None), self.settings)
+                check_setup(
+                    await run.cells(running, calls).run(cell_id, code, 0, setup=True, seconds=None),
+                    self.settings,
+                )
         self._keep(running)
 
     @backstop
@@ -115,14 +123,18 @@ class Session:
         """Join the kernel, or rebuild it. Raises TraceError, FileRefused, SetupError, KernelError."""
         trace = await self._read()
         set_up = [(cell.id, cell.source) for cell in trace.code_cells if cell.kind in ("parameters", "setup")]
-        found = await join_kernel(Left(self.state.run, self.state.grants, self.folder.depot, set_up), self.host, image)
+        found = await join_kernel(
+            Left(self.state.run, self.state.grants, self.folder.depot, set_up), self.host, image
+        )
         if isinstance(found, Lost):
             await self._rebuild(found.why, image)
             return
         self._running = found
         self._write_to(self._goes_on(trace))
         self._attach(found, trace)
-        idle = max(0.0, (datetime.now(UTC) - self.state.used).total_seconds())  # the clock may have been put back
+        idle = max(
+            0.0, (datetime.now(UTC) - self.state.used).total_seconds()
+        )  # the clock may have been put back
         self.opened.append(f"The session's kernel is as it was left {duration(idle)} ago.")
         self._keep(found)
 
@@ -137,7 +149,9 @@ class Session:
         self._keep(rebuilt.running)
 
     def _tell(self, event: Event) -> None:
-        """Whoever is told something tells the notebook's writer of the moment: each question has one of its own."""
+        """Whoever is told something tells the notebook's writer of the moment: each question has one of its
+        own.
+        """
         everyone(self._writer, self._view)(event)
 
     def _write_to(self, writer: NotebookWriter) -> None:
@@ -146,7 +160,10 @@ class Session:
         self._writer = writer
 
     def _goes_on(self, trace: TraceFile) -> NotebookWriter:
-        """A writer that goes on with the trace. Cells that were cut off will not be taken up any more: they have ended."""
+        """A writer that goes on with the trace.
+
+        Cells that were cut off will not be taken up any more: they have ended.
+        """
         return new_writer(self.trace, trace.meta, self.settings, ended(trace.node.cells))
 
     def _attach(self, running: RunningKernel, trace: TraceFile, notes: FileNotes | None = None) -> None:
@@ -164,7 +181,12 @@ class Session:
     def _keep(self, running: RunningKernel) -> None:
         """Write down where the session is."""
         run, grants = running.environment.run, running.environment.grants
-        changes = {"run": run.path, "grants": grants.dump(), "used": datetime.now(UTC), "idle": self.settings.session.idle}
+        changes = {
+            "run": run.path,
+            "grants": grants.dump(),
+            "used": datetime.now(UTC),
+            "idle": self.settings.session.idle,
+        }
         self.state = self.state.model_copy(update=changes)
         self.folder.write(self.state)
         run.describe(trace=self.trace, question=f"session {self.name}")
@@ -181,10 +203,12 @@ class Session:
 
     @backstop
     async def ask(self, question: str, answered: Give = lambda _result: None) -> Result:
-        """Answer a question in the session; limits hold for it alone. `answered` hears the answer as soon as it is there.
+        """Answer a question in the session; limits hold for it alone.
 
-        Cancelling it stops the running cell and closes the trace; the session goes on. Once there is an answer, that is the result all the
-        same. Raises what `session.ask.ask` raises.
+        `answered` hears the answer as soon as it is there.
+
+        Cancelling it stops the running cell and closes the trace; the session goes on. Once there is an
+        answer, that is the result all the same. Raises what `session.ask.ask` raises.
         """
         return await answer_first(lambda give: self._ask(question, give), answered, self.host.say)
 
@@ -193,7 +217,9 @@ class Session:
             raise UsageError("The question is empty.", hint='Ask something: rlm run "How many …?"')
         if self.models is None:
             raise UsageError("This session was opened without models.", hint="Open it with models to ask.")
-        models = await asyncio.shield(self.models)  # a question that is stopped must not stop what readies them for the next
+        models = await asyncio.shield(
+            self.models
+        )  # a question that is stopped must not stop what readies them for the next
         running = await self._living_kernel()
         question = await self._look_at(running, text)
         await self._load_first(running, question.named)
@@ -216,7 +242,13 @@ class Session:
         return result
 
     async def _answer(
-        self, running: RunningKernel, question: Question, trace: TraceFile, spent: Totals, notes: FileNotes, family: Family
+        self,
+        running: RunningKernel,
+        question: Question,
+        trace: TraceFile,
+        spent: Totals,
+        notes: FileNotes,
+        family: Family,
     ) -> Result:
         ledger = Ledger(limits_of(self.settings))
         children = Children(running.environment, self.trace, family, self._view)
@@ -243,11 +275,14 @@ class Session:
         if not await running.kernel.settle():
             self._running = None
             await running.close()
-            self.host.say("The cell did not stop, so its kernel was ended: it is rebuilt for the next question.")
+            self.host.say(
+                "The cell did not stop, so its kernel was ended: it is rebuilt for the next question."
+            )
 
     async def _look_at(self, running: RunningKernel, text: str) -> Question:
-        """The question, with the files allowed that it and those before it name. Raises UsageError where they are not there, and there is
-        nothing else to ask of.
+        """The question, with the files allowed that it and those before it name.
+
+        Raises UsageError where they are not there, and there is nothing else to ask of.
         """
         question, grants = await read_question(text), running.environment.grants
 
@@ -263,7 +298,10 @@ class Session:
         return question
 
     async def _load_first(self, running: RunningKernel, named: Sequence[Path]) -> None:
-        """With nothing loaded yet, load the files that the question names: they are what it is about. What cannot be read is not."""
+        """With nothing loaded yet, load the files that the question names: they are what it is about.
+
+        What cannot be read is not.
+        """
         files = [path for path in named if path.is_file()]
         if files and (await running.kernel.describe()).kind == "None":
             with contextlib.suppress(UsageError):
@@ -271,7 +309,10 @@ class Session:
 
     @backstop
     async def remember(self) -> Memory | None:
-        """After an answer: have the root model sum it up, and keep that in place of its turns. None if there is nothing to gain."""
+        """After an answer: have the root model sum it up, and keep that in place of its turns.
+
+        None if there is nothing to gain.
+        """
         if self._answered is None or self.settings.memory_share is None:
             return None
         (loop, outcome, ledger), self._answered = self._answered, None
@@ -283,7 +324,10 @@ class Session:
 
     @backstop
     async def load(self, paths: Sequence[Path]) -> list[str]:
-        """Load files into the session, as the user's own cell. What is loaded then, by lines. Raises FileRefused, UsageError."""
+        """Load files into the session, as the user's own cell.
+
+        What is loaded then, by lines. Raises FileRefused, UsageError.
+        """
         running = await self._living_kernel()
         assert self._writer is not None
         grants, trace = running.environment.grants, await self._read()
@@ -304,7 +348,10 @@ class Session:
 
     @backstop
     async def undo(self) -> str:
-        """Take the last question back: its cells leave the notebook, and the kernel is rebuilt without them. Raises UsageError."""
+        """Take the last question back: its cells leave the notebook, and the kernel is rebuilt without them.
+
+        Raises UsageError.
+        """
         trace = await self._read()
         kept = before_last_question(trace.node.cells)
         if kept is None:
@@ -313,8 +360,14 @@ class Session:
         self._writer.close()
         copy = free_path(self.trace.with_stem(f"{self.trace.stem}-undone"))
         await asyncio.to_thread(shutil.copyfile, self.trace, copy)
-        question = trace.meta.question if any(cell["metadata"].get("rlm", {}).get("kind") == "model" for cell in kept) else ""
-        new_writer(self.trace, trace.meta.model_copy(update={"question": question}), self.settings, kept).close()
+        question = (
+            trace.meta.question
+            if any(cell["metadata"].get("rlm", {}).get("kind") == "model" for cell in kept)
+            else ""
+        )
+        new_writer(
+            self.trace, trace.meta.model_copy(update={"question": question}), self.settings, kept
+        ).close()
         if self._running is not None:
             running, self._running = self._running, None
             await running.close()

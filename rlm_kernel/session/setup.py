@@ -1,4 +1,6 @@
-"""Set-up: what a run needs before its kernel, all at the same time; the first thing that fails is told, and the others are stopped."""
+"""Set-up: what a run needs before its kernel, all at the same time; the first thing that fails is told, and
+the others are stopped.
+"""
 
 from __future__ import annotations
 
@@ -46,9 +48,11 @@ async def set_up(
     models: AbstractAsyncContextManager[ModelSet] | None = None,
     files: Coroutine[Any, Any, TraceFiles] | None = None,
 ) -> AsyncIterator[Ready]:
-    """Open the models, look for the files and find the image at the same time; an image is built only once the others are there.
+    """Open the models, look for the files and find the image at the same time; an image is built only once
+    the others are there.
 
-    The models are closed in the end. What runs that were killed have left is removed. Raises the first failure of these.
+    The models are closed in the end. What runs that were killed have left is removed. Raises the first
+    failure of these.
     """
 
     def start(
@@ -60,7 +64,9 @@ async def set_up(
 
     async with contextlib.AsyncExitStack() as stack:
         opening, looking, finding = await at_once(start)
-        yield Ready(finding.result(), opening.result() if opening else None, looking.result() if looking else None)
+        yield Ready(
+            finding.result(), opening.result() if opening else None, looking.result() if looking else None
+        )
 
 
 async def swept_image(host: Host, *first: Awaitable[Any]) -> ImageInfo:
@@ -78,7 +84,8 @@ async def swept_image(host: Host, *first: Awaitable[Any]) -> ImageInfo:
 async def at_once(start: Callable[[asyncio.TaskGroup], _T]) -> _T:
     """Run the tasks that `start` makes in a TaskGroup; what `start` gave, when all have ended well.
 
-    The first failure is raised as it is, in no group of exceptions, when the others have been stopped. An interrupt comes before failures.
+    The first failure is raised as it is, in no group of exceptions, when the others have been stopped. An
+    interrupt comes before failures.
     """
 
     async def run() -> _T:

@@ -2,11 +2,12 @@
 
     state.json   what the session is (State)
     lock         held by the command that uses the session; says which
-    files/       what was named after the container had started: hard links or copies, mounted read-only into it
+    files/       what was named after the container had started: links or copies, mounted read-only into it
     history      the lines typed in `rlm chat`
 
-A folder like this can come with a stranger's repository. So nothing in it is believed unless this user's own register, outside of it,
-has the session's key; no link in its place is followed; and a session begins in an empty one: `files` that led elsewhere would be mounted.
+A folder like this can come with a stranger's repository. So nothing in it is believed unless this user's own
+register, outside of it, has the session's key; no link in its place is followed; and a session begins in an
+empty one: `files` that led elsewhere would be mounted.
 """
 
 from __future__ import annotations
@@ -36,13 +37,17 @@ _OURS = frozenset({"state.json", "state.json.new", "lock", "files", "history"})
 
 
 _NamedPath = Annotated[
-    Path, BeforeValidator(lambda path: from_text(path) if isinstance(path, str) else path), PlainSerializer(lambda path: to_text(str(path)))
+    Path,
+    BeforeValidator(lambda path: from_text(path) if isinstance(path, str) else path),
+    PlainSerializer(lambda path: to_text(str(path))),
 ]
 """A path whose name may be no UTF-8, which JSON has to be."""
 
 
 class State(BaseModel):
-    """What state.json says. `run`: the session's folder of sockets, "." before there is one; `idle` in seconds; `options`: settings by
+    """What state.json says.
+
+    `run`: the session's folder of sockets, "." before there is one; `idle` in seconds; `options`: settings by
     dotted name, as first given; `grants`: the files that its container has (`FileGrants.dump`).
     """
 
@@ -75,7 +80,10 @@ class SessionFolder:
 
     def __init__(self, base: Path, name: str = DEFAULT_NAME) -> None:
         if not _NAME.fullmatch(name) or not system.is_possible_name(name):
-            raise UsageError(f"{name!r} is no name for a session.", hint="Use letters, digits, dots, dashes and underscores.")
+            raise UsageError(
+                f"{name!r} is no name for a session.",
+                hint="Use letters, digits, dots, dashes and underscores.",
+            )
         self.name = name
         self.path = base.absolute() / name
 
@@ -89,7 +97,10 @@ class SessionFolder:
         return self.path / "history"
 
     def read(self) -> State | None:
-        """The session's state; None if there is no session. Raises UsageError for one that is damaged, or not of this user's making."""
+        """The session's state; None if there is no session.
+
+        Raises UsageError for one that is damaged, or not of this user's making.
+        """
         file = self.path / "state.json"
         try:
             state = State.model_validate_json(file.read_text(encoding="utf-8"))
@@ -97,18 +108,24 @@ class SessionFolder:
             return None
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else "it does not hold a session's state"
-            raise UsageError(f"{file} cannot be read: {why}.", hint=f"Remove {self.path}; its trace is where it was.") from error
+            raise UsageError(
+                f"{file} cannot be read: {why}.", hint=f"Remove {self.path}; its trace is where it was."
+            ) from error
         if not re.fullmatch(r"[0-9a-f]{32}", state.key) or not (_register() / state.key).is_file():
             raise UsageError(
-                f"The session in {self.path} was not begun by you on this machine, so nothing is done with it.",
-                hint=f"Remove that folder to begin one of your own; to go on from its trace: rlm fork {state.trace} QUESTION",
+                f"The session in {self.path} was not begun by you on this machine, so nothing is done with "
+                "it.",
+                hint="Remove that folder to begin one of your own; to go on from its trace: rlm fork "
+                f"{state.trace} QUESTION",
             )
         return state
 
     def begin(self, trace: Path, options: dict[str, Any]) -> State:
         """A new session's state; it counts once it is written."""
         now = datetime.now(UTC)
-        return State(key=secrets.token_hex(16), name=self.name, trace=trace, created=now, used=now, options=options)
+        return State(
+            key=secrets.token_hex(16), name=self.name, trace=trace, created=now, used=now, options=options
+        )
 
     def write(self, state: State) -> None:
         """Replace the state, whole. Raises SetupError."""
@@ -138,7 +155,10 @@ class SessionFolder:
 
     @contextlib.asynccontextmanager
     async def held(self, command: str, wait: float = 0.0) -> AsyncIterator[None]:
-        """Have the session to oneself. `command` is what others are told; `wait` in seconds. Raises UsageError when another one has it."""
+        """Have the session to oneself.
+
+        `command` is what others are told; `wait` in seconds. Raises UsageError when another one has it.
+        """
         lock = await self._lock(wait)
         try:
             if not (self.path / "state.json").exists():
@@ -170,7 +190,8 @@ class SessionFolder:
             if time.monotonic() >= deadline:
                 raise UsageError(
                     f"The session {self.name} is in use by {self.holder() or 'another command'}.",
-                    hint="Wait for it (RLM_SESSION__WAIT=60 waits so many seconds), or use another: --session NAME",
+                    hint="Wait for it (RLM_SESSION__WAIT=60 waits so many seconds), or use another: "
+                    "--session NAME",
                 )
             await asyncio.sleep(_LOOK_SECONDS)
 
@@ -178,15 +199,23 @@ class SessionFolder:
         with _writing(self.path):
             self._check_place()
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with contextlib.suppress(FileExistsError), (self.path.parent / ".gitignore").open("x", encoding="utf-8") as ignore:
+            with (
+                contextlib.suppress(FileExistsError),
+                (self.path.parent / ".gitignore").open("x", encoding="utf-8") as ignore,
+            ):
                 ignore.write("*\n")
             return system.open_plain(self.path / "lock", os.O_RDWR | os.O_CREAT)
 
     def _check_place(self) -> None:
-        """Raise UsageError for a folder that is somebody else's: what is in a session's is deleted when the session ends."""
+        """Raise UsageError for a folder that is somebody else's: what is in a session's is deleted when the
+        session ends.
+        """
         link = next((folder for folder in (self.path.parent, self.path) if folder.is_symlink()), None)
         if link is not None:
-            raise UsageError(f"{link} is a link, and no session is kept behind one.", hint="Name the folder itself: session.dir.")
+            raise UsageError(
+                f"{link} is a link, and no session is kept behind one.",
+                hint="Name the folder itself: session.dir.",
+            )
         if self.path.is_dir() and not (self.path / "state.json").exists():
             strange = sorted({entry.name for entry in self.path.iterdir()} - _OURS)
             if strange:
@@ -196,7 +225,9 @@ class SessionFolder:
                 )
 
     def _empty(self) -> None:
-        """Delete what lies where no session is: parts of one that was cut off, or what somebody else put there."""
+        """Delete what lies where no session is: parts of one that was cut off, or what somebody else put
+        there.
+        """
         for name in _OURS - {"lock"}:
             path = self.path / name
             if path.is_dir() and not path.is_symlink():
@@ -205,7 +236,9 @@ class SessionFolder:
                 path.unlink(missing_ok=True)
 
     def _leave(self) -> None:
-        """Delete the folders that are empty now: another command may have begun a session there at this moment."""
+        """Delete the folders that are empty now: another command may have begun a session there at this
+        moment.
+        """
         with contextlib.suppress(OSError):
             self.path.rmdir()
         with contextlib.suppress(OSError):
@@ -231,5 +264,6 @@ def _writing(path: Path) -> Iterator[None]:
     except OSError as error:
         raise SetupError(
             f"The session's state cannot be written to {path}: {error.strerror or error}.",
-            hint="Check free space and permissions, or choose another place with session.dir (RLM_SESSION__DIR).",
+            hint="Check free space and permissions, or choose another place with session.dir "
+            "(RLM_SESSION__DIR).",
         ) from error

@@ -34,10 +34,11 @@ class Use:
 
 @dataclass(frozen=True)
 class SessionStatus:
-    """`condition`: idle (nothing runs), busy (`holder` uses it), gone (the container has ended; the next command rebuilds it).
+    """`condition`: idle (nothing runs), busy (`holder` uses it), gone (the container has ended; the next
+    command rebuilds it).
 
-    `files` as the kernel tells of them, of a busy or lost one as the trace does; `variables` None where they cannot be asked for.
-    `idle` and `idle_left` in seconds.
+    `files` as the kernel tells of them, of a busy or lost one as the trace does; `variables` None where they
+    cannot be asked for. `idle` and `idle_left` in seconds.
     """
 
     name: str
@@ -84,7 +85,10 @@ class SessionStatus:
         lines.append(f"spent       {self.spent()}")
         if self.use is not None:
             limit = f" of {self.use.memory_limit / 2**20:,.0f}" if self.use.memory_limit else ""
-            lines.append(f"container   {self.use.memory / 2**20:,.0f}{limit} MiB of memory, {self.use.cpu:.0f} % of a CPU")
+            lines.append(
+                f"container   {self.use.memory / 2**20:,.0f}{limit} MiB of memory, {self.use.cpu:.0f} % of "
+                "a CPU"
+            )
         return lines
 
     def file_lines(self) -> list[str]:
@@ -120,8 +124,12 @@ def _file(file: Mapping[str, Any]) -> str:
     return f"{file['name']}: {size}" + (f" ({', '.join(marks)})" if marks else "")
 
 
-async def status_of(state: State, running: RunningKernel | None, holder: Holder | None = None) -> SessionStatus:
-    """The status of a session: of its kernel if we have it (`running`), else of what can be seen from outside. Raises DockerError."""
+async def status_of(
+    state: State, running: RunningKernel | None, holder: Holder | None = None
+) -> SessionStatus:
+    """The status of a session: of its kernel if we have it (`running`), else of what can be seen from
+    outside. Raises DockerError.
+    """
     trace = await asyncio.to_thread(read_trace, state.trace)
     use = await asyncio.to_thread(_use, state.run.name.removeprefix("rlm-"))
     files: list[dict[str, Any]] | None = None
@@ -131,8 +139,14 @@ async def status_of(state: State, running: RunningKernel | None, holder: Holder 
         told = await running.kernel.files()
         files = None if told is None else [file.model_dump(exclude_none=True) for file in told]
     if files is None:
-        files = [{"name": Path(file.path).name, "path": file.path, "bytes": file.size} for file in trace.meta.files]
-    left = None if holder or use is None else max(0.0, state.idle - (datetime.now(UTC) - state.used).total_seconds())
+        files = [
+            {"name": Path(file.path).name, "path": file.path, "bytes": file.size} for file in trace.meta.files
+        ]
+    left = (
+        None
+        if holder or use is None
+        else max(0.0, state.idle - (datetime.now(UTC) - state.used).total_seconds())
+    )
     return SessionStatus(
         name=state.name,
         condition="busy" if holder else "gone" if use is None else "idle",
@@ -161,7 +175,9 @@ def _use(session_id: str) -> Use | None:
     with docker_errors():
         client = connect()
         try:
-            found = client.containers.list(ignore_removed=True, filters={"label": f"{LABEL}.session={session_id}"})
+            found = client.containers.list(
+                ignore_removed=True, filters={"label": f"{LABEL}.session={session_id}"}
+            )
             if not found:
                 return None
             clock = time.monotonic()
@@ -176,7 +192,9 @@ def _use(session_id: str) -> Use | None:
     try:
         busy = last["cpu_stats"]["cpu_usage"]["total_usage"] - first["cpu_stats"]["cpu_usage"]["total_usage"]
         memory = last["memory_stats"]
-        cache = memory.get("stats", {}).get("total_inactive_file", memory.get("stats", {}).get("inactive_file", 0))
+        cache = memory.get("stats", {}).get(
+            "total_inactive_file", memory.get("stats", {}).get("inactive_file", 0)
+        )
         return Use(max(0, memory["usage"] - cache), memory.get("limit", 0), busy / 1e9 / seconds * 100)
     except (KeyError, TypeError):  # the container ended in the meantime
         return None

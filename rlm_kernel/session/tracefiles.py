@@ -1,4 +1,6 @@
-"""The files of a trace: noted as a run has them; found again where they were, or where the user says, and checked before any cell runs."""
+"""The files of a trace: noted as a run has them; found again where they were, or where the user says, and
+checked before any cell runs.
+"""
 
 from __future__ import annotations
 
@@ -31,20 +33,29 @@ if TYPE_CHECKING:
 _TOLD_FROM = 256 << 20
 """Bytes of files from which it is told that they are read."""
 _SOON, _SOON_SECONDS = 64 << 20, 0.5
-"""Bytes whose digests are about to be there when a run ends, and how long they have then: the answer has been given."""
+"""Bytes whose digests are about to be there when a run ends, and how long they have then: the answer has been
+given.
+"""
 _TELL_SECONDS = 1.0
 _WRITE_SECONDS = 0.2
-"""How long digests wait for others, to be written with them. It is less than what they have at the end of a run."""
+"""How long digests wait for others, to be written with them.
+
+It is less than what they have at the end of a run.
+"""
 
 
 class FileNotes:
-    """Notes the files of a run in its trace: their sizes before the kernel has them, their digests as soon as they have been read.
+    """Notes the files of a run in its trace: their sizes before the kernel has them, their digests as soon as
+    they have been read.
 
-    An async context manager. They are read in a thread beside what is done in it, which nobody waits for: what is not read by its end stays
-    pending. `until`: set when nobody needs them any more; without it that is the end of the context.
+    An async context manager. They are read in a thread beside what is done in it, which nobody waits for:
+    what is not read by its end stays pending. `until`: set when nobody needs them any more; without it that
+    is the end of the context.
     """
 
-    def __init__(self, environment: Environment, writer: NotebookWriter, until: threading.Event | None = None) -> None:
+    def __init__(
+        self, environment: Environment, writer: NotebookWriter, until: threading.Event | None = None
+    ) -> None:
         self._environment = environment
         self._writer = writer
         self._over = until or threading.Event()
@@ -57,11 +68,17 @@ class FileNotes:
 
     async def __aenter__(self) -> FileNotes:
         places = {str(name): place for name, place in self._environment.grants.places().items()}
-        wanted = [name for name, file in self._known.items() if file.sha256 is None and file.digest in (None, "pending")]
+        wanted = [
+            name
+            for name, file in self._known.items()
+            if file.sha256 is None and file.digest in (None, "pending")
+        ]
         self._read({name: places[name] for name in wanted if name in places})
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             left = sum(file.size for file in self._known.values() if file.digest == "pending")
             if error is None and self._reading and left <= _SOON:
@@ -81,10 +98,16 @@ class FileNotes:
 
     async def note(self) -> None:
         """Note what was granted since."""
-        new = {str(name): place for name, place in self._environment.grants.places().items() if str(name) not in self._known}
+        new = {
+            str(name): place
+            for name, place in self._environment.grants.places().items()
+            if str(name) not in self._known
+        }
         if new:
             metas = await asyncio.to_thread(metas_of, new)
-            there = {meta.path: meta for meta in metas if meta.path not in self._known}  # another call may have noted it meanwhile
+            there = {
+                meta.path: meta for meta in metas if meta.path not in self._known
+            }  # another call may have noted it meanwhile
             self._known |= there
             self._writer.set_files(there.values())
             self._read({name: new[name] for name in there})
@@ -96,9 +119,13 @@ class FileNotes:
             self._reading.add(done)
             done.add_done_callback(self._reading.discard)
             # A daemon: neither the program's end nor that of its loop waits for it.
-            threading.Thread(target=self._digest, args=(wanted, loop, done), name="rlm-digests", daemon=True).start()
+            threading.Thread(
+                target=self._digest, args=(wanted, loop, done), name="rlm-digests", daemon=True
+            ).start()
 
-    def _digest(self, places: Mapping[str, Path], loop: asyncio.AbstractEventLoop, done: asyncio.Future[None]) -> None:
+    def _digest(
+        self, places: Mapping[str, Path], loop: asyncio.AbstractEventLoop, done: asyncio.Future[None]
+    ) -> None:
         be_quiet()
         read: dict[str, FileMeta] = {}
         told = time.monotonic()
@@ -138,8 +165,13 @@ def _with_digest(file: FileMeta, read: FileMeta) -> FileMeta:
 
 
 def metas_of(places: Mapping[Any, Path], *, made: bool = False) -> list[FileMeta]:
-    """What a trace says of files, by the names that the kernel knows them by, before they are read. Blocking."""
-    return [file_meta(place, made=made).model_copy(update={"path": str(name)}) for name, place in places.items()]
+    """What a trace says of files, by the names that the kernel knows them by, before they are read.
+
+    Blocking.
+    """
+    return [
+        file_meta(place, made=made).model_copy(update={"path": str(name)}) for name, place in places.items()
+    ]
 
 
 _WHY_UNKNOWN = {
@@ -152,7 +184,9 @@ _WHY_UNKNOWN = {
 
 @dataclass(frozen=True)
 class Checked:
-    """A file of a trace, as it is now. `path`: where it is; None if it is nowhere. `fault`: why it is not the one that it was, or "".
+    """A file of a trace, as it is now.
+
+    `path`: where it is; None if it is nowhere. `fault`: why it is not the one that it was, or "".
 
     `proven`: its content is that of then, by its digest.
     """
@@ -165,8 +199,9 @@ class Checked:
 
 @dataclass(frozen=True)
 class TraceFiles:
-    """Where the files of a trace are, in its order; `known_as` is what the trace calls them. `changed` says what is not as it was, or
-    not known to be.
+    """Where the files of a trace are, in its order; `known_as` is what the trace calls them.
+
+    `changed` says what is not as it was, or not known to be.
     """
 
     paths: list[Path]
@@ -175,9 +210,15 @@ class TraceFiles:
 
 
 async def look_up_files(
-    trace: TraceFile, given: Mapping[str, Path] | None = None, *, allow_changed: bool = False, say: Say = silent
+    trace: TraceFile,
+    given: Mapping[str, Path] | None = None,
+    *,
+    allow_changed: bool = False,
+    say: Say = silent,
 ) -> TraceFiles:
-    """`find_files` in a thread, which stops reading when this is cancelled; of files that take their time `say` hears."""
+    """`find_files` in a thread, which stops reading when this is cancelled; of files that take their time
+    `say` hears.
+    """
     if sum(file.size for file in trace.meta.files) > _TOLD_FROM:
         say("checking the trace's files …")
     stop = threading.Event()
@@ -188,24 +229,35 @@ async def look_up_files(
 
 
 def find_files(
-    trace: TraceFile, given: Mapping[str, Path] | None = None, *, allow_changed: bool = False, stop: threading.Event | None = None
+    trace: TraceFile,
+    given: Mapping[str, Path] | None = None,
+    *,
+    allow_changed: bool = False,
+    stop: threading.Event | None = None,
 ) -> TraceFiles:
     """Find a trace's files and check their sizes and digests, all of them before anything is said. Blocking.
 
-    `given`: where a file is now, by its recorded path, or by its last part where only one has it. `allow_changed`: a file that is not
-    what it was is not refused, but told in `changed`. `stop`: set when nobody waits for the result any more.
+    `given`: where a file is now, by its recorded path, or by its last part where only one has it.
+    `allow_changed`: a file that is not what it was is not refused, but told in `changed`. `stop`: set when
+    nobody waits for the result any more.
 
-    Raises UsageError for a name that the trace does not have, FileRefused for files that are missing or have changed.
+    Raises UsageError for a name that the trace does not have, FileRefused for files that are missing or have
+    changed.
     """
     files = check_files(trace, given, stop)
     missing = [file.fault for file in files if file.path is None]
     changed = [file.fault for file in files if file.path is not None and file.fault]
     refused = missing if allow_changed else missing + changed
     if refused:
-        hint = "Say where it is: --file NAME=PATH" if missing else "Give the one that it was: --file NAME=PATH, or --allow-changed"
+        hint = (
+            "Say where it is: --file NAME=PATH"
+            if missing
+            else "Give the one that it was: --file NAME=PATH, or --allow-changed"
+        )
         raise FileRefused(" ".join(refused), hint=hint)
     unknown = [
-        f"Whether {file.path} has changed is not known: it has the size that it had, and {_WHY_UNKNOWN[file.meta.digest]}."
+        f"Whether {file.path} has changed is not known: it has the size that it had, and "
+        f"{_WHY_UNKNOWN[file.meta.digest]}."
         for file in files
         if not file.fault and not file.proven
     ]
@@ -213,12 +265,20 @@ def find_files(
     return TraceFiles(paths, [Path(file.meta.path) for file in files], changed + unknown)
 
 
-def check_files(trace: TraceFile, given: Mapping[str, Path] | None = None, stop: threading.Event | None = None) -> list[Checked]:
-    """Each file of a trace, in its order: given, or at its recorded place, or by its name beside the trace. Blocking. Raises UsageError."""
+def check_files(
+    trace: TraceFile, given: Mapping[str, Path] | None = None, stop: threading.Event | None = None
+) -> list[Checked]:
+    """Each file of a trace, in its order: given, or at its recorded place, or by its name beside the trace.
+
+    Blocking. Raises UsageError.
+    """
     metas = trace.meta.files
     places = {_named(name, metas).path: path for name, path in (given or {}).items()}
     until = stop or threading.Event()
-    return [_check(meta, [places[meta.path]] if meta.path in places else _places(trace, meta), until) for meta in metas]
+    return [
+        _check(meta, [places[meta.path]] if meta.path in places else _places(trace, meta), until)
+        for meta in metas
+    ]
 
 
 def named_files(trace: TraceFile, given: Mapping[str, Path]) -> dict[str, Path]:
@@ -229,10 +289,15 @@ def named_files(trace: TraceFile, given: Mapping[str, Path]) -> dict[str, Path]:
 
 
 def _named(name: str, metas: list[FileMeta]) -> FileMeta:
-    exact = [meta for meta in metas if meta.path == name] or [meta for meta in metas if recorded(meta.path).name == name]
+    exact = [meta for meta in metas if meta.path == name] or [
+        meta for meta in metas if recorded(meta.path).name == name
+    ]
     if len(exact) != 1:
         what = "has no file" if not exact else "has several files"
-        raise UsageError(f"The trace {what} {name}.", hint=f"Its files: {', '.join(meta.path for meta in metas) or 'none'}.")
+        raise UsageError(
+            f"The trace {what} {name}.",
+            hint=f"Its files: {', '.join(meta.path for meta in metas) or 'none'}.",
+        )
     return exact[0]
 
 
@@ -251,8 +316,11 @@ def _check(meta: FileMeta, places: list[Path], until: threading.Event) -> Checke
         try:
             resolve(path)
         except FileRefused as refused:
-            # The first place is where it is looked for by name; what it has to say counts if no other place has it.
-            there.append(Checked(meta, None, refused.message if os.path.exists(path) else f"{path} is not there."))
+            # The first place is where it is looked for by name; what it has to say counts if no other place
+            # has it.
+            there.append(
+                Checked(meta, None, refused.message if os.path.exists(path) else f"{path} is not there.")
+            )
             continue
         try:
             fault = _changed(meta, path, until)
@@ -267,7 +335,9 @@ def _check(meta: FileMeta, places: list[Path], until: threading.Event) -> Checke
 
 
 def _changed(meta: FileMeta, path: Path, until: threading.Event) -> str:
-    now = file_meta(path, most=meta.size)  # a trace may name any folder: it is not walked farther than it can be the one that it was
+    now = file_meta(
+        path, most=meta.size
+    )  # a trace may name any folder: it is not walked farther than it can be the one that it was
     if now.directory != meta.directory or now.size != meta.size:
         least = "over " if now.directory and now.size > meta.size else ""
         return f"{path} has changed: {least}{now.size:,} bytes, then it had {meta.size:,}."

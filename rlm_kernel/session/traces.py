@@ -21,7 +21,9 @@ from rlm_kernel.trace.schema import NotebookMeta
 from rlm_kernel.trace.writer import NotebookWriter
 
 
-def new_meta(environment: Environment, question: str, names: Mapping[Role, str], profile: Profile) -> NotebookMeta:
+def new_meta(
+    environment: Environment, question: str, names: Mapping[Role, str], profile: Profile
+) -> NotebookMeta:
     """What a new trace says of itself. `names`: those of the models."""
     settings = environment.host.settings
     return NotebookMeta(
@@ -39,22 +41,28 @@ def new_meta(environment: Environment, question: str, names: Mapping[Role, str],
     )
 
 
-def new_writer(path: Path, meta: NotebookMeta, settings: Settings, cells: Iterable[Mapping[str, Any]] | None = None) -> NotebookWriter:
-    """What writes a trace: without the secrets of this process, and with no more output than the settings say.
+def new_writer(
+    path: Path, meta: NotebookMeta, settings: Settings, cells: Iterable[Mapping[str, Any]] | None = None
+) -> NotebookWriter:
+    """What writes a trace: without the secrets of this process, and with no more output than the settings
+    say.
 
     `cells`: those of a trace that is taken up; then nothing is written before the first event.
     """
-    return NotebookWriter(path, meta, known_secrets(os.environ), cells, outputs=parse_size(settings.trace.outputs))
+    return NotebookWriter(
+        path, meta, known_secrets(os.environ), cells, outputs=parse_size(settings.trace.outputs)
+    )
 
 
 @contextlib.asynccontextmanager
 async def closing_trace(
     listeners: Listener, totals: Callable[[], Totals], path: Path, say: Say
 ) -> AsyncIterator[Callable[[Outcome], Totals]]:
-    """Close the trace, once: as soon as there is an outcome, which is told to what this gives, or else where a run is interrupted or fails,
-    by whatever comes.
+    """Close the trace, once: as soon as there is an outcome, which is told to what this gives, or else where
+    a run is interrupted or fails, by whatever comes.
 
-    That what has the answer cannot be written is told by `say`, and costs nobody the answer. Raises RLMError for what is no interrupt.
+    That what has the answer cannot be written is told by `say`, and costs nobody the answer. Raises RLMError
+    for what is no interrupt.
     """
     closed = False
 
@@ -66,7 +74,11 @@ async def closing_trace(
         except Exception as error:
             if outcome.answer is None:
                 raise
-            what = "The answer is not in the trace." if isinstance(error, TraceError) else "The end of the run could not be shown."
+            what = (
+                "The answer is not in the trace."
+                if isinstance(error, TraceError)
+                else "The end of the run could not be shown."
+            )
             say(f"{what} {error.message if isinstance(error, RLMError) else error}")
         return spent
 
@@ -74,9 +86,17 @@ async def closing_trace(
         yield close
     except BaseException as error:
         interrupted = is_interrupt(error)
-        failure = error if interrupted else InternalError.of(error, f"The trace is closed, and has all that was done: {path}")
+        failure = (
+            error
+            if interrupted
+            else InternalError.of(error, f"The trace is closed, and has all that was done: {path}")
+        )
         if not closed:
-            outcome = Outcome(None, "interrupted") if interrupted else Outcome(None, "error", detail=_detail(failure, path))
+            outcome = (
+                Outcome(None, "interrupted")
+                if interrupted
+                else Outcome(None, "error", detail=_detail(failure, path))
+            )
             with contextlib.suppress(Exception):  # a full disk, say, which is then the error itself
                 listeners(RunFinished(outcome, totals()))
         if failure is error:
@@ -86,4 +106,8 @@ async def closing_trace(
 
 def _detail(failure: BaseException, path: Path) -> str:
     assert isinstance(failure, RLMError)
-    return f"{failure.message} To go on: rlm resume {path.name}" if isinstance(failure, InternalError) else failure.message
+    return (
+        f"{failure.message} To go on: rlm resume {path.name}"
+        if isinstance(failure, InternalError)
+        else failure.message
+    )

@@ -24,31 +24,45 @@ FOLDER = ".children"
 
 
 def child_traces(trace: TraceFile) -> list[Path]:
-    """The traces of an RLM's children, each once, in the order in which these had answered. None of them is known to be there."""
+    """The traces of an RLM's children, each once, in the order in which these had answered.
+
+    None of them is known to be there.
+    """
     metas = [cell.meta for cell in trace.cells if cell.meta]
     return list(dict.fromkeys(trace.path.parent / call.trace for meta in metas for call in linked(meta)))
 
 
 @dataclass
 class Tree:
-    """The traces of a tree of child RLMs, as they are opened from the topmost down: each file once, none by a link, and not without end.
+    """The traces of a tree of child RLMs, as they are opened from the topmost down: each file once, none by a
+    link, and not without end.
 
-    They may be a stranger's: a folder that is its own child would be walked for ever, and one that two name twice as often on each level.
+    They may be a stranger's: a folder that is its own child would be walked for ever, and one that two name
+    twice as often on each level.
     """
 
     seen: set[tuple[int, int]] = field(default_factory=set)
     room: int = MAX_TREE
 
     def open(self, path: Path, above: TraceFile, level: int) -> TraceFile | None:
-        """The trace of a child of `above`; None if it was opened before. `level`: how far it is beneath the topmost.
+        """The trace of a child of `above`; None if it was opened before.
 
-        Raises TraceError, UsageError: it is not there, no plain file, not where a child of this one can be, or one too many.
+        `level`: how far it is beneath the topmost.
+
+        Raises TraceError, UsageError: it is not there, no plain file, not where a child of this one can be,
+        or one too many.
         """
         path = Path(os.path.normpath(path))
-        homes = [above.path.parent, *(Path(origin.trace).parent for origin in above.meta.origins if origin.kind == "fork")]
+        homes = [
+            above.path.parent,
+            *(Path(origin.trace).parent for origin in above.meta.origins if origin.kind == "fork"),
+        ]
         home = next((home for home in homes if home.is_absolute() and path.is_relative_to(home)), None)
         if home is None:
-            raise TraceError(f"The trace {above.path} names {path} as that of a child, which lies outside its folder: it is not opened.")
+            raise TraceError(
+                f"The trace {above.path} names {path} as that of a child, which lies outside its folder: it "
+                "is not opened."
+            )
         if path.resolve() != home.resolve() / path.relative_to(home):
             raise TraceError(f"The trace {path} of a child RLM is reached by a link: it is not opened.")
         try:
@@ -75,7 +89,10 @@ class Tree:
 
 
 def spent_on_lost(trace: TraceFile) -> Totals:
-    """What children have used that a run which was cut off had not recorded yet, by their own traces. Blocking."""
+    """What children have used that a run which was cut off had not recorded yet, by their own traces.
+
+    Blocking.
+    """
     tree = Tree.of(trace)
     lost = Totals()
     waiting = [(trace, 0)]

@@ -1,4 +1,6 @@
-"""A cell's recorded calls where they are many: each is checked when the trace is read, and made when it is asked for."""
+"""A cell's recorded calls where they are many: each is checked when the trace is read, and made when it is
+asked for.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def _count(spent: Totals, call: CallMeta) -> None:
 
 
 class PackedCalls(Sequence[CallMeta]):
-    """The calls of a cell, each made anew when it is asked for. Raises pydantic's ValidationError for one that does not hold.
+    """The calls of a cell, each made anew when it is asked for.
+
+    Raises pydantic's ValidationError for one that does not hold.
 
     `spent`: what they have used. `linked`: those that have a trace of their own.
     """
@@ -64,14 +68,21 @@ class PackedCalls(Sequence[CallMeta]):
     @overload
     def __getitem__(self, index: slice) -> list[CallMeta]: ...
     def __getitem__(self, index: int | slice) -> CallMeta | list[CallMeta]:
-        return [_call(item) for item in self._items[index]] if isinstance(index, slice) else _call(self._items[index])
+        return (
+            [_call(item) for item in self._items[index]]
+            if isinstance(index, slice)
+            else _call(self._items[index])
+        )
 
     def __iter__(self) -> Iterator[CallMeta]:
         return map(_call, self._items)
 
 
 def cell_meta(found: Any) -> CellMeta:
-    """`metadata.rlm` of a cell; where its calls are packed they stay so. Raises pydantic's ValidationError."""
+    """`metadata.rlm` of a cell; where its calls are packed they stay so.
+
+    Raises pydantic's ValidationError.
+    """
     calls = found.get("calls") if isinstance(found, dict) else None
     if not isinstance(calls, Packed):
         return CellMeta.model_validate(found)
@@ -82,7 +93,11 @@ def cell_meta(found: Any) -> CellMeta:
 
 def linked(meta: CellMeta) -> list[CallMeta]:
     """The calls of a cell that have a trace of their own."""
-    return meta.calls.linked if isinstance(meta.calls, PackedCalls) else [call for call in meta.calls if call.trace]
+    return (
+        meta.calls.linked
+        if isinstance(meta.calls, PackedCalls)
+        else [call for call in meta.calls if call.trace]
+    )
 
 
 def _call(item: Any) -> CallMeta:
@@ -92,7 +107,12 @@ def _call(item: Any) -> CallMeta:
 def _placed(error: ValidationError, number: int) -> ValidationError:
     """The error of one call as that of the cell that has it."""
     details: list[InitErrorDetails] = [
-        {"type": one["type"], "loc": ("calls", number, *one["loc"]), "input": one["input"], "ctx": one.get("ctx", {})}
+        {
+            "type": one["type"],
+            "loc": ("calls", number, *one["loc"]),
+            "input": one["input"],
+            "ctx": one.get("ctx", {}),
+        }
         for one in error.errors()
     ]
     return ValidationError.from_exception_data(error.title, details)

@@ -36,7 +36,9 @@ _Value = str | bytes
 
 @dataclass(frozen=True)
 class Ran:
-    """What a cell gave: its `outputs` (nbformat dicts), when it `started` and how many `seconds` it took, None where unknown."""
+    """What a cell gave: its `outputs` (nbformat dicts), when it `started` and how many `seconds` it took,
+    None where unknown.
+    """
 
     outputs: Sequence[Mapping[str, Any]]
     started: datetime | None = None
@@ -68,7 +70,11 @@ def _bounded(blocks: Sequence[Sequence[str]]) -> str | None:
         return None
     lines = ["--- recorded", "+++ replayed"]
     for number, block in enumerate(blocks):
-        shown = list(block) if len(block) <= _PART_LINES else [*block[:_PART_LINES], f"… {len(block) - _PART_LINES:,} more lines"]
+        shown = (
+            list(block)
+            if len(block) <= _PART_LINES
+            else [*block[:_PART_LINES], f"… {len(block) - _PART_LINES:,} more lines"]
+        )
         if len(lines) + len(shown) >= MAX_LINES:
             lines.append(f"… {len(blocks) - number:,} more outputs differ")
             break
@@ -112,14 +118,21 @@ def _contents(kind: str, output: Mapping[str, Any]) -> Iterator[tuple[str, _Valu
         if isinstance(metadata, Mapping) and any(metadata.values()):
             yield " metadata", _text(metadata)
     else:
-        yield "", _text({name: value for name, value in output.items() if name not in ("output_type", "metadata")})
+        yield (
+            "",
+            _text({name: value for name, value in output.items() if name not in ("output_type", "metadata")}),
+        )
 
 
 def _value(mime: str, value: Any) -> _Value:
     if mime.endswith("json"):
         return value if isinstance(value, str) else _json(value)
     text = _text(value)
-    if mime.startswith("text/") or mime.endswith(("xml", "javascript", "latex")) or not isinstance(value, str | list):
+    if (
+        mime.startswith("text/")
+        or mime.endswith(("xml", "javascript", "latex"))
+        or not isinstance(value, str | list)
+    ):
         return text
     try:
         return base64.b64decode("".join(text.split()), validate=True)
@@ -146,7 +159,9 @@ def _json(value: Any) -> str:
 # Differences
 
 
-def _block(title: str, one: _Value | None, one_run: Run, other: _Value | None, other_run: Run) -> Iterator[str]:
+def _block(
+    title: str, one: _Value | None, one_run: Run, other: _Value | None, other_run: Run
+) -> Iterator[str]:
     """The lines on a part that differs; none if it differs only in what must."""
     title = _cut(title, 0)
     if isinstance(one, bytes) or isinstance(other, bytes):
@@ -161,9 +176,14 @@ def _block(title: str, one: _Value | None, one_run: Run, other: _Value | None, o
     if top == len(ours) == len(theirs):
         return
     bottom = 0
-    while bottom < shorter - top and difference(ours[-1 - bottom], one_run, theirs[-1 - bottom], other_run) is None:
+    while (
+        bottom < shorter - top
+        and difference(ours[-1 - bottom], one_run, theirs[-1 - bottom], other_run) is None
+    ):
         bottom += 1
-    yield title + (": only in the replay" if one is None else ": only in the recording" if other is None else "")
+    yield title + (
+        ": only in the replay" if one is None else ": only in the recording" if other is None else ""
+    )
     start = max(0, top - _CONTEXT)
     ends = [min(len(lines) - bottom + _CONTEXT, len(lines)) for lines in (ours, theirs)]
     shown = [min(end, start + _ALIGNED) for end in ends]
@@ -182,7 +202,9 @@ def _about(value: _Value | None) -> str:
 
 
 def _lines(text: str) -> list[str]:
-    """Lines as they would stand in a terminal: without codes, and of a line that was rewritten the last form."""
+    """Lines as they would stand in a terminal: without codes, and of a line that was rewritten the last
+    form.
+    """
     plain = _ANSI.sub("", text).replace("\r\n", "\n")
     return [line.rstrip("\r").rsplit("\r", 1)[-1] for line in plain.split("\n")]
 

@@ -38,18 +38,39 @@ def title(meta: NotebookMeta) -> str:
     if heading != question:
         lines += [_quote(question), ""]
     if meta.models["root"]:
-        lines += [f"- Root model `{meta.models['root']}`, sub model `{meta.models['sub']}`, prompt profile `{meta.prompt_profile}`"]
-    lines += [f"- Input `{file.path}` ({'folder, ' if file.directory else ''}{file.size:,} bytes)" for file in meta.files]
-    lines += [f"- {_TAKEN_UP[origin.kind]} from `{origin.trace}` at `{origin.cell}`, {_utc(origin.at)}" for origin in meta.origins]
+        lines += [
+            f"- Root model `{meta.models['root']}`, sub model `{meta.models['sub']}`, prompt profile "
+            f"`{meta.prompt_profile}`"
+        ]
+    lines += [
+        f"- Input `{file.path}` ({'folder, ' if file.directory else ''}{file.size:,} bytes)"
+        for file in meta.files
+    ]
+    lines += [
+        f"- {_TAKEN_UP[origin.kind]} from `{origin.trace}` at `{origin.cell}`, {_utc(origin.at)}"
+        for origin in meta.origins
+    ]
     if meta.parent is not None:
-        lines.append(f"- A child RLM, asked for by `{meta.parent.cell}` of [{_name(meta.parent.trace)}]({_link(meta.parent.trace)})")
+        lines.append(
+            f"- A child RLM, asked for by `{meta.parent.cell}` of "
+            f"[{_name(meta.parent.trace)}]({_link(meta.parent.trace)})"
+        )
     created = _utc(meta.created)
-    return "\n".join([*lines, f"- Session `{meta.session}`, {created}, rlm_kernel {meta.rlm_version}, image `{meta.image}`"])
+    return "\n".join(
+        [
+            *lines,
+            f"- Session `{meta.session}`, {created}, rlm_kernel {meta.rlm_version}, image `{meta.image}`",
+        ]
+    )
 
 
 def model_words(turn: int, prose: str, thoughts: int = 0) -> str:
-    """The root model's words of a turn, without its code, and how many characters of `thoughts` there were besides."""
-    beside = f"\n\n*Reasoning: {thoughts:,} characters. They are in this cell's metadata.*" if thoughts else ""
+    """The root model's words of a turn, without its code, and how many characters of `thoughts` there were
+    besides.
+    """
+    beside = (
+        f"\n\n*Reasoning: {thoughts:,} characters. They are in this cell's metadata.*" if thoughts else ""
+    )
     return f"## Turn {turn}\n\n{prose}".strip() + beside
 
 
@@ -74,11 +95,17 @@ def answer(outcome: Outcome) -> str:
     if outcome.answer is None:
         return f"## No answer\n\n{_because(outcome)}"
     text = outcome.answer.text
-    shown = text if len(text) <= ANSWER_CAP else f"{text[:ANSWER_CAP]}\n\n… {len(text) - ANSWER_CAP:,} more characters."
+    shown = (
+        text
+        if len(text) <= ANSWER_CAP
+        else f"{text[:ANSWER_CAP]}\n\n… {len(text) - ANSWER_CAP:,} more characters."
+    )
     if "\n" not in shown:
         # One line is a value, not a document: a name like __init__ must stand as it is.
         shown = _MARKS.sub(r"\\\1", shown)
-    return f"## Answer\n\n{shown}" + (f"\n\n*Best-effort answer: {_limit(outcome)}.*" if outcome.forced else "")
+    return f"## Answer\n\n{shown}" + (
+        f"\n\n*Best-effort answer: {_limit(outcome)}.*" if outcome.forced else ""
+    )
 
 
 def _limit(outcome: Outcome) -> str:
@@ -103,9 +130,15 @@ def summary(meta: NotebookMeta, children: Sequence[CallMeta] = ()) -> str:
         ("Root model", meta.models["root"], totals.turns + totals.child_turns, root),
         ("Sub model", meta.models["sub"], totals.calls - totals.child_turns, sub),
     ]
-    lines = ["## Cost", "", "| | model | calls | tokens in | of these cached | tokens out |", "| --- | --- | ---: | ---: | ---: | ---: |"]
+    lines = [
+        "## Cost",
+        "",
+        "| | model | calls | tokens in | of these cached | tokens out |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+    ]
     lines += [
-        f"| {role} | `{model}` | {calls:,} | {used.prompt:,} | {used.cached:,} | {used.completion:,} |" for role, model, calls, used in rows
+        f"| {role} | `{model}` | {calls:,} | {used.prompt:,} | {used.cached:,} | {used.completion:,} |"
+        for role, model, calls, used in rows
     ]
     lines += ["", f"Together: {totals.line()}."]
     return "\n".join([*lines, *_children(children)])
@@ -120,9 +153,18 @@ def _children(calls: Sequence[CallMeta]) -> list[str]:
         cost = "" if call.cost is None else f"${call.cost:,.4f}"
         asked = _MARKS.sub(r"\\\1", " ".join(call.preview.split())[:_HEADING]).replace("|", "\\|")
         how = "failed" if call.error is not None else "answered"
-        rows.append(f"| [{_name(call.trace)}]({_link(call.trace)}) | {asked} | {how} | {call.calls:,} | {cost} | {call.seconds:,.1f} |")
+        rows.append(
+            f"| [{_name(call.trace)}]({_link(call.trace)}) | {asked} | {how} | {call.calls:,} | {cost} | "
+            f"{call.seconds:,.1f} |"
+        )
     more = [f"\n… and {len(calls) - _CHILDREN_SHOWN:,} more."] if len(calls) > _CHILDREN_SHOWN else []
-    head = ["", "## Child RLMs", "", "| trace | question | | calls | cost | seconds |", "| --- | --- | --- | ---: | ---: | ---: |"]
+    head = [
+        "",
+        "## Child RLMs",
+        "",
+        "| trace | question | | calls | cost | seconds |",
+        "| --- | --- | --- | ---: | ---: | ---: |",
+    ]
     return [*head, *rows, *more]
 
 

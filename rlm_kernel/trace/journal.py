@@ -1,12 +1,15 @@
-"""The journal of a trace: what has changed since its notebook was last written whole, one record a line, in a hidden file beside it.
+"""The journal of a trace: what has changed since its notebook was last written whole, one record a line, in a
+hidden file beside it.
 
-A record is on the disk as soon as its event is over, so that the notebook itself need not be written at each event. The first line has
-the id that the notebook has in `metadata.rlm.journal`: a journal of another run is not believed. Each record has a number (`n`); those up
-to the notebook's `journaled` are in the notebook already. A last line that was cut off does not count. The writer holds a lock on the
-journal as long as it lives: a journal without one was left by a run that was killed, and is folded into its notebook.
+A record is on the disk as soon as its event is over, so that the notebook itself need not be written at each
+event. The first line has the id that the notebook has in `metadata.rlm.journal`: a journal of another run is
+not believed. Each record has a number (`n`); those up to the notebook's `journaled` are in the notebook
+already. A last line that was cut off does not count. The writer holds a lock on the journal as long as it
+lives: a journal without one was left by a run that was killed, and is folded into its notebook.
 
-A record: {"n", "meta": fields of metadata.rlm that have changed, "files": {"keep", "rest"}, "cells": [{"cell", "behind"}], "progress":
-{"cell", "seconds", "calls": those that have ended since, "outputs": {"keep", "more", "rest"}}}.
+A record: {"n", "meta": fields of metadata.rlm that have changed, "files": {"keep", "rest"}, "cells":
+[{"cell", "behind"}], "progress": {"cell", "seconds", "calls": those that have ended since, "outputs":
+{"keep", "more", "rest"}}}.
 """
 
 from __future__ import annotations
@@ -40,7 +43,10 @@ def journal_path(notebook: Path) -> Path:
 
 
 class Journal:
-    """The journal of a notebook that is being written. The file is there from the first record on. Raises OSError."""
+    """The journal of a notebook that is being written.
+
+    The file is there from the first record on. Raises OSError.
+    """
 
     def __init__(self, notebook: Path) -> None:
         self._path = journal_path(notebook)
@@ -88,7 +94,9 @@ class Journal:
         if file is None:
             self._path.unlink(missing_ok=True)
         else:
-            system.remove_open(self._path, file)  # before it is unlocked: nobody must take it for one that was left
+            system.remove_open(
+                self._path, file
+            )  # before it is unlocked: nobody must take it for one that was left
 
     def release(self) -> None:
         """Let go of the file, and leave it as it is."""
@@ -99,7 +107,10 @@ class Journal:
     def _create(self) -> None:
         # Made anew: what lies in its place is not of this run, and may be a link to any file there is.
         self._path.unlink(missing_ok=True)
-        self._file, self._size = system.open_plain(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND), 0
+        self._file, self._size = (
+            system.open_plain(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND),
+            0,
+        )
         with contextlib.suppress(OSError):  # a file system without locks: then nobody else folds it either
             system.lock(self._file)
         try:
@@ -127,15 +138,19 @@ class Journal:
 
 
 def completed(path: Path, read: Callable[[], Any]) -> Any:
-    """The notebook that `read` reads from `path`, with what its journal has beyond it. Raises what `read` does, and ValueError."""
+    """The notebook that `read` reads from `path`, with what its journal has beyond it.
+
+    Raises what `read` does, and ValueError.
+    """
     return _completed(_real(path), read)[0]
 
 
 def fold(path: Path, read: Callable[[], Any], check: Callable[[Any], object]) -> bool:
     """Write the journal that a killed run left into its notebook, and delete it; whether there was one.
 
-    A run that goes on is let alone, and a journal that is not the notebook's. `check` raises for a notebook that is not to be written.
-    Raises OSError, ValueError, and what `read` and `check` do: then all is as it was.
+    A run that goes on is let alone, and a journal that is not the notebook's. `check` raises for a notebook
+    that is not to be written. Raises OSError, ValueError, and what `read` and `check` do: then all is as it
+    was.
     """
     path = _real(path)
     if (file := _opened(path)) is None:
@@ -166,7 +181,11 @@ def left_in(folder: Path) -> Iterator[Path]:
         folders.sort()
         for name in sorted(names):
             notebook = Path(parent, name.removeprefix(".").removesuffix(".log"))
-            if name == journal_path(notebook).name and notebook.suffix == ".ipynb" and not notebook.is_symlink():
+            if (
+                name == journal_path(notebook).name
+                and notebook.suffix == ".ipynb"
+                and not notebook.is_symlink()
+            ):
                 yield notebook
 
 
@@ -184,10 +203,14 @@ def _completed(path: Path, read: Callable[[], Any]) -> tuple[Any, bool]:
         before = _stamp(path)
         node = read()
         named, number = _ours(node).get("journal"), _ours(node).get("journaled", 0)
-        raw = _journal_of(path, named) if isinstance(named, str) and named and isinstance(number, int) else None
+        raw = (
+            _journal_of(path, named) if isinstance(named, str) and named and isinstance(number, int) else None
+        )
         if _stamp(path) == before:  # else a writer has replaced it meanwhile, and begun its journal again
             break
-    for name in ("journal", "journaled") if named else ():  # of a notebook that is being written; this one is complete
+    for name in (
+        ("journal", "journaled") if named else ()
+    ):  # of a notebook that is being written; this one is complete
         _ours(node).pop(name, None)
     if raw is not None:
         _apply(node, _records(raw, number))
@@ -203,21 +226,30 @@ def _stamp(path: Path) -> tuple[int, ...]:
 
 
 def _opened(notebook: Path) -> int | None:
-    """The journal beside a notebook, for reading, to be closed; None where none may be believed: a plain file of the notebook's owner."""
+    """The journal beside a notebook, for reading, to be closed; None where none may be believed: a plain file
+    of the notebook's owner.
+    """
     try:
         file = system.open_plain(journal_path(notebook))
     except (OSError, ValueError):  # also where the path is none that a file can have
         return None
     found = os.fstat(file)
     with contextlib.suppress(OSError):
-        if stat.S_ISREG(found.st_mode) and found.st_size <= MAX_JOURNAL and found.st_uid == notebook.stat().st_uid:
+        if (
+            stat.S_ISREG(found.st_mode)
+            and found.st_size <= MAX_JOURNAL
+            and found.st_uid == notebook.stat().st_uid
+        ):
             return file
     os.close(file)
     return None
 
 
 def _journal_of(path: Path, named: str) -> bytes | None:
-    """The records of the notebook's journal; None if there is none with this id. Raises ValueError for one with too many values."""
+    """The records of the notebook's journal; None if there is none with this id.
+
+    Raises ValueError for one with too many values.
+    """
     if (file := _opened(path)) is None:
         return None
     with os.fdopen(file, "rb") as stream:
@@ -251,7 +283,10 @@ def _ours(node: Any) -> dict[str, Any]:
 
 
 def _apply(node: Any, records: Iterator[dict[str, Any]]) -> None:
-    """Bring a notebook to the state of the last record. A record that does not fit ends it: what comes after it builds on it."""
+    """Bring a notebook to the state of the last record.
+
+    A record that does not fit ends it: what comes after it builds on it.
+    """
     from nbformat import from_dict
 
     ours, cells = _ours(node), _Cells(node.cells)
@@ -280,7 +315,10 @@ class _Cells:
         self._more: list[str] = []
 
     def put(self, cell: Any, behind: str | None) -> None:
-        """Add a cell, or put it in the place of the one with its id. `behind` another: where a new one goes, or an old one moves to."""
+        """Add a cell, or put it in the place of the one with its id.
+
+        `behind` another: where a new one goes, or an old one moves to.
+        """
         name = cell["id"]
         if not isinstance(name, str) or not name:
             raise ValueError("it has no id")

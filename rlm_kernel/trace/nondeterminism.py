@@ -1,4 +1,5 @@
-"""What must differ when code runs once more: addresses, temporary names, process and thread numbers, counts, and times.
+"""What must differ when code runs once more: addresses, temporary names, process and thread numbers, counts,
+and times.
 
 A time is also data: it counts as one that must differ only if it can have come from the run that printed it.
 """
@@ -17,14 +18,16 @@ from typing import NamedTuple
 _SLACK = 2.0
 """Seconds around a run in which its own instants lie."""
 _UNITS = {
-    "ns": 1e-9, "nsec": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "usec": 1e-6, "microseconds": 1e-6, "ms": 1e-3, "msec": 1e-3,
-    "milliseconds": 1e-3, "s": 1.0, "sec": 1.0, "secs": 1.0, "second": 1.0, "seconds": 1.0, "min": 60.0, "mins": 60.0, "minute": 60.0,
+    "ns": 1e-9, "nsec": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "usec": 1e-6, "microseconds": 1e-6,
+    "ms": 1e-3, "msec": 1e-3, "milliseconds": 1e-3, "s": 1.0, "sec": 1.0, "secs": 1.0, "second": 1.0,
+    "seconds": 1.0, "min": 60.0, "mins": 60.0, "minute": 60.0,
     "minutes": 60.0, "h": 3600.0,
 }  # fmt: skip
 _UNIT = "|".join(sorted(_UNITS, key=len, reverse=True))
 _UUID = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}(?![\\w-])"
 _NUMBER = r"\d[\d,]{0,15}+(?:\.\d{1,20}+)?(?:e[+-]\d\d)?"
-# Every repetition is bounded and a token starts where no word goes on, so that time is linear whatever the text.
+# Every repetition is bounded and a token starts where no word goes on, so that time is linear whatever the
+# text.
 _TOKEN = re.compile(
     rf"""(?<![^\W_])(?:
     (?=\d)(?:
@@ -52,7 +55,7 @@ _TOKEN = re.compile(
         (?P<figure>\d{{1,9}}\.\d{{1,20}}+(?:e[+-]\d\d)?)(?!\w|\ ?(?:{_UNIT})(?!\w)))
     )
     | (?P<source>/tmp/ipykernel_\d{{1,10}}/\d{{1,20}}\.py|<ipython-input-\d{{1,6}}-[0-9a-f]{{12}}>)
-    )""",
+    )""",  # noqa: E501
     re.VERBOSE,
 )
 _PART = re.compile(rf"({_NUMBER}) ?({_UNIT})")
@@ -63,7 +66,9 @@ _TIMES = ("instant", "ctime", "datetime", "date", "clock", "duration", "stated",
 
 @dataclass(frozen=True)
 class Run:
-    """When outputs were made: `started` (aware; a naive one is UTC; None: unknown), and for how many `seconds`."""
+    """When outputs were made: `started` (aware; a naive one is UTC; None: unknown), and for how many
+    `seconds`.
+    """
 
     started: datetime | None = None
     seconds: float | None = None
@@ -78,7 +83,11 @@ class Run:
 
     @cached_property
     def lasted(self) -> float:
-        return self.seconds if self.seconds is not None and math.isfinite(self.seconds) and self.seconds > 0 else 0.0
+        return (
+            self.seconds
+            if self.seconds is not None and math.isfinite(self.seconds) and self.seconds > 0
+            else 0.0
+        )
 
     def holds(self, instant: float | None, precision: float = 0.0) -> bool:
         """Whether an instant, known to `precision` seconds, lies in the run."""
@@ -114,7 +123,8 @@ def difference(recorded: str, recorded_run: Run, replayed: str, replayed_run: Ru
     """Where two lines differ in what need not differ: a place in each; None where they are alike."""
     if recorded == replayed:
         return None
-    # Long lines are looked at only from the first to the last character that differs, and what a token may take on both sides.
+    # Long lines are looked at only from the first to the last character that differs, and what a token may
+    # take on both sides.
     shorter = min(len(recorded), len(replayed))
     start = max(0, _common(recorded, replayed) - _MARGIN)
     end = max(0, min(_common(recorded[::-1], replayed[::-1]) - _MARGIN, shorter - start))
@@ -147,13 +157,21 @@ def masked(line: str, run: Run) -> tuple[tuple[str, str | None], ...]:
 
 
 def _pieces(line: str, run: Run) -> Iterator[_Piece]:
-    """Text and tokens by turns, with text at both ends. Padding beside a token that must differ is left out."""
+    """Text and tokens by turns, with text at both ends.
+
+    Padding beside a token that must differ is left out.
+    """
     end, loose = 0, False
     for token, start, stop in _tokens(line):
         before, loose_now = loose, _must_differ(token, run)
         text = line[end:start].rstrip(" ") if loose_now else line[end:start]
         yield _Piece(end, "", text.lstrip(" ") if before else text)
-        yield _Piece(start, "uuid" if token.lastgroup == "letters" else str(token.lastgroup), line[start:stop], loose_now)
+        yield _Piece(
+            start,
+            "uuid" if token.lastgroup == "letters" else str(token.lastgroup),
+            line[start:stop],
+            loose_now,
+        )
         end, loose = stop, loose_now
     yield _Piece(end, "", line[end:].lstrip(" ") if loose else line[end:])
 
@@ -181,7 +199,9 @@ def _must_differ(token: re.Match[str], run: Run) -> bool:
     if kind == "clock":
         hours, minutes, seconds = (float(field.replace(",", ".")) for field in text.split(":"))
         day_time = f"{int(hours):02}:{int(minutes):02}:{int(seconds):02}"
-        of_day = any(run.holds(_epoch(f"{day:%Y-%m-%d} {day_time}", "%Y-%m-%d %H:%M:%S"), 1) for day in run.days)
+        of_day = any(
+            run.holds(_epoch(f"{day:%Y-%m-%d} {day_time}", "%Y-%m-%d %H:%M:%S"), 1) for day in run.days
+        )
         return of_day or run.holds_duration(hours * 3600 + minutes * 60 + seconds)
     if kind == "epoch":
         whole, _, fraction = text.partition(".")

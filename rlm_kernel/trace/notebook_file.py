@@ -1,4 +1,5 @@
-"""How the cells of a trace become a file: each serialised by itself, and the file replaced whole, at a bounded rate.
+"""How the cells of a trace become a file: each serialised by itself, and the file replaced whole, at a
+bounded rate.
 
 Between two times that the file is written whole, its journal has what has changed (`trace.journal`).
 """
@@ -24,14 +25,19 @@ AHEAD = 4_000_000
 
 
 class NotebookFile:
-    """A trace's notebook on disk: cells in their order, and the metadata. Raises OSError where it cannot be written.
+    """A trace's notebook on disk: cells in their order, and the metadata.
 
-    An event changes cells and saves. What that writes is linear in what the cells hold, whatever the number of events: the notebook is
-    written whole where `AHEAD`, `SHARE` and `RATE` allow it, and else the changes go into the journal.
+    Raises OSError where it cannot be written.
+
+    An event changes cells and saves. What that writes is linear in what the cells hold, whatever the number
+    of events: the notebook is written whole where `AHEAD`, `SHARE` and `RATE` allow it, and else the changes
+    go into the journal.
     """
 
     def __init__(self, path: Path, refresh: Callable[[], None]) -> None:
-        """`refresh` puts what has changed in a cell that only its progress was told of: called before the whole is written."""
+        """`refresh` puts what has changed in a cell that only its progress was told of: called before the
+        whole is written.
+        """
         self.path = path
         self.cells: dict[str, str] = {}
         """Each as the file has it, by its id."""
@@ -55,7 +61,10 @@ class NotebookFile:
         name, text = cell["id"], serialised(cell, check=check)
         self._grow(len(text) - len(self.cells.get(name, "")) - self._advanced.pop(name, 0))
         self.cells[name] = text
-        self._changed[name] = {"cell": cell, **{key: value for key, value in self._changed.get(name, {}).items() if key == "behind"}}
+        self._changed[name] = {
+            "cell": cell,
+            **{key: value for key, value in self._changed.get(name, {}).items() if key == "behind"},
+        }
 
     def put_file(self, place: int, file: dict[str, Any]) -> None:
         """Of metadata.rlm.files the one at this place, or one more at their end."""
@@ -82,7 +91,10 @@ class NotebookFile:
     def rename(self, name: str, new: str) -> None:
         """Give a cell another id. The next save writes the whole."""
         text = self.cells[name].replace(f'"id": {json.dumps(name)}', f'"id": {json.dumps(new)}', 1)
-        self.cells = {new if other == name else other: text if other == name else kept for other, kept in self.cells.items()}
+        self.cells = {
+            new if other == name else other: text if other == name else kept
+            for other, kept in self.cells.items()
+        }
         self._begun = False
 
     def wait(self) -> float:
@@ -93,7 +105,10 @@ class NotebookFile:
         return max(0.0, (self.size - self._credit) / RATE) if self._begun and not self._journal.lost else 0.0
 
     def save(self, notebook: Mapping[str, Any], ours: dict[str, Any]) -> None:
-        """Have the changes on disk. `notebook`: its metadata, but for `ours`, metadata.rlm without its files."""
+        """Have the changes on disk.
+
+        `notebook`: its metadata, but for `ours`, metadata.rlm without its files.
+        """
         if self.wait() == 0:
             try:
                 self.write_whole(notebook, ours)
@@ -129,7 +144,13 @@ class NotebookFile:
         if not closed:
             marked |= {"journal": self._journal.id, "journaled": number}
         replace(self.path, self.cells.values(), {**notebook, "rlm": marked}, durable=closed)
-        self._number, self._begun, self._changed, self._metadata, self.behind = number, not closed, {}, ours, False
+        self._number, self._begun, self._changed, self._metadata, self.behind = (
+            number,
+            not closed,
+            {},
+            ours,
+            False,
+        )
         self._files_kept = len(self._files)
         self._credit = max(0.0, self._credit - self.size)
         if closed or first or self._journal.lost:

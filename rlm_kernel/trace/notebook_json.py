@@ -16,7 +16,10 @@ from rlm_kernel.trace.packed import Packed
 
 
 def serialised(cell: Mapping[str, Any], *, check: bool) -> str:
-    """One cell as nbformat would write it, long texts by lines. Raises TraceError if it is to be checked, and does not hold."""
+    """One cell as nbformat would write it, long texts by lines.
+
+    Raises TraceError if it is to be checked, and does not hold.
+    """
     from nbformat import from_dict
     from nbformat.v4.rwbase import split_lines
     from nbformat.validator import NotebookValidationError, validate
@@ -36,18 +39,25 @@ def serialised(cell: Mapping[str, Any], *, check: bool) -> str:
         packed.items = value.items
         return mark
 
-    text = "  " + json.dumps(lines["cells"][0], ensure_ascii=False, indent=1, default=left_as_written).replace("\n", "\n  ")
+    text = "  " + json.dumps(
+        lines["cells"][0], ensure_ascii=False, indent=1, default=left_as_written
+    ).replace("\n", "\n  ")
     before, found, behind = text.partition(f'"{mark}"')
     return f"{before}{packed.text()}{behind}" if found else text
 
 
 def replace(path: Path, cells: Iterable[str], metadata: Mapping[str, Any], *, durable: bool) -> None:
-    """Put a notebook of serialised cells in the file's place, atomically. Raises OSError, and leaves nothing then."""
+    """Put a notebook of serialised cells in the file's place, atomically.
+
+    Raises OSError, and leaves nothing then.
+    """
     head = json.dumps(metadata, ensure_ascii=False, indent=1).replace("\n", "\n ")
-    # In the same folder, so that the replacement is atomic; one name a trace, so that no crash leaves more than one behind.
+    # In the same folder, so that the replacement is atomic; one name a trace, so that no crash leaves more
+    # than one behind.
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        # Made anew: a link in its place, in a folder that came from somebody else, would lead to any file there is.
+        # Made anew: a link in its place, in a folder that came from somebody else, would lead to any file
+        # there is.
         temporary.unlink(missing_ok=True)
         with temporary.open("x", encoding="utf-8", errors="replace", newline="\n") as file:
             file.write('{\n "cells": [')

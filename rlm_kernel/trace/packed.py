@@ -1,4 +1,5 @@
-"""The JSON of a notebook, with the records of a cell's many calls left as they are written until one is asked for.
+"""The JSON of a notebook, with the records of a cell's many calls left as they are written until one is asked
+for.
 
 A trace can have a million calls. As Python objects they would take gigabytes, as text a third of one.
 """
@@ -72,9 +73,12 @@ def _object(item: msgspec.Raw) -> dict[str, Any]:
 
 
 def parse(raw: bytes) -> Any:
-    """The JSON of a notebook; `calls` of a cell is a list, or Packed. Raises ValueError, which says what is wrong.
+    """The JSON of a notebook; `calls` of a cell is a list, or Packed.
 
-    What strict JSON does not know, NaN and halves of characters, is read as Python's json does; halves of characters are replaced.
+    Raises ValueError, which says what is wrong.
+
+    What strict JSON does not know, NaN and halves of characters, is read as Python's json does; halves of
+    characters are replaced.
     """
     import msgspec
 
@@ -96,7 +100,9 @@ def parse_record(line: bytes) -> dict[str, Any]:
 
     try:
         top = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
-        record = _fields({name: value for name, value in top.items() if name != "cells"}, ("progress", "calls"))
+        record = _fields(
+            {name: value for name, value in top.items() if name != "cells"}, ("progress", "calls")
+        )
         if "cells" in top:
             changes = msgspec.json.decode(top["cells"], type=list[dict[str, msgspec.Raw]])
             record["cells"] = [_fields(change, ("cell", "metadata", "rlm", "calls")) for change in changes]
@@ -110,7 +116,9 @@ def parse_record(line: bytes) -> dict[str, Any]:
 
 
 def check_values(raw: bytes) -> None:
-    """Raises ValueError for JSON with more than MAX_ALL values: each takes far more memory than the byte or two that it may have."""
+    """Raises ValueError for JSON with more than MAX_ALL values: each takes far more memory than the byte or
+    two that it may have.
+    """
     if _most_values(raw) > MAX_ALL and _most_values(_STRING.sub(b"", raw)) > MAX_ALL:
         raise ValueError(f"it has more than {MAX_ALL:,} values")
 
@@ -162,7 +170,9 @@ def _within(raw: msgspec.Raw, path: Sequence[str]) -> Any:
 
 def _fields(fields: Mapping[str, msgspec.Raw], path: Sequence[str]) -> dict[str, Any]:
     """The fields of an object; a long list at the end of the path is packed."""
-    return {name: _within(value, path[1:]) if name == path[0] else _value(value) for name, value in fields.items()}
+    return {
+        name: _within(value, path[1:]) if name == path[0] else _value(value) for name, value in fields.items()
+    }
 
 
 def _value(raw: msgspec.Raw) -> Any:
@@ -173,7 +183,9 @@ def _value(raw: msgspec.Raw) -> Any:
 
 
 def _check(raw: Any) -> None:
-    """Raises _TooMuch for JSON that would take far more memory than it has bytes, or is too deep for those who walk through it."""
+    """Raises _TooMuch for JSON that would take far more memory than it has bytes, or is too deep for those
+    who walk through it.
+    """
     written = bytes(memoryview(raw))
     if len(written) < _SMALL and written.count(b"[") + written.count(b"{") <= MAX_DEPTH:
         return
@@ -181,7 +193,9 @@ def _check(raw: Any) -> None:
     if _most_values(structure) > MAX_VALUES:
         raise _TooMuch(f"it has more than {MAX_VALUES:,} values")
     depth = 0
-    for found in _BRACKET.finditer(structure) if structure.count(b"[") + structure.count(b"{") > MAX_DEPTH else ():
+    for found in (
+        _BRACKET.finditer(structure) if structure.count(b"[") + structure.count(b"{") > MAX_DEPTH else ()
+    ):
         depth += 1 if found[0] in b"[{" else -1
         if depth > MAX_DEPTH:
             raise _TooMuch(_deep())

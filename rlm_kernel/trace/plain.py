@@ -1,6 +1,7 @@
 """Opening a file that somebody else may have put there: a plain file, of bounded size, or nothing.
 
-A trace, and what lies beside it, may be a stranger's. A link leads to any file there is, a pipe waits for ever, a device never ends.
+A trace, and what lies beside it, may be a stranger's. A link leads to any file there is, a pipe waits for
+ever, a device never ends.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ MAX_TRACE = 1 << 30
 
 
 def read_plain(path: Path, *, follow: bool, most: int = MAX_TRACE) -> bytes:
-    """The bytes of a plain file. `follow`: a path that the user named may be a link. Raises OSError, whose `strerror` says why not."""
+    """The bytes of a plain file.
+
+    `follow`: a path that the user named may be a link. Raises OSError, whose `strerror` says why not.
+    """
     try:
         file = open_plain(path, follow=follow)
     except ValueError as error:

@@ -14,7 +14,9 @@ Output = dict[str, Any]
 
 
 class Progress:
-    """The calls of a running cell that have ended, and its outputs, as JSON data, as far as they are not written down."""
+    """The calls of a running cell that have ended, and its outputs, as JSON data, as far as they are not
+    written down.
+    """
 
     def __init__(self) -> None:
         self.calls: list[CallRecord] = []
@@ -31,7 +33,9 @@ class Progress:
         return max(0, _size(change["rest"]) - max(0, _size(outputs) - self._most))
 
     def change(self, outputs: Sequence[Output]) -> dict[str, Any] | None:
-        """How the outputs came to be these: `keep` the first so many, put `more` behind the last one's text, and add the `rest`."""
+        """How the outputs came to be these: `keep` the first so many, put `more` behind the last one's text,
+        and add the `rest`.
+        """
         before = self._outputs
         keep = 0
         while keep < min(len(before), len(outputs)) and before[keep] == outputs[keep]:
@@ -48,7 +52,8 @@ class Progress:
 class RunningCell:
     """A cell that runs, with its outputs and its ended calls so far.
 
-    `progress` has what is not written down yet; None: the cell is to be written anew. `stale`: it has done something since it was.
+    `progress` has what is not written down yet; None: the cell is to be written anew. `stale`: it has done
+    something since it was.
     """
 
     cell_id: str

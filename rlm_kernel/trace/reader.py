@@ -27,7 +27,10 @@ from rlm_kernel.trace.plain import read_plain
 from rlm_kernel.trace.schema import INSTANT, VERSION, CellMeta, NotebookMeta
 
 _CELL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-"""As nbformat has it, which only warns of others. The traces of child RLMs are files that are named after the cell."""
+"""As nbformat has it, which only warns of others.
+
+The traces of child RLMs are files that are named after the cell.
+"""
 
 
 def code_digest(code: str) -> str:
@@ -88,7 +91,9 @@ class TraceFile:
         return [cell for cell in self.cells if cell.code]
 
     def spent(self) -> Totals:
-        """What the run has used so far: its own account, or that of its cells where it was cut off before it had one."""
+        """What the run has used so far: its own account, or that of its cells where it was cut off before it
+        had one.
+        """
         if self.meta.totals is not None:
             return self.meta.totals.totals()
         metas = [cell.meta for cell in self.cells if cell.meta]
@@ -103,7 +108,9 @@ class TraceFile:
 
 
 def read_trace(path: Path, *, follow: bool = True) -> TraceFile:
-    """Read a trace. Raises UsageError if there is none, TraceError, naming the cell, for one that cannot be used.
+    """Read a trace.
+
+    Raises UsageError if there is none, TraceError, naming the cell, for one that cannot be used.
 
     `follow`: a path that the user named may be a link; one that a trace names may not.
     """
@@ -112,14 +119,20 @@ def read_trace(path: Path, *, follow: bool = True) -> TraceFile:
             _fold(path, follow=follow)
         node = read_notebook(path, follow=follow)
     except FileNotFoundError as error:
-        raise UsageError(f"There is no trace {path}.", hint="Traces are in rlm-traces/, or where --trace said.") from error
+        raise UsageError(
+            f"There is no trace {path}.", hint="Traces are in rlm-traces/, or where --trace said."
+        ) from error
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}.", hint="Name a trace: a file that ends in .ipynb.") from error
+        raise UsageError(
+            f"{path} cannot be read: {error.strerror or error}.",
+            hint="Name a trace: a file that ends in .ipynb.",
+        ) from error
     return trace_of(node, path)
 
 
 def read_notebook(path: Path, *, follow: bool = True) -> Any:
-    """A notebook (nbformat 4) as programs save it, also with a byte-order mark, and completed from its journal.
+    """A notebook (nbformat 4) as programs save it, also with a byte-order mark, and completed from its
+    journal.
 
     Calls of a cell are a list, or Packed if they are many. Raises OSError, TraceError.
     """
@@ -133,7 +146,10 @@ def read_notebook(path: Path, *, follow: bool = True) -> Any:
 
 
 def fold_all(folder: Path) -> list[Path]:
-    """Complete the notebooks of a folder, and below it, whose runs were killed and left journals. Those that could be completed."""
+    """Complete the notebooks of a folder, and below it, whose runs were killed and left journals.
+
+    Those that could be completed.
+    """
     done = []
     for path in journal.left_in(folder):
         with contextlib.suppress(Exception):  # no notebook, or none that may be written: it is let alone
@@ -176,7 +192,9 @@ def _as_it_is(path: Path, *, follow: bool = True) -> Any:
         raise _no_notebook(path, "it is no text in UTF-8") from error
     except json.JSONDecodeError as error:
         hint = "Fetch it again, or use another copy."
-        raise TraceError(f"{path} is no notebook: it is not whole, or not JSON ({error}).", hint=hint) from error
+        raise TraceError(
+            f"{path} is no notebook: it is not whole, or not JSON ({error}).", hint=hint
+        ) from error
     except ValueError as error:
         raise _no_notebook(path, str(error)) from error
     return _as_nbformat(found, path)
@@ -190,7 +208,9 @@ def _as_nbformat(found: Any, path: Path) -> Any:
         raise _no_notebook(path, "it is no object of JSON")
     major, minor = found.get("nbformat", 1), found.get("nbformat_minor", 0)
     if type(major) is not int or type(minor) is not int or major not in versions:
-        raise _no_notebook(path, f"its nbformat is {str(major)[:40]}.{str(minor)[:40]}; whole numbers up to 4 are known")
+        raise _no_notebook(
+            path, f"its nbformat is {str(major)[:40]}.{str(minor)[:40]}; whole numbers up to 4 are known"
+        )
     if major == 4 and (fault := shape.fault(found)):
         raise _no_notebook(path, fault)
     try:
@@ -204,7 +224,9 @@ def _as_nbformat(found: Any, path: Path) -> Any:
 
 
 def _give_ids(node: Any) -> None:
-    """Of two cells with one id the second gets another, as where a person copied a cell with its metadata; who has none gets one."""
+    """Of two cells with one id the second gets another, as where a person copied a cell with its metadata;
+    who has none gets one.
+    """
     node["nbformat_minor"] = max(5, node.get("nbformat_minor", 0))
     known = {cell.get("id") for cell in node.get("cells", ())}
     seen: set[str] = set()
@@ -218,7 +240,9 @@ def _give_ids(node: Any) -> None:
 
 
 def _no_notebook(path: Path, why: str) -> TraceError:
-    return TraceError(f"{path} is no notebook that can be read: {why}.", hint="Mend that, or use another copy.")
+    return TraceError(
+        f"{path} is no notebook that can be read: {why}.", hint="Mend that, or use another copy."
+    )
 
 
 def trace_of(node: Any, path: Path) -> TraceFile:
@@ -228,8 +252,16 @@ def trace_of(node: Any, path: Path) -> TraceFile:
     try:
         meta = _notebook_meta(path, node)
         cells = [_cell(path, number, cell) for number, cell in enumerate(node.cells, 1)]
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:  # nbformat takes much that is no notebook
-        raise TraceError(f"The trace {path} is damaged: it does not have the form of a notebook ({error}).") from error
+    except (
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+        RecursionError,
+    ) as error:  # nbformat takes much that is no notebook
+        raise TraceError(
+            f"The trace {path} is damaged: it does not have the form of a notebook ({error})."
+        ) from error
     return TraceFile(path.absolute(), meta, cells, node)
 
 
@@ -247,7 +279,9 @@ def _notebook_meta(path: Path, node: Any) -> NotebookMeta:
     try:
         return NotebookMeta.model_validate(found)
     except SchemaError as error:
-        raise TraceError(f"The trace {path} is damaged: its metadata.rlm does not hold: {_first(error)}.") from error
+        raise TraceError(
+            f"The trace {path} is damaged: its metadata.rlm does not hold: {_first(error)}."
+        ) from error
 
 
 def _cell(path: Path, number: int, cell: Any) -> TraceCell:
@@ -258,7 +292,9 @@ def _cell(path: Path, number: int, cell: Any) -> TraceCell:
     try:
         meta = cell_meta(found) if found is not None else None
     except SchemaError as error:
-        raise TraceError(f"The trace {path} is damaged: metadata.rlm of its cell {name} does not hold: {_first(error)}.") from error
+        raise TraceError(
+            f"The trace {path} is damaged: metadata.rlm of its cell {name} does not hold: {_first(error)}."
+        ) from error
     code = cell.cell_type == "code"
     return TraceCell(
         id=name,

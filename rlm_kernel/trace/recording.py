@@ -1,4 +1,6 @@
-"""The answers of a trace's host calls, found again by cell, digest and number, and given in the order in which they came then."""
+"""The answers of a trace's host calls, found again by cell, digest and number, and given in the order in
+which they came then.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +20,17 @@ from rlm_kernel.trace.schema import CallMeta, CellMeta
 PATIENCE = 0.5
 """Seconds without any answer after which a recorded call that does not come is no longer waited for."""
 RECEIPT = 0.1
-"""Seconds at most that an answer to another thread waits until the one before it has been received, so that threads go on in that order."""
+"""Seconds at most that an answer to another thread waits until the one before it has been received, so that
+threads go on in that order.
+"""
 LATENCY = 0.02
-"""Seconds at most that a call which was not alone takes again: time in which the code that made it went on then."""
+"""Seconds at most that a call which was not alone takes again: time in which the code that made it went on
+then.
+"""
 _NOT_ANSWERED = ("file", "final")
-"""Kinds that are done anew: where a file lies differs from container to container. A file that was refused then is refused again, in its
-cell: it may have been named since.
+"""Kinds that are done anew: where a file lies differs from container to container.
+
+A file that was refused then is refused again, in its cell: it may have been named since.
 """
 _SHORT_DIGEST = 32
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -84,7 +91,9 @@ class _InOrder:
             self._timer = asyncio.get_running_loop().call_later(PATIENCE, self._skip)
 
     def _skip(self) -> None:
-        """What is waited for does not come: the code is not what it was, or makes its calls in another order."""
+        """What is waited for does not come: the code is not what it was, or makes its calls in another
+        order.
+        """
         self._timer = None
         if self._waiting:
             self._next = max(self._next, self._waiting[0][0])
@@ -95,7 +104,9 @@ _Wanted = Callable[[CellMeta, CallMeta], bool]
 
 
 class _Calls:
-    """The recorded calls of one cell, or of all, that are `wanted`: each has a place, in the order in which they ended."""
+    """The recorded calls of one cell, or of all, that are `wanted`: each has a place, in the order in which
+    they ended.
+    """
 
     def __init__(self, metas: Sequence[CellMeta], wanted: _Wanted) -> None:
         self.order = _InOrder()
@@ -118,7 +129,9 @@ class _Calls:
         self._in_order_asked(started, seconds, counters)
 
     def _in_order_asked(self, started: array[int], seconds: array[float], counters: array[int]) -> None:
-        """Put those that asked the same into the order in which they were asked, and see which were under way together."""
+        """Put those that asked the same into the order in which they were asked, and see which were under way
+        together.
+        """
         order = sorted(sorted(range(len(started)), key=counters.__getitem__), key=started.__getitem__)
         rank = array("q", bytes(8 * len(order)))
         last, ended = 0, -1
@@ -144,7 +157,9 @@ class _Calls:
     def find(self, digest: str, occurrence: int) -> int | None:
         """The place of the call that asked this, at that occurrence."""
         same = self._places.get(digest, [])
-        if digest not in self._occurrences:  # numbered when it is first asked for: the same may have been asked many thousand times
+        if (
+            digest not in self._occurrences
+        ):  # numbered when it is first asked for: the same may have been asked many thousand times
             numbered: dict[int, list[int]] = {}
             for place in same:
                 numbered.setdefault(self._call(place).nth, []).append(place)
@@ -160,11 +175,13 @@ class _Calls:
 
 
 class TraceRecording:
-    """Implements `engine.protocols.Recording` over a trace's cells. Looking up uses nothing up: a cell can run as often as one likes.
+    """Implements `engine.protocols.Recording` over a trace's cells.
 
-    A cell whose record was lost by an edit (split, copied, its metadata dropped) is served from all cells' records. A call that had no
-    answer when its cell was interrupted has none now, so that the cell can be interrupted again; without `waiting`, which is for a person
-    who runs the cells, it fails at once.
+    Looking up uses nothing up: a cell can run as often as one likes.
+
+    A cell whose record was lost by an edit (split, copied, its metadata dropped) is served from all cells'
+    records. A call that had no answer when its cell was interrupted has none now, so that the cell can be
+    interrupted again; without `waiting`, which is for a person who runs the cells, it fails at once.
     """
 
     def __init__(self, cells: Iterable[TraceCell], *, waiting: bool = True) -> None:
@@ -212,7 +229,9 @@ class TraceRecording:
         return record
 
     def cell_id(self, stated: str) -> str:
-        """The id of the cell that a call states. A client without cell ids states the code's digest and how often it was run before
+        """The id of the cell that a call states.
+
+        A client without cell ids states the code's digest and how often it was run before
         (`rlm_runtime.wire.begin_cell`).
         """
         kind, _, rest = stated.partition("-")
@@ -222,12 +241,17 @@ class TraceRecording:
 
 
 def _answered(meta: CellMeta, call: CallMeta) -> bool:
-    """Whether a call can be answered. Where the run itself was cut off in a cell, those that were cancelled are still to be made."""
+    """Whether a call can be answered.
+
+    Where the run itself was cut off in a cell, those that were cancelled are still to be made.
+    """
     return call.kind not in _NOT_ANSWERED and not (meta.status == "running" and _cancelled(call))
 
 
 def _refusals_too(meta: CellMeta, call: CallMeta) -> bool:
-    return _answered(meta, call) or (call.kind == "file" and call.error is not None and not (meta.status == "running" and _cancelled(call)))
+    return _answered(meta, call) or (
+        call.kind == "file" and call.error is not None and not (meta.status == "running" and _cancelled(call))
+    )
 
 
 def _cancelled(call: CallRecord | CallMeta) -> bool:

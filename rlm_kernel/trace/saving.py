@@ -18,11 +18,19 @@ from rlm_kernel.trace.schema import FileMeta, NotebookMeta, TotalsMeta
 from rlm_kernel.trace.writable import Writable
 
 _KERNELSPEC = {"name": "rlm", "display_name": "RLM (Docker)", "language": "python"}
-_LANGUAGE = {"name": "python", "file_extension": ".py", "mimetype": "text/x-python", "pygments_lexer": "ipython3"}
+_LANGUAGE = {
+    "name": "python",
+    "file_extension": ".py",
+    "mimetype": "text/x-python",
+    "pygments_lexer": "ipython3",
+}
 
 
 class SavedNotebook:
-    """The base of the notebook writer: cells and metadata, and their way to the disk. Raises TraceNotWritten."""
+    """The base of the notebook writer: cells and metadata, and their way to the disk.
+
+    Raises TraceNotWritten.
+    """
 
     def __init__(self, path: Path, meta: NotebookMeta, secrets: Sequence[str]) -> None:
         self.path = path
@@ -60,7 +68,9 @@ class SavedNotebook:
         return self._files
 
     def set_files(self, files: Iterable[FileMeta]) -> None:
-        """Say what is known of these files now: more than before, such as their digests, or that there are such at all."""
+        """Say what is known of these files now: more than before, such as their digests, or that there are
+        such at all.
+        """
         self._take_files(files)
         self._save()
 
@@ -140,5 +150,7 @@ class SavedNotebook:
 
 def going_on(path: Path) -> str:
     """The hint where a trace could not be written. What is there was put there whole."""
-    then = f"then go on: rlm resume {path}" if os.path.isfile(path) else "or choose another place with --trace."
+    then = (
+        f"then go on: rlm resume {path}" if os.path.isfile(path) else "or choose another place with --trace."
+    )
     return f"Free some space or check the folder's permissions, {then}"

@@ -1,4 +1,7 @@
-"""What a trace keeps in `metadata.rlm`, of the notebook and of each cell. `python -m rlm_kernel.trace.schema` prints the JSON schema."""
+"""What a trace keeps in `metadata.rlm`, of the notebook and of each cell.
+
+`python -m rlm_kernel.trace.schema` prints the JSON schema.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,16 @@ from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, TypeAdapter
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    TypeAdapter,
+)
 
 from rlm_kernel.bounded import MAX_DEPTH, shallow
 from rlm_kernel.engine.protocols import CallKind, CallRecord, CellStatus, StopReason, Totals, Usage
@@ -22,7 +34,9 @@ MOST = 1 << 53
 """Of whatever is counted: beyond it, floating-point numbers skip whole ones."""
 Count = Annotated[int, Field(ge=0, le=MOST)]
 Amount = Annotated[float, Field(ge=0, le=MOST, allow_inf_nan=False)]
-"""What was used so far counts against the limits of who goes on: less than nothing, or NaN, would lift them."""
+"""What was used so far counts against the limits of who goes on: less than nothing, or NaN, would lift
+them.
+"""
 Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 """Of one call or cell: a time and so many seconds must be a time again."""
 _FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
@@ -47,7 +61,19 @@ def _known(cost: Any) -> Any:
 
 Cost = Annotated[Amount | None, BeforeValidator(_known)]
 """US dollars; null where the price is not known."""
-CellKind = Literal["title", "parameters", "setup", "model", "code", "person", "note", "question", "memory", "answer", "summary"]
+CellKind = Literal[
+    "title",
+    "parameters",
+    "setup",
+    "model",
+    "code",
+    "person",
+    "note",
+    "question",
+    "memory",
+    "answer",
+    "summary",
+]
 
 
 MAX_PATH = 100_000
@@ -78,10 +104,13 @@ LinkText = Annotated[str, Field(max_length=MAX_PATH, pattern=r"^[^\x00]*$")]
 
 
 class FileMeta(_Part):
-    """A file or folder that the user named. `size` in bytes; `sha256` of a folder is over its files' names and digests, in order.
+    """A file or folder that the user named.
 
-    `made`: it holds an object from Python and lies beside the trace. `digest`: why there is no `sha256`: it was not read to its end before
-    the run ended (or is still read), it changed while it was read, or it could not be read.
+    `size` in bytes; `sha256` of a folder is over its files' names and digests, in order.
+
+    `made`: it holds an object from Python and lies beside the trace. `digest`: why there is no `sha256`: it
+    was not read to its end before the run ended (or is still read), it changed while it was read, or it could
+    not be read.
     """
 
     path: PathText
@@ -93,7 +122,10 @@ class FileMeta(_Part):
 
 
 class OriginMeta(_Part):
-    """Where a trace was taken up from: `trace` (a path) at cell `cell`. For one that was resumed or rebuilt that is the trace itself."""
+    """Where a trace was taken up from: `trace` (a path) at cell `cell`.
+
+    For one that was resumed or rebuilt that is the trace itself.
+    """
 
     kind: Literal["resume", "fork", "rebuild"]
     trace: LinkText
@@ -111,10 +143,11 @@ class ParentMeta(_Part):
 
 
 class TotalsMeta(_Part):
-    """The account of the run and of the child RLMs beneath it; while it runs, so far, and without children that are still at work.
+    """The account of the run and of the child RLMs beneath it; while it runs, so far, and without children
+    that are still at work.
 
-    The fields are those of `engine.totals.Totals`. `cost` is null where the price of any reply is unknown; `known_cost` is that of the
-    others.
+    The fields are those of `engine.totals.Totals`. `cost` is null where the price of any reply is unknown;
+    `known_cost` is that of the others.
     """
 
     turns: Count
@@ -138,15 +171,21 @@ class TotalsMeta(_Part):
 
     @classmethod
     def of(cls, totals: Totals) -> TotalsMeta:
-        tokens = {f"{role}_{name}": getattr(usage, name) for role, usage in _by_role(totals) for name in _TOKENS}
+        tokens = {
+            f"{role}_{name}": getattr(usage, name) for role, usage in _by_role(totals) for name in _TOKENS
+        }
         return cls(**_same(_TOTALS, totals), **tokens, cost=totals.cost, seconds=round(totals.seconds, 3))
 
     def totals(self) -> Totals:
         """The account as the engine knows it."""
-        root, sub = (Usage(*(getattr(self, f"{role}_{name}") for name in _TOKENS)) for role in ("root", "sub"))
+        root, sub = (
+            Usage(*(getattr(self, f"{role}_{name}") for name in _TOKENS)) for role in ("root", "sub")
+        )
         # Older traces have the one number for both.
         known = {"known_cost": self.cost} if self.cost is not None else {"unpriced": self.unpriced or 1}
-        return Totals(root_usage=root, sub_usage=sub, **_same(_TOTALS, self) | {"seconds": self.seconds} | known)
+        return Totals(
+            root_usage=root, sub_usage=sub, **_same(_TOTALS, self) | {"seconds": self.seconds} | known
+        )
 
 
 _TOKENS = ("prompt", "completion", "cached")
@@ -162,8 +201,12 @@ def tokens_of(usage: Usage) -> dict[str, int]:
 
 
 def _shared(meta: type[BaseModel], value: type[Any]) -> tuple[str, ...]:
-    """The fields that a value of the engine has under the same names in the trace; seconds are rounded there."""
-    return tuple(field.name for field in fields(value) if field.name in meta.model_fields and field.name != "seconds")
+    """The fields that a value of the engine has under the same names in the trace; seconds are rounded
+    there.
+    """
+    return tuple(
+        field.name for field in fields(value) if field.name in meta.model_fields and field.name != "seconds"
+    )
 
 
 def _same(names: tuple[str, ...], value: Any) -> dict[str, Any]:
@@ -180,10 +223,12 @@ def _both(models: dict[str, str]) -> dict[str, str]:
 
 
 class NotebookMeta(_Part):
-    """`metadata.rlm` of the notebook. `name`: of a session that is kept between commands. `question` is empty until there is one.
+    """`metadata.rlm` of the notebook.
 
-    `journal`: the id of the journal that may lie beside the notebook while it is being written (`trace.journal`), and `journaled`, the
-    number of its last record that the notebook has.
+    `name`: of a session that is kept between commands. `question` is empty until there is one.
+
+    `journal`: the id of the journal that may lie beside the notebook while it is being written
+    (`trace.journal`), and `journaled`, the number of its last record that the notebook has.
     """
 
     version: Literal[1] = VERSION
@@ -212,7 +257,9 @@ class NotebookMeta(_Part):
 
 
 class CallMeta(_Part):
-    """One host call: the recording from which a replay answers it. The fields are those of `engine.protocols.CallRecord`.
+    """One host call: the recording from which a replay answers it.
+
+    The fields are those of `engine.protocols.CallRecord`.
 
     `cut`: the model's reply ends at its limit of tokens. `estimated`: the provider did not count the tokens.
     """
@@ -243,7 +290,13 @@ class CallMeta(_Part):
     @classmethod
     def of(cls, call: CallRecord) -> CallMeta:
         usage = call.usage
-        return cls(**_same(_CALL, call), nth=call.occurrence, **tokens_of(usage), estimated=usage.estimated, seconds=round(call.seconds, 4))
+        return cls(
+            **_same(_CALL, call),
+            nth=call.occurrence,
+            **tokens_of(usage),
+            estimated=usage.estimated,
+            seconds=round(call.seconds, 4),
+        )
 
     def record(self) -> CallRecord:
         """The call as the engine knows it."""
@@ -261,10 +314,11 @@ def _listed(calls: Any) -> Any:
 class CellMeta(_Part):
     """`metadata.rlm` of a cell.
 
-    `status` `running`: the trace was cut off while it ran. `reply`: the root model's words as they came, without its `thoughts`, of which
-    at most MAX_THOUGHTS characters are kept; `text`: the words of a note, a question, a summary or an answer. `left_out`: how many of its
-    host calls are not in `calls`, because they were more than is kept. `tokens_before`, `tokens_after`: of what a summary stands for, and
-    of itself. `code_digest`: sha256 of the code that was run, by which an edited cell is known.
+    `status` `running`: the trace was cut off while it ran. `reply`: the root model's words as they came,
+    without its `thoughts`, of which at most MAX_THOUGHTS characters are kept; `text`: the words of a note, a
+    question, a summary or an answer. `left_out`: how many of its host calls are not in `calls`, because they
+    were more than is kept. `tokens_before`, `tokens_after`: of what a summary stands for, and of itself.
+    `code_digest`: sha256 of the code that was run, by which an edited cell is known.
     """
 
     kind: CellKind

@@ -1,4 +1,7 @@
-"""The form of a notebook, as far as whoever goes on from one relies on it. What else is in it is let alone."""
+"""The form of a notebook, as far as whoever goes on from one relies on it.
+
+What else is in it is let alone.
+"""
 
 from __future__ import annotations
 

@@ -6,7 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 STOPPED = "KeyboardInterrupt"
-_ERROR = {"output_type": "error", "ename": STOPPED, "evalue": "", "traceback": [f"{STOPPED}: the cell was stopped here"]}
+_ERROR = {
+    "output_type": "error",
+    "ename": STOPPED,
+    "evalue": "",
+    "traceback": [f"{STOPPED}: the cell was stopped here"],
+}
 
 
 def ended(cells: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -17,13 +22,18 @@ def ended(cells: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def _ended(cell: Mapping[str, Any]) -> dict[str, Any]:
     ours = {**_ours(cell), "status": "error"}
     ours.setdefault("seconds", 0.0)
-    return {**cell, "outputs": [*cell["outputs"], dict(_ERROR)], "metadata": {**cell["metadata"], "rlm": ours}}
+    return {
+        **cell,
+        "outputs": [*cell["outputs"], dict(_ERROR)],
+        "metadata": {**cell["metadata"], "rlm": ours},
+    }
 
 
 def before_last_question(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]] | None:
     """The cells up to the last question that was put, without it; None if there was none.
 
-    The first question stands in the title: what comes before it is the set-up, and what a person ran before any turn.
+    The first question stands in the title: what comes before it is the set-up, and what a person ran before
+    any turn.
     """
     kinds = [_ours(cell).get("kind") for cell in cells]
     if "question" in kinds:

@@ -1,7 +1,7 @@
 """What may be written into a trace: values without secrets, and metadata and outputs as JSON data.
 
-Secrets are replaced in the values, not in their JSON: there a line break in a secret would hide it from the search, and a secret such as
-"metadata" or 12345678 would be found in what is no text.
+Secrets are replaced in the values, not in their JSON: there a line break in a secret would hide it from the
+search, and a secret such as "metadata" or 12345678 would be found in what is no text.
 """
 
 from __future__ import annotations
@@ -33,7 +33,12 @@ class Writable:
 
     def output(self, output: Mapping[str, Any]) -> dict[str, Any]:
         """A cell's output, in nbformat's shape, which fetches nothing when the trace is opened."""
-        return sanitize.output({name: value if name in ("output_type", "name") else self._value(value) for name, value in output.items()})
+        return sanitize.output(
+            {
+                name: value if name in ("output_type", "name") else self._value(value)
+                for name, value in output.items()
+            }
+        )
 
     def meta(self, meta: BaseModel) -> dict[str, Any]:
         """Metadata as JSON data."""

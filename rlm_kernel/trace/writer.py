@@ -1,8 +1,9 @@
 """The notebook writer: hears a run's events and keeps the trace on disk true to them.
 
-What was heard is on disk after every event, in the notebook or in the journal beside it, and the notebook itself is valid at every moment
-(`trace.notebook_file`). Each cell is serialised when it changes, so that the cost of an event does not grow with the trace. While a cell
-runs, its progress is written at most every SAVE_SECONDS.
+What was heard is on disk after every event, in the notebook or in the journal beside it, and the notebook
+itself is valid at every moment (`trace.notebook_file`). Each cell is serialised when it changes, so that the
+cost of an event does not grow with the trace. While a cell runs, its progress is written at most every
+SAVE_SECONDS.
 """
 
 from __future__ import annotations
@@ -35,7 +36,16 @@ from rlm_kernel.engine.events import (
     TurnStarted,
     UserCellFinished,
 )
-from rlm_kernel.engine.protocols import Answer, CallRecord, CellResult, Completion, Memory, Outcome, Role, Totals
+from rlm_kernel.engine.protocols import (
+    Answer,
+    CallRecord,
+    CellResult,
+    Completion,
+    Memory,
+    Outcome,
+    Role,
+    Totals,
+)
 from rlm_kernel.errors import TraceNotWritten
 from rlm_kernel.trace import document
 from rlm_kernel.trace.calls import cell_meta, linked
@@ -47,12 +57,20 @@ from rlm_kernel.trace.schema import MAX_THOUGHTS, CallMeta, CellMeta, NotebookMe
 
 SAVE_SECONDS = 0.5
 MAX_OUTPUTS = 40_000_000
-"""Characters of outputs of all cells together, passed by no more than the last cell's: a browser has to open them (`trace.outputs`)."""
-_FULL = "[The outputs of the cells above have {:,} characters (trace.outputs): those of this one are left out of the trace.]\n"
+"""Characters of outputs of all cells together, passed by no more than the last cell's: a browser has to open
+them (`trace.outputs`).
+"""
+_FULL = (
+    "[The outputs of the cells above have {:,} characters (trace.outputs): those of this one are left "
+    "out of the trace.]\n"
+)
 
 
 class NotebookWriter(SavedNotebook):
-    """A listener (`engine.events`). `secrets` are replaced wherever they turn up. Raises TraceError when it cannot write."""
+    """A listener (`engine.events`).
+
+    `secrets` are replaced wherever they turn up. Raises TraceError when it cannot write.
+    """
 
     def __init__(
         self,
@@ -63,8 +81,10 @@ class NotebookWriter(SavedNotebook):
         *,
         outputs: int | None = None,
     ) -> None:
-        """`cells`: those of a trace that is taken up, in nbformat's shape. Then nothing is written before the first event. `outputs`:
-        characters of outputs that are kept, MAX_OUTPUTS if None.
+        """`cells`: those of a trace that is taken up, in nbformat's shape.
+
+        Then nothing is written before the first event. `outputs`: characters of outputs that are kept,
+        MAX_OUTPUTS if None.
         """
         super().__init__(path, meta, secrets)
         self._most = MAX_OUTPUTS if outputs is None else outputs
@@ -181,7 +201,9 @@ class NotebookWriter(SavedNotebook):
 
     def _user_cell_finished(self, result: CellResult) -> None:
         status, seconds = result.status, round(result.seconds, 4)
-        meta = CellMeta(kind="person", turn=self._turn or None, status=status, truncated=result.truncated, seconds=seconds)
+        meta = CellMeta(
+            kind="person", turn=self._turn or None, status=status, truncated=result.truncated, seconds=seconds
+        )
         self._persons += 1
         while (cell_id := f"person-{self._persons:02d}") in self._file.cells:
             self._persons += 1
@@ -195,7 +217,9 @@ class NotebookWriter(SavedNotebook):
         self._code_cell(cell_id, result.code, result.outputs, meta, result.execution_count, times, check=True)
 
     def question(self, text: str) -> None:
-        """A question, put to the root model from here on: the notebook's own if it has none yet, else a further one."""
+        """A question, put to the root model from here on: the notebook's own if it has none yet, else a
+        further one.
+        """
         self._reopen()
         if self._meta.question and self._turn:
             self._aside("question", document.question(text), text)
@@ -219,7 +243,9 @@ class NotebookWriter(SavedNotebook):
     def set_models(self, models: Mapping[Role, str], profile: str, digest: str) -> None:
         """Say who answers from here on, and by which prompt."""
         names = {role: self._writable.text(name) for role, name in models.items()}
-        self._meta = self._meta.model_copy(update={"models": names, "prompt_profile": profile, "prompt_digest": digest})
+        self._meta = self._meta.model_copy(
+            update={"models": names, "prompt_profile": profile, "prompt_digest": digest}
+        )
         self._write_title()
         self._save()
 
@@ -251,9 +277,13 @@ class NotebookWriter(SavedNotebook):
         self._cancel_due()
         self._account = None
         if self._running is not None:
-            with contextlib.suppress(Exception):  # it may be what the run failed of: then the cell stays as it was last written
+            with contextlib.suppress(
+                Exception
+            ):  # it may be what the run failed of: then the cell stays as it was last written
                 self._write_running(self._running)
-            self._children[self._running.cell_id] = [CallMeta.of(call) for call in self._running.calls if call.trace]
+            self._children[self._running.cell_id] = [
+                CallMeta.of(call) for call in self._running.calls if call.trace
+            ]
             self._running = None
         if outcome.answer is not None:
             outcome = replace(outcome, answer=Answer(self._writable.text(outcome.answer.text)))
@@ -268,7 +298,9 @@ class NotebookWriter(SavedNotebook):
         )
         text = outcome.answer.text[: document.ANSWER_CAP] if outcome.answer else None
         children = [call for cell_id in self._file.cells for call in self._children.get(cell_id, ())]
-        self._markdown("answer", document.answer(outcome), CellMeta(kind="answer", turn=self._turn or None, text=text))
+        self._markdown(
+            "answer", document.answer(outcome), CellMeta(kind="answer", turn=self._turn or None, text=text)
+        )
         self._markdown("summary", document.summary(self._meta, children), CellMeta(kind="summary"))
         self._closed = True
         try:
@@ -283,7 +315,9 @@ class NotebookWriter(SavedNotebook):
 
     def _write_running(self, cell: RunningCell) -> None:
         kind, calls = self._code_kind(cell.cell_id), list(map(CallMeta.of, cell.calls))
-        meta = CellMeta(kind=kind, turn=self._turn or None, status="running", seconds=cell.seconds, calls=calls)
+        meta = CellMeta(
+            kind=kind, turn=self._turn or None, status="running", seconds=cell.seconds, calls=calls
+        )
         times = {"iopub.execute_input": cell.started.isoformat()}
         outputs = self._code_cell(cell.cell_id, cell.code, cell.outputs, meta, None, times, check=False)
         cell.progress, cell.stale = Progress(), False
@@ -312,8 +346,20 @@ class NotebookWriter(SavedNotebook):
         if self._full(cell_id):
             meta = meta.model_copy(update={"truncated": True})
         written = self._written(cell_id, outputs)
-        metadata = {**kept, "execution": dict(times), "rlm": self._writable.meta(meta), **({"tags": tags} if tags else {})}
-        cell = {"cell_type": "code", "id": cell_id, "metadata": metadata, "source": source, "execution_count": count, "outputs": written}
+        metadata = {
+            **kept,
+            "execution": dict(times),
+            "rlm": self._writable.meta(meta),
+            **({"tags": tags} if tags else {}),
+        }
+        cell = {
+            "cell_type": "code",
+            "id": cell_id,
+            "metadata": metadata,
+            "source": source,
+            "execution_count": count,
+            "outputs": written,
+        }
         self._put(cell, check=check)
         return written
 
@@ -324,7 +370,11 @@ class NotebookWriter(SavedNotebook):
     def _written(self, cell_id: str, outputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """A cell's outputs as they are written."""
         if self._full(cell_id):
-            return [{"output_type": "stream", "name": "stderr", "text": _FULL.format(self._most)}] if outputs else []
+            return (
+                [{"output_type": "stream", "name": "stderr", "text": _FULL.format(self._most)}]
+                if outputs
+                else []
+            )
         return [self._writable.output(output) for output in outputs]
 
     def _code_kind(self, cell_id: str) -> Any:
@@ -336,10 +386,13 @@ class NotebookWriter(SavedNotebook):
     def _markdown(self, cell_id: str, text: str, meta: CellMeta) -> None:
         metadata = {"rlm": self._writable.meta(meta)}
         source = sanitize.markdown(self._writable.text(text))
-        self._put({"cell_type": "markdown", "id": cell_id, "metadata": metadata, "source": source}, check=False)
+        self._put(
+            {"cell_type": "markdown", "id": cell_id, "metadata": metadata, "source": source}, check=False
+        )
 
     def _save_now_and_then(self) -> None:
-        # With thousands of calls in a cell its own serialisation costs something: keep that under a tenth of the time.
+        # With thousands of calls in a cell its own serialisation costs something: keep that under a tenth of
+        # the time.
         wait = self._saved + max(SAVE_SECONDS, 10 * self._save_cost) - time.monotonic()
         if wait <= 0:
             self._save_running()

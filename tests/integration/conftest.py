@@ -84,9 +84,14 @@ def engines(kernel_image: ImageInfo) -> Iterator[Callable[[str], OwnEngine]]:
 
 @pytest.fixture
 def engine(
-    request: pytest.FixtureRequest, engines: Callable[[str], OwnEngine], monkeypatch: pytest.MonkeyPatch, isolated: Path
+    request: pytest.FixtureRequest,
+    engines: Callable[[str], OwnEngine],
+    monkeypatch: pytest.MonkeyPatch,
+    isolated: Path,
 ) -> Iterator[OwnEngine]:
-    """What `tests.support.engines.EACH` names: the engine of this test's whole environment, left without containers and volumes."""
+    """What `tests.support.engines.EACH` names: the engine of this test's whole environment, left without
+    containers and volumes.
+    """
     engine = engines(request.param)
     for name, value in engine.environment.items():
         monkeypatch.setenv(name, value)
@@ -128,7 +133,9 @@ def said() -> list[str]:
 async def make(
     openai_env: ModelServer, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, said: list[str]
 ) -> AsyncIterator[Make]:
-    """Builds models on the test server from dotted settings, on either road; retries are quick, and all is closed at the end."""
+    """Builds models on the test server from dotted settings, on either road; retries are quick, and all is
+    closed at the end.
+    """
     monkeypatch.setattr(litellm_models, "FIRST_WAIT", 0.001)
     if request.param == "litellm":
         monkeypatch.setattr(litellm_models, "can_go_direct", lambda *_: False)

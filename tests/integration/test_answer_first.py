@@ -1,4 +1,6 @@
-"""The answer of a real run comes at once and stays, whatever is still to be done: digests, an engine that hangs, signals."""
+"""The answer of a real run comes at once and stays, whatever is still to be done: digests, an engine that
+hangs, signals.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ FINAL = "```repl\nprint(context[:12])\nFINAL('forty-two')\n```"
 
 
 @pytest.fixture
-def huge(kernel_image: Any, openai_env: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def huge(
+    kernel_image: Any, openai_env: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
     """A text whose digest takes half a minute: lines, and a hole behind them."""
     monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     openai_env.root = lambda _messages: FINAL
@@ -46,12 +50,19 @@ class Asking:
     def __init__(self, *arguments: str, **environment: str) -> None:
         command = [sys.executable, "-m", "rlm_kernel", *arguments]
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **environment},
         )
         self.told: list[str] = []
         self.said: list[str] = []
         pairs = ((self.process.stdout, self.told), (self.process.stderr, self.said))
-        self._readers = [threading.Thread(target=lambda stream, to: to.extend(iter(stream.readline, "")), args=pair) for pair in pairs]
+        self._readers = [
+            threading.Thread(target=lambda stream, to: to.extend(iter(stream.readline, "")), args=pair)
+            for pair in pairs
+        ]
         for reader in self._readers:
             reader.start()
 
@@ -102,7 +113,9 @@ def test_an_engine_that_hangs_keeps_neither_the_answer_nor_the_command(huge: Pat
     assert only_trace().meta.stop_reason == "answered"
 
 
-def test_a_pending_digest_is_told_in_a_replay_and_a_session_answers_as_soon(huge: Path, openai_env: ModelServer) -> None:
+def test_a_pending_digest_is_told_in_a_replay_and_a_session_answers_as_soon(
+    huge: Path, openai_env: ModelServer
+) -> None:
     first = Asking("run", "How?", "-f", str(huge), *MODELS, RLM_MEMORY_COMPACTION__ENABLED="true")
     first.answered()
     first.process.send_signal(signal.SIGINT)
@@ -113,5 +126,8 @@ def test_a_pending_digest_is_told_in_a_replay_and_a_session_answers_as_soon(huge
     replayed = Asking("replay", str(trace.path))
     assert replayed.end() == 0, "".join(replayed.said)
     told = "".join([*replayed.told, *replayed.said])
-    assert f"Whether {huge} has changed is not known: it has the size that it had, and the run ended before its sha256 was there" in told
+    assert (
+        f"Whether {huge} has changed is not known: it has the size that it had, and the run ended before "
+        "its sha256 was there" in told
+    )
     assert read_trace(trace.path).meta.files[0].digest == "pending"

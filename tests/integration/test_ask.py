@@ -1,4 +1,6 @@
-"""`rlm ask` as a user runs it: the real command, a real container, real HTTP to an OpenAI-compatible server."""
+"""`rlm ask` as a user runs it: the real command, a real container, real HTTP to an OpenAI-compatible
+server.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ def rlm_process(kernel_image: Any) -> Rlm:
     """Run `rlm` as a process of its own, in the test's folder and environment."""
 
     def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(_command(*arguments), capture_output=True, text=True, timeout=110, check=False, **options)
+        return subprocess.run(
+            _command(*arguments), capture_output=True, text=True, timeout=110, check=False, **options
+        )
 
     return run
 
@@ -63,7 +67,12 @@ def log(tmp_path: Path) -> Path:
 def _containers(client: Any, trace: str) -> list[str]:
     """Names of the containers of the trace's session."""
     session = nbformat.read(trace, 4).metadata.rlm.session
-    return [c.name for c in client.containers.list(ignore_removed=True, all=True, filters={"label": f"rlm-kernel.session={session}"})]
+    return [
+        c.name
+        for c in client.containers.list(
+            ignore_removed=True, all=True, filters={"label": f"rlm-kernel.session={session}"}
+        )
+    ]
 
 
 def _traces() -> list[Path]:
@@ -75,7 +84,9 @@ def _count(prompt: str) -> str:
     return str(text.count(head.removeprefix("COUNT ")))
 
 
-def test_50_mb_with_200_sub_calls(rlm_process: Rlm, openai_env: ModelServer, tmp_path: Path, docker_client: Any) -> None:
+def test_50_mb_with_200_sub_calls(
+    rlm_process: Rlm, openai_env: ModelServer, tmp_path: Path, docker_client: Any
+) -> None:
     path = tmp_path / "big.log"
     path.write_text(("hay and more hay in a line of a log " * 3 + "\nneedle in the hay\n") * 400_000)
     assert path.stat().st_size > 50_000_000
@@ -113,11 +124,24 @@ def test_json_is_one_object_on_stdout(rlm: Rlm, openai_env: ModelServer, log: Pa
     assert (result["answer"], result["turns"], result["calls"], result["cost"]) == (50, 2, 100, None)
 
 
-def test_cost_from_configured_prices_and_settings_from_a_file_and_the_command_line(rlm: Rlm, openai_env: ModelServer, log: Path) -> None:
+def test_cost_from_configured_prices_and_settings_from_a_file_and_the_command_line(
+    rlm: Rlm, openai_env: ModelServer, log: Path
+) -> None:
     openai_env.root = ["```repl\nFINAL(len(context))\n```"]
     prices = {"input_price": 1.0, "output_price": 5.0}
-    Path("mine.json").write_text(json.dumps({"root_llm": {"model": "openai/root", **prices}, "limits": {"turns": 3}}))
-    given = ("--config", "mine.json", "--set", "root_llm.output_price=2", "--set", "sandbox.memory=1g", "--set", "limits.turns=9")
+    Path("mine.json").write_text(
+        json.dumps({"root_llm": {"model": "openai/root", **prices}, "limits": {"turns": 3}})
+    )
+    given = (
+        "--config",
+        "mine.json",
+        "--set",
+        "root_llm.output_price=2",
+        "--set",
+        "sandbox.memory=1g",
+        "--set",
+        "limits.turns=9",
+    )
     result = json.loads(rlm("ask", "How long?", "-f", str(log), *given, "--max-turns", "4", "--json").stdout)
     tokens = result["tokens"]
     assert result["answer"] == 900
@@ -144,18 +168,30 @@ def test_no_answer_exits_1_and_says_why(rlm: Rlm, openai_env: ModelServer, log: 
     assert json.loads(_traces()[0].read_text())["metadata"]["rlm"]["status"] == "finished"
 
 
-def test_call_limit_raises_in_the_cell_and_is_never_passed(rlm: Rlm, openai_env: ModelServer, log: Path) -> None:
-    openai_env.root = ["```repl\nprint(context[:5]); r = [bool(a) for a in llm_query_batched(['x'] * 20)]\nFINAL(sum(r))\n```"]
+def test_call_limit_raises_in_the_cell_and_is_never_passed(
+    rlm: Rlm, openai_env: ModelServer, log: Path
+) -> None:
+    openai_env.root = [
+        "```repl\nprint(context[:5]); r = [bool(a) for a in llm_query_batched(['x'] * 20)]\nFINAL(sum(r))\n"
+        "```"
+    ]
     done = rlm(*ASK, "-f", str(log), "--max-calls", "7")
     assert done.stdout == "7\n"
     assert len([r for r in openai_env.requests if r.model == "sub"]) == 7
 
 
 def test_time_limit_stops_the_running_cell(rlm: Rlm, openai_env: ModelServer, log: Path) -> None:
-    openai_env.root = ["```repl\nprint(context[:5], flush=True)\nwhile True: pass\n```", "FINAL(nothing found in time)"]
+    openai_env.root = [
+        "```repl\nprint(context[:5], flush=True)\nwhile True: pass\n```",
+        "FINAL(nothing found in time)",
+    ]
     done = rlm(*ASK, "-f", str(log), "--timeout", "8", "--json")
     result = json.loads(done.stdout)
-    assert (result["answer"], result["stop_reason"], result["forced"]) == ("nothing found in time", "seconds", True)
+    assert (result["answer"], result["stop_reason"], result["forced"]) == (
+        "nothing found in time",
+        "seconds",
+        True,
+    )
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.hostile)])
@@ -163,13 +199,17 @@ def test_interrupt_closes_the_trace_and_leaves_nothing(
     kernel_image: Any, openai_env: ModelServer, log: Path, docker_client: Any, signum: signal.Signals
 ) -> None:
     openai_env.root = ["```repl\nprint(context[:5], flush=True)\nimport time; time.sleep(99)\n```"]
-    with subprocess.Popen(_command(*ASK, "-f", str(log), "--trace", "t.ipynb"), stderr=subprocess.PIPE, stdout=subprocess.PIPE) as running:
+    with subprocess.Popen(
+        _command(*ASK, "-f", str(log), "--trace", "t.ipynb"), stderr=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as running:
         _wait_for_output(Path("t.ipynb"), "hay")
         running.send_signal(signum)
         stdout, stderr = running.communicate(timeout=20)
     assert (running.returncode, stdout) == (130, b"")
     assert b"Traceback" not in stderr
-    assert re.search(rb"rlm: interrupted after 1 turn, 0 sub-calls, .*; to go on: rlm resume t.ipynb\n", stderr)
+    assert re.search(
+        rb"rlm: interrupted after 1 turn, 0 sub-calls, .*; to go on: rlm resume t.ipynb\n", stderr
+    )
     notebook = nbformat.read("t.ipynb", 4)
     nbformat.validate(notebook)
     assert notebook.metadata.rlm.stop_reason == "interrupted"
@@ -180,13 +220,19 @@ def _wait_for_output(trace: Path, text: str) -> None:
     import asyncio
 
     def printed() -> bool:
-        return trace.exists() and any("outputs" in c and text in str(c.outputs) for c in nbformat.read(trace, 4).cells)
+        return trace.exists() and any(
+            "outputs" in c and text in str(c.outputs) for c in nbformat.read(trace, 4).cells
+        )
 
     asyncio.run(until(printed, 60))
 
 
-def test_sigkill_leaves_a_valid_trace_and_no_container(kernel_image: Any, openai_env: ModelServer, log: Path, docker_client: Any) -> None:
-    openai_env.root = ["```repl\nprint(context[:5], llm_query('hello'), flush=True)\nimport time; time.sleep(99)\n```"]
+def test_sigkill_leaves_a_valid_trace_and_no_container(
+    kernel_image: Any, openai_env: ModelServer, log: Path, docker_client: Any
+) -> None:
+    openai_env.root = [
+        "```repl\nprint(context[:5], llm_query('hello'), flush=True)\nimport time; time.sleep(99)\n```"
+    ]
     with subprocess.Popen(_command(*ASK, "-f", str(log), "--trace", "t.ipynb", "-q")) as running:
         _wait_for_output(Path("t.ipynb"), "echo: hello")
         names = _containers(docker_client, "t.ipynb")
@@ -231,7 +277,9 @@ def test_failures_say_what_to_do_and_exit_with_their_code(
 
 
 def test_without_docker_it_says_what_to_type(rlm_process: Rlm, openai_env: ModelServer) -> None:
-    done = rlm_process("ask", "Q", "-m", "openai/root", env=os.environ | {"DOCKER_HOST": "unix:///nonexistent.sock"})
+    done = rlm_process(
+        "ask", "Q", "-m", "openai/root", env=os.environ | {"DOCKER_HOST": "unix:///nonexistent.sock"}
+    )
     assert (done.returncode, done.stdout) == (3, "")
     assert "rlm doctor" in done.stderr
 
@@ -251,13 +299,17 @@ def test_binary_and_too_large_inputs_are_clear_errors(
     assert "Unpack it on disk" in done.stderr
 
 
-def test_terminal_escapes_of_models_do_not_reach_the_view(rlm: Rlm, openai_env: ModelServer, log: Path) -> None:
+def test_terminal_escapes_of_models_do_not_reach_the_view(
+    rlm: Rlm, openai_env: ModelServer, log: Path
+) -> None:
     openai_env.root = ["FINAL(\x1b]0;owned\x07)", "FINAL(\x1b]0;owned\x07)"]
     done = rlm(*ASK, "-f", str(log))
     assert "\x1b" not in done.stderr
 
 
-def test_kernel_that_dies_is_told_to_the_model_and_the_run_goes_on(rlm: Rlm, openai_env: ModelServer, log: Path) -> None:
+def test_kernel_that_dies_is_told_to_the_model_and_the_run_goes_on(
+    rlm: Rlm, openai_env: ModelServer, log: Path
+) -> None:
     openai_env.root = [
         "```repl\nfound = context.count('needle')\n```\n",
         "```repl\nimport os; os._exit(1)\n```",
@@ -273,7 +325,11 @@ def test_kernel_that_dies_is_told_to_the_model_and_the_run_goes_on(rlm: Rlm, ope
 
 @pytest.mark.parametrize(
     ("context", "kind"),
-    [("a long text " * 10, "str"), ({"a": [1, 2], "b": {"c": None}}, "dict"), ([{"id": 1}, {"id": 2}], "list")],
+    [
+        ("a long text " * 10, "str"),
+        ({"a": [1, 2], "b": {"c": None}}, "dict"),
+        ([{"id": 1}, {"id": 2}], "list"),
+    ],
 )
 def test_python_objects_are_contexts(kernel_image: Any, context: Any, kind: str) -> None:
     models = ScriptedModels(["```repl\nFINAL([type(context).__name__, context])\n```"])
@@ -283,9 +339,17 @@ def test_python_objects_are_contexts(kernel_image: Any, context: Any, kind: str)
 
 
 async def test_python_interface_inside_an_event_loop(kernel_image: Any, log: Path) -> None:
-    models = ScriptedModels(["```repl\nanswers = llm_query_batched(['a', 'b']); print(context[:3])\nFINAL(answers)\n```"], str.upper)
+    models = ScriptedModels(
+        ["```repl\nanswers = llm_query_batched(['a', 'b']); print(context[:3])\nFINAL(answers)\n```"],
+        str.upper,
+    )
     result = await RLM(models=models).aask("Q", log)
-    assert (result.value, result.totals.calls, result.cost, result.stop_reason) == (["A", "B"], 2, 0.0, "answered")
+    assert (result.value, result.totals.calls, result.cost, result.stop_reason) == (
+        ["A", "B"],
+        2,
+        0.0,
+        "answered",
+    )
     other = log.parent / "other" / log.name
     other.parent.mkdir()
     other.write_text("the same name")
@@ -295,12 +359,18 @@ async def test_python_interface_inside_an_event_loop(kernel_image: Any, log: Pat
 
 @pytest.mark.local_model
 @pytest.mark.timeout(900)
-def test_local_model_answers_a_question_that_grep_can_check(kernel_image: Any, models_dir: Path, tmp_path: Path) -> None:
+def test_local_model_answers_a_question_that_grep_can_check(
+    kernel_image: Any, models_dir: Path, tmp_path: Path
+) -> None:
     pytest.importorskip("xllamacpp")
     path = tmp_path / "library.txt"
-    path.write_bytes(b"".join(source.read_bytes() for source in sorted(Path(os.__file__).parent.glob("*.py"))))
+    path.write_bytes(
+        b"".join(source.read_bytes() for source in sorted(Path(os.__file__).parent.glob("*.py")))
+    )
     right = sum(b"raise ValueError" in line for line in path.read_bytes().split(b"\n"))
-    command = _command("ask", 'How many lines contain "raise ValueError"?', "-f", str(path), "-m", "local", "--json")
+    command = _command(
+        "ask", 'How many lines contain "raise ValueError"?', "-f", str(path), "-m", "local", "--json"
+    )
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)

@@ -23,7 +23,9 @@ from tests.support.sandbox import Sandbox, until
 from tests.support.terminal import Terminal
 
 
-async def test_a_person_attaches_to_a_run_which_goes_on_to_its_answer(kernel_image: Any, tmp_path: Path) -> None:
+async def test_a_person_attaches_to_a_run_which_goes_on_to_its_answer(
+    kernel_image: Any, tmp_path: Path
+) -> None:
     thinks, go_on = asyncio.Event(), asyncio.Event()
     told: list[str] = []
 
@@ -68,7 +70,12 @@ async def test_a_person_attaches_to_a_run_which_goes_on_to_its_answer(kernel_ima
     assert persons[0].outputs[0].data["text/plain"] == "2468"
     assert [cell.metadata.rlm.status for cell in persons] == ["ok", "ok", "error", "ok", "error"]
     order = [cell.id for cell in notebook.cells]
-    assert order.index("turn-01-a") < order.index("person-01") < order.index("person-05") < order.index("turn-02-a")
+    assert (
+        order.index("turn-01-a")
+        < order.index("person-01")
+        < order.index("person-05")
+        < order.index("turn-02-a")
+    )
 
 
 @asynccontextmanager
@@ -84,7 +91,9 @@ async def client_of(box: Sandbox, timeout: float = 20) -> AsyncIterator[AsyncKer
         client.stop_channels()
 
 
-async def test_a_socket_that_was_replaced_leads_nowhere_and_the_run_goes_on(sandbox: Callable[..., Any], tmp_path: Path) -> None:
+async def test_a_socket_that_was_replaced_leads_nowhere_and_the_run_goes_on(
+    sandbox: Callable[..., Any], tmp_path: Path
+) -> None:
     box = await sandbox()
     with socket.socket(socket.AF_UNIX) as trap:
         trap.bind(str(tmp_path / "trap"))
@@ -103,7 +112,9 @@ async def test_a_socket_that_was_replaced_leads_nowhere_and_the_run_goes_on(sand
     assert await box.text("print(llm_query('on'))") == "echo on"
 
 
-async def test_a_cell_waits_for_a_persons_and_its_time_counts_from_its_beginning(sandbox: Callable[..., Any]) -> None:
+async def test_a_cell_waits_for_a_persons_and_its_time_counts_from_its_beginning(
+    sandbox: Callable[..., Any],
+) -> None:
     box = await sandbox(cell_timeout=4)
     async with client_of(box) as client:
         client.execute("import time; print('busy'); time.sleep(2.5); fail")

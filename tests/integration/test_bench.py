@@ -1,4 +1,6 @@
-"""`rlm bench` with models that know the answers, over real HTTP and in real containers: what is not right is the machinery's fault."""
+"""`rlm bench` with models that know the answers, over real HTTP and in real containers: what is not right is
+the machinery's fault.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,21 @@ MODELS = ("--model", "openai/root", "--sub-model", "openai/sub")
 def test_models_that_know_score_everything_and_a_second_run_does_nothing(
     rlm: Rlm, knowing: ModelServer, questions: Path, tmp_path: Path
 ) -> None:
-    command = ("bench", "oolong", "pairs", "niah", "copy", "--length", "4K", "--count", "2", "--jobs", "4", "--trec", str(questions))
+    command = (
+        "bench",
+        "oolong",
+        "pairs",
+        "niah",
+        "copy",
+        "--length",
+        "4K",
+        "--count",
+        "2",
+        "--jobs",
+        "4",
+        "--trec",
+        str(questions),
+    )
     done = rlm(*command, *MODELS, "--out", str(tmp_path / "out"), "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
@@ -56,7 +72,9 @@ def test_models_that_know_score_everything_and_a_second_run_does_nothing(
     assert len(knowing.requests) == asked
 
 
-def test_strategies_stand_side_by_side(rlm: Rlm, knowing: ModelServer, questions: Path, tmp_path: Path) -> None:
+def test_strategies_stand_side_by_side(
+    rlm: Rlm, knowing: ModelServer, questions: Path, tmp_path: Path
+) -> None:
     command = (
         "bench",
         "oolong",
@@ -82,7 +100,11 @@ def test_strategies_stand_side_by_side(rlm: Rlm, knowing: ModelServer, questions
 
 def test_tasks_of_the_users_own_are_run(rlm: Rlm, knowing: ModelServer, tmp_path: Path) -> None:
     (tmp_path / "hay.txt").write_text("Straw. One of the special magic numbers for red-fox is: 77. Straw.")
-    task = {"question": "What is the special magic number for red-fox mentioned here?", "files": ["hay.txt"], "expected": "77"}
+    task = {
+        "question": "What is the special magic number for red-fox mentioned here?",
+        "files": ["hay.txt"],
+        "expected": "77",
+    }
     (tmp_path / "own.jsonl").write_text(json.dumps(task))
     done = rlm("bench", f"jsonl:{tmp_path / 'own.jsonl'}", *MODELS, "--out", str(tmp_path / "out"))
     assert done.returncode == 0, done.stderr

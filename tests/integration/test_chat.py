@@ -35,7 +35,10 @@ def root(messages: list[dict[str, Any]]) -> str:
         return "```repl\nprint(context[:4], 'asleep'); import time; time.sleep(1000)\n```"
     if named := _LOAD.search(question):
         return f"```repl\ntext = load_file({named[1]!r})\nFINAL(f'**loaded** {{len(text)}} characters')\n```"
-    return "```repl\nprint('looking ' * 200)\nFINAL(f'# Lines\\n\\n{len(context.splitlines())} in `{list(files)}`')\n```"
+    return (
+        "```repl\nprint('looking ' * 200)\nFINAL(f'# Lines\\n\\n{len(context.splitlines())} in "
+        "`{list(files)}`')\n```"
+    )
 
 
 @pytest.fixture
@@ -106,7 +109,9 @@ async def test_run_with_a_path_in_the_question(talk: ModelServer, log: Path) -> 
 def test_from_a_pipe_each_line_is_a_message_and_answers_are_raw(
     talk: ModelServer, log: Path, rlm: Rlm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"How many lines?\n\n/nonsense\nAnd now?\n")))
+    monkeypatch.setattr(
+        sys, "stdin", io.TextIOWrapper(io.BytesIO(b"How many lines?\n\n/nonsense\nAnd now?\n"))
+    )
     done = rlm("chat", "-f", str(log))
     assert done.stdout == "# Lines\n\n3 in `['a.log']`\n" * 2
     assert "There is no /nonsense" in done.stderr

@@ -1,4 +1,6 @@
-"""Child RLMs in real containers: trees, their account, what they are handed and may have, and that nothing of them is left."""
+"""Child RLMs in real containers: trees, their account, what they are handed and may have, and that nothing of
+them is left.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +77,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 async def run(models: Any, text: Path | None, depth: int = 1, view: Any = None, **changes: Any) -> Result:
     trace = Path(os.getcwd(), "t.ipynb")
-    return await ask("What is in it?", text, settings=settings(depth, **changes), trace=trace, models=models, view=view)
+    return await ask(
+        "What is in it?", text, settings=settings(depth, **changes), trace=trace, models=models, view=view
+    )
 
 
 def calls(trace: TraceFile, kind: str = "rlm_query") -> list[CallMeta]:
@@ -169,13 +173,18 @@ async def test_a_limit_of_money_holds_exactly_over_the_tree(text: Path) -> None:
 
 
 @pytest.mark.hostile
-async def test_calls_without_end_are_bounded_and_make_few_containers(text: Path, started: list[float]) -> None:
+async def test_calls_without_end_are_bounded_and_make_few_containers(
+    text: Path, started: list[float]
+) -> None:
     cell = (
         "found = rlm_query_batched(['LEVEL1'] * 2_000)\n"
-        "print(len(found), sum(map(bool, found)), {type(one.error).__name__ for one in found if not one})\nFINAL('over')"
+        "print(len(found), sum(map(bool, found)), {type(one.error).__name__ for one in found if not one})\n"
+        "FINAL('over')"
     )
     async with responsive():
-        result = await run(Levels([cell], ["FINAL('yes')"]), text, **{"limits.calls": 3, "sandbox.children": 2})
+        result = await run(
+            Levels([cell], ["FINAL('yes')"]), text, **{"limits.calls": 3, "sandbox.children": 2}
+        )
     assert printed(read_trace(result.trace)) == "2000 3 {'BudgetExceeded'}\n"
     assert result.totals.calls == 3
     assert len(started) <= 3 + 2, "those that had begun, and one ahead"
@@ -208,9 +217,13 @@ async def test_a_tree_that_is_interrupted_ends_at_once_and_its_traces_are_closed
         assert (call.calls, call.cost, call.error.split(":")[0]) == (5, pytest.approx(4 * PRICE), "cancelled")
 
 
-def test_a_tree_that_is_killed_is_gone_and_can_be_resumed(runtime: Path, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tree_that_is_killed_is_gone_and_can_be_resumed(
+    runtime: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trace = Path("t.ipynb").absolute()
-    process = get_context("forkserver").Process(target=be_killed, args=(str(runtime), os.getcwd(), str(trace), str(text)))
+    process = get_context("forkserver").Process(
+        target=be_killed, args=(str(runtime), os.getcwd(), str(trace), str(text))
+    )
     process.start()
     process.join(60)
     assert process.exitcode == -9
@@ -274,7 +287,9 @@ else:
 """
 
 
-async def test_whatever_is_handed_over_arrives_as_it_was_and_the_answer_comes_back_as_it_is(tmp_path: Path) -> None:
+async def test_whatever_is_handed_over_arrives_as_it_was_and_the_answer_comes_back_as_it_is(
+    tmp_path: Path,
+) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     for name in ("a", "b"):
@@ -282,7 +297,8 @@ async def test_whatever_is_handed_over_arrives_as_it_was_and_the_answer_comes_ba
     result = await run(Levels([HANDS], [TAKES]), folder)
     found = family(result.trace)
     assert printed(found[0]).splitlines() == [
-        "True [{'b': 1, 'a': [None, 1.5, {'é': 'x'}]}, ['x', 2], None, ['of b\\n', 1], [['a.txt', 'b.txt'], 2]]",
+        "True [{'b': 1, 'a': [None, 1.5, {'é': 'x'}]}, ['x', 2], None, ['of b\\n', 1], [['a.txt', 'b.txt'], "
+        "2]]",
         "not handed over: a context is a text, a loa",
         "HostCallError x",
         "The child RLM gave no answer (no_answer). ",
@@ -290,7 +306,9 @@ async def test_whatever_is_handed_over_arrives_as_it_was_and_the_answer_comes_ba
     ]
     assert result.value == {"b": 1, "a": [None, 1.5, {"é": "x"}]}
     # What was no loaded file is kept beside the child's trace; a loaded one is not copied.
-    kept = sorted(path.suffixes[-2:] for path in map(Path, os.listdir("t.children")) if ".context" in path.name)
+    kept = sorted(
+        path.suffixes[-2:] for path in map(Path, os.listdir("t.children")) if ".context" in path.name
+    )
     assert kept.count([".context", ".txt"]) == 4
     assert kept.count([".context", ".json"]) == 3
     files = {one.meta.question: [file.path for file in one.meta.files] for one in found[1:]}
@@ -317,7 +335,9 @@ FINAL("tried" + context[:0])
 """
 
 
-async def test_a_child_can_have_no_more_than_it_was_handed_and_goes_no_deeper_than_allowed(text: Path, tmp_path: Path) -> None:
+async def test_a_child_can_have_no_more_than_it_was_handed_and_goes_no_deeper_than_allowed(
+    text: Path, tmp_path: Path
+) -> None:
     secret = tmp_path / "secret.txt"
     secret.write_text("of the parent alone")
     attack = ATTACK.replace("SECRET", str(secret)).replace("GIVEN", str(text))
@@ -349,7 +369,10 @@ async def test_the_time_of_children_is_not_that_of_the_cell_but_of_the_whole_run
 
 
 async def test_a_child_that_fails_is_a_failed_call_and_no_more(text: Path) -> None:
-    top = "found = rlm_query_batched(['LEVEL1 dies', 'LEVEL1 well'], context[:1], schema=int)\nprint(found)\nFINAL(found[1])"
+    top = (
+        "found = rlm_query_batched(['LEVEL1 dies', 'LEVEL1 well'], context[:1], schema=int)\n"
+        "print(found)\nFINAL(found[1])"
+    )
     child = "import os\nif 'dies' in QUESTION:\n    os.kill(os.getpid(), 9)\nFINAL(6 + len(context))"
     result = await run(Levels([top], [child]), text, **{"limits.turns": 2})
     assert result.value == 7

@@ -1,4 +1,7 @@
-"""An engine that sees none of this host's files: they are sent once, and all is as where they are mounted. Real containers there."""
+"""An engine that sees none of this host's files: they are sent once, and all is as where they are mounted.
+
+Real containers there.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,9 @@ from tests.support.tree import SMALL, Levels, short_folder
 ON_EACH = pytest.mark.parametrize("engine", parameters(["tls", "desktop", "ssh"]), indirect=True)
 ON_ONE = pytest.mark.parametrize("engine", parameters(["desktop"]), indirect=True)
 TRACE = Path("t.ipynb")
-FILES = "[os.path.join(at, name) for at, _, names in os.walk('/rlm/files') for name in names if name != 'pipe']"
+FILES = (
+    "[os.path.join(at, name) for at, _, names in os.walk('/rlm/files') for name in names if name != 'pipe']"
+)
 TELL = "import os\nprint(*list_files(), sep='\\n')\nFINAL({name: len(text) for name, text in files.items()})"
 
 
@@ -73,7 +78,16 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder" / "deep").mkdir(parents=True)
     (tmp_path / "folder" / ".git" / "info").mkdir(parents=True)
-    files = ("a.txt", "b.txt", "late.txt", "folder/c.txt", "folder/deep/d.txt", "folder/x.log", "folder/.git/config", "folder/y.tmp")
+    files = (
+        "a.txt",
+        "b.txt",
+        "late.txt",
+        "folder/c.txt",
+        "folder/deep/d.txt",
+        "folder/x.log",
+        "folder/.git/config",
+        "folder/y.tmp",
+    )
     for name in files:
         (tmp_path / name).write_text(f"This is {name}.")
     (tmp_path / "folder" / ".gitignore").write_text("*.log\n")
@@ -88,7 +102,9 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 async def run(*codes: str, context: Any, question: str = "What is there?", **options: Any) -> Result:
     models = ScriptedModels([repl(code) for code in codes])
-    return await ask(question, context, settings=load_settings(overrides=SMALL), trace=TRACE, models=models, **options)
+    return await ask(
+        question, context, settings=load_settings(overrides=SMALL), trace=TRACE, models=models, **options
+    )
 
 
 @ON_EACH
@@ -104,7 +120,9 @@ async def test_files_and_a_folder_are_sent_once_and_look_as_where_they_are_mount
     there.write_text("This is X.txt.")
     context = [Path(name) for name in ("a.txt", "b.txt", "large.txt", "folder")]
     said: list[str] = []
-    first = await run(f"{ATTACK}\nprint(attacked := list(map(attack, {FILES})))\n{TELL}", context=context, say=said.append)
+    first = await run(
+        f"{ATTACK}\nprint(attacked := list(map(attack, {FILES})))\n{TELL}", context=context, say=said.append
+    )
     progress = [text for text in said if text.startswith("sending large.txt to the engine … ")]
     assert progress
     assert progress[-1].endswith(" of 20.0 MB")
@@ -128,7 +146,9 @@ async def test_files_and_a_folder_are_sent_once_and_look_as_where_they_are_mount
 
 
 @ON_ONE
-async def test_what_is_named_later_and_what_comes_from_python_and_what_children_get(tree: Path, engine: OwnEngine) -> None:
+async def test_what_is_named_later_and_what_comes_from_python_and_what_children_get(
+    tree: Path, engine: OwnEngine
+) -> None:
     async def yes(_path: Path) -> bool:
         return True
 
@@ -140,18 +160,33 @@ async def test_what_is_named_later_and_what_comes_from_python_and_what_children_
     assert (await replay(TRACE, changes=SMALL)).same
     os.unlink(TRACE)
     # A kernel that takes the place of one that died has them again.
-    died = await run(load, "import os\nos.kill(os.getpid(), 9)", f"FINAL(load_file({late!r}))", context="a text", consent=yes)
+    died = await run(
+        load,
+        "import os\nos.kill(os.getpid(), 9)",
+        f"FINAL(load_file({late!r}))",
+        context="a text",
+        consent=yes,
+    )
     assert died.answer == "This is late.txt."
     child = "FINAL([context if isinstance(context, (str, dict)) else sorted(context)])"
-    top = f"load_file({late!r})\nFINAL(rlm_query_batched(['LEVEL1'] * 3, ['a text', {{'b': 1}}, files['b.txt']]))"
+    top = (
+        f"load_file({late!r})\nFINAL(rlm_query_batched(['LEVEL1'] * 3, ['a text', {{'b': 1}}, "
+        "files['b.txt']]))"
+    )
     handed = await ask(
-        "Ask.", [Path("a.txt"), Path("b.txt")], settings=load_settings(overrides=SMALL), models=Levels([top], [child]), consent=yes
+        "Ask.",
+        [Path("a.txt"), Path("b.txt")],
+        settings=load_settings(overrides=SMALL),
+        models=Levels([top], [child]),
+        consent=yes,
     )
     assert json.loads(handed.answer or "") == [["a text"], [{"b": 1}], ["This is b.txt."]]
 
 
 @ON_ONE
-def test_a_kept_session_and_files_that_are_named_in_it(tree: Path, engine: OwnEngine, openai_env: ModelServer, rlm: Rlm) -> None:
+def test_a_kept_session_and_files_that_are_named_in_it(
+    tree: Path, engine: OwnEngine, openai_env: ModelServer, rlm: Rlm
+) -> None:
     openai_env.root = root
     assert rlm("init", "a.txt", *MODELS).returncode == 0
     try:
@@ -201,7 +236,16 @@ def test_a_command_that_is_killed_while_it_sends_leaves_nothing_that_passes_for_
     with (tree / "sparse.txt").open("w") as file:
         file.truncate(2 << 30)
     asking = engine.command(
-        "-m", "rlm_kernel", "ask", "How long?", "-f", "sparse.txt", "--model", "openai/root", "--sub-model", "openai/sub"
+        "-m",
+        "rlm_kernel",
+        "ask",
+        "How long?",
+        "-f",
+        "sparse.txt",
+        "--model",
+        "openai/root",
+        "--sub-model",
+        "openai/sub",
     )
     with subprocess.Popen(asking, stderr=subprocess.PIPE, text=True) as asked:
         assert asked.stderr is not None
@@ -209,7 +253,9 @@ def test_a_command_that_is_killed_while_it_sends_leaves_nothing_that_passes_for_
         asked.kill()
     assert len(sent_to(engine)) == len(engine.containers()) == 1
     removed = json.loads(rlm("gc", "--json").stdout)["removed"]
-    assert {(one["kind"], one["name"]) for one in removed if one["kind"] == "files"} == {("files", "sparse.txt")}
+    assert {(one["kind"], one["name"]) for one in removed if one["kind"] == "files"} == {
+        ("files", "sparse.txt")
+    }
     assert sent_to(engine) == []
     for folder in os.listdir(os.environ["XDG_RUNTIME_DIR"]):  # `rlm gc` takes it a minute later
         shutil.rmtree(Path(os.environ["XDG_RUNTIME_DIR"], folder))
@@ -218,10 +264,14 @@ def test_a_command_that_is_killed_while_it_sends_leaves_nothing_that_passes_for_
 @ON_ONE
 def test_an_engine_whose_disk_is_full_is_told_with_what_to_do(tree: Path, engine: OwnEngine) -> None:
     place = f"{engine.folder}/data/volumes"
-    subprocess.run(engine._machine.command("mount", "-t", "tmpfs", "-o", "size=40m", "small", place), check=True)
+    subprocess.run(
+        engine._machine.command("mount", "-t", "tmpfs", "-o", "size=40m", "small", place), check=True
+    )
     try:
         (tree / "large.txt").write_bytes(os.urandom(60 << 20))
-        with pytest.raises(DockerError, match=r"has no room for large\.txt, 62\.9 MB: .*no space left") as caught:
+        with pytest.raises(
+            DockerError, match=r"has no room for large\.txt, 62\.9 MB: .*no space left"
+        ) as caught:
             asyncio.run(run(TELL, context=Path("large.txt")))
         assert "rlm gc" in caught.value.hint
         assert os.listdir(engine.files(place)) == []
@@ -230,7 +280,9 @@ def test_an_engine_whose_disk_is_full_is_told_with_what_to_do(tree: Path, engine
 
 
 @ON_ONE
-def test_of_many_who_send_the_same_each_has_it(tree: Path, engine: OwnEngine, kernel_image: ImageInfo) -> None:
+def test_of_many_who_send_the_same_each_has_it(
+    tree: Path, engine: OwnEngine, kernel_image: ImageInfo
+) -> None:
     results: list[str] = []
     all_ = [threading.Thread(target=_asks, args=(kernel_image, tree, results)) for _ in range(4)]
     for one in all_:
@@ -260,7 +312,9 @@ def _asks(image: ImageInfo, tree: Path, results: list[str]) -> None:
 
 
 @ON_ONE
-async def test_what_is_shared_with_the_engine_is_mounted_and_the_rest_is_sent(tree: Path, engine: OwnEngine) -> None:
+async def test_what_is_shared_with_the_engine_is_mounted_and_the_rest_is_sent(
+    tree: Path, engine: OwnEngine
+) -> None:
     shared = Path(shutil.copytree(tree / "folder" / "deep", engine.shared / "deep"))
     (engine.shared / "e.txt").write_text("This is e.txt.")
     result = await run(TELL, context=[shared, engine.shared / "e.txt", Path("a.txt")])
@@ -273,7 +327,9 @@ async def test_what_is_shared_with_the_engine_is_mounted_and_the_rest_is_sent(tr
 async def test_what_a_mapped_user_cannot_read_is_sent(tree: Path, engine: OwnEngine) -> None:
     for path in (tree, *tree.parents):
         mode = stat.S_IMODE(path.stat().st_mode)
-        if path.owner() == "root" and mode & 0o055 != 0o055:  # no folder of the machine, such as /tmp, loses a right
+        if (
+            path.owner() == "root" and mode & 0o055 != 0o055
+        ):  # no folder of the machine, such as /tmp, loses a right
             path.chmod(mode | 0o055)
     (tree / "a.txt").chmod(0o600)
     result = await run(TELL, context=[Path("a.txt"), Path("folder")])
@@ -282,7 +338,9 @@ async def test_what_a_mapped_user_cannot_read_is_sent(tree: Path, engine: OwnEng
 
 
 @pytest.mark.parametrize("engine", parameters(["tls", "desktop"]), indirect=True)
-def test_doctor_says_what_is_seen_and_what_is_sent(tree: Path, engine: OwnEngine, rlm: Rlm, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_says_what_is_seen_and_what_is_sent(
+    tree: Path, engine: OwnEngine, rlm: Rlm, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tree.chmod(0o755)
     seen = engine.shared if isinstance(engine, Desktop) else None
     monkeypatch.chdir(seen or tree)

@@ -1,4 +1,6 @@
-"""Replies of the Docker engine that are lost, late or errors: no container is left, and the engine's words are told."""
+"""Replies of the Docker engine that are lost, late or errors: no container is left, and the engine's words
+are told.
+"""
 
 from __future__ import annotations
 
@@ -47,8 +49,12 @@ def mine(docker_client: Any, owner: int | None = None) -> list[str]:
     return [found["Names"][0] for found in docker_client.api.containers(all=True, filters={"label": label})]
 
 
-@pytest.mark.parametrize("lost", [{CREATE: 1}, {"GET /containers/[^/]+/json": 1}, {START: 1}, {CREATE: 1, REMOVE: 1}])
-async def test_a_lost_reply_leaves_no_container(proxy: EngineProxy, sandbox: Any, docker_client: Any, lost: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    "lost", [{CREATE: 1}, {"GET /containers/[^/]+/json": 1}, {START: 1}, {CREATE: 1, REMOVE: 1}]
+)
+async def test_a_lost_reply_leaves_no_container(
+    proxy: EngineProxy, sandbox: Any, docker_client: Any, lost: dict[str, int]
+) -> None:
     proxy.lose.update(lost)
     with pytest.raises(DockerError) as told:
         await sandbox()
@@ -57,7 +63,9 @@ async def test_a_lost_reply_leaves_no_container(proxy: EngineProxy, sandbox: Any
     assert mine(docker_client) == []
 
 
-async def test_an_engine_that_makes_it_later_leaves_none_either(proxy: EngineProxy, sandbox: Any, docker_client: Any) -> None:
+async def test_an_engine_that_makes_it_later_leaves_none_either(
+    proxy: EngineProxy, sandbox: Any, docker_client: Any
+) -> None:
     proxy.lose[CREATE] = 1
     proxy.lose["GET /containers/[^/]+/json"] = 2  # nor does it tell of it at once
     with pytest.raises(DockerError):
@@ -96,12 +104,16 @@ async def test_how_a_kernel_ended_is_known_without_the_engine_which_is_asked_onl
     box.printed.clear()
     await box.printed.wait()
     docker_client.containers.get(box.container).kill()
-    assert "lost with it: containerd is not there. A new kernel was started" in " ".join((await running).notices)
+    assert "lost with it: containerd is not there. A new kernel was started" in " ".join(
+        (await running).notices
+    )
     assert await box.text("print(6 * 7)") == "42"
 
 
 @pytest.mark.parametrize("lost", [CREATE, ATTACH, START, REMOVE])
-def test_the_probe_of_rlm_doctor_leaves_no_container(proxy: EngineProxy, kernel_image: ImageInfo, docker_client: Any, lost: str) -> None:
+def test_the_probe_of_rlm_doctor_leaves_no_container(
+    proxy: EngineProxy, kernel_image: ImageInfo, docker_client: Any, lost: str
+) -> None:
     from rlm_kernel.sandbox.docker_host import connect
 
     client = connect()
@@ -114,7 +126,9 @@ def test_the_probe_of_rlm_doctor_leaves_no_container(proxy: EngineProxy, kernel_
     assert mine(docker_client) == []
 
 
-def test_the_python_of_a_base_image_is_asked_for_and_read(kernel_image: ImageInfo, docker_client: Any) -> None:
+def test_the_python_of_a_base_image_is_asked_for_and_read(
+    kernel_image: ImageInfo, docker_client: Any
+) -> None:
     base = find_base(docker_client, kernel_image.id, lambda _: None)
     assert base.version >= OLDEST_PYTHON
     assert base.glibc > (2, 0)
@@ -130,7 +144,11 @@ def test_a_signal_at_any_moment_of_rlm_doctor_leaves_no_container(
     proxy: EngineProxy, kernel_image: ImageInfo, docker_client: Any, moment: str, number: int
 ) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", DOCTOR], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=dict(os.environ)
+        [sys.executable, "-c", DOCTOR],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=dict(os.environ),
     ) as doctor:
 
         def hit() -> None:
@@ -154,9 +172,15 @@ async def test_what_a_killed_owner_made_and_never_started_goes_when_the_next_ker
     await gone.wait()
     names = {}
     for owner, pid in {"gone": gone.pid, "alive": os.getpid()}.items():
-        labels = {f"{containers.LABEL}.session": "0" * 8} | containers.owner_labels() | {f"{containers.LABEL}.owner": str(pid)}
+        labels = (
+            {f"{containers.LABEL}.session": "0" * 8}
+            | containers.owner_labels()
+            | {f"{containers.LABEL}.owner": str(pid)}
+        )
         names[owner] = f"rlm-test-{os.getpid()}-{owner}"
-        docker_client.containers.create(kernel_image.id, name=names[owner], labels=labels, network_mode="none")
+        docker_client.containers.create(
+            kernel_image.id, name=names[owner], labels=labels, network_mode="none"
+        )
     try:
         look(docker_client, 1)
         assert mine(docker_client, gone.pid), "it may just be about to be started"
@@ -204,7 +228,8 @@ async def test_nothing_that_code_writes_anywhere_reaches_the_engine(sandbox: Any
     try:
         assert await box.text(FLOOD) == "done"
         assert "done" in await box.text(
-            "import subprocess, sys\nprint(subprocess.run(['sh', '-c', 'echo a; echo b >&2; echo done']))" + FLOOD
+            "import subprocess, sys\nprint(subprocess.run(['sh', '-c', 'echo a; echo b >&2; echo done']))"
+            + FLOOD
         )
         assert b"x" * 100 not in await asyncio.to_thread(_all_of, listening._sock)
     finally:

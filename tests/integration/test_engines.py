@@ -1,4 +1,6 @@
-"""What other engines do of what a sandbox wants, asked of the engines alone, and that nothing is left of them."""
+"""What other engines do of what a sandbox wants, asked of the engines alone, and that nothing is left of
+them.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,9 @@ def test_what_an_engine_does(engine: OwnEngine, kernel_image: ImageInfo) -> None
 
 
 @pytest.mark.parametrize("engine", REMOTE, indirect=True)
-def test_what_a_far_engine_has_at_a_path_is_another_file(engine: OwnEngine, kernel_image: ImageInfo, tmp_path: Path) -> None:
+def test_what_a_far_engine_has_at_a_path_is_another_file(
+    engine: OwnEngine, kernel_image: ImageInfo, tmp_path: Path
+) -> None:
     path = tmp_path / "in.txt"
     path.write_text("here")
     far = engine.files(str(path))
@@ -60,7 +64,10 @@ def test_what_a_far_engine_has_at_a_path_is_another_file(engine: OwnEngine, kern
     far.write_text("there")
     with engine.client() as client:
         mount = Mount("/in.txt", str(path), type="bind", read_only=True)
-        assert prints(engine, client, kernel_image.tag, ["cat", "/in.txt"], mounts=[mount], user="0:0") == "there"
+        assert (
+            prints(engine, client, kernel_image.tag, ["cat", "/in.txt"], mounts=[mount], user="0:0")
+            == "there"
+        )
 
 
 @pytest.mark.parametrize("engine", parameters(["tls"]), indirect=True)
@@ -74,7 +81,9 @@ def test_who_has_no_certificate_for_the_engine_is_refused(engine: OwnEngine, tmp
 
 
 @pytest.mark.parametrize("engine", parameters(["tls", "ssh"]), indirect=True)
-def test_the_way_to_a_far_engine_goes_silent_and_is_mended(engine: OwnEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_way_to_a_far_engine_goes_silent_and_is_mended(
+    engine: OwnEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def answers(seconds: float) -> bool:
         with suppress(subprocess.TimeoutExpired):
             ran = subprocess.run(["docker", "version"], capture_output=True, timeout=seconds, check=False)
@@ -99,7 +108,10 @@ def test_what_is_shared_with_a_far_engine_is_seen_there(engine: OwnEngine, kerne
         listener.listen()
         (engine.shared / "s").chmod(0o666)
         mount = Mount("/shared", str(engine.shared), type="bind", read_only=True)
-        connect = "import socket; print(open('/shared/in.txt').read(), socket.socket(socket.AF_UNIX).connect_ex('/shared/s') != 0)"
+        connect = (
+            "import socket; print(open('/shared/in.txt').read(), "
+            "socket.socket(socket.AF_UNIX).connect_ex('/shared/s') != 0)"
+        )
         command = ["/opt/rlm/bin/python", "-ISc", connect]
         assert prints(engine, client, kernel_image.tag, command, mounts=[mount]) == "shared True\n"
 
@@ -110,7 +122,11 @@ def test_a_folder_seen_through_fuse_has_files_and_no_sockets(tmp_path: Path) -> 
     folder, at = tmp_path / "folder", tmp_path / "at"
     folder.mkdir()
     at.mkdir()
-    with fuse.seen_through_fuse(folder, at), socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
+    with (
+        fuse.seen_through_fuse(folder, at),
+        socket.socket(socket.AF_UNIX) as listener,
+        socket.socket(socket.AF_UNIX) as client,
+    ):
         (at / "in.txt").write_text("seen")
         assert (folder / "in.txt").read_text() == "seen"
         listener.bind(str(folder / "s"))
@@ -124,7 +140,9 @@ def test_a_folder_seen_through_fuse_has_files_and_no_sockets(tmp_path: Path) -> 
 def test_nothing_is_left_of_an_engine_whose_test_was_killed(kernel_image: ImageInfo) -> None:
     network = sorted(os.listdir("/sys/class/net"))
     command = [sys.executable, "-c", USED_AND_KILLED, kernel_image.tag]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as used:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as used:
         assert used.stdout is not None
         folder = Path(used.stdout.readline().strip())
         assert sorted(os.listdir("/sys/class/net")) == network

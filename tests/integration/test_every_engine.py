@@ -1,4 +1,6 @@
-"""What rlm promises, on each engine that it is tried on: commands as their user types them, and models over HTTP."""
+"""What rlm promises, on each engine that it is tried on: commands as their user types them, and models over
+HTTP.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,10 @@ on_each = on(*ENGINES)
 
 @dataclass
 class Desk:
-    """One who uses an engine, in a folder. `codes` are what the root model writes when it is asked for the nth cell."""
+    """One who uses an engine, in a folder.
+
+    `codes` are what the root model writes when it is asked for the nth cell.
+    """
 
     engine: OwnEngine
     folder: Path
@@ -100,8 +105,12 @@ class Desk:
 
 @pytest.fixture
 def desk(engine: OwnEngine, openai_env: ModelServer, tmp_path: Path) -> Iterator[Desk]:
-    """Afterwards there is no container, no volume but of files that were sent, and no session's folder is left."""
-    near = engine.home if isinstance(engine, Rootless) else engine.shared if engine.shared.exists() else tmp_path
+    """Afterwards there is no container, no volume but of files that were sent, and no session's folder is
+    left.
+    """
+    near = (
+        engine.home if isinstance(engine, Rootless) else engine.shared if engine.shared.exists() else tmp_path
+    )
     folder = near / "desk"
     folder.mkdir()
     folder.chmod(0o755)
@@ -123,7 +132,9 @@ def desk(engine: OwnEngine, openai_env: ModelServer, tmp_path: Path) -> Iterator
             assert engine.containers() == []
             volumes = engine.docker("volume", "ls", "--quiet").stdout.split()
             assert {name.rsplit("-", 1)[0] for name in volumes} <= {"rlm-content", "rlm-sent"}
-            assert [name for name in os.listdir(runtime) if name.startswith("rlm-") and name != "rlm-room"] == []
+            assert [
+                name for name in os.listdir(runtime) if name.startswith("rlm-") and name != "rlm-room"
+            ] == []
         finally:
             shutil.rmtree(folder)
 
@@ -133,7 +144,9 @@ TELL = "FINAL({name: len(text) for name, text in files.items()})"
 
 @on_each
 @pytest.mark.hostile
-def test_a_question_over_a_large_file_and_a_folder_is_answered(desk: Desk, request: pytest.FixtureRequest) -> None:
+def test_a_question_over_a_large_file_and_a_folder_is_answered(
+    desk: Desk, request: pytest.FixtureRequest
+) -> None:
     large = LARGE if request.node.callspec.params["engine"] in SENT else 1_000_000
     with (desk.folder / "large.txt").open("w") as file:
         for _ in range(large // 1_000_000):
@@ -151,7 +164,9 @@ def test_a_file_that_is_named_in_a_chat_is_loaded(desk: Desk) -> None:
     desk.write("a.txt", "one\ntwo\n")
     late = desk.write("late.txt", "This is late.")
     first = desk.question("FINAL(f'{len(context)} at first')")
-    second = desk.question(f"FINAL(load_file({late!r}) + f' And {{len(context)}} at first, {{llm_query(\"hello\")}}')")
+    second = desk.question(
+        f"FINAL(load_file({late!r}) + f' And {{len(context)}} at first, {{llm_query(\"hello\")}}')"
+    )
     ran = desk.rlm("chat", "-f", "a.txt", typed=f"{first}\n{second} It is about {late}\n")
     assert "8 at first" in ran.stdout
     assert "This is late." in ran.stdout
@@ -168,7 +183,8 @@ def test_a_kept_session_is_there_for_the_next_command(desk: Desk) -> None:
     assert json.loads(first.stdout)["answer"] == "echo: a"
     second = desk.rlm("run", desk.question("FINAL(f'{x + 4} in {list(files)}')"), "--json")
     assert json.loads(second.stdout)["answer"] == "42 in ['a.txt']"
-    # Where the engine closes stdin when a client leaves, the container has ended, and the trace gives all back.
+    # Where the engine closes stdin when a client leaves, the container has ended, and the trace gives all
+    # back.
     assert ("all cells were run again" in second.stderr) is not desk.engine.keeps_stdin, second.stderr
     desk.rlm("stop")
 
@@ -223,7 +239,11 @@ def test_an_owner_that_is_stopped_in_a_sub_call_loses_nothing(desk: Desk) -> Non
 @pytest.mark.hostile
 def test_a_trace_replays_the_same(desk: Desk) -> None:
     desk.write("a.txt", "one\ntwo\n")
-    answers = desk.ask("print(context)\nFINAL(llm_query_batched([f'part {n}' for n in range(8)]) + [llm_query('the same')] * 2)", "a.txt")
+    answers = desk.ask(
+        "print(context)\nFINAL(llm_query_batched([f'part {n}' for n in range(8)]) + [llm_query('the same')] "
+        "* 2)",
+        "a.txt",
+    )
     assert answers[7:] == ["echo: part 7", "echo: the same", "echo: the same"]
     desk.rlm("replay", "t.ipynb")
 
@@ -235,7 +255,9 @@ def test_children_have_what_they_are_handed(desk: Desk) -> None:
     desk.write("b.txt", "This is b.")
     child = desk.question("FINAL([context, llm_query('in a child')])")
     given = "['a text', {'b': [1, None]}, files['b.txt']]"
-    told = desk.ask(f"FINAL([json_of for json_of in rlm_query_batched([{child!r}] * 3, {given})])", "a.txt", "b.txt")
+    told = desk.ask(
+        f"FINAL([json_of for json_of in rlm_query_batched([{child!r}] * 3, {given})])", "a.txt", "b.txt"
+    )
     assert told == [[context, "echo: in a child"] for context in ("a text", {"b": [1, None]}, "This is b.")]
 
 
@@ -268,7 +290,9 @@ def trace(engine: OwnEngine, desk: Desk) -> Path:
 
 @on(*IN_LAB)
 @pytest.mark.hostile
-def test_a_trace_runs_in_jupyterlab(trace: Path, page: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trace_runs_in_jupyterlab(
+    trace: Path, page: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recorded = read(trace)
     install(user=True)
     monkeypatch.setenv("JUPYTER_PATH", os.environ["JUPYTER_DATA_DIR"])
@@ -304,7 +328,10 @@ def _seconds_to_the_end(desk: Desk, cell: str) -> float:
 @on_each
 @pytest.mark.hostile
 def test_a_container_ends_with_its_owner(desk: Desk, record_property: Any) -> None:
-    calling = "llm_query('hello')\nimport socket\nsocket.socket(socket.AF_UNIX).connect('/rlm/run/host')\nwhile True: pass"
+    calling = (
+        "llm_query('hello')\nimport socket\nsocket.socket(socket.AF_UNIX).connect('/rlm/run/host')\n"
+        "while True: pass"
+    )
     seconds = _seconds_to_the_end(desk, calling)
     record_property("seconds", f"{seconds:.2f}")
     print(f"ended after {seconds:.2f} s")
@@ -341,7 +368,9 @@ FINAL({{
     assert set(told.pop("into the first process")) <= desk.engine.seen_of_the_first
     assert told == {
         "written": [[]],
-        "locks": ["", "", "0"] if desk.engine.own_kernel else ["", "1", "2"],  # no capabilities; a kernel of its own tells no more
+        "locks": ["", "", "0"]
+        if desk.engine.own_kernel
+        else ["", "1", "2"],  # no capabilities; a kernel of its own tells no more
         "written outside": [],
         "network": ["lo"],
         "keys": [],

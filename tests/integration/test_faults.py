@@ -37,7 +37,9 @@ def resumes(rlm: Rlm, *more: str) -> None:
 
 @pytest.mark.hostile
 @pytest.mark.parametrize("fault", ["auth", "server_error", "disconnect"])
-def test_a_model_that_fails_in_the_middle_and_is_there_again(rlm: Rlm, script: Script, openai_env: ModelServer, fault: Any) -> None:
+def test_a_model_that_fails_in_the_middle_and_is_there_again(
+    rlm: Rlm, script: Script, openai_env: ModelServer, fault: Any
+) -> None:
     script.faults["sub", 9] = lambda: openai_env.fail(fault, times=40, retry_after="0")
     done = ask(rlm)
     sound(Path("t.ipynb"))
@@ -66,7 +68,9 @@ def test_a_last_answer_that_never_comes(rlm: Rlm, script: Script, monkeypatch: p
 
 
 @pytest.mark.parametrize("jump", [pytest.param(86_400.0, marks=pytest.mark.hostile), -86_400.0])
-def test_the_clock_jumps_by_a_day(rlm: Rlm, script: Script, monkeypatch: pytest.MonkeyPatch, jump: float) -> None:
+def test_the_clock_jumps_by_a_day(
+    rlm: Rlm, script: Script, monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
     real = time.time
 
     def leap() -> None:

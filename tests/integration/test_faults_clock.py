@@ -36,7 +36,14 @@ def put(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
         nonlocal ahead
         ahead += seconds
 
-    for name in ("session.ask", "session.resume", "sandbox.kernel", "sandbox.cleanup", "models.cache", "models.litellm_models"):
+    for name in (
+        "session.ask",
+        "session.resume",
+        "sandbox.kernel",
+        "sandbox.cleanup",
+        "models.cache",
+        "models.litellm_models",
+    ):
         importlib.import_module(f"rlm_kernel.{name}")
     monkeypatch.setattr(time, "time", lambda: real() + ahead)
     for name, module in list(sys.modules.items()):
@@ -67,7 +74,9 @@ def test_a_jump_of_the_clock_changes_nothing(
     trace = sound(Path("t.ipynb"))
     assert trace.meta.totals is not None
     metas = [cell.meta for cell in trace.cells if cell.meta]
-    assert all(0 <= seconds < 60 for seconds in (trace.meta.totals.seconds, *(meta.seconds or 0 for meta in metas)))
+    assert all(
+        0 <= seconds < 60 for seconds in (trace.meta.totals.seconds, *(meta.seconds or 0 for meta in metas))
+    )
     assert all(0 <= call.seconds < 60 for meta in metas for call in meta.calls)
     assert containers(os.getpid()) == []
     put(-2 * jump)

@@ -69,7 +69,9 @@ def test_the_disk_gets_full_while_the_trace_is_written(
 GROWING = (*(f"seen = len(context)\nprint('{letter}' * 300_000)" for letter in "abcdefg"), "FINAL(seen)")
 
 
-def test_the_trace_itself_fills_the_disk(rlm: Rlm, script: Script, disk: SmallDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_trace_itself_fills_the_disk(
+    rlm: Rlm, script: Script, disk: SmallDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trace = disk.path / "t.ipynb"
     script.turns = GROWING
     monkeypatch.setenv("RLM_LIMITS__OUTPUT_CHARS", "1000")
@@ -112,12 +114,21 @@ def replaced(folder: Path) -> Callable[[], None]:
 
 @pytest.mark.parametrize(
     ("harm", "words"),
-    [(read_only, "Read-only file system"), (renamed, "No such file or directory"), (replaced, "Not a directory")],
+    [
+        (read_only, "Read-only file system"),
+        (renamed, "No such file or directory"),
+        (replaced, "Not a directory"),
+    ],
     ids=["read-only", "moved away", "a file in its place"],
 )
 @pytest.mark.parametrize("moment", [("sub", 3), ("root", 3)])
 def test_the_traces_folder_goes_away_during_the_run(
-    rlm: Rlm, script: Script, disk: SmallDisk, harm: Callable[[Path], Callable[[], None]], words: str, moment: tuple[str, int]
+    rlm: Rlm,
+    script: Script,
+    disk: SmallDisk,
+    harm: Callable[[Path], Callable[[], None]],
+    words: str,
+    moment: tuple[str, int],
 ) -> None:
     script.turns = PLAIN
     folder = disk.path / "traces"
@@ -149,7 +160,8 @@ def session(runtime: Path) -> Path:
     return found
 
 
-# The folder itself, what describes it, the line of those who wait for room, the kernel's connection, the sockets for Jupyter's programs.
+# The folder itself, what describes it, the line of those who wait for room, the kernel's connection, the
+# sockets for Jupyter's programs.
 @pytest.mark.parametrize("inodes", [2, 3, 5, 6, 7, 8, 9, 10, 12, 16])
 def test_the_disk_of_the_sessions_folder_is_full(
     rlm: Rlm, script: Script, runtime: Path, monkeypatch: pytest.MonkeyPatch, inodes: int
@@ -167,7 +179,9 @@ def test_the_disk_of_the_sessions_folder_is_full(
 
 # In a cell, between two, before the last.
 @pytest.mark.parametrize("moment", [("sub", 3), ("root", 3), ("root", 4)])
-def test_the_sessions_folder_is_deleted_during_the_run(rlm: Rlm, script: Script, runtime: Path, moment: tuple[str, int]) -> None:
+def test_the_sessions_folder_is_deleted_during_the_run(
+    rlm: Rlm, script: Script, runtime: Path, moment: tuple[str, int]
+) -> None:
     script.turns = PLAIN
     script.faults[moment] = lambda: shutil.rmtree(session(runtime))
     done = ask(rlm, Path("t.ipynb"))
@@ -179,7 +193,9 @@ def test_the_sessions_folder_is_deleted_during_the_run(rlm: Rlm, script: Script,
     resumed(rlm, Path("t.ipynb"))
 
 
-def test_a_link_in_the_place_of_the_sessions_folder_is_not_followed(rlm: Rlm, script: Script, runtime: Path) -> None:
+def test_a_link_in_the_place_of_the_sessions_folder_is_not_followed(
+    rlm: Rlm, script: Script, runtime: Path
+) -> None:
     def link() -> None:
         folder = session(runtime)
         folder.rename(folder.with_name("away"))
@@ -190,13 +206,17 @@ def test_a_link_in_the_place_of_the_sessions_folder_is_not_followed(rlm: Rlm, sc
     script.turns = PLAIN
     script.faults["sub", 3] = link
     done = ask(rlm, Path("t.ipynb"))
-    assert (done.returncode, answered(done.stdout)) == (0, ANSWER), "what runs goes on: it does not need the name"
+    assert (done.returncode, answered(done.stdout)) == (0, ANSWER), (
+        "what runs goes on: it does not need the name"
+    )
     assert (runtime / "elsewhere" / "r1" / "kept").exists()
     assert containers(os.getpid()) == []
     sound(Path("t.ipynb"))
 
 
-def test_a_new_kernel_is_needed_and_the_runtime_folder_is_gone(rlm: Rlm, script: Script, runtime: Path) -> None:
+def test_a_new_kernel_is_needed_and_the_runtime_folder_is_gone(
+    rlm: Rlm, script: Script, runtime: Path
+) -> None:
     away = runtime.with_name(f"{runtime.name}-away")
     script.turns = ("import os\nos._exit(1)", *PLAIN)
     script.faults["root", 1] = lambda: runtime.rename(away)
@@ -211,7 +231,9 @@ def test_a_new_kernel_is_needed_and_the_runtime_folder_is_gone(rlm: Rlm, script:
     assert containers(os.getpid()) == []
 
 
-def test_without_a_runtime_folder_sessions_lie_elsewhere(rlm: Rlm, script: Script, runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_runtime_folder_sessions_lie_elsewhere(
+    rlm: Rlm, script: Script, runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     script.turns = PLAIN
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime / "gone"))
     done = ask(rlm, Path("t.ipynb"))

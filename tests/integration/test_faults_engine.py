@@ -1,4 +1,6 @@
-"""The Docker engine fails a run: it stops, is killed, is gone, is another, has lost the image, or may not be used."""
+"""The Docker engine fails a run: it stops, is killed, is gone, is another, has lost the image, or may not be
+used.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ pytestmark = [
     pytest.mark.xdist_group("faults"),
     pytest.mark.hostile,
     # docker-py leaves the socket open with which it could not connect.
-    pytest.mark.filterwarnings(r"ignore:unclosed <socket.socket fd=\d+, family=1, type=1, proto=0>:ResourceWarning"),
+    pytest.mark.filterwarnings(
+        r"ignore:unclosed <socket.socket fd=\d+, family=1, type=1, proto=0>:ResourceWarning"
+    ),
 ]
 
 
@@ -101,10 +105,14 @@ def test_the_engine_stops_and_comes_back(
     if moment == "container":
         on_start(monkeypatch, end)
     else:
-        script.faults[{"cell": ("sub", 9), "child": ("sub", 10), "turn": ("root", 2), "answer": ("root", 5)}[moment]] = end
+        script.faults[
+            {"cell": ("sub", 9), "child": ("sub", 10), "turn": ("root", 2), "answer": ("root", 5)}[moment]
+        ] = end
     done = ask(rlm)
     if done.returncode == 0:
-        assert (how, answered(done.stdout)) == ("kill", ANSWER), "the container had outlived its engine, and the answer was near"
+        assert (how, answered(done.stdout)) == ("kill", ANSWER), (
+            "the container had outlived its engine, and the answer was near"
+        )
         engine.start()
         return
     assert done.returncode == 3
@@ -118,7 +126,9 @@ def test_the_engine_stops_and_comes_back(
     assert answered(resumed.stdout) == ANSWER
     sound(Path("t.ipynb"))
     again = script.asked - CALLS
-    assert sum(count for (_, level), count in again.items() if level == 0) <= 1, "what was answered is not asked again"
+    assert sum(count for (_, level), count in again.items() if level == 0) <= 1, (
+        "what was answered is not asked again"
+    )
     assert engine.containers() == []
 
 
@@ -126,7 +136,9 @@ def test_the_engine_stops_and_comes_back(
 
 
 @pytest.fixture
-def copied_image(kernel_image: ImageInfo, docker_client: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Image]:
+def copied_image(
+    kernel_image: ImageInfo, docker_client: Any, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Image]:
     """A copy of the kernel image with a name and an id of its own, to be deleted; sandbox.image names it."""
     tag = f"rlm-test:{os.getpid()}"
     made = f"FROM {kernel_image.tag}\nLABEL of-a-test={os.getpid()}\n".encode()
@@ -139,7 +151,13 @@ def copied_image(kernel_image: ImageInfo, docker_client: Any, monkeypatch: pytes
 
 @pytest.mark.parametrize("gone", ["its name", "all of it"])
 def test_the_image_is_deleted_between_runs_and_during_one(
-    rlm: Rlm, script: Script, copied_image: Image, docker_client: Any, kernel_image: ImageInfo, monkeypatch: pytest.MonkeyPatch, gone: str
+    rlm: Rlm,
+    script: Script,
+    copied_image: Image,
+    docker_client: Any,
+    kernel_image: ImageInfo,
+    monkeypatch: pytest.MonkeyPatch,
+    gone: str,
 ) -> None:
     script.turns = (PLAIN[0], "import os\nos._exit(1)", *PLAIN)
     name = copied_image.tags[0]
@@ -168,7 +186,9 @@ def test_the_image_is_deleted_between_runs_and_during_one(
 
 
 class Listener:
-    """Something else than an engine, on a unix socket: it takes connections, and replies with `says` to what comes, or with nothing."""
+    """Something else than an engine, on a unix socket: it takes connections, and replies with `says` to what
+    comes, or with nothing.
+    """
 
     def __init__(self, path: Path, says: bytes | None) -> None:
         self.address = f"unix://{path}"
@@ -199,14 +219,18 @@ REPLIES = {
     "hangs": None,
     "closes": b"",
     "rubbish": b"\x00\x01rubbish\xff\xfe" * 20,
-    "another server": b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 14\r\n\r\n<html>hi</html"[:-1] + b"l",
+    "another server": b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 14\r\n\r\n"
+    b"<html>hi</html"[:-1]
+    + b"l",
     "an error": b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 4\r\n\r\noops",
     "no version": b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}",
 }
 
 
 @pytest.mark.parametrize("reply", REPLIES)
-def test_what_answers_is_no_engine(rlm: Rlm, script: Script, monkeypatch: pytest.MonkeyPatch, reply: str) -> None:
+def test_what_answers_is_no_engine(
+    rlm: Rlm, script: Script, monkeypatch: pytest.MonkeyPatch, reply: str
+) -> None:
     monkeypatch.setattr(engine_errors, "ANSWER_SECONDS", 1)
     with short_folder() as folder:
         listener = Listener(Path(folder, "sock"), REPLIES[reply])
@@ -232,7 +256,9 @@ def test_what_answers_is_no_engine(rlm: Rlm, script: Script, monkeypatch: pytest
         "/etc",
     ],
 )
-def test_an_address_that_is_none(rlm: Rlm, script: Script, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+def test_an_address_that_is_none(
+    rlm: Rlm, script: Script, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
     monkeypatch.setenv("DOCKER_HOST", address)
     done = ask(rlm)
     assert done.returncode == 3

@@ -1,4 +1,7 @@
-"""Files of a run: what may be given and how, what is refused, and that a replay has them again. Real containers."""
+"""Files of a run: what may be given and how, what is refused, and that a replay has them again.
+
+Real containers.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +71,9 @@ def write(name: str, text: str) -> None:
 
 @pytest.fixture(autouse=True)
 def here(isolated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current directory; its files may be written by anybody, so that nothing but the mounts keeps them from it."""
+    """The current directory; its files may be written by anybody, so that nothing but the mounts keeps them
+    from it.
+    """
     monkeypatch.chdir(tmp_path)
     for name in (
         "a.txt",
@@ -92,7 +97,9 @@ def here(isolated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 async def run(question: str, *codes: str, context: Any = None, **options: Any) -> Result:
     models = ScriptedModels([repl(code) for code in codes])
-    return await ask(question, context, settings=load_settings(overrides=SMALL), trace=TRACE, models=models, **options)
+    return await ask(
+        question, context, settings=load_settings(overrides=SMALL), trace=TRACE, models=models, **options
+    )
 
 
 class User:
@@ -111,9 +118,14 @@ def names(trace: TraceFile) -> dict[str, bool]:
     return {os.path.relpath(file.path): file.sha256 is not None for file in trace.meta.files}
 
 
-async def test_files_globs_folders_and_standard_input_are_one_input_and_replay(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_files_globs_folders_and_standard_input_are_one_input_and_replay(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("gelesen: größer\n".encode("latin-1") * 3)))
-    code = "print(*list_files(), sep='\\n')\nFINAL('; '.join(f'{name}: {text[:12]}' for name, text in context.items()))"
+    code = (
+        "print(*list_files(), sep='\\n')\nFINAL('; '.join(f'{name}: {text[:12]}' for name, text in "
+        "context.items()))"
+    )
     result = await run("What is there?", code, context=[Path("folder"), Path("[an]*.txt"), Path("-")])
     assert result.answer is not None
     found = dict(part.split(": ", 1) for part in result.answer.split("; "))
@@ -129,7 +141,9 @@ async def test_rules_of_the_repository_hold_for_a_folder_in_it(here: Path) -> No
     shutil.move("repository/folder/.git", "repository/.git")
     write("repository/.gitignore", "late.txt\n")
     write("repository/folder/more.txt", "more")
-    result = await run("What is there?", "print(len(context))\nFINAL(', '.join(files))", context=Path("repository/folder"))
+    result = await run(
+        "What is there?", "print(len(context))\nFINAL(', '.join(files))", context=Path("repository/folder")
+    )
     assert result.answer == ".gitignore, more.txt"
     assert (await replay(TRACE, changes=SMALL)).same
 
@@ -141,8 +155,15 @@ async def test_what_the_question_names_is_loaded_noted_and_replayed(here: Path) 
 
     heard: list[str] = []
     named = here / "named.txt"
-    refused = f"try:\n    load_file({str(here / 'never.txt')!r})\nexcept FileRefused as error:\n    print(error)"
-    replies = iter([repl(refused, f"print(load_file({str(named)!r}), sorted(files))"), repl("FINAL(context['named.txt'])")])
+    refused = (
+        f"try:\n    load_file({str(here / 'never.txt')!r})\nexcept FileRefused as error:\n    print(error)"
+    )
+    replies = iter(
+        [
+            repl(refused, f"print(load_file({str(named)!r}), sorted(files))"),
+            repl("FINAL(context['named.txt'])"),
+        ]
+    )
     question = f"Compare it with {named} and unused.txt."
     settings = load_settings(overrides=SMALL)
     result = await ask(question, Path("a.txt"), settings=settings, trace=TRACE, models=ScriptedModels(see))
@@ -158,20 +179,35 @@ async def test_what_the_question_names_is_loaded_noted_and_replayed(here: Path) 
 
 
 @pytest.mark.parametrize("how", ["by link", "by copy"])
-async def test_what_is_allowed_late_is_read_only_whatever_code_tries(how: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_allowed_late_is_read_only_whatever_code_tries(
+    how: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     linked, link = [], late_mounts._linked
-    monkeypatch.setattr(late_mounts, "_linked", lambda *of: linked.append(how == "by link" and link(*of)) or linked[-1])
+    monkeypatch.setattr(
+        late_mounts, "_linked", lambda *of: linked.append(how == "by link" and link(*of)) or linked[-1]
+    )
     user = User()
     late, folder = here / "late.txt", here / "folder"
     paths = [str(path) for path in (late, late, folder, here / "never.txt", "/etc/hostname", f"{here}/x/..")]
-    load = f"for path in {paths}:\n    try:\n        load_file(path)\n    except FileRefused as error:\n        print(str(error)[:200])"
+    load = (
+        f"for path in {paths}:\n    try:\n        load_file(path)\n    except FileRefused as error:\n    "
+        "    print(str(error)[:200])"
+    )
     result = await run(
-        "Look around.", load, f"{ATTACK}\nFINAL(str([len(inside), *map(attack, inside)]))", context=Path("a.txt"), consent=user
+        "Look around.",
+        load,
+        f"{ATTACK}\nFINAL(str([len(inside), *map(attack, inside)]))",
+        context=Path("a.txt"),
+        consent=user,
     )
     assert result.answer == "[2, [], []]"
     assert set(linked) == {how == "by link"}
     assert user.asked == [late, folder, here / "never.txt", Path("/etc/hostname"), here]
-    assert (late.read_text(), late.stat().st_mode & 0o777, late.stat().st_nlink) == ("This is late.txt.", 0o666, 1)
+    assert (late.read_text(), late.stat().st_mode & 0o777, late.stat().st_nlink) == (
+        "This is late.txt.",
+        0o666,
+        1,
+    )
     assert names(read_trace(TRACE)) == {"a.txt": True, "late.txt": True, "folder": True}
     replayed = await replay(TRACE, changes=SMALL)
     assert {verdict.cell: verdict.verdict for verdict in replayed.verdicts}["turn-01-a"] == "same"
@@ -181,38 +217,50 @@ async def test_a_run_that_failed_after_loading_goes_on_with_its_files(here: Path
     with pytest.raises(ModelError):
         await run("What is in named.txt?", f"text = load_file({str(here / 'named.txt')!r})")
     assert "named.txt" in names(read_trace(TRACE))
-    ended = await resume(TRACE, changes=SMALL, models=ScriptedModels([repl("print(context[:0])"), repl("FINAL(text)")]))
+    ended = await resume(
+        TRACE, changes=SMALL, models=ScriptedModels([repl("print(context[:0])"), repl("FINAL(text)")])
+    )
     assert ended.answer == "This is named.txt."
     user = User()
     codes = [f"print(load_file({str(here / name)!r}))" for name in ("unused.txt", "late.txt")]
     models = ScriptedModels([repl(*codes), repl("FINAL(', '.join(files))")])
-    forked = await fork(TRACE, "And unused.txt?", changes=SMALL, out=Path("fork.ipynb"), models=models, consent=user)
+    forked = await fork(
+        TRACE, "And unused.txt?", changes=SMALL, out=Path("fork.ipynb"), models=models, consent=user
+    )
     assert forked.answer == "named.txt, unused.txt, late.txt"
     assert user.asked == [here / "late.txt"]
     assert names(read_trace(Path("fork.ipynb"))) == {"named.txt": True, "unused.txt": True, "late.txt": True}
     assert (await replay(Path("fork.ipynb"), changes=SMALL)).same
 
 
-async def test_an_interrupted_question_ends_the_run_and_leaves_nothing(here: Path, docker_client: Any) -> None:
+async def test_an_interrupted_question_ends_the_run_and_leaves_nothing(
+    here: Path, docker_client: Any
+) -> None:
     asked = asyncio.Event()
 
     async def user(_path: Path) -> bool:
         asked.set()
         return await asyncio.get_running_loop().create_future()
 
-    running = asyncio.create_task(run("Look.", f"load_file({str(here / 'late.txt')!r})", context=Path("a.txt"), consent=user))
+    running = asyncio.create_task(
+        run("Look.", f"load_file({str(here / 'late.txt')!r})", context=Path("a.txt"), consent=user)
+    )
     await asked.wait()
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
     assert read_trace(TRACE).meta.stop_reason == "interrupted"
-    assert not docker_client.containers.list(ignore_removed=True, all=True, filters={"label": f"rlm-kernel.owner={os.getpid()}"})
+    assert not docker_client.containers.list(
+        ignore_removed=True, all=True, filters={"label": f"rlm-kernel.owner={os.getpid()}"}
+    )
 
 
 def loading_told() -> str:
     """What the cell that loads the files said on stderr, which the live view tells."""
     cells = nbformat.read(TRACE, as_version=4).cells
-    return "".join(output.text for cell in cells for output in cell.get("outputs", []) if output.get("name") == "stderr")
+    return "".join(
+        output.text for cell in cells for output in cell.get("outputs", []) if output.get("name") == "stderr"
+    )
 
 
 def _damaged_mail(folder: Path) -> None:
@@ -231,7 +279,11 @@ async def test_what_is_lacking_of_files_is_told_to_the_user_the_model_and_by_lis
 
     def see(messages: Any) -> str:
         heard.append(messages[-1]["content"])
-        return repl("print(*list_files(), sep=chr(10))") if len(heard) == 1 else repl("FINAL(str(len(grep('needle'))))")
+        return (
+            repl("print(*list_files(), sep=chr(10))")
+            if len(heard) == 1
+            else repl("FINAL(str(len(grep('needle'))))")
+        )
 
     _damaged_mail(Path("mail"))
     settings = load_settings(overrides=SMALL)
@@ -248,7 +300,9 @@ async def test_what_is_lacking_of_files_is_told_to_the_user_the_model_and_by_lis
 
 
 async def test_files_as_the_world_has_them_are_read_and_told_and_replay(here: Path) -> None:
-    """Encodings, NULs, names, a file that has no size, one that root alone may read: in one run, given one by one and in a folder."""
+    """Encodings, NULs, names, a file that has no size, one that root alone may read: in one run, given one by
+    one and in a folder.
+    """
     folder = here / "odd"
     (folder / "private").mkdir(parents=True)
     folder.chmod(0o755)
@@ -267,7 +321,10 @@ async def test_files_as_the_world_has_them_are_read_and_told_and_replay(here: Pa
     (folder / "private").chmod(0o700)
     single = here / os.fsdecode(b"se\xf1or.txt")
     single.write_bytes("señor\n".encode("cp1252"))
-    code = "print(sorted(files))\nFINAL({name: text.strip(chr(0))[:20] for name, text in files.items() if name != 'version'})"
+    code = (
+        "print(sorted(files))\nFINAL({name: text.strip(chr(0))[:20] for name, text in files.items() if "
+        "name != 'version'})"
+    )
     said: list[str] = []
     heard: list[str] = []
 
@@ -278,7 +335,9 @@ async def test_files_as_the_world_has_them_are_read_and_told_and_replay(here: Pa
     given = [folder, single, Path("/proc/version")]
     question = f"What is in them, and in {here}/named.tx?"
     models = ScriptedModels(see)
-    result = await ask(question, given, settings=load_settings(overrides=SMALL), trace=TRACE, models=models, say=said.append)
+    result = await ask(
+        question, given, settings=load_settings(overrides=SMALL), trace=TRACE, models=models, say=said.append
+    )
     assert result.value == {
         "[a]*?.txt": "needle after a hole\n",
         "café.txt": "René paid 12 €\n",

@@ -36,7 +36,9 @@ def alone(monkeypatch: pytest.MonkeyPatch, docker_client: Any) -> Iterator[Path]
     monkeypatch.setattr(image, "DIGEST_LABEL", f"{LABEL}.digest")
     monkeypatch.setattr(image, "STAGE_LABEL", f"{LABEL}.stage")
     yield base
-    for container in docker_client.containers.list(all=True, ignore_removed=True, filters={"label": f"{LABEL}.session"}):
+    for container in docker_client.containers.list(
+        all=True, ignore_removed=True, filters={"label": f"{LABEL}.session"}
+    ):
         container.remove(force=True)
     for found in docker_client.api.images(filters={"label": f"{LABEL}.test"}):
         docker_client.api.remove_image(found["Id"], force=True)
@@ -45,9 +47,13 @@ def alone(monkeypatch: pytest.MonkeyPatch, docker_client: Any) -> Iterator[Path]
 
 @pytest.fixture
 def crashed(kernel_image: Any, docker_client: Any) -> Crashed:
-    """Makes a session whose owner is gone, and its container, which nothing ends: folder and container's name."""
+    """Makes a session whose owner is gone, and its container, which nothing ends: folder and container's
+    name.
+    """
 
-    def make(*, idle: float = 0, when: float = LONG_AGO, started: bool = True, by: str | None = None) -> tuple[RunDir, str]:
+    def make(
+        *, idle: float = 0, when: float = LONG_AGO, started: bool = True, by: str | None = None
+    ) -> tuple[RunDir, str]:
         run = RunDir.create(max_request=1, window=1, idle=idle)
         run.describe(trace=run.path / "trace.ipynb", question="?")
         for path in (run.path / "lease", run.path / "about.json"):
@@ -58,7 +64,11 @@ def crashed(kernel_image: Any, docker_client: Any) -> Crashed:
             name=run.container_name,
             network_mode="none",
             user=":".join(map(str, container_ids())),
-            labels={f"{LABEL}.session": run.session_id, f"{LABEL}.folder": str(run.path), containers.USER: by or containers.user()},
+            labels={
+                f"{LABEL}.session": run.session_id,
+                f"{LABEL}.folder": str(run.path),
+                containers.USER: by or containers.user(),
+            },
         )
         if started:
             container.start()
@@ -69,7 +79,12 @@ def crashed(kernel_image: Any, docker_client: Any) -> Crashed:
 
 
 def names(docker_client: Any) -> set[str]:
-    return {found.name for found in docker_client.containers.list(ignore_removed=True, all=True, filters={"label": f"{LABEL}.session"})}
+    return {
+        found.name
+        for found in docker_client.containers.list(
+            ignore_removed=True, all=True, filters={"label": f"{LABEL}.session"}
+        )
+    }
 
 
 def collected(docker_client: Any, **options: Any) -> list[tuple[str, str]]:
@@ -79,7 +94,12 @@ def collected(docker_client: Any, **options: Any) -> list[tuple[str, str]]:
 def test_a_container_whose_owner_is_gone_goes_with_its_folder(crashed: Crashed, docker_client: Any) -> None:
     (run, name), (other, created) = crashed(), crashed(started=False)
     (run.path / "copies").write_text("x" * 1000)
-    expected = {("container", name), ("folder", str(run.path)), ("container", created), ("folder", str(other.path))}
+    expected = {
+        ("container", name),
+        ("folder", str(run.path)),
+        ("container", created),
+        ("folder", str(other.path)),
+    }
     assert set(collected(docker_client, dry_run=True)) == expected
     assert names(docker_client) == {name, created}
     assert run.path.exists()
@@ -114,7 +134,9 @@ def test_another_users_are_left_alone(crashed: Crashed, docker_client: Any) -> N
     assert names(docker_client) == {name, of_another}
 
 
-def test_a_kept_session_is_left_alone_until_its_idle_time_is_long_over(crashed: Crashed, docker_client: Any) -> None:
+def test_a_kept_session_is_left_alone_until_its_idle_time_is_long_over(
+    crashed: Crashed, docker_client: Any
+) -> None:
     run, name = crashed(idle=3600)
     trace = run.path / "trace.ipynb"
     trace.touch()
@@ -129,7 +151,9 @@ def test_a_kept_session_is_left_alone_until_its_idle_time_is_long_over(crashed: 
     assert collected(docker_client) == [("container", name), ("folder", str(run.path))]
 
 
-def test_containers_without_a_folder_go_if_they_do_not_run(crashed: Crashed, docker_client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_containers_without_a_folder_go_if_they_do_not_run(
+    crashed: Crashed, docker_client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (run, name), (other, created) = crashed(), crashed(started=False)
     for folder in (run.path, other.path):
         shutil.rmtree(folder)
@@ -139,9 +163,16 @@ def test_containers_without_a_folder_go_if_they_do_not_run(crashed: Crashed, doc
     assert names(docker_client) == {name}
 
 
-def test_half_made_folders_and_builds_go_when_they_are_old(docker_client: Any, alone: Path, isolated: Path) -> None:
+def test_half_made_folders_and_builds_go_when_they_are_old(
+    docker_client: Any, alone: Path, isolated: Path
+) -> None:
     wheels = isolated / "cache" / "rlm" / "wheels"
-    half, base, partial, whole = alone / "rlm-0123abcd", alone / "rlm-base-x1", wheels / "0123456789ab-x", wheels / "0123456789ab"
+    half, base, partial, whole = (
+        alone / "rlm-0123abcd",
+        alone / "rlm-base-x1",
+        wheels / "0123456789ab-x",
+        wheels / "0123456789ab",
+    )
     for inside in (half / "host", base / "mmdebstrap.x", partial / "inside", whole / "inside"):
         inside.mkdir(parents=True)
     (base / "sources.list").touch()
@@ -179,7 +210,11 @@ def test_images_of_other_versions_go_if_asked_for_and_unused(docker_client: Any)
     assert collected(docker_client) == []
     assert collected(docker_client, images=[current], dry_run=True) == [("image", old)]
     assert collected(docker_client, images=[current]) == [("image", old)]
-    assert {tag for found in docker_client.images.list(LABEL) for tag in found.tags} == {current, used, foreign}
+    assert {tag for found in docker_client.images.list(LABEL) for tag in found.tags} == {
+        current,
+        used,
+        foreign,
+    }
 
 
 def test_parts_of_builds_go_but_for_the_newest(docker_client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +232,10 @@ def test_the_command_says_what_it_removed(rlm: Rlm, crashed: Crashed, docker_cli
     would = rlm("gc", "--dry-run", "--json")
     told = json.loads(would.stdout)
     assert told["dry_run"]
-    assert [(one["kind"], one["name"]) for one in told["removed"]] == [("container", name), ("folder", str(run.path))]
+    assert [(one["kind"], one["name"]) for one in told["removed"]] == [
+        ("container", name),
+        ("folder", str(run.path)),
+    ]
     done = rlm("gc")
     assert done.returncode == 0
     assert f"container        0.0 MB  {name}" in done.stdout

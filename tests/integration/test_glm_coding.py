@@ -1,4 +1,6 @@
-"""Configuration files as earlier programs of this kind wrote them, through real litellm to a server on loopback."""
+"""Configuration files as earlier programs of this kind wrote them, through real litellm to a server on
+loopback.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def keyed(isolated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def models_of(config: dict[str, Any], options: dict[str, Any]) -> LitellmModels:
     Path("config.json").write_text(json.dumps(config))
-    return LitellmModels(load_settings(overrides={name.replace("__", "."): value for name, value in options.items()}))
+    return LitellmModels(
+        load_settings(overrides={name.replace("__", "."): value for name, value in options.items()})
+    )
 
 
 @asynccontextmanager
@@ -44,13 +48,26 @@ async def configured(config: dict[str, Any], **options: Any) -> AsyncIterator[Li
 
 
 def plan(server: ModelServer, **changes: Any) -> dict[str, Any]:
-    glm = {"enabled": True, "api_base": server.url, "root_model": "glm-4.6", "sub_model": "glm-4.5-air", **changes}
-    return {"root_llm": {"model": "gpt-4o"}, "sub_llm": {"model": "gpt-4o-mini"}, "glm_coding": glm, "memory_compaction": {"enabled": True}}
+    glm = {
+        "enabled": True,
+        "api_base": server.url,
+        "root_model": "glm-4.6",
+        "sub_model": "glm-4.5-air",
+        **changes,
+    }
+    return {
+        "root_llm": {"model": "gpt-4o"},
+        "sub_llm": {"model": "gpt-4o-mini"},
+        "glm_coding": glm,
+        "memory_compaction": {"enabled": True},
+    }
 
 
 @pytest.mark.usefixtures("keyed")
 @pytest.mark.parametrize("provider", ["", "openai/", "zai/"])
-async def test_the_plan_has_both_models_at_its_address_with_its_key(openai_env: ModelServer, provider: str) -> None:
+async def test_the_plan_has_both_models_at_its_address_with_its_key(
+    openai_env: ModelServer, provider: str
+) -> None:
     with ModelServer(models=REPLIES, api_key=KEY) as server:
         names = {"root_model": f"{provider}glm-4.6", "sub_model": f"{provider}glm-4.5-air"}
         async with configured(plan(server, **names)) as models:
@@ -70,7 +87,9 @@ async def test_a_sub_model_of_the_command_line_is_asked_at_its_own_address(opena
             assert (await models.complete(HELLO, role="root")).text == "from the root"
             assert (await models.complete(HELLO, role="sub")).text == "echo: hello"
         assert [request.model for request in server.requests] == ["glm-4.6"]
-    assert [request.headers["authorization"] for request in openai_env.requests] == [f"Bearer {openai_env.api_key}"]
+    assert [request.headers["authorization"] for request in openai_env.requests] == [
+        f"Bearer {openai_env.api_key}"
+    ]
 
 
 async def test_names_without_a_provider_work_where_litellm_knows_them(openai_env: ModelServer) -> None:

@@ -1,4 +1,7 @@
-"""What models write for a script, a terminal or a notebook, in a real kernel. One container runs many cells: each is a habit."""
+"""What models write for a script, a terminal or a notebook, in a real kernel.
+
+One container runs many cells: each is a habit.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,8 @@ LOOPS = [
     "print(await main())",
     "print(asyncio.run(main()))",
     "print(asyncio.get_event_loop().run_until_complete(main()))",
-    "loop = asyncio.new_event_loop()\nasyncio.set_event_loop(loop)\nprint(loop.run_until_complete(main()))\nloop.close()",
+    "loop = asyncio.new_event_loop()\nasyncio.set_event_loop(loop)\nprint(loop.run_until_complete(main()))\n"
+    "loop.close()",
     "import nest_asyncio\nnest_asyncio.apply()\nprint(asyncio.run(main()))",
     "if __name__ == '__main__':\n    print(asyncio.run(main()))",
     "with asyncio.Runner() as runner:\n    print(runner.run(main()))",
@@ -28,10 +32,14 @@ async def test_event_loops_run_in_cells_however_they_are_asked_for(sandbox: Any)
     await box.run(f"import asyncio\n{MAIN}")
     for code in LOOPS:
         assert await box.text(code) == "['echo q0', 'echo q1']", code
-    delivering = "async def deliver():\n    await asyncio.sleep(0)\n    FINAL('from a loop')\nasyncio.run(deliver())"
+    delivering = (
+        "async def deliver():\n    await asyncio.sleep(0)\n    FINAL('from a loop')\nasyncio.run(deliver())"
+    )
     result = await box.run(delivering)
     assert (result.status, result.outputs, box.answers) == ("ok", [], [{"text": "from a loop"}])
-    assert "RuntimeError: own" in await box.text("async def fail(): raise RuntimeError('own')\nasyncio.run(fail())")
+    assert "RuntimeError: own" in await box.text(
+        "async def fail(): raise RuntimeError('own')\nasyncio.run(fail())"
+    )
     assert "`await` it" in await box.text("main()")
 
 
@@ -45,7 +53,8 @@ ENDS = {
     "raise SystemExit": "ok",
     "sys.exit('no data')": "error",
     "sys.exit(2)": "error",
-    "import warnings\nwith warnings.catch_warnings():\n    warnings.simplefilter('error')\n    sys.exit(3)": "error",
+    "import warnings\nwith warnings.catch_warnings():\n    warnings.simplefilter('error')\n    "
+    "sys.exit(3)": "error",
     "async def leave(): sys.exit(4)\nimport asyncio\nasyncio.run(leave())": "error",
 }
 
@@ -77,8 +86,17 @@ with mp.Manager() as manager: print(manager.list([1]))
 
 async def test_processes_of_any_start_method_have_the_functions_of_the_cells(sandbox: Any) -> None:
     box = await sandbox()
-    for end, status in {"sys.exit(0)": 0, "sys.exit(3)": 3, "sys.exit('no')": 1, "pass": 0, "1 / 0": 1}.items():
-        fork = f"import os, sys\nchild = os.fork()\nif child == 0:\n    {end}\nelse:\n    print('ended', os.waitpid(child, 0)[1] >> 8)"
+    for end, status in {
+        "sys.exit(0)": 0,
+        "sys.exit(3)": 3,
+        "sys.exit('no')": 1,
+        "pass": 0,
+        "1 / 0": 1,
+    }.items():
+        fork = (
+            f"import os, sys\nchild = os.fork()\nif child == 0:\n    {end}\nelse:\n    print('ended', "
+            "os.waitpid(child, 0)[1] >> 8)"
+        )
         said = await box.text(fork)
         assert f"ended {status}" in said, end
         assert "live on" not in said, end
@@ -91,11 +109,14 @@ async def test_the_sessions_names_are_its_own_again_and_values_are_kept(sandbox:
     path.write_text("alpha 1\nbeta 2\n")
     box = await sandbox(files=[path])
     await box.kernel.set_up("setup", f"load_files([{str(path)!r}])")
-    said = await box.text("chunks = list(chunks(10))\ngrep = grep('beta')\nllm_query = llm_query('x')\nre = 5\ncontext = context.upper()")
-    assert "`llm_query_`" in said
-    assert await box.text("print(len(list(chunks(5))), len(grep('a')), llm_query('y'), chunks_, context_)") == (
-        "3 2 echo y ['alpha 1\\nbe', 'ta 2\\n'] ALPHA 1\nBETA 2"
+    said = await box.text(
+        "chunks = list(chunks(10))\ngrep = grep('beta')\nllm_query = llm_query('x')\nre = 5\ncontext = "
+        "context.upper()"
     )
+    assert "`llm_query_`" in said
+    assert await box.text(
+        "print(len(list(chunks(5))), len(grep('a')), llm_query('y'), chunks_, context_)"
+    ) == ("3 2 echo y ['alpha 1\\nbe', 'ta 2\\n'] ALPHA 1\nBETA 2")
     assert "`chunks_`" in await box.text("for piece in chunks: print(piece)")
     assert "chunks_" in await box.text("print(SHOW_VARS())")
     await box.run("FINAL_VAR('chunks')")
@@ -107,9 +128,19 @@ async def test_the_sessions_names_are_its_own_again_and_values_are_kept(sandbox:
         ["alpha 1\nbe", "ta 2\n"], 42, "in this cell", "by name"
     ]  # fmt: skip
     box.answers.clear()
-    for empty in ("answer['content'] = None\nFINAL(answer)", "FINAL_VAR('answer')", "answer['ready'] = True", "FINAL(str(answer))"):
+    for empty in (
+        "answer['content'] = None\nFINAL(answer)",
+        "FINAL_VAR('answer')",
+        "answer['ready'] = True",
+        "FINAL(str(answer))",
+    ):
         assert "nothing was put into `answer`" in await box.text(empty), empty
-    for ruin in ("globals().clear()", "%reset -f", "del context, peek", "import builtins\nbuiltins.print = builtins.len = None"):
+    for ruin in (
+        "globals().clear()",
+        "%reset -f",
+        "del context, peek",
+        "import builtins\nbuiltins.print = builtins.len = None",
+    ):
         await box.run(ruin)
         assert await box.text("print(len(context), len(peek()), answer['ready'])") == "15 15 False", ruin
     assert "`del list`" in await box.text("list = [1]\nlist((1, 2))")
@@ -120,16 +151,30 @@ async def test_a_cell_inside_of_a_cell_is_a_part_of_it(sandbox: Any) -> None:
     box = await sandbox()
     assert await box.text("%%capture caught\nprint(llm_query('x'))") == ""
     assert (await box.text("print(caught.stdout)")).strip() == "echo x"
-    assert await box.text("get_ipython().run_cell('print(1)')\nget_ipython().run_cell('')\nprint(llm_query('y'))") == "1\necho y"
-    assert "what an earlier cell assigned to it is in `files_`" in (await box.text("files = ['a']")) + await box.text("print(files)")
-    for code, told in {"x = “a”": "U+201C", "x\u00a0= 5": "U+00A0", "return 5": "FINAL(value)", "%pip install x": "no network"}.items():
+    assert (
+        await box.text(
+            "get_ipython().run_cell('print(1)')\nget_ipython().run_cell('')\nprint(llm_query('y'))"
+        )
+        == "1\necho y"
+    )
+    assert "what an earlier cell assigned to it is in `files_`" in (
+        await box.text("files = ['a']")
+    ) + await box.text("print(files)")
+    for code, told in {
+        "x = “a”": "U+201C",
+        "x\u00a0= 5": "U+00A0",
+        "return 5": "FINAL(value)",
+        "%pip install x": "no network",
+    }.items():
         assert told in await box.text(code), code
     assert await box.text("!python -c 'print(5)'") == "5"
 
 
 SHOWN = {
-    "import pandas as pd\npd.DataFrame({'a': [1.26], 'b': ['x']}).style.format(precision=1)": "| a | b\n0 | 1.3 | x",
-    "from IPython.display import *\ndisplay(Markdown('# title'), JSON({'a': 1}), HTML('<p>one<p>two'))": '# title\n{"a": 1}\none\ntwo',
+    "import pandas as pd\npd.DataFrame({'a': [1.26], 'b': ['x']}).style.format(precision=1)": "| a | b\n0 | "
+    "1.3 | x",
+    "from IPython.display import *\ndisplay(Markdown('# title'), JSON({'a': 1}), "
+    "HTML('<p>one<p>two'))": '# title\n{"a": 1}\none\ntwo',
     "%%html\n<b>bold</b>": "bold",
     "for i in range(3):\n    clear_output(wait=True)\n    print('step', i)": "step 2",
     "shown = display('one', display_id=True)\nshown.update('two')": "'two'",
@@ -137,7 +182,8 @@ SHOWN = {
     "print('name\\rbob\\reve')": "name␍\nbob␍\neve",
     "for i in range(101):\n    print(f'\\r{i}%|' + '#' * (i // 10), end='')": "100%|##########",
     "for i in range(3):\n    print(i, end='\\r')": "2",
-    "import subprocess\nprint('first', flush=True)\nfinished = subprocess.run('echo from a process; echo told >&2', shell=True)": None,
+    "import subprocess\nprint('first', flush=True)\nfinished = subprocess.run('echo from a process; echo "
+    "told >&2', shell=True)": None,
     "!echo from the shell": "from the shell",
     "import io\nsys.stdout = io.StringIO()\nprint('caught')": None,
     "sys.stdout.close()": "",
@@ -148,7 +194,10 @@ SHOWN = {
     "print(pd.DataFrame({'a': [1]}).to_markdown())": "|    |   a |\n|---:|----:|\n|  0 |   1 |",
 }
 
-BAR = "import tqdm.notebook\nfrom tqdm.auto import tqdm as bar\nfor i in tqdm.notebook.tqdm(bar(range(3))): pass"
+BAR = (
+    "import tqdm.notebook\nfrom tqdm.auto import tqdm as bar\nfor i in tqdm.notebook.tqdm(bar(range(3))): "
+    "pass"
+)
 
 
 async def test_what_a_person_would_see_the_model_sees_as_text(sandbox: Any) -> None:
@@ -161,7 +210,9 @@ async def test_what_a_person_would_see_the_model_sees_as_text(sandbox: Any) -> N
     assert process.startswith("first")
     assert "from a process" in process
     assert "told" in process
-    assert seen["import io\nsys.stdout = io.StringIO()\nprint('caught')"].startswith("caught\nNote: this cell replaced sys.stdout")
+    assert seen["import io\nsys.stdout = io.StringIO()\nprint('caught')"].startswith(
+        "caught\nNote: this cell replaced sys.stdout"
+    )
     assert "replaced sys.stderr" in seen["sys.stdout = sys.stderr = None"]
     assert "Return the number of items" in seen["len?"]
     assert "100%" in seen[BAR]
@@ -173,14 +224,19 @@ async def test_what_a_person_would_see_the_model_sees_as_text(sandbox: Any) -> N
 TABLES = {
     "df": ("| name | n | when |\n| --- | --- | --- |\n| a | 1 | 2024-05-01T00:00:00 |\n| b |  |  |",
            [{"name": "a", "n": 1.0, "when": "2024-05-01T00:00:00"}, {"name": "b", "n": None, "when": None}]),
-    "df.set_index('name')['n']": ("| name | n |\n| --- | --- |\n| a | 1.0 |\n| b |  |", {"a": 1.0, "b": None}),
-    "df['name'].value_counts().sort_index()": ("| name | count |\n| --- | --- |\n| a | 1 |\n| b | 1 |", {"a": 1, "b": 1}),
+    "df.set_index('name')['n']": ("| name | n |\n| --- | --- |\n| a | "
+                                  "1.0 |\n| b |  |", {"a": 1.0, "b": None}),
+    "df['name'].value_counts().sort_index()": ("| name | count |\n| --- | --- |\n| a | 1 "
+                                               "|\n| b | 1 |", {"a": 1, "b": 1}),
     "df.groupby('name')[['n']].sum()": (
-        "| name | n |\n| --- | --- |\n| a | 1.0 |\n| b | 0.0 |", [{"name": "a", "n": 1.0}, {"name": "b", "n": 0.0}]),
+        "| name | n |\n| --- | --- |\n| a | 1.0 "
+        "|\n| b | 0.0 |", [{"name": "a", "n": 1.0}, {"name": "b", "n": 0.0}]),
     "df['name']": (None, ["a", "b"]),
     "df.columns": (None, ["name", "n", "when"]),
-    "pd.DataFrame([[1, 2]], columns=['a', 'a'])": ("| a | a.1 |\n| --- | --- |\n| 1 | 2 |", [{"a": 1, "a.1": 2}]),
-    "df.style": ("| name | n | when |\n| --- | --- | --- |\n| a | 1 | 2024-05-01T00:00:00 |\n| b |  |  |", None),
+    "pd.DataFrame([[1, 2]], columns=['a', 'a'])": ("| a | a.1 |\n| --- | --- "
+                                                   "|\n| 1 | 2 |", [{"a": 1, "a.1": 2}]),
+    "df.style": ("| name | n | when |\n| --- | --- | --- |\n| a | 1 | 2024-05-01T00:00:00 "
+                 "|\n| b |  |  |", None),
     "{'t': df[['name']], 'now': pd.Timestamp('2024-05-01'), 'gone': pd.NA, 'none': pd.NaT}": (
         None, {"t": [{"name": "a"}, {"name": "b"}], "now": "2024-05-01T00:00:00", "gone": None, "none": None}),
 }  # fmt: skip
@@ -190,7 +246,8 @@ async def test_tables_are_delivered_whole(sandbox: Any) -> None:
     box = await sandbox()
     await box.run(
         "import pandas as pd\n"
-        "df = pd.DataFrame({'name': ['a', 'b'], 'n': [1, None], 'when': pd.to_datetime(['2024-05-01', None])})\n"
+        "df = pd.DataFrame({'name': ['a', 'b'], 'n': [1, None], 'when': pd.to_datetime(['2024-05-01', "
+        "None])})\n"
         "large = pd.DataFrame({'i': range(200_000), 'name': 'x'})"
     )
     for code, (text, value) in TABLES.items():
@@ -203,25 +260,43 @@ async def test_tables_are_delivered_whole(sandbox: Any) -> None:
     delivered = box.answers.pop()
     assert delivered["text"].startswith("i,name\n0,x\n")
     assert delivered["text"].count("\n") == 200_000
-    assert "a picture cannot be delivered" in await box.text("import matplotlib.pyplot as plt\nFINAL(plt.figure())")
-    await box.run("expect_answer({'type': 'array', 'items': {'type': 'object', 'required': ['name']}})\nFINAL(df[['name']])")
+    assert "a picture cannot be delivered" in await box.text(
+        "import matplotlib.pyplot as plt\nFINAL(plt.figure())"
+    )
+    await box.run(
+        "expect_answer({'type': 'array', 'items': {'type': 'object', 'required': ['name']}})\n"
+        "FINAL(df[['name']])"
+    )
     assert box.answers == [{"value": [{"name": "a"}, {"name": "b"}]}]
 
 
-async def test_a_large_file_that_is_truncated_is_an_error_and_variables_are_kept(sandbox: Any, tmp_path: Path) -> None:
+async def test_a_large_file_that_is_truncated_is_an_error_and_variables_are_kept(
+    sandbox: Any, tmp_path: Path
+) -> None:
     path = tmp_path / "app.log"
     path.write_bytes(b"2024-05-01 INFO all is well here and there\n" * 1_500_000)
     box = await sandbox(files=[path], memory="256m")
     await box.kernel.set_up("setup", f"load_files([{str(path)!r}])")
-    assert await box.text("kept = 42\nprint(type(context).__name__, len(grep('well', limit=3)))") == "LazyText 3"
+    assert (
+        await box.text("kept = 42\nprint(type(context).__name__, len(grep('well', limit=3)))") == "LazyText 3"
+    )
     os.truncate(path, 4096)
-    for code in ("grep('well')", "context.count('INFO')", "context[-100:]", "list(records())[:1]", "sum(map(len, chunks(100_000)))"):
+    for code in (
+        "grep('well')",
+        "context.count('INFO')",
+        "context[-100:]",
+        "list(records())[:1]",
+        "sum(map(len, chunks(100_000)))",
+    ):
         assert "shrank from 64,500,000 to 4,096 bytes" in await box.text(code), code
     assert await box.text(f"print(kept, len(load_file({str(path)!r}, replace_all=True)))") == "42 4096"
 
 
 async def test_what_cells_show_is_not_kept_in_the_kernels_memory(sandbox: Any) -> None:
     box = await sandbox()
-    await box.run("import os\nprint('x' * 1_000_000)\nos.write(1, b'y' * 1_000_000)\ndisplay('z' * 1_000_000)\n'w' * 1_000_000")
+    await box.run(
+        "import os\nprint('x' * 1_000_000)\nos.write(1, b'y' * 1_000_000)\ndisplay('z' * 1_000_000)\n'w' * "
+        "1_000_000"
+    )
     await box.run("1 / 0")
     assert await box.text("print(dict(get_ipython().history_manager.outputs))") == "{}"

@@ -1,4 +1,6 @@
-"""Code in the kernel calling the host: from everywhere, delivering answers, and loading every kind of file."""
+"""Code in the kernel calling the host: from everywhere, delivering answers, and loading every kind of
+file.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +22,20 @@ async def test_calls_from_the_main_thread_threads_asyncio_and_forks(sandbox: Any
     box = await sandbox()
     assert await box.text("print(llm_query('a'))") == "echo a"
     expected = "[f'echo {i}' for i in range(50)]"
-    code = f"from concurrent.futures import ThreadPoolExecutor as T\nprint(list(T(8).map(llm_query, map(str, range(50)))) == {expected})"
+    code = (
+        "from concurrent.futures import ThreadPoolExecutor as T\nprint(list(T(8).map(llm_query, "
+        f"map(str, range(50)))) == {expected})"
+    )
     assert await box.text(code) == "True"
-    code = f"import asyncio\nr = await asyncio.gather(*(allm_query(str(i)) for i in range(50)))\nprint(r == {expected})"
+    code = (
+        "import asyncio\nr = await asyncio.gather(*(allm_query(str(i)) for i in range(50)))\nprint(r == "
+        f"{expected})"
+    )
     assert await box.text(code) == "True"
-    code = "import multiprocessing as mp\nwith mp.get_context('fork').Pool(3) as p: print(p.map(llm_query, list('abcdef')))"
+    code = (
+        "import multiprocessing as mp\nwith mp.get_context('fork').Pool(3) as p: print(p.map(llm_query, "
+        "list('abcdef')))"
+    )
     assert await box.text(code) == str([f"echo {c}" for c in "abcdef"])
     assert await box.text("print(llm_query('after the forks'))") == "echo after the forks"
 
@@ -33,7 +44,10 @@ async def test_the_host_is_told_in_which_order_threads_had_their_answers(sandbox
     box = await sandbox()
     await box.text("llm_query('alone')")
     assert box.order == [], "one thread needs no telling"
-    await box.text("from concurrent.futures import ThreadPoolExecutor as T\nwith T(4) as pool: list(pool.map(llm_query, 'abcdefgh'))")
+    await box.text(
+        "from concurrent.futures import ThreadPoolExecutor as T\nwith T(4) as pool: "
+        "list(pool.map(llm_query, 'abcdefgh'))"
+    )
     assert len(set(box.order)) == 8
 
 
@@ -51,7 +65,11 @@ async def test_threads_of_the_host_run_side_by_side(sandbox: Any) -> None:
 
     box = await sandbox(llm=together)
     assert (
-        await box.text("from concurrent.futures import ThreadPoolExecutor as T\nprint(len(list(T(8).map(llm_query, 'abcdefgh'))))") == "8"
+        await box.text(
+            "from concurrent.futures import ThreadPoolExecutor as T\nprint(len(list(T(8).map(llm_query, "
+            "'abcdefgh'))))"
+        )
+        == "8"
     )
 
 
@@ -64,8 +82,16 @@ async def test_batch_keeps_order_and_one_failure_costs_its_own_item(sandbox: Any
 
     box = await sandbox(llm=fails_at_7)
     await box.run("answers = llm_query_batched([str(i) for i in range(300)])")
-    assert await box.text("print([a for i, a in enumerate(answers) if i != 7] == [f'r{i}' for i in range(300) if i != 7])") == "True"
-    assert await box.text("print(bool(answers[7]), answers[7])") == "False <CallFailed LLMError: the sub model is down>"
+    assert (
+        await box.text(
+            "print([a for i, a in enumerate(answers) if i != 7] == [f'r{i}' for i in range(300) if i != 7])"
+        )
+        == "True"
+    )
+    assert (
+        await box.text("print(bool(answers[7]), answers[7])")
+        == "False <CallFailed LLMError: the sub model is down>"
+    )
 
 
 async def test_refusal_for_budget_raises_in_the_cell(sandbox: Any) -> None:
@@ -106,8 +132,14 @@ DELIVERED: list[tuple[str, dict[str, Any]]] = [
     ("x = 'in a variable'; FINAL_VAR('x')", {"text": "in a variable"}),
     ("answer['content'] = 'by dict'; answer['ready'] = True", {"text": "by dict"}),
     ("FINAL('long ' * 1_000_000)", {"text": "long " * 1_000_000}),
-    ("try:\n    FINAL('not held up')\nexcept Exception:\n    pass\nprint('unreached')", {"text": "not held up"}),
-    ("import asyncio\nasync def f(): FINAL('from a task')\nawait asyncio.gather(f())", {"text": "from a task"}),
+    (
+        "try:\n    FINAL('not held up')\nexcept Exception:\n    pass\nprint('unreached')",
+        {"text": "not held up"},
+    ),
+    (
+        "import asyncio\nasync def f(): FINAL('from a task')\nawait asyncio.gather(f())",
+        {"text": "from a task"},
+    ),
 ]
 
 
@@ -219,9 +251,14 @@ async def test_folder_becomes_a_dict_of_its_text_files(sandbox: Any, tmp_path: P
     assert await box.text("print(context)") == "{'a.txt': 'one', 'sub/b.txt': 'two\\nneedle here'}"
     assert await box.text("print(grep('needle'))") == "[sub/b.txt:2: needle here]"
     assert (
-        await box.text("print(grep('needle', context) == grep('needle'), grep('e$', context['a.txt'] + chr(10)))") == "True [text:1: one]"
+        await box.text(
+            "print(grep('needle', context) == grep('needle'), grep('e$', context['a.txt'] + chr(10)))"
+        )
+        == "True [text:1: one]"
     )
     assert "no file named 'missing'" in await box.text("grep('x', 'missing')")
     info = await box.kernel.describe()
     assert (info.kind, info.item_count, info.total_chars, info.head) == ("dict", 2, 18, "one")
-    assert await box.text("switch_to('a.txt'); print(context, list(chunks(2)), peek(1))") == "one ['on', 'e'] ne"
+    assert (
+        await box.text("switch_to('a.txt'); print(context, list(chunks(2)), peek(1))") == "one ['on', 'e'] ne"
+    )

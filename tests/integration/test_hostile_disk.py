@@ -16,7 +16,12 @@ FILL = (
 async def test_the_folder_of_the_sockets_is_small_and_full_of_it_the_kernel_works_on(sandbox: Any) -> None:
     box = await sandbox()
     assert (await box.text(FILL)).startswith("No space left on device")
-    assert await box.text("print(llm_query('on'), sum(os.path.getsize(f'/rlm/run/{n}') for n in range(5)) < 1 << 20)") == "echo on True"
+    assert (
+        await box.text(
+            "print(llm_query('on'), sum(os.path.getsize(f'/rlm/run/{n}') for n in range(5)) < 1 << 20)"
+        )
+        == "echo on True"
+    )
 
 
 async def test_a_file_is_no_larger_than_one_may_be_and_the_cell_is_told(sandbox: Any) -> None:

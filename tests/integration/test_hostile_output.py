@@ -1,4 +1,6 @@
-"""What cells print, show, raise and answer, against real sessions: in the host's memory, in the trace, in a terminal, in JupyterLab."""
+"""What cells print, show, raise and answer, against real sessions: in the host's memory, in the trace, in a
+terminal, in JupyterLab.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ async def test_output_floods_are_capped_and_told_and_the_session_goes_on(warm: N
 
 @pytest.mark.hostile
 @pytest.mark.parametrize("name", SLOW)
-async def test_long_output_floods_are_capped_and_the_session_goes_on(warm: None, tmp_path: Path, name: str) -> None:
+async def test_long_output_floods_are_capped_and_the_session_goes_on(
+    warm: None, tmp_path: Path, name: str
+) -> None:
     started = time.monotonic()
     await attacked(tmp_path / "t.ipynb", [SLOW[name]])
     assert time.monotonic() - started < 60
@@ -57,7 +61,10 @@ async def test_long_output_floods_are_capped_and_the_session_goes_on(warm: None,
 @pytest.mark.hostile
 async def test_outputs_of_many_cells_are_bounded_together(warm: None, tmp_path: Path) -> None:
     path = tmp_path / "t.ipynb"
-    flood = "for n in range(10): display({'image/png': 'A' * 1_900_000, 'text/plain': str(n)}, raw=True)\nprint('x' * 500_000)"
+    flood = (
+        "for n in range(10): display({'image/png': 'A' * 1_900_000, 'text/plain': str(n)}, raw=True)\n"
+        "print('x' * 500_000)"
+    )
     with HostMemory() as memory:
         result = await session(path, [flood] * 20)
     assert result.answer == "reached"
@@ -69,7 +76,9 @@ async def test_outputs_of_many_cells_are_bounded_together(warm: None, tmp_path: 
 
 @pytest.mark.hostile
 @pytest.mark.parametrize("answer", ["'é' * 4_000_000", "'x' * 16_000_000", "['abc' * 20] * 200_000"])
-def test_a_large_answer_that_is_not_too_large_reaches_stdout_whole(kernel_image: Any, openai_env: ModelServer, answer: str) -> None:
+def test_a_large_answer_that_is_not_too_large_reaches_stdout_whole(
+    kernel_image: Any, openai_env: ModelServer, answer: str
+) -> None:
     openai_env.root = [f"```repl\nprint(context)\nFINAL({answer})\n```"] * 2
     command = [sys.executable, "-m", "rlm_kernel", "ask", "Q", "-m", "openai/root", "-q"]
     done = subprocess.run(command, capture_output=True, timeout=110, check=True)
@@ -98,7 +107,18 @@ def hostile_root(openai_env: ModelServer) -> None:
     ]
 
 
-ASK = ("ask", QUESTION, "-m", "openai/root", "--sub-model", "openai/sub", "--trace", "t.ipynb", "--max-depth", "2")
+ASK = (
+    "ask",
+    QUESTION,
+    "-m",
+    "openai/root",
+    "--sub-model",
+    "openai/sub",
+    "--trace",
+    "t.ipynb",
+    "--max-depth",
+    "2",
+)
 
 
 async def test_a_terminal_gets_nothing_that_it_obeys(kernel_image: Any, openai_env: ModelServer) -> None:
@@ -112,7 +132,9 @@ async def test_a_terminal_gets_nothing_that_it_obeys(kernel_image: Any, openai_e
 
 
 @pytest.mark.hostile
-def test_a_pipe_gets_the_answer_as_it_is_and_stderr_nothing_strange(rlm: Rlm, openai_env: ModelServer) -> None:
+def test_a_pipe_gets_the_answer_as_it_is_and_stderr_nothing_strange(
+    rlm: Rlm, openai_env: ModelServer
+) -> None:
     hostile_root(openai_env)
     done = rlm(*ASK)
     assert done.stdout == EVIL + "\n"
@@ -122,10 +144,14 @@ def test_a_pipe_gets_the_answer_as_it_is_and_stderr_nothing_strange(rlm: Rlm, op
 
 @pytest.mark.hostile
 @pytest.mark.parametrize("arguments", [("ask", "--json"), ("run",), ("run", "--json")])
-async def test_other_ways_to_an_answer_are_as_safe(kernel_image: Any, openai_env: ModelServer, arguments: tuple[str, ...]) -> None:
+async def test_other_ways_to_an_answer_are_as_safe(
+    kernel_image: Any, openai_env: ModelServer, arguments: tuple[str, ...]
+) -> None:
     openai_env.root = [f"{EVIL}\n```repl\nprint({EVIL!r}, context)\nFINAL([{EVIL!r}])\n```"] * 4
     command, *options = arguments
-    async with Terminal(sys.executable, "-m", "rlm_kernel", command, QUESTION, "-m", "openai/root", *options) as terminal:
+    async with Terminal(
+        sys.executable, "-m", "rlm_kernel", command, QUESTION, "-m", "openai/root", *options
+    ) as terminal:
         assert await terminal.ended() == 0
     assert "OWNED" in terminal.text
     assert not hostile_text.strange(terminal.seen.replace(b"\x7f", b""))
@@ -163,10 +189,21 @@ def hostile_trace(path: Path, port: int) -> None:
 
     markdown = {name: text.format(url=url(f"m-{name}")) for name, text in hostile_text.MARKDOWN.items()}
     html = {name: text.format(url=url(f"h-{name}")) for name, text in hostile_text.HTML.items()}
-    vega = {"$schema": "https://vega.github.io/schema/vega-lite/v5.json", "data": {"url": url("vega")}, "mark": "bar", "encoding": {}}
-    shows = [{"text/markdown": text} for text in markdown.values()] + [{"text/html": text} for text in html.values()]
+    vega = {
+        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
+        "data": {"url": url("vega")},
+        "mark": "bar",
+        "encoding": {},
+    }
+    shows = [{"text/markdown": text} for text in markdown.values()] + [
+        {"text/html": text} for text in html.values()
+    ]
     shows += [
-        {"image/svg+xml": hostile_text.HTML["svg"].replace("<svg>", "<svg xmlns='http://www.w3.org/2000/svg'>").format(url=url("svg"))},
+        {
+            "image/svg+xml": hostile_text.HTML["svg"]
+            .replace("<svg>", "<svg xmlns='http://www.w3.org/2000/svg'>")
+            .format(url=url("svg"))
+        },
         {"application/javascript": f"fetch('{url('javascript')}')"},
         {"application/vnd.vegalite.v5+json": vega},
         {"text/latex": f"$\\style{{background-image:url({url('latex')})}}{{x}} \\require{{{url('latex')}}}$"},
@@ -181,7 +218,9 @@ def hostile_trace(path: Path, port: int) -> None:
 # The trace first: once there is a page, this thread has a running loop.
 @pytest.mark.hostile
 @pytest.mark.timeout(240)
-def test_a_hostile_trace_in_jupyterlab_fetches_nothing(kernel_image: Any, tmp_path: Path, listener: tuple[int, set[str]]) -> None:
+def test_a_hostile_trace_in_jupyterlab_fetches_nothing(
+    kernel_image: Any, tmp_path: Path, listener: tuple[int, set[str]]
+) -> None:
     from playwright.sync_api import sync_playwright
 
     from tests.integration.test_jupyterlab import CHROMIUM, server
@@ -191,15 +230,21 @@ def test_a_hostile_trace_in_jupyterlab_fetches_nothing(kernel_image: Any, tmp_pa
     folder = tmp_path / "lab"
     folder.mkdir()
     hostile_trace(folder / "t.ipynb", port)
-    control = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f"![a]({hostile_text.URL.format(port=port, name='control')})")])
+    control = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_markdown_cell(f"![a]({hostile_text.URL.format(port=port, name='control')})")]
+    )
     nbformat.write(control, folder / "control.ipynb")
     with server(folder) as (url, _), sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"])
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"]
+        )
         for name, cells in (("t", 5), ("control", 1)):
             page = browser.new_page(viewport={"width": 1200, "height": 20_000})
             page.goto(f"{url}lab/tree/{name}.ipynb?token=t")
             page.wait_for_function(
-                f"() => document.querySelectorAll('.jp-MarkdownCell.jp-mod-rendered, .jp-MarkdownOutput').length >= {cells}", timeout=60_000
+                "() => document.querySelectorAll('.jp-MarkdownCell.jp-mod-rendered, "
+                f".jp-MarkdownOutput').length >= {cells}",
+                timeout=60_000,
             )
             page.wait_for_load_state("networkidle")
             if name == "t":

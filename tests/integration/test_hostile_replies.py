@@ -1,4 +1,6 @@
-"""What a hostile or broken model server sends is bounded, on both roads, over real HTTP: each ends soon, as one plain error."""
+"""What a hostile or broken model server sends is bounded, on both roads, over real HTTP: each ends soon, as
+one plain error.
+"""
 
 from __future__ import annotations
 
@@ -49,10 +51,16 @@ def endless() -> Iterator[bytes]:
     ],
     ids=["gzip", "gzip, not told", "zlib", "deflate", "twice", "plain", "one event", "endless chunks"],
 )
-async def test_a_reply_over_the_limit_is_left_and_not_asked_for_again(make: Make, body: bytes | None, packing: str) -> None:
+async def test_a_reply_over_the_limit_is_left_and_not_asked_for_again(
+    make: Make, body: bytes | None, packing: str
+) -> None:
     more = [f"Content-Encoding: {packing}"] if packing else []
-    with RawServer(lambda _head: endless() if body is None else response(200, body, JSON, CLOSE, *more)) as server:
-        error = await failing(make(sub_llm__api_base=server.url, sub_llm__retries=3).complete(HELLO, role="sub"))
+    with RawServer(
+        lambda _head: endless() if body is None else response(200, body, JSON, CLOSE, *more)
+    ) as server:
+        error = await failing(
+            make(sub_llm__api_base=server.url, sub_llm__retries=3).complete(HELLO, role="sub")
+        )
         assert len(server.requests) == 1
     assert error.fault == "server"
     assert "the reply has more than 16 MiB" in error.message
@@ -63,20 +71,32 @@ async def test_a_reply_over_the_limit_is_left_and_not_asked_for_again(make: Make
     [
         (b"\x1b\x00\x00", "br", "packed by br"),
         (b"\x28\xb5\x2f\xfd", "zstd", "packed by zstd"),
-        (gzip.compress(gzip.compress(gzip.compress(gzip.compress(said())))), "gzip", "packed more than 3 times"),
+        (
+            gzip.compress(gzip.compress(gzip.compress(gzip.compress(said())))),
+            "gzip",
+            "packed more than 3 times",
+        ),
         (gzip.compress(b"") * 100, "gzip", "gzip of more than 16 members"),
     ],
 )
-async def test_what_is_packed_in_another_way_is_named(make: Make, body: bytes, packing: str, told: str) -> None:
+async def test_what_is_packed_in_another_way_is_named(
+    make: Make, body: bytes, packing: str, told: str
+) -> None:
     with RawServer(lambda _head: response(200, body, JSON, CLOSE, f"Content-Encoding: {packing}")) as server:
-        error = await failing(make(sub_llm__api_base=server.url, sub_llm__retries=3).complete(HELLO, role="sub"))
+        error = await failing(
+            make(sub_llm__api_base=server.url, sub_llm__retries=3).complete(HELLO, role="sub")
+        )
         assert len(server.requests) == 1
     assert told in error.message
 
 
 @pytest.mark.parametrize("packing", ["gzip", "deflate", "GZIP, gzip", "br", "identity", "utf-8", "none"])
 async def test_a_reply_is_read_whatever_it_says_of_its_packing(make: Make, packing: str) -> None:
-    packed = {"gzip": gzip.compress, "deflate": zlib.compress, "GZIP, gzip": lambda body: gzip.compress(gzip.compress(body))}
+    packed = {
+        "gzip": gzip.compress,
+        "deflate": zlib.compress,
+        "GZIP, gzip": lambda body: gzip.compress(gzip.compress(body)),
+    }
     body = packed.get(packing, bytes)(said())
     with RawServer(lambda _head: response(200, body, JSON, CLOSE, f"Content-Encoding: {packing}")) as server:
         assert (await make(sub_llm__api_base=server.url).complete(HELLO, role="sub")).text == "hello"
@@ -86,7 +106,11 @@ async def test_an_error_is_read_by_its_begin_alone(make: Make) -> None:
     body = b'{"error": {"message": "' + b"no such thing " * 1_000_000 + b'"}}'
     with RawServer(lambda _head: response(400, body, JSON, CLOSE)) as server:
         error = await failing(make(sub_llm__api_base=server.url).complete(HELLO, role="sub"))
-    assert (error.fault, "no such thing" in error.message, len(error.message) < 600) == ("bad_request", True, True)
+    assert (error.fault, "no such thing" in error.message, len(error.message) < 600) == (
+        "bad_request",
+        True,
+        True,
+    )
 
 
 @pytest.mark.parametrize(
@@ -115,11 +139,15 @@ async def test_an_endless_head_is_an_error(make: Make) -> None:
             yield b"x: " + b"y" * 1000 + b"\r\n"
 
     with RawServer(lambda _head: lines()) as server:
-        error = await failing(make(sub_llm__api_base=server.url, sub_llm__retries=0).complete(HELLO, role="sub"))
+        error = await failing(
+            make(sub_llm__api_base=server.url, sub_llm__retries=0).complete(HELLO, role="sub")
+        )
     assert error.fault == "connection"
 
 
-@pytest.mark.parametrize("told", [10**400, -(10**400), 1e308, "9" * 100_000, float("inf"), [[1]], {"a": 1}, True])
+@pytest.mark.parametrize(
+    "told", [10**400, -(10**400), 1e308, "9" * 100_000, float("inf"), [[1]], {"a": 1}, True]
+)
 async def test_no_count_of_tokens_breaks_a_call_or_makes_an_endless_cost(make: Make, told: Any) -> None:
     body = said(usage={"prompt_tokens": told, "completion_tokens": told, "total_tokens": told})
     with RawServer(lambda _head: response(200, body, JSON, CLOSE)) as server:
@@ -129,15 +157,22 @@ async def test_no_count_of_tokens_breaks_a_call_or_makes_an_endless_cost(make: M
 
 
 FORMS = {
-    "anthropic/claude-3-5-haiku-latest": '{"id": "a", "type": "message", "role": "assistant", "model": NAME, "stop_reason": "end_turn", '
-    '"content": [{"type": "text", "text": "hello"}], "usage": {"input_tokens": COUNT, "output_tokens": COUNT}}',
-    "gemini/gemini-2.0-flash": '{"candidates": [{"content": {"parts": [{"text": "hello"}], "role": "model"}, "finishReason": "STOP"}], '
-    '"modelVersion": NAME, "usageMetadata": {"promptTokenCount": COUNT, "candidatesTokenCount": COUNT, "promptTokensDetails": COUNT}}',
-    "ollama_chat/llama3": '{"model": NAME, "created_at": "x", "message": {"role": "assistant", "content": "hello"}, "done": true, '
+    "anthropic/claude-3-5-haiku-latest": '{"id": "a", "type": "message", "role": "assistant", "model": '
+    'NAME, "stop_reason": "end_turn", '
+    '"content": [{"type": "text", "text": "hello"}], "usage": {"input_tokens": COUNT, "output_tokens": '
+    "COUNT}}",
+    "gemini/gemini-2.0-flash": '{"candidates": [{"content": {"parts": [{"text": "hello"}], "role": '
+    '"model"}, "finishReason": "STOP"}], '
+    '"modelVersion": NAME, "usageMetadata": {"promptTokenCount": COUNT, "candidatesTokenCount": COUNT, '
+    '"promptTokensDetails": COUNT}}',
+    "ollama_chat/llama3": '{"model": NAME, "created_at": "x", "message": {"role": "assistant", "content": '
+    '"hello"}, "done": true, '
     '"done_reason": "stop", "prompt_eval_count": COUNT, "eval_count": COUNT}',
-    "mistral/mistral-small-latest": '{"model": NAME, "choices": [{"finish_reason": "stop", "message": {"content": "hello"}}], '
+    "mistral/mistral-small-latest": '{"model": NAME, "choices": [{"finish_reason": "stop", "message": '
+    '{"content": "hello"}}], '
     '"usage": {"prompt_tokens": COUNT, "completion_tokens": COUNT, "prompt_tokens_details": COUNT}}',
-    "openai/gpt-4o": '{"model": NAME, "choices": [{"finish_reason": "stop", "message": {"content": "hello"}}], '
+    "openai/gpt-4o": '{"model": NAME, "choices": [{"finish_reason": "stop", "message": {"content": '
+    '"hello"}}], '
     '"usage": {"prompt_tokens": COUNT, "completion_tokens": COUNT, "prompt_tokens_details": COUNT}}',
 }
 """The replies of providers, each in its own form."""
@@ -152,7 +187,19 @@ async def test_no_count_and_no_name_loses_a_paid_reply_in_any_providers_form(
     body = b""
     with RawServer(lambda _head: response(200, body, JSON, CLOSE)) as server:
         models = make(sub_llm__model=model, sub_llm__api_base=server.url, sub_llm__retries=0)
-        for count in ("NaN", "1e308", "9" * 400, "9" * 5000, "-1", "1.5", "[1]", '{"a": 1}', '"x"', "true", "null"):
+        for count in (
+            "NaN",
+            "1e308",
+            "9" * 400,
+            "9" * 5000,
+            "-1",
+            "1.5",
+            "[1]",
+            '{"a": 1}',
+            '"x"',
+            "true",
+            "null",
+        ):
             body = FORMS[model].replace("COUNT", count).replace("NAME", '"m"').encode()
             found = await models.complete(HELLO, role="sub")
             assert (found.text, 0 < found.usage.total < 1000) == ("hello", True), count

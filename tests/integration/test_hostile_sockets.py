@@ -1,4 +1,6 @@
-"""Code in the container attacks the host by the sockets between them: the host's memory stays bounded, and the session answers."""
+"""Code in the container attacks the host by the sockets between them: the host's memory stays bounded, and
+the session answers.
+"""
 
 from __future__ import annotations
 
@@ -99,7 +101,9 @@ class Attacked:
         # What it left may need a cell to be noticed.
         answer = ""
         for _ in range(3):
-            answer = await self.box.text("print(1 + 1, llm_query('echo still there'), len(llm_query_batched(['x'] * 100)))")
+            answer = await self.box.text(
+                "print(1 + 1, llm_query('echo still there'), len(llm_query_batched(['x'] * 100)))"
+            )
             if "2 echo still there 100" in answer:
                 break
         grown = max(0, self.watch.grown >> 20)
@@ -133,7 +137,9 @@ async def test_floods_and_malformed_messages_on_the_jupyter_sockets(attacked: At
         await attacked.survives(name, JUPYTER[name], seed)
 
 
-async def test_code_that_floods_takes_fills_and_empties_the_folder_of_its_sockets_harms_itself_alone(attacked: Attacked) -> None:
+async def test_code_that_floods_takes_fills_and_empties_the_folder_of_its_sockets_harms_itself_alone(
+    attacked: Attacked,
+) -> None:
     for seed, name in enumerate(FOLDER):
         await attacked.survives(name, FOLDER[name], seed)
     box = attacked.box
@@ -169,7 +175,9 @@ async def test_a_kernel_that_closes_its_connections_is_replaced_and_the_model_to
 @pytest.mark.hostile
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("attacks", "seed"), [(BROKER, 1), (JUPYTER, 2)], ids=["broker", "jupyter"])
-async def test_every_attack_on_the_sockets_in_any_order(attacked: Attacked, attacks: dict[str, str], seed: int) -> None:
+async def test_every_attack_on_the_sockets_in_any_order(
+    attacked: Attacked, attacks: dict[str, str], seed: int
+) -> None:
     names = list(attacks)
     random.Random(seed).shuffle(names)
     for number, name in enumerate(names):

@@ -67,14 +67,22 @@ def _locked(client: Any, reference: str, command: list[str]) -> str:
     return str(output.decode())
 
 
-def test_all_of_it_works_for_any_user_on_a_read_only_root_and_silently(docker_client: Any, kernel_image: ImageInfo) -> None:
-    assert _locked(docker_client, kernel_image.id, ["/opt/rlm/bin/python", "-c", USE_EVERYTHING]) == "all works\n"
+def test_all_of_it_works_for_any_user_on_a_read_only_root_and_silently(
+    docker_client: Any, kernel_image: ImageInfo
+) -> None:
+    assert (
+        _locked(docker_client, kernel_image.id, ["/opt/rlm/bin/python", "-c", USE_EVERYTHING])
+        == "all works\n"
+    )
 
 
 def test_no_module_is_compiled_at_start(docker_client: Any, kernel_image: ImageInfo) -> None:
     code = "import sys, importlib.util as u, os, ipykernel.kernelapp, pandas, rlm_runtime.api\n"
     code += "files = [m.__spec__ for m in list(sys.modules.values()) if getattr(m, '__spec__', None)]\n"
-    code += "print([s.name for s in files if s.cached and s.origin.endswith('.py') and not os.path.exists(s.cached)])"
+    code += (
+        "print([s.name for s in files if s.cached and s.origin.endswith('.py') and not "
+        "os.path.exists(s.cached)])"
+    )
     assert _locked(docker_client, kernel_image.id, ["/opt/rlm/bin/python", "-c", code]) == "[]\n"
 
 
@@ -106,7 +114,8 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, docker_client: Any) -
     (folder / "rlm_runtime").mkdir(parents=True)
     label = f"rlm-kernel.test={os.getpid()}-{tmp_path.name}"
     (folder / "Dockerfile").write_text(
-        f"ARG BASE\nFROM ${{BASE}}\nLABEL {label}\nCOPY wheels /wheels/\nCOPY rlm_runtime /small/\nRUN ls /wheels /small\n"
+        f"ARG BASE\nFROM ${{BASE}}\nLABEL {label}\nCOPY wheels /wheels/\nCOPY rlm_runtime /small/\nRUN ls "
+        "/wheels /small\n"
     )
     (folder / "requirements.txt").write_text("iniconfig==2.3.1\n")
     (folder / "rlm_runtime" / "__init__.py").touch()
@@ -117,7 +126,9 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, docker_client: Any) -
             docker_client.images.remove(found.id, force=True)
 
 
-def test_an_image_is_built_on_a_given_base_and_only_once(docker_client: Any, kernel_image: ImageInfo, small: Path) -> None:
+def test_an_image_is_built_on_a_given_base_and_only_once(
+    docker_client: Any, kernel_image: ImageInfo, small: Path
+) -> None:
     said: list[str] = []
     built = ensure_image(docker_client, base=kernel_image.tag, progress=said.append)
     assert built.tag == image_tag(kernel_image.tag)
@@ -164,5 +175,7 @@ def test_the_wheel_carries_the_image_and_gives_it_the_same_tag(tmp_path: Path) -
     assert not [name for name in names if "__pycache__" in name]
     code = "from rlm_kernel.sandbox.image import image_tag; print(image_tag())"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
-    installed = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True)
+    installed = subprocess.run(
+        [sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True
+    )
     assert installed.stdout.strip() == image_tag()

@@ -1,4 +1,6 @@
-"""The kernelspec under nbclient, nbconvert, papermill and jupyter_server: real containers, no key, no model."""
+"""The kernelspec under nbclient, nbconvert, papermill and jupyter_server: real containers, no key, no
+model.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ def nothing_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The kernelspec, for this test's user; afterwards no container and no session's folder may be left."""
     with tempfile.TemporaryDirectory(prefix="j") as folder:
         monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
-        monkeypatch.setenv("JUPYTER_PATH", os.environ["JUPYTER_DATA_DIR"])  # looked in first: another may be installed
+        monkeypatch.setenv(
+            "JUPYTER_PATH", os.environ["JUPYTER_DATA_DIR"]
+        )  # looked in first: another may be installed
         install(user=True)
         yield Path(folder)
         assert containers_of(os.getpid()) == []
@@ -76,18 +80,32 @@ async def test_nbclient_under_a_running_loop(trace: Path) -> None:
 
 
 def test_nbconvert(trace: Path) -> None:
-    command = [sys.executable, "-m", "nbconvert", "--to", "notebook", "--execute", "--output", "out.ipynb", str(trace)]
+    command = [
+        sys.executable,
+        "-m",
+        "nbconvert",
+        "--to",
+        "notebook",
+        "--execute",
+        "--output",
+        "out.ipynb",
+        str(trace),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert differences(read(trace), read(trace.with_name("out.ipynb"))) == {}
 
 
-def test_papermill_with_another_question_and_another_file(trace: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_papermill_with_another_question_and_another_file(
+    trace: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     other = tmp_path_factory.mktemp("elsewhere") / "b.txt"
     other.write_text("a needle\n")
     parameters = {"question": "And in this one?", "paths": [str(other)]}
     out = trace.with_name("out.ipynb")
-    with pytest.raises(PapermillExecutionError, match="undefined_name"):  # for a recorded error too, but after the last cell
+    with pytest.raises(
+        PapermillExecutionError, match="undefined_name"
+    ):  # for a recorded error too, but after the last cell
         papermill.execute_notebook(trace, out, parameters, progress_bar=False)
     notebook = read(out)
     cells = {cell.id: cell for cell in notebook.cells}
@@ -141,7 +159,9 @@ def test_blocking_client_without_a_notebook_and_a_restart(tmp_path: Path) -> Non
                 manager.restart_kernel(now=True)
             client.wait_for_ready(timeout=30)
             said: list[Any] = []
-            reply = client.execute_interactive("print('made' in globals()); made = 1; budget()", output_hook=said.append, timeout=30)
+            reply = client.execute_interactive(
+                "print('made' in globals()); made = 1; budget()", output_hook=said.append, timeout=30
+            )
             assert reply["content"]["status"] == "ok"
             assert [m["content"]["text"] for m in said if m["msg_type"] == "stream"] == ["False\n"]
             reply = client.execute_interactive("load_files(['data.txt'])", timeout=30)
@@ -151,7 +171,9 @@ def test_blocking_client_without_a_notebook_and_a_restart(tmp_path: Path) -> Non
         manager.shutdown_kernel(now=True)
 
 
-async def test_start_without_the_image_says_what_to_type_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_start_without_the_image_says_what_to_type_and_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("RLM_SANDBOX__BASE", "no-such-base:1")
     manager = AsyncKernelManager(kernel_name="rlm")
     with pytest.raises(Exception, match="rlm image build"):
@@ -160,8 +182,16 @@ async def test_start_without_the_image_says_what_to_type_and_leaves_nothing(monk
 
 def test_container_of_a_killed_server_ends(trace: Path, nothing_left: Path) -> None:
     log = trace.with_name("log")
-    options = ["--allow-root", "--ServerApp.port=0", "--IdentityProvider.token=t", f"--ServerApp.root_dir={trace.parent}"]
-    options += [f"--ServerApp.jpserver_extensions={name}=False" for name in ("jupyterlab", "jupyter_lsp", "notebook_shim")]
+    options = [
+        "--allow-root",
+        "--ServerApp.port=0",
+        "--IdentityProvider.token=t",
+        f"--ServerApp.root_dir={trace.parent}",
+    ]
+    options += [
+        f"--ServerApp.jpserver_extensions={name}=False"
+        for name in ("jupyterlab", "jupyter_lsp", "notebook_shim")
+    ]
     with log.open("w") as out:
         server = subprocess.Popen([sys.executable, "-m", "jupyter_server", *options], stdout=out, stderr=out)
     try:
@@ -172,7 +202,9 @@ def test_container_of_a_killed_server_ends(trace: Path, nothing_left: Path) -> N
             time.sleep(0.05)
         url = json.loads(about.read_text())["url"]
         body = {"path": "t.ipynb", "name": "t.ipynb", "type": "notebook", "kernel": {"name": "rlm"}}
-        request = urllib.request.Request(f"{url}api/sessions", json.dumps(body).encode(), {"Authorization": "token t"})
+        request = urllib.request.Request(
+            f"{url}api/sessions", json.dumps(body).encode(), {"Authorization": "token t"}
+        )
         with urllib.request.urlopen(request, timeout=60) as response:
             assert json.load(response)["kernel"]["name"] == "rlm"
         assert len(containers_of(server.pid)) == 1

@@ -1,4 +1,7 @@
-"""A trace in real JupyterLab, in a headless Chromium, as a person has it. Without Chromium these tests fail: `make test` installs it."""
+"""A trace in real JupyterLab, in a headless Chromium, as a person has it.
+
+Without Chromium these tests fail: `make test` installs it.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,10 @@ _OPTIONS = (
     "--LabApp.expose_app_in_browser=True",
     "--LabApp.extension_manager=readonly",
 )
-_PROMPTS = "() => [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(node => node.textContent.trim())"
+_PROMPTS = (
+    "() => [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(node => "
+    "node.textContent.trim())"
+)
 _KERNEL = "() => window.jupyterapp.shell.currentWidget.sessionContext?.session?.kernel"
 
 
@@ -56,7 +62,9 @@ class Lab:
         self.page.click(".jp-Dialog button:has-text('Restart')")
         # The last cell waits its turn, and then has had it.
         self.page.wait_for_function(f"() => ({_PROMPTS})().at(-1) === '[*]:'", timeout=30_000)
-        self.page.wait_for_function(f"() => ({_PROMPTS})().every(prompt => /\\d/.test(prompt))", timeout=60_000)
+        self.page.wait_for_function(
+            f"() => ({_PROMPTS})().every(prompt => /\\d/.test(prompt))", timeout=60_000
+        )
 
     def run_new_cell(self, code: str) -> str:
         """Type a cell at the end and run it; its output."""
@@ -67,7 +75,10 @@ class Lab:
 
     def type(self, code: str) -> None:
         """Type a cell at the end and have it run."""
-        self.page.evaluate("() => { const n = window.jupyterapp.shell.currentWidget.content; n.activeCellIndex = n.widgets.length - 1; }")
+        self.page.evaluate(
+            "() => { const n = window.jupyterapp.shell.currentWidget.content; n.activeCellIndex = "
+            "n.widgets.length - 1; }"
+        )
         self.command("notebook:insert-cell-below")
         self.command("notebook:enter-edit-mode")
         self.page.keyboard.insert_text(code)
@@ -95,7 +106,13 @@ def server(folder: Path) -> Iterator[tuple[str, int]]:
     """JupyterLab on a folder: its address and process id. Stopped as by Ctrl-C in a terminal, twice."""
     log = folder.with_name("jupyter.log")
     with log.open("w") as out:
-        command = [sys.executable, "-m", "jupyterlab", *_OPTIONS, f"--LabApp.user_settings_dir={_no_news(folder)}"]
+        command = [
+            sys.executable,
+            "-m",
+            "jupyterlab",
+            *_OPTIONS,
+            f"--LabApp.user_settings_dir={_no_news(folder)}",
+        ]
         process = subprocess.Popen(command, cwd=folder, stdout=out, stderr=out)
     try:
         about = Path(os.environ["JUPYTER_RUNTIME_DIR"], f"jpserver-{process.pid}.json")
@@ -126,12 +143,16 @@ def trace(kernel_image: Any, tmp_path: Path) -> Path:
 
 
 # The trace first: once there is a page, this thread has a running loop.
-def test_a_trace_in_jupyterlab(trace: Path, page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trace_in_jupyterlab(
+    trace: Path, page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recorded = read(trace)
     install(user=True)
     with tempfile.TemporaryDirectory(prefix="j") as runtime:
         monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
-        monkeypatch.setenv("JUPYTER_PATH", os.environ["JUPYTER_DATA_DIR"])  # looked in first: another may be installed
+        monkeypatch.setenv(
+            "JUPYTER_PATH", os.environ["JUPYTER_DATA_DIR"]
+        )  # looked in first: another may be installed
         with server(trace.parent) as (url, pid):
             lab = Lab(page, tmp_path)
             lab.open(f"{url}lab/tree/t.ipynb?token=t")
@@ -154,5 +175,7 @@ def test_a_trace_in_jupyterlab(trace: Path, page: Page, tmp_path: Path, monkeypa
 
 def _pictures(page: Page) -> list[int]:
     """Widths of the pictures in outputs, as the browser has decoded them."""
-    widths: list[int] = page.evaluate("() => [...document.querySelectorAll('.jp-OutputArea img')].map(image => image.naturalWidth)")
+    widths: list[int] = page.evaluate(
+        "() => [...document.querySelectorAll('.jp-OutputArea img')].map(image => image.naturalWidth)"
+    )
     return widths

@@ -1,4 +1,6 @@
-"""A kernel that outlives its owner for a while: left, joined by another, at rest again, ended when nobody comes."""
+"""A kernel that outlives its owner for a while: left, joined by another, at rest again, ended when nobody
+comes.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +77,9 @@ async def test_a_kernel_that_was_left_is_as_it_was_for_the_next_owner(made: Make
     assert await third.text("print(x)") == "41"
 
 
-async def test_a_kernel_on_another_engine_is_told_and_not_given_up(made: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_kernel_on_another_engine_is_told_and_not_given_up(
+    made: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = made()
     await first.start()
     await first.run("x = 41")
@@ -99,7 +103,9 @@ async def test_after_its_owner_was_killed_in_a_cell_the_kernel_comes_to_rest(mad
 
 
 def _left_by_a_killed_owner() -> Path:
-    with subprocess.Popen([sys.executable, "-c", _OWNER], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as owner:
+    with subprocess.Popen(
+        [sys.executable, "-c", _OWNER], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+    ) as owner:
         assert owner.stdout is not None
         folder = Path(owner.stdout.readline().strip())
         assert owner.stdout.readline() == "asked\n"
@@ -107,10 +113,14 @@ def _left_by_a_killed_owner() -> Path:
     return folder
 
 
-async def test_a_kernel_that_nobody_takes_over_ends_after_its_idle_time(made: Make, docker_client: Any) -> None:
+async def test_a_kernel_that_nobody_takes_over_ends_after_its_idle_time(
+    made: Make, docker_client: Any
+) -> None:
     sandbox = made(idle=6)  # longer than from one sign of life to the next
     await sandbox.start()
-    ended = asyncio.create_task(asyncio.to_thread(docker_client.containers.get(sandbox.container).wait, condition="removed"))
+    ended = asyncio.create_task(
+        asyncio.to_thread(docker_client.containers.get(sandbox.container).wait, condition="removed")
+    )
     late = made(await _after(ended, sandbox))
     assert not await late.join()
 
@@ -121,11 +131,14 @@ async def _after(ended: asyncio.Task[Any], sandbox: Sandbox) -> Path:
     return folder
 
 
-async def test_a_kernel_that_does_not_come_to_rest_is_not_joined(made: Make, docker_client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_kernel_that_does_not_come_to_rest_is_not_joined(
+    made: Make, docker_client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(kernel_module, "JOIN_SECONDS", 1.0)
     sandbox = made()
     await sandbox.start()
-    # A thread that takes the interpreter for itself, once the cell that began it has ended: its call is refused then.
+    # A thread that takes the interpreter for itself, once the cell that began it has ended: its call is
+    # refused then.
     await sandbox.run(
         "import ctypes, threading, time\n"
         "def block():\n"
@@ -144,15 +157,20 @@ async def test_a_kernel_that_does_not_come_to_rest_is_not_joined(made: Make, doc
 
 
 @pytest.mark.hostile
-@pytest.mark.parametrize("fake", ["sock.sendall(os.urandom(100_000)); sock.close()", "held.append(sock)"], ids=["noise", "silence"])
-async def test_what_has_taken_the_kernels_addresses_is_not_joined(made: Make, docker_client: Any, fake: str) -> None:
+@pytest.mark.parametrize(
+    "fake", ["sock.sendall(os.urandom(100_000)); sock.close()", "held.append(sock)"], ids=["noise", "silence"]
+)
+async def test_what_has_taken_the_kernels_addresses_is_not_joined(
+    made: Make, docker_client: Any, fake: str
+) -> None:
     sandbox = made()
     await sandbox.start()
     ran = await sandbox.run(
         "import os, socket, threading\nheld = []\n"
         "def serve(listener):\n    while True:\n        sock, _ = listener.accept()\n"
         f"        try: {fake}\n        except OSError: pass\n"
-        "for number in range(1, 6):\n    os.unlink(f'/rlm/run/k-{number}')\n    listener = socket.socket(socket.AF_UNIX)\n"
+        "for number in range(1, 6):\n    os.unlink(f'/rlm/run/k-{number}')\n    listener = "
+        "socket.socket(socket.AF_UNIX)\n"
         "    listener.bind(f'/rlm/run/k-{number}')\n    listener.listen()\n"
         "    threading.Thread(target=serve, args=(listener,), daemon=True).start()"
     )

@@ -1,4 +1,6 @@
-"""SIGKILL of the command at any moment: no container lives on, the trace is whole, and `rlm resume` reaches the answer."""
+"""SIGKILL of the command at any moment: no container lives on, the trace is whole, and `rlm resume` reaches
+the answer.
+"""
 
 from __future__ import annotations
 
@@ -34,9 +36,11 @@ from tests.support.tree import containers
 pytestmark = pytest.mark.xdist_group("kills")
 LEASE_SECONDS = 30.0
 TURNS = (
-    "notes = llm_query_batched([f'NAME note {n}' for n in range(8)])\nprint(len(notes), llm_query('NAME alone'))",
+    "notes = llm_query_batched([f'NAME note {n}' for n in range(8)])\nprint(len(notes), llm_query('NAME "
+    "alone'))",
     "length = rlm_query('NAME LEVEL1 How long is it?', context[:300])\nprint(length)",
-    "more = [llm_query(f'NAME more {n}') for n in range(3)]\nFINAL(f'{len(notes) + len(more)} notes, {length} of {len(context)}')",
+    "more = [llm_query(f'NAME more {n}') for n in range(3)]\nFINAL(f'{len(notes) + len(more)} notes, "
+    "{length} of {len(context)}')",
 )
 CHILD = "print(llm_query('NAME child'))\nFINAL(len(context))"
 ANSWER = "11 notes, 300 of 1200"
@@ -55,14 +59,19 @@ def reply(messages: Sequence[Mapping[str, Any]]) -> str:
 
 @dataclass
 class Command:
-    """`rlm` with arguments, in a folder and a process of its own, which is forked with everything imported."""
+    """`rlm` with arguments, in a folder and a process of its own, which is forked with everything
+    imported.
+    """
 
     folder: Path
     runtime: str
 
     def start(self, *arguments: str) -> BaseProcess:
         context = get_context("forkserver")
-        process = context.Process(target=run, args=(str(self.folder), dict(os.environ) | {"XDG_RUNTIME_DIR": self.runtime}, arguments))
+        process = context.Process(
+            target=run,
+            args=(str(self.folder), dict(os.environ) | {"XDG_RUNTIME_DIR": self.runtime}, arguments),
+        )
         process.start()
         return process
 
@@ -85,21 +94,37 @@ def run(folder: str, environment: dict[str, str], arguments: Sequence[str]) -> N
 
 
 @pytest.fixture
-def place(kernel_image: Any, openai_env: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(
+    kernel_image: Any, openai_env: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """Where runs are; the models' words are computed."""
     openai_env.root, openai_env.delay = reply, 0.03
     monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     context = get_context("forkserver")
-    ours = ["cli", "session.ask", "session.resume", "sandbox.kernel", "sandbox.docker_host", "sandbox.image", "trace.writer"]
-    context.set_forkserver_preload([*(f"rlm_kernel.{name}" for name in ours), "litellm", "docker", "nbformat", "jsonschema"])
+    ours = [
+        "cli",
+        "session.ask",
+        "session.resume",
+        "sandbox.kernel",
+        "sandbox.docker_host",
+        "sandbox.image",
+        "trace.writer",
+    ]
+    context.set_forkserver_preload(
+        [*(f"rlm_kernel.{name}" for name in ours), "litellm", "docker", "nbformat", "jsonschema"]
+    )
     (tmp_path / "in.txt").write_text("hello world\n" * 100)
     return tmp_path
 
 
 @pytest.fixture
 def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Where sessions' folders are; in the end what killed runs left is swept, with containers that were never started."""
-    with TemporaryDirectory(prefix="k", ignore_cleanup_errors=True) as folder:  # not below tmp_path: a socket's name must be short
+    """Where sessions' folders are; in the end what killed runs left is swept, with containers that were never
+    started.
+    """
+    with TemporaryDirectory(
+        prefix="k", ignore_cleanup_errors=True
+    ) as folder:  # not below tmp_path: a socket's name must be short
         yield folder
         left = [path.name.removeprefix("rlm-") for path in Path(folder).iterdir()]
         for path in Path(folder).iterdir():
@@ -113,7 +138,11 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def sessions_containers(session: str) -> list[Any]:
     client = connect()
     try:
-        return list(client.containers.list(ignore_removed=True, all=True, filters={"label": f"rlm-kernel.session={session}"}))
+        return list(
+            client.containers.list(
+                ignore_removed=True, all=True, filters={"label": f"rlm-kernel.session={session}"}
+            )
+        )
     finally:
         client.close()
 
@@ -131,10 +160,14 @@ class Runs:
         folder.mkdir()
         command = Command(folder, self._runtime)
         options = ("-m", "openai/root", "--sub-model", "openai/sub", "--trace", "t.ipynb", "--json")
-        return command, command.start("ask", f"RUN{number} How long is it?", "-f", str(self._place / "in.txt"), *options)
+        return command, command.start(
+            "ask", f"RUN{number} How long is it?", "-f", str(self._place / "in.txt"), *options
+        )
 
     def seconds(self) -> tuple[float, float]:
-        """How long a run that nobody kills takes until it has a trace, and from then on, with others at its side."""
+        """How long a run that nobody kills takes until it has a trace, and from then on, with others at its
+        side.
+        """
 
         def whole(number: int) -> tuple[float, float]:
             began = time.monotonic()
@@ -155,10 +188,14 @@ class Runs:
     def asked(self, number: int) -> tuple[int, int]:
         """Requests that the models had in a run."""
         mine = [request for request in list(self._server.requests) if _of(request, number)]
-        return sum(request.model == "root" for request in mine), sum(request.model == "sub" for request in mine)
+        return sum(request.model == "root" for request in mine), sum(
+            request.model == "sub" for request in mine
+        )
 
     def killed_and_resumed(self, number: int, moment: float, *, in_trace: bool = False) -> str:
-        """What became of it: the stage at which it was killed, so many seconds after its start, or that of its trace."""
+        """What became of it: the stage at which it was killed, so many seconds after its start, or that of
+        its trace.
+        """
         command, process = self.begin(number)
         if in_trace:
             until_traced(command, process)
@@ -190,8 +227,11 @@ class Runs:
         after = read_trace(trace)
         nbformat.validate(after.node)
         assert (after.meta.status, after.meta.stop_reason) == ("finished", "answered")
-        # Asked again is what was on its way, or heard but not yet written: half a second's work. A child begins anew.
-        again = tuple(now - whole for now, whole in zip(self.asked(number), (ROOT_CALLS, SUB_CALLS), strict=True))
+        # Asked again is what was on its way, or heard but not yet written: half a second's work. A child
+        # begins anew.
+        again = tuple(
+            now - whole for now, whole in zip(self.asked(number), (ROOT_CALLS, SUB_CALLS), strict=True)
+        )
         assert again <= (2, SUB_CALLS), (number, moment, root, sub, again)
         return "before the start" if never_started else before.cells[-1].id
 

@@ -47,13 +47,18 @@ asyncio.run(main())
 
 @pytest.fixture
 def owner(kernel_image: Any) -> Iterator[Any]:
-    """Starts a process that owns a container in which a cell attacks; gives it, and what it owns, once the attack goes on."""
+    """Starts a process that owns a container in which a cell attacks; gives it, and what it owns, once the
+    attack goes on.
+    """
     made: list[tuple[subprocess.Popen[str], Path]] = []
 
     def start(cell: str, idle: float = 0) -> tuple[subprocess.Popen[str], str]:
         root = Path(__file__).parents[2]
         process = subprocess.Popen(
-            [sys.executable, "-c", OWNER, cell, str(idle)], stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(root)}
+            [sys.executable, "-c", OWNER, cell, str(idle)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(root)},
         )
         assert process.stdout is not None
         folder, name = process.stdout.readline().split()
@@ -75,7 +80,12 @@ def running(docker_client: Any, name: str) -> bool:
 def end(docker_client: Any, name: str, most: float) -> float:
     """Seconds until it is gone."""
     begun = time.monotonic()
-    asyncio.run(until(lambda: not docker_client.containers.list(all=True, ignore_removed=True, filters={"name": name}), most))
+    asyncio.run(
+        until(
+            lambda: not docker_client.containers.list(all=True, ignore_removed=True, filters={"name": name}),
+            most,
+        )
+    )
     return time.monotonic() - begun
 
 
@@ -85,7 +95,9 @@ attacks = pytest.mark.parametrize("attack", each)
 
 
 @attacks
-def test_a_cell_that_attacks_and_holds_the_gil_ends_with_its_owner(owner: Any, docker_client: Any, attack: str) -> None:
+def test_a_cell_that_attacks_and_holds_the_gil_ends_with_its_owner(
+    owner: Any, docker_client: Any, attack: str
+) -> None:
     process, name = owner(ATTACKS[attack] + HOLD_THE_GIL)
     # Whatever a limit of its own does to the first process ends the container.
     assert running(docker_client, name) or attack == LIMITS
@@ -95,7 +107,9 @@ def test_a_cell_that_attacks_and_holds_the_gil_ends_with_its_owner(owner: Any, d
 
 @pytest.mark.hostile
 @attacks
-def test_no_attack_lengthens_the_idle_time_of_a_kept_session(owner: Any, docker_client: Any, attack: str) -> None:
+def test_no_attack_lengthens_the_idle_time_of_a_kept_session(
+    owner: Any, docker_client: Any, attack: str
+) -> None:
     process, name = owner(ATTACKS[attack], idle=5)
     assert running(docker_client, name) or attack == LIMITS
     process.kill()
@@ -125,7 +139,9 @@ asyncio.run(main())
 
 def test_an_owner_that_is_stopped_for_a_while_loses_nothing(kernel_image: Any) -> None:
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    with subprocess.Popen([sys.executable, "-c", STOPPED], stdout=subprocess.PIPE, text=True, env=environment) as owner:
+    with subprocess.Popen(
+        [sys.executable, "-c", STOPPED], stdout=subprocess.PIPE, text=True, env=environment
+    ) as owner:
         assert owner.stdout is not None
         assert owner.stdout.readline() == "printed\n"
         owner.send_signal(signal.SIGSTOP)
@@ -180,14 +196,18 @@ print(found)
 
 async def test_the_kernels_own_process_can_look_into_itself(sandbox: Any) -> None:
     box = await sandbox()
-    assert await box.text("import os; print(os.getpid() != 1, len(os.listdir('/proc/self/fd')) > 3)") == "True True"
+    assert (
+        await box.text("import os; print(os.getpid() != 1, len(os.listdir('/proc/self/fd')) > 3)")
+        == "True True"
+    )
 
 
 async def test_zombies_do_not_pile_up(sandbox: Any) -> None:
     box = await sandbox()
     text = await box.text(
         "import os, subprocess, time\n"
-        "subprocess.run(['sh', '-c', 'for each in $(seq 300); do (sleep 0 &); done'])\n"  # more than there may be processes
+        "subprocess.run(['sh', '-c', 'for each in $(seq 300); do (sleep 0 &); "
+        "done'])\n"  # more than there may be processes
         "def processes():\n"
         "    return [each for each in os.listdir('/proc') if each.isdigit()]\n"
         "deadline = time.monotonic() + 20\n"
@@ -214,20 +234,28 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def put(code: str, python: str = "/opt/rlm/bin/python") -> None:
         usual = provisioner.container_options
         instead = {"command": [python, "-c", code]}
-        monkeypatch.setattr(provisioner, "container_options", lambda *given, **named: usual(*given, **named) | instead)
+        monkeypatch.setattr(
+            provisioner, "container_options", lambda *given, **named: usual(*given, **named) | instead
+        )
 
     return put
 
 
-async def test_the_last_words_of_a_container_that_ends_as_it_starts_are_told(sandbox: Any, command: Callable[..., None]) -> None:
+async def test_the_last_words_of_a_container_that_ends_as_it_starts_are_told(
+    sandbox: Any, command: Callable[..., None]
+) -> None:
     command("import sys; print('x' * 10_000_000, 'last', file=sys.stderr); sys.exit('words')")
-    with pytest.raises(KernelError, match=r"ended as it started \((status 1|its status is not known)") as caught:
+    with pytest.raises(
+        KernelError, match=r"ended as it started \((status 1|its status is not known)"
+    ) as caught:
         await sandbox()
     assert caught.value.message.endswith("x last\nwords")
     assert len(caught.value.message) < 9_000
 
 
-async def test_the_last_words_of_a_container_that_starts_no_kernel_are_told(sandbox: Any, command: Callable[..., None]) -> None:
+async def test_the_last_words_of_a_container_that_starts_no_kernel_are_told(
+    sandbox: Any, command: Callable[..., None]
+) -> None:
     command("import time; print('waiting', flush=True); time.sleep(1000)")
     with pytest.raises(KernelError, match="did not start within 3 s") as caught:
         await sandbox(start_timeout=3.0)

@@ -42,7 +42,9 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float | None]:
     """The pauses that the provider asked for, which are recorded and not made."""
     recorded: list[float | None] = []
-    monkeypatch.setattr(litellm_models.Slots, "refused", lambda _self, _began, retry_after: recorded.append(retry_after))
+    monkeypatch.setattr(
+        litellm_models.Slots, "refused", lambda _self, _began, retry_after: recorded.append(retry_after)
+    )
     return recorded
 
 
@@ -58,7 +60,12 @@ async def until(condition: Callable[[], bool]) -> None:
 async def test_a_reply_with_its_usage(make: Make, openai_env: ModelServer) -> None:
     models: Models = make()
     reply = await models.complete(HELLO, role="sub")
-    assert (reply.text, reply.model, reply.attempts, reply.finish_reason) == ("echo: hello", "openai/sub", 1, "stop")
+    assert (reply.text, reply.model, reply.attempts, reply.finish_reason) == (
+        "echo: hello",
+        "openai/sub",
+        1,
+        "stop",
+    )
     assert reply.usage == Usage(prompt=22, completion=3, cached=20)
     assert reply.seconds > 0
     sent = openai_env.requests[0]
@@ -83,7 +90,9 @@ async def test_the_address_and_key_of_the_settings_win(make: Make, openai_env: M
 
 
 @pytest.mark.parametrize("variable", ["OPENAI_BASE_URL", "OPENAI_API_BASE"])
-async def test_the_address_may_be_in_either_variable(make: Make, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+async def test_the_address_may_be_in_either_variable(
+    make: Make, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
     monkeypatch.delenv(variable)
     assert (await make().complete(HELLO, role="sub")).text == "echo: hello"
 
@@ -173,7 +182,9 @@ async def test_what_failed_attempts_used_is_counted(make: Make, openai_env: Mode
         ("reasoning_only", "empty"),
     ],
 )
-async def test_faults_that_may_pass_are_retried_and_then_told(make: Make, openai_env: ModelServer, kind: Any, fault: str) -> None:
+async def test_faults_that_may_pass_are_retried_and_then_told(
+    make: Make, openai_env: ModelServer, kind: Any, fault: str
+) -> None:
     models = make(sub_llm__retries=2)
     openai_env.fail(kind, times=2)
     reply = await models.complete(HELLO, role="sub")
@@ -233,7 +244,9 @@ async def test_nobody_listening_is_a_connection_fault(make: Make) -> None:
 
 async def test_one_failure_costs_only_its_own_item(make: Make, openai_env: ModelServer) -> None:
     openai_env.fail("bad_request")
-    results = await asyncio.gather(*(make().complete(HELLO, role="sub") for _ in range(8)), return_exceptions=True)
+    results = await asyncio.gather(
+        *(make().complete(HELLO, role="sub") for _ in range(8)), return_exceptions=True
+    )
     assert sum(isinstance(result, ModelError) for result in results) == 1
     assert sum(getattr(result, "text", "") == "echo: hello" for result in results) == 7
 
@@ -259,14 +272,20 @@ async def test_where_retry_after_is_no_time_at_all_the_usual_waits_are_made(
     assert len(waits) == 4, "else all attempts are used up at once"
 
 
-async def test_retry_after_as_a_date_pauses_the_model(make: Make, openai_env: ModelServer, pauses: list[float]) -> None:
-    openai_env.fail("rate_limit", retry_after=format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True))
+async def test_retry_after_as_a_date_pauses_the_model(
+    make: Make, openai_env: ModelServer, pauses: list[float]
+) -> None:
+    openai_env.fail(
+        "rate_limit", retry_after=format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
+    )
     await make().complete(HELLO, role="sub")
     assert 15.0 <= pauses[0] <= 31.0
 
 
 @pytest.mark.parametrize("days", [1, -1])
-async def test_retry_after_as_a_date_is_of_the_providers_clock(make: Make, openai_env: ModelServer, pauses: list[float], days: int) -> None:
+async def test_retry_after_as_a_date_is_of_the_providers_clock(
+    make: Make, openai_env: ModelServer, pauses: list[float], days: int
+) -> None:
     there = datetime.now(UTC) + timedelta(days=days)
     later = format_datetime(there + timedelta(seconds=30), usegmt=True)
     openai_env.fail("rate_limit", retry_after=later, date=format_datetime(there, usegmt=True))
@@ -275,7 +294,9 @@ async def test_retry_after_as_a_date_is_of_the_providers_clock(make: Make, opena
 
 
 @pytest.mark.parametrize("asked", ["86400", "inf"])
-async def test_no_pause_is_longer_than_the_cap(make: Make, openai_env: ModelServer, pauses: list[float], asked: str) -> None:
+async def test_no_pause_is_longer_than_the_cap(
+    make: Make, openai_env: ModelServer, pauses: list[float], asked: str
+) -> None:
     openai_env.fail("rate_limit", retry_after=asked)
     await make().complete(HELLO, role="sub")
     assert pauses == [litellm_models.MAX_WAIT]
@@ -293,7 +314,9 @@ async def test_a_pause_holds_for_all_calls_of_the_model(make: Make, openai_env: 
 
 
 @pytest.mark.parametrize("nonsense", ["soon", "nan", "-5"])
-async def test_nonsense_in_retry_after_does_no_harm(make: Make, openai_env: ModelServer, pauses: list[float | None], nonsense: str) -> None:
+async def test_nonsense_in_retry_after_does_no_harm(
+    make: Make, openai_env: ModelServer, pauses: list[float | None], nonsense: str
+) -> None:
     openai_env.fail("rate_limit", retry_after=nonsense)
     await make().complete(HELLO, role="sub")
     assert pauses in ([None], [0.0])
@@ -312,7 +335,9 @@ async def test_waits_grow_and_stay_under_their_bound(
 # Keys
 
 
-async def test_a_missing_key_is_told_before_any_call(make: Make, openai_env: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_missing_key_is_told_before_any_call(
+    make: Make, openai_env: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("OPENAI_API_KEY")
     problem = await failing(make().warm_up())
     assert (problem.fault, problem.exit_code, problem.attempts) == ("auth", 3, 0)
@@ -320,7 +345,9 @@ async def test_a_missing_key_is_told_before_any_call(make: Make, openai_env: Mod
     assert openai_env.requests == []
 
 
-async def test_the_coding_plan_wants_its_own_key(make: Make, openai_env: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_coding_plan_wants_its_own_key(
+    make: Make, openai_env: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     models = make(glm_coding__enabled=True, glm_coding__api_base=openai_env.url)
     problem = await failing(models.warm_up())
     assert (problem.fault, problem.model) == ("auth", "openai/glm-4.7")
@@ -333,7 +360,9 @@ async def test_the_coding_plan_wants_its_own_key(make: Make, openai_env: ModelSe
 
 
 @pytest.mark.parametrize("name", ["root", "nosuchprovider/model"])
-async def test_an_unknown_provider_is_told_before_any_call(make: Make, openai_env: ModelServer, name: str) -> None:
+async def test_an_unknown_provider_is_told_before_any_call(
+    make: Make, openai_env: ModelServer, name: str
+) -> None:
     problem = await failing(make(root_llm__model=name).warm_up())
     assert (problem.fault, problem.model, problem.exit_code) == ("unknown_model", name, 3)
     assert openai_env.requests == []
@@ -346,7 +375,9 @@ def test_no_model_at_all_is_a_config_error() -> None:
 
 
 @pytest.mark.parametrize("kind", ["auth", "bad_request", "server_error", "refusal"])
-async def test_a_key_that_a_provider_repeats_is_redacted(make: Make, openai_env: ModelServer, kind: Any) -> None:
+async def test_a_key_that_a_provider_repeats_is_redacted(
+    make: Make, openai_env: ModelServer, kind: Any
+) -> None:
     openai_env.fail(kind, message=f"The key {KEY} is bad.")
     problem = await failing(make(sub_llm__retries=0).complete(HELLO, role="sub"))
     assert "[redacted] is bad" in problem.message
@@ -399,7 +430,9 @@ async def test_closing_leaves_nothing_open(make: Make) -> None:
     await second.aclose()
     gc.collect()
     me = asyncio.current_task()
-    await until(lambda: asyncio.all_tasks() == {me})  # what closes a connection may take some rounds of the loop
+    await until(
+        lambda: asyncio.all_tasks() == {me}
+    )  # what closes a connection may take some rounds of the loop
 
 
 def test_each_event_loop_has_clients_of_its_own(openai_env: ModelServer) -> None:
@@ -416,7 +449,9 @@ def test_each_event_loop_has_clients_of_its_own(openai_env: ModelServer) -> None
 # Too many calls, failed attempts that cost, schemas
 
 
-async def test_refusals_lower_the_number_of_calls_at_one_time_and_successes_raise_it_again(make: Make, openai_env: ModelServer) -> None:
+async def test_refusals_lower_the_number_of_calls_at_one_time_and_successes_raise_it_again(
+    make: Make, openai_env: ModelServer
+) -> None:
     models = make(sub_llm__concurrency=20)
     slots = models._endpoints["sub"].slots
     openai_env.fail("rate_limit", times=10, retry_after="0")
@@ -427,7 +462,9 @@ async def test_refusals_lower_the_number_of_calls_at_one_time_and_successes_rais
     assert slots.limit > low
 
 
-async def test_a_cancelled_call_leaves_the_server_at_once_and_its_slot_free(make: Make, openai_env: ModelServer) -> None:
+async def test_a_cancelled_call_leaves_the_server_at_once_and_its_slot_free(
+    make: Make, openai_env: ModelServer
+) -> None:
     models = make(sub_llm__concurrency=1)
     await models.warm_up()
     openai_env.fail("hang")
@@ -440,32 +477,50 @@ async def test_a_cancelled_call_leaves_the_server_at_once_and_its_slot_free(make
 
 async def test_replies_without_text_are_paid_for(make: Make, openai_env: ModelServer) -> None:
     openai_env.fail("empty_content", times=2)
-    problem = await failing(make(sub_llm__retries=1, sub_llm__input_price=10, sub_llm__output_price=100).complete(HELLO, role="sub"))
+    problem = await failing(
+        make(sub_llm__retries=1, sub_llm__input_price=10, sub_llm__output_price=100).complete(
+            HELLO, role="sub"
+        )
+    )
     assert problem.fault == "empty"
     assert problem.spent.usage.prompt == 44
     assert problem.spent.cost > 0
 
 
-SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
+SCHEMA = {
+    "type": "object",
+    "properties": {"n": {"type": "integer"}},
+    "required": ["n"],
+    "additionalProperties": False,
+}
 
 
 async def test_a_schema_is_sent_to_the_provider(make: Make, openai_env: ModelServer) -> None:
     openai_env.models = {"gpt-4o-mini": lambda messages: "{}"}
     await make(sub_llm__model="openai/gpt-4o-mini").complete(HELLO, role="sub", schema=SCHEMA)
-    assert openai_env.requests[-1].body["response_format"] == {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}}
+    assert openai_env.requests[-1].body["response_format"] == {
+        "type": "json_schema",
+        "json_schema": {"name": "answer", "schema": SCHEMA},
+    }
 
 
-async def test_a_server_that_takes_no_schema_is_asked_without_from_then_on(openai_env: ModelServer, make: Make) -> None:
+async def test_a_server_that_takes_no_schema_is_asked_without_from_then_on(
+    openai_env: ModelServer, make: Make
+) -> None:
     models = make()
     await models.warm_up()
-    models._endpoints["sub"].schemas = None  # litellm's own road takes a model that it does not know for one that takes none
+    models._endpoints[
+        "sub"
+    ].schemas = None  # litellm's own road takes a model that it does not know for one that takes none
     openai_env.fail("bad_request")
     for _ in range(2):
         assert (await models.complete(HELLO, role="sub", schema=SCHEMA)).text == "echo: hello"
     assert ["response_format" in request.body for request in openai_env.requests][-2:] == [False, False]
 
 
-async def test_calls_in_flight_as_a_schema_is_refused_are_all_asked_again_without(make: Make, openai_env: ModelServer) -> None:
+async def test_calls_in_flight_as_a_schema_is_refused_are_all_asked_again_without(
+    make: Make, openai_env: ModelServer
+) -> None:
     models = make(sub_llm__retries=0)
     await models.warm_up()
     models._endpoints["sub"].schemas = None
@@ -474,7 +529,9 @@ async def test_calls_in_flight_as_a_schema_is_refused_are_all_asked_again_withou
     assert [reply.text for reply in replies] == ["echo: hello"] * 8
 
 
-async def test_a_request_that_is_bad_in_itself_turns_no_schemas_off(make: Make, openai_env: ModelServer) -> None:
+async def test_a_request_that_is_bad_in_itself_turns_no_schemas_off(
+    make: Make, openai_env: ModelServer
+) -> None:
     models = make(sub_llm__retries=0)
     await models.warm_up()
     models._endpoints["sub"].schemas = None
@@ -505,11 +562,16 @@ async def test_each_failed_attempt_is_told_with_its_reason(
     openai_env.fail(kind, times=2)
     reply = await make().complete(HELLO, role="sub", retrying=lambda retry: told.append(retry) or True)  # type: ignore[func-returns-value]
     assert reply.attempts == 3
-    assert [(retry.reason, retry.attempt, retry.attempts) for retry in told] == [(reason, 1, 5), (reason, 2, 5)]
+    assert [(retry.reason, retry.attempt, retry.attempts) for retry in told] == [
+        (reason, 1, 5),
+        (reason, 2, 5),
+    ]
     assert [retry.seconds for retry in told] == waits
 
 
-async def test_a_time_out_and_nobody_at_the_address_are_told_apart(make: Make, openai_env: ModelServer, waits: list[float]) -> None:
+async def test_a_time_out_and_nobody_at_the_address_are_told_apart(
+    make: Make, openai_env: ModelServer, waits: list[float]
+) -> None:
     told: list[Retry] = []
 
     def hear(retry: Retry) -> bool:
@@ -520,14 +582,23 @@ async def test_a_time_out_and_nobody_at_the_address_are_told_apart(make: Make, o
     await make(sub_llm__timeout=0.2).complete(HELLO, role="sub", retrying=hear)
     with ModelServer() as gone:
         pass
-    await failing(make(sub_llm__api_base=gone.url, sub_llm__retries=1).complete(HELLO, role="sub", retrying=hear))
-    assert [(retry.reason, retry.attempt, retry.attempts) for retry in told] == [("time-out", 1, 5), ("connection refused", 1, 2)]
+    await failing(
+        make(sub_llm__api_base=gone.url, sub_llm__retries=1).complete(HELLO, role="sub", retrying=hear)
+    )
+    assert [(retry.reason, retry.attempt, retry.attempts) for retry in told] == [
+        ("time-out", 1, 5),
+        ("connection refused", 1, 2),
+    ]
 
 
-async def test_the_wait_that_a_provider_asks_for_is_told_and_may_be_refused(make: Make, openai_env: ModelServer, pauses: Any) -> None:
+async def test_the_wait_that_a_provider_asks_for_is_told_and_may_be_refused(
+    make: Make, openai_env: ModelServer, pauses: Any
+) -> None:
     told: list[Retry] = []
     openai_env.fail("rate_limit", retry_after="3600", times=2)
-    problem = await failing(make().complete(HELLO, role="sub", retrying=lambda retry: bool(told.append(retry))))  # type: ignore[func-returns-value]
+    problem = await failing(
+        make().complete(HELLO, role="sub", retrying=lambda retry: bool(told.append(retry)))
+    )  # type: ignore[func-returns-value]
     assert (problem.fault, problem.attempts, len(openai_env.requests)) == ("rate_limit", 1, 1)
     assert problem.hint.startswith("Wait 3,600 s, as it asks for, or")
     assert told[0].asked == 3600

@@ -46,7 +46,9 @@ def chat(server: LocalServer, *messages: str, **options: Any) -> dict[str, Any]:
     chat = [{"role": roles[number % 2], "content": text} for number, text in enumerate(messages)]
     body = {"model": server.model.name, "messages": chat, "temperature": 0, "max_tokens": 60, **options}
     headers = {"Content-Type": "application/json"}
-    request = urllib.request.Request(f"{server.api_base}/chat/completions", json.dumps(body).encode(), headers)
+    request = urllib.request.Request(
+        f"{server.api_base}/chat/completions", json.dumps(body).encode(), headers
+    )
     with urllib.request.urlopen(request, timeout=600) as response:
         answer: dict[str, Any] = json.load(response)
     return answer
@@ -62,7 +64,9 @@ def test_it_greets(local_server: LocalServer) -> None:
 
 
 def test_it_writes_a_code_block(local_server: LocalServer) -> None:
-    reply = text_of(chat(local_server, "Write Python code that prints the numbers 1 to 3, in one fenced code block."))
+    reply = text_of(
+        chat(local_server, "Write Python code that prints the numbers 1 to 3, in one fenced code block.")
+    )
     assert "```python" in reply
     assert "print(" in reply
 
@@ -84,7 +88,9 @@ def test_a_prompt_beyond_the_context_is_refused_by_name(local_server: LocalServe
 
 
 def test_a_web_page_cannot_read_the_answers(local_server: LocalServer) -> None:
-    request = urllib.request.Request(f"{local_server.api_base}/models", headers={"Origin": "https://example.org"})
+    request = urllib.request.Request(
+        f"{local_server.api_base}/models", headers={"Origin": "https://example.org"}
+    )
     with urllib.request.urlopen(request, timeout=60) as response:
         assert response.headers.get("Access-Control-Allow-Origin") not in ("*", "https://example.org")
 
@@ -116,7 +122,9 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="waiting for another's child needs pidfd_open (Linux)")
+@pytest.mark.skipif(
+    not hasattr(os, "pidfd_open"), reason="waiting for another's child needs pidfd_open (Linux)"
+)
 def test_the_server_ends_when_its_parent_is_killed(models_dir: Path) -> None:
     pytest.importorskip("xllamacpp")
     with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True) as parent:
@@ -130,10 +138,14 @@ def test_the_server_ends_when_its_parent_is_killed(models_dir: Path) -> None:
     assert ended, "the server lives on"
 
 
-async def test_weights_that_are_no_model_end_in_the_servers_last_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_weights_that_are_no_model_end_in_the_servers_last_words(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     pytest.importorskip("xllamacpp")
     content = b"GGUF, but not really"
-    fake = dataclasses.replace(weights.MODELS[0], size=len(content), sha256=hashlib.sha256(content).hexdigest())
+    fake = dataclasses.replace(
+        weights.MODELS[0], size=len(content), sha256=hashlib.sha256(content).hexdigest()
+    )
     monkeypatch.setattr(weights, "MODELS", (fake,))
     monkeypatch.setenv("RLM_MODELS_DIR", str(tmp_path))
     weights.weights_path("local").write_bytes(content)
@@ -141,9 +153,14 @@ async def test_weights_that_are_no_model_end_in_the_servers_last_words(monkeypat
         await LocalServer.start("local")
 
 
-async def test_what_conversations_begin_with_is_read_once_and_kept(local_server: LocalServer, models_dir: Path) -> None:
+async def test_what_conversations_begin_with_is_read_once_and_kept(
+    local_server: LocalServer, models_dir: Path
+) -> None:
     before = set(weights.prefixes_dir().iterdir())
-    begins_with = [{"role": "user", "content": f"The password is swordfish-{os.getpid()}. " * 20}, {"role": "assistant", "content": "Yes."}]
+    begins_with = [
+        {"role": "user", "content": f"The password is swordfish-{os.getpid()}. " * 20},
+        {"role": "assistant", "content": "Yes."},
+    ]
     said: list[str] = []
     await prime(local_server, begins_with, said.append)
     (kept,) = set(weights.prefixes_dir().iterdir()) - before
@@ -152,7 +169,9 @@ async def test_what_conversations_begin_with_is_read_once_and_kept(local_server:
         chat(local_server, "Something else altogether, to have the slot used for another conversation.")
         await prime(local_server, begins_with, said.append)
         assert len(said) == 1
-        usage = chat(local_server, begins_with[0]["content"], "Yes.", "What is the password?", max_tokens=1)["usage"]
+        usage = chat(local_server, begins_with[0]["content"], "Yes.", "What is the password?", max_tokens=1)[
+            "usage"
+        ]
         assert usage["prompt_tokens_details"]["cached_tokens"] > 0.8 * usage["prompt_tokens"]
         kept.write_bytes(b"damaged")
         await prime(local_server, begins_with, said.append)

@@ -1,4 +1,6 @@
-"""A container whose first process lies: the host's memory stays bounded, its loop goes on, and who waits is told in plain words."""
+"""A container whose first process lies: the host's memory stays bounded, its loop goes on, and who waits is
+told in plain words.
+"""
 
 from __future__ import annotations
 
@@ -41,21 +43,28 @@ LIARS = {
     "noise without end": "while True: say(os.urandom(65536))",
     "idle bytes without end": "greeted()\nwhile True: say(bytes(65536))",
     "single bytes without end": "greeted()\nwhile True: say(pack(LIFE)[:1] + pack(LIFE)[1:])",
-    "one byte a second": "greeted()\nwhile True:\n    for byte in pack(DATA, 7, b'x'): say(bytes([byte])); time.sleep(1)",
+    "one byte a second": "greeted()\nwhile True:\n    for byte in pack(DATA, 7, b'x'): say(bytes([byte])); "
+    "time.sleep(1)",
     "a reader of one byte a second": "while True: os.read(0, 1); time.sleep(1)",
     "a welcome, and no kernel": "greeted()\ntime.sleep(1000)",
     "welcomes without end": "greeted()\nwhile True: say(pack(WELCOME, 0, b'[' * MOST))",
-    "channels opened and closed without end": "greeted()\nwhile True: say((pack(OPEN, THEIRS) + pack(CLOSE, THEIRS)) * 4000)",
-    "65,536 channels": "greeted()\nsay(b''.join(pack(OPEN, number) for number in range(65536)))\ntime.sleep(1000)",
+    "channels opened and closed without end": "greeted()\nwhile True: say((pack(OPEN, THEIRS) + pack(CLOSE, "
+    "THEIRS)) * 4000)",
+    "65,536 channels": "greeted()\nsay(b''.join(pack(OPEN, number) for number in range(65536)))\n"
+    "time.sleep(1000)",
     "500 channels full of the smallest pieces": (
         "greeted()\nnumbers = range(THEIRS, THEIRS + 500)\nfor number in numbers: say(pack(OPEN, number))\n"
-        "for _ in range(200):\n    for number in numbers: say(pack(DATA, number, b'ab') * 100)\ntime.sleep(1000)"
+        "for _ in range(200):\n    for number in numbers: say(pack(DATA, number, b'ab') * 100)\n"
+        "time.sleep(1000)"
     ),
-    "credit without end": "greeted()\nsay(pack(OPEN, THEIRS))\nwhile True: say(pack(CREDIT, THEIRS, b'\\xff' * 4) * 5000)",
-    "an end, and goes on": "greeted()\nsay(pack(END, 0, b'[' * MOST))\nwhile True: say(pack(OPEN, THEIRS) + pack(END))",
+    "credit without end": "greeted()\nsay(pack(OPEN, THEIRS))\nwhile True: say(pack(CREDIT, THEIRS, "
+    "b'\\xff' * 4) * 5000)",
+    "an end, and goes on": "greeted()\nsay(pack(END, 0, b'[' * MOST))\nwhile True: say(pack(OPEN, THEIRS) + "
+    "pack(END))",
     "an end with everything in it": """greeted()\nsay(pack(END, 0, b'{"status": -1e999, "words": "%s"}' % (b'\\\\ud800' * 9000)))""",
     "frames of any kind": (
-        "greeted()\nwhile True: say(pack(random.randrange(1, 10), random.choice([0, 1, 2, THEIRS]), os.urandom(random.randrange(200))))"
+        "greeted()\nwhile True: say(pack(random.randrange(1, 10), random.choice([0, 1, 2, THEIRS]), "
+        "os.urandom(random.randrange(200))))"
     ),
 }
 
@@ -67,7 +76,9 @@ def first_process(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     def put(code: str) -> None:
         usual = provisioner.container_options
         instead = {"command": ["/opt/rlm/bin/python", "-c", code]}
-        monkeypatch.setattr(provisioner, "container_options", lambda *given, **named: usual(*given, **named) | instead)
+        monkeypatch.setattr(
+            provisioner, "container_options", lambda *given, **named: usual(*given, **named) | instead
+        )
 
     return put
 
@@ -100,7 +111,9 @@ async def test_a_first_process_that_lies_costs_a_plain_error(
         async with Loop() as loop:
             with pytest.raises(KernelError) as caught:
                 await sandbox(start_timeout=5.0)
-    assert caught.value.message.startswith(("The kernel did not start within 5 s", "The kernel's container ended as it started"))
+    assert caught.value.message.startswith(
+        ("The kernel did not start within 5 s", "The kernel's container ended as it started")
+    )
     assert len(caught.value.message) < 9_000
     assert memory.grown < MOST, f"{memory.grown / 1e6:.0f} MB"
     assert loop.stuck < 2
@@ -126,8 +139,15 @@ def test_a_first_process_that_lies_in_the_middle_of_a_run_is_replaced_and_the_mo
     rlm: Rlm, openai_env: ModelServer, first_process: Callable[[str], None]
 ) -> None:
     first_process(BREAKS)
-    new = "from threading import Thread\nfor _ in range(3):\n    one = Thread(target=llm_query, args=['x'])\n    one.start(); one.join()"
-    openai_env.root = [f"```repl\n{new}\n```", "```repl\nFINAL('reached')\n```", "```repl\nFINAL('reached')\n```"]
+    new = (
+        "from threading import Thread\nfor _ in range(3):\n    one = Thread(target=llm_query, "
+        "args=['x'])\n    one.start(); one.join()"
+    )
+    openai_env.root = [
+        f"```repl\n{new}\n```",
+        "```repl\nFINAL('reached')\n```",
+        "```repl\nFINAL('reached')\n```",
+    ]
     done = rlm("ask", "What?", "-m", "openai/root", "--sub-model", "openai/sub", "--trace", "t.ipynb")
     assert (done.returncode, done.stdout) == (0, "reached\n"), done.stderr
     trace = sound(Path("t.ipynb"))

@@ -1,4 +1,6 @@
-"""A real kernel lies in everything that it says: the run reaches its answer, and each value is read or unknown."""
+"""A real kernel lies in everything that it says: the run reaches its answer, and each value is read or
+unknown.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,17 @@ from tests.integration.conftest import Rlm
 from tests.support import lies
 from tests.support.model_server import ModelServer
 
-FIRST = [lies.TOOLS, lies.MESSAGES, "print('kept', 1 + 1)", lies.CALLS, lies.HEX, lies.DIES, lies.DEAD, lies.TOOLS, lies.CHILD]
+FIRST = [
+    lies.TOOLS,
+    lies.MESSAGES,
+    "print('kept', 1 + 1)",
+    lies.CALLS,
+    lies.HEX,
+    lies.DIES,
+    lies.DEAD,
+    lies.TOOLS,
+    lies.CHILD,
+]
 SECOND = [lies.OWN_WORDS]
 
 
@@ -23,10 +35,14 @@ def blocks(*cells: str) -> list[str]:
     return [f"Work.\n```repl\n{cell}\n```" for cell in cells]
 
 
-async def test_a_kernel_that_lies_in_everything_it_says_still_comes_to_an_answer(kernel_image: Any, tmp_path: Path) -> None:
+async def test_a_kernel_that_lies_in_everything_it_says_still_comes_to_an_answer(
+    kernel_image: Any, tmp_path: Path
+) -> None:
     file = tmp_path / "t.txt"
     file.write_text("some text")
-    script = iter(blocks(*FIRST, "print(len(context))\nFINAL('first')", *SECOND, "FINAL('second')", "FINAL('third')"))
+    script = iter(
+        blocks(*FIRST, "print(len(context))\nFINAL('first')", *SECOND, "FINAL('second')", "FINAL('third')")
+    )
     child = iter(blocks(f"{lies.TOOLS}\nprint(len(context))\n{lies.DEEP}"))
     shown: list[str] = []
 
@@ -45,7 +61,13 @@ async def test_a_kernel_that_lies_in_everything_it_says_still_comes_to_an_answer
         third = await kept.ask("And at last?")
     assert [result.answer for result in (first, second, third)] == ["first", "second", "third"]
     talk = "\n".join(shown)
-    for told in ("told\nshown", "kept 2", "True True", "child: deep", "Lost are all variables that cells had made: contextlib"):
+    for told in (
+        "told\nshown",
+        "kept 2",
+        "True True",
+        "child: deep",
+        "Lost are all variables that cells had made: contextlib",
+    ):
         assert told in talk, told
     assert status.variables == {"kept": "int", "?": "str"}
     assert [file["name"] for file in status.as_json()["files"]] == ["t.txt"]
@@ -55,7 +77,9 @@ async def test_a_kernel_that_lies_in_everything_it_says_still_comes_to_an_answer
     assert notebook.metadata.rlm.status == "finished"
 
 
-def test_a_fault_of_our_own_closes_the_trace_and_is_told(rlm: Rlm, openai_env: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_of_our_own_closes_the_trace_and_is_told(
+    rlm: Rlm, openai_env: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: Any, **__: Any) -> NoReturn:
         raise RecursionError("too deep")
 
@@ -65,7 +89,13 @@ def test_a_fault_of_our_own_closes_the_trace_and_is_told(rlm: Rlm, openai_env: M
     done = rlm("ask", "What?", "-f", "t.txt", "-m", "openai/root", "--trace", "run.ipynb")
     assert done.returncode == 1, done.stderr
     assert done.stdout == ""
-    for told in ("a fault of rlm_kernel's own: RecursionError: too deep", "run.ipynb", "1 turn", "rlm resume run.ipynb", "rlm --debug"):
+    for told in (
+        "a fault of rlm_kernel's own: RecursionError: too deep",
+        "run.ipynb",
+        "1 turn",
+        "rlm resume run.ipynb",
+        "rlm --debug",
+    ):
         assert told in done.stderr, done.stderr
     about = nbformat.read("run.ipynb", 4).metadata.rlm
     assert (about.status, about.stop_reason, about.totals.turns) == ("finished", "error", 1)

@@ -1,4 +1,6 @@
-"""All numbers of a run are the same wherever they are shown: live, last line, JSON, trace, `rlm status`, and when it is taken up."""
+"""All numbers of a run are the same wherever they are shown: live, last line, JSON, trace, `rlm status`, and
+when it is taken up.
+"""
 
 from __future__ import annotations
 
@@ -89,7 +91,10 @@ def totals_of(trace: str) -> Totals:
 def shared(found: dict[str, Any], expected: Totals) -> None:
     """An object for programs has the account's numbers."""
     wanted = expected.as_json()
-    assert {name: found[name] for name in wanted} == {**wanted, "known_cost": pytest.approx(wanted["known_cost"])}
+    assert {name: found[name] for name in wanted} == {
+        **wanted,
+        "known_cost": pytest.approx(wanted["known_cost"]),
+    }
 
 
 def in_the_closing_cell(trace: str, totals: Totals) -> bool:
@@ -97,9 +102,17 @@ def in_the_closing_cell(trace: str, totals: Totals) -> bool:
     return f"Together: {totals.line()}." in cell.source
 
 
-def test_a_run_of_all_kinds_of_calls_has_the_same_numbers_everywhere(rlm: Rlm, openai_env: ModelServer, live: list[str]) -> None:
+def test_a_run_of_all_kinds_of_calls_has_the_same_numbers_everywhere(
+    rlm: Rlm, openai_env: ModelServer, live: list[str]
+) -> None:
     openai_env.fail("overloaded", model="sub")  # one call of the batch is tried again
-    play(openai_env, ASK, CHILD, "```repl\nFINAL('It is done.')\n```", "```repl\nprint(len(context))\nFINAL('Yes.')\n```")
+    play(
+        openai_env,
+        ASK,
+        CHILD,
+        "```repl\nFINAL('It is done.')\n```",
+        "```repl\nprint(len(context))\nFINAL('Yes.')\n```",
+    )
     first = rlm("run", "What is in it?", "-f", "a.txt", "--json")
     assert first.returncode == 0, first.stderr
     answer = of_json(first.stdout)
@@ -108,13 +121,17 @@ def test_a_run_of_all_kinds_of_calls_has_the_same_numbers_everywhere(rlm: Rlm, o
 
     requests = [request for request in openai_env.requests if request.path.endswith("completions")]
     assert (totals.turns, totals.children, totals.child_turns) == (3, 1, 1)
-    assert (totals.calls, totals.stored, totals.failed) == (6, 1, 1), "three and one from the cache, the child's turn and its sub-call"
+    assert (totals.calls, totals.stored, totals.failed) == (6, 1, 1), (
+        "three and one from the cache, the child's turn and its sub-call"
+    )
     sent = {name: sum(request.model == name for request in requests) for name in ("root", "sub")}
     assert sent["root"] == 5, "three turns, the child's, and the summary"
     assert sent["sub"] == 4 + 2, "one was tried again, and one failed twice"
     assert totals.unpriced == 3
     assert totals.cost is None
-    assert totals.known_cost == pytest.approx((totals.root_usage.prompt + 2 * totals.root_usage.completion) / 1e6)
+    assert totals.known_cost == pytest.approx(
+        (totals.root_usage.prompt + 2 * totals.root_usage.completion) / 1e6
+    )
 
     # The answer is told before the summary is made, and with what the question alone has used.
     asked = {name for name in totals.as_json() if name not in ("tokens", "seconds", "known_cost")}
@@ -132,7 +149,12 @@ def test_a_run_of_all_kinds_of_calls_has_the_same_numbers_everywhere(rlm: Rlm, o
     # What its cells and its child's trace say comes to the same.
     file = read_trace(Path(trace))
     summed = replace(file, meta=file.meta.model_copy(update={"totals": None})).spent()
-    assert (summed.turns, summed.calls, summed.children, summed.stored) == (totals.turns, totals.calls, totals.children, totals.stored)
+    assert (summed.turns, summed.calls, summed.children, summed.stored) == (
+        totals.turns,
+        totals.calls,
+        totals.children,
+        totals.stored,
+    )
     assert summed.usage == totals.usage
     child = next(call for cell in file.cells if cell.meta for call in cell.meta.calls if call.trace)
     below = totals_of(str(file.path.parent / child.trace))
@@ -170,8 +192,16 @@ def test_a_run_of_all_kinds_of_calls_has_the_same_numbers_everywhere(rlm: Rlm, o
     assert totals_of(trace) == both
 
 
-def test_a_forced_answer_is_a_turn_and_a_resumed_run_goes_on_with_its_account(rlm: Rlm, openai_env: ModelServer, live: list[str]) -> None:
-    play(openai_env, ASK, "FINAL(Perhaps.)", "```repl\nprint(context[:5])\n```", "```repl\nFINAL(llm_query('four'))\n```")
+def test_a_forced_answer_is_a_turn_and_a_resumed_run_goes_on_with_its_account(
+    rlm: Rlm, openai_env: ModelServer, live: list[str]
+) -> None:
+    play(
+        openai_env,
+        ASK,
+        "FINAL(Perhaps.)",
+        "```repl\nprint(context[:5])\n```",
+        "```repl\nFINAL(llm_query('four'))\n```",
+    )
     first = rlm("ask", "What is in it?", "-f", "a.txt", "--max-turns", "1", "--trace", "t.ipynb", "--json")
     assert first.returncode == 0, first.stderr
     forced = totals_of("t.ipynb")
@@ -184,7 +214,11 @@ def test_a_forced_answer_is_a_turn_and_a_resumed_run_goes_on_with_its_account(rl
     whole = totals_of("t.ipynb")
     assert (whole.turns, whole.calls) == (4, 5)
     assert (whole.stored, whole.failed, whole.unpriced) == (forced.stored, forced.failed, forced.unpriced + 1)
-    assert all(getattr(whole, part.name) >= getattr(forced, part.name) for part in fields(Totals) if "usage" not in part.name)
+    assert all(
+        getattr(whole, part.name) >= getattr(forced, part.name)
+        for part in fields(Totals)
+        if "usage" not in part.name
+    )
     shared(of_json(done.stdout), whole)
     assert live[-1] in done.stderr.splitlines()[-2] == whole.line()
     assert in_the_closing_cell("t.ipynb", whole)

@@ -1,4 +1,7 @@
-"""An engine that is reached by ssh. A program of that name stands in for it, and runs here what it is to run over there."""
+"""An engine that is reached by ssh.
+
+A program of that name stands in for it, and runs here what it is to run over there.
+"""
 
 from __future__ import annotations
 
@@ -57,9 +60,14 @@ async def test_a_kernel_works_and_leaves_no_ssh(sandbox: Any, ssh: Path) -> None
 
 
 def test_a_container_ends_with_its_owner_and_ssh_with_both(docker_client: Any, ssh: Path) -> None:
-    cell = "import socket; s = socket.socket(socket.AF_UNIX); s.connect('/rlm/run/host')\nwhile True: print('x' * 1000)"
+    cell = (
+        "import socket; s = socket.socket(socket.AF_UNIX); s.connect('/rlm/run/host')\nwhile True: "
+        "print('x' * 1000)"
+    )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    with subprocess.Popen([sys.executable, "-c", OWNER, cell, "0"], stdout=subprocess.PIPE, text=True, env=environment) as owner:
+    with subprocess.Popen(
+        [sys.executable, "-c", OWNER, cell, "0"], stdout=subprocess.PIPE, text=True, env=environment
+    ) as owner:
         assert owner.stdout is not None
         _, name = owner.stdout.readline().split()
         assert owner.stdout.readline() == "on\n"
@@ -79,6 +87,8 @@ async def test_ssh_that_dies_ends_the_kernel_and_a_new_one_is_started(sandbox: A
         os.kill(int(pid), signal.SIGKILL)
     result = await task
     assert result.status == "died"
-    assert "connection to its container broke" in result.notices[0] or "the Docker engine" in result.notices[0]
+    assert (
+        "connection to its container broke" in result.notices[0] or "the Docker engine" in result.notices[0]
+    )
     assert time.monotonic() - begun < 30
     assert await box.text("print(6 * 7)") == "42"

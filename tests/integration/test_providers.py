@@ -24,7 +24,11 @@ def reply(content: Any, finish: Any = "stop", **message: Any) -> dict[str, Any]:
 
 
 def called(name: str, arguments: Any) -> dict[str, Any]:
-    return reply(None, "tool_calls", tool_calls=[{"id": "c1", "type": "function", "function": {"name": name, "arguments": arguments}}])
+    return reply(
+        None,
+        "tool_calls",
+        tool_calls=[{"id": "c1", "type": "function", "function": {"name": name, "arguments": arguments}}],
+    )
 
 
 THINKING = {"type": "thinking", "thinking": [{"type": "text", "text": "Hm. FINAL(9)"}]}
@@ -43,19 +47,35 @@ WHOLE = json.dumps(reply("hello")).encode()
 @pytest.mark.parametrize(
     ("body", "text", "thoughts"),
     [
-        (reply([THINKING, {"type": "text", "text": "hel"}, {"type": "text", "text": "lo"}]), "hello", "Hm. FINAL(9)"),
+        (
+            reply([THINKING, {"type": "text", "text": "hel"}, {"type": "text", "text": "lo"}]),
+            "hello",
+            "Hm. FINAL(9)",
+        ),
         (reply(["hel", "lo"]), "hello", ""),
         (reply([{"type": "output_text", "text": {"value": "hello", "annotations": []}}]), "hello", ""),
         (reply({"type": "text", "text": "hello"}), "hello", ""),
         (reply({"label": "a", "n": 1}), '{"label": "a", "n": 1}', ""),
         (reply(42), "42", ""),
         (reply("hello", reasoning_content="So."), "hello", "So."),
-        (reply("hello", reasoning="So.", reasoning_details=[{"type": "reasoning.text", "text": "So."}]), "hello", "So."),
+        (
+            reply("hello", reasoning="So.", reasoning_details=[{"type": "reasoning.text", "text": "So."}]),
+            "hello",
+            "So.",
+        ),
         (reply("hello", finish=None, odd={"a": [1]}), "hello", ""),
         ({"choices": [{"text": "hello"}]}, "hello", ""),
         ({"choices": [{"message": "hello"}], "extra": [None]}, "hello", ""),
-        ({"choices": [{"index": "0", "message": {"content": ""}}, {"message": {"content": "hello"}}]}, "hello", ""),
-        ({**reply("hello"), "error": None, "id": None, "created": "now", "model": 7, "object": 1}, "hello", ""),
+        (
+            {"choices": [{"index": "0", "message": {"content": ""}}, {"message": {"content": "hello"}}]},
+            "hello",
+            "",
+        ),
+        (
+            {**reply("hello"), "error": None, "id": None, "created": "now", "model": 7, "object": 1},
+            "hello",
+            "",
+        ),
         (b"\xef\xbb\xbf" + WHOLE, "hello", ""),
         (b"\n\n  \r\n" + WHOLE + b"\n\n", "hello", ""),
         (b": PROCESSING\n\n: PROCESSING\n\n" + WHOLE, "hello", ""),
@@ -92,15 +112,21 @@ async def test_a_packed_reply_is_unpacked_where_it_says_so(make: Make, openai_en
         ({"prompt_tokens": True, "completion_tokens": []}, Usage(22, 2, 0, True)),
     ],
 )
-async def test_usage_that_makes_no_sense_is_estimated_and_marked(make: Make, openai_env: ModelServer, told: Any, usage: Usage) -> None:
+async def test_usage_that_makes_no_sense_is_estimated_and_marked(
+    make: Make, openai_env: ModelServer, told: Any, usage: Usage
+) -> None:
     openai_env.send({**reply("hello"), "usage": told})
-    found = await make(sub_llm__retries=0, sub_llm__input_price=10, sub_llm__output_price=100).complete(HELLO, role="sub")
+    found = await make(sub_llm__retries=0, sub_llm__input_price=10, sub_llm__output_price=100).complete(
+        HELLO, role="sub"
+    )
     assert found.usage == usage
     assert (found.cost is None) is usage.estimated
 
 
 @pytest.mark.parametrize("finish", ["length", "max_tokens", "MAX_TOKENS", "incomplete", "model_length"])
-async def test_a_reply_that_was_cut_is_marked_however_the_provider_calls_it(make: Make, openai_env: ModelServer, finish: str) -> None:
+async def test_a_reply_that_was_cut_is_marked_however_the_provider_calls_it(
+    make: Make, openai_env: ModelServer, finish: str
+) -> None:
     openai_env.send(reply("1. alpha\n2. be", finish))
     assert (await make().complete(HELLO, role="sub")).cut
 
@@ -119,8 +145,14 @@ async def test_a_reply_that_was_cut_is_marked_however_the_provider_calls_it(make
         (called("anything", '{"script": "s = \'```\'", "timeout": 5}'), "````repl\ns = '```'\n````"),
         (called("code_interpreter", '"```python\\nprint(1)\\n```"'), "```repl\nprint(1)\n```"),
         (reply(None, function_call={"name": "python", "arguments": "print(1)"}), "```repl\nprint(1)\n```"),
-        (reply([{"type": "tool_use", "name": "repl", "input": {"code": "print(1)"}}]), "```repl\nprint(1)\n```"),
-        (reply(None, function_call={"name": "run", "arguments": '{"code": "print(1)"'}), "```repl\nprint(1)\n```"),
+        (
+            reply([{"type": "tool_use", "name": "repl", "input": {"code": "print(1)"}}]),
+            "```repl\nprint(1)\n```",
+        ),
+        (
+            reply(None, function_call={"name": "run", "arguments": '{"code": "print(1)"'}),
+            "```repl\nprint(1)\n```",
+        ),
     ],
 )
 async def test_the_code_of_a_tool_that_runs_python_is_in_the_root_models_reply(
@@ -131,7 +163,9 @@ async def test_the_code_of_a_tool_that_runs_python_is_in_the_root_models_reply(
     assert (found.text, found.tools) == (text, ())
 
 
-async def test_other_tools_are_named_and_are_no_error_of_the_root_model(make: Make, openai_env: ModelServer) -> None:
+async def test_other_tools_are_named_and_are_no_error_of_the_root_model(
+    make: Make, openai_env: ModelServer
+) -> None:
     models = make(root_llm__retries=0)
     openai_env.send(called("search", '{"query": "alpha"}'))
     found = await models.complete(HELLO, role="root")
@@ -141,7 +175,9 @@ async def test_other_tools_are_named_and_are_no_error_of_the_root_model(make: Ma
     assert (await models.complete(HELLO, role="root")).tools == ("bash",)
 
 
-async def test_a_sub_model_that_calls_a_tool_gives_its_text_or_an_error_that_says_so(make: Make, openai_env: ModelServer) -> None:
+async def test_a_sub_model_that_calls_a_tool_gives_its_text_or_an_error_that_says_so(
+    make: Make, openai_env: ModelServer
+) -> None:
     models = make(sub_llm__retries=0)
     openai_env.send(reply("hello", tool_calls=[{"function": {"name": "search", "arguments": "{}"}}]))
     assert (await models.complete(HELLO, role="sub")).text == "hello"
@@ -170,10 +206,13 @@ BROKE = "Insufficient credits. Add more at the shop."
         ({"detail": "Not authenticated"}, "auth", "Not authenticated", False),
         ({"base_resp": {"status_code": 1004, "status_msg": "login fail"}}, "auth", "login fail", False),
         ({"base_resp": {"status_code": 1002, "status_msg": "rate limit"}, "choices": None}, "rate_limit", "rate limit", True),
-        ({"object": "error", "message": "The context length is exceeded.", "code": 400}, "too_long", "context length", False),
+        ({"object": "error", "message": "The context length is "
+                                        "exceeded.", "code": 400}, "too_long", "context length", False),
         ([{"error": {"code": 503, "message": "Overloaded."}}], "server", "Overloaded", True),
-        ({"error": {"message": '{"error": {"message": "The inner words.", "code": 401}}', "code": 401}}, "auth", "The inner words", False),
-        (b'data: {"error": {"message": "It died.", "code": 500}}\n\ndata: [DONE]\n\n', "server", "It died", True),
+        ({"error": {"message": '{"error": {"message": "The inner words.", "code": '
+                               '401}}', "code": 401}}, "auth", "The inner words", False),
+        (b'data: {"error": {"message": "It died.", "code": 500}}\n\n'
+         b'data: [DONE]\n\n', "server", "It died", True),
         (b"no healthy upstream", "server", "no healthy upstream", True),
         (b"", "server", "no body", True),
     ],
@@ -210,13 +249,17 @@ async def test_a_web_page_is_told_with_the_address_and_where_that_came_from(
 
 
 async def test_a_gateways_own_page_may_pass(make: Make, openai_env: ModelServer) -> None:
-    openai_env.send(b"<html><head><title>502 Bad Gateway</title></head></html>", status=502, content_type="text/html")
+    openai_env.send(
+        b"<html><head><title>502 Bad Gateway</title></head></html>", status=502, content_type="text/html"
+    )
     found = await make(sub_llm__retries=1).complete(HELLO, role="sub")
     assert (found.text, found.attempts) == ("echo: hello", 2)
 
 
 async def test_xml_is_told(make: Make, openai_env: ModelServer) -> None:
-    openai_env.send(b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', content_type="application/xml")
+    openai_env.send(
+        b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', content_type="application/xml"
+    )
     assert "XML" in (await failing(make(sub_llm__retries=0).complete(HELLO, role="sub"))).message
 
 
@@ -224,13 +267,18 @@ async def test_xml_is_told(make: Make, openai_env: ModelServer) -> None:
 
 
 NO_SYSTEM = [
-    (400, {"object": "error", "message": "System role not supported", "type": "BadRequestError", "param": None, "code": 400}),
-    (400, {"error": {"message": "Developer instruction is not enabled for models/gemma-3-27b-it", "code": 400}}),
-    (400, {"error": {"message": "Unsupported value: 'messages[0].role' does not support 'system' with this model."}}),
+    (400, {"object": "error", "message": "System role not "
+                                         "supported", "type": "BadRequestError", "param": None, "code": 400}),
+    (400, {"error": {"message": "Developer instruction is not enabled for "
+                                "models/gemma-3-27b-it", "code": 400}}),
+    (400, {"error": {"message": "Unsupported value: 'messages[0].role' does not support 'system' with this "
+                                "model."}}),
     (400, {"detail": "System messages are not allowed"}),
     (400, {"error": "Only user and assistant roles are supported!"}),
-    (422, {"detail": [{"loc": ["body", "messages", 0, "role"], "msg": "unexpected value; permitted: 'user', 'assistant'; role 'system'"}]}),
-    (500, {"error": {"code": 500, "message": "Jinja Exception: Conversation roles must alternate user/assistant/..."}}),
+    (422, {"detail": [{"loc": ["body", "messages", 0, "role"], "msg": "unexpected value; permitted: 'user', "
+                                                                      "'assistant'; role 'system'"}]}),
+    (500, {"error": {"code": 500, "message": "Jinja Exception: Conversation roles must alternate "
+                                             "user/assistant/..."}}),
     (200, {"error": {"message": "System role not supported", "code": 400}}),
 ]  # fmt: skip
 
@@ -247,7 +295,11 @@ async def test_a_model_without_a_system_role_gets_the_instructions_in_the_first_
     models = make(root_llm__retries=0)
     for _ in range(2):
         assert (await models.complete(HELLO, role="root")).text == f"{HELLO[0]['content']}\n\nhello"
-    assert [request.body["messages"][0]["role"] for request in openai_env.requests] == ["system", "user", "user"]
+    assert [request.body["messages"][0]["role"] for request in openai_env.requests] == [
+        "system",
+        "user",
+        "user",
+    ]
     assert said == ["openai/root takes no system role: the instructions are part of the first message now."]
 
 
@@ -255,13 +307,15 @@ async def test_a_model_without_a_system_role_gets_the_instructions_in_the_first_
     ("message", "setting", "sent"),
     [
         (
-            "Unsupported value: 'temperature' does not support 0.5 with this model. Only the default (1) value is supported.",
+            "Unsupported value: 'temperature' does not support 0.5 with this model. Only the default (1) "
+            "value is supported.",
             "temperature",
             {},
         ),
         ("`temperature` is deprecated for this model.", "temperature", {}),
         (
-            "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
+            "Unsupported parameter: 'max_tokens' is not supported with this model. Use "
+            "'max_completion_tokens' instead.",
             "max_tokens",
             {"max_completion_tokens": 77},
         ),
@@ -276,12 +330,17 @@ async def test_a_parameter_that_is_refused_is_left_out_from_then_on_and_told_onc
     for _ in range(2):
         assert (await models.complete(HELLO, role="sub")).text == "echo: hello"
     known = {"model", "messages"}
-    assert [{k: v for k, v in r.body.items() if k not in known} for r in openai_env.requests[1:]] == [sent, sent]
+    assert [{k: v for k, v in r.body.items() if k not in known} for r in openai_env.requests[1:]] == [
+        sent,
+        sent,
+    ]
     assert setting in openai_env.requests[0].body
     assert len(said) == 1
 
 
-async def test_a_refusal_of_something_else_changes_nothing(make: Make, openai_env: ModelServer, said: list[str]) -> None:
+async def test_a_refusal_of_something_else_changes_nothing(
+    make: Make, openai_env: ModelServer, said: list[str]
+) -> None:
     openai_env.fail("bad_request", message="The system is not available to this account.", times=1)
     problem = await failing(make(sub_llm__retries=0, sub_llm__temperature=0.5).complete(HELLO, role="sub"))
     assert (problem.fault, len(openai_env.requests), said) == ("bad_request", 1, [])
@@ -293,11 +352,16 @@ async def test_a_refusal_of_something_else_changes_nothing(make: Make, openai_en
 @pytest.mark.parametrize(
     ("status", "error", "window"),
     [
-        (400, {"message": "request (9000 tokens) exceeds the available context size, try increasing it", "n_ctx": 6000}, 6000),
-        (400, {"message": "This model's maximum context length is 8,192 tokens. However, your prompt has 9000 tokens."}, 8192),
-        (400, {"type": "invalid_request_error", "message": "prompt is too long: 213462 tokens > 200000 maximum"}, 200_000),
-        (400, {"message": "The input token count (1196265) exceeds the maximum number of tokens allowed (1048575)."}, 1_048_575),
-        (400, {"message": "Trying to keep 5000 tokens when context the overflows. It is loaded with context length of only 4096"}, 4096),
+        (400, {"message": "request (9000 tokens) exceeds the available context size, try "
+                          "increasing it", "n_ctx": 6000}, 6000),
+        (400, {"message": "This model's maximum context length is 8,192 tokens. However, your prompt has "
+                          "9000 tokens."}, 8192),
+        (400, {"type": "invalid_request_error", "message": "prompt is too long: 213462 tokens > 200000 "
+                                                           "maximum"}, 200_000),
+        (400, {"message": "The input token count (1196265) exceeds the maximum number of tokens allowed "
+                          "(1048575)."}, 1_048_575),
+        (400, {"message": "Trying to keep 5000 tokens when context the overflows. It is loaded with context "
+                          "length of only 4096"}, 4096),
         (400, {"message": "prompt too long; exceeded max context length by 3000 tokens"}, None),
         (500, {"message": "Input length (265330) exceeds model's maximum context length (262144)."}, 262_144),
         (413, {"message": "Request too large for model"}, None),
@@ -315,7 +379,9 @@ async def test_a_prompt_that_is_too_long_tells_its_size_and_the_limit_which_is_l
     assert models.window("sub") == window
 
 
-async def test_too_many_tokens_a_minute_are_no_prompt_that_is_too_long(make: Make, openai_env: ModelServer) -> None:
+async def test_too_many_tokens_a_minute_are_no_prompt_that_is_too_long(
+    make: Make, openai_env: ModelServer
+) -> None:
     openai_env.send({"message": "Too many tokens, please wait before trying again."}, status=400)
     assert (await make(sub_llm__retries=1).complete(HELLO, role="sub")).attempts == 2
 
@@ -324,7 +390,17 @@ async def test_too_many_tokens_a_minute_are_no_prompt_that_is_too_long(make: Mak
 
 
 @pytest.mark.parametrize(
-    "written", ["{}", "{}?version=1", "{}/chat/completions?version=1", ' "{}" ', "'{}/'", "{}/chat/completions", "{}\r", "\u201c{}\u201d"]
+    "written",
+    [
+        "{}",
+        "{}?version=1",
+        "{}/chat/completions?version=1",
+        ' "{}" ',
+        "'{}/'",
+        "{}/chat/completions",
+        "{}\r",
+        "\u201c{}\u201d",
+    ],
 )
 async def test_an_address_is_taken_as_people_write_it(
     make: Make, openai_env: ModelServer, monkeypatch: pytest.MonkeyPatch, written: str
@@ -408,7 +484,9 @@ async def test_a_proxy_that_does_not_serve_is_named_with_its_variable(
 
 @pytest.mark.usefixtures("no_proxies")
 async def test_a_proxy_is_used(make: Make, openai_env: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("http_proxy", f"127.0.0.1:{openai_env.port}")  # the server takes whole addresses, as proxies do
+    monkeypatch.setenv(
+        "http_proxy", f"127.0.0.1:{openai_env.port}"
+    )  # the server takes whole addresses, as proxies do
     models = make(sub_llm__api_base="http://models.example/v1", sub_llm__retries=0)
     assert (await models.complete(HELLO, role="sub")).text == "echo: hello"
     assert openai_env.requests[-1].path == "http://models.example/v1/chat/completions"
@@ -423,19 +501,40 @@ async def test_a_proxy_is_used(make: Make, openai_env: ModelServer, monkeypatch:
         ({"content": [{"type": "text", "text": "hello"}], "stop_reason": "end_turn"}, "hello", ()),
         ({"content": [{"type": "text", "text": "hello"}], "stop_reason": "max_tokens"}, "hello", ()),
         (
-            {"content": [{"type": "tool_use", "id": "t1", "name": "python", "input": {"code": "print(1)"}}], "stop_reason": "tool_use"},
+            {
+                "content": [
+                    {"type": "tool_use", "id": "t1", "name": "python", "input": {"code": "print(1)"}}
+                ],
+                "stop_reason": "tool_use",
+            },
             "```repl\nprint(1)\n```",
             (),
         ),
     ],
 )
 async def test_anthropics_wire_comes_to_the_same(
-    openai_env: ModelServer, monkeypatch: pytest.MonkeyPatch, body: dict[str, Any], text: str, tools: tuple[str, ...], make: Make
+    openai_env: ModelServer,
+    monkeypatch: pytest.MonkeyPatch,
+    body: dict[str, Any],
+    text: str,
+    tools: tuple[str, ...],
+    make: Make,
 ) -> None:
     monkeypatch.setenv("ANTHROPIC_API_KEY", openai_env.api_key or "")
     openai_env.api_key = None  # this wire has it in another header
-    models = make(root_llm__model="anthropic/claude-3-5-haiku-latest", root_llm__api_base=openai_env.url, root_llm__retries=0)
-    whole = {"id": "m", "type": "message", "role": "assistant", "model": "claude", "usage": {"input_tokens": 7, "output_tokens": 2}, **body}
+    models = make(
+        root_llm__model="anthropic/claude-3-5-haiku-latest",
+        root_llm__api_base=openai_env.url,
+        root_llm__retries=0,
+    )
+    whole = {
+        "id": "m",
+        "type": "message",
+        "role": "assistant",
+        "model": "claude",
+        "usage": {"input_tokens": 7, "output_tokens": 2},
+        **body,
+    }
     openai_env.send(whole)
     found = await models.complete(HELLO, role="root")
     assert (found.text, found.tools, found.usage) == (text, tools, Usage(7, 2))
@@ -453,14 +552,20 @@ async def test_litellm_goes_its_own_way_outside_of_our_calls(make: Make, openai_
 
     async def ask() -> Any:
         return await litellm.acompletion(
-            model="openai/sub", messages=HELLO, api_base=openai_env.url, api_key=openai_env.api_key, num_retries=0
+            model="openai/sub",
+            messages=HELLO,
+            api_base=openai_env.url,
+            api_key=openai_env.api_key,
+            num_retries=0,
         )
 
     found = await asyncio.create_task(ask())
     assert found.choices[0].message.content == "echo: hello"
 
 
-def test_event_loops_in_several_threads_do_not_meet(make: Make, openai_env: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_event_loops_in_several_threads_do_not_meet(
+    make: Make, openai_env: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OPENROUTER_API_KEY", openai_env.api_key or "")
 
     async def ask() -> list[str]:

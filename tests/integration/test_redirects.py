@@ -18,7 +18,9 @@ from tests.support.raw_server import RawServer, response
 
 KEY = "sk-redirected-0123456789"
 OK = response(
-    200, json.dumps({"choices": [{"finish_reason": "stop", "message": {"content": "a stranger's"}}]}).encode(), "Connection: close"
+    200,
+    json.dumps({"choices": [{"finish_reason": "stop", "message": {"content": "a stranger's"}}]}).encode(),
+    "Connection: close",
 )
 MODELS = [
     "openai/m",
@@ -60,8 +62,14 @@ async def test_no_redirect_leads_a_key_or_a_prompt_to_another_origin(
 ) -> None:
     monkeypatch.setenv("AZURE_API_VERSION", "2024-06-01")
     for status in (301, 302, 303, 307, 308):
-        with RawServer(lambda _head, status=status: to(f"{other.url}/v1/elsewhere?secret=1", status)) as server:  # type: ignore[misc]
-            settings = {f"{role}_llm__{name}": value for role in ("root", "sub") for name, value in (("model", model), ("api_key", KEY))}
+        with RawServer(
+            lambda _head, status=status: to(f"{other.url}/v1/elsewhere?secret=1", status)
+        ) as server:  # type: ignore[misc]
+            settings = {
+                f"{role}_llm__{name}": value
+                for role in ("root", "sub")
+                for name, value in (("model", model), ("api_key", KEY))
+            }
             error = await ask(build_models([], sub_llm__api_base=server.url, **settings))
             assert (len(server.requests), error.fault) == (1, "connection"), f"{status}: {error}"
             assert KEY.encode() in server.requests[0]
@@ -94,7 +102,9 @@ async def test_no_redirect_leads_a_key_or_a_prompt_to_another_origin(
 async def test_a_redirect_to_anything_but_the_same_origin_is_an_error_that_names_it(
     make: Make, other: RawServer, location: str, told: str
 ) -> None:
-    with RawServer(lambda _head: to(location.replace("{port}", str(server.port)).replace("{other}", str(other.port)))) as server:
+    with RawServer(
+        lambda _head: to(location.replace("{port}", str(server.port)).replace("{other}", str(other.port)))
+    ) as server:
         error = await ask(make(sub_llm__api_base=server.url))
         assert len(server.requests) == 1
     assert told in error.message
@@ -103,7 +113,9 @@ async def test_a_redirect_to_anything_but_the_same_origin_is_an_error_that_names
     assert other.requests == []
 
 
-async def test_a_redirect_within_the_origin_is_followed_with_the_same_request(make: Make, other: RawServer) -> None:
+async def test_a_redirect_within_the_origin_is_followed_with_the_same_request(
+    make: Make, other: RawServer
+) -> None:
     def answer(head: bytes) -> bytes:
         return OK if b" /new?a=1 " in head else to("/new?a=1", 308)
 
@@ -125,12 +137,17 @@ async def test_redirects_that_go_round_or_away_in_the_end_are_errors(make: Make,
     assert other.requests == []
 
 
-async def test_litellms_other_clients_follow_none_either_in_a_call_of_ours(isolated: Any, other: RawServer) -> None:
+async def test_litellms_other_clients_follow_none_either_in_a_call_of_ours(
+    isolated: Any, other: RawServer
+) -> None:
     litellm = _litellm.load()
 
     def by_all(url: str) -> list[int]:
         with httpx.Client(follow_redirects=True) as client, requests.Session() as session:
-            found = [session.post(url, data="prompt", timeout=10).status_code, client.post(url, content="prompt").status_code]
+            found = [
+                session.post(url, data="prompt", timeout=10).status_code,
+                client.post(url, content="prompt").status_code,
+            ]
         with pytest.raises(httpx.HTTPStatusError) as caught:
             litellm.module_level_client.post(url, data="prompt")
         return [*found, caught.value.response.status_code]

@@ -49,7 +49,9 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments, **_: pytest.fail(f"something looks up {arguments}"))
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda *arguments, **_: pytest.fail(f"something looks up {arguments}")
+    )
 
 
 def edit(path: Path, change: Callable[[dict[str, Any], list[Any]], None]) -> None:
@@ -65,7 +67,9 @@ def verdicts(replayed: Replayed) -> dict[str, str]:
 
 def test_a_trace_that_is_its_own_child_is_replayed_once(rlm: Rlm, trace: Path, recorded: Path) -> None:
     def name_itself(cells: dict[str, Any], _: list[Any]) -> None:
-        next(cell for cell in cells.values() if cell.metadata.get("rlm", {}).get("calls")).metadata.rlm.calls[0]["trace"] = trace.name
+        next(cell for cell in cells.values() if cell.metadata.get("rlm", {}).get("calls")).metadata.rlm.calls[
+            0
+        ]["trace"] = trace.name
 
     edit(trace, name_itself)
     done = rlm("replay", "--tree", str(trace), "--file", f"a.txt={recorded / 'a.txt'}")
@@ -74,18 +78,24 @@ def test_a_trace_that_is_its_own_child_is_replayed_once(rlm: Rlm, trace: Path, r
 
 
 @pytest.mark.usefixtures("no_network")
-def test_a_trace_replays_to_the_same_without_key_or_network(rlm: Rlm, recorded: Path, docker_client: Any) -> None:
+def test_a_trace_replays_to_the_same_without_key_or_network(
+    rlm: Rlm, recorded: Path, docker_client: Any
+) -> None:
     done = rlm("replay", str(recorded / "t.ipynb"))
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert lines[-1] == "All 12 cells gave the same outputs."
     cells = [cell.id for cell in read_trace(recorded / "t.ipynb").code_cells]
     assert [line.split()[:2] for line in lines[:-1]] == [[cell, "same"] for cell in cells]
-    assert not docker_client.containers.list(ignore_removed=True, all=True, filters={"label": f"rlm-kernel.owner={os.getpid()}"})
+    assert not docker_client.containers.list(
+        ignore_removed=True, all=True, filters={"label": f"rlm-kernel.owner={os.getpid()}"}
+    )
 
 
 @pytest.mark.hostile
-def test_threads_that_print_as_they_come_and_300_calls_replay_again_and_again(recorded: Path, tmp_path: Path) -> None:
+def test_threads_that_print_as_they_come_and_300_calls_replay_again_and_again(
+    recorded: Path, tmp_path: Path
+) -> None:
     code = (
         "from concurrent.futures import ThreadPoolExecutor, as_completed\n"
         "with ThreadPoolExecutor(8) as pool:\n"
@@ -103,7 +113,10 @@ def test_each_cell_has_its_verdict_and_the_rest_is_run_all_the_same(rlm: Rlm, tr
         cells["turn-01-a"].source += "\nprint('and more')"
         cells["turn-04-a"].source = "1 / 0"
         order.remove(cells["turn-02-b"])
-        order.insert(order.index(cells["turn-03-a"]), nbformat.v4.new_code_cell("print(total_of_a_person := 1)", id="mine"))
+        order.insert(
+            order.index(cells["turn-03-a"]),
+            nbformat.v4.new_code_cell("print(total_of_a_person := 1)", id="mine"),
+        )
         order.append(nbformat.v4.new_code_cell("total_of_a_person + undefined", id="broken"))
         cells["turn-04-b"].metadata["collapsed"] = True
 
@@ -133,7 +146,12 @@ def test_each_cell_has_its_verdict_and_the_rest_is_run_all_the_same(rlm: Rlm, tr
 
 @pytest.mark.usefixtures("no_network")
 def test_a_call_without_a_record_ends_the_replay_and_says_how_to_allow_it(rlm: Rlm, trace: Path) -> None:
-    edit(trace, lambda cells, _: cells["turn-01-b"].update(source="found = llm_query_batched(['never asked', 'the same'])"))
+    edit(
+        trace,
+        lambda cells, _: cells["turn-01-b"].update(
+            source="found = llm_query_batched(['never asked', 'the same'])"
+        ),
+    )
     done = rlm("replay", str(trace))
     assert done.returncode == 1
     lines = done.stdout.splitlines()
@@ -143,8 +161,13 @@ def test_a_call_without_a_record_ends_the_replay_and_says_how_to_allow_it(rlm: R
     assert "rlm replay --live" in done.stderr
 
 
-def test_live_asks_the_models_for_what_has_no_record_and_for_nothing_else(trace: Path, tmp_path: Path) -> None:
-    edit(trace, lambda cells, _: cells["turn-01-b"].update(source="print(llm_query('never asked'))", outputs=[]))
+def test_live_asks_the_models_for_what_has_no_record_and_for_nothing_else(
+    trace: Path, tmp_path: Path
+) -> None:
+    edit(
+        trace,
+        lambda cells, _: cells["turn-01-b"].update(source="print(llm_query('never asked'))", outputs=[]),
+    )
     story = Story()
     found = RLM(models=story).replay(trace, live=True, until="turn-02", out=tmp_path / "r.ipynb")
     assert found.spent.calls == len(story.asked), "what was asked anew is told"
@@ -166,7 +189,9 @@ def test_a_person_steps_through_it(rlm: Rlm, recorded: Path, monkeypatch: pytest
     assert "── turn-01-a ──\nprint(context[:20], len(context))" in done.stderr
 
 
-def test_a_missing_or_changed_file_is_named_before_any_cell_runs(rlm: Rlm, recorded: Path, trace: Path, tmp_path: Path) -> None:
+def test_a_missing_or_changed_file_is_named_before_any_cell_runs(
+    rlm: Rlm, recorded: Path, trace: Path, tmp_path: Path
+) -> None:
     def move(notebook: Any) -> None:
         notebook["metadata"]["rlm"]["files"][0]["path"] = "/nowhere/a.txt"
 
@@ -181,7 +206,9 @@ def test_a_missing_or_changed_file_is_named_before_any_cell_runs(rlm: Rlm, recor
     done = rlm("replay", str(trace), "--file", f"a.txt={changed}")
     assert (done.returncode, done.stdout) == (2, "")
     assert "changed" in done.stderr
-    done = rlm("replay", str(trace), "--file", f"/nowhere/a.txt={changed}", "--allow-changed", "--until", "turn-01-a")
+    done = rlm(
+        "replay", str(trace), "--file", f"/nowhere/a.txt={changed}", "--allow-changed", "--until", "turn-01-a"
+    )
     assert done.returncode == 1
     assert "-hello world" in done.stdout
     assert "+hello whirl" in done.stdout
@@ -215,7 +242,15 @@ def test_an_object_from_python_is_found_beside_its_trace(kernel_image: Any, tmp_
 
     first = tmp_path / "first"
     story = Story([["print(context['a'])"], ["FINAL(context['b'])"]])
-    asyncio.run(ask("What is it?", {"a": 1, "b": [2]}, settings=load_settings(None, {}), trace=first / "t.ipynb", models=story))
+    asyncio.run(
+        ask(
+            "What is it?",
+            {"a": 1, "b": [2]},
+            settings=load_settings(None, {}),
+            trace=first / "t.ipynb",
+            models=story,
+        )
+    )
     shutil.move(first, tmp_path / "second")
     assert RLM().replay(tmp_path / "second" / "t.ipynb").same
 

@@ -42,7 +42,9 @@ def killed(
     context = get_context("forkserver")
     # What takes a second to import is imported once.
     preload = ["session.ask", "sandbox.kernel", "sandbox.docker_host", "sandbox.image", "trace.writer"]
-    context.set_forkserver_preload([*(f"rlm_kernel.{name}" for name in preload), "docker", "nbformat", "jsonschema"])
+    context.set_forkserver_preload(
+        [*(f"rlm_kernel.{name}" for name in preload), "docker", "nbformat", "jsonschema"]
+    )
 
     def kill(nth: int) -> Path:
         trace = folder / f"{nth}.ipynb"
@@ -98,9 +100,14 @@ def test_a_run_killed_at_any_moment_reaches_the_answer_each_time(killed: dict[in
     assert RLM().replay(killed[26]).same
 
 
-def test_a_limit_that_was_reached_is_raised_and_the_run_goes_on(rlm: Rlm, openai_env: ModelServer, text: Path) -> None:
+def test_a_limit_that_was_reached_is_raised_and_the_run_goes_on(
+    rlm: Rlm, openai_env: ModelServer, text: Path
+) -> None:
     look = "```repl\nseen = len(context)\nprint(llm_query('COUNT'))\n```"
-    openai_env.root, openai_env.sub = [look, look, "FINAL(perhaps)", "```repl\nFINAL(seen)\n```"], lambda _prompt: "7"
+    openai_env.root, openai_env.sub = (
+        [look, look, "FINAL(perhaps)", "```repl\nFINAL(seen)\n```"],
+        lambda _prompt: "7",
+    )
     options = ("-m", "openai/root", "--sub-model", "openai/sub", "--max-turns", "2", "--trace", "t.ipynb")
     first = rlm("ask", "How long is it?", "-f", str(text), *options)
     assert first.stdout == "perhaps\n"
@@ -113,7 +120,12 @@ def test_a_limit_that_was_reached_is_raised_and_the_run_goes_on(rlm: Rlm, openai
     done = rlm("resume", "t.ipynb", "--max-turns", "5", "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert (result["answer"], result["turns"], result["calls"], result["stop_reason"]) == (1200, 4, 2, "answered")
+    assert (result["answer"], result["turns"], result["calls"], result["stop_reason"]) == (
+        1200,
+        4,
+        2,
+        "answered",
+    )
     trace = read_trace(Path("t.ipynb"))
     assert [cell.id for cell in trace.cells if cell.kind in ("model", "code")] == [
         "turn-01", "turn-01-a", "turn-02", "turn-02-a", "turn-03", "turn-03-final", "turn-04", "turn-04-a",
@@ -128,7 +140,9 @@ def test_a_limit_that_was_reached_is_raised_and_the_run_goes_on(rlm: Rlm, openai
     assert "has its answer" in again.stderr
 
 
-def test_what_could_not_be_restored_is_said_to_the_model(kernel_image: Any, text: Path, tmp_path: Path) -> None:
+def test_what_could_not_be_restored_is_said_to_the_model(
+    kernel_image: Any, text: Path, tmp_path: Path
+) -> None:
     turns = [["print(context[:5])", "import time\nprint(started := time.monotonic_ns())"], ["FINAL(started)"]]
     trace = tmp_path / "t.ipynb"
     record(text, trace, models=Story(turns))
@@ -147,14 +161,26 @@ def test_what_could_not_be_restored_is_said_to_the_model(kernel_image: Any, text
     result = RLM(models=Listening(turns)).resume(trace)
     assert "Not as they were then: turn-01-b (differs)" in told[0]
     after = {cell.id: cell for cell in read_trace(trace).cells}
-    assert result.answer == after["turn-01-b"].outputs[0]["text"].strip(), "the trace has the outputs of the kernel that answered"
+    assert result.answer == after["turn-01-b"].outputs[0]["text"].strip(), (
+        "the trace has the outputs of the kernel that answered"
+    )
     assert "Not as they were then" in after["note-01-1"].source
 
 
 @pytest.fixture(scope="module")
 def answered(text: Path, kernel_image: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     trace = tmp_path_factory.mktemp("answered") / "t.ipynb"
-    record(text, trace, models=Story([["total = 41", "print(context[:5], total)"], ["print(llm_query('one more'))"], ["FINAL(total + 1)"]]))
+    record(
+        text,
+        trace,
+        models=Story(
+            [
+                ["total = 41", "print(context[:5], total)"],
+                ["print(llm_query('one more'))"],
+                ["FINAL(total + 1)"],
+            ]
+        ),
+    )
     return trace
 
 
@@ -169,7 +195,13 @@ def test_a_fork_goes_on_from_a_cell_as_a_person_edited_it(answered: Path, tmp_pa
     assert (result.answer, result.trace) == ("15", tmp_path / "fork.ipynb")
     assert trace.read_bytes() == before
     forked = read_trace(result.trace)
-    assert [cell.id for cell in forked.code_cells] == ["parameters", "setup", "turn-01-a", "turn-01-b", "turn-02-a"]
+    assert [cell.id for cell in forked.code_cells] == [
+        "parameters",
+        "setup",
+        "turn-01-a",
+        "turn-01-b",
+        "turn-02-a",
+    ]
     assert next(cell for cell in forked.cells if cell.id == "turn-01-b").outputs[0]["text"] == "hello 10\n"
     (origin,) = forked.meta.origins
     assert (origin.kind, origin.trace, origin.cell) == ("fork", str(trace), "turn-01-b")
@@ -177,7 +209,9 @@ def test_a_fork_goes_on_from_a_cell_as_a_person_edited_it(answered: Path, tmp_pa
     assert RLM().replay(result.trace).same
 
 
-def test_a_further_question_is_asked_in_a_fork_of_the_whole(rlm: Rlm, openai_env: ModelServer, answered: Path) -> None:
+def test_a_further_question_is_asked_in_a_fork_of_the_whole(
+    rlm: Rlm, openai_env: ModelServer, answered: Path
+) -> None:
     openai_env.root = lambda _messages: "```repl\nFINAL(total * 2)\n```"
     done = rlm("fork", str(answered), "And twice as much?", "-m", "openai/root", "--trace", "two.ipynb")
     assert (done.stdout, done.returncode) == ("82\n", 0), done.stderr
@@ -198,7 +232,9 @@ def test_a_further_question_is_asked_in_a_fork_of_the_whole(rlm: Rlm, openai_env
     assert "And three times?" in asked
 
 
-def test_what_cannot_be_taken_up_is_said(answered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_taken_up_is_said(
+    answered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(UsageError, match="has its answer: there is nothing to resume"):
         RLM().resume(answered)
     with pytest.raises(UsageError, match="has its answer"):

@@ -1,5 +1,6 @@
-"""Rootless engines: uid 0 of their containers is the user who runs them. Without their programs, which `make test-hostile` installs, these
-tests are skipped.
+"""Rootless engines: uid 0 of their containers is the user who runs them.
+
+Without their programs, which `make test-hostile` installs, these tests are skipped.
 """
 
 from __future__ import annotations
@@ -42,7 +43,11 @@ def look():
 """
 ATTACK = "".join(
     ATTACKS[name]
-    for name in ("signals to the first process", "ptrace and memory of the first process", "the descriptors of the first process")
+    for name in (
+        "signals to the first process",
+        "ptrace and memory of the first process",
+        "the descriptors of the first process",
+    )
 )
 
 

@@ -1,4 +1,6 @@
-"""Other runtimes than the engine's own (`sandbox.runtime`), and what a container that does not start leaves."""
+"""Other runtimes than the engine's own (`sandbox.runtime`), and what a container that does not start
+leaves.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +30,15 @@ from tests.support.sandbox import until
 RUNC = shutil.which("runc")
 
 
-async def test_a_runtime_that_the_engine_does_not_have_is_told(sandbox: Any, kernel_image: ImageInfo, docker_client: Any) -> None:
+async def test_a_runtime_that_the_engine_does_not_have_is_told(
+    sandbox: Any, kernel_image: ImageInfo, docker_client: Any
+) -> None:
     with pytest.raises(DockerError, match="no-such-runtime"):
         await sandbox(runtime="no-such-runtime")
     wanted = SandboxSettings(runtime="no-such-runtime")
-    assert "no-such-runtime" in str(await asyncio.to_thread(sandbox_problem, docker_client, kernel_image.id, wanted))
+    assert "no-such-runtime" in str(
+        await asyncio.to_thread(sandbox_problem, docker_client, kernel_image.id, wanted)
+    )
 
 
 async def test_a_container_that_does_not_start_is_removed(
@@ -52,12 +58,19 @@ async def test_a_container_that_does_not_start_is_removed(
     await until(lambda: not {found["Id"] for found in docker_client.api.containers(all=True)} & set(made))
 
 
-def test_a_first_process_that_is_not_heard_is_told(kernel_image: ImageInfo, docker_client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_first_process_that_is_not_heard_is_told(
+    kernel_image: ImageInfo, docker_client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert sandbox_problem(docker_client, kernel_image.id) is None
     usual = probe.container_options
-    for code, told in (("raise SystemExit('something is missing')", "something is missing"), ("import time; time.sleep(99)", "no word")):
+    for code, told in (
+        ("raise SystemExit('something is missing')", "something is missing"),
+        ("import time; time.sleep(99)", "no word"),
+    ):
         instead = {"command": ["/opt/rlm/bin/python", "-c", code]}
-        monkeypatch.setattr(probe, "container_options", lambda *given, _more=instead, **named: usual(*given, **named) | _more)
+        monkeypatch.setattr(
+            probe, "container_options", lambda *given, _more=instead, **named: usual(*given, **named) | _more
+        )
         monkeypatch.setattr(probe, "_SECONDS", 3)
         assert told in str(sandbox_problem(docker_client, kernel_image.id))
 
@@ -105,7 +118,10 @@ def engine(kernel_image: ImageInfo, monkeypatch: pytest.MonkeyPatch) -> Iterator
 async def test_the_runtime_that_is_set_runs_the_kernel(engine: OwnEngine, sandbox: Any) -> None:
     box = await sandbox(runtime="other")
     assert await box.text("print(6 * 7)") == "42"
-    assert engine.docker("inspect", "--format", "{{.HostConfig.Runtime}}", box.container).stdout.strip() == "other"
+    assert (
+        engine.docker("inspect", "--format", "{{.HostConfig.Runtime}}", box.container).stdout.strip()
+        == "other"
+    )
 
 
 @pytest.mark.xdist_group("faults")

@@ -51,7 +51,12 @@ async def test_user_inside_is_unprivileged_and_without_capabilities(sandbox: Any
     box = await sandbox()
     status = await box.text("import os; print(os.getuid()); print(open('/proc/self/status').read())")
     assert int(status.split()[0]) != 0
-    for line in ("CapPrm:\t0000000000000000", "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1"):
+    for line in (
+        "CapPrm:\t0000000000000000",
+        "CapEff:\t0000000000000000",
+        "CapBnd:\t0000000000000000",
+        "NoNewPrivs:\t1",
+    ):
         assert line in status
 
 
@@ -59,19 +64,24 @@ async def test_no_network_leaves_the_container(sandbox: Any) -> None:
     box = await sandbox()
     assert await box.text("import os; print(os.listdir('/sys/class/net'))") == "['lo']"
     for address in ("1.1.1.1", "169.254.169.254", "172.17.0.1"):
-        assert "unreachable" in await box.text(f"import socket; socket.create_connection(({address!r}, 80), 3)")
+        assert "unreachable" in await box.text(
+            f"import socket; socket.create_connection(({address!r}, 80), 3)"
+        )
     assert "Errno" in await box.text("socket.getaddrinfo('example.com', 80)")
     assert "refused" in await box.text("socket.create_connection(('127.0.0.1', 22), 3)")
 
 
-async def test_keys_and_host_files_are_not_inside(sandbox: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_keys_and_host_files_are_not_inside(
+    sandbox: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-host-only-0123456789")
     proxies = {"default": {"httpProxy": "http://user:sk-host-only@proxy.example:3128"}}
     (tmp_path / "config.json").write_text(json.dumps({"proxies": proxies}))
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     box = await sandbox()
     found = await box.text(
-        "import subprocess; print(subprocess.run('env; cat /proc/*/environ; ls /rlm/run; cat /rlm/run/*.json', shell=True,"
+        "import subprocess; print(subprocess.run('env; cat /proc/*/environ; ls /rlm/run; cat "
+        "/rlm/run/*.json', shell=True,"
         " capture_output=True, text=True).stdout)"
     )
     assert "session.json" in found
@@ -98,7 +108,9 @@ async def test_named_files_are_read_only_and_others_refused(sandbox: Any, tmp_pa
     assert "Read-only file system" in await box.text("open('/rlm/files/0', 'w')")
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="any other user's containers run as that user, who can read the file anyway")
+@pytest.mark.skipif(
+    os.getuid() != 0, reason="any other user's containers run as that user, who can read the file anyway"
+)
 async def test_file_that_only_root_can_read_is_handed_over(sandbox: Any, tmp_path: Path) -> None:
     path = tmp_path / "private.txt"
     path.write_text("for root")
@@ -173,7 +185,9 @@ async def test_c_loop_that_holds_the_gil_is_killed_and_the_session_goes_on(sandb
         ("import os, signal; os.kill(os.getppid(), signal.SIGTERM); signal.pause()", "killed by signal 15"),
     ],
 )
-async def test_death_is_noticed_told_and_survived(sandbox: Any, tmp_path: Path, code: str, reason: str) -> None:
+async def test_death_is_noticed_told_and_survived(
+    sandbox: Any, tmp_path: Path, code: str, reason: str
+) -> None:
     path = tmp_path / "input.txt"
     path.write_text("the input")
     box = await sandbox(files=[path])
@@ -191,7 +205,8 @@ async def test_death_is_noticed_told_and_survived(sandbox: Any, tmp_path: Path, 
 async def test_output_before_death_is_kept(sandbox: Any) -> None:
     box = await sandbox()
     assert "seen" in await box.text(
-        "import sys, os; print('seen', flush=True); sys.stdout.flush(); import time; time.sleep(.5); os._exit(1)"
+        "import sys, os; print('seen', flush=True); sys.stdout.flush(); import time; time.sleep(.5); "
+        "os._exit(1)"
     )
 
 
@@ -268,9 +283,13 @@ async def test_pictures_tables_and_display_updates(sandbox: Any) -> None:
     assert picture.outputs[0]["data"]["image/png"]
     table = await box.run("import pandas as pd; pd.DataFrame({'a': [1]})")
     assert "<table" in table.outputs[0]["data"]["text/html"]
-    updated = await box.run("from IPython.display import display\nh = display('old', display_id=True)\nh.update('new')")
+    updated = await box.run(
+        "from IPython.display import display\nh = display('old', display_id=True)\nh.update('new')"
+    )
     assert [o["data"]["text/plain"] for o in updated.outputs] == ["'new'"]
-    cleared = await box.run("from IPython.display import clear_output\nprint('gone'); clear_output(); print('stays')")
+    cleared = await box.run(
+        "from IPython.display import clear_output\nprint('gone'); clear_output(); print('stays')"
+    )
     assert [o["text"] for o in cleared.outputs] == ["stays\n"]
 
 
@@ -295,12 +314,19 @@ asyncio.run(main())
 # The host call lets the kernel's output thread have the GIL before it is held for ever.
 @pytest.mark.parametrize(
     "code",
-    ["print(1, flush=True)\nimport time; time.sleep(999)", "import itertools\ndisplay(1)\nllm_query('x')\nsum(itertools.repeat(1))"],
+    [
+        "print(1, flush=True)\nimport time; time.sleep(999)",
+        "import itertools\ndisplay(1)\nllm_query('x')\nsum(itertools.repeat(1))",
+    ],
 )
-def test_container_ends_with_its_owner_even_by_sigkill(kernel_image: Any, docker_client: Any, code: str) -> None:
+def test_container_ends_with_its_owner_even_by_sigkill(
+    kernel_image: Any, docker_client: Any, code: str
+) -> None:
     root = Path(__file__).parents[2]
     environment = os.environ | {"PYTHONPATH": str(root)}
-    with subprocess.Popen([sys.executable, "-c", OWNER, code], stdout=subprocess.PIPE, text=True, env=environment) as owner:
+    with subprocess.Popen(
+        [sys.executable, "-c", OWNER, code], stdout=subprocess.PIPE, text=True, env=environment
+    ) as owner:
         assert owner.stdout is not None
         name, folder = owner.stdout.readline().split()
         container = docker_client.containers.get(name)

@@ -79,7 +79,9 @@ async def test_files_variables_and_conversation_survive_the_command(log: Path) -
     talk = Talk()
     async with session(talk, changes={"memory_compaction.enabled": False}) as kept:
         assert "as it was left" in kept.opened[0]
-        assert (await kept.ask("run: FINAL(lines[1] + ' of ' + context[:5])")).answer == "second line of first"
+        assert (
+            await kept.ask("run: FINAL(lines[1] + ' of ' + context[:5])")
+        ).answer == "second line of first"
         assert kept.conversation() == [
             ("run: lines = context.splitlines(); FINAL(str(len(lines)))", "2"),
             ("run: FINAL(lines[1] + ' of ' + context[:5])", "second line of first"),
@@ -108,7 +110,9 @@ async def test_a_removed_container_is_rebuilt_from_the_trace(log: Path, docker_c
     assert (await replay(kept.trace, changes=SMALL)).same
 
 
-async def test_a_session_whose_file_has_changed_is_rebuilt_with_the_new_one_and_says_so(log: Path, docker_client: Any) -> None:
+async def test_a_session_whose_file_has_changed_is_rebuilt_with_the_new_one_and_says_so(
+    log: Path, docker_client: Any
+) -> None:
     await ask("run: size = len(context); FINAL(str(size))", paths=[log])
     await asyncio.to_thread(log.write_text, "only one line\n")
     kill_container(docker_client)
@@ -126,7 +130,9 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("other", OTHERS)
-async def test_a_session_that_another_version_began_is_rebuilt_and_its_container_ended(log: Path, docker_client: Any, other: str) -> None:
+async def test_a_session_that_another_version_began_is_rebuilt_and_its_container_ended(
+    log: Path, docker_client: Any, other: str
+) -> None:
     async with session(paths=[log]) as kept:
         await kept.ask("run: told = llm_query('only once'); FINAL(told)")
         folder = kept.state.run
@@ -150,7 +156,9 @@ async def test_a_session_whose_connection_file_is_damaged_is_rebuilt(log: Path) 
     assert not folder.exists()
 
 
-async def test_a_session_of_another_image_with_the_same_protocol_is_joined(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_session_of_another_image_with_the_same_protocol_is_joined(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await ask("run: x = 41; FINAL('kept' + context[:0])", paths=[log])
     found = environment.find_or_build_image
 
@@ -221,17 +229,27 @@ async def test_a_question_that_is_stopped_leaves_the_session_whole(log: Path) ->
     assert all(cell.meta is None or cell.meta.status != "running" for cell in trace.cells)
 
 
-async def test_files_named_later_are_loaded_without_a_new_container(log: Path, tmp_path: Path, docker_client: Any) -> None:
+async def test_files_named_later_are_loaded_without_a_new_container(
+    log: Path, tmp_path: Path, docker_client: Any
+) -> None:
     (tmp_path / "b.txt").write_text("named in a question")
     (tmp_path / "c.txt").write_text("given to load")
     async with session(paths=[log]) as kept:
-        before = [container.id for container in docker_client.containers.list(ignore_removed=True, filters={"name": kept.state.run.name})]
+        before = [
+            container.id
+            for container in docker_client.containers.list(
+                ignore_removed=True, filters={"name": kept.state.run.name}
+            )
+        ]
         answer = await kept.ask(f"run: FINAL(load_file({str(tmp_path / 'b.txt')!r}))")
         assert answer.answer == "named in a question"
         assert any("c.txt" in line for line in await kept.load([tmp_path / "c.txt"]))
         assert (await kept.ask("run: FINAL(', '.join(sorted(files)))")).answer == "a.log, b.txt, c.txt"
         assert [
-            container.id for container in docker_client.containers.list(ignore_removed=True, filters={"name": kept.state.run.name})
+            container.id
+            for container in docker_client.containers.list(
+                ignore_removed=True, filters={"name": kept.state.run.name}
+            )
         ] == before
         await kept.stop()
     files = {Path(file.path).name: file.sha256 for file in read_trace(kept.trace).meta.files}
@@ -247,7 +265,10 @@ async def test_a_question_taken_back_is_gone_from_kernel_and_notebook(log: Path)
         await kept.ask("run: x = 2; FINAL('two')")
         assert "undone" in await kept.undo()
         assert (await kept.ask("run: FINAL(str(x))")).answer == "1"
-        assert [question for question, _ in kept.conversation()] == ["run: x = 1; FINAL('one')", "run: FINAL(str(x))"]
+        assert [question for question, _ in kept.conversation()] == [
+            "run: x = 1; FINAL('one')",
+            "run: FINAL(str(x))",
+        ]
         await kept.undo()
         await kept.undo()
         with pytest.raises(UsageError, match="no question"):
@@ -281,7 +302,9 @@ async def test_status_tells_what_the_session_has(log: Path) -> None:
     assert await ask("run: FINAL(str(found))") == "[1, 2]"
 
 
-async def test_stop_forgets_the_session_and_keeps_its_trace(log: Path, tmp_path: Path, docker_client: Any) -> None:
+async def test_stop_forgets_the_session_and_keeps_its_trace(
+    log: Path, tmp_path: Path, docker_client: Any
+) -> None:
     await ask("run: FINAL('x')", paths=[log])
     state = await stop_session()
     assert not docker_client.containers.list(ignore_removed=True, all=True, filters={"name": state.run.name})
@@ -324,7 +347,10 @@ async def test_a_command_that_is_killed_loses_nothing_of_the_session(log: Path) 
     def be_killed() -> None:
         root = Path(__file__).parents[2]
         with subprocess.Popen(
-            [sys.executable, "-c", _COMMAND], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(root)}
+            [sys.executable, "-c", _COMMAND],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(root)},
         ) as command:
             assert command.stdout is not None
             while command.stdout.readline() != "CellOutput\n":
@@ -340,7 +366,9 @@ async def test_a_command_that_is_killed_loses_nothing_of_the_session(log: Path) 
     nbformat.validate(read_trace(kept.trace).node)
 
 
-def test_the_commands_find_the_session_of_the_folder(rlm: Rlm, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_find_the_session_of_the_folder(
+    rlm: Rlm, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     done = rlm("init", str(log))
     assert done.returncode == 0
     assert "a.log" in done.stderr
@@ -357,7 +385,11 @@ async def test_what_was_guessed_or_left_out_is_told_once_when_it_is_loaded(tmp_p
     folder = tmp_path / "f"
     folder.mkdir()
     (folder / ".gitignore").write_text("*.tmp\n")
-    for name, data in (("a.txt", b"plain"), ("b.txt", "Der H\u00fcgel ist sch\u00f6n gr\u00fcn.".encode("cp1252")), ("c.tmp", b"x")):
+    for name, data in (
+        ("a.txt", b"plain"),
+        ("b.txt", "Der H\u00fcgel ist sch\u00f6n gr\u00fcn.".encode("cp1252")),
+        ("c.tmp", b"x"),
+    ):
         (folder / name).write_bytes(data)
     (tmp_path / "more.txt").write_bytes("François est allé à l'école.".encode("cp1252"))
     said: list[str] = []

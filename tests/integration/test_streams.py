@@ -1,4 +1,6 @@
-"""Whole runs of `rlm` whose standard streams fail: the answer is in the trace, and nothing that nobody can read is paid for."""
+"""Whole runs of `rlm` whose standard streams fail: the answer is in the trace, and nothing that nobody can
+read is paid for.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +31,15 @@ ASK = "ask Q -m openai/root -f a.log --trace"
 def _log(openai_env: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     Path("a.log").write_text("one\ntwo\n")
-    openai_env.root = lambda messages: "```repl\nllm_query('any'); FINAL(f'{len(context.splitlines())} lines \\u20ac \\ud800 \\x00')\n```"
+    openai_env.root = lambda messages: (
+        "```repl\nllm_query('any'); FINAL(f'{len(context.splitlines())} lines \\u20ac \\ud800 \\x00')\n```"
+    )
 
 
 def start(line: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(["bash", "-c", f"set -o pipefail; {line}"], stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    return subprocess.Popen(
+        ["bash", "-c", f"set -o pipefail; {line}"], stderr=subprocess.PIPE, stdout=subprocess.PIPE
+    )
 
 
 def ended(running: subprocess.Popen[bytes]) -> tuple[int, str, str]:
@@ -56,7 +62,9 @@ def test_the_answer_is_in_the_trace_wherever_it_could_not_be_written() -> None:
     assert ended(closed) == (1, "", "")
     unread = start(f"{{ {RLM} {ASK} unread.ipynb; }} | true")
     ask = ASK.replace("Q", "-")
-    plain = start(f"umask 077; printf 'caf\\xe9?' | PYTHONIOENCODING=ascii {RLM} {ask} plain.ipynb --json 2>&-")
+    plain = start(
+        f"umask 077; printf 'caf\\xe9?' | PYTHONIOENCODING=ascii {RLM} {ask} plain.ipynb --json 2>&-"
+    )
     code, _, told = ended(unread)
     assert (code, "nobody reads it any more" in told) == (1, True)
     code, out, _ = ended(plain)
@@ -64,7 +72,9 @@ def test_the_answer_is_in_the_trace_wherever_it_could_not_be_written() -> None:
     assert nbformat.read("plain.ipynb", 4).metadata.rlm.question == "caf\N{REPLACEMENT CHARACTER}?"
     for trace in ("full", "closed", "unread", "plain"):
         assert "2 lines \u20ac" in answer_in(f"{trace}.ipynb")
-    replayed = [start(f"{RLM} replay plain.ipynb {place}") for place in ("> /dev/full", ">&- 2>&-", "2> /dev/full")]
+    replayed = [
+        start(f"{RLM} replay plain.ipynb {place}") for place in ("> /dev/full", ">&- 2>&-", "2> /dev/full")
+    ]
     assert [ended(one)[0] for one in replayed] == [1, 1, 0]
 
 
@@ -73,7 +83,9 @@ def test_a_session_goes_on_and_a_chat_that_nobody_reads_asks_no_more(openai_env:
     try:
         assert ended(start(f"{RLM} init a.log --quiet >&- 2>&-"))[0] == 0
         assert ended(start(f"{RLM} run Q -m openai/root > /dev/full"))[0] == 1
-        code, _, told = ended(start(f"printf 'one\\ntwo\\nthree\\n' | {RLM} chat -m openai/root --json | true"))
+        code, _, told = ended(
+            start(f"printf 'one\\ntwo\\nthree\\n' | {RLM} chat -m openai/root --json | true")
+        )
         assert (code, "nobody reads it any more" in told) == (1, True)
         state = folder.read()
         assert state is not None
@@ -85,8 +97,12 @@ def test_a_session_goes_on_and_a_chat_that_nobody_reads_asks_no_more(openai_env:
             discard(state.run)
 
 
-async def test_a_terminal_that_goes_away_interrupts_the_run_which_closes_its_trace(openai_env: ModelServer) -> None:
-    openai_env.root = lambda messages: "```repl\nprint('be' + 'gun', flush=True)\nimport time; time.sleep(99)\n```"
+async def test_a_terminal_that_goes_away_interrupts_the_run_which_closes_its_trace(
+    openai_env: ModelServer,
+) -> None:
+    openai_env.root = lambda messages: (
+        "```repl\nprint('be' + 'gun', flush=True)\nimport time; time.sleep(99)\n```"
+    )
     async with Terminal(sys.executable, "-m", "rlm_kernel", *ASK.split(), "t.ipynb") as terminal:
         await until(lambda: Path("t.ipynb").exists() and "begun" in Path("t.ipynb").read_text(), 60)
         asyncio.get_running_loop().remove_reader(terminal.keyboard)

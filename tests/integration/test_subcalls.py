@@ -1,4 +1,6 @@
-"""Sub-calls by the thousand from a real kernel, over real HTTP: faults, interrupts, time-outs, schemas, limits, memory."""
+"""Sub-calls by the thousand from a real kernel, over real HTTP: faults, interrupts, time-outs, schemas,
+limits, memory.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ SHOW = "import json; print(json.dumps({}))"
 
 @dataclass
 class Host:
-    """The host's side of the shared kernel, anew for each test: models, an account, a trace that remembers."""
+    """The host's side of the shared kernel, anew for each test: models, an account, a trace that
+    remembers.
+    """
 
     box: Sandbox
     models: Any
@@ -89,7 +93,9 @@ Serve = Callable[..., Any]
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def serve(box: Sandbox, openai_env: ModelServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Serve]:
+async def serve(
+    box: Sandbox, openai_env: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Serve]:
     """Makes a host with models on the test's server, from dotted settings of `sub_llm`; retries are quick."""
     monkeypatch.setattr(litellm_models, "FIRST_WAIT", 0.001)
     made: list[LitellmModels] = []
@@ -114,7 +120,9 @@ def prompts(requests: Sequence[Any]) -> list[str]:
 
 
 class Faults:
-    """Meets a share of the server's calls with one of the usual faults, by chance that is the same every time."""
+    """Meets a share of the server's calls with one of the usual faults, by chance that is the same every
+    time.
+    """
 
     KINDS = (
         Fault("rate_limit", retry_after="0"),
@@ -175,7 +183,9 @@ async def test_of_1000_prompts_each_comes_back_right_or_as_a_typed_failure(
     if failed:
         number = failed[0][0]
         assert "this item has no answer" in await host.text(f"answers[{number}].strip()")
-        shown = await host.text(f"print(len([answer for answer in answers if answer]), f'{{answers[{number}]}}')")
+        shown = await host.text(
+            f"print(len([answer for answer in answers if answer]), f'{{answers[{number}]}}')"
+        )
         assert shown.startswith(f"{len(right)} <CallFailed LLMError: The model")
 
 
@@ -252,21 +262,29 @@ thread.join()
 """
 
 
-@pytest.mark.parametrize("code", [GATHERED, POOLED, FORKED, LOOPED], ids=["gather", "threads", "processes", "a loop of a thread"])
+@pytest.mark.parametrize(
+    "code", [GATHERED, POOLED, FORKED, LOOPED], ids=["gather", "threads", "processes", "a loop of a thread"]
+)
 async def test_300_calls_as_models_write_them(serve: Serve, openai_env: ModelServer, code: str) -> None:
     host = await serve()
     assert await host.value(code, "found") == [f"echo: item {n}" for n in range(300)]
     assert len(openai_env.requests) == host.ledger.calls == 300
 
 
-async def test_one_failure_of_gathered_calls_is_its_own_and_can_be_had_as_a_value(serve: Serve, openai_env: ModelServer) -> None:
+async def test_one_failure_of_gathered_calls_is_its_own_and_can_be_had_as_a_value(
+    serve: Serve, openai_env: ModelServer
+) -> None:
     openai_env.fail("bad_request")
     host = await serve()
     code = (
-        "import asyncio\nfound = await asyncio.gather(*(allm_query(f'item {n}') for n in range(20)), return_exceptions=True)\n"
+        "import asyncio\nfound = await asyncio.gather(*(allm_query(f'item {n}') for n in range(20)), "
+        "return_exceptions=True)\n"
         "failed = [type(item).__name__ for item in found if isinstance(item, Exception)]"
     )
-    assert await host.value(code, "[failed, sum(isinstance(item, str) for item in found)]") == [["LLMError"], 19]
+    assert await host.value(code, "[failed, sum(isinstance(item, str) for item in found)]") == [
+        ["LLMError"],
+        19,
+    ]
 
 
 # Time-outs
@@ -285,15 +303,20 @@ def hanging(openai_env: ModelServer) -> ModelServer:
     return openai_env
 
 
-async def test_a_calls_own_time_out_harms_no_other_and_frees_its_slot(serve: Serve, hanging: ModelServer) -> None:
+async def test_a_calls_own_time_out_harms_no_other_and_frees_its_slot(
+    serve: Serve, hanging: ModelServer
+) -> None:
     host = await serve(concurrency=2)
     code = (
         "import asyncio\n"
-        "found = await asyncio.gather(allm_query('hang', timeout=0.5), *(allm_query(f'item {n}') for n in range(20)),\n"
+        "found = await asyncio.gather(allm_query('hang', timeout=0.5), *(allm_query(f'item {n}') for n in "
+        "range(20)),\n"
         "                             return_exceptions=True)\n"
         "try:\n    llm_query('hang too', timeout=0.2)\nexcept LLMError as error:\n    one = error"
     )
-    failed, others, one = await host.value(code, "[[type(found[0]).__name__, str(found[0])], found[1:], str(one)]")
+    failed, others, one = await host.value(
+        code, "[[type(found[0]).__name__, str(found[0])], found[1:], str(one)]"
+    )
     assert failed == ["LLMError", "There was no answer within the call's own time-out of 0.5 s."]
     assert others == [f"echo: item {n}" for n in range(20)]
     assert "0.2 s" in one
@@ -301,10 +324,18 @@ async def test_a_calls_own_time_out_harms_no_other_and_frees_its_slot(serve: Ser
     assert hanging.disconnects <= 2  # on a busy machine a call may be given up before it was sent
 
 
-async def test_a_batchs_time_out_leaves_what_was_answered_and_fails_the_rest(serve: Serve, hanging: ModelServer) -> None:
+async def test_a_batchs_time_out_leaves_what_was_answered_and_fails_the_rest(
+    serve: Serve, hanging: ModelServer
+) -> None:
     host = await serve()
-    code = "found = llm_query_batched([f'hang {n}' if n % 50 == 7 else f'item {n}' for n in range(200)], timeout=2)"
-    found = await host.value(code, "[item if isinstance(item, str) else [type(item.error).__name__, str(item.error)] for item in found]")
+    code = (
+        "found = llm_query_batched([f'hang {n}' if n % 50 == 7 else f'item {n}' for n in range(200)], "
+        "timeout=2)"
+    )
+    found = await host.value(
+        code,
+        "[item if isinstance(item, str) else [type(item.error).__name__, str(item.error)] for item in found]",
+    )
     for number, item in enumerate(found):
         if number % 50 == 7:
             assert item[0] == "LLMError"
@@ -314,7 +345,9 @@ async def test_a_batchs_time_out_leaves_what_was_answered_and_fails_the_rest(ser
     await until(lambda: hanging.disconnects == 4)
 
 
-async def test_a_batchs_time_out_holds_for_calls_that_wait_and_for_those_not_yet_sent(serve: Serve, hanging: ModelServer) -> None:
+async def test_a_batchs_time_out_holds_for_calls_that_wait_and_for_those_not_yet_sent(
+    serve: Serve, hanging: ModelServer
+) -> None:
     host = await serve(concurrency=3)
     count = MAX_IN_FLIGHT + 500
     kinds = "sorted({(type(item.error).__name__, bool(item)) for item in found})"
@@ -350,8 +383,15 @@ made[2] = [made[2].name, made[2].age]
 AGAIN = "Your last reply was not taken"
 
 
-async def test_answers_of_a_schema_are_values_and_the_server_is_told_it(serve: Serve, openai_env: ModelServer) -> None:
-    replies = {"int": '{"answer": 7}', "list": '{"answer": ["a", "ä"]}', "person": '{"name": "Ann", "age": 7}', "dict": '{"n": 3}'}
+async def test_answers_of_a_schema_are_values_and_the_server_is_told_it(
+    serve: Serve, openai_env: ModelServer
+) -> None:
+    replies = {
+        "int": '{"answer": 7}',
+        "list": '{"answer": ["a", "ä"]}',
+        "person": '{"name": "Ann", "age": 7}',
+        "dict": '{"n": 3}',
+    }
     openai_env.sub = lambda prompt: replies[prompt.split("\n")[0]]
     host = await serve()
     made, kinds = await host.value(TYPES, "[made, kinds]")
@@ -364,7 +404,9 @@ async def test_answers_of_a_schema_are_values_and_the_server_is_told_it(serve: S
         assert json.dumps(sent, sort_keys=True) in request.prompt
 
 
-async def test_a_wrong_reply_is_asked_for_once_more_and_then_a_typed_failure(serve: Serve, openai_env: ModelServer) -> None:
+async def test_a_wrong_reply_is_asked_for_once_more_and_then_a_typed_failure(
+    serve: Serve, openai_env: ModelServer
+) -> None:
     def sub(prompt: str) -> str:
         name = prompt.split("\n")[0]
         return {"good": "1", "late": "2" if AGAIN in prompt else "two", "bad": "?"}[name]
@@ -375,21 +417,33 @@ async def test_a_wrong_reply_is_asked_for_once_more_and_then_a_typed_failure(ser
         "found = llm_query_batched(['good', 'late', 'bad', 'good'], schema=int)\n"
         "try:\n    llm_query('bad', schema=int)\nexcept LLMError as error:\n    one = str(error)"
     )
-    shown, one = await host.value(code, "[[item if isinstance(item, int) else repr(item) for item in found], one]")
+    shown, one = await host.value(
+        code, "[[item if isinstance(item, int) else repr(item) for item in found], one]"
+    )
     assert [shown[0], shown[1], shown[3]] == [1, 2, 1]
-    assert shown[2].startswith("<CallFailed LLMError: The reply does not fit the schema, twice: it holds no JSON.")
+    assert shown[2].startswith(
+        "<CallFailed LLMError: The reply does not fit the schema, twice: it holds no JSON."
+    )
     assert one.startswith("The reply does not fit the schema, twice")
-    assert [AGAIN in prompt for prompt in prompts(openai_env.requests)] == [False] * 4 + [True] * 2 + [False, True]
+    assert [AGAIN in prompt for prompt in prompts(openai_env.requests)] == [False] * 4 + [True] * 2 + [
+        False,
+        True,
+    ]
     assert host.ledger.calls == 8
 
 
 # Limits
 
 
-async def test_of_a_batch_beyond_the_limit_exactly_so_many_calls_are_made(serve: Serve, openai_env: ModelServer) -> None:
+async def test_of_a_batch_beyond_the_limit_exactly_so_many_calls_are_made(
+    serve: Serve, openai_env: ModelServer
+) -> None:
     host = await serve(Limits(calls=30))
     code = "found = llm_query_batched([f'item {n}' for n in range(100)])"
-    failed = "[str(item.error) for item in found if isinstance(item, CallFailed) and type(item.error) is BudgetExceeded]"
+    failed = (
+        "[str(item.error) for item in found if isinstance(item, CallFailed) and type(item.error) is "
+        "BudgetExceeded]"
+    )
     right, said, left = await host.value(code, f"[[item for item in found if item], {failed}, budget()]")
     assert len(openai_env.requests) == len(right) == 30
     assert len(said) == 70
@@ -400,8 +454,13 @@ async def test_of_a_batch_beyond_the_limit_exactly_so_many_calls_are_made(serve:
     assert len(openai_env.requests) == 30
 
 
-@pytest.mark.parametrize("code", ["llm_query_batched(asked)", "await asyncio.gather(*map(allm_query, asked), return_exceptions=True)"])
-async def test_a_cost_limit_is_passed_by_less_than_one_call(serve: Serve, openai_env: ModelServer, code: str) -> None:
+@pytest.mark.parametrize(
+    "code",
+    ["llm_query_batched(asked)", "await asyncio.gather(*map(allm_query, asked), return_exceptions=True)"],
+)
+async def test_a_cost_limit_is_passed_by_less_than_one_call(
+    serve: Serve, openai_env: ModelServer, code: str
+) -> None:
     # A prompt of 30 characters is 8 tokens, its reply of 36 is 10.
     price = (8 * 100 + 10 * 1000) / 1e6
     host = await serve(Limits(cost=20.5 * price), input_price=100, output_price=1000)
@@ -415,11 +474,14 @@ async def test_a_cost_limit_is_passed_by_less_than_one_call(serve: Serve, openai
     assert len(openai_env.requests) == count
 
 
-async def test_calls_that_code_gives_up_on_their_way_are_no_way_around_a_limit_of_money(serve: Serve, hanging: ModelServer) -> None:
+async def test_calls_that_code_gives_up_on_their_way_are_no_way_around_a_limit_of_money(
+    serve: Serve, hanging: ModelServer
+) -> None:
     price = (8 * 100 + 10 * 1000) / 1e6
     host = await serve(Limits(cost=10.5 * price), input_price=100, output_price=1000)
     code = (
-        f"llm_query('item {1:025}')\nkinds = []\nfor n in range(60):\n    try:\n        llm_query(f'hang {{n:025}}', timeout=0.2)\n"
+        f"llm_query('item {1:025}')\nkinds = []\nfor n in range(60):\n    try:\n        llm_query(f'hang "
+        "{n:025}', timeout=0.2)\n"
         "    except Exception as error:\n        kinds.append(type(error).__name__)"
     )
     kinds = await host.value(code, "kinds")
@@ -431,7 +493,9 @@ async def test_calls_that_code_gives_up_on_their_way_are_no_way_around_a_limit_o
 
 
 class Split(ScriptedModels):
-    """The root by a script, at a price; sub-calls over HTTP. `told` is what the root was told last, turn by turn."""
+    """The root by a script, at a price; sub-calls over HTTP. `told` is what the root was told last, turn by
+    turn.
+    """
 
     def __init__(self, replies: Sequence[str], http: LitellmModels, price: float) -> None:
         super().__init__(replies)
@@ -447,7 +511,9 @@ class Split(ScriptedModels):
         return Completion(reply.text, reply.model, cost=self._price)
 
 
-async def test_the_root_is_told_at_80_percent_and_has_one_last_answer_at_the_limit(serve: Serve, openai_env: ModelServer) -> None:
+async def test_the_root_is_told_at_80_percent_and_has_one_last_answer_at_the_limit(
+    serve: Serve, openai_env: ModelServer
+) -> None:
     price = (2 * 100 + 4 * 1000) / 1e6
     cells = [
         "found = llm_query_batched([f'ask {n}' for n in range(10, 18)])",
@@ -455,7 +521,10 @@ async def test_the_root_is_told_at_80_percent_and_has_one_last_answer_at_the_lim
     ]
     replies = [f"```repl\nlen(context)\n{cell}\nprint(budget()['cost'])\n```" for cell in cells]
     host = await serve(
-        Limits(cost=10 * price), lambda http: Split([*replies, "FINAL(from what I have)"], http, 0.0), input_price=100, output_price=1000
+        Limits(cost=10 * price),
+        lambda http: Split([*replies, "FINAL(from what I have)"], http, 0.0),
+        input_price=100,
+        output_price=1000,
     )
     await host.box.run("context = 'hello'")
     loop = Loop(host.cells, host.models, PROFILE)
@@ -523,7 +592,9 @@ f = [llm_query('one'), llm_query('two')]
     shown = "[len(a), len(b), len(c), sum(map(bool, a)), bool(b[3]), bool(b[4]), d, len(e), len(f)]"
     assert await host.value(code, shown) == [300, 5, 1500, 300, False, True, "echo: alone", 2, 2]
     planned = [event.calls for event in host.heard.of(CallsPlanned)]
-    assert planned == [300, 305, 304, 1804, 1807, 1805], "a request that is too large and what its time-out ended are taken back"
+    assert planned == [300, 305, 304, 1804, 1807, 1805], (
+        "a request that is too large and what its time-out ended are taken back"
+    )
     kinds = host.heard.kinds
     assert kinds.index(CallsPlanned) < kinds.index(CallStarted), "the first is there before its calls"
     assert [record.kind for record in host.heard.of(CellFinished)[0].result.calls].count("llm_query") == 1807
@@ -532,17 +603,28 @@ f = [llm_query('one'), llm_query('two')]
 # Replies that are not whole
 
 
-async def test_a_cell_is_told_once_how_many_replies_were_cut_and_its_records_say_which(serve: Serve, openai_env: ModelServer) -> None:
+async def test_a_cell_is_told_once_how_many_replies_were_cut_and_its_records_say_which(
+    serve: Serve, openai_env: ModelServer
+) -> None:
     def cut(times: int) -> None:
-        body = {"choices": [{"finish_reason": "MAX_TOKENS", "message": {"content": "1. alpha\n2. be"}}], "usage": {"prompt_tokens": 9}}
+        body = {
+            "choices": [{"finish_reason": "MAX_TOKENS", "message": {"content": "1. alpha\n2. be"}}],
+            "usage": {"prompt_tokens": 9},
+        }
         openai_env.send(body, times=times)
 
     host = await serve(concurrency=1)
     cut(2)
-    code = "print(len(llm_query_batched(['a', 'b', 'c'])))\nimport asyncio\nprint(await asyncio.gather(allm_query('d')))"
+    code = (
+        "print(len(llm_query_batched(['a', 'b', 'c'])))\nimport asyncio\nprint(await "
+        "asyncio.gather(allm_query('d')))"
+    )
     result = await host.run(code)
     told = [output["text"] for output in result.outputs if output.get("name") == "stderr"]
-    assert told == ["Note: 2 of 4 replies were cut at the model's token limit and may lack the end; ask for less in one call.\n"]
+    assert told == [
+        "Note: 2 of 4 replies were cut at the model's token limit and may lack the end; ask for less in one "
+        "call.\n"
+    ]
     assert sorted(call.cut for call in result.calls) == [False, False, True, True]
     assert sorted(call.usage.estimated for call in result.calls) == [False, False, True, True]
 
@@ -551,9 +633,14 @@ async def test_a_cell_is_told_once_how_many_replies_were_cut_and_its_records_say
     assert "Note: the reply was cut" in await host.text("text = llm_query('again')")
 
 
-async def test_a_prompt_that_is_too_long_tells_code_its_size_and_the_limit(serve: Serve, openai_env: ModelServer) -> None:
+async def test_a_prompt_that_is_too_long_tells_code_its_size_and_the_limit(
+    serve: Serve, openai_env: ModelServer
+) -> None:
     host = await serve()
     openai_env.fail("too_long")
     text = await host.text("try:\n    llm_query('x' * 40_000)\nexcept LLMError as error:\n    print(error)")
-    assert "The prompt has 40,000 characters (about 10,000 tokens); the window is 8,192 tokens, about 32,768 characters." in text
+    assert (
+        "The prompt has 40,000 characters (about 10,000 tokens); the window is 8,192 tokens, about 32,768 "
+        "characters." in text
+    )
     assert "Send smaller pieces." in text

@@ -1,4 +1,6 @@
-"""What the tight seccomp profile refuses to code in a container, by trying it; what ordinary code needs still works."""
+"""What the tight seccomp profile refuses to code in a container, by trying it; what ordinary code needs still
+works.
+"""
 
 from __future__ import annotations
 
@@ -50,9 +52,14 @@ async def box(sandbox: Any) -> Any:
 
 
 async def test_calls_that_reach_further_than_files_and_the_own_process_are_refused(box: Any) -> None:
-    told = await box.text(f"print({{name: tried(number) for name, number in ({NUMBERS!r}[platform.machine()] | {NEWER!r}).items()}})")
+    told = await box.text(
+        f"print({{name: tried(number) for name, number in ({NUMBERS!r}[platform.machine()] | "
+        f"{NEWER!r}).items()}})"
+    )
     unknown = {(name, "ENOSYS") for name in NEWER}  # to libseccomp
-    assert {name for name, how in ast.literal_eval(told).items() if how != "EPERM" and (name, how) not in unknown} == set()
+    assert {
+        name for name, how in ast.literal_eval(told).items() if how != "EPERM" and (name, how) not in unknown
+    } == set()
 
 
 async def test_calls_are_refused_by_their_arguments(box: Any) -> None:
@@ -64,21 +71,29 @@ async def test_calls_are_refused_by_their_arguments(box: Any) -> None:
         "        return True\n"
         "    except OSError:\n"
         "        return False\n"
-        "kinds = {name: can(lambda: socket.socket(getattr(socket, name), socket.SOCK_RAW if name == 'AF_PACKET' else socket.SOCK_STREAM))\n"
+        "kinds = {name: can(lambda: socket.socket(getattr(socket, name), socket.SOCK_RAW if name == "
+        "'AF_PACKET' else socket.SOCK_STREAM))\n"
         "         for name in ('AF_UNIX', 'AF_INET', 'AF_INET6', 'AF_PACKET', 'AF_VSOCK', 'AF_BLUETOOTH')}\n"
         "kinds['AF_ALG'] = can(lambda: socket.socket(socket.AF_ALG, socket.SOCK_SEQPACKET))\n"
         "kinds['netlink audit'] = can(lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 9))\n"
         "kinds['own limits'] = can(lambda: resource.prlimit(0, resource.RLIMIT_CORE))\n"
         "kinds['limits of 1'] = can(lambda: resource.prlimit(1, resource.RLIMIT_AS, (1, 1)))\n"
-        "kinds['a lease'] = can(lambda: fcntl.fcntl(open('/tmp/leased', 'w'), fcntl.F_SETLEASE, fcntl.F_WRLCK))\n"
+        "kinds['a lease'] = can(lambda: fcntl.fcntl(open('/tmp/leased', 'w'), fcntl.F_SETLEASE, "
+        "fcntl.F_WRLCK))\n"
         "kinds['idle policy'] = can(lambda: os.sched_setscheduler(1, os.SCHED_IDLE, os.sched_param(0)))\n"
         "print(kinds)\n"
     )
-    assert {name for name, how in ast.literal_eval(told).items() if how} == {"AF_UNIX", "AF_INET", "AF_INET6", "own limits"}
+    assert {name for name, how in ast.literal_eval(told).items() if how} == {
+        "AF_UNIX",
+        "AF_INET",
+        "AF_INET6",
+        "own limits",
+    }
     clone = {"x86_64": 56, "aarch64": 220}
     spaces = [0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000]
     told = await box.text(
-        f"print([tried({clone!r}[platform.machine()], flags | 17, 0, 0, 0, 0) for flags in {spaces!r}], tried(435, 0, 0))"
+        f"print([tried({clone!r}[platform.machine()], flags | 17, 0, 0, 0, 0) for flags in {spaces!r}], "
+        "tried(435, 0, 0))"
     )
     assert told.strip() == f"{['EPERM'] * len(spaces)} ENOSYS"
 
@@ -97,7 +112,8 @@ async def test_bits_that_the_kernel_does_not_look_at_hide_no_command(box: Any) -
 
 async def test_what_ordinary_code_does_still_works(box: Any) -> None:
     told = await box.text(
-        "import asyncio, concurrent.futures, multiprocessing, os, shutil, signal, socket, subprocess, tempfile, mmap\n"
+        "import asyncio, concurrent.futures, multiprocessing, os, shutil, signal, socket, subprocess, "
+        "tempfile, mmap\n"
         "import matplotlib, numpy, pandas\n"
         "matplotlib.use('Agg')\n"
         "import matplotlib.pyplot as plt\n"
@@ -105,12 +121,17 @@ async def test_what_ordinary_code_does_still_works(box: Any) -> None:
         "    print(pool.map(abs, [-1, 2]))\n"
         "with concurrent.futures.ProcessPoolExecutor(2, multiprocessing.get_context('spawn')) as pool:\n"
         "    print(list(pool.map(abs, [-3])))\n"
-        "print(subprocess.run('echo a | tr a b; ls / | wc -l > /tmp/n', shell=True, capture_output=True).stdout)\n"
-        "print(numpy.ones((300, 300)).dot(numpy.ones((300, 300)))[0, 0], pandas.DataFrame({'a': [1, 2]}).a.sum())\n"
+        "print(subprocess.run('echo a | tr a b; ls / | wc -l > /tmp/n', shell=True, "
+        "capture_output=True).stdout)\n"
+        "print(numpy.ones((300, 300)).dot(numpy.ones((300, 300)))[0, 0], pandas.DataFrame({'a': [1, "
+        "2]}).a.sum())\n"
         "plt.plot([1, 2]); plt.savefig('/tmp/x.png'); plt.close()\n"
-        "listener = socket.create_server(('127.0.0.1', 0)); socket.create_connection(listener.getsockname())\n"
-        "shutil.copy2('/etc/passwd', '/tmp/p'); os.mkfifo('/tmp/f'); os.link('/tmp/p', '/tmp/q'); os.chmod('/tmp/q', 0o600)\n"
-        "print(len(mmap.mmap(-1, 4096)), signal.setitimer(signal.ITIMER_REAL, 0), socket.getaddrinfo('localhost', 80)[0][4][1])\n"
+        "listener = socket.create_server(('127.0.0.1', 0)); "
+        "socket.create_connection(listener.getsockname())\n"
+        "shutil.copy2('/etc/passwd', '/tmp/p'); os.mkfifo('/tmp/f'); os.link('/tmp/p', '/tmp/q'); "
+        "os.chmod('/tmp/q', 0o600)\n"
+        "print(len(mmap.mmap(-1, 4096)), signal.setitimer(signal.ITIMER_REAL, 0), "
+        "socket.getaddrinfo('localhost', 80)[0][4][1])\n"
         "print(len(os.sched_getaffinity(0)) > 0)\n"
     )
     assert told.split("\n")[:6] == ["[1, 2]", "[3]", "b'b\\n'", "300.0 3", "4096 (0.0, 0.0) 80", "True"]
@@ -118,4 +139,6 @@ async def test_what_ordinary_code_does_still_works(box: Any) -> None:
 
 async def test_the_engines_profile_can_be_had_instead(sandbox: Any, docker_client: Any) -> None:
     box = await sandbox(seccomp="engine")
-    assert docker_client.containers.get(box.container).attrs["HostConfig"]["SecurityOpt"] == ["no-new-privileges"]
+    assert docker_client.containers.get(box.container).attrs["HostConfig"]["SecurityOpt"] == [
+        "no-new-privileges"
+    ]

@@ -1,4 +1,7 @@
-"""What a hostile cell does to live longer than its owner. Each is code for a cell that returns while its daemons go on."""
+"""What a hostile cell does to live longer than its owner.
+
+Each is code for a cell that returns while its daemons go on.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A way over loopback to a far engine, which may be cut or go silent, as a network does. What crosses is not looked at, so TLS may."""
+"""A way over loopback to a far engine, which may be cut or go silent, as a network does.
+
+What crosses is not looked at, so TLS may.
+"""
 
 from __future__ import annotations
 

@@ -25,9 +25,14 @@ _CA_USES = x509.KeyUsage(
 
 
 def make_certificates(server: Path, client: Path) -> None:
-    """In two folders, by the names that Docker gives them: ca.pem, and server-cert.pem and server-key.pem, or cert.pem and key.pem."""
+    """In two folders, by the names that Docker gives them: ca.pem, and server-cert.pem and server-key.pem, or
+    cert.pem and key.pem.
+    """
     authority = Authority()
-    for folder, prefix, use in ((server, "server-", ExtendedKeyUsageOID.SERVER_AUTH), (client, "", ExtendedKeyUsageOID.CLIENT_AUTH)):
+    for folder, prefix, use in (
+        (server, "server-", ExtendedKeyUsageOID.SERVER_AUTH),
+        (client, "", ExtendedKeyUsageOID.CLIENT_AUTH),
+    ):
         folder.mkdir(parents=True)
         (folder / "ca.pem").write_bytes(_written(authority.certificate))
         certificate, key = authority.issue(f"a test's {prefix or 'client'}", use)

@@ -1,4 +1,6 @@
-"""A chat over a session that is none: `python -m tests.support.chatting [--json]`, in a folder that keeps its history."""
+"""A chat over a session that is none: `python -m tests.support.chatting [--json]`, in a folder that keeps its
+history.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,16 @@ from rlm_kernel.session.result import Result
 from rlm_kernel.session.state import SessionFolder
 from rlm_kernel.session.status import SessionStatus
 
-MARKDOWN = "# Title\n\n**bold**, [red]not markup[/red], [link](https://x.example), \x1b[2J and &#8238; and `code`"
+MARKDOWN = (
+    "# Title\n\n**bold**, [red]not markup[/red], [link](https://x.example), \x1b[2J and &#8238; and `code`"
+)
 
 
 class FakeSession:
-    """The face of `Session`. What is asked says what comes of it: see `ask`; all else is answered with itself."""
+    """The face of `Session`.
+
+    What is asked says what comes of it: see `ask`; all else is answered with itself.
+    """
 
     name = "default"
     trace = Path("a.ipynb")
@@ -96,10 +103,25 @@ class FakeSession:
         variables = {"found": "list, 2 long", "other": "int"}
         now = datetime.now(UTC)
         totals = Totals(turns=5, calls=1234)
-        return SessionStatus(self.name, "idle", self.trace, now, {}, files, variables, len(self._talk), totals, None, self.idle, None)
+        return SessionStatus(
+            self.name,
+            "idle",
+            self.trace,
+            now,
+            {},
+            files,
+            variables,
+            len(self._talk),
+            totals,
+            None,
+            self.idle,
+            None,
+        )
 
 
-def chat_over(*, as_json: bool = False, quiet: bool = False, talk: Sequence[tuple[str, str | None]] = ()) -> tuple[Chat, FakeSession]:
+def chat_over(
+    *, as_json: bool = False, quiet: bool = False, talk: Sequence[tuple[str, str | None]] = ()
+) -> tuple[Chat, FakeSession]:
     view = LiveView(quiet=quiet, lines=False)
     session = FakeSession(view, talk)
     return Chat(session, view, quiet=quiet, as_json=as_json), session  # type: ignore[arg-type]

@@ -1,4 +1,6 @@
-"""A container's first process without a container: its bridge in a thread, behind what the engine puts on an attached connection."""
+"""A container's first process without a container: its bridge in a thread, behind what the engine puts on an
+attached connection.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rlm_contract import SOCKETS
 from rlm_runtime.bridge import Bridge
 
-from rlm_contract import SOCKETS
 from rlm_kernel.sandbox.stream import Channel, Stream
 
 REPLY = b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
@@ -70,7 +72,9 @@ class FirstProcess:
         with contextlib.suppress(ValueError):
             self._attached.remove(end)
 
-    async def attach(self, on_channel: Callable[[Channel], None] = lambda _channel: None, *, again: bool = False) -> Stream:
+    async def attach(
+        self, on_channel: Callable[[Channel], None] = lambda _channel: None, *, again: bool = False
+    ) -> Stream:
         ours, theirs = socket.socketpair()
         threading.Thread(target=self._in, args=(theirs,), daemon=True).start()
         stream = Stream(b"POST / HTTP/1.1\r\n\r\n", on_channel)

@@ -1,4 +1,6 @@
-"""What the test server plays when it runs as a process: a small RLM root, and a sub model that counts words."""
+"""What the test server plays when it runs as a process: a small RLM root, and a sub model that counts
+words.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def demo_root(messages: Sequence[Mapping[str, Any]]) -> str:
 
 
 def count_words(prompt: str) -> str:
-    """Sub model of the demonstration: `COUNT <word>` and a line break, then the text to count in (whole words)."""
+    """Sub model of the demonstration: `COUNT <word>` and a line break, then the text to count in (whole
+    words).
+    """
     head, _, text = prompt.partition("\n")
     command, _, word = head.partition(" ")
     if command != "COUNT" or not word:

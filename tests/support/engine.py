@@ -1,4 +1,6 @@
-"""The engine's seams for tests without a container: a kernel that evaluates expressions, a listener that remembers, and a run of both."""
+"""The engine's seams for tests without a container: a kernel that evaluates expressions, a listener that
+remembers, and a run of both.
+"""
 
 from __future__ import annotations
 
@@ -50,8 +52,9 @@ class Interrupted(Exception):
 class FakeKernel:
     """Implements `engine.protocols.Kernel`: a cell is one Python expression over the names below.
 
-    `say(x)` prints, `nth()` is the cell's number, `fail()` raises, `die()` ends the kernel, `lose()` for good, `wait()` lasts until it is
-    interrupted, `ask(prompt)` is an llm_query, `FINAL(x)` and `FINAL_VAR(name)` deliver; `context` is the input.
+    `say(x)` prints, `nth()` is the cell's number, `fail()` raises, `die()` ends the kernel, `lose()` for
+    good, `wait()` lasts until it is interrupted, `ask(prompt)` is an llm_query, `FINAL(x)` and
+    `FINAL_VAR(name)` deliver; `context` is the input.
     """
 
     def __init__(self) -> None:
@@ -152,7 +155,9 @@ class FakeKernel:
             if value is None:
                 raise ValueError("nothing was put into `answer`")
         text = value if isinstance(value, str) else str(value)
-        await self._call("final", {"text": text} if isinstance(value, str) else {"text": text, "value": value})
+        await self._call(
+            "final", {"text": text} if isinstance(value, str) else {"text": text, "value": value}
+        )
 
 
 class Recorder:
@@ -222,7 +227,9 @@ class Run:
         self.kernel.handlers = self.calls.handlers()
         self.loop = Loop(Cells(self.kernel, self.calls, tell), self.models, self.profile, self.output_chars)
 
-    def outcome(self, question: str = "What is it?", info: ContextInfo = INFO, past: Past | None = None) -> Awaitable[Outcome]:
+    def outcome(
+        self, question: str = "What is it?", info: ContextInfo = INFO, past: Past | None = None
+    ) -> Awaitable[Outcome]:
         return self.loop.run(question, info, from_files=True, past=past)
 
     @property

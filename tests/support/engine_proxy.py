@@ -22,8 +22,9 @@ Send = Callable[[bytes], None]
 
 @dataclass
 class EngineProxy:
-    """`address` is for DOCKER_HOST. `lose` holds patterns of "METHOD /path": such requests reach the engine, and their replies nobody, so
-    often each; `fail` such that the engine is never asked, and a 500 with that text comes back. `on` is called before a reply is lost.
+    """`address` is for DOCKER_HOST. `lose` holds patterns of "METHOD /path": such requests reach the engine,
+    and their replies nobody, so often each; `fail` such that the engine is never asked, and a 500 with that
+    text comes back. `on` is called before a reply is lost.
     """
 
     address: str = ""
@@ -48,12 +49,19 @@ class EngineProxy:
             for pattern, text in self.fail.items():
                 if re.search(pattern, what):
                     said = json.dumps({"message": text}).encode()
-                    client.sendall(b"HTTP/1.1 500 Internal Server Error\r\nContent-Type: application/json\r\nConnection: close\r\n")
+                    client.sendall(
+                        b"HTTP/1.1 500 Internal Server Error\r\nContent-Type: application/json\r\n"
+                        b"Connection: close\r\n"
+                    )
                     client.sendall(b"Content-Length: %d\r\n\r\n%s" % (len(said), said))
                     return
-            lost = next((pattern for pattern, left in self.lose.items() if left and re.search(pattern, what)), None)
+            lost = next(
+                (pattern for pattern, left in self.lose.items() if left and re.search(pattern, what)), None
+            )
             if b"\r\nupgrade:" not in head.lower():
-                head = re.sub(rb"\r\nConnection: [^\r]*", b"", head, flags=re.IGNORECASE).replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
+                head = re.sub(rb"\r\nConnection: [^\r]*", b"", head, flags=re.IGNORECASE).replace(
+                    b"\r\n", b"\r\nConnection: close\r\n", 1
+                )
             with _engine() as engine:
                 engine.sendall(head + body)
                 if lost is not None:

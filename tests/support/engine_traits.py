@@ -1,4 +1,7 @@
-"""What an engine does of what the sandbox wants, tried with its API alone. `python -m tests.support.engine_traits` prints a table."""
+"""What an engine does of what the sandbox wants, tried with its API alone.
+
+`python -m tests.support.engine_traits` prints a table.
+"""
 
 from __future__ import annotations
 
@@ -30,12 +33,21 @@ _STDOUT = 1
 
 
 class Attached:
-    """A raw attach to a container, by a process that carries bytes to the engine over whatever leads there, and that may be killed."""
+    """A raw attach to a container, by a process that carries bytes to the engine over whatever leads there,
+    and that may be killed.
+    """
 
     def __init__(self, engine: OwnEngine, container: str) -> None:
-        self._carrier = Popen(["docker", "system", "dial-stdio"], stdin=PIPE, stdout=PIPE, env=os.environ | engine.environment)
+        self._carrier = Popen(
+            ["docker", "system", "dial-stdio"], stdin=PIPE, stdout=PIPE, env=os.environ | engine.environment
+        )
         query = "stream=1&stdin=1&stdout=1&stderr=1&detachKeys="
-        head = [f"POST /v1.41/containers/{container}/attach?{query} HTTP/1.1", "Host: docker", "Connection: Upgrade", "Upgrade: tcp"]
+        head = [
+            f"POST /v1.41/containers/{container}/attach?{query} HTTP/1.1",
+            "Host: docker",
+            "Connection: Upgrade",
+            "Upgrade: tcp",
+        ]
         assert self._carrier.stdin is not None
         assert self._carrier.stdout is not None
         self._in, self._out = self._carrier.stdin, self._carrier.stdout
@@ -73,10 +85,19 @@ class Attached:
 
 
 @contextmanager
-def container(client: docker.DockerClient, image: str, command: list[str], **options: Any) -> Iterator[Container]:
+def container(
+    client: docker.DockerClient, image: str, command: list[str], **options: Any
+) -> Iterator[Container]:
     """One as the sandbox's: no network, all that is written thrown away, an open stdin."""
     made = client.containers.create(
-        image, command, entrypoint=[], stdin_open=True, network_mode="none", read_only=True, log_config=LogConfig(type="none"), **options
+        image,
+        command,
+        entrypoint=[],
+        stdin_open=True,
+        network_mode="none",
+        read_only=True,
+        log_config=LogConfig(type="none"),
+        **options,
     )
     try:
         yield made
@@ -86,7 +107,9 @@ def container(client: docker.DockerClient, image: str, command: list[str], **opt
 
 @contextmanager
 def echoing(client: docker.DockerClient, image: str, *, once: bool) -> Iterator[Container]:
-    """`once`: its stdin ends with the client that is attached first (StdinOnce), which docker-py cannot say."""
+    """`once`: its stdin ends with the client that is attached first (StdinOnce), which docker-py cannot
+    say.
+    """
     with client_of_once(client, once), container(client, image, ["cat"]) as made:
         yield made
 
@@ -122,7 +145,9 @@ def traits(engine: OwnEngine, image: str) -> dict[str, Any]:
         "echoes all bytes, and 1 MB": lambda client: _echoes(engine, client, image),
         "round trip, ms": lambda client: _round_trip(engine, client, image),
         "output after the end of stdin": lambda client: _half_closed(engine, client, image),
-        "StdinOnce: the killed client's container ends": lambda client: _ends_with_client(engine, client, image),
+        "StdinOnce: the killed client's container ends": lambda client: _ends_with_client(
+            engine, client, image
+        ),
         "without it: lives on, and has a second client": lambda client: _lives_on(engine, client, image),
         "sees files of this machine": lambda client: _sees(engine, client, image),
         "a volume is written by archive, and read-only": lambda client: _takes_archive(client, image),
@@ -133,7 +158,9 @@ def traits(engine: OwnEngine, image: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _attached(engine: OwnEngine, client: docker.DockerClient, image: str, *, once: bool) -> Iterator[tuple[Container, Attached]]:
+def _attached(
+    engine: OwnEngine, client: docker.DockerClient, image: str, *, once: bool
+) -> Iterator[tuple[Container, Attached]]:
     with echoing(client, image, once=once) as made:
         attached = Attached(engine, made.id)
         try:
@@ -164,7 +191,10 @@ def _round_trip(engine: OwnEngine, client: docker.DockerClient, image: str) -> f
 
 
 def _half_closed(engine: OwnEngine, client: docker.DockerClient, image: str) -> bool:
-    with client_of_once(client, True), container(client, image, ["sh", "-c", "cat >/dev/null; echo last"]) as made:
+    with (
+        client_of_once(client, True),
+        container(client, image, ["sh", "-c", "cat >/dev/null; echo last"]) as made,
+    ):
         attached = Attached(engine, made.id)
         try:
             made.start()
@@ -205,14 +235,25 @@ def _sees(engine: OwnEngine, client: docker.DockerClient, image: str) -> bool:
         file.write(path)
     os.chmod(path, 0o644)
     try:
-        return prints(engine, client, image, ["cat", "/seen"], mounts=[Mount("/seen", path, type="bind", read_only=True)]) == path
+        return (
+            prints(
+                engine,
+                client,
+                image,
+                ["cat", "/seen"],
+                mounts=[Mount("/seen", path, type="bind", read_only=True)],
+            )
+            == path
+        )
     except docker.errors.APIError:
         return False
     finally:
         os.unlink(path)
 
 
-def prints(engine: OwnEngine, client: docker.DockerClient, image: str, command: list[str], **options: Any) -> str:
+def prints(
+    engine: OwnEngine, client: docker.DockerClient, image: str, command: list[str], **options: Any
+) -> str:
     with client_of_once(client, True), container(client, image, command, **options) as made:
         attached = Attached(engine, made.id)
         try:
@@ -246,14 +287,18 @@ def _takes_archive(client: docker.DockerClient, image: str) -> bool:
         with container(client, image, ["true"], mounts=[Mount("/files", name)]) as made:
             made.put_archive("/files", _archive("a.txt", b"sent"))
         look = ["sh", "-c", "! touch /files/b && ! rm -f /files/a.txt && cat /files/a.txt"]
-        with container(client, image, look, mounts=[Mount("/files", name, read_only=True)], user="0:0") as made:
+        with container(
+            client, image, look, mounts=[Mount("/files", name, read_only=True)], user="0:0"
+        ) as made:
             made.start()
             return bool(made.wait(timeout=60)["StatusCode"] == 0)
 
 
 def _takes_late_archive(engine: OwnEngine, client: docker.DockerClient, image: str) -> bool:
     """Through a container that never starts, into the volume of one that runs."""
-    wait = "import os,sys; sys.stdin.readline(); print(sorted(os.listdir('/files')), open('/files/late').read())"
+    wait = (
+        "import os,sys; sys.stdin.readline(); print(sorted(os.listdir('/files')), open('/files/late').read())"
+    )
     with volume(client) as name, container(client, image, ["true"], mounts=[Mount("/files", name)]) as writer:
         mounts = [Mount("/files", name, read_only=True)]
         python = ["/opt/rlm/bin/python", "-ISc", wait]

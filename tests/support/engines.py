@@ -1,4 +1,7 @@
-"""The engines that rlm is tried on, by name. `EACH` are the parameters of a test that runs on all of them, `REMOTE` on those elsewhere."""
+"""The engines that rlm is tried on, by name.
+
+`EACH` are the parameters of a test that runs on all of them, `REMOTE` on those elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +30,18 @@ QUICK = ("tls",)
 
 
 def parameters(names: Iterable[str]) -> list[Any]:
-    """For the fixture `engine`. The tests of an engine share it, in one process, and have the time to load an image into it."""
+    """For the fixture `engine`.
+
+    The tests of an engine share it, in one process, and have the time to load an image into it.
+    """
     return [
         pytest.param(
             name,
-            marks=[pytest.mark.xdist_group(f"engine {name}"), pytest.mark.timeout(300), *([] if name in QUICK else [pytest.mark.hostile])],
+            marks=[
+                pytest.mark.xdist_group(f"engine {name}"),
+                pytest.mark.timeout(300),
+                *([] if name in QUICK else [pytest.mark.hostile]),
+            ],
         )
         for name in names
     ]

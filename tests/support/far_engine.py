@@ -1,4 +1,6 @@
-"""Engines on another host, as it seems from here: they have a root folder, a /tmp and homes of their own, and are reached over loopback."""
+"""Engines on another host, as it seems from here: they have a root folder, a /tmp and homes of their own, and
+are reached over loopback.
+"""
 
 from __future__ import annotations
 
@@ -39,15 +41,29 @@ class Tls(OwnEngine):
         listener = socket.create_server((_LOOPBACK, self._port))
         self._port = listener.getsockname()[1]
         self.address = f"tcp://{_LOOPBACK}:{self._port}"
-        given = ["bash", "-c", 'exec 3<&"$0"; LISTEN_FDS=1 LISTEN_PID=$$ exec "$@"', str(listener.fileno()), *self._command()]
+        given = [
+            "bash",
+            "-c",
+            'exec 3<&"$0"; LISTEN_FDS=1 LISTEN_PID=$$ exec "$@"',
+            str(listener.fileno()),
+            *self._command(),
+        ]
         with listener:
             return subprocess.Popen(
-                self._machine.command(*given), cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(listener.fileno(),)
+                self._machine.command(*given),
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(listener.fileno(),),
             )
 
 
 class Desktop(OwnEngine):
-    """As Docker Desktop: by a unix socket of this machine, but far. Only `shared` is at the same path on both sides, through FUSE."""
+    """As Docker Desktop: by a unix socket of this machine, but far.
+
+    Only `shared` is at the same path on both sides, through FUSE.
+    """
 
     needs = ("bindfs",)
     far = True
@@ -90,12 +106,17 @@ class Ssh(OwnEngine):
         self._ssh = self.folder / "ssh"
         self._ssh.mkdir(mode=0o700)
         for name in ("host", "mine"):
-            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", self._ssh / name], check=True)
+            subprocess.run(
+                ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", self._ssh / name],
+                check=True,
+            )
         (self._ssh / "known").write_text(f"far {(self._ssh / 'host.pub').read_text()}")
         (self._ssh / "config").write_text(_SSH.format(folder=self.folder))
         # ssh looks for its configuration in the home that the system tells, whatever HOME says.
         (self._ssh / "bin").mkdir()
-        (self._ssh / "bin/ssh").write_text(f'#!/bin/sh\nexec {shutil.which("ssh", path=PATH)} -F {self._ssh}/config "$@"\n')
+        (self._ssh / "bin/ssh").write_text(
+            f'#!/bin/sh\nexec {shutil.which("ssh", path=PATH)} -F {self._ssh}/config "$@"\n'
+        )
         (self._ssh / "bin/ssh").chmod(0o755)
         self._unlock_root()
         self._server: subprocess.Popen[bytes] | None = None
@@ -119,7 +140,9 @@ class Ssh(OwnEngine):
         sshd = [shutil.which("sshd", path=PATH) or "sshd", "-D", "-e", "-f", str(self._ssh / "sshd")]
         with (self.folder / "log").open("ab") as log:
             command = self._machine.command(*sshd, network=False)
-            self._server = subprocess.Popen(command, cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self._server = subprocess.Popen(
+                command, cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
         while self._server.poll() is None:
             try:
                 socket.create_connection((_LOOPBACK, port)).close()
@@ -137,4 +160,6 @@ class Ssh(OwnEngine):
         """Over there root may have a password that locks the account."""
         shadow = self.files("/etc/shadow")
         lines = [line.split(":", 2) for line in shadow.read_text().splitlines()]
-        shadow.write_text("".join(f"{name}:{'*' if name == 'root' else word}:{rest}\n" for name, word, rest in lines))
+        shadow.write_text(
+            "".join(f"{name}:{'*' if name == 'root' else word}:{rest}\n" for name, word, rest in lines)
+        )

@@ -36,10 +36,12 @@ MODELS = ("-m", "openai/root", "--sub-model", "openai/sub")
 
 @dataclass
 class Script:
-    """Plays the models of runs from wherever their conversations stand. `asked` is what came, by role and level.
+    """Plays the models of runs from wherever their conversations stand.
 
-    Cells that ended with an error are written again. `faults`: what to do before the nth request of a role is answered:
-    `script.faults["root", 2] = break_something`.
+    `asked` is what came, by role and level.
+
+    Cells that ended with an error are written again. `faults`: what to do before the nth request of a role is
+    answered: `script.faults["root", 2] = break_something`.
     """
 
     turns: Sequence[str] = TURNS
@@ -50,7 +52,9 @@ class Script:
         server.root, server.sub = self._root, self._sub
 
     async def _root(self, messages: Sequence[Mapping[str, Any]]) -> str:
-        level = int("LEVEL1" in next(str(message["content"]) for message in messages if message["role"] == "user"))
+        level = int(
+            "LEVEL1" in next(str(message["content"]) for message in messages if message["role"] == "user")
+        )
         await self._meet("root", level)
         code = CHILD if level else self.turns[min(_turn(messages), len(self.turns) - 1)]
         return f"Now this.\n```repl\n{code}\n```"
@@ -67,7 +71,11 @@ class Script:
 
 def _turn(messages: Sequence[Mapping[str, Any]]) -> int:
     """How far a conversation is. What failed is done again."""
-    told = [str(now["content"]) for before, now in itertools.pairwise(messages) if before["role"] == "assistant" and now["role"] == "user"]
+    told = [
+        str(now["content"])
+        for before, now in itertools.pairwise(messages)
+        if before["role"] == "assistant" and now["role"] == "user"
+    ]
     return sum(not re.search(r"\w+Error\b", output) for output in told)
 
 
@@ -81,7 +89,9 @@ def sound(path: Path) -> TraceFile:
 
 
 def understood(said: str, *words: str) -> None:
-    """An error message as a person can read it: what and why in a line or two, what to do in the last, and no traceback."""
+    """An error message as a person can read it: what and why in a line or two, what to do in the last, and no
+    traceback.
+    """
     assert "Traceback" not in said, said
     for word in words:
         assert word in said, said

@@ -38,7 +38,12 @@ def word(body: str, more: Mapping[str, str] | None = None, *, namespace: str = _
     """A Word file; `more`: names and roots' contents of further parts."""
     parts = {"document": f"<w:body>{body}</w:body>", **(more or {})}
     root = f'<w:root xmlns:w="{namespace}">'
-    return zipped({f"word/{name}.xml": f'<?xml version="1.0"?>{root}{inner}</w:root>'.encode() for name, inner in parts.items()})
+    return zipped(
+        {
+            f"word/{name}.xml": f'<?xml version="1.0"?>{root}{inner}</w:root>'.encode()
+            for name, inner in parts.items()
+        }
+    )
 
 
 def run(text: str) -> str:
@@ -56,7 +61,10 @@ def pdf(*pages: str | None) -> bytes:
     ]
     for number, text in enumerate(pages):
         content = f"BT /F1 12 Tf 20 50 Td ({text}) Tj ET".encode() if text is not None else b"0 0 m 10 10 l S"
-        page = f"<</Type/Page/Parent 2 0 R/MediaBox[0 0 200 100]/Contents {5 + 2 * number} 0 R/Resources<</Font<</F1 3 0 R>>>>>>"
+        page = (
+            f"<</Type/Page/Parent 2 0 R/MediaBox[0 0 200 100]/Contents {5 + 2 * number} 0 "
+            "R/Resources<</Font<</F1 3 0 R>>>>>>"
+        )
         objects += [page.encode(), b"<</Length %d>>stream\n%s\nendstream" % (len(content), content)]
     made, places = b"%PDF-1.4\n", []
     for number, item in enumerate(objects, 1):

@@ -21,10 +21,12 @@ def growth(make: Callable[[int], Input], work: Callable[[Input], object], size: 
         make: Makes the input of a size. Its time does not count. It is called anew for each measure,
             so that what an input keeps of an earlier look does not count either.
         work: What is measured, in seconds of this process's CPU, so that other processes do not count.
-        size: Where the smaller size begins. It is doubled until the work takes long enough to be measured, seven times at most.
+        size: Where the smaller size begins. It is doubled until the work takes long enough to be measured,
+            seven times at most.
 
     Returns:
-        The ratio of the best of five measures each. A ratio under the limit ends the tries early. No larger input is tried, so that a
+        The ratio of the best of five measures each. A ratio under the limit ends the tries early. No larger
+            input is tried, so that a
         test of what does grow takes neither minutes nor gigabytes.
     """
     small = _seconds(make(size), work)

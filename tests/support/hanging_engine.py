@@ -1,4 +1,6 @@
-"""A socket before the Docker engine that passes everything on, but for what ends or removes a container: that is never answered."""
+"""A socket before the Docker engine that passes everything on, but for what ends or removes a container: that
+is never answered.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ _SIZE = 1 << 16
 
 
 class HangingEngine:
-    """A context manager; `address` is for DOCKER_HOST. `asked` is set once the end of a container was asked for."""
+    """A context manager; `address` is for DOCKER_HOST. `asked` is set once the end of a container was asked
+    for.
+    """
 
     def __init__(self, path: Path) -> None:
         self.address = f"unix://{path}"
@@ -30,7 +34,9 @@ class HangingEngine:
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for each in (self._listener, *self._open):
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
@@ -44,7 +50,9 @@ class HangingEngine:
                 engine.connect(self._engine)
                 self._open += [client, engine]
                 for pair in ((client, engine), (engine, client)):
-                    threading.Thread(target=self._pass_on, args=(*pair, pair[0] is client), daemon=True).start()
+                    threading.Thread(
+                        target=self._pass_on, args=(*pair, pair[0] is client), daemon=True
+                    ).start()
 
     def _pass_on(self, source: socket.socket, target: socket.socket, requests: bool) -> None:
         with suppress(OSError):

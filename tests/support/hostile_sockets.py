@@ -1,4 +1,7 @@
-"""What a cell does to attack the host by its sockets. `TOOLS` is run once in a kernel; then each attack is a cell of its own."""
+"""What a cell does to attack the host by its sockets.
+
+`TOOLS` is run once in a kernel; then each attack is a cell of its own.
+"""
 
 from __future__ import annotations
 
@@ -414,4 +417,7 @@ for name in os.listdir("/rlm/run"):
     os.unlink(f"/rlm/run/{name}"); count += 1
 """,
 }
-"""What code does to the folder in which the sockets of its container lie. The last one leaves no way to a new connection."""
+"""What code does to the folder in which the sockets of its container lie.
+
+The last one leaves no way to a new connection.
+"""

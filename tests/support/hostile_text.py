@@ -31,8 +31,12 @@ _OURS = re.compile(rb"\x1b\[(?:\?25[lh]|\?2004[lh]|[0-9;]*m|[12]?[KA])")
 
 def strange(seen: bytes | str) -> set[str]:
     """Characters that a terminal must not be given, in what it was given."""
-    text = (_OURS.sub(b"", seen).decode(errors="replace") if isinstance(seen, bytes) else seen).replace("\r", "")
-    found = {char for char in text if char not in "\n\t" and unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co")}
+    text = (_OURS.sub(b"", seen).decode(errors="replace") if isinstance(seen, bytes) else seen).replace(
+        "\r", ""
+    )
+    found = {
+        char for char in text if char not in "\n\t" and unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co")
+    }
     return found | set(re.findall("\u0301{20}", text))
 
 
@@ -60,13 +64,15 @@ HTML = {
     "picture": "<img src='{url}'>",
     "srcset": "<img srcset='{url} 1x'>",
     "style": "<div style='background:url({url})'>x</div>",
-    "style sheet": "<style>@import '{url}'; table {{ background: url({url}) }}</style><table class='dataframe'><tr><td>1</td></tr></table>",
+    "style sheet": "<style>@import '{url}'; table {{ background: url({url}) }}</style><table "
+    "class='dataframe'><tr><td>1</td></tr></table>",
     "script": "<script>fetch('{url}')</script>",
     "handler": "<b onmouseover=\"fetch('{url}')\" autofocus onfocus=\"fetch('{url}')\" tabindex=1>x</b>",
     "frame": "<iframe src='{url}'></iframe><object data='{url}'></object><embed src='{url}'>",
     "media": "<video poster='{url}' src='{url}' autoplay></video><audio src='{url}' autoplay></audio>",
     "svg": "<svg><image href='{url}'/><script>fetch('{url}')</script></svg>",
-    "link": "<link rel=stylesheet href='{url}'><base href='{url}'><meta http-equiv=refresh content='0;url={url}'>",
+    "link": "<link rel=stylesheet href='{url}'><base href='{url}'><meta http-equiv=refresh "
+    "content='0;url={url}'>",
     "background": "<table background='{url}'><tr><td>1</td></tr></table>",
     "odd tags": "<img/src='{url}'/onerror=fetch('{url}')><<b>img src='{url}'><IMG SRC='{url}'>",
     "form": "<form action='{url}'><input autofocus formaction='{url}' type=image src='{url}'></form>",

@@ -29,8 +29,10 @@ TURNS = [
         "    return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))\n"
         "rows = b''.join(b'\\0' + bytes(range(0, 256, 2)) for _ in range(48))\n"
         "head = struct.pack('>IIBBBBB', 128, 48, 8, 0, 0, 0, 0)\n"
-        "Image(b'\\x89PNG\\r\\n\\x1a\\n' + chunk(b'IHDR', head) + chunk(b'IDAT', zlib.compress(rows)) + chunk(b'IEND', b''))",
-        "HTML('<table><tr><th>line</th></tr>' + ''.join(f'<tr><td>{hit.line}</td></tr>' for hit in grep('needle', limit=3)) + '</table>')",
+        "Image(b'\\x89PNG\\r\\n\\x1a\\n' + chunk(b'IHDR', head) + chunk(b'IDAT', zlib.compress(rows)) + "
+        "chunk(b'IEND', b''))",
+        "HTML('<table><tr><th>line</th></tr>' + ''.join(f'<tr><td>{hit.line}</td></tr>' for hit in "
+        "grep('needle', limit=3)) + '</table>')",
     ],
     ["undefined_name"],
     ["FINAL(f'{len(context)} characters: {llm_query(\"the last\")}')"],
@@ -42,7 +44,15 @@ def make_trace(folder: Path, *, turns: Any = TURNS) -> Path:
     """Ask in a folder, of a file there; the trace."""
     (folder / "a.txt").write_text("hay\nneedle in hay\n" * LINES)
     settings = load_settings(overrides={"sandbox.memory": "1g"})
-    result = asyncio.run(ask("What is in it?", folder / "a.txt", settings=settings, trace=folder / "t.ipynb", models=Story(turns)))
+    result = asyncio.run(
+        ask(
+            "What is in it?",
+            folder / "a.txt",
+            settings=settings,
+            trace=folder / "t.ipynb",
+            models=Story(turns),
+        )
+    )
     assert result.answer == "900 characters: the last: 25"
     return result.trace
 
@@ -68,7 +78,8 @@ def differences(recorded: Any, now: Any) -> dict[str, str]:
 def text_of(cell: Any) -> str:
     """A cell's outputs as text."""
     parts = [
-        output.get("text") or output.get("data", {}).get("text/plain") or f"{output.ename}: {output.evalue}" for output in cell.outputs
+        output.get("text") or output.get("data", {}).get("text/plain") or f"{output.ename}: {output.evalue}"
+        for output in cell.outputs
     ]
     return "".join(parts)
 
@@ -77,6 +88,11 @@ def containers_of(pid: int) -> list[str]:
     """Names of the containers that a process owns."""
     client = connect()
     try:
-        return [found.name for found in client.containers.list(ignore_removed=True, all=True, filters={"label": f"rlm-kernel.owner={pid}"})]
+        return [
+            found.name
+            for found in client.containers.list(
+                ignore_removed=True, all=True, filters={"label": f"rlm-kernel.owner={pid}"}
+            )
+        ]
     finally:
         client.close()

@@ -1,4 +1,7 @@
-"""What a kernel can say that is not so, by cells that a root model's script has it run. Each cell ends without an error."""
+"""What a kernel can say that is not so, by cells that a root model's script has it run.
+
+Each cell ends without an error.
+"""
 
 from __future__ import annotations
 

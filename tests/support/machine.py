@@ -1,4 +1,6 @@
-"""Namespaces that stand in for a machine: what runs in one ends with it, and with the test that made it, however that ends. Needs root."""
+"""Namespaces that stand in for a machine: what runs in one ends with it, and with the test that made it,
+however that ends. Needs root.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ if [ -d "$1/shared" ]; then bindfs "$1/shared" ".$1/shared"; fi
 pivot_root . old && umount -l old && rmdir old
 hostname far
 """
-"""The programs and settings of this machine, and nothing else of it: a /tmp, homes and a /run of its own, which are empty.
+"""The programs and settings of this machine, and nothing else of it: a /tmp, homes and a /run of its own,
+which are empty.
 
 If `folder` has a `shared`, that is seen there through FUSE, as Docker Desktop shares folders.
 """
@@ -32,7 +35,9 @@ _ALL = ("--mount", "--net", "--uts", "--ipc", "--pid")
 
 
 class Machine:
-    """Between its making and `close`. `folder` is seen in it at the same path, and has a place `root` for the root of a far one.
+    """Between its making and `close`.
+
+    `folder` is seen in it at the same path, and has a place `root` for the root of a far one.
 
     `far`: it has files of its own. `keep`: a descriptor that lives as long as it does.
     """
@@ -43,7 +48,11 @@ class Machine:
         apart = ["unshare", *_ALL, "--fork", "--kill-child", "--mount-proc", "--propagation", "slave"]
         # Its first process ends as nobody holds the other end of this pipe, and takes all others with it.
         self._first = subprocess.Popen(
-            [*apart, "bash", "-c", script, "machine", str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=(keep,), cwd="/"
+            [*apart, "bash", "-c", script, "machine", str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=(keep,),
+            cwd="/",
         )
         assert self._first.stdout is not None
         assert self._first.stdout.readline() == b"ready\n", "no machine of the test's own could be made"

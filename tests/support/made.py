@@ -12,13 +12,18 @@ from rlm_kernel.sandbox.docker_host import connect
 
 
 def made_by(owner: int, folder: Path) -> list[str]:
-    """The ids of containers that a process made, and of those of the kept sessions anywhere in a folder, whoever made these."""
+    """The ids of containers that a process made, and of those of the kept sessions anywhere in a folder,
+    whoever made these.
+    """
     client = connect()
     try:
         sessions, found = _sessions(folder), []
         for one in client.api.containers(all=True, filters={"label": f"{containers.LABEL}.owner"}):
             labels = one["Labels"]
-            mine = labels[f"{containers.LABEL}.owner"] == str(owner) and labels[f"{containers.LABEL}.host"] == os.uname().nodename
+            mine = (
+                labels[f"{containers.LABEL}.owner"] == str(owner)
+                and labels[f"{containers.LABEL}.host"] == os.uname().nodename
+            )
             if mine or labels.get(f"{containers.LABEL}.session") in sessions:
                 found.append(one["Id"])
         return found

@@ -7,9 +7,9 @@ As a fixture (own thread, own loop):
         server.fail("rate_limit", times=2, retry_after="0")
         server.requests       # all that came in
 
-As a process: `python -m tests.support.model_server --port 0 --api-key sk-test` prints its address. There `root` plays a
-small RLM root (splits `context` into 200 pieces and calls `llm_query_batched`), and `sub` counts: a prompt
-`COUNT <word>\\n<text>` is answered with the number of occurrences of the word in the text.
+As a process: `python -m tests.support.model_server --port 0 --api-key sk-test` prints its address. There
+`root` plays a small RLM root (splits `context` into 200 pieces and calls `llm_query_batched`), and `sub`
+counts: a prompt `COUNT <word>\\n<text>` is answered with the number of occurrences of the word in the text.
 
 Attributes are read by other threads while the server runs: they are only ever appended to or replaced.
 """
@@ -34,7 +34,9 @@ from tests.support.openai_wire import Fault, FaultKind, Request, completion, enc
 
 ChatMessages = list[dict[str, Any]]
 Responder = Sequence[str] | Callable[[ChatMessages], str | bytes | Awaitable[str]]
-"""Texts in order, or a function; bytes that it returns are the HTTP response, such as `openai_wire.error` makes."""
+"""Texts in order, or a function; bytes that it returns are the HTTP response, such as `openai_wire.error`
+makes.
+"""
 
 
 @dataclass
@@ -54,8 +56,8 @@ class _Meter:
 class ModelServer:
     """The server and its knobs. A context manager; `start()` and `stop()` do the same.
 
-    `root` plays the model `root` (a list is replied in order, then 500), `sub` the model `sub` (called with the prompt);
-    `models` adds others by name. Names that are none of these get 404.
+    `root` plays the model `root` (a list is replied in order, then 500), `sub` the model `sub` (called with
+    the prompt); `models` adds others by name. Names that are none of these get 404.
     """
 
     root: Responder = ()
@@ -90,7 +92,9 @@ class ModelServer:
     def start(self) -> ModelServer:
         """Serve in a thread of its own; returns when the port is open."""
         ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(ready)), name="model-server", daemon=True)
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._serve(ready)), name="model-server", daemon=True
+        )
         self._thread.start()
         if not ready.wait(10):
             raise RuntimeError("the model server did not start")
@@ -111,7 +115,9 @@ class ModelServer:
     async def _serve(self, ready: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
-        server = await self._loop.create_server(lambda: self.connection(self), "127.0.0.1", self.port, backlog=1024)
+        server = await self._loop.create_server(
+            lambda: self.connection(self), "127.0.0.1", self.port, backlog=1024
+        )
         self.port = server.sockets[0].getsockname()[1]
         ready.set()
         await self._stopping.wait()
@@ -130,12 +136,16 @@ class ModelServer:
         return f"http://127.0.0.1:{self.port}/v1"
 
     def fail(self, kind: FaultKind, *, times: int = 1, **details: Any) -> None:
-        """The next `times` calls (of `model=`, or with a `schema`, if given) meet this fault, in the order of the calls to fail()."""
+        """The next `times` calls (of `model=`, or with a `schema`, if given) meet this fault, in the order of
+        the calls to fail().
+        """
         assert kind in get_args(FaultKind)
         self._faults.extend(Fault(kind, **details) for _ in range(times))
 
     def send(self, body: bytes | Mapping[str, Any], *, times: int = 1, **details: Any) -> None:
-        """The next `times` calls are answered with this body; `status`, `content_type`, `encoding` and `model` as of `Fault`."""
+        """The next `times` calls are answered with this body; `status`, `content_type`, `encoding` and
+        `model` as of `Fault`.
+        """
         self.fail("raw", times=times, body=body, **details)
 
     def release(self) -> None:
@@ -167,7 +177,9 @@ class ModelServer:
         if self.api_key is not None and request.headers.get("authorization") != f"Bearer {self.api_key}":
             return error("auth")
         if request.path.endswith("/models"):
-            return response(200, encode({"object": "list", "data": [{"id": n, "object": "model"} for n in self._names()]}))
+            return response(
+                200, encode({"object": "list", "data": [{"id": n, "object": "model"} for n in self._names()]})
+            )
         if not request.path.partition("?")[0].endswith(("/chat/completions", "/messages")):
             return error("unknown_model", message=f"No such path: {request.path}")
         with self._meters[""], self._meters[request.model]:
@@ -238,7 +250,9 @@ class Connection(asyncio.Protocol):
         if self._task is not None or end < 0:
             return
         first, *lines = self._buffer[:end].decode("latin-1").split("\r\n")
-        headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        headers = {
+            name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
+        }
         length = int(headers.get("content-length", "0"))
         if len(self._buffer) < end + 4 + length:
             return
@@ -276,7 +290,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--delay", type=float, default=0.0, help="seconds a reply takes")
     parser.add_argument("--fault-rate", type=float, default=0.0, help="share of calls that get a 429")
     options = parser.parse_args(argv)
-    server = ModelServer(root=demo_root, sub=count_words, api_key=options.api_key, delay=options.delay, port=options.port)
+    server = ModelServer(
+        root=demo_root, sub=count_words, api_key=options.api_key, delay=options.delay, port=options.port
+    )
     server.fault_rate = options.fault_rate
     with server:
         print(server.url, flush=True)

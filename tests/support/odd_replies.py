@@ -1,4 +1,6 @@
-"""Replies of any length on which readers of Markdown, of Python and of tags are known to spend the square of it, or worse."""
+"""Replies of any length on which readers of Markdown, of Python and of tags are known to spend the square of
+it, or worse.
+"""
 
 from collections.abc import Callable
 
@@ -48,7 +50,9 @@ REPLIES: dict[str, Callable[[int], str]] = {
     "opened fences": lambda n: (F + "\n") * n,
     "opened fences of Python": lambda n: (F + "python\n") * n,
     "fences of different lengths": lambda n: "".join("`" * (3 + k % 50) + "\n" for k in range(n)),
-    "fences of growing lengths": lambda n: "".join("`" * k + "\nx\n" for k in range(3, 3 + int((2 * n) ** 0.5))),
+    "fences of growing lengths": lambda n: "".join(
+        "`" * k + "\nx\n" for k in range(3, 3 + int((2 * n) ** 0.5))
+    ),
     "fences of growing indent": lambda n: "".join(" " * (k % 200) + F + "\n" for k in range(n)),
     "tilde fences": lambda n: "~~~\n" * n,
     "fence in the middle of lines": lambda n: ("words " + F + "python\nx = 1\n") * n,
@@ -77,7 +81,9 @@ REPLIES: dict[str, Callable[[int], str]] = {
     "analysis without marks": lambda n: "analysis " + "assistant " * n,
     "end marks": lambda n: "<|im_end|> x" * n,
     "end marks and blanks": lambda n: ("<|im_end|>" + " " * 20) * n + "x",
-    "tool calls": lambda n: '<tool_call>\n{"name": "python", "arguments": {"code": "print(1)"}}\n</tool_call>\n' * n,
+    "tool calls": lambda n: (
+        '<tool_call>\n{"name": "python", "arguments": {"code": "print(1)"}}\n</tool_call>\n' * n
+    ),
     "unclosed tool calls": lambda n: "<tool_call>\n" * n,
     "unclosed tool calls on a line": lambda n: "<tool_call>" * n,
     "tool calls with broken JSON": lambda n: '<tool_call>\n{"code": "print(1)\n</tool_call>\n' * n,
@@ -141,7 +147,9 @@ REPLIES: dict[str, Callable[[int], str]] = {
     "bare code": lambda n: "x = 1\n" * n,
     "bare nested brackets": lambda n: "(" * n,
     "nested lists of Python": lambda n: "x = " + "[" * n + "]" * n,
-    "growing indentation": lambda n: F + "python\n" + "".join(" " * k + "if x:\n" for k in range(int((2 * n) ** 0.5))) + F,
+    "growing indentation": lambda n: (
+        F + "python\n" + "".join(" " * k + "if x:\n" for k in range(int((2 * n) ** 0.5))) + F
+    ),
     "comments": lambda n: F + "python\n" + "# x\n" * n + F,
     "bare comments": lambda n: "# x\n" * n,
     "hashes": lambda n: F + "python\n" + "#" * n + F,

@@ -49,7 +49,14 @@ ERRORS: dict[str, tuple[int, str, str]] = {
     "bad_request": (400, "A parameter has a bad value.", "invalid_value"),
     "too_long": (400, "This model's maximum context length is 8192 tokens.", "context_length_exceeded"),
 }
-REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 408: "Request Timeout"}
+REASONS = {
+    200: "OK",
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    408: "Request Timeout",
+}
 REASONS |= {429: "Too Many Requests", 500: "Internal Server Error", 503: "Service Unavailable"}
 
 
@@ -100,8 +107,12 @@ class Request:
         return str(messages[-1].get("content", ""))
 
 
-def completion(request: Request, text: str | None, *, finish_reason: str = "stop", **message: Any) -> dict[str, Any]:
-    """A chat.completion object; about four characters count as a token, and all but the last message as cached."""
+def completion(
+    request: Request, text: str | None, *, finish_reason: str = "stop", **message: Any
+) -> dict[str, Any]:
+    """A chat.completion object; about four characters count as a token, and all but the last message as
+    cached.
+    """
     sizes = [len(str(item.get("content") or "")) for item in request.body.get("messages", [])]
     prompt, cached, reply = sum(sizes) // 4 + 1, sum(sizes[:-1]) // 4, len(text or "") // 4 + 1
     return {
@@ -110,7 +121,11 @@ def completion(request: Request, text: str | None, *, finish_reason: str = "stop
         "created": int(time.time()),
         "model": request.model,
         "choices": [
-            {"index": 0, "finish_reason": finish_reason, "message": {"role": "assistant", "content": text, **message}},
+            {
+                "index": 0,
+                "finish_reason": finish_reason,
+                "message": {"role": "assistant", "content": text, **message},
+            },
         ],
         "usage": {
             "prompt_tokens": prompt,
@@ -125,15 +140,27 @@ def encode(value: object) -> bytes:
     return json.dumps(value).encode()
 
 
-def response(status: int, body: bytes, headers: Mapping[str, str] | None = None, *, content_type: str = "application/json") -> bytes:
-    lines = [f"HTTP/1.1 {status} {REASONS.get(status, 'Status')}", f"Content-Type: {content_type}", f"Content-Length: {len(body)}"]
+def response(
+    status: int,
+    body: bytes,
+    headers: Mapping[str, str] | None = None,
+    *,
+    content_type: str = "application/json",
+) -> bytes:
+    lines = [
+        f"HTTP/1.1 {status} {REASONS.get(status, 'Status')}",
+        f"Content-Type: {content_type}",
+        f"Content-Length: {len(body)}",
+    ]
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
 
 def error(kind: str, *, message: str | None = None, headers: Mapping[str, str] | None = None) -> bytes:
     status, text, code = ERRORS[kind]
-    return response(status, encode({"error": {"message": message or text, "type": code, "code": code}}), headers)
+    return response(
+        status, encode({"error": {"message": message or text, "type": code, "code": code}}), headers
+    )
 
 
 def faulty(fault: Fault, request: Request) -> bytes | None:
@@ -150,7 +177,9 @@ def faulty(fault: Fault, request: Request) -> bytes | None:
         return response(fault.status, body, more, content_type=fault.content_type)
     bodies: dict[str, Callable[[], bytes]] = {
         "content_filter": lambda: encode(completion(request, "", finish_reason="content_filter")),
-        "refusal": lambda: encode(completion(request, None, refusal=fault.message or "I cannot help with that.")),
+        "refusal": lambda: encode(
+            completion(request, None, refusal=fault.message or "I cannot help with that.")
+        ),
         "empty_content": lambda: encode(completion(request, "")),
         "reasoning_only": lambda: encode(completion(request, "", reasoning_content="Let me think.")),
         "cut_length": lambda: encode(completion(request, "", finish_reason="length")),
@@ -158,7 +187,9 @@ def faulty(fault: Fault, request: Request) -> bytes | None:
         "no_completion": lambda: b'["busy"]',
         "no_choices": lambda: encode({**completion(request, ""), "choices": []}),
         "no_usage": lambda: encode({**completion(request, "some text"), "usage": None}),
-        "negative_usage": lambda: encode({**completion(request, "some text"), "usage": dict.fromkeys(_USAGE, -1000)}),
+        "negative_usage": lambda: encode(
+            {**completion(request, "some text"), "usage": dict.fromkeys(_USAGE, -1000)}
+        ),
         "empty_body": lambda: b"",
     }
     if kind == "cut_middle":

@@ -1,6 +1,8 @@
-"""Models that know: a root that solves the benchmark's suites by code, and a sub that has the right label of every question.
+"""Models that know: a root that solves the benchmark's suites by code, and a sub that has the right label of
+every question.
 
-With them a run is right if and only if the machinery is: splitting, batches, sub-calls, answers of any length, scoring.
+With them a run is right if and only if the machinery is: splitting, batches, sub-calls, answers of any
+length, scoring.
 """
 
 from __future__ import annotations
@@ -14,13 +16,17 @@ from typing import Any
 from rlm_kernel.bench.trec import Pool
 
 _PROGRAM = (Path(__file__).parent / "oracle_program.py").read_text("utf-8")
-_PEAK = "import resource\nprint(len(rows), 'lines; peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, 'MB')"
+_PEAK = (
+    "import resource\nprint(len(rows), 'lines; peak', "
+    "resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, 'MB')"
+)
 _QUESTION = re.compile(r"^Question: (.*?)(?=\nTurn \d+ of|\Z)", re.MULTILINE | re.DOTALL)
 
 
 def root(messages: list[dict[str, Any]]) -> str:
-    """The one reply to a question of `niah`, `copy`, `oolong` or `pairs`: a look, and a cell that answers. Without a kernel it knows
-    nothing.
+    """The one reply to a question of `niah`, `copy`, `oolong` or `pairs`: a look, and a cell that answers.
+
+    Without a kernel it knows nothing.
     """
     if len(messages) == 1:
         return "I do not know."
@@ -32,7 +38,10 @@ def root(messages: list[dict[str, Any]]) -> str:
     elif chapter := re.search(r"Copy chapter (\d+) verbatim", question):
         code = f"FINAL(re.split(r'^=== Chapter \\d+ ===\\n', context, flags=re.MULTILINE)[{chapter[1]}])"
     else:
-        code = f"{_PROGRAM}\n\nrows = read(context, llm_query_batched)\nfound = answer({question!r}, rows)\n{_PEAK}\nFINAL(found)"
+        code = (
+            f"{_PROGRAM}\n\nrows = read(context, llm_query_batched)\nfound = answer({question!r}, rows)\n"
+            f"{_PEAK}\nFINAL(found)"
+        )
     return f"I solve it by code.\n```repl\nimport re\nprint(len(context))\n```\n```repl\n{code}\n```"
 
 

@@ -1,5 +1,6 @@
-"""What the oracle's root model runs in the kernel: it reads OOLONG's windows and answers its questions by code. Written from the questions'
-words alone, and knowing nothing of how the tasks were made; it runs in the container as it stands here.
+"""What the oracle's root model runs in the kernel: it reads OOLONG's windows and answers its questions by
+code. Written from the questions' words alone, and knowing nothing of how the tasks were made; it runs in the
+container as it stands here.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ def classify(texts: Sequence[str], ask_all: Callable[..., list[Any]]) -> list[st
     """The label of each question, by sub models."""
     batches = [texts[at : at + BATCH] for at in range(0, len(texts), BATCH)]
     prompts = [
-        "Say of each question which of the 6 categories its answer has. Reply with a JSON list of the categories, in order.\n"
-        + "\n".join(f"{number}: {text}" for number, text in enumerate(batch))
+        "Say of each question which of the 6 categories its answer has. Reply with a JSON list of the "
+        "categories, in order.\n" + "\n".join(f"{number}: {text}" for number, text in enumerate(batch))
         for batch in batches
     ]
     labels: list[str] = []
-    for batch, reply in zip(batches, ask_all(prompts, schema={"type": "array", "items": {"type": "string"}}), strict=True):
+    for batch, reply in zip(
+        batches, ask_all(prompts, schema={"type": "array", "items": {"type": "string"}}), strict=True
+    ):
         assert len(reply) == len(batch), "a label for each"
         labels += reply
     return labels
@@ -35,7 +38,10 @@ def read(context: str, ask_all: Callable[..., list[Any]]) -> list[tuple[datetime
     """Day, user and label of every line."""
     found = LINE.findall(context)
     labels = classify([text for _, _, text in found], ask_all)
-    return [(datetime.strptime(day, "%b %d, %Y"), int(user), label) for (day, user, _), label in zip(found, labels, strict=True)]
+    return [
+        (datetime.strptime(day, "%b %d, %Y"), int(user), label)
+        for (day, user, _), label in zip(found, labels, strict=True)
+    ]
 
 
 def answer(question: str, rows: list[tuple[datetime, int, str]]) -> str:
@@ -58,7 +64,9 @@ def answer(question: str, rows: list[tuple[datetime, int, str]]) -> str:
         return f"Date: {ranked(Counter(day for day, _, _ in rows), int(bool(found[1]))):%m/%d/%Y}"
     if found := re.search(r"How many dates occur exactly (\d+) times", question):
         return f"Answer: {list(Counter(day for day, _, _ in rows).values()).count(int(found[1]))}"
-    if found := re.search(r"same frequency before (.+? \d\d, \d{4}) as after", question.replace("of the same", "same")):
+    if found := re.search(
+        r"same frequency before (.+? \d\d, \d{4}) as after", question.replace("of the same", "same")
+    ):
         day = datetime.strptime(found[1], "%b %d, %Y")
         before = sum(label == quoted[0] and when < day for when, _, label in rows)
         after = sum(label == quoted[0] and when > day for when, _, label in rows)
@@ -70,13 +78,28 @@ def answer(question: str, rows: list[tuple[datetime, int, str]]) -> str:
         order = counts.most_common()
         return f"Label: {order[0][0] if found[1] == 'most' else least(counts)}"
     if "same frequency as" in question:
-        a, b = re.search(r"is label '(.+?)' more common.+? as label '(.+?)'", question).groups()  # type: ignore[union-attr]
-        how = {"more common": "more common than", "less common": "less common than", "same frequency": "same frequency as"}
+        a, b = re.search(
+            r"is label '(.+?)' more common.+? as label "
+            r"'(.+?)'",
+            question,
+        ).groups()  # type: ignore[union-attr]
+        how = {
+            "more common": "more common than",
+            "less common": "less common than",
+            "same frequency": "same frequency as",
+        }
         return f"Answer: {a} is {how[compared(counts[a], counts[b])]} {b}"
     return f"Answer: {counts[quoted[0]]}"
 
 
-ALL = ("abbreviation", "entity", "description and abstract concept", "human being", "location", "numeric value")
+ALL = (
+    "abbreviation",
+    "entity",
+    "description and abstract concept",
+    "human being",
+    "location",
+    "numeric value",
+)
 
 
 def least(counts: Counter[str]) -> str:
@@ -109,7 +132,12 @@ def by_month(question: str, quoted: list[str], rows: list[tuple[datetime, int, s
         months[day.year, day.month][label] += 1
     if "single most frequent" in question:
         wanted = quoted[0]
-        return str(sum(all(counts[wanted] > counts[other] for other in ALL if other != wanted) for counts in months.values()))
+        return str(
+            sum(
+                all(counts[wanted] > counts[other] for other in ALL if other != wanted)
+                for counts in months.values()
+            )
+        )
     a, b = quoted[:2]
     more = sorted(month for month, counts in months.items() if counts[a] > counts[b])
     return f"{datetime(*more[0], 1):%B %Y}" if "first month" in question else str(len(more))
@@ -122,7 +150,9 @@ def pairs(question: str, rows: list[tuple[datetime, int, str]]) -> str:
     condition = question[question.index("such that") : question.index(". Each question")]
     if "both users" in condition:
         kinds = set(re.findall(r"'([^']+)'", condition.partition(", and for both")[0]))
-        dated = re.search(r"all questions of the kind '(.+?)' that they have are (before|after) (.+)$", condition)
+        dated = re.search(
+            r"all questions of the kind '(.+?)' that they have are (before|after) (.+)$", condition
+        )
 
         def holds(lines: list[tuple[datetime, str]]) -> bool:
             if not any(label in kinds for _, label in lines):
@@ -138,14 +168,19 @@ def pairs(question: str, rows: list[tuple[datetime, int, str]]) -> str:
         one, other = (
             [
                 (how, int(number), label)
-                for how, number, label in re.findall(r"(at least|exactly) (\d+) questions? of the kind '(.+?)'", part)
+                for how, number, label in re.findall(
+                    r"(at least|exactly) (\d+) questions? of the kind '(.+?)'", part
+                )
             ]
             for part in condition.split(", and the other user")
         )
 
         def fits(lines: list[tuple[datetime, str]], wanted: list[tuple[str, int, str]]) -> bool:
             counts = Counter(label for _, label in lines)
-            return all(counts[label] == number if how == "exactly" else counts[label] >= number for how, number, label in wanted)
+            return all(
+                counts[label] == number if how == "exactly" else counts[label] >= number
+                for how, number, label in wanted
+            )
 
         ones = [user for user, lines in users.items() if fits(lines, one)]
         others = [user for user, lines in users.items() if fits(lines, other)]

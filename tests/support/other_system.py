@@ -1,12 +1,14 @@
-"""Another system, as far as one can be pretended here: `pytest -p tests.support.other_system`, with OTHER_SYSTEM=darwin or win32.
+"""Another system, as far as one can be pretended here: `pytest -p tests.support.other_system`, with
+OTHER_SYSTEM=darwin or win32.
 
 For modules of rlm_kernel and rlm_contract alone, and not for libraries, the standard library and tests:
 - `sys.platform` is the other system's;
-- `os`, `signal`, `socket`, `select` and `asyncio` lack what that system's do not have; `fcntl`, `termios` and `resource` are not there on
-  Windows, and lack Linux's own names on macOS; `msvcrt` and `ctypes.WinDLL` are small stand-ins on Windows.
+- `os`, `signal`, `socket`, `select` and `asyncio` lack what that system's do not have; `fcntl`, `termios` and
+  `resource` are not there on Windows, and lack Linux's own names on macOS; `msvcrt` and `ctypes.WinDLL` are
+  small stand-ins on Windows.
 
-For the whole process: no file of /proc or /sys can be opened or listed. On Windows a file that is open can be neither deleted nor
-replaced, and the event loop has neither handlers of signals nor unix sockets.
+For the whole process: no file of /proc or /sys can be opened or listed. On Windows a file that is open can be
+neither deleted nor replaced, and the event loop has neither handlers of signals nor unix sockets.
 
 `os.name` and paths stay those of POSIX: what is done with Windows paths has tests of its own.
 """
@@ -33,11 +35,13 @@ _LINUX = {
         posix_fallocate sched_getaffinity sched_setaffinity sched_getparam sched_setparam sched_getscheduler sched_setscheduler
         splice preadv2 pwritev2 unshare setns timerfd_create""",
     "signal": "SIGCLD SIGPOLL SIGPWR SIGRTMAX SIGRTMIN SIGSTKFLT sigtimedwait sigwaitinfo pidfd_send_signal",
-    "socket": "AF_NETLINK AF_PACKET AF_VSOCK AF_ALG AF_CAN SOCK_CLOEXEC SOCK_NONBLOCK SO_PEERCRED SO_PASSCRED MSG_CMSG_CLOEXEC",
+    "socket": "AF_NETLINK AF_PACKET AF_VSOCK AF_ALG AF_CAN SOCK_CLOEXEC SOCK_NONBLOCK SO_PEERCRED "
+    "SO_PASSCRED MSG_CMSG_CLOEXEC",
     "select": "epoll EPOLLIN EPOLLOUT EPOLLERR EPOLLHUP EPOLLONESHOT",
     "fcntl": """F_OFD_SETLK F_OFD_SETLKW F_OFD_GETLK F_SETPIPE_SZ F_GETPIPE_SZ F_ADD_SEALS F_GET_SEALS F_SETLEASE F_GETLEASE F_NOTIFY
         FICLONE FICLONERANGE""",
-    "resource": "prlimit RLIMIT_OFILE RLIMIT_NICE RLIMIT_RTPRIO RLIMIT_MSGQUEUE RLIMIT_SIGPENDING RUSAGE_THREAD",
+    "resource": "prlimit RLIMIT_OFILE RLIMIT_NICE RLIMIT_RTPRIO RLIMIT_MSGQUEUE RLIMIT_SIGPENDING "
+    "RUSAGE_THREAD",
 }
 _POSIX = {
     "os": """O_CLOEXEC O_NOFOLLOW O_NONBLOCK O_DIRECTORY O_NOCTTY O_SYNC O_DSYNC O_ASYNC O_ACCMODE O_NDELAY chown fchown lchown fchmod
@@ -52,7 +56,8 @@ _POSIX = {
         SIGURG
         SIGBUS SIGTRAP SIGSYS SIGXCPU SIGXFSZ SIGVTALRM SIGPROF SIG_BLOCK SIG_UNBLOCK SIG_SETMASK pthread_kill pthread_sigmask
         sigpending sigwait siginterrupt alarm pause setitimer getitimer ITIMER_REAL""",
-    "socket": "AF_UNIX SO_REUSEPORT MSG_DONTWAIT SCM_RIGHTS SCM_CREDENTIALS CMSG_LEN CMSG_SPACE sethostname send_fds recv_fds",
+    "socket": "AF_UNIX SO_REUSEPORT MSG_DONTWAIT SCM_RIGHTS SCM_CREDENTIALS CMSG_LEN CMSG_SPACE sethostname "
+    "send_fds recv_fds",
     "select": "poll POLLIN POLLOUT POLLERR POLLHUP POLLNVAL kqueue",
     "asyncio": "start_unix_server open_unix_connection",
 }
@@ -66,25 +71,35 @@ def pretend(system: str) -> None:
     assert system in ("darwin", "win32")
     windows = system == "win32"
     without = {
-        name: _LINUX.get(name, "").split() for name in ("os", "signal", "socket", "select", "asyncio", "fcntl", "resource", "termios")
+        name: _LINUX.get(name, "").split()
+        for name in ("os", "signal", "socket", "select", "asyncio", "fcntl", "resource", "termios")
     }
     if windows:
         without = {name: [*names, *_POSIX.get(name, "").split()] for name, names in without.items()}
-    modules: dict[str, types.ModuleType | None] = {name: _Reduced(importlib.import_module(name), names) for name, names in without.items()}
+    modules: dict[str, types.ModuleType | None] = {
+        name: _Reduced(importlib.import_module(name), names) for name, names in without.items()
+    }
     modules["sys"] = _Reduced(sys, (), platform=system)
     _hide_proc()
     if windows:
         modules |= dict.fromkeys(_NOT_ON_WINDOWS)
         modules["os"] = _Reduced(os, without["os"], kill=_kill, O_BINARY=0)
-        modules["ctypes"] = _Reduced(ctypes, (), WinDLL=lambda *_args, **_options: _Kernel32(), get_last_error=lambda: _Kernel32.error)
-        modules["asyncio"] = _Reduced(asyncio, without["asyncio"], ProactorEventLoop=asyncio.SelectorEventLoop)
+        modules["ctypes"] = _Reduced(
+            ctypes, (), WinDLL=lambda *_args, **_options: _Kernel32(), get_last_error=lambda: _Kernel32.error
+        )
+        modules["asyncio"] = _Reduced(
+            asyncio, without["asyncio"], ProactorEventLoop=asyncio.SelectorEventLoop
+        )
         modules["msvcrt"] = _msvcrt()
         _share_nothing()
     _have_imported(modules)
 
 
 class _Reduced(types.ModuleType):
-    """A module without some of its names, or with others in their place. What is set in it is set in the module itself."""
+    """A module without some of its names, or with others in their place.
+
+    What is set in it is set in the module itself.
+    """
 
     def __init__(self, module: types.ModuleType, without: Iterable[str], **instead: Any) -> None:
         own = super().__getattribute__("__dict__")
@@ -93,7 +108,10 @@ class _Reduced(types.ModuleType):
     def __getattribute__(self, name: str) -> Any:
         own = super().__getattribute__("__dict__")
         if name in own["/without"]:
-            raise AttributeError(f"module {own['/module'].__name__!r} has no attribute {name!r} on the system that is pretended")
+            raise AttributeError(
+                f"module {own['/module'].__name__!r} has no attribute {name!r} on the system that is "
+                "pretended"
+            )
         return own["/instead"][name] if name in own["/instead"] else getattr(own["/module"], name)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -107,11 +125,15 @@ def _have_imported(modules: dict[str, types.ModuleType | None]) -> None:
     """Give our modules these for what they import."""
     real = builtins.__import__
 
-    def replaced(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:
+    def replaced(
+        name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0
+    ) -> Any:
         if globals and str(globals.get("__name__")).split(".")[0] in _OURS and name in modules:
             found = modules[name]
             if found is None:
-                raise ModuleNotFoundError(f"No module named {name!r} on the system that is pretended", name=name)
+                raise ModuleNotFoundError(
+                    f"No module named {name!r} on the system that is pretended", name=name
+                )
             return found
         return real(name, globals, locals, fromlist, level)
 
@@ -124,8 +146,14 @@ _inside = False
 
 def _hide_proc() -> None:
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        if event in ("open", "os.listdir", "os.scandir") and not _inside and str(arguments[0]).startswith(("/proc/", "/sys/")):
-            raise FileNotFoundError(errno.ENOENT, "there is no /proc on the system that is pretended", str(arguments[0]))
+        if (
+            event in ("open", "os.listdir", "os.scandir")
+            and not _inside
+            and str(arguments[0]).startswith(("/proc/", "/sys/"))
+        ):
+            raise FileNotFoundError(
+                errno.ENOENT, "there is no /proc on the system that is pretended", str(arguments[0])
+            )
 
     sys.addaudithook(hook)
 
@@ -178,7 +206,12 @@ def _share_nothing() -> None:
     os.replace = os.rename = replace  # type: ignore[assignment]
     shutil.rmtree.avoids_symlink_attacks = shutil._use_fd_functions = False  # type: ignore[attr-defined, misc]
     loop: Any = asyncio.SelectorEventLoop
-    for name in ("add_signal_handler", "remove_signal_handler", "create_unix_server", "create_unix_connection"):
+    for name in (
+        "add_signal_handler",
+        "remove_signal_handler",
+        "create_unix_server",
+        "create_unix_connection",
+    ):
         setattr(loop, name, _not_implemented)
 
 
@@ -187,7 +220,9 @@ def _not_implemented(*_args: Any, **_options: Any) -> Any:
 
 
 def _msvcrt() -> types.ModuleType:
-    """Locks of Windows are of a byte, and those of the system here of a file: what is locked is remembered by both."""
+    """Locks of Windows are of a byte, and those of the system here of a file: what is locked is remembered by
+    both.
+    """
     module = types.ModuleType("msvcrt")
 
     def locking(file: int, how: int, count: int) -> None:
@@ -241,8 +276,8 @@ NOT_THERE = {
         "test_a_journal_that_goes_away_is_noticed_at_the_next_event",
     },
 }
-"""Tests that start programs, which would not be pretended to; and of what the system does not have, or that do what it does not allow:
-files of /proc, pipes with names, deleting or replacing a file that is open.
+"""Tests that start programs, which would not be pretended to; and of what the system does not have, or that
+do what it does not allow: files of /proc, pipes with names, deleting or replacing a file that is open.
 """
 
 

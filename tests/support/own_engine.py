@@ -1,6 +1,7 @@
 """A Docker engine of a test's own, which may be stopped, killed and started again. Needs root and dockerd.
 
-Its processes, mounts and network are those of a machine of its own, so that nothing of them is left, whatever becomes of the test.
+Its processes, mounts and network are those of a machine of its own, so that nothing of them is left, whatever
+becomes of the test.
 """
 
 from __future__ import annotations
@@ -49,12 +50,20 @@ def usual_environment() -> dict[str, str]:
 
 def lacks(*programs: str) -> str:
     """Why there can be no engine of a test's own here that needs these programs; "" if there can be one."""
-    missing = [name for name in ("dockerd", "docker", "unshare", "nsenter", *programs) if shutil.which(name, path=PATH) is None]
-    return "needs root" if os.getuid() else f"needs {', '.join(missing)} (scripts/engines.sh)" if missing else ""
+    missing = [
+        name
+        for name in ("dockerd", "docker", "unshare", "nsenter", *programs)
+        if shutil.which(name, path=PATH) is None
+    ]
+    return (
+        "needs root" if os.getuid() else f"needs {', '.join(missing)} (scripts/engines.sh)" if missing else ""
+    )
 
 
 class OwnEngine:
-    """`address` is for DOCKER_HOST, `environment` is all that a command needs to reach it. Between `start` and `close`.
+    """`address` is for DOCKER_HOST, `environment` is all that a command needs to reach it.
+
+    Between `start` and `close`.
 
     `more`: options of dockerd. `config`: what it reads as its daemon.json.
     """
@@ -101,13 +110,18 @@ class OwnEngine:
     def start(self, image: str = "") -> None:
         """Returns when it answers, and has the image."""
         with self._turn:
-            linked = bool(image) and self.links and link_image(image, self.folder / "data", usual_environment())
+            linked = (
+                bool(image) and self.links and link_image(image, self.folder / "data", usual_environment())
+            )
             self._start()
         if image and not linked:
             self.load(image)
 
     def _start(self) -> None:
-        for pid in ("pid", "exec/containerd/containerd.pid"):  # of one that was killed, and that perhaps nobody has collected
+        for pid in (
+            "pid",
+            "exec/containerd/containerd.pid",
+        ):  # of one that was killed, and that perhaps nobody has collected
             (self.folder / pid).unlink(missing_ok=True)
         with (self.folder / "log").open("ab") as log:
             self._process = self._open(log)
@@ -118,18 +132,41 @@ class OwnEngine:
             time.sleep(0.1)
 
     def _open(self, log: BinaryIO) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(self._machine.command(*self._command()), cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        return subprocess.Popen(
+            self._machine.command(*self._command()), cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
 
     def _command(self) -> list[str]:
-        apart = ["--data-root", "data", "--exec-root", "exec", "--pidfile", "pid", "--config-file", "daemon.json"]
+        apart = [
+            "--data-root",
+            "data",
+            "--exec-root",
+            "exec",
+            "--pidfile",
+            "pid",
+            "--config-file",
+            "daemon.json",
+        ]
         paths = [argument if argument.startswith("--") else str(self.folder / argument) for argument in apart]
         no_network = ["--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false"]
         limits = [f"--cgroup-parent=/{self.folder.name}", "--exec-opt=native.cgroupdriver=cgroupfs"]
-        return ["dockerd", "--host", self._socket, *paths, *no_network, *limits, *self._more, "--shutdown-timeout=5", "--log-level=error"]
+        return [
+            "dockerd",
+            "--host",
+            self._socket,
+            *paths,
+            *no_network,
+            *limits,
+            *self._more,
+            "--shutdown-timeout=5",
+            "--log-level=error",
+        ]
 
     def load(self, image: str) -> None:
         """Take an image over from the usual engine."""
-        with subprocess.Popen(["docker", "save", image], stdout=subprocess.PIPE, env=usual_environment()) as saved:
+        with subprocess.Popen(
+            ["docker", "save", image], stdout=subprocess.PIPE, env=usual_environment()
+        ) as saved:
             load = ["docker", "--host", self._socket, "load"]
             subprocess.run(load, stdin=saved.stdout, stdout=subprocess.DEVNULL, env=_plain(), check=True)
         assert saved.returncode == 0
@@ -188,12 +225,24 @@ class OwnEngine:
 
     def command(self, *arguments: str, at: Path = Path(), **environment: str) -> list[str]:
         """What runs Python with these arguments, in a folder, as one who uses this engine."""
-        more = self.environment | {"PYTHONPATH": f"{ROOT}:{ROOT / 'kernel_image'}", "PYTHONDONTWRITEBYTECODE": "1"} | environment
-        return ["env", f"--chdir={at}", *(f"{name}={value}" for name, value in more.items()), sys.executable, *arguments]
+        more = (
+            self.environment
+            | {"PYTHONPATH": f"{ROOT}:{ROOT / 'kernel_image'}", "PYTHONDONTWRITEBYTECODE": "1"}
+            | environment
+        )
+        return [
+            "env",
+            f"--chdir={at}",
+            *(f"{name}={value}" for name, value in more.items()),
+            sys.executable,
+            *arguments,
+        ]
 
     def rlm(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run `rlm` on this engine."""
-        command = self.command("-m", "rlm_kernel", *arguments, LITELLM_LOCAL_MODEL_COST_MAP="True", **environment)
+        command = self.command(
+            "-m", "rlm_kernel", *arguments, LITELLM_LOCAL_MODEL_COST_MAP="True", **environment
+        )
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     def files(self, path: str) -> Path:
@@ -220,7 +269,10 @@ class GVisor(OwnEngine):
     seen_of_the_first = frozenset({"environ", "maps", "auxv", "fd", "fd/0"})
 
     def __init__(self) -> None:
-        runsc = {"path": shutil.which("runsc", path=PATH), "runtimeArgs": ["--network=none", "--platform=ptrace", "--ignore-cgroups"]}
+        runsc = {
+            "path": shutil.which("runsc", path=PATH),
+            "runtimeArgs": ["--network=none", "--platform=ptrace", "--ignore-cgroups"],
+        }
         super().__init__(config={"runtimes": {"runsc": runsc}, "default-runtime": "runsc"})
 
 
@@ -229,7 +281,19 @@ class User:
 
     def __init__(self, name: str, home: Path) -> None:
         self.name = name
-        subprocess.run(["useradd", "--no-create-home", "--home-dir", str(home), "--user-group", "--shell", "/bin/sh", name], check=True)
+        subprocess.run(
+            [
+                "useradd",
+                "--no-create-home",
+                "--home-dir",
+                str(home),
+                "--user-group",
+                "--shell",
+                "/bin/sh",
+                name,
+            ],
+            check=True,
+        )
         self.uid = pwd.getpwnam(name).pw_uid
         home.mkdir(mode=0o700, exist_ok=True)
         shutil.chown(home, name, name)
@@ -263,7 +327,9 @@ def _clear_away() -> None:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 with suppress(KeyError):
                     pwd.getpwnam(folder.name)
-                    subprocess.run(["userdel", "--force", folder.name], check=False, stderr=subprocess.DEVNULL)
+                    subprocess.run(
+                        ["userdel", "--force", folder.name], check=False, stderr=subprocess.DEVNULL
+                    )
                 _remove(folder)
             finally:
                 os.close(lock)
@@ -271,7 +337,9 @@ def _clear_away() -> None:
 
 def _remove(folder: Path) -> None:
     groups = Path("/sys/fs/cgroup")
-    for group in [*groups.glob(f"{folder.name}/**/"), *groups.glob(f"*/{folder.name}/**/")][::-1]:  # the inner ones first
+    for group in [*groups.glob(f"{folder.name}/**/"), *groups.glob(f"*/{folder.name}/**/")][
+        ::-1
+    ]:  # the inner ones first
         with suppress(OSError):
             group.rmdir()
     shutil.rmtree(folder, ignore_errors=True)

@@ -12,7 +12,10 @@ _AHEAD = 16 << 10
 
 
 class Pipe:
-    """Implements `stream.Channel`, as far as its readers and writers use it. It reads ahead so much as `_AHEAD`."""
+    """Implements `stream.Channel`, as far as its readers and writers use it.
+
+    It reads ahead so much as `_AHEAD`.
+    """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
@@ -57,4 +60,6 @@ class Pipe:
 
 async def listen(path: Path, on_pipe: Callable[[Pipe], None]) -> asyncio.AbstractServer:
     """Have `on_pipe` called with each connection."""
-    return await asyncio.start_unix_server(lambda reader, writer: on_pipe(Pipe(reader, writer)), path, limit=_AHEAD)
+    return await asyncio.start_unix_server(
+        lambda reader, writer: on_pipe(Pipe(reader, writer)), path, limit=_AHEAD
+    )

@@ -22,7 +22,10 @@ def response(status: int, body: bytes, *lines: str) -> bytes:
 
 
 class RawServer:
-    """Serves on loopback, one connection for each request, as a context manager. `requests` has the bytes of each."""
+    """Serves on loopback, one connection for each request, as a context manager.
+
+    `requests` has the bytes of each.
+    """
 
     def __init__(self, answer: Answer, host: str = "127.0.0.1") -> None:
         self.answer = answer
@@ -62,7 +65,14 @@ class RawServer:
                 return
             received += piece
         start, _, rest = received.partition(b"\r\n\r\n")
-        length = next((int(line.split(b":")[1]) for line in start.split(b"\r\n") if line.lower().startswith(b"content-length:")), 0)
+        length = next(
+            (
+                int(line.split(b":")[1])
+                for line in start.split(b"\r\n")
+                if line.lower().startswith(b"content-length:")
+            ),
+            0,
+        )
         while len(rest) < length:
             if not (piece := connection.recv(65536)):
                 break

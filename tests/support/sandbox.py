@@ -1,4 +1,6 @@
-"""A kernel in a container with its broker, for tests: what `session.ask` puts together, without models and loop."""
+"""A kernel in a container with its broker, for tests: what `session.ask` puts together, without models and
+loop.
+"""
 
 from __future__ import annotations
 

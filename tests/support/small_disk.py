@@ -34,10 +34,18 @@ class SmallDisk:
 
 @contextmanager
 def small_disk(path: Path, size: int, **options: int) -> Iterator[SmallDisk]:
-    """`size` in bytes; `options` as mount has them for tmpfs, such as nr_inodes. Skips the test where nothing can be mounted."""
+    """`size` in bytes; `options` as mount has them for tmpfs, such as nr_inodes.
+
+    Skips the test where nothing can be mounted.
+    """
     wanted = ",".join([f"size={size}", "mode=700", *(f"{name}={value}" for name, value in options.items())])
     path.mkdir(exist_ok=True)
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", wanted, "tmpfs", str(path)], capture_output=True, text=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", wanted, "tmpfs", str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if mounted.returncode:
         pytest.skip(f"nothing can be mounted: {mounted.stderr}")
     try:

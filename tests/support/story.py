@@ -1,4 +1,6 @@
-"""A run with everything that a replay must give again: threads, batches, asyncio, processes, failures, pictures, identical prompts."""
+"""A run with everything that a replay must give again: threads, batches, asyncio, processes, failures,
+pictures, identical prompts.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,10 @@ from rlm_kernel.session.result import Result
 
 QUESTION = "What is in it?"
 TURNS = [
-    ["print(context[:20], len(context))\nprint({name for name in ('b', 'a', 'd', 'c')})", "import random\nrandom.sample(range(1000), 5)"],
+    [
+        "print(context[:20], len(context))\nprint({name for name in ('b', 'a', 'd', 'c')})",
+        "import random\nrandom.sample(range(1000), 5)",
+    ],
     [
         "from concurrent.futures import ThreadPoolExecutor, as_completed\n"
         "with ThreadPoolExecutor(8) as pool:\n"
@@ -31,12 +36,16 @@ TURNS = [
     ],
     [
         "import asyncio\nprint(await asyncio.gather(*(allm_query(f'async {n}') for n in range(5))))",
-        "found = llm_query_batched(['good', 'bad', 'fine'])\nprint(found, [bool(item) for item in found])\ntry:\n    llm_query('bad')\n"
+        "found = llm_query_batched(['good', 'bad', 'fine'])\nprint(found, [bool(item) for item in found])\n"
+        "try:\n    llm_query('bad')\n"
         "except LLMError as error:\n    print('failed:', error)",
         "from multiprocessing import get_context\nwith get_context('fork').Pool(2) as pool:\n"
         "    print(pool.map(llm_query, [f'process {n}' for n in range(4)]))",
     ],
-    ["import pandas as pd\npd.DataFrame({'a': [1, 2]})", "total = 41\nprint(budget()['calls'])\nundefined_name"],
+    [
+        "import pandas as pd\npd.DataFrame({'a': [1, 2]})",
+        "total = 41\nprint(budget()['calls'])\nundefined_name",
+    ],
     ["FINAL(f'{total + 1} in {len(context)} characters')"],
 ]
 ANSWER = "42 in 1200 characters"
@@ -58,13 +67,17 @@ def repl(*codes: str) -> str:
 
 
 class Story(ScriptedModels):
-    """Plays QUESTION's run from wherever the conversation stands. Answers differ from call to call, and take their time.
+    """Plays QUESTION's run from wherever the conversation stands.
+
+    Answers differ from call to call, and take their time.
 
     `asked` are the prompts that reached the sub model.
     """
 
     def __init__(self, turns: Sequence[Sequence[str]] = TURNS, *, slow: bool = True) -> None:
-        super().__init__(lambda messages: repl(*turns[sum(m["role"] == "assistant" for m in messages)]), self._answer)
+        super().__init__(
+            lambda messages: repl(*turns[sum(m["role"] == "assistant" for m in messages)]), self._answer
+        )
         self.asked: list[str] = []
         self._slow = slow
         self._count = itertools.count(1)

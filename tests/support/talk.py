@@ -14,7 +14,9 @@ _RUN = re.compile(r"run: (.*)")
 
 
 class Talk(ScriptedModels):
-    """`heard` are the messages of each call; `summary` is what it sums an interaction up with, None to fail at it."""
+    """`heard` are the messages of each call; `summary` is what it sums an interaction up with, None to fail
+    at it.
+    """
 
     def __init__(self, summary: str = "Found what was asked for.") -> None:
         super().__init__(self._speak, lambda prompt: f"echo {prompt}")

@@ -45,13 +45,17 @@ class Terminal:
             asyncio.get_running_loop().remove_reader(self.keyboard)
 
     async def type(self, line: str, until_seen: str, times: int = 1) -> None:
-        """Type a line, and wait until a text has been seen so often since; with no line, since what was waited for before."""
+        """Type a line, and wait until a text has been seen so often since; with no line, since what was
+        waited for before.
+        """
         if line:
             self._mark = len(self.seen)
             os.write(self.keyboard, line.encode())
         wanted = until_seen.encode()
         try:
-            await until(lambda: self.seen.count(wanted, self._mark) >= times or self.process.returncode is not None)
+            await until(
+                lambda: self.seen.count(wanted, self._mark) >= times or self.process.returncode is not None
+            )
         except TimeoutError:
             raise AssertionError(f"{until_seen!r} was not seen in {self.text[-2000:]!r}") from None
         assert wanted in self.seen[self._mark :], self.seen[self._mark :]

@@ -24,7 +24,16 @@ from rlm_kernel.engine.events import (
     TurnReplied,
     TurnStarted,
 )
-from rlm_kernel.engine.protocols import Answer, CallRecord, CellResult, CellStatus, Completion, Outcome, Totals, Usage
+from rlm_kernel.engine.protocols import (
+    Answer,
+    CallRecord,
+    CellResult,
+    CellStatus,
+    Completion,
+    Outcome,
+    Totals,
+    Usage,
+)
 from rlm_kernel.trace.schema import CellMeta, FileMeta, NotebookMeta
 from tests.support.engine import failure, stream
 
@@ -65,11 +74,21 @@ def call(number: int = 1, **changes: Any) -> CallRecord:
     return CallRecord(**fields | changes)
 
 
-def result(cell_id: str, code: str = "print(1)", status: CellStatus = "ok", outputs: Sequence[Any] = (), **changes: Any) -> CellResult:
+def result(
+    cell_id: str,
+    code: str = "print(1)",
+    status: CellStatus = "ok",
+    outputs: Sequence[Any] = (),
+    **changes: Any,
+) -> CellResult:
     return CellResult(cell_id, code, status, outputs, WHEN, 0.25, **{"execution_count": 3} | changes)
 
 
-PICTURE = {"output_type": "display_data", "data": {"image/png": "AAAA", "text/plain": "<Figure>"}, "metadata": {}}
+PICTURE = {
+    "output_type": "display_data",
+    "data": {"image/png": "AAAA", "text/plain": "<Figure>"},
+    "metadata": {},
+}
 FORCED = Outcome(Answer("About 5."), "turns", True, "The limit of turns is reached.")
 STORY: list[Event] = [
     CellStarted("parameters", 0, "question = 'How many?'"),
@@ -104,7 +123,9 @@ def no_constant(name: str) -> NoReturn:
 
 
 def load(path: Path) -> Any:
-    """The notebook, checked: JSON that any reader takes, valid, its metadata ours, and nothing left beside it."""
+    """The notebook, checked: JSON that any reader takes, valid, its metadata ours, and nothing left beside
+    it.
+    """
     text = path.read_text("utf-8")
     json.loads(text, parse_constant=no_constant)
     notebook = nbformat.reads(text, nbformat.NO_CONVERT)

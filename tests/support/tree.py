@@ -63,25 +63,32 @@ class Priced(ScriptedModels):
 
 
 class Levels(Priced):
-    """A script for each level: replies in order, each a cell, and an answer in words for what comes after them. QUESTION in a cell is
-    the question.
+    """A script for each level: replies in order, each a cell, and an answer in words for what comes after
+    them. QUESTION in a cell is the question.
     """
 
     def __init__(self, *levels: Sequence[str], sub: Any = str.upper) -> None:
         def root(messages: Sequence[Message]) -> str:
             cells = levels[level_of(messages)]
             turn = turns_of(messages)
-            return repl(cells[turn].replace("QUESTION", repr(question_of(messages)))) if turn < len(cells) else "FINAL(perhaps)"
+            return (
+                repl(cells[turn].replace("QUESTION", repr(question_of(messages))))
+                if turn < len(cells)
+                else "FINAL(perhaps)"
+            )
 
         super().__init__(root, sub)
 
 
 def tree(*widths: int) -> Levels:
-    """Each RLM hands each of so many children a part of its context, and adds up; those at the bottom ask the sub model."""
+    """Each RLM hands each of so many children a part of its context, and adds up; those at the bottom ask the
+    sub model.
+    """
     above = [
         f"size = -(-len(context) // {width})\n"
         "parts = list(chunks(size))\n"
-        f'found = rlm_query_batched([f"LEVEL{level} How long is part {{n}}?" for n in range({width})], parts, schema=int)\n'
+        f'found = rlm_query_batched([f"LEVEL{level} How long is part {{n}}?" for n in range({width})], '
+        "parts, schema=int)\n"
         "print(found, budget()['depth'])\nFINAL(sum(found))"
         for level, width in enumerate(widths, 1)
     ]
@@ -117,7 +124,9 @@ def containers(pid: int, status: Sequence[str] = ()) -> list[str]:
     """Names of the containers that a process owns, in whatever state they are, or in one of these."""
     client = connect()
     try:
-        chosen: dict[str, Any] = {"label": f"rlm-kernel.owner={pid}"} | ({"status": list(status)} if status else {})
+        chosen: dict[str, Any] = {"label": f"rlm-kernel.owner={pid}"} | (
+            {"status": list(status)} if status else {}
+        )
         return [found.name for found in client.containers.list(all=True, filters=chosen, ignore_removed=True)]
     finally:
         client.close()
@@ -145,13 +154,20 @@ def patient(sub: Callable[[str], Any] = str.upper) -> Levels:
         found = sub(prompt)
         return str(await found if asyncio.iscoroutine(found) else found)
 
-    top = 'found = rlm_query_batched([f"LEVEL1 part {n}" for n in range(3)], [context[n::3] for n in range(3)])\nFINAL(found)'
-    child = "print([llm_query(f'quick {n}') for n in range(3)])\nprint(llm_query('slow'))\nFINAL(len(context))"
+    top = (
+        'found = rlm_query_batched([f"LEVEL1 part {n}" for n in range(3)], [context[n::3] for n in '
+        "range(3)])\nFINAL(found)"
+    )
+    child = (
+        "print([llm_query(f'quick {n}') for n in range(3)])\nprint(llm_query('slow'))\nFINAL(len(context))"
+    )
     return Levels([top], [child], sub=answer)
 
 
 def be_killed(runtime: str, folder: str, trace: str, text: str) -> None:
-    """In a process of its own: run `patient` until all three children ask their slow question, and die by SIGKILL."""
+    """In a process of its own: run `patient` until all three children ask their slow question, and die by
+    SIGKILL.
+    """
     os.environ["XDG_RUNTIME_DIR"] = runtime
     os.chdir(folder)
     waiting: set[str] = set()
@@ -167,7 +183,16 @@ def be_killed(runtime: str, folder: str, trace: str, text: str) -> None:
             asyncio.get_running_loop().call_later(1.0, os.kill, os.getpid(), signal.SIGKILL)
             waiting.add("done")
 
-    asyncio.run(ask("How long is it?", Path(text), settings=settings(1), trace=Path(trace), models=patient(asked), view=Watch(heard)))
+    asyncio.run(
+        ask(
+            "How long is it?",
+            Path(text),
+            settings=settings(1),
+            trace=Path(trace),
+            models=patient(asked),
+            view=Watch(heard),
+        )
+    )
 
 
 def short_folder() -> TemporaryDirectory[str]:

@@ -62,7 +62,9 @@ def hangs(outcome: Outcome = ANSWERED) -> Work:
 
 
 @pytest.mark.parametrize("outcome", [ANSWERED, FORCED], ids=["answered", "forced"])
-async def test_what_hangs_after_the_answer_is_not_waited_for(outcome: Outcome, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_hangs_after_the_answer_is_not_waited_for(
+    outcome: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(delivery, "CLOSING_SECONDS", 0.05)
     heard = Heard()
     asking = asyncio.create_task(heard.ask(hangs(outcome)))
@@ -116,7 +118,9 @@ async def test_what_stubbornly_goes_on_is_left(monkeypatch: pytest.MonkeyPatch) 
     assert not delivery._left
 
 
-@pytest.mark.parametrize("failure", [DockerError("The engine is gone."), RuntimeError("a fault")], ids=["ours", "any"])
+@pytest.mark.parametrize(
+    "failure", [DockerError("The engine is gone."), RuntimeError("a fault")], ids=["ours", "any"]
+)
 async def test_what_fails_after_the_answer_is_told_and_no_failure(failure: Exception) -> None:
     heard = Heard()
 
@@ -178,7 +182,9 @@ async def test_an_answer_that_the_trace_cannot_take_is_an_answer_and_that_is_tol
     full = Recorder(RunFinished, TraceError("The trace a.ipynb cannot be written: No space left on device."))
     async with closing_trace(full, Totals, Path("t.ipynb"), said.append) as close:
         close(FORCED)
-    assert said == ["The answer is not in the trace. The trace a.ipynb cannot be written: No space left on device."]
+    assert said == [
+        "The answer is not in the trace. The trace a.ipynb cannot be written: No space left on device."
+    ]
     with pytest.raises(TraceError):
         async with closing_trace(full, Totals, Path("t.ipynb"), said.append) as close:
             close(NONE)
@@ -188,7 +194,9 @@ async def test_an_answer_that_the_trace_cannot_take_is_an_answer_and_that_is_tol
 async def test_a_view_that_fails_at_the_end_keeps_nobody_from_hearing_it(first: bool) -> None:
     said: list[str] = []
     broken, heard = Recorder(RunFinished, RuntimeError("no terminal any more")), Recorder()
-    async with closing_trace(everyone(*((broken, heard) if first else (heard, broken))), Totals, Path("t.ipynb"), said.append) as close:
+    async with closing_trace(
+        everyone(*((broken, heard) if first else (heard, broken))), Totals, Path("t.ipynb"), said.append
+    ) as close:
         close(ANSWERED)
     assert [event.outcome for event in heard.of(RunFinished)] == [ANSWERED]
     assert said == ["The end of the run could not be shown. no terminal any more"]
@@ -206,7 +214,9 @@ def run_of(*replies: str) -> Run:
 
 
 @pytest.mark.parametrize("stopped", [False, True], ids=["by itself", "by a cancellation"])
-async def test_a_cell_that_goes_on_after_its_answer_is_ended_and_the_answer_stands(stopped: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_cell_that_goes_on_after_its_answer_is_ended_and_the_answer_stands(
+    stopped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cells, "ENDING_SECONDS", 60.0 if stopped else 0.05)
     run = run_of(repl("context"), repl("late(FINAL('42'))"))
     asking = asyncio.ensure_future(run.outcome())
@@ -214,7 +224,11 @@ async def test_a_cell_that_goes_on_after_its_answer_is_ended_and_the_answer_stan
     if stopped:
         asking.cancel()
     outcome = await asking
-    assert (outcome.stop_reason, outcome.answer and outcome.answer.text, run.kernel.interrupts) == ("answered", "42", 1)
+    assert (outcome.stop_reason, outcome.answer and outcome.answer.text, run.kernel.interrupts) == (
+        "answered",
+        "42",
+        1,
+    )
 
 
 async def test_a_cancellation_after_an_answer_that_does_not_stand_is_one() -> None:

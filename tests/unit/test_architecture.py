@@ -1,4 +1,6 @@
-"""The rooms and the arrows between them: cli → bench → session → engine → protocols ← models, sandbox, trace."""
+"""The rooms and the arrows between them: cli → bench → session → engine → protocols ← models, sandbox,
+trace.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 import rlm_contract
+
 import rlm_kernel
 
 PACKAGE = Path(rlm_kernel.__file__).parent
 ROOMS = ("bench", "cli", "engine", "models", "sandbox", "session", "trace")
-BESIDE = {"bounded", "checked", "config", "errors", "sanitize", "loops", "nearest", "pathtext", "secrets", "system", "_version"}
+BESIDE = {
+    "bounded",
+    "checked",
+    "config",
+    "errors",
+    "sanitize",
+    "loops",
+    "nearest",
+    "pathtext",
+    "secrets",
+    "system",
+    "_version",
+}
 """Modules beside the rooms, which import no room."""
 SLOW = {"litellm", "docker", "jupyter_client", "nbformat", "prompt_toolkit", "xllamacpp"}
 MAY_IMPORT = {
@@ -48,7 +62,10 @@ def modules(room: str = "") -> list[Path]:
 
 
 def imported(path: Path, *, late: bool = True) -> Iterator[str]:
-    """Dotted names that a module imports; without `late`, only when it is itself imported. Names of a `from` are included."""
+    """Dotted names that a module imports; without `late`, only when it is itself imported.
+
+    Names of a `from` are included.
+    """
     for node in _nodes(ast.parse(path.read_text("utf-8")), late):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -61,7 +78,11 @@ def _nodes(node: ast.AST, late: bool) -> Iterator[ast.AST]:
     yield node
     for child in ast.iter_child_nodes(node):
         function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        typing_alone = isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING"
+        typing_alone = (
+            isinstance(child, ast.If)
+            and isinstance(child.test, ast.Name)
+            and child.test.id == "TYPE_CHECKING"
+        )
         if late or not (function or typing_alone):
             yield from _nodes(child, late)
 
@@ -91,7 +112,9 @@ def test_the_engine_imports_the_errors_and_a_little_beside() -> None:
             parts = name.split(".")
             allowed = ENGINE_STDLIB | ENGINE_LIBRARIES if parts[0] != "rlm_kernel" else {"rlm_kernel"}
             assert parts[0] in allowed, f"{path.relative_to(PACKAGE)} imports {name}"
-            assert parts[0] != "rlm_kernel" or parts[1] in ("bounded", "checked", "engine", "errors"), f"{path.name} imports {name}"
+            assert parts[0] != "rlm_kernel" or parts[1] in ("bounded", "checked", "engine", "errors"), (
+                f"{path.name} imports {name}"
+            )
             assert parts[0] != "importlib" or name == "importlib.resources"
 
 
@@ -106,7 +129,19 @@ def test_the_engine_opens_no_file() -> None:
 
 
 def test_nothing_is_unpickled_or_evaluated() -> None:
-    unpickling = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "multiprocessing", "shelve", "numpy", "pandas", "yaml"}
+    unpickling = {
+        "pickle",
+        "_pickle",
+        "cloudpickle",
+        "dill",
+        "joblib",
+        "marshal",
+        "multiprocessing",
+        "shelve",
+        "numpy",
+        "pandas",
+        "yaml",
+    }
     for path in modules():
         assert not {name.split(".")[0] for name in imported(path)} & unpickling, path
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
@@ -135,7 +170,10 @@ def test_the_kernels_package_imports_nothing_of_the_host() -> None:
 
 def test_what_host_and_container_share_imports_python_alone() -> None:
     for path in sorted(Path(rlm_contract.__file__).parent.rglob("*.py")):
-        assert {name.split(".")[0] for name in imported(path)} <= {*sys.stdlib_module_names, "rlm_contract"}, path
+        assert {name.split(".")[0] for name in imported(path)} <= {
+            *sys.stdlib_module_names,
+            "rlm_contract",
+        }, path
 
 
 @pytest.mark.parametrize("package", sorted(SLOW - {"jupyter_client"}))
@@ -144,7 +182,9 @@ def test_slow_packages_are_imported_late(package: str) -> None:
         assert all(name.split(".")[0] != package for name in imported(path, late=False)), path
 
 
-@pytest.mark.parametrize("code", ["import rlm_kernel", "from rlm_kernel import RLM", "from rlm_kernel.cli import main; main()"])
+@pytest.mark.parametrize(
+    "code", ["import rlm_kernel", "from rlm_kernel import RLM", "from rlm_kernel.cli import main; main()"]
+)
 def test_import_and_help_load_nothing_slow(code: str) -> None:
     probe = f"""
 import sys, json
@@ -201,7 +241,9 @@ def _arguments(made: ast.ClassDef) -> int:
     """Of a class's constructor; of a dataclass its fields. A pydantic model is read from a file."""
     if any(isinstance(base, ast.Name) and base.id == "BaseModel" for base in made.bases):
         return 0
-    start = next((node for node in made.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"), None)
+    start = next(
+        (node for node in made.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"), None
+    )
     if start is not None:
         return len(start.args.args) + len(start.args.kwonlyargs) - 1
     return sum(isinstance(node, ast.AnnAssign) for node in made.body) if made.decorator_list else 0
@@ -209,5 +251,9 @@ def _arguments(made: ast.ClassDef) -> int:
 
 def test_no_listener_of_the_session_forwards_unknown_names() -> None:
     for path in modules("session"):
-        names = {node.name for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.FunctionDef)}
+        names = {
+            node.name
+            for node in ast.walk(ast.parse(path.read_text("utf-8")))
+            if isinstance(node, ast.FunctionDef)
+        }
         assert "__getattr__" not in names, path.name

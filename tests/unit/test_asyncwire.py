@@ -68,11 +68,15 @@ async def host(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Host]:
 
 
 async def give_up(host: Host, count: int) -> Any:
-    """Make so many calls in a kernel, and give them up as soon as the host is busy; then make one that is answered."""
+    """Make so many calls in a kernel, and give them up as soon as the host is busy; then make one that is
+    answered.
+    """
 
     async def code() -> Any:
         try:
-            calls = asyncio.gather(*(asyncwire.call("llm_query", {"prompt": str(number)}) for number in range(count)))
+            calls = asyncio.gather(
+                *(asyncwire.call("llm_query", {"prompt": str(number)}) for number in range(count))
+            )
             await asyncio.to_thread(host.busy.wait, 10)
             calls.cancel()
             await asyncio.gather(calls, return_exceptions=True)
@@ -85,7 +89,9 @@ async def give_up(host: Host, count: int) -> Any:
     return await asyncio.to_thread(asyncio.run, asyncio.wait_for(code(), 10))
 
 
-async def test_of_calls_that_are_given_up_before_the_host_has_read_them_none_goes_on(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_of_calls_that_are_given_up_before_the_host_has_read_them_none_goes_on(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(broker_module, "MAX_IN_FLIGHT", 4)
     host.wanted = 4
     assert await give_up(host, 50) == "reply"
@@ -121,8 +127,13 @@ async def test_gathered_calls_are_sent_together_and_none_waits_for_a_host_that_i
     assert {type(error) for error in failed} == {wire.Cancelled}
 
 
-@pytest.mark.parametrize("sent", ["vscode-notebook-cell:/home/someone/notebooks/first.ipynb#W0sZmlsZQ%3D%3D" * 2, "", None, 5, ["a"], {}])
-def test_a_cell_with_an_id_that_no_notebook_could_have_can_still_call_the_host(sent: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "sent",
+    ["vscode-notebook-cell:/home/someone/notebooks/first.ipynb#W0sZmlsZQ%3D%3D" * 2, "", None, 5, ["a"], {}],
+)
+def test_a_cell_with_an_id_that_no_notebook_could_have_can_still_call_the_host(
+    sent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(wire, "current_cell", "")
     seen = set()
     for _ in range(2):
@@ -138,7 +149,9 @@ def test_a_request_that_is_too_large_is_refused_before_it_is_written(monkeypatch
     text = "x" * 10_000_000
     tracemalloc.start()
     try:
-        with pytest.raises(wire.HostCallError, match=r"10,000,000 bytes or more; the limit is 1,000\. Send less"):
+        with pytest.raises(
+            wire.HostCallError, match=r"10,000,000 bytes or more; the limit is 1,000\. Send less"
+        ):
             wire.request("llm_query", {"prompt": text}, "same")
         assert tracemalloc.get_traced_memory()[1] < 1_000_000
     finally:

@@ -48,7 +48,11 @@ def test_live_sessions_are_those_whose_owner_lives(make: Make) -> None:
     first, second = make(question="one \udc80"), make()
     assert ids() == [first.session_id, second.session_id]
     found = live_sessions()[0]
-    assert (found.about.pid, found.about.trace, found.about.question) == (os.getpid(), Path("/traces/t.ipynb"), "one ?")
+    assert (found.about.pid, found.about.trace, found.about.question) == (
+        os.getpid(),
+        Path("/traces/t.ipynb"),
+        "one ?",
+    )
     assert found.connection == first.path / "connection.json"
     os.close(first._lease_fd)  # what the system does when the owner is killed
     first._lease_fd = -1
@@ -61,7 +65,9 @@ def test_what_the_session_is_about_is_for_its_owner_alone(make: Make) -> None:
     assert run.keep("connection.json", "{}").stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '"\\ud800"', json.dumps({"session": 1}), "[" * 100_000])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '"\\ud800"', json.dumps({"session": 1}), "[" * 100_000]
+)
 def test_a_damaged_description_is_passed_over(make: Make, text: str) -> None:
     (make().path / "about.json").write_text(text)
     assert ids() == []
@@ -76,7 +82,9 @@ def test_folders_of_others_are_passed_over(make: Make, base: Path, monkeypatch: 
     assert ids() == []
 
 
-def test_a_session_is_found_by_its_id_its_beginning_and_its_trace(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_session_is_found_by_its_id_its_beginning_and_its_trace(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = make(trace=str(tmp_path / "t.ipynb"))
     monkeypatch.chdir(tmp_path)
     for wanted in (None, run.session_id, run.session_id[:5], str(tmp_path / "t.ipynb"), "t.ipynb"):
@@ -92,11 +100,18 @@ def test_none_and_several_are_said(make: Make) -> None:
     runs = [make(question="first question"), make(question="second question", trace="/traces/other.ipynb")]
     with pytest.raises(UsageError, match="2 runs are in progress") as caught:
         find_session()
-    for text in (*(run.session_id for run in runs), "first question", "second question", "/traces/other.ipynb"):
+    for text in (
+        *(run.session_id for run in runs),
+        "first question",
+        "second question",
+        "/traces/other.ipynb",
+    ):
         assert text in caught.value.hint
 
 
-def test_without_a_terminal_the_connection_file_is_named(make: Make, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_without_a_terminal_the_connection_file_is_named(
+    make: Make, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
     run = make(question="What \x1b[2J?")
     monkeypatch.setattr(sys, "argv", ["rlm", "attach"])
     with pytest.raises(SystemExit) as ended:
@@ -136,7 +151,9 @@ def test_a_message_has_the_fields_that_the_stock_console_takes_for_granted(kind:
     console = pytest.importorskip("rlm_kernel.cli._console")
     sender, receiver = (made(key=b"k") for made in (console.Session, console.PlainSession))
     fields = TAKEN_FOR_GRANTED[kind]
-    message = sender.msg(kind, dict.fromkeys(fields, value)) | {"parent_header": {"msg_id": value, "session": value}}
+    message = sender.msg(kind, dict.fromkeys(fields, value)) | {
+        "parent_header": {"msg_id": value, "session": value}
+    }
     _, frames = receiver.feed_identities(sender.serialize(message))
     told = receiver.deserialize(frames)
     assert {name: type(told["content"][name]) for name in fields} == fields
@@ -177,7 +194,13 @@ def test_a_malformed_message_does_not_end_the_console(parts: list[bytes]) -> Non
 def test_dates_in_the_headers_of_a_message_are_not_read() -> None:
     console = pytest.importorskip("rlm_kernel.cli._console")
     sender, receiver = (made(key=b"k") for made in (console.Session, console.PlainSession))
-    message = sender.msg("stream", {"text": "x"}) | {"parent_header": {"msg_id": "a", "dates": ["2029-01-01T00:00:00Z"] * 1000}}
+    message = sender.msg("stream", {"text": "x"}) | {
+        "parent_header": {"msg_id": "a", "dates": ["2029-01-01T00:00:00Z"] * 1000}
+    }
     _, frames = receiver.feed_identities(sender.serialize(message))
     told = receiver.deserialize(frames)
-    assert (told["header"], told["parent_header"], told["content"]["text"]) == ({"msg_type": "stream"}, {"msg_id": "a"}, "x")
+    assert (told["header"], told["parent_header"], told["content"]["text"]) == (
+        {"msg_type": "stream"},
+        {"msg_id": "a"},
+        "x",
+    )

@@ -47,7 +47,9 @@ FAILURES: dict[str, Callable[[], BaseException]] = {
     "recursion": lambda: RecursionError("maximum recursion depth exceeded"),
     "memory": MemoryError,
     "value": lambda: ValueError("Exceeds the limit (4300 digits)"),
-    "group": lambda: ExceptionGroup("unhandled errors in a TaskGroup", [AssertionError("inner"), KeyError("a")]),
+    "group": lambda: ExceptionGroup(
+        "unhandled errors in a TaskGroup", [AssertionError("inner"), KeyError("a")]
+    ),
     "panic": lambda: Panic("native code broke"),
     "unspeakable": Unspeakable,
     "validation": invalid,
@@ -100,7 +102,9 @@ def files(isolated: Path) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_ends_with_a_message(command: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_every_command_ends_with_a_message(
+    command: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
     monkeypatch.setattr(COMMANDS[command], failing(RecursionError("too deep")))
     code = run(command, monkeypatch)
@@ -112,7 +116,9 @@ def test_every_command_ends_with_a_message(command: str, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("kind", FAILURES)
-def test_whatever_is_raised_is_told_in_a_few_words(kind: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_whatever_is_raised_is_told_in_a_few_words(
+    kind: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(COMMANDS["gc"], failing(FAILURES[kind]()))
     assert run("gc", monkeypatch) == 1
     _, err = capfd.readouterr()
@@ -128,7 +134,8 @@ def test_a_fault_in_a_host_call_is_told_to_the_cell_and_shown_for_debugging_alon
     code = (
         "import sys, logging, rlm_kernel.cli._main as main; main._no_tracebacks()\n"
         "try: 1 / 0\n"
-        "except ZeroDivisionError: logging.getLogger('rlm_kernel.sandbox.broker').exception('host call failed')"
+        "except ZeroDivisionError: logging.getLogger('rlm_kernel.sandbox.broker').exception('host call "
+        "failed')"
     )
     for debug in ("", "1"):
         monkeypatch.setenv("RLM_DEBUG", debug)
@@ -136,7 +143,9 @@ def test_a_fault_in_a_host_call_is_told_to_the_cell_and_shown_for_debugging_alon
         assert ("Traceback" in capfd.readouterr().err) == bool(debug)
 
 
-def test_debug_shows_where_it_happened(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_debug_shows_where_it_happened(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("RLM_DEBUG", "1")
     monkeypatch.setattr(COMMANDS["gc"], failing(ValueError("here")))
     assert run("gc", monkeypatch) == 1
@@ -209,7 +218,9 @@ async def test_errors_of_ours_stay_what_they_are(writer: NotebookWriter) -> None
             raise UsageError("no")
     assert caught.value.__cause__ is None
     assert nbformat.read(writer.path, 4).metadata.rlm.detail == "no"
-    assert isinstance(InternalError.of(ExceptionGroup("g", [UsageError("first"), UsageError("second")])), UsageError)
+    assert isinstance(
+        InternalError.of(ExceptionGroup("g", [UsageError("first"), UsageError("second")])), UsageError
+    )
 
 
 @pytest.mark.parametrize("kind", FAILURES)
@@ -232,7 +243,9 @@ async def test_coroutines_behind_it_raise_errors_of_ours_alone(kind: str) -> Non
     ],
     ids=["ask", "resume", "fork", "replay"],
 )
-def test_the_python_class_raises_errors_of_ours_alone(use: Callable[[RLM], Any], inner: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_python_class_raises_errors_of_ours_alone(
+    use: Callable[[RLM], Any], inner: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(inner, failing(Panic("broke")))
     with pytest.raises(RLMError, match="a fault of rlm_kernel's own: Panic: broke"):
         use(RLM(models=ScriptedModels([])))

@@ -24,7 +24,12 @@ BY = {"root": "openai/a", "sub": "openai/b", "prompt": "default 123"}
 
 
 def made(count: int) -> Iterator[Task]:
-    return iter([Task(f"t-{n}", "suite", "kind", f"question {n}", str(n), "exact", length=1_000) for n in range(count)])
+    return iter(
+        [
+            Task(f"t-{n}", "suite", "kind", f"question {n}", str(n), "exact", length=1_000)
+            for n in range(count)
+        ]
+    )
 
 
 class Fake:
@@ -64,7 +69,11 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
 
 async def test_each_task_has_a_row_in_order(fake: Fake, tmp_path: Path) -> None:
     rows = await fake.run(tmp_path, jobs=3)
-    assert [(row["task"], row["score"], row["answer"]) for row in rows] == [("t-0", 1, "0"), ("t-1", 1, "1"), ("t-2", 1, "2")]
+    assert [(row["task"], row["score"], row["answer"]) for row in rows] == [
+        ("t-0", 1, "0"),
+        ("t-1", 1, "1"),
+        ("t-2", 1, "2"),
+    ]
     assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 3
 
 
@@ -95,7 +104,9 @@ async def test_a_failure_is_a_row_and_is_tried_again(fake: Fake, tmp_path: Path)
     assert [row["score"] for row in again] == [1, 1, 1]
 
 
-@pytest.mark.parametrize("failure", [DockerError("no engine"), ModelError("no key", fault="auth", model="openai/a")])
+@pytest.mark.parametrize(
+    "failure", [DockerError("no engine"), ModelError("no key", fault="auth", model="openai/a")]
+)
 async def test_what_would_fail_every_task_ends_the_run(fake: Fake, tmp_path: Path, failure: RLMError) -> None:
     fake.fails["t-1"] = failure
     with pytest.raises(type(failure)):
@@ -117,7 +128,9 @@ async def test_a_run_that_is_cancelled_keeps_what_is_done(fake: Fake, tmp_path: 
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     assert fake.at_once == 0
-    assert [json.loads(line)["task"] for line in (tmp_path / "results.jsonl").read_text().splitlines()] == ["t-0"]
+    assert [json.loads(line)["task"] for line in (tmp_path / "results.jsonl").read_text().splitlines()] == [
+        "t-0"
+    ]
 
 
 async def test_a_line_that_was_cut_off_is_dropped(fake: Fake, tmp_path: Path) -> None:
@@ -151,7 +164,9 @@ class Windowed(ScriptedModels):
     def window(self, role: str, model: str | None = None) -> int | None:
         return 8_000
 
-    async def complete(self, messages: Sequence[Message], *, role: Role, model: str | None = None, **options: Any) -> Completion:
+    async def complete(
+        self, messages: Sequence[Message], *, role: Role, model: str | None = None, **options: Any
+    ) -> Completion:
         self.prompts.append(messages[-1]["content"])
         return await super().complete(messages, role=role, model=model, **options)
 
@@ -191,15 +206,35 @@ def test_lines_of_any_length_are_cut_into_chunks() -> None:
 def row(score: float, **changes: Any) -> Row:
     attempt = Attempt("x", 2.0, 100, 10, 0.5, 3, 4).as_json()
     return (
-        {"task": "t", "suite": "niah", "kind": "number", "length": 1_000, "strategy": "rlm", "by": BY, "score": score} | attempt | changes
+        {
+            "task": "t",
+            "suite": "niah",
+            "kind": "number",
+            "length": 1_000,
+            "strategy": "rlm",
+            "by": BY,
+            "score": score,
+        }
+        | attempt
+        | changes
     )
 
 
 def test_a_group_adds_up() -> None:
-    (group,) = summary([row(1), row(0.5, kind="uuid"), row(0, error="ModelError: x", cost=None), row(0, note="refused: too long")])
+    (group,) = summary(
+        [
+            row(1),
+            row(0.5, kind="uuid"),
+            row(0, error="ModelError: x", cost=None),
+            row(0, note="refused: too long"),
+        ]
+    )
     assert (group["tasks"], group["score"], group["failed"], group["refused"]) == (4, 0.375, 1, 1)
     assert (group["tokens"], group["cost"], group["turns"]) == (110, 0.5, 3)
-    assert group["kinds"] == {"number": {"tasks": 3, "score": pytest.approx(1 / 3)}, "uuid": {"tasks": 1, "score": 0.5}}
+    assert group["kinds"] == {
+        "number": {"tasks": 3, "score": pytest.approx(1 / 3)},
+        "uuid": {"tasks": 1, "score": 0.5},
+    }
     assert group["interval"][0] <= group["score"] <= group["interval"][1]
 
 
@@ -212,19 +247,28 @@ def test_one_unknown_cost_makes_the_mean_unknown() -> None:
 def test_groups_are_by_suite_length_and_strategy() -> None:
     groups = summary([row(1), row(0, length=131_072), row(1, strategy="bare")])
     lines = table(groups).splitlines()
-    assert [line.split()[:3] for line in lines[1:]] == [["niah", "1K", "rlm"], ["niah", "131K", "rlm"], ["niah", "1K", "bare"]]
+    assert [line.split()[:3] for line in lines[1:]] == [
+        ["niah", "1K", "rlm"],
+        ["niah", "131K", "rlm"],
+        ["niah", "1K", "bare"],
+    ]
     assert len(set(map(len, lines))) == 1
 
 
 def test_the_picture_has_a_line_for_each_strategy(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    picture(summary([row(1), row(0, length=131_072), row(1, strategy="bare"), row(1, suite="small", length=0)]), tmp_path / "p.svg")
+    picture(
+        summary([row(1), row(0, length=131_072), row(1, strategy="bare"), row(1, suite="small", length=0)]),
+        tmp_path / "p.svg",
+    )
     assert (tmp_path / "p.svg").read_text().startswith("<?xml")
     picture(summary([row(1, length=0)]), tmp_path / "none.svg")
     assert not (tmp_path / "none.svg").exists()
 
 
-@pytest.mark.parametrize(("tokens", "worded"), [(0, "-"), (1_000, "1K"), (131_072, "131K"), (1_000_000, "1M"), (10_000_000, "10M")])
+@pytest.mark.parametrize(
+    ("tokens", "worded"), [(0, "-"), (1_000, "1K"), (131_072, "131K"), (1_000_000, "1M"), (10_000_000, "10M")]
+)
 def test_lengths_are_worded(tokens: int, worded: str) -> None:
     assert length_worded(tokens) == worded
 

@@ -1,4 +1,6 @@
-"""The tasks: their answers are right by another reckoning, they are as long as asked for, and a seed makes the same again."""
+"""The tasks: their answers are right by another reckoning, they are as long as asked for, and a seed makes
+the same again.
+"""
 
 from __future__ import annotations
 
@@ -80,11 +82,18 @@ def test_a_window_is_as_long_as_asked_for_and_most_lines_are_of_few_users(questi
 def test_a_question_with_two_labels_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "q"
     path.write_text(oracle.small_pool() + "LOC:other Who is it ?\nHUM:ind Who is it ?\n", "latin-1")
-    assert "Who is it ?" not in [question for questions in trec.read_pool(path).values() for question in questions]
+    assert "Who is it ?" not in [
+        question for questions in trec.read_pool(path).values() for question in questions
+    ]
 
 
 @pytest.mark.parametrize(
-    ("text", "why"), [(None, "not part of rlm_kernel"), ("", "no question of the kind"), ("LOC:city Where ?\n", "abbreviation or")]
+    ("text", "why"),
+    [
+        (None, "not part of rlm_kernel"),
+        ("", "no question of the kind"),
+        ("LOC:city Where ?\n", "abbreviation or"),
+    ],
 )
 def test_questions_that_are_missing_are_said(tmp_path: Path, text: str | None, why: str) -> None:
     path = tmp_path / "q"
@@ -132,7 +141,10 @@ def test_sixty_easy_tasks_are_ten_kinds_of_six_forms() -> None:
     assert len({task.question for task in made}) == 60
     for task in made:
         if task.scorer == "exact" and task.kind != "classify":
-            assert any(str(task.expected).casefold() in text.casefold() for text in (*task.texts, *task.texts.values())), task
+            assert any(
+                str(task.expected).casefold() in text.casefold()
+                for text in (*task.texts, *task.texts.values())
+            ), task
 
 
 @pytest.mark.parametrize("name", suites.SUITES)
@@ -148,7 +160,9 @@ def test_a_seed_makes_the_same_tasks_again_and_another_seed_others(name: str, qu
 
 def test_lengths_are_for_suites_that_have_them(questions: Path) -> None:
     made = list(suites.tasks(["niah", "small"], [1_000, 2_000], suites.Choice(1_000, 2, 0, questions)))
-    assert [(task.suite, task.length) for task in made] == [("niah", 1000)] * 2 + [("niah", 2000)] * 2 + [("small", 0)] * 2
+    assert [(task.suite, task.length) for task in made] == [("niah", 1000)] * 2 + [("niah", 2000)] * 2 + [
+        ("small", 0)
+    ] * 2
 
 
 def test_an_unknown_suite_is_said() -> None:
@@ -168,10 +182,16 @@ def own(tmp_path: Path) -> Path:
 def test_tasks_of_the_users_own(own: Path) -> None:
     own.write_text(
         '{"question": "What?", "files": ["a.txt"], "expected": "hello"}\n\n'
-        '{"question": "How many?", "files": ["a.txt"], "expected": 1, "scorer": "number", "id": "n", "kind": "count"}\n'
+        '{"question": "How many?", "files": ["a.txt"], "expected": 1, "scorer": "number", "id": "n", '
+        '"kind": "count"}\n'
     )
     first, second = suites.tasks([f"jsonl:{own}"], [1_000], suites.Choice(1_000, 1))
-    assert (first.id, first.suite, first.scorer, first.files(own.parent)) == ("own-001", "own", "contains", [own.parent / "a.txt"])
+    assert (first.id, first.suite, first.scorer, first.files(own.parent)) == (
+        "own-001",
+        "own",
+        "contains",
+        [own.parent / "a.txt"],
+    )
     assert (second.id, second.kind, second.expected) == ("n", "count", 1)
     assert first.prompt() == "hello\n\nWhat?"
 
@@ -186,10 +206,16 @@ def test_tasks_of_the_users_own(own: Path) -> None:
         ('{"question": "q", "files": [], "expected": 1}', "files: List should have at least 1"),
         ('{"question": "q", "files": ["b.txt"], "expected": 1}', "no file .*b.txt"),
         ('{"question": "q", "files": ["a.txt"], "expected": 1, "scorer": "guess"}', "no scorer 'guess'"),
-        ('{"question": "q", "files": ["a.txt"], "expected": "x", "scorer": "number"}', "cannot use what is expected"),
+        (
+            '{"question": "q", "files": ["a.txt"], "expected": "x", "scorer": "number"}',
+            "cannot use what is expected",
+        ),
         ('{"question": "q", "files": ["a.txt"], "expected": 1, "colour": 1}', "colour"),
         ('{"question": "q", "files": ["a.txt"], "expected": 1, "id": "../x"}', "id: "),
-        ('{"question": "q", "files": ["a.txt"], "expected": 1, "id": "x"}\n' * 2, "more than one task with the id x"),
+        (
+            '{"question": "q", "files": ["a.txt"], "expected": 1, "id": "x"}\n' * 2,
+            "more than one task with the id x",
+        ),
     ],
 )
 def test_a_file_that_holds_no_tasks_is_refused_in_words(own: Path, line: str, why: str) -> None:

@@ -32,7 +32,20 @@ WORDS = """
 """
 NAMES = st.sampled_from(WORDS.split())
 REPLIES = st.recursive(
-    VALUES | st.sampled_from(["stop", "error", "tool_use", "malformed_function_call", "python", '{"code": "1"}', "429", "[" * 500, "²"]),
+    VALUES
+    | st.sampled_from(
+        [
+            "stop",
+            "error",
+            "tool_use",
+            "malformed_function_call",
+            "python",
+            '{"code": "1"}',
+            "429",
+            "[" * 500,
+            "²",
+        ]
+    ),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=5),
     max_leaves=40,
 )
@@ -159,10 +172,15 @@ def test_no_header_breaks_the_time_to_wait(value: str) -> None:
     assert failure.retry_after is None or 0 <= failure.retry_after <= 366 * 86400
 
 
-@pytest.mark.parametrize("told", [10**400, -(10**400), 1e308, math.inf, math.nan, "9" * 10**6, "1e999", True, [1], {"a": 1}, None, ""])
+@pytest.mark.parametrize(
+    "told",
+    [10**400, -(10**400), 1e308, math.inf, math.nan, "9" * 10**6, "1e999", True, [1], {"a": 1}, None, ""],
+)
 def test_a_count_that_makes_no_sense_is_none(told: Any) -> None:
     names = ("prompt_tokens", "completion_tokens", "total_tokens", "prompt_cache_hit_tokens")
-    found = usage({"usage": dict.fromkeys(names, told) | {"prompt_tokens_details": {"cached_tokens": told}}}, 40, 8)
+    found = usage(
+        {"usage": dict.fromkeys(names, told) | {"prompt_tokens_details": {"cached_tokens": told}}}, 40, 8
+    )
     assert (found.prompt, found.completion, found.cached, found.estimated) == (10, 2, 0, True)
 
 
@@ -174,7 +192,11 @@ def test_a_reply_with_many_tool_calls_is_refused_by_its_number() -> None:
 
 
 def test_long_names_and_reasons_are_cut() -> None:
-    found = read_all(json.dumps({"model": "m" * 10**6, "choices": [{"finish_reason": "f" * 10**6, "message": "hello"}]}).encode())
+    found = read_all(
+        json.dumps(
+            {"model": "m" * 10**6, "choices": [{"finish_reason": "f" * 10**6, "message": "hello"}]}
+        ).encode()
+    )
     assert isinstance(found, Read)
     assert (found.text, len(found.finish or "")) == ("hello", 100)
     window = of_error({"error": {"message": "context_length_exceeded", "n_ctx": 10**400}}, 400)

@@ -10,8 +10,8 @@ import pytest
 import pytest_asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from rlm_contract import SIZE, SIZES
+
 from rlm_kernel.engine.protocols import HostCall
 from rlm_kernel.errors import BudgetExceeded, FileRefused, ModelError, RLMError, TraceError
 from rlm_kernel.sandbox import broker as broker_module
@@ -32,7 +32,10 @@ class Client:
 
     def request(self, kind: str = "echo", call: str = "1-1-1", body: Any = None, **changes: Any) -> list[Any]:
         """A head and a body."""
-        return [{"token": self.run.token, "cell": CELL, "call": call, "kind": kind} | changes, {"text": call} if body is None else body]
+        return [
+            {"token": self.run.token, "cell": CELL, "call": call, "kind": kind} | changes,
+            {"text": call} if body is None else body,
+        ]
 
     async def send(self, *parts: Any) -> None:
         if self.pipe is None:
@@ -70,7 +73,9 @@ class Host:
         self.gate = asyncio.Event()
         self.waiting = self.most = 0
         self.failure: Exception = RLMError("no")
-        self.broker = Broker(self.run, {"echo": self._echo, "wait": self._wait, "fail": self._fail, "odd": self._odd})
+        self.broker = Broker(
+            self.run, {"echo": self._echo, "wait": self._wait, "fail": self._fail, "odd": self._odd}
+        )
         self.clients: list[Client] = []
 
     async def start(self) -> None:
@@ -205,7 +210,9 @@ async def test_a_wrong_token_is_counted_and_dropped(host: Host) -> None:
 
 
 @pytest.mark.parametrize(("running", "named"), [(CELL, "turn-01-b"), (CELL, ""), (None, CELL), (None, "")])
-async def test_a_call_in_the_name_of_no_running_cell_is_refused(host: Host, running: str | None, named: str) -> None:
+async def test_a_call_in_the_name_of_no_running_cell_is_refused(
+    host: Host, running: str | None, named: str
+) -> None:
     host.broker.cell = running
     reply = await host.client().ask(cell=named)
     assert not reply["ok"]
@@ -234,7 +241,11 @@ async def test_an_oversized_body_is_passed_over_and_its_caller_told(host: Host) 
 async def test_a_body_that_would_grow_beyond_measure_is_refused(host: Host) -> None:
     client = host.client()
     host.broker.handlers["final"] = host.broker.handlers["echo"]
-    for body in (b"[" + b"{}," * 4_000_000 + b"1]", b'{"a":[' + b'"ab",' * 2_000_000 + b"1]}", b'{"a":"' + b"\\u0041" * 2_700_000 + b'"}'):
+    for body in (
+        b"[" + b"{}," * 4_000_000 + b"1]",
+        b'{"a":[' + b'"ab",' * 2_000_000 + b"1]}",
+        b'{"a":"' + b"\\u0041" * 2_700_000 + b'"}',
+    ):
         assert "cannot be taken" in (await client.ask("final", body=body))["error"]["message"]
     assert host.broker.refused == {"shape": 3}
     text = {"text": "a, b, " * 2_700_000}
@@ -293,7 +304,9 @@ async def test_calls_are_worked_on_at_once(host: Host) -> None:
     assert {reply["value"] for reply in replies} == {f"1-1-{number}" for number in range(100)}
 
 
-async def test_no_more_than_a_number_of_calls_are_in_flight(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_more_than_a_number_of_calls_are_in_flight(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(broker_module, "MAX_IN_FLIGHT", 3)
     client = host.client()
     for number in range(10):
@@ -353,7 +366,9 @@ async def test_one_history_at_a_time_is_told(host: Host) -> None:
     assert host.most == 1
 
 
-async def test_what_code_plans_needs_no_room_and_has_no_reply(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_code_plans_needs_no_room_and_has_no_reply(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(broker_module, "MAX_IN_FLIGHT", 1)
     planned: list[Any] = []
 
@@ -376,7 +391,9 @@ async def test_what_code_plans_needs_no_room_and_has_no_reply(host: Host, monkey
     assert planned == [{"calls": 1}, {"calls": 2}, {"calls": 3}]
 
 
-async def test_what_calls_in_flight_wait_for_needs_no_room(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_calls_in_flight_wait_for_needs_no_room(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(broker_module, "MAX_IN_FLIGHT", 1)
     host.broker.handlers["received"] = host.broker.handlers["echo"]
     clients = [host.client() for _ in range(3)]
@@ -395,7 +412,9 @@ async def test_calls_that_are_given_up_before_they_are_read_are_remembered_withi
 ) -> None:
     monkeypatch.setattr(broker_module, "MAX_GIVEN_UP", 3)
     client = host.client()
-    await client.send(*client.request("cancel", "1", {"calls": [str(number) for number in range(9)] + ["x" * 100_000]}))
+    await client.send(
+        *client.request("cancel", "1", {"calls": [str(number) for number in range(9)] + ["x" * 100_000]})
+    )
     replies = [(await client.ask("echo", str(number)))["ok"] for number in range(9)]
     assert replies.count(False) == 3
     await client.send(*client.request("cancel", "1", {"calls": ["2", "3"]}))
@@ -404,21 +423,27 @@ async def test_calls_that_are_given_up_before_they_are_read_are_remembered_withi
     assert (await client.ask("echo", "2"))["ok"], "a new cell begins anew"
 
 
-async def test_a_call_that_waited_until_its_cell_had_ended_is_refused(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_call_that_waited_until_its_cell_had_ended_is_refused(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(broker_module, "MAX_IN_FLIGHT", 1)
     client = host.client()
     await client.send(*client.request("wait", "1"))
     await client.send(*client.request("wait", "2"))
     await until(lambda: host.waiting == 1)
     await host.broker.end()
-    replies = {reply["call"]: reply["error"]["type"] for reply in [await client.reply(), await client.reply()]}
+    replies = {
+        reply["call"]: reply["error"]["type"] for reply in [await client.reply(), await client.reply()]
+    }
     assert replies == {"1": "Cancelled", "2": "HostCallError"}
     assert host.most == 1
 
 
 async def test_each_client_gets_its_own_replies(host: Host) -> None:
     clients = [host.client() for _ in range(5)]
-    await asyncio.gather(*(client.send(*client.request(call=f"{index}")) for index, client in enumerate(clients)))
+    await asyncio.gather(
+        *(client.send(*client.request(call=f"{index}")) for index, client in enumerate(clients))
+    )
     replies = await asyncio.gather(*(client.reply() for client in clients))
     assert [reply["value"]["call"] for reply in replies] == ["0", "1", "2", "3", "4"]
 
@@ -511,7 +536,12 @@ async def test_stopping_cancels_what_is_in_flight_and_may_be_done_twice(host: Ho
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=70) | st.sampled_from([CELL, "1-1", "echo", "\ud800"]),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=70)
+    | st.sampled_from([CELL, "1-1", "echo", "\ud800"]),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
     max_leaves=10,
 )
@@ -530,7 +560,9 @@ def requests(draw: st.DrawFn) -> tuple[dict[str, Any], Any]:
 
 @given(st.lists(requests(), max_size=12), st.binary(max_size=100))
 @settings(max_examples=30, deadline=None)
-def test_whatever_is_asked_the_next_request_is_answered_and_nothing_is_left(asked: list[Any], rest: bytes) -> None:
+def test_whatever_is_asked_the_next_request_is_answered_and_nothing_is_left(
+    asked: list[Any], rest: bytes
+) -> None:
     async def ask() -> None:
         host = Host()
         await host.start()

@@ -1,4 +1,6 @@
-"""The cache of sub-model calls: what it answers, what it never keeps, and what becomes of a run when it fails."""
+"""The cache of sub-model calls: what it answers, what it never keeps, and what becomes of a run when it
+fails.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ class Counting:
     def window(self, role: Role) -> int | None:
         return 1000
 
-    async def complete(self, messages: Sequence[Message], *, role: Role, model: str | None = None, **options: Any) -> Completion:
+    async def complete(
+        self, messages: Sequence[Message], *, role: Role, model: str | None = None, **options: Any
+    ) -> Completion:
         prompt = messages[-1]["content"]
         self.asked.append(prompt)
         self.started.set()
@@ -76,7 +80,14 @@ def path(tmp_path: Path) -> Path:
 
 @contextlib.asynccontextmanager
 async def cached(
-    path: Path, said: list[str], models: Counting, *, sub: LLMSettings = COLD, root: LLMSettings = ROOT, size: int = 1 << 20, **options: Any
+    path: Path,
+    said: list[str],
+    models: Counting,
+    *,
+    sub: LLMSettings = COLD,
+    root: LLMSettings = ROOT,
+    size: int = 1 << 20,
+    **options: Any,
 ) -> AsyncIterator[CachedModels]:
     front = CachedModels(models, ReplyCache(path, size, said.append, **options), root=root, sub=sub)
     try:
@@ -95,8 +106,20 @@ async def test_the_same_call_is_answered_at_once_and_costs_nothing(path: Path, s
         first = await ask(front)
         again = await ask(front)
         assert (front.name("sub"), front.window("root")) == ("test/sub", 1000)
-    assert (first.text, first.stored, first.usage, first.cost, first.attempts) == ("HELLO", False, Usage(7, 3), 0.25, 2)
-    assert (again.text, again.stored, again.usage, again.cost, again.attempts) == ("HELLO", True, Usage(), 0.0, 0)
+    assert (first.text, first.stored, first.usage, first.cost, first.attempts) == (
+        "HELLO",
+        False,
+        Usage(7, 3),
+        0.25,
+        2,
+    )
+    assert (again.text, again.stored, again.usage, again.cost, again.attempts) == (
+        "HELLO",
+        True,
+        Usage(),
+        0.0,
+        0,
+    )
     assert (again.model, again.finish_reason) == (first.model, "stop")
     assert 0 < again.seconds < 1
     async with cached(path, said, models) as front:  # another run
@@ -106,9 +129,13 @@ async def test_the_same_call_is_answered_at_once_and_costs_nothing(path: Path, s
 
 
 @pytest.mark.parametrize("temperature", [None, 0.7])
-async def test_at_another_temperature_every_call_is_made(path: Path, said: list[str], temperature: float | None) -> None:
+async def test_at_another_temperature_every_call_is_made(
+    path: Path, said: list[str], temperature: float | None
+) -> None:
     models = Counting()
-    async with cached(path, said, models, sub=LLMSettings(model="test/sub", temperature=temperature)) as front:
+    async with cached(
+        path, said, models, sub=LLMSettings(model="test/sub", temperature=temperature)
+    ) as front:
         assert [(await ask(front)).stored for _ in range(2)] == [False, False]
     assert look_at(path).entries == 0
 
@@ -134,11 +161,15 @@ async def test_a_model_that_code_names_counts_by_its_own_settings(path: Path, sa
 )
 def test_all_that_decides_a_reply_is_in_the_key(change: dict[str, Any]) -> None:
     messages = [{"role": "user", "content": "x"}]
-    assert call_key(COLD, messages, None) == call_key(COLD.model_copy(update={"timeout": 5, "concurrency": 2}), messages, None)
+    assert call_key(COLD, messages, None) == call_key(
+        COLD.model_copy(update={"timeout": 5, "concurrency": 2}), messages, None
+    )
     assert call_key(COLD.model_copy(update=change), messages, None) != call_key(COLD, messages, None)
 
 
-def test_schema_and_messages_and_the_environments_addresses_are_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_schema_and_messages_and_the_environments_addresses_are_in_the_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     messages = [{"role": "user", "content": "x"}]
     keys = [
         call_key(COLD, messages, None),
@@ -356,7 +387,9 @@ ROW = {"model": "test/sub", "text": b"KEPT", "finish": "stop", "used": 5}
     ],
     ids=str,
 )  # fmt: skip
-async def test_a_row_that_nobody_here_kept_is_no_reply_and_nothing_breaks(path: Path, said: list[str], odd: dict[str, Any]) -> None:
+async def test_a_row_that_nobody_here_kept_is_no_reply_and_nothing_breaks(
+    path: Path, said: list[str], odd: dict[str, Any]
+) -> None:
     path.parent.mkdir(0o700)
     with contextlib.closing(sqlite3.connect(path)) as db:
         db.execute("CREATE TABLE replies (id, key, model, text, finish, used)")
@@ -383,7 +416,9 @@ async def test_a_row_that_nobody_here_kept_is_no_reply_and_nothing_breaks(path: 
     ],
     ids=["folder", "pipe", "link to itself", "link to zero", "log is a folder", "memory is a link"],
 )  # fmt: skip
-async def test_what_is_no_file_is_told_once_and_breaks_nothing(path: Path, said: list[str], make: Callable[[Path], None]) -> None:
+async def test_what_is_no_file_is_told_once_and_breaks_nothing(
+    path: Path, said: list[str], make: Callable[[Path], None]
+) -> None:
     path.parent.mkdir(0o700)
     make(path)
     async with cached(path, said, Counting()) as front:
@@ -403,7 +438,9 @@ def test_where_emptying_cannot_help_it_is_said_what_does(path: Path) -> None:
         assert "delete it, or set cache.dir to another folder" in caught.value.hint
 
 
-async def test_a_full_disk_is_told_once_and_the_run_goes_on(path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_disk_is_told_once_and_the_run_goes_on(
+    path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     connect = module._connect
 
     def small(path: Path) -> sqlite3.Connection:
@@ -419,7 +456,9 @@ async def test_a_full_disk_is_told_once_and_the_run_goes_on(path: Path, said: li
     assert "full" in said[0]
 
 
-async def test_a_writer_that_does_not_end_is_waited_for_only_so_long(path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_writer_that_does_not_end_is_waited_for_only_so_long(
+    path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "BUSY_SECONDS", 0.05)
     async with cached(path, said, Counting()) as front:
         await ask(front)
@@ -469,7 +508,9 @@ async def test_the_command_shows_it_and_empties_it(said: list[str]) -> None:
     with pytest.raises(SetupError, match="cannot be read"):
         await asyncio.to_thread(rlm, "cache", "info")
     await asyncio.to_thread(rlm, "cache", "clear")
-    assert f'"path": "{path}", "entries": 0, "size": 0' in await asyncio.to_thread(rlm, "cache", "info", "--json")
+    assert f'"path": "{path}", "entries": 0, "size": 0' in await asyncio.to_thread(
+        rlm, "cache", "info", "--json"
+    )
 
 
 @pytest.fixture
@@ -486,7 +527,9 @@ def configured(**options: Any) -> Settings:
     return load_settings(overrides={"root_llm.model": "openai/one", "cache.enabled": True} | given)
 
 
-async def test_the_models_of_the_settings_have_it_when_it_is_enabled(unready: Counting, said: list[str]) -> None:
+async def test_the_models_of_the_settings_have_it_when_it_is_enabled(
+    unready: Counting, said: list[str]
+) -> None:
     for stored in (False, True):
         async with open_models(configured(sub_llm__temperature=0), said.append) as models:
             assert (await models.complete([{"role": "user", "content": "x"}], role="sub")).stored is stored

@@ -36,7 +36,10 @@ def pieces(text: str, encoding: str, size: int) -> list[str]:
     """Parts of a text, each of about so many bytes, that begin at different places and are not all ASCII."""
     each = len(text.encode(encoding)) / len(text)
     long = text * (int(size / each / len(text)) + 2)
-    found = {long[at : at + max(1, int(size / each))] for at in (range(0, len(text), 1 + size) if size < 1000 else (0,))}
+    found = {
+        long[at : at + max(1, int(size / each))]
+        for at in (range(0, len(text), 1 + size) if size < 1000 else (0,))
+    }
     return sorted(piece for piece in found if not piece.isascii())
 
 
@@ -96,7 +99,19 @@ def test_what_people_have_on_their_disks_is_read_as_it_was_written(encoding: str
 
 
 def test_western_text_is_never_said_to_be_an_exotic_relative() -> None:
-    for text in ("12 €", "21 °C", "Müller", "señor", "façade", "naïve café", "x² + y²", "“quoted”", "5 £", "Ærø", "Île-de-France"):
+    for text in (
+        "12 €",
+        "21 °C",
+        "Müller",
+        "señor",
+        "façade",
+        "naïve café",
+        "x² + y²",
+        "“quoted”",
+        "5 £",
+        "Ærø",
+        "Île-de-France",
+    ):
         assert find(f"a line before\n{text}\na line after\n".encode("cp1252")).encoding == "cp1252", text
 
 
@@ -109,7 +124,9 @@ def test_utf_8_is_read_as_such_whatever_it_says(text: str) -> None:
     assert read(data) == text
 
 
-@given(st.text(st.characters(codec="utf-8"), max_size=100), st.sampled_from(["utf-8-sig", "utf-16", "utf-32"]))
+@given(
+    st.text(st.characters(codec="utf-8"), max_size=100), st.sampled_from(["utf-8-sig", "utf-16", "utf-32"])
+)
 @example("\x1f\x1e\x1d\x1c\x00", "utf-8-sig")
 def test_a_byte_order_mark_settles_it(text: str, encoding: str) -> None:
     assert read(text.encode(encoding)) == text or text.startswith("\0") or not text
@@ -210,7 +227,10 @@ def test_more_legacy_lines_than_utf_8_lines_keep_both_too() -> None:
 
 
 def test_characters_that_were_cut_off_are_one_replacement_each() -> None:
-    assert read("größer é – ".encode() * 30 + b"caf\xc3\nend\xe2\x80") == "größer é – " * 30 + "caf\ufffd\nend\ufffd"
+    assert (
+        read("größer é – ".encode() * 30 + b"caf\xc3\nend\xe2\x80")
+        == "größer é – " * 30 + "caf\ufffd\nend\ufffd"
+    )
 
 
 def test_characters_in_two_halves_are_put_together() -> None:
@@ -265,14 +285,29 @@ def test_nuls_in_a_large_text_stay_and_are_searched_over(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("parts", "text"),
     [
-        ([("first für\r\n" * 20, "utf-8"), ("PS Größe 5 €, Привет\r\n", "utf-16-le"), ("more\n", "utf-8")], None),
-        ([("first line\r\n" * 20, "utf-8"), ("PS Größe\r\n", "utf-16")], "first line\r\n" * 20 + "PS Größe\r\n"),
+        (
+            [("first für\r\n" * 20, "utf-8"), ("PS Größe 5 €, Привет\r\n", "utf-16-le"), ("more\n", "utf-8")],
+            None,
+        ),
+        (
+            [("first line\r\n" * 20, "utf-8"), ("PS Größe\r\n", "utf-16")],
+            "first line\r\n" * 20 + "PS Größe\r\n",
+        ),
         ([("first für\r\n" * 20, "cp1252"), ("PS Größe\r\n", "utf-16-le")], None),
         ([("erste Größe\r\n" * 9, "utf-16-le"), ("done\r\n", "ascii")], None),
-        ([("erste Größe\r\n" * 9, "utf-16-le"), ("written by a command of another shell\r\n", "ascii"), ("PS\r\n", "utf-16-le")], None),
+        (
+            [
+                ("erste Größe\r\n" * 9, "utf-16-le"),
+                ("written by a command of another shell\r\n", "ascii"),
+                ("PS\r\n", "utf-16-le"),
+            ],
+            None,
+        ),
     ],
 )
-def test_what_a_program_appends_in_another_width_of_characters_is_read_and_told(parts: list[tuple[str, str]], text: str | None) -> None:
+def test_what_a_program_appends_in_another_width_of_characters_is_read_and_told(
+    parts: list[tuple[str, str]], text: str | None
+) -> None:
     found = decode(b"".join(part.encode(encoding) for part, encoding in parts))
     assert found.text == (text or "".join(part for part, _ in parts))
     assert "parts of it are UTF-16" in found.note()
@@ -286,7 +321,11 @@ def test_marks_between_files_that_were_put_together_are_no_text() -> None:
     ("text", "encoding"),
     [
         ('<?xml version="1.0" encoding="windows-1251"?>\n<a>Да</a>', "cp1251"),
-        ('msgid ""\nmsgstr ""\n"Content-Type: text/plain; charset=ISO-8859-2\\n"\n\nmsgid "a"\nmsgstr "ż"\n', "iso8859-2"),
+        (
+            'msgid ""\nmsgstr ""\n"Content-Type: text/plain; charset=ISO-8859-2\\n"\n\nmsgid "a"\nmsgstr '
+            '"ż"\n',
+            "iso8859-2",
+        ),
         ('#!/usr/bin/python\n# -*- coding: koi8-r -*-\nx = "да"\n', "koi8-r"),
         ('@charset "cp1250";\nq::before { content: "ř" }\n', "cp1250"),
     ],

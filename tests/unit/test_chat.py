@@ -33,7 +33,12 @@ class Piped:
         self._monkeypatch = monkeypatch
 
     async def __call__(
-        self, typed: str | bytes, *, as_json: bool = False, quiet: bool = False, talk: Sequence[tuple[str, str | None]] = ()
+        self,
+        typed: str | bytes,
+        *,
+        as_json: bool = False,
+        quiet: bool = False,
+        talk: Sequence[tuple[str, str | None]] = (),
     ) -> FakeSession:
         stdin_is(typed, self._monkeypatch)
         chat, session = chat_over(as_json=as_json, quiet=quiet, talk=talk)
@@ -62,8 +67,16 @@ async def test_each_line_is_a_message_and_answers_alone_go_to_stdout(piped: Pipe
 
 
 async def test_lines_that_go_on_are_one_message(piped: Piped) -> None:
-    session = await piped('one \\\nline\nread\n```\na = 1\n\nb = 2\n```\n"""x\ny"""\nleft ```open\nto the end')
-    assert session.asked == ["one \nline", "read", "```\na = 1\n\nb = 2\n```", '"""x\ny"""', "left ```open\nto the end"]
+    session = await piped(
+        'one \\\nline\nread\n```\na = 1\n\nb = 2\n```\n"""x\ny"""\nleft ```open\nto the end'
+    )
+    assert session.asked == [
+        "one \nline",
+        "read",
+        "```\na = 1\n\nb = 2\n```",
+        '"""x\ny"""',
+        "left ```open\nto the end",
+    ]
 
 
 async def test_the_exit_code_is_that_of_the_last_question(piped: Piped) -> None:
@@ -116,19 +129,41 @@ async def test_whatever_fails_in_a_question_or_its_viewer_the_chat_goes_on(
 async def test_json_is_an_object_a_question(piped: Piped) -> None:
     await piped("one\n/status\nbe lost\n/nonsense\nfind nothing\n", as_json=True)
     first, lost, nothing = map(json.loads, piped.out.splitlines())
-    assert (first["question"], first["answer"], first["turns"], first["trace"]) == ("one", "one", 2, "a.ipynb")
-    assert (lost["question"], lost["answer"], lost["error"], lost["hint"]) == ("be lost", None, "The kernel was lost.", "Ask again.")
+    assert (first["question"], first["answer"], first["turns"], first["trace"]) == (
+        "one",
+        "one",
+        2,
+        "a.ipynb",
+    )
+    assert (lost["question"], lost["answer"], lost["error"], lost["hint"]) == (
+        "be lost",
+        None,
+        "The kernel was lost.",
+        "Ask again.",
+    )
     assert (nothing["answer"], nothing["stop_reason"]) == (None, "turns")
 
 
 async def test_commands_do_what_they_say_on_stderr(piped: Piped) -> None:
-    session = await piped("/help\n/files\n/status\n/trace\n/cost\n/load 'a b' c\\ d\n/undo\n/undo\n", talk=[("q", "a")])
+    session = await piped(
+        "/help\n/files\n/status\n/trace\n/cost\n/load 'a b' c\\ d\n/undo\n/undo\n", talk=[("q", "a")]
+    )
     assert session.asked == []
     assert session.loaded == ["a b", "c d"]
     assert piped.out == ""
-    for said in ["/load PATH …", "b.log: 1,234 characters (active)", "found: list, 2 long", "a.ipynb", "5 turns, 1,234 sub-calls"]:
+    for said in [
+        "/load PATH …",
+        "b.log: 1,234 characters (active)",
+        "found: list, 2 long",
+        "a.ipynb",
+        "5 turns, 1,234 sub-calls",
+    ]:
         assert said in piped.err
-    for said in ["loaded a b\nloaded c d", "It was taken back.", "There is no question to take back.\nAsk one first."]:
+    for said in [
+        "loaded a b\nloaded c d",
+        "It was taken back.",
+        "There is no question to take back.\nAsk one first.",
+    ]:
         assert said in piped.err
 
 
@@ -151,7 +186,15 @@ async def test_what_is_no_command_is_told_and_not_sent(message: str, said: str, 
 
 
 @pytest.mark.parametrize(
-    "message", ["/etc/passwd has how many lines?", "/tmp", "/no/such has what?", "what is /help", "/" + "x/" * 3000, "// is a comment"]
+    "message",
+    [
+        "/etc/passwd has how many lines?",
+        "/tmp",
+        "/no/such has what?",
+        "what is /help",
+        "/" + "x/" * 3000,
+        "// is a comment",
+    ],
 )
 async def test_what_looks_like_a_path_is_a_message(message: str, piped: Piped) -> None:
     assert (await piped(message)).asked == [message]
@@ -206,12 +249,17 @@ async def test_commands_of_the_shell_are_no_questions(message: str, said: str, p
     assert said in piped.err
 
 
-@pytest.mark.parametrize("message", ["'rlm stop'", "rlm is what?", "stop words: how many?", "exit codes", "rlm", "help me", "quit rate?"])
+@pytest.mark.parametrize(
+    "message",
+    ["'rlm stop'", "rlm is what?", "stop words: how many?", "exit codes", "rlm", "help me", "quit rate?"],
+)
 async def test_questions_with_such_words_are_questions(message: str, piped: Piped) -> None:
     assert (await piped(f"{message}\n")).asked == [message]
 
 
-async def test_nothing_more_is_asked_once_nobody_reads_the_answers(piped: Piped, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nothing_more_is_asked_once_nobody_reads_the_answers(
+    piped: Piped, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("rlm_kernel.cli._chat.lost", lambda: BrokenPipeError())
     assert (await piped("one\ntwo\n")).asked == ["one"]
 
@@ -240,7 +288,8 @@ async def test_bytes_that_are_no_text_are_replaced(piped: Piped) -> None:
 async def test_the_greeting_says_what_the_session_has(piped: Piped) -> None:
     await piped("", talk=[("How many?", "Three."), ("And\nnow?", "x" * 1000)])
     for said in [
-        "The kernel is as it was left.", "default: idle; ends after 2 h", "a.ipynb", "root some/root, sub some/root", "b.log", "c.log",
+        "The kernel is as it was left.", "default: idle; ends after 2 h", "a.ipynb", "root some/root, sub "
+                                                                                     "some/root", "b.log", "c.log",
         "2 questions so far, the last: And now?", "Its answer: " + "x" * 300 + "…\n", "Ctrl-D leaves",
     ]:  # fmt: skip
         assert said in piped.err
@@ -276,7 +325,15 @@ def test_an_answer_in_a_terminal_is_markdown_that_can_do_no_harm(monkeypatch: py
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("", False), ("```", True), ("```a```", False), ('"""', True), ('"""\n```\n"""', True), ("a `b`", False)]
+    ("text", "expected"),
+    [
+        ("", False),
+        ("```", True),
+        ("```a```", False),
+        ('"""', True),
+        ('"""\n```\n"""', True),
+        ("a `b`", False),
+    ],
 )
 def test_a_block_is_open_until_it_is_closed(text: str, expected: bool) -> None:
     assert is_open(text) is expected

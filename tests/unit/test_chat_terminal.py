@@ -45,7 +45,9 @@ async def test_messages_of_several_lines(chat: Terminal) -> None:
 
 
 async def test_lines_are_edited_and_remembered_beyond_the_chat(chat: Terminal) -> None:
-    await chat.type("wrold\x02\x02\x02\x02\x04\x1b[Cr" + ENTER, '"question": "world"')  # back to the r, away with it, on, and in again
+    await chat.type(
+        "wrold\x02\x02\x02\x02\x04\x1b[Cr" + ENTER, '"question": "world"'
+    )  # back to the r, away with it, on, and in again
     await chat.type("", "›")  # before the prompt, a Ctrl-D is nobody's
     await chat.type(CTRL_D, "rlm stop` ends it")
     assert await chat.ended() == 0
@@ -54,7 +56,9 @@ async def test_lines_are_edited_and_remembered_beyond_the_chat(chat: Terminal) -
         await again.type(UP + "!" + ENTER, '"question": "world!"')
 
 
-async def test_lines_that_come_at_once_are_one_message_also_where_pasting_is_not_marked(chat: Terminal) -> None:
+async def test_lines_that_come_at_once_are_one_message_also_where_pasting_is_not_marked(
+    chat: Terminal,
+) -> None:
     await chat.type("first\rsecond\rthird\r", "third")
     await chat.type(ENTER, r'"question": "first\nsecond\nthird"')
     await chat.type("", "2 turns, 0 sub-calls")
@@ -141,7 +145,9 @@ async def test_sigterm_leaves_whatever_is_done(moment: str, chat: Terminal) -> N
     elif moment == "in the summary":
         await chat.type("remember long" + ENTER, "summing up")
     chat.process.send_signal(signal.SIGTERM)
-    assert await chat.ended() == (0 if moment == "in the summary" else 130), "an answer that was told is no failure"
+    assert await chat.ended() == (0 if moment == "in the summary" else 130), (
+        "an answer that was told is no failure"
+    )
 
 
 async def test_ctrl_d_leaves_a_question_that_found_nothing_with_its_code(chat: Terminal) -> None:
@@ -159,4 +165,8 @@ async def test_answers_are_rendered_and_the_account_stands_below() -> None:
         assert "[red]not markup[/red]" in chat.text
         assert "**" not in chat.text
         assert b"\x1b[2J" not in chat.seen
-        assert chat.text.index("not markup") < chat.text.index("memory:") < chat.text.index("2 turns, 0 sub-calls")
+        assert (
+            chat.text.index("not markup")
+            < chat.text.index("memory:")
+            < chat.text.index("2 turns, 0 sub-calls")
+        )

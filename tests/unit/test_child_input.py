@@ -1,4 +1,6 @@
-"""What a kernel hands over to child RLMs: the same on the other side, and nothing that the kernel may not have."""
+"""What a kernel hands over to child RLMs: the same on the other side, and nothing that the kernel may not
+have.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +27,12 @@ from rlm_kernel.sandbox.rundir import RunDir
 TEXTS = st.text(st.characters(codec=None), max_size=50)
 NUMBERS = st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
 DATA = st.recursive(
-    st.none() | st.booleans() | NUMBERS | TEXTS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4)
+    st.none() | st.booleans() | NUMBERS | TEXTS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4),
 )
-SOME_MORE_TIME = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
+SOME_MORE_TIME = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150
+)
 NAME = "7-1"
 
 
@@ -68,7 +73,9 @@ def arrives(taken: ChildInput, at: Path) -> Any:
 @example(context="\x80\xff\xfe")
 @example(context="%PDF-1.7 PK\x03\x04 \x1f\x8b")
 @example(context={"b": 1, "a": [None, {"": ""}], "": 0})
-def test_any_data_arrives_as_it_was_with_its_order(run: RunDir, nothing: FileGrants, tmp_path: Path, context: Any) -> None:
+def test_any_data_arrives_as_it_was_with_its_order(
+    run: RunDir, nothing: FileGrants, tmp_path: Path, context: Any
+) -> None:
     sent = Handover(context)
     taken = take(sent.given, run, nothing)
     found = arrives(taken, tmp_path / "copy.context.txt")
@@ -96,7 +103,9 @@ def test_nothing_is_handed_over(run: RunDir, nothing: FileGrants) -> None:
 
 @pytest.mark.parametrize("context", [{1, 2}, b"bytes", object(), ("a", {2}), [[b""]]])
 def test_what_is_no_data_is_refused_in_the_cell_and_leaves_nothing(run: RunDir, context: Any) -> None:
-    with pytest.raises(TypeError, match="a context is a text, a loaded file, or lists and dicts of texts and numbers"):
+    with pytest.raises(
+        TypeError, match="a context is a text, a loaded file, or lists and dicts of texts and numbers"
+    ):
         Handover(context)
     assert not run.spool.exists()
 
@@ -115,13 +124,21 @@ def loaded(run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> File
         path.write_text(f"text of {path.name}")
     texts = {path.name: path.read_text() for path in paths}
     monkeypatch.setattr(files, "files", texts)
-    monkeypatch.setattr(files, "_loaded", {path.name: files._Loaded(str(path), "utf-8", False, "") for path in paths})
+    monkeypatch.setattr(
+        files, "_loaded", {path.name: files._Loaded(str(path), "utf-8", False, "") for path in paths}
+    )
     return FileGrants([paths[0], paths[1], folder / "sub"], run)
 
 
-def test_loaded_files_are_handed_over_by_name_without_a_copy(run: RunDir, loaded: FileGrants, tmp_path: Path) -> None:
+def test_loaded_files_are_handed_over_by_name_without_a_copy(
+    run: RunDir, loaded: FileGrants, tmp_path: Path
+) -> None:
     texts = files.files
-    for context, names in [(texts["a.txt"], ["a.txt"]), (dict(texts), ["a.txt", "b.txt", "sub/c.txt"]), (texts["c.txt"], ["sub/c.txt"])]:
+    for context, names in [
+        (texts["a.txt"], ["a.txt"]),
+        (dict(texts), ["a.txt", "b.txt", "sub/c.txt"]),
+        (texts["c.txt"], ["sub/c.txt"]),
+    ]:
         sent = Handover(context)
         taken = take(sent.given, run, loaded)
         assert [grant.source for grant in taken.grants] == [tmp_path / "in" / name for name in names]
@@ -129,9 +146,15 @@ def test_loaded_files_are_handed_over_by_name_without_a_copy(run: RunDir, loaded
     assert not run.spool.exists()
 
 
-def test_a_part_of_a_file_or_a_dict_of_one_is_no_file(run: RunDir, loaded: FileGrants, tmp_path: Path) -> None:
+def test_a_part_of_a_file_or_a_dict_of_one_is_no_file(
+    run: RunDir, loaded: FileGrants, tmp_path: Path
+) -> None:
     texts = files.files
-    for context in (texts["a.txt"][:4], {"a.txt": texts["a.txt"]}, {"a.txt": texts["b.txt"], "b.txt": texts["a.txt"]}):
+    for context in (
+        texts["a.txt"][:4],
+        {"a.txt": texts["a.txt"]},
+        {"a.txt": texts["b.txt"], "b.txt": texts["a.txt"]},
+    ):
         taken = take(Handover(context).given, run, loaded)
         assert taken.grants == ()
         assert arrives(taken, tmp_path / "c.txt") == context
@@ -141,9 +164,19 @@ def test_a_part_of_a_file_or_a_dict_of_one_is_no_file(run: RunDir, loaded: FileG
 
 @pytest.mark.parametrize(
     "names",
-    [["/etc/passwd"], ["{in}/sub"], ["{in}/a.txt", "{in}/other.txt"], ["{in}/sub/../../secret"], ["{in}/sub/out"], ["a.txt"], ["/x\0"]],
+    [
+        ["/etc/passwd"],
+        ["{in}/sub"],
+        ["{in}/a.txt", "{in}/other.txt"],
+        ["{in}/sub/../../secret"],
+        ["{in}/sub/out"],
+        ["a.txt"],
+        ["/x\0"],
+    ],
 )
-def test_files_that_the_session_does_not_have_are_refused(run: RunDir, loaded: FileGrants, tmp_path: Path, names: list[str]) -> None:
+def test_files_that_the_session_does_not_have_are_refused(
+    run: RunDir, loaded: FileGrants, tmp_path: Path, names: list[str]
+) -> None:
     (tmp_path / "secret").write_text("secret")
     (tmp_path / "in" / "sub" / "out").symlink_to(tmp_path / "secret")
     with pytest.raises(FileRefused):
@@ -158,7 +191,9 @@ def test_a_link_out_of_a_renamed_folder_leads_nowhere(run: RunDir, tmp_path: Pat
     (folder / "out").symlink_to(tmp_path / "secret")
     (folder / "within").symlink_to("a.txt")
     grants = FileGrants([folder], run, [Path("/recorded")])
-    assert [grant.source for grant in take({"files": ["/recorded/a.txt", "/recorded/within"]}, run, grants).grants] == [
+    assert [
+        grant.source for grant in take({"files": ["/recorded/a.txt", "/recorded/within"]}, run, grants).grants
+    ] == [
         folder / "a.txt",
         folder / "within",
     ]
@@ -180,7 +215,9 @@ def test_forged_hand_overs_are_refused(run: RunDir, nothing: FileGrants, given: 
         take(given, run, nothing)
 
 
-def test_what_is_handed_over_is_bounded_in_size_and_number(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_handed_over_is_bounded_in_size_and_number(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(child_input, "MAX_HANDED", 100)
     monkeypatch.setattr(child_input, "MAX_SPOOLED", 250)
     monkeypatch.setattr(child_input, "MAX_SPOOLS", 5)
@@ -223,7 +260,9 @@ def test_what_is_gone_meanwhile_is_not_handed_over(run: RunDir, nothing: FileGra
     assert not (tmp_path / "kept").exists()
 
 
-def test_a_copy_that_cannot_be_written_is_an_error_that_says_so(run: RunDir, nothing: FileGrants, tmp_path: Path) -> None:
+def test_a_copy_that_cannot_be_written_is_an_error_that_says_so(
+    run: RunDir, nothing: FileGrants, tmp_path: Path
+) -> None:
     put(run, "good")
     taken = take(spooled(), run, nothing)
     (tmp_path / "file").write_text("")
@@ -261,7 +300,9 @@ async def test_at_the_depth_limit_the_text_is_had_as_far_as_it_fits(run: RunDir,
     assert await give("😀" * 10).text(10) == "😀" * 10
     assert await give(["a", 1]).text(20) == '["a", 1]'
     for context, limit in (("äöüß", 3), ("x" * 1000, 10), ("\ud800" * 3, 5)):
-        with pytest.raises(UsageError, match=f"reads about {limit} characters, and the context has more: .* Hand over less"):
+        with pytest.raises(
+            UsageError, match=f"reads about {limit} characters, and the context has more: .* Hand over less"
+        ):
             await give(context).text(limit)
     with pytest.raises(TextWanted, match=r"^77$"):
         await give(files.files["a.txt"]).text(77)

@@ -35,7 +35,9 @@ class Kernels:
         self.taken += 1
         grants = SimpleNamespace(paths=[], places=dict)
         image = SimpleNamespace(tag="t", id="i")
-        yield SimpleNamespace(environment=SimpleNamespace(host=Host(load_settings(None)), run=RUN, image=image, grants=grants))
+        yield SimpleNamespace(
+            environment=SimpleNamespace(host=Host(load_settings(None)), run=RUN, image=image, grants=grants)
+        )
 
 
 RUN = SimpleNamespace(session_id="abcd1234")
@@ -55,10 +57,14 @@ class Parent:
 
     async def ask(self, handed: ChildInput) -> Any:
         ledger = Ledger(Limits(depth=1)).child()
-        return await self.children.ask("Q", handed, None, name="turn-01-a", ledger=ledger, begun=self.begun.append)
+        return await self.children.ask(
+            "Q", handed, None, name="turn-01-a", ledger=ledger, begun=self.begun.append
+        )
 
 
-async def test_a_child_that_is_cut_off_before_it_has_a_trace_has_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_child_that_is_cut_off_before_it_has_a_trace_has_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     looking, go_on = threading.Event(), threading.Event()
 
     def slow(*_: Any, **__: Any) -> list[Any]:
@@ -84,7 +90,9 @@ async def test_a_child_whose_trace_cannot_be_written_has_not_begun(tmp_path: Pat
     assert (parent.begun, list(parent.view.children)) == ([], [])
 
 
-async def test_what_is_too_much_is_refused_and_leaves_room_for_what_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_too_much_is_refused_and_leaves_room_for_what_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(answering, "MAX_COPIED", 10)
     parent = Parent(tmp_path)
     monkeypatch.setattr(parent.children, "_inputs", fail(LookupError()))

@@ -50,7 +50,10 @@ def warning(text: str) -> dict[str, Any]:
         ("File /tmp/ipykernel_12/345678.py:3", "File /tmp/ipykernel_9/1.py:3"),
         ("Cell In[3], line 1", "Cell In[12], line 1"),
         ("<Thread(Thread-5 (run), started 140256)>", "<Thread(Thread-16 (run), started 140999888777)>"),
-        ("<Thread(Thread-5 (run), started daemon 140256)>", "<Thread(Thread-6 (run), started daemon 9140256)>"),
+        (
+            "<Thread(Thread-5 (run), started daemon 140256)>",
+            "<Thread(Thread-6 (run), started daemon 9140256)>",
+        ),
         ("ThreadPoolExecutor-0_3 is idle", "ThreadPoolExecutor-12_0 is idle"),
         (
             "<ForkProcess name='ForkPoolWorker-3' parent=12 started daemon>",
@@ -69,7 +72,10 @@ def warning(text: str) -> dict[str, Any]:
         ("Fri Jan  2 03:04:06 2026", "Wed May  6 07:08:10 2026"),
         ("Fri Jan  2 03:04:06 UTC 2026", "Wed May  6 07:08:10 UTC 2026"),
         ("datetime.datetime(2026, 1, 2, 3, 4, 6, 123456)", "datetime.datetime(2026, 5, 6, 7, 8, 11)"),
-        ("datetime.datetime(2026, 1, 2, 3, 4, 6, tzinfo=x)", "datetime.datetime(2026, 5, 6, 7, 8, 11, 5, tzinfo=x)"),
+        (
+            "datetime.datetime(2026, 1, 2, 3, 4, 6, tzinfo=x)",
+            "datetime.datetime(2026, 5, 6, 7, 8, 11, 5, tzinfo=x)",
+        ),
         ("datetime.date(2026, 1, 2)", "datetime.date(2026, 5, 6)"),
         ("[2026-01-02] today", "[2026-05-06] today"),
         ("03:04:06.5 go", "07:08:10.25 go"),
@@ -106,7 +112,10 @@ def test_what_must_differ_is_the_same(recorded: str, replayed: str) -> None:
         ("42", "43"),
         ("0xdeadbeef", "0xdeadbee0"),
         ("/data/tmp1/x", "/data/tmp2/x"),
-        ("a8098c1a-f86e-11da-bd1a-00112444be1e", "1b4e28ba-f86e-11da-bd1a-00112444be1e"),  # of a time and a machine
+        (
+            "a8098c1a-f86e-11da-bd1a-00112444be1e",
+            "1b4e28ba-f86e-11da-bd1a-00112444be1e",
+        ),  # of a time and a machine
         ("at 2025-01-02 03:04:06", "at 2025-05-06 07:08:11"),
         ("at 2026-01-02 03:04:06", "at 2026-05-06 07:09:11"),  # one of them is no time of its run
         ("at 2026-01-02T03:04:06+01:00", "at 2026-05-06T07:08:11Z"),
@@ -140,7 +149,13 @@ def test_a_time_in_the_data_is_the_same_beside_one_that_must_differ() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["at 2026-01-02 03:04:05|at 2026-05-06 07:08:09", "1 ms|2 ms", "03:04:05|07:08:09", "2026-01-02|2026-05-06"]
+    "text",
+    [
+        "at 2026-01-02 03:04:05|at 2026-05-06 07:08:09",
+        "1 ms|2 ms",
+        "03:04:05|07:08:09",
+        "2026-01-02|2026-05-06",
+    ],
 )
 def test_without_the_times_of_the_runs_no_time_must_differ(text: str) -> None:
     one, other = text.split("|")
@@ -157,7 +172,13 @@ def test_a_naive_start_is_utc_and_other_zones_are_minded() -> None:
 def test_a_run_over_midnight_has_two_days() -> None:
     late = datetime(2026, 1, 2, 23, 59, 59, tzinfo=UTC)
     for text in ("2026-01-03", "00:00:01", "2026-01-02", "23:59:59"):
-        assert compare(Ran([stream(text)], late, 4), Ran([stream("2026-05-06" if "-" in text else "07:08:09")], NOW, 4)) is None
+        assert (
+            compare(
+                Ran([stream(text)], late, 4),
+                Ran([stream("2026-05-06" if "-" in text else "07:08:09")], NOW, 4),
+            )
+            is None
+        )
 
 
 # Shapes
@@ -175,12 +196,26 @@ def test_counts_empty_metadata_and_lines_in_lists_do_not_matter() -> None:
     recorded = [shown({"text/plain": ["a\n", "b"]}, "execute_result", execution_count=3), stream("")]
     replayed = [{"output_type": "execute_result", "data": {"text/plain": "a\nb"}, "execution_count": 9}]
     assert compared(recorded, replayed) is None
-    assert compared(recorded, [shown({"text/plain": "a\nb"}, "execute_result", metadata={"image/png": {"width": 5}})]) is not None
+    assert (
+        compared(
+            recorded, [shown({"text/plain": "a\nb"}, "execute_result", metadata={"image/png": {"width": 5}})]
+        )
+        is not None
+    )
 
 
 def test_json_is_compared_as_values() -> None:
-    assert compared([shown({"application/json": {"a": 1, "b": [2]}})], [shown({"application/json": {"b": [2], "a": 1}})]) is None
-    assert compared([shown({"application/json": {"a": 1}})], [shown({"application/json": {"a": "1"}})]) is not None
+    assert (
+        compared(
+            [shown({"application/json": {"a": 1, "b": [2]}})],
+            [shown({"application/json": {"b": [2], "a": 1}})],
+        )
+        is None
+    )
+    assert (
+        compared([shown({"application/json": {"a": 1}})], [shown({"application/json": {"a": "1"}})])
+        is not None
+    )
 
 
 def test_displays_keep_their_order() -> None:
@@ -191,7 +226,10 @@ def test_displays_keep_their_order() -> None:
 
 def test_pictures_are_compared_exactly_and_told_by_size_and_digest() -> None:
     one, other = (base64.b64encode(content).decode() for content in (b"x" * 12_345, b"y" * 12_000))
-    assert compared([shown({"image/png": one + "\n"})], [shown({"image/png": [one[:76] + "\n", one[76:]]})]) is None
+    assert (
+        compared([shown({"image/png": one + "\n"})], [shown({"image/png": [one[:76] + "\n", one[76:]]})])
+        is None
+    )
     told = compared([shown({"image/png": one})], [shown({"image/png": other})])
     assert told is not None
     line = told.split("\n")[2]
@@ -204,7 +242,9 @@ def test_pictures_are_compared_exactly_and_told_by_size_and_digest() -> None:
 
 def test_an_error_is_compared_with_its_traceback() -> None:
     def raised(line: int, value: str = "bad") -> dict[str, Any]:
-        return failure("ValueError", value) | {"traceback": [f"Cell \x1b[32mIn[{line}]\x1b[0m, line 1", f"ValueError: {value}"]}
+        return failure("ValueError", value) | {
+            "traceback": [f"Cell \x1b[32mIn[{line}]\x1b[0m, line 1", f"ValueError: {value}"]
+        }
 
     assert compared([raised(3)], [raised(5)]) is None
     assert "-ValueError: bad" in str(compared([raised(3)], [raised(3, "worse")]))
@@ -253,7 +293,12 @@ def test_data_nested_too_deep_are_the_same_as_themselves_alone() -> None:
 
 @pytest.mark.parametrize("seconds", [math.nan, math.inf, -1, 1e300])
 def test_odd_durations_of_a_trace_do_no_harm(seconds: float) -> None:
-    for text in ("2026-01-02 03:04:06|2026-01-02 03:04:07", "2026-01-02|2026-01-03", "1:02:03|1:02:04", "99:99:99|99:99:98"):
+    for text in (
+        "2026-01-02 03:04:06|2026-01-02 03:04:07",
+        "2026-01-02|2026-01-03",
+        "1:02:03|1:02:04",
+        "99:99:99|99:99:98",
+    ):
         one, other = text.split("|")
         compare(Ran([stream(one)], THEN, seconds), Ran([stream(other)], THEN, seconds))
 
@@ -321,7 +366,21 @@ _TEXT = st.lists(
         st.text(st.characters(codec=None), max_size=12),
         st.from_regex(r"\d{1,4}[-:/ ,.T]\d{1,2}[-:., ]{1,2}\d{1,20}( ?(ms|s|min|h|Z))?", fullmatch=True),
         st.sampled_from(
-            ["0x", "at ", "/tmp", "In[", "pid=", "\r", "\n", "\x1b[", "datetime.datetime(", "elapsed: ", "1e+99 s", "٣ s", "1,,,s"]
+            [
+                "0x",
+                "at ",
+                "/tmp",
+                "In[",
+                "pid=",
+                "\r",
+                "\n",
+                "\x1b[",
+                "datetime.datetime(",
+                "elapsed: ",
+                "1e+99 s",
+                "٣ s",
+                "1,,,s",
+            ]
         ),
     ),
     max_size=8,
@@ -330,7 +389,9 @@ _TEXT = st.lists(
 
 @given(_TEXT, _TEXT)
 @settings(max_examples=150, deadline=None)
-def test_any_text_is_the_same_as_itself_and_the_answer_does_not_hang_on_the_sides(one: str, other: str) -> None:
+def test_any_text_is_the_same_as_itself_and_the_answer_does_not_hang_on_the_sides(
+    one: str, other: str
+) -> None:
     assert texts(one, one) is None
     run = (THEN, SECONDS)
     there = compare(Ran([stream(one)], *run), Ran([stream(other)], *run))

@@ -24,7 +24,11 @@ HOSTILE = "$(touch pwned)`touch pwned`;'x.ipynb"
 
 
 def asked(line: str) -> dict[str, str]:
-    return {"_RLM_COMPLETE": "complete_fish", "_TYPER_COMPLETE_FISH_ACTION": "get-args", "_TYPER_COMPLETE_ARGS": line}
+    return {
+        "_RLM_COMPLETE": "complete_fish",
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+        "_TYPER_COMPLETE_ARGS": line,
+    }
 
 
 def offered(line: str) -> list[str]:
@@ -52,7 +56,11 @@ def test_sessions_traces_and_cells_are_offered(folder: Path) -> None:
     assert offered("rlm status --session ") == ["alpha"]
     assert offered("rlm replay ") == ["rlm-traces/", f"rlm-traces/{HOSTILE}", "rlm-traces/my trace.ipynb"]
     assert offered("rlm resume rlm-traces/m") == ["rlm-traces/my trace.ipynb"]
-    assert offered("rlm replay rlm-traces/my\\ trace.ipynb --until turn-0") == ["turn-01-a", "turn-02-a", "turn-03-a"]
+    assert offered("rlm replay rlm-traces/my\\ trace.ipynb --until turn-0") == [
+        "turn-01-a",
+        "turn-02-a",
+        "turn-03-a",
+    ]
     assert "setup" in offered('rlm fork "rlm-traces/my trace.ipynb" --at ')
 
 
@@ -61,7 +69,10 @@ def test_settings_and_their_values_are_offered() -> None:
     assert keys == {key for key in known_keys() if not key.endswith(".api_key")}
     assert offered("rlm gc --set cache.enabled=") == ["cache.enabled=true", "cache.enabled=false"]
     assert offered("rlm gc --set limits.cost=") == ["limits.cost=none"]
-    assert set(offered("rlm gc --set sandbox.seccomp=")) == {"sandbox.seccomp=tight", "sandbox.seccomp=engine"}
+    assert set(offered("rlm gc --set sandbox.seccomp=")) == {
+        "sandbox.seccomp=tight",
+        "sandbox.seccomp=engine",
+    }
     assert "root_llm.model=openai/gpt-4o" in offered("rlm ask --set root_llm.model=openai/gpt-4o")
     assert offered("rlm ask --profile ") == ["default", "batching", "short", "small"]
 
@@ -86,7 +97,14 @@ def test_suites_and_strategies_are_those_of_bench() -> None:
 
 
 def test_files_are_left_to_the_shell(folder: Path) -> None:
-    for line in ("rlm ask -f a", "rlm init a", "rlm ask --trace a", "rlm ask --config a", "rlm bench niah --out a", "rlm replay t -f a=a"):
+    for line in (
+        "rlm ask -f a",
+        "rlm init a",
+        "rlm ask --trace a",
+        "rlm ask --config a",
+        "rlm bench niah --out a",
+        "rlm replay t -f a=a",
+    ):
         assert offered(line) == [], line
 
 
@@ -101,10 +119,14 @@ def test_a_damaged_settings_file_or_trace_is_passed_over(content: str, folder: P
 def command(line: str, **more: Any) -> subprocess.CompletedProcess[str]:
     options = ["-X", "importtime"] if more.pop("imports", False) else []
     run = [sys.executable, *options, "-m", "rlm_kernel"]
-    return subprocess.run(run, env={**os.environ, **asked(line)}, capture_output=True, text=True, check=False, **more)
+    return subprocess.run(
+        run, env={**os.environ, **asked(line)}, capture_output=True, text=True, check=False, **more
+    )
 
 
-@pytest.mark.parametrize("line", ["rlm ask --set limits.", "rlm ask -m openai/", "rlm replay ", "rlm status --session "])
+@pytest.mark.parametrize(
+    "line", ["rlm ask --set limits.", "rlm ask -m openai/", "rlm replay ", "rlm status --session "]
+)
 def test_nothing_slow_is_imported_to_complete(line: str, folder: Path) -> None:
     done = command(line, imports=True)
     assert done.stdout
@@ -112,7 +134,10 @@ def test_nothing_slow_is_imported_to_complete(line: str, folder: Path) -> None:
     assert not imported & {"litellm", "docker", "requests", "rich", "asyncio", "nbformat", "zmq", "IPython"}
 
 
-@pytest.mark.parametrize("line", ["", "rlm nosuch --x ", "rlm ask 'open", "rlm fork nowhere.ipynb --at ", "rlm ask --set nosuch.key="])
+@pytest.mark.parametrize(
+    "line",
+    ["", "rlm nosuch --x ", "rlm ask 'open", "rlm fork nowhere.ipynb --at ", "rlm ask --set nosuch.key="],
+)
 def test_a_line_that_cannot_be_completed_prints_no_error(line: str, isolated: Path) -> None:
     done = command(line)
     assert (done.returncode, done.stderr) == (0, "")
@@ -123,7 +148,12 @@ def test_a_fault_prints_nothing(isolated: Path, monkeypatch: pytest.MonkeyPatch)
     gone.mkdir()
     code = f"import os, runpy; os.rmdir({str(gone)!r}); runpy.run_module('rlm_kernel', run_name='__main__')"
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=gone, env={**os.environ, **asked("rlm replay ")}, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code],
+        cwd=gone,
+        env={**os.environ, **asked("rlm replay ")},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -152,19 +182,32 @@ def script_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
 
     def script(shell: str) -> Path:
         path = folder.parent / "home" / "completion"
-        path.write_text(subprocess.run(["rlm", "--show-completion", shell], capture_output=True, text=True, check=True).stdout)
+        path.write_text(
+            subprocess.run(
+                ["rlm", "--show-completion", shell], capture_output=True, text=True, check=True
+            ).stdout
+        )
         return path
 
     return script
 
 
 @pytest.mark.parametrize("shell", [shell for shell in ("bash", "zsh") if shutil.which(shell)])
-def test_a_shell_completes_words_with_special_characters(shell: str, folder: Path, script_for: Callable[[str], Path]) -> None:
+def test_a_shell_completes_words_with_special_characters(
+    shell: str, folder: Path, script_for: Callable[[str], Path]
+) -> None:
     """Each line is completed by Tab, and then printed word by word instead of run."""
-    begin, options = {"bash": ("", ["--norc", "--noprofile"]), "zsh": ("autoload -Uz compinit; compinit -u -D; ", ["-f"])}[shell]
-    process = pexpect.spawn(shell, [*options, "-i"], cwd=str(folder), encoding="utf-8", timeout=60, dimensions=(50, 200))
+    begin, options = {
+        "bash": ("", ["--norc", "--noprofile"]),
+        "zsh": ("autoload -Uz compinit; compinit -u -D; ", ["-f"]),
+    }[shell]
+    process = pexpect.spawn(
+        shell, [*options, "-i"], cwd=str(folder), encoding="utf-8", timeout=60, dimensions=(50, 200)
+    )
     try:
-        process.sendline(f"{begin}source {script_for(shell)}; words() {{ printf 'word:%s\\n' \"$@\"; echo en''d; }}")
+        process.sendline(
+            f"{begin}source {script_for(shell)}; words() {{ printf 'word:%s\\n' \"$@\"; echo en''d; }}"
+        )
         for typed, completed in LINES:
             process.send(f"{typed}\t\x01words \x05\r")
             process.expect_exact("end\r")
@@ -175,9 +218,16 @@ def test_a_shell_completes_words_with_special_characters(shell: str, folder: Pat
 
 
 @pytest.mark.parametrize("shell", [shell for shell in ("fish",) if shutil.which(shell)])
-def test_fish_completes_words_with_special_characters(shell: str, folder: Path, script_for: Callable[[str], Path]) -> None:
+def test_fish_completes_words_with_special_characters(
+    shell: str, folder: Path, script_for: Callable[[str], Path]
+) -> None:
     asks = "; ".join(f"complete -C '{typed}'; echo end" for typed, _ in LINES)
-    done = subprocess.run([shell, "--no-config", "-c", f"source {script_for(shell)}; {asks}"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [shell, "--no-config", "-c", f"source {script_for(shell)}; {asks}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     for (typed, completed), offers in zip(LINES, done.stdout.split("end\n"), strict=False):
         assert completed in [offer.partition("\t")[0] for offer in offers.splitlines()], typed
     assert not list(folder.rglob("pwned"))

@@ -20,7 +20,12 @@ def write(path: Path, content: Any) -> Path:
     return path
 
 
-def load(cwd: Path, config: Any = None, environ: dict[str, str] | None = None, overrides: dict[str, Any] | None = None) -> Settings:
+def load(
+    cwd: Path,
+    config: Any = None,
+    environ: dict[str, str] | None = None,
+    overrides: dict[str, Any] | None = None,
+) -> Settings:
     if config is not None:
         write(cwd / "config.json", config)
     return load_settings(None, overrides or {}, environ or {}, cwd)
@@ -39,7 +44,9 @@ def error(*args: Any, **kwargs: Any) -> ConfigError:
 
 @given(in_file=TURNS, in_environ=TURNS, in_overrides=TURNS)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_later_sources_win(tmp_path: Path, in_file: int | None, in_environ: int | None, in_overrides: int | None) -> None:
+def test_later_sources_win(
+    tmp_path: Path, in_file: int | None, in_environ: int | None, in_overrides: int | None
+) -> None:
     config = {} if in_file is None else {"limits": {"turns": in_file}}
     environ = {} if in_environ is None else {"RLM_LIMITS__TURNS": str(in_environ)}
     loaded = load(tmp_path, config, environ, {"limits.turns": in_overrides})
@@ -49,8 +56,14 @@ def test_later_sources_win(tmp_path: Path, in_file: int | None, in_environ: int 
 
 def test_sources_add_up(tmp_path: Path) -> None:
     config = {"root_llm": {"model": "a/b", "temperature": 0}, "sandbox": {"memory": "512M"}}
-    loaded = load(tmp_path, config, {"RLM_ROOT_LLM__MAX_TOKENS": "100", "RLM_SANDBOX__CPUS": "1.5"}, {"limits.cost": 2})
-    assert (loaded.root_llm.model, loaded.root_llm.temperature, loaded.root_llm.max_tokens) == ("a/b", 0.0, 100)
+    loaded = load(
+        tmp_path, config, {"RLM_ROOT_LLM__MAX_TOKENS": "100", "RLM_SANDBOX__CPUS": "1.5"}, {"limits.cost": 2}
+    )
+    assert (loaded.root_llm.model, loaded.root_llm.temperature, loaded.root_llm.max_tokens) == (
+        "a/b",
+        0.0,
+        100,
+    )
     assert (loaded.sandbox.memory, loaded.sandbox.cpus, loaded.limits.cost) == ("512m", 1.5, 2.0)
 
 
@@ -77,7 +90,10 @@ def test_none_lifts_a_limit_and_an_empty_variable_is_unset(tmp_path: Path) -> No
 
 
 def test_other_variables_of_the_project_are_left_alone(tmp_path: Path) -> None:
-    environ = dict.fromkeys(("RLM_CACHE_DIR", "RLM_DEBUG", "RLM_INSTALL_DOCKER", "RLM_LOCAL_THREADS", "RLM_MODELS_DIR", "RLMX"), "1")
+    environ = dict.fromkeys(
+        ("RLM_CACHE_DIR", "RLM_DEBUG", "RLM_INSTALL_DOCKER", "RLM_LOCAL_THREADS", "RLM_MODELS_DIR", "RLMX"),
+        "1",
+    )
     assert load(tmp_path, environ=environ) == Settings()
 
 
@@ -98,7 +114,12 @@ def test_the_process_is_the_default_source(isolated: Path, monkeypatch: pytest.M
 
 # Files as earlier programs of this kind wrote them
 
-GLM = {"enabled": False, "api_base": "https://api.z.ai/api/coding/paas/v4", "root_model": "glm-4.6", "sub_model": "glm-4.5-air"}
+GLM = {
+    "enabled": False,
+    "api_base": "https://api.z.ai/api/coding/paas/v4",
+    "root_model": "glm-4.6",
+    "sub_model": "glm-4.5-air",
+}
 EARLIER: dict[str, Any] = {
     "root_llm": {"model": "gpt-4o"},
     "sub_llm": {"model": "gpt-4o-mini"},
@@ -109,7 +130,11 @@ EARLIER: dict[str, Any] = {
 
 def test_an_earlier_file_works_as_it_is(tmp_path: Path) -> None:
     loaded = load(tmp_path, EARLIER)
-    assert (loaded.root_llm.model, loaded.sub_llm.model, loaded.memory_compaction.enabled) == ("gpt-4o", "gpt-4o-mini", True)
+    assert (loaded.root_llm.model, loaded.sub_llm.model, loaded.memory_compaction.enabled) == (
+        "gpt-4o",
+        "gpt-4o-mini",
+        True,
+    )
     loaded = load(tmp_path, {**EARLIER, "glm_coding": {**GLM, "enabled": True}})
     assert (loaded.root_llm.model, loaded.sub_llm.model) == ("openai/glm-4.6", "openai/glm-4.5-air")
     assert loaded.root_llm.api_base == loaded.sub_llm.api_base == GLM["api_base"]
@@ -118,15 +143,23 @@ def test_an_earlier_file_works_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize("missing", EARLIER)
 def test_any_section_of_it_may_be_missing_empty_or_null(tmp_path: Path, missing: str) -> None:
     without = load(tmp_path, {name: values for name, values in EARLIER.items() if name != missing})
-    assert getattr(without, missing) == (without.root_llm if missing == "sub_llm" else getattr(Settings(), missing))
+    assert getattr(without, missing) == (
+        without.root_llm if missing == "sub_llm" else getattr(Settings(), missing)
+    )
     assert load(tmp_path, {**EARLIER, missing: {}}) == load(tmp_path, {**EARLIER, missing: None}) == without
 
 
 def test_blanks_around_its_values_do_not_count_and_a_blank_value_is_unset(tmp_path: Path) -> None:
     glm = {"enabled": " true ", "api_base": " ", "root_model": " glm-4.6\n", "sub_model": ""}
-    loaded = load(tmp_path, {"root_llm": {"model": "", "api_key": "  "}, "sub_llm": {"model": " gpt-4o "}, "glm_coding": glm})
+    loaded = load(
+        tmp_path,
+        {"root_llm": {"model": "", "api_key": "  "}, "sub_llm": {"model": " gpt-4o "}, "glm_coding": glm},
+    )
     assert (loaded.root_llm.model, loaded.sub_llm.model) == ("openai/glm-4.6", "openai/glm-4.7")
-    assert (loaded.root_llm.api_base, loaded.root_llm.api_key) == ("https://api.z.ai/api/coding/paas/v4", None)
+    assert (loaded.root_llm.api_base, loaded.root_llm.api_key) == (
+        "https://api.z.ai/api/coding/paas/v4",
+        None,
+    )
     assert load(tmp_path, {"sub_llm": {"model": " gpt-4o "}}).sub_llm.model == "gpt-4o"
 
 
@@ -139,15 +172,27 @@ def test_it_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
 
 
 def test_a_sub_model_without_a_name_is_the_root_with_changes(tmp_path: Path) -> None:
-    root = {"model": "a/b", "api_base": "http://x", "input_price": 1, "output_price": 2, "api_key": "sk-12345678"}
+    root = {
+        "model": "a/b",
+        "api_base": "http://x",
+        "input_price": 1,
+        "output_price": 2,
+        "api_key": "sk-12345678",
+    }
     loaded = load(tmp_path, {"root_llm": root, "sub_llm": {"concurrency": 1}})
-    assert (loaded.sub_llm.model, loaded.sub_llm.api_base, loaded.sub_llm.output_price) == ("a/b", "http://x", 2.0)
+    assert (loaded.sub_llm.model, loaded.sub_llm.api_base, loaded.sub_llm.output_price) == (
+        "a/b",
+        "http://x",
+        2.0,
+    )
     assert (loaded.sub_llm.concurrency, loaded.root_llm.concurrency) == (1, 64)
     assert loaded.sub_llm.api_key == SecretStr("sk-12345678")
 
 
 def test_another_sub_model_has_nothing_of_the_roots(tmp_path: Path) -> None:
-    loaded = load(tmp_path, {"root_llm": {"model": "a/b", "api_base": "http://x"}, "sub_llm": {"model": "c/d"}})
+    loaded = load(
+        tmp_path, {"root_llm": {"model": "a/b", "api_base": "http://x"}, "sub_llm": {"model": "c/d"}}
+    )
     assert loaded.sub_llm.api_base is None
 
 
@@ -155,7 +200,9 @@ def test_another_sub_model_has_nothing_of_the_roots(tmp_path: Path) -> None:
 
 
 def test_glm_coding_gives_both_models(tmp_path: Path) -> None:
-    loaded = load(tmp_path, {"glm_coding": {"enabled": True, "sub_model": "glm-air"}, "root_llm": {"model": "a/b"}})
+    loaded = load(
+        tmp_path, {"glm_coding": {"enabled": True, "sub_model": "glm-air"}, "root_llm": {"model": "a/b"}}
+    )
     assert (loaded.root_llm.model, loaded.sub_llm.model) == ("openai/glm-4.7", "openai/glm-air")
     assert loaded.root_llm.api_base == loaded.sub_llm.api_base == "https://api.z.ai/api/coding/paas/v4"
     assert loaded.root_llm.api_key_env == "ZAI_API_KEY"
@@ -165,7 +212,10 @@ def test_what_a_later_source_sets_wins_over_glm_coding(tmp_path: Path) -> None:
     root = {"api_base": "http://earlier", "api_key": "sk-earlier"}
     environ = {"RLM_SUB_LLM__API_BASE": "http://later", "RLM_SUB_LLM__API_KEY": "sk-later"}
     loaded = load(tmp_path, {"glm_coding": {"enabled": True}, "root_llm": root}, environ)
-    assert (loaded.root_llm.api_base, loaded.root_llm.api_key) == ("https://api.z.ai/api/coding/paas/v4", None)
+    assert (loaded.root_llm.api_base, loaded.root_llm.api_key) == (
+        "https://api.z.ai/api/coding/paas/v4",
+        None,
+    )
     assert (loaded.sub_llm.model, loaded.sub_llm.api_base, loaded.sub_llm.api_key) == (
         "openai/glm-4.7",
         "http://later",
@@ -174,13 +224,20 @@ def test_what_a_later_source_sets_wins_over_glm_coding(tmp_path: Path) -> None:
 
 
 def test_a_model_of_glm_coding_may_name_its_provider(tmp_path: Path) -> None:
-    loaded = load(tmp_path, {"glm_coding": {"enabled": True, "root_model": "zai/glm-4.7", "sub_model": "openai/glm-4.5-air"}})
+    loaded = load(
+        tmp_path,
+        {"glm_coding": {"enabled": True, "root_model": "zai/glm-4.7", "sub_model": "openai/glm-4.5-air"}},
+    )
     assert (loaded.root_llm.model, loaded.sub_llm.model) == ("zai/glm-4.7", "openai/glm-4.5-air")
 
 
 def test_a_model_named_later_wins_over_glm_coding(tmp_path: Path) -> None:
     loaded = load(tmp_path, {"glm_coding": {"enabled": True}}, {"RLM_MODEL": "a/b"})
-    assert (loaded.root_llm.model, loaded.root_llm.api_base, loaded.root_llm.api_key_env) == ("a/b", None, None)
+    assert (loaded.root_llm.model, loaded.root_llm.api_base, loaded.root_llm.api_key_env) == (
+        "a/b",
+        None,
+        None,
+    )
     assert loaded.sub_llm.model == "openai/glm-4.7"
 
 
@@ -290,7 +347,9 @@ def test_a_key_is_never_printed_or_serialised() -> None:
         assert "sk-12345678" not in text
 
 
-@pytest.mark.parametrize(("text", "size"), [("2g", 2**31), ("512m", 2**29), ("1 KB", 1024), ("1GiB", 2**30), ("77", 77)])
+@pytest.mark.parametrize(
+    ("text", "size"), [("2g", 2**31), ("512m", 2**29), ("1 KB", 1024), ("1GiB", 2**30), ("77", 77)]
+)
 def test_sizes(text: str, size: int) -> None:
     assert parse_size(text) == size
 

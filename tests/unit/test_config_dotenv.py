@@ -33,8 +33,16 @@ def write(folder: Path, *lines: str) -> None:
 # Keys
 
 
-def test_keys_come_from_dotenv_where_they_are_not_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = ["OPENAI_API_KEY=from-file", 'ZAI_API_KEY="quoted $HOME"', "OPENAI_BASE_URL=http://x", "PATH=/evil", "DOCKER_HOST=evil"]
+def test_keys_come_from_dotenv_where_they_are_not_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [
+        "OPENAI_API_KEY=from-file",
+        'ZAI_API_KEY="quoted $HOME"',
+        "OPENAI_BASE_URL=http://x",
+        "PATH=/evil",
+        "DOCKER_HOST=evil",
+    ]
     write(tmp_path, *lines, "EMPTY_API_KEY=", "RLM_ROOT_LLM__API_BASE=http://y", "RLM_CACHE_DIR=/evil")
     # Set and taken away again, so that monkeypatch removes at the end what load_api_keys() sets.
     for name in ("ZAI_API_KEY", "OPENAI_BASE_URL"):
@@ -49,7 +57,9 @@ def test_keys_come_from_dotenv_where_they_are_not_set(tmp_path: Path, monkeypatc
     assert os.environ.get("DOCKER_HOST") != "evil"
 
 
-def test_a_key_among_the_settings_is_known_as_a_secret_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_among_the_settings_is_known_as_a_secret_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RLM_SUB_LLM__API_KEY", "")
     write(tmp_path, "RLM_SUB_LLM__API_KEY=sk-12345678")
     assert load_api_keys(tmp_path) == ["RLM_SUB_LLM__API_KEY"]
@@ -83,10 +93,23 @@ def test_found_keys_are_named_with_their_places(tmp_path: Path) -> None:
 
 
 def test_settings_in_dotenv_win_over_the_file_and_the_environment_over_both(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"limits": {"turns": 1, "calls": 1, "depth": 1}, "root_llm": {"model": "a/b"}}')
-    write(tmp_path, "RLM_LIMITS__TURNS=2", "export RLM_LIMITS__CALLS=2  # a comment", "RLM_ROOT_LLM__MODEL=c/d", "RLM_LIMITS__DEPTH=")
+    (tmp_path / "config.json").write_text(
+        '{"limits": {"turns": 1, "calls": 1, "depth": 1}, "root_llm": {"model": "a/b"}}'
+    )
+    write(
+        tmp_path,
+        "RLM_LIMITS__TURNS=2",
+        "export RLM_LIMITS__CALLS=2  # a comment",
+        "RLM_ROOT_LLM__MODEL=c/d",
+        "RLM_LIMITS__DEPTH=",
+    )
     loaded = load_settings(None, {}, {"RLM_LIMITS__TURNS": "3", "RLM_MODEL": "e/f"}, tmp_path)
-    assert (loaded.limits.turns, loaded.limits.calls, loaded.limits.depth, loaded.root_llm.model) == (3, 2, 1, "e/f")
+    assert (loaded.limits.turns, loaded.limits.calls, loaded.limits.depth, loaded.root_llm.model) == (
+        3,
+        2,
+        1,
+        "e/f",
+    )
 
 
 def test_a_byte_order_mark_and_variables_of_others_do_no_harm(tmp_path: Path) -> None:
@@ -97,8 +120,16 @@ def test_a_byte_order_mark_and_variables_of_others_do_no_harm(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("line", "message", "hint"),
     [
-        ("RLM_LIMITS__TURNS=many", "limits.turns = 'many' (variable RLM_LIMITS__TURNS in .env): ", "Correct the value"),
-        ("RLM_LIMIT__TURNS=3", "The variable RLM_LIMIT__TURNS in .env is no setting of rlm.", "Did you mean RLM_LIMITS__TURNS?"),
+        (
+            "RLM_LIMITS__TURNS=many",
+            "limits.turns = 'many' (variable RLM_LIMITS__TURNS in .env): ",
+            "Correct the value",
+        ),
+        (
+            "RLM_LIMIT__TURNS=3",
+            "The variable RLM_LIMIT__TURNS in .env is no setting of rlm.",
+            "Did you mean RLM_LIMITS__TURNS?",
+        ),
     ],
 )
 def test_errors_say_that_it_is_dotenv(tmp_path: Path, line: str, message: str, hint: str) -> None:
@@ -131,9 +162,13 @@ def test_the_example_has_every_variable_once() -> None:
 
 
 def test_the_example_has_the_other_variables_of_the_documents() -> None:
-    documented = (EXAMPLE.parent / "docs" / "configuration.md").read_text("utf-8").partition("## Other variables")[2]
+    documented = (
+        (EXAMPLE.parent / "docs" / "configuration.md").read_text("utf-8").partition("## Other variables")[2]
+    )
     names = set(re.findall(r"^\| `([A-Z_]+)` ", documented, re.MULTILINE))
-    assert names == set(re.findall(r"^([A-Z_]+)=", example().partition("from the environment alone")[2], re.MULTILINE))
+    assert names == set(
+        re.findall(r"^([A-Z_]+)=", example().partition("from the environment alone")[2], re.MULTILINE)
+    )
 
 
 def test_the_example_shows_the_defaults(tmp_path: Path) -> None:

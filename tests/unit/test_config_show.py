@@ -22,7 +22,9 @@ def sources(isolated: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = {"model": "gpt-4o", "timeout": 60}
     glm = {"enabled": True, "api_base": "https://me:hunter2@plan.example/v4", "root_model": "glm-4.6"}
     config.write_text(json.dumps({"root_llm": root, "sub_llm": {"model": "gpt-4o-mini"}, "glm_coding": glm}))
-    (config.parent / ".env").write_text("RLM_LIMITS__CALLS=7\nHF_TOKEN=sk-in-dotenv\nRLM_SUB_LLM__API_KEY=sk-in-dotenv\n")
+    (config.parent / ".env").write_text(
+        "RLM_LIMITS__CALLS=7\nHF_TOKEN=sk-in-dotenv\nRLM_SUB_LLM__API_KEY=sk-in-dotenv\n"
+    )
     monkeypatch.setenv("RLM_LIMITS__TURNS", "5")
     monkeypatch.setenv("RLM_SUB_MODEL", "openai/small")
     monkeypatch.setenv("RLM_LIMITS__COST", "none")
@@ -50,7 +52,10 @@ def test_each_source_is_named(sources: Path) -> None:
     settings = shown()["settings"]
     assert settings["root_llm.model"] == {"value": "openai/glm-4.6", "source": "glm_coding"}
     assert settings["root_llm.timeout"] == {"value": 60.0, "source": str(sources)}
-    assert settings["sub_llm.model"] == {"value": "openai/small", "source": "environment variable RLM_SUB_MODEL"}
+    assert settings["sub_llm.model"] == {
+        "value": "openai/small",
+        "source": "environment variable RLM_SUB_MODEL",
+    }
     assert settings["sub_llm.api_base"] == {"value": None, "source": "default"}
     assert settings["limits.calls"] == {"value": 7, "source": "variable RLM_LIMITS__CALLS in .env"}
     assert settings["limits.turns"] == {"value": 5, "source": "environment variable RLM_LIMITS__TURNS"}
@@ -69,7 +74,9 @@ def test_another_file_and_options_are_named(sources: Path, tmp_path: Path) -> No
 
 
 def test_what_the_sub_model_has_from_the_root_is_said(isolated: Path) -> None:
-    (isolated / "cwd" / "config.json").write_text('{"root_llm": {"model": "a/b", "timeout": 5}, "sub_llm": {"retries": 1}}')
+    (isolated / "cwd" / "config.json").write_text(
+        '{"root_llm": {"model": "a/b", "timeout": 5}, "sub_llm": {"retries": 1}}'
+    )
     settings = shown()["settings"]
     assert settings["sub_llm.model"] == {"value": "a/b", "source": "root_llm"}
     assert settings["sub_llm.timeout"] == {"value": 5.0, "source": "root_llm"}
@@ -79,8 +86,14 @@ def test_what_the_sub_model_has_from_the_root_is_said(isolated: Path) -> None:
 def test_keys_are_named_and_never_shown(sources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RLM_ROOT_LLM__API_KEY", "sk-in-the-environment")
     report = shown()
-    assert report["settings"]["root_llm.api_key"] == {"value": "set", "source": "environment variable RLM_ROOT_LLM__API_KEY"}
-    assert report["settings"]["sub_llm.api_key"] == {"value": "set", "source": "variable RLM_SUB_LLM__API_KEY in .env"}
+    assert report["settings"]["root_llm.api_key"] == {
+        "value": "set",
+        "source": "environment variable RLM_ROOT_LLM__API_KEY",
+    }
+    assert report["settings"]["sub_llm.api_key"] == {
+        "value": "set",
+        "source": "variable RLM_SUB_LLM__API_KEY in .env",
+    }
     assert report["settings"]["root_llm.api_base"]["value"] == "https://[redacted]@plan.example/v4"
     assert report["api_keys"] == {"HF_TOKEN": ".env", "OPENAI_API_KEY": "environment", "ZAI_API_KEY": None}
     sources.write_text('{"root_llm": {"api_key": "sk-in-the-file"}}')
@@ -95,7 +108,12 @@ def test_the_table_has_a_line_for_each_setting(sources: Path) -> None:
     assert turns.split(maxsplit=2) == ["limits.turns", "5", "environment variable RLM_LIMITS__TURNS"]
     [cost] = [line for line in lines if line.startswith("limits.cost")]
     assert cost.split()[1] == "none"
-    assert lines[-4:] == ["API keys (names only):", "  HF_TOKEN: .env", "  OPENAI_API_KEY: environment", "  ZAI_API_KEY: not set"]
+    assert lines[-4:] == [
+        "API keys (names only):",
+        "  HF_TOKEN: .env",
+        "  OPENAI_API_KEY: environment",
+        "  ZAI_API_KEY: not set",
+    ]
 
 
 def test_what_moves_the_cursor_does_not_reach_the_terminal(isolated: Path) -> None:
@@ -103,7 +121,9 @@ def test_what_moves_the_cursor_does_not_reach_the_terminal(isolated: Path) -> No
     assert "\x1b" not in CliRunner().invoke(app, ["config", "show"]).stdout
 
 
-def test_a_bad_setting_ends_with_2_and_says_where_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bad_setting_ends_with_2_and_says_where_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("RLM_LIMITS__TURNS", "many")
     monkeypatch.setattr("sys.argv", ["rlm", "config", "show"])
     with pytest.raises(SystemExit) as end:

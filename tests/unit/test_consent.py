@@ -29,7 +29,10 @@ class Terminal:
         self.shown = ""
 
     def sit(self) -> None:
-        """Have this process at the terminal. Called in the test itself: pytest sets the streams when it begins."""
+        """Have this process at the terminal.
+
+        Called in the test itself: pytest sets the streams when it begins.
+        """
         for name in ("stdin", "stderr"):
             self._monkeypatch.setattr(f"sys.{name}", getattr(self, name))
 
@@ -66,7 +69,8 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
 
 
 @pytest.mark.parametrize(
-    ("typed", "allowed"), [("y\n", True), ("Yes\n", True), ("\n", False), ("n\n", False), ("what?\n", False), ("\x04", False)]
+    ("typed", "allowed"),
+    [("y\n", True), ("Yes\n", True), ("\n", False), ("n\n", False), ("what?\n", False), ("\x04", False)],
 )
 async def test_only_a_yes_allows(typed: str, allowed: bool, terminal: Terminal, tmp_path: Path) -> None:
     (tmp_path / "x.log").write_bytes(b"x" * 1_234_567)
@@ -77,7 +81,10 @@ async def test_only_a_yes_allows(typed: str, allowed: bool, terminal: Terminal, 
         terminal.type(typed)
         assert await asking is allowed
     shown = terminal.shown.replace("\r\n", "")
-    assert f"rlm: the model wants to read {tmp_path / 'x.log'} (1.2 MB), which you did not name. Allow? [y/N] " in shown
+    assert (
+        f"rlm: the model wants to read {tmp_path / 'x.log'} (1.2 MB), which you did not name. Allow? [y/N] "
+        in shown
+    )
 
 
 async def test_what_was_typed_before_is_no_answer(terminal: Terminal, tmp_path: Path) -> None:
@@ -101,7 +108,9 @@ async def test_a_files_name_cannot_look_like_more_than_that(terminal: Terminal, 
     await asking
 
 
-async def test_the_live_line_is_away_while_it_asks_and_back_afterwards(terminal: Terminal, tmp_path: Path) -> None:
+async def test_the_live_line_is_away_while_it_asks_and_back_afterwards(
+    terminal: Terminal, tmp_path: Path
+) -> None:
     with terminal.view() as view:
         await terminal.until("starting")
         consent = terminal.consent(view)
@@ -117,7 +126,9 @@ async def test_the_live_line_is_away_while_it_asks_and_back_afterwards(terminal:
     assert len(re.findall("turn 0", between)) <= 2
 
 
-async def test_an_interrupted_question_leaves_the_terminal_to_the_next(terminal: Terminal, tmp_path: Path) -> None:
+async def test_an_interrupted_question_leaves_the_terminal_to_the_next(
+    terminal: Terminal, tmp_path: Path
+) -> None:
     consent = terminal.consent(terminal.view())
     asking = asyncio.ensure_future(consent(tmp_path))
     await terminal.until(QUESTION)
@@ -130,7 +141,9 @@ async def test_an_interrupted_question_leaves_the_terminal_to_the_next(terminal:
     assert await again
 
 
-def test_where_nobody_can_be_asked_there_is_no_question(monkeypatch: pytest.MonkeyPatch, terminal: Terminal) -> None:
+def test_where_nobody_can_be_asked_there_is_no_question(
+    monkeypatch: pytest.MonkeyPatch, terminal: Terminal
+) -> None:
     terminal.sit()
     assert consent_in(LiveView()) is not None
     with open(os.devnull) as nothing:

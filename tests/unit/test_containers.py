@@ -24,11 +24,14 @@ def api_error(status: int, text: str = "no", kind: type[APIError] = APIError) ->
 
 
 class Engine:
-    """Makes a container, and raises `failure` in place of its reply. It tells of it only after `looks` looks; removals fail `removals`
-    times. `asked` counts looks.
+    """Makes a container, and raises `failure` in place of its reply.
+
+    It tells of it only after `looks` looks; removals fail `removals` times. `asked` counts looks.
     """
 
-    def __init__(self, failure: BaseException | None, *, makes: bool = True, looks: int = 0, removals: int = 0) -> None:
+    def __init__(
+        self, failure: BaseException | None, *, makes: bool = True, looks: int = 0, removals: int = 0
+    ) -> None:
         self.failure, self.makes, self.looks, self.removals = failure, makes, looks, removals
         self.there: dict[str, dict[str, str]] = {}
         self.asked = 0
@@ -45,7 +48,9 @@ class Engine:
         self.asked += 1
         if name not in self.there or self.asked <= self.looks:
             raise api_error(404, kind=NotFound)
-        return SimpleNamespace(name=name, labels=self.there[name], remove=lambda force: self._remove(name), wait=lambda **_: None)
+        return SimpleNamespace(
+            name=name, labels=self.there[name], remove=lambda force: self._remove(name), wait=lambda **_: None
+        )
 
     def _remove(self, name: str) -> None:
         if self.removals:
@@ -60,13 +65,19 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(containers, "_LATE_SECONDS", 1.0)
 
 
-@pytest.mark.parametrize("failure", [BROKEN, LATE, api_error(500), api_error(503), KeyboardInterrupt(), ValueError("no JSON")])
+@pytest.mark.parametrize(
+    "failure", [BROKEN, LATE, api_error(500), api_error(503), KeyboardInterrupt(), ValueError("no JSON")]
+)
 @pytest.mark.parametrize("more", [{}, {"looks": 5}, {"removals": 2}, {"looks": 3, "removals": 1}])
 @pytest.mark.parametrize("way", ["create", "made"])
-def test_a_container_that_was_made_without_a_reply_is_removed(failure: BaseException, more: dict[str, int], way: str) -> None:
+def test_a_container_that_was_made_without_a_reply_is_removed(
+    failure: BaseException, more: dict[str, int], way: str
+) -> None:
     engine: Any = Engine(failure, **more)
     with pytest.raises(type(failure)):
-        containers.create(engine, "name", labels={}) if way == "create" else containers.made(engine, "name", labels={}).__enter__()
+        containers.create(engine, "name", labels={}) if way == "create" else containers.made(
+            engine, "name", labels={}
+        ).__enter__()
     assert engine.there == {}
 
 
@@ -83,7 +94,9 @@ def test_what_another_made_under_the_name_stays(failure: Exception) -> None:
 
 
 @pytest.mark.parametrize("failure", REFUSALS)
-def test_a_refusal_is_waited_for_no_longer_and_leaves_nothing_even_if_it_came_after_the_making(failure: Exception) -> None:
+def test_a_refusal_is_waited_for_no_longer_and_leaves_nothing_even_if_it_came_after_the_making(
+    failure: Exception,
+) -> None:
     engine: Any = Engine(failure, makes=False)
     with pytest.raises(APIError):
         containers.create(engine, "name", labels={})

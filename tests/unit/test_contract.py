@@ -7,10 +7,10 @@ from types import SimpleNamespace
 from typing import Any, get_args
 
 import pytest
+import rlm_contract
 from rlm_runtime import api, files, queries, wire
 from rlm_runtime.handover import Handover
 
-import rlm_contract
 from rlm_kernel import errors
 from rlm_kernel.engine import kernel_says as asked
 from rlm_kernel.engine.hostcalls import HostCalls
@@ -18,7 +18,9 @@ from rlm_kernel.sandbox import broker, kernel_says
 
 
 def test_a_head_has_the_fields_that_the_host_reads() -> None:
-    assert {field.name for field in dataclasses.fields(kernel_says.Head)} == set(rlm_contract.Head.__annotations__)
+    assert {field.name for field in dataclasses.fields(kernel_says.Head)} == set(
+        rlm_contract.Head.__annotations__
+    )
 
 
 def test_each_kind_of_host_call_is_served_and_nothing_else() -> None:
@@ -29,7 +31,11 @@ def test_each_kind_of_host_call_is_served_and_nothing_else() -> None:
 
 
 def test_each_error_of_the_host_has_its_exception_in_a_cell() -> None:
-    named = {one.in_cell for one in vars(errors).values() if isinstance(one, type) and issubclass(one, errors.RLMError)}
+    named = {
+        one.in_cell
+        for one in vars(errors).values()
+        if isinstance(one, type) and issubclass(one, errors.RLMError)
+    }
     assert named <= {*wire._ERRORS, "HostCallError"}
 
 

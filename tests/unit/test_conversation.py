@@ -1,4 +1,6 @@
-"""A conversation that is taken up from its trace: what the root model sees again, and what code has in `history`."""
+"""A conversation that is taken up from its trace: what the root model sees again, and what code has in
+`history`.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,28 @@ from hypothesis import strategies as st
 
 from rlm_kernel.engine import messages
 from rlm_kernel.engine.conversation import Past, PastTurn
-from rlm_kernel.engine.events import CellFinished, CellStarted, Noted, RunFinished, Summarized, TurnReplied, TurnStarted, UserCellFinished
+from rlm_kernel.engine.events import (
+    CellFinished,
+    CellStarted,
+    Noted,
+    RunFinished,
+    Summarized,
+    TurnReplied,
+    TurnStarted,
+    UserCellFinished,
+)
 from rlm_kernel.engine.hostcalls import HostCalls, digest
 from rlm_kernel.engine.ledger import Ledger, Limits
-from rlm_kernel.engine.protocols import Answer, CellStatus, Completion, HostCall, Memory, Message, Outcome, Totals
+from rlm_kernel.engine.protocols import (
+    Answer,
+    CellStatus,
+    Completion,
+    HostCall,
+    Memory,
+    Message,
+    Outcome,
+    Totals,
+)
 from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.errors import ModelError
 from rlm_kernel.models.scripted import ScriptedModels
@@ -47,8 +67,19 @@ def begun(path: Path) -> Path:
     return path
 
 
-async def put(path: Path, question: str, root: Any, *, remember: bool = False, share: float | None = None, **options: Any) -> Run:
-    """Put a question after what the trace has, as a kept session does. `root`: the replies, a summary among them."""
+async def put(
+    path: Path,
+    question: str,
+    root: Any,
+    *,
+    remember: bool = False,
+    share: float | None = None,
+    **options: Any,
+) -> Run:
+    """Put a question after what the trace has, as a kept session does.
+
+    `root`: the replies, a summary among them.
+    """
     trace = read_trace(path)
     writer = NotebookWriter(path, trace.meta, [], ended(trace.node.cells))
     writer.question(question)
@@ -57,7 +88,9 @@ async def put(path: Path, question: str, root: Any, *, remember: bool = False, s
     turns = turns_of(trace.cells, recorded(trace.cells), LIMIT, further=True)
     first = first_question(trace.cells, trace.meta.question) if turns else question
     try:
-        outcome = await run.loop.run(first, INFO, from_files=True, past=Past(turns, question=question) if turns else None)
+        outcome = await run.loop.run(
+            first, INFO, from_files=True, past=Past(turns, question=question) if turns else None
+        )
     except ModelError as error:
         outcome = Outcome(None, "error", detail=error.message)
     writer(RunFinished(outcome, run.ledger.totals()))
@@ -69,7 +102,10 @@ async def put(path: Path, question: str, root: Any, *, remember: bool = False, s
 
 def plain(messages: Sequence[Message]) -> list[tuple[str, str]]:
     """Messages without the line of turns and budget that ends them."""
-    return [(message["role"], re.sub(r"\s*(Turn \d+ of \d+\.|No turn is left\.)", "", message["content"])) for message in messages]
+    return [
+        (message["role"], re.sub(r"\s*(Turn \d+ of \d+\.|No turn is left\.)", "", message["content"]))
+        for message in messages
+    ]
 
 
 LONG = repl("say(context[:5] + 'x' * 2000)")
@@ -83,7 +119,9 @@ def refuse(_: Any) -> str:
 
 
 async def test_the_next_question_comes_after_the_same_messages_as_were_sent_live(path: Path) -> None:
-    first = await put(begun(path), "What?", [LONG, repl("fail()", "say(2)"), "nothing to run", repl("FINAL(int(1))")])
+    first = await put(
+        begun(path), "What?", [LONG, repl("fail()", "say(2)"), "nothing to run", repl("FINAL(int(1))")]
+    )
     second = await put(path, "And why?", [repl("FINAL(2)")])
     live, taken = plain(first.models.requests[-1]), plain(second.models.requests[0])
     assert taken[: len(live)] == live
@@ -99,7 +137,9 @@ async def test_a_summary_stands_in_place_of_the_turns_of_its_question(path: Path
     assert request[2] == ("assistant", SUMMARY)
     assert request[3][1] == f"{messages.AFTER_MEMORY}\n\n{messages.new_question('And why?')}"
     third = await put(path, "And then?", [repl("FINAL(3)")])
-    assert plain(third.models.requests[0])[: len(request)] == request, "the questions after it are kept in full"
+    assert plain(third.models.requests[0])[: len(request)] == request, (
+        "the questions after it are kept in full"
+    )
     assert "xxx" in third.models.requests[0][5]["content"]
 
 
@@ -171,10 +211,17 @@ async def test_what_a_person_ran_and_what_was_remarked_is_told_again(path: Path)
     await put(begun(path), "First?", [LONG, repl("FINAL(1)")])
     trace = read_trace(path)
     writer = NotebookWriter(path, trace.meta, [], ended(trace.node.cells))
-    writer(UserCellFinished(result("person-01", "load_files(['/b.txt'])", outputs=[stream("b.txt: 3 characters")])))
+    writer(
+        UserCellFinished(
+            result("person-01", "load_files(['/b.txt'])", outputs=[stream("b.txt: 3 characters")])
+        )
+    )
     writer(Noted("The session was taken up again."))
     told = (await put(path, "Second?", [repl("FINAL(2)")])).told(0)
-    assert "A person ran this in your kernel:\n```python\nload_files(['/b.txt'])\n```\nOutput:\nb.txt: 3 characters" in told
+    assert (
+        "A person ran this in your kernel:\n```python\nload_files(['/b.txt'])\n```\nOutput:\nb.txt: 3 "
+        "characters" in told
+    )
     assert told.index("b.txt: 3") < told.index("The session was taken up again.") < told.index("Second?")
 
 
@@ -182,8 +229,16 @@ def test_a_trace_of_before_there_was_memory_is_taken_up(path: Path) -> None:
     tell(NotebookWriter(path, meta(), []), STORY)
     trace = read_trace(path)
     first, second = turns_of(trace.cells, recorded(trace.cells), LIMIT)
-    assert (first.number, [done.status for done in first.results], list(first.remarks)) == (1, ["ok", "error"], ["Write code."])
-    assert (second.number, [done.status for done in second.results], list(second.remarks)) == (2, ["died"], ["And again."])
+    assert (first.number, [done.status for done in first.results], list(first.remarks)) == (
+        1,
+        ["ok", "error"],
+        ["Write code."],
+    )
+    assert (second.number, [done.status for done in second.results], list(second.remarks)) == (
+        2,
+        ["died"],
+        ["And again."],
+    )
 
 
 def test_a_cell_that_tried_a_name_from_prose_is_no_cell_of_the_reply(path: Path) -> None:
@@ -204,7 +259,11 @@ def test_any_trace_gives_a_conversation_in_which_no_question_is_lost(steps: list
         asked = asyncio.run(_random_trace(Path(folder) / "t.ipynb", steps))
         run = asyncio.run(put(Path(folder) / "t.ipynb", "The last?", [repl("FINAL(context)")]))
     (request,) = run.models.requests
-    assert [message["role"] for message in request] == ["system", *["user", "assistant"] * (len(request) // 2 - 1), "user"]
+    assert [message["role"] for message in request] == [
+        "system",
+        *["user", "assistant"] * (len(request) // 2 - 1),
+        "user",
+    ]
     sent = "\n".join(message["content"] for message in request)
     places = [sent.find(f"Question {number}?") for number in asked]
     assert places == sorted(places)
@@ -213,7 +272,11 @@ def test_any_trace_gives_a_conversation_in_which_no_question_is_lost(steps: list
 
 
 async def _random_trace(path: Path, steps: Sequence[str]) -> list[int]:
-    """Write it. The numbers of the questions that are to be in the conversation: not those before the first that had a reply."""
+    """Write it.
+
+    The numbers of the questions that are to be in the conversation: not those before the first that had a
+    reply.
+    """
     writer = NotebookWriter(path, meta("Question 0?"), [])
     numbers, turn, asked = itertools.count(1), 0, [0]
     for step in steps:
@@ -251,7 +314,9 @@ async def test_history_has_every_turn_in_full_whatever_the_root_model_sees(path:
     first, second = full_history(read_trace(path))
     assert (first["question"], first["answer"]) == ("What?", "1")
     assert [turn["reply"] for turn in first["turns"]] == [LONG, repl("FINAL(1)")]
-    assert first["turns"][0]["cells"] == [{"code": "say(context[:5] + 'x' * 2000)", "output": "hello" + "x" * 2000}]
+    assert first["turns"][0]["cells"] == [
+        {"code": "say(context[:5] + 'x' * 2000)", "output": "hello" + "x" * 2000}
+    ]
     assert (second["question"], second["answer"]) == ("And why?", "so")
     assert second["turns"][0]["cells"] == [
         {"code": "say('because')", "output": "because"},
@@ -277,7 +342,12 @@ def test_history_of_a_session_without_a_question_is_empty(path: Path) -> None:
 
 
 async def test_beyond_its_bound_history_leaves_out_the_oldest_outputs(path: Path) -> None:
-    root = [repl("None", "say(context[:1] * 900)"), repl("say('b' * 900)"), repl("say('c' * 900)"), repl("FINAL(1)")]
+    root = [
+        repl("None", "say(context[:1] * 900)"),
+        repl("say('b' * 900)"),
+        repl("say('c' * 900)"),
+        repl("FINAL(1)"),
+    ]
     await put(begun(path), "What?", root)
     (asked,) = full_history(read_trace(path), 2000)
     outputs = [ran["output"] for turn in asked["turns"] for ran in turn["cells"]]
@@ -286,7 +356,9 @@ async def test_beyond_its_bound_history_leaves_out_the_oldest_outputs(path: Path
 
 
 async def test_a_cell_that_looked_at_history_sees_the_same_in_a_replay(path: Path) -> None:
-    """The trace has the conversation already: the record is a digest, and a replay makes the history anew, as that cell saw it."""
+    """The trace has the conversation already: the record is a digest, and a replay makes the history anew, as
+    that cell saw it.
+    """
     writer = NotebookWriter(path, meta("What?"), [])
     saw: dict[str, Any] = {}
 
@@ -307,10 +379,16 @@ async def test_a_cell_that_looked_at_history_sees_the_same_in_a_replay(path: Pat
         writer(CellStarted(cell, turn, "print(history[0])"))
         live = calls(cell)
         for number in range(3):
-            saw[cell] = await live.handlers()["history"](HostCall(cell, f"1-1-{number}", {}, occurrence=number))
+            saw[cell] = await live.handlers()["history"](
+                HostCall(cell, f"1-1-{number}", {}, occurrence=number)
+            )
         records, _ = live.end()
         assert [set(record.answer) for record in records] == [{"sha256", "bytes"}] * 3
-        writer(CellFinished(turn, result(cell, "print(history[0])", calls=records, outputs=[stream("what was seen")])))
+        writer(
+            CellFinished(
+                turn, result(cell, "print(history[0])", calls=records, outputs=[stream("what was seen")])
+            )
+        )
     assert [len(turn["cells"]) for turn in saw["turn-02-a"][0]["turns"]] == [1, 1]
     writer(Noted("later"))
     for cell, seen in saw.items():
@@ -323,7 +401,9 @@ async def test_the_whole_history_in_an_older_trace_is_told_as_it_stands_there(pa
     writer = NotebookWriter(path, meta(), [])
     record = call(kind="history", prompt_digest=digest("history", {}), answer=told, model=None, cost=None)
     writer(CellFinished(1, result("turn-01-a", "history[0]", calls=(record,))))
-    again = HostCalls(SubCalls(None, Ledger(Limits())), Recorder(), locate, recording=TraceRecording(read_trace(path).cells))
+    again = HostCalls(
+        SubCalls(None, Ledger(Limits())), Recorder(), locate, recording=TraceRecording(read_trace(path).cells)
+    )
     again.begin("turn-01-a")
     assert await again.handlers()["history"](HostCall("turn-01-a", "9-1-1", {})) == told
 

@@ -1,4 +1,6 @@
-"""The notebook of a conversation: questions and answers one after the other, summaries, and what closes it."""
+"""The notebook of a conversation: questions and answers one after the other, summaries, and what closes
+it.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,10 @@ def test_a_further_question_is_a_cell_and_the_title_stays(path: Path) -> None:
     assert "summary" not in ids(path)
     notebook = load(path)
     assert cell(notebook, "answer-01").metadata.rlm.kind == "answer"
-    assert cell(notebook, "answer-01").source == "## Answer\n\nAbout 5.\n\n*Best-effort answer: the limit of turns was reached.*"
+    assert (
+        cell(notebook, "answer-01").source
+        == "## Answer\n\nAbout 5.\n\n*Best-effort answer: the limit of turns was reached.*"
+    )
     assert cell(notebook, "question-02-1").source == "## Question\n\n> And why?"
     assert cell(notebook, "title").source.startswith("# How many?\n")
 
@@ -86,7 +91,11 @@ def test_answers_are_numbered_as_they_came(path: Path) -> None:
     assert ids(path) == [
         "title", "turn-01", "answer-01", "question-01-1", "turn-02", "answer-02", "question-02-2", "turn-03", "answer-03", "question-03-3",
     ]  # fmt: skip
-    assert [cell(notebook, f"answer-0{number}").metadata.rlm.text for number in (1, 2, 3)] == ["Answer 1", "Answer 2", "Answer 3"]
+    assert [cell(notebook, f"answer-0{number}").metadata.rlm.text for number in (1, 2, 3)] == [
+        "Answer 1",
+        "Answer 2",
+        "Answer 3",
+    ]
 
 
 def test_a_trace_that_is_closed_again_has_one_summary(path: Path) -> None:
@@ -149,7 +158,11 @@ def test_summaries_are_in_the_account_of_a_run_that_was_cut_off(path: Path) -> N
     writer = NotebookWriter(path, meta(), [])
     tell(writer, STORY[:15])
     before = spent()
-    writer(Summarized(Memory(SUMMARY, 1234, 60, False, Completion(SUMMARY, "openai/root", Usage(1300, 60, 1200), 0.5))))
+    writer(
+        Summarized(
+            Memory(SUMMARY, 1234, 60, False, Completion(SUMMARY, "openai/root", Usage(1300, 60, 1200), 0.5))
+        )
+    )
     assert spent().root_usage == before.root_usage + Usage(1300, 60, 1200)
     assert (spent().cost, spent().turns) == ((before.cost or 0) + 0.5, before.turns)
 
@@ -163,5 +176,8 @@ def test_a_running_cell_says_how_long_it_has_run(path: Path) -> None:
 def test_a_rebuilt_session_says_so(path: Path) -> None:
     origin = OriginMeta(kind="rebuild", trace="/t.ipynb", session="1a2b3c4d", cell="turn-02-a", at=WHEN)
     NotebookWriter(path, meta(origins=[origin]), [])
-    assert "- Rebuilt from `/t.ipynb` at `turn-02-a`, 2026-01-02 03:04:05 UTC" in cell(load(path), "title").source
+    assert (
+        "- Rebuilt from `/t.ipynb` at `turn-02-a`, 2026-01-02 03:04:05 UTC"
+        in cell(load(path), "title").source
+    )
     assert read_meta(path).origins == [origin]

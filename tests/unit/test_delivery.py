@@ -116,7 +116,18 @@ def test_values_of_all_kinds_are_json_wherever_they_are(value: Any, data: Any) -
 
 
 def test_keys_of_all_kinds_are_texts() -> None:
-    keys = [1, 1.5, True, None, "s", (2, "a"), dt.date(2024, 5, 1), Colour.RED, np.int64(7), frozenset({4, 3})]
+    keys = [
+        1,
+        1.5,
+        True,
+        None,
+        "s",
+        (2, "a"),
+        dt.date(2024, 5, 1),
+        Colour.RED,
+        np.int64(7),
+        frozenset({4, 3}),
+    ]
     wanted = ["1", "1.5", "true", "null", "s", "2, a", "2024-05-01", "red", "7", "3, 4"]
     for key, text in zip(keys, wanted, strict=True):
         assert plain({key: 0}, LIMIT) == {text: 0}
@@ -127,7 +138,12 @@ def test_two_keys_that_would_be_one_are_not_lost() -> None:
         delivery({1: "a", "1": "b"}, LIMIT)
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda part: st.lists(part) | st.dictionaries(st.text(), part)))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda part: st.lists(part) | st.dictionaries(st.text(), part),
+    )
+)
 def test_what_is_json_stays_as_it_is(value: Any) -> None:
     assert plain(value, LIMIT) == value
 
@@ -179,7 +195,13 @@ def test_a_value_without_end_or_beyond_the_limit_is_an_error() -> None:
     within.append(within)
     with pytest.raises(ValueError, match="holds itself"):
         delivery(within, LIMIT)
-    for value in ("x" * 2000, ["x" * 2000], list(range(2000)), {str(n): "" for n in range(2000)}, np.zeros(2000)):
+    for value in (
+        "x" * 2000,
+        ["x" * 2000],
+        list(range(2000)),
+        {str(n): "" for n in range(2000)},
+        np.zeros(2000),
+    ):
         with pytest.raises(ValueError, match=r"characters.*Deliver only what was asked for"):
             delivery(value, 1000)
 
@@ -223,7 +245,9 @@ def test_objects_that_are_more_than_what_they_go_through_are_delivered_whole() -
     rows = sqlite3.connect(":memory:")
     rows.row_factory = sqlite3.Row
     assert plain(rows.execute("select 1 as a, 'x' as b").fetchall(), LIMIT) == [{"a": 1, "b": "x"}]
-    assert plain(bs4.BeautifulSoup("<p>one <b>two</b></p>", "html.parser").p, LIMIT) == "<p>one <b>two</b></p>"
+    assert (
+        plain(bs4.BeautifulSoup("<p>one <b>two</b></p>", "html.parser").p, LIMIT) == "<p>one <b>two</b></p>"
+    )
     with pytest.raises(NoValue, match="Deliver what is in it"):
         plain(lxml.etree.fromstring("<a>t<b/></a>"), LIMIT)
     assert plain([Report()], LIMIT) == [{"a": 1}]

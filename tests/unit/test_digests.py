@@ -1,4 +1,6 @@
-"""Digests: taken once, kept by what `stat` says, given up when told, and said to be missing where they are."""
+"""Digests: taken once, kept by what `stat` says, given up when told, and said to be missing where they
+are.
+"""
 
 from __future__ import annotations
 
@@ -49,11 +51,15 @@ def test_a_large_file_is_read_once_until_it_changes(tmp_path: Path, reads: list[
         assert file_meta(path, digest_until=NEVER).sha256 == sha256(LARGE)
     assert reads == [path]
     made(path, b"b" * len(LARGE), age=1800.0)
-    assert file_meta(path, digest_until=NEVER).sha256 == sha256(b"b" * len(LARGE)), "the same size, another time"
+    assert file_meta(path, digest_until=NEVER).sha256 == sha256(b"b" * len(LARGE)), (
+        "the same size, another time"
+    )
     other = made(tmp_path / "other.txt", b"c" * len(LARGE), age=60.0)
     os.utime(other, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
     other.replace(path)
-    assert file_meta(path, digest_until=NEVER).sha256 == sha256(b"c" * len(LARGE)), "the same size and time, another file"
+    assert file_meta(path, digest_until=NEVER).sha256 == sha256(b"c" * len(LARGE)), (
+        "the same size and time, another file"
+    )
 
 
 def test_a_folder_is_kept_as_a_whole(tmp_path: Path, reads: list[Path]) -> None:
@@ -75,7 +81,9 @@ def test_what_was_written_just_now_is_not_kept(tmp_path: Path, reads: list[Path]
     assert len(reads) == 4
 
 
-def test_the_kept_ones_are_the_users_alone_bounded_and_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_kept_ones_are_the_users_alone_bounded_and_replaced_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(digests, "MAX_KEPT", 3)
     for name in "abcd":
         file_meta(made(tmp_path / name, LARGE + name.encode()), digest_until=NEVER)
@@ -125,7 +133,10 @@ def test_what_changes_while_it_is_read_is_marked(tmp_path: Path) -> None:
 def test_readers_of_the_same_file_wait_for_the_one_who_reads(tmp_path: Path, reads: list[Path]) -> None:
     path = made(tmp_path / "a.txt", LARGE * 64)
     found: list[Any] = []
-    readers = [threading.Thread(target=lambda: found.append(file_meta(path, digest_until=NEVER).sha256)) for _ in range(4)]
+    readers = [
+        threading.Thread(target=lambda: found.append(file_meta(path, digest_until=NEVER).sha256))
+        for _ in range(4)
+    ]
     for reader in readers:
         reader.start()
     for reader in readers:

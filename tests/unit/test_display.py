@@ -29,7 +29,9 @@ def test_an_error_that_can_be_shown_stays() -> None:
     assert error.__cause__ is not None
 
 
-@pytest.mark.parametrize("error", [Failing(RuntimeError("no")), Failing(KeyboardInterrupt()), Odd(), Failing(RecursionError())])
+@pytest.mark.parametrize(
+    "error", [Failing(RuntimeError("no")), Failing(KeyboardInterrupt()), Odd(), Failing(RecursionError())]
+)
 def test_an_error_without_a_message_is_shown_by_its_name(error: Exception) -> None:
     told = display._told(error)
     assert type(told).__name__ == type(error).__name__

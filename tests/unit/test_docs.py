@@ -17,12 +17,23 @@ from rlm_kernel import __version__
 from rlm_kernel.cli import app
 from rlm_kernel.config import NOT_SETTINGS, SHORTHANDS, Settings, known_keys
 from rlm_kernel.models.weights import MODELS
-from rlm_kernel.trace.schema import CallMeta, CellMeta, FileMeta, NotebookMeta, OriginMeta, ParentMeta, TotalsMeta
+from rlm_kernel.trace.schema import (
+    CallMeta,
+    CellMeta,
+    FileMeta,
+    NotebookMeta,
+    OriginMeta,
+    ParentMeta,
+    TotalsMeta,
+)
 from tests.conftest import REAL_HOME
 
 ROOT = Path(__file__).parents[2]
 RUNTIME = ROOT / "kernel_image" / "rlm_runtime"
-DOCUMENTS = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")), *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 _CODE_BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _CELL_BREAK = re.compile(r"(?<!\\)\|")
@@ -79,7 +90,9 @@ def test_every_document_is_linked_from_the_readme_or_another_document() -> None:
         for document in DOCUMENTS
         for target in _LINK.findall(document.read_text("utf-8"))
     }
-    assert [path.name for path in DOCUMENTS if path.parent == ROOT / "docs" and path.resolve() not in linked] == []
+    assert [
+        path.name for path in DOCUMENTS if path.parent == ROOT / "docs" and path.resolve() not in linked
+    ] == []
 
 
 # architecture.md
@@ -120,7 +133,11 @@ def test_the_parts_of_a_run_are_made_by_functions_that_are_there() -> None:
 
 
 def test_configuration_lists_every_setting_with_its_default_and_variable() -> None:
-    rows = {row[0].strip("`"): row for row in table_rows(text_of("configuration.md")) if len(row) == 5 and row[0].startswith("`")}
+    rows = {
+        row[0].strip("`"): row
+        for row in table_rows(text_of("configuration.md"))
+        if len(row) == 5 and row[0].startswith("`")
+    }
     assert list(rows) == known_keys()
     for key, (_, default, _, variable, meaning) in rows.items():
         assert (key, default) == (key, f"`{_shown_default(key)}`")
@@ -156,7 +173,13 @@ def test_configuration_names_the_other_variables() -> None:
 def _assigned(module: ast.Module, name: str) -> ast.expr:
     """What a module assigns to a name at its top level."""
     for node in module.body:
-        targets = [node.target] if isinstance(node, ast.AnnAssign) else node.targets if isinstance(node, ast.Assign) else []
+        targets = (
+            [node.target]
+            if isinstance(node, ast.AnnAssign)
+            else node.targets
+            if isinstance(node, ast.Assign)
+            else []
+        )
         if any(isinstance(target, ast.Name) and target.id == name for target in targets):
             assert isinstance(node, ast.AnnAssign | ast.Assign)
             assert node.value is not None
@@ -173,10 +196,18 @@ def _signature(function: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
 
 def test_kernel_names_what_code_has_with_its_signatures() -> None:
     """The runtime cannot be imported without IPython, so it is read."""
-    modules = [ast.parse((RUNTIME / name).read_text("utf-8")) for name in ("api.py", "files.py", "queries.py", "wire.py")]
+    modules = [
+        ast.parse((RUNTIME / name).read_text("utf-8"))
+        for name in ("api.py", "files.py", "queries.py", "wire.py")
+    ]
     names = _assigned(modules[0], "NAMES")
     assert isinstance(names, ast.Dict)
-    functions = {node.name: node for module in modules for node in module.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    functions = {
+        node.name: node
+        for module in modules
+        for node in module.body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
     expected = {"context", "answer"}
     for key in names.keys:
         assert isinstance(key, ast.Constant)
@@ -200,7 +231,9 @@ def test_kernel_names_what_code_has_with_its_signatures() -> None:
 def test_kernel_names_the_caps(module: Path, names: tuple[str, ...]) -> None:
     tree = ast.parse(module.read_text("utf-8"))
     for name in names:
-        assert re.search(rf"(?<![\d,]){ast.literal_eval(_assigned(tree, name)):,}(?![\d,])", text_of("kernel.md")), name
+        assert re.search(
+            rf"(?<![\d,]){ast.literal_eval(_assigned(tree, name)):,}(?![\d,])", text_of("kernel.md")
+        ), name
 
 
 # cli.md
@@ -217,9 +250,13 @@ def cli_reference() -> Any:
 
 
 @pytest.mark.parametrize("columns", ["40", "200"])
-def test_cli_has_the_help_of_every_command(cli_reference: Any, columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cli_has_the_help_of_every_command(
+    cli_reference: Any, columns: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", columns)
-    assert text_of("cli.md") == cli_reference.page(), "make it anew: python scripts/cli_reference.py > docs/cli.md"
+    assert text_of("cli.md") == cli_reference.page(), (
+        "make it anew: python scripts/cli_reference.py > docs/cli.md"
+    )
 
 
 def test_cli_has_every_option_of_every_command(cli_reference: Any) -> None:
@@ -235,7 +272,9 @@ def test_cli_has_every_option_of_every_command(cli_reference: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "part", [NotebookMeta, CellMeta, CallMeta, FileMeta, ParentMeta, OriginMeta, TotalsMeta], ids=lambda part: part.__name__
+    "part",
+    [NotebookMeta, CellMeta, CallMeta, FileMeta, ParentMeta, OriginMeta, TotalsMeta],
+    ids=lambda part: part.__name__,
 )
 def test_trace_format_names_every_field(part: Any) -> None:
     text = text_of("trace-format.md")
@@ -261,7 +300,9 @@ def test_security_names_tests_that_exist() -> None:
     named = re.findall(r"`(test_\w+\.py)::(\w+)`", text_of("security.md"))
     assert len(named) > 20
     for file, function in named:
-        found = [path for path in (ROOT / "tests").rglob(file) if f"def {function}(" in path.read_text("utf-8")]
+        found = [
+            path for path in (ROOT / "tests").rglob(file) if f"def {function}(" in path.read_text("utf-8")
+        ]
         assert found, f"{file}::{function}"
 
 
@@ -288,7 +329,9 @@ def test_the_changelog_begins_with_this_version() -> None:
 
 def test_contributing_names_folders_and_targets_that_exist() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
-    named = set(re.findall(r"`((?:rlm_kernel|kernel_image|tests|scripts|benchmarks)/[\w./]*)`", text)) - {"rlm_kernel/cli/where.py"}
+    named = set(re.findall(r"`((?:rlm_kernel|kernel_image|tests|scripts|benchmarks)/[\w./]*)`", text)) - {
+        "rlm_kernel/cli/where.py"
+    }
     assert len(named) > 10
     assert [name for name in named if not (ROOT / name).exists()] == []
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
@@ -297,5 +340,7 @@ def test_contributing_names_folders_and_targets_that_exist() -> None:
 
 @each_document
 def test_python_examples_compile(document: Path) -> None:
-    for block in re.findall(r"^[ ]*```python\n(.*?)^[ ]*```", document.read_text("utf-8"), re.MULTILINE | re.DOTALL):
+    for block in re.findall(
+        r"^[ ]*```python\n(.*?)^[ ]*```", document.read_text("utf-8"), re.MULTILINE | re.DOTALL
+    ):
         ast.parse(textwrap.dedent(block))

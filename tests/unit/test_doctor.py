@@ -60,7 +60,13 @@ def test_the_report_is_one_json_object_with_names_of_keys_and_never_their_values
     report = json.loads(result.stdout)
     checks = {check["name"]: check for check in report["checks"]}
     assert report["ready"] is False
-    assert checks["python"] == {"name": "python", "ok": True, "detail": checks["python"]["detail"], "fix": "", "needed": True}
+    assert checks["python"] == {
+        "name": "python",
+        "ok": True,
+        "detail": checks["python"]["detail"],
+        "fix": "",
+        "needed": True,
+    }
     assert checks["docker"]["fix"]
     assert checks["API keys"]["detail"] == "ANTHROPIC_API_KEY, OPENAI_API_KEY"
     assert "sk-of" not in result.stdout
@@ -74,14 +80,18 @@ def test_a_missing_key_or_local_model_is_no_failure(rlm: Callable[..., Result]) 
     assert optional["local model"]["fix"]
 
 
-def test_fix_reports_and_then_fails_where_the_named_engine_does_not_answer(rlm: Callable[..., Result]) -> None:
+def test_fix_reports_and_then_fails_where_the_named_engine_does_not_answer(
+    rlm: Callable[..., Result],
+) -> None:
     result = rlm("doctor", "--fix")
     assert "MISSING" in result.stdout
     assert isinstance(result.exception, DockerError)
 
 
 def test_folders_are_seen_or_sent_or_copied_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The engine is one that refuses to mount what lies in the folder at the top of `tmp_path`, and sees all else."""
+    """The engine is one that refuses to mount what lies in the folder at the top of `tmp_path`, and sees all
+    else.
+    """
     tried: list[list[str]] = []
 
     def refuses(_client: DockerClient, spec: SandboxSpec) -> None:
@@ -93,16 +103,21 @@ def test_folders_are_seen_or_sent_or_copied_first(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(shares, "_unseen", set())
     monkeypatch.setattr(probe, "_try", refuses)
-    monkeypatch.setattr(late_mounts, "readable_inside", lambda status: not os.path.samestat(status, os.stat("/etc")))
+    monkeypatch.setattr(
+        late_mounts, "readable_inside", lambda status: not os.path.samestat(status, os.stat("/etc"))
+    )
     monkeypatch.setattr(Path, "home", lambda: Path("/etc"))
     monkeypatch.setattr("tempfile.gettempdir", lambda: "/usr")
     monkeypatch.chdir(tmp_path)
     client: Any = None
-    sandbox, files = importlib.import_module("rlm_kernel.cli.doctor")._check_sandbox(client, "image", SandboxSettings())
+    sandbox, files = importlib.import_module("rlm_kernel.cli.doctor")._check_sandbox(
+        client, "image", SandboxSettings()
+    )
     here = os.path.realpath(tmp_path)
     assert sandbox.ok
     assert files.detail == (
-        f"/usr: seen, and mounted; {here}: not seen, so sent to the engine once; /etc: closed to the container's user, so copied first"
+        f"/usr: seen, and mounted; {here}: not seen, so sent to the engine once; /etc: closed to the "
+        "container's user, so copied first"
     )
     assert tried == [[here, "/usr"], ["/usr"]]
 
@@ -113,14 +128,18 @@ def test_why_a_container_fails_comes_with_what_to_type(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(probe, "_try", refuses)
     client: Any = None
-    (failed,) = importlib.import_module("rlm_kernel.cli.doctor")._check_sandbox(client, "image", SandboxSettings())
+    (failed,) = importlib.import_module("rlm_kernel.cli.doctor")._check_sandbox(
+        client, "image", SandboxSettings()
+    )
     assert not failed.ok
     assert "opening seccomp profile failed" in failed.detail
     assert "RLM_SANDBOX__SECCOMP=engine" in failed.fix
 
 
 @pytest.mark.parametrize("columns", [80, 120])
-async def test_in_a_terminal_lines_are_folded_to_its_width(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_in_a_terminal_lines_are_folded_to_its_width(
+    columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DOCKER_HOST", NO_ENGINE)
     monkeypatch.setenv("COLUMNS", str(columns))
     async with Terminal(sys.executable, "-m", "rlm_kernel", "doctor") as terminal:
@@ -158,7 +177,9 @@ def test_installing_and_starting_are_announced_before_they_happen(monkeypatch: p
         return True
 
     monkeypatch.setattr(
-        engine_setup, "connect", lambda: engine if happened[-1].endswith(("start docker", "docker start")) else _no_engine()
+        engine_setup,
+        "connect",
+        lambda: engine if happened[-1].endswith(("start docker", "docker start")) else _no_engine(),
     )
     happened.append("begin")
     monkeypatch.setattr(engine_setup, "is_root_on_debian", lambda: True)
@@ -171,7 +192,9 @@ def test_installing_and_starting_are_announced_before_they_happen(monkeypatch: p
     assert len(happened) == 6
 
 
-def test_each_way_of_not_reaching_an_engine_has_its_own_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_each_way_of_not_reaching_an_engine_has_its_own_words(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def message(host: str) -> str:
         monkeypatch.setenv("DOCKER_HOST", host)
         with pytest.raises(DockerError) as caught:
@@ -196,6 +219,9 @@ def test_an_engine_that_does_not_answer_is_told_apart() -> None:
 
 
 def test_the_commands_load_without_docker_and_models() -> None:
-    code = "import sys, rlm_kernel.cli; sys.exit(str({'docker', 'litellm', 'jupyter_client', 'nbformat', 'xllamacpp'} & set(sys.modules)))"
+    code = (
+        "import sys, rlm_kernel.cli; sys.exit(str({'docker', 'litellm', 'jupyter_client', 'nbformat', "
+        "'xllamacpp'} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stderr.strip() == "set()"

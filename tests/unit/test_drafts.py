@@ -1,4 +1,6 @@
-"""What a model wrote for itself reaches neither the kernel nor the answer nor the conversation; the trace keeps it."""
+"""What a model wrote for itself reaches neither the kernel nor the answer nor the conversation; the trace
+keeps it.
+"""
 
 from __future__ import annotations
 
@@ -43,10 +45,13 @@ async def test_a_reply_that_is_all_thought_is_no_reply_and_the_model_is_told() -
     assert len(run.cells) == 1
 
 
-async def test_a_sub_model_gives_its_answer_without_its_thoughts_and_the_record_keeps_the_beginning_of_these() -> None:
+async def test_a_sub_model_gives_its_answer_without_its_thoughts_and_the_record_keeps_the_beginning_of_these() -> (
+    None
+):
     run = Run(
         ScriptedModels(
-            ["```repl\nask(context and 'Yes or no?')\n```", "FINAL(3)"], lambda _: f"<think>\n{'Is it? ' * 1000}\n</think>\n\nyes"
+            ["```repl\nask(context and 'Yes or no?')\n```", "FINAL(3)"],
+            lambda _: f"<think>\n{'Is it? ' * 1000}\n</think>\n\nyes",
         )
     )
     await run.outcome()
@@ -70,7 +75,12 @@ async def test_thoughts_that_came_apart_are_kept_with_those_of_the_text() -> Non
         async def complete(self, *arguments: object, **options: object) -> Completion:
             return replace(await super().complete(*arguments, **options), thoughts="apart")  # type: ignore[arg-type]
 
-    reply = await complete(Models(["<think>within</think>done"]), Ledger(Limits()), [{"role": "user", "content": "?"}], role="root")
+    reply = await complete(
+        Models(["<think>within</think>done"]),
+        Ledger(Limits()),
+        [{"role": "user", "content": "?"}],
+        role="root",
+    )
     assert (reply.text, reply.thoughts) == ("done", "apart\n\nwithin")
 
 
@@ -80,7 +90,10 @@ def test_the_trace_keeps_thoughts_bounded_and_without_secrets(tmp_path: Path) ->
     writer(TurnStarted(1))
     writer(TurnReplied(1, Completion("I look.", "m", thoughts=thoughts), "I look."))
     written = load(tmp_path / "t.ipynb").cells[-1]
-    assert written.source == "## Turn 1\n\nI look.\n\n*Reasoning: 20,000 characters. They are in this cell's metadata.*"
+    assert (
+        written.source
+        == "## Turn 1\n\nI look.\n\n*Reasoning: 20,000 characters. They are in this cell's metadata.*"
+    )
     assert len(written.metadata.rlm.thoughts) <= MAX_THOUGHTS
     assert "hunter2" not in str(written)
 
@@ -113,6 +126,9 @@ async def test_a_reply_of_an_older_trace_that_was_read_otherwise_is_not_run_agai
     assert run.cells == []
 
 
-@pytest.mark.parametrize("text", ["<think> tags are not in it.\n\nFINAL(3)", "<think> is a tag of this file.\n```repl\nsay(1)\n```"])
+@pytest.mark.parametrize(
+    "text",
+    ["<think> tags are not in it.\n\nFINAL(3)", "<think> is a tag of this file.\n```repl\nsay(1)\n```"],
+)
 def test_a_sentence_that_begins_with_the_tag_is_no_reasoning(text: str) -> None:
     assert without_drafts(text) == (text, "")

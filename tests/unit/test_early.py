@@ -49,7 +49,14 @@ def refused(tmp_path: Path) -> list[Path]:
     os.mkfifo(fifo)
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "dangling").symlink_to("nowhere")
-    return [tmp_path / "missing.txt", fifo, tmp_path / "loop", tmp_path / "dangling", Path("/dev/null"), tmp_path / ("x" * 300)]
+    return [
+        tmp_path / "missing.txt",
+        fifo,
+        tmp_path / "loop",
+        tmp_path / "dangling",
+        Path("/dev/null"),
+        tmp_path / ("x" * 300),
+    ]
 
 
 @pytest.mark.usefixtures("_no_models")
@@ -64,7 +71,9 @@ async def test_what_cannot_be_read_is_refused_before_models_and_image(refused: l
     assert not os.path.exists(".rlm_state")  # noqa: ASYNC240
 
 
-async def test_models_that_cannot_be_had_are_told_before_an_image_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_models_that_cannot_be_had_are_told_before_an_image_is_built(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     built = []
 
     def image(_settings: Settings, _say: Any, *, build: bool = True) -> str:
@@ -92,12 +101,18 @@ async def test_models_that_cannot_be_had_are_told_before_an_image_is_built(monke
     [
         ("MemoryError", "", "RLM_SANDBOX__MEMORY=8g"),
         ("OSError", "[Errno 28] No space left on device", "RLM_SANDBOX__TMP=4g"),
-        ("FileNotFoundError", "[Errno 2] No usable temporary directory found in ['/tmp']", "RLM_SANDBOX__TMP=4g"),
+        (
+            "FileNotFoundError",
+            "[Errno 2] No usable temporary directory found in ['/tmp']",
+            "RLM_SANDBOX__TMP=4g",
+        ),
         ("RuntimeError", "can't start new thread", "RLM_SANDBOX__PIDS=512"),
         ("ValueError", "a.bin is binary", None),
     ],
 )
-def test_a_container_that_is_too_small_is_told_with_the_limit_to_raise(ename: str, evalue: str, variable: str | None) -> None:
+def test_a_container_that_is_too_small_is_told_with_the_limit_to_raise(
+    ename: str, evalue: str, variable: str | None
+) -> None:
     output = {"output_type": "error", "ename": ename, "evalue": evalue, "traceback": []}
     with pytest.raises(UsageError) as refusal:
         check_setup(CellResult("setup", "load_files(paths)", "error", [output], 1, 0.1), Settings())
@@ -143,7 +158,9 @@ def test_a_model_that_is_almost_right(written: str, meant: str | None) -> None:
 
 def test_a_status_names_ten_files_and_says_how_many_more_there_are() -> None:
     files = [{"name": f"{number}.txt", "characters": 5} for number in range(25)]
-    found = SessionStatus("s", "idle", Path("t"), datetime.now(UTC), {}, files, {}, 0, Totals(), None, 1.0, None)
+    found = SessionStatus(
+        "s", "idle", Path("t"), datetime.now(UTC), {}, files, {}, 0, Totals(), None, 1.0, None
+    )
     lines = found.lines()
     assert sum(".txt: 5 characters" in line for line in lines) == 10
     assert any(line.strip() == "… and 15 more" for line in lines)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import requests
 from docker.errors import APIError, NotFound
-
 from rlm_contract import EXIT_LEASE, EXIT_OOM
+
 from rlm_kernel.errors import DockerError, KernelError
 from rlm_kernel.sandbox.ended import Ended
 
@@ -48,7 +48,8 @@ def test_an_engine_says_how_a_container_ended_or_is_lost_itself(reply: Any, end:
 
 @pytest.mark.parametrize(
     "said",
-    [b"", b"[" * 60_000, b"null", b"{}", b'{"status": 1}', b'{"status": -1, "words": ""}', b'{"status": 1, "words": 5}', b"\xff",
+    [b"", b"[" * 60_000, b"null", b"{}", b'{"status": 1}', b'{"status": -1, "words": ""}', b'{"status": 1, '
+                                                                                           b'"words": 5}', b"\xff",
      b'{"status": 1e999, "words": ""}', b'{"status": true, "words": ""}', b"9" * 60_000],
 )  # fmt: skip
 def test_a_first_process_that_talks_nonsense_has_ended_and_nobody_knows_how(said: bytes) -> None:
@@ -56,7 +57,9 @@ def test_a_first_process_that_talks_nonsense_has_ended_and_nobody_knows_how(said
 
 
 def test_a_first_process_says_how_its_kernel_ended() -> None:
-    assert Ended.told(json.dumps({"status": EXIT_OOM, "words": "last"}).encode()) == Ended(EXIT_OOM, words="last")
+    assert Ended.told(json.dumps({"status": EXIT_OOM, "words": "last"}).encode()) == Ended(
+        EXIT_OOM, words="last"
+    )
     assert len(Ended.told(json.dumps({"status": 1, "words": "x" * 60_000}).encode()).words) == 8_000
 
 
@@ -68,7 +71,11 @@ def test_a_first_process_says_how_its_kernel_ended() -> None:
         (Ended(128 + 9), "killed by signal 9."),
         (Ended(3), "ended with status 3"),
         (Ended(), "its container is gone, and the Docker engine does not know why"),
-        (Ended(lost=True), "The Docker engine failed, and the kernel was lost with it: the connection to its container broke."),
+        (
+            Ended(lost=True),
+            "The Docker engine failed, and the kernel was lost with it: the connection to its container "
+            "broke.",
+        ),
         (Ended(lost=True, words=" no space left.\n"), "lost with it: no space left."),
         (Ended(EXIT_LEASE, lost=True), "lost with it: the connection to its container broke."),
         (Ended(EXIT_LEASE), "ended with status 98"),
@@ -87,8 +94,13 @@ def test_a_start_that_ends_for_memory_says_what_to_set(status: int) -> None:
 
 
 def test_a_start_that_comes_to_nothing_says_the_containers_last_words_or_the_engines() -> None:
-    assert Ended(1, words="No module").as_it_started(1).message == "The kernel's container ended as it started (status 1).\nNo module"
-    assert "(status 98).\nTraceback" in Ended(EXIT_LEASE, lost=True, words="Traceback").as_it_started(1).message
+    assert (
+        Ended(1, words="No module").as_it_started(1).message
+        == "The kernel's container ended as it started (status 1).\nNo module"
+    )
+    assert (
+        "(status 98).\nTraceback" in Ended(EXIT_LEASE, lost=True, words="Traceback").as_it_started(1).message
+    )
     assert "perhaps its memory is too small" in Ended().as_it_started(1).message
     lost = Ended(lost=True, words="broken pipe").as_it_started(1)
     assert isinstance(lost, DockerError)

@@ -1,4 +1,6 @@
-"""Which engine is meant: DOCKER_HOST, DOCKER_CONTEXT, the current context, the usual socket; as the docker command finds it."""
+"""Which engine is meant: DOCKER_HOST, DOCKER_CONTEXT, the current context, the usual socket; as the docker
+command finds it.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,14 @@ from rlm_kernel.sandbox import docker_host, engine_address, engine_errors
 
 @pytest.fixture(autouse=True)
 def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    for name in ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "XDG_RUNTIME_DIR"):
+    for name in (
+        "DOCKER_HOST",
+        "DOCKER_CONTEXT",
+        "DOCKER_TLS",
+        "DOCKER_TLS_VERIFY",
+        "DOCKER_CERT_PATH",
+        "XDG_RUNTIME_DIR",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -28,7 +37,9 @@ def context(home: Path, name: str, host: str, **endpoint: Any) -> Path:
     digest = hashlib.sha256(name.encode()).hexdigest()
     folder = home / "contexts/meta" / digest
     folder.mkdir(parents=True)
-    (folder / "meta.json").write_text(json.dumps({"Name": name, "Metadata": {}, "Endpoints": {"docker": {"Host": host, **endpoint}}}))
+    (folder / "meta.json").write_text(
+        json.dumps({"Name": name, "Metadata": {}, "Endpoints": {"docker": {"Host": host, **endpoint}}})
+    )
     return home / "contexts/tls" / digest / "docker"
 
 
@@ -36,11 +47,16 @@ def test_without_anything_it_is_the_usual_one() -> None:
     assert engine_address.find() == engine_address.Address(engine_address.USUAL, engine_address.USUAL_SOURCE)
 
 
-def test_the_current_context_is_meant_and_the_environment_goes_first(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_current_context_is_meant_and_the_environment_goes_first(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     context(home, "desktop-linux", "unix:///home/me/.docker/run/docker.sock")
     context(home, "far", "ssh://me@far")
     (home / "config.json").write_text('{"currentContext": "desktop-linux"}')
-    assert str(engine_address.find()) == "unix:///home/me/.docker/run/docker.sock (the docker context desktop-linux)"
+    assert (
+        str(engine_address.find())
+        == "unix:///home/me/.docker/run/docker.sock (the docker context desktop-linux)"
+    )
     monkeypatch.setenv("DOCKER_CONTEXT", "far")
     assert engine_address.find().url == "ssh://me@far"
     monkeypatch.setenv("DOCKER_CONTEXT", "default")
@@ -49,14 +65,18 @@ def test_the_current_context_is_meant_and_the_environment_goes_first(home: Path,
     assert str(engine_address.find()) == "tcp://other:2375 (DOCKER_HOST)"
 
 
-def test_a_context_is_found_where_docker_has_no_configuration_beside_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_context_is_found_where_docker_has_no_configuration_beside_it(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     context(home, "far", "ssh://me@far")
     monkeypatch.setenv("DOCKER_CONTEXT", "far")
     assert engine_address.find().url == "ssh://me@far"
 
 
 @pytest.mark.parametrize("named", ["environment", "configuration"])
-def test_a_context_that_is_not_there_is_told_and_no_other_engine_taken(home: Path, monkeypatch: pytest.MonkeyPatch, named: str) -> None:
+def test_a_context_that_is_not_there_is_told_and_no_other_engine_taken(
+    home: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
     if named == "environment":
         monkeypatch.setenv("DOCKER_CONTEXT", "gone")
     else:
@@ -89,7 +109,9 @@ def test_a_damaged_file_is_told(home: Path, monkeypatch: pytest.MonkeyPatch, tex
         "://",
     ],
 )
-def test_an_address_that_is_none_is_told_without_its_password(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+def test_an_address_that_is_none_is_told_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
     monkeypatch.setenv("DOCKER_HOST", host)
     with pytest.raises(DockerError, match="no address") as caught:
         docker_host.connect()
@@ -132,7 +154,11 @@ def test_a_contexts_own_certificates_are_used(home: Path, monkeypatch: pytest.Mo
 
 
 def test_certificates_that_cannot_be_used_are_told(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("DOCKER_HOST", "tcp://127.0.0.1:1"), ("DOCKER_TLS_VERIFY", "1"), ("DOCKER_CERT_PATH", str(home))):
+    for name, value in (
+        ("DOCKER_HOST", "tcp://127.0.0.1:1"),
+        ("DOCKER_TLS_VERIFY", "1"),
+        ("DOCKER_CERT_PATH", str(home)),
+    ):
         monkeypatch.setenv(name, value)
     (home / "ca.pem").write_text("nothing")
     with pytest.raises(DockerError, match="certificates for the Docker engine cannot be used"):

@@ -1,4 +1,6 @@
-"""The conversation with the root model by itself: what is added to it, what is asked, and what stands when a summary came."""
+"""The conversation with the root model by itself: what is added to it, what is asked, and what stands when a
+summary came.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ FIRST = [{"role": "system", "content": "Be brief."}, {"role": "user", "content":
 LONG = "x" * 2_000
 
 
-def conversation(root: Any, heard: Recorder | None = None, share: float | None = None, limits: Limits | None = None) -> Conversation:
+def conversation(
+    root: Any, heard: Recorder | None = None, share: float | None = None, limits: Limits | None = None
+) -> Conversation:
     made = Conversation(ScriptedModels(root), Ledger(limits or Limits()), heard or Recorder(), share)
     made.begin(FIRST)
     return made
@@ -29,7 +33,13 @@ async def test_each_reply_is_a_turn_that_is_told_counted_and_added() -> None:
     assert (await talk.ask()).text == "One."
     talk.say("Go on.")
     assert (await talk.ask()).text == "Two."
-    assert [message["role"] for message in talk.messages] == ["system", "user", "assistant", "user", "assistant"]
+    assert [message["role"] for message in talk.messages] == [
+        "system",
+        "user",
+        "assistant",
+        "user",
+        "assistant",
+    ]
     assert heard.events == [TurnStarted(1), TurnStarted(2)]
     assert talk.turn == 2
 
@@ -38,7 +48,10 @@ async def test_messages_of_one_role_in_a_row_are_one_message() -> None:
     talk = conversation([])
     talk.say("And be quick.")
     talk.say("Please.")
-    assert [message["content"] for message in talk.messages] == ["Be brief.", "How many?\n\nAnd be quick.\n\nPlease."]
+    assert [message["content"] for message in talk.messages] == [
+        "Be brief.",
+        "How many?\n\nAnd be quick.\n\nPlease.",
+    ]
 
 
 async def test_a_summary_stands_for_the_turns_since_the_question_and_for_nothing_before() -> None:
@@ -72,11 +85,15 @@ async def test_without_room_for_it_the_conversation_stays_as_it_is_and_that_is_t
     before = list(talk.messages)
     assert await talk.summarize("Sum up.") is None
     assert talk.messages == before
-    assert heard.of(Noted) == [Noted("The conversation is kept in full: the summary was longer than what it would stand for.")]
+    assert heard.of(Noted) == [
+        Noted("The conversation is kept in full: the summary was longer than what it would stand for.")
+    ]
 
 
 @pytest.mark.parametrize("share", [None, 0.5])
-async def test_a_first_message_that_is_too_long_by_itself_is_an_error_and_is_asked_once(share: float | None) -> None:
+async def test_a_first_message_that_is_too_long_by_itself_is_an_error_and_is_asked_once(
+    share: float | None,
+) -> None:
     asked: list[Any] = []
 
     def root(messages: Any) -> str:

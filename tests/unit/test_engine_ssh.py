@@ -1,4 +1,6 @@
-"""An engine over ssh, with a program of that name that stands in: what goes wrong is told, and nothing is left."""
+"""An engine over ssh, with a program of that name that stands in: what goes wrong is told, and nothing is
+left.
+"""
 
 from __future__ import annotations
 
@@ -67,8 +69,16 @@ async def test_requests_share_one_ssh_which_ends_with_the_client(ssh: Path) -> N
         ("ssh: Could not resolve hostname far: Name or service not known", "does not reach far", "address"),
         ("bash: line 1: docker: command not found", "no `docker` command on far", "Install it"),
         ("docker: 'system dial-stdio' is not a docker command.", "too old on far", "18.09"),
-        ("permission denied while trying to connect to the Docker daemon socket at …", "may not use Docker on far", "usermod"),
-        ("Cannot connect to the Docker daemon at unix:///var/run/docker.sock.", "No Docker engine answers on far", "Start it"),
+        (
+            "permission denied while trying to connect to the Docker daemon socket at …",
+            "may not use Docker on far",
+            "usermod",
+        ),
+        (
+            "Cannot connect to the Docker daemon at unix:///var/run/docker.sock.",
+            "No Docker engine answers on far",
+            "Start it",
+        ),
         ("Something new.", "over ssh to far failed: Something new", "docker version"),
         ("", "the connection was closed", "docker version"),
     ],

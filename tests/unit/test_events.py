@@ -1,4 +1,6 @@
-"""Events: a listener is a function, each kind of event is told in its own words, and all who listen hear all of them."""
+"""Events: a listener is a function, each kind of event is told in its own words, and all who listen hear all
+of them.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +21,24 @@ NOTED = Noted("Write code.")
 
 def test_each_event_says_when_it_comes_and_cannot_be_changed() -> None:
     kinds = get_args(Event)
-    assert set(kinds) == {found for found in vars(events).values() if isinstance(found, type) and found.__module__ == events.__name__}
+    assert set(kinds) == {
+        found
+        for found in vars(events).values()
+        if isinstance(found, type) and found.__module__ == events.__name__
+    }
     for kind in kinds:
-        assert not kind.__doc__.startswith(f"{kind.__name__}("), "that is the docstring of a dataclass without one"
+        assert not kind.__doc__.startswith(f"{kind.__name__}("), (
+            "that is the docstring of a dataclass without one"
+        )
         assert kind.__dataclass_params__.frozen
 
 
 def test_all_hear_an_event_also_where_one_of_them_fails_and_the_first_failure_is_raised() -> None:
-    first, second, third = Recorder(Noted, ValueError("first")), Recorder(Noted, LookupError("second")), Recorder()
+    first, second, third = (
+        Recorder(Noted, ValueError("first")),
+        Recorder(Noted, LookupError("second")),
+        Recorder(),
+    )
     with pytest.raises(ValueError, match="first"):
         everyone(first, second, None, third)(NOTED)
     assert third.events == [NOTED]

@@ -17,13 +17,23 @@ USER = 65534
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A folder with what a usual user may read and what not; not below pytest's, which such a user may not enter."""
+    """A folder with what a usual user may read and what not; not below pytest's, which such a user may not
+    enter.
+    """
     above = Path(tempfile.mkdtemp())
     above.chmod(0o755)
     folder = above / "in"
     for name in ("ok", "listed/sub", "entered", "closed", ".git"):
         (folder / name).mkdir(parents=True)
-    for name in ("a.txt", "ok/b.txt", "listed/c.txt", "listed/sub/d.txt", "entered/e.txt", "closed/f.txt", ".git/config"):
+    for name in (
+        "a.txt",
+        "ok/b.txt",
+        "listed/c.txt",
+        "listed/sub/d.txt",
+        "entered/e.txt",
+        "closed/f.txt",
+        ".git/config",
+    ):
         (folder / name).write_text(name)
     os.mkfifo(folder / "pipe")
     (folder / "inside").symlink_to("ok/b.txt")
@@ -47,7 +57,9 @@ def told_to_a_user(folder: Path) -> tuple[list[str], str]:
             os.setgid(USER)
             os.setuid(USER)
             found, left_out = folders.members(folder)
-            os.write(write, repr(([str(path.relative_to(folder)) for path in found], left_out.told())).encode())
+            os.write(
+                write, repr(([str(path.relative_to(folder)) for path in found], left_out.told())).encode()
+            )
         except BaseException as error:
             os.write(write, repr(([type(error).__name__], str(error))).encode())
         finally:
@@ -90,5 +102,8 @@ def test_of_many_the_first_are_named_and_of_what_is_wanted_none(tmp_path: Path) 
         (tmp_path / f"{number:02}.log").write_text("x")
         os.mkfifo(tmp_path / f"pipe{number:02}")
     _, left_out = folders.members(tmp_path)
-    assert left_out.told() == "1 ignored folders, 50 ignored files, 50 special files (the first: pipe00, pipe01, pipe02)"
+    assert (
+        left_out.told()
+        == "1 ignored folders, 50 ignored files, 50 special files (the first: pipe00, pipe01, pipe02)"
+    )
     assert left_out.told(str.upper).endswith("(the first: PIPE00, PIPE01, PIPE02)")

@@ -1,4 +1,6 @@
-"""Files of many kinds as text: all that is in them, in order; one bad part costs that part alone, and what is lacking is told."""
+"""Files of many kinds as text: all that is in them, in order; one bad part costs that part alone, and what is
+lacking is told.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +68,9 @@ def test_packed_files_are_read_whole_however_they_were_put_together(ending: str,
 
 
 @pytest.mark.parametrize("ending", PACKERS)
-def test_of_a_packed_file_that_is_cut_off_all_that_is_there_is_read_and_it_is_told(ending: str, read: Reader) -> None:
+def test_of_a_packed_file_that_is_cut_off_all_that_is_there_is_read_and_it_is_told(
+    ending: str, read: Reader
+) -> None:
     packed = PACKERS[ending](WORDS)
     found = read(f"a.log.{ending}", packed[: len(packed) * 3 // 4])
     assert WORDS.decode().startswith(text(found))
@@ -151,7 +155,9 @@ def _garbage(data: bytearray, _entry: int) -> None:
     [(_encrypted, "encrypted"), (_other_method, "Deflate64"), (_checksum, "CRC"), (_garbage, "")],
     ids=["password", "method", "checksum", "garbage"],
 )
-def test_a_bad_member_of_a_zip_costs_itself_alone(damage: Callable[[bytearray, int], None], why: str, read: Reader) -> None:
+def test_a_bad_member_of_a_zip_costs_itself_alone(
+    damage: Callable[[bytearray, int], None], why: str, read: Reader
+) -> None:
     data = bytearray(zipped({"bad.txt": LINES, "good.txt": b"good", "also.txt": b"fine"}))
     damage(data, data.find(b"PK\1\2"))
     found = read("a.zip", bytes(data))
@@ -164,7 +170,11 @@ def test_a_bad_member_of_a_zip_costs_itself_alone(damage: Callable[[bytearray, i
 def test_a_zip_without_its_end_gives_what_is_there(read: Reader) -> None:
     data = zipped({"a.txt": b"first", "b.txt": LINES, "c.txt": b"third"})
     whole = read("whole.zip", data[: data.find(b"PK\1\2")])
-    assert text(whole) == f"=== a.txt ===\nfirst\n\n=== b.txt ===\n{LINES.decode()}\n\n=== c.txt ===\nthird".replace("\n\n\n", "\n\n\n")
+    assert text(
+        whole
+    ) == f"=== a.txt ===\nfirst\n\n=== b.txt ===\n{LINES.decode()}\n\n=== c.txt ===\nthird".replace(
+        "\n\n\n", "\n\n\n"
+    )
     assert "directory is damaged or cut off" in whole.note()
     cut = read("cut.zip", data[: len(data) // 2])
     assert text(cut).startswith("=== a.txt ===\nfirst\n\n=== b.txt ===\nline 0\nline 1\n")
@@ -188,7 +198,16 @@ def test_a_tar_that_is_cut_off_gives_what_is_there(read: Reader) -> None:
 
 def test_archives_in_archives_are_read_and_what_lies_too_deep_is_left_out(read: Reader) -> None:
     inner = zipped({"deep.txt": b"deep", "list.csv.gz": gzip.compress(b"a,b\n")})
-    found = read("a.zip", zipped({"in.zip": inner, "in.tgz": gzip.compress(tarred({"in.zip": inner})), "__MACOSX/._in.zip": b"noise"}))
+    found = read(
+        "a.zip",
+        zipped(
+            {
+                "in.zip": inner,
+                "in.tgz": gzip.compress(tarred({"in.zip": inner})),
+                "__MACOSX/._in.zip": b"noise",
+            }
+        ),
+    )
     assert text(found).count("deep") == 4
     assert text(found).count("a,b") == 2
     assert "noise" not in text(found)
@@ -201,18 +220,29 @@ def test_archives_in_archives_are_read_and_what_lies_too_deep_is_left_out(read: 
 
 def test_all_that_is_unpacked_has_one_bound_and_a_bomb_costs_itself_alone(read: Reader) -> None:
     bomb = zipped({"a.txt": b"a" * 3_000_000})
-    found = read("mail.zip", zipped({**{f"{number}.zip": bomb for number in range(40)}, "good.txt": b"good"}), room=4_000_000)
+    found = read(
+        "mail.zip",
+        zipped({**{f"{number}.zip": bomb for number in range(40)}, "good.txt": b"good"}),
+        room=4_000_000,
+    )
     assert len(text(found)) < 4_000_000
     assert text(found).endswith("=== good.txt ===\ngood")
     assert "39 of 41 files in it left out" in found.note()
     binary = zipped({"a.bin": bytes(range(256)) * 12_000})
-    work = read("work.zip", zipped({"good.txt": b"good", **{f"{number}.zip": binary for number in range(40)}}), room=4_000_000)
+    work = read(
+        "work.zip",
+        zipped({"good.txt": b"good", **{f"{number}.zip": binary for number in range(40)}}),
+        room=4_000_000,
+    )
     assert "too much was unpacked before it" in text(work)
 
 
 def test_names_of_members_are_shown_whatever_they_hold(read: Reader) -> None:
     data = zipped({"gr\xf6\xdfer.txt": b"utf-8", "a\n=== b.txt ===\n.txt": b"line end"})
-    assert text(read("a.zip", data)) == "=== größer.txt ===\nutf-8\n\n=== a\ufffd=== b.txt ===\ufffd.txt ===\nline end"
+    assert (
+        text(read("a.zip", data))
+        == "=== größer.txt ===\nutf-8\n\n=== a\ufffd=== b.txt ===\ufffd.txt ===\nline end"
+    )
     unmarked = bytearray(zipped({"gr\xf6\xdfer.txt": b"x"}))
     for at in (unmarked.find(b"PK\3\4") + 7, unmarked.find(b"PK\1\2") + 9):
         unmarked[at] &= ~8  # the mark that the name is UTF-8
@@ -222,11 +252,15 @@ def test_names_of_members_are_shown_whatever_they_hold(read: Reader) -> None:
 def test_what_has_no_readable_member_is_refused_with_the_reason(read: Reader) -> None:
     with pytest.raises(Unreadable, match=r"a\.zip: nothing in it can be read; a\.bin is binary"):
         read("a.zip", zipped({"a.bin": bytes(range(256)) * 9}))
-    with pytest.raises(Unreadable, match=r"a\.zip cannot be read as zip\. It is HTML, which begins '<html>Please sign in"):
+    with pytest.raises(
+        Unreadable, match=r"a\.zip cannot be read as zip\. It is HTML, which begins '<html>Please sign in"
+    ):
         read("a.zip", b"<html>Please sign in</html>")
 
 
-def test_a_directory_that_is_too_large_for_memory_is_refused(read: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_directory_that_is_too_large_for_memory_is_refused(
+    read: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = zipped({f"{number}.txt": b"" for number in range(500)})
     monkeypatch.setattr(memory, "total", lambda: 160_000)
     with pytest.raises(Unreadable, match="its directory of files has"):
@@ -235,11 +269,38 @@ def test_a_directory_that_is_too_large_for_memory_is_refused(read: Reader, monke
 
 @given(
     st.binary(max_size=300),
-    st.sampled_from(["a.zip", "a.tar", "a.tgz", "a.gz", "a.bz2", "a.xz", "a.zst", "a.docx", "a.pdf", "a.html", "a.ipynb", "a"]),
+    st.sampled_from(
+        [
+            "a.zip",
+            "a.tar",
+            "a.tgz",
+            "a.gz",
+            "a.bz2",
+            "a.xz",
+            "a.zst",
+            "a.docx",
+            "a.pdf",
+            "a.html",
+            "a.ipynb",
+            "a",
+        ]
+    ),
 )
-def test_any_bytes_are_read_or_refused_by_name(tmp_path_factory: pytest.TempPathFactory, data: bytes, name: str) -> None:
+def test_any_bytes_are_read_or_refused_by_name(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, name: str
+) -> None:
     path = tmp_path_factory.getbasetemp() / name
-    for start in (b"", b"PK\3\4", b"\x1f\x8b\x08\0", b"%PDF-1.4\n", b"BZh9", b"\xfd7zXZ\0", b"(\xb5/\xfd", b"<p>", b"{"):
+    for start in (
+        b"",
+        b"PK\3\4",
+        b"\x1f\x8b\x08\0",
+        b"%PDF-1.4\n",
+        b"BZh9",
+        b"\xfd7zXZ\0",
+        b"(\xb5/\xfd",
+        b"<p>",
+        b"{",
+    ):
         path.write_bytes(start + data)
         try:
             refused = ""
@@ -252,14 +313,19 @@ def test_any_bytes_are_read_or_refused_by_name(tmp_path_factory: pytest.TempPath
 # Word
 
 BODY = (
-    f"<w:p>{run('The fee is ')}<w:del><w:r><w:delText>900</w:delText></w:r></w:del><w:ins>{run('1250')}</w:ins>{run(' euro.')}</w:p>"
+    f"<w:p>{run('The fee is ')}<w:del><w:r><w:delText>900</w:delText></w:r></w:del><w:ins>{run('1250')}"
+    f"</w:ins>{run(' euro.')}</w:p>"
     f"<w:p><w:ins>{run('Inserted.')}</w:ins></w:p>"
-    f"<w:p><w:pPr><w:rPr><w:del/></w:rPr></w:pPr>{run('One ')}</w:p><w:p>{run('paragraph')}<w:moveFrom>{run('gone')}</w:moveFrom></w:p>"
+    f"<w:p><w:pPr><w:rPr><w:del/></w:rPr></w:pPr>{run('One ')}</w:p><w:p>{run('paragraph')}"
+    f"<w:moveFrom>{run('gone')}</w:moveFrom></w:p>"
     f"<w:p><w:moveTo>{run('Moved here.')}</w:moveTo></w:p>"
     f"<w:sdt><w:sdtContent><w:p>{run('Controlled.')}</w:p></w:sdtContent></w:sdt>"
-    f"<w:p>{run('Name: ')}<w:sdt><w:sdtContent>{run('Jane ')}<w:hyperlink>{run('Roe')}</w:hyperlink></w:sdtContent></w:sdt></w:p>"
-    f"<w:p>{run('a')}<w:r><w:tab/><w:t>b</w:t><w:br/><w:noBreakHyphen/><w:instrText>HIDDEN</w:instrText></w:r></w:p>"
-    f"<w:p><w:r><w:rPr><w:vanish/></w:rPr><w:t>unseen</w:t></w:r>{run('seen')}<w:r><w:footnoteReference w:id='1'/></w:r></w:p>"
+    f"<w:p>{run('Name: ')}<w:sdt><w:sdtContent>{run('Jane ')}<w:hyperlink>{run('Roe')}"
+    "</w:hyperlink></w:sdtContent></w:sdt></w:p>"
+    f"<w:p>{run('a')}"
+    "<w:r><w:tab/><w:t>b</w:t><w:br/><w:noBreakHyphen/><w:instrText>HIDDEN</w:instrText></w:r></w:p>"
+    f"<w:p><w:r><w:rPr><w:vanish/></w:rPr><w:t>unseen</w:t></w:r>{run('seen')}<w:r><w:footnoteReference "
+    "w:id='1'/></w:r></w:p>"
 )  # fmt: skip
 
 
@@ -292,14 +358,17 @@ def test_tables_of_word_keep_their_columns_and_merged_cells_come_once(read: Read
     table = (
         f"<w:tbl><w:tr>{_cell(run('Wide'), wide)}{_cell(run('End'))}</w:tr>"
         f"<w:tr>{_cell(run('Tall'), tall)}{_cell(lines)}</w:tr>"
-        f"<w:sdt><w:sdtContent><w:tr>{_cell('', below)}<w:sdt><w:sdtContent>{_cell(run('x'))}</w:sdtContent></w:sdt>"
+        f"<w:sdt><w:sdtContent><w:tr>{_cell('', below)}<w:sdt><w:sdtContent>{_cell(run('x'))}"
+        "</w:sdtContent></w:sdt>"
         f"<w:tc>{inner}</w:tc></w:tr></w:sdtContent></w:sdt></w:tbl>"
     )
     assert text(read("a.docx", word(table))).split("\n") == ["Wide\t\tEnd", "Tall\ttwo lines", "\tx\tin ner"]
 
 
 def test_what_stands_beside_a_word_document_follows_it_and_a_broken_part_costs_itself(read: Reader) -> None:
-    box = f"<w:p><w:r><w:pict><w:txbxContent><w:p>{run('In a box.')}</w:p></w:txbxContent></w:pict></w:r></w:p>"
+    box = (
+        f"<w:p><w:r><w:pict><w:txbxContent><w:p>{run('In a box.')}</w:p></w:txbxContent></w:pict></w:r></w:p>"
+    )
     data = word(
         box,
         {
@@ -313,7 +382,12 @@ def test_what_stands_beside_a_word_document_follows_it_and_a_broken_part_costs_i
     with zipfile.ZipFile(broken, "a") as archive:
         archive.writestr("word/footer1.xml", b"\0\1\2")
     found = read("a.docx", broken.getvalue())
-    assert text(found).split("\n") == ["In a box.", "[footnote 1] Net.", "[comment 3 by Ann] Really?", "[header] Head"]
+    assert text(found).split("\n") == [
+        "In a box.",
+        "[footnote 1] Net.",
+        "[comment 3 by Ann] Really?",
+        "[header] Head",
+    ]
     assert "word/footer1.xml could not be read" in found.note()
 
 
@@ -388,7 +462,10 @@ def test_a_pdf_with_a_wrong_table_of_places_is_read_and_what_is_none_is_refused(
     cut = read("b.pdf", data[: data.find(b"xref")])
     assert "4711" in text(cut)
     assert "cut off" in cut.note()
-    for name, other, what in (("c.pdf", b"<html>Please sign in</html>", "HTML"), ("d.pdf", b"just text", "plain text")):
+    for name, other, what in (
+        ("c.pdf", b"<html>Please sign in</html>", "HTML"),
+        ("d.pdf", b"just text", "plain text"),
+    ):
         with pytest.raises(Unreadable, match=rf"{name} is no PDF\. It is {what}"):
             read(name, other)
 
@@ -397,10 +474,22 @@ def test_a_pdf_with_a_wrong_table_of_places_is_read_and_what_is_none_is_refused(
 
 
 def test_notebooks_of_any_version_and_with_missing_parts_are_read(read: Reader) -> None:
-    cells = [{"cell_type": "code", "source": ["a = 1\n", "a"]}, {"cell_type": "markdown", "source": "words"}, {}, None]
-    expected = "[cell 1: code]\na = 1\na\n\n[cell 2: markdown]\nwords\n\n[cell 3: unknown]\n\n\n[cell 4: unknown]\n"
+    cells = [
+        {"cell_type": "code", "source": ["a = 1\n", "a"]},
+        {"cell_type": "markdown", "source": "words"},
+        {},
+        None,
+    ]
+    expected = (
+        "[cell 1: code]\na = 1\na\n\n[cell 2: markdown]\nwords\n\n[cell 3: unknown]\n\n\n[cell 4: unknown]\n"
+    )
     assert text(read("a.ipynb", b"\xef\xbb\xbf" + json.dumps({"cells": cells}).encode())) == expected
-    old = {"worksheets": [{"cells": [{"cell_type": "code", "input": "x"}]}, {"cells": [{"cell_type": "code", "input": ["y"]}]}]}
+    old = {
+        "worksheets": [
+            {"cells": [{"cell_type": "code", "input": "x"}]},
+            {"cells": [{"cell_type": "code", "input": ["y"]}]},
+        ]
+    }
     assert text(read("b.ipynb", json.dumps(old).encode())) == "[cell 1: code]\nx\n\n[cell 2: code]\ny"
     broken = read("c.ipynb", b'{"cells": [{"source": "kept')
     assert text(broken) == '{"cells": [{"source": "kept'
@@ -420,16 +509,25 @@ def test_carriage_returns_end_lines_where_nothing_else_does_in_memory_and_on_dis
     )
 
 
-@pytest.mark.parametrize(("name", "page"), [("Müller Straße.txt", "cp437"), ("Müller Straße.txt", "cp1252"), ("Привет мир.txt", "cp866")])
-def test_names_in_a_zip_are_read_by_the_code_page_of_where_it_was_made(name: str, page: str, read: Reader) -> None:
+@pytest.mark.parametrize(
+    ("name", "page"),
+    [("Müller Straße.txt", "cp437"), ("Müller Straße.txt", "cp1252"), ("Привет мир.txt", "cp866")],
+)
+def test_names_in_a_zip_are_read_by_the_code_page_of_where_it_was_made(
+    name: str, page: str, read: Reader
+) -> None:
     raw = name.encode(page)
     packed = (
-        zipped({"Q" * len(raw): b"x", "folder!": b"", "folder!in.txt": b"y"}).replace(b"Q" * len(raw), raw).replace(b"folder!", b"folder\\")
+        zipped({"Q" * len(raw): b"x", "folder!": b"", "folder!in.txt": b"y"})
+        .replace(b"Q" * len(raw), raw)
+        .replace(b"folder!", b"folder\\")
     )
     assert text(read("a.zip", packed)) == f"=== {name} ===\nx\n\n=== folder/in.txt ===\ny"
 
 
-@pytest.mark.parametrize(("name", "instead"), [("a.xlsx", ".csv"), ("a.ods", ".csv"), ("a.pptx", ".pdf"), ("a.odt", ".docx")])
+@pytest.mark.parametrize(
+    ("name", "instead"), [("a.xlsx", ".csv"), ("a.ods", ".csv"), ("a.pptx", ".pdf"), ("a.odt", ".docx")]
+)
 def test_office_files_that_are_not_read_say_what_to_do(name: str, instead: str, read: Reader) -> None:
     with pytest.raises(Unreadable, match=rf"Save it as \{instead}"):
         read(name, zipped({"content.xml": b"<a/>"}))

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from rlm_runtime import files, forms
 from rlm_runtime.forms import form, records
 
-ROWS: list[dict[str, Any]] = [{"day": f"2024-01-{n:02d}", "port": 'Riga,\nold "one"', "tons": n, "code": f"0{n}"} for n in range(1, 30)]
+ROWS: list[dict[str, Any]] = [
+    {"day": f"2024-01-{n:02d}", "port": 'Riga,\nold "one"', "tons": n, "code": f"0{n}"} for n in range(1, 30)
+]
 TABLES = {"comma": ",", "tab": "\t", "semicolon": ";", "bar": "|"}
 
 
@@ -30,10 +32,15 @@ FLAT = [row | {"port": "Riga, old"} for row in ROWS]
 
 @pytest.mark.parametrize(
     ("text", "rows"),
-    [("\n".join(map(json.dumps, ROWS)), ROWS), *((table(delimiter, FLAT), FLAT) for delimiter in TABLES.values())],
+    [
+        ("\n".join(map(json.dumps, ROWS)), ROWS),
+        *((table(delimiter, FLAT), FLAT) for delimiter in TABLES.values()),
+    ],
     ids=["json lines", *TABLES],
 )
-def test_the_form_tells_names_and_the_first_record_and_records_gives_them_all(text: str, rows: list[dict[str, Any]]) -> None:
+def test_the_form_tells_names_and_the_first_record_and_records_gives_them_all(
+    text: str, rows: list[dict[str, Any]]
+) -> None:
     told = form(text)
     assert '"day", "port", "tons", "code"' in told
     assert told.endswith(f"rows = records(); rows[0] is {rows[0]}")
@@ -46,7 +53,11 @@ def test_cells_with_line_ends_and_quotes_are_read_whole() -> None:
 
 
 def test_what_is_no_number_in_a_column_of_numbers_stays_text_and_so_do_numbers_with_leading_zeros() -> None:
-    text = "name,size,code\n" + "".join(f"n{n},{n}.5,00{n}\n" for n in range(50)) + "last,unknown,1\nshort,7\nlong,-8,2,3\n"
+    text = (
+        "name,size,code\n"
+        + "".join(f"n{n},{n}.5,00{n}\n" for n in range(50))
+        + "last,unknown,1\nshort,7\nlong,-8,2,3\n"
+    )
     rows = records(text)
     assert rows[0] == {"name": "n0", "size": 0.5, "code": "000"}
     assert rows[-3:] == [
@@ -75,7 +86,13 @@ LOGS = {
     ),
     "access": (
         '10.0.0.{n} - - [01/Mar/2025:10:00:{n:02d} +0000] "GET /page/{n} HTTP/1.1" 200 {n}',
-        {"word": "10.0.0.7", "date": "01/Mar/2025", "time": "10:00:07", "quoted": "GET /page/7 HTTP/1.1", "number": 7},
+        {
+            "word": "10.0.0.7",
+            "date": "01/Mar/2025",
+            "time": "10:00:07",
+            "quoted": "GET /page/7 HTTP/1.1",
+            "number": 7,
+        },
     ),
     "syslog": (
         "Mar  1 10:00:{n:02d} box{n} sshd[{n}]: {words}",
@@ -110,14 +127,19 @@ def test_what_varies_is_told_by_lines_of_the_whole_text_and_not_of_its_beginning
     assert rows[-1]["level"] == "ERROR"
 
 
-def test_lines_of_another_form_are_left_out_and_told_and_many_of_them_are_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_of_another_form_are_left_out_and_told_and_many_of_them_are_an_error(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     lines = [f"2025-03-01 10:00:00 user=u{n} done" for n in range(20_000)]
     lines[7_000] = "Traceback (most recent call last):"
     rows = records("\n".join(lines))
     assert len(rows) == 19_999
     assert "left out 1 lines" in capsys.readouterr().out
     # Between the places that are looked at:
-    many = [line if not 1_000 < n % 2_500 < 1_500 else "Traceback".ljust(len(line)) for n, line in enumerate(lines)]
+    many = [
+        line if not 1_000 < n % 2_500 < 1_500 else "Traceback".ljust(len(line))
+        for n, line in enumerate(lines)
+    ]
     with pytest.raises(ValueError, match=r"lines have another form, such as 'Traceback"):
         records("\n".join(many))
 
@@ -156,7 +178,9 @@ PLAIN = [
 @pytest.mark.parametrize("text", PLAIN)
 def test_just_text_has_no_form_and_its_records_are_its_lines(text: str) -> None:
     assert not form(text)
-    assert records(text) == [{"line": number, "text": line} for number, line in enumerate(text.splitlines(), 1)]
+    assert records(text) == [
+        {"line": number, "text": line} for number, line in enumerate(text.splitlines(), 1)
+    ]
 
 
 def test_of_a_large_text_records_come_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +192,9 @@ def test_of_a_large_text_records_come_one_by_one(monkeypatch: pytest.MonkeyPatch
     assert len(list(rows)) == 28
 
 
-def test_the_active_input_is_read_and_several_texts_are_an_error_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_active_input_is_read_and_several_texts_are_an_error_that_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(files, "files", {"a.csv": table(",", FLAT), "b.csv": table(";", FLAT[:5])})
     monkeypatch.setattr(files, "_active", [files.files])
     assert files.records("b.csv") == FLAT[:5]
@@ -203,7 +229,10 @@ def test_whatever_lines_are_taken_for_alike_each_is_read_or_told(lines: list[str
 
 
 def test_a_few_other_lines_do_not_hide_the_form_of_a_log(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = [f"2024-01-01 00:00:{second:02d} INFO app: request {second} took {second * 3} ms" for second in range(40)]
+    lines = [
+        f"2024-01-01 00:00:{second:02d} INFO app: request {second} took {second * 3} ms"
+        for second in range(40)
+    ]
     text = "\n".join(["Starting", *lines[:20], "java.lang.Error: x", "\tat a.b.C(C.java:1)", *lines[20:], ""])
     rows = list(records(text))
     assert len(rows) == 40
@@ -215,5 +244,8 @@ def test_a_few_other_lines_do_not_hide_the_form_of_a_log(capsys: pytest.CaptureF
 
 
 def test_quotes_in_quotes_of_an_access_log_stay_in_them() -> None:
-    text = "".join(f'10.0.0.{n} - - [01/Jan/2024:00:00:{n:02d} +0000] "GET /x\\"y?z={n} HTTP/1.1" 200 {n}\n' for n in range(1, 20))
+    text = "".join(
+        f'10.0.0.{n} - - [01/Jan/2024:00:00:{n:02d} +0000] "GET /x\\"y?z={n} HTTP/1.1" 200 {n}\n'
+        for n in range(1, 20)
+    )
     assert next(iter(records(text)))["quoted"] == 'GET /x\\"y?z=1 HTTP/1.1'

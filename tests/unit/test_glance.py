@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-
 from rlm_contract import glance
+
 from rlm_kernel.sandbox.shares import _same
 
 
@@ -35,7 +35,9 @@ def test_the_same_path_is_the_same(tree: Path, part: str, same_system: bool) -> 
 
 
 @pytest.mark.parametrize("same_system", [True, False])
-def test_a_copy_elsewhere_is_the_same_only_as_far_as_nothing_in_it_was_changed(tree: Path, tmp_path: Path, same_system: bool) -> None:
+def test_a_copy_elsewhere_is_the_same_only_as_far_as_nothing_in_it_was_changed(
+    tree: Path, tmp_path: Path, same_system: bool
+) -> None:
     copy = Path(shutil.copytree(tree, tmp_path / "copy"))
     before = glance.changed(str(tree))
     assert _same(str(tree), before, seen(copy, before, same_system=same_system))
@@ -66,7 +68,9 @@ def test_what_is_not_there_or_closed_is_not_the_same(tree: Path) -> None:
     assert not _same(str(tree), before, ["nonsense"])
 
 
-def test_a_large_folder_of_another_system_is_no_proof(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_folder_of_another_system_is_no_proof(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(glance, "MOST_ENTRIES", 2)
     copy = Path(shutil.copytree(tree, tmp_path / "copy"))
     before = glance.changed(str(tree))

@@ -41,9 +41,16 @@ def tree(tmp_path: Path) -> Path:
 def test_a_named_file_is_found(run: RunDir, tree: Path) -> None:
     grants = FileGrants([tree / "other.txt", tree / "named.txt"], run)
     found = grants.locate(str(tree / "named.txt"))
-    assert (found.path, found.inside, found.directory) == (tree / "named.txt", PurePosixPath("/rlm/files/1"), False)
+    assert (found.path, found.inside, found.directory) == (
+        tree / "named.txt",
+        PurePosixPath("/rlm/files/1"),
+        False,
+    )
     assert grants.paths == [tree / "other.txt", tree / "named.txt"]
-    assert grants.shares.binds() == [(str(tree / "other.txt"), "/rlm/files/0"), (str(tree / "named.txt"), "/rlm/files/1")]
+    assert grants.shares.binds() == [
+        (str(tree / "other.txt"), "/rlm/files/0"),
+        (str(tree / "named.txt"), "/rlm/files/1"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -57,13 +64,17 @@ def test_a_named_file_is_found(run: RunDir, tree: Path) -> None:
         ("folder//sub/./b.txt", "/rlm/files/0/sub/b.txt", False),
     ],
 )
-def test_what_lies_in_a_named_folder_is_found(run: RunDir, tree: Path, name: str, inside: str, directory: bool) -> None:
+def test_what_lies_in_a_named_folder_is_found(
+    run: RunDir, tree: Path, name: str, inside: str, directory: bool
+) -> None:
     found = FileGrants([tree / "folder"], run).locate(f"{tree}/{name}")
     assert (str(found.inside), found.directory) == (inside, directory)
     assert found.source == found.path
 
 
-def test_a_file_is_found_by_a_link_to_it_and_by_a_relative_path(run: RunDir, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_found_by_a_link_to_it_and_by_a_relative_path(
+    run: RunDir, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tree / "link").symlink_to("named.txt")
     by_link = FileGrants([tree / "link"], run)
     assert by_link.paths == [tree / "named.txt"]
@@ -126,7 +137,9 @@ def test_a_refusal_names_no_more_than_some_of_the_files(run: RunDir, tree: Path)
     assert caught.value.message.count("named.txt") == 20
 
 
-def test_what_the_user_names_must_be_a_file_or_folder_that_can_be_read(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_user_names_must_be_a_file_or_folder_that_can_be_read(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     os.mkfifo(tree / "pipe")
     (tree / "loop").symlink_to("loop")
     with pytest.raises(FileRefused, match=r"missing\.txt cannot be read: No such file") as caught:
@@ -162,19 +175,33 @@ class TestCopies:
         assert found.source.read_text() == "named.txt"
         assert found.source.stat().st_mode & 0o777 == 0o400
 
-    def test_a_folder_without_what_may_never_end_and_with_links_as_links(self, run: RunDir, tree: Path) -> None:
+    def test_a_folder_without_what_may_never_end_and_with_links_as_links(
+        self, run: RunDir, tree: Path
+    ) -> None:
         os.mkfifo(tree / "folder" / "pipe")
         (tree / "folder" / "out").symlink_to("/etc/passwd")
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(os.path.relpath(tree / "folder" / "socket"))
             grants = FileGrants([tree / "folder"], run)
         copy = run.path / "copies" / "1"
-        assert sorted(path.name for path in copy.rglob("*")) == ["a.txt", "b.txt", "out", "pipe", "socket", "sub"]
-        assert all((copy / name).is_file() and not (copy / name).stat().st_mode & 0o777 for name in ("pipe", "socket"))
+        assert sorted(path.name for path in copy.rglob("*")) == [
+            "a.txt",
+            "b.txt",
+            "out",
+            "pipe",
+            "socket",
+            "sub",
+        ]
+        assert all(
+            (copy / name).is_file() and not (copy / name).stat().st_mode & 0o777
+            for name in ("pipe", "socket")
+        )
         assert (copy / "out").is_symlink()
         assert grants.locate(f"{tree}/folder/sub/b.txt").source == copy / "sub" / "b.txt"
 
-    def test_a_copy_that_fails_is_a_clear_error(self, run: RunDir, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_copy_that_fails_is_a_clear_error(
+        self, run: RunDir, tree: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def full(*_: object, **__: object) -> None:
             raise OSError(28, "No space left on device")
 

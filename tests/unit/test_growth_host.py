@@ -1,4 +1,6 @@
-"""Work on the host grows with its input, and not with the square of it: whatever a model, a trace or a folder holds."""
+"""Work on the host grows with its input, and not with the square of it: whatever a model, a trace or a folder
+holds.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,16 @@ from rlm_kernel.cli._branch import Branch
 from rlm_kernel.cli._text import printable
 from rlm_kernel.engine import finals, messages, python
 from rlm_kernel.engine.drafts import without_drafts
-from rlm_kernel.engine.events import CallFinished, CallRetried, CallStarted, CellStarted, ChildEvent, RunOpened, TurnReplied, TurnStarted
+from rlm_kernel.engine.events import (
+    CallFinished,
+    CallRetried,
+    CallStarted,
+    CellStarted,
+    ChildEvent,
+    RunOpened,
+    TurnReplied,
+    TurnStarted,
+)
 from rlm_kernel.engine.ledger import Ledger, Limits
 from rlm_kernel.engine.memory import crowded
 from rlm_kernel.engine.protocols import CellResult, Completion, Retry, Totals, Usage
@@ -37,7 +48,9 @@ from tests.support.odd_replies import REPLIES
 from tests.support.trace import WHEN, call, meta
 
 LENGTH = 50_000
-MARKED = [name for name, make in REPLIES.items() if any(mark in make(10) for mark in ("<", "[", "◁", "assistant"))]
+MARKED = [
+    name for name, make in REPLIES.items() if any(mark in make(10) for mark in ("<", "[", "◁", "assistant"))
+]
 TEXTS: dict[str, Callable[[str], object]] = {
     "final_at": lambda text: finals.final_at(f"FINAL({text}"),
     "final_in_sentence": finals.final_in_sentence,
@@ -65,7 +78,10 @@ TEXTS: dict[str, Callable[[str], object]] = {
 
 
 def in_proportion(make: Callable[[int], Any], work: Callable[[Any], object], size: int) -> bool:
-    """Whether the work grows with the size. What takes next to nothing for ten times the size has no growth that could be measured."""
+    """Whether the work grows with the size.
+
+    What takes next to nothing for ten times the size has no growth that could be measured.
+    """
     given = make(10 * size)
     begun = time.process_time()
     work(given)
@@ -90,7 +106,9 @@ def test_drafts_are_taken_off_in_proportion_to_the_length_of_a_reply(name: str) 
 
 @pytest.mark.parametrize("reader", TEXTS)
 def test_a_text_of_any_form_is_read_in_proportion_to_its_length(reader: str) -> None:
-    slow = [name for name, make in REPLIES.items() if not in_proportion(long(make), TEXTS[reader], LENGTH // 50)]
+    slow = [
+        name for name, make in REPLIES.items() if not in_proportion(long(make), TEXTS[reader], LENGTH // 50)
+    ]
     assert not slow
 
 
@@ -102,15 +120,46 @@ def _node(cells: int, calls: int = 0, **changes: Any) -> Any:
     made = [{"cell_type": "markdown", "id": "title", "source": "# t", "metadata": {"rlm": {"kind": "title"}}}]
     for number in range(1, cells + 1):
         ours = {"kind": "model", "turn": number, "reply": "x"}
-        made.append({"cell_type": "markdown", "id": f"turn-{number:02}", "source": "x", "metadata": {"rlm": ours}})
-        code: dict[str, Any] = {"cell_type": "code", "id": f"turn-{number:02}-a", "source": "x", "outputs": [stream("x")]}
-        made.append(code | {"execution_count": 1, "metadata": {"rlm": {"kind": "code", "turn": number, "status": "ok", "seconds": 0.1}}})
-        made.append({"cell_type": "markdown", "id": f"q-{number}", "source": "x", "metadata": {"rlm": {"kind": "question", "text": "q"}}})
+        made.append(
+            {"cell_type": "markdown", "id": f"turn-{number:02}", "source": "x", "metadata": {"rlm": ours}}
+        )
+        code: dict[str, Any] = {
+            "cell_type": "code",
+            "id": f"turn-{number:02}-a",
+            "source": "x",
+            "outputs": [stream("x")],
+        }
+        made.append(
+            code
+            | {
+                "execution_count": 1,
+                "metadata": {"rlm": {"kind": "code", "turn": number, "status": "ok", "seconds": 0.1}},
+            }
+        )
+        made.append(
+            {
+                "cell_type": "markdown",
+                "id": f"q-{number}",
+                "source": "x",
+                "metadata": {"rlm": {"kind": "question", "text": "q"}},
+            }
+        )
     if calls:
-        one = {"kind": "llm_query", "preview": "p", "started": WHEN.isoformat(), "seconds": 0.1, "answer": "a"}
+        one = {
+            "kind": "llm_query",
+            "preview": "p",
+            "started": WHEN.isoformat(),
+            "seconds": 0.1,
+            "answer": "a",
+        }
         told = [one | {"id": f"7-1-{n}", "nth": n, "prompt_digest": "d" * 64} | changes for n in range(calls)]
         made[2]["metadata"]["rlm"]["calls"] = told  # type: ignore[index]
-    whole = {"cells": made, "nbformat": 4, "nbformat_minor": 5, "metadata": {"rlm": meta().model_dump(mode="json")}}
+    whole = {
+        "cells": made,
+        "nbformat": 4,
+        "nbformat_minor": 5,
+        "metadata": {"rlm": meta().model_dump(mode="json")},
+    }
     return from_dict(whole)  # type: ignore[no-untyped-call]
 
 
@@ -146,8 +195,12 @@ def test_a_trace_is_read_in_proportion_to_its_cells(reader: str) -> None:
     assert in_proportion(_trace, TRACES[reader], 100)
 
 
-@pytest.mark.parametrize("changes", [{}, {"nth": 0}, {"id": "x"}, {"started": (WHEN + timedelta(1)).isoformat()}])
-def test_recorded_calls_that_asked_the_same_are_found_in_proportion_to_their_number(changes: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "changes", [{}, {"nth": 0}, {"id": "x"}, {"started": (WHEN + timedelta(1)).isoformat()}]
+)
+def test_recorded_calls_that_asked_the_same_are_found_in_proportion_to_their_number(
+    changes: dict[str, Any],
+) -> None:
     assert in_proportion(lambda calls: _trace(1, calls, **changes), _find_all, 200)
 
 
@@ -155,14 +208,21 @@ def test_the_account_of_many_calls_is_taken_in_proportion_to_their_number() -> N
     assert in_proportion(lambda calls: _trace(1, calls), lambda trace: trace.spent(), 1_000)
 
 
-@pytest.mark.parametrize("unit", [b"[],", b'{"a":1},', b'"\\\\",', b'"x",', b"1,", b'"\\ud83d\\ude00",', b"NaN,"])
+@pytest.mark.parametrize(
+    "unit", [b"[],", b'{"a":1},', b'"\\\\",', b'"x",', b"1,", b'"\\ud83d\\ude00",', b"NaN,"]
+)
 def test_json_is_parsed_in_proportion_to_its_length(unit: bytes) -> None:
-    assert in_proportion(lambda length: b'{"cells":[],"more":[' + unit * (length // len(unit)) + b"0]}", parse, 100_000)
+    assert in_proportion(
+        lambda length: b'{"cells":[],"more":[' + unit * (length // len(unit)) + b"0]}", parse, 100_000
+    )
 
 
 LINES: dict[str, Callable[[int], tuple[str, str]]] = {
     "all differ": lambda n: ("a\n" * n, "b\n" * n),
-    "none in order": lambda n: ("".join(f"{k}\n" for k in range(n)), "".join(f"{k}\n" for k in reversed(range(n)))),
+    "none in order": lambda n: (
+        "".join(f"{k}\n" for k in range(n)),
+        "".join(f"{k}\n" for k in reversed(range(n))),
+    ),
     "times": lambda n: ("took 1.5 s\n" * n, "took 2.5 s\n" * n),
     "times on a line": lambda n: ("took 1.5 s " * n, "took 2.5 s " * n),
     "digits": lambda n: ("1" * n, "2" * n),
@@ -205,7 +265,9 @@ def test_paths_are_looked_for_in_proportion_to_the_length_of_a_question(name: st
 
 
 def test_the_nearest_of_many_names_is_found_in_proportion_to_their_number() -> None:
-    assert in_proportion(lambda number: [f"name{n}" for n in range(number)], lambda names: nearest.nearest("nome7", names), 500)
+    assert in_proportion(
+        lambda number: [f"name{n}" for n in range(number)], lambda names: nearest.nearest("nome7", names), 500
+    )
 
 
 def test_messages_grow_with_the_cells_of_a_turn() -> None:

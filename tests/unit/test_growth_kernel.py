@@ -47,7 +47,12 @@ def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 
     def call(kind: str, body: dict[str, Any], _same: Any = None) -> Any:
         if kind == "file":
-            return {"inside": body["path"], "path": body["path"], "directory": Path(body["path"]).is_dir(), "ignore": []}
+            return {
+                "inside": body["path"],
+                "path": body["path"],
+                "directory": Path(body["path"]).is_dir(),
+                "ignore": [],
+            }
         return {"history": [], "budget": {}, "llm_query": "1"}.get(kind)
 
     def call_many(kind: str, items: Any, count: int, *, done: Any = None, **_: Any) -> list[Any]:
@@ -204,11 +209,20 @@ def of_bytes(data: bytes, name: str) -> None:
         read_file(Path(file.name), name)
 
 
-# Name of a helper (or `helper: what of it`) to what makes its input of a size, what is measured, and the size to begin with.
+# Name of a helper (or `helper: what of it`) to what makes its input of a size, what is measured, and the size
+# to begin with.
 CASES: dict[str, tuple[Callable[[int], Any], Callable[[Any], Any], int]] = {
-    "peek: str": (lambda n: active("x" * n), lambda text: [files.peek(at, at + 1_000) for at in range(0, len(text), 1_000)], 3_000_000),
+    "peek: str": (
+        lambda n: active("x" * n),
+        lambda text: [files.peek(at, at + 1_000) for at in range(0, len(text), 1_000)],
+        3_000_000,
+    ),
     "peek: dict": (lambda n: active(texts(n)), lambda _: [files.peek() for _ in range(100)], 50),
-    "peek: list": (lambda n: active(list(texts(n).values())), lambda _: [files.peek() for _ in range(100)], 50),
+    "peek: list": (
+        lambda n: active(list(texts(n).values())),
+        lambda _: [files.peek() for _ in range(100)],
+        50,
+    ),
     "grep: str": (lambda n: active(log(n)), lambda _: files.grep("INFO"), 3_000),
     "grep: regular expression": (lambda n: active(log(n)), lambda _: files.grep("(?i)info"), 3_000),
     "grep: dict": (lambda n: active(texts(n)), lambda _: files.grep("needle"), 3_000),
@@ -216,49 +230,117 @@ CASES: dict[str, tuple[Callable[[int], Any], Callable[[Any], Any], int]] = {
     "grep: one long line": (lambda n: active("a needle " * n), lambda _: files.grep("needle$"), 30_000),
     "chunks: str": (lambda n: active(log(n)), lambda _: consumed(files.chunks(100, 10)), 3_000),
     "chunks: dict": (lambda n: active(texts(n)), lambda _: consumed(files.chunks(10)), 3_000),
-    "records: lines": (lambda n: active("some words, and more\nof them\n" * n), lambda _: files.records(), 2_000),
+    "records: lines": (
+        lambda n: active("some words, and more\nof them\n" * n),
+        lambda _: files.records(),
+        2_000,
+    ),
     "records: log": (lambda n: active(log(n)), lambda _: files.records(), 1_000),
     "records: table": (lambda n: active("a,b,c\n" + "1,x,2.5\n" * n), lambda _: files.records(), 1_000),
-    "records: table with stray quotes": (lambda n: active("a,b,c\n" + '1,"x,2\n1,x,2\n1,"x",2\n' * n), lambda _: files.records(), 50),
-    "records: table with line breaks": (lambda n: active("a,b,c\n" + '1,"x\ny",2\n' * n), lambda _: files.records(), 500),
+    "records: table with stray quotes": (
+        lambda n: active("a,b,c\n" + '1,"x,2\n1,x,2\n1,"x",2\n' * n),
+        lambda _: files.records(),
+        50,
+    ),
+    "records: table with line breaks": (
+        lambda n: active("a,b,c\n" + '1,"x\ny",2\n' * n),
+        lambda _: files.records(),
+        500,
+    ),
     "records: JSON lines": (lambda n: active('{"a": 1, "b": "x"}\n' * n), lambda _: files.records(), 1_000),
-    "records: JSON": (lambda n: active(json.dumps([{"a": 1, "b": "x"}] * n)), lambda _: files.records(), 1_000),
-    "records: settings": (lambda n: active("".join(f"[s{i}]\na = 1\nb = x\n" for i in range(n))), lambda _: files.records(), 200),
+    "records: JSON": (
+        lambda n: active(json.dumps([{"a": 1, "b": "x"}] * n)),
+        lambda _: files.records(),
+        1_000,
+    ),
+    "records: settings": (
+        lambda n: active("".join(f"[s{i}]\na = 1\nb = x\n" for i in range(n))),
+        lambda _: files.records(),
+        200,
+    ),
     "list_files": (of_files, lambda _: [files.list_files() for _ in range(20)], 300),
     "files": (of_files, lambda _: (files.files_status(), files.describe()), 1_000),
     "switch_to": (of_files, lambda names: [files.switch_to(name) for name in names for _ in range(30)], 300),
     "remove_file": (of_files, lambda names: [files.remove_file(name) for name in list(names)], 400),
     "SHOW_VARS": (variables, lambda _: [api.SHOW_VARS() for _ in range(10)], 500),
     "FINAL: text": (log, lambda text: [delivery.delivery(text, 1 << 30) for _ in range(len(text))], 1_000),
-    "FINAL: values": (lambda n: [{"a": i, "b": [i, "x"]} for i in range(n)], lambda value: delivery.delivery(value, 1 << 30), 500),
+    "FINAL: values": (
+        lambda n: [{"a": i, "b": [i, "x"]} for i in range(n)],
+        lambda value: delivery.delivery(value, 1 << 30),
+        500,
+    ),
     "FINAL: a table": (lambda n: Frame(["a", "b"], n), lambda value: delivery.delivery(value, 1 << 30), 200),
-    "FINAL: a wide table": (lambda n: Frame(["a"] * n, 2), lambda value: delivery.delivery(value, 1 << 30), 30),
+    "FINAL: a wide table": (
+        lambda n: Frame(["a"] * n, 2),
+        lambda value: delivery.delivery(value, 1 << 30),
+        30,
+    ),
     "FINAL_VAR": (variables, final_var, 100),
     "expect_answer": (lambda n: [{"a": i} for i in range(n)], checked, 200),
     "budget": (lambda n: n, lambda n: [api.budget() for _ in range(n)], 10_000),
     "history": (lambda n: n, lambda n: [len(api.NAMES["history"]) for _ in range(n)], 1_000),
     "llm_query": (lambda n: [log(10)] * n, lambda asked: [queries.llm_query(text) for text in asked], 1_000),
-    "llm_query_batched": (lambda n: [f"{i}" for i in range(n)], lambda asked: queries.llm_query_batched(asked, schema=int), 300),
+    "llm_query_batched": (
+        lambda n: [f"{i}" for i in range(n)],
+        lambda asked: queries.llm_query_batched(asked, schema=int),
+        300,
+    ),
     "allm_query": (lambda n: [f"{i}" for i in range(n)], lambda asked: asyncio.run(many(asked)), 500),
     "rlm_query": (log, lambda text: queries.rlm_query("what?", text), 50_000),
-    "rlm_query_batched": (lambda n: [f"{i}" for i in range(n)], lambda asked: queries.rlm_query_batched(asked, "a text"), 100),
+    "rlm_query_batched": (
+        lambda n: [f"{i}" for i in range(n)],
+        lambda asked: queries.rlm_query_batched(asked, "a text"),
+        100,
+    ),
     # What errors, displays and outputs become.
-    "hints: many names": (of_files, lambda names: [hints.hint(KeyError("x"), names, names) for _ in names], 300),
+    "hints: many names": (
+        of_files,
+        lambda names: [hints.hint(KeyError("x"), names, names) for _ in names],
+        300,
+    ),
     "hints: a name that is not there": (lambda n: [f"name_{i}" for i in range(n)], hinted, 500),
-    "display: a long text": (lambda n: ["x" * 300_000] * n, lambda shown: [display.cap_text(text) for text in shown], 100),
+    "display: a long text": (
+        lambda n: ["x" * 300_000] * n,
+        lambda shown: [display.cap_text(text) for text in shown],
+        100,
+    ),
     "display: a stream": (lambda n: n, written, 60_000),
     # Files of each kind.
-    "tables": (lambda n: ["a,b,c\n", *["1,x,2.5\n"] * n], lambda lines: consumed(tables.Rows(lines, tables.Dialect(","), 3)), 3_000),
-    "tables: many columns": (lambda n: [f"{','.join(row * n)}\n" for row in (["a"], *[["1"]] * 3)], wide, 100),
+    "tables": (
+        lambda n: ["a,b,c\n", *["1,x,2.5\n"] * n],
+        lambda lines: consumed(tables.Rows(lines, tables.Dialect(","), 3)),
+        3_000,
+    ),
+    "tables: many columns": (
+        lambda n: [f"{','.join(row * n)}\n" for row in (["a"], *[["1"]] * 3)],
+        wide,
+        100,
+    ),
     "charsets: a code page": (lambda n: ("Straße größer " * n).encode("cp1252"), decode, 3_000),
     "charsets: UTF-8 and others": (lambda n: ("größer " * n).encode() + b"\xe4\n" * n, decode, 3_000),
     "charsets: UTF-16": (lambda n: ("größer\n" * n).encode("utf-16"), decode, 10_000),
-    "HTML": (lambda n: "<table>" + "<tr><td>a</td><td>b <b>c</b></td></tr>" * n + "</table><p>x</p>" * n, html_text, 200),
+    "HTML": (
+        lambda n: "<table>" + "<tr><td>a</td><td>b <b>c</b></td></tr>" * n + "</table><p>x</p>" * n,
+        html_text,
+        200,
+    ),
     "HTML: open elements": (lambda n: "<p>some <i>words" * n, html_text, 30),
-    "Word": (lambda n: io.BytesIO(word(f"<w:p>{run('some words')}</w:p>" * n)), lambda file: word_text(file, 1 << 28), 100),
+    "Word": (
+        lambda n: io.BytesIO(word(f"<w:p>{run('some words')}</w:p>" * n)),
+        lambda file: word_text(file, 1 << 28),
+        100,
+    ),
     "PDF": (lambda n: io.BytesIO(pdf(*["some words"] * n)), lambda file: pdf_text(file, 1 << 28), 10),
-    "zip": (lambda n: zipped({f"{i}.txt": b"some words\n" for i in range(n)}), lambda data: of_bytes(data, "a.zip"), 50),
-    "tar": (lambda n: tarred({f"{i}.txt": b"some words\n" for i in range(n)}), lambda data: of_bytes(data, "a.tar"), 50),
+    "zip": (
+        lambda n: zipped({f"{i}.txt": b"some words\n" for i in range(n)}),
+        lambda data: of_bytes(data, "a.zip"),
+        50,
+    ),
+    "tar": (
+        lambda n: tarred({f"{i}.txt": b"some words\n" for i in range(n)}),
+        lambda data: of_bytes(data, "a.tar"),
+        50,
+    ),
     "notebook": (
         lambda n: json.dumps({"cells": [{"cell_type": "code", "source": ["a = 1\n"]}] * n}).encode(),
         lambda data: of_bytes(data, "a.ipynb"),
@@ -311,7 +393,9 @@ def test_the_work_grows_with_a_text_on_disk(name: str, lazy: Callable[[int], Laz
 
 
 @pytest.mark.parametrize("load", [loaded, loaded_one_by_one], ids=["load_files", "load_file"])
-def test_the_work_grows_with_the_files_that_are_loaded(load: Callable[[Path], None], folder: Callable[[int], Path]) -> None:
+def test_the_work_grows_with_the_files_that_are_loaded(
+    load: Callable[[Path], None], folder: Callable[[int], Path]
+) -> None:
     assert growth(folder, load, 100) <= LIMIT
 
 

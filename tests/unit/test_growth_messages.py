@@ -31,15 +31,31 @@ def nested(size: int) -> Any:
 WORK: dict[str, tuple[Any, Any, int]] = {
     "many small prints": (streams, collect, 500),
     "one text": (lambda size: {"name": "stdout", "text": "é" * size}, kernel_says.Stream.part, 100_000),
-    "a traceback": (lambda size: {"traceback": ["é" * (size // 100)] * 100}, kernel_says.Raised.part, 100_000),
-    "JSON of a display": (lambda size: {"data": {"application/json": nested(size)}}, kernel_says.Display.part, 500),
+    "a traceback": (
+        lambda size: {"traceback": ["é" * (size // 100)] * 100},
+        kernel_says.Raised.part,
+        100_000,
+    ),
+    "JSON of a display": (
+        lambda size: {"data": {"application/json": nested(size)}},
+        kernel_says.Display.part,
+        500,
+    ),
     "plain data": (nested, checked.plain, 500),
     "a parsed message": (lambda size: json.dumps(nested(min(size, 50_000))).encode(), bounded.parse, 500),
     "integers": (lambda size: json.dumps(list(range(min(size, 400_000)))).encode(), bounded.parse, 2_000),
     "quotes that do not end": (lambda size: b'"' * (size | 1), kernel_says._parsed, 20_000),
-    "variables": (lambda size: {f"v{number}": "int" for number in range(min(size, 100_000))}, kernel_says.variables, 500),
+    "variables": (
+        lambda size: {f"v{number}": "int" for number in range(min(size, 100_000))},
+        kernel_says.variables,
+        500,
+    ),
     "a literal": (lambda size: f"{{'a': {['x'] * size}}}"[:190_000], kernel_says.literal, 500),
-    "cancelled calls": (lambda size: {"calls": [f"1-{number}" for number in range(size)]}, kernel_says.Cancelled.part, 1_000),
+    "cancelled calls": (
+        lambda size: {"calls": [f"1-{number}" for number in range(size)]},
+        kernel_says.Cancelled.part,
+        1_000,
+    ),
 }
 
 

@@ -38,16 +38,26 @@ BODIES: dict[str, Callable[[int], bytes]] = {
     "parts": lambda n: completion(content=[{"type": "text", "text": "a"}] * n),
     "thoughts": lambda n: completion(content="a", reasoning_details=[{"text": "b"}] * n),
     "choices": lambda n: json.dumps({"choices": [{"message": {"content": ""}}] * n}).encode(),
-    "calls": lambda n: completion(content="a\n" * n, tool_calls=[{"function": {"name": "python", "arguments": "x"}}] * 50),
-    "too many calls": lambda n: completion(tool_calls=[{"function": {"name": "python", "arguments": "x"}}] * n),
+    "calls": lambda n: completion(
+        content="a\n" * n, tool_calls=[{"function": {"name": "python", "arguments": "x"}}] * 50
+    ),
+    "too many calls": lambda n: completion(
+        tool_calls=[{"function": {"name": "python", "arguments": "x"}}] * n
+    ),
     "comments": lambda n: b":\n" * n + completion(content="a"),
     "events": lambda n: event(content="ab") * n,
     "events of thoughts": lambda n: event(reasoning="ab") * n + event(content="a"),
-    "events of calls": lambda n: event(tool_calls=[{"index": 0, "function": {"name": "python", "arguments": "x=1;"}}]) * n,
-    "events of many calls": lambda n: b"".join(event(tool_calls=[{"index": i, "function": {"name": "f"}}]) for i in range(n)),
+    "events of calls": lambda n: (
+        event(tool_calls=[{"index": 0, "function": {"name": "python", "arguments": "x=1;"}}]) * n
+    ),
+    "events of many calls": lambda n: b"".join(
+        event(tool_calls=[{"index": i, "function": {"name": "f"}}]) for i in range(n)
+    ),
     "events of names": lambda n: b"".join(b'data: {"a%d": 1}\n' % number for number in range(n)),
     "chunks on lines": lambda n: event(content="ab").replace(b"data: ", b"") * n,
-    "deep": lambda n: b"[" * min(n, 200_000),  # what is deeper costs as much as may be parsed at most, however long it is
+    "deep": lambda n: (
+        b"[" * min(n, 200_000)
+    ),  # what is deeper costs as much as may be parsed at most, however long it is
     "deep events": lambda n: b"data: [[[[[[[[[[\n" * n,
     "quotes": lambda n: b'{"' + b'\\"' * n + b"[" * 200,
     "unclosed": lambda n: b'["a' * n,
@@ -70,7 +80,9 @@ ARGUMENTS: dict[str, Callable[[int], str]] = {
 
 @pytest.mark.parametrize("arguments", ARGUMENTS.values(), ids=ARGUMENTS)
 def test_a_tool_call_is_read_in_time_proportional_to_its_length(arguments: Callable[[int], str]) -> None:
-    assert growth(lambda n: [ToolCall("python", arguments(n))], lambda calls: in_text("", calls), 20_000) < LIMIT
+    assert (
+        growth(lambda n: [ToolCall("python", arguments(n))], lambda calls: in_text("", calls), 20_000) < LIMIT
+    )
 
 
 @pytest.mark.parametrize(

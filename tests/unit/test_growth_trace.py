@@ -1,4 +1,6 @@
-"""What a trace costs grows with what is in it: ten times the cells, about ten times the time and the bytes written."""
+"""What a trace costs grows with what is in it: ten times the cells, about ten times the time and the bytes
+written.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ def turns(writer: NotebookWriter, number: int) -> None:
         writer(TurnReplied(turn, Completion("print(1)", "openai/root", Usage(100, 20)), "I look."))
         writer(CellStarted(f"turn-{turn}-a", turn, "print(1)"))
         writer(CellOutput(f"turn-{turn}-a", [stream("1\n" * 100)]))
-        writer(CellFinished(turn, result(f"turn-{turn}-a", outputs=[stream("1\n" * 200)], calls=(call(turn),))))
+        writer(
+            CellFinished(turn, result(f"turn-{turn}-a", outputs=[stream("1\n" * 200)], calls=(call(turn),)))
+        )
         writer(Noted("Write code."))
 
 
@@ -104,7 +108,9 @@ def test_the_time_of_writing_grows_with_the_events(writers: Any, events: Work) -
 
 
 @pytest.mark.parametrize("events", EVENTS, ids=lambda events: events.__name__)
-def test_the_bytes_written_grow_with_the_events(writers: Any, monkeypatch: pytest.MonkeyPatch, events: Work) -> None:
+def test_the_bytes_written_grow_with_the_events(
+    writers: Any, monkeypatch: pytest.MonkeyPatch, events: Work
+) -> None:
     written = [0]
     real_write, real_replace = os.write, Path.replace
 
@@ -130,7 +136,9 @@ def test_the_bytes_written_grow_with_the_events(writers: Any, monkeypatch: pytes
     assert total(2_000) <= LIMIT * total(200)
 
 
-def test_a_journal_is_read_in_a_time_that_grows_with_it(writers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_journal_is_read_in_a_time_that_grows_with_it(
+    writers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(notebook_file, "SHARE", 0)
     monkeypatch.setattr(notebook_file, "RATE", 1e-6)
 

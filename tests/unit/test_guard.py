@@ -1,4 +1,6 @@
-"""The guard over answers: each objection is made once, and what was said in an earlier part of a run is not said again."""
+"""The guard over answers: each objection is made once, and what was said in an earlier part of a run is not
+said again.
+"""
 
 from __future__ import annotations
 
@@ -73,9 +75,12 @@ def test_what_an_earlier_part_of_the_run_has_seen_and_said_counts(
 
 
 @pytest.mark.parametrize(
-    ("reply", "printed", "repeated"), [(LOOKS, "5", True), (LOOKS, "6", False), (parse_reply(repl("print(context[:30])")), "5", False)]
+    ("reply", "printed", "repeated"),
+    [(LOOKS, "5", True), (LOOKS, "6", False), (parse_reply(repl("print(context[:30])")), "5", False)],
 )
-def test_the_same_code_that_gives_the_same_is_a_repetition(reply: Reply, printed: str, repeated: bool) -> None:
+def test_the_same_code_that_gives_the_same_is_a_repetition(
+    reply: Reply, printed: str, repeated: bool
+) -> None:
     guard = looked()
     assert not guard.turn_ended(LOOKS, shown("5"))
     assert not guard.turn_ended(parse_reply("Hm."), []), "a turn without cells is none"

@@ -36,11 +36,18 @@ CELL = "turn-01-a"
 
 
 class Host:
-    def __init__(self, models: Any = None, limits: Limits | None = None, children: Any = None, keep: Keep | None = None) -> None:
+    def __init__(
+        self, models: Any = None, limits: Limits | None = None, children: Any = None, keep: Keep | None = None
+    ) -> None:
         self.heard = Recorder()
         self.recording: Any = None
         self.ledger = Ledger(limits or Limits())
-        self.calls = HostCalls(SubCalls(models or ScriptedModels([], str.upper), self.ledger, children), self.heard, locate, keep=keep)
+        self.calls = HostCalls(
+            SubCalls(models or ScriptedModels([], str.upper), self.ledger, children),
+            self.heard,
+            locate,
+            keep=keep,
+        )
         self.calls.begin(CELL)
 
     async def ask(self, kind: str, body: dict[str, Any], cell: str = CELL, call: str = "1-1-1") -> Any:
@@ -56,7 +63,13 @@ async def test_a_query_is_answered_counted_and_recorded() -> None:
     records, answer = host.end()
     (record,) = records
     assert answer is None
-    assert (record.id, record.kind, record.preview, record.answer, record.error) == ("1-1-1", "llm_query", "hello", "HELLO", None)
+    assert (record.id, record.kind, record.preview, record.answer, record.error) == (
+        "1-1-1",
+        "llm_query",
+        "hello",
+        "HELLO",
+        None,
+    )
     assert (record.model, record.cost) == ("scripted/sub", 0.0)
     assert record.prompt_digest == digest("llm_query", {"prompt": "hello", "model": None})
     assert host.ledger.totals().calls == 1
@@ -81,7 +94,9 @@ async def test_a_refused_query_calls_no_model() -> None:
         return ""
 
     host = Host(ScriptedModels([], sub), Limits(calls=2))
-    found = await asyncio.gather(*(host.ask("llm_query", {"prompt": f"p{i}"}) for i in range(5)), return_exceptions=True)
+    found = await asyncio.gather(
+        *(host.ask("llm_query", {"prompt": f"p{i}"}) for i in range(5)), return_exceptions=True
+    )
     assert len(asked) == 2
     assert sum(isinstance(item, BudgetExceeded) for item in found) == 3
 
@@ -120,7 +135,12 @@ async def test_calls_that_code_gives_up_before_their_reply_are_not_made_without_
 
     host = Host(Dear([], sub), Limits(cost=1.0))
     await host.ask("llm_query", {"prompt": "first"})
-    found = [await asyncio.gather(host.ask("llm_query", {"prompt": "other", "timeout": 0.001}), return_exceptions=True) for _ in range(20)]
+    found = [
+        await asyncio.gather(
+            host.ask("llm_query", {"prompt": "other", "timeout": 0.001}), return_exceptions=True
+        )
+        for _ in range(20)
+    ]
     assert [type(error) for (error,) in found] == [ModelError] * 3 + [BudgetExceeded] * 17
     assert asked == 4
 
@@ -152,11 +172,16 @@ async def test_children_that_fail_before_they_begin_are_not_asked_for_without_en
             raise error
 
     host = Host(limits=Limits(calls=3, depth=1), children=Failing())
-    found = [await asyncio.gather(host.ask("rlm_query", {"question": "Q"}), return_exceptions=True) for _ in range(6)]
+    found = [
+        await asyncio.gather(host.ask("rlm_query", {"question": "Q"}), return_exceptions=True)
+        for _ in range(6)
+    ]
     assert [type(one) for (one,) in found] == [type(error)] * 3 + [BudgetExceeded] * 3
 
 
-async def test_a_child_whose_trace_the_disk_does_not_take_ends_the_run_and_is_asked_anew_when_that_is_taken_up() -> None:
+async def test_a_child_whose_trace_the_disk_does_not_take_ends_the_run_and_is_asked_anew_when_that_is_taken_up() -> (
+    None
+):
     class NoRoom(NeverReady):
         async def ask(self, *_: Any, **__: Any) -> Any:
             raise TraceNotWritten("The trace cannot be written: No space left on device.")
@@ -166,7 +191,9 @@ async def test_a_child_whose_trace_the_disk_does_not_take_ends_the_run_and_is_as
         await host.ask("rlm_query", {"question": "Q"})
     assert isinstance(host.calls.broken, TraceNotWritten)
     ((record,), _) = host.end()
-    assert (record.error_type, (record.error or "").startswith("cancelled")) == (None, True), "recorded as cut off"
+    assert (record.error_type, (record.error or "").startswith("cancelled")) == (None, True), (
+        "recorded as cut off"
+    )
 
 
 async def test_only_the_time_in_which_a_child_works_is_none_of_the_cells() -> None:
@@ -185,12 +212,17 @@ async def test_only_the_time_in_which_a_child_works_is_none_of_the_cells() -> No
 
     for depth, calls in ((1, 1), (0, 1), (1, 0)):
         host = Host(limits=Limits(calls=calls, depth=depth), children=Working())
-        handed = host.calls.handlers()["rlm_query"](HostCall(CELL, "1-1-1", {"question": "Q"}, pause_timer=pause_timer))
+        handed = host.calls.handlers()["rlm_query"](
+            HostCall(CELL, "1-1-1", {"question": "Q"}, pause_timer=pause_timer)
+        )
         await asyncio.gather(handed, return_exceptions=True)
     assert still == ["still", "works", "goes on"]
 
 
-@pytest.mark.parametrize("body", [{}, {"prompt": 5}, {"prompt": ""}, {"prompt": " \n"}, {"prompt": "x", "model": 5}, {"prompt": ["x"]}])
+@pytest.mark.parametrize(
+    "body",
+    [{}, {"prompt": 5}, {"prompt": ""}, {"prompt": " \n"}, {"prompt": "x", "model": 5}, {"prompt": ["x"]}],
+)
 async def test_shapes_that_are_no_query_are_refused_and_cost_nothing(body: dict[str, Any]) -> None:
     host = Host()
     with pytest.raises(UsageError):
@@ -211,7 +243,11 @@ async def test_a_file_is_located_and_recorded() -> None:
     found = await host.ask("file", {"path": "/a.txt", "more": [[[]]]})
     assert found == {"inside": "/rlm/files/0", "path": "/a.txt", "directory": False}
     ((record,), _) = host.end()
-    assert (record.kind, record.answer, record.prompt_digest) == ("file", found, digest("file", {"path": "/a.txt"}))
+    assert (record.kind, record.answer, record.prompt_digest) == (
+        "file",
+        found,
+        digest("file", {"path": "/a.txt"}),
+    )
 
 
 async def test_a_refused_file_is_recorded_with_its_reason() -> None:
@@ -325,7 +361,10 @@ async def test_answers_that_were_paid_for_are_recorded_up_to_a_bound_of_their_ow
     assert kinds.count("llm_query") == 7, "whatever calls that cost nothing there are"
     assert host.ledger.totals().calls == 20
     told = host.heard.notes
-    assert [name for text in told for name in ("trace.answers", "trace.records") if name in text] == ["trace.records", "trace.answers"]
+    assert [name for text in told for name in ("trace.answers", "trace.records") if name in text] == [
+        "trace.records",
+        "trace.answers",
+    ]
 
 
 async def test_what_a_trace_has_already_counts_where_it_goes_on() -> None:
@@ -342,7 +381,9 @@ async def test_what_a_trace_has_already_counts_where_it_goes_on() -> None:
 
 
 def test_digests_are_of_the_content_alone() -> None:
-    assert digest("llm_query", {"prompt": "é", "model": None}) == digest("llm_query", {"model": None, "prompt": "é"})
+    assert digest("llm_query", {"prompt": "é", "model": None}) == digest(
+        "llm_query", {"model": None, "prompt": "é"}
+    )
     assert digest("llm_query", {"prompt": "a"}) != digest("llm_query", {"prompt": "b"})
     assert digest("file", {"path": "a"}) != digest("final", {"path": "a"})
     assert digest("file", {"path": "\udcff"})
@@ -356,9 +397,13 @@ class FixedRecording:
 
     async def find(self, call: HostCall, wanted: str) -> CallRecord | None:
         if wanted == digest("llm_query", {"prompt": "known", "model": None}):
-            return CallRecord("7-7-7", "llm_query", wanted, "known", WHEN, 1.5, answer="then", usage=Usage(5, 5), cost=1.0)
+            return CallRecord(
+                "7-7-7", "llm_query", wanted, "known", WHEN, 1.5, answer="then", usage=Usage(5, 5), cost=1.0
+            )
         if wanted == digest("llm_query", {"prompt": "bad", "model": None}):
-            return CallRecord("7-7-8", "llm_query", wanted, "bad", WHEN, 1.5, error="no", error_type="BudgetExceeded")
+            return CallRecord(
+                "7-7-8", "llm_query", wanted, "bad", WHEN, 1.5, error="no", error_type="BudgetExceeded"
+            )
         return None
 
     def received(self, cell: str, call_id: str) -> None:
@@ -368,7 +413,12 @@ class FixedRecording:
 def replaying(models: Any) -> Host:
     host = Host()
     host.recording = FixedRecording()
-    host.calls = HostCalls(SubCalls(models, host.ledger, how_to_allow="rlm replay --live"), host.heard, locate, recording=host.recording)
+    host.calls = HostCalls(
+        SubCalls(models, host.ledger, how_to_allow="rlm replay --live"),
+        host.heard,
+        locate,
+        recording=host.recording,
+    )
     host.calls.begin(CELL)
     return host
 
@@ -382,7 +432,10 @@ async def test_what_is_recorded_is_answered_from_there_and_costs_nothing() -> No
     assert host.ledger.totals().calls == 0
     assert host.calls.unrecorded == 0
     records, _ = host.end()
-    assert [(record.id, record.seconds, record.cost) for record in records] == [("7-7-7", 1.5, 1.0), ("7-7-8", 1.5, None)]
+    assert [(record.id, record.seconds, record.cost) for record in records] == [
+        ("7-7-7", 1.5, 1.0),
+        ("7-7-8", 1.5, None),
+    ]
 
 
 async def test_what_is_not_recorded_is_refused_without_models_and_asked_with_them() -> None:
@@ -425,7 +478,9 @@ async def test_failed_attempts_are_told_with_the_call_and_the_trace_has_their_nu
 
     host = Host(Busy([], str.upper))
     await host.ask("llm_query", {"prompt": "hello"}, call="7-8-9")
-    assert host.heard.of(CallRetried) == [CallRetried(CELL, "7-8-9", Retry("rate-limited", attempt, 5, 2.0)) for attempt in (1, 2)]
+    assert host.heard.of(CallRetried) == [
+        CallRetried(CELL, "7-8-9", Retry("rate-limited", attempt, 5, 2.0)) for attempt in (1, 2)
+    ]
     assert host.end()[0][0].attempts == 3
 
 

@@ -1,4 +1,6 @@
-"""HTML as the text that a browser shows: lines break at blocks, words stay whole, and what is not seen is not read."""
+"""HTML as the text that a browser shows: lines break at blocks, words stay whole, and what is not seen is not
+read.
+"""
 
 from __future__ import annotations
 
@@ -14,22 +16,30 @@ from rlm_runtime.formats import read_file
 from rlm_runtime.htmltext import html_text
 
 SHOWN = {
-    "inline tags join": ("<p>The <b>quick</b> <a href='#'>fox</a> costs $<span>1,234</span>.50</p>", "The quick fox costs $1,234.50"),
+    "inline tags join": ("<p>The <b>quick</b> <a href='#'>fox</a> costs "
+                         "$<span>1,234</span>.50</p>", "The quick fox costs $1,234.50"),
     "words stay whole": ("<p>Hel<b>lo</b> H<sub>2</sub>O re&shy;mark<wbr>able</p>", "Hello H2O remarkable"),
-    "white space folds": ("<p>  one\n\t two <i> three </i>\n</p>\n\n<p>four&nbsp;five</p>", "one two three\nfour five"),
+    "white space folds": ("<p>  one\n\t two <i> three </i>\n</p>\n\n<p>four&nbsp;five</p>", "one two three\n"
+                                                                                            "four five"),
     "blocks break": ("one<div>two</div>three<p>four<h1>five</h1>six", "one\ntwo\nthree\nfour\nfive\nsix"),
     "br breaks": ("<p>one<br>two<br/><b>three</b></p>", "one\ntwo\nthree"),
     "lists": ("<ul><li>one<li>two <ul><li>three</ul><li>four</ul>", "one\ntwo\nthree\nfour"),
-    "pre keeps": ("<pre>\ndef f(x):\n    if x:\n\n        return <b>1</b>\n</pre><p>end", "def f(x):\n    if x:\n\n        return 1\nend"),
+    "pre keeps": ("<pre>\ndef f(x):\n    if x:\n\n        return <b>1</b>\n</pre><p>end", "def f(x):\n    "
+                                                                                          "if x:\n\n        "
+                                                                                          "return 1\nend"),
     "textarea keeps": ("<textarea>\n a\n  b</textarea>", " a\n  b"),
     "unseen": (
-        "<head><title>T</title><style>s</style></head><script>var a = '<p>';</script><noscript>n</noscript><template>t</template><p>seen",
+        "<head><title>T</title><style>s</style></head><script>var a = "
+        "'<p>';</script><noscript>n</noscript><template>t</template><p>seen",
         "T\nseen",
     ),
-    "hidden": ("<p hidden>a</p><div style='color: red; DISPLAY : none'>b<div>c</div>d</div><p style='color: none'>seen", "seen"),
-    "tables by row": ("<table><tr><th>a<th>b<tr><td>1<td>2<p>more</p></table>after", "a\tb\n1\t2 more\nafter"),
+    "hidden": ("<p hidden>a</p><div style='color: red; DISPLAY : none'>b<div>c</div>d</div><p style='color: "
+               "none'>seen", "seen"),
+    "tables by row": ("<table><tr><th>a<th>b<tr><td>1<td>2<p>more</p></table>after", "a\tb\n1\t2 more\n"
+                                                                                     "after"),
     "cells over columns and rows": (
-        "<table><tr><td colspan=2>wide</td><td>x</td></tr><tr><td rowspan=2>tall</td><td>1</td><td>2</td></tr><tr><td>3</td></tr></table>",
+        "<table><tr><td colspan=2>wide</td><td>x</td></tr><tr><td "
+        "rowspan=2>tall</td><td>1</td><td>2</td></tr><tr><td>3</td></tr></table>",
         "wide\t\tx\ntall\t1\t2\n\t3",
     ),
     "tables for layout": (
@@ -42,7 +52,8 @@ SHOWN = {
     "frames": ("<frameset><frame src=a><noframes>no frames</noframes></frameset>", "no frames"),
     "choices": ("<select><option>one<option>two</select>", "one\ntwo"),
     "xhtml": (
-        '<?xml version="1.0"?><html xmlns="http://www.w3.org/1999/xhtml"><head><script src="a.js"/></head><p>seen<br/>too</p>',
+        '<?xml version="1.0"?><html xmlns="http://www.w3.org/1999/xhtml"><head><script '
+        'src="a.js"/></head><p>seen<br/>too</p>',
         "seen\ntoo",
     ),
 }  # fmt: skip
@@ -58,7 +69,12 @@ def test_html_is_read_as_a_browser_shows_it(what: str) -> None:
     ("page", "shown"),
     [
         ('<meta charset="windows-1251"><p>Привет'.encode("cp1251"), "Привет"),
-        ('<meta http-equiv="Content-Type" content="text/html; charset=Shift_JIS"><p>こんにちは'.encode("cp932"), "こんにちは"),
+        (
+            '<meta http-equiv="Content-Type" content="text/html; charset=Shift_JIS"><p>こんにちは'.encode(
+                "cp932"
+            ),
+            "こんにちは",
+        ),
         ('<meta charset="iso-8859-1"><p>größer – “so”'.encode("cp1252"), "größer – “so”"),
         ('<meta charset="iso-8859-1"><p>größer'.encode(), "größer"),
         ('<meta charset="utf-16"><p>größer'.encode(), "größer"),
@@ -74,9 +90,13 @@ def test_a_page_is_read_in_the_encoding_that_it_is_in(page: bytes, shown: str, t
 
 
 def test_a_saved_page_with_its_pictures_is_read(tmp_path: Path) -> None:
-    head = b"MIME-Version: 1.0\r\nContent-Type: multipart/related; boundary=B\r\n\r\n--B\r\nContent-Type: image/png\r\n\r\nPNG\r\n--B\r\n"
+    head = (
+        b"MIME-Version: 1.0\r\nContent-Type: multipart/related; boundary=B\r\n\r\n--B\r\nContent-Type: "
+        b"image/png\r\n\r\nPNG\r\n--B\r\n"
+    )
     page = (
-        b"Content-Type: text/html; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n<p>caf=C3=A9 <b>x</b>y\r\n--B--\r\n"
+        b"Content-Type: text/html; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"
+        b"<p>caf=C3=A9 <b>x</b>y\r\n--B--\r\n"
     )
     (tmp_path / "a.mhtml").write_bytes(head + page)
     assert read_file(tmp_path / "a.mhtml", "a.mhtml").text == "café xy"
@@ -92,7 +112,9 @@ def test_no_inline_tag_changes_the_text(parts: list[tuple[str, str]]) -> None:
     assert html_text(f"<p>{page}</p>") == plain
 
 
-PARTS = st.sampled_from([*"<>/=\"'&; abptdr!-\n\r\0\x0c", "<td>", "<tr>", "<table>", "</table>", "<pre>", "</pre>"])
+PARTS = st.sampled_from(
+    [*"<>/=\"'&; abptdr!-\n\r\0\x0c", "<td>", "<tr>", "<table>", "</table>", "<pre>", "</pre>"]
+)
 
 
 @given(st.lists(PARTS, max_size=80).map("".join))
@@ -115,4 +137,9 @@ def test_large_and_hostile_pages_take_time_in_proportion() -> None:
 
 
 def test_an_encoding_that_is_none_is_not_taken() -> None:
-    assert declared_encoding(b"<meta charset=rot13>") == declared_encoding(b"<meta charset=none-such>") == declared_encoding(b"<p>") == ""
+    assert (
+        declared_encoding(b"<meta charset=rot13>")
+        == declared_encoding(b"<meta charset=none-such>")
+        == declared_encoding(b"<p>")
+        == ""
+    )

@@ -34,7 +34,14 @@ def test_same_inputs_give_the_same_tag_wherever_they_lie(files: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["Dockerfile", "requirements.txt", "rlm_contract/frames.py", "rlm_runtime/__init__.py", "rlm_runtime/new.py"]
+    "name",
+    [
+        "Dockerfile",
+        "requirements.txt",
+        "rlm_contract/frames.py",
+        "rlm_runtime/__init__.py",
+        "rlm_runtime/new.py",
+    ],
 )
 def test_a_changed_or_new_input_changes_the_tag(files: Path, name: str) -> None:
     tag = image.image_tag()
@@ -64,7 +71,9 @@ def test_bytecode_and_other_files_do_not_count(files: Path) -> None:
     assert image.image_tag() == tag
 
 
-def test_a_checkout_and_an_installed_wheel_know_where_the_files_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkout_and_an_installed_wheel_know_where_the_files_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert image.kernel_image_dir() == ROOT / "kernel_image"
     package = tmp_path / "rlm_kernel"
     (package / "sandbox").mkdir(parents=True)
@@ -92,7 +101,9 @@ def test_wheel_platforms_fit_the_base_and_prefer_the_newest() -> None:
     assert "manylinux_2_34_aarch64" not in tags
 
 
-def test_fetched_wheels_are_kept_and_a_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fetched_wheels_are_kept_and_a_failure_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RLM_CACHE_DIR", str(tmp_path / "cache"))
     requirements = tmp_path / "requirements.txt"
     requirements.write_text("x==1\n")
@@ -132,7 +143,8 @@ def test_only_the_distributions_own_sources_make_a_base(tmp_path: Path) -> None:
     )
     (tmp_path / "sources.list.d" / "other.list").write_text("deb http://tool.example/apt bookworm stable\n")
     (tmp_path / "sources.list.d" / "debian.sources").write_text(
-        "Types: deb\n# a comment\nURIs: http://mirror.example/debian\nSuites: bookworm-updates bookworm-backports\n"
+        "Types: deb\n# a comment\nURIs: http://mirror.example/debian\nSuites: bookworm-updates "
+        "bookworm-backports\n"
         "Components: main\nSigned-By: /usr/share/keyrings/k.gpg\n\n"
         "Types: deb\nEnabled: no\nURIs: http://off.example\nSuites: bookworm\nComponents: main\n"
     )

@@ -61,7 +61,11 @@ def _deep() -> list[Any]:
     return deep
 
 
-@pytest.mark.parametrize("context", [object(), {"a": {1, 2}}, [Path("a"), "b"], {("a", 1): 2}, b"bytes", _circle(), _deep()], ids=range(7))
+@pytest.mark.parametrize(
+    "context",
+    [object(), {"a": {1, 2}}, [Path("a"), "b"], {("a", 1): 2}, b"bytes", _circle(), _deep()],
+    ids=range(7),
+)
 def test_what_json_cannot_hold_is_a_usage_error(context: Any, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be handed to the kernel") as caught:
         gather(context, tmp_path / "t.ipynb")
@@ -83,10 +87,17 @@ def test_set_up_cells_name_question_and_paths() -> None:
         ("setup", "load_files(paths)"),
     ]
     assert Inputs((Path("b"),), made=True).cells("Why?", paths[1:])[1] == ("setup", "load_object(paths[0]);")
-    assert Inputs(tuple(paths)).cells("Why?", paths)[0][1].endswith("paths = [\n    \"/data/it's.txt\",\n    '/b',\n]")
+    assert (
+        Inputs(tuple(paths))
+        .cells("Why?", paths)[0][1]
+        .endswith("paths = [\n    \"/data/it's.txt\",\n    '/b',\n]")
+    )
 
 
-@given(st.text(st.characters(codec=None), max_size=50), st.lists(st.text(st.characters(codec=None, exclude_characters="\0/")), max_size=3))
+@given(
+    st.text(st.characters(codec=None), max_size=50),
+    st.lists(st.text(st.characters(codec=None, exclude_characters="\0/")), max_size=3),
+)
 def test_the_parameters_cell_gives_back_what_it_was_made_of(question: str, names: list[str]) -> None:
     paths = [Path("/x" + name) for name in names]
     (_, code), *_ = Inputs(tuple(paths)).cells(question, paths)
@@ -99,7 +110,11 @@ def test_the_parameters_cell_gives_back_what_it_was_made_of(question: str, names
 def test_a_file_is_described_with_its_digest_when_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"hello")
-    assert file_meta(path).model_dump(exclude_defaults=True) == {"path": str(path), "size": 5, "digest": "pending"}
+    assert file_meta(path).model_dump(exclude_defaults=True) == {
+        "path": str(path),
+        "size": 5,
+        "digest": "pending",
+    }
     assert file_meta(path, digest_until=threading.Event()).sha256 == sha256(b"hello")
 
 
@@ -124,7 +139,9 @@ def test_a_folders_digest_changes_with_names_and_contents(tmp_path: Path) -> Non
     assert len(seen) == 3
 
 
-def test_files_that_are_gone_or_unreadable_are_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_are_gone_or_unreadable_are_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gone = file_meta(tmp_path / "gone", digest_until=threading.Event())
     assert (gone.directory, gone.size, gone.sha256, gone.digest) == (False, 0, None, "unreadable")
     (tmp_path / "bad\udcff.txt").write_bytes(b"x")
@@ -179,7 +196,9 @@ def pipe_in(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
 
 
-def test_standard_input_is_kept_beside_the_trace_as_it_came(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_standard_input_is_kept_beside_the_trace_as_it_came(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = bytes(range(256)) * 20_000
     pipe_in(monkeypatch, data)
     inputs = gather([Path("a.log"), Path("-"), Path("-")], here / "new" / "t.ipynb")

@@ -19,7 +19,11 @@ FULL = LIMITS | {"DefaultRuntime": "runc", "SecurityOptions": ["name=seccomp,pro
     [
         ("C", {}, {}),
         ("C", {"SecurityOptions": ["name=apparmor", "name=seccomp,profile=default"]}, {"seccomp": "engine"}),
-        ("B", {"SecurityOptions": ["name=seccomp,profile=default", "name=rootless"], "CgroupVersion": "2"}, {}),
+        (
+            "B",
+            {"SecurityOptions": ["name=seccomp,profile=default", "name=rootless"], "CgroupVersion": "2"},
+            {},
+        ),
         ("B", {"Rootless": True, "CgroupVersion": "2"}, {}),
         ("C", {"Rootless": False, "CgroupVersion": "1"}, {}),
         ("D", {"Rootless": True, "CgroupVersion": "1"}, {}),
@@ -35,7 +39,9 @@ FULL = LIMITS | {"DefaultRuntime": "runc", "SecurityOptions": ["name=seccomp,pro
         ("D", {}, {"network": "bridge"}),
     ],
 )
-def test_the_grade_follows_the_weakest_lock(grade: str, facts: dict[str, Any], settings: dict[str, Any]) -> None:
+def test_the_grade_follows_the_weakest_lock(
+    grade: str, facts: dict[str, Any], settings: dict[str, Any]
+) -> None:
     found = isolation(FULL | facts, SandboxSettings(**settings))
     assert found.grade == grade
     assert bool(found.better) == (grade != "A")
@@ -43,8 +49,12 @@ def test_the_grade_follows_the_weakest_lock(grade: str, facts: dict[str, Any], s
 
 def test_what_it_rests_on_is_named() -> None:
     usual = isolation(FULL, SandboxSettings())
-    assert usual.because == "the host's kernel (runc); few system calls, no capabilities, no network, all limits"
-    lacking = isolation(FULL | {"MemoryLimit": False, "SecurityOptions": []}, SandboxSettings(network="bridge"))
+    assert (
+        usual.because == "the host's kernel (runc); few system calls, no capabilities, no network, all limits"
+    )
+    lacking = isolation(
+        FULL | {"MemoryLimit": False, "SecurityOptions": []}, SandboxSettings(network="bridge")
+    )
     assert lacking.because == "no limit of memory, no seccomp, the network bridge"
 
 
@@ -58,7 +68,9 @@ def test_what_it_rests_on_is_named() -> None:
         ((0, 0), True, f"{rundir.UNPRIVILEGED}:{rundir.UNPRIVILEGED}"),
     ],
 )
-def test_code_is_0_only_where_that_is_the_user(who: tuple[int, int], rootless: bool, user: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_is_0_only_where_that_is_the_user(
+    who: tuple[int, int], rootless: bool, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(rundir.os, "getuid", lambda: who[0])
     monkeypatch.setattr(rundir.os, "getgid", lambda: who[1])
     assert rundir.container_user(rootless) == user

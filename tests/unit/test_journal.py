@@ -1,4 +1,6 @@
-"""The journal beside a notebook: what was heard is on disk although the notebook is not written at each event."""
+"""The journal beside a notebook: what was heard is on disk although the notebook is not written at each
+event.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,9 @@ def as_before(tmp_path: Path, events: int, monkeypatch: pytest.MonkeyPatch) -> A
 
 
 @pytest.mark.parametrize("events", range(1, len(STORY)))
-def test_a_run_cut_off_anywhere_is_complete(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, events: int) -> None:
+def test_a_run_cut_off_anywhere_is_complete(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, events: int
+) -> None:
     writer = NotebookWriter(path, meta(), [])
     before = path.stat().st_ino
     tell(writer, STORY[:events])
@@ -69,7 +73,9 @@ def test_a_run_cut_off_anywhere_is_complete(path: Path, tmp_path: Path, monkeypa
     assert plain(read_notebook(path)) == as_before(tmp_path, events, monkeypatch)
 
 
-def test_the_end_is_whole_and_the_journal_is_gone(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_is_whole_and_the_journal_is_gone(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tell(NotebookWriter(path, meta(), []), STORY)
     assert os.listdir(tmp_path) == ["t.ipynb"]
     found = load(path)
@@ -78,7 +84,16 @@ def test_the_end_is_whole_and_the_journal_is_gone(path: Path, tmp_path: Path, mo
 
 
 @pytest.mark.parametrize(
-    "kept", ["", '{"n": 1', "\x00\x00\x00", "[1]\n", "null\n", '{"n": 99, "cells": [{"cell": 7}]}\n', "[" * 100_000 + "\n"]
+    "kept",
+    [
+        "",
+        '{"n": 1',
+        "\x00\x00\x00",
+        "[1]\n",
+        "null\n",
+        '{"n": 99, "cells": [{"cell": 7}]}\n',
+        "[" * 100_000 + "\n",
+    ],
 )
 def test_what_is_behind_a_torn_or_odd_record_does_not_count(path: Path, kept: str) -> None:
     writer = NotebookWriter(path, meta(), [])
@@ -103,7 +118,9 @@ def test_a_torn_last_record_loses_itself_alone(path: Path) -> None:
     assert plain(read_notebook(path)) != before
 
 
-def test_a_record_that_the_disk_has_no_room_for_leaves_no_half_line(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_that_the_disk_has_no_room_for_leaves_no_half_line(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     writer = NotebookWriter(path, meta(), [])
     tell(writer, STORY[:7])
     real = os.write
@@ -118,7 +135,14 @@ def test_a_record_that_the_disk_has_no_room_for_leaves_no_half_line(path: Path, 
         with pytest.raises(TraceError, match="No space left on device"):
             writer(Noted("lost?"))
     tell(writer, STORY[7:9])
-    assert [found.id for found in read_notebook(path).cells] == ["title", "parameters", "setup", "note-01-1", "turn-01", "turn-01-a"]
+    assert [found.id for found in read_notebook(path).cells] == [
+        "title",
+        "parameters",
+        "setup",
+        "note-01-1",
+        "turn-01",
+        "turn-01-a",
+    ]
 
 
 def test_the_journal_is_for_its_owner_alone_and_follows_no_link(path: Path, tmp_path: Path) -> None:
@@ -165,13 +189,17 @@ def killed(path: Path, events: int) -> None:
     code = (
         "import sys, os, signal\nfrom pathlib import Path\nfrom rlm_kernel.trace import notebook_file\n"
         "notebook_file.AHEAD = notebook_file.SHARE = 0; notebook_file.RATE = 1e-6\n"
-        "from rlm_kernel.trace.writer import NotebookWriter\nfrom tests.support.trace import STORY, meta, tell\n"
-        f"tell(NotebookWriter(Path({str(path)!r}), meta(), []), STORY[:{events}])\nos.kill(os.getpid(), signal.SIGKILL)"
+        "from rlm_kernel.trace.writer import NotebookWriter\nfrom tests.support.trace import STORY, meta, "
+        "tell\n"
+        f"tell(NotebookWriter(Path({str(path)!r}), meta(), []), STORY[:{events}])\nos.kill(os.getpid(), "
+        "signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
 
 
-def test_what_a_killed_run_left_is_folded_by_the_next_command(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_killed_run_left_is_folded_by_the_next_command(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     killed(path, 9)
     shutil.copytree(tmp_path, tmp_path / "deep")
     assert len(load(path).cells) == 1
@@ -193,7 +221,9 @@ def test_a_run_that_goes_on_is_read_and_let_alone(path: Path) -> None:
     assert os.listdir(path.parent) == ["t.ipynb"]
 
 
-def test_where_nothing_may_be_written_a_killed_run_is_read_all_the_same(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_nothing_may_be_written_a_killed_run_is_read_all_the_same(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     killed(path, 9)
 
     def denied(*_: Any, **__: Any) -> Any:
@@ -261,7 +291,9 @@ def test_outputs_that_are_made_anew_all_the_time_do_not_fill_the_disk(path: Path
     assert read_trace(path).cells[-1].outputs[0]["text"] == "last"
 
 
-async def test_the_notebook_follows_the_journal_without_another_event(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_notebook_follows_the_journal_without_another_event(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(notebook_file, "RATE", 100_000)
     writer = NotebookWriter(path, meta(), [])
     tell(writer, STORY[:9])
@@ -270,7 +302,9 @@ async def test_the_notebook_follows_the_journal_without_another_event(path: Path
     writer.release()
 
 
-def test_a_small_trace_is_whole_after_each_event_and_has_no_journal(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_trace_is_whole_after_each_event_and_has_no_journal(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(notebook_file, "AHEAD", 4_000_000)
     writer = NotebookWriter(path, meta(), [])
     for event in STORY:
@@ -280,7 +314,9 @@ def test_a_small_trace_is_whole_after_each_event_and_has_no_journal(path: Path, 
             assert load(path).cells[-1].id == event.cell_id
 
 
-async def test_a_run_whose_end_cannot_be_written_leaves_its_journal_to_who_takes_it_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_run_whose_end_cannot_be_written_leaves_its_journal_to_who_takes_it_up(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     writer = NotebookWriter(path, meta(), [])
     tell(writer, STORY[:-1])
     before = plain(read_notebook(path))

@@ -105,7 +105,9 @@ def test_what_is_read(folder: Path) -> None:
     assert "its format is 99" in problem
 
 
-def granted(folder: Path, node: Any, *, allow: list[Path] | None = None, given: dict[str, Any] | None = None) -> Any:
+def granted(
+    folder: Path, node: Any, *, allow: list[Path] | None = None, given: dict[str, Any] | None = None
+) -> Any:
     opened = Opened(folder / "t.ipynb", node, given=given or {})
     trace = trace_of(node, opened.path) if "rlm" in node.metadata else None
     return files_of(opened, node, trace, allow or [])
@@ -115,7 +117,9 @@ def traced(*files: Any, source: str = "") -> Any:
     return notebook(source, rlm=meta(files=list(files)).model_dump(mode="json"))
 
 
-def test_recorded_files_are_given_wherever_they_lie_if_they_are_the_same(tmp_path: Path, folder: Path) -> None:
+def test_recorded_files_are_given_wherever_they_lie_if_they_are_the_same(
+    tmp_path: Path, folder: Path
+) -> None:
     file = recorded(tmp_path / "a.txt")
     files = granted(folder, traced(file, source=f"paths = [{file.path!r}]"))
     assert (files.paths, files.known_as) == ([tmp_path / "a.txt"], [tmp_path / "a.txt"])
@@ -132,7 +136,9 @@ def test_a_changed_or_missing_file_is_not_given_and_the_reason_is_known(tmp_path
     assert "restart the kernel" in files.why_not(gone.path).hint
 
 
-def test_a_recorded_file_without_a_digest_is_given_only_where_paths_may_point(tmp_path: Path, folder: Path) -> None:
+def test_a_recorded_file_without_a_digest_is_given_only_where_paths_may_point(
+    tmp_path: Path, folder: Path
+) -> None:
     near, far = recorded(folder / "a.txt", digest=False), recorded(tmp_path / "b.txt", digest=False)
     files = granted(folder, traced(near, far))
     assert files.paths == [folder / "a.txt"]
@@ -146,7 +152,9 @@ def test_paths_of_the_parameters_lie_where_they_may(tmp_path: Path, folder: Path
         recorded(place)
     (folder / "link.txt").symlink_to(tmp_path / "d.txt")
     named = ["sub/a.txt", "link.txt", "none.txt", 7, *map(str, places[1:])]
-    files = granted(folder, notebook(f"question = 'x'\npaths = ['other.txt']\npaths = {named}"), allow=[tmp_path / "ok"])
+    files = granted(
+        folder, notebook(f"question = 'x'\npaths = ['other.txt']\npaths = {named}"), allow=[tmp_path / "ok"]
+    )
     assert files.paths == places[:3]
     assert files.place("sub/a.txt") == str(places[0])
     for refused in ("link.txt", str(places[3])):
@@ -166,12 +174,23 @@ def test_the_last_parameters_cell_holds(folder: Path) -> None:
     for name in ("a.txt", "b.txt"):
         recorded(folder / name)
     node = notebook("paths = ['a.txt']")
-    node.cells += notebook("paths = ['b.txt']", "injected-parameters").cells + notebook("paths = ['a.txt']", "other").cells
+    node.cells += (
+        notebook("paths = ['b.txt']", "injected-parameters").cells
+        + notebook("paths = ['a.txt']", "other").cells
+    )
     assert granted(folder, node).paths == [folder / "b.txt"]
 
 
 @pytest.mark.parametrize(
-    "source", ["paths = [open('x')]", "paths = 'a.txt'", "%magic\npaths = ['a.txt']", "paths = ['\\0']", "path = ['a.txt']", "(" * 500]
+    "source",
+    [
+        "paths = [open('x')]",
+        "paths = 'a.txt'",
+        "%magic\npaths = ['a.txt']",
+        "paths = ['\\0']",
+        "path = ['a.txt']",
+        "(" * 500,
+    ],
 )
 def test_anything_but_a_literal_list_names_nothing(folder: Path, source: str) -> None:
     recorded(folder / "a.txt")

@@ -1,4 +1,6 @@
-"""Readers of what a kernel says: whatever it is, they give a value or "unknown", and one wrong field costs nothing else."""
+"""Readers of what a kernel says: whatever it is, they give a value or "unknown", and one wrong field costs
+nothing else.
+"""
 
 from __future__ import annotations
 
@@ -33,32 +35,134 @@ def nested(depth: int, kind: type = list) -> Any:
 ODD = [
     *(None, True, False, 0, -1, 1 << 53, 10**400, 10**5000, -(10**5000)),
     *(0.5, math.nan, math.inf, -math.inf, 1e308),
-    *("", "\ud800", "a\0b", "x" * 100_000, "0x" + "f" * 20_000, "{1: 2}", "[" * 100_000, '"\\d"', "1" * 10_000),
-    *([], [1], [[]], [None, "a"], {}, {1: 2}, {"1": 2}, {"": {}}, {"\ud800": "\udfff"}, {None: []}, {(1, 2): set()}),
-    *(nested(50), nested(300), nested(900), nested(300, dict), {"msg_id": []}, b"bytes", 1j, object, Ellipsis, {1, 2}, (1, "a")),
+    *(
+        "",
+        "\ud800",
+        "a\0b",
+        "x" * 100_000,
+        "0x" + "f" * 20_000,
+        "{1: 2}",
+        "[" * 100_000,
+        '"\\d"',
+        "1" * 10_000,
+    ),
+    *(
+        [],
+        [1],
+        [[]],
+        [None, "a"],
+        {},
+        {1: 2},
+        {"1": 2},
+        {"": {}},
+        {"\ud800": "\udfff"},
+        {None: []},
+        {(1, 2): set()},
+    ),
+    *(
+        nested(50),
+        nested(300),
+        nested(900),
+        nested(300, dict),
+        {"msg_id": []},
+        b"bytes",
+        1j,
+        object,
+        Ellipsis,
+        {1, 2},
+        (1, "a"),
+    ),
 ]
 LEAVES = st.one_of(
-    st.integers(0, len(ODD) - 1).map(lambda place: ODD[place]),  # not sampled_from, which words them, and some cannot be
+    st.integers(0, len(ODD) - 1).map(
+        lambda place: ODD[place]
+    ),  # not sampled_from, which words them, and some cannot be
     st.none() | st.booleans() | st.integers() | st.integers(min_value=10**300) | st.floats(),
     st.text() | st.text(st.characters(categories=["Cs"])),
 )
 NAMES = st.sampled_from(
     [
-        *("data", "text/plain", "text", "name", "traceback", "ename", "evalue", "metadata", "transient", "display_id", "wait", "code"),
-        *("execution_state", "execution_count", "status", "user_expressions", "variables", "value", "msg_id", "msg_type", "session"),
-        *("kind", "items", "head", "remarks", "typed", "prompt", "question", "model", "schema", "timeout", "path", "calls", "call"),
-        *("files", "handed", "form", "token", "cell", "nth", "characters", "bytes", "lazy", "active", "application/json", "image/png"),
+        *(
+            "data",
+            "text/plain",
+            "text",
+            "name",
+            "traceback",
+            "ename",
+            "evalue",
+            "metadata",
+            "transient",
+            "display_id",
+            "wait",
+            "code",
+        ),
+        *(
+            "execution_state",
+            "execution_count",
+            "status",
+            "user_expressions",
+            "variables",
+            "value",
+            "msg_id",
+            "msg_type",
+            "session",
+        ),
+        *(
+            "kind",
+            "items",
+            "head",
+            "remarks",
+            "typed",
+            "prompt",
+            "question",
+            "model",
+            "schema",
+            "timeout",
+            "path",
+            "calls",
+            "call",
+        ),
+        *(
+            "files",
+            "handed",
+            "form",
+            "token",
+            "cell",
+            "nth",
+            "characters",
+            "bytes",
+            "lazy",
+            "active",
+            "application/json",
+            "image/png",
+        ),
     ]
 )
 ANYTHING = st.recursive(
     LEAVES,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES | st.text(max_size=5) | st.integers(), inner, max_size=6),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(NAMES | st.text(max_size=5) | st.integers(), inner, max_size=6)
+    ),
     max_leaves=12,
 )
-OUTPUTS = ("stream", "display_data", "update_display_data", "execute_result", "error", "clear_output", "rlm_truncated", "comm_msg", "")
+OUTPUTS = (
+    "stream",
+    "display_data",
+    "update_display_data",
+    "execute_result",
+    "error",
+    "clear_output",
+    "rlm_truncated",
+    "comm_msg",
+    "",
+)
 READERS: dict[str, Callable[[Any], Any]] = {
     "message": lambda value: told.Message.made_of(value, value, value),
-    **{model.__name__: model.part for model in (told.Stream, told.Raised, told.Clear, told.Status, told.Input, told.Display)},
+    **{
+        model.__name__: model.part
+        for model in (told.Stream, told.Raised, told.Clear, told.Status, told.Input, told.Display)
+    },
     "Reply": told.Reply.part,
     "Described": lambda value: (found := told.Described.of(value)) and found.info(),
     "Cancelled": told.Cancelled.part,
@@ -86,7 +190,10 @@ def can_be_used(value: Any) -> None:
     if isinstance(value, told.Message):
         value = replace(value, content={})  # this, too
     parts = value if isinstance(value, list) else [value]
-    data = [part.model_dump() if isinstance(part, BaseModel) else asdict(part) if is_dataclass(part) else part for part in parts]  # type: ignore[arg-type]
+    data = [
+        part.model_dump() if isinstance(part, BaseModel) else asdict(part) if is_dataclass(part) else part
+        for part in parts
+    ]  # type: ignore[arg-type]
     json.dumps(data, ensure_ascii=False, allow_nan=False).encode()
     repr(value)
 
@@ -101,8 +208,21 @@ def test_whatever_a_kernel_tells_is_a_value_or_unknown(name: str, value: Any) ->
 @pytest.mark.parametrize("name", ASKED)
 @settings(max_examples=60, deadline=None)
 @given(value=ANYTHING, body=st.dictionaries(NAMES, ANYTHING, max_size=5))
-def test_whatever_code_asks_is_a_value_or_told_to_be_wrong(name: str, value: Any, body: dict[str, Any]) -> None:
-    for field in ("prompt", "question", "path", "text", "value", "call", "calls", "schema", "timeout", "model"):
+def test_whatever_code_asks_is_a_value_or_told_to_be_wrong(
+    name: str, value: Any, body: dict[str, Any]
+) -> None:
+    for field in (
+        "prompt",
+        "question",
+        "path",
+        "text",
+        "value",
+        "call",
+        "calls",
+        "schema",
+        "timeout",
+        "model",
+    ):
         try:
             found = ASKED[name]({"prompt": "p", "question": "q"} | body | {field: value})
         except UsageError:
@@ -115,10 +235,16 @@ def test_whatever_code_asks_is_a_value_or_told_to_be_wrong(name: str, value: Any
 def test_each_odd_value_in_each_reader(value: Any) -> None:
     for read in READERS.values():
         can_be_used(read(value))
-        can_be_used(read(dict.fromkeys(("name", "data", "kind", "items", "user_expressions", "transient"), value)))
+        can_be_used(
+            read(dict.fromkeys(("name", "data", "kind", "items", "user_expressions", "transient"), value))
+        )
     for kind in OUTPUTS:
         collector = OutputCollector()
-        for content in (value, {"data": value}, {"data": {"text/plain": value, "application/json": value, "image/png": value}}):
+        for content in (
+            value,
+            {"data": value},
+            {"data": {"text/plain": value, "application/json": value, "image/png": value}},
+        ):
             collector.add(kind, content)
         json.dumps(collector.outputs, allow_nan=False, ensure_ascii=False).encode()
 
@@ -138,11 +264,21 @@ GENUINE: dict[str, tuple[Callable[[Any], Any], Mapping[str, Any]]] = {
     "Input": (told.Input.part, {"code": "1", "execution_count": 3}),
     "Reply": (
         told.Reply.part,
-        {"status": "ok", "ename": "E", "execution_count": 4, "user_expressions": {"v": {"data": {"text/plain": "{'a': 1}"}}}},
+        {
+            "status": "ok",
+            "ename": "E",
+            "execution_count": 4,
+            "user_expressions": {"v": {"data": {"text/plain": "{'a': 1}"}}},
+        },
     ),
     "Display": (
         told.Display.part,
-        {"data": {"text/plain": "p"}, "metadata": {"m": 1}, "transient": {"display_id": "d"}, "execution_count": 5},
+        {
+            "data": {"text/plain": "p"},
+            "metadata": {"m": 1},
+            "transient": {"display_id": "d"},
+            "execution_count": 5,
+        },
     ),
     "Described": (
         told.Described.of,
@@ -159,7 +295,10 @@ GENUINE: dict[str, tuple[Callable[[Any], Any], Mapping[str, Any]]] = {
             "typed": True,
         },
     ),
-    "File": (told.File.of, {"name": "n", "path": "/n", "characters": 5, "encoding": "utf-8", "lazy": True, "active": True}),
+    "File": (
+        told.File.of,
+        {"name": "n", "path": "/n", "characters": 5, "encoding": "utf-8", "lazy": True, "active": True},
+    ),
 }
 
 
@@ -176,7 +315,9 @@ def test_one_wrong_field_costs_no_other(name: str, value: Any) -> None:
             continue  # without one it is no file
         found = read({**genuine, field: value})
         for other in genuine:
-            assert other == field or getattr(found, NAMED.get(other, other)) == getattr(whole, NAMED.get(other, other)), (field, other)
+            assert other == field or getattr(found, NAMED.get(other, other)) == getattr(
+                whole, NAMED.get(other, other)
+            ), (field, other)
 
 
 @pytest.mark.parametrize("value", ODD, ids=lambda value: type(value).__name__)

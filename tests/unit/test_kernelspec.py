@@ -59,7 +59,9 @@ def test_it_goes_where_it_is_asked_to(
     assert [name for name, folder in places.items() if folder.exists()] == [place]
 
 
-def test_outside_of_an_environment_it_goes_to_the_user(places: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outside_of_an_environment_it_goes_to_the_user(
+    places: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "base_prefix", sys.prefix)
     monkeypatch.delenv("CONDA_PREFIX", raising=False)
     assert kernelspecs.install() == places["user"] / "rlm"
@@ -105,7 +107,9 @@ def test_remove_takes_away_ours_alone(places: dict[str, Path], monkeypatch: pyte
     folder = kernelspecs.install(user=True)
     other = places["user"] / "other"
     other.mkdir()
-    (other / "kernel.json").write_text(json.dumps({"argv": ["x"], "display_name": "Other", "language": "python"}))
+    (other / "kernel.json").write_text(
+        json.dumps({"argv": ["x"], "display_name": "Other", "language": "python"})
+    )
     rlm(monkeypatch, "remove")
     assert not folder.exists()
     with pytest.raises(UsageError, match="finds no kernelspec no-such"):

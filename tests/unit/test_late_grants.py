@@ -63,10 +63,16 @@ class User:
         return self.answer
 
 
-async def test_what_a_question_names_is_there_when_it_is_asked_for_and_not_before(make: Make, tree: Path) -> None:
+async def test_what_a_question_names_is_there_when_it_is_asked_for_and_not_before(
+    make: Make, tree: Path
+) -> None:
     grants = make(tree / "a.txt", named=[tree / "b.txt", tree / "folder", tree / "missing.txt"])
     assert grants.paths == [tree / "a.txt"]
-    assert [host for host, _ in grants.shares.binds()][:3] == [str(tree / "a.txt"), str(tree / "b.txt"), str(tree / "folder")]
+    assert [host for host, _ in grants.shares.binds()][:3] == [
+        str(tree / "a.txt"),
+        str(tree / "b.txt"),
+        str(tree / "folder"),
+    ]
     assert str((await grants.obtain(str(tree / "b.txt"))).inside) == "/rlm/files/1"
     assert str((await grants.obtain(str(tree / "folder" / "c.txt"))).inside) == "/rlm/files/2/c.txt"
     assert grants.paths == [tree / "a.txt", tree / "b.txt", tree / "folder"]
@@ -88,7 +94,9 @@ async def test_what_is_named_later_goes_into_the_depot_once(make: Make, tree: Pa
     assert grants.paths == [tree / "a.txt", tree / "b.txt"]
 
 
-async def test_what_lies_in_a_folder_that_is_named_later_can_be_had_and_links_out_of_it_cannot(make: Make, tree: Path) -> None:
+async def test_what_lies_in_a_folder_that_is_named_later_can_be_had_and_links_out_of_it_cannot(
+    make: Make, tree: Path
+) -> None:
     grants = make()
     grants.allow([tree / "folder"])
     (tree / "folder" / "out").symlink_to("../a.txt")
@@ -112,7 +120,9 @@ async def test_without_a_depot_what_is_named_later_is_refused(make: Make, tree: 
     assert "-f" in caught.value.hint
 
 
-async def test_the_next_command_has_the_same_grants(make: Make, tree: Path, run: RunDir, tmp_path: Path) -> None:
+async def test_the_next_command_has_the_same_grants(
+    make: Make, tree: Path, run: RunDir, tmp_path: Path
+) -> None:
     grants = make(tree / "a.txt", known_as=[Path("/then/a.txt")], named=[tree / "b.txt"])
     await grants.add(tree / "folder")
     dump = grants.dump()
@@ -164,7 +174,16 @@ async def test_a_flood_of_paths_ends_the_questions(make: Make, tree: Path) -> No
 async def test_nobody_is_asked_for_what_cannot_be_given(make: Make, tree: Path) -> None:
     os.mkfifo(tree / "pipe")
     user = User(True)
-    for asked in (str(tree / "missing"), str(tree / "pipe"), "/dev/zero", "root/a.txt", "", "a\0b", "/" + "x" * 5000, "/\ud800"):
+    for asked in (
+        str(tree / "missing"),
+        str(tree / "pipe"),
+        "/dev/zero",
+        "root/a.txt",
+        "",
+        "a\0b",
+        "/" + "x" * 5000,
+        "/\ud800",
+    ):
         with pytest.raises(FileRefused):
             await make().obtain(asked, user)
     assert user.asked == []
@@ -217,7 +236,10 @@ class TestRulesAbove:
 
     def test_links_pipes_and_what_cannot_be_read_are_passed_over(self, folder: Path, tmp_path: Path) -> None:
         (tmp_path / "secret").write_text("a key")
-        for place, make in ((folder.parent, lambda path: path.symlink_to(tmp_path / "secret")), (folder.parent.parent, os.mkfifo)):
+        for place, make in (
+            (folder.parent, lambda path: path.symlink_to(tmp_path / "secret")),
+            (folder.parent.parent, os.mkfifo),
+        ):
             (place / ".gitignore").unlink()
             make(place / ".gitignore")
         assert rules_above(folder) == []

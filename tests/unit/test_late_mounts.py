@@ -58,7 +58,9 @@ def test_each_has_a_number_of_its_own_also_for_the_next_command(source: Path, de
 
 
 @pytest.mark.usefixtures("no_links")
-def test_where_no_link_can_be_it_is_copied_for_the_containers_user_alone(source: Path, depot: LateMounts) -> None:
+def test_where_no_link_can_be_it_is_copied_for_the_containers_user_alone(
+    source: Path, depot: LateMounts
+) -> None:
     given = depot.give(source)
     assert given.read_text() == "content"
     assert given.stat().st_ino != source.stat().st_ino
@@ -74,7 +76,9 @@ def test_a_file_that_the_containers_user_may_not_read_is_not_linked(
 
 
 @pytest.mark.usefixtures("no_links")
-def test_a_large_copy_tells_how_far_it_is_and_can_be_stopped(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_copy_tells_how_far_it_is_and_can_be_stopped(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(late_mounts, "_BLOCK", 3)
     monkeypatch.setattr(late_mounts, "_TOLD_FROM", 5)
     said: list[str] = []
@@ -89,7 +93,9 @@ def test_a_large_copy_tells_how_far_it_is_and_can_be_stopped(source: Path, tmp_p
 
 
 @pytest.mark.usefixtures("no_links")
-def test_without_room_nothing_is_copied(source: Path, depot: LateMounts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_room_nothing_is_copied(
+    source: Path, depot: LateMounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Full:
         free = 6
 
@@ -100,7 +106,9 @@ def test_without_room_nothing_is_copied(source: Path, depot: LateMounts, monkeyp
     assert left(depot) == []
 
 
-def test_a_folder_comes_without_version_control_and_with_links_as_links(tmp_path: Path, depot: LateMounts) -> None:
+def test_a_folder_comes_without_version_control_and_with_links_as_links(
+    tmp_path: Path, depot: LateMounts
+) -> None:
     root = tmp_path / "root"
     for name in ("a.txt", "sub/b.txt", ".git/config", "sub/.hg/store", ".gitignore"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -113,13 +121,17 @@ def test_a_folder_comes_without_version_control_and_with_links_as_links(tmp_path
         ".git", ".gitignore", "a.txt", "out", "passwd", "pipe", "sub", "sub/.hg", "sub/b.txt",
     ]  # fmt: skip
     assert (given / "pipe").is_file(), "a pipe in it would be waited for"
-    assert (given / "pipe").stat().st_mode & 0o777 == 0, "it cannot be read, and the kernel tells what cannot be"
+    assert (given / "pipe").stat().st_mode & 0o777 == 0, (
+        "it cannot be read, and the kernel tells what cannot be"
+    )
     assert (given / "out").is_symlink()
     assert (given / "passwd").is_symlink()
     assert (given / "sub" / "b.txt").read_text() == "sub/b.txt"
 
 
-def test_what_is_swapped_between_two_looks_is_not_given(source: Path, depot: LateMounts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_swapped_between_two_looks_is_not_given(
+    source: Path, depot: LateMounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = source.with_name("other.txt")
     other.write_text("secret")
     link = os.link
@@ -133,7 +145,9 @@ def test_what_is_swapped_between_two_looks_is_not_given(source: Path, depot: Lat
     assert given.read_text() == "content"
 
 
-def test_links_and_pipes_in_a_files_place_are_refused(tmp_path: Path, source: Path, depot: LateMounts) -> None:
+def test_links_and_pipes_in_a_files_place_are_refused(
+    tmp_path: Path, source: Path, depot: LateMounts
+) -> None:
     (tmp_path / "link").symlink_to(source)
     os.mkfifo(tmp_path / "pipe")
     for name in ("link", "pipe", "missing"):
@@ -170,7 +184,9 @@ def test_what_cannot_be_given_of_a_folder_has_something_unreadable_in_its_place(
     assert (place / "a.txt").read_text() == "a.txt"
 
 
-def test_a_file_that_waits_for_somebody_is_refused_and_says_so(source: Path, depot: LateMounts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_waits_for_somebody_is_refused_and_says_so(
+    source: Path, depot: LateMounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def waits(*_: Any, **__: Any) -> None:
         raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
 

@@ -1,4 +1,7 @@
-"""A LazyText gives what the same str would give, wherever its blocks are cut. RLM_TEST_EXAMPLES=10000 tries so many examples of each."""
+"""A LazyText gives what the same str would give, wherever its blocks are cut.
+
+RLM_TEST_EXAMPLES=10000 tries so many examples of each.
+"""
 
 from __future__ import annotations
 
@@ -20,32 +23,64 @@ from rlm_runtime.windows import matches
 
 EXAMPLES = int(os.environ.get("RLM_TEST_EXAMPLES", "50"))
 examples = settings(max_examples=EXAMPLES, deadline=None)
-ENCODINGS = ["utf-8", "latin-1", "cp1252", "utf-16-le", "utf-16-be", "utf-32-le", "shift_jis", "gb18030", "euc_kr"]
+ENCODINGS = [
+    "utf-8",
+    "latin-1",
+    "cp1252",
+    "utf-16-le",
+    "utf-16-be",
+    "utf-32-le",
+    "shift_jis",
+    "gb18030",
+    "euc_kr",
+]
 
 chars = st.sampled_from(list("aab \n\n\r\t.é߀日本🙂𝄞\x85\u2028\x0b\x1c\N{REPLACEMENT CHARACTER}"))
-texts = st.lists(st.one_of(chars.map(lambda char: char), st.sampled_from(["\r\n", "aba", "日本", "ERROR x"])), max_size=60).map("".join)
+texts = st.lists(
+    st.one_of(chars.map(lambda char: char), st.sampled_from(["\r\n", "aba", "日本", "ERROR x"])), max_size=60
+).map("".join)
 broken = st.lists(
     st.one_of(
         chars.map(lambda char: char.encode()),
         st.binary(max_size=4),
-        st.sampled_from([b"\x80\x80\x80\x80\x80", b"\xe2\x82", b"\xf0\x9f", b"\xed\xa0\x80", b"\xc0\xaf", b"\r", b"\n", b"\xff"]),
+        st.sampled_from(
+            [
+                b"\x80\x80\x80\x80\x80",
+                b"\xe2\x82",
+                b"\xf0\x9f",
+                b"\xed\xa0\x80",
+                b"\xc0\xaf",
+                b"\r",
+                b"\n",
+                b"\xff",
+            ]
+        ),
     ),
     max_size=60,
 ).map(b"".join)
 places = st.one_of(st.none(), st.integers(-80, 80))
-subs = st.one_of(st.text("ab\n\r é日🙂\N{REPLACEMENT CHARACTER}", max_size=3), st.sampled_from(["aba", "aa", "\r\n"]))
+subs = st.one_of(
+    st.text("ab\n\r é日🙂\N{REPLACEMENT CHARACTER}", max_size=3), st.sampled_from(["aba", "aa", "\r\n"])
+)
 
 
 @st.composite
 def lazies(draw: st.DrawFn) -> tuple[str, LazyText]:
-    """A str, and the same as a LazyText: of a file in some encoding, damaged or not, with small blocks and a small limit."""
+    """A str, and the same as a LazyText: of a file in some encoding, damaged or not, with small blocks and a
+    small limit.
+    """
     encoding = draw(st.sampled_from(ENCODINGS))
-    if (encoding == "utf-8" and draw(st.booleans())) or (encoding.startswith("utf-16") and draw(st.booleans())):
+    if (encoding == "utf-8" and draw(st.booleans())) or (
+        encoding.startswith("utf-16") and draw(st.booleans())
+    ):
         data = draw(broken)
     else:
         data = draw(texts).encode(encoding, "replace")
     data = data or b"a"  # an empty file is never lazy
-    text, large = data.decode(encoding, "replace"), lazy(data, encoding, draw(st.integers(1, 9)), draw(st.integers(0, 40)))
+    text, large = (
+        data.decode(encoding, "replace"),
+        lazy(data, encoding, draw(st.integers(1, 9)), draw(st.integers(0, 40))),
+    )
     return with_line_feeds(text), large
 
 
@@ -93,7 +128,9 @@ def test_slices(pair: tuple[str, LazyText], start: int | None, stop: int | None,
 
 @examples
 @given(lazies(), places, places, places, places)
-def test_slices_of_slices(pair: tuple[str, LazyText], start: int | None, stop: int | None, first: int | None, last: int | None) -> None:
+def test_slices_of_slices(
+    pair: tuple[str, LazyText], start: int | None, stop: int | None, first: int | None, last: int | None
+) -> None:
     text, same = pair
     assert text_of(same[start:stop][first:last]) == text[start:stop][first:last]
     assert len(same[start:stop]) == len(text[start:stop])
@@ -113,7 +150,9 @@ def test_looking_for_a_text(pair: tuple[str, LazyText], sub: str, start: int | N
     for name in ("find", "rfind", "index", "rindex", "count", "startswith", "endswith"):
         wanted = outcome(lambda name=name: getattr(text, name)(sub, start, end))
         assert outcome(lambda name=name: getattr(same, name)(sub, start, end)) == wanted, name
-        assert outcome(lambda name=name: getattr(same, name)(sub)) == outcome(lambda name=name: getattr(text, name)(sub)), name
+        assert outcome(lambda name=name: getattr(same, name)(sub)) == outcome(
+            lambda name=name: getattr(text, name)(sub)
+        ), name
     assert (sub in same) == (sub in text)
     assert same.startswith((sub, "a")) == text.startswith((sub, "a"))
 
@@ -146,7 +185,9 @@ def test_split(pair: tuple[str, LazyText], sep: str | None, maxsplit: int) -> No
     text, same = pair
     if sep is None:
         maxsplit = -1
-    assert [text_of(part) for part in same.split(sep, maxsplit)] == (text.split(sep, maxsplit) if sep else re.findall(r"\S+", text))
+    assert [text_of(part) for part in same.split(sep, maxsplit)] == (
+        text.split(sep, maxsplit) if sep else re.findall(r"\S+", text)
+    )
 
 
 @examples
@@ -192,13 +233,23 @@ def test_regular_expressions(pair: tuple[str, LazyText], pattern: str, window: i
     text, same = pair
     compiled = re.compile(pattern)
     # No match here is longer than the longest run of one kind: 60 pieces of at most 7 characters.
-    found = [(match.span(), match.group(), match.groups()) for match in matches(compiled, same.texts(), 500, window, 10_000)]
+    found = [
+        (match.span(), match.group(), match.groups())
+        for match in matches(compiled, same.texts(), 500, window, 10_000)
+    ]
     assert found == [(match.span(), match.group(), match.groups()) for match in compiled.finditer(text)]
 
 
 @examples
-@given(st.text("ab\n", max_size=120), st.sampled_from([r"a+", r"a", r"(?m)^b", r"ab", r"\n", r"a*"]), st.integers(1, 5), st.integers(1, 5))
-def test_matches_that_are_longer_than_the_window_are_followed(text: str, pattern: str, window: int, block: int) -> None:
+@given(
+    st.text("ab\n", max_size=120),
+    st.sampled_from([r"a+", r"a", r"(?m)^b", r"ab", r"\n", r"a*"]),
+    st.integers(1, 5),
+    st.integers(1, 5),
+)
+def test_matches_that_are_longer_than_the_window_are_followed(
+    text: str, pattern: str, window: int, block: int
+) -> None:
     blocks = iter([text[at : at + block] for at in range(0, len(text), block)])
     assert [found.span() for found in matches(re.compile(pattern), blocks, 3, window, 1000)] == [
         match.span() for match in re.finditer(pattern, text)
@@ -258,7 +309,11 @@ def test_a_match_without_end_is_an_error_and_not_the_whole_text_in_memory() -> N
 
 
 @examples
-@given(st.text("aab\né", max_size=60), st.integers(1, 8), st.sampled_from(["a", "aa", "aab", "aba", "é", "bé", "\n", ""]))
+@given(
+    st.text("aab\né", max_size=60),
+    st.integers(1, 8),
+    st.sampled_from(["a", "aa", "aab", "aba", "é", "bé", "\n", ""]),
+)
 def test_counting_is_the_same_in_whatever_parts_a_text_is_read(text: str, part: int, sub: str) -> None:
     with tempfile.NamedTemporaryFile() as file, pytest.MonkeyPatch.context() as patch:
         file.write(text.encode())

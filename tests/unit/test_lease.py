@@ -57,7 +57,9 @@ def test_it_falls_with_a_process_that_is_killed(make: Make) -> None:
         "import sys, pathlib, time\nfrom rlm_kernel.sandbox.rundir import RunDir\n"
         "run = RunDir.adopt(pathlib.Path(sys.argv[1])); print(run is not None, flush=True); time.sleep(1000)"
     )
-    with subprocess.Popen([sys.executable, "-c", code, str(run.path)], stdout=subprocess.PIPE, text=True) as owner:
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(run.path)], stdout=subprocess.PIPE, text=True
+    ) as owner:
         assert owner.stdout is not None
         assert owner.stdout.readline() == "True\n"
         assert is_held(run)

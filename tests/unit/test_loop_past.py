@@ -20,7 +20,9 @@ def repl(*codes: str) -> str:
     return "\n".join(f"```repl\n{code}\n```" for code in codes)
 
 
-def ran(cell_id: str, code: str, said: str = "", status: CellStatus = "ok", answer: Answer | None = None) -> CellResult:
+def ran(
+    cell_id: str, code: str, said: str = "", status: CellStatus = "ok", answer: Answer | None = None
+) -> CellResult:
     outputs = [failure("ValueError", said)] if status == "error" else [stream(said)] if said else []
     return CellResult(cell_id, code, status, outputs, datetime.now(UTC), 0.1, answer=answer)
 
@@ -125,7 +127,9 @@ async def test_the_model_is_told_what_a_person_ran() -> None:
 
 def test_what_was_spent_counts_against_the_limits() -> None:
     spent = Totals(3, 2, Usage(10, 5), Usage(20, 5), 0.5, 7.0)
-    ledger = Ledger(Limits(turns=3, calls=5, cost=1.0, tokens=100, seconds=10), spent=spent, clock=lambda: 100.0)
+    ledger = Ledger(
+        Limits(turns=3, calls=5, cost=1.0, tokens=100, seconds=10), spent=spent, clock=lambda: 100.0
+    )
     assert ledger.totals() == spent
     assert ledger.left() == {"turns": 0, "calls": 3, "cost": 0.5, "tokens": 60, "seconds": 3, "depth": 0}
     with pytest.raises(BudgetExceeded):

@@ -1,4 +1,6 @@
-"""Conversation memory: a summary stands for the turns of a question, in what the root model sees, and nowhere else."""
+"""Conversation memory: a summary stands for the turns of a question, in what the root model sees, and nowhere
+else.
+"""
 
 from __future__ import annotations
 
@@ -32,9 +34,19 @@ ANSWERING = [repl(LONG), repl("say(context)"), repl("FINAL('hello')")]
 
 
 class Remembering(ScriptedModels):
-    """Plays `replies`, and gives `summary` whenever it is asked for one. `usage` is what each call is said to have used."""
+    """Plays `replies`, and gives `summary` whenever it is asked for one.
 
-    def __init__(self, replies: Sequence[str], summary: Any = SUMMARY, *, window: int | None = None, usage: Usage = NOTHING) -> None:
+    `usage` is what each call is said to have used.
+    """
+
+    def __init__(
+        self,
+        replies: Sequence[str],
+        summary: Any = SUMMARY,
+        *,
+        window: int | None = None,
+        usage: Usage = NOTHING,
+    ) -> None:
         super().__init__(self._speak, str.upper)
         self._replies = list(replies)
         self._summary = summary
@@ -45,7 +57,9 @@ class Remembering(ScriptedModels):
     def window(self, role: Role) -> Any:
         return self._window
 
-    async def complete(self, messages: Sequence[Message], *, role: Role, model: str | None = None, **options: Any) -> Completion:
+    async def complete(
+        self, messages: Sequence[Message], *, role: Role, model: str | None = None, **options: Any
+    ) -> Completion:
         reply = await super().complete(messages, role=role, model=model, **options)
         return Completion(reply.text, reply.model, self._usage, 0.25, 1.5)
 
@@ -143,7 +157,10 @@ async def test_only_the_last_questions_turns_are_summed_up() -> None:
 @pytest.mark.parametrize(
     ("summary", "why"),
     [
-        (ModelError("It refused.", fault="refused", model="m", hint="Ask another."), "the summary did not come: It refused."),
+        (
+            ModelError("It refused.", fault="refused", model="m", hint="Ask another."),
+            "the summary did not come: It refused.",
+        ),
         ("  \n", "the summary was empty"),
         ("x" * 9000, "the summary was longer than what it would stand for"),
     ],
@@ -153,10 +170,14 @@ async def test_a_summary_that_failed_leaves_all_as_it_is(summary: Any, why: str)
     assert kept is None
     assert run.heard.of(Summarized) == []
     assert run.heard.notes == [f"The conversation is kept in full: {why.rstrip('.')}."]
-    assert [message["content"] for message in run.loop.conversation.messages if message["role"] == "assistant"] == ANSWERING
+    assert [
+        message["content"] for message in run.loop.conversation.messages if message["role"] == "assistant"
+    ] == ANSWERING
 
 
-async def test_a_summary_that_does_not_come_in_time_leaves_all_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_summary_that_does_not_come_in_time_leaves_all_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(memory, "SECONDS", 0.01)
     run, kept = await answered(Remembering(ANSWERING, asyncio.Event().wait))
     assert kept is None
@@ -282,7 +303,9 @@ async def test_turns_that_crowd_the_window_are_summed_up_before_the_next() -> No
 
 async def test_the_window_is_measured_by_the_providers_count() -> None:
     def run_with(prompt: int) -> Remembering:
-        return Remembering([repl("say(context * 150)"), repl("FINAL(context)")], window=10_000, usage=Usage(prompt, 1))
+        return Remembering(
+            [repl("say(context * 150)"), repl("FINAL(context)")], window=10_000, usage=Usage(prompt, 1)
+        )
 
     summed = []
     for prompt in (5_000, 6_000):
@@ -295,15 +318,22 @@ async def test_the_window_is_measured_by_the_providers_count() -> None:
 
 
 @pytest.mark.parametrize(("turns", "crowds"), [(1_600, False), (2_400, True)])
-def test_instructions_that_fill_half_of_a_small_window_leave_the_turns_their_share_of_the_rest(turns: int, crowds: bool) -> None:
-    messages: list[Message] = [{"role": "system", "content": "i" * 16_000}, {"role": "user", "content": "t" * turns * 4}]
+def test_instructions_that_fill_half_of_a_small_window_leave_the_turns_their_share_of_the_rest(
+    turns: int, crowds: bool
+) -> None:
+    messages: list[Message] = [
+        {"role": "system", "content": "i" * 16_000},
+        {"role": "user", "content": "t" * turns * 4},
+    ]
     assert memory.crowded(messages, 1, Usage(prompt=4_000 + turns), 2, 8_000, 0.5) == crowds
     assert memory.crowded(messages, 1, Usage(), 0, 8_000, 0.5) == crowds, "the same by an estimate"
 
 
 @pytest.mark.parametrize("share", [None, 1.0])
 async def test_below_the_share_and_where_it_is_off_nothing_is_summed_up(share: float | None) -> None:
-    models = Remembering([repl(LONG)] * 3 + [repl("FINAL(context)")], window=1000 if share is None else 100_000)
+    models = Remembering(
+        [repl(LONG)] * 3 + [repl("FINAL(context)")], window=1000 if share is None else 100_000
+    )
     run = Run(models)
     run.loop.conversation.share = share
     await run.outcome()
@@ -364,12 +394,16 @@ async def test_a_run_cut_off_right_after_a_summary_goes_on_with_the_next_turn() 
 
 words = st.text("ab .\n", max_size=8)
 results = st.builds(
-    lambda code, said, status: CellResult("c", code, status, [failure("E", said)] if said else [], datetime.now(UTC), 0.1),
+    lambda code, said, status: CellResult(
+        "c", code, status, [failure("E", said)] if said else [], datetime.now(UTC), 0.1
+    ),
     st.just("say(context)"),
     words,
     st.sampled_from(["ok", "error", "timeout", "died"]),
 )
-replies = st.one_of(st.just(""), words, st.just(repl("say(1)")), st.just(repl("fail()", "say(2)")), st.just("FINAL_VAR(none)"))
+replies = st.one_of(
+    st.just(""), words, st.just(repl("say(1)")), st.just(repl("fail()", "say(2)")), st.just("FINAL_VAR(none)")
+)
 turns = st.builds(
     PastTurn,
     st.integers(1, 99),
@@ -390,9 +424,13 @@ pasts = st.builds(Past, st.lists(turns, max_size=5), words, words, st.booleans()
     limit=st.integers(1, 5),
     window=st.sampled_from([None, 50]),
 )
-def test_no_two_messages_of_one_role_in_a_row(past: Past | None, said: list[str], summary: str, limit: int, window: int | None) -> None:
+def test_no_two_messages_of_one_role_in_a_row(
+    past: Past | None, said: list[str], summary: str, limit: int, window: int | None
+) -> None:
     async def converse() -> Run:
-        models = Remembering([*said, *[repl("say('x' * 1500)", "FINAL('done')")] * 20], summary, window=window)
+        models = Remembering(
+            [*said, *[repl("say('x' * 1500)", "FINAL('done')")] * 20], summary, window=window
+        )
         run = Run(models, limits=Limits(turns=limit))
         run.loop.conversation.share = 0.5
         await run.outcome(past=past)

@@ -57,13 +57,19 @@ def test_the_question_is_constant_in_size_whatever_the_inputs(count: int, size: 
 
 def test_progress_says_the_turn_and_what_is_left_of_each_limit() -> None:
     ledger = Ledger(Limits(turns=5, calls=1000, cost=2.5, tokens=10_000, seconds=60), clock=lambda: 0.0)
-    assert say.progress_line(ledger, 2) == "Turn 2 of 5. Left: 1,000 sub-model calls, $2.5, 10,000 tokens, 60 s."
+    assert (
+        say.progress_line(ledger, 2) == "Turn 2 of 5. Left: 1,000 sub-model calls, $2.5, 10,000 tokens, 60 s."
+    )
     assert say.progress_line(Ledger(Limits(turns=5)), 5) == "Turn 5 of 5."
     assert say.progress_line(Ledger(Limits(turns=5)), 6) == "No turn is left."
 
 
 def test_outputs_are_numbered_and_say_how_their_cells_ended() -> None:
-    cells = [result(stream("one\n")), result(), result(stream("x"), failure("ValueError", "bad"), status="error")]
+    cells = [
+        result(stream("one\n")),
+        result(),
+        result(stream("x"), failure("ValueError", "bad"), status="error"),
+    ]
     text = say.output_message(cells, 2, 1000, ["A remark."], "Turn 2 of 3.")
     assert text == (
         "Output of cell 1:\none\n\n"
@@ -73,9 +79,13 @@ def test_outputs_are_numbered_and_say_how_their_cells_ended() -> None:
     )
 
 
-@pytest.mark.parametrize(("status", "words"), [("timeout", "(it was stopped)"), ("died", "(the kernel died)")])
+@pytest.mark.parametrize(
+    ("status", "words"), [("timeout", "(it was stopped)"), ("died", "(the kernel died)")]
+)
 def test_stopped_and_dead_cells_are_told_apart(status: CellStatus, words: str) -> None:
-    assert f"Output of the cell {words}:" in say.output_message([result(stream("x"), status=status)], 0, 100, [], "")
+    assert f"Output of the cell {words}:" in say.output_message(
+        [result(stream("x"), status=status)], 0, 100, [], ""
+    )
 
 
 def test_each_output_is_truncated_on_its_own() -> None:
@@ -84,12 +94,19 @@ def test_each_output_is_truncated_on_its_own() -> None:
 
 
 def test_pictures_are_named_by_their_kind() -> None:
-    display = {"output_type": "display_data", "data": {"image/png": "AAAA", "text/plain": "<Figure>"}, "metadata": {}}
+    display = {
+        "output_type": "display_data",
+        "data": {"image/png": "AAAA", "text/plain": "<Figure>"},
+        "metadata": {},
+    }
     assert say.output_text([display]) == "<Figure> [image/png]"
 
 
 def test_markdown_stands_for_missing_plain_text() -> None:
-    assert say.output_text([{"output_type": "display_data", "data": {"text/markdown": "**x**"}, "metadata": {}}]) == "**x**"
+    assert (
+        say.output_text([{"output_type": "display_data", "data": {"text/markdown": "**x**"}, "metadata": {}}])
+        == "**x**"
+    )
 
 
 def test_an_error_without_a_traceback_is_told_by_name() -> None:
@@ -114,8 +131,13 @@ def test_text_is_as_a_terminal_would_show_it(printed: str, seen: str) -> None:
 def test_names_that_cannot_be_seen_as_they_are_stand_as_literals() -> None:
     info = ContextInfo("dict", 30, [("s.txt", 10), ("new\nline.txt", 10), ("\u202ertl.txt", 10)], 3, "x")
     text = say.question_message("Why?", info, True, 300, "")
-    assert "Files: s.txt (10 characters), 'new\\nline.txt' (10 characters), '\\u202ertl.txt' (10 characters)" in text
+    assert (
+        "Files: s.txt (10 characters), 'new\\nline.txt' (10 characters), '\\u202ertl.txt' (10 characters)"
+        in text
+    )
 
 
 def test_paths_that_are_not_there_are_said_to_the_model() -> None:
-    assert say.named_files(["/a"], ["/b is not there"]).endswith("\nThe question names a path, but /b is not there.")
+    assert say.named_files(["/a"], ["/b is not there"]).endswith(
+        "\nThe question names a path, but /b is not there."
+    )

@@ -22,7 +22,14 @@ def grep(pattern: str) -> list[str]:
 
 @pytest.fixture
 def variables() -> dict[str, Any]:
-    return {"chunks": chunks, "grep": grep, "re": re, "json": json, "Counter": collections.Counter, "context": "input"}
+    return {
+        "chunks": chunks,
+        "grep": grep,
+        "re": re,
+        "json": json,
+        "Counter": collections.Counter,
+        "context": "input",
+    }
 
 
 @pytest.fixture
@@ -62,20 +69,34 @@ def test_a_variable_of_the_cells_own_is_not_overwritten(names: Names, variables:
     assert variables["grep__"] == 2
 
 
-def test_imports_may_be_replaced_by_their_like_but_not_by_values(names: Names, variables: dict[str, Any]) -> None:
+def test_imports_may_be_replaced_by_their_like_but_not_by_values(
+    names: Names, variables: dict[str, Any]
+) -> None:
     class Own:
         pass
 
     variables |= {"re": 5, "json": collections, "Counter": Own}
     ended(names, variables)
-    assert (variables["re"], variables["re_"], variables["json"], variables["Counter"]) == (re, 5, collections, Own)
+    assert (variables["re"], variables["re_"], variables["json"], variables["Counter"]) == (
+        re,
+        5,
+        collections,
+        Own,
+    )
 
 
-def test_what_is_deleted_is_there_again_without_a_word(names: Names, variables: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_deleted_is_there_again_without_a_word(
+    names: Names, variables: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     answer = ended(names, variables)
     variables.clear()
     names.restore("input", answer)
-    assert (variables["chunks"], variables["context"], variables["answer"], variables["re"]) == (chunks, "input", answer, re)
+    assert (variables["chunks"], variables["context"], variables["answer"], variables["re"]) == (
+        chunks,
+        "input",
+        answer,
+        re,
+    )
     assert capsys.readouterr().err == ""
 
 
@@ -90,7 +111,12 @@ def test_the_input_is_the_input_again_if_there_is_one(names: Names, variables: d
 
 @pytest.mark.parametrize(
     ("assigned", "content", "ready"),
-    [(42, 42, False), ("text", "text", False), ({"a": 1}, {"a": 1}, False), ({"content": "x", "ready": True}, "x", True)],
+    [
+        (42, 42, False),
+        ("text", "text", False),
+        ({"a": 1}, {"a": 1}, False),
+        ({"content": "x", "ready": True}, "x", True),
+    ],
 )
 def test_an_assignment_to_answer_means_its_content(
     names: Names, variables: dict[str, Any], assigned: Any, content: Any, ready: bool
@@ -102,14 +128,18 @@ def test_an_assignment_to_answer_means_its_content(
     assert answer == {"content": content, "ready": ready}
 
 
-def test_builtins_that_were_replaced_are_there_again(names: Names, variables: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_builtins_that_were_replaced_are_there_again(
+    names: Names, variables: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     own = builtins.sorted
     monkeypatch.setattr(builtins, "sorted", 5)
     ended(names, variables)
     assert builtins.sorted is own
 
 
-def test_an_error_of_a_name_that_was_taken_says_where_the_value_is(names: Names, variables: dict[str, Any]) -> None:
+def test_an_error_of_a_name_that_was_taken_says_where_the_value_is(
+    names: Names, variables: dict[str, Any]
+) -> None:
     code = "for part in chunks: print(part)"
     error = TypeError("'function' object is not iterable")
     assert names.hint(error, code) == ""
@@ -121,7 +151,9 @@ def test_an_error_of_a_name_that_was_taken_says_where_the_value_is(names: Names,
     assert names.hint(OSError(), code) == ""
 
 
-def test_an_error_of_a_builtin_that_is_hidden_says_how_to_get_it_back(names: Names, variables: dict[str, Any]) -> None:
+def test_an_error_of_a_builtin_that_is_hidden_says_how_to_get_it_back(
+    names: Names, variables: dict[str, Any]
+) -> None:
     error = TypeError("'list' object is not callable")
     assert names.hint(error, "list((1, 2))") == ""
     variables["list"] = [1]

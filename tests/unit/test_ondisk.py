@@ -40,7 +40,9 @@ def test_it_is_searched_and_cut_as_bytes_are(
 
 
 @pytest.mark.parametrize("left", [0, 4096, SIZE - 1])
-def test_a_file_that_became_shorter_is_an_error_that_says_so(tmp_path: Path, left: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_became_shorter_is_an_error_that_says_so(
+    tmp_path: Path, left: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(search, "_STEP", 1 << 10)
     path = tmp_path / "app.log"
     path.write_bytes((b"all is well\n" * SIZE)[:SIZE])

@@ -18,7 +18,19 @@ from rlm_kernel.config import known_keys, load_settings
 from rlm_kernel.errors import ConfigError
 
 RUNS = ("ask", "chat", "init", "run", "replay", "resume", "fork", "bench")
-READERS = (*RUNS, "status", "stop", "doctor", "gc", "image build", "image info", "cache info", "cache clear", "config show", "models")
+READERS = (
+    *RUNS,
+    "status",
+    "stop",
+    "doctor",
+    "gc",
+    "image build",
+    "image info",
+    "cache info",
+    "cache clear",
+    "config show",
+    "models",
+)
 
 
 def params_of(path: str) -> dict[str, Any]:
@@ -41,7 +53,9 @@ def facts(param: Any) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize(("commands", "kind"), [(RUNS, RunOptions), (READERS, SettingsOptions)])
-def test_shared_options_have_the_same_names_help_types_and_defaults(commands: tuple[str, ...], kind: type[SettingsOptions]) -> None:
+def test_shared_options_have_the_same_names_help_types_and_defaults(
+    commands: tuple[str, ...], kind: type[SettingsOptions]
+) -> None:
     first = params_of(commands[0])
     for command in commands[1:]:
         params = params_of(command)
@@ -59,8 +73,19 @@ def test_help_of_ask_fits_two_screens_and_groups_its_options(monkeypatch: pytest
     text = CliRunner().invoke(app, ["ask", "--help"]).stdout
     assert len(text.splitlines()) <= 80
     assert max(map(len, text.splitlines())) <= 80
-    titles = [line.rstrip(":") for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
-    assert titles == ["Arguments", "Input", "Models", "Limits per question", "Output", "Sandbox", "Settings", "Options"]
+    titles = [
+        line.rstrip(":") for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")
+    ]
+    assert titles == [
+        "Arguments",
+        "Input",
+        "Models",
+        "Limits per question",
+        "Output",
+        "Sandbox",
+        "Settings",
+        "Options",
+    ]
 
 
 def value_of(key: str, *texts: str, **options: Any) -> Any:
@@ -150,7 +175,9 @@ def test_a_key_is_refused_and_never_shown(text: str, isolated: Path) -> None:
     assert "sk-secret" not in str(failure.value)
 
 
-def test_the_last_assignment_wins_and_an_option_beats_it(isolated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_assignment_wins_and_an_option_beats_it(
+    isolated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RLM_LIMITS__TURNS", "2")
     assert value_of("limits.turns", "limits.turns=3", "limits.turns=4") == 4
     assert value_of("limits.turns", "limits.turns=3", 'limits={"turns": 6}') == 6
@@ -160,7 +187,11 @@ def test_the_last_assignment_wins_and_an_option_beats_it(isolated: Path, monkeyp
 
 def test_changes_are_plain_values_for_a_session_to_keep(isolated: Path) -> None:
     changes = RunOptions(set_=["limits.cell_timeout=60", 'limits={"tokens": 5}'], model="a/b").changes()
-    assert json.loads(json.dumps(changes)) == {"limits.cell_timeout": "60", "limits.tokens": 5, "root_llm.model": "a/b"}
+    assert json.loads(json.dumps(changes)) == {
+        "limits.cell_timeout": "60",
+        "limits.tokens": 5,
+        "root_llm.model": "a/b",
+    }
 
 
 def test_config_show_says_which_values_were_set_here(isolated: Path) -> None:
@@ -171,7 +202,13 @@ def test_config_show_says_which_values_were_set_here(isolated: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [*(f"{name} x" for name in RUNS if name not in ("chat", "init", "bench")), "chat", "init", *READERS[len(RUNS) :]]
+    "command",
+    [
+        *(f"{name} x" for name in RUNS if name not in ("chat", "init", "bench")),
+        "chat",
+        "init",
+        *READERS[len(RUNS) :],
+    ],
 )
 def test_every_command_that_reads_settings_refuses_a_wrong_one(
     command: str, isolated: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -180,10 +217,15 @@ def test_every_command_that_reads_settings_refuses_a_wrong_one(
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2
-    assert capsys.readouterr().err == "rlm: limits.turn (in --set) is no setting of rlm.\nDid you mean limits.turns?\n"
+    assert (
+        capsys.readouterr().err
+        == "rlm: limits.turn (in --set) is no setting of rlm.\nDid you mean limits.turns?\n"
+    )
 
 
-def test_a_shared_option_may_stand_before_or_after_the_commands_own(isolated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shared_option_may_stand_before_or_after_the_commands_own(
+    isolated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A decorator that hides a command's own arguments from the parser loses them."""
     seen: dict[str, Any] = {}
 
@@ -191,7 +233,10 @@ def test_a_shared_option_may_stand_before_or_after_the_commands_own(isolated: Pa
         seen["turns"], seen["trace"] = options.max_turns, trace()
 
     monkeypatch.setattr("rlm_kernel.cli.ask.run_and_report", run)
-    for arguments in (["--max-turns", "3", "--trace", "t.ipynb", "why?"], ["why?", "--trace", "t.ipynb", "--max-turns", "3"]):
+    for arguments in (
+        ["--max-turns", "3", "--trace", "t.ipynb", "why?"],
+        ["why?", "--trace", "t.ipynb", "--max-turns", "3"],
+    ):
         assert CliRunner().invoke(app, ["ask", *arguments]).exit_code == 0
         assert seen["turns"] == 3
         assert seen.pop("trace").name == "t.ipynb"

@@ -1,4 +1,6 @@
-"""The host's side on macOS and Windows, as far as they can be pretended here (`tests.support.other_system`)."""
+"""The host's side on macOS and Windows, as far as they can be pretended here
+(`tests.support.other_system`).
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,8 @@ FILES = (
     "trace_writer",
     "tracefiles",
 )
-"""Of tests/unit: files, grants, journals, traces and their files, kept sessions, a chat without a terminal, resuming with a kernel that is
-a stand-in.
+"""Of tests/unit: files, grants, journals, traces and their files, kept sessions, a chat without a terminal,
+resuming with a kernel that is a stand-in.
 """
 IMPORT_ALL = """
 import importlib, pkgutil, tests.support.other_system, rlm_kernel
@@ -37,15 +39,29 @@ COMMAND = "import tests.support.other_system; from rlm_kernel.cli import main; m
 
 
 def python(system: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OTHER_SYSTEM": system, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'kernel_image'}"}
-    return subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
+    environment = {
+        **os.environ,
+        "OTHER_SYSTEM": system,
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'kernel_image'}",
+    }
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("system", ["darwin", "win32"])
 def test_the_hosts_side_works_without_what_linux_has_of_its_own(system: str) -> None:
     tests = [f"tests/unit/test_{name}.py" for name in FILES]
-    done = python(system, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "tests.support.other_system", *tests)
+    done = python(
+        system, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "tests.support.other_system", *tests
+    )
     assert done.returncode == 0, done.stdout[-6_000:]
 
 

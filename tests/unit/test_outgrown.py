@@ -21,7 +21,9 @@ SUMMARY = "It says hello. Next: answer."
 
 
 class Narrow(ScriptedModels):
-    """Plays `replies`, sums up when asked to, and refuses what has more than `most` characters; with `tells` it says its window."""
+    """Plays `replies`, sums up when asked to, and refuses what has more than `most` characters; with `tells`
+    it says its window.
+    """
 
     def __init__(self, replies: Sequence[str], most: int, *, tells: bool = True) -> None:
         super().__init__(self._speak, str.upper)
@@ -50,7 +52,9 @@ def narrow(replies: Sequence[str], most: int, *, share: float | None = 0.6, **op
 
 @pytest.mark.parametrize("tells", [True, False])
 @pytest.mark.parametrize("most", [1_500, 6_000, 12_000])
-async def test_a_prompt_that_is_too_long_has_the_turns_summed_up_and_the_run_goes_on(most: int, tells: bool) -> None:
+async def test_a_prompt_that_is_too_long_has_the_turns_summed_up_and_the_run_goes_on(
+    most: int, tells: bool
+) -> None:
     run = narrow([repl(LONG), repl(LONG), repl("FINAL(context)")], most, tells=tells)
     outcome = await run.outcome()
     assert outcome.answer is not None

@@ -25,7 +25,9 @@ def out(text: Any, name: Any = "stdout") -> tuple[str, dict[str, Any]]:
     return "stream", {"name": name, "text": text}
 
 
-def show(text: Any, display_id: str | None = None, kind: str = "display_data", mime: str = "text/plain") -> tuple[str, dict[str, Any]]:
+def show(
+    text: Any, display_id: str | None = None, kind: str = "display_data", mime: str = "text/plain"
+) -> tuple[str, dict[str, Any]]:
     transient = {"display_id": display_id} if display_id else {}
     return kind, {"data": {mime: text}, "metadata": {}, "transient": transient}
 
@@ -39,19 +41,35 @@ def clear(*, wait: bool) -> tuple[str, dict[str, Any]]:
 
 
 def texts(collector: OutputCollector) -> list[str]:
-    return [output.get("text", output.get("evalue", output.get("data", {}).get("text/plain", ""))) for output in collector.outputs]
+    return [
+        output.get("text", output.get("evalue", output.get("data", {}).get("text/plain", "")))
+        for output in collector.outputs
+    ]
 
 
 def check(collector: OutputCollector) -> None:
     """What JupyterLab and nbformat ask of outputs: the schema, and JSON that any reader takes."""
-    cell = {"cell_type": "code", "id": "a", "metadata": {}, "source": "", "execution_count": 1, "outputs": collector.outputs}
-    nbformat.validate(nbformat.from_dict({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
+    cell = {
+        "cell_type": "code",
+        "id": "a",
+        "metadata": {},
+        "source": "",
+        "execution_count": 1,
+        "outputs": collector.outputs,
+    }
+    nbformat.validate(
+        nbformat.from_dict({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
+    )
     json.dumps(collector.outputs, allow_nan=False, ensure_ascii=False).encode()
 
 
 def test_streams_of_a_kind_are_merged_and_others_kept_apart() -> None:
     collector = collect(out("a"), out("b"), out("c", "stderr"), out("d"))
-    assert [(o["name"], o["text"]) for o in collector.outputs] == [("stdout", "ab"), ("stderr", "c"), ("stdout", "d")]
+    assert [(o["name"], o["text"]) for o in collector.outputs] == [
+        ("stdout", "ab"),
+        ("stderr", "c"),
+        ("stdout", "d"),
+    ]
 
 
 def test_displays_part_streams() -> None:
@@ -59,8 +77,15 @@ def test_displays_part_streams() -> None:
 
 
 def test_a_result_has_its_count() -> None:
-    (output,) = collect(("execute_result", {"data": {"text/plain": "5"}, "metadata": {}, "execution_count": 3})).outputs
-    assert output == {"output_type": "execute_result", "data": {"text/plain": "5"}, "metadata": {}, "execution_count": 3}
+    (output,) = collect(
+        ("execute_result", {"data": {"text/plain": "5"}, "metadata": {}, "execution_count": 3})
+    ).outputs
+    assert output == {
+        "output_type": "execute_result",
+        "data": {"text/plain": "5"},
+        "metadata": {},
+        "execution_count": 3,
+    }
 
 
 def test_an_error_is_an_output() -> None:
@@ -98,9 +123,16 @@ def test_an_update_of_an_unknown_or_cleared_display_is_ignored() -> None:
 
 
 def test_an_update_keeps_the_kind_of_output() -> None:
-    collector = collect(("execute_result", {"data": {"text/plain": "a"}, "execution_count": 1, "transient": {"display_id": "1"}}))
+    collector = collect(
+        (
+            "execute_result",
+            {"data": {"text/plain": "a"}, "execution_count": 1, "transient": {"display_id": "1"}},
+        )
+    )
     collector.add(*update("b", "1"))
-    assert collector.outputs == [{"output_type": "execute_result", "data": {"text/plain": "b"}, "metadata": {}, "execution_count": 1}]
+    assert collector.outputs == [
+        {"output_type": "execute_result", "data": {"text/plain": "b"}, "metadata": {}, "execution_count": 1}
+    ]
 
 
 @pytest.fixture
@@ -119,7 +151,11 @@ class TestCaps:
         assert text == "x" * 100 + "\n… output over 100 characters left out …\n"
 
     def test_the_cap_is_for_all_texts_together(self) -> None:
-        collector = collect(out("x" * 90), show("y" * 90), ("error", {"ename": "E", "evalue": "z" * 90, "traceback": ["t" * 90]}))
+        collector = collect(
+            out("x" * 90),
+            show("y" * 90),
+            ("error", {"ename": "E", "evalue": "z" * 90, "traceback": ["t" * 90]}),
+        )
         assert sum(text.count(c) for text in texts(collector) for c in "xyz") == 100
         check(collector)
 
@@ -130,7 +166,14 @@ class TestCaps:
     def test_outputs_are_capped_in_number_with_one_notice(self) -> None:
         collector = collect(*[show(str(number)) for number in range(20)])
         assert collector.truncated
-        assert texts(collector) == ["0", "1", "2", "3", "4", "\n… more than 5 outputs: the rest is left out\n"]
+        assert texts(collector) == [
+            "0",
+            "1",
+            "2",
+            "3",
+            "4",
+            "\n… more than 5 outputs: the rest is left out\n",
+        ]
 
     def test_errors_and_streams_count_too(self) -> None:
         error = ("error", {"ename": "E", "evalue": "v", "traceback": []})
@@ -143,7 +186,9 @@ class TestCaps:
         assert collector.outputs[1]["data"] == {"text/plain": "… a display over 1,000 characters left out …"}
 
     def test_a_picture_over_the_cap_leaves_its_text(self) -> None:
-        collector = collect(("display_data", {"data": {"image/png": "A" * 2000, "text/plain": "<Figure>"}, "metadata": {}}))
+        collector = collect(
+            ("display_data", {"data": {"image/png": "A" * 2000, "text/plain": "<Figure>"}, "metadata": {}})
+        )
         assert collector.outputs[0]["data"] == {"text/plain": "<Figure>"}
         assert collector.truncated
 
@@ -176,7 +221,15 @@ class TestCaps:
         collector.say("[The kernel died.]\n")
         assert texts(collector)[-1].endswith("[The kernel died.]\n")
 
-    @given(st.lists(st.one_of(st.builds(out, st.text(max_size=80)), st.builds(show, st.text(max_size=80)), st.just(clear(wait=True)))))
+    @given(
+        st.lists(
+            st.one_of(
+                st.builds(out, st.text(max_size=80)),
+                st.builds(show, st.text(max_size=80)),
+                st.just(clear(wait=True)),
+            )
+        )
+    )
     @settings(max_examples=50)
     def test_whatever_comes_what_is_kept_is_bounded(self, messages: list[tuple[str, dict[str, Any]]]) -> None:
         collector = collect(*messages)
@@ -205,7 +258,13 @@ class TestCaps:
 )
 @pytest.mark.parametrize("kind", ["display_data", "execute_result"])
 def test_odd_displays_leave_a_valid_notebook(kind: str, content: dict[str, Any]) -> None:
-    check(collect((kind, content), show("x", "1"), ("update_display_data", content | {"transient": {"display_id": "1"}})))
+    check(
+        collect(
+            (kind, content),
+            show("x", "1"),
+            ("update_display_data", content | {"transient": {"display_id": "1"}}),
+        )
+    )
 
 
 @pytest.mark.parametrize("depth", [50, 150, 900, 100_000])
@@ -214,14 +273,22 @@ def test_nested_data_are_kept_or_dropped_but_never_an_error(depth: int) -> None:
     for _ in range(depth):
         nested = [nested]
     collector = collect(
-        ("display_data", {"data": {"application/json": nested, "text/plain": "x"}, "metadata": {"a": nested}, "transient": {}})
+        (
+            "display_data",
+            {
+                "data": {"application/json": nested, "text/plain": "x"},
+                "metadata": {"a": nested},
+                "transient": {},
+            },
+        )
     )
     assert ("application/json" in collector.outputs[0]["data"]) is (depth < 100)
     check(collector)
 
 
 @pytest.mark.parametrize(
-    ("count", "kept"), [(5, 5), (0, 0), (True, None), (-1, None), ("5", None), (None, None), (2.0, None), (10**30, None)]
+    ("count", "kept"),
+    [(5, 5), (0, 0), (True, None), (-1, None), ("5", None), (None, None), (2.0, None), (10**30, None)],
 )
 def test_only_a_count_that_a_notebook_may_hold_is_kept(count: Any, kept: int | None) -> None:
     assert Counted.part({"execution_count": count}).execution_count == kept
@@ -230,11 +297,23 @@ def test_only_a_count_that_a_notebook_may_hold_is_kept(count: Any, kept: int | N
 
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec=None), max_size=20),
-    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(st.characters(codec=None), max_size=5), children, max_size=3),
+    lambda children: (
+        st.lists(children, max_size=3)
+        | st.dictionaries(st.text(st.characters(codec=None), max_size=5), children, max_size=3)
+    ),
     max_leaves=6,
 )
 _MIMES = st.sampled_from(
-    ["text/plain", "text/html", "image/png", "application/json", "application/x+json", "application/json\n", "odd", ""]
+    [
+        "text/plain",
+        "text/html",
+        "image/png",
+        "application/json",
+        "application/x+json",
+        "application/json\n",
+        "odd",
+        "",
+    ]
 )
 _CONTENT = st.fixed_dictionaries(
     {},
@@ -251,7 +330,17 @@ _CONTENT = st.fixed_dictionaries(
         "wait": st.booleans() | _JSON,
     },
 )
-_KINDS = ["stream", "display_data", "execute_result", "error", "update_display_data", "clear_output", "status", "comm_open", ""]
+_KINDS = [
+    "stream",
+    "display_data",
+    "execute_result",
+    "error",
+    "update_display_data",
+    "clear_output",
+    "status",
+    "comm_open",
+    "",
+]
 
 
 @given(st.lists(st.tuples(st.sampled_from(_KINDS), _CONTENT), max_size=8))

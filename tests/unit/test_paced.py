@@ -1,4 +1,6 @@
-"""What the kernel publishes waits for what it published before: with ZeroMQ's own sockets, and readers that read or do not."""
+"""What the kernel publishes waits for what it published before: with ZeroMQ's own sockets, and readers that
+read or do not.
+"""
 
 from __future__ import annotations
 
@@ -84,11 +86,15 @@ def test_large_outputs_wait_until_those_before_them_are_on_their_way(ends: Simpl
     assert sent == MANY
 
 
-def test_a_client_that_does_not_read_holds_up_nobody_for_long(ends: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_does_not_read_holds_up_nobody_for_long(
+    ends: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     waits: list[float] = []
     wait = zmq.MessageTracker.wait
     monkeypatch.setattr(paced, "PATIENCE", 0.1)
-    monkeypatch.setattr(zmq.MessageTracker, "wait", lambda self, timeout: (waits.append(timeout), wait(self, timeout)))
+    monkeypatch.setattr(
+        zmq.MessageTracker, "wait", lambda self, timeout: (waits.append(timeout), wait(self, timeout))
+    )
     Paced(ends.publisher)
     for number in range(MANY):
         ends.publisher.send_multipart([b"t", bytes([number]) * TOGETHER])

@@ -1,4 +1,6 @@
-"""Kernels for child RLMs: started ahead, no more at once than there are places, and all ended whatever happens."""
+"""Kernels for child RLMs: started ahead, no more at once than there are places, and all ended whatever
+happens.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ class FakeKernel:
 
 
 class Machine:
-    """Makes kernels as `session.running.new_kernel` does, as soon as `starts` is set; ends them as soon as `ends` is."""
+    """Makes kernels as `session.running.new_kernel` does, as soon as `starts` is set; ends them as soon as
+    `ends` is.
+    """
 
     def __init__(self) -> None:
         self.made: list[FakeKernel] = []
@@ -78,7 +82,9 @@ async def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 @asynccontextmanager
 async def kernels(**changes: Any) -> AsyncIterator[KernelPool]:
-    chosen = {"limits.depth": 1, "sandbox.children": 2} | {name.replace("_", "."): value for name, value in changes.items()}
+    chosen = {"limits.depth": 1, "sandbox.children": 2} | {
+        name.replace("_", "."): value for name, value in changes.items()
+    }
     async with KernelPool(Host(load_settings(None, chosen)), IMAGE) as made:
         yield made
 
@@ -193,7 +199,9 @@ async def test_a_warm_kernel_that_has_died_is_not_given(machine: Machine) -> Non
         await second.go()
 
 
-async def test_a_start_ahead_that_failed_is_no_concern_of_the_child_that_comes_later(machine: Machine) -> None:
+async def test_a_start_ahead_that_failed_is_no_concern_of_the_child_that_comes_later(
+    machine: Machine,
+) -> None:
     async with kernels() as source:
         machine.starts.clear()
         first = Child(source)

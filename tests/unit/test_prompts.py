@@ -12,7 +12,14 @@ import pytest
 
 import rlm_kernel.engine.prompts as prompts
 from rlm_kernel.config import Settings, load_settings
-from rlm_kernel.engine.prompts import PROFILES, SHORT_WINDOW, ProfileName, load_profile, profile_of, system_prompt
+from rlm_kernel.engine.prompts import (
+    PROFILES,
+    SHORT_WINDOW,
+    ProfileName,
+    load_profile,
+    profile_of,
+    system_prompt,
+)
 from rlm_kernel.engine.protocols import ContextInfo, Role
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.models import ScriptedModels
@@ -87,7 +94,10 @@ def test_the_settings_choose_and_the_window_counts_once_it_is_known() -> None:
     assert profile_for(configured(root_llm__model="openai/x", root_llm__window=16_000)).name == "short"
     assert profile_for(configured(root_llm__model="openai/x")).name == "default"
     assert profile_for(configured(root_llm__model="openai/x"), Windowed([])).name == "short"
-    assert profile_for(configured(root_llm__model="local", prompt__profile="batching"), Windowed([])).name == "batching"
+    assert (
+        profile_for(configured(root_llm__model="local", prompt__profile="batching"), Windowed([])).name
+        == "batching"
+    )
     with pytest.raises(ConfigError, match=r"prompt\.profile"):
         configured(prompt__profile="large")
 
@@ -100,7 +110,10 @@ def test_the_settings_know_the_profiles() -> None:
 
 def test_a_file_of_the_users_is_a_profile(tmp_path: Path) -> None:
     own = tmp_path / "own.md"
-    text = "---\noutput_chars: 500\n---\nWork on `context`.\n{recursion}\n## user\nHow many?\n\n## assistant\n```repl\nFINAL(1)\n```\n"
+    text = (
+        "---\noutput_chars: 500\n---\nWork on `context`.\n{recursion}\n## user\nHow many?\n\n## "
+        "assistant\n```repl\nFINAL(1)\n```\n"
+    )
     own.write_text(text)
     profile = profile_for(configured(prompt__profile=str(own)))
     assert (profile.name, profile.output_chars, profile.head_chars) == (str(own), 500, 300)
@@ -139,14 +152,18 @@ def test_a_profile_that_is_not_there_is_said() -> None:
 @pytest.mark.parametrize("name", PROFILES)
 @pytest.mark.parametrize("window", [None, 4_096, 128_000, 1_048_576])
 @pytest.mark.parametrize("depth", [0, 2])
-def test_nothing_is_left_unfilled_and_the_examples_are_python(name: ProfileName, window: int | None, depth: int) -> None:
+def test_nothing_is_left_unfilled_and_the_examples_are_python(
+    name: ProfileName, window: int | None, depth: int
+) -> None:
     text = prompt(name, window, depth=depth)
     cells = re.findall(r"```repl\n(.*?)```", text, re.DOTALL)
     for cell in cells:
         ast.parse(cell)
     outside = re.sub(r"```repl\n.*?```|`[^`\n]*`", "", text, flags=re.DOTALL)
     assert not re.findall(r"\{\w+\}", outside)
-    assert not {"example_chunk", "recursion", "sub_chars", "piece_chars"} & set(re.findall(r"\{(\w+)\}", text))
+    assert not {"example_chunk", "recursion", "sub_chars", "piece_chars"} & set(
+        re.findall(r"\{(\w+)\}", text)
+    )
 
 
 @pytest.mark.parametrize("name", WITH_CHILDREN)
@@ -165,9 +182,18 @@ def test_the_small_profile_is_the_same_at_any_depth() -> None:
 
 @pytest.mark.parametrize("name", WITH_CHILDREN)
 @pytest.mark.parametrize(
-    ("window", "characters"), [(1_048_576, "2,900,000"), (128_000, "350,000"), (32_768, "91,000"), (8_192, "22,000"), (None, "100,000")]
+    ("window", "characters"),
+    [
+        (1_048_576, "2,900,000"),
+        (128_000, "350,000"),
+        (32_768, "91,000"),
+        (8_192, "22,000"),
+        (None, "100,000"),
+    ],
 )
-def test_the_sub_models_window_is_told_in_characters(name: ProfileName, window: int | None, characters: str) -> None:
+def test_the_sub_models_window_is_told_in_characters(
+    name: ProfileName, window: int | None, characters: str
+) -> None:
     text = prompt(name, window)
     assert f"about {characters} characters" in text
     assert ("a guess: its window is not known" in text) == (window is None)
@@ -186,7 +212,9 @@ def test_the_sub_models_window_is_told_in_characters(name: ProfileName, window: 
         ("short", 8_192, 13_000),
     ],
 )
-def test_pieces_fit_the_sub_model_whatever_is_in_them(name: ProfileName, window: int | None, piece: int) -> None:
+def test_pieces_fit_the_sub_model_whatever_is_in_them(
+    name: ProfileName, window: int | None, piece: int
+) -> None:
     text = prompt(name, window)
     assert f"chunks({piece})" in text
     assert (f"about {piece:,} characters" in text) or name == "default"
@@ -199,7 +227,9 @@ def test_a_short_profile_is_short() -> None:
 
 def test_the_digest_is_that_of_all_texts() -> None:
     def digest(*names: str) -> str:
-        return hashlib.sha256("\0".join((FOLDER / name).read_text("utf-8") for name in names).encode()).hexdigest()
+        return hashlib.sha256(
+            "\0".join((FOLDER / name).read_text("utf-8") for name in names).encode()
+        ).hexdigest()
 
     assert load_profile("small").digest == digest("small.md")
     for name in WITH_CHILDREN:

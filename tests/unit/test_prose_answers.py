@@ -1,4 +1,3 @@
-# ruff: noqa: E501
 """What FINAL(...) in prose delivers, or what is asked instead."""
 
 from __future__ import annotations
@@ -19,7 +18,9 @@ LOOK = "I look.\n```repl\nsay(context[:5])\n```"
 
 
 async def delivered(text: str, **variables: Any) -> tuple[Answer | None, str]:
-    """The answer of FINAL(text) over these variables, and what the model was told where it was asked again."""
+    """The answer of FINAL(text) over these variables, and what the model was told where it was asked
+    again.
+    """
     run = Run(ScriptedModels([LOOK, f"So:\n\nFINAL({text})", "FINAL(asked again)"]))
     run.kernel.variables |= {"answer": {"content": None, "ready": False}} | variables
     answer = (await run.outcome()).answer
@@ -134,7 +135,8 @@ async def test_code_that_gives_no_value_is_asked_about_and_never_delivered(text:
     assert told in remark
 
 
-TEMPLATES = ["answer", "your answer here", "your_answer", "<answer>", "<the number of lines>", "...", "…", "", "value", "the final answer", '"your answer"', "[answer]",
+TEMPLATES = ["answer", "your answer here", "your_answer", "<answer>", "<the number of "
+                                                                      "lines>", "...", "…", "", "value", "the final answer", '"your answer"', "[answer]",
              "{answer}", "Insert your answer here", "result", "variable_name"]  # fmt: skip
 
 
@@ -219,7 +221,20 @@ def test_an_answer_that_says_something_is_no_template(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["(" * 5000, "-" * 5000 + "1", "a" + ".b" * 5000, "\0", "f'", "x\0=1", "*", "**a", "a for a in b", "*a, *b", "é(ü)", "lambda: 0"],
+    [
+        "(" * 5000,
+        "-" * 5000 + "1",
+        "a" + ".b" * 5000,
+        "\0",
+        "f'",
+        "x\0=1",
+        "*",
+        "**a",
+        "a for a in b",
+        "*a, *b",
+        "é(ü)",
+        "lambda: 0",
+    ],
 )
 def test_nothing_that_stands_in_final_breaks_its_reading(text: str) -> None:
     meaning(text)

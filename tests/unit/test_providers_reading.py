@@ -41,13 +41,19 @@ URL = "http://models.example:8000/v1/chat/completions"
         (URL, {"HTTP_PROXY": "http://p:1", "no_proxy": "ls.example,xmodels.example"}, "http://p:1"),
         ("http://10.1.2.3/v1", {"HTTP_PROXY": "http://p:1", "NO_PROXY": "10.0.0.0/8"}, None),
         ("http://10.1.2.3:81/v1", {"HTTP_PROXY": "http://p:1", "NO_PROXY": "10.1.2.3:80"}, "http://p:1"),
-        ("http://11.1.2.3/v1", {"HTTP_PROXY": "http://p:1", "NO_PROXY": "10.0.0.0/8,nonsense/99"}, "http://p:1"),
+        (
+            "http://11.1.2.3/v1",
+            {"HTTP_PROXY": "http://p:1", "NO_PROXY": "10.0.0.0/8,nonsense/99"},
+            "http://p:1",
+        ),
         ("http://[::1]:8000/v1", {"HTTP_PROXY": "http://p:1", "NO_PROXY": "[::1]"}, None),
         ("http://[::1]:8000/v1", {"HTTP_PROXY": "http://p:1", "NO_PROXY": "::1"}, None),
         ("https://models.example/v1", {"https_proxy": "http://p:1"}, "http://p:1"),
     ],
 )
-def test_the_proxy_is_the_one_of_the_environment(url: str, variables: dict[str, str], proxy: str | None) -> None:
+def test_the_proxy_is_the_one_of_the_environment(
+    url: str, variables: dict[str, str], proxy: str | None
+) -> None:
     found = proxy_for(url, variables)
     assert (found.url if found else None) == proxy
 
@@ -74,9 +80,17 @@ def test_an_address_is_taken_as_people_write_it(written: str, url: str) -> None:
 
 def test_an_address_says_where_it_came_from() -> None:
     variables = {"OPENAI_BASE_URL": "https://me:pw@h/v1", "OPENAI_API_BASE": "http://b/v1"}
-    assert address_of("sub_llm", LLMSettings(), "openai", variables).told() == "https://h/v1 (from OPENAI_BASE_URL)"
-    assert address_of("sub_llm", LLMSettings(api_base="http://h"), "openai", variables).told() == "http://h (from sub_llm.api_base)"
-    assert address_of("sub_llm", LLMSettings(), "openai", {}).told() == "https://api.openai.com/v1 (the default)"
+    assert (
+        address_of("sub_llm", LLMSettings(), "openai", variables).told()
+        == "https://h/v1 (from OPENAI_BASE_URL)"
+    )
+    assert (
+        address_of("sub_llm", LLMSettings(api_base="http://h"), "openai", variables).told()
+        == "http://h (from sub_llm.api_base)"
+    )
+    assert (
+        address_of("sub_llm", LLMSettings(), "openai", {}).told() == "https://api.openai.com/v1 (the default)"
+    )
     assert address_of("sub_llm", LLMSettings(), "mistral", {}).told() == "the provider's usual one"
 
 
@@ -117,7 +131,8 @@ def test_a_conversation_without_a_system_role_has_user_and_assistant_in_turns() 
         "Range of input length should be [1, 30720]",
         "max_tokens must be at least 1, got -33.",
         "Input validation error: `inputs` must have less than 4095 tokens. Given: 9000",
-        "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: 4000 `inputs` tokens",
+        "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: 4000 `inputs` "
+        "tokens",
         "The decoder prompt (length 9001) is longer than the maximum model length of 8192.",
     ],
 )
@@ -134,7 +149,11 @@ def test_the_words_for_a_prompt_that_is_too_long_are_known(words: str) -> None:
         (408, "The request took too long.", "timeout"),
         (403, "You have exceeded your token quota.", "auth"),
         (500, "The server had an error.", "server"),
-        (400, "max_tokens is too large: 77. This model supports at most 64 completion tokens.", "bad_request"),
+        (
+            400,
+            "max_tokens is too large: 77. This model supports at most 64 completion tokens.",
+            "bad_request",
+        ),
         (400, "Model unloaded.", "server"),
         (400, "No models loaded.", "unknown_model"),
         (400, "API key not valid. Please pass a valid API key.", "auth"),
@@ -159,14 +178,18 @@ def test_other_limits_are_no_prompt_that_is_too_long(status: int, words: str, fa
         ({}, "Please try again in a while.", None),
     ],
 )
-def test_a_wait_is_read_from_headers_and_words(headers: dict[str, str], words: str, seconds: float | None) -> None:
+def test_a_wait_is_read_from_headers_and_words(
+    headers: dict[str, str], words: str, seconds: float | None
+) -> None:
     found = of_error({"error": {"message": words}}, 429, headers)
     assert (found.fault, found.retry_after, found.retry) == ("rate_limit", seconds, True)
 
 
 def test_an_error_packed_in_a_gateways_error_is_told() -> None:
     raw = json.dumps({"error": {"message": "The inner words."}})
-    found = of_error({"error": {"message": "Provider returned error", "code": 400, "metadata": {"raw": raw}}}, 400)
+    found = of_error(
+        {"error": {"message": "Provider returned error", "code": 400, "metadata": {"raw": raw}}}, 400
+    )
     assert found.said == "Provider returned error The inner words."
 
 
@@ -210,14 +233,18 @@ def test_a_page_that_says_the_body_is_too_large_is_a_prompt_that_is_too_long() -
 
 
 def test_a_count_that_no_call_can_have_is_none() -> None:
-    assert usage({"usage": {"prompt_tokens": 2**70, "completion_tokens": 1e300}}, 8, 4) == Usage(2, 1, 0, True)
+    assert usage({"usage": {"prompt_tokens": 2**70, "completion_tokens": 1e300}}, 8, 4) == Usage(
+        2, 1, 0, True
+    )
 
 
 def completion(**message: Any) -> dict[str, Any]:
     return {"choices": [{"message": {"content": None, **message}}]}
 
 
-CODE = st.text(st.characters(codec="utf-8", exclude_characters="\r"), min_size=1).filter(lambda text: text.strip())
+CODE = st.text(st.characters(codec="utf-8", exclude_characters="\r"), min_size=1).filter(
+    lambda text: text.strip()
+)
 
 
 @given(CODE, st.booleans())
@@ -235,7 +262,9 @@ completion_tokens total_tokens detail delta reasoning base_resp status_code refu
 NAMES = st.sampled_from(_NAMES.split())
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES | st.text(max_size=6), inner, max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(NAMES | st.text(max_size=6), inner, max_size=5)
+    ),
     max_leaves=20,
 )
 ODD = st.sampled_from([b"data: {", b"data: 1\n\ndata: []", b"[[", b"{" * 9000, b":\n", b"\xff\xfe<"])

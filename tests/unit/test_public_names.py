@@ -23,13 +23,19 @@ def test_nothing_else_of_ours_is_importable() -> None:
     ours = {
         name
         for name, value in vars(rlm_kernel).items()
-        if not name.startswith("_") and not isinstance(value, ModuleType) and getattr(value, "__module__", "").startswith("rlm_kernel")
+        if not name.startswith("_")
+        and not isinstance(value, ModuleType)
+        and getattr(value, "__module__", "").startswith("rlm_kernel")
     }
     assert ours | set(rlm_kernel._LATE) | {"__version__"} == set(rlm_kernel.__all__)
 
 
 def test_every_error_of_the_tree_is_public() -> None:
-    tree = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, errors.RLMError)}
+    tree = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, errors.RLMError)
+    }
     assert tree <= set(rlm_kernel.__all__)
 
 
@@ -39,6 +45,9 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 def test_a_star_import_brings_all_names() -> None:
-    code = "from rlm_kernel import *; import rlm_kernel; print(all(name in globals() for name in rlm_kernel.__all__))"
+    code = (
+        "from rlm_kernel import *; import rlm_kernel; print(all(name in globals() for name in "
+        "rlm_kernel.__all__))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "True\n"

@@ -14,15 +14,22 @@ LIMIT = 100
 
 @pytest.fixture
 def batches(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The questions of each batch that the host was sent. Two files are loaded; the host knows them, and wants their texts."""
+    """The questions of each batch that the host was sent.
+
+    Two files are loaded; the host knows them, and wants their texts.
+    """
     texts = {"a.txt": "a" * 60, "b.txt": "b" * 60}
     for name in ("hand", "unhand"):
         monkeypatch.setattr(wire, name, lambda *_: None)
     monkeypatch.setattr(files, "files", texts)
-    monkeypatch.setattr(files, "_loaded", {name: files._Loaded(f"/in/{name}", "utf-8", False, "") for name in texts})
+    monkeypatch.setattr(
+        files, "_loaded", {name: files._Loaded(f"/in/{name}", "utf-8", False, "") for name in texts}
+    )
     sent: list[list[str]] = []
 
-    def call_many(_kind: str, items: Iterable[wire.Item], count: int, *, done: Callable[[int], None], **_: Any) -> list[Any]:
+    def call_many(
+        _kind: str, items: Iterable[wire.Item], count: int, *, done: Callable[[int], None], **_: Any
+    ) -> list[Any]:
         results: list[Any] = []
         sent.append([])
         for place, item in enumerate(items):
@@ -30,7 +37,9 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
             results.append(answer(item.body))
             done(place)
         assert len(results) == count
-        if count and all(isinstance(one, wire.CallFailed) and isinstance(one.error, wire.BudgetExceeded) for one in results):
+        if count and all(
+            isinstance(one, wire.CallFailed) and isinstance(one.error, wire.BudgetExceeded) for one in results
+        ):
             raise results[0].error
         return results
 

@@ -10,7 +10,17 @@ from rlm_kernel.errors import UsageError
 from rlm_kernel.session import questions as questions_module
 from rlm_kernel.session.questions import extract_paths, missing_paths, refuse_missing
 
-NAMES = ("report.pdf", "data/x.log", "data", "My Files/a b.txt", "a(1).txt", "it's.txt", "no-ending", "v1.2", "späße.txt")
+NAMES = (
+    "report.pdf",
+    "data/x.log",
+    "data",
+    "My Files/a b.txt",
+    "a(1).txt",
+    "it's.txt",
+    "no-ending",
+    "v1.2",
+    "späße.txt",
+)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +56,10 @@ def named(message: str, place: Path) -> list[str]:
         ("See a(1).txt (and {here}/a(1).txt)", ["a(1).txt"]),
         ("See ./it's.txt", ["it's.txt"]),
         ("See “späße.txt”…", ["späße.txt"]),
-        ("file://{here}/My%20Files/a%20b.txt and file://localhost{here}/data/x.log", ["My Files/a b.txt", "data/x.log"]),
+        (
+            "file://{here}/My%20Files/a%20b.txt and file://localhost{here}/data/x.log",
+            ["My Files/a b.txt", "data/x.log"],
+        ),
         ("file://elsewhere{here}/report.pdf file://[x", []),
         ("Version v1.2, that is: v1.2.", ["v1.2"]),
         ("/ // . .. ../ ../.. … and so on, etc. 3/4 or 1.5", []),
@@ -85,7 +98,12 @@ def test_any_message_is_no_error_and_gives_nothing_that_is_not_in_it(message: st
         assert path.name in message.replace("\\", "")
 
 
-@given(st.text(max_size=50), st.text(max_size=50), st.sampled_from(NAMES), st.sampled_from(["{} ", "({})", "{}, ", "`{}`", '"{}"', "'{}'"]))
+@given(
+    st.text(max_size=50),
+    st.text(max_size=50),
+    st.sampled_from(NAMES),
+    st.sampled_from(["{} ", "({})", "{}, ", "`{}`", '"{}"', "'{}'"]),
+)
 def test_a_planted_path_is_found(place: Path, before: str, after: str, name: str, form: str) -> None:
     if (" " in name and form[0] not in "`\"'") or ("'" in name and form[0] == "'"):
         return
@@ -106,7 +124,10 @@ def etc(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def missing(message: str, place: Path) -> list[str]:
     found = missing_paths(message.format(here=place), place)
-    return [f"{one.word.removeprefix(f'{place}/')} {one.near.relative_to(place) if one.near else '-'}" for one in found]
+    return [
+        f"{one.word.removeprefix(f'{place}/')} {one.near.relative_to(place) if one.near else '-'}"
+        for one in found
+    ]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +138,10 @@ def missing(message: str, place: Path) -> list[str]:
         ("What is in ./log/nothing-like-it?", ["./log/nothing-like-it -"]),
         ("What is in 'report.txr', please", ["report.txr report.txt"]),
         ("What does Report.TXT say?", ["Report.TXT report.txt"]),
-        ("What does gro\u0308sse.csv say, or Gro\u0308ße.csv?", ["gro\u0308sse.csv Größe.csv", "Gro\u0308ße.csv Größe.csv"]),
+        (
+            "What does gro\u0308sse.csv say, or Gro\u0308ße.csv?",
+            ["gro\u0308sse.csv Größe.csv", "Gro\u0308ße.csv Größe.csv"],
+        ),
         ("Compare src/mian.py with report.txt.", ["src/mian.py src/main.py"]),
         ("How many lines has {here}/log/syslog.1?", []),
         ("What does ./report.txt say? And report.txt?", []),
@@ -132,7 +156,9 @@ def missing(message: str, place: Path) -> list[str]:
         ("", []),
     ],
 )
-def test_paths_that_are_not_there_are_told_from_other_words(message: str, expected: list[str], etc: Path) -> None:
+def test_paths_that_are_not_there_are_told_from_other_words(
+    message: str, expected: list[str], etc: Path
+) -> None:
     assert missing(message, etc) == expected
 
 

@@ -36,7 +36,13 @@ def cell_of(notebook: Any, cell_id: str) -> Any:
 
 def test_a_trace_is_read_as_it_was_written(path: Path) -> None:
     trace = read_trace(path)
-    assert [cell.id for cell in trace.code_cells] == ["parameters", "setup", "turn-01-a", "turn-01-b", "turn-02-a"]
+    assert [cell.id for cell in trace.code_cells] == [
+        "parameters",
+        "setup",
+        "turn-01-a",
+        "turn-01-b",
+        "turn-02-a",
+    ]
     by_id = {cell.id: cell for cell in trace.cells}
     assert (by_id["turn-01"].kind, by_id["turn-01"].turn) == ("model", 1)
     assert by_id["turn-01-b"].tags == ["raises-exception"]
@@ -69,7 +75,14 @@ def test_a_cost_that_is_no_number_is_not_known(path: Path) -> None:
 def test_edits_of_a_person_are_seen(path: Path) -> None:
     def change(notebook: Any) -> None:
         cell_of(notebook, "turn-01-a")["source"] = "x + 1"
-        blank = {"cell_type": "code", "id": "abc", "metadata": {"trusted": True}, "source": "1", "outputs": [], "execution_count": None}
+        blank = {
+            "cell_type": "code",
+            "id": "abc",
+            "metadata": {"trusted": True},
+            "source": "1",
+            "outputs": [],
+            "execution_count": None,
+        }
         notebook["cells"].insert(4, blank)
         notebook["metadata"]["widgets"] = {}
 
@@ -87,18 +100,38 @@ def test_edits_of_a_person_are_seen(path: Path) -> None:
         (lambda n: n["metadata"]["rlm"].update(version=2, rlm_version="9.9"), "written by rlm_kernel 9.9"),
         (lambda n: n["metadata"]["rlm"].pop("question"), "question: Field required"),
         (lambda n: cell_of(n, "turn-01-a")["metadata"]["rlm"].update(status="odd"), "cell turn-01-a"),
-        (lambda n: cell_of(n, "turn-01-a").update(id="../../../home/x"), r"'\.\./\.\./\.\./home/x' is no id for its cell 5"),
-        (lambda n: n["metadata"]["rlm"]["totals"].update(cost=-1000.0), "totals.cost: Input should be greater than or equal to 0"),
-        (lambda n: n["metadata"]["rlm"]["totals"].update(calls=-1000), "totals.calls: Input should be greater than or equal to 0"),
-        (lambda n: n["metadata"]["rlm"]["totals"].update(seconds=float("nan")), "totals.seconds: Input should be a finite"),
-        (lambda n: cell_of(n, "turn-01")["metadata"]["rlm"].update(cost=-1e9), "cell turn-01 does not hold: cost"),
-        (lambda n: cell_of(n, "turn-01-a")["metadata"]["rlm"]["calls"][0].update(prompt_tokens=-1), "calls.0.prompt_tokens"),
+        (
+            lambda n: cell_of(n, "turn-01-a").update(id="../../../home/x"),
+            r"'\.\./\.\./\.\./home/x' is no id for its cell 5",
+        ),
+        (
+            lambda n: n["metadata"]["rlm"]["totals"].update(cost=-1000.0),
+            "totals.cost: Input should be greater than or equal to 0",
+        ),
+        (
+            lambda n: n["metadata"]["rlm"]["totals"].update(calls=-1000),
+            "totals.calls: Input should be greater than or equal to 0",
+        ),
+        (
+            lambda n: n["metadata"]["rlm"]["totals"].update(seconds=float("nan")),
+            "totals.seconds: Input should be a finite",
+        ),
+        (
+            lambda n: cell_of(n, "turn-01")["metadata"]["rlm"].update(cost=-1e9),
+            "cell turn-01 does not hold: cost",
+        ),
+        (
+            lambda n: cell_of(n, "turn-01-a")["metadata"]["rlm"]["calls"][0].update(prompt_tokens=-1),
+            "calls.0.prompt_tokens",
+        ),
         (lambda n: n.pop("cells"), "no notebook"),
         (lambda n: n.update(nbformat=99), "no notebook"),
         (lambda n: n["cells"].append("x"), "no notebook"),
     ],
 )
-def test_a_damaged_trace_is_refused_with_the_reason(path: Path, change: Callable[[Any], Any], said: str) -> None:
+def test_a_damaged_trace_is_refused_with_the_reason(
+    path: Path, change: Callable[[Any], Any], said: str
+) -> None:
     edit(path, change)
     with pytest.raises(TraceError, match=said):
         read_trace(path)
@@ -148,7 +181,9 @@ def test_a_byte_order_mark_is_no_part_of_a_trace(path: Path, encoding: str) -> N
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:
     """All (container, key) of JSON data, but those within our own metadata."""
-    for key in list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+    for key in (
+        list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    ):
         yield value, key
         if key != "rlm":
             yield from _places(value[key])

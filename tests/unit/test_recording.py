@@ -20,16 +20,22 @@ from tests.support.trace import WHEN, call
 
 
 def cell(cell_id: str, calls: Sequence[CallRecord], code: str = "pass") -> TraceCell:
-    return TraceCell(cell_id, True, code, [], 1, CellMeta(kind="code", status="ok", calls=[CallMeta.of(c) for c in calls]))
+    return TraceCell(
+        cell_id, True, code, [], 1, CellMeta(kind="code", status="ok", calls=[CallMeta.of(c) for c in calls])
+    )
 
 
 def asked(number: int, prompt: str, nth: int = 0, **changes: Any) -> CallRecord:
     """The number-th call that was asked; calls are recorded in the order in which they end."""
     started = WHEN + timedelta(milliseconds=number)
-    return call(number, prompt_digest=prompt, occurrence=nth, answer=f"{prompt}{number}", started=started, **changes)
+    return call(
+        number, prompt_digest=prompt, occurrence=nth, answer=f"{prompt}{number}", started=started, **changes
+    )
 
 
-async def answer(recording: TraceRecording, prompt: str, nth: int = 0, cell_id: str = "a", thread: str = "9-1") -> Any:
+async def answer(
+    recording: TraceRecording, prompt: str, nth: int = 0, cell_id: str = "a", thread: str = "9-1"
+) -> Any:
     found = await recording.find(HostCall(cell_id, f"{thread}-1", {}, nth), prompt)
     recording.received(cell_id, f"{thread}-1")
     return found and found.answer
@@ -67,7 +73,9 @@ async def test_files_and_answers_are_not_answered_from_the_recording(kind: Any) 
 
 
 async def test_a_cell_that_lost_its_record_is_served_from_the_others() -> None:
-    recording = TraceRecording([cell("a", [asked(1, "p")]), TraceCell("new", True, "llm_query('p')", [], None, None)])
+    recording = TraceRecording(
+        [cell("a", [asked(1, "p")]), TraceCell("new", True, "llm_query('p')", [], None, None)]
+    )
     assert await answer(recording, "p", cell_id="new") == "p1"
     assert await answer(recording, "q", cell_id="new") is None
 
@@ -79,7 +87,9 @@ async def test_a_cell_without_an_id_is_known_by_its_code_and_how_often_it_was_ru
 
 
 async def test_a_call_that_was_cut_off_is_never_answered() -> None:
-    recording = TraceRecording([cell("a", [asked(1, "p", error="cancelled: the cell ended before the answer came", model=None)])])
+    recording = TraceRecording(
+        [cell("a", [asked(1, "p", error="cancelled: the cell ended before the answer came", model=None)])]
+    )
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(answer(recording, "p"), 0.05)
 
@@ -93,7 +103,9 @@ async def test_a_recorded_failure_is_found_as_such() -> None:
 
 @given(st.permutations(range(6)), st.permutations(range(6)))
 @settings(max_examples=30, deadline=None)
-def test_concurrent_calls_are_answered_in_the_order_in_which_they_ended(ended: list[int], arriving: list[int]) -> None:
+def test_concurrent_calls_are_answered_in_the_order_in_which_they_ended(
+    ended: list[int], arriving: list[int]
+) -> None:
     async def replay() -> list[int]:
         recording = TraceRecording([cell("a", [asked(number, f"p{number}") for number in ended])])
         order: list[int] = []
@@ -111,10 +123,14 @@ def test_concurrent_calls_are_answered_in_the_order_in_which_they_ended(ended: l
 async def test_a_call_that_does_not_come_is_not_waited_for_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recording_module, "PATIENCE", 0.05)
     recording = TraceRecording([cell("a", [asked(number, f"p{number}") for number in range(10)])])
-    found = await asyncio.wait_for(asyncio.gather(*(answer(recording, f"p{number}") for number in (9, 5, 7))), 5)
+    found = await asyncio.wait_for(
+        asyncio.gather(*(answer(recording, f"p{number}") for number in (9, 5, 7))), 5
+    )
     assert found == ["p99", "p55", "p77"]
     # And all of them the next time.
-    again = await asyncio.wait_for(asyncio.gather(*(answer(recording, f"p{number}") for number in range(10))), 5)
+    again = await asyncio.wait_for(
+        asyncio.gather(*(answer(recording, f"p{number}") for number in range(10))), 5
+    )
     assert again == [f"p{number}{number}" for number in range(10)]
 
 
@@ -129,18 +145,24 @@ async def test_a_caller_that_goes_away_holds_up_nobody(monkeypatch: pytest.Monke
 
 async def test_a_call_that_was_cancelled_with_the_run_is_still_to_be_made() -> None:
     cancelled = asked(1, "p", error="cancelled: the cell ended before the answer came", model=None)
-    cut_off = TraceCell("a", True, "pass", [], None, CellMeta(kind="code", status="running", calls=[CallMeta.of(cancelled)]))
+    cut_off = TraceCell(
+        "a", True, "pass", [], None, CellMeta(kind="code", status="running", calls=[CallMeta.of(cancelled)])
+    )
     assert await answer(TraceRecording([cut_off]), "p") is None
 
 
 async def test_where_nobody_interrupts_a_call_that_was_cut_off_fails_at_once() -> None:
     cut_off = asked(1, "p", error="cancelled: the cell ended before the answer came", model=None)
-    found = await TraceRecording([cell("a", [cut_off])], waiting=False).find(HostCall("a", "9-1-1", {}), cut_off.prompt_digest)
+    found = await TraceRecording([cell("a", [cut_off])], waiting=False).find(
+        HostCall("a", "9-1-1", {}), cut_off.prompt_digest
+    )
     assert found is not None
     assert found.error == cut_off.error
 
 
-async def test_the_next_thread_has_its_answer_when_the_one_before_has_received_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_next_thread_has_its_answer_when_the_one_before_has_received_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(recording_module, "RECEIPT", 60)
     recording = TraceRecording([cell("a", [asked(1, "p"), asked(2, "q"), asked(3, "r")])])
     first = await recording.find(HostCall("a", "9-1-1", {}), "p")

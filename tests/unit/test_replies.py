@@ -18,7 +18,9 @@ FENCE = "```"
 
 @pytest.mark.parametrize("language", ["repl", "python", "py", "Python", "python3", "REPL", "repl title=a"])
 def test_a_fenced_block_is_a_cell(language: str) -> None:
-    assert parse_reply(f"I look.\n\n{FENCE}{language}\nprint(1)\n{FENCE}\nDone.") == Reply(("print(1)",), "I look.\n\nDone.", None)
+    assert parse_reply(f"I look.\n\n{FENCE}{language}\nprint(1)\n{FENCE}\nDone.") == Reply(
+        ("print(1)",), "I look.\n\nDone.", None
+    )
 
 
 def test_several_blocks_are_cells_in_order() -> None:
@@ -32,7 +34,9 @@ def test_tilde_fences_count_and_may_hold_backticks() -> None:
 
 
 def test_an_unclosed_fence_reaches_to_the_end() -> None:
-    assert parse_reply("Now:\n```repl\nx = 1\nprint(x)") == Reply(("x = 1\nprint(x)",), "Now:", None, unclosed=True)
+    assert parse_reply("Now:\n```repl\nx = 1\nprint(x)") == Reply(
+        ("x = 1\nprint(x)",), "Now:", None, unclosed=True
+    )
 
 
 def test_a_longer_fence_holds_shorter_ones() -> None:
@@ -50,7 +54,10 @@ def test_a_longer_closing_fence_closes() -> None:
 
 
 def test_a_block_in_a_list_loses_the_indentation_of_its_fence() -> None:
-    reply = parse_reply("1. First\n   ```\n   for i in x:\n       print(i)\n   ```\n2. Then\n      ```repl\n      y = 2\n      ```")
+    reply = parse_reply(
+        "1. First\n   ```\n   for i in x:\n       print(i)\n   ```\n2. Then\n      ```repl\n      y = 2\n   "
+        "   ```"
+    )
     assert reply.cells == ("for i in x:\n    print(i)", "y = 2")
 
 
@@ -89,16 +96,26 @@ def test_an_empty_block_is_no_cell() -> None:
 
 
 def test_inline_code_is_prose() -> None:
-    assert parse_reply("I use ```x``` and `y`.\n```repl x```") == Reply((), "I use ```x``` and `y`.\n```repl x```", None)
+    assert parse_reply("I use ```x``` and `y`.\n```repl x```") == Reply(
+        (), "I use ```x``` and `y`.\n```repl x```", None
+    )
 
 
-@pytest.mark.parametrize("text", ["", "I think it is Paris.", "Wait", "answer: 42", "42", "x == y", '"quoted"'])
+@pytest.mark.parametrize(
+    "text", ["", "I think it is Paris.", "Wait", "answer: 42", "42", "x == y", '"quoted"']
+)
 def test_prose_is_no_code(text: str) -> None:
     assert parse_reply(text) == Reply((), text, None)
 
 
 @pytest.mark.parametrize(
-    "code", ["print(len(context))", "import re\nhits = re.findall('\\w', context)\nhits[:5]", "x = 1", "x = 2\nFINAL(x)"]
+    "code",
+    [
+        "print(len(context))",
+        "import re\nhits = re.findall('\\w', context)\nhits[:5]",
+        "x = 1",
+        "x = 2\nFINAL(x)",
+    ],
 )
 def test_bare_code_without_a_fence_is_a_cell(code: str) -> None:
     assert parse_reply(f"\n{code}\n") == Reply((code,), "", None)
@@ -187,7 +204,9 @@ def test_other_mentions_of_final_are_no_answer_in_prose(reply: str) -> None:
 
 
 def test_an_answer_beside_code_is_found_with_the_code() -> None:
-    assert parse_reply("```repl\nprint(1)\n```\nFINAL(1)") == Reply(("print(1)",), "FINAL(1)", ProseFinal("FINAL", "1"))
+    assert parse_reply("```repl\nprint(1)\n```\nFINAL(1)") == Reply(
+        ("print(1)",), "FINAL(1)", ProseFinal("FINAL", "1")
+    )
 
 
 @pytest.mark.parametrize(
@@ -207,7 +226,16 @@ def test_code_that_mentions_the_input_looks_at_it(code: str, looks: bool) -> Non
 
 
 @pytest.mark.parametrize(
-    "text", ["(" * 100_000, "-" * 50_000 + "1", "a" + ".b" * 50_000, "1+" * 50_000 + "1", "f" + "(1)" * 50_000, "\0", "x\0=1"]
+    "text",
+    [
+        "(" * 100_000,
+        "-" * 50_000 + "1",
+        "a" + ".b" * 50_000,
+        "1+" * 50_000 + "1",
+        "f" + "(1)" * 50_000,
+        "\0",
+        "x\0=1",
+    ],
 )
 def test_code_that_no_parser_can_take_is_no_error(text: str) -> None:
     assert parse_reply(text).final is None
@@ -228,7 +256,10 @@ def test_a_models_invalid_escapes_warn_nobody() -> None:
     assert caught == []
 
 
-@pytest.mark.parametrize("line", ["```" + "a" * 200_000 + "`", "```" + " " * 200_000 + "`", "FINAL(" * 30_000, 'FINAL("' + "\\" * 99_999])
+@pytest.mark.parametrize(
+    "line",
+    ["```" + "a" * 200_000 + "`", "```" + " " * 200_000 + "`", "FINAL(" * 30_000, 'FINAL("' + "\\" * 99_999],
+)
 def test_long_lines_take_no_long_time(line: str) -> None:
     started = time.monotonic()
     parse_reply(line)
@@ -272,7 +303,11 @@ def test_no_text_raises(text: str) -> None:
     without_drafts(text)
 
 
-@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\r"), max_size=40), min_size=1, max_size=5))
+@given(
+    st.lists(
+        st.text(st.characters(codec="utf-8", exclude_characters="\r"), max_size=40), min_size=1, max_size=5
+    )
+)
 def test_blocks_come_back_as_they_were_written(codes: list[str]) -> None:
     assume(all(python.as_meant(code) == code for code in codes))
     fence = "`" * (max(len(code) for code in codes) + 3)

@@ -1,5 +1,6 @@
-# ruff: noqa: E501
-"""Any code, wrapped in any of the ways in which models wrap it, comes out as it was; and no reply takes long to read."""
+"""Any code, wrapped in any of the ways in which models wrap it, comes out as it was; and no reply takes long
+to read.
+"""
 
 from __future__ import annotations
 
@@ -35,21 +36,29 @@ WRAPS: dict[str, Callable[[str], str]] = {
     "quote": lambda code: f"> ```python\n{_lines(code, '> ')}\n> ```",
     "indented": lambda code: f"So:\n\n    ```python\n{_lines(code, '    ')}\n    ```",
     "tag": lambda code: f"<execute>\n{code}\n</execute>\nThen I go on.",
-    "thoughts before": lambda code: f"<think>\nPerhaps:\n```python\nprint('no')\n```\nno\n</think>\n```python\n{code}\n```",
+    "thoughts before": lambda code: "<think>\nPerhaps:\n```python\nprint('no')\n```\nno\n</think>\n"
+                                    f"```python\n{code}\n```",
     "opener missing": lambda code: f"Perhaps so (it's odd).\n</think>\n\n```python\n{code}\n```",
-    "channels": lambda code: f"<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>```python\n{code}\n```<|return|>",
+    "channels": lambda code: "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>```python\n"
+                             f"{code}\n```<|return|>",
     "end of turn": lambda code: f"```python\n{code}\n```<|im_end|>",
     "before an output": lambda code: f"```python\n{code}\n```\nOutput:\n```\n3\n```",
     "Windows": lambda code: f"I look.\n```repl\n{code}\n```\nThen.".replace("\n", "\r\n"),
 }  # fmt: skip
 _INNER = st.sampled_from(
-    ["```\ntext\n```", "```json\n{}\n```", "```python\nx = 1\n```", "~~~\na\n~~~", "    ```", "```", "<think>no</think>", "</think>", "<|im_end|>", "> q", "- a",
+    ["```\ntext\n```", "```json\n{}\n```", "```python\nx = 1\n"
+                                           "```", "~~~\na\n~~~", "    ```", "```", "<think>no</think>", "</think>", "<|im_end|>", "> q", "- a",
      "\\n \\\\", "FINAL(7)", "it's (so", "``` x", "\x0c", "\u2028", "é🎉", "`a`", "Output:", "", "# no", "{x}", "<code>", "</execute>"]
 )  # fmt: skip
 _STATEMENTS = st.one_of(
-    st.sampled_from(["print(len(context))", "x = 1", "for i in range(3):\n    print(i)", "import re", "# takes ``` off", "if True:\n\n    x = 2\n",
-                     "parts = text.split('```')", 'y = r"\\d```"', "z = f'{x!r}'", "%time x = 1", "def f(a):\n    return (a\n        + 1)", "s = 'it\\'s'"]),
-    st.builds(lambda lines, quote: f"p = f{quote}{chr(10).join(lines)}\n.{quote}", st.lists(_INNER, max_size=6), st.sampled_from(['"""', "'''"])),
+    st.sampled_from(["print(len(context))", "x = 1", "for i in range(3):\n    "
+                                                     "print(i)", "import re", "# takes ``` off", "if True:\n"
+                                                                                                 "\n    x = 2\n",
+                     "parts = text.split('```')", 'y = r"\\d```"', "z = f'{x!r}'", "%time x = 1", "def f(a):\n"
+                                                                                                  "    return "
+                                                                                                  "(a\n        + 1)", "s = 'it\\'s'"]),
+    st.builds(lambda lines, quote: f"p = f{quote}{chr(10).join(lines)}\n"
+                                   f".{quote}", st.lists(_INNER, max_size=6), st.sampled_from(['"""', "'''"])),
     st.builds(lambda text: f"t = {text!r}", st.text(st.characters(codec="utf-8", exclude_characters="\r"), max_size=12)),
 )  # fmt: skip
 CODES = st.lists(_STATEMENTS, min_size=1, max_size=5).map(lambda parts: "\n".join([*parts, "print(1)"]))

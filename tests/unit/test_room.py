@@ -33,11 +33,15 @@ class Engine:
         self.failing: Exception | None = None
         self.api = self
 
-    def add(self, memory: str | None = "2147483648", idle: str | None = "0", state: str = "running", **more: Any) -> None:
+    def add(
+        self, memory: str | None = "2147483648", idle: str | None = "0", state: str = "running", **more: Any
+    ) -> None:
         labels = {f"{containers.LABEL}.owner": str(os.getpid()), f"{containers.LABEL}.session": "1"}
         labels |= {f"{containers.LABEL}.memory": memory} if memory is not None else {}
         labels |= {f"{containers.LABEL}.idle": idle} if idle is not None else {}
-        self.listed.append({"Id": str(len(self.listed)), "State": state, "Created": 2**40, "Labels": labels, **more})
+        self.listed.append(
+            {"Id": str(len(self.listed)), "State": state, "Created": 2**40, "Labels": labels, **more}
+        )
 
     def info(self) -> dict[str, Any]:
         if self.failing:
@@ -78,7 +82,9 @@ def test_a_kernel_counts_by_its_limit_and_an_idle_session_by_what_it_uses(engine
     assert (found.kernels, found.kept, found.taken) == (4, 2, 3 * GIB + 2 * engine.used)
     assert found.budget == 6 * GIB
     engine.total *= 4
-    assert look(engine, 2 * GIB).taken == 7 * GIB, "where there is room anyway, nobody waits for what idle ones use"
+    assert look(engine, 2 * GIB).taken == 7 * GIB, (
+        "where there is room anyway, nobody waits for what idle ones use"
+    )
 
 
 @pytest.mark.parametrize(
@@ -91,7 +97,11 @@ def test_a_kernel_counts_by_its_limit_and_an_idle_session_by_what_it_uses(engine
         (Room(6 * GIB, free=4 * GIB), 2 * GIB, 1),
         (Room(6 * GIB, 0, free=GIB), 2 * GIB, 1),  # the first is let in, whatever there is
         (Room(6 * GIB, GIB, free=GIB, kernels=1), 2 * GIB, 0),
-        (Room(6 * GIB, GIB, free=GIB, kernels=3, kept=3), 2 * GIB, 1),  # idle ones keep nobody waiting for hours
+        (
+            Room(6 * GIB, GIB, free=GIB, kernels=3, kept=3),
+            2 * GIB,
+            1,
+        ),  # idle ones keep nobody waiting for hours
         (Room(6 * GIB, GIB, kernels=1, kept=1), 8 * GIB, 1),
         (Room(6 * GIB, 3 * GIB, kernels=2, kept=1), 8 * GIB, 0),
         (Room(GIB), 8 * GIB, 1),
@@ -116,7 +126,10 @@ async def test_who_finds_no_room_waits_is_told_and_is_let_in_when_one_has_ended(
     said: list[str] = []
     waiting = asyncio.create_task(_enter(said))
     await until(lambda: bool(said))
-    assert said == ["waiting for memory: 3 kernels have 6.0 of 6.0 GiB, and this one wants 2.0 (sandbox.memory), since 0 s."]
+    assert said == [
+        "waiting for memory: 3 kernels have 6.0 of 6.0 GiB, and this one wants 2.0 (sandbox.memory), since "
+        "0 s."
+    ]
     engine.listed.pop()
     await asyncio.wait_for(waiting, 5)
 
@@ -132,7 +145,9 @@ async def test_it_is_said_again_while_nothing_changes(engine: Any, monkeypatch: 
     with contextlib.suppress(asyncio.CancelledError):
         await waiting
     engine.listed.pop()
-    await asyncio.wait_for(asyncio.create_task(_enter([], memory=1)), 5)  # who was interrupted is in nobody's way
+    await asyncio.wait_for(
+        asyncio.create_task(_enter([], memory=1)), 5
+    )  # who was interrupted is in nobody's way
 
 
 async def test_who_may_wait_for_so_long_only_is_refused_with_what_to_do(engine: Any) -> None:
@@ -178,7 +193,9 @@ asyncio.run(main())
 
 async def test_the_turn_of_a_process_that_is_killed_goes_to_the_next(engine: Any, tmp_path: Path) -> None:
     root = str(Path(__file__).parents[2])
-    with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path), root], stdout=subprocess.PIPE, text=True) as other:  # noqa: ASYNC220
+    with subprocess.Popen(  # noqa: ASYNC220
+        [sys.executable, "-c", HOLDER, str(tmp_path), root], stdout=subprocess.PIPE, text=True
+    ) as other:
         assert other.stdout is not None
         assert await asyncio.to_thread(other.stdout.readline) == "inside\n"
         said: list[str] = []
@@ -189,10 +206,14 @@ async def test_the_turn_of_a_process_that_is_killed_goes_to_the_next(engine: Any
         await asyncio.wait_for(waiting, 10)
 
 
-async def test_one_that_is_stopped_keeps_nobody_waiting(engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_that_is_stopped_keeps_nobody_waiting(
+    engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(line, "STOPPED_SECONDS", 2.0)
     root = str(Path(__file__).parents[2])
-    with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path), root], stdout=subprocess.PIPE, text=True) as other:  # noqa: ASYNC220
+    with subprocess.Popen(  # noqa: ASYNC220
+        [sys.executable, "-c", HOLDER, str(tmp_path), root], stdout=subprocess.PIPE, text=True
+    ) as other:
         assert other.stdout is not None
         assert await asyncio.to_thread(other.stdout.readline) == "inside\n"
         other.send_signal(signal.SIGSTOP)
@@ -225,7 +246,9 @@ async def test_who_came_first_goes_first(engine: Any) -> None:
 
 
 @pytest.mark.parametrize("what", ["file", "link", "closed"])
-async def test_where_there_can_be_no_line_the_count_alone_decides(engine: Any, tmp_path: Path, what: str) -> None:
+async def test_where_there_can_be_no_line_the_count_alone_decides(
+    engine: Any, tmp_path: Path, what: str
+) -> None:
     async with admitted(1, lambda _: None):
         folder = tmp_path / os.listdir(tmp_path)[0]
         assert len(os.listdir(folder)) == 1
@@ -242,7 +265,9 @@ async def test_where_there_can_be_no_line_the_count_alone_decides(engine: Any, t
     await asyncio.wait_for(_enter([]), 5)
 
 
-async def test_strange_files_in_the_line_keep_nobody_waiting_for_long(engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_strange_files_in_the_line_keep_nobody_waiting_for_long(
+    engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(line, "STOPPED_SECONDS", 0.5)
     async with admitted(1, lambda _: None):
         folder = tmp_path / os.listdir(tmp_path)[0]

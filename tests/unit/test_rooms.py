@@ -33,8 +33,10 @@ def house(tmp_path: Path) -> Path:
         "rlm_kernel/__init__.py": "",
         "rlm_kernel/errors.py": "",
         "rlm_kernel/a/__init__.py": "from .one import x",
-        "rlm_kernel/a/one.py": "import os\nfrom rlm_kernel import errors\nfrom rlm_kernel.a import two as other",
-        "rlm_kernel/a/two.py": "def late():\n    import rlm_kernel.b.three\nif TYPE_CHECKING:\n    from rlm_kernel.b.three import X",
+        "rlm_kernel/a/one.py": "import os\nfrom rlm_kernel import errors\nfrom rlm_kernel.a import two as "
+        "other",
+        "rlm_kernel/a/two.py": "def late():\n    import rlm_kernel.b.three\nif TYPE_CHECKING:\n    from "
+        "rlm_kernel.b.three import X",
         "rlm_kernel/b/__init__.py": "",
         "rlm_kernel/b/three.py": "import rlm_kernel.errors",
         "kernel_image/rlm_runtime/__init__.py": "",
@@ -46,12 +48,17 @@ def house(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_picture_is_up_to_date_and_there_is_no_circle(rooms: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_picture_is_up_to_date_and_there_is_no_circle(
+    rooms: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert rooms.main(["--check"]) == 0, capsys.readouterr()
 
 
 def test_imports_are_told_apart_by_when_they_are_made(rooms: ModuleType, house: Path) -> None:
-    found = {(edge.source.removeprefix("rlm_kernel."), edge.target.removeprefix("rlm_kernel."), edge.how) for edge in _edges(rooms, house)}
+    found = {
+        (edge.source.removeprefix("rlm_kernel."), edge.target.removeprefix("rlm_kernel."), edge.how)
+        for edge in _edges(rooms, house)
+    }
     assert found == {
         ("a", "a.one", "import"),
         ("a.one", "errors", "import"),
@@ -64,16 +71,24 @@ def test_imports_are_told_apart_by_when_they_are_made(rooms: ModuleType, house: 
 
 @pytest.mark.parametrize(
     "closing",
-    ["from rlm_kernel.a import one", "def f():\n    from rlm_kernel.a.one import x", "if TYPE_CHECKING:\n    import rlm_kernel.a.one"],
+    [
+        "from rlm_kernel.a import one",
+        "def f():\n    from rlm_kernel.a.one import x",
+        "if TYPE_CHECKING:\n    import rlm_kernel.a.one",
+    ],
     ids=["import", "late", "typing"],
 )
 def test_a_circle_is_found_whichever_import_closes_it(rooms: ModuleType, house: Path, closing: str) -> None:
     assert rooms.circles(_edges(rooms, house)) == []
     (house / "rlm_kernel/b/three.py").write_text(closing)
-    assert rooms.circles(_edges(rooms, house)) == [["rlm_kernel.a.one", "rlm_kernel.a.two", "rlm_kernel.b.three"]]
+    assert rooms.circles(_edges(rooms, house)) == [
+        ["rlm_kernel.a.one", "rlm_kernel.a.two", "rlm_kernel.b.three"]
+    ]
 
 
-def test_a_picture_that_is_not_up_to_date_fails_the_check(rooms: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_picture_that_is_not_up_to_date_fails_the_check(
+    rooms: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     page = tmp_path / "architecture.md"
     page.write_text(f"Before.\n\n{rooms.BEGIN}\nold\n{rooms.END}\n\nAfter.\n")
     monkeypatch.setattr(rooms, "PAGE", page)

@@ -1,4 +1,6 @@
-"""Listening to a kernel: it is known to hear us by whatever it publishes, and to be through with a cell by whatever it answers."""
+"""Listening to a kernel: it is known to hear us by whatever it publishes, and to be through with a cell by
+whatever it answers.
+"""
 
 from __future__ import annotations
 
@@ -47,8 +49,12 @@ async def no_signal() -> None:
 
 
 async def listen(kernel: Kernel, timeout: float) -> None:
-    channels: Any = SimpleNamespace(session=Session(key=b"k"), shell=kernel, iopub=kernel, control=kernel, close=kernel.close)
-    runner = CellRunner(channels, asyncio.get_running_loop().create_future(), no_signal, lambda _message: None)
+    channels: Any = SimpleNamespace(
+        session=Session(key=b"k"), shell=kernel, iopub=kernel, control=kernel, close=kernel.close
+    )
+    runner = CellRunner(
+        channels, asyncio.get_running_loop().create_future(), no_signal, lambda _message: None
+    )
     try:
         await runner.wait_until_listening(timeout)
     finally:
@@ -73,7 +79,9 @@ async def test_a_kernel_that_publishes_nothing_does_not_answer() -> None:
 
 
 class Lossy(Kernel):
-    """A kernel that is interrupted as it is about to reply to a cell: that reply is lost, and what comes behind is answered."""
+    """A kernel that is interrupted as it is about to reply to a cell: that reply is lost, and what comes
+    behind is answered.
+    """
 
     def __init__(self) -> None:
         super().__init__(told("iopub_welcome"), answers=False)
@@ -93,15 +101,23 @@ class Lossy(Kernel):
             self.replies.put_nowait(told("kernel_info_reply", message["header"], status="ok"))
 
 
-async def test_a_cell_whose_reply_is_lost_in_an_interrupt_has_ended_once_the_kernel_answers_what_came_behind() -> None:
+async def test_a_cell_whose_reply_is_lost_in_an_interrupt_has_ended_once_the_kernel_answers_what_came_behind() -> (
+    None
+):
     kernel = Lossy()
     shell = SimpleNamespace(send=kernel.send, next=kernel.replies.get)
-    channels: Any = SimpleNamespace(session=Session(key=b"k"), shell=shell, iopub=kernel, control=kernel, close=kernel.close)
-    runner = CellRunner(channels, asyncio.get_running_loop().create_future(), no_signal, lambda _message: None)
+    channels: Any = SimpleNamespace(
+        session=Session(key=b"k"), shell=shell, iopub=kernel, control=kernel, close=kernel.close
+    )
+    runner = CellRunner(
+        channels, asyncio.get_running_loop().create_future(), no_signal, lambda _message: None
+    )
     await runner.wait_until_listening(60)
     try:
         for cell_id in ("turn-01-a", "turn-02-a"):
-            running = asyncio.create_task(runner.run(cell_id, "1", timeout=None, grace=60, on_output=lambda _: None))
+            running = asyncio.create_task(
+                runner.run(cell_id, "1", timeout=None, grace=60, on_output=lambda _: None)
+            )
             done, _ = await asyncio.wait([running], timeout=0.3)
             assert not done, "what was asked behind an earlier cell says nothing of this one"
             runner.interrupt()
@@ -111,7 +127,9 @@ async def test_a_cell_whose_reply_is_lost_in_an_interrupt_has_ended_once_the_ker
         await runner.close()
 
 
-async def test_a_cell_that_stops_when_interrupted_was_not_killed_though_what_it_published_is_still_on_its_way() -> None:
+async def test_a_cell_that_stops_when_interrupted_was_not_killed_though_what_it_published_is_still_on_its_way() -> (
+    None
+):
     kernel = Kernel(told("iopub_welcome"), answers=False)
     replies: asyncio.Queue[Message] = asyncio.Queue()
     asked: list[dict[str, Any]] = []
@@ -125,11 +143,15 @@ async def test_a_cell_that_stops_when_interrupted_was_not_killed_though_what_it_
         replies.put_nowait(told("execute_reply", asked[0], status="error", ename="KeyboardInterrupt"))
 
     shell = SimpleNamespace(send=send, next=replies.get)
-    channels: Any = SimpleNamespace(session=Session(key=b"k"), shell=shell, iopub=kernel, control=kernel, close=kernel.close)
+    channels: Any = SimpleNamespace(
+        session=Session(key=b"k"), shell=shell, iopub=kernel, control=kernel, close=kernel.close
+    )
     runner = CellRunner(channels, asyncio.get_running_loop().create_future(), stop, lambda _message: None)
     await runner.wait_until_listening(60)
     try:
-        running = asyncio.create_task(runner.run("turn-01-a", "1", timeout=0.01, grace=0.5, on_output=lambda _: None))
+        running = asyncio.create_task(
+            runner.run("turn-01-a", "1", timeout=0.01, grace=0.5, on_output=lambda _: None)
+        )
         done, _ = await asyncio.wait([running], timeout=1.0)
         assert not done, "the grace is over, but the kernel has answered"
         kernel._published.put_nowait(told("status", asked[0], execution_state="idle"))

@@ -1,4 +1,6 @@
-"""Kernels that are started, joined, left and closed; and which kept sessions can be joined, by what their folder says."""
+"""Kernels that are started, joined, left and closed; and which kept sessions can be joined, by what their
+folder says.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jupyter_client.manager import KernelManager
-
 from rlm_contract import VERSION
+
 from rlm_kernel.config import load_settings
 from rlm_kernel.engine.events import Event, Listener, Noted
 from rlm_kernel.engine.hostcalls import HostCalls
@@ -26,7 +28,15 @@ from rlm_kernel.errors import KernelError
 from rlm_kernel.sandbox.channels import Connection
 from rlm_kernel.sandbox.rundir import RunDir, sweep
 from rlm_kernel.session.environment import Host, new_folder
-from rlm_kernel.session.running import GivenFiles, Left, Lost, depot_of, join_kernel, new_kernel, other_version
+from rlm_kernel.session.running import (
+    GivenFiles,
+    Left,
+    Lost,
+    depot_of,
+    join_kernel,
+    new_kernel,
+    other_version,
+)
 
 SIMPLE = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
 JSON = st.recursive(SIMPLE, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
@@ -105,7 +115,9 @@ GOOD = {"transport": "ipc", "ip": "/x/k", "key": "k", "signature_scheme": "hmac-
 }
 
 
-@pytest.mark.parametrize("text", [*NO_VERSION, b'{"key": 5}', json.dumps(GOOD | {"ip": [1]}).encode(), b"{" * 100_000])
+@pytest.mark.parametrize(
+    "text", [*NO_VERSION, b'{"key": 5}', json.dumps(GOOD | {"ip": [1]}).encode(), b"{" * 100_000]
+)
 def test_a_connection_file_that_is_damaged_is_as_if_it_were_gone(tmp_path: Path, text: bytes) -> None:
     file = tmp_path / "connection.json"
     assert Connection.read(file) is None
@@ -126,7 +138,9 @@ def test_what_a_connection_file_says_is_taken_by_jupyter_or_not_at_all(
         KernelManager().load_connection_info(found)
 
 
-def test_no_folder_of_ours_has_a_name_that_an_engine_cannot_be_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_folder_of_ours_has_a_name_that_an_engine_cannot_be_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     odd = Path(os.fsdecode(bytes(tmp_path) + b"/\xff"))
     odd.mkdir()
     short = Path("/tmp", f"rlm-odd-{os.getpid()}-\udcff")

@@ -1,4 +1,7 @@
-"""What a trace holds neither runs nor fetches anything. That JupyterLab sees it so: tests/integration/test_hostile_output.py."""
+"""What a trace holds neither runs nor fetches anything.
+
+That JupyterLab sees it so: tests/integration/test_hostile_output.py.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,13 @@ from hypothesis import strategies as st
 from rlm_kernel import sanitize
 from tests.support import hostile_text
 
-TABLE = '<table border="1" class="dataframe"><thead><tr style="text-align: right;"><th>a</th></tr></thead></table>'
+TABLE = (
+    '<table border="1" class="dataframe"><thead><tr style="text-align: '
+    'right;"><th>a</th></tr></thead></table>'
+)
 _ACTIVE = re.compile(
-    r"<(?:img|script|style|iframe|video|audio|svg|object|embed|link|meta|base|form|input)|<[^>]*(?:\bon\w+|src|href)=", re.I
+    r"<(?:img|script|style|iframe|video|audio|svg|object|embed|link|meta|base|form|input)|<[^>]*(?:\bon\w+|src|href)=",
+    re.I,
 )
 _PIECES = st.sampled_from(
     [
@@ -59,12 +66,16 @@ def test_html_has_text_and_tables_alone(name: str) -> None:
 
 def test_ordinary_prose_and_tables_stay_as_they_are() -> None:
     prose = (
-        "# Two < three\n\n- `a[1]`, **bold** & [a link](http://x.example)!\n\n| a | b |\n| --- | --- |\n\n$x^2$\n\n"
+        "# Two < three\n\n- `a[1]`, **bold** & [a link](http://x.example)!\n\n| a | b |\n| --- | --- |\n\n"
+        "$x^2$\n\n"
         "```python\nif a<3: pass\n```"
     )
     assert sanitize.markdown(prose) == prose
     assert sanitize.html(TABLE) == TABLE
-    assert sanitize.html(f"<div>\n<style scoped>\n .x {{}}\n</style>\n{TABLE}</div>") == f"<div>\n\n{TABLE}</div>"
+    assert (
+        sanitize.html(f"<div>\n<style scoped>\n .x {{}}\n</style>\n{TABLE}</div>")
+        == f"<div>\n\n{TABLE}</div>"
+    )
 
 
 def test_what_is_taken_out_can_be_read() -> None:
@@ -83,7 +94,23 @@ def test_any_text_is_harmless_and_stays_so(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "piece", ["<", "<b ", "<b a='", "<style ", "<style></style", "<b a=1 ", "```", "``` ", "~~~mermaid", "![", "`", "<!--", "</", "&"]
+    "piece",
+    [
+        "<",
+        "<b ",
+        "<b a='",
+        "<style ",
+        "<style></style",
+        "<b a=1 ",
+        "```",
+        "``` ",
+        "~~~mermaid",
+        "![",
+        "`",
+        "<!--",
+        "</",
+        "&",
+    ],
 )
 def test_time_grows_with_the_text_alone(piece: str) -> None:
     text = (piece * 500_000)[:500_000]
@@ -94,9 +121,13 @@ def test_time_grows_with_the_text_alone(piece: str) -> None:
 
 
 def shown(**data: Any) -> dict[str, Any]:
-    return sanitize.output({"output_type": "display_data", "data": {k.replace("__", "/"): v for k, v in data.items()}, "metadata": {}})[
-        "data"
-    ]
+    return sanitize.output(
+        {
+            "output_type": "display_data",
+            "data": {k.replace("__", "/"): v for k, v in data.items()},
+            "metadata": {},
+        }
+    )["data"]
 
 
 def test_outputs_keep_text_plain_pictures_and_data() -> None:
@@ -119,20 +150,28 @@ def test_outputs_keep_text_plain_pictures_and_data() -> None:
     ],
 )
 def test_outputs_of_other_kinds_are_named_alone(kind: str) -> None:
-    assert sanitize.output({"data": {kind: "x", "text/plain": "<Widget>"}})["data"] == {"text/plain": "<Widget>"}
-    assert sanitize.output({"data": {kind: {"url": "http://evil"}}})["data"] == {"text/plain": f"[{kind}: not kept]"}
+    assert sanitize.output({"data": {kind: "x", "text/plain": "<Widget>"}})["data"] == {
+        "text/plain": "<Widget>"
+    }
+    assert sanitize.output({"data": {kind: {"url": "http://evil"}}})["data"] == {
+        "text/plain": f"[{kind}: not kept]"
+    }
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "gif", "webp"])
 def test_a_picture_is_base64_and_nothing_more(kind: str) -> None:
     assert shown(**{f"image__{kind}": "AA+/\nAA==\n"}) == {f"image/{kind}": "AA+/\nAA==\n"}
-    assert shown(**{f"image__{kind}": 'AA=="><img src="http://evil.example/x'}) == {"text/plain": f"[image/{kind}: not kept]"}
+    assert shown(**{f"image__{kind}": 'AA=="><img src="http://evil.example/x'}) == {
+        "text/plain": f"[image/{kind}: not kept]"
+    }
 
 
 def test_html_that_is_too_long_to_be_looked_through_is_left_out() -> None:
     assert shown(text__html="x" * (sanitize.HTML_CAP + 1), text__plain="x") == {"text/plain": "x"}
 
 
-@pytest.mark.parametrize("output", [{"output_type": "stream", "text": "<img>"}, {"data": [1]}, {"data": None}, {"data": {}}, {}])
+@pytest.mark.parametrize(
+    "output", [{"output_type": "stream", "text": "<img>"}, {"data": [1]}, {"data": None}, {"data": {}}, {}]
+)
 def test_other_outputs_stay(output: dict[str, Any]) -> None:
     assert sanitize.output(output) == output

@@ -12,7 +12,12 @@ from pydantic import BaseModel
 from rlm_runtime import asyncwire, queries, wire
 from rlm_runtime.schemas import Wanted
 
-PERSON = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"], "additionalProperties": False}
+PERSON = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}},
+    "required": ["name"],
+    "additionalProperties": False,
+}
 
 
 class Person(BaseModel):
@@ -28,10 +33,16 @@ class Node(BaseModel):
 # What is asked
 
 
-@pytest.mark.parametrize("kind", [int, list[str], {"type": "array", "items": {"type": "string"}}, {"enum": ["a", "b"]}, Node])
+@pytest.mark.parametrize(
+    "kind", [int, list[str], {"type": "array", "items": {"type": "string"}}, {"enum": ["a", "b"]}, Node]
+)
 def test_what_is_sent_is_an_object_at_its_top(kind: Any) -> None:
     wanted = Wanted(kind)
-    assert (wanted.sent["type"], wanted.sent["required"], wanted.sent["additionalProperties"]) == ("object", ["answer"], False)
+    assert (wanted.sent["type"], wanted.sent["required"], wanted.sent["additionalProperties"]) == (
+        "object",
+        ["answer"],
+        False,
+    )
     assert wanted.told in wanted.ask("How many?")
     assert wanted.ask("How many?").startswith("How many?\n")
 
@@ -47,7 +58,10 @@ def test_definitions_stay_where_references_find_them() -> None:
     assert Wanted(list[Person]).read('{"answer": [{"name": "a", "age": 1}]}') == [Person(name="a", age=1)]
 
 
-@pytest.mark.parametrize("kind", [3, object(), True, "Missing", {"type": "objekt"}, {"type": "string", "pattern": "("}, {"required": "a"}])
+@pytest.mark.parametrize(
+    "kind",
+    [3, object(), True, "Missing", {"type": "objekt"}, {"type": "string", "pattern": "("}, {"required": "a"}],
+)
 def test_what_is_neither_schema_nor_type_is_told_at_once(kind: Any) -> None:
     with pytest.raises(TypeError, match="schema"):
         Wanted(kind)
@@ -140,7 +154,10 @@ def test_a_delivered_answer_that_does_not_fit_is_refused(value: Any) -> None:
 
 
 class Host:
-    """In place of the wire: `reply` says what the model answers, or raises. `bodies` are the requests, in order."""
+    """In place of the wire: `reply` says what the model answers, or raises.
+
+    `bodies` are the requests, in order.
+    """
 
     def __init__(self, reply: Callable[[str], str]) -> None:
         self.reply = reply
@@ -156,7 +173,9 @@ class Host:
     async def acall(self, kind: str, body: dict[str, Any], same: object = None) -> str:
         return self.call(kind, body, same)
 
-    def call_many(self, kind: str, items: Iterable[wire.Item], count: int, *, seconds: float | None = None) -> list[Any]:
+    def call_many(
+        self, kind: str, items: Iterable[wire.Item], count: int, *, seconds: float | None = None
+    ) -> list[Any]:
         self.seconds.append(seconds)
         results: list[Any] = []
         for item in items:
@@ -165,7 +184,9 @@ class Host:
             except wire.HostCallError as error:
                 results.append(wire.CallFailed(error))
         assert len(results) == count
-        if count and all(isinstance(one, wire.CallFailed) and isinstance(one.error, wire.BudgetExceeded) for one in results):
+        if count and all(
+            isinstance(one, wire.CallFailed) and isinstance(one.error, wire.BudgetExceeded) for one in results
+        ):
             raise results[0].error
         return results
 
@@ -230,7 +251,9 @@ def test_a_reply_that_does_not_fit_is_asked_for_once_more(host: Any, ask: Any) -
 @ROADS
 def test_two_replies_that_do_not_fit_are_a_typed_failure(host: Any, ask: Any) -> None:
     made = host(lambda _: "seven")
-    with pytest.raises(wire.LLMError, match=r"does not fit the schema, twice: it holds no JSON\. It began: 'seven'"):
+    with pytest.raises(
+        wire.LLMError, match=r"does not fit the schema, twice: it holds no JSON\. It began: 'seven'"
+    ):
         ask("How many?", schema=int)
     assert len(made.bodies) == 2
 
@@ -308,7 +331,10 @@ def test_a_reply_nested_without_end_costs_only_its_own_item(host: Any) -> None:
     assert isinstance(found[1], wire.CallFailed)
 
 
-@pytest.mark.parametrize("schema", [{"items": {"$ref": "#/nowhere"}}, {"items": {"$ref": "https://example.org/schema"}}, {"$ref": "#"}])
+@pytest.mark.parametrize(
+    "schema",
+    [{"items": {"$ref": "#/nowhere"}}, {"items": {"$ref": "https://example.org/schema"}}, {"$ref": "#"}],
+)
 def test_a_reference_that_leads_nowhere_is_told_before_any_call(host: Any, schema: Any) -> None:
     made = host(lambda _: "[1]")
     with pytest.raises(TypeError, match="schema"):
@@ -316,13 +342,21 @@ def test_a_reference_that_leads_nowhere_is_told_before_any_call(host: Any, schem
     assert made.bodies == []
 
 
-@pytest.mark.parametrize(("kind", "reply"), [(list[int], "As [1] says, it is [4, 5]."), (list[str], 'In [1]: ["a", "b"]')])
-def test_of_several_pieces_of_json_among_words_the_one_that_is_the_answer_is_taken(kind: Any, reply: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "reply"), [(list[int], "As [1] says, it is [4, 5]."), (list[str], 'In [1]: ["a", "b"]')]
+)
+def test_of_several_pieces_of_json_among_words_the_one_that_is_the_answer_is_taken(
+    kind: Any, reply: str
+) -> None:
     assert Wanted(kind).read(reply) in ([4, 5], ["a", "b"])
 
 
 def test_definitions_of_older_drafts_stay_where_references_find_them() -> None:
-    schema = {"type": "array", "items": {"$ref": "#/definitions/x"}, "definitions": {"x": {"type": "integer"}}}
+    schema = {
+        "type": "array",
+        "items": {"$ref": "#/definitions/x"},
+        "definitions": {"x": {"type": "integer"}},
+    }
     assert Wanted(Wanted(schema).sent).read('{"answer": [1]}') == {"answer": [1]}
 
 

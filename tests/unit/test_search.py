@@ -21,13 +21,33 @@ PATTERNS = [
     r"(?s)ERR.R", r"(?m)^ERR", r"\r$",
 ]  # fmt: skip
 words = st.sampled_from(
-    ["ERROR 12", "error", "foobar", "xxERROR", "a b", "123 ms", "ab", "é日本", "\r", "\n", "\n\n", " ", "🙂", "\x1c", "a\x85b"]
+    [
+        "ERROR 12",
+        "error",
+        "foobar",
+        "xxERROR",
+        "a b",
+        "123 ms",
+        "ab",
+        "é日本",
+        "\r",
+        "\n",
+        "\n\n",
+        " ",
+        "🙂",
+        "\x1c",
+        "a\x85b",
+    ]
 )
 texts = st.lists(words, max_size=40).map("".join)
 
 
 def lines(text: str, pattern: str) -> list[tuple[int, str]]:
-    return [(number, line) for number, line in enumerate(map(without_end, with_ends(text)), 1) if re.search(pattern, line)]
+    return [
+        (number, line)
+        for number, line in enumerate(map(without_end, with_ends(text)), 1)
+        if re.search(pattern, line)
+    ]
 
 
 def lazy(data: bytes, encoding: str = "utf-8") -> LazyText:
@@ -39,7 +59,10 @@ def lazy(data: bytes, encoding: str = "utf-8") -> LazyText:
 
 @settings(deadline=None)
 @given(
-    texts, st.sampled_from(PATTERNS), st.sampled_from(["utf-8", "latin-1", "utf-16-le"]), st.sampled_from([b"", b"\xff\xe2\x82", b"\x80\n"])
+    texts,
+    st.sampled_from(PATTERNS),
+    st.sampled_from(["utf-8", "latin-1", "utf-16-le"]),
+    st.sampled_from([b"", b"\xff\xe2\x82", b"\x80\n"]),
 )
 def test_the_lines_are_those_that_match(text: str, pattern: str, encoding: str, broken: bytes) -> None:
     data = text.encode(encoding, "replace") + (broken if encoding == "utf-8" else b"") or b"x"

@@ -44,8 +44,15 @@ def test_a_secret_that_begins_another_leaves_no_rest() -> None:
     assert redact("sk-12345678-more sk-12345678", secrets) == "[redacted] [redacted]"
 
 
-@given(secret=st.text(min_size=8, max_size=40), before=st.text(max_size=40), after=st.text(max_size=40), ascii_only=st.booleans())
-def test_no_secret_survives_in_text_or_in_json(secret: str, before: str, after: str, ascii_only: bool) -> None:
+@given(
+    secret=st.text(min_size=8, max_size=40),
+    before=st.text(max_size=40),
+    after=st.text(max_size=40),
+    ascii_only=st.booleans(),
+)
+def test_no_secret_survives_in_text_or_in_json(
+    secret: str, before: str, after: str, ascii_only: bool
+) -> None:
     def as_json(text: str) -> str:
         return json.dumps(text, ensure_ascii=ascii_only)[1:-1]
 

@@ -95,7 +95,9 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return done
 
 
-def opening(monkeypatch: pytest.MonkeyPatch, failure: Exception | None, ended: list[str] | None = None) -> None:
+def opening(
+    monkeypatch: pytest.MonkeyPatch, failure: Exception | None, ended: list[str] | None = None
+) -> None:
     """Have the models of the settings opened so, or not at all."""
 
     @contextlib.asynccontextmanager
@@ -123,7 +125,9 @@ async def test_a_missing_key_is_told_before_an_image_is_built(
 
 
 @every_way
-async def test_what_killed_runs_have_left_is_removed_before_a_kernel_is_started(way: Way, trace: Path, built: list[str]) -> None:
+async def test_what_killed_runs_have_left_is_removed_before_a_kernel_is_started(
+    way: Way, trace: Path, built: list[str]
+) -> None:
     with pytest.raises(DockerError, match="no room"):
         await way(trace, models=ScriptedModels([]))
     assert built == ["swept", "built"]
@@ -157,14 +161,18 @@ async def test_no_trace_is_read_and_no_file_hashed_on_the_event_loop(
     for module in (resume, replay, session):
         monkeypatch.setattr(module, "read_trace", noted("read", read_trace))
     monkeypatch.setattr(digests, "_sha256", noted("hashed", digests._sha256))
-    monkeypatch.setattr(manager, "swept_image", noted("image", lambda *_: asyncio.sleep(0)))  # on to the trace of a kept session
+    monkeypatch.setattr(
+        manager, "swept_image", noted("image", lambda *_: asyncio.sleep(0))
+    )  # on to the trace of a kept session
     with pytest.raises((DockerError, InternalError)):
         await way(trace, models=ScriptedModels([]))
     assert where.pop("image", True)
     assert where == {"read": False, "hashed": False}
 
 
-async def test_a_file_that_has_changed_is_told_before_an_image_is_built(trace: Path, built: list[str]) -> None:
+async def test_a_file_that_has_changed_is_told_before_an_image_is_built(
+    trace: Path, built: list[str]
+) -> None:
     (trace.parent / "a.txt").write_text("other text than before")
     with pytest.raises(FileRefused, match="changed"):
         await replayed(trace, models=ScriptedModels([]))
@@ -214,7 +222,9 @@ async def test_a_trace_names_given_models_as_they_are_called_and_a_local_one_as_
         assert chosen.profile.name == "small"
 
 
-async def test_a_look_at_a_session_builds_no_image(trace: Path, built: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_look_at_a_session_builds_no_image(
+    trace: Path, built: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = SessionFolder(Path(".rlm_state"))
     folder.path.mkdir(parents=True)
     folder.write(folder.begin(trace, {}))

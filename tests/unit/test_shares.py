@@ -24,7 +24,9 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[Parcel]:
     monkeypatch.setattr(shares_module, "_unseen", set())
     monkeypatch.setattr(shares_module, "connect", lambda: SimpleNamespace(close=lambda: None))
     monkeypatch.setattr(
-        shares_module.volumes, "volume_of", lambda _client, _image, parcel, *_: parcels.append(parcel) or f"volume-{len(parcels)}"
+        shares_module.volumes,
+        "volume_of",
+        lambda _client, _image, parcel, *_: parcels.append(parcel) or f"volume-{len(parcels)}",
     )
     return parcels
 
@@ -49,10 +51,16 @@ def shares(tree: Path) -> Shares:
 
 def prepared(shares: Shares) -> dict[str, str]:
     shares.prepare("image", Sender(sha256_of), threading.Event())
-    return {mount["Target"]: f"{mount['Type']} {Path(mount['Source']).name}" for mount in shares.mounts("rlm-1", {}) if mount["ReadOnly"]}
+    return {
+        mount["Target"]: f"{mount['Type']} {Path(mount['Source']).name}"
+        for mount in shares.mounts("rlm-1", {})
+        if mount["ReadOnly"]
+    }
 
 
-def test_where_the_engine_sees_them_all_are_mounted_where_they_lie(shares: Shares, sent: list[Parcel], tree: Path) -> None:
+def test_where_the_engine_sees_them_all_are_mounted_where_they_lie(
+    shares: Shares, sent: list[Parcel], tree: Path
+) -> None:
     assert prepared(shares) == {
         "/rlm/files/0": "bind a.txt",
         "/rlm/files/1": "bind b.txt",
@@ -65,8 +73,13 @@ def test_where_the_engine_sees_them_all_are_mounted_where_they_lie(shares: Share
     assert shares.inside(FILES / "2") == FILES / "2"
 
 
-def test_an_engine_that_refuses_a_path_is_sent_all_below_the_same_top(shares: Shares, sent: list[Parcel], tree: Path) -> None:
-    said = f'The Docker engine refused: invalid mount config for type "bind": bind source path does not exist: {tree}/b.txt'
+def test_an_engine_that_refuses_a_path_is_sent_all_below_the_same_top(
+    shares: Shares, sent: list[Parcel], tree: Path
+) -> None:
+    said = (
+        'The Docker engine refused: invalid mount config for type "bind": bind source path does not '
+        f"exist: {tree}/b.txt"
+    )
     assert shares.refused(said)
     assert prepared(shares) == {
         "/rlm/files/2": "volume volume-1",
@@ -82,8 +95,12 @@ def test_an_engine_that_refuses_a_path_is_sent_all_below_the_same_top(shares: Sh
 
 
 def test_what_one_session_found_the_next_one_knows(shares: Shares, sent: list[Parcel], tree: Path) -> None:
-    other = Shares([Share(tree / "a.txt", FILES / "0", False), Share(Path("/etc/hostname"), FILES / "1", False)])
-    assert shares.refused(f"Mounts denied: The path {tree}/folder is not shared from the host and is not known to Docker.")
+    other = Shares(
+        [Share(tree / "a.txt", FILES / "0", False), Share(Path("/etc/hostname"), FILES / "1", False)]
+    )
+    assert shares.refused(
+        f"Mounts denied: The path {tree}/folder is not shared from the host and is not known to Docker."
+    )
     assert prepared(other) == {"/rlm/files/1": "bind hostname", "/rlm/files/sent": "volume volume-1"}
 
 
@@ -97,7 +114,9 @@ def test_what_one_session_found_the_next_one_knows(shares: Shares, sent: list[Pa
         ("Mounts denied: approving the shared folder failed", True),
     ],
 )
-def test_no_other_refusal_has_files_sent(shares: Shares, sent: list[Parcel], tree: Path, said: str, found: bool) -> None:
+def test_no_other_refusal_has_files_sent(
+    shares: Shares, sent: list[Parcel], tree: Path, said: str, found: bool
+) -> None:
     assert shares.refused(said.format(tree=tree)) is found
 
 
@@ -112,14 +131,25 @@ def test_what_the_container_sees_is_compared(shares: Shares, sent: list[Parcel],
     assert prepared(shares)["/rlm/depot"] == "volume rlm-1-late"
 
 
-def test_what_is_being_changed_is_sent_for_this_session_alone(shares: Shares, sent: list[Parcel], tree: Path) -> None:
+def test_what_is_being_changed_is_sent_for_this_session_alone(
+    shares: Shares, sent: list[Parcel], tree: Path
+) -> None:
     shares.refused(f"statfs {tree}: no such file")
-    shares.prepare("image", Sender(lambda path, stop: None if path.name == "b.txt" else sha256_of(path, stop)), threading.Event())
+    shares.prepare(
+        "image",
+        Sender(lambda path, stop: None if path.name == "b.txt" else sha256_of(path, stop)),
+        threading.Event(),
+    )
     assert [parcel.digest is None for parcel in sent] == [False, False, True]
     assert shares.inside(FILES / "1") == FILES / "sent" / "1"
 
 
-def test_many_files_are_compared_by_folders(tree: Path, sent: list[Parcel], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_files_are_compared_by_folders(
+    tree: Path, sent: list[Parcel], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(shares_module, "MOST_COMPARED", 2)
-    listed = [Share(tree / name, FILES / str(number), False) for number, name in enumerate(["a.txt", "b.txt", "folder/closed.txt"])]
+    listed = [
+        Share(tree / name, FILES / str(number), False)
+        for number, name in enumerate(["a.txt", "b.txt", "folder/closed.txt"])
+    ]
     assert list(Shares(listed).expected()["files"]) == ["/rlm/files/2", "/rlm/files/0"]

@@ -13,8 +13,20 @@ OPAQUE = "<pandas.io.formats.style.Styler at 0x7ff5b533c250>"
     ("data", "said"),
     [
         ({"text/plain": "   a\n0  1", "text/html": "<table></table>"}, None),
-        ({"text/plain": OPAQUE, "text/html": "<table><tr><th>a<th>b</tr><tr><td>1</td><td>x</td></tr></table>"}, "a | b\n1 | x"),
-        ({"text/plain": "<IPython.core.display.HTML object>", "text/html": "<style>b{}</style><b>bold</b> &amp; more"}, "bold & more"),
+        (
+            {
+                "text/plain": OPAQUE,
+                "text/html": "<table><tr><th>a<th>b</tr><tr><td>1</td><td>x</td></tr></table>",
+            },
+            "a | b\n1 | x",
+        ),
+        (
+            {
+                "text/plain": "<IPython.core.display.HTML object>",
+                "text/html": "<style>b{}</style><b>bold</b> &amp; more",
+            },
+            "bold & more",
+        ),
         ({"text/html": "<p>one</p><p>two<br>three</p>"}, "one\ntwo\nthree"),
         ({"text/plain": "<IPython.core.display.Markdown object>", "text/markdown": "# title"}, "# title"),
         ({"text/plain": "<IPython.core.display.Latex object>", "text/latex": "$x$"}, "$x$"),
@@ -24,7 +36,9 @@ OPAQUE = "<pandas.io.formats.style.Styler at 0x7ff5b533c250>"
         ({}, None),
     ],
 )
-def test_a_display_without_words_of_its_own_is_told_by_what_it_shows(data: dict[str, Any], said: str | None) -> None:
+def test_a_display_without_words_of_its_own_is_told_by_what_it_shows(
+    data: dict[str, Any], said: str | None
+) -> None:
     assert text_of(data) == said
 
 

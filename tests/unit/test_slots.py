@@ -121,8 +121,14 @@ async def test_a_call_cancelled_as_its_place_comes_leaves_it_to_the_next() -> No
     await ended([third])
 
 
-@given(st.integers(1, 6), st.lists(st.sampled_from(["ok", "refused", "pause", "cancel"]), max_size=40), st.randoms(use_true_random=False))
-def test_whatever_happens_every_call_gets_its_place(most: int, fates: list[str], order: random.Random) -> None:
+@given(
+    st.integers(1, 6),
+    st.lists(st.sampled_from(["ok", "refused", "pause", "cancel"]), max_size=40),
+    st.randoms(use_true_random=False),
+)
+def test_whatever_happens_every_call_gets_its_place(
+    most: int, fates: list[str], order: random.Random
+) -> None:
     slots, now, peak = Slots(most), 0, 0
 
     async def call(fate: str) -> None:

@@ -1,4 +1,6 @@
-"""Where kept sessions are remembered: found again, held by one command at a time, and believed only if this user made them."""
+"""Where kept sessions are remembered: found again, held by one command at a time, and believed only if this
+user made them.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,9 @@ def test_a_name_that_is_no_file_name_is_refused(tmp_path: Path, name: str) -> No
         SessionFolder(tmp_path, name)
 
 
-def test_a_session_that_came_with_somebody_elses_files_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_session_that_came_with_somebody_elses_files_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = begun(tmp_path / "theirs")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another-user"))
     with pytest.raises(UsageError, match="was not begun by you"):
@@ -152,7 +156,9 @@ async def test_ending_one_session_leaves_the_others(tmp_path: Path) -> None:
 async def test_the_second_command_is_told_who_has_the_session(tmp_path: Path) -> None:
     folder = begun(tmp_path)
     async with folder.held("rlm chat"):
-        with pytest.raises(UsageError, match=rf"in use by `rlm chat` \(process {os.getpid()}, since") as refused:
+        with pytest.raises(
+            UsageError, match=rf"in use by `rlm chat` \(process {os.getpid()}, since"
+        ) as refused:
             async with SessionFolder(tmp_path).held("rlm run"):
                 pass
         assert "--session NAME" in refused.value.hint

@@ -1,4 +1,6 @@
-"""A trace from a stranger: it is opened, or refused by name; nothing that it names is opened but plain files, each once."""
+"""A trace from a stranger: it is opened, or refused by name; nothing that it names is opened but plain files,
+each once.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,9 @@ async def _asked(trace: TraceFile) -> None:
 
 
 def use(path: Path) -> None:
-    """Everything that commands and Jupyter do with a trace before its first cell runs, and with what its cells gave."""
+    """Everything that commands and Jupyter do with a trace before its first cell runs, and with what its
+    cells gave.
+    """
     trace = read_trace(path)
     trace.spent()
     conversation(trace)
@@ -81,7 +85,9 @@ def use(path: Path) -> None:
     settings_of(trace, None, {}, models=False)
     cell_index(trace, trace.cells[0].id) if trace.cells else None
     for cell in trace.code_cells:
-        compare(Ran(cell.outputs, cell.started, cell.meta.seconds if cell.meta else None), Ran([], None, None))
+        compare(
+            Ran(cell.outputs, cell.started, cell.meta.seconds if cell.meta else None), Ran([], None, None)
+        )
     before_last_question(trace.node.cells)
     NotebookWriter(path.with_name("again.ipynb"), trace.meta, [], ended(trace.node.cells))(Noted("more"))
     read_trace(path.with_name("again.ipynb"))
@@ -93,33 +99,83 @@ def use(path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda n: first_call(n).update(seconds=1e300), "cell turn-01-a does not hold: calls.0.seconds: Input should be less than"),
-        (lambda n: first_call(n).update(seconds=float("nan")), "calls.0.seconds: Input should be a finite number"),
-        (lambda n: first_call(n).update(started="2026-01-02T03:04:05"), "calls.0.started: Input should have timezone info"),
-        (lambda n: first_call(n).update(started="9999-12-31T23:59:59Z"), "calls.0.started: Input should be less than 9000"),
-        (lambda n: first_call(n).update(started="99999-01-01T00:00:00Z"), "calls.0.started: Input should be a valid datetime"),
+        (
+            lambda n: first_call(n).update(seconds=1e300),
+            "cell turn-01-a does not hold: calls.0.seconds: Input should be less than",
+        ),
+        (
+            lambda n: first_call(n).update(seconds=float("nan")),
+            "calls.0.seconds: Input should be a finite number",
+        ),
+        (
+            lambda n: first_call(n).update(started="2026-01-02T03:04:05"),
+            "calls.0.started: Input should have timezone info",
+        ),
+        (
+            lambda n: first_call(n).update(started="9999-12-31T23:59:59Z"),
+            "calls.0.started: Input should be less than 9000",
+        ),
+        (
+            lambda n: first_call(n).update(started="99999-01-01T00:00:00Z"),
+            "calls.0.started: Input should be a valid datetime",
+        ),
         (lambda n: first_call(n).update(prompt_tokens=10**400), "calls.0.prompt_tokens: "),
         (lambda n: first_call(n).update(nth=-1), "calls.0.nth"),
         (lambda n: first_call(n).update(trace="a\0b"), "calls.0.trace: String should match pattern"),
-        (lambda n: first_call(n).update(answer=json.loads("[" * 99 + "]" * 99)), "nested deeper than 100 levels"),
-        (lambda n: n["metadata"]["rlm"]["files"][0].update(path="/data/a\0.txt"), "files.0.path: Value error, a path of at most"),
-        (lambda n: n["metadata"]["rlm"].update(created="2026-01-02T03:04:05"), "created: Input should have timezone info"),
+        (
+            lambda n: first_call(n).update(answer=json.loads("[" * 99 + "]" * 99)),
+            "nested deeper than 100 levels",
+        ),
+        (
+            lambda n: n["metadata"]["rlm"]["files"][0].update(path="/data/a\0.txt"),
+            "files.0.path: Value error, a path of at most",
+        ),
+        (
+            lambda n: n["metadata"]["rlm"].update(created="2026-01-02T03:04:05"),
+            "created: Input should have timezone info",
+        ),
         (lambda n: n["metadata"].update(rlm=[]), "it has no metadata.rlm"),
-        (lambda n: cell_of(n, "turn-01-a")["metadata"].update(rlm=[]), "cell turn-01-a: metadata.rlm: Input should be a valid dict"),
-        (lambda n: cell_of(n, "turn-01-a")["metadata"].update(tags=5), "its cell turn-01-a: metadata.tags: Input should be a valid list"),
-        (lambda n: cell_of(n, "turn-01-a").update(source=[1, 2]), "its cell turn-01-a: source: Input should be a text, or a list of texts"),
-        (lambda n: cell_of(n, "turn-01-a").update(outputs={}), "its cell turn-01-a: outputs: Input should be a valid list"),
-        (lambda n: cell_of(n, "turn-01-a").update(outputs=[{"output_type": "odd"}]), "cell turn-01-a: outputs.0: Input tag 'odd'"),
-        (lambda n: cell_of(n, "turn-01-a").update(execution_count=10**30), "its cell turn-01-a: execution_count"),
-        (lambda n: cell_of(n, "turn-01-a").update(cell_type="heading"), "its cell turn-01-a: cell_type: Input should be 'code'"),
+        (
+            lambda n: cell_of(n, "turn-01-a")["metadata"].update(rlm=[]),
+            "cell turn-01-a: metadata.rlm: Input should be a valid dict",
+        ),
+        (
+            lambda n: cell_of(n, "turn-01-a")["metadata"].update(tags=5),
+            "its cell turn-01-a: metadata.tags: Input should be a valid list",
+        ),
+        (
+            lambda n: cell_of(n, "turn-01-a").update(source=[1, 2]),
+            "its cell turn-01-a: source: Input should be a text, or a list of texts",
+        ),
+        (
+            lambda n: cell_of(n, "turn-01-a").update(outputs={}),
+            "its cell turn-01-a: outputs: Input should be a valid list",
+        ),
+        (
+            lambda n: cell_of(n, "turn-01-a").update(outputs=[{"output_type": "odd"}]),
+            "cell turn-01-a: outputs.0: Input tag 'odd'",
+        ),
+        (
+            lambda n: cell_of(n, "turn-01-a").update(execution_count=10**30),
+            "its cell turn-01-a: execution_count",
+        ),
+        (
+            lambda n: cell_of(n, "turn-01-a").update(cell_type="heading"),
+            "its cell turn-01-a: cell_type: Input should be 'code'",
+        ),
         (lambda n: n.update(cells={}), "cells: Input should be a valid list"),
         (lambda n: n.update(nbformat=99), "its nbformat is 99.5"),
         (lambda n: n.update(nbformat="4"), "its nbformat is 4.5"),
         (lambda n: n.update(nbformat=[]), r"its nbformat is \[\].5"),
-        (lambda n: n["metadata"].update(more=json.loads("[" * 900 + "]" * 900)), "nested deeper than 100 levels"),
+        (
+            lambda n: n["metadata"].update(more=json.loads("[" * 900 + "]" * 900)),
+            "nested deeper than 100 levels",
+        ),
     ],
 )
-def test_odd_values_are_refused_with_their_place_and_what_was_expected(path: Path, change: Callable[[Any], Any], said: str) -> None:
+def test_odd_values_are_refused_with_their_place_and_what_was_expected(
+    path: Path, change: Callable[[Any], Any], said: str
+) -> None:
     edit(path, change)
     with pytest.raises(TraceError, match=said):
         read_trace(path)
@@ -127,7 +183,9 @@ def test_odd_values_are_refused_with_their_place_and_what_was_expected(path: Pat
 
 def test_what_can_be_read_is_read(path: Path) -> None:
     def change(notebook: Any) -> None:
-        cell_of(notebook, "turn-01-a")["metadata"]["execution"] = {"iopub.execute_input": "9999-12-31T23:59:59"}
+        cell_of(notebook, "turn-01-a")["metadata"]["execution"] = {
+            "iopub.execute_input": "9999-12-31T23:59:59"
+        }
         cell_of(notebook, "turn-01-a")["metadata"]["scores"] = [float("nan"), float("inf")]
         cell_of(notebook, "turn-01-b")["source"] = "'\ud800'"
         cell_of(notebook, "turn-01-b")["id"] = "turn-01-a"
@@ -140,20 +198,53 @@ def test_what_can_be_read_is_read(path: Path) -> None:
 
 
 ODD = (
-    *(None, True, -1, 0.5, 1e300, float("nan"), float("inf"), 10**30, 10**400, "", "a\0b", "\ud800", "../" * 40, "/etc/passwd", "x" * 5000),
-    *("2026-01-02T03:04:05", "9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z", [], {}, [1], {"a": [None]}, [[]], ["\0"]),
+    *(
+        None,
+        True,
+        -1,
+        0.5,
+        1e300,
+        float("nan"),
+        float("inf"),
+        10**30,
+        10**400,
+        "",
+        "a\0b",
+        "\ud800",
+        "../" * 40,
+        "/etc/passwd",
+        "x" * 5000,
+    ),
+    *(
+        "2026-01-02T03:04:05",
+        "9999-12-31T23:59:59Z",
+        "0001-01-01T00:00:00Z",
+        [],
+        {},
+        [1],
+        {"a": [None]},
+        [[]],
+        ["\0"],
+    ),
 )
 
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:
     """All (container, key) of JSON data."""
-    for key in list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+    for key in (
+        list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    ):
         yield value, key
         yield from _places(value[key])
 
 
 def test_whatever_stands_anywhere_in_a_trace_no_reader_of_it_fails_but_by_name(path: Path) -> None:
-    edit(path, lambda notebook: notebook.update(cells=[cell_of(notebook, name) for name in ("setup", "turn-01", "turn-01-a", "turn-02-a")]))
+    edit(
+        path,
+        lambda notebook: notebook.update(
+            cells=[cell_of(notebook, name) for name in ("setup", "turn-01", "turn-01-a", "turn-02-a")]
+        ),
+    )
     original = path.read_text()
     places = range(len(list(_places(json.loads(original)))))
     for number, odd in Random(1).sample(list(itertools.product(places, ODD)), 120):
@@ -175,7 +266,11 @@ def test_what_is_no_plain_file_is_not_opened(tmp_path: Path) -> None:
         for name in ("pipe.ipynb", "socket.ipynb"):
             with pytest.raises(UsageError, match="cannot be read"):
                 read_trace(tmp_path / name)
-    for name, device in (("zero.ipynb", "/dev/zero"), ("tty.ipynb", "/dev/tty"), ("kmsg.ipynb", "/proc/kmsg")):
+    for name, device in (
+        ("zero.ipynb", "/dev/zero"),
+        ("tty.ipynb", "/dev/tty"),
+        ("kmsg.ipynb", "/proc/kmsg"),
+    ):
         (tmp_path / name).symlink_to(device)
         with pytest.raises((UsageError, TraceError), match=r"cannot be read|no notebook"):
             read_trace(tmp_path / name)
@@ -252,7 +347,9 @@ def test_traces_that_are_one_file_count_once(tmp_path: Path) -> None:
     assert spent_on_lost(top).children == 1
 
 
-def test_the_traces_of_a_tree_are_bounded_in_number_depth_and_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_traces_of_a_tree_are_bounded_in_number_depth_and_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     top = running(tmp_path / "t.ipynb")
     running(beside(top.path) / "a.ipynb")
     deep = running(beside(top.path) / "b.ipynb")
@@ -294,7 +391,13 @@ def test_a_child_that_is_missing_or_reached_by_a_link_is_told(tmp_path: Path) ->
 def test_the_children_of_a_fork_are_those_of_the_trace_that_it_was_forked_from(tmp_path: Path) -> None:
     above = running(tmp_path / "first" / "t.ipynb")
     child = running(beside(above.path) / "a.ipynb")
-    origin = {"kind": "fork", "trace": str(above.path), "session": "1a2b3c4d", "cell": "", "at": "2026-01-02T03:04:05Z"}
+    origin = {
+        "kind": "fork",
+        "trace": str(above.path),
+        "session": "1a2b3c4d",
+        "cell": "",
+        "at": "2026-01-02T03:04:05Z",
+    }
     forked = running(tmp_path / "second" / "t.ipynb", origins=[origin])
     opened = Tree().open(forked.path.parent / "../first/t.children/a.ipynb", forked, 1)
     assert opened is not None
@@ -331,14 +434,24 @@ def test_many_calls_are_read_as_few_are(tmp_path: Path, monkeypatch: pytest.Monk
 def test_of_many_calls_too_the_one_that_does_not_hold_is_named(tmp_path: Path) -> None:
     path = many(tmp_path / "t.ipynb", 1_200)
     edit(path, lambda n: rlm_of(n, "turn-01-a")["calls"][1_100].update(seconds=-1))
-    with pytest.raises(TraceError, match=r"cell turn-01-a does not hold: calls\.1100\.seconds: Input should be greater"):
+    with pytest.raises(
+        TraceError, match=r"cell turn-01-a does not hold: calls\.1100\.seconds: Input should be greater"
+    ):
         read_trace(path)
 
 
 def test_packed_objects_are_a_list_of_objects() -> None:
-    raw = json.dumps({"cells": [{"metadata": {"rlm": {"calls": [{"n": number} for number in range(2_000)]}}}], "more": [1]}).encode()
+    raw = json.dumps(
+        {"cells": [{"metadata": {"rlm": {"calls": [{"n": number} for number in range(2_000)]}}}], "more": [1]}
+    ).encode()
     found = parse(raw)
     calls = found["cells"][0]["metadata"]["rlm"]["calls"]
-    assert (found["more"], len(calls), calls[7], calls[-2:][1], list(calls)[5]) == ([1], 2_000, {"n": 7}, {"n": 1_999}, {"n": 5})
+    assert (found["more"], len(calls), calls[7], calls[-2:][1], list(calls)[5]) == (
+        [1],
+        2_000,
+        {"n": 7},
+        {"n": 1_999},
+        {"n": 5},
+    )
     calls.extend([{"n": "more"}])
     assert calls[-1] == {"n": "more"}

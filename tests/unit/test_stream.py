@@ -13,13 +13,15 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from rlm_contract import frames
+
 from rlm_kernel.sandbox.stream import Channel, StreamLost
 from tests.support.container import FirstProcess
 from tests.support.sandbox import until
 
-FRAMES = st.lists(st.tuples(st.integers(1, frames.LIFE), st.integers(0, 0xFFFF), st.binary(max_size=300)), max_size=12)
+FRAMES = st.lists(
+    st.tuples(st.integers(1, frames.LIFE), st.integers(0, 0xFFFF), st.binary(max_size=300)), max_size=12
+)
 
 
 def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
@@ -28,7 +30,9 @@ def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
 
 
 @given(FRAMES, st.lists(st.integers(0, 10_000)), st.integers(0, 3))
-def test_frames_arrive_however_they_are_cut_and_whatever_idle_bytes_are_between(sent: Any, cuts: list[int], idle: int) -> None:
+def test_frames_arrive_however_they_are_cut_and_whatever_idle_bytes_are_between(
+    sent: Any, cuts: list[int], idle: int
+) -> None:
     data = b"".join(bytes(idle) + frames.pack(*frame) for frame in sent)
     reader = frames.Reader()
     assert [frame for piece in pieces(data, cuts) for frame in reader.feed(piece)] == sent
@@ -92,7 +96,9 @@ async def test_large_data_goes_both_ways_at_once(first: FirstProcess) -> None:
     made.close()
 
 
-async def test_a_call_is_a_channel_until_either_end_closes_it(first: FirstProcess, called: asyncio.Queue[Channel]) -> None:
+async def test_a_call_is_a_channel_until_either_end_closes_it(
+    first: FirstProcess, called: asyncio.Queue[Channel]
+) -> None:
     made = await first.attach(called.put_nowait)
     with first.call() as inner:
         inner.sendall(b"12345")
@@ -111,7 +117,9 @@ async def test_a_call_is_a_channel_until_either_end_closes_it(first: FirstProces
     made.close()
 
 
-async def test_calls_and_their_answers_wake_those_on_the_way_once(first: FirstProcess, called: asyncio.Queue[Channel]) -> None:
+async def test_calls_and_their_answers_wake_those_on_the_way_once(
+    first: FirstProcess, called: asyncio.Queue[Channel]
+) -> None:
     made = await first.attach(called.put_nowait)
     assert made._transport is not None
     written: list[bytes] = []
@@ -140,7 +148,9 @@ async def test_calls_and_their_answers_wake_those_on_the_way_once(first: FirstPr
     made.close()
 
 
-async def test_a_flood_on_one_channel_fills_no_memory_and_holds_up_no_other(first: FirstProcess, called: asyncio.Queue[Channel]) -> None:
+async def test_a_flood_on_one_channel_fills_no_memory_and_holds_up_no_other(
+    first: FirstProcess, called: asyncio.Queue[Channel]
+) -> None:
     made = await first.attach(called.put_nowait)
     with first.call() as flood, first.call() as other:
         sent = 0
@@ -170,7 +180,9 @@ async def test_a_flood_on_one_channel_fills_no_memory_and_holds_up_no_other(firs
     made.close()
 
 
-async def test_a_connection_that_does_not_read_holds_up_its_own_answers_alone(first: FirstProcess, called: asyncio.Queue[Channel]) -> None:
+async def test_a_connection_that_does_not_read_holds_up_its_own_answers_alone(
+    first: FirstProcess, called: asyncio.Queue[Channel]
+) -> None:
     made = await first.attach(called.put_nowait)
     with first.call() as deaf, first.call() as other:
         unread, quiet = await called.get(), await called.get()
@@ -184,7 +196,9 @@ async def test_a_connection_that_does_not_read_holds_up_its_own_answers_alone(fi
     made.close()
 
 
-async def test_large_answers_to_many_wait_for_a_slow_stream_in_bounded_memory(first: FirstProcess, called: asyncio.Queue[Channel]) -> None:
+async def test_large_answers_to_many_wait_for_a_slow_stream_in_bounded_memory(
+    first: FirstProcess, called: asyncio.Queue[Channel]
+) -> None:
     made = await first.attach(called.put_nowait)
     calls = [first.call() for _ in range(20)]
     channels = [await called.get() for _ in calls]
@@ -206,7 +220,9 @@ async def test_large_answers_to_many_wait_for_a_slow_stream_in_bounded_memory(fi
     made.close()
 
 
-async def test_the_next_owner_finds_no_channel_of_the_last(first: FirstProcess, called: asyncio.Queue[Channel]) -> None:
+async def test_the_next_owner_finds_no_channel_of_the_last(
+    first: FirstProcess, called: asyncio.Queue[Channel]
+) -> None:
     last = await first.attach(called.put_nowait)
     with first.call() as before:
         before.sendall(b"asked")

@@ -1,4 +1,6 @@
-"""An engine or a first process that lies, floods or does not read: what the host's end of the stream makes of it."""
+"""An engine or a first process that lies, floods or does not read: what the host's end of the stream makes of
+it.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,8 @@ import pytest
 import pytest_asyncio
 from hypothesis import given
 from hypothesis import strategies as st
-
 from rlm_contract import VERSION, frames
+
 from rlm_kernel.errors import DockerError, KernelError
 from rlm_kernel.sandbox import stream
 from rlm_kernel.sandbox.ended import Ended
@@ -50,7 +52,9 @@ class Liar:
         self._theirs.sendall(struct.pack("!BxxxI", kind, len(data)) + data)
 
     def welcome(self, told: Any) -> None:
-        self.say(b"stray bytes" + self.stream._nonce + frames.pack(frames.WELCOME, 0, json.dumps(told).encode()))
+        self.say(
+            b"stray bytes" + self.stream._nonce + frames.pack(frames.WELCOME, 0, json.dumps(told).encode())
+        )
 
     def listen(self) -> None:
         """Take what is sent, and answer nothing."""
@@ -77,10 +81,15 @@ OPEN = frames.pack(frames.OPEN, frames.THEIRS)
 @pytest.mark.parametrize(
     "said",
     [
-        pytest.param(OPEN + frames.pack(frames.DATA, frames.THEIRS, bytes(frames.MOST)) * 3, id="more than its credit"),
+        pytest.param(
+            OPEN + frames.pack(frames.DATA, frames.THEIRS, bytes(frames.MOST)) * 3, id="more than its credit"
+        ),
         pytest.param(OPEN + OPEN, id="a channel twice"),
         pytest.param(frames.pack(frames.OPEN, 5), id="a channel of the host's"),
-        pytest.param(b"".join(frames.pack(frames.OPEN, frames.THEIRS + n) for n in range(stream.MAX_OPEN + 2)), id="too many channels"),
+        pytest.param(
+            b"".join(frames.pack(frames.OPEN, frames.THEIRS + n) for n in range(stream.MAX_OPEN + 2)),
+            id="too many channels",
+        ),
         pytest.param(b"\xff" * 100, id="no frame"),
         pytest.param(frames.pack(frames.DATA, 1, b"x")[:-1] + b"\x07", id="a wrong end"),
     ],
@@ -97,7 +106,9 @@ async def test_who_does_not_keep_to_the_rules_is_cut_off(liar: Liar, said: bytes
             await channel.read(1 << 20)
 
 
-async def test_who_asks_for_answers_and_reads_none_is_cut_off(liar: Liar, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_asks_for_answers_and_reads_none_is_cut_off(
+    liar: Liar, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(stream, "_MOST_UNREAD", 100_000)
     made = await liar.attach()
     liar.welcome({"version": VERSION})
@@ -222,13 +233,24 @@ async def test_a_welcome_that_cannot_be_read_is_none(liar: Liar, told: bytes) ->
         await made.greet({})
 
 
-async def test_the_nonce_is_heard_in_pieces_behind_any_amount_and_credit_may_be_as_large_as_it_likes(liar: Liar) -> None:
+async def test_the_nonce_is_heard_in_pieces_behind_any_amount_and_credit_may_be_as_large_as_it_likes(
+    liar: Liar,
+) -> None:
     made = await liar.attach()
-    for piece in (b"x" * 100_000, made._nonce[:31], b"y", *(made._nonce[at : at + 1] for at in range(frames.NONCE))):
+    for piece in (
+        b"x" * 100_000,
+        made._nonce[:31],
+        b"y",
+        *(made._nonce[at : at + 1] for at in range(frames.NONCE)),
+    ):
         liar.say(piece)
     liar.say(frames.pack(frames.WELCOME, 0, json.dumps({"version": VERSION}).encode()))
     await made.greet({})
-    liar.say(OPEN + frames.pack(frames.CREDIT, frames.THEIRS, b"\xff" * 4) * 3 + frames.pack(frames.CREDIT, frames.THEIRS))
+    liar.say(
+        OPEN
+        + frames.pack(frames.CREDIT, frames.THEIRS, b"\xff" * 4) * 3
+        + frames.pack(frames.CREDIT, frames.THEIRS)
+    )
     await until(lambda: len(liar.channels) == 1)
     writing = asyncio.create_task(liar.channels[0].write(bytes(20 << 20)))
     assert made._transport is not None
@@ -242,10 +264,14 @@ async def test_the_nonce_is_heard_in_pieces_behind_any_amount_and_credit_may_be_
 async def test_heads_of_the_engine_may_name_any_kind_and_size(liar: Liar) -> None:
     made = await liar.attach()
     for kind in (0, 2, 3, 255):
-        liar._theirs.sendall(struct.pack("!BBBBI", kind, 9, 9, 9, 5) + b"\xff" * 5 + struct.pack("!BxxxI", kind, 0))
+        liar._theirs.sendall(
+            struct.pack("!BBBBI", kind, 9, 9, 9, 5) + b"\xff" * 5 + struct.pack("!BxxxI", kind, 0)
+        )
     liar.welcome({"version": VERSION})
     await made.greet({})
-    liar._theirs.sendall(struct.pack("!BxxxI", 1, (1 << 32) - 1) + OPEN + frames.pack(frames.DATA, frames.THEIRS, b"yes"))
+    liar._theirs.sendall(
+        struct.pack("!BxxxI", 1, (1 << 32) - 1) + OPEN + frames.pack(frames.DATA, frames.THEIRS, b"yes")
+    )
     await until(lambda: len(liar.channels) == 1)
     assert await liar.channels[0].read(3) == b"yes"
 
@@ -261,11 +287,17 @@ async def test_frames_for_channels_that_are_not_open_are_passed_over(liar: Liar)
     assert await liar.channels[0].read(3) == b"yes"
 
 
-async def test_the_last_word_of_a_first_process_ends_the_stream_and_nothing_behind_it_counts(liar: Liar) -> None:
+async def test_the_last_word_of_a_first_process_ends_the_stream_and_nothing_behind_it_counts(
+    liar: Liar,
+) -> None:
     made = await liar.attach()
     liar.welcome({"version": VERSION})
     await made.greet({})
-    liar.say(OPEN + frames.pack(frames.DATA, frames.THEIRS, b"yes") + frames.pack(frames.END, 0, b'{"status": 3, "words": "x"}'))
+    liar.say(
+        OPEN
+        + frames.pack(frames.DATA, frames.THEIRS, b"yes")
+        + frames.pack(frames.END, 0, b'{"status": 3, "words": "x"}')
+    )
     liar.say(frames.pack(frames.OPEN, frames.THEIRS + 1))
     await asyncio.wait_for(made.lost, 10)
     assert (made.end, made.malformed, len(liar.channels)) == (Ended(3, words="x"), False, 1)
@@ -338,14 +370,21 @@ async def test_an_engine_that_answers_anything_else_ends_the_attempt(reply: byte
 
 async def test_a_connection_by_tls_that_is_cut_ends_the_stream(tmp_path: Path) -> None:
     make_certificates(tmp_path / "server", tmp_path / "client")
-    ours, theirs = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context(cafile=tmp_path / "client/ca.pem")
+    ours, theirs = (
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH),
+        ssl.create_default_context(cafile=tmp_path / "client/ca.pem"),
+    )
     ours.load_cert_chain(tmp_path / "server/server-cert.pem", tmp_path / "server/server-key.pem")
     theirs.check_hostname = False
     made = Stream(b"attach", lambda _channel: None)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readexactly(6)
-        said = made._nonce + frames.pack(frames.WELCOME, 0, WELCOME) + frames.pack(frames.DATA, 1, b"x" * 1000)[:-1]
+        said = (
+            made._nonce
+            + frames.pack(frames.WELCOME, 0, WELCOME)
+            + frames.pack(frames.DATA, 1, b"x" * 1000)[:-1]
+        )
         writer.write(REPLY + struct.pack("!BxxxI", 1, len(said) + 1) + said)
         await writer.drain()
         await made.welcome
@@ -366,7 +405,12 @@ def test_the_engines_heads_may_be_cut_anywhere(cuts: list[int]) -> None:
     async def run() -> None:
         got: list[Channel] = []
         made = Stream(b"", got.append)
-        said = made._nonce + frames.pack(frames.WELCOME, 0, WELCOME) + OPEN + frames.pack(frames.DATA, frames.THEIRS, b"abc")
+        said = (
+            made._nonce
+            + frames.pack(frames.WELCOME, 0, WELCOME)
+            + OPEN
+            + frames.pack(frames.DATA, frames.THEIRS, b"abc")
+        )
         data = REPLY
         for piece in pieces(said, cuts[:5]):
             data += struct.pack("!BxxxI", 1, len(piece)) + piece + struct.pack("!BxxxI", 2, 3) + b"err"

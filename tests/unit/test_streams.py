@@ -1,4 +1,7 @@
-"""The standard streams of `rlm` as they are on bad days: closed, full, without a reader, in an old encoding. Real processes."""
+"""The standard streams of `rlm` as they are on bad days: closed, full, without a reader, in an old encoding.
+
+Real processes.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,10 @@ def shell(line: str, **env: str) -> subprocess.CompletedProcess[str]:
         env=os.environ | env,
         stdin=subprocess.PIPE,
     )
-    out, err = done.stdout.decode("utf-8", "backslashreplace"), done.stderr.decode("utf-8", "backslashreplace")
+    out, err = (
+        done.stdout.decode("utf-8", "backslashreplace"),
+        done.stderr.decode("utf-8", "backslashreplace"),
+    )
     assert "Traceback" not in err
     assert "Exception ignored" not in err
     return subprocess.CompletedProcess(done.args, done.returncode, out, err)
@@ -55,7 +61,11 @@ def code_of(command: str, otherwise: int) -> int:
 def test_what_stdout_does_not_take_is_told_and_seen_by_the_exit_code(place: str, why: str) -> None:
     for command in COMMANDS:
         # The reader is gone for certain before anything is written.
-        done = shell(f"{{ sleep 0.3; {RLM} {command}; }} {place}" if place.startswith("|") else f"{RLM} {command} {place}")
+        done = shell(
+            f"{{ sleep 0.3; {RLM} {command}; }} {place}"
+            if place.startswith("|")
+            else f"{RLM} {command} {place}"
+        )
         assert done.returncode == code_of(command, 1), (command, done.stderr)
         if command not in FAILING:
             assert f"rlm: the output could not be written completely: {why}." in done.stderr, command
@@ -77,7 +87,10 @@ def test_with_no_stream_left_the_exit_code_still_tells(place: str) -> None:
 
 
 def test_what_goes_to_both_streams_comes_in_its_order_also_where_python_does_not_buffer() -> None:
-    program = "import sys; from rlm_kernel.cli._streams import make_safe; make_safe(); print('answer'); print('account', file=sys.stderr)"
+    program = (
+        "import sys; from rlm_kernel.cli._streams import make_safe; make_safe(); print('answer'); "
+        "print('account', file=sys.stderr)"
+    )
     done = shell(f"{shlex.quote(sys.executable)} -c {shlex.quote(program)} 2>&1", PYTHONUNBUFFERED="1")
     assert done.stdout == "answer\naccount\n"
 
@@ -121,11 +134,17 @@ sys.exit(settle(0))
             assert json.loads(shown) == text
         else:
             assert shown == text.encode(name, "backslashreplace").decode(name) + "\n"
-            assert ("PYTHONIOENCODING=utf-8" in told) is not name.startswith("utf"), "characters that were escaped are told"
+            assert ("PYTHONIOENCODING=utf-8" in told) is not name.startswith("utf"), (
+                "characters that were escaped are told"
+            )
 
 
 def test_bytes_in_names_and_the_c_locale_are_no_trouble() -> None:
-    for environment in ({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {"LC_ALL": "xx_YY.UTF-8"}, {"LC_ALL": "C.UTF-8"}):
+    for environment in (
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        {"LC_ALL": "xx_YY.UTF-8"},
+        {"LC_ALL": "C.UTF-8"},
+    ):
         done = shell(f"{RLM} ask $'caf\\xe9 \\xc3\\xa9?' -m openai/x -f $'n\\xf6.txt'", **environment)
         assert done.returncode == 2
         assert "cannot be read: No such file" in done.stderr
@@ -142,7 +161,10 @@ sys.exit(settle(0))
 """
     read, write = os.pipe()
     os.set_blocking(write, False)
-    with subprocess.Popen([sys.executable, "-c", probe], stdout=write) as running, os.fdopen(read, "rb") as pipe:
+    with (
+        subprocess.Popen([sys.executable, "-c", probe], stdout=write) as running,
+        os.fdopen(read, "rb") as pipe,
+    ):
         os.close(write)
         assert len(pipe.read()) == 1_000_001
     assert running.returncode == 0
@@ -158,8 +180,9 @@ def test_a_signal_at_any_moment_ends_it_without_a_traceback(signum: signal.Signa
             except subprocess.TimeoutExpired:
                 running.send_signal(signum)
             _, err = running.communicate(timeout=30)
-        # -signum: Python itself was still starting. -SIGINT, which a shell tells as 130: Python ends itself so, in spite of the exit code,
-        # where the interrupt fell into code that is made of a text, as in the midst of an import.
+        # -signum: Python itself was still starting. -SIGINT, which a shell tells as 130: Python ends itself
+        # so, in spite of the exit code, where the interrupt fell into code that is made of a text, as in the
+        # midst of an import.
         assert running.returncode in (0, 3, 130, -signum, -signal.SIGINT)
         assert b"Traceback" not in err or running.returncode == -signum
 
@@ -195,7 +218,10 @@ def test_what_is_almost_right_is_understood_as_what_was_meant(arguments: str, to
 def test_a_folder_that_was_deleted_is_told() -> None:
     for command in ("config show", "status", "ask Q -m openai/x"):
         done = shell(f"mkdir -p gone; cd gone; rmdir ../gone; {RLM} {command}")
-        assert (done.returncode, done.stderr.startswith("rlm: The current folder no longer exists")) == (2, True), done.stderr
+        assert (done.returncode, done.stderr.startswith("rlm: The current folder no longer exists")) == (
+            2,
+            True,
+        ), done.stderr
 
 
 def test_every_command_has_its_help_by_either_option() -> None:

@@ -15,9 +15,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rlm_contract import SOCKETS
 from rlm_runtime import files, wire
 
-from rlm_contract import SOCKETS
 from rlm_kernel import loops, system
 from rlm_kernel.cli import _chat_input, _streams
 from rlm_kernel.config import load_settings
@@ -52,9 +52,12 @@ def test_a_lock_keeps_others_out_until_its_process_ends(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     path.touch()
     code = (
-        "import os, sys\nfrom rlm_kernel import system\nprint(system.lock(os.open(sys.argv[1], os.O_RDWR)), flush=True)\nsys.stdin.read()"
+        "import os, sys\nfrom rlm_kernel import system\nprint(system.lock(os.open(sys.argv[1], "
+        "os.O_RDWR)), flush=True)\nsys.stdin.read()"
     )
-    with subprocess.Popen([sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "True\n"
         with path.open("r+b") as file:
@@ -67,7 +70,9 @@ def test_a_lock_keeps_others_out_until_its_process_ends(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("windows")
-def test_a_file_that_another_program_looks_at_for_a_moment_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_another_program_looks_at_for_a_moment_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real, tries = Path.replace, 0
 
     def in_use(self: Path, target: Any) -> Path:
@@ -99,7 +104,9 @@ def test_where_nobody_has_it_open_a_refusal_is_final(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.usefixtures("windows")
-def test_a_trace_that_another_program_keeps_open_is_complete_by_its_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trace_that_another_program_keeps_open_is_complete_by_its_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "t.ipynb"
     writer = NotebookWriter(path, meta(), [])
     with monkeypatch.context() as patch:
@@ -124,7 +131,9 @@ def test_whether_a_process_has_ended_is_known() -> None:
     assert not system.is_gone(os.getpid())
 
 
-def test_a_link_is_no_plain_file_where_open_cannot_refuse_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_link_is_no_plain_file_where_open_cannot_refuse_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "link").symlink_to(tmp_path / "file")
     for flag in (getattr(os, "O_NOFOLLOW", 0), 0):
@@ -135,7 +144,9 @@ def test_a_link_is_no_plain_file_where_open_cannot_refuse_one(tmp_path: Path, mo
         os.close(system.open_plain(tmp_path / "file"))
 
 
-def test_where_links_may_not_be_made_a_folder_is_given_without_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_links_may_not_be_made_a_folder_is_given_without_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = tmp_path / "source"
     source.mkdir()
     (source / "a.txt").write_text("a")
@@ -153,7 +164,9 @@ def test_where_links_may_not_be_made_a_folder_is_given_without_them(tmp_path: Pa
 # The event loop
 
 
-async def test_a_signal_is_heard_on_a_loop_that_has_no_handlers_of_signals(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_signal_is_heard_on_a_loop_that_has_no_handlers_of_signals(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     import signal
 
     def none(*_: Any) -> None:
@@ -183,7 +196,10 @@ class PipeLoop:
 
 async def test_docker_desktops_named_pipe_is_attached_to(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = PipeLoop()
-    api = SimpleNamespace(base_url="http+docker://localnpipe", get_adapter=lambda _: SimpleNamespace(npipe_path="//./pipe/docker_engine"))
+    api = SimpleNamespace(
+        base_url="http+docker://localnpipe",
+        get_adapter=lambda _: SimpleNamespace(npipe_path="//./pipe/docker_engine"),
+    )
     made: list[object] = []
     monkeypatch.setattr(asyncio, "get_running_loop", lambda: loop)
     await dial._connect(SimpleNamespace(api=api), lambda: made.append(1))  # type: ignore[arg-type, func-returns-value]
@@ -206,7 +222,9 @@ class Echo:
 
 
 @pytest.mark.parametrize("unix", [True, False])
-async def test_jupyters_programs_find_the_same_doors_after_a_restart(unix: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_jupyters_programs_find_the_same_doors_after_a_restart(
+    unix: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(loops, "HAS_UNIX_SOCKETS", unix)
     doors, manager = Doors(str(tmp_path / "k")), SimpleNamespace()
     doors.tell(manager)
@@ -216,7 +234,11 @@ async def test_jupyters_programs_find_the_same_doors_after_a_restart(unix: bool,
         await endpoints.open()
         for name in SOCKETS:
             port = getattr(manager, f"{name}_port")
-            where = asyncio.open_unix_connection(f"{manager.ip}-{port}") if unix else asyncio.open_connection(manager.ip, port)
+            where = (
+                asyncio.open_unix_connection(f"{manager.ip}-{port}")
+                if unix
+                else asyncio.open_connection(manager.ip, port)
+            )
             reader, writer = await where
             writer.write(b"|and back")
             assert await reader.readexactly(len(name) + 9) == f"{name}|and back".encode()
@@ -241,7 +263,9 @@ async def test_jupyters_programs_find_the_same_doors_after_a_restart(unix: bool,
     ],
 )
 @pytest.mark.usefixtures("windows")
-def test_paths_of_windows_in_a_question_are_looked_for(message: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_of_windows_in_a_question_are_looked_for(
+    message: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     looked: list[str] = []
 
     def exists(path: Path, **_: Any) -> bool:
@@ -254,10 +278,19 @@ def test_paths_of_windows_in_a_question_are_looked_for(message: str, expected: s
 
 
 @pytest.mark.parametrize(
-    "word", [r"\\server\share\a.log", "//server/share/a.log", r"\\.\pipe\x", r"\\?\C:\a.log", "file:////server/share/a.log"]
+    "word",
+    [
+        r"\\server\share\a.log",
+        "//server/share/a.log",
+        r"\\.\pipe\x",
+        r"\\?\C:\a.log",
+        "file:////server/share/a.log",
+    ],
 )
 @pytest.mark.usefixtures("windows")
-def test_a_text_never_has_windows_log_in_at_another_machine(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_text_never_has_windows_log_in_at_another_machine(
+    word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def exists(path: Path, **_: Any) -> bool:
         assert not str(path).replace("\\", "/").startswith("//"), path
         return False
@@ -318,7 +351,9 @@ def test_on_windows_a_path_of_posix_is_foreign() -> None:
 
 
 def test_a_trace_made_on_windows_finds_its_files_beside_it(tmp_path: Path) -> None:
-    trace: Any = SimpleNamespace(path=tmp_path / "t.ipynb", meta=SimpleNamespace(files=[FileMeta(path=r"C:\logs\a.log", size=4)]))
+    trace: Any = SimpleNamespace(
+        path=tmp_path / "t.ipynb", meta=SimpleNamespace(files=[FileMeta(path=r"C:\logs\a.log", size=4)])
+    )
     missing = check_files(trace)[0]
     assert missing.path is None
     (tmp_path / "a.log").write_text("text")
@@ -340,15 +375,24 @@ def test_code_that_was_recorded_on_windows_finds_its_files_here(run: RunDir, tmp
 
 
 @pytest.mark.usefixtures("windows")
-def test_a_trace_never_has_windows_log_in_at_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trace_never_has_windows_log_in_at_another_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     looked: list[str] = []
-    monkeypatch.setattr("rlm_kernel.session.tracefiles.resolve", lambda path: looked.append(str(path)) or path)
-    trace: Any = SimpleNamespace(path=tmp_path / "t.ipynb", meta=SimpleNamespace(files=[FileMeta(path=r"\\server\share\a.log", size=4)]))
+    monkeypatch.setattr(
+        "rlm_kernel.session.tracefiles.resolve", lambda path: looked.append(str(path)) or path
+    )
+    trace: Any = SimpleNamespace(
+        path=tmp_path / "t.ipynb",
+        meta=SimpleNamespace(files=[FileMeta(path=r"\\server\share\a.log", size=4)]),
+    )
     check_files(trace)
     assert looked == [str(tmp_path / "a.log")]
 
 
-@pytest.mark.parametrize("name", ["a:b.ipynb", "NUL", "nul.ipynb", "Com1.ipynb", "what?.ipynb", "ends with a dot."])
+@pytest.mark.parametrize(
+    "name", ["a:b.ipynb", "NUL", "nul.ipynb", "Com1.ipynb", "what?.ipynb", "ends with a dot."]
+)
 @pytest.mark.usefixtures("windows")
 def test_a_name_that_is_no_files_on_windows_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="called"):
@@ -368,9 +412,13 @@ def test_usual_names_are_taken_on_windows(tmp_path: Path) -> None:
 
 async def test_a_line_is_read_from_a_keyboard_of_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     keys = ["y", "x", "\b", "\xe0", "H", "\r", "n"]
-    monkeypatch.setitem(sys.modules, "msvcrt", SimpleNamespace(kbhit=lambda: bool(keys), getwch=lambda: keys.pop(0)))
+    monkeypatch.setitem(
+        sys.modules, "msvcrt", SimpleNamespace(kbhit=lambda: bool(keys), getwch=lambda: keys.pop(0))
+    )
     monkeypatch.setattr(sys, "platform", "win32")
-    spec = importlib.util.spec_from_file_location("terminal_of_windows", str(Path(_chat_input.__file__).with_name("_terminal.py")))
+    spec = importlib.util.spec_from_file_location(
+        "terminal_of_windows", str(Path(_chat_input.__file__).with_name("_terminal.py"))
+    )
     assert spec is not None
     assert spec.loader is not None
     terminal = importlib.util.module_from_spec(spec)
@@ -394,13 +442,19 @@ def test_a_console_of_windows_gets_text_in_its_own_way(monkeypatch: pytest.Monke
 
 
 async def test_lines_that_end_as_on_windows_are_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"one\\\r\ntwo\r\n```\r\nthree\r\n```\r\n")))
+    monkeypatch.setattr(
+        sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"one\\\r\ntwo\r\n```\r\nthree\r\n```\r\n"))
+    )
     pipe = _chat_input.Pipe()
     assert [await pipe.line(), await pipe.line()] == ["one\ntwo", "```\nthree\n```"]
 
 
-@pytest.mark.parametrize(("platform", "words"), [("win32", "Docker Desktop for Windows"), ("darwin", "Docker Desktop for Mac")])
-def test_elsewhere_it_is_said_what_to_install(platform: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("platform", "words"), [("win32", "Docker Desktop for Windows"), ("darwin", "Docker Desktop for Mac")]
+)
+def test_elsewhere_it_is_said_what_to_install(
+    platform: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("DOCKER_HOST", raising=False)
     monkeypatch.setattr(sys, "platform", platform)
     assert words in engine_errors.start_hint()
@@ -441,7 +495,9 @@ def test_a_wait_for_another_program_is_short(tmp_path: Path, monkeypatch: pytest
     assert 0.1 < sum(waited) < 0.2
 
 
-def test_the_kernel_calls_a_file_of_windows_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_the_kernel_calls_a_file_of_windows_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "a.log").write_text("text")
     (tmp_path / "sub" / "b.log").write_text("more")

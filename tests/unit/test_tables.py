@@ -1,4 +1,6 @@
-"""Tables as they come: what a program wrote is read back, and what is odd costs a row at most, and is told."""
+"""Tables as they come: what a program wrote is read back, and what is odd costs a row at most, and is
+told.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ def as_text(row: dict[str, Any]) -> list[str]:
 
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(
-    st.integers(3, 6).flatmap(lambda width: st.lists(st.lists(FIELDS, min_size=width, max_size=width), min_size=3, max_size=40)),
+    st.integers(3, 6).flatmap(
+        lambda width: st.lists(st.lists(FIELDS, min_size=width, max_size=width), min_size=3, max_size=40)
+    ),
     st.sampled_from(list(tables.DELIMITERS)),
     st.sampled_from(["\n", "\r\n"]),
 )
@@ -69,7 +73,13 @@ def test_what_a_program_wrote_is_read_back(rows: list[list[str]], delimiter: str
 @pytest.mark.parametrize("in_memory", [True, False], ids=["str", "LazyText"])
 def test_fields_of_any_length_and_with_line_breaks_anywhere_are_read(in_memory: bool) -> None:
     rows = [
-        [str(number), f"first\nsecond, {number}", "x" * (300_000 if number in (0, 30) else 10), f"{number:05d}"] for number in range(60)
+        [
+            str(number),
+            f"first\nsecond, {number}",
+            "x" * (300_000 if number in (0, 30) else 10),
+            f"{number:05d}",
+        ]
+        for number in range(60)
     ]
     text = as_written([["id", "comment", "body", "zip"], *rows], ",")
     found = list(records(text if in_memory else lazy(text)))
@@ -91,7 +101,9 @@ STRAY = {
 
 @pytest.mark.parametrize("in_memory", [True, False], ids=["str", "LazyText"])
 @pytest.mark.parametrize("what", STRAY)
-def test_a_stray_quote_costs_its_own_row_at_most(what: str, in_memory: bool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stray_quote_costs_its_own_row_at_most(
+    what: str, in_memory: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
     good = [f'{number},"name, {number}",{"y" if number % 2 else ""}' for number in range(200)]
     lines = ["id,name,mark", *good[:7], STRAY[what], *good[8:]]
     text = "\n".join([*lines, ""])
@@ -133,8 +145,10 @@ BY_NAME: dict[str, tuple[str, list[dict[str, Any]]]] = {
         [{"ort": "A", "preis": 1.5, "nr": 1234}, {"ort": "B", "preis": 1234.5, "nr": 7}],
     ),
     "commas in doubt": ("ort;zahl\nA;1,234\nB;5,678\n", [{"ort": "A", "zahl": "1,234"}, {"ort": "B", "zahl": "5,678"}]),
-    "spaces after commas": ('id, name, n\n1, "a, b", 2\n2, "c", 3\n', [{"id": 1, "name": "a, b", "n": 2}, {"id": 2, "name": "c", "n": 3}]),
-    "quotes by backslash": ('id,said\n1,"so \\"a, b\\" he"\n2,"x"\n', [{"id": 1, "said": 'so "a, b" he'}, {"id": 2, "said": "x"}]),
+    "spaces after commas": ('id, name, n\n1, "a, b", 2\n2, "c", '
+                            '3\n', [{"id": 1, "name": "a, b", "n": 2}, {"id": 2, "name": "c", "n": 3}]),
+    "quotes by backslash": ('id,said\n1,"so \\"a, b\\" he"\n'
+                            '2,"x"\n', [{"id": 1, "said": 'so "a, b" he'}, {"id": 2, "said": "x"}]),
     "blank lines": ("a,b\n\n1,2\n\n\n3,4\n", [{"a": 1, "b": 2}, {"a": 3, "b": 4}]),
     "a byte-order mark": ("\ufeffa,b\n1,2\n", [{"a": 1, "b": 2}]),
 }  # fmt: skip
@@ -156,7 +170,10 @@ def test_what_is_guessed_of_a_table_is_told() -> None:
 def test_a_column_with_codes_anywhere_stays_text() -> None:
     rows = [[str(10_000 + number), str(number), "a"] for number in range(500)] + [["00501", "7", "b"]]
     found = list(records(as_written([["zip", "n", "mark"], *rows], ",")))
-    assert (found[0], found[-1]) == ({"zip": "10000", "n": 0, "mark": "a"}, {"zip": "00501", "n": 7, "mark": "b"})
+    assert (found[0], found[-1]) == (
+        {"zip": "10000", "n": 0, "mark": "a"},
+        {"zip": "00501", "n": 7, "mark": "b"},
+    )
     assert "'zip': '10000'" in form(as_written([["zip", "n", "mark"], *rows], ","))
 
 
@@ -185,16 +202,24 @@ def test_any_text_of_a_table_s_name_is_read(text: str) -> None:
     ("text", "expected"),
     [
         ('"id","name"\n1,\\N\n2,"a \\"b\\""\n', [{"id": 1, "name": "\\N"}, {"id": 2, "name": 'a "b"'}]),
-        ("a,b\n1,x\nNULL,y\n1.5e-07,z\n", [{"a": 1, "b": "x"}, {"a": "NULL", "b": "y"}, {"a": 1.5e-07, "b": "z"}]),
+        (
+            "a,b\n1,x\nNULL,y\n1.5e-07,z\n",
+            [{"a": 1, "b": "x"}, {"a": "NULL", "b": "y"}, {"a": 1.5e-07, "b": "z"}],
+        ),
         ("a,b\n1,x\na,b\n2,y\n", [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]),
         (" a , b\n 1 , x\n 2 , y\n", [{"a": 1, "b": " x"}, {"a": 2, "b": " y"}]),
         ("# made by x\n# date, 2024\na,b\nN,1\n# half\nS,2\n", [{"a": "N", "b": 1}, {"a": "S", "b": 2}]),
         ("#a,b\n1,x\n2,y\n", [{"#a": 1, "b": "x"}, {"#a": 2, "b": "y"}]),
         (
             "#Software: IIS\n#Fields: date c-ip status\n2024-01-01 ::1 200\n#Date: x\n2024-01-02 ::2 404\n",
-            [{"date": "2024-01-01", "c-ip": "::1", "status": 200}, {"date": "2024-01-02", "c-ip": "::2", "status": 404}],
+            [
+                {"date": "2024-01-01", "c-ip": "::1", "status": 200},
+                {"date": "2024-01-02", "c-ip": "::2", "status": 404},
+            ],
         ),
     ],
 )
-def test_tables_of_databases_and_servers_are_read_by_their_own_signs(text: str, expected: list[dict[str, Any]]) -> None:
+def test_tables_of_databases_and_servers_are_read_by_their_own_signs(
+    text: str, expected: list[dict[str, Any]]
+) -> None:
     assert list(records(text, "x.csv")) == expected

@@ -19,10 +19,23 @@ from rlm_kernel.errors import FileRefused
 from rlm_kernel.sandbox.tarstream import BLOCK, archive, entries
 
 NAMES = st.sampled_from(
-    ["a", "b.txt", ".gitignore", ".git", "gr\u00f6\u00dfe", "two\nlines", " ", "x" * 120, os.fsdecode(b"caf\xe9"), "info", "exclude"]
+    [
+        "a",
+        "b.txt",
+        ".gitignore",
+        ".git",
+        "gr\u00f6\u00dfe",
+        "two\nlines",
+        " ",
+        "x" * 120,
+        os.fsdecode(b"caf\xe9"),
+        "info",
+        "exclude",
+    ]
 )
 FILES = st.one_of(
-    st.binary(max_size=600), st.sampled_from(["link:a", "link:../b.txt", "link:/etc/passwd", "link:.", "pipe", "empty folder"])
+    st.binary(max_size=600),
+    st.sampled_from(["link:a", "link:../b.txt", "link:/etc/passwd", "link:.", "pipe", "empty folder"]),
 )
 TREES = st.dictionaries(st.lists(NAMES, min_size=1, max_size=3).map("/".join), FILES, max_size=12)
 
@@ -121,7 +134,9 @@ def test_no_link_leads_out_of_a_folder(tmp_path: Path, link: str) -> None:
     place = tmp_path / "folder" / link
     place.parent.mkdir(parents=True)
     place.symlink_to(tmp_path / "out" / ("exclude" if place.name == "exclude" else ""))
-    assert b"secret" not in b"".join(archive(entries(tmp_path / "folder", ""), lambda: False, lambda _size: None))
+    assert b"secret" not in b"".join(
+        archive(entries(tmp_path / "folder", ""), lambda: False, lambda _size: None)
+    )
 
 
 def test_a_file_that_a_link_takes_the_place_of_is_refused(tmp_path: Path) -> None:

@@ -8,7 +8,16 @@ import pytest
 
 from rlm_kernel.cli._live import LiveView
 from rlm_kernel.cli._text import json_line, printable
-from rlm_kernel.engine.events import CallFinished, CellFinished, ChildEvent, Noted, RunFinished, RunOpened, TurnReplied, UserCellFinished
+from rlm_kernel.engine.events import (
+    CallFinished,
+    CellFinished,
+    ChildEvent,
+    Noted,
+    RunFinished,
+    RunOpened,
+    TurnReplied,
+    UserCellFinished,
+)
 from rlm_kernel.engine.ledger import Ledger, Limits
 from rlm_kernel.engine.protocols import Answer, Completion, Outcome, Totals, Usage
 from tests.support import hostile_text
@@ -48,7 +57,9 @@ def test_long_texts_take_no_more_than_their_length() -> None:
 def test_json_is_plain_in_a_terminal_and_as_it_is_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     assert json_line({"a": "é\x9b\u202e"}) == '{"a": "é\x9b\u202e"}'
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    assert not hostile_text.strange(json_line({hostile_text.EVIL.replace("\x7f", ""): hostile_text.EVIL.replace("\x7f", "")}))
+    assert not hostile_text.strange(
+        json_line({hostile_text.EVIL.replace("\x7f", ""): hostile_text.EVIL.replace("\x7f", "")})
+    )
 
 
 def test_the_live_view_shows_nothing_unsafe(capsys: pytest.CaptureFixture[str]) -> None:

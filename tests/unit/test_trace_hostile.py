@@ -1,4 +1,6 @@
-"""A trace of a hostile run: harmless to open, bounded, and with the exact words for those who go on from it."""
+"""A trace of a hostile run: harmless to open, bounded, and with the exact words for those who go on from
+it.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +20,22 @@ from tests.support import hostile_text
 from tests.support.engine import stream
 from tests.support.trace import cell, load, meta, result
 
-EVIL = "\n\n".join(text.format(url="http://evil.example/x") for text in hostile_text.MARKDOWN.values()) + hostile_text.EVIL
-KINDS = ("text/html", "text/markdown", "image/svg+xml", "application/javascript", "application/vnd.vegalite.v5+json")
-DISPLAY = {"output_type": "display_data", "data": dict.fromkeys(KINDS, EVIL) | {"text/plain": "<X>"}, "metadata": {}}
+EVIL = (
+    "\n\n".join(text.format(url="http://evil.example/x") for text in hostile_text.MARKDOWN.values())
+    + hostile_text.EVIL
+)
+KINDS = (
+    "text/html",
+    "text/markdown",
+    "image/svg+xml",
+    "application/javascript",
+    "application/vnd.vegalite.v5+json",
+)
+DISPLAY = {
+    "output_type": "display_data",
+    "data": dict.fromkeys(KINDS, EVIL) | {"text/plain": "<X>"},
+    "metadata": {},
+}
 
 
 @pytest.fixture

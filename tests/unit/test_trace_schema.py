@@ -16,7 +16,9 @@ PUBLISHED = Path(__file__).parents[2] / "docs" / "trace-schema.json"
 
 
 def test_the_published_schema_is_that_of_the_models() -> None:
-    assert PUBLISHED.read_text("utf-8") == json_schema(), "write it again: python -m rlm_kernel.trace.schema > docs/trace-schema.json"
+    assert PUBLISHED.read_text("utf-8") == json_schema(), (
+        "write it again: python -m rlm_kernel.trace.schema > docs/trace-schema.json"
+    )
 
 
 def test_it_is_a_json_schema_with_a_version() -> None:
@@ -28,11 +30,25 @@ def test_it_is_a_json_schema_with_a_version() -> None:
 
 
 def test_a_call_and_an_account_come_back_from_the_trace_as_they_were() -> None:
-    more = {"error": "It failed.", "error_type": "LLMError", "answer": None, "occurrence": 3, "attempts": 2, "stored": True, "calls": 4}
+    more = {
+        "error": "It failed.",
+        "error_type": "LLMError",
+        "answer": None,
+        "occurrence": 3,
+        "attempts": 2,
+        "stored": True,
+        "calls": 4,
+    }
     whole = call(trace="t.ipynb", thoughts="Hm.", cut=True, usage=Usage(10, 2, 1, True), **more)
-    changed = [part.name for part in fields(CallRecord) if part.default is not MISSING and getattr(whole, part.name) == part.default]
+    changed = [
+        part.name
+        for part in fields(CallRecord)
+        if part.default is not MISSING and getattr(whole, part.name) == part.default
+    ]
     assert changed == ["answer"], "each field has another value than it has by itself"
     assert CallMeta.of(whole).record() == whole
-    spent = Totals(*(Usage(n, 2, 1) if part.name.endswith("usage") else n for n, part in enumerate(fields(Totals), 1)))
+    spent = Totals(
+        *(Usage(n, 2, 1) if part.name.endswith("usage") else n for n, part in enumerate(fields(Totals), 1))
+    )
     spent.unpriced = 0
     assert TotalsMeta.of(spent).totals() == spent

@@ -12,7 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlm_kernel.engine.events import CallFinished, CellFinished, CellOutput, CellStarted, Noted, RunFinished, TurnReplied
+from rlm_kernel.engine.events import (
+    CallFinished,
+    CellFinished,
+    CellOutput,
+    CellStarted,
+    Noted,
+    RunFinished,
+    TurnReplied,
+)
 from rlm_kernel.engine.protocols import Answer, CallRecord, Completion, Outcome, Totals
 from rlm_kernel.trace import document
 from rlm_kernel.trace.schema import FileMeta
@@ -37,7 +45,11 @@ def secret_story(secret: str, calls: Sequence[CallRecord]) -> list[Event]:
     outputs = [
         stream(text),
         failure("E", text),
-        {"output_type": "display_data", "data": {"text/plain": text, "application/json": {text: [text]}}, "metadata": {"a": text}},
+        {
+            "output_type": "display_data",
+            "data": {"text/plain": text, "application/json": {text: [text]}},
+            "metadata": {"a": text},
+        },
     ]
     return [
         CellStarted("setup", 0, text),
@@ -76,15 +88,31 @@ SECRETS = [
 @pytest.mark.parametrize("secret", SECRETS, ids=range(len(SECRETS)))
 def test_secrets_are_redacted_wherever_they_turn_up(path: Path, secret: str) -> None:
     text = f"before {secret} after"
-    calls = [call(1, preview=text, answer=text, model=text), call(2, answer=None, error=text), call(3, kind="file", answer={"path": text})]
-    fields = {"models": {"root": text, "sub": secret}, "sandbox": {"image": text}, "files": [FileMeta(path=text, size=1)]}
+    calls = [
+        call(1, preview=text, answer=text, model=text),
+        call(2, answer=None, error=text),
+        call(3, kind="file", answer={"path": text}),
+    ]
+    fields = {
+        "models": {"root": text, "sub": secret},
+        "sandbox": {"image": text},
+        "files": [FileMeta(path=text, size=1)],
+    }
     writer = NotebookWriter(path, meta(text, **fields), [secret])
     tell(writer, secret_story(secret, calls), lambda: load(path))
     writer.set_files([FileMeta(path=f"/{secret}/a", size=1)])
     notebook = load(path)
     parts = [c.source for c in notebook.cells] + [c.get("outputs", []) for c in notebook.cells]
-    shown = [value for part in [*parts, notebook.metadata.rlm, [c.metadata.rlm for c in notebook.cells]] for value in strings(part)]
-    ours = ("finished", "display_data", "2026-01-02T03:04:05")  # words of the format and times are no text of anybody
+    shown = [
+        value
+        for part in [*parts, notebook.metadata.rlm, [c.metadata.rlm for c in notebook.cells]]
+        for value in strings(part)
+    ]
+    ours = (
+        "finished",
+        "display_data",
+        "2026-01-02T03:04:05",
+    )  # words of the format and times are no text of anybody
     assert not [value for value in shown if secret in value and not value.startswith(ours)]
     assert sum("[redacted]" in value for value in shown) > 20
     assert all(f"before {secret}" not in value for value in shown)
@@ -92,7 +120,11 @@ def test_secrets_are_redacted_wherever_they_turn_up(path: Path, secret: str) -> 
 
 def strings(value: Any) -> list[str]:
     if isinstance(value, dict):
-        return [text for key, item in value.items() for text in [*strings(item), *([] if key.isidentifier() else [key])]]
+        return [
+            text
+            for key, item in value.items()
+            for text in [*strings(item), *([] if key.isidentifier() else [key])]
+        ]
     if isinstance(value, list):
         return [text for item in value for text in strings(item)]
     return [value] if isinstance(value, str) else []
@@ -131,7 +163,9 @@ def test_a_limit_of_infinity_is_none_in_json(path: Path) -> None:
 _ANY = st.text(st.characters(codec=None), max_size=30) | st.sampled_from(
     ["\ud800", "a\udcffb", "\0", "\r", "\x85\u2028", "```\n", "</script>"]
 )
-_SECRETS = st.lists(st.text(st.characters(codec=None), min_size=8, max_size=12) | st.sampled_from(SECRETS), max_size=2)
+_SECRETS = st.lists(
+    st.text(st.characters(codec=None), min_size=8, max_size=12) | st.sampled_from(SECRETS), max_size=2
+)
 
 
 @given(
@@ -150,7 +184,9 @@ def test_any_text_leaves_a_valid_notebook(words: str, code: str, secrets: list[s
             TurnReplied(1, Completion(words, words, cost=float("nan")), words),
             CellStarted("turn-01-a", 1, code),
             CallFinished("turn-01-a", records[0]),
-            CellFinished(1, result("turn-01-a", code, outputs=[stream(words), failure(words, words)], calls=records)),
+            CellFinished(
+                1, result("turn-01-a", code, outputs=[stream(words), failure(words, words)], calls=records)
+            ),
             Noted(words),
             RunFinished(Outcome(Answer(words), "answered", detail=words), Totals()),
         ]

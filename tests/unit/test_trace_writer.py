@@ -61,7 +61,11 @@ def test_a_run_cut_off_anywhere_leaves_what_was_heard(path: Path, events: int) -
     assert notebook.metadata.rlm.get("status", "running") == "running"
     if 9 <= events <= 14:
         running = notebook.cells[-1]
-        assert (running.id, running.metadata.rlm.status, running.execution_count) == ("turn-01-a", "running", None)
+        assert (running.id, running.metadata.rlm.status, running.execution_count) == (
+            "turn-01-a",
+            "running",
+            None,
+        )
         shown = ["", "so far", "so far", "so far", "so far", "so far, so good"][events - 9]
         assert "".join(output.get("text", "") for output in running.outputs) == shown
         assert len(running.metadata.rlm.get("calls", [])) == [0, 0, 0, 1, 2, 2][events - 9]
@@ -100,7 +104,20 @@ def test_it_reads_as_a_document(path: Path) -> None:
     tell(NotebookWriter(path, meta("How many?\nCount them all."), []), STORY)
     notebook = load(path)
     kinds = [cell.metadata.rlm.kind for cell in notebook.cells]
-    assert kinds == ["title", "parameters", "setup", "model", "code", "code", "note", "model", "code", "note", "answer", "summary"]
+    assert kinds == [
+        "title",
+        "parameters",
+        "setup",
+        "model",
+        "code",
+        "code",
+        "note",
+        "model",
+        "code",
+        "note",
+        "answer",
+        "summary",
+    ]
     assert notebook.cells[0].source.splitlines() == [
         "# How many?",
         "",
@@ -138,7 +155,13 @@ def test_metadata_make_the_round_trip_through_their_models(path: Path) -> None:
     found = NotebookMeta.model_validate(notebook.metadata.rlm)
     end = STORY[-1]
     assert isinstance(end, RunFinished)
-    assert found == meta(status="finished", stop_reason="turns", forced=True, detail=end.outcome.detail, totals=TotalsMeta.of(end.totals))
+    assert found == meta(
+        status="finished",
+        stop_reason="turns",
+        forced=True,
+        detail=end.outcome.detail,
+        totals=TotalsMeta.of(end.totals),
+    )
     assert CellMeta.model_validate(cell(notebook, "turn-01-a").metadata.rlm) == CellMeta(
         kind="code",
         turn=1,
@@ -181,7 +204,10 @@ def finished(path: Path, outcome: Outcome, totals: Totals | None = None) -> tupl
 
 def test_the_answer_is_a_cell_and_a_best_effort_answer_says_so(path: Path) -> None:
     assert finished(path, Outcome(Answer("# 5\nof them"), "answered"))[0] == "## Answer\n\n# 5\nof them"
-    whys = {"turns": "the limit of turns was reached", "no_answer": "the replies of the root model had nothing to run"}
+    whys = {
+        "turns": "the limit of turns was reached",
+        "no_answer": "the replies of the root model had nothing to run",
+    }
     for reason, why in whys.items():
         best, _ = finished(path, Outcome(Answer("5"), reason, True))  # type: ignore[arg-type]
         assert best == f"## Answer\n\n5\n\n*Best-effort answer: {why}.*"
@@ -189,7 +215,11 @@ def test_the_answer_is_a_cell_and_a_best_effort_answer_says_so(path: Path) -> No
 
 @pytest.mark.parametrize(
     ("reason", "words"),
-    [("cost", "The money was used up. Why."), ("interrupted", "The run was interrupted. Why."), ("error", "The run failed. Why.")],
+    [
+        ("cost", "The money was used up. Why."),
+        ("interrupted", "The run was interrupted. Why."),
+        ("error", "The run failed. Why."),
+    ],
 )
 def test_without_an_answer_the_cell_says_why(path: Path, reason: Any, words: str) -> None:
     assert finished(path, Outcome(None, reason, detail="Why."))[0] == f"## No answer\n\n{words}"
@@ -201,7 +231,9 @@ def test_a_giant_answer_is_cut_with_a_notice(path: Path) -> None:
 
 
 def test_the_cost_table_names_models_calls_and_tokens(path: Path) -> None:
-    _, summary = finished(path, Outcome(Answer("5"), "answered"), Totals(2, 1200, Usage(3000, 20, 100), Usage(4, 5), 1.5, 61.25))
+    _, summary = finished(
+        path, Outcome(Answer("5"), "answered"), Totals(2, 1200, Usage(3000, 20, 100), Usage(4, 5), 1.5, 61.25)
+    )
     assert "| Root model | `openai/root` | 2 | 3,000 | 100 | 20 |" in summary
     assert "| Sub model | `openai/sub` | 1,200 | 4 | 0 | 5 |" in summary
     assert summary.endswith("\nTogether: 2 turns, 1,200 sub-calls, 3,029 tokens, $1.5000, 61.2 s.")
@@ -224,7 +256,9 @@ def test_the_file_is_replaced_and_never_written_in_place(path: Path) -> None:
     assert os.listdir(path.parent) == ["t.ipynb"]
 
 
-def test_a_link_in_the_place_of_the_file_that_is_being_written_is_not_followed(path: Path, tmp_path: Path) -> None:
+def test_a_link_in_the_place_of_the_file_that_is_being_written_is_not_followed(
+    path: Path, tmp_path: Path
+) -> None:
     (tmp_path / "mine").write_text("mine")
     (tmp_path / f".{path.name}.tmp").symlink_to(tmp_path / "mine")
     tell(NotebookWriter(path, meta(), []), STORY)
@@ -233,7 +267,9 @@ def test_a_link_in_the_place_of_the_file_that_is_being_written_is_not_followed(p
     load(path)
 
 
-def test_progress_is_saved_now_and_then_and_the_end_always(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_saved_now_and_then_and_the_end_always(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(writer_module, "SAVE_SECONDS", 1e9)
     writer = NotebookWriter(path, meta(), [])
     tell(writer, STORY[:9])
@@ -244,7 +280,9 @@ def test_progress_is_saved_now_and_then_and_the_end_always(path: Path, monkeypat
     assert cell(load(path), "turn-01-a").outputs[0].text == "all\n"
 
 
-async def test_the_last_progress_is_saved_without_another_event(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_last_progress_is_saved_without_another_event(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(writer_module, "SAVE_SECONDS", 0.02)
     writer = NotebookWriter(path, meta(), [])
     tell(writer, STORY[:9])
@@ -253,7 +291,9 @@ async def test_the_last_progress_is_saved_without_another_event(path: Path, monk
     load(path)
 
 
-async def test_a_disk_that_fills_up_is_said_at_the_next_event_alone(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_disk_that_fills_up_is_said_at_the_next_event_alone(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     faults: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: faults.append(context))
     monkeypatch.setattr(writer_module, "SAVE_SECONDS", 0.02)
@@ -278,7 +318,9 @@ async def test_a_disk_that_fills_up_is_said_at_the_next_event_alone(path: Path, 
 
 @pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("days", [1, -1])
-def test_the_seconds_of_a_running_cell_do_not_follow_the_machines_clock(path: Path, monkeypatch: pytest.MonkeyPatch, days: int) -> None:
+def test_the_seconds_of_a_running_cell_do_not_follow_the_machines_clock(
+    path: Path, monkeypatch: pytest.MonkeyPatch, days: int
+) -> None:
     class Moved(datetime):
         @classmethod
         def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
@@ -298,7 +340,9 @@ def test_events_of_another_cell_are_not_taken(path: Path) -> None:
     assert cell(load(path), "turn-01-a").outputs == []
 
 
-@pytest.mark.parametrize("name", ["file/t.ipynb", "file/deeper/t.ipynb", "folder", "n" * 300 + ".ipynb", "n" * 252])
+@pytest.mark.parametrize(
+    "name", ["file/t.ipynb", "file/deeper/t.ipynb", "folder", "n" * 300 + ".ipynb", "n" * 252]
+)
 def test_a_place_that_cannot_be_written_is_a_clear_error(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
@@ -308,7 +352,9 @@ def test_a_place_that_cannot_be_written_is_a_clear_error(tmp_path: Path, name: s
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
 
 
-def test_a_folder_that_may_not_be_written_is_a_clear_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_may_not_be_written_is_a_clear_error(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     writer = NotebookWriter(path, meta(), [])
 
     def denied(*_: Any, **__: Any) -> NoReturn:
@@ -391,9 +437,18 @@ def test_answers_of_a_cell_that_was_cut_off_are_kept_until_it_has_run_again(path
     writer, _ = taken_up(path, 13)
     writer(CellStarted("turn-01-a", 1, "x"))
     writer(CallFinished("turn-01-a", call(1)))
-    writer(CallFinished("turn-01-a", call(1, prompt_digest="e" * 64, answer="new, of another process with the same number")))
+    writer(
+        CallFinished(
+            "turn-01-a",
+            call(1, prompt_digest="e" * 64, answer="new, of another process with the same number"),
+        )
+    )
     kept = cell(load(path), "turn-01-a").metadata.rlm
-    assert [c.get("answer") for c in kept.calls] == ["5", None, "new, of another process with the same number"]
+    assert [c.get("answer") for c in kept.calls] == [
+        "5",
+        None,
+        "new, of another process with the same number",
+    ]
     writer(CellFinished(1, result("turn-01-a", "x", calls=(call(1),))))
     assert len(cell(load(path), "turn-01-a").metadata.rlm.calls) == 1
 
@@ -401,7 +456,14 @@ def test_answers_of_a_cell_that_was_cut_off_are_kept_until_it_has_run_again(path
 def test_a_cell_that_is_run_again_keeps_what_a_person_made_of_it(path: Path) -> None:
     tell(NotebookWriter(path, meta(), []), STORY)
     cells = load(path).cells
-    own = {"cell_type": "code", "id": "mine", "metadata": {"tags": ["hide-input"]}, "source": "1", "outputs": [], "execution_count": None}
+    own = {
+        "cell_type": "code",
+        "id": "mine",
+        "metadata": {"tags": ["hide-input"]},
+        "source": "1",
+        "outputs": [],
+        "execution_count": None,
+    }
     cells[4].metadata["jupyter"] = {"source_hidden": True}
     writer = NotebookWriter(path, meta(), [], [*cells, own])
     writer(CellFinished(1, result(cells[4].id, "x")))
@@ -428,16 +490,30 @@ def test_a_persons_cells_stand_where_the_kernel_ran_them(path: Path) -> None:
 
     def person(code: str, seconds: float) -> None:
         # The number is the kernel's; in a trace that is taken up it may be taken.
-        writer(UserCellFinished(replace(result("person-01", code, "error"), started=WHEN + timedelta(seconds=seconds))))
+        writer(
+            UserCellFinished(
+                replace(result("person-01", code, "error"), started=WHEN + timedelta(seconds=seconds))
+            )
+        )
 
     writer(TurnStarted(1))
     person("before = 1", 1)
     writer(CellStarted("turn-01-a", 1, "print(before, waited)"))
     person("waited = 1", 2)
     person("after = 1", 9)
-    writer(CellFinished(1, replace(result("turn-01-a", "print(before, waited)"), started=WHEN + timedelta(seconds=3))))
+    writer(
+        CellFinished(
+            1, replace(result("turn-01-a", "print(before, waited)"), started=WHEN + timedelta(seconds=3))
+        )
+    )
     notebook = load(path)
-    assert [cell.id for cell in notebook.cells] == ["title", "person-01", "person-02", "turn-01-a", "person-03"]
+    assert [cell.id for cell in notebook.cells] == [
+        "title",
+        "person-01",
+        "person-02",
+        "turn-01-a",
+        "person-03",
+    ]
     cells = [cell for cell in notebook.cells if cell.id.startswith("person")]
     assert [cell.source for cell in cells] == ["before = 1", "waited = 1", "after = 1"]
     metas = [CellMeta.model_validate(cell.metadata.rlm) for cell in cells]
@@ -449,7 +525,9 @@ def test_an_answer_that_is_opened_again_never_takes_an_id_that_is_taken(path: Pa
     tell(NotebookWriter(path, meta(), []), STORY)
     (answered,) = [found for found in load(path).cells if found.id == "answer"]
     earlier = {**answered, "id": "answer-02", "source": "earlier"}
-    writer = NotebookWriter(path, meta(), [], [{**found} for found in [*load(path).cells[:-2], earlier, answered]])
+    writer = NotebookWriter(
+        path, meta(), [], [{**found} for found in [*load(path).cells[:-2], earlier, answered]]
+    )
     writer.question("And why?")
     notebook = load(path)
     assert cell(notebook, "answer-02").source == "earlier"

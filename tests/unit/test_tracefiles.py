@@ -97,7 +97,11 @@ def test_all_that_is_missing_or_changed_is_named_at_once(tmp_path: Path) -> None
     (tmp_path / "other.txt").write_text("some tEXT")
     with pytest.raises(FileRefused) as caught:
         find_files(trace(tmp_path, metas))
-    for words in ("gone.txt is not there", "longer.txt has changed: 18 bytes, then it had 9", "its size is the same, its sha256 is not"):
+    for words in (
+        "gone.txt is not there",
+        "longer.txt has changed: 18 bytes, then it had 9",
+        "its size is the same, its sha256 is not",
+    ):
         assert words in caught.value.message
     assert "same.txt" not in caught.value.message
     assert "--file NAME=PATH" in caught.value.hint
@@ -142,7 +146,9 @@ def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
     assert "neither a file nor a folder" in checked.fault
 
 
-def test_a_folder_is_not_walked_farther_than_it_can_be_the_one_that_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_is_not_walked_farther_than_it_can_be_the_one_that_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "large"
     for number in range(50):
         (folder / f"{number:02d}").mkdir(parents=True)
@@ -161,7 +167,9 @@ def test_a_folder_is_not_walked_farther_than_it_can_be_the_one_that_it_was(tmp_p
 
 
 class Named:
-    """A stage whose code asks for files one by one, all of which the user has named; FileNotes needs no more of it."""
+    """A stage whose code asks for files one by one, all of which the user has named; FileNotes needs no more
+    of it.
+    """
 
     def __init__(self) -> None:
         self.grants: Any = self
@@ -175,7 +183,9 @@ class Named:
         return {"path": asked}
 
 
-async def test_files_that_are_asked_for_one_by_one_are_written_together_and_once_after_the_end(tmp_path: Path) -> None:
+async def test_files_that_are_asked_for_one_by_one_are_written_together_and_once_after_the_end(
+    tmp_path: Path,
+) -> None:
     paths = [tmp_path / f"{number}.txt" for number in range(40)]
     for path in paths:
         path.write_text(path.name)
@@ -197,5 +207,7 @@ async def test_files_that_are_asked_for_one_by_one_are_written_together_and_once
     assert sum(wholes) <= 2, "closed, and once more for digests that came after that"
     files = read_trace(tmp_path / "t.ipynb").meta.files
     assert [file.path for file in files] == [str(path) for path in paths]
-    assert [file.sha256 for file in files] == [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    assert [file.sha256 for file in files] == [
+        hashlib.sha256(path.read_bytes()).hexdigest() for path in paths
+    ]
     assert os.listdir(tmp_path).count(".t.ipynb.log") == 0

@@ -16,7 +16,9 @@ class Persons:
         self.cells = UserCells(self.found.append)
 
     def hear(self, request: Any, kind: Any, **content: Any) -> None:
-        self.cells.hear(Message.made_of({"msg_type": kind}, {"msg_id": request, "session": "theirs"}, content))
+        self.cells.hear(
+            Message.made_of({"msg_type": kind}, {"msg_id": request, "session": "theirs"}, content)
+        )
 
     def runs(self, request: str, code: Any = "1", text: str = "") -> None:
         self.hear(request, "execute_input", code=code, execution_count=7)
@@ -39,7 +41,12 @@ def test_a_cell_has_its_code_outputs_and_status(persons: Persons) -> None:
     assert persons.found == []
     persons.hear("a", "status", execution_state="idle")
     (cell,) = persons.found
-    assert (cell.cell_id, cell.code, cell.status, cell.execution_count) == ("person-01", "print(1); fail", "error", 3)
+    assert (cell.cell_id, cell.code, cell.status, cell.execution_count) == (
+        "person-01",
+        "print(1); fail",
+        "error",
+        3,
+    )
     assert [output["output_type"] for output in cell.outputs] == ["stream", "error"]
 
 
@@ -49,7 +56,10 @@ def test_what_is_no_cell_is_left_out(persons: Persons, code: Any) -> None:
     assert persons.found == []
 
 
-@pytest.mark.parametrize("message", [(None, "execute_input"), ([], "stream"), ("a", None), ("a", "status"), ("a", "update_display_data")])
+@pytest.mark.parametrize(
+    "message",
+    [(None, "execute_input"), ([], "stream"), ("a", None), ("a", "status"), ("a", "update_display_data")],
+)
 def test_odd_messages_are_ignored(persons: Persons, message: tuple[Any, Any]) -> None:
     persons.hear(*message)
     persons.hear("a", "execute_input", code="1", execution_count=-1)

@@ -32,7 +32,10 @@ def refusal(status: int, said: str) -> docker.errors.APIError:
 
 
 class Engine:
-    """As much of docker-py's client, with its engine, as sending needs. `given` are the archives by volume; `broken` is raised half-way."""
+    """As much of docker-py's client, with its engine, as sending needs.
+
+    `given` are the archives by volume; `broken` is raised half-way.
+    """
 
     def __init__(self) -> None:
         self.known: dict[str, dict[str, str]] = {}
@@ -97,7 +100,8 @@ class Engine:
     def volumes(self, filters: dict[str, list[str]]) -> dict[str, Any]:
         def fits(labels: dict[str, str]) -> bool:
             return all(
-                labels.get(name, "") == (value or labels.get(name)) for name, _, value in (one.partition("=") for one in filters["label"])
+                labels.get(name, "") == (value or labels.get(name))
+                for name, _, value in (one.partition("=") for one in filters["label"])
             )
 
         found = [{"Name": name, "Labels": labels} for name, labels in self.known.items() if fits(labels)]
@@ -133,8 +137,12 @@ def test_what_was_sent_once_is_found_again(engine: Engine, parcel: Parcel) -> No
     assert [one.size for one in kept(engine)] == [9]  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("broken", [ConnectionResetError(), docker.errors.DockerException("?"), KeyboardInterrupt()])
-def test_what_was_sent_in_part_is_gone_and_passes_for_nothing(engine: Engine, parcel: Parcel, broken: Any) -> None:
+@pytest.mark.parametrize(
+    "broken", [ConnectionResetError(), docker.errors.DockerException("?"), KeyboardInterrupt()]
+)
+def test_what_was_sent_in_part_is_gone_and_passes_for_nothing(
+    engine: Engine, parcel: Parcel, broken: Any
+) -> None:
     engine.broken = broken
     with pytest.raises((DockerError, KeyboardInterrupt)):
         send(engine, parcel)
@@ -156,7 +164,10 @@ def test_what_a_killed_one_left_passes_for_nothing_and_goes(engine: Engine, parc
     engine.create_volume("going on", labels | containers.owner_labels())
     engine.known["going on"][f"{containers.LABEL}.owner"] = str(os.getpid())
     engine.volumes = lambda filters: {  # type: ignore[method-assign]
-        "Volumes": [{"Name": name, "Labels": told, "CreatedAt": "2999-01-01T00:00:00Z"} for name, told in engine.known.items()]
+        "Volumes": [
+            {"Name": name, "Labels": told, "CreatedAt": "2999-01-01T00:00:00Z"}
+            for name, told in engine.known.items()
+        ]
     }
     sent = send(engine, parcel)
     assert "half" not in engine.known
@@ -183,7 +194,9 @@ def test_of_two_who_send_the_same_at_once_the_first_counts(engine: Engine, parce
     assert [one.names[-1] for one in kept(engine)] == firsts  # type: ignore[arg-type]
 
 
-def test_what_is_changed_while_it_is_sent_is_told_and_not_known_by_its_digest(engine: Engine, parcel: Parcel, tmp_path: Path) -> None:
+def test_what_is_changed_while_it_is_sent_is_told_and_not_known_by_its_digest(
+    engine: Engine, parcel: Parcel, tmp_path: Path
+) -> None:
     said: list[str] = []
     engine.meanwhile = lambda: (tmp_path / "a.txt").write_text("other text")
     send(engine, parcel, say=said.append)
@@ -198,11 +211,15 @@ def test_an_index_of_what_is_gone_is_made_anew(engine: Engine, parcel: Parcel) -
     first = send(engine, parcel)
     del engine.known[first]
     assert send(engine, parcel) != first
-    engine.known[next(iter(engine.given))] = {}  # an engine makes an empty one of any name that a container wants
+    engine.known[
+        next(iter(engine.given))
+    ] = {}  # an engine makes an empty one of any name that a container wants
     assert volumes.is_there(engine, next(iter(engine.given))) is False  # type: ignore[arg-type]
 
 
-def test_what_was_not_used_for_longest_goes_first_and_never_what_is_in_use(engine: Engine, tmp_path: Path) -> None:
+def test_what_was_not_used_for_longest_goes_first_and_never_what_is_in_use(
+    engine: Engine, tmp_path: Path
+) -> None:
     def sent(name: str, used: int) -> str:
         (tmp_path / name).write_text(name * 10)
         sources = (("content", tmp_path / name),)
@@ -222,7 +239,9 @@ def test_what_was_not_used_for_longest_goes_first_and_never_what_is_in_use(engin
     assert [one.in_use for one in kept(engine)] == [True]  # type: ignore[arg-type]
 
 
-def test_what_another_user_sent_is_used_and_left_alone(engine: Engine, parcel: Parcel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_another_user_sent_is_used_and_left_alone(
+    engine: Engine, parcel: Parcel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(containers, "user", lambda: "another@somewhere")
         theirs = send(engine, parcel)

@@ -1,4 +1,6 @@
-"""Talking to the container: any bytes are read without harm, in bounded memory, and real ZeroMQ sockets understand us."""
+"""Talking to the container: any bytes are read without harm, in bounded memory, and real ZeroMQ sockets
+understand us.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def framed(frames: list[bytes], *, long: bool = False) -> bytes:
     parts = []
     for number, frame in enumerate(frames, 1):
         wide = long or len(frame) > 255
-        parts.append(bytes(((number < len(frames)) | 2 * wide,)) + len(frame).to_bytes(8 if wide else 1) + frame)
+        parts.append(
+            bytes(((number < len(frames)) | 2 * wide,)) + len(frame).to_bytes(8 if wide else 1) + frame
+        )
     return b"".join(parts)
 
 
@@ -82,23 +86,32 @@ def taking_at_most(size: int) -> Iterator[None]:
 
 @given(st.lists(FRAMES, max_size=5), st.integers(1, 700), st.booleans())
 @settings(max_examples=100, deadline=None)
-def test_messages_are_the_same_in_whatever_pieces_they_come(sent: list[list[bytes]], piece: int, long: bool) -> None:
+def test_messages_are_the_same_in_whatever_pieces_they_come(
+    sent: list[list[bytes]], piece: int, long: bool
+) -> None:
     told = b"".join(framed(frames, long=long) for frames in sent)
     assert asyncio.run(talk(told, messages, piece)) == sent
 
 
 @given(st.lists(FRAMES, max_size=5), st.integers(0, 1500), st.integers(1, 4))
 @settings(max_examples=100, deadline=None)
-def test_what_is_over_the_limits_is_passed_over_and_the_next_is_read(sent: list[list[bytes]], limit: int, frames: int) -> None:
+def test_what_is_over_the_limits_is_passed_over_and_the_next_is_read(
+    sent: list[list[bytes]], limit: int, frames: int
+) -> None:
     told = b"".join(map(framed, sent))
     heard = asyncio.run(talk(told, lambda connection: messages(connection, limit, frames)))
-    assert heard == [message if sum(map(len, message)) <= limit and len(message) <= frames else None for message in sent]
+    assert heard == [
+        message if sum(map(len, message)) <= limit and len(message) <= frames else None for message in sent
+    ]
 
 
 @given(st.lists(st.binary(max_size=50), max_size=20), st.binary(max_size=300))
 @settings(max_examples=200, deadline=None)
 def test_any_bytes_end_in_messages_or_a_refusal(parts: list[bytes], rest: bytes) -> None:
-    told = b"".join(bytes((number % 8,)) + bytes((len(part),)) + part for number, part in enumerate(parts)) + rest
+    told = (
+        b"".join(bytes((number % 8,)) + bytes((len(part),)) + part for number, part in enumerate(parts))
+        + rest
+    )
     for message in asyncio.run(talk(told, messages)):
         assert message in (None, "unreadable") or all(isinstance(frame, bytes) for frame in message)
 
@@ -148,7 +161,14 @@ def test_a_handshake_that_takes_for_ever_is_given_up(monkeypatch: pytest.MonkeyP
 
 
 def test_commands_are_passed_over() -> None:
-    told = b"\x04\x03abc" + framed([b"one"]) + b"\x06" + (70_000).to_bytes(8) + bytes(70_000) + framed([b"two", b"three"])
+    told = (
+        b"\x04\x03abc"
+        + framed([b"one"])
+        + b"\x06"
+        + (70_000).to_bytes(8)
+        + bytes(70_000)
+        + framed([b"two", b"three"])
+    )
     assert asyncio.run(talk(told, messages)) == [[b"one"], [b"two", b"three"]]
 
 

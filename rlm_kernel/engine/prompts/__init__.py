@@ -1,8 +1,8 @@
 """Prompt profiles: what the root model is told, by family of model.
 
-A profile is a file, NAME.md: between two lines of `---` numbers by name (`output_chars: 2000`), all of them optional; a system prompt;
-then, perhaps, example turns, in sections headed `## user` and `## assistant`. What it says of child RLMs, where they are allowed, is the
-same in all (recursion.md).
+A profile is a file, NAME.md: between two lines of `---` numbers by name (`output_chars: 2000`), all of them
+optional; a system prompt; then, perhaps, example turns, in sections headed `## user` and `## assistant`. What
+it says of child RLMs, where they are allowed, is the same in all (recursion.md).
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ FAMILIES: tuple[tuple[str, ProfileName], ...] = (
     # All others, such as gpt, o1 to o9, claude, gemini, grok, glm, deepseek, kimi, minimax, llama, mistral:
     (r"", "default"),
 )
-"""Patterns of model names without provider and organisation, in lower case; the first that is found counts."""
+"""Patterns of model names without provider and organisation, in lower case; the first that is found
+counts.
+"""
 _CHARS_PER_TOKEN = 3.5
 """Of prose and code, which have 3.7 to 4.7; logs and numbers have about 2."""
 _DENSE_CHARS_PER_TOKEN = 2.0
@@ -39,15 +41,19 @@ _USUAL_WINDOW = 36_000
 """Tokens, where a sub model's window is not known."""
 SIZES = ("output_chars", "head_chars", "piece_chars")
 _HEAD = re.compile(r"---[ \t]*\n(.*?)^---[ \t]*\n", re.MULTILINE | re.DOTALL)
-_FILLED_IN = re.compile(r"\{(output_chars|sub_chars|sub_doubt|piece_chars|example_chunk|recursion|context_hint)\}")
+_FILLED_IN = re.compile(
+    r"\{(output_chars|sub_chars|sub_doubt|piece_chars|example_chunk|recursion|context_hint)\}"
+)
 _SECTION = re.compile(r"^## (user|assistant)[ \t]*\n", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Profile:
-    """`digest` is the sha256 (hex) of all its texts; `output_chars` caps the settings' own; `head_chars` that of the input's beginning.
+    """`digest` is the sha256 (hex) of all its texts; `output_chars` caps the settings' own; `head_chars` that
+    of the input's beginning.
 
-    `piece_chars`: how much of the input is to go into a prompt, where the sub model reads as much. `recursion`: on child RLMs.
+    `piece_chars`: how much of the input is to go into a prompt, where the sub model reads as much.
+    `recursion`: on child RLMs.
     """
 
     name: str
@@ -61,7 +67,9 @@ class Profile:
 
 
 def profile_of(model: str, window: int | None = None) -> ProfileName:
-    """The profile that suits a root model, by its name as litellm has it, and by its window in tokens where that is known."""
+    """The profile that suits a root model, by its name as litellm has it, and by its window in tokens where
+    that is known.
+    """
     if window is not None and window <= SHORT_WINDOW:
         return "short"
     name = model.rsplit("/", 1)[-1].lower()
@@ -84,8 +92,12 @@ def parse_profile(name: str, text: str) -> Profile:
         raise ValueError("it has no system prompt before the first example")
     if parts[::2] != ["user", "assistant"] * (len(parts) // 4):
         raise ValueError("its examples do not take turns: `## user`, then `## assistant`")
-    turns = tuple({"role": role, "content": said.strip()} for role, said in zip(parts[::2], parts[1::2], strict=True))
-    recursion = (resources.files(__name__) / "recursion.md").read_text("utf-8") if "{recursion}" in system else ""
+    turns = tuple(
+        {"role": role, "content": said.strip()} for role, said in zip(parts[::2], parts[1::2], strict=True)
+    )
+    recursion = (
+        (resources.files(__name__) / "recursion.md").read_text("utf-8") if "{recursion}" in system else ""
+    )
     digest = hashlib.sha256("\0".join(filter(None, (text, recursion))).encode()).hexdigest()
     return Profile(name, system.strip() + "\n", turns, digest, **sizes, recursion=recursion)
 
@@ -100,9 +112,13 @@ def _sizes(head: str) -> dict[str, int]:
     return sizes
 
 
-def system_prompt(profile: Profile, info: ContextInfo, *, output_chars: int, sub_window: int | None, depth: int = 0) -> str:
-    """The profile's system prompt for this input. `sub_window` is the sub model's window in tokens, None where unknown; `depth` the levels
-    of child RLMs that are still allowed.
+def system_prompt(
+    profile: Profile, info: ContextInfo, *, output_chars: int, sub_window: int | None, depth: int = 0
+) -> str:
+    """The profile's system prompt for this input.
+
+    `sub_window` is the sub model's window in tokens, None where unknown; `depth` the levels of child RLMs
+    that are still allowed.
     """
     reads = (sub_window or _USUAL_WINDOW) * _SHARE
     piece = min(profile.piece_chars, _rounded(reads * _DENSE_CHARS_PER_TOKEN))
@@ -127,8 +143,14 @@ def system_prompt(profile: Profile, info: ContextInfo, *, output_chars: int, sub
 
 
 def constant_prefix(profile: Profile) -> tuple[Message, ...]:
-    """The messages that every conversation by this profile begins with; none where its prompt is made for each input."""
-    return () if _FILLED_IN.search(profile.system) else ({"role": "system", "content": profile.system}, *profile.examples)
+    """The messages that every conversation by this profile begins with; none where its prompt is made for
+    each input.
+    """
+    return (
+        ()
+        if _FILLED_IN.search(profile.system)
+        else ({"role": "system", "content": profile.system}, *profile.examples)
+    )
 
 
 def _rounded(chars: float) -> int:

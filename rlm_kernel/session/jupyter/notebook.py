@@ -19,17 +19,22 @@ from rlm_kernel.trace.reader import TraceFile, read_notebook, read_trace, trace_
 _PARAMETERS = ("parameters", "injected-parameters")
 """Tags of the cells whose `paths` count: papermill's names for what is there and what it puts in."""
 _RULE = (
-    "This kernel was not given {asked}. It gets the files of the notebook's trace, and those that `paths` in the parameters cell names: in "
-    "the notebook's folder, below the folder where Jupyter was started, or in a folder of the setting sandbox.allow."
+    "This kernel was not given {asked}. It gets the files of the notebook's trace, and those that `paths` "
+    "in the parameters cell names: in "
+    "the notebook's folder, below the folder where Jupyter was started, or in a folder of the setting "
+    "sandbox.allow."
 )
 _RULE_HINT = "The notebook is read when the kernel starts: after a change, save it and restart the kernel."
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A notebook that a kernel is started for. Without a `node` it is read from its `path`, which is absolute.
+    """A notebook that a kernel is started for.
 
-    `named`: by the user, with RLM_TRACE. `given`: the parameters that papermill was called with for this very run.
+    Without a `node` it is read from its `path`, which is absolute.
+
+    `named`: by the user, with RLM_TRACE. `given`: the parameters that papermill was called with for this very
+    run.
     """
 
     path: Path
@@ -38,7 +43,8 @@ class Opened:
     given: Mapping[str, Any] = field(default_factory=dict)
 
     def read(self) -> tuple[Any, TraceFile | None, str]:
-        """The notebook (nbformat 4), the trace that it is, and what is wrong with that; None where there is none. Blocking.
+        """The notebook (nbformat 4), the trace that it is, and what is wrong with that; None where there is
+        none. Blocking.
 
         Raises UsageError and TraceError for a named one that is missing or cannot be used.
         """
@@ -62,10 +68,13 @@ def _read(path: Path) -> Any:
 
 
 def find_opened(environ: Mapping[str, str] | None) -> Opened | None:
-    """The notebook that a kernel is being started for, as far as that can be known. Call it where the kernel is started.
+    """The notebook that a kernel is being started for, as far as that can be known.
 
-    `environ` is what the starting program gave for the kernel. In this order: RLM_TRACE; the nbclient.NotebookClient that is starting the
-    kernel, which is found among the callers (nbclient, nbconvert, papermill); JPY_SESSION_NAME, by which jupyter_server tells the path.
+    Call it where the kernel is started.
+
+    `environ` is what the starting program gave for the kernel. In this order: RLM_TRACE; the
+    nbclient.NotebookClient that is starting the kernel, which is found among the callers (nbclient,
+    nbconvert, papermill); JPY_SESSION_NAME, by which jupyter_server tells the path.
     """
     named = (environ or {}).get("RLM_TRACE") or os.environ.get("RLM_TRACE")
     if named:
@@ -78,7 +87,9 @@ def find_opened(environ: Mapping[str, str] | None) -> Opened | None:
 
 
 def _starting_client() -> Any:
-    """The nbclient.NotebookClient that this thread is starting a kernel for, or None. nbconvert's and papermill's clients are ones too."""
+    """The nbclient.NotebookClient that this thread is starting a kernel for, or None. nbconvert's and
+    papermill's clients are ones too.
+    """
     nbclient = sys.modules.get("nbclient")
     if nbclient is None:
         return None
@@ -99,11 +110,15 @@ def _callers(frame: FrameType | None) -> Iterator[FrameType]:
 def _papermill_parameters(client: Any) -> Mapping[str, Any]:
     """What papermill was given for this notebook by whoever runs it now.
 
-    The notebook's own metadata do not tell: they may be from an earlier run, of somebody else. papermill may wait in another thread.
+    The notebook's own metadata do not tell: they may be from an earlier run, of somebody else. papermill may
+    wait in another thread.
     """
     for top in list(sys._current_frames().values()):
         for frame in _callers(top):
-            if frame.f_code.co_name == "execute_notebook" and frame.f_globals.get("__name__") == "papermill.execute":
+            if (
+                frame.f_code.co_name == "execute_notebook"
+                and frame.f_globals.get("__name__") == "papermill.execute"
+            ):
                 names = frame.f_locals
                 if names.get("nb") is client.nb:
                     return dict(names.get("parameters") or {})
@@ -113,7 +128,11 @@ def _papermill_parameters(client: Any) -> Mapping[str, Any]:
 def _place(client: Any) -> Path:
     """Where the notebook of a client lies, or would: nbclient itself knows its folder at most."""
     recorded = client.nb.metadata.get("papermill", {}).get("input_path")
-    if isinstance(recorded, str) and type(client).__module__.startswith("papermill.") and Path(recorded).is_file():
+    if (
+        isinstance(recorded, str)
+        and type(client).__module__.startswith("papermill.")
+        and Path(recorded).is_file()
+    ):
         return Path(recorded).absolute()
     metadata = (client.resources or {}).get("metadata", {})
     return Path(metadata.get("path") or ".", f"{metadata.get('name') or 'notebook'}.ipynb").absolute()
@@ -139,10 +158,12 @@ class OpenedFiles:
 
 
 def files_of(opened: Opened | None, node: Any, trace: TraceFile | None, allow: Sequence[Path]) -> OpenedFiles:
-    """The files for a notebook: those of its trace that are as they were, and those of its `paths` that lie where they may. Blocking.
+    """The files for a notebook: those of its trace that are as they were, and those of its `paths` that lie
+    where they may. Blocking.
 
-    A notebook may come from a stranger. A recorded file needs its recorded digest, which nobody knows of a file that they cannot read, or
-    it lies where `paths` may point to. What is not given does not keep the kernel from starting.
+    A notebook may come from a stranger. A recorded file needs its recorded digest, which nobody knows of a
+    file that they cannot read, or it lies where `paths` may point to. What is not given does not keep the
+    kernel from starting.
     """
     folder = opened.path.parent if opened else Path.cwd()
     roots = [Path(os.path.realpath(root)) for root in (*([folder] if opened else []), Path.cwd(), *allow)]
@@ -154,7 +175,10 @@ def files_of(opened: Opened | None, node: Any, trace: TraceFile | None, allow: S
         if file.path is None or file.fault:
             refused[name] = f"{file.fault} The trace was recorded with another one, so it is not loaded."
         elif not file.proven and not _allowed(file.path, roots):
-            refused[name] = f"{file.path} is known by its size alone: the trace has no sha256 of it. {_RULE.format(asked='it')}"
+            refused[name] = (
+                f"{file.path} is known by its size alone: the trace has no sha256 of it. "
+                f"{_RULE.format(asked='it')}"
+            )
         else:
             paths.append(file.path)
             names.append(name)
@@ -181,7 +205,9 @@ def _allowed(path: Path, roots: Sequence[Path]) -> bool:
 
 def _texts(values: Mapping[str, Any]) -> Iterator[str]:
     for value in values.values():
-        yield from (item for item in (value if isinstance(value, list | tuple) else [value]) if isinstance(item, str))
+        yield from (
+            item for item in (value if isinstance(value, list | tuple) else [value]) if isinstance(item, str)
+        )
 
 
 def _named_paths(node: Any) -> list[str]:
@@ -200,7 +226,9 @@ def _assigned(source: str, name: str, otherwise: list[str]) -> list[str]:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return otherwise
     for statement in statements:
-        if isinstance(statement, ast.Assign) and any(isinstance(target, ast.Name) and target.id == name for target in statement.targets):
+        if isinstance(statement, ast.Assign) and any(
+            isinstance(target, ast.Name) and target.id == name for target in statement.targets
+        ):
             try:
                 value = ast.literal_eval(statement.value)
             except (ValueError, TypeError, RecursionError, MemoryError):

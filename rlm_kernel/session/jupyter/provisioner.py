@@ -1,7 +1,8 @@
 """The kernel of a notebook in Jupyter: the Docker kernel with the notebook's own files and recording.
 
-Registered as `rlm-notebook` in the entry point group `jupyter_client.kernel_provisioners`; `rlm kernelspec install` makes the kernelspec
-that names it. JupyterLab, nbclient, nbconvert, papermill and other programs on jupyter_client then start it.
+Registered as `rlm-notebook` in the entry point group `jupyter_client.kernel_provisioners`; `rlm kernelspec
+install` makes the kernelspec that names it. JupyterLab, nbclient, nbconvert, papermill and other programs on
+jupyter_client then start it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,14 @@ from rlm_kernel.sandbox.provisioner import DockerProvisioner
 from rlm_kernel.session.answering import Children
 from rlm_kernel.session.assembly import Assembly, Locate
 from rlm_kernel.session.conversation import full_history
-from rlm_kernel.session.environment import Environment, Host, find_or_build_image, limits_of, new_folder, silent
+from rlm_kernel.session.environment import (
+    Environment,
+    Host,
+    find_or_build_image,
+    limits_of,
+    new_folder,
+    silent,
+)
 from rlm_kernel.session.jupyter.notebook import Opened, OpenedFiles, files_of, find_opened
 from rlm_kernel.session.listeners import everyone
 from rlm_kernel.session.models import models_of
@@ -44,18 +52,22 @@ if TYPE_CHECKING:
     from rlm_kernel.sandbox.rundir import RunDir
 
 HOW_TO_ALLOW = (
-    "This kernel sends nothing to any model. To have such calls asked of the configured models, type `rlm kernelspec install --live` and "
+    "This kernel sends nothing to any model. To have such calls asked of the configured models, type `rlm "
+    "kernelspec install --live` and "
     'choose the kernel "RLM (Docker, live model calls)".'
 )
 
 _ROOM_SECONDS = 40.0
-"""In which there has to be room for the kernel: Jupyter's programs wait for a minute, and are told nothing meanwhile."""
+"""In which there has to be room for the kernel: Jupyter's programs wait for a minute, and are told nothing
+meanwhile.
+"""
 
 
 class NotebookProvisioner(DockerProvisioner):
     """One Docker kernel for one notebook. Each start, a restart too, reads the notebook anew.
 
-    Raises, as the kernel starts, SetupError (no engine, no image), ConfigError, KernelError; TraceError for a trace named by RLM_TRACE.
+    Raises, as the kernel starts, SetupError (no engine, no image), ConfigError, KernelError; TraceError for a
+    trace named by RLM_TRACE.
     """
 
     live = Bool(False, help="Ask the models what the recording does not know.")
@@ -69,7 +81,8 @@ class NotebookProvisioner(DockerProvisioner):
         # Here and not in a thread: it looks at who is calling.
         opened = find_opened(kwargs.get("env"))
         if self._doors is not None:
-            # At once: at a restart after a death they are 0, and a browser that connects again in the meantime would take them for true.
+            # At once: at a restart after a death they are 0, and a browser that connects again in the
+            # meantime would take them for true.
             self._doors.tell(self.parent)
         async with self._all_or_nothing():
             if self._run is None:
@@ -84,7 +97,10 @@ class NotebookProvisioner(DockerProvisioner):
             return await super().launch_kernel(cmd, **kwargs)
 
     async def cleanup(self, restart: bool = False) -> None:
-        """Remove the container, end the host's part, and, unless it is for a restart, delete the folder. Idempotent."""
+        """Remove the container, end the host's part, and, unless it is for a restart, delete the folder.
+
+        Idempotent.
+        """
         await super().cleanup(restart)
         host, self._host = self._host, None
         if host is not None:
@@ -104,8 +120,10 @@ class NotebookProvisioner(DockerProvisioner):
 
 
 class _Host:
-    """The host's part of one kernel: the broker, and what it answers from. On an event loop in a thread of its own, because Jupyter's
-    programs run theirs when they like: papermill only while a cell runs, a blocking client hardly ever.
+    """The host's part of one kernel: the broker, and what it answers from.
+
+    On an event loop in a thread of its own, because Jupyter's programs run theirs when they like: papermill
+    only while a cell runs, a blocking client hardly ever.
     """
 
     def __init__(self, run: RunDir, opened: Opened | None, *, live: bool) -> None:
@@ -141,7 +159,10 @@ class _Host:
             self._up.set_exception(error)
 
     async def _serve(self) -> None:
-        """Raises SetupError, ConfigError, TraceError, before the broker listens. Blocks its loop until then: nobody else uses it."""
+        """Raises SetupError, ConfigError, TraceError, before the broker listens.
+
+        Blocks its loop until then: nobody else uses it.
+        """
         host = Host(load_settings())
         node, trace, problem = self._opened.read() if self._opened else (None, None, "")
         environment, files = self._environment(host, node, trace)
@@ -187,7 +208,10 @@ def _locate_in(environment: Environment, files: OpenedFiles) -> Locate:
 
 
 class _LazyModels:
-    """The models of the settings, or else those that the trace was made with. Got ready when the first call comes."""
+    """The models of the settings, or else those that the trace was made with.
+
+    Got ready when the first call comes.
+    """
 
     def __init__(self, settings: Settings, trace: TraceFile | None) -> None:
         self._settings = settings
@@ -214,14 +238,22 @@ class _LazyModels:
     ) -> Completion:
         async with self._opening:
             if self._open is None:
-                self._open = (await self._stack.enter_async_context(models_of(self._chosen(), None, silent))).models
-        return await self._open.complete(messages, role=role, model=model, schema=schema, sent=sent, retrying=retrying)
+                self._open = (
+                    await self._stack.enter_async_context(models_of(self._chosen(), None, silent))
+                ).models
+        return await self._open.complete(
+            messages, role=role, model=model, schema=schema, sent=sent, retrying=retrying
+        )
 
     def _chosen(self) -> Settings:
         load_api_keys()
         if self._settings.root_llm.model is not None:
             return self._settings
-        recorded = {f"{role}_llm.model": name for role, name in self._recorded.items() if not name.startswith("scripted/")}
+        recorded = {
+            f"{role}_llm.model": name
+            for role, name in self._recorded.items()
+            if not name.startswith("scripted/")
+        }
         return load_settings(overrides=recorded)
 
     async def aclose(self) -> None:

@@ -1,11 +1,13 @@
 """Servers of the providers' APIs on loopback, for the real litellm and for the project's own roads.
 
-Each checks its requests as the real API does, answers whole and streamed, counts tokens, plays its cache, and writes a bill. What is
-known of the APIs comes from their documentation, the types of their SDKs, Ollama's source, and reports of users.
+Each checks its requests as the real API does, answers whole and streamed, counts tokens, plays its cache, and
+writes a bill. What is known of the APIs comes from their documentation, the types of their SDKs, Ollama's
+source, and reports of users.
 
-`roads.ROADS` says how litellm asks each. `server.ProviderServer` is what they share: `says` (what the model says), `fail()` (faults, of
-`server.ProviderFaultKind`), `clock` (time that tests control), `bills` and `cost`. A request that the API refuses takes no fault away.
-Tokens are four characters each: the real tokenizers are not played.
+`roads.ROADS` says how litellm asks each. `server.ProviderServer` is what they share: `says` (what the model
+says), `fail()` (faults, of `server.ProviderFaultKind`), `clock` (time that tests control), `bills` and
+`cost`. A request that the API refuses takes no fault away. Tokens are four characters each: the real
+tokenizers are not played.
 
 | provider | is spoken | is left out |
 | --- | --- | --- |

@@ -35,7 +35,14 @@ MODELS: dict[str, AnthropicModel] = {
     "claude-sonnet-4-5": AnthropicModel(_price(3, 15)),
     "claude-sonnet-4-6": AnthropicModel(_price(3, 15), 1_000_000, 128_000, adaptive=True, prefill=False),
     "claude-opus-5": AnthropicModel(
-        _price(5, 25), 1_000_000, 128_000, minimum=512, budgets=False, adaptive=True, prefill=False, samples=False
+        _price(5, 25),
+        1_000_000,
+        128_000,
+        minimum=512,
+        budgets=False,
+        adaptive=True,
+        prefill=False,
+        samples=False,
     ),
 }
 
@@ -59,7 +66,12 @@ _MIMES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 _LARGEST = 5 << 20
 """Bytes of a picture."""
 MARKS = 4
-_TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+}
 
 
 def refusal(message: str, status: int = 400, kind: str = "") -> Refused:
@@ -96,7 +108,10 @@ def check_parameters(body: Mapping[str, Any], name: str, model: AnthropicModel) 
     if limit < 1:
         raise refusal("max_tokens: Input should be greater than or equal to 1")
     if limit > model.output:
-        raise refusal(f"max_tokens: {limit} > {model.output}, which is the maximum allowed number of output tokens for {name}")
+        raise refusal(
+            f"max_tokens: {limit} > {model.output}, which is the maximum allowed number of output tokens "
+            f"for {name}"
+        )
     if body.get("service_tier") not in (None, "auto", "standard_only"):
         raise refusal("service_tier: Input should be 'auto' or 'standard_only'")
     if any(not stop.strip() for stop in body.get("stop_sequences") or ()):
@@ -114,7 +129,9 @@ def _sampling(body: Mapping[str, Any], model: AnthropicModel) -> None:
         if not 0 <= (body.get(field) or 0) <= 1:
             raise refusal(f"{field}: Input should be less than or equal to 1")
     if body.get("temperature") is not None and body.get("top_p") is not None:
-        raise refusal("`temperature` and `top_p` cannot both be specified for this model. Please use only one.")
+        raise refusal(
+            "`temperature` and `top_p` cannot both be specified for this model. Please use only one."
+        )
 
 
 def _thinking(body: Mapping[str, Any], model: AnthropicModel) -> None:
@@ -154,7 +171,11 @@ def _output(body: Mapping[str, Any], model: AnthropicModel) -> None:
             raise refusal("This model does not support the effort parameter.")
         if config["effort"] not in ("low", "medium", "high", "xhigh", "max"):
             raise refusal("output_config.effort: Input should be 'low', 'medium', 'high', 'xhigh' or 'max'")
-    wanted, where = (config["format"], "output_config.format") if config.get("format") else (body.get("output_format"), "output_format")
+    wanted, where = (
+        (config["format"], "output_config.format")
+        if config.get("format")
+        else (body.get("output_format"), "output_format")
+    )
     if wanted is not None:
         _schema(wanted.get("schema"), f"{where}.schema")
 
@@ -167,11 +188,19 @@ def _schema(schema: Any, where: str) -> None:
         raise refusal(f"{where}: For 'object' type, 'additionalProperties' must be explicitly set to false")
     if kind == "array" and schema.get("minItems", 0) not in (0, 1):
         raise refusal(f"{where}: For 'array' type, 'minItems' values other than 0 or 1 are not supported")
-    refused = {"integer": ("minimum", "maximum", "multipleOf"), "number": ("minimum", "maximum", "multipleOf")}
+    refused = {
+        "integer": ("minimum", "maximum", "multipleOf"),
+        "number": ("minimum", "maximum", "multipleOf"),
+    }
     refused |= {"string": ("minLength", "maxLength"), "array": ("maxItems",)}
     if found := [word for word in refused.get(str(kind), ()) if word in schema]:
         raise refusal(f"{where}: For '{kind}' type, properties {', '.join(found)} are not supported")
-    parts = [*schema.get("properties", {}).values(), *schema.get("$defs", {}).values(), *schema.get("anyOf", ()), schema.get("items")]
+    parts = [
+        *schema.get("properties", {}).values(),
+        *schema.get("$defs", {}).values(),
+        *schema.get("anyOf", ()),
+        schema.get("items"),
+    ]
     for part in parts:
         _schema(part, where)
 
@@ -188,7 +217,10 @@ def check_messages(body: Mapping[str, Any], model: AnthropicModel) -> list[dict[
     for at, message in enumerate(messages):
         role = message.get("role")
         if role == "system":
-            advice = 'The Messages API accepts a top-level `system` parameter, not "system" as an input message role.'
+            advice = (
+                'The Messages API accepts a top-level `system` parameter, not "system" as an input '
+                "message role."
+            )
             raise refusal(f'messages: Unexpected role "system". {advice}')
         if role not in ("user", "assistant"):
             raise refusal(f"messages.{at}.role: Input should be 'user' or 'assistant'")
@@ -196,7 +228,10 @@ def check_messages(body: Mapping[str, Any], model: AnthropicModel) -> list[dict[
             raise refusal(f"messages.{at}.{sorted(extra)[0]}: Extra inputs are not permitted")
         blocks = blocks_of(message.get("content"))
         if not blocks and at < len(messages) - 1:
-            raise refusal(f"messages.{at}: all messages must have non-empty content except for the optional final assistant message")
+            raise refusal(
+                f"messages.{at}: all messages must have non-empty content except for the optional final "
+                "assistant message"
+            )
         for number, block in enumerate(blocks):
             _block(block, f"messages.{at}.content.{number}", role)
         if merged and merged[-1]["role"] == role:
@@ -215,7 +250,10 @@ def _end(body: Mapping[str, Any], merged: Sequence[Mapping[str, Any]], model: An
     if last["role"] != "assistant":
         return
     if not model.prefill:
-        raise refusal("This model does not support assistant message prefill. The conversation must end with a user message.")
+        raise refusal(
+            "This model does not support assistant message prefill. The conversation must end with a user "
+            "message."
+        )
     if thinks(body):
         _starts_with_thought(last["content"], len(merged) - 1)
     if last["content"] and last["content"][-1].get("text", "x").endswith((" ", "\n", "\t")):
@@ -225,23 +263,39 @@ def _end(body: Mapping[str, Any], merged: Sequence[Mapping[str, Any]], model: An
 def _starts_with_thought(blocks: Sequence[Mapping[str, Any]], at: int) -> None:
     kind = blocks[0]["type"] if blocks else "text"
     if kind not in _UNMARKED:
-        message = f"messages.{at}.content.0.type: Expected `thinking` or `redacted_thinking`, but found `{kind}`."
+        message = (
+            f"messages.{at}.content.0.type: Expected `thinking` or `redacted_thinking`, but found `{kind}`."
+        )
         message += " When `thinking` is enabled, a final `assistant` message must start with a thinking block"
         raise refusal(f"{message} (preceeding the lastmost set of `tool_use` and `tool_result` blocks).")
 
 
 def _tools(body: Mapping[str, Any], merged: Sequence[Mapping[str, Any]]) -> None:
-    """Every use of a tool has its result in the next message, and with thinking begins with the thoughts that led to it."""
+    """Every use of a tool has its result in the next message, and with thinking begins with the thoughts that
+    led to it.
+    """
     for at, message in enumerate(merged):
         uses = [block["id"] for block in message["content"] if block["type"] == "tool_use"]
         following = merged[at + 1]["content"] if at + 1 < len(merged) else []
         results = {block["tool_use_id"] for block in following if block["type"] == "tool_result"}
         if missing := [use for use in uses if use not in results]:
-            text = f"messages.{at}: `tool_use` ids were found without `tool_result` blocks immediately after: {', '.join(missing)}."
-            raise refusal(f"{text} Each `tool_use` block must have a corresponding `tool_result` block in the next message.")
+            text = (
+                f"messages.{at}: `tool_use` ids were found without `tool_result` blocks immediately "
+                f"after: {', '.join(missing)}."
+            )
+            raise refusal(
+                f"{text} Each `tool_use` block must have a corresponding `tool_result` block in the next "
+                "message."
+            )
         if stray := sorted(results - set(uses)):
-            text = f"messages.{at + 1}.content.0: unexpected `tool_use_id` found in `tool_result` blocks: {stray[0]}."
-            raise refusal(f"{text} Each `tool_result` block must have a corresponding `tool_use` block in the previous message.")
+            text = (
+                f"messages.{at + 1}.content.0: unexpected `tool_use_id` found in `tool_result` blocks: "
+                f"{stray[0]}."
+            )
+            raise refusal(
+                f"{text} Each `tool_result` block must have a corresponding `tool_use` block in the "
+                "previous message."
+            )
         if uses and not body.get("tools"):
             raise refusal("Requests which include `tool_use` or `tool_result` blocks must define tools")
         if uses and at == len(merged) - 2 and thinks(body):
@@ -274,24 +328,32 @@ def image_of(block: Mapping[str, Any], where: str) -> Picture | None:
         return None
     begin = f"{where}.image.source.base64"
     if source.get("media_type") not in _MIMES:
-        raise refusal(f"{begin}.media_type: Input should be 'image/jpeg', 'image/png', 'image/gif' or 'image/webp'")
+        raise refusal(
+            f"{begin}.media_type: Input should be 'image/jpeg', 'image/png', 'image/gif' or 'image/webp'"
+        )
     found = picture(source.get("data", ""))
     if found is None:
         raise refusal("Could not process image")
     if found.mime != source["media_type"]:
         seen = f"the image appears to be a {found.mime} image"
-        raise refusal(f"{begin}: The image was specified using the {source['media_type']} media type, but {seen}")
+        raise refusal(
+            f"{begin}: The image was specified using the {source['media_type']} media type, but {seen}"
+        )
     if found.size > _LARGEST:
         raise refusal(f"{begin}: image exceeds 5 MB maximum: {found.size} bytes > {_LARGEST} bytes")
     if max(found.width, found.height) > 8000:
-        raise refusal(f"{begin}.data: At least one of the image dimensions exceed max allowed size: 8000 pixels")
+        raise refusal(
+            f"{begin}.data: At least one of the image dimensions exceed max allowed size: 8000 pixels"
+        )
     return found
 
 
 # Marks
 
 
-def marks(body: Mapping[str, Any], messages: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def marks(
+    body: Mapping[str, Any], messages: Sequence[Mapping[str, Any]]
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """All blocks of a request in the order of the cache, with where they are."""
     for at, tool in enumerate(body.get("tools") or ()):
         yield f"tools.{at}", tool
@@ -303,7 +365,11 @@ def marks(body: Mapping[str, Any], messages: Sequence[Mapping[str, Any]]) -> Ite
 
 
 def check_marks(body: Mapping[str, Any], messages: Sequence[Mapping[str, Any]]) -> None:
-    found = [(where, block["cache_control"]) for where, block in marks(body, messages) if block.get("cache_control")]
+    found = [
+        (where, block["cache_control"])
+        for where, block in marks(body, messages)
+        if block.get("cache_control")
+    ]
     count = len(found) + (body.get("cache_control") is not None)
     if count > MARKS:
         raise refusal(f"A maximum of 4 blocks with cache_control may be provided. Found {count}.")
@@ -315,6 +381,12 @@ def check_marks(body: Mapping[str, Any], messages: Sequence[Mapping[str, Any]]) 
         if ttl not in ("5m", "1h"):
             raise refusal(f"{where}.cache_control.ephemeral.ttl: Input should be '5m' or '1h'")
         if ttl == "1h" and short:
-            text = f"{where}.cache_control.ttl: a ttl='1h' cache_control block must not come after a ttl='5m' cache_control block."
-            raise refusal(f"{text} Note that blocks are processed in the following order: `tools`, `system`, `messages`.")
+            text = (
+                f"{where}.cache_control.ttl: a ttl='1h' cache_control block must not come after a "
+                "ttl='5m' cache_control block."
+            )
+            raise refusal(
+                f"{text} Note that blocks are processed in the following order: `tools`, `system`, "
+                "`messages`."
+            )
         short = short or ttl == "5m"

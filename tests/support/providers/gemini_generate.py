@@ -1,4 +1,6 @@
-"""Gemini's generateContent and streamGenerateContent: thinking, schemas, pictures, implicit caching, safety blocks."""
+"""Gemini's generateContent and streamGenerateContent: thinking, schemas, pictures, implicit caching, safety
+blocks.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,29 @@ from typing import Any
 
 from tests.support.openai_wire import Request, encode
 from tests.support.providers.prefix_cache import AutomaticCache
-from tests.support.providers.server import Answer, Asked, ProblemKind, ProviderFaultKind, ProviderServer, Says, Stream, said_as_json
-from tests.support.providers.words import CHARS, Bill, Picture, Price, Refused, Reply, constrained, picture, pieces, standing_for, tokens
+from tests.support.providers.server import (
+    Answer,
+    Asked,
+    ProblemKind,
+    ProviderFaultKind,
+    ProviderServer,
+    Says,
+    Stream,
+    said_as_json,
+)
+from tests.support.providers.words import (
+    CHARS,
+    Bill,
+    Picture,
+    Price,
+    Refused,
+    Reply,
+    constrained,
+    picture,
+    pieces,
+    standing_for,
+    tokens,
+)
 
 
 @dataclass(frozen=True)
@@ -31,22 +54,47 @@ class GeminiModel:
 MODELS: dict[str, GeminiModel] = {
     "gemini-2.5-flash": GeminiModel(Price(0.3, 2.5, read=0.1), budget=(0, 24_576)),
     "gemini-2.5-pro": GeminiModel(Price(1.25, 10, read=0.1), budget=(128, 32_768)),
-    "gemini-3-flash-preview": GeminiModel(Price(0.5, 3, read=0.1), levels=("minimal", "low", "medium", "high")),
+    "gemini-3-flash-preview": GeminiModel(
+        Price(0.5, 3, read=0.1), levels=("minimal", "low", "medium", "high")
+    ),
     "gemma-3-27b-it": GeminiModel(Price(0, 0), 131_072, 8192, system=False),
 }
 THOUGHT = 128
 """Tokens that a model thinks where the test does not say what it thought."""
 _PATH = re.compile(r"/models/([^:/?]+):(generateContent|streamGenerateContent)(?:\?(.*))?$")
-_STATUS = {400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND", 429: "RESOURCE_EXHAUSTED"}
+_STATUS = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    429: "RESOURCE_EXHAUSTED",
+}
 _STATUS |= {500: "INTERNAL", 503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED"}
-_TOP = {"contents", "system_instruction", "generation_config", "safety_settings", "tools", "tool_config", "cached_content", "service_tier"}
+_TOP = {
+    "contents",
+    "system_instruction",
+    "generation_config",
+    "safety_settings",
+    "tools",
+    "tool_config",
+    "cached_content",
+    "service_tier",
+}
 _CONFIG_NAMES = """
 temperature top_p top_k candidate_count max_output_tokens stop_sequences response_logprobs logprobs presence_penalty frequency_penalty seed
 response_mime_type response_schema response_json_schema response_modalities media_resolution speech_config thinking_config image_config
 enable_enhanced_civic_answers
 """
 _CONFIG = set(_CONFIG_NAMES.split())
-_PARTS = {"text", "inline_data", "file_data", "function_call", "function_response", "executable_code", "code_execution_result"}
+_PARTS = {
+    "text",
+    "inline_data",
+    "file_data",
+    "function_call",
+    "function_response",
+    "executable_code",
+    "code_execution_result",
+}
 _PARTS |= {"thought", "thought_signature", "media_resolution", "video_metadata"}
 _DATA = ("text", "inline_data", "file_data", "function_call", "function_response")
 _SCHEMA_NAMES = """
@@ -54,18 +102,34 @@ type format title description nullable enum max_items min_items properties requi
 pattern example any_of property_ordering default items minimum maximum
 """
 _SCHEMA = set(_SCHEMA_NAMES.split())
-_FINISH = {"stop": "STOP", "stop_sequence": "STOP", "tool": "STOP", "length": "MAX_TOKENS", "refusal": "SAFETY", "pause": "STOP"}
+_FINISH = {
+    "stop": "STOP",
+    "stop_sequence": "STOP",
+    "tool": "STOP",
+    "length": "MAX_TOKENS",
+    "refusal": "SAFETY",
+    "pause": "STOP",
+}
 _PROBLEMS: dict[str, tuple[int, str]] = {
-    "rate_limit": (429, "You exceeded your current quota, please check your plan and billing details. Please retry in 36s."),
+    "rate_limit": (
+        429,
+        "You exceeded your current quota, please check your plan and billing details. Please retry in 36s.",
+    ),
     "quota": (429, "You exceeded your current quota, please check your plan and billing details."),
     "server_error": (500, "An internal error has occurred. Please retry."),
     "overloaded": (503, "The model is overloaded. Please try again later."),
     "request_timeout": (504, "The request timed out. Please try again."),
     "auth": (400, "API key not valid. Please pass a valid API key."),
     "forbidden": (403, "Your API key was reported as leaked. Please use another API key."),
-    "unknown_model": (404, "models/gemini-unknown is not found for API version v1beta, or is not supported for generateContent."),
+    "unknown_model": (
+        404,
+        "models/gemini-unknown is not found for API version v1beta, or is not supported for generateContent.",
+    ),
     "bad_request": (400, "Request contains an invalid argument."),
-    "too_long": (400, "The input token count (1200293) exceeds the maximum number of tokens allowed (1048576)."),
+    "too_long": (
+        400,
+        "The input token count (1200293) exceeds the maximum number of tokens allowed (1048576).",
+    ),
 }
 
 
@@ -86,7 +150,12 @@ def _fields(value: Any, known: set[str], where: str) -> dict[str, Any]:
             at = f" at '{where}'" if where else ""
             message = f'Invalid JSON payload received. Unknown name "{name}"{at}: Cannot find field.'
             violation = {"description": message, **({"field": where} if where else {})}
-            raise refusal(message, details=[{"@type": "type.googleapis.com/google.rpc.BadRequest", "fieldViolations": [violation]}])
+            raise refusal(
+                message,
+                details=[
+                    {"@type": "type.googleapis.com/google.rpc.BadRequest", "fieldViolations": [violation]}
+                ],
+            )
         found[_snake(name)] = one
     return found
 
@@ -99,13 +168,18 @@ def _check_config(config: dict[str, Any], model: GeminiModel) -> None:
     limit = config.get("max_output_tokens")
     if limit is not None and not 1 <= limit <= model.output:
         bounds = f"the supported range is from 1 (inclusive) to {model.output + 1} (exclusive)."
-        raise refusal(f"Unable to submit request because it has a maxOutputTokens value of {limit} but {bounds}")
+        raise refusal(
+            f"Unable to submit request because it has a maxOutputTokens value of {limit} but {bounds}"
+        )
     if len(config.get("stop_sequences") or ()) > 5:
         raise refusal(f"{begin}.stop_sequences: the number of stop_sequences must not exceed 5.")
     schema = config.get("response_schema")
     if schema is not None or config.get("response_json_schema") is not None:
         if config.get("response_mime_type") != "application/json":
-            raise refusal(f"{begin}.response_schema: response_schema is only supported with the response_mime_type application/json.")
+            raise refusal(
+                f"{begin}.response_schema: response_schema is only supported with the response_mime_type "
+                "application/json."
+            )
         if schema is not None:
             _check_schema(schema, "generation_config.response_schema")
     if config.get("thinking_config") is not None:
@@ -132,14 +206,18 @@ def _check_thinking(given: Mapping[str, Any], model: GeminiModel) -> None:
         raise refusal("Thinking is not enabled for this model.")
     if level is not None and str(level).lower() not in model.levels:
         raise refusal(
-            "Thinking level is not supported for this model." if not model.levels else f"Thinking level {level} is not supported."
+            "Thinking level is not supported for this model."
+            if not model.levels
+            else f"Thinking level {level} is not supported."
         )
     if budget is not None and model.budget is not None and budget != -1:
         least, most = model.budget
         if budget == 0 and least > 0:
             raise refusal("Budget 0 is invalid. This model only works in thinking mode.")
         if not least <= budget <= most:
-            raise refusal(f"The thinking budget {budget} is invalid. Please choose a value between {least} and {most}.")
+            raise refusal(
+                f"The thinking budget {budget} is invalid. Please choose a value between {least} and {most}."
+            )
 
 
 class GeminiServer(ProviderServer):
@@ -155,7 +233,9 @@ class GeminiServer(ProviderServer):
     async def _answer(self, request: Request) -> bytes | Stream | None:  # type: ignore[override]
         found = _PATH.search(request.path)
         # The model stands in the path; faults of one model look for it in the body.
-        return await super()._answer(replace(request, body={**request.body, "model": found[1]}) if found else request)
+        return await super()._answer(
+            replace(request, body={**request.body, "model": found[1]}) if found else request
+        )
 
     def accept(self, request: Request) -> Asked | bytes:
         self._authorize(request)
@@ -164,7 +244,11 @@ class GeminiServer(ProviderServer):
             raise refusal("Requested entity was not found.", 404)
         name = found[1]
         if name not in self.known:
-            raise refusal(f"models/{name} is not found for API version v1beta, or is not supported for generateContent.", 404)
+            raise refusal(
+                f"models/{name} is not found for API version v1beta, or is not supported for "
+                "generateContent.",
+                404,
+            )
         model = self.known[name]
         body = _fields({key: value for key, value in request.body.items() if key != "model"}, _TOP, "")
         config = _fields(body.get("generation_config") or {}, _CONFIG, "generation_config")
@@ -173,19 +257,30 @@ class GeminiServer(ProviderServer):
             raise refusal(f"Developer instruction is not enabled for models/{name}")
         prompt, images, text = _contents(body)
         if tokens(prompt) > model.window:
-            raise refusal(f"The input token count ({tokens(prompt)}) exceeds the maximum number of tokens allowed ({model.window}).")
+            raise refusal(
+                f"The input token count ({tokens(prompt)}) exceeds the maximum number of tokens allowed "
+                f"({model.window})."
+            )
         schema = config.get("response_json_schema") or config.get("response_schema")
         stream = found[2] == "streamGenerateContent"
         more = {"model": model, "config": config, "sse": "alt=sse" in (found[3] or ""), "images": images}
         return Asked(name, request.body, text, prompt, stream, len(images), schema and _plain(schema), more)
 
     def _authorize(self, request: Request) -> None:
-        key = request.headers.get("x-goog-api-key") or next(iter(re.findall(r"[?&]key=([^&]+)", request.path)), "")
+        key = request.headers.get("x-goog-api-key") or next(
+            iter(re.findall(r"[?&]key=([^&]+)", request.path)), ""
+        )
         if not key:
             message = "Method doesn't allow unregistered callers (callers without established identity)."
-            raise refusal(f"{message} Please use API Key or other form of API consumer identity to call this API.", 403)
+            raise refusal(
+                f"{message} Please use API Key or other form of API consumer identity to call this API.", 403
+            )
         if self.api_key is not None and key != self.api_key:
-            info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID", "domain": "googleapis.com"}
+            info = {
+                "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+                "reason": "API_KEY_INVALID",
+                "domain": "googleapis.com",
+            }
             raise refusal("API key not valid. Please pass a valid API key.", details=[info])
 
     # Replies
@@ -203,30 +298,53 @@ class GeminiServer(ProviderServer):
         thoughts, thought = self._thoughts(asked, reply)
         text, finish = _ended(asked, reply, thought)
         said = tokens(text) + sum(tokens(said_as_json(dict(call.arguments))) + 8 for call in reply.calls)
-        bill = model.price.bill(asked.model, input=tokens(asked.prompt) - cached, cached=cached, output=said + thought)
+        bill = model.price.bill(
+            asked.model, input=tokens(asked.prompt) - cached, cached=cached, output=said + thought
+        )
         usage = _usage(asked, bill, thought)
         signature = {"thoughtSignature": "c2lnbmVk"} if thought and reply.calls else {}
-        calls = [{"functionCall": {"name": call.name, "args": dict(call.arguments)}, **signature} for call in reply.calls]
+        calls = [
+            {"functionCall": {"name": call.name, "args": dict(call.arguments)}, **signature}
+            for call in reply.calls
+        ]
         parts: list[dict[str, Any]] = [{"text": thoughts, "thought": True}] if thoughts else []
         parts += ([{"text": text}] if text else []) + calls
-        pieced = [{"text": piece, "thought": True} for piece in pieces(thoughts)] + [{"text": piece} for piece in pieces(text)] + calls
+        pieced = (
+            [{"text": piece, "thought": True} for piece in pieces(thoughts)]
+            + [{"text": piece} for piece in pieces(text)]
+            + calls
+        )
         events: list[dict[str, Any]] = []
         for number, part in enumerate(pieced or [None]):
             last = number == max(0, len(pieced) - 1)
-            told = usage if last else {name: value for name, value in usage.items() if name != "candidatesTokenCount"}
-            events.append({**_candidates([part] if part else [], finish if last else None), "usageMetadata": told, **head})
+            told = (
+                usage
+                if last
+                else {name: value for name, value in usage.items() if name != "candidatesTokenCount"}
+            )
+            events.append(
+                {
+                    **_candidates([part] if part else [], finish if last else None),
+                    "usageMetadata": told,
+                    **head,
+                }
+            )
         body = {**_candidates(parts, finish), "usageMetadata": usage, **head}
         return Answer(body, events if asked.more["sse"] else [encode(events)], bill)
 
     def _thoughts(self, asked: Asked, reply: Reply) -> tuple[str, int]:
         """What is shown of the thoughts, and their tokens."""
         model: GeminiModel = asked.more["model"]
-        wanted = {_snake(name): value for name, value in (asked.more["config"].get("thinking_config") or {}).items()}
+        wanted = {
+            _snake(name): value for name, value in (asked.more["config"].get("thinking_config") or {}).items()
+        }
         budget = wanted.get("thinking_budget")
         if not model.thinks or budget == 0:
             return "", 0
         count = tokens(reply.thoughts) or THOUGHT
-        return reply.thoughts if wanted.get("include_thoughts") else "", min(count, budget) if budget and budget > 0 else count
+        return reply.thoughts if wanted.get("include_thoughts") else "", min(
+            count, budget
+        ) if budget and budget > 0 else count
 
     # Events and faults
 
@@ -235,7 +353,11 @@ class GeminiServer(ProviderServer):
 
     def problem(self, kind: ProblemKind, message: str | None = None) -> Refused:
         status, text = _PROBLEMS[kind]
-        retry = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "36s"}] if kind == "rate_limit" else []
+        retry = (
+            [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "36s"}]
+            if kind == "rate_limit"
+            else []
+        )
         return refusal(message or text, status, retry)
 
     def spoil(self, kind: ProviderFaultKind, body: dict[str, Any]) -> dict[str, Any]:
@@ -245,7 +367,10 @@ class GeminiServer(ProviderServer):
             return {**body, "candidates": []}
         candidates = []
         for candidate in body.get("candidates", ()):
-            parts = [{**part, "text": [part["text"]]} if "text" in part else part for part in candidate["content"].get("parts", ())]
+            parts = [
+                {**part, "text": [part["text"]]} if "text" in part else part
+                for part in candidate["content"].get("parts", ())
+            ]
             candidates.append({**candidate, "content": {**candidate["content"], "parts": parts}})
         return {**body, "candidates": candidates}
 
@@ -259,13 +384,20 @@ def _usage(asked: Asked, bill: Bill, thought: int) -> dict[str, Any]:
     images = sum(count for _, count in asked.more["images"])
     details = [{"modality": "TEXT", "tokenCount": bill.prompt - images}]
     details += [{"modality": "IMAGE", "tokenCount": images}] if images else []
-    usage: dict[str, Any] = {"promptTokenCount": bill.prompt, "totalTokenCount": bill.prompt + bill.output, "promptTokensDetails": details}
+    usage: dict[str, Any] = {
+        "promptTokenCount": bill.prompt,
+        "totalTokenCount": bill.prompt + bill.output,
+        "promptTokensDetails": details,
+    }
     if bill.output > thought:
         usage["candidatesTokenCount"] = bill.output - thought
     if thought:
         usage["thoughtsTokenCount"] = thought
     if bill.cached:
-        usage |= {"cachedContentTokenCount": bill.cached, "cacheTokensDetails": [{"modality": "TEXT", "tokenCount": bill.cached}]}
+        usage |= {
+            "cachedContentTokenCount": bill.cached,
+            "cacheTokensDetails": [{"modality": "TEXT", "tokenCount": bill.cached}],
+        }
     return usage
 
 
@@ -298,9 +430,17 @@ def _contents(body: Mapping[str, Any]) -> tuple[str, list[tuple[Picture, int]], 
         if role not in ("user", "model", "function") and number >= 0:
             raise refusal("Please use a valid role: user, model.")
         if not content.get("parts"):
-            raise refusal(f"* GenerateContentRequest.contents[{number}].parts: contents.parts must not be empty.")
-        found = [_part(part, f"contents[{number}].parts[{n}]", images) for n, part in enumerate(content["parts"])]
-        last = "".join(str(part["text"]) for part in content["parts"] if "text" in part) if role == "user" else last
+            raise refusal(
+                f"* GenerateContentRequest.contents[{number}].parts: contents.parts must not be empty."
+            )
+        found = [
+            _part(part, f"contents[{number}].parts[{n}]", images) for n, part in enumerate(content["parts"])
+        ]
+        last = (
+            "".join(str(part["text"]) for part in content["parts"] if "text" in part)
+            if role == "user"
+            else last
+        )
         texts.append(f"<{role}>\n" + "\n".join(found))
     return "\n".join(texts), images, last
 
@@ -308,16 +448,23 @@ def _contents(body: Mapping[str, Any]) -> tuple[str, list[tuple[Picture, int]], 
 def _part(given: Mapping[str, Any], where: str, images: list[tuple[Picture, int]]) -> str:
     part = _fields(given, _PARTS, where)
     if not any(name in part for name in _DATA):
-        raise refusal(f"* GenerateContentRequest.{where}.data: required oneof field 'data' must have one initialized field")
+        raise refusal(
+            f"* GenerateContentRequest.{where}.data: required oneof field 'data' must have one initialized "
+            "field"
+        )
     if "inline_data" not in part:
         return said_as_json({name: value for name, value in part.items() if name in _DATA})
     data = _fields(part["inline_data"], {"mime_type", "data"}, f"{where}.inline_data")
-    if not str(data.get("mime_type", "")).startswith(("image/", "application/pdf", "audio/", "video/", "text/")):
+    if not str(data.get("mime_type", "")).startswith(
+        ("image/", "application/pdf", "audio/", "video/", "text/")
+    ):
         raise refusal(f"Unsupported MIME type: {data.get('mime_type')}")
     found = picture(str(data.get("data", "")))
     if found is None:
         raise refusal("Unable to process input image. Please retry or report the problem.")
-    tiles = 1 if max(found.width, found.height) <= 384 else (-(-found.width // 768)) * (-(-found.height // 768))
+    tiles = (
+        1 if max(found.width, found.height) <= 384 else (-(-found.width // 768)) * (-(-found.height // 768))
+    )
     images.append((found, 258 * tiles))
     return standing_for(found, 258 * tiles)
 
@@ -325,5 +472,8 @@ def _part(given: Mapping[str, Any], where: str, images: list[tuple[Picture, int]
 def _plain(schema: Any) -> Any:
     """Gemini's schema, whose types may be in capitals, as a JSON Schema."""
     if isinstance(schema, dict):
-        return {name: value.lower() if name == "type" and isinstance(value, str) else _plain(value) for name, value in schema.items()}
+        return {
+            name: value.lower() if name == "type" and isinstance(value, str) else _plain(value)
+            for name, value in schema.items()
+        }
     return [_plain(one) for one in schema] if isinstance(schema, list) else schema

@@ -1,4 +1,6 @@
-"""Ollama's /api/chat: lines of JSON, options, thinking, schemas, pictures, and a window that cuts the prompt in silence."""
+"""Ollama's /api/chat: lines of JSON, options, thinking, schemas, pictures, and a window that cuts the prompt
+in silence.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,15 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from tests.support.openai_wire import Request, encode, response
-from tests.support.providers.server import Answer, Asked, ProblemKind, ProviderFaultKind, ProviderServer, Says, said_as_json
+from tests.support.providers.server import (
+    Answer,
+    Asked,
+    ProblemKind,
+    ProviderFaultKind,
+    ProviderServer,
+    Says,
+    said_as_json,
+)
 from tests.support.providers.words import CHARS, Bill, Refused, Reply, constrained, picture, pieces, tokens
 
 DEFAULT_WINDOW = 4096
@@ -15,8 +25,27 @@ DEFAULT_WINDOW = 4096
 _IMAGE = 768
 """Tokens of a picture."""
 _SECOND = 1_000_000_000
-_INTEGERS = ("num_keep", "seed", "num_predict", "top_k", "repeat_last_n", "num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread")
-_DECIMALS = ("top_p", "min_p", "typical_p", "temperature", "repeat_penalty", "presence_penalty", "frequency_penalty")
+_INTEGERS = (
+    "num_keep",
+    "seed",
+    "num_predict",
+    "top_k",
+    "repeat_last_n",
+    "num_ctx",
+    "num_batch",
+    "num_gpu",
+    "main_gpu",
+    "num_thread",
+)
+_DECIMALS = (
+    "top_p",
+    "min_p",
+    "typical_p",
+    "temperature",
+    "repeat_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+)
 _PROBLEMS: dict[str, tuple[int, str]] = {
     "rate_limit": (429, "too many concurrent requests"),
     "quota": (402, "you've reached your weekly usage limit"),
@@ -88,7 +117,9 @@ class OllamaServer(ProviderServer):
         window = min((body.get("options") or {}).get("num_ctx") or DEFAULT_WINDOW, model.window)
         messages, count = _cut(body.get("messages") or [], window, cut=body.get("truncate") is not False)
         self.shown = messages
-        text = next((str(one["content"]) for one in reversed(messages) if one["role"] in ("user", "tool")), "")
+        text = next(
+            (str(one["content"]) for one in reversed(messages) if one["role"] in ("user", "tool")), ""
+        )
         wanted = body.get("format")
         schema = wanted if isinstance(wanted, dict) else ({"type": "object"} if wanted == "json" else None)
         more = {"think": think, "count": count, "window": window}
@@ -106,7 +137,9 @@ class OllamaServer(ProviderServer):
     def _think(self, body: Mapping[str, Any], name: str, model: OllamaModel) -> bool:
         think = body.get("think")
         if isinstance(think, str) and think not in ("high", "medium", "low", "max"):
-            raise refusal(f'invalid think value: "{think}" (must be "high", "medium", "low", "max", true, or false)')
+            raise refusal(
+                f'invalid think value: "{think}" (must be "high", "medium", "low", "max", true, or false)'
+            )
         if think and not model.thinks:
             raise refusal(f'"{name}" does not support thinking')
         return model.thinks and think is not False
@@ -134,9 +167,15 @@ class OllamaServer(ProviderServer):
         parts: list[dict[str, Any]] = [{"content": "", "thinking": piece} for piece in pieces(thoughts)]
         parts += [{"content": piece} for piece in pieces(text)]
         parts += [{"content": "", "tool_calls": calls}] if calls else []
-        events: list[dict[str, Any]] = [{**head, "message": {"role": "assistant", **part}, "done": False} for part in parts]
+        events: list[dict[str, Any]] = [
+            {**head, "message": {"role": "assistant", **part}, "done": False} for part in parts
+        ]
         events.append({**head, "message": {"role": "assistant", "content": ""}, **ended})
-        return Answer({**head, "message": message, **ended}, events, Bill(asked.model, input=asked.more["count"], output=output))
+        return Answer(
+            {**head, "message": message, **ended},
+            events,
+            Bill(asked.model, input=asked.more["count"], output=output),
+        )
 
     def frame(self, event: Mapping[str, Any]) -> bytes:
         return encode(event) + b"\n"
@@ -149,7 +188,9 @@ class OllamaServer(ProviderServer):
 
     def spoil(self, kind: ProviderFaultKind, body: dict[str, Any]) -> dict[str, Any]:
         if kind == "no_usage":  # Go leaves zeros out: so it looks where the whole prompt was in the cache
-            return {name: value for name, value in body.items() if name not in ("prompt_eval_count", "eval_count")}
+            return {
+                name: value for name, value in body.items() if name not in ("prompt_eval_count", "eval_count")
+            }
         if kind == "empty_choices":
             return {name: value for name, value in body.items() if name != "message"}
         message = body["message"]
@@ -160,14 +201,25 @@ def _metrics(prompt: int, output: int) -> dict[str, int]:
     """Nanoseconds, as of a machine that reads 1000 tokens in a second, and writes 50."""
     reading, writing = prompt * _SECOND // 1000, output * _SECOND // 50
     durations = {"total_duration": reading + writing + _SECOND // 10, "load_duration": _SECOND // 10}
-    return {**durations, "prompt_eval_count": prompt, "prompt_eval_duration": reading, "eval_count": output, "eval_duration": writing}
+    return {
+        **durations,
+        "prompt_eval_count": prompt,
+        "prompt_eval_duration": reading,
+        "eval_count": output,
+        "eval_duration": writing,
+    }
 
 
 def _shown(model: OllamaModel) -> dict[str, Any]:
     able = {"completion": True, "tools": model.tools, "thinking": model.thinks, "vision": model.sees}
     info = {"general.architecture": "llama", "llama.context_length": model.window}
     details = {"family": "llama", "parameter_size": "8B", "quantization_level": "Q4_K_M"}
-    return {"template": "", "details": details, "model_info": info, "capabilities": [name for name, has in able.items() if has]}
+    return {
+        "template": "",
+        "details": details,
+        "model_info": info,
+        "capabilities": [name for name, has in able.items() if has],
+    }
 
 
 def _check(body: Mapping[str, Any]) -> None:
@@ -175,10 +227,17 @@ def _check(body: Mapping[str, Any]) -> None:
     for message in body.get("messages") or ():
         content = message.get("content", "")
         if not isinstance(content, str):
-            raise refusal(f"json: cannot unmarshal {_go(content)} into Go struct field ChatRequest.messages.content of type string")
+            raise refusal(
+                f"json: cannot unmarshal {_go(content)} into Go struct field ChatRequest.messages.content "
+                "of type string"
+            )
         for image in message.get("images") or ():
             if picture(image) is None:
-                raise refusal("illegal base64 data at input byte 4" if ":" in image else "Failed to load image or audio file")
+                raise refusal(
+                    "illegal base64 data at input byte 4"
+                    if ":" in image
+                    else "Failed to load image or audio file"
+                )
     for name in _INTEGERS + _DECIMALS:
         value = (body.get("options") or {}).get(name)
         if value is not None and (not isinstance(value, int | float) or isinstance(value, bool)):
@@ -190,11 +249,17 @@ def _check(body: Mapping[str, Any]) -> None:
 
 
 def _size(messages: Sequence[Mapping[str, Any]]) -> int:
-    return sum(tokens(f"<{one['role']}>{one.get('content', '')}") + _IMAGE * len(one.get("images") or ()) for one in messages)
+    return sum(
+        tokens(f"<{one['role']}>{one.get('content', '')}") + _IMAGE * len(one.get("images") or ())
+        for one in messages
+    )
 
 
-def _cut(messages: Sequence[Mapping[str, Any]], window: int, *, cut: bool) -> tuple[list[Mapping[str, Any]], int]:
-    """The messages that the window leaves, and their tokens: the oldest go first, the instructions and the last stay.
+def _cut(
+    messages: Sequence[Mapping[str, Any]], window: int, *, cut: bool
+) -> tuple[list[Mapping[str, Any]], int]:
+    """The messages that the window leaves, and their tokens: the oldest go first, the instructions and the
+    last stay.
 
     A last message that is too long by itself loses its own beginning.
     """

@@ -1,4 +1,6 @@
-"""OpenAI's chat completions: whole and streamed, reasoning models, automatic caching, schemas, pictures, tools."""
+"""OpenAI's chat completions: whole and streamed, reasoning models, automatic caching, schemas, pictures,
+tools.
+"""
 
 from __future__ import annotations
 
@@ -7,27 +9,78 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from tests.support.openai_wire import Request
-from tests.support.providers.openai_rules import KNOWN, MODELS, OpenAIModel, check_parameters, refusal, rendered
+from tests.support.providers.openai_rules import (
+    KNOWN,
+    MODELS,
+    OpenAIModel,
+    check_parameters,
+    refusal,
+    rendered,
+)
 from tests.support.providers.prefix_cache import AutomaticCache
-from tests.support.providers.server import Answer, Asked, ProblemKind, ProviderFaultKind, ProviderServer, Says, listing
+from tests.support.providers.server import (
+    Answer,
+    Asked,
+    ProblemKind,
+    ProviderFaultKind,
+    ProviderServer,
+    Says,
+    listing,
+)
 from tests.support.providers.words import CHARS, Refused, Reply, constrained, pieces, tokens
 
-FINISH = {"stop": "stop", "stop_sequence": "stop", "length": "length", "tool": "tool_calls", "filter": "content_filter"}
+FINISH = {
+    "stop": "stop",
+    "stop_sequence": "stop",
+    "length": "length",
+    "tool": "tool_calls",
+    "filter": "content_filter",
+}
 EFFORT = {"none": 0, "minimal": 0, "low": 64, "medium": 256, "high": 1024, "xhigh": 4096}
 """Tokens that a model thinks where the test does not say what it thought."""
 _PROBLEMS: dict[str, tuple[int, str, str, str | None]] = {
-    "rate_limit": (429, "Rate limit reached for this model in your organization on tokens per min (TPM).", "tokens", "rate_limit_exceeded"),
-    "quota": (429, "You exceeded your current quota, please check your plan and billing details.", *["insufficient_quota"] * 2),
-    "server_error": (500, "The server had an error while processing your request. Sorry about that!", "server_error", None),
-    "overloaded": (503, "The engine is currently overloaded, please try again later.", "service_unavailable_error", None),
+    "rate_limit": (
+        429,
+        "Rate limit reached for this model in your organization on tokens per min (TPM).",
+        "tokens",
+        "rate_limit_exceeded",
+    ),
+    "quota": (
+        429,
+        "You exceeded your current quota, please check your plan and billing details.",
+        *["insufficient_quota"] * 2,
+    ),
+    "server_error": (
+        500,
+        "The server had an error while processing your request. Sorry about that!",
+        "server_error",
+        None,
+    ),
+    "overloaded": (
+        503,
+        "The engine is currently overloaded, please try again later.",
+        "service_unavailable_error",
+        None,
+    ),
     "request_timeout": (408, "Request timed out.", "timeout", None),
     "auth": (401, "Incorrect API key provided: sk-test.", "invalid_request_error", "invalid_api_key"),
-    "forbidden": (403, "Your project does not have access to this model.", "invalid_request_error", "model_not_found"),
-    "unknown_model": (404, "The model does not exist or you do not have access to it.", "invalid_request_error", "model_not_found"),
+    "forbidden": (
+        403,
+        "Your project does not have access to this model.",
+        "invalid_request_error",
+        "model_not_found",
+    ),
+    "unknown_model": (
+        404,
+        "The model does not exist or you do not have access to it.",
+        "invalid_request_error",
+        "model_not_found",
+    ),
     "bad_request": (400, "Invalid value.", "invalid_request_error", "invalid_value"),
     "too_long": (
         400,
-        "This model's maximum context length is 128000 tokens. However, your messages resulted in 130000 tokens."
+        "This model's maximum context length is 128000 tokens. However, your messages resulted in 130000 "
+        "tokens."
         " Please reduce the length of the messages.",
         "invalid_request_error",
         "context_length_exceeded",
@@ -52,14 +105,21 @@ class OpenAIServer(ProviderServer):
         if not sent.startswith("Bearer ") or not sent[7:].strip():
             raise refusal("You didn't provide an API key.", status=401)
         if self.api_key is not None and sent != f"Bearer {self.api_key}":
-            raise refusal(f"Incorrect API key provided: {sent[7:12]}***.", None, "invalid_api_key", status=401)
+            raise refusal(
+                f"Incorrect API key provided: {sent[7:12]}***.", None, "invalid_api_key", status=401
+            )
 
     def model_of(self, request: Request) -> OpenAIModel:
         name = request.body.get("model")
         if not isinstance(name, str):
             raise refusal("you must provide a model parameter")
         if name not in self.known:
-            raise refusal(f"The model `{name}` does not exist or you do not have access to it.", None, "model_not_found", status=404)
+            raise refusal(
+                f"The model `{name}` does not exist or you do not have access to it.",
+                None,
+                "model_not_found",
+                status=404,
+            )
         return self.known[name]
 
     def accept(self, request: Request) -> Asked | bytes:
@@ -83,14 +143,31 @@ class OpenAIServer(ProviderServer):
             raise self.too_long(tokens(prompt), model)
         wanted = body.get("response_format") or {}
         schema = wanted.get("json_schema", {}).get("schema") if wanted.get("type") == "json_schema" else None
-        return Asked(request.model, body, last_text(body), prompt, bool(body.get("stream")), images, schema, {"model": model})
+        return Asked(
+            request.model,
+            body,
+            last_text(body),
+            prompt,
+            bool(body.get("stream")),
+            images,
+            schema,
+            {"model": model},
+        )
 
     def too_long(self, count: int, model: OpenAIModel) -> Refused:
         if model.reasoning:
-            text = f"Input tokens exceed the configured limit of {model.window} tokens. Your messages resulted in {count} tokens."
+            text = (
+                f"Input tokens exceed the configured limit of {model.window} tokens. Your messages "
+                f"resulted in {count} tokens."
+            )
         else:
-            text = f"This model's maximum context length is {model.window} tokens. However, your messages resulted in {count} tokens."
-        return refusal(f"{text} Please reduce the length of the messages.", "messages", "context_length_exceeded")
+            text = (
+                f"This model's maximum context length is {model.window} tokens. However, your messages "
+                f"resulted in {count} tokens."
+            )
+        return refusal(
+            f"{text} Please reduce the length of the messages.", "messages", "context_length_exceeded"
+        )
 
     # Replies
 
@@ -98,14 +175,32 @@ class OpenAIServer(ProviderServer):
         text, thought, finish = self.ended(asked, reply)
         model = asked.more["model"]
         counts = self.counts(asked)
-        output = tokens(text) + thought + sum(tokens(json.dumps(dict(call.arguments))) + 8 for call in reply.calls)
+        output = (
+            tokens(text) + thought + sum(tokens(json.dumps(dict(call.arguments))) + 8 for call in reply.calls)
+        )
         bill = model.price.bill(asked.model, **counts, output=output)
         usage = self.usage(asked, bill, thought)
         message = self.message(asked, reply, text)
-        head = {"id": "chatcmpl-1", "created": 1760000000, "model": asked.model, "service_tier": "default", "system_fingerprint": "fp_1"}
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish, **self.beside(reply)}
+        head = {
+            "id": "chatcmpl-1",
+            "created": 1760000000,
+            "model": asked.model,
+            "service_tier": "default",
+            "system_fingerprint": "fp_1",
+        }
+        choice = {
+            "index": 0,
+            "message": message,
+            "logprobs": None,
+            "finish_reason": finish,
+            **self.beside(reply),
+        }
         body = {**head, "object": "chat.completion", "choices": [choice], "usage": usage}
-        return Answer(self.finished(body), self.events(asked, {**head, "object": "chat.completion.chunk"}, message, finish, usage), bill)
+        return Answer(
+            self.finished(body),
+            self.events(asked, {**head, "object": "chat.completion.chunk"}, message, finish, usage),
+            bill,
+        )
 
     def counts(self, asked: Asked) -> dict[str, int]:
         """The prompt's tokens as they are billed."""
@@ -118,7 +213,12 @@ class OpenAIServer(ProviderServer):
         details = {"cached_tokens": bill.cached, "audio_tokens": 0}
         if asked.more["model"].pays_for_writes:
             details["cache_write_tokens"] = bill.written
-        spent = {"reasoning_tokens": thought, "audio_tokens": 0, "accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0}
+        spent = {
+            "reasoning_tokens": thought,
+            "audio_tokens": 0,
+            "accepted_prediction_tokens": 0,
+            "rejected_prediction_tokens": 0,
+        }
         return {
             "prompt_tokens": bill.prompt,
             "completion_tokens": bill.output,
@@ -137,12 +237,20 @@ class OpenAIServer(ProviderServer):
 
     def ended(self, asked: Asked, reply: Reply) -> tuple[str, int, str]:
         """The text as the limits leave it, tokens of thought, and the reason of the end."""
-        text = constrained(reply.text, asked.schema) if asked.schema and not reply.calls and reply.stop == "stop" else reply.text
+        text = (
+            constrained(reply.text, asked.schema)
+            if asked.schema and not reply.calls and reply.stop == "stop"
+            else reply.text
+        )
         finish = "tool_calls" if reply.calls else FINISH.get(reply.stop, "stop")
         stops = asked.body.get("stop") or []
         for stop in [stops] if isinstance(stops, str) else stops:
             text = text.partition(stop)[0]
-        limit = asked.body.get("max_completion_tokens") or asked.body.get("max_tokens") or asked.more["model"].output
+        limit = (
+            asked.body.get("max_completion_tokens")
+            or asked.body.get("max_tokens")
+            or asked.more["model"].output
+        )
         thought = self.thinking(asked, reply)
         if thought >= limit:
             return "", limit, "length"
@@ -152,11 +260,18 @@ class OpenAIServer(ProviderServer):
 
     def message(self, asked: Asked, reply: Reply, text: str) -> dict[str, Any]:
         refused = reply.stop == "refusal"
-        message: dict[str, Any] = {"role": "assistant", "content": None if refused or (reply.calls and not text) else text}
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": None if refused or (reply.calls and not text) else text,
+        }
         message |= {"refusal": text if refused else None, "annotations": []}
         if reply.calls:
             message["tool_calls"] = [
-                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": json.dumps(dict(call.arguments))}}
+                {
+                    "id": call.id,
+                    "type": "function",
+                    "function": {"name": call.name, "arguments": json.dumps(dict(call.arguments))},
+                }
                 for call in reply.calls
             ]
         return message
@@ -191,7 +306,9 @@ class OpenAIServer(ProviderServer):
         found += [{"refusal": piece} for piece in pieces(message.get("refusal") or "")]
         for index, call in enumerate(message.get("tool_calls") or ()):
             function = {"name": call["function"]["name"], "arguments": ""}
-            found.append({"tool_calls": [{"index": index, "id": call["id"], "type": "function", "function": function}]})
+            found.append(
+                {"tool_calls": [{"index": index, "id": call["id"], "type": "function", "function": function}]}
+            )
             for piece in pieces(call["function"]["arguments"]):
                 found.append({"tool_calls": [{"index": index, "function": {"arguments": piece}}]})
         return found

@@ -14,7 +14,9 @@ from tests.support.providers.words import Price, Refused, Reply
 
 
 class DeepSeekServer(OpenAIServer):
-    """Thoughts in `reasoning_content`, a cache in steps of 64 tokens with counts of its own, no schemas, comments to keep alive."""
+    """Thoughts in `reasoning_content`, a cache in steps of 64 tokens with counts of its own, no schemas,
+    comments to keep alive.
+    """
 
     known_parameters: ClassVar[frozenset[str]] = KNOWN | {"thinking"}
 
@@ -32,18 +34,38 @@ class DeepSeekServer(OpenAIServer):
         if wanted == "json_schema":
             raise refusal("This response_format type is unavailable now", None, "invalid_request_error")
         # It takes fields that it does not know, and ignores those that its thinking models have no use for.
-        ignored = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "stop", "max_tokens", "reasoning_effort")
+        ignored = (
+            "temperature",
+            "top_p",
+            "presence_penalty",
+            "frequency_penalty",
+            "stop",
+            "max_tokens",
+            "reasoning_effort",
+        )
         shown = {name: value for name, value in body.items() if name in self.known_parameters}
         check_parameters(
-            {name: value for name, value in shown.items() if not (model.reasoning and name in ignored)}, model, KNOWN | {"thinking"}
+            {name: value for name, value in shown.items() if not (model.reasoning and name in ignored)},
+            model,
+            KNOWN | {"thinking"},
         )
         limit = body.get("max_tokens")
         if limit is not None and not 1 <= limit <= model.output:
-            raise refusal(f"Invalid max_tokens value, the valid range of max_tokens is [1, {model.output}]", None, "invalid_request_error")
+            raise refusal(
+                f"Invalid max_tokens value, the valid range of max_tokens is [1, {model.output}]",
+                None,
+                "invalid_request_error",
+            )
 
     def too_long(self, count: int, model: OpenAIModel) -> Refused:
-        begin = f"This model's maximum context length is {model.window} tokens. However, you requested {count} tokens"
-        text = f"{begin} ({count} in the messages, 0 in the completion). Please reduce the length of the messages or completion."
+        begin = (
+            f"This model's maximum context length is {model.window} tokens. However, you requested "
+            f"{count} tokens"
+        )
+        text = (
+            f"{begin} ({count} in the messages, 0 in the completion). Please reduce the length of the "
+            "messages or completion."
+        )
         return refusal(text, None, "invalid_request_error")
 
     def usage(self, asked: Asked, bill: Any, thought: int) -> dict[str, Any]:
@@ -61,7 +83,10 @@ class DeepSeekServer(OpenAIServer):
 
     def deltas(self, message: Mapping[str, Any]) -> list[dict[str, Any]]:
         thoughts = message.get("reasoning_content") or ""
-        return [*({"content": None, "reasoning_content": part} for part in thoughts.split("\n") if part), *super().deltas(message)]
+        return [
+            *({"content": None, "reasoning_content": part} for part in thoughts.split("\n") if part),
+            *super().deltas(message),
+        ]
 
     def events(
         self, asked: Asked, head: dict[str, Any], message: dict[str, Any], finish: str, usage: dict[str, Any]
@@ -80,13 +105,17 @@ class DeepSeekServer(OpenAIServer):
 
 
 class VllmServer(OpenAIServer):
-    """Errors with a number for a code, thoughts in `reasoning`, chat templates that want roles by turns; no key unless one is set."""
+    """Errors with a number for a code, thoughts in `reasoning`, chat templates that want roles by turns; no
+    key unless one is set.
+    """
 
     def __init__(self, says: Says | None = None, api_key: str | None = None, port: int = 0) -> None:
         super().__init__(says, api_key, port)
         self.known = {
             "mistral-7b": OpenAIModel(Price(0, 0), 32_768, 32_768, images=False),
-            "qwen3-8b": OpenAIModel(Price(0, 0), 40_960, 40_960, True, ("medium", "low", "high"), images=False),
+            "qwen3-8b": OpenAIModel(
+                Price(0, 0), 40_960, 40_960, True, ("medium", "low", "high"), images=False
+            ),
         }
         self.alternating = {"mistral-7b"}
         """Models whose template takes the user's and the assistant's messages by turns only."""
@@ -111,21 +140,34 @@ class VllmServer(OpenAIServer):
         return self.known[str(name)]
 
     def check(self, body: Mapping[str, Any], model: OpenAIModel) -> None:
-        roles = [message.get("role") for message in body.get("messages") or () if message.get("role") != "system"]
+        roles = [
+            message.get("role") for message in body.get("messages") or () if message.get("role") != "system"
+        ]
         turns = all(role == ("user", "assistant")[at % 2] for at, role in enumerate(roles))
         if body.get("model") in self.alternating and not turns:
             raise refusal("Conversation roles must alternate user/assistant/user/assistant/...")
 
     def too_long(self, count: int, model: OpenAIModel) -> Refused:
-        begin = f"This model's maximum context length is {model.window} tokens. However, your request has {count} input tokens."
+        begin = (
+            f"This model's maximum context length is {model.window} tokens. However, your request has "
+            f"{count} input tokens."
+        )
         return refusal(f"{begin} Please reduce the length of the input messages.")
 
     def message(self, asked: Asked, reply: Reply, text: str) -> dict[str, Any]:
         shown = reply.thoughts if asked.more["model"].reasoning else None
-        return {**super().message(asked, reply, text), "reasoning": shown or None, "reasoning_content": shown or None}
+        return {
+            **super().message(asked, reply, text),
+            "reasoning": shown or None,
+            "reasoning_content": shown or None,
+        }
 
     def deltas(self, message: Mapping[str, Any]) -> list[dict[str, Any]]:
-        thoughts = [{"reasoning": message["reasoning"], "reasoning_content": message["reasoning"]}] if message["reasoning"] else []
+        thoughts = (
+            [{"reasoning": message["reasoning"], "reasoning_content": message["reasoning"]}]
+            if message["reasoning"]
+            else []
+        )
         return [*thoughts, *super().deltas(message)]
 
     def problem(self, kind: ProblemKind, message: str | None = None) -> Refused:
@@ -135,11 +177,23 @@ class VllmServer(OpenAIServer):
 
 def _vllm(message: str, status: int) -> Refused:
     names = {400: "BadRequestError", 401: "AuthenticationError", 404: "NotFoundError", 429: "RateLimitError"}
-    return Refused(status, {"error": {"message": message, "type": names.get(status, "InternalServerError"), "param": None, "code": status}})
+    return Refused(
+        status,
+        {
+            "error": {
+                "message": message,
+                "type": names.get(status, "InternalServerError"),
+                "param": None,
+                "code": status,
+            }
+        },
+    )
 
 
 class AzureServer(OpenAIServer):
-    """A deployment in the path, `api-key`, results of content filters beside the reply and before a stream."""
+    """A deployment in the path, `api-key`, results of content filters beside the reply and before a
+    stream.
+    """
 
     def authorize(self, request: Request) -> None:
         sent = request.headers.get("api-key", "")
@@ -152,12 +206,24 @@ class AzureServer(OpenAIServer):
     def model_of(self, request: Request) -> OpenAIModel:
         name = request.path.partition("/deployments/")[2].partition("/")[0] or str(request.body.get("model"))
         if name not in self.known:
-            raise Refused(404, {"error": {"code": "DeploymentNotFound", "message": "The API deployment for this resource does not exist."}})
+            raise Refused(
+                404,
+                {
+                    "error": {
+                        "code": "DeploymentNotFound",
+                        "message": "The API deployment for this resource does not exist.",
+                    }
+                },
+            )
         return self.known[name]
 
     def finished(self, body: dict[str, Any]) -> dict[str, Any]:
         choices = [{**choice, "content_filter_results": _SAFE} for choice in body["choices"]]
-        return {**body, "choices": choices, "prompt_filter_results": [{"prompt_index": 0, "content_filter_results": _SAFE}]}
+        return {
+            **body,
+            "choices": choices,
+            "prompt_filter_results": [{"prompt_index": 0, "content_filter_results": _SAFE}],
+        }
 
     def events(
         self, asked: Asked, head: dict[str, Any], message: dict[str, Any], finish: str, usage: dict[str, Any]
@@ -173,12 +239,30 @@ class AzureServer(OpenAIServer):
 
     def problem(self, kind: ProblemKind, message: str | None = None) -> Refused:
         if kind == "forbidden":  # the prompt is filtered
-            inner = {"code": "ResponsibleAIPolicyViolation", "content_filter_result": {"jailbreak": {"filtered": True, "detected": True}}}
-            text = message or "The response was filtered due to the prompt triggering Azure OpenAI's content management policy."
+            inner = {
+                "code": "ResponsibleAIPolicyViolation",
+                "content_filter_result": {"jailbreak": {"filtered": True, "detected": True}},
+            }
+            text = (
+                message
+                or "The response was filtered due to the prompt triggering Azure OpenAI's content "
+                "management policy."
+            )
             return Refused(
-                400, {"error": {"message": text, "type": None, "param": "prompt", "code": "content_filter", "innererror": inner}}
+                400,
+                {
+                    "error": {
+                        "message": text,
+                        "type": None,
+                        "param": "prompt",
+                        "code": "content_filter",
+                        "innererror": inner,
+                    }
+                },
             )
         return super().problem(kind, message)
 
 
-_SAFE = {name: {"filtered": False, "severity": "safe"} for name in ("hate", "self_harm", "sexual", "violence")}
+_SAFE = {
+    name: {"filtered": False, "severity": "safe"} for name in ("hate", "self_harm", "sexual", "violence")
+}

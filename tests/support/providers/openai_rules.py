@@ -33,9 +33,16 @@ MODELS: dict[str, OpenAIModel] = {
     "gpt-4o-mini": OpenAIModel(Price(0.15, 0.6, read=0.5)),
     "o4-mini": OpenAIModel(Price(1.1, 4.4, read=0.25), 200_000, 100_000, True, ("medium", "low", "high")),
     "gpt-5-mini": OpenAIModel(Price(0.25, 2, read=0.1), 272_000, 128_000, True, _OLD),
-    "gpt-5.1": OpenAIModel(Price(1.25, 10, read=0.1), 272_000, 128_000, True, ("none", "low", "medium", "high")),
+    "gpt-5.1": OpenAIModel(
+        Price(1.25, 10, read=0.1), 272_000, 128_000, True, ("none", "low", "medium", "high")
+    ),
     "gpt-5.6": OpenAIModel(
-        Price(4, 20, read=0.1, write=1.25), 922_000, 128_000, True, ("none", "low", "medium", "high", "xhigh"), pays_for_writes=True
+        Price(4, 20, read=0.1, write=1.25),
+        922_000,
+        128_000,
+        True,
+        ("none", "low", "medium", "high", "xhigh"),
+        pays_for_writes=True,
     ),
 }
 
@@ -54,8 +61,20 @@ _TIERS = ("auto", "default", "flex", "scale", "priority")
 _STRICT_TYPES = ("allOf", "not", "dependentRequired", "dependentSchemas", "if", "then", "else", "oneOf")
 
 
-def refusal(message: str, param: str | None = None, code: str | None = None, *, status: int = 400, kind: str = "") -> Refused:
-    return Refused(status, {"error": {"message": message, "type": kind or "invalid_request_error", "param": param, "code": code}})
+def refusal(
+    message: str, param: str | None = None, code: str | None = None, *, status: int = 400, kind: str = ""
+) -> Refused:
+    return Refused(
+        status,
+        {
+            "error": {
+                "message": message,
+                "type": kind or "invalid_request_error",
+                "param": param,
+                "code": code,
+            }
+        },
+    )
 
 
 def quoted(values: Sequence[str]) -> str:
@@ -72,7 +91,9 @@ def check_parameters(body: Mapping[str, Any], model: OpenAIModel, known: frozens
         message = "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported."
         raise refusal(message, "max_tokens", "invalid_parameter_combination")
     if body.get("stream_options") is not None and not body.get("stream"):
-        raise refusal("The 'stream_options' parameter is only allowed when 'stream' is enabled.", "stream_options")
+        raise refusal(
+            "The 'stream_options' parameter is only allowed when 'stream' is enabled.", "stream_options"
+        )
     for name in ("max_tokens", "max_completion_tokens", "n", "seed"):
         _whole_number(body, name)
     for name, (least, most) in _RANGES.items():
@@ -95,9 +116,15 @@ def _whole_number(body: Mapping[str, Any], name: str) -> None:
     if value is None:
         return
     if not isinstance(value, int) or isinstance(value, bool):
-        raise refusal(f"Invalid type for '{name}': expected an integer, but got {_kind(value)} instead.", name, "invalid_type")
+        raise refusal(
+            f"Invalid type for '{name}': expected an integer, but got {_kind(value)} instead.",
+            name,
+            "invalid_type",
+        )
     if name != "seed" and value < 1:
-        message = f"Invalid '{name}': integer below minimum value. Expected a value >= 1, but got {value} instead."
+        message = (
+            f"Invalid '{name}': integer below minimum value. Expected a value >= 1, but got {value} instead."
+        )
         raise refusal(message, name, "integer_below_min_value")
 
 
@@ -106,16 +133,30 @@ def _number(body: Mapping[str, Any], name: str, least: float, most: float) -> No
     if value is None:
         return
     if not isinstance(value, int | float) or isinstance(value, bool):
-        raise refusal(f"Invalid type for '{name}': expected a decimal, but got {_kind(value)} instead.", name, "invalid_type")
+        raise refusal(
+            f"Invalid type for '{name}': expected a decimal, but got {_kind(value)} instead.",
+            name,
+            "invalid_type",
+        )
     if not least <= value <= most:
         side, sign, bound = ("above maximum", "<=", most) if value > most else ("below minimum", ">=", least)
         code = "decimal_above_max_value" if value > most else "decimal_below_min_value"
-        message = f"Invalid '{name}': decimal {side} value. Expected a value {sign} {bound}, but got {value} instead."
+        message = (
+            f"Invalid '{name}': decimal {side} value. Expected a value {sign} {bound}, but got "
+            f"{value} instead."
+        )
         raise refusal(message, name, code)
 
 
 def _kind(value: object) -> str:
-    names = {bool: "a boolean", str: "a string", int: "an integer", float: "a decimal", list: "an array", dict: "an object"}
+    names = {
+        bool: "a boolean",
+        str: "a string",
+        int: "an integer",
+        float: "a decimal",
+        list: "an array",
+        dict: "an object",
+    }
     return names.get(type(value), "null")
 
 
@@ -129,7 +170,9 @@ def _stops(body: Mapping[str, Any]) -> None:
 
 def _choice(body: Mapping[str, Any], name: str, values: Sequence[str]) -> None:
     if body.get(name) is not None and body[name] not in values:
-        raise refusal(f"Invalid value: '{body[name]}'. Supported values are: {quoted(values)}.", name, "invalid_value")
+        raise refusal(
+            f"Invalid value: '{body[name]}'. Supported values are: {quoted(values)}.", name, "invalid_value"
+        )
 
 
 def _reasoning(body: Mapping[str, Any], model: OpenAIModel) -> None:
@@ -143,10 +186,15 @@ def _reasoning(body: Mapping[str, Any], model: OpenAIModel) -> None:
         message += f" Supported values are: {quoted(model.efforts)}."
         raise refusal(message, "reasoning_effort", "unsupported_value")
     if body.get("max_tokens") is not None:
-        message = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+        message = (
+            "Unsupported parameter: 'max_tokens' is not supported with this model. Use "
+            "'max_completion_tokens' instead."
+        )
         raise refusal(message, "max_tokens", "unsupported_parameter")
     if body.get("stop") is not None:
-        raise refusal("Unsupported parameter: 'stop' is not supported with this model.", "stop", "unsupported_parameter")
+        raise refusal(
+            "Unsupported parameter: 'stop' is not supported with this model.", "stop", "unsupported_parameter"
+        )
     if (effort or model.efforts[0]) == "none":
         return
     if body.get("temperature") not in (None, 1):
@@ -155,7 +203,11 @@ def _reasoning(body: Mapping[str, Any], model: OpenAIModel) -> None:
         raise refusal(message, "temperature", "unsupported_value")
     for name in _SAMPLING:
         if body.get(name) not in (None, _DEFAULTS.get(name), {}):
-            raise refusal(f"Unsupported parameter: '{name}' is not supported with this model.", name, "unsupported_parameter")
+            raise refusal(
+                f"Unsupported parameter: '{name}' is not supported with this model.",
+                name,
+                "unsupported_parameter",
+            )
 
 
 # Schemas
@@ -167,7 +219,10 @@ def check_format(wanted: Any, messages: str) -> None:
         message = f"Invalid value: '{kind}'. Supported values are: 'json_object', 'json_schema', and 'text'."
         raise refusal(message, "response_format.type", "invalid_value")
     if kind == "json_object" and "json" not in messages.lower():
-        message = "'messages' must contain the word 'json' in some form, to use 'response_format' of type 'json_object'."
+        message = (
+            "'messages' must contain the word 'json' in some form, to use 'response_format' of type "
+            "'json_object'."
+        )
         raise refusal(message, "messages")
     if kind != "json_schema":
         return
@@ -195,10 +250,16 @@ def _strict(schema: Any, begin: str, context: tuple[str, ...], depth: int) -> No
             raise refusal(f"{begin}{where}'{word}' is not permitted.", "response_format")
     if schema.get("type") == "object" or "properties" in schema:
         if schema.get("additionalProperties") is not False:
-            raise refusal(f"{begin}{where}'additionalProperties' is required to be supplied and to be false.", "response_format")
+            raise refusal(
+                f"{begin}{where}'additionalProperties' is required to be supplied and to be false.",
+                "response_format",
+            )
         missing = [name for name in schema.get("properties", {}) if name not in schema.get("required", ())]
         if missing:
-            message = f"'required' is required to be supplied and to be an array including every key in properties. Missing '{missing[0]}'."
+            message = (
+                "'required' is required to be supplied and to be an array including every key in "
+                f"properties. Missing '{missing[0]}'."
+            )
             raise refusal(begin + where + message, "response_format")
     for word in ("properties", "$defs"):
         for name, part in schema.get(word, {}).items():
@@ -213,7 +274,10 @@ def _strict(schema: Any, begin: str, context: tuple[str, ...], depth: int) -> No
 
 
 def rendered(body: Mapping[str, Any], model: OpenAIModel) -> tuple[str, int]:
-    """The prompt as one text, with stand-ins for pictures, and how many pictures there are. Raises Refused."""
+    """The prompt as one text, with stand-ins for pictures, and how many pictures there are.
+
+    Raises Refused.
+    """
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise refusal("Missing required parameter: 'messages'.", "messages", "missing_required_parameter")
@@ -221,10 +285,17 @@ def rendered(body: Mapping[str, Any], model: OpenAIModel) -> tuple[str, int]:
     for number, message in enumerate(messages):
         role = message.get("role")
         if role not in ROLES:
-            raise refusal(f"Invalid value: '{role}'. Supported values are: {quoted(ROLES)}.", f"messages[{number}].role", "invalid_value")
+            raise refusal(
+                f"Invalid value: '{role}'. Supported values are: {quoted(ROLES)}.",
+                f"messages[{number}].role",
+                "invalid_value",
+            )
         if role == "tool":
             if message.get("tool_call_id") not in open_calls:
-                text = "Invalid parameter: messages with role 'tool' must be a response to a preceeding message with 'tool_calls'."
+                text = (
+                    "Invalid parameter: messages with role 'tool' must be a response to a preceeding "
+                    "message with 'tool_calls'."
+                )
                 raise refusal(text, f"messages.[{number}].role")
             open_calls.remove(message["tool_call_id"])
         elif open_calls:
@@ -240,7 +311,10 @@ def rendered(body: Mapping[str, Any], model: OpenAIModel) -> tuple[str, int]:
 
 
 def _unanswered(ids: Sequence[str]) -> str:
-    begin = "An assistant message with 'tool_calls' must be followed by tool messages responding to each 'tool_call_id'."
+    begin = (
+        "An assistant message with 'tool_calls' must be followed by tool messages responding to each "
+        "'tool_call_id'."
+    )
     return f"{begin} The following tool_call_ids did not have response messages: {', '.join(ids)}"
 
 
@@ -250,12 +324,19 @@ def _calls(message: Mapping[str, Any]) -> str:
 
 def _content(message: Mapping[str, Any], number: int, model: OpenAIModel) -> tuple[str, int]:
     content = message.get("content")
-    if content is None and message["role"] == "assistant" and (message.get("tool_calls") or message.get("refusal")):
+    if (
+        content is None
+        and message["role"] == "assistant"
+        and (message.get("tool_calls") or message.get("refusal"))
+    ):
         return "", 0
     if isinstance(content, str):
         return content, 0
     if not isinstance(content, list):
-        raise refusal(f"Invalid value for 'content': expected a string, got {_kind(content)}.", f"messages.[{number}].content")
+        raise refusal(
+            f"Invalid value for 'content': expected a string, got {_kind(content)}.",
+            f"messages.[{number}].content",
+        )
     texts, images = [], 0
     for at, part in enumerate(content):
         kind = part.get("type")
@@ -268,14 +349,21 @@ def _content(message: Mapping[str, Any], number: int, model: OpenAIModel) -> tup
             images += 1
         else:
             values = ("text", "image_url", "input_audio", "refusal", "audio", "file")
-            raise refusal(f"Invalid value: '{kind}'. Supported values are: {quoted(values)}.", f"{where}.type", "invalid_value")
+            raise refusal(
+                f"Invalid value: '{kind}'. Supported values are: {quoted(values)}.",
+                f"{where}.type",
+                "invalid_value",
+            )
     return "\n".join(texts), images
 
 
 def _image(part: Mapping[str, Any], where: str, model: OpenAIModel) -> tuple[Picture | None, str]:
     url = part["image_url"].get("url") if isinstance(part.get("image_url"), dict) else None
     if not isinstance(url, str):
-        message = f"Invalid type for '{where}.image_url': expected an object, but got {_kind(part.get('image_url'))} instead."
+        message = (
+            f"Invalid type for '{where}.image_url': expected an object, but got "
+            f"{_kind(part.get('image_url'))} instead."
+        )
         raise refusal(message, f"{where}.image_url", "invalid_type")
     if not model.images:
         message = "Invalid content type. image_url is only supported by certain models."
@@ -286,12 +374,17 @@ def _image(part: Mapping[str, Any], where: str, model: OpenAIModel) -> tuple[Pic
     if sent is None or not sent[0].startswith("image/"):
         mime = sent[0] if sent else "none"
         example = "'data:image/png;base64,aW1nIGJ5dGVzIGhlcmU='"
-        message = f"Invalid '{where}.image_url.url'. Expected a base64-encoded data URL with an image MIME type (e.g. {example}),"
+        message = (
+            f"Invalid '{where}.image_url.url'. Expected a base64-encoded data URL with an image MIME "
+            f"type (e.g. {example}),"
+        )
         message += f" but got unsupported MIME type '{mime}'."
         raise refusal(message, f"{where}.image_url.url", "invalid_value")
     found = picture(sent[1])
     if found is None:
-        message = "You uploaded an unsupported image. Please make sure your image has of one the following formats:"
+        message = (
+            "You uploaded an unsupported image. Please make sure your image has of one the following formats:"
+        )
         message += " ['png', 'jpeg', 'gif', 'webp']."
         raise refusal(message, None, "invalid_image_format")
     return found, url

@@ -42,7 +42,9 @@ class AutomaticCache:
 
 @dataclass(frozen=True)
 class Block:
-    """One block of a prompt, in the order in which the cache sees them; `mark` is the TTL in seconds of a breakpoint behind it."""
+    """One block of a prompt, in the order in which the cache sees them; `mark` is the TTL in seconds of a
+    breakpoint behind it.
+    """
 
     text: str
     mark: int | None = None
@@ -62,7 +64,9 @@ class Cached:
 
 @dataclass
 class MarkedCache:
-    """Caches up to the blocks that are marked, and reads what an earlier request wrote up to LOOKBACK blocks before a mark (Anthropic)."""
+    """Caches up to the blocks that are marked, and reads what an earlier request wrote up to LOOKBACK blocks
+    before a mark (Anthropic).
+    """
 
     LOOKBACK = 20
 

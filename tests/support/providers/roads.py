@@ -1,4 +1,6 @@
-"""How each server is asked by litellm: the names of its models, the path behind its address, and what else a call needs."""
+"""How each server is asked by litellm: the names of its models, the path behind its address, and what else a
+call needs.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +20,21 @@ from tests.support.providers.openrouter_chat import OpenRouterServer
 from tests.support.providers.server import ProviderServer
 
 KEY = "sk-test-0123456789abcdef"
-SCHEMA: dict[str, Any] = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {"n": {"type": "integer"}},
+    "required": ["n"],
+    "additionalProperties": False,
+}
 FORMAT = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": SCHEMA}}
 MARK = {"cache_control": {"type": "ephemeral"}}
 
 
 @dataclass(frozen=True)
 class Road:
-    """`model` and `thinker` are litellm's names; `variable` is where litellm looks for the key, `shared` how a beginning is cached."""
+    """`model` and `thinker` are litellm's names; `variable` is where litellm looks for the key, `shared` how
+    a beginning is cached.
+    """
 
     server: type[ProviderServer]
     model: str
@@ -38,9 +47,17 @@ class Road:
     marks: bool = False
     """It caches what is marked."""
 
-    def call(self, server: ProviderServer, messages: Sequence[Mapping[str, Any]], **more: Any) -> dict[str, Any]:
+    def call(
+        self, server: ProviderServer, messages: Sequence[Mapping[str, Any]], **more: Any
+    ) -> dict[str, Any]:
         """What `litellm.acompletion` is called with."""
-        wanted = {"model": self.model, "api_base": server.base + self.path, "api_key": KEY, "num_retries": 0, "max_retries": 0}
+        wanted = {
+            "model": self.model,
+            "api_base": server.base + self.path,
+            "api_key": KEY,
+            "num_retries": 0,
+            "max_retries": 0,
+        }
         return {**wanted, **self.options, "messages": list(messages), **more}
 
     def system(self, text: str) -> dict[str, Any]:
@@ -50,8 +67,17 @@ class Road:
 
 ROADS: dict[str, Road] = {
     "openai": Road(OpenAIServer, "openai/gpt-4o-mini", "openai/gpt-5-mini", "/v1", "OPENAI_API_KEY"),
-    "anthropic": Road(AnthropicServer, "anthropic/claude-sonnet-4-5", "anthropic/claude-sonnet-4-5", "", "ANTHROPIC_API_KEY", marks=True),
-    "gemini": Road(GeminiServer, "gemini/gemini-2.5-flash", "gemini/gemini-2.5-flash", "/v1beta", "GEMINI_API_KEY"),
+    "anthropic": Road(
+        AnthropicServer,
+        "anthropic/claude-sonnet-4-5",
+        "anthropic/claude-sonnet-4-5",
+        "",
+        "ANTHROPIC_API_KEY",
+        marks=True,
+    ),
+    "gemini": Road(
+        GeminiServer, "gemini/gemini-2.5-flash", "gemini/gemini-2.5-flash", "/v1beta", "GEMINI_API_KEY"
+    ),
     "openrouter": Road(
         OpenRouterServer,
         "openrouter/anthropic/claude-sonnet-4.5",
@@ -60,10 +86,28 @@ ROADS: dict[str, Road] = {
         "OPENROUTER_API_KEY",
         marks=True,
     ),
-    "ollama": Road(OllamaServer, "ollama_chat/llama3.1:8b", "ollama_chat/qwen3:8b", seer="ollama_chat/gemma3:4b"),
-    "deepseek": Road(DeepSeekServer, "deepseek/deepseek-chat", "deepseek/deepseek-reasoner", "/v1", "DEEPSEEK_API_KEY", seer="-"),
-    "vllm": Road(VllmServer, "hosted_vllm/mistral-7b", "hosted_vllm/qwen3-8b", "/v1", "HOSTED_VLLM_API_KEY", seer="-"),
-    "azure": Road(AzureServer, "azure/gpt-4o", "azure/gpt-5-mini", "", "AZURE_API_KEY", {"api_version": "2025-04-01-preview"}),
+    "ollama": Road(
+        OllamaServer, "ollama_chat/llama3.1:8b", "ollama_chat/qwen3:8b", seer="ollama_chat/gemma3:4b"
+    ),
+    "deepseek": Road(
+        DeepSeekServer,
+        "deepseek/deepseek-chat",
+        "deepseek/deepseek-reasoner",
+        "/v1",
+        "DEEPSEEK_API_KEY",
+        seer="-",
+    ),
+    "vllm": Road(
+        VllmServer, "hosted_vllm/mistral-7b", "hosted_vllm/qwen3-8b", "/v1", "HOSTED_VLLM_API_KEY", seer="-"
+    ),
+    "azure": Road(
+        AzureServer,
+        "azure/gpt-4o",
+        "azure/gpt-5-mini",
+        "",
+        "AZURE_API_KEY",
+        {"api_version": "2025-04-01-preview"},
+    ),
 }
 
 
@@ -75,7 +119,9 @@ def png(width: int = 64, height: int = 48) -> str:
 
     rows = (b"\0" + b"\x80" * width) * height
     parts = (
-        chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+        chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
     )
     return base64.b64encode(b"\x89PNG\r\n\x1a\n" + parts).decode()
 
@@ -83,4 +129,7 @@ def png(width: int = 64, height: int = 48) -> str:
 def asks_of_picture(text: str) -> dict[str, Any]:
     """A message with a picture, as litellm takes it for all providers."""
     url = f"data:image/png;base64,{png()}"
-    return {"role": "user", "content": [{"type": "text", "text": text}, {"type": "image_url", "image_url": {"url": url}}]}
+    return {
+        "role": "user",
+        "content": [{"type": "text", "text": text}, {"type": "image_url", "image_url": {"url": url}}],
+    }

@@ -5,7 +5,8 @@
         server.fail("cut", at=3)     # the next stream ends after three events
         server.bills                 # what each answered call cost
 
-A provider's own module says how a request is checked, how a reply and its events look, and how it words its errors.
+A provider's own module says how a request is checked, how a reply and its events look, and how it words its
+errors.
 """
 
 from __future__ import annotations
@@ -22,7 +23,16 @@ from tests.support.openai_wire import Fault, Request, encode, response
 from tests.support.providers.words import Bill, Clock, Refused, Reply
 
 ProblemKind = Literal[
-    "rate_limit", "quota", "server_error", "overloaded", "request_timeout", "auth", "forbidden", "unknown_model", "bad_request", "too_long"
+    "rate_limit",
+    "quota",
+    "server_error",
+    "overloaded",
+    "request_timeout",
+    "auth",
+    "forbidden",
+    "unknown_model",
+    "bad_request",
+    "too_long",
 ]
 """Errors that every provider has, in its own words and with its own status."""
 ProviderFaultKind = Literal[
@@ -45,7 +55,10 @@ ProviderFaultKind = Literal[
     "raw",  # what `body`, `status` and `content_type` say
 ]  # fmt: skip
 
-PAGE = b"<!doctype html>\n<html><head><title>Bad gateway</title></head><body><h1>Bad gateway</h1><p>cloudflare</p></body></html>"
+PAGE = (
+    b"<!doctype html>\n<html><head><title>Bad gateway</title></head><body><h1>Bad "
+    b"gateway</h1><p>cloudflare</p></body></html>"
+)
 _HUGE = "@@HUGE@@"
 _PART = 1 << 18
 """Bytes of a huge body that are written at a time."""
@@ -64,7 +77,10 @@ class ProviderFault(Fault):
 
 @dataclass(frozen=True)
 class Asked:
-    """A request that was accepted. `text` is the last that the user said, `prompt` all of it as the model reads it."""
+    """A request that was accepted.
+
+    `text` is the last that the user said, `prompt` all of it as the model reads it.
+    """
 
     model: str
     body: Mapping[str, Any]
@@ -132,9 +148,12 @@ async def _one(piece: bytes | None) -> AsyncIterator[bytes]:
 
 
 class ProviderServer(ModelServer):
-    """A provider's API on loopback. `says` plays every model: replies in order (then an error 500), or a function.
+    """A provider's API on loopback.
 
-    Requests are checked first, and what the provider refuses takes no fault away. `clock` is the time of caches and of slow replies.
+    `says` plays every model: replies in order (then an error 500), or a function.
+
+    Requests are checked first, and what the provider refuses takes no fault away. `clock` is the time of
+    caches and of slow replies.
     """
 
     media: ClassVar[str] = "text/event-stream; charset=utf-8"
@@ -239,7 +258,9 @@ class ProviderServer(ModelServer):
             after = {} if fault.retry_after is None else {"Retry-After": fault.retry_after}
             raise Refused(refused.status, refused.body, {**refused.headers, **after})
         if fault.kind == "html":
-            return response(fault.status if fault.status != 200 else 502, PAGE, content_type="text/html; charset=UTF-8")
+            return response(
+                fault.status if fault.status != 200 else 502, PAGE, content_type="text/html; charset=UTF-8"
+            )
         if fault.kind == "redirect":
             return response(307, b"", {"Location": fault.location})
         if fault.kind == "error_200":
@@ -253,7 +274,11 @@ class ProviderServer(ModelServer):
 
     def _whole(self, answer: Answer, fault: ProviderFault | None) -> bytes | Stream:
         kind = fault.kind if fault is not None else None
-        body = self.spoil(kind, answer.body) if kind in ("content_list", "empty_choices", "no_usage") else answer.body
+        body = (
+            self.spoil(kind, answer.body)
+            if kind in ("content_list", "empty_choices", "no_usage")
+            else answer.body
+        )
         whole = response(200, encode(body))
         if fault is None:
             return whole
@@ -276,7 +301,9 @@ class ProviderServer(ModelServer):
         events = list(answer.events)
         if fault is not None:
             if kind in ("content_list", "empty_choices", "no_usage"):
-                spoilt = (event if isinstance(event, bytes) else self.spoil(fault.kind, event) for event in events)
+                spoilt = (
+                    event if isinstance(event, bytes) else self.spoil(fault.kind, event) for event in events
+                )
                 events = [event for event in spoilt if event]
             if kind == "duplicate":
                 events.insert(fault.at, events[fault.at])
@@ -324,7 +351,10 @@ def _chunk(data: bytes) -> bytes:
 
 async def _huge(before: bytes, after: bytes, size: int) -> AsyncIterator[bytes]:
     """A response of `size` bytes that is never whole in memory."""
-    yield f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {size}\r\n\r\n".encode() + before
+    yield (
+        f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {size}\r\n\r\n".encode()
+        + before
+    )
     left = size - len(before) - len(after)
     while left > 0:
         yield b"a" * min(left, _PART)
@@ -334,7 +364,9 @@ async def _huge(before: bytes, after: bytes, size: int) -> AsyncIterator[bytes]:
 
 def listing(names: Sequence[str]) -> bytes:
     """OpenAI's list of models, which others have as well."""
-    return response(200, encode({"object": "list", "data": [{"id": name, "object": "model"} for name in names]}))
+    return response(
+        200, encode({"object": "list", "data": [{"id": name, "object": "model"} for name in names]})
+    )
 
 
 def said_as_json(value: object) -> str:

@@ -1,4 +1,6 @@
-"""What all the servers share: what a model says, what it was asked, tokens, pictures, the clock, and refusals."""
+"""What all the servers share: what a model says, what it was asked, tokens, pictures, the clock, and
+refusals.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,10 @@ class Reply:
 
 @dataclass(frozen=True)
 class Bill:
-    """What one answered call cost. Tokens; `input` are those that were neither read from a cache nor written to one."""
+    """What one answered call cost.
+
+    Tokens; `input` are those that were neither read from a cache nor written to one.
+    """
 
     model: str
     input: int = 0
@@ -91,7 +96,9 @@ class Price:
 class Refused(Exception):
     """A request that the API refuses: a status and its own error body."""
 
-    def __init__(self, status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(json.dumps(body))
         self.status, self.body, self.headers = status, body, dict(headers or {})
 
@@ -146,7 +153,12 @@ class Picture:
     digest: str
 
 
-_MAGIC = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif", b"RIFF": "image/webp"}
+_MAGIC = {
+    b"\x89PNG\r\n\x1a\n": "image/png",
+    b"\xff\xd8\xff": "image/jpeg",
+    b"GIF8": "image/gif",
+    b"RIFF": "image/webp",
+}
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,(.*)", re.DOTALL)
 
 
@@ -174,7 +186,9 @@ def data_url(url: str) -> tuple[str, str] | None:
 
 
 def standing_for(found: Picture, count: int) -> str:
-    """A text of as many tokens as the picture has, the same for the same picture: it stands for the picture in a prompt."""
+    """A text of as many tokens as the picture has, the same for the same picture: it stands for the picture
+    in a prompt.
+    """
     return (found.digest * (count * CHARS // len(found.digest) + 1))[: count * CHARS]
 
 
@@ -206,9 +220,16 @@ def sample(schema: Mapping[str, Any]) -> Any:
         return {name: sample(part) for name, part in schema.get("properties", {}).items()}
     if kind == "array":
         return [sample(schema.get("items", {"type": "string"}))] * int(schema.get("minItems", 0))
-    return {"string": "", "integer": schema.get("minimum", 0), "number": schema.get("minimum", 0), "boolean": False}.get(kind)
+    return {
+        "string": "",
+        "integer": schema.get("minimum", 0),
+        "number": schema.get("minimum", 0),
+        "boolean": False,
+    }.get(kind)
 
 
 def constrained(text: str, schema: Mapping[str, Any]) -> str:
-    """What a model says whose sampling a schema constrains: the text where it fits, else the least value that does."""
+    """What a model says whose sampling a schema constrains: the text where it fits, else the least value that
+    does.
+    """
     return text if fits(text, schema) else json.dumps(sample(schema))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 RLM = f"{shlex.quote(sys.executable)} -P -m rlm_kernel"
 COMMANDS = ["ask -h", "config show --json", "ask Q -m openai/x -f missing.txt"]
 """Two that print, by Typer and by ourselves, and one that fails."""

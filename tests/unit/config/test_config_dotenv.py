@@ -23,7 +23,7 @@ from rlm_kernel.config import (
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.secrets import is_secret_name
 
-EXAMPLE = Path(__file__).parents[2] / ".env.example"
+EXAMPLE = Path(__file__).parents[3] / ".env.example"
 
 
 def write(folder: Path, *lines: str) -> None:

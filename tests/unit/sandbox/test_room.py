@@ -181,7 +181,7 @@ import asyncio, sys, time
 from pathlib import Path
 sys.path[:0] = sys.argv[2:]
 from rlm_kernel.sandbox import room
-from tests.unit.test_room import Engine
+from tests.unit.sandbox.test_room import Engine
 room.connect, room.first_base = Engine, lambda: Path(sys.argv[1])
 async def main():
     async with room.admitted(1, print):
@@ -192,7 +192,7 @@ asyncio.run(main())
 
 
 async def test_the_turn_of_a_process_that_is_killed_goes_to_the_next(engine: Any, tmp_path: Path) -> None:
-    root = str(Path(__file__).parents[2])
+    root = str(Path(__file__).parents[3])
     with subprocess.Popen(  # noqa: ASYNC220
         [sys.executable, "-c", HOLDER, str(tmp_path), root], stdout=subprocess.PIPE, text=True
     ) as other:
@@ -210,7 +210,7 @@ async def test_one_that_is_stopped_keeps_nobody_waiting(
     engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(line, "STOPPED_SECONDS", 2.0)
-    root = str(Path(__file__).parents[2])
+    root = str(Path(__file__).parents[3])
     with subprocess.Popen(  # noqa: ASYNC220
         [sys.executable, "-c", HOLDER, str(tmp_path), root], stdout=subprocess.PIPE, text=True
     ) as other:

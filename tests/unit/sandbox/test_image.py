@@ -11,7 +11,7 @@ from rlm_kernel.errors import ImageError
 from rlm_kernel.sandbox import debian, image, image_base
 from rlm_kernel.sandbox.image_base import Base
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from rlm_kernel.engine.protocols import CallRecord, Totals, Usage
 from rlm_kernel.trace.schema import VERSION, CallMeta, TotalsMeta, json_schema
 from tests.support.trace import call
 
-PUBLISHED = Path(__file__).parents[2] / "docs" / "trace-schema.json"
+PUBLISHED = Path(__file__).parents[3] / "docs" / "trace-schema.json"
 
 
 def test_the_published_schema_is_that_of_the_models() -> None:

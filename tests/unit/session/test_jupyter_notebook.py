@@ -13,7 +13,7 @@ from rlm_kernel import TraceError, UsageError
 from rlm_kernel.session.jupyter.notebook import Opened, files_of, find_opened
 from rlm_kernel.trace.reader import trace_of
 from tests.support.trace import meta
-from tests.unit.test_tracefiles import recorded
+from tests.unit.session.test_tracefiles import recorded
 
 
 def notebook(source: str = "", *tags: str, rlm: Any = None) -> Any:

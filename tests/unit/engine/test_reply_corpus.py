@@ -4,7 +4,7 @@ import pytest
 
 from rlm_kernel.engine.drafts import without_drafts
 from rlm_kernel.engine.replies import parse_reply
-from tests.unit.reply_corpus import CASES, Case
+from tests.unit.engine.reply_corpus import CASES, Case
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

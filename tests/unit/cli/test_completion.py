@@ -19,7 +19,7 @@ from rlm_kernel.bench.suites import SUITES
 from rlm_kernel.cli import _complete, app
 from rlm_kernel.config import known_keys, load_settings
 
-SAMPLE = Path(__file__).parents[2] / "notebooks" / "server-log-scripted.ipynb"
+SAMPLE = Path(__file__).parents[3] / "notebooks" / "server-log-scripted.ipynb"
 HOSTILE = "$(touch pwned)`touch pwned`;'x.ipynb"
 
 

@@ -29,7 +29,7 @@ from tests.support.certificates import make_certificates
 from tests.support.container import REPLY
 from tests.support.growth import LIMIT, growth
 from tests.support.sandbox import until
-from tests.unit.test_stream import pieces
+from tests.unit.sandbox.test_stream import pieces
 
 
 class Liar:

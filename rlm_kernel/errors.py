@@ -58,6 +58,8 @@ class RLMError(Exception):
 
 
 class UsageError(RLMError):
+    """The request itself is wrong: an option, a setting, a question, a path."""
+
     exit_code = 2
 
 
@@ -80,6 +82,8 @@ class TextWanted(UsageError):
 
 
 class SetupError(RLMError):
+    """The machine lacks something that a run needs."""
+
     exit_code = 3
 
 

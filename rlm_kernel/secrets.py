@@ -19,9 +19,7 @@ _NOT_SECRET = re.compile(r"_(?:FILE|PATH|DIR|URL|ENV)(?:_|$)", re.IGNORECASE)
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a variable of this name is likely to hold a secret: OPENAI_API_KEY, HF_TOKEN,
-    AWS_SECRET_ACCESS_KEY…
-    """
+    """Whether a variable of this name is likely to hold a secret, as OPENAI_API_KEY or HF_TOKEN does."""
     return bool(_SECRET_NAME.search(name)) and not _NOT_SECRET.search(name)
 
 

@@ -70,6 +70,9 @@ def open_plain(path: str | Path, flags: int = os.O_RDONLY, mode: int = 0o600, *,
     """`os.open` of a file that somebody else may have put there: it never waits, and no child inherits it.
 
     Args:
+        path: of the file.
+        flags: of `os.open`.
+        mode: of a file that is made.
         follow: take a link in the last part of the path for what it leads to; without it a link is an error.
 
     Raises:
@@ -200,6 +203,7 @@ if sys.platform == "win32":
             os.lseek(file, place, os.SEEK_SET)
 
     def lock(file: int) -> bool:
+        """Take the lock of an open file, if nobody has it."""
         try:
             _locking(file, msvcrt.LK_NBLCK)
         except PermissionError:
@@ -207,6 +211,7 @@ if sys.platform == "win32":
         return True
 
     def is_locked(file: int) -> bool:
+        """Whether another process holds the lock."""
         if not lock(file):
             return True
         _locking(file, msvcrt.LK_UNLCK)
@@ -256,6 +261,7 @@ if sys.platform == "win32":
     import ctypes
 
     def is_gone(pid: int) -> bool:
+        """Whether no process has this id any more."""
         # Not os.kill(pid, 0), which is Ctrl-C here.
         reading, no_such, still_active = 0x1000, 87, 259
         kernel = ctypes.WinDLL("kernel32", use_last_error=True)

@@ -8,6 +8,7 @@ import sys
 
 
 def main() -> None:
+    """Print what this Python is, as JSON."""
     found = {
         "version": list(sys.version_info[:3]),
         "implementation": sys.implementation.name,

@@ -189,6 +189,7 @@ def _interrupt(kernel: int) -> None:
 
 
 def main() -> None:
+    """The first process, from its owner's first word to its end."""
     _dumpable(False)
     first, status = _First(), EXIT_LEASE
     if first.wait_for_owner():

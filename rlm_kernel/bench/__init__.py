@@ -1,0 +1,1 @@
+"""Long-context tasks with known answers: made, asked by strategies, scored."""

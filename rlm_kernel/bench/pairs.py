@@ -135,6 +135,7 @@ def _one_and_other(
 
 
 def by_user(made: Window) -> dict[int, list[Line]]:
+    """The lines of each user."""
     users: dict[int, list[Line]] = defaultdict(list)
     for line in made.lines:
         users[line.user].append(line)

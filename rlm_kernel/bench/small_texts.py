@@ -146,6 +146,7 @@ TELLTALE = {
 
 
 def log(random: Random) -> tuple[list[Record], dict[str, str]]:
+    """Requests of services, as a log. The records, and the texts by name."""
     time, records = datetime(2025, random.randint(1, 9), random.randint(1, 28)), []
     weights = [random.randint(3, 9) for _ in SERVICES]
     for _ in range(random.randint(4_000, 6_000)):
@@ -165,6 +166,7 @@ def log(random: Random) -> tuple[list[Record], dict[str, str]]:
 
 
 def sales(random: Random) -> tuple[list[Record], dict[str, str]]:
+    """Sales of a shop, as a table. The records, and the texts by name."""
     day, records = date(2024, 1, 1), []
     customers = [name(random) for _ in range(random.randint(60, 90))]
     for number in range(random.randint(4_000, 6_000)):
@@ -191,6 +193,7 @@ def sales(random: Random) -> tuple[list[Record], dict[str, str]]:
 
 
 def library(random: Random) -> tuple[list[Record], dict[str, str]]:
+    """Books, as sections of settings. The records, and the texts by name."""
     authors = [name(random) for _ in range(random.randint(120, 160))]
     records = []
     for _ in range(random.randint(2_000, 3_000)):
@@ -205,6 +208,7 @@ def library(random: Random) -> tuple[list[Record], dict[str, str]]:
 
 
 def hosts(random: Random) -> tuple[list[Record], dict[str, str]]:
+    """Machines, as JSON lines. The records, and the texts by name."""
     records: list[Record] = []
     for number in range(random.randint(900, 1_300)):
         host = {
@@ -223,6 +227,7 @@ def hosts(random: Random) -> tuple[list[Record], dict[str, str]]:
 
 
 def code(random: Random) -> tuple[list[Record], dict[str, str]]:
+    """Functions of modules, as source code. The records, and the texts by name."""
     records: list[Record] = []
     stems = random.sample([f"{a}_{b}" for a in WORDS[:20] for b in WORDS[20:40]], random.randint(40, 60))
     for stem in stems:
@@ -244,6 +249,7 @@ def code(random: Random) -> tuple[list[Record], dict[str, str]]:
 
 
 def chat(random: Random) -> tuple[list[Record], dict[str, str]]:
+    """Messages of people in a room. The records, and the texts by name."""
     people = list(dict.fromkeys(name(random).split()[0] for _ in range(random.randint(12, 20))))
     weights = [random.randint(2, 12) for _ in people]
     time, records = datetime(2025, random.randint(1, 9), 1, 8), []

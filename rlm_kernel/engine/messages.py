@@ -268,9 +268,11 @@ def without_counts(results: Sequence[CellResult]) -> str:
 
 
 def _overwrite(text: str) -> str:
-    """A stream as it would stand in a terminal: codes gone, and of a line rewritten with carriage returns, as
-    by a progress bar, the last form. (Carriage returns in data that was printed are no such ones: the kernel
-    has made line ends of them.)
+    """A stream as it would stand in a terminal.
+
+    Codes are gone. Of a line that was rewritten with carriage returns, as by a progress bar, the last form
+    stays. (Carriage returns in data that was printed are no such ones: the kernel has made line ends of
+    them.)
     """
     plain = _ANSI.sub("", text).replace("\r\n", "\n")
     return (

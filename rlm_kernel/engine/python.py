@@ -80,6 +80,7 @@ def cell(code: str) -> ast.Module | None:
 
 
 def parses(code: str) -> bool:
+    """Whether it is Python, as far as that can be told here."""
     return not _readable(code) or cell(code) is not None
 
 

@@ -120,6 +120,7 @@ async def complete(
 
 
 def chars(messages: Sequence[Message]) -> int:
+    """Characters of the messages together."""
     return sum(len(message["content"]) for message in messages)
 
 

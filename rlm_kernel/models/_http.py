@@ -177,7 +177,7 @@ _call: ContextVar[Call | None] = ContextVar("rlm_litellm_call", default=None)
 
 
 async def by_litellm(http: Http, litellm: Any, request: Mapping[str, Any]) -> tuple[Any, Exchange | None]:
-    """litellm's response, or its exception, and the last request that it sent, None for none."""
+    """The response of litellm, or its exception, and the last request that it sent, None for none."""
     call = Call(http)
     token = _call.set(call)
     try:

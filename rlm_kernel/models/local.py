@@ -59,12 +59,15 @@ class LocalServer:
         """Start a server for a pulled model and wait until it answers (2 to 10 s).
 
         Args:
+            name: of the model, as `rlm models` lists them.
             slots: requests answered at once; each holds `context` tokens of prompt and reply.
+            context: tokens of prompt and reply together, for each request.
             port: 0 takes a free one.
             on_progress: called with a line of text at once and then every second.
 
-        Raises LocalModelError: no xllamacpp, no weights, wrong weights, or the process died (with its last
-        words).
+        Raises:
+            LocalModelError: no xllamacpp, no weights, wrong weights, or the process died (with its last
+                words).
         """
         model, path = find_model(name), weights_path(name)
         await asyncio.to_thread(_require, model, path)

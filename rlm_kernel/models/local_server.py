@@ -73,6 +73,7 @@ def _serve(arguments: argparse.Namespace, ready_to: int) -> None:
 
 
 def main() -> None:
+    """The process of a local model: serve it until stdin is closed."""
     parser = argparse.ArgumentParser(
         description="Serve the embedded local model on loopback until stdin is closed."
     )

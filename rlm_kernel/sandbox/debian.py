@@ -33,6 +33,7 @@ _UNNEEDED = (
 
 
 def is_root_on_debian() -> bool:
+    """Whether packages of Debian can be installed here."""
     return is_root() and shutil.which("apt-get") is not None
 
 

@@ -160,7 +160,7 @@ class Connection:
         return self._ssh.failure("")
 
     def close(self) -> None:
-        """ssh ends by itself then. Idempotent."""
+        """Close the socket, by which `ssh` ends. Idempotent."""
         self.sock.close()
         self.let_go()
 

@@ -1,5 +1,6 @@
-"""Does a container with the sandbox's locks start here, does the stream reach its first process, and which
-folders does it see?
+"""Whether a container with the sandbox's locks starts here, and what it sees.
+
+Does the stream reach its first process, and which folders does it see?
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Runs and sessions, put together of the rooms below; the Python interface."""

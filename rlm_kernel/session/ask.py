@@ -80,6 +80,10 @@ async def ask(
     """Answer a question over a context, in a container of its own, with a trace.
 
     Args:
+        question: what is asked. Paths that stand in it may be loaded.
+        context: a text, a JSON-like object, or the path or paths of files and folders.
+        settings: as `load_settings` gives them.
+        trace: where the notebook goes. Default: a name of its own in `trace.dir`.
         models: instead of those of the settings, as scripted ones. The caller closes them.
         view: hears the run's events beside the trace.
         say: hears what is being set up, a line at a time.
@@ -88,9 +92,14 @@ async def ask(
         schema: a JSON schema that the answer must fit.
         answered: hears the answer as soon as it is there, before the container is removed.
 
-    Raises RLMError (see `rlm_kernel.errors`); a run that ends without an answer is a Result, with `answer`
-    None. Cancelling it stops the running cell, closes the trace and removes the container; once there is an
-    answer, that is the result all the same.
+    Returns:
+        What came of it. Of a run that ends without an answer, `answer` is None. Cancelling it stops the
+            running
+        cell, closes the trace and removes the container; once there is an answer, that is the result all the
+        same.
+
+    Raises:
+        RLMError: what prevents a run (see `rlm_kernel.errors`).
     """
 
     host = Host(settings, say, consent)

@@ -136,5 +136,6 @@ def keep_of(settings: Settings) -> Keep:
 
 
 def limits_of(settings: Settings) -> Limits:
+    """The limits of a run, as the ledger takes them."""
     limits = settings.limits
     return Limits(limits.turns, limits.calls, limits.cost, limits.tokens, limits.seconds, limits.depth)

@@ -96,6 +96,7 @@ def remove(*, name: str | None = None, live: bool = False) -> Path:
 
 
 def default_name(live: bool) -> str:
+    """The name of a kernelspec that is given none."""
     return LIVE_NAME if live else NAME
 
 

@@ -49,20 +49,27 @@ async def open_session(
     say: Say = silent,
     consent: Consent | None = None,
 ) -> AsyncIterator[Session]:
-    """Have a session to oneself: the one of that name in the working directory, or a new one; it stays when
-    the context ends.
+    """Have a session to oneself: the one of that name in the working directory, or a new one.
+
+    It stays when the context ends.
 
     Args:
+        name: of the session.
         paths: files to load; into a session that is there already, too.
         new: True to begin one (UsageError if there is one), False to take one up (UsageError if there is
             none); None for either.
         command: what another command is told that finds the session in use.
+        config_file: default `config.json` in the working directory, if it is there.
         changes: settings by dotted name; models, limits, profile and runtime are kept with a new session.
-        models: instead of those of the settings. The caller closes them. `with_models`: questions will be
-            asked.
+        models: instead of those of the settings. The caller closes them.
+        with_models: questions will be asked.
+        view: hears the events of each question.
+        say: hears what is being set up, a line at a time.
         consent: asked where the model wants a file that the user has not named.
 
-    Raises UsageError (in use, too), SetupError, FileRefused, TraceError, KernelError.
+    Raises:
+        UsageError: it is in use, or is there, or is not, against `new`.
+        SetupError, FileRefused, TraceError, KernelError: as `ask`.
     """
     given = {key: value for key, value in (changes or {}).items() if value is not None}
     settings = load_settings(config_file, given)
@@ -124,6 +131,7 @@ def _check_new(folder: SessionFolder, state: State | None, new: bool | None) -> 
 
 
 def none_there(folder: SessionFolder) -> UsageError:
+    """Of a folder that has no such session: the error, which names those that it has."""
     others = sessions(folder.path.parent)
     near = (
         f"{did_you_mean(nearest(folder.name, others))} There are: {', '.join(others)}. Name one with "

@@ -96,6 +96,8 @@ async def replay(
     """Run a trace's cells in a fresh kernel and compare their outputs with the recorded ones.
 
     Args:
+        path: of the trace.
+        config_file: default `config.json` in the working directory, if it is there.
         changes: settings by dotted name, over those of the configuration.
         files: where the trace's files are now, by recorded path or name, and with `tree` those of the
             children. Default: their recorded places.
@@ -107,10 +109,14 @@ async def replay(
         out: where to write the replayed notebook.
         tree: replay the traces of the child RLMs, too, whole, one after the other.
         step: asked before each cell; not in the children's traces.
-        tell: hears each verdict at once, with what the cell gave if it was run. `begin` hears which child's
-            trace comes next.
+        tell: hears each verdict at once, with what the cell gave if it was run.
+        begin: hears which child's trace comes next.
+        view: hears the events of calls that are made anew.
+        say: hears what is being set up, a line at a time.
 
-    Raises TraceError, UsageError, FileRefused (a file is missing or has changed), SetupError, KernelError.
+    Raises:
+        FileRefused: a file is missing or has changed.
+        TraceError, UsageError, SetupError, KernelError: as `ask`.
     """
     wanted = _Wanted(
         RunAgain(config_file, changes or {}, files or {}, allow_changed, models), live, until, out

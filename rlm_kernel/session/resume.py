@@ -189,15 +189,22 @@ async def resume(
     """Go on with a run that was killed, interrupted, or ended at a limit, in the same notebook.
 
     Args:
+        path: of the trace.
+        config_file: default `config.json` in the working directory, if it is there.
         changes: settings by dotted name. Limits and models are otherwise those of the trace; limits hold for
             the run as a whole.
-        files, allow_changed: as for `replay`.
+        files: where the trace's files are now, by recorded path or name.
+        allow_changed: go on with files that have changed.
         models: instead of those of the trace. The caller closes them.
+        view: hears the run's events beside the trace.
+        say: hears what is being set up, a line at a time.
         consent: asked where the code wants a file that the trace does not have. Default: it is refused, also
             if the trace's question names it: that may be somebody else's.
         answered: hears the answer as soon as it is there, before the container is removed.
 
-    Raises UsageError where there is nothing to resume or no limit left, and what `ask` and `replay` raise.
+    Raises:
+        UsageError: there is nothing to resume, or no limit left.
+        RLMError: what `ask` and `replay` raise.
     """
     trace = await asyncio.to_thread(read_trace, path)
     await asyncio.to_thread(_refuse_live, trace)
@@ -232,12 +239,24 @@ async def fork(
     """Go on from a cell of a trace, in a notebook of its own; the trace stays as it is.
 
     Args:
+        path: of the trace.
         question: a further question, put to the model from there; without one it goes on with the trace's
             own. Files that it names can be loaded.
         at: the last cell that is kept, by id; a turn's id (`turn-03`) is its last cell. Default: all.
-        out: where the new notebook goes; default: a name of its own in `trace.dir`. `placed` hears the place.
+        out: where the new notebook goes; default: a name of its own in `trace.dir`.
+        placed: hears where it goes.
+        config_file: as of `resume`, and so are the others:
+        changes: settings; limits count from here.
+        files: where the trace's files are now.
+        allow_changed: go on with files that have changed.
+        models: instead of those of the trace.
+        view: hears the run's events.
+        say: hears what is being set up.
+        consent: asked where the code wants another file.
+        answered: hears the answer as soon as it is there.
 
-    The other parameters, and what is raised, are those of `resume`; the limits count from here.
+    Raises:
+        RLMError: what `resume` raises.
     """
     trace = await asyncio.to_thread(read_trace, path)
     kept = trace.cells if at is None else trace.cells[: cell_index(trace, at) + 1]

@@ -47,7 +47,8 @@ class RLM:
         config_file: default `config.json` in the working directory, if it is there.
         models: other implementations of the Models protocol, such as ScriptedModels.
 
-    Raises ConfigError for settings that do not hold.
+    Raises:
+        ConfigError: a setting is unknown or has a bad value.
     """
 
     def __init__(
@@ -80,15 +81,22 @@ class RLM:
         """Answer a question.
 
         Args:
+            question: what is asked. Paths that stand in it may be loaded.
             context: a str, a list or dict of JSON values, a Path (file or folder), several Paths, or None.
             answer_type: a pydantic model or a Python type such as list[str]; the result's `value` is then
                 one, checked.
             trace: where the notebook goes; default: a name of its own in the settings' `trace.dir`.
+            view: hears the run's events beside the trace.
             answered: hears the answer as soon as it is there, before the container is removed; its `value` is
                 not of the type yet.
 
-        Raises RLMError, UsageError for a type that has no JSON schema, NoAnswer where the answer is not of
-        its type; a run that ends without an answer is a Result whose `answer` is None.
+        Returns:
+            What came of it. Of a run that ends without an answer, `answer` is None.
+
+        Raises:
+            UsageError: the type has no JSON schema.
+            NoAnswer: the answer is not of the type.
+            RLMError: what prevents a run.
         """
         adapter = None if answer_type is None else _adapter(answer_type)
         schema = None if adapter is None else adapter.json_schema()

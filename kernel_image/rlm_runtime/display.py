@@ -10,14 +10,13 @@ import io
 import json
 import os
 import re
-import select
 import sys
-import time
 from collections.abc import Callable
 from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rlm_runtime import hints
+from rlm_runtime.descriptors import Descriptor
 from rlm_runtime.paced import Paced
 from rlm_runtime.shown import text_of
 
@@ -44,8 +43,6 @@ ERROR_CAP = 50_000
 """Characters of an exception's message."""
 FRAMES_CAP = 1_000
 """Frames of a traceback; the outermost and the innermost are kept."""
-_TAKE_UP = 0.25
-"""Seconds."""
 _CHAIN = 20
 """Exceptions, each the cause of the next."""
 _NAME = 200
@@ -110,22 +107,6 @@ class CappedStream:
         if last is not None and last is not self and last._turns < TURNS:
             last._turns += 1
             last._stream.flush()
-
-    def take_up(self) -> None:
-        """Wait until what processes of the cell wrote to this descriptor is taken up by ipykernel's thread;
-        not for one that goes on.
-        """
-        descriptor = getattr(self._stream, "_fid", None)
-        if descriptor is None:
-            return
-        pipe = select.poll()
-        pipe.register(descriptor, select.POLLIN)
-        until, waited = time.monotonic() + _TAKE_UP, False
-        while pipe.poll(0) and time.monotonic() < until:
-            waited = True
-            time.sleep(0.001)
-        if waited:
-            time.sleep(0.005)  # it has read the last of it, and is about to write it
 
     def cell_started(self) -> None:
         self._passed, self._dropped, self._tail, self._turns = 0, 0, "", 0
@@ -420,6 +401,9 @@ def install(shell: InteractiveShell, cells: Cells) -> None:
     The host hears of a cell that was capped by the message `rlm_truncated`.
     """
     streams = [CappedStream(sys.stdout), CappedStream(sys.stderr)]
+    descriptors = [
+        Descriptor(stream) for stream in (sys.stdout, sys.stderr) if hasattr(stream, "watch_fd_thread")
+    ]
     own = (sys.stdout, sys.stderr)
     displays, errors = CappedDisplay(shell), CappedErrors(shell)
     kernel: Any = shell.kernel
@@ -433,8 +417,8 @@ def install(shell: InteractiveShell, cells: Cells) -> None:
         errors.cell_started(info.raw_cell or "")
 
     def after(result: ExecutionResult) -> None:
-        for stream in streams:
-            stream.take_up()
+        for descriptor in descriptors:
+            descriptor.take_up()
         _give_back_streams(*own)
         errors.cell_ended(result)
         capped = [stream.cell_ended() for stream in streams]

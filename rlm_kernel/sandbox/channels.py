@@ -139,7 +139,7 @@ class Channels:
             if not isinstance(why, OSError):  # it was given up
                 raise
             raise KernelError(
-                f"The kernel's sockets do not answer: {why}.", hint="`rlm doctor` checks the set-up."
+                f"The kernel's sockets do not answer: {why}.", hint="`rlm doctor` checks the installation."
             ) from why
         limits = {"shell": MAX_SHELL, "iopub": MAX_IOPUB, "control": MAX_SHELL}
         return cls(

@@ -19,7 +19,7 @@ from rlm_kernel.sandbox.engine_errors import start_hint
 if TYPE_CHECKING:
     from docker.models.containers import Container
 
-CHECK = "`rlm doctor` checks the set-up; `rlm image build --force` makes the image anew."
+CHECK = "`rlm doctor` checks the installation; `rlm image build --force` builds the image again."
 _TELL_SECONDS = 2.0
 """In which an engine tells the end of a container whose stream has ended."""
 _KILLED = 128 + 9

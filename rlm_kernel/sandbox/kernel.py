@@ -298,7 +298,8 @@ class DockerKernel:
             ) from error
         except Exception as error:
             raise KernelError(
-                f"{why} A new kernel could not be started: {error}", hint="`rlm doctor` checks the set-up."
+                f"{why} A new kernel could not be started: {error}",
+                hint="`rlm doctor` checks the installation.",
             ) from error
         lost = [name for name in lost if name not in self._variables]
         names = ", ".join(lost[:_MAX_NAMES]) + (", …" if len(lost) > _MAX_NAMES else "")

@@ -132,7 +132,7 @@ class CellRunner:
         if not self._listening.done() or self._listening.exception():
             raise KernelError(
                 "The kernel's container runs, but its kernel does not answer.",
-                hint="`rlm doctor` checks the set-up.",
+                hint="`rlm doctor` checks the installation.",
             )
         self._listening = asyncio.create_task(self._listen())
 

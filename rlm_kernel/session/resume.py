@@ -245,15 +245,16 @@ async def fork(
         at: the last cell that is kept, by id; a turn's id (`turn-03`) is its last cell. Default: all.
         out: where the new notebook goes; default: a name of its own in `trace.dir`.
         placed: hears where it goes.
-        config_file: as of `resume`, and so are the others:
-        changes: settings; limits count from here.
-        files: where the trace's files are now.
+        config_file: default `config.json` in the working directory, if it is there.
+        changes: settings by dotted name. Models are otherwise those of the trace; limits count from here.
+        files: where the trace's files are now, by recorded path or name.
         allow_changed: go on with files that have changed.
-        models: instead of those of the trace.
-        view: hears the run's events.
-        say: hears what is being set up.
-        consent: asked where the code wants another file.
-        answered: hears the answer as soon as it is there.
+        models: instead of those of the trace. The caller closes them.
+        view: hears the run's events beside the trace.
+        say: hears what is being set up, a line at a time.
+        consent: asked where the code wants a file that neither the trace nor the question names. Default: it
+            is refused.
+        answered: hears the answer as soon as it is there, before the container is removed.
 
     Raises:
         RLMError: what `resume` raises.

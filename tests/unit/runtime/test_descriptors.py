@@ -71,6 +71,6 @@ def test_a_writer_that_goes_on_holds_no_cell_up(stream: Stream) -> None:
 
     writer = threading.Thread(target=write)
     writer.start()
-    descriptor.take_up()
+    descriptor.take_up()  # it fails by the time limit of tests if it waits for the writer
     over.set()
     writer.join()

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -15,13 +14,6 @@ from rlm_kernel.sandbox.grants import FileGrants, resolve
 from rlm_kernel.sandbox.late_mounts import LateMounts
 from rlm_kernel.sandbox.rundir import RunDir
 from rlm_kernel.trace.schema import FileMeta
-
-
-@pytest.fixture
-def run() -> Iterator[RunDir]:
-    made = RunDir.create(max_request=1000, window=4)
-    yield made
-    made.remove()
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,13 +15,6 @@ from rlm_kernel.errors import FileRefused
 from rlm_kernel.sandbox.grants import MAX_QUESTIONS, MAX_RULES, FileGrants, rules_above
 from rlm_kernel.sandbox.late_mounts import LateMounts
 from rlm_kernel.sandbox.rundir import RunDir
-
-
-@pytest.fixture
-def run() -> Iterator[RunDir]:
-    made = RunDir.create(max_request=1000, window=4)
-    yield made
-    made.remove()
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ async def flat(bench: Bench, task: Task) -> Attempt:
 async def bare(bench: Bench, task: Task) -> Attempt:
     """The root model on the whole input, in one call. Refused where its window is known not to hold it."""
     prompt = await asyncio.to_thread(task.prompt)
-    window = bench.models.window("root")
+    window = bench.models.card("root").window
     if window is not None and len(prompt) / CHARS_PER_TOKEN + _REPLY_TOKENS > window:
         return Attempt(
             None, 0.0, note=f"refused: the input does not fit the model's window of {window:,} tokens"
@@ -88,7 +88,7 @@ async def retrieval(bench: Bench, task: Task) -> Attempt:
 
     Raises ConfigError without bm25s.
     """
-    window = bench.models.window("root")
+    window = bench.models.card("root").window
     room = _RETRIEVED if window is None else min(_RETRIEVED, window - _REPLY_TOKENS)
     return await _one_call(bench, await asyncio.to_thread(_retrieved, task, max(0, room) * CHARS_PER_TOKEN))
 

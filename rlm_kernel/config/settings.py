@@ -79,6 +79,21 @@ def _whole_number(value: Any) -> Any:
     return value
 
 
+def _json_value(value: Any) -> Any:
+    """Of an environment variable: a JSON object or array, or else the text itself."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            if isinstance(parsed := json.loads(value), dict | list):
+                return parsed
+    return value
+
+
+def _texts(value: Any) -> Any:
+    """A list of texts; one text alone is a list of it."""
+    value = _json_value(value)
+    return [value] if isinstance(value, str) else value
+
+
 Whole = Annotated[int, BeforeValidator(_whole_number)]
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Size = Annotated[str, AfterValidator(_checked_size)]
@@ -111,6 +126,26 @@ class LLMSettings(_Section):
     concurrency: Annotated[Whole, Field(ge=1, le=1000)] = 64
     """Calls at one time at most; fewer while the provider says that there are too many."""
     temperature: Annotated[float, Field(ge=0, le=10)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    seed: Whole | None = None
+    stop: Annotated[list[str], BeforeValidator(_texts)] | None = None
+    """Texts at which a reply ends."""
+    reasoning: Literal["off", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    """How much a model that reasons is to do so; None for its provider's default."""
+    thinking_tokens: Annotated[Whole, Field(ge=0)] | None = None
+    """Tokens of its reasoning at most, where the provider takes a number; 0 for none."""
+    service_tier: Name | None = None
+    """The provider's name of it, such as flex or priority."""
+    headers: Annotated[dict[str, str], BeforeValidator(_json_value)] = {}
+    """HTTP headers of each request."""
+    extra: Annotated[dict[str, Any], BeforeValidator(_json_value)] = {}
+    """Anything else that the provider takes, by litellm's names."""
+    stream: bool | None = None
+    """Whether replies are streamed; None: those of the root model."""
+    caching: bool = True
+    """Whether the beginning of a prompt is marked for the provider's cache, where it caches only what is
+    marked.
+    """
     max_tokens: Annotated[Whole, Field(ge=1)] | None = None
     """Tokens of one reply at most."""
     window: Annotated[Whole, Field(ge=1)] | None = None
@@ -125,6 +160,20 @@ class LLMSettings(_Section):
         if (self.input_price is None) != (self.output_price is None):
             raise ValueError("input_price and output_price are set together or not at all")
         return self
+
+
+class OtherLLM(LLMSettings):
+    """A model beside root and sub, which code may ask by its name here.
+
+    What is not set is as of `root_llm` where it has the same model.
+    """
+
+    about: str = ""
+    """What it is good for: the root model is told."""
+    calls: Annotated[Whole, Field(ge=0)] | None = None
+    """Calls of it in a run at most."""
+    cost: Price | None = None
+    """US dollars that its calls in a run may cost."""
 
 
 class GLMCodingSettings(_Section):
@@ -256,6 +305,8 @@ class Settings(_Section):
     """Without a model of its own, or with the root's, it is the root's settings and what is set here on
     top.
     """
+    models: dict[str, OtherLLM] = {}
+    """Models beside these, by the names that code uses."""
     glm_coding: GLMCodingSettings = GLMCodingSettings()
     memory_compaction: MemoryCompactionSettings = MemoryCompactionSettings()
     prompt: PromptSettings = PromptSettings()

@@ -147,7 +147,7 @@ class Conversation:
 
     def _window(self) -> int | None:
         """Tokens that the root model reads, as far as is known; less where so many were too many."""
-        return min(filter(None, (self.models.window("root"), self._outgrown)), default=None)
+        return min(filter(None, (self.models.card("root").window, self._outgrown)), default=None)
 
     async def _condense(self, turns: Sequence[Message], *, whole: bool = True) -> bool:
         """Have a summary in place of the turns; whether there is one.

@@ -97,7 +97,7 @@ class Loop:
 
     def _open(self, question: str, info: ContextInfo, files: str, *, from_files: bool) -> None:
         self._guard.looked, self._typed = info.total_chars == 0, info.typed
-        window, depth = self.conversation.models.window("sub"), self.ledger.limits.depth
+        window, depth = self.conversation.models.card("sub").window, self.ledger.limits.depth
         system = system_prompt(
             self._profile, info, output_chars=self._output_chars, sub_window=window, depth=depth
         )

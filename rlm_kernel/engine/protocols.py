@@ -15,9 +15,11 @@ from rlm_kernel.engine.totals import Totals as Totals
 from rlm_kernel.engine.totals import Usage as Usage
 from rlm_kernel.engine.values import MODEL_CALLS as MODEL_CALLS
 from rlm_kernel.engine.values import ROLES as ROLES
+from rlm_kernel.engine.values import UNWATCHED as UNWATCHED
 from rlm_kernel.engine.values import Answer as Answer
 from rlm_kernel.engine.values import CallKind as CallKind
 from rlm_kernel.engine.values import CallRecord as CallRecord
+from rlm_kernel.engine.values import Card as Card
 from rlm_kernel.engine.values import CellResult as CellResult
 from rlm_kernel.engine.values import CellStatus as CellStatus
 from rlm_kernel.engine.values import Completion as Completion
@@ -27,20 +29,32 @@ from rlm_kernel.engine.values import HostCallHandler as HostCallHandler
 from rlm_kernel.engine.values import Memory as Memory
 from rlm_kernel.engine.values import Message as Message
 from rlm_kernel.engine.values import Outcome as Outcome
+from rlm_kernel.engine.values import Picture as Picture
 from rlm_kernel.engine.values import ReplyText as ReplyText
 from rlm_kernel.engine.values import Retry as Retry
 from rlm_kernel.engine.values import Role as Role
 from rlm_kernel.engine.values import StopReason as StopReason
+from rlm_kernel.engine.values import Watch as Watch
 
 
 class Models(Protocol):
-    """The root and the sub model behind one call. Implemented by litellm, and by scripted models."""
+    """The models of a run behind one call: the root, the sub, and those that the settings name beside them.
+
+    Implemented by `models.calls`, and by scripted models.
+    """
 
     def name(self, role: Role) -> str:
         """The model that plays the role, as the user named it."""
 
-    def window(self, role: Role) -> int | None:
-        """Its context window in tokens; None where unknown."""
+    def card(self, which: str) -> Card:
+        """What is known of a model: of the root, the sub, or the one of that name beside them.
+
+        Raises KeyError.
+        """
+
+    @property
+    def others(self) -> Sequence[Card]:
+        """The models beside root and sub."""
 
     async def complete(
         self,
@@ -49,15 +63,13 @@ class Models(Protocol):
         role: Role,
         model: str | None = None,
         schema: Mapping[str, Any] | None = None,
-        sent: Callable[[], None] = lambda: None,
-        retrying: Callable[[Retry], bool] = lambda _retry: True,
+        watch: Watch = UNWATCHED,
     ) -> Completion:
         """One reply.
 
-        `model` overrides the role's own. `schema`, a JSON schema: the provider is told to keep to it where it
-        can be; the reply is not checked against it. `sent` is called when a request goes out, from when on it
-        may be billed. `retrying` is called before each wait for another attempt; if it says False, there is
-        none, and the call fails as after its last.
+        `model` overrides the role's own: one of `others` by the name of its card, or a `provider/model` of
+        the run. `schema`, a JSON schema: the provider is told to keep to it where it can be; the reply is not
+        checked against it.
 
         Raises ModelError, after retries where retrying helps. Safe to call concurrently; waits for a free
         slot.

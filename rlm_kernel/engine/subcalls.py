@@ -22,6 +22,7 @@ from rlm_kernel.engine.protocols import (
     Models,
     Retry,
     Role,
+    Watch,
 )
 from rlm_kernel.errors import BudgetExceeded, ModelError, NoAnswer, NoRecord, UsageError
 
@@ -77,10 +78,11 @@ async def complete(
     schema: Mapping[str, Any] | None = None,
     last: bool = False,
     retried: Callable[[Retry], None] = lambda _retry: None,
+    heard: Callable[[str, bool], bool] | None = None,
 ) -> Completion:
     """A model's reply, on an account: of a sub model or of the root.
 
-    `last`: as of `Ledger.call`; `retried` hears of failed attempts.
+    `last`: as of `Ledger.call`; `retried` hears of failed attempts; `heard`: as of `Watch`.
 
     What the model wrote for itself is in the reply's `thoughts` alone. Raises BudgetExceeded, and ModelError:
     at once where the provider wants no call before the run's time is over, and also where a sub model wrote
@@ -97,7 +99,7 @@ async def complete(
     async with ledger.call(role, chars(messages), last=last) as call:
         try:
             reply = await models.complete(
-                messages, role=role, model=model, schema=schema, sent=call.sent, retrying=retrying
+                messages, role=role, model=model, schema=schema, watch=Watch(call.sent, retrying, heard)
             )
         except ModelError as error:
             if error.spent is not None:
@@ -207,7 +209,7 @@ class SubCalls:
 
     def _reads(self) -> int:
         """Characters that the sub model reads at once."""
-        window = (self._models.window("sub") if self._models else None) or _USUAL_WINDOW
+        window = (self._models.card("sub").window if self._models else None) or _USUAL_WINDOW
         return int(window * _CHARS_PER_TOKEN)
 
     def _allowed(self) -> Models:

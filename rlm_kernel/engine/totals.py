@@ -12,7 +12,9 @@ from typing import Any
 class Usage:
     """Tokens of one call or of many.
 
-    `cached` counts the part of `prompt` that the provider had in its prefix cache.
+    `cached` counts the part of `prompt` that the provider had in its prefix cache, `written` another part,
+    that it put there, which some providers bill at more than the usual price. `reasoning` counts the part of
+    `completion` that the model wrote for itself, as far as the provider tells.
 
     `estimated`: the provider did not tell all of it, or told what makes no sense, so that it was reckoned
     from the characters.
@@ -22,6 +24,8 @@ class Usage:
     completion: int = 0
     cached: int = 0
     estimated: bool = False
+    written: int = 0
+    reasoning: int = 0
 
     def __add__(self, other: Usage) -> Usage:
         estimated = self.estimated or other.estimated
@@ -30,6 +34,8 @@ class Usage:
             self.completion + other.completion,
             self.cached + other.cached,
             estimated,
+            self.written + other.written,
+            self.reasoning + other.reasoning,
         )
 
     def __sub__(self, other: Usage) -> Usage:
@@ -38,6 +44,8 @@ class Usage:
             self.completion - other.completion,
             self.cached - other.cached,
             self.estimated,
+            self.written - other.written,
+            self.reasoning - other.reasoning,
         )
 
     @property

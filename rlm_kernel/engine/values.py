@@ -7,23 +7,65 @@ unknown.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Literal
 
 from rlm_kernel.engine.totals import Usage
 
 Role = Literal["root", "sub"]
 ROLES: tuple[Role, ...] = ("root", "sub")
-Message = Mapping[str, str]
-"""A chat message: {"role": "system" | "user" | "assistant", "content": text}."""
+Message = Mapping[str, Any]
+"""A chat message: {"role": "system" | "user" | "assistant", "content": text}.
+
+A message of the user's may have "images", a sequence of Picture. The model's may have "thinking", the blocks
+of its reasoning (as of `Completion`), which go back to it.
+"""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture for a model that sees: the bytes of its file, of that media type, and its size in pixels."""
+
+    data: bytes
+    media_type: Literal["image/png", "image/jpeg", "image/webp", "image/gif"]
+    width: int
+    height: int
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of the bytes."""
+        return hashlib.sha256(self.data).hexdigest()
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is known of a model that a run may ask.
+
+    `role`: "root", "sub", or the name under which the settings have it; `name`: `provider/model`. `window` in
+    tokens and the prices in US dollars per million tokens are None where they are not known; `sees`: whether
+    it takes pictures, None where that is not known. `about`: what it is good for, in the user's words.
+    """
+
+    role: str
+    name: str
+    window: int | None = None
+    input_price: float | None = None
+    output_price: float | None = None
+    sees: bool | None = None
+    about: str = ""
 
 
 @dataclass(frozen=True)
 class Completion:
     """One reply of a model. `cost` is None where the price is unknown; `seconds` includes retries.
+
+    `finish_reason` is "stopped" where who listened had heard enough. `thinking`: the model's reasoning as
+    blocks of its provider's, signed perhaps, which go back to it with the reply.
 
     `stored`: it was not asked for, but is the reply of an earlier run to the very same; its usage and cost
     are zero. `thoughts`: the model's reasoning where it came apart from the reply; kept in the trace, never
@@ -42,6 +84,7 @@ class Completion:
     stored: bool = False
     thoughts: str = ""
     tools: tuple[str, ...] = ()
+    thinking: Sequence[Mapping[str, Any]] = ()
 
     @property
     def cut(self) -> bool:
@@ -64,6 +107,25 @@ class Retry:
     attempts: int
     seconds: float
     asked: float | None = None
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who hears how a model's call goes on.
+
+    `sent` is called when a request goes out, from when on it may be billed. `retrying` is called before each
+    wait for another attempt; if it says False, there is none, and the call fails as after its last. Where
+    `heard` is given, the reply is streamed where it can be: it is called with each piece as it comes, whether
+    of the text or, with True, of the model's reasoning. If it says False, it has heard enough: the reply ends
+    there. After `retrying` the pieces begin again.
+    """
+
+    sent: Callable[[], None] = lambda: None
+    retrying: Callable[[Retry], bool] = lambda _retry: True
+    heard: Callable[[str, bool], bool] | None = None
+
+
+UNWATCHED = Watch()
 
 
 class ReplyText(str):

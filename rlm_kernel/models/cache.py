@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from rlm_kernel import system
 from rlm_kernel.config import LLMSettings
-from rlm_kernel.engine.protocols import Completion, Message, Models, Retry, Role, Usage
+from rlm_kernel.engine.protocols import UNWATCHED, Card, Completion, Message, Models, Role, Usage, Watch
 from rlm_kernel.errors import SetupError
 
 _T = TypeVar("_T")
@@ -86,9 +86,14 @@ class CachedModels:
         """As the other models have it."""
         return self._models.name(role)
 
-    def window(self, role: Role) -> int | None:
+    def card(self, which: str) -> Card:
         """As the other models have it."""
-        return self._models.window(role)
+        return self._models.card(which)
+
+    @property
+    def others(self) -> Sequence[Card]:
+        """As the other models have them."""
+        return self._models.others
 
     async def complete(
         self,
@@ -97,15 +102,12 @@ class CachedModels:
         role: Role,
         model: str | None = None,
         schema: Mapping[str, Any] | None = None,
-        sent: Callable[[], None] = lambda: None,
-        retrying: Callable[[Retry], bool] = lambda _retry: True,
+        watch: Watch = UNWATCHED,
     ) -> Completion:
         """One reply; `stored` if it is an earlier one. Raises ModelError, as the other models do."""
 
         async def ask() -> Completion:
-            return await self._models.complete(
-                messages, role=role, model=model, schema=schema, sent=sent, retrying=retrying
-            )
+            return await self._models.complete(messages, role=role, model=model, schema=schema, watch=watch)
 
         llm = self._answering(role, model)
         if llm is None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from rlm_kernel.checked import writable
 from rlm_kernel.config import LLMSettings, Settings
-from rlm_kernel.engine.protocols import Completion, Message, Retry, Role, Usage
+from rlm_kernel.engine.protocols import ROLES, UNWATCHED, Card, Completion, Message, Retry, Role, Usage, Watch
 from rlm_kernel.errors import ConfigError, ModelError
 from rlm_kernel.models import _adapting, _direct, _http, _litellm, _reading
 from rlm_kernel.models._address import Address, Key, address_of, key_of
@@ -119,11 +119,14 @@ class LitellmModels:
         """The model that plays the role, `provider/model`."""
         return self._endpoints[role].model
 
-    def window(self, role: Role) -> int | None:
-        """Its context window in tokens, from the settings, else from litellm's table (which is there after
-        warm_up()), or as it said.
-        """
-        return self._endpoints[role].window
+    def card(self, which: str) -> Card:
+        """What the settings or litellm's table (which is there after warm_up()) say of it, or it said."""
+        if which not in ROLES:
+            raise KeyError(which)
+        endpoint = self._endpoints[which]
+        return Card(which, endpoint.model, endpoint.window)
+
+    others: Sequence[Card] = ()
 
     def priced(self, role: Role) -> bool:
         """Whether its price is known: from the settings, else from litellm's table (which is there after
@@ -155,14 +158,12 @@ class LitellmModels:
         role: Role,
         model: str | None = None,
         schema: Mapping[str, Any] | None = None,
-        sent: Callable[[], None] = lambda: None,
-        retrying: Callable[[Retry], bool] = lambda _retry: True,
+        watch: Watch = UNWATCHED,
     ) -> Completion:
         """One reply of the role's model, or of `model`, which must be the root's or the sub's name.
 
         Waits for a free slot of that model, of which there are fewer while it is over its rate limit.
-        `schema` is sent where the model is known to take one, or may do. `retrying` hears of each wait for
-        another attempt, and may refuse it.
+        `schema` is sent where the model is known to take one, or may do. `watch` hears how it goes on.
 
         Raises ModelError: at once for faults that stay (key, name, request, refusal), else after the last
         retry.
@@ -170,7 +171,7 @@ class LitellmModels:
         endpoint = self._choose(role, model)
         await self.warm_up()
         request = self._request(endpoint, messages, schema)
-        return await self._attempts(endpoint, request, sent, retrying, code=role == "root")
+        return await self._attempts(endpoint, request, watch.sent, watch.retrying, code=role == "root")
 
     async def aclose(self) -> None:
         """Close the connections, once the last LitellmModels of this event loop is closed. Idempotent."""

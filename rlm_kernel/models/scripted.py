@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from rlm_kernel.engine.protocols import Completion, Message, Retry, Role, Usage
+from rlm_kernel.engine.protocols import ROLES, UNWATCHED, Card, Completion, Message, Role, Usage, Watch
 from rlm_kernel.errors import ModelError, RLMError
 
 RootScript = Sequence[str] | Callable[[Sequence[Message]], str | Awaitable[str]]
@@ -32,8 +32,11 @@ class ScriptedModels:
     def name(self, role: Role) -> Literal["scripted/root", "scripted/sub"]:
         return "scripted/root" if role == "root" else "scripted/sub"
 
-    def window(self, role: Role) -> None:
-        return None
+    def card(self, which: str) -> Card:
+        known: dict[str, Card] = {role: Card(role, self.name(role)) for role in ROLES}
+        return known[which]
+
+    others: Sequence[Card] = ()
 
     async def complete(
         self,
@@ -42,8 +45,7 @@ class ScriptedModels:
         role: Role,
         model: str | None = None,
         schema: Mapping[str, Any] | None = None,
-        sent: Callable[[], None] = lambda: None,
-        retrying: Callable[[Retry], bool] = lambda _retry: True,
+        watch: Watch = UNWATCHED,
     ) -> Completion:
         """The script's next reply. `model` may be `scripted/root` or `scripted/sub`."""
         names: dict[str | None, Role] = {None: role, "scripted/root": "root", "scripted/sub": "sub"}
@@ -57,7 +59,7 @@ class ScriptedModels:
             )
         started = time.monotonic()
         player = names[model]
-        sent()
+        watch.sent()
         try:
             reply = self._root_reply(messages) if player == "root" else self._sub_reply(messages)
             text = await reply if inspect.isawaitable(reply) else reply

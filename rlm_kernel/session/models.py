@@ -76,7 +76,7 @@ def profile_for(settings: Settings, models: Models | None = None) -> Profile:
     chosen = settings.prompt.profile
     if chosen is None:
         local = is_local(settings.root_llm.model)
-        window = models.window("root") if models else settings.root_llm.window
+        window = models.card("root").window if models else settings.root_llm.window
         return load_profile("small" if local else profile_of(settings.root_llm.model or "", window))
     if known := next((name for name in PROFILES if name == chosen), None):
         return load_profile(known)

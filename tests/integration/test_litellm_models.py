@@ -14,6 +14,7 @@ import pytest
 
 from rlm_kernel.config import Settings, load_settings
 from rlm_kernel.engine.protocols import Models, Retry, Usage
+from rlm_kernel.engine.values import Watch
 from rlm_kernel.errors import ConfigError, ModelError
 from rlm_kernel.models import litellm_models
 from rlm_kernel.models.litellm_models import LitellmModels
@@ -126,8 +127,8 @@ async def test_cost_and_window_from_the_table(make: Make, openai_env: ModelServe
     reply = await models.complete(HELLO, role="sub")
     # 20 of the 22 prompt tokens are cached, at half the price.
     assert reply.cost == pytest.approx(2 * 0.15e-6 + 20 * 0.075e-6 + 1 * 0.6e-6)
-    assert models.window("sub") == 128_000
-    assert models.window("root") is None
+    assert models.card("sub").window == 128_000
+    assert models.card("root").window is None
 
 
 async def test_unknown_prices_are_unknown(make: Make) -> None:
@@ -560,7 +561,9 @@ async def test_each_failed_attempt_is_told_with_its_reason(
 ) -> None:
     told: list[Retry] = []
     openai_env.fail(kind, times=2)
-    reply = await make().complete(HELLO, role="sub", retrying=lambda retry: told.append(retry) or True)  # type: ignore[func-returns-value]
+    reply = await make().complete(
+        HELLO, role="sub", watch=Watch(retrying=lambda retry: told.append(retry) or True)
+    )  # type: ignore[func-returns-value]
     assert reply.attempts == 3
     assert [(retry.reason, retry.attempt, retry.attempts) for retry in told] == [
         (reason, 1, 5),
@@ -579,11 +582,13 @@ async def test_a_time_out_and_nobody_at_the_address_are_told_apart(
         return True
 
     openai_env.fail("hang")
-    await make(sub_llm__timeout=0.2).complete(HELLO, role="sub", retrying=hear)
+    await make(sub_llm__timeout=0.2).complete(HELLO, role="sub", watch=Watch(retrying=hear))
     with ModelServer() as gone:
         pass
     await failing(
-        make(sub_llm__api_base=gone.url, sub_llm__retries=1).complete(HELLO, role="sub", retrying=hear)
+        make(sub_llm__api_base=gone.url, sub_llm__retries=1).complete(
+            HELLO, role="sub", watch=Watch(retrying=hear)
+        )
     )
     assert [(retry.reason, retry.attempt, retry.attempts) for retry in told] == [
         ("time-out", 1, 5),
@@ -597,8 +602,8 @@ async def test_the_wait_that_a_provider_asks_for_is_told_and_may_be_refused(
     told: list[Retry] = []
     openai_env.fail("rate_limit", retry_after="3600", times=2)
     problem = await failing(
-        make().complete(HELLO, role="sub", retrying=lambda retry: bool(told.append(retry)))
-    )  # type: ignore[func-returns-value]
+        make().complete(HELLO, role="sub", watch=Watch(retrying=lambda retry: bool(told.append(retry))))  # type: ignore[func-returns-value]
+    )
     assert (problem.fault, problem.attempts, len(openai_env.requests)) == ("rate_limit", 1, 1)
     assert problem.hint.startswith("Wait 3,600 s, as it asks for, or")
     assert told[0].asked == 3600

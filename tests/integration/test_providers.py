@@ -376,7 +376,7 @@ async def test_a_prompt_that_is_too_long_tells_its_size_and_the_limit_which_is_l
     assert (problem.fault, problem.attempts) == ("too_long", 1)
     assert "The prompt has 85 characters (about 21 tokens)" in problem.hint
     assert (f"{window:,} tokens" if window else "not known") in problem.hint
-    assert models.window("sub") == window
+    assert models.card("sub").window == window
 
 
 async def test_too_many_tokens_a_minute_are_no_prompt_that_is_too_long(
@@ -542,7 +542,7 @@ async def test_anthropics_wire_comes_to_the_same(
     refusal = {"type": "invalid_request_error", "message": "prompt is too long: 9000 tokens > 8000 maximum"}
     openai_env.send({"type": "error", "error": refusal}, status=400)
     assert (await failing(models.complete(HELLO, role="root"))).fault == "too_long"
-    assert models.window("root") == 8000
+    assert models.card("root").window == 8000
 
 
 async def test_litellm_goes_its_own_way_outside_of_our_calls(make: Make, openai_env: ModelServer) -> None:

@@ -12,7 +12,7 @@ import concurrent.futures
 import contextlib
 import shutil
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from traitlets import Bool
 from rlm_kernel import loops
 from rlm_kernel.config import Settings, load_api_keys, load_settings
 from rlm_kernel.engine.ledger import Ledger
-from rlm_kernel.engine.protocols import Completion, Message, Models, Retry, Role
+from rlm_kernel.engine.protocols import UNWATCHED, Card, Completion, Message, Models, Role, Watch
 from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.errors import FileRefused
 from rlm_kernel.sandbox.container_spec import SandboxSpec
@@ -223,8 +223,12 @@ class _LazyModels:
     def name(self, role: Role) -> str:
         return self._open.name(role) if self._open else ""
 
-    def window(self, role: Role) -> int | None:
-        return self._open.window(role) if self._open else None
+    def card(self, which: str) -> Card:
+        return self._open.card(which) if self._open else Card(which, "")
+
+    @property
+    def others(self) -> Sequence[Card]:
+        return self._open.others if self._open else ()
 
     async def complete(
         self,
@@ -233,17 +237,14 @@ class _LazyModels:
         role: Role,
         model: str | None = None,
         schema: Mapping[str, Any] | None = None,
-        sent: Callable[[], None] = lambda: None,
-        retrying: Callable[[Retry], bool] = lambda _retry: True,
+        watch: Watch = UNWATCHED,
     ) -> Completion:
         async with self._opening:
             if self._open is None:
                 self._open = (
                     await self._stack.enter_async_context(models_of(self._chosen(), None, silent))
                 ).models
-        return await self._open.complete(
-            messages, role=role, model=model, schema=schema, sent=sent, retrying=retrying
-        )
+        return await self._open.complete(messages, role=role, model=model, schema=schema, watch=watch)
 
     def _chosen(self) -> Settings:
         load_api_keys()

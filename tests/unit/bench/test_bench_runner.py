@@ -17,6 +17,7 @@ from rlm_kernel.bench.strategies import STRATEGIES, Attempt, Bench, bare, retrie
 from rlm_kernel.bench.task import Task
 from rlm_kernel.config import Settings
 from rlm_kernel.engine.protocols import Completion, Message, Role
+from rlm_kernel.engine.values import Card
 from rlm_kernel.errors import DockerError, ModelError, RLMError, UsageError
 from rlm_kernel.models.scripted import ScriptedModels
 
@@ -161,8 +162,8 @@ class Windowed(ScriptedModels):
         super().__init__([reply])
         self.prompts: list[str] = []
 
-    def window(self, role: str, model: str | None = None) -> int | None:
-        return 8_000
+    def card(self, which: str) -> Card:
+        return Card(which, f"test/{which}", 8_000)
 
     async def complete(
         self, messages: Sequence[Message], *, role: Role, model: str | None = None, **options: Any

@@ -16,6 +16,7 @@ from rlm_kernel.engine.ledger import Ledger, Limits
 from rlm_kernel.engine.protocols import Answer, CallRecord, Completion, HostCall, Outcome, Retry, Usage
 from rlm_kernel.engine.records import Keep
 from rlm_kernel.engine.subcalls import SubCalls
+from rlm_kernel.engine.values import Watch
 from rlm_kernel.errors import (
     BudgetExceeded,
     FileRefused,
@@ -472,8 +473,8 @@ async def test_records_are_put_into_the_order_of_receipt_and_unknown_ones_stay()
 
 async def test_failed_attempts_are_told_with_the_call_and_the_trace_has_their_number() -> None:
     class Busy(ScriptedModels):
-        async def complete(self, *arguments: Any, retrying: Any, **options: Any) -> Completion:
-            assert all(retrying(Retry("rate-limited", attempt, 5, 2.0)) for attempt in (1, 2))
+        async def complete(self, *arguments: Any, watch: Watch, **options: Any) -> Completion:
+            assert all(watch.retrying(Retry("rate-limited", attempt, 5, 2.0)) for attempt in (1, 2))
             return replace(await super().complete(*arguments, **options), attempts=3)
 
     host = Host(Busy([], str.upper))
@@ -487,8 +488,8 @@ async def test_failed_attempts_are_told_with_the_call_and_the_trace_has_their_nu
 @pytest.mark.parametrize(("asked", "goes_on"), [(None, True), (9.0, True), (11.0, False), (math.inf, False)])
 async def test_a_wait_beyond_the_end_of_the_run_is_none(asked: float | None, goes_on: bool) -> None:
     class Busy(ScriptedModels):
-        async def complete(self, *arguments: Any, retrying: Any, **options: Any) -> Completion:
-            assert retrying(Retry("rate-limited", 1, 5, 9.0, asked)) == goes_on
+        async def complete(self, *arguments: Any, watch: Watch, **options: Any) -> Completion:
+            assert watch.retrying(Retry("rate-limited", 1, 5, 9.0, asked)) == goes_on
             return await super().complete(*arguments, **options)
 
     host = Host(Busy([], str.upper), Limits(seconds=10))

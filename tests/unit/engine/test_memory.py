@@ -22,6 +22,7 @@ from rlm_kernel.engine.events import Summarized
 from rlm_kernel.engine.ledger import Limits
 from rlm_kernel.engine.messages import AFTER_MEMORY, SUM_UP
 from rlm_kernel.engine.protocols import CellResult, Completion, Memory, Message, Role, Usage
+from rlm_kernel.engine.values import Card
 from rlm_kernel.errors import ModelError
 from rlm_kernel.models.scripted import ScriptedModels
 from tests.support.engine import INFO, Run, failure, stream
@@ -54,8 +55,8 @@ class Remembering(ScriptedModels):
         self._usage = usage
         self.summaries: list[list[Message]] = []
 
-    def window(self, role: Role) -> Any:
-        return self._window
+    def card(self, which: str) -> Card:
+        return Card(which, f"test/{which}", self._window)
 
     async def complete(
         self, messages: Sequence[Message], *, role: Role, model: str | None = None, **options: Any

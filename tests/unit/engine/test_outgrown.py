@@ -11,6 +11,7 @@ import pytest
 from rlm_kernel.engine.events import Summarized
 from rlm_kernel.engine.messages import AFTER_MEMORY, SUM_UP
 from rlm_kernel.engine.protocols import Completion, Message, Role
+from rlm_kernel.engine.values import Card
 from rlm_kernel.errors import ModelError
 from rlm_kernel.models.scripted import ScriptedModels
 from tests.support.engine import Run
@@ -33,8 +34,8 @@ class Narrow(ScriptedModels):
         self._told: int | None = None
         self.refused = 0
 
-    def window(self, role: Role) -> Any:
-        return self._told
+    def card(self, which: str) -> Card:
+        return Card(which, f"test/{which}", self._told)
 
     def _speak(self, messages: Sequence[Message]) -> str:
         if sum(len(message["content"]) for message in messages) > self._most:

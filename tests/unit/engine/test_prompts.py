@@ -20,7 +20,8 @@ from rlm_kernel.engine.prompts import (
     profile_of,
     system_prompt,
 )
-from rlm_kernel.engine.protocols import ContextInfo, Role
+from rlm_kernel.engine.protocols import ContextInfo
+from rlm_kernel.engine.values import Card
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.models import ScriptedModels
 from rlm_kernel.session.models import profile_for
@@ -83,8 +84,8 @@ def configured(**options: Any) -> Settings:
 
 
 class Windowed(ScriptedModels):
-    def window(self, role: Role) -> Any:
-        return {"root": 32_768, "sub": None}[role]
+    def card(self, which: str) -> Card:
+        return Card(which, f"test/{which}", {"root": 32_768, "sub": None}[which])
 
 
 def test_the_settings_choose_and_the_window_counts_once_it_is_known() -> None:

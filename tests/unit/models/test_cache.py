@@ -23,6 +23,7 @@ from rlm_kernel.cli import app
 from rlm_kernel.cli._live import LiveView
 from rlm_kernel.config import LLMSettings, Settings, load_settings
 from rlm_kernel.engine.protocols import Completion, Message, Role, Usage
+from rlm_kernel.engine.values import Card
 from rlm_kernel.errors import ConfigError, ModelError, SetupError
 from rlm_kernel.models import cache as module
 from rlm_kernel.models.cache import CachedModels, ReplyCache, cache_path, call_key, clear, look_at
@@ -45,8 +46,10 @@ class Counting:
     def name(self, role: Role) -> str:
         return f"test/{role}"
 
-    def window(self, role: Role) -> int | None:
-        return 1000
+    def card(self, which: str) -> Card:
+        return Card(which, f"test/{which}", 1000)
+
+    others: Sequence[Card] = ()
 
     async def complete(
         self, messages: Sequence[Message], *, role: Role, model: str | None = None, **options: Any
@@ -105,7 +108,7 @@ async def test_the_same_call_is_answered_at_once_and_costs_nothing(path: Path, s
     async with cached(path, said, models) as front:
         first = await ask(front)
         again = await ask(front)
-        assert (front.name("sub"), front.window("root")) == ("test/sub", 1000)
+        assert (front.name("sub"), front.card("root").window) == ("test/sub", 1000)
     assert (first.text, first.stored, first.usage, first.cost, first.attempts) == (
         "HELLO",
         False,

@@ -48,7 +48,7 @@ async def test_replies_are_labelled_and_free() -> None:
     models = ScriptedModels(["one"], sub=lambda prompt: "s")
     reply = await models.complete(QUESTION, role="root", model="scripted/sub")
     assert (reply.text, reply.model, reply.usage, reply.cost) == ("s", "scripted/sub", Usage(), 0.0)
-    assert (models.name("root"), models.name("sub"), models.window("root")) == (
+    assert (models.name("root"), models.name("sub"), models.card("root").window) == (
         "scripted/root",
         "scripted/sub",
         None,

@@ -8,15 +8,17 @@ roads.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rlm_kernel.models._bounds import HEADER_CHARS, Unreadable, load, received
+from rlm_kernel.models._bounds import HEADER_CHARS, REPLY_BYTES, Unreadable, load, received
 from rlm_kernel.models._proxies import Proxy, proxy_for
 from rlm_kernel.models._usage import checked as counts
 
@@ -56,7 +58,10 @@ _QUERY_AMID = re.compile(r"(\?[^/]*)(/chat/completions)$")
 
 @dataclass
 class Exchange:
-    """One request and its reply, or the `error` in place of one. Names of headers are in lower case."""
+    """One request and its reply, or the `error` in place of one. Names of headers are in lower case.
+
+    `stopped`: who listened had heard enough, and the rest was left unread.
+    """
 
     url: str
     proxy: Proxy | None = None
@@ -64,6 +69,11 @@ class Exchange:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     error: Exception | None = None
+    stopped: bool = False
+
+
+Hear = Callable[[bytes], bool]
+"""Hears the bytes of a reply as they come. False: enough."""
 
 
 class Http:
@@ -72,35 +82,44 @@ class Http:
     def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None
 
-    async def send(self, method: str, url: str, headers: Mapping[str, str], content: bytes) -> Exchange:
+    async def send(
+        self, method: str, url: str, headers: Mapping[str, str], content: bytes, hear: Hear | None = None
+    ) -> Exchange:
         """A request's reply, or why there is none: it raises nothing but what cancels it.
 
-        A redirect to another origin is not followed, so that key and prompt go nowhere else. It comes back as
+        `hear`: the reply is asked for unpacked, and heard as it comes, if it is a success. A redirect to another origin is not followed, so that key and prompt go nowhere else. It comes back as
         the reply.
         """
-        import aiohttp
-
-        url = _QUERY_AMID.sub(r"\2\1", url)
-        exchange = Exchange(url)
+        exchange = Exchange(_QUERY_AMID.sub(r"\2\1", url))
+        if hear is not None:
+            headers = {**headers, "Accept-Encoding": "identity"}
         try:
-            exchange.proxy = proxy = proxy_for(url)
-            if proxy is not None:
-                proxy.check()
-            through = proxy.url if proxy is not None else None
-            session = self._open()
-            target: str | URL = url
-            for _ in range(_HOPS + 1):
-                async with session.request(
-                    method, target, headers=headers, data=content, proxy=through, allow_redirects=False
-                ) as response:
-                    if (further := _same_origin(response)) is None:
-                        await _take(response, exchange)
-                        return exchange
-                    target = further
-            raise Unreadable(f"the server redirects to itself more than {_HOPS} times")
-        except (aiohttp.ClientError, OSError, ValueError, Unreadable) as error:  # a time-out is an OSError
+            async with self._response(exchange, method, headers, content) as response:
+                await _take(response, exchange, hear)
+        except _failures() as error:
             exchange.error = error
         return exchange
+
+    @contextlib.asynccontextmanager
+    async def _response(
+        self, exchange: Exchange, method: str, headers: Mapping[str, str], content: bytes
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The reply whose body is still to be read; raises one of `_failures`."""
+        exchange.proxy = proxy = proxy_for(exchange.url)
+        if proxy is not None:
+            proxy.check()
+        through = proxy.url if proxy is not None else None
+        session = self._open()
+        target: str | URL = exchange.url
+        for _ in range(_HOPS + 1):
+            async with session.request(
+                method, target, headers=headers, data=content, proxy=through, allow_redirects=False
+            ) as response:
+                if (further := _same_origin(response)) is None:
+                    yield response
+                    return
+                target = further
+        raise Unreadable(f"the server redirects to itself more than {_HOPS} times")
 
     async def aclose(self) -> None:
         """Idempotent."""
@@ -113,11 +132,10 @@ class Http:
         if self._session is None:
             import aiohttp
 
-            tls = importlib.import_module("litellm.llms.custom_httpx.http_handler").get_ssl_configuration(
-                None
-            )
+            from rlm_kernel.models import _tls
+
             # As many connections as there are slots; no time-out but the caller's own.
-            connector = aiohttp.TCPConnector(limit=0, ssl=tls)
+            connector = aiohttp.TCPConnector(limit=0, ssl=_tls.context())
             # Gateways send long headers, of cookies and policies.
             self._session = aiohttp.ClientSession(
                 connector=connector,
@@ -131,11 +149,34 @@ class Http:
         return self._session
 
 
-async def _take(response: aiohttp.ClientResponse, exchange: Exchange) -> None:
+def _failures() -> tuple[type[Exception], ...]:
+    """What is raised in place of a reply."""
+    import aiohttp
+
+    return aiohttp.ClientError, OSError, ValueError, Unreadable  # a time-out is an OSError
+
+
+async def _take(response: aiohttp.ClientResponse, exchange: Exchange, hear: Hear | None) -> None:
+    _take_head(response, exchange)
+    packing = exchange.headers.get("content-encoding", "")
+    success = 200 <= response.status < 300
+    pieces = response.content.iter_any()
+    if hear is not None and success and packing in ("", "identity"):
+        pieces = _heard(pieces, exchange, hear)
+    exchange.body = await received(pieces, packing, success=success)
+
+
+def _take_head(response: aiohttp.ClientResponse, exchange: Exchange) -> None:
     exchange.status = response.status
     exchange.headers = {name.lower(): value[:HEADER_CHARS] for name, value in response.headers.items()}
-    packing = exchange.headers.get("content-encoding", "")
-    exchange.body = await received(response.content.iter_any(), packing, success=200 <= response.status < 300)
+
+
+async def _heard(pieces: AsyncIterator[bytes], exchange: Exchange, hear: Hear) -> AsyncIterator[bytes]:
+    async for piece in pieces:
+        yield piece
+        if not hear(piece):
+            exchange.stopped = True
+            return
 
 
 def _same_origin(response: aiohttp.ClientResponse) -> URL | None:
@@ -166,6 +207,9 @@ class Call:
 
     http: Http
     last: Exchange | None = None
+    streams: bool = False
+    body: Any = None
+    """The stream of a reply that is not read to its end."""
 
 
 def in_progress() -> bool:
@@ -176,17 +220,41 @@ def in_progress() -> bool:
 _call: ContextVar[Call | None] = ContextVar("rlm_litellm_call", default=None)
 
 
-async def by_litellm(http: Http, litellm: Any, request: Mapping[str, Any]) -> tuple[Any, Exchange | None]:
-    """The response of litellm, or its exception, and the last request that it sent, None for none."""
-    call = Call(http)
+async def by_litellm(
+    http: Http, litellm: Any, request: Mapping[str, Any], chunk: Callable[[Any], bool] | None = None
+) -> tuple[Any, Exchange | None]:
+    """The response of litellm, or its exception, and the last request that it sent, None for none.
+
+    `chunk`: the reply is streamed, and each chunk as litellm makes it is heard; False: enough. Then there is
+    no response, but the exchange says that it was `stopped`.
+    """
+    call = Call(http, streams=chunk is not None)
     token = _call.set(call)
     try:
-        response: Any = await litellm.acompletion(**request)
+        if chunk is None:
+            response: Any = await litellm.acompletion(**request)
+        else:
+            response = None
+            await _chunks(litellm, request, chunk, call)
     except Exception as error:
         response = error
     finally:
         _call.reset(token)
     return response, call.last
+
+
+async def _chunks(litellm: Any, request: Mapping[str, Any], chunk: Callable[[Any], bool], call: Call) -> None:
+    stream = await litellm.acompletion(**request, stream=True, stream_options={"include_usage": True})
+    pieces = aiter(stream)
+    async for piece in pieces:
+        if not chunk(piece):
+            if call.last is not None:
+                call.last.stopped = True
+            break
+    for opened in (stream, call.body):
+        if (close := getattr(opened, "aclose", None)) is not None:
+            with contextlib.suppress(Exception):  # of litellm's own
+                await close()
 
 
 def install() -> None:
@@ -246,6 +314,52 @@ def _follow_none() -> None:
 def _transport(usual: httpx.AsyncBaseTransport | None) -> httpx.AsyncBaseTransport:
     import httpx
 
+    class Body(httpx.AsyncByteStream):
+        """The body of a reply as it comes, of which what came is kept."""
+
+        def __init__(self, response: aiohttp.ClientResponse, found: Exchange, opened: AsyncExitStack) -> None:
+            self._response, self._found, self._opened = response, found, opened
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            kept = bytearray()
+            try:
+                async for piece in self._response.content.iter_any():
+                    kept += piece
+                    if len(kept) > REPLY_BYTES:
+                        raise Unreadable(f"the reply has more than {REPLY_BYTES >> 20} MiB, and no more is read")
+                    yield piece
+            except _failures() as error:
+                self._found.error = error
+                raise httpx.ReadError(str(error)) from error
+            finally:
+                self._found.body = bytes(kept)
+
+        async def aclose(self) -> None:
+            await self._opened.aclose()
+
+    async def streamed(call: Call, request: httpx.Request, headers: Mapping[str, str]) -> httpx.Response:
+        found = call.last = Exchange(str(request.url))
+        opened = AsyncExitStack()
+        try:
+            response = await opened.enter_async_context(
+                call.http._response(found, request.method, headers, await request.aread())
+            )
+            _take_head(response, found)
+            kept = {name: found.headers[name] for name in _FOR_LITELLM if name in found.headers}
+            if 200 <= found.status < 300:
+                call.body = Body(response, found, opened)
+                return httpx.Response(found.status, headers=kept, stream=call.body, request=request)
+            await _take(response, found, None)
+            await opened.aclose()
+        except _failures() as error:
+            await opened.aclose()
+            found.error = error
+            raise httpx.ConnectError(str(error)) from error
+        except BaseException:
+            await opened.aclose()
+            raise
+        return httpx.Response(found.status, headers=kept, content=_for_litellm(found), request=request)
+
     class Transport(httpx.AsyncBaseTransport):
         async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
             call = _call.get()
@@ -254,6 +368,8 @@ def _transport(usual: httpx.AsyncBaseTransport | None) -> httpx.AsyncBaseTranspo
                 usual = usual or httpx.AsyncHTTPTransport()
                 return await usual.handle_async_request(request)
             headers = {name: value for name, value in request.headers.items() if name not in _OURS}
+            if call.streams:
+                return await streamed(call, request, {**headers, "Accept-Encoding": "identity"})
             call.last = Exchange(str(request.url))
             call.last = found = await call.http.send(
                 request.method, str(request.url), headers, await request.aread()

@@ -55,6 +55,8 @@ _CALLS = 100
 """Tool calls of a reply; one that has more is none."""
 _NAMES = 100
 """Names beside the choices that are kept of an event stream."""
+_BLOCKS = 100
+"""Blocks of reasoning of a reply; of one that has more none goes back."""
 _REASON = 100
 """Characters of a reason to finish."""
 
@@ -63,7 +65,7 @@ _REASON = 100
 class Read:
     """What a reply says.
 
-    `finish`: why it ended, "length" where it was cut at the limit of tokens. `tools`: names of tools that it
+    `finish`: why it ended, "length" where it was cut at the limit of tokens. `thinking`: as of `Completion`. `tools`: names of tools that it
     called although none was offered, but those that run code, whose code is in the text.
     """
 
@@ -71,13 +73,14 @@ class Read:
     finish: str | None = None
     thoughts: str = ""
     tools: tuple[str, ...] = ()
+    thinking: tuple[Mapping[str, Any], ...] = ()
 
 
 def parse(exchange: Exchange) -> dict[str, Any] | Failure:
     """The JSON object of a reply, whatever is around it; else what came instead."""
     if exchange.status >= 400 or 300 <= exchange.status < 400:
         return _refusal(exchange)
-    found = _json(exchange.body)
+    found = _json(exchange.body, exchange.stopped)
     if isinstance(found, list) and len(found) == 1:
         found = found[0]
     if isinstance(found, dict):
@@ -192,13 +195,13 @@ def _text(body: bytes) -> str:
     return body.decode("utf-8-sig", "replace")
 
 
-def _json(body: bytes) -> Any:
+def _json(body: bytes, stopped: bool = False) -> Any:
     """The JSON value of a body, or what the events of a stream come to together; None for none."""
     text = _text(body).lstrip("\ufeff \t\r\n\0")
     if begun := _COMMENTS.match(text):
         text = text[begun.end() :]
     if _EVENT.match(text):
-        return _joined(_data(text))
+        return _joined(_data(text), stopped)
     try:
         # Whatever follows an object is left; a page that begins with a number is none.
         found = load(text, first=text.startswith(("{", "[")))
@@ -209,7 +212,7 @@ def _json(body: bytes) -> Any:
         and "message" not in (choice := first(found.get("choices")))
         and "delta" in choice
     ):
-        return _joined(text.splitlines())  # a stream with a chunk on each line
+        return _joined(text.splitlines(), stopped)  # a stream with a chunk on each line
     return found
 
 
@@ -224,32 +227,64 @@ def _data(stream: str) -> Iterator[str]:
             yield data
 
 
-def _joined(events: Iterable[str]) -> Any:
+def _joined(events: Iterable[str], stopped: bool) -> Any:
     """One completion of all chunks of an event stream; the last whole object where they are no chunks."""
-    any_chunk = ended = False
-    whole: dict[str, Any] = {}
-    message = _Message()
+    chunks = Chunks()
     for data in events:
         if data.strip() == "[DONE]":
-            ended = True
-            continue
-        try:
-            chunk = load(data)
-        except ValueError:
-            continue
-        if not isinstance(chunk, dict):
-            continue
-        any_chunk = True
+            chunks.ended = True
+        elif (chunk := chunk_of(data)) is not None:
+            chunks.add(chunk)
+    return chunks.completion(stopped=stopped)
+
+
+def chunk_of(data: str) -> dict[str, Any] | None:
+    """The JSON object of an event; None for what is none."""
+    try:
+        chunk = load(data)
+    except ValueError:
+        return None
+    return chunk if isinstance(chunk, dict) else None
+
+
+def heard_in(chunk: Mapping[str, Any]) -> tuple[str, str]:
+    """The text, and the thoughts, that a chunk of a stream adds."""
+    choice = first(chunk.get("choices"))
+    if not choice:
+        return "", ""
+    text, thoughts, _, _ = said_in(choice)
+    delta = body_of(choice)
+    named = next((delta[n] for n in ("reasoning_content", "reasoning") if isinstance(delta.get(n), str)), "")
+    return text, named or thoughts
+
+
+class Chunks:
+    """One completion that grows by the chunks of its stream."""
+
+    def __init__(self) -> None:
+        self.ended = False
+        """The stream said that it is over."""
+        self._whole: dict[str, Any] | None = None
+        self._message = _Message()
+
+    def add(self, chunk: Mapping[str, Any]) -> None:
+        whole = self._whole = {} if self._whole is None else self._whole
         for name, value in chunk.items():
             if value is not None and name != "choices" and (name in whole or len(whole) < _NAMES):
                 whole[name] = value
-        message.add(first(chunk.get("choices")))
-    if not any_chunk:
-        return None
-    if message.any and not ended and not message.finish:
-        message.finish = "error"
-        message.more.setdefault("error", {"message": "the stream ended before the reply did", "code": 502})
-    return whole | {"choices": [message.choice()]} if message.any else whole
+        self._message.add(first(chunk.get("choices")))
+
+    def completion(self, *, stopped: bool = False) -> dict[str, Any] | None:
+        """What has come; None for nothing. `stopped`: who listened had heard enough."""
+        message = self._message
+        if self._whole is None or not message.any:
+            return self._whole
+        if stopped:
+            message.finish = "stopped"
+        elif not self.ended and not message.finish:
+            message.finish = "error"
+            message.more.setdefault("error", {"message": "the stream ended before the reply did", "code": 502})
+        return self._whole | {"choices": [message.choice()]}
 
 
 @dataclass
@@ -259,6 +294,7 @@ class _Message:
     any: bool = False
     content: list[Any] = field(default_factory=list)
     texts: dict[str, list[str]] = field(default_factory=dict)
+    blocks: dict[str, list[Any]] = field(default_factory=dict)
     tools: dict[str, tuple[list[str], list[str]]] = field(default_factory=dict)
     """By their number in the stream: the name, and the pieces of the arguments."""
     finish: Any = None
@@ -276,6 +312,9 @@ class _Message:
         for name in ("reasoning_content", "reasoning", "refusal"):
             if isinstance(delta.get(name), str):
                 self.texts.setdefault(name, []).append(delta[name])
+        for name in ("thinking_blocks", "reasoning_details"):
+            if isinstance(delta.get(name), list):
+                self.blocks.setdefault(name, []).extend(delta[name])
         calls = delta.get("tool_calls")
         for number, piece in enumerate(calls if isinstance(calls, list) else []):
             if isinstance(piece, dict):
@@ -288,6 +327,10 @@ class _Message:
                     more if isinstance(more, str) else json.dumps(more) if more is not None else ""
                 )
 
+    def _joined_blocks(self) -> dict[str, Any]:
+        """Blocks of reasoning come in pieces: those of one number, or of one kind in a row, are one."""
+        return {name: list(_whole_blocks(pieces)) for name, pieces in self.blocks.items()}
+
     def choice(self) -> dict[str, Any]:
         plain = all(isinstance(piece, str) for piece in self.content)
         content = "".join(self.content) if plain else self.content
@@ -298,9 +341,40 @@ class _Message:
         texts = {name: "".join(pieces) for name, pieces in self.texts.items()}
         return {
             "finish_reason": self.finish,
-            "message": {"content": content, **texts, "tool_calls": tools},
+            "message": {"content": content, **texts, **self._joined_blocks(), "tool_calls": tools},
             **self.more,
         }
+
+
+_GROWING = ("thinking", "text", "summary", "data", "signature")
+"""Texts of a block of reasoning that come in pieces."""
+
+
+def _whole_blocks(pieces: Iterable[Any]) -> Iterator[dict[str, Any]]:
+    kinds = ("type", "index", "id", "format")
+    block: dict[str, Any] = {}
+    parts: dict[str, list[str]] = {}
+
+    def whole() -> dict[str, Any]:
+        return block | {name: "".join(texts) for name, texts in parts.items()}
+
+    for piece in pieces:
+        if not isinstance(piece, Mapping):
+            continue
+        same = block and all(
+            piece.get(name) in (None, block.get(name)) or name not in block for name in kinds
+        )
+        if not same or (parts.get("signature") and piece.get("type") == "thinking" and piece.get("thinking")):
+            if block:
+                yield whole()
+            block, parts = {}, {}
+        for name, value in piece.items():
+            if name in _GROWING and isinstance(value, str):
+                parts.setdefault(name, []).append(value)
+            elif value is not None:
+                block[name] = value
+    if block:
+        yield whole()
 
 
 # Errors inside a reply
@@ -391,7 +465,7 @@ def read(found: Mapping[str, Any], *, code: bool) -> Read | Failure:
         if code:
             text, tools = in_text(text, calls)
     if text.strip():
-        return Read(writable(text), finish, writable(thoughts), tools)
+        return Read(writable(text), finish, writable(thoughts), tools, _blocks(message))
     if finish == "length":
         return Failure("empty", "the limit on reply tokens was reached before any text")
     why = f" ({_native(choice)})" if _native(choice) in _BAD_TOOL else ""
@@ -403,6 +477,15 @@ def _thoughts(message: Mapping[str, Any]) -> list[str]:
     names = ("reasoning_content", "reasoning", "reasoning_details", "thinking", "thinking_blocks")
     found = (plain_text(message.get(name)).strip() for name in names)
     return list(dict.fromkeys(filter(None, found)))
+
+
+def _blocks(message: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    """The blocks of reasoning that go back to the model: Anthropic's, and as gateways pass them on."""
+    for name in ("thinking_blocks", "reasoning_details"):
+        found = message.get(name)
+        if isinstance(found, list) and 0 < len(found) <= _BLOCKS:
+            return tuple(block for block in found if isinstance(block, Mapping))
+    return ()
 
 
 def _finish(choice: Mapping[str, Any], found: Mapping[str, Any]) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,7 +35,7 @@ def overview(context: typer.Context, *, options: SettingsOptions) -> None:
 
 
 def _overview_lines(options: SettingsOptions) -> Iterator[str]:
-    from rlm_kernel.config import load_api_keys
+    from rlm_kernel.config import find_api_keys, load_api_keys
     from rlm_kernel.models import weights
 
     yield "Local models (no key, nothing leaves the machine):"
@@ -53,8 +52,8 @@ def _overview_lines(options: SettingsOptions) -> Iterator[str]:
     yield "Configured:"
     yield f"  {'root':12} {_described('root_llm', settings.root_llm)}"
     yield f"  {'sub':12} {_described('sub_llm', settings.sub_llm)}"
-    keys = sorted(name for name, value in os.environ.items() if name.endswith("_API_KEY") and value)
-    yield "API keys set (environment or .env): " + (", ".join(keys) or "none")
+    keys = [f"{name} ({place})" for name, place in find_api_keys().items() if name.endswith("_API_KEY")]
+    yield f"API keys set: {', '.join(keys) or 'none (`rlm auth add PROVIDER` adds one)'}"
 
 
 def _described(section: str, llm: LLMSettings) -> str:

@@ -6,7 +6,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from rlm_kernel import secrets
@@ -22,6 +22,9 @@ _BEFORE_A_KEY = re.compile(
     re.IGNORECASE,
 )
 """What stands before a key where keys are copied from: files, shells, requests."""
+
+_SURELY_A_KEY = 20
+"""Characters. What is shorter and has no digit is a word, for servers that want no key."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +48,17 @@ class Address:
 
 @dataclass(frozen=True)
 class Key:
-    """A key, and the setting or variable that it is from."""
+    """A key, and the setting or variable that it is from. From now on no trace and no error has it.
 
-    value: str
+    It is not always what a variable has: of that it may be a part, without quotes say.
+    """
+
+    value: str = field(repr=False)
     source: str
+
+    def __post_init__(self) -> None:
+        if len(self.value) >= _SURELY_A_KEY or any(map(str.isdigit, self.value)):
+            secrets.hold(self.value)  # a word such as "not-needed" would only spoil texts
 
     @property
     def oddity(self) -> str:
@@ -88,7 +98,6 @@ def key_of(
     """
     environ = os.environ if environ is None else environ
     if settings.api_key is not None and (value := tidy_key(settings.api_key.get_secret_value())):
-        secrets.hold(value)
         return Key(value, f"{section}.api_key")
     variable = key_variable(settings, provider)
     written = environ.get(variable, "")

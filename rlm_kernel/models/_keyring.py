@@ -121,19 +121,24 @@ def add_key(provider: str, written: str) -> str:
 
 
 def remove_key(provider: str) -> None:
-    """Delete a key from the keyring. Raises UsageError if `rlm auth add` has put none there, KeyringError."""
-    name = key_name(provider)
-    if name not in (kept := kept_in_keyring()):
-        raise UsageError(
-            f"rlm has put no {name} into the keyring.",
-            hint=f"It has put there: {', '.join(kept)}." if kept else "It has put no key there.",
-        )
+    """Delete a key from the keyring, and ask for it there no more, even if the keyring does not delete it.
+
+    Raises UsageError if there is none, KeyringError.
+    """
+    name, kept = key_name(provider), kept_in_keyring()
+    note_removed(name)
     try:
-        _ask("remove", name)
+        found = _ask("remove", name).key is not None
     except KeyringError as error:
         if error.kind != "none":
-            raise
-    note_removed(name)
+            left = "rlm takes the key from there no more, but the keyring may still have it."
+            raise KeyringError(f"{error.message} {left}", hint=error.hint, kind=error.kind) from None
+        found = False
+    if not found and name not in kept:
+        raise UsageError(
+            f"The keyring has no {name} of rlm's.",
+            hint=f"It has {', '.join(kept)}." if kept else "rlm has put no key there.",
+        )
 
 
 def keyring_problems() -> dict[str, KeyringError | None]:

@@ -44,14 +44,14 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _do(ring: Any, request: dict[str, Any]) -> str | None:
-    """What the keyring has under the name, afterwards."""
+    """What the keyring has under the name; "" for what was removed."""
     place = request["service"], request["name"]
     if request["do"] == "add":
         ring.set_password(*place, request["key"])
     found: str | None = ring.get_password(*place)
     if request["do"] == "remove" and found is not None:
         ring.delete_password(*place)
-        found = None
+        return ""
     return found
 
 

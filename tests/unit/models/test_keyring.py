@@ -208,18 +208,26 @@ def test_what_is_no_key_is_refused_and_changes_nothing(written: str, file: Path)
     assert (keyrings.kept(file), kept_in_keyring()) == ({}, [])
 
 
-def test_a_trace_that_was_begun_before_the_key_was_known_has_none_of_it(file: Path, tmp_path: Path) -> None:
+def test_a_trace_that_was_begun_before_the_key_was_known_has_none_of_it(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     add_key("openai", KEY)
     settings = LLMSettings(api_key=SecretStr("sk-only-in-the-settings"))
+    monkeypatch.setenv("GROQ_API_KEY", "Bearer 'sk-in-quotes-01234'")
     forget_held()
     writer = new_writer(tmp_path / "t.ipynb", meta(), load_settings(None, {}))
     assert redact(KEY, ()) == KEY
     assert keyring_key("openai") is not None
     assert key_of("root_llm", settings, "openai") is not None
-    writer(CellFinished(1, result("turn-01-a", outputs=[stream(f"{KEY} sk-only-in-the-settings\n")])))
+    key = key_of("sub_llm", LLMSettings(), "groq")
+    assert key is not None
+    assert "quotes" not in repr(key)
+    assert key_of("sub_llm", LLMSettings(api_key=SecretStr("not-needed")), "openai") is not None
+    shown = f"{KEY} sk-only-in-the-settings sk-in-quotes-01234 not-needed\n"
+    writer(CellFinished(1, result("turn-01-a", outputs=[stream(shown)])))
     writer.close()
     text = (tmp_path / "t.ipynb").read_text("utf-8")
-    assert "[redacted] [redacted]" in text
+    assert "[redacted] [redacted] [redacted] not-needed" in text
     assert "sk-" not in text
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rlm_kernel.cli.options import SettingsOptions, with_options
-from rlm_kernel.errors import LocalModelError
+from rlm_kernel.cli.options import JSON, SettingsOptions, with_options
+from rlm_kernel.errors import LocalModelError, UsageError
 
 if TYPE_CHECKING:
     from rlm_kernel.config import LLMSettings
@@ -27,11 +27,30 @@ _Name = Annotated[
 
 @models_app.callback()
 @with_options
-def overview(context: typer.Context, *, options: SettingsOptions) -> None:
-    """Show the local models, the configured models, and which API keys are set (names only)."""
-    if context.invoked_subcommand is None:
-        for line in _overview_lines(options):
-            typer.echo(line)
+def overview(
+    context: typer.Context,
+    check: Annotated[
+        bool, typer.Option("--check", help="Ask each configured model for one token, and say what is known.")
+    ] = False,
+    as_json: JSON = False,
+    *,
+    options: SettingsOptions,
+) -> None:
+    """Show the local models, the configured models, and which API keys are set (names only).
+
+    With --check: latency, prices, window, and what each configured model can do. Exit code 3 if one fails.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    if check:
+        from rlm_kernel.cli._models_check import check_and_report
+
+        check_and_report(options, as_json=as_json)
+        return
+    if as_json:
+        raise UsageError("--json is for --check.", hint="Type: rlm models --check --json")
+    for line in _overview_lines(options):
+        typer.echo(line)
 
 
 def _overview_lines(options: SettingsOptions) -> Iterator[str]:

@@ -165,8 +165,15 @@ def keyring_problems() -> dict[str, KeyringError | None]:
 def _ask(do: Literal["get", "add", "remove"], name: str, key: str | None = None) -> _Answer:
     """Raises KeyringError."""
     seconds = SECONDS_AT_A_SCREEN if _has_screen() else SECONDS
-    request = {"do": do, "service": SERVICE, "name": name, "key": key, "seconds": seconds + 1}
-    # -P: no module of the current folder is taken for a library's.
+    request = {
+        "do": do,
+        "service": SERVICE,
+        "name": name,
+        "key": key,
+        "seconds": seconds + 1,
+        "path": _path(),
+    }
+    # -P: nor is what lies beside this file taken for a library.
     command = [sys.executable, "-P", str(Path(__file__).with_name("_keyring_process.py"))]
     try:
         # In a session of its own it has no terminal, where it could ask or that it could leave without echo.
@@ -190,6 +197,15 @@ def _ask(do: Literal["get", "add", "remove"], name: str, key: str | None = None)
     if "error" in reply:
         raise _failure(reply["error"], name, reply["said"], reply["backend"])
     return _Answer(reply["key"] if isinstance(reply["key"], str) else None, reply["backend"])
+
+
+def _path() -> list[str]:
+    """Where this process finds its libraries; not in the current folder, which is anybody's."""
+    try:
+        here = os.getcwd()
+    except OSError:  # it is gone
+        here = ""
+    return [place for place in sys.path if os.path.isabs(place) and os.path.normpath(place) != here]
 
 
 def _has_screen() -> bool:

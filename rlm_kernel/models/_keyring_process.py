@@ -14,10 +14,11 @@ from typing import Any
 
 
 def main() -> None:
-    """Read a request (`do`, `service`, `name`, `key`, `seconds`), and write what came of it: `key` or
+    """Read a request (`do`, `service`, `name`, `key`, `seconds`, `path`), and write what came of it: `key` or
     `error`, with the `backend`.
     """
     request = json.load(sys.stdin)
+    sys.path[:] = request["path"]
     alarm = threading.Timer(request["seconds"], os._exit, (1,))
     alarm.daemon = True
     alarm.start()

@@ -247,7 +247,25 @@ def test_the_key_is_in_no_argument_and_no_environment_of_the_process(
     assert not any(KEY in part for part in seen)
 
 
-def test_no_module_of_the_current_folder_is_taken_for_the_library(file: Path) -> None:
+def test_a_backend_is_found_where_this_process_finds_its_libraries(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in an archive of an application, or beside a script."""
+    (tmp_path / "rings").mkdir()
+    (tmp_path / "rings" / "ring_of_ours.py").write_text("from tests.support.keyrings import Working\n")
+    monkeypatch.syspath_prepend(tmp_path / "rings")
+    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "ring_of_ours.Working")
+    monkeypatch.delenv("PYTHONPATH")
+    monkeypatch.syspath_prepend(keyrings.ROOT)
+    add_key("openai", KEY)
+    assert keyring_key("openai") is not None
+
+
+def test_no_module_of_the_current_folder_is_taken_for_the_library(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Path("keyring.py").write_text("raise SystemExit('not ours')")
+    monkeypatch.syspath_prepend("")
+    monkeypatch.syspath_prepend(Path.cwd())
     add_key("openai", KEY)
     assert keyring_key("openai") is not None

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from rlm_kernel.cli import _complete
 from rlm_kernel.cli._help import GroupedCommand
 from rlm_kernel.cli._text import json_line, printable
 from rlm_kernel.cli.options import JSON
@@ -29,6 +30,7 @@ _Provider = Annotated[
         help="By litellm's name, such as openai or anthropic; a model, or a variable such as OPENAI_API_KEY, "
         "is understood too.",
         show_default=False,
+        autocompletion=_complete.providers,
     ),
 ]
 

@@ -25,12 +25,16 @@ def provider_of(name: str) -> str | None:
     return provider if provider in known or not known else models.get(name)
 
 
+def models_table() -> dict[str, Any]:
+    """What is known of each model, by its name."""
+    return _read("model_prices_and_context_window_backup.json")
+
+
 def _models() -> dict[str, str]:
     """The provider of each model."""
-    table = _read("model_prices_and_context_window_backup.json")
     return {
         name: entry["litellm_provider"]
-        for name, entry in table.items()
+        for name, entry in models_table().items()
         if isinstance(entry, dict) and isinstance(entry.get("litellm_provider"), str)
     }
 

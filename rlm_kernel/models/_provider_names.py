@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,17 @@ def provider_of(name: str) -> str | None:
     known = known_providers()
     provider = name.partition("/")[0].strip().lower()
     return provider if provider in known or not known else models.get(name)
+
+
+def table_entry(model: str) -> Mapping[str, Any]:
+    """What the table says of `provider/model`; nothing of a model that it does not have."""
+    provider, _, name = model.partition("/")
+    table = models_table()
+    for key in (model, name):
+        entry = table.get(key)
+        if isinstance(entry, dict) and str(entry.get("litellm_provider", "")).startswith(provider):
+            return entry
+    return {}
 
 
 def models_table() -> dict[str, Any]:

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
-from rlm_kernel.config import LLMSettings, Settings
-from rlm_kernel.engine.protocols import ROLES, Completion, Message, Models, Retry
+from rlm_kernel.config import LLMSettings, OtherLLM, Settings
+from rlm_kernel.engine.protocols import ROLES, Completion, Message, Models, Retry, Watch
 from rlm_kernel.errors import InternalError, LocalModelError, ModelError, RLMError
+from rlm_kernel.models._provider_names import table_entry
 from rlm_kernel.models.factory import is_local, open_models
+
+T = TypeVar("T")
 
 SECONDS = 60.0
 """For one answer at most."""
@@ -65,15 +69,26 @@ def _configured(settings: Settings) -> list[tuple[tuple[str, ...], LLMSettings]]
     """Each model once, with its roles: some are configured as several."""
     sub = settings.sub_llm if settings.sub_llm.model else settings.root_llm
     named: dict[str, LLMSettings] = {"root": settings.root_llm, "sub": sub}
-    others: Mapping[str, LLMSettings] = getattr(settings, "models", {})
+    named |= {name: _whole(other, settings.root_llm) for name, other in settings.models.items()}
     found: list[tuple[tuple[str, ...], LLMSettings]] = []
-    for role, llm in (named | dict(others)).items():
+    for role, llm in named.items():
         same = next((index for index, (_, known) in enumerate(found) if known == llm), None)
         if same is None:
             found.append(((role,), llm))
         else:
             found[same] = ((*found[same][0], role), llm)
     return [one for one in found if one[1].model is not None]
+
+
+def _whole(other: OtherLLM, root: LLMSettings) -> LLMSettings:
+    """A model beside root and sub, with all its settings."""
+    if other.model is None or other.model != root.model:
+        return other
+    return root.model_copy(
+        update={
+            name: getattr(other, name) for name in other.model_fields_set if name in LLMSettings.model_fields
+        }
+    )
 
 
 async def _check(
@@ -83,14 +98,16 @@ async def _check(
     llm = llm.model_copy(update={"retries": 1, "timeout": min(llm.timeout, SECONDS)})
     unlimited = settings.limits.model_copy(update={"cost": None})
     uncached = settings.cache.model_copy(update={"enabled": False})
-    alone = settings.model_copy(update={"limits": unlimited, "cache": uncached, "sub_llm": LLMSettings()})
+    alone = settings.model_copy(
+        update={"limits": unlimited, "cache": uncached, "sub_llm": LLMSettings(), "models": {}}
+    )
     checked = Checked(roles, llm.model or "")
     for one_token in (True, False):
         asked = llm.model_copy(update={"max_tokens": 1}) if one_token else llm
         try:
             _be_at_hand(checked.model)
             async with open_models(alone.model_copy(update={"root_llm": asked}), say) as models:
-                checked = await _asked(models, checked)
+                checked = await _asked(models, asked, checked)
         except RLMError as error:
             checked = replace(checked, error=_of_section(error, roles[0]))
         except Exception as error:
@@ -119,8 +136,8 @@ def _be_at_hand(model: str) -> None:
             )
 
 
-async def _asked(models: Models, checked: Checked) -> Checked:
-    checked = replace(checked, facts=_facts(models), error=None)
+async def _asked(models: Models, llm: LLMSettings, checked: Checked) -> Checked:
+    checked = replace(checked, facts=_facts(models, llm), error=None)
     may_pass: list[Retry] = []
 
     def once(retry: Retry) -> bool:
@@ -129,7 +146,7 @@ async def _asked(models: Models, checked: Checked) -> Checked:
 
     began = time.monotonic()
     try:
-        reply: Completion = await models.complete(_ASKED, role="root", retrying=once)
+        reply: Completion = await models.complete(_ASKED, role="root", watch=Watch(retrying=once))
     except ModelError as error:
         if error.fault != "empty" or error.spent is None or may_pass:
             return replace(checked, error=error, cost=error.spent.cost if error.spent else 0.0)
@@ -137,12 +154,8 @@ async def _asked(models: Models, checked: Checked) -> Checked:
     return replace(checked, seconds=time.monotonic() - began, cost=reply.cost)
 
 
-def _facts(models: Models) -> Facts:
-    from rlm_kernel.models.litellm_models import LitellmModels
-
-    assert isinstance(models, LitellmModels)
-    endpoint = models._endpoints["root"]
-    llm, entry = endpoint.settings, endpoint.entry or {}
+def _facts(models: Models, llm: LLMSettings) -> Facts:
+    card, entry = models.card("root"), table_entry(llm.model or "")
 
     def price(part: str) -> float | None:
         found = entry.get(part)
@@ -153,11 +166,15 @@ def _facts(models: Models) -> Facts:
 
     own = llm.input_price is not None
     return Facts(
-        window=models.window("root"),
-        input_price=llm.input_price if own else price("input_cost_per_token"),
-        output_price=llm.output_price if own else price("output_cost_per_token"),
+        window=card.window,
+        input_price=llm.input_price if own else _known(card.input_price, price("input_cost_per_token")),
+        output_price=llm.output_price if own else _known(card.output_price, price("output_cost_per_token")),
         cached_price=llm.input_price if own else price("cache_read_input_token_cost"),
         caching=able("supports_prompt_caching"),
-        schemas=endpoint.schemas,
-        pictures=able("supports_vision"),
+        schemas=able("supports_response_schema"),
+        pictures=_known(card.sees, able("supports_vision")),
     )
+
+
+def _known(first: T | None, second: T | None) -> T | None:
+    return second if first is None else first

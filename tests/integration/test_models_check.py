@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from typer.testing import CliRunner, Result
 
 from rlm_kernel.cli import app
-from rlm_kernel.config import load_settings
+from rlm_kernel.config import LLMSettings, OtherLLM, Settings, load_settings
 from rlm_kernel.models import checking
 from rlm_kernel.models.checking import Checked, check_models
 from tests.support.providers.anthropic_messages import AnthropicServer
@@ -176,6 +177,28 @@ async def test_models_are_asked_at_the_same_time_once_each_and_for_a_bounded_tim
         slow.release()
     assert "no reply in time" in str(root.error)
     assert sub.error is not None
+
+
+async def test_models_beside_root_and_sub_are_asked_too_with_their_own_settings() -> None:
+    with OpenAIServer(api_key=KEY) as server:
+        base = f"{server.base}/v1"
+        root = LLMSettings(model="openai/gpt-4o-mini", api_base=base, api_key=SecretStr(KEY))
+        others = {
+            "hot": OtherLLM(model="openai/gpt-4o-mini", temperature=1.5),
+            "strong": OtherLLM(model="openai/gpt-4o", api_base=base),
+        }
+        rows = await check_models(Settings(root_llm=root, models=others))
+        asked = [request.body for request in server.requests]
+    assert [(row.roles, row.model) for row in rows] == [
+        (("root", "sub"), "openai/gpt-4o-mini"),
+        (("hot",), "openai/gpt-4o-mini"),
+        (("strong",), "openai/gpt-4o"),
+    ]
+    assert sorted(body.get("temperature", 0) for body in asked) == [0, 1.5]
+    assert rows[1].error is None
+    assert rows[2].error is not None
+    assert "OPENAI_API_KEY is not set" in rows[2].error.message
+    assert "root_llm" not in str(rows[2].error)
 
 
 async def test_a_local_model_that_is_not_downloaded_is_not_downloaded_for_a_check() -> None:

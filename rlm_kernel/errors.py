@@ -6,6 +6,7 @@ RLMError
 ├── SetupError            the machine lacks something                        exit 3
 │   ├── DockerError       no engine, no permission, or the engine refused
 │   ├── ImageError        the kernel image is missing or cannot be built
+│   ├── KeyringError      the system's keyring does not give a key, or take it
 │   └── LocalModelError   the embedded model cannot be fetched or started
 ├── ModelError            a model did not give a usable reply                exit 1 (3 for a missing key)
 ├── KernelError           the kernel could not be started or was lost        exit 1
@@ -93,6 +94,17 @@ class DockerError(SetupError):
 
 class ImageError(SetupError):
     """The kernel image is missing or cannot be built."""
+
+
+class KeyringError(SetupError):
+    """The system's keyring does not give a key, or take it.
+
+    `kind`: "none" (there is no keyring), "locked", "late" (no answer in time), or "failed".
+    """
+
+    def __init__(self, message: str, *, hint: str = "", kind: str = "failed") -> None:
+        super().__init__(message, hint=hint)
+        self.kind = kind
 
 
 class LocalModelError(SetupError):

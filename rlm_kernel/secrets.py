@@ -1,4 +1,8 @@
-"""Finding the secrets of this process by the names of their variables, and keeping them out of texts."""
+"""The secrets of this process, and keeping them out of texts.
+
+Secrets are the variables of the environment whose names suggest one, and what was told to `hold`: keys from a
+keyring or the settings.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,23 @@ _SECRET_NAME = re.compile(
     re.IGNORECASE,
 )
 _NOT_SECRET = re.compile(r"_(?:FILE|PATH|DIR|URL|ENV)(?:_|$)", re.IGNORECASE)
+_held: set[str] = set()
+"""Secrets that no variable of the environment has."""
+
+
+def hold(secret: str) -> None:
+    """Have `redact` replace a secret from now on in every text, whatever secrets it is given.
+
+    It works for what was made before, such as the writer of a trace. Values of fewer than 8 characters are no
+    secrets.
+    """
+    if len(secret) >= MIN_LENGTH:
+        _held.add(secret)
+
+
+def forget_held() -> None:
+    """Forget what was held, as a new process would. For tests."""
+    _held.clear()
 
 
 def is_secret_name(name: str) -> bool:
@@ -32,8 +53,10 @@ def known_secrets(environ: Mapping[str, str]) -> list[str]:
 
 
 def redact(text: str, secrets: Iterable[str]) -> str:
-    """The text with each secret, also as JSON writes it, replaced by `[redacted]`. Give the longest first."""
-    for form in _forms(tuple(secrets)):
+    """The text with each secret, also as JSON writes it, replaced by `[redacted]`: those given, and those
+    held.
+    """
+    for form in _forms(_all(secrets)):
         if form in text:
             text = text.replace(form, REDACTED)
     return text
@@ -41,13 +64,18 @@ def redact(text: str, secrets: Iterable[str]) -> str:
 
 def redact_cut(text: str, secrets: Iterable[str]) -> str:
     """`redact` for a text that was cut off: its end may be the beginning of a secret."""
-    forms = _forms(tuple(secrets))
+    forms = _forms(_all(secrets))
     text = redact(text, secrets)
     for form in forms:
         for size in range(len(form) - 1, MIN_LENGTH - 1, -1):
             if text.endswith(form[:size]):
                 return text[:-size] + REDACTED
     return text
+
+
+def _all(secrets: Iterable[str]) -> tuple[str, ...]:
+    """The longest first: a secret may be the beginning of another one."""
+    return tuple(sorted({*secrets, *_held}, key=lambda secret: (-len(secret), secret)))
 
 
 @lru_cache(maxsize=16)

@@ -58,7 +58,7 @@ the encoding of stdout lacks (`\\xe9`; with `--json` as JSON does), and says so 
 commands, options, files and folders, and
 
 - sessions (`--session`), runs in progress (`rlm attach`), traces (`rlm replay`, `resume`, `fork`) and their cells (`--at`, `--until`);
-- models (`-m`, `--sub-model`): first the provider, then its models as litellm's table has them;
+- models (`-m`, `--sub-model`): first the provider, then its models as litellm's table has them; providers (`rlm auth add`);
 - settings and their values (`--set`).
 
 It reads files, and asks neither Docker nor a model. `rlm --show-completion` prints the script.

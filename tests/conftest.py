@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from rlm_kernel.secrets import is_secret_name
+from rlm_kernel.secrets import forget_held, is_secret_name
 from tests.support.model_server import ModelServer
 
 # No deadlines: how long an example takes tells of the machine's load. Fewer examples than usual, for the time
@@ -41,7 +41,10 @@ def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     monkeypatch.setenv("RLM_CACHE_DIR", str(folder / "cache" / "rlm"))
     for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
         monkeypatch.setenv(name, str(folder / "home" / name.lower()))
+    # No keyring of the machine's, unless a test has one of its own.
+    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.fail.Keyring")
     monkeypatch.chdir(folder / "cwd")
+    forget_held()
     return folder
 
 

@@ -12,6 +12,7 @@ from rlm_kernel.cli._complete import use_scripts
 from rlm_kernel.cli._help import ASK, SESSIONS, TOOLS, TRACES, GroupedCommand, GroupedCommands
 from rlm_kernel.cli.ask import ask
 from rlm_kernel.cli.attach import attach
+from rlm_kernel.cli.auth import auth_app
 from rlm_kernel.cli.bench import bench
 from rlm_kernel.cli.cache import cache_app
 from rlm_kernel.cli.chat import chat
@@ -64,6 +65,7 @@ for panel, commands in {
     for command in commands:
         app.command(cls=GroupedCommand, rich_help_panel=panel)(command)
 for name, group in {
+    "auth": auth_app,
     "cache": cache_app,
     "config": config_app,
     "image": image_app,

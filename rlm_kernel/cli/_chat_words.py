@@ -20,6 +20,7 @@ COMMANDS = frozenset(
     {
         "ask",
         "attach",
+        "auth",
         "bench",
         "cache",
         "chat",

@@ -8,7 +8,6 @@ completed by the shell itself, where a command offers nothing.
 from __future__ import annotations
 
 import ast
-import importlib.util
 import io
 import json
 import os
@@ -16,7 +15,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import typer
 
@@ -151,9 +150,11 @@ def _typed_trace() -> str:
 
 def models(incomplete: str) -> Offered:
     """The local models, and those of litellm's table: providers first, then the models of one."""
+    from rlm_kernel.models._provider_names import models_table
+
     local = [("local", "no key; nothing leaves this machine"), ("local:0.5b", "the smaller local model")]
     named: dict[str, str] = {}
-    for name, entry in _table().items():
+    for name, entry in models_table().items():
         if isinstance(entry, dict) and entry.get("mode") in ("chat", "responses"):
             provider = str(entry.get("litellm_provider"))
             full = name if "/" in name else f"{provider}/{name}"
@@ -164,18 +165,11 @@ def models(incomplete: str) -> Offered:
     return [*local, *((f"{provider}/", "provider") for provider in sorted(providers))]
 
 
-def _table() -> dict[str, Any]:
-    """Litellm's models, from its file: to import it takes seconds."""
-    try:
-        found = importlib.util.find_spec("litellm")
-        assert found is not None
-        assert found.origin is not None
-        table = json.loads(
-            Path(found.origin).with_name("model_prices_and_context_window_backup.json").read_text("utf-8")
-        )
-    except (OSError, ValueError, ImportError, AssertionError):
-        return {}
-    return table if isinstance(table, dict) else {}
+def providers(incomplete: str) -> Offered:
+    """Litellm's providers."""
+    from rlm_kernel.models._provider_names import known_providers
+
+    return [(name, "") for name in sorted(known_providers())]
 
 
 def profiles(incomplete: str) -> Offered:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
-import os
 import platform
 import shutil
 import sys
@@ -173,6 +172,7 @@ def _checks(sandbox: SandboxSettings) -> Iterator[Check]:
             yield from _check_docker(client, sandbox)
     yield _check_local_model()
     yield _check_keys()
+    yield from _check_keyring()
 
 
 def _check_python() -> Check:
@@ -321,12 +321,25 @@ def _check_local_model() -> Check:
 
 
 def _check_keys() -> Check:
-    names = sorted(name for name, value in os.environ.items() if name.endswith("_API_KEY") and value.strip())
-    detail = ", ".join(names) if names else "none in the environment or .env"
+    from rlm_kernel.config import find_api_keys
+
+    keys = [f"{name} ({place})" for name, place in find_api_keys().items() if name.endswith("_API_KEY")]
+    detail = ", ".join(keys) if keys else "none in the environment, .env or the keyring"
     return Check(
         "API keys",
-        bool(names),
+        bool(keys),
         detail,
-        "export OPENAI_API_KEY=… (or another provider's), or `--model local`",
+        "rlm auth add openai (or another provider), export OPENAI_API_KEY=…, or `--model local`",
         needed=False,
     )
+
+
+def _check_keyring() -> Iterator[Check]:
+    """Whether it gives the keys that were put there; a machine without such keys needs none."""
+    from rlm_kernel.models._keyring import keyring_problems
+
+    problems = keyring_problems()
+    if problem := next(filter(None, problems.values()), None):
+        yield Check("keyring", False, problem.message, problem.hint, needed=False)
+    elif problems:
+        yield Check("keyring", True, f"gives {', '.join(problems)}", needed=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rlm_kernel.cli.options import SettingsOptions, with_options
-from rlm_kernel.errors import LocalModelError
+from rlm_kernel.cli.options import JSON, SettingsOptions, with_options
+from rlm_kernel.errors import LocalModelError, UsageError
 
 if TYPE_CHECKING:
     from rlm_kernel.config import LLMSettings
@@ -28,15 +27,34 @@ _Name = Annotated[
 
 @models_app.callback()
 @with_options
-def overview(context: typer.Context, *, options: SettingsOptions) -> None:
-    """Show the local models, the configured models, and which API keys are set (names only)."""
-    if context.invoked_subcommand is None:
-        for line in _overview_lines(options):
-            typer.echo(line)
+def overview(
+    context: typer.Context,
+    check: Annotated[
+        bool, typer.Option("--check", help="Ask each configured model for one token, and say what is known.")
+    ] = False,
+    as_json: JSON = False,
+    *,
+    options: SettingsOptions,
+) -> None:
+    """Show the local models, the configured models, and which API keys are set (names only).
+
+    With --check: latency, prices, window, and what each configured model can do. Exit code 3 if one fails.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    if check:
+        from rlm_kernel.cli._models_check import check_and_report
+
+        check_and_report(options, as_json=as_json)
+        return
+    if as_json:
+        raise UsageError("--json is for --check.", hint="Type: rlm models --check --json")
+    for line in _overview_lines(options):
+        typer.echo(line)
 
 
 def _overview_lines(options: SettingsOptions) -> Iterator[str]:
-    from rlm_kernel.config import load_api_keys
+    from rlm_kernel.config import find_api_keys, load_api_keys
     from rlm_kernel.models import weights
 
     yield "Local models (no key, nothing leaves the machine):"
@@ -53,8 +71,8 @@ def _overview_lines(options: SettingsOptions) -> Iterator[str]:
     yield "Configured:"
     yield f"  {'root':12} {_described('root_llm', settings.root_llm)}"
     yield f"  {'sub':12} {_described('sub_llm', settings.sub_llm)}"
-    keys = sorted(name for name, value in os.environ.items() if name.endswith("_API_KEY") and value)
-    yield "API keys set (environment or .env): " + (", ".join(keys) or "none")
+    keys = [f"{name} ({place})" for name, place in find_api_keys().items() if name.endswith("_API_KEY")]
+    yield f"API keys set: {', '.join(keys) or 'none (`rlm auth add PROVIDER` adds one)'}"
 
 
 def _described(section: str, llm: LLMSettings) -> str:

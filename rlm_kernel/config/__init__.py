@@ -10,6 +10,7 @@ limit or unsets what may be unset. Other variables of this project that start wi
 """
 
 from rlm_kernel.config.envfile import find_api_keys, from_dotenv, load_api_keys
+from rlm_kernel.config.keynames import kept_in_keyring, note_kept, note_removed, provider_variable
 from rlm_kernel.config.loading import Explained, explain_settings, load_settings
 from rlm_kernel.config.settings import (
     CacheSettings,
@@ -17,6 +18,7 @@ from rlm_kernel.config.settings import (
     LimitSettings,
     LLMSettings,
     MemoryCompactionSettings,
+    OtherLLM,
     PromptSettings,
     SandboxSettings,
     SessionSettings,
@@ -37,6 +39,7 @@ __all__ = [
     "LLMSettings",
     "LimitSettings",
     "MemoryCompactionSettings",
+    "OtherLLM",
     "PromptSettings",
     "SandboxSettings",
     "SessionSettings",
@@ -46,9 +49,13 @@ __all__ = [
     "find_api_keys",
     "from_assignments",
     "from_dotenv",
+    "kept_in_keyring",
     "known_keys",
     "load_api_keys",
     "load_settings",
+    "note_kept",
+    "note_removed",
     "parse_size",
+    "provider_variable",
     "variable_of",
 ]

@@ -6,10 +6,12 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from rlm_kernel.config.keynames import kept_in_keyring
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.secrets import is_secret_name
 
 DOTENV = ".env"
+KEYRING = "keyring"
 _taken: dict[str, str] = {}
 """Variables that load_api_keys() has put into the environment, and their values."""
 
@@ -57,8 +59,8 @@ def from_dotenv(name: str, value: str) -> bool:
 def find_api_keys(
     wanted: Iterable[str] = (), environ: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> dict[str, str | None]:
-    """Where API keys are, by the names of their variables: "environment", ".env", or None for those of
-    `wanted` that are not set.
+    """Where API keys are, by the names of their variables: "environment", ".env", "keyring" (which is not
+    asked), or None for those of `wanted` that are not set.
 
     Of the environment these are `..._API_KEY` and what is wanted, of `.env` all that suggests a secret.
     Raises ConfigError.
@@ -66,10 +68,11 @@ def find_api_keys(
     environ = os.environ if environ is None else environ
     wanted = set(wanted)
     found: dict[str, str | None] = dict.fromkeys(wanted)
+    found |= dict.fromkeys(kept_in_keyring(), KEYRING)
     found |= {name: DOTENV for name in read_dotenv(cwd) if is_secret_name(name) or name in wanted}
     found |= {
-        name: "environment"
+        name: DOTENV if from_dotenv(name, value) else "environment"
         for name, value in environ.items()
-        if value and (name.endswith("_API_KEY") or name in wanted)
+        if value.strip() and (name.endswith("_API_KEY") or name in wanted)
     }
     return {name: found[name] for name in sorted(found) if not name.startswith("RLM_")}

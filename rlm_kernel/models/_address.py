@@ -6,16 +6,25 @@ import ipaddress
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from rlm_kernel.config import LLMSettings, from_dotenv
+from rlm_kernel import secrets
+from rlm_kernel.config import LLMSettings, from_dotenv, provider_variable
 
 USUAL = {"openai": "https://api.openai.com/v1"}
 _AROUND = " \t\r\n\v\f\0\"'`\u201c\u201d\u2018\u2019\u00a0\u200b\u200c\u200d\u2060\ufeff"
 """What copying and `.env` files leave around a value: blanks seen and unseen, quotes of all kinds."""
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _PASSWORD = re.compile(r"//[^/@\s]+@")
+_BEFORE_A_KEY = re.compile(
+    r"(?:export\s+|set\s+|\$env:)?\w*_(?:KEY|TOKEN)\s*=\s*|(?:authorization|x-api-key)\s*:\s*|bearer(?:\s+|$)",
+    re.IGNORECASE,
+)
+"""What stands before a key where keys are copied from: files, shells, requests."""
+
+_SURELY_A_KEY = 20
+"""Characters. What is shorter and has no digit is a word, for servers that want no key."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +48,17 @@ class Address:
 
 @dataclass(frozen=True)
 class Key:
-    """A key, and the setting or variable that it is from."""
+    """A key, and the setting or variable that it is from. From now on no trace and no error has it.
 
-    value: str
+    It is not always what a variable has: of that it may be a part, without quotes say.
+    """
+
+    value: str = field(repr=False)
     source: str
+
+    def __post_init__(self) -> None:
+        if len(self.value) >= _SURELY_A_KEY or any(map(str.isdigit, self.value)):
+            secrets.hold(self.value)  # a word such as "not-needed" would only spoil texts
 
     @property
     def oddity(self) -> str:
@@ -76,29 +92,34 @@ def address_of(
 def key_of(
     section: str, settings: LLMSettings, provider: str, environ: Mapping[str, str] | None = None
 ) -> Key | None:
-    """The key for a model of that provider; None where none is set, or the provider has ways of its own to
-    sign in.
+    """The key for a model of that provider, by the settings or the environment; None where neither has one.
+
+    `_keyring.find_key` asks the keyring as well.
     """
     environ = os.environ if environ is None else environ
-    if settings.api_key is not None and (value := _tidy_key(settings.api_key.get_secret_value())):
+    if settings.api_key is not None and (value := tidy_key(settings.api_key.get_secret_value())):
         return Key(value, f"{section}.api_key")
-    variable = settings.api_key_env or f"{_prefix(provider)}_API_KEY"
+    variable = key_variable(settings, provider)
     written = environ.get(variable, "")
-    value = _tidy_key(written)
+    value = tidy_key(written)
     return Key(value, _source(variable, written)) if value else None
+
+
+def key_variable(settings: LLMSettings, provider: str) -> str:
+    """The one variable whose key goes to a model: the provider's usual one does not count beside
+    `api_key_env`, which mostly means that the address is somebody else's.
+    """
+    return settings.api_key_env or provider_variable(provider)
 
 
 def _source(variable: str, written: str) -> str:
     return f"{variable} in .env" if from_dotenv(variable, written) else variable
 
 
-def _prefix(provider: str) -> str:
-    return re.sub(r"\W", "_", provider).upper()
-
-
 def _variables(provider: str) -> tuple[str, ...]:
     """In litellm's order."""
-    names = (f"{_prefix(provider)}_API_BASE", f"{_prefix(provider)}_BASE_URL")
+    prefix = provider_variable(provider).removesuffix("_API_KEY")
+    names = (f"{prefix}_API_BASE", f"{prefix}_BASE_URL")
     return names[::-1] if provider == "openai" else names
 
 
@@ -106,9 +127,12 @@ def _tidy(value: str) -> str:
     return value.strip(_AROUND)
 
 
-def _tidy_key(value: str) -> str:
+def tidy_key(value: str) -> str:
     """A key without what was copied with it."""
-    return re.sub(r"^bearer\s+", "", _tidy(value), flags=re.IGNORECASE)
+    value = _tidy(value)
+    while before := _BEFORE_A_KEY.match(value):
+        value = _tidy(value[before.end() :])
+    return value
 
 
 def _tidy_address(value: str) -> str:

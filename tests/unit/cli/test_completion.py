@@ -88,6 +88,7 @@ def test_models_are_offered_by_provider() -> None:
     models = offered("rlm ask --sub-model anthropic/")
     assert models
     assert all(name.startswith("anthropic/") for name in models)
+    assert {"openai", "anthropic", "openrouter"} <= set(offered("rlm auth add "))
 
 
 def test_suites_and_strategies_are_those_of_bench() -> None:
@@ -125,7 +126,8 @@ def command(line: str, **more: Any) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    "line", ["rlm ask --set limits.", "rlm ask -m openai/", "rlm replay ", "rlm status --session "]
+    "line",
+    ["rlm ask --set limits.", "rlm ask -m openai/", "rlm auth add ", "rlm replay ", "rlm status --session "],
 )
 def test_nothing_slow_is_imported_to_complete(line: str, folder: Path) -> None:
     done = command(line, imports=True)

@@ -17,10 +17,11 @@ from docker import DockerClient
 from typer.testing import CliRunner, Result
 
 from rlm_kernel.cli import app
-from rlm_kernel.config import SandboxSettings
+from rlm_kernel.config import SandboxSettings, note_kept
 from rlm_kernel.errors import DockerError, SetupError
 from rlm_kernel.sandbox import docker_host, engine_errors, engine_setup, late_mounts, probe, shares
 from rlm_kernel.sandbox.container_spec import SandboxSpec
+from tests.support import keyrings
 from tests.support.terminal import Terminal
 
 # docker-py leaves its socket open when the engine is not there.
@@ -68,8 +69,20 @@ def test_the_report_is_one_json_object_with_names_of_keys_and_never_their_values
         "needed": True,
     }
     assert checks["docker"]["fix"]
-    assert checks["API keys"]["detail"] == "ANTHROPIC_API_KEY, OPENAI_API_KEY"
+    assert checks["API keys"]["detail"] == "ANTHROPIC_API_KEY (.env), OPENAI_API_KEY (environment)"
     assert "sk-of" not in result.stdout
+
+
+def test_a_keyring_that_is_locked_is_said_with_what_to_do(
+    rlm: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    note_kept("OPENAI_API_KEY")
+    keyrings.use("Locked", monkeypatch, tmp_path / "ring.json")
+    checks = {check["name"]: check for check in json.loads(rlm("doctor", "--json").stdout)["checks"]}
+    assert checks["API keys"]["detail"] == "OPENAI_API_KEY (keyring)"
+    assert (checks["keyring"]["ok"], checks["keyring"]["needed"]) == (False, False)
+    assert "locked" in checks["keyring"]["detail"]
+    assert "Unlock it" in checks["keyring"]["fix"]
 
 
 def test_a_missing_key_or_local_model_is_no_failure(rlm: Callable[..., Result]) -> None:

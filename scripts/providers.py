@@ -1,8 +1,8 @@
 """Writes `rlm_kernel/models/providers.json`: the providers of OpenAI's wire that litellm knows, by asking
 litellm itself.
 
-Each is asked through litellm, at a server of this process. One whose requests are those of OpenAI's wire gets a
-row: its address, the variables of address and key, and which parameters it is not sent. Others are left to
+Each is asked through litellm, at a server of this process. One whose requests are those of OpenAI's wire gets
+a row: its address, the variables of address and key, and which parameters it is not sent. Others are left to
 litellm. `--check` says whether the file is what would be written.
 """
 
@@ -72,7 +72,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         assert isinstance(self.server, Server)
-        self.server.seen.append((self.path, {k.lower(): v for k, v in self.headers.items()}, json.loads(body)))
+        self.server.seen.append(
+            (self.path, {k.lower(): v for k, v in self.headers.items()}, json.loads(body))
+        )
         reply = json.dumps(REPLY).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
@@ -121,7 +123,13 @@ async def row_of(litellm: Any, provider: str, server: Server) -> dict[str, Any] 
     with variables_read():
         missing = litellm.validate_environment(f"{provider}/some-model")["missing_keys"]
     local = f"http://127.0.0.1:{server.server_port}/v1"
-    common = {"model": f"{provider}/some-model", "api_base": local, "api_key": KEY, "num_retries": 0, "max_retries": 0}
+    common = {
+        "model": f"{provider}/some-model",
+        "api_base": local,
+        "api_key": KEY,
+        "num_retries": 0,
+        "max_retries": 0,
+    }
 
     async def sent(**more: Any) -> Any:
         server.seen.clear()

@@ -17,6 +17,7 @@ TOLD = {
     "temperature": "takes no temperature: it is left out now.",
     "max_completion_tokens": "takes max_completion_tokens in place of max_tokens.",
     "max_tokens": "does not take this limit on reply tokens: max_tokens is left out now.",
+    "stream_options": "does not count the tokens of streamed replies: they are estimated.",
     "response_format": "takes no schema for its reply: it is left out now.",
 }
 _NOT = r"(?:not|n't|no longer|un\w+|invalid|only|disallow\w*|must|deprecated|extra|does not)"
@@ -62,6 +63,8 @@ def adapt(request: dict[str, Any], failure: Failure, *, schemas: bool | None) ->
             return apply(request, "max_completion_tokens" if instead else "max_tokens")
         if "max_completion_tokens" in request and "max_completion_tokens" in said:
             return apply(request, "max_tokens")
+        if "stream_options" in said:
+            return "stream_options"
         if "temperature" in request and "temperature" in said.lower():
             return apply(request, "temperature")
     about_schema = "response_format" in request and (

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 from rlm_kernel import secrets
 from rlm_kernel.config import LLMSettings, from_dotenv, provider_variable
+from rlm_kernel.models._catalog import providers
 
-USUAL = {"openai": "https://api.openai.com/v1"}
 _AROUND = " \t\r\n\v\f\0\"'`\u201c\u201d\u2018\u2019\u00a0\u200b\u200c\u200d\u2060\ufeff"
 """What copying and `.env` files leave around a value: blanks seen and unseen, quotes of all kinds."""
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -86,7 +86,8 @@ def address_of(
         written = environ.get(variable, "")
         if value := _tidy(written):
             return Address(_tidy_address(value), _source(variable, written))
-    return Address(USUAL.get(provider))
+    known = providers().get(provider)
+    return Address(known.base if known is not None else None)
 
 
 def key_of(
@@ -99,17 +100,27 @@ def key_of(
     environ = os.environ if environ is None else environ
     if settings.api_key is not None and (value := tidy_key(settings.api_key.get_secret_value())):
         return Key(value, f"{section}.api_key")
-    variable = key_variable(settings, provider)
-    written = environ.get(variable, "")
-    value = tidy_key(written)
-    return Key(value, _source(variable, written)) if value else None
+    for variable in _key_variables(settings, provider):
+        written = environ.get(variable, "")
+        if value := tidy_key(written):
+            return Key(value, _source(variable, written))
+    return None
+
+
+def _key_variables(settings: LLMSettings, provider: str) -> tuple[str, ...]:
+    known = providers().get(provider)
+    if settings.api_key_env or known is None:
+        return (key_variable(settings, provider),)
+    return tuple(dict.fromkeys([*known.key_env, provider_variable(provider)]))
 
 
 def key_variable(settings: LLMSettings, provider: str) -> str:
     """The one variable whose key goes to a model: the provider's usual one does not count beside
     `api_key_env`, which mostly means that the address is somebody else's.
     """
-    return settings.api_key_env or provider_variable(provider)
+    known = providers().get(provider)
+    usual = known.key_env[0] if known is not None and known.key_env else provider_variable(provider)
+    return settings.api_key_env or usual
 
 
 def _source(variable: str, written: str) -> str:
@@ -120,7 +131,8 @@ def _variables(provider: str) -> tuple[str, ...]:
     """In litellm's order."""
     prefix = provider_variable(provider).removesuffix("_API_KEY")
     names = (f"{prefix}_API_BASE", f"{prefix}_BASE_URL")
-    return names[::-1] if provider == "openai" else names
+    known = providers().get(provider)
+    return tuple(dict.fromkeys([*(known.base_env if known is not None else ()), *names]))
 
 
 def _tidy(value: str) -> str:

@@ -18,6 +18,8 @@ _HERE = Path(__file__).parent
 _TABLE = "model_prices_and_context_window_backup.json"
 _SCHEMAS = frozenset({"predibase", "fireworks_ai", "lm_studio", "nebius", "databricks"})
 """Providers of which litellm says that all their models take a schema."""
+_SAME_WIRE = {"aiohttp_openai": "openai"}
+"""Other names of litellm's, by which it asks with a client of its own."""
 ANTHROPIC = "anthropic"
 
 
@@ -50,11 +52,14 @@ _ANTHROPIC = Provider(
 def providers() -> Mapping[str, Provider]:
     """The providers that can be asked directly, by litellm's names."""
     rows = json.loads((_HERE / "providers.json").read_text("utf-8"))
-    made = {
-        name: Provider(**{part: tuple(value) if isinstance(value, list) else value for part, value in row.items()})
-        for name, row in rows.items()
+    made: dict[str, Provider] = {
+        name: Provider(**{part: _frozen(value) for part, value in row.items()}) for name, row in rows.items()
     }
     return {**made, ANTHROPIC: _ANTHROPIC}
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def find(model: str) -> tuple[str, str, Mapping[str, Any] | None] | None:
@@ -66,7 +71,7 @@ def find(model: str) -> tuple[str, str, Mapping[str, Any] | None] | None:
     if not slash:
         entry = _line(model)
         provider, name = str((entry or {}).get("litellm_provider")), model
-    elif provider in providers():
+    elif (provider := _SAME_WIRE.get(provider, provider)) in providers():
         entry = next((line for key in (model, name) if (line := _of(key, provider)) is not None), None)
     else:
         return None
@@ -111,6 +116,12 @@ def _text() -> str:
         return Path((folders or ["."])[0], _TABLE).read_text("utf-8")
     except OSError:
         return ""
+
+
+def warm_up() -> None:
+    """Read the files, which takes a moment, in a thread say."""
+    providers()
+    _text()
 
 
 @functools.cache

@@ -60,7 +60,8 @@ _QUERY_AMID = re.compile(r"(\?[^/]*)(/chat/completions)$")
 class Exchange:
     """One request and its reply, or the `error` in place of one. Names of headers are in lower case.
 
-    `stopped`: who listened had heard enough, and the rest was left unread.
+    `streamed`: litellm read the reply as it came. `stopped`: who listened had heard enough, and the rest was
+    left unread.
     """
 
     url: str
@@ -69,11 +70,12 @@ class Exchange:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     error: Exception | None = None
+    streamed: bool = False
     stopped: bool = False
 
 
-Hear = Callable[[bytes], bool]
-"""Hears the bytes of a reply as they come. False: enough."""
+Hear = Callable[[bytes], int]
+"""Hears the bytes of a reply as they come, and says how many of them it took: fewer than all are enough."""
 
 
 class Http:
@@ -87,8 +89,8 @@ class Http:
     ) -> Exchange:
         """A request's reply, or why there is none: it raises nothing but what cancels it.
 
-        `hear`: the reply is asked for unpacked, and heard as it comes, if it is a success. A redirect to another origin is not followed, so that key and prompt go nowhere else. It comes back as
-        the reply.
+        `hear`: the reply is asked for unpacked, and heard as it comes, if it is a success. A redirect to
+        another origin is not followed, so that key and prompt go nowhere else. It comes back as the reply.
         """
         exchange = Exchange(_QUERY_AMID.sub(r"\2\1", url))
         if hear is not None:
@@ -160,7 +162,7 @@ async def _take(response: aiohttp.ClientResponse, exchange: Exchange, hear: Hear
     _take_head(response, exchange)
     packing = exchange.headers.get("content-encoding", "")
     success = 200 <= response.status < 300
-    pieces = response.content.iter_any()
+    pieces: AsyncIterator[bytes] = response.content.iter_any()
     if hear is not None and success and packing in ("", "identity"):
         pieces = _heard(pieces, exchange, hear)
     exchange.body = await received(pieces, packing, success=success)
@@ -173,8 +175,9 @@ def _take_head(response: aiohttp.ClientResponse, exchange: Exchange) -> None:
 
 async def _heard(pieces: AsyncIterator[bytes], exchange: Exchange, hear: Hear) -> AsyncIterator[bytes]:
     async for piece in pieces:
-        yield piece
-        if not hear(piece):
+        taken = hear(piece)
+        yield piece[:taken]
+        if taken < len(piece):
             exchange.stopped = True
             return
 
@@ -326,7 +329,9 @@ def _transport(usual: httpx.AsyncBaseTransport | None) -> httpx.AsyncBaseTranspo
                 async for piece in self._response.content.iter_any():
                     kept += piece
                     if len(kept) > REPLY_BYTES:
-                        raise Unreadable(f"the reply has more than {REPLY_BYTES >> 20} MiB, and no more is read")
+                        raise Unreadable(
+                            f"the reply has more than {REPLY_BYTES >> 20} MiB, and no more is read"
+                        )
                     yield piece
             except _failures() as error:
                 self._found.error = error
@@ -347,6 +352,7 @@ def _transport(usual: httpx.AsyncBaseTransport | None) -> httpx.AsyncBaseTranspo
             _take_head(response, found)
             kept = {name: found.headers[name] for name in _FOR_LITELLM if name in found.headers}
             if 200 <= found.status < 300:
+                found.streamed = True
                 call.body = Body(response, found, opened)
                 return httpx.Response(found.status, headers=kept, stream=call.body, request=request)
             await _take(response, found, None)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from rlm_kernel.models import _http
+from rlm_kernel.models import _http, _reading
 
 
 def load() -> Any:
@@ -50,16 +51,30 @@ def _log_nothing() -> None:
     worker.ensure_initialized_and_enqueue = enqueue
 
 
-def table_entry(litellm: Any, model: str, name: str, provider: str) -> Mapping[str, Any] | None:
-    """The model's line in litellm's table.
+async def ask(
+    http: _http.Http, litellm: Any, request: Mapping[str, Any], heard: Callable[[str, bool], bool] | None
+) -> tuple[Any, _http.Exchange | None]:
+    """The completion that litellm makes of the reply, in OpenAI's form, or its exception; and the last
+    request that it sent, None for none.
 
-    Its own look-up is not used: it puts 0 for unknown prices, and asks Ollama servers.
+    `heard`: the reply is streamed, as of `Watch`.
     """
-    for key in (model, f"{provider}/{name}", name):
-        entry: Mapping[str, Any] | None = litellm.model_cost.get(key)
-        if entry is not None and str(entry.get("litellm_provider", "")).startswith(provider):
-            return entry
-    return None
+    if heard is None:
+        response, exchange = await _http.by_litellm(http, litellm, request)
+        return response if isinstance(response, Exception) else response.model_dump(warnings=False), exchange
+    chunks = _reading.Chunks()
+
+    def chunk(piece: Any) -> bool:
+        found = piece.model_dump(warnings=False)
+        chunks.add(found)
+        text, thoughts = _reading.heard_in(found)
+        return not (thoughts and not heard(thoughts, True)) and not (text and not heard(text, False))
+
+    error, exchange = await _http.by_litellm(http, litellm, request, chunk)
+    if error is not None:
+        return error, exchange
+    chunks.ended = True
+    return chunks.completion(stopped=exchange is not None and exchange.stopped), exchange
 
 
 async def close_clients(litellm: Any) -> None:
@@ -70,7 +85,8 @@ async def close_clients(litellm: Any) -> None:
     """
     worker = importlib.import_module("litellm.litellm_core_utils.logging_worker").GLOBAL_LOGGING_WORKER
     await asyncio.sleep(0)
-    await worker.stop()
+    with contextlib.suppress(RuntimeError):  # it worked on another loop, which is closed
+        await worker.stop()
     cache = litellm.in_memory_llm_clients_cache
     for key in [key for key in cache.cache_dict if str(key).endswith(f"-{id(asyncio.get_running_loop())}")]:
         client = cache.cache_dict.pop(key)

@@ -65,8 +65,9 @@ _REASON = 100
 class Read:
     """What a reply says.
 
-    `finish`: why it ended, "length" where it was cut at the limit of tokens. `thinking`: as of `Completion`. `tools`: names of tools that it
-    called although none was offered, but those that run code, whose code is in the text.
+    `finish`: why it ended, "length" where it was cut at the limit of tokens. `thinking`: as of `Completion`.
+    `tools`: names of tools that it called although none was offered, but those that run code, whose code is
+    in the text.
     """
 
     text: str
@@ -258,6 +259,16 @@ def heard_in(chunk: Mapping[str, Any]) -> tuple[str, str]:
     return text, named or thoughts
 
 
+def events(body: bytes) -> Iterator[dict[str, Any]] | None:
+    """The JSON objects of an event stream; None for a body that is none."""
+    text = _text(body).lstrip("\ufeff \t\r\n\0")
+    if begun := _COMMENTS.match(text):
+        text = text[begun.end() :]
+    if not _EVENT.match(text):
+        return None
+    return (chunk for data in _data(text) if (chunk := chunk_of(data)) is not None)
+
+
 class Chunks:
     """One completion that grows by the chunks of its stream."""
 
@@ -283,7 +294,9 @@ class Chunks:
             message.finish = "stopped"
         elif not self.ended and not message.finish:
             message.finish = "error"
-            message.more.setdefault("error", {"message": "the stream ended before the reply did", "code": 502})
+            message.more.setdefault(
+                "error", {"message": "the stream ended before the reply did", "code": 502}
+            )
         return self._whole | {"choices": [message.choice()]}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from rlm_kernel.engine.protocols import Usage
 
-_CHARS_PER_TOKEN = 4
+_CHARS_PER_TOKEN = 4.0
 _MOST_TOKENS = 10**12
 """Of one call; what is more is no count."""
 _DIGITS = 40
@@ -21,10 +21,18 @@ A name in `_details` is of an object with more counts, one in `Details` of a lis
 """
 
 
-def usage(found: Mapping[str, Any], sent: int, received: int) -> Usage:
+def usage(
+    found: Mapping[str, Any],
+    sent: int,
+    received: int,
+    chars_per_token: float = _CHARS_PER_TOKEN,
+    *,
+    stopped: bool = False,
+) -> Usage:
     """What a reply used.
 
     What is not told, or makes no sense, is estimated from the characters, and the whole is marked.
+    `chars_per_token`: of the prompt. `stopped`: what is told of the reply may not be all of it.
     """
     told = _of(found, "usage") or _of(found, "usageMetadata")
     prompt = _count(told, "prompt_tokens", "input_tokens", "promptTokenCount", "prompt_eval_count")
@@ -34,8 +42,18 @@ def usage(found: Mapping[str, Any], sent: int, received: int) -> Usage:
         prompt = total - completion
     if completion is None and total is not None and prompt is not None and total >= prompt:
         completion = total - prompt
-    estimated = not prompt or completion is None or (completion == 0 and received > 0)
-    prompt = prompt or math.ceil(sent / _CHARS_PER_TOKEN)
+    out = _of(told, "completion_tokens_details") or _of(told, "output_tokens_details")
+    reasoning = _count(out, "reasoning_tokens") or _count(told, "thoughtsTokenCount") or 0
+    if (
+        reasoning
+        and None not in (prompt, completion)
+        and total == (prompt or 0) + (completion or 0) + reasoning
+    ):
+        completion = (completion or 0) + reasoning  # some do not count it as part of the reply
+    if stopped:
+        completion = max(completion or 0, math.ceil(received / _CHARS_PER_TOKEN))
+    estimated = stopped or not prompt or completion is None or (completion == 0 and received > 0)
+    prompt = prompt or math.ceil(sent / chars_per_token)
     completion = completion or math.ceil(received / _CHARS_PER_TOKEN)
     details = _of(told, "prompt_tokens_details") or _of(told, "input_tokens_details")
     cached = (
@@ -43,7 +61,11 @@ def usage(found: Mapping[str, Any], sent: int, received: int) -> Usage:
         or _count(told, "prompt_cache_hit_tokens", "cache_read_input_tokens")
         or 0
     )
-    return Usage(prompt, completion, min(cached, prompt), estimated)
+    written = _count(told, "cache_creation_input_tokens") or _count(details, "cache_creation_tokens") or 0
+    cached = min(cached, prompt)
+    return Usage(
+        prompt, completion, cached, estimated, min(written, prompt - cached), min(reasoning, completion)
+    )
 
 
 def checked(told: Any) -> Any:

@@ -93,7 +93,8 @@ def _cached(
 
 def _check_prices(models: LitellmModels) -> None:
     """A limit of money cannot be held without prices. Raises ConfigError."""
-    unknown = sorted({models.name(role) for role in ROLES if not models.priced(role)})
+    cards = [*(models.card(role) for role in ROLES), *models.others]
+    unknown = sorted({card.name for card in cards if card.input_price is None})
     if unknown:
         raise ConfigError(
             f"The cost limit cannot be held: no price is known for {' and '.join(unknown)}.",

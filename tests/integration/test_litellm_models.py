@@ -152,7 +152,7 @@ async def test_a_reply_that_used_less_than_nothing_gives_no_budget_back(
 
 
 async def test_a_window_can_be_set(make: Make) -> None:
-    assert make(sub_llm__window=4096).window("sub") == 4096
+    assert make(sub_llm__window=4096).card("sub").window == 4096
 
 
 async def test_what_failed_attempts_used_is_counted(make: Make, openai_env: ModelServer) -> None:

@@ -1,0 +1,193 @@
+"""One model at one address: what is known of it, and how it is found out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from rlm_kernel.config import LLMSettings
+from rlm_kernel.engine.protocols import Card, Completion, Message
+from rlm_kernel.errors import ModelError
+from rlm_kernel.models import _catalog, _prices
+from rlm_kernel.models._address import Address, Key, address_of, key_variable
+from rlm_kernel.models._faults import Failure
+from rlm_kernel.models._hints import WHAT, Asked, hint_for
+from rlm_kernel.models._http import Exchange
+from rlm_kernel.models._keyring import find_key
+from rlm_kernel.models._near import nearest_model
+from rlm_kernel.models.slots import Slots
+from rlm_kernel.nearest import did_you_mean
+from rlm_kernel.secrets import known_secrets, redact
+
+_CHARS_PER_TOKEN = 4.0
+_OTHER_KEY = {"GEMINI_API_KEY": "GOOGLE_API_KEY", "HUGGINGFACE_API_KEY": "HF_TOKEN"}
+"""Variables that litellm takes as well, but does not count when it looks for missing ones."""
+_NO_KEY = frozenset(
+    {"hosted_vllm", "lm_studio", "llamafile", "docker_model_runner", "xinference", "litellm_proxy"}
+)
+"""Providers whose servers may want no key: litellm sends one of its own then."""
+
+
+@dataclass
+class Endpoint:
+    """One model at one address.
+
+    What is not given to it is found out when the models are opened, or told by the provider.
+    """
+
+    section: str
+    settings: LLMSettings
+    model: str
+    slots: Slots
+    provider: str = field(default="", init=False)
+    name: str = field(default="", init=False)
+    """The model's, as its provider has it."""
+    address: Address = field(default_factory=lambda: Address(None), init=False)
+    key: Key | None = field(default=None, init=False)
+    entry: Mapping[str, Any] | None = field(default=None, init=False)
+    """Its line in litellm's table."""
+    direct: bool = field(default=False, init=False)
+    """It is asked without litellm."""
+    schemas: bool | None = field(default=None, init=False)
+    """Whether it takes a JSON schema for its reply; None where that is not known."""
+    changes: list[str] = field(default_factory=list, init=False)
+    """What its refusals have taught, of `_adapting.TOLD`."""
+    learnt_window: int | None = field(default=None, init=False)
+    """Tokens of its window, as a refusal told."""
+    chars_per_token: float = field(default=_CHARS_PER_TOKEN, init=False)
+    """Of its last prompts."""
+
+    @property
+    def window(self) -> int | None:
+        known = self.settings.window or (self.entry or {}).get("max_input_tokens")
+        return min(filter(None, (known, self.learnt_window)), default=None)
+
+    def card(self, which: str) -> Card:
+        """What is known of it."""
+        prices = _prices.per_million(self.settings, self.entry)
+        read, written = prices if prices is not None else (None, None)
+        sees = None if self.entry is None else bool(self.entry.get("supports_vision"))
+        return Card(which, self.model, self.window, read, written, sees, getattr(self.settings, "about", ""))
+
+    def learn(self, chars: int, tokens: int) -> None:
+        """So many characters of a prompt were so many tokens."""
+        if chars > 1000 and tokens > 0:
+            self.chars_per_token = min(20.0, max(1.0, chars / tokens))
+
+
+Directly = Callable[[str, Mapping[str, Any] | None], bool]
+
+
+async def identify(endpoint: Endpoint, directly: Directly) -> bool:
+    """Find the model in litellm's tables, where it can be asked without litellm; whether it can.
+
+    `directly` may object. Raises ModelError for a key that is missing or none.
+    """
+    found = _catalog.find(endpoint.model)
+    if found is None or not directly(found[0], found[2]):
+        return False
+    endpoint.provider, endpoint.name, endpoint.entry = found
+    endpoint.direct = True
+    endpoint.schemas = _catalog.takes_schemas(endpoint.provider, endpoint.entry)
+    await _sign_in(endpoint)
+    if endpoint.key is None and endpoint.provider not in _NO_KEY:
+        raise _no_key(endpoint, key_variable(endpoint.settings, endpoint.provider))
+    return True
+
+
+async def identify_by_litellm(endpoint: Endpoint, litellm: Any) -> None:
+    """Find provider and table line of the model by litellm.
+
+    Raises ModelError for an unknown provider or a missing key.
+    """
+    try:
+        endpoint.name, provider, _, _ = litellm.get_llm_provider(
+            endpoint.model, api_base=endpoint.settings.api_base
+        )
+    except litellm.BadRequestError:
+        failure = Failure("unknown_model", "its provider is not known")
+        failure = replace(failure, advice=did_you_mean(nearest_model(litellm, endpoint.model)))
+        raise model_error(endpoint, failure) from None
+    endpoint.provider = provider
+    endpoint.entry = _table_entry(litellm, endpoint.model, endpoint.name, endpoint.provider)
+    endpoint.schemas = bool(litellm.supports_response_schema(endpoint.model))
+    await _sign_in(endpoint)
+    if endpoint.key is not None:
+        return
+    variable = endpoint.settings.api_key_env
+    if variable is None:
+        missing = litellm.validate_environment(endpoint.model)["missing_keys"]
+        # Several variables are ways to sign in (cloud roles, say) of which one is enough: the provider
+        # must tell.
+        alone = len(missing) == 1 and missing[0].endswith("_API_KEY")
+        variable = missing[0] if alone and not os.environ.get(_OTHER_KEY.get(missing[0], "")) else None
+    if variable is not None:
+        raise _no_key(endpoint, variable)
+
+
+async def _sign_in(endpoint: Endpoint) -> None:
+    endpoint.address = address_of(endpoint.section, endpoint.settings, endpoint.provider)
+    endpoint.key = await find_key(endpoint.section, endpoint.settings, endpoint.provider)
+    if endpoint.key is not None and (odd := endpoint.key.oddity):
+        hint = f"Copy the key again, and set {endpoint.key.source} to it alone."
+        failure = Failure("auth", f"the key in {endpoint.key.source} has {odd} in it")
+        raise model_error(endpoint, failure, hint=hint)
+
+
+def _no_key(endpoint: Endpoint, variable: str) -> ModelError:
+    hint = (
+        f"Set {variable} in the environment or in a .env file in the current directory, or keep the key in "
+        f"the system's keyring: rlm auth add {variable}."
+    )
+    if endpoint.settings.api_base is not None:
+        hint += f" If {endpoint.settings.api_base} wants no key, any value will do."
+    return model_error(endpoint, Failure("auth", f"no key: {variable} is not set"), hint=hint)
+
+
+def model_error(
+    endpoint: Endpoint,
+    failure: Failure,
+    attempts: int = 0,
+    *,
+    hint: str | None = None,
+    spent: Completion | None = None,
+    sent: Sequence[Message] = (),
+    exchange: Exchange | None = None,
+) -> ModelError:
+    """What a user is told of a failure, without any key."""
+    tries = f" ({attempts} attempts)" if attempts > 1 else ""
+    secrets = known_secrets(os.environ)
+    if hint is None:
+        asked = Asked(
+            endpoint.section,
+            endpoint.settings,
+            endpoint.provider,
+            endpoint.address,
+            endpoint.key,
+            endpoint.window,
+        )
+        hint = hint_for(failure, asked, exchange, sum(len(message["content"]) for message in sent))
+    return ModelError(
+        redact(
+            f"The model {endpoint.model} {WHAT[failure.fault]}{tries}: {failure.said.rstrip('.')}.", secrets
+        ),
+        fault=failure.fault,
+        model=endpoint.model,
+        attempts=attempts,
+        hint=redact(hint, secrets),
+        spent=spent,
+    )
+
+
+def _table_entry(litellm: Any, model: str, name: str, provider: str) -> Mapping[str, Any] | None:
+    """The model's line in litellm's table.
+
+    Its own look-up is not used: it puts 0 for unknown prices, and asks Ollama servers.
+    """
+    for key in (model, f"{provider}/{name}", name):
+        entry: Mapping[str, Any] | None = litellm.model_cost.get(key)
+        if entry is not None and str(entry.get("litellm_provider", "")).startswith(provider):
+            return entry
+    return None

@@ -150,11 +150,11 @@ def _typed_trace() -> str:
 
 def models(incomplete: str) -> Offered:
     """The local models, and those of litellm's table: providers first, then the models of one."""
-    from rlm_kernel.models._provider_names import models_table
+    from rlm_kernel.models._catalog import table
 
     local = [("local", "no key; nothing leaves this machine"), ("local:0.5b", "the smaller local model")]
     named: dict[str, str] = {}
-    for name, entry in models_table().items():
+    for name, entry in table().items():
         if isinstance(entry, dict) and entry.get("mode") in ("chat", "responses"):
             provider = str(entry.get("litellm_provider"))
             full = name if "/" in name else f"{provider}/{name}"
@@ -167,7 +167,7 @@ def models(incomplete: str) -> Offered:
 
 def providers(incomplete: str) -> Offered:
     """Litellm's providers."""
-    from rlm_kernel.models._provider_names import known_providers
+    from rlm_kernel.models._catalog import known_providers
 
     return [(name, "") for name in sorted(known_providers())]
 

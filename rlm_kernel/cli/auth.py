@@ -128,7 +128,7 @@ def _named(provider: str) -> str:
 
     Raises UsageError, which does not repeat what was written: it may be a key.
     """
-    from rlm_kernel.models._provider_names import known_providers, provider_of
+    from rlm_kernel.models._catalog import known_providers, provider_of
     from rlm_kernel.nearest import did_you_mean, nearest
 
     written = provider.strip()
@@ -150,7 +150,7 @@ def _named(provider: str) -> str:
 
 
 def _provider_of(name: str) -> str | None:
-    from rlm_kernel.models._provider_names import provider_of
+    from rlm_kernel.models._catalog import provider_of
 
     provider = name.removesuffix("_API_KEY").lower()
     return provider if provider != name.lower() and provider_of(provider) == provider else None

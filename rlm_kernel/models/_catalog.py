@@ -16,6 +16,7 @@ from typing import Any
 
 _HERE = Path(__file__).parent
 _TABLE = "model_prices_and_context_window_backup.json"
+_PROVIDERS = "provider_endpoints_support_backup.json"
 _SCHEMAS = frozenset({"predibase", "fireworks_ai", "lm_studio", "nebius", "databricks"})
 """Providers of which litellm says that all their models take a schema."""
 _SAME_WIRE = {"aiohttp_openai": "openai"}
@@ -110,12 +111,40 @@ def _line(key: str) -> Mapping[str, Any] | None:
 
 @functools.cache
 def _text() -> str:
-    found = importlib.util.find_spec("litellm")
-    folders = found.submodule_search_locations if found is not None else None
+    return _read(_TABLE)
+
+
+def _read(file: str) -> str:
+    """A file of litellm's package; nothing where it is not there."""
     try:
-        return Path((folders or ["."])[0], _TABLE).read_text("utf-8")
-    except OSError:
+        found = importlib.util.find_spec("litellm")
+        folders = found.submodule_search_locations if found is not None else None
+        return Path((folders or ["."])[0], file).read_text("utf-8")
+    except (OSError, ValueError, ImportError):
         return ""
+
+
+def known_providers() -> set[str]:
+    """All providers that litellm knows; none if it keeps its tables elsewhere."""
+    listed = json.loads(_read(_PROVIDERS) or "{}").get("providers")
+    names = set(listed) if isinstance(listed, dict) else set()
+    names |= {str(entry.get("litellm_provider")) for entry in table().values()} - {"None"}
+    return {name for name in names if name.replace("_", "a").isalnum()}
+
+
+def provider_of(name: str) -> str | None:
+    """The provider that is meant by its name, by `provider/model`, or by a model of litellm's table; None
+    for what is none of these.
+    """
+    known = known_providers()
+    provider = name.partition("/")[0].strip().lower()
+    return provider if provider in known or not known else (_line(name) or {}).get("litellm_provider")
+
+
+def entry_of(model: str) -> Mapping[str, Any]:
+    """What the table says of `provider/model`; nothing of a model that it does not have."""
+    provider, _, name = model.partition("/")
+    return next((line for key in (model, name) if (line := _of(key, provider)) is not None), {})
 
 
 def warm_up() -> None:
@@ -126,5 +155,6 @@ def warm_up() -> None:
 
 @functools.cache
 def table() -> Mapping[str, Mapping[str, Any]]:
-    """All of the table."""
-    return json.loads(_text() or "{}")  # type: ignore[no-any-return]
+    """What is known of each model, by its name."""
+    found = json.loads(_text() or "{}")
+    return {name: entry for name, entry in found.items() if isinstance(entry, dict)}

@@ -55,9 +55,9 @@ def cost(
         0.0,
         fresh * whole
         + usage.cached * (whole if read is None else read)
-        + usage.written * (written or whole)
+        + usage.written * (whole if written is None else written)
         + (usage.completion - usage.reasoning) * out
-        + usage.reasoning * (reasoning or out),
+        + usage.reasoning * (out if reasoning is None else reasoning),
     )
 
 

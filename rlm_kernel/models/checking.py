@@ -14,7 +14,7 @@ from typing import TypeVar
 from rlm_kernel.config import LLMSettings, OtherLLM, Settings
 from rlm_kernel.engine.protocols import ROLES, Completion, Message, Models, Retry, Watch
 from rlm_kernel.errors import InternalError, LocalModelError, ModelError, RLMError
-from rlm_kernel.models._provider_names import table_entry
+from rlm_kernel.models._catalog import entry_of
 from rlm_kernel.models.factory import is_local, open_models
 
 T = TypeVar("T")
@@ -155,7 +155,7 @@ async def _asked(models: Models, llm: LLMSettings, checked: Checked) -> Checked:
 
 
 def _facts(models: Models, llm: LLMSettings) -> Facts:
-    card, entry = models.card("root"), table_entry(llm.model or "")
+    card, entry = models.card("root"), entry_of(llm.model or "")
 
     def price(part: str) -> float | None:
         found = entry.get(part)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from rlm_kernel.config import LLMSettings
 from rlm_kernel.engine.protocols import Card, Completion, Message
 from rlm_kernel.errors import ModelError
-from rlm_kernel.models import _catalog, _prices
+from rlm_kernel.models import _caching, _catalog, _prices
 from rlm_kernel.models._address import Address, Key, address_of, key_variable
 from rlm_kernel.models._faults import Failure
 from rlm_kernel.models._hints import WHAT, Asked, hint_for
@@ -58,6 +59,16 @@ class Endpoint:
     """Tokens of its window, as a refusal told."""
     chars_per_token: float = field(default=_CHARS_PER_TOKEN, init=False)
     """Of its last prompts."""
+
+    @cached_property
+    def marks(self) -> bool:
+        """Whether its provider caches what is marked, and nothing else."""
+        return _caching.takes_marks(self.provider, self.name, self.entry)
+
+    @cached_property
+    def beginnings(self) -> _caching.CommonBeginning:
+        """What its prompts have in common."""
+        return _caching.CommonBeginning(_caching.least_chars(self.name, self.entry))
 
     @property
     def window(self) -> int | None:

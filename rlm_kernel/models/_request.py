@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.checked import writable
 from rlm_kernel.engine.protocols import Message, Picture
-from rlm_kernel.models import _adapting
+from rlm_kernel.models import _adapting, _caching
 
 if TYPE_CHECKING:
     from rlm_kernel.models._endpoint import Endpoint
@@ -52,9 +52,19 @@ def request_for(
 
 
 def written(endpoint: Endpoint, request: Mapping[str, Any]) -> dict[str, Any]:
-    """The request as it is sent, with the messages as OpenAI's wire has them."""
+    """The request as it is sent, with the messages as OpenAI's wire has them, and marks for the cache."""
     messages = [_message(endpoint.provider, message) for message in request["messages"]]
-    return {**request, "messages": messages}
+    if not endpoint.settings.caching:
+        return {**request, "messages": messages}
+    more: dict[str, Any] = {}
+    if key := _caching.cache_key(endpoint.provider, endpoint.address.url, messages):
+        more["prompt_cache_key"] = key
+    if len(messages) == 1 and endpoint.marks and isinstance(prompt := messages[0]["content"], str):
+        if parts := endpoint.beginnings.split(prompt):
+            messages[0]["content"] = _caching.in_blocks(*parts)
+    else:
+        messages = _caching.marked(endpoint.provider, endpoint.name, endpoint.entry, messages)
+    return {**request, "messages": messages, **more}
 
 
 def _message(provider: str, message: Message) -> dict[str, Any]:

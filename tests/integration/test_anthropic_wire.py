@@ -106,7 +106,7 @@ def ask(server: AnthropicServer, body: Mapping[str, Any], extra: Mapping[str, st
 
 
 def entry_of(litellm: Any, name: str) -> Mapping[str, Any] | None:
-    return _litellm.table_entry(litellm, f"anthropic/{name}", name, "anthropic")
+    return _catalog.entry_of(f"anthropic/{name}") or None
 
 
 async def both(

@@ -41,7 +41,7 @@ from rlm_kernel.session.rebuild import rebuild
 from rlm_kernel.session.result import Result
 from rlm_kernel.session.running import GivenFiles, Left, Lost, RunningKernel, join_kernel, new_kernel
 from rlm_kernel.session.state import SessionFolder, State
-from rlm_kernel.session.status import SessionStatus, status_of
+from rlm_kernel.session.status import SessionStatus, status_of, told_by
 from rlm_kernel.session.tracefiles import FileNotes, metas_of
 from rlm_kernel.session.traces import closing_trace, new_meta, new_writer
 from rlm_kernel.session.tree import spent_on_lost
@@ -397,8 +397,11 @@ class Session:
         self._left.set()
         running, self._running = self._running, None
         if running is not None:
-            self._keep(running)
-            await running.leave()
+            try:
+                self.state = await told_by(running, self.state)
+            finally:
+                self._keep(running)
+                await running.leave()
 
 
 def _calls_in(trace: TraceFile) -> Iterator[CallRecord]:

@@ -24,11 +24,12 @@ from rlm_kernel.engine.events import CellOutput, Event
 from rlm_kernel.errors import UsageError
 from rlm_kernel.sandbox import kernel as kernel_module
 from rlm_kernel.session import environment
-from rlm_kernel.session.manager import look_at, open_session, stop_session
+from rlm_kernel.session.manager import open_session, stop_session
 from rlm_kernel.session.replay import replay
 from rlm_kernel.session.running import discard
 from rlm_kernel.session.session import Session
 from rlm_kernel.session.state import SessionFolder, sessions
+from rlm_kernel.session.status import look_at
 from rlm_kernel.trace.reader import read_trace
 from tests.integration.conftest import IDLE, Rlm
 from tests.support.talk import Talk

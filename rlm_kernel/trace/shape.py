@@ -5,16 +5,25 @@ What else is in it is let alone.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
+
+from rlm_kernel.trace.nodes import IS_JSON
 
 
 def _text(value: Any) -> Any:
     if isinstance(value, str) or (isinstance(value, list) and all(isinstance(line, str) for line in value)):
         return value
     raise PydanticCustomError("text", "Input should be a text, or a list of texts")
+
+
+def _unlike(tags: list[str]) -> list[str]:
+    if len(set(tags)) < len(tags):
+        raise PydanticCustomError("tags", "Tags should differ")
+    return tags
 
 
 Text = Annotated[Any, BeforeValidator(_text)]
@@ -60,6 +69,82 @@ class _Cell(BaseModel):
 class _Notebook(BaseModel):
     metadata: dict[str, Any]
     cells: list[_Cell]
+
+
+def _mime_bundle(value: Any) -> Any:
+    if not isinstance(value, dict):
+        raise PydanticCustomError("bundle", "Input should be an object")
+    for kind, data in value.items():
+        if not IS_JSON.match(kind):
+            _text(data)
+    return value
+
+
+_MimeBundle = Annotated[Any, BeforeValidator(_mime_bundle)]
+_Count = Annotated[int, Field(ge=0)] | None
+
+
+class _Made(BaseModel):
+    """Of what we write nothing is let alone."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _MadeStream(_Made):
+    output_type: Literal["stream"]
+    name: str
+    text: Text
+
+
+class _MadeError(_Made):
+    output_type: Literal["error"]
+    ename: str
+    evalue: str
+    traceback: list[str]
+
+
+class _MadeDisplay(_Made):
+    output_type: Literal["display_data"]
+    data: _MimeBundle
+    metadata: dict[str, Any]
+
+
+class _MadeResult(_MadeDisplay):
+    output_type: Literal["execute_result"]  # type: ignore[assignment]
+    execution_count: _Count
+
+
+_Tag = Annotated[str, Field(pattern="^[^,]+$")]
+
+
+class _MadeMetadata(_Made):
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    execution: dict[str, str] = {}
+    tags: Annotated[list[_Tag], AfterValidator(_unlike)] = []
+
+
+class _MadeCell(_Made):
+    """A code cell, as nbformat 4.5 has it."""
+
+    cell_type: Literal["code"]
+    id: Annotated[str, Field(pattern="^[a-zA-Z0-9-_]{1,64}$")]
+    metadata: _MadeMetadata
+    source: Text
+    outputs: list[
+        Annotated[_MadeStream | _MadeError | _MadeDisplay | _MadeResult, Field(discriminator="output_type")]
+    ]
+    execution_count: _Count
+
+
+def fault_of_made(cell: Mapping[str, Any]) -> str:
+    """Why a code cell of ours is not valid (nbformat 4.5); "" if it is."""
+    try:
+        _MadeCell.model_validate(cell)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+    return ""
 
 
 def fault(notebook: Any) -> str:

@@ -18,6 +18,8 @@ __all__ = ["app", "main"]
 
 def main() -> NoReturn:
     """Entry point of `rlm`, also where Ctrl-C comes before all of it is imported."""
+    # Looking for plugins, pydantic reads the metadata of every package that is installed.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     if os.environ.get("_RLM_COMPLETE"):
         from rlm_kernel.cli._complete import answer
 

@@ -54,7 +54,7 @@ class State(BaseModel):
     where that is unknown.
     """
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", defer_build=True)
 
     key: str
     name: str
@@ -71,6 +71,8 @@ class State(BaseModel):
 
 class Holder(BaseModel):
     """Who holds a session's lock: process, command, since when."""
+
+    model_config = ConfigDict(defer_build=True)
 
     pid: int
     command: str

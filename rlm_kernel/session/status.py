@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from rlm_kernel.config import load_settings
 from rlm_kernel.engine.totals import Totals, duration
 from rlm_kernel.errors import KernelError, backstop
-from rlm_kernel.session.conversation import conversation
 from rlm_kernel.session.state import DEFAULT_NAME, Holder, SessionFolder, State, none_there
 from rlm_kernel.trace.reader import read_trace
 
@@ -180,7 +179,7 @@ async def status_of(
         models={str(role): name for role, name in trace.meta.models.items()},
         files=files,
         variables=state.variables if known else None,
-        questions=len(conversation(trace)),
+        questions=trace.questions,
         totals=trace.spent(),
         use=use,
         idle=state.idle,

@@ -91,6 +91,11 @@ class TraceFile:
     def code_cells(self) -> list[TraceCell]:
         return [cell for cell in self.cells if cell.code]
 
+    @property
+    def questions(self) -> int:
+        """How many were asked."""
+        return bool(self.meta.question) + sum(cell.kind == "question" for cell in self.cells)
+
     def spent(self) -> Totals:
         """What the run has used so far: its own account, or that of its cells where it was cut off before it
         had one.

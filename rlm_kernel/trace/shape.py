@@ -29,20 +29,24 @@ def _unlike(tags: list[str]) -> list[str]:
 Text = Annotated[Any, BeforeValidator(_text)]
 
 
-class _Stream(BaseModel):
+class _Part(BaseModel):
+    model_config = ConfigDict(defer_build=True)
+
+
+class _Stream(_Part):
     output_type: Literal["stream"]
     name: str = "stdout"
     text: Text
 
 
-class _Error(BaseModel):
+class _Error(_Part):
     output_type: Literal["error"]
     ename: str
     evalue: str
     traceback: list[str]
 
 
-class _Display(BaseModel):
+class _Display(_Part):
     output_type: Literal["display_data", "execute_result"]
     data: dict[str, Any]
     metadata: dict[str, Any] = {}
@@ -51,12 +55,12 @@ class _Display(BaseModel):
 _Output = Annotated[_Stream | _Error | _Display, Field(discriminator="output_type")]
 
 
-class _CellMetadata(BaseModel):
+class _CellMetadata(_Part):
     rlm: dict[str, Any] = {}
     tags: list[str] = []
 
 
-class _Cell(BaseModel):
+class _Cell(_Part):
     cell_type: Literal["code", "markdown", "raw"]
     id: str = ""
     source: Text
@@ -66,7 +70,7 @@ class _Cell(BaseModel):
     attachments: dict[str, dict[str, Any]] = {}
 
 
-class _Notebook(BaseModel):
+class _Notebook(_Part):
     metadata: dict[str, Any]
     cells: list[_Cell]
 
@@ -84,7 +88,7 @@ _MimeBundle = Annotated[Any, BeforeValidator(_mime_bundle)]
 _Count = Annotated[int, Field(ge=0)] | None
 
 
-class _Made(BaseModel):
+class _Made(_Part):
     """Of what we write nothing is let alone."""
 
     model_config = ConfigDict(extra="forbid", strict=True)

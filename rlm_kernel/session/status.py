@@ -22,6 +22,7 @@ from rlm_kernel.session.state import DEFAULT_NAME, Holder, SessionFolder, State,
 from rlm_kernel.trace.reader import read_trace
 
 if TYPE_CHECKING:
+    from rlm_kernel.sandbox.usage import Use
     from rlm_kernel.session.running import RunningKernel
 
 Condition = Literal["idle", "busy", "gone"]
@@ -29,17 +30,6 @@ _TELL_SECONDS = 2.0
 """Seconds that a kernel has to tell what it has."""
 LISTED = 10
 """Files, and variables, that a list for people names."""
-
-
-@dataclass(frozen=True)
-class Use:
-    """What a container uses: bytes of memory and its limit, and how many seconds of a CPU it has used so
-    far.
-    """
-
-    memory: int
-    memory_limit: int
-    cpu_seconds: float
 
 
 @dataclass(frozen=True)
@@ -203,32 +193,20 @@ async def told_by(running: RunningKernel, state: State) -> State:
 
 
 def _use(session_id: str) -> Use | None:
-    """What the session's container uses; None if it does not run. Blocking. Raises DockerError.
-
-    One reading: engines take one a second, so that a second one would be waited for.
-    """
+    """What the session's container uses; None if it does not run. Blocking. Raises DockerError."""
     from docker.errors import NotFound
 
     from rlm_kernel.sandbox.containers import LABEL
     from rlm_kernel.sandbox.docker_host import connect
     from rlm_kernel.sandbox.engine_errors import docker_errors
+    from rlm_kernel.sandbox.usage import use_of
 
     with docker_errors():
         client = connect()
         try:
             found = client.api.containers(filters={"label": f"{LABEL}.session={session_id}"})
-            if not found:
-                return None
-            told = client.api.stats(found[0]["Id"], stream=False, one_shot=True)
+            return use_of(client, found[0]["Id"]) if found else None
         except NotFound:  # it ended in the meantime
             return None
         finally:
             client.close()
-    try:
-        memory, cpu = told["memory_stats"], told["cpu_stats"]["cpu_usage"]["total_usage"]
-        cache = memory.get("stats", {}).get(
-            "total_inactive_file", memory.get("stats", {}).get("inactive_file", 0)
-        )
-        return Use(max(0, memory["usage"] - cache), memory.get("limit", 0), cpu / 1e9)
-    except (KeyError, TypeError):  # the container ended in the meantime
-        return None

@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 _FOLDER = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(_FOLDER))
 _SERVER = "BENCHMARK_SERVER"
 _REPLY = "```repl\nFINAL(len(context))\n```"
 _TEXT = "hello world\n" * 1000
@@ -140,6 +139,7 @@ def main() -> None:
     parser.add_argument("--only", help="commands whose names begin so, divided by commas")
     parser.add_argument("--times", type=int, default=10, help="runs of each command")
     options = parser.parse_args()
+    sys.path.insert(0, str(_FOLDER))
     from tests.support.model_server import ModelServer
 
     with contextlib.ExitStack() as stack:

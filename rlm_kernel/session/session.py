@@ -178,14 +178,19 @@ class Session:
     async def _read(self) -> TraceFile:
         return await asyncio.to_thread(read_trace, self.trace)
 
-    def _keep(self, running: RunningKernel) -> None:
-        """Write down where the session is."""
+    def _keep(self, running: RunningKernel, told: State | None = None) -> None:
+        """Write down where the session is, and what its kernel has (`told`).
+
+        As long as cells may run that is unknown: this command may be killed.
+        """
         run, grants = running.environment.run, running.environment.grants
         changes = {
             "run": run.path,
             "grants": grants.dump(),
             "used": datetime.now(UTC),
             "idle": self.settings.session.idle,
+            "variables": told.variables if told else None,
+            "files": told.files if told else None,
         }
         self.state = self.state.model_copy(update=changes)
         self.folder.write(self.state)
@@ -397,10 +402,11 @@ class Session:
         self._left.set()
         running, self._running = self._running, None
         if running is not None:
+            told = None
             try:
-                self.state = await told_by(running, self.state)
+                told = await told_by(running, self.state)
             finally:
-                self._keep(running)
+                self._keep(running, told)
                 await running.leave()
 
 

@@ -145,7 +145,7 @@ async def status_of(
     outside. Raises DockerError.
     """
     use, trace = await asyncio.gather(
-        asyncio.to_thread(_use, state.run.name.removeprefix("rlm-")),
+        asyncio.to_thread(_use, state.run),
         asyncio.to_thread(read_trace, state.trace),
     )
     if running is not None:
@@ -192,19 +192,26 @@ async def told_by(running: RunningKernel, state: State) -> State:
     return state.model_copy(update={"variables": variables, "files": files})
 
 
-def _use(session_id: str) -> Use | None:
-    """What the session's container uses; None if it does not run. Blocking. Raises DockerError."""
+def _use(run: Path) -> Use | None:
+    """What the container of the session with that folder uses; None if it does not run. Blocking.
+
+    Raises DockerError, and so if it is another engine's.
+    """
     from docker.errors import NotFound
 
-    from rlm_kernel.sandbox.containers import LABEL
+    from rlm_kernel.sandbox.containers import LABEL, check_engine
     from rlm_kernel.sandbox.docker_host import connect
     from rlm_kernel.sandbox.engine_errors import docker_errors
+    from rlm_kernel.sandbox.rundir import RunDir
     from rlm_kernel.sandbox.usage import use_of
 
     with docker_errors():
         client = connect()
         try:
+            session_id = run.name.removeprefix("rlm-")
             found = client.api.containers(filters={"label": f"{LABEL}.session={session_id}"})
+            if not found:
+                check_engine(RunDir.engine_of(run))
             return use_of(client, found[0]["Id"]) if found else None
         except NotFound:  # it ended in the meantime
             return None

@@ -1,4 +1,4 @@
-"""What a command imports: each package that it does not need is time before anything is done.
+"""What a command imports, and `rlm status` from end to end: each package that it does not need is time before anything is done.
 
 By `sys.modules` and not by time, which depends on the machine. What `rlm run` imports is held by
 tests/integration/test_sessions.py, which has a container.
@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from rlm_kernel.errors import DockerError
 from rlm_kernel.session.state import SessionFolder
+from rlm_kernel.session.status import look_at
 from rlm_kernel.trace.writer import NotebookWriter
 from tests.support.start import (
     FOR_KERNELS,
@@ -79,6 +81,24 @@ def test_status_loads_the_engines_client_and_nothing_for_kernels_and_models(
     found = loaded_by(command("status"), tmp_path, {"DOCKER_HOST": engine})
     assert "docker" in found
     assert not found & (FOR_NOTEBOOKS | FOR_KERNELS | FOR_MODELS | FOR_TERMINALS | {"markdown_it"})
+
+
+async def test_a_session_on_another_engine_is_told_and_not_taken_for_ended(
+    tmp_path: Path, trace: Path, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state-home"))
+    monkeypatch.setenv("DOCKER_HOST", engine)
+    monkeypatch.chdir(tmp_path)
+    folder, run = SessionFolder(tmp_path / ".rlm_state"), tmp_path / "rlm-12345678"
+    folder.path.mkdir(parents=True)
+    run.mkdir()
+    folder.write(folder.begin(trace, {}).model_copy(update={"run": run}))
+    for place in ("", engine):
+        (run / "session.json").write_text(json.dumps({"engine": place}))
+        assert (await look_at()).condition == "gone"
+    (run / "session.json").write_text(json.dumps({"engine": "ssh://me@far"}))
+    with pytest.raises(DockerError, match="is on the Docker engine at ssh://me@far"):
+        await look_at()
 
 
 def test_a_trace_is_read_and_written_without_nbformat(tmp_path: Path, trace: Path) -> None:

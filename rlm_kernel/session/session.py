@@ -76,6 +76,8 @@ class Session:
         self._writer: NotebookWriter | None = None
         self._answered: tuple[Loop, Outcome, Ledger] | None = None
         self._left = threading.Event()
+        self._told: State | None = None
+        """With what the kernel had when it was left."""
 
     @property
     def settings(self) -> Settings:
@@ -178,8 +180,8 @@ class Session:
     async def _read(self) -> TraceFile:
         return await asyncio.to_thread(read_trace, self.trace)
 
-    def _keep(self, running: RunningKernel, told: State | None = None) -> None:
-        """Write down where the session is, and what its kernel has (`told`).
+    def _keep(self, running: RunningKernel) -> None:
+        """Write down where the session is, and what its kernel has.
 
         As long as cells may run that is unknown: this command may be killed.
         """
@@ -189,8 +191,8 @@ class Session:
             "grants": grants.dump(),
             "used": datetime.now(UTC),
             "idle": self.settings.session.idle,
-            "variables": told.variables if told else None,
-            "files": told.files if told else None,
+            "variables": self._told.variables if self._told else None,
+            "files": self._told.files if self._told else None,
         }
         self.state = self.state.model_copy(update=changes)
         self.folder.write(self.state)
@@ -402,11 +404,10 @@ class Session:
         self._left.set()
         running, self._running = self._running, None
         if running is not None:
-            told = None
             try:
-                told = await told_by(running, self.state)
+                self._told = await told_by(running, self.state)
             finally:
-                self._keep(running, told)
+                self._keep(running)
                 await running.leave()
 
 

@@ -23,6 +23,7 @@ test-unit: .venv/installed  ## the tests that need no Docker
 bench: image  ## what texts of any size, sub-calls and child RLMs take
 	$(BIN)/python benchmarks/any_size.py
 	$(BIN)/python benchmarks/stream.py
+	$(BIN)/python benchmarks/start.py
 	$(BIN)/python benchmarks/subcalls.py
 	$(BIN)/python benchmarks/faults.py
 	$(BIN)/python benchmarks/tree.py

@@ -135,7 +135,7 @@ Json = Annotated[Any, PlainValidator(plain)]
 class Told(BaseModel):
     """Something that the kernel tells, field by field."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", defer_build=True)
 
     @field_validator("*", mode="wrap")
     @classmethod
@@ -169,7 +169,7 @@ class Asked(BaseModel):
     Further fields are passed over.
     """
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", defer_build=True)
 
     @classmethod
     def of(cls, value: Any) -> Self | None:

@@ -27,9 +27,6 @@ def main() -> NoReturn:
     """
     make_safe()
     _no_tracebacks()
-    # jsonschema, which nbformat brings, would load it to check IRIs: two seconds for what is never asked
-    # here.
-    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
     try:
         _signals_interrupt()
         code = settle(_run())

@@ -100,7 +100,7 @@ def run(question: QUESTION, file: FILES = None, session: SESSION = "default", *,
 @with_options
 def status(session: SESSION = "default", as_json: JSON = False, *, options: SettingsOptions) -> None:
     """Show a session: files, variables, cost, time left."""
-    from rlm_kernel.session.manager import look_at
+    from rlm_kernel.session.status import look_at
 
     found = run_to_end(look_at(session, config_file=options.config, changes=options.changes()))
     if as_json:

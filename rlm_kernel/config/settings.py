@@ -105,7 +105,7 @@ Folder = Annotated[Path, AfterValidator(_expanded)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, defer_build=True)
 
 
 class LLMSettings(_Section):

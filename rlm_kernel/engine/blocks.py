@@ -15,14 +15,13 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from markdown_it import MarkdownIt
-from markdown_it.rules_block import StateBlock
-
 from rlm_kernel.engine import python
 from rlm_kernel.engine.finals import FINAL, ProseFinal, final_at
 
 if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
     from markdown_it.ruler import RuleOptionsType
+    from markdown_it.rules_block import StateBlock
 
 Language = Literal["python", "output", "other", "unknown", ""]
 """What a label says: Python; what code gave, or plain text; another language; nothing that is known; there is
@@ -148,6 +147,8 @@ class _TooNested(Exception):
 @functools.cache
 def _grammar(nested: bool) -> MarkdownIt:
     """`nested`: with lists and quotes, which take ten times as long for each line."""
+    from markdown_it import MarkdownIt
+
     grammar = MarkdownIt("zero")
     ruler = grammar.block.ruler
     ruler.enable(["blockquote", "list"] if nested else [])

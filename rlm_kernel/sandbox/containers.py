@@ -172,13 +172,18 @@ def find(name: str, place: str) -> Container | None:
             container = client.containers.get(name)
             failing.pop_all()
             return container
+    check_engine(place)
+    return None
+
+
+def check_engine(place: str) -> None:
+    """Raise DockerError if another engine is meant now than the one at `place`."""
     here = engine_address.find().place
     if place and place != here:
         raise DockerError(
             f"The session's kernel is on the Docker engine at {place}, and now the one at {here} is meant.",
             hint=f"Type `export DOCKER_HOST={place}`, or end the session with `rlm stop`.",
         )
-    return None
 
 
 def remove_containers(session_id: str) -> None:

@@ -324,7 +324,7 @@ class Cancelled(Told):
 class Spooled(Asked):
     """What is handed over to a child RLM, as the kernel sent it before."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     handed: Annotated[str, Field(pattern=r"^[0-9]{1,10}-[0-9]{1,10}$")]
     form: Literal["text", "json"]
@@ -333,7 +333,7 @@ class Spooled(Asked):
 class Named(Asked):
     """The same, as files that are loaded."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     files: Annotated[list[str], Field(min_length=1, max_length=MAX_HANDED_FILES)]
 

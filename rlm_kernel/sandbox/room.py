@@ -25,6 +25,7 @@ from rlm_kernel.sandbox.docker_host import connect
 from rlm_kernel.sandbox.engine_errors import docker_errors
 from rlm_kernel.sandbox.line import place_in
 from rlm_kernel.sandbox.rundir import JUST_MADE, first_base
+from rlm_kernel.sandbox.usage import use_of
 from rlm_kernel.system import ids
 
 if TYPE_CHECKING:
@@ -145,11 +146,10 @@ def _used(client: DockerClient, one: Mapping[str, Any]) -> int:
     from docker.errors import APIError
 
     try:
-        told = client.api.stats(one["Id"], stream=False, one_shot=True)["memory_stats"]
-        cached = told.get("stats", {})
-        return int(told["usage"]) - int(cached.get("inactive_file", cached.get("total_inactive_file", 0)))
-    except (APIError, KeyError, TypeError, ValueError):
-        return _limit(client, one)
+        used = use_of(client, one["Id"])
+    except APIError:
+        used = None
+    return _limit(client, one) if used is None else used.memory
 
 
 def _free(total: int) -> int | None:

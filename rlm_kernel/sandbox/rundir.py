@@ -183,6 +183,14 @@ class RunDir:
         except (OSError, ValueError):
             return None
 
+    @staticmethod
+    def engine_of(path: Path) -> str:
+        """Where the kernel of the session in a folder was started; "" where that is unknown."""
+        try:
+            return str(noted_in(path).get("engine", ""))
+        except (OSError, ValueError):
+            return ""
+
     @classmethod
     def adopt(cls, path: Path) -> RunDir | None:
         """Become the owner of a folder that was left.

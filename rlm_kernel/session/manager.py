@@ -1,28 +1,26 @@
-"""Kept sessions, from the outside: begun, taken up, looked at, ended."""
+"""Kept sessions, from the outside: begun, taken up, ended. `session.status` looks at one."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.config import Settings, load_settings
 from rlm_kernel.engine.events import Listener
 from rlm_kernel.engine.protocols import Models
-from rlm_kernel.errors import ImageError, UsageError, backstop
-from rlm_kernel.nearest import did_you_mean, nearest
+from rlm_kernel.errors import UsageError, backstop
 from rlm_kernel.session.ask import free_path
-from rlm_kernel.session.environment import Host, Say, find_or_build_image, silent
+from rlm_kernel.session.environment import Host, Say, silent
 from rlm_kernel.session.inputs import check_readable
 from rlm_kernel.session.models import models_of, opening
-from rlm_kernel.session.running import Left, Lost, discard, join_kernel, other_version
+from rlm_kernel.session.running import discard
 from rlm_kernel.session.session import Session
 from rlm_kernel.session.setup import at_once, swept_image
-from rlm_kernel.session.state import DEFAULT_NAME, SessionFolder, State, sessions
-from rlm_kernel.session.status import SessionStatus, status_of
+from rlm_kernel.session.state import DEFAULT_NAME, SessionFolder, State, none_there
 
 if TYPE_CHECKING:
     from rlm_kernel.sandbox.grants import Consent
@@ -130,67 +128,10 @@ def _check_new(folder: SessionFolder, state: State | None, new: bool | None) -> 
     return state is None
 
 
-def none_there(folder: SessionFolder) -> UsageError:
-    """Of a folder that has no such session: the error, which names those that it has."""
-    others = sessions(folder.path.parent)
-    near = (
-        f"{did_you_mean(nearest(folder.name, others))} There are: {', '.join(others)}. Name one with "
-        "--session."
-    ).lstrip()
-    return UsageError(
-        f"There is no session {folder.name} here.",
-        hint=near if others else "Begin one: rlm init FILE, or rlm chat.",
-    )
-
-
 def _trace(settings: Settings, name: str) -> Path:
     return free_path(
         settings.trace.dir / f"{datetime.now().strftime('%Y%m%d-%H%M%S')}-session-{name}.ipynb"
     ).absolute()
-
-
-@backstop
-async def look_at(
-    name: str = DEFAULT_NAME, *, config_file: Path | None = None, changes: Mapping[str, Any] | None = None
-) -> SessionStatus:
-    """The status of a session, without rebuilding a lost one, and beside a command that uses it.
-
-    Raises UsageError, DockerError.
-    """
-    settings = load_settings(config_file, changes)
-    folder = SessionFolder(settings.session.dir, name)
-    state = folder.read()
-    if state is None:
-        raise none_there(folder)
-    try:
-        async with folder.held("rlm status"):
-            return await _look(folder, state, settings)
-    except UsageError:
-        holder = folder.holder()
-        if holder is None:
-            raise
-        return await status_of(state, None, holder)
-
-
-async def _look(folder: SessionFolder, state: State, settings: Settings) -> SessionStatus:
-    if await asyncio.to_thread(other_version, state.run):
-        return await status_of(state, None)  # the next question rebuilds it; nothing is ended for a look
-    try:
-        image = await asyncio.to_thread(find_or_build_image, settings, silent, build=False)
-    except ImageError:
-        return await status_of(
-            state, None
-        )  # without an image there is no kernel to start in its place: nothing is built for a look
-    found = await join_kernel(Left(state.run, state.grants, folder.depot), Host(settings), image)
-    if isinstance(found, Lost):
-        return await status_of(state, None)
-    try:
-        # The container counts its idle time anew from here.
-        state = state.model_copy(update={"used": datetime.now(UTC)})
-        folder.write(state)
-        return await status_of(state, found)
-    finally:
-        await found.leave()
 
 
 @backstop

@@ -22,6 +22,7 @@ from rlm_kernel.session.replaying import Replayer, Restored, image_remarks, rest
 from rlm_kernel.session.running import GivenFiles, RunningKernel, new_kernel
 from rlm_kernel.session.tracefiles import TraceFiles, look_up_files
 from rlm_kernel.session.traces import new_writer
+from rlm_kernel.trace.nodes import node_of
 from rlm_kernel.trace.reader import TraceFile, trace_of
 from rlm_kernel.trace.recording import TraceRecording
 from rlm_kernel.trace.schema import OriginMeta
@@ -73,9 +74,7 @@ async def rebuild(trace: TraceFile, host: Host, image: ImageInfo, depot: Path, v
 
 def _as_ended(trace: TraceFile) -> TraceFile:
     """The trace with cells that were cut off as ones that were interrupted."""
-    from nbformat import from_dict
-
-    node = from_dict({**trace.node, "cells": ended(trace.node.cells)})  # type: ignore[no-untyped-call]
+    node = node_of({**trace.node, "cells": ended(trace.node.cells)})
     return trace_of(node, trace.path)
 
 

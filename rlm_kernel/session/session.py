@@ -41,7 +41,7 @@ from rlm_kernel.session.rebuild import rebuild
 from rlm_kernel.session.result import Result
 from rlm_kernel.session.running import GivenFiles, Left, Lost, RunningKernel, join_kernel, new_kernel
 from rlm_kernel.session.state import SessionFolder, State
-from rlm_kernel.session.status import SessionStatus, status_of
+from rlm_kernel.session.status import SessionStatus, status_of, told_by
 from rlm_kernel.session.tracefiles import FileNotes, metas_of
 from rlm_kernel.session.traces import closing_trace, new_meta, new_writer
 from rlm_kernel.session.tree import spent_on_lost
@@ -76,6 +76,8 @@ class Session:
         self._writer: NotebookWriter | None = None
         self._answered: tuple[Loop, Outcome, Ledger] | None = None
         self._left = threading.Event()
+        self._told: State | None = None
+        """With what the kernel had when it was left."""
 
     @property
     def settings(self) -> Settings:
@@ -179,13 +181,18 @@ class Session:
         return await asyncio.to_thread(read_trace, self.trace)
 
     def _keep(self, running: RunningKernel) -> None:
-        """Write down where the session is."""
+        """Write down where the session is, and what its kernel has.
+
+        As long as cells may run that is unknown: this command may be killed.
+        """
         run, grants = running.environment.run, running.environment.grants
         changes = {
             "run": run.path,
             "grants": grants.dump(),
             "used": datetime.now(UTC),
             "idle": self.settings.session.idle,
+            "variables": self._told.variables if self._told else None,
+            "files": self._told.files if self._told else None,
         }
         self.state = self.state.model_copy(update=changes)
         self.folder.write(self.state)
@@ -397,8 +404,11 @@ class Session:
         self._left.set()
         running, self._running = self._running, None
         if running is not None:
-            self._keep(running)
-            await running.leave()
+            try:
+                self._told = await told_by(running, self.state)
+            finally:
+                self._keep(running)
+                await running.leave()
 
 
 def _calls_in(trace: TraceFile) -> Iterator[CallRecord]:

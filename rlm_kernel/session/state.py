@@ -28,6 +28,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, Va
 
 from rlm_kernel import system
 from rlm_kernel.errors import SetupError, UsageError
+from rlm_kernel.nearest import did_you_mean, nearest
 from rlm_kernel.pathtext import from_text, to_text
 
 DEFAULT_NAME = "default"
@@ -49,9 +50,11 @@ class State(BaseModel):
 
     `run`: the session's folder of sockets, "." before there is one; `idle` in seconds; `options`: settings by
     dotted name, as first given; `grants`: the files that its container has (`FileGrants.dump`).
+    `variables` and `files`: what its kernel had when the last command left it, by the kernel's own word; None
+    where that is unknown.
     """
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", defer_build=True)
 
     key: str
     name: str
@@ -62,10 +65,14 @@ class State(BaseModel):
     used: datetime
     options: dict[str, Any] = {}
     grants: list[dict[str, Any]] = []
+    variables: dict[str, str] | None = None
+    files: list[dict[str, Any]] | None = None
 
 
 class Holder(BaseModel):
     """Who holds a session's lock: process, command, since when."""
+
+    model_config = ConfigDict(defer_build=True)
 
     pid: int
     command: str
@@ -250,6 +257,19 @@ class SessionFolder:
 def sessions(base: Path) -> list[str]:
     """The names of the sessions there."""
     return sorted(file.parent.name for file in base.glob("*/state.json"))
+
+
+def none_there(folder: SessionFolder) -> UsageError:
+    """Of a folder that has no such session: the error, which names those that it has."""
+    others = sessions(folder.path.parent)
+    near = (
+        f"{did_you_mean(nearest(folder.name, others))} There are: {', '.join(others)}. Name one with "
+        "--session."
+    ).lstrip()
+    return UsageError(
+        f"There is no session {folder.name} here.",
+        hint=near if others else "Begin one: rlm init FILE, or rlm chat.",
+    )
 
 
 def _register() -> Path:

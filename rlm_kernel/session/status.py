@@ -1,35 +1,35 @@
-"""What `rlm status` tells of a kept session."""
+"""What `rlm status` tells of a kept session.
+
+It is a look from outside: it does not enter the session, so it works beside a command that uses it, disturbs
+nothing that runs in the kernel, and does not count as use. What the kernel has was written down when the last
+command left it, and nothing changes that until the next one.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import time
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from rlm_kernel.config import load_settings
 from rlm_kernel.engine.totals import Totals, duration
-from rlm_kernel.session.conversation import conversation
-from rlm_kernel.session.running import RunningKernel
-from rlm_kernel.session.state import Holder, State
+from rlm_kernel.errors import KernelError, backstop
+from rlm_kernel.session.state import DEFAULT_NAME, Holder, SessionFolder, State, none_there
 from rlm_kernel.trace.reader import read_trace
 
+if TYPE_CHECKING:
+    from rlm_kernel.sandbox.usage import Use
+    from rlm_kernel.session.running import RunningKernel
+
 Condition = Literal["idle", "busy", "gone"]
+_TELL_SECONDS = 2.0
+"""Seconds that a kernel has to tell what it has."""
 LISTED = 10
 """Files, and variables, that a list for people names."""
-_CPU_WINDOW = 0.25
-"""Seconds over which the use of the CPU is measured."""
-
-
-@dataclass(frozen=True)
-class Use:
-    """What a container uses: bytes of memory and its limit, per cent of one CPU."""
-
-    memory: int
-    memory_limit: int
-    cpu: float
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class SessionStatus:
     """`condition`: idle (nothing runs), busy (`holder` uses it), gone (the container has ended; the next
     command rebuilds it).
 
-    `files` as the kernel tells of them, of a busy or lost one as the trace does; `variables` None where they
-    cannot be asked for. `idle` and `idle_left` in seconds.
+    `files` and `variables` as the kernel tells of them; of a busy or lost one, `files` are those of the trace
+    and `variables` are None. `idle` and `idle_left` in seconds.
     """
 
     name: str
@@ -85,10 +85,8 @@ class SessionStatus:
         lines.append(f"spent       {self.spent()}")
         if self.use is not None:
             limit = f" of {self.use.memory_limit / 2**20:,.0f}" if self.use.memory_limit else ""
-            lines.append(
-                f"container   {self.use.memory / 2**20:,.0f}{limit} MiB of memory, {self.use.cpu:.0f} % of "
-                "a CPU"
-            )
+            used = f"{self.use.memory / 2**20:,.0f}{limit} MiB of memory"
+            lines.append(f"container   {used}, {duration(self.use.cpu_seconds)} of CPU time so far")
         return lines
 
     def file_lines(self) -> list[str]:
@@ -124,20 +122,36 @@ def _file(file: Mapping[str, Any]) -> str:
     return f"{file['name']}: {size}" + (f" ({', '.join(marks)})" if marks else "")
 
 
-async def status_of(
-    state: State, running: RunningKernel | None, holder: Holder | None = None
+@backstop
+async def look_at(
+    name: str = DEFAULT_NAME, *, config_file: Path | None = None, changes: Mapping[str, Any] | None = None
 ) -> SessionStatus:
-    """The status of a session: of its kernel if we have it (`running`), else of what can be seen from
+    """The status of a session, without rebuilding a lost one, and beside a command that uses it.
+
+    Raises UsageError, DockerError.
+    """
+    settings = load_settings(config_file, changes)
+    folder = SessionFolder(settings.session.dir, name)
+    state = folder.read()
+    if state is None:
+        raise none_there(folder)
+    return await status_of(state, holder=folder.holder())
+
+
+async def status_of(
+    state: State, running: RunningKernel | None = None, holder: Holder | None = None
+) -> SessionStatus:
+    """The status of a session: by its kernel if we have it (`running`), else by what can be seen from
     outside. Raises DockerError.
     """
-    trace = await asyncio.to_thread(read_trace, state.trace)
-    use = await asyncio.to_thread(_use, state.run.name.removeprefix("rlm-"))
-    files: list[dict[str, Any]] | None = None
-    variables = None
-    if running is not None and running.kernel.alive:
-        variables = await running.kernel.variables()
-        told = await running.kernel.files()
-        files = None if told is None else [file.model_dump(exclude_none=True) for file in told]
+    use, trace = await asyncio.gather(
+        asyncio.to_thread(_use, state.run),
+        asyncio.to_thread(read_trace, state.trace),
+    )
+    if running is not None:
+        state = await told_by(running, state)
+    known = use is not None and (holder is None or running is not None)
+    files = state.files if known else None
     if files is None:
         files = [
             {"name": Path(file.path).name, "path": file.path, "bytes": file.size} for file in trace.meta.files
@@ -154,8 +168,8 @@ async def status_of(
         created=state.created,
         models={str(role): name for role, name in trace.meta.models.items()},
         files=files,
-        variables=variables,
-        questions=len(conversation(trace)),
+        variables=state.variables if known else None,
+        questions=trace.questions,
         totals=trace.spent(),
         use=use,
         idle=state.idle,
@@ -164,37 +178,42 @@ async def status_of(
     )
 
 
-def _use(session_id: str) -> Use | None:
-    """What the session's container uses; None if it does not run. Blocking. Raises DockerError."""
+async def told_by(running: RunningKernel, state: State) -> State:
+    """The state with what the kernel tells of its files and variables, which stay unknown where it does not
+    answer. Not while a cell runs.
+    """
+    variables = files = None
+    with contextlib.suppress(KernelError, TimeoutError):
+        if running.kernel.alive:
+            async with asyncio.timeout(_TELL_SECONDS):
+                told = await running.kernel.files()
+                files = None if told is None else [file.model_dump(exclude_none=True) for file in told]
+                variables = await running.kernel.variables()
+    return state.model_copy(update={"variables": variables, "files": files})
+
+
+def _use(run: Path) -> Use | None:
+    """What the container of the session with that folder uses; None if it does not run. Blocking.
+
+    Raises DockerError, and so if it is another engine's.
+    """
     from docker.errors import NotFound
 
-    from rlm_kernel.sandbox.containers import LABEL
+    from rlm_kernel.sandbox.containers import LABEL, check_engine
     from rlm_kernel.sandbox.docker_host import connect
     from rlm_kernel.sandbox.engine_errors import docker_errors
+    from rlm_kernel.sandbox.rundir import RunDir
+    from rlm_kernel.sandbox.usage import use_of
 
     with docker_errors():
         client = connect()
         try:
-            found = client.containers.list(
-                ignore_removed=True, filters={"label": f"{LABEL}.session={session_id}"}
-            )
+            session_id = run.name.removeprefix("rlm-")
+            found = client.api.containers(filters={"label": f"{LABEL}.session={session_id}"})
             if not found:
-                return None
-            clock = time.monotonic()
-            first = found[0].stats(stream=False, one_shot=True)
-            time.sleep(_CPU_WINDOW)
-            last = found[0].stats(stream=False, one_shot=True)
-            seconds = time.monotonic() - clock
+                check_engine(RunDir.engine_of(run))
+            return use_of(client, found[0]["Id"]) if found else None
         except NotFound:  # it ended in the meantime
             return None
         finally:
             client.close()
-    try:
-        busy = last["cpu_stats"]["cpu_usage"]["total_usage"] - first["cpu_stats"]["cpu_usage"]["total_usage"]
-        memory = last["memory_stats"]
-        cache = memory.get("stats", {}).get(
-            "total_inactive_file", memory.get("stats", {}).get("inactive_file", 0)
-        )
-        return Use(max(0, memory["usage"] - cache), memory.get("limit", 0), busy / 1e9 / seconds * 100)
-    except (KeyError, TypeError):  # the container ended in the meantime
-        return None

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from rlm_kernel import system
+from rlm_kernel.trace.nodes import node_of
 from rlm_kernel.trace.notebook_json import replace, serialised
 from rlm_kernel.trace.packed import check_values, parse_record
 
@@ -287,18 +288,16 @@ def _apply(node: Any, records: Iterator[dict[str, Any]]) -> None:
 
     A record that does not fit ends it: what comes after it builds on it.
     """
-    from nbformat import from_dict
-
     ours, cells = _ours(node), _Cells(node.cells)
     with contextlib.suppress(AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError):
         for record in records:
             for change in record.get("cells", ()):
-                cells.put(from_dict(change["cell"]), change.get("behind"))  # type: ignore[no-untyped-call]
+                cells.put(node_of(change["cell"]), change.get("behind"))
             if "progress" in record:
-                cells.advance(from_dict(record["progress"]))  # type: ignore[no-untyped-call]
+                cells.advance(node_of(record["progress"]))
             if "files" in record:
                 ours.setdefault("files", [])[record["files"]["keep"] :] = record["files"]["rest"]
-            ours.update(from_dict(record.get("meta", {})))  # type: ignore[no-untyped-call]
+            ours.update(node_of(record.get("meta", {})))
     node.cells = cells.in_order()
 
 

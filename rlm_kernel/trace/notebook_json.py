@@ -12,6 +12,8 @@ from typing import Any
 
 from rlm_kernel import system
 from rlm_kernel.errors import TraceError
+from rlm_kernel.trace import shape
+from rlm_kernel.trace.nodes import by_lines
 from rlm_kernel.trace.packed import Packed
 
 
@@ -20,28 +22,17 @@ def serialised(cell: Mapping[str, Any], *, check: bool) -> str:
 
     Raises TraceError if it is to be checked, and does not hold.
     """
-    from nbformat import from_dict
-    from nbformat.v4.rwbase import split_lines
-    from nbformat.validator import NotebookValidationError, validate
-
-    notebook = from_dict(  # type: ignore[no-untyped-call]
-        {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
-    )
-    if check:
-        try:
-            validate(notebook)
-        except NotebookValidationError as error:
-            raise TraceError(f"The cell {cell['id']} is no valid notebook cell: {error.message}") from error
-    lines = split_lines(notebook)  # type: ignore[no-untyped-call]
+    if check and (fault := shape.fault_of_made(cell)):
+        raise TraceError(f"The cell {cell['id']} is no valid notebook cell: {fault}")
     mark, packed = secrets.token_hex(16), Packed(())
 
     def left_as_written(value: Packed) -> str:
         packed.items = value.items
         return mark
 
-    text = "  " + json.dumps(
-        lines["cells"][0], ensure_ascii=False, indent=1, default=left_as_written
-    ).replace("\n", "\n  ")
+    text = "  " + json.dumps(by_lines(cell), ensure_ascii=False, indent=1, default=left_as_written).replace(
+        "\n", "\n  "
+    )
     before, found, behind = text.partition(f'"{mark}"')
     return f"{before}{packed.text()}{behind}" if found else text
 

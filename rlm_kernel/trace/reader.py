@@ -22,6 +22,7 @@ from rlm_kernel.engine.protocols import Totals, Usage
 from rlm_kernel.errors import TraceError, UsageError
 from rlm_kernel.trace import journal, shape
 from rlm_kernel.trace.calls import PackedCalls, cell_meta, spent_on
+from rlm_kernel.trace.nodes import as_read, node_of
 from rlm_kernel.trace.packed import parse
 from rlm_kernel.trace.plain import read_plain
 from rlm_kernel.trace.schema import INSTANT, VERSION, CellMeta, NotebookMeta
@@ -89,6 +90,11 @@ class TraceFile:
     @cached_property
     def code_cells(self) -> list[TraceCell]:
         return [cell for cell in self.cells if cell.code]
+
+    @property
+    def questions(self) -> int:
+        """How many were asked."""
+        return bool(self.meta.question) + sum(cell.kind == "question" for cell in self.cells)
 
     def spent(self) -> Totals:
         """What the run has used so far: its own account, or that of its cells where it was cut off before it
@@ -202,25 +208,34 @@ def _as_it_is(path: Path, *, follow: bool = True) -> Any:
 
 def _as_nbformat(found: Any, path: Path) -> Any:
     """The notebook as nbformat 4 has it. Raises TraceError."""
-    from nbformat import convert, versions
-
     if not isinstance(found, dict):
         raise _no_notebook(path, "it is no object of JSON")
     major, minor = found.get("nbformat", 1), found.get("nbformat_minor", 0)
-    if type(major) is not int or type(minor) is not int or major not in versions:
+    if type(major) is not int or type(minor) is not int or not 1 <= major <= 4:
         raise _no_notebook(
             path, f"its nbformat is {str(major)[:40]}.{str(minor)[:40]}; whole numbers up to 4 are known"
         )
-    if major == 4 and (fault := shape.fault(found)):
-        raise _no_notebook(path, fault)
+    if major == 4:
+        if fault := shape.fault(found):
+            raise _no_notebook(path, fault)
+        node = as_read(found)
+    else:
+        node = _converted(found, major, minor, path)
+    _give_ids(node)
+    return node
+
+
+def _converted(found: dict[str, Any], major: int, minor: int, path: Path) -> Any:
+    """A notebook of an older format. Raises TraceError."""
+    from nbformat import convert, versions
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             node = convert(versions[major].to_notebook_json(found, minor=minor), 4)  # type: ignore[no-untyped-call]
     except Exception as error:  # nbformat raises what it likes on a notebook of odd shape
         raise _no_notebook(path, str(error)[:500] or type(error).__name__) from error
-    _give_ids(node)
-    return node
+    return node_of(node)
 
 
 def _give_ids(node: Any) -> None:

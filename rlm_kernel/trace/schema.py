@@ -81,7 +81,7 @@ MAX_PATH = 100_000
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
 def _path(text: str) -> str:

@@ -24,13 +24,15 @@ from rlm_kernel.engine.events import CellOutput, Event
 from rlm_kernel.errors import UsageError
 from rlm_kernel.sandbox import kernel as kernel_module
 from rlm_kernel.session import environment
-from rlm_kernel.session.manager import look_at, open_session, stop_session
+from rlm_kernel.session.manager import open_session, stop_session
 from rlm_kernel.session.replay import replay
 from rlm_kernel.session.running import discard
 from rlm_kernel.session.session import Session
 from rlm_kernel.session.state import SessionFolder, sessions
+from rlm_kernel.session.status import look_at
 from rlm_kernel.trace.reader import read_trace
 from tests.integration.conftest import IDLE, Rlm
+from tests.support.start import FOR_MODELS, FOR_NOTEBOOKS, FOR_TERMINALS, command, loaded_by
 from tests.support.talk import Talk
 
 pytestmark = pytest.mark.usefixtures("kernel_image", "_nothing_left")
@@ -327,6 +329,7 @@ async def test_sessions_of_other_names_stand_beside_each_other(log: Path) -> Non
 
 _COMMAND = """
 import asyncio, sys
+from tests.support.start import FOR_MODELS, FOR_NOTEBOOKS, FOR_TERMINALS, command, loaded_by
 from tests.support.talk import Talk
 from rlm_kernel.session.manager import open_session
 
@@ -379,6 +382,28 @@ def test_the_commands_find_the_session_of_the_folder(
     assert "idle; ends after 10 min" in rlm("status").stdout
     assert "its trace" in rlm("stop").stderr.lower()
     assert "rlm init FILE" in rlm("status").stderr
+
+
+def test_a_question_in_a_kept_session_loads_only_what_it_needs(rlm: Rlm, log: Path) -> None:
+    assert rlm("init", str(log)).returncode == 0
+    scripted = f"""
+from contextlib import asynccontextmanager
+from rlm_kernel.models import factory
+from rlm_kernel.models.scripted import ScriptedModels
+
+@asynccontextmanager
+async def opened(*_):
+    yield ScriptedModels(["```repl\\nprint(context)\\n```", "```repl\\nFINAL(len(context))\\n```"])
+
+factory.open_models = opened
+{command("run", "How long?")}"""
+    found = loaded_by(scripted, log.parent)
+    assert {"docker", "jupyter_client"} <= found
+    assert not found & (FOR_NOTEBOOKS | FOR_MODELS | FOR_TERMINALS - {"pygments"}), "it names languages, too"
+    status = json.loads(rlm("status", "--json").stdout)
+    assert (status["questions"], status["turns"], status["files"][0]["active"]) == (1, 2, True)
+    assert "context" not in status["variables"]
+    assert status["container"]["cpu_seconds"] > 0
 
 
 async def test_what_was_guessed_or_left_out_is_told_once_when_it_is_loaded(tmp_path: Path) -> None:

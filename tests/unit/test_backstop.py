@@ -61,7 +61,7 @@ COMMANDS = {
     "chat -m openai/x": "rlm_kernel.session.manager.SessionFolder",
     "init file.txt": "rlm_kernel.session.manager.SessionFolder",
     "run What? -m openai/x": "rlm_kernel.session.manager.SessionFolder",
-    "status": "rlm_kernel.session.manager.SessionFolder",
+    "status": "rlm_kernel.session.status.SessionFolder",
     "stop": "rlm_kernel.session.manager.SessionFolder",
     "replay trace.ipynb": "rlm_kernel.session.replay.read_trace",
     "resume trace.ipynb": "rlm_kernel.session.resume.read_trace",

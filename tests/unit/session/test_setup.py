@@ -21,7 +21,7 @@ from rlm_kernel.session import models as session_models
 from rlm_kernel.session.ask import ask
 from rlm_kernel.session.digests import file_meta
 from rlm_kernel.session.environment import Host
-from rlm_kernel.session.manager import look_at, open_session
+from rlm_kernel.session.manager import open_session
 from rlm_kernel.session.models import models_of
 from rlm_kernel.session.setup import at_once, set_up
 from rlm_kernel.session.state import SessionFolder
@@ -220,22 +220,6 @@ async def test_a_trace_names_given_models_as_they_are_called_and_a_local_one_as_
     async with models_of(settings, None, print) as chosen:
         assert chosen.names == {"root": "local:0.5b", "sub": "local:0.5b"}
         assert chosen.profile.name == "small"
-
-
-async def test_a_look_at_a_session_builds_no_image(
-    trace: Path, built: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = SessionFolder(Path(".rlm_state"))
-    folder.path.mkdir(parents=True)
-    folder.write(folder.begin(trace, {}))
-
-    async def status(_state: Any, running: Any, *_: Any) -> Any:
-        return running
-
-    monkeypatch.setattr(manager, "status_of", status)
-    monkeypatch.setattr(manager, "find_or_build_image", environment.find_or_build_image)
-    assert await look_at() is None
-    assert built == []
 
 
 # at_once

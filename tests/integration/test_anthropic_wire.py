@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 
 from rlm_kernel.engine.prompts import load_profile
-from rlm_kernel.models import _anthropic, _litellm
+from rlm_kernel.models import _anthropic, _catalog, _litellm
 from rlm_kernel.models._caching import marked
 from tests.support.providers.anthropic_messages import AnthropicServer
 from tests.support.providers.prefix_cache import MarkedCache

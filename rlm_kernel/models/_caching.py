@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 MARK = {"type": "ephemeral"}
+HOUR = {"type": "ephemeral", "ttl": "1h"}
 MARKS = 4
 """Of a request, at most."""
 CHARS_PER_TOKEN = 4
@@ -55,9 +56,17 @@ def takes_marks(provider: str, name: str, entry: Mapping[str, Any] | None) -> bo
 
 
 def marked(
-    provider: str, name: str, entry: Mapping[str, Any] | None, messages: Sequence[Mapping[str, Any]]
+    provider: str,
+    name: str,
+    entry: Mapping[str, Any] | None,
+    messages: Sequence[Mapping[str, Any]],
+    *,
+    slow: bool = False,
 ) -> list[dict[str, Any]]:
     """The messages of a request with marks, where the model takes them; the given ones stay as they are.
+
+    `slow`: the turns of this conversation are more than five minutes apart. What is kept that long would be
+    gone, and to keep it again each turn costs more than no cache; so it is kept for an hour by Anthropic.
 
     A single message of the user's is no conversation: what is kept of it would never be read, and costs more
     than what is not kept. It has the marks that it came with.
@@ -65,9 +74,11 @@ def marked(
     found = [dict(message) for message in messages]
     if not takes_marks(provider, name, entry) or not any(m.get("role") != "user" for m in found):
         return found
-    left = MARKS - sum(_marks_in(message) for message in found)
-    for at in list(dict.fromkeys(_places(found)))[: max(0, left)]:
-        found[at]["content"] = _with_mark(found[at]["content"])
+    there = sum(_marks_in(message) for message in found)
+    # No mark for an hour may stand behind one for five minutes.
+    mark = HOUR if slow and provider == "anthropic" and not there else MARK
+    for at in list(dict.fromkeys(_places(found)))[: max(0, MARKS - there)]:
+        found[at]["content"] = _with_mark(found[at]["content"], mark)
     return found
 
 
@@ -99,11 +110,11 @@ def _markable(content: Any) -> int | None:
     return None
 
 
-def _with_mark(content: Any) -> list[Any]:
+def _with_mark(content: Any, mark: Mapping[str, str]) -> list[Any]:
     blocks = [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
     at = _markable(blocks)
     if at is not None and not blocks[at].get("cache_control"):
-        blocks[at] = {**blocks[at], "cache_control": MARK}
+        blocks[at] = {**blocks[at], "cache_control": dict(mark)}
     return blocks
 
 
@@ -131,7 +142,7 @@ def least_chars(name: str, entry: Mapping[str, Any] | None) -> int:
 def in_blocks(beginning: str, rest: str) -> list[dict[str, Any]]:
     """A content whose beginning is a block of its own, with a mark."""
     return [
-        {"type": "text", "text": beginning, "cache_control": MARK},
+        {"type": "text", "text": beginning, "cache_control": dict(MARK)},
         {"type": "text", "text": rest},
     ]
 

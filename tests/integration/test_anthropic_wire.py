@@ -13,8 +13,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from rlm_kernel.engine.prompts import load_profile
 from rlm_kernel.models import _anthropic, _litellm
+from rlm_kernel.models._caching import marked
 from tests.support.providers.anthropic_messages import AnthropicServer
+from tests.support.providers.prefix_cache import MarkedCache
 from tests.support.providers.roads import FORMAT, KEY, MARK, ROADS, asks_of_picture
 from tests.support.providers.words import Call, Reply
 
@@ -275,3 +278,31 @@ def test_what_came_before_a_stream_broke_off_is_kept(server: AnthropicServer, ki
         assert reader.error is not None
         assert found["error"]["type"] == reader.error["type"] == "overloaded_error"
         assert found["choices"][0]["finish_reason"] == "error"
+
+
+def test_all_of_a_conversation_is_written_once_and_read_from_then_on(server: AnthropicServer) -> None:
+    """That is the least that the prices allow. Twelve turns over the project's own prompt and examples cost a
+    third with replies and outputs of usual length, and a quarter where the prompt is most of what is sent.
+    """
+    name, entry = "claude-sonnet-4-5", {"supports_prompt_caching": True, "max_output_tokens": 4096}
+    profile = load_profile("small")
+    shares = []
+    for output, reply in ((2000, 400), (300, 60)):
+        server.says = lambda asked, reply=reply: "r" * reply
+        for marks in (False, True):
+            server.bills.clear()
+            server.cache = MarkedCache(server.clock)
+            messages = [{"role": "system", "content": profile.system}, *profile.examples]
+            messages.append({"role": "user", "content": "The question. " * 20})
+            for turn in range(12):
+                sent = marked("anthropic", name, entry, messages) if marks else messages
+                ask(server, _anthropic.body({"model": name, "messages": sent}, entry))
+                messages += [
+                    {"role": "assistant", "content": "r" * reply},
+                    {"role": "user", "content": f"{turn} " + "out " * (output // 4)},
+                ]
+            shares.append(sum(bill.cost for bill in server.bills))
+        assert sum(bill.input for bill in server.bills) == 0
+        assert sum(bill.written for bill in server.bills) == server.bills[-1].prompt
+    assert shares[1] / shares[0] < 0.33
+    assert shares[3] / shares[2] < 0.25

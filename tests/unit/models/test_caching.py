@@ -114,6 +114,18 @@ def test_no_mark_is_on_what_takes_none(messages: list[dict[str, Any]], texts: li
     assert [m["role"] for m in found] == [m["role"] for m in messages]
 
 
+def test_a_slow_conversation_is_kept_for_an_hour_at_anthropic() -> None:
+    def kept(provider: str, messages: list[dict[str, Any]], slow: bool) -> set[str]:
+        found = marked(provider, "claude-sonnet-4-5", CLAUDE, messages, slow=slow)
+        blocks = [block for message in found for block in blocks_of(message["content"])]
+        return {block["cache_control"].get("ttl", "5m") for block in blocks if "cache_control" in block}
+
+    own = [*TALK[:3], {"role": "user", "content": in_blocks("Instructions.", "A piece.")}]
+    assert kept("anthropic", TALK, True) == {"1h"}
+    assert kept("anthropic", TALK, False) == kept("bedrock", TALK, True) == {"5m"}
+    assert kept("anthropic", own, True) == {"5m"}
+
+
 CONTENTS = st.one_of(
     st.text(max_size=3),
     st.lists(

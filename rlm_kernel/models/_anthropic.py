@@ -178,10 +178,11 @@ def _limit(request: Mapping[str, Any]) -> int | None:
 def _sampling(request: Mapping[str, Any], known: Mapping[str, Any], *, thinks: bool) -> dict[str, Any]:
     """What the model takes of temperature and top_p: one of them at most."""
     temperature, top_p = request.get("temperature"), request.get("top_p")
-    if thinks or known.get("supports_sampling_params") is False:
+    if known.get("supports_sampling_params") is False:
+        return {}
+    if thinks:
         temperature = 1 if temperature == 1 else None
-    if (thinks and top_p is not None and top_p < 0.95) or known.get("supports_sampling_params") is False:
-        top_p = None
+        top_p = top_p if top_p is not None and top_p >= 0.95 else None
     if temperature is not None:
         return {"temperature": temperature}
     return {"top_p": top_p} if top_p is not None else {}

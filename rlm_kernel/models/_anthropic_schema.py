@@ -39,7 +39,7 @@ def taken(schema: Any) -> Any:
     limits = [
         f"{name} {json.dumps(schema[name], default=str)}"
         for name in _REFUSED
-        if schema.get(name) not in (None, False)
+        if name in schema and schema[name] is not None and schema[name] is not False
     ]
     if limits:
         found["description"] = f"{schema.get('description') or ''} Must meet: {', '.join(limits)}.".strip()

@@ -45,8 +45,6 @@ async def ask(
     if heard is None:
         return await http.send("POST", url, headers, json.dumps(body).encode())
     body["stream"] = True
-    if endpoint.provider != _catalog.ANTHROPIC and "stream_options" not in endpoint.changes:
-        body["stream_options"] = {"include_usage": True}
     listening = Listening(pieces, heard)
     return await http.send("POST", url, headers, json.dumps(body).encode(), listening)
 

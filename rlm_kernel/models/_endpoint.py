@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -18,6 +18,7 @@ from rlm_kernel.models._hints import WHAT, Asked, hint_for
 from rlm_kernel.models._http import Exchange
 from rlm_kernel.models._keyring import find_key
 from rlm_kernel.models._near import nearest_model
+from rlm_kernel.models._parameters import request_parameters
 from rlm_kernel.models.slots import Slots
 from rlm_kernel.nearest import did_you_mean
 from rlm_kernel.secrets import known_secrets, redact
@@ -25,6 +26,8 @@ from rlm_kernel.secrets import known_secrets, redact
 _CHARS_PER_TOKEN = 4.0
 _OTHER_KEY = {"GEMINI_API_KEY": "GOOGLE_API_KEY", "HUGGINGFACE_API_KEY": "HF_TOKEN"}
 """Variables that litellm takes as well, but does not count when it looks for missing ones."""
+_DROPPED = ("temperature", "top_p", "seed", "stop", "max_tokens", "reasoning_effort", "service_tier")
+"""Parameters that litellm leaves out in silence where a provider does not take them."""
 _NO_KEY = frozenset(
     {"hosted_vllm", "lm_studio", "llamafile", "docker_model_runner", "xinference", "litellm_proxy"}
 )
@@ -51,6 +54,10 @@ class Endpoint:
     """Its line in litellm's table."""
     direct: bool = field(default=False, init=False)
     """It is asked without litellm."""
+    parameters: Mapping[str, Any] = field(default_factory=dict, init=False)
+    """What the settings ask for in each request, by litellm's names."""
+    told: Sequence[str] = field(default=(), init=False)
+    """What of it the model does not take, for people."""
     schemas: bool | None = field(default=None, init=False)
     """Whether it takes a JSON schema for its reply; None where that is not known."""
     changes: list[str] = field(default_factory=list, init=False)
@@ -105,6 +112,7 @@ async def identify(endpoint: Endpoint, directly: Directly) -> bool:
     await _sign_in(endpoint)
     if endpoint.key is None and endpoint.provider not in _NO_KEY:
         raise _no_key(endpoint, key_variable(endpoint.settings, endpoint.provider))
+    _parametrize(endpoint, _catalog.providers()[endpoint.provider].drops)
     return True
 
 
@@ -124,6 +132,8 @@ async def identify_by_litellm(endpoint: Endpoint, litellm: Any) -> None:
     endpoint.provider = provider
     endpoint.entry = _table_entry(litellm, endpoint.model, endpoint.name, endpoint.provider)
     endpoint.schemas = bool(litellm.supports_response_schema(endpoint.model))
+    known = litellm.get_supported_openai_params(model=endpoint.name, custom_llm_provider=endpoint.provider)
+    _parametrize(endpoint, [name for name in _DROPPED if known and name not in known])
     await _sign_in(endpoint)
     if endpoint.key is not None:
         return
@@ -136,6 +146,25 @@ async def identify_by_litellm(endpoint: Endpoint, litellm: Any) -> None:
         variable = missing[0] if alone and not os.environ.get(_OTHER_KEY.get(missing[0], "")) else None
     if variable is not None:
         raise _no_key(endpoint, variable)
+
+
+def _parametrize(endpoint: Endpoint, drops: Collection[str]) -> None:
+    """Find what the settings ask for, and tell of it what is not sent: `drops` are parameters that the
+    provider does not take.
+    """
+    found, told = request_parameters(
+        endpoint.settings, endpoint.provider, endpoint.name, endpoint.entry, endpoint.section
+    )
+    left = [name for name in drops if name in found and name not in endpoint.settings.extra]
+    setting = {"reasoning_effort": "reasoning", "thinking": "thinking_tokens"}
+    endpoint.parameters = {name: value for name, value in found.items() if name not in left}
+    endpoint.told = [
+        *told,
+        *(
+            f"{endpoint.provider} takes no {name}: {endpoint.section}.{setting.get(name, name)} is left out."
+            for name in left
+        ),
+    ]
 
 
 async def _sign_in(endpoint: Endpoint) -> None:

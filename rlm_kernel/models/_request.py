@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.checked import writable
 from rlm_kernel.engine.protocols import Message, Picture
-from rlm_kernel.models import _adapting, _caching
+from rlm_kernel.models import _adapting, _caching, _catalog
 
 if TYPE_CHECKING:
     from rlm_kernel.models._endpoint import Endpoint
@@ -18,23 +18,17 @@ _SIGNED = frozenset({"anthropic", "bedrock", "bedrock_converse", "vertex_ai", "a
 
 
 def request_for(
-    endpoint: Endpoint, messages: Sequence[Message], schema: Mapping[str, Any] | None
+    endpoint: Endpoint, messages: Sequence[Message], schema: Mapping[str, Any] | None, *, streams: bool
 ) -> dict[str, Any]:
     """A request, whose `messages` are still the engine's: `written` makes them the wire's."""
+    counted = streams and endpoint.direct and endpoint.provider != _catalog.ANTHROPIC
     settings = endpoint.settings
     wanted = None if schema is None or endpoint.schemas is False else {"name": "answer", "schema": schema}
     optional = {
         "api_base": endpoint.address.url,
         "api_key": endpoint.key.value if endpoint.key else None,
-        "temperature": settings.temperature,
-        "top_p": settings.top_p,
-        "seed": settings.seed,
-        "stop": settings.stop,
-        "reasoning_effort": settings.reasoning,
-        "service_tier": settings.service_tier,
-        "max_tokens": settings.max_tokens,
+        "stream_options": {"include_usage": True} if counted else None,
         "response_format": wanted and {"type": "json_schema", "json_schema": wanted},
-        "extra_headers": settings.headers or None,
     }
     request = {
         "model": endpoint.model,
@@ -44,7 +38,7 @@ def request_for(
         "max_retries": 0,
         "drop_params": True,
         **{name: value for name, value in optional.items() if value is not None},
-        **settings.extra,
+        **endpoint.parameters,
     }
     for change in endpoint.changes:
         _adapting.apply(request, change)

@@ -118,6 +118,8 @@ class LitellmModels:
                 self._litellm = litellm
                 self._loop_id = id(asyncio.get_running_loop())
                 _users[self._loop_id] += 1
+            for told in dict.fromkeys(line for one in self._endpoints.values() for line in one.told):
+                self._say(told)
             self._ready = True
 
     async def complete(
@@ -141,10 +143,10 @@ class LitellmModels:
         endpoint = self._choose(role, model)
         await self.warm_up()
         self._check_pictures(endpoint, messages)
-        request = request_for(endpoint, messages, schema)
         streams = endpoint.settings.stream
         if (watch.heard is None and streams) or (watch.heard is not None and streams is False):
             watch = replace(watch, heard=None if streams is False else lambda _text, _thought: True)
+        request = request_for(endpoint, messages, schema, streams=watch.heard is not None)
         return await self._attempts(endpoint, request, watch, code=role == "root")
 
     async def aclose(self) -> None:

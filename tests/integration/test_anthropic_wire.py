@@ -65,6 +65,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "effort and a small limit": {"reasoning_effort": "low", "max_tokens": 600},
     "effort and temperature": {"reasoning_effort": "low", "temperature": 0.3},
     "effort and top_p": {"reasoning_effort": "low", "top_p": 0.5},
+    "the usual temperature": {"temperature": 1},
     "temperature and top_p": {"temperature": 0.5, "top_p": 0.5},
     "white space as stop": {"stop": ["END", " ", ""]},
     "the model's turn first": {"messages": [HELLO[0], {"role": "assistant", "content": "hi"}, HELLO[1]]},

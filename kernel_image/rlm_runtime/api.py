@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_contract import RUN
 
-from rlm_runtime import display, engine, files, habits, queries, tables, wire
+from rlm_runtime import display, engine, files, habits, pictures, queries, tables, wire
 from rlm_runtime.delivery import delivery, plain
 from rlm_runtime.names import Names
 from rlm_runtime.schemas import Wanted
@@ -235,6 +235,7 @@ NAMES: dict[str, Any] = {
     "grep": files.grep,
     "chunks": files.chunks,
     "records": files.records,
+    "pdf_page": pictures.pdf_page,
     "llm_query": queries.llm_query,
     "llm_query_batched": queries.llm_query_batched,
     "allm_query": queries.allm_query,
@@ -250,6 +251,7 @@ NAMES: dict[str, Any] = {
     "LLMError": wire.LLMError,
     "BudgetExceeded": wire.BudgetExceeded,
     "FileRefused": wire.FileRefused,
+    "PictureError": wire.PictureError,
     "NoRecord": wire.NoRecord,
     "Cancelled": wire.Cancelled,
     "CallFailed": wire.CallFailed,

@@ -174,9 +174,15 @@ def call_key(llm: LLMSettings, messages: Sequence[Message], schema: Mapping[str,
         llm.temperature,
         llm.max_tokens,
         schema,
-        [dict(message) for message in messages],
+        [_known(message) for message in messages],
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).digest()
+
+
+def _known(message: Message) -> dict[str, Any]:
+    """A message as JSON data, pictures by their digests."""
+    pictures = [picture.digest for picture in message.get("images", ())]
+    return {**message, "images": pictures} if pictures else dict(message)
 
 
 class ReplyCache:

@@ -303,8 +303,8 @@ class HostCalls:
     def _record(self, cell: str, record: CallRecord) -> None:
         if cell != self._cell:
             return
-        if self._records.take(record):
-            self._tell(CallFinished(cell, record))
+        if (kept := self._records.take(record)) is not None:
+            self._tell(CallFinished(cell, kept))
         elif (full := self._records.full) is not None and full not in self._full:
             self._full.add(full)
             self._tell(Noted(self._records.keep.words(full)))

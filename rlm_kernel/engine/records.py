@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from rlm_kernel.engine.protocols import MODEL_CALLS, CallRecord, PictureNote
+from rlm_kernel.engine.protocols import MODEL_CALLS, CallRecord
 
 Kind = Literal["answers", "records"]
 _CELLS_SHARE = 8
@@ -81,9 +81,9 @@ class Records:
         self.kept, self.left_out, self._free, self._free_size = [], 0, 0, 0
         self._seen.clear()
 
-    def take(self, record: CallRecord) -> bool:
-        """Keep a record, if there is room for it."""
-        record = replace(record, images=tuple(map(self._previewed, record.images)))
+    def take(self, record: CallRecord) -> CallRecord | None:
+        """Keep a record, if there is room for it: as it is kept, or None."""
+        record = self._previewed(record) if record.images else record
         kind, size = _kind(record), _size(record)
         over = self._used[kind] + size > getattr(self.keep, kind)
         if kind == "records":
@@ -94,19 +94,29 @@ class Records:
             )
         if over:
             self.left_out, self.full = self.left_out + 1, kind
-            return False
+            return None
         self._used[kind] += size
         self._seen.update(image.digest for image in record.images)
         self._shown += _shown(record)
         if kind == "records":
             self._free, self._free_size = self._free + 1, self._free_size + size
         self.kept.append(record)
-        return True
+        return record
 
-    def _previewed(self, image: PictureNote) -> PictureNote:
-        """With its preview, if there is room for it and this cell has none of the same picture."""
-        full = self._shown + len(image.preview) > self.keep.previews
-        return replace(image, preview="") if full or image.digest in self._seen else image
+    def _previewed(self, record: CallRecord) -> CallRecord:
+        """With previews of those pictures that this cell has none of yet, as far as there is room."""
+        new: set[str] = set()
+        images, size = [], self._shown
+        for image in record.images:
+            full = size + len(image.preview) > self.keep.previews
+            images.append(
+                replace(image, preview="")
+                if full or image.digest in self._seen or image.digest in new
+                else image
+            )
+            new.add(image.digest)
+            size += len(images[-1].preview)
+        return replace(record, images=tuple(images))
 
 
 def _kind(record: CallRecord) -> Kind:

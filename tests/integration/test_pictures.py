@@ -160,7 +160,6 @@ async def test_pictures_of_every_kind_reach_the_sub_model_are_recorded_and_repla
     calls = [call for call in cell.meta.calls if call.kind == "llm_query"]
     noted = [image for call in calls for image in call.images]
     sent = [picture for pictures in models.shown for picture in pictures]
-    print([(c.preview[:10], len(c.images), c.error) for c in calls], [len(x) for x in models.shown])
     assert {image.digest for image in noted} == {picture.digest for picture in sent}
     assert len(noted) == len(sent)
     previewed = [image.digest for image in noted if image.preview]

@@ -23,6 +23,8 @@ _HEIF = re.compile(rb"....ftyp(?!avi[fs])", re.DOTALL)
 _SVG = re.compile(
     rb"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.{0,2000}?-->\s*)?(?:<!DOCTYPE svg[^>]*>\s*)?<svg\b", re.DOTALL
 )
+SCALED = ("JPEG", "MPO")
+"""Formats that can be decoded at a smaller scale."""
 HEAD = 4096
 """Bytes that tell what a file is."""
 
@@ -77,7 +79,7 @@ def opened(source: Any) -> Image:
             warnings.simplefilter("ignore")  # of many pixels, which are counted here, and of odd metadata
             image = Image.open(source)
             # A JPEG can be decoded at an eighth of its size.
-            return bounded(image, 8 if image.format == "JPEG" else 1)
+            return bounded(image, 8 if image.format in SCALED else 1)
     except Image.DecompressionBombError:
         raise Unreadable(f"it has too many pixels to be decoded. {_CUT}") from None
     except UnidentifiedImageError:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from rlm_contract import MAX_ALL_PICTURES, MAX_PICTURE, MAX_PICTURES, MAX_PREVIEW, PREVIEW_SIDE
 
 from rlm_runtime import files, wire
-from rlm_runtime.picturefile import Picture, begins_picture, bounded, opened
+from rlm_runtime.picturefile import SCALED, Picture, begins_picture, bounded, opened
 from rlm_runtime.unpacking import Unreadable
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ _SIDES = (32, 4000)
 """Pixels of the longer side that can be asked for. If nothing is said it is 1,568: larger pictures cost more,
 and most models see no more of them.
 """
+DISPLAYED = 2000
+"""Pixels of a side of what a cell displays: a root model may be shown no larger ones."""
 LEAST = 32
 """Pixels of the shorter side at least: some models refuse less."""
 _PNG_MOST = 1_000_000
@@ -111,6 +113,21 @@ def pdf_page(file: Any, page: int = 1, *, side: int = 1568) -> Image:
         return _drawn(pypdfium2, file, page, side)
 
 
+def displayed(shown: str | bytes, most: int) -> tuple[str, str] | None:
+    """A displayed picture of more than `DISPLAYED` pixels a side, or `most` characters of base64, in the size
+    of those that models are shown: its kind, and it in base64. None for one that is not so large.
+    """
+    try:
+        data = base64.b64decode(shown) if isinstance(shown, str) else shown
+        with opened(io.BytesIO(data)) as image:
+            if max(image.size) <= DISPLAYED and 4 * len(data) <= 3 * most:
+                return None
+        made = _encoded(data, 1568, MAX_PICTURE).data
+    except (*_WRONG, MemoryError):
+        return None
+    return "image/png" if made.startswith(b"\x89PNG") else "image/jpeg", base64.b64encode(made).decode()
+
+
 def _drawn(pypdfium2: Any, file: Any, page: int, side: int) -> Image:
     try:
         document = pypdfium2.PdfDocument(_located(file) if isinstance(file, (str, Path)) else file)
@@ -137,7 +154,7 @@ def _check(side: int, name: str) -> None:
 def _encoded(given: Any, side: int, most: int) -> Encoded:
     image = _image(given)
     try:
-        flat = _flat(_scaled(_upright(image, side), side))
+        flat = _flat(_scaled(_upright(image, side, own=image is not given), side))
     finally:
         if image is not given:
             image.close()
@@ -302,11 +319,11 @@ def _array(given: Any) -> Image:
     )
 
 
-def _upright(image: Image, side: int) -> Image:
-    """Decoded, its first frame, and turned as its camera was held."""
+def _upright(image: Image, side: int, *, own: bool) -> Image:
+    """Decoded, its first frame, and turned as its camera was held. `own`: nobody else has it."""
     from PIL import ImageOps
 
-    if image.format == "JPEG":  # decoded at no more than twice what is wanted
+    if own and image.format in SCALED:  # decoded at no more than twice what is wanted
         scale = min(1.0, 2 * side / max(image.size))
         image.draft(None, (max(1, int(image.width * scale)), max(1, int(image.height * scale))))
     bounded(image)

@@ -159,8 +159,11 @@ class SubCalls:
         """Ask the sub model. Raises ModelError, BudgetExceeded, NoRecord."""
         asked: Message = {"role": "user", "content": query.prompt}
         messages = [{**asked, "images": query.images}] if query.images else [asked]
+        models = self._allowed()
+        if query.images:
+            _check_sees(models, query.model)
         reply = await complete(
-            self._allowed(),
+            models,
             self.ledger,
             messages,
             role="sub",
@@ -224,3 +227,21 @@ class SubCalls:
                 "This call has no record in the trace, so it was not answered.", hint=self._how_to_allow
             )
         return self._models
+
+
+def _check_sees(models: Models, wanted: str | None) -> None:
+    """Raises ModelError where it is known that the model which is asked sees no pictures: nothing is sent."""
+    cards = (models.card("sub"), models.card("root"), *models.others)
+    card = next((card for card in cards if wanted in (None, card.name, card.role)), None)
+    if card is None or card.sees is not False:
+        return
+    seeing = [one.role if one in models.others else one.name for one in cards if one.sees]
+    raise ModelError(
+        f"The model {card.name} sees no pictures, so it was not asked.",
+        fault="refused",
+        model=card.name,
+        attempts=0,
+        hint=f"Models that do: {', '.join(dict.fromkeys(seeing))}."
+        if seeing
+        else "Name one with sub_llm.model.",
+    )

@@ -181,8 +181,9 @@ def call_key(llm: LLMSettings, messages: Sequence[Message], schema: Mapping[str,
 
 def _known(message: Message) -> dict[str, Any]:
     """A message as JSON data, pictures by their digests."""
+    said = {name: part for name, part in message.items() if name != "images"}
     pictures = [picture.digest for picture in message.get("images", ())]
-    return {**message, "images": pictures} if pictures else dict(message)
+    return said | {"images": pictures} if pictures else said
 
 
 class ReplyCache:

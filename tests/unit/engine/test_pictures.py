@@ -16,10 +16,10 @@ from rlm_contract import MAX_ALL_PICTURES, MAX_PICTURE, MAX_PICTURES
 from rlm_kernel.engine import kernel_says, pictures
 from rlm_kernel.engine.hostcalls import digest
 from rlm_kernel.engine.ledger import Ledger, Limits
-from rlm_kernel.engine.protocols import CallRecord, Completion, Message, Picture
+from rlm_kernel.engine.protocols import CallRecord, Card, Completion, Message, Picture
 from rlm_kernel.engine.records import Keep
 from rlm_kernel.engine.subcalls import chars
-from rlm_kernel.errors import UsageError
+from rlm_kernel.errors import ModelError, UsageError
 from rlm_kernel.models.scripted import ScriptedModels
 from rlm_kernel.trace.schema import CallMeta
 from tests.unit.engine.test_hostcalls import CELL, Host
@@ -143,6 +143,30 @@ async def test_a_call_with_pictures_is_asked_recorded_and_known_by_their_digests
     ]
     meta = CallMeta.of(record)
     assert CallMeta.model_validate_json(meta.model_dump_json()).record().images == record.images
+
+
+class Blind(Seeing):
+    """The sub model sees no pictures, the root model may, another one does."""
+
+    others = (Card("eyes", "test/eyes", sees=True),)
+
+    def card(self, which: str) -> Card:
+        return Card(which, f"scripted/{which}", sees={"sub": False, "root": None}[which])
+
+
+async def test_a_model_that_is_known_to_see_none_is_not_asked() -> None:
+    host = Host(Blind())
+    for model in (None, "scripted/sub", "sub"):
+        with pytest.raises(
+            ModelError, match=r"sees no pictures, so it was not asked\.\nModels that do: eyes"
+        ):
+            await host.ask("llm_query", body([JPEG]) | {"model": model})
+    assert not host.calls._sub_calls._models.messages  # type: ignore[union-attr]
+    for model in ("eyes", "test/eyes", "scripted/root", "unknown"):
+        assert await host.ask("llm_query", body([JPEG]) | {"model": model}) == "red"
+    assert await host.ask("llm_query", {"prompt": "?", "model": None}) == "red"
+    refused, *_ = host.end()[0]
+    assert (refused.error_type, refused.images[0].width) == ("LLMError", 70)
 
 
 async def test_another_picture_or_another_order_is_another_call() -> None:

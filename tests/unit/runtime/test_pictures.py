@@ -425,3 +425,26 @@ def test_pictures_beside_texts_are_described_and_not_searched(photo: Path, loade
     assert [hit.file for hit in files.grep("picture")] == ["notes.txt"]
     assert list(files.chunks(100)) == ["a picture of the pump"]
     assert files.list_files()[0] == "photo.jpg: JPEG picture, 640 x 480 pixels"
+
+
+def test_a_picture_of_the_users_own_stays_as_it_is(photo: Path) -> None:
+    with Image.open(photo) as image:
+        sent(image, 100)
+        assert image.size == (640, 480)
+
+
+@pytest.mark.parametrize("encode", [lambda data: data, lambda data: base64.encodebytes(data).decode()])
+def test_what_a_cell_displays_is_scaled_where_it_is_large(encode: Callable[[bytes], Any]) -> None:
+    from rlm_runtime.display import _scaled
+
+    small = {"image/png": encode(saved(Image.effect_noise((300, 200), 50), "PNG")), "text/plain": "<Figure>"}
+    assert _scaled(small) == small
+    large = _scaled(
+        {"image/png": encode(saved(Image.effect_noise((4000, 3000), 50), "PNG")), "text/plain": "x"}
+    )
+    assert list(large) == ["text/plain", "image/jpeg"]
+    assert Image.open(io.BytesIO(base64.b64decode(large["image/jpeg"]))).size == (1568, 1176)
+    drawing = _scaled({"image/png": encode(saved(halves(size=(9000, 2001)), "PNG"))})
+    assert list(drawing) == ["image/png"]
+    broken = {"image/png": encode(b"no picture" * 1000), "image/jpeg": 7}
+    assert _scaled(broken) == broken

@@ -30,12 +30,10 @@ HEAD = 4096
 
 
 class Picture(str):
-    """A loaded picture. `images=[...]` of `llm_query` takes it, and `open()` gives it to code, for PIL.
-
-    As a text it says what it is: whoever looks into the input reads that.
+    """A loaded picture: the path of its file in the container, for PIL and whatever else reads files, and for
+    `images=[...]` of `llm_query`. As the value of a cell it is displayed.
     """
 
-    path: Path
     name: str
     kind: str
     width: int
@@ -46,8 +44,8 @@ class Picture(str):
         """The picture in a file. Raises Unreadable."""
         with opened(path) as image:
             kind, (width, height) = str(image.format), image.size
-        made = cls(f"[{name} is a picture: {kind}, {width:,} x {height:,} pixels]")
-        made.path, made.name, made.kind, made.width, made.height = path, name, kind, width, height
+        made = cls(path)
+        made.name, made.kind, made.width, made.height = name, kind, width, height
         return made
 
     def about(self) -> str:
@@ -56,10 +54,15 @@ class Picture(str):
 
     def open(self) -> Image:
         """The picture, for PIL. Raises Unreadable."""
-        return opened(self.path)
+        return opened(Path(self))
 
-    def __getnewargs__(self) -> tuple[str]:
-        return (str(self),)
+    def __repr__(self) -> str:
+        return f"<{self.name}: {self.about()}>" if hasattr(self, "name") else super().__repr__()
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
+        from rlm_runtime.pictures import shown
+
+        return {"text/plain": repr(self), **shown(self)}
 
 
 def begins_picture(head: bytes) -> bool:

@@ -125,7 +125,20 @@ def displayed(shown: str | bytes, most: int) -> tuple[str, str] | None:
         made = _encoded(data, 1568, MAX_PICTURE).data
     except (*_WRONG, MemoryError):
         return None
-    return "image/png" if made.startswith(b"\x89PNG") else "image/jpeg", base64.b64encode(made).decode()
+    return _kind(made), base64.b64encode(made).decode()
+
+
+def shown(given: Any) -> dict[str, bytes]:
+    """A picture as a cell displays it: its kind, and the file. Empty where it cannot be read."""
+    try:
+        data = encoded(listed(given), 1568)[0].data
+    except wire.PictureError:
+        return {}
+    return {_kind(data): data}
+
+
+def _kind(data: bytes) -> str:
+    return "image/png" if data.startswith(b"\x89PNG") else "image/jpeg"
 
 
 def _drawn(pypdfium2: Any, file: Any, page: int, side: int) -> Image:
@@ -212,8 +225,8 @@ def _image(given: Any) -> Image:
         return _array(given)
     if callable(getattr(given, "read", None)):
         return opened(io.BytesIO(given.read()))
-    if (shown := _shown(given)) is not None:
-        return opened(io.BytesIO(shown))
+    if (found := _representation(given)) is not None:
+        return opened(io.BytesIO(found))
     raise ValueError(
         f"a {type(given).__name__} is no picture: give a path, bytes, a PIL image, a matplotlib figure, "
         "an array, or pdf_page(path, number)"
@@ -233,14 +246,14 @@ def _located(given: str | Path) -> bytes | Path:
     its path on the host. The bytes of base64. Raises ValueError, HostCallError.
     """
     if isinstance(given, Picture):
-        return given.path
+        return Path(given)
     text = str(given)
     if isinstance(given, str) and (data := _base64(text)) is not None:
         return data
     if re.match(r"https?://", text, re.IGNORECASE):
         raise ValueError("the kernel has no network: only files that the user named, and what code makes")
     if isinstance(loaded := files.files.get(text), Picture):
-        return loaded.path
+        return Path(loaded)
     if path := files.path_of(text):
         return Path(wire.call("file", {"path": path})["inside"])
     if "\0" in text or len(text) > 4096:
@@ -278,7 +291,7 @@ def _figure(figure: Any) -> Image:
     return opened(file)
 
 
-def _shown(given: Any) -> bytes | None:
+def _representation(given: Any) -> bytes | None:
     """What an object shows of itself in a notebook."""
     for name in ("_repr_png_", "_repr_jpeg_"):
         shown = getattr(given, name, None)

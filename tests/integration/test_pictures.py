@@ -26,6 +26,7 @@ import matplotlib.pyplot as plt
 from PIL import Image
 plt.plot([1, 2])
 plt.show()
+display(files["alpha.png"])
 Image.effect_noise((4000, 3000), 50).convert("RGB")
 """
 CODE = """
@@ -41,7 +42,7 @@ buffer = io.BytesIO()
 Image.new("CMYK", (50, 50), (255, 0, 0, 0)).save(buffer, "TIFF")
 Image.new("RGB", (30, 30), "red").save("/tmp/made.webp")
 page = pdf_page("two.pdf", 2)
-seen = {}
+seen = {"opened": Image.open(photo).size}
 seen["kinds"] = llm_query("kinds", images=[
     photo, "alpha.png", "HERE/pictures/photo.jpg", "HERE/beside.png", "/tmp/made.webp", buffer.getvalue(),
     Image.open("/tmp/made.webp"), figure, axes, plt, np.zeros((40, 60, 3)), page, photo.open()])
@@ -124,8 +125,9 @@ async def test_pictures_of_every_kind_reach_the_sub_model_are_recorded_and_repla
     assert result.answer is not None, read_trace(trace)
     seen = json.loads(result.answer)
     first = models.roots[0]["content"]
-    assert [(one.width, one.height) for one in models.roots[1]["images"]][1:] == [(1568, 1176)]
-    assert "You see 2 pictures of the output above" in models.roots[1]["content"]
+    assert [(one.width, one.height) for one in models.roots[1]["images"]][1:] == [(100, 60), (1568, 1176)]
+    assert "You see 3 pictures of the output above" in models.roots[1]["content"]
+    assert seen["opened"] == [3000, 2000]
     photo, alpha = "1045x1568", "100x60"
     assert seen["kinds"].split()[1:6] == [photo, alpha, photo, alpha, "60x60"]
     assert seen["kinds"].split()[6:] == [

@@ -146,6 +146,7 @@ def system_prompt(
         "str": "It is one str.",
         "dict": "It is a dict of name to text.",
         "list": "It is a list.",
+        "Picture": "It is the path of a picture.",
         "NoneType": "There is none for this question.",
         "None": "There is none for this question.",
     }

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import copy
 import io
+import pickle
 import random
 import zlib
 from collections.abc import Callable
@@ -19,6 +21,7 @@ from PIL import Image, ImageDraw
 from rlm_contract import MAX_ALL_PICTURES, MAX_PICTURE, MAX_PREVIEW, PREVIEW_SIDE
 from rlm_runtime import files, picturefile, pictures, wire
 from rlm_runtime.formats import read_file
+from rlm_runtime.handover import Handover
 from rlm_runtime.picturefile import Picture
 from rlm_runtime.unpacking import Unreadable
 
@@ -378,12 +381,17 @@ def photo(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_picture_file_is_read_as_a_picture_that_says_what_it_is(
+def test_a_picture_file_is_read_as_a_path_that_knows_what_it_is(
     photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = read_file(photo, "photo.jpg")
     assert isinstance(read.text, Picture)
-    assert read.text == "[photo.jpg is a picture: JPEG, 640 x 480 pixels]"
+    assert read.text == str(photo)  # for Image.open, and for all else that reads files
+    assert repr(read.text) == "<photo.jpg: JPEG picture, 640 x 480 pixels>"
+    shown = read.text._repr_mimebundle_()
+    assert list(shown) == ["text/plain", "image/jpeg"]
+    assert pickle.loads(pickle.dumps(read.text)).about() == read.text.about()
+    assert copy.copy(read.text) == str(photo)
     with read.text.open() as image:
         assert image.size == (640, 480)
     assert sent(read.text).size == (640, 480)
@@ -448,3 +456,14 @@ def test_what_a_cell_displays_is_scaled_where_it_is_large(encode: Callable[[byte
     assert list(drawing) == ["image/png"]
     broken = {"image/png": encode(b"no picture" * 1000), "image/jpeg": 7}
     assert _scaled(broken) == broken
+
+
+def test_a_picture_is_handed_to_a_child_as_its_file_and_not_as_a_text(
+    photo: Path, loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = read_file(photo, "photo.jpg").text
+    loaded({"photo.jpg": picture})
+    monkeypatch.setattr(files, "path_of", {"photo.jpg": "/home/me/photo.jpg"}.get)
+    assert Handover(picture).given == {"files": ["/home/me/photo.jpg"]}
+    with pytest.raises(TypeError, match=r"llm_query\(question, images=\[picture\]\)"):
+        Handover(picture, by_name=False)

@@ -16,6 +16,7 @@ from rlm_kernel.engine.protocols import Completion, Message, Picture
 from rlm_kernel.models.scripted import ScriptedModels
 from rlm_kernel.session.ask import ask
 from rlm_kernel.session.replay import replay
+from rlm_kernel.session.resume import fork
 from rlm_kernel.trace.reader import read_trace
 from tests.support.filekinds import pdf
 from tests.support.story import repl
@@ -170,3 +171,9 @@ async def test_pictures_of_every_kind_reach_the_sub_model_are_recorded_and_repla
 
     again = await replay(trace)
     assert again.same, again
+
+    forking = Seeing([repl("FINAL(len(context))")])
+    changes = {"sandbox.memory": "1g", "prompt.images": True}
+    forked = await fork(trace, at="turn-01-a", out=tmp_path / "f.ipynb", changes=changes, models=forking)
+    assert forked.answer == "4"
+    assert forking.roots[0]["images"] == models.roots[1]["images"]

@@ -21,6 +21,7 @@ from rlm_contract import RUN
 from rlm_runtime import display, engine, files, habits, pictures, queries, tables, wire
 from rlm_runtime.delivery import delivery, plain
 from rlm_runtime.names import Names
+from rlm_runtime.picturefile import Picture
 from rlm_runtime.schemas import Wanted
 
 if TYPE_CHECKING:
@@ -306,6 +307,7 @@ def install(shell: InteractiveShell, cells: Cells) -> None:
     hooks = CellHooks(shell)
     shell.push(NAMES | IMPORTED, interactive=False)
     _names.append(Names(shell.user_ns, NAMES, IMPORTED))
+    shell.display_formatter.mimebundle_formatter.for_type(Picture, pictures.shown)
     display.hint_about(_names[0].hint)
     shell.user_ns_hidden.update({"answer": None, "context": None})
     shell.set_custom_exc((Delivered,), lambda *_, **__: None)

@@ -59,11 +59,6 @@ class Picture(str):
     def __repr__(self) -> str:
         return f"<{self.name}: {self.about()}>" if hasattr(self, "name") else super().__repr__()
 
-    def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
-        from rlm_runtime.pictures import shown
-
-        return {"text/plain": repr(self), **shown(self)}
-
 
 def begins_picture(head: bytes) -> bool:
     """Whether a file that begins so is a picture, whatever its name says."""

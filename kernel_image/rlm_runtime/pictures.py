@@ -128,13 +128,14 @@ def displayed(shown: str | bytes, most: int) -> tuple[str, str] | None:
     return _kind(made), base64.b64encode(made).decode()
 
 
-def shown(given: Any) -> dict[str, bytes]:
-    """A picture as a cell displays it: its kind, and the file. Empty where it cannot be read."""
+def shown(picture: Picture, *_: object, **__: object) -> dict[str, Any]:
+    """A loaded picture as IPython displays it."""
+    told: dict[str, Any] = {"text/plain": repr(picture)}
     try:
-        data = encoded(listed(given), 1568)[0].data
+        data = encoded(listed(picture), 1568)[0].data
     except wire.PictureError:
-        return {}
-    return {_kind(data): data}
+        return told
+    return told | {_kind(data): data}
 
 
 def _kind(data: bytes) -> str:

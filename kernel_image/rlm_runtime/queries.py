@@ -43,6 +43,8 @@ def _query(
     images: Sequence[pictures.Encoded] = (),
 ) -> tuple[Query, _Same]:
     """One sub-model call, as it is sent; `after` a reply that did not fit."""
+    if not isinstance(model, (str, type(None))):
+        raise TypeError(f"model is a model's name, not a {type(model).__name__}; pictures go to images=[…]")
     asked = (
         prompt
         if wanted is None

@@ -388,7 +388,7 @@ def test_a_picture_file_is_read_as_a_path_that_knows_what_it_is(
     assert isinstance(read.text, Picture)
     assert read.text == str(photo)  # for Image.open, and for all else that reads files
     assert repr(read.text) == "<photo.jpg: JPEG picture, 640 x 480 pixels>"
-    shown = read.text._repr_mimebundle_()
+    shown = pictures.shown(read.text)
     assert list(shown) == ["text/plain", "image/jpeg"]
     assert pickle.loads(pickle.dumps(read.text)).about() == read.text.about()
     assert copy.copy(read.text) == str(photo)

@@ -21,7 +21,8 @@ _STARTS = re.compile(
 )
 _HEIF = re.compile(rb"....ftyp(?!avi[fs])", re.DOTALL)
 _SVG = re.compile(
-    rb"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.{0,2000}?-->\s*)?(?:<!DOCTYPE svg[^>]*>\s*)?<svg\b", re.DOTALL
+    rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?(?:<!--.{0,2000}?-->\s*)?(?:<!DOCTYPE svg[^>]*>\s*)?<svg\b",
+    re.DOTALL,
 )
 SCALED = ("JPEG", "MPO")
 """Formats that can be decoded at a smaller scale."""
@@ -82,7 +83,9 @@ def opened(source: Any) -> Image:
         raise Unreadable(f"it has too many pixels to be decoded. {_CUT}") from None
     except UnidentifiedImageError:
         raise Unreadable(_no_picture(_head(source))) from None
-    except (OSError, ValueError, SyntaxError, EOFError, OverflowError) as error:
+    except (Unreadable, FileNotFoundError, PermissionError):
+        raise
+    except Exception as error:  # Pillow's readers may raise anything on a damaged file
         raise Unreadable(f"it is damaged: {error}. {_ANEW}") from None
 
 

@@ -40,8 +40,6 @@ _QUALITIES = (90, 80, 65, 45, 25)
 _LIGHT = 224
 """Mean brightness of what is drawn on a transparent ground from which on this is shown black, not white."""
 _LOSSY = frozenset({"JPEG", "MPO", "WEBP", "AVIF"})
-_WRONG = (Unreadable, wire.FileRefused, OSError, ValueError, SyntaxError, OverflowError)
-"""What is raised for what is no picture."""
 _pdfium = threading.Lock()
 """PDFium works for one thread at a time."""
 _DATA = re.compile(r"\s*data:image/[\w.+-]+(?:;[\w=.+-]+)*;base64,", re.ASCII)
@@ -91,13 +89,21 @@ def encoded(images: list[Any], side: int) -> list[Encoded]:
         most = min(MAX_PICTURE, room // (len(images) - number + 1))
         try:
             made.append(_encoded(given, side, most))
-        except (*_WRONG, MemoryError) as error:
+        except Exception as error:  # what code gave may raise anything as it is drawn
+            if isinstance(error, wire.HostCallError) and not isinstance(error, wire.FileRefused):
+                raise
             which = f"picture {number} of {len(images)}" if len(images) > 1 else "the picture"
             name = f" ({given.name})" if isinstance(given, Path) else ""
-            why = "there is too little memory for it" if isinstance(error, MemoryError) else str(error)
-            raise wire.PictureError(f"{which}{name} cannot be sent: {why}") from None
+            raise wire.PictureError(f"{which}{name} cannot be sent: {_why(error)}") from None
         room -= len(made[-1].data)
     return made
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "there is too little memory for it"
+    known = isinstance(error, (ValueError, OSError, wire.FileRefused))
+    return str(error) if known else f"{type(error).__name__}: {error}"
 
 
 def pdf_page(file: Any, page: int = 1, *, side: int = 1568) -> Image:
@@ -123,7 +129,7 @@ def displayed(shown: str | bytes, most: int) -> tuple[str, str] | None:
             if max(image.size) <= DISPLAYED and 4 * len(data) <= 3 * most:
                 return None
         made = _encoded(data, 1568, MAX_PICTURE).data
-    except (*_WRONG, MemoryError):
+    except Exception:  # as of `encoded`: the picture stays as it is
         return None
     return _kind(made), base64.b64encode(made).decode()
 
@@ -340,10 +346,14 @@ def _upright(image: Image, side: int, *, own: bool) -> Image:
     if own and image.format in SCALED:  # decoded at no more than twice what is wanted
         scale = min(1.0, 2 * side / max(image.size))
         image.draft(None, (max(1, int(image.width * scale)), max(1, int(image.height * scale))))
+    if not all(image.size):
+        raise ValueError("it has no pixels")
     bounded(image)
     try:
         image.load()
-    except (OSError, ValueError, SyntaxError, EOFError, OverflowError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's readers may raise anything
         raise Unreadable(f"it is damaged or cut off: {error}") from None
     try:
         with warnings.catch_warnings():

@@ -294,6 +294,8 @@ def png_of(width: int, height: int) -> bytes:
         (b"%PDF-1.7\n", r"it is a PDF: give a page of it, images=\[pdf_page\(path, 1\)\]"),
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC is not read here: save it as JPEG"),
         (b'<?xml version="1.0"?>\n<svg xmlns="x"></svg>', "SVG is text"),
+        (b"\xef\xbb\xbf<svg/>", "SVG is text"),
+        (b"RIFF\x10\0\0\0WEBPVP8 " + bytes(30), "it is damaged: could not create decoder"),
         (b"<html>502 Bad Gateway</html>", "it begins '<html>502"),
         (PNG[:60], "damaged or cut off"),
         (saved(halves(size=(400, 400)), "JPEG")[:700], "damaged or cut off"),
@@ -467,3 +469,16 @@ def test_a_picture_is_handed_to_a_child_as_its_file_and_not_as_a_text(
     assert Handover(picture).given == {"files": ["/home/me/photo.jpg"]}
     with pytest.raises(TypeError, match=r"llm_query\(question, images=\[picture\]\)"):
         Handover(picture, by_name=False)
+
+
+def test_what_raises_as_it_is_drawn_is_told_and_costs_its_own_item() -> None:
+    class Broken:
+        def _repr_png_(self) -> bytes:
+            raise ZeroDivisionError("no plot")
+
+    with pytest.raises(wire.PictureError, match="cannot be sent: ZeroDivisionError: no plot"):
+        encoded([Broken()])
+    with pytest.raises(wire.PictureError, match="it has no pixels"):
+        encoded([Image.new("RGB", (0, 0))])
+    with pytest.raises(wire.Cancelled):
+        encoded([wire.Cancelled("the host has gone")])

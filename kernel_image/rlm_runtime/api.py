@@ -21,6 +21,7 @@ from rlm_contract import RUN
 from rlm_runtime import display, engine, files, habits, pictures, queries, tables, wire
 from rlm_runtime.delivery import delivery, plain
 from rlm_runtime.names import Names
+from rlm_runtime.pdfpages import pdf_page
 from rlm_runtime.picturefile import Picture
 from rlm_runtime.schemas import Wanted
 
@@ -236,7 +237,7 @@ NAMES: dict[str, Any] = {
     "grep": files.grep,
     "chunks": files.chunks,
     "records": files.records,
-    "pdf_page": pictures.pdf_page,
+    "pdf_page": pdf_page,
     "llm_query": queries.llm_query,
     "llm_query_batched": queries.llm_query_batched,
     "allm_query": queries.allm_query,

@@ -9,7 +9,6 @@ import base64
 import binascii
 import io
 import re
-import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, ValuesView
 from dataclasses import dataclass
@@ -40,8 +39,6 @@ _QUALITIES = (90, 80, 65, 45, 25)
 _LIGHT = 224
 """Mean brightness of what is drawn on a transparent ground from which on this is shown black, not white."""
 _LOSSY = frozenset({"JPEG", "MPO", "WEBP", "AVIF"})
-_pdfium = threading.Lock()
-"""PDFium works for one thread at a time."""
 _DATA = re.compile(r"\s*data:image/[\w.+-]+(?:;[\w=.+-]+)*;base64,", re.ASCII)
 _BASE64 = re.compile(r"[A-Za-z0-9+/=\r\n]{60,}+\Z", re.ASCII)
 
@@ -82,7 +79,7 @@ def encoded(images: list[Any], side: int) -> list[Encoded]:
             f"{len(images):,} pictures, and a call takes {MAX_PICTURES}: make several calls, with "
             "llm_query_batched(prompts, images=[[…], […]])"
         )
-    _check(side, "image_side")
+    check_side(side, "image_side")
     made: list[Encoded] = []
     room = MAX_ALL_PICTURES
     for number, given in enumerate(images, 1):
@@ -104,19 +101,6 @@ def _why(error: Exception) -> str:
         return "there is too little memory for it"
     known = isinstance(error, (ValueError, OSError, wire.FileRefused))
     return str(error) if known else f"{type(error).__name__}: {error}"
-
-
-def pdf_page(file: Any, page: int = 1, *, side: int = 1568) -> Image:
-    """A page of a PDF as a picture (PIL). Pages count from 1, as in the text of the file.
-
-    `file`: the name of a loaded file, a path, or bytes; `side`: pixels of the page's longer side. Raises
-    PictureError.
-    """
-    import pypdfium2
-
-    _check(side, "side")
-    with _pdfium:
-        return _drawn(pypdfium2, file, page, side)
 
 
 def displayed(shown: str | bytes, most: int) -> tuple[str, str] | None:
@@ -148,25 +132,8 @@ def _kind(data: bytes) -> str:
     return "image/png" if data.startswith(b"\x89PNG") else "image/jpeg"
 
 
-def _drawn(pypdfium2: Any, file: Any, page: int, side: int) -> Image:
-    try:
-        document = pypdfium2.PdfDocument(_located(file) if isinstance(file, (str, Path)) else file)
-    except (pypdfium2.PdfiumError, OSError, ValueError, TypeError, wire.FileRefused) as error:
-        raise wire.PictureError(f"this PDF cannot be opened: {error}") from None
-    try:
-        if type(page) is not int or not 1 <= page <= len(document):
-            raise wire.PictureError(f"this PDF has pages 1 to {len(document):,}, and no page {page!r}")
-        found = document[page - 1]
-        scale = side / max(1.0, *found.get_size())
-        image: Image = found.render(scale=scale).to_pil().convert("RGB")
-        return image
-    except pypdfium2.PdfiumError as error:
-        raise wire.PictureError(f"page {page} of this PDF cannot be drawn: {error}") from None
-    finally:
-        document.close()
-
-
-def _check(side: int, name: str) -> None:
+def check_side(side: int, name: str) -> None:
+    """Raises PictureError for what is no number of pixels that a picture may have."""
     if type(side) is not int or not _SIDES[0] <= side <= _SIDES[1]:
         raise wire.PictureError(f"{name} is a number of pixels from {_SIDES[0]} to {_SIDES[1]:,}")
 
@@ -243,12 +210,12 @@ def _image(given: Any) -> Image:
 def _found(given: Any) -> Any:
     """In place of a file's name where it is in the container, or why it is not there; all else as it is."""
     try:
-        return _located(given) if isinstance(given, (str, Path)) else given
+        return located(given) if isinstance(given, (str, Path)) else given
     except (ValueError, wire.HostCallError) as error:
         return error
 
 
-def _located(given: str | Path) -> bytes | Path:
+def located(given: str | Path) -> bytes | Path:
     """Where a file is in the container: of a loaded one by its name too, and of one that the user named by
     its path on the host. The bytes of base64. Raises ValueError, HostCallError.
     """

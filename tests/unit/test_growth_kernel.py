@@ -19,6 +19,7 @@ from rlm_runtime import api, asyncwire, delivery, display, files, hints, picture
 from rlm_runtime.formats import read_file
 from rlm_runtime.htmltext import html_text
 from rlm_runtime.lazytext import LazyText
+from rlm_runtime.pdfpages import pdf_page
 from rlm_runtime.pdftext import pdf_text
 from rlm_runtime.readers import decode
 from rlm_runtime.schemas import Wanted
@@ -215,7 +216,7 @@ def of_bytes(data: bytes, name: str) -> None:
 CASES: dict[str, tuple[Callable[[int], Any], Callable[[Any], Any], int]] = {
     "pdf_page: pages": (
         lambda n: [pdf(*["a page"] * n)] * n,
-        lambda pages: [pictures.pdf_page(data, number, side=100) for number, data in enumerate(pages, 1)],
+        lambda pages: [pdf_page(data, number, side=100) for number, data in enumerate(pages, 1)],
         5,
     ),
     "llm_query: pictures": (

@@ -22,6 +22,7 @@ from rlm_contract import MAX_ALL_PICTURES, MAX_PICTURE, MAX_PREVIEW, PREVIEW_SID
 from rlm_runtime import files, picturefile, pictures, wire
 from rlm_runtime.formats import read_file
 from rlm_runtime.handover import Handover
+from rlm_runtime.pdfpages import pdf_page
 from rlm_runtime.picturefile import Picture
 from rlm_runtime.unpacking import Unreadable
 
@@ -365,15 +366,15 @@ def test_a_page_of_a_pdf_is_a_picture(tmp_path: Path) -> None:
     path = tmp_path / "a.pdf"
     path.write_bytes(pdf("first", "second"))
     for source in (path, str(path), path.read_bytes()):
-        page = pictures.pdf_page(source, 2)
+        page = pdf_page(source, 2)
         assert max(page.size) == SIDE
         assert max(sent(page).size) == SIDE
-    assert max(pictures.pdf_page(path, side=400).size) == 400
+    assert max(pdf_page(path, side=400).size) == 400
     for wrong in (0, 3, "1"):
         with pytest.raises(wire.PictureError, match="pages 1 to 2, and no page"):
-            pictures.pdf_page(path, wrong)  # type: ignore[arg-type]
+            pdf_page(path, wrong)  # type: ignore[arg-type]
     with pytest.raises(wire.PictureError, match="cannot be opened"):
-        pictures.pdf_page(b"hello")
+        pdf_page(b"hello")
 
 
 @pytest.fixture

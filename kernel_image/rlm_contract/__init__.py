@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 from typing import Any, Final, Literal, NotRequired, TypedDict
 
-VERSION: Final = 2
+VERSION: Final = 3
 """Of all that crosses the stream. Ends that differ in it do not talk."""
 
 # The container.
@@ -97,25 +97,48 @@ MAX_CELL_ID: Final = 64
 MAX_CALL_ID: Final = 80
 MAX_HANDED_FILES: Final = 20
 """Loaded files that are handed over by name."""
+MAX_PICTURES: Final = 20
+"""Of one call. Anthropic takes pictures of up to 8,000 pixels a side where there are no more, Bedrock no
+more at all.
+"""
+MAX_PICTURE: Final = 3_700_000
+"""Bytes of one picture: in base64, 5 MB, which is as much as Anthropic takes."""
+MAX_ALL_PICTURES: Final = 14_000_000
+"""Bytes of the pictures of one call: in base64, less than the 20 MB of a request to Gemini."""
+MAX_SIDE: Final = 8_000
+"""Pixels of a side of a picture."""
+MAX_PREVIEW: Final = 6_000
+"""Bytes of a preview, a picture of at most `PREVIEW_SIDE` pixels a side."""
+PREVIEW_SIDE: Final = 200
 
 
 class Head(TypedDict):
-    """`nth`: how often the cell has asked the very same before."""
+    """`nth`: how often the cell has asked the very same before.
+
+    `images`: bytes of each of the pictures, which follow the body's JSON.
+    """
 
     token: str
     cell: str
     call: str
     nth: int
     kind: Kind
+    images: NotRequired[list[int]]
 
 
 class Query(TypedDict):
-    """Of `llm_query`. `timeout` in seconds."""
+    """Of `llm_query`. `timeout` in seconds.
+
+    `images`: PNG or JPEG files, sent as they are behind the JSON; `previews`: a small picture of each in
+    base64.
+    """
 
     prompt: str
     model: str | None
     schema: NotRequired[Any]
     timeout: NotRequired[float]
+    images: NotRequired[list[bytes]]
+    previews: NotRequired[list[str]]
 
 
 class Handed(TypedDict):

@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_contract import RUN
 
-from rlm_runtime import display, engine, files, habits, queries, tables, wire
+from rlm_runtime import display, engine, files, habits, pictures, queries, tables, wire
 from rlm_runtime.delivery import delivery, plain
 from rlm_runtime.names import Names
+from rlm_runtime.pdfpages import pdf_page
+from rlm_runtime.picturefile import Picture
 from rlm_runtime.schemas import Wanted
 
 if TYPE_CHECKING:
@@ -235,6 +237,7 @@ NAMES: dict[str, Any] = {
     "grep": files.grep,
     "chunks": files.chunks,
     "records": files.records,
+    "pdf_page": pdf_page,
     "llm_query": queries.llm_query,
     "llm_query_batched": queries.llm_query_batched,
     "allm_query": queries.allm_query,
@@ -250,6 +253,7 @@ NAMES: dict[str, Any] = {
     "LLMError": wire.LLMError,
     "BudgetExceeded": wire.BudgetExceeded,
     "FileRefused": wire.FileRefused,
+    "PictureError": wire.PictureError,
     "NoRecord": wire.NoRecord,
     "Cancelled": wire.Cancelled,
     "CallFailed": wire.CallFailed,
@@ -304,6 +308,7 @@ def install(shell: InteractiveShell, cells: Cells) -> None:
     hooks = CellHooks(shell)
     shell.push(NAMES | IMPORTED, interactive=False)
     _names.append(Names(shell.user_ns, NAMES, IMPORTED))
+    shell.display_formatter.mimebundle_formatter.for_type(Picture, pictures.shown)
     display.hint_about(_names[0].hint)
     shell.user_ns_hidden.update({"answer": None, "context": None})
     shell.set_custom_exc((Delivered,), lambda *_, **__: None)

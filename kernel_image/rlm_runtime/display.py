@@ -43,6 +43,8 @@ ERROR_CAP = 50_000
 """Characters of an exception's message."""
 FRAMES_CAP = 1_000
 """Frames of a traceback; the outermost and the innermost are kept."""
+_SMALL_PICTURE = 2_000
+"""Bytes of a picture that is not looked at: it may be made of few."""
 _CHAIN = 20
 """Exceptions, each the cause of the next."""
 _NAME = 200
@@ -186,6 +188,7 @@ class CappedDisplay:
         self._publish(data, *args, **kwargs)
 
     def _cap(self, data: dict[str, Any]) -> dict[str, Any]:
+        data = _scaled(data)
         capped = {kind: _cap_representation(kind, value) for kind, value in data.items()}
         self.capped = self.capped or any(capped[kind] is not value for kind, value in data.items())
         return {kind: value for kind, value in capped.items() if value is not None}
@@ -337,6 +340,20 @@ def _short_repr(value: str | bytes, printer: Any, _cycle: bool) -> None:
 
 
 _LEFT_OUT = "… too large to be shown: left out"
+
+
+def _scaled(data: dict[str, Any]) -> dict[str, Any]:
+    """With large pictures scaled down: nobody looks at all of their pixels here, and few models take them."""
+    made = dict(data)
+    for kind in ("image/png", "image/jpeg"):
+        value = data.get(kind)
+        if isinstance(value, (str, bytes)) and len(value) > _SMALL_PICTURE:
+            from rlm_runtime.pictures import displayed
+
+            if (smaller := displayed(value, PICTURE_CAP)) is not None:
+                del made[kind]
+                made[smaller[0]] = smaller[1]
+    return made
 
 
 def _cap_representation(kind: str, value: Any) -> Any:

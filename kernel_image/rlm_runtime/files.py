@@ -20,6 +20,7 @@ from rlm_contract import Granted
 from rlm_runtime import charsets, folders, forms, memory, wire
 from rlm_runtime.formats import is_format, read_file
 from rlm_runtime.lazytext import LazyText
+from rlm_runtime.picturefile import Picture
 from rlm_runtime.readers import Read
 from rlm_runtime.search import Hit, search
 from rlm_runtime.unpacking import Unreadable
@@ -274,7 +275,8 @@ def list_files() -> list[str]:
 
 def _line(name: str, text: Text) -> str:
     size, about = _size(text)
-    parts = [f"{size:,} {'bytes' if about else 'characters'}"]
+    shown = text.about() if isinstance(text, Picture) else f"{size:,} {'bytes' if about else 'characters'}"
+    parts = [shown]
     if name in _loaded and _loaded[name].note:
         parts.append(_loaded[name].note)
     if len(files) > 1 and active() is text:
@@ -318,6 +320,11 @@ def _texts() -> dict[str, Text]:
             for index, text in enumerate(value)
         }
     return {"context": "" if value is None else str(value)}
+
+
+def _read_texts() -> dict[str, Text]:
+    """Those of the texts that can be read: no pictures."""
+    return {name: text for name, text in _texts().items() if not isinstance(text, Picture)}
 
 
 def peek(start: int = 0, end: int = 2000, name: str | None = None) -> str:
@@ -364,7 +371,7 @@ def grep(
 
 def _scope(where: Any) -> dict[str, Text]:
     if where is None or where is active():
-        return _texts()
+        return _read_texts()
     if isinstance(where, dict):
         return {str(key): text if isinstance(text, Text) else str(text) for key, text in where.items()}
     if isinstance(where, LazyText) or (
@@ -380,7 +387,7 @@ def chunks(size: int, overlap: int = 0, name: str | None = None) -> Iterator[str
     """
     if size <= overlap or overlap < 0:
         raise ValueError(f"size ({size}) must be greater than overlap ({overlap}), and overlap not negative")
-    for text in [files[_known(name)]] if name is not None else _texts().values():
+    for text in [files[_known(name)]] if name is not None else _read_texts().values():
         if isinstance(text, LazyText):
             yield from text.pieces(size, overlap)
             continue
@@ -444,5 +451,12 @@ def describe() -> dict[str, Any]:
         "about": any(about for _, about in sizes.values()),
         "remarks": [remark[:_REMARK] for remark in _remarks()[:_REMARKS]],
         "more_remarks": max(0, len(_remarks()) - _REMARKS),
-        "form": forms.form(value, _name_of(value)) if isinstance(value, (str, LazyText)) else "",
+        "pictures": [
+            [label[:200], text.about()]
+            for label, text in list(texts.items())[:100]
+            if isinstance(text, Picture)
+        ],
+        "form": forms.form(value, _name_of(value))
+        if isinstance(value, (str, LazyText)) and not isinstance(value, Picture)
+        else "",
     }

@@ -18,6 +18,7 @@ from typing import IO
 from rlm_runtime import archives, memory
 from rlm_runtime.declared import declared_encoding
 from rlm_runtime.lines import with_line_feeds
+from rlm_runtime.picturefile import Picture, begins_picture
 from rlm_runtime.readers import Read, decode, on_disk
 from rlm_runtime.unpacking import MAGIC, Budget, TooMuch, Unreadable, unpacked
 
@@ -34,6 +35,9 @@ _ENDINGS = _PACKED | {
     ".mhtml": "MHTML", ".doc": "Office", ".dot": "Office", ".xls": "Office", ".rtf": "RTF", ".xlsx": "Office",
     ".xlsm": "Office", ".xlsb": "Office", ".ods": "Office", ".ppt": "Office",
     ".pptx": "Office", ".odp": "Office", ".odt": "Office", ".epub": "zip",
+    ".png": "picture", ".jpg": "picture", ".jpeg": "picture", ".jpe": "picture", ".gif": "picture",
+    ".webp": "picture", ".bmp": "picture", ".tif": "picture", ".tiff": "picture", ".avif": "picture",
+    ".heic": "picture", ".heif": "picture",
 }  # fmt: skip
 _INSTEAD = dict.fromkeys((".xls", ".xlsx", ".xlsm", ".xlsb", ".ods"), ".csv, each sheet by itself")
 _INSTEAD |= dict.fromkeys((".ppt", ".pptx", ".odp"), ".pdf") | {".odt": ".docx"}
@@ -72,6 +76,8 @@ def read_file(path: Path, name: str, *, room: int | None = None) -> Read:
         file.seek(0)
         if kind == "text":
             return _with_lines(decode(file.read(size), name) if size <= room else on_disk(path, name))
+        if kind == "picture":
+            return Read(Picture.read(path, name))
         if size > memory.one_text() and kind not in _MANY:
             raise Unreadable(
                 f"{name} is too large for memory ({size:,} bytes), and {kind} files cannot be read in "
@@ -91,6 +97,8 @@ def kind_of(name: str, head: bytes) -> str:
     kind = _ENDINGS.get(ending, "text")
     if kind not in _BY_CONTENT:
         return kind
+    if begins_picture(head):
+        return "picture"
     starts = next((found for found, magic in _STARTS.items() if head.startswith(magic)), "")
     if kind == "Office":
         return {"zip": "Office" if ending in _INSTEAD else "Word"}.get(starts, starts) or (
@@ -266,6 +274,10 @@ def _rtf(file: IO[bytes], _name: str, _budget: Budget) -> Read:
     return Read(rtf_to_text(file.read().decode("latin-1"), errors="replace"))
 
 
+def _packed_picture(_file: IO[bytes], _name: str, _budget: Budget) -> Read:
+    raise Unreadable("it is a picture, which is not read out of an archive. Unpack it, and name the folder.")
+
+
 def _office(_file: IO[bytes], name: str, _budget: Budget) -> Read:
     instead = _INSTEAD.get(PurePath(name).suffix.lower(), ".docx, .csv or .txt")
     raise Unreadable(
@@ -283,6 +295,7 @@ _READERS: dict[str, Callable[[IO[bytes], str, Budget], Read]] = {
     "MHTML": _mhtml,
     "notebook": _notebook,
     "RTF": _rtf,
+    "picture": _packed_picture,
     "Office": _office,
     "old Office": _office,
 } | dict.fromkeys(_PACKED.values(), _unpack)

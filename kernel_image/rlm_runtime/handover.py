@@ -18,6 +18,7 @@ from rlm_contract import MAX_HANDED_FILES, Handed, HandedFiles
 from rlm_runtime import files, wire
 from rlm_runtime.lazytext import LazyText
 from rlm_runtime.lines import only_returns
+from rlm_runtime.picturefile import Picture
 
 _PIECE = 1 << 20
 _numbers = itertools.count(1)
@@ -42,6 +43,8 @@ class Handover:
         if by_name and (paths := _loaded_files(context)):
             self.given, self.same = {"files": paths}, json.dumps(paths)
             return
+        if isinstance(context, Picture):
+            raise TypeError("a picture: show it to the sub model, llm_query(question, images=[picture])")
         as_text = isinstance(context, LazyText) or (isinstance(context, str) and _plain(context))
         form: Literal["text", "json"] = "text" if as_text else "json"
         pieces = _pieces(context) if as_text else _json(context)

@@ -54,7 +54,10 @@ def pdf_text(file: IO[bytes], room: int) -> tuple[str, list[str]]:
         raise Unreadable(f"none of its {count:,} pages can be read: {texts[0]}")
     scan = bool(bare) and len(bare) == len(texts)
     if scan:
-        notes.append(f"no text on any of its {count:,} pages: a scan, most likely, which needs OCR first")
+        notes.append(
+            f"no text on any of its {count:,} pages: a scan, most likely. A sub model that sees reads it "
+            "page by page (pdf_page); else it needs OCR first"
+        )
     elif bare:
         notes.append(f"no text on {_numbers(bare)}")
     if failed:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rlm_contract import ChildQuery, Query
 
-from rlm_runtime import asyncwire, wire
+from rlm_runtime import asyncwire, pictures, wire
 from rlm_runtime.handover import Handover
 from rlm_runtime.lazytext import LazyText
 from rlm_runtime.schemas import Wanted
@@ -28,8 +30,8 @@ def _prompt(prompt: Any) -> str:
 
 _Unfit = tuple[str, ValueError]
 """A reply that does not fit the schema, and why."""
-_Same = tuple[str, str | None, str]
-"""What tells a call from others."""
+_Same = tuple[str, str | None, str, *tuple[str, ...]]
+"""What tells a call from others; at the end the digests of its pictures."""
 
 
 def _query(
@@ -38,8 +40,11 @@ def _query(
     wanted: Wanted | None,
     timeout: float | None = None,
     after: _Unfit | None = None,
+    images: Sequence[pictures.Encoded] = (),
 ) -> tuple[Query, _Same]:
     """One sub-model call, as it is sent; `after` a reply that did not fit."""
+    if not isinstance(model, (str, type(None))):
+        raise TypeError(f"model is a model's name, not a {type(model).__name__}; pictures go to images=[…]")
     asked = (
         prompt
         if wanted is None
@@ -52,7 +57,8 @@ def _query(
         body["schema"] = wanted.sent
     if timeout is not None:
         body["timeout"] = timeout
-    return body, (asked, model, wanted.told if wanted else "")
+    body |= pictures.parts(images)
+    return body, (asked, model, wanted.told if wanted else "", *(image.digest for image in images))
 
 
 def _unfit(wrong: ValueError, reply: str) -> wire.LLMError:
@@ -64,22 +70,32 @@ def _wanted(schema: Any) -> Wanted | None:
 
 
 def llm_query(
-    prompt: str, model: str | None = None, *, schema: Any = None, timeout: float | None = None
+    prompt: str,
+    model: str | None = None,
+    *,
+    schema: Any = None,
+    timeout: float | None = None,
+    images: Any = None,
+    image_side: int = 1568,
 ) -> Any:
     """Ask the sub model one question; it sees this prompt alone. Its reply as text.
 
     `schema`: a JSON schema, or a Python type such as list[str]; the reply is then a checked value of it,
-    asked for twice at most. `timeout` in seconds, for each time. Raises LLMError, BudgetExceeded.
+    asked for twice at most. `timeout` in seconds, for each time. `images`: a list of pictures that it sees,
+    too: loaded ones, paths, bytes, PIL images, matplotlib figures, arrays, pdf_page(name, number); they are
+    scaled to at most `image_side` pixels on the longer side. Raises LLMError, BudgetExceeded, PictureError.
     """
     wanted = _wanted(schema)
-    query = _query(_prompt(prompt), model, wanted, timeout)
+    _prompt(prompt)
+    shown = pictures.encoded(pictures.listed(images), image_side)
+    query = _query(prompt, model, wanted, timeout, images=shown)
     reply: str = wire.call("llm_query", *query)
     if wanted is None:
         return reply
     try:
         return wanted.read(reply)
     except ValueError as wrong:
-        query = _query(prompt, model, wanted, timeout, (reply, wrong))
+        query = _query(prompt, model, wanted, timeout, (reply, wrong), shown)
     reply = wire.call("llm_query", *query)
     try:
         return wanted.read(reply)
@@ -88,9 +104,17 @@ def llm_query(
 
 
 def llm_query_batched(
-    prompts: Iterable[str], model: str | None = None, *, schema: Any = None, timeout: float | None = None
+    prompts: Iterable[str],
+    model: str | None = None,
+    *,
+    schema: Any = None,
+    timeout: float | None = None,
+    images: Any = None,
+    image_side: int = 1568,
 ) -> list[Any]:
     """Ask the sub model many questions at once; answers in the prompts' order. `schema` as of llm_query.
+
+    `images`: a list with the pictures of each prompt: a list of them, one, or None.
 
     An item that failed is a falsy CallFailed with its error, never text. `timeout`: seconds for the whole
     batch, after which all that is left fails. Raises BudgetExceeded if all were refused for it.
@@ -98,25 +122,32 @@ def llm_query_batched(
     if isinstance(prompts, str):
         raise TypeError("llm_query_batched takes a list of prompts; for one prompt use llm_query")
     asked = [_prompt(prompt) for prompt in prompts]
+    shown = _images_of_each(images, len(asked))
     wanted = _wanted(schema)
     deadline = None if timeout is None else time.monotonic() + timeout
-    results = wire.call_many(
-        "llm_query",
-        (wire.Item(*_query(prompt, model, wanted)) for prompt in asked),
-        len(asked),
-        seconds=timeout,
-    )
+
+    def item(place: int, after: _Unfit | None = None) -> wire.Item:
+        # Pictures are made when they are sent: those of all prompts need not fit into memory.
+        try:
+            made = pictures.encoded(shown[place], image_side)
+        except wire.HostCallError as wrong:
+            return wire.Item(wrong)
+        return wire.Item(*_query(asked[place], model, wanted, after=after, images=made))
+
+    results = wire.call_many("llm_query", map(item, range(len(asked))), len(asked), seconds=timeout)
     if wanted is None:
         return results
-    unfit: dict[int, wire.Item] = {}
+    unfit: dict[int, _Unfit] = {}
     for place, reply in enumerate(results):
         try:
             results[place] = wanted.read(reply) if isinstance(reply, str) else reply
         except ValueError as wrong:
-            unfit[place] = wire.Item(*_query(asked[place], model, wanted, after=(reply, wrong)))
+            unfit[place] = (reply, wrong)
     left = None if deadline is None else max(0.0, deadline - time.monotonic())
     try:
-        replies = wire.call_many("llm_query", unfit.values(), len(unfit), seconds=left)
+        replies = wire.call_many(
+            "llm_query", itertools.starmap(item, unfit.items()), len(unfit), seconds=left
+        )
     except wire.BudgetExceeded as refused:
         replies = [wire.CallFailed(refused)] * len(unfit)
     for place, reply in zip(unfit, replies, strict=True):
@@ -127,19 +158,41 @@ def llm_query_batched(
     return results
 
 
+def _images_of_each(images: Any, count: int) -> list[list[Any]]:
+    """The pictures of each of so many prompts."""
+    if images is None:
+        return [[]] * count
+    if not isinstance(images, (list, tuple)) or len(images) != count:
+        given = len(images) if isinstance(images, (list, tuple)) else f"a {type(images).__name__}"
+        raise ValueError(
+            f"{count} prompts, but images is {given}: give a list with the pictures of each prompt, "
+            "[[…], […]]"
+        )
+    return [pictures.listed(each) for each in images]
+
+
 async def allm_query(
-    prompt: str, model: str | None = None, *, schema: Any = None, timeout: float | None = None
+    prompt: str,
+    model: str | None = None,
+    *,
+    schema: Any = None,
+    timeout: float | None = None,
+    images: Any = None,
+    image_side: int = 1568,
 ) -> Any:
     """llm_query for asyncio code: `await asyncio.gather(*(allm_query(p) for p in prompts))`."""
     wanted = _wanted(schema)
-    query = _query(_prompt(prompt), model, wanted, timeout)
+    _prompt(prompt)
+    given = pictures.listed(images)
+    shown = await asyncio.to_thread(pictures.encoded, given, image_side) if given else []
+    query = _query(prompt, model, wanted, timeout, images=shown)
     reply: str = await asyncwire.call("llm_query", *query)
     if wanted is None:
         return reply
     try:
         return wanted.read(reply)
     except ValueError as wrong:
-        query = _query(prompt, model, wanted, timeout, (reply, wrong))
+        query = _query(prompt, model, wanted, timeout, (reply, wrong), shown)
     reply = await asyncwire.call("llm_query", *query)
     try:
         return wanted.read(reply)

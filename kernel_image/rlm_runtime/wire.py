@@ -1,9 +1,9 @@
 """The kernel's end of host calls: JSON on connections of our own (`line`).
 
-A request is a head, {"token", "cell", "call", "nth", "kind"}, and the body; a reply is {"call", "ok", "value"
-| "error"}; a model's has "cut", too: whether it ends at the model's limit of tokens. Each thread of each
-process has its own connection, made when first needed: none crosses threads or forks. Replies are matched by
-call id, so one that arrives after its caller was interrupted is dropped.
+A request is a head, {"token", "cell", "call", "nth", "kind"}, and the body, with pictures behind it; a reply
+is {"call", "ok", "value" | "error"}; a model's has "cut", too: whether it ends at the model's limit of
+tokens. Each thread of each process has its own connection, made when first needed: none crosses threads or
+forks. Replies are matched by call id, so one that arrives after its caller was interrupted is dropped.
 """
 
 from __future__ import annotations
@@ -104,6 +104,10 @@ class Cancelled(HostCallError):
     """The call was cancelled, because its cell was interrupted."""
 
 
+class PictureError(HostCallError):
+    """What was given as a picture is none that can be sent to a model."""
+
+
 class TextWanted(HostCallError):
     """At the depth limit: the text itself is wanted, of so many characters at most, not the name of a
     file.
@@ -180,6 +184,10 @@ def request(kind: Kind, body: Mapping[str, Any], same: object = None) -> tuple[s
     call = f"{os.getpid()}-{threading.get_ident()}-{next(_counter)}"
     head: Head = {"token": session()["token"], "cell": current_cell, "call": call, "nth": nth, "kind": kind}
     limit = session()["max_request"]
+    images: list[bytes] = body.get("images") or []
+    if images:
+        head["images"] = list(map(len, images))
+        body = {name: value for name, value in body.items() if name != "images"}
     # Texts alone that are over the limit are refused as they are: to write them takes several times their
     # memory.
     _refuse_over(limit, kind, sum(len(text) for text in body.values() if isinstance(text, str)))
@@ -187,6 +195,7 @@ def request(kind: Kind, body: Mapping[str, Any], same: object = None) -> tuple[s
         payload = _encode(body).encode()  # half as long, and less, for texts that are not English
     except UnicodeEncodeError:  # lone surrogates
         payload = json.dumps(body).encode()
+    payload = b"".join((payload, *images))
     _refuse_over(limit, kind, len(payload))
     return call, packed(json.dumps(head).encode(), payload)
 

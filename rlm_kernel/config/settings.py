@@ -209,6 +209,8 @@ class PromptSettings(_Section):
 
     None: the one that suits the root model, by its name and window.
     """
+    images: bool = False
+    """Whether the root model is shown the pictures that its cells display."""
 
 
 class LimitSettings(_Section):

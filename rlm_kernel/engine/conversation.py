@@ -16,7 +16,7 @@ from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.protocols import Models
 from rlm_kernel.engine.subcalls import complete
 from rlm_kernel.engine.totals import Usage
-from rlm_kernel.engine.values import CellResult, Completion, Memory, Message, Retry
+from rlm_kernel.engine.values import CellResult, Completion, Memory, Message, Picture, Retry
 from rlm_kernel.errors import ModelError
 
 
@@ -81,12 +81,14 @@ class Conversation:
         """The last message puts a question: what comes now may be summed up, and nothing before."""
         self._kept = len(self.messages)
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, images: Sequence[Picture] = ()) -> None:
         """Add a message to the root model."""
         # Some models' templates take no two messages of one role in a row.
         if self.messages[-1]["role"] == "user":
-            text = f"{self.messages.pop()['content']}\n\n{text}"
-        self.messages.append({"role": "user", "content": text})
+            last = self.messages.pop()
+            text, images = f"{last['content']}\n\n{text}", (*last.get("images", ()), *images)
+        message: Message = {"role": "user", "content": text}
+        self.messages.append({**message, "images": tuple(images)} if images else message)
 
     def add_reply(self, text: str) -> None:
         """Add what the root model said."""

@@ -130,8 +130,10 @@ class HostCalls:
 
     async def _llm_query(self, call: HostCall) -> Any:
         query = Query.of(call.body)
+        # To hash pictures takes a moment.
+        identity = await asyncio.to_thread(query.identity) if query.images else query.identity()
         return await self._asked(
-            call, "llm_query", query, query.identity(), lambda work: self._sub_calls.complete(query, work)
+            call, "llm_query", query, identity, lambda work: self._sub_calls.complete(query, work)
         )
 
     async def _rlm_query(self, call: HostCall) -> Any:
@@ -160,7 +162,14 @@ class HostCalls:
             self.unrecorded += 1
         preview, clock = query.prompt[:PREVIEW], time.monotonic()
         record = CallRecord(
-            call.id, kind, prompt_digest, preview, datetime.now(UTC), 0.0, occurrence=call.occurrence
+            call.id,
+            kind,
+            prompt_digest,
+            preview,
+            datetime.now(UTC),
+            0.0,
+            occurrence=call.occurrence,
+            images=query.notes(),
         )
         work = Work(record, lambda retry: self._tell(CallRetried(call.cell, call.id, retry)))
         done: CallRecord | None = None
@@ -294,8 +303,8 @@ class HostCalls:
     def _record(self, cell: str, record: CallRecord) -> None:
         if cell != self._cell:
             return
-        if self._records.take(record):
-            self._tell(CallFinished(cell, record))
+        if (kept := self._records.take(record)) is not None:
+            self._tell(CallFinished(cell, kept))
         elif (full := self._records.full) is not None and full not in self._full:
             self._full.add(full)
             self._tell(Noted(self._records.keep.words(full)))

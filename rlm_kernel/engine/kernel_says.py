@@ -6,14 +6,18 @@ Who asks is there to hear what is wrong: a reader gives a value, or raises Usage
 
 from __future__ import annotations
 
+import base64
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from rlm_contract import MAX_ALL_PICTURES, MAX_PICTURES, MAX_PREVIEW, PREVIEW_SIDE
+
 from rlm_kernel.bounded import MAX_DEPTH
 from rlm_kernel.checked import integer, plain, text
-from rlm_kernel.engine.protocols import Answer
+from rlm_kernel.engine import pictures
+from rlm_kernel.engine.protocols import Answer, Picture, PictureNote
 from rlm_kernel.errors import UsageError
 
 MAX_SCHEMA = 100_000
@@ -27,12 +31,16 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Query:
-    """A question as code in the kernel sent it. `timeout` in seconds. An rlm_query has no `model`."""
+    """A question as code in the kernel sent it. `timeout` in seconds. An rlm_query has no `model`, and no
+    `images`. `previews`: what the trace shows of these, in base64.
+    """
 
     prompt: str
     model: str | None
     schema: Mapping[str, Any] | None
     timeout: float | None
+    images: Sequence[Picture] = ()
+    previews: Sequence[str] = ()
 
     @classmethod
     def of(cls, body: Mapping[str, Any], name: str = "prompt") -> Query:
@@ -48,12 +56,51 @@ class Query:
                 f"A schema is a JSON schema of at most {MAX_SCHEMA:,} characters and {MAX_DEPTH} levels.",
             ),
             _read(body, "timeout", _seconds, "A timeout is a number of seconds above 0."),
+            *(_pictures(body) if name == "prompt" else ()),
         )
 
     def identity(self) -> dict[str, Any]:
         """What a recording knows the query by."""
-        known = {"prompt": self.prompt, "model": self.model}
+        known: dict[str, Any] = {"prompt": self.prompt, "model": self.model}
+        known |= {"images": [picture.digest for picture in self.images]} if self.images else {}
         return known if self.schema is None else known | {"schema": self.schema}
+
+    def notes(self) -> tuple[PictureNote, ...]:
+        """What the trace keeps of the pictures."""
+        return tuple(map(PictureNote.of, self.images, self.previews))
+
+
+def _pictures(body: Mapping[str, Any]) -> tuple[Sequence[Picture], Sequence[str]]:
+    """The pictures of a call, and a preview of each, "" where there is none that will do.
+
+    Raises UsageError.
+    """
+    given = body.get("images") or []
+    if type(given) is not list or any(type(data) is not bytes for data in given):
+        raise UsageError("Pictures are sent as bytes: llm_query(prompt, images=[...]) does that.")
+    if len(given) > MAX_PICTURES or sum(map(len, given)) > MAX_ALL_PICTURES:
+        raise UsageError(
+            f"A call has at most {MAX_PICTURES} pictures, and {MAX_ALL_PICTURES:,} bytes of them."
+        )
+    try:
+        found = tuple(map(pictures.read, given))
+    except ValueError as wrong:
+        raise UsageError(f"A picture cannot be taken: {wrong}.") from None
+    told = body.get("previews")
+    previews = list(map(_preview, told[: len(found)])) if type(told) is list else []
+    return found, (*previews, *[""] * (len(found) - len(previews)))
+
+
+def _preview(value: Any) -> str:
+    """A preview in base64; "" for what is no small picture, which the trace would show to people."""
+    if type(value) is not str or len(value) > 4 * MAX_PREVIEW // 3 + 4:
+        return ""
+    try:
+        data = base64.b64decode(value, validate=True)
+        pictures.read(data, most=MAX_PREVIEW, side=PREVIEW_SIDE)
+    except ValueError:
+        return ""
+    return base64.b64encode(data).decode()
 
 
 def path(body: Mapping[str, Any]) -> str:

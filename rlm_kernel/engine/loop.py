@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
-from rlm_kernel.engine import answers
+from rlm_kernel.engine import answers, displays
 from rlm_kernel.engine import messages as say
 from rlm_kernel.engine.cells import Cells
 from rlm_kernel.engine.conversation import Conversation, Past
@@ -32,7 +32,8 @@ class Loop:
     """One question, from its first message to its outcome.
 
     `cells` runs the code, with the host calls and the ledger of the run. `output_chars` of each cell go back
-    to the root model. `share`: as of `Conversation`.
+    to the root model. `share`: as of `Conversation`. `images`: pictures that cells display go back, too, if
+    the root model can see them.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Loop:
         profile: Profile,
         output_chars: int = 20_000,
         share: float | None = None,
+        images: bool = False,
     ) -> None:
         self.cells = cells
         self.ledger = cells.calls.ledger
@@ -49,6 +51,7 @@ class Loop:
         self._guard = Guard()
         self._profile = profile
         self._output_chars = min(output_chars, profile.output_chars)
+        self._images = images and models.card("root").sees is not False
         self._typed = False
         """The answer must have a form of its own."""
         self._last = False
@@ -97,9 +100,15 @@ class Loop:
 
     def _open(self, question: str, info: ContextInfo, files: str, *, from_files: bool) -> None:
         self._guard.looked, self._typed = info.total_chars == 0, info.typed
-        window, depth = self.conversation.models.card("sub").window, self.ledger.limits.depth
+        models, depth = self.conversation.models, self.ledger.limits.depth
         system = system_prompt(
-            self._profile, info, output_chars=self._output_chars, sub_window=window, depth=depth
+            self._profile,
+            info,
+            output_chars=self._output_chars,
+            sub_window=models.card("sub").window,
+            depth=depth,
+            sub_sees=any(card.sees is not False for card in (models.card("sub"), *models.others)),
+            root_sees=self._images,
         )
         last = "\n".join(filter(None, [files, say.progress_line(self.ledger, 1)]))
         first = say.question_message(question, info, from_files, self._profile.head_chars, last)
@@ -183,7 +192,10 @@ class Loop:
 
     def _tell_outputs(self, results: Sequence[CellResult], not_run: int, remarks: Sequence[str]) -> None:
         progress = say.progress_line(self.ledger)
-        self.conversation.say(say.output_message(results, not_run, self._output_chars, remarks, progress))
+        images, told = displays.shown(results, self.conversation.messages) if self._images else ((), "")
+        said = [told, *remarks] if told else remarks
+        text = say.output_message(results, not_run, self._output_chars, said, progress)
+        self.conversation.say(text, images)
 
     @contextlib.asynccontextmanager
     async def _deadline(self) -> AsyncIterator[None]:

@@ -95,7 +95,10 @@ def question_message(
         about = "about " if info.about else ""
         lazy = _LAZY if info.about else ""
         lines.append(f"Context: {info.kind}, {about}{info.total_chars:,} characters in {pieces}.{lazy}")
-        shown = [f"{_typed(name)} ({about}{size:,} characters)" for name, size in info.items[:_LISTED]]
+        shown = [
+            f"{_typed(name)} ({info.pictures.get(name) or f'{about}{size:,} characters'})"
+            for name, size in info.items[:_LISTED]
+        ]
         more = f", and {info.item_count - len(shown):,} more" if info.item_count > len(shown) else ""
         lines.append(
             f"Files: {', '.join(shown)}{more}" if from_files else f"Pieces: {', '.join(shown)}{more}"

@@ -16,25 +16,32 @@ kept, too.
 """
 _BESIDE = 400
 """Characters of a record besides its texts, about."""
+_PICTURE = 150
+"""Of what it has of a picture besides its preview."""
 
 
 @dataclass(frozen=True)
 class Keep:
     """Characters that are kept of a run's host calls: `answers` of calls of models and child RLMs, which were
     paid for, and `records` of all others, which code can repeat for nothing: refused and failed ones, the
-    budget, files. `before`: of both, what a trace has already.
+    budget, files. `before`: of both, what a trace has already. `previews` of pictures count among them, and
+    are left out once there are so many characters of them, `shown` of them before.
     """
 
     answers: int = 128 << 20
     records: int = 16 << 20
     before: tuple[int, int] = (0, 0)
+    previews: int = 2 << 20
+    shown: int = 0
 
     def beside(self, calls: Iterable[CallRecord]) -> Keep:
         """As it is for a trace that has these calls already."""
         sizes: dict[Kind, int] = {"answers": 0, "records": 0}
+        shown = 0
         for call in calls:
             sizes[_kind(call)] += _size(call)
-        return replace(self, before=(sizes["answers"], sizes["records"]))
+            shown += _shown(call)
+        return replace(self, before=(sizes["answers"], sizes["records"]), shown=shown)
 
     def words(self, kind: Kind) -> str:
         """What is told when one is met."""
@@ -66,13 +73,17 @@ class Records:
         self._most_free = most_free
         self._used: dict[Kind, int] = {"answers": keep.before[0], "records": keep.before[1]}
         self._free, self._free_size = 0, 0
+        self._shown = keep.shown
+        self._seen: set[str] = set()
 
     def begin(self) -> None:
         """Another cell."""
         self.kept, self.left_out, self._free, self._free_size = [], 0, 0, 0
+        self._seen.clear()
 
-    def take(self, record: CallRecord) -> bool:
-        """Keep a record, if there is room for it."""
+    def take(self, record: CallRecord) -> CallRecord | None:
+        """Keep a record, if there is room for it: as it is kept, or None."""
+        record = self._previewed(record) if record.images else record
         kind, size = _kind(record), _size(record)
         over = self._used[kind] + size > getattr(self.keep, kind)
         if kind == "records":
@@ -83,12 +94,29 @@ class Records:
             )
         if over:
             self.left_out, self.full = self.left_out + 1, kind
-            return False
+            return None
         self._used[kind] += size
+        self._seen.update(image.digest for image in record.images)
+        self._shown += _shown(record)
         if kind == "records":
             self._free, self._free_size = self._free + 1, self._free_size + size
         self.kept.append(record)
-        return True
+        return record
+
+    def _previewed(self, record: CallRecord) -> CallRecord:
+        """With previews of those pictures that this cell has none of yet, as far as there is room."""
+        new: set[str] = set()
+        images, size = [], self._shown
+        for image in record.images:
+            full = size + len(image.preview) > self.keep.previews
+            images.append(
+                replace(image, preview="")
+                if full or image.digest in self._seen or image.digest in new
+                else image
+            )
+            new.add(image.digest)
+            size += len(images[-1].preview)
+        return replace(record, images=tuple(images))
 
 
 def _kind(record: CallRecord) -> Kind:
@@ -97,4 +125,10 @@ def _kind(record: CallRecord) -> Kind:
 
 def _size(record: CallRecord) -> int:
     answer = record.answer if isinstance(record.answer, str) else json.dumps(record.answer)
-    return _BESIDE + len(answer) + len(record.preview) + len(record.error or "") + len(record.thoughts)
+    texts = (answer, record.preview, record.error or "", record.thoughts)
+    return _BESIDE + sum(map(len, texts)) + _shown(record) + _PICTURE * len(record.images)
+
+
+def _shown(record: CallRecord) -> int:
+    """Characters of its previews."""
+    return sum(len(image.preview) for image in record.images)

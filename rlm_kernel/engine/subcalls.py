@@ -5,7 +5,7 @@ calls, too.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from rlm_kernel.engine.protocols import (
     HostCall,
     Message,
     Models,
+    Picture,
     Retry,
     Role,
     Watch,
@@ -28,6 +29,8 @@ from rlm_kernel.errors import BudgetExceeded, ModelError, NoAnswer, NoRecord, Us
 
 _CHARS_PER_TOKEN = 3.0
 """Few, so that what is let through fits the window."""
+_CHARS_PER_PICTURE_TOKEN = 4
+"""As `chars` has it: texts have three to four for each token."""
 _LESS_THOUGHT = "Ask for less at once, or allow longer replies: sub_llm.max_tokens."
 _USUAL_WINDOW = 128_000
 """Tokens of a sub model whose window is not known."""
@@ -122,8 +125,10 @@ async def complete(
 
 
 def chars(messages: Sequence[Message]) -> int:
-    """Characters of the messages together."""
-    return sum(len(message["content"]) for message in messages)
+    """Characters of the messages together; a picture counts as many as its tokens make."""
+    pictures: Iterable[Picture] = (one for message in messages for one in message.get("images", ()))
+    texts = sum(len(message["content"]) for message in messages)
+    return texts + _CHARS_PER_PICTURE_TOKEN * sum(picture.tokens for picture in pictures)
 
 
 class SubCalls:
@@ -152,9 +157,13 @@ class SubCalls:
 
     async def complete(self, query: Query, work: Work) -> CallRecord:
         """Ask the sub model. Raises ModelError, BudgetExceeded, NoRecord."""
-        messages = [{"role": "user", "content": query.prompt}]
+        asked: Message = {"role": "user", "content": query.prompt}
+        messages = [{**asked, "images": query.images}] if query.images else [asked]
+        models = self._allowed()
+        if query.images:
+            _check_sees(models, query.model)
         reply = await complete(
-            self._allowed(),
+            models,
             self.ledger,
             messages,
             role="sub",
@@ -218,3 +227,21 @@ class SubCalls:
                 "This call has no record in the trace, so it was not answered.", hint=self._how_to_allow
             )
         return self._models
+
+
+def _check_sees(models: Models, wanted: str | None) -> None:
+    """Raises ModelError where it is known that the model which is asked sees no pictures: nothing is sent."""
+    cards = (models.card("sub"), models.card("root"), *models.others)
+    card = next((card for card in cards if wanted in (None, card.name, card.role)), None)
+    if card is None or card.sees is not False:
+        return
+    seeing = [one.role if one in models.others else one.name for one in cards if one.sees]
+    raise ModelError(
+        f"The model {card.name} sees no pictures, so it was not asked.",
+        fault="refused",
+        model=card.name,
+        attempts=0,
+        hint=f"Models that do: {', '.join(dict.fromkeys(seeing))}."
+        if seeing
+        else "Name one with sub_llm.model.",
+    )

@@ -41,6 +41,11 @@ class Picture:
         """sha256 of the bytes."""
         return hashlib.sha256(self.data).hexdigest()
 
+    @property
+    def tokens(self) -> int:
+        """About how many tokens it takes, by the rule of Anthropic; other providers' are near it."""
+        return -(-self.width * self.height // 750)
+
 
 @dataclass(frozen=True)
 class Card:
@@ -172,6 +177,26 @@ Returns JSON data. An RLMError that it raises reaches the cell as an exception (
 
 
 @dataclass(frozen=True)
+class PictureNote:
+    """What is kept of a picture that a call sent.
+
+    `size` in bytes. `preview`: a small picture of it in base64, PNG or JPEG by its first bytes; "" for none.
+    """
+
+    digest: str
+    media_type: str
+    size: int
+    width: int
+    height: int
+    preview: str = ""
+
+    @classmethod
+    def of(cls, picture: Picture, preview: str = "") -> PictureNote:
+        size = len(picture.data)
+        return cls(picture.digest, picture.media_type, size, picture.width, picture.height, preview)
+
+
+@dataclass(frozen=True)
 class CallRecord:
     """One host call, from when it is made to what the trace keeps of it.
 
@@ -181,7 +206,8 @@ class CallRecord:
     and by `occurrence` (as in `HostCall`). `error_type` names the exception that the cell saw; None with an
     `error`: the cell ended before there was an answer. `stored`, `cut`: as of `Completion`. Of a child RLM
     `usage`, `cost` and `calls` are those of all beneath it, and `trace` is its trace, seen from the folder of
-    this one. `thoughts`: the beginning of what a sub model wrote for itself.
+    this one. `thoughts`: the beginning of what a sub model wrote for itself. `images`: the pictures that it
+    was shown.
     """
 
     id: str
@@ -203,6 +229,7 @@ class CallRecord:
     trace: str = ""
     thoughts: str = ""
     cut: bool = False
+    images: tuple[PictureNote, ...] = ()
 
     def replied(self, reply: Completion) -> CallRecord:
         """With what a model replied and what that took."""
@@ -278,6 +305,8 @@ class ContextInfo:
     """What the user should know of how files were read, and what was left out: a line each, at most 21."""
     typed: bool = False
     """The answer must have a form of its own, which the kernel checks as it is delivered."""
+    pictures: Mapping[str, str] = field(default_factory=dict)
+    """Of the pieces that are pictures: name to what is said of it in place of its characters."""
 
 
 StopReason = Literal[

@@ -174,9 +174,16 @@ def call_key(llm: LLMSettings, messages: Sequence[Message], schema: Mapping[str,
         llm.temperature,
         llm.max_tokens,
         schema,
-        [dict(message) for message in messages],
+        [_known(message) for message in messages],
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).digest()
+
+
+def _known(message: Message) -> dict[str, Any]:
+    """A message as JSON data, pictures by their digests."""
+    said = {name: part for name, part in message.items() if name != "images"}
+    pictures = [picture.digest for picture in message.get("images", ())]
+    return said | {"images": pictures} if pictures else said
 
 
 class ReplyCache:

@@ -2,9 +2,9 @@
 
 All that arrives is hostile. A request is the sizes of its head and its body, a head of exact shape, with the
 session's token and the id of the cell that is running, and a body, which is read only then: a JSON object of
-bounded size, or a piece of what is handed over. Anything else is counted and passed over, or answered with an
-error. So many requests at once are worked on, and so many bytes of them; others are not read, and the kernel
-waits. Lives on one event loop.
+bounded size and perhaps pictures behind it, or a piece of what is handed over. Anything else is counted and
+passed over, or answered with an error. So many requests at once are worked on, and so many bytes of them;
+others are not read, and the kernel waits. Lives on one event loop.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rlm_contract import SIZE, SIZES
@@ -228,9 +228,7 @@ class Broker:
     async def _take(self, peer: Channel, head: Head, frame: bytes | bytearray) -> RLMError | None:
         """Parse a body and, as soon as there is room, have it worked on. Or else why not."""
         try:
-            body = bounded.parse(frame)
-            if not isinstance(body, dict):
-                raise ValueError("it is no object")
+            body = _parsed(frame, head.images)
         except ValueError as wrong:
             self.refused["shape"] += 1
             return RLMError(
@@ -333,6 +331,24 @@ class Broker:
         if self._paused:
             self._paused_seconds += now - self._paused_since
         self._paused, self._paused_since = self._paused + change, now
+
+
+def _parsed(frame: bytes | bytearray, sizes: Sequence[int]) -> dict[str, Any]:
+    """A body: its JSON, and under "images" the pictures behind it as bytes, which JSON has none of.
+
+    Raises ValueError.
+    """
+    end = len(frame) - sum(sizes)
+    if end < 0:
+        raise ValueError("it ends within a picture")
+    body = bounded.parse(frame[:end] if sizes else frame)
+    if not isinstance(body, dict):
+        raise ValueError("it is no object")
+    if sizes:
+        places = itertools.accumulate(sizes, initial=end)
+        with memoryview(frame) as view:
+            body["images"] = [bytes(view[low:high]) for low, high in itertools.pairwise(places)]
+    return body
 
 
 async def _body(peer: Channel, size: int) -> bytes | bytearray:

@@ -12,12 +12,12 @@ import ast
 import json
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import ConfigDict, Field, PlainValidator
-from rlm_contract import MAX_CALL_ID, MAX_CELL_ID, MAX_HANDED_FILES
+from rlm_contract import MAX_CALL_ID, MAX_CELL_ID, MAX_HANDED_FILES, MAX_PICTURES
 
 from rlm_kernel import bounded
 from rlm_kernel.checked import Asked, Count, Flag, Name, Text, Told, cut, each, integer, known, plain, text
@@ -37,6 +37,8 @@ _MAX_FILES = 1_000
 _MAX_ITEMS = 100
 _REMARKS, _REMARK = 20, 500
 _PATH = 4096
+_ABOUT = 100
+"""Characters of what is said of a picture."""
 _MAX_NTH = (1 << 31) - 1
 _CALL = re.compile("[0-9-]+")
 
@@ -244,6 +246,12 @@ def _item(value: Any) -> tuple[str, int]:
     return text(value[0])[:_PATH], integer(value[1])
 
 
+def _picture(value: Any) -> tuple[str, str]:
+    if type(value) not in (list, tuple) or len(value) != 2:
+        raise ValueError("no picture")
+    return text(value[0])[:_PATH], text(value[1])[:_ABOUT]
+
+
 class Described(Told):
     """What `context` is."""
 
@@ -256,6 +264,7 @@ class Described(Told):
     form: Annotated[str, cut(2_000)] = ""
     remarks: Annotated[list[str], each(text, _REMARKS)] = Field(default_factory=list)
     more_remarks: Count = 0
+    pictures: Annotated[list[Any], each(_picture, _MAX_ITEMS)] = Field(default_factory=list)
     typed: Flag = False
 
     def info(self) -> ContextInfo:
@@ -272,12 +281,15 @@ class Described(Told):
             self.form,
             told,
             self.typed,
+            dict(self.pictures),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
     """What a host call says of itself: exactly this.
+
+    `images`: bytes of each of the pictures that follow the JSON of the body.
 
     No model: it is read before all else of each call, which waits meanwhile.
     """
@@ -287,6 +299,7 @@ class Head:
     call: str
     kind: str
     nth: int = 0
+    images: Sequence[int] = ()
 
     @classmethod
     def of(cls, value: Any) -> Self | None:
@@ -302,6 +315,10 @@ class Head:
                     return None
                 said.encode()  # no lone surrogates
             integer(head.nth, 0, _MAX_NTH)
+            if head.images and (type(head.images) is not list or len(head.images) > MAX_PICTURES):
+                return None
+            for size in head.images:
+                integer(size, 1)
         except (TypeError, ValueError):
             return None
         return head if _CALL.fullmatch(head.call) else None

@@ -65,7 +65,14 @@ class Assembly:
     def loop(self, cells: Cells, models: ModelSet) -> Loop:
         """What answers a question with these cells."""
         settings = self.environment.host.settings
-        return Loop(cells, models.models, models.profile, settings.limits.output_chars, settings.memory_share)
+        return Loop(
+            cells,
+            models.models,
+            models.profile,
+            settings.limits.output_chars,
+            settings.memory_share,
+            settings.prompt.images,
+        )
 
 
 def history_of(read: Callable[[], TraceFile]) -> History:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import PurePosixPath
 from urllib.parse import quote
@@ -14,6 +14,9 @@ from rlm_kernel.trace.schema import CallMeta, NotebookMeta
 _HEADING = 100
 _MARKS = re.compile(r"([\\`*_>\[\]$])")
 _CHILDREN_SHOWN = 500
+_PICTURES_SHOWN = 50
+_PNG = "iVBORw0KGgo"
+"""How a PNG file begins in base64."""
 ANSWER_CAP = 1_000_000
 """Characters of an answer that the answer cell shows."""
 _TAKEN_UP = {"fork": "Forked", "resume": "Resumed", "rebuild": "Rebuilt"}
@@ -118,6 +121,28 @@ def _limit(outcome: Outcome) -> str:
 def _because(outcome: Outcome) -> str:
     reason = _REASONS.get(outcome.stop_reason, outcome.stop_reason)
     return f"{reason[:1].upper()}{reason[1:]}. {outcome.detail}".strip()
+
+
+def pictures(calls: Iterable[CallMeta]) -> tuple[str, dict[str, dict[str, str]]]:
+    """The pictures that calls sent, each once: Markdown, and its attachments. "" where there is none to be
+    seen.
+
+    Nothing in it is the words of anybody.
+    """
+    seen = {image.digest: image for call in calls for image in call.images if image.preview}
+    attached: dict[str, dict[str, str]] = {}
+    lines = ["*Pictures that this cell sent to the sub model:*"]
+    for number, image in enumerate(list(seen.values())[:_PICTURES_SHOWN], 1):
+        ending = "png" if image.preview.startswith(_PNG) else "jpeg"
+        name = f"picture-{number}.{ending}"
+        attached[name] = {f"image/{ending}": image.preview}
+        about = (
+            f"{image.width:,} x {image.height:,} pixels, {image.size:,} bytes, sha256 `{image.digest[:12]}`"
+        )
+        lines.append(f"![{name}](attachment:{name}) {about}")
+    more = len(seen) - len(attached)
+    lines += [f"… and {more:,} more."] if more else []
+    return ("\n\n".join(lines), attached) if attached else ("", {})
 
 
 def summary(meta: NotebookMeta, children: Sequence[CallMeta] = ()) -> str:

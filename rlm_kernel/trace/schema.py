@@ -24,7 +24,15 @@ from pydantic import (
 )
 
 from rlm_kernel.bounded import MAX_DEPTH, shallow
-from rlm_kernel.engine.protocols import CallKind, CallRecord, CellStatus, StopReason, Totals, Usage
+from rlm_kernel.engine.protocols import (
+    CallKind,
+    CallRecord,
+    CellStatus,
+    PictureNote,
+    StopReason,
+    Totals,
+    Usage,
+)
 from rlm_kernel.pathtext import from_text, to_text
 
 VERSION: Literal[1] = 1
@@ -68,6 +76,7 @@ CellKind = Literal[
     "model",
     "code",
     "person",
+    "pictures",
     "note",
     "question",
     "memory",
@@ -76,6 +85,8 @@ CellKind = Literal[
 ]
 
 
+MAX_PREVIEW_TEXT = 10_000
+"""Characters (base64) of a picture's preview."""
 MAX_PATH = 100_000
 """Characters of a path: no system has longer ones."""
 
@@ -256,6 +267,17 @@ class NotebookMeta(_Part):
     journaled: Count = 0
 
 
+class PictureMeta(_Part):
+    """A picture that a call sent. The fields are those of `engine.protocols.PictureNote`."""
+
+    digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    media_type: Literal["image/png", "image/jpeg", "image/webp", "image/gif"]
+    size: Count
+    width: Count
+    height: Count
+    preview: Annotated[str, Field(max_length=MAX_PREVIEW_TEXT, pattern=r"^[A-Za-z0-9+/=]*$")] = ""
+
+
 class CallMeta(_Part):
     """One host call: the recording from which a replay answers it.
 
@@ -286,12 +308,13 @@ class CallMeta(_Part):
     thoughts: str = ""
     cut: bool = False
     estimated: bool = False
+    images: list[PictureMeta] = []
 
     @classmethod
     def of(cls, call: CallRecord) -> CallMeta:
         usage = call.usage
         return cls(
-            **_same(_CALL, call),
+            **_same(_CALL, call) | {"images": [PictureMeta(**vars(image)) for image in call.images]},
             nth=call.occurrence,
             **tokens_of(usage),
             estimated=usage.estimated,
@@ -301,7 +324,9 @@ class CallMeta(_Part):
     def record(self) -> CallRecord:
         """The call as the engine knows it."""
         usage = Usage(self.prompt_tokens, self.completion_tokens, self.cached_tokens, self.estimated)
-        return CallRecord(**_same(_CALL, self), occurrence=self.nth, usage=usage, seconds=self.seconds)
+        images = tuple(PictureNote(**dict(image)) for image in self.images)
+        same = _same(_CALL, self) | {"images": images}
+        return CallRecord(**same, occurrence=self.nth, usage=usage, seconds=self.seconds)
 
 
 _CALL = _shared(CallMeta, CallRecord)

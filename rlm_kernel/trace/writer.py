@@ -197,7 +197,19 @@ class NotebookWriter(SavedNotebook):
         if earlier := [cell_id for cell_id, started in self._beside.items() if started < result.started]:
             # In the order in which the kernel ran them: it had waited for a person's.
             self._file.move(result.cell_id, behind=earlier[-1])
+        self._show_pictures(result.cell_id, meta)
         self._save()
+
+    def _show_pictures(self, cell_id: str, meta: CellMeta) -> None:
+        """Put a cell behind this one that shows the pictures which its calls sent."""
+        text, attached = document.pictures(meta.calls)
+        if not attached:
+            return
+        name, shown = f"{cell_id}-pictures", CellMeta(kind="pictures", turn=meta.turn)
+        metadata = {"rlm": self._writable.meta(shown)}
+        cell = {"cell_type": "markdown", "id": name, "metadata": metadata, "source": text}
+        self._put({**cell, "attachments": attached}, check=False)
+        self._file.move(name, behind=cell_id)
 
     def _user_cell_finished(self, result: CellResult) -> None:
         status, seconds = result.status, round(result.seconds, 4)

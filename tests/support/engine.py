@@ -5,6 +5,7 @@ remembers, and a run of both.
 from __future__ import annotations
 
 import asyncio
+import base64
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -41,6 +42,11 @@ def stream(text: str, name: str = "stdout") -> dict[str, Any]:
     return {"output_type": "stream", "name": name, "text": text}
 
 
+def picture(data: bytes, kind: str = "image/png") -> dict[str, Any]:
+    shown = {kind: base64.b64encode(data).decode(), "text/plain": "<Figure>"}
+    return {"output_type": "display_data", "data": shown, "metadata": {}}
+
+
 def failure(name: str, value: str) -> dict[str, Any]:
     return {"output_type": "error", "ename": name, "evalue": value, "traceback": [f"{name}: {value}"]}
 
@@ -52,7 +58,7 @@ class Interrupted(Exception):
 class FakeKernel:
     """Implements `engine.protocols.Kernel`: a cell is one Python expression over the names below.
 
-    `say(x)` prints, `nth()` is the cell's number, `fail()` raises, `die()` ends the kernel, `lose()` for
+    `say(x)` prints, `show(png)` displays pictures, `nth()` is the cell's number, `fail()` raises, `die()` ends the kernel, `lose()` for
     good, `wait()` lasts until it is interrupted, `ask(prompt)` is an llm_query, `FINAL(x)` and
     `FINAL_VAR(name)` deliver; `context` is the input.
     """
@@ -109,6 +115,7 @@ class FakeKernel:
     def _names(self) -> dict[str, Any]:
         return {
             "say": lambda text: self._outputs.append(stream(str(text))),
+            "show": lambda *pictures: self._outputs.extend(map(picture, pictures)),
             "fail": self._fail,
             "nth": lambda: len(self.ran),
             "die": self._die,
@@ -217,6 +224,7 @@ class Run:
     output_chars: int = 20_000
     clock: Callable[[], float] | None = None
     heard: Any = field(default_factory=Recorder)
+    images: bool = False
 
     def __post_init__(self) -> None:
         self.kernel = FakeKernel()
@@ -225,7 +233,8 @@ class Run:
         tell: Listener = self.heard
         self.calls = HostCalls(SubCalls(self.models, self.ledger), tell, locate)
         self.kernel.handlers = self.calls.handlers()
-        self.loop = Loop(Cells(self.kernel, self.calls, tell), self.models, self.profile, self.output_chars)
+        cells = Cells(self.kernel, self.calls, tell)
+        self.loop = Loop(cells, self.models, self.profile, self.output_chars, images=self.images)
 
     def outcome(
         self, question: str = "What is it?", info: ContextInfo = INFO, past: Past | None = None

@@ -53,8 +53,8 @@ ENGINE_STDLIB = {
 """No way to files, processes or the network but `importlib.resources`, for the prompts."""
 
 
-ENGINE_LIBRARIES = {"markdown_it", "pygments"}
-"""They read text, and do nothing else."""
+ENGINE_LIBRARIES = {"markdown_it", "pygments", "rlm_contract"}
+"""They read text, and do nothing else; the last one has names and limits alone."""
 
 
 def modules(room: str = "") -> list[Path]:

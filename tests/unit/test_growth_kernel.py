@@ -13,11 +13,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy
 import pytest
-from rlm_runtime import api, asyncwire, delivery, display, files, hints, queries, tables, wire
+from rlm_runtime import api, asyncwire, delivery, display, files, hints, pictures, queries, tables, wire
 from rlm_runtime.formats import read_file
 from rlm_runtime.htmltext import html_text
 from rlm_runtime.lazytext import LazyText
+from rlm_runtime.pdfpages import pdf_page
 from rlm_runtime.pdftext import pdf_text
 from rlm_runtime.readers import decode
 from rlm_runtime.schemas import Wanted
@@ -212,6 +214,16 @@ def of_bytes(data: bytes, name: str) -> None:
 # Name of a helper (or `helper: what of it`) to what makes its input of a size, what is measured, and the size
 # to begin with.
 CASES: dict[str, tuple[Callable[[int], Any], Callable[[Any], Any], int]] = {
+    "pdf_page: pages": (
+        lambda n: [pdf(*["a page"] * n)] * n,
+        lambda pages: [pdf_page(data, number, side=100) for number, data in enumerate(pages, 1)],
+        5,
+    ),
+    "llm_query: pictures": (
+        lambda n: numpy.zeros((n, 100, 3), "uint8"),
+        lambda pixels: pictures.encoded([pixels], 1568),
+        1_000,
+    ),
     "peek: str": (
         lambda n: active("x" * n),
         lambda text: [files.peek(at, at + 1_000) for at in range(0, len(text), 1_000)],

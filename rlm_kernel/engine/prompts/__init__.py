@@ -2,7 +2,8 @@
 
 A profile is a file, NAME.md: between two lines of `---` numbers by name (`output_chars: 2000`), all of them
 optional; a system prompt; then, perhaps, example turns, in sections headed `## user` and `## assistant`. What
-it says of child RLMs, where they are allowed, is the same in all (recursion.md).
+it says of child RLMs, where they are allowed, and of pictures, where models can see them, is the same in all
+(recursion.md, pictures.md).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from functools import cache
 from importlib import resources
 from typing import Literal, get_args
 
+from rlm_kernel.engine.displays import SHOWN_A_TURN
 from rlm_kernel.engine.protocols import ContextInfo, Message
 
 ProfileName = Literal["default", "batching", "short", "small"]
@@ -39,10 +41,14 @@ _SHARE = 0.8
 """Of a window: the rest is for the question around the text, and the reply."""
 _USUAL_WINDOW = 36_000
 """Tokens, where a sub model's window is not known."""
+_DISPLAYS = (
+    "- Pictures that a cell displays (a figure, a PIL image as the last expression) are shown to you, "
+    f"{SHOWN_A_TURN} a turn at most.\n"
+)
 SIZES = ("output_chars", "head_chars", "piece_chars")
 _HEAD = re.compile(r"---[ \t]*\n(.*?)^---[ \t]*\n", re.MULTILINE | re.DOTALL)
 _FILLED_IN = re.compile(
-    r"\{(output_chars|sub_chars|sub_doubt|piece_chars|example_chunk|recursion|context_hint)\}"
+    r"\{(output_chars|sub_chars|sub_doubt|piece_chars|example_chunk|recursion|pictures|displays|context_hint)\}"
 )
 _SECTION = re.compile(r"^## (user|assistant)[ \t]*\n", re.MULTILINE)
 
@@ -53,7 +59,7 @@ class Profile:
     of the input's beginning.
 
     `piece_chars`: how much of the input is to go into a prompt, where the sub model reads as much.
-    `recursion`: on child RLMs.
+    `recursion`: on child RLMs; `pictures`: on those that sub models see.
     """
 
     name: str
@@ -64,6 +70,7 @@ class Profile:
     head_chars: int = 300
     piece_chars: int = 100_000
     recursion: str = ""
+    pictures: str = ""
 
 
 def profile_of(model: str, window: int | None = None) -> ProfileName:
@@ -95,11 +102,16 @@ def parse_profile(name: str, text: str) -> Profile:
     turns = tuple(
         {"role": role, "content": said.strip()} for role, said in zip(parts[::2], parts[1::2], strict=True)
     )
-    recursion = (
-        (resources.files(__name__) / "recursion.md").read_text("utf-8") if "{recursion}" in system else ""
+    recursion, pictures = _shared("recursion", system), _shared("pictures", system)
+    digest = hashlib.sha256("\0".join(filter(None, (text, recursion, pictures))).encode()).hexdigest()
+    return Profile(
+        name, system.strip() + "\n", turns, digest, **sizes, recursion=recursion, pictures=pictures
     )
-    digest = hashlib.sha256("\0".join(filter(None, (text, recursion))).encode()).hexdigest()
-    return Profile(name, system.strip() + "\n", turns, digest, **sizes, recursion=recursion)
+
+
+def _shared(name: str, system: str) -> str:
+    """What all profiles say of something, if this one's system prompt has a place for it."""
+    return (resources.files(__name__) / f"{name}.md").read_text("utf-8") if f"{{{name}}}" in system else ""
 
 
 def _sizes(head: str) -> dict[str, int]:
@@ -113,12 +125,20 @@ def _sizes(head: str) -> dict[str, int]:
 
 
 def system_prompt(
-    profile: Profile, info: ContextInfo, *, output_chars: int, sub_window: int | None, depth: int = 0
+    profile: Profile,
+    info: ContextInfo,
+    *,
+    output_chars: int,
+    sub_window: int | None,
+    depth: int = 0,
+    sub_sees: bool = False,
+    root_sees: bool = False,
 ) -> str:
     """The profile's system prompt for this input.
 
     `sub_window` is the sub model's window in tokens, None where unknown; `depth` the levels of child RLMs
-    that are still allowed.
+    that are still allowed. `sub_sees`: the sub model may be shown pictures; `root_sees`: the root model is
+    shown those that its cells display.
     """
     reads = (sub_window or _USUAL_WINDOW) * _SHARE
     piece = min(profile.piece_chars, _rounded(reads * _DENSE_CHARS_PER_TOKEN))
@@ -126,6 +146,7 @@ def system_prompt(
         "str": "It is one str.",
         "dict": "It is a dict of name to text.",
         "list": "It is a list.",
+        "Picture": "It is the path of a picture.",
         "NoneType": "There is none for this question.",
         "None": "There is none for this question.",
     }
@@ -136,6 +157,8 @@ def system_prompt(
         "piece_chars": f"{piece:,}",
         "example_chunk": str(piece),
         "recursion": profile.recursion if depth > 0 else "",
+        "pictures": profile.pictures if sub_sees else "",
+        "displays": _DISPLAYS if root_sees else "",
         "context_hint": hints.get(info.kind, f"It is a {info.kind}."),
     }
     # Not str.format: the prompt's code examples are full of braces.

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from rlm_kernel.cli import app
 from rlm_kernel.cli._live import LiveView
 from rlm_kernel.config import LLMSettings, Settings, load_settings
-from rlm_kernel.engine.protocols import Completion, Message, Role, Usage
+from rlm_kernel.engine.protocols import Completion, Message, Picture, Role, Usage
 from rlm_kernel.engine.values import Card
 from rlm_kernel.errors import ConfigError, ModelError, SetupError
 from rlm_kernel.models import cache as module
@@ -180,7 +180,10 @@ def test_schema_and_messages_and_the_environments_addresses_are_in_the_key(
         call_key(COLD, messages, {"type": "array"}),
         call_key(COLD, [{"role": "user", "content": "\ud800"}], None),
         call_key(COLD, [{"role": "system", "content": "x"}], None),
+        call_key(COLD, [{**messages[0], "images": (Picture(b"a", "image/png", 1, 1),)}], None),
+        call_key(COLD, [{**messages[0], "images": (Picture(b"b", "image/png", 1, 1),)}], None),
     ]
+    assert call_key(COLD, [{**messages[0], "images": ()}], None) == keys[0]
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
     keys.append(call_key(COLD, messages, None))
     assert len(set(keys)) == len(keys)

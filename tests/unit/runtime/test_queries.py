@@ -70,3 +70,8 @@ def test_what_was_answered_is_kept_when_the_texts_are_refused(batches: list[list
     with pytest.raises(wire.BudgetExceeded):
         queries.rlm_query("dear", files.files["a.txt"])
     assert [len(batch) for batch in batches] == [2, 1, 1, 1]
+
+
+def test_pictures_in_the_place_of_the_models_name_are_told_where_they_go() -> None:
+    with pytest.raises(TypeError, match=r"model is a model's name, not a list; pictures go to images="):
+        queries.llm_query("What is it?", ["a.png"])  # type: ignore[arg-type]

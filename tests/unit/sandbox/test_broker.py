@@ -133,6 +133,32 @@ async def test_hello_says_that_the_kernel_is_up_even_before_any_cell(host: Host)
     assert host.broker.ready.is_set()
 
 
+async def test_pictures_come_behind_the_json_as_they_are(host: Host) -> None:
+    seen: list[Any] = []
+
+    async def look(call: HostCall) -> Any:
+        seen.append(call.body)
+
+    host.broker.handlers["echo"] = look
+    client = host.client()
+    pieces = [b"\0\xff{", b"x" * 100_000, b'"}']
+    for body in ({"prompt": "größer"}, {"images": ["of JSON"]}):
+        await client.send(
+            client.request(images=list(map(len, pieces)))[0], json.dumps(body).encode() + b"".join(pieces)
+        )
+        assert (await client.reply())["ok"]
+    assert seen == [{"prompt": "größer", "images": pieces}, {"images": pieces}]
+
+
+async def test_a_body_that_ends_within_its_pictures_is_answered_with_an_error(host: Host) -> None:
+    client = host.client()
+    for sizes in ([17], [16, 1], [1, 15], [(1 << 53) - 1]):
+        await client.send(client.request(images=sizes)[0], b'{"prompt": "ab"}')
+        reply = await client.reply()
+        assert "This echo request cannot be taken" in reply["error"]["message"]
+    assert (await client.ask())["ok"]
+
+
 MALFORMED: list[Any] = [
     b"",
     b"\xff\xfe\x00",
@@ -180,6 +206,14 @@ async def test_a_body_that_is_no_object_is_answered_with_an_error(host: Host, fr
         {"kind": ["echo"]},
         {"nth": -1},
         {"more": 1},
+        {"images": "text"},
+        {"images": {"a": 1}},
+        {"images": [0]},
+        {"images": [-5]},
+        {"images": [1.5]},
+        {"images": [True]},
+        {"images": [1] * 21},
+        {"images": [1 << 60]},
     ],
 )
 async def test_requests_of_another_shape_are_counted_and_dropped(host: Host, changes: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jsonschema import Draft202012Validator
 
-from rlm_kernel.engine.protocols import CallRecord, Totals, Usage
+from rlm_kernel.engine.protocols import CallRecord, PictureNote, Totals, Usage
 from rlm_kernel.trace.schema import VERSION, CallMeta, TotalsMeta, json_schema
 from tests.support.trace import call
 
@@ -38,6 +38,10 @@ def test_a_call_and_an_account_come_back_from_the_trace_as_they_were() -> None:
         "attempts": 2,
         "stored": True,
         "calls": 4,
+        "images": (
+            PictureNote("a" * 64, "image/png", 500, 20, 10, "aGk="),
+            PictureNote("b" * 64, "image/jpeg", 9, 1, 1),
+        ),
     }
     whole = call(trace="t.ipynb", thoughts="Hm.", cut=True, usage=Usage(10, 2, 1, True), **more)
     changed = [

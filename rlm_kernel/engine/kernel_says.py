@@ -27,7 +27,9 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Query:
-    """A question as code in the kernel sent it. `timeout` in seconds. An rlm_query has no `model`."""
+    """A question as code in the kernel sent it. `timeout` in seconds; `model` of an rlm_query: the child's
+    root model.
+    """
 
     prompt: str
     model: str | None

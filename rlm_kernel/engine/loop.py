@@ -97,9 +97,14 @@ class Loop:
 
     def _open(self, question: str, info: ContextInfo, files: str, *, from_files: bool) -> None:
         self._guard.looked, self._typed = info.total_chars == 0, info.typed
-        window, depth = self.conversation.models.card("sub").window, self.ledger.limits.depth
+        models = self.conversation.models
         system = system_prompt(
-            self._profile, info, output_chars=self._output_chars, sub_window=window, depth=depth
+            self._profile,
+            info,
+            output_chars=self._output_chars,
+            sub=models.card("sub"),
+            others=models.others,
+            depth=self.ledger.limits.depth,
         )
         last = "\n".join(filter(None, [files, say.progress_line(self.ledger, 1)]))
         first = say.question_message(question, info, from_files, self._profile.head_chars, last)

@@ -55,7 +55,8 @@ class Asked:
 
     Of a child RLM: its parent, and how many levels it is beneath the topmost.
 
-    `view` hears the run's events, from when its trace is there.
+    `view` hears the run's events, from when its trace is there. `model`: its root model, where that is not
+    the run's.
     """
 
     question: Question
@@ -64,6 +65,7 @@ class Asked:
     view: Listener | None = None
     parent: ParentMeta | None = None
     level: int = 0
+    model: str | None = None
 
 
 async def answer(
@@ -79,7 +81,8 @@ async def answer(
     """
     environment, path, models = running.environment, asked.trace, family.models
     host, grants, worded = environment.host, environment.grants, asked.question.worded
-    meta = new_meta(environment, worded, models.names, models.profile)
+    led = models if asked.model is None else models.led_by(asked.model, host.settings)
+    meta = new_meta(environment, worded, led.names, led.profile)
     files = await asyncio.to_thread(metas_of, grants.places(), made=asked.inputs.made)
     more = {"files": files, "parent": asked.parent, "limits": meta.limits | {"depth": ledger.limits.depth}}
     writer = new_writer(path, meta.model_copy(update=more), host.settings)
@@ -91,7 +94,7 @@ async def answer(
             run = Assembly(environment, SubCalls(models.models, ledger, children), listeners)
             calls = run.host_calls(history_of(lambda: read_trace(path)), locate=notes.locate)
             async with running.attached(calls, listeners):
-                loop = run.loop(run.cells(running, calls), models)
+                loop = run.loop(run.cells(running, calls), led)
                 for cell_id, code in asked.inputs.cells(worded, grants.paths, asked.question.schema):
                     check_setup(await loop.set_up(cell_id, code), host.settings)
                 info = await running.kernel.describe()
@@ -141,6 +144,7 @@ class Children:
         schema: Mapping[str, Any] | None,
         *,
         name: str,
+        model: str | None = None,
         ledger: Ledger,
         begun: Callable[[str], None],
     ) -> Outcome:
@@ -171,7 +175,7 @@ class Children:
             parent = ParentMeta(
                 trace=f"../{self._trace.name}", session=self._environment.run.session_id, cell=name
             )
-            asked = Asked(Question(question, schema), inputs, trace, view, parent, level)
+            asked = Asked(Question(question, schema), inputs, trace, view, parent, level, model)
             try:
                 outcome, _ = await answer(asked, running, family, ledger)
             except TraceNotWritten as error:  # it ends all RLMs above, too: what is taken up is the topmost

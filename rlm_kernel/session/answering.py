@@ -50,22 +50,28 @@ class Family:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where an RLM stands in a run: its parent, how many levels it is beneath the topmost, and its root model
+    where that is not the run's.
+    """
+
+    parent: ParentMeta | None = None
+    level: int = 0
+    model: str | None = None
+
+
+@dataclass(frozen=True)
 class Asked:
-    """A question, what it is asked of, and where its trace goes.
+    """A question, what it is asked of, where its trace goes, and whose question it is.
 
-    Of a child RLM: its parent, and how many levels it is beneath the topmost.
-
-    `view` hears the run's events, from when its trace is there. `model`: its root model, where that is not
-    the run's.
+    `view` hears the run's events, from when its trace is there.
     """
 
     question: Question
     inputs: Inputs
     trace: Path
     view: Listener | None = None
-    parent: ParentMeta | None = None
-    level: int = 0
-    model: str | None = None
+    place: Place = Place()
 
 
 async def answer(
@@ -81,16 +87,17 @@ async def answer(
     """
     environment, path, models = running.environment, asked.trace, family.models
     host, grants, worded = environment.host, environment.grants, asked.question.worded
-    led = models if asked.model is None else models.led_by(asked.model, host.settings)
+    place = asked.place
+    led = models if place.model is None else models.led_by(place.model, host.settings)
     meta = new_meta(environment, worded, led.names, led.profile)
     files = await asyncio.to_thread(metas_of, grants.places(), made=asked.inputs.made)
-    more = {"files": files, "parent": asked.parent, "limits": meta.limits | {"depth": ledger.limits.depth}}
+    more = {"files": files, "parent": place.parent, "limits": meta.limits | {"depth": ledger.limits.depth}}
     writer = new_writer(path, meta.model_copy(update=more), host.settings)
     listeners = everyone(writer, asked.view)
     async with closing_trace(listeners, ledger.totals, path, host.say) as close:
         listeners(RunOpened(asked.question.text, ledger, Totals()))
         async with FileNotes(environment, writer) as notes:
-            children = Children(environment, path, family, asked.view, level=asked.level)
+            children = Children(environment, path, family, asked.view, level=place.level)
             run = Assembly(environment, SubCalls(models.models, ledger, children), listeners)
             calls = run.host_calls(history_of(lambda: read_trace(path)), locate=notes.locate)
             async with running.attached(calls, listeners):
@@ -175,7 +182,8 @@ class Children:
             parent = ParentMeta(
                 trace=f"../{self._trace.name}", session=self._environment.run.session_id, cell=name
             )
-            asked = Asked(Question(question, schema), inputs, trace, view, parent, level, model)
+            place = Place(parent, level, model)
+            asked = Asked(Question(question, schema), inputs, trace, view, place)
             try:
                 outcome, _ = await answer(asked, running, family, ledger)
             except TraceNotWritten as error:  # it ends all RLMs above, too: what is taken up is the topmost

@@ -19,6 +19,7 @@ _SECRET_NAME = re.compile(
     r"API_?KEY|ACCESS_?KEY|(?:^|_)TOKEN(?:_|$)|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|_KEY$",
     re.IGNORECASE,
 )
+_SECRET_HEADERS = ("authorization", "proxy-authorization", "cookie")
 _NOT_SECRET = re.compile(r"_(?:FILE|PATH|DIR|URL|ENV)(?:_|$)", re.IGNORECASE)
 _held: set[str] = set()
 """Secrets that no variable of the environment has."""
@@ -44,11 +45,37 @@ def is_secret_name(name: str) -> bool:
     return bool(_SECRET_NAME.search(name)) and not _NOT_SECRET.search(name)
 
 
-def known_secrets(environ: Mapping[str, str]) -> list[str]:
-    """Values of at least 8 characters of the variables whose names suggest secrets; the longest first."""
+def names_secret(name: str) -> bool:
+    """Whether a header or parameter of this name is likely to hold a secret."""
+    return name.lower() in _SECRET_HEADERS or is_secret_name(name.replace("-", "_"))
+
+
+def secrets_in(value: object) -> list[str]:
+    """The secrets in headers or parameters, by the names that these have.
+
+    Of `Bearer KEY` also the key alone.
+    """
+    if isinstance(value, list | tuple):
+        return [secret for one in value for secret in secrets_in(one)]
+    if not isinstance(value, Mapping):
+        return []
+    found: list[str] = []
+    for name, inner in value.items():
+        if isinstance(inner, str) and names_secret(str(name)):
+            found += dict.fromkeys((inner, inner.partition(" ")[2].strip() or inner))
+        else:
+            found += secrets_in(inner)
+    return found
+
+
+def known_secrets(environ: Mapping[str, str], others: Iterable[str] = ()) -> list[str]:
+    """Values of at least 8 characters of the variables whose names suggest secrets, and `others`; the longest
+    first.
+    """
     values = {value.strip() for name, value in environ.items() if is_secret_name(name)}
     return sorted(
-        (value for value in values if len(value) >= MIN_LENGTH), key=lambda value: (-len(value), value)
+        (value for value in {*values, *others} if len(value) >= MIN_LENGTH),
+        key=lambda value: (-len(value), value),
     )
 
 

@@ -155,10 +155,11 @@ class HandedFiles(TypedDict):
 
 
 class ChildQuery(TypedDict):
-    """Of `rlm_query`."""
+    """Of `rlm_query`. `model`: the child's root model."""
 
     question: str
     context: Handed | HandedFiles | None
+    model: NotRequired[str]
     schema: NotRequired[Any]
     timeout: NotRequired[float]
 

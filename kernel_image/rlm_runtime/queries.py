@@ -80,6 +80,7 @@ def llm_query(
 ) -> Any:
     """Ask the sub model one question; it sees this prompt alone. Its reply as text.
 
+    `model`: another of the run's models, by its name; an unknown one raises LLMError with those there are.
     `schema`: a JSON schema, or a Python type such as list[str]; the reply is then a checked value of it,
     asked for twice at most. `timeout` in seconds, for each time. `images`: a list of pictures that it sees,
     too: loaded ones, paths, bytes, PIL images, matplotlib figures, arrays, pdf_page(name, number); they are
@@ -112,7 +113,8 @@ def llm_query_batched(
     images: Any = None,
     image_side: int = 1568,
 ) -> list[Any]:
-    """Ask the sub model many questions at once; answers in the prompts' order. `schema` as of llm_query.
+    """Ask the sub model many questions at once; answers in the prompts' order. `model`, `schema` as of
+    llm_query.
 
     `images`: a list with the pictures of each prompt: a list of them, one, or None.
 
@@ -200,22 +202,35 @@ async def allm_query(
         raise _unfit(wrong, reply) from None
 
 
-def rlm_query(question: str, context: Any = None, *, schema: Any = None, timeout: float | None = None) -> Any:
+def rlm_query(
+    question: str,
+    context: Any = None,
+    *,
+    model: str | None = None,
+    schema: Any = None,
+    timeout: float | None = None,
+) -> Any:
     """Have a child RLM answer: it has a session of its own, in which `context` is what you hand over, and
     works on it by code.
 
-    `context`: a text, a loaded file, or lists and dicts of texts and numbers. `schema`: how the answer must
+    `context`: a text, a loaded file, or lists and dicts of texts and numbers. `model`: another of the run's
+    models, by its name, as the child's root model. `schema`: how the answer must
     look. The answer is what the child delivered: text, or a value. `timeout` in seconds. At the depth limit
     the sub model answers, so `context` must then fit its window. Raises LLMError, BudgetExceeded.
     """
-    answer = rlm_query_batched([question], [context], schema=schema, timeout=timeout)[0]
+    answer = rlm_query_batched([question], [context], model=model, schema=schema, timeout=timeout)[0]
     if isinstance(answer, wire.CallFailed):
         raise answer.error
     return answer
 
 
 def rlm_query_batched(
-    questions: Iterable[str], contexts: Any = None, *, schema: Any = None, timeout: float | None = None
+    questions: Iterable[str],
+    contexts: Any = None,
+    *,
+    model: str | None = None,
+    schema: Any = None,
+    timeout: float | None = None,
 ) -> list[Any]:
     """rlm_query for many questions at once, in their order.
 
@@ -235,7 +250,7 @@ def rlm_query_batched(
         )
     wanted = _wanted(schema)
     deadline = None if timeout is None else time.monotonic() + timeout
-    results = _ask_children(list(zip(asked, each, strict=True)), wanted, timeout)
+    results = _ask_children(list(zip(asked, each, strict=True)), model, wanted, timeout)
     # At the depth limit the sub model is asked, which must be given the text.
     again = [
         place
@@ -245,7 +260,8 @@ def rlm_query_batched(
     fitting = [place for place in again if _size(each[place]) <= int(str(results[place].error))]
     left = None if deadline is None else max(0.0, deadline - time.monotonic())
     try:
-        given = _ask_children([(asked[place], each[place]) for place in fitting], wanted, left, by_name=False)
+        again_asked = [(asked[place], each[place]) for place in fitting]
+        given = _ask_children(again_asked, model, wanted, left, by_name=False)
     except wire.BudgetExceeded as refused:
         if len(fitting) == len(asked):
             raise
@@ -272,7 +288,12 @@ def _size(files: Any) -> int:
 
 
 def _ask_children(
-    asked: list[tuple[str, Any]], wanted: Wanted | None, seconds: float | None, *, by_name: bool = True
+    asked: list[tuple[str, Any]],
+    model: str | None,
+    wanted: Wanted | None,
+    seconds: float | None,
+    *,
+    by_name: bool = True,
 ) -> list[Any]:
     handed: dict[int, Handover] = {}
 
@@ -284,9 +305,11 @@ def _ask_children(
                 yield wire.Item(wire.HostCallError(f"not handed over: {error}"))
                 continue
             body: ChildQuery = {"question": question, "context": given.given}
+            if model is not None:
+                body["model"] = model
             if wanted:
                 body["schema"] = wanted.schema
-            yield wire.Item(body, (question, given.same, wanted.told if wanted else ""))
+            yield wire.Item(body, (question, given.same, model, wanted.told if wanted else ""))
 
     def ended(place: int) -> None:
         if place in handed:

@@ -177,6 +177,11 @@ def profiles(incomplete: str) -> Offered:
     return [(value, "") for value in _values(_settings()["prompt.profile"][0]) if value != "none"]
 
 
+def reasoning(incomplete: str) -> Offered:
+    """How much a model may reason."""
+    return [(value, "") for value in _values(_settings()["root_llm.reasoning"][0]) if value != "none"]
+
+
 def suites(incomplete: str) -> Offered:
     """Suites of `rlm bench`."""
     return [(name, "") for name in _SUITES]
@@ -196,7 +201,7 @@ def assignments(incomplete: str) -> Offered:
         return [(f"{name}=", about) for name, (_, about) in settings.items() if not name.endswith(".api_key")]
     if key not in settings:
         return []
-    if key in ("root_llm.model", "sub_llm.model"):
+    if key.rpartition(".")[2] == "model":
         return [(f"{key}={name}", about) for name, about in models(value)]
     return [(f"{key}={one}", "") for one in _values(settings[key][0])]
 
@@ -207,12 +212,41 @@ def _settings() -> dict[str, tuple[ast.expr, str]]:
     classes = {node.name: node for node in module.body if isinstance(node, ast.ClassDef)}
     found: dict[str, tuple[ast.expr, str]] = {}
     for section, kind, _ in _fields(classes["Settings"]):
-        if isinstance(kind, ast.Name) and kind.id in classes:
-            found |= {
-                f"{section}.{name}": (annotation, about)
-                for name, annotation, about in _fields(classes[kind.id])
-            }
+        places = [section] if isinstance(kind, ast.Name) else [f"{section}.{name}" for name in _named()]
+        of_class = _class_in(kind, classes)
+        for place, name, annotation, about in (
+            (place, *field)
+            for place in places
+            for field in (_fields_of(of_class, classes) if of_class else ())
+        ):
+            found[f"{place}.{name}"] = (annotation, about)
     return found
+
+
+def _class_in(kind: ast.expr, classes: dict[str, ast.ClassDef]) -> ast.ClassDef | None:
+    """The section that a type is, or has for each name of the user's."""
+    return next(
+        (classes[node.id] for node in ast.walk(kind) if isinstance(node, ast.Name) and node.id in classes),
+        None,
+    )
+
+
+def _fields_of(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> list[tuple[str, ast.expr, str]]:
+    """The fields of a section, with those of the one that it is made of."""
+    above = [base.id for base in node.bases if isinstance(base, ast.Name) and base.id in classes]
+    return [field for name in above for field in _fields_of(classes[name], classes)] + list(_fields(node))
+
+
+def _named() -> list[str]:
+    """The names of models that config.json or the environment have beside root and sub."""
+    variables = [name.split("__")[1].lower() for name in os.environ if name.startswith("RLM_MODELS__")]
+    try:
+        named = list(json.loads(Path("config.json").read_text("utf-8-sig"))["models"])
+    except (OSError, ValueError, LookupError, TypeError):
+        named = []
+    return [
+        name for name in dict.fromkeys([*named, *variables]) if isinstance(name, str) and name.isprintable()
+    ]
 
 
 def _fields(node: ast.ClassDef) -> Iterator[tuple[str, ast.expr, str]]:

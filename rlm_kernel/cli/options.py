@@ -170,6 +170,17 @@ class RunOptions(SettingsOptions):
             autocompletion=_complete.models,
         ),
     ] = None
+    reasoning: Annotated[
+        str | None,
+        option(
+            MODELS,
+            "--reasoning",
+            metavar="LEVEL",
+            help="Reasoning of the root model: off, minimal, low, medium, high, xhigh or max. Default: the "
+            "provider's.",
+            autocompletion=_complete.reasoning,
+        ),
+    ] = None
     profile: Annotated[
         str | None,
         option(
@@ -230,6 +241,7 @@ class RunOptions(SettingsOptions):
 _SETTING = {
     "model": "root_llm.model",
     "sub_model": "sub_llm.model",
+    "reasoning": "root_llm.reasoning",
     "profile": "prompt.profile",
     "cache": "cache.enabled",
     "max_cost": "limits.cost",

@@ -24,10 +24,18 @@ from rlm_kernel.config.settings import (
     SessionSettings,
     Settings,
     TraceSettings,
+    field_of,
     known_keys,
-    parse_size,
 )
-from rlm_kernel.config.sources import CONFIG_FILE, NOT_SETTINGS, SHORTHANDS, from_assignments, variable_of
+from rlm_kernel.config.sources import (
+    CONFIG_FILE,
+    NOT_SETTINGS,
+    SHORTHANDS,
+    from_assignments,
+    is_secret,
+    variable_of,
+)
+from rlm_kernel.config.values import parse_size
 
 __all__ = [
     "CONFIG_FILE",
@@ -46,9 +54,11 @@ __all__ = [
     "Settings",
     "TraceSettings",
     "explain_settings",
+    "field_of",
     "find_api_keys",
     "from_assignments",
     "from_dotenv",
+    "is_secret",
     "kept_in_keyring",
     "known_keys",
     "load_api_keys",

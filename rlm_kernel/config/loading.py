@@ -22,8 +22,10 @@ from rlm_kernel.config.sources import (
     check_known,
     from_file,
     from_variables,
+    one_spelling,
 )
 from rlm_kernel.errors import ConfigError
+from rlm_kernel.secrets import names_secret
 
 DEFAULT = "default"
 _PASSWORD = re.compile(r"//[^/@\s]+@")
@@ -71,22 +73,47 @@ def explain_settings(
     given = _gather(config_file, overrides, environ, cwd)
     settings = _checked(given)
     dumped = settings.model_dump(mode="json")
+    others = [f"models.{name}.{field}" for name, llm in settings.models.items() for field in llm.set_fields()]
     explained = []
-    for key in known_keys():
-        section, name = key.split(".")
-        value = getattr(getattr(settings, section), name)
-        shown = "set" if isinstance(value, SecretStr) else dumped[section].get(name)
-        if isinstance(shown, str):
-            shown = _PASSWORD.sub("//[redacted]@", shown)
+    for key in [*known_keys(), *others]:
+        *place, name = key.split(".")
+        section, values = settings, dumped
+        for part in place:
+            section = section[part] if isinstance(section, dict) else getattr(section, part)
+            values = values[part]
+        value = getattr(section, name)
+        shown = _told(name, value, values.get(name))
         explained.append(Explained(key, shown, _source(key, given, settings)))
     return explained
 
 
+def _told(name: str, value: Any, dumped: Any) -> Any:
+    """A value as people may see it."""
+    if isinstance(value, SecretStr):
+        return "set"
+    if name == "headers":
+        return dict.fromkeys(value, "set")
+    if name == "extra":
+        return _without_secrets(dumped)
+    return _PASSWORD.sub("//[redacted]@", dumped) if isinstance(dumped, str) else dumped
+
+
+def _without_secrets(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            name: "set" if names_secret(name) or "header" in name else _without_secrets(inner)
+            for name, inner in value.items()
+        }
+    return [_without_secrets(one) for one in value] if isinstance(value, list) else value
+
+
 def _source(key: str, given: Mapping[str, Given], settings: Settings) -> str:
-    root_key = key.replace("sub_llm.", "root_llm.")
     if key in given:
         return given[key].source
-    return "root_llm" if root_key in given and settings.sub_llm.model == settings.root_llm.model else DEFAULT
+    section, _, name = key.rpartition(".")
+    llm = settings.models.get(section.partition(".")[2]) if section != "sub_llm" else settings.sub_llm
+    like_root = llm is not None and llm.model == settings.root_llm.model
+    return "root_llm" if like_root and f"root_llm.{name}" in given else DEFAULT
 
 
 def _gather(
@@ -108,20 +135,24 @@ def _gather(
         elif value is not None:
             check_known(key, source := "option")
             given[key] = Given(value, source, IN_OVERRIDES)
+    given = one_spelling(given)
     apply_glm(given)
     return given
 
 
 def _checked(given: Mapping[str, Given]) -> Settings:
-    tree: dict[str, dict[str, Any]] = {}
+    tree: dict[str, Any] = {}
     for key, item in given.items():
-        section, name = key.split(".")
+        *place, name = key.split(".")
         unset = (
             may_be_none(key)
             and isinstance(item.value, str)
             and item.value.strip().lower() in ("none", "null")
         )
-        tree.setdefault(section, {})[name] = None if unset else item.value
+        section = tree
+        for part in place:
+            section = section.setdefault(part, {})
+        section[name] = None if unset else item.value
     try:
         return Settings.model_validate(tree)
     except ValidationError as error:
@@ -130,13 +161,15 @@ def _checked(given: Mapping[str, Given]) -> Settings:
 
 def _bad_value(error: ValidationError, given: Mapping[str, Given]) -> ConfigError:
     problem = error.errors(include_url=False)[0]
-    section, *rest = (str(part) for part in problem["loc"])
-    key = f"{section}.{rest[0]}" if rest else section
+    place = [str(part) for part in problem["loc"]]
+    key = ".".join(place[: 3 if place[0] == "models" else 2])
     item = given.get(key)
     text = problem["msg"].removeprefix("Value error, ")
     # A key that is put where its variable's name belongs is secret, too.
-    value = f" = {_shortened(item.value)}" if item and ".api_key" not in key else ""
-    source = f" ({item.source})" if item else ""
+    hidden = ".api_key" in key or key.endswith((".headers", ".extra"))
+    value = f" = {_shortened(item.value)}" if item and not hidden else ""
+    of_it = item or next((one for name, one in given.items() if name.startswith(f"{key}.")), None)
+    source = f" ({of_it.source})" if of_it and (item or place[0] == "models") else ""
     message = f"{key}{value}{source}: {text[:1].lower()}{text[1:]}."
     return ConfigError(message, hint="Correct the value, or leave it out for the default.")
 

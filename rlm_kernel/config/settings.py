@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -22,86 +19,25 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-_SIZE = re.compile(r"(\d+)\s*([bkmgt]?)(?:i?b)?", re.IGNORECASE)
-_EXPONENT = re.compile(r"[+-]?\d+(\.\d+)?[eE]\+?\d{1,2}")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_UNITS = {"": 1, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+from rlm_kernel.config.values import (
+    Folder,
+    Name,
+    Price,
+    Seconds,
+    Size,
+    Whole,
+    checked_model_name,
+    checked_variable,
+    json_value,
+    path_list,
+    same_model_name,
+    sendable,
+    texts,
+)
+from rlm_kernel.secrets import secrets_in
 
-
-def parse_size(text: str) -> int:
-    """Bytes of a size such as "512m" or "2g" (k, m, g, t are powers of 1024; none means bytes).
-
-    Raises ValueError.
-    """
-    found = _SIZE.fullmatch(text.strip())
-    size = int(found[1]) * _UNITS[found[2].lower()] if found else 0
-    if size <= 0:
-        raise ValueError("a size is a whole number above 0 with k, m, g or t behind it, such as 512m or 2g")
-    return size
-
-
-def _checked_size(text: str) -> str:
-    parse_size(text)
-    return text.strip().lower()
-
-
-def _expanded(path: Path) -> Path:
-    try:
-        return path.expanduser()
-    except RuntimeError:
-        raise ValueError(f"{path.parts[0]} is no user with a home folder") from None
-
-
-def _checked_variable(name: str) -> str:
-    if not _VARIABLE.fullmatch(name):
-        raise ValueError(
-            "this is to be the name of an environment variable, such as OPENAI_API_KEY, and not the key "
-            "itself"
-        )
-    return name
-
-
-def _path_list(value: Any) -> Any:
-    """Of an environment variable: a JSON array, or paths with os.pathsep between them."""
-    if not isinstance(value, str):
-        return value
-    with contextlib.suppress(ValueError):
-        if isinstance(parsed := json.loads(value), list):
-            return parsed
-    return [part for part in value.split(os.pathsep) if part]
-
-
-def _whole_number(value: Any) -> Any:
-    """Of an environment variable: 2e6 is a whole number as well."""
-    if isinstance(value, str) and _EXPONENT.fullmatch(value.strip()):
-        number = float(value)
-        return int(number) if number.is_integer() else value
-    return value
-
-
-def _json_value(value: Any) -> Any:
-    """Of an environment variable: a JSON object or array, or else the text itself."""
-    if isinstance(value, str):
-        with contextlib.suppress(ValueError):
-            if isinstance(parsed := json.loads(value), dict | list):
-                return parsed
-    return value
-
-
-def _texts(value: Any) -> Any:
-    """A list of texts; one text alone is a list of it."""
-    value = _json_value(value)
-    return [value] if isinstance(value, str) else value
-
-
-Whole = Annotated[int, BeforeValidator(_whole_number)]
-Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-Size = Annotated[str, AfterValidator(_checked_size)]
-"""Text such as "2g"; parse_size() gives its bytes."""
-Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Folder = Annotated[Path, AfterValidator(_expanded)]
-"""Relative to the current directory; ~ is the user's home."""
+MAX_MODELS = 20
+"""Beside root and sub."""
 
 
 class _Section(BaseModel):
@@ -117,7 +53,7 @@ class LLMSettings(_Section):
     """Address of the API; None for the provider's own or what its environment variable says."""
     api_key: SecretStr | None = Field(default=None, exclude=True, repr=False)
     """Never printed or serialised. None: `api_key_env`, else the provider's environment variable."""
-    api_key_env: Annotated[Name, AfterValidator(_checked_variable)] | None = None
+    api_key_env: Annotated[Name, AfterValidator(checked_variable)] | None = None
     """Name of the environment variable with the key, where it is not the provider's usual one."""
     timeout: Seconds = 600.0
     """Seconds for one attempt."""
@@ -128,7 +64,7 @@ class LLMSettings(_Section):
     temperature: Annotated[float, Field(ge=0, le=10)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     seed: Whole | None = None
-    stop: Annotated[list[str], BeforeValidator(_texts)] | None = None
+    stop: Annotated[list[str], BeforeValidator(texts)] | None = None
     """Texts at which a reply ends."""
     reasoning: Literal["off", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     """How much a model that reasons is to do so; None for its provider's default."""
@@ -136,9 +72,11 @@ class LLMSettings(_Section):
     """Tokens of its reasoning at most, where the provider takes a number; 0 for none."""
     service_tier: Name | None = None
     """The provider's name of it, such as flex or priority."""
-    headers: Annotated[dict[str, str], BeforeValidator(_json_value)] = {}
-    """HTTP headers of each request."""
-    extra: Annotated[dict[str, Any], BeforeValidator(_json_value)] = {}
+    headers: Annotated[dict[str, str], BeforeValidator(json_value), AfterValidator(sendable)] = Field(
+        default={}, exclude=True, repr=False
+    )
+    """HTTP headers of each request. Values are never printed or serialised."""
+    extra: Annotated[dict[str, Any], BeforeValidator(json_value)] = Field(default={}, repr=False)
     """Anything else that the provider takes, by litellm's names."""
     stream: bool | None = None
     """Whether replies are streamed; None: those of the root model."""
@@ -155,6 +93,15 @@ class LLMSettings(_Section):
     output_price: Price | None = None
     """US dollars per million reply tokens. Both prices are set, or none."""
 
+    def set_fields(self) -> list[str]:
+        """Names of the settings that were given, in their order."""
+        return [name for name in type(self).model_fields if name in self.model_fields_set]
+
+    def secrets(self) -> list[str]:
+        """What must be told nobody: its key, and those in headers and in `extra`."""
+        key = [self.api_key.get_secret_value()] if self.api_key else []
+        return [*key, *secrets_in(self.headers), *secrets_in(self.extra)]
+
     @model_validator(mode="after")
     def _both_prices(self) -> LLMSettings:
         if (self.input_price is None) != (self.output_price is None):
@@ -163,17 +110,23 @@ class LLMSettings(_Section):
 
 
 class OtherLLM(LLMSettings):
-    """A model beside root and sub, which code may ask by its name here.
+    """A model beside root and sub, which code may ask by its name here. `model` must be set.
 
     What is not set is as of `root_llm` where it has the same model.
     """
 
-    about: str = ""
+    about: Annotated[str, StringConstraints(strip_whitespace=True, max_length=500)] = ""
     """What it is good for: the root model is told."""
     calls: Annotated[Whole, Field(ge=0)] | None = None
     """Calls of it in a run at most."""
     cost: Price | None = None
     """US dollars that its calls in a run may cost."""
+
+    @model_validator(mode="after")
+    def _named(self) -> OtherLLM:
+        if self.model is None:
+            raise ValueError('model is required: name one, such as "openai/gpt-4o-mini"')
+        return self
 
 
 class GLMCodingSettings(_Section):
@@ -257,7 +210,7 @@ class SandboxSettings(_Section):
     """Of all files that were sent to an engine which does not see them; what was not used for longest goes
     first.
     """
-    allow: Annotated[list[Folder], BeforeValidator(_path_list)] = []
+    allow: Annotated[list[Folder], BeforeValidator(path_list)] = []
     """Folders whose files a notebook in Jupyter may have loaded by naming them in `paths`."""
 
 
@@ -299,6 +252,16 @@ class TraceSettings(_Section):
     """
 
 
+def _few_and_distinct(models: dict[str, OtherLLM]) -> dict[str, OtherLLM]:
+    if len(models) > MAX_MODELS:
+        raise ValueError(f"{len(models)} models are named, of at most {MAX_MODELS} beside root and sub")
+    spelt: dict[str, str] = {}
+    for name in models:
+        if (other := spelt.setdefault(same_model_name(name), name)) != name:
+            raise ValueError(f"{other} and {name} are one name: capitals do not count, nor - and _ as two")
+    return models
+
+
 class Settings(_Section):
     """All settings. Built by load_settings(); the defaults alone name no model."""
 
@@ -307,7 +270,9 @@ class Settings(_Section):
     """Without a model of its own, or with the root's, it is the root's settings and what is set here on
     top.
     """
-    models: dict[str, OtherLLM] = {}
+    models: Annotated[
+        dict[Annotated[str, AfterValidator(checked_model_name)], OtherLLM], AfterValidator(_few_and_distinct)
+    ] = {}
     """Models beside these, by the names that code uses."""
     glm_coding: GLMCodingSettings = GLMCodingSettings()
     memory_compaction: MemoryCompactionSettings = MemoryCompactionSettings()
@@ -323,15 +288,29 @@ class Settings(_Section):
         """Share of the root model's window above which its turns are summed up; None where that is off."""
         return self.memory_compaction.share if self.memory_compaction.enabled else None
 
+    def secrets(self) -> list[str]:
+        """What must be told nobody of all models."""
+        models = (self.root_llm, self.sub_llm, *self.models.values())
+        return [secret for llm in models for secret in llm.secrets()]
+
     @model_validator(mode="before")
     @classmethod
-    def _sub_follows_root(cls, data: Any) -> Any:
+    def _like_root(cls, data: Any) -> Any:
+        """Models that are the root's have its settings, and what is set of their own on top."""
         if not isinstance(data, Mapping):
             return data
         root, sub = (_set_fields(data.get(name)) for name in ("root_llm", "sub_llm"))
         if sub.get("model") in (None, root.get("model")):
             sub = {**root, **{name: value for name, value in sub.items() if name != "model"}}
-        return {**data, "sub_llm": sub} if sub else data
+        found = {**data, "sub_llm": sub} if sub else dict(data)
+        if isinstance(others := data.get("models"), Mapping):
+            found["models"] = {name: _with_root(root, other) for name, other in others.items()}
+        return found
+
+
+def _with_root(root: Mapping[str, Any], other: Any) -> Any:
+    own = _set_fields(other)
+    return {**root, **own} if own.get("model") is not None and own["model"] == root.get("model") else other
 
 
 def _set_fields(section: object) -> dict[str, Any]:
@@ -341,12 +320,12 @@ def _set_fields(section: object) -> dict[str, Any]:
 
 
 def known_keys() -> list[str]:
-    """Dotted names of all settings."""
+    """Dotted names of all settings, but for those of the models that users name: `models.NAME.…`."""
     return [f"{section}.{name}" for section, fields in sections().items() for name in fields]
 
 
 def sections() -> dict[str, dict[str, FieldInfo]]:
-    """The fields of each section, by its name."""
+    """The fields of each section, by its name; for `models.NAME` see `field_of`."""
     return {
         name: info.annotation.model_fields  # type: ignore[union-attr]
         for name, info in Settings.model_fields.items()
@@ -354,10 +333,22 @@ def sections() -> dict[str, dict[str, FieldInfo]]:
     }
 
 
+def field_of(key: str) -> FieldInfo | None:
+    """What the setting of this dotted name takes, be it fixed or `models.NAME.…`; None if it is none."""
+    match key.split("."):
+        case ["models", name, field]:
+            with contextlib.suppress(ValueError):
+                checked_model_name(name)
+                return OtherLLM.model_fields.get(field)
+        case [section, field]:
+            return sections().get(section, {}).get(field)
+    return None
+
+
 def may_be_none(key: str) -> bool:
     """Whether the setting of this dotted name may be unset."""
-    section, name = key.split(".")
-    return type(None) in get_args(sections()[section][name].annotation)
+    field = field_of(key)
+    return field is not None and type(None) in get_args(field.annotation)
 
 
 def _is_section(annotation: object) -> bool:

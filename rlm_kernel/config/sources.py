@@ -11,8 +11,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from rlm_kernel.config.settings import GLMCodingSettings, known_keys, sections
+from rlm_kernel.config.settings import GLMCodingSettings, OtherLLM, field_of, known_keys, sections
+from rlm_kernel.config.values import checked_model_name, json_value, same_model_name
 from rlm_kernel.errors import ConfigError
+from rlm_kernel.secrets import secrets_in
 
 CONFIG_FILE = "config.json"
 NOT_SETTINGS = (
@@ -25,8 +27,9 @@ NOT_SETTINGS = (
 )
 """Variables that start with RLM_ and are no settings; a star stands for any ending."""
 SHORTHANDS = {"RLM_MODEL": "root_llm.model", "RLM_SUB_MODEL": "sub_llm.model"}
-SECRET = ("root_llm.api_key", "sub_llm.api_key")
-"""Settings that --set refuses."""
+MODELS = "models"
+"""The section whose entries are the user's own: `models.NAME.…`."""
+_VARIABLE = "RLM_MODELS"
 SET = "--set"
 IN_FILE, IN_DOTENV, IN_ENVIRONMENT, IN_OVERRIDES = range(1, 5)
 
@@ -56,8 +59,8 @@ def from_file(config_file: Path | None, cwd: Path) -> Iterator[tuple[str, Given]
         else ""
     )
     content = _json_object(path, hint)
-    if content and not any(name.partition(".")[0] in sections() for name in content):
-        names = ", ".join(sorted(sections()))
+    if content and not any(name.partition(".")[0] in _sections() for name in content):
+        names = ", ".join(sorted(_sections()))
         raise ConfigError(
             f"{path} has no setting of rlm in it; known are {names}.",
             hint=hint or nearest(next(iter(content))),
@@ -72,17 +75,44 @@ def from_file(config_file: Path | None, cwd: Path) -> Iterator[tuple[str, Given]
         yield from _from_section(section, values, str(path), IN_FILE)
 
 
+def _sections() -> list[str]:
+    return [*sections(), MODELS]
+
+
 def _from_section(section: str, values: Any, source: str, layer: int) -> Iterator[tuple[str, Given]]:
-    check_known(section, source, known=list(sections()))
+    if not section.startswith(f"{MODELS}."):
+        check_known(section, source, known=_sections())
     if not isinstance(values, dict | None):
-        raise ConfigError(
-            f"{section} (in {source}) must be a JSON object.", hint=f'Write {{"{section}": {{…}}}}.'
-        )
+        raise ConfigError(f"{section} (in {source}) must be a JSON object.", hint=_as_object(section))
     for name, value in (values or {}).items():
-        check_known(key := f"{section}.{name}", source)
+        key = f"{section}.{name}"
+        if section == MODELS:
+            _check_name(name, source)
+            if value == {}:
+                raise ConfigError(f"{key} (in {source}) is empty.", hint=_as_object(key))
+            yield from _from_section(key, value, source, layer)
+            continue
+        check_known(key, source)
         value = value.strip() if isinstance(value, str) else value
         if value != "":
             yield key, Given(value, source, layer)
+
+
+def _as_object(section: str) -> str:
+    inner = '{"model": "provider/model", …}' if section.startswith(f"{MODELS}.") else "{…}"
+    for name in reversed(section.split(".")):
+        inner = f'{{"{name}": {inner}}}'
+    return f"Write {inner}."
+
+
+def _check_name(name: str, source: str) -> None:
+    try:
+        checked_model_name(name)
+    except ValueError as error:
+        raise ConfigError(
+            f"{name[:60]!r} (in {MODELS}, {source}) is no name for a model: {error}.",
+            hint='For example: {"models": {"fast": {"model": "provider/model"}}}',
+        ) from None
 
 
 def from_assignments(texts: Iterable[str]) -> dict[str, Given]:
@@ -99,7 +129,7 @@ def from_assignments(texts: Iterable[str]) -> dict[str, Given]:
             raise ConfigError(
                 f"--set takes KEY=VALUE, not {_start(key)}.", hint="For example: --set limits.turns=50"
             )
-        if key in sections():
+        if key in _sections() or (key.startswith(f"{MODELS}.") and key.count(".") == 1):
             given.update(_assigned_section(key, value))
             continue
         check_known(key, SET)
@@ -109,8 +139,8 @@ def from_assignments(texts: Iterable[str]) -> dict[str, Given]:
                 hint="Write none to remove a limit, or leave --set out for the default.",
             )
         given[key] = Given(value, SET, IN_OVERRIDES)
-    for key in given:
-        if key in SECRET:
+    for key, item in given.items():
+        if is_secret(key, item.value):
             raise ConfigError(
                 f"{key} cannot be set on the command line, where other users and the shell's history see it.",
                 hint="Put the key into .env or an environment variable, such as OPENAI_API_KEY.",
@@ -124,12 +154,23 @@ def _assigned_section(section: str, text: str) -> Iterator[tuple[str, Given]]:
     except ValueError:
         values = text
     if not isinstance(values, dict):
-        name = next(iter(sections()[section]))
+        example = f"{section}.model" if section.startswith(f"{MODELS}.") else f"{section}.NAME.model"
+        if section in sections():
+            example = f"{section}.{next(iter(sections()[section]))}"
         raise ConfigError(
             f"{section} is a section of settings.",
-            hint=f"Name one setting of it, such as --set {section}.{name}=…",
+            hint=f"Name one setting of it, such as --set {example}=…",
         )
-    return _from_section(section, values, SET, IN_OVERRIDES)
+    first, _, name = section.partition(".")
+    return _from_section(first, {name: values} if name else values, SET, IN_OVERRIDES)
+
+
+def is_secret(key: str, value: object) -> bool:
+    """Whether a setting is a key, or has one in it: in a header, or in what else the provider is sent."""
+    field = key.rpartition(".")[2]
+    if field == "api_key":
+        return True
+    return field in ("headers", "extra") and bool(secrets_in(json_value(value)))
 
 
 def _start(text: str) -> str:
@@ -154,19 +195,72 @@ def _json_object(path: Path, hint: str) -> dict[str, Any]:
 def from_variables(variables: Mapping[str, str], source: str, layer: int) -> Iterator[tuple[str, Given]]:
     """What RLM_ variables set. `source` has a place for the variable's name. Raises ConfigError."""
     names = SHORTHANDS | {variable_of(key): key for key in known_keys()}
+    if whole := variables.get(_VARIABLE, "").strip():
+        yield from _models_variable(whole, source.format(f"{_VARIABLE}"), layer)
+    names |= {name: key for name in variables if (key := _key_of(name)) is not None}
     # Shorthands come first, so that the long names win over them.
     for variable, key in names.items():
         if value := variables.get(variable, "").strip():
             yield key, Given(value, source.format(variable), layer)
     for variable in variables:
-        if variable.startswith("RLM_") and variable not in names and not _is_no_setting(variable):
-            near = difflib.get_close_matches(variable, names, 1, 0.5)
+        if (
+            variable.startswith("RLM_")
+            and variable not in (*names, _VARIABLE)
+            and not _is_no_setting(variable)
+        ):
+            near = difflib.get_close_matches(variable, [*names, *_likely(variable)], 1, 0.5)
             raise ConfigError(
                 f"The {source.format(variable)} is no setting of rlm.",
                 hint=f"Did you mean {near[0]}?"
                 if near
                 else "Names are RLM_<SECTION>__<NAME>, such as RLM_LIMITS__TURNS.",
             )
+
+
+def _models_variable(text: str, source: str, layer: int) -> Iterator[tuple[str, Given]]:
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"The {source} is not JSON: {error}.", hint=_as_object(f"{MODELS}.fast")) from None
+    yield from _from_section(MODELS, values, source, layer)
+
+
+def _key_of(variable: str) -> str | None:
+    """The setting of a model of the user's that a variable is for, such as RLM_MODELS__FAST__MODEL."""
+    prefix, _, rest = variable.partition("__")
+    name, between, field = rest.rpartition("__")
+    key = f"{MODELS}.{name.lower()}.{field.lower()}"
+    return key if prefix == _VARIABLE and between and field_of(key) is not None else None
+
+
+def _likely(variable: str) -> list[str]:
+    """What a variable that is none may have been meant as, among those of a model of the user's."""
+    name = variable.removeprefix(f"{_VARIABLE}__").rpartition("__")[0] or "NAME"
+    return [f"{_VARIABLE}__{name}__{field.upper()}" for field in OtherLLM.model_fields]
+
+
+def one_spelling(given: dict[str, Given]) -> dict[str, Given]:
+    """The same with one spelling of each model's name: a variable has capitals, and _ in place of -.
+
+    What was set for a name by several sources is the last one's.
+    """
+    spelt: dict[str, str] = {}
+    found: dict[str, Given] = {}
+    for key in given:
+        if (name := _model_of(key)) is not None and given[key].layer not in (IN_DOTENV, IN_ENVIRONMENT):
+            spelt.setdefault(same_model_name(name), name)
+    for key, item in sorted(given.items(), key=lambda one: one[1].layer):
+        name = _model_of(key)
+        if name is not None and item.layer in (IN_DOTENV, IN_ENVIRONMENT):
+            key = f"{MODELS}.{spelt.get(same_model_name(name), name)}.{key.rpartition('.')[2]}"
+        found[key] = item
+    return found
+
+
+def _model_of(key: str) -> str | None:
+    """The name in `models.NAME.…`."""
+    section, _, rest = key.partition(".")
+    return rest.partition(".")[0] if section == MODELS else None
 
 
 def _is_no_setting(variable: str) -> bool:
@@ -208,16 +302,22 @@ def check_known(key: str, source: str, *, known: list[str] | None = None) -> Non
     """Raise ConfigError, which names the nearest known one, unless the key is a setting's dotted name or in
     `known`.
     """
-    if key not in (known_keys() if known is None else known):
+    if not (field_of(key) is not None if known is None else key in known):
         raise ConfigError(f"{key} (in {source}) is no setting of rlm.", hint=nearest(key))
 
 
 def nearest(key: str) -> str:
     """A hint with the setting whose dotted name, last part or section is most like the key."""
     keys = known_keys()
-    scores = {known: _likeness(key, known) for known in [*keys, *sections()]}
+    name = _model_of(key) or "NAME"
+    others = [f"{MODELS}.{name}.{field}" for field in OtherLLM.model_fields]
+    scores = {known: _likeness(key, known) for known in [*keys, *_sections(), *others]}
     best = max(scores, key=lambda known: scores[known])
-    return f"Did you mean {best}?" if scores[best] >= 0.6 else f"Known settings: {', '.join(keys)}."
+    return (
+        f"Did you mean {best}?"
+        if scores[best] >= 0.6
+        else f"Known settings: {', '.join(keys)}, models.NAME.…"
+    )
 
 
 def _likeness(key: str, known: str) -> float:

@@ -31,8 +31,8 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Query:
-    """A question as code in the kernel sent it. `timeout` in seconds. An rlm_query has no `model`, and no
-    `images`. `previews`: what the trace shows of these, in base64.
+    """A question as code in the kernel sent it. `timeout` in seconds; `model` of an rlm_query: the child's
+    root model, and it has no `images`. `previews`: what the trace shows of these, in base64.
     """
 
     prompt: str

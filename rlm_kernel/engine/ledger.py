@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
-from rlm_kernel.engine.totals import Totals, Usage
+from rlm_kernel.engine.totals import Share, Shares, Totals, Usage
 from rlm_kernel.engine.values import Completion, Role
 from rlm_kernel.errors import BudgetExceeded
 
@@ -34,12 +34,21 @@ _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
+class ModelLimits:
+    """Of one model, for the whole tree of a run. None is no limit; `cost` in US dollars."""
+
+    calls: int | None = None
+    cost: float | None = None
+
+
+@dataclass(frozen=True)
 class Limits:
     """None is no limit.
 
     `cost` in US dollars; `tokens` counts prompt and completion of root and sub models; `calls` are all model
     calls but the root's own: sub-model calls, and turns of child RLMs. `turns` hold for each RLM by itself;
-    `depth`: how deep child RLMs may nest.
+    `depth`: how deep child RLMs may nest. `models`: of those that have limits of their own, by the role of
+    their cards.
     """
 
     turns: int = 30
@@ -48,11 +57,24 @@ class Limits:
     tokens: int | None = None
     seconds: float | None = None
     depth: int = 0
+    models: Mapping[str, ModelLimits] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A call to be made: for a sub model or a root model, which of them (the role of its card), with a prompt
+    of so many characters. `last`: for the last answer.
+    """
+
+    role: Role
+    model: str
+    chars: int
+    last: bool = False
 
 
 @dataclass
 class _Dearest:
-    """What the dearest call of a role has used so far, and the characters of the longest prompt, which used
+    """What the dearest call of a model has used so far, and the characters of the longest prompt, which used
     no more than that.
     """
 
@@ -72,10 +94,9 @@ class Call:
     Whoever makes it says when the request goes out, and what came of it.
     """
 
-    def __init__(self, ledger: Ledger, role: Role, chars: int, last: bool) -> None:
+    def __init__(self, ledger: Ledger, asked: _Asked) -> None:
         self._ledger = ledger
-        self._for: tuple[Role, int] = (role, chars)
-        self._last = last
+        self._for = asked
         self._ticket = 0
         self._open = False
         """It was sent, and what it used is not known."""
@@ -84,9 +105,9 @@ class Call:
 
     async def __aenter__(self) -> Self:
         try:
-            self._ticket = await self._ledger._reserve(*self._for, self._last)
+            self._ticket = await self._ledger._reserve(self._for)
         except BudgetExceeded as refusal:
-            self._ledger._tell_left(refusal)
+            self._ledger._tell_left(refusal, self._for.model)
             raise
         return self
 
@@ -99,12 +120,12 @@ class Call:
 
     def settle(self, reply: Completion) -> None:
         self._open = False
-        self._ledger._settle(*self._for, reply)
+        self._ledger._settle(self._for, reply)
 
     async def __aexit__(self, kind: object, error: BaseException | None, _: object) -> None:
         if error is not None:
             lost = self._open and isinstance(error, asyncio.CancelledError)
-            self._ledger._failed(*self._for, lost=lost, heard=self._heard)
+            self._ledger._failed(self._for, lost=lost, heard=self._heard)
         self._ledger._release(self._ticket)
 
 
@@ -129,28 +150,30 @@ class Ledger:
         self._top: Ledger = parent._top if parent is not None else self
         self._clock = clock
         self._started = clock() - self._totals.seconds
-        self._told: set[LimitName] = set()
+        self._told: set[str] = set()
         self._own_calls = 0
         """Calls of a child RLM's own root model: calls in the accounts above, turns in its own."""
         self._open: list[Ledger] = []
         """Child RLMs at work."""
         # Of the whole tree, so used at its top alone:
-        self._held: dict[int, tuple[Role, float, float]] = {}
+        self._held: dict[int, tuple[str, float, float]] = {}
+        """Calls in flight: the model, and what each may use of money and tokens."""
         self._tickets = 0
-        self._dearest: dict[Role, _Dearest] = {}
+        self._dearest: dict[str, _Dearest] = {}
         self._last = _Dearest()
         self._settled = asyncio.Event()
 
-    def child(self) -> Ledger:
+    def child(self, model: str = "root") -> Ledger:
         """That of a child RLM: it has the same turns, one level less beneath it, and all else from here.
 
-        Raises BudgetExceeded where no child may be made.
+        `model`: which is its root model. Raises BudgetExceeded where no child may be made.
         """
         if self.limits.depth <= 0:
             raise BudgetExceeded(
                 "The limit of depth is reached: no child RLM may be made here.", limit="depth"
             )
         self.check(calls=True)
+        self._top._check_model(model)
         return Ledger(
             Limits(turns=self.limits.turns, depth=self.limits.depth - 1), clock=self._clock, parent=self
         )
@@ -192,68 +215,74 @@ class Ledger:
         """The root model has replied."""
         self._totals.turns += 1
 
-    def call(self, role: Role, chars: int, *, last: bool = False) -> Call:
-        """A model call with a prompt of so many characters.
+    def call(self, role: Role, chars: int, *, model: str | None = None, last: bool = False) -> Call:
+        """A call of `model`, by the role of its card, with a prompt of so many characters; by default of the
+        role's own.
 
         Waits for calls in flight where they may use up what is left. `last`: for the last answer, which is
         always made. One that is given up on its way counts against the limits as what it may have used.
         Raises BudgetExceeded: then nothing is to be sent.
         """
-        return Call(self, role, chars, last)
+        return Call(self, _Asked(role, model or role, chars, last))
 
-    async def _reserve(self, role: Role, chars: int, last: bool) -> int:
-        calls, turns = int(role == "sub" or self.is_child), int(role == "root" and self.is_child)
+    async def _reserve(self, asked: _Asked) -> int:
+        calls, turns = int(asked.role == "sub" or self.is_child), int(asked.role == "root" and self.is_child)
         if calls:
             self._top._check_calls()
-            self._count(calls=calls, child_turns=turns)
-            self._own_calls += turns
+            self._top._check_model(asked.model)
+        self._count(calls=calls, child_turns=turns, models=Shares.one(asked.model, calls=1))
+        self._own_calls += turns
         try:
-            return await self._top._admit(role, chars, last=last)
+            return await self._top._admit(asked)
         except BaseException:
-            if calls:
-                self._count(calls=-calls, child_turns=-turns)
-                self._own_calls -= turns
+            self._count(calls=-calls, child_turns=-turns, models=Shares.one(asked.model, calls=-1))
+            self._own_calls -= turns
             raise
 
-    def _tell_left(self, refusal: BudgetExceeded) -> None:
+    def _tell_left(self, refusal: BudgetExceeded, model: str = "") -> None:
         """Code that is refused a call is told what is left of the limits there are."""
-        left = {name: rest for name, rest in self.left().items() if rest is not None and name != "depth"}
-        refusal.hint = f"Left: {', '.join(f'{rest:g} {_UNITS[name]}' for name, rest in left.items())}."
+        left = self.left()
+        told = [f"{left[name]:g} {_UNITS[name]}" for name in LIMITS if left[name] is not None]
+        told += [
+            f"{rest:g} {_UNITS[name]} of {model}"
+            for name, rest in left.get("models", {}).get(model, {}).items()
+        ]
+        refusal.hint = f"Left: {', '.join(told)}."
 
-    def _settle(self, role: Role, chars: int, reply: Completion) -> None:
-        used = {f"{role}_usage": reply.usage}
-        self._count(
-            **used, known_cost=reply.cost or 0.0, unpriced=int(reply.cost is None), stored=int(reply.stored)
-        )
+    def _settle(self, asked: _Asked, reply: Completion) -> None:
+        role, spent = asked.role, {"known_cost": reply.cost or 0.0, "unpriced": int(reply.cost is None)}
+        share = Shares.one(asked.model, usage=reply.usage, **spent)
+        self._count(**{f"{role}_usage": reply.usage}, **spent, stored=int(reply.stored), models=share)
         if reply.stored:
             return  # nothing is learnt of what a call costs
-        dearest = self._top._dearest.setdefault(role, _Dearest())
+        dearest = self._top._dearest.setdefault(asked.model, _Dearest())
         own_root = [self._last] if role == "root" and not self.is_child else []
         for seen in [dearest, *own_root]:
             seen.tokens, seen.cost = max(seen.tokens, reply.usage.total), max(seen.cost, reply.cost or 0.0)
-            seen.chars = max(seen.chars, chars)
+            seen.chars = max(seen.chars, asked.chars)
 
-    def _failed(self, role: Role, chars: int, *, lost: bool, heard: int = 0) -> None:
+    def _failed(self, asked: _Asked, *, lost: bool, heard: int = 0) -> None:
         """`lost`: it may be billed, though nobody waits for its reply.
 
         It counts: code could make such calls without end. As what such a call may use, or where some of the
         reply was `heard`, as prompt and reply so far by their characters.
         """
-        if role == "sub" or self.is_child:
+        if asked.role == "sub" or self.is_child:
             self._count(failed=1)
         if lost:
-            likely = self._top._likely(role) or _Dearest()
-            tokens, cost = likely.of("tokens", chars), likely.of("cost", chars)
+            likely = self._top._likely(asked.model) or self._top._likely("sub") or _Dearest()
+            tokens, cost = likely.of("tokens", asked.chars), likely.of("cost", asked.chars)
             if heard:
-                reckoned = (chars + heard) / CHARS_PER_TOKEN
+                reckoned = (asked.chars + heard) / CHARS_PER_TOKEN
                 tokens, cost = reckoned, cost * reckoned / tokens if tokens else 0.0
-            self._count(lost_tokens=tokens, lost_cost=cost)
+            share = Shares.one(asked.model, lost_cost=cost)
+            self._count(lost_tokens=tokens, lost_cost=cost, models=share)
 
     def _release(self, ticket: int) -> None:
         self._top._held.pop(ticket, None)
         self._top._settled.set()
 
-    def _count(self, **counts: float | Usage) -> None:
+    def _count(self, **counts: float | Usage | Shares) -> None:
         """Here and above."""
         ledger: Ledger | None = self
         while ledger is not None:
@@ -302,59 +331,99 @@ class Ledger:
                 None if limit is None else round(max(0, limit - ledger._spent(name) - ledger._kept(name)), 6)
             )
             left[name] = int(rest) if rest is not None and name in ("turns", "calls", "tokens") else rest
-        return left | {"depth": self.limits.depth}
+        models = {name: self._top._left_of(name) for name in self._top.limits.models}
+        return left | {"depth": self.limits.depth} | ({"models": models} if models else {})
+
+    def _left_of(self, model: str) -> dict[str, float]:
+        """What is left of a model's own limits."""
+        limits, share = self.limits.models[model], self._share(model)
+        left: dict[str, float] = {}
+        if limits.calls is not None:
+            left["calls"] = max(0, limits.calls - share.calls)
+        if limits.cost is not None:
+            left["cost"] = round(max(0.0, limits.cost - _spent_on(share)), 6)
+        return left
+
+    def _share(self, model: str) -> Share:
+        return self._totals.models.get(model) or Share()
 
     def newly_near(self) -> list[str]:
         """What to tell of limits that are used up nearly; each once."""
-        told = []
-        for name in LIMITS[1:]:
-            limit, spent = getattr(self._top.limits, name), self._top._spent(name)
-            if limit and spent >= NEARLY * limit and name not in self._told:
-                self._told.add(name)
+        top, told = self._top, []
+        found = [(name, "", getattr(top.limits, name), top._spent(name)) for name in LIMITS[1:]]
+        for model, limits in top.limits.models.items():
+            share = top._share(model)
+            found += [
+                ("calls", model, limits.calls, share.calls),
+                ("cost", model, limits.cost, _spent_on(share)),
+            ]
+        for name, model, limit, spent in found:
+            what = f"{name} of the model {model}" if model else name
+            if limit and spent >= NEARLY * limit and what not in self._told:
+                self._told.add(what)
                 told.append(
-                    f"{NEARLY:.0%} of the limit of {name} are used: {spent:.6g} of {limit:g}{_unit(name)}."
+                    f"{NEARLY:.0%} of the limit of {what} are used: {spent:.6g} of {limit:g}{_unit(name)}."
                 )
         return told
 
     # Of the whole tree
 
-    async def _admit(self, role: Role, chars: int, *, last: bool) -> int:
-        limited = any(getattr(self.limits, name) is not None for name in _SPENT)
-        while not last:
+    async def _admit(self, asked: _Asked) -> int:
+        own = self._limits_of(asked)
+        limited = own.cost is not None or any(getattr(self.limits, name) is not None for name in _SPENT)
+        while not asked.last:
             self._check()
-            if not self._held or not limited or self._fits(role, chars):
+            self._check_model(asked.model, reserved=True)
+            if not self._held or not limited or self._fits(asked, own):
                 break
             self._settled.clear()
             await self._settled.wait()
         self._tickets += 1
-        estimate = self._likely(role) or _Dearest()
-        self._held[self._tickets] = (role, estimate.of("cost", chars), estimate.of("tokens", chars))
+        estimate = self._likely(asked.model) or _Dearest()
+        self._held[self._tickets] = (
+            asked.model,
+            estimate.of("cost", asked.chars),
+            estimate.of("tokens", asked.chars),
+        )
         return self._tickets
 
-    def _likely(self, role: Role) -> _Dearest | None:
-        """What a call of the role may use, at the most; before the first of a sub model, what the root
+    def _limits_of(self, asked: _Asked) -> ModelLimits:
+        return self.limits.models.get(asked.model, ModelLimits())
+
+    def _likely(self, model: str) -> _Dearest | None:
+        """What a call of the model may use, at the most; before the first of the sub model, what the root
         model's have. None if unknown.
         """
-        seen = self._dearest.get(role) or self._dearest.get("root")
-        return seen if seen is not None and (role in self._dearest or seen.tokens) else None
+        if model in self._dearest:
+            return self._dearest[model]
+        # Another model may be far dearer than both.
+        root = self._dearest.get("root") if model in ("root", "sub") else None
+        return root if root is not None and root.tokens else None
 
-    def _fits(self, role: Role, chars: int) -> bool:
+    def _fits(self, asked: _Asked, own: ModelLimits) -> bool:
         """Whether a call can be afforded beside those in flight."""
-        dearest = self._likely(role)
-        if dearest is None:
-            return not any(
-                held[0] == role for held in self._held.values()
-            )  # what such a call uses is not known yet: one goes ahead
-        held = {
-            "cost": sum(one[1] for one in self._held.values()),
-            "tokens": sum(one[2] for one in self._held.values()),
+        dearest, held = self._likely(asked.model), list(self._held.values())
+        if dearest is None:  # what such a call uses is not known yet: one goes ahead
+            return not any(one[0] == asked.model for one in held)
+        cost, tokens = sum(one[1] for one in held), sum(one[2] for one in held)
+        own_cost = sum(one[1] for one in held if one[0] == asked.model)
+        rooms = {
+            "cost": [
+                self._room("cost", cost),
+                None if own.cost is None else own.cost - _spent_on(self._share(asked.model)) - own_cost,
+            ],
+            "tokens": [self._room("tokens", tokens)],
         }
-        for name in _SPENT:
-            limit = getattr(self.limits, name)
-            room = None if limit is None else limit - self._kept(name) - self._spent(name) - held[name]
-            if room is not None and dearest.of(name, chars) > room + _ROUNDING:
-                return False
-        return True
+        return not any(
+            room is not None and dearest.of(name, asked.chars) > room + _ROUNDING
+            for name in _SPENT
+            for room in rooms[name]
+        )
+
+    def _room(self, name: LimitName, held: float) -> float | None:
+        """What is left for calls beside those in flight."""
+        limit = getattr(self.limits, name)
+        return None if limit is None else limit - self._kept(name) - self._spent(name) - held
 
     def _kept(self, name: LimitName) -> float:
         """What is kept for the last answer."""
@@ -401,6 +470,23 @@ class Ledger:
         if self.limits.calls is not None and self._totals.calls >= self.limits.calls:
             raise _refusal("calls", self._totals.calls, self.limits.calls)
 
+    def _check_model(self, model: str, *, reserved: bool = False) -> None:
+        """Raise BudgetExceeded if the model's own limits are used up.
+
+        A call that is `reserved` is among those counted.
+        """
+        limits, share = self.limits.models.get(model), self._share(model)
+        if limits is None:
+            return
+        if limits.calls is not None and not reserved and share.calls >= limits.calls:
+            raise _refusal("calls", share.calls, limits.calls, model=model)
+        if limits.cost is not None and _spent_on(share) >= limits.cost - _ROUNDING:
+            raise _refusal("cost", _spent_on(share), limits.cost, model=model)
+
+
+def _spent_on(share: Share) -> float:
+    return share.known_cost + share.lost_cost
+
 
 _UNITS = {"turns": "turns", "calls": "calls", "cost": "US dollars", "tokens": "tokens", "seconds": "s"}
 
@@ -409,8 +495,12 @@ def _unit(limit: LimitName) -> str:
     return f" {_UNITS[limit]}" if limit in ("cost", "seconds") else ""
 
 
-def _refusal(limit: LimitName, spent: float, allowed: float, kept: float = 0.0) -> BudgetExceeded:
+def _refusal(
+    limit: LimitName, spent: float, allowed: float, kept: float = 0.0, *, model: str = ""
+) -> BudgetExceeded:
+    whose = f" of the model {model}" if model else ""
     rest = f", and {kept:.6g} kept for the last answer" if kept > _ROUNDING else ""
     return BudgetExceeded(
-        f"The limit of {limit} is reached: {spent:.6g} of {allowed:g}{_unit(limit)} used{rest}.", limit=limit
+        f"The limit of {limit}{whose} is reached: {spent:.6g} of {allowed:g}{_unit(limit)} used{rest}.",
+        limit=limit,
     )

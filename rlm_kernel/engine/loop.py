@@ -100,14 +100,14 @@ class Loop:
 
     def _open(self, question: str, info: ContextInfo, files: str, *, from_files: bool) -> None:
         self._guard.looked, self._typed = info.total_chars == 0, info.typed
-        models, depth = self.conversation.models, self.ledger.limits.depth
+        models = self.conversation.models
         system = system_prompt(
             self._profile,
             info,
             output_chars=self._output_chars,
-            sub_window=models.card("sub").window,
-            depth=depth,
-            sub_sees=any(card.sees is not False for card in (models.card("sub"), *models.others)),
+            sub=models.card("sub"),
+            others=models.others,
+            depth=self.ledger.limits.depth,
             root_sees=self._images,
         )
         last = "\n".join(filter(None, [files, say.progress_line(self.ledger, 1)]))

@@ -11,6 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from rlm_kernel.engine.ledger import Ledger
+from rlm_kernel.engine.totals import TOKENS as TOKENS
+from rlm_kernel.engine.totals import Share as Share
+from rlm_kernel.engine.totals import Shares as Shares
 from rlm_kernel.engine.totals import Totals as Totals
 from rlm_kernel.engine.totals import Usage as Usage
 from rlm_kernel.engine.values import MODEL_CALLS as MODEL_CALLS
@@ -145,12 +148,14 @@ class Children(Protocol):
         schema: Mapping[str, Any] | None,
         *,
         name: str,
+        model: str | None = None,
         ledger: Ledger,
         begun: Callable[[str], None],
     ) -> Outcome:
         """Have a child RLM answer, on an account of its own.
 
-        `name` says which cell asks; `schema`: of the answer, if it must have one. `begun` hears the child's
+        `name` says which cell asks; `model` is the child's root model, by the role of its card, and by
+        default the run's; `schema`: of the answer, if it must have one. `begun` hears the child's
         trace, as seen from the folder of its parent's, once there is one.
 
         Raises RLMError. Cancelling it ends the child.

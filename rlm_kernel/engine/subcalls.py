@@ -13,7 +13,9 @@ from rlm_kernel.engine.drafts import without_drafts
 from rlm_kernel.engine.kernel_says import Query
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.protocols import (
+    ROLES,
     CallRecord,
+    Card,
     Children,
     Completion,
     Handed,
@@ -60,15 +62,58 @@ class Work:
         """
         if self.ledger is not None:
             totals = self.ledger.totals()
-            return replace(self.record, usage=totals.usage, cost=totals.cost, calls=self.ledger.calls)
+            return replace(
+                self.record,
+                usage=totals.usage,
+                cost=totals.cost,
+                calls=self.ledger.calls,
+                models=totals.models,
+            )
         attempts, spent = getattr(failure, "attempts", 1), getattr(failure, "spent", None)
         if isinstance(spent, Completion):
             return replace(
                 self.record.replied(spent), answer=None, attempts=attempts, stored=False, cut=False
             )
-        return replace(
-            self.record, attempts=attempts, calls=0 if isinstance(failure, BudgetExceeded | NoRecord) else 1
-        )
+        unmade = isinstance(failure, BudgetExceeded | NoRecord) or _unknown(failure)
+        return replace(self.record, attempts=attempts, calls=0 if unmade else 1)
+
+
+def _unknown(failure: BaseException | None) -> bool:
+    """Whether a model was named that is none of the run's."""
+    return isinstance(failure, ModelError) and failure.fault == "unknown_model" and not failure.attempts
+
+
+def card_for(models: Models, role: Role, model: str | None) -> Card:
+    """The model that a call is for: by default the role's own.
+
+    `model`: the name of one beside root and sub, or the `provider/model` of one of them all. Raises
+    ModelError for another, which says what there is.
+    """
+    if model is None:
+        return models.card(role)
+    others = list(models.others)
+    known = [*others, models.card("sub"), models.card("root")]
+    for card in others:
+        if model == card.role:
+            return card
+    for card in known:
+        if model == card.name:
+            return card
+    name = model if len(model) <= 80 else f"{model[:77]}..."
+    raise ModelError(
+        f"There is no model {name!r} here.",
+        fault="unknown_model",
+        model=name,
+        attempts=0,
+        hint=f"Known: {'; '.join(map(_worded, others))}. Without model=, {models.name('sub')} is asked."
+        if others
+        else f"Known: {' and '.join(dict.fromkeys(card.name for card in known))}; leave model= out for the "
+        "sub model.",
+    )
+
+
+def _worded(card: Card) -> str:
+    return f"{card.role!r} ({card.name})" + (f", for {card.about}" if card.about else "")
 
 
 async def complete(
@@ -99,7 +144,9 @@ async def complete(
         retried(retry)
         return True
 
-    async with ledger.call(role, chars(messages), last=last) as call:
+    card = card_for(models, role, model)
+    named = model if model is None or card.role in ROLES else card.role
+    async with ledger.call(role, chars(messages), model=card.role, last=last) as call:
 
         def hear(piece: str, thought: bool) -> bool:
             call.heard(len(piece))
@@ -107,7 +154,7 @@ async def complete(
 
         watch = Watch(call.sent, retrying, hear if heard is not None else None)
         try:
-            reply = await models.complete(messages, role=role, model=model, schema=schema, watch=watch)
+            reply = await models.complete(messages, role=role, model=named, schema=schema, watch=watch)
         except ModelError as error:
             if error.spent is not None:
                 call.settle(error.spent)
@@ -150,8 +197,10 @@ class SubCalls:
         self._how_to_allow = how_to_allow
 
     def name(self, model: str | None) -> str | None:
-        """The model that a call is for."""
-        return model or (self._models.name("sub") if self._models else None)
+        """The model that a call is for, `provider/model` where it is known."""
+        others = self._models.others if self._models else ()
+        named = next((card.name for card in others if card.role == model), model)
+        return named or (self._models.name("sub") if self._models else None)
 
     async def take(self, given: Any) -> Handed:
         """What code hands over to a child RLM. Raises UsageError, FileRefused."""
@@ -164,8 +213,10 @@ class SubCalls:
         asked: Message = {"role": "user", "content": query.prompt}
         messages = [{**asked, "images": query.images}] if query.images else [asked]
         models = self._allowed()
+        card = card_for(models, "sub", query.model)
+        work.record = replace(work.record, role=card.role)
         if query.images:
-            _check_sees(models, query.model)
+            _check_sees(models, card)
         reply = await complete(
             models,
             self.ledger,
@@ -187,7 +238,7 @@ class SubCalls:
         """
         models = self._allowed()
         if self._children is None or self.ledger.limits.depth <= 0:
-            text = await handed.text(self._reads())
+            text = await handed.text(_reads(card_for(models, "sub", query.model)))
             parts = [query.prompt, f"The context:\n{text}" if text else ""]
             parts += (
                 [f"Reply with JSON alone, which fits this JSON schema:\n{json.dumps(query.schema)}"]
@@ -195,14 +246,21 @@ class SubCalls:
                 else []
             )
             return await self.complete(
-                Query("\n\n".join(filter(None, parts)), None, None, query.timeout), work
+                Query("\n\n".join(filter(None, parts)), query.model, None, query.timeout), work
             )
-        ledger = work.ledger = self.ledger.child()
-        work.record = replace(work.record, model=models.name("root"))
+        card = card_for(models, "root", query.model)
+        ledger = work.ledger = self.ledger.child(card.role)
+        work.record = replace(work.record, model=card.name, role=card.role)
         try:
             with call.pause_timer():
                 outcome = await self._children.ask(
-                    query.prompt, handed, query.schema, name=call.cell, ledger=ledger, begun=work.begun
+                    query.prompt,
+                    handed,
+                    query.schema,
+                    name=call.cell,
+                    model=query.model and card.role,
+                    ledger=ledger,
+                    begun=work.begun,
                 )
         except BudgetExceeded:
             raise
@@ -220,11 +278,6 @@ class SubCalls:
             )
         return replace(work.spent(), answer=answer.value if answer.typed else answer.text)
 
-    def _reads(self) -> int:
-        """Characters that the sub model reads at once."""
-        window = (self._models.card("sub").window if self._models else None) or _USUAL_WINDOW
-        return int(window * _CHARS_PER_TOKEN)
-
     def _allowed(self) -> Models:
         if self._models is None:
             raise NoRecord(
@@ -233,13 +286,12 @@ class SubCalls:
         return self._models
 
 
-def _check_sees(models: Models, wanted: str | None) -> None:
+def _check_sees(models: Models, card: Card) -> None:
     """Raises ModelError where it is known that the model which is asked sees no pictures: nothing is sent."""
-    cards = (models.card("sub"), models.card("root"), *models.others)
-    card = next((card for card in cards if wanted in (None, card.name, card.role)), None)
-    if card is None or card.sees is not False:
+    if card.sees is not False:
         return
-    seeing = [one.role if one in models.others else one.name for one in cards if one.sees]
+    cards = (models.card("sub"), models.card("root"), *models.others)
+    seeing = [one.name if one.role in ROLES else one.role for one in cards if one.sees]
     raise ModelError(
         f"The model {card.name} sees no pictures, so it was not asked.",
         fault="refused",
@@ -249,3 +301,8 @@ def _check_sees(models: Models, wanted: str | None) -> None:
         if seeing
         else "Name one with sub_llm.model.",
     )
+
+
+def _reads(card: Card) -> int:
+    """Characters that the model reads at once."""
+    return int((card.window or _USUAL_WINDOW) * _CHARS_PER_TOKEN)

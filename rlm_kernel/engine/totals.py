@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -53,6 +53,53 @@ class Usage:
         return self.prompt + self.completion
 
 
+TOKENS = ("prompt", "completion", "cached", "written", "reasoning")
+"""What is counted of them, as `Usage` has it."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one model has used of a run: its calls, those that failed among them, tokens, and money, as of
+    `Totals`.
+    """
+
+    calls: int = 0
+    usage: Usage = field(default_factory=Usage)
+    known_cost: float = 0.0
+    unpriced: int = 0
+    lost_cost: float = 0.0
+
+    def __add__(self, other: Share) -> Share:
+        return Share(*map(operator.add, _parts(self), _parts(other)))
+
+    def __sub__(self, other: Share) -> Share:
+        return Share(*map(operator.sub, _parts(self), _parts(other)))
+
+    @property
+    def cost(self) -> float | None:
+        """US dollars; None where the price of any reply is unknown."""
+        return None if self.unpriced else self.known_cost
+
+
+class Shares(dict[str, Share]):
+    """What each model has used: "root", "sub", and those beside them by their names in the settings."""
+
+    @classmethod
+    def one(cls, model: str, **counts: Any) -> Shares:
+        """Of one model alone."""
+        return cls({model: Share(**counts)})
+
+    def __add__(self, other: Mapping[str, Share]) -> Shares:
+        return self._with(operator.add, other)
+
+    def __sub__(self, other: Mapping[str, Share]) -> Shares:
+        return self._with(operator.sub, other)
+
+    def _with(self, do: Callable[[Share, Share], Share], other: Mapping[str, Share]) -> Shares:
+        both = {**self, **{name: do(self.get(name, Share()), share) for name, share in other.items()}}
+        return Shares({name: share for name, share in both.items() if share != Share()})
+
+
 @dataclass
 class Totals:
     """The account of a run so far, with all child RLMs beneath it. docs/subcalls.md defines each number for
@@ -63,6 +110,9 @@ class Totals:
     were answered from the cache, and `failed` gave no reply. `known_cost` in US dollars is that of the
     replies whose price is known; of `unpriced` replies it is not. `lost_tokens` and `lost_cost` estimate what
     calls that were given up may have used: they count against limits and are not shown.
+
+    `root_usage` is that of all root models, those of child RLMs too, and `sub_usage` that of sub-calls,
+    whichever model they asked; `models` has it by model.
     """
 
     turns: int = 0
@@ -78,8 +128,9 @@ class Totals:
     unpriced: int = 0
     lost_tokens: float = 0.0
     lost_cost: float = 0.0
+    models: Shares = field(default_factory=Shares)
 
-    def count(self, counts: Mapping[str, float | Usage]) -> None:
+    def count(self, counts: Mapping[str, float | Usage | Shares]) -> None:
         """Add to these fields of it."""
         for name, more in counts.items():
             setattr(self, name, getattr(self, name) + more)
@@ -107,8 +158,7 @@ class Totals:
 
     def money(self) -> str:
         """The cost for people; what is not known is never shown as nothing."""
-        known = f"${self.known_cost:,.4f}"
-        return known if not self.unpriced else f"{known} + unknown" if self.known_cost else "cost unknown"
+        return _money(self.known_cost, self.unpriced)
 
     def spending(self) -> str:
         """What was used, for people, without turns and time: these words stand in the live line, too."""
@@ -125,7 +175,16 @@ class Totals:
             if self.children
             else []
         )
-        return ", ".join([calls, *children, counted(self.usage.total, "token"), self.money()])
+        return ", ".join([calls, *children, _tokens(self.usage), f"{self.money()}{self._by_model()}"])
+
+    def _by_model(self) -> str:
+        """The cost by model where others than root and sub were asked, the dearest first."""
+        if self.models.keys() <= {"root", "sub"}:
+            return ""
+        by_cost = sorted(self.models.items(), key=lambda one: -one[1].known_cost)
+        shown = [f"{name} {_money(share.known_cost, share.unpriced)}" for name, share in by_cost[:_SHOWN]]
+        rest = [f"{len(by_cost) - _SHOWN} more"] if len(by_cost) > _SHOWN else []
+        return f" ({', '.join([*shown, *rest])})"
 
     def line(self) -> str:
         """All of it for people."""
@@ -133,7 +192,6 @@ class Totals:
 
     def as_json(self) -> dict[str, Any]:
         """All of it for programs."""
-        usage = self.usage
         return {
             "turns": self.turns,
             "calls": self.calls,
@@ -141,14 +199,35 @@ class Totals:
             "child_turns": self.child_turns,
             "stored": self.stored,
             "failed": self.failed,
-            "tokens": {"prompt": usage.prompt, "completion": usage.completion, "cached": usage.cached},
+            "tokens": _counts(self.usage),
             "cost": self.cost,
             "known_cost": self.known_cost,
             "seconds": round(self.seconds, 3),
+            "models": {
+                name: {"calls": share.calls, "tokens": _counts(share.usage), "cost": share.cost}
+                for name, share in self.models.items()
+            },
         }
 
 
+_SHOWN = 4
+"""Models whose cost is in the line for people."""
+_parts = operator.attrgetter(*(part.name for part in fields(Share)))
 _numbers = operator.attrgetter(*(part.name for part in fields(Totals)))
+
+
+def _money(known: float, unpriced: int) -> str:
+    told = f"${known:,.4f}"
+    return told if not unpriced else f"{told} + unknown" if known else "cost unknown"
+
+
+def _tokens(usage: Usage) -> str:
+    cached = f" ({usage.cached:,} cached)" if usage.cached else ""
+    return f"{counted(usage.total, 'token')}{cached}"
+
+
+def _counts(usage: Usage) -> dict[str, int]:
+    return {name: getattr(usage, name) for name in TOKENS}
 
 
 def counted(number: int, what: str) -> str:

@@ -15,7 +15,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, Literal
 
-from rlm_kernel.engine.totals import Usage
+from rlm_kernel.engine.totals import Shares, Usage
 
 Role = Literal["root", "sub"]
 ROLES: tuple[Role, ...] = ("root", "sub")
@@ -206,8 +206,9 @@ class CallRecord:
     and by `occurrence` (as in `HostCall`). `error_type` names the exception that the cell saw; None with an
     `error`: the cell ended before there was an answer. `stored`, `cut`: as of `Completion`. Of a child RLM
     `usage`, `cost` and `calls` are those of all beneath it, and `trace` is its trace, seen from the folder of
-    this one. `thoughts`: the beginning of what a sub model wrote for itself. `images`: the pictures that it
-    was shown.
+    this one; `models`: what each model has used of it. `role`: of the card of the model that was asked, of a
+    child RLM that of its root model. `thoughts`: the beginning of what a sub model wrote for itself.
+    `images`: the pictures that it was shown.
     """
 
     id: str
@@ -230,6 +231,8 @@ class CallRecord:
     thoughts: str = ""
     cut: bool = False
     images: tuple[PictureNote, ...] = ()
+    role: str = "sub"
+    models: Shares = field(default_factory=Shares)
 
     def replied(self, reply: Completion) -> CallRecord:
         """With what a model replied and what that took."""

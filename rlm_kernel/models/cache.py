@@ -23,8 +23,19 @@ from typing import Any, TypeVar
 
 from rlm_kernel import system
 from rlm_kernel.config import LLMSettings
-from rlm_kernel.engine.protocols import UNWATCHED, Card, Completion, Message, Models, Role, Usage, Watch
+from rlm_kernel.engine.protocols import (
+    ROLES,
+    UNWATCHED,
+    Card,
+    Completion,
+    Message,
+    Models,
+    Role,
+    Usage,
+    Watch,
+)
 from rlm_kernel.errors import SetupError
+from rlm_kernel.secrets import names_secret
 
 _T = TypeVar("_T")
 FILE_NAME = "subcalls.sqlite3"
@@ -40,6 +51,8 @@ _LONGEST_NAME = 1000
 """Characters of a model's name."""
 _LARGEST = 10
 """A reply larger than this part of the file's size is not kept."""
+_DECIDE = ("top_p", "seed", "stop", "reasoning", "thinking_tokens", "extra")
+"""Settings that decide a reply where they are set, beside those that always do."""
 _BATCH = 20
 """The part of the file's size that is made free at a time."""
 _ROW = 200
@@ -70,16 +83,15 @@ class CachedModels:
 
     Implements `engine.protocols.Models`.
 
-    `root`, `sub`: the settings of the models that answer; a `temperature` that is not set is not 0. Identical
-    calls that are under way at the same time are made once. Belongs to the event loop of its first call.
-    aclose() closes the cache, and not the other models.
+    `answering`: the settings of the models that answer, by the role of their cards; a `temperature` that is
+    not set is not 0. Identical calls that are under way at the same time are made once. Belongs to the event
+    loop of its first call. aclose() closes the cache, and not the other models.
     """
 
-    def __init__(self, models: Models, cache: ReplyCache, *, root: LLMSettings, sub: LLMSettings) -> None:
+    def __init__(self, models: Models, cache: ReplyCache, answering: Mapping[str, LLMSettings]) -> None:
         self._models = models
         self._cache = cache
-        self._root = root
-        self._sub = sub
+        self._answer = answering
         self._asked: dict[bytes, asyncio.Future[Completion | None]] = {}
 
     def name(self, role: Role) -> str:
@@ -145,13 +157,10 @@ class CachedModels:
         """The settings of the model that answers, if its replies are to be kept."""
         if role != "sub":
             return None
-        llm = (
-            self._sub
-            if model in (None, self._sub.model)
-            else self._root
-            if model == self._root.model
-            else None
-        )
+        named = {llm.model: llm for llm in self._answer.values()} | {
+            name: llm for name, llm in self._answer.items() if name not in ROLES
+        }
+        llm = self._answer["sub"] if model in (None, self._answer["sub"].model) else named.get(model)
         return llm if llm is not None and llm.temperature == 0 else None
 
 
@@ -176,6 +185,9 @@ def call_key(llm: LLMSettings, messages: Sequence[Message], schema: Mapping[str,
         schema,
         [_known(message) for message in messages],
     ]
+    more = {name: value for name in _DECIDE if (value := getattr(llm, name)) not in (None, {}, [])}
+    more |= {name: value for name, value in llm.headers.items() if not names_secret(name)}
+    parts += [more] if more else []
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).digest()
 
 

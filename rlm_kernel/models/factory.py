@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 from pydantic import SecretStr
 
@@ -14,11 +14,9 @@ from rlm_kernel.config import LLMSettings, Settings, parse_size
 from rlm_kernel.engine.protocols import ROLES, Message, Models
 from rlm_kernel.errors import ConfigError
 
-if TYPE_CHECKING:
-    from rlm_kernel.models.litellm_models import LitellmModels
-
 _LOCAL = "local"
-_LOCAL_REPLY_TOKENS = {"root_llm": 512, "sub_llm": 1024}
+_SECTIONS = {"root": "root_llm", "sub": "sub_llm"}
+_LOCAL_REPLY_TOKENS = {"root": 512, "sub": 1024}
 """At most: a root's reply is a sentence and a short cell, and one that does not end takes a minute."""
 
 
@@ -43,22 +41,30 @@ async def open_models(
     from rlm_kernel.models.litellm_models import LitellmModels
 
     async with contextlib.AsyncExitStack() as stack:
-        servers: dict[str, LLMSettings] = {}
-        changes: dict[str, LLMSettings] = {}
-        for section in ("root_llm", "sub_llm"):
-            llm: LLMSettings = getattr(settings, section)
-            if llm.model is not None and is_local(llm.model):
-                if llm.model not in servers:
-                    prefix = begins_with() if section == "root_llm" else ()
-                    servers[llm.model] = await _start_local(stack, llm, prefix, say)
-                tokens = llm.max_tokens or _LOCAL_REPLY_TOKENS[section]
-                changes[section] = servers[llm.model].model_copy(update={"max_tokens": tokens})
-        playing = settings.model_copy(update=changes)
+        servers: dict[str, dict[str, Any]] = {}
+
+        async def served(name: str, llm: LLMSettings) -> LLMSettings:
+            """The settings by which a model that may be a local one is reached."""
+            if llm.model is None or not is_local(llm.model):
+                return llm
+            if llm.model not in servers:
+                prefix = begins_with() if name == "root" else ()
+                servers[llm.model] = await _start_local(stack, llm.model, prefix, say)
+            tokens = llm.max_tokens or _LOCAL_REPLY_TOKENS["root" if name == "root" else "sub"]
+            more = {"max_tokens": tokens, "temperature": llm.temperature or 0.0}
+            return llm.model_copy(update=servers[llm.model] | more)
+
+        playing = settings.model_copy(
+            update={
+                "root_llm": await served("root", settings.root_llm),
+                "sub_llm": await served("sub", settings.sub_llm),
+                "models": {name: await served(name, llm) for name, llm in settings.models.items()},
+            }
+        )
         models = LitellmModels(playing, say)
         stack.push_async_callback(models.aclose)
         await models.warm_up()
-        if settings.limits.cost is not None:
-            _check_prices(models)
+        _check_prices(models, settings)
         yield _cached(stack, models, settings, playing, say) if settings.cache.enabled else models
 
 
@@ -83,54 +89,59 @@ def _cached(
 
     root = answering(playing.root_llm, asked.root_llm.model)
     sub = answering(playing.sub_llm, asked.sub_llm.model) if playing.sub_llm.model else root
-    if sub.temperature != 0:
+    others = {name: answering(llm, asked.models[name].model) for name, llm in playing.models.items()}
+    if all(llm.temperature != 0 for llm in (sub, *others.values())):
         say("The cache is on, but sub_llm.temperature is not 0, so nothing is kept; set it to 0.")
     cache = ReplyCache(cache_path(asked.cache.dir), parse_size(asked.cache.size), say)
-    cached = CachedModels(models, cache, root=root, sub=sub)
+    cached = CachedModels(models, cache, {"root": root, "sub": sub, **others})
     stack.push_async_callback(cached.aclose)
     return cached
 
 
-def _check_prices(models: LitellmModels) -> None:
+def _check_prices(models: Models, settings: Settings) -> None:
     """A limit of money cannot be held without prices. Raises ConfigError."""
     cards = [*(models.card(role) for role in ROLES), *models.others]
-    unknown = sorted({card.name for card in cards if card.input_price is None})
+    limited = [
+        card
+        for card in cards
+        if settings.limits.cost is not None
+        or (card.role not in ROLES and settings.models[card.role].cost is not None)
+    ]
+    unknown = [card for card in limited if card.input_price is None or card.output_price is None]
     if unknown:
+        sections = " and ".join(_SECTIONS.get(card.role, f"models.{card.role}") for card in unknown)
         raise ConfigError(
-            f"The cost limit cannot be held: no price is known for {' and '.join(unknown)}.",
-            hint="Set input_price and output_price (US dollars a million tokens) of root_llm and sub_llm, "
-            "or limit tokens instead.",
+            f"The cost limit cannot be held: no price is known for "
+            f"{' and '.join(sorted({card.name for card in unknown}))}.",
+            hint=f"Set input_price and output_price (US dollars a million tokens) of {sections}, or limit "
+            f"{'tokens' if settings.limits.cost is not None else 'calls'} instead.",
         )
 
 
 async def _start_local(
     stack: contextlib.AsyncExitStack,
-    llm: LLMSettings,
+    name: str,
     begins_with: Sequence[Message],
     say: Callable[[str], None],
-) -> LLMSettings:
-    """Start a local model's server; the settings by which litellm reaches it.
+) -> dict[str, Any]:
+    """Start a local model's server; the settings by which it is reached.
 
     `begins_with`: what all its conversations do.
     """
     from rlm_kernel.models.local import LocalServer
     from rlm_kernel.models.local_prefix import prime
 
-    assert llm.model is not None
-    server = await LocalServer.start(llm.model, on_progress=say)
+    server = await LocalServer.start(name, on_progress=say)
     stack.push_async_callback(server.aclose)
     if begins_with:
         await prime(server, begins_with, say)
-    return llm.model_copy(
-        update={
-            "model": server.model_name,
-            "api_base": server.api_base,
-            "api_key": SecretStr("local-no-key"),
-            "window": server.context,
-            # On a few cores requests at once are slower than one after the other.
-            "concurrency": 1,
-            "temperature": 0.0 if llm.temperature is None else llm.temperature,
-            "input_price": 0.0,
-            "output_price": 0.0,
-        }
-    )
+    return {
+        "model": server.model_name,
+        "api_base": server.api_base,
+        "api_key": SecretStr("local-no-key"),
+        "window": server.context,
+        # On a few cores requests at once are slower than one after the other.
+        "concurrency": 1,
+        "input_price": 0.0,
+        "output_price": 0.0,
+    }

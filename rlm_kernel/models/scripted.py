@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from rlm_kernel.engine.protocols import ROLES, UNWATCHED, Card, Completion, Message, Role, Usage, Watch
 from rlm_kernel.errors import ModelError, RLMError
@@ -20,23 +21,34 @@ class ScriptedModels:
     Implements `engine.protocols.Models`; costs nothing, and counts no tokens.
 
     `root`: the replies in order, or a function of the messages. `sub`: a function of the prompt (the last
-    message's text), or the replies by prompt; None for no sub model. What the script does not have, or cannot
-    give because it fails, is a ModelError, fault refused.
+    message's text), or the replies by prompt; None for no sub model. `others`: models beside them by their
+    names, with functions of the prompt, or of the messages where one leads a child RLM; `cards` says what is
+    known of them. What the script does not have, or cannot give because it fails, is a ModelError, fault
+    refused.
     """
 
-    def __init__(self, root: RootScript, sub: SubScript | None = None) -> None:
-        self._root = root
-        self._sub = sub
-        self._turn = 0
+    def __init__(
+        self,
+        root: RootScript,
+        sub: SubScript | None = None,
+        *,
+        others: Mapping[str, RootScript | SubScript] | None = None,
+        cards: Sequence[Card] = (),
+    ) -> None:
+        self._scripts: dict[str, RootScript | SubScript | None] = {"root": root, "sub": sub, **(others or {})}
+        known = {card.role: card for card in cards}
+        self._cards = {name: known.get(name, Card(name, f"scripted/{name}")) for name in self._scripts}
+        self._turns: Counter[str] = Counter()
 
-    def name(self, role: Role) -> Literal["scripted/root", "scripted/sub"]:
-        return "scripted/root" if role == "root" else "scripted/sub"
+    def name(self, role: Role) -> str:
+        return self._cards[role].name
 
     def card(self, which: str) -> Card:
-        known: dict[str, Card] = {role: Card(role, self.name(role)) for role in ROLES}
-        return known[which]
+        return self._cards[which]
 
-    others: Sequence[Card] = ()
+    @property
+    def others(self) -> Sequence[Card]:
+        return [card for name, card in self._cards.items() if name not in ROLES]
 
     async def complete(
         self,
@@ -47,21 +59,23 @@ class ScriptedModels:
         schema: Mapping[str, Any] | None = None,
         watch: Watch = UNWATCHED,
     ) -> Completion:
-        """The script's next reply. `model` may be `scripted/root` or `scripted/sub`."""
-        names: dict[str | None, Role] = {None: role, "scripted/root": "root", "scripted/sub": "sub"}
-        if model not in names:
+        """The script's next reply. `model`: the name of another, or a `scripted/…` of any."""
+        named = {card.name: name for name, card in self._cards.items()} | {
+            card.role: card.role for card in self.others
+        }
+        player = role if model is None else named.get(model)
+        if player is None:
             raise ModelError(
                 f"The model {str(model)[:80]!r} may not be called here.",
                 fault="unknown_model",
                 model=str(model)[:80],
                 attempts=0,
-                hint="Allowed: scripted/root and scripted/sub.",
+                hint=f"Allowed: {' and '.join(named)}.",
             )
         started = time.monotonic()
-        player = names[model]
         watch.sent()
         try:
-            reply = self._root_reply(messages) if player == "root" else self._sub_reply(messages)
+            reply = self._reply(player, role if player not in ROLES else player, messages)
             text = await reply if inspect.isawaitable(reply) else reply
         except RLMError:
             raise
@@ -70,9 +84,8 @@ class ScriptedModels:
         if not isinstance(text, str):
             raise self._broken(player, f"gave a value of type {type(text).__name__} in place of a text")
         text, finish = self._streamed(text, watch)
-        return Completion(
-            text, self.name(player), Usage(), 0.0, time.monotonic() - started, finish_reason=finish
-        )
+        seconds = time.monotonic() - started
+        return Completion(text, self._cards[player].name, Usage(), 0.0, seconds, finish_reason=finish)
 
     def _streamed(self, text: str, watch: Watch) -> tuple[str, str]:
         """What is heard of a reply, line by line, and how it ended."""
@@ -88,38 +101,36 @@ class ScriptedModels:
     async def aclose(self) -> None:
         """Nothing to free."""
 
-    def _root_reply(self, messages: Sequence[Message]) -> str | Awaitable[str]:
-        if callable(self._root):
-            return self._root(messages)
-        if self._turn >= len(self._root):
-            raise self._missing(
-                "root", f"its script has {len(self._root)} replies, and one more was asked for"
-            )
-        self._turn += 1
-        return self._root[self._turn - 1]
-
-    def _sub_reply(self, messages: Sequence[Message]) -> str | Awaitable[str]:
+    def _reply(self, player: str, role: str, messages: Sequence[Message]) -> str | Awaitable[str]:
+        script = self._scripts[player]
+        if script is None:
+            raise self._missing(player, "it has no script")
         prompt = messages[-1]["content"]
-        if self._sub is None:
-            raise self._missing("sub", "it has no script")
-        if callable(self._sub):
-            return self._sub(prompt)
-        if prompt not in self._sub:
-            raise self._missing("sub", f"its script has no reply to {prompt[:80]!r}")
-        return self._sub[prompt]
+        if callable(script):
+            return script(messages if role == "root" else prompt)  # type: ignore[arg-type]
+        if isinstance(script, Mapping):
+            if prompt not in script:
+                raise self._missing(player, f"its script has no reply to {prompt[:80]!r}")
+            return script[prompt]
+        if self._turns[player] >= len(script):
+            raise self._missing(player, f"its script has {len(script)} replies, and one more was asked for")
+        self._turns[player] += 1
+        return script[self._turns[player] - 1]
 
-    def _broken(self, role: Role, how: str) -> ModelError:
+    def _broken(self, player: str, how: str) -> ModelError:
+        name = self._cards[player].name
         return ModelError(
-            f"The model {self.name(role)} has no reply: its script {how}",
+            f"The model {name} has no reply: its script {how}",
             fault="refused",
-            model=self.name(role),
-            hint=f"Mend what ScriptedModels was given as `{role}`.",
+            model=name,
+            hint=f"Mend what ScriptedModels was given as `{player}`.",
         )
 
-    def _missing(self, role: Role, why: str) -> ModelError:
+    def _missing(self, player: str, why: str) -> ModelError:
+        name = self._cards[player].name
         return ModelError(
-            f"The model {self.name(role)} has no reply: {why}.",
+            f"The model {name} has no reply: {why}.",
             fault="refused",
-            model=self.name(role),
+            model=name,
             hint="Add the reply to the script.",
         )

@@ -50,10 +50,19 @@ class Family:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A question, what it is asked of, and where its trace goes.
+class Place:
+    """Where an RLM stands in a run: its parent, how many levels it is beneath the topmost, and its root model
+    where that is not the run's.
+    """
 
-    Of a child RLM: its parent, and how many levels it is beneath the topmost.
+    parent: ParentMeta | None = None
+    level: int = 0
+    model: str | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question, what it is asked of, where its trace goes, and whose question it is.
 
     `view` hears the run's events, from when its trace is there.
     """
@@ -62,8 +71,7 @@ class Asked:
     inputs: Inputs
     trace: Path
     view: Listener | None = None
-    parent: ParentMeta | None = None
-    level: int = 0
+    place: Place = Place()
 
 
 async def answer(
@@ -79,19 +87,21 @@ async def answer(
     """
     environment, path, models = running.environment, asked.trace, family.models
     host, grants, worded = environment.host, environment.grants, asked.question.worded
-    meta = new_meta(environment, worded, models.names, models.profile)
+    place = asked.place
+    led = models if place.model is None else models.led_by(place.model, host.settings)
+    meta = new_meta(environment, worded, led.names, led.profile)
     files = await asyncio.to_thread(metas_of, grants.places(), made=asked.inputs.made)
-    more = {"files": files, "parent": asked.parent, "limits": meta.limits | {"depth": ledger.limits.depth}}
+    more = {"files": files, "parent": place.parent, "limits": meta.limits | {"depth": ledger.limits.depth}}
     writer = new_writer(path, meta.model_copy(update=more), host.settings)
     listeners = everyone(writer, asked.view)
     async with closing_trace(listeners, ledger.totals, path, host.say) as close:
         listeners(RunOpened(asked.question.text, ledger, Totals()))
         async with FileNotes(environment, writer) as notes:
-            children = Children(environment, path, family, asked.view, level=asked.level)
+            children = Children(environment, path, family, asked.view, level=place.level)
             run = Assembly(environment, SubCalls(models.models, ledger, children), listeners)
             calls = run.host_calls(history_of(lambda: read_trace(path)), locate=notes.locate)
             async with running.attached(calls, listeners):
-                loop = run.loop(run.cells(running, calls), models)
+                loop = run.loop(run.cells(running, calls), led)
                 for cell_id, code in asked.inputs.cells(worded, grants.paths, asked.question.schema):
                     check_setup(await loop.set_up(cell_id, code), host.settings)
                 info = await running.kernel.describe()
@@ -141,6 +151,7 @@ class Children:
         schema: Mapping[str, Any] | None,
         *,
         name: str,
+        model: str | None = None,
         ledger: Ledger,
         begun: Callable[[str], None],
     ) -> Outcome:
@@ -171,7 +182,8 @@ class Children:
             parent = ParentMeta(
                 trace=f"../{self._trace.name}", session=self._environment.run.session_id, cell=name
             )
-            asked = Asked(Question(question, schema), inputs, trace, view, parent, level)
+            place = Place(parent, level, model)
+            asked = Asked(Question(question, schema), inputs, trace, view, place)
             try:
                 outcome, _ = await answer(asked, running, family, ledger)
             except TraceNotWritten as error:  # it ends all RLMs above, too: what is taken up is the topmost

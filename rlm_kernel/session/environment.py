@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.config import Settings, parse_size
-from rlm_kernel.engine.ledger import Limits
+from rlm_kernel.engine.ledger import Limits, ModelLimits
 from rlm_kernel.engine.records import Keep
 from rlm_kernel.errors import ImageError
 
@@ -138,4 +138,9 @@ def keep_of(settings: Settings) -> Keep:
 def limits_of(settings: Settings) -> Limits:
     """The limits of a run, as the ledger takes them."""
     limits = settings.limits
-    return Limits(limits.turns, limits.calls, limits.cost, limits.tokens, limits.seconds, limits.depth)
+    own = {
+        name: ModelLimits(llm.calls, llm.cost)
+        for name, llm in settings.models.items()
+        if llm.calls is not None or llm.cost is not None
+    }
+    return Limits(limits.turns, limits.calls, limits.cost, limits.tokens, limits.seconds, limits.depth, own)

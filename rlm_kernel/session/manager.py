@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlm_kernel.config import Settings, load_settings
+from rlm_kernel.config import Settings, is_secret, load_settings
 from rlm_kernel.engine.events import Listener
 from rlm_kernel.engine.protocols import Models
 from rlm_kernel.errors import UsageError, backstop
@@ -25,8 +25,8 @@ from rlm_kernel.session.state import DEFAULT_NAME, SessionFolder, State, none_th
 if TYPE_CHECKING:
     from rlm_kernel.sandbox.grants import Consent
 
-_KEPT_OPTIONS = ("root_llm.", "sub_llm.", "limits.", "prompt.", "sandbox.runtime")
-"""Settings that a session keeps, as they were given when it was begun.
+_KEPT_OPTIONS = ("root_llm.", "sub_llm.", "models.", "limits.", "prompt.", "sandbox.runtime")
+"""Settings that a session keeps, as they were given when it was begun, but for keys.
 
 Nothing that guards the machine is among them.
 """
@@ -77,7 +77,8 @@ async def open_session(
         begun = _check_new(folder, state, new)
         if state is None:
             state = folder.begin(
-                _trace(settings, name), {k: v for k, v in given.items() if k.startswith(_KEPT_OPTIONS)}
+                _trace(settings, name),
+                {k: v for k, v in given.items() if k.startswith(_KEPT_OPTIONS) and not is_secret(k, v)},
             )
         settings = load_settings(config_file, {**state.options, **given})
         await asyncio.to_thread(check_readable, paths)

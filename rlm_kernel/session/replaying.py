@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rlm_kernel.config import Settings, known_keys, load_settings
+from rlm_kernel.config import Settings, field_of, known_keys, load_settings
 from rlm_kernel.engine.cells import Cells
 from rlm_kernel.engine.events import CellFinished, Listener
 from rlm_kernel.engine.prompts import PROFILES
@@ -82,6 +82,7 @@ def settings_of(
     given = {name: value for name, value in changes.items() if value is not None}
     if models and "root_llm.model" not in given:
         recorded |= {f"{role}_llm.model": trace.meta.models[role] for role in ROLES}
+        recorded |= _others(trace)
         if trace.meta.prompt_profile in PROFILES:
             recorded["prompt.profile"] = trace.meta.prompt_profile
         if trace.meta.models["root"].startswith("scripted/"):
@@ -90,6 +91,14 @@ def settings_of(
                 hint="Give a model: --model",
             )
     return load_settings(config_file, recorded | given)
+
+
+def _others(trace: TraceFile) -> dict[str, Any]:
+    """The models beside root and sub, with the limits of each."""
+    given: dict[str, Any] = {}
+    given |= {f"models.{name}.model": model for name, model in trace.meta.models.items() if name not in ROLES}
+    given |= {key: limit for key, limit in trace.meta.limits.items() if key.startswith("models.")}
+    return {key: value for key, value in given.items() if field_of(key) is not None}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from rlm_kernel._version import __version__
 from rlm_kernel.config import Settings, parse_size
 from rlm_kernel.engine.events import Listener, RunFinished
 from rlm_kernel.engine.prompts import Profile
-from rlm_kernel.engine.protocols import Outcome, Role, Totals
+from rlm_kernel.engine.protocols import Outcome, Totals
 from rlm_kernel.errors import InternalError, RLMError, TraceError, is_interrupt
 from rlm_kernel.secrets import known_secrets
 from rlm_kernel.session.environment import Environment, Say
@@ -22,7 +22,7 @@ from rlm_kernel.trace.writer import NotebookWriter
 
 
 def new_meta(
-    environment: Environment, question: str, names: Mapping[Role, str], profile: Profile
+    environment: Environment, question: str, names: Mapping[str, str], profile: Profile
 ) -> NotebookMeta:
     """What a new trace says of itself. `names`: those of the models."""
     settings = environment.host.settings
@@ -36,22 +36,31 @@ def new_meta(
         prompt_digest=profile.digest,
         image=environment.image.tag,
         image_digest=environment.image.id,
-        limits=settings.limits.model_dump(),
+        limits=settings.limits.model_dump() | _own_limits(settings),
         sandbox=settings.sandbox.model_dump(mode="json", exclude_none=True),
     )
+
+
+def _own_limits(settings: Settings) -> dict[str, float | None]:
+    """Those of models beside root and sub, by the names of their settings."""
+    return {
+        f"models.{name}.{what}": limit
+        for name, llm in settings.models.items()
+        for what, limit in (("calls", llm.calls), ("cost", llm.cost))
+        if limit is not None
+    }
 
 
 def new_writer(
     path: Path, meta: NotebookMeta, settings: Settings, cells: Iterable[Mapping[str, Any]] | None = None
 ) -> NotebookWriter:
-    """What writes a trace: without the secrets of this process, and with no more output than the settings
-    say.
+    """What writes a trace: without the secrets of this process and of the settings, and with no more output
+    than these say.
 
     `cells`: those of a trace that is taken up; then nothing is written before the first event.
     """
-    return NotebookWriter(
-        path, meta, known_secrets(os.environ), cells, outputs=parse_size(settings.trace.outputs)
-    )
+    secrets = known_secrets(os.environ, settings.secrets())
+    return NotebookWriter(path, meta, secrets, cells, outputs=parse_size(settings.trace.outputs))
 
 
 @contextlib.asynccontextmanager

@@ -10,9 +10,9 @@ from typing import Any, overload
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails
 
-from rlm_kernel.engine.protocols import MODEL_CALLS, Totals, Usage
+from rlm_kernel.engine.protocols import MODEL_CALLS, Shares, Totals
 from rlm_kernel.trace.packed import Packed
-from rlm_kernel.trace.schema import CallMeta, CellMeta
+from rlm_kernel.trace.schema import CallMeta, CellMeta, shares_of, usage_of
 
 _NOT_COUNTED = ("BudgetExceeded", "NoRecord")
 """Calls that failed in these ways were never made, but for child RLMs that had begun: these have a trace."""
@@ -32,11 +32,13 @@ def _count(spent: Totals, call: CallMeta) -> None:
     spent.calls += call.calls
     spent.children += bool(call.trace)
     spent.stored += call.stored
-    spent.sub_usage += Usage(call.prompt_tokens, call.completion_tokens, call.cached_tokens, call.estimated)
-    if call.cost is not None:
-        spent.known_cost += call.cost
-    elif call.error is None:
-        spent.unpriced += 1
+    usage, known, unpriced = usage_of(call), call.cost or 0.0, int(call.cost is None and call.error is None)
+    spent.sub_usage += usage
+    spent.known_cost += known
+    spent.unpriced += unpriced
+    spent.models += shares_of(call.models) or Shares.one(
+        call.role, calls=call.calls, usage=usage, known_cost=known, unpriced=unpriced
+    )
 
 
 class PackedCalls(Sequence[CallMeta]):

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import PurePosixPath
 from urllib.parse import quote
 
-from rlm_kernel.engine.protocols import Memory, Outcome
+from rlm_kernel.engine.protocols import ROLES, Memory, Outcome
 from rlm_kernel.trace.schema import CallMeta, NotebookMeta
 
 _HEADING = 100
@@ -45,6 +45,7 @@ def title(meta: NotebookMeta) -> str:
             f"- Root model `{meta.models['root']}`, sub model `{meta.models['sub']}`, prompt profile "
             f"`{meta.prompt_profile}`"
         ]
+        lines += [f"- Model {name}: `{model}`" for name, model in meta.models.items() if name not in ROLES]
     lines += [
         f"- Input `{file.path}` ({'folder, ' if file.directory else ''}{file.size:,} bytes)"
         for file in meta.files
@@ -161,6 +162,12 @@ def summary(meta: NotebookMeta, children: Sequence[CallMeta] = ()) -> str:
         ("Root model", meta.models["root"], totals.turns + totals.child_turns, root),
         ("Sub model", meta.models["sub"], totals.calls - totals.child_turns, sub),
     ]
+    if not totals.models.keys() <= set(ROLES):
+        titles = {"root": "Root model", "sub": "Sub model"}
+        rows = [
+            (titles.get(name, name), meta.models.get(name, ""), share.calls, share.usage)
+            for name, share in totals.models.items()
+        ]
     lines = [
         "## Cost",
         "",

@@ -10,7 +10,7 @@ import json
 import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -18,14 +18,14 @@ from typing import Any
 
 from pydantic import ValidationError as SchemaError
 
-from rlm_kernel.engine.protocols import Totals, Usage
+from rlm_kernel.engine.protocols import Shares, Totals
 from rlm_kernel.errors import TraceError, UsageError
 from rlm_kernel.trace import journal, shape
 from rlm_kernel.trace.calls import PackedCalls, cell_meta, spent_on
 from rlm_kernel.trace.nodes import as_read, node_of
 from rlm_kernel.trace.packed import parse
 from rlm_kernel.trace.plain import read_plain
-from rlm_kernel.trace.schema import INSTANT, VERSION, CellMeta, NotebookMeta
+from rlm_kernel.trace.schema import INSTANT, VERSION, CellMeta, NotebookMeta, usage_of
 
 _CELL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """As nbformat has it, which only warns of others.
@@ -106,9 +106,14 @@ class TraceFile:
         spent = Totals(seconds=sum(meta.seconds or 0 for meta in metas))
         for meta in metas:
             if meta.kind in ("model", "memory"):
-                used = Usage(meta.prompt_tokens or 0, meta.completion_tokens or 0, meta.cached_tokens or 0)
-                turn = Totals(turns=int(meta.kind == "model"), root_usage=used)
-                spent += replace(turn, known_cost=meta.cost or 0.0, unpriced=int(meta.cost is None))
+                used, known, unpriced = usage_of(meta), meta.cost or 0.0, int(meta.cost is None)
+                spent += Totals(
+                    turns=int(meta.kind == "model"),
+                    root_usage=used,
+                    known_cost=known,
+                    unpriced=unpriced,
+                    models=Shares.one("root", calls=1, usage=used, known_cost=known, unpriced=unpriced),
+                )
             spent += meta.calls.spent if isinstance(meta.calls, PackedCalls) else spent_on(meta.calls)
         return spent
 

@@ -25,10 +25,14 @@ from pydantic import (
 
 from rlm_kernel.bounded import MAX_DEPTH, shallow
 from rlm_kernel.engine.protocols import (
+    ROLES,
+    TOKENS,
     CallKind,
     CallRecord,
     CellStatus,
     PictureNote,
+    Share,
+    Shares,
     StopReason,
     Totals,
     Usage,
@@ -154,12 +158,48 @@ class ParentMeta(_Part):
     cell: str
 
 
+class ShareMeta(_Part):
+    """What one model has used: the fields of `engine.totals.Share`, of its usage one by one."""
+
+    calls: Count = 0
+    prompt: Count = 0
+    completion: Count = 0
+    cached: Count = 0
+    written: Count = 0
+    reasoning: Count = 0
+    known_cost: Amount = 0.0
+    unpriced: Count = 0
+    lost_cost: Amount = 0.0
+
+
+ModelName = Annotated[str, Field(max_length=64)]
+"""`root`, `sub`, or the name of a model in the settings."""
+SharesMeta = dict[ModelName, ShareMeta]
+
+
+def _shares(shares: Shares) -> SharesMeta:
+    return {
+        name: ShareMeta(**_same(_SHARE, share), **_same(TOKENS, share.usage))
+        for name, share in shares.items()
+    }
+
+
+def shares_of(metas: SharesMeta) -> Shares:
+    """What each model has used, as the engine knows it."""
+    return Shares(
+        {
+            name: Share(**_same(_SHARE, meta), usage=Usage(**_same(TOKENS, meta)))
+            for name, meta in metas.items()
+        }
+    )
+
+
 class TotalsMeta(_Part):
     """The account of the run and of the child RLMs beneath it; while it runs, so far, and without children
     that are still at work.
 
     The fields are those of `engine.totals.Totals`. `cost` is null where the price of any reply is unknown;
-    `known_cost` is that of the others.
+    `known_cost` is that of the others. `models`: the same by model.
     """
 
     turns: Count
@@ -180,27 +220,36 @@ class TotalsMeta(_Part):
     unpriced: Count = 0
     lost_tokens: Amount = 0.0
     lost_cost: Amount = 0.0
+    root_written: Count = 0
+    root_reasoning: Count = 0
+    sub_written: Count = 0
+    sub_reasoning: Count = 0
+    models: SharesMeta = {}
 
     @classmethod
     def of(cls, totals: Totals) -> TotalsMeta:
         tokens = {
-            f"{role}_{name}": getattr(usage, name) for role, usage in _by_role(totals) for name in _TOKENS
+            f"{role}_{name}": getattr(usage, name) for role, usage in _by_role(totals) for name in TOKENS
         }
-        return cls(**_same(_TOTALS, totals), **tokens, cost=totals.cost, seconds=round(totals.seconds, 3))
+        return cls(
+            **_same(_TOTALS, totals),
+            **tokens,
+            cost=totals.cost,
+            seconds=round(totals.seconds, 3),
+            models=_shares(totals.models),
+        )
 
     def totals(self) -> Totals:
         """The account as the engine knows it."""
-        root, sub = (
-            Usage(*(getattr(self, f"{role}_{name}") for name in _TOKENS)) for role in ("root", "sub")
-        )
+        root, sub = (Usage(**{name: getattr(self, f"{role}_{name}") for name in TOKENS}) for role in ROLES)
         # Older traces have the one number for both.
         known = {"known_cost": self.cost} if self.cost is not None else {"unpriced": self.unpriced or 1}
         return Totals(
-            root_usage=root, sub_usage=sub, **_same(_TOTALS, self) | {"seconds": self.seconds} | known
+            root_usage=root,
+            sub_usage=sub,
+            models=shares_of(self.models),
+            **_same(_TOTALS, self) | {"seconds": self.seconds} | known,
         )
-
-
-_TOKENS = ("prompt", "completion", "cached")
 
 
 def _by_role(totals: Totals) -> tuple[tuple[str, Usage], tuple[str, Usage]]:
@@ -209,15 +258,23 @@ def _by_role(totals: Totals) -> tuple[tuple[str, Usage], tuple[str, Usage]]:
 
 def tokens_of(usage: Usage) -> dict[str, int]:
     """The tokens of a reply, under the names that they have in a cell's or a call's metadata."""
-    return {f"{name}_tokens": getattr(usage, name) for name in _TOKENS}
+    return {f"{name}_tokens": getattr(usage, name) for name in TOKENS}
+
+
+def usage_of(meta: CallMeta | CellMeta) -> Usage:
+    """The same, back again."""
+    estimated = isinstance(meta, CallMeta) and meta.estimated
+    return Usage(**{name: getattr(meta, f"{name}_tokens") or 0 for name in TOKENS}, estimated=estimated)
 
 
 def _shared(meta: type[BaseModel], value: type[Any]) -> tuple[str, ...]:
     """The fields that a value of the engine has under the same names in the trace; seconds are rounded
-    there.
+    there, and shares of models made of their parts.
     """
     return tuple(
-        field.name for field in fields(value) if field.name in meta.model_fields and field.name != "seconds"
+        field.name
+        for field in fields(value)
+        if field.name in meta.model_fields and field.name not in ("seconds", "models")
     )
 
 
@@ -226,12 +283,14 @@ def _same(names: tuple[str, ...], value: Any) -> dict[str, Any]:
 
 
 _TOTALS = _shared(TotalsMeta, Totals)
+_SHARE = _shared(ShareMeta, Share)
+_MOST_MODELS = 100
 
 
 def _both(models: dict[str, str]) -> dict[str, str]:
-    if len(models) == 2:
+    if set(ROLES) <= models.keys() and len(models) <= _MOST_MODELS:
         return models
-    raise ValueError("the names of root and sub were expected")
+    raise ValueError("the names of root and sub were expected, and perhaps of some beside them")
 
 
 class NotebookMeta(_Part):
@@ -249,7 +308,7 @@ class NotebookMeta(_Part):
     created: Instant
     rlm_version: str
     question: str
-    models: Annotated[dict[Literal["root", "sub"], str], AfterValidator(_both)]
+    models: Annotated[dict[ModelName, str], AfterValidator(_both)]
     prompt_profile: str
     prompt_digest: str
     image: str
@@ -285,6 +344,8 @@ class CallMeta(_Part):
     The fields are those of `engine.protocols.CallRecord`.
 
     `cut`: the model's reply ends at its limit of tokens. `estimated`: the provider did not count the tokens.
+    `role`: which model was asked, by its name in the settings; of a child RLM: which is its root model.
+    `models`: of a child RLM, what each model has used.
     """
 
     id: str
@@ -301,6 +362,8 @@ class CallMeta(_Part):
     prompt_tokens: Count = 0
     completion_tokens: Count = 0
     cached_tokens: Count = 0
+    written_tokens: Count = 0
+    reasoning_tokens: Count = 0
     cost: Cost = None
     attempts: Count = 1
     stored: bool = False
@@ -310,6 +373,8 @@ class CallMeta(_Part):
     cut: bool = False
     estimated: bool = False
     images: list[PictureMeta] = []
+    role: ModelName = "sub"
+    models: SharesMeta = {}
 
     @classmethod
     def of(cls, call: CallRecord) -> CallMeta:
@@ -320,14 +385,14 @@ class CallMeta(_Part):
             **tokens_of(usage),
             estimated=usage.estimated,
             seconds=round(call.seconds, 4),
+            models=_shares(call.models),
         )
 
     def record(self) -> CallRecord:
         """The call as the engine knows it."""
-        usage = Usage(self.prompt_tokens, self.completion_tokens, self.cached_tokens, self.estimated)
         images = tuple(PictureNote(**dict(image)) for image in self.images)
-        same = _same(_CALL, self) | {"images": images}
-        return CallRecord(**same, occurrence=self.nth, usage=usage, seconds=self.seconds)
+        same = _same(_CALL, self) | {"images": images, "models": shares_of(self.models)}
+        return CallRecord(**same, occurrence=self.nth, usage=usage_of(self), seconds=self.seconds)
 
 
 _CALL = _shared(CallMeta, CallRecord)
@@ -363,6 +428,8 @@ class CellMeta(_Part):
     prompt_tokens: Count | None = None
     completion_tokens: Count | None = None
     cached_tokens: Count | None = None
+    written_tokens: Count = 0
+    reasoning_tokens: Count = 0
     cost: Cost = None
     tokens_before: Count | None = None
     tokens_after: Count | None = None

@@ -45,7 +45,6 @@ from rlm_kernel.engine.protocols import (
     Completion,
     Memory,
     Outcome,
-    Role,
     Totals,
 )
 from rlm_kernel.errors import TraceNotWritten
@@ -265,7 +264,7 @@ class NotebookWriter(SavedNotebook):
         changes = {"status": "running", "stop_reason": None, "forced": False, "detail": ""}
         self._meta = self._meta.model_copy(update=changes)
 
-    def set_models(self, models: Mapping[Role, str], profile: str, digest: str) -> None:
+    def set_models(self, models: Mapping[str, str], profile: str, digest: str) -> None:
         """Say who answers from here on, and by which prompt."""
         names = {role: self._writable.text(name) for role, name in models.items()}
         self._meta = self._meta.model_copy(

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Literal, get_args
 
 from rlm_kernel.engine.displays import SHOWN_A_TURN
-from rlm_kernel.engine.protocols import ContextInfo, Message
+from rlm_kernel.engine.protocols import Card, ContextInfo, Message
 
 ProfileName = Literal["default", "batching", "short", "small"]
 PROFILES: tuple[ProfileName, ...] = get_args(ProfileName)
@@ -48,7 +49,8 @@ _DISPLAYS = (
 SIZES = ("output_chars", "head_chars", "piece_chars")
 _HEAD = re.compile(r"---[ \t]*\n(.*?)^---[ \t]*\n", re.MULTILINE | re.DOTALL)
 _FILLED_IN = re.compile(
-    r"\{(output_chars|sub_chars|sub_doubt|piece_chars|example_chunk|recursion|pictures|displays|context_hint)\}"
+    r"\{(output_chars|sub_chars|sub_doubt|piece_chars|example_chunk|recursion|models|pictures|displays"
+    r"|context_hint)\}"
 )
 _SECTION = re.compile(r"^## (user|assistant)[ \t]*\n", re.MULTILINE)
 
@@ -129,19 +131,19 @@ def system_prompt(
     info: ContextInfo,
     *,
     output_chars: int,
-    sub_window: int | None,
+    sub: Card,
+    others: Sequence[Card] = (),
     depth: int = 0,
-    sub_sees: bool = False,
     root_sees: bool = False,
 ) -> str:
     """The profile's system prompt for this input.
 
-    `sub_window` is the sub model's window in tokens, None where unknown; `depth` the levels of child RLMs
-    that are still allowed. `sub_sees`: the sub model may be shown pictures; `root_sees`: the root model is
-    shown those that its cells display.
+    `sub` is the sub model, `others` are the models beside it; `depth`: the levels of child RLMs that are
+    still allowed. `root_sees`: the root model is shown the pictures that its cells display.
     """
-    reads = (sub_window or _USUAL_WINDOW) * _SHARE
+    reads = (sub.window or _USUAL_WINDOW) * _SHARE
     piece = min(profile.piece_chars, _rounded(reads * _DENSE_CHARS_PER_TOKEN))
+    told = _told_of(sub, others, depth)
     hints = {
         "str": "It is one str.",
         "dict": "It is a dict of name to text.",
@@ -153,16 +155,46 @@ def system_prompt(
     values = {
         "output_chars": f"{output_chars:,}",
         "sub_chars": f"{_rounded(reads * _CHARS_PER_TOKEN):,}",
-        "sub_doubt": "" if sub_window else " (a guess: its window is not known)",
+        "sub_doubt": "" if sub.window else " (a guess: its window is not known)",
         "piece_chars": f"{piece:,}",
         "example_chunk": str(piece),
         "recursion": profile.recursion if depth > 0 else "",
-        "pictures": profile.pictures if sub_sees else "",
+        "pictures": profile.pictures if any(card.sees is not False for card in (sub, *others)) else "",
         "displays": _DISPLAYS if root_sees else "",
+        "models": told,
         "context_hint": hints.get(info.kind, f"It is a {info.kind}."),
     }
     # Not str.format: the prompt's code examples are full of braces.
-    return _FILLED_IN.sub(lambda match: values[match[1]], profile.system)
+    filled = _FILLED_IN.sub(lambda match: values[match[1]], profile.system)
+    return filled if not told or "{models}" in profile.system else f"{filled}\n{told}"
+
+
+def _told_of(sub: Card, others: Sequence[Card], depth: int) -> str:
+    """What the root model is told of the models that it may choose from; nothing where there is no choice."""
+    if not others:
+        return ""
+    calls = ["llm_query", "llm_query_batched"]
+    for_child = "; with rlm_query it is the child's root model" if depth > 0 else ""
+    first = others[0].role
+    lines = [
+        f'- Other models: name one with model=, such as `llm_query(prompt, model="{first}")`; '
+        f"{calls[1]} takes model= as well{for_child}. Take the cheapest that does the work well:",
+        f"  - without model=: the sub model{_facts(sub)}",
+        *(f'  - "{card.role}"{_facts(card)}' for card in others),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _facts(card: Card) -> str:
+    facts = (
+        [f"reads about {_rounded(card.window * _SHARE * _CHARS_PER_TOKEN):,} characters"]
+        if card.window
+        else []
+    )
+    if card.input_price is not None and card.output_price is not None:
+        facts.append(f"${card.input_price:g} for a million tokens read, ${card.output_price:g} written")
+    about = " ".join(card.about.split())
+    return f" ({card.name}; {'; '.join(facts)})".replace("; )", ")") + (f": {about}" if about else "")
 
 
 def constant_prefix(profile: Profile) -> tuple[Message, ...]:

@@ -22,7 +22,7 @@ from traitlets import Bool
 from rlm_kernel import loops
 from rlm_kernel.config import Settings, load_api_keys, load_settings
 from rlm_kernel.engine.ledger import Ledger
-from rlm_kernel.engine.protocols import UNWATCHED, Card, Completion, Message, Models, Role, Watch
+from rlm_kernel.engine.protocols import ROLES, UNWATCHED, Card, Completion, Message, Models, Role, Watch
 from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.errors import FileRefused
 from rlm_kernel.sandbox.container_spec import SandboxSpec
@@ -221,14 +221,22 @@ class _LazyModels:
         self._stack = contextlib.AsyncExitStack()
 
     def name(self, role: Role) -> str:
-        return self._open.name(role) if self._open else ""
+        return self.card(role).name
 
     def card(self, which: str) -> Card:
-        return self._open.card(which) if self._open else Card(which, "")
+        if self._open:
+            return self._open.card(which)
+        if which in ROLES:
+            root = self._settings.root_llm.model
+            told = {"root": root, "sub": self._settings.sub_llm.model or root} if root else self._recorded
+            return Card(which, told.get(which) or "")
+        return next(card for card in self.others if card.role == which)
 
     @property
     def others(self) -> Sequence[Card]:
-        return self._open.others if self._open else ()
+        if self._open:
+            return self._open.others
+        return [Card(name, llm.model or "", about=llm.about) for name, llm in self._settings.models.items()]
 
     async def complete(
         self,
@@ -253,7 +261,7 @@ class _LazyModels:
         recorded = {
             f"{role}_llm.model": name
             for role, name in self._recorded.items()
-            if not name.startswith("scripted/")
+            if role in ROLES and not name.startswith("scripted/")
         }
         return load_settings(overrides=recorded)
 

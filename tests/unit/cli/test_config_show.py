@@ -44,7 +44,8 @@ def test_every_setting_is_there_with_its_default() -> None:
     defaults = Settings().model_dump(mode="json")
     for key, entry in report["settings"].items():
         section, name = key.split(".")
-        assert entry == {"value": defaults[section].get(name), "source": "default"}
+        value = {} if name == "headers" else defaults[section].get(name)
+        assert entry == {"value": value, "source": "default"}
     assert report["api_keys"] == {}
 
 

@@ -32,7 +32,9 @@ WITH_CHILDREN: tuple[ProfileName, ...] = ("default", "batching", "short")
 
 
 def prompt(name: ProfileName, window: int | None = 128_000, **options: Any) -> str:
-    return system_prompt(load_profile(name), INFO, output_chars=20_000, sub_window=window, **options)
+    return system_prompt(
+        load_profile(name), INFO, output_chars=20_000, sub=Card("sub", "a/sub", window), **options
+    )
 
 
 # Which one
@@ -119,7 +121,7 @@ def test_a_file_of_the_users_is_a_profile(tmp_path: Path) -> None:
     profile = profile_for(configured(prompt__profile=str(own)))
     assert (profile.name, profile.output_chars, profile.head_chars) == (str(own), 500, 300)
     assert [message["role"] for message in profile.examples] == ["user", "assistant"]
-    assert "rlm_query" in system_prompt(profile, INFO, output_chars=500, sub_window=None, depth=1)
+    assert "rlm_query" in system_prompt(profile, INFO, output_chars=500, sub=Card("sub", "a/sub"), depth=1)
     own.write_text(text.replace("Work", "Labour"))
     assert profile_for(configured(prompt__profile=str(own))).digest != profile.digest
 

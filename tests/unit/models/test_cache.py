@@ -92,7 +92,7 @@ async def cached(
     size: int = 1 << 20,
     **options: Any,
 ) -> AsyncIterator[CachedModels]:
-    front = CachedModels(models, ReplyCache(path, size, said.append, **options), root=root, sub=sub)
+    front = CachedModels(models, ReplyCache(path, size, said.append, **options), {"root": root, "sub": sub})
     try:
         yield front
     finally:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jsonschema import Draft202012Validator
 
-from rlm_kernel.engine.protocols import CallRecord, PictureNote, Totals, Usage
+from rlm_kernel.engine.protocols import CallRecord, PictureNote, Share, Shares, Totals, Usage
 from rlm_kernel.trace.schema import VERSION, CallMeta, TotalsMeta, json_schema
 from tests.support.trace import call
 
@@ -43,7 +43,9 @@ def test_a_call_and_an_account_come_back_from_the_trace_as_they_were() -> None:
             PictureNote("b" * 64, "image/jpeg", 9, 1, 1),
         ),
     }
-    whole = call(trace="t.ipynb", thoughts="Hm.", cut=True, usage=Usage(10, 2, 1, True), **more)
+    usage = Usage(10, 2, 1, True, 3, 4)
+    shares = Shares(fast=Share(2, Usage(5, 4, 3, False, 2, 1), 0.5, 1, 0.25))
+    whole = call(trace="t.ipynb", thoughts="Hm.", cut=True, usage=usage, role="fast", models=shares, **more)
     changed = [
         part.name
         for part in fields(CallRecord)
@@ -51,8 +53,8 @@ def test_a_call_and_an_account_come_back_from_the_trace_as_they_were() -> None:
     ]
     assert changed == ["answer"], "each field has another value than it has by itself"
     assert CallMeta.of(whole).record() == whole
-    spent = Totals(
-        *(Usage(n, 2, 1) if part.name.endswith("usage") else n for n, part in enumerate(fields(Totals), 1))
-    )
+    given = {part.name: n for n, part in enumerate(fields(Totals), 1)}
+    usages = {name: Usage(n, 2, 1, False, 4, 5) for name, n in given.items() if name.endswith("usage")}
+    spent = Totals(**given | usages | {"models": shares})  # type: ignore[arg-type]
     spent.unpriced = 0
     assert TotalsMeta.of(spent).totals() == spent

@@ -236,7 +236,9 @@ def test_the_cost_table_names_models_calls_and_tokens(path: Path) -> None:
     )
     assert "| Root model | `openai/root` | 2 | 3,000 | 100 | 20 |" in summary
     assert "| Sub model | `openai/sub` | 1,200 | 4 | 0 | 5 |" in summary
-    assert summary.endswith("\nTogether: 2 turns, 1,200 sub-calls, 3,029 tokens, $1.5000, 61.2 s.")
+    assert summary.endswith(
+        "\nTogether: 2 turns, 1,200 sub-calls, 3,029 tokens (100 cached), $1.5000, 61.2 s."
+    )
 
 
 def test_an_unknown_cost_is_said_to_be_unknown(path: Path) -> None:

@@ -24,6 +24,8 @@ from rlm_kernel.engine.events import (
     RunFinished,
     RunOpened,
     Summarized,
+    TurnCutOff,
+    TurnPiece,
     TurnReplied,
     TurnStarted,
     UserCellFinished,
@@ -32,6 +34,7 @@ from rlm_kernel.engine.protocols import MODEL_CALLS, Account, Outcome, Retry, To
 
 _QUESTION = 60
 _ROOT = "waiting for the root model"
+_REPLIES = "the root model replies"
 
 
 class Branch:
@@ -99,8 +102,10 @@ class Branch:
                 self._finished(outcome, totals)
             case ChildEvent(child, its):
                 self._child(child, its)
-            case CellOutput() | Summarized():
-                pass  # outputs are in the trace, and what a summary cost is in the account
+            case TurnPiece() if self._what == _ROOT:
+                self.do(_REPLIES)
+            case TurnPiece() | TurnCutOff() | CellOutput() | Summarized():
+                pass  # words and outputs are in the trace, and what a summary cost is in the account
             case _:
                 assert_never(event)
 
@@ -113,6 +118,7 @@ class Branch:
             case CallRetried(call_id=call_id, retry=retry):
                 self.wait(call_id, retry)
                 if not call_id:  # those of sub models are summed up
+                    self.do(_ROOT)
                     self._tell(f"root model: {attempt(retry)}, next in {max(0.1, retry.seconds):,.1f} s")
             case CallFinished(call=call) if call.kind in MODEL_CALLS:
                 self._batch.ended(failed=call.error is not None, stored=call.stored)

@@ -13,7 +13,18 @@ from typing import Any, TextIO
 from rlm_kernel.cli._branch import Branch
 from rlm_kernel.cli._notes import notes
 from rlm_kernel.cli._text import printable
-from rlm_kernel.engine.events import CellFinished, Event, RunFinished, Summarized, UserCellFinished
+from rlm_kernel.engine.events import (
+    CallRetried,
+    CellFinished,
+    Event,
+    RunFinished,
+    Summarized,
+    TurnCutOff,
+    TurnPiece,
+    TurnReplied,
+    TurnStarted,
+    UserCellFinished,
+)
 from rlm_kernel.engine.protocols import CellResult, Outcome, Totals
 
 _TREE = 12
@@ -22,6 +33,8 @@ SIGN_SECONDS = 30.0
 """Off a terminal: time without a line after which there is a sign of life."""
 WAIT_SECONDS = 10.0
 """Off a terminal: time between two lines of calls that wait for another attempt."""
+_WORDS = 300
+"""Characters of the reply that is coming that are kept to be shown."""
 _BEAT = 0.5
 """Seconds between two looks at whether there is anything to say."""
 
@@ -49,6 +62,8 @@ class LiveView(Branch):
         self._terminal = not quiet and self._stream.isatty()
         self._live: Any = None
         self._said = ""
+        self._words = ""
+        """The last of what the root model has said of the reply that is coming."""
         self._printed = self._told_of_waiting = clock()
         self._over = threading.Event()
         self.ended: tuple[Outcome, Totals] | None = None
@@ -155,6 +170,10 @@ class LiveView(Branch):
     def __call__(self, event: Event) -> None:
         super().__call__(event)
         match event:
+            case TurnPiece(text=text):
+                self._words = f"{self._words}{text}"[-_WORDS:]
+            case TurnStarted() | TurnReplied() | TurnCutOff() | CallRetried(call_id=""):
+                self._words = ""
             case CellFinished(0, result):
                 self._tell_notes(result)
             case UserCellFinished(result) if result.cell_id.startswith(
@@ -182,8 +201,18 @@ class LiveView(Branch):
         own = [Text(line, style="dim") for line in (self.status(), *self.details())]
         return Group(
             *own,
+            *self._coming(),
             *(Text(line, style="dim", overflow="ellipsis", no_wrap=True) for line in [*tree[:_TREE], *more]),
         )
+
+    def _coming(self) -> list[Any]:
+        """The last line of what the root model says, as it comes."""
+        from rich.text import Text
+
+        line = next((line for line in reversed(self._words.splitlines()) if line.strip()), "")
+        room = self._live.console.width - 4 if self._live is not None else _WORDS
+        shown = f"  {' '.join(printable(line).split())[-max(1, room) :]}"
+        return [Text(shown, style="dim italic", overflow="ellipsis", no_wrap=True)] if line else []
 
     def _tree(self, branch: Branch, indent: str) -> Iterator[str]:
         # A copy: children come and go while rich's thread draws.

@@ -338,6 +338,12 @@ def _tagged(state: StateBlock, start: int, end: int, silent: bool) -> bool:
     return True
 
 
+def opens_call(line: str) -> bool:
+    """Whether a line begins with a tag that models put around code."""
+    tag = _TAG.match(line.lstrip(" \t>*-"))
+    return tag is not None and is_call(tag)
+
+
 def is_call(tag: re.Match[str]) -> bool:
     """Whether a tag is one that models put around code."""
     name = (tag["name"] or tag["square"] or tag["token"]).lower()

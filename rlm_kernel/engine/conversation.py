@@ -6,12 +6,23 @@ Messages are only ever added, so that providers' prefix caches hit; a summary al
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from rlm_kernel.engine import memory
 from rlm_kernel.engine import messages as say
-from rlm_kernel.engine.events import CallRetried, Listener, Noted, Summarized, TurnStarted
+from rlm_kernel.engine.events import (
+    CallRetried,
+    Listener,
+    Noted,
+    Summarized,
+    TurnCutOff,
+    TurnPiece,
+    TurnStarted,
+)
+from rlm_kernel.engine.hearing import Hearing
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.protocols import Models
 from rlm_kernel.engine.subcalls import complete
@@ -61,6 +72,8 @@ class Conversation:
         self.messages: list[Message] = []
         self.turn = 0
         """Number of the last turn."""
+        self.ended_by = ""
+        """Why the last reply was ended before its time, for the root model; "" where it was not."""
         self._ledger = ledger
         self._tell = tell
         self._kept = 0
@@ -71,6 +84,8 @@ class Conversation:
         """The turn of the last summary."""
         self._outgrown: int | None = None
         """Tokens that were too many for the window."""
+        self._late = False
+        """The root model's reasoning stands in its replies without a mark at its beginning."""
 
     def begin(self, messages: Sequence[Message]) -> None:
         """Start with these, of which the last puts the question."""
@@ -88,9 +103,10 @@ class Conversation:
             text = f"{self.messages.pop()['content']}\n\n{text}"
         self.messages.append({"role": "user", "content": text})
 
-    def add_reply(self, text: str) -> None:
-        """Add what the root model said."""
-        self.messages.append({"role": "assistant", "content": text})
+    def add_reply(self, text: str, thinking: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Add what the root model said, with the blocks of its reasoning that go back to it."""
+        beside = {"thinking": list(thinking)} if thinking else {}
+        self.messages.append({"role": "assistant", "content": text, **beside})
 
     async def ask(self, *, last: bool = False) -> Completion:
         """The next turn: the root model's reply, which is counted and added. `last`: as of `Ledger.call`.
@@ -103,7 +119,8 @@ class Conversation:
         reply = await self._reply(last)
         self._ledger.count_turn()
         self._used, self._read = reply.usage, len(self.messages)
-        self.add_reply(reply.text)
+        stopped = reply.finish_reason == "stopped"
+        self.add_reply(reply.text, list(filter(_whole, reply.thinking)) if stopped else reply.thinking)
         return reply
 
     async def _reply(self, last: bool) -> Completion:
@@ -115,12 +132,32 @@ class Conversation:
         return await self._complete(last)
 
     async def _complete(self, last: bool) -> Completion:
-        return await complete(
-            self.models, self._ledger, self.messages, role="root", last=last, retried=self._retried
-        )
+        hearing = Hearing(self._say_piece, late=self._late)
 
-    def _retried(self, retry: Retry) -> None:
-        self._tell(CallRetried("", "", retry))
+        def retried(retry: Retry) -> None:
+            hearing.again()
+            self._tell(CallRetried("", "", retry))
+
+        try:
+            reply = await complete(
+                self.models,
+                self._ledger,
+                self.messages,
+                role="root",
+                last=last,
+                retried=retried,
+                heard=hearing,
+            )
+        except (asyncio.CancelledError, ModelError):
+            if hearing.words or hearing.thoughts:
+                self._tell(TurnCutOff(self.turn, hearing.words, hearing.thoughts))
+            raise
+        self._late = self._late or hearing.was_late
+        self.ended_by = hearing.why
+        return reply if hearing.kept is None else replace(reply, text=hearing.kept, finish_reason="stopped")
+
+    def _say_piece(self, text: str, thought: bool) -> None:
+        self._tell(TurnPiece(self.turn, text, thought))
 
     async def _shrink(self, error: ModelError) -> bool:
         """Sum the turns up if the error is that they are too many; whether they are fewer now."""
@@ -182,3 +219,8 @@ class Conversation:
         self.messages[self._kept :] = [{"role": "assistant", "content": found.text}]
         self._tell(Summarized(found))
         return found
+
+
+def _whole(block: Mapping[str, Any]) -> bool:
+    """Whether a block of reasoning has come to its end: its provider signs or encrypts it last."""
+    return bool(block.get("signature") or block.get("data"))

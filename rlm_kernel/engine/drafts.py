@@ -42,9 +42,13 @@ _MARKS = 2_000
 _CHANNEL = re.compile(
     r"(?:<\|start\|>[^<\n]{0,100})?<\|channel\|>(?P<name>[^<]{0,200})(?:<\|constrain\|>[^<]{0,60})?<\|message\|>"
 )
+_MARK = re.compile(f"{_CHANNEL.pattern}|{_EITHER.pattern}", re.IGNORECASE)
+_LONGEST_MARK = 120
+_BEGINS_MARK = re.compile(r"[<\[◁][^\n]*\Z")
 _CHANNEL_END = re.compile(r"<\|(?:end|return|call|start)\|>")
 _BARE_CHANNELS = re.compile(r"\Aanalysis(?=[A-Z\s]).*?assistant\s?final(?=\S|\s)", re.DOTALL)
 """Channels whose marks a server has dropped."""
+_BARE_CHANNEL = re.compile(r"\s*analysis(?=[A-Z\s])")
 _TURN_END = re.compile(
     r"(?:<[|｜](?:im_end|eot_id|eom_id|endoftext|end_of_text|end_of_turn|end▁of▁sentence|return|user|assistant)[|｜]>|<end_of_turn>|</s>)",
     re.IGNORECASE,
@@ -69,6 +73,66 @@ def without_drafts(text: str) -> tuple[str, str]:
     if rest == text:
         return text, ""
     return rest.strip("\n"), "\n\n".join(filter(None, (thought.strip() for thought in thoughts)))
+
+
+def begins_in_thought(text: str) -> bool:
+    """Whether a reply begins with reasoning that has an end and no mark at its beginning, which a chat
+    template has written.
+    """
+    begin = text.lstrip()
+    if _CLOSE.search(text) is None or _OPEN.match(begin):
+        return False
+    thoughts = without_drafts(text)[1]
+    return bool(thoughts) and begin.startswith(thoughts[:40].rstrip())
+
+
+def may_be_thought(rest: str) -> bool:
+    """Whether what is left of a reply that goes on may still turn out to be reasoning, by the marks in it."""
+    return _BARE_CHANNEL.match(rest) is not None or _OPEN.search(rest) is not None
+
+
+class Voice:
+    """Tells the reasoning in a reply from its words as they come, to be shown: marks that come in pieces are
+    put together, and left out.
+    """
+
+    def __init__(self, thinking: bool = False) -> None:
+        self._thinking = thinking
+        self._held = ""
+        self._begins_line = True
+
+    def say(self, piece: str) -> list[tuple[str, bool]]:
+        """What is to be shown now, and whether it is reasoning."""
+        shown: list[tuple[str, bool]] = []
+        text = self._held + piece
+        at = 0
+        for mark in _MARK.finditer(text):
+            if not self._changes(text[at : mark.start()], mark):
+                continue
+            self._show(text[at : mark.start()], shown)
+            at, self._thinking = mark.end(), self._thinks(mark)
+        begun = _BEGINS_MARK.search(text, max(at, len(text) - _LONGEST_MARK))
+        held = begun.start() if begun else len(text)
+        self._show(text[at:held], shown)
+        self._held = text[held:]
+        return shown
+
+    def _show(self, text: str, shown: list[tuple[str, bool]]) -> None:
+        if text:
+            shown.append((text, self._thinking))
+            last = text.rpartition("\n")[2]
+            self._begins_line = not last.strip() and (self._begins_line or "\n" in text)
+
+    def _changes(self, before: str, mark: re.Match[str]) -> bool:
+        """Whether it is one of the model's own, and not one that a sentence or code speaks of."""
+        line, whole = before.rpartition("\n")[2], "\n" in before
+        begins_line = not line.strip() and (whole or self._begins_line)
+        return self._thinking or begins_line or _CHANNEL.match(mark[0]) is not None
+
+    def _thinks(self, mark: re.Match[str]) -> bool:
+        if channel := _CHANNEL.match(mark[0]):
+            return channel["name"].strip() == "analysis"
+        return _CLOSE.fullmatch(mark[0]) is None
 
 
 def _of_channels(text: str, thoughts: list[str]) -> str:

@@ -39,6 +39,29 @@ class TurnStarted:
 
 
 @dataclass(frozen=True)
+class TurnPiece:
+    """The root model has said some more of its reply, or (`thought`) of its reasoning.
+
+    To be shown, and no more: after a CallRetried of the root model's the pieces begin again.
+    """
+
+    turn: int
+    text: str
+    thought: bool
+
+
+@dataclass(frozen=True)
+class TurnCutOff:
+    """The root model's reply did not come to its end, because the run was interrupted, its time was up or the
+    call failed: the words and the reasoning that had come.
+    """
+
+    turn: int
+    text: str
+    thoughts: str
+
+
+@dataclass(frozen=True)
 class TurnReplied:
     """The root model has replied; `prose` is the reply without its code."""
 
@@ -156,6 +179,8 @@ class ChildEvent:
 Event = (
     RunOpened
     | TurnStarted
+    | TurnPiece
+    | TurnCutOff
     | TurnReplied
     | CellStarted
     | CellOutput

@@ -27,6 +27,8 @@ NEARLY = 0.8
 """Share of a limit at which the root model is told."""
 KEPT = 0.1
 """Share of a limit at most that is kept for the last answer."""
+CHARS_PER_TOKEN = 4.0
+"""Of what is reckoned from characters."""
 _ROUNDING = 1e-9
 """US dollars: sums of prices are not exact."""
 
@@ -77,6 +79,8 @@ class Call:
         self._ticket = 0
         self._open = False
         """It was sent, and what it used is not known."""
+        self._heard = 0
+        """Characters of its reply that have come."""
 
     async def __aenter__(self) -> Self:
         try:
@@ -89,13 +93,18 @@ class Call:
     def sent(self) -> None:
         self._open = True
 
+    def heard(self, chars: int) -> None:
+        """So many characters more of its reply have come."""
+        self._heard += chars
+
     def settle(self, reply: Completion) -> None:
         self._open = False
         self._ledger._settle(*self._for, reply)
 
     async def __aexit__(self, kind: object, error: BaseException | None, _: object) -> None:
         if error is not None:
-            self._ledger._failed(*self._for, lost=self._open and isinstance(error, asyncio.CancelledError))
+            lost = self._open and isinstance(error, asyncio.CancelledError)
+            self._ledger._failed(*self._for, lost=lost, heard=self._heard)
         self._ledger._release(self._ticket)
 
 
@@ -224,16 +233,21 @@ class Ledger:
             seen.tokens, seen.cost = max(seen.tokens, reply.usage.total), max(seen.cost, reply.cost or 0.0)
             seen.chars = max(seen.chars, chars)
 
-    def _failed(self, role: Role, chars: int, *, lost: bool) -> None:
+    def _failed(self, role: Role, chars: int, *, lost: bool, heard: int = 0) -> None:
         """`lost`: it may be billed, though nobody waits for its reply.
 
-        It counts: code could make such calls without end.
+        It counts: code could make such calls without end. As what such a call may use, or where some of the
+        reply was `heard`, as prompt and reply so far by their characters.
         """
         if role == "sub" or self.is_child:
             self._count(failed=1)
         if lost:
             likely = self._top._likely(role) or _Dearest()
-            self._count(lost_tokens=likely.of("tokens", chars), lost_cost=likely.of("cost", chars))
+            tokens, cost = likely.of("tokens", chars), likely.of("cost", chars)
+            if heard:
+                reckoned = (chars + heard) / CHARS_PER_TOKEN
+                tokens, cost = reckoned, cost * reckoned / tokens if tokens else 0.0
+            self._count(lost_tokens=tokens, lost_cost=cost)
 
     def _release(self, ticket: int) -> None:
         self._top._held.pop(ticket, None)

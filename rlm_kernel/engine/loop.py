@@ -154,8 +154,10 @@ class Loop:
         async with self._deadline():
             reply = await self.conversation.ask()
         parsed = self._replied(reply)
-        parsed = parsed.cut_off() if reply.cut else replace(parsed, unclosed=False)
-        await self._play(parsed, notes=say.no_tools(reply.tools))
+        ended = reply.cut or reply.finish_reason == "stopped"
+        parsed = parsed.cut_off() if ended else replace(parsed, unclosed=False)
+        why = self.conversation.ended_by
+        await self._play(parsed, notes=[*say.no_tools(reply.tools), *([why] if why else [])])
 
     def _replied(self, reply: Completion) -> Reply:
         parsed = parse_reply(reply.text)

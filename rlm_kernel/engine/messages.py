@@ -31,6 +31,10 @@ INVENTED = (
     "after it was not run. End your "
     "reply with the code, and wait for its output."
 )
+LOOPED = (
+    "Your reply said the same over and over, so it was ended: only what came before the second time counts. "
+    "Reply with a sentence and one short cell."
+)
 TEMPLATE = (
     "That is the form of an answer and not the answer. Write FINAL(...) with the text itself, or "
     "with the name of a variable that holds it."

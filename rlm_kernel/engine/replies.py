@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from rlm_kernel.engine import python
-from rlm_kernel.engine.blocks import Block, blocks_of, language
+from rlm_kernel.engine.blocks import Block, blocks_of, language, opens_call
 from rlm_kernel.engine.finals import FINAL, ProseFinal, whole_final
 
-_OUTPUT_SAID = re.compile(
+OUTPUT_SAID = re.compile(
     r"(?i)\b(?:outputs?|results?|prints?|printed|returns?|shows|stdout|observation|execution "
     r"logs?)\b[^.!?\n]*:\W*$|^\W*out ?\[\d+\]"
 )
@@ -18,9 +18,12 @@ _OUTPUT_SAID = re.compile(
 _IN_JSON = re.compile(r"[^`\n]*`{3}\w*\\n")
 _WRAPPED = re.compile(r"(?P<marks>`{3,}|~{3,})(?:markdown|md)[ \t]*\n(?P<text>.*)\n(?P=marks)", re.DOTALL)
 """A reply that is one block of Markdown."""
-_OUTPUT_LINE = re.compile(
-    r"\W*(?:Output(?: of (?:the cell|cell \d+))?|Observation|Execution (?:logs?|results?)|Out "
-    r"?\[\d+\])\W{0,3}:",
+OUTPUT_LINE = re.compile(
+    r"\W*(?:Output(?: of (?:the cell|cell \d+))?(?: \([^()\n]{1,40}\))?|Observation|Execution "
+    r"(?:logs?|outputs?|results?)|(?:Last|Cell|Code|REPL|Console|Program|Printed|Tool) outputs?(?: from code "
+    r"snippet)?|Std(?:out|err)|Out ?\[\d+\]|(?:执行|运行|输出)结果|输出|出力|Ausgabe|Sortie|Salida|Вывод)"
+    r"\W{0,3}[:：]"
+    r"|\W{0,3}\[(?:(?:cell|code|execution|tool)[ _])?(?:outputs?|results?|stdout)\]\W*$",
     re.IGNORECASE,
 )
 """A line that begins what code gave, in prose. The first are our own words."""
@@ -31,7 +34,8 @@ class Reply:
     """What a reply asks for. `prose` is the reply without its cells, and without output that it made up.
 
     `unclosed`: the last cell's fence is. `labels`: of blocks in other languages, which are not run.
-    `invented`: it goes on with an output that no cell gave; what it built on that is left out.
+    `made_up`: the line at which it goes on with an output that no cell gave; what it built on that is left
+    out. `settled`: the blocks up to there have an end, and no prose may turn out to be one.
     """
 
     cells: tuple[str, ...]
@@ -39,7 +43,13 @@ class Reply:
     final: ProseFinal | None
     unclosed: bool = False
     labels: tuple[str, ...] = ()
-    invented: bool = False
+    made_up: int | None = None
+    settled: bool = field(default=True, compare=False)
+
+    @property
+    def invented(self) -> bool:
+        """It has an output that no cell gave."""
+        return self.made_up is not None
 
     def cut_off(self) -> Reply:
         """The reply, if it ended too early: code without an end is not to run."""
@@ -107,15 +117,20 @@ class _Reading:
         self._labels: list[str] = []
         self._passed: list[Block] = []
         self._final: ProseFinal | None = None
-        self._invented = False
+        self._made_up: int | None = None
+        self._behind = 0
+        """The line behind the last block."""
+        self._said = -1
+        """The last line of prose with words in it."""
+        self._open = False
+        """Prose may turn out to be a block that has no end yet."""
 
     def reply(self) -> Reply:
-        line = 0
         for block in self._blocks:
-            self._words(self._lines[line : block.first])
+            self._words(self._behind, block.first)
             self._block(block)
-            line = block.end
-        self._words(self._lines[line:])
+            self._behind = block.end
+        self._words(self._behind, len(self._lines))
         cells = tuple(python.as_meant(block.code) for block in self._ran)
         prose = "\n".join(self._prose).strip()
         if not cells and self._final is None:
@@ -131,12 +146,20 @@ class _Reading:
                 else next(filter(None, (whole_final(block.code) for block in self._passed)), None)
             )
         unclosed = bool(self._ran) and self._ran[-1] is self._blocks[-1] and not self._ran[-1].closed
-        return Reply(cells, prose, self._final, unclosed, tuple(self._labels), self._invented)
+        settled = not (unclosed or self._open)
+        return Reply(cells, prose, self._final, unclosed, tuple(self._labels), self._made_up, settled)
 
-    def _words(self, lines: Sequence[str]) -> None:
-        self._prose += lines
-        if self._ran and any(map(_OUTPUT_LINE.match, lines)):
-            self._invented = True
+    def _words(self, first: int, end: int) -> None:
+        self._prose += self._lines[first:end]
+        for number in range(first, end):
+            if self._made_up is not None:
+                return
+            line = self._lines[number]
+            self._said = number if line.strip() else self._said
+            if self._ran and OUTPUT_LINE.match(line):
+                self._made_up = number
+            elif "```" in line or "~~~" in line or FINAL.match(line) or opens_call(line):
+                self._open = True
 
     def _block(self, block: Block) -> None:
         as_written = self._lines[block.first : block.end]
@@ -145,12 +168,15 @@ class _Reading:
             self._prose += as_written
             return
         self._prose += [block.before] if block.before else []
-        if self._invented or not block.code.strip():
+        if self._made_up is not None or not block.code.strip():
             pass
         elif self._is_cell(block):
             self._ran.append(block)
         elif self._is_output(block):
-            self._invented = bool(self._ran) and (block.language == "output" or self._announced())
+            announced = self._announced()
+            if self._ran and (block.language == "output" or announced):
+                by_line = announced and not block.before and self._said >= self._behind
+                self._made_up = self._said if by_line else block.first
             self._passed.append(block)
         else:
             self._passed.append(block)
@@ -176,7 +202,7 @@ class _Reading:
 
     def _announced(self) -> bool:
         last = next((line for line in reversed(self._prose) if line.strip()), "")
-        return _OUTPUT_SAID.search(last[-200:]) is not None
+        return OUTPUT_SAID.search(last[-200:]) is not None
 
 
 def _bare_code(text: str) -> str | None:

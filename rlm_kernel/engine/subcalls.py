@@ -97,10 +97,14 @@ async def complete(
         return True
 
     async with ledger.call(role, chars(messages), last=last) as call:
+
+        def hear(piece: str, thought: bool) -> bool:
+            call.heard(len(piece))
+            return heard is None or heard(piece, thought)
+
+        watch = Watch(call.sent, retrying, hear if heard is not None else None)
         try:
-            reply = await models.complete(
-                messages, role=role, model=model, schema=schema, watch=Watch(call.sent, retrying, heard)
-            )
+            reply = await models.complete(messages, role=role, model=model, schema=schema, watch=watch)
         except ModelError as error:
             if error.spent is not None:
                 call.settle(error.spent)

@@ -69,9 +69,21 @@ class ScriptedModels:
             raise self._broken(player, f"raised {type(error).__name__}: {error}") from error
         if not isinstance(text, str):
             raise self._broken(player, f"gave a value of type {type(text).__name__} in place of a text")
+        text, finish = self._streamed(text, watch)
         return Completion(
-            text, self.name(player), Usage(), 0.0, time.monotonic() - started, finish_reason="stop"
+            text, self.name(player), Usage(), 0.0, time.monotonic() - started, finish_reason=finish
         )
+
+    def _streamed(self, text: str, watch: Watch) -> tuple[str, str]:
+        """What is heard of a reply, line by line, and how it ended."""
+        if watch.heard is None:
+            return text, "stop"
+        said = 0
+        for line in text.splitlines(keepends=True):
+            said += len(line)
+            if not watch.heard(line, False):
+                return text[:said], "stopped"
+        return text, "stop"
 
     async def aclose(self) -> None:
         """Nothing to free."""

@@ -64,14 +64,22 @@ def title(meta: NotebookMeta) -> str:
     )
 
 
-def model_words(turn: int, prose: str, thoughts: int = 0) -> str:
-    """The root model's words of a turn, without its code, and how many characters of `thoughts` there were
-    besides.
-    """
-    beside = (
-        f"\n\n*Reasoning: {thoughts:,} characters. They are in this cell's metadata.*" if thoughts else ""
-    )
-    return f"## Turn {turn}\n\n{prose}".strip() + beside
+def model_words(turn: int, prose: str) -> str:
+    """The root model's words of a turn, without its code."""
+    return f"## Turn {turn}\n\n{prose}".strip()
+
+
+def unfinished(turn: int, text: str) -> str:
+    """What the root model had said of a reply that did not come to its end."""
+    return f"**Turn {turn} was cut off here.** Its words do not count.\n\n{_quote(text)}".rstrip()
+
+
+def folded(thoughts: str) -> str:
+    """What the root model thought, folded. The text must be sanitized: only the fold is HTML."""
+    if not thoughts.strip():
+        return ""
+    summary = f"<summary>Reasoning: {len(thoughts):,} characters</summary>"
+    return f"\n\n<details>{summary}\n\n{_quote(thoughts)}\n\n</details>"
 
 
 def note(text: str) -> str:

@@ -66,6 +66,7 @@ CellKind = Literal[
     "parameters",
     "setup",
     "model",
+    "unfinished",
     "code",
     "person",
     "note",
@@ -316,9 +317,10 @@ class CellMeta(_Part):
 
     `status` `running`: the trace was cut off while it ran. `reply`: the root model's words as they came,
     without its `thoughts`, of which at most MAX_THOUGHTS characters are kept; `text`: the words of a note, a
-    question, a summary or an answer. `left_out`: how many of its host calls are not in `calls`, because they
-    were more than is kept. `tokens_before`, `tokens_after`: of what a summary stands for, and of itself.
-    `code_digest`: sha256 of the code that was run, by which an edited cell is known.
+    question, a summary or an answer, or of a reply that did not come to its end. `left_out`: how many of its
+    host calls are not in `calls`, because they were more than is kept. `tokens_before`, `tokens_after`: of
+    what a summary stands for, and of itself. `code_digest`: sha256 of the code that was run, by which an
+    edited cell is known.
     """
 
     kind: CellKind

@@ -32,6 +32,8 @@ from rlm_kernel.engine.events import (
     RunFinished,
     RunOpened,
     Summarized,
+    TurnCutOff,
+    TurnPiece,
     TurnReplied,
     TurnStarted,
     UserCellFinished,
@@ -128,6 +130,8 @@ class NotebookWriter(SavedNotebook):
                 self._turn = turn
             case TurnReplied(turn, reply, prose):
                 self._turn_replied(turn, reply, prose)
+            case TurnCutOff(turn, text, thoughts):
+                self._turn_cut_off(turn, text, thoughts)
             case CellStarted(cell_id, turn, code):
                 self._cell_started(cell_id, turn, code)
             case CellOutput(cell_id, outputs):
@@ -144,8 +148,8 @@ class NotebookWriter(SavedNotebook):
                 self._aside("note", document.note(text), text)
             case RunFinished(outcome, totals):
                 self._finished(outcome, totals)
-            case CallStarted() | CallRetried() | CallsPlanned() | ChildEvent():
-                pass  # calls are recorded when they end, and children have traces of their own
+            case TurnPiece() | CallStarted() | CallRetried() | CallsPlanned() | ChildEvent():
+                pass  # replies and calls are recorded when they end; children have traces of their own
             case _:
                 assert_never(event)
 
@@ -160,7 +164,16 @@ class NotebookWriter(SavedNotebook):
             cost=reply.cost,
             **tokens_of(reply.usage),
         )
-        self._markdown(f"turn-{turn:02d}", document.model_words(turn, prose, len(meta.thoughts)), meta)
+        self._markdown(f"turn-{turn:02d}", document.model_words(turn, prose), meta)
+        self._save()
+
+    def _turn_cut_off(self, turn: int, text: str, thoughts: str) -> None:
+        number = 1
+        while (cell_id := f"unfinished-{turn:02d}-{number}") in self._file.cells:
+            number += 1
+        # It is of no turn: the turn is begun anew by whoever goes on.
+        meta = CellMeta(kind="unfinished", text=text, thoughts=thoughts[:MAX_THOUGHTS])
+        self._markdown(cell_id, document.unfinished(turn, text), meta)
         self._save()
 
     def _cell_started(self, cell_id: str, turn: int, code: str) -> None:
@@ -386,6 +399,7 @@ class NotebookWriter(SavedNotebook):
     def _markdown(self, cell_id: str, text: str, meta: CellMeta) -> None:
         metadata = {"rlm": self._writable.meta(meta)}
         source = sanitize.markdown(self._writable.text(text))
+        source += document.folded(sanitize.markdown(self._writable.text(meta.thoughts)))
         self._put(
             {"cell_type": "markdown", "id": cell_id, "metadata": metadata, "source": source}, check=False
         )

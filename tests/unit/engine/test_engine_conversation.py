@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rlm_kernel.engine.conversation import Conversation
-from rlm_kernel.engine.events import Noted, Summarized, TurnStarted
+from rlm_kernel.engine.events import Noted, Summarized, TurnPiece, TurnStarted
 from rlm_kernel.engine.ledger import Ledger, Limits
 from rlm_kernel.errors import BudgetExceeded, ModelError
 from rlm_kernel.models.scripted import ScriptedModels
@@ -40,7 +40,12 @@ async def test_each_reply_is_a_turn_that_is_told_counted_and_added() -> None:
         "user",
         "assistant",
     ]
-    assert heard.events == [TurnStarted(1), TurnStarted(2)]
+    assert heard.events == [
+        TurnStarted(1),
+        TurnPiece(1, "One.", False),
+        TurnStarted(2),
+        TurnPiece(2, "Two.", False),
+    ]
     assert talk.turn == 2
 
 

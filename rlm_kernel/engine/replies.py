@@ -165,9 +165,13 @@ class _Reading:
         as_written = self._lines[block.first : block.end]
         if block.final is not None:
             self._final = block.final
+            self._open = self._open or self._made_up is None  # it may reach further than it does yet
             self._prose += as_written
             return
         self._prose += [block.before] if block.before else []
+        if block.language not in ("other", "output"):
+            # What a string without an end holds is known only when it has one.
+            self._open = self._open or python.end_of_code(block.code, 3)[1]
         if self._made_up is not None or not block.code.strip():
             pass
         elif self._is_cell(block):

@@ -74,11 +74,9 @@ def unfinished(turn: int, text: str) -> str:
     return f"**Turn {turn} was cut off here.** Its words do not count.\n\n{_quote(text)}".rstrip()
 
 
-def folded(thoughts: str) -> str:
-    """What the root model thought, folded. The text must be sanitized: only the fold is HTML."""
-    if not thoughts.strip():
-        return ""
-    summary = f"<summary>Reasoning: {len(thoughts):,} characters</summary>"
+def folded(thoughts: str, length: int) -> str:
+    """What the root model thought, folded; of that `length`. It must be sanitized: only the fold is HTML."""
+    summary = f"<summary>Reasoning: {length:,} characters</summary>"
     return f"\n\n<details>{summary}\n\n{_quote(thoughts)}\n\n</details>"
 
 

@@ -399,7 +399,9 @@ class NotebookWriter(SavedNotebook):
     def _markdown(self, cell_id: str, text: str, meta: CellMeta) -> None:
         metadata = {"rlm": self._writable.meta(meta)}
         source = sanitize.markdown(self._writable.text(text))
-        source += document.folded(sanitize.markdown(self._writable.text(meta.thoughts)))
+        if meta.thoughts.strip():
+            thoughts = sanitize.markdown(self._writable.text(meta.thoughts))
+            source += document.folded(thoughts, len(meta.thoughts))
         self._put(
             {"cell_type": "markdown", "id": cell_id, "metadata": metadata, "source": source}, check=False
         )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rlm_kernel.config import load_settings
-from rlm_kernel.engine.events import Event
+from rlm_kernel.engine.events import Event, TurnPiece
 from rlm_kernel.errors import ModelError
 from rlm_kernel.models.scripted import ScriptedModels
 from rlm_kernel.session.ask import ask
@@ -94,13 +94,15 @@ class Story(ScriptedModels):
 
 
 class KillAt:
-    """A listener that kills its process, by SIGKILL, when it hears the nth event."""
+    """A listener that kills its process, by SIGKILL, when it hears the nth event; pieces of replies do not
+    count.
+    """
 
     def __init__(self, nth: int) -> None:
         self._left = nth
 
-    def __call__(self, _event: Event) -> None:
-        self._left -= 1
+    def __call__(self, event: Event) -> None:
+        self._left -= not isinstance(event, TurnPiece)
         if self._left <= 0:
             os.kill(os.getpid(), signal.SIGKILL)
 

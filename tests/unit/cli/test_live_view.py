@@ -14,6 +14,7 @@ from rich.console import Console
 
 from rlm_kernel.cli._live import LiveView
 from rlm_kernel.cli._report import so_far_of
+from rlm_kernel.cli._text import printable
 from rlm_kernel.engine.events import (
     CallFinished,
     CallRetried,
@@ -27,6 +28,7 @@ from rlm_kernel.engine.events import (
     Noted,
     RunFinished,
     RunOpened,
+    TurnPiece,
     TurnReplied,
     TurnStarted,
     UserCellFinished,
@@ -439,3 +441,28 @@ def test_a_run_that_is_interrupted_in_its_first_reply_does_not_say_that_no_model
     view(TurnStarted(1))
     assert told().startswith(" during the root model's first reply, for which the provider may charge. ")
     assert "to go on: rlm resume " in told()
+
+
+def test_the_last_line_of_a_reply_is_seen_as_it_comes_until_the_reply_is_there() -> None:
+    view = LiveView(stream=Terminal())
+    view(TurnStarted(1))
+    for text in ("I look", " at the input.\nFirst, ", "\x1b[2Jthe\tnames", "\n"):
+        view(TurnPiece(1, text, False))
+    status, line = drawn(view)
+    assert status.startswith("turn 1 · the root model replies")
+    assert line == f"  First, {printable(chr(27))}[2Jthe names"
+    view(CallRetried("", "", Retry("server error 503", 1, 5, 2.0)))
+    assert not any("names" in line for line in drawn(view))
+    view(TurnPiece(1, "x" * 100_000, True))
+    assert max(map(len, drawn(view))) < 400
+    view(TurnReplied(1, Completion("I look.", "m"), "I look."))
+    assert not any("xxx" in line for line in drawn(view))
+
+
+def test_off_a_terminal_and_quiet_the_words_of_a_reply_are_not_seen() -> None:
+    for options in ({}, {"quiet": True}):
+        view, out = plain(**options)
+        with view:
+            view(TurnStarted(1))
+            view(TurnPiece(1, "I look at the input.\n", False))
+        assert "I look" not in out.getvalue()

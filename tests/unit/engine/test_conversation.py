@@ -24,6 +24,8 @@ from rlm_kernel.engine.events import (
     Noted,
     RunFinished,
     Summarized,
+    TurnCutOff,
+    TurnPiece,
     TurnReplied,
     TurnStarted,
     UserCellFinished,
@@ -50,7 +52,7 @@ from rlm_kernel.trace.taken import ended
 from rlm_kernel.trace.writer import NotebookWriter
 from tests.support.engine import INFO, Recorder, Run, locate, stream
 from tests.support.story import repl
-from tests.support.trace import STORY, call, meta, result, tell
+from tests.support.trace import STORY, call, load, meta, result, tell
 
 SUMMARY = "The first file says hello."
 LIMIT = 20_000
@@ -181,6 +183,35 @@ async def test_a_question_that_was_stopped_is_followed_by_the_next(path: Path) -
     assert "The last block did not run, because of the error above." in told
     assert told.index(messages.STOPPED) < told.index("And why?")
     assert [cell_id for cell_id, _ in run.kernel.ran] == ["turn-04-a"], "what was stopped is not run again"
+
+
+async def test_words_of_a_reply_that_was_cut_off_are_kept_and_the_turn_is_begun_anew(path: Path) -> None:
+    await put(begun(path), "What?", [LONG, repl("FINAL(1)")])
+    trace = read_trace(path)
+    writer = NotebookWriter(path, trace.meta, ["hunter2hunter2"], ended(trace.node.cells))
+    writer.question("How long?")
+    for _ in range(2):
+        writer(TurnStarted(3))
+        writer(TurnPiece(3, "I think", False))
+        writer(TurnCutOff(3, "I look <b>at\nhunter2hunter2", "Hm.\n</details><script>"))
+    writer(RunFinished(Outcome(None, "interrupted"), Totals()))
+    kept = load(path)
+    assert [each.id for each in kept.cells][-4:] == [
+        "unfinished-03-1",
+        "unfinished-03-2",
+        "answer",
+        "summary",
+    ]
+    shown = next(each for each in kept.cells if each.id == "unfinished-03-1")
+    assert shown.source == (
+        "**Turn 3 was cut off here.** Its words do not count.\n\n> I look &lt;b>at\n> [redacted]\n\n"
+        "<details><summary>Reasoning: 22 characters</summary>\n\n> Hm.\n> &lt;/details>&lt;script>\n\n"
+        "</details>"
+    )
+    assert "hunter2" not in str(kept)
+    run = await put(path, "And why?", [repl("FINAL(2)")])
+    assert "I look" not in str(run.models.requests)
+    assert [cell_id for cell_id, _ in run.kernel.ran] == ["turn-03-a"]
 
 
 async def test_an_answered_question_is_not_said_to_have_been_stopped(path: Path) -> None:

@@ -66,6 +66,7 @@ GENUINE = {
     "words before a fence": 'Next ```repl\nx = """\nOutput: 1\n"""\nprint(x)\n```\n',
     "an answer of several lines": 'FINAL("""Report\nOutput: 1\n""")\n',
     "thoughts": "<think>\nOutput: 1\n</think>\n```repl\nprint(2)\n```\n",
+    "strings that end later": "'''\n```\n'''\n```\nOutput: 1\n```repl\nx = '''\n```\n",
     "a dictionary": "```repl\nx = {\n'Output': 1,\n}\n```\n",
     "an expectation as text": "It may look so:\n```text\na, b\n```\n",
 }
@@ -127,7 +128,7 @@ PARTS = st.sampled_from(
 REPLIES = st.lists(PARTS, max_size=9).map("".join)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(REPLIES)
 def test_what_runs_of_a_reply_that_was_ended_is_what_would_have_run_of_the_whole(reply: str) -> None:
     kept = heard(reply).kept
@@ -138,7 +139,11 @@ def test_what_runs_of_a_reply_that_was_ended_is_what_would_have_run_of_the_whole
         assert parse_reply(kept).cells == whole.cells
 
 
-@settings(max_examples=200, deadline=None)
+def without_marks(text: str) -> str:
+    return text.replace("<think>", "").replace("</think>", "")
+
+
+@settings(max_examples=150, deadline=None)
 @given(REPLIES, st.lists(st.integers(1, 40), min_size=1))
 def test_it_does_not_matter_in_which_pieces_a_reply_comes(reply: str, sizes: Sequence[int]) -> None:
     pieces, at = [], 0
@@ -151,7 +156,8 @@ def test_it_does_not_matter_in_which_pieces_a_reply_comes(reply: str, sizes: Seq
     voice = Voice()
     for piece in pieces:
         shown += voice.say(piece)
-    assert "".join(text for text, _ in shown) in reply.replace("<think>", "").replace("</think>", "")
+    words = "".join(text for text, _ in shown)
+    assert without_marks(reply).startswith(without_marks(words))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -272,6 +278,20 @@ async def test_an_interrupted_reply_is_told_with_its_words_and_counted_by_them()
     assert 1_000 < ledger.totals().lost_tokens < 1_020
 
 
+async def test_a_reply_that_outlasts_the_run_is_told_with_its_words_and_a_last_answer_is_asked_for() -> None:
+    class Slow(ScriptedModels):
+        async def complete(self, *arguments: object, **options: object) -> Completion:
+            reply = await super().complete(*arguments, **options)  # type: ignore[arg-type]
+            if reply.text.startswith("I look"):
+                await asyncio.Event().wait()
+            return reply
+
+    run = Run(Slow(["I look.", "FINAL(3)"]), Limits(seconds=0.2))
+    assert (await run.outcome()).answer == Answer("3", 3)
+    assert run.heard.of(TurnCutOff) == [TurnCutOff(1, "I look.", "")]
+    assert "I look" not in str(run.models.requests[-1])
+
+
 async def test_the_words_of_a_call_that_failed_are_told_too() -> None:
     failed = ModelError("It broke off.", fault="server", model="m", attempts=1, hint="")
     told = Recorder()
@@ -295,7 +315,9 @@ async def test_signed_reasoning_goes_back_unchanged_and_after_a_reply_that_was_e
             reply = await super().complete(*arguments, **options)  # type: ignore[arg-type]
             return Completion(reply.text, "m", Usage(), finish_reason=reply.finish_reason, thinking=blocks)
 
-    run = Run(Thinking(["```repl\nsay(context)\n```", "```repl\nsay(2)\n```\nOutput: 5\n", "FINAL(hello there)"]))
+    run = Run(
+        Thinking(["```repl\nsay(context)\n```", "```repl\nsay(2)\n```\nOutput: 5\n", "FINAL(hello there)"])
+    )
     await run.outcome()
     back = [message for message in run.models.requests[-1] if message["role"] == "assistant"]
     assert [message["thinking"] for message in back] == [blocks, blocks[:1]]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -15,11 +17,15 @@ import nbformat
 import pytest
 
 from rlm_kernel import RLM, UsageError
+from rlm_kernel.config import load_settings
+from rlm_kernel.engine.protocols import Completion, Message
+from rlm_kernel.session.ask import ask
+from rlm_kernel.session.resume import resume
 from rlm_kernel.trace.reader import TraceFile, read_trace
 from rlm_kernel.trace.schema import CallMeta
 from tests.integration.conftest import Rlm
 from tests.support.model_server import ModelServer
-from tests.support.story import ANSWER, SHORT, Story, be_killed, record
+from tests.support.story import ANSWER, QUESTION, SHORT, Story, be_killed, record
 
 pytestmark = pytest.mark.xdist_group("resume")  # they share what takes long to make
 LAST_MOMENT = 60
@@ -246,3 +252,47 @@ def test_what_cannot_be_taken_up_is_said(
     with pytest.raises(UsageError, match="scripted models"):
         RLM().fork(answered, "And?", out=tmp_path / "x.ipynb")
     assert not (tmp_path / "x.ipynb").exists()
+
+
+def test_a_run_that_is_interrupted_while_the_model_speaks_keeps_the_words_and_asks_again(
+    text: Path, tmp_path: Path
+) -> None:
+    class Speaking(Story):
+        """Says the beginning of its second reply, and no more."""
+
+        spoke = asyncio.Event()
+
+        async def complete(self, messages: Sequence[Message], **options: Any) -> Completion:
+            if options["role"] == "root" and messages[-1]["content"].startswith("Output"):
+                options["watch"].sent()
+                options["watch"].heard("I begin <b>again", False)
+                self.spoke.set()
+                await asyncio.Event().wait()
+            return await super().complete(messages, **options)
+
+    path = tmp_path / "t.ipynb"
+
+    async def interrupted() -> None:
+        chosen, models = load_settings(None, {"sandbox.memory": "1g"}), Speaking(SHORT)
+        asked = asyncio.create_task(ask(QUESTION, text, settings=chosen, trace=path, models=models))
+        await models.spoke.wait()
+        asked.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asked
+
+    asyncio.run(interrupted())
+    before = read_trace(path)
+    assert before.meta.stop_reason == "interrupted"
+    (words,) = [cell for cell in before.cells if cell.kind == "unfinished"]
+    assert (words.id, words.meta and words.meta.text) == ("unfinished-02-1", "I begin <b>again")
+    assert before.spent().lost_tokens > 100
+    asyncio.run(resume(path, models=Story(SHORT)))
+    after = read_trace(path)
+    whole(after)
+    assert [cell.id for cell in after.cells if cell.kind in ("model", "unfinished")] == [
+        "turn-01",
+        "unfinished-02-1",
+        "turn-02",
+        "turn-03",
+    ]
+    assert RLM().replay(path).same

@@ -56,6 +56,8 @@ _TURN_END = re.compile(
 _NEXT_TURN = re.compile(
     r"\s*(?:<[|｜](?:im_start|start_header_id|User|start)[|｜]>|<start_of_turn>|\[INST\]|<s>|\Z)"
 )
+NEXT_TURN_LINE = re.compile(r"<[|｜](?:im_start|start_header_id|User)[|｜]>|<start_of_turn>|\[INST\]")
+"""What stands on the line with which a model begins another turn."""
 _WRAP = re.compile(r"<\|(?:begin|end)_of_solution\|>|<[|｜](?:START|END)_(?:RESPONSE|TEXT)[|｜]>")
 
 
@@ -89,6 +91,14 @@ def begins_in_thought(text: str) -> bool:
 def may_be_thought(rest: str) -> bool:
     """Whether what is left of a reply that goes on may still turn out to be reasoning, by the marks in it."""
     return _BARE_CHANNEL.match(rest) is not None or _OPEN.search(rest) is not None
+
+
+def goes_past_its_end(text: str) -> bool:
+    """Whether a reply goes on, after the mark of its end, with a turn that the model made up."""
+    rest = _of_tags(_of_channels(text, []), [])
+    ends = _outside_code(rest, list(itertools.islice(_TURN_END.finditer(rest), _MARKS)))
+    following = (_NEXT_TURN.match(rest, mark.end()) for mark in ends)
+    return any(found[0].strip() for found in following if found)
 
 
 class Voice:

@@ -1,9 +1,9 @@
 """Hears the root model's reply piece by piece, and ends it where nothing more of it can count.
 
-That is where the model goes on, after its code, with an output that it made up, or says the same over and
-over. What was heard is read by the reader of whole replies (`engine.replies`), at the ends of lines which may
-begin such an output. So it does not matter how a reply came in pieces. All looks together take time in
-proportion to its length.
+That is where the model goes on, after its code, with an output that it made up, or after its own end with
+another turn, or says the same over and over. What was heard is read by the reader of whole replies
+(`engine.replies`), at the ends of lines that may begin such a thing. So it does not matter how a reply came
+in pieces. All looks together take time in proportion to its length.
 """
 
 from __future__ import annotations
@@ -14,7 +14,14 @@ from collections.abc import Callable
 from rlm_kernel.engine import messages as say
 from rlm_kernel.engine import python
 from rlm_kernel.engine.blocks import language
-from rlm_kernel.engine.drafts import Voice, begins_in_thought, may_be_thought, without_drafts
+from rlm_kernel.engine.drafts import (
+    NEXT_TURN_LINE,
+    Voice,
+    begins_in_thought,
+    goes_past_its_end,
+    may_be_thought,
+    without_drafts,
+)
 from rlm_kernel.engine.replies import OUTPUT_LINE, OUTPUT_SAID, parse_reply
 
 _FENCE = re.compile(r"[\s>*\-\d.]{0,40}(?:`{3,}|~{3,})[ \t]*(?P<label>[\w-]{0,40})")
@@ -116,6 +123,9 @@ class Hearing:
         rest, _ = without_drafts(text)
         if (self._late and not begins_in_thought(text)) or may_be_thought(rest):
             return False
+        if NEXT_TURN_LINE.search(line) and goes_past_its_end(text):
+            self.kept = rest if _has_an_end(rest) else None
+            return self.kept is not None
         self.kept = _before_made_up(rest)
         self.why = say.INVENTED if self.kept is not None else ""
         return self.kept is not None
@@ -125,7 +135,7 @@ class Hearing:
         if not line.strip():
             return False
         said, self._said = self._said, line
-        if OUTPUT_LINE.match(line):
+        if OUTPUT_LINE.match(line) or NEXT_TURN_LINE.search(line):
             return True
         if opened := _FENCE.match(line):
             kind = language(opened["label"])
@@ -160,6 +170,13 @@ class Hearing:
         line_end = text.find("\n", once - 1, once + period) + 1
         self.kept, self.why = without_drafts(text[: line_end or once])[0], say.LOOPED
         return True
+
+
+def _has_an_end(text: str) -> bool:
+    """Whether nothing of a reply is open, so that a mark after it is the model's own."""
+    parsed = parse_reply(text)
+    delivers = parsed.final is not None and not parsed.cells
+    return not parsed.empty and (parsed.settled or delivers)
 
 
 def _before_made_up(text: str) -> str | None:

@@ -146,7 +146,8 @@ class _Reading:
                 else next(filter(None, (whole_final(block.code) for block in self._passed)), None)
             )
         unclosed = bool(self._ran) and self._ran[-1] is self._blocks[-1] and not self._ran[-1].closed
-        settled = not (unclosed or self._open)
+        begun = self._made_up is None and bool(self._blocks) and not self._blocks[-1].closed
+        settled = not (unclosed or begun or self._open)
         return Reply(cells, prose, self._final, unclosed, tuple(self._labels), self._made_up, settled)
 
     def _words(self, first: int, end: int) -> None:

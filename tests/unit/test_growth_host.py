@@ -17,7 +17,7 @@ from rlm_kernel import nearest, pathtext, sanitize
 from rlm_kernel.cli._branch import Branch
 from rlm_kernel.cli._text import printable
 from rlm_kernel.engine import finals, messages, python
-from rlm_kernel.engine.drafts import without_drafts
+from rlm_kernel.engine.drafts import Voice, without_drafts
 from rlm_kernel.engine.events import (
     CallFinished,
     CallRetried,
@@ -28,6 +28,7 @@ from rlm_kernel.engine.events import (
     TurnReplied,
     TurnStarted,
 )
+from rlm_kernel.engine.hearing import Hearing
 from rlm_kernel.engine.ledger import Ledger, Limits
 from rlm_kernel.engine.memory import crowded
 from rlm_kernel.engine.protocols import CellResult, Completion, Retry, Totals, Usage
@@ -70,7 +71,10 @@ TEXTS: dict[str, Callable[[str], object]] = {
     "redact": lambda text: redact(text, ["secret-of-mine", "another-secret"]),
     "redact_cut": lambda text: redact_cut(text, ["secret-of-mine", "another-secret"]),
     "printable": printable,
-    "model_words": lambda text: document.model_words(1, text, 0),
+    "model_words": lambda text: document.model_words(1, text),
+    "folded": lambda text: document.folded(text, len(text)),
+    "Hearing": lambda text: Hearing(lambda _text, _thought: None)(text, False),
+    "Voice": lambda text: Voice().say(text),
     "pathtext": lambda text: pathtext.from_text(f"bytes:{pathtext.to_text(text)}"),
     "compare": lambda text: compare(Ran([stream(text)], WHEN, 1.0), Ran([stream(f"{text}x")], WHEN, 1.0)),
 }

@@ -93,6 +93,23 @@ def test_code_that_has_no_end_yet_or_is_no_python_is_not_cut() -> None:
     assert heard("```repl\nprint(\n```\nOutput: 1\n").kept is None
 
 
+@pytest.mark.parametrize(
+    ("end", "turn"),
+    [
+        ("<|im_end|>", "<|im_start|>user"),
+        ("<|eot_id|>", "<|start_header_id|>user<|end_header_id|>"),
+        ("<end_of_turn>", "<start_of_turn>user"),
+        ("</s>", "[INST] Go on. [/INST]"),
+    ],
+)
+@pytest.mark.parametrize("reply", [CODE, "So:\nFINAL(3)", "It is three."])
+def test_a_reply_ends_where_it_goes_on_with_another_turn(reply: str, end: str, turn: str) -> None:
+    hearing = heard(f"{reply}{end}\n{turn}\nOutput: 1\n")
+    assert (hearing.kept, hearing.why) == (reply.rstrip("\n"), "")
+    assert heard(f"{CODE}```repl\nx = '''{end}\n{turn}\n'''\n```\n").kept is None
+    assert heard(f"{CODE}Its turns begin with `{end}{turn}`.\n").kept is None
+
+
 PARTS = st.sampled_from(
     [
         CODE,
@@ -121,6 +138,8 @@ PARTS = st.sampled_from(
         "<think>\n",
         "\n",
         "\r\n",
+        "<|im_end|>\n<|im_start|>user\n",
+        "<|im_end|>\n",
         *MADE_UP.values(),
         *GENUINE.values(),
     ]
@@ -133,7 +152,7 @@ REPLIES = st.lists(PARTS, max_size=9).map("".join)
 def test_what_runs_of_a_reply_that_was_ended_is_what_would_have_run_of_the_whole(reply: str) -> None:
     kept = heard(reply).kept
     whole = parse_reply(without_drafts(reply)[0])
-    if not whole.invented:
+    if not whole.invented and "<|im_start|>" not in reply:
         assert kept is None
     if kept is not None:
         assert parse_reply(kept).cells == whole.cells
@@ -163,7 +182,7 @@ def test_it_does_not_matter_in_which_pieces_a_reply_comes(reply: str, sizes: Seq
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_of_the_replies_of_all_models_only_those_with_made_up_outputs_end(case: object) -> None:
     kept = heard(case.reply + "\n").kept  # type: ignore[attr-defined]
-    assert kept is None or case.invented  # type: ignore[attr-defined]
+    assert kept is None or case.invented or "conversation" in case.name  # type: ignore[attr-defined]
     if kept is not None:
         assert parse_reply(kept).cells == case.cells  # type: ignore[attr-defined]
 

@@ -50,8 +50,8 @@ _OWN = frozenset(
 """Of a request's names, those that are no parameters, and two that are never left out."""
 _OTHER_NAMES = {
     "reasoning_effort": r"reasoning\.effort|output_config(?:\.effort)?|effort parameter|support thinking"
-    r"|thinking_?level",
-    "thinking": r"budget_?tokens|thinking_?(?:budget|config)|support thinking|thinking (?:is|may) not"
+    r"|thinking_?level|thinking mode",
+    "thinking": r"budget_?tokens|thinking[_ ]?(?:budget|config)|support thinking|thinking (?:is|may) not"
     r"|adaptive thinking|thinking\.(?:type|enabled)",
     "stop": r"stop_?sequences",
     "top_p": r"topP",

@@ -324,6 +324,8 @@ ASKED: dict[str, Any] = {
         ("This model does not support the effort parameter.", "reasoning_effort"),
         ('"llama3.1:8b" does not support thinking', "reasoning_effort"),
         ("`max_tokens` must be greater than `thinking.budget_tokens`.", "thinking"),
+        ("Budget 0 is invalid. This model only works in thinking mode.", "reasoning_effort"),
+        ("The thinking budget 100 is invalid. Please choose a value between 128 and 32768.", "thinking"),
         ('"thinking.type.enabled" is not supported for this model.', "thinking"),
         ("Unknown name \"thinkingConfig\" at 'generation_config': Cannot find field.", "thinking"),
         ("[{'type': 'extra_forbidden', 'loc': ('body', 'logit_bias'), 'msg': 'Extra inputs'}]", "logit_bias"),

@@ -68,14 +68,11 @@ def secrets_in(value: object) -> list[str]:
     return found
 
 
-def known_secrets(environ: Mapping[str, str], others: Iterable[str] = ()) -> list[str]:
-    """Values of at least 8 characters of the variables whose names suggest secrets, and `others`; the longest
-    first.
-    """
+def known_secrets(environ: Mapping[str, str]) -> list[str]:
+    """Values of at least 8 characters of the variables whose names suggest secrets; the longest first."""
     values = {value.strip() for name, value in environ.items() if is_secret_name(name)}
     return sorted(
-        (value for value in {*values, *others} if len(value) >= MIN_LENGTH),
-        key=lambda value: (-len(value), value),
+        (value for value in values if len(value) >= MIN_LENGTH), key=lambda value: (-len(value), value)
     )
 
 

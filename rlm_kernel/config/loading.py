@@ -25,7 +25,7 @@ from rlm_kernel.config.sources import (
     one_spelling,
 )
 from rlm_kernel.errors import ConfigError
-from rlm_kernel.secrets import names_secret
+from rlm_kernel.secrets import hold, names_secret
 
 DEFAULT = "default"
 _PASSWORD = re.compile(r"//[^/@\s]+@")
@@ -154,9 +154,12 @@ def _checked(given: Mapping[str, Given]) -> Settings:
             section = section.setdefault(part, {})
         section[name] = None if unset else item.value
     try:
-        return Settings.model_validate(tree)
+        settings = Settings.model_validate(tree)
     except ValidationError as error:
         raise _bad_value(error, given) from None
+    for secret in settings.secrets():
+        hold(secret)
+    return settings
 
 
 def _bad_value(error: ValidationError, given: Mapping[str, Given]) -> ConfigError:

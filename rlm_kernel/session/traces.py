@@ -54,13 +54,14 @@ def _own_limits(settings: Settings) -> dict[str, float | None]:
 def new_writer(
     path: Path, meta: NotebookMeta, settings: Settings, cells: Iterable[Mapping[str, Any]] | None = None
 ) -> NotebookWriter:
-    """What writes a trace: without the secrets of this process and of the settings, and with no more output
-    than these say.
+    """What writes a trace: without the secrets of this process, and with no more output than the settings
+    say.
 
     `cells`: those of a trace that is taken up; then nothing is written before the first event.
     """
-    secrets = known_secrets(os.environ, settings.secrets())
-    return NotebookWriter(path, meta, secrets, cells, outputs=parse_size(settings.trace.outputs))
+    return NotebookWriter(
+        path, meta, known_secrets(os.environ), cells, outputs=parse_size(settings.trace.outputs)
+    )
 
 
 @contextlib.asynccontextmanager

@@ -18,6 +18,7 @@ from rlm_kernel.config import (
     load_settings,
 )
 from rlm_kernel.errors import ConfigError
+from rlm_kernel.secrets import redact
 
 FAST = {"model": "openai/gpt-4o-mini", "about": "quick labels", "calls": 100, "cost": 0.5}
 
@@ -209,6 +210,7 @@ def test_no_source_shows_a_key_a_header_or_a_secret_parameter(tmp_path: Path) ->
     assert by_key["sub_llm.extra"]["verbosity"] == "low"
     assert "headers" not in settings.model_dump()["models"]["fast"]
     assert set(settings.secrets()) == {secret, f"Bearer {secret}"}
+    assert redact(f"<Bearer {secret}> <{secret}> blue-team", ()) == "<[redacted]> <[redacted]> blue-team"
 
 
 @pytest.mark.parametrize(

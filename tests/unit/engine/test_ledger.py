@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlm_kernel.engine.ledger import Ledger, Limits
-from rlm_kernel.engine.protocols import Completion, Role, Totals, Usage
+from rlm_kernel.engine.protocols import Completion, Role, Shares, Totals, Usage
 from rlm_kernel.errors import BudgetExceeded
 
 
@@ -428,7 +428,10 @@ async def test_the_account_without_children_at_work_has_those_that_have_ended() 
         ledger.count_turn()
         await call(ledger, "sub", reply(3, 1, cost=None))
     assert replace(top.closed(), seconds=0) == Totals(
-        calls=1, sub_usage=Usage(1, 1), known_cost=pytest.approx(0.1)
+        calls=1,
+        sub_usage=Usage(1, 1),
+        known_cost=pytest.approx(0.1),
+        models=Shares.one("sub", calls=1, usage=Usage(1, 1), known_cost=pytest.approx(0.1)),
     )
     assert (child.closed().calls, child.closed().turns, child.closed().children) == (1, 1, 0)
     grandchild.end()

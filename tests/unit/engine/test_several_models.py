@@ -158,18 +158,18 @@ async def test_limits_of_a_model_hold_for_the_whole_tree_and_after_a_run_is_take
         await _use(again, "sub", "strong")
 
 
-async def _give_up(ledger: Ledger) -> None:
-    async with ledger.call("sub", 10, model="strong") as call:
-        call.sent()
-        raise asyncio.CancelledError
-
-
 async def test_a_call_that_is_given_up_counts_against_its_models_money() -> None:
     ledger = Ledger(Limits(models={"strong": ModelLimits(cost=0.6)}))
     await _use(ledger, "sub", "strong")
+
+    async def give_up() -> None:
+        async with ledger.call("sub", 10, model="strong") as call:
+            call.sent()
+            raise asyncio.CancelledError
+
     for _ in range(2):
         with pytest.raises(asyncio.CancelledError):
-            await _give_up(ledger)
+            await give_up()
     with pytest.raises(BudgetExceeded, match="cost of the model strong"):
         await _use(ledger, "sub", "strong")
     await _use(ledger, "sub", "sub")

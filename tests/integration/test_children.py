@@ -20,6 +20,8 @@ import pytest
 from benchmarks.tree import run_tree
 from rlm_kernel import RLM
 from rlm_kernel.engine.events import CallFinished, Event
+from rlm_kernel.engine.protocols import Card, Completion, Usage
+from rlm_kernel.models.scripted import ScriptedModels
 from rlm_kernel.session import pool
 from rlm_kernel.session.ask import ask
 from rlm_kernel.session.replay import replay
@@ -377,3 +379,64 @@ async def test_a_child_that_fails_is_a_failed_call_and_no_more(text: Path) -> No
     result = await run(Levels([top], [child]), text, **{"limits.turns": 2})
     assert result.value == 7
     assert "CallFailed" in printed(family(result.trace)[0])
+
+
+LED = """```repl
+parts = llm_query_batched(["A", "B", "C"], model="fast")
+print([str(part) if part else part for part in parts])
+try:
+    llm_query("x", model="fats")
+except LLMError as error:
+    print(error)
+child = rlm_query("How many words?", context, model="strong")
+print(child, budget()["models"])
+FINAL(child)
+```"""
+
+
+async def test_code_asks_models_by_name_a_child_is_led_by_one_and_their_limits_hold_in_the_tree(
+    text: Path,
+) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def strong(messages: Any) -> str:
+        asked.append((messages[0]["content"], messages[-1]["content"]))
+        return (
+            "```repl\nprint(len(context.split()), llm_query('D', model='fast'))\n```"
+            if len(messages) < 4
+            else "```repl\ntry:\n    llm_query('E', model='fast')\nexcept BudgetExceeded as e:\n    print(e)\nFINAL('five')\n```"
+        )
+
+    class Priced(ScriptedModels):
+        async def complete(self, *arguments: Any, **options: Any) -> Completion:
+            reply = await super().complete(*arguments, **options)
+            return replace(reply, usage=Usage(10, 1, 6, False, 2, 1), cost=0.01)
+
+    models = Priced(
+        [LED],
+        {},
+        others={"fast": str.lower, "strong": strong},
+        cards=[Card("fast", "a/fast", 9_000, 0.1, 0.2, about="labels"), Card("strong", "a/strong")],
+    )
+    result = await run(models, text, **{"models.fast.model": "a/fast", "models.fast.calls": 4})
+    trace = read_trace(result.trace)
+    out = printed(trace)
+    assert "['a', 'b', 'c']" in out
+    assert "There is no model 'fats' here." in out
+    assert "'fast' (a/fast), for labels" in out
+    assert "{'fast': {'calls': 0}}" in out
+    assert len(asked) == 2
+    (child,) = calls(trace)
+    assert (child.role, child.model) == ("strong", "a/strong")
+    beneath = read_trace(result.trace.parent / child.trace)
+    assert (beneath.meta.models["root"], beneath.meta.models["fast"]) == ("a/strong", "a/fast")
+    assert "The limit of calls of the model fast is reached: 4 of 4 used." in printed(beneath, "turn-02-a")
+    shares = trace.spent().models
+    assert {name: share.calls for name, share in shares.items()} == {"root": 1, "fast": 4, "strong": 2}
+    assert shares["fast"].usage == Usage(40, 4, 24, False, 8, 4)
+    assert result.totals.models == shares
+    assert "(fast $0.0400, strong $0.0200, root $0.0100)" in result.totals.line()
+    whole = replace(trace, meta=trace.meta.model_copy(update={"totals": None})).spent()
+    assert whole.models == shares
+    assert "| fast | `a/fast` | 4 | 40 | 24 | 4 |" in trace.cells[-1].source
+    assert (await replay(result.trace)).same

@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal, Self
 
+from rlm_kernel.engine.inflight import Asked, Dearest, InFlight
+from rlm_kernel.engine.limits import LIMITS, ROUNDING, UNITS, LimitName, refused, unit
+from rlm_kernel.engine.limits import Limits as Limits
+from rlm_kernel.engine.limits import ModelLimits as ModelLimits
 from rlm_kernel.engine.totals import Share, Shares, Totals, Usage
 from rlm_kernel.engine.values import Completion, Role
 from rlm_kernel.errors import BudgetExceeded
 
-LimitName = Literal["turns", "calls", "cost", "tokens", "seconds"]
-LIMITS: tuple[LimitName, ...] = ("turns", "calls", "cost", "tokens", "seconds")
 _SPENT: tuple[Literal["cost", "tokens"], ...] = ("cost", "tokens")
 """Limits of what is known only after a call."""
 NEARLY = 0.8
@@ -29,63 +31,6 @@ KEPT = 0.1
 """Share of a limit at most that is kept for the last answer."""
 CHARS_PER_TOKEN = 4.0
 """Of what is reckoned from characters."""
-_ROUNDING = 1e-9
-"""US dollars: sums of prices are not exact."""
-
-
-@dataclass(frozen=True)
-class ModelLimits:
-    """Of one model, for the whole tree of a run. None is no limit; `cost` in US dollars."""
-
-    calls: int | None = None
-    cost: float | None = None
-
-
-@dataclass(frozen=True)
-class Limits:
-    """None is no limit.
-
-    `cost` in US dollars; `tokens` counts prompt and completion of root and sub models; `calls` are all model
-    calls but the root's own: sub-model calls, and turns of child RLMs. `turns` hold for each RLM by itself;
-    `depth`: how deep child RLMs may nest. `models`: of those that have limits of their own, by the role of
-    their cards.
-    """
-
-    turns: int = 30
-    calls: int | None = None
-    cost: float | None = None
-    tokens: int | None = None
-    seconds: float | None = None
-    depth: int = 0
-    models: Mapping[str, ModelLimits] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """A call to be made: for a sub model or a root model, which of them (the role of its card), with a prompt
-    of so many characters. `last`: for the last answer.
-    """
-
-    role: Role
-    model: str
-    chars: int
-    last: bool = False
-
-
-@dataclass
-class _Dearest:
-    """What the dearest call of a model has used so far, and the characters of the longest prompt, which used
-    no more than that.
-    """
-
-    cost: float = 0.0
-    tokens: float = 0.0
-    chars: int = 0
-
-    def of(self, name: Literal["cost", "tokens"], chars: int) -> float:
-        """What another call may use."""
-        used: float = getattr(self, name)
-        return used * max(1.0, chars / self.chars) if self.chars else used
 
 
 class Call:
@@ -94,7 +39,7 @@ class Call:
     Whoever makes it says when the request goes out, and what came of it.
     """
 
-    def __init__(self, ledger: Ledger, asked: _Asked) -> None:
+    def __init__(self, ledger: Ledger, asked: Asked) -> None:
         self._ledger = ledger
         self._for = asked
         self._ticket = 0
@@ -156,11 +101,8 @@ class Ledger:
         self._open: list[Ledger] = []
         """Child RLMs at work."""
         # Of the whole tree, so used at its top alone:
-        self._held: dict[int, tuple[str, float, float]] = {}
-        """Calls in flight: the model, and what each may use of money and tokens."""
-        self._tickets = 0
-        self._dearest: dict[str, _Dearest] = {}
-        self._last = _Dearest()
+        self._flight = InFlight()
+        self._last = Dearest()
         self._settled = asyncio.Event()
 
     def child(self, model: str = "root") -> Ledger:
@@ -209,7 +151,7 @@ class Ledger:
         """Before the root model is asked. Raises BudgetExceeded."""
         self._top._check()
         if self._totals.turns >= self.limits.turns:
-            raise _refusal("turns", self._totals.turns, self.limits.turns)
+            raise refused("turns", self._totals.turns, self.limits.turns)
 
     def count_turn(self) -> None:
         """The root model has replied."""
@@ -223,9 +165,9 @@ class Ledger:
         always made. One that is given up on its way counts against the limits as what it may have used.
         Raises BudgetExceeded: then nothing is to be sent.
         """
-        return Call(self, _Asked(role, model or role, chars, last))
+        return Call(self, Asked(role, model or role, chars, last))
 
-    async def _reserve(self, asked: _Asked) -> int:
+    async def _reserve(self, asked: Asked) -> int:
         calls, turns = int(asked.role == "sub" or self.is_child), int(asked.role == "root" and self.is_child)
         if calls:
             self._top._check_calls()
@@ -242,26 +184,24 @@ class Ledger:
     def _tell_left(self, refusal: BudgetExceeded, model: str = "") -> None:
         """Code that is refused a call is told what is left of the limits there are."""
         left = self.left()
-        told = [f"{left[name]:g} {_UNITS[name]}" for name in LIMITS if left[name] is not None]
+        told = [f"{left[name]:g} {UNITS[name]}" for name in LIMITS if left[name] is not None]
         told += [
-            f"{rest:g} {_UNITS[name]} of {model}"
+            f"{rest:g} {UNITS[name]} of {model}"
             for name, rest in left.get("models", {}).get(model, {}).items()
         ]
         refusal.hint = f"Left: {', '.join(told)}."
 
-    def _settle(self, asked: _Asked, reply: Completion) -> None:
+    def _settle(self, asked: Asked, reply: Completion) -> None:
         role, spent = asked.role, {"known_cost": reply.cost or 0.0, "unpriced": int(reply.cost is None)}
         share = Shares.one(asked.model, usage=reply.usage, **spent)
         self._count(**{f"{role}_usage": reply.usage}, **spent, stored=int(reply.stored), models=share)
         if reply.stored:
             return  # nothing is learnt of what a call costs
-        dearest = self._top._dearest.setdefault(asked.model, _Dearest())
-        own_root = [self._last] if role == "root" and not self.is_child else []
-        for seen in [dearest, *own_root]:
-            seen.tokens, seen.cost = max(seen.tokens, reply.usage.total), max(seen.cost, reply.cost or 0.0)
-            seen.chars = max(seen.chars, asked.chars)
+        self._top._flight.see(asked, reply)
+        if role == "root" and not self.is_child:
+            self._last.see(reply, asked.chars)
 
-    def _failed(self, asked: _Asked, *, lost: bool, heard: int = 0) -> None:
+    def _failed(self, asked: Asked, *, lost: bool, heard: int = 0) -> None:
         """`lost`: it may be billed, though nobody waits for its reply.
 
         It counts: code could make such calls without end. As what such a call may use, or where some of the
@@ -270,7 +210,8 @@ class Ledger:
         if asked.role == "sub" or self.is_child:
             self._count(failed=1)
         if lost:
-            likely = self._top._likely(asked.model) or self._top._likely("sub") or _Dearest()
+            flight = self._top._flight
+            likely = flight.likely(asked.model) or flight.likely("sub") or Dearest()
             tokens, cost = likely.of("tokens", asked.chars), likely.of("cost", asked.chars)
             if heard:
                 reckoned = (asked.chars + heard) / CHARS_PER_TOKEN
@@ -279,7 +220,7 @@ class Ledger:
             self._count(lost_tokens=tokens, lost_cost=cost, models=share)
 
     def _release(self, ticket: int) -> None:
-        self._top._held.pop(ticket, None)
+        self._top._flight.release(ticket)
         self._top._settled.set()
 
     def _count(self, **counts: float | Usage | Shares) -> None:
@@ -296,7 +237,7 @@ class Ledger:
 
     def late(self) -> BudgetExceeded:
         """The refusal at the time limit."""
-        return _refusal("seconds", self._top._seconds(), self._top.limits.seconds or 0.0)
+        return refused("seconds", self._top._seconds(), self._top.limits.seconds or 0.0)
 
     def totals(self) -> Totals:
         """What was used, child RLMs and all; `turns` are those of this RLM alone, and in no other number."""
@@ -362,60 +303,38 @@ class Ledger:
             if limit and spent >= NEARLY * limit and what not in self._told:
                 self._told.add(what)
                 told.append(
-                    f"{NEARLY:.0%} of the limit of {what} are used: {spent:.6g} of {limit:g}{_unit(name)}."
+                    f"{NEARLY:.0%} of the limit of {what} are used: {spent:.6g} of {limit:g}{unit(name)}."
                 )
         return told
 
     # Of the whole tree
 
-    async def _admit(self, asked: _Asked) -> int:
+    async def _admit(self, asked: Asked) -> int:
         own = self._limits_of(asked)
         limited = own.cost is not None or any(getattr(self.limits, name) is not None for name in _SPENT)
         while not asked.last:
             self._check()
             self._check_model(asked.model, reserved=True)
-            if not self._held or not limited or self._fits(asked, own):
+            if not limited or not self._flight.of()[0] or self._fits(asked, own):
                 break
             self._settled.clear()
             await self._settled.wait()
-        self._tickets += 1
-        estimate = self._likely(asked.model) or _Dearest()
-        self._held[self._tickets] = (
-            asked.model,
-            estimate.of("cost", asked.chars),
-            estimate.of("tokens", asked.chars),
-        )
-        return self._tickets
+        return self._flight.hold(asked)
 
-    def _limits_of(self, asked: _Asked) -> ModelLimits:
+    def _limits_of(self, asked: Asked) -> ModelLimits:
         return self.limits.models.get(asked.model, ModelLimits())
 
-    def _likely(self, model: str) -> _Dearest | None:
-        """What a call of the model may use, at the most; before the first of the sub model, what the root
-        model's have. None if unknown.
-        """
-        if model in self._dearest:
-            return self._dearest[model]
-        # Another model may be far dearer than both.
-        root = self._dearest.get("root") if model in ("root", "sub") else None
-        return root if root is not None and root.tokens else None
-
-    def _fits(self, asked: _Asked, own: ModelLimits) -> bool:
+    def _fits(self, asked: Asked, own: ModelLimits) -> bool:
         """Whether a call can be afforded beside those in flight."""
-        dearest, held = self._likely(asked.model), list(self._held.values())
+        flight, dearest = self._flight, self._flight.likely(asked.model)
+        count, own_cost, _ = flight.of(asked.model)
         if dearest is None:  # what such a call uses is not known yet: one goes ahead
-            return not any(one[0] == asked.model for one in held)
-        cost, tokens = sum(one[1] for one in held), sum(one[2] for one in held)
-        own_cost = sum(one[1] for one in held if one[0] == asked.model)
-        rooms = {
-            "cost": [
-                self._room("cost", cost),
-                None if own.cost is None else own.cost - _spent_on(self._share(asked.model)) - own_cost,
-            ],
-            "tokens": [self._room("tokens", tokens)],
-        }
+            return not count
+        _, cost, tokens = flight.of()
+        left = None if own.cost is None else own.cost - _spent_on(self._share(asked.model)) - own_cost
+        rooms = {"cost": (self._room("cost", cost), left), "tokens": (self._room("tokens", tokens),)}
         return not any(
-            room is not None and dearest.of(name, asked.chars) > room + _ROUNDING
+            room is not None and dearest.of(name, asked.chars) > room + ROUNDING
             for name in _SPENT
             for room in rooms[name]
         )
@@ -463,12 +382,12 @@ class Ledger:
     def _check(self) -> None:
         for name in ("cost", "tokens", "seconds"):
             limit = getattr(self.limits, name)
-            if limit is not None and self._spent(name) >= limit - self._kept(name) - _ROUNDING:
-                raise _refusal(name, self._spent(name), limit, self._kept(name))
+            if limit is not None and self._spent(name) >= limit - self._kept(name) - ROUNDING:
+                raise refused(name, self._spent(name), limit, self._kept(name))
 
     def _check_calls(self) -> None:
         if self.limits.calls is not None and self._totals.calls >= self.limits.calls:
-            raise _refusal("calls", self._totals.calls, self.limits.calls)
+            raise refused("calls", self._totals.calls, self.limits.calls)
 
     def _check_model(self, model: str, *, reserved: bool = False) -> None:
         """Raise BudgetExceeded if the model's own limits are used up.
@@ -479,28 +398,10 @@ class Ledger:
         if limits is None:
             return
         if limits.calls is not None and not reserved and share.calls >= limits.calls:
-            raise _refusal("calls", share.calls, limits.calls, model=model)
-        if limits.cost is not None and _spent_on(share) >= limits.cost - _ROUNDING:
-            raise _refusal("cost", _spent_on(share), limits.cost, model=model)
+            raise refused("calls", share.calls, limits.calls, model=model)
+        if limits.cost is not None and _spent_on(share) >= limits.cost - ROUNDING:
+            raise refused("cost", _spent_on(share), limits.cost, model=model)
 
 
 def _spent_on(share: Share) -> float:
     return share.known_cost + share.lost_cost
-
-
-_UNITS = {"turns": "turns", "calls": "calls", "cost": "US dollars", "tokens": "tokens", "seconds": "s"}
-
-
-def _unit(limit: LimitName) -> str:
-    return f" {_UNITS[limit]}" if limit in ("cost", "seconds") else ""
-
-
-def _refusal(
-    limit: LimitName, spent: float, allowed: float, kept: float = 0.0, *, model: str = ""
-) -> BudgetExceeded:
-    whose = f" of the model {model}" if model else ""
-    rest = f", and {kept:.6g} kept for the last answer" if kept > _ROUNDING else ""
-    return BudgetExceeded(
-        f"The limit of {limit}{whose} is reached: {spent:.6g} of {allowed:g}{_unit(limit)} used{rest}.",
-        limit=limit,
-    )

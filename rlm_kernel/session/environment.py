@@ -76,10 +76,11 @@ def new_folder(settings: Settings, *, replayed: bool = False, idle: float = 0.0)
 
 
 def max_in_flight(settings: Settings) -> int:
-    """How many calls of a batch are under way at once: enough to keep the sub model busy."""
+    """How many calls of a batch are under way at once: enough to keep the busiest model busy."""
     from rlm_kernel.sandbox import broker
 
-    return min(broker.MAX_IN_FLIGHT, max(MAX_IN_FLIGHT, 2 * settings.sub_llm.concurrency))
+    most = max(llm.concurrency for llm in (settings.sub_llm, *settings.models.values()))
+    return min(broker.MAX_IN_FLIGHT, max(MAX_IN_FLIGHT, 2 * most))
 
 
 async def image_for(host: Host, *first: Awaitable[Any]) -> ImageInfo:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.engine.conversation import Past
 from rlm_kernel.engine.events import Listener, RunOpened
-from rlm_kernel.engine.ledger import LIMITS, Ledger
+from rlm_kernel.engine.ledger import Ledger
+from rlm_kernel.engine.limits import LIMITS
 from rlm_kernel.engine.loop import Loop
 from rlm_kernel.engine.protocols import Models, Outcome, Totals
 from rlm_kernel.engine.subcalls import SubCalls

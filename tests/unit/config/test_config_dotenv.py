@@ -158,7 +158,12 @@ def test_the_example_has_every_variable_once() -> None:
     settings = [variable_of(key) for key in known_keys()]
     assert [name for name in names if name in settings] == settings
     others = {name for name in NOT_SETTINGS if not name.endswith("*")}
-    assert {name for name in names if name.startswith("RLM_")} == {*settings, *SHORTHANDS, *others}
+    assert {name for name in names if name.startswith("RLM_")} == {
+        *settings,
+        *SHORTHANDS,
+        *others,
+        "RLM_MODELS",
+    }
 
 
 def test_the_example_has_the_other_variables_of_the_documents() -> None:

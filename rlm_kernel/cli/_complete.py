@@ -244,9 +244,8 @@ def _named() -> list[str]:
         named = list(json.loads(Path("config.json").read_text("utf-8-sig"))["models"])
     except (OSError, ValueError, LookupError, TypeError):
         named = []
-    return [
-        name for name in dict.fromkeys([*named, *variables]) if isinstance(name, str) and name.isprintable()
-    ]
+    names = [name for name in (*named, *variables) if isinstance(name, str) and name.isprintable()]
+    return list(dict.fromkeys(names))
 
 
 def _fields(node: ast.ClassDef) -> Iterator[tuple[str, ast.expr, str]]:

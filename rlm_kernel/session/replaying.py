@@ -97,7 +97,12 @@ def _others(trace: TraceFile) -> dict[str, Any]:
     """The models beside root and sub, with the limits of each."""
     given: dict[str, Any] = {}
     given |= {f"models.{name}.model": model for name, model in trace.meta.models.items() if name not in ROLES}
-    given |= {key: limit for key, limit in trace.meta.limits.items() if key.startswith("models.")}
+    given |= {
+        f"models.{name}.{what}": limit
+        for name in trace.meta.models
+        for what in ("calls", "cost")
+        if (limit := trace.meta.limits.get(f"models.{name}.{what}")) is not None
+    }
     return {key: value for key, value in given.items() if field_of(key) is not None}
 
 

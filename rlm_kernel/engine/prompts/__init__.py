@@ -143,7 +143,7 @@ def system_prompt(
     """
     reads = (sub.window or _USUAL_WINDOW) * _SHARE
     piece = min(profile.piece_chars, _rounded(reads * _DENSE_CHARS_PER_TOKEN))
-    told = _told_of(sub, others, depth)
+    told = _told_of(sub, others, children=depth > 0 and "{recursion}" in profile.system)
     hints = {
         "str": "It is one str.",
         "dict": "It is a dict of name to text.",
@@ -169,16 +169,15 @@ def system_prompt(
     return filled if not told or "{models}" in profile.system else f"{filled}\n{told}"
 
 
-def _told_of(sub: Card, others: Sequence[Card], depth: int) -> str:
+def _told_of(sub: Card, others: Sequence[Card], *, children: bool) -> str:
     """What the root model is told of the models that it may choose from; nothing where there is no choice."""
     if not others:
         return ""
-    calls = ["llm_query", "llm_query_batched"]
-    for_child = "; with rlm_query it is the child's root model" if depth > 0 else ""
+    for_child = "; with rlm_query it is the child's root model" if children else ""
     first = others[0].role
     lines = [
         f'- Other models: name one with model=, such as `llm_query(prompt, model="{first}")`; '
-        f"{calls[1]} takes model= as well{for_child}. Take the cheapest that does the work well:",
+        f"llm_query_batched takes model= as well{for_child}. Take the cheapest that does the work well:",
         f"  - without model=: the sub model{_facts(sub)}",
         *(f'  - "{card.role}"{_facts(card)}' for card in others),
     ]

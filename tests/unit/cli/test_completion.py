@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from rlm_kernel.bench.strategies import STRATEGIES
 from rlm_kernel.bench.suites import SUITES
 from rlm_kernel.cli import _complete, app
-from rlm_kernel.config import known_keys, load_settings
+from rlm_kernel.config import OtherLLM, known_keys, load_settings
 
 SAMPLE = Path(__file__).parents[3] / "notebooks" / "server-log-scripted.ipynb"
 HOSTILE = "$(touch pwned)`touch pwned`;'x.ipynb"
@@ -75,6 +75,24 @@ def test_settings_and_their_values_are_offered() -> None:
     }
     assert "root_llm.model=openai/gpt-4o" in offered("rlm ask --set root_llm.model=openai/gpt-4o")
     assert offered("rlm ask --profile ") == ["default", "batching", "short", "small"]
+
+
+def test_models_of_the_users_and_reasoning_are_offered(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "config.json").write_text('{"models": {"my-fast": {"model": "a/b"}}}')
+    monkeypatch.setenv("RLM_MODELS__STRONG__MODEL", "c/d")
+    keys = offered("rlm ask --set models.")
+    fields = [name for name in OtherLLM.model_fields if name != "api_key"]
+    assert keys == [f"models.{name}.{field}=" for name in ("my-fast", "strong") for field in fields]
+    assert offered("rlm ask --set models.strong.caching=") == [
+        "models.strong.caching=true",
+        "models.strong.caching=false",
+    ]
+    assert "models.strong.model=openai/gpt-4o" in offered("rlm ask --set models.strong.model=openai/gpt-4o")
+    for command in ("ask", "chat", "run", "resume t.ipynb", "bench niah"):
+        levels = offered(f"rlm {command} --reasoning ")
+        assert levels == ["off", "minimal", "low", "medium", "high", "xhigh", "max"], command
+    (folder / "config.json").write_text('{"models": [5, {"x": 1}]}')
+    assert all(key.startswith("models.strong.") for key in offered("rlm ask --set models."))
 
 
 def test_every_value_that_is_offered_is_one_that_is_taken() -> None:

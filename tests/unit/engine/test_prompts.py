@@ -17,6 +17,7 @@ from rlm_kernel.engine.prompts import (
     SHORT_WINDOW,
     ProfileName,
     load_profile,
+    parse_profile,
     profile_of,
     system_prompt,
 )
@@ -177,6 +178,36 @@ def test_child_rlms_are_told_of_where_they_are_allowed(name: ProfileName) -> Non
     assert "\n- `rlm_query(question, context=None)`" in told
     assert "rlm_query_batched(questions, contexts)" in told
     assert "\n\n-" not in told, "it stands in the list"
+
+
+OTHERS = (
+    Card("fast", "openai/tiny", 100_000, 0.15, 0.6, about="labels,\n {recursion} short extractions"),
+    Card("far-away", "a/b"),
+)
+
+
+@pytest.mark.parametrize("name", get_args(ProfileName))
+def test_other_models_are_told_of_where_there_are_any(name: ProfileName) -> None:
+    assert "model=" not in prompt(name, depth=1)
+    told = prompt(name, others=OTHERS)
+    assert 'such as `llm_query(prompt, model="fast")`' in told
+    assert "without model=: the sub model (a/sub; reads about " in told
+    assert (
+        '  - "fast" (openai/tiny; reads about 280,000 characters; $0.15 for a million tokens read, $0.6 '
+        "written): labels, {recursion} short extractions\n"
+    ) in told
+    assert '  - "far-away" (a/b)\n' in told
+    assert "rlm_query" not in told
+    assert ("child's root model" in prompt(name, others=OTHERS, depth=1)) == (name != "small")
+    if name != "small":
+        assert "\n\n-" not in told, "it stands in the list"
+
+
+def test_a_profile_of_the_users_without_the_place_has_them_at_its_end() -> None:
+    mine = parse_profile("my.md", "Answer by code.\n")
+    told = system_prompt(mine, INFO, output_chars=500, sub=Card("sub", "a/sub"), others=OTHERS)
+    assert told.startswith("Answer by code.\n\n- Other models")
+    assert told.endswith('"far-away" (a/b)\n')
 
 
 def test_the_small_profile_is_the_same_at_any_depth() -> None:

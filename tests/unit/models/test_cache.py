@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from rlm_kernel.cli import app
 from rlm_kernel.cli._live import LiveView
-from rlm_kernel.config import LLMSettings, Settings, load_settings
+from rlm_kernel.config import LLMSettings, OtherLLM, Settings, load_settings
 from rlm_kernel.engine.protocols import Completion, Message, Picture, Role, Usage
 from rlm_kernel.engine.values import Card
 from rlm_kernel.errors import ConfigError, ModelError, SetupError
@@ -573,3 +573,38 @@ def test_the_option_is_the_setting(command: str) -> None:
 def test_a_size_is_checked() -> None:
     with pytest.raises(ConfigError, match=r"cache\.size"):
         load_settings(overrides={"cache.size": "much"})
+
+
+async def test_models_beside_root_and_sub_have_replies_of_their_own(path: Path, said: list[str]) -> None:
+    models = Counting()
+    answering = {
+        "root": ROOT,
+        "sub": LLMSettings(model="test/sub"),
+        "fast": OtherLLM(model="a/b", temperature=0),
+    }
+    front = CachedModels(models, ReplyCache(path, 1 << 20, said.append), answering)
+    try:
+        replies = [await ask(front, model=name) for name in ("fast", "fast", "a/b", None, None)]
+    finally:
+        await front.aclose()
+    assert [reply.stored for reply in replies] == [False, True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"top_p": 0.5},
+        {"seed": 1},
+        {"stop": ["x"]},
+        {"reasoning": "low"},
+        {"thinking_tokens": 0},
+        {"extra": {"verbosity": "low"}},
+        {"headers": {"anthropic-beta": "x"}},
+    ],
+)
+def test_all_that_decides_a_reply_is_part_of_its_key_and_no_secret_is(change: dict[str, Any]) -> None:
+    messages = [{"role": "user", "content": "hello"}]
+    plain = call_key(COLD, messages, None)
+    assert call_key(COLD.model_copy(update=change), messages, None) != plain
+    secret = {"headers": {"Authorization": "Bearer sk-12345678"}, "retries": 9}
+    assert call_key(COLD.model_copy(update=secret), messages, None) == plain

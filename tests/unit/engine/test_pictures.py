@@ -15,7 +15,9 @@ from rlm_contract import MAX_ALL_PICTURES, MAX_PICTURE, MAX_PICTURES
 
 from rlm_kernel.engine import kernel_says, pictures
 from rlm_kernel.engine.hostcalls import digest
+from rlm_kernel.engine.inflight import Asked
 from rlm_kernel.engine.ledger import Ledger, Limits
+from rlm_kernel.engine.limits import ModelLimits
 from rlm_kernel.engine.protocols import CallRecord, Card, Completion, Message, Picture
 from rlm_kernel.engine.records import Keep
 from rlm_kernel.engine.subcalls import chars
@@ -156,13 +158,13 @@ class Blind(Seeing):
 
 async def test_a_model_that_is_known_to_see_none_is_not_asked() -> None:
     host = Host(Blind())
-    for model in (None, "scripted/sub", "sub"):
+    for model in (None, "scripted/sub"):
         with pytest.raises(
             ModelError, match=r"sees no pictures, so it was not asked\.\nModels that do: eyes"
         ):
             await host.ask("llm_query", body([JPEG]) | {"model": model})
     assert not host.calls._sub_calls._models.messages  # type: ignore[union-attr]
-    for model in ("eyes", "test/eyes", "scripted/root", "unknown"):
+    for model in ("eyes", "test/eyes", "scripted/root"):
         assert await host.ask("llm_query", body([JPEG]) | {"model": model}) == "red"
     assert await host.ask("llm_query", {"prompt": "?", "model": None}) == "red"
     refused, *_ = host.end()[0]
@@ -198,7 +200,7 @@ async def test_pictures_count_for_the_reservation() -> None:
 
         call.settle(Completion("", "m", Usage(1000, 0)))
     async with ledger.call("sub", chars([message])):
-        assert not ledger._fits("sub", chars([message, message]))
+        assert not ledger._fits(Asked("sub", "sub", chars([message, message])), ModelLimits())
 
 
 def test_a_call_in_the_trace_with_a_preview_of_another_form_is_no_record() -> None:

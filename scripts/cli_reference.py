@@ -23,7 +23,8 @@ The help texts of `rlm` and its commands, and what all commands have in common. 
 plain lines replace the live view ([subcalls.md](subcalls.md#see-it-happen)).
 
 **`--json`** prints one object to stdout: `answer`, `trace`, `turns`, `calls`, `children`, `child_turns`, `stored`, `failed`, `tokens`
-(`prompt`, `completion`, `cached`), `cost` (null if unknown), `known_cost`, `seconds`, `stop_reason`, `forced`.
+(`prompt`, `completion`, `cached`, `written`, `reasoning`), `cost` (null if unknown), `known_cost`, `seconds`, `models` (calls, tokens and cost by model),
+`stop_reason`, `forced`.
 [subcalls.md](subcalls.md#the-numbers) defines them. `rlm run` and `rlm chat` print it before the summary for the [memory](memory.md), so
 its figures are those of the question alone.
 

@@ -134,10 +134,13 @@ def test_a_run_of_all_kinds_of_calls_has_the_same_numbers_everywhere(
     )
 
     # The answer is told before the summary is made, and with what the question alone has used.
-    asked = {name for name in totals.as_json() if name not in ("tokens", "seconds", "known_cost")}
+    asked = {name for name in totals.as_json() if name not in ("tokens", "seconds", "known_cost", "models")}
     assert {name: answer[name] for name in asked} == {name: totals.as_json()[name] for name in asked}
     assert answer["tokens"]["prompt"] < totals.as_json()["tokens"]["prompt"]
     assert answer["known_cost"] < totals.known_cost
+    by_model = {name: (share.calls, share.usage) for name, share in totals.models.items()}
+    assert by_model == {"root": (5, totals.root_usage), "sub": (5, totals.sub_usage)}
+    assert answer["models"]["sub"] == totals.as_json()["models"]["sub"]
     assert first.stderr.splitlines()[-2] == totals.line()
     assert live[-1] in totals.line()
     assert "+ unknown" in live[-1]
@@ -217,8 +220,9 @@ def test_a_forced_answer_is_a_turn_and_a_resumed_run_goes_on_with_its_account(
     assert all(
         getattr(whole, part.name) >= getattr(forced, part.name)
         for part in fields(Totals)
-        if "usage" not in part.name
+        if "usage" not in part.name and part.name != "models"
     )
+    assert {name: share.calls for name, share in whole.models.items()} == {"root": 4, "sub": 5}
     shared(of_json(done.stdout), whole)
     assert live[-1] in done.stderr.splitlines()[-2] == whole.line()
     assert in_the_closing_cell("t.ipynb", whole)

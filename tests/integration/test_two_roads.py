@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from typing import Any
 
 import pytest
@@ -77,3 +79,27 @@ def test_prices_are_those_of_litellm() -> None:
             assert _prices.cost(LLMSettings(), entry, usage) == pytest.approx(sum(told)), (name, usage)
             tried += 1
     assert tried > 500
+
+
+_PROGRAM = """
+import asyncio, sys
+from rlm_kernel.config import load_settings
+from rlm_kernel.models.litellm_models import LitellmModels
+from rlm_kernel.engine.protocols import Watch
+async def main(base):
+    models = LitellmModels(load_settings(overrides={"root_llm.model": "openai/root", "root_llm.api_base": base}))
+    hello = [{"role": "user", "content": "hello"}]
+    print((await models.complete(hello, role="root", watch=Watch(heard=lambda *_: True))).text)
+    await models.aclose()
+asyncio.run(main(sys.argv[1]))
+print(sorted({"litellm", "openai", "httpx", "tiktoken"} & set(sys.modules)))
+"""
+
+
+async def test_a_provider_whose_wire_is_known_is_asked_without_litellm(openai_env: ModelServer) -> None:
+    openai_env.root = ["hi"]
+    asked = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _PROGRAM, openai_env.url, stdout=asyncio.subprocess.PIPE
+    )
+    told, _ = await asked.communicate()
+    assert told.decode().split("\n")[:2] == ["hi", "[]"]

@@ -10,16 +10,24 @@ the model's last reply are for other conversations that begin alike: those of ot
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
+import math
 import re
+import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
 MARK = {"type": "ephemeral"}
 HOUR = {"type": "ephemeral", "ttl": "1h"}
+CACHE_SECONDS = 300.0
+"""For so long a cache has what is not used."""
+LONGEST_WAIT = 30.0
+"""Seconds that a call waits for another to write what both begin with."""
 MARKS = 4
 """Of a request, at most."""
 CHARS_PER_TOKEN = 4
@@ -145,6 +153,41 @@ def in_blocks(beginning: str, rest: str) -> list[dict[str, Any]]:
         {"type": "text", "text": beginning, "cache_control": dict(MARK)},
         {"type": "text", "text": rest},
     ]
+
+
+class Writers:
+    """Which beginnings are being written to the cache: those that begin alike wait for the first of them.
+
+    A cache has a beginning only after the first reply. Calls that start together would each write it, and pay
+    more than without a cache.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._writing: dict[str, asyncio.Future[None]] = {}
+        self._written: OrderedDict[str, float] = OrderedDict()
+
+    @contextlib.asynccontextmanager
+    async def turn(self, beginning: str) -> AsyncIterator[None]:
+        """Enter with a request that has this marked beginning; "" for none. Waits for LONGEST_WAIT seconds at
+        most.
+        """
+        first = self._writing.get(beginning)
+        if first is not None:
+            await asyncio.wait([first], timeout=LONGEST_WAIT)
+        since = self._clock() - self._written.get(beginning, -math.inf)
+        if not beginning or first is not None or since < CACHE_SECONDS:
+            yield
+            return
+        writing = self._writing[beginning] = asyncio.get_running_loop().create_future()
+        try:
+            yield
+            self._written[beginning] = self._clock()
+            if len(self._written) > _FAMILIES:
+                self._written.popitem(last=False)
+        finally:
+            del self._writing[beginning]
+            writing.set_result(None)
 
 
 # Prompts that begin alike

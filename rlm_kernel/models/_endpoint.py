@@ -77,6 +77,11 @@ class Endpoint:
         """What its prompts have in common."""
         return _caching.CommonBeginning(_caching.least_chars(self.name, self.entry))
 
+    @cached_property
+    def writers(self) -> _caching.Writers:
+        """Which of these are being written to the cache."""
+        return _caching.Writers()
+
     @property
     def window(self) -> int | None:
         known = self.settings.window or (self.entry or {}).get("max_input_tokens")

@@ -61,6 +61,14 @@ def written(endpoint: Endpoint, request: Mapping[str, Any]) -> dict[str, Any]:
     return {**request, "messages": messages, **more}
 
 
+def beginning_of(request: Mapping[str, Any]) -> str:
+    """The marked beginning of a single prompt; "" for none."""
+    content = request["messages"][0]["content"] if len(request["messages"]) == 1 else ""
+    if not isinstance(content, list) or not content or not content[0].get("cache_control"):
+        return ""
+    return str(content[0].get("text", ""))
+
+
 def _message(provider: str, message: Message) -> dict[str, Any]:
     text = writable(message["content"])
     made: dict[str, Any] = {"role": message["role"], "content": text}

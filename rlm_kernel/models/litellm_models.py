@@ -32,7 +32,7 @@ from rlm_kernel.models._direct import can as can_go_direct
 from rlm_kernel.models._endpoint import Endpoint, identify, identify_by_litellm, model_error
 from rlm_kernel.models._faults import Failure, of_litellm, of_transport
 from rlm_kernel.models._reading import Read
-from rlm_kernel.models._request import request_for, written
+from rlm_kernel.models._request import beginning_of, request_for, written
 from rlm_kernel.models._usage import usage as usage_of
 from rlm_kernel.models.slots import Slots
 
@@ -255,12 +255,13 @@ class LitellmModels:
     async def _attempt(
         self, endpoint: Endpoint, request: Mapping[str, Any], watch: Watch, *, code: bool
     ) -> _Attempt:
-        async with endpoint.slots as began:
+        as_sent = written(endpoint, request)
+        async with endpoint.slots as began, endpoint.writers.turn(beginning_of(as_sent)):
             watch.sent()
             try:
                 # litellm's own time-out starts anew with each piece of the reply.
                 async with asyncio.timeout(endpoint.settings.timeout):
-                    response, exchange = await self._sent(endpoint, written(endpoint, request), watch)
+                    response, exchange = await self._sent(endpoint, as_sent, watch)
             except TimeoutError:
                 return _Attempt(Failure("timeout", "no reply in time", retry=True))
             tried = self._read(endpoint, request, response, exchange, code=code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from typing import Any
 
@@ -14,6 +15,7 @@ from rlm_kernel.models._caching import (
     MARK,
     MARKS,
     CommonBeginning,
+    Writers,
     _common,
     cache_key,
     in_blocks,
@@ -262,3 +264,40 @@ def test_the_time_grows_with_the_prompts_and_no_faster() -> None:
             common.split(prompt)
 
     assert growth(make, work, 20_000) < LIMIT
+
+
+async def test_calls_that_begin_alike_wait_for_the_first_to_write_it() -> None:
+    now, order = 0.0, []
+    writers = Writers(clock=lambda: now)
+
+    async def call(name: str, beginning: str = "the same") -> None:
+        async with writers.turn(beginning):
+            order.append(f"{name} begins")
+            await asyncio.sleep(0)
+            order.append(f"{name} ends")
+
+    await asyncio.gather(call("a"), call("b"), call("c"), call("other", ""))
+    assert order[:3] == ["a begins", "other begins", "a ends"]
+    order.clear()
+    await asyncio.gather(call("d"), call("e"))  # it is in the cache now
+    assert order[:2] == ["d begins", "e begins"]
+    now, order = 301.0, []
+    await asyncio.gather(call("f"), call("g"))
+    assert order[:2] == ["f begins", "f ends"]
+
+
+async def test_a_first_call_that_fails_keeps_nobody_waiting() -> None:
+    writers = Writers()
+
+    async def fail() -> None:
+        async with writers.turn("the same"):
+            await asyncio.sleep(0)
+            raise OSError
+
+    async def call() -> str:
+        async with writers.turn("the same"):
+            return "done"
+
+    first, second = await asyncio.gather(fail(), call(), return_exceptions=True)
+    assert isinstance(first, OSError)
+    assert second == "done"

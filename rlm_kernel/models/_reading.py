@@ -493,11 +493,18 @@ def _thoughts(message: Mapping[str, Any]) -> list[str]:
 
 
 def _blocks(message: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
-    """The blocks of reasoning that go back to the model: Anthropic's, and as gateways pass them on."""
+    """The blocks of reasoning that go back to the model: Anthropic's, which are signed, and as gateways pass
+    them on. Others are litellm's own.
+    """
     for name in ("thinking_blocks", "reasoning_details"):
         found = message.get(name)
         if isinstance(found, list) and 0 < len(found) <= _BLOCKS:
-            return tuple(block for block in found if isinstance(block, Mapping))
+            signed = name == "reasoning_details"
+            return tuple(
+                block
+                for block in found
+                if isinstance(block, Mapping) and (signed or block.get("signature") or block.get("data"))
+            )
     return ()
 
 

@@ -91,17 +91,21 @@ async def by_litellm(
 
 
 async def _chunks(litellm: Any, request: Mapping[str, Any], chunk: Callable[[Any], bool], call: Call) -> None:
-    stream = await litellm.acompletion(**request, stream=True, stream_options={"include_usage": True})
-    pieces = aiter(stream)
-    async for piece in pieces:
-        if not chunk(piece):
-            if call.last is not None:
-                call.last.stopped = True
-            break
-    for opened in (stream, call.body):
-        if (close := getattr(opened, "aclose", None)) is not None:
-            with contextlib.suppress(Exception):  # of litellm's own
-                await close()
+    stream = None
+    try:
+        stream = await litellm.acompletion(**request, stream=True)
+        async for piece in aiter(stream):
+            if not chunk(piece):
+                if call.last is not None:
+                    call.last.stopped = True
+                break
+    finally:
+        if call.last is not None and call.body is not None:
+            call.last.body = bytes(call.body.kept)
+        for opened in (stream, call.body):
+            if (close := getattr(opened, "aclose", None)) is not None:
+                with contextlib.suppress(Exception):  # of litellm's own
+                    await close()
 
 
 def install() -> None:
@@ -130,6 +134,9 @@ def _for_litellm(found: Exchange) -> bytes:
     """
     if found.status >= 300:
         return found.body[:_ERROR_FOR_LITELLM]
+    if _EVENTS in found.headers.get("content-type", ""):
+        clean = _Clean()
+        return clean(found.body) + clean.rest()
     try:
         reply = load(found.body.decode())
     except ValueError:  # of a text that is not UTF-8, too
@@ -190,9 +197,10 @@ def _transport(usual: httpx.AsyncBaseTransport | None) -> httpx.AsyncBaseTranspo
 
         def __init__(self, response: aiohttp.ClientResponse, found: Exchange, opened: AsyncExitStack) -> None:
             self._response, self._found, self._opened = response, found, opened
+            self.kept = bytearray()
 
         async def __aiter__(self) -> AsyncIterator[bytes]:
-            kept, size = bytearray(), 0
+            size = 0
             clean = _Clean() if _EVENTS in self._found.headers.get("content-type", "") else None
             pieces = self._response.content.iter_any()
             try:
@@ -201,9 +209,9 @@ def _transport(usual: httpx.AsyncBaseTransport | None) -> httpx.AsyncBaseTranspo
                     if size > STREAM_BYTES:
                         raise too_much()
                     if size > REPLY_BYTES:  # of a long reply litellm's own reading has to do
-                        kept.clear()
+                        self.kept.clear()
                     else:
-                        kept += piece
+                        self.kept += piece
                     if given := piece if clean is None else clean(piece):
                         yield given
                 if clean is not None:
@@ -211,8 +219,6 @@ def _transport(usual: httpx.AsyncBaseTransport | None) -> httpx.AsyncBaseTranspo
             except failures() as error:
                 self._found.error = error
                 raise httpx.ReadError(str(error)) from error
-            finally:
-                self._found.body = bytes(kept)
 
         async def aclose(self) -> None:
             await self._opened.aclose()
@@ -226,7 +232,7 @@ def _transport(usual: httpx.AsyncBaseTransport | None) -> httpx.AsyncBaseTranspo
             )
             take_head(response, found)
             kept = {name: found.headers[name] for name in _FOR_LITELLM if name in found.headers}
-            if 200 <= found.status < 300:
+            if 200 <= found.status < 300 and found.headers.get("content-encoding", "") in ("", "identity"):
                 found.streamed = True
                 call.body = Body(response, found, opened)
                 return httpx.Response(found.status, headers=kept, stream=call.body, request=request)

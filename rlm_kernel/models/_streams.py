@@ -165,7 +165,9 @@ class Chunks:
         for name, value in chunk.items():
             if value is not None and name != "choices" and (name in whole or len(whole) < _NAMES):
                 whole[name] = value
-        self._message.add(first(chunk.get("choices")))
+        if "choices" in chunk:
+            whole.setdefault("choices", [])
+            self._message.add(first(chunk["choices"]))
         return heard_in(chunk)
 
     def completion(self, *, stopped: bool = False) -> dict[str, Any] | None:

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlm_kernel.models._bounds import REPLY_BYTES, Unreadable, load
+from rlm_kernel.models._bounds import REPLY_BYTES, load
 from rlm_kernel.models._parts import of, plain_text
+from rlm_kernel.models._streams import too_much
 from rlm_kernel.models._usage import checked
 
 ANSWER = "json_tool_call"
@@ -161,16 +162,22 @@ class Stream:
             return self._grow(event.get("index"), of(event, "delta"))
         return "", ""
 
-    def completion(self) -> dict[str, Any]:
-        """What has come so far, in OpenAI's form."""
+    def completion(self, *, stopped: bool = False) -> dict[str, Any]:
+        """What has come so far, in OpenAI's form. `stopped`: who listened had heard enough."""
         content = [self._blocks[at].whole() for at in sorted(self._blocks)]
-        found = completion(
+        whole = completion(
             {**self._head, "content": content, "stop_reason": self._stop, "usage": self._usage}
         )
-        if self.error is not None:
-            found["choices"][0]["finish_reason"] = "error"
-            found["error"] = dict(self.error)
-        return found
+        choice = whole["choices"][0]
+        if stopped:
+            choice["finish_reason"] = "stopped"
+        elif self.error is not None:
+            choice["finish_reason"] = "error"
+            whole["error"] = dict(self.error)
+        elif not self.ended:
+            choice["finish_reason"] = "error"
+            choice["error"] = {"message": "the stream ended before the reply did", "code": 502}
+        return whole
 
     def _begin(self, message: Mapping[str, Any]) -> None:
         if isinstance(message.get("model"), str):
@@ -225,4 +232,4 @@ class Stream:
     def _bound(self, more: int) -> None:
         self._size += more
         if self._size > REPLY_BYTES:
-            raise Unreadable(f"the reply has more than {REPLY_BYTES >> 20} MiB, and no more is read")
+            raise too_much()

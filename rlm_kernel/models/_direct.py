@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rlm_kernel.models import _anthropic, _anthropic_reply, _catalog, _reading
 from rlm_kernel.models._faults import Failure
 from rlm_kernel.models._http import Exchange, Http
+from rlm_kernel.models._streams import Chunks, Events
 
 if TYPE_CHECKING:
     from rlm_kernel.models._endpoint import Endpoint
@@ -35,45 +36,34 @@ async def ask(
     http: Http, endpoint: Endpoint, request: Mapping[str, Any], heard: Callable[[str, bool], bool] | None
 ) -> Exchange:
     """Send a request. `heard`: the reply is streamed, as of `Watch`."""
-    if endpoint.provider == _catalog.ANTHROPIC:
-        url, headers, body = _to_anthropic(endpoint, request)
-        pieces: Callable[[Mapping[str, Any]], tuple[str, str]] = _anthropic_reply.Stream().add
-    else:
-        url, headers, body = _to_openai(endpoint, request)
-        pieces = _reading.heard_in
+    anthropic = endpoint.provider == _catalog.ANTHROPIC
+    url, headers, body = (_to_anthropic if anthropic else _to_openai)(endpoint, request)
     headers |= request.get("extra_headers", {})
     if heard is None:
         return await http.send("POST", url, headers, json.dumps(body).encode())
     body["stream"] = True
-    listening = Listening(pieces, heard)
-    return await http.send("POST", url, headers, json.dumps(body).encode(), listening)
+    listening = Listening(_anthropic_reply.Stream() if anthropic else Chunks(), heard)
+    exchange = await http.send("POST", url, headers, json.dumps(body).encode(), listening)
+    if listening.reads and exchange.error is None:
+        exchange.made = listening.completion(stopped=exchange.stopped)
+    return exchange
 
 
 def parse(endpoint: Endpoint, exchange: Exchange) -> dict[str, Any] | Failure:
     """The completion of a reply, in OpenAI's form; else what came instead."""
+    if exchange.made is not None:
+        return dict(exchange.made)
     if endpoint.provider != _catalog.ANTHROPIC or exchange.status >= 300:
         return _reading.parse(exchange)
-    events = _reading.events(exchange.body)
-    if events is None:
-        found = _reading.parse(exchange)
-        return (
-            found
-            if isinstance(found, Failure) or _reading.error_in(found)
-            else _anthropic_reply.completion(found)
-        )
-    stream = _anthropic_reply.Stream()
-    for event in events:
-        stream.add(event)
-    whole = stream.completion()
-    choice = whole["choices"][0]
-    if stream.error is not None and not choice["message"].get("content"):
-        return {"error": stream.error}
-    if exchange.stopped:
-        choice["finish_reason"] = "stopped"
-    elif not stream.ended or stream.error is not None:
-        choice["finish_reason"] = "error"
-        choice["error"] = stream.error or {"message": "the stream ended before the reply did", "code": 502}
-    return whole
+    if (events := _reading.events(exchange.body)) is not None:
+        stream = _anthropic_reply.Stream()
+        for event in events:
+            stream.add(event)
+        return stream.completion(stopped=exchange.stopped)
+    found = _reading.parse(exchange)
+    if isinstance(found, Failure) or _reading.error_in(found):
+        return found
+    return _anthropic_reply.completion(found)
 
 
 def _to_anthropic(
@@ -112,28 +102,36 @@ def _to_openai(endpoint: Endpoint, request: Mapping[str, Any]) -> tuple[str, dic
 class Listening:
     """Hears the bytes of an event stream, and tells the pieces in them. Implements `_http.Hear`."""
 
-    def __init__(
-        self, pieces: Callable[[Mapping[str, Any]], tuple[str, str]], heard: Callable[[str, bool], bool]
-    ) -> None:
-        self._pieces = pieces
+    def __init__(self, reply: Chunks | _anthropic_reply.Stream, heard: Callable[[str, bool], bool]) -> None:
+        self._reply = reply
         self._heard = heard
-        self._begun: list[bytes] = []
-        """The parts of a line that has not ended."""
+        self._events = Events()
+
+    @property
+    def reads(self) -> bool:
+        """It is a stream of events, of which nothing else needs to be kept."""
+        return self._events.any
+
+    @property
+    def ended(self) -> bool:
+        """The stream said that it is over."""
+        return self._events.ended or self._reply.ended
 
     def __call__(self, data: bytes) -> int:
-        taken = 0
-        while (end := data.find(b"\n", taken)) >= 0:
-            line = b"".join([*self._begun, data[taken:end]])
-            self._begun, taken = [], end + 1
-            if not self._line(line):
+        for chunk, end in self._events.feed(data):
+            if not self._tell(chunk):
                 return end  # without the line's end, so that it is less than all
-        self._begun.append(data[taken:])
         return len(data)
 
-    def _line(self, line: bytes) -> bool:
-        name, _, data = line.partition(b":")
-        chunk = _reading.chunk_of(data.decode("utf-8", "replace")) if name == b"data" else None
-        text, thoughts = self._pieces(chunk) if chunk is not None else ("", "")
+    def completion(self, *, stopped: bool) -> dict[str, Any] | None:
+        """What has come, once the stream is over or `stopped`."""
+        for chunk in () if stopped else self._events.rest():
+            self._tell(chunk)
+        self._reply.ended = self.ended
+        return self._reply.completion(stopped=stopped)
+
+    def _tell(self, chunk: Mapping[str, Any]) -> bool:
+        text, thoughts = self._reply.add(chunk)
         return all(
             self._heard(said, is_thought) for said, is_thought in ((thoughts, True), (text, False)) if said
         )

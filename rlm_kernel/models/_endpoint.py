@@ -136,8 +136,10 @@ async def identify_by_litellm(endpoint: Endpoint, litellm: Any) -> None:
         raise model_error(endpoint, failure) from None
     endpoint.provider = provider
     endpoint.entry = _table_entry(litellm, endpoint.model, endpoint.name, endpoint.provider)
-    endpoint.schemas = bool(litellm.supports_response_schema(endpoint.model))
     known = litellm.get_supported_openai_params(model=endpoint.name, custom_llm_provider=endpoint.provider)
+    endpoint.schemas = bool(litellm.supports_response_schema(endpoint.model))
+    if not endpoint.schemas and endpoint.entry is None and "response_format" in (known or ()):
+        endpoint.schemas = None
     _parametrize(endpoint, [name for name in _DROPPED if known and name not in known])
     await _sign_in(endpoint)
     if endpoint.key is not None:

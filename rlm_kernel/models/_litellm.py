@@ -10,7 +10,8 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rlm_kernel.models import _http, _reading
+from rlm_kernel.models import _http, _litellm_http
+from rlm_kernel.models._streams import Chunks
 
 
 def load() -> Any:
@@ -22,7 +23,7 @@ def load() -> Any:
     litellm: Any = importlib.import_module("litellm")
     # The first call would import this, half a second on the event loop.
     importlib.import_module("openai.resources.chat.completions")
-    _http.install()
+    _litellm_http.install()
     _log_nothing()
     litellm.suppress_debug_info = True
     litellm.telemetry = False
@@ -42,7 +43,7 @@ def _log_nothing() -> None:
         return
 
     def enqueue(async_coroutine: Any) -> None:
-        if _http.in_progress():
+        if _litellm_http.in_progress():
             async_coroutine.close()
         else:
             usual(async_coroutine)
@@ -60,17 +61,16 @@ async def ask(
     `heard`: the reply is streamed, as of `Watch`.
     """
     if heard is None:
-        response, exchange = await _http.by_litellm(http, litellm, request)
+        response, exchange = await _litellm_http.by_litellm(http, litellm, request)
         return response if isinstance(response, Exception) else response.model_dump(warnings=False), exchange
-    chunks = _reading.Chunks()
+    chunks = Chunks()
 
     def chunk(piece: Any) -> bool:
         found = piece.model_dump(warnings=False)
-        chunks.add(found)
-        text, thoughts = _reading.heard_in(found)
+        text, thoughts = chunks.add(found)
         return not (thoughts and not heard(thoughts, True)) and not (text and not heard(text, False))
 
-    error, exchange = await _http.by_litellm(http, litellm, request, chunk)
+    error, exchange = await _litellm_http.by_litellm(http, litellm, request, chunk)
     if error is not None:
         return error, exchange
     chunks.ended = True

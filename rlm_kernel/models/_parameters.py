@@ -24,7 +24,7 @@ _OPENAI_REASONING = re.compile(
 )
 _NO_SEED = frozenset({"bedrock", "bedrock_converse"})
 _NO_TIER = frozenset({"ollama", "ollama_chat", "mistral", "xai", "cohere_chat", "vertex_ai", "azure_ai"})
-_TAKES_BUDGET = frozenset({"anthropic", "gemini", "hosted_vllm", "databricks"})
+_TAKES_BUDGET = frozenset({"anthropic", "gemini", "databricks"})
 _LEVELS = ("minimal", "low", "medium", "high", "xhigh", "max")
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -21,6 +21,7 @@ from rlm_kernel.models._bounds import load
 from rlm_kernel.models._faults import Failure, of_error, words
 from rlm_kernel.models._http import Exchange
 from rlm_kernel.models._parts import body_of, first, of, plain_text, said_in
+from rlm_kernel.models._streams import Chunks, Events
 from rlm_kernel.models._tool_calls import in_text, tool_calls
 
 _CUT = frozenset(
@@ -53,8 +54,6 @@ _COMMENTS = re.compile(r"(?::[^\n]*+(?:\n\s*+|\Z))*+")
 _EVENT = re.compile(r"(?:data|event|id|retry):")
 _CALLS = 100
 """Tool calls of a reply; one that has more is none."""
-_NAMES = 100
-"""Names beside the choices that are kept of an event stream."""
 _BLOCKS = 100
 """Blocks of reasoning of a reply; of one that has more none goes back."""
 _REASON = 100
@@ -197,66 +196,28 @@ def _text(body: bytes) -> str:
 
 
 def _json(body: bytes, stopped: bool = False) -> Any:
-    """The JSON value of a body, or what the events of a stream come to together; None for none."""
+    """The JSON value of a body, or what the events of a stream come to; None for none."""
     text = _text(body).lstrip("\ufeff \t\r\n\0")
     if begun := _COMMENTS.match(text):
         text = text[begun.end() :]
     if _EVENT.match(text):
-        return _joined(_data(text), stopped)
+        return _joined(text, stopped)
     try:
         # Whatever follows an object is left; a page that begins with a number is none.
         found = load(text, first=text.startswith(("{", "[")))
     except ValueError:
         return None
-    if (
-        isinstance(found, dict)
-        and "message" not in (choice := first(found.get("choices")))
-        and "delta" in choice
-    ):
-        return _joined(text.splitlines(), stopped)  # a stream with a chunk on each line
-    return found
+    lone = isinstance(found, dict) and "message" not in (choice := first(found.get("choices")))
+    return _joined(text, stopped) if lone and "delta" in choice else found  # a chunk on each line
 
 
-# Streams that nobody asked for
-
-
-def _data(stream: str) -> Iterator[str]:
-    """The data of the events of a stream."""
-    for line in stream.splitlines():
-        name, _, data = line.partition(":")
-        if name == "data":
-            yield data
-
-
-def _joined(events: Iterable[str], stopped: bool) -> Any:
+def _joined(text: str, stopped: bool) -> Any:
     """One completion of all chunks of an event stream; the last whole object where they are no chunks."""
-    chunks = Chunks()
-    for data in events:
-        if data.strip() == "[DONE]":
-            chunks.ended = True
-        elif (chunk := chunk_of(data)) is not None:
-            chunks.add(chunk)
+    chunks, stream = Chunks(), Events()
+    for chunk in stream.all(text.encode("utf-8", "replace")):
+        chunks.add(chunk)
+    chunks.ended = stream.ended
     return chunks.completion(stopped=stopped)
-
-
-def chunk_of(data: str) -> dict[str, Any] | None:
-    """The JSON object of an event; None for what is none."""
-    try:
-        chunk = load(data)
-    except ValueError:
-        return None
-    return chunk if isinstance(chunk, dict) else None
-
-
-def heard_in(chunk: Mapping[str, Any]) -> tuple[str, str]:
-    """The text, and the thoughts, that a chunk of a stream adds."""
-    choice = first(chunk.get("choices"))
-    if not choice:
-        return "", ""
-    text, thoughts, _, _ = said_in(choice)
-    delta = body_of(choice)
-    named = next((delta[n] for n in ("reasoning_content", "reasoning") if isinstance(delta.get(n), str)), "")
-    return text, named or thoughts
 
 
 def events(body: bytes) -> Iterator[dict[str, Any]] | None:
@@ -264,130 +225,7 @@ def events(body: bytes) -> Iterator[dict[str, Any]] | None:
     text = _text(body).lstrip("\ufeff \t\r\n\0")
     if begun := _COMMENTS.match(text):
         text = text[begun.end() :]
-    if not _EVENT.match(text):
-        return None
-    return (chunk for data in _data(text) if (chunk := chunk_of(data)) is not None)
-
-
-class Chunks:
-    """One completion that grows by the chunks of its stream."""
-
-    def __init__(self) -> None:
-        self.ended = False
-        """The stream said that it is over."""
-        self._whole: dict[str, Any] | None = None
-        self._message = _Message()
-
-    def add(self, chunk: Mapping[str, Any]) -> None:
-        whole = self._whole = {} if self._whole is None else self._whole
-        for name, value in chunk.items():
-            if value is not None and name != "choices" and (name in whole or len(whole) < _NAMES):
-                whole[name] = value
-        self._message.add(first(chunk.get("choices")))
-
-    def completion(self, *, stopped: bool = False) -> dict[str, Any] | None:
-        """What has come; None for nothing. `stopped`: who listened had heard enough."""
-        message = self._message
-        if self._whole is None or not message.any:
-            return self._whole
-        if stopped:
-            message.finish = "stopped"
-        elif not self.ended and not message.finish:
-            message.finish = "error"
-            message.more.setdefault(
-                "error", {"message": "the stream ended before the reply did", "code": 502}
-            )
-        return self._whole | {"choices": [message.choice()]}
-
-
-@dataclass
-class _Message:
-    """A message that grows by its deltas."""
-
-    any: bool = False
-    content: list[Any] = field(default_factory=list)
-    texts: dict[str, list[str]] = field(default_factory=dict)
-    blocks: dict[str, list[Any]] = field(default_factory=dict)
-    tools: dict[str, tuple[list[str], list[str]]] = field(default_factory=dict)
-    """By their number in the stream: the name, and the pieces of the arguments."""
-    finish: Any = None
-    more: dict[str, Any] = field(default_factory=dict)
-
-    def add(self, choice: Mapping[str, Any]) -> None:
-        if not choice:
-            return
-        self.any = True
-        self.finish = choice.get("finish_reason") or self.finish
-        self.more |= {"error": choice["error"]} if choice.get("error") else {}
-        delta = body_of(choice)
-        content = delta.get("content")
-        self.content += content if isinstance(content, list) else [content] if content is not None else []
-        for name in ("reasoning_content", "reasoning", "refusal"):
-            if isinstance(delta.get(name), str):
-                self.texts.setdefault(name, []).append(delta[name])
-        for name in ("thinking_blocks", "reasoning_details"):
-            if isinstance(delta.get(name), list):
-                self.blocks.setdefault(name, []).extend(delta[name])
-        calls = delta.get("tool_calls")
-        for number, piece in enumerate(calls if isinstance(calls, list) else []):
-            if isinstance(piece, dict):
-                function = of(piece, "function")
-                names, arguments = self.tools.setdefault(repr(piece.get("index", number)), ([], []))
-                if not names and isinstance(function.get("name"), str) and function["name"]:
-                    names.append(function["name"])
-                more = function.get("arguments")
-                arguments.append(
-                    more if isinstance(more, str) else json.dumps(more) if more is not None else ""
-                )
-
-    def _joined_blocks(self) -> dict[str, Any]:
-        """Blocks of reasoning come in pieces: those of one number, or of one kind in a row, are one."""
-        return {name: list(_whole_blocks(pieces)) for name, pieces in self.blocks.items()}
-
-    def choice(self) -> dict[str, Any]:
-        plain = all(isinstance(piece, str) for piece in self.content)
-        content = "".join(self.content) if plain else self.content
-        tools = [
-            {"function": {"name": "".join(names), "arguments": "".join(pieces)}}
-            for names, pieces in self.tools.values()
-        ]
-        texts = {name: "".join(pieces) for name, pieces in self.texts.items()}
-        return {
-            "finish_reason": self.finish,
-            "message": {"content": content, **texts, **self._joined_blocks(), "tool_calls": tools},
-            **self.more,
-        }
-
-
-_GROWING = ("thinking", "text", "summary", "data", "signature")
-"""Texts of a block of reasoning that come in pieces."""
-
-
-def _whole_blocks(pieces: Iterable[Any]) -> Iterator[dict[str, Any]]:
-    kinds = ("type", "index", "id", "format")
-    block: dict[str, Any] = {}
-    parts: dict[str, list[str]] = {}
-
-    def whole() -> dict[str, Any]:
-        return block | {name: "".join(texts) for name, texts in parts.items()}
-
-    for piece in pieces:
-        if not isinstance(piece, Mapping):
-            continue
-        same = block and all(
-            piece.get(name) in (None, block.get(name)) or name not in block for name in kinds
-        )
-        if not same or (parts.get("signature") and piece.get("type") == "thinking" and piece.get("thinking")):
-            if block:
-                yield whole()
-            block, parts = {}, {}
-        for name, value in piece.items():
-            if name in _GROWING and isinstance(value, str):
-                parts.setdefault(name, []).append(value)
-            elif value is not None:
-                block[name] = value
-    if block:
-        yield whole()
+    return Events().all(text.encode("utf-8", "replace")) if _EVENT.match(text) else None
 
 
 # Errors inside a reply
@@ -493,11 +331,18 @@ def _thoughts(message: Mapping[str, Any]) -> list[str]:
 
 
 def _blocks(message: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
-    """The blocks of reasoning that go back to the model: Anthropic's, and as gateways pass them on."""
+    """The blocks of reasoning that go back to the model: Anthropic's, which are signed, and as gateways pass
+    them on. Others are litellm's own.
+    """
     for name in ("thinking_blocks", "reasoning_details"):
         found = message.get(name)
         if isinstance(found, list) and 0 < len(found) <= _BLOCKS:
-            return tuple(block for block in found if isinstance(block, Mapping))
+            signed = name == "reasoning_details"
+            return tuple(
+                block
+                for block in found
+                if isinstance(block, Mapping) and (signed or block.get("signature") or block.get("data"))
+            )
     return ()
 
 

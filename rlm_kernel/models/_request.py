@@ -21,7 +21,7 @@ def request_for(
     endpoint: Endpoint, messages: Sequence[Message], schema: Mapping[str, Any] | None, *, streams: bool
 ) -> dict[str, Any]:
     """A request, whose `messages` are still the engine's: `written` makes them the wire's."""
-    counted = streams and endpoint.direct and endpoint.provider != _catalog.ANTHROPIC
+    counted = streams and not (endpoint.direct and endpoint.provider == _catalog.ANTHROPIC)
     settings = endpoint.settings
     wanted = None if schema is None or endpoint.schemas is False else {"name": "answer", "schema": schema}
     optional = {

@@ -61,7 +61,11 @@ def usage(
         or _count(told, "prompt_cache_hit_tokens", "cache_read_input_tokens")
         or 0
     )
-    written = _count(told, "cache_creation_input_tokens") or _count(details, "cache_creation_tokens") or 0
+    written = (
+        _count(told, "cache_creation_input_tokens")
+        or _count(details, "cache_creation_tokens", "cache_write_tokens")
+        or 0
+    )
     cached = min(cached, prompt)
     return Usage(
         prompt, completion, cached, estimated, min(written, prompt - cached), min(reasoning, completion)

@@ -321,6 +321,8 @@ class LitellmModels:
         foreign = isinstance(found, dict) and "choices" not in found and not _reading.error_in(found)
         unread = isinstance(found, Failure) and exchange is not None and exchange.status < 300
         streamed = exchange is not None and exchange.streamed
+        if unread and streamed and made is not None and isinstance(_reading.read(made, code=True), Failure):
+            made = None
         if made is not None and (found is None or foreign or unread):
             native = _reading.native_finish(found) if isinstance(found, dict) else None
             for choice in (made.get("choices") or [])[:1]:

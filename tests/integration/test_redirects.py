@@ -11,7 +11,7 @@ import httpx
 import pytest
 import requests
 
-from rlm_kernel.models import _http, _litellm
+from rlm_kernel.models import _http, _litellm, _litellm_http
 from rlm_kernel.models.litellm_models import LitellmModels
 from tests.support.model_layer import HELLO, Make, build_models, failing
 from tests.support.raw_server import RawServer, response
@@ -159,7 +159,10 @@ async def test_litellms_other_clients_follow_none_either_in_a_call_of_ours(
             return [status, *await asyncio.to_thread(by_all, url)]
 
     with RawServer(lambda _head: to(f"{other.url}/x")) as server:
-        assert await _http.by_litellm(_http.Http(), Provider(), {"url": server.url}) == ([307] * 4, None)
+        assert await _litellm_http.by_litellm(_http.Http(), Provider(), {"url": server.url}) == (
+            [307] * 4,
+            None,
+        )
         assert (len(server.requests), other.requests) == (4, [])
         async with httpx.AsyncClient(follow_redirects=True) as client:
             assert (await client.get(server.url)).status_code == 200  # as ever beside our calls

@@ -38,7 +38,8 @@ _TEXT_FOR_LITELLM = 64 << 10
 _NAME_FOR_LITELLM = 200
 """Characters of a model's name in a reply: litellm looks for it in its table in many ways."""
 _NAMES = ("model", "modelVersion")
-_EVENTS = "text/event-stream"
+_STREAMS = ("text/event-stream", "ndjson")
+"""Streams of JSON, by what their media type has: events, and lines."""
 _USAGE = ("usage", "usageMetadata")
 _COUNTS = ("prompt_eval_count", "eval_count")
 """Ollama's, which stand beside the reply."""
@@ -134,8 +135,7 @@ def _for_litellm(found: Exchange) -> bytes:
     """
     if found.status >= 300:
         return found.body[:_ERROR_FOR_LITELLM]
-    if _EVENTS in found.headers.get("content-type", ""):
-        clean = _Clean()
+    if (clean := _clean(found)) is not None:
         return clean(found.body) + clean.rest()
     try:
         reply = load(found.body.decode())
@@ -155,23 +155,31 @@ def _tame(reply: dict[str, Any]) -> dict[str, Any]:
 class _Clean:
     """An event stream as litellm is given it: an event a line, of what is JSON, and its end at the end."""
 
-    def __init__(self) -> None:
+    def __init__(self, begin: bytes) -> None:
         self._events = Events()
+        self._begin = begin
+        """What stands before an object."""
 
     @property
     def ended(self) -> bool:
         return self._events.ended
 
     def __call__(self, data: bytes) -> bytes:
-        return b"".join(_framed(found) for found, _ in self._events.feed(data))
+        return b"".join(self._framed(found) for found, _ in self._events.feed(data))
 
     def rest(self) -> bytes:
-        rest = b"".join(map(_framed, self._events.rest()))
+        rest = b"".join(map(self._framed, self._events.rest()))
         return rest + (b"data: [DONE]\n\n" if self.ended else b"")
 
+    def _framed(self, found: dict[str, Any]) -> bytes:
+        return self._begin + json.dumps(_tame(found)).encode() + (b"\n\n" if self._begin else b"\n")
 
-def _framed(found: dict[str, Any]) -> bytes:
-    return b"data: " + json.dumps(_tame(found)).encode() + b"\n\n"
+
+def _clean(found: Exchange) -> _Clean | None:
+    """For a stream of JSON."""
+    media = found.headers.get("content-type", "")
+    kind = next((kind for kind in _STREAMS if kind in media), None)
+    return _Clean(b"data: " if kind == _STREAMS[0] else b"") if kind else None
 
 
 def _follow_none() -> None:
@@ -201,7 +209,7 @@ def _transport(usual: httpx.AsyncBaseTransport | None) -> httpx.AsyncBaseTranspo
 
         async def __aiter__(self) -> AsyncIterator[bytes]:
             size = 0
-            clean = _Clean() if _EVENTS in self._found.headers.get("content-type", "") else None
+            clean = _clean(self._found)
             pieces = self._response.content.iter_any()
             try:
                 async for piece in until_over(pieces, lambda: clean is not None and clean.ended):
@@ -241,7 +249,7 @@ def _transport(usual: httpx.AsyncBaseTransport | None) -> httpx.AsyncBaseTranspo
         except failures() as error:
             await opened.aclose()
             found.error = error
-            raise httpx.ConnectError(str(error)) from error
+            raise httpx.ReadError(str(error)) from error
         except BaseException:
             await opened.aclose()
             raise
@@ -262,7 +270,8 @@ def _transport(usual: httpx.AsyncBaseTransport | None) -> httpx.AsyncBaseTranspo
                 request.method, str(request.url), headers, await request.aread()
             )
             if found.error is not None:
-                raise httpx.ConnectError(str(found.error)) from found.error
+                # A ConnectError litellm would ask again by itself.
+                raise httpx.ReadError(str(found.error)) from found.error
             kept = {name: found.headers[name] for name in _FOR_LITELLM if name in found.headers}
             return httpx.Response(found.status, headers=kept, content=_for_litellm(found), request=request)
 

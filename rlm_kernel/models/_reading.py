@@ -52,6 +52,10 @@ _BEGIN = 4000
 _COMMENTS = re.compile(r"(?::[^\n]*+(?:\n\s*+|\Z))*+")
 """Lines of an event stream by which a gateway keeps the connection alive."""
 _EVENT = re.compile(r"(?:data|event|id|retry):")
+_COUNTS = re.compile(
+    rb'"(?:usage|usage_?metadata|billed_units|\w{0,20}(?:eval_count|tokens?))"\s{0,9}:', re.IGNORECASE
+)
+"""Names of counts, in any provider's form."""
 _CALLS = 100
 """Tool calls of a reply; one that has more is none."""
 _BLOCKS = 100
@@ -361,6 +365,11 @@ def _native(choice: Mapping[str, Any]) -> str:
     where that is not told.
     """
     return str(choice.get("native_finish_reason") or "")[:_REASON].lower()
+
+
+def counts(exchange: Exchange) -> bool:
+    """Whether a reply in any provider's form, as far as it is kept, has a count of tokens."""
+    return not exchange.body or bool(_COUNTS.search(exchange.body))
 
 
 def native_finish(found: Mapping[str, Any]) -> str | None:

@@ -22,6 +22,7 @@ _BLOCKS = 100
 """Blocks of reasoning that are kept; of a reply that has more none goes back."""
 _SMALL = 4096
 """Bytes of an event that count by what is kept of them; larger ones count whole."""
+_BROKEN = {"message": "an event of the stream is no valid JSON", "code": 502}
 _PIECE = 100
 """For how many characters a piece counts that is no text."""
 
@@ -113,9 +114,14 @@ class Events:
         """What stands on several lines."""
         data, self._data, self._size = self._data, [], 0
         if len(data) > 1 and (whole := object_of(b"\n".join(data))) is not None:
+            data = []
             yield self._found(whole)
-        else:
-            yield from (self._found(found) for line in data[1:] if (found := object_of(line)) is not None)
+        for number, line in enumerate(data):
+            found = object_of(line) if number else None
+            if found is not None:
+                yield self._found(found)
+            elif line.lstrip().startswith(b"{"):
+                yield self._found({"error": dict(_BROKEN)})
         self._name = b""
 
     def _found(self, found: dict[str, Any]) -> dict[str, Any]:
@@ -151,6 +157,7 @@ class Chunks:
     def __init__(self) -> None:
         self.ended = False
         """The stream said that it is over."""
+        self._broken = False
         self._whole: dict[str, Any] | None = None
         self._message = _Message()
 
@@ -165,6 +172,8 @@ class Chunks:
         for name, value in chunk.items():
             if value is not None and name != "choices" and (name in whole or len(whole) < _NAMES):
                 whole[name] = value
+        # An error behind the reply's end is none.
+        self._broken = self._broken or (bool(chunk.get("error")) and not self._message.finish)
         if "choices" in chunk:
             whole.setdefault("choices", [])
             self._message.add(first(chunk["choices"]))
@@ -178,7 +187,7 @@ class Chunks:
         more: dict[str, Any] = {}
         if stopped:
             message.finish = "stopped"
-        elif not message.finish and (not self.ended or self._whole.get("error")):
+        elif self._broken or (not message.finish and not self.ended):
             message.finish = "error"
             more["error"] = {"message": "the stream ended before the reply did", "code": 502}
         return self._whole | {"choices": [more | message.choice()]}

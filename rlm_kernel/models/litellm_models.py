@@ -317,6 +317,10 @@ class LitellmModels:
             assert exchange is not None
             return _direct.parse(endpoint, exchange)
         made = response if isinstance(response, dict) else None
+        if made is not None and exchange is not None and exchange.stopped:
+            return made  # of the bytes more may have come than was heard
+        if made is not None and exchange is not None and not _reading.counts(exchange):
+            made.pop("usage", None)  # litellm has counted by itself
         found = _reading.parse(exchange) if exchange is not None else None
         foreign = isinstance(found, dict) and "choices" not in found and not _reading.error_in(found)
         unread = isinstance(found, Failure) and exchange is not None and exchange.status < 300
@@ -329,7 +333,14 @@ class LitellmModels:
                 choice["native_finish_reason"] = native
             return made
         if found is None or (isinstance(response, Exception) and (foreign or (unread and streamed))):
-            return of_litellm(response)
+            failure = of_litellm(response)
+            # A reply that litellm cannot read is no fault of the request.
+            unread = exchange is not None and 200 <= exchange.status < 300
+            return (
+                replace(failure, fault="server", retry=True)
+                if unread and failure.fault == "bad_request"
+                else failure
+            )
         return found
 
     def _cost(

@@ -9,19 +9,22 @@ import base64
 import gc
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from rlm_kernel import RLM
 from rlm_kernel.config import load_settings
-from rlm_kernel.engine.protocols import Completion, Message, Picture, Watch
+from rlm_kernel.engine.protocols import Completion, Message, Picture, Retry, Watch
 from rlm_kernel.models import _direct, litellm_models
 from rlm_kernel.models.litellm_models import LitellmModels
 from tests.support.model_layer import failing
+from tests.support.providers.anthropic_messages import AnthropicServer
 from tests.support.providers.roads import KEY, ROADS, SCHEMA, Road, png
 from tests.support.providers.server import ProviderServer
-from tests.support.providers.words import Reply
+from tests.support.providers.words import Call, Reply
 from tests.support.sandbox import until
 
 # litellm's streams read attributes that pydantic has deprecated, and write what is not of the declared type.
@@ -104,6 +107,10 @@ class Ear:
     def __init__(self, most: int = 10**9) -> None:
         self.text, self.thoughts, self.pieces = "", "", 0
         self._most = most
+
+    def anew(self, _retry: Retry) -> bool:
+        self.text = ""
+        return True
 
     def __call__(self, piece: str, thought: bool) -> bool:
         self.pieces += 1
@@ -249,3 +256,88 @@ async def test_parameters_arrive_or_it_is_told_that_they_do_not(case: Case) -> N
         ("max_tokens", 1000),
     ):
         assert str(value) in str(sent.body) or any(name in line for line in told), name
+
+
+PASSING = ("overloaded", "html", "cut", "malformed", "empty_choices", "stream_error")
+
+
+async def test_a_fault_that_passes_is_tried_again_and_one_that_stays_is_told_once(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(litellm_models, "FIRST_WAIT", 0.001)
+    case.server.says = lambda asked: "a reply in some pieces, of which the last are missed"
+    models = case.models(retries=1)
+    for streams in (False, True):
+        for kind in PASSING if streams else PASSING[:-1]:
+            case.server.fail(kind, at=3)
+            ear = Ear()
+            watch = Watch(heard=ear, retrying=ear.anew) if streams else Watch()
+            reply = await models.complete([SYSTEM, HELLO], role="root", watch=watch)
+            assert reply.text == "a reply in some pieces, of which the last are missed", kind
+            assert reply.attempts == 2, kind
+            assert not streams or ear.text == reply.text
+        watch = Watch(heard=Ear()) if streams else Watch()
+        case.server.fail("content_list")
+        reply = await models.complete([SYSTEM, HELLO], role="root", watch=watch)
+        assert reply.text.startswith("a reply")
+        # litellm does not read it in forms other than OpenAI's, so the call is made again.
+        assert reply.attempts == 1 or (case.name in ("anthropic", "gemini", "ollama") and not case.direct)
+        case.server.fail("no_usage")
+        reply = await models.complete([SYSTEM, HELLO], role="root", watch=watch)
+        if case.name in ("anthropic", "gemini") and not (case.direct or streams):
+            assert reply.attempts == 2  # litellm does not read it
+        else:
+            assert (reply.usage.estimated, reply.cost) == (True, None)
+        asked = len(case.server.requests)
+        case.server.fail("too_long")
+        error = await failing(models.complete([SYSTEM, HELLO], role="root", watch=watch))
+        assert (error.fault, len(case.server.requests) - asked) == ("too_long", 1)
+
+
+async def test_the_code_of_a_tool_is_in_the_reply_and_two_messages_of_one_role_are_taken(case: Case) -> None:
+    case.server.says = lambda asked: Reply(calls=[Call("python", {"code": "print(6 * 7)"})])
+    models = case.models()
+    for reply in (
+        await models.complete([SYSTEM, HELLO], role="root"),
+        (await heard(models, [SYSTEM, HELLO, HELLO]))[0],
+    ):
+        assert "```repl\nprint(6 * 7)\n```" in reply.text
+
+
+async def test_a_run_of_twelve_turns_has_its_marks_reads_the_cache_and_costs_what_is_billed(
+    kernel_image: Any, isolated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+
+    def says(asked: Any) -> str:
+        turn = len(server.bills)
+        code = (
+            "FINAL('read')"
+            if turn == 11
+            else f"print(*context.splitlines()[{turn * 4}:{turn * 4 + 4}], sep='\\n')"
+        )
+        return f"I read on.\n```repl\n{code}\n```"
+
+    lines = [
+        f"line {number} of the log says that the pump of station {number % 31} runs" for number in range(99)
+    ]
+    with AnthropicServer(says, api_key=KEY) as server:
+        models = {"root_llm.api_base": server.base}
+        result = await RLM("anthropic/claude-sonnet-4-5", options=models).aask(
+            "What is it?", "\n".join(lines)
+        )
+    assert (result.answer, len(server.bills)) == ("read", 12)
+    assert result.totals.cost == pytest.approx(server.cost)
+    for request in server.requests:
+        blocks = [*request.body["system"], *(b for m in request.body["messages"] for b in m["content"])]
+        marks = [number for number, block in enumerate(blocks) if "cache_control" in block]
+        assert 2 <= len(marks) <= 4
+        assert marks[-1] == len(blocks) - 1
+        assert marks[0] < len(request.body["system"])
+    cached = [bill.cached for bill in server.bills]
+    assert cached == sorted(set(cached))
+    assert all(bill.input == 0 for bill in server.bills), (
+        "all of a prompt is read from the cache or written to it"
+    )
+    uncached = sum((bill.prompt * 3 + bill.output * 15) / 1e6 for bill in server.bills)
+    assert server.cost < 0.3 * uncached

@@ -24,7 +24,7 @@ from typing import Any
 
 from rlm_kernel.cli._live import LiveView
 from rlm_kernel.config import load_settings
-from rlm_kernel.engine.protocols import Completion, Message, Models, Role
+from rlm_kernel.engine.protocols import Card, Completion, Message, Models, Role
 from rlm_kernel.models.factory import open_models
 from rlm_kernel.models.scripted import ScriptedModels
 from rlm_kernel.session.ask import ask
@@ -130,8 +130,10 @@ class ScriptedRoot:
     def name(self, role: Role) -> str:
         return self._player(role).name(role)
 
-    def window(self, role: Role) -> int | None:
-        return self._player(role).window(role)
+    def card(self, which: str) -> Card:
+        return (self._root if which == "root" else self._sub).card(which)
+
+    others: Sequence[Card] = ()
 
     async def complete(self, messages: Sequence[Message], *, role: Role, **options: Any) -> Completion:
         return await self._player(role).complete(messages, role=role, **options)

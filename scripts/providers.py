@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import json
 import os
 import sys
@@ -173,8 +174,7 @@ async def row_of(litellm: Any, provider: str, server: Server) -> dict[str, Any] 
 
 
 async def table() -> dict[str, Any]:
-    import litellm
-
+    litellm: Any = importlib.import_module("litellm")
     litellm.suppress_debug_info = True
     server = Server()
     rows = {}

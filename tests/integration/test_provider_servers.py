@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from rlm_kernel.models import _litellm, litellm_models
+from rlm_kernel.models import _litellm
 from tests.support.model_layer import build_models, failing
 from tests.support.providers.anthropic_messages import AnthropicServer
 from tests.support.providers.ollama_chat import OllamaServer
 from tests.support.providers.openai_chat import OpenAIServer
-from tests.support.providers.roads import FORMAT, KEY, MARK, ROADS, Road, asks_of_picture
+from tests.support.providers.roads import KEY, ROADS, Road
 from tests.support.providers.server import ProviderServer
 from tests.support.providers.words import Reply
 
@@ -86,12 +86,6 @@ def cached(usage: Any) -> int:
 
 
 # What all of them do
-
-
-SEEING = [name for name in ROADS if ROADS[name].seer != "-"]
-
-
-# Faults of all
 
 
 async def test_nothing_for_a_minute_ends_no_stream_by_itself(

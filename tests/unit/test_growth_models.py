@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -71,9 +71,13 @@ def test_a_reply_is_read_in_time_proportional_to_its_length(body: Callable[[int]
     assert growth(body, whole, 2000) < LIMIT
 
 
+def batched(data: bytes) -> Iterator[bytes]:
+    return (data[at : at + 3] for at in range(0, len(data), 3))
+
+
 STREAMS: dict[str, Callable[[int], list[bytes]]] = {
     "chunks": lambda n: [event(content="a")] * n,
-    "bytes": lambda n: [event(content="ab" * n)[at : at + 3] for at in range(0, 2 * n, 3)],
+    "bytes": lambda n: list(batched(event(content="ab" * n))),
     "lines": lambda n: [b'data: {"choices": [\n'] * n,
     "broken lines": lambda n: [b"data: {\n", *[event(content="a")[:-1]] * n],
     "comments": lambda n: [b":\n"] * n,

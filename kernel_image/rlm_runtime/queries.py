@@ -57,7 +57,8 @@ def _query(
         body["schema"] = wanted.sent
     if timeout is not None:
         body["timeout"] = timeout
-    body |= pictures.parts(images)
+    for part, given in pictures.parts(images).items():
+        body[part] = given  # type: ignore[literal-required]
     return body, (asked, model, wanted.told if wanted else "", *(image.digest for image in images))
 
 

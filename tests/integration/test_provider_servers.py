@@ -88,12 +88,6 @@ def cached(usage: Any) -> int:
 # What all of them do
 
 
-SEEING = [name for name in ROADS if ROADS[name].seer != "-"]
-
-
-# Faults of all
-
-
 async def test_nothing_for_a_minute_ends_no_stream_by_itself(
     litellm: Any, road: Road, server: ProviderServer
 ) -> None:

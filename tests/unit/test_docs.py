@@ -296,8 +296,8 @@ def test_trace_format_names_the_kinds_of_cells() -> None:
 # The others
 
 
-def test_security_names_tests_that_exist() -> None:
-    named = re.findall(r"`(test_\w+\.py)::(\w+)`", text_of("security.md"))
+def test_security_and_models_name_tests_that_exist() -> None:
+    named = re.findall(r"`(test_\w+\.py)::(\w+)`", text_of("security.md") + text_of("models.md"))
     assert len(named) > 20
     for file, function in named:
         found = [

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from rlm_kernel.models._bounds import ERROR_BYTES, load
+from rlm_kernel.models._direct import Listening
 from rlm_kernel.models._faults import Failure, of_error, words
 from rlm_kernel.models._http import Exchange
 from rlm_kernel.models._reading import Read, parse, read
+from rlm_kernel.models._streams import Chunks
 from rlm_kernel.models._tool_calls import ToolCall, in_text
 from rlm_kernel.models._usage import usage
 from tests.support.growth import LIMIT, growth
@@ -67,6 +69,32 @@ BODIES: dict[str, Callable[[int], bytes]] = {
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
 def test_a_reply_is_read_in_time_proportional_to_its_length(body: Callable[[int], bytes]) -> None:
     assert growth(body, whole, 2000) < LIMIT
+
+
+def batched(data: bytes) -> Iterator[bytes]:
+    return (data[at : at + 3] for at in range(0, len(data), 3))
+
+
+STREAMS: dict[str, Callable[[int], list[bytes]]] = {
+    "chunks": lambda n: [event(content="a")] * n,
+    "bytes": lambda n: list(batched(event(content="ab" * n))),
+    "lines": lambda n: [b'data: {"choices": [\n'] * n,
+    "broken lines": lambda n: [b"data: {\n", *[event(content="a")[:-1]] * n],
+    "comments": lambda n: [b":\n"] * n,
+    "blocks": lambda n: [event(reasoning_details=[{"type": "reasoning.text", "text": "a", "index": 0}])] * n,
+    "kinds": lambda n: [event(reasoning_details=[{"type": f"a{i}", "text": "a"}]) for i in range(n)],
+}
+
+
+@pytest.mark.parametrize("pieces", STREAMS.values(), ids=STREAMS)
+def test_a_stream_is_heard_in_time_proportional_to_its_length(pieces: Callable[[int], list[bytes]]) -> None:
+    def hear(given: list[bytes]) -> None:
+        listening = Listening(Chunks(), lambda _text, _thought: True)
+        for piece in given:
+            listening(piece)
+        listening.completion(stopped=False)
+
+    assert growth(pieces, hear, 1000) < LIMIT
 
 
 ARGUMENTS: dict[str, Callable[[int], str]] = {

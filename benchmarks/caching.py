@@ -21,12 +21,13 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from rlm_kernel.engine.prompts import load_profile, profile_of, system_prompt
-from rlm_kernel.engine.protocols import ContextInfo
+from rlm_kernel.engine.protocols import Card, ContextInfo
 from rlm_kernel.models import _anthropic
 from rlm_kernel.models._caching import CommonBeginning, in_blocks, least_chars, marked
 from tests.support.providers.anthropic_messages import AnthropicServer
 from tests.support.providers.words import Bill
 
+SUB = Card("sub", "anthropic/claude-sonnet-4-5", 200_000)
 SONNET = {"supports_prompt_caching": True, "max_output_tokens": 64_000}
 
 
@@ -51,7 +52,7 @@ def opening(run: Run) -> list[dict[str, Any]]:
     """The messages of a run's first call."""
     profile = load_profile(profile_of(run.model))
     info = ContextInfo("str", 5_000_000)
-    system = system_prompt(profile, info, output_chars=20_000, sub_window=200_000, depth=run.depth)
+    system = system_prompt(profile, info, output_chars=20_000, sub=SUB, depth=run.depth)
     first = words(0, 700)
     return [
         {"role": "system", "content": system},

@@ -22,6 +22,8 @@ _SCHEMAS = frozenset({"predibase", "fireworks_ai", "lm_studio", "nebius", "datab
 _SAME_WIRE = {"aiohttp_openai": "openai"}
 """Other names of litellm's, by which it asks with a client of its own."""
 ANTHROPIC = "anthropic"
+ANTHROPIC_TOKEN = "ANTHROPIC_AUTH_TOKEN"
+"""The variable of a gateway's token, which Anthropic's own clients send as a bearer's."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Provider:
 _ANTHROPIC = Provider(
     "https://api.anthropic.com",
     ("ANTHROPIC_API_BASE", "ANTHROPIC_BASE_URL"),
-    ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"),
+    ("ANTHROPIC_API_KEY", ANTHROPIC_TOKEN),
 )
 
 

@@ -38,7 +38,6 @@ async def ask(
     """Send a request. `heard`: the reply is streamed, as of `Watch`."""
     anthropic = endpoint.provider == _catalog.ANTHROPIC
     url, headers, body = (_to_anthropic if anthropic else _to_openai)(endpoint, request)
-    headers |= request.get("extra_headers", {})
     if heard is None:
         return await http.send("POST", url, headers, json.dumps(body).encode())
     body["stream"] = True
@@ -72,12 +71,12 @@ def _to_anthropic(
     asked = {**request, "model": endpoint.name}
     for name in _NOT_SENT - {"model"}:
         asked.pop(name, None)
+    body = _anthropic.body(asked, endpoint.entry or {})
+    extra = dict(request.get("extra_headers", {}))
     key = endpoint.key.value if endpoint.key else ""
-    return (
-        _anthropic.url(endpoint.address.url or ""),
-        dict(_anthropic.headers(key)),
-        _anthropic.body(asked, endpoint.entry or {}),
-    )
+    if endpoint.key is not None and endpoint.key.source.startswith(_catalog.ANTHROPIC_TOKEN):
+        key, extra = "", {"Authorization": f"Bearer {key}", **extra}
+    return _anthropic.url(endpoint.address.url or ""), _anthropic.headers(key, body, extra), body
 
 
 def _to_openai(endpoint: Endpoint, request: Mapping[str, Any]) -> tuple[str, dict[str, str], dict[str, Any]]:
@@ -95,6 +94,7 @@ def _to_openai(endpoint: Endpoint, request: Mapping[str, Any]) -> tuple[str, dic
     organization = os.environ.get("OPENAI_ORGANIZATION", "").strip()
     if endpoint.provider == "openai" and organization:
         headers["OpenAI-Organization"] = organization
+    headers |= request.get("extra_headers", {})
     base = (endpoint.address.url or "").rstrip("/")
     return f"{base}/chat/completions", headers, {"model": name, **parameters, **provider.also}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,7 @@ def request_for(
         "max_retries": 0,
         "drop_params": True,
         **{name: value for name, value in optional.items() if value is not None},
-        **endpoint.parameters,
+        **copy.deepcopy(dict(endpoint.parameters)),  # litellm writes into what it is given
     }
     for change in endpoint.changes:
         _adapting.apply(request, change)

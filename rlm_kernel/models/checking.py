@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from rlm_kernel.config import LLMSettings, OtherLLM, Settings
+from rlm_kernel.config import LLMSettings, Settings
 from rlm_kernel.engine.protocols import ROLES, Completion, Message, Models, Retry, Watch
 from rlm_kernel.errors import InternalError, LocalModelError, ModelError, RLMError
 from rlm_kernel.models._catalog import entry_of
@@ -69,7 +69,7 @@ def _configured(settings: Settings) -> list[tuple[tuple[str, ...], LLMSettings]]
     """Each model once, with its roles: some are configured as several."""
     sub = settings.sub_llm if settings.sub_llm.model else settings.root_llm
     named: dict[str, LLMSettings] = {"root": settings.root_llm, "sub": sub}
-    named |= {name: _whole(other, settings.root_llm) for name, other in settings.models.items()}
+    named |= settings.models
     found: list[tuple[tuple[str, ...], LLMSettings]] = []
     for role, llm in named.items():
         same = next((index for index, (_, known) in enumerate(found) if known == llm), None)
@@ -78,17 +78,6 @@ def _configured(settings: Settings) -> list[tuple[tuple[str, ...], LLMSettings]]
         else:
             found[same] = ((*found[same][0], role), llm)
     return [one for one in found if one[1].model is not None]
-
-
-def _whole(other: OtherLLM, root: LLMSettings) -> LLMSettings:
-    """A model beside root and sub, with all its settings."""
-    if other.model is None or other.model != root.model:
-        return other
-    return root.model_copy(
-        update={
-            name: getattr(other, name) for name in other.model_fields_set if name in LLMSettings.model_fields
-        }
-    )
 
 
 async def _check(

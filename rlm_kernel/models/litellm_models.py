@@ -327,8 +327,7 @@ class LitellmModels:
         streamed = exchange is not None and exchange.streamed
         if unread and streamed and made is not None and isinstance(_reading.read(made, code=True), Failure):
             made = None
-        stopped = exchange is not None and exchange.stopped  # more came over the wire than was heard
-        if made is not None and (found is None or foreign or unread or stopped):
+        if made is not None and (found is None or foreign or unread):
             native = _reading.native_finish(found) if isinstance(found, dict) else None
             for choice in (made.get("choices") or [])[:1]:
                 choice["native_finish_reason"] = native

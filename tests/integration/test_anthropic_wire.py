@@ -16,6 +16,7 @@ import pytest_asyncio
 from rlm_kernel.engine.prompts import load_profile
 from rlm_kernel.models import _anthropic, _catalog, _litellm
 from rlm_kernel.models._caching import marked
+from tests.support.model_layer import build_models
 from tests.support.providers.anthropic_messages import AnthropicServer
 from tests.support.providers.prefix_cache import MarkedCache
 from tests.support.providers.roads import FORMAT, KEY, MARK, ROADS, asks_of_picture
@@ -307,3 +308,29 @@ def test_all_of_a_conversation_is_written_once_and_read_from_then_on(server: Ant
         assert sum(bill.written for bill in server.bills) == server.bills[-1].prompt
     assert shares[1] / shares[0] < 0.33
     assert shares[3] / shares[2] < 0.25
+
+
+async def test_the_layer_sends_betas_a_gateways_token_and_the_users_headers(
+    server: AnthropicServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.api_key = None
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", "token-0123456789abcdef")
+    headers = {"anthropic-beta": "of-the-user", "X-Team": "blue"}
+    models = build_models(
+        [],
+        root_llm__model="anthropic/claude-sonnet-4-5",
+        root_llm__api_base=server.base,
+        root_llm__headers=headers,
+        sub_llm__model="anthropic/claude-sonnet-4-5",
+    )
+    schema = {"type": "object", "properties": {}, "additionalProperties": False}
+    await models.complete([{"role": "user", "content": "hi"}], role="root", schema=schema)
+    await models.aclose()
+    sent = {name.lower(): value for name, value in server.requests[-1].headers.items()}
+    assert sent["authorization"] == "Bearer token-0123456789abcdef"
+    assert "x-api-key" not in sent
+    assert sent["x-team"] == "blue"
+    betas = sent["anthropic-beta"].split(",")
+    assert "of-the-user" in betas
+    assert any("structured-outputs" in beta for beta in betas)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from rlm_kernel.engine import answers, displays
 from rlm_kernel.engine import messages as say
@@ -28,12 +28,24 @@ LAST_ANSWER_SECONDS = 120.0
 """Time for the best-effort answer, and again for a cell that delivers it, when the run's own is up."""
 
 
+@dataclass(frozen=True)
+class View:
+    """What the root model is shown: `output_chars` of what the cells of a reply gave, and, if it can see
+    them, the pictures that cells display (`images`). `share`: as of `Conversation`.
+
+    `cell_seconds`: the time of a cell; None where it has no end.
+    """
+
+    output_chars: int = 20_000
+    share: float | None = None
+    images: bool = False
+    cell_seconds: float | None = None
+
+
 class Loop:
     """One question, from its first message to its outcome.
 
-    `cells` runs the code, with the host calls and the ledger of the run. `output_chars` of each cell go back
-    to the root model. `share`: as of `Conversation`. `images`: pictures that cells display go back, too, if
-    the root model can see them.
+    `cells` runs the code, with the host calls and the ledger of the run.
     """
 
     def __init__(
@@ -41,17 +53,16 @@ class Loop:
         cells: Cells,
         models: Models,
         profile: Profile,
-        output_chars: int = 20_000,
-        share: float | None = None,
-        images: bool = False,
+        view: View,
     ) -> None:
         self.cells = cells
         self.ledger = cells.calls.ledger
-        self.conversation = Conversation(models, self.ledger, cells.tell, share)
+        self.conversation = Conversation(models, self.ledger, cells.tell, view.share)
         self._guard = Guard()
         self._profile = profile
-        self._output_chars = min(output_chars, profile.output_chars)
-        self._images = images and models.card("root").sees is not False
+        self._view = view
+        self._output_chars = min(view.output_chars, profile.output_chars)
+        self._images = view.images and models.card("root").sees is not False
         self._typed = False
         """The answer must have a form of its own."""
         self._last = False
@@ -109,6 +120,7 @@ class Loop:
             others=models.others,
             depth=self.ledger.limits.depth,
             root_sees=self._images,
+            cell_seconds=self._view.cell_seconds,
         )
         last = "\n".join(filter(None, [files, say.progress_line(self.ledger, 1)]))
         first = say.question_message(question, info, from_files, self._profile.head_chars, last)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rlm_kernel.engine.cells import Cells
 from rlm_kernel.engine.events import Listener
 from rlm_kernel.engine.hostcalls import HostCalls
-from rlm_kernel.engine.loop import Loop
+from rlm_kernel.engine.loop import Loop, View
 from rlm_kernel.engine.protocols import CallRecord, Recording
 from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.session.conversation import full_history
@@ -65,14 +65,13 @@ class Assembly:
     def loop(self, cells: Cells, models: ModelSet) -> Loop:
         """What answers a question with these cells."""
         settings = self.environment.host.settings
-        return Loop(
-            cells,
-            models.models,
-            models.profile,
-            settings.limits.output_chars,
-            settings.memory_share,
-            settings.prompt.images,
+        view = View(
+            output_chars=settings.limits.output_chars,
+            share=settings.memory_share,
+            images=settings.prompt.images,
+            cell_seconds=settings.limits.cell_timeout,
         )
+        return Loop(cells, models.models, models.profile, view)
 
 
 def history_of(read: Callable[[], TraceFile]) -> History:

@@ -22,7 +22,7 @@ from rlm_kernel.engine.cells import Cells
 from rlm_kernel.engine.events import CallsPlanned, CallStarted, CellFinished
 from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import Ledger, Limits
-from rlm_kernel.engine.loop import Loop
+from rlm_kernel.engine.loop import Loop, View
 from rlm_kernel.engine.messages import output_text
 from rlm_kernel.engine.protocols import CellResult, Completion, Message
 from rlm_kernel.engine.subcalls import SubCalls
@@ -527,7 +527,7 @@ async def test_the_root_is_told_at_80_percent_and_has_one_last_answer_at_the_lim
         output_price=1000,
     )
     await host.box.run("context = 'hello'")
-    loop = Loop(host.cells, host.models, PROFILE)
+    loop = Loop(host.cells, host.models, PROFILE, View())
     outcome = await loop.run("What?", await host.box.kernel.describe(), from_files=False)
     told = host.models.told
     assert (outcome.stop_reason, outcome.forced, outcome.answer.text) == ("cost", True, "from what I have")

@@ -17,7 +17,7 @@ from rlm_kernel.engine.conversation import Past
 from rlm_kernel.engine.events import Event, Listener, Noted
 from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.ledger import Ledger, Limits
-from rlm_kernel.engine.loop import Loop
+from rlm_kernel.engine.loop import Loop, View
 from rlm_kernel.engine.prompts import Profile
 from rlm_kernel.engine.protocols import (
     CellResult,
@@ -234,7 +234,7 @@ class Run:
         self.calls = HostCalls(SubCalls(self.models, self.ledger), tell, locate)
         self.kernel.handlers = self.calls.handlers()
         cells = Cells(self.kernel, self.calls, tell)
-        self.loop = Loop(cells, self.models, self.profile, self.output_chars, images=self.images)
+        self.loop = Loop(cells, self.models, self.profile, View(self.output_chars, images=self.images))
 
     def outcome(
         self, question: str = "What is it?", info: ContextInfo = INFO, past: Past | None = None

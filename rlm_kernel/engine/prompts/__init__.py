@@ -46,10 +46,11 @@ _DISPLAYS = (
     "- Pictures that a cell displays (a figure, a PIL image as the last expression) are shown to you, "
     f"{SHOWN_A_TURN} a turn at most.\n"
 )
+_CELL_TIME = " A cell may compute for {:,g} seconds, not counting the time in which it waits for models."
 SIZES = ("output_chars", "head_chars", "piece_chars")
 _HEAD = re.compile(r"---[ \t]*\n(.*?)^---[ \t]*\n", re.MULTILINE | re.DOTALL)
 _FILLED_IN = re.compile(
-    r"\{(output_chars|sub_chars|sub_doubt|piece_chars|example_chunk|recursion|models|pictures|displays"
+    r"\{(output_chars|sub_chars|sub_doubt|piece_chars|example_chunk|recursion|models|pictures|displays|cell_time"
     r"|context_hint)\}"
 )
 _SECTION = re.compile(r"^## (user|assistant)[ \t]*\n", re.MULTILINE)
@@ -135,11 +136,13 @@ def system_prompt(
     others: Sequence[Card] = (),
     depth: int = 0,
     root_sees: bool = False,
+    cell_seconds: float | None = None,
 ) -> str:
     """The profile's system prompt for this input.
 
     `sub` is the sub model, `others` are the models beside it; `depth`: the levels of child RLMs that are
-    still allowed. `root_sees`: the root model is shown the pictures that its cells display.
+    still allowed. `root_sees`: the root model is shown the pictures that its cells display. `cell_seconds`:
+    how long a cell may compute.
     """
     reads = (sub.window or _USUAL_WINDOW) * _SHARE
     piece = min(profile.piece_chars, _rounded(reads * _DENSE_CHARS_PER_TOKEN))
@@ -161,6 +164,7 @@ def system_prompt(
         "recursion": profile.recursion if depth > 0 else "",
         "pictures": profile.pictures if any(card.sees is not False for card in (sub, *others)) else "",
         "displays": _DISPLAYS if root_sees else "",
+        "cell_time": _CELL_TIME.format(cell_seconds) if cell_seconds else "",
         "models": told,
         "context_hint": hints.get(info.kind, f"It is a {info.kind}."),
     }

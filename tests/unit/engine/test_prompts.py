@@ -273,3 +273,26 @@ def test_the_digest_is_that_of_all_texts() -> None:
 
 def test_the_local_models_words_are_those_that_were_tried() -> None:
     assert load_profile("small").digest == "9142004aff4a639b538dffa08ebfcc9d914776d34107f6ad28ed4a6679154e7b"
+
+
+@pytest.mark.parametrize("name", WITH_CHILDREN)
+def test_it_is_told_how_many_items_go_into_a_prompt_and_what_a_cut_off_batch_leaves(
+    name: ProfileName,
+) -> None:
+    told = prompt(name)
+    for words in (
+        "`name=",
+        "number the",
+        "schema=dict[int, str]",
+        "missing",
+        "count by code",
+        "`partial_results`",
+    ):
+        assert words in told, words
+
+
+@pytest.mark.parametrize("name", WITH_CHILDREN)
+def test_the_time_of_a_cell_is_told_where_it_has_an_end(name: ProfileName) -> None:
+    assert "compute for" not in prompt(name)
+    assert " A cell may compute for 300 seconds, " in prompt(name, cell_seconds=300.0)
+    assert "compute for 2.5 seconds" in prompt(name, cell_seconds=2.5)

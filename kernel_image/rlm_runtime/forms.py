@@ -36,8 +36,6 @@ _NAMES = 30
 _NAME = 40
 _VALUE = 60
 _REMARKS = 600
-_TEXTS = frozenset(("line", "text", "message"))
-"""Columns that are text, whatever is in them."""
 _OTHER = 0.1
 """Of the lines: if more than this share have another form, the form is not the text's."""
 
@@ -147,7 +145,7 @@ def _columns(
     """What the columns of these records are."""
     has = dict.__contains__  # a record's own takes more time
     return numbers.columns(
-        (name for name in names if name not in _TEXTS),
+        names,
         lambda name: [row[name] for row in made if has(row, name)],
         delimiter,
         plain=plain,
@@ -322,13 +320,13 @@ def _alike(text: Any) -> _Form | None:
     except ValueError:
         return None
     whole = len(places) == 1
-    columns = _columns(entries, found.names, ",")
+    columns = _columns(entries, found.figures, ",")
     numbers.convert(entries[:1], columns)
     return _Form(
         f'lines with {_listed(list(found.names))}, and "text", the whole line',
         lambda lines: logentries.entries(lines, found, _say),
         entries[:1],
-        found.names,
+        found.figures,
         columns if whole else _sampled(columns),
         delimiter=",",
         remarks=remarks if whole else (),

@@ -27,6 +27,12 @@ _UNIT = (
     r"(?:[numµ]?s|secs?|mins?|hrs?|[hmd]|(?:[KMGTP]i?|k)?B(?:/s)?|[KMGT]|%|px|pt|[µmck]?m|[mk]?g|[mk]?V|[mk]?A|[mkM]?W|"
     r"[kMG]?Hz|[hk]?Pa|m?bar|psi|°?[CF]|rpm|[kMG]?bps|x)"
 )
+_SIGNS = {
+    "date": re.compile(rf"(?<!\d)(?:{_DATE})(?!\d)"),
+    "time": re.compile(rf"(?<![\d:])(?:{_TIME})(?![\d:])"),
+}
+_SIGN_WITHIN = 120
+"""Characters of a line in which its sign is."""
 _TOKEN = re.compile(
     rf"""(?P<date>{_DATE})(?!\d)
       |(?P<time>{_TIME})(?![\d:])
@@ -110,11 +116,14 @@ class _Token(NamedTuple):
 
 class Layout(NamedTuple):
     """How entries are built. `patterns` are tried one after the other: each has fewer parts than the one
-    before it. `names` are those of all parts.
+    before it. `names` are those of all parts, `figures` of those that may be numbers. `sign` is in all
+    entries, whatever else they have: a date, a time, or a key.
     """
 
     patterns: Sequence[re.Pattern[str]]
     names: Sequence[str]
+    figures: Sequence[str]
+    sign: re.Pattern[str]
 
     def parts(self, line: str) -> tuple[dict[str, str], bool] | None:
         """The parts of an entry's first line, without quotes around them, and whether they are all.
@@ -129,6 +138,8 @@ class Layout(NamedTuple):
                     if part is not None
                 }
                 return parts, not number
+        if not CONTINUED.match(line) and self.sign.search(line, 0, _SIGN_WITHIN):
+            return {}, False
         return None
 
 
@@ -147,7 +158,7 @@ def layout(lines: Sequence[str]) -> Layout | None:
         found = [match for match in map(known.fullmatch, lines) if match]
         if len(found) >= _MOST * len(lines):
             names = [name for name in known.groupindex if any(match[name] is not None for match in found)]
-            return Layout((known,), names)
+            return Layout((known,), names, ("status", "bytes"), _SIGNS["date"])
     rows = _most([_tokens(line) for line in lines])
     columns = [_merged(column) for column in zip(*(row[:_PARTS] for row in rows), strict=False)]
     same = next((place for place, column in enumerate(columns) if not _alike(column)), len(columns))
@@ -168,7 +179,9 @@ def _layout(used: Sequence[Sequence[_Token]], names: dict[int, str], *, whole: b
     cuts = [place for place in sorted(names, reverse=True) if surely <= place < len(used) - whole]
     patterns += ["".join(parts[: place + 1]) + rf"(?:(?=\W)[ \t]*(?P<{message}>.*))?" for place in cuts]
     named = [*names.values(), *([] if whole else [message])]
-    return Layout([re.compile(pattern) for pattern in patterns], named)
+    figures = [name for place, name in names.items() if used[place][0].kind not in ("date", "time")]
+    sign = _SIGNS.get(used[surely][0].kind) or re.compile(rf"\b{re.escape(used[surely - 1][0].text)}")
+    return Layout([re.compile(pattern) for pattern in patterns], named, figures, sign)
 
 
 def _most(rows: list[list[_Token]]) -> list[list[_Token]]:
@@ -238,6 +251,7 @@ def _end_of_parts(columns: Sequence[Sequence[_Token]], same: int) -> int:
     end = same
     while end and (
         columns[end - 1][0].kind == "space"
+        or columns[end - 1][0].text in ("[", "(", "<", "{", "'")
         or (
             columns[end - 1][0].kind in ("word", "number", "measure", "figures")
             and _varies(columns[end - 1])

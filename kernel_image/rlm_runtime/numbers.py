@@ -43,6 +43,8 @@ _POINT_MARKS = frozenset("$£₹¥₩") | {
 """Of these currencies the comma is between thousands."""
 _DIGITS = 17
 """Digits that a float can have."""
+_CODE = re.compile(r"[+-]?0[0-9]+")
+"""Digits that are no number: a ZIP code, a key."""
 _VERSION = re.compile(r"version|release|\bver\b", re.IGNORECASE)
 """Names of columns in which 1.10 is not 1.1."""
 _KEPT = 10_000
@@ -238,6 +240,8 @@ class _Looks(NamedTuple):
         if self.styles:
             shown = min((value for value in self.distinct if not value.isdecimal()), key=len)
             return f"{name}: all of it is text, as {shown!r} can be read in two ways"
+        if codes := [value for value in self.distinct if _CODE.fullmatch(value)]:
+            return f"{name}: all of it is text, as some begin with a zero, such as {min(codes)!r:.60}"
         others = self.others or _minority(self.numbers)
         if not others:
             return ""

@@ -19,10 +19,11 @@ from rlm_contract import Granted
 
 from rlm_runtime import charsets, folders, forms, memory, wire
 from rlm_runtime.formats import is_format, read_file
+from rlm_runtime.hits import Hit
 from rlm_runtime.lazytext import LazyText
 from rlm_runtime.picturefile import Picture
 from rlm_runtime.readers import Read
-from rlm_runtime.search import Hit, search
+from rlm_runtime.search import search
 from rlm_runtime.unpacking import Unreadable
 
 Text = str | LazyText
@@ -350,23 +351,27 @@ def grep(
     ignore_case: bool = False,
     limit: int | None = None,
     regex: bool = True,
+    before: int = 0,
+    after: int = 0,
 ) -> Sequence[Hit]:
     """The lines of the active input (or of the named file) that match, as (file, line, text).
 
     `len(grep(...))` counts them.
 
-    `pattern` is a regular expression (`regex=False`: plain text). `limit` stops early. In place of a name, a
-    text or a dict of texts is searched itself, because `grep(pattern, context)` is what many models write. A
-    list; of more than a million hits a sequence that makes them when they are looked at. Raises ValueError
-    for a bad pattern.
+    `pattern` is a regular expression (`regex=False`: plain text). `limit` stops early. `before` and `after`:
+    how many lines around it each hit has, in `.before` and `.after`. In place of a name, a text or a dict of
+    texts is searched itself, because `grep(pattern, context)` is what many models write. A list; of more than
+    a million hits a sequence that makes them when they are looked at. Raises ValueError for a bad pattern.
     """
+    if before < 0 or after < 0:
+        raise ValueError(f"before ({before}) and after ({after}) count lines, and cannot be negative")
     try:
         found = re.compile(pattern if regex else re.escape(pattern), re.IGNORECASE if ignore_case else 0)
     except re.error as error:
         raise ValueError(
             f"bad pattern {pattern!r}: {error}. Use regex=False to search for it as it stands."
         ) from None
-    return search(_scope(name), found, limit)
+    return search(_scope(name), found, limit, before, after)
 
 
 def _scope(where: Any) -> dict[str, Text]:

@@ -8,15 +8,18 @@ sample, is one. Of a text that is none of these, the records are its lines.
 from __future__ import annotations
 
 import configparser
+import gc
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from rlm_runtime import loglines, memory, tables
+from rlm_runtime import logentries, loglines, memory, numbers, rows, tables
 from rlm_runtime.lazytext import LazyText
 from rlm_runtime.lines import with_ends, with_line_feeds, without_end
-from rlm_runtime.tables import NUMBER, Record
+from rlm_runtime.numbers import Column
+from rlm_runtime.tables import Record
+from rlm_runtime.unpacking import Unreadable
 
 _HEAD = 20_000
 """Characters that are looked at, of the beginning, and of other places where lines are compared."""
@@ -32,6 +35,7 @@ _LINES = 20
 _NAMES = 30
 _NAME = 40
 _VALUE = 60
+_REMARKS = 600
 _OTHER = 0.1
 """Of the lines: if more than this share have another form, the form is not the text's."""
 
@@ -39,11 +43,20 @@ _OTHER = 0.1
 class _Form(NamedTuple):
     """`told` in words; `read` makes the records, one by one, of a text's lines with their ends; `sample` are
     the first of them.
+
+    `names`: the columns, if their values are text that may be numbers, which `columns` are by what was looked
+    at. `delimiter` is a table's; `plain` numbers have no separators and marks.
+    `remarks`: what else is to be told of the records.
     """
 
     told: str
     read: Callable[[Iterable[str]], Iterator[Record]]
     sample: Sequence[Record]
+    names: Sequence[str] = ()
+    columns: Mapping[str, Column] = {}
+    delimiter: str = ""
+    plain: bool = False
+    remarks: Sequence[str] = ()
 
 
 def form(text: Any, name: str = "") -> str:
@@ -52,24 +65,96 @@ def form(text: Any, name: str = "") -> str:
     `name`: its file's, if it has one.
     """
     text = with_line_feeds(text) if isinstance(text, str) else text
-    found = _form(text, name)
+    found = _form(text, name, whole=True)
     if found is None:
         return _json_document(text)
     how = "rows = records(); rows[0]" if _fits(text) else "for row in records(): ...; the first"
-    return f"{found.told}; {how} is {_shown(found.sample[0])}" if found.sample else found.told
+    remarks = [*(column.remark for column in found.columns.values() if column.remark), *found.remarks]
+    if not found.sample:
+        return found.told
+    told = _cut("".join(f"; {remark}" for remark in remarks), _REMARKS)
+    return f"{found.told}{told}; {how} is {_shown(found.sample[0])}"
 
 
 def records(text: str | LazyText, name: str = "") -> list[Record] | Iterator[Record]:
     """The text's records; an iterator where they would take too much memory.
 
-    `name`: the text's file's, if it has one.
+    `name`: the text's file's, if it has one. Says in a note what is not as it seems.
 
     Raises ValueError where too few lines have its form.
     """
     text = with_line_feeds(text) if isinstance(text, str) else text
-    found = _form(text, name)
-    rows = found.read(_bounded(_lines(text))) if found else _plain_lines(text)
-    return list(rows) if _fits(text) else rows
+    found = _form(text, name) or _Form("", lambda _: _plain_lines(text), ())
+    read = found.read(_bounded(_lines(text)))
+    if not _fits(text):
+        return _one_by_one(read, found)
+    made = _made(read)
+    columns = _columns(made, found.names, found.delimiter, plain=found.plain)
+    numbers.convert(made, columns)
+    for column in columns.values():
+        if column.remark and column.kind is None:
+            _say(column.remark)
+    return made  # type: ignore[return-value]
+
+
+def _made(read: Iterable[Record]) -> list[rows.Record]:
+    """What was read, as records that know each other's columns."""
+    kind = rows.kind()
+    known = kind.known
+    collects = gc.isenabled()
+    gc.disable()  # there is nothing to collect while these are made, and looking for it takes long
+    try:
+        made = []
+        for row in read:
+            if not known.issuperset(row):
+                known.update(row)
+            made.append(kind(row))
+    finally:
+        if collects:
+            gc.enable()
+    return made
+
+
+def _one_by_one(made: Iterator[Record], found: _Form) -> Iterator[Record]:
+    """The records with numbers in the columns that are numbers by what was looked at.
+
+    Says at the end which of these have text elsewhere.
+    """
+    kinds = {name: column.kind for name, column in found.columns.items() if column.kind}
+    others: dict[str, tuple[int, str]] = {}
+    kind = rows.kind(*found.names, *{name for row in found.sample for name in row})
+    count = 0
+    for row in made:
+        count += 1
+        for name, written in kinds.items():
+            if not (value := row.get(name)):
+                continue
+            if (number := written.number(value)) is not None:
+                row[name] = number
+            elif value.strip() not in numbers.MISSING:
+                others[name] = others.get(name, (0, value))[0] + 1, others.get(name, (0, value))[1]
+        kind.known.update(row)
+        yield kind(row)
+    for name, (number, first) in others.items():
+        _say(f"{name}: {number:,} of {count:,} are text, such as {first[:60]!r}, and the others are numbers")
+
+
+def _columns(
+    made: Sequence[Record], names: Sequence[str], delimiter: str, *, plain: bool = False
+) -> dict[str, Column]:
+    """What the columns of these records are."""
+    has = dict.__contains__  # a record's own takes more time
+    return numbers.columns(
+        names,
+        lambda name: [row[name] for row in made if has(row, name)],
+        delimiter,
+        plain=plain,
+    )
+
+
+def _say(what: str) -> None:
+    """A note, in the cell's output."""
+    print(f"Note: {what}")
 
 
 def _lines(text: Any) -> Iterable[str]:
@@ -101,7 +186,8 @@ def _fits(text: Any) -> bool:
     return isinstance(text, str) and len(text) <= memory.one_text() // 4
 
 
-def _form(text: Any, name: str = "") -> _Form | None:
+def _form(text: Any, name: str = "", *, whole: bool = False) -> _Form | None:
+    """The form. `whole`: what its columns are is told by all of a text that is not too large."""
     for size in _HEADS:
         head = str(text[: size + 1])
         cut = len(head) > size  # not by len(text): that counts the characters of all of a large text
@@ -112,7 +198,7 @@ def _form(text: Any, name: str = "") -> _Form | None:
         found = (
             _json_lines(full[:_LINES], cut=cut)
             or _json_array(text)
-            or _table(text, lines, cut, tables.is_named_table(name))
+            or _table(text, lines, cut, tables.is_named_table(name), whole=whole)
         )
         if found is None and isinstance(text, str):
             found = _sections(full)
@@ -156,29 +242,42 @@ def _json_object(_number: int, line: str) -> Record | None:
     return found if isinstance(found, dict) else None
 
 
-def _table(text: Any, lines: list[str], cut: bool, by_name: bool) -> _Form | None:
+def _table(text: Any, lines: list[str], cut: bool, by_name: bool, *, whole: bool) -> _Form | None:
     table = tables.find(lines, cut=cut, by_name=by_name)
     if table is None:
         return None
-    sample = [dict(zip(table.names, row, strict=False)) for row in table.sample]
-    signs = tables.numeric(table.names, sample, table.dialect.delimiter)
-    if signs and isinstance(text, str) and len(text) <= _WHOLE:
-        for name in tables.codes(signs, table.records(_lines(text), quiet=True)):
-            del signs[name]
+    remarks: list[str] = []
+    whole = whole and isinstance(text, str) and len(text) <= _WHOLE
+    if whole:
+        seen = list(table.records(_lines(text), say=remarks.append))
+    else:
+        seen = [dict(zip(table.names, row, strict=False)) for row in table.sample]
+        places = enumerate(_places(text))
+        seen += [row for number, place in places for row in table.rows_of(place, first=not number)]
+    delimiter = table.dialect.delimiter
+    columns = _columns(seen, table.names, delimiter)
+    sample = [dict(row) for row in seen[:1]]
+    numbers.convert(sample, columns)
+    named = f"the column{'s' if len(table.names) > 1 else ''} {_listed(table.names)}"
+    told = f"a table with {named}{table.told()}"
+    columns = columns if whole else _sampled(columns)
+    return _Form(
+        told,
+        lambda lines: table.records(lines, say=_say),
+        sample,
+        table.names,
+        columns,
+        delimiter,
+        remarks=remarks,
+    )
 
-    def read(lines: Iterable[str]) -> Iterator[Record]:
-        return _with_numbers(table.records(lines), signs)
 
-    columns = f"the column{'s' if len(table.names) > 1 else ''} {_listed(table.names)}"
-    return _Form(f"a table with {columns}{table.told()}", read, list(_with_numbers(iter(sample), signs)))
-
-
-def _with_numbers(rows: Iterator[Record], signs: dict[str, str]) -> Iterator[Record]:
-    for row in rows:
-        for name, sign in signs.items():
-            if value := row.get(name):
-                row[name] = tables.number(value, sign)
-        yield row
+def _sampled(columns: Mapping[str, Column]) -> dict[str, Column]:
+    """Columns of which not all was looked at: their remarks say so."""
+    return {
+        name: column._replace(remark=column.remark and f"{column.remark} (in a sample)")
+        for name, column in columns.items()
+    }
 
 
 def _sections(lines: list[str]) -> _Form | None:
@@ -189,13 +288,11 @@ def _sections(lines: list[str]) -> _Form | None:
     del sample[-1:]  # perhaps cut off
     if len(sample) < 3 or len(sample[0]) < 2 or any(list(section) != list(sample[0]) for section in sample):
         return None
-    numeric = _numeric(sample)
     told = f'sections of settings with {_listed(list(sample[0])[1:])}; "section" is the name of each'
-    return _Form(
-        told,
-        lambda lines: _converted(_read_sections("".join(lines)), numeric),
-        list(_converted(sample, numeric)),
-    )
+    names = list(sample[0])[1:]
+    columns = _columns(sample, names, "", plain=True)
+    numbers.convert(sample, columns)
+    return _Form(told, lambda lines: iter(_read_sections("".join(lines))), sample, names, columns, plain=True)
 
 
 def _read_sections(text: str) -> list[Record]:
@@ -210,37 +307,59 @@ def _read_sections(text: str) -> list[Record]:
 
 
 def _alike(text: Any) -> _Form | None:
-    """Lines of one build, by a look at several places of the text; of a LazyText at its beginning, as finding
-    others takes time.
-    """
-    step = max(1, len(text) // _PLACES) if isinstance(text, str) else _HEAD
-    starts = range(0, len(text), step) if isinstance(text, str) else (0,)
-    found = [
-        line
-        for start in starts
-        for line in str(text[start : start + _HEAD]).split("\n")[1 if start else 0 : -1]
-    ]
-    sample = [line.rstrip() for line in found if line.strip()]
-    pattern = loglines.layout(sample)
-    if pattern is None:
+    """Lines of one build, by a look at several places of the text."""
+    places = list(_places(text))
+    seen = [line.rstrip() for place in places for line in place if line.strip()]
+    found = loglines.layout(seen)
+    if found is None:
         return None
-    sampled = [_parts(match) for match in map(pattern.fullmatch, sample) if match]
-    numeric = _numeric(sampled)
-    first = next(place for place, line in enumerate(found, 1) if pattern.fullmatch(line.rstrip()))
-    told = f"lines with {_listed(list(pattern.groupindex))}"
-    shown = [{"line": first, **row} for row in sampled[:1]]
 
-    def record(number: int, line: str) -> Record | None:
-        match = pattern.fullmatch(line)
-        return {"line": number, **_parts(match)} if match else None
-
+    remarks: list[str] = []
+    try:
+        entries = [entry for place in places for entry in logentries.entries(place, found, remarks.append)]
+    except ValueError:
+        return None
+    whole = len(places) == 1
+    columns = _columns(entries, found.figures, ",")
+    numbers.convert(entries[:1], columns)
     return _Form(
-        told, lambda lines: _converted(_each(lines, record), numeric), list(_converted(shown, numeric))
+        f'lines with {_listed(list(found.names))}, and "text", the whole line',
+        lambda lines: logentries.entries(lines, found, _say),
+        entries[:1],
+        found.figures,
+        columns if whole else _sampled(columns),
+        delimiter=",",
+        remarks=remarks if whole else (),
     )
 
 
+def _places(text: Any) -> Iterator[list[str]]:
+    """Whole lines of the beginning of a text, and of other places in it."""
+    if isinstance(text, str) and len(text) <= _PLACES * _HEAD:
+        yield list(with_ends(text))
+        return
+    if isinstance(text, str):
+        step = max(1, len(text) // _PLACES)
+        parts = (text[start : start + _HEAD] for start in range(0, len(text), step))
+    elif text.whole:
+        parts = _parts_of_source(text.source)
+    else:
+        parts = iter([str(text[:_HEAD])])
+    for number, part in enumerate(parts):
+        yield list(with_ends(part))[1 if number else 0 : None if part.endswith("\n") else -1]
+
+
+def _parts_of_source(source: Any) -> Iterator[str]:
+    step = max(_HEAD, (source.end - source.start) // _PLACES)
+    for place in range(source.start, source.end, step):
+        try:
+            yield source.decode(source.cut(place), source.cut(place + _HEAD))
+        except Unreadable:
+            return
+
+
 def _each(lines: Iterable[str], record: Callable[[int, str], Record | None]) -> Iterator[Record]:
-    """What `record` makes of each line, by its number.
+    """What `record` makes of each line.
 
     Says which lines it leaves out. Raises ValueError if these are many.
     """
@@ -258,32 +377,7 @@ def _each(lines: Iterable[str], record: Callable[[int, str], Record | None]) -> 
             "own."
         )
     if others:
-        print(f"Note: records() left out {others:,} lines that have another form, such as {first!r}.")
-
-
-def _parts(match: re.Match[str]) -> Record:
-    """What was found, without quotes around it."""
-    return {
-        name: part[1:-1] if len(part) > 1 and part[0] == part[-1] == '"' else part
-        for name, part in match.groupdict().items()
-    }
-
-
-def _numeric(sample: Sequence[Record]) -> list[str]:
-    """Names of the values that are numbers wherever there is one in the sample."""
-    found = {name: [row[name] for row in sample if row.get(name)] for name in sample[0]} if sample else {}
-    return [
-        name for name, values in found.items() if values and all(NUMBER.fullmatch(value) for value in values)
-    ]
-
-
-def _converted(rows: Iterable[Record], numeric: Sequence[str]) -> Iterator[Record]:
-    for row in rows:
-        for name in numeric:
-            value = row.get(name)
-            if isinstance(value, str) and NUMBER.fullmatch(value):
-                row[name] = tables.number(value, ".")
-        yield row
+        _say(f"records() left out {others:,} lines that have another form, such as {first!r}.")
 
 
 def _json_document(text: Any) -> str:
@@ -307,8 +401,11 @@ def _listed(names: list[str]) -> str:
 def _shown(row: Record) -> str:
     """A record, with as many of its values, and as much of each, as is good to see."""
     cut = {
-        name[:_NAME]: value[:_VALUE] if isinstance(value, str) else value
+        name[:_NAME]: _cut(value, _VALUE) if isinstance(value, str) else value
         for name, value in list(row.items())[:_NAMES]
     }
-    told = repr(cut)
-    return told if len(told) <= _NAMES * _VALUE else f"{told[: _NAMES * _VALUE]}…"
+    return _cut(repr(cut), _NAMES * _VALUE)
+
+
+def _cut(text: str, size: int) -> str:
+    return text if len(text) <= size else f"{text[:size]}…"

@@ -9,22 +9,39 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 _DATE = (
     r"\d{4}[-/.]\d\d[-/.]\d\d|\d\d[-/.](?:\d\d|[A-Z][a-z]{2})[-/.]\d{4}|(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[ "  # noqa: E501
-    r"]{1,2}\d{1,2}"
+    r"]{1,2}\d{1,2}|\d\d/\d\d/\d\d(?!\d)|\d\d[-.]\d\d(?=[ T]\d\d:\d\d)"
 )
 _TIME = r"\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?:Z|[+-]\d\d:?\d\d)?"
 _QUOTED = r'"(?:[^"\\]++|\\.)*+"'
 """Nothing in it is tried twice: of each try the engine keeps a note, which of a long line would take more
 memory than there is.
 """
+_UNIT = (
+    r"(?:[numµ]?s|secs?|mins?|hrs?|[hmd]|(?:[KMGTP]i?|k)?B(?:/s)?|[KMGT]|%|px|pt|[µmck]?m|[mk]?g|[mk]?V|[mk]?A|[mkM]?W|"
+    r"[kMG]?Hz|[hk]?Pa|m?bar|psi|°?[CF]|rpm|[kMG]?bps|x)"
+)
+_SIGNS = {
+    "date": re.compile(rf"(?<!\d)(?:{_DATE})(?!\d)"),
+    "time": re.compile(rf"(?<![\d:])(?:{_TIME})(?![\d:])"),
+}
+_SIGN_WITHIN = 120
+"""Characters of a line in which its sign is."""
 _TOKEN = re.compile(
     rf"""(?P<date>{_DATE})(?!\d)
       |(?P<time>{_TIME})(?![\d:])
       |(?P<joint>T(?=\d\d:\d\d))
       |(?P<key>[^\W\d][\w.-]*=)
       |(?P<quoted>{_QUOTED})
-      |(?P<number>-?\d+(?:\.\d+)?)(?![\w./@%+-])
+      |(?P<measure>-?\d+(?:\.\d+)?{_UNIT})(?![\w./@%+-])
+      |(?P<number>-?\d+(?:\.\d+)?)(?![\w./@%+-]|,\d)
+      |(?P<figures>-?\d[\d.]*(?:,\d[\d.]*)+)(?![\w/@%+-])
       |(?P<word>\w[\w./@%+-]*)
       |(?P<space>[ \t]+)
       |(?P<mark>.)""",
@@ -35,27 +52,50 @@ _PATTERNS = {
     "time": _TIME,
     "quoted": _QUOTED,
     "number": r"-?\d+(?:\.\d+)?",
+    "measure": r"-?\d+(?:\.\d+)?",
+    "figures": r"-?\d[\d.,]*",
     "word": r"\w[\w./@%+-]*",
     "value": r'"[^"\\]*"|[^\s",;)\]}]*',
 }
 _VALUE = re.compile(_PATTERNS["value"])
 _FIXED = ("mark", "key", "joint")
 """Kinds of parts that are the same text in all lines."""
-_LEVELS = frozenset(
-    {
-        "TRACE",
-        "DEBUG",
-        "INFO",
-        "NOTICE",
-        "WARN",
-        "WARNING",
-        "ERROR",
-        "CRITICAL",
-        "FATAL",
-        "ALERT",
-        "EMERGENCY",
-    }
+_LEVELS = _words(
+    """TRACE DEBUG FINE CONFIG INFO NOTICE WARN WARNING ERR ERROR SEVERE CRIT CRITICAL FATAL ALERT EMERG
+    EMERGENCY PANIC"""
 )
+_LETTERS = frozenset("VDIWEFTN")
+_UNITS = _words(
+    """bytes byte bits percent degrees seconds second sec secs minutes minute hours hour days day weeks times
+    milliseconds microseconds nanoseconds millis rows row lines line items item files file records record
+    requests request messages message events event errors error warnings users packets tokens pages objects
+    entries keys values tasks jobs threads connections retries attempts points tons tonnes kilograms grams
+    meters metres km miles dollars euros atm ppm dbm db mmhg"""
+)
+"""Words that say what is counted, in lower case, besides those of _UNIT."""
+_MEASURE = re.compile(rf"-?\d+(?:\.\d+)?{_UNIT}")
+_IS_UNIT = re.compile(rf"{_UNIT}|[a-z]{{1,2}}[A-Z][a-z]?")
+_JOINING = _words(
+    """a an the in of for to on at by with after from and or is was are were than about took takes take taken
+    has had got"""
+)
+"""What stands before a number and is no name of it, but for lack of a better one."""
+_NAMED_UNITS = {"%": "percent", "°C": "celsius", "°F": "fahrenheit"}
+_IN_QUOTES = r'(?:[^"\\]++|\\.)*+'
+_WELL_KNOWN = (
+    # Web servers' access logs, common and combined.
+    re.compile(
+        r"(?P<ip>\S+) (?P<ident>\S+) (?P<user>\S+) \[(?P<date>\d\d/[A-Z][a-z]{2}/\d{4}):"
+        rf'(?P<time>\d\d:\d\d:\d\d)(?: (?P<zone>[+-]\d{{4}}))?\] "(?P<request>{_IN_QUOTES})" '
+        rf'(?P<status>\d{{3}}) (?P<bytes>\d+|-)(?: "(?P<referer>{_IN_QUOTES})" "(?P<agent>{_IN_QUOTES})")?'
+        r"(?:[ \t]+(?P<message>\S.*))?"
+    ),
+)
+CONTINUED = re.compile(
+    r"\s|Caused by:|Traceback \(most recent|Suppressed:|\.{3} \d+ (?:more|common)|[}\])]|"
+    r"[\w.$]+(?:Error|Exception|Interrupt|Exit)\b"
+)
+"""How lines begin that belong to the entry before them."""
 _LEAST = 8
 """Lines, to tell what varies."""
 _LONGEST = 2_000
@@ -65,31 +105,83 @@ _BEGIN, _MOST = 3, 0.9
 """Parts that tell which lines are of one kind, and the share of lines that must be."""
 
 
+_SURE = ("date", "time", "value")
+"""Kinds of parts that show what lines are."""
+
+
 class _Token(NamedTuple):
     kind: str
     text: str
 
 
-def layout(lines: Sequence[str]) -> re.Pattern[str] | None:
-    """The pattern that whole lines match, or None where they are not alike.
+class Layout(NamedTuple):
+    """How entries are built. `patterns` are tried one after the other: each has fewer parts than the one
+    before it. `names` are those of all parts, `figures` of those that may be numbers. `sign` is in all
+    entries, whatever else they have: a date, a time, or a key.
+    """
+
+    patterns: Sequence[re.Pattern[str]]
+    names: Sequence[str]
+    figures: Sequence[str]
+    sign: re.Pattern[str]
+
+    def parts(self, line: str) -> tuple[dict[str, str], bool] | None:
+        """The parts of an entry's first line, without quotes around them, and whether they are all.
+
+        None for a line that is none.
+        """
+        for number, pattern in enumerate(self.patterns):
+            if match := pattern.fullmatch(line):
+                parts = {
+                    name: part[1:-1] if len(part) > 1 and part[0] == part[-1] == '"' else part
+                    for name, part in match.groupdict().items()
+                    if part is not None
+                }
+                return parts, not number
+        if not CONTINUED.match(line) and self.sign.search(line, 0, _SIGN_WITHIN):
+            return {}, False
+        return None
+
+
+def layout(lines: Sequence[str]) -> Layout | None:
+    """How lines are built, or None where they are not alike.
 
     Alike are lines that begin, nine of ten, with the same kinds of parts, a date, a time or a `key=value`
-    among them. What varies is a group: `date`, `time`, `level`, the key of a `key=value`, the unit of a
-    number, `tag` in brackets, else `word`, `number` or `quoted`. Where the lines begin to differ in kind, the
-    rest is `text`.
+    among them. What varies is a part: `date`, `time`, `level`, the key of a `key=value`, the unit of a number
+    or the word before it, `pid` and `tag` in brackets, else `word`, `number` or `quoted`. Where the lines
+    begin to differ in kind, the rest is `message`.
     """
+    lines = [line for line in lines if not CONTINUED.match(line)]
     if len(lines) < _LEAST or any(len(line) > _LONGEST for line in lines):
         return None
+    for known in _WELL_KNOWN:
+        found = [match for match in map(known.fullmatch, lines) if match]
+        if len(found) >= _MOST * len(lines):
+            names = [name for name in known.groupindex if any(match[name] is not None for match in found)]
+            return Layout((known,), names, ("status", "bytes"), _SIGNS["date"])
     rows = _most([_tokens(line) for line in lines])
-    columns = list(zip(*(row[:_PARTS] for row in rows), strict=False))
+    columns = [_merged(column) for column in zip(*(row[:_PARTS] for row in rows), strict=False)]
     same = next((place for place, column in enumerate(columns) if not _alike(column)), len(columns))
     whole = same == len(columns) and len({len(row) for row in rows}) == 1
     used = columns[:same] if whole else columns[: _end_of_parts(columns, same)]
-    names = _names(used)
-    if len(names) < 2 or not any(column[0].kind in ("date", "time", "value") for column in used):
+    names_by_place = _names(used)
+    if not any(column[0].kind in _SURE for column in used) or len(names_by_place) < 2:
         return None
+    return _layout(used, names_by_place, whole=whole)
+
+
+def _layout(used: Sequence[Sequence[_Token]], names: dict[int, str], *, whole: bool) -> Layout:
+    """The patterns: of all parts, and then of fewer and fewer, down to the first date, time or key."""
     parts = [_part(column, names.get(place)) for place, column in enumerate(used)]
-    return re.compile("".join(parts) + ("" if whole else r"[ \t]*(?P<text>.*)"))
+    surely = min(place for place, column in enumerate(used) if column[0].kind in _SURE)
+    message = "message" if "message" not in names.values() else "message_"
+    patterns = ["".join(parts) + (r"[ \t]*" if whole else rf"[ \t]*(?P<{message}>.*)")]
+    cuts = [place for place in sorted(names, reverse=True) if surely <= place < len(used) - whole]
+    patterns += ["".join(parts[: place + 1]) + rf"(?:(?=\W)[ \t]*(?P<{message}>.*))?" for place in cuts]
+    named = [*names.values(), *([] if whole else [message])]
+    figures = [name for place, name in names.items() if used[place][0].kind not in ("date", "time")]
+    sign = _SIGNS.get(used[surely][0].kind) or re.compile(rf"\b{re.escape(used[surely - 1][0].text)}")
+    return Layout([re.compile(pattern) for pattern in patterns], named, figures, sign)
 
 
 def _most(rows: list[list[_Token]]) -> list[list[_Token]]:
@@ -122,8 +214,36 @@ def _alike(column: Sequence[_Token]) -> bool:
     return all(token.kind == kind for token in column) and (kind not in _FIXED or not _varies(column))
 
 
+def _merged(column: Sequence[_Token]) -> Sequence[_Token]:
+    """A column whose parts are of kinds that are alike enough, as one of one kind."""
+    kinds = {token.kind for token in column}
+    if kinds == {"number", "figures"}:
+        return [token._replace(kind="figures") for token in column]
+    units = {_unit(token.text) for token in column if token.kind == "measure"}
+    if kinds == {"measure", "word"} or (kinds == {"measure"} and len(units) > 1):
+        return [token._replace(kind="word") for token in column]
+    return column
+
+
+def _unit(text: str) -> str:
+    """What follows the digits of a measure."""
+    return text.lstrip("-0123456789.")
+
+
 def _varies(column: Sequence[_Token]) -> bool:
-    return column[0].kind in ("date", "time", "value") or len({token.text for token in column}) > 1
+    return column[0].kind in _SURE or len({token.text for token in column}) > 1 or _is_level(column)
+
+
+def _is_level(column: Sequence[_Token]) -> bool:
+    """Whether it is how bad what a line tells is; one that is the same in all lines of a sample, too, as
+    others will be rare.
+    """
+    if column[0].kind != "word":
+        return False
+    words = {token.text for token in column}
+    if len(words) > 1 and words <= _LETTERS:
+        return True
+    return {word.upper() for word in words} <= _LEVELS and (len(words) > 1 or words <= _LEVELS)
 
 
 def _end_of_parts(columns: Sequence[Sequence[_Token]], same: int) -> int:
@@ -131,7 +251,12 @@ def _end_of_parts(columns: Sequence[Sequence[_Token]], same: int) -> int:
     end = same
     while end and (
         columns[end - 1][0].kind == "space"
-        or (columns[end - 1][0].kind in ("word", "number") and _varies(columns[end - 1]))
+        or columns[end - 1][0].text in ("[", "(", "<", "{", "'")
+        or (
+            columns[end - 1][0].kind in ("word", "number", "measure", "figures")
+            and _varies(columns[end - 1])
+            and not _is_level(columns[end - 1])
+        )
     ):
         end -= 1
     return end
@@ -159,26 +284,79 @@ def _name(columns: Sequence[Sequence[_Token]], place: int) -> str:
     kind = columns[place][0].kind
     if kind == "value":
         return columns[place - 1][0].text.rstrip("=")
-    if kind == "word" and {token.text.upper() for token in columns[place]} <= _LEVELS:
+    if _is_level(columns[place]):
         return "level"
     if kind == "word" and place and columns[place - 1][0].text == "[":
         return "tag"
     if kind == "word" and columns[place + 1 : place + 2] and columns[place + 1][0].text == ":":
         return "name"
-    if kind == "number":
-        after = columns[place + 1 : place + 3]
-        if (
-            len(after) == 2
-            and after[0][0].kind == "space"
-            and after[1][0].kind == "word"
-            and not _varies(after[1])
-        ):
-            return after[1][0].text
+    if kind == "word" and place > 1 and all(_IS_UNIT.fullmatch(token.text) for token in columns[place]):
+        return "unit" if columns[place - 2][0].kind in ("number", "figures") else kind
+    if kind in ("number", "measure", "figures"):
+        return _name_of_number(columns, place)
+    if kind == "word" and all(_MEASURE.fullmatch(token.text) for token in columns[place]):
+        return _word_before(columns, place) or kind
     return kind
+
+
+def _name_of_number(columns: Sequence[Sequence[_Token]], place: int) -> str:
+    """Its unit, else the word before it, else the word after it. If another number of the line has the same
+    unit, the word before it and the unit.
+    """
+    if _is_pid(columns, place):
+        return "pid"
+    units = [_unit_at(columns, other) for other in range(len(columns))]
+    before = _word_before(columns, place)
+    if unit := units[place]:
+        unit = _NAMED_UNITS.get(unit, unit)
+        return f"{before}_{unit}" if units.count(units[place]) > 1 and before else unit
+    if before:
+        return before
+    after = _word_after(columns, place)
+    return after if after and after not in _JOINING else columns[place][0].kind
+
+
+def _is_pid(columns: Sequence[Sequence[_Token]], place: int) -> bool:
+    """Whether it is a process, as in `sshd[4711]:`."""
+    around = [column[0].text for column in columns[max(0, place - 1) : place + 3]]
+    return len(around) == 4 and around[0] == "[" and around[2:] == ["]", ":"]
+
+
+def _unit_at(columns: Sequence[Sequence[_Token]], place: int) -> str:
+    """The unit of a number; "" if there is none."""
+    kind = columns[place][0].kind
+    if kind == "measure":
+        return _unit(columns[place][0].text) if _varies(columns[place]) else ""
+    word = _word_after(columns, place) if kind in ("number", "figures") else ""
+    return word if word.lower() in _UNITS or _IS_UNIT.fullmatch(word) else ""
+
+
+def _word_after(columns: Sequence[Sequence[_Token]], place: int) -> str:
+    """The word after it, if it is the same in all lines."""
+    after = columns[place + 1 : place + 3]
+    if len(after) == 2 and after[0][0].kind == "space" and after[1][0].kind == "word":
+        return "" if _varies(after[1]) else after[1][0].text
+    return ""
+
+
+def _word_before(columns: Sequence[Sequence[_Token]], place: int) -> str:
+    """The word before it that is the same in all lines: better a noun than one that only joins."""
+    joining = ""
+    for column in reversed(columns[:place]):
+        kind, text = column[0]
+        if kind == "space" or text in (":", "=", "#", "(", "[", "/"):
+            continue
+        if kind != "word" or _varies(column):
+            break
+        if text.lower() not in _JOINING:
+            return text
+        joining = joining or text
+    return joining
 
 
 def _part(column: Sequence[_Token], name: str | None) -> str:
     kind = column[0].kind
     if name is not None:
-        return f"(?P<{name}>{_PATTERNS[kind]})"
+        unit = re.escape(_unit(column[0].text)) if kind == "measure" else ""
+        return f"(?P<{name}>{_PATTERNS[kind]}){unit}"
     return r"[ \t]+" if kind == "space" else re.escape(column[0].text)

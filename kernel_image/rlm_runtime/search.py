@@ -7,140 +7,42 @@ searching each line would find.
 
 from __future__ import annotations
 
-import bisect
 import ctypes
 import re
-from array import array
 from collections.abc import Iterator, Sequence
 from re import _constants, _parser  # type: ignore[attr-defined]
-from typing import Any, NamedTuple
 
-from rlm_runtime import memory
+from rlm_runtime import hits
+from rlm_runtime.hits import Hit, Hits, by_bytes, line_end
 from rlm_runtime.lazytext import LazyText
-from rlm_runtime.lines import parts, with_line_feeds, without_end
+from rlm_runtime.lines import parts, without_end
 from rlm_runtime.source import BLOCK, Source
 
-MAX_LINE = 16 << 20
-"""Bytes of a line of a large text that are searched at once; a longer one is taken in pieces."""
-LISTED = 1_000_000
-"""Hits up to which grep gives a list; more are made when they are looked at."""
 _STEP = 64 << 20
 """Bytes from which on libc's search is worth what it takes to get it ready."""
 _READ = 1 << 18
 """Bytes that it searches at once."""
 
 
-class Hit(NamedTuple):
-    """A line that matched: file, line number from 1, and the line."""
-
-    file: str
-    line: int
-    text: str
-
-    def __repr__(self) -> str:
-        return f"{self.file}:{self.line}: {self.text}"
-
-
-class Hits(Sequence[Hit]):
-    """Hits in sixteen bytes each: where the line begins (a byte of a large text, else a character) and its
-    number. A hit is made when it is looked at.
-    """
-
-    def __init__(self) -> None:
-        self._parts: list[
-            tuple[str, str | LazyText, array[int], array[int]]
-        ] = []  # of texts that have hits, but for the last
-        self._before: list[int] = []
-        """Hits before those of each text."""
-
-    def add(self, label: str, text: str | LazyText) -> tuple[array[int], array[int]]:
-        """Begin with another text; gives the arrays of places and of line numbers, to be filled before the
-        next is begun.
-        """
-        before = len(self)
-        if self._parts and not self._parts[-1][3]:
-            self._parts.pop()
-            self._before.pop()
-        self._before.append(before)
-        self._parts.append((label, text, array("Q"), array("Q")))
-        return self._parts[-1][2], self._parts[-1][3]
-
-    def __len__(self) -> int:
-        return self._before[-1] + len(self._parts[-1][3]) if self._parts else 0
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[at] for at in range(*index.indices(len(self)))]
-        at = index + len(self) if index < 0 else index
-        if not 0 <= at < len(self):
-            raise IndexError("hit index out of range")
-        number = bisect.bisect_right(self._before, at) - 1
-        label, text, places, lines = self._parts[number]
-        at -= self._before[number]
-        return Hit(label, lines[at], line_at(text, places[at]))
-
-    def __iter__(self) -> Iterator[Hit]:
-        for label, text, places, lines in self._parts:
-            for place, line in zip(places, lines, strict=True):
-                yield Hit(label, line, line_at(text, place))
-
-    def __repr__(self) -> str:
-        return f"<{len(self):,} hits, the first {self[:3]!r}>"
-
-    def listed(self) -> Sequence[Hit]:
-        """A list; or these hits themselves, which are made when they are looked at, where they are many or
-        their lines are long.
-        """
-        made: list[Hit] = []
-        room = memory.one_text() // 4
-        for hit in self if len(self) <= LISTED else ():
-            made.append(hit)
-            room -= len(hit.text)
-            if room < 0:
-                return self
-        return made if len(made) == len(self) else self
-
-
-def line_at(text: str | LazyText, place: int) -> str:
-    """The line that begins there, without its end: a character's place in a str, a byte's in a LazyText."""
-    if isinstance(text, str):
-        end = text.find("\n", place) + 1
-        return without_end(text[place : end or None])
-    if _by_bytes(text):
-        return without_end(text.source.decode(place, _line_end(text.source, place)))
-    size = 4096
-    while True:
-        line, newline, _ = (read := text.read(place, place + size)).partition("\n")
-        if newline or len(read) < size or size >= MAX_LINE:
-            return line.removesuffix("\r") if newline else line
-        size *= 4
-
-
-def _by_bytes(text: LazyText) -> bool:
-    """Its lines are told by the bytes where they begin, not by their characters."""
-    return text.whole and text.source.by_bytes
-
-
-def _line_end(source: Source, place: int) -> int:
-    """After the end of the line that has that place; of a very long one where its piece ends."""
-    limit = min(source.end, place + MAX_LINE)
-    end = source.data.find(b"\n", place, limit)
-    return end + 1 if end >= 0 else limit if limit == source.end else source.cut(limit)
-
-
-def search(texts: dict[str, str | LazyText], pattern: re.Pattern[str], limit: int | None) -> Sequence[Hit]:
-    """The lines that match, the first `limit` of them."""
-    hits = Hits()
+def search(
+    texts: dict[str, str | LazyText],
+    pattern: re.Pattern[str],
+    limit: int | None,
+    before: int = 0,
+    after: int = 0,
+) -> Sequence[Hit]:
+    """The lines that match, the first `limit` of them, each with so many lines before and after it."""
+    found = Hits(pattern, before, after)
     literal, alone = required(pattern)
     for label, given in texts.items():
-        text = with_line_feeds(given) if isinstance(given, str) else given
-        places, lines = hits.add(label, text)
-        for place, line in _lines(text, pattern, literal, alone):
+        searched = found.add(label, given)
+        places, lines = searched.places, searched.lines
+        for place, line in _lines(searched.text, pattern, literal, alone):
             places.append(place)
             lines.append(line)
-            if limit is not None and len(hits) >= limit:
-                return hits.listed()
-    return hits.listed()
+            if limit is not None and len(found) >= limit:
+                return found.listed()
+    return found.listed()
 
 
 def _lines(
@@ -149,7 +51,7 @@ def _lines(
     """Where the lines begin that match, and their numbers. `alone`: the literal is all of the pattern."""
     if isinstance(text, str):
         return _by_literal_in_str(text, pattern, literal, alone) if literal else _each_of_str(text, pattern)
-    if not _by_bytes(text):
+    if not by_bytes(text):
         return _each_of_lazy(text, pattern)
     if literal and (raw := text.source.raw(literal)):
         return _by_literal_in_bytes(text.source, pattern, raw, alone)
@@ -194,10 +96,10 @@ def _by_literal_in_bytes(
     at = find(raw, source.start)
     while at >= 0:
         # Not before the last line that was tried: that is as far as a line can reach back.
-        begin = data.rfind(b"\n", max(after, at - MAX_LINE // 2), at) + 1 or max(
-            after, source.cut(at - MAX_LINE // 2)
+        begin = data.rfind(b"\n", max(after, at - hits.MAX_LINE // 2), at) + 1 or max(
+            after, source.cut(at - hits.MAX_LINE // 2)
         )
-        after = max(_line_end(source, begin), at + len(raw))
+        after = max(line_end(source, begin), at + len(raw))
         if alone or pattern.search(without_end(source.decode(begin, after))):
             number += source.newlines(counted, begin)
             counted = begin
@@ -208,7 +110,7 @@ def _by_literal_in_bytes(
 def _each_of_bytes(source: Source, pattern: re.Pattern[str]) -> Iterator[tuple[int, int]]:
     data, found, low, number = source.data, pattern.search, source.start, 1
     while low < source.end:
-        high = _line_end(source, min(source.end, low + BLOCK))
+        high = line_end(source, min(source.end, low + BLOCK))
         raw = data.part(low, high)
         place = low
         texts = str(raw, source.encoding, source.errors).split("\n")
@@ -238,10 +140,11 @@ def _each_of_lazy(text: LazyText, pattern: re.Pattern[str]) -> Iterator[tuple[in
             number += 1
         kept.append(rest)
         size += len(rest)
-        if size > MAX_LINE:
-            if found("".join(kept)):
+        while size > hits.MAX_LINE:
+            piece = "".join(kept)
+            if found(piece[: hits.MAX_LINE]):
                 yield place, number
-            place, kept, size = place + size, [], 0
+            place, kept, size = place + hits.MAX_LINE, [piece[hits.MAX_LINE :]], size - hits.MAX_LINE
     if size and found("".join(kept)):
         yield place, number
 

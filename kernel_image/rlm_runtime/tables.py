@@ -11,23 +11,17 @@ import csv
 import itertools
 import re
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import PurePath
 from typing import Any, NamedTuple
+
+from rlm_runtime.numbers import NUMBER
 
 Record = dict[str, Any]
 DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 _NAMED = DELIMITERS | {" ": "spaces"}
 _ENDINGS = frozenset((".csv", ".tsv", ".tab", ".psv"))
 _PACKED = frozenset((".gz", ".bz2", ".xz", ".zst", ".lzma"))
-NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]\d+)?")
-_COMMA_NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,2}(?:\.\d{3})+|[1-9]\d*)(?:,\d+)?")
-_CODE = re.compile(r"[+-]?0\d+")
-"""Digits that are no number: a ZIP code, a key."""
-_MISSING = frozenset(
-    ("", r"\N", "NULL", "null", "NaN", "nan", "NA", "N/A", "n/a", "#N/A", "None", "<NA>", "-")
-)
-"""What stands where there is no value, in numbers, too."""
 _YEAR = re.compile(r"(?:19|20)\d\d")
 _SEPARATOR = re.compile(r'\ufeff?"?sep=(.)"?\s*', re.IGNORECASE)
 _DOUBLED = re.compile(r'[^,;|\t"\n\\]""|""[^,;|\t"\r\n]')
@@ -36,6 +30,8 @@ _FIELDS = "#Fields:"
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _RETURN = "\ue00d"
 """Stands for a carriage return while a line is taken apart."""
+_TOTAL = re.compile(r"(?:grand |sub)?total|sum|summe|gesamt(?:summe)?|total général|totale", re.IGNORECASE)
+"""How a row begins that is the sum of the others."""
 _NAME = 40
 _LONG_NAME = 200
 _ROWS = 20
@@ -220,36 +216,66 @@ class Table(NamedTuple):
             f", after {self.titles} other line{'s' if self.titles > 1 else ''}" if self.titles else ""
         )
 
-    def records(self, lines: Iterable[str], *, quiet: bool = False) -> Iterator[Record]:
+    def records(self, lines: Iterable[str], *, say: Callable[[str], None]) -> Iterator[Record]:
         """The rows as dicts.
 
         What a row has too many is in `more`. The names again are no row, as in files that were put together.
 
-        Says what was left out, and how many rows had a stray quote, if not `quiet`.
+        Says what was left out, and which rows are not as the others.
         """
         rest = "more" if "more" not in self.names else "more_"
         width = len(self.names)
         rows = Rows(lines, self.dialect, width)
-        again = 0
+        left_out: Counter[str] = Counter()
+        uneven: dict[str, list[list[str]]] = {"fewer": [], "more": []}
+        sums: list[list[str]] = []
         for number, row in enumerate(rows):
-            if number < self.before or (self.comments and row[0].startswith("#")):
+            if number < self.before:
+                continue
+            if self.comments and row[0].startswith("#"):
+                left_out["comments"] += 1
                 continue
             if row == self.header:
-                again += 1
+                left_out["the names of the columns again"] += 1
                 continue
             record = dict(zip(self.names, row, strict=False))
             if len(row) < width:
                 record |= dict.fromkeys(self.names[len(row) :], "")
+                uneven["fewer"].append(row)
             elif any(row[width:]):
                 record[rest] = row[width:]
+                uneven["more"].append(row)
+            if row[0][:1] in "TSGtsg" and _TOTAL.fullmatch(row[0].strip(" :")):
+                sums.append(row)
             yield record
-        if again and not quiet:
-            print(f"Note: records() left out {again:,} rows that are the names of the columns again.")
-        if rows.odd and not quiet:
-            print(
-                f"Note: records() read {rows.odd:,} rows that have a stray quote or carriage return as they "
+        for what, count in left_out.items():
+            say(f"records() left out {count:,} rows that are {what}.")
+        self._tell(rows, uneven, rest, say)
+        if sums:
+            say(f"{len(sums):,} rows seem to be sums of others, such as {sums[0]!r:.200}.")
+
+    @staticmethod
+    def _tell(rows: Rows, uneven: dict[str, list[list[str]]], rest: str, say: Callable[[str], None]) -> None:
+        """Say what rows are not as the others."""
+        ends = {"fewer": "what is missing is ''", "more": f"the rest is in {rest!r}"}
+        for what, found in uneven.items():
+            if found:
+                say(
+                    f"{len(found):,} rows have {what} fields than columns, such as {found[0]!r:.200}: "
+                    f"{ends[what]}."
+                )
+        if rows.odd:
+            say(
+                f"records() read {rows.odd:,} rows that have a stray quote or carriage return as they "
                 f"stand, such as {rows.first!r}."
             )
+
+    def rows_of(self, lines: Iterable[str], *, first: bool) -> Iterator[Record]:
+        """Rows of lines of a part of the text, the first one or another: those of the right width."""
+        rows = iter(Rows(lines, self.dialect, len(self.names), cut=True))
+        for row in itertools.islice(rows, self.before if first else 0, None):
+            if len(row) == len(self.names) and row != self.header:
+                yield dict(zip(self.names, row, strict=True))
 
 
 def unique(names: Iterable[str], between: str, first: int) -> list[str]:
@@ -392,53 +418,3 @@ def _made(rows: list[list[str]], dialect: Dialect, titles: int, *, named: bool) 
     return Table(
         names, dialect, titles + named, titles, header, [row for row in rows[named:] if row != header]
     )
-
-
-# Numbers
-
-
-def numeric(names: Sequence[str], sample: Iterable[Record], delimiter: str) -> dict[str, str]:
-    """The columns that are numbers wherever there is something in the sample, and their decimal sign.
-
-    A decimal comma is one only where commas cannot be between thousands, and no fields.
-    """
-    ways = {".": NUMBER, ",": _COMMA_NUMBER} if delimiter != "," else {".": NUMBER}
-    left = {name: set(ways) for name in names}
-    after: dict[str, set[int]] = {name: set() for name in names}  # digits after the last comma or point
-    for row in sample:
-        for name in names:
-            value = (row.get(name) or "").strip()
-            if value not in _MISSING:
-                left[name] = {sign for sign in left[name] if ways[sign].fullmatch(value)}
-                after[name].add(
-                    len(value) - 1 - max(value.rfind(","), value.rfind("."))
-                    if "," in value or "." in value
-                    else 0
-                )
-    commas = [name for name in names if left[name] == {","} and after[name] - {0, 3}]
-    found = dict.fromkeys(commas, ",")
-    for name in names:
-        if "." in left[name] and after[name]:
-            # Beside decimal commas, points before three digits are between thousands.
-            found[name] = "," if commas and "," in left[name] and 3 in after[name] else "."
-    return found
-
-
-def codes(names: Iterable[str], rows: Iterable[Record]) -> set[str]:
-    """Those of the columns in which digits begin with a zero somewhere."""
-    left, found = set(names), set()
-    for row in rows:
-        for name in [name for name in left if _CODE.fullmatch((row.get(name) or "").strip())]:
-            left.discard(name)
-            found.add(name)
-    return found
-
-
-def number(value: str, sign: str) -> int | float | str:
-    """A value of a column of numbers; what is none there stays as it is."""
-    digits = value.strip()
-    if sign == "," and _COMMA_NUMBER.fullmatch(digits):
-        digits = digits.replace(".", "").replace(",", ".")
-    if not NUMBER.fullmatch(digits):
-        return value
-    return int(digits) if digits.lstrip("-").isdecimal() else float(digits)

@@ -52,19 +52,28 @@ def test_cells_with_line_ends_and_quotes_are_read_whole() -> None:
     assert records(text) == FLAT[:25] + ROWS
 
 
-def test_what_is_no_number_in_a_column_of_numbers_stays_text_and_so_do_numbers_with_leading_zeros() -> None:
+def test_a_column_in_which_some_are_no_numbers_is_text_and_so_is_one_with_leading_zeros(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     text = (
         "name,size,code\n"
         + "".join(f"n{n},{n}.5,00{n}\n" for n in range(50))
         + "last,unknown,1\nshort,7\nlong,-8,2,3\n"
     )
     rows = records(text)
-    assert rows[0] == {"name": "n0", "size": 0.5, "code": "000"}
+    assert rows[0] == {"name": "n0", "size": "0.5", "code": "000"}
     assert rows[-3:] == [
         {"name": "last", "size": "unknown", "code": "1"},
-        {"name": "short", "size": 7, "code": ""},
-        {"name": "long", "size": -8, "code": "2", "more": ["3"]},
+        {"name": "short", "size": "7", "code": ""},
+        {"name": "long", "size": "-8", "code": "2", "more": ["3"]},
     ]
+    assert "size: 1 of 53 are text, such as 'unknown', so all of it is text" in form(text)
+    out = capsys.readouterr().out
+    assert "size: 1 of 53 are text, such as 'unknown'" in out
+    assert "1 rows have fewer fields than columns, such as ['short', '7']: what is missing is ''" in out
+    assert (
+        "1 rows have more fields than columns, such as ['long', '-8', '2', '3']: the rest is in 'more'" in out
+    )
 
 
 def test_sections_of_settings_are_records() -> None:
@@ -82,21 +91,25 @@ LOGS = {
     ),
     "free text": (
         "2025-03-01T10:00:{n:02d}.123Z {level} app.db: {words}",
-        {"date": "2025-03-01", "time": "10:00:07.123Z", "level": "INFO", "text": WORDS[7]},
+        {"date": "2025-03-01", "time": "10:00:07.123Z", "level": "INFO", "message": WORDS[7]},
     ),
     "access": (
         '10.0.0.{n} - - [01/Mar/2025:10:00:{n:02d} +0000] "GET /page/{n} HTTP/1.1" 200 {n}',
         {
-            "word": "10.0.0.7",
+            "ip": "10.0.0.7",
+            "ident": "-",
+            "user": "-",
             "date": "01/Mar/2025",
             "time": "10:00:07",
-            "quoted": "GET /page/7 HTTP/1.1",
-            "number": 7,
+            "zone": "+0000",
+            "request": "GET /page/7 HTTP/1.1",
+            "status": 200,
+            "bytes": 7,
         },
     ),
     "syslog": (
         "Mar  1 10:00:{n:02d} box{n} sshd[{n}]: {words}",
-        {"date": "Mar  1", "time": "10:00:07", "word": "box7", "number": 7, "text": WORDS[7]},
+        {"date": "Mar  1", "time": "10:00:07", "word": "box7", "pid": 7, "message": WORDS[7]},
     ),
     "pairs": (
         'time=2025-03-01T10:00:{n:02d}Z level={level} msg="{words}" a.b={n}, 3rd={n} n={n} 4th ',
@@ -104,7 +117,7 @@ LOGS = {
     ),
     "chat": (
         "[2025-03-01 10:{n:02d}] Anna{n}: {words}",
-        {"date": "2025-03-01", "time": "10:07", "name": "Anna7", "text": WORDS[7]},
+        {"date": "2025-03-01", "time": "10:07", "name": "Anna7", "message": WORDS[7]},
     ),
 }
 
@@ -113,6 +126,7 @@ LOGS = {
 def test_lines_that_are_alike_are_records(kind: str) -> None:
     line, expected = LOGS[kind]
     lines = [line.format(n=n, level="INFO" if n != 9 else "ERROR", words=WORDS[n]) for n in range(1, 60)]
+    expected = expected | {"text": lines[6]}
     assert records("\n".join(lines) + "\n")[6] == expected | {"line": 7}
     assert records("\r\n".join(lines) + "\r\n")[6] == expected | {"line": 7}
     assert records("\n\n".join(lines))[6] == expected | {"line": 13}
@@ -127,21 +141,46 @@ def test_what_varies_is_told_by_lines_of_the_whole_text_and_not_of_its_beginning
     assert rows[-1]["level"] == "ERROR"
 
 
-def test_lines_of_another_form_are_left_out_and_told_and_many_of_them_are_an_error(
+def test_lines_of_another_form_belong_to_the_record_before_them_and_are_told(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     lines = [f"2025-03-01 10:00:00 user=u{n} done" for n in range(20_000)]
-    lines[7_000] = "Traceback (most recent call last):"
+    lines[7_001:7_001] = trace = ["Traceback (most recent call last):", "  File x", "ValueError: y"]
     rows = records("\n".join(lines))
-    assert len(rows) == 19_999
-    assert "left out 1 lines" in capsys.readouterr().out
+    assert len(rows) == 20_000
+    assert rows[7_000]["text"] == "\n".join([lines[7_000], *trace])
+    assert rows[7_001]["line"] == 7_005
+    assert "3 lines do not begin as the others, such as 'Traceback (most" in capsys.readouterr().out
     # Between the places that are looked at:
+    same = [f"2025-03-01 10:00:00 user=u{n:05} done" for n in range(20_000)]
     many = [
-        line if not 1_000 < n % 2_500 < 1_500 else "Traceback".ljust(len(line))
-        for n, line in enumerate(lines)
+        "something else".ljust(len(line)) if 700 < n % 2_500 < 2_400 else line for n, line in enumerate(same)
     ]
-    with pytest.raises(ValueError, match=r"lines have another form, such as 'Traceback"):
+    with pytest.raises(ValueError, match=r"lines have another form, such as 'something else"):
         records("\n".join(many))
+
+
+def test_an_entry_that_goes_on_in_another_way_is_a_record_that_says_what_it_lacks(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lines = [f"2025-03-01 10:00:00 INFO request {n} took {n % 7} ms" for n in range(20_000)]
+    lines[7_123] = "2025-03-01 10:00:00 ERROR disk full"
+    text = "\n".join(lines)
+    rows = records(text)
+    assert len(rows) == 20_000
+    assert rows[7_123] == {
+        "line": 7_124,
+        "date": "2025-03-01",
+        "time": "10:00:00",
+        "level": "ERROR",
+        "message": "disk full",
+        "text": lines[7_123],
+    }
+    assert "1 lines go on in another way" in capsys.readouterr().out
+    assert [row["text"] for row in rows] == lines
+    assert sum("ms" in row for row in rows) == 19_999
+    with pytest.raises(KeyError, match=r"Line 7,124 has no 'ms', as not all have it.*row\.get\('ms'\)"):
+        sum(row["ms"] for row in rows)
 
 
 def test_a_broken_line_among_json_lines_is_left_out_and_told(capsys: pytest.CaptureFixture[str]) -> None:
@@ -238,7 +277,9 @@ def test_a_few_other_lines_do_not_hide_the_form_of_a_log(capsys: pytest.CaptureF
     assert len(rows) == 40
     assert rows[0]["line"] == 2
     assert str({"line": 2})[:-1] in form(text)
-    assert "left out 3 lines" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "left out 1 lines before the first entry, such as 'Starting'" in out
+    assert "2 lines do not begin as the others" in out
     found = list(records("npm start\n> app\n" + "".join(f'{{"n": {number}}}\n' for number in range(50))))
     assert found == [{"n": number} for number in range(50)]
 
@@ -248,4 +289,4 @@ def test_quotes_in_quotes_of_an_access_log_stay_in_them() -> None:
         f'10.0.0.{n} - - [01/Jan/2024:00:00:{n:02d} +0000] "GET /x\\"y?z={n} HTTP/1.1" 200 {n}\n'
         for n in range(1, 20)
     )
-    assert next(iter(records(text)))["quoted"] == 'GET /x\\"y?z=1 HTTP/1.1'
+    assert next(iter(records(text)))["request"] == 'GET /x\\"y?z=1 HTTP/1.1'

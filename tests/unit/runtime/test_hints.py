@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from rlm_runtime.hints import hint
-from rlm_runtime.search import Hit
+from rlm_runtime.hits import Hit
 
 TEXTS = {"a.txt": "hello 1\n", "b.txt": "world 2\n"}
 TEXT = "hello 1\nworld 2\n"

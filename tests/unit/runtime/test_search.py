@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rlm_runtime import search as module
+from rlm_runtime import hits as module
+from rlm_runtime.hits import Hit, Hits
 from rlm_runtime.lazytext import LazyText
 from rlm_runtime.lines import with_ends, without_end
-from rlm_runtime.search import Hit, Hits, required, search
+from rlm_runtime.search import required, search
 from rlm_runtime.source import Source
 
 PATTERNS = [

@@ -182,10 +182,13 @@ class TraceRecording:
     A cell whose record was lost by an edit (split, copied, its metadata dropped) is served from all cells'
     records. A call that had no answer when its cell was interrupted has none now, so that the cell can be
     interrupted again; without `waiting`, which is for a person who runs the cells, it fails at once.
+
+    `going_on`: the run goes on behind the trace. Then cells that the trace does not have are new, and one
+    that was cut off has its own records alone: what else they ask is for the models.
     """
 
-    def __init__(self, cells: Iterable[TraceCell], *, waiting: bool = True) -> None:
-        self._waiting = waiting
+    def __init__(self, cells: Iterable[TraceCell], *, waiting: bool = True, going_on: bool = False) -> None:
+        self._waiting, self._going_on = waiting, going_on
         self._metas: dict[str, CellMeta | None] = {}
         self._by_code: dict[str, list[str]] = defaultdict(list)
         self._known: dict[str, _Calls] = {}
@@ -195,14 +198,22 @@ class TraceRecording:
                 self._by_code[code_digest(cell.source)[:_SHORT_DIGEST]].append(cell.id)
 
     async def find(self, call: HostCall, digest: str) -> CallRecord | None:
-        cell = self._of(self.cell_id(call.cell))
+        name = self.cell_id(call.cell)
+        cell = self._of(name)
         place = cell.find(digest, call.occurrence) if cell else None
         if cell is None or place is None:
+            if self._going_on and self._is_new(name):
+                return None
             place = self._all.find(digest, call.occurrence)
             return None if place is None else await self._ended(self._all.record(place))
         await asyncio.sleep(cell.latency(place))
         await cell.order.turn(place, call.id)
         return await self._ended(cell.record(place))
+
+    def _is_new(self, cell: str) -> bool:
+        """Whether the trace does not have the cell, or not the whole of what it did."""
+        meta = self._metas.get(cell)
+        return cell not in self._metas or (meta is not None and meta.status == "running")
 
     def _of(self, cell: str) -> _Calls | None:
         """The calls of a cell, put in order when it first makes one."""
@@ -215,7 +226,7 @@ class TraceRecording:
 
     @cached_property
     def _all(self) -> _Calls:
-        return _Calls([meta for meta in self._metas.values() if meta], _answered)
+        return _Calls([meta for meta in self._metas.values() if meta], _had_an_end)
 
     def received(self, cell: str, call_id: str) -> None:
         known = self._of(self.cell_id(cell))
@@ -246,6 +257,10 @@ def _answered(meta: CellMeta, call: CallMeta) -> bool:
     Where the run itself was cut off in a cell, those that were cancelled are still to be made.
     """
     return call.kind not in _NOT_ANSWERED and not (meta.status == "running" and _cancelled(call))
+
+
+def _had_an_end(meta: CellMeta, call: CallMeta) -> bool:
+    return _answered(meta, call) and not _cancelled(call)
 
 
 def _refusals_too(meta: CellMeta, call: CallMeta) -> bool:

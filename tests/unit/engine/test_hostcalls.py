@@ -222,7 +222,9 @@ async def test_only_the_time_in_which_a_model_or_a_child_works_is_none_of_the_ce
             made = HostCall(CELL, "1-1-1", {name: "Q"}, pause_timer=pause_timer)
             await asyncio.gather(host.calls.handlers()[kind](made), return_exceptions=True)
     by_model = ["still", "replies", "goes on"]
-    assert still == ["still", "works", "goes on", *by_model, *by_model, *by_model], "what is refused waits not"
+    assert still == ["still", "works", "goes on", *by_model, *by_model, *by_model], (
+        "what is refused waits not"
+    )
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def test_a_run_that_is_stopped_in_a_batch_is_resumed_and_replayed_and_pays_each_
         [sys.executable, "-m", "rlm_kernel", "ask", "How many?", *options, "--trace", "t.ipynb"],
         stderr=subprocess.PIPE,
     ) as running:
-        asyncio.run(until(lambda: openai_env.sent("sub") > ANSWERED + 128, 60))
+        asyncio.run(until(lambda: openai_env.sent("sub") == ANSWERED + 2 * 64, 60))
         first = openai_env.sent("sub")
         up_to(first + 100)
         asyncio.run(until(lambda: openai_env.sent("sub") >= first + 100, 60))

@@ -16,6 +16,7 @@ from rlm_kernel.engine.events import CallFinished, CallRetried, CallsPlanned, Ca
 from rlm_kernel.engine.kept import Kept
 from rlm_kernel.engine.kernel_says import Query
 from rlm_kernel.engine.protocols import (
+    CANCELLED,
     Answer,
     CallKind,
     CallRecord,
@@ -30,7 +31,6 @@ from rlm_kernel.errors import ModelError, RecordedFailure, RLMError, SetupError,
 
 PREVIEW = 200
 """Characters of a prompt that the trace shows; its digest stands for the whole."""
-_CANCELLED = "cancelled: the cell ended before the answer came"
 MAX_FREE = 10_000
 """Records kept of one cell's calls that the ledger does not bound: a loop over a refused call must not fill
 memory and disk.
@@ -201,7 +201,7 @@ class HostCalls:
             failure = error
             raise
         finally:
-            error_text, error_type = (str(failure), failure.in_cell) if failure else (_CANCELLED, None)
+            error_text, error_type = (str(failure), failure.in_cell) if failure else (CANCELLED, None)
             found = done or replace(work.spent(failure), error=error_text, error_type=error_type)
             model = found.model or (self._sub_calls.name(query.model) or "")[:PREVIEW] or None
             self._record(call.cell, replace(found, model=model, seconds=time.monotonic() - clock))

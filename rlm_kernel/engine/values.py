@@ -150,6 +150,8 @@ class ReplyText(str):
 CallKind = Literal["llm_query", "rlm_query", "file", "final", "budget", "history"]
 MODEL_CALLS = ("llm_query", "rlm_query")
 """Kinds that cost something."""
+CANCELLED = "cancelled: the cell ended before the answer came"
+"""The error of a call that was cut off with its cell."""
 THOUGHTS_KEPT = 500
 """Characters of a sub model's reasoning that the record of a call keeps."""
 

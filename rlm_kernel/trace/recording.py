@@ -10,10 +10,11 @@ import heapq
 from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
-from rlm_kernel.engine.protocols import CallRecord, HostCall
+from rlm_kernel.engine.protocols import CANCELLED, CallRecord, HostCall
 from rlm_kernel.trace.reader import TraceCell, code_digest
 from rlm_kernel.trace.schema import CallMeta, CellMeta
 
@@ -32,6 +33,7 @@ _NOT_ANSWERED = ("file", "final")
 
 A file that was refused then is refused again, in its cell: it may have been named since.
 """
+_NOT_SENT = "not asked: the time-out of the whole batch was over"
 _SHORT_DIGEST = 32
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -190,11 +192,14 @@ class TraceRecording:
     def __init__(self, cells: Iterable[TraceCell], *, waiting: bool = True, going_on: bool = False) -> None:
         self._waiting, self._going_on = waiting, going_on
         self._metas: dict[str, CellMeta | None] = {}
+        self._edited: set[str] = set()
         self._by_code: dict[str, list[str]] = defaultdict(list)
         self._known: dict[str, _Calls] = {}
         for cell in cells:
             if cell.code:
                 self._metas[cell.id] = cell.meta
+                if cell.edited:
+                    self._edited.add(cell.id)
                 self._by_code[code_digest(cell.source)[:_SHORT_DIGEST]].append(cell.id)
 
     async def find(self, call: HostCall, digest: str) -> CallRecord | None:
@@ -205,10 +210,24 @@ class TraceRecording:
             if self._going_on and self._is_new(name):
                 return None
             place = self._all.find(digest, call.occurrence)
-            return None if place is None else await self._ended(self._all.record(place))
+            found = self._never_read(call, name, digest) if place is None else self._all.record(place)
+            return None if found is None else await self._ended(found)
         await asyncio.sleep(cell.latency(place))
         await cell.order.turn(place, call.id)
         return await self._ended(cell.record(place))
+
+    def _never_read(self, call: HostCall, name: str, digest: str) -> CallRecord | None:
+        """What a call had that is not recorded, in a cell whose calls were cut off; None in any other.
+
+        The last answers came then as the cell was cut off, and its code did not go on from them: it made no
+        such call. Now it has them in time.
+        """
+        meta = self._metas.get(name)
+        if meta is None or name in self._edited or meta.status == "running":
+            return None
+        if meta.status != "ok" and any(map(_cancelled, meta.calls)):
+            return _failed(call, digest, CANCELLED, None)
+        return _failed(call, digest, _NOT_SENT, "TimedOut") if meta.batch_cut else None
 
     def _is_new(self, cell: str) -> bool:
         """Whether the trace does not have the cell, or not the whole of what it did."""
@@ -249,6 +268,11 @@ class TraceRecording:
         digest, _, run = rest.partition("-")
         same = self._by_code.get(digest) if kind == "code" and run.isdecimal() else None
         return same[min(int(run), len(same) - 1)] if same else stated
+
+
+def _failed(call: HostCall, digest: str, error: str, error_type: str | None) -> CallRecord:
+    made = CallRecord(call.id, "llm_query", digest, "", datetime.now(UTC), 0.0, occurrence=call.occurrence)
+    return replace(made, error=error, error_type=error_type, calls=0)
 
 
 def _answered(meta: CellMeta, call: CallMeta) -> bool:

@@ -116,6 +116,7 @@ ModelFault = Literal[
     "unknown_model",
     "rate_limit",
     "timeout",
+    "own_timeout",
     "connection",
     "server",
     "empty",
@@ -128,7 +129,8 @@ ModelFault = Literal[
 class ModelError(RLMError):
     """A model gave no usable reply, after `attempts` tries.
 
-    `fault` is the kind; `auth` and `unknown_model` are set-up errors.
+    `fault` is the kind; `auth` and `unknown_model` are set-up errors; `own_timeout`: the time-out that code
+    gave its call was over.
 
     `spent`: a Completion with what the tries used all the same (a reply without text is paid for); None for
     nothing.
@@ -153,6 +155,8 @@ class ModelError(RLMError):
         self.spent = spent
         if fault in ("auth", "unknown_model"):
             self.exit_code = SetupError.exit_code
+        if fault == "own_timeout":
+            self.in_cell = "TimedOut"
 
 
 class KernelError(RLMError):

@@ -90,7 +90,7 @@ CALLS: Final = f"{RUN}/host"
 SIZES, SIZE = struct.Struct("!II"), struct.Struct("!I")
 Kind = Literal[
     "hello", "llm_query", "rlm_query", "file", "final", "budget", "history", "order", "received", "cancel",
-    "planned", "hand", "unhand"
+    "planned", "cut_off", "hand", "unhand"
 ]  # fmt: skip
 MAX_CELL_ID: Final = 64
 """Characters of a cell's id, as in nbformat's schema."""
@@ -129,6 +129,8 @@ class Head(TypedDict):
 class Query(TypedDict):
     """Of `llm_query`. `timeout` in seconds.
 
+    `anew`: an answer to the same that the host has kept is of no use.
+
     `images`: PNG or JPEG files, sent as they are behind the JSON; `previews`: a small picture of each in
     base64.
     """
@@ -137,6 +139,7 @@ class Query(TypedDict):
     model: str | None
     schema: NotRequired[Any]
     timeout: NotRequired[float]
+    anew: NotRequired[bool]
     images: NotRequired[list[bytes]]
     previews: NotRequired[list[str]]
 
@@ -165,7 +168,7 @@ class ChildQuery(TypedDict):
 
 
 class Error(TypedDict):
-    """`type` names an exception of `rlm_runtime.wire`."""
+    """`type` names an exception of `rlm_runtime.wire`; `TimedOut` is an LLMError there."""
 
     type: str
     message: str

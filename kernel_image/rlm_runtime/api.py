@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_contract import RUN
 
-from rlm_runtime import display, engine, files, habits, pictures, queries, tables, wire
+from rlm_runtime import batches, display, engine, files, habits, pictures, queries, tables, wire
 from rlm_runtime.delivery import delivery, plain
 from rlm_runtime.names import Names
 from rlm_runtime.pdfpages import pdf_page
@@ -100,9 +100,10 @@ def expect_answer(schema: dict[str, Any]) -> None:
 
 def describe() -> dict[str, Any]:
     """What the host asks before the first turn: the input as `files.describe` tells it, and whether the
-    answer must have a form.
+    answer must have a form; and of the batch that was cut off last how much of it is there.
     """
-    return {**files.describe(), "typed": bool(_expected)}
+    left = batches.described(_shell[0].user_ns) if _shell else None
+    return {**files.describe(), "typed": bool(_expected), "partial": left}
 
 
 def _deliver(value: Any) -> None:
@@ -280,9 +281,11 @@ class CellHooks:
         self._variables["answer"] = self._answer
         self._variables["context"] = None
         files.on_activate(lambda value: self._variables.__setitem__("context", value))
+        batches.on_cut_off(lambda results: self._variables.__setitem__("partial_results", results))
 
     def before(self, info: ExecutionInfo) -> None:
         wire.begin_cell(getattr(info, "cell_id", None), info.raw_cell or "")
+        batches.begin_cell()
 
     def after(self, result: ExecutionResult) -> None:
         if isinstance(result.error_in_exec, Delivered):
@@ -290,6 +293,7 @@ class CellHooks:
         if "_oh" not in self._variables:  # all was cleared, IPython's own names among it
             _shell[0].init_user_ns()
         _names[0].restore(files.active(), self._answer, result.info.raw_cell or "")
+        batches.end_cell()
         wire.end_cell()
         try:
             if self._answer.get("ready"):

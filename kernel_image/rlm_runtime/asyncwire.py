@@ -14,6 +14,8 @@ from rlm_contract import CALLS, SIZE, Kind, Reply
 
 from rlm_runtime import line, wire
 
+TOGETHER = 1 << 20
+"""Bytes of requests that are sent together, about."""
 _TOLD_AT_ONCE = 3000
 """Calls of which one message says that they were given up: about 100 KB."""
 
@@ -75,7 +77,7 @@ class _Line:
         piece = bytearray()
         for request in made:
             piece += request
-            if len(piece) > wire.TOGETHER:
+            if len(piece) > TOGETHER:
                 writer.write(piece)
                 piece = bytearray()
         writer.write(piece)

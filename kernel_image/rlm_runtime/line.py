@@ -79,8 +79,17 @@ class Line:
             while not self._replies:
                 self._read()
         except BaseException as error:
+            with contextlib.suppress(Exception):  # the end of the connection, or a message that was cut short
+                while True:
+                    self._read(_NOW)
             self._fail(error)
         return self._replies.popleft()
+
+    def arrived(self) -> list[Reply]:
+        """The replies that have come and were not asked for; also after an exception, for the last time."""
+        found = list(self._replies)
+        self._replies.clear()
+        return found
 
     def close(self) -> None:
         self._socket.close()

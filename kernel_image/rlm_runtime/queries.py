@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rlm_contract import ChildQuery, Query
 
-from rlm_runtime import asyncwire, pictures, wire
+from rlm_runtime import asyncwire, batches, pictures, wire
 from rlm_runtime.handover import Handover
 from rlm_runtime.lazytext import LazyText
 from rlm_runtime.schemas import Wanted
@@ -59,10 +60,18 @@ def _query(
         body["timeout"] = timeout
     for part, given in pictures.parts(images).items():
         body[part] = given  # type: ignore[literal-required]
-    return body, (asked, model, wanted.told if wanted else "", *(image.digest for image in images))
+    told = wanted.told if wanted else ""
+    if hash((prompt, model, told)) in _unfit_twice:
+        body["anew"] = True
+    return body, (asked, model, told, *(image.digest for image in images))
 
 
-def _unfit(wrong: ValueError, reply: str) -> wire.LLMError:
+_unfit_twice: set[int] = set()
+"""Hashes of prompt, model and schema whose replies did not fit, twice: the host may have kept these."""
+
+
+def _unfit(wrong: ValueError, reply: str, prompt: str, model: str | None, wanted: Wanted) -> wire.LLMError:
+    _unfit_twice.add(hash((prompt, model, wanted.told)))
     return wire.LLMError(f"The reply does not fit the schema, twice: {wrong}. It began: {reply[:200]!r}")
 
 
@@ -102,7 +111,7 @@ def llm_query(
     try:
         return wanted.read(reply)
     except ValueError as wrong:
-        raise _unfit(wrong, reply) from None
+        raise _unfit(wrong, reply, prompt, model, wanted) from None
 
 
 def llm_query_batched(
@@ -129,36 +138,43 @@ def llm_query_batched(
     wanted = _wanted(schema)
     deadline = None if timeout is None else time.monotonic() + timeout
 
-    def item(place: int, after: _Unfit | None = None) -> wire.Item:
+    unfit: dict[int, _Unfit] = {}
+
+    def item(place: int, after: _Unfit | None = None) -> batches.Item:
         # Pictures are made when they are sent: those of all prompts need not fit into memory.
         try:
             made = pictures.encoded(shown[place], image_side)
         except wire.HostCallError as wrong:
-            return wire.Item(wrong)
-        return wire.Item(*_query(asked[place], model, wanted, after=after, images=made))
+            return batches.Item(wrong)
+        return batches.Item(*_query(asked[place], model, wanted, after=after, images=made))
 
-    results = wire.call_many("llm_query", map(item, range(len(asked))), len(asked), seconds=timeout)
-    if wanted is None:
-        return results
-    unfit: dict[int, _Unfit] = {}
-    for place, reply in enumerate(results):
+    def first(place: int, reply: Any) -> Any:
         try:
-            results[place] = wanted.read(reply) if isinstance(reply, str) else reply
+            return reply if wanted is None else wanted.read(reply)
         except ValueError as wrong:
             unfit[place] = (reply, wrong)
-    left = None if deadline is None else max(0.0, deadline - time.monotonic())
-    try:
-        replies = wire.call_many(
-            "llm_query", itertools.starmap(item, unfit.items()), len(unfit), seconds=left
-        )
-    except wire.BudgetExceeded as refused:
-        replies = [wire.CallFailed(refused)] * len(unfit)
-    for place, reply in zip(unfit, replies, strict=True):
+            return _NOT_ASKED_AGAIN
+
+    def second(place: int, reply: Any) -> Any:
+        assert wanted is not None
         try:
-            results[place] = wanted.read(reply) if isinstance(reply, str) else reply
+            return wanted.read(reply)
         except ValueError as wrong:
-            results[place] = wire.CallFailed(_unfit(wrong, reply))
-    return results
+            return wire.CallFailed(_unfit(wrong, reply, asked[place], model, wanted))
+
+    with batches.results_of(len(asked)) as results:
+        places = range(len(asked))
+        batches.call_many("llm_query", map(item, places), results, places, read=first, seconds=timeout)
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        again, items = list(unfit), itertools.starmap(item, unfit.items())
+        with contextlib.suppress(wire.BudgetExceeded):  # each of them has it in its place
+            batches.call_many("llm_query", items, results, again, read=second, seconds=left)
+        return results
+
+
+_NOT_ASKED_AGAIN = wire.CallFailed(
+    wire.Cancelled("the reply does not fit the schema, and it was not asked again")
+)
 
 
 def _images_of_each(images: Any, count: int) -> list[list[Any]]:
@@ -187,20 +203,22 @@ async def allm_query(
     wanted = _wanted(schema)
     _prompt(prompt)
     given = pictures.listed(images)
-    shown = await asyncio.to_thread(pictures.encoded, given, image_side) if given else []
-    query = _query(prompt, model, wanted, timeout, images=shown)
-    reply: str = await asyncwire.call("llm_query", *query)
-    if wanted is None:
-        return reply
-    try:
-        return wanted.read(reply)
-    except ValueError as wrong:
-        query = _query(prompt, model, wanted, timeout, (reply, wrong), shown)
-    reply = await asyncwire.call("llm_query", *query)
-    try:
-        return wanted.read(reply)
-    except ValueError as wrong:
-        raise _unfit(wrong, reply) from None
+    with batches.gathered() as take:
+        shown = await asyncio.to_thread(pictures.encoded, given, image_side) if given else []
+        query = _query(prompt, model, wanted, timeout, images=shown)
+        reply = result = await asyncwire.call("llm_query", *query)
+        if wanted is not None:
+            try:
+                result = wanted.read(reply)
+            except ValueError as wrong:
+                query = _query(prompt, model, wanted, timeout, (reply, wrong), shown)
+                reply = await asyncwire.call("llm_query", *query)
+                try:
+                    result = wanted.read(reply)
+                except ValueError as wrong:
+                    raise _unfit(wrong, reply, prompt, model, wanted) from None
+        take(result)
+        return result
 
 
 def rlm_query(
@@ -251,30 +269,26 @@ def rlm_query_batched(
         )
     wanted = _wanted(schema)
     deadline = None if timeout is None else time.monotonic() + timeout
-    results = _ask_children(list(zip(asked, each, strict=True)), model, wanted, timeout)
-    # At the depth limit the sub model is asked, which must be given the text.
-    again = [
-        place
-        for place, result in enumerate(results)
-        if isinstance(result, wire.CallFailed) and isinstance(result.error, wire.TextWanted)
-    ]
-    fitting = [place for place in again if _size(each[place]) <= int(str(results[place].error))]
-    left = None if deadline is None else max(0.0, deadline - time.monotonic())
-    try:
-        again_asked = [(asked[place], each[place]) for place in fitting]
-        given = _ask_children(again_asked, model, wanted, left, by_name=False)
-    except wire.BudgetExceeded as refused:
-        if len(fitting) == len(asked):
-            raise
-        given = [wire.CallFailed(refused)] * len(fitting)
-    for place in again:
-        limit = int(str(results[place].error))
-        results[place] = wire.CallFailed(
-            wire.LLMError(_TOO_LONG.format(limit=limit, size=_size(each[place])))
-        )
-    for place, result in zip(fitting, given, strict=True):
-        results[place] = result
-    return [_fitting(wanted, result) for result in results]
+    with batches.results_of(len(asked)) as results:
+        children = _Children(asked, each, model, wanted, results)
+        children.ask(range(len(asked)), timeout)
+        # At the depth limit the sub model is asked, which must be given the text.
+        fitting = []
+        for place, result in enumerate(results):
+            if isinstance(result, wire.CallFailed) and isinstance(result.error, wire.TextWanted):
+                limit, size = int(str(result.error)), _size(each[place])
+                if size <= limit:
+                    fitting.append(place)
+                else:
+                    too_long = wire.LLMError(_TOO_LONG.format(limit=limit, size=size))
+                    results[place] = wire.CallFailed(too_long)
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        try:
+            children.ask(fitting, left, by_name=False)
+        except wire.BudgetExceeded:
+            if len(fitting) == len(asked):
+                raise
+        return results
 
 
 _TOO_LONG = (
@@ -288,45 +302,61 @@ def _size(files: Any) -> int:
     return sum(map(len, files.values())) if isinstance(files, dict) else len(files)
 
 
-def _ask_children(
-    asked: list[tuple[str, Any]],
-    model: str | None,
-    wanted: Wanted | None,
-    seconds: float | None,
-    *,
-    by_name: bool = True,
-) -> list[Any]:
-    handed: dict[int, Handover] = {}
+class _Children:
+    """A batch of child RLMs, of which `ask` fills in the results."""
 
-    def items() -> Iterator[wire.Item]:
-        for place, (question, context) in enumerate(_long_question(*one) for one in asked):
-            try:
-                handed[place] = given = Handover(context, by_name=by_name)
-            except TypeError as error:
-                yield wire.Item(wire.HostCallError(f"not handed over: {error}"))
-                continue
-            body: ChildQuery = {"question": question, "context": given.given}
-            if model is not None:
-                body["model"] = model
-            if wanted:
-                body["schema"] = wanted.schema
-            yield wire.Item(body, (question, given.same, model, wanted.told if wanted else ""))
+    def __init__(
+        self,
+        questions: Sequence[str],
+        contexts: Sequence[Any],
+        model: str | None,
+        wanted: Wanted | None,
+        results: list[Any],
+    ) -> None:
+        self._asked = list(zip(questions, contexts, strict=True))
+        self._model, self._wanted, self._results = model, wanted, results
+        self._handed: dict[int, Handover] = {}
 
-    def ended(place: int) -> None:
-        if place in handed:
-            handed.pop(place).remove()
+    def ask(self, places: Sequence[int], seconds: float | None, *, by_name: bool = True) -> None:
+        """Ask the questions at these places. Raises BudgetExceeded if all were refused for it."""
+        items = (self._item(place, by_name=by_name) for place in places)
+        try:
+            batches.call_many(
+                "rlm_query",
+                items,
+                self._results,
+                places,
+                read=lambda _place, answer: _fitting(self._wanted, answer),
+                window=CHILDREN_AT_ONCE,
+                seconds=seconds,
+                done=self._ended,
+            )
+        finally:
+            for left in self._handed.values():
+                left.remove()
+            self._handed.clear()
 
-    try:
-        return wire.call_many(
-            "rlm_query", items(), len(asked), window=CHILDREN_AT_ONCE, seconds=seconds, done=ended
-        )
-    finally:
-        for left in handed.values():
-            left.remove()
+    def _item(self, place: int, *, by_name: bool) -> batches.Item:
+        question, context = _long_question(*self._asked[place])
+        try:
+            self._handed[place] = given = Handover(context, by_name=by_name)
+        except TypeError as error:
+            return batches.Item(wire.HostCallError(f"not handed over: {error}"))
+        body: ChildQuery = {"question": question, "context": given.given}
+        if self._model is not None:
+            body["model"] = self._model
+        if self._wanted:
+            body["schema"] = self._wanted.schema
+        told = self._wanted.told if self._wanted else ""
+        return batches.Item(body, (question, given.same, self._model, told))
+
+    def _ended(self, place: int) -> None:
+        if place in self._handed:
+            self._handed.pop(place).remove()
 
 
 def _fitting(wanted: Wanted | None, result: Any) -> Any:
-    if wanted is None or isinstance(result, wire.CallFailed):
+    if wanted is None:
         return result
     try:
         return wanted.of(result)

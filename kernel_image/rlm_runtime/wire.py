@@ -16,20 +16,16 @@ import json
 import os
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, NamedTuple
+from typing import Any
 
 from rlm_contract import MAX_CELL_ID, RUN, Head, Kind, Reply, Session
 
 from rlm_runtime.line import Line, Lost, packed
 
-_MANY = 1 << 20
-TOGETHER = 1 << 20
-"""Bytes of requests that are sent together, about."""
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 _counter = itertools.count(1)
 _local = threading.local()
@@ -91,6 +87,9 @@ class HostCallError(RuntimeError):
 class LLMError(HostCallError):
     """A sub model gave no usable reply, after retries."""
 
+    timed_out = False
+    """The time-out that code gave the call was over."""
+
 
 class BudgetExceeded(HostCallError):
     """A limit of this run is reached: the call was not made. `budget()` says what is left."""
@@ -141,10 +140,17 @@ class CallFailed:
         )
 
 
-_ERRORS = {
+def timed_out(message: str) -> LLMError:
+    """The error of a call whose own time-out was over."""
+    error = LLMError(message)
+    error.timed_out = True
+    return error
+
+
+_ERRORS: dict[str, Callable[[str], HostCallError]] = {
     error.__name__: error
     for error in (LLMError, BudgetExceeded, FileRefused, NoRecord, Cancelled, TextWanted)
-}
+} | {"TimedOut": timed_out}
 
 
 @functools.cache
@@ -209,11 +215,12 @@ def _refuse_over(limit: int, kind: str, size: int) -> None:
 
 def _send(kind: Kind, body: Mapping[str, Any], same: object = None) -> str:
     call, made = request(kind, body, same)
-    _transmit(made)
+    transmit(made)
     return call
 
 
-def _transmit(made: bytes | bytearray) -> None:
+def transmit(made: bytes | bytearray) -> None:
+    """Send requests on this thread's connection. Raises HostCallError."""
     if not made:
         return
     try:
@@ -222,11 +229,22 @@ def _transmit(made: bytes | bytearray) -> None:
         raise lost(error) from error
 
 
-def _reply() -> Reply:
+def has_reply() -> bool:
+    """Whether this thread's next reply can be had without a wait."""
+    return bool(_local.line.has_reply())
+
+
+def reply() -> Reply:
+    """The next reply on this thread's connection. Raises HostCallError."""
     try:
         return _local.line.reply()  # type: ignore[no-any-return]
     except Lost as error:
         raise lost(error) from error
+
+
+def arrived() -> list[Reply]:
+    """After an exception in the middle of a wait: the replies that had come."""
+    return list(_local.line.arrived()) if getattr(_local, "pid", None) == os.getpid() else []
 
 
 def cancel(calls: Iterable[str]) -> None:
@@ -245,10 +263,10 @@ def plan(calls: int, *, tell: bool = True) -> None:
     _planned += calls
     if tell and calls:
         with contextlib.suppress(HostCallError):
-            _transmit(_plans())
+            transmit(plans())
 
 
-def _plans() -> bytes:
+def plans() -> bytes:
     """What tells the host how many calls the cell makes."""
     return request("planned", {"calls": _planned})[1]
 
@@ -269,16 +287,16 @@ def unhand(name: str) -> None:
 
 def _one_way(kind: Kind, call: str, body: bytes) -> None:
     head: Head = {"token": session()["token"], "cell": current_cell, "call": call, "nth": 0, "kind": kind}
-    _transmit(packed(json.dumps(head).encode(), body))
+    transmit(packed(json.dumps(head).encode(), body))
 
 
-def value_of(reply: Reply) -> Any:
+def value_of(found: Reply) -> Any:
     """What a reply holds. Raises the error that it holds."""
-    if reply["ok"]:
-        if "cut" in reply:
-            _replies.append(bool(reply["cut"]))
-        return reply["value"]
-    error = reply["error"]
+    if found["ok"]:
+        if "cut" in found:
+            _replies.append(bool(found["cut"]))
+        return found["value"]
+    error = found["error"]
     raise _ERRORS.get(error["type"], HostCallError)(error["message"])
 
 
@@ -314,9 +332,9 @@ def _ask(kind: Kind, body: Mapping[str, Any], same: object = None) -> Reply:
     wanted = _send(kind, body, same)
     try:
         while True:
-            reply = _reply()
-            if reply["call"] == wanted:
-                return reply
+            found = reply()
+            if found["call"] == wanted:
+                return found
     except KeyboardInterrupt:
         cancel([wanted])
         raise
@@ -326,99 +344,6 @@ def call(kind: Kind, body: Mapping[str, Any], same: object = None) -> Any:
     """Ask the host and wait for its reply. Raises HostCallError or one of its kinds."""
     if kind == "llm_query":
         plan(1, tell=False)
-    reply = _ask(kind, body, same)
-    received(reply["call"])
-    return value_of(reply)
-
-
-class Item(NamedTuple):
-    """One call of a batch; `same` as of `request`.
-
-    In place of a body an error, if there can be none: the item alone fails.
-    """
-
-    body: Mapping[str, Any] | HostCallError
-    same: object = None
-
-
-def call_many(
-    kind: Kind,
-    items: Iterable[Item],
-    count: int,
-    *,
-    window: int | None = None,
-    seconds: float | None = None,
-    done: Callable[[int], None] = lambda _place: None,
-) -> list[Any]:
-    """Ask `count` things at once; results in order, CallFailed for those that failed.
-
-    At most `window` requests are under way (the session's, if not said), so that a batch of any length needs
-    bounded memory on the host; items are made when they are sent, and `done` hears of each that has ended.
-    After `seconds` all that is left fails. Raises BudgetExceeded if every single item was refused for it.
-    """
-    window = min(window or _MANY, int(session()["window"]))
-    deadline = None if seconds is None else time.monotonic() + seconds
-    results: list[Any] = [None] * count
-    waiting: dict[str, int] = {}
-    upcoming = iter(zip(range(count), items, strict=False))
-    left = count
-    sent = 0
-    plan(count, tell=False)
-    together = bytearray(_plans() if count else b"")
-    try:
-        while left:
-            # Of those whose answers have come together the next are sent together.
-            room = 0 if waiting and _local.line.has_reply() else window - len(waiting)
-            for place, item in itertools.islice(upcoming, room):
-                try:
-                    call, made = request(kind, _timed(item.body, deadline), item.same)
-                except HostCallError as error:
-                    results[place] = CallFailed(error)
-                    done(place)
-                    left -= 1
-                    continue
-                waiting[call] = place
-                sent += 1
-                together += made
-                if len(together) > TOGETHER:
-                    _transmit(together)
-                    together.clear()
-            _transmit(together)
-            together.clear()
-            if not waiting:
-                continue
-            reply = _reply()
-            answered = waiting.pop(reply["call"], None)
-            if answered is None:
-                continue
-            received(reply["call"])
-            done(answered)
-            left -= 1
-            try:
-                results[answered] = value_of(reply)
-            except HostCallError as error:
-                results[answered] = CallFailed(error)
-    except BaseException:
-        cancel(waiting)
-        raise
-    finally:
-        plan(sent - count)
-    refusals = [r.error for r in results if isinstance(r, CallFailed) and isinstance(r.error, BudgetExceeded)]
-    if count and len(refusals) == count:
-        raise refusals[0]
-    return results
-
-
-def _timed(body: Mapping[str, Any] | HostCallError, deadline: float | None) -> Mapping[str, Any]:
-    """The request with what is left of a batch's time.
-
-    Raises LLMError where that is nothing, and the error in a body's place.
-    """
-    if isinstance(body, HostCallError):
-        raise body
-    if deadline is None:
-        return body
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise LLMError("not asked: the time-out of the whole batch was over")
-    return {**body, "timeout": left}
+    found = _ask(kind, body, same)
+    received(found["call"])
+    return value_of(found)

@@ -121,7 +121,7 @@ class Branch:
                     self.do(_ROOT)
                     self._tell(f"root model: {attempt(retry)}, next in {max(0.1, retry.seconds):,.1f} s")
             case CallFinished(call=call) if call.kind in MODEL_CALLS:
-                self._batch.ended(failed=call.error is not None, stored=call.stored)
+                self._batch.ended(failed=call.error is not None, stored=call.stored or call.again)
                 self.wait(call.id, None)
             case CallFinished(call=call) if call.kind == "file":
                 self.do(self._cell)  # it may have been copied

@@ -43,7 +43,15 @@ class Cells:
             calls, answer = self.calls.end()
         if self.calls.broken is not None:
             raise self.calls.broken
-        result = replace(result, calls=calls, answer=answer, left_out=self.calls.left_out)
+        result = replace(
+            result,
+            calls=calls,
+            answer=answer,
+            left_out=self.calls.left_out,
+            batch_cut=self.calls.batch_cut,
+        )
+        if result.lost_answers:
+            self.calls.keep_answers()
         self.tell(CellFinished(turn, result))
         return result
 

@@ -13,8 +13,10 @@ from typing import Any
 
 from rlm_kernel.engine import kernel_says
 from rlm_kernel.engine.events import CallFinished, CallRetried, CallsPlanned, CallStarted, Listener, Noted
+from rlm_kernel.engine.kept import Kept
 from rlm_kernel.engine.kernel_says import Query
 from rlm_kernel.engine.protocols import (
+    CANCELLED,
     Answer,
     CallKind,
     CallRecord,
@@ -29,7 +31,6 @@ from rlm_kernel.errors import ModelError, RecordedFailure, RLMError, SetupError,
 
 PREVIEW = 200
 """Characters of a prompt that the trace shows; its digest stands for the whole."""
-_CANCELLED = "cancelled: the cell ended before the answer came"
 MAX_FREE = 10_000
 """Records kept of one cell's calls that the ledger does not bound: a loop over a refused call must not fill
 memory and disk.
@@ -47,8 +48,9 @@ class HostCalls:
 
     The broker calls `handlers`; each cell is bracketed with `begin` and `end`.
 
-    With a `recording`, a call that it knows is answered from there: nothing is sent and nothing counted. What
-    it does not know is asked of the models, and without models refused with NoRecord.
+    With a `recording`, a call that it knows is answered from there: nothing is sent and nothing counted. So
+    is one whose answer was `kept` of an earlier cell. What neither knows is asked of the models, and without
+    models refused with NoRecord.
     """
 
     def __init__(
@@ -60,12 +62,13 @@ class HostCalls:
         recording: Recording | None = None,
         history: Callable[[str], Any] | None = None,
         keep: Keep | None = None,
+        kept: Kept | None = None,
     ) -> None:
         """`sub_calls` makes those that cost something.
 
         `locate` finds a host path for the kernel, or raises FileRefused. `history` gives the conversation in
         full as a cell sees it, by its id, as JSON data, the same each time; it may block. `keep`: how much is
-        recorded.
+        recorded. `kept`: of cells of the session before this run; by default none.
         """
         self._sub_calls = sub_calls
         self.ledger = sub_calls.ledger
@@ -75,6 +78,7 @@ class HostCalls:
         self._history = history
         self._cell: str | None = None
         self._records = Records(keep or Keep(), MAX_FREE)
+        self._kept = Kept() if kept is None else kept
         self._full: set[Kind] = set()
         self._talk: Any = None
         self._answer: Answer | None = None
@@ -84,6 +88,8 @@ class HostCalls:
         """The run was cancelled when the cell had delivered: see `check_cut_short`."""
         self.unrecorded = 0
         """Calls of the cell in progress (or the last) that the recording did not know."""
+        self.batch_cut = False
+        """In the cell in progress (or the last) a batch was cut off."""
         self.broken: SetupError | TraceNotWritten | None = None
         """What the machine lacks all of a sudden, an engine or room on the disk for a child RLM: the run is
         to end as soon as the cell has.
@@ -101,12 +107,13 @@ class HostCalls:
             "received": self._received,
             "order": self._order,
             "planned": self._planned,
+            "cut_off": self._cut_off,
         }
 
     def begin(self, cell_id: str) -> None:
         self._cell, self._talk, self._answer, self.unrecorded = cell_id, None, None, 0
         self._records.begin()
-        self.cut_short = False
+        self.cut_short = self.batch_cut = False
         self.delivered.clear()
 
     def end(self) -> tuple[tuple[CallRecord, ...], Answer | None]:
@@ -120,6 +127,10 @@ class HostCalls:
     def left_out(self) -> int:
         """Calls of the cell in progress (or the last) that are not recorded, because they were too many."""
         return self._records.left_out
+
+    def keep_answers(self) -> None:
+        """The last cell was cut off: later cells have the answers of its calls again."""
+        self._kept.add(self._records.kept)
 
     def check_cut_short(self) -> None:
         """Raise CancelledError if the run was cancelled when the cell had delivered: its answer did not
@@ -158,8 +169,12 @@ class HostCalls:
         if self._recording is not None:
             past = await self._recording.find(call, prompt_digest)
             if past is not None:
+                if past.again:
+                    self._kept.take(prompt_digest)
                 return self._again(call, past)
-            self.unrecorded += 1
+        if (answer := self._kept_for(call, kind, query, prompt_digest)) is not None:
+            return self._again(call, answer.again_at(call))
+        self.unrecorded += self._recording is not None
         preview, clock = query.prompt[:PREVIEW], time.monotonic()
         record = CallRecord(
             call.id,
@@ -171,7 +186,9 @@ class HostCalls:
             occurrence=call.occurrence,
             images=query.notes(),
         )
-        work = Work(record, lambda retry: self._tell(CallRetried(call.cell, call.id, retry)))
+        work = Work(
+            record, lambda retry: self._tell(CallRetried(call.cell, call.id, retry)), call.pause_timer
+        )
         done: CallRecord | None = None
         failure: RLMError | None = None
         try:
@@ -184,10 +201,17 @@ class HostCalls:
             failure = error
             raise
         finally:
-            error_text, error_type = (str(failure), failure.in_cell) if failure else (_CANCELLED, None)
+            error_text, error_type = (str(failure), failure.in_cell) if failure else (CANCELLED, None)
             found = done or replace(work.spent(failure), error=error_text, error_type=error_type)
             model = found.model or (self._sub_calls.name(query.model) or "")[:PREVIEW] or None
             self._record(call.cell, replace(found, model=model, seconds=time.monotonic() - clock))
+
+    def _kept_for(self, call: HostCall, kind: CallKind, query: Query, digest: str) -> CallRecord | None:
+        """The kept answer to a call of this cell."""
+        if call.cell != self._cell:
+            return None
+        found = self._kept.take(digest, self._sub_calls.name(query.model) if kind == "llm_query" else None)
+        return None if query.anew else found
 
     def _again(self, call: HostCall, past: CallRecord) -> Any:
         """Answer as the recording has it, and record it as it was."""
@@ -243,6 +267,12 @@ class HostCalls:
         calls = kernel_says.planned(call.body)
         if call.cell == self._cell and calls is not None:
             self._tell(CallsPlanned(call.cell, calls))
+
+    async def _cut_off(self, call: HostCall) -> None:
+        """Code has told that a batch was cut off: if the cell comes to its end all the same, what it was
+        answered is kept.
+        """
+        self.batch_cut = self.batch_cut or call.cell == self._cell
 
     async def _budget(self, call: HostCall) -> Any:
         past = await self._recording.find(call, digest("budget", {})) if self._recording else None
@@ -327,5 +357,7 @@ async def _within(seconds: float | None, doing: Awaitable[CallRecord]) -> CallRe
         if not limit.expired():
             raise
         raise ModelError(
-            f"There was no answer within the call's own time-out of {seconds:g} s.", fault="timeout", model=""
+            f"There was no answer within the call's own time-out of {seconds:g} s.",
+            fault="own_timeout",
+            model="",
         ) from None

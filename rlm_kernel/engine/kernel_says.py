@@ -32,7 +32,8 @@ _T = TypeVar("_T")
 @dataclass(frozen=True)
 class Query:
     """A question as code in the kernel sent it. `timeout` in seconds; `model` of an rlm_query: the child's
-    root model, and it has no `images`. `previews`: what the trace shows of these, in base64.
+    root model, and it has no `images`. `previews`: what the trace shows of these, in base64. `anew`: an
+    answer that was kept is of no use.
     """
 
     prompt: str
@@ -41,6 +42,7 @@ class Query:
     timeout: float | None
     images: Sequence[Picture] = ()
     previews: Sequence[str] = ()
+    anew: bool = False
 
     @classmethod
     def of(cls, body: Mapping[str, Any], name: str = "prompt") -> Query:
@@ -56,7 +58,8 @@ class Query:
                 f"A schema is a JSON schema of at most {MAX_SCHEMA:,} characters and {MAX_DEPTH} levels.",
             ),
             _read(body, "timeout", _seconds, "A timeout is a number of seconds above 0."),
-            *(_pictures(body) if name == "prompt" else ()),
+            *(_pictures(body) if name == "prompt" else ((), ())),
+            body.get("anew") is True,
         )
 
     def identity(self) -> dict[str, Any]:

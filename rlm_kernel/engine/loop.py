@@ -198,7 +198,7 @@ class Loop:
         remarks += [say.CUT_OFF] if parsed.unclosed else []
         remarks += [say.INVENTED] if parsed.invented and results else []
         self._guard.count(results)
-        remarks += say.nearly_used(self.ledger)
+        remarks += [*say.kept_answers(results[len(done) :]), *say.nearly_used(self.ledger)]
         for remark in remarks:
             self.cells.tell(Noted(remark))
         remarks += [say.person_remark(cell, self._output_chars) for cell in self.cells.kernel.person_cells()]

@@ -165,6 +165,34 @@ def no_tools(names: Sequence[str]) -> list[str]:
     )
 
 
+def kept_answers(results: Sequence[CellResult]) -> list[str]:
+    """That answers are kept which the cells had paid for, and code may not have.
+
+    Of a batch the kernel tells by itself.
+    """
+    return kept(sum(result.lost_answers for result in results if not result.batch_cut))
+
+
+def kept(answers: int) -> list[str]:
+    """That so many answers of a cell which was cut off are kept."""
+    if not answers:
+        return []
+    which = (
+        "1 answer that its calls had is kept"
+        if answers == 1
+        else f"{answers:,} answers that its calls had are kept"
+    )
+    return [f"{which}: the same calls, made again, have them at once and cost nothing."]
+
+
+def partial_results(answers: int, prompts: int) -> str:
+    """That the kernel has the results of a batch whose cell was stopped."""
+    return (
+        f"The batch was cut off: partial_results has {answers:,} of {prompts:,} answers, in the order of the "
+        "prompts; the others are falsy. The same call again asks only the rest."
+    )
+
+
 def nearly_used(ledger: Ledger) -> list[str]:
     """Remarks on limits that are used up nearly, each once in a run."""
     return [f"{told} {NEARLY_USED}" for told in ledger.newly_near()]

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -42,12 +43,14 @@ _USUAL_WINDOW = 128_000
 class Work:
     """A call in progress.
 
-    `record`: what is known of it so far; `retried` hears of its failed attempts; `ledger` is that of its
+    `record`: what is known of it so far; `retried` hears of its failed attempts; `waiting` is entered for as
+    long as a model, or a child RLM, is at work: that time is none of the cell's. `ledger` is that of its
     child RLM, if it has one: what that used counts where the call fails or is cut off, too.
     """
 
     record: CallRecord
     retried: Callable[[Retry], None] = lambda _retry: None
+    waiting: Callable[[], AbstractContextManager[None]] = nullcontext
     ledger: Ledger | None = None
 
     def begun(self, trace: str) -> None:
@@ -127,10 +130,13 @@ async def complete(
     last: bool = False,
     retried: Callable[[Retry], None] = lambda _retry: None,
     heard: Callable[[str, bool], bool] | None = None,
+    waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Completion:
     """A model's reply, on an account: of a sub model or of the root.
 
-    `last`: as of `Ledger.call`; `retried` hears of failed attempts; `heard`: as of `Watch`.
+    `last`: as of `Ledger.call`; `retried` hears of failed attempts; `heard`: as of `Watch`; `waiting`: as of
+    `Work`. A call that is refused has not waited: a cell that asks for ever and is refused must come to its
+    time-out.
 
     What the model wrote for itself is in the reply's `thoughts` alone. Raises BudgetExceeded, and ModelError:
     at once where the provider wants no call before the run's time is over, and also where a sub model wrote
@@ -154,7 +160,8 @@ async def complete(
 
         watch = Watch(call.sent, retrying, hear if heard is not None else None)
         try:
-            reply = await models.complete(messages, role=role, model=named, schema=schema, watch=watch)
+            with waiting():
+                reply = await models.complete(messages, role=role, model=named, schema=schema, watch=watch)
         except ModelError as error:
             if error.spent is not None:
                 call.settle(error.spent)
@@ -225,6 +232,7 @@ class SubCalls:
             model=query.model,
             schema=query.schema,
             retried=work.retried,
+            waiting=work.waiting,
         )
         return work.record.replied(reply)
 
@@ -232,9 +240,6 @@ class SubCalls:
         """Have a child RLM answer, or at the depth limit the sub model.
 
         Raises NoAnswer too, and what a child's set-up raises.
-
-        Only the child's time is none of the cell's: a cell that asks for ever and is refused, say, must come
-        to its time-out.
         """
         models = self._allowed()
         if self._children is None or self.ledger.limits.depth <= 0:
@@ -252,7 +257,7 @@ class SubCalls:
         ledger = work.ledger = self.ledger.child(card.role)
         work.record = replace(work.record, model=card.name, role=card.role)
         try:
-            with call.pause_timer():
+            with work.waiting():
                 outcome = await self._children.ask(
                     query.prompt,
                     handed,

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Literal
 
@@ -150,6 +150,8 @@ class ReplyText(str):
 CallKind = Literal["llm_query", "rlm_query", "file", "final", "budget", "history"]
 MODEL_CALLS = ("llm_query", "rlm_query")
 """Kinds that cost something."""
+CANCELLED = "cancelled: the cell ended before the answer came"
+"""The error of a call that was cut off with its cell."""
 THOUGHTS_KEPT = 500
 """Characters of a sub model's reasoning that the record of a call keeps."""
 
@@ -208,7 +210,8 @@ class CallRecord:
     `usage`, `cost` and `calls` are those of all beneath it, and `trace` is its trace, seen from the folder of
     this one; `models`: what each model has used of it. `role`: of the card of the model that was asked, of a
     child RLM that of its root model. `thoughts`: the beginning of what a sub model wrote for itself.
-    `images`: the pictures that it was shown.
+    `images`: the pictures that it was shown. `again`: it was not made, but had the answer that the same call
+    had in an earlier cell, which was cut off: it cost nothing and counts nowhere.
     """
 
     id: str
@@ -233,6 +236,25 @@ class CallRecord:
     images: tuple[PictureNote, ...] = ()
     role: str = "sub"
     models: Shares = field(default_factory=Shares)
+    again: bool = False
+
+    def again_at(self, call: HostCall) -> CallRecord:
+        """The record of a call that has this answer once more."""
+        return replace(
+            self,
+            id=call.id,
+            occurrence=call.occurrence,
+            started=datetime.now(UTC),
+            seconds=0.0,
+            usage=Usage(),
+            cost=0.0,
+            attempts=0,
+            calls=0,
+            trace="",
+            models=Shares(),
+            stored=False,
+            again=True,
+        )
 
     def replied(self, reply: Completion) -> CallRecord:
         """With what a model replied and what that took."""
@@ -247,6 +269,11 @@ class CallRecord:
             thoughts=reply.thoughts[:THOUGHTS_KEPT],
             cut=reply.cut,
         )
+
+
+def answered(call: CallRecord) -> bool:
+    """Whether a model, or a child RLM, gave an answer."""
+    return call.kind in MODEL_CALLS and call.error is None
 
 
 @dataclass(frozen=True)
@@ -270,8 +297,8 @@ class CellResult:
     `outputs` are nbformat output dicts, already capped; `notices` are ours, for the model.
 
     status: ok; error (the code raised); timeout (interrupted, kernel kept); died (kernel lost and restarted).
-    `calls`, `answer` and `left_out` (calls that are not kept) are filled in by the engine, which does the
-    host calls.
+    `calls`, `answer`, `left_out` (calls that are not kept) and `batch_cut` (a batch of calls was cut off, by
+    the kernel's word) are filled in by the engine, which does the host calls.
     """
 
     cell_id: str
@@ -286,6 +313,16 @@ class CellResult:
     calls: Sequence[CallRecord] = ()
     answer: Answer | None = None
     left_out: int = 0
+    batch_cut: bool = False
+
+    @property
+    def lost_answers(self) -> int:
+        """Answers of models that its code may not have, because it did not come to its end.
+
+        They were paid for, so the same calls have them again (`engine.kept`).
+        """
+        cut = self.status != "ok" or self.batch_cut
+        return sum(map(answered, self.calls)) if cut else 0
 
 
 @dataclass(frozen=True)
@@ -310,6 +347,10 @@ class ContextInfo:
     """The answer must have a form of its own, which the kernel checks as it is delivered."""
     pictures: Mapping[str, str] = field(default_factory=dict)
     """Of the pieces that are pictures: name to what is said of it in place of its characters."""
+    partial: tuple[str, int, int] | None = None
+    """Of the batch that was cut off last, and that the kernel has the results of: its cell, its answers, and
+    how many there were to be.
+    """
 
 
 StopReason = Literal[

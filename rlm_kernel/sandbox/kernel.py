@@ -233,9 +233,9 @@ class DockerKernel:
         elif state.timed_out:
             status = "timeout"
             notices.append(
-                f"The cell was stopped: it ran over its time-out of {self._cell_timeout:g} s. The variables "
-                "it made are kept. "
-                "Do the work in smaller steps."
+                f"The cell was stopped: it ran over its time-out of {self._cell_timeout:g} s, in which time "
+                "that models take does not count. The variables it made are kept. Do the work in smaller "
+                "steps."
             )
         else:
             status = "ok" if state.status == "ok" else "error"

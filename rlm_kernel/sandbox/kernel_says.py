@@ -252,6 +252,14 @@ def _picture(value: Any) -> tuple[str, str]:
     return text(value[0])[:_PATH], text(value[1])[:_ABOUT]
 
 
+def _partial(value: Any) -> tuple[str, int, int] | None:
+    if value is None:
+        return None
+    if type(value) not in (list, tuple) or len(value) != 3:
+        raise ValueError("no results of a batch")
+    return text(value[0])[:MAX_CELL_ID], integer(value[1], 0), integer(value[2], 0)
+
+
 class Described(Told):
     """What `context` is."""
 
@@ -266,6 +274,7 @@ class Described(Told):
     more_remarks: Count = 0
     pictures: Annotated[list[Any], each(_picture, _MAX_ITEMS)] = Field(default_factory=list)
     typed: Flag = False
+    partial: Annotated[tuple[str, int, int] | None, PlainValidator(_partial)] = None
 
     def info(self) -> ContextInfo:
         told = [" ".join(remark[:_REMARK].split()) for remark in self.remarks]
@@ -282,6 +291,7 @@ class Described(Told):
             told,
             self.typed,
             dict(self.pictures),
+            self.partial,
         )
 
 

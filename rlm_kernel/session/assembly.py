@@ -8,7 +8,7 @@ Host ── settings, who is told, who is asked
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,9 @@ from rlm_kernel.engine.cells import Cells
 from rlm_kernel.engine.events import Listener
 from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.loop import Loop, View
-from rlm_kernel.engine.protocols import CallRecord, Recording
+from rlm_kernel.engine.protocols import Recording
 from rlm_kernel.engine.subcalls import SubCalls
+from rlm_kernel.session.before import Before
 from rlm_kernel.session.conversation import full_history
 from rlm_kernel.session.environment import Environment, keep_of
 
@@ -47,16 +48,23 @@ class Assembly:
         *,
         locate: Locate | None = None,
         recording: Recording | None = None,
-        before: Iterable[CallRecord] = (),
+        before: Before | None = None,
     ) -> HostCalls:
         """What does the host calls of a kernel.
 
         `locate` finds a host path for the kernel, by default as the environment does. `recording` answers
-        what it knows. `before`: calls of the session so far, which count in what is recorded.
+        what it knows. `before`: what the session did so far.
         """
-        keep = keep_of(self.environment.host.settings).beside(before)
-        find = locate or self.environment.locate
-        return HostCalls(self.sub_calls, self.listener, find, recording=recording, history=history, keep=keep)
+        keep = keep_of(self.environment.host.settings)
+        return HostCalls(
+            self.sub_calls,
+            self.listener,
+            locate or self.environment.locate,
+            recording=recording,
+            history=history,
+            keep=keep.beside(before.calls) if before else keep,
+            kept=before.kept if before else None,
+        )
 
     def cells(self, running: RunningKernel, calls: HostCalls) -> Cells:
         """What runs cells in the kernel with these host calls."""

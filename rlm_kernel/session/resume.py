@@ -367,7 +367,9 @@ class _Going:
             opened = RunOpened(plan.question or plan.trace.meta.question, self._ledger, Totals())
             everyone(self._writer, self._view)(opened)
             calls = work.host_calls(
-                history_of(self._now), locate=self._notes.locate, recording=TraceRecording(plan.trace.cells)
+                history_of(self._now),
+                locate=self._notes.locate,
+                recording=TraceRecording(plan.kept, going_on=True),
             )
             async with running.attached(calls, work.listener):
                 cells = work.cells(running, calls)

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import shutil
 import threading
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,13 +22,14 @@ from rlm_kernel.engine.events import Event, Listener, Noted, RunFinished, RunOpe
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.loop import Loop
 from rlm_kernel.engine.messages import output_text
-from rlm_kernel.engine.protocols import ROLES, CallRecord, Memory, Outcome, Totals
+from rlm_kernel.engine.protocols import ROLES, Memory, Outcome, Totals
 from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.engine.totals import duration
 from rlm_kernel.errors import UsageError, backstop
 from rlm_kernel.session.answering import Children, Family
 from rlm_kernel.session.ask import free_path
 from rlm_kernel.session.assembly import Assembly, history_of
+from rlm_kernel.session.before import before_this, left_behind
 from rlm_kernel.session.conversation import conversation, first_question, recorded, turns_of
 from rlm_kernel.session.delivery import Give, answer_first
 from rlm_kernel.session.environment import Host, image_for, limits_of
@@ -171,7 +172,9 @@ class Session:
     def _attach(self, running: RunningKernel, trace: TraceFile, notes: FileNotes | None = None) -> None:
         """Have the session's notebook hear what people run in the kernel; no models are asked."""
         run = Assembly(running.environment, SubCalls(None, Ledger(limits_of(self.settings))), self._tell)
-        calls = run.host_calls(self._history, locate=notes.locate if notes else None, before=_calls_in(trace))
+        calls = run.host_calls(
+            self._history, locate=notes.locate if notes else None, before=before_this(trace)
+        )
         running.attach(calls, self._tell)
 
     def _history(self, cell: str) -> Any:
@@ -260,7 +263,8 @@ class Session:
         ledger = Ledger(limits_of(self.settings))
         children = Children(running.environment, self.trace, family, self._view)
         run = Assembly(running.environment, SubCalls(family.models.models, ledger, children), self._tell)
-        calls = run.host_calls(self._history, locate=notes.locate, before=_calls_in(trace))
+        before = await asyncio.to_thread(before_this, trace)
+        calls = run.host_calls(self._history, locate=notes.locate, before=before)
         async with closing_trace(self._tell, ledger.totals, self.trace, self.host.say) as close:
             self._tell(RunOpened(question.text, ledger, spent))
             async with running.attached(calls, self._tell):
@@ -274,7 +278,7 @@ class Session:
         """Put a question after what was said before, by the trace."""
         info = await loop.cells.kernel.describe()
         turns = turns_of(trace.cells, recorded(trace.cells), self.settings.limits.output_chars, further=True)
-        past = Past(turns, question=question.text) if turns else None
+        past = Past(turns, left_behind(trace, info.partial), question.text) if turns else None
         first = first_question(trace.cells, trace.meta.question) if turns else question.text
         return await loop.run(first, info, from_files=True, past=past, **question.loop_options())
 
@@ -409,9 +413,3 @@ class Session:
             finally:
                 self._keep(running)
                 await running.leave()
-
-
-def _calls_in(trace: TraceFile) -> Iterator[CallRecord]:
-    for cell in trace.cells:
-        for call in cell.meta.calls if cell.meta else ():
-            yield call.record()

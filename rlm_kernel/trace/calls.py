@@ -27,7 +27,7 @@ def spent_on(calls: Iterable[CallMeta]) -> Totals:
 
 
 def _count(spent: Totals, call: CallMeta) -> None:
-    if call.kind not in MODEL_CALLS or (not call.trace and call.error_type in _NOT_COUNTED):
+    if call.again or call.kind not in MODEL_CALLS or (not call.trace and call.error_type in _NOT_COUNTED):
         return
     spent.calls += call.calls
     spent.children += bool(call.trace)

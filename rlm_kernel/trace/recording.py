@@ -10,10 +10,11 @@ import heapq
 from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
-from rlm_kernel.engine.protocols import CallRecord, HostCall
+from rlm_kernel.engine.protocols import CANCELLED, CallRecord, HostCall
 from rlm_kernel.trace.reader import TraceCell, code_digest
 from rlm_kernel.trace.schema import CallMeta, CellMeta
 
@@ -32,6 +33,7 @@ _NOT_ANSWERED = ("file", "final")
 
 A file that was refused then is refused again, in its cell: it may have been named since.
 """
+_NOT_SENT = "not asked: the time-out of the whole batch was over"
 _SHORT_DIGEST = 32
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -182,27 +184,55 @@ class TraceRecording:
     A cell whose record was lost by an edit (split, copied, its metadata dropped) is served from all cells'
     records. A call that had no answer when its cell was interrupted has none now, so that the cell can be
     interrupted again; without `waiting`, which is for a person who runs the cells, it fails at once.
+
+    `going_on`: the run goes on behind the trace. Then cells that the trace does not have are new, and one
+    that was cut off has its own records alone: what else they ask is for the models.
     """
 
-    def __init__(self, cells: Iterable[TraceCell], *, waiting: bool = True) -> None:
-        self._waiting = waiting
+    def __init__(self, cells: Iterable[TraceCell], *, waiting: bool = True, going_on: bool = False) -> None:
+        self._waiting, self._going_on = waiting, going_on
         self._metas: dict[str, CellMeta | None] = {}
+        self._edited: set[str] = set()
         self._by_code: dict[str, list[str]] = defaultdict(list)
         self._known: dict[str, _Calls] = {}
         for cell in cells:
             if cell.code:
                 self._metas[cell.id] = cell.meta
+                if cell.edited:
+                    self._edited.add(cell.id)
                 self._by_code[code_digest(cell.source)[:_SHORT_DIGEST]].append(cell.id)
 
     async def find(self, call: HostCall, digest: str) -> CallRecord | None:
-        cell = self._of(self.cell_id(call.cell))
+        name = self.cell_id(call.cell)
+        cell = self._of(name)
         place = cell.find(digest, call.occurrence) if cell else None
         if cell is None or place is None:
+            if self._going_on and self._is_new(name):
+                return None
             place = self._all.find(digest, call.occurrence)
-            return None if place is None else await self._ended(self._all.record(place))
+            found = self._never_read(call, name, digest) if place is None else self._all.record(place)
+            return None if found is None else await self._ended(found)
         await asyncio.sleep(cell.latency(place))
         await cell.order.turn(place, call.id)
         return await self._ended(cell.record(place))
+
+    def _never_read(self, call: HostCall, name: str, digest: str) -> CallRecord | None:
+        """What a call had that is not recorded, in a cell whose calls were cut off; None in any other.
+
+        The last answers came then as the cell was cut off, and its code did not go on from them: it made no
+        such call. Now it has them in time.
+        """
+        meta = self._metas.get(name)
+        if meta is None or name in self._edited or meta.status == "running":
+            return None
+        if meta.status != "ok" and any(map(_cancelled, meta.calls)):
+            return _failed(call, digest, CANCELLED, None)
+        return _failed(call, digest, _NOT_SENT, "TimedOut") if meta.batch_cut else None
+
+    def _is_new(self, cell: str) -> bool:
+        """Whether the trace does not have the cell, or not the whole of what it did."""
+        meta = self._metas.get(cell)
+        return cell not in self._metas or (meta is not None and meta.status == "running")
 
     def _of(self, cell: str) -> _Calls | None:
         """The calls of a cell, put in order when it first makes one."""
@@ -215,7 +245,7 @@ class TraceRecording:
 
     @cached_property
     def _all(self) -> _Calls:
-        return _Calls([meta for meta in self._metas.values() if meta], _answered)
+        return _Calls([meta for meta in self._metas.values() if meta], _had_an_end)
 
     def received(self, cell: str, call_id: str) -> None:
         known = self._of(self.cell_id(cell))
@@ -240,12 +270,21 @@ class TraceRecording:
         return same[min(int(run), len(same) - 1)] if same else stated
 
 
+def _failed(call: HostCall, digest: str, error: str, error_type: str | None) -> CallRecord:
+    made = CallRecord(call.id, "llm_query", digest, "", datetime.now(UTC), 0.0, occurrence=call.occurrence)
+    return replace(made, error=error, error_type=error_type, calls=0)
+
+
 def _answered(meta: CellMeta, call: CallMeta) -> bool:
     """Whether a call can be answered.
 
     Where the run itself was cut off in a cell, those that were cancelled are still to be made.
     """
     return call.kind not in _NOT_ANSWERED and not (meta.status == "running" and _cancelled(call))
+
+
+def _had_an_end(meta: CellMeta, call: CallMeta) -> bool:
+    return _answered(meta, call) and not _cancelled(call)
 
 
 def _refusals_too(meta: CellMeta, call: CallMeta) -> bool:

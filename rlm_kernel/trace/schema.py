@@ -345,7 +345,8 @@ class CallMeta(_Part):
 
     `cut`: the model's reply ends at its limit of tokens. `estimated`: the provider did not count the tokens.
     `role`: which model was asked, by its name in the settings; of a child RLM: which is its root model.
-    `models`: of a child RLM, what each model has used.
+    `models`: of a child RLM, what each model has used. `again`: the answer is that of the same call in an
+    earlier cell, which was cut off; this one was not made, and cost nothing.
     """
 
     id: str
@@ -375,6 +376,7 @@ class CallMeta(_Part):
     images: list[PictureMeta] = []
     role: ModelName = "sub"
     models: SharesMeta = {}
+    again: bool = False
 
     @classmethod
     def of(cls, call: CallRecord) -> CallMeta:
@@ -408,7 +410,8 @@ class CellMeta(_Part):
     `status` `running`: the trace was cut off while it ran. `reply`: the root model's words as they came,
     without its `thoughts`, of which at most MAX_THOUGHTS characters are kept; `text`: the words of a note, a
     question, a summary or an answer, or of a reply that did not come to its end. `left_out`: how many of its
-    host calls are not in `calls`, because they were more than is kept. `tokens_before`, `tokens_after`: of
+    host calls are not in `calls`, because they were more than is kept. `batch_cut`: a batch of its calls was
+    cut off, though it may have ended well itself. `tokens_before`, `tokens_after`: of
     what a summary stands for, and of itself. `code_digest`: sha256 of the code that was run, by which an
     edited cell is known.
     """
@@ -420,6 +423,7 @@ class CellMeta(_Part):
     seconds: Seconds | None = None
     calls: Annotated[Sequence[CallMeta], BeforeValidator(_listed)] = []
     left_out: Count = 0
+    batch_cut: bool = False
     model: str | None = None
     reply: str | None = None
     thoughts: str = ""

@@ -25,7 +25,7 @@ from tests.support.made import remove_made_by
 from tests.support.model_layer import Make, build_models
 from tests.support.model_server import ModelServer
 from tests.support.own_engine import OwnEngine, lacks
-from tests.support.sandbox import Sandbox
+from tests.support.sandbox import Sandbox, until
 
 # Found before the tests' environment is isolated: a gigabyte is not fetched for every run.
 REAL_MODELS_DIR = weights.models_dir()
@@ -180,3 +180,23 @@ def rlm(kernel_image: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), out, err)
 
     return run
+
+
+@pytest.fixture
+def up_to(openai_env: ModelServer) -> Callable[[int], None]:
+    """Has the sub model answer so many calls; those behind them have no reply until there are more."""
+    most = begun = 0
+
+    async def sub(prompt: str) -> str:
+        nonlocal begun
+        begun += 1
+        number = begun
+        await until(lambda: number <= most, 60)
+        return f"echo: {prompt}"
+
+    def allow(number: int) -> None:
+        nonlocal most
+        most = number
+
+    openai_env.sub = sub
+    return allow

@@ -135,6 +135,10 @@ class ModelServer:
         """Base address, for `api_base` or OPENAI_BASE_URL."""
         return f"http://127.0.0.1:{self.port}/v1"
 
+    def sent(self, model: str) -> int:
+        """How many requests to a model have come in."""
+        return len([request for request in self.requests if request.model == model])
+
     def fail(self, kind: FaultKind, *, times: int = 1, **details: Any) -> None:
         """The next `times` calls (of `model=`, or with a `schema`, if given) meet this fault, in the order of
         the calls to fail().

@@ -15,7 +15,19 @@ from typing import Any
 
 import numpy
 import pytest
-from rlm_runtime import api, asyncwire, delivery, display, files, hints, pictures, queries, tables, wire
+from rlm_runtime import (
+    api,
+    asyncwire,
+    batches,
+    delivery,
+    display,
+    files,
+    hints,
+    pictures,
+    queries,
+    tables,
+    wire,
+)
 from rlm_runtime.formats import read_file
 from rlm_runtime.htmltext import html_text
 from rlm_runtime.lazytext import LazyText
@@ -57,17 +69,19 @@ def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
             }
         return {"history": [], "budget": {}, "llm_query": "1"}.get(kind)
 
-    def call_many(kind: str, items: Any, count: int, *, done: Any = None, **_: Any) -> list[Any]:
-        for place, _item in enumerate(items):
+    def call_many(
+        kind: str, items: Any, results: list[Any], places: Any, *, done: Any = None, **_: Any
+    ) -> None:
+        for place, _item in zip(places, items, strict=True):
+            results[place] = "1"
             if done is not None:
                 done(place)
-        return ["1"] * count
 
     async def acall(*_: Any) -> str:
         return "1"
 
     monkeypatch.setattr(wire, "call", call)
-    monkeypatch.setattr(wire, "call_many", call_many)
+    monkeypatch.setattr(batches, "call_many", call_many)
     monkeypatch.setattr(asyncwire, "call", acall)
     monkeypatch.setattr(wire, "hand", lambda name, piece: None)
     monkeypatch.setattr(wire, "unhand", lambda name: None)

@@ -197,7 +197,7 @@ async def test_a_child_whose_trace_the_disk_does_not_take_ends_the_run_and_is_as
     )
 
 
-async def test_only_the_time_in_which_a_child_works_is_none_of_the_cells() -> None:
+async def test_only_the_time_in_which_a_model_or_a_child_works_is_none_of_the_cells() -> None:
     still: list[str] = []
 
     class Working(NeverReady):
@@ -211,13 +211,20 @@ async def test_only_the_time_in_which_a_child_works_is_none_of_the_cells() -> No
         yield
         still.append("goes on")
 
-    for depth, calls in ((1, 1), (0, 1), (1, 0)):
-        host = Host(limits=Limits(calls=calls, depth=depth), children=Working())
-        handed = host.calls.handlers()["rlm_query"](
-            HostCall(CELL, "1-1-1", {"question": "Q"}, pause_timer=pause_timer)
-        )
-        await asyncio.gather(handed, return_exceptions=True)
-    assert still == ["still", "works", "goes on"]
+    def model(_prompt: str) -> str:
+        still.append("replies")
+        return "5"
+
+    for kind, name in (("rlm_query", "question"), ("llm_query", "prompt")):
+        for depth, calls in ((1, 1), (0, 1), (1, 0)):
+            limits = Limits(calls=calls, depth=depth)
+            host = Host(ScriptedModels([], model), limits, Working())
+            made = HostCall(CELL, "1-1-1", {name: "Q"}, pause_timer=pause_timer)
+            await asyncio.gather(host.calls.handlers()[kind](made), return_exceptions=True)
+    by_model = ["still", "replies", "goes on"]
+    assert still == ["still", "works", "goes on", *by_model, *by_model, *by_model], (
+        "what is refused waits not"
+    )
 
 
 @pytest.mark.parametrize(

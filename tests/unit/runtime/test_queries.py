@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pytest
-from rlm_runtime import files, queries, wire
+from rlm_runtime import batches, files, queries, wire
 
 LIMIT = 100
 """Characters that the sub model reads."""
 
 
 @pytest.fixture
-def batches(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+def sent_batches(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The questions of each batch that the host was sent.
 
     Two files are loaded; the host knows them, and wants their texts.
@@ -28,22 +28,31 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     sent: list[list[str]] = []
 
     def call_many(
-        _kind: str, items: Iterable[wire.Item], count: int, *, done: Callable[[int], None], **_: Any
-    ) -> list[Any]:
-        results: list[Any] = []
+        _kind: str,
+        items: Iterable[batches.Item],
+        results: list[Any],
+        places: Sequence[int],
+        *,
+        read: Callable[[int, Any], Any],
+        done: Callable[[int], None],
+        **_: Any,
+    ) -> None:
         sent.append([])
-        for place, item in enumerate(items):
+        for place, item in zip(places, items, strict=True):
             sent[-1].append(item.body["question"])
-            results.append(answer(item.body))
+            given = answer(item.body)
+            results[place] = given if isinstance(given, wire.CallFailed) else read(place, given)
             done(place)
-        assert len(results) == count
-        if count and all(
-            isinstance(one, wire.CallFailed) and isinstance(one.error, wire.BudgetExceeded) for one in results
-        ):
-            raise results[0].error
-        return results
+        refused = [
+            one.error
+            for place in places
+            if isinstance(one := results[place], wire.CallFailed)
+            and isinstance(one.error, wire.BudgetExceeded)
+        ]
+        if places and len(refused) == len(places):
+            raise refused[0]
 
-    monkeypatch.setattr(wire, "call_many", call_many)
+    monkeypatch.setattr(batches, "call_many", call_many)
     return sent
 
 
@@ -55,21 +64,21 @@ def answer(body: dict[str, Any]) -> Any:
     return f"answer to {body['question']}"
 
 
-def test_files_are_given_as_texts_where_they_fit_together(batches: list[list[str]]) -> None:
+def test_files_are_given_as_texts_where_they_fit_together(sent_batches: list[list[str]]) -> None:
     both = dict(files.files)
     found = queries.rlm_query_batched(["one", "both", "none"], [files.files["a.txt"], both, None])
-    assert batches == [["one", "both", "none"], ["one"]]
+    assert sent_batches == [["one", "both", "none"], ["one"]]
     assert (found[0], found[2]) == ("answer to one", "answer to none")
     assert "reads about 100 characters; the context has 120" in str(found[1].error)
 
 
-def test_what_was_answered_is_kept_when_the_texts_are_refused(batches: list[list[str]]) -> None:
+def test_what_was_answered_is_kept_when_the_texts_are_refused(sent_batches: list[list[str]]) -> None:
     found = queries.rlm_query_batched(["one", "dear"], [None, files.files["a.txt"]])
     assert found[0] == "answer to one"
     assert isinstance(found[1].error, wire.BudgetExceeded)
     with pytest.raises(wire.BudgetExceeded):
         queries.rlm_query("dear", files.files["a.txt"])
-    assert [len(batch) for batch in batches] == [2, 1, 1, 1]
+    assert [len(batch) for batch in sent_batches] == [2, 1, 1, 1]
 
 
 def test_pictures_in_the_place_of_the_models_name_are_told_where_they_go() -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
-from rlm_runtime import asyncwire, queries, wire
+from rlm_runtime import asyncwire, batches, queries, wire
 from rlm_runtime.schemas import Wanted
 
 PERSON = {
@@ -174,21 +174,29 @@ class Host:
         return self.call(kind, body, same)
 
     def call_many(
-        self, kind: str, items: Iterable[wire.Item], count: int, *, seconds: float | None = None
-    ) -> list[Any]:
+        self,
+        kind: str,
+        items: Iterable[batches.Item],
+        results: list[Any],
+        places: Sequence[int],
+        *,
+        read: Callable[[int, Any], Any],
+        seconds: float | None = None,
+    ) -> None:
         self.seconds.append(seconds)
-        results: list[Any] = []
-        for item in items:
+        for place, item in zip(places, items, strict=True):
             try:
-                results.append(self.call(kind, *item))
+                results[place] = read(place, self.call(kind, *item))
             except wire.HostCallError as error:
-                results.append(wire.CallFailed(error))
-        assert len(results) == count
-        if count and all(
-            isinstance(one, wire.CallFailed) and isinstance(one.error, wire.BudgetExceeded) for one in results
-        ):
-            raise results[0].error
-        return results
+                results[place] = wire.CallFailed(error)
+        refused = [
+            one.error
+            for place in places
+            if isinstance(one := results[place], wire.CallFailed)
+            and isinstance(one.error, wire.BudgetExceeded)
+        ]
+        if places and len(refused) == len(places):
+            raise refused[0]
 
 
 @pytest.fixture
@@ -196,7 +204,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[str], str]], Ho
     def make(reply: Callable[[str], str]) -> Host:
         made = Host(reply)
         monkeypatch.setattr(wire, "call", made.call)
-        monkeypatch.setattr(wire, "call_many", made.call_many)
+        monkeypatch.setattr(batches, "call_many", made.call_many)
         monkeypatch.setattr(asyncwire, "call", made.acall)
         return made
 

@@ -94,6 +94,40 @@ async def test_a_call_that_was_cut_off_is_never_answered() -> None:
         await asyncio.wait_for(answer(recording, "p"), 0.05)
 
 
+async def test_a_run_that_goes_on_asks_the_models_what_its_new_cells_ask() -> None:
+    refused = call(
+        1, prompt_digest="p", answer=None, error="The limit is reached.", error_type="BudgetExceeded"
+    )
+    cut_off = asked(2, "q", error="cancelled: the cell ended before the answer came", model=None)
+    recording = TraceRecording([cell("a", [refused, cut_off]), _running("b", [asked(3, "r")])], going_on=True)
+    assert [await answer(recording, prompt, cell_id="new") for prompt in "pqr"] == [None] * 3
+    assert [await answer(recording, prompt, cell_id="b") for prompt in "pqr"] == [None, None, "r3"]
+    # Where it does not go on, a cell that lost its record is still served, but by no call that was cut off.
+    assert await answer(TraceRecording([cell("a", [cut_off])]), "q", cell_id="new") is None
+
+
+def _running(cell_id: str, calls: Sequence[CallRecord]) -> TraceCell:
+    meta = CellMeta(kind="code", status="running", calls=[CallMeta.of(one) for one in calls])
+    return TraceCell(cell_id, True, "pass", [], None, meta)
+
+
+async def test_a_call_that_code_did_not_come_to_as_its_cell_was_cut_off_is_no_new_one() -> None:
+    late = cell("a", [asked(1, "p")])
+    assert late.meta is not None
+    late.meta.batch_cut = True
+    found = await TraceRecording([late]).find(HostCall("a", "9-1-1", {}), "q")
+    assert found is not None
+    assert (found.error_type, found.calls) == ("TimedOut", 0)
+    cut_off = asked(2, "q", error="cancelled: the cell ended before the answer came", model=None)
+    stopped = cell("b", [asked(1, "p"), cut_off])
+    assert stopped.meta is not None
+    stopped.meta.status = "timeout"
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(answer(TraceRecording([stopped]), "r", cell_id="b"), 0.05)
+    stopped.meta.code_digest = code_digest("edited since")
+    assert await answer(TraceRecording([stopped]), "r", cell_id="b") is None
+
+
 async def test_a_recorded_failure_is_found_as_such() -> None:
     recording = TraceRecording([cell("a", [call(1, answer=None, error="no", error_type="LLMError")])])
     found = await recording.find(HostCall("a", "9-1-1", {}), "d" * 64)

@@ -1,0 +1,265 @@
+"""Many host calls at once, and what is left of them when they are cut off: the list `partial_results`.
+
+A batch's results are such a list from the beginning: in place of an answer that is not there yet it has a
+falsy CallFailed. So whatever ends the batch (a time-out, a limit, an interrupt, an exception), nothing that
+came is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+from rlm_contract import Kind, Reply
+
+from rlm_runtime import wire
+from rlm_runtime.wire import CallFailed, HostCallError
+
+TOGETHER = 1 << 20
+"""Bytes of requests that are sent together, about."""
+NO_ANSWER = CallFailed(wire.Cancelled("there was no answer when the batch was cut off"))
+"""Stands in the results for what has not come yet."""
+
+
+class Item(NamedTuple):
+    """One call of a batch; `same` as of `wire.request`.
+
+    In place of a body an error, if there can be none: the item alone fails.
+    """
+
+    body: Mapping[str, Any] | HostCallError
+    same: object = None
+
+
+class _Left(NamedTuple):
+    """Of a batch that was cut off: its cell, and its results, which may still grow."""
+
+    cell: str
+    results: list[Any]
+
+    @property
+    def answers(self) -> int:
+        return sum(not isinstance(result, CallFailed) for result in self.results)
+
+
+_left: list[_Left] = []
+"""The last one, if there is any."""
+_untold: list[_Left] = []
+"""The same, as long as the cell's output does not tell of it."""
+_followers: list[Callable[[list[Any]], None]] = []
+
+
+def on_cut_off(follower: Callable[[list[Any]], None]) -> None:
+    """Have a function called with the results of each batch that is cut off."""
+    _followers.append(follower)
+
+
+def _leave(results: list[Any]) -> None:
+    if len(results) > 1:
+        _left[:] = _untold[:] = [_Left(wire.current_cell, results)]
+        for follower in _followers:
+            follower(results)
+
+
+def begin_cell() -> None:
+    """A cell starts."""
+    _gathered.clear()
+
+
+def end_cell() -> None:
+    """A cell ends: code that had a batch cut off is told, and the host, which then keeps the answers."""
+    for group in list(_gathered.values()):
+        if group.pending:
+            _leave(group.results)
+    if _untold:
+        print(f"Note: {_told(_untold.pop())}", file=sys.stderr)
+        with contextlib.suppress(HostCallError):
+            wire.call("cut_off", {})
+
+
+def _told(left: _Left) -> str:
+    by_limit = any(isinstance(_error(result), wire.BudgetExceeded) for result in left.results)
+    return (
+        f"the batch was cut off{' by a limit' if by_limit else ''}: partial_results has {left.answers:,} of "
+        f"{len(left.results):,} answers, in the order of the prompts; the others are falsy."
+        + ("" if by_limit else " The same call again asks only the rest.")
+    )
+
+
+def described(variables: Mapping[str, Any]) -> tuple[str, int, int] | None:
+    """Of the batch that was cut off last: its cell, its answers and its prompts; None where the variable has
+    become another's.
+    """
+    for left in _left:
+        if variables.get("partial_results") is left.results:
+            return left.cell, left.answers, len(left.results)
+    return None
+
+
+def _error(result: Any) -> HostCallError | None:
+    return result.error if isinstance(result, CallFailed) else None
+
+
+def _is_cut_off(result: Any) -> bool:
+    """Whether an item has no answer because the whole was cut off."""
+    error = _error(result)
+    return isinstance(error, (wire.Cancelled, wire.BudgetExceeded)) or (
+        isinstance(error, wire.LLMError) and error.timed_out
+    )
+
+
+@contextlib.contextmanager
+def results_of(count: int) -> Iterator[list[Any]]:
+    """The results of a batch of so many, to be filled; what ends it before all are there leaves them.
+
+    One that was refused as a whole had not begun, and leaves nothing.
+    """
+    results: list[Any] = [NO_ANSWER] * count
+    try:
+        yield results
+    except wire.BudgetExceeded:
+        raise
+    except BaseException:
+        _leave(results)
+        raise
+    if any(map(_is_cut_off, results)):
+        _leave(results)
+
+
+def call_many(
+    kind: Kind,
+    items: Iterable[Item],
+    results: list[Any],
+    places: Sequence[int],
+    *,
+    read: Callable[[int, Any], Any] = lambda _place, value: value,
+    window: int | None = None,
+    seconds: float | None = None,
+    done: Callable[[int], None] = lambda _place: None,
+) -> None:
+    """Ask for the results at these places, at once: an item for each; CallFailed for those that failed.
+
+    `read` makes a result of what was answered. At most `window` requests are under way (the session's, if not
+    said), so that a batch of any length needs bounded memory on the host; items are made when they are sent,
+    and `done` hears of each that has ended. After `seconds` all that is left fails. Raises BudgetExceeded if
+    every single item was refused for it.
+    """
+    most = int(wire.session()["window"])
+    window = most if window is None else min(window, most)
+    deadline = None if seconds is None else time.monotonic() + seconds
+    waiting: dict[str, int] = {}
+    upcoming = iter(zip(places, items, strict=False))
+    left = count = len(places)
+    sent = 0
+    wire.plan(count, tell=False)
+    together = bytearray(wire.plans() if count else b"")
+
+    def take(reply: Reply) -> None:
+        nonlocal left, deadline
+        place = waiting.pop(reply["call"], None)
+        if place is None:
+            return
+        wire.received(reply["call"])
+        left -= 1
+        try:
+            results[place] = read(place, wire.value_of(reply))
+        except HostCallError as error:
+            results[place] = CallFailed(error)
+            if deadline is not None and isinstance(error, wire.LLMError) and error.timed_out:
+                deadline = time.monotonic()  # in a replay this comes at once, and no more is asked, either
+        done(place)
+
+    try:
+        while left:
+            # Of those whose answers have come together the next are sent together.
+            room = 0 if waiting and wire.has_reply() else window - len(waiting)
+            for place, item in itertools.islice(upcoming, room):
+                try:
+                    call, made = wire.request(kind, _timed(item.body, deadline), item.same)
+                except HostCallError as error:
+                    results[place] = CallFailed(error)
+                    done(place)
+                    left -= 1
+                    continue
+                waiting[call] = place
+                sent += 1
+                together += made
+                if len(together) > TOGETHER:
+                    wire.transmit(together)
+                    together.clear()
+            wire.transmit(together)
+            together.clear()
+            if not waiting:
+                continue
+            take(wire.reply())
+    except BaseException:
+        for reply in wire.arrived():
+            take(reply)
+        wire.cancel(waiting)
+        raise
+    finally:
+        wire.plan(sent - count)
+    refusals = [error for place in places if isinstance(error := _error(results[place]), wire.BudgetExceeded)]
+    if count and len(refusals) == count:
+        raise refusals[0]
+
+
+def _timed(body: Mapping[str, Any] | HostCallError, deadline: float | None) -> Mapping[str, Any]:
+    """The request with what is left of a batch's time.
+
+    Raises LLMError where that is nothing, and the error in a body's place.
+    """
+    if isinstance(body, HostCallError):
+        raise body
+    if deadline is None:
+        return body
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise wire.timed_out("not asked: the time-out of the whole batch was over")
+    return {**body, "timeout": left}
+
+
+class _Group:
+    """Calls of asyncio code that overlap, in the order in which they were made: a batch, too."""
+
+    def __init__(self) -> None:
+        self.results: list[Any] = []
+        self.pending = 0
+
+
+_gathered: WeakKeyDictionary[asyncio.AbstractEventLoop, _Group] = WeakKeyDictionary()
+"""The last ones of the cell in progress."""
+
+
+@contextlib.contextmanager
+def gathered() -> Iterator[Callable[[Any], None]]:
+    """A call of asyncio code: what takes its result. Cut off, it leaves those of all that it overlaps."""
+    loop = asyncio.get_running_loop()
+    group = _gathered.get(loop)
+    if group is None or not group.pending:
+        group = _gathered[loop] = _Group()
+    results, place = group.results, len(group.results)
+    results.append(NO_ANSWER)
+    group.pending += 1
+
+    def take(result: Any) -> None:
+        results[place] = result
+
+    try:
+        yield take
+    except HostCallError as error:
+        take(CallFailed(error))
+        if isinstance(error, (wire.Cancelled, wire.BudgetExceeded)):
+            _leave(results)
+        raise
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        _leave(results)
+        raise
+    finally:
+        group.pending -= 1

@@ -8,7 +8,7 @@ import asyncio
 import itertools
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlm_kernel.engine import messages
-from rlm_kernel.engine.conversation import Past
 from rlm_kernel.engine.events import (
     CellFinished,
     CellStarted,
@@ -47,12 +46,13 @@ from rlm_kernel.engine.protocols import (
 from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.errors import ModelError
 from rlm_kernel.models.scripted import ScriptedModels
-from rlm_kernel.session.conversation import conversation, first_question, full_history, recorded, turns_of
+from rlm_kernel.session.conversation import conversation, full_history, recorded, turns_of
 from rlm_kernel.trace.reader import read_trace
 from rlm_kernel.trace.recording import TraceRecording
 from rlm_kernel.trace.taken import ended
 from rlm_kernel.trace.writer import NotebookWriter
-from tests.support.engine import INFO, Recorder, Run, locate, stream
+from tests.support.engine import Recorder, Run, locate, stream
+from tests.support.kept import begun, put
 from tests.support.story import repl
 from tests.support.trace import STORY, call, load, meta, result, tell
 from tests.unit.engine.test_pictures import PNG
@@ -63,46 +63,6 @@ SUMMARY = "The first file says hello."
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "t.ipynb"
-
-
-def begun(path: Path) -> Path:
-    """A kept session's trace without any question."""
-    NotebookWriter(path, meta("", name="work"), [])
-    return path
-
-
-async def put(
-    path: Path,
-    question: str,
-    root: Any,
-    *,
-    verbatim: int = 8_000,
-    share: float | None = 0.6,
-    info: ContextInfo = INFO,
-    sees: Callable[[Run], None] = lambda _run: None,
-    **options: Any,
-) -> Run:
-    """Put a question after what the trace has, as a kept session does.
-
-    `root`: the replies, a summary among them.
-    """
-    trace = read_trace(path)
-    writer = NotebookWriter(path, trace.meta, [], ended(trace.node.cells))
-    writer.question(question)
-    models = root if hasattr(root, "complete") else ScriptedModels(root, str.upper)
-    run = Run(models, heard=writer, **options)
-    run.loop.conversation.share, run.loop.conversation.verbatim = share, verbatim
-    sees(run)
-    turns = turns_of(trace.cells, recorded(trace.cells), further=True)
-    first = first_question(trace.cells, trace.meta.question) if turns else question
-    try:
-        outcome = await run.loop.run(
-            first, info, from_files=True, past=Past(turns, question=question) if turns else None
-        )
-    except ModelError as error:
-        outcome = Outcome(None, "error", detail=error.message)
-    writer(RunFinished(outcome, run.ledger.totals()))
-    return run
 
 
 def plain(messages: Sequence[Message]) -> list[tuple[str, str]]:

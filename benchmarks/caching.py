@@ -3,6 +3,8 @@
 The prompt is the project's own for that model; the messages are as long as real ones. The tests' server keeps
 its cache and writes the bill by Anthropic's rules and prices, but counts four characters as a token.
 
+And what a conversation of several questions costs, each put by a process of its own.
+
     python benchmarks/caching.py
     python benchmarks/caching.py --turns 24 --output 8000 --model claude-opus-5
 """
@@ -10,8 +12,11 @@ its cache and writes the bill by Anthropic's rules and prices, but counts four c
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
+import re
 import sys
+import tempfile
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,11 +25,16 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from rlm_kernel.config import load_settings
+from rlm_kernel.engine.messages import SUM_UP
 from rlm_kernel.engine.prompts import load_profile, profile_of, system_prompt
 from rlm_kernel.engine.protocols import Card, ContextInfo
 from rlm_kernel.models import _anthropic
 from rlm_kernel.models._caching import CommonBeginning, in_blocks, least_chars, marked
+from rlm_kernel.models.litellm_models import LitellmModels
+from tests.support.kept import begun, put
 from tests.support.providers.anthropic_messages import AnthropicServer
+from tests.support.providers.server import Asked
 from tests.support.providers.words import Bill
 
 SUB = Card("sub", "anthropic/claude-sonnet-4-5", 200_000)
@@ -105,6 +115,48 @@ def batch(
         return list(server.bills)
 
 
+def several(run: Run, *, questions: int = 6, turns: int = 3, **options: Any) -> list[Bill]:
+    """The bills of a conversation of several questions of a few turns each, after the trace alone."""
+
+    def says(asked: Asked) -> str:
+        if SUM_UP in asked.text:
+            return words(1, 1600)
+        turn = int(re.findall(r"Turn (\d+) of", asked.text)[-1])
+        code = (
+            f"say(context[:0] + 'Station {turn} was seen to. ' * {run.output // 24})"
+            if turn < turns
+            else "FINAL('seven')"
+        )
+        return f"{words(turn, run.reply)}\n```repl\n{code}\n```"
+
+    async def converse(server: AnthropicServer, path: Path) -> None:
+        for number in range(questions):
+            names = {f"{role}_llm.model": f"anthropic/{run.model}" for role in ("root", "sub")}
+            places = {f"{role}_llm.api_base": server.base for role in ("root", "sub")}
+            keys = {f"{role}_llm.api_key": "sk-test" for role in ("root", "sub")}
+            models = LitellmModels(load_settings(overrides={**names, **places, **keys}), lambda _said: None)
+            profile = load_profile(profile_of(run.model))
+            try:
+                await put(path, f"Which of them, number {number}?", models, profile=profile, **options)
+            finally:
+                await models.aclose()
+
+    with AnthropicServer(says) as server, tempfile.TemporaryDirectory() as folder:
+        asyncio.run(converse(server, begun(Path(folder, "t.ipynb"))))
+        return list(server.bills)
+
+
+def in_short(name: str, bills: Sequence[Bill]) -> None:
+    """A line of the table of conversations.
+
+    Seconds are reckoned: one for each call, and one for 70 tokens of reply.
+    """
+    read, cached = sum(bill.prompt for bill in bills), sum(bill.cached for bill in bills)
+    seconds = len(bills) + sum(bill.output for bill in bills) / 70
+    cost = sum(bill.cost for bill in bills)
+    print(f"| {name} | {len(bills)} | {read:,} | {cached / read:.0%} | ${cost:.4f} | {seconds:.0f} |")
+
+
 def parts(bills: Sequence[Bill], model: str) -> dict[str, float]:
     """US dollars of a bill by what they are for."""
     price = AnthropicServer().known[model].price
@@ -146,6 +198,11 @@ def main() -> None:
     compared("three such runs, one after the other", *three, run.model)
     calls = [batch(run, marks=marks) for marks in (False, True)]
     compared("100 sub-calls, instructions of 6,000 characters, pieces of 6,000", *calls, run.model)
+
+    print("\n| conversation | calls | tokens read | cached | cost | seconds |\n" + "| --- " * 6 + "|")
+    for output in (300, 1000, 4000):
+        one = Run(run.model, reply=run.reply, output=output)
+        in_short(f"6 questions of 3 turns, outputs of {output:,} characters", several(one))
 
 
 if __name__ == "__main__":

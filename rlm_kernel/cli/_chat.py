@@ -154,13 +154,8 @@ class Chat:
                 with self._view.paused():
                     self._tell_what_happened()
                     self._show(question, result)
-            try:
-                if not stopping():
-                    with contextlib.suppress(_Stopped):
-                        await self._stoppable(self._kept.remember())
-            finally:
-                with self._view.paused():
-                    self._tell(self._kept.used.line())  # with what the summary took
+            with self._view.paused():
+                self._tell(self._kept.used.line())
 
     async def _stoppable(self, doing: Coroutine[Any, Any, _T]) -> _T:
         """Run it, so that the first Ctrl-C stops it and nothing else: _Stopped; the second ends the process,

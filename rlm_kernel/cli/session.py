@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +10,7 @@ import typer
 
 from rlm_kernel.cli import _complete
 from rlm_kernel.cli._report import run_and_report, worded
-from rlm_kernel.cli._signals import run_to_end, stopping
+from rlm_kernel.cli._signals import run_to_end
 from rlm_kernel.cli._text import json_line, printable, shown_path
 from rlm_kernel.cli.ask import QUESTION
 from rlm_kernel.cli.options import FILES, JSON, SESSION, RunOptions, SettingsOptions, with_options
@@ -89,10 +88,7 @@ def run(question: QUESTION, file: FILES = None, session: SESSION = "default", *,
             traces.append(kept.trace)
             for line in kept.opened:
                 view.tell(line)
-            result = await kept.ask(question, answered)
-            if not stopping():
-                await kept.remember()
-            return replace(result, totals=kept.used)  # with what the summary took
+            return await kept.ask(question, answered)
 
     run_and_report(options, start, lambda: traces[-1], go_on="rlm run QUESTION")
 

@@ -141,11 +141,13 @@ class GLMCodingSettings(_Section):
 
 
 class MemoryCompactionSettings(_Section):
-    """Whether the turns of a question are summed up, in what the root model sees: after its answer, and when
-    they are too long.
+    """Whether turns are summed up in what the root model sees: those of earlier questions before a further
+    one is put, where they are long, and those of a question where they crowd the window.
     """
 
     enabled: bool = True
+    tokens: Annotated[Whole, Field(ge=0)] = 8_000
+    """Tokens of earlier questions' turns that stay as they are; 0: none do."""
     share: Annotated[float, Field(gt=0, le=1)] = 0.6
     """Share of the room for turns in the root model's window, above which the turns of a run are summed
     up.

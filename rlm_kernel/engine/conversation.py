@@ -1,7 +1,8 @@
 """The conversation with the root model: its messages, and the summary that takes the place of turns where
 they crowd its window.
 
-Messages are only ever added, so that providers' prefix caches hit; a summary alone replaces any.
+Messages are only ever added, so that providers' prefix caches hit; a summary alone replaces any. That holds
+from question to question, too, and where they are put by other processes: the trace has what was said.
 """
 
 from __future__ import annotations
@@ -35,16 +36,29 @@ from rlm_kernel.errors import ModelError
 class PastTurn:
     """A turn of earlier: the reply as it came, what its cells gave, what was remarked then.
 
-    `memory`: the reply is a summary, which stands for all turns since the question that they answered.
-    `asked`: with the last of the remarks a further question was put.
+    `memory`: the reply is a summary, which stands for turns before; `covered`: the further questions that had
+    been put in these.
+
+    `told`: what was said before the reply, word for word, without the outputs of the turn before; "" where
+    that is not known. `thinking` (blocks) goes back to `model` alone. `read`: tokens of the prompt by its
+    provider's count; 0: not known.
     """
 
     number: int
     reply: str
     results: Sequence[CellResult] = ()
-    remarks: Sequence[str] = ()
+    remarks: Sequence[say.Remark] = ()
     memory: bool = False
-    asked: bool = False
+    covered: Sequence[say.Asked] = ()
+    told: str = ""
+    model: str = ""
+    thinking: Sequence[Mapping[str, Any]] = ()
+    read: int = 0
+
+    @property
+    def asked(self) -> list[say.Asked]:
+        """The further questions that were put after it."""
+        return [remark for remark in self.remarks if isinstance(remark, say.Asked)]
 
 
 @dataclass(frozen=True)
@@ -63,12 +77,16 @@ class Past:
 class Conversation:
     """Asks the root model, and keeps what was said.
 
-    `share` of the room in its window: beyond that its turns are summed up; None: never.
+    `share` of the room in its window: beyond that its turns are summed up; None: never. `verbatim`: tokens of
+    earlier questions' turns, beyond which these are summed up before a further question.
     """
 
-    def __init__(self, models: Models, ledger: Ledger, tell: Listener, share: float | None) -> None:
+    def __init__(
+        self, models: Models, ledger: Ledger, tell: Listener, share: float | None, verbatim: int = 8_000
+    ) -> None:
         self.models = models
         self.share = share
+        self.verbatim = verbatim
         self.messages: list[Message] = []
         self.turn = 0
         """Number of the last turn."""
@@ -77,7 +95,9 @@ class Conversation:
         self._ledger = ledger
         self._tell = tell
         self._kept = 0
-        """The first messages, up to the question: no summary replaces them."""
+        """The first messages, up to the question: no summary within its turns replaces them."""
+        self._since = 0
+        """The first messages, up to the last summary and what was said with it: none replaces them."""
         self._used, self._read = Usage(), 0
         """Of the last reply: its tokens, and how many messages the model had read."""
         self._summed_at = -1
@@ -91,6 +111,7 @@ class Conversation:
         """Start with these, of which the last puts the question."""
         self.messages = list(messages)
         self.question_is_put()
+        self._since = self._kept
 
     def question_is_put(self) -> None:
         """The last message puts a question: what comes now may be summed up, and nothing before."""
@@ -104,6 +125,21 @@ class Conversation:
             text, images = f"{last['content']}\n\n{text}", (*last.get("images", ()), *images)
         message: Message = {"role": "user", "content": text}
         self.messages.append({**message, "images": tuple(images)} if images else message)
+
+    def summary_ends(self) -> None:
+        """What comes now is in no summary yet."""
+        self._since = len(self.messages)
+
+    def say_again(self, text: str) -> None:
+        """The last message is this text, as it was said then."""
+        self.messages[-1] = {**self.messages[-1], "content": text}
+
+    def recall(self, turn: PastTurn) -> None:
+        """Add a reply of earlier."""
+        own = turn.model in ("", self.models.card("root").name)
+        self.turn = turn.number
+        self._used, self._read = Usage(turn.read), len(self.messages)
+        self.add_reply(turn.reply, turn.thinking if own else ())
 
     def add_reply(self, text: str, thinking: Sequence[Mapping[str, Any]] = ()) -> None:
         """Add what the root model said, with the blocks of its reasoning that go back to it."""
@@ -121,8 +157,9 @@ class Conversation:
         reply = await self._reply(last)
         self._ledger.count_turn()
         self._used, self._read = reply.usage, len(self.messages)
-        stopped = reply.finish_reason == "stopped"
-        self.add_reply(reply.text, list(filter(_whole, reply.thinking)) if stopped else reply.thinking)
+        if reply.finish_reason == "stopped":
+            reply = replace(reply, thinking=list(filter(_whole, reply.thinking)))
+        self.add_reply(reply.text, reply.thinking)
         return reply
 
     async def _reply(self, last: bool) -> Completion:
@@ -201,15 +238,26 @@ class Conversation:
             replaced, f"{last['content']}\n\n{say.SUM_UP}", whole=whole
         ):
             return False
-        self.say(say.after_memory((), say.progress_line(self._ledger)))
-        self._used, self._read = Usage(), 0
+        self.say(say.after_memory((), (), 0, say.progress_line(self._ledger)))
         return True
 
-    async def summarize(self, ask: str) -> Memory | None:
-        """Have the turns since the question summed up, on `ask`. None if they stay as they are."""
-        return await self._sum_up(self.messages[self._kept :], ask)
+    async def remember(self, ask: str, first: int) -> bool:
+        """Before a further question: have the turns since the last summary summed up, on `ask`, if they are
+        longer than stays verbatim; whether a summary stands for them now. `first`: the number of the first.
+        """
+        turns = self.messages[self._since :]
+        if self.share is None or not turns:
+            return False
+        measured = (*self.messages, {"role": "user", "content": ask}), self._since, self._used, self._read
+        long = memory.turns(*measured) > self.verbatim
+        if not long and not memory.crowded(*measured, self._window(), self.share):
+            return False
+        self._kept = self._since
+        return await self._sum_up(turns, ask, since=first) is not None
 
-    async def _sum_up(self, replaced: Sequence[Message], ask: str, *, whole: bool = True) -> Memory | None:
+    async def _sum_up(
+        self, replaced: Sequence[Message], ask: str, *, whole: bool = True, since: int | None = None
+    ) -> Memory | None:
         try:
             found = await memory.sum_up(
                 self.models, self._ledger, self.messages[: self._kept], replaced, ask, whole=whole
@@ -219,7 +267,8 @@ class Conversation:
                 self._tell(Noted(f"The conversation is kept in full: {why}."))
             return None
         self.messages[self._kept :] = [{"role": "assistant", "content": found.text}]
-        self._tell(Summarized(found))
+        self._used, self._read = Usage(), 0
+        self._tell(Summarized(replace(found, since=since)))
         return found
 
 

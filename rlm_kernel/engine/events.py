@@ -63,11 +63,15 @@ class TurnCutOff:
 
 @dataclass(frozen=True)
 class TurnReplied:
-    """The root model has replied; `prose` is the reply without its code."""
+    """The root model has replied; `prose` is the reply without its code.
+
+    `told`: the message that it replied to, without the outputs of cells at its beginning.
+    """
 
     turn: int
     reply: Completion
     prose: str
+    told: str = ""
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class Guard:
         """Code was run."""
         self.looked = self.looked or looks_at_input(code)
 
-    def recall(self, results: Sequence[CellResult], remarks: Sequence[str]) -> None:
+    def recall(self, results: Sequence[CellResult], remarks: Sequence[say.Remark]) -> None:
         """Take up what was run and remarked in an earlier part of the run."""
         for result in results:
             self.see(result.code)

@@ -14,14 +14,14 @@ from dataclasses import dataclass, replace
 from rlm_kernel.engine import answers, displays
 from rlm_kernel.engine import messages as say
 from rlm_kernel.engine.cells import Cells
-from rlm_kernel.engine.conversation import Conversation, Past
+from rlm_kernel.engine.conversation import Conversation, Past, PastTurn
 from rlm_kernel.engine.events import Noted, TurnReplied
 from rlm_kernel.engine.finals import ProseFinal, final_in_sentence
 from rlm_kernel.engine.guard import Exhausted, Guard
 from rlm_kernel.engine.prompts import Profile, system_prompt
 from rlm_kernel.engine.protocols import Models
 from rlm_kernel.engine.replies import Reply, parse_reply
-from rlm_kernel.engine.values import Answer, CellResult, Completion, ContextInfo, Memory, Outcome, StopReason
+from rlm_kernel.engine.values import Answer, CellResult, Completion, ContextInfo, Outcome, StopReason
 from rlm_kernel.errors import BudgetExceeded, ModelError
 
 LAST_ANSWER_SECONDS = 120.0
@@ -31,13 +31,14 @@ LAST_ANSWER_SECONDS = 120.0
 @dataclass(frozen=True)
 class View:
     """What the root model is shown: `output_chars` of what the cells of a reply gave, and, if it can see
-    them, the pictures that cells display (`images`). `share`: as of `Conversation`.
+    them, the pictures that cells display (`images`). `share`, `verbatim`: as of `Conversation`.
 
     `cell_seconds`: the time of a cell; None where it has no end.
     """
 
     output_chars: int = 20_000
     share: float | None = None
+    verbatim: int = 8_000
     images: bool = False
     cell_seconds: float | None = None
 
@@ -57,7 +58,7 @@ class Loop:
     ) -> None:
         self.cells = cells
         self.ledger = cells.calls.ledger
-        self.conversation = Conversation(models, self.ledger, cells.tell, view.share)
+        self.conversation = Conversation(models, self.ledger, cells.tell, view.share, view.verbatim)
         self._guard = Guard()
         self._profile = profile
         self._view = view
@@ -67,8 +68,10 @@ class Loop:
         """The answer must have a form of its own."""
         self._last = False
         """The last answer was asked for."""
-        self._shown: tuple[Sequence[CellResult], int] = ((), 0)
-        """What the last turn's cells gave, and how many were not run."""
+        self._outputs = ""
+        """With what the last message begins: what the last turn's cells gave."""
+        self._input = ""
+        """What there is to say of the input as it is now."""
         self._answer: Answer | None = None
 
     async def set_up(self, cell_id: str, code: str) -> CellResult:
@@ -122,6 +125,7 @@ class Loop:
             root_sees=self._images,
             cell_seconds=self._view.cell_seconds,
         )
+        self._input = say.input_lines(info, from_files, self._profile.head_chars)
         last = "\n".join(filter(None, [files, say.progress_line(self.ledger, 1)]))
         first = say.question_message(question, info, from_files, self._profile.head_chars, last)
         self.conversation.begin(
@@ -135,39 +139,64 @@ class Loop:
     async def _take_up(self, past: Past, files: str) -> None:
         """Have the conversation as it was, and do what is left of its last turn."""
         talk, guard = self.conversation, self._guard
-        question = say.new_question(past.question) if past.question else ""
-        said = [text for text in (past.message, question, files) if text]
+        said: list[say.Remark] = [past.message] if past.message else []
+        said += [say.Asked(past.question)] if past.question else []
+        said += [files] if files else []
+        if past.turns and past.turns[0].told:
+            said += say.input_now(self._input, [turn.told for turn in past.turns])
         for turn in past.turns:
-            talk.turn = turn.number
+            if turn.told:
+                talk.say_again("\n\n".join(filter(None, (self._outputs, turn.told))))
             guard.looked = guard.looked or turn.memory
             guard.recall(turn.results, turn.remarks)
-            talk.add_reply(turn.reply)
+            talk.recall(turn)
             parsed = parse_reply(turn.reply).after([result.code for result in turn.results])
-            last = turn is past.turns[-1]
-            if last and past.unfinished and not turn.memory:
+            if turn is past.turns[-1] and past.unfinished and not turn.memory:
                 await self._play(parsed, turn.results, said)
                 return
             guard.turn_ended(parsed, turn.results)
-            remarks = [*turn.remarks, *(said if last else ())]
-            if turn.memory:
-                talk.say(say.after_memory(remarks, say.progress_line(self.ledger)))
-            else:
-                self._tell_outputs(turn.results, max(0, len(parsed.cells) - len(turn.results)), remarks)
-            if turn.asked or (last and question):
-                talk.question_is_put()
-                guard.new_question()
+            not_run = max(0, len(parsed.cells) - len(turn.results))
+            if turn is not past.turns[-1]:
+                self._say_after(turn, not_run)
+            elif not past.question or not await self._sum_up(past, not_run, said):
+                self._say_after(turn, not_run, said)
         if past.message:
             self.cells.tell(Noted(past.message))
         if not past.turns and said:
-            talk.say("\n\n".join(said))
+            talk.say("\n\n".join(map(str, said)))
 
-    async def remember(self) -> Memory | None:
-        """After an answer: have the turns of its question summed up, for the questions to come.
+    def _say_after(self, turn: PastTurn, not_run: int, said: Sequence[say.Remark] = ()) -> None:
+        """What was said after a turn of earlier, and what is `said` now."""
+        remarks = [*turn.remarks, *said]
+        if turn.memory:
+            self._say_after_memory(turn.covered, remarks)
+        else:
+            self._tell_outputs(turn.results, not_run, remarks)
+        if any(isinstance(remark, say.Asked) for remark in remarks):
+            self.conversation.question_is_put()
+            self._guard.new_question()
 
-        None if they stay as they are.
+    def _say_after_memory(self, covered: Sequence[say.Asked], remarks: Sequence[say.Remark]) -> None:
+        self._outputs = ""
+        progress = say.progress_line(self.ledger)
+        self.conversation.say(say.after_memory(covered, remarks, self._output_chars, progress))
+        self.conversation.summary_ends()
+
+    async def _sum_up(self, past: Past, not_run: int, said: Sequence[say.Remark]) -> bool:
+        """Before a further question is put: have the turns since the last summary summed up, if they are
+        long; whether they were, and all is `said`.
         """
-        ask = say.sum_up_message(*self._shown, self._output_chars, self._answer.text if self._answer else "")
-        return await self.conversation.summarize(ask)
+        begin = max((at + 1 for at, turn in enumerate(past.turns) if turn.memory), default=0)
+        if begin == len(past.turns):
+            return False
+        last, turns = past.turns[-1], past.turns[begin:]
+        ask = say.output_message(last.results, not_run, self._output_chars, last.remarks, say.SUM_UP)
+        if not await self.conversation.remember(ask, turns[0].number):
+            return False
+        self._say_after_memory([asked for turn in turns for asked in turn.asked], said)
+        self.conversation.question_is_put()
+        self._guard.new_question()
+        return True
 
     async def _turn(self) -> None:
         self.ledger.check_turn()
@@ -182,15 +211,20 @@ class Loop:
 
     def _replied(self, reply: Completion) -> Reply:
         parsed = parse_reply(reply.text)
-        self.cells.tell(TurnReplied(self.conversation.turn, reply, parsed.prose))
+        told = self.conversation.messages[-2]["content"]
+        if self._outputs:
+            told = told.removeprefix(f"{self._outputs}\n\n")
+        self.cells.tell(TurnReplied(self.conversation.turn, reply, parsed.prose, told))
         return parsed
 
-    async def _play(self, parsed: Reply, done: Sequence[CellResult] = (), notes: Sequence[str] = ()) -> None:
+    async def _play(
+        self, parsed: Reply, done: Sequence[CellResult] = (), notes: Sequence[say.Remark] = ()
+    ) -> None:
         """Run a reply's cells, but those that are `done`. Sets the answer if one was delivered and stands."""
-        results, not_run = self._shown = await self._run_cells(parsed.cells, done)
+        results, not_run = await self._run_cells(parsed.cells, done)
         hasty = self._guard.hasty(parsed)
         again = self._guard.turn_ended(parsed, results)
-        remarks = [*notes, *await self._judge(parsed, results, hasty=hasty)]
+        remarks: list[say.Remark] = [*notes, *await self._judge(parsed, results, hasty=hasty)]
         if self._answer is not None:
             return
         self.cells.calls.check_cut_short()
@@ -200,16 +234,19 @@ class Loop:
         self._guard.count(results)
         remarks += [*say.kept_answers(results[len(done) :]), *say.nearly_used(self.ledger)]
         for remark in remarks:
-            self.cells.tell(Noted(remark))
-        remarks += [say.person_remark(cell, self._output_chars) for cell in self.cells.kernel.person_cells()]
+            if isinstance(remark, str):
+                self.cells.tell(Noted(remark))
+        remarks += self.cells.kernel.person_cells()
         self._tell_outputs(results, not_run, remarks)
 
-    def _tell_outputs(self, results: Sequence[CellResult], not_run: int, remarks: Sequence[str]) -> None:
-        progress = say.progress_line(self.ledger)
+    def _tell_outputs(
+        self, results: Sequence[CellResult], not_run: int, remarks: Sequence[say.Remark]
+    ) -> None:
+        progress, most = say.progress_line(self.ledger), self._output_chars
         images, told = displays.shown(results, self.conversation.messages) if self._images else ((), "")
         said = [told, *remarks] if told else remarks
-        text = say.output_message(results, not_run, self._output_chars, said, progress)
-        self.conversation.say(text, images)
+        self.conversation.say(say.output_message(results, not_run, most, said, progress), images)
+        self._outputs = say.outputs_alone(results, not_run, most, said)
 
     @contextlib.asynccontextmanager
     async def _deadline(self) -> AsyncIterator[None]:
@@ -286,7 +323,6 @@ class Loop:
             return Outcome(
                 None, reason, detail=f"{detail} The last answer did not come: {str(error) or 'time-out'}"
             )
-        self._shown = (), 0
         parsed = self._replied(reply)
         answer: Answer | None = None
         if said := parsed.final or (None if parsed.cells else final_in_sentence(parsed.prose)):
@@ -294,7 +330,7 @@ class Loop:
         elif parsed.cells and "FINAL" in parsed.cells[-1]:
             # Told not to, models still answer in code. What that code spends stays within the ledger's
             # limits.
-            results, _ = self._shown = await self._run_cells(parsed.cells[-1:])
+            results, _ = await self._run_cells(parsed.cells[-1:])
             answer = results[0].answer
         elif words := answers.words_of(parsed.prose):
             answer = (

@@ -1,8 +1,9 @@
-"""Conversation memory: the turns of a question, replaced by a summary in what the root model sees.
+"""Conversation memory: turns that are replaced by a summary in what the root model sees.
 
-The trace and the kernel's `history` keep them in full. The system prompt, the examples and the question's own
-message, which has the files' sizes and names, are never replaced: a summary stands as the reply to that
-message.
+That is where they crowd its window, and, before a further question, where those of earlier questions are so
+many that to read them each time costs more than a summary. The trace and the kernel's `history` keep them in
+full. The system prompt, the examples and the first question's message, which has the files' sizes and names,
+are never replaced: a summary stands as the reply to a message.
 """
 
 from __future__ import annotations
@@ -46,6 +47,14 @@ def tokens(messages: Sequence[Message], last: Usage, seen: int) -> float:
     ) / _CHARS_PER_TOKEN
 
 
+def turns(messages: Sequence[Message], kept: int, last: Usage, seen: int) -> float:
+    """About how many tokens the messages have beside the first `kept`, by their share of the characters.
+
+    `last`, `seen`: as of `tokens`.
+    """
+    return tokens(messages, last, seen) * chars(messages[kept:]) / max(1, chars(messages))
+
+
 def crowded(
     messages: Sequence[Message], kept: int, last: Usage, seen: int, window: int | None, share: float
 ) -> bool:
@@ -54,9 +63,9 @@ def crowded(
 
     `last`, `seen`: as of `tokens`.
     """
-    used = tokens(messages, last, seen)
-    staying = used * chars(messages[:kept]) / max(1, chars(messages))
-    return used - staying > share * ((window or _USUAL_WINDOW) - staying)
+    of_turns = turns(messages, kept, last, seen)
+    staying = tokens(messages, last, seen) - of_turns
+    return of_turns > share * ((window or _USUAL_WINDOW) - staying)
 
 
 async def sum_up(
@@ -83,7 +92,8 @@ async def sum_up(
         for most in _SHORTER
     )
     try:
-        async with asyncio.timeout(SECONDS):
+        left = ledger.seconds_left()
+        async with asyncio.timeout(SECONDS if left is None else min(SECONDS, left)):
             messages, reply = await _first_that_fits(models, ledger, forms)
     except (ModelError, BudgetExceeded) as error:
         raise Unremembered(f"the summary did not come: {error.message.rstrip('.')}") from error

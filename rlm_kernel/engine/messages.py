@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rlm_kernel.engine.ledger import Ledger
@@ -69,19 +70,39 @@ BESIDE_CODE = (
 NEARLY_USED = "Come to an answer with what you have, and spend what is left on what matters most."
 
 SUM_UP = (
-    "Now sum up, for yourself, the work on this question so far: what was asked, what you found and where "
+    "Now sum up, for yourself, the work since your last summary, or else since the first question: each "
+    "question, what you found and where "
     "in the input, which variables "
-    "hold it, what is left to do, and the answer if there is one. From now on you see this summary in place "
-    "of the messages since the "
-    "question. Plain text without code blocks, at most 300 words."
+    "hold it, what is left to do, and each answer that there is. From now on you see this summary in place "
+    "of those messages. Plain text without code blocks, at most 300 words."
 )
 AFTER_MEMORY = (
-    "The message above is your summary of the work on that question. Variables and files are as they were; "
+    "The message above is your summary of the work until here. Variables and files are as they were; "
     "`history` in the kernel has "
     "every turn in full (a list of dicts: question, turns, answer)."
 )
 STOPPED = "The work on that question was stopped here; it has no answer."
 _ANSWER_SHOWN = 2_000
+_LAST_PART = 4
+"""The last cell's output has at least so many-th of the room for all: it is what comes of the others."""
+_PERSONS = 20
+"""Cells of a person that are shown in one message."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A further question over the same input, in the same kernel."""
+
+    question: str
+
+    def __str__(self) -> str:
+        return (
+            f"The next question, over the same input and with the variables that are there: {self.question}"
+        )
+
+
+Remark = str | CellResult | Asked
+"""What is said beside the outputs. A CellResult is a cell that a person ran."""
 _LAZY = (
     " What is too large for memory is a LazyText, which has a str's slices, len, in, find, count, "
     "splitlines() and split() as iterators; "
@@ -93,26 +114,38 @@ def question_message(
     question: str, info: ContextInfo, from_files: bool, head_chars: int, progress: str
 ) -> str:
     """The first message: the question, with type, sizes, names and first characters of the input."""
-    lines = []
-    if info.item_count or info.total_chars:
-        pieces = f"{info.item_count:,} pieces" if info.item_count != 1 else "1 piece"
-        about = "about " if info.about else ""
-        lazy = _LAZY if info.about else ""
-        lines.append(f"Context: {info.kind}, {about}{info.total_chars:,} characters in {pieces}.{lazy}")
-        shown = [
-            f"{_typed(name)} ({info.pictures.get(name) or f'{about}{size:,} characters'})"
-            for name, size in info.items[:_LISTED]
-        ]
-        more = f", and {info.item_count - len(shown):,} more" if info.item_count > len(shown) else ""
-        lines.append(
-            f"Files: {', '.join(shown)}{more}" if from_files else f"Pieces: {', '.join(shown)}{more}"
-        )
-        lines.append(f"Starts with: {info.head[:head_chars]!r}")
-        lines += [f"Form: {info.form}"] if info.form else []
-        lines += [f"Note: {remark}" for remark in info.remarks]
-    else:
-        lines.append("Context: none was given.")
-    return "\n".join([*lines, f"Question: {question}", progress])
+    return f"{input_lines(info, from_files, head_chars)}\nQuestion: {question}\n{progress}"
+
+
+def input_lines(info: ContextInfo, from_files: bool, head_chars: int) -> str:
+    """Type, sizes, names and first characters of the input."""
+    if not info.item_count and not info.total_chars:
+        return "Context: none was given."
+    pieces = f"{info.item_count:,} pieces" if info.item_count != 1 else "1 piece"
+    about = "about " if info.about else ""
+    lazy = _LAZY if info.about else ""
+    lines = [f"Context: {info.kind}, {about}{info.total_chars:,} characters in {pieces}.{lazy}"]
+    shown = [
+        f"{_typed(name)} ({info.pictures.get(name) or f'{about}{size:,} characters'})"
+        for name, size in info.items[:_LISTED]
+    ]
+    more = f", and {info.item_count - len(shown):,} more" if info.item_count > len(shown) else ""
+    lines.append(f"{'Files' if from_files else 'Pieces'}: {', '.join(shown)}{more}")
+    lines.append(f"Starts with: {info.head[:head_chars]!r}")
+    lines += [f"Form: {info.form}"] if info.form else []
+    lines += [f"Note: {remark}" for remark in info.remarks]
+    return "\n".join(lines)
+
+
+def input_now(now: str, told: Sequence[str]) -> list[str]:
+    """The input as it is `now`, by `input_lines`, where the last of the messages that told of it does not say
+    so.
+    """
+    last = next((text for text in reversed(told) if _CONTEXT in text), now)
+    return [] if now in last else [f"The input is another one now.\n{now}"]
+
+
+_CONTEXT = "Context: "
 
 
 def _typed(name: str) -> str:
@@ -199,51 +232,108 @@ def nearly_used(ledger: Ledger) -> list[str]:
 
 
 def output_message(
-    results: Sequence[CellResult], not_run: int, limit: int, remarks: Sequence[str], progress: str
+    results: Sequence[CellResult], not_run: int, limit: int, remarks: Sequence[Remark], progress: str
 ) -> str:
-    """What the cells of a turn gave, each truncated in the middle beyond `limit` characters."""
-    parts = []
-    for number, result in enumerate(results, 1):
-        which = "the cell" if len(results) + not_run == 1 else f"cell {number}"
-        text = (
-            truncate(output_text(result.outputs), limit) or "(it printed nothing; print what you want to see)"
-        )
-        failed = {
-            "ok": "",
-            "error": " (it raised an error)",
-            "timeout": " (it was stopped)",
-            "died": " (the kernel died)",
-        }
-        parts.append(f"Output of {which}{failed[result.status]}:\n{text}")
+    """What the cells of a turn gave, the remarks, and how far the run is.
+
+    All outputs together, with the cells of persons among the remarks, have `limit` characters: short ones are
+    whole, long ones share what is left and lose their middle.
+    """
+    outputs, told = _parts(results, not_run, limit, remarks)
+    return "\n\n".join([*outputs, *told, progress])
+
+
+def outputs_alone(
+    results: Sequence[CellResult], not_run: int, limit: int, remarks: Sequence[Remark] = ()
+) -> str:
+    """The beginning of `output_message`: without the remarks."""
+    return "\n\n".join(_parts(results, not_run, limit, remarks)[0])
+
+
+def _parts(
+    results: Sequence[CellResult], not_run: int, limit: int, remarks: Sequence[Remark]
+) -> tuple[list[str], list[str]]:
+    """The outputs, and the remarks."""
+    persons = [one for one in remarks if isinstance(one, CellResult)]
+    hidden, persons = len(persons[:-_PERSONS]), persons[-_PERSONS:]
+    texts = [output_text(result.outputs) for result in results]
+    of_persons = [text for cell in persons for text in (cell.code, output_text(cell.outputs))]
+    room = shares(list(map(len, [*texts, *of_persons])), limit, len(texts) - 1)
+    cut = list(map(truncate, [*texts, *of_persons], room))
+    outputs = [
+        _output(result, text, "the cell" if len(results) + not_run == 1 else f"cell {number}")
+        for number, (result, text) in enumerate(zip(results, cut, strict=False), 1)
+    ]
     if not_run:
         why = ", because of the error above" if any(result.status != "ok" for result in results) else ""
-        parts.append(f"The {'last block' if not_run == 1 else f'last {not_run} blocks'} did not run{why}.")
-    return "\n\n".join([*parts, *remarks, progress])
+        outputs.append(f"The {'last block' if not_run == 1 else f'last {not_run} blocks'} did not run{why}.")
+    ran = iter(cut[len(texts) :])
+    told = [f"A person ran {hidden:,} more cells in your kernel before these."] if hidden else []
+    for one in _without_first(remarks, hidden):
+        told.append(_of_person(next(ran), next(ran)) if isinstance(one, CellResult) else str(one))
+    return outputs, told
 
 
-def person_remark(cell: CellResult, limit: int) -> str:
+def _without_first(remarks: Sequence[Remark], cells: int) -> Iterator[Remark]:
+    for one in remarks:
+        if not isinstance(one, CellResult) or cells <= 0:
+            yield one
+        else:
+            cells -= 1
+
+
+def _output(result: CellResult, text: str, which: str) -> str:
+    failed = {
+        "ok": "",
+        "error": " (it raised an error)",
+        "timeout": " (it was stopped)",
+        "died": " (the kernel died)",
+    }
+    shown = text or "(it printed nothing; print what you want to see)"
+    return f"Output of {which}{failed[result.status]}:\n{shown}"
+
+
+def _of_person(code: str, output: str) -> str:
     """A cell that a person ran in the same kernel."""
-    text = truncate(output_text(cell.outputs), limit) or "(it printed nothing)"
-    return f"A person ran this in your kernel:\n```python\n{truncate(cell.code, limit)}\n```\nOutput:\n{text}"
+    shown = output or "(it printed nothing)"
+    return f"A person ran this in your kernel:\n```python\n{code}\n```\nOutput:\n{shown}"
 
 
-def new_question(question: str) -> str:
-    """A further question over the same input, in the same kernel."""
-    return f"The next question, over the same input and with the variables that are there: {question}"
-
-
-def sum_up_message(results: Sequence[CellResult], not_run: int, limit: int, answer: str) -> str:
-    """Ask for a summary of the work on a question, which then stands for it.
-
-    `answer`: what was delivered, if it was.
+def shares(lengths: Sequence[int], limit: int, last: int) -> list[int]:
+    """How many characters of each text are shown, `limit` together: short ones are whole, and the long ones
+    have equal parts of what is left. The one at `last` has a quarter of all at least; -1: there is no such.
     """
-    given = [f"The answer that you gave: {truncate(answer, _ANSWER_SHOWN)}"] if answer else []
-    return output_message(results, not_run, limit, given, SUM_UP)
+    given = _equally(lengths, limit)
+    least = min(lengths[last], limit // _LAST_PART) if last >= 0 else 0
+    if last < 0 or given[last] >= least:
+        return given
+    others = _equally([*lengths[:last], *lengths[last + 1 :]], limit - least)
+    return [*others[:last], least, *others[last:]]
 
 
-def after_memory(remarks: Sequence[str], progress: str) -> str:
-    """What follows a summary."""
-    return "\n\n".join([AFTER_MEMORY, *remarks, progress])
+def _equally(lengths: Sequence[int], limit: int) -> list[int]:
+    given, left = [0] * len(lengths), limit
+    for done, place in enumerate(sorted(range(len(lengths)), key=lengths.__getitem__)):
+        given[place] = min(lengths[place], left // (len(lengths) - done))
+        left -= given[place]
+    return given
+
+
+def answer_given(answer: str) -> str:
+    """The answer that was delivered: where code did that, no message has it."""
+    return f"The answer that you gave: {truncate(answer, _ANSWER_SHOWN)}"
+
+
+def after_memory(covered: Sequence[Asked], remarks: Sequence[Remark], limit: int, progress: str) -> str:
+    """What follows a summary.
+
+    `covered`: the further questions that were put in the messages for which it stands; they stay as the user
+    put them.
+    """
+    also = ["The further questions that it covers, as the user put them:"] if covered else []
+    also += [asked.question for asked in covered]
+    _, told = _parts((), 0, limit, remarks)
+    return "\n\n".join([AFTER_MEMORY, *also, *told, progress])
 
 
 def named_files(paths: Sequence[str], absent: Sequence[str] = ()) -> str:

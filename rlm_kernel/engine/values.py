@@ -373,10 +373,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Memory:
-    """A summary that the root model wrote, and that it sees from now on in place of the turns of a question.
+    """A summary that the root model wrote, and that it sees from now on in place of turns.
 
     `before`, `after`: tokens of what it stands for and of itself, `estimated` where the provider did not
-    count them.
+    count them. `since`: the first of the turns; None: all of the question in progress.
     """
 
     text: str
@@ -384,3 +384,4 @@ class Memory:
     after: int
     estimated: bool
     reply: Completion
+    since: int | None = None

@@ -30,6 +30,7 @@ TOLD: Mapping[str, str] = _Told(
         "response_format": "takes no schema for its reply: it is left out now.",
         "reasoning_effort": "takes no such level of reasoning: its own is used now.",
         "stream_options": "does not count the tokens of streamed replies: they are estimated.",
+        "thoughts": "does not take its reasoning of earlier replies back: it is left out now.",
         "thinking": "takes no number of thinking tokens: it is left out now.",
     }
 )
@@ -57,6 +58,13 @@ _OTHER_NAMES = {
     "top_p": r"topP",
 }
 """By which a refusal names them, too."""
+_THOUGHTS = re.compile(
+    r"\bsignature\b|redacted_thinking.{0,40}\b(?:invalid|cannot)|invalid.{0,40}redacted_thinking"
+    r"|thinking\W.{0,40}blocks?\b.{0,80}(?:cannot be modified|must remain)"
+    r"|reasoning_details|encrypted_content",
+    re.IGNORECASE | re.DOTALL,
+)
+"""That the reasoning of earlier replies, which came back, is not the model's own."""
 _NOT = r"(?:not|n't|no longer|un\w+|invalid|only|disallow\w*|must|deprecated|extra|does not)"
 _NO_SYSTEM = re.compile(
     rf"(?:system|developer)['\"`]?\W{{0,3}}(?:role|message|prompt|instruction)s?\b.{{0,80}}?{_NOT}"
@@ -85,6 +93,9 @@ def adapt(request: dict[str, Any], failure: Failure, *, schemas: bool | None) ->
     about it.
     """
     said, messages = failure.said, request["messages"]
+    thoughtful = any(message.get("thinking") for message in messages)
+    if failure.fault == "bad_request" and thoughtful and _THOUGHTS.search(said):
+        return apply(request, "thoughts")
     if (
         failure.fault in ("bad_request", "server")
         and _NO_SYSTEM.search(said)
@@ -147,6 +158,11 @@ def apply(request: dict[str, Any], change: str) -> str:
     """Change a request by one of TOLD."""
     if change == "system":
         request["messages"] = folded(request["messages"])
+    elif change == "thoughts":
+        request["messages"] = [
+            {name: value for name, value in message.items() if name != "thinking"}
+            for message in request["messages"]
+        ]
     elif change == "max_completion_tokens":
         if "max_tokens" in request:
             request["max_completion_tokens"] = request.pop("max_tokens")

@@ -76,6 +76,7 @@ class Assembly:
         view = View(
             output_chars=settings.limits.output_chars,
             share=settings.memory_share,
+            verbatim=settings.memory_compaction.tokens,
             images=settings.prompt.images,
             cell_seconds=settings.limits.cell_timeout,
         )

@@ -24,19 +24,18 @@ _FINAL = "-final"
 
 
 def turns_of(
-    cells: Sequence[TraceCell], results: Mapping[str, CellResult], limit: int, *, further: bool = False
+    cells: Sequence[TraceCell], results: Mapping[str, CellResult], *, further: bool = False
 ) -> list[PastTurn]:
-    """The turns of the cells, with what the cells gave (`results`, by id); `limit` characters of a person's
-    cell are shown.
+    """The turns of the cells, with what the cells gave (`results`, by id).
 
-    A summary stands for the turns before it, back to the question that they answered. `further`: another
-    question follows.
+    A summary stands for the turns before it, back to the one that it names, or else to the question that they
+    answered. `further`: another question follows.
     """
     talk = _Talk()
     for cell in cells:
         if cell.meta is None or not talk.hear(cell.kind, cell.meta, cell):
             if cell.kind == "person" and cell.id in results:
-                talk.remarks.append(messages.person_remark(results[cell.id], limit))
+                talk.remarks.append(results[cell.id])
             elif cell.kind == "code" and cell.id in results and not cell.id.endswith(_FINAL):
                 talk.ran.append(results[cell.id])
     if further:
@@ -52,7 +51,7 @@ class _Talk:
     """
 
     turns: list[PastTurn] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)
+    remarks: list[messages.Remark] = field(default_factory=list)
     ran: list[CellResult] = field(default_factory=list)
     begun: int = 0
     answered: bool = False
@@ -61,14 +60,21 @@ class _Talk:
         """Take a cell of words; False of any other."""
         text = meta.text or ""
         if kind == "model":
-            self._turn(cell.turn, meta.reply or cell.source)
+            self._turn(
+                PastTurn(
+                    cell.turn,
+                    meta.reply or cell.source,
+                    told=meta.told,
+                    model=meta.model or "",
+                    thinking=meta.thinking,
+                    read=meta.prompt_tokens or 0,
+                )
+            )
         elif kind == "memory":
-            if len(self.turns) > self.begun:
-                number = self.turns[-1].number
-                del self.turns[self.begun :]
-                self._turn(number, text or cell.source, memory=True)
+            self._memory(text or cell.source, meta.since)
         elif kind == "answer":
             self.answered = bool(text)
+            self.remarks += [messages.answer_given(text)] if text else []
         elif kind == "question":
             self._question(text)
         elif kind == "note" and text:
@@ -82,16 +88,33 @@ class _Talk:
         if not self.answered:
             self.remarks.append(messages.STOPPED)
 
-    def _turn(self, number: int, reply: str, *, memory: bool = False) -> None:
-        self.remarks, self.ran = [], []
-        self.turns.append(PastTurn(number, reply, self.ran, self.remarks, memory))
+    def _turn(self, turn: PastTurn) -> None:
+        self.remarks, self.ran = list(turn.remarks), []
+        self.turns.append(replace(turn, results=self.ran, remarks=self.remarks))
+
+    def _memory(self, text: str, since: int | None) -> None:
+        """A summary in place of the turns from that one on, or else since the question. A question that was
+        put before it was written is not in it.
+        """
+        begin = self.begun
+        if since is not None:
+            begin = next((at for at, turn in enumerate(self.turns) if turn.number >= since), len(self.turns))
+        gone = self.turns[begin:]
+        if not gone:
+            return
+        del self.turns[begin:]
+        asked = [one for turn in gone for one in turn.asked] if since is not None else []
+        put = asked[-1:] if gone[-1].asked else []
+        covered = asked[: len(asked) - len(put)]
+        summary = PastTurn(gone[-1].number, text, memory=True, told=gone[0].told)
+        self._turn(replace(summary, remarks=put, covered=covered))
+        self.begun = min(self.begun, len(self.turns))
 
     def _question(self, text: str) -> None:
         if not self.turns:
             return
         self.close()
-        self.remarks.append(messages.new_question(text))
-        self.turns[-1] = replace(self.turns[-1], asked=True)
+        self.remarks.append(messages.Asked(text))
         self.begun, self.answered = len(self.turns), False
 
 

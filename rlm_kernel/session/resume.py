@@ -151,9 +151,9 @@ class _Plan:
         found = calls.changed(moved) if isinstance(calls, Packed) else [moved(call) for call in calls]
         return {**cell, "metadata": {**cell["metadata"], "rlm": {**cell["metadata"]["rlm"], "calls": found}}}
 
-    def past(self, restored: Restored, remarks: Sequence[str], limit: int) -> Past:
-        """What the loop goes on from. `limit`: characters that are shown of a person's cell."""
-        turns = turns_of(self.kept, restored.results, limit)
+    def past(self, restored: Restored, remarks: Sequence[str]) -> Past:
+        """What the loop goes on from."""
+        turns = turns_of(self.kept, restored.results)
         return Past(
             turns,
             restored.told(self._what(), remarks),
@@ -400,7 +400,7 @@ class _Going:
         plan = self._plan
         made = any(file.made for file in plan.trace.meta.files)
         await self._set_up(loop, made=made)
-        past = plan.past(restored, remarks, self._settings.limits.output_chars)
+        past = plan.past(restored, remarks)
         if plan.question:
             self._writer.question(plan.question)
         info = await self._running.kernel.describe()

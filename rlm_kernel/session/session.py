@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.config import Settings
 from rlm_kernel.engine.conversation import Past
-from rlm_kernel.engine.events import Event, Listener, Noted, RunFinished, RunOpened, UserCellFinished
+from rlm_kernel.engine.events import Event, Listener, Noted, RunOpened, UserCellFinished
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.loop import Loop
 from rlm_kernel.engine.messages import output_text
-from rlm_kernel.engine.protocols import ROLES, Memory, Outcome, Totals
+from rlm_kernel.engine.protocols import ROLES, Outcome, Totals
 from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.engine.totals import duration
 from rlm_kernel.errors import UsageError, backstop
@@ -71,11 +71,10 @@ class Session:
         self.opened: list[str] = []
         """What became of the session when it was taken up, for the user."""
         self.used = Totals()
-        """What the last question has used, with the summary after it."""
+        """What the last question has used, with the summary before it."""
         self._view = view
         self._running: RunningKernel | None = None
         self._writer: NotebookWriter | None = None
-        self._answered: tuple[Loop, Outcome, Ledger] | None = None
         self._left = threading.Event()
         self._told: State | None = None
         """With what the kernel had when it was left."""
@@ -271,13 +270,12 @@ class Session:
                 loop = run.loop(run.cells(running, calls), family.models)
                 outcome = await self._converse(loop, trace, question)
                 self.used = close(outcome)
-        self._answered = (loop, outcome, ledger) if outcome.answer is not None else None
         return Result.of(outcome, self.used, self.trace)
 
     async def _converse(self, loop: Loop, trace: TraceFile, question: Question) -> Outcome:
         """Put a question after what was said before, by the trace."""
         info = await loop.cells.kernel.describe()
-        turns = turns_of(trace.cells, recorded(trace.cells), self.settings.limits.output_chars, further=True)
+        turns = turns_of(trace.cells, recorded(trace.cells), further=True)
         past = Past(turns, left_behind(trace, info.partial), question.text) if turns else None
         first = first_question(trace.cells, trace.meta.question) if turns else question.text
         return await loop.run(first, info, from_files=True, past=past, **question.loop_options())
@@ -317,21 +315,6 @@ class Session:
         if files and (await running.kernel.describe()).kind == "None":
             with contextlib.suppress(UsageError):
                 await self.load(files)
-
-    @backstop
-    async def remember(self) -> Memory | None:
-        """After an answer: have the root model sum it up, and keep that in place of its turns.
-
-        None if there is nothing to gain.
-        """
-        if self._answered is None or self.settings.memory_share is None:
-            return None
-        (loop, outcome, ledger), self._answered = self._answered, None
-        memory = await loop.remember()
-        if memory is not None:
-            self.used = ledger.totals()
-            self._tell(RunFinished(outcome, self.used))  # what the summary cost is in the account, too
-        return memory
 
     @backstop
     async def load(self, paths: Sequence[Path]) -> list[str]:

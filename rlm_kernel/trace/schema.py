@@ -40,6 +40,10 @@ from rlm_kernel.engine.protocols import (
 from rlm_kernel.pathtext import from_text, to_text
 
 VERSION: Literal[1] = 1
+MAX_THINKING = 200_000
+"""Characters, as JSON, of the blocks of reasoning that a trace keeps of one turn, which are kept whole or not
+at all.
+"""
 MAX_THOUGHTS = 20_000
 """Characters of a root model's reasoning that a trace keeps of one turn."""
 MOST = 1 << 53
@@ -411,9 +415,10 @@ class CellMeta(_Part):
     without its `thoughts`, of which at most MAX_THOUGHTS characters are kept; `text`: the words of a note, a
     question, a summary or an answer, or of a reply that did not come to its end. `left_out`: how many of its
     host calls are not in `calls`, because they were more than is kept. `batch_cut`: a batch of its calls was
-    cut off, though it may have ended well itself. `tokens_before`, `tokens_after`: of
-    what a summary stands for, and of itself. `code_digest`: sha256 of the code that was run, by which an
-    edited cell is known.
+    cut off, though it may have ended well itself. `tokens_before`, `tokens_after`: of what a summary stands
+    for, and of itself; `since`: the first turn for which it stands. `told`: what the root model was told
+    before its reply, without the outputs of the turn before; `thinking`: its reasoning as its provider wants
+    it back. `code_digest`: sha256 of the code that was run, by which an edited cell is known.
     """
 
     kind: CellKind
@@ -425,8 +430,10 @@ class CellMeta(_Part):
     left_out: Count = 0
     batch_cut: bool = False
     model: str | None = None
+    told: str = ""
     reply: str | None = None
     thoughts: str = ""
+    thinking: list[dict[str, Value]] = []
     text: str | None = None
     code_digest: str | None = None
     prompt_tokens: Count | None = None
@@ -437,6 +444,7 @@ class CellMeta(_Part):
     cost: Cost = None
     tokens_before: Count | None = None
     tokens_after: Count | None = None
+    since: Count | None = None
 
 
 def json_schema() -> str:

@@ -6,6 +6,7 @@ search, and a secret such as "metadata" or 12345678 would be found in what is no
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from rlm_kernel import sanitize
+from rlm_kernel.bounded import shallow
 from rlm_kernel.secrets import redact, redact_cut
 from rlm_kernel.trace.schema import NotebookMeta
 
@@ -52,6 +54,17 @@ class Writable:
             else:
                 plain[name] = value if name in _FIXED else self._value(value)
         return plain
+
+    def whole(self, blocks: Sequence[Mapping[str, Any]], most: int) -> list[Any]:
+        """Blocks that are of use only as they are; none where a secret is in them, where JSON cannot hold
+        them, or where they have more than so many characters of it.
+        """
+        plain = [dict(block) for block in blocks]
+        try:
+            long = len(json.dumps(plain, allow_nan=False)) > most
+        except (TypeError, ValueError, RecursionError):
+            return []
+        return [] if long or not shallow(plain) or self._value(plain) != plain else plain
 
     def _value(self, value: Any) -> Any:
         if isinstance(value, str):

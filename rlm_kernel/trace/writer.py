@@ -54,7 +54,15 @@ from rlm_kernel.trace.notebook_file import RATE
 from rlm_kernel.trace.progress import Progress, RunningCell
 from rlm_kernel.trace.reader import code_digest
 from rlm_kernel.trace.saving import SavedNotebook
-from rlm_kernel.trace.schema import MAX_THOUGHTS, CallMeta, CellMeta, NotebookMeta, TotalsMeta, tokens_of
+from rlm_kernel.trace.schema import (
+    MAX_THINKING,
+    MAX_THOUGHTS,
+    CallMeta,
+    CellMeta,
+    NotebookMeta,
+    TotalsMeta,
+    tokens_of,
+)
 
 SAVE_SECONDS = 0.5
 MAX_OUTPUTS = 40_000_000
@@ -127,8 +135,8 @@ class NotebookWriter(SavedNotebook):
                 self._before, self._account = before, account.closed
             case TurnStarted(turn):
                 self._turn = turn
-            case TurnReplied(turn, reply, prose):
-                self._turn_replied(turn, reply, prose)
+            case TurnReplied(turn, reply, prose, told):
+                self._turn_replied(turn, reply, prose, told)
             case TurnCutOff(turn, text, thoughts):
                 self._turn_cut_off(turn, text, thoughts)
             case CellStarted(cell_id, turn, code):
@@ -152,14 +160,16 @@ class NotebookWriter(SavedNotebook):
             case _:
                 assert_never(event)
 
-    def _turn_replied(self, turn: int, reply: Completion, prose: str) -> None:
+    def _turn_replied(self, turn: int, reply: Completion, prose: str, told: str) -> None:
         meta = CellMeta(
             kind="model",
             turn=turn,
             seconds=round(reply.seconds, 3),
             model=reply.model,
+            told=told,
             reply=reply.text,
             thoughts=reply.thoughts[:MAX_THOUGHTS],
+            thinking=self._writable.whole(reply.thinking, MAX_THINKING),
             cost=reply.cost,
             **tokens_of(reply.usage),
         )
@@ -288,6 +298,7 @@ class NotebookWriter(SavedNotebook):
             cost=memory.reply.cost,
             tokens_before=memory.before,
             tokens_after=memory.after,
+            since=memory.since,
             **tokens_of(memory.reply.usage),
         )
 

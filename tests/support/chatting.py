@@ -49,6 +49,9 @@ class FakeSession:
 
     async def ask(self, question: str, answered: Callable[[Result], None]) -> Result:
         self.asked.append(question)
+        self.used = Totals(turns=2, seconds=1.0)
+        if len(self.asked) > 1:
+            self._sum_up()
         answer: str | None = question
         if question in ("wait", "wait stubbornly"):
             self._view.say(f"now waiting, number {len(self.asked)}")
@@ -67,20 +70,18 @@ class FakeSession:
         if question == "find nothing":
             answer = None
         self._talk.append((question, answer))
-        self.used = Totals(turns=2, seconds=1.0)
         result = Result(answer, None, self.trace, "answered" if answer else "turns", False, "", self.used)
         if answer is not None:
             answered(result)
+        self._finish()
         return result
 
-    async def remember(self) -> Memory | None:
-        if self.asked[-1] == "remember long":
-            self._view.say("summing up")
-            await asyncio.Event().wait()
-        memory = Memory("short", 12340, 410, False, Completion("short", "some/root"))
-        self._view(Summarized(memory))
+    def _finish(self) -> None:
+        """What is done after an answer."""
+
+    def _sum_up(self) -> None:
+        self._view(Summarized(Memory("short", 12340, 410, False, Completion("short", "some/root"))))
         self.used += Totals(root_usage=Usage(12340, 410))
-        return memory
 
     async def load(self, paths: Sequence[Path]) -> list[str]:
         self.loaded += map(str, paths)

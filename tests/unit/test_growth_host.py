@@ -183,7 +183,7 @@ def _find_all(trace: TraceFile) -> None:
 TRACES: dict[str, Callable[[TraceFile], object]] = {
     "spent": lambda trace: trace.spent(),
     "conversation": conversation,
-    "turns_of": lambda trace: turns_of(trace.cells, recorded(trace.cells), 1_000),
+    "turns_of": lambda trace: turns_of(trace.cells, recorded(trace.cells)),
     "full_history": full_history,
     "ended": lambda trace: ended(trace.node.cells),
     "before_last_question": lambda trace: before_last_question(trace.node.cells),

@@ -61,7 +61,7 @@ async def test_each_line_is_a_message_and_answers_alone_go_to_stdout(piped: Pipe
     session = await piped("one\n\n   \nmarkdown\ntwo")
     assert session.asked == ["one", "markdown", "two"]
     assert piped.out == f"one\n{MARKDOWN}\ntwo\n"
-    assert piped.err.count("memory: 12,340 → 410 tokens") == 3
+    assert piped.err.count("memory: 12,340 → 410 tokens") == 2, "before each further question"
     assert piped.err.count("2 turns, 0 sub-calls") == 3
     assert piped.code == 0
 
@@ -116,7 +116,7 @@ async def test_whatever_fails_in_a_question_or_its_viewer_the_chat_goes_on(
         raise failure
 
     named = "KeyError" if isinstance(failure, ExceptionGroup) else type(failure).__name__
-    for broken in ("tests.support.chatting.FakeSession.remember", "rlm_kernel.cli._chat.show_answer"):
+    for broken in ("tests.support.chatting.FakeSession._finish", "rlm_kernel.cli._chat.show_answer"):
         with monkeypatch.context() as patch:
             patch.setattr(broken, fail)
             session = await piped("one\n/status\ntwo\n")

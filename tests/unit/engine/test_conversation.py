@@ -9,6 +9,7 @@ import itertools
 import re
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlm_kernel.engine import messages
-from rlm_kernel.engine.conversation import Past, PastTurn
 from rlm_kernel.engine.events import (
     CellFinished,
     CellStarted,
@@ -36,6 +36,7 @@ from rlm_kernel.engine.protocols import (
     Answer,
     CellStatus,
     Completion,
+    ContextInfo,
     HostCall,
     Memory,
     Message,
@@ -45,61 +46,23 @@ from rlm_kernel.engine.protocols import (
 from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.errors import ModelError
 from rlm_kernel.models.scripted import ScriptedModels
-from rlm_kernel.session.conversation import conversation, first_question, full_history, recorded, turns_of
+from rlm_kernel.session.conversation import conversation, full_history, recorded, turns_of
 from rlm_kernel.trace.reader import read_trace
 from rlm_kernel.trace.recording import TraceRecording
 from rlm_kernel.trace.taken import ended
 from rlm_kernel.trace.writer import NotebookWriter
-from tests.support.engine import INFO, Recorder, Run, locate, stream
+from tests.support.engine import Recorder, Run, locate, stream
+from tests.support.kept import begun, put
 from tests.support.story import repl
 from tests.support.trace import STORY, call, load, meta, result, tell
+from tests.unit.engine.test_pictures import PNG
 
 SUMMARY = "The first file says hello."
-LIMIT = 20_000
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "t.ipynb"
-
-
-def begun(path: Path) -> Path:
-    """A kept session's trace without any question."""
-    NotebookWriter(path, meta("", name="work"), [])
-    return path
-
-
-async def put(
-    path: Path,
-    question: str,
-    root: Any,
-    *,
-    remember: bool = False,
-    share: float | None = None,
-    **options: Any,
-) -> Run:
-    """Put a question after what the trace has, as a kept session does.
-
-    `root`: the replies, a summary among them.
-    """
-    trace = read_trace(path)
-    writer = NotebookWriter(path, trace.meta, [], ended(trace.node.cells))
-    writer.question(question)
-    run = Run(ScriptedModels(root, str.upper), heard=writer, **options)
-    run.loop.conversation.share = share
-    turns = turns_of(trace.cells, recorded(trace.cells), LIMIT, further=True)
-    first = first_question(trace.cells, trace.meta.question) if turns else question
-    try:
-        outcome = await run.loop.run(
-            first, INFO, from_files=True, past=Past(turns, question=question) if turns else None
-        )
-    except ModelError as error:
-        outcome = Outcome(None, "error", detail=error.message)
-    writer(RunFinished(outcome, run.ledger.totals()))
-    if remember:
-        assert await run.loop.remember() is not None
-        writer(RunFinished(outcome, run.ledger.totals()))
-    return run
 
 
 def plain(messages: Sequence[Message]) -> list[tuple[str, str]]:
@@ -121,37 +84,125 @@ def refuse(_: Any) -> str:
 
 
 async def test_the_next_question_comes_after_the_same_messages_as_were_sent_live(path: Path) -> None:
-    first = await put(
-        begun(path), "What?", [LONG, repl("fail()", "say(2)"), "nothing to run", repl("FINAL(int(1))")]
-    )
-    second = await put(path, "And why?", [repl("FINAL(2)")])
-    live, taken = plain(first.models.requests[-1]), plain(second.models.requests[0])
+    """To the letter: what a provider has in its prefix cache is found again."""
+    limits = Limits(turns=9, cost=5.0, tokens=100_000)
+    replies = [LONG, repl("fail()", "say(2)"), "nothing to run", repl("FINAL(int(1))")]
+    first = await put(begun(path), "What?", replies, limits=limits)
+    second = await put(path, "And why?", [repl("FINAL(2)")], limits=limits)
+    live, taken = first.models.requests[-1], second.models.requests[0]
     assert taken[: len(live)] == live
-    assert taken[len(live)] == ("assistant", repl("FINAL(int(1))"))
-    assert taken[-1][1].endswith(f"\n\n{messages.new_question('And why?')}")
+    assert taken[len(live)] == {"role": "assistant", "content": repl("FINAL(int(1))")}
+    assert f"\n\n{messages.Asked('And why?')}\n\nTurn 1 of 9." in taken[-1]["content"]
+    third = await put(path, "And then?", [repl("FINAL(3)")], limits=Limits(turns=2))
+    live, taken = second.models.requests[-1], third.models.requests[0]
+    assert taken[: len(live)] == live, "whatever the limits are now"
 
 
-async def test_a_summary_stands_in_place_of_the_turns_of_its_question(path: Path) -> None:
-    await put(begun(path), "What?", [LONG, repl("FINAL(1)"), SUMMARY], remember=True)
-    second = await put(path, "And why?", [LONG, repl("FINAL(2)")])
-    request = plain(second.models.requests[0])
-    assert [role for role, _ in request] == ["system", "user", "assistant", "user"]
-    assert request[2] == ("assistant", SUMMARY)
-    assert request[3][1] == f"{messages.AFTER_MEMORY}\n\n{messages.new_question('And why?')}"
+async def test_what_was_said_is_the_same_whatever_it_was(path: Path) -> None:
+    """Files that were named, a person's cells, remarks, the call for a last answer, pictures."""
+
+    def with_person(run: Run) -> None:
+        def person() -> None:
+            ran = result("person-01", "y = 1", outputs=[stream("z" * 300)])
+            run.kernel.persons = [ran]
+            run.heard(UserCellFinished(ran))
+
+        run.kernel.variables |= {"red": PNG, "person": person}
+
+    replies = [repl("show(red)", "say('a' * 400)", "person()"), repl("say(context)"), "FINAL(a guess)"]
+    options: dict[str, Any] = {"output_chars": 300, "images": True, "limits": Limits(turns=2)}
+    first = await put(begun(path), "What?", replies, sees=with_person, **options)
+    second = await put(path, "And why?", [repl("FINAL(2)")], **options)
+    live, taken = first.models.requests[-1], second.models.requests[0]
+    assert "A person ran this" in live[3]["content"]
+    assert "No more code will run" in live[-1]["content"]
+    assert live[3]["images"]
+    assert taken[: len(live)] == live
+
+
+async def test_reasoning_comes_back_as_it_was_and_never_with_a_secret_in_it(path: Path) -> None:
+    signed = [{"type": "thinking", "thinking": "Hm.", "signature": "c2lnbmVk"}]
+
+    class Thinking(ScriptedModels):
+        async def complete(self, *given: Any, **options: Any) -> Completion:
+            return replace(await super().complete(*given, **options), thinking=signed)
+
+    async def asked(thinks: Any) -> list[Any]:
+        run = await put(begun(path), "What?", thinks)
+        again = await put(path, "And why?", [repl("FINAL(2)")])
+        assert run.models.requests
+        return [message.get("thinking") for message in again.models.requests[0]]
+
+    assert await asked(Thinking([LONG, repl("FINAL(1)")])) == [None, None, signed, None, signed, None]
+    writer = NotebookWriter(path, meta("", name="work"), ["c2lnbmVk"])
+    writer(TurnReplied(1, replace(Completion("Hm.", "m"), thinking=signed), ""))
+    assert "thinking" not in load(path).cells[1].metadata["rlm"]
+    assert "c2lnbmVk" not in str(load(path))
+
+
+async def test_an_input_that_is_another_one_now_is_told_with_the_question(path: Path) -> None:
+    await put(begun(path), "What?", [LONG, repl("FINAL(1)")])
+    other = ContextInfo("dict", 30, [("a.txt", 11), ("b.txt", 19)], 2, "hello world")
+    second = await put(path, "And now?", [repl("FINAL(2)")], info=other)
+    request = second.models.requests[0]
+    assert "b.txt" not in request[1]["content"], "what was said stays"
+    assert "The input is another one now.\nContext: dict, 30 characters" in request[-1]["content"]
+    third = await put(path, "And then?", [repl("FINAL(3)")], info=other)
+    assert "The input" not in third.told(0)
+    fourth = await put(path, "And back?", [repl("FINAL(4)")])
+    assert "The input is another one now.\nContext: str, 11 characters" in fourth.told(0)
+
+
+async def test_a_summary_stands_in_place_of_the_turns_of_earlier_questions(path: Path) -> None:
+    await put(begun(path), "What?", [LONG, repl("FINAL(1)")])
+    second = await put(path, "And why?", [SUMMARY, LONG, repl("FINAL(2)")], verbatim=100)
+    request = second.models.requests[1]
+    assert [message["role"] for message in request] == ["system", "user", "assistant", "user"]
+    assert request[2]["content"] == SUMMARY
+    assert plain(request)[3][1] == f"{messages.AFTER_MEMORY}\n\n{messages.Asked('And why?')}"
     third = await put(path, "And then?", [repl("FINAL(3)")])
-    assert plain(third.models.requests[0])[: len(request)] == request, (
-        "the questions after it are kept in full"
-    )
+    live = second.models.requests[-1]
+    assert third.models.requests[0][: len(live)] == live
     assert "xxx" in third.models.requests[0][5]["content"]
 
 
-async def test_each_question_has_its_own_summary(path: Path) -> None:
+async def test_each_summary_stays_as_it_is(path: Path) -> None:
     begun(path)
     for number in range(3):
-        await put(path, f"Question {number}?", [LONG, repl("FINAL(1)"), f"Summary {number}."], remember=True)
+        root = [f"Summary {number}.", LONG, repl("FINAL(1)")][number == 0 :]
+        await put(path, f"Question {number}?", root, verbatim=100)
     last = await put(path, "And then?", [repl("FINAL(3)")])
     said = [message["content"] for message in last.models.requests[0] if message["role"] == "assistant"]
-    assert said == ["Summary 0.", "Summary 1.", "Summary 2."]
+    assert said == ["Summary 1.", "Summary 2.", LONG, repl("FINAL(1)")]
+
+
+async def test_one_summary_stands_for_several_questions_which_stay_in_their_words(path: Path) -> None:
+    await put(begun(path), "First?", [LONG, repl("FINAL(1)")])
+    await put(path, "Second?", [repl("FINAL(2)")])
+    third = await put(path, "Third?", [SUMMARY, LONG, repl("FINAL(3)")], verbatim=100)
+    assert [message["role"] for message in third.models.requests[1]] == [
+        "system",
+        "user",
+        "assistant",
+        "user",
+    ]
+    told = third.models.requests[1][-1]["content"]
+    assert told.index("Second?") < told.index("Third?")
+    fourth = await put(path, "Fourth?", [repl("FINAL(4)")])
+    live = third.models.requests[-1]
+    assert fourth.models.requests[0][: len(live)] == live
+
+
+async def test_a_summary_that_an_older_version_wrote_stands_for_the_turns_of_its_question(path: Path) -> None:
+    await put(begun(path), "First?", [LONG, repl("FINAL(1)")])
+    await put(path, "Second?", [LONG, repl("FINAL(2)")])
+    trace = read_trace(path)
+    writer = NotebookWriter(path, trace.meta, [], ended(trace.node.cells))
+    writer(Summarized(Memory(SUMMARY, 100, 10, True, Completion(SUMMARY, "m"))))
+    writer(RunFinished(Outcome(Answer("2"), "answered"), Totals()))
+    last = await put(path, "Third?", [repl("FINAL(3)")])
+    said = [message["content"] for message in last.models.requests[0] if message["role"] == "assistant"]
+    assert said == [LONG, repl("FINAL(1)"), SUMMARY]
 
 
 async def test_a_summary_within_a_run_is_taken_up_as_it_was_live(path: Path) -> None:
@@ -259,7 +310,7 @@ async def test_what_a_person_ran_and_what_was_remarked_is_told_again(path: Path)
 def test_a_trace_of_before_there_was_memory_is_taken_up(path: Path) -> None:
     tell(NotebookWriter(path, meta(), []), STORY)
     trace = read_trace(path)
-    first, second = turns_of(trace.cells, recorded(trace.cells), LIMIT)
+    first, second = turns_of(trace.cells, recorded(trace.cells))
     assert (first.number, [done.status for done in first.results], list(first.remarks)) == (
         1,
         ["ok", "error"],
@@ -268,7 +319,7 @@ def test_a_trace_of_before_there_was_memory_is_taken_up(path: Path) -> None:
     assert (second.number, [done.status for done in second.results], list(second.remarks)) == (
         2,
         ["died"],
-        ["And again."],
+        ["And again.", messages.answer_given("About 5.")],
     )
 
 
@@ -277,10 +328,11 @@ def test_a_cell_that_tried_a_name_from_prose_is_no_cell_of_the_reply(path: Path)
     writer(TurnReplied(1, Completion("FINAL_VAR(x)", "m"), "FINAL_VAR(x)"))
     writer(CellFinished(1, result("turn-01-final", "FINAL_VAR('x')", "error")))
     trace = read_trace(path)
-    assert turns_of(trace.cells, recorded(trace.cells), LIMIT) == [PastTurn(1, "FINAL_VAR(x)", [], [])]
+    (turn,) = turns_of(trace.cells, recorded(trace.cells))
+    assert (turn.reply, turn.results) == ("FINAL_VAR(x)", [])
 
 
-_STEPS = ["turn", "failed turn", "note", "person", "answer", "memory", "question", "cut off"]
+_STEPS = ["turn", "failed turn", "note", "person", "answer", "memory", "all in memory", "question", "cut off"]
 
 
 @settings(max_examples=150, deadline=None)
@@ -309,7 +361,7 @@ async def _random_trace(path: Path, steps: Sequence[str]) -> list[int]:
     reply.
     """
     writer = NotebookWriter(path, meta("Question 0?"), [])
-    numbers, turn, asked = itertools.count(1), 0, [0]
+    numbers, turn, summed, asked = itertools.count(1), 0, 0, [0]
     for step in steps:
         if step in ("turn", "failed turn", "cut off"):
             turn += 1
@@ -327,8 +379,10 @@ async def _random_trace(path: Path, steps: Sequence[str]) -> list[int]:
             writer(UserCellFinished(result("person", "y = 1")))
         elif step == "answer":
             writer(RunFinished(Outcome(Answer("5"), "answered"), Totals()))
-        elif step == "memory":
-            writer(Summarized(Memory(SUMMARY, 100, 10, True, Completion(SUMMARY, "m"))))
+        elif step in ("memory", "all in memory"):
+            since = None if step == "memory" else summed + 1
+            summed = turn if since is not None else summed
+            writer(Summarized(Memory(SUMMARY, 100, 10, True, Completion(SUMMARY, "m"), since)))
         else:
             number = next(numbers)
             writer.question(f"Question {number}?")
@@ -340,8 +394,9 @@ async def _random_trace(path: Path, steps: Sequence[str]) -> list[int]:
 
 
 async def test_history_has_every_turn_in_full_whatever_the_root_model_sees(path: Path) -> None:
-    await put(begun(path), "What?", [LONG, repl("FINAL(1)"), SUMMARY], remember=True)
-    await put(path, "And why?", [repl("say('because')", "fail()"), repl("FINAL(str('so'))")])
+    await put(begun(path), "What?", [LONG, repl("FINAL(1)")])
+    root = [SUMMARY, repl("say('because')", "fail()"), repl("FINAL(str('so'))")]
+    await put(path, "And why?", root, verbatim=100)
     first, second = full_history(read_trace(path))
     assert (first["question"], first["answer"]) == ("What?", "1")
     assert [turn["reply"] for turn in first["turns"]] == [LONG, repl("FINAL(1)")]

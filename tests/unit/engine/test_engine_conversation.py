@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rlm_kernel.engine.conversation import Conversation
+from rlm_kernel.engine.conversation import Conversation, PastTurn
 from rlm_kernel.engine.events import Noted, Summarized, TurnPiece, TurnStarted
 from rlm_kernel.engine.ledger import Ledger, Limits
 from rlm_kernel.errors import BudgetExceeded, ModelError
@@ -59,40 +59,55 @@ async def test_messages_of_one_role_in_a_row_are_one_message() -> None:
     ]
 
 
-async def test_a_summary_stands_for_the_turns_since_the_question_and_for_nothing_before() -> None:
+async def test_a_summary_stands_for_the_turns_since_the_last_one_and_for_nothing_before() -> None:
     heard = Recorder()
-    talk = conversation(["I look.", "All in short."], heard)
+    talk = conversation(["I look.", "All in short."], heard, share=0.5)
+    talk.verbatim = 100
     await talk.ask()
     talk.say(LONG)
-    memory = await talk.summarize("Sum up.")
-    assert memory is not None
+    assert await talk.remember("Sum up.", 1)
     assert talk.messages == [*FIRST, {"role": "assistant", "content": "All in short."}]
-    assert heard.of(Summarized) == [Summarized(memory)]
+    (summed,) = heard.of(Summarized)
+    assert (summed.memory.text, summed.memory.since) == ("All in short.", 1)
+    talk.say("And in the other one?")
+    talk.summary_ends()
+    assert not await talk.remember("Sum up.", 2), "there is nothing new"
 
 
-async def test_turns_before_a_further_question_stay_when_those_after_it_are_summed_up() -> None:
-    talk = conversation(["Five.", "I look.", "In short."])
+async def test_turns_before_a_further_question_stay_when_those_after_it_crowd_the_window() -> None:
+    talk = conversation(["Five.", "I look.", "I look on.", "In short."], share=0.0001)
     await talk.ask()
     talk.say("And in the other one?")
     talk.question_is_put()
     before = list(talk.messages)
-    await talk.ask()
-    talk.say(LONG)
-    await talk.summarize("Sum up.")
-    assert talk.messages == [*before, {"role": "assistant", "content": "In short."}]
+    for _ in range(2):
+        await talk.ask()
+        talk.say(LONG)
+    await talk.make_room()
+    assert talk.messages[: len(before) + 1] == [*before, {"role": "assistant", "content": "In short."}]
 
 
 async def test_without_room_for_it_the_conversation_stays_as_it_is_and_that_is_told() -> None:
     heard = Recorder()
-    talk = conversation(["I look.", LONG * 2], heard)
+    talk = conversation(["I look.", LONG * 2], heard, share=0.5)
+    talk.verbatim = 100
     await talk.ask()
     talk.say(LONG)
     before = list(talk.messages)
-    assert await talk.summarize("Sum up.") is None
+    assert not await talk.remember("Sum up.", 1)
     assert talk.messages == before
     assert heard.of(Noted) == [
         Noted("The conversation is kept in full: the summary was longer than what it would stand for.")
     ]
+
+
+async def test_reasoning_of_earlier_goes_back_to_the_model_whose_it_was_and_to_no_other() -> None:
+    signed = [{"type": "thinking", "thinking": "Hm.", "signature": "s"}]
+    talk = conversation([])
+    own = talk.models.card("root").name
+    for number, model in enumerate((own, "other/model"), 1):
+        talk.recall(PastTurn(number, "I look.", model=model, thinking=signed))
+    assert [message.get("thinking") for message in talk.messages[2:]] == [signed, None]
 
 
 @pytest.mark.parametrize("share", [None, 0.5])

@@ -124,7 +124,7 @@ async def test_more_cells_than_letters_have_ids_of_their_own() -> None:
 
 
 async def test_output_is_truncated_in_the_middle_with_a_notice() -> None:
-    run = scripted(repl("say('a' * 600 + 'b' * 600)", "say(context)"), repl("FINAL(1)"), output_chars=100)
+    run = scripted(repl("say('a' * 600 + 'b' * 600)", "say(context)"), repl("FINAL(1)"), output_chars=111)
     await run.outcome()
     assert "a" * 50 + "\n… [1,100 of 1,200 characters left out here] …\n" + "b" * 50 in run.told()
 

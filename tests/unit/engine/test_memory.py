@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from rlm_kernel.cli._live import LiveView
 from rlm_kernel.config import load_settings
-from rlm_kernel.engine import memory
+from rlm_kernel.engine import memory, messages
 from rlm_kernel.engine.conversation import Past, PastTurn
 from rlm_kernel.engine.events import Summarized
 from rlm_kernel.engine.ledger import Limits
@@ -73,53 +74,94 @@ class Remembering(ScriptedModels):
         return str(await self._summary() if callable(self._summary) else self._summary)
 
 
-async def answered(models: Remembering, **options: Any) -> tuple[Run, Memory | None]:
-    run = Run(models, **options)
-    outcome = await run.outcome()
-    assert outcome.answer is not None
-    return run, await run.loop.remember()
-
-
 def ran(code: str, said: str = "", cell_id: str = "turn-01-a") -> CellResult:
     return CellResult(cell_id, code, "ok", [stream(said)] if said else [], datetime.now(UTC), 0.1)
 
 
-def roles(messages: Sequence[Message]) -> list[str]:
-    return [message["role"] for message in messages]
+TURNS = [
+    PastTurn(1, repl(LONG), [ran(LONG, "x" * 3000)]),
+    PastTurn(2, repl("say(context)"), [ran("say(context)", "seen at last", "turn-02-a")]),
+    PastTurn(
+        3, repl("FINAL('hello')"), [ran("FINAL('hello')", "", "turn-03-a")], [messages.answer_given("hello")]
+    ),
+]
+AND_WHY = messages.Asked("And why?")
 
 
-def alternate(messages: Sequence[Message]) -> bool:
+def going_on(models: Remembering, *, verbatim: int = 500, **options: Any) -> Run:
+    run = Run(models, **options)
+    run.loop.conversation.share = 0.6
+    run.loop.conversation.verbatim = verbatim
+    return run
+
+
+async def further(models: Remembering, turns: Sequence[PastTurn] = TURNS, **options: Any) -> Run:
+    """A further question after these turns."""
+    run = going_on(models, **options)
+    assert (await run.outcome(past=Past(turns, question="And why?"))).answer is not None
+    return run
+
+
+def roles(said: Sequence[Message]) -> list[str]:
+    return [message["role"] for message in said]
+
+
+def alternate(said: Sequence[Message]) -> bool:
     """One system prompt, then user and assistant in turn; the user has the last word."""
-    return roles(messages) == ["system", *["user", "assistant"] * (len(messages) // 2 - 1), "user"]
+    return roles(said) == ["system", *["user", "assistant"] * (len(said) // 2 - 1), "user"]
 
 
-# After an answer
+# Before a further question
 
 
-async def test_after_an_answer_the_summary_is_what_is_left_of_the_turns() -> None:
+async def test_before_a_further_question_a_summary_stands_for_long_turns() -> None:
+    models = Remembering([repl("FINAL('x')")])
+    run = await further(models)
+    (summed,) = run.heard.of(Summarized)
+    assert (summed.memory.text, summed.memory.since) == (SUMMARY, 1)
+    (asked,), request = models.summaries, run.models.requests[-1]
+    assert roles(request) == ["system", "user", "assistant", "user"]
+    assert asked[:2] == request[:2], "what the provider has in its prefix cache comes first"
+    assert request[2]["content"] == SUMMARY
+    told = request[3]["content"]
+    assert told.startswith(AFTER_MEMORY)
+    assert str(AND_WHY) in told
+    assert "Output of" not in told
+    assert [cell_id for cell_id, _ in run.kernel.ran] == ["turn-04-a"]
+
+
+async def test_short_turns_stay_as_they_are_and_no_summary_is_asked_for() -> None:
+    models = Remembering([repl("FINAL('x')")])
+    run = await further(models, verbatim=8_000)
+    assert (models.summaries, run.heard.of(Summarized)) == ([], [])
+    request = run.models.requests[-1]
+    assert [message["content"] for message in request if message["role"] == "assistant"] == [
+        turn.reply for turn in TURNS
+    ]
+    assert "The answer that you gave: hello" in request[-1]["content"], "code delivered it: no message has it"
+    assert str(AND_WHY) in request[-1]["content"]
+
+
+async def test_after_an_answer_nothing_is_summed_up() -> None:
     models = Remembering(ANSWERING)
-    run, kept = await answered(models)
-    assert kept is not None
-    assert kept.text == SUMMARY
-    assert run.heard.of(Summarized) == [Summarized(kept)]
-    (asked,) = models.summaries
-    first = run.models.requests[0]
-    assert list(run.loop.conversation.messages) == [*first, {"role": "assistant", "content": SUMMARY}]
-    assert asked[: len(first)] == first, "what the provider has in its prefix cache comes first"
+    run = going_on(models, verbatim=0)
+    await run.outcome()
+    assert models.summaries == []
 
 
-async def test_the_request_for_a_summary_has_the_last_output_and_the_answer() -> None:
-    models = Remembering([repl(LONG), repl("say('seen at last')", "FINAL('hello')")])
-    await answered(models)
+async def test_the_request_for_a_summary_has_the_last_output_and_the_answer_and_not_the_question() -> None:
+    models = Remembering([repl("FINAL('x')")])
+    await further(models, [*TURNS[:2], PastTurn(3, "FINAL(hello)", [], [messages.answer_given("hello")])])
     (asked,) = models.summaries
     assert alternate(asked)
+    assert "seen at last" in asked[-3]["content"]
     told = asked[-1]["content"]
-    assert "seen at last" in told
     assert "The answer that you gave: hello" in told
+    assert "And why?" not in told
     assert told.endswith(SUM_UP)
 
 
-async def test_the_next_question_follows_the_summary_and_the_turns_are_gone() -> None:
+async def test_the_next_question_follows_a_summary_that_is_there() -> None:
     run = Run(Remembering([repl("FINAL('x')")]))
     past = Past([PastTurn(3, SUMMARY, memory=True)], question="And why?")
     outcome = await run.outcome(past=past)
@@ -127,10 +169,7 @@ async def test_the_next_question_follows_the_summary_and_the_turns_are_gone() ->
     request = run.models.requests[0]
     assert roles(request) == ["system", "user", "assistant", "user"]
     assert request[2]["content"] == SUMMARY
-    told = request[3]["content"]
-    assert told.startswith(AFTER_MEMORY)
-    assert "And why?" in told
-    assert "Output of" not in told
+    assert request[3]["content"].startswith(AFTER_MEMORY)
     assert [cell_id for cell_id, _ in run.kernel.ran] == ["turn-04-a"]
 
 
@@ -143,16 +182,35 @@ async def test_the_system_prompt_and_the_files_are_told_as_ever() -> None:
     assert "a.txt (11 characters)" in run.models.requests[0][1]["content"]
 
 
-async def test_only_the_last_questions_turns_are_summed_up() -> None:
-    models = Remembering([repl(LONG), repl("FINAL('y')")])
-    run = Run(models)
-    before = PastTurn(1, repl("say(context[:1])"), [ran("say(context[:1])", "the first")])
-    await run.outcome(past=Past([before], question="And why?"))
-    assert await run.loop.remember() is not None
-    contents = [message["content"] for message in run.loop.conversation.messages]
-    assert "say(context[:1])" in contents[2]
-    assert "And why?" in contents[3]
-    assert contents[4:] == [SUMMARY]
+async def test_what_was_summed_up_before_is_not_summed_up_again() -> None:
+    models = Remembering([repl("FINAL('y')")], "The second summary.")
+    before = PastTurn(1, SUMMARY, memory=True, remarks=[messages.Asked("Which one?")])
+    later = [PastTurn(turn.number + 1, turn.reply, turn.results) for turn in TURNS]
+    run = await further(models, [before, *later])
+    (summed,) = run.heard.of(Summarized)
+    assert summed.memory.since == 2
+    request = run.models.requests[-1]
+    contents = [message["content"] for message in request]
+    assert [contents[2], contents[4]] == [SUMMARY, "The second summary."]
+    assert "Which one?" in contents[3]
+    assert models.summaries[0][:4] == request[:4], "all up to the last summary is as it was"
+
+
+async def test_the_turns_after_the_last_summary_alone_are_measured() -> None:
+    models = Remembering([repl("FINAL('y')")])
+    before = PastTurn(1, "s" * 3000, memory=True, remarks=[messages.Asked("Which one?")])
+    await further(models, [before, PastTurn(2, repl("FINAL(1)"), [ran("FINAL(1)")])])
+    assert models.summaries == []
+
+
+async def test_further_questions_that_a_summary_covers_stay_in_the_users_words() -> None:
+    models = Remembering([repl("FINAL('y')")])
+    asked = [messages.answer_given("hello"), messages.Asked("Never tell names. How many?")]
+    second = PastTurn(4, repl("FINAL(5)"), [ran("FINAL(5)")], [messages.answer_given("5")])
+    run = await further(models, [*TURNS[:2], PastTurn(3, TURNS[2].reply, [], asked), second])
+    told = run.models.requests[-1][-1]["content"]
+    assert told.index("Never tell names. How many?") < told.index("And why?")
+    assert len(run.models.requests[-1]) == 4
 
 
 @pytest.mark.parametrize(
@@ -167,55 +225,82 @@ async def test_only_the_last_questions_turns_are_summed_up() -> None:
     ],
 )
 async def test_a_summary_that_failed_leaves_all_as_it_is(summary: Any, why: str) -> None:
-    run, kept = await answered(Remembering(ANSWERING, summary))
-    assert kept is None
+    run = await further(Remembering([repl("FINAL('x')")], summary))
     assert run.heard.of(Summarized) == []
     assert run.heard.notes == [f"The conversation is kept in full: {why.rstrip('.')}."]
-    assert [
-        message["content"] for message in run.loop.conversation.messages if message["role"] == "assistant"
-    ] == ANSWERING
+    said = [message["content"] for message in run.models.requests[-1] if message["role"] == "assistant"]
+    assert said == [turn.reply for turn in TURNS]
+    assert str(AND_WHY) in run.told()
 
 
 async def test_a_summary_that_does_not_come_in_time_leaves_all_as_it_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(memory, "SECONDS", 0.01)
-    run, kept = await answered(Remembering(ANSWERING, asyncio.Event().wait))
-    assert kept is None
+    run = await further(Remembering([repl("FINAL('x')")], asyncio.Event().wait))
     assert run.heard.notes == ["The conversation is kept in full: the summary did not come: time-out."]
 
 
+async def test_a_summary_has_no_more_time_than_the_run() -> None:
+    models = Remembering(["FINAL(in time)"], asyncio.Event().wait)
+    run = going_on(models, limits=Limits(seconds=0.2))
+    outcome = await asyncio.wait_for(run.outcome(past=Past(TURNS, question="And why?")), 30)
+    assert outcome.answer is not None
+    assert outcome.answer.text == "in time"
+
+
 async def test_what_an_unusable_summary_cost_is_in_the_account() -> None:
-    run, _ = await answered(Remembering(ANSWERING, "", usage=Usage(100, 10)))
-    assert (run.ledger.totals().root_usage, run.ledger.totals().cost) == (Usage(400, 40), 1.0)
+    run = await further(Remembering([repl("FINAL('x')")], "", usage=Usage(100, 10)))
+    assert (run.ledger.totals().root_usage, run.ledger.totals().cost) == (Usage(200, 20), 0.5)
 
 
 async def test_without_money_no_summary_is_asked_for() -> None:
-    models = Remembering(ANSWERING)
-    run, kept = await answered(models, limits=Limits(cost=0.75))
-    assert (kept, models.summaries) == (None, [])
-    (note,) = run.heard.notes
-    assert "The limit of cost is reached" in note
+    models = Remembering(["FINAL(a guess)"])
+    run = await further(models, limits=Limits(cost=0.0))
+    assert models.summaries == []
+    assert "The limit of cost is reached" in run.heard.notes[0]
 
 
 async def test_a_short_work_is_not_worth_a_summary() -> None:
     models = Remembering([repl("FINAL(context)")])
-    run, kept = await answered(models)
-    assert (kept, models.summaries, run.heard.notes) == (None, [], [])
+    run = await further(models, TURNS[1:], verbatim=0)
+    assert (models.summaries, run.heard.notes) == ([], [])
 
 
 async def test_one_turn_with_a_large_output_is_worth_one() -> None:
-    models = Remembering([repl(LONG, "FINAL(context)")], "y" * 500)
-    _, kept = await answered(models)
-    assert kept is not None, "the output is what the next question would carry along"
+    models = Remembering([repl("FINAL('x')")], "y" * 500)
+    await further(models, TURNS[:1])
+    assert len(models.summaries) == 1
 
 
 async def test_a_summary_is_no_turn() -> None:
-    run, _ = await answered(Remembering(ANSWERING), limits=Limits(turns=3))
-    assert run.ledger.totals().turns == 3
+    run = await further(Remembering([repl("FINAL('x')")]), limits=Limits(turns=1))
+    assert run.ledger.totals().turns == 1
 
 
-async def test_cancelling_it_leaves_all_as_it_is() -> None:
+async def test_where_it_is_off_all_turns_stay() -> None:
+    models = Remembering([repl("FINAL('x')")])
+    run = Run(models)
+    run.loop.conversation.share, run.loop.conversation.verbatim = None, 0
+    await run.outcome(past=Past(TURNS, question="And why?"))
+    assert models.summaries == []
+
+
+async def test_turns_that_crowd_a_small_window_are_summed_up_however_short() -> None:
+    models = Remembering([repl("FINAL('x')")], window=1000)
+    await further(models, verbatim=8_000)
+    assert len(models.summaries) == 1
+
+
+@pytest.mark.parametrize(("read", "summed"), [(0, 0), (9_000, 1)])
+async def test_the_turns_are_measured_by_the_providers_count(read: int, summed: int) -> None:
+    """In some languages and codes a token has one character or two."""
+    models = Remembering([repl("FINAL('x')")])
+    await further(models, [*TURNS[:2], replace(TURNS[2], read=read)], verbatim=5_000)
+    assert len(models.summaries) == summed
+
+
+async def test_cancelling_it_leaves_nothing_behind() -> None:
     waiting = asyncio.Event()
 
     async def forever() -> str:
@@ -223,49 +308,36 @@ async def test_cancelling_it_leaves_all_as_it_is() -> None:
         await asyncio.Event().wait()
         return ""
 
-    run = Run(Remembering(ANSWERING, forever))
-    await run.outcome()
-    before = list(run.loop.conversation.messages)
-    task = asyncio.create_task(run.loop.remember())
+    run = going_on(Remembering([], forever))
+    task = asyncio.create_task(run.loop.run("?", INFO, from_files=True, past=Past(TURNS, question="Why?")))
     await waiting.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert list(run.loop.conversation.messages) == before
-
-
-async def test_after_a_forced_answer_the_request_is_well_formed() -> None:
-    models = Remembering([repl(LONG), repl(LONG), "FINAL(a guess)"])
-    run, kept = await answered(models, limits=Limits(turns=2))
-    assert kept is not None
-    assert all(alternate(request) for request in run.models.requests)
-    told = models.summaries[0][-1]["content"]
-    assert "The answer that you gave: a guess" in told
-    assert "x" * 3000 not in told, "that output was shown before"
+    assert run.heard.of(Summarized) == []
 
 
 # Tokens saved
 
 
 async def test_tokens_are_the_providers_where_it_counts_them() -> None:
-    models = Remembering(ANSWERING, usage=Usage(2000, 30, 1500))
-    run, kept = await answered(models)
-    assert kept is not None
+    models = Remembering([repl("FINAL('x')")], usage=Usage(2000, 30, 1500))
+    (summed,) = (await further(models)).heard.of(Summarized)
+    kept, (asked,) = summed.memory, models.summaries
     assert not kept.estimated
     assert kept.after == 30
-    (asked,) = models.summaries
-    given = memory.chars(run.models.requests[0])
     everything = memory.chars(asked)
+    given = memory.chars(asked[:2])
     assert kept.before == pytest.approx(2000 * (everything - given - len(SUM_UP)) / everything, abs=5)
     assert kept.reply.usage == Usage(2000, 30, 1500)
 
 
 async def test_else_they_are_estimated_and_said_to_be() -> None:
-    _, kept = await answered(Remembering(ANSWERING))
-    assert kept is not None
+    (summed,) = (await further(Remembering([repl("FINAL('x')")]))).heard.of(Summarized)
+    kept = summed.memory
     assert kept.estimated
     assert kept.after == len(SUMMARY) / 4
-    replaced = 3000 + sum(map(len, ANSWERING))
+    replaced = 3000 + sum(len(turn.reply) for turn in TURNS)
     assert replaced / 4 <= kept.before <= (replaced + 800) / 4
 
 
@@ -281,6 +353,7 @@ def test_it_is_on_unless_the_settings_say_otherwise() -> None:
     assert load_settings(None, {}).memory_share == 0.6
     assert load_settings(None, {"memory_compaction.share": 0.3}).memory_share == 0.3
     assert load_settings(None, {"memory_compaction.enabled": False}).memory_share is None
+    assert load_settings(None, {}).memory_compaction.tokens == 8_000
 
 
 # Within a run
@@ -322,12 +395,12 @@ async def test_the_window_is_measured_by_the_providers_count() -> None:
 def test_instructions_that_fill_half_of_a_small_window_leave_the_turns_their_share_of_the_rest(
     turns: int, crowds: bool
 ) -> None:
-    messages: list[Message] = [
+    said: list[Message] = [
         {"role": "system", "content": "i" * 16_000},
         {"role": "user", "content": "t" * turns * 4},
     ]
-    assert memory.crowded(messages, 1, Usage(prompt=4_000 + turns), 2, 8_000, 0.5) == crowds
-    assert memory.crowded(messages, 1, Usage(), 0, 8_000, 0.5) == crowds, "the same by an estimate"
+    assert memory.crowded(said, 1, Usage(prompt=4_000 + turns), 2, 8_000, 0.5) == crowds
+    assert memory.crowded(said, 1, Usage(), 0, 8_000, 0.5) == crowds, "the same by an estimate"
 
 
 @pytest.mark.parametrize("share", [None, 1.0])
@@ -369,8 +442,7 @@ async def test_a_summary_takes_in_the_one_before_it() -> None:
 
 
 async def test_a_conversation_that_crowds_the_window_when_a_question_is_put_goes_on() -> None:
-    """There are no turns of that question yet to sum up."""
-    models = Remembering([repl("FINAL('x')")], window=100)
+    models = Remembering([repl("FINAL('x')")], "", window=100)
     run = Run(models)
     run.loop.conversation.share = 0.5
     turns = [PastTurn(number, repl(LONG), [ran(LONG, "x" * 3000)]) for number in (1, 2)]
@@ -410,9 +482,9 @@ turns = st.builds(
     st.integers(1, 99),
     replies,
     st.lists(results, max_size=2),
-    st.lists(words, max_size=3),
+    st.lists(words | st.builds(messages.Asked, words) | results, max_size=3),
     st.booleans(),
-    st.booleans(),
+    st.lists(st.builds(messages.Asked, words), max_size=2),
 )
 pasts = st.builds(Past, st.lists(turns, max_size=5), words, words, st.booleans())
 
@@ -434,8 +506,8 @@ def test_no_two_messages_of_one_role_in_a_row(
         )
         run = Run(models, limits=Limits(turns=limit))
         run.loop.conversation.share = 0.5
+        run.loop.conversation.verbatim = 0
         await run.outcome(past=past)
-        await run.loop.remember()
         return run
 
     run = asyncio.run(converse())

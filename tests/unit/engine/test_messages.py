@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -88,9 +89,54 @@ def test_stopped_and_dead_cells_are_told_apart(status: CellStatus, words: str) -
     )
 
 
-def test_each_output_is_truncated_on_its_own() -> None:
-    text = say.output_message([result(stream("a" * 500)), result(stream("b" * 500))], 0, 100, [], "")
-    assert text.count("400 of 500 characters left out") == 2
+def test_the_outputs_of_a_reply_share_the_limit_and_each_says_what_is_left_out() -> None:
+    cells = [result(stream("a" * 500)), result(stream("short")), result(stream("b" * 500))]
+    text = say.output_message(cells, 0, 105, [], "")
+    assert text.count("450 of 500 characters left out") == 2
+    assert "Output of cell 2:\nshort\n" in text
+
+
+def test_the_last_of_many_outputs_has_a_quarter_of_the_room() -> None:
+    many = [result(stream("a" * 500)) for _ in range(49)]
+    failed = result(stream("b" * 500), failure("E", "why"), status="error")
+    text = say.output_message([*many, failed], 3, 1000, [], "")
+    assert text.count("b") > 200
+    assert "E: why" in text
+    assert text.count("of 500 characters left out") == 49
+
+
+def test_cells_of_a_person_share_the_limit_with_the_replys() -> None:
+    person = replace(result(stream("b" * 500)), code="c" * 500)
+    text = say.output_message([result(stream("a" * 500))], 0, 300, ["A remark.", person, "Another."], "")
+    assert [text.count(letter * 50) for letter in "abc"] == [2, 2, 2]
+    assert text.index("A remark.") < text.index("A person ran this") < text.index("Another.")
+
+
+def test_of_very_many_cells_of_a_person_the_last_are_shown() -> None:
+    cells = [replace(result(stream(f"<{number}>")), code="pass") for number in range(100)]
+    text = say.output_message([], 0, 20_000, cells, "")
+    assert "A person ran 80 more cells in your kernel before these." in text
+    assert ("<79>" in text, "<80>" in text, "<99>" in text) == (False, True, True)
+
+
+sizes = st.integers(0, 60) | st.integers(0, 30_000)
+
+
+@given(
+    of_cells=st.lists(sizes, max_size=30),
+    of_persons=st.lists(sizes, max_size=10),
+    limit=st.integers(0, 20_000),
+)
+def test_whatever_cells_give_they_have_the_limit_together_and_short_ones_are_whole(
+    of_cells: list[int], of_persons: list[int], limit: int
+) -> None:
+    cells = [result(stream("§" * size)) for size in of_cells]
+    persons = [replace(result(stream("§" * size)), code="§") for size in of_persons]
+    text = say.output_message(cells, 0, limit, persons, "")
+    assert text.count("§") <= limit
+    assert len(text) <= limit + 200 * (1 + len(cells) + 2 * len(persons)), "constant in size beside it"
+    whole = limit * 3 // 4 // (1 + len(cells) + 2 * len(persons))
+    assert all(f":\n{'§' * size}\n" in text for size in of_cells if 0 < size <= whole)
 
 
 def test_pictures_are_named_by_their_kind() -> None:

@@ -382,3 +382,28 @@ def test_a_conversation_without_a_system_role_keeps_marks_pictures_and_thoughts(
         },
         {"role": "assistant", "content": "Yes.", "thinking_blocks": thoughts},
     ]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "messages.3.content.0: Invalid `signature` in `thinking` block",
+        "messages.1.content.5: `thinking` or `redacted_thinking` blocks in the latest assistant message cannot be "
+        "modified. These blocks must remain as they were in the original response.",
+        "messages.1.content.0: Invalid `data` in `redacted_thinking` block",
+        "Invalid value: 'reasoning_details' could not be verified",
+    ],
+)
+def test_reasoning_of_earlier_that_is_not_taken_back_is_left_out(said: str) -> None:
+    signed = [{"type": "thinking", "thinking": "Hm.", "signature": "s"}]
+    messages = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b", "thinking": signed},
+        {"role": "user", "content": "c"},
+    ]
+    request: dict[str, Any] = {"messages": messages, "thinking": {"type": "enabled"}}
+    assert adapt(request, Failure("bad_request", said), schemas=True) == "thoughts"
+    assert request["thinking"], "the model thinks on"
+    assert not any("thinking" in message for message in request["messages"])
+    assert "thinking" in messages[1], "what was given stays as it is"
+    assert adapt(request, Failure("bad_request", said), schemas=True) != "thoughts"

@@ -204,4 +204,4 @@ def test_whatever_another_program_does_to_a_trace_it_is_read_or_refused_by_name(
                 trace = read_trace(path)
                 trace.spent()
                 conversation(trace)
-                turns_of(trace.cells, recorded(trace.cells), 1000)
+                turns_of(trace.cells, recorded(trace.cells))

@@ -76,7 +76,7 @@ def use(path: Path) -> None:
     trace = read_trace(path)
     trace.spent()
     conversation(trace)
-    turns_of(trace.cells, recorded(trace.cells), 1000)
+    turns_of(trace.cells, recorded(trace.cells))
     full_history(trace)
     asyncio.run(_asked(trace))
     child_traces(trace)

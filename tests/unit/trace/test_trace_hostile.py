@@ -70,7 +70,7 @@ def test_who_goes_on_from_it_gets_the_exact_words(path: Path) -> None:
     run_through(path)
     trace = read_trace(path)
     assert trace.meta.question == EVIL
-    turns = turns_of(trace.cells, recorded(trace.cells), 10**9)
+    turns = turns_of(trace.cells, recorded(trace.cells))
     assert [turn.reply for turn in turns] == [EVIL, EVIL]
     assert EVIL in turns[0].remarks
     assert conversation(trace) == [(EVIL, EVIL), (EVIL, None)]

@@ -18,7 +18,19 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_contract import RUN
 
-from rlm_runtime import batches, display, engine, files, habits, pictures, queries, tables, wire
+from rlm_runtime import (
+    batches,
+    display,
+    engine,
+    files,
+    habits,
+    pictures,
+    predecessor,
+    queries,
+    tables,
+    wide,
+    wire,
+)
 from rlm_runtime.delivery import delivery, plain
 from rlm_runtime.names import Names
 from rlm_runtime.pdfpages import pdf_page
@@ -197,13 +209,14 @@ def _could_mean_variable(text: str) -> bool:
 
 
 def _made_names() -> list[str]:
-    hidden, own = _shell[0].user_ns_hidden, {*NAMES, *IMPORTED, "answer", "context"}
+    hidden, own = _shell[0].user_ns_hidden, {*NAMES, *IMPORTED, "answer", "context", predecessor.BUFFERS}
     names = _shell[0].user_ns
-    return [
+    made = [
         name
         for name in names
         if isinstance(name, str) and not name.startswith("_") and name not in hidden and name not in own
     ]
+    return made + ([predecessor.BUFFERS] if predecessor.is_used(names) else [])
 
 
 def SHOW_VARS() -> dict[str, str]:
@@ -212,6 +225,7 @@ def SHOW_VARS() -> dict[str, str]:
     for name in _made_names():
         value = _shell[0].user_ns[name]
         found[name] = type(value).__name__ + _long(value)
+        found[name] += predecessor.size_of(value) if name == predecessor.BUFFERS else ""
     return found
 
 
@@ -235,7 +249,7 @@ NAMES: dict[str, Any] = {
     "list_files": files.list_files,
     "remove_file": files.remove_file,
     "peek": files.peek,
-    "grep": files.grep,
+    "grep": predecessor.with_old_options(files.grep),
     "chunks": files.chunks,
     "records": files.records,
     "pdf_page": pdf_page,
@@ -268,8 +282,13 @@ IMPORTED: dict[str, Any] = {
     "math": math,
     "Counter": Counter,
     "defaultdict": defaultdict,
+    "add_buffer": predecessor.add_buffer,
+    "chunk_indices": predecessor.chunk_indices,
+    "write_chunks": predecessor.write_chunks,
 }
-"""What code may use without importing it."""
+"""What code may use without importing it, and may have functions, classes and modules of its own in place
+of.
+"""
 
 
 class CellHooks:
@@ -311,12 +330,14 @@ def install(shell: InteractiveShell, cells: Cells) -> None:
     random.seed(0)  # a sample that a cell draws is the same at replay
     hooks = CellHooks(shell)
     shell.push(NAMES | IMPORTED, interactive=False)
+    predecessor.install(shell.user_ns)
     _names.append(Names(shell.user_ns, NAMES, IMPORTED))
     shell.display_formatter.mimebundle_formatter.for_type(Picture, pictures.shown)
     display.hint_about(_names[0].hint)
     shell.user_ns_hidden.update({"answer": None, "context": None})
     shell.set_custom_exc((Delivered,), lambda *_, **__: None)
     habits.install(shell)
+    wide.install()
     cells.follow(hooks.before, hooks.after)
     if Path(RUN, "session.json").exists():
         wire.call("hello", {"python": platform.python_version()})

@@ -323,6 +323,16 @@ def _texts() -> dict[str, Text]:
     return {"context": "" if value is None else str(value)}
 
 
+def text(name: str) -> Text:
+    """The text of a loaded file. Raises KeyError."""
+    return files[_known(name)]
+
+
+def texts() -> dict[str, Text]:
+    """The texts of the active input, by name."""
+    return _read_texts()
+
+
 def _read_texts() -> dict[str, Text]:
     """Those of the texts that can be read: no pictures."""
     return {name: text for name, text in _texts().items() if not isinstance(text, Picture)}

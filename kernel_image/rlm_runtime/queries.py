@@ -11,7 +11,7 @@ from typing import Any
 
 from rlm_contract import ChildQuery, Query
 
-from rlm_runtime import asyncwire, batches, pictures, wire
+from rlm_runtime import asyncwire, batches, pictures, predecessor, wire
 from rlm_runtime.handover import Handover
 from rlm_runtime.lazytext import LazyText
 from rlm_runtime.schemas import Wanted
@@ -46,6 +46,7 @@ def _query(
     """One sub-model call, as it is sent; `after` a reply that did not fit."""
     if not isinstance(model, (str, type(None))):
         raise TypeError(f"model is a model's name, not a {type(model).__name__}; pictures go to images=[…]")
+    prompt, model = predecessor.with_instruction(prompt, model)
     asked = (
         prompt
         if wanted is None
@@ -87,17 +88,19 @@ def llm_query(
     timeout: float | None = None,
     images: Any = None,
     image_side: int = 1568,
+    instruction: str | None = None,
 ) -> Any:
     """Ask the sub model one question; it sees this prompt alone. Its reply as text.
 
-    `model`: another of the run's models, by its name; an unknown one raises LLMError with those there are.
+    `model`: another of the run's models, by its name; an unknown one raises LLMError with those there are. A
+    text that can be no name, or `instruction`, is put before the prompt: llm_query(chunk, "Sum this up.").
     `schema`: a JSON schema, or a Python type such as list[str]; the reply is then a checked value of it,
     asked for twice at most. `timeout` in seconds, for each time. `images`: a list of pictures that it sees,
     too: loaded ones, paths, bytes, PIL images, matplotlib figures, arrays, pdf_page(name, number); they are
     scaled to at most `image_side` pixels on the longer side. Raises LLMError, BudgetExceeded, PictureError.
     """
     wanted = _wanted(schema)
-    _prompt(prompt)
+    prompt, model = predecessor.with_instruction(_prompt(prompt), model, instruction)
     shown = pictures.encoded(pictures.listed(images), image_side)
     query = _query(prompt, model, wanted, timeout, images=shown)
     reply: str = wire.call("llm_query", *query)
@@ -198,10 +201,11 @@ async def allm_query(
     timeout: float | None = None,
     images: Any = None,
     image_side: int = 1568,
+    instruction: str | None = None,
 ) -> Any:
     """llm_query for asyncio code: `await asyncio.gather(*(allm_query(p) for p in prompts))`."""
     wanted = _wanted(schema)
-    _prompt(prompt)
+    prompt, model = predecessor.with_instruction(_prompt(prompt), model, instruction)
     given = pictures.listed(images)
     with batches.gathered() as take:
         shown = await asyncio.to_thread(pictures.encoded, given, image_side) if given else []

@@ -109,7 +109,22 @@ def _wrong_usage(error: Any) -> int:
     )
 
 
+_ELSEWHERE = {
+    "'exec'": "Code of your own runs in the session's kernel with: rlm attach",
+    "'export-buffers'": "rlm status counts the buffers; rlm attach shows them: print(buffers)",
+    "'reset'": "rlm stop ends the session, and rlm init FILE starts another.",
+    "'init-repo'": "rlm init FOLDER loads all files of a folder.",
+    "'init-dir'": "rlm init FOLDER loads all files of a folder.",
+    "--workspace": "Where sessions are remembered is the setting session.dir: RLM_SESSION__DIR=FOLDER",
+    "--env-file": "API keys are read from .env in the working folder.",
+    "--state": "A session is named with --session NAME.",
+}
+"""Commands and options of an earlier RLM command line, and what does the same here."""
+
+
 def _advice(message: str, command: str) -> list[str]:
+    if message.startswith("No such") and (found := [to for of, to in _ELSEWHERE.items() if of in message]):
+        return found
     advice = []
     if message.startswith("No such command") and " " in message.partition("'")[2].partition("'")[0]:
         advice.append('To ask a question: rlm ask "How many …?" -f FILE')

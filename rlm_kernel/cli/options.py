@@ -170,6 +170,26 @@ class RunOptions(SettingsOptions):
             autocompletion=_complete.models,
         ),
     ] = None
+    subllm: Annotated[
+        str | None,
+        option(
+            MODELS,
+            "--subllm",
+            metavar="MODEL",
+            help="--sub-model, as it was called once.",
+            hidden=True,
+            autocompletion=_complete.models,
+        ),
+    ] = None
+    compact: Annotated[
+        bool | None,
+        option(
+            MODELS,
+            "--compact/--no-compact",
+            help="Sum up long turns in what the root model sees: memory_compaction.enabled.",
+            hidden=True,
+        ),
+    ] = None
     reasoning: Annotated[
         str | None,
         option(
@@ -240,6 +260,8 @@ class RunOptions(SettingsOptions):
 
 _SETTING = {
     "model": "root_llm.model",
+    "subllm": "sub_llm.model",
+    "compact": "memory_compaction.enabled",
     "sub_model": "sub_llm.model",
     "reasoning": "root_llm.reasoning",
     "profile": "prompt.profile",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 Condition = Literal["idle", "busy", "gone"]
 _TELL_SECONDS = 2.0
 """Seconds that a kernel has to tell what it has."""
+_NUMBER = r"[0-9]{1,3}(?:,[0-9]{3}){0,6}"
+_BUFFERS = re.compile(rf"list, (?P<count>{_NUMBER}) long, (?P<characters>{_NUMBER}) characters")
 LISTED = 10
 """Files, and variables, that a list for people names."""
 
@@ -65,6 +68,7 @@ class SessionStatus:
             "models": dict(self.models),
             "files": [dict(file) for file in self.files],
             "variables": None if self.variables is None else dict(self.variables),
+            "buffers": self.buffers,
             "questions": self.questions,
             **self.totals.as_json(),
             "container": None if self.use is None else asdict(self.use),
@@ -81,6 +85,8 @@ class SessionStatus:
         lines += _column("files", self.file_lines())
         if self.variables is not None:
             lines += _column("variables", [f"{name}: {kind}" for name, kind in self.variables.items()])
+        if (kept := self.buffers) is not None:
+            lines.append(f"buffers     {kept['count']:,} ({kept['characters']:,} characters)")
         lines.append(f"questions   {self.questions}")
         lines.append(f"spent       {self.spent()}")
         if self.use is not None:
@@ -88,6 +94,16 @@ class SessionStatus:
             used = f"{self.use.memory / 2**20:,.0f}{limit} MiB of memory"
             lines.append(f"container   {used}, {duration(self.use.cpu_seconds)} of CPU time so far")
         return lines
+
+    @property
+    def buffers(self) -> dict[str, int] | None:
+        """How many texts the kernel's `buffers` has, and their characters; None where that is unknown, or
+        code has made it something else.
+        """
+        if self.variables is None:
+            return None
+        told = _BUFFERS.fullmatch(self.variables.get("buffers", "list, 0 long, 0 characters"))
+        return told and {name: int(number.replace(",", "")) for name, number in told.groupdict().items()}
 
     def file_lines(self) -> list[str]:
         """The loaded files, a line each."""

@@ -300,3 +300,59 @@ async def test_what_cells_show_is_not_kept_in_the_kernels_memory(sandbox: Any) -
     )
     await box.run("1 / 0")
     assert await box.text("print(dict(get_ipython().history_manager.outputs))") == "{}"
+
+
+async def test_tables_and_arrays_are_shown_whole_as_far_as_lines_go(sandbox: Any) -> None:
+    """Whoever reads a value without its end, or a table without its columns, takes it for all there is."""
+    box = await sandbox()
+    assert "pandas" not in await box.text(
+        "import sys\nprint([m for m in ('pandas', 'numpy') if m in sys.modules])"
+    )
+    made = (
+        "import pandas as pd, numpy as np\n"
+        "wide = pd.DataFrame({f'column_{n}': [n * 1000] for n in range(30)})\n"
+        "long = pd.DataFrame({'n': [1], 'text': ['s' * 190], 'more': ['t' * 300]})"
+    )
+    await box.run(made)
+    for shown in ("wide", "print(wide)", "display(wide)"):
+        text = await box.text(shown)
+        assert all(f"column_{number}" in text for number in range(30)), shown
+        assert max(map(len, text.splitlines())) <= 250
+    text = await box.text("print(long)")
+    assert "s" * 190 in text
+    assert "t" * 195 in text
+    assert "t" * 200 not in text
+    assert "t..." in text, "and it says that there is more"
+    text = await box.text("print(pd.DataFrame({'n': range(1000)}))")
+    assert len(text.splitlines()) == 24, "ten rows of each end, and what there is"
+    assert "[1000 rows x 1 columns]" in text
+    assert max(map(len, (await box.text("print(np.arange(60) * 1000)")).splitlines())) > 200
+    await box.run("pd.set_option('display.width', 60)")
+    assert max(map(len, (await box.text("print(wide)")).splitlines())) <= 60, "code may set them"
+    assert "__init__.py" in await box.text("print(pd.__loader__.get_filename('pandas'))"), "its own loader"
+
+
+async def test_who_comes_from_an_earlier_rlm_finds_its_helpers(sandbox: Any, tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("0123456789" * 10)
+    box = await sandbox(files=[path])
+    await box.run(f"load_files([{str(path)!r}])")
+    assert await box.text("print(buffers, SHOW_VARS())") == "[] {}"
+    assert await box.text("print(chunk_indices(40, 10))") == "[(0, 40), (30, 70), (60, 100)]"
+    code = (
+        "for start, end in chunk_indices(60):\n    add_buffer(llm_query(context[start:end], 'Sum this up.'))"
+    )
+    await box.run(code)
+    await box.run("buffers.append('three')")
+    asked = f"echo Sum this up.\n\n{'0123456789' * 4}"
+    assert await box.text("print(len(buffers), repr(buffers[1]))") == f"3 {asked!r}"
+    assert "'buffers': 'list, 3 long, " in await box.text("print(SHOW_VARS())")
+    assert "2 files are in /tmp/parts" in await box.text("paths = write_chunks('parts', 60)")
+    assert (
+        await box.text("print(open(paths[1]).read() == context[60:], paths[1])")
+        == "True /tmp/parts/chunk_0001.txt"
+    )
+    await box.run("def chunk_indices(text):\n    return [len(text)]")
+    assert await box.text("print(chunk_indices('abc'))") == "[3]", "a function of the code's own stays"
+    await box.run("buffers = []")
+    assert await box.text("add_buffer('x')\nprint(buffers)") == "['x']"

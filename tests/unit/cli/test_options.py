@@ -240,3 +240,47 @@ def test_a_shared_option_may_stand_before_or_after_the_commands_own(
         assert CliRunner().invoke(app, ["ask", *arguments]).exit_code == 0
         assert seen["turns"] == 3
         assert seen.pop("trace").name == "t.ipynb"
+
+
+def test_options_of_an_earlier_rlm_stand_for_settings_and_are_not_in_the_help(
+    monkeypatch: pytest.MonkeyPatch, isolated: Path
+) -> None:
+    options = RunOptions(subllm="openai/small", compact=False)
+    changes = options.changes()
+    assert changes == {"sub_llm.model": "openai/small", "memory_compaction.enabled": False}
+    assert load_settings(None, changes).memory_share is None
+    monkeypatch.setenv("COLUMNS", "80")
+    for command in ("ask", "run", "chat", "init"):
+        parsed = (
+            get_command(app)
+            .commands[command]
+            .make_context(  # type: ignore[attr-defined]
+                command,
+                ["--subllm", "openai/small", "--compact", *(["Why?"] if command in ("ask", "run") else [])],
+            )
+        )
+        assert (parsed.params["subllm"], parsed.params["compact"]) == ("openai/small", True)
+        text = CliRunner().invoke(app, [command, "--help"]).stdout
+        assert "subllm" not in text
+        assert "compact" not in text
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["exec", "-c", "print(1)"], "rlm attach"),
+        (["export-buffers"], "rlm status counts the buffers"),
+        (["reset"], "rlm stop ends the session"),
+        (["init-repo", "."], "rlm init FOLDER"),
+        (["--workspace", "x", "status"], "RLM_SESSION__DIR"),
+        (["--env-file", ".env", "chat"], ".env"),
+    ],
+)
+def test_what_an_earlier_rlm_had_says_what_does_the_same(
+    typed: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["rlm", *typed])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err

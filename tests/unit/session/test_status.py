@@ -64,6 +64,34 @@ async def test_of_one_whose_container_has_ended_the_trace_tells(
     assert [file["name"] for file in found.files] == ["a.txt"]
 
 
+@pytest.mark.parametrize(
+    ("variables", "counts", "line"),
+    [
+        ({"buffers": "list, 1,203 long, 45,678 characters"}, (1203, 45_678), "1,203 (45,678 characters)"),
+        ({}, (0, 0), "0 (0 characters)"),
+        ({"buffers": "dict, 3 long"}, None, None),
+        ({"buffers": "list, ٣ long, 1 characters"}, None, None),
+        ({"buffers": "list, ,, long, , characters"}, None, None),
+        (None, None, None),
+    ],
+)
+async def test_it_shows_the_buffers(
+    folder: SessionFolder,
+    variables: dict[str, str] | None,
+    counts: tuple[int, int] | None,
+    line: str | None,
+) -> None:
+    state = folder.read()
+    assert state is not None
+    folder.write(state.model_copy(update={"variables": variables}))
+    found = await look_at()
+    told = counts and dict(zip(("count", "characters"), counts, strict=True))
+    assert found.as_json()["buffers"] == told
+    assert [said for said in found.lines() if said.startswith("buffers")] == (
+        [f"buffers     {line}"] if line else []
+    )
+
+
 async def never() -> Any:
     await asyncio.Event().wait()
 

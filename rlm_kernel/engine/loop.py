@@ -27,6 +27,9 @@ from rlm_kernel.errors import BudgetExceeded, ModelError
 LAST_ANSWER_SECONDS = 120.0
 """Time for the best-effort answer, and again for a cell that delivers it, when the run's own is up."""
 
+BESIDE_CHARS = 1_000
+"""Characters that are told of what FINAL_VAR(...) in prose gave, beside the outputs of a reply's cells."""
+
 
 @dataclass(frozen=True)
 class View:
@@ -245,8 +248,9 @@ class Loop:
         progress, most = say.progress_line(self.ledger), self._output_chars
         images, told = displays.shown(results, self.conversation.messages) if self._images else ((), "")
         said = [told, *remarks] if told else remarks
-        self.conversation.say(say.output_message(results, not_run, most, said, progress), images)
-        self._outputs = say.outputs_alone(results, not_run, most, said)
+        outputs, remarked = say.parts(results, not_run, most, said)
+        self.conversation.say("\n\n".join([*outputs, *remarked, progress]), images)
+        self._outputs = "\n\n".join(outputs)
 
     @contextlib.asynccontextmanager
     async def _deadline(self) -> AsyncIterator[None]:
@@ -288,7 +292,7 @@ class Loop:
             if results and parsed.final.kind == "FINAL":
                 remarks.append(say.BESIDE_CODE)
             else:
-                answer = await self._prose_answer(parsed.final, remarks)
+                answer = await self._prose_answer(parsed.final, remarks, beside=bool(results))
         if answer is None and not results and not remarks and not parsed.unclosed:
             remarks.append(say.ALL_THOUGHT if parsed.empty else say.nothing_to_run(parsed.labels))
         objection = self._guard.objection(hasty=hasty) if answer is not None else None
@@ -298,11 +302,15 @@ class Loop:
             self._answer = answer
         return remarks
 
-    async def _prose_answer(self, final: ProseFinal, remarks: list[str]) -> Answer | None:
-        """The answer of FINAL or FINAL_VAR outside code. What is code there is run as a cell."""
-        found = await answers.in_prose(
-            final, lambda code: self._cell("final", code), self._output_chars, typed=self._typed
-        )
+    async def _prose_answer(
+        self, final: ProseFinal, remarks: list[str], *, beside: bool = False
+    ) -> Answer | None:
+        """The answer of FINAL or FINAL_VAR outside code.
+
+        What is code there is run as a cell; `beside` others, little is told of what it gave.
+        """
+        most = min(BESIDE_CHARS, self._output_chars) if beside else self._output_chars
+        found = await answers.in_prose(final, lambda code: self._cell("final", code), most, typed=self._typed)
         if isinstance(found, Answer):
             return found
         remarks.append(found)

@@ -239,21 +239,14 @@ def output_message(
     All outputs together, with the cells of persons among the remarks, have `limit` characters: short ones are
     whole, long ones share what is left and lose their middle.
     """
-    outputs, told = _parts(results, not_run, limit, remarks)
+    outputs, told = parts(results, not_run, limit, remarks)
     return "\n\n".join([*outputs, *told, progress])
 
 
-def outputs_alone(
-    results: Sequence[CellResult], not_run: int, limit: int, remarks: Sequence[Remark] = ()
-) -> str:
-    """The beginning of `output_message`: without the remarks."""
-    return "\n\n".join(_parts(results, not_run, limit, remarks)[0])
-
-
-def _parts(
+def parts(
     results: Sequence[CellResult], not_run: int, limit: int, remarks: Sequence[Remark]
 ) -> tuple[list[str], list[str]]:
-    """The outputs, and the remarks."""
+    """Of `output_message`: the outputs, and the remarks."""
     persons = [one for one in remarks if isinstance(one, CellResult)]
     hidden, persons = len(persons[:-_PERSONS]), persons[-_PERSONS:]
     texts = [output_text(result.outputs) for result in results]
@@ -332,7 +325,7 @@ def after_memory(covered: Sequence[Asked], remarks: Sequence[Remark], limit: int
     """
     also = ["The further questions that it covers, as the user put them:"] if covered else []
     also += [asked.question for asked in covered]
-    _, told = _parts((), 0, limit, remarks)
+    _, told = parts((), 0, limit, remarks)
     return "\n\n".join([AFTER_MEMORY, *also, *told, progress])
 
 

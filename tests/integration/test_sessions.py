@@ -76,21 +76,24 @@ def kill_container(docker_client: Any) -> None:
 
 
 async def test_files_variables_and_conversation_survive_the_command(log: Path) -> None:
-    async with session(paths=[log]) as kept:
-        assert (await kept.ask("run: lines = context.splitlines(); FINAL(str(len(lines)))")).answer == "2"
-    talk = Talk()
+    first, talk = Talk(), Talk()
+    async with session(first, paths=[log]) as kept:
+        code = "lines = context.splitlines(); add_buffer('a' * 2_000); FINAL(str(len(lines)))"
+        assert (await kept.ask(f"run: {code}")).answer == "2"
+    assert (await look_at()).buffers == {"count": 1, "characters": 2_000}
     async with session(talk, changes={"memory_compaction.enabled": False}) as kept:
         assert "as it was left" in kept.opened[0]
         assert (
             await kept.ask("run: FINAL(lines[1] + ' of ' + context[:5])")
         ).answer == "second line of first"
         assert kept.conversation() == [
-            ("run: lines = context.splitlines(); FINAL(str(len(lines)))", "2"),
+            (f"run: {code}", "2"),
             ("run: FINAL(lines[1] + ' of ' + context[:5])", "second line of first"),
         ]
     roles = [message["role"] for message in talk.heard[-1]]
     assert roles == ["system", "user", "assistant", "user"]
     assert "lines = context" in talk.heard[-1][2]["content"]
+    assert talk.heard[0][:2] == first.heard[-1], "to the letter, so that a provider's cache hits"
     trace = read_trace(kept.trace)
     nbformat.validate(trace.node)
     assert [cell.kind for cell in trace.cells if cell.kind != "memory"] == [

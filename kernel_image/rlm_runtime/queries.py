@@ -46,7 +46,6 @@ def _query(
     """One sub-model call, as it is sent; `after` a reply that did not fit."""
     if not isinstance(model, (str, type(None))):
         raise TypeError(f"model is a model's name, not a {type(model).__name__}; pictures go to images=[…]")
-    prompt, model = predecessor.with_instruction(prompt, model)
     asked = (
         prompt
         if wanted is None
@@ -136,7 +135,8 @@ def llm_query_batched(
     """
     if isinstance(prompts, str):
         raise TypeError("llm_query_batched takes a list of prompts; for one prompt use llm_query")
-    asked = [_prompt(prompt) for prompt in prompts]
+    given = [predecessor.with_instruction(_prompt(prompt), model) for prompt in prompts]
+    asked, model = [prompt for prompt, _ in given], given[0][1] if given else None
     shown = _images_of_each(images, len(asked))
     wanted = _wanted(schema)
     deadline = None if timeout is None else time.monotonic() + timeout

@@ -103,15 +103,19 @@ def card_for(models: Models, role: Role, model: str | None) -> Card:
         if model == card.name:
             return card
     name = model if len(model) <= 80 else f"{model[:77]}..."
+    meant = f" If it is an instruction: llm_query(chunk, instruction={name!r})." if name.isalpha() else ""
     raise ModelError(
         f"There is no model {name!r} here.",
         fault="unknown_model",
         model=name,
         attempts=0,
-        hint=f"Known: {'; '.join(map(_worded, others))}. Without model=, {models.name('sub')} is asked."
-        if others
-        else f"Known: {' and '.join(dict.fromkeys(card.name for card in known))}; leave model= out for the "
-        "sub model.",
+        hint=(
+            f"Known: {'; '.join(map(_worded, others))}. Without model=, {models.name('sub')} is asked."
+            if others
+            else f"Known: {' and '.join(dict.fromkeys(card.name for card in known))}; leave model= out for "
+            "the sub model."
+        )
+        + meant,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rlm_runtime import files, predecessor, queries, wire
+from rlm_runtime import batches, files, predecessor, queries, wire
 
 
 @pytest.fixture
@@ -28,11 +28,12 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         bodies.append(body)
         return str(body["prompt"])
 
-    def call_many(_kind: str, items: Any, _count: int, **_: Any) -> list[str]:
-        return [call("", item.body, None) for item in items]
+    def call_many(_kind: str, items: Any, results: list[Any], places: Any, **_: Any) -> None:
+        for place, item in zip(places, items, strict=True):
+            results[place] = call("", item.body, None)
 
     monkeypatch.setattr(wire, "call", call)
-    monkeypatch.setattr(wire, "call_many", call_many)
+    monkeypatch.setattr(batches, "call_many", call_many)
     return bodies
 
 

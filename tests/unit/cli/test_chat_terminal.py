@@ -149,6 +149,7 @@ async def test_answers_are_rendered_and_the_account_stands_below() -> None:
     async with Terminal(*CHAT) as chat:
         await chat.type("", "›")
         await chat.type("one" + ENTER, "2 turns, 0 sub-calls")
+        await chat.type("", "›")
         await chat.type("markdown" + ENTER, "2 turns, 0 sub-calls, 12,750 tokens")
         assert "[red]not markup[/red]" in chat.text
         assert "**" not in chat.text

@@ -75,11 +75,10 @@ _UNITS = _words(
 """Words that say what is counted, in lower case, besides those of _UNIT."""
 _MEASURE = re.compile(rf"-?\d+(?:\.\d+)?{_UNIT}")
 _IS_UNIT = re.compile(rf"{_UNIT}|[a-z]{{1,2}}[A-Z][a-z]?")
-_JOINING = _words(
-    """a an the in of for to on at by with after from and or is was are were than about took takes take taken
-    has had got"""
-)
-"""What stands before a number and is no name of it, but for lack of a better one."""
+_JOINING = _words("""a an the in of for to on at by with after from and or is was are were than about""")
+"""What stands before a number and is no name of it."""
+_TAKING = _words("took takes take taken has had got")
+"""What is one for lack of a better one."""
 _NAMED_UNITS = {"%": "percent", "°C": "celsius", "°F": "fahrenheit"}
 _IN_QUOTES = r'(?:[^"\\]++|\\.)*+'
 _WELL_KNOWN = (
@@ -313,7 +312,7 @@ def _name_of_number(columns: Sequence[Sequence[_Token]], place: int) -> str:
     if before:
         return before
     after = _word_after(columns, place)
-    return after if after and after not in _JOINING else columns[place][0].kind
+    return after if after and after not in _JOINING | _TAKING else columns[place][0].kind
 
 
 def _is_pid(columns: Sequence[Sequence[_Token]], place: int) -> bool:
@@ -341,17 +340,17 @@ def _word_after(columns: Sequence[Sequence[_Token]], place: int) -> str:
 
 def _word_before(columns: Sequence[Sequence[_Token]], place: int) -> str:
     """The word before it that is the same in all lines: better a noun than one that only joins."""
-    joining = ""
+    taking = ""
     for column in reversed(columns[:place]):
         kind, text = column[0]
-        if kind == "space" or text in (":", "=", "#", "(", "[", "/"):
+        if kind == "space" or text in (":", "=", "#", "(", "[", "/") or text.lower() in _JOINING:
             continue
         if kind != "word" or _varies(column):
             break
-        if text.lower() not in _JOINING:
+        if text.lower() not in _TAKING:
             return text
-        joining = joining or text
-    return joining
+        taking = taking or text
+    return taking
 
 
 def _part(column: Sequence[_Token], name: str | None) -> str:

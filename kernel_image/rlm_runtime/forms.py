@@ -92,7 +92,7 @@ def records(text: str | LazyText, name: str = "") -> list[Record] | Iterator[Rec
     columns = _columns(made, found.names, found.delimiter, plain=found.plain)
     numbers.convert(made, columns)
     for column in columns.values():
-        if column.remark and column.kind is None:
+        if column.unlike:
             _say(column.remark)
     return made  # type: ignore[return-value]
 

@@ -137,9 +137,10 @@ class Layout(NamedTuple):
                     if part is not None
                 }
                 return parts, not number
-        if not CONTINUED.match(line) and self.sign.search(line, 0, _SIGN_WITHIN):
-            return {}, False
-        return None
+        if CONTINUED.match(line):
+            return None
+        begins = any(sign.match(line) for sign in _SIGNS.values())
+        return ({}, False) if begins or self.sign.search(line, 0, _SIGN_WITHIN) else None
 
 
 def layout(lines: Sequence[str]) -> Layout | None:

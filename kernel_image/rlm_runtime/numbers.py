@@ -166,10 +166,13 @@ def columns(
 
 
 class _Looks(NamedTuple):
-    """What a column's values look like: the styles in which all can be read, the likeliest first."""
+    """What a column's values look like: the styles in which all can be read, the likeliest first. `gone` are
+    those that say that there is no value.
+    """
 
     values: Sequence[str]
     distinct: set[str]
+    gone: set[str]
     numbers: list[re.Match[str]]
     others: set[str]
     styles: list[Style]
@@ -182,14 +185,16 @@ class _Looks(NamedTuple):
         some = [value for value in some if value not in MISSING]
         if sum(_WRITTEN.fullmatch(value) is not None for value in some) < _MOSTLY * len(some):
             return None
-        distinct = set(values) - MISSING
+        distinct = set(values)
+        gone = {value for value in distinct if value.strip() in MISSING}
+        distinct -= gone
         if not distinct:
             return None
         if all(map(NUMBER.fullmatch, distinct)) and (
             max(map(len, distinct)) <= _DIGITS or all(_value(value) is not None for value in distinct)
         ):
-            return cls(values, distinct, [], set(), _plain_styles(distinct, plain), "")
-        distinct = {value.strip() for value in distinct} - MISSING
+            return cls(values, distinct, gone, [], set(), _plain_styles(distinct, plain), "")
+        distinct = {value.strip() for value in distinct}
         numbers: list[re.Match[str]] = []
         others: set[str] = set()
         for value in distinct:
@@ -198,7 +203,7 @@ class _Looks(NamedTuple):
                 numbers.append(found)
             else:
                 others.add(value)
-        return cls(values, distinct, numbers, others, *_styles(numbers, others, plain=plain))
+        return cls(values, distinct, gone, numbers, others, *_styles(numbers, others, plain=plain))
 
     def in_doubt(self) -> bool:
         """Whether they can be read in two ways that give other numbers."""
@@ -224,7 +229,7 @@ class _Looks(NamedTuple):
     def column(self, style: Style | None, name: str) -> Column:
         """What the column is in this style."""
         total = len(self.values)
-        missing = sum(map(MISSING.__contains__, self.values))
+        missing = sum(map(self.gone.__contains__, self.values)) if self.gone else 0
         if style is None:
             return Column(None, *self._told(name, total))
         kind = _SIMPLE if style == _PLAIN and not self.mark and not self.numbers else Kind(style, self.mark)
@@ -234,7 +239,7 @@ class _Looks(NamedTuple):
             if self.in_doubt() or not NUMBER.fullmatch(example):
                 told.append(f"{example!r} is {kind.number(example)}")
         if missing:
-            signs = sorted({value.strip() for value in self.values} & MISSING)
+            signs = sorted({value.strip() for value in self.gone})
             shown = " or ".join(repr(sign) for sign in signs)
             told.append(f"{missing:,} of {total:,} have no number but {shown}")
         return Column(kind, f"{name}: {', and '.join(told)}" if told else "")

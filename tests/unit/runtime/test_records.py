@@ -156,7 +156,7 @@ def test_of_a_text_on_disk_what_is_no_number_is_told_at_the_end() -> None:
     found, said = read(text, "a.csv")  # type: ignore[arg-type]
     assert found[3_000]["amount"] == "?"
     assert found[3_001]["amount"] == 3_001
-    assert "amount: 1 of 30,000 are text, such as '?', and the others are numbers" in said
+    assert "amount: 1 of 30,000 are text, such as '?', and others are numbers" in said
     text = on_disk("id,amount,c\n" + "".join(f"{n},{'?' if n > 20_000 else n},x\n" for n in range(30_000)))
     assert "are text, such as '?', so all of it is text (in a sample)" in form(text, "a.csv")
     assert {type(row["amount"]) for row in read(text, "a.csv")[0]} == {str}  # type: ignore[arg-type]
@@ -288,6 +288,14 @@ def test_json_lines_are_read_back(rows: list[dict[str, Any]]) -> None:
         for name in {name for each in rows for name in each}:
             assert (name in row) == (name in written)
             assert row.get(name) == written.get(name)
+
+
+def test_text_among_the_numbers_of_json_is_told() -> None:
+    rows: list[dict[str, Any]] = [{"a": n, "b": "x", "c": None if n % 3 else 1.5} for n in range(50)]
+    rows[7]["a"] = "1,266.70"
+    found, said = read("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert found == rows
+    assert said == "Note: a: 1 of 50 are text, such as '1,266.70', and others are numbers\n"
 
 
 @given(st.lists(st.tuples(st.from_regex(r"\A[a-z]{1,8}\Z"), WHOLE, CENTS), min_size=5, max_size=20, unique_by=lambda row: row[0]))  # fmt: skip

@@ -104,6 +104,8 @@ _BEGIN, _MOST = 3, 0.9
 """Parts that tell which lines are of one kind, and the share of lines that must be."""
 
 
+_IN_TEXT = ("word", "number", "measure", "figures")
+"""Kinds of parts that free text has."""
 _SURE = ("date", "time", "value")
 """Kinds of parts that show what lines are."""
 
@@ -247,18 +249,20 @@ def _is_level(column: Sequence[_Token]) -> bool:
 
 
 def _end_of_parts(columns: Sequence[Sequence[_Token]], same: int) -> int:
-    """Where free text begins: before the words that lead up to where the lines differ in kind."""
+    """Where free text begins: before the words that lead up to where the lines differ in kind, and before
+    those that are the same in all lines and lead up to these.
+    """
+
+    def leads(column: Sequence[_Token], *, varies: bool) -> bool:
+        kind, text = column[0]
+        if kind == "space" or text in ("[", "(", "<", "{", "'"):
+            return True
+        return kind in _IN_TEXT and _varies(column) == varies and not _is_level(column)
+
     end = same
-    while end and (
-        columns[end - 1][0].kind == "space"
-        or columns[end - 1][0].text in ("[", "(", "<", "{", "'")
-        or (
-            columns[end - 1][0].kind in ("word", "number", "measure", "figures")
-            and _varies(columns[end - 1])
-            and not _is_level(columns[end - 1])
-        )
-    ):
-        end -= 1
+    for varies in (True, False):
+        while end and leads(columns[end - 1], varies=varies):
+            end -= 1
     return end
 
 

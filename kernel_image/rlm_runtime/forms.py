@@ -8,7 +8,6 @@ sample, is one. Of a text that is none of these, the records are its lines.
 from __future__ import annotations
 
 import configparser
-import gc
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -88,31 +87,16 @@ def records(text: str | LazyText, name: str = "") -> list[Record] | Iterator[Rec
     read = found.read(_bounded(_lines(text)))
     if not _fits(text):
         return _one_by_one(read, found)
-    made = _made(read)
+    made = rows.made(read)
     columns = _columns(made, found.names, found.delimiter, plain=found.plain)
     numbers.convert(made, columns)
     for column in columns.values():
-        if column.remark and column.kind is None:
+        if column.unlike:
             _say(column.remark)
+    if found.told and not found.names:
+        for mixed in rows.text_among_numbers(made):
+            _say(mixed)
     return made  # type: ignore[return-value]
-
-
-def _made(read: Iterable[Record]) -> list[rows.Record]:
-    """What was read, as records that know each other's columns."""
-    kind = rows.kind()
-    known = kind.known
-    collects = gc.isenabled()
-    gc.disable()  # there is nothing to collect while these are made, and looking for it takes long
-    try:
-        made = []
-        for row in read:
-            if not known.issuperset(row):
-                known.update(row)
-            made.append(kind(row))
-    finally:
-        if collects:
-            gc.enable()
-    return made
 
 
 def _one_by_one(made: Iterator[Record], found: _Form) -> Iterator[Record]:
@@ -136,7 +120,7 @@ def _one_by_one(made: Iterator[Record], found: _Form) -> Iterator[Record]:
         kind.known.update(row)
         yield kind(row)
     for name, (number, first) in others.items():
-        _say(f"{name}: {number:,} of {count:,} are text, such as {first[:60]!r}, and the others are numbers")
+        _say(rows.mixed(name, number, count, first))
 
 
 def _columns(

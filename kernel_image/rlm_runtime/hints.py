@@ -131,12 +131,19 @@ def _unknown(name: str, known: list[str]) -> str:
 
 def _wrong_type(said: str, context: Any) -> str:
     missing = re.search(r"'(\w+)' object has no attribute '(\w+)'", said)
+    if re.search(r"got 'Record'|Record found|'Record'$|'Record' and|and 'Record'", said):
+        return (
+            "A record is a dict. Take one of its columns, such as row['text'], the whole line, where there "
+            "is one; str(row) has all."
+        )
     if isinstance(context, Mapping):
         if missing and missing[1] == "dict" and missing[2] in _TEXT_METHODS:
             return _each(context)
         if "expected string or bytes-like object, got 'dict'" in said or "unhashable type: 'slice'" in said:
             return _each(context)
     elif isinstance(context, str):
+        if "unhashable type: 'slice'" in said:
+            return "A dict has no slices. Of a record take a column: row['text'][:100] is of its line."
         if missing and missing[1] == "str" and missing[2] in _MAPPING_METHODS:
             return f"`context` is one str{_form(context)}. `context.splitlines()` has its lines."
         if "string indices must be integers" in said:
@@ -145,7 +152,10 @@ def _wrong_type(said: str, context: Any) -> str:
                 "it first."
             )
     if missing and missing[1] == "Hit":
-        return "What grep finds has .text (the line), .line (its number) and .file."
+        return (
+            "What grep finds has .text (the line), .line (its number), .file, .match, .start (its place in "
+            "the text) and .around(n)."
+        )
     if "invalid literal for int()" in said or "could not convert string to float" in said:
         return (
             r"That is no number. Find numbers by the words around them: re.findall(r'word (\d+)', "

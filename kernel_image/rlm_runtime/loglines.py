@@ -75,11 +75,10 @@ _UNITS = _words(
 """Words that say what is counted, in lower case, besides those of _UNIT."""
 _MEASURE = re.compile(rf"-?\d+(?:\.\d+)?{_UNIT}")
 _IS_UNIT = re.compile(rf"{_UNIT}|[a-z]{{1,2}}[A-Z][a-z]?")
-_JOINING = _words(
-    """a an the in of for to on at by with after from and or is was are were than about took takes take taken
-    has had got"""
-)
-"""What stands before a number and is no name of it, but for lack of a better one."""
+_JOINING = _words("""a an the in of for to on at by with after from and or is was are were than about""")
+"""What stands before a number and is no name of it."""
+_TAKING = _words("took takes take taken has had got")
+"""What is one for lack of a better one."""
 _NAMED_UNITS = {"%": "percent", "°C": "celsius", "°F": "fahrenheit"}
 _IN_QUOTES = r'(?:[^"\\]++|\\.)*+'
 _WELL_KNOWN = (
@@ -105,6 +104,8 @@ _BEGIN, _MOST = 3, 0.9
 """Parts that tell which lines are of one kind, and the share of lines that must be."""
 
 
+_IN_TEXT = ("word", "number", "measure", "figures")
+"""Kinds of parts that free text has."""
 _SURE = ("date", "time", "value")
 """Kinds of parts that show what lines are."""
 
@@ -138,9 +139,10 @@ class Layout(NamedTuple):
                     if part is not None
                 }
                 return parts, not number
-        if not CONTINUED.match(line) and self.sign.search(line, 0, _SIGN_WITHIN):
-            return {}, False
-        return None
+        if CONTINUED.match(line):
+            return None
+        begins = any(sign.match(line) for sign in _SIGNS.values())
+        return ({}, False) if begins or self.sign.search(line, 0, _SIGN_WITHIN) else None
 
 
 def layout(lines: Sequence[str]) -> Layout | None:
@@ -247,18 +249,20 @@ def _is_level(column: Sequence[_Token]) -> bool:
 
 
 def _end_of_parts(columns: Sequence[Sequence[_Token]], same: int) -> int:
-    """Where free text begins: before the words that lead up to where the lines differ in kind."""
+    """Where free text begins: before the words that lead up to where the lines differ in kind, and before
+    those that are the same in all lines and lead up to these.
+    """
+
+    def leads(column: Sequence[_Token], *, varies: bool) -> bool:
+        kind, text = column[0]
+        if kind == "space" or text in ("[", "(", "<", "{", "'"):
+            return True
+        return kind in _IN_TEXT and _varies(column) == varies and not _is_level(column)
+
     end = same
-    while end and (
-        columns[end - 1][0].kind == "space"
-        or columns[end - 1][0].text in ("[", "(", "<", "{", "'")
-        or (
-            columns[end - 1][0].kind in ("word", "number", "measure", "figures")
-            and _varies(columns[end - 1])
-            and not _is_level(columns[end - 1])
-        )
-    ):
-        end -= 1
+    for varies in (True, False):
+        while end and leads(columns[end - 1], varies=varies):
+            end -= 1
     return end
 
 
@@ -313,7 +317,7 @@ def _name_of_number(columns: Sequence[Sequence[_Token]], place: int) -> str:
     if before:
         return before
     after = _word_after(columns, place)
-    return after if after and after not in _JOINING else columns[place][0].kind
+    return after if after and after not in _JOINING | _TAKING else columns[place][0].kind
 
 
 def _is_pid(columns: Sequence[Sequence[_Token]], place: int) -> bool:
@@ -341,17 +345,17 @@ def _word_after(columns: Sequence[Sequence[_Token]], place: int) -> str:
 
 def _word_before(columns: Sequence[Sequence[_Token]], place: int) -> str:
     """The word before it that is the same in all lines: better a noun than one that only joins."""
-    joining = ""
+    taking = ""
     for column in reversed(columns[:place]):
         kind, text = column[0]
-        if kind == "space" or text in (":", "=", "#", "(", "[", "/"):
+        if kind == "space" or text in (":", "=", "#", "(", "[", "/") or text.lower() in _JOINING:
             continue
         if kind != "word" or _varies(column):
             break
-        if text.lower() not in _JOINING:
+        if text.lower() not in _TAKING:
             return text
-        joining = joining or text
-    return joining
+        taking = taking or text
+    return taking
 
 
 def _part(column: Sequence[_Token], name: str | None) -> str:

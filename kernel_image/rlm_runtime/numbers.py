@@ -130,10 +130,14 @@ def _value(digits: str) -> int | float | None:
 
 
 class Column(NamedTuple):
-    """What a column is. `kind` is None for text; `remark` is what is to be said of it, "" for nothing."""
+    """What a column is. `kind` is None for text; `remark` is what is to be told of it, "" for nothing.
+
+    `unlike`: it is text as some values are not like most of them.
+    """
 
     kind: Kind | None
     remark: str = ""
+    unlike: bool = False
 
 
 def columns(
@@ -162,10 +166,13 @@ def columns(
 
 
 class _Looks(NamedTuple):
-    """What a column's values look like: the styles in which all can be read, the likeliest first."""
+    """What a column's values look like: the styles in which all can be read, the likeliest first. `gone` are
+    those that say that there is no value.
+    """
 
     values: Sequence[str]
     distinct: set[str]
+    gone: set[str]
     numbers: list[re.Match[str]]
     others: set[str]
     styles: list[Style]
@@ -178,14 +185,16 @@ class _Looks(NamedTuple):
         some = [value for value in some if value not in MISSING]
         if sum(_WRITTEN.fullmatch(value) is not None for value in some) < _MOSTLY * len(some):
             return None
-        distinct = set(values) - MISSING
+        distinct = set(values)
+        gone = {value for value in distinct if value.strip() in MISSING}
+        distinct -= gone
         if not distinct:
             return None
         if all(map(NUMBER.fullmatch, distinct)) and (
             max(map(len, distinct)) <= _DIGITS or all(_value(value) is not None for value in distinct)
         ):
-            return cls(values, distinct, [], set(), _plain_styles(distinct, plain), "")
-        distinct = {value.strip() for value in distinct} - MISSING
+            return cls(values, distinct, gone, [], set(), _plain_styles(distinct, plain), "")
+        distinct = {value.strip() for value in distinct}
         numbers: list[re.Match[str]] = []
         others: set[str] = set()
         for value in distinct:
@@ -194,7 +203,7 @@ class _Looks(NamedTuple):
                 numbers.append(found)
             else:
                 others.add(value)
-        return cls(values, distinct, numbers, others, *_styles(numbers, others, plain=plain))
+        return cls(values, distinct, gone, numbers, others, *_styles(numbers, others, plain=plain))
 
     def in_doubt(self) -> bool:
         """Whether they can be read in two ways that give other numbers."""
@@ -220,9 +229,9 @@ class _Looks(NamedTuple):
     def column(self, style: Style | None, name: str) -> Column:
         """What the column is in this style."""
         total = len(self.values)
-        missing = sum(map(MISSING.__contains__, self.values))
+        missing = sum(map(self.gone.__contains__, self.values)) if self.gone else 0
         if style is None:
-            return Column(None, self._told(name, total))
+            return Column(None, *self._told(name, total))
         kind = _SIMPLE if style == _PLAIN and not self.mark and not self.numbers else Kind(style, self.mark)
         told = []
         if kind is not _SIMPLE or self.in_doubt():
@@ -230,26 +239,26 @@ class _Looks(NamedTuple):
             if self.in_doubt() or not NUMBER.fullmatch(example):
                 told.append(f"{example!r} is {kind.number(example)}")
         if missing:
-            signs = sorted({value.strip() for value in self.values} & MISSING)
+            signs = sorted({value.strip() for value in self.gone})
             shown = " or ".join(repr(sign) for sign in signs)
             told.append(f"{missing:,} of {total:,} have no number but {shown}")
         return Column(kind, f"{name}: {', and '.join(told)}" if told else "")
 
-    def _told(self, name: str, total: int) -> str:
-        """Why it is text."""
+    def _told(self, name: str, total: int) -> tuple[str, bool]:
+        """Why it is text, and whether some values are not like most of them."""
         if self.styles:
             shown = min((value for value in self.distinct if not value.isdecimal()), key=len)
-            return f"{name}: all of it is text, as {shown!r} can be read in two ways"
+            return f"{name}: all of it is text, as {shown!r} can be read in two ways", True
         if codes := [value for value in self.distinct if _CODE.fullmatch(value)]:
-            return f"{name}: all of it is text, as some begin with a zero, such as {min(codes)!r:.60}"
+            return f"{name}: all of it is text, as some begin with a zero, such as {min(codes)!r:.60}", False
         others = self.others or _minority(self.numbers)
         if not others:
-            return ""
+            return "", False
         count = sum(value.strip() in others for value in self.values)
         if count > (1 - _MOSTLY) * total:
-            return ""
+            return "", False
         shown = min(sorted(others), key=len)[:60]
-        return f"{name}: {count:,} of {total:,} are text, such as {shown!r}, so all of it is text"
+        return f"{name}: {count:,} of {total:,} are text, such as {shown!r}, so all of it is text", True
 
 
 def _plain_styles(distinct: set[str], plain: bool) -> list[Style]:
@@ -300,7 +309,7 @@ def _minority(numbers: Sequence[re.Match[str]]) -> set[str]:
 def convert(rows: Sequence[dict[str, Any]], found: Mapping[str, Column]) -> None:
     """Make numbers of the columns that are some. What is missing stays as it is."""
     put = dict.__setitem__  # a record's own takes more time
-    for name, (kind, _) in found.items():
+    for name, (kind, *_) in found.items():
         if kind is None:
             continue
         number = _simple if kind is _SIMPLE else kind.number

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import gc
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
 _SHOWN = 30
+_COLUMNS = 100
 
 
 class NoColumn(KeyError):
@@ -99,3 +103,36 @@ class Record(dict[str, Any]):
 def kind(*columns: str) -> type[Record]:
     """A class for records that are read together, with the columns that are known so far."""
     return type("Record", (Record,), {"__slots__": (), "known": set(columns), "__module__": __name__})
+
+
+def made(read: Iterable[dict[str, Any]]) -> list[Record]:
+    """What was read, as records that know each other's columns."""
+    of_all = kind()
+    known = of_all.known
+    collects = gc.isenabled()
+    gc.disable()  # there is nothing to collect while these are made, and looking for it takes long
+    try:
+        records = []
+        for row in read:
+            if not known.issuperset(row):
+                known.update(row)
+            records.append(of_all(row))
+    finally:
+        if collects:
+            gc.enable()
+    return records
+
+
+def text_among_numbers(records: Sequence[Record]) -> Iterator[str]:
+    """In which columns, of the first hundred, there is text among numbers."""
+    for name in itertools.islice(records[0].known if records else (), _COLUMNS):
+        values = [row.get(name) for row in records]
+        kinds = set(map(type, values))
+        if str in kinds and kinds & {int, float}:
+            texts = [value for value in values if isinstance(value, str)]
+            yield mixed(name, len(texts), len(records), texts[0])
+
+
+def mixed(name: str, texts: int, total: int, first: str) -> str:
+    """That a column has text among numbers."""
+    return f"{name}: {texts:,} of {total:,} are text, such as {first[:60]!r}, and others are numbers"

@@ -32,6 +32,8 @@ _RETURN = "\ue00d"
 """Stands for a carriage return while a line is taken apart."""
 _TOTAL = re.compile(r"(?:grand |sub)?total|sum|summe|gesamt(?:summe)?|total général|totale", re.IGNORECASE)
 """How a row begins that is the sum of the others."""
+_DIGITS = re.compile(r"\d+(?:\.\d+)?")
+_BEGINNING, _SHAPE = 100, 10
 _NAME = 40
 _LONG_NAME = 200
 _ROWS = 20
@@ -353,6 +355,7 @@ def _table(rows: list[list[str]], dialect: Dialect, by_name: bool) -> tuple[floa
             and len(rows[0]) == width
             and (even == 1 or (even >= 0.9 and len(rows) >= 10))
             and _are_names(rows[0])
+            and not _is_data(rows)
         )
         return (even, _made(rows, dialect, titles, named=True)) if strict else None
     named = _has_names(rows)
@@ -398,10 +401,29 @@ def _are_names(row: list[str]) -> bool:
     )
 
 
+def _is_data(rows: list[list[str]]) -> bool:
+    """Whether the first row has values, as it has a date, a time or a number with a unit where most of the
+    rows below have one.
+    """
+    below = rows[1:]
+    shapes = [_shape(field) for field in rows[0]]
+    return any(
+        "0" in shape
+        and not NUMBER.fullmatch(field.strip())
+        and sum(_shape(row[place]) == shape for row in below if place < len(row)) > len(below) / 2
+        for place, (field, shape) in enumerate(zip(rows[0], shapes, strict=True))
+    )
+
+
+def _shape(field: str) -> str:
+    """How a field begins, whatever the numbers in it."""
+    return _DIGITS.sub("0", field.strip()[:_BEGINNING])[:_SHAPE]
+
+
 def _has_names(rows: list[list[str]]) -> bool:
     """Whether the first row has names: they are no numbers where the rows below have some."""
     first, rest = rows[0], rows[1:]
-    if any(len(name) > _LONG_NAME for name in first):
+    if any(len(name) > _LONG_NAME for name in first) or _is_data(rows):
         return False
     numbers = [name for name in first if NUMBER.fullmatch(name.strip())]
     if numbers and not (all(_YEAR.fullmatch(name.strip()) for name in numbers) and len(numbers) < len(first)):

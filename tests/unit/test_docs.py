@@ -221,7 +221,7 @@ def test_kernel_names_what_code_has_with_its_signatures() -> None:
     ("module", "names"),
     [
         (RUNTIME / "display.py", ("STREAM_HEAD", "STREAM_TAIL", "TEXT_CAP", "PICTURE_CAP", "DISPLAY_CAP")),
-        (RUNTIME / "search.py", ("LISTED",)),
+        (RUNTIME / "hits.py", ("LISTED",)),
         (ROOT / "rlm_kernel" / "session" / "conversation.py", ("MAX_HISTORY",)),
         (ROOT / "rlm_kernel" / "sandbox" / "outputs.py", ("TEXT_CAP", "PICTURE_CAP", "COUNT_CAP")),
         (ROOT / "rlm_kernel" / "session" / "environment.py", ("MAX_IN_FLIGHT",)),

@@ -254,6 +254,21 @@ CASES: dict[str, tuple[Callable[[int], Any], Callable[[Any], Any], int]] = {
     "grep: dict": (lambda n: active(texts(n)), lambda _: files.grep("needle"), 3_000),
     "grep: list": (lambda n: active(list(texts(n).values())), lambda _: files.grep("needle"), 3_000),
     "grep: one long line": (lambda n: active("a needle " * n), lambda _: files.grep("needle$"), 30_000),
+    "grep: lines around": (
+        lambda n: active(log(n)),
+        lambda _: repr(files.grep("INFO", before=2, after=2)),
+        1_000,
+    ),
+    "grep: what is around hits": (
+        lambda n: active(log(n)),
+        lambda _: [(hit.start, hit.match, hit.around(20)) for hit in files.grep("INFO")],
+        1_000,
+    ),
+    "grep: long lines": (
+        lambda n: active(("x needle" * 100 + "\n") * n),
+        lambda _: repr(files.grep("needle")),
+        200,
+    ),
     "chunks: str": (lambda n: active(log(n)), lambda _: consumed(files.chunks(100, 10)), 3_000),
     "chunks: dict": (lambda n: active(texts(n)), lambda _: consumed(files.chunks(10)), 3_000),
     "records: lines": (
@@ -262,6 +277,21 @@ CASES: dict[str, tuple[Callable[[int], Any], Callable[[Any], Any], int]] = {
         2_000,
     ),
     "records: log": (lambda n: active(log(n)), lambda _: files.records(), 1_000),
+    "records: log with stack traces": (
+        lambda n: active(log(n).replace(" 7 ms\n", " 7 ms\nTraceback (most recent call last):\n  x\n")),
+        lambda _: files.records(),
+        1_000,
+    ),
+    "records: log of two kinds": (
+        lambda n: active(log(n).replace("took 7 ms", "is gone")),
+        lambda _: files.records(),
+        1_000,
+    ),
+    "records: numbers as people write them": (
+        lambda n: active("a;b;c\n" + "".join(f"{i};{i:,}.50;{i / 7:.2f}%\n" for i in range(n))),
+        lambda _: files.records(),
+        1_000,
+    ),
     "records: table": (lambda n: active("a,b,c\n" + "1,x,2.5\n" * n), lambda _: files.records(), 1_000),
     "records: table with stray quotes": (
         lambda n: active("a,b,c\n" + '1,"x,2\n1,x,2\n1,"x",2\n' * n),
@@ -378,6 +408,13 @@ LAZY: dict[str, tuple[Callable[[LazyText], Any], int]] = {
     "peek": (lambda text: [files.peek(at, at + 100) for at in range(0, len(active(text)), 5_000)], 3_000),
     "grep": (lambda text: search({"a": text}, re.compile("INFO"), None), 3_000),
     "grep: regular expression": (lambda text: search({"a": text}, re.compile("(?i)info"), None), 2_000),
+    "grep: what is around hits": (
+        lambda text: [
+            (hit.start, hit.around(20), hit.before, hit.after)
+            for hit in search({"a": text}, re.compile("INFO"), None, 1, 1)
+        ],
+        1_000,
+    ),
     "grep: few hits": (lambda text: search({"a": text}, re.compile("wörker.* 13 ms"), None), 10_000),
     "chunks": (lambda text: (active(text), consumed(files.chunks(500, 10))), 10_000),
     "records": (lambda text: (active(text), consumed(files.records())), 1_000),

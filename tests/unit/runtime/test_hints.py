@@ -8,6 +8,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from rlm_runtime.forms import records
 from rlm_runtime.hints import hint
 from rlm_runtime.hits import Hit
 
@@ -30,6 +31,11 @@ TABLE = "a,b,c\n1,2,3\n4,5,6\n"
         ("[row['a'] for row in context]", '{"a": 1}\n{"a": 2}\n', "rows = records()"),
         ("[][0]", TEXT, "a search that finds nothing"),
         ("Hit('a', 1, 'x=1').split('=')", TEXT, ".text (the line)"),
+        ("re.search('a', records(context)[0])", TEXT, "A record is a dict"),
+        ("'\\n'.join(records(context))", TEXT, "A record is a dict"),
+        ("{'a': 1}[:3]", TEXT, "A dict has no slices"),
+        ("set(records(context))", TEXT, "A record is a dict"),
+        ("sorted(records(context))", TEXT, "A record is a dict"),
         ("contxt", TEXT, "Did you mean `context`?"),
         ("int('user=u1')", TEXT, "by the words around them"),
         ("float('n/a')", TEXT, "by the words around them"),
@@ -58,7 +64,7 @@ TABLE = "a,b,c\n1,2,3\n4,5,6\n"
     ],
 )
 def test_an_error_says_what_to_do(code: str, context: Any, told: str) -> None:
-    names = {"context": context, "re": re, "json": json, "Hit": Hit, "Counter": Counter}
+    names = {"context": context, "re": re, "json": json, "Hit": Hit, "Counter": Counter, "records": records}
     with pytest.raises(Exception) as raised:  # noqa: PT011
         eval(code, names)
     said = hint(raised.value, context, [*names, "rows"] if "row[" in code else names)

@@ -144,6 +144,10 @@ class Query(TypedDict):
     previews: NotRequired[list[str]]
 
 
+Partial = tuple[str, int, int, bool]
+"""Of a batch that was cut off: its cell, its answers, its prompts, and whether a limit did it."""
+
+
 class Handed(TypedDict):
     """An input for a child that was sent by `hand`."""
 

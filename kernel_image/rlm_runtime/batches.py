@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from rlm_contract import Kind, Reply
+from rlm_contract import Kind, Partial, Reply
 
 from rlm_runtime import wire
 from rlm_runtime.wire import CallFailed, HostCallError
@@ -43,15 +42,17 @@ class _Left(NamedTuple):
     cell: str
     results: list[Any]
 
-    @property
-    def answers(self) -> int:
-        return sum(not isinstance(result, CallFailed) for result in self.results)
+    def told(self) -> Partial:
+        """What the host is told of it."""
+        answers = sum(not isinstance(result, CallFailed) for result in self.results)
+        by_limit = any(isinstance(_error(result), wire.BudgetExceeded) for result in self.results)
+        return self.cell, answers, len(self.results), by_limit
 
 
 _left: list[_Left] = []
 """The last one, if there is any."""
 _untold: list[_Left] = []
-"""The same, as long as the cell's output does not tell of it."""
+"""The same, as long as the host is not told of it."""
 _followers: list[Callable[[list[Any]], None]] = []
 
 
@@ -73,32 +74,20 @@ def begin_cell() -> None:
 
 
 def end_cell() -> None:
-    """A cell ends: code that had a batch cut off is told, and the host, which then keeps the answers."""
+    """A cell ends: the host, and by it the model, is told that a batch was cut off."""
     for group in list(_gathered.values()):
         if group.pending:
             _leave(group.results)
     if _untold:
-        print(f"Note: {_told(_untold.pop())}", file=sys.stderr)
         with contextlib.suppress(HostCallError):
-            wire.call("cut_off", {})
+            wire.call("cut_off", {"partial": _untold.pop().told()})
 
 
-def _told(left: _Left) -> str:
-    by_limit = any(isinstance(_error(result), wire.BudgetExceeded) for result in left.results)
-    return (
-        f"the batch was cut off{' by a limit' if by_limit else ''}: partial_results has {left.answers:,} of "
-        f"{len(left.results):,} answers, in the order of the prompts; the others are falsy."
-        + ("" if by_limit else " The same call again asks only the rest.")
-    )
-
-
-def described(variables: Mapping[str, Any]) -> tuple[str, int, int] | None:
-    """Of the batch that was cut off last: its cell, its answers and its prompts; None where the variable has
-    become another's.
-    """
+def described(variables: Mapping[str, Any]) -> Partial | None:
+    """The same of the one that was cut off last; None where the variable has become another's."""
     for left in _left:
         if variables.get("partial_results") is left.results:
-            return left.cell, left.answers, len(left.results)
+            return left.told()
     return None
 
 

@@ -48,7 +48,7 @@ class Cells:
             calls=calls,
             answer=answer,
             left_out=self.calls.left_out,
-            batch_cut=self.calls.batch_cut,
+            partial=self.calls.partial,
         )
         if result.lost_answers:
             self.calls.keep_answers()

@@ -22,6 +22,7 @@ from rlm_kernel.engine.protocols import (
     CallRecord,
     HostCall,
     HostCallHandler,
+    Partial,
     Recording,
     ReplyText,
 )
@@ -88,8 +89,8 @@ class HostCalls:
         """The run was cancelled when the cell had delivered: see `check_cut_short`."""
         self.unrecorded = 0
         """Calls of the cell in progress (or the last) that the recording did not know."""
-        self.batch_cut = False
-        """In the cell in progress (or the last) a batch was cut off."""
+        self.partial: Partial | None = None
+        """Of the batch that was cut off in the cell in progress (or the last)."""
         self.broken: SetupError | TraceNotWritten | None = None
         """What the machine lacks all of a sudden, an engine or room on the disk for a child RLM: the run is
         to end as soon as the cell has.
@@ -113,7 +114,7 @@ class HostCalls:
     def begin(self, cell_id: str) -> None:
         self._cell, self._talk, self._answer, self.unrecorded = cell_id, None, None, 0
         self._records.begin()
-        self.cut_short = self.batch_cut = False
+        self.cut_short, self.partial = False, None
         self.delivered.clear()
 
     def end(self) -> tuple[tuple[CallRecord, ...], Answer | None]:
@@ -269,10 +270,11 @@ class HostCalls:
             self._tell(CallsPlanned(call.cell, calls))
 
     async def _cut_off(self, call: HostCall) -> None:
-        """Code has told that a batch was cut off: if the cell comes to its end all the same, what it was
-        answered is kept.
+        """A batch was cut off, by the word of code: the root model is told, and the answers of the cell are
+        kept, also if it comes to its end.
         """
-        self.batch_cut = self.batch_cut or call.cell == self._cell
+        if call.cell == self._cell:
+            self.partial = kernel_says.partial(call.body)
 
     async def _budget(self, call: HostCall) -> Any:
         past = await self._recording.find(call, digest("budget", {})) if self._recording else None

@@ -17,7 +17,7 @@ from rlm_contract import MAX_ALL_PICTURES, MAX_PICTURES, MAX_PREVIEW, PREVIEW_SI
 from rlm_kernel.bounded import MAX_DEPTH
 from rlm_kernel.checked import integer, plain, text
 from rlm_kernel.engine import pictures
-from rlm_kernel.engine.protocols import Answer, Picture, PictureNote
+from rlm_kernel.engine.protocols import Answer, Partial, Picture, PictureNote
 from rlm_kernel.errors import UsageError
 
 MAX_SCHEMA = 100_000
@@ -145,6 +145,11 @@ def order(body: Mapping[str, Any]) -> list[str]:
     """Ids of calls, in the order in which code had their answers. What is none is passed over."""
     ids = body.get("calls")
     return [name for name in ids if type(name) is str] if type(ids) is list else []
+
+
+def partial(body: Mapping[str, Any]) -> Partial | None:
+    """What is left of a batch that was cut off; None where that is unknown."""
+    return _or(body.get("partial"), Partial.of, None)
 
 
 def planned(body: Mapping[str, Any]) -> int | None:

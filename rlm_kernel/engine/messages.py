@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlm_kernel.engine.ledger import Ledger
-from rlm_kernel.engine.protocols import CellResult, ContextInfo
+from rlm_kernel.engine.protocols import CellResult, ContextInfo, Partial
 
 _ANSI = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 _COUNT = re.compile(r"In ?\[\d+\]")
@@ -199,11 +199,11 @@ def no_tools(names: Sequence[str]) -> list[str]:
 
 
 def kept_answers(results: Sequence[CellResult]) -> list[str]:
-    """That answers are kept which the cells had paid for, and code may not have.
-
-    Of a batch the kernel tells by itself.
+    """What there is of batches that were cut off, and that answers of other calls are kept which code may not
+    have.
     """
-    return kept(sum(result.lost_answers for result in results if not result.batch_cut))
+    partial = [partial_results(result.partial) for result in results if result.partial is not None]
+    return partial + kept(sum(result.lost_answers for result in results if result.partial is None))
 
 
 def kept(answers: int) -> list[str]:
@@ -218,11 +218,12 @@ def kept(answers: int) -> list[str]:
     return [f"{which}: the same calls, made again, have them at once and cost nothing."]
 
 
-def partial_results(answers: int, prompts: int) -> str:
-    """That the kernel has the results of a batch whose cell was stopped."""
+def partial_results(partial: Partial) -> str:
+    """What the kernel has of a batch that was cut off."""
     return (
-        f"The batch was cut off: partial_results has {answers:,} of {prompts:,} answers, in the order of the "
-        "prompts; the others are falsy. The same call again asks only the rest."
+        f"The batch was cut off{' by a limit' if partial.by_limit else ''}: partial_results has "
+        f"{partial.answers:,} of {partial.prompts:,} answers, in the order of the prompts; the others are "
+        "falsy." + ("" if partial.by_limit else " The same call again asks only the rest.")
     )
 
 

@@ -33,6 +33,7 @@ from rlm_kernel.engine.values import HostCallHandler as HostCallHandler
 from rlm_kernel.engine.values import Memory as Memory
 from rlm_kernel.engine.values import Message as Message
 from rlm_kernel.engine.values import Outcome as Outcome
+from rlm_kernel.engine.values import Partial as Partial
 from rlm_kernel.engine.values import Picture as Picture
 from rlm_kernel.engine.values import PictureNote as PictureNote
 from rlm_kernel.engine.values import ReplyText as ReplyText

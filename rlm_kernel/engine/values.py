@@ -15,6 +15,9 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Literal
 
+from rlm_contract import MAX_CELL_ID
+
+from rlm_kernel.checked import integer, text
 from rlm_kernel.engine.totals import Shares, Usage
 
 Role = Literal["root", "sub"]
@@ -277,6 +280,27 @@ def answered(call: CallRecord) -> bool:
 
 
 @dataclass(frozen=True)
+class Partial:
+    """What the kernel says it has of a batch that was cut off in a `cell`: so many `answers` to so many
+    `prompts`. `by_limit`: a limit of the run did it.
+    """
+
+    cell: str
+    answers: int
+    prompts: int
+    by_limit: bool = False
+
+    @classmethod
+    def of(cls, value: Any) -> Partial | None:
+        """As code in the kernel tells it (`rlm_contract.Partial`), which is hostile. Raises ValueError."""
+        if value is None:
+            return None
+        if type(value) not in (list, tuple) or len(value) != 4 or type(value[3]) is not bool:
+            raise ValueError("no results of a batch")
+        return cls(text(value[0])[:MAX_CELL_ID], integer(value[1]), integer(value[2]), value[3])
+
+
+@dataclass(frozen=True)
 class Answer:
     """What the kernel's code delivered: text for people; `value` as JSON data where it was more than text,
     which is then `typed`: the value may be None.
@@ -297,8 +321,8 @@ class CellResult:
     `outputs` are nbformat output dicts, already capped; `notices` are ours, for the model.
 
     status: ok; error (the code raised); timeout (interrupted, kernel kept); died (kernel lost and restarted).
-    `calls`, `answer`, `left_out` (calls that are not kept) and `batch_cut` (a batch of calls was cut off, by
-    the kernel's word) are filled in by the engine, which does the host calls.
+    `calls`, `answer`, `left_out` (calls that are not kept) and `partial` (a batch of calls was cut off) are
+    filled in by the engine, which does the host calls.
     """
 
     cell_id: str
@@ -313,7 +337,7 @@ class CellResult:
     calls: Sequence[CallRecord] = ()
     answer: Answer | None = None
     left_out: int = 0
-    batch_cut: bool = False
+    partial: Partial | None = None
 
     @property
     def lost_answers(self) -> int:
@@ -321,7 +345,7 @@ class CellResult:
 
         They were paid for, so the same calls have them again (`engine.kept`).
         """
-        cut = self.status != "ok" or self.batch_cut
+        cut = self.status != "ok" or self.partial is not None
         return sum(map(answered, self.calls)) if cut else 0
 
 
@@ -347,10 +371,8 @@ class ContextInfo:
     """The answer must have a form of its own, which the kernel checks as it is delivered."""
     pictures: Mapping[str, str] = field(default_factory=dict)
     """Of the pieces that are pictures: name to what is said of it in place of its characters."""
-    partial: tuple[str, int, int] | None = None
-    """Of the batch that was cut off last, and that the kernel has the results of: its cell, its answers, and
-    how many there were to be.
-    """
+    partial: Partial | None = None
+    """Of the batch that was cut off last, and that the kernel has the results of."""
 
 
 StopReason = Literal[

@@ -21,7 +21,7 @@ from rlm_contract import MAX_CALL_ID, MAX_CELL_ID, MAX_HANDED_FILES, MAX_PICTURE
 
 from rlm_kernel import bounded
 from rlm_kernel.checked import Asked, Count, Flag, Name, Text, Told, cut, each, integer, known, plain, text
-from rlm_kernel.engine.protocols import ContextInfo
+from rlm_kernel.engine.protocols import ContextInfo, Partial
 
 _MAX_LITERAL = 200_000
 """Characters of a value that the kernel tells as a Python literal."""
@@ -252,14 +252,6 @@ def _picture(value: Any) -> tuple[str, str]:
     return text(value[0])[:_PATH], text(value[1])[:_ABOUT]
 
 
-def _partial(value: Any) -> tuple[str, int, int] | None:
-    if value is None:
-        return None
-    if type(value) not in (list, tuple) or len(value) != 3:
-        raise ValueError("no results of a batch")
-    return text(value[0])[:MAX_CELL_ID], integer(value[1], 0), integer(value[2], 0)
-
-
 class Described(Told):
     """What `context` is."""
 
@@ -274,7 +266,7 @@ class Described(Told):
     more_remarks: Count = 0
     pictures: Annotated[list[Any], each(_picture, _MAX_ITEMS)] = Field(default_factory=list)
     typed: Flag = False
-    partial: Annotated[tuple[str, int, int] | None, PlainValidator(_partial)] = None
+    partial: Annotated[Partial | None, PlainValidator(Partial.of)] = None
 
     def info(self) -> ContextInfo:
         told = [" ".join(remark[:_REMARK].split()) for remark in self.remarks]

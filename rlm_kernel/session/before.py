@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rlm_kernel.engine import messages
 from rlm_kernel.engine.kept import Kept
-from rlm_kernel.engine.protocols import CallRecord
+from rlm_kernel.engine.protocols import CallRecord, Partial
 from rlm_kernel.engine.values import answered
 from rlm_kernel.trace.reader import TraceCell, TraceFile
 
@@ -44,26 +44,22 @@ def _calls(cell: TraceCell) -> Iterator[CallRecord]:
         yield call.record()
 
 
-def left_behind(trace: TraceFile, partial: tuple[str, int, int] | None) -> str:
+def left_behind(trace: TraceFile, partial: Partial | None) -> str:
     """What the root model is to be told of a cell that was stopped, with its question, before it was told
     anything; "" if nothing.
 
     `partial`: as of `ContextInfo`.
     """
-    if partial is not None and not _is_told(trace, partial[0]):
-        return messages.partial_results(*partial[1:])
+    if partial is not None and not _is_told(trace, partial.cell):
+        return messages.partial_results(partial)
     last = next((cell for cell in reversed(trace.code_cells) if cell.turn), None)
     return " ".join(messages.kept(sum(map(answered, _calls(last))))) if last and last.cut_off else ""
 
 
 def _is_told(trace: TraceFile, name: str) -> bool:
-    """Whether the output of that cell, or a note since, tells of `partial_results`."""
+    """Whether a note since that cell tells of `partial_results`."""
     ids = [cell.id for cell in trace.cells]
     if name not in ids:
         return True
-    since = trace.cells[ids.index(name) :]
-    return any(
-        _PARTIAL
-        in (cell.meta.text or "" if cell.meta and not cell.code else messages.output_text(cell.outputs))
-        for cell in since
-    )
+    notes = (cell for cell in trace.cells[ids.index(name) :] if cell.kind == "note" and cell.meta)
+    return any(_PARTIAL in (note.meta.text or "") for note in notes if note.meta)

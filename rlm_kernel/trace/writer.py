@@ -211,7 +211,7 @@ class NotebookWriter(SavedNotebook):
             seconds=round(result.seconds, 4),
             calls=list(map(CallMeta.of, result.calls)),
             left_out=result.left_out,
-            batch_cut=result.batch_cut,
+            batch_cut=result.partial is not None,
         )
         self._running = None
         self._cancel_due()

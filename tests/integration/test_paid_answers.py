@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from rlm_kernel.engine.ledger import Limits
-from rlm_kernel.engine.messages import output_text
+from rlm_kernel.engine.messages import kept_answers, output_text
 from rlm_kernel.engine.protocols import CellResult
 from rlm_kernel.sandbox.rundir import RunDir
 from tests.integration.test_subcalls import Host, Serve, serve
@@ -43,6 +43,11 @@ async def box(kernel_image: Any) -> AsyncIterator[Sandbox]:
         await made.stop()
 
 
+def told(result: CellResult) -> list[str]:
+    """What the root model is told of the cell's calls."""
+    return kept_answers([result])
+
+
 async def interrupted(host: Host, code: str, answers: int = ANSWERED) -> CellResult:
     """Run code and interrupt it when so many of its calls have been answered."""
     running = asyncio.create_task(host.run(code))
@@ -58,8 +63,10 @@ async def test_of_an_interrupted_batch_the_answers_are_there_and_only_the_rest_i
     host = await serve()
     cut = await interrupted(host, BATCH)
     assert cut.status == "error"
-    assert "partial_results has 192 of 500 answers, in the order of the prompts" in output_text(cut.outputs)
-    assert "The same call again asks only the rest." in output_text(cut.outputs)
+    assert told(cut) == [
+        "The batch was cut off: partial_results has 192 of 500 answers, in the order of the prompts; the others "
+        "are falsy. The same call again asks only the rest."
+    ]
     assert await host.value("", PARTS) == [500, True]
     assert await host.value("", "[bool(partial_results[300]), type(partial_results[300]).__name__]") == [
         False,
@@ -113,22 +120,22 @@ with Pool(2) as pool:
 
 
 @pytest.mark.parametrize(
-    ("code", "answers", "told"),
+    ("code", "answers", "left"),
     [
-        (THREAD, 4, "partial_results has 4 of 9 answers"),
-        (GATHER, 4, "partial_results has 4 of 9 answers"),
-        (LOOP, 4, ""),
-        (POOL, 4, ""),
+        (THREAD, 4, [4, 9]),
+        (GATHER, 4, [4, 9]),
+        (LOOP, 4, None),
+        (POOL, 4, None),
     ],
     ids=["a thread", "gathered", "one by one", "processes"],
 )
 async def test_calls_that_are_cut_off_as_models_write_them(
-    serve: Serve, openai_env: ModelServer, up_to: Any, code: str, answers: int, told: str
+    serve: Serve, openai_env: ModelServer, up_to: Any, code: str, answers: int, left: list[int] | None
 ) -> None:
     up_to(answers)
     host = await serve(concurrency=7)
     cut = await interrupted(host, code, answers)
-    assert told in output_text(cut.outputs)
+    assert (cut.partial and [cut.partial.answers, cut.partial.prompts]) == left
     assert cut.status == "error"
     assert cut.lost_answers == answers
     begun = host.ledger.calls
@@ -152,8 +159,8 @@ async def test_an_interrupt_in_the_second_round_of_a_schema_that_code_swallows_l
     openai_env.sub = sub
     host = await serve()
     cut = await interrupted(host, SWALLOWED, 2 + 9 + 1)
-    assert (cut.status, cut.batch_cut) == ("ok", True)
-    assert "partial_results has 7 of 9 answers" in output_text(cut.outputs)
+    assert cut.status == "ok"
+    assert "partial_results has 7 of 9 answers" in told(cut)[0]
     assert await host.value("", "[[a if a else 'none' for a in partial_results], first, numbers]") == [
         [7, 7, 7, 7, 7, "none", "none", 7, 7],
         ["7", "7"],
@@ -167,9 +174,8 @@ async def test_a_limit_or_a_time_out_in_the_middle_leaves_what_came(
     up_to(10_000)
     host = await serve(Limits(calls=ANSWERED))
     cut = await host.run(f"{BATCH}\nprint(len([a for a in found if a]), found == partial_results)")
-    assert output_text(cut.outputs).startswith(
-        "192 True\nNote: the batch was cut off by a limit: partial_results has 192"
-    )
+    assert output_text(cut.outputs) == "192 True"
+    assert told(cut)[0].startswith("The batch was cut off by a limit: partial_results has 192 of 500 answers")
     refused = await host.text("llm_query_batched(prompts[192:])")
     assert "BudgetExceeded" in refused
     assert await host.value("", PARTS) == [500, True], "what was refused as a whole takes nothing away"
@@ -178,7 +184,7 @@ async def test_a_limit_or_a_time_out_in_the_middle_leaves_what_came(
     up_to(ANSWERED + 4)
     host = await serve()
     code = "found = llm_query_batched([f'late {n}' for n in range(9)], timeout=1.5)"
-    assert "partial_results has 4 of 9 answers" in await host.text(code)
+    assert "partial_results has 4 of 9 answers" in told(await host.run(code))[0]
     begun = host.ledger.calls
     up_to(10_000)
     assert await host.value(code, "found") == [f"echo: late {n}" for n in range(9)]
@@ -195,6 +201,9 @@ async def test_what_was_answered_is_there_for_code_that_went_wrong_and_for_a_ker
     assert len([r for r in right.calls if r.again]) == 3, "each answer is given once"
     died = await host.run("llm_query_batched(['c', 'd']); import os; os.kill(os.getpid(), 9)")
     assert (died.status, died.lost_answers) == ("died", 2)
+    assert told(died) == [
+        "2 answers that its calls had are kept: the same calls, made again, have them at once and cost nothing."
+    ]
     assert await host.text("print(llm_query_batched(['c', 'd']))") == "['echo: c', 'echo: d']"
     assert host.ledger.calls == 6
     # Replies that do not fit are of no use: who asks again hears others.

@@ -53,6 +53,8 @@ _SHOWN = 200
 """Files that loading lists."""
 _STATUS_ROWS = 500
 _REMARKS, _REMARK = 20, 500
+_ALIKE = 3
+"""Files of one remark that are named."""
 _active: list[Any] = [None]
 _listeners: list[Callable[[Any], None]] = []
 
@@ -162,17 +164,17 @@ def _read_one(one: Granted, names: Mapping[str, str]) -> dict[str, Text]:
 def _read_folder(one: Granted, names: Mapping[str, str]) -> dict[str, Text]:
     folder = str(one.path)
     loaded: dict[str, Text] = {}
-    room = _room()
+    left = memory.all_texts() - _in_memory[0]
     for member, path in zip(one.files or (), map(str, one.paths()), strict=True):
         try:
-            read = read_file(member, member.name, room=room)
+            read = read_file(member, member.name, room=_room(left))
         except (Unreadable, OSError, MemoryError) as error:
             one.left_out.add("binary or unreadable files", str(member.relative_to(one.inside)))
             if is_format(member.name) and len(_left_out) < _STATUS_ROWS:
                 _leave_out(path, names[path], str(error))
             continue
         loaded[_note(path, names[path], read)] = read.text
-        room = _room(room - len(read.text) if isinstance(read.text, str) else room)
+        left -= len(read.text) if isinstance(read.text, str) else 0
     told, called = one.left_out.told(labels.shown), labels.on_a_line(names[folder])
     print(f"{called}: {len(loaded):,} files loaded{f'; left out: {told}' if told else ''}")
     if told:
@@ -379,11 +381,19 @@ def _name_of(text: Any) -> str:
 
 
 def _remarks() -> list[str]:
-    """What the user should know of how the files were read, and of what was left out."""
-    return [
-        *(f"{labels.on_a_line(name)}: {loaded.note}" for name, loaded in _loaded.items() if loaded.note),
-        *map(": ".join, _left_out.values()),
+    """What the user should know of how the files were read, and of what was left out; what holds for several
+    files once.
+    """
+    alike: dict[str, list[str]] = {}
+    for name, loaded in _loaded.items():
+        if loaded.note:
+            alike.setdefault(loaded.note, []).append(name)
+    told = [
+        f"{', '.join(map(labels.on_a_line, names[:_ALIKE]))}"
+        f"{f' and {len(names) - _ALIKE:,} more' if len(names) > _ALIKE else ''}: {note}"
+        for note, names in alike.items()
     ]
+    return [*told, *map(": ".join, _left_out.values())]
 
 
 def describe() -> dict[str, Any]:

@@ -53,8 +53,6 @@ _SHOWN = 200
 """Files that loading lists."""
 _STATUS_ROWS = 500
 _REMARKS, _REMARK = 20, 500
-_ALIKE = 3
-"""Files of one remark that are named."""
 _active: list[Any] = [None]
 _listeners: list[Callable[[Any], None]] = []
 
@@ -144,8 +142,12 @@ def _read(paths: Sequence[str], name: str | None = None) -> Iterator[dict[str, T
     names = granted.names(found, known, _folders)
     if name is not None and (name not in _loaded or _loaded[name].path == str(found[0].path)):
         names[str(found[0].path)] = name
+    inside = {str(path) for one in found if one.files is not None for path in one.paths()}
     for one in found:
-        yield _read_one(one, names) if one.files is None else _read_folder(one, names)
+        if one.files is not None:
+            yield _read_folder(one, names)
+        elif str(one.path) not in inside:
+            yield _read_one(one, names)
 
 
 def _read_one(one: Granted, names: Mapping[str, str]) -> dict[str, Text]:
@@ -380,30 +382,16 @@ def _name_of(text: Any) -> str:
     return next((name for name, loaded in files.items() if loaded is text), "")
 
 
-def _remarks() -> list[str]:
-    """What the user should know of how the files were read, and of what was left out; what holds for several
-    files once.
-    """
-    alike: dict[str, list[str]] = {}
-    for name, loaded in _loaded.items():
-        if loaded.note:
-            alike.setdefault(loaded.note, []).append(name)
-    told = [
-        f"{', '.join(map(labels.on_a_line, names[:_ALIKE]))}"
-        f"{f' and {len(names) - _ALIKE:,} more' if len(names) > _ALIKE else ''}: {note}"
-        for note, names in alike.items()
-    ]
-    return [*told, *map(": ".join, _left_out.values())]
-
-
 def describe() -> dict[str, Any]:
     """What the host tells the root model of the input: constant in size, and told without a look at large
     texts.
     """
-    value, remarks = active(), _remarks()
+    value = active()
+    notes = ((name, loaded.note) for name, loaded in _loaded.items() if loaded.note)
+    told = [*remarks.grouped(notes), *map(": ".join, _left_out.values())]
     return look.describe(value, _name_of(value), from_files=value is _whole) | {
-        "remarks": [remark[:_REMARK] for remark in remarks[:_REMARKS]],
-        "more_remarks": max(0, len(remarks) - _REMARKS),
+        "remarks": [remark[:_REMARK] for remark in told[:_REMARKS]],
+        "more_remarks": max(0, len(told) - _REMARKS),
     }
 
 

@@ -31,7 +31,7 @@ _READ, _LAZY = 8_000_000, 400_000
 _PEEKED, _PEEK = 5, 20_000
 """Texts that `peek` shows of several, and characters of them in all."""
 _NUMBER = re.compile(r"\.\d+$")
-_ENDING = re.compile(r"\.[a-z0-9_+-]{1,12}")
+_ENDING = re.compile(r"(?:\.[a-z0-9_+-]{1,12}){1,2}")
 _PACKED = frozenset({".gz", ".bz2", ".xz", ".zst", ".lzma"})
 
 
@@ -134,7 +134,7 @@ def kind_of(name: str) -> str:
     ending = path.suffix
     if ending in _PACKED and _ENDING.fullmatch(before := PurePosixPath(_NUMBER.sub("", path.stem)).suffix):
         ending = before + ending
-    return ending if _ENDING.match(ending) and len(ending) <= 20 else ""
+    return ending if _ENDING.fullmatch(ending) else ""
 
 
 def _heads(

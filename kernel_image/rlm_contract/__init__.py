@@ -81,6 +81,8 @@ class End(TypedDict):
 
 VARIABLES: Final = "__import__('rlm_runtime.api', fromlist=['api']).SHOW_VARS()"
 DESCRIPTION: Final = "__import__('rlm_runtime.api', fromlist=['api']).describe()"
+WHOLE: Final = "__import__('rlm_runtime.files', fromlist=['files']).whole({limit:d})"
+"""The whole input, if it has no more bytes than that."""
 LOADED: Final = "__import__('rlm_runtime.files', fromlist=['files']).files_status()"
 
 # Host calls: a request is the sizes of its head and its body, and both; a reply is its size, and itself.
@@ -97,6 +99,10 @@ MAX_CELL_ID: Final = 64
 MAX_CALL_ID: Final = 80
 MAX_HANDED_FILES: Final = 20
 """Loaded files that are handed over by name."""
+MAX_WHOLE_TEXTS: Final = 500
+"""Texts that the host is told whole."""
+MAX_WHOLE_TOLD: Final = 170_000
+"""Characters of the Python literal that tells them."""
 MAX_PICTURES: Final = 20
 """Of one call. Anthropic takes pictures of up to 8,000 pixels a side where there are no more, Bedrock no
 more at all.

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import re
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlm_contract import Granted
-
-from rlm_runtime import charsets, folders, forms, memory, wire
+from rlm_runtime import forms, granted, labels, look, memory, packing, remarks, wire
 from rlm_runtime.formats import is_format, read_file
+from rlm_runtime.granted import Granted
 from rlm_runtime.hits import Hit
 from rlm_runtime.lazytext import LazyText
 from rlm_runtime.picturefile import Picture
@@ -41,12 +38,10 @@ class _Loaded(NamedTuple):
 
 
 _loaded: dict[str, _Loaded] = {}
-_left_out: dict[str, str] = {}
-"""Host's path of a folder, or of a file in one, to what was left out of it, and why."""
-_remarked: dict[str, None] = {}
-"""What the user was told of how files were read, and of what was left out."""
-_to_tell: list[str] = []
-"""Of those what is to be told at the end of the load in progress."""
+_folders: dict[str, str] = {}
+"""Host's path of each folder that was loaded, to what it is called."""
+_left_out: dict[str, tuple[str, str]] = {}
+"""Host's path of a folder, or of a file in one, to its name and what was left out of it, and why."""
 _whole: dict[str, Text] = {}
 """The dict that `context` is as long as several files are loaded."""
 _sizes: dict[str, int] = {}
@@ -108,14 +103,17 @@ def load_file(path: str, name: str | None = None, replace_all: bool = False) -> 
     before = list(files) if replace_all else []
     if replace_all:
         _left_out.clear()
-    loaded = _read(str(path), name)
+        _folders.clear()
+    loaded: dict[str, Text] = {}
+    for texts in _read([str(path)], name):
+        loaded |= texts
     for label in before:
         if label not in loaded:
             _drop(label)
             del _loaded[label]
     _put(loaded)
     _activate_files()
-    _tell()
+    remarks.tell()
     return loaded[next(iter(loaded))] if len(loaded) == 1 else ""  # type: ignore[return-value]
 
 
@@ -124,82 +122,75 @@ def load_files(paths: list[str]) -> None:
 
     `context` is then a str for one file, a dict of name to text for several.
     """
-    for path in paths:
-        _put(_read(str(path), None))
+    for texts in _read([str(path) for path in paths]):
+        _put(texts)
     _activate_files()
-    _tell()
+    remarks.tell()
     for name in itertools.islice(files, _SHOWN):
         print(_line(name, files[name]))
     if len(files) > _SHOWN:
         print(f"… and {len(files) - _SHOWN:,} more")
 
 
-def _remark(about: str, what: str) -> None:
-    remark = f"{about}: {what}"
-    if remark not in _remarked:
-        _remarked[remark] = None
-        _to_tell.append(remark)
+def _read(paths: Sequence[str], name: str | None = None) -> Iterator[dict[str, Text]]:
+    """The texts of each of the paths, by their names.
+
+    All names are made before anything is read. `name`: what a single one is to be called, if it is a file.
+    """
+    found = list({str(one.path): one for one in map(granted.grant, paths)}.values())
+    known = {loaded.path: label for label, loaded in _loaded.items()}
+    names = granted.names(found, known, _folders)
+    if name is not None and (name not in _loaded or _loaded[name].path == str(found[0].path)):
+        names[str(found[0].path)] = name
+    inside = {str(path) for one in found if one.files is not None for path in one.paths()}
+    for one in found:
+        if one.files is not None:
+            yield _read_folder(one, names)
+        elif str(one.path) not in inside:
+            yield _read_one(one, names)
 
 
-def _tell() -> None:
-    """What was guessed or left out, for the user and for whoever looks at the cell's outputs; each once."""
-    for remark in _to_tell[:_SHOWN]:
-        print(f"Note: {' '.join(remark.split())}", file=sys.stderr)
-    if len(_to_tell) > _SHOWN:
-        print(f"Note: … and {len(_to_tell) - _SHOWN:,} more", file=sys.stderr)
-    _to_tell.clear()
-
-
-def _read(path: str, name: str | None) -> dict[str, Text]:
-    grant: Granted = wire.call("file", {"path": path})
-    inside, real = Path(grant["inside"]), _on_host(grant["path"])
-    if grant["directory"]:
-        return _read_folder(_shown(path), inside, real, grant.get("ignore", []))
+def _read_one(one: Granted, names: Mapping[str, str]) -> dict[str, Text]:
+    path = str(one.path)
     try:
-        read = read_file(inside, real.name, room=_room())
+        read = read_file(one.inside, one.path.name, room=_room())
     except (Unreadable, OSError) as error:
-        raise wire.FileRefused(f"{grant['path']}: {error}") from None
+        raise wire.FileRefused(f"{path}: {error}") from None
     except MemoryError:
         raise wire.FileRefused(
             f"{path} is too large for this kernel's memory. Ask the user for a larger `sandbox.memory`."
         ) from None
-    return {_label(real, name or _shown(real.name), read): read.text}
+    return {_note(path, names[path], read): read.text}
 
 
-def _on_host(path: str) -> PurePath:
-    """A path as the host's system has it: its last part is a file's name."""
-    return PureWindowsPath(path) if re.match(r"[A-Za-z]:[\\/]|\\\\", path) else PurePosixPath(path)
-
-
-def _read_folder(path: str, inside: Path, real: PurePath, rules: Sequence[Sequence[str]]) -> dict[str, Text]:
-    found, left_out = folders.members(inside, rules)
+def _read_folder(one: Granted, names: Mapping[str, str]) -> dict[str, Text]:
+    folder = str(one.path)
     loaded: dict[str, Text] = {}
-    room = _room()
-    for member in found:
-        part = member.relative_to(inside)
+    left = memory.all_texts() - _in_memory[0]
+    for member, path in zip(one.files or (), map(str, one.paths()), strict=True):
         try:
-            read = read_file(member, member.name, room=room)
+            read = read_file(member, member.name, room=_room(left))
         except (Unreadable, OSError, MemoryError) as error:
-            left_out.add("binary or unreadable files", str(part))
+            one.left_out.add("binary or unreadable files", str(member.relative_to(one.inside)))
             if is_format(member.name) and len(_left_out) < _STATUS_ROWS:
-                _leave_out(_shown(str(real / part)), str(error))
+                _leave_out(path, names[path], str(error))
             continue
-        loaded[_label(real / part, _shown(str(part)), read)] = read.text
-        room = _room(room - len(read.text) if isinstance(read.text, str) else room)
-    told = left_out.told(_shown)
-    print(f"{path}: {len(loaded):,} files loaded{f'; left out: {told}' if told else ''}")
+        loaded[_note(path, names[path], read)] = read.text
+        left -= len(read.text) if isinstance(read.text, str) else 0
+    told, called = one.left_out.told(labels.shown), labels.on_a_line(names[folder])
+    print(f"{called}: {len(loaded):,} files loaded{f'; left out: {told}' if told else ''}")
     if told:
-        _leave_out(path, told)
+        _leave_out(folder, names[folder], told)
     if not loaded:
         raise wire.FileRefused(
-            f"{path} holds no file with text in it{f'; left out: {told}' if told else ''}."
+            f"{labels.shown(folder)} holds no file with text in it{f'; left out: {told}' if told else ''}."
         )
     return loaded
 
 
-def _leave_out(path: str, what: str) -> None:
-    _left_out[path] = f"left out: {what}"
-    _remark(path, _left_out[path])
+def _leave_out(path: str, name: str, what: str) -> None:
+    _left_out[path] = labels.on_a_line(name), f"left out: {what}"
+    remarks.add(*_left_out[path])
 
 
 def _room(left: int | None = None) -> int:
@@ -209,29 +200,13 @@ def _room(left: int | None = None) -> int:
     return max(0, min(memory.one_text(), left))
 
 
-def _label(path: PurePath, wanted: str, read: Read) -> str:
-    """The name for a file: the wanted one, with its folder before it, or the whole path, the first that no
-    other file has.
-    """
-    whole, name = str(path), wanted
-    if name in _loaded and _loaded[name].path != whole:
-        names = (_shown(f"{path.parent.name}/{path.name}"), _shown(whole), whole)
-        name = next(name for name in names if name not in _loaded or _loaded[name].path == whole)
+def _note(path: str, name: str, read: Read) -> str:
+    """Note how a file was read; its name."""
     note = read.note()
-    _loaded[name] = _Loaded(whole, read.encoding, isinstance(read.text, LazyText), note)
+    _loaded[name] = _Loaded(path, read.encoding, isinstance(read.text, LazyText), note)
     if note:
-        _remark(_on_a_line(name), note)
+        remarks.add(labels.on_a_line(name), note)
     return name
-
-
-def _shown(name: str) -> str:
-    """A file's name as it can be read and typed: one that is not UTF-8 by the code page of its text."""
-    if name.isascii():
-        return name
-    try:
-        return charsets.decode_name(os.fsencode(name))
-    except UnicodeError:
-        return name.encode("utf-8", "backslashreplace").decode()
 
 
 def load_object(path: str) -> Any:
@@ -256,9 +231,7 @@ def remove_file(name: str) -> None:
 
 def _known(name: str) -> str:
     if name not in files:
-        raise KeyError(
-            f"no file named {str(name)[:80]!r} is loaded; there are: {', '.join(list(files)[:50]) or 'none'}"
-        )
+        raise KeyError(labels.unknown(name, files))
     return name
 
 
@@ -271,25 +244,18 @@ def list_files() -> list[str]:
     """A line for each loaded file: name, size, how it was read, and which are in `context`; at the end, what
     was left out and why.
     """
-    return [*(_line(name, text) for name, text in files.items()), *map(": ".join, _left_out.items())]
+    return [*(_line(name, text) for name, text in files.items()), *map(": ".join, _left_out.values())]
 
 
 def _line(name: str, text: Text) -> str:
-    size, about = _size(text)
+    size, about = look.size_of(text)
     shown = text.about() if isinstance(text, Picture) else f"{size:,} {'bytes' if about else 'characters'}"
     parts = [shown]
     if name in _loaded and _loaded[name].note:
         parts.append(_loaded[name].note)
     if len(files) > 1 and active() is text:
         parts.append("active")
-    return f"{name}: {', '.join(parts)}"
-
-
-def _size(text: Any) -> tuple[int, bool]:
-    """Characters; of a large text that are not counted yet its bytes, which is the second."""
-    if isinstance(text, LazyText) and text.whole and not text.source.counted:
-        return text.source.end, True
-    return len(text), False
+    return f"{labels.on_a_line(name)}: {', '.join(parts)}"
 
 
 def files_status() -> list[dict[str, Any]]:
@@ -297,7 +263,7 @@ def files_status() -> list[dict[str, Any]]:
     current = active()
     rows = []
     for name, text in files.items():
-        size, about = _size(text)
+        size, about = look.size_of(text)
         loaded = _loaded.get(name, _Loaded("", "", False, ""))
         shown = {
             "name": name,
@@ -309,18 +275,9 @@ def files_status() -> list[dict[str, Any]]:
     return rows[:_STATUS_ROWS]
 
 
-def _texts() -> dict[str, Text]:
-    value = active()
-    if isinstance(value, Text):
-        return {next((name for name, text in files.items() if text is value), "context"): value}
-    if isinstance(value, dict):
-        return {str(key): text if isinstance(text, Text) else json.dumps(text) for key, text in value.items()}
-    if isinstance(value, list):
-        return {
-            f"[{index}]": text if isinstance(text, str) else json.dumps(text)
-            for index, text in enumerate(value)
-        }
-    return {"context": "" if value is None else str(value)}
+def _active_texts() -> dict[str, Text]:
+    """Those of the active input, by their names."""
+    return dict(look.labelled(active(), _name_of(active()) or "context"))
 
 
 def text(name: str) -> Text:
@@ -329,29 +286,46 @@ def text(name: str) -> Text:
 
 
 def texts() -> dict[str, Text]:
-    """The texts of the active input, by name."""
-    return _read_texts()
+    """The texts of the active input that can be read, by name: no pictures."""
+    return _chosen(None)
 
 
-def _read_texts() -> dict[str, Text]:
-    """Those of the texts that can be read: no pictures."""
-    return {name: text for name, text in _texts().items() if not isinstance(text, Picture)}
+def _chosen(where: Any) -> dict[str, Text]:
+    """The texts that the `name` of a helper means, by their names: None the active input, else the file or
+    files of that name (`labels.meant`).
+
+    A text itself will do, or a dict of texts, because `grep(pattern, context)` is what many models write.
+    Pictures are passed over beside others. Raises KeyError.
+    """
+    if where is None or where is active():
+        found = _active_texts()
+    elif isinstance(where, (dict, list)):
+        found = dict(look.labelled(where))
+    elif isinstance(where, LazyText) or (
+        isinstance(where, str) and where not in files and (_ENDS.search(where) or len(where) > 300)
+    ):
+        return {_name_of(where) or "text": where}
+    else:
+        found = labels.meant(str(where), files or _active_texts())
+    if len(found) == 1 and where is not None:
+        return found
+    return {name: text for name, text in found.items() if not isinstance(text, Picture)}
+
+
+def _one(found: dict[str, Text]) -> Any:
+    """The text, if there is one alone."""
+    return next(iter(found.values())) if len(found) == 1 else found
 
 
 def peek(start: int = 0, end: int = 2000, name: str | None = None) -> str:
     """Characters start to end of the active input, or of the named file.
 
-    Negative numbers count from the end: peek(-2000) is the end.
+    Negative numbers count from the end: peek(-2000) is the end. Of several files the first few are shown, of
+    which this is that part, and how many more there are.
     """
+    value = active() if name is None else _one(_chosen(name))
     part = slice(start, None if start < 0 < end else end)
-    if name is not None:
-        return str(files[_known(name)][part])
-    value = active()
-    return (
-        str(value[part])
-        if isinstance(value, Text)
-        else "\n".join(f"=== {n} ===\n{t[part]}" for n, t in _texts().items())
-    )
+    return str(value[part]) if isinstance(value, Text) else look.peek(value, part)
 
 
 def grep(
@@ -381,35 +355,19 @@ def grep(
         raise ValueError(
             f"bad pattern {pattern!r}: {error}. Use regex=False to search for it as it stands."
         ) from None
-    return search(_scope(name), found, limit, before, after)
-
-
-def _scope(where: Any) -> dict[str, Text]:
-    if where is None or where is active():
-        return _read_texts()
-    if isinstance(where, dict):
-        return {str(key): text if isinstance(text, Text) else str(text) for key, text in where.items()}
-    if isinstance(where, LazyText) or (
-        isinstance(where, str) and where not in files and (_ENDS.search(where) or len(where) > 300)
-    ):
-        return {"text": where}
-    return {where: files[_known(where)]}
+    return search(_chosen(name), found, limit, before, after)
 
 
 def chunks(size: int, overlap: int = 0, name: str | None = None) -> Iterator[str]:
-    """The active input in pieces of `size` characters, each with the last `overlap` characters of the one
-    before.
+    """The active input (or the named file) in pieces of at most `size` characters, each with the last
+    `overlap` characters of the one before.
+
+    Several files are packed: as many whole ones as fit into a piece, each under a line `=== name ===`; of a
+    larger one each part tells its number. The lines with names count in `size`.
     """
     if size <= overlap or overlap < 0:
         raise ValueError(f"size ({size}) must be greater than overlap ({overlap}), and overlap not negative")
-    for text in [files[_known(name)]] if name is not None else _read_texts().values():
-        if isinstance(text, LazyText):
-            yield from text.pieces(size, overlap)
-            continue
-        for start in range(0, len(text), size - overlap):
-            yield text[start : start + size]
-            if start + size >= len(text):
-                break
+    return packing.pieces(_chosen(name), size, overlap)
 
 
 def records(name: str | None = None) -> list[dict[str, Any]] | Iterator[dict[str, Any]]:
@@ -419,10 +377,7 @@ def records(name: str | None = None) -> list[dict[str, Any]] | Iterator[dict[str
 
     Raises ValueError where too few lines have the form of the others, TypeError for several texts.
     """
-    if name is None:
-        where = active()
-    else:
-        where = name if isinstance(name, dict) else next(iter(_scope(name).values()))
+    where = active() if name is None else _one(_chosen(name))
     if isinstance(where, list):
         return where
     if not isinstance(where, Text):
@@ -437,41 +392,21 @@ def _name_of(text: Any) -> str:
     return next((name for name, loaded in files.items() if loaded is text), "")
 
 
-def _on_a_line(name: str) -> str:
-    return name if name.isprintable() else repr(name)
-
-
-def _remarks() -> list[str]:
-    """What the user should know of how the files were read, and of what was left out."""
-    return [
-        *(f"{_on_a_line(name)}: {loaded.note}" for name, loaded in _loaded.items() if loaded.note),
-        *map(": ".join, _left_out.items()),
-    ]
-
-
 def describe() -> dict[str, Any]:
     """What the host tells the root model of the input: constant in size, and told without a look at large
     texts.
     """
     value = active()
-    texts = _texts() if value is not None else {}
-    first = next(iter(texts.values()), "")
-    sizes = {label: _size(text) for label, text in texts.items()}
-    return {
-        "kind": type(value).__name__ if value is not None else "None",
-        "total_chars": sum(size for size, _ in sizes.values()),
-        "items": [[label[:200], size] for label, (size, _) in list(sizes.items())[:100]],
-        "item_count": len(texts),
-        "head": str(first[:300]),
-        "about": any(about for _, about in sizes.values()),
-        "remarks": [remark[:_REMARK] for remark in _remarks()[:_REMARKS]],
-        "more_remarks": max(0, len(_remarks()) - _REMARKS),
-        "pictures": [
-            [label[:200], text.about()]
-            for label, text in list(texts.items())[:100]
-            if isinstance(text, Picture)
-        ],
-        "form": forms.form(value, _name_of(value))
-        if isinstance(value, (str, LazyText)) and not isinstance(value, Picture)
-        else "",
+    notes = ((name, loaded.note) for name, loaded in _loaded.items() if loaded.note)
+    told = [*remarks.grouped(notes), *map(": ".join, _left_out.values())]
+    return look.describe(value, _name_of(value), from_files=value is _whole) | {
+        "remarks": [remark[:_REMARK] for remark in told[:_REMARKS]],
+        "more_remarks": max(0, len(told) - _REMARKS),
     }
+
+
+def whole(limit: int) -> list[list[str]] | None:
+    """The input itself, for the host, if it has no more bytes than `limit`, as of `look.whole`."""
+    value = active()
+    found = look.whole(value, limit, from_files=value is _whole)
+    return [[_name_of(value) or "context", found[0][1]]] if found and isinstance(value, Text) else found

@@ -58,16 +58,17 @@ class _Form(NamedTuple):
     remarks: Sequence[str] = ()
 
 
-def form(text: Any, name: str = "") -> str:
+def form(text: Any, name: str = "", *, several: bool = False) -> str:
     """What the text is, with code for its rows and the first of them; "" for what is just text.
 
-    `name`: its file's, if it has one.
+    `name`: its file's, if it has one. `several`: it is one of several files, which code has by this name.
     """
     text = with_line_feeds(text) if isinstance(text, str) else text
     found = _form(text, name, whole=True)
     if found is None:
-        return _json_document(text)
-    how = "rows = records(); rows[0]" if _fits(text) else "for row in records(): ...; the first"
+        return _json_document(text, f"files[{name!r}]" if several else "context")
+    call = f"records({name!r})" if several else "records()"
+    how = f"rows = {call}; rows[0]" if _fits(text) else f"for row in {call}: ...; the first"
     remarks = [*(column.remark for column in found.columns.values() if column.remark), *found.remarks]
     if not found.sample:
         return found.told
@@ -364,8 +365,11 @@ def _each(lines: Iterable[str], record: Callable[[int, str], Record | None]) -> 
         _say(f"records() left out {others:,} lines that have another form, such as {first!r}.")
 
 
-def _json_document(text: Any) -> str:
-    """What is told of a text that is one JSON document, or seems to be one."""
+def _json_document(text: Any, source: str) -> str:
+    """What is told of a text that is one JSON document, or seems to be one.
+
+    `source`: the code that has it.
+    """
     head = str(text[:_HEAD]).lstrip()
     if head[:1] not in ("{", "[") or head[1:].lstrip()[:1] not in ('"', "{", "["):
         return ""
@@ -373,8 +377,8 @@ def _json_document(text: Any) -> str:
         try:
             json.loads(text)
         except (ValueError, RecursionError) as error:
-            return f"like JSON, but json.loads(context) fails: {error}"
-    return "JSON; data = json.loads(context)"
+            return f"like JSON, but json.loads({source}) fails: {error}"
+    return f"JSON; data = json.loads({source})"
 
 
 def _listed(names: list[str]) -> str:

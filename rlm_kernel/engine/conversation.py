@@ -102,13 +102,20 @@ class Conversation:
         """Of the last reply: its tokens, and how many messages the model had read."""
         self._summed_at = -1
         """The turn of the last summary."""
+        self._first: tuple[Sequence[Message], Sequence[Message]] = ((), ())
+        """What the conversation began with, and what is to be in its place where that is too long."""
+        self.shortened = False
+        """It is, since the window was too small for what the conversation began with."""
         self._outgrown: int | None = None
         """Tokens that were too many for the window."""
         self._late = False
         """The root model's reasoning stands in its replies without a mark at its beginning."""
 
-    def begin(self, messages: Sequence[Message]) -> None:
-        """Start with these, of which the last puts the question."""
+    def begin(self, messages: Sequence[Message], shorter: Sequence[Message] = ()) -> None:
+        """Start with these, of which the last puts the question; with as many `shorter` ones where they turn
+        out to be too long for the root model's window.
+        """
+        self._first = messages, shorter
         self.messages = list(messages)
         self.question_is_put()
         self._since = self._kept
@@ -199,9 +206,16 @@ class Conversation:
         self._tell(TurnPiece(self.turn, text, thought))
 
     async def _shrink(self, error: ModelError) -> bool:
-        """Sum the turns up if the error is that they are too many; whether they are fewer now."""
+        """If the error is that the messages are too long, shorten the first ones, or else sum the turns up;
+        whether they are shorter now.
+        """
+        if error.fault != "too_long":
+            return False
+        if self._shorten():
+            self._tell(Noted("The input does not fit into the root model's window: it is not shown whole."))
+            return True
         turns = self.messages[self._kept :]
-        if error.fault != "too_long" or not turns:
+        if not turns:
             return False
         if self.share is None:
             error.hint += " The turns are not summed up, because memory_compaction.enabled is off."
@@ -211,6 +225,18 @@ class Conversation:
             Noted("The conversation is longer than the root model's window: the turns so far are summed up.")
         )
         return await self._condense(turns, whole=False)
+
+    def _shorten(self) -> bool:
+        """Have the shorter first messages, with what was added to the last of them since."""
+        (long, short), self._first = self._first, ((), ())
+        last = self.messages[len(short) - 1] if short else {"content": ""}
+        if not short or not last["content"].startswith(long[-1]["content"]):
+            return False
+        added = last["content"].removeprefix(long[-1]["content"])
+        self.messages[: len(short)] = [*short[:-1], {**last, "content": short[-1]["content"] + added}]
+        self._used, self._read = Usage(), 0
+        self.shortened = True
+        return True
 
     async def make_room(self) -> None:
         """Sum up the turns so far where they crowd the root model's window; not turn after turn where that

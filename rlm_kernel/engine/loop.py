@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 
-from rlm_kernel.engine import answers, displays
+from rlm_kernel.engine import answers, displays, whole
 from rlm_kernel.engine import messages as say
 from rlm_kernel.engine.cells import Cells
 from rlm_kernel.engine.conversation import Conversation, Past, PastTurn
@@ -21,7 +21,15 @@ from rlm_kernel.engine.guard import Exhausted, Guard
 from rlm_kernel.engine.prompts import Profile, system_prompt
 from rlm_kernel.engine.protocols import Models
 from rlm_kernel.engine.replies import Reply, parse_reply
-from rlm_kernel.engine.values import Answer, CellResult, Completion, ContextInfo, Outcome, StopReason
+from rlm_kernel.engine.values import (
+    Answer,
+    CellResult,
+    Completion,
+    ContextInfo,
+    Message,
+    Outcome,
+    StopReason,
+)
 from rlm_kernel.errors import BudgetExceeded, ModelError
 
 LAST_ANSWER_SECONDS = 120.0
@@ -36,7 +44,8 @@ class View:
     """What the root model is shown: `output_chars` of what the cells of a reply gave, and, if it can see
     them, the pictures that cells display (`images`). `share`, `verbatim`: as of `Conversation`.
 
-    `cell_seconds`: the time of a cell; None where it has no end.
+    `cell_seconds`: the time of a cell; None where it has no end. `whole`: the share of the root model's
+    window that an input may take which is shown whole.
     """
 
     output_chars: int = 20_000
@@ -44,6 +53,7 @@ class View:
     verbatim: int = 8_000
     images: bool = False
     cell_seconds: float | None = None
+    whole: float = 0.0
 
 
 class Loop:
@@ -73,7 +83,7 @@ class Loop:
         """The last answer was asked for."""
         self._outputs = ""
         """With what the last message begins: what the last turn's cells gave."""
-        self._input = ""
+        self._input = ("", "")
         """What there is to say of the input as it is now."""
         self._answer: Answer | None = None
 
@@ -83,6 +93,12 @@ class Loop:
         Its result is in the trace; the caller judges it.
         """
         return await self.cells.run(cell_id, code, 0, setup=True, seconds=self.ledger.seconds_left())
+
+    async def look(self) -> ContextInfo:
+        """What the root model is told of the input that the kernel has now."""
+        root = self.conversation.models.card("root")
+        most = whole.room(self._view.whole, root, self.ledger.left()) if self._profile.fits_input else 0
+        return await self.cells.kernel.describe(most)
 
     async def run(
         self,
@@ -116,7 +132,17 @@ class Loop:
             return await self._last_answer(end.reason, end.detail)
 
     def _open(self, question: str, info: ContextInfo, files: str, *, from_files: bool) -> None:
-        self._guard.looked, self._typed = info.total_chars == 0, info.typed
+        self._guard.looked, self._typed = info.total_chars == 0 or bool(info.whole), info.typed
+        seen = self._first_messages(question, info, files, from_files=from_files)
+        unseen = replace(info, whole=())
+        shorter = self._first_messages(question, unseen, files, from_files=from_files) if info.whole else ()
+        self.conversation.begin(seen, shorter)
+        lines = [say.input_lines(one, from_files, self._profile.head_chars) for one in (unseen, info)]
+        self._input = lines[0], lines[1]
+
+    def _first_messages(
+        self, question: str, info: ContextInfo, files: str, *, from_files: bool
+    ) -> list[Message]:
         models = self.conversation.models
         system = system_prompt(
             self._profile,
@@ -128,16 +154,13 @@ class Loop:
             root_sees=self._images,
             cell_seconds=self._view.cell_seconds,
         )
-        self._input = say.input_lines(info, from_files, self._profile.head_chars)
         last = "\n".join(filter(None, [files, say.progress_line(self.ledger, 1)]))
         first = say.question_message(question, info, from_files, self._profile.head_chars, last)
-        self.conversation.begin(
-            [
-                {"role": "system", "content": system},
-                *self._profile.examples,
-                {"role": "user", "content": first},
-            ]
-        )
+        return [
+            {"role": "system", "content": system},
+            *self._profile.examples,
+            {"role": "user", "content": first},
+        ]
 
     async def _take_up(self, past: Past, files: str) -> None:
         """Have the conversation as it was, and do what is left of its last turn."""
@@ -146,7 +169,7 @@ class Loop:
         said += [say.Asked(past.question)] if past.question else []
         said += [files] if files else []
         if past.turns and past.turns[0].told:
-            said += say.input_now(self._input, [turn.told for turn in past.turns])
+            said += say.input_now(self._input[0], [turn.told for turn in past.turns], self._input[1])
         for turn in past.turns:
             if turn.told:
                 talk.say_again("\n\n".join(filter(None, (self._outputs, turn.told))))
@@ -206,6 +229,8 @@ class Loop:
         await self.conversation.make_room()
         async with self._deadline():
             reply = await self.conversation.ask()
+        if self.conversation.shortened and self.conversation.turn == 1:
+            self._guard.looked = False
         parsed = self._replied(reply)
         ended = reply.cut or reply.finish_reason == "stopped"
         parsed = parsed.cut_off() if ended else replace(parsed, unclosed=False)

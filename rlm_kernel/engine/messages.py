@@ -1,6 +1,6 @@
 """What the loop says to the root model between its replies.
 
-Every message is constant in size whatever the input's.
+Every message is constant in size whatever the input's, but for a short input that is shown whole.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rlm_kernel.engine import whole
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.protocols import CellResult, ContextInfo, Partial
 
 _ANSI = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 _COUNT = re.compile(r"In ?\[\d+\]")
-_LISTED = 20
+_LISTED, _FEW = 20, 8
+"""Pieces that are listed; and of more than these, whose kinds are told."""
+_HEAD_OF_SEVERAL = 160
 NO_CODE = (
     "Your reply held neither a ```repl block nor FINAL. Write code in a ```repl block to go on; if you have "
     "the answer, "
@@ -113,39 +116,58 @@ _LAZY = (
 def question_message(
     question: str, info: ContextInfo, from_files: bool, head_chars: int, progress: str
 ) -> str:
-    """The first message: the question, with type, sizes, names and first characters of the input."""
+    """The first message: the question, with type, sizes, names and first characters of the input, and the
+    whole of one that is short.
+    """
     return f"{input_lines(info, from_files, head_chars)}\nQuestion: {question}\n{progress}"
 
 
 def input_lines(info: ContextInfo, from_files: bool, head_chars: int) -> str:
-    """Type, sizes, names and first characters of the input."""
+    """Type, sizes, names and first characters of the input, and then the whole of one that is short."""
     if not info.item_count and not info.total_chars:
         return "Context: none was given."
     pieces = f"{info.item_count:,} pieces" if info.item_count != 1 else "1 piece"
     about = "about " if info.about else ""
     lazy = _LAZY if info.about else ""
     lines = [f"Context: {info.kind}, {about}{info.total_chars:,} characters in {pieces}.{lazy}"]
+    lines += [f"Kinds: {_kinds(info, from_files)}"] if info.kinds else []
     shown = [
         f"{_typed(name)} ({info.pictures.get(name) or f'{about}{size:,} characters'})"
-        for name, size in info.items[:_LISTED]
+        for name, size in info.items[: _FEW if info.kinds and info.item_count > _LISTED else _LISTED]
     ]
     more = f", and {info.item_count - len(shown):,} more" if info.item_count > len(shown) else ""
     lines.append(f"{'Files' if from_files else 'Pieces'}: {', '.join(shown)}{more}")
-    lines.append(f"Starts with: {info.head[:head_chars]!r}")
+    lines += _heads(info, head_chars)
     lines += [f"Form: {info.form}"] if info.form else []
+    lines += [f"Form: {_typed(name)}: {form}" for name, form in info.forms]
     lines += [f"Note: {remark}" for remark in info.remarks]
+    lines += [whole.shown(info.whole)] if info.whole else []
     return "\n".join(lines)
 
 
-def input_now(now: str, told: Sequence[str]) -> list[str]:
+def input_now(now: str, told: Sequence[str], shown: str = "") -> list[str]:
     """The input as it is `now`, by `input_lines`, where the last of the messages that told of it does not say
-    so.
+    so. `shown`: what is said then in place of that.
     """
     last = next((text for text in reversed(told) if _CONTEXT in text), now)
-    return [] if now in last else [f"The input is another one now.\n{now}"]
+    return [] if now in last else [f"The input is another one now.\n{shown or now}"]
 
 
 _CONTEXT = "Context: "
+
+
+def _kinds(info: ContextInfo, from_files: bool) -> str:
+    """How many pieces there are of each kind: "22 .txt, 14 .eml"."""
+    without = "without an ending" if from_files else "others"
+    return ", ".join(f"{count:,} {_typed(kind) if kind else without}" for kind, count in info.kinds)
+
+
+def _heads(info: ContextInfo, most: int) -> list[str]:
+    """The first characters of the one piece, or of one of each kind."""
+    if not info.kinds:
+        return [f"Starts with: {info.head[:most]!r}"]
+    most = min(most, _HEAD_OF_SEVERAL)
+    return [f"Starts with: {head[:most]!r} ({_typed(name)})" for name, head in info.heads]
 
 
 def _typed(name: str) -> str:

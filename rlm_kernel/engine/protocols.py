@@ -106,8 +106,10 @@ class Kernel(Protocol):
         itself.
         """
 
-    async def describe(self) -> ContextInfo:
-        """What is loaded, in constant size."""
+    async def describe(self, whole: int = 0) -> ContextInfo:
+        """What is loaded, in constant size; with the texts themselves if they have no more than `whole` bytes
+        of UTF-8, names included.
+        """
 
     async def run_cell(self, cell_id: str, code: str) -> CellResult:
         """Run code to its end, whatever that end is.

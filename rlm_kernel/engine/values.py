@@ -351,7 +351,9 @@ class CellResult:
 
 @dataclass(frozen=True)
 class ContextInfo:
-    """What the root model is told of the input: constant in size whatever the input's size."""
+    """What the root model is told of the input: constant in size whatever the input's size, but for `whole`,
+    which is bounded.
+    """
 
     kind: str
     """Type of `context` in the kernel: str, dict, list, LazyText, None…"""
@@ -373,6 +375,16 @@ class ContextInfo:
     """Of the pieces that are pictures: name to what is said of it in place of its characters."""
     partial: Partial | None = None
     """Of the batch that was cut off last, and that the kernel has the results of."""
+    kinds: Sequence[tuple[str, int]] = ()
+    """Of several pieces: how many there are of each kind, a file's ending ("" for none) or a type of
+    Python's.
+    """
+    heads: Sequence[tuple[str, str]] = ()
+    """(name, first characters) of a piece of each of the first kinds, where no form is told."""
+    forms: Sequence[tuple[str, str]] = ()
+    """(name, what it is) of pieces that have a form, as `form`."""
+    whole: Sequence[tuple[str, str]] = ()
+    """(name, text) of all pieces but pictures, where the input is short enough to be shown whole."""
 
 
 StopReason = Literal[

@@ -8,11 +8,12 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
-from rlm_contract import DESCRIPTION, LOADED, VARIABLES
+from rlm_contract import DESCRIPTION, LOADED, VARIABLES, WHOLE
 
 from rlm_kernel.engine.events import CellOutput, Listener, UserCellFinished
 from rlm_kernel.engine.protocols import CellResult, CellStatus, ContextInfo
@@ -197,15 +198,19 @@ class DockerKernel:
             self._setup.append((cell_id, code))
         return result
 
-    async def describe(self) -> ContextInfo:
-        """What `context` is, by the kernel's own word."""
+    async def describe(self, whole: int = 0) -> ContextInfo:
+        """What `context` is, by the kernel's own word. `whole`: as of the protocol."""
         assert self._runner is not None
         found = kernel_says.Described.of(await self._runner.evaluate(DESCRIPTION))
         if found is None:
             raise KernelError(
                 "The kernel started, but its runtime does not work.", hint="`rlm image build --force`"
             )
-        return found.info()
+        info = found.info()
+        if not 0 < info.total_chars <= whole or info.about:
+            return info
+        told = await self._runner.evaluate(WHOLE.format(limit=whole))
+        return replace(info, whole=kernel_says.whole(told, whole))
 
     async def interrupt(self) -> None:
         if self._runner is not None:

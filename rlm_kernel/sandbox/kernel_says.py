@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import ConfigDict, Field, PlainValidator
-from rlm_contract import MAX_CALL_ID, MAX_CELL_ID, MAX_HANDED_FILES, MAX_PICTURES
+from rlm_contract import MAX_CALL_ID, MAX_CELL_ID, MAX_HANDED_FILES, MAX_PICTURES, MAX_WHOLE_TEXTS
 
 from rlm_kernel import bounded
 from rlm_kernel.checked import Asked, Count, Flag, Name, Text, Told, cut, each, integer, known, plain, text
@@ -39,6 +39,9 @@ _REMARKS, _REMARK = 20, 500
 _PATH = 4096
 _ABOUT = 100
 """Characters of what is said of a picture."""
+_KINDS, _KIND, _HEAD, _FORM = 10, 40, 300, 600
+_BESIDE = 60
+"""Bytes that the marks of a text take which is shown whole."""
 _MAX_NTH = (1 << 31) - 1
 _CALL = re.compile("[0-9-]+")
 
@@ -246,10 +249,31 @@ def _item(value: Any) -> tuple[str, int]:
     return text(value[0])[:_PATH], integer(value[1])
 
 
-def _picture(value: Any) -> tuple[str, str]:
-    if type(value) not in (list, tuple) or len(value) != 2:
-        raise ValueError("no picture")
-    return text(value[0])[:_PATH], text(value[1])[:_ABOUT]
+def _named(most: int) -> Any:
+    """A name, and so many characters that are told of it."""
+
+    def read(value: Any) -> tuple[str, str]:
+        if type(value) not in (list, tuple) or len(value) != 2:
+            raise ValueError("no pair")
+        return text(value[0])[:_PATH], text(value[1])[:most]
+
+    return read
+
+
+def _kind(value: Any) -> tuple[str, int]:
+    name, count = _item(value)
+    return name[:_KIND], count
+
+
+def whole(value: Any, limit: int) -> Sequence[tuple[str, str]]:
+    """The texts of an input that is shown whole, by their names; none if they have more bytes than `limit`,
+    or one of them is unknown.
+    """
+    if type(value) is not list or len(value) > MAX_WHOLE_TEXTS:
+        return ()
+    found = list(known(_named(limit + 1), value))
+    size = sum(len(name.encode()) + len(said.encode()) + _BESIDE for name, said in found)
+    return found if len(found) == len(value) and size <= limit else ()
 
 
 class Described(Told):
@@ -264,7 +288,10 @@ class Described(Told):
     form: Annotated[str, cut(2_000)] = ""
     remarks: Annotated[list[str], each(text, _REMARKS)] = Field(default_factory=list)
     more_remarks: Count = 0
-    pictures: Annotated[list[Any], each(_picture, _MAX_ITEMS)] = Field(default_factory=list)
+    pictures: Annotated[list[Any], each(_named(_ABOUT), _MAX_ITEMS)] = Field(default_factory=list)
+    kinds: Annotated[list[Any], each(_kind, _KINDS)] = Field(default_factory=list)
+    heads: Annotated[list[Any], each(_named(_HEAD), _KINDS)] = Field(default_factory=list)
+    forms: Annotated[list[Any], each(_named(_FORM), _KINDS)] = Field(default_factory=list)
     typed: Flag = False
     partial: Annotated[Partial | None, PlainValidator(Partial.of)] = None
 
@@ -284,6 +311,9 @@ class Described(Told):
             self.typed,
             dict(self.pictures),
             self.partial,
+            self.kinds,
+            self.heads,
+            self.forms,
         )
 
 

@@ -104,7 +104,7 @@ async def answer(
                 loop = run.loop(run.cells(running, calls), led)
                 for cell_id, code in asked.inputs.cells(worded, grants.paths, asked.question.schema):
                     check_setup(await loop.set_up(cell_id, code), host.settings)
-                info = await running.kernel.describe()
+                info = await loop.look()
                 outcome = await loop.run(
                     worded, info, from_files=not asked.inputs.made, **asked.question.loop_options()
                 )

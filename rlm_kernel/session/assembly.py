@@ -79,6 +79,7 @@ class Assembly:
             verbatim=settings.memory_compaction.tokens,
             images=settings.prompt.images,
             cell_seconds=settings.limits.cell_timeout,
+            whole=settings.prompt.whole,
         )
         return Loop(cells, models.models, models.profile, view)
 

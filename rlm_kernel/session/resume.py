@@ -403,7 +403,7 @@ class _Going:
         past = plan.past(restored, remarks)
         if plan.question:
             self._writer.question(plan.question)
-        info = await self._running.kernel.describe()
+        info = await loop.look()
         first = first_question(plan.kept, plan.trace.meta.question)
         return await loop.run(first, info, from_files=not made, past=past, **question.loop_options())
 

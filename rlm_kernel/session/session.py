@@ -274,7 +274,7 @@ class Session:
 
     async def _converse(self, loop: Loop, trace: TraceFile, question: Question) -> Outcome:
         """Put a question after what was said before, by the trace."""
-        info = await loop.cells.kernel.describe()
+        info = await loop.look()
         turns = turns_of(trace.cells, recorded(trace.cells), further=True)
         past = Past(turns, left_behind(trace, info.partial), question.text) if turns else None
         first = first_question(trace.cells, trace.meta.question) if turns else question.text

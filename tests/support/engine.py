@@ -79,7 +79,7 @@ class FakeKernel:
     async def set_up(self, cell_id: str, code: str) -> CellResult:
         return await self.run_cell(cell_id, code)
 
-    async def describe(self) -> ContextInfo:
+    async def describe(self, whole: int = 0) -> ContextInfo:
         return INFO
 
     def person_cells(self) -> list[CellResult]:

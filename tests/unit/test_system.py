@@ -508,8 +508,14 @@ def test_the_kernel_calls_a_file_of_windows_by_its_name(
 
     monkeypatch.setattr(wire, "call", call)
     monkeypatch.setattr(files, "_loaded", {})
-    assert list(files._read(r"C:\old\a.log", None)) == ["a.log"]
-    assert list(files._read(r"\\server\share\new\a.log", None)) == ["new/a.log"]
-    assert sorted(files._read(r"C:\logs", None)) == [r"logs/a.log", "sub/b.log"]
+    monkeypatch.setattr(files, "_folders", {})
+
+    def names(*paths: str) -> list[str]:
+        return [name for texts in files._read(paths) for name in texts]
+
+    assert names(r"C:\old\a.log") == ["a.log"]
+    assert names(r"\\server\share\new\a.log") == ["new/a.log"]
+    assert names(r"C:\logs") == ["logs/a.log", "sub/b.log"]
     assert [found.path for found in files._loaded.values()][-1] == r"C:\logs\sub\b.log"
+    assert names(r"C:\x\a.log", r"D:\x\a.log") == ["C/x/a.log", "D/x/a.log"]
     assert "2 files loaded" in capsys.readouterr().out

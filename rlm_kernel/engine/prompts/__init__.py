@@ -2,8 +2,8 @@
 
 A profile is a file, NAME.md: between two lines of `---` numbers by name (`output_chars: 2000`), all of them
 optional; a system prompt; then, perhaps, example turns, in sections headed `## user` and `## assistant`. What
-it says of child RLMs, where they are allowed, and of pictures, where models can see them, is the same in all
-(recursion.md, pictures.md).
+it says of child RLMs, where they are allowed, of pictures, where models can see them, and of an input that is
+shown whole (seen.md) or not (unseen.md) is the same in all (recursion.md, pictures.md).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _CELL_TIME = " A cell may compute for {:,g} seconds, not counting the time in wh
 SIZES = ("output_chars", "head_chars", "piece_chars")
 _HEAD = re.compile(r"---[ \t]*\n(.*?)^---[ \t]*\n", re.MULTILINE | re.DOTALL)
 _FILLED_IN = re.compile(
-    r"\{(output_chars|sub_chars|sub_doubt|piece_chars|example_chunk|recursion|models|pictures|displays|cell_time"
+    r"\{(output_chars|sub_chars|sub_doubt|piece_chars|example_chunk|recursion|models|pictures|displays|cell_time|seen|unseen"
     r"|context_hint)\}"
 )
 _SECTION = re.compile(r"^## (user|assistant)[ \t]*\n", re.MULTILINE)
@@ -62,7 +62,8 @@ class Profile:
     of the input's beginning.
 
     `piece_chars`: how much of the input is to go into a prompt, where the sub model reads as much.
-    `recursion`: on child RLMs; `pictures`: on those that sub models see.
+    `recursion`: on child RLMs; `pictures`: on those that sub models see; `seen`: on an input that is shown
+    whole; `unseen`: on one that is not.
     """
 
     name: str
@@ -74,6 +75,13 @@ class Profile:
     piece_chars: int = 100_000
     recursion: str = ""
     pictures: str = ""
+    seen: str = ""
+    unseen: str = ""
+
+    @property
+    def fits_input(self) -> bool:
+        """Whether the prompt is made for each input, so that it can tell of one that is shown whole."""
+        return _FILLED_IN.search(self.system) is not None
 
 
 def profile_of(model: str, window: int | None = None) -> ProfileName:
@@ -90,7 +98,7 @@ def profile_of(model: str, window: int | None = None) -> ProfileName:
 @cache
 def load_profile(name: ProfileName) -> Profile:
     """The project's profile of that name."""
-    return parse_profile(name, (resources.files(__name__) / f"{name}.md").read_text("utf-8"))
+    return parse_profile(name, _text(name))
 
 
 def parse_profile(name: str, text: str) -> Profile:
@@ -105,16 +113,20 @@ def parse_profile(name: str, text: str) -> Profile:
     turns = tuple(
         {"role": role, "content": said.strip()} for role, said in zip(parts[::2], parts[1::2], strict=True)
     )
-    recursion, pictures = _shared("recursion", system), _shared("pictures", system)
-    digest = hashlib.sha256("\0".join(filter(None, (text, recursion, pictures))).encode()).hexdigest()
-    return Profile(
-        name, system.strip() + "\n", turns, digest, **sizes, recursion=recursion, pictures=pictures
-    )
+    shared = {kind: _shared(kind, system) for kind in ("recursion", "pictures", "unseen")}
+    # Without a place for it, it comes at the end.
+    shared["seen"] = _text("seen") if _FILLED_IN.search(system) else ""
+    digest = hashlib.sha256("\0".join(filter(None, (text, *shared.values()))).encode()).hexdigest()
+    return Profile(name, system.strip() + "\n", turns, digest, **sizes, **shared)  # type: ignore[arg-type]
 
 
 def _shared(name: str, system: str) -> str:
     """What all profiles say of something, if this one's system prompt has a place for it."""
-    return (resources.files(__name__) / f"{name}.md").read_text("utf-8") if f"{{{name}}}" in system else ""
+    return _text(name) if f"{{{name}}}" in system else ""
+
+
+def _text(name: str) -> str:
+    return (resources.files(__name__) / f"{name}.md").read_text("utf-8")
 
 
 def _sizes(head: str) -> dict[str, int]:
@@ -146,6 +158,7 @@ def system_prompt(
     """
     reads = (sub.window or _USUAL_WINDOW) * _SHARE
     piece = min(profile.piece_chars, _rounded(reads * _DENSE_CHARS_PER_TOKEN))
+    seen = profile.seen.strip() if info.whole else ""
     told = _told_of(sub, others, children=depth > 0 and "{recursion}" in profile.system)
     hints = {
         "str": "It is one str.",
@@ -166,11 +179,16 @@ def system_prompt(
         "displays": _DISPLAYS if root_sees else "",
         "cell_time": _CELL_TIME.format(cell_seconds) if cell_seconds else "",
         "models": told,
+        "seen": seen,
+        "unseen": "" if seen else profile.unseen.strip(),
         "context_hint": hints.get(info.kind, f"It is a {info.kind}."),
     }
     # Not str.format: the prompt's code examples are full of braces.
     filled = _FILLED_IN.sub(lambda match: values[match[1]], profile.system)
-    return filled if not told or "{models}" in profile.system else f"{filled}\n{told}"
+    further = [
+        text for place, text in (("{models}", told), ("{seen}", seen)) if text and place not in profile.system
+    ]
+    return "\n".join([filled, *further])
 
 
 def _told_of(sub: Card, others: Sequence[Card], *, children: bool) -> str:

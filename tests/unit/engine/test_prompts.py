@@ -109,7 +109,13 @@ def test_the_settings_choose_and_the_window_counts_once_it_is_known() -> None:
 def test_the_settings_know_the_profiles() -> None:
     known = get_args(type(Settings().prompt).model_fields["profile"].annotation)[0]
     assert get_args(known) == PROFILES
-    assert {path.stem for path in FOLDER.glob("*.md")} == {*PROFILES, "recursion", "pictures"}
+    assert {path.stem for path in FOLDER.glob("*.md")} == {
+        *PROFILES,
+        "recursion",
+        "pictures",
+        "seen",
+        "unseen",
+    }
 
 
 def test_a_file_of_the_users_is_a_profile(tmp_path: Path) -> None:
@@ -267,7 +273,7 @@ def test_the_digest_is_that_of_all_texts() -> None:
 
     assert load_profile("small").digest == digest("small.md")
     for name in WITH_CHILDREN:
-        assert load_profile(name).digest == digest(f"{name}.md", "recursion.md", "pictures.md")
+        assert load_profile(name).digest == digest(f"{name}.md", "recursion.md", "pictures.md", "seen.md")
     assert len({load_profile(name).digest for name in PROFILES}) == len(PROFILES)
 
 

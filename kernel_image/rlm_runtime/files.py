@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 from rlm_contract import Granted
 
 from rlm_runtime import charsets, folders, forms, memory, wire
-from rlm_runtime.formats import is_format, read_file
+from rlm_runtime.formats import read_file
 from rlm_runtime.hits import Hit
+from rlm_runtime.kinds import is_format
 from rlm_runtime.lazytext import LazyText
 from rlm_runtime.picturefile import Picture
 from rlm_runtime.readers import Read
@@ -38,6 +39,8 @@ class _Loaded(NamedTuple):
     encoding: str
     lazy: bool
     note: str
+    whole: bool = True
+    """It is all that the file holds."""
 
 
 _loaded: dict[str, _Loaded] = {}
@@ -163,7 +166,15 @@ def _read(path: str, name: str | None) -> dict[str, Text]:
         raise wire.FileRefused(
             f"{path} is too large for this kernel's memory. Ask the user for a larger `sandbox.memory`."
         ) from None
-    return {_label(real, name or _shown(real.name), read): read.text}
+    return _named(real, name or _shown(real.name), read)
+
+
+def _named(path: PurePath, wanted: str, read: Read) -> dict[str, Text]:
+    """The texts of a file by the names that they get."""
+    return {
+        _label(path, wanted, text, label.removeprefix(wanted), not read.parts): text.text
+        for label, text in read.named(wanted)
+    }
 
 
 def _on_host(path: str) -> PurePath:
@@ -174,6 +185,7 @@ def _on_host(path: str) -> PurePath:
 def _read_folder(path: str, inside: Path, real: PurePath, rules: Sequence[Sequence[str]]) -> dict[str, Text]:
     found, left_out = folders.members(inside, rules)
     loaded: dict[str, Text] = {}
+    count = 0
     room = _room()
     for member in found:
         part = member.relative_to(inside)
@@ -184,10 +196,12 @@ def _read_folder(path: str, inside: Path, real: PurePath, rules: Sequence[Sequen
             if is_format(member.name) and len(_left_out) < _STATUS_ROWS:
                 _leave_out(_shown(str(real / part)), str(error))
             continue
-        loaded[_label(real / part, _shown(str(part)), read)] = read.text
-        room = _room(room - len(read.text) if isinstance(read.text, str) else room)
+        texts = _named(real / part, _shown(str(part)), read)
+        loaded |= texts
+        count += 1
+        room = _room(room - sum(len(text) for text in texts.values() if isinstance(text, str)))
     told = left_out.told(_shown)
-    print(f"{path}: {len(loaded):,} files loaded{f'; left out: {told}' if told else ''}")
+    print(f"{path}: {count:,} files loaded{f'; left out: {told}' if told else ''}")
     if told:
         _leave_out(path, told)
     if not loaded:
@@ -209,16 +223,17 @@ def _room(left: int | None = None) -> int:
     return max(0, min(memory.one_text(), left))
 
 
-def _label(path: PurePath, wanted: str, read: Read) -> str:
+def _label(path: PurePath, wanted: str, read: Read, part: str = "", whole: bool = True) -> str:
     """The name for a file: the wanted one, with its folder before it, or the whole path, the first that no
-    other file has.
+    other file has. `part`: what follows it, for a text that is a part of the file.
     """
-    whole, name = str(path), wanted
-    if name in _loaded and _loaded[name].path != whole:
-        names = (_shown(f"{path.parent.name}/{path.name}"), _shown(whole), whole)
-        name = next(name for name in names if name not in _loaded or _loaded[name].path == whole)
+    place, name = str(path), wanted + part
+    if name in _loaded and _loaded[name].path != place:
+        names = (_shown(f"{path.parent.name}/{path.name}"), _shown(place), place)
+        names = tuple(name + part for name in names)
+        name = next(name for name in names if name not in _loaded or _loaded[name].path == place)
     note = read.note()
-    _loaded[name] = _Loaded(whole, read.encoding, isinstance(read.text, LazyText), note)
+    _loaded[name] = _Loaded(place, read.encoding, isinstance(read.text, LazyText), note, whole)
     if note:
         _remark(_on_a_line(name), note)
     return name
@@ -263,8 +278,8 @@ def _known(name: str) -> str:
 
 
 def path_of(name: str) -> str:
-    """The host's path of a loaded file; "" of one that has none of its own."""
-    return _loaded[name].path if name in _loaded else ""
+    """The host's path of a loaded file; "" of a text that is a part of one, or none."""
+    return _loaded[name].path if name in _loaded and _loaded[name].whole else ""
 
 
 def list_files() -> list[str]:

@@ -92,7 +92,8 @@ def _rows(book: Any, place: int) -> Iterator[list[Any]]:
             first, last, width = first or number, number, max(width, filled)
     for number, row in enumerate(sheet.iter_rows(), 1):
         if first <= number <= last:
-            yield [_value(value) for value in row[:width]]
+            cells = [_value(value) for value in row[:width]]
+            yield cells if any(cell != "" for cell in cells) else []
 
 
 def _value(value: Any) -> Any:

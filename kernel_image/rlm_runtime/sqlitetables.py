@@ -22,7 +22,7 @@ from rlm_runtime.tablewriter import Table
 from rlm_runtime.unpacking import Unreadable
 
 MAGIC = b"SQLite format 3\0"
-_SECONDS = 20
+_SECONDS = 5
 """Of computing, for a view."""
 _STEPS = 100_000
 _BESIDE = ("-wal", "-journal")
@@ -39,6 +39,7 @@ def tables(path: str, name: str) -> list[Table]:
             f"it is no SQLite database, or an encrypted one. Save it without a password, or {_DIALECT}."
         )
     connection, note = _open(path, name, in_log=head[18:20] == b"\2\2")
+    connection.set_authorizer(_allowed)
     try:
         found = connection.execute(
             "SELECT type, name FROM pragma_table_list WHERE schema = 'main' AND type IN ('table', "
@@ -118,7 +119,6 @@ def _configured(address: str) -> sqlite3.Connection:
     connection.text_factory = lambda data: data.decode("utf-8", "replace")
     for pragma in ("trusted_schema = OFF", "query_only = ON", "cell_size_check = ON", "temp_store = MEMORY"):
         connection.execute(f"PRAGMA {pragma}").fetchall()
-    connection.set_authorizer(_allowed)
     return connection
 
 

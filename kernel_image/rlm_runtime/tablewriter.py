@@ -53,7 +53,7 @@ class Table(NamedTuple):
 
 def main(kind: str, first: str, path: str) -> None:
     """Write the tables of the file to standard output."""
-    _bound()
+    bound()
     try:
         reader = importlib.import_module(f"rlm_runtime.{READERS[kind]}")
         found: list[Table] = reader.tables(_OPENED, path)
@@ -72,7 +72,7 @@ def main(kind: str, first: str, path: str) -> None:
     _send(END, None)
 
 
-def _bound() -> None:
+def bound() -> None:
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_DATA, (memory.total() // 2,) * 2)
     with contextlib.suppress(OSError, ValueError):
@@ -96,14 +96,14 @@ def _send(kind: bytes, value: Any) -> None:
 
 
 def _write(rows: Iterable[Sequence[Any]]) -> None:
-    """Rows as CSV, in pieces that end where a row ends."""
+    """Rows as CSV, in pieces that end where a row ends. One without cells is an empty line."""
     text = io.StringIO()
     write = csv.writer(text, lineterminator="\n").writerow
     for row in rows:
-        if any(value is not None and value != "" for value in row):
+        if row:
             write([value if type(value) is str else cell(value) for value in row])
         else:
-            text.write("\n" if len(row) > 1 else '""\n')
+            text.write("\n")
         if text.tell() >= _PIECE:
             _send(TEXT, text.getvalue().encode("utf-8", "replace"))
             text.seek(0)

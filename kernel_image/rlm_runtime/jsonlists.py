@@ -4,6 +4,7 @@ the other. They are read one by one, so a large text never has to be taken apart
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -56,22 +57,25 @@ def find(text: Any) -> Found | None:
     head = str(text[: _HEAD + 1])
     if not re.match("[\ufeff\x1e\\s]*[\\[{]", head):
         return None
-    damage, path = "", None
+    if not (isinstance(text, str) and len(text) <= _WHOLE):
+        return _beginning(head, "")
     try:
-        if isinstance(text, str) and len(text) <= _WHOLE:
-            path = _path_in(json.loads(text.lstrip("\ufeff")))
-        else:
-            path = _path_at(_Reader(head), 0)
+        path = _path_in(json.loads(text.lstrip("\ufeff")))
     except (ValueError, RecursionError) as error:
-        damage = str(error)
-        try:
-            found = _first(_Reader(head), None, 2)
-            if len(found) > 1 and all(isinstance(item, dict) for item in found):
-                return _found(head, None, "")
-            path = _path_at(_Reader(head), 0) if not found else None
-        except (ValueError, RecursionError):
-            return None
-    return _found(head, path, damage) if path is not None else None
+        return _beginning(head, str(error))
+    return _found(head, path, "") if path is not None else None
+
+
+def _beginning(head: str, damage: str) -> Found | None:
+    """What a text that begins so seems to be."""
+    with contextlib.suppress(ValueError, RecursionError):
+        found = _first(_Reader(head), None, 2)
+        if len(found) > 1 and all(isinstance(item, dict) for item in found):
+            return _found(head, None, "")
+    with contextlib.suppress(ValueError, RecursionError):
+        path = _path_at(_Reader(head), 0)
+        return _found(head, path, damage) if path is not None else None
+    return None
 
 
 def _found(head: str, path: tuple[str, ...] | None, damage: str) -> Found | None:

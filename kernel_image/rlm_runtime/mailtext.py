@@ -35,12 +35,16 @@ _LONGEST = 64 << 20
 """Bytes of one message in a mailbox that are read."""
 _LINE = 1 << 16
 _STAMP = re.compile(rb"From .*\b\d\d?:\d\d(?::\d\d)?\b.*\b(?:19|20)\d\d\b")
+_WHOLE_STAMP = re.compile(
+    rb"From (?:\S+ +)?(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) +[A-Z][a-z][a-z] +\d\d? +\d\d?:\d\d(?::\d\d)? .*\d{4}"
+)
 _BARE_STAMP = re.compile(rb"From(?: -| \S+@\S+)?\s*")
 _IS_HEADER = re.compile(rb"(?:[!-9;-~]+[ \t]*:|>?From )")
 _QUOTED = re.compile(rb">+From ")
 _SEPARATOR = re.compile(r"=== message (\d+) ===")
 _LIKE_SEPARATOR = re.compile(r"^(?= *=== message \d+ ===$)", re.MULTILINE)
 _ESCAPED = re.compile(r"^ (?= *=== message \d+ ===$)", re.MULTILINE)
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _ATTACHMENT = "Attachment"
 _SEALED = (
     "its text is encrypted or signed as one ({}), and is not read here. Save it from your mail program as it "
@@ -151,7 +155,7 @@ def records(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
 
 
 def _record(number: int, text: str) -> dict[str, Any]:
-    head, _, body = text.partition("\n\n")
+    head, _, body = f"\n{text}".partition("\n\n")  # there may be no header
     row: dict[str, Any] = {"message": number}
     row |= {name.lower().replace("-", "_"): "" for name in _HEADERS} | {"attachments": []}
     for line in head.split("\n"):
@@ -190,11 +194,11 @@ def _messages(file: IO[bytes]) -> Iterator[tuple[bytes, bool]]:
 
 
 def _begins(line: bytes, after: bytes) -> bool:
-    return (
-        line.startswith(b"From")
-        and bool(_STAMP.match(line) or _BARE_STAMP.fullmatch(line))
-        and (bool(_IS_HEADER.match(after)) or not after.strip())
-    )
+    if not line.startswith(b"From"):
+        return False
+    if not after.strip():
+        return bool(_WHOLE_STAMP.match(line))
+    return bool((_STAMP.match(line) or _BARE_STAMP.fullmatch(line)) and _IS_HEADER.match(after))
 
 
 class _Shown:
@@ -304,7 +308,7 @@ def _header(raw: str) -> str:
         )
     except (ValueError, LookupError, email.errors.MessageError):
         text = raw
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return " ".join(_CONTROLS.sub(" ", text).split())
 
 
 def _date(value: str) -> str:

@@ -73,6 +73,7 @@ def main(kind: str, first: str, path: str) -> None:
 
 
 def bound() -> None:
+    """Give this process its bounds: half of the memory, and so many seconds of computing."""
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_DATA, (memory.total() // 2,) * 2)
     with contextlib.suppress(OSError, ValueError):

@@ -102,7 +102,9 @@ def workbook(sheets: Mapping[str, str], *, hidden: str = "", date_1904: bool = F
         '<cellStyleXfs count="1"><xf/></cellStyleXfs><cellXfs count="3"><xf numFmtId="0"/><xf numFmtId="14" '
         'applyNumberFormat="1"/><xf numFmtId="22" applyNumberFormat="1"/></cellXfs>'
     )
-    main = f'<workbookPr{" date1904=" + chr(34) + "1" + chr(34) if date_1904 else ""}/><sheets>{listed}</sheets>'
+    main = (
+        f"<workbookPr{' date1904=' + chr(34) + '1' + chr(34) if date_1904 else ''}/><sheets>{listed}</sheets>"
+    )
     parts = {
         "[Content_Types].xml": f'<Types xmlns="{_PACKAGE}/content-types"/>',
         "_rels/.rels": f'<Relationships xmlns="{_PACKAGE}/relationships"><Relationship Id="r1" Type="{_LINK}/officeDocument" '
@@ -154,13 +156,17 @@ def slides(*bodies: str, notes: str = "") -> bytes:
         "ppt/_rels/presentation.xml.rels": f"<Relationships {package}>{links}</Relationships>",
     }
     for n, body in zip(numbers, bodies, strict=True):
-        parts[f"ppt/slides/slide{n}.xml"] = f"<p:sld {spaces}><p:cSld><p:spTree>{body}</p:spTree></p:cSld></p:sld>"
+        parts[f"ppt/slides/slide{n}.xml"] = (
+            f"<p:sld {spaces}><p:cSld><p:spTree>{body}</p:spTree></p:cSld></p:sld>"
+        )
     if notes:
         parts[f"ppt/slides/_rels/slide{len(bodies)}.xml.rels"] = (
             f'<Relationships {package}><Relationship Id="n" Type="{_LINK}/notesSlide" '
             'Target="../notesSlides/notesSlide1.xml"/></Relationships>'
         )
-        parts["ppt/notesSlides/notesSlide1.xml"] = f"<p:notes {spaces}>{shape(notes)}{shape('7', 'sldNum')}</p:notes>"
+        parts["ppt/notesSlides/notesSlide1.xml"] = (
+            f"<p:notes {spaces}>{shape(notes)}{shape('7', 'sldNum')}</p:notes>"
+        )
     return zipped({name: part.encode() for name, part in parts.items()})
 
 
@@ -171,11 +177,14 @@ def shape(text: str, place: str = "") -> str:
     return f"<p:sp><p:nvSpPr><p:nvPr>{kind}</p:nvPr></p:nvSpPr><p:txBody>{lines}</p:txBody></p:sp>"
 
 
-def book(chapters: Mapping[str, str], *, spine: Sequence[str], more: Mapping[str, bytes] | None = None) -> bytes:
+def book(
+    chapters: Mapping[str, str], *, spine: Sequence[str], more: Mapping[str, bytes] | None = None
+) -> bytes:
     """An .epub of chapters by their links; `spine`: those that are read, in order."""
     names = list(chapters)
     items = "".join(
-        f'<item id="i{n}" href="{escape(link)}" media-type="application/xhtml+xml"/>' for n, link in enumerate(names)
+        f'<item id="i{n}" href="{escape(link)}" media-type="application/xhtml+xml"/>'
+        for n, link in enumerate(names)
     )
     read = "".join(f'<itemref idref="i{names.index(link)}"/>' for link in spine)
     package = (

@@ -66,7 +66,9 @@ def test_each_sheet_of_a_workbook_is_a_table_of_its_own(read: Reader) -> None:
     }
     assert notes(found) == "a hidden sheet"
     assert forms.records("name,n\nAda,1\n", "b.xlsx/People") == [{"name": "Ada", "n": 1}]
-    assert texts(read("one.xlsx", workbook({"S": sheet_rows([["a"], [1]])})), "one.xlsx") == {"one.xlsx": "a\n1\n"}
+    assert texts(read("one.xlsx", workbook({"S": sheet_rows([["a"], [1]])})), "one.xlsx") == {
+        "one.xlsx": "a\n1\n"
+    }
     assert notes(read("none.xlsx", workbook({"S": ""}))) == "there is nothing in its tables"
 
 
@@ -206,7 +208,9 @@ def test_a_hostile_view_is_stopped_and_a_broken_table_costs_itself(
         max_size=8,
     )
 )
-def test_what_is_written_into_a_database_is_read_back(tmp_path: Path, rows: list[tuple[Any, Any, str]]) -> None:
+def test_what_is_written_into_a_database_is_read_back(
+    tmp_path: Path, rows: list[tuple[Any, Any, str]]
+) -> None:
     import csv
 
     path = tmp_path / "round.db"
@@ -224,14 +228,17 @@ def test_what_is_written_into_a_database_is_read_back(tmp_path: Path, rows: list
     st.lists(
         st.tuples(
             st.text(string.printable[:95], min_size=1, max_size=8).filter(str.strip),
-            st.integers(-(2**53) + 1, 2**53 - 1) | st.floats(-1e12, 1e12).filter(lambda value: not value.is_integer()),
+            st.integers(-(2**53) + 1, 2**53 - 1)
+            | st.floats(-1e12, 1e12).filter(lambda value: not value.is_integer()),
             st.booleans(),
         ),
         min_size=1,
         max_size=6,
     )
 )
-def test_what_is_written_into_a_sheet_is_read_back(tmp_path: Path, rows: list[tuple[str, float, bool]]) -> None:
+def test_what_is_written_into_a_sheet_is_read_back(
+    tmp_path: Path, rows: list[tuple[str, float, bool]]
+) -> None:
     import csv
 
     (tmp_path / "round.xlsx").write_bytes(workbook({"S": sheet_rows([["s", "n", "b"], *rows])}))
@@ -273,14 +280,18 @@ def test_a_table_in_an_archive_and_a_reader_that_dies_are_handled(
     read: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     book = workbook({"A": sheet_rows([["x"], [1]]), "B": sheet_rows([["y"]])})
-    base = database(tmp_path / "in.db", "PRAGMA journal_mode = WAL", "CREATE TABLE t (a)", "INSERT INTO t VALUES (5)")
+    base = database(
+        tmp_path / "in.db", "PRAGMA journal_mode = WAL", "CREATE TABLE t (a)", "INSERT INTO t VALUES (5)"
+    )
     found = str(read("a.zip", zipped({"b.xlsx": book, "in.db": base.read_bytes(), "c.txt": b"plain"})).text)
     assert "=== b.xlsx/A ===\nx\n1" in found
     assert "=== b.xlsx/B ===\ny" in found
     assert "=== in.db ===\na\n5" in found
     assert "plain" in found
     monkeypatch.setattr(apart.writer, "__name__", "rlm_runtime.no_such_module")
-    with pytest.raises(Unreadable, match=r"its reader ended with status 1\)\. Save what you need of it as \.csv"):
+    with pytest.raises(
+        Unreadable, match=r"its reader ended with status 1\)\. Save what you need of it as \.csv"
+    ):
         read("a.xlsx", book)
 
 

@@ -74,7 +74,14 @@ def _beginning(head: str, damage: str) -> Found | None:
             return _found(head, None, "")
     with contextlib.suppress(ValueError, RecursionError):
         path = _path_at(_Reader(head), 0)
-        return _found(head, path, damage) if path is not None else None
+        made = _found(head, path, damage) if path is not None else None
+        # Prose and logs begin like a list of values, too.
+        if (
+            made
+            and len(made.sample) > 1
+            and (not damage or all(isinstance(item, dict) for item in made.sample))
+        ):
+            return made
     return None
 
 

@@ -11,7 +11,6 @@ import configparser
 import gc
 import itertools
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -88,7 +87,7 @@ def records(text: str | LazyText, name: str = "") -> list[Record] | Iterator[Rec
     """
     text = with_line_feeds(text) if isinstance(text, str) else text
     found = _form(text, name) or _Form("", lambda _: _plain_lines(text), ())
-    read = found.read(_bounded(_lines(text)))
+    read = found.read(text if found.of_text else _bounded(_lines(text)))
     if not _fits(text):
         return _one_by_one(read, found)
     made = _made(read)
@@ -158,12 +157,6 @@ def _columns(
 def _say(what: str) -> None:
     """A note, in the cell's output."""
     print(f"Note: {what}")
-    found = _form(text, name)
-    if found is None:
-        rows = _plain_lines(text)
-    else:
-        rows = found.read(text if found.of_text else _bounded(_lines(text)))
-    return list(rows) if _fits(text) else rows
 
 
 def _lines(text: Any) -> Iterable[str]:

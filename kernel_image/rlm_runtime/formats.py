@@ -107,7 +107,8 @@ def _member(data: bytes, name: str, budget: Budget) -> archives.Told:
     read = _read_data(data, name, budget)
     (first, own), *parts = read.named(name)
     text = str(own.text) if first == name else f"=== {first} ===\n{own.text}"
-    text = "\n\n".join([text, *(f"=== {label} ===\n{part.text}" for label, part in parts)])
+    more = (f"\n\n=== {label} ===\n{str(part.text).rstrip()}" for label, part in parts)
+    text = (text.rstrip("\n") if parts else text) + "".join(more)
     return archives.Told(text, [note for _, part in ((first, own), *parts) if (note := part.note())])
 
 

@@ -37,6 +37,7 @@ _PIECE = 1 << 16
 _MOST = 1_000
 """Tables of one file that are read at most."""
 _OPENED = "/proc/self/fd/0"
+_AS_IT_IS = frozenset((str, int))
 _CONTROLS = frozenset(range(32)) - {9, 10, 13}
 
 
@@ -102,7 +103,7 @@ def _write(rows: Iterable[Sequence[Any]]) -> None:
     write = csv.writer(text, lineterminator="\n").writerow
     for row in rows:
         if row:
-            write([value if type(value) is str else cell(value) for value in row])
+            write([value if type(value) in _AS_IT_IS else cell(value) for value in row])
         else:
             text.write("\n")
         if text.tell() >= _PIECE:
@@ -119,6 +120,8 @@ def cell(value: Any) -> str:
     """
     if value is None or value != value:
         return ""
+    if type(value) is float:
+        return repr(value)
     if isinstance(value, str):
         return value
     if isinstance(value, Decimal):

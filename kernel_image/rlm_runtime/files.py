@@ -39,8 +39,8 @@ class _Loaded(NamedTuple):
     encoding: str
     lazy: bool
     note: str
-    whole: bool = True
-    """It is all that the file holds."""
+    part_of: str = ""
+    """The name of the file that it is a part of; "" where it is all that the file holds."""
 
 
 _loaded: dict[str, _Loaded] = {}
@@ -172,7 +172,7 @@ def _read(path: str, name: str | None) -> dict[str, Text]:
 def _named(path: PurePath, wanted: str, read: Read) -> dict[str, Text]:
     """The texts of a file by the names that they get."""
     return {
-        _label(path, wanted, text, label.removeprefix(wanted), not read.parts): text.text
+        _label(path, wanted, text, label.removeprefix(wanted), alone=not read.parts): text.text
         for label, text in read.named(wanted)
     }
 
@@ -223,17 +223,18 @@ def _room(left: int | None = None) -> int:
     return max(0, min(memory.one_text(), left))
 
 
-def _label(path: PurePath, wanted: str, read: Read, part: str = "", whole: bool = True) -> str:
+def _label(path: PurePath, wanted: str, read: Read, part: str, *, alone: bool) -> str:
     """The name for a file: the wanted one, with its folder before it, or the whole path, the first that no
-    other file has. `part`: what follows it, for a text that is a part of the file.
+    other file has. `part`: what follows it, for a text that is a part of the file; `alone`: the file has
+    no other.
     """
     place, name = str(path), wanted + part
     if name in _loaded and _loaded[name].path != place:
         names = (_shown(f"{path.parent.name}/{path.name}"), _shown(place), place)
         names = tuple(name + part for name in names)
         name = next(name for name in names if name not in _loaded or _loaded[name].path == place)
-    note = read.note()
-    _loaded[name] = _Loaded(place, read.encoding, isinstance(read.text, LazyText), note, whole)
+    note, part_of = read.note(), "" if alone else name.removesuffix(part)
+    _loaded[name] = _Loaded(place, read.encoding, isinstance(read.text, LazyText), note, part_of)
     if note:
         _remark(_on_a_line(name), note)
     return name
@@ -279,7 +280,7 @@ def _known(name: str) -> str:
 
 def path_of(name: str) -> str:
     """The host's path of a loaded file; "" of a text that is a part of one, or none."""
-    return _loaded[name].path if name in _loaded and _loaded[name].whole else ""
+    return _loaded[name].path if name in _loaded and not _loaded[name].part_of else ""
 
 
 def list_files() -> list[str]:

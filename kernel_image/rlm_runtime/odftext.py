@@ -27,6 +27,7 @@ _SKIPPED = frozenset(
         "ruby-text",
     )
 )
+_GROUPS = frozenset(("table-header-rows", "table-rows", "table-row-group"))
 _MOST = 1_000
 """Repetitions of a cell or a space that are taken at their word."""
 
@@ -95,7 +96,7 @@ class _Walk:
     def _rows(self, table: Any, depth: int) -> list[str]:
         """A line for each row, with tabs between cells."""
         lines = []
-        for row in table.iter("{*}table-row"):
+        for row in _rows_of(table, depth):
             cells: list[str] = []
             for cell in row:
                 if name_of(cell) in ("table-cell", "covered-table-cell") and depth < _DEEP:
@@ -105,6 +106,15 @@ class _Walk:
                     cells += [words] * _times(cell, "number-columns-repeated")
             lines.append("\t".join(cells).rstrip("\t"))
         return lines
+
+
+def _rows_of(table: Any, depth: int) -> Iterator[Any]:
+    """The rows of a table itself, and not of tables in it."""
+    for child in table:
+        if name_of(child) == "table-row":
+            yield child
+        elif name_of(child) in _GROUPS and depth < _DEEP:
+            yield from _rows_of(child, depth + 1)
 
 
 def _within(parent: Any, depth: int) -> list[str]:

@@ -119,6 +119,11 @@ def test_opendocument_is_read_as_it_is_seen(read: Reader) -> None:
     assert str(read("a.odt", zipped({"content.xml": ODF.encode()})).text) == (
         "Head\na  b\tc\nd e[note: foot]\nitem\nx\tx\ty\n\n[slide 1]\non a slide\n[notes] said"
     )
+    nested = "<p>deep</p>"
+    for _ in range(40):
+        nested = f"<table><table-header-rows><table-row><table-cell>{nested}</table-cell></table-row></table-header-rows></table>"
+    xml = f"<x><body>{nested}</body></x>"
+    assert str(read("n.odt", zipped({"content.xml": xml.encode()})).text) == "deep"
     manifest = b"<manifest><encryption-data/></manifest>"
     with pytest.raises(Unreadable, match="needs a password"):
         read("b.odt", zipped({"content.xml": b"\x01\x02", "META-INF/manifest.xml": manifest}))

@@ -18,7 +18,7 @@ import pytest
 from arro3.core import Array, DataType, list_array
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from rlm_runtime import apart, forms, memory, tablewriter
+from rlm_runtime import apart, files, forms, memory, tablewriter
 from rlm_runtime.formats import read_file
 from rlm_runtime.readers import Read
 from rlm_runtime.tablewriter import cell
@@ -70,6 +70,20 @@ def test_each_sheet_of_a_workbook_is_a_table_of_its_own(read: Reader) -> None:
         "one.xlsx": "a\n1\n"
     }
     assert notes(read("none.xlsx", workbook({"S": ""}))) == "there is nothing in its tables"
+
+
+def test_texts_of_a_file_are_named_after_it_and_are_not_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = Read("", parts=(("S", Read("1")), ("T", Read("2"))))
+    mail = Read("text", lacks=("odd",), parts=(("a.txt", Read("3")), ("b.xlsx", inner)))
+    assert [(name, part.text, part.lacks) for name, part in mail.named("m.eml")] == [
+        ("m.eml", "text", ("odd",)),
+        ("m.eml/a.txt", "3", ()),
+        ("m.eml/b.xlsx/S", "1", ()),
+        ("m.eml/b.xlsx/T", "2", ()),
+    ]
+    loaded = {"b.xlsx/S": ("/b.xlsx", "", False, "", "b.xlsx"), "c.xlsx": ("/c.xlsx", "", False, "")}
+    monkeypatch.setattr(files, "_loaded", {name: files._Loaded(*one) for name, one in loaded.items()})
+    assert (files.path_of("b.xlsx/S"), files.path_of("c.xlsx")) == ("", "/c.xlsx")
 
 
 def test_values_of_a_sheet_are_what_a_person_sees_in_it(read: Reader) -> None:

@@ -80,10 +80,11 @@ def archive_text(
     if unread:
         shown = "; ".join(unread[:_NAMED]) + ("; …" if len(unread) > _NAMED else "")
         notes.insert(0, f"{len(unread):,} of {len(unread) + good:,} files in it left out ({shown})")
-    return Told(whole.decode("utf-8", "surrogatepass").rstrip("\n"), _few(notes))
+    return Told(whole.decode("utf-8", "surrogatepass").rstrip("\n"), few(notes))
 
 
-def _few(notes: list[str]) -> list[str]:
+def few(notes: list[str]) -> list[str]:
+    """Remarks, the first ten of them at most, and how many more there are."""
     return (
         notes if len(notes) <= _NOTES else [*notes[: _NOTES - 1], f"{len(notes) - _NOTES + 1:,} more remarks"]
     )

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rlm_runtime import forms, granted, labels, look, memory, packing, remarks, wire
-from rlm_runtime.formats import is_format, read_file
+from rlm_runtime.formats import read_file
 from rlm_runtime.granted import Granted
 from rlm_runtime.hits import Hit
+from rlm_runtime.kinds import is_format
 from rlm_runtime.lazytext import LazyText
 from rlm_runtime.picturefile import Picture
 from rlm_runtime.readers import Read
@@ -35,6 +36,8 @@ class _Loaded(NamedTuple):
     encoding: str
     lazy: bool
     note: str
+    part_of: str = ""
+    """The name of the file that it is a part of; "" where it is all that the file holds."""
 
 
 _loaded: dict[str, _Loaded] = {}
@@ -138,7 +141,7 @@ def _read(paths: Sequence[str], name: str | None = None) -> Iterator[dict[str, T
     All names are made before anything is read. `name`: what a single one is to be called, if it is a file.
     """
     found = list({str(one.path): one for one in map(granted.grant, paths)}.values())
-    known = {loaded.path: label for label, loaded in _loaded.items()}
+    known = {loaded.path: loaded.part_of or label for label, loaded in _loaded.items()}
     names = granted.names(found, known, _folders)
     if name is not None and (name not in _loaded or _loaded[name].path == str(found[0].path)):
         names[str(found[0].path)] = name
@@ -160,13 +163,20 @@ def _read_one(one: Granted, names: Mapping[str, str]) -> dict[str, Text]:
         raise wire.FileRefused(
             f"{path} is too large for this kernel's memory. Ask the user for a larger `sandbox.memory`."
         ) from None
-    return {_note(path, names[path], read): read.text}
+    return _named(path, names[path], read)
+
+
+def _named(path: str, name: str, read: Read) -> dict[str, Text]:
+    """The texts of a file by the names that they get, and a note of how each was read."""
+    part_of = name if read.parts else ""
+    return {_note(path, label, text, part_of): text.text for label, text in read.named(name)}
 
 
 def _read_folder(one: Granted, names: Mapping[str, str]) -> dict[str, Text]:
     folder = str(one.path)
     loaded: dict[str, Text] = {}
     left = memory.all_texts() - _in_memory[0]
+    count = 0
     for member, path in zip(one.files or (), map(str, one.paths()), strict=True):
         try:
             read = read_file(member, member.name, room=_room(left))
@@ -175,10 +185,12 @@ def _read_folder(one: Granted, names: Mapping[str, str]) -> dict[str, Text]:
             if is_format(member.name) and len(_left_out) < _STATUS_ROWS:
                 _leave_out(path, names[path], str(error))
             continue
-        loaded[_note(path, names[path], read)] = read.text
-        left -= len(read.text) if isinstance(read.text, str) else 0
+        texts = _named(path, names[path], read)
+        loaded |= texts
+        count += 1
+        left -= sum(len(text) for text in texts.values() if isinstance(text, str))
     told, called = one.left_out.told(labels.shown), labels.on_a_line(names[folder])
-    print(f"{called}: {len(loaded):,} files loaded{f'; left out: {told}' if told else ''}")
+    print(f"{called}: {count:,} files loaded{f'; left out: {told}' if told else ''}")
     if told:
         _leave_out(folder, names[folder], told)
     if not loaded:
@@ -200,10 +212,10 @@ def _room(left: int | None = None) -> int:
     return max(0, min(memory.one_text(), left))
 
 
-def _note(path: str, name: str, read: Read) -> str:
-    """Note how a file was read; its name."""
+def _note(path: str, name: str, read: Read, part_of: str) -> str:
+    """Note how the text of this name was read; its name. `part_of`: as of `_Loaded`."""
     note = read.note()
-    _loaded[name] = _Loaded(path, read.encoding, isinstance(read.text, LazyText), note)
+    _loaded[name] = _Loaded(path, read.encoding, isinstance(read.text, LazyText), note, part_of)
     if note:
         remarks.add(labels.on_a_line(name), note)
     return name
@@ -236,8 +248,8 @@ def _known(name: str) -> str:
 
 
 def path_of(name: str) -> str:
-    """The host's path of a loaded file; "" of one that has none of its own."""
-    return _loaded[name].path if name in _loaded else ""
+    """The host's path of a loaded file; "" of a text that is a part of one, or none."""
+    return _loaded[name].path if name in _loaded and not _loaded[name].part_of else ""
 
 
 def list_files() -> list[str]:

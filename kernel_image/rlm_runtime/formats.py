@@ -9,53 +9,43 @@ costs that part alone.
 from __future__ import annotations
 
 import io
+import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path, PurePath
 from typing import IO
 
 from rlm_runtime import archives, memory
 from rlm_runtime.declared import declared_encoding
+from rlm_runtime.kinds import ENDINGS, HEAD, MANY, PACKED, STARTS, kind_of, looks_like
 from rlm_runtime.lines import with_line_feeds
-from rlm_runtime.picturefile import Picture, begins_picture
+from rlm_runtime.picturefile import Picture
 from rlm_runtime.readers import Read, decode, on_disk
 from rlm_runtime.unpacking import MAGIC, Budget, TooMuch, Unreadable, unpacked
 
-_HEAD = 4096
 _PIECE = 1 << 16
-_PACKED = {
-    ".gz": "gzip", ".tgz": "gzip", ".bz2": "bzip2", ".tbz": "bzip2", ".tbz2": "bzip2", ".xz": "xz",
-    ".txz": "xz", ".lzma": "lzma",
-    ".zst": "zstandard", ".tzst": "zstandard",
-}  # fmt: skip
-_ENDINGS = _PACKED | {
-    ".zip": "zip", ".tar": "tar", ".pdf": "PDF", ".docx": "Word", ".docm": "Word", ".dotx": "Word",
-    ".ipynb": "notebook", ".html": "HTML", ".htm": "HTML", ".xhtml": "HTML", ".xht": "HTML", ".mht": "MHTML",
-    ".mhtml": "MHTML", ".doc": "Office", ".dot": "Office", ".xls": "Office", ".rtf": "RTF", ".xlsx": "Office",
-    ".xlsm": "Office", ".xlsb": "Office", ".ods": "Office", ".ppt": "Office",
-    ".pptx": "Office", ".odp": "Office", ".odt": "Office", ".epub": "zip",
-    ".png": "picture", ".jpg": "picture", ".jpeg": "picture", ".jpe": "picture", ".gif": "picture",
-    ".webp": "picture", ".bmp": "picture", ".tif": "picture", ".tiff": "picture", ".avif": "picture",
-    ".heic": "picture", ".heif": "picture",
-}  # fmt: skip
-_INSTEAD = dict.fromkeys((".xls", ".xlsx", ".xlsm", ".xlsb", ".ods"), ".csv, each sheet by itself")
-_INSTEAD |= dict.fromkeys((".ppt", ".pptx", ".odp"), ".pdf") | {".odt": ".docx"}
+_IN_PARTS = MANY | {
+    "spreadsheet",
+    "SQLite",
+    "Parquet",
+    "mailbox",
+    "presentation",
+    "OpenDocument",
+    "EPUB",
+    "Word",
+}
+"""Kinds that are never in memory as a whole."""
+_INSTEAD = {".ppt": ".pptx", ".pps": ".pptx", ".doc": ".docx", ".dot": ".docx"}
+_INSTEAD |= {".msg": ".eml, as your mail program exports it", ".pst": ".mbox", ".ost": ".mbox"}
 """What a file is to be saved as that is not read here."""
-_STARTS = {
-    "zip": b"PK\x03\x04",
-    "PDF": b"%PDF-",
-    "RTF": b"{\\rtf",
-    "old Office": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
-} | MAGIC
-_BZIP2_BLOCK = b"1AY&SY"
-_BY_CONTENT = frozenset(("text", "HTML", "notebook", "RTF", "Office"))
-"""Kinds whose files have no mark of their own: what another one begins with is that other kind."""
-_MANY = frozenset(("zip", "tar", *_PACKED.values()))
-"""Kinds that hold other files."""
-_IS_HTML = re.compile(
-    rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?(?:<!--.{0,2000}?-->\s*)?<(?:!doctype\s+html|html|head|body|table|meta)\b",
-    re.I | re.S,
+_THE_SAME = frozenset(
+    (
+        ("Word", "a Word file"),
+        ("presentation", "slides"),
+        ("EPUB", "a book"),
+        ("OpenDocument", "an OpenDocument file"),
+    )
 )
 _TAG = re.compile(r"<[a-zA-Z!/?]")
 
@@ -72,13 +62,13 @@ def read_file(path: Path, name: str, *, room: int | None = None) -> Read:
     if not size:
         return Read("")
     with path.open("rb") as file:
-        kind = kind_of(name, file.read(_HEAD))
+        kind = kind_of(name, file.read(HEAD))
         file.seek(0)
         if kind == "text":
             return _with_lines(decode(file.read(size), name) if size <= room else on_disk(path, name))
         if kind == "picture":
             return Read(Picture.read(path, name))
-        if size > memory.one_text() and kind not in _MANY:
+        if size > memory.one_text() and kind not in _IN_PARTS:
             raise Unreadable(
                 f"{name} is too large for memory ({size:,} bytes), and {kind} files cannot be read in "
                 "parts. Give its text as a file."
@@ -91,50 +81,6 @@ def read_file(path: Path, name: str, *, room: int | None = None) -> Read:
             ) from None
 
 
-def kind_of(name: str, head: bytes) -> str:
-    """The kind of a file by its name and its beginning; "text" is what is read as it stands."""
-    ending = PurePath(name).suffix.lower()
-    kind = _ENDINGS.get(ending, "text")
-    if kind not in _BY_CONTENT:
-        return kind
-    if begins_picture(head):
-        return "picture"
-    starts = next((found for found, magic in _STARTS.items() if head.startswith(magic)), "")
-    if kind == "Office":
-        return {"zip": "Office" if ending in _INSTEAD else "Word"}.get(starts, starts) or (
-            "HTML" if _IS_HTML.match(head) else "text"
-        )
-    if starts in ("zip", "PDF"):  # a text may begin so, too
-        return "Word" if kind == "RTF" and starts == "zip" else starts if not ending else kind
-    if starts == "RTF":
-        return starts if kind in ("RTF", "HTML") else kind
-    if starts in MAGIC and (starts != "bzip2" or head[4:10] == _BZIP2_BLOCK) and starts != "lzma":
-        return starts
-    if archives.is_tar(head):
-        return "tar"
-    return "text" if kind == "RTF" else kind
-
-
-def is_format(name: str) -> bool:
-    """Whether a file's name says that its text is inside something else."""
-    return PurePath(name).suffix.lower() in _ENDINGS
-
-
-def _looks_like(file: IO[bytes]) -> str:
-    """What a file seems to be that is not what its name says; "" where nothing tells."""
-    file.seek(0)
-    head = file.read(_HEAD)
-    starts = next((found for found, magic in _STARTS.items() if head.startswith(magic)), "")
-    if starts or _IS_HTML.match(head):
-        return starts or f"HTML, which begins {head[:60].decode('ascii', 'replace')!r}"
-    if b"\0" in head:
-        return ""
-    try:
-        return f"plain text, which begins {str(decode(head, '').text)[:60]!r}"
-    except Unreadable:
-        return ""
-
-
 def _read(file: IO[bytes], name: str, kind: str, budget: Budget) -> Read:
     """The text of a file of a kind. Raises Unreadable."""
     try:
@@ -142,23 +88,28 @@ def _read(file: IO[bytes], name: str, kind: str, budget: Budget) -> Read:
     except Unreadable as error:
         raise type(error)(str(error) if str(error).startswith(name) else f"{name}: {error}") from None
     except Exception as error:  # a reader of another project may raise anything on a damaged file
-        actual = _looks_like(file)
-        wrong = actual and not actual.startswith(kind) and (kind, actual) != ("Word", "zip")
+        actual = looks_like(file)
+        wrong = actual and kind not in ("mail", "mailbox", actual) and (kind, actual) not in _THE_SAME
+        wrong = wrong and not actual.startswith(kind)
         why = f"It is {actual}." if wrong else f"{type(error).__name__}: {error}"
         raise Unreadable(f"{name} cannot be read as {kind}. {why}") from error
-    if kind not in _MANY:
+    if kind not in MANY:
         budget.keep(len(str(read.text).encode("utf-8", "surrogatepass")))
     return read
 
 
 def _read_data(data: bytes, name: str, budget: Budget) -> Read:
     """The text of bytes that came out of another file."""
-    return _read(io.BytesIO(data), name, kind_of(name, data[:_HEAD]), budget) if data else Read("")
+    return _read(io.BytesIO(data), name, kind_of(name, data[:HEAD]), budget) if data else Read("")
 
 
 def _member(data: bytes, name: str, budget: Budget) -> archives.Told:
     read = _read_data(data, name, budget)
-    return archives.Told(str(read.text), [note for note in (read.note(),) if note])
+    (first, own), *parts = read.named(name)
+    text = str(own.text) if first == name else f"=== {first} ===\n{own.text}"
+    more = (f"\n\n=== {label} ===\n{str(part.text).rstrip()}" for label, part in parts)
+    text = (text.rstrip("\n") if parts else text) + "".join(more)
+    return archives.Told(text, [note for _, part in ((first, own), *parts) if (note := part.note())])
 
 
 def _archive(file: IO[bytes], _name: str, budget: Budget, members: Callable[..., archives.Members]) -> Read:
@@ -169,9 +120,9 @@ def _archive(file: IO[bytes], _name: str, budget: Budget, members: Callable[...,
 
 def _unpack(file: IO[bytes], name: str, budget: Budget) -> Read:
     ending = PurePath(name).suffix.lower()
-    inner = PurePath(name).stem if ending in _PACKED else name
-    inner += ".tar" if ending.startswith(".t") and ending in _PACKED else ""
-    kind = kind_of(name, head := file.read(_HEAD))
+    inner = PurePath(name).stem if ending in PACKED else name
+    inner += ".tar" if ending.startswith(".t") and ending in PACKED else ""
+    kind = kind_of(name, head := file.read(HEAD))
     file.seek(0)
     if not head.startswith(MAGIC[kind]):  # what fetched it has unpacked it, and left it its name
         kind_of_rest = kind_of(inner, head)
@@ -198,7 +149,7 @@ def _with_lines(read: Read) -> Read:
 def _pdf(file: IO[bytes], name: str, budget: Budget) -> Read:
     from rlm_runtime.pdftext import pdf_text
 
-    if b"%PDF-" not in file.read(_HEAD) and (actual := _looks_like(file)):
+    if b"%PDF-" not in file.read(HEAD) and (actual := looks_like(file)):
         raise Unreadable(f"{name} is no PDF. It is {actual}.")
     file.seek(0)
     text, notes = pdf_text(file, budget.room)
@@ -208,7 +159,7 @@ def _pdf(file: IO[bytes], name: str, budget: Budget) -> Read:
 def _word(file: IO[bytes], name: str, budget: Budget) -> Read:
     from rlm_runtime.wordtext import word_text
 
-    if file.read(8) == _STARTS["old Office"]:
+    if file.read(8) == STARTS["old Office"]:
         raise Unreadable(
             f"{name} is encrypted, or an old Word file. Save it as .docx without a password, and name that."
         )
@@ -285,6 +236,91 @@ def _office(_file: IO[bytes], name: str, _budget: Budget) -> Read:
     )
 
 
+def _marked(file: IO[bytes], name: str, kind: str) -> None:
+    """Raises Unreadable where the file does not begin as all of its kind do."""
+    head = file.read(HEAD)
+    if not head.startswith((STARTS[kind], b"PARE")) and (actual := looks_like(file)):
+        raise Unreadable(f"{name} is no {kind} file. It is {actual}.")
+    file.seek(0)
+
+
+def _tables(file: IO[bytes], name: str, budget: Budget, kind: str) -> Read:
+    from rlm_runtime.apart import tables
+
+    if kind != "spreadsheet":
+        _marked(file, name, kind)
+    return tables(kind, file, budget)
+
+
+def _zipped(file: IO[bytes], name: str, budget: Budget, kind: str) -> Read:
+    """Slides, OpenDocument, books: XML and pages in a zip."""
+    if file.read(8) == STARTS["old Office"]:
+        raise Unreadable(
+            f"{name} is encrypted, or an old Office file. Save it as .pptx, .docx or .pdf without a "
+            f"password, and name "
+            "that."
+        )
+    file.seek(0)
+    room = min(budget.room, memory.one_text() // 4)  # a tree of XML takes many times its size
+    if kind == "presentation":
+        from rlm_runtime.slidetext import slide_text
+
+        text, notes = slide_text(file, room)
+    elif kind == "OpenDocument":
+        from rlm_runtime.odftext import odf_text
+
+        text, notes = odf_text(file, room)
+    else:
+        from rlm_runtime.epubtext import epub_text
+
+        text, notes = epub_text(file, budget.room, lambda data: _page(data, name).text)
+    return Read(text, lacks=tuple(notes))
+
+
+def _mail(file: IO[bytes], name: str, budget: Budget) -> Read:
+    from rlm_runtime.mailtext import mail
+
+    data = file.read()
+    try:
+        text, attachments, notes = mail(data)
+    except Unreadable as error:
+        read = decode(data, name)
+        return _with_lines(read)._replace(lacks=(f"no mail, so it is read as it stands ({error})",))
+    parts: dict[str, Read] = {}
+    with budget:
+        for attachment in attachments:
+            try:
+                read = _read_data(attachment.data, attachment.name, budget)
+            except Unreadable as error:
+                if _told_of(attachment.name):
+                    notes.append(f"attachment {attachment.name} left out: {error}")
+                continue
+            label = next(label for label in _numbered(attachment.name or "attachment") if label not in parts)
+            parts[label] = read
+    return Read(text, lacks=tuple(notes), parts=tuple(parts.items()))
+
+
+def _told_of(name: str) -> bool:
+    """Whether a file of this name is one whose text is missed: pictures and what is binary are named, no
+    more.
+    """
+    return ENDINGS.get(PurePath(name).suffix.lower(), "picture") != "picture"
+
+
+def _numbered(name: str) -> Iterator[str]:
+    """The name, and with a number in it."""
+    path = PurePath(name)
+    yield name
+    yield from (f"{path.stem} ({number}){path.suffix}" for number in itertools.count(2))
+
+
+def _mailbox(file: IO[bytes], _name: str, budget: Budget) -> Read:
+    from rlm_runtime.mailtext import mailbox
+
+    text, notes = mailbox(file, budget.room)
+    return Read(text, lacks=tuple(archives.few(notes)))
+
+
 _READERS: dict[str, Callable[[IO[bytes], str, Budget], Read]] = {
     "text": _text,
     "zip": partial(_archive, members=archives.zip_members),
@@ -298,4 +334,13 @@ _READERS: dict[str, Callable[[IO[bytes], str, Budget], Read]] = {
     "picture": _packed_picture,
     "Office": _office,
     "old Office": _office,
-} | dict.fromkeys(_PACKED.values(), _unpack)
+    "Outlook": _office,
+    "spreadsheet": partial(_tables, kind="spreadsheet"),
+    "SQLite": partial(_tables, kind="SQLite"),
+    "Parquet": partial(_tables, kind="Parquet"),
+    "presentation": partial(_zipped, kind="presentation"),
+    "OpenDocument": partial(_zipped, kind="OpenDocument"),
+    "EPUB": partial(_zipped, kind="EPUB"),
+    "mail": _mail,
+    "mailbox": _mailbox,
+} | dict.fromkeys(PACKED.values(), _unpack)

@@ -8,12 +8,12 @@ sample, is one. Of a text that is none of these, the records are its lines.
 from __future__ import annotations
 
 import configparser
+import itertools
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from rlm_runtime import logentries, loglines, memory, numbers, rows, tables
+from rlm_runtime import jsonlists, logentries, loglines, mailtext, memory, numbers, rows, tables
 from rlm_runtime.lazytext import LazyText
 from rlm_runtime.lines import with_ends, with_line_feeds, without_end
 from rlm_runtime.numbers import Column
@@ -46,16 +46,18 @@ class _Form(NamedTuple):
     `names`: the columns, if their values are text that may be numbers, which `columns` are by what was looked
     at. `delimiter` is a table's; `plain` numbers have no separators and marks.
     `remarks`: what else is to be told of the records.
+    `of_text`: `read` takes the text itself.
     """
 
     told: str
-    read: Callable[[Iterable[str]], Iterator[Record]]
+    read: Callable[[Any], Iterator[Record]]
     sample: Sequence[Record]
     names: Sequence[str] = ()
     columns: Mapping[str, Column] = {}
     delimiter: str = ""
     plain: bool = False
     remarks: Sequence[str] = ()
+    of_text: bool = False
 
 
 def form(text: Any, name: str = "", *, several: bool = False) -> str:
@@ -85,7 +87,7 @@ def records(text: str | LazyText, name: str = "") -> list[Record] | Iterator[Rec
     """
     text = with_line_feeds(text) if isinstance(text, str) else text
     found = _form(text, name) or _Form("", lambda _: _plain_lines(text), ())
-    read = found.read(_bounded(_lines(text)))
+    read = found.read(text if found.of_text else _bounded(_lines(text)))
     if not _fits(text):
         return _one_by_one(read, found)
     made = rows.made(read)
@@ -182,7 +184,7 @@ def _form(text: Any, name: str = "", *, whole: bool = False) -> _Form | None:
         full = [without_end(line) for line in lines if line.strip()]
         found = (
             _json_lines(full[:_LINES], cut=cut)
-            or _json_array(text)
+            or _mail_or_json(text)
             or _table(text, lines, cut, tables.is_named_table(name), whole=whole)
         )
         if found is None and isinstance(text, str):
@@ -200,23 +202,18 @@ def _json_lines(lines: list[str], *, cut: bool) -> _Form | None:
     return _Form(f"JSON lines with {_listed(list(rows[0]))}", lambda lines: _each(lines, _json_object), rows)
 
 
-def _json_array(text: Any) -> _Form | None:
-    """A JSON document that is a list of objects; of a text that is too large to be taken apart nothing is
-    told.
-    """
-    if not (isinstance(text, str) and len(text) <= _WHOLE and re.match(r"\s*\[\s*\{", text)):
+def _mail_or_json(text: Any) -> _Form | None:
+    """Mail as it is shown here, and JSON that is not one object a line."""
+    if mailtext.is_mailbox(str(text[:100])):
+        sample = list(itertools.islice(mailtext.records(with_ends(str(text[:_WHOLE]))), 1))
+        return _Form(f"mail with {_listed(list(sample[0]))}", mailtext.records, sample)
+    found = jsonlists.find(text)
+    if found is None:
         return None
-    try:
-        rows = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    if not all(isinstance(row, dict) for row in rows) or not rows[0]:
-        return None
-    return _Form(
-        f"a JSON list of objects with {_listed(list(rows[0]))}",
-        lambda lines: iter(json.loads("".join(lines))),
-        rows[:1],
-    )
+    first = found.sample[0]
+    names = f" with {_listed(list(first))}" if isinstance(first, dict) else ""
+    shown = [first if names else {"item": 1, "value": first}]
+    return _Form(f"{found.told}{names}", found.records, shown, of_text=True)
 
 
 def _json_object(_number: int, line: str) -> Record | None:

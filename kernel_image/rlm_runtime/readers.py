@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +23,9 @@ class Read(NamedTuple):
     """A file's text, its encoding ("" where the kind of file settles it), how many undecodable places were
     replaced, and what it lacks.
 
-    `stray`: the code page by which bytes were read that are not UTF-8, in a file that is.
+    `stray`: the code page by which bytes were read that are not UTF-8, in a file that is; `parts`: texts of
+    their own that are in the file, by name: sheets of a workbook, tables of a database, attachments of a
+    mail.
     """
 
     text: str | LazyText
@@ -30,6 +33,20 @@ class Read(NamedTuple):
     replaced: int = 0
     lacks: tuple[str, ...] = ()
     stray: str = ""
+    parts: tuple[tuple[str, Read], ...] = ()
+
+    def named(self, name: str) -> Iterator[tuple[str, Read]]:
+        """The texts of a file of this name, each by the name that it gets: the file's own text, if there is
+        one, and those of its parts by the file's name and theirs. What the file lacks is told of the first.
+        """
+        lacks = self.lacks
+        if self.text or not self.parts:
+            yield name, self._replace(parts=())
+            lacks = ()
+        for part, read in self.parts:
+            for label, text in read.named(f"{name}/{part}"):
+                yield label, text._replace(lacks=(*lacks, *text.lacks))
+                lacks = ()
 
     def note(self) -> str:
         """What the user should know of how it was read; "" if it was plain UTF-8."""

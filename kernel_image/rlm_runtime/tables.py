@@ -21,6 +21,8 @@ Record = dict[str, Any]
 DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 _NAMED = DELIMITERS | {" ": "spaces"}
 _ENDINGS = frozenset((".csv", ".tsv", ".tab", ".psv"))
+_MADE = re.compile(r"\.(?:xl[st][xmb]?|ods|ots|sqlite3?|db3?|gpkg|parquet|parq|pq)(?:/|$)", re.IGNORECASE)
+"""What was read as tables out of a file of another kind."""
 _PACKED = frozenset((".gz", ".bz2", ".xz", ".zst", ".lzma"))
 _YEAR = re.compile(r"(?:19|20)\d\d")
 _SEPARATOR = re.compile(r'\ufeff?"?sep=(.)"?\s*', re.IGNORECASE)
@@ -50,6 +52,8 @@ def allow_long_fields() -> None:
 
 def is_named_table(name: str) -> bool:
     """Whether a file's name says that it is a table."""
+    if _MADE.search(name):
+        return True
     endings = [ending.lower() for ending in PurePath(name).suffixes[-2:]]
     return bool(endings) and (endings[-1] in _ENDINGS or (endings[-1] in _PACKED and endings[0] in _ENDINGS))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import IO, Any
 
 from rlm_runtime.unpacking import TooMuch
@@ -46,16 +46,18 @@ _DEEP = 100
 
 
 class Parts:
-    """The parts of a Word file; `damaged` says which of them are, as they are read."""
+    """The parts of a document that is a zip of XML; `damaged` says which of them are, as they are read."""
 
     def __init__(self, file: IO[bytes], room: int) -> None:
         """`room`: bytes that the parts may unpack to together. Raises zipfile.BadZipFile."""
         self._archive = zipfile.ZipFile(file)
+        self._names = dict.fromkeys(self._archive.namelist()).keys()
         self._room = room
         self.damaged: list[str] = []
 
-    def names(self) -> list[str]:
-        return self._archive.namelist()
+    def names(self) -> Collection[str]:
+        """The names of all parts, in the order of the file."""
+        return self._names
 
     def bytes_of(self, name: str) -> bytes:
         with self._archive.open(name) as part:
@@ -95,7 +97,7 @@ def word_text(file: IO[bytes], room: int) -> tuple[str, list[str]]:
     main = _main_part(parts)
     lines = _lines(parts.root(main))
     around: dict[str, list[str]] = {kind: [] for kind in _AROUND}
-    for name in sorted(parts.names(), key=_number_in):
+    for name in sorted(parts.names(), key=number_in):
         kind = _PART.fullmatch(name.removeprefix(main.rpartition("/")[0]).lstrip("/"))
         if kind is None:
             continue
@@ -108,7 +110,8 @@ def word_text(file: IO[bytes], room: int) -> tuple[str, list[str]]:
     return "\n".join([*lines, *(line for kind in _AROUND for line in around[kind])]), parts.damaged
 
 
-def _number_in(name: str) -> tuple[str, int]:
+def number_in(name: str) -> tuple[str, int]:
+    """What a part is sorted by: its name, and the number at its end."""
     found = re.search(r"(\d+)\.xml$", name)
     return (name[: found.start()], int(found[1][:9])) if found else (name, 0)
 
@@ -130,19 +133,21 @@ def _main_part(parts: Parts) -> str:
     return found[0]
 
 
-def _name(element: Any) -> str:
-    """The element's name, whichever of its two namespaces it is in."""
+def name_of(element: Any) -> str:
+    """The element's name, whichever of its namespaces it is in."""
     tag = element.tag
     return tag.rpartition("}")[2] if isinstance(tag, str) else ""
 
 
-def _value(element: Any, name: str) -> str | None:
+def value_of(element: Any, name: str) -> str | None:
+    """The attribute of this name, in whichever namespace."""
     return next((value for key, value in element.items() if key.rpartition("}")[2] == name), None)
 
 
-def _child(element: Any, *path: str) -> Any:
+def child_of(element: Any, *path: str) -> Any:
+    """The element that a path of names leads to; None if there is none."""
     for name in path:
-        element = next((child for child in element if _name(child) == name), None)
+        element = next((child for child in element if name_of(child) == name), None)
         if element is None:
             return None
     return element
@@ -156,15 +161,15 @@ def _notes(root: Any, kind: str) -> list[str]:
         return [f"[{kind}] {line}" for line in _lines(root) if line.strip()]
     found = []
     for note in root:
-        if _name(note) != kind or _value(note, "type") in (
+        if name_of(note) != kind or value_of(note, "type") in (
             "separator",
             "continuationSeparator",
             "continuationNotice",
         ):
             continue
         text = " ".join(line.strip() for line in _lines(note) if line.strip())
-        who = f" by {author}" if kind == "comment" and (author := _value(note, "author")) else ""
-        found += [f"[{kind} {_value(note, 'id')}{who}] {text}"] if text else []
+        who = f" by {author}" if kind == "comment" and (author := value_of(note, "author")) else ""
+        found += [f"[{kind} {value_of(note, 'id')}{who}] {text}"] if text else []
     return found
 
 
@@ -195,7 +200,7 @@ class _Walk:
 
     def blocks(self, parent: Any, depth: int) -> None:
         for block in parent:
-            name = _name(block)
+            name = name_of(block)
             if name == "p":
                 self._paragraph(block, depth)
             elif name == "tbl":
@@ -206,13 +211,13 @@ class _Walk:
 
     def _paragraph(self, paragraph: Any, depth: int) -> None:
         self._open.append("".join(self._inline(paragraph, depth)))
-        mark = _child(paragraph, "pPr", "rPr")
-        if mark is None or (_child(mark, "del") is None and _child(mark, "moveFrom") is None):
+        mark = child_of(paragraph, "pPr", "rPr")
+        if mark is None or (child_of(mark, "del") is None and child_of(mark, "moveFrom") is None):
             self.end()  # else its end was deleted, and it goes on in the next one
 
     def _inline(self, parent: Any, depth: int) -> Iterator[str]:
         for piece in parent:
-            name = _name(piece)
+            name = name_of(piece)
             if name in (
                 "t",
                 "r",
@@ -237,7 +242,7 @@ class _Walk:
             elif name in _MARKS:
                 yield _MARKS[name]
                 if name.endswith("Reference"):
-                    yield f"[{name.removesuffix('Reference')} {_value(piece, 'id')}]"
+                    yield f"[{name.removesuffix('Reference')} {value_of(piece, 'id')}]"
             elif name == "txbxContent":
                 self._box(piece, depth)
             elif name not in _SKIPPED and depth < _DEEP:
@@ -252,13 +257,13 @@ class _Walk:
 
 
 def _is_hidden(run: Any) -> bool:
-    hidden = _child(run, "rPr", "vanish")
-    return hidden is not None and (_value(hidden, "val") or "1").lower() not in _TURNED_OFF
+    hidden = child_of(run, "rPr", "vanish")
+    return hidden is not None and (value_of(hidden, "val") or "1").lower() not in _TURNED_OFF
 
 
 def _symbol(piece: Any) -> str:
     try:
-        code = int(_value(piece, "char") or "", 16)
+        code = int(value_of(piece, "char") or "", 16)
     except ValueError:
         return ""
     # Symbol fonts have their characters in a range of private use.
@@ -275,7 +280,7 @@ def _rows(table: Any, depth: int) -> list[str]:
     """A line for each row, with tabs between cells. A merged cell has its text once, and its place kept."""
     lines: list[str] = []
     for row in _inside(table, "tr", depth):
-        if _child(row, "trPr", "del") is not None:
+        if child_of(row, "trPr", "del") is not None:
             continue
         cells: list[str] = []
         for cell in _inside(row, "tc", depth):
@@ -283,15 +288,15 @@ def _rows(table: Any, depth: int) -> list[str]:
             if depth < _DEEP:
                 walk.blocks(cell, depth + 1)
                 walk.end()
-            merged = _child(cell, "tcPr", "vMerge")
-            continued = merged is not None and (_value(merged, "val") or "continue") == "continue"
+            merged = child_of(cell, "tcPr", "vMerge")
+            continued = merged is not None and (value_of(merged, "val") or "continue") == "continue"
             cells.append(
                 ""
                 if continued
                 else " ".join(line.strip().replace("\t", " ") for line in walk.lines if line.strip())
             )
-            span = _child(cell, "tcPr", "gridSpan")
-            width = (_value(span, "val") or "1") if span is not None else "1"
+            span = child_of(cell, "tcPr", "gridSpan")
+            width = (value_of(span, "val") or "1") if span is not None else "1"
             cells += [""] * (min(int(width), 100) - 1 if width.isdecimal() and len(width) < 9 else 0)
         lines.append("\t".join(cells).rstrip("\t"))
     return lines
@@ -300,7 +305,7 @@ def _rows(table: Any, depth: int) -> list[str]:
 def _inside(parent: Any, wanted: str, depth: int) -> Iterator[Any]:
     """Rows of a table, or cells of a row, also those in content controls and insertions."""
     for child in parent:
-        if _name(child) == wanted:
+        if name_of(child) == wanted:
             yield child
-        elif _name(child) in ("sdt", "sdtContent", "ins", "moveTo", "customXml") and depth < _DEEP:
+        elif name_of(child) in ("sdt", "sdtContent", "ins", "moveTo", "customXml") and depth < _DEEP:
             yield from _inside(child, wanted, depth + 1)

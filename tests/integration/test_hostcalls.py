@@ -12,9 +12,23 @@ from typing import Any
 
 import pypdf
 import zstandard
+from arro3.core import Array, DataType
 
 from rlm_kernel.errors import BudgetExceeded, ModelError
-from tests.support.filekinds import pdf, run, tarred, word, zipped
+from tests.support.filekinds import (
+    book,
+    database,
+    parquet,
+    pdf,
+    run,
+    shape,
+    sheet_rows,
+    slides,
+    tarred,
+    word,
+    workbook,
+    zipped,
+)
 from tests.support.sandbox import until
 
 
@@ -218,11 +232,20 @@ def _write_files(folder: Path) -> dict[str, str]:
     writer = pypdf.PdfWriter(clone_from=folder / "a.pdf")
     writer.encrypt("", "owner", algorithm="AES-256")
     writer.write(folder / "aes.pdf")
+    a_book = workbook({"S": sheet_rows([["from", "n"], ["xlsx", 1]])})
+    (folder / "a.xlsx").write_bytes(a_book)
+    (folder / "a.pptx").write_bytes(slides(shape("from pptx")))
+    (folder / "a.epub").write_bytes(book({"a.xhtml": "<p>from epub</p>"}, spine=["a.xhtml"]))
+    (folder / "a.parquet").write_bytes(parquet({"from": Array(["parquet"], DataType.utf8())}))
+    database(folder / "a.db", "CREATE TABLE t (a)", "INSERT INTO t VALUES ('from sqlite')")
+    (folder / "a.eml").write_bytes(b"From: a\nSubject: =?utf-8?q?from_=C3=A9ml?=\n\nx")
+    (folder / "a.mbox").write_bytes(b"From a Mon Jan  1 00:00:00 2024\nFrom: a\n\nfrom mbox\n")
     return {
         "a.docx": "from docx", "a.zip": "from zip", "a.txt.gz": "from gzip", "a.txt": "from txt", "latin.txt": "Käse und Brötchen",
         "wide.txt": "from utf-16 ä", "a.csv": "from csv", "a.jsonl": "jsonl", "a.md": "from md", "a.html": "from html",
         "a.ipynb": "from ipynb", "a.pdf": "from pdf", "aes.pdf": "from pdf", "a.tgz": "from tar", "a.log.zst": "from zstandard",
-        "a.rtf": "from rtf",
+        "a.rtf": "from rtf", "a.xlsx": "from,n\nxlsx,1", "a.pptx": "from pptx", "a.epub": "from epub",
+        "a.parquet": "from\nparquet", "a.db": "from sqlite", "a.eml": "from éml", "a.mbox": "from mbox",
     }  # fmt: skip
 
 
@@ -230,6 +253,10 @@ async def test_every_kind_of_file_is_read_and_binary_refused_by_name(sandbox: An
     expected = _write_files(tmp_path)
     (tmp_path / "a.bin").write_bytes(bytes(range(256)) * 100)
     (tmp_path / "empty.txt").touch()
+    far = '<row r="1"><c r="A1"><v>1</v></c></row><row r="1048576"><c r="XFD1048576"><v>2</v></c></row>'
+    (tmp_path / "two.xlsx").write_bytes(
+        workbook({"Far": far, "B": sheet_rows([["id", "n"], ["x", 1], ["y", 2]])})
+    )
     box = await sandbox(files=[tmp_path])
     for name, text in expected.items():
         loaded = await box.text(f"print(load_file({str(tmp_path / name)!r}))")
@@ -237,6 +264,15 @@ async def test_every_kind_of_file_is_read_and_binary_refused_by_name(sandbox: An
     assert await box.text("csv.field_size_limit() > 1 << 30") == "True"
     assert "no()" not in await box.text(f"print(load_file({str(tmp_path / 'a.html')!r}))")
     assert "binary" in await box.text(f"load_file({str(tmp_path / 'a.bin')!r})")
+    # A sheet that takes more memory than the container has costs itself, and the kernel lives on.
+    two = await box.text(f"load_file({str(tmp_path / 'two.xlsx')!r}); print(records('two.xlsx/B'))")
+    assert "[{'id': 'x', 'n': 1}, {'id': 'y', 'n': 2}]" in two
+    assert "1 of 2 tables in it left out (Far: it takes more memory than there is" in two
+    folder = await box.text(f"load_files([{str(tmp_path)!r}])")
+    assert (
+        f"{len(expected) + 2} files loaded; left out: 1 binary or unreadable files (the first: a.bin)"
+        in folder
+    )
     assert await box.text(f"print(repr(load_file({str(tmp_path / 'empty.txt')!r})))") == "''"
 
 

@@ -525,10 +525,17 @@ def test_names_in_a_zip_are_read_by_the_code_page_of_where_it_was_made(
     assert text(read("a.zip", packed)) == f"=== {name} ===\nx\n\n=== folder/in.txt ===\ny"
 
 
+OLD = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600)
+
+
 @pytest.mark.parametrize(
-    ("name", "instead"), [("a.xlsx", ".csv"), ("a.ods", ".csv"), ("a.pptx", ".pdf"), ("a.odt", ".docx")]
+    ("name", "instead"), [("a.doc", ".docx"), ("a.ppt", ".pptx"), ("a.msg", ".eml"), ("a.pst", ".mbox")]
 )
-def test_office_files_that_are_not_read_say_what_to_do(name: str, instead: str, read: Reader) -> None:
+def test_files_that_are_not_read_say_what_to_do(name: str, instead: str, read: Reader) -> None:
     with pytest.raises(Unreadable, match=rf"Save it as \{instead}"):
-        read(name, zipped({"content.xml": b"<a/>"}))
+        read(name, OLD)
+
+
+@pytest.mark.parametrize("name", ["a.xlsx", "a.xls", "a.ods", "a.pptx", "a.odt", "a.doc"])
+def test_an_office_file_that_is_text_is_read_as_it_stands(name: str, read: Reader) -> None:
     assert text(read(name, b"a;b\n1;2\n")) == "a;b\n1;2\n"

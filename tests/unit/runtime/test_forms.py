@@ -193,7 +193,7 @@ def test_a_broken_line_among_json_lines_is_left_out_and_told(capsys: pytest.Capt
 
 
 def test_one_json_document_is_told() -> None:
-    assert form(json.dumps({"rows": ROWS}, indent=1)).startswith("JSON; data = json.loads(context)")
+    assert form(json.dumps({"a": {"b": 1}}, indent=1)).startswith("JSON; data = json.loads(context)")
     assert form(json.dumps(ROWS, indent=1)).startswith("a JSON list of objects with")
     assert records(json.dumps(ROWS, indent=1)) == ROWS
 

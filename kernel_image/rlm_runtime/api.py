@@ -268,8 +268,9 @@ IMPORTED: dict[str, Any] = {
     "math": math,
     "Counter": Counter,
     "defaultdict": defaultdict,
+    "classify": kinds.classify,
 }
-"""What code may use without importing it."""
+"""What code may use without importing it, and may put functions and classes of its own in the place of."""
 
 
 class CellHooks:

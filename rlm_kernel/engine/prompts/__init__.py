@@ -1,9 +1,10 @@
 """Prompt profiles: what the root model is told, by family of model.
 
 A profile is a file, NAME.md: between two lines of `---` numbers by name (`output_chars: 2000`), all of them
-optional; a system prompt; then, perhaps, example turns, in sections headed `## user` and `## assistant`. What
-it says of child RLMs, where they are allowed, and of pictures, where models can see them, is the same in all
-(recursion.md, pictures.md).
+optional; a system prompt; then, perhaps, example turns, in sections headed `## user` and `## assistant`, and
+patterns of code for kinds of questions, headed `## pattern` (engine/patterns.py). What it says of child RLMs,
+where they are allowed, and of pictures, where models can see them, is the same in all (recursion.md,
+pictures.md).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from importlib import resources
 from typing import Literal, get_args
 
 from rlm_kernel.engine.displays import SHOWN_A_TURN
+from rlm_kernel.engine.patterns import Pattern, parse_pattern
 from rlm_kernel.engine.protocols import Card, ContextInfo, Message
 
 ProfileName = Literal["default", "batching", "short", "small"]
@@ -53,7 +55,7 @@ _FILLED_IN = re.compile(
     r"\{(output_chars|sub_chars|sub_doubt|piece_chars|example_chunk|recursion|models|pictures|displays|cell_time"
     r"|context_hint)\}"
 )
-_SECTION = re.compile(r"^## (user|assistant)[ \t]*\n", re.MULTILINE)
+_SECTION = re.compile(r"^## (user|assistant|pattern [a-z]+)[ \t]*\n", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ class Profile:
     of the input's beginning.
 
     `piece_chars`: how much of the input is to go into a prompt, where the sub model reads as much.
-    `recursion`: on child RLMs; `pictures`: on those that sub models see.
+    `recursion`: on child RLMs; `pictures`: on those that sub models see. `patterns`: code for kinds of
+    questions.
     """
 
     name: str
@@ -74,6 +77,7 @@ class Profile:
     piece_chars: int = 100_000
     recursion: str = ""
     pictures: str = ""
+    patterns: tuple[Pattern, ...] = ()
 
 
 def profile_of(model: str, window: int | None = None) -> ProfileName:
@@ -97,9 +101,15 @@ def parse_profile(name: str, text: str) -> Profile:
     """The profile that a file holds. Raises ValueError for one that does not hold together."""
     head = _HEAD.match(text)
     sizes = _sizes(head[1]) if head else {}
-    system, *parts = _SECTION.split(text[head.end() :] if head else text)
+    system, *sections = _SECTION.split(text[head.end() :] if head else text)
     if not system.strip():
         raise ValueError("it has no system prompt before the first example")
+    patterns, parts = [], []
+    for name, said in zip(sections[::2], sections[1::2], strict=True):
+        if name.startswith("pattern "):
+            patterns.append(parse_pattern(name.removeprefix("pattern "), said))
+        else:
+            parts += [name, said]
     if parts[::2] != ["user", "assistant"] * (len(parts) // 4):
         raise ValueError("its examples do not take turns: `## user`, then `## assistant`")
     turns = tuple(
@@ -108,7 +118,14 @@ def parse_profile(name: str, text: str) -> Profile:
     recursion, pictures = _shared("recursion", system), _shared("pictures", system)
     digest = hashlib.sha256("\0".join(filter(None, (text, recursion, pictures))).encode()).hexdigest()
     return Profile(
-        name, system.strip() + "\n", turns, digest, **sizes, recursion=recursion, pictures=pictures
+        name,
+        system.strip() + "\n",
+        turns,
+        digest,
+        **sizes,
+        recursion=recursion,
+        pictures=pictures,
+        patterns=tuple(patterns),
     )
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_contract import RUN
 
-from rlm_runtime import batches, display, engine, files, habits, pictures, queries, tables, wire
+from rlm_runtime import batches, display, engine, files, habits, kinds, pictures, queries, tables, wire
 from rlm_runtime.delivery import delivery, plain
 from rlm_runtime.names import Names
 from rlm_runtime.pdfpages import pdf_page

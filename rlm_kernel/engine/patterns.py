@@ -1,4 +1,4 @@
-"""Patterns of code that a profile has for kinds of questions: the ones for the questions that are most like the
+"""Patterns of code that a profile has for kinds of questions: those for the questions that are most like the
 one that is asked stand before it.
 
 A small model adapts code that it sees better than it writes its own, and chooses the pattern by what is
@@ -7,6 +7,7 @@ nearest to the question. So the host chooses first.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections import Counter
@@ -91,7 +92,7 @@ def _index(
 def _grams(question: str) -> Counter[_Gram]:
     """Words and pairs of words; one with digits in it stands for all such."""
     words = ["#" if re.search(r"\d", word) else word.lower() for word in _WORD.findall(question)]
-    return Counter([*words, *zip(words, words[1:], strict=False)])
+    return Counter([*words, *itertools.pairwise(words)])
 
 
 def _vector(question: str, rare: dict[_Gram, float]) -> dict[_Gram, float]:

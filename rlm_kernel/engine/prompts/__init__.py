@@ -105,11 +105,11 @@ def parse_profile(name: str, text: str) -> Profile:
     if not system.strip():
         raise ValueError("it has no system prompt before the first example")
     patterns, parts = [], []
-    for name, said in zip(sections[::2], sections[1::2], strict=True):
-        if name.startswith("pattern "):
-            patterns.append(parse_pattern(name.removeprefix("pattern "), said))
+    for title, said in zip(sections[::2], sections[1::2], strict=True):
+        if title.startswith("pattern "):
+            patterns.append(parse_pattern(title.removeprefix("pattern "), said))
         else:
-            parts += [name, said]
+            parts += [title, said]
     if parts[::2] != ["user", "assistant"] * (len(parts) // 4):
         raise ValueError("its examples do not take turns: `## user`, then `## assistant`")
     turns = tuple(

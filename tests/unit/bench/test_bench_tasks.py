@@ -36,6 +36,14 @@ def reckoned(task: Task, pool: trec.Pool) -> str:
     return oracle_program.answer(task.question, oracle_program.read(task.texts["questions.txt"], ask_all))
 
 
+def test_an_oracle_that_sees_the_whole_input_answers_at_once(questions: Path) -> None:
+    root = oracle.root(trec.read_pool(questions))
+    made = suites.tasks(["oolong", "pairs", "niah", "copy"], [1_000], suites.Choice(1_000, 2, 0, questions))
+    for task in made:
+        bare = root([{"role": "user", "content": task.prompt()}])
+        assert score(task.scorer, task.expected, bare) == 1, task
+
+
 def test_every_form_of_oolong_has_the_answer_that_the_text_gives(questions: Path) -> None:
     pool = trec.read_pool(questions)
     made = list(oolong.tasks(8_000, 75, 3, questions))

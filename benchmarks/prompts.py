@@ -24,8 +24,7 @@ from rlm_kernel.bench.task import Task
 from rlm_kernel.config import load_api_keys, load_settings
 from rlm_kernel.session.models import models_of
 
-HALVES = {"tuned": (0, 2, 4), "aside": (1, 3, 5), "all": tuple(range(small.FORMS))}
-"""The forms on which the prompt for small models was worked out, those that were kept aside, and both."""
+HALVES = {**small.HALVES, "all": tuple(range(small.FORMS))}
 
 
 def chosen(args: argparse.Namespace) -> list[Task]:

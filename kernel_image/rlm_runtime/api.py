@@ -20,6 +20,7 @@ from rlm_contract import RUN
 
 from rlm_runtime import (
     batches,
+    classifying,
     display,
     engine,
     files,
@@ -285,6 +286,7 @@ IMPORTED: dict[str, Any] = {
     "add_buffer": predecessor.add_buffer,
     "chunk_indices": predecessor.chunk_indices,
     "write_chunks": predecessor.write_chunks,
+    "classify": classifying.classify,
 }
 """What code may use without importing it, and may have functions, classes and modules of its own in place
 of.

@@ -1,7 +1,7 @@
 """Easy questions over texts of some hundred thousand characters: what a small model ought to do, in ten kinds
 of work.
 
-Each kind has six questions of different form over different texts. Sixty tasks have each of them once; the
+Each kind has nine questions of different form over different texts. Ninety tasks have each of them once; the
 numbers come from the seed. All answers are computed from the records that the text was made of, and none of
 them is a tie.
 """
@@ -9,13 +9,13 @@ them is a tie.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from itertools import count as counting
 from random import Random
-from typing import Any
 
-from rlm_kernel.bench import small_texts
+from rlm_kernel.bench import small_fresh, small_texts
+from rlm_kernel.bench.small_answers import Asked, Tie, best, tie, totals, with_line
 from rlm_kernel.bench.small_texts import (
     FEELINGS,
     MOODS,
@@ -25,45 +25,12 @@ from rlm_kernel.bench.small_texts import (
     SERVICES,
     TELLTALE,
     WORDS,
-    Record,
     name,
 )
 from rlm_kernel.bench.task import Task
 
-Asked = tuple[str, Mapping[str, str], Any, str]
-"""Question, texts by name, the answer, and how it is scored."""
-
 _SENSIBLE = 1_000
 """Tries of numbers until no two answers are alike."""
-
-
-class _Tie(Exception):
-    """Two answers would be right."""
-
-
-def _best(scores: Mapping[str, float], *, least: bool = False) -> str:
-    """Who has most, or least. Raises _Tie."""
-    ranked = sorted(scores.items(), key=lambda item: item[1], reverse=not least)
-    if len(ranked) > 1 and ranked[0][1] == ranked[1][1]:
-        raise _Tie
-    return ranked[0][0]
-
-
-def _totals(
-    records: Sequence[Record], by: str, value: Callable[[Record], float] = lambda _: 1
-) -> dict[str, float]:
-    totals: dict[str, float] = {}
-    for record in records:
-        totals[record[by]] = totals.get(record[by], 0) + value(record)
-    return totals
-
-
-def _with_line(texts: Mapping[str, str], line: str, random: Random) -> dict[str, str]:
-    """The one text with a line more, somewhere in its middle."""
-    ((file, text),) = texts.items()
-    lines = text.splitlines()
-    lines.insert(random.randint(len(lines) // 4, 3 * len(lines) // 4), line)
-    return {file: "\n".join(lines) + "\n"}
 
 
 # The ten kinds
@@ -76,7 +43,7 @@ def _search(random: Random, form: int) -> Asked:
         line = f"2025-11-02 04:05:06 WARNING [storage] user={user} disk quota exceeded"
         return (
             "Which user is named in the line about an exceeded disk quota?",
-            _with_line(texts, line, random),
+            with_line(texts, line, random),
             user,
             "exact",
         )
@@ -89,14 +56,14 @@ def _search(random: Random, form: int) -> Asked:
         module = random.choice(modules)
         function = random.choice(module["functions"])
         if sum(function in other["functions"] for other in modules) > 1:
-            raise _Tie
+            raise Tie
         return f"In which file is the function {function} defined?", texts, module["file"], "exact"
     if form == 3:
         _, texts = small_texts.story(random)
         word = f"{random.choice(WORDS)}-{random.randint(10, 99)}-{random.choice(WORDS)}"
         return (
             "What is the password that the gardener whispers?",
-            _with_line(texts, f'The gardener whispers: the password is "{word}".', random),
+            with_line(texts, f'The gardener whispers: the password is "{word}".', random),
             word,
             "exact",
         )
@@ -107,7 +74,7 @@ def _search(random: Random, form: int) -> Asked:
     _, texts = small_texts.chat(random)
     who = name(random).split()[0]
     line = f"[2025-10-30 11:12] {who}: the meeting is moved to room {random.randint(10, 99)}"
-    return "Who writes that the meeting is moved?", _with_line(texts, line, random), who, "exact"
+    return "Who writes that the meeting is moved?", with_line(texts, line, random), who, "exact"
 
 
 def _count(random: Random, form: int) -> Asked:
@@ -213,16 +180,16 @@ def _extremes(random: Random, form: int) -> Asked:
         return "What is the highest price in the file?", texts, max(r["price"] for r in records), "number"
     if form == 2:
         records, texts = small_texts.library(random)
-        best = _best(
+        thickest = best(
             {r["title"]: r["pages"] for r in records if sum(o["title"] == r["title"] for o in records) == 1}
         )
-        return "What is the title of the book with the most pages?", texts, best, "exact"
+        return "What is the title of the book with the most pages?", texts, thickest, "exact"
     if form == 3:
         records, texts = small_texts.hosts(random)
         return (
             "Which host has the least memory_mb?",
             texts,
-            _best({r["host"]: r["memory_mb"] for r in records}, least=True),
+            best({r["host"]: r["memory_mb"] for r in records}, least=True),
             "exact",
         )
     if form == 4:
@@ -230,7 +197,7 @@ def _extremes(random: Random, form: int) -> Asked:
         return (
             "Which file has the most lines?",
             texts,
-            _best({r["file"]: r["text"].count("\n") for r in records}),
+            best({r["file"]: r["text"].count("\n") for r in records}),
             "exact",
         )
     records, texts = small_texts.chat(random)
@@ -238,13 +205,9 @@ def _extremes(random: Random, form: int) -> Asked:
     (who,) = (
         {r["who"] for r in records if len(r["text"]) == longest}
         if sum(len(r["text"]) == longest for r in records) == 1
-        else _tie()
+        else tie()
     )
     return "Who wrote the longest message?", texts, who, "exact"
-
-
-def _tie() -> Any:
-    raise _Tie
 
 
 def _distinct(random: Random, form: int) -> Asked:
@@ -309,7 +272,7 @@ def _dates(random: Random, form: int) -> Asked:
         )
     if form == 2:
         records, texts = small_texts.log(random)
-        day = _best(Counter(f"{r['time']:%Y-%m-%d}" for r in records if r["level"] == "ERROR"))
+        day = best(Counter(f"{r['time']:%Y-%m-%d}" for r in records if r["level"] == "ERROR"))
         return (
             "On which date are there the most lines with the level ERROR? Answer as YYYY-MM-DD.",
             texts,
@@ -393,7 +356,7 @@ def _words(random: Random, form: int) -> Asked:
             return (
                 "What is the most frequent word of at least 7 letters?",
                 texts,
-                _best({w: n for w, n in tally.items() if len(w) >= 7}),
+                best({w: n for w, n in tally.items() if len(w) >= 7}),
                 "exact",
             )
         if form == 3:
@@ -425,14 +388,14 @@ def _words(random: Random, form: int) -> Asked:
 def _per_group(random: Random, form: int) -> Asked:
     if form == 0:
         records, texts = small_texts.log(random)
-        best = _best(_totals([r for r in records if r["level"] == "ERROR"], "service"))
-        return "Which service has the most lines with the level ERROR?", texts, best, "exact"
+        worst = best(totals([r for r in records if r["level"] == "ERROR"], "service"))
+        return "Which service has the most lines with the level ERROR?", texts, worst, "exact"
     if form == 1:
         records, texts = small_texts.sales(random)
         return (
             "In which city were the most units sold?",
             texts,
-            _best(_totals(records, "city", lambda r: r["units"])),
+            best(totals(records, "city", lambda r: r["units"])),
             "exact",
         )
     if form == 2:
@@ -440,17 +403,17 @@ def _per_group(random: Random, form: int) -> Asked:
         return (
             "Which author has the most pages over all books?",
             texts,
-            _best(_totals(records, "author", lambda r: r["pages"])),
+            best(totals(records, "author", lambda r: r["pages"])),
             "exact",
         )
     if form == 3:
         records, texts = small_texts.chat(random)
-        return "Who wrote the most messages?", texts, _best(_totals(records, "who")), "exact"
+        return "Who wrote the most messages?", texts, best(totals(records, "who")), "exact"
     if form == 4:
         records, texts = small_texts.hosts(random)
-        return "Which region has the most hosts?", texts, _best(_totals(records, "region")), "exact"
+        return "Which region has the most hosts?", texts, best(totals(records, "region")), "exact"
     records, texts = small_texts.sales(random)
-    return "Which customer placed the most orders?", texts, _best(_totals(records, "customer")), "exact"
+    return "Which customer placed the most orders?", texts, best(totals(records, "customer")), "exact"
 
 
 def _classify(random: Random, form: int) -> Asked:
@@ -513,11 +476,17 @@ KINDS: dict[str, Callable[[Random, int], Asked]] = {
     "per-group": _per_group,
     "classify": _classify,
 }
-FORMS = 6
-"""Questions of each kind.
-
-Those of even number are for work on prompts, the others are kept aside to judge it.
+HALVES = {"tuned": (0, 2, 4), "aside": (1, 3, 5), "fresh": (6, 7, 8)}
+"""Of each kind, the forms for work on prompts, those that judged the first such work, and those that were
+written afterwards, over other texts (`small_fresh.py`).
 """
+FORMS = sum(map(len, HALVES.values()))
+"""Questions of each kind."""
+
+
+def _asked(kind: str, form: int, random: Random) -> Asked:
+    fresh = form - FORMS + small_fresh.FORMS
+    return KINDS[kind](random, form) if fresh < 0 else small_fresh.KINDS[kind](random, fresh)
 
 
 def tasks(count: int, seed: int) -> Iterator[Task]:
@@ -528,8 +497,8 @@ def tasks(count: int, seed: int) -> Iterator[Task]:
         for tried in counting():
             random = Random(f"{seed} {kind} {form} {place} {tried}")
             try:
-                question, texts, expected, scorer = KINDS[kind](random, form)
-            except _Tie:
+                question, texts, expected, scorer = _asked(kind, form, random)
+            except Tie:
                 if tried < _SENSIBLE:
                     continue
                 raise

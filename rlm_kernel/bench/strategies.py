@@ -1,5 +1,5 @@
-"""The ways to answer a task: as an RLM, as one without sub-calls, by the bare model on everything, by
-retrieval and one call.
+"""The ways to answer a task: as `rlm ask` does, as an RLM by code alone, as one without sub-calls, by the
+bare model on everything, by retrieval and one call.
 """
 
 from __future__ import annotations
@@ -61,15 +61,21 @@ class Bench:
 Strategy = Callable[[Bench, Task], Awaitable[Attempt]]
 
 
+async def auto(bench: Bench, task: Task) -> Attempt:
+    """As `rlm ask` does it: an input that fits easily is shown whole, a larger one is for code."""
+    return await _ask(bench, task, bench.settings, "auto")
+
+
 async def as_rlm(bench: Bench, task: Task) -> Attempt:
-    """The RLM, as `rlm ask` runs it."""
-    return await _ask(bench, task, bench.settings, "rlm")
+    """The RLM at any size: no input is shown whole."""
+    return await _ask(bench, task, _by_code(bench.settings), "rlm")
 
 
 async def flat(bench: Bench, task: Task) -> Attempt:
-    """The RLM without sub-calls: code alone."""
-    limits = bench.settings.limits.model_copy(update={"calls": 0, "depth": 0})
-    return await _ask(bench, task, bench.settings.model_copy(update={"limits": limits}), "rlm-flat")
+    """The RLM without sub-calls."""
+    settings = _by_code(bench.settings)
+    limits = settings.limits.model_copy(update={"calls": 0, "depth": 0})
+    return await _ask(bench, task, settings.model_copy(update={"limits": limits}), "rlm-flat")
 
 
 async def bare(bench: Bench, task: Task) -> Attempt:
@@ -93,7 +99,18 @@ async def retrieval(bench: Bench, task: Task) -> Attempt:
     return await _one_call(bench, await asyncio.to_thread(_retrieved, task, max(0, room) * CHARS_PER_TOKEN))
 
 
-STRATEGIES: Mapping[str, Strategy] = {"rlm": as_rlm, "rlm-flat": flat, "bare": bare, "retrieval": retrieval}
+STRATEGIES: Mapping[str, Strategy] = {
+    "auto": auto,
+    "rlm": as_rlm,
+    "rlm-flat": flat,
+    "bare": bare,
+    "retrieval": retrieval,
+}
+
+
+def _by_code(settings: Settings) -> Settings:
+    prompt = settings.prompt.model_copy(update={"whole": 0.0})
+    return settings.model_copy(update={"prompt": prompt})
 
 
 async def _ask(bench: Bench, task: Task, settings: Settings, name: str) -> Attempt:

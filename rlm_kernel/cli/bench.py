@@ -70,10 +70,10 @@ def bench(
             "--strategy",
             "-s",
             metavar="NAME",
-            help="rlm, rlm-flat, bare, retrieval; several with commas.",
+            help="auto, rlm, rlm-flat, bare, retrieval; several with commas.",
             autocompletion=_complete.strategies,
         ),
-    ] = "rlm",
+    ] = "auto",
     jobs: Annotated[
         int,
         option(
@@ -96,7 +96,7 @@ def bench(
 ) -> None:
     """Measure a model on long-context tasks.
 
-    It answers them as an RLM, and by other strategies for comparison. The table goes to stdout.
+    It answers them as `rlm ask` does, and by other strategies for comparison. The table goes to stdout.
     OUT/results.jsonl has score, tokens, cost and seconds of each task, OUT/traces the traces. The same
     command continues where it was stopped. Exit codes: 0 done, 1 some tasks failed, 2 wrong usage, 3
     installation, 130 interrupted.

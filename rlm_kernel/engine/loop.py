@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 
-from rlm_kernel.engine import answers, displays, whole
+from rlm_kernel.engine import answers, displays, patterns, whole
 from rlm_kernel.engine import messages as say
 from rlm_kernel.engine.cells import Cells
 from rlm_kernel.engine.conversation import Conversation, Past, PastTurn
@@ -155,7 +155,8 @@ class Loop:
             cell_seconds=self._view.cell_seconds,
         )
         last = "\n".join(filter(None, [files, say.progress_line(self.ledger, 1)]))
-        first = say.question_message(question, info, from_files, self._profile.head_chars, last)
+        near = patterns.told(patterns.nearest(self._profile.patterns, question, info))
+        first = say.question_message(question, info, from_files, self._profile.head_chars, last, near)
         return [
             {"role": "system", "content": system},
             *self._profile.examples,

@@ -114,12 +114,13 @@ _LAZY = (
 
 
 def question_message(
-    question: str, info: ContextInfo, from_files: bool, head_chars: int, progress: str
+    question: str, info: ContextInfo, from_files: bool, head_chars: int, progress: str, patterns: str = ""
 ) -> str:
-    """The first message: the question, with type, sizes, names and first characters of the input, and the
-    whole of one that is short.
+    """The first message: the question, with type, sizes, names and first characters of the input, the whole
+    of one that is short, and patterns of code for such questions, if there are any.
     """
-    return f"{input_lines(info, from_files, head_chars)}\nQuestion: {question}\n{progress}"
+    look = input_lines(info, from_files, head_chars)
+    return "\n".join(filter(None, [look, patterns, f"Question: {question}", progress]))
 
 
 def input_lines(info: ContextInfo, from_files: bool, head_chars: int) -> str:

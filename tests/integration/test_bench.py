@@ -26,7 +26,8 @@ def questions(tmp_path: Path) -> Path:
 @pytest.fixture
 def knowing(questions: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelServer]:
     """A server with the oracle's two models."""
-    with ModelServer(root=oracle.root, sub=oracle.sub(read_pool(questions))) as server:
+    pool = read_pool(questions)
+    with ModelServer(root=oracle.root(pool), sub=oracle.sub(pool)) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
         monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
         yield server

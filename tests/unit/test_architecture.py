@@ -48,7 +48,7 @@ SEAMS = {"protocols", "events"}
 ENGINE_STDLIB = {
     "__future__", "ast", "asyncio", "base64", "collections", "contextlib", "dataclasses", "datetime", "functools", "hashlib", "html",
     "importlib",
-    "itertools", "json", "operator", "re", "time", "typing", "warnings",
+    "itertools", "json", "math", "operator", "re", "time", "typing", "warnings",
 }  # fmt: skip
 """No way to files, processes or the network but `importlib.resources`, for the prompts."""
 

@@ -1,9 +1,10 @@
 """Prompt profiles: what the root model is told, by family of model.
 
 A profile is a file, NAME.md: between two lines of `---` numbers by name (`output_chars: 2000`), all of them
-optional; a system prompt; then, perhaps, example turns, in sections headed `## user` and `## assistant`. What
-it says of child RLMs, where they are allowed, of pictures, where models can see them, and of an input that is
-shown whole (seen.md) or not (unseen.md) is the same in all (recursion.md, pictures.md).
+optional; a system prompt; then, perhaps, example turns, in sections headed `## user` and `## assistant`, and
+patterns of code for kinds of questions, headed `## pattern` (engine/patterns.py). What it says of child RLMs,
+where they are allowed, of pictures, where models can see them, and of an input that is shown whole (seen.md)
+or not (unseen.md) is the same in all (recursion.md, pictures.md).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from importlib import resources
 from typing import Literal, get_args
 
 from rlm_kernel.engine.displays import SHOWN_A_TURN
+from rlm_kernel.engine.patterns import Pattern, parse_pattern
 from rlm_kernel.engine.protocols import Card, ContextInfo, Message
 
 ProfileName = Literal["default", "batching", "short", "small"]
@@ -50,10 +52,10 @@ _CELL_TIME = " A cell may compute for {:,g} seconds, not counting the time in wh
 SIZES = ("output_chars", "head_chars", "piece_chars")
 _HEAD = re.compile(r"---[ \t]*\n(.*?)^---[ \t]*\n", re.MULTILINE | re.DOTALL)
 _FILLED_IN = re.compile(
-    r"\{(output_chars|sub_chars|sub_doubt|piece_chars|example_chunk|recursion|models|pictures|displays|cell_time|seen|unseen"
-    r"|context_hint)\}"
+    r"\{(output_chars|sub_chars|sub_doubt|piece_chars|example_chunk|recursion|models|pictures|displays"
+    r"|cell_time|seen|unseen|context_hint)\}"
 )
-_SECTION = re.compile(r"^## (user|assistant)[ \t]*\n", re.MULTILINE)
+_SECTION = re.compile(r"^## (user|assistant|pattern [a-z]+)[ \t]*\n", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Profile:
 
     `piece_chars`: how much of the input is to go into a prompt, where the sub model reads as much.
     `recursion`: on child RLMs; `pictures`: on those that sub models see; `seen`: on an input that is shown
-    whole; `unseen`: on one that is not.
+    whole; `unseen`: on one that is not. `patterns`: code for kinds of questions.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Profile:
     pictures: str = ""
     seen: str = ""
     unseen: str = ""
+    patterns: tuple[Pattern, ...] = ()
 
     @property
     def fits_input(self) -> bool:
@@ -105,9 +108,15 @@ def parse_profile(name: str, text: str) -> Profile:
     """The profile that a file holds. Raises ValueError for one that does not hold together."""
     head = _HEAD.match(text)
     sizes = _sizes(head[1]) if head else {}
-    system, *parts = _SECTION.split(text[head.end() :] if head else text)
+    system, *sections = _SECTION.split(text[head.end() :] if head else text)
     if not system.strip():
         raise ValueError("it has no system prompt before the first example")
+    patterns, parts = [], []
+    for title, said in zip(sections[::2], sections[1::2], strict=True):
+        if title.startswith("pattern "):
+            patterns.append(parse_pattern(title.removeprefix("pattern "), said))
+        else:
+            parts += [title, said]
     if parts[::2] != ["user", "assistant"] * (len(parts) // 4):
         raise ValueError("its examples do not take turns: `## user`, then `## assistant`")
     turns = tuple(
@@ -117,7 +126,18 @@ def parse_profile(name: str, text: str) -> Profile:
     # Without a place for it, it comes at the end.
     shared["seen"] = _text("seen") if _FILLED_IN.search(system) else ""
     digest = hashlib.sha256("\0".join(filter(None, (text, *shared.values()))).encode()).hexdigest()
-    return Profile(name, system.strip() + "\n", turns, digest, **sizes, **shared)  # type: ignore[arg-type]
+    return Profile(
+        name,
+        system.strip() + "\n",
+        turns,
+        digest,
+        **sizes,
+        recursion=shared["recursion"],
+        pictures=shared["pictures"],
+        seen=shared["seen"],
+        unseen=shared["unseen"],
+        patterns=tuple(patterns),
+    )
 
 
 def _shared(name: str, system: str) -> str:

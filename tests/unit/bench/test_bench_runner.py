@@ -278,3 +278,23 @@ def test_an_interval_holds_the_mean_and_narrows() -> None:
     few, many = interval([0, 1] * 5), interval([0, 1] * 500)
     assert few[0] < many[0] < 0.5 < many[1] < few[1]
     assert interval([1.0, 1.0]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "whole", "calls"), [("auto", True, 7), ("rlm", False, 7), ("rlm-flat", False, 0)]
+)
+async def test_only_auto_may_show_an_input_whole(
+    name: str, whole: bool, calls: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given: list[Settings] = []
+
+    async def asked(*_: Any, settings: Settings, **__: Any) -> Any:
+        given.append(settings)
+        raise UsageError("Enough was seen.", hint="")
+
+    monkeypatch.setattr(strategies, "ask", asked)
+    settings = Settings.model_validate({"limits": {"calls": 7}})
+    with pytest.raises(UsageError):
+        await STRATEGIES[name](Bench(settings, ScriptedModels([]), tmp_path), next(made(1)))
+    assert given[0].limits.calls == calls
+    assert (vars(given[0].prompt).get("whole") != 0) is whole

@@ -36,6 +36,14 @@ def reckoned(task: Task, pool: trec.Pool) -> str:
     return oracle_program.answer(task.question, oracle_program.read(task.texts["questions.txt"], ask_all))
 
 
+def test_an_oracle_that_sees_the_whole_input_answers_at_once(questions: Path) -> None:
+    root = oracle.root(trec.read_pool(questions))
+    made = suites.tasks(["oolong", "pairs", "niah", "copy"], [1_000], suites.Choice(1_000, 2, 0, questions))
+    for task in made:
+        bare = root([{"role": "user", "content": task.prompt()}])
+        assert score(task.scorer, task.expected, bare) == 1, task
+
+
 def test_every_form_of_oolong_has_the_answer_that_the_text_gives(questions: Path) -> None:
     pool = trec.read_pool(questions)
     made = list(oolong.tasks(8_000, 75, 3, questions))
@@ -135,10 +143,10 @@ def test_the_passage_to_copy_stands_in_the_text() -> None:
         assert score("copy", task.expected, task.expected) == 1
 
 
-def test_sixty_easy_tasks_are_ten_kinds_of_six_forms() -> None:
-    made = list(small.tasks(60, 1))
+def test_ninety_easy_tasks_are_ten_kinds_of_nine_forms() -> None:
+    made = list(small.tasks(90, 1))
     assert Counter(task.kind for task in made) == dict.fromkeys(small.KINDS, small.FORMS)
-    assert len({task.question for task in made}) == 60
+    assert len({task.question for task in made}) == 90
     for task in made:
         if task.scorer == "exact" and task.kind != "classify":
             assert any(

@@ -273,12 +273,14 @@ def test_the_digest_is_that_of_all_texts() -> None:
 
     assert load_profile("small").digest == digest("small.md")
     for name in WITH_CHILDREN:
-        assert load_profile(name).digest == digest(f"{name}.md", "recursion.md", "pictures.md", "seen.md")
+        unseen = ["unseen.md"] if name != "short" else []
+        told = ("recursion.md", "pictures.md", *unseen, "seen.md")
+        assert load_profile(name).digest == digest(f"{name}.md", *told)
     assert len({load_profile(name).digest for name in PROFILES}) == len(PROFILES)
 
 
 def test_the_local_models_words_are_those_that_were_tried() -> None:
-    assert load_profile("small").digest == "9142004aff4a639b538dffa08ebfcc9d914776d34107f6ad28ed4a6679154e7b"
+    assert load_profile("small").digest == "4edadbd831c5b686564a0752858fbec3e0e596ee39ac69c1ba58c5082022320c"
 
 
 @pytest.mark.parametrize("name", WITH_CHILDREN)

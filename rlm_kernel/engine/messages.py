@@ -138,7 +138,7 @@ def input_lines(info: ContextInfo, from_files: bool, head_chars: int) -> str:
     ]
     more = f", and {info.item_count - len(shown):,} more" if info.item_count > len(shown) else ""
     lines.append(f"{'Files' if from_files else 'Pieces'}: {', '.join(shown)}{more}")
-    lines += _heads(info, head_chars)
+    lines += _heads(info, head_chars) if not info.whole else []
     lines += [f"Form: {info.form}"] if info.form else []
     lines += [f"Form: {_typed(name)}: {form}" for name, form in info.forms]
     lines += [f"Note: {remark}" for remark in info.remarks]

@@ -183,7 +183,7 @@ def _read_folder(one: Granted, names: Mapping[str, str]) -> dict[str, Text]:
         except (Unreadable, OSError, MemoryError) as error:
             one.left_out.add("binary or unreadable files", str(member.relative_to(one.inside)))
             if is_format(member.name) and len(_left_out) < _STATUS_ROWS:
-                _leave_out(path, names[path], str(error))
+                _leave_out(path, names[path], str(error).removeprefix(f"{member.name}: "))
             continue
         texts = _named(path, names[path], read)
         loaded |= texts

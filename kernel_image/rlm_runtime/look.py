@@ -16,6 +16,7 @@ from typing import Any
 from rlm_contract import MAX_WHOLE_TEXTS, MAX_WHOLE_TOLD
 
 from rlm_runtime import forms
+from rlm_runtime.kinds import is_format
 from rlm_runtime.labels import on_a_line
 from rlm_runtime.lazytext import LazyText
 from rlm_runtime.picturefile import Picture
@@ -128,9 +129,10 @@ def _of_several(value: Any, texts: Mapping[str, Text], *, from_files: bool) -> d
 
 def kind_of(name: str) -> str:
     """The ending of a file's name, in lower case and without the number of a log that was rotated; "" if it
-    has none.
+    has none. A part of a file, such as a sheet of a workbook, is of the file's kind.
     """
-    path = PurePosixPath(_NUMBER.sub("", name.casefold()))
+    parts = PurePosixPath(_NUMBER.sub("", name.casefold()))
+    path = next((above for above in parts.parents if is_format(above.name)), parts)
     ending = path.suffix
     if ending in _PACKED and _ENDING.fullmatch(before := PurePosixPath(_NUMBER.sub("", path.stem)).suffix):
         ending = before + ending

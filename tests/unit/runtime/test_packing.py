@@ -212,6 +212,8 @@ def test_the_first_look_tells_kinds_beginnings_and_forms(loading: Any, tmp_path:
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
+        ("app.db/users", ".db"),
+        ("mails/a.eml/list.v2.csv", ".eml"),
         ("a/B.TXT", ".txt"),
         ("log.3.gz", ".gz"),
         ("x.log.3.gz", ".log.gz"),

@@ -297,4 +297,4 @@ async def test_only_auto_may_show_an_input_whole(
     with pytest.raises(UsageError):
         await STRATEGIES[name](Bench(settings, ScriptedModels([]), tmp_path), next(made(1)))
     assert given[0].limits.calls == calls
-    assert (vars(given[0].prompt).get("whole") != 0) is whole
+    assert (given[0].prompt.whole > 0) is whole

@@ -209,7 +209,7 @@ class HostCalls:
 
     def _kept_for(self, call: HostCall, kind: CallKind, query: Query, digest: str) -> CallRecord | None:
         """The kept answer to a call of this cell."""
-        if call.cell != self._cell:
+        if call.cell != self._cell or digest not in self._kept:
             return None
         found = self._kept.take(digest, self._sub_calls.name(query.model) if kind == "llm_query" else None)
         return None if query.anew else found

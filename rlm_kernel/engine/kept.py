@@ -21,6 +21,9 @@ class Kept:
     def __len__(self) -> int:
         return sum(map(len, self._by_digest.values()))
 
+    def __contains__(self, digest: str) -> bool:
+        return digest in self._by_digest
+
     def add(self, calls: Iterable[CallRecord]) -> None:
         """A cell was cut off that had made these calls."""
         for call in calls:

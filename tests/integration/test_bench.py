@@ -53,6 +53,8 @@ def test_models_that_know_score_everything_and_a_second_run_does_nothing(
         "4",
         "--trec",
         str(questions),
+        "--strategy",
+        "rlm",
     )
     done = rlm(*command, *MODELS, "--out", str(tmp_path / "out"), "--json")
     assert done.returncode == 0, done.stderr

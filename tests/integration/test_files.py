@@ -380,6 +380,6 @@ async def test_files_as_the_world_has_them_are_read_and_told_and_replay(here: Pa
     assert "Note: café.txt: read as cp1252" in loading_told()
     assert f"Note: {folder.name}: left out: 1 binary" in loading_told()
     assert f"The question names a path, but {here}/named.tx is not there (but {here}/named.txt is)." in said
-    assert "café.txt: read as cp1252" in heard[0]
+    assert "café.txt, señor.txt: read as cp1252" in heard[0]
     assert "'new\\nline.txt': read as UTF-16-LE" in heard[0]
     assert (await replay(TRACE, changes=SMALL)).same

@@ -35,9 +35,9 @@ def level_of(messages: Sequence[Message]) -> int:
 
 
 def question_of(messages: Sequence[Message]) -> str:
-    """Its question, as far as it stands in one line; empty for the topmost."""
+    """Its question, as far as it stands in one line; empty for the topmost. Its input stands before it."""
     first = next(message["content"] for message in messages if message["role"] == "user")
-    found = re.search(r"LEVEL\d[^\n]*", first)
+    found = re.search(r"LEVEL\d[^\n]*", first[first.rfind("Question: ") :])
     return found[0] if found else ""
 
 

@@ -116,11 +116,11 @@ class Loop:
         Raises ModelError when the root model gives no reply, KernelError without a kernel.
         """
         files = say.named_files(named, absent)
+        told = [turn.told for turn in past.turns] if past and past.turns and past.turns[0].told else []
+        info, changed = say.input_now(info, from_files, self._profile.head_chars, told)
         self._open(question, info, files if past is None else "", from_files=from_files)
         try:
             if past is not None:
-                shown = [turn.told for turn in past.turns] if past.turns and past.turns[0].told else []
-                changed = say.input_now(info, from_files, self._profile.head_chars, shown)
                 await self._take_up(past, [*([files] if files else []), *changed])
             while self._answer is None:
                 await self._turn()
@@ -135,7 +135,7 @@ class Loop:
         self._guard.looked, self._typed = info.total_chars == 0 or bool(info.whole), info.typed
         seen = self._first_messages(question, info, files, from_files=from_files)
         unseen = replace(info, whole=())
-        shorter = self._first_messages(question, unseen, files, from_files=from_files) if info.whole else ()
+        shorter = self._first_messages(question, unseen, files, from_files=from_files)
         self.conversation.begin(seen, shorter)
 
     def _first_messages(

@@ -94,14 +94,12 @@ _PERSONS = 20
 
 @dataclass(frozen=True)
 class Asked:
-    """A further question over the same input, in the same kernel."""
+    """A further question in the same kernel."""
 
     question: str
 
     def __str__(self) -> str:
-        return (
-            f"The next question, over the same input and with the variables that are there: {self.question}"
-        )
+        return f"The next question, with the variables that are there: {self.question}"
 
 
 Remark = str | CellResult | Asked
@@ -153,14 +151,21 @@ def _notes(info: ContextInfo) -> list[str]:
     return [*lines, *(f"Note: {remark}" for remark in info.remarks)]
 
 
-def input_now(info: ContextInfo, from_files: bool, head_chars: int, told: Sequence[str]) -> list[str]:
-    """The input as it is now, by `input_lines`, where the last of the messages that `told` of it tells of
-    another one.
+def input_now(
+    info: ContextInfo, from_files: bool, head_chars: int, told: Sequence[str]
+) -> tuple[ContextInfo, list[str]]:
+    """The input as a conversation has it, in which this was `told`, and what to say of it.
+
+    Where the last message that tells of the input tells of another one, that is what it is now. Where that
+    message shows the beginning alone, it stays so: then the input is returned without its whole.
     """
     now = input_lines(info, from_files, head_chars)
     last = next((text for text in reversed(told) if _TELLS_INPUT.search(text)), now)
-    same = now in last or _told_otherwise(info, from_files, head_chars, last)
-    return [] if same else [f"The input is another one now.\n{now}"]
+    if now in last:
+        return info, []
+    if _told_otherwise(info, from_files, head_chars, last):
+        return replace(info, whole=()), []
+    return info, [f"The input is another one now.\n{now}"]
 
 
 _TELLS_INPUT = re.compile(r"^Context: (?:none was given|.+ characters in [\d,]+ pieces?)\.", re.MULTILINE)

@@ -174,9 +174,33 @@ async def test_an_input_that_was_shown_whole_is_not_shown_again_with_the_next_qu
 async def test_an_input_of_which_the_beginning_was_shown_is_not_told_again_where_there_is_room(
     path: Path,
 ) -> None:
-    await put(begun(path), "What?", [repl("FINAL(1)")])
-    second = await put(path, "And now?", [repl("FINAL(2)")], info=replace(INFO, whole=[("a", "hello world")]))
+    first = await put(begun(path), "What?", [repl("say(1)"), repl("FINAL(1)")])
+    seen = replace(INFO, whole=[("a", "hello world")])
+    second = await put(path, "And now?", ["FINAL(2)"], info=seen)
+    assert second.models.requests[0][:2] == first.models.requests[0], "the system prompt says unseen, too"
     assert "The input is" not in second.told(0)
+
+
+@pytest.mark.parametrize("room", [True, False])
+async def test_what_an_earlier_question_was_shown_whole_gives_way_where_the_window_is_smaller_now(
+    path: Path, room: bool
+) -> None:
+    seen = replace(INFO, whole=[("a", "hello world")])
+    await put(begun(path), "What?", ["FINAL(1)"], info=seen, limits=Limits(turns=9))
+    replies = [repl("say(context)"), repl("FINAL(2)")]
+
+    def speak(asked: Sequence[Message]) -> str:
+        if "</input-" in str(asked):
+            raise ModelError("The prompt is too long.", fault="too_long", model="narrow")
+        return replies.pop(0)
+
+    now = seen if room else INFO
+    second = await put(path, "And now?", ScriptedModels(speak, str.upper), info=now)
+    assert not replies
+    taken = second.models.requests[-1]
+    assert "Starts with: 'hello world'" in taken[1]["content"]
+    assert "What?" in taken[1]["content"]
+    assert "And now?" in taken[3]["content"]
 
 
 async def test_a_summary_stands_in_place_of_the_turns_of_earlier_questions(path: Path) -> None:

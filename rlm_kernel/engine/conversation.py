@@ -26,7 +26,7 @@ from rlm_kernel.engine.events import (
 from rlm_kernel.engine.hearing import Hearing
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.protocols import Models
-from rlm_kernel.engine.subcalls import complete
+from rlm_kernel.engine.subcalls import chars, complete
 from rlm_kernel.engine.totals import Usage
 from rlm_kernel.engine.values import CellResult, Completion, Memory, Message, Picture, Retry
 from rlm_kernel.errors import ModelError
@@ -140,6 +140,8 @@ class Conversation:
     def say_again(self, text: str) -> None:
         """The last message is this text, as it was said then."""
         self.messages[-1] = {**self.messages[-1], "content": text}
+        if len(self.messages) == len(self._first[0]):
+            self._first = list(self.messages), self._first[1]
 
     def recall(self, turn: PastTurn) -> None:
         """Add a reply of earlier."""
@@ -173,6 +175,8 @@ class Conversation:
         try:
             return await self._complete(last)
         except ModelError as error:
+            if error.fault == "too_long" and self._shorten():
+                return await self._reply(last)
             if not await self._shrink(error):
                 raise
         return await self._complete(last)
@@ -206,14 +210,9 @@ class Conversation:
         self._tell(TurnPiece(self.turn, text, thought))
 
     async def _shrink(self, error: ModelError) -> bool:
-        """If the error is that the messages are too long, shorten the first ones, or else sum the turns up;
-        whether they are shorter now.
-        """
+        """If the error is that the messages are too long, sum the turns up; whether they are shorter now."""
         if error.fault != "too_long":
             return False
-        if self._shorten():
-            self._tell(Noted("The input does not fit into the root model's window: it is not shown whole."))
-            return True
         turns = self.messages[self._kept :]
         if not turns:
             return False
@@ -229,13 +228,14 @@ class Conversation:
     def _shorten(self) -> bool:
         """Have the shorter first messages, with what was added to the last of them since."""
         (long, short), self._first = self._first, ((), ())
-        last = self.messages[len(short) - 1] if short else {"content": ""}
-        if not short or not last["content"].startswith(long[-1]["content"]):
+        if not short or chars(short) >= chars(long):
             return False
+        last = self.messages[len(short) - 1]
         added = last["content"].removeprefix(long[-1]["content"])
         self.messages[: len(short)] = [*short[:-1], {**last, "content": short[-1]["content"] + added}]
         self._used, self._read = Usage(), 0
         self.shortened = True
+        self._tell(Noted("The input does not fit into the root model's window: it is not shown whole."))
         return True
 
     async def make_room(self) -> None:

@@ -83,8 +83,6 @@ class Loop:
         """The last answer was asked for."""
         self._outputs = ""
         """With what the last message begins: what the last turn's cells gave."""
-        self._input = ("", "")
-        """What there is to say of the input as it is now."""
         self._answer: Answer | None = None
 
     async def set_up(self, cell_id: str, code: str) -> CellResult:
@@ -118,10 +116,12 @@ class Loop:
         Raises ModelError when the root model gives no reply, KernelError without a kernel.
         """
         files = say.named_files(named, absent)
+        told = [turn.told for turn in past.turns] if past and past.turns and past.turns[0].told else []
+        info, changed = say.input_now(info, from_files, self._profile.head_chars, told)
         self._open(question, info, files if past is None else "", from_files=from_files)
         try:
             if past is not None:
-                await self._take_up(past, files)
+                await self._take_up(past, [*([files] if files else []), *changed])
             while self._answer is None:
                 await self._turn()
             return Outcome(self._answer, "answered")
@@ -135,10 +135,8 @@ class Loop:
         self._guard.looked, self._typed = info.total_chars == 0 or bool(info.whole), info.typed
         seen = self._first_messages(question, info, files, from_files=from_files)
         unseen = replace(info, whole=())
-        shorter = self._first_messages(question, unseen, files, from_files=from_files) if info.whole else ()
+        shorter = self._first_messages(question, unseen, files, from_files=from_files)
         self.conversation.begin(seen, shorter)
-        lines = [say.input_lines(one, from_files, self._profile.head_chars) for one in (unseen, info)]
-        self._input = lines[0], lines[1]
 
     def _first_messages(
         self, question: str, info: ContextInfo, files: str, *, from_files: bool
@@ -163,14 +161,14 @@ class Loop:
             {"role": "user", "content": first},
         ]
 
-    async def _take_up(self, past: Past, files: str) -> None:
-        """Have the conversation as it was, and do what is left of its last turn."""
+    async def _take_up(self, past: Past, also: Sequence[str]) -> None:
+        """Have the conversation as it was, and do what is left of its last turn. `also`: what there is to say
+        beside the question.
+        """
         talk, guard = self.conversation, self._guard
         said: list[say.Remark] = [past.message] if past.message else []
         said += [say.Asked(past.question)] if past.question else []
-        said += [files] if files else []
-        if past.turns and past.turns[0].told:
-            said += say.input_now(self._input[0], [turn.told for turn in past.turns], self._input[1])
+        said += also
         for turn in past.turns:
             if turn.told:
                 talk.say_again("\n\n".join(filter(None, (self._outputs, turn.told))))

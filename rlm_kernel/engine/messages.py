@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rlm_kernel.engine import whole
@@ -94,14 +94,12 @@ _PERSONS = 20
 
 @dataclass(frozen=True)
 class Asked:
-    """A further question over the same input, in the same kernel."""
+    """A further question in the same kernel."""
 
     question: str
 
     def __str__(self) -> str:
-        return (
-            f"The next question, over the same input and with the variables that are there: {self.question}"
-        )
+        return f"The next question, with the variables that are there: {self.question}"
 
 
 Remark = str | CellResult | Asked
@@ -127,6 +125,13 @@ def input_lines(info: ContextInfo, from_files: bool, head_chars: int) -> str:
     """Type, sizes, names and first characters of the input, and then the whole of one that is short."""
     if not info.item_count and not info.total_chars:
         return "Context: none was given."
+    sizes, notes = _sizes(info, from_files), _notes(info)
+    if info.whole:
+        return "\n".join([*sizes, *notes, whole.shown(info.whole)])
+    return "\n".join([*sizes, *_heads(info, head_chars), *notes])
+
+
+def _sizes(info: ContextInfo, from_files: bool) -> list[str]:
     pieces = f"{info.item_count:,} pieces" if info.item_count != 1 else "1 piece"
     about = "about " if info.about else ""
     lazy = _LAZY if info.about else ""
@@ -137,24 +142,44 @@ def input_lines(info: ContextInfo, from_files: bool, head_chars: int) -> str:
         for name, size in info.items[: _FEW if info.kinds and info.item_count > _LISTED else _LISTED]
     ]
     more = f", and {info.item_count - len(shown):,} more" if info.item_count > len(shown) else ""
-    lines.append(f"{'Files' if from_files else 'Pieces'}: {', '.join(shown)}{more}")
-    lines += _heads(info, head_chars) if not info.whole else []
-    lines += [f"Form: {info.form}"] if info.form else []
+    return [*lines, f"{'Files' if from_files else 'Pieces'}: {', '.join(shown)}{more}"]
+
+
+def _notes(info: ContextInfo) -> list[str]:
+    lines = [f"Form: {info.form}"] if info.form else []
     lines += [f"Form: {_typed(name)}: {form}" for name, form in info.forms]
-    lines += [f"Note: {remark}" for remark in info.remarks]
-    lines += [whole.shown(info.whole)] if info.whole else []
-    return "\n".join(lines)
+    return [*lines, *(f"Note: {remark}" for remark in info.remarks)]
 
 
-def input_now(now: str, told: Sequence[str], shown: str = "") -> list[str]:
-    """The input as it is `now`, by `input_lines`, where the last of the messages that told of it does not say
-    so. `shown`: what is said then in place of that.
+def input_now(
+    info: ContextInfo, from_files: bool, head_chars: int, told: Sequence[str]
+) -> tuple[ContextInfo, list[str]]:
+    """The input as a conversation has it, in which this was `told`, and what to say of it.
+
+    Where the last message that tells of the input tells of another one, that is what it is now. Where that
+    message shows the beginning alone, it stays so: then the input is returned without its whole.
     """
-    last = next((text for text in reversed(told) if _CONTEXT in text), now)
-    return [] if now in last else [f"The input is another one now.\n{shown or now}"]
+    now = input_lines(info, from_files, head_chars)
+    last = next((text for text in reversed(told) if _TELLS_INPUT.search(text)), now)
+    if now in last:
+        return info, []
+    if _told_otherwise(info, from_files, head_chars, last):
+        return replace(info, whole=()), []
+    return info, [f"The input is another one now.\n{now}"]
 
 
-_CONTEXT = "Context: "
+_TELLS_INPUT = re.compile(r"^Context: (?:none was given|.+ characters in [\d,]+ pieces?)\.", re.MULTILINE)
+
+
+def _told_otherwise(info: ContextInfo, from_files: bool, head_chars: int, last: str) -> bool:
+    """Whether the message tells of this input, of which it shows the beginning alone where there was less
+    room, or the whole where there was more.
+    """
+    if info.whole:
+        return input_lines(replace(info, whole=()), from_files, head_chars) in last
+    heads = [head for _, head in info.heads] if info.kinds else [info.head]
+    seen = "\n".join([*_sizes(info, from_files), *_notes(info)])
+    return seen in last and all(whole.readable(head.rstrip()) in last for head in heads)
 
 
 def _kinds(info: ContextInfo, from_files: bool) -> str:

@@ -41,7 +41,7 @@ def room(share: float, root: Card, left: Mapping[str, Any]) -> int:
 def shown(texts: Sequence[tuple[str, str]]) -> str:
     """The texts between marks, and what they are."""
     mark = f"input-{_mark(texts)}"
-    parts = [f"<{mark} {name!r}>\n{_readable(text)}\n</{mark}>" for name, text in texts]
+    parts = [f"<{mark} {name!r}>\n{readable(text)}\n</{mark}>" for name, text in texts]
     told = (
         "The input is short, so here it is whole"
         f"{'' if len(texts) == 1 else ', file by file'}, between marks <{mark}> and </{mark}>. What stands "
@@ -59,6 +59,6 @@ def _mark(texts: Sequence[tuple[str, str]]) -> str:
     return mark
 
 
-def _readable(text: str) -> str:
+def readable(text: str) -> str:
     """Without control characters, which some providers refuse: their pictures stand for them."""
     return text.replace("\r\n", "\n").translate(_CONTROLS).removesuffix("\n")

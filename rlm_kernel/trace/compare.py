@@ -15,6 +15,7 @@ from typing import Any
 
 from rlm_kernel import sanitize
 from rlm_kernel.trace.nondeterminism import Run, difference, masked
+from rlm_kernel.trace.taken import STOPPED
 
 MAX_LINES = 60
 """Lines of a diff."""
@@ -107,6 +108,9 @@ def _parts(outputs: Sequence[Any]) -> dict[str, _Value]:
 def _contents(kind: str, output: Mapping[str, Any]) -> Iterator[tuple[str, _Value]]:
     if kind == "error":
         headline = f"{_text(output.get('ename'))}: {_text(output.get('evalue'))}"
+        if output.get("ename") == STOPPED:  # where in its code a cell was stopped is a matter of time
+            yield "", headline
+            return
         traceback = output.get("traceback")
         text = "\n".join(map(_text, traceback)) if isinstance(traceback, list) else _text(traceback)
         yield "", text if headline in text else f"{headline}\n{text}"

@@ -51,7 +51,7 @@ from rlm_kernel.trace.reader import read_trace
 from rlm_kernel.trace.recording import TraceRecording
 from rlm_kernel.trace.taken import ended
 from rlm_kernel.trace.writer import NotebookWriter
-from tests.support.engine import Recorder, Run, locate, stream
+from tests.support.engine import INFO, Recorder, Run, locate, stream
 from tests.support.kept import begun, put
 from tests.support.story import repl
 from tests.support.trace import STORY, call, load, meta, result, tell
@@ -151,6 +151,56 @@ async def test_an_input_that_is_another_one_now_is_told_with_the_question(path: 
     assert "The input" not in third.told(0)
     fourth = await put(path, "And back?", [repl("FINAL(4)")])
     assert "The input is another one now.\nContext: str, 11 characters" in fourth.told(0)
+
+
+async def test_an_input_that_was_shown_whole_is_not_shown_again_with_the_next_questions(path: Path) -> None:
+    short = replace(INFO, head="hello\nwor", whole=[("a.txt", "hello\nworld, again")])
+    first = await put(begun(path), "What?", ["FINAL(1)"], info=short)
+    again = await put(path, "Of what is this?\nContext: a guard asks.", ["FINAL(2)"], info=short)
+    assert again.models.requests[0][:2] == first.models.requests[0]
+    less_room = await put(path, "And then?", [repl("FINAL(3)")], info=replace(short, whole=[]))
+    for run in (again, less_room):
+        assert "The input is" not in run.told(0)
+        assert str(run.models.requests[0]).count("world, again") == 1
+    same_size = replace(short, whole=[("a.txt", "hello\nworld, anew!")])
+    other = await put(path, "And now?", ["FINAL(4)"], info=same_size)
+    assert "The input is another one now.\nContext: str" in other.told(0)
+    assert "world, anew!" in other.told(0)
+    grown = replace(INFO, total_chars=90_000, items=[("a.txt", 90_000)], head="hello\nwor")
+    long = await put(path, "And in it?", [repl("FINAL(5)")], info=grown)
+    assert "The input is another one now.\nContext: str, 90,000" in long.told(0)
+
+
+async def test_an_input_of_which_the_beginning_was_shown_is_not_told_again_where_there_is_room(
+    path: Path,
+) -> None:
+    first = await put(begun(path), "What?", [repl("say(1)"), repl("FINAL(1)")])
+    seen = replace(INFO, whole=[("a", "hello world")])
+    second = await put(path, "And now?", ["FINAL(2)"], info=seen)
+    assert second.models.requests[0][:2] == first.models.requests[0], "the system prompt says unseen, too"
+    assert "The input is" not in second.told(0)
+
+
+@pytest.mark.parametrize("room", [True, False])
+async def test_what_an_earlier_question_was_shown_whole_gives_way_where_the_window_is_smaller_now(
+    path: Path, room: bool
+) -> None:
+    seen = replace(INFO, whole=[("a", "hello world")])
+    await put(begun(path), "What?", ["FINAL(1)"], info=seen, limits=Limits(turns=9))
+    replies = [repl("say(context)"), repl("FINAL(2)")]
+
+    def speak(asked: Sequence[Message]) -> str:
+        if "</input-" in str(asked):
+            raise ModelError("The prompt is too long.", fault="too_long", model="narrow")
+        return replies.pop(0)
+
+    now = seen if room else INFO
+    second = await put(path, "And now?", ScriptedModels(speak, str.upper), info=now)
+    assert not replies
+    taken = second.models.requests[-1]
+    assert "Starts with: 'hello world'" in taken[1]["content"]
+    assert "What?" in taken[1]["content"]
+    assert "And now?" in taken[3]["content"]
 
 
 async def test_a_summary_stands_in_place_of_the_turns_of_earlier_questions(path: Path) -> None:

@@ -315,6 +315,15 @@ def test_the_diff_shows_what_differs_with_lines_beside_it() -> None:
     )
 
 
+def test_where_in_its_code_a_cell_was_stopped_does_not_count() -> None:
+    stopped = {"output_type": "error", "ename": "KeyboardInterrupt", "evalue": ""}
+    here = [stream("1\n"), {**stopped, "traceback": ["KeyboardInterrupt: the cell was stopped here"]}]
+    there = [stream("1\n"), {**stopped, "traceback": ["Cell In[3], line 2", "KeyboardInterrupt: "]}]
+    assert compare(Ran(here), Ran(there)) is None
+    assert compare(Ran(here), Ran(there[:1]))
+    assert compare(Ran(here), Ran([stream("2\n"), there[1]]))
+
+
 def test_lines_left_out_and_added_are_aligned() -> None:
     told = texts("a\nb 1 s\nc\nd\ne\nf", "new\na\nb 2 s\nd\ne\nf")
     assert told is not None

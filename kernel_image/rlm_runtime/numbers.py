@@ -142,12 +142,13 @@ def _value(digits: str) -> int | float | None:
 class Column(NamedTuple):
     """What a column is. `kind` is None for text; `remark` is what is to be told of it, "" for nothing.
 
-    `unlike`: it is text as some values are not like most of them.
+    `note`: `records` says the remark, too: some values are not like most of them, so that it is text; or its
+    numbers can be read in two ways.
     """
 
     kind: Kind | None
     remark: str = ""
-    unlike: bool = False
+    note: bool = False
 
 
 def columns(
@@ -252,7 +253,7 @@ class _Looks(NamedTuple):
             signs = sorted({value.strip() for value in self.gone})
             shown = " or ".join(repr(sign) for sign in signs)
             told.append(f"{missing:,} of {total:,} have no number but {shown}")
-        return Column(kind, f"{name}: {', and '.join(told)}" if told else "")
+        return Column(kind, f"{name}: {', and '.join(told)}" if told else "", self.in_doubt())
 
     def _told(self, name: str, total: int) -> tuple[str, bool]:
         """Why it is text, and whether some values are not like most of them."""

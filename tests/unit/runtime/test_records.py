@@ -149,6 +149,7 @@ def test_each_way_of_writing_numbers_is_read(way: str) -> None:
         (["1'234", "5"], [1234, 5], ""),
         (["170 123 456", "30 123"], None, ""),  # these may be telephone numbers
         (["1,234", "2,345"], None, "two ways"),
+        (["1.234", "2.500"], [1.234, 2.5], "amount: '1.234' is 1.234"),
         (["9007199254740993.0", "1.0"], None, "more digits"),
         (["0.12345678901234567890", "0.5"], None, "more digits"),
         (["0.30000000000000004", "0.10000000000000001"], [0.30000000000000004, 0.1], ""),
@@ -362,6 +363,13 @@ def test_a_record_does_not_keep_silent_where_it_is_taken_for_a_line() -> None:
     assert "x" not in table[0].keys()  # noqa: SIM118
     with pytest.raises(NoColumn):
         assert "ERROR" in next(iter(records(on_disk(LOG))))
+
+
+def test_what_a_record_of_numbers_offers_in_place_of_in_works() -> None:
+    rows, _ = read("a,b\n" + "1,2.5\n" * 9, "a.csv")
+    with pytest.raises(KeyError, match=r"To look for it in all values: '2\.5' in str\(row\)\."):
+        assert "2.5" in rows[0]
+    assert "2.5" in str(rows[0])
 
 
 def test_a_record_is_a_dict_in_all_else() -> None:

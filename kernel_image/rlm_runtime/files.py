@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,8 +52,8 @@ _sizes: dict[str, int] = {}
 _in_memory = [0]
 """Their sum."""
 _ENDS = re.compile(r"[\r\n]")
-_SHOWN = 200
-"""Files that loading lists."""
+_SHOWN, _NAMED = 200, 5
+"""Files that loading lists, and that an error names."""
 _STATUS_ROWS = 500
 _REMARKS, _REMARK = 20, 500
 _active: list[Any] = [None]
@@ -113,7 +113,7 @@ def load_file(path: str, name: str | None = None, replace_all: bool = False) -> 
     for label in before:
         if label not in loaded:
             _drop(label)
-            del _loaded[label]
+            _loaded.pop(label, None)
     _put(loaded)
     _activate_files()
     remarks.tell()
@@ -146,11 +146,24 @@ def _read(paths: Sequence[str], name: str | None = None) -> Iterator[dict[str, T
     if name is not None and (name not in _loaded or _loaded[name].path == str(found[0].path)):
         names[str(found[0].path)] = name
     inside = {str(path) for one in found if one.files is not None for path in one.paths()}
+    before = [label for label, loaded in _loaded.items() if loaded.path in names]
+    again: set[str] = set()
     for one in found:
-        if one.files is not None:
-            yield _read_folder(one, names)
-        elif str(one.path) not in inside:
-            yield _read_one(one, names)
+        if one.files is None and str(one.path) in inside:
+            continue
+        texts = _read_one(one, names) if one.files is None else _read_folder(one, names)
+        again.update(texts)
+        yield texts
+    _forget_parts(before, again)
+
+
+def _forget_parts(before: Sequence[str], again: Collection[str]) -> None:
+    """Unload what files held `before` and no longer hold, such as a sheet of a workbook read again."""
+    of_files = {_loaded[label].part_of or label for label in again}
+    for label in before:
+        if label not in again and (_loaded[label].part_of or label) in of_files:
+            _drop(label)
+            del _loaded[label]
 
 
 def _read_one(one: Granted, names: Mapping[str, str]) -> dict[str, Text]:
@@ -235,9 +248,13 @@ def switch_to(name: str) -> str:
 
 
 def remove_file(name: str) -> None:
-    """Unload a file. The others stay; `context` follows."""
-    _drop(_known(name))
-    _loaded.pop(name, None)
+    """Unload a file, with all of its parts. The others stay; `context` follows."""
+    parts: list[str] = []
+    if name not in _loaded or _loaded[name].part_of == name:
+        parts = [label for label, loaded in _loaded.items() if loaded.part_of == name]
+    for label in parts or [_known(name)]:
+        _drop(label)
+        _loaded.pop(label, None)
     _activate_files()
 
 
@@ -392,6 +409,13 @@ def records(name: str | None = None) -> list[dict[str, Any]] | Iterator[dict[str
     where = active() if name is None else _one(_chosen(name))
     if isinstance(where, list):
         return where
+    if isinstance(where, dict) and where:
+        shown = ", ".join(labels.on_a_line(str(one)) for one in itertools.islice(where, _NAMED))
+        more = f" and {len(where) - _NAMED:,} more" if len(where) > _NAMED else ""
+        raise TypeError(
+            f"records() reads one text, and these are {len(where):,}: {shown}{more}. Name one: "
+            f"records({next(iter(where))!r}), or take each: for name in …: records(name)"
+        )
     if not isinstance(where, Text):
         raise TypeError(
             f"records() reads one text, and this is a {type(where).__name__}. Name a file: records(name)."

@@ -94,7 +94,7 @@ def records(text: str | LazyText, name: str = "") -> list[Record] | Iterator[Rec
     columns = _columns(made, found.names, found.delimiter, plain=found.plain)
     numbers.convert(made, columns)
     for column in columns.values():
-        if column.unlike:
+        if column.note:
             _say(column.remark)
     if found.told and not found.names:
         for mixed in rows.text_among_numbers(made):

@@ -12,11 +12,12 @@ import itertools
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import PurePath, PurePosixPath, PureWindowsPath
 from typing import NamedTuple, TypeVar
 
 from rlm_runtime import charsets
+from rlm_runtime.kinds import is_format
 
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _GLOB = re.compile(r"[*?\[]")
@@ -99,7 +100,8 @@ def on_a_line(name: str) -> str:
 
 def meant(name: str, texts: Mapping[str, _Text]) -> dict[str, _Text]:
     """Which texts a name means: the one that is called so, else all that a pattern such as `*.log` or
-    `notes/*` fits, where `*` stands for slashes, too, else all of the folder of that name.
+    `notes/*` fits, where `*` stands for slashes, too, else all of the folder, or the parts of the file, of
+    that name. A pattern that fits a file, such as `*.xlsx`, means its parts, too.
 
     Raises KeyError, which tells names that are nearly the same.
     """
@@ -107,13 +109,19 @@ def meant(name: str, texts: Mapping[str, _Text]) -> dict[str, _Text]:
         return {name: texts[name]}
     if _GLOB.search(name):
         fits = re.compile(fnmatch.translate(name)).match
-        found = {label: text for label, text in texts.items() if fits(label)}
+        found = {label: text for label, text in texts.items() if fits(label) or any(map(fits, _files(label)))}
     else:
         below = f"{name.rstrip('/')}/"
         found = {label: text for label, text in texts.items() if label.startswith(below)}
     if not found:
         raise KeyError(unknown(name, texts))
     return found
+
+
+def _files(label: str) -> Iterator[str]:
+    """The names of the files that a text of this name is a part of: `book.xlsx` of `book.xlsx/Sales`."""
+    parts = label.split("/")
+    return ("/".join(parts[:end]) for end in range(1, len(parts)) if is_format(parts[end - 1]))
 
 
 def unknown(name: str, names: Collection[str]) -> str:

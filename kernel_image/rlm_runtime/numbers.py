@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-][0-9]+)?")
@@ -43,6 +44,8 @@ _POINT_MARKS = frozenset("$£₹¥₩") | {
 """Of these currencies the comma is between thousands."""
 _DIGITS = 17
 """Digits that a float can have."""
+_SAFE = 16
+"""Characters of a number with a point up to which a float loses no digit."""
 _CODE = re.compile(r"[+-]?0[0-9]+")
 """Digits that are no number: a ZIP code, a key."""
 _VERSION = re.compile(r"version|release|\bver\b", re.IGNORECASE)
@@ -52,6 +55,10 @@ _KEPT = 10_000
 _LOOKED_AT = 200
 _MOSTLY = 0.5
 """The share of numbers in a column of text from which on it is said that it is text."""
+
+
+_GROUP = 3
+"""Digits between the signs for thousands."""
 
 
 class Style(NamedTuple):
@@ -122,22 +129,26 @@ def _value(digits: str) -> int | float | None:
     """None where a float would lose digits."""
     if digits.removeprefix("-").isdecimal():
         return int(digits) if len(digits) < 1000 else None
-    if len(digits) <= _DIGITS and "e" not in digits and "E" not in digits:
-        return float(digits)
-    significant = re.sub(r"[eE].*|[-.]", "", digits).lstrip("0")
     made = float(digits)
-    return made if len(significant) <= _DIGITS and math.isfinite(made) else None
+    if len(digits) <= _SAFE and "e" not in digits and "E" not in digits:
+        return made
+    written = Decimal(digits)
+    count = len(written.as_tuple().digits)
+    if count > _DIGITS or not math.isfinite(made):
+        return None
+    return made if Decimal(f"{made:.{count - 1}e}") == written else None
 
 
 class Column(NamedTuple):
     """What a column is. `kind` is None for text; `remark` is what is to be told of it, "" for nothing.
 
-    `unlike`: it is text as some values are not like most of them.
+    `note`: `records` says the remark, too: some values are not like most of them, so that it is text; or its
+    numbers can be read in two ways.
     """
 
     kind: Kind | None
     remark: str = ""
-    unlike: bool = False
+    note: bool = False
 
 
 def columns(
@@ -191,7 +202,7 @@ class _Looks(NamedTuple):
         if not distinct:
             return None
         if all(map(NUMBER.fullmatch, distinct)) and (
-            max(map(len, distinct)) <= _DIGITS or all(_value(value) is not None for value in distinct)
+            max(map(len, distinct)) <= _SAFE or all(_value(value) is not None for value in distinct)
         ):
             return cls(values, distinct, gone, [], set(), _plain_styles(distinct, plain), "")
         distinct = {value.strip() for value in distinct}
@@ -242,7 +253,7 @@ class _Looks(NamedTuple):
             signs = sorted({value.strip() for value in self.gone})
             shown = " or ".join(repr(sign) for sign in signs)
             told.append(f"{missing:,} of {total:,} have no number but {shown}")
-        return Column(kind, f"{name}: {', and '.join(told)}" if told else "")
+        return Column(kind, f"{name}: {', and '.join(told)}" if told else "", self.in_doubt())
 
     def _told(self, name: str, total: int) -> tuple[str, bool]:
         """Why it is text, and whether some values are not like most of them."""
@@ -253,12 +264,22 @@ class _Looks(NamedTuple):
             return f"{name}: all of it is text, as some begin with a zero, such as {min(codes)!r:.60}", False
         others = self.others or _minority(self.numbers)
         if not others:
-            return "", False
+            lost = min((found[0] for found in self.numbers if _loses(found)), default="")[:60]
+            return (
+                (f"{name}: all of it is text, as {lost!r} has more digits than a float", True)
+                if lost
+                else ("", False)
+            )
         count = sum(value.strip() in others for value in self.values)
         if count > (1 - _MOSTLY) * total:
             return "", False
         shown = min(sorted(others), key=len)[:60]
         return f"{name}: {count:,} of {total:,} are text, such as {shown!r}, so all of it is text", True
+
+
+def _loses(number: re.Match[str]) -> bool:
+    """Whether a float would lose digits of what is a number as Python writes it."""
+    return NUMBER.fullmatch(number[0]) is not None and _value(number[0]) is None
 
 
 def _plain_styles(distinct: set[str], plain: bool) -> list[Style]:
@@ -278,25 +299,25 @@ def _styles(numbers: Sequence[re.Match[str]], others: set[str], *, plain: bool) 
         return [], ""
     mark = next(iter(marks), "")
     digits = {found["digits"] for found in numbers}
-    found = []
+    found: dict[tuple[int | float, ...], Style] = {}
     for style in (_PLAIN,) if plain else _STYLES:
-        kind = Kind(style, mark)
-        if all(map(_PATTERNS[style].fullmatch, digits)) and all(
-            kind.number(written[0]) is not None for written in numbers
-        ):
-            found.append(style)
-    if found and found[0].thousands == " " and not _are_amounts(digits):
+        if not all(map(_PATTERNS[style].fullmatch, digits)):
+            continue
+        made = [Kind(style, mark).number(written[0]) for written in numbers]
+        read = [number for number in made if number is not None]
+        if len(read) == len(made):
+            found.setdefault(tuple(read), style)  # of styles with the same numbers the first
+    styles = list(found.values())
+    if styles and styles[0].thousands == " " and not mark and not _are_amounts(digits):
         return [], mark
-    # Of those with the same decimals the first is as good as the others.
-    return [
-        style for place, style in enumerate(found) if style.decimal not in {s.decimal for s in found[:place]}
-    ], mark
+    return styles, mark
 
 
 def _are_amounts(digits: set[str]) -> bool:
-    """Whether groups of three digits are amounts, and no telephone numbers: these have equally many."""
-    groups = {len(re.split(f"[{_SPACES}]", value)) for value in digits}
-    return len(groups) > 1 or any("," in value or "." in value for value in digits)
+    """Whether groups of three digits are amounts, and no telephone numbers: some have decimals, or are less
+    than a thousand.
+    """
+    return any(len(value) <= _GROUP or "," in value or "." in value for value in digits)
 
 
 def _minority(numbers: Sequence[re.Match[str]]) -> set[str]:

@@ -97,7 +97,9 @@ class Record(dict[str, Any]):
     def _where(self, key: str) -> str:
         if "text" in self.known:
             return f"the line: {key!r:.80} in row['text']"
-        return f"a value: {key!r:.80} in row[{self._first()!r}]; in all: {key!r:.80} in str(row)"
+        if isinstance(dict.get(self, first := self._first()), str):
+            return f"a value: {key!r:.80} in row[{first!r}]; in all: {key!r:.80} in str(row)"
+        return f"all values: {key!r:.80} in str(row)"
 
 
 def kind(*columns: str) -> type[Record]:

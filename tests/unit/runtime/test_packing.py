@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rlm_runtime import files, labels, look, packing, wire
 from rlm_runtime.labels import Wanted, told_apart
 
+from tests.support.filekinds import sheet_rows, workbook
 from tests.support.growth import LIMIT, growth
 
 _LINE = re.compile(r"=== (.*?)(?: \(part (\d+) of (\d+)\))? ===\n")
@@ -161,12 +162,19 @@ def test_names_are_tails_that_tell_files_apart_and_never_absolute(paths: list[st
         ("notes/*", ["notes/a.txt"]),
         ("mails", ["mails/b.eml", "mails/old/c.eml"]),
         ("x[1].txt", ["x[1].txt"]),
+        ("book.xlsx", ["book.xlsx/A", "book.xlsx/B"]),
+        ("*.xlsx", ["book.xlsx/A", "book.xlsx/B"]),
+        ("*/A", ["book.xlsx/A"]),
     ],
 )
 def test_a_name_may_be_a_pattern_or_a_folder_in_all_helpers(
     name: str, meant: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    texts = {one: f"in {one}" for one in ("notes/a.txt", "mails/b.eml", "mails/old/c.eml", "x[1].txt")}
+    names = (
+        *("notes/a.txt", "mails/b.eml", "mails/old/c.eml", "x[1].txt"),
+        *("book.xlsx/A", "book.xlsx/B"),
+    )
+    texts = {one: f"in {one}" for one in names}
     monkeypatch.setattr(files, "files", texts)
     assert list(labels.meant(name, texts)) == meant
     assert [hit.file for hit in files.grep("in", name)] == meant
@@ -174,6 +182,9 @@ def test_a_name_may_be_a_pattern_or_a_folder_in_all_helpers(
     assert all(f"in {one}" in next(files.chunks(1000, name=name)) for one in meant)
     if len(meant) == 1:
         assert files.records(name)[0]["text"] == f"in {meant[0]}"  # type: ignore[index]
+    else:
+        with pytest.raises(TypeError, match=f"{meant[0]}, {meant[1]}. Name one: records\\('{meant[0]}'\\)"):
+            files.records(name)
 
 
 @pytest.mark.parametrize(
@@ -249,3 +260,28 @@ def test_naming_many_files_takes_time_with_their_number() -> None:
         return [Wanted(PurePosixPath(f"/data/{number % 50}/{number // 50}/a.txt")) for number in range(count)]
 
     assert growth(made, lambda wanted: told_apart(wanted, set()), 500) < LIMIT
+
+
+def test_a_file_is_unloaded_and_read_again_with_all_of_its_parts(
+    loading: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    path, other = tmp_path / "book.xlsx", tmp_path / "a.txt"
+    sheets = {name: sheet_rows([["n"], [number]]) for number, name in enumerate("ABC")}
+    path.write_bytes(workbook(sheets))
+    other.write_text("text")
+    assert list(loading(path, other)) == ["book.xlsx/A", "book.xlsx/B", "book.xlsx/C", "a.txt"]
+    path.write_bytes(workbook({name: sheets[name] for name in "AB"}))
+    assert set(loading(path)) == {"book.xlsx/A", "book.xlsx/B", "a.txt"}
+    files.remove_file("book.xlsx/A")
+    assert set(files.files) == {"book.xlsx/B", "a.txt"}
+    files.remove_file("book.xlsx")
+    assert files.active() == "text"
+    assert set(loading(path)) == {"book.xlsx/A", "book.xlsx/B", "a.txt"}
+    path.write_bytes(workbook({"A": sheets["A"]}))
+    assert files.load_file(str(path)) == "n\n0\n"
+    assert set(files.files) == {"book.xlsx", "a.txt"}
+    path.write_bytes(workbook(sheets))
+    files.load_file(str(path), replace_all=True)
+    assert set(files.files) == set(files._loaded) == {"book.xlsx/A", "book.xlsx/B", "book.xlsx/C"}
+    with pytest.raises(KeyError, match=r"no file named 'other\.xlsx'"):
+        files.remove_file("other.xlsx")

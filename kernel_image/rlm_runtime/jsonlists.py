@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+_BEGIN = 100
+"""Characters in which a JSON text shows itself."""
 _HEAD = 2_000_000
 """Characters of a large text in which its list must begin."""
 _WHOLE = 8_000_000
@@ -54,9 +56,9 @@ def find(text: Any) -> Found | None:
 
     A text of up to eight million characters is looked at as a whole, else its beginning.
     """
-    head = str(text[: _HEAD + 1])
-    if not re.match("[\ufeff\x1e\\s]*[\\[{]", head):
+    if not re.match("[\ufeff\x1e\\s]*[\\[{]", str(text[:_BEGIN])):
         return None
+    head = str(text[: _HEAD + 1])
     if not (isinstance(text, str) and len(text) <= _WHOLE):
         return _beginning(head, "")
     try:

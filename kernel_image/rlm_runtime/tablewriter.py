@@ -101,9 +101,13 @@ def _write(rows: Iterable[Sequence[Any]]) -> None:
     """Rows as CSV, in pieces that end where a row ends. One without cells is an empty line."""
     text = io.StringIO()
     write = csv.writer(text, lineterminator="\n").writerow
+    # A carriage return alone is a line's end to readers, and the writer does not quote it.
+    write_quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL).writerow
     for row in rows:
         if row:
-            write([value if type(value) in _AS_IT_IS else cell(value) for value in row])
+            cells = [value if type(value) in _AS_IT_IS else cell(value) for value in row]
+            returns = any(type(value) is str and "\r" in value for value in cells)
+            (write_quoted if returns else write)(cells)
         else:
             text.write("\n")
         if text.tell() >= _PIECE:

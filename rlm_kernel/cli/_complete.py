@@ -27,7 +27,7 @@ _MAX_NAMES = 10_000
 _MAX_SHOWN = 300
 _HELP = 60
 _SUITES = ("niah", "oolong", "pairs", "copy", "small", "jsonl:")
-_STRATEGIES = ("rlm", "rlm-flat", "bare", "retrieval")
+_STRATEGIES = ("auto", "rlm", "rlm-flat", "bare", "retrieval")
 Offered = list[tuple[str, str]]
 """Values, each with what it means."""
 

@@ -238,7 +238,7 @@ def test_the_active_input_is_read_and_several_texts_are_an_error_that_says_what_
     monkeypatch.setattr(files, "_active", [files.files])
     assert files.records("b.csv") == FLAT[:5]
     assert files.records(files.files["a.csv"]) == FLAT
-    with pytest.raises(TypeError, match=r"this is a dict. Name a file"):
+    with pytest.raises(TypeError, match=r"these are 2: a.csv, b.csv. Name one: records\('a.csv'\)"):
         files.records()
     with pytest.raises(KeyError, match=r"no file named 'c.csv'"):
         files.records("c.csv")

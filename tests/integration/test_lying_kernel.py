@@ -39,7 +39,7 @@ async def test_a_kernel_that_lies_in_everything_it_says_still_comes_to_an_answer
     kernel_image: Any, tmp_path: Path
 ) -> None:
     file = tmp_path / "t.txt"
-    file.write_text("some text")
+    file.write_text("some text\n" * 5_000)  # too long to be shown whole, so that code must look at it
     script = iter(
         blocks(*FIRST, "print(len(context))\nFINAL('first')", *SECOND, "FINAL('second')", "FINAL('third')")
     )
@@ -85,7 +85,7 @@ def test_a_fault_of_our_own_closes_the_trace_and_is_told(
 
     openai_env.root = blocks("print(len(context))", "FINAL(1)")
     Path("t.txt").write_text("text")
-    monkeypatch.setattr("rlm_kernel.engine.messages.output_message", fail)
+    monkeypatch.setattr("rlm_kernel.engine.messages.parts", fail)
     done = rlm("ask", "What?", "-f", "t.txt", "-m", "openai/root", "--trace", "run.ipynb")
     assert done.returncode == 1, done.stderr
     assert done.stdout == ""

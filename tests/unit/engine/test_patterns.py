@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,13 +11,15 @@ from hypothesis import strategies as st
 
 from rlm_kernel.engine.messages import question_message
 from rlm_kernel.engine.patterns import SHOWN, Pattern, nearest, parse_pattern, told
-from rlm_kernel.engine.prompts import load_profile, parse_profile
+from rlm_kernel.engine.prompts import parse_profile
 from rlm_kernel.engine.values import ContextInfo
 
 TEXT = ContextInfo("str", 90_000, (("a.txt", 90_000),), 1, "It was late.\n")
 TABLE = replace(TEXT, form="a table with the columns")
 FOLDER = replace(TEXT, kind="dict", item_count=9)
-SMALL = load_profile("small").patterns
+SMALL = parse_profile(
+    "patterns", (Path(__file__).parents[3] / "benchmarks/patterns.md").read_text("utf-8")
+).patterns
 
 
 def code_for(question: str, info: ContextInfo) -> str:

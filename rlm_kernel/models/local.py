@@ -164,17 +164,8 @@ def _spawn(
     # A file, since a pipe that nobody reads would block the server once it is full. Kept open for the
     # server's last words.
     log = tempfile.TemporaryFile()  # noqa: SIM115
-    # Its threads wait for each other hundreds of times a token. Where they spin meanwhile, one that another
-    # program has taken the core from is waited for by all, which made it four times slower.
-    environment = {"OMP_WAIT_POLICY": "passive"} | os.environ
     # A session of its own: Ctrl-C in the terminal is for us, who close the server in order.
     process = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=log,
-        start_new_session=True,
-        bufsize=0,
-        env=environment,
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True, bufsize=0
     )
     return process, log

@@ -4,28 +4,11 @@ told.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
-from rlm_runtime.formats import read_file
-from rlm_runtime.readers import Read
 from rlm_runtime.unpacking import Unreadable
 
 from tests.support.filekinds import book, shape, slides, zipped
-
-Reader = Callable[..., Read]
-
-
-@pytest.fixture
-def read(tmp_path: Path) -> Reader:
-    def of(name: str, data: bytes, room: int | None = None) -> Read:
-        path = tmp_path / name
-        path.write_bytes(data)
-        return read_file(path, name, room=room)
-
-    return of
-
+from tests.support.reading import Reader
 
 TABLE = (
     "<p:graphicFrame><a:graphic><a:graphicData><a:tbl><a:tr><a:tc gridSpan='2'><a:txBody><a:p><a:r><a:t>wide</a:t></a:r></a:p>"

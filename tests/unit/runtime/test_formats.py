@@ -12,7 +12,6 @@ import json
 import lzma
 import zipfile
 from collections.abc import Callable
-from pathlib import Path
 
 import pypdf
 import pytest
@@ -25,20 +24,10 @@ from rlm_runtime.readers import Read
 from rlm_runtime.unpacking import Unreadable
 
 from tests.support.filekinds import pdf, run, tarred, word, zipped
+from tests.support.reading import Reader
 
 WORDS = b"".join(hashlib.sha256(b"%d" % number).hexdigest().encode() + b"\n" for number in range(9_000))
 LINES = b"".join(b"line %d\n" % number for number in range(20_000))
-Reader = Callable[..., Read]
-
-
-@pytest.fixture
-def read(tmp_path: Path) -> Reader:
-    def of(name: str, data: bytes, room: int | None = None) -> Read:
-        path = tmp_path / name
-        path.write_bytes(data)
-        return read_file(path, name, room=room)
-
-    return of
 
 
 def text(read: Read) -> str:

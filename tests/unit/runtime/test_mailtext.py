@@ -6,32 +6,18 @@ from __future__ import annotations
 
 import email.message
 import email.policy
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rlm_runtime import forms, mailtext
-from rlm_runtime.formats import read_file
-from rlm_runtime.readers import Read
 from rlm_runtime.unpacking import Unreadable
 
 from tests.support.filekinds import pdf, sheet_rows, workbook, zipped
 from tests.support.growth import LIMIT, growth
+from tests.support.reading import Reader
 
-Reader = Callable[..., Read]
 HEAD = b"From: a@x.org\nTo: b@x.org\nSubject: S\n"
-
-
-@pytest.fixture
-def read(tmp_path: Path) -> Reader:
-    def of(name: str, data: bytes, room: int | None = None) -> Read:
-        path = tmp_path / name
-        path.write_bytes(data)
-        return read_file(path, name, room=room)
-
-    return of
 
 
 def body(data: bytes) -> str:

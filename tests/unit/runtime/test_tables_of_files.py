@@ -9,7 +9,6 @@ import datetime
 import io
 import sqlite3
 import string
-from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -25,19 +24,9 @@ from rlm_runtime.tablewriter import cell
 from rlm_runtime.unpacking import Unreadable
 
 from tests.support.filekinds import database, parquet, sheet_rows, workbook, zipped
+from tests.support.reading import Reader
 
-Reader = Callable[..., Read]
 OLD = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
-
-
-@pytest.fixture
-def read(tmp_path: Path) -> Reader:
-    def of(name: str, data: bytes, room: int | None = None) -> Read:
-        path = tmp_path / name
-        path.write_bytes(data)
-        return read_file(path, name, room=room)
-
-    return of
 
 
 def texts(read: Read, name: str = "f") -> dict[str, str]:

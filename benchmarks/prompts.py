@@ -40,7 +40,7 @@ def chosen(args: argparse.Namespace) -> list[Task]:
 async def rows_of(profile: str, tasks: Sequence[Task], args: argparse.Namespace) -> list[Row]:
     """The tasks' rows with that prompt."""
     changes = {"root_llm.model": args.model, "sub_llm.model": args.sub_model, "prompt.profile": profile}
-    changes |= {"limits.turns": 8, "limits.seconds": 240.0}
+    changes |= {"limits.turns": 8, "limits.seconds": args.seconds}
     settings = load_settings(None, {name: value for name, value in changes.items() if value is not None})
 
     def heard(row: Row, new: bool) -> None:
@@ -97,6 +97,7 @@ async def main() -> None:
     parser.add_argument("--kind", choices=tuple(small.KINDS))
     parser.add_argument("--out", type=Path, default=Path("rlm-bench-prompts"))
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--seconds", type=float, default=240.0, help="for a question; more on a busy machine")
     args = parser.parse_args()
     load_api_keys()
     tasks = chosen(args)

@@ -22,13 +22,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlm_kernel.cli._live import LiveView
 from rlm_kernel.config import load_settings
 from rlm_kernel.engine.protocols import Card, Completion, Message, Models, Role
 from rlm_kernel.models.factory import open_models
 from rlm_kernel.models.scripted import ScriptedModels
 from rlm_kernel.session.ask import ask
 from rlm_kernel.session.result import Result
+from rlm_kernel.views.live import LiveView
 
 FOLDER = Path("rlm-traces")
 CORPUS = FOLDER / "python-library.txt"

@@ -20,9 +20,10 @@ from rlm_kernel.cli._chat_words import meant
 from rlm_kernel.cli._report import outcome_line, shown
 from rlm_kernel.cli._signals import NO_ANSWER, exit_now, stop_on_signals, stopping
 from rlm_kernel.cli._streams import lost
-from rlm_kernel.cli._text import json_line, printable
+from rlm_kernel.cli._text import json_line
 from rlm_kernel.errors import InternalError, UsageError
 from rlm_kernel.loops import on_signal
+from rlm_kernel.printable import printable
 
 if TYPE_CHECKING:
     from rlm_kernel.cli._chat_input import Pipe, Terminal

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.cli._signals import stop_on_signals
-from rlm_kernel.cli._text import printable
+from rlm_kernel.printable import printable
 
 if TYPE_CHECKING:
     from prompt_toolkit.completion import Completion

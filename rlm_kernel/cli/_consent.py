@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlm_kernel.cli._text import printable
+from rlm_kernel.printable import printable
 
 if TYPE_CHECKING:
-    from rlm_kernel.cli._live import LiveView
     from rlm_kernel.sandbox.grants import Consent
+    from rlm_kernel.views.live import LiveView
 
 
 def consent_in(view: LiveView) -> Consent | None:

@@ -26,8 +26,8 @@ from jupyter_console.completer import ZMQCompleter
 from jupyter_console.ptshell import ZMQTerminalInteractiveShell
 
 from rlm_kernel.checked import Told
-from rlm_kernel.cli._text import printable
 from rlm_kernel.errors import InternalError, KernelError
+from rlm_kernel.printable import printable
 from rlm_kernel.sandbox import kernel_says
 from rlm_kernel.sandbox.channels import MAX_IOPUB
 from rlm_kernel.system import bound_memory

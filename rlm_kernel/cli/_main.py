@@ -15,8 +15,8 @@ from typer.exceptions import TyperException
 from rlm_kernel.cli._app import app
 from rlm_kernel.cli._signals import INTERRUPTED
 from rlm_kernel.cli._streams import make_safe, settle
-from rlm_kernel.cli._text import printable
 from rlm_kernel.errors import InternalError, RLMError, UsageError
+from rlm_kernel.printable import printable
 from rlm_kernel.system import ENDING
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from rlm_kernel.cli._text import json_line, printable
+from rlm_kernel.cli._text import json_line
 from rlm_kernel.errors import ConfigError, SetupError
+from rlm_kernel.printable import printable
 
 if TYPE_CHECKING:
     from rlm_kernel.cli.options import SettingsOptions

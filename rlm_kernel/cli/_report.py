@@ -13,16 +13,17 @@ import typer
 from rlm_kernel import system
 from rlm_kernel.cli._signals import NO_ANSWER, run_to_end
 from rlm_kernel.cli._streams import lost
-from rlm_kernel.cli._text import json_line, printable, shown_path
+from rlm_kernel.cli._text import json_line, shown_path
 from rlm_kernel.errors import UsageError
+from rlm_kernel.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from pathlib import Path
 
-    from rlm_kernel.cli._live import LiveView
     from rlm_kernel.cli.options import RunOptions
     from rlm_kernel.session.result import Result
+    from rlm_kernel.views.live import LiveView
 
 NOTHING_ASKED = " before a model was asked; nothing was spent."
 
@@ -41,7 +42,7 @@ def run_and_report(
     answer.
     """
     from rlm_kernel.cli._consent import consent_in
-    from rlm_kernel.cli._live import LiveView
+    from rlm_kernel.views.live import LiveView
 
     view = LiveView(quiet=options.quiet)
     report = Report(view, as_json=options.as_json, quiet=options.quiet)

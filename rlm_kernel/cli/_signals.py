@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from rlm_kernel import system
 from rlm_kernel.cli._streams import settle
-from rlm_kernel.cli._text import printable
 from rlm_kernel.errors import RLMError
+from rlm_kernel.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

@@ -15,8 +15,8 @@ from typing import Annotated
 import typer
 
 from rlm_kernel.cli import _complete
-from rlm_kernel.cli._text import printable
 from rlm_kernel.errors import SetupError, UsageError
+from rlm_kernel.printable import printable
 
 _SHOWN = 200
 """Characters of the question."""

@@ -11,9 +11,10 @@ import typer
 
 from rlm_kernel.cli import _complete
 from rlm_kernel.cli._help import GroupedCommand
-from rlm_kernel.cli._text import json_line, printable
+from rlm_kernel.cli._text import json_line
 from rlm_kernel.cli.options import JSON
 from rlm_kernel.errors import KeyringError, UsageError
+from rlm_kernel.printable import printable
 
 auth_app = typer.Typer(help="Keep API keys in the system's keyring.", no_args_is_help=True)
 

@@ -13,9 +13,10 @@ import typer
 
 from rlm_kernel.cli import _complete
 from rlm_kernel.cli._signals import run_to_end
-from rlm_kernel.cli._text import json_line, printable
+from rlm_kernel.cli._text import json_line
 from rlm_kernel.cli.options import INPUT, MODELS, OUTPUT, SANDBOX, RunOptions, option, with_options
 from rlm_kernel.errors import SetupError, UsageError
+from rlm_kernel.printable import printable
 
 if TYPE_CHECKING:
     from rlm_kernel.bench.runner import Row

@@ -32,7 +32,7 @@ def chat(file: FILES = None, session: SESSION = "default", *, options: RunOption
 
     from rlm_kernel.cli._chat import Chat
     from rlm_kernel.cli._consent import consent_in
-    from rlm_kernel.cli._live import LiveView
+    from rlm_kernel.views.live import LiveView
 
     view = LiveView(quiet=options.quiet, lines=False)
     traces: list[Path] = []

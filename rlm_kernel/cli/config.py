@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import typer
 
 from rlm_kernel.cli._help import GroupedCommand
-from rlm_kernel.cli._text import json_line, printable
+from rlm_kernel.cli._text import json_line
 from rlm_kernel.cli.options import JSON, SettingsOptions, with_options
+from rlm_kernel.printable import printable
 
 if TYPE_CHECKING:
     from rlm_kernel.config import Explained

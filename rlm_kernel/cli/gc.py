@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from rlm_kernel.cli._text import printable
 from rlm_kernel.cli.options import JSON, SettingsOptions, with_options
+from rlm_kernel.printable import printable
 
 
 @with_options

@@ -12,7 +12,7 @@ import typer
 
 from rlm_kernel.cli import _complete
 from rlm_kernel.cli._signals import run_to_end
-from rlm_kernel.cli._text import json_line, printable
+from rlm_kernel.cli._text import json_line
 from rlm_kernel.cli.options import (
     ALLOW_CHANGED,
     INPUT,
@@ -25,6 +25,7 @@ from rlm_kernel.cli.options import (
     with_options,
 )
 from rlm_kernel.errors import UsageError
+from rlm_kernel.printable import printable
 
 if TYPE_CHECKING:
     from rlm_kernel.engine.protocols import CellResult
@@ -77,8 +78,8 @@ def replay(
     verdict: same, differs (with a diff), failed, new call (not recorded), or added (by a person). Exit codes:
     0 all the same, 1 not, 2 wrong usage or a missing or changed file, 3 installation, 130 interrupted.
     """
-    from rlm_kernel.cli._live import LiveView
     from rlm_kernel.session.replay import replay as run
+    from rlm_kernel.views.live import LiveView
 
     as_json = options.as_json
     if step and as_json:

@@ -11,19 +11,20 @@ import typer
 from rlm_kernel.cli import _complete
 from rlm_kernel.cli._report import run_and_report, worded
 from rlm_kernel.cli._signals import run_to_end
-from rlm_kernel.cli._text import json_line, printable, shown_path
+from rlm_kernel.cli._text import json_line, shown_path
 from rlm_kernel.cli.ask import QUESTION
 from rlm_kernel.cli.options import FILES, JSON, SESSION, RunOptions, SettingsOptions, with_options
+from rlm_kernel.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
 
-    from rlm_kernel.cli._live import LiveView
     from rlm_kernel.sandbox.grants import Consent
     from rlm_kernel.session.result import Result
     from rlm_kernel.session.session import Session
     from rlm_kernel.session.status import SessionStatus
+    from rlm_kernel.views.live import LiveView
 
 
 @with_options
@@ -50,7 +51,7 @@ def init(
     changes = options.changes()
 
     async def main() -> SessionStatus:
-        from rlm_kernel.cli._live import LiveView
+        from rlm_kernel.views.live import LiveView
 
         with LiveView(quiet=options.quiet) as view:
             loaded = [*(files or ()), *(file or ())]

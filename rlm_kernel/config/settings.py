@@ -178,6 +178,10 @@ class LimitSettings(_Section):
     """Sub-model calls."""
     cost: Price | None = None
     """US dollars."""
+    ask: Price | None = 1.0
+    """US dollars that the calls of one cell are expected to cost, from which on the user is asked before they
+    are made, where there is a terminal and no limit on the cost. None: never.
+    """
     tokens: Annotated[Whole, Field(ge=1)] | None = None
     """Prompt and reply tokens of both models."""
     seconds: Seconds | None = None
@@ -245,6 +249,8 @@ class TraceSettings(_Section):
     """Where notebooks go, and how much of a run each keeps."""
 
     dir: Folder = Path("rlm-traces")
+    prompts: Literal["full", "preview"] = "full"
+    """Whether what models were sent is kept in full, compressed, in a file beside the notebook."""
     outputs: Size = "40m"
     """Of the outputs of all cells together, passed by no more than the last cell's."""
     answers: Size = "128m"

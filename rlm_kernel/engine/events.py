@@ -16,7 +16,16 @@ from typing import Any
 
 from rlm_kernel.engine.protocols import Account
 from rlm_kernel.engine.totals import Totals
-from rlm_kernel.engine.values import CallKind, CallRecord, CellResult, Completion, Memory, Outcome, Retry
+from rlm_kernel.engine.values import (
+    CallKind,
+    CallRecord,
+    CellResult,
+    Completion,
+    Memory,
+    Message,
+    Outcome,
+    Retry,
+)
 
 
 @dataclass(frozen=True)
@@ -65,13 +74,15 @@ class TurnCutOff:
 class TurnReplied:
     """The root model has replied; `prose` is the reply without its code.
 
-    `told`: the message that it replied to, without the outputs of cells at its beginning.
+    `told`: the message that it replied to, without the outputs of cells at its beginning. `messages`: all
+    that it was sent.
     """
 
     turn: int
     reply: Completion
     prose: str
     told: str = ""
+    messages: Sequence[Message] = ()
 
 
 @dataclass(frozen=True)
@@ -93,11 +104,18 @@ class CellOutput:
 
 @dataclass(frozen=True)
 class CallStarted:
-    """Code in a cell has made a call of a model. Other host calls are told when they end."""
+    """Code in a cell has made a call of a model. Other host calls are told when they end.
+
+    `prompt`: what is asked, in full (of a child RLM its question); `schema`: of the answer, where code gave
+    one. `digest`: the `prompt_digest` of the call's record.
+    """
 
     cell_id: str
     call_id: str
     kind: CallKind
+    prompt: str = ""
+    schema: Mapping[str, Any] | None = None
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -113,11 +131,12 @@ class CallRetried:
 class CallsPlanned:
     """By its own word the cell's code makes so many calls of models in all, as far as it knows by now.
 
-    To be shown, and no more.
+    To be shown, and no more. `cost`: about how many US dollars they will take; None where that is not known.
     """
 
     cell_id: str
     calls: int
+    cost: float | None = None
 
 
 @dataclass(frozen=True)

@@ -166,7 +166,7 @@ class HostCalls:
     ) -> Any:
         """Answer as the recording has it, else `do` it, and record it."""
         prompt_digest = digest(kind, identity)
-        self._tell(CallStarted(call.cell, call.id, kind))
+        self._tell(CallStarted(call.cell, call.id, kind, query.prompt, query.schema, prompt_digest))
         if self._recording is not None:
             past = await self._recording.find(call, prompt_digest)
             if past is not None:

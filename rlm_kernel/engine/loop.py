@@ -238,10 +238,11 @@ class Loop:
 
     def _replied(self, reply: Completion) -> Reply:
         parsed = parse_reply(reply.text)
-        told = self.conversation.messages[-2]["content"]
+        *sent, _ = self.conversation.messages
+        told = sent[-1]["content"]
         if self._outputs:
             told = told.removeprefix(f"{self._outputs}\n\n")
-        self.cells.tell(TurnReplied(self.conversation.turn, reply, parsed.prose, told))
+        self.cells.tell(TurnReplied(self.conversation.turn, reply, parsed.prose, told, sent))
         return parsed
 
     async def _play(

@@ -24,6 +24,7 @@ from rlm_kernel.trace import journal, shape
 from rlm_kernel.trace.calls import PackedCalls, cell_meta, spent_on
 from rlm_kernel.trace.nodes import as_read, node_of
 from rlm_kernel.trace.packed import parse
+from rlm_kernel.trace.parts import is_made
 from rlm_kernel.trace.plain import read_plain
 from rlm_kernel.trace.schema import INSTANT, VERSION, CellMeta, NotebookMeta, usage_of
 
@@ -41,7 +42,7 @@ def code_digest(code: str) -> str:
 
 @dataclass(frozen=True)
 class TraceCell:
-    """A cell of a trace. `meta` is None of one that a person added."""
+    """A cell of a trace. `meta` is None of one that a person added; `outputs` are the kernel's."""
 
     id: str
     code: bool
@@ -320,7 +321,7 @@ def _cell(path: Path, number: int, cell: Any) -> TraceCell:
         id=name,
         code=code,
         source=cell.source,
-        outputs=[dict(output) for output in cell.get("outputs", [])] if code else [],
+        outputs=[dict(one) for one in cell.get("outputs", []) if not is_made(one)] if code else [],
         execution_count=cell.get("execution_count"),
         meta=meta,
         tags=list(cell.metadata.get("tags", [])),

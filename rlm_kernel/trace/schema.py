@@ -303,7 +303,8 @@ class NotebookMeta(_Part):
     `name`: of a session that is kept between commands. `question` is empty until there is one.
 
     `journal`: the id of the journal that may lie beside the notebook while it is being written
-    (`trace.journal`), and `journaled`, the number of its last record that the notebook has.
+    (`trace.journal`), and `journaled`, the number of its last record that the notebook has. `prompts`: the
+    name of the file beside it that has what models were sent in full; "" for none.
     """
 
     version: Literal[1] = VERSION
@@ -329,6 +330,7 @@ class NotebookMeta(_Part):
     totals: TotalsMeta | None = None
     journal: str = ""
     journaled: Count = 0
+    prompts: LinkText = ""
 
 
 class PictureMeta(_Part):

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from rlm_kernel.cli._live import LiveView
 from rlm_kernel.engine.events import Event, RunFinished
 from rlm_kernel.engine.protocols import Totals
 from rlm_kernel.session.running import discard
 from rlm_kernel.session.state import SessionFolder, sessions
 from rlm_kernel.trace.reader import read_trace
+from rlm_kernel.views.live import LiveView
 from tests.integration.conftest import Rlm
 from tests.support.model_server import ModelServer
 

@@ -19,7 +19,6 @@ from typing import Any
 import nbformat
 import pytest
 
-from rlm_kernel.cli._live import LiveView
 from rlm_kernel.engine.events import CellOutput, Event
 from rlm_kernel.errors import UsageError
 from rlm_kernel.sandbox import kernel as kernel_module
@@ -31,6 +30,7 @@ from rlm_kernel.session.session import Session
 from rlm_kernel.session.state import SessionFolder, sessions
 from rlm_kernel.session.status import look_at
 from rlm_kernel.trace.reader import read_trace
+from rlm_kernel.views.live import LiveView
 from tests.integration.conftest import IDLE, Rlm
 from tests.support.start import FOR_MODELS, FOR_NOTEBOOKS, FOR_TERMINALS, command, loaded_by
 from tests.support.talk import Talk

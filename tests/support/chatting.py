@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rlm_kernel.cli._chat import Chat
-from rlm_kernel.cli._live import LiveView
 from rlm_kernel.cli._signals import run_to_end
 from rlm_kernel.config import Settings
 from rlm_kernel.engine.events import Summarized
@@ -20,6 +19,7 @@ from rlm_kernel.errors import KernelError, UsageError
 from rlm_kernel.session.result import Result
 from rlm_kernel.session.state import SessionFolder
 from rlm_kernel.session.status import SessionStatus
+from rlm_kernel.views.live import LiveView
 
 MARKDOWN = (
     "# Title\n\n**bold**, [red]not markup[/red], [link](https://x.example), \x1b[2J and &#8238; and `code`"

@@ -14,8 +14,6 @@ import pytest
 from nbformat import from_dict
 
 from rlm_kernel import nearest, pathtext, sanitize
-from rlm_kernel.cli._branch import Branch
-from rlm_kernel.cli._text import printable
 from rlm_kernel.engine import finals, messages, python
 from rlm_kernel.engine.drafts import Voice, without_drafts
 from rlm_kernel.engine.events import (
@@ -33,6 +31,7 @@ from rlm_kernel.engine.ledger import Ledger, Limits
 from rlm_kernel.engine.memory import crowded
 from rlm_kernel.engine.protocols import CellResult, Completion, Retry, Totals, Usage
 from rlm_kernel.engine.replies import parse_reply
+from rlm_kernel.printable import printable
 from rlm_kernel.secrets import redact, redact_cut
 from rlm_kernel.session.conversation import conversation, full_history, recorded, turns_of
 from rlm_kernel.session.jupyter.notebook import files_of
@@ -43,6 +42,7 @@ from rlm_kernel.trace.packed import parse
 from rlm_kernel.trace.reader import TraceFile, trace_of
 from rlm_kernel.trace.recording import TraceRecording
 from rlm_kernel.trace.taken import before_last_question, ended
+from rlm_kernel.views.branch import Branch
 from tests.support.engine import stream
 from tests.support.growth import LIMIT, growth
 from tests.support.odd_replies import REPLIES

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from rlm_kernel.cli._consent import consent_in
-from rlm_kernel.cli._live import LiveView
 from rlm_kernel.sandbox.grants import Consent
+from rlm_kernel.views.live import LiveView
 
 QUESTION = "Allow? [y/N] "
 

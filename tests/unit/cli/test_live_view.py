@@ -12,9 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from rlm_kernel.cli._live import LiveView
 from rlm_kernel.cli._report import so_far_of
-from rlm_kernel.cli._text import printable
 from rlm_kernel.engine.events import (
     CallFinished,
     CallRetried,
@@ -34,6 +32,8 @@ from rlm_kernel.engine.events import (
     UserCellFinished,
 )
 from rlm_kernel.engine.protocols import Answer, Completion, Outcome, Retry, Totals, Usage
+from rlm_kernel.printable import printable
+from rlm_kernel.views.live import LiveView
 from tests.support.engine import stream
 from tests.support.trace import call, result
 

@@ -6,8 +6,7 @@ import unicodedata
 
 import pytest
 
-from rlm_kernel.cli._live import LiveView
-from rlm_kernel.cli._text import json_line, printable
+from rlm_kernel.cli._text import json_line
 from rlm_kernel.engine.events import (
     CallFinished,
     CellFinished,
@@ -20,6 +19,8 @@ from rlm_kernel.engine.events import (
 )
 from rlm_kernel.engine.ledger import Ledger, Limits
 from rlm_kernel.engine.protocols import Answer, Completion, Outcome, Totals, Usage
+from rlm_kernel.printable import printable
+from rlm_kernel.views.live import LiveView
 from tests.support import hostile_text
 from tests.support.trace import call, result
 

@@ -8,12 +8,12 @@ from typing import get_args
 
 import pytest
 
-from rlm_kernel.cli._live import LiveView
 from rlm_kernel.engine import events
 from rlm_kernel.engine.events import CellOutput, ChildEvent, Event, Noted, RunFinished, RunOpened
 from rlm_kernel.engine.ledger import Ledger, Limits
 from rlm_kernel.engine.protocols import Outcome, Totals
 from rlm_kernel.session.listeners import Gate, everyone
+from rlm_kernel.views.live import LiveView
 from tests.support.engine import Recorder
 
 NOTED = Noted("Write code.")

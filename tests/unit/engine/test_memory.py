@@ -15,7 +15,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlm_kernel.cli._live import LiveView
 from rlm_kernel.config import load_settings
 from rlm_kernel.engine import memory, messages
 from rlm_kernel.engine.conversation import Past, PastTurn
@@ -26,6 +25,7 @@ from rlm_kernel.engine.protocols import CellResult, Completion, Memory, Message,
 from rlm_kernel.engine.values import Card
 from rlm_kernel.errors import ModelError
 from rlm_kernel.models.scripted import ScriptedModels
+from rlm_kernel.views.live import LiveView
 from tests.support.engine import INFO, Run, failure, stream
 from tests.support.story import repl
 

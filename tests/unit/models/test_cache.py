@@ -20,7 +20,6 @@ import pytest
 from typer.testing import CliRunner
 
 from rlm_kernel.cli import app
-from rlm_kernel.cli._live import LiveView
 from rlm_kernel.config import LLMSettings, OtherLLM, Settings, load_settings
 from rlm_kernel.engine.protocols import Completion, Message, Picture, Role, Usage
 from rlm_kernel.engine.values import Card
@@ -28,6 +27,7 @@ from rlm_kernel.errors import ConfigError, ModelError, SetupError
 from rlm_kernel.models import cache as module
 from rlm_kernel.models.cache import CachedModels, ReplyCache, cache_path, call_key, clear, look_at
 from rlm_kernel.models.factory import open_models
+from rlm_kernel.views.live import LiveView
 
 COLD = LLMSettings(model="test/sub", temperature=0.0)
 ROOT = LLMSettings(model="test/root", temperature=0.7)

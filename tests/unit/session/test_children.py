@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from rlm_kernel.cli._live import LiveView
 from rlm_kernel.config import load_settings
 from rlm_kernel.engine.ledger import Ledger, Limits
 from rlm_kernel.engine.prompts import load_profile
@@ -23,6 +22,7 @@ from rlm_kernel.session import answering
 from rlm_kernel.session.answering import Children, Family
 from rlm_kernel.session.environment import Host
 from rlm_kernel.session.models import ModelSet
+from rlm_kernel.views.live import LiveView
 
 
 class Kernels:

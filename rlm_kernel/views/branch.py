@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable
 from typing import assert_never
 
-from rlm_kernel.cli._calls import Batch, Waiting, attempt
-from rlm_kernel.cli._text import printable
 from rlm_kernel.engine.events import (
     CallFinished,
     CallRetried,
@@ -31,6 +29,8 @@ from rlm_kernel.engine.events import (
     UserCellFinished,
 )
 from rlm_kernel.engine.protocols import MODEL_CALLS, Account, Outcome, Retry, Totals
+from rlm_kernel.printable import printable
+from rlm_kernel.views.calls import Batch, Waiting, attempt
 
 _QUESTION = 60
 _ROOT = "waiting for the root model"

@@ -10,9 +10,6 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, TextIO
 
-from rlm_kernel.cli._branch import Branch
-from rlm_kernel.cli._notes import notes
-from rlm_kernel.cli._text import printable
 from rlm_kernel.engine.events import (
     CallRetried,
     CellFinished,
@@ -26,6 +23,9 @@ from rlm_kernel.engine.events import (
     UserCellFinished,
 )
 from rlm_kernel.engine.protocols import CellResult, Outcome, Totals
+from rlm_kernel.printable import printable
+from rlm_kernel.views.branch import Branch
+from rlm_kernel.views.notes import notes
 
 _TREE = 12
 """Lines of child RLMs at most."""

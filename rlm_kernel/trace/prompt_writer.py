@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel import system
-from rlm_kernel.engine.events import CallFinished, CallStarted, CellFinished, Event, TurnReplied
-from rlm_kernel.trace.prompts import digests_in, is_beside, is_own, open_beside, own_name, short
+from rlm_kernel.engine.events import CallFinished, CallStarted, CellFinished, Event, Summarized, TurnReplied
+from rlm_kernel.trace.prompts import digest_of, digests_in, is_beside, is_own, open_beside, own_name, short
 from rlm_kernel.trace.schema import MAX_THINKING
 from rlm_kernel.trace.writable import Writable
 
@@ -93,6 +93,9 @@ class PromptKeeper:
             case TurnReplied(turn=turn, messages=messages) if messages:
                 # All but what is new was heard before, and takes no time.
                 self._put("turn", turn, messages, size=sum(len(one["content"]) for one in messages[-2:]))
+            case Summarized(memory=memory) if memory.sent:
+                size = sum(len(one["content"]) for one in memory.sent)
+                self._put("memory", memory.text, memory.sent, size=size)
             case CallStarted(digest=digest) if digest:
                 self._call_started(event)
             case CallFinished(call=call, sent=sent):
@@ -233,7 +236,9 @@ class PromptKeeper:
 
     def _lines(self, kind: str, *told: Any) -> Iterator[bytes]:
         if kind == "turn":
-            yield from self._turn(*told)
+            yield from self._turn({"turn": told[0]}, told[1])
+        elif kind == "memory":
+            yield from self._turn({"memory": digest_of(self._writable.text(told[0]))}, told[1])
         elif self._is_new(kind, told[0]):
             digest, *rest = told
             if kind == "sent":
@@ -243,7 +248,7 @@ class PromptKeeper:
             more = {} if schema is None else {"schema": self._writable.value(dict(schema))}
             yield _line({"call": digest, "kind": call_kind, "prompt": self._writable.text(prompt), **more})
 
-    def _turn(self, turn: int, messages: Sequence[Message]) -> Iterator[bytes]:
+    def _turn(self, named: Mapping[str, Any], messages: Sequence[Message]) -> Iterator[bytes]:
         keep = 0
         for (known, _), message in zip(self._last, messages, strict=False):
             if known is not message:
@@ -257,7 +262,7 @@ class PromptKeeper:
                 yield _line({"message": digest, **body})
             digests.append(digest)
             self._last.append((message, digest))
-        yield _line({"turn": turn, "keep": keep, "messages": digests})
+        yield _line({**named, "keep": keep, "messages": digests})
 
     def _message(self, message: Message) -> dict[str, Any]:
         body: dict[str, Any] = {"role": message["role"], "content": self._writable.text(message["content"])}

@@ -5,6 +5,7 @@ messages that are new, and how many of those of the turn before it keeps:
 
     {"message": DIGEST, "role", "content", "images"?, "thinking"?}
     {"turn": NUMBER, "keep": COUNT, "messages": [DIGEST, ...]}
+    {"memory": DIGEST, "keep", "messages"}           of a summary of turns; DIGEST is the sha256 of its text
     {"call": DIGEST, "kind", "prompt", "schema"?}    DIGEST is the call's `prompt_digest`
     {"sent": DIGEST, "prompt"}                       what went to a model where that is another text
 
@@ -13,6 +14,7 @@ The file may be a stranger's, as the notebook may.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
@@ -92,6 +94,11 @@ def short(kind: str, digest: str) -> bytes:
     return kind[:1].encode() + bytes.fromhex(digest)
 
 
+def digest_of(text: str) -> str:
+    """sha256 (hex) of a text."""
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+
+
 class PromptFile:
     """What models were sent, by the file beside a trace; nothing where there is none.
 
@@ -104,7 +111,7 @@ class PromptFile:
         self.trouble = trouble
         self._lines: IO[bytes] | None = None
         self._places: dict[bytes, tuple[int, int]] = {}
-        self._turns: dict[int, int] = {}
+        self._turns: dict[int | str, int] = {}
         self._deltas: list[tuple[int, Sequence[str], int]] = []
         self._digest_count = 0
 
@@ -128,6 +135,10 @@ class PromptFile:
         prompt = sent.get("prompt") if sent else None
         return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else None
 
+    def has_sent(self, digest: str) -> bool:
+        """Whether a child's question went to a model in a wording of its own, which is known."""
+        return self._line("sent", digest) is not None
+
     def schema_of_call(self, digest: str) -> Mapping[str, Any] | None:
         """The JSON schema that a call gave for its answer; None for none."""
         schema = (self._line("call", digest) or {}).get("schema")
@@ -137,11 +148,18 @@ class PromptFile:
         """All that the root model was sent in a turn, by its number or the id of one of its cells; None where
         that is not there. `images` are what is told of them: digest, media_type, size, width, height.
         """
-        self._read()
         number = turn if isinstance(turn, int) else int(found[1]) if (found := _TURN.fullmatch(turn)) else -1
-        if number not in self._turns:
+        return self._messages(number)
+
+    def messages_of_memory(self, text: str) -> Sequence[Message] | None:
+        """What the root model was sent when it wrote this summary; None where that is not there."""
+        return self._messages(digest_of(text))
+
+    def _messages(self, name: int | str) -> Sequence[Message] | None:
+        self._read()
+        if name not in self._turns:
             return None
-        messages = [self._line("message", digest) for digest in self._digests(self._turns[number])]
+        messages = [self._line("message", digest) for digest in self._digests(self._turns[name])]
         if not all(map(_is_message, messages)):
             return None
         return [
@@ -192,7 +210,7 @@ class PromptFile:
                         self._lines.write(line)
                         self._places[short(key[1].decode(), key[2].decode())] = place, len(line)
                         place += len(line)
-                    elif line.startswith(b'{"turn":'):
+                    elif line.startswith((b'{"turn":', b'{"memory":')):
                         self._take_turn(line)
             except ValueError as error:
                 self.trouble = f"the file of prompts is not read to its end: {error}"
@@ -206,14 +224,15 @@ class PromptFile:
             found = msgspec.json.decode(line)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return
-        turn, keep, new = (found.get(name) for name in ("turn", "keep", "messages"))
+        name = found.get("turn", found.get("memory"))
+        keep, new = found.get("keep"), found.get("messages")
         texts = isinstance(new, list) and all(isinstance(digest, str) for digest in new)
-        if type(turn) is int and type(keep) is int and texts:
+        if type(name) in (int, str) and type(keep) is int and texts:
             self._digest_count += len(new)
             if self._digest_count > MAX_DIGESTS:
                 raise ValueError(f"its turns name more than {MAX_DIGESTS:,} messages")
             self._deltas.append((max(0, keep), tuple(new), len(self._deltas) - 1))
-            self._turns[turn] = len(self._deltas) - 1
+            self._turns[name] = len(self._deltas) - 1
 
 
 def _is_message(found: dict[str, Any] | None) -> bool:

@@ -6,7 +6,6 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
 from rlm_kernel.cli import _complete
@@ -115,10 +114,10 @@ def _calls(
     ids = {one.id for one in chosen}
     made = ((at, one, call) for at, one, call in text.numbered(trace.cells) if one.id in ids)
     if number is not None:
-        found = list(islice((told for told in made if told[0] == number), 1))
-        if not found:
+        found = text.call_at(trace.cells, number)
+        if found is None or found[0].id not in ids:
             raise UsageError(f"There is no call {number} here.", hint="rlm show TRACE --calls lists them.")
-        yield from text.in_full(*found[0], prompts, paint)
+        yield from text.in_full(number, *found, prompts, paint)
     elif full:
         for told in made:
             yield from text.in_full(*told, prompts, paint)

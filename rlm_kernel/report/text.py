@@ -15,6 +15,7 @@ from typing import Any
 from rlm_kernel.engine.messages import output_text
 from rlm_kernel.engine.protocols import MODEL_CALLS, Totals
 from rlm_kernel.printable import printable
+from rlm_kernel.trace.calls import asked
 from rlm_kernel.trace.prompts import PromptFile
 from rlm_kernel.trace.reader import TraceCell, TraceFile
 from rlm_kernel.trace.schema import CallMeta, FileMeta
@@ -192,13 +193,7 @@ def _end(trace: TraceFile, paint: Paint) -> Iterator[str]:
 
 def counted(cell: TraceCell) -> str:
     """How many calls of models a cell made."""
-    if cell.meta is None or not cell.meta.calls:
-        return ""
-    made = failed = 0
-    for call in cell.meta.calls:
-        if call.kind in MODEL_CALLS:
-            made += 1
-            failed += call.error is not None
+    made, failed = asked(cell.meta) if cell.meta else (0, 0)
     if not made:
         return ""
     return f"{made:,} call{'s' * (made != 1)}" + (f" ({failed:,} failed)" if failed else "")
@@ -215,6 +210,19 @@ def numbered(cells: Sequence[TraceCell]) -> Iterator[tuple[int, TraceCell, CallM
             if call.kind in MODEL_CALLS:
                 number += 1
                 yield number, cell, call
+
+
+def call_at(cells: Sequence[TraceCell], number: int) -> tuple[TraceCell, CallMeta] | None:
+    """The call of this number; None if there is none."""
+    for cell in cells:
+        made, _ = asked(cell.meta) if cell.meta else (0, 0)
+        if cell.meta is not None and 0 < number <= made:
+            calls = cell.meta.calls
+            if made == len(calls):
+                return cell, calls[number - 1]
+            return cell, next(islice((one for one in calls if one.kind in MODEL_CALLS), number - 1, None))
+        number -= made
+    return None
 
 
 def table(calls: Iterator[tuple[int, TraceCell, CallMeta]], paint: Paint) -> Iterator[str]:
@@ -299,7 +307,7 @@ def as_json(
     offsets = {}
     for cell in trace.cells:
         offsets[cell.id] = first
-        first += sum(call.kind in MODEL_CALLS for call in cell.meta.calls) if cell.meta and calls else 0
+        first += asked(cell.meta)[0] if cell.meta else 0
     for place, cell in enumerate(cells):
         about = _cell_json(cell)
         yield (", " if place else "") + json.dumps(about, ensure_ascii=True)[:-1]

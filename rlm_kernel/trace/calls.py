@@ -5,6 +5,7 @@ asked for.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import Any, overload
 
 from pydantic import ValidationError
@@ -46,21 +47,29 @@ class PackedCalls(Sequence[CallMeta]):
 
     Raises pydantic's ValidationError for one that does not hold.
 
-    `spent`: what they have used. `linked`: those that have a trace of their own.
+    `linked`: those that have a trace of their own. `asked`, `failed`: how many asked a model, and how many of
+    these failed.
     """
 
     def __init__(self, packed: Packed) -> None:
         self._items = packed.items
-        self.spent = Totals()
+        self.asked = self.failed = 0
         self.linked: list[CallMeta] = []
         for number, item in enumerate(packed.items):
             try:
                 call = _call(item)
             except ValidationError as error:
                 raise _placed(error, number) from error
-            _count(self.spent, call)
+            if call.kind in MODEL_CALLS:
+                self.asked += 1
+                self.failed += call.error is not None
             if call.trace:
                 self.linked.append(call)
+
+    @cached_property
+    def spent(self) -> Totals:
+        """What they have used."""
+        return spent_on(self)
 
     def __len__(self) -> int:
         return len(self._items)
@@ -91,6 +100,14 @@ def cell_meta(found: Any) -> CellMeta:
     meta = CellMeta.model_validate({**found, "calls": []})
     meta.calls = PackedCalls(calls)
     return meta
+
+
+def asked(meta: CellMeta) -> tuple[int, int]:
+    """How many calls of a cell asked a model, and how many of these failed."""
+    if isinstance(meta.calls, PackedCalls):
+        return meta.calls.asked, meta.calls.failed
+    calls = [call for call in meta.calls if call.kind in MODEL_CALLS]
+    return len(calls), sum(call.error is not None for call in calls)
 
 
 def linked(meta: CellMeta) -> list[CallMeta]:

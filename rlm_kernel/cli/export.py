@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from rlm_kernel.cli import _complete
+from rlm_kernel.cli._trace import chosen as named
 from rlm_kernel.cli.options import OUTPUT, TRACE_OR_LAST, SettingsOptions, option, with_options
 from rlm_kernel.errors import UsageError
 from rlm_kernel.printable import printable
@@ -60,7 +61,6 @@ def export(
     JSON lines have each call of a model as training data: `messages` as OpenAI's chat format has them, with
     the reply, model, tokens and cost. Where the full prompts are missing, "complete" is false.
     """
-    from rlm_kernel.session.lasttrace import last_trace
     from rlm_kernel.trace.reader import read_trace
 
     chosen = [name for name, wanted in (("jsonl", jsonl), ("html", html), ("md", md)) if wanted]
@@ -69,10 +69,7 @@ def export(
     which = _only(only)
     if chosen != ["jsonl"] and which is not None:
         raise UsageError("--only is for --jsonl.")
-    if trace is None:
-        trace = last_trace(options.settings())
-        print(f"rlm: the last trace: {printable(str(trace))}", file=sys.stderr)
-    found = read_trace(trace)
+    found = read_trace(named(trace, options.settings))
     if out is not None and _same_file(out, found):
         raise UsageError("The trace itself is not written over.", hint="Name another file with -o.")
     if chosen == ["jsonl"]:

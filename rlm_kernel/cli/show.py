@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from rlm_kernel.cli import _complete
 from rlm_kernel.cli._pager import page
 from rlm_kernel.cli._text import shown_path
+from rlm_kernel.cli._trace import chosen as named
 from rlm_kernel.cli.options import INPUT, JSON, OUTPUT, TRACE_OR_LAST, SettingsOptions, option, with_options
 from rlm_kernel.errors import UsageError
 from rlm_kernel.nearest import nearest
@@ -57,13 +58,10 @@ def show(
     Reads the notebook alone: no Docker, no models. A pipe gets plain text.
     """
     from rlm_kernel.report import text
-    from rlm_kernel.session.lasttrace import last_trace
     from rlm_kernel.trace.prompts import open_prompts
     from rlm_kernel.trace.reader import read_trace
 
-    if trace is None:
-        trace = last_trace(options.settings())
-        print(f"rlm: the last trace: {printable(str(trace))}", file=sys.stderr)
+    trace = named(trace, options.settings)
     found = read_trace(trace)
     chosen = _chosen(found, cell)
     paint = text.Paint(sys.stdout.isatty() and not os.environ.get("NO_COLOR"))

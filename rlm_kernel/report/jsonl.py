@@ -8,7 +8,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from rlm_kernel.engine.protocols import MODEL_CALLS, TOKENS
+from rlm_kernel.engine.protocols import TOKENS
+from rlm_kernel.trace.calls import was_made
 from rlm_kernel.trace.prompts import PromptFile
 from rlm_kernel.trace.reader import TraceCell, TraceFile
 from rlm_kernel.trace.schema import CallMeta, CellMeta, tokens_of, usage_of
@@ -22,8 +23,8 @@ Only = Literal["root", "sub"]
 def records(
     trace: TraceFile, prompts: PromptFile, name: str, only: Only | None = None
 ) -> Iterator[dict[str, Any]]:
-    """The calls of a trace in the order of its cells, without those of its children, which have traces of
-    their own.
+    """The calls of a trace that were made, in the order of its cells, without those of its children, which
+    have traces of their own.
 
     `name`: of the trace, for `trace`. All texts are texts and all numbers numbers, but `cost`, which is None
     where it is not known.
@@ -36,7 +37,7 @@ def records(
             yield _of_root(cell, cell.meta, prompts) | around
         if only != "root":
             for call in cell.meta.calls:
-                if call.kind in MODEL_CALLS and not call.trace:
+                if was_made(call) and not call.trace:
                     yield _of_call(cell, call, prompts) | around
 
 
@@ -73,7 +74,6 @@ def _of_root(cell: TraceCell, meta: CellMeta, prompts: PromptFile) -> dict[str, 
         "attempts": 1,
         "stored": False,
         "cut": False,
-        "again": False,
         "turn": cell.turn,
         "cell": cell.id,
         "id": "",
@@ -114,7 +114,6 @@ def _of_call(cell: TraceCell, call: CallMeta, prompts: PromptFile) -> dict[str, 
         "attempts": call.attempts,
         "stored": call.stored,
         "cut": call.cut,
-        "again": call.again,
         "turn": cell.turn,
         "cell": cell.id,
         "id": call.id,

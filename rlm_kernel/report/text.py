@@ -13,9 +13,9 @@ from itertools import islice
 from typing import Any
 
 from rlm_kernel.engine.messages import output_text
-from rlm_kernel.engine.protocols import MODEL_CALLS, Totals
+from rlm_kernel.engine.protocols import Totals
 from rlm_kernel.printable import printable
-from rlm_kernel.trace.calls import asked
+from rlm_kernel.trace.calls import asked, is_call
 from rlm_kernel.trace.prompts import PromptFile
 from rlm_kernel.trace.reader import TraceCell, TraceFile
 from rlm_kernel.trace.schema import CallMeta, FileMeta
@@ -207,7 +207,7 @@ def numbered(cells: Sequence[TraceCell]) -> Iterator[tuple[int, TraceCell, CallM
     number = 0
     for cell in cells:
         for call in cell.meta.calls if cell.meta else ():
-            if call.kind in MODEL_CALLS:
+            if is_call(call):
                 number += 1
                 yield number, cell, call
 
@@ -220,7 +220,7 @@ def call_at(cells: Sequence[TraceCell], number: int) -> tuple[TraceCell, CallMet
             calls = cell.meta.calls
             if made == len(calls):
                 return cell, calls[number - 1]
-            return cell, next(islice((one for one in calls if one.kind in MODEL_CALLS), number - 1, None))
+            return cell, next(islice(filter(is_call, calls), number - 1, None))
         number -= made
     return None
 
@@ -313,7 +313,7 @@ def as_json(
         yield (", " if place else "") + json.dumps(about, ensure_ascii=True)[:-1]
         if calls:
             yield ', "calls": ['
-            made = (call for call in (cell.meta.calls if cell.meta else ()) if call.kind in MODEL_CALLS)
+            made = filter(is_call, cell.meta.calls if cell.meta else ())
             for number, call in enumerate(made):
                 told = {"call": offsets[cell.id] + number, **call.model_dump(mode="json", exclude={"images"})}
                 if full and prompts is not None:

@@ -15,8 +15,19 @@ from rlm_kernel.engine.protocols import MODEL_CALLS, Shares, Totals
 from rlm_kernel.trace.packed import Packed
 from rlm_kernel.trace.schema import CallMeta, CellMeta, shares_of, usage_of
 
-_NOT_COUNTED = ("BudgetExceeded", "NoRecord")
+_NOT_COUNTED = ("BudgetExceeded", "NoRecord", "TextWanted")
 """Calls that failed in these ways were never made, but for child RLMs that had begun: these have a trace."""
+
+
+def is_call(call: CallMeta) -> bool:
+    """Whether it was to ask a model: not a question to a child that was put again, with its file's text."""
+    return call.kind in MODEL_CALLS and call.error_type != "TextWanted"
+
+
+def was_made(call: CallMeta) -> bool:
+    """Whether a model was asked, or the cache of its answers."""
+    refused = call.error_type in _NOT_COUNTED and not call.trace
+    return is_call(call) and not call.again and not refused
 
 
 def spent_on(calls: Iterable[CallMeta]) -> Totals:
@@ -28,7 +39,7 @@ def spent_on(calls: Iterable[CallMeta]) -> Totals:
 
 
 def _count(spent: Totals, call: CallMeta) -> None:
-    if call.again or call.kind not in MODEL_CALLS or (not call.trace and call.error_type in _NOT_COUNTED):
+    if not was_made(call):
         return
     spent.calls += call.calls
     spent.children += bool(call.trace)
@@ -60,7 +71,7 @@ class PackedCalls(Sequence[CallMeta]):
                 call = _call(item)
             except ValidationError as error:
                 raise _placed(error, number) from error
-            if call.kind in MODEL_CALLS:
+            if is_call(call):
                 self.asked += 1
                 self.failed += call.error is not None
             if call.trace:
@@ -106,7 +117,7 @@ def asked(meta: CellMeta) -> tuple[int, int]:
     """How many calls of a cell asked a model, and how many of these failed."""
     if isinstance(meta.calls, PackedCalls):
         return meta.calls.asked, meta.calls.failed
-    calls = [call for call in meta.calls if call.kind in MODEL_CALLS]
+    calls = list(filter(is_call, meta.calls))
     return len(calls), sum(call.error is not None for call in calls)
 
 

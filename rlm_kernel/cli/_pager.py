@@ -39,9 +39,14 @@ def _pager() -> list[str]:
     if (given := os.environ.get("PAGER")) is not None:
         with contextlib.suppress(ValueError):
             words = system.words(given)
-            return [] if words[:1] == ["cat"] else words
+            return [] if words == ["cat"] else _with_colours(words)
         return []
-    return ["less"] if shutil.which("less") else []
+    return _with_colours(["less"]) if shutil.which("less") else []
+
+
+def _with_colours(words: list[str]) -> list[str]:
+    """With the option that has less show colours, which LESS may lack."""
+    return [*words, "-R"] if words and os.path.basename(words[0]) in ("less", "less.exe") else words
 
 
 def _through(command: list[str], lines: Iterable[str]) -> None:

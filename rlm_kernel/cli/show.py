@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -120,4 +121,5 @@ def _calls(
         for told in made:
             yield from text.in_full(*told, prompts, paint)
     else:
-        yield from text.table(made, paint)
+        wide = {"width": shutil.get_terminal_size().columns} if sys.stdout.isatty() else {}
+        yield from text.table(made, paint, **wide)

@@ -28,7 +28,8 @@ MOST_ANSWER = 400
 """Lines of the answer in the document."""
 _MOST_COLOURED = 50_000
 """Characters of code that are coloured."""
-_PREVIEW = 48
+_WIDE, _NARROW = 180, 120
+"""Columns of the table of calls where there is no terminal, and fewer than which it is made narrower for."""
 _ENDED = {"interrupted": "interrupted", "error": "failed", "no_answer": "no answer"}
 
 
@@ -225,21 +226,22 @@ def call_at(cells: Sequence[TraceCell], number: int) -> tuple[TraceCell, CallMet
     return None
 
 
-def table(calls: Iterator[tuple[int, TraceCell, CallMeta]], paint: Paint) -> Iterator[str]:
-    """A line for each call."""
-    yield paint.head(
-        f"{'call':>7}  {'cell':12} {'model':24} {'tokens':>15} {'cost':>10} {'seconds':>8}  prompt → answer"
-    )
+def table(
+    calls: Iterator[tuple[int, TraceCell, CallMeta]], paint: Paint, width: int = _WIDE
+) -> Iterator[str]:
+    """A line for each call, of so many columns; narrow ones without models and tokens."""
+    wide = width >= _NARROW
+    more = f" {'model':24} {'tokens':>15}" if wide else ""
+    yield paint.head(f"{'call':>7}  {'cell':11}{more} {'cost':>9} {'seconds':>7}  prompt → answer")
+    room = max(20, width - (83 if wide else 43))
+    prompt_room = 3 * room // 5
     for number, cell, call in calls:
         tokens = f"{call.prompt_tokens:,} → {call.completion_tokens:,}"
-        answer = call.error if call.error is not None else _text(call.answer)
-        prompt = _short(call.preview)
-        row = (
-            f"{number:>7,}  {cell.id[:12]:12} {_short(call.model or call.kind, 24):24} {tokens:>15} "
-            f"{_cost(call.cost):>10} {call.seconds:>8,.1f}  {prompt:{_PREVIEW}} → "
-        )
-        shown = _short(answer)
-        yield row + (paint.bad(shown) if call.error is not None else shown)
+        more = f" {_short(call.model or call.kind, 24):24} {tokens:>15}" if wide else ""
+        row = f"{number:>7,}  {cell.id[:11]:11}{more} {_cost(call.cost):>9} {call.seconds:>7,.1f}  "
+        prompt = f"{_short(call.preview, prompt_room):{prompt_room}} → "
+        answer = _short(call.error if call.error is not None else _text(call.answer), room - prompt_room)
+        yield row + prompt + (paint.bad(answer) if call.error is not None else answer)
 
 
 def in_full(number: int, cell: TraceCell, call: CallMeta, prompts: PromptFile, paint: Paint) -> Iterator[str]:
@@ -349,7 +351,7 @@ def _line(text: str) -> str:
     return printable(" ".join(text.split()))
 
 
-def _short(text: str, most: int = _PREVIEW) -> str:
+def _short(text: str, most: int) -> str:
     line = _line("".join(islice(text, 4 * most)))
     return line if len(line) <= most else f"{line[: most - 1]}…"
 

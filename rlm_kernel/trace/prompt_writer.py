@@ -175,8 +175,10 @@ class PromptKeeper:
         return self._made(), source
 
     def _made(self) -> int:
-        """A new file, which takes nothing's place."""
+        """A new file. A new run replaces that of the notebook which it replaces; nothing else is touched."""
         folder = Path(os.path.realpath(self._notebook)).parent
+        if self._taken is None:
+            _remove_old(self._notebook)
         for number in range(1, _MOST_NAMES):
             name = own_name(self._notebook, number)
             try:
@@ -306,6 +308,16 @@ def _whole(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_whole(one) for one in value]
     return {_whole(name): _whole(one) for name, one in value.items()} if isinstance(value, Mapping) else value
+
+
+def _remove_old(notebook: Path) -> None:
+    """Delete a notebook's file of prompts, if it is a plain file that nobody writes."""
+    with contextlib.suppress(OSError, ValueError):
+        file = open_beside(notebook, own_name(notebook), os.O_RDWR)
+        if _locked(file):
+            system.remove_open(Path(os.path.realpath(notebook)).with_name(own_name(notebook)), file)
+        else:
+            os.close(file)
 
 
 def _locked(file: int) -> bool:

@@ -30,6 +30,7 @@ from rlm_kernel.engine.values import PictureNote
 from rlm_kernel.printable import printable
 from rlm_kernel.session.traces import new_writer
 from rlm_kernel.trace.schema import ParentMeta
+from tests.support import hostile_text
 from tests.support.engine import failure, stream
 from tests.support.terminal import Terminal
 from tests.support.trace import call, meta, result, tell
@@ -185,7 +186,7 @@ def test_what_no_trace_is_told_and_no_crash(rlm: Run, tmp_path: Path) -> None:
             assert "Traceback" not in done.stderr
 
 
-EVIL = "\x1b]0;pwned\x07\x1b[2J‮evil\u200b\x9b31m\r\x08"
+EVIL = hostile_text.EVIL.replace("\x00", "") + "\r"
 
 
 def test_nothing_in_a_trace_changes_the_terminal(rlm: Run, tmp_path: Path) -> None:

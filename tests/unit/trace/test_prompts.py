@@ -284,6 +284,15 @@ def test_what_lies_in_its_place_is_left_as_it_is(notebook: Path, tmp_path: Path)
     assert lines(tmp_path / "run-2.prompts.zst")
 
 
+def test_a_run_that_replaces_a_notebook_replaces_its_file(notebook: Path) -> None:
+    for number in (1, 2):
+        write = writer(notebook)
+        write(started(number, f"of run {number}"))
+        write.close()
+    assert sorted(os.listdir(notebook.parent)) == ["run.ipynb", "run.prompts.zst"]
+    assert [one["prompt"] for one in lines(sidecar(notebook))] == ["of run 2"]
+
+
 def test_only_its_owner_can_read_it(notebook: Path) -> None:
     write = writer(notebook)
     write(started(1, "asked"))

@@ -39,8 +39,10 @@ MAX_SCAN = 256 << 20
 """Bytes, unpacked, of a file that is gone on with in which it is looked what is there already."""
 _EACH = 200
 """Characters that count for a prompt beside its own."""
-_BATCH = 4_000_000
-"""Characters that are compressed at once."""
+_BATCH = 16_000_000
+"""Characters that wait at most until they are compressed."""
+_PAUSE, _LONGEST = 0.02, 1.0
+"""Seconds without anything new after which what waits is written, and that it waits at most."""
 _MOST_NAMES = 1_000
 _CHUNK = 1 << 20
 
@@ -78,6 +80,7 @@ class PromptKeeper:
         self._queue: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
+        self._closing = threading.Event()
         self._waiting = 0
         self._unpaid = 0
         self._asked: dict[str, int] = {}
@@ -135,6 +138,7 @@ class PromptKeeper:
         thread, self._thread = self._thread, None
         if thread is not None:
             self._queue.put(())
+            self._closing.set()
             thread.join()
         return self._tell()
 
@@ -148,6 +152,7 @@ class PromptKeeper:
                 self._fail(error)
                 return
             self._copies = False
+            self._closing.clear()
             self._thread = threading.Thread(
                 target=self._work, args=(file, source), name="rlm-prompts", daemon=True
             )
@@ -218,23 +223,31 @@ class PromptKeeper:
 
     def _write(self, log: Any) -> bool:
         """Write what waits; False at the end."""
-        items: list[tuple[Any, ...]] = []
-        held, ended = 0, False
-        while not ended and held < _BATCH:
-            try:
-                item = self._queue.get(block=not items)
-            except queue.Empty:
-                break
-            ended = not item
-            if item:
-                items.append(item)
-                held += item[0]
-        raw = b"".join(line for item in items for line in self._lines(*item[1:]))
+        items = self._batch()
+        ended = not items[-1]
+        raw = b"".join(line for item in items if item for line in self._lines(*item[1:]))
         if raw:
             log.write(raw)
         with self._lock:
-            self._waiting -= held
+            self._waiting -= sum(item[0] for item in items if item)
         return not ended
+
+    def _batch(self) -> list[tuple[Any, ...]]:
+        """What waits, as soon as nothing more comes for a moment: calls of a batch that come one upon the
+        other have the processor for themselves. Not for ever.
+        """
+        items = [self._queue.get()]
+        begun, held = time.monotonic(), 0
+        while items[-1] and held < _BATCH and time.monotonic() - begun < _LONGEST:
+            self._closing.wait(_PAUSE)
+            before = len(items)
+            with contextlib.suppress(queue.Empty):
+                while items[-1]:
+                    items.append(self._queue.get_nowait())
+            if len(items) == before:
+                break
+            held += sum(item[0] for item in items[before:] if item)
+        return items
 
     def _lines(self, kind: str, *told: Any) -> Iterator[bytes]:
         if kind == "turn":

@@ -96,8 +96,8 @@ def _of_call(cell: TraceCell, call: CallMeta, prompts: PromptFile) -> dict[str, 
         {name: getattr(image, name) for name in ("digest", "media_type", "size", "width", "height")}
         for image in call.images
     ]
-    if pictures and not said["images"]:
-        said["images"] = [{"message": 0, **picture} for picture in pictures]
+    if pictures:
+        said["images"] = json.dumps([{"message": 0, **picture} for picture in pictures])
     return {
         **said,
         "complete": complete,
@@ -131,4 +131,5 @@ def _said(sent: Sequence[Mapping[str, Any]], reply: str, *, answered: bool) -> d
     ]
     if answered:
         messages.append({"role": "assistant", "content": reply})
-    return {"messages": messages, "images": images}
+    # As text: readers that guess a column's type from its first rows see lists that are empty there.
+    return {"messages": messages, "images": json.dumps(images) if images else ""}

@@ -31,15 +31,15 @@ MAX_UNPAID = 64_000_000
 """Characters of prompts that are written before their calls have been made, or that come to none: code that
 asks for ever and is refused must not fill the disk.
 """
-MAX_WAITING = 64_000_000
+MAX_WAITING = 32_000_000
 """Characters that wait for the thread; beyond them, who tells waits for it."""
-MAX_KNOWN = 100_000
+MAX_KNOWN = 50_000
 """Digests that are remembered; what was known before them is written once more."""
 MAX_SCAN = 256 << 20
 """Bytes, unpacked, of a file that is gone on with in which it is looked what is there already."""
 _EACH = 200
 """Characters that count for a prompt beside its own."""
-_BATCH = 16_000_000
+_BATCH = 8_000_000
 """Characters that wait at most until they are compressed."""
 _PAUSE, _LONGEST = 0.02, 1.0
 """Seconds without anything new after which what waits is written, and that it waits at most."""

@@ -299,7 +299,7 @@ def test_an_export_has_the_calls_that_were_made_alone(rlm: Run, tmp_path: Path) 
     records = exported(rlm, tmp_path / "t.ipynb")
     assert [record["id"] for record in records] == ["7-1-1", "7-1-6"]
     assert records[0]["reply"] == '{"label": "ä"}'
-    assert records[1]["images"] == [
+    assert json.loads(records[1]["images"]) == [
         {"message": 0, "digest": "a" * 64, "media_type": "image/png", "size": 10, "width": 2, "height": 3}
     ]
 

@@ -20,7 +20,8 @@ from rlm_kernel.printable import printable
 if TYPE_CHECKING:
     from rlm_kernel.trace.reader import TraceFile
 
-_PAGES = {"html": ("rlm_kernel.report.html", "html"), "md": ("rlm_kernel.report.markdown", "markdown")}
+_DOCUMENTS = {"html": "html", "md": "markdown"}
+"""Functions of `session.documents`."""
 
 
 @with_options
@@ -75,8 +76,10 @@ def export(
     if chosen == ["jsonl"]:
         _write(out, _lines(found, which, children=children, escaped=out is None))
     else:
-        module, function = _PAGES[chosen[0]]
-        _write(out, [getattr(importlib.import_module(module), function)(found)])
+        if out is None and sys.stdout.isatty():
+            raise UsageError("A whole document is no output for a terminal.", hint="Name a file with -o.")
+        documents = importlib.import_module("rlm_kernel.session.documents")
+        _write(out, [getattr(documents, _DOCUMENTS[chosen[0]])(found)])
 
 
 def _only(text: str | None) -> Literal["root", "sub"] | None:

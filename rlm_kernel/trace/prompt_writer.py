@@ -210,7 +210,7 @@ class PromptKeeper:
                 _copy(source, file)
             log = ZstdLog(file)
             if not self._known and os.fstat(file).st_size:
-                self._known = dict.fromkeys(digests_in(file, MAX_SCAN))
+                self._known = digests_in(file, MAX_SCAN, MAX_KNOWN)
             while self._write(log):
                 pass
         except Exception as error:  # a full disk, say: the run goes on without the file

@@ -14,6 +14,7 @@ The file may be a stranger's, as the notebook may.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -75,17 +76,17 @@ def open_beside(notebook: Path, name: str, flags: int = os.O_RDONLY) -> int:
     raise OSError(22, f"it is no plain file of at most {MAX_FILE:,} bytes", name)
 
 
-def digests_in(file: int, most: int) -> set[bytes]:
-    """What lines are in the first bytes (unpacked) of such a file."""
-    found: set[bytes] = set()
+def digests_in(file: int, most: int, keep: int) -> dict[bytes, None]:
+    """What lines are in the first bytes (unpacked) of such a file; the last of them, of so many."""
+    found: dict[bytes, None] = {}
     with open(file, "rb", closefd=False) as stream:
         stream.seek(0)
-        try:
+        with contextlib.suppress(ValueError):  # the rest is not known, and written once more
             for line in lines_of(stream, most=most, longest=MAX_LINE):
                 if key := _KEY.match(line):
-                    found.add(short(key[1].decode(), key[2].decode()))
-        except ValueError:
-            pass  # the rest is not known, and written once more
+                    found[short(key[1].decode(), key[2].decode())] = None
+                    if len(found) > keep:
+                        del found[next(iter(found))]
     return found
 
 

@@ -19,6 +19,8 @@ _LAST = b"\x01\x00\x00"
 """A block that is the last one of its frame, and empty."""
 _MAGIC, _SKIPPED = 0xFD2FB528, 0x184D2A50
 _MOST_BLOCK = 1 << 17
+MAX_BLOCKS = 2_000_000
+"""Blocks of a file that is gone on with: each write makes one, for each 128 KiB."""
 _CHUNK = 1 << 20
 
 
@@ -73,12 +75,15 @@ def mended(file: int) -> int:
 
 def _frames(file: int, size: int) -> tuple[int, int, bool]:
     """Where the last whole block ends, where the last whole frame ends, and whether a frame is open."""
-    whole = 0
+    whole, left = 0, MAX_BLOCKS
     while whole < size:
+        left -= 1
         head = _read_at(file, whole, 18)
         if len(head) < 18 and size - whole < 18:
             head = head.ljust(18, b"\0")
         magic = int.from_bytes(head[:4], "little")
+        if left < 0:
+            raise ValueError("it is no zstd file of ours")
         if magic & 0xFFFFFFF0 == _SKIPPED:
             whole = min(size, whole + 8 + int.from_bytes(head[4:8], "little"))
             continue
@@ -89,7 +94,7 @@ def _frames(file: int, size: int) -> tuple[int, int, bool]:
         place = whole + _head_length(head[4])
         if place > size:
             break
-        place, ended = _blocks(file, place, size)
+        place, ended, left = _blocks(file, place, size, left)
         if not ended:
             if head[4] & 4:
                 raise ValueError("its last frame is cut off, and has a checksum")
@@ -101,21 +106,24 @@ def _frames(file: int, size: int) -> tuple[int, int, bool]:
     return whole, whole, False
 
 
-def _blocks(file: int, place: int, size: int) -> tuple[int, bool]:
-    """Where the whole blocks of a frame end that begin here, and whether the last one is among them."""
+def _blocks(file: int, place: int, size: int, left: int) -> tuple[int, bool, int]:
+    """Where the whole blocks of a frame end that begin here, whether the last one is among them, and how many
+    more blocks are looked at.
+    """
     while True:
         head = int.from_bytes(_read_at(file, place, 3), "little")
         kind, length = head >> 1 & 3, head >> 3
         if place + 3 > size:
-            return place, False
-        if kind == 3 or length > _MOST_BLOCK:
-            raise ValueError("it is no zstd file")
+            return place, False, left
+        left -= 1
+        if kind == 3 or length > _MOST_BLOCK or left < 0:
+            raise ValueError("it is no zstd file of ours")
         end = place + 3 + (1 if kind == 1 else length)
         if end > size:
-            return place, False
+            return place, False, left
         place = end
         if head & 1:
-            return place, True
+            return place, True, left
 
 
 def _head_length(described: int) -> int:

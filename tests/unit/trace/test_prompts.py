@@ -518,6 +518,21 @@ def test_lines_of_odd_form_are_passed_over(tmp_path: Path, text: bytes) -> None:
         assert found.messages_of_call(digest(5)) == [{"role": "user", "content": "good"}]
 
 
+@pytest.mark.parametrize("part", [b"\0\0\0", b"\x50\x2a\x4d\x18\0\0\0\0", zstandard.compress(b"")])
+def test_a_file_of_nothing_but_empty_blocks_or_frames_is_given_up_soon(
+    tmp_path: Path, part: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zstd_log, "MAX_BLOCKS", 1_000)
+    head = b"\x28\xb5\x2f\xfd\x00\x58" if part == b"\0\0\0" else b""
+    path = tmp_path / "x.prompts.zst"
+    path.write_bytes(head + part * 50_000)
+    file = os.open(path, os.O_RDWR)
+    with pytest.raises(ValueError, match="no zstd file of ours"):
+        zstd_log.mended(file)
+    os.close(file)
+    assert path.stat().st_size == len(head + part * 50_000)
+
+
 def test_a_file_that_is_no_zstd_is_not_written_to(notebook: Path) -> None:
     trace = trace_with(notebook, "run.prompts.zst")
     sidecar(notebook).write_text("a stranger's words, and many of them")

@@ -26,6 +26,7 @@ MOST_WIDE = 2_000
 """Characters of one line of these."""
 MOST_ANSWER = 400
 """Lines of the answer in the document."""
+_OLD_ANSWER = "## Answer\n\n"
 _MOST_COLOURED = 50_000
 """Characters of code that are coloured."""
 _WIDE, _NARROW = 180, 120
@@ -111,17 +112,27 @@ def _spent(spent: Totals) -> list[str]:
     return [] if spent.nothing else [spent.line()]
 
 
+def answer_of(trace: TraceFile) -> tuple[str, str | None]:
+    """The last answer, by its cell's id; None if there is none."""
+    cell = next((cell for cell in reversed(trace.cells) if cell.kind == "answer" and cell.meta), None)
+    if cell is None or cell.meta is None:
+        return "", None
+    if cell.meta.text is None and cell.source.startswith(_OLD_ANSWER):  # as older traces have it
+        return cell.id, cell.source.removeprefix(_OLD_ANSWER)
+    return cell.id, cell.meta.text
+
+
 def _answer(trace: TraceFile, paint: Paint) -> Iterator[str]:
-    last = next((cell for cell in reversed(trace.cells) if cell.kind == "answer" and cell.meta), None)
+    name, text = answer_of(trace)
     yield ""
     yield paint.head("Answer")
-    if last is None or last.meta is None or last.meta.text is None:
+    if text is None:
         yield paint.bad(_line(trace.meta.detail) or "There is none.")
         return
-    lines = _safe(last.meta.text)
+    lines = _safe(text)
     yield from lines[:MOST_ANSWER]
     if len(lines) > MOST_ANSWER:
-        yield paint.dim(f"… {len(lines) - MOST_ANSWER:,} more lines: --cell {last.id}")
+        yield paint.dim(f"… {len(lines) - MOST_ANSWER:,} more lines: --cell {name}")
 
 
 def _cell(cell: TraceCell, paint: Paint, more: Callable[[], str] | None) -> Iterator[str]:
@@ -299,11 +310,13 @@ def as_json(
 ) -> Iterator[str]:
     """One JSON object, in parts: a cell may have a hundred thousand calls."""
     meta = trace.meta
-    last = next(
-        (cell.meta.text for cell in reversed(trace.cells) if cell.kind == "answer" and cell.meta), None
-    )
     known = meta.model_dump(mode="json", exclude={"version"})
-    head = {"trace": str(trace.path), "answer": last, **known, "spent": trace.spent().as_json()}
+    head = {
+        "trace": str(trace.path),
+        "answer": answer_of(trace)[1],
+        **known,
+        "spent": trace.spent().as_json(),
+    }
     yield json.dumps(head, ensure_ascii=True)[:-1] + ', "cells": ['
     first = 1
     offsets = {}

@@ -395,3 +395,11 @@ def test_a_pipe_that_is_closed_early_is_no_fault(tmp_path: Path) -> None:
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "0"
     assert done.stderr == ""
+
+
+def test_the_examples_and_older_traces_are_shown_with_their_answers(rlm: Run) -> None:
+    for path in sorted((Path(__file__).parents[3] / "notebooks").glob("*.ipynb")):
+        done = rlm("show", path)
+        assert done.returncode == 0
+        assert "There is none." not in done.stdout
+        assert json.loads(rlm("show", path, "--json").stdout)["answer"]

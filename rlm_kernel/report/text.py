@@ -15,13 +15,15 @@ from typing import Any
 from rlm_kernel.engine.messages import output_text
 from rlm_kernel.engine.protocols import Totals
 from rlm_kernel.printable import printable
-from rlm_kernel.trace.calls import asked, is_call
+from rlm_kernel.trace.calls import asked, is_call, linked
 from rlm_kernel.trace.prompts import PromptFile
 from rlm_kernel.trace.reader import TraceCell, TraceFile
 from rlm_kernel.trace.schema import CallMeta, FileMeta
 
 MOST_LINES = 30
 """Of a cell's outputs, in the document."""
+MOST_CHILDREN = 20
+"""Of a cell, that are named below it."""
 MOST_WIDE = 2_000
 """Characters of one line of these."""
 MOST_ANSWER = 400
@@ -188,6 +190,11 @@ def _code_cell(cell: TraceCell, paint: Paint, more: Callable[[], str] | None) ->
     lines = output_text(cell.outputs).split("\n") if cell.outputs else []
     shown = [f"  │ {printable(line.expandtabs(8))}" for line in lines]
     yield from shown if more is None else _cut(shown, paint, more)
+    children = [call.trace for call in linked(meta)] if meta else []
+    for trace in children[:MOST_CHILDREN]:
+        yield paint.dim(f"  child RLM: {_line(trace)}")
+    if len(children) > MOST_CHILDREN:
+        yield paint.dim(f"  … {len(children) - MOST_CHILDREN:,} more child RLMs: --calls")
 
 
 def _cut(lines: Sequence[str], paint: Paint, more: Callable[[], str] | None) -> Iterator[str]:

@@ -125,7 +125,10 @@ class PromptKeeper:
         if self._unpaid + size > MAX_UNPAID:
             if not self._left_out:
                 self._left_out = True
-                self._say("Calls that are not made take too much room: their prompts are kept in part alone.")
+                self._say(
+                    "The prompts of calls that are not made, or not recorded, take too much room: further "
+                    "ones are not kept in full."
+                )
             return
         self._unpaid += size
         self._asked[event.call_id] = size
@@ -168,7 +171,11 @@ class PromptKeeper:
     def _opened(self) -> tuple[int, int | None]:
         """The file to write to, and the one to copy first. Raises OSError."""
         if self.name:
-            return open_beside(self._notebook, self.name, os.O_RDWR), None
+            file = open_beside(self._notebook, self.name, os.O_RDWR)
+            if _locked(file):
+                return file, None
+            os.close(file)
+            raise OSError(11, "another run writes to it", self.name)
         source: int | None = None
         if (taken := self._taken) is not None:
             with contextlib.suppress(OSError, ValueError):  # it is not there any more, or none of ours
@@ -208,7 +215,7 @@ class PromptKeeper:
         try:
             if source is not None:
                 _copy(source, file)
-            log = ZstdLog(file)
+            log, self._last = ZstdLog(file), []
             if not self._known and os.fstat(file).st_size:
                 self._known = digests_in(file, MAX_SCAN, MAX_KNOWN)
             while self._write(log):

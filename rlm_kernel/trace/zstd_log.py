@@ -137,6 +137,19 @@ def _read_at(file: int, place: int, length: int) -> bytes:
     return os.read(file, length)
 
 
+class _UpTo:
+    """The first bytes of a file: what is written meanwhile would stand where a frame had ended."""
+
+    def __init__(self, file: Any, size: int) -> None:
+        self._file, self._left = file, size
+
+    def read(self, size: int = -1) -> bytes:
+        """As of a file."""
+        found: bytes = self._file.read(self._left if size < 0 else min(size, self._left))
+        self._left -= len(found)
+        return found
+
+
 def lines_of(file: Any, *, most: int, longest: int) -> Iterator[bytes]:
     """The lines of an open zstd file, without their ends, up to where it is cut off or damaged.
 
@@ -145,8 +158,9 @@ def lines_of(file: Any, *, most: int, longest: int) -> Iterator[bytes]:
     """
     import zstandard
 
+    read_to: Any = _UpTo(file, os.fstat(file.fileno()).st_size)
     reader = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).stream_reader(
-        file, read_across_frames=True, closefd=False
+        read_to, read_across_frames=True, closefd=False
     )
     parts: list[bytes] = []
     read = held = 0

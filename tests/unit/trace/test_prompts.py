@@ -439,6 +439,21 @@ def test_memory_stays_flat_for_many_calls(notebook: Path, monkeypatch: pytest.Mo
     assert len(lines(sidecar(notebook))) == 20_000
 
 
+def test_it_is_read_while_it_is_written(notebook: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prompt_writer, "_PAUSE", 0.0)
+    write = writer(notebook)
+    write(started(0, "the first"))
+    write._prompts.close()
+    trace = trace_with(notebook.with_name("other.ipynb"), "run.prompts.zst")
+    for number in range(1, 60):
+        for part in range(5):
+            write(started(100 * number + part, os.urandom(5_000).hex()))
+        with open_prompts(trace) as found:
+            assert found.messages_of_call(digest(0)) == [{"role": "user", "content": "the first"}]
+            assert not found.trouble
+    write.close()
+
+
 # A stranger's
 
 

@@ -31,7 +31,7 @@ MAX_UNPAID = 64_000_000
 """Characters of prompts that are written before their calls have been made, or that come to none: code that
 asks for ever and is refused must not fill the disk.
 """
-MAX_WAITING = 32_000_000
+MAX_WAITING = 48_000_000
 """Characters that wait for the thread; beyond them, who tells waits for it."""
 MAX_KNOWN = 50_000
 """Digests that are remembered; what was known before them is written once more."""
@@ -39,8 +39,10 @@ MAX_SCAN = 256 << 20
 """Bytes, unpacked, of a file that is gone on with in which it is looked what is there already."""
 _EACH = 200
 """Characters that count for a prompt beside its own."""
-_BATCH = 8_000_000
+_BATCH = 24_000_000
 """Characters that wait at most until they are compressed."""
+_AT_ONCE = 2_000_000
+"""Bytes that are compressed at once."""
 _PAUSE, _LONGEST = 0.02, 1.0
 """Seconds without anything new after which what waits is written, and that it waits at most."""
 _MOST_NAMES = 1_000
@@ -232,12 +234,22 @@ class PromptKeeper:
         """Write what waits; False at the end."""
         items = self._batch()
         ended = not items[-1]
-        raw = b"".join(line for item in items if item for line in self._lines(*item[1:]))
+        raw, size = bytearray(), 0
+        for item in items[:-1] if ended else items:
+            for line in self._lines(*item[1:]):
+                raw += line
+            size += item[0]
+            if len(raw) > _AT_ONCE:
+                self._write_down(log, raw, size)
+                raw, size = bytearray(), 0
+        self._write_down(log, raw, size)
+        return not ended
+
+    def _write_down(self, log: Any, raw: bytearray, size: int) -> None:
         if raw:
             log.write(raw)
         with self._lock:
-            self._waiting -= sum(item[0] for item in items if item)
-        return not ended
+            self._waiting -= size
 
     def _batch(self) -> list[tuple[Any, ...]]:
         """What waits, as soon as nothing more comes for a moment: calls of a batch that come one upon the

@@ -37,7 +37,7 @@ class ZstdLog:
         self._open = zstandard.ZstdCompressor(level=LEVEL, write_checksum=False).compressobj()
         self._flush = zstandard.COMPRESSOBJ_FLUSH_BLOCK
 
-    def write(self, raw: bytes) -> None:
+    def write(self, raw: bytes | bytearray) -> None:
         """Have it on disk. After a failure the file is as it was before."""
         new = self._open.compress(raw) + self._open.flush(self._flush)
         try:

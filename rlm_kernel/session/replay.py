@@ -5,13 +5,13 @@ each.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rlm_kernel.config import Settings
-from rlm_kernel.engine.events import CellFinished, Listener, RunOpened
+from rlm_kernel.engine.events import CallFinished, CallStarted, CellFinished, Event, Listener, RunOpened
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.protocols import CellResult, Models, Totals
 from rlm_kernel.engine.subcalls import SubCalls
@@ -30,6 +30,7 @@ from rlm_kernel.session.traces import new_writer
 from rlm_kernel.session.tree import Tree, child_traces
 from rlm_kernel.trace.reader import TraceCell, TraceFile, read_trace
 from rlm_kernel.trace.recording import TraceRecording
+from rlm_kernel.trace.writer import NotebookWriter
 
 Step = Callable[[TraceCell, Path], Awaitable[Choice]]
 """Asked before each cell; it is given the kernel's connection file, for a console."""
@@ -187,7 +188,9 @@ async def _run_again(
     wanted: _Wanted,
     audience: _Audience,
 ) -> tuple[list[Verdict], Totals]:
-    environment, listeners = running.environment, everyone(audience.view)
+    environment = running.environment
+    out = _writer(trace, wanted.out, environment.host) if wanted.out is not None else None
+    listeners = everyone(audience.view, _prompts_of(out) if out else None)
     ledger = Ledger(limits_of(environment.host.settings))
     if family is not None:
         listeners(RunOpened(trace.meta.question, ledger, Totals()))
@@ -197,7 +200,10 @@ async def _run_again(
     calls = run.host_calls(history_of(lambda: trace), recording=TraceRecording(trace.cells))
     verdicts: list[Verdict] = []
     results: dict[str, CellResult] = {}
-    async with running.attached(calls, listeners):
+    async with contextlib.AsyncExitStack() as stack:
+        if out is not None:
+            stack.callback(out.release)
+        await stack.enter_async_context(running.attached(calls, listeners))
         connection = environment.run.path / "connection.json"
         replayer = Replayer(run.cells(running, calls), live=wanted.live)
         async for cell, verdict, result in replayer.through(
@@ -207,8 +213,8 @@ async def _run_again(
             verdicts.append(verdict)
             if result is not None:
                 results[cell.id] = result
-        if wanted.out is not None:
-            _write(trace, results, wanted.out, environment.host.settings)
+        if out is not None:
+            _write(trace, results, out)
     return verdicts, ledger.totals()
 
 
@@ -244,9 +250,23 @@ class _Descent:
         return replayed
 
 
-def _write(trace: TraceFile, results: Mapping[str, CellResult], out: Path, settings: Settings) -> None:
+def _writer(trace: TraceFile, out: Path, host: Host) -> NotebookWriter:
+    """Of the replayed notebook, of which nothing is written yet."""
+    return new_writer(out, trace.meta, host.settings, trace.node.cells, say=host.say, of=trace.path)
+
+
+def _prompts_of(writer: NotebookWriter) -> Listener:
+    """Has the writer keep the prompts of calls, which a replay makes in full again, and nothing else."""
+
+    def hear(event: Event) -> None:
+        if isinstance(event, CallStarted | CallFinished):
+            writer(event)
+
+    return hear
+
+
+def _write(trace: TraceFile, results: Mapping[str, CellResult], writer: NotebookWriter) -> None:
     """The trace with what its cells gave now."""
-    writer = new_writer(out, trace.meta, settings, trace.node.cells, of=trace.path)
     for cell in trace.code_cells:
         if cell.id in results:
             writer(CellFinished(cell.turn, results[cell.id]))

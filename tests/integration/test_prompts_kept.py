@@ -95,3 +95,10 @@ def test_what_was_sent_is_what_the_export_has(kernel_image: Any, tmp_path: Path,
         assert all(record["complete"] for record in again)
         new = Counter(plain(record["messages"][:-1]) for record in again)
         assert Counter(sent[before:]) <= new
+    # A replay makes the calls in full again: its notebook has them, though the trace has lost them.
+    trace.with_name("t.prompts.zst").unlink()
+    done = rlm("replay", str(trace), "--out", str(tmp_path / "again.ipynb"))
+    assert done.returncode == 0, done.stdout
+    replayed = exported(rlm, str(tmp_path / "again.ipynb"), "--no-children", "--only", "sub")
+    assert len(replayed) == 44
+    assert all(record["complete"] for record in replayed)

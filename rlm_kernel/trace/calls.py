@@ -46,13 +46,15 @@ class PackedCalls(Sequence[CallMeta]):
 
     Raises pydantic's ValidationError for one that does not hold.
 
-    `spent`: what they have used. `linked`: those that have a trace of their own.
+    `spent`: what they have used. `linked`: those that have a trace of their own. `delivered`: one of them
+    gave the answer of the run.
     """
 
     def __init__(self, packed: Packed) -> None:
         self._items = packed.items
         self.spent = Totals()
         self.linked: list[CallMeta] = []
+        self.delivered = False
         for number, item in enumerate(packed.items):
             try:
                 call = _call(item)
@@ -61,6 +63,7 @@ class PackedCalls(Sequence[CallMeta]):
             _count(self.spent, call)
             if call.trace:
                 self.linked.append(call)
+            self.delivered |= _delivers(call)
 
     def __len__(self) -> int:
         return len(self._items)
@@ -100,6 +103,15 @@ def linked(meta: CellMeta) -> list[CallMeta]:
         if isinstance(meta.calls, PackedCalls)
         else [call for call in meta.calls if call.trace]
     )
+
+
+def delivered(meta: CellMeta) -> bool:
+    """Whether the code of a cell gave the answer of the run."""
+    return meta.calls.delivered if isinstance(meta.calls, PackedCalls) else any(map(_delivers, meta.calls))
+
+
+def _delivers(call: CallMeta) -> bool:
+    return call.kind == "final" and call.error is None
 
 
 def _call(item: Any) -> CallMeta:

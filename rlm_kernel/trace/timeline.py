@@ -11,11 +11,12 @@ import base64
 import bisect
 import html
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
+from rlm_kernel.engine.protocols import MODEL_CALLS, duration
 from rlm_kernel.printable import printable
 from rlm_kernel.trace.reader import TraceCell
 from rlm_kernel.trace.schema import CallMeta, CellMeta
@@ -55,7 +56,7 @@ class Span:
     about: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Stretch:
     """A span with the time of day at which it began; None for a turn: it ended when its first cell began."""
 
@@ -67,24 +68,24 @@ class Stretch:
     about: str = ""
 
 
-def stretches_of(name: str, meta: CellMeta, started: datetime | None) -> list[Stretch]:
+def stretches_of(name: str, meta: CellMeta, started: datetime | None) -> Iterator[Stretch]:
     """What took time in one cell of a trace: the turn; or the cell itself and its calls."""
     seconds = meta.seconds or 0.0
     if meta.kind in ("model", "memory"):
         about = f"turn {meta.turn}" if meta.kind == "model" else "summary of earlier turns"
-        return [Stretch("turn", name, None, seconds, False, about)]
-    if started is None:
-        return []
-    failed = meta.status in ("error", "timeout", "died")
-    found = [Stretch("cell", name, started, seconds, failed, meta.status or "")]
-    return found + [_of_call(call) for call in meta.calls if call.kind in ("llm_query", "rlm_query")]
+        yield Stretch("turn", name, None, seconds, False, about)
+    elif started is not None:
+        failed = meta.status in ("error", "timeout", "died")
+        yield Stretch("cell", name, started, seconds, failed, meta.status or "")
+        for call in meta.calls:
+            if call.kind in MODEL_CALLS:
+                yield _of_call(call)
 
 
 def _of_call(call: CallMeta) -> Stretch:
     lane: Lane = "child" if call.trace or call.kind == "rlm_query" else "call"
-    return Stretch(
-        lane, call.id[:_NAME], call.started, call.seconds, call.error is not None, call.model or ""
-    )
+    failed = call.error is not None
+    return Stretch(lane, call.id[:_NAME], call.started, call.seconds, failed, call.model or "")
 
 
 def spans_of(cells: Sequence[TraceCell]) -> list[Span]:
@@ -142,24 +143,16 @@ def alternative(spans: Sequence[Span]) -> str:
         found = [span for span in spans if span.lane == lane]
         failed = sum(span.failed for span in found)
         if found:
-            told.append(
-                f"{len(found):,} {noun}{'s' if len(found) > 1 else ''}"
-                f" ({duration(sum(span.seconds for span in found))}{f', {failed:,} failed' if failed else ''})"
-            )
+            time = took(sum(span.seconds for span in found))
+            bad = f", {failed:,} failed" if failed else ""
+            told.append(f"{len(found):,} {noun}{'s' if len(found) > 1 else ''} ({time}{bad})")
     scale = _Scale(spans, 1.0)
-    return f"{', '.join(told)}; {duration(scale.end)} from beginning to end."
+    return f"{', '.join(told)}; {took(scale.end)} from beginning to end."
 
 
-def duration(seconds: float) -> str:
-    """A time for people: `0.4 s`, `13 s`, `2 min 5 s`, `3 h 20 min`."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 120:
-        return f"{whole} s"
-    if whole < 7200:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600:,} h {whole % 3600 // 60} min"
+def took(seconds: float) -> str:
+    """A time for people: `0.4 s`, `13 s`, `12 min`, `3 h 20 min`."""
+    return f"{seconds:.1f} s" if seconds < 9.95 else duration(seconds)
 
 
 def svg(spans: Sequence[Span], *, width: int = 900) -> str:
@@ -187,22 +180,17 @@ def _svg(spans: Sequence[Span], width: int, *, named: bool) -> str:
             if height > _ROW
             else _text(_LEFT - 8, top + 10, f"{title} {len(found)}", "end")
         )
-        parts += (
-            [
-                _bar(span, scale, top + row * _ROW, colour, named)
-                for row, line in enumerate(rows)
-                for span in line
-            ]
-            if rows
-            else [_curve(found, scale, top, colour)]
-        )
+        for number, row in enumerate(rows):
+            parts += [_bar(span, scale, top + number * _ROW, colour, named) for span in row]
+        if not rows:
+            parts.append(_curve(found, scale, top, colour))
         top += max(height, _ROW) + 8
     parts += _axis(scale, top)
-    height = top + _AXIS
+    tall = top + _AXIS
     told = html.escape(alternative(spans))
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 {width} {height:.0f}" '
-        f'width="{width}" height="{height:.0f}" font-family="sans-serif" font-size="11">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 {width} {tall:.0f}" '
+        f'width="{width}" height="{tall:.0f}" font-family="sans-serif" font-size="11">'
         f"<title>Timeline of the run</title><desc>{told}</desc>{''.join(parts)}</svg>"
     )
 
@@ -262,7 +250,7 @@ def _bar(span: Span, scale: _Scale, top: float, colour: str, named: bool) -> str
     wide = max(1.5, scale.x(span.start + span.seconds) - left)
     told = ""
     if named:
-        about = f"{span.name[:_NAME]} · {span.about[:_NAME]} · {duration(span.seconds)}"
+        about = f"{span.name[:_NAME]} · {span.about[:_NAME]} · {took(span.seconds)}"
         told = f"<title>{_safe(about)}{' · failed' if span.failed else ''}</title>"
     return (
         f'<rect x="{left:.1f}" y="{top:.0f}" width="{wide:.1f}" height="{_ROW - 3}" rx="2" '
@@ -320,17 +308,17 @@ def _axis(scale: _Scale, top: float) -> list[str]:
     """A line with times below it, and a mark where a long pause was left out."""
     right = scale.x(scale.end)
     line = f'<path d="M{_LEFT} {top:.0f}H{right:.1f}" stroke="{_GREY}" stroke-width="1"/>'
-    parts = [line, _text(_LEFT, top + 14, "0", "start"), _text(right, top + 14, duration(scale.end), "end")]
+    parts = [line, _text(_LEFT, top + 14, "0", "start"), _text(right, top + 14, took(scale.end), "end")]
     free = [(_LEFT, _LEFT + 20.0), (right - 70.0, right)]
     for start, end in scale.pauses:
         middle = (scale.x(start) + scale.x(end)) / 2
         parts.append(f'<path d="M{middle:.1f} 4V{top:.0f}" stroke="{_GREY}" stroke-dasharray="2 3"/>')
         if all(middle + 50 < one or middle - 50 > other for one, other in free):
-            parts.append(_text(middle, top + 14, f"pause of {duration(end - start)}", "middle"))
+            parts.append(_text(middle, top + 14, f"pause of {took(end - start)}", "middle"))
             free.append((middle - 50, middle + 50))
     if not scale.pauses:
         parts += [
-            _text(scale.x(scale.end * part), top + 14, duration(scale.end * part), "middle")
+            _text(scale.x(scale.end * part), top + 14, took(scale.end * part), "middle")
             for part in (0.25, 0.5, 0.75)
         ]
     return parts

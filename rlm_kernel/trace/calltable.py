@@ -25,6 +25,8 @@ ROWS = 20
 """Calls that the table has."""
 BEGINNING, END = 160, 80
 """Characters of a text that are shown of its beginning and its end."""
+_WORD = 20
+"""Characters of a word that is left out rather than cut."""
 _PREVIEW = 200
 """Characters of a preview: a longer prompt was cut there."""
 _PLAIN = 100
@@ -106,7 +108,14 @@ def shortened(text: str) -> str:
     if len(text) > 4 * (BEGINNING + END):
         text = f"{text[: 2 * BEGINNING]} … {text[-2 * END :]}"
     line = " ".join(printable(text).split())
-    return line if len(line) <= BEGINNING + END + 3 else f"{line[:BEGINNING]} … {line[-END:]}"
+    if len(line) <= BEGINNING + END + 3:
+        return line
+    beginning, end = line[:BEGINNING], line[-END:]
+    if " " in beginning[-_WORD:]:
+        beginning = beginning.rpartition(" ")[0]
+    if " " in end[:_WORD]:
+        end = end.partition(" ")[2]
+    return f"{beginning} … {end}"
 
 
 def _end(call: CallMeta) -> datetime:

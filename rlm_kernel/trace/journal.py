@@ -29,7 +29,6 @@ from rlm_kernel import system
 from rlm_kernel.trace.nodes import node_of
 from rlm_kernel.trace.notebook_json import replace, serialised
 from rlm_kernel.trace.packed import check_values, parse_record
-from rlm_kernel.trace.parts import is_made
 
 MAX_JOURNAL = 1 << 29
 """Bytes of a journal that is read."""
@@ -346,10 +345,7 @@ class _Cells:
         change = progress.get("outputs")
         if change is None:
             return
-        ours = int(
-            bool(cell.outputs) and is_made(cell.outputs[0])
-        )  # the table of calls is before the kernel's
-        del cell.outputs[ours + change.keep :]
+        del cell.outputs[change.keep :]
         if change.more:
             if cell.outputs[-1] is not self._grown:
                 self._join()

@@ -371,7 +371,7 @@ class NotebookWriter(SavedNotebook):
             with contextlib.suppress(
                 Exception
             ):  # it may be what the run failed of: then the cell stays as it was last written
-                self._write_running(self._running)
+                self._write_running(self._running, ended=True)
             self._children[self._running.cell_id] = [
                 CallMeta.of(call) for call in self._running.calls if call.trace
             ]
@@ -408,10 +408,12 @@ class NotebookWriter(SavedNotebook):
         self._cancel_due()
         super().release()
 
-    def _write_running(self, cell: RunningCell) -> None:
+    def _write_running(self, cell: RunningCell, *, ended: bool = False) -> None:
         meta = self._meta_of(cell)
         times = {"iopub.execute_input": cell.started.isoformat()}
-        outputs = self._code_cell(cell.cell_id, cell.code, cell.outputs, meta, None, times, check=False)
+        outputs = self._code_cell(
+            cell.cell_id, cell.code, cell.outputs, meta, None, times, check=False, ended=ended
+        )
         cell.progress, cell.stale = Progress(), False
         cell.progress.written(outputs)
 
@@ -431,8 +433,13 @@ class NotebookWriter(SavedNotebook):
         times: Mapping[str, str],
         *,
         check: bool,
+        ended: bool = True,
     ) -> list[dict[str, Any]]:
-        """Returns the kernel's outputs as they are written."""
+        """Returns the kernel's outputs as they are written.
+
+        The table of calls comes when the cell has `ended`: until then its outputs are those that the journal
+        goes on from.
+        """
         # Jupyter goes on after a cell with this tag.
         failed = meta.status in ("error", "timeout")
         taken = self._taken.get(cell_id, {})
@@ -445,7 +452,8 @@ class NotebookWriter(SavedNotebook):
             meta = meta.model_copy(update={"truncated": True})
         written = self._written(cell_id, outputs)
         ours = self._writable.meta(meta)
-        table = calltable.made(cell_id, meta.calls, ours.get("calls", ()), self._prompts, meta.left_out)
+        calls = ours.get("calls", ())
+        table = calltable.made(cell_id, meta.calls, calls, self._prompts, meta.left_out) if ended else None
         metadata = {
             # JupyterLab shows the outputs in a frame that scrolls; VS Code cuts long texts by itself.
             **({"scrolled": True} if _lines(written) > _LONG else {}),

@@ -43,6 +43,8 @@ _ATTRIBUTES = {
     "scope": re.compile(r"col|row"),
     "style": re.compile(r"text-align: ?(?:left|right|center);?"),
 }
+_OURS = "rlm"
+"""The mark of outputs that the trace's writer makes (`trace.parts`)."""
 _BASE64 = re.compile(r"[A-Za-z0-9+/=\s]*+")
 _STYLE, _STYLE_END = re.compile(r"<style(?=[\s>])", re.IGNORECASE), re.compile(r"</style\s*+>", re.IGNORECASE)
 
@@ -119,9 +121,12 @@ def output(shown: Mapping[str, Any]) -> dict[str, Any]:
     """An output (nbformat's) whose display holds what neither runs nor fetches: text, sanitized, plain
     pictures, JSON.
 
-    Of other kinds (scripts, SVG, widgets, plots of extensions) their text/plain stands, or their names. The
-    same if done twice.
+    Of other kinds (scripts, SVG, widgets, plots of extensions) their text/plain stands, or their names. It
+    cannot pass for one that the trace's writer made: that mark of its metadata is left out. The same if done
+    twice.
     """
+    if isinstance(metadata := shown.get("metadata"), Mapping) and _OURS in metadata:
+        shown = {**shown, "metadata": {name: value for name, value in metadata.items() if name != _OURS}}
     if not isinstance(data := shown.get("data"), Mapping):
         return dict(shown)
     kept = {kind: made for kind, value in data.items() if (made := _kept(kind, value)) is not None}

@@ -16,6 +16,8 @@ from rlm_kernel.engine.totals import Share as Share
 from rlm_kernel.engine.totals import Shares as Shares
 from rlm_kernel.engine.totals import Totals as Totals
 from rlm_kernel.engine.totals import Usage as Usage
+from rlm_kernel.engine.totals import counted as counted
+from rlm_kernel.engine.totals import duration as duration
 from rlm_kernel.engine.values import CANCELLED as CANCELLED
 from rlm_kernel.engine.values import MODEL_CALLS as MODEL_CALLS
 from rlm_kernel.engine.values import ROLES as ROLES

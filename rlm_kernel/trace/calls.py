@@ -58,14 +58,15 @@ class PackedCalls(Sequence[CallMeta]):
 
     Raises pydantic's ValidationError for one that does not hold.
 
-    `linked`: those that have a trace of their own. `asked`, `failed`: how many asked a model, and how many of
-    these failed.
+    `linked`: those that have a trace of their own. `delivered`: one of them gave the answer of the run.
+    `asked`, `failed`: how many asked a model, and how many of these failed.
     """
 
     def __init__(self, packed: Packed) -> None:
         self._items = packed.items
         self.asked = self.failed = 0
         self.linked: list[CallMeta] = []
+        self.delivered = False
         for number, item in enumerate(packed.items):
             try:
                 call = _call(item)
@@ -76,6 +77,7 @@ class PackedCalls(Sequence[CallMeta]):
                 self.failed += call.error is not None
             if call.trace:
                 self.linked.append(call)
+            self.delivered |= _delivers(call)
 
     @cached_property
     def spent(self) -> Totals:
@@ -128,6 +130,15 @@ def linked(meta: CellMeta) -> list[CallMeta]:
         if isinstance(meta.calls, PackedCalls)
         else [call for call in meta.calls if call.trace]
     )
+
+
+def delivered(meta: CellMeta) -> bool:
+    """Whether the code of a cell gave the answer of the run."""
+    return meta.calls.delivered if isinstance(meta.calls, PackedCalls) else any(map(_delivers, meta.calls))
+
+
+def _delivers(call: CallMeta) -> bool:
+    return call.kind == "final" and call.error is None
 
 
 def _call(item: Any) -> CallMeta:

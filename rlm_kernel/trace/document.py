@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import PurePosixPath
 from urllib.parse import quote
 
 from rlm_kernel.engine.protocols import ROLES, Memory, Outcome
+from rlm_kernel.trace import timeline
+from rlm_kernel.trace.headings import below
 from rlm_kernel.trace.schema import CallMeta, NotebookMeta
+
+
+class Raw(str):
+    """Markdown that may hold HTML, of ours: what is of others in it is sanitized."""
+
+    __slots__ = ()
+
 
 _HEADING = 100
 _MARKS = re.compile(r"([\\`*_>\[\]$])")
@@ -19,6 +30,14 @@ _PNG = "iVBORw0KGgo"
 """How a PNG file begins in base64."""
 ANSWER_CAP = 1_000_000
 """Characters of an answer that the answer cell shows."""
+_BOX_CHARACTERS, _BOX_LINES = 2_000, 30
+"""Of an answer, in the title."""
+_BOX = Raw(
+    '<table style="border: 2px solid #2f81f7; margin: 0"><tbody><tr>'
+    '<td style="text-align: left; padding: 4px 16px">\n\n'
+)
+"""A table of one cell: GitHub shows its border, and the others that of its style, which GitHub leaves out."""
+_BOX_END = Raw("\n\n</td></tr></tbody></table>\n\n")
 _TAKEN_UP = {"fork": "Forked", "resume": "Resumed", "rebuild": "Rebuilt"}
 _REASONS = {
     "turns": "the turns were used up",
@@ -32,14 +51,63 @@ _REASONS = {
 }
 
 
-def title(meta: NotebookMeta) -> str:
-    """The question, and what it was asked of."""
+@dataclass(frozen=True)
+class Delivered:
+    """What the last question came to, as its outcome is told first. `cell`: whose code gave the answer, ""
+    if none did; `question`: "" for the only one.
+    """
+
+    outcome: Outcome
+    cell: str = ""
+    question: str = ""
+
+
+def title(meta: NotebookMeta, delivered: Delivered | None = None) -> list[str]:
+    """The question, its answer if there is one, and what it was asked of."""
+    box = [] if delivered is None else [_BOX, _told_first(delivered), _BOX_END]
+    return [_asked(meta), *box, _asked_of(meta)]
+
+
+def _told_first(delivered: Delivered) -> str:
+    """What is in the box."""
+    outcome = delivered.outcome
+    to = f" to *{_line(delivered.question)}*" if delivered.question else ""
+    link = f" · from cell [{delivered.cell}](#cell-id={delivered.cell})" if delivered.cell else ""
+    if outcome.answer is None:
+        return f"**No answer**{to}\n\n{_because(outcome)}"
+    text = shown = outcome.answer.text
+    if len(text) > _BOX_CHARACTERS or text.count("\n") >= _BOX_LINES:
+        shown = "\n".join(text[:_BOX_CHARACTERS].split("\n")[:_BOX_LINES]).rstrip() + " …"
+    more = f"\n\n[The whole answer: {len(text):,} characters](#cell-id=answer)" if shown != text else ""
+    head = f"**Best-effort answer** ({_limit(outcome)})" if outcome.forced else "**Answer**"
+    return f"{head}{to}{link}\n\n{_value(shown)}{more}"
+
+
+def _line(text: str) -> str:
+    """The beginning of a text, on one line."""
+    line = " ".join(text.split())
+    return _MARKS.sub(r"\\\1", line if len(line) <= _HEADING else f"{line[:_HEADING].rstrip()}…")
+
+
+def _value(text: str) -> str:
+    """An answer inside of the notebook."""
+    shown = below(text)
+    # One line is a value, not a document: a name like __init__ must stand as it is.
+    return _MARKS.sub(r"\\\1", shown) if "\n" not in shown else shown
+
+
+def _asked(meta: NotebookMeta) -> str:
     question = meta.question.strip() or f"Session {meta.name}"
     first = question.split("\n", 1)[0]
     heading = first if len(first) <= _HEADING else f"{first[:_HEADING].rstrip()}…"
     lines = [f"# {heading}", ""]
     if heading != question:
         lines += [_quote(question), ""]
+    return "\n".join([*lines, ""])
+
+
+def _asked_of(meta: NotebookMeta) -> str:
+    lines = []
     if meta.models["root"]:
         lines += [
             f"- Root model `{meta.models['root']}`, sub model `{meta.models['sub']}`, prompt profile "
@@ -70,7 +138,15 @@ def title(meta: NotebookMeta) -> str:
 
 def model_words(turn: int, prose: str) -> str:
     """The root model's words of a turn, without its code."""
-    return f"## Turn {turn}\n\n{prose}".strip()
+    return f"## Turn {turn}\n\n{below(prose)}".strip()
+
+
+_TURN = re.compile(r"## Turn \d+[^\n]*")
+
+
+def titled(words: str, heading: str) -> str:
+    """The words of a turn with this heading, which tells what the turn holds."""
+    return _TURN.sub(lambda _: heading, words, count=1) if _TURN.match(words) else words
 
 
 def unfinished(turn: int, text: str) -> str:
@@ -78,10 +154,10 @@ def unfinished(turn: int, text: str) -> str:
     return f"**Turn {turn} was cut off here.** Its words do not count.\n\n{_quote(text)}".rstrip()
 
 
-def folded(thoughts: str, length: int) -> str:
-    """What the root model thought, folded; of that `length`. It must be sanitized: only the fold is HTML."""
+def folded(thoughts: str, length: int) -> list[str]:
+    """What the root model thought, folded; of that `length`."""
     summary = f"<summary>Reasoning: {length:,} characters</summary>"
-    return f"\n\n<details>{summary}\n\n{_quote(thoughts)}\n\n</details>"
+    return [Raw(f"\n\n<details>{summary}\n\n"), _quote(thoughts), Raw("\n\n</details>")]
 
 
 def note(text: str) -> str:
@@ -110,10 +186,7 @@ def answer(outcome: Outcome) -> str:
         if len(text) <= ANSWER_CAP
         else f"{text[:ANSWER_CAP]}\n\n… {len(text) - ANSWER_CAP:,} more characters."
     )
-    if "\n" not in shown:
-        # One line is a value, not a document: a name like __init__ must stand as it is.
-        shown = _MARKS.sub(r"\\\1", shown)
-    return f"## Answer\n\n{shown}" + (
+    return f"## Answer\n\n{_value(shown)}" + (
         f"\n\n*Best-effort answer: {_limit(outcome)}.*" if outcome.forced else ""
     )
 
@@ -152,8 +225,29 @@ def pictures(calls: Iterable[CallMeta]) -> tuple[str, dict[str, dict[str, str]]]
     return ("\n\n".join(lines), attached) if attached else ("", {})
 
 
-def summary(meta: NotebookMeta, children: Sequence[CallMeta] = ()) -> str:
-    """The cost table, and the traces of the child RLMs."""
+def summary(
+    meta: NotebookMeta,
+    children: Sequence[CallMeta] = (),
+    turns: Sequence[str] = (),
+    spans: Sequence[timeline.Span] = (),
+) -> list[str]:
+    """What it cost by model and by turn (`turns`: that table's lines), the timeline, and the traces of the
+    child RLMs.
+    """
+    return [_costs(meta, turns), *_timeline(spans), "\n".join(_children(children))]
+
+
+def _timeline(spans: Sequence[timeline.Span]) -> list[str]:
+    """The picture stands in the text itself: programs that show no SVG of an output, and none that is
+    attached, show it there.
+    """
+    if not spans:
+        return []
+    source, words = timeline.data_uri(timeline.svg(spans)), timeline.alternative(spans)
+    return ["\n\n## Timeline\n\n", Raw(f'<img src="{source}" alt="{html.escape(words)}">'), f"\n\n{words}\n"]
+
+
+def _costs(meta: NotebookMeta, turns: Sequence[str]) -> str:
     if meta.totals is None:
         return "## Cost"
     totals = meta.totals.totals()
@@ -179,7 +273,7 @@ def summary(meta: NotebookMeta, children: Sequence[CallMeta] = ()) -> str:
         for role, model, calls, used in rows
     ]
     lines += ["", f"Together: {totals.line()}."]
-    return "\n".join([*lines, *_children(children)])
+    return "\n".join([*lines, *turns])
 
 
 def _children(calls: Sequence[CallMeta]) -> list[str]:
@@ -188,7 +282,7 @@ def _children(calls: Sequence[CallMeta]) -> list[str]:
         return []
     rows = []
     for call in calls[:_CHILDREN_SHOWN]:
-        cost = "" if call.cost is None else f"${call.cost:,.4f}"
+        cost = "" if call.cost is None else f"\\${call.cost:,.4f}"
         asked = _MARKS.sub(r"\\\1", " ".join(call.preview.split())[:_HEADING]).replace("|", "\\|")
         how = "failed" if call.error is not None else "answered"
         rows.append(
@@ -219,4 +313,4 @@ def _utc(instant: datetime) -> str:
 
 
 def _quote(text: str) -> str:
-    return "\n".join(f"> {line}".rstrip() for line in text.splitlines())
+    return "\n".join(f"> {line}".rstrip() for line in below(text).splitlines())

@@ -325,11 +325,11 @@ def _cell(path: Path, number: int, cell: Any) -> TraceCell:
         execution_count=cell.get("execution_count"),
         meta=meta,
         tags=list(cell.metadata.get("tags", [])),
-        started=_instant(cell.metadata.get("execution")),
+        started=instant(cell.metadata.get("execution")),
     )
 
 
-def _instant(execution: Any) -> datetime | None:
+def instant(execution: Any) -> datetime | None:
     """When a cell began to run, by its metadata `execution`; None where they are missing or odd."""
     try:
         return INSTANT.validate_python(execution["iopub.execute_input"])

@@ -14,6 +14,7 @@ from typing import Any
 from rlm_kernel.engine.protocols import Totals
 from rlm_kernel.errors import TraceNotWritten
 from rlm_kernel.trace.notebook_file import NotebookFile
+from rlm_kernel.trace.parts import is_made
 from rlm_kernel.trace.schema import FileMeta, NotebookMeta, TotalsMeta
 from rlm_kernel.trace.writable import Writable
 
@@ -88,7 +89,8 @@ class SavedNotebook:
         if name not in self._file.cells:
             self._counts[name.partition("-")[0]] += 1
         self._file.put(cell, check=check)
-        size = sum(len(str(part)) for output in cell.get("outputs", ()) for part in output.values())
+        outputs = (output for output in cell.get("outputs", ()) if not is_made(output))
+        size = sum(len(str(part)) for output in outputs for part in output.values())
         self._shown += size - self._sizes.get(name, 0)
         self._sizes[name] = size
 

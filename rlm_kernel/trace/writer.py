@@ -48,12 +48,12 @@ from rlm_kernel.engine.protocols import (
     Totals,
 )
 from rlm_kernel.errors import TraceNotWritten
-from rlm_kernel.trace import document
+from rlm_kernel.trace import calltable, document
 from rlm_kernel.trace.calls import cell_meta, linked
 from rlm_kernel.trace.notebook_file import RATE
 from rlm_kernel.trace.progress import Progress, RunningCell
 from rlm_kernel.trace.prompt_writer import PromptKeeper
-from rlm_kernel.trace.reader import code_digest
+from rlm_kernel.trace.reader import code_digest, instant
 from rlm_kernel.trace.saving import SavedNotebook
 from rlm_kernel.trace.schema import (
     MAX_THINKING,
@@ -64,6 +64,7 @@ from rlm_kernel.trace.schema import (
     TotalsMeta,
     tokens_of,
 )
+from rlm_kernel.trace.tally import Tally
 from rlm_kernel.trace.writable import Writable
 
 SAVE_SECONDS = 0.5
@@ -71,6 +72,10 @@ MAX_OUTPUTS = 40_000_000
 """Characters of outputs of all cells together, passed by no more than the last cell's: a browser has to open
 them (`trace.outputs`).
 """
+_LONG = 60
+"""Lines of outputs from which on they are shown folded."""
+_PROMPTS = 60
+"""Calls of a cell, the first that it makes, of which the prompts' ends are kept to be shown."""
 _FULL = (
     "[The outputs of the cells above have {:,} characters (trace.outputs): those of this one are left "
     "out of the trace.]\n"
@@ -106,6 +111,11 @@ class NotebookWriter(SavedNotebook):
         self._turn = 0
         self._kept: dict[str, Sequence[CallMeta]] = {}
         self._children: dict[str, list[CallMeta]] = {}
+        self._tally = Tally()
+        self._words: dict[int, dict[str, Any]] = {}
+        self._asked: dict[str, str] = {}
+        self._answer: str | None = None
+        self._asked = ""
         self._beside: dict[str, datetime] = {}
         self._taken: dict[str, dict[str, Any]] = {}
         self._save_cost = 0.0
@@ -120,6 +130,9 @@ class NotebookWriter(SavedNotebook):
                 self._take_up(cell)
         if cells is None:
             self._save()
+        else:
+            self._close_turns()
+            self._write_title()
 
     def _take_up(self, cell: Mapping[str, Any]) -> None:
         meta = cell_meta(cell["metadata"].get("rlm", {"kind": "person"}))
@@ -129,6 +142,13 @@ class NotebookWriter(SavedNotebook):
         if meta.status == "running":
             # Answers that were paid for: kept until the cell has run again, even if that is cut off as well.
             self._kept[cell["id"]] = meta.calls
+        self._tally.heard(cell["id"], meta, instant(cell["metadata"].get("execution")))
+        if meta.kind == "model" and meta.turn:
+            self._words[meta.turn] = dict(cell)
+        elif meta.kind == "question":
+            self._asked = meta.text or ""
+        elif cell["id"] == "answer":
+            self._answer = meta.text
         self._put(dict(cell), check=False)
 
     def __call__(self, event: Event) -> None:
@@ -139,6 +159,7 @@ class NotebookWriter(SavedNotebook):
                 # Each save has the account as it is then: whoever is killed loses none of it.
                 self._before, self._account = before, account.closed
             case TurnStarted(turn):
+                self._close_turns()
                 self._turn = turn
             case TurnReplied(turn, reply, prose, told):
                 self._turn_replied(turn, reply, prose, told)
@@ -148,6 +169,8 @@ class NotebookWriter(SavedNotebook):
                 self._cell_started(cell_id, turn, code)
             case CellOutput(cell_id, outputs):
                 self._cell_output(cell_id, outputs)
+            case CallStarted(cell_id, call_id, _, prompt):
+                self._call_started(cell_id, call_id, prompt)
             case CallFinished(cell_id, call):
                 self._call_finished(cell_id, call)
             case CellFinished(turn, result):
@@ -160,7 +183,7 @@ class NotebookWriter(SavedNotebook):
                 self._aside("note", document.note(text), text)
             case RunFinished(outcome, totals):
                 self._finished(outcome, totals)
-            case TurnPiece() | CallStarted() | CallRetried() | CallsPlanned() | ChildEvent():
+            case TurnPiece() | CallRetried() | CallsPlanned() | ChildEvent():
                 pass  # replies and calls are recorded when they end; children have traces of their own
             case _:
                 assert_never(event)
@@ -186,8 +209,18 @@ class NotebookWriter(SavedNotebook):
             cost=reply.cost,
             **tokens_of(reply.usage),
         )
-        self._markdown(f"turn-{turn:02d}", document.model_words(turn, prose), meta)
+        cell_id = f"turn-{turn:02d}"
+        self._words[turn] = self._markdown(cell_id, [document.model_words(turn, prose)], meta)
+        self._tally.heard(cell_id, meta)
         self._save()
+
+    def _close_turns(self) -> None:
+        """Have the headings of turns tell what they hold, now that they have ended."""
+        for turn, cell in self._words.items():
+            titled = document.titled(_joined(cell["source"]), self._tally.heading(turn))
+            if titled != _joined(cell["source"]):
+                self._put({**cell, "source": titled}, check=False)
+        self._words = {}
 
     def _turn_cut_off(self, turn: int, text: str, thoughts: str) -> None:
         number = 1
@@ -195,11 +228,12 @@ class NotebookWriter(SavedNotebook):
             number += 1
         # It is of no turn: the turn is begun anew by whoever goes on.
         meta = CellMeta(kind="unfinished", text=text, thoughts=thoughts[:MAX_THOUGHTS])
-        self._markdown(cell_id, document.unfinished(turn, text), meta)
+        self._markdown(cell_id, [document.unfinished(turn, text)], meta)
         self._save()
 
     def _cell_started(self, cell_id: str, turn: int, code: str) -> None:
         self._running, self._turn, self._beside = RunningCell(cell_id, code, datetime.now(UTC)), turn, {}
+        self._asked = {}
         for call in self._kept.get(cell_id, ()):
             self._running.add(call.record())
         self._write_running(self._running)
@@ -209,6 +243,11 @@ class NotebookWriter(SavedNotebook):
         if self._running is not None and cell_id == self._running.cell_id:
             self._running.show(outputs)
             self._save_now_and_then()
+
+    def _call_started(self, cell_id: str, call_id: str, prompt: str) -> None:
+        """Keep of the first calls what is shown of their prompts: their records have the beginnings alone."""
+        if self._running is not None and cell_id == self._running.cell_id and len(self._asked) < _PROMPTS:
+            self._asked[call_id] = calltable.shortened(self._writable.text(prompt))
 
     def _call_finished(self, cell_id: str, call: CallRecord) -> None:
         if self._running is not None and cell_id == self._running.cell_id:
@@ -230,6 +269,7 @@ class NotebookWriter(SavedNotebook):
         self._cancel_due()
         self._children[result.cell_id] = [call for call in meta.calls if call.trace]
         self._ended(result.cell_id, result, meta)
+        self._tally.heard(result.cell_id, meta, result.started)
         if earlier := [cell_id for cell_id, started in self._beside.items() if started < result.started]:
             # In the order in which the kernel ran them: it had waited for a person's.
             self._file.move(result.cell_id, behind=earlier[-1])
@@ -257,6 +297,7 @@ class NotebookWriter(SavedNotebook):
             self._persons += 1
         self._beside[cell_id] = result.started
         self._ended(cell_id, result, meta)
+        self._tally.heard(cell_id, meta, result.started)
         self._save()
 
     def _ended(self, cell_id: str, result: CellResult, meta: CellMeta) -> None:
@@ -270,6 +311,8 @@ class NotebookWriter(SavedNotebook):
         """
         self._reopen()
         if self._meta.question and self._turn:
+            self._asked = self._writable.text(text)
+            self._write_title()
             self._aside("question", document.question(text), text)
             return
         self._meta = self._meta.model_copy(update={"question": self._writable.text(text)})
@@ -285,6 +328,7 @@ class NotebookWriter(SavedNotebook):
             while (closed := f"answer-{number:02d}") in self._file.cells:
                 number += 1
             self._file.rename("answer", closed)
+        self._answer, self._tally.delivered = None, ""
         changes = {"status": "running", "stop_reason": None, "forced": False, "detail": ""}
         self._meta = self._meta.model_copy(update=changes)
 
@@ -299,7 +343,15 @@ class NotebookWriter(SavedNotebook):
 
     def _write_title(self) -> None:
         meta = self._meta.model_copy(update={"files": self.files})
-        self._markdown("title", document.title(meta), CellMeta(kind="title"))
+        self._markdown("title", document.title(meta, self._delivered()), CellMeta(kind="title"))
+
+    def _delivered(self) -> document.Delivered | None:
+        """What the last question came to; None while it is being answered."""
+        if self._meta.status != "finished" or self._meta.stop_reason is None or not self._meta.question:
+            return None
+        answer = None if self._answer is None else Answer(self._answer)
+        outcome = Outcome(answer, self._meta.stop_reason, self._meta.forced, self._meta.detail)
+        return document.Delivered(outcome, self._tally.delivered if answer else "", self._asked)
 
     def _summarized(self, memory: Memory) -> None:
         self._aside(
@@ -319,7 +371,10 @@ class NotebookWriter(SavedNotebook):
         number = self._counts[kind] + 1
         while (cell_id := f"{kind}-{self._turn:02d}-{number}") in self._file.cells:
             number += 1
-        self._markdown(cell_id, shown, CellMeta(kind=kind, turn=self._turn or None, text=text, **more))
+        meta = CellMeta(kind=kind, turn=self._turn or None, text=text, **more)
+        self._markdown(cell_id, [shown], meta)
+        if kind == "memory":
+            self._tally.heard(cell_id, meta)
         self._save()
 
     def _finished(self, outcome: Outcome, totals: Totals) -> None:
@@ -329,11 +384,13 @@ class NotebookWriter(SavedNotebook):
             with contextlib.suppress(
                 Exception
             ):  # it may be what the run failed of: then the cell stays as it was last written
-                self._write_running(self._running)
+                self._write_running(self._running, ended=True)
             self._children[self._running.cell_id] = [
                 CallMeta.of(call) for call in self._running.calls if call.trace
             ]
+            self._tally.heard(self._running.cell_id, self._meta_of(self._running), self._running.started)
             self._running = None
+        self._close_turns()
         if outcome.answer is not None:
             outcome = replace(outcome, answer=Answer(self._writable.text(outcome.answer.text)))
         self._meta = self._meta.model_copy(
@@ -345,12 +402,14 @@ class NotebookWriter(SavedNotebook):
                 "totals": TotalsMeta.of(self._before + totals),
             }
         )
-        text = outcome.answer.text[: document.ANSWER_CAP] if outcome.answer else None
+        self._answer = text = outcome.answer.text[: document.ANSWER_CAP] if outcome.answer else None
         children = [call for cell_id in self._file.cells for call in self._children.get(cell_id, ())]
-        self._markdown(
-            "answer", document.answer(outcome), CellMeta(kind="answer", turn=self._turn or None, text=text)
-        )
-        self._markdown("summary", document.summary(self._meta, children), CellMeta(kind="summary"))
+        closing = CellMeta(kind="answer", turn=self._turn or None, text=text)
+        self._markdown("answer", [document.answer(outcome)], closing)
+        spans = self._tally.spans(self._file.cells)
+        shown = document.summary(self._meta, children, self._tally.table(), spans)
+        self._markdown("summary", shown, CellMeta(kind="summary"))
+        self._write_title()
         self._closed = True
         try:
             self._save()
@@ -373,15 +432,20 @@ class NotebookWriter(SavedNotebook):
         if self._prompts is not None:
             self._name_prompts(self._prompts.close())
 
-    def _write_running(self, cell: RunningCell) -> None:
-        kind, calls = self._code_kind(cell.cell_id), list(map(CallMeta.of, cell.calls))
-        meta = CellMeta(
-            kind=kind, turn=self._turn or None, status="running", seconds=cell.seconds, calls=calls
-        )
+    def _write_running(self, cell: RunningCell, *, ended: bool = False) -> None:
+        meta = self._meta_of(cell)
         times = {"iopub.execute_input": cell.started.isoformat()}
-        outputs = self._code_cell(cell.cell_id, cell.code, cell.outputs, meta, None, times, check=False)
+        outputs = self._code_cell(
+            cell.cell_id, cell.code, cell.outputs, meta, None, times, check=False, ended=ended
+        )
         cell.progress, cell.stale = Progress(), False
         cell.progress.written(outputs)
+
+    def _meta_of(self, cell: RunningCell) -> CellMeta:
+        kind, calls = self._code_kind(cell.cell_id), list(map(CallMeta.of, cell.calls))
+        return CellMeta(
+            kind=kind, turn=self._turn or None, status="running", seconds=cell.seconds, calls=calls
+        )
 
     def _code_cell(
         self,
@@ -393,8 +457,13 @@ class NotebookWriter(SavedNotebook):
         times: Mapping[str, str],
         *,
         check: bool,
+        ended: bool = True,
     ) -> list[dict[str, Any]]:
-        """Returns the outputs as they are written."""
+        """Returns the kernel's outputs as they are written.
+
+        The table of calls comes when the cell has `ended`: until then its outputs are those that the journal
+        goes on from.
+        """
         # Jupyter goes on after a cell with this tag.
         failed = meta.status in ("error", "timeout")
         taken = self._taken.get(cell_id, {})
@@ -406,10 +475,15 @@ class NotebookWriter(SavedNotebook):
         if self._full(cell_id):
             meta = meta.model_copy(update={"truncated": True})
         written = self._written(cell_id, outputs)
+        ours = self._writable.meta(meta)
+        calls = ours.get("calls", ())
+        table = calltable.made(cell_id, meta.calls, calls, self._asked, meta.left_out) if ended else None
         metadata = {
+            # JupyterLab shows the outputs in a frame that scrolls; VS Code cuts long texts by itself.
+            **({"scrolled": True} if _lines(written) > _LONG else {}),
             **kept,
             "execution": dict(times),
-            "rlm": self._writable.meta(meta),
+            "rlm": ours,
             **({"tags": tags} if tags else {}),
         }
         cell = {
@@ -418,7 +492,7 @@ class NotebookWriter(SavedNotebook):
             "metadata": metadata,
             "source": source,
             "execution_count": count,
-            "outputs": written,
+            "outputs": [table, *written] if table else written,
         }
         self._put(cell, check=check)
         return written
@@ -443,15 +517,18 @@ class NotebookWriter(SavedNotebook):
         taken = self._taken.get(cell_id)
         return "code" if taken is None else taken.get("rlm", {}).get("kind", "person")
 
-    def _markdown(self, cell_id: str, text: str, meta: CellMeta) -> None:
-        metadata = {"rlm": self._writable.meta(meta)}
-        source = sanitize.markdown(self._writable.text(text))
+    def _markdown(self, cell_id: str, parts: Sequence[str], meta: CellMeta) -> dict[str, Any]:
+        """Put a cell of text; returns it."""
         if meta.thoughts.strip():
-            thoughts = sanitize.markdown(self._writable.text(meta.thoughts))
-            source += document.folded(thoughts, len(meta.thoughts))
-        self._put(
-            {"cell_type": "markdown", "id": cell_id, "metadata": metadata, "source": source}, check=False
+            parts = [*parts, *document.folded(self._writable.text(meta.thoughts), len(meta.thoughts))]
+        source = "".join(
+            part if isinstance(part, document.Raw) else sanitize.markdown(self._writable.text(part))
+            for part in parts
         )
+        metadata = {"rlm": self._writable.meta(meta)}
+        cell = {"cell_type": "markdown", "id": cell_id, "metadata": metadata, "source": source}
+        self._put(cell, check=False)
+        return cell
 
     def _save_now_and_then(self) -> None:
         # With thousands of calls in a cell its own serialisation costs something: keep that under a tenth of
@@ -509,3 +586,19 @@ class NotebookWriter(SavedNotebook):
     def _save_when_due(self) -> None:
         with contextlib.suppress(TraceNotWritten):  # nobody here to hear it; the next event raises it again
             self._save_running()
+
+
+def _lines(outputs: Sequence[Mapping[str, Any]]) -> int:
+    """How many lines the texts of outputs have together."""
+    found = 0
+    for output in outputs:
+        data = output.get("data", {})
+        text = output.get("text") or data.get("text/html") or data.get("text/plain") or ""
+        found += max(text.count("\n"), text.count("<tr"))
+        found += sum(line.count("\n") + 1 for line in output.get("traceback", ()))
+    return found
+
+
+def _joined(source: Any) -> str:
+    """A cell's text, which a file may have by lines."""
+    return source if isinstance(source, str) else "".join(source)

@@ -197,4 +197,4 @@ def test_any_text_leaves_a_valid_notebook(words: str, code: str, secrets: list[s
         if not secrets:
             written = cell(load(path), "turn-01-a")
             assert written.source == code.encode("utf-8", "replace").decode()
-            assert written.outputs[0].text == words.encode("utf-8", "replace").decode()
+            assert written.outputs[1].text == words.encode("utf-8", "replace").decode()

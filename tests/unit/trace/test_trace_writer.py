@@ -27,6 +27,7 @@ from rlm_kernel.errors import TraceError
 from rlm_kernel.models.scripted import ScriptedModels
 from rlm_kernel.trace import document
 from rlm_kernel.trace import writer as writer_module
+from rlm_kernel.trace.parts import is_made
 from rlm_kernel.trace.reader import code_digest
 from rlm_kernel.trace.schema import CallMeta, CellMeta, FileMeta, NotebookMeta, TotalsMeta
 from rlm_kernel.trace.writer import NotebookWriter
@@ -78,7 +79,8 @@ def test_an_end_in_the_middle_of_a_cell_keeps_what_it_had(path: Path) -> None:
     notebook = load(path)
     kept = cell(notebook, "turn-01-a")
     assert kept.metadata.rlm.status == "running"
-    assert kept.outputs[0].text == "so far"
+    assert is_made(kept.outputs[0])
+    assert kept.outputs[1].text == "so far"
     assert [c.answer for c in kept.metadata.rlm.calls] == ["5"]
     assert (notebook.metadata.rlm.status, notebook.metadata.rlm.stop_reason) == ("finished", "interrupted")
 
@@ -118,7 +120,16 @@ def test_it_reads_as_a_document(path: Path) -> None:
         "answer",
         "summary",
     ]
-    assert notebook.cells[0].source.splitlines() == [
+    lines = notebook.cells[0].source.splitlines()
+    begin, end = lines.index(document._BOX.strip()), lines.index(document._BOX_END.strip())
+    assert lines[begin + 1 : end] == [
+        "",
+        "**Best-effort answer** (the limit of turns was reached)",
+        "",
+        "About 5.",
+        "",
+    ]
+    assert lines[:begin] + lines[end + 2 :] == [
         "# How many?",
         "",
         "> How many?",
@@ -128,8 +139,8 @@ def test_it_reads_as_a_document(path: Path) -> None:
         "- Input `/data/a.txt` (1,234 bytes)",
         "- Session `1a2b3c4d`, 2026-01-02 03:04:05 UTC, rlm_kernel 0.1.0, image `rlm-kernel:abc`",
     ]
-    assert cell(notebook, "turn-01").source == "## Turn 1\n\nI look."
-    assert cell(notebook, "turn-02").source == "## Turn 2"
+    assert cell(notebook, "turn-01").source == "## Turn 1 · 2 sub-calls · 3.0 s · $1.00\n\nI look."
+    assert cell(notebook, "turn-02").source == "## Turn 2 · 0.2 s"
     assert cell(notebook, "note-01-1").source == "> **Note to the model.** Write code."
 
 
@@ -137,7 +148,9 @@ def test_cells_keep_code_outputs_counts_times_and_tags(path: Path) -> None:
     tell(NotebookWriter(path, meta(), []), STORY)
     notebook = load(path)
     shown = cell(notebook, "turn-01-a")
-    assert (shown.source, shown.execution_count, shown.outputs) == ("x", 3, [stream("all\n"), PICTURE])
+    assert (shown.source, shown.execution_count) == ("x", 3)
+    assert shown.outputs[1:] == [stream("all\n"), PICTURE]
+    assert is_made(shown.outputs[0])
     assert shown.metadata.execution == {
         "iopub.execute_input": "2026-01-02T03:04:05+00:00",
         "shell.execute_reply": "2026-01-02T03:04:05.250000+00:00",
@@ -203,7 +216,7 @@ def finished(path: Path, outcome: Outcome, totals: Totals | None = None) -> tupl
 
 
 def test_the_answer_is_a_cell_and_a_best_effort_answer_says_so(path: Path) -> None:
-    assert finished(path, Outcome(Answer("# 5\nof them"), "answered"))[0] == "## Answer\n\n# 5\nof them"
+    assert finished(path, Outcome(Answer("# 5\nof them"), "answered"))[0] == "## Answer\n\n### 5\nof them"
     whys = {
         "turns": "the limit of turns was reached",
         "no_answer": "the replies of the root model had nothing to run",
@@ -279,7 +292,7 @@ def test_progress_is_saved_now_and_then_and_the_end_always(
     tell(writer, STORY[9:14])
     assert path.stat().st_ino == before
     tell(writer, STORY[14:15])
-    assert cell(load(path), "turn-01-a").outputs[0].text == "all\n"
+    assert cell(load(path), "turn-01-a").outputs[1].text == "all\n"
 
 
 async def test_the_last_progress_is_saved_without_another_event(
@@ -405,7 +418,7 @@ def test_an_answer_of_one_line_is_shown_as_it_is_and_a_longer_one_as_markdown() 
         return document.answer(Outcome(Answer(text), "answered"))
 
     assert shown("__init__ [1] <b>") == r"## Answer" + "\n\n" + r"\_\_init\_\_ \[1\] <b\>"
-    assert shown("# Two\n**lines**") == "## Answer\n\n# Two\n**lines**"
+    assert shown("# Two\n**lines**") == "## Answer\n\n### Two\n**lines**"
 
 
 # A trace that is taken up

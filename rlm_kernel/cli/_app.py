@@ -17,6 +17,7 @@ from rlm_kernel.cli.bench import bench
 from rlm_kernel.cli.cache import cache_app
 from rlm_kernel.cli.chat import chat
 from rlm_kernel.cli.config import config_app
+from rlm_kernel.cli.diff import diff
 from rlm_kernel.cli.doctor import doctor
 from rlm_kernel.cli.gc import gc
 from rlm_kernel.cli.image import image_app
@@ -25,6 +26,7 @@ from rlm_kernel.cli.models import models_app
 from rlm_kernel.cli.replay import replay
 from rlm_kernel.cli.resume import fork, resume
 from rlm_kernel.cli.session import init, run, status, stop
+from rlm_kernel.cli.traces import traces
 
 use_scripts()
 app = typer.Typer(
@@ -59,7 +61,7 @@ def _options(
 for panel, commands in {
     ASK: (ask, chat),
     SESSIONS: (init, run, status, stop, attach),
-    TRACES: (replay, resume, fork),
+    TRACES: (traces, diff, replay, resume, fork),
     TOOLS: (doctor, gc, bench),
 }.items():
     for command in commands:

@@ -201,14 +201,14 @@ class _Page:
         self.more_files = len(trace.meta.files) - len(self.files)
         self.turn_costs = [
             (
-                f"t0-turn-{turn.number}",
-                turn.number,
-                len([c for c in turn.cells if c.code]),
-                turn.calls,
-                turn.spent(),
+                f"t0-turn-{one.number}",
+                one.number,
+                sum(cell.code for cell in one.cells),
+                one.calls,
+                one.spent(),
             )
-            for turn in outline.turns(trace)
-            if turn.number
+            for one in outline.turns(trace)
+            if one.number
         ]
 
     def _found_levels(self) -> list[int]:
@@ -266,7 +266,9 @@ class _Maker:
             title = (
                 f"Turn {turn.number}" if turn.number else "Before the first turn" if not place else "Question"
             )
-            name = f"turn-{turn.number}" if turn.number else f"part-{place}"
+            name = f"part-{place}"
+            if turn.number:
+                title, name = f"Turn {turn.number}", f"turn-{turn.number}"
             if cells:
                 yield _Turn(self._id(name), title, turn.line, cells)
 
@@ -285,7 +287,7 @@ class _Maker:
             if cell.edited:
                 made.state = f"{made.state}, edited since it ran".removeprefix(", ")
         elif cell.kind == "model" and meta:
-            made.said = _markup(markup.prose(self._room.cut(_words(cell), _ANSWER)))
+            made.said = _markup(markup.prose(self._room.cut(outline.words_of(cell), _ANSWER)))
             made.thoughts = self._room.cut(meta.thoughts, _OUTPUT)
         elif meta and meta.text:
             made.note = self._room.cut(meta.text, _OUTPUT)
@@ -389,11 +391,6 @@ class _Maker:
             ]
         more = call.preview.strip() != asked
         return [("beginning", self._room.cut(call.preview, _PROMPT))] if more else []
-
-
-def _words(cell: TraceCell) -> str:
-    """What the root model said in a turn, beside its code."""
-    return cell.source.split("\n\n<details><summary>Reasoning:", 1)[0].partition("\n\n")[2]
 
 
 def _answer(text: str) -> Markup:

@@ -118,7 +118,7 @@ class _Builder:
 
 
 def prose(text: str) -> str:
-    """Markdown as HTML: no HTML of its own, no pictures, links to the web alone, headings below the page's."""
+    """Markdown as HTML: no HTML of its own, no pictures, links to the web alone, headings below ours."""
     text = plain(text)
     if len(text) > MOST_PROSE:
         return f"<pre>{entities.escape(text)}</pre>"
@@ -139,7 +139,7 @@ def _markdown() -> MarkdownIt:
     from markdown_it import MarkdownIt
 
     reader = MarkdownIt("commonmark", {"html": False}).enable("table").disable(["image", "html_inline"])
-    reader.validateLink = _is_web  # type: ignore[method-assign]
+    reader.validateLink = _is_web  # type: ignore[method-assign, assignment]
 
     def linked(self: Any, tokens: Any, index: int, options: Any, env: Any) -> str:
         tokens[index].attrs["rel"] = "noreferrer noopener nofollow"

@@ -48,6 +48,10 @@ class Turn:
     cells: list[TraceCell] = field(default_factory=list)
 
     @property
+    def code_cells(self) -> int:
+        return sum(cell.code for cell in self.cells)
+
+    @property
     def calls(self) -> int:
         return sum(model_calls(cell) for cell in self.cells)
 
@@ -107,6 +111,11 @@ def turns(trace: TraceFile) -> list[Turn]:
         if cell.kind != "setup" or cell.outputs:
             found[-1].cells.append(cell)
     return [turn for turn in found if turn.cells]
+
+
+def words_of(cell: TraceCell) -> str:
+    """What the root model said in a turn, beside its code."""
+    return cell.source.split("\n\n<details><summary>Reasoning:", 1)[0].partition("\n\n")[2]
 
 
 def exchanges(trace: TraceFile) -> list[Exchange]:

@@ -23,6 +23,7 @@ from rlm_kernel.cli.gc import gc
 from rlm_kernel.cli.image import image_app
 from rlm_kernel.cli.kernelspec import kernelspec_app
 from rlm_kernel.cli.models import models_app
+from rlm_kernel.cli.open import open_
 from rlm_kernel.cli.replay import replay
 from rlm_kernel.cli.resume import fork, resume
 from rlm_kernel.cli.session import init, run, status, stop
@@ -61,11 +62,11 @@ def _options(
 for panel, commands in {
     ASK: (ask, chat),
     SESSIONS: (init, run, status, stop, attach),
-    TRACES: (traces, diff, replay, resume, fork),
+    TRACES: (traces, open_, diff, replay, resume, fork),
     TOOLS: (doctor, gc, bench),
 }.items():
     for command in commands:
-        app.command(cls=GroupedCommand, rich_help_panel=panel)(command)
+        app.command(command.__name__.strip("_"), cls=GroupedCommand, rich_help_panel=panel)(command)
 for name, group in {
     "auth": auth_app,
     "cache": cache_app,

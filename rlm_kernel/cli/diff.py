@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from rlm_kernel.trace.reader import TraceFile
 
 DIFFERENT = 1
+_CALLS = 30
+"""Calls that are named."""
 _COLOURS = {"-": "\x1b[31m", "+": "\x1b[32m", "@": "\x1b[36m"}
 
 
@@ -93,13 +95,7 @@ def _lines(before: TraceFile, after: TraceFile, found: Difference) -> Iterator[s
         if cell.outputs:
             yield f"{cell.cell}{turn}: its outputs"
             yield from (f"  {line}" for line in cell.outputs)
-    for call in found.calls:
-        times = f" ({call.times:,} times)" if call.times > 1 else ""
-        how = {"answer": "call with another answer", "gone": "call gone", "added": "call added"}[call.how]
-        yield f"{call.cell}: {how}{times}: {call.prompt}"
-        yield from _sides(call.one, call.other)
-    if found.more_calls:
-        yield f"… and {found.more_calls:,} more calls differ"
+    yield from _call_lines(found)
     if found.answer:
         yield "answer:"
         yield from (f"  {line}" for line in found.answer)
@@ -107,6 +103,18 @@ def _lines(before: TraceFile, after: TraceFile, found: Difference) -> Iterator[s
         yield "The same was asked, done and answered."
     for change in found.beside:
         yield f"{change.what}: {_value(change.one)} → {_value(change.other)}"
+
+
+def _call_lines(found: Difference) -> Iterator[str]:
+    from rlm_kernel.report.outline import one_line
+
+    for call in found.calls[:_CALLS]:
+        times = f" ({call.times:,} times)" if call.times > 1 else ""
+        how = {"answer": "call with another answer", "gone": "call gone", "added": "call added"}[call.how]
+        yield f"{call.cell}: {how}{times}: {one_line(call.prompt, 100)}"
+        yield from _sides(call.one, call.other)
+    if more := found.more_calls + len(found.calls[_CALLS:]):
+        yield f"… and {more:,} more prompts were not asked, or not answered, the same"
 
 
 def _sides(one: Any, other: Any) -> Iterator[str]:

@@ -4,14 +4,15 @@
   const form = document.getElementById("search"), field = document.getElementById("find");
   const told = document.getElementById("found");
   const MOST = 5000;
-  let blocks = null, hits = [], at = -1, due = 0, marked = null;
+  let blocks = null, hits = [], at = -1, due = 0, marked = null, looked = "";
   form.hidden = false;
 
   const all = () => blocks ??= [...document.querySelectorAll("[data-find]")].map(
     (node) => [node, node.textContent.toLowerCase()]);
 
   function look() {
-    const wanted = field.value.toLowerCase().trim();
+    clearTimeout(due);
+    const wanted = looked = field.value.toLowerCase().trim();
     hits = [];
     at = -1;
     unmark();
@@ -65,7 +66,7 @@
   field.addEventListener("input", () => { clearTimeout(due); due = setTimeout(look, 200); });
   form.addEventListener("submit", (event) => { event.preventDefault(); });
   field.addEventListener("keydown", (event) => {
-    if (event.key === "Enter") { event.preventDefault(); if (hits.length) go(at + (event.shiftKey ? -1 : 1)); else look(); }
+    if (event.key === "Enter") { event.preventDefault(); if (looked !== field.value.toLowerCase().trim()) look(); else go(at + (event.shiftKey ? -1 : 1)); }
     if (event.key === "Escape") { field.value = ""; look(); }
   });
   document.getElementById("next").addEventListener("click", () => go(at + 1));

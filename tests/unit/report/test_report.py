@@ -35,7 +35,7 @@ def test_a_trace_is_the_same_as_itself(tmp_path: Path) -> None:
     one, other = write(tmp_path / "a.ipynb"), write(tmp_path / "b.ipynb", limits={"turns": 60})
     found = difference(one, other)
     assert found.same
-    assert [change.what for change in found.beside] == ["limit turns", "limit cost"]
+    assert [change.what for change in found.beside] == ["limit turns"]
 
 
 def test_a_diff_names_question_model_answer_and_call(tmp_path: Path) -> None:

@@ -17,16 +17,19 @@ from rlm_kernel.cli.bench import bench
 from rlm_kernel.cli.cache import cache_app
 from rlm_kernel.cli.chat import chat
 from rlm_kernel.cli.config import config_app
+from rlm_kernel.cli.diff import diff
 from rlm_kernel.cli.doctor import doctor
 from rlm_kernel.cli.export import export
 from rlm_kernel.cli.gc import gc
 from rlm_kernel.cli.image import image_app
 from rlm_kernel.cli.kernelspec import kernelspec_app
 from rlm_kernel.cli.models import models_app
+from rlm_kernel.cli.open import open_
 from rlm_kernel.cli.replay import replay
 from rlm_kernel.cli.resume import fork, resume
 from rlm_kernel.cli.session import init, run, status, stop
 from rlm_kernel.cli.show import show
+from rlm_kernel.cli.traces import traces
 
 use_scripts()
 app = typer.Typer(
@@ -61,11 +64,11 @@ def _options(
 for panel, commands in {
     ASK: (ask, chat),
     SESSIONS: (init, run, status, stop, attach),
-    TRACES: (show, export, replay, resume, fork),
+    TRACES: (show, traces, open_, export, diff, replay, resume, fork),
     TOOLS: (doctor, gc, bench),
 }.items():
     for command in commands:
-        app.command(cls=GroupedCommand, rich_help_panel=panel)(command)
+        app.command(command.__name__.strip("_"), cls=GroupedCommand, rich_help_panel=panel)(command)
 for name, group in {
     "auth": auth_app,
     "cache": cache_app,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import secrets
 import sys
@@ -19,9 +18,6 @@ from rlm_kernel.printable import printable
 
 if TYPE_CHECKING:
     from rlm_kernel.trace.reader import TraceFile
-
-_DOCUMENTS = {"html": "html", "md": "markdown"}
-"""Functions of `session.documents`."""
 
 
 @with_options
@@ -78,8 +74,9 @@ def export(
     else:
         if out is None and sys.stdout.isatty():
             raise UsageError("A whole document is no output for a terminal.", hint="Name a file with -o.")
-        documents = importlib.import_module("rlm_kernel.session.documents")
-        _write(out, [getattr(documents, _DOCUMENTS[chosen[0]])(found)])
+        from rlm_kernel.session import documents
+
+        _write(out, [documents.html(found) if html else documents.markdown(found)])
 
 
 def _only(text: str | None) -> Literal["root", "sub"] | None:

@@ -1,0 +1,125 @@
+"""JupyterLab on one notebook: a server of its own, which ends with the command."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.parse import quote
+
+from rlm_kernel import system
+from rlm_kernel.errors import SetupError
+from rlm_kernel.printable import printable
+
+_WAIT = 60.0
+"""Seconds that JupyterLab has to start."""
+_ASKED, _END = 3, 10.0
+"""How often it is asked to end, and the seconds that it has each time: it removes its kernels' containers."""
+_LOOK = 0.1
+
+
+def serve(notebook: Path, *, browser: bool) -> None:
+    """Start JupyterLab on a notebook, print its address, and wait for its end or Ctrl-C.
+
+    Raises SetupError where it is not installed, or does not start.
+    """
+    _check_installed()
+    token = secrets.token_hex(24)
+    server = subprocess.Popen(  # not in the terminal's group: its Ctrl-C is for this command, which ends it
+        _arguments(notebook, browser=browser),
+        env={**os.environ, "JUPYTER_TOKEN": token},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        address = _address(server, notebook, token)
+        print(f"rlm: JupyterLab: {address}", file=sys.stderr)
+        print("rlm: Ctrl-C ends it.", file=sys.stderr, flush=True)
+        server.wait()
+    except KeyboardInterrupt:
+        print("\nrlm: JupyterLab is being ended …", file=sys.stderr, flush=True)
+    finally:
+        _end(server)
+
+
+def _check_installed() -> None:
+    if importlib.util.find_spec("jupyterlab") is None:
+        raise SetupError(
+            "JupyterLab is not installed where rlm is.",
+            hint="Install it: pip install 'rlm-kernel[lab]'. Without it: rlm open --html, or rlm show",
+        )
+    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+
+    try:
+        KernelSpecManager().get_kernel_spec("rlm")
+    except NoSuchKernel:
+        print(
+            "rlm: Jupyter has no kernel for traces: the trace can be read, and its cells do not run. To "
+            "install the kernel: rlm kernelspec install",
+            file=sys.stderr,
+        )
+
+
+def _root(notebook: Path) -> Path:
+    """The folder that Jupyter serves: this one, if the notebook is seen from it; else the notebook's."""
+    here = Path.cwd()
+    if notebook.is_relative_to(here) and here != Path(here.anchor):
+        between = notebook.relative_to(here).parts[:-1]
+        if not any(part.startswith(".") for part in between):  # what is hidden is not served
+            return here
+    return notebook.parent
+
+
+def _arguments(notebook: Path, *, browser: bool) -> list[str]:
+    root = _root(notebook)
+    return [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        f"--ServerApp.root_dir={root}",
+        f"--LabApp.default_url=/lab/tree/{quote(notebook.relative_to(root).as_posix())}",
+        "--ServerApp.ip=localhost",
+        "--ServerApp.allow_remote_access=False",
+        *(f"--{app}.log_level=ERROR" for app in ("ServerApp", "LabApp", "LabServerApp")),
+        *([] if browser else ["--no-browser"]),
+        *(["--allow-root"] if system.is_root() else []),
+    ]
+
+
+def _address(server: subprocess.Popen[bytes], notebook: Path, token: str) -> str:
+    """Where the notebook is shown, when the server says that it is there. Raises SetupError."""
+    from jupyter_core.paths import jupyter_runtime_dir
+
+    told = Path(jupyter_runtime_dir(), f"jpserver-{server.pid}.json")
+    deadline = time.monotonic() + _WAIT
+    while time.monotonic() < deadline and server.poll() is None:
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            url = json.loads(told.read_text("utf-8"))["url"]
+            place = quote(notebook.relative_to(_root(notebook)).as_posix())
+            return printable(f"{url}lab/tree/{place}?token={token}")
+        time.sleep(_LOOK)
+    raise SetupError(
+        "JupyterLab did not start.",
+        hint=f"What it says itself: jupyter lab {system.quoted(str(notebook))}",
+    )
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    """End the server, which ends its kernels first."""
+    for _ in range(_ASKED):
+        if server.poll() is None:
+            server.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
+                server.wait(_END)
+    if server.poll() is None:
+        with contextlib.suppress(OSError):
+            os.killpg(server.pid, signal.SIGKILL) if hasattr(os, "killpg") else server.kill()
+        server.wait()

@@ -1,0 +1,37 @@
+"""A trace with its children as one document. Blocking."""
+
+from __future__ import annotations
+
+import itertools
+
+from rlm_kernel.session.tree import with_children
+from rlm_kernel.trace.reader import TraceFile
+
+MOST_CHILDREN = 1_000
+"""Traces of children that are read for one document."""
+
+
+def html(trace: TraceFile) -> str:
+    """One web page with the whole tree of child RLMs."""
+    from rlm_kernel.report import html as page
+
+    children, lost = _children(trace)
+    return page.html(trace, children, lost)
+
+
+def markdown(trace: TraceFile) -> str:
+    """One Markdown document, which tells the child RLMs by question and answer."""
+    from rlm_kernel.report import markdown as document
+
+    return document.markdown(trace, _children(trace)[0])
+
+
+def _children(trace: TraceFile) -> tuple[list[TraceFile], list[str]]:
+    """The traces beneath this one, and why others could not be read."""
+    lost: list[str] = []
+    below = itertools.islice(with_children(trace, lost.append), 1, MOST_CHILDREN + 2)
+    found = list(below)
+    if len(found) > MOST_CHILDREN:
+        found.pop()
+        lost.append(f"More than {MOST_CHILDREN:,} child RLMs are beneath this run; the others are not shown.")
+    return found, lost

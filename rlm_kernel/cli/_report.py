@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from rlm_kernel import system
+from rlm_kernel.cli import _events
 from rlm_kernel.cli._signals import NO_ANSWER, run_to_end
 from rlm_kernel.cli._streams import lost
 from rlm_kernel.cli._text import json_line, shown_path
@@ -42,10 +43,10 @@ def run_and_report(
     answer.
     """
     from rlm_kernel.cli._consent import consent_in
-    from rlm_kernel.views.live import LiveView
 
-    view = LiveView(quiet=options.quiet)
-    report = Report(view, as_json=options.as_json, quiet=options.quiet)
+    view = options.view()
+    report = Report(view, as_json=options.as_json, quiet=options.quiet or options.json_events)
+    _events.trace_is(lambda: str(trace()))
 
     async def main() -> Result:
         with view:

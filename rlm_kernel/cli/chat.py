@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from rlm_kernel.cli import _events
 from rlm_kernel.cli._report import NOTHING_ASKED, so_far_of
 from rlm_kernel.cli._signals import run_to_end
 from rlm_kernel.cli.options import FILES, SESSION, RunOptions, with_options
@@ -32,10 +33,10 @@ def chat(file: FILES = None, session: SESSION = "default", *, options: RunOption
 
     from rlm_kernel.cli._chat import Chat
     from rlm_kernel.cli._consent import consent_in
-    from rlm_kernel.views.live import LiveView
 
-    view = LiveView(quiet=options.quiet, lines=False)
+    view = options.view(lines=False)
     traces: list[Path] = []
+    _events.trace_is(lambda: str(traces[-1]))
     chats: list[Chat] = []
 
     async def main() -> int:

@@ -51,9 +51,7 @@ def init(
     changes = options.changes()
 
     async def main() -> SessionStatus:
-        from rlm_kernel.views.live import LiveView
-
-        with LiveView(quiet=options.quiet) as view:
+        with options.view() as view:
             loaded = [*(files or ()), *(file or ())]
             async with open_(
                 session, loaded, options.config, changes, view, "rlm init", new=True, with_models=False

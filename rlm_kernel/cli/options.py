@@ -144,6 +144,8 @@ class SettingsOptions:
             for name, key in _SETTING.items()
             if getattr(self, name, None) is not None
         }
+        if getattr(self, "yes", False):
+            options["limits.ask"] = "none"
         return {**from_assignments(self.set_ or ()), **options}
 
 
@@ -238,6 +240,10 @@ class RunOptions(SettingsOptions):
         int | None,
         option(LIMITS, "--max-depth", metavar="N", help="Nesting of child RLMs; 0: none. Default: 1."),
     ] = None
+    yes: Annotated[
+        bool,
+        option(LIMITS, "--yes", "-y", help="Never ask before code spends much: limits.ask=none."),
+    ] = False
     as_json: JSON = False
     json_events: Annotated[
         bool,

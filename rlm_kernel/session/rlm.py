@@ -17,6 +17,7 @@ from pydantic.errors import PydanticUserError
 from rlm_kernel import loops
 from rlm_kernel.checked import plain
 from rlm_kernel.config import Settings, load_api_keys, load_settings
+from rlm_kernel.engine.approval import Approve
 from rlm_kernel.engine.events import Listener
 from rlm_kernel.engine.protocols import Models
 from rlm_kernel.errors import NoAnswer, UsageError
@@ -76,6 +77,7 @@ class RLM:
         answer_type: Any = None,
         trace: Path | str | None = None,
         view: Listener | None = None,
+        approve: Approve | None = None,
         answered: Give = lambda _result: None,
     ) -> Result:
         """Answer a question.
@@ -87,6 +89,8 @@ class RLM:
                 one, checked.
             trace: where the notebook goes; default: a name of its own in the settings' `trace.dir`.
             view: hears the run's events beside the trace.
+            approve: asked before the code spends more than `limits.ask`, where there is no limit on the cost;
+                it says True, False or "always", and may be async. Default: the code may.
             answered: hears the answer as soon as it is there, before the container is removed; its `value` is
                 not of the type yet.
 
@@ -107,6 +111,7 @@ class RLM:
             trace=None if trace is None else Path(trace),
             models=self._models,
             view=view,
+            approve=approve,
             schema=schema,
             answered=answered,
         )

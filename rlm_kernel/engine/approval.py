@@ -137,10 +137,12 @@ class Approval:
     async def _put(self, who: object, model: str, cost: float) -> None:
         plans = list(self._plans.values())
         planned = self._plans.get(who)
+        calls = 1 + sum(plan.calls for plan in plans)
         wanted = Expected(
-            calls=1 + sum(plan.calls for plan in plans),
+            calls,
             model=planned.model if planned is not None and planned.calls else model,
-            cost=cost + sum(plan.cost for plan in plans),
+            # Since the plan was told, the calls before may have shown what such a call really costs.
+            cost=max(cost * calls, cost + sum(plan.cost for plan in plans)),
             spent=max(0.0, self._spent + self._flight),
         )
         total = self._total(cost)
@@ -182,7 +184,7 @@ def _again(refusal: BudgetExceeded) -> BudgetExceeded:
 
 def _worded(wanted: Expected) -> str:
     calls = f"{wanted.calls:,} calls" if wanted.calls != 1 else "a call"
-    return f"{calls} of {wanted.model}, for about {dollars(wanted.cost)},"
+    return f"{calls} of {wanted.model} for about {dollars(wanted.cost)}"
 
 
 def _not_allowed(wanted: Expected, allowed: float) -> BudgetExceeded:
@@ -200,4 +202,6 @@ def _not_allowed(wanted: Expected, allowed: float) -> BudgetExceeded:
 
 def dollars(amount: float) -> str:
     """An amount for people: $12.40, $0.0031."""
-    return f"${amount:,.2f}" if amount >= 0.1 or not amount else f"${amount:,.4f}"
+    if amount == int(amount) and amount < 1e15:
+        return f"${int(amount):,}"
+    return f"${amount:,.2f}" if amount >= 0.1 else f"${amount:,.4f}"

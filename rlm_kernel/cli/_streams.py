@@ -162,6 +162,8 @@ def settle(code: int) -> int:
         )
     sys.stderr.flush()
     code = code or (NOT_WRITTEN if error is not None else 0)
+    if (otel := sys.modules.get("rlm_kernel.views.otel")) is not None:
+        otel.flush()
     if at_end is not None:
         at_end(code)
     return code

@@ -23,6 +23,7 @@ from rlm_kernel.session.answering import Asked, Family, answer
 from rlm_kernel.session.delivery import Give, answer_first
 from rlm_kernel.session.environment import Host, Say, ledger_of, silent
 from rlm_kernel.session.inputs import Context, check_readable, gather
+from rlm_kernel.session.listeners import with_spans
 from rlm_kernel.session.models import ModelSet, models_of
 from rlm_kernel.session.pool import KernelPool
 from rlm_kernel.session.questions import read_question, refuse_missing
@@ -109,7 +110,10 @@ async def ask(
 
     async def work(give: Give) -> Result:
         asked, files = await _look_at(question, context, schema, trace, host)
-        return await _answered(replace(asked, view=view), files, host, models_of(settings, models, say), give)
+        heard = await with_spans(view, say)
+        return await _answered(
+            replace(asked, view=heard), files, host, models_of(settings, models, say), give
+        )
 
     return await answer_first(work, answered, say)
 

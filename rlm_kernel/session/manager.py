@@ -17,6 +17,7 @@ from rlm_kernel.errors import UsageError, backstop
 from rlm_kernel.session.ask import free_path
 from rlm_kernel.session.environment import Host, Say, silent
 from rlm_kernel.session.inputs import check_readable
+from rlm_kernel.session.listeners import with_spans
 from rlm_kernel.session.models import models_of, opening
 from rlm_kernel.session.running import discard
 from rlm_kernel.session.session import Session
@@ -85,7 +86,7 @@ async def open_session(
             )
         settings = load_settings(config_file, {**state.options, **given})
         await asyncio.to_thread(check_readable, paths)
-        session = Session(folder, state, Host(settings, say, consent, approve), view)
+        session = Session(folder, state, Host(settings, say, consent, approve), await with_spans(view, say))
         async with contextlib.AsyncExitStack() as stack:
             if with_models:
                 session.models = await stack.enter_async_context(opening(models_of(settings, models, say)))

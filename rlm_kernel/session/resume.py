@@ -28,7 +28,7 @@ from rlm_kernel.session.conversation import first_question, turns_of
 from rlm_kernel.session.delivery import Give, answer_first
 from rlm_kernel.session.environment import Host, Say, ledger_of, silent
 from rlm_kernel.session.inputs import Inputs, check_setup
-from rlm_kernel.session.listeners import Gate, everyone
+from rlm_kernel.session.listeners import Gate, everyone, with_spans
 from rlm_kernel.session.models import ModelSet, models_of
 from rlm_kernel.session.pool import KernelPool
 from rlm_kernel.session.questions import Question, read_question
@@ -316,6 +316,7 @@ async def _go_on(
 ) -> Result:
     host = host_for(again.settings(plan.trace))
     say = host.say
+    view = await with_spans(view, say)
     spent = None if plan.forked else plan.trace.spent() + await asyncio.to_thread(spent_on_lost, plan.trace)
     ledger = ledger_of(host, spent)
     if plan.trace.meta.stop_reason in _ENDED:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import json
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -232,4 +233,5 @@ def _run(asking: Callable[..., Coroutine[Any, Any, _T]], *args: Any, **options: 
     except RuntimeError:
         return loops.run(asking(*args, **options))
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(loops.run, asking(*args, **options)).result()
+        context = contextvars.copy_context()  # with the span that is current here
+        return pool.submit(context.run, loops.run, asking(*args, **options)).result()

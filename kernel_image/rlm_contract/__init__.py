@@ -150,6 +150,12 @@ class Query(TypedDict):
     previews: NotRequired[list[str]]
 
 
+Batch = tuple[Literal["llm_query", "rlm_query"], int, int, str | None]
+"""Of `planned`: calls that code is about to make. Their kind, how many, characters of all prompts together,
+and the model as of the calls.
+"""
+MAX_BATCHES: Final = 32
+"""Of one `planned`."""
 Partial = tuple[str, int, int, bool]
 """Of a batch that was cut off: its cell, its answers, its prompts, and whether a limit did it."""
 

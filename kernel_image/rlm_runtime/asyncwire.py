@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from rlm_contract import CALLS, SIZE, Kind, Reply
+from rlm_contract import CALLS, SIZE, Batch, Kind, Reply
 
 from rlm_runtime import line, wire
 
@@ -30,6 +30,8 @@ class _Line:
         self._given_up: list[str] = []
         self._made: list[bytes] = []
         """Requests of this turn of the loop, which are sent together."""
+        self._about: dict[str | None, tuple[int, int]] = {}
+        """By model, how many of them there are, and the characters of their prompts."""
 
     async def call(self, kind: Kind, body: Mapping[str, Any], same: object) -> Any:
         call, request = wire.request(kind, body, same)
@@ -39,6 +41,9 @@ class _Line:
             if not self._made:
                 asyncio.get_running_loop().call_soon(self._send, writer)
             self._made.append(request)
+            model = body.get("model")
+            calls, chars = self._about.get(model, (0, 0))
+            self._about[model] = calls + 1, chars + len(body.get("prompt") or "")
             return wire.value_of(await future)
         except OSError as error:
             self._waiting.pop(call, None)
@@ -73,8 +78,10 @@ class _Line:
         Of several calls the host is told how many there are; one needs no message.
         """
         made, self._made = self._made, []
-        wire.plan(len(made), tell=len(made) > 1)
-        piece = bytearray()
+        about, self._about = self._about, {}
+        wire.plan(len(made))
+        batches: list[Batch] = [("llm_query", calls, chars, model) for model, (calls, chars) in about.items()]
+        piece = bytearray(wire.plans(batches) if len(made) > 1 else b"")
         for request in made:
             piece += request
             if len(piece) > TOGETHER:

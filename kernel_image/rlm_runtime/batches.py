@@ -12,10 +12,10 @@ import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
-from rlm_contract import Kind, Partial, Reply
+from rlm_contract import Partial, Reply
 
 from rlm_runtime import wire
 from rlm_runtime.wire import CallFailed, HostCallError
@@ -122,7 +122,7 @@ def results_of(count: int) -> Iterator[list[Any]]:
 
 
 def call_many(
-    kind: Kind,
+    kind: Literal["llm_query", "rlm_query"],
     items: Iterable[Item],
     results: list[Any],
     places: Sequence[int],
@@ -131,8 +131,12 @@ def call_many(
     window: int | None = None,
     seconds: float | None = None,
     done: Callable[[int], None] = lambda _place: None,
+    about: tuple[int, str | None] = (0, None),
 ) -> None:
     """Ask for the results at these places, at once: an item for each; CallFailed for those that failed.
+
+    `about`: characters of all prompts together, as far as they are known before, and the model that is asked:
+    from these the host reckons what the batch will cost.
 
     `read` makes a result of what was answered. At most `window` requests are under way (the session's, if not
     said), so that a batch of any length needs bounded memory on the host; items are made when they are sent,
@@ -146,8 +150,8 @@ def call_many(
     upcoming = iter(zip(places, items, strict=False))
     left = count = len(places)
     sent = 0
-    wire.plan(count, tell=False)
-    together = bytearray(wire.plans() if count else b"")
+    wire.plan(count)
+    together = bytearray(wire.plans([(kind, count, *about)]) if count else b"")
 
     def take(reply: Reply) -> None:
         nonlocal left, deadline
@@ -193,7 +197,10 @@ def call_many(
         wire.cancel(waiting)
         raise
     finally:
-        wire.plan(sent - count)
+        if sent != count:
+            wire.plan(sent - count)
+            with contextlib.suppress(HostCallError):
+                wire.transmit(wire.plans())
     refusals = [error for place in places if isinstance(error := _error(results[place]), wire.BudgetExceeded)]
     if count and len(refusals) == count:
         raise refusals[0]

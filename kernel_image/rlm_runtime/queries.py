@@ -167,11 +167,15 @@ def llm_query_batched(
 
     with batches.results_of(len(asked)) as results:
         places = range(len(asked))
-        batches.call_many("llm_query", map(item, places), results, places, read=first, seconds=timeout)
+        about = sum(map(len, asked)), model
+        batches.call_many(
+            "llm_query", map(item, places), results, places, read=first, seconds=timeout, about=about
+        )
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
         again, items = list(unfit), itertools.starmap(item, unfit.items())
         with contextlib.suppress(wire.BudgetExceeded):  # each of them has it in its place
-            batches.call_many("llm_query", items, results, again, read=second, seconds=left)
+            about = sum(len(asked[place]) for place in again), model
+            batches.call_many("llm_query", items, results, again, read=second, seconds=left, about=about)
         return results
 
 
@@ -334,6 +338,7 @@ class _Children:
                 window=CHILDREN_AT_ONCE,
                 seconds=seconds,
                 done=self._ended,
+                about=(sum(len(self._asked[place][0]) for place in places), self._model),
             )
         finally:
             for left in self._handed.values():

@@ -17,12 +17,12 @@ import os
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from rlm_contract import MAX_CELL_ID, RUN, Head, Kind, Reply, Session
+from rlm_contract import MAX_BATCHES, MAX_CELL_ID, RUN, Batch, Head, Kind, Reply, Session
 
 from rlm_runtime.line import Line, Lost, packed
 
@@ -254,21 +254,19 @@ def cancel(calls: Iterable[str]) -> None:
             _send("cancel", {"calls": waiting})
 
 
-def plan(calls: int, *, tell: bool = True) -> None:
-    """So many calls of models more are to come in this cell, or fewer.
-
-    The host is told what that makes in all, for the user to see.
-    """
+def plan(calls: int) -> None:
+    """So many calls of models more are to come in this cell, or fewer."""
     global _planned
     _planned += calls
-    if tell and calls:
-        with contextlib.suppress(HostCallError):
-            transmit(plans())
 
 
-def plans() -> bytes:
-    """What tells the host how many calls the cell makes."""
-    return request("planned", {"calls": _planned})[1]
+def plans(batches: Sequence[Batch] = ()) -> bytes:
+    """What tells the host how many calls the cell makes in all, for the user to see, and which `batches` of
+    them begin now.
+
+    Without any, no more come of those that had begun.
+    """
+    return request("planned", {"calls": _planned, "batches": batches[:MAX_BATCHES]})[1]
 
 
 def hand(name: str, piece: bytes) -> None:
@@ -343,7 +341,7 @@ def _ask(kind: Kind, body: Mapping[str, Any], same: object = None) -> Reply:
 def call(kind: Kind, body: Mapping[str, Any], same: object = None) -> Any:
     """Ask the host and wait for its reply. Raises HostCallError or one of its kinds."""
     if kind == "llm_query":
-        plan(1, tell=False)
+        plan(1)
     found = _ask(kind, body, same)
     received(found["call"])
     return value_of(found)

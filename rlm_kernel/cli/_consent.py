@@ -1,12 +1,16 @@
-"""Asks the user, in the terminal, whether the model may read a file that they did not name."""
+"""Asks the user in the terminal: whether the model may read a file that they did not name, and whether its
+code may spend much.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+from weakref import WeakKeyDictionary
 
+from rlm_kernel.engine.approval import Approve, Expected, dollars
 from rlm_kernel.printable import printable
 
 if TYPE_CHECKING:
@@ -19,34 +23,72 @@ def consent_in(view: LiveView) -> Consent | None:
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return None
 
-    from rlm_kernel.cli._terminal import forget_typed, line
-
     async def ask(path: Path) -> bool:
         size = await asyncio.to_thread(_size, path)
-        with view.paused():
-            print(
-                f"rlm: the model wants to read {_shown(path)} ({size}), which you did not name. Allow? "
-                "[y/N] ",
-                end="",
-                file=sys.stderr,
-            )
-            sys.stderr.flush()
-            try:
-                forget_typed(sys.stdin.fileno())  # it was no answer to this
-                answer = (await line(sys.stdin.fileno())).strip().lower()
-            except asyncio.CancelledError:  # interrupted, or the cell's time was over
-                print(file=sys.stderr)
-                raise
-            return answer in ("y", "yes")
+        wants = f"the model wants to read {_shown(path)} ({size}), which you did not name. Allow? [y/N] "
+        return await _answer(view, wants) in _YES
 
     return ask
 
 
+def approval_in(view: LiveView) -> Approve | None:
+    """The same for what code is about to spend. "always" holds for all runs of this process."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return None
+    always = False
+
+    async def ask(wanted: Expected) -> bool | Literal["always"]:
+        nonlocal always
+        if not always:
+            answer = await _answer(view, f"{_worded(wanted)} Go on? [y/N/a=always for this run] ")
+            always = answer in ("a", "always")
+            if not always:
+                return answer in _YES
+        return "always"
+
+    return ask
+
+
+_YES = ("y", "yes")
+_at_keyboard: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+"""One question at a time."""
+
+
+async def _answer(view: LiveView, question: str) -> str:
+    """What the user types, with the live view paused."""
+    from rlm_kernel.cli._terminal import forget_typed, line
+
+    async with _at_keyboard.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+        with view.paused():
+            print(f"rlm: {question}", end="", file=sys.stderr)
+            sys.stderr.flush()
+            try:
+                forget_typed(sys.stdin.fileno())  # it was no answer to this
+                return (await line(sys.stdin.fileno())).strip().lower()
+            except asyncio.CancelledError:  # interrupted, or the cell's time was over
+                print(file=sys.stderr)
+                raise
+
+
+def _worded(wanted: Expected) -> str:
+    model = _one_line(wanted.model)
+    spent = f"have cost about {dollars(wanted.spent)} so far"
+    if wanted.calls == 1 and wanted.spent:
+        what = f"the code's calls {spent}, and it goes on with calls of {model}"
+    else:
+        calls = f"{wanted.calls:,} calls" if wanted.calls != 1 else "a call"
+        before = f", beside calls that {spent}" if wanted.spent else ""
+        what = f"the code wants {calls} of {model}, about {dollars(wanted.cost)}{before}"
+    return f"{what}; there is no limit on the cost."
+
+
 def _shown(path: Path) -> str:
-    """On one line, so that a file's name cannot look like more than that."""
-    return "".join(
-        char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in printable(str(path))
-    )
+    return _one_line(str(path))
+
+
+def _one_line(text: str) -> str:
+    """On one line, so that a name cannot look like more than that."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in printable(text))
 
 
 def _size(path: Path) -> str:

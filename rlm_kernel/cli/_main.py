@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from typer.exceptions import TyperException
 
+from rlm_kernel.cli import _events
 from rlm_kernel.cli._app import app
 from rlm_kernel.cli._signals import INTERRUPTED
 from rlm_kernel.cli._streams import make_safe, settle
@@ -32,6 +33,7 @@ def main() -> NoReturn:
         code = settle(_run())
     except KeyboardInterrupt:  # before the command began, or while its end was told
         code = INTERRUPTED
+        _events.end(code)
     for number in ENDING:  # nothing is left to be told while Python ends
         with contextlib.suppress(ValueError):
             if signal.getsignal(number) is not signal.SIG_IGN:  # by nohup, or because the answer was told
@@ -85,6 +87,7 @@ def _failed(message: str, hint: str, code: int) -> int:
         "Traceback (most recent call last)"
     )  # as some libraries, and the container, have it in their text
     message = "\n".join([head.rstrip(), *traced.rstrip().splitlines()[-1:]])
+    _events.failed(f"{message}\n{hint}".rstrip())
     print(f"rlm: {printable(message)}", file=sys.stderr)
     if hint:
         print(printable(hint), file=sys.stderr)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from rlm_kernel import system
+from rlm_kernel.cli import _events
 from rlm_kernel.cli._signals import NO_ANSWER, run_to_end
 from rlm_kernel.cli._streams import lost
 from rlm_kernel.cli._text import json_line, shown_path
@@ -37,20 +38,22 @@ def run_and_report(
 ) -> None:
     """Ask a question, show it at work, and print its result.
 
-    `start` gets the keywords `view`, `say`, `consent` and `answered` of the session functions. `trace`: where
-    the notebook is, once the run has begun; `go_on`: as of `so_far_of`. Raises typer.Exit if there is no
-    answer.
+    `start` gets the keywords `view`, `say`, `consent`, `approve` and `answered` of the session functions.
+    `trace`: where the notebook is, once the run has begun; `go_on`: as of `so_far_of`. Raises typer.Exit if
+    there is no answer.
     """
-    from rlm_kernel.cli._consent import consent_in
-    from rlm_kernel.views.live import LiveView
+    from rlm_kernel.cli._consent import approval_in, consent_in
 
-    view = LiveView(quiet=options.quiet)
-    report = Report(view, as_json=options.as_json, quiet=options.quiet)
+    view = options.view()
+    report = Report(view, as_json=options.as_json, quiet=options.quiet or options.json_events)
+    _events.trace_is(lambda: str(trace()))
 
     async def main() -> Result:
         with view:
-            consent = consent_in(view) if options.may_ask else None
-            return await start(view=view, say=view.say, consent=consent, answered=report.answered)
+            consent, approve = (consent_in(view), approval_in(view)) if options.may_ask else (None, None)
+            return await start(
+                view=view, say=view.say, consent=consent, approve=approve, answered=report.answered
+            )
 
     report.end(
         run_to_end(

@@ -9,6 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from rlm_kernel import system
+from rlm_kernel.cli import _events
 from rlm_kernel.cli._streams import settle
 from rlm_kernel.errors import RLMError
 from rlm_kernel.printable import printable
@@ -18,9 +19,11 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 NO_ANSWER = 1
-INTERRUPTED = 130
+INTERRUPTED = _events.INTERRUPTED
 _END_SECONDS = 5.0
 """How long the process has to end once all is done and the answer told."""
+_AT_ONCE = 0.5
+"""How long one who wants to leave at once waits for the reader of `--json-events`."""
 _SHOW_CURSOR = "\x1b[?25h\n"
 _LEFT = "rlm: killed. The container stops by itself. The trace may lack the output of the running cell.\n"
 
@@ -108,6 +111,9 @@ def exit_now() -> NoReturn:
     With an answer that was told it is no failure.
     """
     answered = _told()
+    if _events.on():
+        _events.end(0 if answered else INTERRUPTED, _AT_ONCE)
+        os._exit(0 if answered else INTERRUPTED)
     with contextlib.suppress(OSError):  # not by sys.stderr, which is the live line's
         os.write(2, f"{_SHOW_CURSOR if os.isatty(2) else ''}{'' if answered else _LEFT}".encode())
     os._exit(settle(0) if answered else INTERRUPTED)

@@ -14,6 +14,7 @@ import io
 import os
 import select
 import sys
+from collections.abc import Callable
 from typing import Any, TextIO
 
 NOT_WRITTEN = 1
@@ -25,6 +26,8 @@ _WHY = {
 }
 _ESCAPED = "rlm-escaped"
 """The name of the error handler that escapes what an encoding lacks."""
+at_end: Callable[[int], None] | None = None
+"""Is told the exit code, once all else is written."""
 _MODES = (os.O_WRONLY, os.O_RDONLY, os.O_RDONLY)
 """What /dev/null is opened for in place of a closed stream.
 
@@ -158,4 +161,9 @@ def settle(code: int) -> int:
             file=sys.stderr,
         )
     sys.stderr.flush()
-    return code or (NOT_WRITTEN if error is not None else 0)
+    code = code or (NOT_WRITTEN if error is not None else 0)
+    if (otel := sys.modules.get("rlm_kernel.views.otel")) is not None:
+        otel.flush()
+    if at_end is not None:
+        at_end(code)
+    return code

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from rlm_kernel.cli import _events
 from rlm_kernel.cli._report import NOTHING_ASKED, so_far_of
 from rlm_kernel.cli._signals import run_to_end
 from rlm_kernel.cli.options import FILES, SESSION, RunOptions, with_options
@@ -31,19 +31,20 @@ def chat(file: FILES = None, session: SESSION = "default", *, options: RunOption
     changes = options.changes()
 
     from rlm_kernel.cli._chat import Chat
-    from rlm_kernel.cli._consent import consent_in
-    from rlm_kernel.views.live import LiveView
+    from rlm_kernel.cli._consent import approval_in, consent_in
 
-    view = LiveView(quiet=options.quiet, lines=False)
+    view = options.view(lines=False)
     traces: list[Path] = []
+    _events.trace_is(lambda: str(traces[-1]))
     chats: list[Chat] = []
 
     async def main() -> int:
-        consent = consent_in(view) if sys.stdin.isatty() and options.may_ask else None
+        asks: dict[str, Any] = {"consent": consent_in(view), "approve": approval_in(view)}
+        asks = asks if options.may_ask else {}
         async with contextlib.AsyncExitStack() as stack:
             with view:
                 kept = await stack.enter_async_context(
-                    open_(session, file, options.config, changes, view, "rlm chat", consent=consent)
+                    open_(session, file, options.config, changes, view, "rlm chat", **asks)
                 )
             traces.append(kept.trace)
             chats.append(Chat(kept, view, quiet=options.quiet, as_json=options.as_json))

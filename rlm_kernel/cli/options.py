@@ -21,10 +21,12 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from rlm_kernel.cli import _complete
+from rlm_kernel.cli import _complete, _events
 
 if TYPE_CHECKING:
     from rlm_kernel.config import Settings
+    from rlm_kernel.engine.events import Event
+    from rlm_kernel.views.live import LiveView
 
 INPUT, MODELS, LIMITS, OUTPUT, SANDBOX, SETTINGS = (
     "Input",
@@ -151,6 +153,8 @@ class SettingsOptions:
             for name, key in _SETTING.items()
             if getattr(self, name, None) is not None
         }
+        if getattr(self, "yes", False):
+            options["limits.ask"] = "none"
         return {**from_assignments(self.set_ or ()), **options}
 
 
@@ -245,7 +249,19 @@ class RunOptions(SettingsOptions):
         int | None,
         option(LIMITS, "--max-depth", metavar="N", help="Nesting of child RLMs; 0: none. Default: 1."),
     ] = None
+    yes: Annotated[
+        bool,
+        option(LIMITS, "--yes", "-y", help="Never ask before code spends much: limits.ask=none."),
+    ] = False
     as_json: JSON = False
+    json_events: Annotated[
+        bool,
+        option(
+            OUTPUT,
+            "--json-events",
+            help="Print what happens on stderr, one JSON object a line: docs/events.md.",
+        ),
+    ] = False
     quiet: Annotated[bool, option(OUTPUT, "--quiet", "-q", help="Print only errors on stderr.")] = False
     runtime: Annotated[
         str | None,
@@ -259,12 +275,30 @@ class RunOptions(SettingsOptions):
         from rlm_kernel.config import load_api_keys
 
         load_api_keys()
-        return super().settings()
+        found = super().settings()
+        _events.hide(found)
+        return found
 
     @property
     def may_ask(self) -> bool:
         """Whether the user may be asked a question in the terminal."""
-        return not (self.quiet or self.as_json)
+        return not (self.quiet or self.as_json or self.json_events)
+
+    def view(self, *, lines: bool = True, quiet: bool = False) -> LiveView:
+        """What shows a run on stderr. `lines`: off a terminal, a line for each turn and cell."""
+        from rlm_kernel.views.live import LiveView
+
+        if not self.json_events:
+            return LiveView(quiet=self.quiet or quiet, lines=lines)
+
+        class Told(LiveView):
+            """What it has to say are lines of JSON among those of the events."""
+
+            def __call__(self, event: Event) -> None:
+                _events.listener(event)
+                super().__call__(event)
+
+        return Told(lines=False)
 
 
 _SETTING = {
@@ -295,6 +329,8 @@ def with_options(function: Callable[..., None]) -> Callable[..., None]:
     @wraps(function)
     def command(**given: Any) -> None:
         options = kind(**{name: given.pop(name) for name in shared})
+        if isinstance(options, RunOptions) and options.json_events:
+            _events.begin(function.__name__)
         function(**given, options=options)
 
     own = [

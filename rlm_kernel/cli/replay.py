@@ -80,7 +80,6 @@ def replay(
     0 all the same, 1 not, 2 wrong usage or a missing or changed file, 3 installation, 130 interrupted.
     """
     from rlm_kernel.session.replay import replay as run
-    from rlm_kernel.views.live import LiveView
 
     as_json = options.as_json
     if step and as_json:
@@ -89,7 +88,7 @@ def replay(
     wanted = chosen(trace, options.settings, quiet=options.quiet)
 
     async def main() -> Replayed:
-        with LiveView(quiet=options.quiet or step, lines=False) as view:
+        with options.view(quiet=step, lines=False) as view:
 
             def tell(verdict: Verdict, result: CellResult | None) -> None:
                 if not as_json:

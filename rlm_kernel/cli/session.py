@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
 
+    from rlm_kernel.engine.approval import Approve
     from rlm_kernel.sandbox.grants import Consent
     from rlm_kernel.session.result import Result
     from rlm_kernel.session.session import Session
@@ -51,9 +52,7 @@ def init(
     changes = options.changes()
 
     async def main() -> SessionStatus:
-        from rlm_kernel.views.live import LiveView
-
-        with LiveView(quiet=options.quiet) as view:
+        with options.view() as view:
             loaded = [*(files or ()), *(file or ())]
             async with open_(
                 session, loaded, options.config, changes, view, "rlm init", new=True, with_models=False
@@ -83,9 +82,11 @@ def run(question: QUESTION, file: FILES = None, session: SESSION = "default", *,
         view: LiveView,
         say: Callable[[str], None],
         consent: Consent | None,
+        approve: Approve | None,
         answered: Callable[[Result], None],
     ) -> Result:
-        async with open_(session, file, options.config, changes, view, "rlm run", consent=consent) as kept:
+        asks: dict[str, Any] = {"consent": consent, "approve": approve}
+        async with open_(session, file, options.config, changes, view, "rlm run", **asks) as kept:
             traces.append(kept.trace)
             for line in kept.opened:
                 view.tell(line)
@@ -145,9 +146,9 @@ def open_(
     *,
     new: bool | None = None,
     with_models: bool = True,
-    consent: Consent | None = None,
+    **asks: Any,
 ) -> AbstractAsyncContextManager[Session]:
-    """The session of a command's options."""
+    """The session of a command's options; `asks`: as of `open_session`."""
     from rlm_kernel.session.manager import open_session
 
     return open_session(
@@ -160,5 +161,5 @@ def open_(
         with_models=with_models,
         view=view,
         say=view.say,
-        consent=consent,
+        **asks,
     )

@@ -179,8 +179,8 @@ class LimitSettings(_Section):
     cost: Price | None = None
     """US dollars."""
     ask: Price | None = 1.0
-    """US dollars that the calls of one cell are expected to cost, from which on the user is asked before they
-    are made, where there is a terminal and no limit on the cost. None: never.
+    """US dollars that the code's calls may cost before the user is asked, where there is a terminal and no
+    limit on the cost. None: they never are.
     """
     tokens: Annotated[Whole, Field(ge=1)] | None = None
     """Prompt and reply tokens of both models."""

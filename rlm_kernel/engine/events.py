@@ -131,12 +131,14 @@ class CallRetried:
 class CallsPlanned:
     """By its own word the cell's code makes so many calls of models in all, as far as it knows by now.
 
-    To be shown, and no more. `cost`: about how many US dollars they will take; None where that is not known.
+    To be shown, and no more. `cost`: about how many US dollars those will take that were told before they
+    were made; None where that is not known. `limit`: the run's limit of cost, None without one.
     """
 
     cell_id: str
     calls: int
     cost: float | None = None
+    limit: float | None = None
 
 
 @dataclass(frozen=True)

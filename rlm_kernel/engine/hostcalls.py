@@ -14,7 +14,7 @@ from typing import Any
 from rlm_kernel.engine import kernel_says
 from rlm_kernel.engine.events import CallFinished, CallRetried, CallsPlanned, CallStarted, Listener, Noted
 from rlm_kernel.engine.kept import Kept
-from rlm_kernel.engine.kernel_says import Query
+from rlm_kernel.engine.kernel_says import Batch, Query
 from rlm_kernel.engine.protocols import (
     CANCELLED,
     Answer,
@@ -27,7 +27,7 @@ from rlm_kernel.engine.protocols import (
     ReplyText,
 )
 from rlm_kernel.engine.records import Keep, Kind, Records
-from rlm_kernel.engine.subcalls import SubCalls, Work
+from rlm_kernel.engine.subcalls import SubCalls, Work, chars
 from rlm_kernel.errors import ModelError, RecordedFailure, RLMError, SetupError, TraceNotWritten
 
 PREVIEW = 200
@@ -81,6 +81,8 @@ class HostCalls:
         self._records = Records(keep or Keep(), MAX_FREE)
         self._kept = Kept() if kept is None else kept
         self._full: set[Kind] = set()
+        self._cost: float | None = None
+        """About what the calls that the cell has planned cost."""
         self._talk: Any = None
         self._answer: Answer | None = None
         self.delivered = asyncio.Event()
@@ -114,6 +116,10 @@ class HostCalls:
     def begin(self, cell_id: str) -> None:
         self._cell, self._talk, self._answer, self.unrecorded = cell_id, None, None, 0
         self._records.begin()
+        self._cost = None
+        self.ledger.approval.planned_no_more(self)
+        if not self.ledger.is_child:
+            self.ledger.approval.begin()
         self.cut_short, self.partial = False, None
         self.delivered.clear()
 
@@ -122,6 +128,7 @@ class HostCalls:
         delivered last.
         """
         self._cell = None
+        self.ledger.approval.planned_no_more(self)
         return tuple(self._records.kept), self._answer
 
     @property
@@ -167,6 +174,7 @@ class HostCalls:
         """Answer as the recording has it, else `do` it, and record it."""
         prompt_digest = digest(kind, identity)
         self._tell(CallStarted(call.cell, call.id, kind, query.prompt, query.schema, prompt_digest))
+        barred = not self.ledger.approval.take(self)
         if self._recording is not None:
             past = await self._recording.find(call, prompt_digest)
             if past is not None:
@@ -193,7 +201,10 @@ class HostCalls:
         done: CallRecord | None = None
         failure: RLMError | None = None
         try:
-            done = await _within(query.timeout, do(work))
+            cost = await self._allowed(call, kind, query, barred=barred)
+            clock = time.monotonic()  # what the user took to think is none of the call's
+            with self.ledger.approval.sent(cost):
+                done = await _within(query.timeout, do(work))
             return _handed(kind, done.answer, cut=done.cut)
         except (SetupError, TraceNotWritten) as error:
             self.broken = error  # recorded as a call that was cut off: it is made when the run is taken up
@@ -207,6 +218,17 @@ class HostCalls:
             model = found.model or (self._sub_calls.name(query.model) or "")[:PREVIEW] or None
             found = replace(found, model=model, seconds=time.monotonic() - clock)
             self._record(call.cell, found, work.sent)
+
+    async def _allowed(self, call: HostCall, kind: CallKind, query: Query, *, barred: bool) -> float | None:
+        """About what the call costs, once the user allows that, should they have to be asked.
+
+        Raises BudgetExceeded if they do not. `barred`: they did not allow the batch that it is one of.
+        """
+        if barred:
+            raise self.ledger.approval.refusal
+        model, cost = self._sub_calls.expected(kind, query.model, 1, chars([query.as_message()]))
+        await self.ledger.approval.check(self, model, cost, call.pause_timer)
+        return cost if kind == "llm_query" else None  # what a child RLM calls counts by itself
 
     def _kept_for(self, call: HostCall, kind: CallKind, query: Query, digest: str) -> CallRecord | None:
         """The kept answer to a call of this cell."""
@@ -262,13 +284,26 @@ class HostCalls:
                 records[slot] = record
 
     async def _planned(self, call: HostCall) -> None:
-        """Tell who watches how many calls the cell makes in all, by its own word.
+        """Tell who watches how many calls the cell makes in all, by its own word, and about what they cost.
 
-        It is recorded nowhere and decides nothing.
+        It is recorded nowhere. It decides when the user is asked whether they want that, but for calls that
+        are recorded.
         """
-        calls = kernel_says.planned(call.body)
-        if call.cell == self._cell and calls is not None:
-            self._tell(CallsPlanned(call.cell, calls))
+        calls, batches = kernel_says.planned(call.body), kernel_says.batches(call.body)
+        if call.cell != self._cell or calls is None:
+            return
+        if not batches:
+            self.ledger.approval.planned_no_more(self)
+        elif self._recording is None or not self._recording.has(call.cell):
+            for batch in batches:
+                self._plan(batch)
+        self._tell(CallsPlanned(call.cell, calls, self._cost, self.ledger.cost_limit))
+
+    def _plan(self, batch: Batch) -> None:
+        model, cost = self._sub_calls.expected(batch.kind, batch.model, batch.calls, batch.chars)
+        if cost is not None:
+            self._cost = (self._cost or 0.0) + cost
+        self.ledger.approval.plan(self, model, batch.calls, cost or 0.0)
 
     async def _cut_off(self, call: HostCall) -> None:
         """A batch was cut off, by the word of code: the root model is told, and the answers of the cell are

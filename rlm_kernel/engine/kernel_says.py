@@ -10,23 +10,46 @@ import base64
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from rlm_contract import MAX_ALL_PICTURES, MAX_PICTURES, MAX_PREVIEW, PREVIEW_SIDE
+from rlm_contract import MAX_ALL_PICTURES, MAX_BATCHES, MAX_PICTURES, MAX_PREVIEW, PREVIEW_SIDE
 
 from rlm_kernel.bounded import MAX_DEPTH
 from rlm_kernel.checked import integer, plain, text
 from rlm_kernel.engine import pictures
-from rlm_kernel.engine.protocols import Answer, Partial, Picture, PictureNote
+from rlm_kernel.engine.protocols import Answer, Message, Partial, Picture, PictureNote
 from rlm_kernel.errors import UsageError
 
 MAX_SCHEMA = 100_000
 """Characters of a JSON schema that code may send."""
 MAX_PLANNED = 10_000_000
 """Calls of one cell beyond which its word of them is not passed on."""
+_MAX_CHARS = 10**13
+"""Of all prompts of a batch."""
 _MAX_PATH = 4096
 _MAX_NAME = 200
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Calls that code is about to make, by its own word: how many, of which kind, with prompts of so many
+    characters together. `model`: as of the calls.
+    """
+
+    kind: Literal["llm_query", "rlm_query"]
+    calls: int
+    chars: int
+    model: str | None
+
+    @classmethod
+    def of(cls, value: Any) -> Batch:
+        """As code in the kernel tells it (`rlm_contract.Batch`), which is hostile. Raises ValueError."""
+        if type(value) not in (list, tuple) or len(value) != 4 or value[0] not in ("llm_query", "rlm_query"):
+            raise ValueError("no batch")
+        model = _text_or_none(value[3])
+        calls, chars = integer(value[1], 0, MAX_PLANNED), integer(value[2], 0, _MAX_CHARS)
+        return cls(value[0], calls, chars, None if model is None else model[:_MAX_NAME])
 
 
 @dataclass(frozen=True)
@@ -43,6 +66,11 @@ class Query:
     images: Sequence[Picture] = ()
     previews: Sequence[str] = ()
     anew: bool = False
+
+    def as_message(self) -> Message:
+        """What a model is sent."""
+        message = {"role": "user", "content": self.prompt}
+        return {**message, "images": self.images} if self.images else message
 
     @classmethod
     def of(cls, body: Mapping[str, Any], name: str = "prompt") -> Query:
@@ -155,6 +183,17 @@ def partial(body: Mapping[str, Any]) -> Partial | None:
 def planned(body: Mapping[str, Any]) -> int | None:
     """How many calls a cell makes in all; None where that is unknown."""
     return _or(body.get("calls"), _planned, None)
+
+
+def batches(body: Mapping[str, Any]) -> Sequence[Batch]:
+    """The calls that a cell is about to make; none where that is unknown."""
+    return _or(body.get("batches"), _batches, ())
+
+
+def _batches(value: Any) -> Sequence[Batch]:
+    if type(value) not in (list, tuple) or len(value) > MAX_BATCHES:
+        raise ValueError("no batches")
+    return [Batch.of(one) for one in value]
 
 
 def _read(body: Mapping[str, Any], name: str, read: Callable[[Any], _T], wrong: str) -> _T:

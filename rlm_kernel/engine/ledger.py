@@ -15,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal, Self
 
+from rlm_kernel.engine.approval import Approval
+from rlm_kernel.engine.expected import Expectation
 from rlm_kernel.engine.inflight import Asked, Dearest, InFlight
 from rlm_kernel.engine.limits import LIMITS, ROUNDING, UNITS, LimitName, refused, unit
 from rlm_kernel.engine.limits import Limits as Limits
@@ -87,8 +89,12 @@ class Ledger:
         spent: Totals | None = None,
         clock: Callable[[], float] = time.monotonic,
         parent: Ledger | None = None,
+        approval: Approval | None = None,
     ) -> None:
-        """`spent`: what an earlier part of the run has used; it counts against the limits."""
+        """`spent`: what an earlier part of the run has used; it counts against the limits.
+
+        `approval`: asks the user before code spends much; by default all is allowed.
+        """
         self._totals = replace(spent) if spent is not None else Totals()
         self.limits = limits
         self._parent = parent
@@ -100,6 +106,8 @@ class Ledger:
         """Calls of a child RLM's own root model: calls in the accounts above, turns in its own."""
         self._open: list[Ledger] = []
         """Child RLMs at work."""
+        self.approval: Approval = parent.approval if parent is not None else approval or Approval()
+        self.expected: Expectation = parent.expected if parent is not None else Expectation()
         # Of the whole tree, so used at its top alone:
         self._flight = InFlight()
         self._last = Dearest()
@@ -142,6 +150,11 @@ class Ledger:
         """
         if not self._totals.calls:
             self._count(calls=1, failed=1)
+
+    @property
+    def cost_limit(self) -> float | None:
+        """US dollars that the whole tree may use; None without a limit."""
+        return self._top.limits.cost
 
     @property
     def is_child(self) -> bool:
@@ -197,6 +210,9 @@ class Ledger:
         self._count(**{f"{role}_usage": reply.usage}, **spent, stored=int(reply.stored), models=share)
         if reply.stored:
             return  # nothing is learnt of what a call costs
+        self.expected.see(asked, reply)
+        if role == "sub" or self.is_child:
+            self.approval.spend(reply.cost or 0.0)
         self._top._flight.see(asked, reply)
         if role == "root" and not self.is_child:
             self._last.see(reply, asked.chars)
@@ -216,6 +232,8 @@ class Ledger:
             if heard:
                 reckoned = (asked.chars + heard) / CHARS_PER_TOKEN
                 tokens, cost = reckoned, cost * reckoned / tokens if tokens else 0.0
+            if asked.role == "sub" or self.is_child:
+                self.approval.spend(cost)
             share = Shares.one(asked.model, lost_cost=cost)
             self._count(lost_tokens=tokens, lost_cost=cost, models=share)
 

@@ -96,6 +96,9 @@ class Recording(Protocol):
         Returns when its answer is due: in the order in which the calls ended then.
         """
 
+    def has(self, cell: str) -> bool:
+        """Whether the earlier run had the cell."""
+
     def received(self, cell: str, call_id: str) -> None:
         """Code in the kernel has the answer to that call: the next one may be given."""
 

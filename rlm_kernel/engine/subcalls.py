@@ -15,6 +15,7 @@ from rlm_kernel.engine.kernel_says import Query
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.protocols import (
     ROLES,
+    CallKind,
     CallRecord,
     Card,
     Children,
@@ -158,6 +159,9 @@ async def complete(
 
     card = card_for(models, role, model)
     named = model if model is None or card.role in ROLES else card.role
+    if role == "root" and ledger.is_child and not last:
+        expected = ledger.expected.of_calls(card, 1, chars(messages))
+        await ledger.approval.check(ledger, card.name, expected, waiting)
     async with ledger.call(role, chars(messages), model=card.role, last=last) as call:
 
         def hear(piece: str, thought: bool) -> bool:
@@ -215,6 +219,20 @@ class SubCalls:
         named = next((card.name for card in others if card.role == model), model)
         return named or (self._models.name("sub") if self._models else None)
 
+    def expected(self, kind: CallKind, model: str | None, calls: int, chars: int) -> tuple[str, float | None]:
+        """The model that so many calls of this kind are for, and about how many US dollars they cost with
+        prompts of so many characters together; None where that is not known.
+        """
+        if self._models is None:
+            return "", None
+        child = kind == "rlm_query" and self._children is not None and self.ledger.limits.depth > 0
+        try:
+            card = card_for(self._models, "root" if child else "sub", model)
+        except ModelError:
+            return str(model), None
+        known = self.ledger.expected
+        return card.name, known.of_children(card, calls) if child else known.of_calls(card, calls, chars)
+
     async def take(self, given: Any) -> Handed:
         """What code hands over to a child RLM. Raises UsageError, FileRefused."""
         if self._children is None:
@@ -223,8 +241,7 @@ class SubCalls:
 
     async def complete(self, query: Query, work: Work) -> CallRecord:
         """Ask the sub model. Raises ModelError, BudgetExceeded, NoRecord."""
-        asked: Message = {"role": "user", "content": query.prompt}
-        messages = [{**asked, "images": query.images}] if query.images else [asked]
+        messages = [query.as_message()]
         models = self._allowed()
         card = card_for(models, "sub", query.model)
         work.record = replace(work.record, role=card.role)
@@ -279,6 +296,7 @@ class SubCalls:
             raise
         finally:
             ledger.end()
+        self.ledger.expected.see_child(work.spent().cost)
         answer = outcome.answer
         if answer is None:
             reason = outcome.stop_reason

@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_kernel import system
 from rlm_kernel.config import Settings
+from rlm_kernel.engine.approval import Approve
 from rlm_kernel.engine.events import Listener
-from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.protocols import Models
 from rlm_kernel.errors import UsageError, backstop
 from rlm_kernel.session.answering import Asked, Family, answer
 from rlm_kernel.session.delivery import Give, answer_first
-from rlm_kernel.session.environment import Host, Say, limits_of, silent
+from rlm_kernel.session.environment import Host, Say, ledger_of, silent
 from rlm_kernel.session.inputs import Context, check_readable, gather
+from rlm_kernel.session.listeners import with_spans
 from rlm_kernel.session.models import ModelSet, models_of
 from rlm_kernel.session.pool import KernelPool
 from rlm_kernel.session.questions import read_question, refuse_missing
@@ -74,6 +75,7 @@ async def ask(
     view: Listener | None = None,
     say: Say = silent,
     consent: Consent | None = None,
+    approve: Approve | None = None,
     schema: Mapping[str, Any] | None = None,
     answered: Give = lambda _result: None,
 ) -> Result:
@@ -89,6 +91,8 @@ async def ask(
         say: hears what is being set up, a line at a time.
         consent: asked where the code wants a file that neither the context nor the question names. Default:
             it is refused.
+        approve: asked before the code spends more than `limits.ask`, where there is no limit on the cost.
+            Default: it may.
         schema: a JSON schema that the answer must fit.
         answered: hears the answer as soon as it is there, before the container is removed.
 
@@ -102,11 +106,14 @@ async def ask(
         RLMError: what prevents a run (see `rlm_kernel.errors`).
     """
 
-    host = Host(settings, say, consent)
+    host = Host(settings, say, consent, approve)
 
     async def work(give: Give) -> Result:
         asked, files = await _look_at(question, context, schema, trace, host)
-        return await _answered(replace(asked, view=view), files, host, models_of(settings, models, say), give)
+        heard = await with_spans(view, say)
+        return await _answered(
+            replace(asked, view=heard), files, host, models_of(settings, models, say), give
+        )
 
     return await answer_first(work, answered, say)
 
@@ -142,7 +149,7 @@ async def _answered(
         KernelPool(host, ready.image) as kernels,
     ):
         running.environment.run.describe(trace=asked.trace, question=asked.question.text)
-        family, ledger = Family(ready.chosen, kernels), Ledger(limits_of(host.settings))
+        family, ledger = Family(ready.chosen, kernels), ledger_of(host)
         outcome, totals = await answer(
             asked,
             running,

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.config import Settings, parse_size
-from rlm_kernel.engine.ledger import Limits, ModelLimits
+from rlm_kernel.engine.approval import Approval, Approve
+from rlm_kernel.engine.ledger import Ledger, Limits, ModelLimits
+from rlm_kernel.engine.protocols import Totals
 from rlm_kernel.engine.records import Keep
 from rlm_kernel.errors import ImageError
 
@@ -31,12 +33,13 @@ class Host:
     """Who runs a kernel.
 
     `say` hears what is being done, a line at a time; `consent` is asked for files that the user did not name,
-    which are refused without it.
+    which are refused without it; `approve` before code spends much, which it may without it.
     """
 
     settings: Settings
     say: Say = silent
     consent: Consent | None = None
+    approve: Approve | None = None
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,14 @@ def find_or_build_image(settings: Settings, say: Say, *, build: bool = True) -> 
 def keep_of(settings: Settings) -> Keep:
     """How much of the host calls is recorded."""
     return Keep(parse_size(settings.trace.answers), parse_size(settings.trace.records))
+
+
+def ledger_of(host: Host, spent: Totals | None = None) -> Ledger:
+    """The account of a run; `spent`: as of the ledger."""
+    limits = host.settings.limits
+    asks = limits.cost is None and limits.ask is not None
+    approval = Approval(host.approve, limits.ask or 0.0) if asks else Approval()
+    return Ledger(limits_of(host.settings), spent=spent, approval=approval)
 
 
 def limits_of(settings: Settings) -> Limits:

@@ -1,8 +1,14 @@
-"""Listeners made of listeners: one that tells several, one that can be shut."""
+"""Listeners made of listeners: one that tells several, one that can be shut, one that makes spans, too."""
 
 from __future__ import annotations
 
+import asyncio
+import os
+import warnings
+from collections.abc import Callable
+
 from rlm_kernel.engine.events import Event, Listener
+from rlm_kernel.session.environment import silent
 
 
 class Gate:
@@ -38,3 +44,18 @@ def everyone(*listeners: Listener | None) -> Listener:
             raise failed
 
     return tell
+
+
+async def with_spans(listener: Listener | None, say: Callable[[str], None]) -> Listener | None:
+    """The listener, and OpenTelemetry's spans where they are wanted (`views.otel`); `say` hears why not."""
+    from rlm_kernel.views import otel
+
+    if not otel.is_wanted(os.environ):
+        return listener
+    told: list[str] = []
+    made = await asyncio.to_thread(otel.spans, os.environ, told.append)
+    for line in told:
+        if say is silent:
+            warnings.warn(line, RuntimeWarning, stacklevel=2)
+        say(line)
+    return listener if made is None else everyone(listener, made)

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.config import Settings, is_secret, load_settings
+from rlm_kernel.engine.approval import Approve
 from rlm_kernel.engine.events import Listener
 from rlm_kernel.engine.protocols import Models
 from rlm_kernel.errors import UsageError, backstop
 from rlm_kernel.session.ask import free_path
 from rlm_kernel.session.environment import Host, Say, silent
 from rlm_kernel.session.inputs import check_readable
+from rlm_kernel.session.listeners import with_spans
 from rlm_kernel.session.models import models_of, opening
 from rlm_kernel.session.running import discard
 from rlm_kernel.session.session import Session
@@ -46,6 +48,7 @@ async def open_session(
     view: Listener | None = None,
     say: Say = silent,
     consent: Consent | None = None,
+    approve: Approve | None = None,
 ) -> AsyncIterator[Session]:
     """Have a session to oneself: the one of that name in the working directory, or a new one.
 
@@ -64,6 +67,7 @@ async def open_session(
         view: hears the events of each question.
         say: hears what is being set up, a line at a time.
         consent: asked where the model wants a file that the user has not named.
+        approve: asked before code spends more than `limits.ask`, where there is no limit on the cost.
 
     Raises:
         UsageError: it is in use, or is there, or is not, against `new`.
@@ -82,7 +86,7 @@ async def open_session(
             )
         settings = load_settings(config_file, {**state.options, **given})
         await asyncio.to_thread(check_readable, paths)
-        session = Session(folder, state, Host(settings, say, consent), view)
+        session = Session(folder, state, Host(settings, say, consent, approve), await with_spans(view, say))
         async with contextlib.AsyncExitStack() as stack:
             if with_models:
                 session.models = await stack.enter_async_context(opening(models_of(settings, models, say)))

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlm_kernel.config import Settings
+from rlm_kernel.engine.approval import Approve
 from rlm_kernel.engine.conversation import Past
 from rlm_kernel.engine.events import Listener, RunOpened
 from rlm_kernel.engine.ledger import Ledger
@@ -24,9 +26,9 @@ from rlm_kernel.session.ask import trace_path
 from rlm_kernel.session.assembly import Assembly, history_of
 from rlm_kernel.session.conversation import first_question, turns_of
 from rlm_kernel.session.delivery import Give, answer_first
-from rlm_kernel.session.environment import Host, Say, limits_of, silent
+from rlm_kernel.session.environment import Host, Say, ledger_of, silent
 from rlm_kernel.session.inputs import Inputs, check_setup
-from rlm_kernel.session.listeners import Gate, everyone
+from rlm_kernel.session.listeners import Gate, everyone, with_spans
 from rlm_kernel.session.models import ModelSet, models_of
 from rlm_kernel.session.pool import KernelPool
 from rlm_kernel.session.questions import Question, read_question
@@ -186,6 +188,7 @@ async def resume(
     view: Listener | None = None,
     say: Say = silent,
     consent: Consent | None = None,
+    approve: Approve | None = None,
     answered: Give = lambda _result: None,
 ) -> Result:
     """Go on with a run that was killed, interrupted, or ended at a limit, in the same notebook.
@@ -202,6 +205,8 @@ async def resume(
         say: hears what is being set up, a line at a time.
         consent: asked where the code wants a file that the trace does not have. Default: it is refused, also
             if the trace's question names it: that may be somebody else's.
+        approve: asked before the code spends more than `limits.ask`, where there is no limit on the cost.
+            Default: it may.
         answered: hears the answer as soon as it is there, before the container is removed.
 
     Raises:
@@ -217,7 +222,11 @@ async def resume(
         )
     plan = _Plan(trace, trace.cells, trace.path, _origin(trace, trace.cells, "resume"), forked=False)
     again = RunAgain(config_file, changes or {}, files or {}, allow_changed, models)
-    return await answer_first(lambda give: _go_on(plan, again, view, say, consent, give), answered, say)
+    return await answer_first(
+        lambda give: _go_on(plan, again, view, lambda chosen: Host(chosen, say, consent, approve), give),
+        answered,
+        say,
+    )
 
 
 @backstop
@@ -235,6 +244,7 @@ async def fork(
     view: Listener | None = None,
     say: Say = silent,
     consent: Consent | None = None,
+    approve: Approve | None = None,
     placed: Callable[[Path], None] = lambda _path: None,
     answered: Give = lambda _result: None,
 ) -> Result:
@@ -256,6 +266,7 @@ async def fork(
         say: hears what is being set up, a line at a time.
         consent: asked where the code wants a file that neither the trace nor the question names. Default: it
             is refused.
+        approve: as of `resume`.
         answered: hears the answer as soon as it is there, before the container is removed.
 
     Raises:
@@ -276,7 +287,11 @@ async def fork(
     placed(target)
     plan = _Plan(trace, kept, target, _origin(trace, kept, "fork"), forked=True, question=question.strip())
     again = RunAgain(config_file, changes or {}, files or {}, allow_changed, models)
-    return await answer_first(lambda give: _go_on(plan, again, view, say, consent, give), answered, say)
+    return await answer_first(
+        lambda give: _go_on(plan, again, view, lambda chosen: Host(chosen, say, consent, approve), give),
+        answered,
+        say,
+    )
 
 
 def _refuse_live(trace: TraceFile) -> None:
@@ -298,11 +313,13 @@ def _origin(trace: TraceFile, kept: Sequence[TraceCell], kind: Any) -> OriginMet
 
 
 async def _go_on(
-    plan: _Plan, again: RunAgain, view: Listener | None, say: Say, consent: Consent | None, give: Give
+    plan: _Plan, again: RunAgain, view: Listener | None, host_for: Callable[[Settings], Host], give: Give
 ) -> Result:
-    host = Host(again.settings(plan.trace), say, consent)
+    host = host_for(again.settings(plan.trace))
+    say = host.say
+    view = await with_spans(view, say)
     spent = None if plan.forked else plan.trace.spent() + await asyncio.to_thread(spent_on_lost, plan.trace)
-    ledger = Ledger(limits_of(host.settings), spent=spent)
+    ledger = ledger_of(host, spent)
     if plan.trace.meta.stop_reason in _ENDED:
         _check_limits(ledger)
     question = await read_question(plan.question)
@@ -311,7 +328,7 @@ async def _go_on(
         host, models_of(host.settings, again.models, say), again.look_up_files(plan.trace, say)
     ) as ready:
         found = ready.found
-        late = bool(question.named) or consent is not None
+        late = bool(question.named) or host.consent is not None
         files = GivenFiles(found.paths, found.known_as, question.named, late=late)
         async with (
             await new_kernel(host, ready.image, files, replayed=True) as running,

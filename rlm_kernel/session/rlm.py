@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import json
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from pydantic.errors import PydanticUserError
 from rlm_kernel import loops
 from rlm_kernel.checked import plain
 from rlm_kernel.config import Settings, load_api_keys, load_settings
+from rlm_kernel.engine.approval import Approve
 from rlm_kernel.engine.events import Listener
 from rlm_kernel.engine.protocols import Models
 from rlm_kernel.errors import NoAnswer, UsageError
@@ -76,6 +78,7 @@ class RLM:
         answer_type: Any = None,
         trace: Path | str | None = None,
         view: Listener | None = None,
+        approve: Approve | None = None,
         answered: Give = lambda _result: None,
     ) -> Result:
         """Answer a question.
@@ -87,6 +90,8 @@ class RLM:
                 one, checked.
             trace: where the notebook goes; default: a name of its own in the settings' `trace.dir`.
             view: hears the run's events beside the trace.
+            approve: asked before the code spends more than `limits.ask`, where there is no limit on the cost;
+                it says True, False or "always", and may be async. Default: the code may.
             answered: hears the answer as soon as it is there, before the container is removed; its `value` is
                 not of the type yet.
 
@@ -107,6 +112,7 @@ class RLM:
             trace=None if trace is None else Path(trace),
             models=self._models,
             view=view,
+            approve=approve,
             schema=schema,
             answered=answered,
         )
@@ -227,4 +233,5 @@ def _run(asking: Callable[..., Coroutine[Any, Any, _T]], *args: Any, **options: 
     except RuntimeError:
         return loops.run(asking(*args, **options))
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(loops.run, asking(*args, **options)).result()
+        context = contextvars.copy_context()  # with the span that is current here
+        return pool.submit(context.run, loops.run, asking(*args, **options)).result()

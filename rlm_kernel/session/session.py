@@ -32,7 +32,7 @@ from rlm_kernel.session.assembly import Assembly, history_of
 from rlm_kernel.session.before import before_this, left_behind
 from rlm_kernel.session.conversation import conversation, first_question, recorded, turns_of
 from rlm_kernel.session.delivery import Give, answer_first
-from rlm_kernel.session.environment import Host, image_for, limits_of
+from rlm_kernel.session.environment import Host, image_for, ledger_of, limits_of
 from rlm_kernel.session.inputs import STDIN, check_setup, expand, gather
 from rlm_kernel.session.listeners import everyone
 from rlm_kernel.session.models import ModelSet, profile_for
@@ -259,7 +259,7 @@ class Session:
         notes: FileNotes,
         family: Family,
     ) -> Result:
-        ledger = Ledger(limits_of(self.settings))
+        ledger = ledger_of(self.host)
         children = Children(running.environment, self.trace, family, self._view)
         run = Assembly(running.environment, SubCalls(family.models.models, ledger, children), self._tell)
         before = await asyncio.to_thread(before_this, trace)

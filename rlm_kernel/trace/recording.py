@@ -202,6 +202,9 @@ class TraceRecording:
                     self._edited.add(cell.id)
                 self._by_code[code_digest(cell.source)[:_SHORT_DIGEST]].append(cell.id)
 
+    def has(self, cell: str) -> bool:
+        return self.cell_id(cell) in self._metas
+
     async def find(self, call: HostCall, digest: str) -> CallRecord | None:
         name = self.cell_id(call.cell)
         cell = self._of(name)

@@ -30,7 +30,7 @@ from rlm_kernel.engine.events import (
 )
 from rlm_kernel.engine.protocols import MODEL_CALLS, Account, Outcome, Retry, Totals
 from rlm_kernel.printable import printable
-from rlm_kernel.views.calls import Batch, Waiting, attempt
+from rlm_kernel.views.calls import Batch, Forecast, Waiting, attempt
 
 _QUESTION = 60
 _ROOT = "waiting for the root model"
@@ -54,6 +54,7 @@ class Branch:
         self._parent = parent
         self._clock = clock
         self._batch = Batch(clock)
+        self._forecast = Forecast()
         self._waiting = Waiting(clock)
         self.begin()
 
@@ -87,6 +88,7 @@ class Branch:
             case CellStarted(cell_id, turn):
                 self._cell = f"cell {cell_id} runs" if turn else "loading the input"
                 self._batch.begin()
+                self._forecast = Forecast()
                 self.do(self._cell)
             case CellFinished(_, result):
                 self._batch.begin()
@@ -115,6 +117,8 @@ class Branch:
                 self._batch.started()
             case CallsPlanned(calls=calls):
                 self._batch.plan(calls)
+                if told := self._forecast.line(event):
+                    self._tell(told)
             case CallRetried(call_id=call_id, retry=retry):
                 self.wait(call_id, retry)
                 if not call_id:  # those of sub models are summed up

@@ -8,6 +8,8 @@ import math
 from collections import Counter
 from collections.abc import Callable
 
+from rlm_kernel.engine.approval import dollars
+from rlm_kernel.engine.events import CallsPlanned
 from rlm_kernel.engine.protocols import Retry
 from rlm_kernel.engine.totals import counted, duration
 
@@ -15,6 +17,30 @@ _SECONDS = 1.0
 """Time of a batch before which nothing is said of its pace."""
 _LIKE = 2
 """Calls that must have ended before."""
+
+
+MANY = 20
+"""Calls of a batch from which on it is told before they are made."""
+DEAR = 0.05
+"""US dollars that a batch is expected to cost, likewise."""
+
+
+class Forecast:
+    """What is told of a cell's batches before their calls are made. One for each cell."""
+
+    def __init__(self) -> None:
+        self._calls = 0
+        self._cost = 0.0
+
+    def line(self, planned: CallsPlanned) -> str:
+        """`batch: 500 calls, about $1.20, limit $5`; "" where there is little to tell."""
+        calls, cost = planned.calls - self._calls, (planned.cost or 0.0) - self._cost
+        self._calls, self._cost = planned.calls, planned.cost or 0.0
+        if calls <= 0 or (calls < MANY and cost <= DEAR):
+            return ""
+        about = f"about {dollars(cost)}" if planned.cost is not None else "cost unknown"
+        limit = [f"limit {dollars(planned.limit)}"] if planned.limit is not None else []
+        return ", ".join([f"batch: {counted(calls, 'call')}", about, *limit])
 
 
 class Batch:

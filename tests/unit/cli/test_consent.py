@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from rlm_kernel.cli._consent import consent_in
+from rlm_kernel.cli._consent import approval_in, consent_in
+from rlm_kernel.engine.approval import Expected
 from rlm_kernel.sandbox.grants import Consent
 from rlm_kernel.views.live import LiveView
 
@@ -153,3 +154,58 @@ def test_where_nobody_can_be_asked_there_is_no_question(
     with open(os.devnull, "w") as nothing:
         monkeypatch.setattr("sys.stderr", nothing)
         assert consent_in(LiveView()) is None
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("y\n", True),
+        ("YES\n", True),
+        ("\n", False),
+        ("n\n", False),
+        ("5\n", False),
+        ("a\n", "always"),
+        ("Always\n", "always"),
+    ],
+)
+async def test_only_a_yes_or_always_lets_code_spend(typed: str, said: object, terminal: Terminal) -> None:
+    approve = approval_in(terminal.view())
+    assert approve is not None
+    asking = asyncio.ensure_future(approve(Expected(5000, "openai/x", 12.4)))  # type: ignore[arg-type]
+    await terminal.until("always for this run] ")
+    assert (
+        "rlm: the code wants 5,000 calls of openai/x, about $12.40; there is no limit on the cost. Go on? "
+        "[y/N/a=always for this run] "
+    ) in terminal.shown
+    terminal.type(typed)
+    assert await asking == said
+    if said == "always":
+        assert await approve(Expected(9000, "openai/x", 900.0)) == "always", "nobody is asked any more"  # type: ignore[misc]
+
+
+async def test_a_question_of_money_waits_for_one_of_files_and_is_on_one_line(
+    terminal: Terminal, tmp_path: Path
+) -> None:
+    view = terminal.view()
+    consent, approve = terminal.consent(view), approval_in(view)
+    assert approve is not None
+    first = asyncio.ensure_future(consent(tmp_path))
+    await terminal.until(QUESTION)
+    wanted = Expected(1, "x\nrlm: all is well\x1b[2J", 0.01, spent=1.02)
+    second = asyncio.ensure_future(approve(wanted))  # type: ignore[arg-type]
+    terminal.type("n\n")
+    assert await first is False
+    await terminal.until("always for this run] ")
+    assert (
+        "calls have cost about $1.02 so far, and it goes on with calls of x�rlm: all is well�[2J;"
+        in terminal.shown
+    )
+    terminal.type("y\n")
+    assert await second is True
+    for count, beside in enumerate((Expected(5, "m", 2.0, 1.5), Expected(1, "m", 2.0)), 2):
+        third = asyncio.ensure_future(approve(beside))  # type: ignore[arg-type]
+        await terminal.until("always for this run] ", count)
+        terminal.type("\n")
+        assert await third is False
+    assert "wants 5 calls of m, about $2, beside calls that have cost about $1.50 so far;" in terminal.shown
+    assert "wants a call of m, about $2;" in terminal.shown

@@ -246,6 +246,30 @@ def test_each_batch_of_a_cell_is_counted_by_itself(view: LiveView, clock: Clock)
     assert len(drawn(view)) == 1
 
 
+def test_off_a_terminal_a_large_or_dear_batch_is_told_before_its_calls(view: LiveView) -> None:
+    out = io.StringIO()
+    plain = LiveView(stream=out)
+    plain(CellStarted("turn-01-a", 1, "x"))
+    told = [
+        (500, 1.2, 5.0),
+        (519, 1.21, 5.0),
+        (519, 1.21, 5.0),
+        (520, 1.5, None),
+        (500, 1.5, None),
+        (600, 1.5, None),
+    ]
+    for calls, cost, limit in told:
+        plain(CallsPlanned("turn-01-a", calls, cost, limit))
+    plain(CellStarted("turn-01-b", 1, "x"))
+    plain(CallsPlanned("turn-01-b", 20))
+    assert out.getvalue().splitlines() == [
+        "batch: 500 calls, about $1.20, limit $5",
+        "batch: 1 call, about $0.29",
+        "batch: 100 calls, about $0",
+        "batch: 20 calls, cost unknown",
+    ]
+
+
 @pytest.mark.parametrize("planned", [0, 1, 10**7])
 def test_the_word_of_code_of_its_calls_is_shown_and_breaks_nothing(
     view: LiveView, clock: Clock, planned: int

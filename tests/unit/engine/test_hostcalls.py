@@ -403,6 +403,9 @@ class FixedRecording:
     def __init__(self) -> None:
         self.got: list[str] = []
 
+    def has(self, cell: str) -> bool:
+        return True
+
     async def find(self, call: HostCall, wanted: str) -> CallRecord | None:
         if wanted == digest("llm_query", {"prompt": "known", "model": None}):
             return CallRecord(

@@ -1,0 +1,77 @@
+"""What calls that are still to be made are expected to cost, by what the calls before them took."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from rlm_kernel.engine.inflight import Asked
+from rlm_kernel.engine.values import Card, Completion
+
+REPLY_TOKENS = 250
+"""Tokens of a reply, as long as the model has not given one in this run."""
+CHARS_PER_TOKEN = 4.0
+"""Of a prompt, likewise."""
+CHILD_TURNS = 4
+"""Replies of its root model that a child RLM takes, as long as none has answered in this run."""
+
+
+@dataclass
+class _Seen:
+    """Of the calls of one model, but for those from the cache."""
+
+    calls: int = 0
+    chars: int = 0
+    prompt: int = 0
+    completion: int = 0
+    priced: int = 0
+    cost: float = 0.0
+
+
+class Expectation:
+    """Learns from the calls of a whole tree of RLMs.
+
+    All results are US dollars, None where they are unknown.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[str, _Seen] = {}
+        self._children = _Seen()
+
+    def see(self, asked: Asked, reply: Completion) -> None:
+        """A call had this reply."""
+        seen = self._seen.setdefault(asked.model, _Seen())
+        seen.calls += 1
+        seen.chars += asked.chars
+        seen.prompt += reply.usage.prompt
+        seen.completion += reply.usage.completion
+        if reply.cost is not None:
+            seen.priced += 1
+            seen.cost += reply.cost
+
+    def see_child(self, cost: float | None) -> None:
+        """A child RLM has ended, and has cost so much with all beneath it."""
+        if cost is not None:
+            self._children.priced += 1
+            self._children.cost += cost
+
+    def of_calls(self, card: Card, calls: int, chars: int) -> float | None:
+        """So many calls of the model, with prompts of so many characters together."""
+        seen = self._seen.get(card.role) or _Seen()
+        if card.input_price is not None and card.output_price is not None:
+            read = seen.prompt / seen.chars if seen.prompt and seen.chars else 1 / CHARS_PER_TOKEN
+            written = seen.completion / seen.calls if seen.calls else REPLY_TOKENS
+            return _amount((chars * read * card.input_price + calls * written * card.output_price) / 1e6)
+        return _amount(calls * seen.cost / seen.priced) if seen.priced else None
+
+    def of_children(self, card: Card, calls: int) -> float | None:
+        """So many child RLMs that the model leads: by those before, else by the replies of this model."""
+        if self._children.priced:
+            return _amount(calls * self._children.cost / self._children.priced)
+        seen = self._seen.get(card.role) or _Seen()
+        chars = seen.chars / seen.calls if seen.calls else 0
+        return self.of_calls(card, calls * CHILD_TURNS, int(calls * CHILD_TURNS * chars))
+
+
+def _amount(dollars: float) -> float | None:
+    return dollars if math.isfinite(dollars) else None

@@ -1,0 +1,371 @@
+"""The lines of `--json-events`: a class for each kind of line, from which the published schema is made.
+
+Each line is a JSON object with the fields of its class. What a field means is said once, here.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from rlm_kernel.engine.protocols import CallKind, CellStatus, StopReason, Totals, Usage
+
+VERSION = 1
+"""Of the lines. A new field or kind of line leaves it as it is; what readers may stumble over does not."""
+MAX_TEXT = 10_000
+"""Characters of a text in a line; the rest is cut off, and the line's `lengths` tells how many there were."""
+
+Cost = float | None
+"""US dollars; None where they are not known."""
+
+
+class _About:
+    """What a field means. It becomes the description in the schema."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:
+        return {**handler(core), "description": self.text}
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens; `cached` and `written` are parts of `prompt`, `reasoning` is a part of `completion`."""
+
+    prompt: int
+    completion: int
+    cached: int
+    written: int
+    reasoning: int
+
+    @classmethod
+    def of(cls, usage: Usage) -> Tokens:
+        return cls(usage.prompt, usage.completion, usage.cached, usage.written, usage.reasoning)
+
+
+@dataclass(frozen=True)
+class Used:
+    """What a run, or an RLM of it with all children beneath it, has used, as `rlm ask --json` tells it."""
+
+    turns: int
+    calls: int
+    children: int
+    child_turns: int
+    stored: int
+    failed: int
+    tokens: dict[str, int]
+    cost: Cost
+    known_cost: float
+    seconds: float
+    models: dict[str, Any]
+
+    @classmethod
+    def of(cls, totals: Totals) -> Used:
+        return cls(**totals.as_json())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """What each line has."""
+
+    event: Annotated[str, _About("Which kind of line this is.")]
+    at: Annotated[str, _About("When, as an ISO 8601 instant in UTC.")]
+    seconds: Annotated[float, _About("Seconds since the command began.")]
+    path: Annotated[
+        tuple[int, ...],
+        _About(
+            "Which RLM this is about: [] is the topmost, [2] its child number 2, [2, 1] the first child of "
+            "that one."
+        ),
+    ]
+    lengths: Annotated[
+        dict[str, int],
+        _About("Of the texts that were cut off: how many characters each had, by the field's name."),
+    ] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Begin(Line):
+    """The first line: the command begins."""
+
+    event: Literal["begin"] = "begin"
+    version: Annotated[int, _About("Of these lines.")]
+    rlm_kernel: Annotated[str, _About("The program's version.")]
+    command: Annotated[str, _About("Such as ask.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened(Line):
+    """A question is taken up, by the topmost RLM or by a child."""
+
+    event: Literal["run_opened"] = "run_opened"
+    question: str
+    before: Annotated[Used, _About("What earlier questions of the session have used.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TurnStarted(Line):
+    """The root model is asked."""
+
+    event: Literal["turn_started"] = "turn_started"
+    turn: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TurnPiece(Line):
+    """Some more of the root model's reply has come.
+
+    After a `call_retried` without a call the pieces begin again.
+    """
+
+    event: Literal["turn_piece"] = "turn_piece"
+    turn: int
+    text: str
+    thought: Annotated[bool, _About("It is of the model's reasoning.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TurnCutOff(Line):
+    """The root model's reply did not come to its end."""
+
+    event: Literal["turn_cut_off"] = "turn_cut_off"
+    turn: int
+    text: str
+    thoughts: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TurnReplied(Line):
+    """The root model has replied."""
+
+    event: Literal["turn_replied"] = "turn_replied"
+    turn: int
+    text: Annotated[str, _About("The whole reply, code and all.")]
+    thoughts: str
+    model: str
+    tokens: Tokens
+    cost: Cost
+    reply_seconds: Annotated[float, _About("Seconds that the call took, with its retries.")]
+    attempts: int
+    finish_reason: str | None
+    messages: Annotated[int, _About("How many messages the model was sent.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellStarted(Line):
+    """A cell is about to run."""
+
+    event: Literal["cell_started"] = "cell_started"
+    cell: str
+    turn: Annotated[int, _About("0 of a cell that loads the input.")]
+    code: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellOutput(Line):
+    """The running cell has shown something; told five times a second at most.
+
+    `cell_finished` has all of it.
+    """
+
+    event: Literal["cell_output"] = "cell_output"
+    cell: str
+    text: Annotated[str, _About("What is new, as plain text.")]
+    again: Annotated[bool, _About("The output was cleared, and begins with this text.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellFinished(Line):
+    """A cell has ended."""
+
+    event: Literal["cell_finished"] = "cell_finished"
+    cell: str
+    turn: int
+    status: CellStatus
+    output: Annotated[str, _About("All that it has shown, as plain text.")]
+    cell_seconds: float
+    calls: Annotated[int, _About("Its calls of models.")]
+    answered: Annotated[bool, _About("It has delivered an answer.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserCellFinished(Line):
+    """A cell that a person ran in the same kernel has ended."""
+
+    event: Literal["user_cell_finished"] = "user_cell_finished"
+    cell: str
+    code: str
+    status: CellStatus
+    output: str
+    cell_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallStarted(Line):
+    """Code has called a sub model, or a child RLM."""
+
+    event: Literal["call_started"] = "call_started"
+    cell: str
+    call: Annotated[str, _About("The call's id.")]
+    kind: CallKind
+    prompt: str
+    schema: Annotated[str | None, _About("The JSON schema that the answer is to fit, as JSON text.")]
+    digest: Annotated[str, _About("What the same call has in every run.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallRetried(Line):
+    """A model's call failed and is tried again. `cell` and `call` are empty of the root model's."""
+
+    event: Literal["call_retried"] = "call_retried"
+    cell: str
+    call: str
+    reason: str
+    attempt: int
+    attempts: int
+    wait_seconds: Annotated[float, _About("Until the next attempt.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallsPlanned(Line):
+    """The cell's code is about to make so many calls of models in all, as far as it knows by now."""
+
+    event: Literal["calls_planned"] = "calls_planned"
+    cell: str
+    calls: int
+    cost: Annotated[Cost, _About("About how many US dollars they take; null where that is not known.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallFinished(Line):
+    """A call of the cell's code has ended, well or not.
+
+    It asked a model, a child RLM, for a file or the budget, or delivered the answer.
+    """
+
+    event: Literal["call_finished"] = "call_finished"
+    cell: str
+    call: str
+    kind: CallKind
+    digest: str
+    preview: Annotated[str, _About("The beginning of what was asked.")]
+    model: str | None
+    answer: Annotated[
+        str | None, _About("The answer; what is more than text, as JSON text. null of a failed call.")
+    ]
+    error: str | None
+    error_type: Annotated[
+        str | None, _About("The exception that the cell saw; null where the cell ended before.")
+    ]
+    tokens: Tokens
+    cost: Cost
+    call_seconds: float
+    attempts: int
+    stored: Annotated[bool, _About("Answered from the cache.")]
+    again: Annotated[bool, _About("Answered as an earlier cell was, at no cost.")]
+    truncated: Annotated[bool, _About("The reply ends at the model's limit of tokens.")]
+    trace: Annotated[str, _About("Of a child RLM: its trace, as seen from the folder of this one's.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summarized(Line):
+    """Turns were replaced by a summary in what the root model sees."""
+
+    event: Literal["summarized"] = "summarized"
+    text: str
+    tokens_before: int
+    tokens_after: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noted(Line):
+    """The engine has told the root model or the user something outside cells."""
+
+    event: Literal["noted"] = "noted"
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFinished(Line):
+    """The topmost RLM, or a child, has ended, with an answer or without one."""
+
+    event: Literal["run_finished"] = "run_finished"
+    answer: str | None
+    stop_reason: StopReason
+    forced: Annotated[bool, _About("A best-effort answer, asked for when a limit was reached.")]
+    detail: str
+    used: Used
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said(Line):
+    """Something for people: what is being set up, a remark, a warning, an error."""
+
+    event: Literal["said"] = "said"
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dropped(Line):
+    """So many lines are missing here, because they were not read fast enough."""
+
+    event: Literal["dropped"] = "dropped"
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class End(Line):
+    """The last line, whatever happened."""
+
+    event: Literal["end"] = "end"
+    status: Literal["answered", "no_answer", "interrupted", "failed", "done"] = "failed"
+    """`done`: a command that asked nothing has done its work."""
+    exit_code: int
+    answer: Annotated[str | None, _About("The last question's answer.")]
+    stop_reason: StopReason | None
+    detail: str
+    used: Annotated[Used, _About("What the command has used, all questions together.")]
+    trace: Annotated[str | None, _About("The notebook; null if none was made.")]
+    error: Annotated[str | None, _About("What went wrong, and what to do next.")]
+
+
+ANY = (
+    Begin
+    | Opened
+    | TurnStarted
+    | TurnPiece
+    | TurnCutOff
+    | TurnReplied
+    | CellStarted
+    | CellOutput
+    | CellFinished
+    | UserCellFinished
+    | CallStarted
+    | CallRetried
+    | CallsPlanned
+    | CallFinished
+    | Summarized
+    | Noted
+    | RunFinished
+    | Said
+    | Dropped
+    | End
+)
+
+
+def json_schema() -> str:
+    """The published JSON schema of a line."""
+    from pydantic import TypeAdapter
+
+    adapter: TypeAdapter[Any] = TypeAdapter(ANY)
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A line of rlm --json-events",
+        "version": VERSION,
+        **adapter.json_schema(mode="serialization"),
+    }
+    for kind in schema["$defs"].values():  # each field is written, whatever its value
+        kind["required"] = list(kind["properties"])
+    return json.dumps(schema, indent=2, sort_keys=True) + "\n"

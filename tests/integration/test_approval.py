@@ -1,0 +1,41 @@
+"""A real run at a terminal asks before much is spent: nothing of the batch is sent after a no."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.model_server import ModelServer
+from tests.support.terminal import Terminal
+
+CODE = """```repl
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+try:
+    llm_query_batched(["p" * 4000 + str(i) for i in range(500)])
+except BudgetExceeded as error:
+    told = str(error)
+small = llm_query_batched([f"small {i}" for i in range(5)])
+many = await asyncio.gather(*(allm_query("g" * 4000 + str(i)) for i in range(500)), return_exceptions=True)
+FINAL(f"{sum(map(bool, small))} {sum(isinstance(one, str) for one in many)} {told[:40]}")
+```"""
+
+
+async def test_after_a_no_in_the_terminal_nothing_of_the_batch_is_sent(
+    kernel_image: Any, openai_env: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    openai_env.root = lambda _messages: CODE
+    monkeypatch.setenv("RLM_SUB_LLM__INPUT_PRICE", "5")
+    monkeypatch.setenv("RLM_SUB_LLM__OUTPUT_PRICE", "20")
+    (tmp_path / "a.txt").write_text("hay")
+    models = ("-m", "openai/root", "--sub-model", "openai/sub", "-f", str(tmp_path / "a.txt"))
+    async with Terminal(sys.executable, "-m", "rlm_kernel", "ask", "Q", *models) as terminal:
+        await terminal.type("", "500 calls of openai/sub, about $5.00; there is no limit on the cost.")
+        await terminal.type("", "always for this run] ")
+        await terminal.type("n\n", "5 0 The user did not allow 500 calls")
+        assert await terminal.ended() == 0
+    assert "5 0 The user" in terminal.text
+    assert terminal.text.count("Go on?") == 1, "in the same cell the answer stands"

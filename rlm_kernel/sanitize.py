@@ -17,8 +17,8 @@ from typing import Any
 
 HTML_CAP = 500_000
 """Characters beyond which HTML is not shown as such."""
-_TURNING = dict.fromkeys((0x61C, *range(0x202A, 0x202F), *range(0x2066, 0x206A)), "\N{REPLACEMENT CHARACTER}")
-"""Bidi controls, which show a text in another order than it has."""
+TURNING = dict.fromkeys((0x61C, *range(0x202A, 0x202F), *range(0x2066, 0x206A)), "\N{REPLACEMENT CHARACTER}")
+"""Bidi controls (for `str.translate`), which show a text in another order than it has."""
 _MARKUP = re.compile(r"<(?=[A-Za-z/!?])")
 _DIAGRAM = re.compile(r"(?<![`~])([`~]{3,}+)[ \t]*+(?=mermaid|\w*+&)", re.IGNORECASE)
 """A fence of a Mermaid diagram, which may hold pictures; an entity may spell the same."""
@@ -49,7 +49,7 @@ _STYLE, _STYLE_END = re.compile(r"<style(?=[\s>])", re.IGNORECASE), re.compile(r
 
 def markdown(text: str) -> str:
     """Markdown without pictures, HTML and diagrams. Sanitized twice it is the same as once."""
-    plain = _MARKUP.sub("&lt;", text.translate(_TURNING)).replace("![", "!&#91;")
+    plain = _MARKUP.sub("&lt;", text.translate(TURNING)).replace("![", "!&#91;")
     return _DIAGRAM.sub(r"\1text ", plain)
 
 
@@ -59,7 +59,7 @@ def html(text: str) -> str:
     Style sheets go, all else is shown as text. As `markdown`, the same if done twice.
     """
     shown, place = [], 0
-    text = _without_styles(text.translate(_TURNING))
+    text = _without_styles(text.translate(TURNING))
     for tag in _TAG.finditer(text):
         if tag["name"].lower() in _TAGS:
             shown += [text[place : tag.start()].replace("<", "&lt;"), _tag(tag)]

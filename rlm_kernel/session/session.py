@@ -26,6 +26,7 @@ from rlm_kernel.engine.protocols import ROLES, Outcome, Totals
 from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.engine.totals import duration
 from rlm_kernel.errors import UsageError, backstop
+from rlm_kernel.report.records import questions_asked
 from rlm_kernel.session.answering import Children, Family
 from rlm_kernel.session.ask import free_path
 from rlm_kernel.session.assembly import Assembly, history_of
@@ -270,7 +271,7 @@ class Session:
                 loop = run.loop(run.cells(running, calls), family.models)
                 outcome = await self._converse(loop, trace, question)
                 self.used = close(outcome)
-        return Result.of(outcome, self.used, self.trace)
+        return Result.of(outcome, self.used, self.trace, questions_asked(trace))
 
     async def _converse(self, loop: Loop, trace: TraceFile, question: Question) -> Outcome:
         """Put a question after what was said before, by the trace."""

@@ -4,13 +4,9 @@ anything.
 
 from __future__ import annotations
 
-import html
-import os
 import re
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from rlm_kernel import sanitize
 
@@ -19,8 +15,6 @@ if TYPE_CHECKING:
 
 SHOWN = 20_000
 """Characters of an answer that a notebook shows."""
-NO_MATH = 'class="tex2jax_ignore mathjax_ignore"'
-"""Programs that show notebooks take what stands between two dollar signs for a formula."""
 _LINK = re.compile(r"(?:https?://|mailto:)", re.IGNORECASE)
 _MARKS = re.compile(r"([\\`*_>\[\]$#|~+-])")
 
@@ -28,7 +22,7 @@ _MARKS = re.compile(r"([\\`*_>\[\]$#|~+-])")
 def as_html(text: str, elsewhere: str = "") -> str:
     """Markdown as HTML. `elsewhere`: where the rest is of one that is too long, in words."""
     shown = _markdown().render(cut(text, elsewhere)).translate(sanitize.TURNING)
-    return f"<div {NO_MATH}>{shown}</div>"
+    return f"<div {sanitize.NO_MATH}>{shown}</div>"
 
 
 def as_markdown(text: str, elsewhere: str = "") -> str:
@@ -48,21 +42,6 @@ def cut(text: str, elsewhere: str) -> str:
     begun = text[:SHOWN]
     fences = re.findall(r"^[ \t]*(`{3,}|~{3,})", begun, re.MULTILINE)
     return "\n\n".join([f"{begun}\n{fences[-1]}" if len(fences) % 2 else begun, more])
-
-
-def link(path: Path) -> str:
-    """A link to a file, from the working directory where that can be: it is that of the notebook."""
-    shown = os.fspath(path)
-    try:
-        shown = os.path.relpath(path)
-    except (ValueError, OSError):  # another drive of Windows, or no working directory any more
-        return f"<code>{_escaped(shown)}</code>"
-    address = quote(shown.replace(os.sep, "/").encode("utf-8", "surrogateescape"))
-    return f'<a href="{address}">{_escaped(shown)}</a>'
-
-
-def _escaped(text: str) -> str:
-    return html.escape(text.encode("utf-8", "replace").decode().translate(sanitize.TURNING))
 
 
 @cache

@@ -19,27 +19,31 @@ Prompt = Callable[[CallMeta], str | None]
 """What a call asked in full; None where that is not known."""
 _TOKENS = {f"{name}_tokens": "int64" for name in TOKENS}
 CALLS = {
-    "id": "object",
     "cell": "object",
     "turn": "int64",
     "kind": "object",
-    "role": "object",
     "model": "object",
     "prompt": "object",
-    "prompt_complete": "bool",
     "answer": "object",
-    "error": "object",
-    "error_type": "object",
-    **_TOKENS,
+    "prompt_tokens": "int64",
+    "completion_tokens": "int64",
     "cost": "float64",
     "seconds": "float64",
-    "started": "datetime64[us, UTC]",
-    "attempts": "int64",
+    "error": "object",
     "stored": "bool",
+    "started": "datetime64[us, UTC]",
+    "trace": "object",
+    "id": "object",
+    "role": "object",
+    "prompt_complete": "bool",
+    "error_type": "object",
+    "attempts": "int64",
+    "calls": "int64",
     "again": "bool",
     "cut": "bool",
-    "calls": "int64",
-    "trace": "object",
+    "cached_tokens": "int64",
+    "written_tokens": "int64",
+    "reasoning_tokens": "int64",
 }
 """The columns of `calls`, and their types in pandas. docs/python.md says what they are."""
 TURNS = {
@@ -93,29 +97,15 @@ def calls(cells: Iterable[TraceCell], prompt: Prompt = lambda _call: None) -> It
 
 def _row(cell: TraceCell, call: CallMeta, full: str | None) -> dict[str, Any]:
     whole = full is not None or (len(call.preview) < _PREVIEW and _CUT not in call.preview)
-    return {
-        "id": call.id,
+    row = {
         "cell": cell.id,
         "turn": cell.turn,
-        "kind": call.kind,
-        "role": call.role,
-        "model": call.model,
         "prompt": call.preview if full is None else full,
-        "prompt_complete": whole,
         "answer": call.answer if call.error is None else None,
-        "error": call.error,
-        "error_type": call.error_type,
-        **_tokens(call),
-        "cost": call.cost,
-        "seconds": call.seconds,
-        "started": call.started,
-        "attempts": call.attempts,
-        "stored": call.stored,
-        "again": call.again,
-        "cut": call.cut,
-        "calls": call.calls,
         "trace": call.trace or None,
+        "prompt_complete": whole,
     }
+    return {name: row[name] if name in row else getattr(call, name) for name in CALLS}
 
 
 def turns(cells: Iterable[TraceCell]) -> list[dict[str, Any]]:

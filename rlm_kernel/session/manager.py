@@ -46,6 +46,7 @@ async def open_session(
     view: Listener | None = None,
     say: Say = silent,
     consent: Consent | None = None,
+    progress: bool = False,
 ) -> AsyncIterator[Session]:
     """Have a session to oneself: the one of that name in the working directory, or a new one.
 
@@ -64,6 +65,7 @@ async def open_session(
         view: hears the events of each question.
         say: hears what is being set up, a line at a time.
         consent: asked where the model wants a file that the user has not named.
+        progress: show how far each question is, as `RLM(progress=True)` does.
 
     Raises:
         UsageError: it is in use, or is there, or is not, against `new`.
@@ -83,6 +85,7 @@ async def open_session(
         settings = load_settings(config_file, {**state.options, **given})
         await asyncio.to_thread(check_readable, paths)
         session = Session(folder, state, Host(settings, say, consent), view)
+        session.progress = progress
         async with contextlib.AsyncExitStack() as stack:
             if with_models:
                 session.models = await stack.enter_async_context(opening(models_of(settings, models, say)))

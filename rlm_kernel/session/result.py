@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import html
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlm_kernel import sanitize
 from rlm_kernel.engine.protocols import Outcome, StopReason, Totals, Usage
 from rlm_kernel.engine.totals import counted
 from rlm_kernel.errors import UsageError
@@ -156,14 +156,14 @@ class Result:
         """The answer as a notebook shows it: rendered, with what it cost and where its trace is."""
         from rlm_kernel.report import answer
 
-        about = html.escape(self._best_effort() or ("" if self.answer is not None else self._why_none()))
+        about = sanitize.text(self._best_effort() or ("" if self.answer is not None else self._why_none()))
         shown = "" if self.answer is None else answer.as_html(self.answer, "; result.answer has them all")
         return "".join(
             [
                 shown,
-                f"<p {answer.NO_MATH}><b>{about}</b></p>" if about else "",
-                f"<p {answer.NO_MATH}><small>{html.escape(self._used())} · trace: {answer.link(self.trace)}"
-                "</small></p>",
+                f"<p {sanitize.NO_MATH}><b>{about}</b></p>" if about else "",
+                f"<p {sanitize.NO_MATH}><small>{sanitize.text(self._used())} · trace: ",
+                f"{sanitize.link(self.trace)}</small></p>",
             ]
         )
 

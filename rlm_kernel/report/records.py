@@ -13,7 +13,7 @@ from rlm_kernel.trace.reader import TraceCell, TraceFile
 from rlm_kernel.trace.schema import CallMeta, CellMeta
 
 if TYPE_CHECKING:
-    import pandas
+    from pandas import DataFrame as DataFrame
 
 Prompt = Callable[[CallMeta], str | None]
 """What a call asked in full; None where that is not known."""
@@ -149,7 +149,7 @@ def _tokens(meta: CallMeta | CellMeta) -> dict[str, int]:
     return {name: getattr(meta, name) or 0 for name in _TOKENS}
 
 
-def frame(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> pandas.DataFrame:
+def frame(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> DataFrame:
     """A DataFrame of rows, with the same columns and types however many there are. Raises SetupError."""
     try:
         import pandas

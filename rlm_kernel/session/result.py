@@ -15,8 +15,7 @@ from rlm_kernel.errors import UsageError
 from rlm_kernel.printable import printable
 
 if TYPE_CHECKING:
-    import pandas
-
+    from rlm_kernel.report.records import DataFrame
     from rlm_kernel.trace.reader import TraceCell, TraceFile
 
 _SHOWN = 60
@@ -69,7 +68,7 @@ class Result:
         }
 
     @property
-    def calls(self) -> pandas.DataFrame:
+    def calls(self) -> DataFrame:
         """The run's calls of sub models and child RLMs, as a DataFrame with a row for each; read from the
         trace when it is asked for.
 
@@ -81,7 +80,7 @@ class Result:
         return records.frame(self.records(), records.CALLS)
 
     @property
-    def turns(self) -> pandas.DataFrame:
+    def turns(self) -> DataFrame:
         """The root model's replies, as a DataFrame with a row for each. Raises as `calls`."""
         from rlm_kernel.report import records
 

@@ -108,11 +108,11 @@ class NotebookView(Branch):
 
     def finish(self, what: str, trace: Path | None = None) -> None:
         """What became of it, in the one line that stays; to be called when it is not entered any more."""
-        there = trace is not None and trace.exists()
         used = self._used()
-        parts = [f"<b>{_line(what)}</b>", *map(text, used), *([f"trace: {link(trace)}"] if there else [])]
+        there = [trace] if trace is not None and trace.exists() else []
+        parts = [f"<b>{_line(what)}</b>", *map(text, used), *(f"trace: {link(path)}" for path in there)]
         notes = "".join(map(_quiet, self._notes))
-        plain = " · ".join([what, *used, *([f"trace: {trace}"] if there else [])])
+        plain = " · ".join([what, *used, *(f"trace: {path}" for path in there)])
         self._show(f"<div {NO_MATH}>{' · '.join(parts)}{notes}</div>", plain)
 
     def _used(self) -> list[str]:

@@ -1,8 +1,4 @@
-"""The lines of the frame: what the state of a run looks like in a terminal of some size.
-
-Colours are those of the terminal's own sixteen that can be read on light and on dark; nothing depends on
-them.
-"""
+"""The lines of the frame: what the state of a run looks like in a terminal of some size."""
 
 from __future__ import annotations
 
@@ -14,8 +10,10 @@ from rich.cells import chop_cells
 from rich.segment import Segment
 from rich.style import Style
 
+from rlm_kernel.engine.totals import counted
 from rlm_kernel.printable import printable
 from rlm_kernel.views.calls import Progress
+from rlm_kernel.views.colours import BOLD, DONE, FAILED, ITALIC, MARK, PYTHON
 from rlm_kernel.views.outputs import last_lines
 from rlm_kernel.views.screen import Line
 from rlm_kernel.views.state import Branch, short_money
@@ -27,23 +25,6 @@ _LINE = 1_000
 _WORDS, _WORDS_BESIDE_CODE, _CODE, _OUTPUT, _TREE = 8, 2, 10, 6, 12
 """Lines of each part at most."""
 _BAR = 20
-_BOLD, _THOUGHT, _MARK, _DONE = (
-    Style(bold=True),
-    Style(italic=True),
-    Style(color="cyan"),
-    Style(color="green"),
-)
-FAILED = Style(color="red")
-_COLOURS = (
-    ("Token.Comment", Style(italic=True)),
-    ("Token.Keyword", Style(color="magenta")),
-    ("Token.Operator.Word", Style(color="magenta")),
-    ("Token.Literal.String", Style(color="green")),
-    ("Token.Literal.Number", Style(color="cyan")),
-    ("Token.Name.Builtin", Style(color="cyan")),
-    ("Token.Name.Function", _BOLD),
-    ("Token.Name.Class", _BOLD),
-)
 
 
 class Frame:
@@ -61,7 +42,7 @@ class Frame:
         """For a terminal of so many columns and rows."""
         branch, width = self._branch, max(10, columns - 1)
         room = max(1, min(rows - 1, max(_HEIGHT, rows // 2)))
-        head, foot = [_text(self._head(), _BOLD)], self._foot(width)
+        head, foot = [_text(self._head(), BOLD)], self._foot(width)
         parts = [
             self._words(width),
             self._code(width),
@@ -84,15 +65,19 @@ class Frame:
         branch = self._branch
         most = _WORDS_BESIDE_CODE if branch.code else _WORDS
         lines = _wrapped(branch.words[-most * width :], width - 2)[-most:]
-        return [_text(f"  {line}", _THOUGHT if branch.thinks else None) for line in lines]
+        return [_text(f"  {line}", ITALIC if branch.thinks else None) for line in lines]
 
     def _code(self, width: int) -> list[Line]:
         code = self._branch.code
         if not code:
             return []
-        shown = [[Segment("  │ ", _MARK), *line] for line in _coloured(code)]
+        shown = [[Segment("  │ ", MARK), *line] for line in _coloured(code)]
         more = code.rstrip("\n").count("\n") + 1 - len(shown)
-        return [*shown, [Segment("  │ ", _MARK), Segment(f"… {more:,} more lines")]] if more > 0 else shown
+        return (
+            [*shown, [Segment("  │ ", MARK), Segment(f"… {counted(more, 'more line')}")]]
+            if more > 0
+            else shown
+        )
 
     def _output(self, width: int) -> list[Line]:
         lines = last_lines(self._branch.outputs, _OUTPUT)
@@ -116,15 +101,15 @@ class Frame:
             for depth, child in itertools.islice(branches, _TREE)
         ]
         more = sum(1 for _ in branches)
-        return [*shown, _text(f"  … and {more:,} more child RLMs")] if more else shown
+        return [*shown, _text(f"  … and {counted(more, 'more child RLM')}")] if more else shown
 
     def _foot(self, width: int) -> list[Line]:
         """What was used, and what is left of the limits: two lines where one does not do."""
         branch, totals = self._branch, self._branch.totals()
         used = [
             *(
-                [f"{totals.usage.total:,} tokens", short_money(totals.known_cost, totals.unpriced)]
-                if not totals.nothing
+                [counted(totals.usage.total, "token"), short_money(totals.known_cost, totals.unpriced)]
+                if totals.usage.total
                 else []
             ),
             *([f"{totals.seconds:,.0f} s"] if branch.asked else []),
@@ -154,7 +139,7 @@ def fitting(parts: list[list[Line]], room: int) -> list[list[Line]]:
 def _batch(progress: Progress, width: int) -> list[Line]:
     """The bar, and the numbers beside it, or where the terminal is narrow below it."""
     filled = round(_BAR * progress.done / progress.total)
-    bar = [Segment("  "), Segment("━" * filled, _DONE), Segment("─" * (_BAR - filled))]
+    bar = [Segment("  "), Segment("━" * filled, DONE), Segment("─" * (_BAR - filled))]
     numbers = [Segment(f" {progress.done:,} of {progress.total:,}")]
     if progress.failed:
         numbers.append(Segment(f" · {progress.failed:,} failed", FAILED))
@@ -208,7 +193,7 @@ def _coloured(code: str) -> list[Line]:
 
 @functools.lru_cache(maxsize=256)
 def _style(token: str) -> Style | None:
-    return next((style for name, style in _COLOURS if token.startswith(name)), None)
+    return next((style for name, style in PYTHON.items() if token.startswith(f"Token.{name}")), None)
 
 
 def scrolled(text: str, style: Style | None = None) -> Iterator[Line]:

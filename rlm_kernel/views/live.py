@@ -5,16 +5,19 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from rlm_kernel.printable import printable
 from rlm_kernel.views.lines import Lines
 from rlm_kernel.views.state import Branch, Told
-from rlm_kernel.views.terminal import TerminalView, can_draw
+
+if TYPE_CHECKING:
+    from rlm_kernel.views.terminal import TerminalView
 
 
 class LiveView(Branch):
@@ -35,8 +38,12 @@ class LiveView(Branch):
         super().__init__(self._show, clock=clock)
         stream = stream or sys.stderr
         self._view: TerminalView | Lines | None = None
-        if not quiet:
-            self._view = TerminalView(self, stream) if can_draw(stream) else Lines(self, stream, lines=lines)
+        if not quiet and can_draw(stream):
+            from rlm_kernel.views.terminal import TerminalView  # rich, which pipes do not need
+
+            self._view = TerminalView(self, stream)
+        elif not quiet:
+            self._view = Lines(self, stream, lines=lines)
 
     def __enter__(self) -> LiveView:
         self.begin()
@@ -90,3 +97,14 @@ class LiveView(Branch):
             self.tell(told.text)
         elif self._view is not None:
             self._view.told(told)
+
+
+def can_draw(stream: TextIO) -> bool:
+    """Whether the stream is a terminal that moves its cursor."""
+    if not stream.isatty() or os.environ.get("TERM", "").lower() in ("dumb", "unknown"):
+        return False
+    if sys.platform != "win32":
+        return True
+    from rich.console import Console
+
+    return not Console(file=stream).legacy_windows

@@ -22,6 +22,8 @@ from rich.color import ColorSystem
 from rich.segment import Segment
 from rich.style import Style
 
+from rlm_kernel.views import colours
+
 Line = list[Segment]
 _AT_ONCE, _SHOWN = "\x1b[?2026h", "\x1b[?2026l"
 _NO_WRAP, _WRAP = "\x1b[?7l", "\x1b[?7h"
@@ -41,7 +43,7 @@ class Screen:
         self._drawn = ""
         self._size = (0, 0)
         self._hidden = False
-        self._colour = not os.environ.get("NO_COLOR")
+        self._colour = colours.wanted()
         self._encoding = getattr(stream, "encoding", None) or "utf-8"
 
     def size(self) -> tuple[int, int]:

@@ -17,7 +17,8 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from rlm_kernel.views.frame import FAILED, Frame, scrolled
+from rlm_kernel.views.colours import FAILED
+from rlm_kernel.views.frame import Frame, scrolled
 from rlm_kernel.views.screen import Line, Screen
 from rlm_kernel.views.state import Branch, Told
 
@@ -28,17 +29,6 @@ _SHARE = 0.03
 _TOLD = ("turn", "error", "person", "note", "known")
 _WAIT_SECONDS = 1.0
 """For the frame to be taken away before the process is stopped."""
-
-
-def can_draw(stream: TextIO) -> bool:
-    """Whether the stream is a terminal that moves its cursor."""
-    if not stream.isatty() or os.environ.get("TERM", "").lower() in ("dumb", "unknown"):
-        return False
-    if sys.platform != "win32":
-        return True
-    from rich.console import Console
-
-    return not Console(file=stream).legacy_windows
 
 
 class TerminalView:

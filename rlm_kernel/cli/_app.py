@@ -18,6 +18,7 @@ from rlm_kernel.cli.cache import cache_app
 from rlm_kernel.cli.chat import chat
 from rlm_kernel.cli.config import config_app
 from rlm_kernel.cli.doctor import doctor
+from rlm_kernel.cli.export import export
 from rlm_kernel.cli.gc import gc
 from rlm_kernel.cli.image import image_app
 from rlm_kernel.cli.kernelspec import kernelspec_app
@@ -25,6 +26,7 @@ from rlm_kernel.cli.models import models_app
 from rlm_kernel.cli.replay import replay
 from rlm_kernel.cli.resume import fork, resume
 from rlm_kernel.cli.session import init, run, status, stop
+from rlm_kernel.cli.show import show
 
 use_scripts()
 app = typer.Typer(
@@ -59,7 +61,7 @@ def _options(
 for panel, commands in {
     ASK: (ask, chat),
     SESSIONS: (init, run, status, stop, attach),
-    TRACES: (replay, resume, fork),
+    TRACES: (show, export, replay, resume, fork),
     TOOLS: (doctor, gc, bench),
 }.items():
     for command in commands:

@@ -26,6 +26,7 @@ COMMANDS = frozenset(
         "chat",
         "config",
         "doctor",
+        "export",
         "fork",
         "gc",
         "image",
@@ -34,7 +35,7 @@ COMMANDS = frozenset(
         "models",
         "replay",
     }
-    | {"resume", "run", "status", "stop"}
+    | {"resume", "run", "show", "status", "stop"}
 )
 """The commands of `rlm`."""
 _SAME_HERE = {"status": "/status", "stop": STOP, "help": HELP, "--help": HELP, "-h": HELP}

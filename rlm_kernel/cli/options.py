@@ -84,6 +84,15 @@ TRACE = Annotated[
         metavar="TRACE", help="The trace: a notebook.", show_default=False, autocompletion=_complete.traces
     ),
 ]
+TRACE_OR_LAST = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[TRACE]",
+        help="The trace: a notebook. Default: the last one.",
+        show_default=False,
+        autocompletion=_complete.traces,
+    ),
+]
 TRACE_OUT = Annotated[
     Path | None,
     option(

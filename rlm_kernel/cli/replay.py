@@ -13,13 +13,14 @@ import typer
 from rlm_kernel.cli import _complete
 from rlm_kernel.cli._signals import run_to_end
 from rlm_kernel.cli._text import json_line
+from rlm_kernel.cli._trace import chosen
 from rlm_kernel.cli.options import (
     ALLOW_CHANGED,
     INPUT,
     MODELS,
     MOVED_FILES,
     OUTPUT,
-    TRACE,
+    TRACE_OR_LAST,
     RunOptions,
     option,
     with_options,
@@ -41,7 +42,7 @@ _KEYS: dict[str, Literal["run", "skip", "quit"]] = {"": "run", "r": "run", "s": 
 
 @with_options
 def replay(
-    trace: TRACE,
+    trace: TRACE_OR_LAST = None,
     file: MOVED_FILES = None,
     allow_changed: ALLOW_CHANGED = False,
     until: Annotated[
@@ -85,6 +86,7 @@ def replay(
     if step and as_json:
         raise UsageError("--step and --json cannot be used together.")
     changes = options.changes()
+    wanted = chosen(trace, options.settings, quiet=options.quiet)
 
     async def main() -> Replayed:
         with LiveView(quiet=options.quiet or step, lines=False) as view:
@@ -100,7 +102,7 @@ def replay(
                     view.above(printable(f"\n{child.parent.name}/{child.name}"))
 
             return await run(
-                trace,
+                wanted,
                 config_file=options.config,
                 changes=changes,
                 files=named_files(file),

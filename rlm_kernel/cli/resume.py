@@ -8,11 +8,13 @@ import typer
 
 from rlm_kernel.cli import _complete
 from rlm_kernel.cli._report import run_and_report, worded
+from rlm_kernel.cli._trace import chosen
 from rlm_kernel.cli.options import (
     ALLOW_CHANGED,
     INPUT,
     MOVED_FILES,
     TRACE,
+    TRACE_OR_LAST,
     TRACE_OUT,
     RunOptions,
     option,
@@ -23,7 +25,11 @@ from rlm_kernel.cli.replay import named_files
 
 @with_options
 def resume(
-    trace: TRACE, file: MOVED_FILES = None, allow_changed: ALLOW_CHANGED = False, *, options: RunOptions
+    trace: TRACE_OR_LAST = None,
+    file: MOVED_FILES = None,
+    allow_changed: ALLOW_CHANGED = False,
+    *,
+    options: RunOptions,
 ) -> None:
     """Continue a run that was interrupted or hit a limit.
 
@@ -34,18 +40,19 @@ def resume(
     from rlm_kernel.session.resume import resume as run
 
     changes, files = options.changes(), named_files(file)
+    wanted = chosen(trace, options.settings, quiet=options.quiet)
 
     run_and_report(
         options,
         lambda **hear: run(
-            trace,
+            wanted,
             config_file=options.config,
             changes=changes,
             files=files,
             allow_changed=allow_changed,
             **hear,
         ),
-        lambda: trace,
+        lambda: wanted,
     )
 
 

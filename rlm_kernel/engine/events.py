@@ -141,10 +141,14 @@ class CallsPlanned:
 
 @dataclass(frozen=True)
 class CallFinished:
-    """A host call has ended, well or not."""
+    """A host call has ended, well or not.
+
+    `sent`: the prompt that went to a model, where that is not the one that was asked for.
+    """
 
     cell_id: str
     call: CallRecord
+    sent: str = ""
 
 
 @dataclass(frozen=True)

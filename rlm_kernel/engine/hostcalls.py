@@ -205,7 +205,8 @@ class HostCalls:
             error_text, error_type = (str(failure), failure.in_cell) if failure else (CANCELLED, None)
             found = done or replace(work.spent(failure), error=error_text, error_type=error_type)
             model = found.model or (self._sub_calls.name(query.model) or "")[:PREVIEW] or None
-            self._record(call.cell, replace(found, model=model, seconds=time.monotonic() - clock))
+            found = replace(found, model=model, seconds=time.monotonic() - clock)
+            self._record(call.cell, found, work.sent)
 
     def _kept_for(self, call: HostCall, kind: CallKind, query: Query, digest: str) -> CallRecord | None:
         """The kept answer to a call of this cell."""
@@ -332,11 +333,11 @@ class HostCalls:
             ),
         )
 
-    def _record(self, cell: str, record: CallRecord) -> None:
+    def _record(self, cell: str, record: CallRecord, sent: str = "") -> None:
         if cell != self._cell:
             return
         if (kept := self._records.take(record)) is not None:
-            self._tell(CallFinished(cell, kept))
+            self._tell(CallFinished(cell, kept, sent))
         elif (full := self._records.full) is not None and full not in self._full:
             self._full.add(full)
             self._tell(Noted(self._records.keep.words(full)))

@@ -104,7 +104,7 @@ async def sum_up(
         raise Unremembered("the summary was empty")
     if len(text) >= stood_for:
         raise Unremembered("the summary was longer than what it would stand for")
-    return _measured(text, reply, stood_for, chars(messages))
+    return _measured(text, reply, stood_for, messages)
 
 
 async def _first_that_fits(
@@ -131,8 +131,8 @@ def _shorter_ask(ask: str, most: int) -> str:
     return truncate(ask.removesuffix(SUM_UP), most) + SUM_UP
 
 
-def _measured(text: str, reply: Completion, replaced: int, asked: int) -> Memory:
+def _measured(text: str, reply: Completion, replaced: int, sent: Sequence[Message]) -> Memory:
     counted = reply.usage.prompt > 0 and reply.usage.completion > 0
-    before = replaced * reply.usage.prompt / asked if counted else replaced / _CHARS_PER_TOKEN
+    before = replaced * reply.usage.prompt / chars(sent) if counted else replaced / _CHARS_PER_TOKEN
     after = reply.usage.completion if counted else len(text) / _CHARS_PER_TOKEN
-    return Memory(text, round(before), round(after), not counted, reply)
+    return Memory(text, round(before), round(after), not counted, reply, sent=sent)

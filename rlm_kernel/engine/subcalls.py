@@ -45,13 +45,15 @@ class Work:
 
     `record`: what is known of it so far; `retried` hears of its failed attempts; `waiting` is entered for as
     long as a model, or a child RLM, is at work: that time is none of the cell's. `ledger` is that of its
-    child RLM, if it has one: what that used counts where the call fails or is cut off, too.
+    child RLM, if it has one: what that used counts where the call fails or is cut off, too. `sent`: the
+    prompt, where that is not the one that was asked for.
     """
 
     record: CallRecord
     retried: Callable[[Retry], None] = lambda _retry: None
     waiting: Callable[[], AbstractContextManager[None]] = nullcontext
     ledger: Ledger | None = None
+    sent: str = ""
 
     def begun(self, trace: str) -> None:
         """The child RLM has a trace."""
@@ -254,9 +256,8 @@ class SubCalls:
                 if query.schema
                 else []
             )
-            return await self.complete(
-                Query("\n\n".join(filter(None, parts)), query.model, None, query.timeout), work
-            )
+            work.sent = "\n\n".join(filter(None, parts))
+            return await self.complete(Query(work.sent, query.model, None, query.timeout), work)
         card = card_for(models, "root", query.model)
         ledger = work.ledger = self.ledger.child(card.role)
         work.record = replace(work.record, model=card.name, role=card.role)

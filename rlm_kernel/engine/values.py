@@ -410,7 +410,8 @@ class Memory:
     """A summary that the root model wrote, and that it sees from now on in place of turns.
 
     `before`, `after`: tokens of what it stands for and of itself, `estimated` where the provider did not
-    count them. `since`: the first of the turns; None: all of the question in progress.
+    count them. `since`: the first of the turns; None: all of the question in progress. `sent`: what the root
+    model was sent when it wrote it.
     """
 
     text: str
@@ -419,3 +420,4 @@ class Memory:
     estimated: bool
     reply: Completion
     since: int | None = None
+    sent: Sequence[Message] = ()

@@ -92,7 +92,7 @@ async def answer(
     meta = new_meta(environment, worded, led.names, led.profile)
     files = await asyncio.to_thread(metas_of, grants.places(), made=asked.inputs.made)
     more = {"files": files, "parent": place.parent, "limits": meta.limits | {"depth": ledger.limits.depth}}
-    writer = new_writer(path, meta.model_copy(update=more), host.settings)
+    writer = new_writer(path, meta.model_copy(update=more), host.settings, say=host.say)
     listeners = everyone(writer, asked.view)
     async with closing_trace(listeners, ledger.totals, path, host.say) as close:
         listeners(RunOpened(asked.question.text, ledger, Totals()))

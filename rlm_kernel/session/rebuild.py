@@ -113,5 +113,9 @@ async def _goes_on(trace: TraceFile, running: RunningKernel, found: TraceFiles) 
             for file, then in zip(now, trace.meta.files, strict=True)
         ]
     return new_writer(
-        trace.path, trace.meta.model_copy(update=changes), environment.host.settings, trace.node.cells
+        trace.path,
+        trace.meta.model_copy(update=changes),
+        environment.host.settings,
+        trace.node.cells,
+        say=environment.host.say,
     )

@@ -246,7 +246,7 @@ class _Descent:
 
 def _write(trace: TraceFile, results: Mapping[str, CellResult], out: Path, settings: Settings) -> None:
     """The trace with what its cells gave now."""
-    writer = new_writer(out, trace.meta, settings, trace.node.cells)
+    writer = new_writer(out, trace.meta, settings, trace.node.cells, of=trace.path)
     for cell in trace.code_cells:
         if cell.id in results:
             writer(CellFinished(cell.turn, results[cell.id]))

@@ -101,6 +101,7 @@ class _Plan:
         then = self.trace.meta
         kept: dict[str, Any] = {
             "files": then.files,
+            "prompts": then.prompts,
             "parent": then.parent,
             "origins": [*then.origins, self.origin],
         }
@@ -348,7 +349,14 @@ class _Going:
         self._settings = running.environment.host.settings
         environment = running.environment
         fresh = new_meta(environment, plan.trace.meta.question, family.models.names, family.models.profile)
-        self._writer = new_writer(plan.path, plan.meta(fresh), self._settings, plan.cells())
+        self._writer = new_writer(
+            plan.path,
+            plan.meta(fresh),
+            self._settings,
+            plan.cells(),
+            say=environment.host.say,
+            of=plan.trace.path,
+        )
         self._notes = FileNotes(environment, self._writer)
         self._gate = Gate(self._writer)
         self._view = view

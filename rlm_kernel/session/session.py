@@ -113,7 +113,7 @@ class Session:
         meta = new_meta(running.environment, "", dict.fromkeys(ROLES, ""), profile_for(self.settings))
         metas = await asyncio.to_thread(metas_of, grants.places())
         more = {"files": metas, "name": self.name, "totals": TotalsMeta.of(Totals())}
-        self._write_to(new_writer(self.trace, meta.model_copy(update=more), self.settings))
+        self._write_to(new_writer(self.trace, meta.model_copy(update=more), self.settings, say=self.host.say))
         run = Assembly(running.environment, SubCalls(None, Ledger(limits_of(self.settings))), self._tell)
         calls = run.host_calls(self._history)
         async with running.attached(calls, self._tell):
@@ -170,7 +170,7 @@ class Session:
 
         Cells that were cut off will not be taken up any more: they have ended.
         """
-        return new_writer(self.trace, trace.meta, self.settings, ended(trace.node.cells))
+        return new_writer(self.trace, trace.meta, self.settings, ended(trace.node.cells), say=self.host.say)
 
     def _attach(self, running: RunningKernel, trace: TraceFile, notes: FileNotes | None = None) -> None:
         """Have the session's notebook hear what people run in the kernel; no models are asked."""

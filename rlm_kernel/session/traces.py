@@ -16,7 +16,8 @@ from rlm_kernel.engine.prompts import Profile
 from rlm_kernel.engine.protocols import Outcome, Totals
 from rlm_kernel.errors import InternalError, RLMError, TraceError, is_interrupt
 from rlm_kernel.secrets import known_secrets
-from rlm_kernel.session.environment import Environment, Say
+from rlm_kernel.session.environment import Environment, Say, silent
+from rlm_kernel.trace.prompt_writer import PromptKeeper, Taken
 from rlm_kernel.trace.schema import NotebookMeta
 from rlm_kernel.trace.writer import NotebookWriter
 
@@ -52,15 +53,31 @@ def _own_limits(settings: Settings) -> dict[str, float | None]:
 
 
 def new_writer(
-    path: Path, meta: NotebookMeta, settings: Settings, cells: Iterable[Mapping[str, Any]] | None = None
+    path: Path,
+    meta: NotebookMeta,
+    settings: Settings,
+    cells: Iterable[Mapping[str, Any]] | None = None,
+    *,
+    say: Say = silent,
+    of: Path | None = None,
 ) -> NotebookWriter:
     """What writes a trace: without the secrets of this process, and with no more output than the settings
     say.
 
-    `cells`: those of a trace that is taken up; then nothing is written before the first event.
+    `cells`: those of a trace that is taken up; then nothing is written before the first event. `of`: that
+    trace, if it is another file. `say` hears that the prompts of models cannot be kept.
     """
+    taken = Taken(of or path, meta.prompts) if meta.prompts else None
+    full = settings.trace.prompts == "full"
+    if of is not None and of != path:
+        meta = meta.model_copy(update={"prompts": ""})
     return NotebookWriter(
-        path, meta, known_secrets(os.environ), cells, outputs=parse_size(settings.trace.outputs)
+        path,
+        meta,
+        known_secrets(os.environ),
+        cells,
+        outputs=parse_size(settings.trace.outputs),
+        prompts=(lambda writable: PromptKeeper(path, writable, say, taken)) if full else None,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -135,3 +136,25 @@ def _beside(trace: Path) -> list[Path]:
 def folder_of(trace: Path) -> Path:
     """Where the traces of an RLM's children are."""
     return trace.with_name(trace.stem + FOLDER)
+
+
+def with_children(top: TraceFile, lost: Callable[[str], None]) -> Iterator[TraceFile]:
+    """A trace, and then those of the child RLMs beneath it, each behind the one that asked for it.
+
+    `lost` hears why one cannot be read. Blocking.
+    """
+    tree = Tree.of(top)
+    waiting = [(top, 0)]
+    while waiting:
+        trace, level = waiting.pop()
+        yield trace
+        below = []
+        for path in child_traces(trace):
+            try:
+                child = tree.open(path, trace, level + 1)
+            except (TraceError, UsageError) as error:
+                lost(error.message)
+                continue
+            if child is not None:
+                below.append((child, level + 1))
+        waiting += reversed(below)

@@ -5,6 +5,7 @@ asked for.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import Any, overload
 
 from pydantic import ValidationError
@@ -14,8 +15,19 @@ from rlm_kernel.engine.protocols import MODEL_CALLS, Shares, Totals
 from rlm_kernel.trace.packed import Packed
 from rlm_kernel.trace.schema import CallMeta, CellMeta, shares_of, usage_of
 
-_NOT_COUNTED = ("BudgetExceeded", "NoRecord")
+_NOT_COUNTED = ("BudgetExceeded", "NoRecord", "TextWanted")
 """Calls that failed in these ways were never made, but for child RLMs that had begun: these have a trace."""
+
+
+def is_call(call: CallMeta) -> bool:
+    """Whether it was to ask a model: not a question to a child that was put again, with its file's text."""
+    return call.kind in MODEL_CALLS and call.error_type != "TextWanted"
+
+
+def was_made(call: CallMeta) -> bool:
+    """Whether a model was asked, or the cache of its answers."""
+    refused = call.error_type in _NOT_COUNTED and not call.trace
+    return is_call(call) and not call.again and not refused
 
 
 def spent_on(calls: Iterable[CallMeta]) -> Totals:
@@ -27,7 +39,7 @@ def spent_on(calls: Iterable[CallMeta]) -> Totals:
 
 
 def _count(spent: Totals, call: CallMeta) -> None:
-    if call.again or call.kind not in MODEL_CALLS or (not call.trace and call.error_type in _NOT_COUNTED):
+    if not was_made(call):
         return
     spent.calls += call.calls
     spent.children += bool(call.trace)
@@ -46,21 +58,29 @@ class PackedCalls(Sequence[CallMeta]):
 
     Raises pydantic's ValidationError for one that does not hold.
 
-    `spent`: what they have used. `linked`: those that have a trace of their own.
+    `linked`: those that have a trace of their own. `asked`, `failed`: how many asked a model, and how many of
+    these failed.
     """
 
     def __init__(self, packed: Packed) -> None:
         self._items = packed.items
-        self.spent = Totals()
+        self.asked = self.failed = 0
         self.linked: list[CallMeta] = []
         for number, item in enumerate(packed.items):
             try:
                 call = _call(item)
             except ValidationError as error:
                 raise _placed(error, number) from error
-            _count(self.spent, call)
+            if is_call(call):
+                self.asked += 1
+                self.failed += call.error is not None
             if call.trace:
                 self.linked.append(call)
+
+    @cached_property
+    def spent(self) -> Totals:
+        """What they have used."""
+        return spent_on(self)
 
     def __len__(self) -> int:
         return len(self._items)
@@ -91,6 +111,14 @@ def cell_meta(found: Any) -> CellMeta:
     meta = CellMeta.model_validate({**found, "calls": []})
     meta.calls = PackedCalls(calls)
     return meta
+
+
+def asked(meta: CellMeta) -> tuple[int, int]:
+    """How many calls of a cell asked a model, and how many of these failed."""
+    if isinstance(meta.calls, PackedCalls):
+        return meta.calls.asked, meta.calls.failed
+    calls = list(filter(is_call, meta.calls))
+    return len(calls), sum(call.error is not None for call in calls)
 
 
 def linked(meta: CellMeta) -> list[CallMeta]:

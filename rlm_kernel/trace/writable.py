@@ -37,7 +37,7 @@ class Writable:
         """A cell's output, in nbformat's shape, which fetches nothing when the trace is opened."""
         return sanitize.output(
             {
-                name: value if name in ("output_type", "name") else self._value(value)
+                name: value if name in ("output_type", "name") else self.value(value)
                 for name, value in output.items()
             }
         )
@@ -52,7 +52,7 @@ class Writable:
             elif name in _CUT:
                 plain[name] = redact_cut(value, self._secrets)
             else:
-                plain[name] = value if name in _FIXED else self._value(value)
+                plain[name] = value if name in _FIXED else self.value(value)
         return plain
 
     def whole(self, blocks: Sequence[Mapping[str, Any]], most: int) -> list[Any]:
@@ -64,14 +64,15 @@ class Writable:
             long = len(json.dumps(plain, allow_nan=False)) > most
         except (TypeError, ValueError, RecursionError):
             return []
-        return [] if long or not shallow(plain) or self._value(plain) != plain else plain
+        return [] if long or not shallow(plain) or self.value(plain) != plain else plain
 
-    def _value(self, value: Any) -> Any:
+    def value(self, value: Any) -> Any:
+        """JSON data as it may be written."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, list):
-            return [self._value(item) for item in value]
+            return [self.value(item) for item in value]
         if isinstance(value, dict):
-            return {self.text(key): self._value(item) for key, item in value.items()}
+            return {self.text(key): self.value(item) for key, item in value.items()}
         # A limit of infinity is fine; JupyterLab's JSON is not.
         return None if isinstance(value, float) and not math.isfinite(value) else value

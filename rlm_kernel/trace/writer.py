@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -52,6 +52,7 @@ from rlm_kernel.trace import document
 from rlm_kernel.trace.calls import cell_meta, linked
 from rlm_kernel.trace.notebook_file import RATE
 from rlm_kernel.trace.progress import Progress, RunningCell
+from rlm_kernel.trace.prompt_writer import PromptKeeper
 from rlm_kernel.trace.reader import code_digest
 from rlm_kernel.trace.saving import SavedNotebook
 from rlm_kernel.trace.schema import (
@@ -63,6 +64,7 @@ from rlm_kernel.trace.schema import (
     TotalsMeta,
     tokens_of,
 )
+from rlm_kernel.trace.writable import Writable
 
 SAVE_SECONDS = 0.5
 MAX_OUTPUTS = 40_000_000
@@ -89,13 +91,15 @@ class NotebookWriter(SavedNotebook):
         cells: Iterable[Mapping[str, Any]] | None = None,
         *,
         outputs: int | None = None,
+        prompts: Callable[[Writable], PromptKeeper] | None = None,
     ) -> None:
         """`cells`: those of a trace that is taken up, in nbformat's shape.
 
         Then nothing is written before the first event. `outputs`: characters of outputs that are kept,
-        MAX_OUTPUTS if None.
+        MAX_OUTPUTS if None. `prompts` makes what keeps the prompts of models in full; None: nothing does.
         """
         super().__init__(path, meta, secrets)
+        self._prompts = prompts(self._writable) if prompts else None
         self._most = MAX_OUTPUTS if outputs is None else outputs
         self._persons = 0
         self._running: RunningCell | None = None
@@ -129,6 +133,7 @@ class NotebookWriter(SavedNotebook):
 
     def __call__(self, event: Event) -> None:
         """Write what an event tells. Raises TraceNotWritten."""
+        self._keep_prompts(event)
         match event:
             case RunOpened(account=account, before=before):
                 # Each save has the account as it is then: whoever is killed loses none of it.
@@ -159,6 +164,14 @@ class NotebookWriter(SavedNotebook):
                 pass  # replies and calls are recorded when they end; children have traces of their own
             case _:
                 assert_never(event)
+
+    def _keep_prompts(self, event: Event) -> None:
+        if self._prompts is not None:
+            self._name_prompts(self._prompts.hear(event))
+
+    def _name_prompts(self, name: str) -> None:
+        if name and name != self._meta.prompts:
+            self._meta = self._meta.model_copy(update={"prompts": name})
 
     def _turn_replied(self, turn: int, reply: Completion, prose: str, told: str) -> None:
         meta = CellMeta(
@@ -344,10 +357,21 @@ class NotebookWriter(SavedNotebook):
         except TraceNotWritten:
             self.release()  # what is in the journal stays there, for whoever takes the run up
             raise
+        finally:
+            self._close_prompts()
+
+    def close(self) -> None:
+        self._close_prompts()
+        super().close()
 
     def release(self) -> None:
         self._cancel_due()
+        self._close_prompts()
         super().release()
+
+    def _close_prompts(self) -> None:
+        if self._prompts is not None:
+            self._name_prompts(self._prompts.close())
 
     def _write_running(self, cell: RunningCell) -> None:
         kind, calls = self._code_kind(cell.cell_id), list(map(CallMeta.of, cell.calls))

@@ -1,0 +1,148 @@
+"""`rlm export`: a trace as another file."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import secrets
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from rlm_kernel.cli import _complete
+from rlm_kernel.cli._trace import chosen as named
+from rlm_kernel.cli.options import OUTPUT, TRACE_OR_LAST, SettingsOptions, option, with_options
+from rlm_kernel.errors import UsageError
+from rlm_kernel.printable import printable
+
+if TYPE_CHECKING:
+    from rlm_kernel.trace.reader import TraceFile
+
+_DOCUMENTS = {"html": "html", "md": "markdown"}
+"""Functions of `session.documents`."""
+
+
+@with_options
+def export(
+    trace: TRACE_OR_LAST = None,
+    jsonl: Annotated[
+        bool,
+        option(OUTPUT, "--jsonl", help="JSON lines: each call of a model, with its messages and its reply."),
+    ] = False,
+    html: Annotated[
+        bool, option(OUTPUT, "--html", help="One web page that needs nothing else, with a search.")
+    ] = False,
+    md: Annotated[bool, option(OUTPUT, "--md", help="One Markdown document.")] = False,
+    out: Annotated[
+        Path | None,
+        option(
+            OUTPUT,
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write to this file. Default: stdout.",
+            autocompletion=_complete.files,
+        ),
+    ] = None,
+    only: Annotated[
+        str | None,
+        option(OUTPUT, "--only", metavar="root|sub", help="With --jsonl: only calls of these models."),
+    ] = None,
+    children: Annotated[
+        bool,
+        option(OUTPUT, "--children/--no-children", help="With --jsonl: with the traces of child RLMs."),
+    ] = True,
+    *,
+    options: SettingsOptions,
+) -> None:
+    """Write a trace as a web page, as Markdown, or as JSON lines.
+
+    JSON lines have each call of a model as training data: `messages` as OpenAI's chat format has them, with
+    the reply, model, tokens and cost. Where the full prompts are missing, "complete" is false.
+    """
+    from rlm_kernel.trace.reader import read_trace
+
+    chosen = [name for name, wanted in (("jsonl", jsonl), ("html", html), ("md", md)) if wanted]
+    if len(chosen) != 1:
+        raise UsageError("Say as what: --jsonl, --html or --md, one of them.")
+    which = _only(only)
+    if chosen != ["jsonl"] and which is not None:
+        raise UsageError("--only is for --jsonl.")
+    found = read_trace(named(trace, options.settings))
+    if out is not None and _same_file(out, found):
+        raise UsageError("The trace itself is not written over.", hint="Name another file with -o.")
+    if chosen == ["jsonl"]:
+        _write(out, _lines(found, which, children=children, escaped=out is None))
+    else:
+        if out is None and sys.stdout.isatty():
+            raise UsageError("A whole document is no output for a terminal.", hint="Name a file with -o.")
+        documents = importlib.import_module("rlm_kernel.session.documents")
+        _write(out, [getattr(documents, _DOCUMENTS[chosen[0]])(found)])
+
+
+def _only(text: str | None) -> Literal["root", "sub"] | None:
+    if text in (None, "root", "sub"):
+        return text  # type: ignore[return-value]
+    raise UsageError(f"--only takes root or sub, not {text}.")
+
+
+def _same_file(out: Path, trace: TraceFile) -> bool:
+    beside = [trace.path, *([trace.path.with_name(trace.meta.prompts)] if trace.meta.prompts else [])]
+    with contextlib.suppress(OSError, ValueError):
+        return out.exists() and any(path.exists() and out.samefile(path) for path in beside)
+    return False
+
+
+def _lines(
+    top: TraceFile, only: Literal["root", "sub"] | None, *, children: bool, escaped: bool
+) -> Iterator[str]:
+    """The calls as lines; what is missing is told at their end."""
+    import json
+
+    from rlm_kernel.cli._text import json_line
+    from rlm_kernel.report.jsonl import records
+    from rlm_kernel.session.tree import with_children
+    from rlm_kernel.trace.prompts import open_prompts
+
+    partly = total = 0
+    lost: list[str] = []
+    for one in with_children(top, lost.append) if children else [top]:
+        name = Path(os.path.relpath(one.path, top.path.parent)).as_posix()
+        with open_prompts(one) as prompts:
+            for record in records(one, prompts, name, only):
+                total += 1
+                partly += not record["complete"]
+                text = json_line(record) if escaped else json.dumps(record, ensure_ascii=False)
+                yield f"{text}\n"
+            if prompts.trouble:
+                lost.append(f"{name}: {prompts.trouble}.")
+    for why in lost:
+        print(f"rlm: {printable(why)}", file=sys.stderr)
+    if partly:
+        print(
+            f"rlm: of {partly:,} of {total:,} calls the full prompt is not kept, only its beginning "
+            '("complete": false).',
+            file=sys.stderr,
+        )
+
+
+def _write(out: Path | None, parts: Iterable[str]) -> None:
+    """Print it, or put it in the file's place when all of it is there. Raises UsageError."""
+    if out is None:
+        for part in parts:
+            sys.stdout.write(part)
+        return
+    made = out.with_name(f".{out.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with made.open("x", encoding="utf-8", errors="replace", newline="\n") as file:
+            file.writelines(parts)
+        made.replace(out)
+    except OSError as error:
+        raise UsageError(
+            f"{out} cannot be written: {error.strerror or error}.", hint="Name another file with -o."
+        ) from error
+    finally:
+        made.unlink(missing_ok=True)
+    print(f"rlm: written: {printable(str(out))}", file=sys.stderr)

@@ -1,0 +1,125 @@
+"""`rlm show`: a trace to be read in the terminal."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+from rlm_kernel.cli import _complete
+from rlm_kernel.cli._pager import page
+from rlm_kernel.cli._text import shown_path
+from rlm_kernel.cli._trace import chosen as named
+from rlm_kernel.cli.options import INPUT, JSON, OUTPUT, TRACE_OR_LAST, SettingsOptions, option, with_options
+from rlm_kernel.errors import UsageError
+from rlm_kernel.nearest import nearest
+from rlm_kernel.printable import printable
+from rlm_kernel.system import quoted
+
+if TYPE_CHECKING:
+    from rlm_kernel.report.text import Paint
+    from rlm_kernel.trace.prompts import PromptFile
+    from rlm_kernel.trace.reader import TraceCell, TraceFile
+
+
+@with_options
+def show(
+    trace: TRACE_OR_LAST = None,
+    cell: Annotated[
+        str | None,
+        option(
+            INPUT,
+            "--cell",
+            metavar="CELL",
+            help="Only this cell, in full: a cell's id, or a turn's, such as turn-03.",
+            autocompletion=_complete.cells,
+        ),
+    ] = None,
+    calls: Annotated[bool, option(OUTPUT, "--calls", help="The calls of models, a line each.")] = False,
+    call: Annotated[
+        int | None,
+        option(OUTPUT, "--call", metavar="N", help="One call with its full prompt and answer."),
+    ] = None,
+    full: Annotated[bool, option(OUTPUT, "--full", help="With --calls: full prompts and answers.")] = False,
+    sources: Annotated[
+        bool, option(OUTPUT, "--sources", help="The files with sizes and sha256, and which cells made calls.")
+    ] = False,
+    pager: Annotated[
+        bool, option(OUTPUT, "--pager/--no-pager", help="In a terminal, use $PAGER, or less.")
+    ] = True,
+    as_json: JSON = False,
+    *,
+    options: SettingsOptions,
+) -> None:
+    """Show a trace in the terminal: question, answer, turns, code, outputs.
+
+    Reads the notebook alone: no Docker, no models. A pipe gets plain text.
+    """
+    from rlm_kernel.report import text
+    from rlm_kernel.trace.prompts import open_prompts
+    from rlm_kernel.trace.reader import read_trace
+
+    trace = named(trace, options.settings)
+    found = read_trace(trace)
+    chosen = _chosen(found, cell)
+    paint = text.Paint(sys.stdout.isatty() and not os.environ.get("NO_COLOR"))
+    with open_prompts(found) as prompts:
+        if as_json:
+            calls = calls or full or call is not None
+            for part in text.as_json(found, chosen, prompts, calls=calls, full=full or call is not None):
+                sys.stdout.write(part)
+            print()
+        elif sources:
+            page(text.sources(found, paint), paged=pager)
+        elif calls or full or call is not None:
+            page(_calls(found, chosen, prompts, call, paint, full=full), paged=pager)
+        elif cell is not None:
+            page((line for one in chosen for line in text.one_cell(one, paint)), paged=pager)
+        else:
+            page(text.document(found, quoted(shown_path(trace)), paint), paged=pager)
+        if prompts.trouble:
+            print(f"rlm: {printable(prompts.trouble)}", file=sys.stderr)
+
+
+def _chosen(trace: TraceFile, cell: str | None) -> Sequence[TraceCell]:
+    """The cells that are meant. Raises UsageError."""
+    if cell is None:
+        return trace.cells
+    turn = f"{cell}-" if re.fullmatch("turn-[0-9]+", cell) else None
+    found = [one for one in trace.cells if one.id == cell or (turn and one.id.startswith(turn))]
+    if found:
+        return found
+    near = nearest(cell, [one.id for one in trace.cells])
+    ids = [one.id for one in trace.cells if one.code]
+    hint = f"Did you mean {near}?" if near else f"There are: {', '.join(ids[:20])}" if ids else ""
+    raise UsageError(f"The trace has no cell {printable(cell[:100])}.", hint=hint)
+
+
+def _calls(
+    trace: TraceFile,
+    chosen: Sequence[TraceCell],
+    prompts: PromptFile,
+    number: int | None,
+    paint: Paint,
+    *,
+    full: bool,
+) -> Iterator[str]:
+    """The calls of the chosen cells, by their numbers in the trace. Raises UsageError."""
+    from rlm_kernel.report import text
+
+    ids = {one.id for one in chosen}
+    made = ((at, one, call) for at, one, call in text.numbered(trace.cells) if one.id in ids)
+    if number is not None:
+        found = text.call_at(trace.cells, number)
+        if found is None or found[0].id not in ids:
+            raise UsageError(f"There is no call {number} here.", hint="rlm show TRACE --calls lists them.")
+        yield from text.in_full(number, *found, prompts, paint)
+    elif full:
+        for told in made:
+            yield from text.in_full(*told, prompts, paint)
+    else:
+        wide = {"width": shutil.get_terminal_size().columns} if sys.stdout.isatty() else {}
+        yield from text.table(made, paint, **wide)

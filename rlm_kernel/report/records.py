@@ -4,19 +4,18 @@ DataFrames.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rlm_kernel.engine.protocols import MODEL_CALLS, TOKENS
+from rlm_kernel.engine.protocols import MODEL_CALLS, TOKENS, Message
 from rlm_kernel.errors import SetupError
+from rlm_kernel.trace.prompts import PromptFile
 from rlm_kernel.trace.reader import TraceCell, TraceFile
 from rlm_kernel.trace.schema import CallMeta, CellMeta
 
 if TYPE_CHECKING:
     from pandas import DataFrame as DataFrame
 
-Prompt = Callable[[CallMeta], str | None]
-"""What a call asked in full; None where that is not known."""
 _TOKENS = {f"{name}_tokens": "int64" for name in TOKENS}
 CALLS = {
     "cell": "object",
@@ -84,23 +83,24 @@ def questions_asked(trace: TraceFile) -> int:
     return sum(cell.kind == "question" for cell in trace.cells) + turns
 
 
-def calls(cells: Iterable[TraceCell], prompt: Prompt = lambda _call: None) -> Iterator[dict[str, Any]]:
+def calls(cells: Iterable[TraceCell], prompts: PromptFile) -> Iterator[dict[str, Any]]:
     """The calls of sub models and child RLMs that the code in these cells made, in the order of their ends.
 
-    `prompt` is asked for the prompts in full; where it does not know one, the beginning stands in its place.
+    Where the file of prompts does not have one, its beginning stands in its place, and `prompt_complete` says
+    whether that is all of it.
     """
     for cell in cells:
         for call in cell.meta.calls if cell.meta else ():
             if call.kind in MODEL_CALLS:
-                yield _row(cell, call, prompt(call))
+                yield _row(cell, call, prompts.messages_of_call(call.prompt_digest))
 
 
-def _row(cell: TraceCell, call: CallMeta, full: str | None) -> dict[str, Any]:
-    whole = full is not None or (len(call.preview) < _PREVIEW and _CUT not in call.preview)
+def _row(cell: TraceCell, call: CallMeta, sent: Sequence[Message] | None) -> dict[str, Any]:
+    whole = sent is not None or (len(call.preview) < _PREVIEW and _CUT not in call.preview)
     row = {
         "cell": cell.id,
         "turn": cell.turn,
-        "prompt": call.preview if full is None else full,
+        "prompt": sent[0]["content"] if sent else call.preview,
         "answer": call.answer if call.error is None else None,
         "trace": call.trace or None,
         "prompt_complete": whole,

@@ -90,9 +90,11 @@ class Result:
     def records(self) -> list[dict[str, Any]]:
         """The rows of `calls` as plain dicts: no pandas is needed. Raises UsageError, TraceError."""
         from rlm_kernel.report import records
+        from rlm_kernel.trace.prompts import open_prompts
 
-        _, cells = self._read()
-        return list(records.calls(cells))
+        trace, cells = self._read()
+        with open_prompts(trace) as prompts:
+            return list(records.calls(cells, prompts))
 
     def _read(self) -> tuple[TraceFile, Sequence[TraceCell]]:
         """The trace, and the cells of the question."""

@@ -167,7 +167,9 @@ class NotebookView(Branch):
 
     def _batch_html(self) -> str:
         progress = self.batch.progress()
-        lines = [_quiet(line) for line in (*self.details(), progress.money if progress else "") if line]
+        money = progress.money if progress else ""
+        batch = " · ".join(filter(None, [self.batch.line(), money]))
+        lines = [_quiet(line) for line in (batch, self.waiting.line()) if line]
         if progress is None or not progress.total:
             return "".join(lines)
         done = _DONE.format(100 * progress.done / progress.total)

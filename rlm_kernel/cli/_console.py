@@ -51,7 +51,7 @@ _FIELDS: dict[str, type[Told]] = {
 }
 _BEAT = 0.2
 """Seconds between two looks at whether the run goes on."""
-_SILENT = 15.0
+_SILENT = 10.0
 """Seconds without a heartbeat after which the kernel has ended: a run that ends takes a while to close."""
 _LEAVE = ("exit", "exit()", "quit", "quit()", "%exit", "%quit")
 

@@ -23,6 +23,7 @@ from rlm_kernel.session.result import Result
 from rlm_kernel.trace.packed import MANY
 from rlm_kernel.trace.reader import read_trace
 from rlm_kernel.trace.writer import NotebookWriter
+from tests.support.growth import LIMIT, growth
 from tests.support.trace import STORY, WHEN, call, meta, result, tell
 
 OUTCOME = Outcome(Answer("5"), "answered")
@@ -136,3 +137,11 @@ def test_without_pandas_it_is_said_what_to_install(tmp_path: Path, monkeypatch: 
 def test_a_frame_of_rows_has_times_that_pandas_can_reckon_with(tmp_path: Path) -> None:
     frame = result_of(tmp_path / "t.ipynb", turn(1, call(1))).calls
     assert frame["started"][0] + pandas.to_timedelta(frame["seconds"][0], unit="s") > WHEN
+
+
+def test_the_time_of_the_rows_grows_with_the_calls(tmp_path: Path) -> None:
+    def make(size: int) -> Result:
+        calls = tuple(call(number) for number in range(size))
+        return result_of(tmp_path / f"{size}-{len(list(tmp_path.iterdir()))}.ipynb", turn(1, *calls))
+
+    assert growth(make, Result.records, 300) <= LIMIT

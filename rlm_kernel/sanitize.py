@@ -11,14 +11,20 @@ read here tag by tag, without a tree.
 
 from __future__ import annotations
 
+import html as html_escapes
+import os
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 HTML_CAP = 500_000
 """Characters beyond which HTML is not shown as such."""
-_TURNING = dict.fromkeys((0x61C, *range(0x202A, 0x202F), *range(0x2066, 0x206A)), "\N{REPLACEMENT CHARACTER}")
-"""Bidi controls, which show a text in another order than it has."""
+TURNING = dict.fromkeys((0x61C, *range(0x202A, 0x202F), *range(0x2066, 0x206A)), "\N{REPLACEMENT CHARACTER}")
+"""Bidi controls (for `str.translate`), which show a text in another order than it has."""
+NO_MATH = 'class="tex2jax_ignore mathjax_ignore"'
+"""Programs that show notebooks take what stands between two dollar signs for a formula, but not in such."""
 _MARKUP = re.compile(r"<(?=[A-Za-z/!?])")
 _DIAGRAM = re.compile(r"(?<![`~])([`~]{3,}+)[ \t]*+(?=mermaid|\w*+&)", re.IGNORECASE)
 """A fence of a Mermaid diagram, which may hold pictures; an entity may spell the same."""
@@ -51,7 +57,7 @@ _STYLE, _STYLE_END = re.compile(r"<style(?=[\s>])", re.IGNORECASE), re.compile(r
 
 def markdown(text: str) -> str:
     """Markdown without pictures, HTML and diagrams. Sanitized twice it is the same as once."""
-    plain = _MARKUP.sub("&lt;", text.translate(_TURNING)).replace("![", "!&#91;")
+    plain = _MARKUP.sub("&lt;", text.translate(TURNING)).replace("![", "!&#91;")
     return _DIAGRAM.sub(r"\1text ", plain)
 
 
@@ -61,12 +67,28 @@ def html(text: str) -> str:
     Style sheets go, all else is shown as text. As `markdown`, the same if done twice.
     """
     shown, place = [], 0
-    text = _without_styles(text.translate(_TURNING))
+    text = _without_styles(text.translate(TURNING))
     for tag in _TAG.finditer(text):
         if tag["name"].lower() in _TAGS:
             shown += [text[place : tag.start()].replace("<", "&lt;"), _tag(tag)]
             place = tag.end()
     return "".join([*shown, text[place:].replace("<", "&lt;")])
+
+
+def text(shown: str) -> str:
+    """A text as HTML that shows it."""
+    return html_escapes.escape(shown.encode("utf-8", "replace").decode().translate(TURNING))
+
+
+def link(path: Path) -> str:
+    """A link to a file in HTML, from the working directory where that can be: it is that of the notebook."""
+    shown = os.fspath(path)
+    try:
+        shown = os.path.relpath(path)
+    except (ValueError, OSError):  # another drive of Windows, or no working directory any more
+        return f"<code>{text(shown)}</code>"
+    address = quote(shown.replace(os.sep, "/").encode("utf-8", "surrogateescape"))
+    return f'<a href="{address}">{text(shown)}</a>'
 
 
 def _tag(tag: re.Match[str]) -> str:

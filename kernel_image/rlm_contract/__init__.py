@@ -184,10 +184,14 @@ class ChildQuery(TypedDict):
 
 
 class Error(TypedDict):
-    """`type` names an exception of `rlm_runtime.wire`; `TimedOut` is an LLMError there."""
+    """`type` names an exception of `rlm_runtime.wire`; `TimedOut` is an LLMError there.
+
+    `brief`: a person runs the cells, who needs no traceback to understand it.
+    """
 
     type: str
     message: str
+    brief: NotRequired[bool]
 
 
 class Reply(TypedDict):

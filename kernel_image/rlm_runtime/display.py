@@ -222,6 +222,10 @@ class CappedErrors:
             if os.getpid() == self._kernel:  # and not in a process that code forked, which ends by it
                 self._ended(error)
             return
+        if error is not None and (line := _brief(error)):
+            self._shell._get_exc_info(exc_tuple)  # kept for %tb and %debug
+            self._show_lines(type(error), error, [_in_cell(error, line, self._shell.user_ns)])
+            return
         if error is not None:
             told = _told(error)
             self._shown = (error, told)
@@ -280,6 +284,27 @@ def _more_hints(error: BaseException, code: str) -> str:
 
 
 _hinters: list[Callable[[BaseException, str], str]] = []
+
+
+def _brief(error: BaseException) -> str:
+    """The line that says all of an error, or of errors that are all such; "" of others."""
+    if isinstance(error, BaseExceptionGroup):
+        lines = [_brief(one) for one in error.exceptions]
+        more = f" (and {len(lines) - 1:,} more)" if len(lines) > 1 else ""
+        return f"{lines[0]}{more}" if all(lines) else ""
+    if not getattr(error, "brief", False):
+        return ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _in_cell(error: BaseException, line: str, variables: dict[str, Any]) -> str:
+    """With the line of the cell that it came from."""
+    number, trace = 0, error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_globals is variables and trace.tb_frame.f_code.co_name == "<module>":
+            number = trace.tb_lineno
+        trace = trace.tb_next
+    return f"{line} (Line {number} of the cell.)" if number else line
 
 
 def _told(error: BaseException) -> BaseException:

@@ -83,6 +83,9 @@ def end_cell() -> None:
 class HostCallError(RuntimeError):
     """The host could not do what was asked."""
 
+    brief = False
+    """It says all in one line, to a person: no traceback is shown with it."""
+
 
 class LLMError(HostCallError):
     """A sub model gave no usable reply, after retries."""
@@ -295,7 +298,9 @@ def value_of(found: Reply) -> Any:
             _replies.append(bool(found["cut"]))
         return found["value"]
     error = found["error"]
-    raise _ERRORS.get(error["type"], HostCallError)(error["message"])
+    raised = _ERRORS.get(error["type"], HostCallError)(error["message"])
+    raised.brief = error.get("brief", False)
+    raise raised
 
 
 def received(call: str) -> None:

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rlm_kernel import system
+from rlm_kernel.cli._answer import show_answer
 from rlm_kernel.cli._chat_words import meant
-from rlm_kernel.cli._report import outcome_line, shown
+from rlm_kernel.cli._report import outcome_line
 from rlm_kernel.cli._signals import NO_ANSWER, exit_now, stop_on_signals, stopping
 from rlm_kernel.cli._streams import lost
 from rlm_kernel.cli._text import json_line
@@ -43,8 +44,6 @@ COMMANDS = {
     "/quit": "leave; the session stays",
 }
 _SHOWN = 300
-_RENDERED = 100_000
-"""Characters of an answer that is rendered as Markdown; a longer one would take minutes."""
 
 
 class Chat:
@@ -145,7 +144,7 @@ class Chat:
         with self._view:
 
             def answered(result: Result) -> None:
-                with self._view.paused():
+                with self._view.answering():
                     self._tell_what_happened()
                     self._show(question, result)
                 self._answered = self.settled = True
@@ -252,21 +251,6 @@ class Chat:
     def _tell(self, line: str) -> None:
         if not self._quiet:
             self._view.tell(line)
-
-
-def show_answer(answer: str) -> None:
-    """Markdown in a terminal, unless it is no document of a readable length; the text as it is in a pipe."""
-    if not sys.stdout.isatty() or len(answer) > _RENDERED:
-        print(shown(answer), flush=True)
-        return
-    from rich.console import Console
-    from rich.markdown import Markdown
-    from rich.segment import Segment, Segments
-
-    console = Console()
-    # Made safe behind the renderer, too: &#8238; in markdown is a character that turns the text around.
-    rendered = console.render(Markdown(printable(answer), hyperlinks=False))
-    console.print(Segments([Segment(printable(segment.text), segment.style) for segment in rendered]), end="")
 
 
 class _Stopped(Exception):

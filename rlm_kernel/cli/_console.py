@@ -1,18 +1,22 @@
 """jupyter_console on a kernel that is not to be trusted, and that a model uses at the same time.
 
 Differences to the stock console: nothing of the kernel's reaches the terminal unfiltered or is opened on the
-host, leaving never ends the kernel, and a kernel that is busy with the model's cell is waited for. `python -m
-rlm_kernel.cli._console CONNECTION_FILE`.
+host, leaving never ends the kernel, a kernel that is busy with the model's cell is waited for, and the end of
+the run ends the console, whatever it is at. `python -m rlm_kernel.cli._console CONNECTION_FILE`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from hmac import compare_digest
+from pathlib import Path
 from queue import Empty
 from typing import Any
 
@@ -26,10 +30,12 @@ from jupyter_console.completer import ZMQCompleter
 from jupyter_console.ptshell import ZMQTerminalInteractiveShell
 
 from rlm_kernel.checked import Told
+from rlm_kernel.cli.attach import CANCELLED, ENDED_BY_ITSELF
 from rlm_kernel.errors import InternalError, KernelError
 from rlm_kernel.printable import printable
 from rlm_kernel.sandbox import kernel_says
 from rlm_kernel.sandbox.channels import MAX_IOPUB
+from rlm_kernel.sandbox.rundir import is_owned
 from rlm_kernel.system import bound_memory
 
 MAX_MEMORY = 1 << 30
@@ -43,6 +49,10 @@ _FIELDS: dict[str, type[Told]] = {
     "execute_input": kernel_says.Input,
     "execute_reply": kernel_says.Reply,
 }
+_BEAT = 0.2
+"""Seconds between two looks at whether the run goes on."""
+_SILENT = 10.0
+"""Seconds without a heartbeat after which the kernel has ended: a run that ends takes a while to close."""
 _LEAVE = ("exit", "exit()", "quit", "quit()", "%exit", "%quit")
 
 
@@ -97,7 +107,43 @@ def _plain(value: Any, depth: int = _MAX_DEPTH) -> Any:
     return None if isinstance(value, dict | list) else value
 
 
+class Life(threading.Thread):
+    """Whether there still is a run with this kernel: `over` is set once there is not.
+
+    The run's folder tells. The kernel's heartbeat alone does not: it stops before the run has closed all, and
+    where the run goes on with another kernel.
+    """
+
+    def __init__(self, connection: Path, client: BlockingKernelClient) -> None:
+        super().__init__(name="life-of-the-run", daemon=True)
+        self.over = threading.Event()
+        self._connection = connection
+        self._client = client
+
+    def run(self) -> None:
+        silent_since: float | None = None
+        while is_owned(self._connection.parent):
+            now = time.monotonic()
+            silent_since = None if self._client.hb_channel.is_beating() else silent_since or now
+            if silent_since is not None and now - silent_since > _SILENT:
+                break
+            time.sleep(_BEAT)
+        self.over.set()
+
+    def settle(self) -> None:
+        """The kernel has ended: wait until it is known whether the run has, too."""
+        while not self.over.wait(_BEAT) and not self._client.hb_channel.is_beating():
+            pass
+        self.over.set()
+
+
 class Client(BlockingKernelClient):
+    life: Life | None = None
+
+    def is_alive(self) -> bool:
+        """Whether there is anything to wait for."""
+        return not (self.life and self.life.over.is_set()) and bool(super().is_alive())
+
     def _context_default(self) -> zmq.Context[Any]:
         context: zmq.Context[Any] = super()._context_default()
         context.setsockopt(zmq.MAXMSGSIZE, MAX_IOPUB)
@@ -129,9 +175,8 @@ class Shell(ZMQTerminalInteractiveShell):  # type: ignore[misc]
                 reply = self.client.get_shell_msg(timeout=1)
             except Empty:
                 if not self.client.is_alive():
-                    raise KernelError(
-                        "The kernel does not answer; it has just ended.", hint="Type `rlm attach` again."
-                    ) from None
+                    self.client.life.settle()
+                    raise KernelError("The kernel does not answer; it has just ended.") from None
                 if not said:
                     print(
                         "The model's cell is running; the console opens when it ends. Ctrl-C cancels.",
@@ -158,11 +203,36 @@ class Shell(ZMQTerminalInteractiveShell):  # type: ignore[misc]
         self.running = False
         super().run_cell(cell, store_history)
         if not self.client.is_alive():
-            print(
-                "The kernel has ended. If the run continues, `rlm attach` finds its new kernel.",
-                file=sys.stderr,
-            )
+            self.client.life.settle()
             self.ask_exit()
+
+    async def interact(self, loop: Any = None, display_banner: Any = None) -> None:
+        leaving = asyncio.create_task(self._leave_with_the_run())
+        try:
+            await super().interact(loop, display_banner)
+        finally:
+            leaving.cancel()
+
+    async def _leave_with_the_run(self) -> None:
+        """End the prompt, with whatever was typed at it, once there is no run any more."""
+        while True:
+            await asyncio.sleep(_BEAT)
+            if self.client.life.over.is_set():
+                self.ask_exit()
+                with suppress(Exception):  # it is not at the prompt at this moment, or just leaves it
+                    self.pt_cli.app.exit(exception=EOFError)
+
+    def mainloop(self) -> None:
+        try:
+            while True:
+                try:
+                    asyncio.run(self._main_task())
+                    break
+                except KeyboardInterrupt:
+                    print()
+        finally:
+            if not self.client.life.over.is_set():
+                print("keeping kernel alive: the run continues")
 
     def include_output(self, msg: dict[str, Any]) -> Any:
         if msg["msg_type"] == "execute_input" and self.from_here(msg):
@@ -194,6 +264,8 @@ class Console(ZMQTerminalIPythonApp):  # type: ignore[misc]
     def init_shell(self) -> None:
         JupyterConsoleApp.initialize(self)
         self.kernel_client.allow_stdin = False
+        self.kernel_client.life = Life(Path(self.connection_file), self.kernel_client)
+        self.kernel_client.life.start()
         signal.signal(signal.SIGINT, self.handle_sigint)
         self.shell = Shell.instance(
             parent=self, manager=None, client=self.kernel_client, confirm_exit=self.confirm_exit
@@ -215,10 +287,10 @@ def main() -> None:
     bound_memory(MAX_MEMORY)
     try:
         Console.launch_instance(argv=["--existing", sys.argv[1], "--no-confirm-exit"])
-    except KernelError as error:
-        sys.exit(f"rlm: {error}")
+    except KernelError:
+        sys.exit(ENDED_BY_ITSELF)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(CANCELLED)
     except Exception as error:
         if os.environ.get("RLM_DEBUG"):
             raise
@@ -226,6 +298,9 @@ def main() -> None:
             f"rlm: {printable(InternalError.of(error).message)}\nThe run continues. `rlm attach` opens a "
             "console again."
         )
+    shell = Console.instance().shell
+    if shell is not None and shell.client.life.over.is_set():
+        sys.exit(ENDED_BY_ITSELF)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import typer
 
 from rlm_kernel import system
 from rlm_kernel.cli import _events
+from rlm_kernel.cli._answer import show_answer
 from rlm_kernel.cli._signals import NO_ANSWER, run_to_end
 from rlm_kernel.cli._streams import lost
 from rlm_kernel.cli._text import json_line, shown_path
@@ -76,18 +77,22 @@ class Report:
 
     def answered(self, result: Result) -> None:
         """Print the answer, or the JSON object; flushed, so that it is out whatever comes next."""
-        self._view.above(self._worded(result))
+        with self._view.answering():
+            self._print(result)
         self.result = result
 
-    def _worded(self, result: Result) -> str:
-        return json_line(result.as_json()) if self._json else shown(result.answer or "")
+    def _print(self, result: Result) -> None:
+        if self._json:
+            print(json_line(result.as_json()), flush=True)
+        else:
+            show_answer(result.answer or "")
 
     def end(self, result: Result) -> None:
         """Print the rest. Raises typer.Exit if there is no answer."""
         if self.result is None and (
             self._json or result.answer is not None
         ):  # none, or what shows it has failed
-            print(self._worded(result))
+            self._print(result)
         if line := outcome_line(result):
             print(line, file=sys.stderr)
         if not self._quiet:
@@ -148,8 +153,3 @@ def outcome_line(result: Result) -> str:
     if result.answer is None:
         return f"rlm: no answer ({result.stop_reason}). {printable(result.detail)}".rstrip()
     return f"rlm: best-effort answer. {printable(result.detail)}" if result.forced else ""
-
-
-def shown(answer: str) -> str:
-    """An answer as it is printed: in a terminal made safe for it, in a pipe as it is."""
-    return printable(answer) if sys.stdout.isatty() else answer

@@ -9,6 +9,8 @@ import contextlib
 import os
 import select
 import sys
+import time
+from collections.abc import Callable, Iterator
 
 _LOOK_SECONDS = 0.03
 """Between two looks at a keyboard that cannot be waited for."""
@@ -37,6 +39,17 @@ if sys.platform == "win32":
 
     def forget_typed(file: int) -> None:
         _keys()
+
+    @contextlib.contextmanager
+    def as_it_was(file: int) -> Iterator[Callable[[float, float], None]]:
+        def swallow(quiet: float, longest: float) -> None:
+            until = time.monotonic() + longest
+            last = time.monotonic()
+            while (now := time.monotonic()) < until and now - last < quiet:
+                last = now if _keys() else last
+                time.sleep(_LOOK_SECONDS)
+
+        yield swallow
 
     async def line(file: int) -> str:
         read = ""
@@ -79,6 +92,30 @@ else:
     def forget_typed(file: int) -> None:
         """Forget what was typed so far."""
         termios.tcflush(file, termios.TCIFLUSH)
+
+    @contextlib.contextmanager
+    def as_it_was(file: int) -> Iterator[Callable[[float, float], None]]:
+        """Have the terminal afterwards as it was, whatever a program in between makes of it.
+
+        Gives a function that takes away what is typed, unseen, until nothing was for `quiet` seconds, and for
+        `longest` seconds at most.
+        """
+        before = termios.tcgetattr(file)
+        hidden = [*before[:6], [*before[6]]]
+        hidden[3] &= ~(termios.ICANON | termios.ECHO)
+
+        def swallow(quiet: float, longest: float) -> None:
+            termios.tcsetattr(file, termios.TCSANOW, hidden)
+            until = time.monotonic() + longest
+            while (left := until - time.monotonic()) > 0:
+                if not select.select((file,), (), (), min(quiet, left))[0] or not os.read(file, 1 << 16):
+                    break
+            termios.tcflush(file, termios.TCIFLUSH)
+
+        try:
+            yield swallow
+        finally:
+            termios.tcsetattr(file, termios.TCSADRAIN, before)
 
     async def line(file: int) -> str:
         """A line, waited for on the loop: a thread that reads could not be called off."""

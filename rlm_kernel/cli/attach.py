@@ -7,19 +7,29 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rlm_kernel.cli import _complete
+from rlm_kernel.cli import _complete, _terminal
 from rlm_kernel.errors import SetupError, UsageError
 from rlm_kernel.printable import printable
 
 _SHOWN = 200
 """Characters of the question."""
+CANCELLED = 130
+"""The console's exit code where Ctrl-C ended it as it opened."""
+ENDED_BY_ITSELF = 3
+"""The console's exit code where its kernel or the run ended first."""
+_QUIET, _LONGEST = 1.0, 10.0
+"""Seconds. A line that somebody is typing as the run ends is not for their shell: keys are taken away until
+none came for so long, and for so long at most.
+"""
+_USUAL = "\x1b[?2004l\x1b[?25h\x1b[0m"
+"""What a program that was killed leaves undone: no bracketed paste, the cursor shown, the usual colours."""
 
 
 def attach(
@@ -37,24 +47,27 @@ def attach(
 
     You and the model share variables, and your cells wait for each other. The model is told of your cells,
     and the trace records them as yours. Only the model can call sub-models, load files and give the answer.
-    Ctrl-C stops your cell; Ctrl-D leaves, and the run continues.
+    Ctrl-C stops your cell; Ctrl-D leaves, and the run continues. When the run ends, so does the console.
     """
     from rlm_kernel.session.attach import find_session
 
     found = find_session(session)
     question = " ".join(found.about.question.split())[:_SHOWN]
-    print(
-        f"session {found.about.session}: {printable(question)}\ntrace: {printable(str(found.about.trace))}",
-        file=sys.stderr,
-    )
-    open_console(found.connection)
+    trace = printable(str(found.about.trace))
+    print(f"session {found.about.session}: {printable(question)}\ntrace: {trace}", file=sys.stderr)
+    raise typer.Exit(open_console(found.connection, over=f"The run has ended. Its trace: {trace}"))
 
 
-def open_console(connection: Path) -> None:
-    """Have a person at the terminal use the kernel of that connection file, until they leave.
+def open_console(connection: Path, *, over: str = "The run has ended.") -> int:
+    """Have a person at the terminal use the kernel of that connection file, until they leave or the run ends.
 
-    Blocking. Raises UsageError, SetupError.
+    Afterwards the terminal is as it was. Where the run or its kernel ended first, that is said (`over`), and
+    what is being typed at that moment is taken away: the next to read it would be the shell.
+
+    Returns an exit code: 0 also where the run has ended. Blocking. Raises UsageError, SetupError.
     """
+    from rlm_kernel.sandbox.rundir import is_owned
+
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError(
             "A console needs a terminal.",
@@ -62,9 +75,25 @@ def open_console(connection: Path) -> None:
         )
     if find_spec("jupyter_console") is None:
         raise SetupError("The console needs jupyter_console.", hint="pip install 'rlm-kernel[console]'")
-    with _without_ctrl_c():
+    with _without_ctrl_c(), _terminal.as_it_was(sys.stdin.fileno()) as swallow:
         # -P: the current folder is no place to import from.
-        subprocess.run([sys.executable, "-P", "-m", "rlm_kernel.cli._console", str(connection)], check=False)
+        command = [sys.executable, "-P", "-m", "rlm_kernel.cli._console", str(connection)]
+        code = subprocess.run(command, check=False).returncode
+        if code < 0:
+            print(_USUAL, end="", flush=True)
+        ended = not is_owned(connection.parent)
+        if not ended and code in (0, CANCELLED):
+            return code
+        if ended:
+            print(over, file=sys.stderr)
+        elif code == ENDED_BY_ITSELF:
+            print(
+                "The kernel has ended. If the run continues, `rlm attach` finds its new kernel.",
+                file=sys.stderr,
+            )
+        with suppress(OSError):  # the terminal may be gone
+            swallow(_QUIET, _LONGEST)
+        return 0 if ended or code == ENDED_BY_ITSELF else max(code, 1)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from rlm_contract import SIZE, SIZES
 
 from rlm_kernel import bounded
 from rlm_kernel.engine.protocols import MODEL_CALLS, HostCall, HostCallHandler, ReplyText
-from rlm_kernel.errors import CallCancelled, RLMError
+from rlm_kernel.errors import BudgetExceeded, CallCancelled, ModelError, NoAnswer, NoRecord, RLMError
 from rlm_kernel.sandbox.child_input import MAX_PIECE, Spool
 from rlm_kernel.sandbox.kernel_says import Cancelled, Head
 from rlm_kernel.sandbox.rundir import RunDir
@@ -97,7 +97,7 @@ class Broker:
         self._paused_seconds = 0.0
         self.any_cell = False
         """Nobody here knows which cell runs (Jupyter runs them), so that calls are answered whatever cell
-        they name.
+        they name. A person reads what comes of them.
         """
         self.refused: Counter[str] = Counter()
 
@@ -166,7 +166,7 @@ class Broker:
         if head is None or error is not None:
             await peer.skip(size)
             if head is not None and error is not None and head.kind not in _RAW:
-                await _reply(peer, _failure(head, error))
+                await _reply(peer, _failure(head, error, brief=self.any_cell))
             return
         async with self._large if size > _SMALL else contextlib.nullcontext():
             body = await _body(peer, size)
@@ -178,7 +178,7 @@ class Broker:
             ):  # one at most is parsed and waits
                 error = await self._take(peer, head, body)
         if error is not None:
-            await _reply(peer, _failure(head, error))
+            await _reply(peer, _failure(head, error, brief=self.any_cell))
 
     async def _hand(self, head: Head, piece: bytes | bytearray) -> None:
         """Keep what is handed over to a child, until that is asked for."""
@@ -287,7 +287,7 @@ class Broker:
             more = {"cut": value.cut} if isinstance(value, ReplyText) else {}
             reply = json.dumps({"call": head.call, "ok": True, "value": value, **more}).encode()
         except RLMError as error:
-            reply = _failure(head, error)
+            reply = _failure(head, error, brief=self.any_cell)
         except asyncio.CancelledError:
             # A thread may wait for it, and with it the cell that was interrupted.
             if self._closing:
@@ -362,10 +362,14 @@ async def _reply(peer: Channel, reply: bytes) -> None:
     await peer.write(SIZE.pack(len(reply)), reply)
 
 
-def _failure(head: Head, error: RLMError) -> bytes:
-    return json.dumps(
-        {"call": head.call, "ok": False, "error": {"type": error.in_cell, "message": str(error)}}
-    ).encode()
+def _failure(head: Head, error: RLMError, *, brief: bool = False) -> bytes:
+    """The reply with an error. `brief`: a person sees it, and no model; not of what stands in a recording,
+    which is shown as it was.
+    """
+    told: dict[str, Any] = {"type": error.in_cell, "message": str(error)}
+    if brief and isinstance(error, BudgetExceeded | ModelError | NoAnswer | NoRecord):
+        told["brief"] = True
+    return json.dumps({"call": head.call, "ok": False, "error": told}).encode()
 
 
 async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:

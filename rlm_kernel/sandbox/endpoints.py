@@ -90,7 +90,9 @@ class Endpoints:
             there = asyncio.create_task(_forth(reader, channel))
             back = asyncio.create_task(_back(channel, writer))
             try:
-                await asyncio.wait([there, back], return_when=asyncio.FIRST_COMPLETED)
+                # Cancelled by `close`, it just ends: asyncio would print an error of a client's task.
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait([there, back], return_when=asyncio.FIRST_COMPLETED)
             finally:
                 for direction in (there, back):
                     direction.cancel()

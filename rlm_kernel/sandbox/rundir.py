@@ -366,6 +366,14 @@ def left_alone(folder: Path) -> bool:
     return time.time() - (folder / "lease").stat().st_mtime > JUST_MADE and not _held(folder)
 
 
+def is_owned(folder: Path) -> bool:
+    """Whether a session's folder is there, and whoever runs the session lives and has not let go of it."""
+    try:
+        return _held(folder)
+    except OSError:
+        return False
+
+
 def _held(folder: Path) -> bool:
     """Whether a session has an owner. Raises OSError."""
     with (folder / "lease").open("rb") as file:

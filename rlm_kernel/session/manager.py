@@ -49,6 +49,7 @@ async def open_session(
     say: Say = silent,
     consent: Consent | None = None,
     approve: Approve | None = None,
+    progress: bool = False,
 ) -> AsyncIterator[Session]:
     """Have a session to oneself: the one of that name in the working directory, or a new one.
 
@@ -68,6 +69,7 @@ async def open_session(
         say: hears what is being set up, a line at a time.
         consent: asked where the model wants a file that the user has not named.
         approve: asked before code spends more than `limits.ask`, where there is no limit on the cost.
+        progress: show how far each question is, as `RLM(progress=True)` does.
 
     Raises:
         UsageError: it is in use, or is there, or is not, against `new`.
@@ -87,6 +89,7 @@ async def open_session(
         settings = load_settings(config_file, {**state.options, **given})
         await asyncio.to_thread(check_readable, paths)
         session = Session(folder, state, Host(settings, say, consent, approve), await with_spans(view, say))
+        session.progress = progress
         async with contextlib.AsyncExitStack() as stack:
             if with_models:
                 session.models = await stack.enter_async_context(opening(models_of(settings, models, say)))

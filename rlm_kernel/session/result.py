@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from rlm_kernel import sanitize
 from rlm_kernel.engine.protocols import Outcome, StopReason, Totals, Usage
+from rlm_kernel.engine.totals import counted
+from rlm_kernel.errors import UsageError
+from rlm_kernel.printable import printable
+
+if TYPE_CHECKING:
+    from rlm_kernel.report.records import DataFrame
+    from rlm_kernel.trace.reader import TraceCell, TraceFile
+
+_SHOWN = 60
+"""Characters of the answer in `repr`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
-    """What came of a question.
+    """What came of a question. `str` of it is the answer; a notebook shows it with what it cost.
 
     `answer` is None if there is none; `value` is its JSON data where the code delivered more than text.
 
     `forced`: a limit (`stop_reason`) was reached and the model was asked for what it had. `cost` in US
-    dollars, None where unknown.
+    dollars, None where unknown. `question`: which of its trace's questions it answers, from 0; None for all
+    that the trace has.
     """
 
     answer: str | None
@@ -26,11 +40,13 @@ class Result:
     forced: bool
     detail: str
     totals: Totals
+    question: int | None = None
 
     @classmethod
-    def of(cls, outcome: Outcome, totals: Totals, trace: Path) -> Result:
+    def of(cls, outcome: Outcome, totals: Totals, trace: Path, question: int | None = None) -> Result:
         answer, value = (outcome.answer.text, outcome.answer.value) if outcome.answer else (None, None)
-        return cls(answer, value, trace, outcome.stop_reason, outcome.forced, outcome.detail, totals)
+        reason, forced, detail = outcome.stop_reason, outcome.forced, outcome.detail
+        return cls(answer, value, trace, reason, forced, detail, totals, question)
 
     @property
     def usage(self) -> Usage:
@@ -50,3 +66,114 @@ class Result:
             "stop_reason": self.stop_reason,
             "forced": self.forced,
         }
+
+    @property
+    def calls(self) -> DataFrame:
+        """The run's calls of sub models and child RLMs, as a DataFrame with a row for each; read from the
+        trace when it is asked for.
+
+        docs/python.md says what the columns are. Raises UsageError where the trace is not there any more,
+        TraceError where it cannot be read, SetupError without pandas.
+        """
+        from rlm_kernel.report import records
+
+        return records.frame(self.records(), records.CALLS)
+
+    @property
+    def turns(self) -> DataFrame:
+        """The root model's replies, as a DataFrame with a row for each. Raises as `calls`."""
+        from rlm_kernel.report import records
+
+        _, cells = self._read()
+        return records.frame(records.turns(cells), records.TURNS)
+
+    def records(self) -> list[dict[str, Any]]:
+        """The rows of `calls` as plain dicts: no pandas is needed. Raises UsageError, TraceError."""
+        from rlm_kernel.report import records
+        from rlm_kernel.trace.prompts import open_prompts
+
+        trace, cells = self._read()
+        with open_prompts(trace) as prompts:
+            return list(records.calls(cells, prompts))
+
+    def _read(self) -> tuple[TraceFile, Sequence[TraceCell]]:
+        """The trace, and the cells of the question."""
+        from rlm_kernel.report import records
+        from rlm_kernel.trace.reader import read_trace
+
+        if not os.path.lexists(self.trace):
+            raise UsageError(
+                f"Turns and calls are read from the trace, and {self.trace} is not there any more.",
+                hint="Put it back, or say where it is now: dataclasses.replace(result, trace=Path(…)).calls",
+            )
+        trace = read_trace(self.trace)
+        return trace, records.cells_of(trace, self.question)
+
+    def __str__(self) -> str:
+        return self._why_none() if self.answer is None else self.answer
+
+    def __repr__(self) -> str:
+        return f"<Result {self._short()} · {self._used()} · {printable(self._place())}>"
+
+    def _short(self) -> str:
+        """The answer, or that there is none, in few words."""
+        if self.answer is None:
+            return f"no answer ({self.stop_reason})"
+        line = " ".join(self.answer[: 4 * _SHOWN].split())
+        cut = len(line) > _SHOWN or len(self.answer) > 4 * _SHOWN
+        shown = printable(f"{line[:_SHOWN]}…" if cut else line)
+        return f"{shown!r}{' (best effort)' if self.forced else ''}"
+
+    def _used(self) -> str:
+        totals = self.totals
+        return " · ".join(
+            [
+                counted(totals.turns, "turn"),
+                counted(totals.calls - totals.child_turns, "sub-call"),
+                *([counted(totals.children, "child RLM")] if totals.children else []),
+                totals.money(),
+                f"{totals.seconds:,.1f} s",
+            ]
+        )
+
+    def _place(self) -> str:
+        """The trace's path, from the working directory where it is below."""
+        try:
+            return str(self.trace.relative_to(Path.cwd()))
+        except (ValueError, OSError):
+            return str(self.trace)
+
+    def _why_none(self) -> str:
+        return f"No answer ({self.stop_reason}). {self.detail}".rstrip()
+
+    def _best_effort(self) -> str:
+        if not self.forced or self.answer is None:
+            return ""
+        if self.stop_reason == "no_answer":
+            return "Best-effort answer: the replies of the root model had nothing to run."
+        return f"Best-effort answer: the limit of {self.stop_reason} was reached."
+
+    def _repr_html_(self) -> str:
+        """The answer as a notebook shows it: rendered, with what it cost and where its trace is."""
+        from rlm_kernel.report import answer
+
+        about = sanitize.text(self._best_effort() or ("" if self.answer is not None else self._why_none()))
+        shown = "" if self.answer is None else answer.as_html(self.answer, "; result.answer has them all")
+        return "".join(
+            [
+                shown,
+                f"<p {sanitize.NO_MATH}><b>{about}</b></p>" if about else "",
+                f"<p {sanitize.NO_MATH}><small>{sanitize.text(self._used())} · trace: ",
+                f"{sanitize.link(self.trace)}</small></p>",
+            ]
+        )
+
+    def _repr_markdown_(self) -> str:
+        from rlm_kernel.report import answer
+
+        about = self._best_effort() or ("" if self.answer is not None else self._why_none())
+        shown = "" if self.answer is None else answer.as_markdown(self.answer, "; result.answer has them all")
+        used = answer.as_markdown(f"{self._used()} · trace: {self._place()}")
+        return "\n\n".join(
+            part for part in (shown, f"**{answer.as_markdown(about)}**" if about else "", used) if part
+        )

@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import json
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -22,13 +22,15 @@ from rlm_kernel.engine.approval import Approve
 from rlm_kernel.engine.events import Listener
 from rlm_kernel.engine.protocols import Models
 from rlm_kernel.errors import NoAnswer, UsageError
-from rlm_kernel.session.ask import ask
+from rlm_kernel.session.ask import ask, trace_path
 from rlm_kernel.session.delivery import Give
+from rlm_kernel.session.environment import Say, silent
 from rlm_kernel.session.inputs import Context
 from rlm_kernel.session.replay import Replayed, replay
 from rlm_kernel.session.result import Result
 from rlm_kernel.session.resume import fork, resume
 from rlm_kernel.session.state import DEFAULT_NAME
+from rlm_kernel.session.watching import Watched
 
 if TYPE_CHECKING:
     from rlm_kernel.session.session import Session
@@ -48,6 +50,8 @@ class RLM:
             {"limits.calls": None}, is no limit.
         config_file: default `config.json` in the working directory, if it is there.
         models: other implementations of the Models protocol, such as ScriptedModels.
+        progress: show how far each run is: in a notebook in a display that is updated in place, in a terminal
+            as `rlm ask` does, elsewhere in lines on stderr. Each method takes it for one run, too.
 
     Raises:
         ConfigError: a setting is unknown or has a bad value.
@@ -61,6 +65,7 @@ class RLM:
         options: Mapping[str, Any] | None = None,
         config_file: Path | None = None,
         models: Models | None = None,
+        progress: bool = False,
     ) -> None:
         load_api_keys()
         chosen = {name: "none" if value is None else value for name, value in (options or {}).items()}
@@ -69,6 +74,7 @@ class RLM:
         self._config_file = config_file
         self._changes = overrides
         self._models = models
+        self._progress = progress
 
     async def aask(
         self,
@@ -79,6 +85,7 @@ class RLM:
         trace: Path | str | None = None,
         view: Listener | None = None,
         approve: Approve | None = None,
+        progress: bool | None = None,
         answered: Give = lambda _result: None,
     ) -> Result:
         """Answer a question.
@@ -92,6 +99,7 @@ class RLM:
             view: hears the run's events beside the trace.
             approve: asked before the code spends more than `limits.ask`, where there is no limit on the cost;
                 it says True, False or "always", and may be async. Default: the code may.
+            progress: show how far the run is; default: as the RLM was made.
             answered: hears the answer as soon as it is there, before the container is removed; its `value` is
                 not of the type yet.
 
@@ -105,17 +113,22 @@ class RLM:
         """
         adapter = None if answer_type is None else _adapter(answer_type)
         schema = None if adapter is None else adapter.json_schema()
-        result = await ask(
-            question,
-            context,
-            settings=self.settings,
-            trace=None if trace is None else Path(trace),
-            models=self._models,
-            view=view,
-            approve=approve,
-            schema=schema,
-            answered=answered,
-        )
+        with self._watched(progress, view) as shown:
+            shown.trace = place = trace_path(self.settings, question, None if trace is None else Path(trace))
+            result = shown.done(
+                await ask(
+                    question,
+                    context,
+                    settings=self.settings,
+                    trace=place,
+                    models=self._models,
+                    view=shown.view,
+                    approve=approve,
+                    say=shown.say,
+                    schema=schema,
+                    answered=answered,
+                )
+            )
         return result if adapter is None or result.answer is None else _typed(result, adapter)
 
     def ask(self, question: str, context: Context = None, **options: Any) -> Result:
@@ -125,12 +138,17 @@ class RLM:
         return _run(self.aask, question, context, **options)
 
     def session(
-        self, name: str = DEFAULT_NAME, *, paths: Sequence[Path] = (), **options: Any
+        self,
+        name: str = DEFAULT_NAME,
+        *,
+        paths: Sequence[Path] = (),
+        progress: bool | None = None,
+        **options: Any,
     ) -> AbstractAsyncContextManager[Session]:
         """A session that is kept in the working directory, `async with`: taken up, or begun with the files;
         it stays afterwards.
 
-        `options` as of `session.manager.open_session`.
+        `progress`: of its questions. `options` as of `session.manager.open_session`.
         """
         from rlm_kernel.session.manager import open_session
 
@@ -141,51 +159,71 @@ class RLM:
             config_file=self._config_file,
             changes=self._changes,
             models=self._models,
+            progress=self._progress if progress is None else progress,
             **options,
         )
 
-    async def aresume(self, trace: Path | str, **options: Any) -> Result:
+    async def aresume(self, trace: Path | str, *, progress: bool | None = None, **options: Any) -> Result:
         """Go on with a run that was cut off or ended at a limit, in the same notebook; `options` as of
         `session.resume.resume`.
         """
-        return await resume(
-            Path(trace), config_file=self._config_file, changes=self._changes, models=self._models, **options
-        )
+        with self._watched(progress, **_listeners(options), trace=Path(trace)) as shown:
+            return shown.done(
+                await resume(Path(trace), **self._configured(), **options, view=shown.view, say=shown.say)
+            )
 
     def resume(self, trace: Path | str, **options: Any) -> Result:
         """`aresume` for code without an event loop."""
         return _run(self.aresume, trace, **options)
 
     async def afork(
-        self, trace: Path | str, question: str = "", *, at: str | None = None, **options: Any
+        self,
+        trace: Path | str,
+        question: str = "",
+        *,
+        at: str | None = None,
+        progress: bool | None = None,
+        **options: Any,
     ) -> Result:
         """Go on from a cell of a trace, in a notebook of its own; `options` as of `session.resume.fork`."""
-        return await fork(
-            Path(trace),
-            question,
-            at=at,
-            config_file=self._config_file,
-            changes=self._changes,
-            models=self._models,
-            **options,
-        )
+        with self._watched(progress, **_listeners(options)) as shown:
+            given = {**self._configured(), **options, "view": shown.view, "say": shown.say}
+            return shown.done(await fork(Path(trace), question, at=at, **given))
 
     def fork(self, trace: Path | str, question: str = "", *, at: str | None = None, **options: Any) -> Result:
         """`afork` for code without an event loop."""
         return _run(self.afork, trace, question, at=at, **options)
 
-    async def areplay(self, trace: Path | str, **options: Any) -> Replayed:
+    async def areplay(self, trace: Path | str, *, progress: bool | None = None, **options: Any) -> Replayed:
         """Run a trace's cells again and compare; `options` as of `session.replay.replay`.
 
         Without `live=True` no model is asked.
         """
-        return await replay(
-            Path(trace), config_file=self._config_file, changes=self._changes, models=self._models, **options
-        )
+        with self._watched(progress, **_listeners(options), trace=Path(trace)) as shown:
+            given = {"tell": shown.verdict, **self._configured(), **options}
+            return shown.replayed(await replay(Path(trace), **given | {"view": shown.view, "say": shown.say}))
 
     def replay(self, trace: Path | str, **options: Any) -> Replayed:
         """`areplay` for code without an event loop."""
         return _run(self.areplay, trace, **options)
+
+    def _configured(self) -> dict[str, Any]:
+        return {"config_file": self._config_file, "changes": self._changes, "models": self._models}
+
+    def _watched(
+        self,
+        progress: bool | None,
+        view: Listener | None = None,
+        say: Say = silent,
+        *,
+        trace: Path | None = None,
+    ) -> Watched:
+        return Watched(self._progress if progress is None else progress, view, say, trace=trace)
+
+
+def _listeners(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that hear a run; they are taken out."""
+    return {name: options.pop(name) for name in ("view", "say") if name in options}
 
 
 def _adapter(answer_type: Any) -> TypeAdapter[Any]:
@@ -232,6 +270,32 @@ def _run(asking: Callable[..., Coroutine[Any, Any, _T]], *args: Any, **options: 
         asyncio.get_running_loop()
     except RuntimeError:
         return loops.run(asking(*args, **options))
+    return _in_thread(asking(*args, **options))
+
+
+def _in_thread(work: Coroutine[Any, Any, _T]) -> _T:
+    """What it gives, from a loop in a thread. An interrupt of the thread that waits, as by a notebook's stop
+    button, cancels the work and waits for its end; what it gives all the same is given.
+    """
+    begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = Future()
+
+    async def main() -> _T:
+        begun.set_result((asyncio.get_running_loop(), asyncio.current_task()))
+        return await work
+
     with ThreadPoolExecutor(1) as pool:
-        context = contextvars.copy_context()  # with the span that is current here
-        return pool.submit(context.run, loops.run, asking(*args, **options)).result()
+        # In this context: Jupyter's kernel tells by it which cell an output belongs to, and OpenTelemetry
+        # which span is current.
+        running = pool.submit(contextvars.copy_context().run, loops.run, main())
+        try:
+            return running.result()
+        except BaseException as interrupt:
+            if running.done():
+                raise
+            loop, task = begun.result()
+            assert task is not None
+            loop.call_soon_threadsafe(task.cancel)
+            try:
+                return running.result()
+            except asyncio.CancelledError:
+                raise interrupt from None

@@ -26,6 +26,7 @@ from rlm_kernel.engine.protocols import ROLES, Outcome, Totals
 from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.engine.totals import duration
 from rlm_kernel.errors import UsageError, backstop
+from rlm_kernel.report.records import questions_asked
 from rlm_kernel.session.answering import Children, Family
 from rlm_kernel.session.ask import free_path
 from rlm_kernel.session.assembly import Assembly, history_of
@@ -46,6 +47,7 @@ from rlm_kernel.session.status import SessionStatus, status_of, told_by
 from rlm_kernel.session.tracefiles import FileNotes, metas_of
 from rlm_kernel.session.traces import closing_trace, new_meta, new_writer
 from rlm_kernel.session.tree import spent_on_lost
+from rlm_kernel.session.watching import Watched
 from rlm_kernel.trace.reader import TraceFile, read_trace
 from rlm_kernel.trace.schema import TotalsMeta
 from rlm_kernel.trace.taken import before_last_question, ended
@@ -72,6 +74,8 @@ class Session:
         """What became of the session when it was taken up, for the user."""
         self.used = Totals()
         """What the last question has used, with the summary before it."""
+        self.progress = False
+        """Whether each question shows how far it is."""
         self._view = view
         self._running: RunningKernel | None = None
         self._writer: NotebookWriter | None = None
@@ -211,15 +215,25 @@ class Session:
         return self._running
 
     @backstop
-    async def ask(self, question: str, answered: Give = lambda _result: None) -> Result:
+    async def ask(
+        self, question: str, answered: Give = lambda _result: None, *, progress: bool | None = None
+    ) -> Result:
         """Answer a question in the session; limits hold for it alone.
 
-        `answered` hears the answer as soon as it is there.
+        `answered` hears the answer as soon as it is there. `progress`: show how far it is.
 
         Cancelling it stops the running cell and closes the trace; the session goes on. Once there is an
         answer, that is the result all the same. Raises what `session.ask.ask` raises.
         """
-        return await answer_first(lambda give: self._ask(question, give), answered, self.host.say)
+        theirs = self._view
+        with Watched(self.progress if progress is None else progress, theirs, trace=self.trace) as shown:
+            self._view = shown.view
+            try:
+                return shown.done(
+                    await answer_first(lambda give: self._ask(question, give), answered, self.host.say)
+                )
+            finally:
+                self._view = theirs
 
     async def _ask(self, text: str, give: Give) -> Result:
         if not text.strip():
@@ -270,7 +284,7 @@ class Session:
                 loop = run.loop(run.cells(running, calls), family.models)
                 outcome = await self._converse(loop, trace, question)
                 self.used = close(outcome)
-        return Result.of(outcome, self.used, self.trace)
+        return Result.of(outcome, self.used, self.trace, questions_asked(trace))
 
     async def _converse(self, loop: Loop, trace: TraceFile, question: Question) -> Outcome:
         """Put a question after what was said before, by the trace."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from rlm_kernel.engine.approval import dollars
 from rlm_kernel.engine.events import CallsPlanned
@@ -17,12 +18,50 @@ _SECONDS = 1.0
 """Time of a batch before which nothing is said of its pace."""
 _LIKE = 2
 """Calls that must have ended before."""
-
-
 MANY = 20
 """Calls of a batch from which on it is told before they are made."""
 DEAR = 0.05
 """US dollars that a batch is expected to cost, likewise."""
+_MANY = 1_000
+"""Waiting calls from which on they are counted once a second, and not each time that they are drawn."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a batch is: `done` of `total` calls, of which `failed` gave no answer.
+
+    `pace`: calls a second, and `left`: about how many seconds it takes still; None as long as too little is
+    known. `spent` in US dollars, of the replies whose price is known; `cost`: about what all of it costs, by
+    the engine's reckoning, or None.
+    """
+
+    total: int
+    done: int
+    failed: int
+    pace: float | None
+    left: float | None
+    spent: float
+    cost: float | None
+
+    @property
+    def speed(self) -> str:
+        """`12/s`, `6.0/min`, or ""."""
+        if self.pace is None:
+            return ""
+        return f"{self.pace:.0f}/s" if self.pace >= 1 else f"{self.pace * 60:.1f}/min"
+
+    @property
+    def time_left(self) -> str:
+        """`about 15 s left`, or ""."""
+        return "" if self.left is None else f"about {duration(math.ceil(self.left))} left"
+
+    @property
+    def money(self) -> str:
+        """`$0.0123`, `$0.0123 of about $0.0400`, or "" where nothing is known."""
+        spent = f"${self.spent:,.4f}"
+        if self.cost:
+            return f"{spent} of about ${self.cost:,.4f}"
+        return spent if self.spent else ""
 
 
 class Forecast:
@@ -56,58 +95,74 @@ class Batch:
     def begin(self) -> None:
         """Another cell."""
         self._begun = self._ended = self._failed = self._planned = 0
+        self._cost: float | None = None
         self._before()
 
     def _before(self) -> None:
         """What is counted from here on is another batch."""
         self._first, self._failed_before, self._asked = self._ended, self._failed, 0
+        self._spent = 0.0
         self._started = self._clock()
 
-    def plan(self, calls: int) -> None:
+    def plan(self, calls: int, cost: float | None = None) -> None:
         if self._ended >= self._begun and calls > self._planned:
             self._before()
-        self._planned = calls
+        self._planned, self._cost = calls, cost
 
     def started(self) -> None:
         if self._ended >= self._begun >= self._planned:
             self._before()
         self._begun += 1
 
-    def ended(self, *, failed: bool, stored: bool) -> None:
+    def ended(self, *, failed: bool, stored: bool, cost: float | None = None) -> None:
         """`stored`: it was not asked for, and says nothing of how long the others take."""
         self._ended += 1
         self._failed += failed
         self._asked += not stored
+        self._spent += cost or 0.0
+
+    @property
+    def under_way(self) -> int:
+        """Calls that have begun and not ended."""
+        return self._begun - self._ended
+
+    def progress(self) -> Progress | None:
+        """None where no batch is under way."""
+        if self._planned - self._first < 2:
+            return None
+        total, done = max(self._planned, self._begun) - self._first, self._ended - self._first
+        if done >= total:
+            return None
+        seconds = self._clock() - self._started
+        known = self._asked >= _LIKE and seconds >= _SECONDS
+        pace = self._asked / seconds if known else None
+        return Progress(
+            total,
+            done,
+            self._failed - self._failed_before,
+            pace,
+            (total - done) / pace if pace else None,
+            self._spent,
+            self._cost,
+        )
 
     def line(self) -> str:
         """How far it is; "" where there is nothing to tell."""
-        if self._planned - self._first < 2:
-            under_way = self._begun - self._ended
-            return f"{under_way:,} calls under way" if under_way > 1 else ""
-        total, done, failed = (
-            max(self._planned, self._begun) - self._first,
-            self._ended - self._first,
-            self._failed - self._failed_before,
-        )
-        if done >= total:
-            return ""
+        progress = self.progress()
+        if progress is None:
+            alone = self._planned - self._first < 2 and self.under_way > 1
+            return f"{self.under_way:,} calls under way" if alone else ""
         return ", ".join(
-            [
-                f"batch: {done:,} of {total:,} done",
-                *([f"{failed:,} failed"] if failed else []),
-                *self._pace(total - done),
-            ]
+            filter(
+                None,
+                (
+                    f"batch: {progress.done:,} of {progress.total:,} done",
+                    f"{progress.failed:,} failed" if progress.failed else "",
+                    progress.speed,
+                    progress.time_left,
+                ),
+            )
         )
-
-    def _pace(self, left: int) -> list[str]:
-        seconds = self._clock() - self._started
-        if self._asked < _LIKE or seconds < _SECONDS:
-            return []
-        pace = self._asked / seconds
-        return [
-            f"{pace:.0f}/s" if pace >= 1 else f"{pace * 60:.1f}/min",
-            f"about {duration(math.ceil(left / pace))} left",
-        ]
 
 
 class Waiting:
@@ -116,6 +171,7 @@ class Waiting:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._calls: dict[str, tuple[Retry, float]] = {}
+        self._line, self._counted = "", -math.inf
 
     def add(self, key: str, retry: Retry) -> None:
         self._calls[key] = (retry, self._clock() + retry.seconds)
@@ -130,6 +186,11 @@ class Waiting:
     def line(self) -> str:
         """Why how many wait, and until when; "" where none does."""
         now = self._clock()
+        if len(self._calls) < _MANY or now - self._counted >= 1:
+            self._line, self._counted = self._count(now), now
+        return self._line
+
+    def _count(self, now: float) -> str:
         # Copies: the events come while another thread draws.
         late = [key for key, (_, due) in list(self._calls.items()) if due <= now]
         for key in late:

@@ -78,6 +78,51 @@ async def test_a_person_attaches_to_a_run_which_goes_on_to_its_answer(
     )
 
 
+@pytest.mark.parametrize("at", ["half a line", "a cell", "the end of input", "nothing"])
+async def test_the_end_of_the_run_ends_the_console_and_what_was_typed_is_not_for_the_shell(
+    kernel_image: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, at: str
+) -> None:
+    thinks, go_on = asyncio.Event(), asyncio.Event()
+
+    async def root(messages: Sequence[Message]) -> str:
+        thinks.set()
+        await go_on.wait()
+        return "FINAL(done)"
+
+    trace = tmp_path / "t.ipynb"
+    run = asyncio.create_task(RLM(models=ScriptedModels(root)).aask("How much?", "x", trace=trace))
+    await asyncio.wait({run, asyncio.create_task(thinks.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    assert thinks.is_set(), run
+    async with Terminal("sh", "-i") as terminal:
+        await terminal.type(
+            f"PS1='shell> '; {sys.executable} -m rlm_kernel attach {trace}; echo code=$?\r", "In ["
+        )
+        typed, seen = {
+            "half a line": ("exi", "exi"),
+            "a cell": ("print('lo' + 'op'); import time; time.sleep(60)\r", "loop"),
+            "the end of input": ("1 + 1\r", "2\r\n"),
+            "nothing": ("", "In ["),
+        }[at]
+        if typed:
+            await terminal.type(typed, seen)
+        if at == "a cell":  # the model's next cell would wait for it
+            run.cancel()
+        go_on.set()
+        if at == "the end of input":  # the person leaves as the run ends
+            await terminal.type("\x04", "code=0")
+        else:
+            await terminal.type("", "The run has ended. Its trace: ")
+            # The person has not seen it yet.
+            await terminal.type("t\rexit\r", "code=0")
+        await asyncio.wait({run})
+        await terminal.type("stty -a | grep -o ' icanon'; echo on''ly the she''ll\r", "only the shell")
+        assert "\n icanon" in terminal.text
+        assert terminal.text.count("The run has ended") + terminal.text.count("keeping kernel alive") == 1
+        for unwanted in ("not found", "Traceback"):
+            assert unwanted not in terminal.text
+    assert not caplog.records
+
+
 @asynccontextmanager
 async def client_of(box: Sandbox, timeout: float = 20) -> AsyncIterator[AsyncKernelClient]:
     """A stock Jupyter client on a sandbox's kernel."""

@@ -72,6 +72,12 @@ def test_nbclient_gives_the_recorded_outputs_and_serves_new_cells(trace: Path) -
     assert "the same: " in text_of(again)
     assert "NoRecord: This call has no record in the trace, so it was not answered." in text_of(new)
     assert "rlm kernelspec install --live" in text_of(new)
+    # One line that says what to do, and nothing of where in our own code it happened; the recorded failure
+    # is shown as it was.
+    assert [line.count("\n") for line in new.outputs[0].traceback] == [0]
+    assert new.outputs[0].traceback[0].endswith("(Line 1 of the cell.)")
+    failed = next(cell for cell in notebook.cells if "undefined_name" in cell.source)
+    assert "----> 1 " in "\n".join(failed.outputs[0].traceback)
 
 
 async def test_nbclient_under_a_running_loop(trace: Path) -> None:

@@ -165,7 +165,11 @@ def test_a_trace_in_jupyterlab(
                 assert differences(recorded, lab.saved(trace)) == {}
             assert _pictures(page) == [128]
             assert lab.run_new_cell("print(peek(0, 3), len(grep('needle')), len(context))") == "hay 50 900"
-            assert "This call has no record in the trace" in lab.run_new_cell("llm_query('never asked')")
+            refused = lab.run_new_cell("prompt = 'never asked'\n\nllm_query(prompt)")
+            assert refused.startswith("NoRecord: This call has no record in the trace")
+            assert "rlm replay --live" in refused
+            assert refused.endswith("(Line 3 of the cell.)")
+            assert "\n" not in refused
             lab.picture("new-cells")
             assert len(containers_of(pid)) == 1
         assert containers_of(pid) == []

@@ -42,7 +42,7 @@ from rlm_kernel.trace.packed import parse
 from rlm_kernel.trace.reader import TraceFile, trace_of
 from rlm_kernel.trace.recording import TraceRecording
 from rlm_kernel.trace.taken import before_last_question, ended
-from rlm_kernel.views.branch import Branch
+from rlm_kernel.views.state import Branch
 from tests.support.engine import stream
 from tests.support.growth import LIMIT, growth
 from tests.support.odd_replies import REPLIES

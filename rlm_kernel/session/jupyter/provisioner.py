@@ -52,9 +52,9 @@ if TYPE_CHECKING:
     from rlm_kernel.sandbox.rundir import RunDir
 
 HOW_TO_ALLOW = (
-    "This kernel sends nothing to any model. To have such calls asked of the configured models, type `rlm "
-    "kernelspec install --live` and "
-    'choose the kernel "RLM (Docker, live model calls)".'
+    'This kernel asks no model. To have it asked: choose the kernel "RLM (Docker, live model calls)", which '
+    "`rlm kernelspec install --live` adds; `rlm replay --live --out NEW.ipynb` also records the answers, and "
+    "`rlm fork` lets the root model go on from here."
 )
 
 _ROOM_SECONDS = 40.0

@@ -1,0 +1,41 @@
+"""How an answer is printed, by every command alike: as Markdown in a terminal, in a pipe as it is."""
+
+from __future__ import annotations
+
+import sys
+
+from rlm_kernel.printable import printable
+
+_CHARACTERS = 20_000
+_LINES = 1_000
+"""Of an answer that is rendered: the slowest of this size take a second or two, longer ones many."""
+
+
+def show_answer(answer: str) -> None:
+    """Print it to stdout, flushed. In a terminal it does nothing but show what it says: no codes for the
+    terminal, no links, no markup but Markdown's. A very long answer is printed as text there, too.
+    """
+    terminal = sys.stdout.isatty()
+    if terminal and len(answer) <= _CHARACTERS and answer.count("\n") <= _LINES:
+        _render(answer)
+    else:
+        print(printable(answer) if terminal else answer)
+    sys.stdout.flush()
+
+
+def _render(answer: str) -> None:
+    from pygments.token import string_to_tokentype
+    from rich.console import Console
+    from rich.markdown import Markdown
+    from rich.segment import Segment, Segments
+    from rich.syntax import ANSISyntaxTheme
+    from rich.theme import Theme
+
+    from rlm_kernel.views.colours import MARKDOWN, PYTHON
+
+    console = Console(theme=Theme(MARKDOWN), color_system="standard", markup=False, emoji=False)
+    code = ANSISyntaxTheme({string_to_tokentype(kind): style for kind, style in PYTHON.items()})
+    document = Markdown(printable(answer), code_theme=code, hyperlinks=False)  # type: ignore[arg-type]
+    # Made safe behind the renderer, too: &#8238; in Markdown is a character that turns the text around.
+    safe = [Segment(printable(segment.text), segment.style) for segment in console.render(document)]
+    console.print(Segments(safe), end="")

@@ -153,11 +153,12 @@ class Loop:
             cell_seconds=self._view.cell_seconds,
         )
         last = "\n".join(filter(None, [files, say.progress_line(self.ledger, 1)]))
-        near = patterns.told(patterns.nearest(self._profile.patterns, question, info))
-        first = say.question_message(question, info, from_files, self._profile.head_chars, last, near)
+        near = patterns.as_turns(patterns.nearest(self._profile.patterns, question, info))
+        first = say.question_message(question, info, from_files, self._profile.head_chars, last)
         return [
             {"role": "system", "content": system},
             *self._profile.examples,
+            *near,
             {"role": "user", "content": first},
         ]
 

@@ -112,13 +112,13 @@ _LAZY = (
 
 
 def question_message(
-    question: str, info: ContextInfo, from_files: bool, head_chars: int, progress: str, patterns: str = ""
+    question: str, info: ContextInfo, from_files: bool, head_chars: int, progress: str
 ) -> str:
-    """The first message: the question, with type, sizes, names and first characters of the input, the whole
-    of one that is short, and patterns of code for such questions, if there are any.
+    """The first message: the question, with type, sizes, names and first characters of the input, or the
+    whole of one that is short.
     """
     look = input_lines(info, from_files, head_chars)
-    return "\n".join(filter(None, [look, patterns, f"Question: {question}", progress]))
+    return "\n".join(filter(None, [look, f"Question: {question}", progress]))
 
 
 def input_lines(info: ContextInfo, from_files: bool, head_chars: int) -> str:

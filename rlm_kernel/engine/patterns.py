@@ -1,8 +1,7 @@
-"""Patterns of code that a profile has for kinds of questions: those for the questions that are most like the
-one that is asked stand before it.
+"""Example turns for kinds of questions: those for questions like the one that is asked stand before it.
 
-A small model adapts code that it sees better than it writes its own, and chooses the pattern by what is
-nearest to the question. So the host chooses first.
+A small model adapts code that it has just seen in an example better than it writes its own, and takes the
+last example for whatever is asked. So the host chooses, without a call of a model.
 """
 
 from __future__ import annotations
@@ -11,16 +10,14 @@ import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from rlm_kernel.engine.values import ContextInfo
+from rlm_kernel.engine.values import ContextInfo, Message
 
 SHOWN = 2
-"""Patterns before a question at most."""
-LEAST = 0.15
-"""How alike questions must be, of at most 1."""
+"""Of them before a question at most."""
 INPUTS = ("rows", "text", "files", "any")
 """For which input a pattern is: one with a form, any one text, several files, all."""
 _WORD = re.compile(r"[\w-]+")
@@ -30,30 +27,38 @@ _Gram = str | tuple[str, str]
 
 @dataclass(frozen=True)
 class Pattern:
-    """`code` for questions such as these, over an input of that kind; it answers the first of them."""
+    """`code` for questions such as these, over an input of that kind; it answers the first of them.
+
+    `about`: what the root model is told of the input of the example; `output`: of the code.
+    """
 
     input: str
     questions: tuple[str, ...]
     code: str
+    about: str = ""
+    output: str = ""
 
 
-def parse_pattern(kind: str, text: str) -> Pattern:
-    """The pattern in a section of a profile: questions, a line each, then a block of code.
+def parse_pattern(title: str, text: str, inputs: Mapping[str, str]) -> Pattern:
+    """The pattern in a section of a profile: questions, a line each, a block of code, => and its output.
 
-    Raises ValueError.
+    `title`: for which input it is, and the name of one of the `inputs` of the profile. Raises ValueError.
     """
+    kind, _, name = title.partition(" ")
     asked, fence, code = text.partition("```repl\n")
+    code, fence_end, output = code.partition("```\n")
     questions = tuple(line.strip() for line in asked.splitlines() if line.strip())
-    if kind not in INPUTS or not questions or not fence or not code.rstrip().endswith("```"):
+    shown = output.strip().removeprefix("=>").strip()
+    if kind not in INPUTS or name not in inputs or not (questions and fence and fence_end and shown):
         raise ValueError(
-            f"a pattern is `## pattern` and {' or '.join(INPUTS)}, questions, a line each, and a ```repl "
-            f"block: {text.strip()[:60]!r}"
+            f"a pattern is `## pattern`, {' or '.join(INPUTS)} and the name of an `## input`, questions, a "
+            f"line each, a ```repl block, => and its output: {text.strip()[:60]!r}"
         )
-    return Pattern(kind, questions, code.rstrip().removesuffix("```").rstrip())
+    return Pattern(kind, questions, code.rstrip(), inputs[name].strip(), shown)
 
 
-def nearest(patterns: Sequence[Pattern], question: str, info: ContextInfo) -> list[tuple[str, str]]:
-    """Questions and code of the patterns for questions that are most like this one; the nearest last."""
+def nearest(patterns: Sequence[Pattern], question: str, info: ContextInfo) -> list[Pattern]:
+    """The patterns for questions that are most like this one; the nearest last."""
     fitting = {"any", *(["files"] if info.kind == "dict" else ["text", *(["rows"] if info.form else [])])}
     index, rare = _index(tuple(patterns))
     asked = _vector(question, rare)
@@ -62,20 +67,20 @@ def nearest(patterns: Sequence[Pattern], question: str, info: ContextInfo) -> li
         if pattern.input in fitting:
             score = sum(weight * vector.get(gram, 0.0) for gram, weight in asked.items())
             alike[pattern] = max(alike.get(pattern, 0.0), score)
-    near = sorted((one for one in alike if alike[one] > LEAST), key=lambda one: alike[one])
-    return [(one.questions[0], one.code) for one in near[-SHOWN:]]
+    return sorted(alike, key=lambda one: alike[one])[-SHOWN:]
 
 
-def told(near: Sequence[tuple[str, str]]) -> str:
-    """Patterns as they stand before a question; "" if there are none."""
-    if not near:
-        return ""
-    return "\n".join(
-        [
-            "Code for questions like this one, over other texts (names differ):",
-            *(f"{question}\n```repl\n{code}\n```" for question, code in near),
+def as_turns(near: Sequence[Pattern]) -> list[Message]:
+    """The patterns as turns of examples."""
+    turns: list[Message] = []
+    for one in near:
+        turns += [
+            {"role": "user", "content": f"{one.about}\nQuestion: {one.questions[0]}\nTurn 1 of 8."},
+            {"role": "assistant", "content": f"I compute it.\n```repl\n{one.code}\n```"},
+            {"role": "user", "content": f"Output of the cell:\n{one.output}\nTurn 2 of 8."},
+            {"role": "assistant", "content": "That answers it.\n```repl\nFINAL(result)\n```"},
         ]
-    )
+    return turns
 
 
 @cache

@@ -2,9 +2,9 @@
 
 A profile is a file, NAME.md: between two lines of `---` numbers by name (`output_chars: 2000`), all of them
 optional; a system prompt; then, perhaps, example turns, in sections headed `## user` and `## assistant`, and
-patterns of code for kinds of questions, headed `## pattern` (engine/patterns.py). What it says of child RLMs,
-where they are allowed, of pictures, where models can see them, and of an input that is shown whole (seen.md)
-or not (unseen.md) is the same in all (recursion.md, pictures.md).
+those for kinds of questions, headed `## input` and `## pattern` (engine/patterns.py). What it says of child
+RLMs, where they are allowed, of pictures, where models can see them, and of an input that is shown whole
+(seen.md) or not (unseen.md) is the same in all (recursion.md, pictures.md).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _FILLED_IN = re.compile(
     r"\{(output_chars|sub_chars|sub_doubt|piece_chars|example_chunk|recursion|models|pictures|displays"
     r"|cell_time|seen|unseen|context_hint)\}"
 )
-_SECTION = re.compile(r"^## (user|assistant|pattern [a-z]+)[ \t]*\n", re.MULTILINE)
+_SECTION = re.compile(r"^## (user|assistant|input [a-z]+|pattern [a-z ]+)[ \t]*\n", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Profile:
 
     `piece_chars`: how much of the input is to go into a prompt, where the sub model reads as much.
     `recursion`: on child RLMs; `pictures`: on those that sub models see; `seen`: on an input that is shown
-    whole; `unseen`: on one that is not. `patterns`: code for kinds of questions.
+    whole; `unseen`: on one that is not. `patterns`: example turns for kinds of questions.
     """
 
     name: str
@@ -111,10 +111,12 @@ def parse_profile(name: str, text: str) -> Profile:
     system, *sections = _SECTION.split(text[head.end() :] if head else text)
     if not system.strip():
         raise ValueError("it has no system prompt before the first example")
-    patterns, parts = [], []
+    patterns, parts, inputs = [], [], {}
     for title, said in zip(sections[::2], sections[1::2], strict=True):
-        if title.startswith("pattern "):
-            patterns.append(parse_pattern(title.removeprefix("pattern "), said))
+        if title.startswith("input "):
+            inputs[title.removeprefix("input ")] = said
+        elif title.startswith("pattern "):
+            patterns.append(parse_pattern(title.removeprefix("pattern ").strip(), said, inputs))
         else:
             parts += [title, said]
     if parts[::2] != ["user", "assistant"] * (len(parts) // 4):

@@ -1,30 +1,26 @@
-"""Patterns of code before a question: those for the questions that are most like it."""
+"""Example turns before a question: those for the questions that are most like it."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlm_kernel.engine.messages import question_message
-from rlm_kernel.engine.patterns import SHOWN, Pattern, nearest, parse_pattern, told
-from rlm_kernel.engine.prompts import parse_profile
+from rlm_kernel.engine.patterns import SHOWN, Pattern, as_turns, nearest, parse_pattern
+from rlm_kernel.engine.prompts import load_profile, parse_profile
 from rlm_kernel.engine.values import ContextInfo
 
 TEXT = ContextInfo("str", 90_000, (("a.txt", 90_000),), 1, "It was late.\n")
 TABLE = replace(TEXT, form="a table with the columns")
 FOLDER = replace(TEXT, kind="dict", item_count=9)
-SMALL = parse_profile(
-    "patterns", (Path(__file__).parents[3] / "benchmarks/patterns.md").read_text("utf-8")
-).patterns
+SMALL = load_profile("small").patterns
 
 
 def code_for(question: str, info: ContextInfo) -> str:
     """The code that stands nearest to the question."""
-    return nearest(SMALL, question, info)[-1][1]
+    return nearest(SMALL, question, info)[-1].code
 
 
 @pytest.mark.parametrize(
@@ -49,24 +45,24 @@ def test_the_nearest_pattern_is_for_the_same_kind_of_question(
 
 def test_patterns_are_for_the_input_that_there_is() -> None:
     for question in ("How many ships are from Riga?", "Which file has the most lines?"):
-        assert not any("records()" in code for _, code in nearest(SMALL, question, TEXT))
-        assert not any("context.items()" in code for _, code in nearest(SMALL, question, TABLE))
-        assert all("context.splitlines" not in code for _, code in nearest(SMALL, question, FOLDER))
+        assert not any("records()" in one.code for one in nearest(SMALL, question, TEXT))
+        assert not any("context.items()" in one.code for one in nearest(SMALL, question, TABLE))
+        assert all("context.splitlines" not in one.code for one in nearest(SMALL, question, FOLDER))
 
 
-def test_the_nearest_stands_last_and_right_before_the_question() -> None:
-    near = [("How old is he?", "print(1)"), ("How old is she?", "print(2)")]
-    message = question_message("How old are they?", TEXT, True, 300, "Turn 1 of 8.", told(near))
-    end = message.index("Question: How old are they?")
-    assert message.index("print(1)") < message.index("How old is she?") < message.index("print(2)") < end
-    assert message.endswith("Turn 1 of 8.")
+def test_the_nearest_is_the_last_example_turn() -> None:
+    near = nearest(SMALL, "How many lines contain the word heron?", TEXT)
+    turns = as_turns(near)
+    assert [turn["role"] for turn in turns] == ["user", "assistant"] * 2 * len(near)
+    assert near[-1].questions[0] in turns[-4]["content"]
+    assert near[-1].code in turns[-3]["content"]
+    assert near[-1].output in turns[-2]["content"]
+    assert "FINAL(result)" in turns[-1]["content"]
 
 
-def test_a_question_that_is_like_none_has_no_pattern() -> None:
-    assert nearest(SMALL, "Quelle heure est-il ?", TEXT) == []
+def test_a_profile_without_patterns_has_no_turns_of_them() -> None:
     assert nearest((), "How many lines are there?", TEXT) == []
-    assert told([]) == ""
-    assert "Code for" not in question_message("Why?", TEXT, True, 300, "Turn 1 of 8.")
+    assert as_turns([]) == []
 
 
 @given(question=st.text(max_size=300))
@@ -74,32 +70,40 @@ def test_any_question_has_few_patterns(question: str) -> None:
     assert len(nearest(SMALL, question, TABLE)) <= SHOWN
 
 
-def test_patterns_may_stand_anywhere_behind_the_system_prompt() -> None:
-    pattern = "## pattern text\nHow long is it?\nWhat length has it?\n```repl\nprint(len(context))\n```\n"
+def test_patterns_may_stand_anywhere_behind_the_system_prompt_and_their_input() -> None:
+    about = "## input novel\nContext: str.\n"
+    pattern = (
+        "## pattern text novel\nHow long is it?\nWhat length has it?\n"
+        "```repl\nprint(len(context))\n```\n=> 12\nlines\n"
+    )
     turns = "## user\nQ\n## assistant\nA\n"
-    for text in (f"Do it.\n{pattern}{turns}", f"Do it.\n{turns}{pattern}"):
+    for text in (f"Do it.\n{about}{pattern}{turns}", f"Do it.\n{turns}{about}{pattern}"):
         profile = parse_profile("own.md", text)
         assert profile.system == "Do it.\n"
         assert [turn["content"] for turn in profile.examples] == ["Q", "A"]
+        questions = ("How long is it?", "What length has it?")
         assert profile.patterns == (
-            Pattern("text", ("How long is it?", "What length has it?"), "print(len(context))"),
+            Pattern("text", questions, "print(len(context))", "Context: str.", "12\nlines"),
         )
 
 
 @pytest.mark.parametrize(
-    ("kind", "text"),
+    ("title", "text"),
     [
-        ("tables", "Q\n```repl\n1\n```"),
-        ("text", "```repl\n1\n```"),
-        ("text", "Q\n"),
-        ("text", "Q\n```repl\n1\n"),
+        ("tables novel", "Q\n```repl\n1\n```\n=> 1"),
+        ("text", "Q\n```repl\n1\n```\n=> 1"),
+        ("text play", "Q\n```repl\n1\n```\n=> 1"),
+        ("text novel", "```repl\n1\n```\n=> 1"),
+        ("text novel", "Q\n"),
+        ("text novel", "Q\n```repl\n1\n"),
+        ("text novel", "Q\n```repl\n1\n```\n"),
     ],
 )
-def test_what_is_no_pattern_is_said(kind: str, text: str) -> None:
+def test_what_is_no_pattern_is_said(title: str, text: str) -> None:
     with pytest.raises(ValueError, match="a pattern is"):
-        parse_pattern(kind, text)
+        parse_pattern(title, text, {"novel": "Context: str."})
     with pytest.raises(ValueError, match="a pattern is"):
-        parse_profile("own.md", f"Do it.\n## pattern {kind}\n{text}")
+        parse_profile("own.md", f"Do it.\n## input novel\nContext: str.\n## pattern {title}\n{text}")
 
 
 def test_the_code_of_every_pattern_parses() -> None:

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from rlm_kernel.cli import _complete, _terminal
+from rlm_kernel.cli import _complete
 from rlm_kernel.errors import SetupError, UsageError
 from rlm_kernel.printable import printable
 
@@ -75,6 +75,8 @@ def open_console(connection: Path, *, over: str = "The run has ended.") -> int:
         )
     if find_spec("jupyter_console") is None:
         raise SetupError("The console needs jupyter_console.", hint="pip install 'rlm-kernel[console]'")
+    from rlm_kernel.cli import _terminal
+
     with _without_ctrl_c(), _terminal.as_it_was(sys.stdin.fileno()) as swallow:
         # -P: the current folder is no place to import from.
         command = [sys.executable, "-P", "-m", "rlm_kernel.cli._console", str(connection)]

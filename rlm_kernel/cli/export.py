@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -131,7 +130,7 @@ def _write(out: Path | None, parts: Iterable[str]) -> None:
         for part in parts:
             sys.stdout.write(part)
         return
-    made = out.with_name(f".{out.name}.{secrets.token_hex(4)}.tmp")
+    made = out.with_name(f".{out.name}.{os.urandom(4).hex()}.tmp")
     try:
         with made.open("x", encoding="utf-8", errors="replace", newline="\n") as file:
             file.writelines(parts)

@@ -28,7 +28,7 @@ Line = list[Segment]
 _AT_ONCE, _SHOWN = "\x1b[?2026h", "\x1b[?2026l"
 _NO_WRAP, _WRAP = "\x1b[?7l", "\x1b[?7h"
 _HIDE, _SHOW = "\x1b[?25l", "\x1b[?25h"
-_REST_OF_LINE, _REST = "\x1b[K", "\x1b[J"
+_LINE, _REST_OF_LINE, _REST = "\x1b[2K", "\x1b[K", "\x1b[J"
 _PLAIN = str.maketrans("·…━─│→—“”", '-.#-|>-""')
 """For terminals whose encoding lacks our characters: others of the same width."""
 
@@ -64,17 +64,15 @@ class Screen:
         if drawn == self._drawn and size == self._size and not above:
             return
         told = "".join(f"{self._painted(line)}{_REST_OF_LINE}\r\n" for line in above)
-        anew = _REST if told or size != self._size else ""
-        self._write(
-            f"{_AT_ONCE}{_HIDE}{self._top(size[0])}{anew}{told}{_NO_WRAP}{drawn}{_REST_OF_LINE}{_REST}{_WRAP}{_SHOWN}"
-        )
+        begin = self._blank(size[0]) if told or size != self._size else self._top(size[0])
+        self._write(f"{_AT_ONCE}{_HIDE}{begin}{told}{_NO_WRAP}{drawn}{_REST_OF_LINE}{_REST}{_WRAP}{_SHOWN}")
         self._widths = [Segment.get_line_length(line) for line in shown]
         self._drawn, self._size, self._hidden = drawn, size, True
 
     def clear(self) -> None:
         """Take the frame away; the cursor is shown, where it began."""
         if self._widths:
-            self._write(f"{self._top(self.size()[0])}{_REST}")
+            self._write(self._blank(self.size()[0]))
         if self._hidden:
             self._write(_SHOW)
         self._hidden = False
@@ -84,10 +82,21 @@ class Screen:
         """Something else was written since: what is drawn next begins at the cursor."""
         self._widths, self._drawn = [], ""
 
+    def _rows(self, columns: int) -> int:
+        return sum(-(-max(1, width) // columns) if _reflows() else 1 for width in self._widths)
+
     def _top(self, columns: int) -> str:
         """To the beginning of the frame."""
-        rows = sum(-(-max(1, width) // columns) if _reflows() else 1 for width in self._widths)
+        rows = self._rows(columns)
         return f"\r\x1b[{rows - 1}A" if rows > 1 else "\r"
+
+    def _blank(self, columns: int) -> str:
+        """Erase the frame, and go to its beginning.
+
+        Row by row: tmux takes the erasing of all of a screen for what is to go to its scrollback.
+        """
+        top, rows = self._top(columns), self._rows(columns)
+        return top + "\x1b[B".join([_LINE] * max(1, rows)) + top
 
     def _painted(self, line: Line) -> str:
         return "".join(self._colourful(segment.text, segment.style) for segment in line)

@@ -42,7 +42,7 @@ from rlm_kernel.trace.packed import parse
 from rlm_kernel.trace.reader import TraceFile, trace_of
 from rlm_kernel.trace.recording import TraceRecording
 from rlm_kernel.trace.taken import before_last_question, ended
-from rlm_kernel.views.state import Branch
+from rlm_kernel.views.state import Branch, Told
 from tests.support.engine import stream
 from tests.support.growth import LIMIT, growth
 from tests.support.odd_replies import REPLIES
@@ -295,8 +295,8 @@ def test_what_a_run_used_is_summed_up_in_proportion_to_its_parts() -> None:
 
 def test_the_live_view_hears_events_in_proportion_to_their_number() -> None:
     def hear(number: int) -> None:
-        lines: list[str] = []
-        branch = Branch(lines.append)
+        told: list[Told] = []
+        branch = Branch(told.append)
         for n in range(number):
             branch(TurnStarted(n))
             branch(TurnReplied(n, Completion("x", "m"), "x"))

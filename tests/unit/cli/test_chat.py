@@ -15,7 +15,7 @@ from typing import NoReturn
 
 import pytest
 
-from rlm_kernel.cli._chat import show_answer
+from rlm_kernel.cli._answer import show_answer
 from rlm_kernel.cli._chat_input import Pipe, is_open, typed
 from rlm_kernel.config import Settings
 from rlm_kernel.session.environment import Host

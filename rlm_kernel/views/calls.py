@@ -4,7 +4,9 @@ for another attempt.
 
 from __future__ import annotations
 
+import heapq
 import math
+import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,8 +24,6 @@ MANY = 20
 """Calls of a batch from which on it is told before they are made."""
 DEAR = 0.05
 """US dollars that a batch is expected to cost, likewise."""
-_MANY = 1_000
-"""Waiting calls from which on they are counted once a second, and not each time that they are drawn."""
 
 
 @dataclass(frozen=True)
@@ -166,46 +166,72 @@ class Batch:
 
 
 class Waiting:
-    """Calls that failed and wait for their next attempt, by key."""
+    """Calls that failed and wait for their next attempt, by key.
+
+    They come on one thread and are told on another. What is told costs the same however many wait.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
+        self._lock = threading.Lock()
         self._calls: dict[str, tuple[Retry, float]] = {}
-        self._line, self._counted = "", -math.inf
+        self._reasons: Counter[str] = Counter()
+        self._due: list[tuple[float, str]] = []
+        """A heap of when the calls are made again; some wait no more."""
 
     def add(self, key: str, retry: Retry) -> None:
-        self._calls[key] = (retry, self._clock() + retry.seconds)
+        with self._lock:
+            self._drop(key)
+            due = self._clock() + retry.seconds
+            self._calls[key] = (retry, due)
+            self._reasons[retry.reason] += 1
+            heapq.heappush(self._due, (due, key))
 
     def drop(self, key: str) -> None:
         """It waits no more."""
-        self._calls.pop(key, None)
+        with self._lock:
+            self._drop(key)
+
+    def _drop(self, key: str) -> None:
+        if (call := self._calls.pop(key, None)) is not None:
+            self._reasons[call[0].reason] -= 1
 
     def clear(self) -> None:
-        self._calls.clear()
+        with self._lock:
+            self._calls.clear()
+            self._reasons.clear()
+            self._due.clear()
 
     def line(self) -> str:
         """Why how many wait, and until when; "" where none does."""
-        now = self._clock()
-        if len(self._calls) < _MANY or now - self._counted >= 1:
-            self._line, self._counted = self._count(now), now
-        return self._line
-
-    def _count(self, now: float) -> str:
-        # Copies: the events come while another thread draws.
-        late = [key for key, (_, due) in list(self._calls.items()) if due <= now]
-        for key in late:
-            self.drop(key)
-        waiting = list(self._calls.values())
-        if not waiting:
-            return ""
-        soon = f"next in {max(1, math.ceil(min(due for _, due in waiting) - now)):,} s"
-        if len(waiting) == 1:
-            return f"{attempt(waiting[0][0])}, {soon}"
-        reasons = Counter(retry.reason for retry, _ in waiting).most_common(3)
+        with self._lock:
+            now, soonest = self._clock(), self._soonest()
+            if soonest is None:
+                return ""
+            soon = f"next in {max(1, math.ceil(soonest - now)):,} s"
+            if len(self._calls) == 1:
+                ((retry, _),) = self._calls.values()
+                return f"{attempt(retry)}, {soon}"
+            reasons = self._reasons.most_common(3)
         told = [
-            f"{reason}: {counted(calls, 'call')} wait{'s' if calls == 1 else ''}" for reason, calls in reasons
+            f"{reason}: {counted(calls, 'call')} wait{'s' if calls == 1 else ''}"
+            for reason, calls in reasons
+            if calls
         ]
         return f"{'; '.join(told)}, {soon}"
+
+    def _soonest(self) -> float | None:
+        """When the first of those that wait is made again; those whose time has come wait no more."""
+        now = self._clock()
+        while self._due:
+            due, key = self._due[0]
+            waits = self._calls.get(key, (None, None))[1] == due
+            if waits and due > now:
+                return due
+            if waits:
+                self._drop(key)
+            heapq.heappop(self._due)
+        return None
 
 
 def attempt(retry: Retry) -> str:

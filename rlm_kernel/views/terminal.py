@@ -24,7 +24,7 @@ from rlm_kernel.views.state import Branch, Told
 
 _BEAT = 0.2
 """Seconds between two drawings at the least."""
-_SHARE = 0.03
+_SHARE = 0.02
 """Of one core that drawing takes at the most."""
 _TOLD = ("turn", "error", "person", "note", "known")
 _WAIT_SECONDS = 1.0

@@ -25,6 +25,7 @@ COMMANDS = frozenset(
         "cache",
         "chat",
         "config",
+        "diff",
         "doctor",
         "export",
         "fork",
@@ -33,9 +34,10 @@ COMMANDS = frozenset(
         "init",
         "kernelspec",
         "models",
+        "open",
         "replay",
     }
-    | {"resume", "run", "show", "status", "stop"}
+    | {"resume", "run", "show", "status", "stop", "traces"}
 )
 """The commands of `rlm`."""
 _SAME_HERE = {"status": "/status", "stop": STOP, "help": HELP, "--help": HELP, "-h": HELP}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import math
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager
@@ -150,7 +149,7 @@ class Approval:
             raise self._refuse(who, wanted)
         try:
             found = self._ask(wanted)
-            said = await found if inspect.isawaitable(found) else found
+            said = await found if isinstance(found, Awaitable) else found
         except Exception as error:
             raise BudgetExceeded(
                 f"Whether {_worded(wanted)} may be made could not be asked: {error}.", limit="cost"

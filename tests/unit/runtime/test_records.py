@@ -118,6 +118,9 @@ def test_columns_of_a_table_are_read_back_or_are_text(
             got = [row[way] for row in found]
             if got == written[way]:
                 continue  # text, as it was written
+            if way == "currencies" and len(set(written[way])) == 1:  # one currency: they are amounts of it
+                assert got == [int(value[1:]) for value in written[way]]
+                continue
             assert way in WAYS, (way, got)
             if got != values[way]:  # 1.234 can be 1234: what was taken is told
                 assert all(isinstance(value, (int, float)) for value in got)

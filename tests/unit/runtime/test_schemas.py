@@ -182,6 +182,7 @@ class Host:
         *,
         read: Callable[[int, Any], Any],
         seconds: float | None = None,
+        about: tuple[int, str | None] = (0, None),
     ) -> None:
         self.seconds.append(seconds)
         for place, item in zip(places, items, strict=True):

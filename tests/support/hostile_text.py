@@ -25,8 +25,10 @@ TERMINAL = {
     "NUL": "a\x00b",
 }
 EVIL = " ".join(TERMINAL.values())
-_OURS = re.compile(rb"\x1b\[(?:\?25[lh]|\?2004[lh]|[0-9;]*m|[12]?[KA])")
-"""What the live view itself writes: the cursor off and on, colours, its line deleted and written anew."""
+_OURS = re.compile(rb"\x1b\[(?:\?(?:25|7|2004|2026)[lh]|[0-9;]*m|[12]?K|[0-9]{0,2}A|B|J)")
+"""What the live view itself writes: the cursor, line breaks and drawing off and on, colours, its rows deleted and
+written anew.
+"""
 
 
 def strange(seen: bytes | str) -> set[str]:

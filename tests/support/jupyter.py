@@ -12,6 +12,7 @@ from rlm_kernel.config import load_settings
 from rlm_kernel.sandbox.docker_host import connect
 from rlm_kernel.session.ask import ask
 from rlm_kernel.trace.compare import Ran, compare
+from rlm_kernel.trace.parts import is_made
 from tests.support.story import Story
 
 LINES = 50
@@ -71,15 +72,20 @@ def differences(recorded: Any, now: Any) -> dict[str, str]:
     pairs = [(cell, ran[cell.id]) for cell in recorded.cells if cell.cell_type == "code"]
     assert len(pairs) == CODE_CELLS
     assert all(new.execution_count for _, new in pairs)
-    found = {old.id: compare(Ran(old.outputs), Ran(new.outputs)) for old, new in pairs}
+    found = {old.id: compare(Ran(_of_kernel(old.outputs)), Ran(new.outputs)) for old, new in pairs}
     return {name: diff for name, diff in found.items() if diff}
 
 
+def _of_kernel(outputs: list[Any]) -> list[Any]:
+    """Without those that the trace's writer made."""
+    return [output for output in outputs if not is_made(output)]
+
+
 def text_of(cell: Any) -> str:
-    """A cell's outputs as text."""
+    """A cell's outputs of the kernel as text."""
     parts = [
         output.get("text") or output.get("data", {}).get("text/plain") or f"{output.ename}: {output.evalue}"
-        for output in cell.outputs
+        for output in _of_kernel(cell.outputs)
     ]
     return "".join(parts)
 

@@ -105,7 +105,7 @@ def family(trace: Path, parent: TraceFile | None = None) -> list[TraceFile]:
     nbformat.validate(found.node)
     linked = [call for cell in found.cells if cell.meta for call in cell.meta.calls if call.trace]
     prose = "\n".join(cell.source for cell in found.cells if not cell.code)
-    targets = {unquote(link) for link in re.findall(r"\]\(([^)]+)\)", prose)}
+    targets = {unquote(link) for link in re.findall(r"\]\(([^)#][^)]*)\)", prose)}
     assert all((trace.parent / target).exists() for target in targets), targets
     if found.meta.status == "finished":
         assert {call.trace for call in linked} <= targets

@@ -121,5 +121,8 @@ def _end(server: subprocess.Popen[bytes]) -> None:
                 server.wait(_END)
     if server.poll() is None:
         with contextlib.suppress(OSError):
-            os.killpg(server.pid, signal.SIGKILL) if hasattr(os, "killpg") else server.kill()
+            if sys.platform == "win32":
+                server.kill()
+            else:
+                os.killpg(server.pid, signal.SIGKILL)
         server.wait()

@@ -77,9 +77,9 @@ class Forecast:
         self._calls, self._cost = planned.calls, planned.cost or 0.0
         if calls <= 0 or (calls < MANY and cost <= DEAR):
             return ""
-        about = f"about {dollars(cost)}" if planned.cost is not None else "cost unknown"
+        about = [f"about {dollars(cost)}"] if cost else [] if planned.cost is not None else ["cost unknown"]
         limit = [f"limit {dollars(planned.limit)}"] if planned.limit is not None else []
-        return ", ".join([f"batch: {counted(calls, 'call')}", about, *limit])
+        return ", ".join([f"batch: {counted(calls, 'call')}", *about, *limit])
 
 
 class Batch:

@@ -189,11 +189,13 @@ async def test_a_person_who_ends_the_kernel_does_not_end_the_run(
     connection = json.loads((box.run_dir.path / "connection.json").read_text())
     assert connection["transport"] == ("ipc" if unix else "tcp")
     async with client_of(box) as client:
-        # A host call in between: until then the kernel has told of the cell.
+        # A host call in between gives the kernel time to tell of the cell.
         client.execute("import os\ntry:\n    budget()\nexcept Exception:\n    os._exit(3)")
         await until(lambda: box.kernel._provisioner.exited.done())
     result: CellResult = await box.run("print('on')")
-    assert (result.status, [cell.status for cell in box.persons]) == ("died", ["died"])
+    assert result.status == "died"
+    # A kernel that ends itself may not have told of its last cell.
+    assert [cell.status for cell in box.persons] in ([], ["died"])
     assert "ended with status 3" in result.notices[0]
     assert await box.text("print('on')") == "on"
     async with client_of(box):

@@ -247,7 +247,7 @@ def test_off_a_terminal_a_large_or_dear_batch_is_told_before_its_calls(view: Liv
     assert out.getvalue().splitlines() == [
         "batch: 500 calls, about $1.20, limit $5",
         "batch: 1 call, about $0.29",
-        "batch: 100 calls, about $0",
+        "batch: 100 calls",
         "batch: 20 calls, cost unknown",
     ]
 

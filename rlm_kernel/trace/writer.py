@@ -113,7 +113,7 @@ class NotebookWriter(SavedNotebook):
         self._children: dict[str, list[CallMeta]] = {}
         self._tally = Tally()
         self._words: dict[int, dict[str, Any]] = {}
-        self._said: dict[str, str] = {}
+        self._prompts_shown: dict[str, str] = {}
         self._answer: str | None = None
         self._asked = ""
         self._beside: dict[str, datetime] = {}
@@ -233,7 +233,7 @@ class NotebookWriter(SavedNotebook):
 
     def _cell_started(self, cell_id: str, turn: int, code: str) -> None:
         self._running, self._turn, self._beside = RunningCell(cell_id, code, datetime.now(UTC)), turn, {}
-        self._said = {}
+        self._prompts_shown = {}
         for call in self._kept.get(cell_id, ()):
             self._running.add(call.record())
         self._write_running(self._running)
@@ -246,8 +246,12 @@ class NotebookWriter(SavedNotebook):
 
     def _call_started(self, cell_id: str, call_id: str, prompt: str) -> None:
         """Keep of the first calls what is shown of their prompts: their records have the beginnings alone."""
-        if self._running is not None and cell_id == self._running.cell_id and len(self._said) < _PROMPTS:
-            self._said[call_id] = calltable.shortened(self._writable.text(prompt))
+        if (
+            self._running is not None
+            and cell_id == self._running.cell_id
+            and len(self._prompts_shown) < _PROMPTS
+        ):
+            self._prompts_shown[call_id] = calltable.shortened(self._writable.text(prompt))
 
     def _call_finished(self, cell_id: str, call: CallRecord) -> None:
         if self._running is not None and cell_id == self._running.cell_id:
@@ -477,7 +481,9 @@ class NotebookWriter(SavedNotebook):
         written = self._written(cell_id, outputs)
         ours = self._writable.meta(meta)
         calls = ours.get("calls", ())
-        table = calltable.made(cell_id, meta.calls, calls, self._said, meta.left_out) if ended else None
+        table = (
+            calltable.made(cell_id, meta.calls, calls, self._prompts_shown, meta.left_out) if ended else None
+        )
         metadata = {
             # JupyterLab shows the outputs in a frame that scrolls; VS Code cuts long texts by itself.
             **({"scrolled": True} if _lines(written) > _LONG else {}),

@@ -30,6 +30,7 @@ from rlm_kernel.engine.values import CellResult as CellResult
 from rlm_kernel.engine.values import CellStatus as CellStatus
 from rlm_kernel.engine.values import Completion as Completion
 from rlm_kernel.engine.values import ContextInfo as ContextInfo
+from rlm_kernel.engine.values import Evidence as Evidence
 from rlm_kernel.engine.values import HostCall as HostCall
 from rlm_kernel.engine.values import HostCallHandler as HostCallHandler
 from rlm_kernel.engine.values import Memory as Memory

@@ -301,14 +301,37 @@ class Partial:
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """A passage of a file that code in the kernel gave with an answer, and what the host found there.
+
+    `mark` is its number in the answer, `[1]`. `path` is a file as the kernel knows it. It stands from `start`
+    up to `end`, in bytes of the file (`unit` `bytes`), or in characters of the text that a reader makes of a
+    file such as a PDF (`characters`). `encoding`: that of the bytes.
+
+    `verdict`: `verbatim` if the host read exactly `quote` there; `unread` if only a kernel can make the text,
+    so the host has not read it (`rlm verify` does).
+    """
+
+    mark: int
+    path: str
+    start: int
+    end: int
+    quote: str
+    unit: Literal["bytes", "characters"] = "bytes"
+    encoding: str = "utf-8"
+    verdict: Literal["verbatim", "unread"] = "unread"
+
+
+@dataclass(frozen=True)
 class Answer:
     """What the kernel's code delivered: text for people; `value` as JSON data where it was more than text,
-    which is then `typed`: the value may be None.
+    which is then `typed`: the value may be None. `evidence`: the passages that were given with it.
     """
 
     text: str
     value: Any = None
     typed: bool = field(default=False, compare=False)
+    evidence: tuple[Evidence, ...] = ()
 
 
 CellStatus = Literal["ok", "error", "timeout", "died"]

@@ -30,6 +30,7 @@ from rlm_kernel.engine.protocols import (
     CallKind,
     CallRecord,
     CellStatus,
+    Evidence,
     PictureNote,
     Share,
     Shares,
@@ -304,7 +305,8 @@ class NotebookMeta(_Part):
 
     `journal`: the id of the journal that may lie beside the notebook while it is being written
     (`trace.journal`), and `journaled`, the number of its last record that the notebook has. `prompts`: the
-    name of the file beside it that has what models were sent in full; "" for none.
+    name of the file beside it that has what models were sent in full; "" for none. `seal`: a digest of
+    all else in the notebook and of the files that belong to it, made when the trace is closed (`proof.seal`).
     """
 
     version: Literal[1] = VERSION
@@ -331,6 +333,7 @@ class NotebookMeta(_Part):
     journal: str = ""
     journaled: Count = 0
     prompts: LinkText = ""
+    seal: Annotated[str, Field(pattern=r"^(|[0-9a-f]{64})$")] = ""
 
 
 class PictureMeta(_Part):
@@ -406,6 +409,28 @@ class CallMeta(_Part):
 _CALL = _shared(CallMeta, CallRecord)
 
 
+MAX_QUOTE = 4_000
+"""Characters of a quotation: a passage that a person reads, and not a file."""
+MAX_EVIDENCE = 1_000
+
+
+class EvidenceMeta(_Part):
+    """A passage that an answer stands on. The fields are those of `engine.protocols.Evidence`."""
+
+    mark: Count
+    path: PathText
+    start: Count
+    end: Count
+    quote: Annotated[str, Field(max_length=MAX_QUOTE)]
+    unit: Literal["bytes", "characters"] = "bytes"
+    encoding: Annotated[str, Field(max_length=40)] = "utf-8"
+    verdict: Literal["verbatim", "unread"] = "unread"
+
+    def evidence(self) -> Evidence:
+        """The passage as the engine knows it."""
+        return Evidence(**dict(self))
+
+
 def _listed(calls: Any) -> Any:
     return list(calls) if isinstance(calls, Sequence) and not isinstance(calls, str) else calls
 
@@ -421,6 +446,7 @@ class CellMeta(_Part):
     for, and of itself; `since`: the first turn for which it stands. `told`: what the root model was told
     before its reply, without the outputs of the turn before; `thinking`: its reasoning as its provider wants
     it back. `code_digest`: sha256 of the code that was run, by which an edited cell is known.
+    `evidence`: of an answer, the passages that it stands on.
     """
 
     kind: CellKind
@@ -447,6 +473,7 @@ class CellMeta(_Part):
     tokens_before: Count | None = None
     tokens_after: Count | None = None
     since: Count | None = None
+    evidence: Annotated[list[EvidenceMeta], Field(max_length=MAX_EVIDENCE)] = []
 
 
 def json_schema() -> str:

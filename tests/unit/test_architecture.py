@@ -1,5 +1,5 @@
 """The rooms and the arrows between them: cli → bench → session → engine → protocols ← models, sandbox,
-trace; views → engine, report → trace.
+trace; views → engine, report → proof → trace.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import rlm_contract
 import rlm_kernel
 
 PACKAGE = Path(rlm_kernel.__file__).parent
-ROOMS = ("bench", "cli", "engine", "models", "report", "sandbox", "session", "trace", "views")
+ROOMS = ("bench", "cli", "engine", "models", "proof", "report", "sandbox", "session", "trace", "views")
 BESIDE = {
     "bounded",
     "checked",
@@ -35,14 +35,15 @@ BESIDE = {
 """Modules beside the rooms, which import no room."""
 SLOW = {"litellm", "docker", "jupyter_client", "nbformat", "prompt_toolkit", "xllamacpp"}
 MAY_IMPORT = {
-    "cli": {"cli", "bench", "session", "engine", "models", "report", "sandbox", "trace", "views"},
+    "cli": {"cli", "bench", "session", "engine", "models", "proof", "report", "sandbox", "trace", "views"},
     "bench": {"bench", "session", "engine"},
-    "session": {"session", "engine", "models", "report", "sandbox", "trace", "views"},
+    "session": {"session", "engine", "models", "proof", "report", "sandbox", "trace", "views"},
     "engine": {"engine"},
     "models": {"models", "engine"},
     "sandbox": {"sandbox", "engine"},
     "trace": {"trace", "engine"},
-    "report": {"report", "trace", "engine"},
+    "proof": {"proof", "trace", "engine"},
+    "report": {"report", "proof", "trace", "engine"},
     "views": {"views", "engine"},
 }
 SEES_THE_SEAMS_ALONE = ("models", "sandbox", "trace")

@@ -33,6 +33,7 @@ from rlm_runtime import (
     wire,
 )
 from rlm_runtime.delivery import delivery, plain
+from rlm_runtime.lastcell import LastCell
 from rlm_runtime.names import Names
 from rlm_runtime.pdfpages import pdf_page
 from rlm_runtime.picturefile import Picture
@@ -336,6 +337,7 @@ def install(shell: InteractiveShell, cells: Cells) -> None:
     _names.append(Names(shell.user_ns, NAMES, IMPORTED))
     shell.display_formatter.mimebundle_formatter.for_type(Picture, pictures.shown)
     display.hint_about(_names[0].hint)
+    display.hint_about(LastCell(shell).hint)
     shell.user_ns_hidden.update({"answer": None, "context": None})
     shell.set_custom_exc((Delivered,), lambda *_, **__: None)
     habits.install(shell)

@@ -6,13 +6,14 @@ last example for whatever is asked. So the host chooses, without a call of a mod
 
 from __future__ import annotations
 
+import calendar
 import itertools
 import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 from rlm_kernel.engine.values import ContextInfo, Message
 
@@ -21,6 +22,15 @@ SHOWN = 2
 INPUTS = ("rows", "text", "files", "any")
 """For which input a pattern is: one with a form, any one text, several files, all."""
 _WORD = re.compile(r"[\w-]+")
+_PREFERRED = 1.3
+"""How much more a pattern for rows counts, where the input has rows: code over columns is the surer one."""
+_COLUMN = re.compile(r"'([^'\W]{1,60})': (-?\d)?")
+_NO_COLUMNS = frozenset({"line", "text"})
+"""Names that `records()` itself gives."""
+_MONTHS = frozenset(calendar.month_name[1:])
+_KINDS = ("#column", "#number")
+_MOST_FORM = 4_000
+"""Characters of a form in which columns are looked for."""
 
 _Gram = str | tuple[str, str]
 
@@ -61,11 +71,12 @@ def nearest(patterns: Sequence[Pattern], question: str, info: ContextInfo) -> li
     """The patterns for questions that are most like this one; the nearest last."""
     fitting = {"any", *(["files"] if info.kind == "dict" else ["text", *(["rows"] if info.form else [])])}
     index, rare = _index(tuple(patterns))
-    asked = _vector(question, rare)
+    asked = _vector(question, info.form, rare)
     alike: dict[Pattern, float] = {}
     for pattern, vector in index:
         if pattern.input in fitting:
             score = sum(weight * vector.get(gram, 0.0) for gram, weight in asked.items())
+            score *= _PREFERRED if pattern.input == "rows" else 1
             alike[pattern] = max(alike.get(pattern, 0.0), score)
     return sorted(alike, key=lambda one: alike[one])[-SHOWN:]
 
@@ -83,27 +94,57 @@ def as_turns(near: Sequence[Pattern]) -> list[Message]:
     return turns
 
 
-@cache
+@lru_cache(64)
 def _index(
     patterns: tuple[Pattern, ...],
 ) -> tuple[list[tuple[Pattern, dict[_Gram, float]]], dict[_Gram, float]]:
     """The vector of each question, and how rare words and pairs of words are in all of them."""
     all_questions = [(pattern, question) for pattern in patterns for question in pattern.questions]
-    often = Counter(gram for _, question in all_questions for gram in _grams(question))
+    forms = "\n".join(sorted({pattern.about for pattern in patterns}))  # questions are about any of the inputs
+    often = Counter(gram for _, question in all_questions for gram in _grams(question, forms))
     rare = {gram: math.log((1 + len(all_questions)) / count) for gram, count in often.items()}
-    return [(pattern, _vector(question, rare)) for pattern, question in all_questions], rare
+    return [(pattern, _vector(question, forms, rare)) for pattern, question in all_questions], rare
 
 
-def _grams(question: str) -> Counter[_Gram]:
-    """Words and pairs of words; one with digits in it stands for all such."""
-    words = ["#" if re.search(r"\d", word) else word.lower() for word in _WORD.findall(question)]
-    return Counter([*words, *itertools.pairwise(words)])
+def _grams(question: str, form: str) -> Counter[_Gram]:
+    """Words and pairs of words, and pairs once more with what stands for names of columns: of numbers, and of
+    other values.
+
+    By that "the most goals" is like "the most tons" where both are columns of numbers, and not like "the most
+    letters", which are to be counted.
+    """
+    columns, words = _columns(form), _WORD.findall(question)
+    plain = [_plain(word) for word in words]
+    kinds = [columns.get(_stem(word), plain[at]) for at, word in enumerate(words)]
+    more = (pair for pair in itertools.pairwise(kinds) if any(kind in _KINDS for kind in pair))
+    return Counter([*plain, *itertools.pairwise(plain), *more])
 
 
-def _vector(question: str, rare: dict[_Gram, float]) -> dict[_Gram, float]:
+def _plain(word: str) -> str:
+    """A word as it is compared: one with digits stands for all such, a month for all months."""
+    return "#" if re.search(r"\d", word) else "#month" if word in _MONTHS else word.lower()
+
+
+def _stem(word: str) -> str:
+    return word.lower().removesuffix("s")
+
+
+@lru_cache(64)
+def _columns(form: str) -> Mapping[str, str]:
+    """What stands for each name of a column, and for each word of one, by its stem; `form`: as code in the
+    kernel tells it.
+    """
+    found: dict[str, str] = {}
+    for name, number in _COLUMN.findall(form[:_MOST_FORM]):
+        if name not in _NO_COLUMNS:
+            kind = _KINDS[bool(number)]
+            found |= {_stem(word): kind for word in [name, *name.split("_")] if len(word) > 2}
+    return found
+
+
+def _vector(question: str, form: str, rare: dict[_Gram, float]) -> dict[_Gram, float]:
     """Of length 1, or empty."""
-    weights = {
-        gram: (1 + math.log(count)) * rare[gram] for gram, count in _grams(question).items() if gram in rare
-    }
+    grams = _grams(question, form)
+    weights = {gram: (1 + math.log(count)) * rare[gram] for gram, count in grams.items() if gram in rare}
     length = math.sqrt(sum(weight * weight for weight in weights.values()))
     return {gram: weight / length for gram, weight in weights.items()} if length else {}

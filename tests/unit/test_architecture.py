@@ -50,7 +50,7 @@ SEES_THE_SEAMS_ALONE = ("models", "sandbox", "trace")
 SEAMS = {"protocols", "events"}
 """What these see of the engine."""
 ENGINE_STDLIB = {
-    "__future__", "ast", "asyncio", "base64", "collections", "contextlib", "dataclasses", "datetime", "functools", "hashlib", "html",
+    "__future__", "ast", "asyncio", "base64", "calendar", "collections", "contextlib", "dataclasses", "datetime", "functools", "hashlib", "html",
     "importlib",
     "itertools", "json", "math", "operator", "re", "time", "typing", "warnings",
 }  # fmt: skip

@@ -100,7 +100,8 @@ def _index(
 ) -> tuple[list[tuple[Pattern, dict[_Gram, float]]], dict[_Gram, float]]:
     """The vector of each question, and how rare words and pairs of words are in all of them."""
     all_questions = [(pattern, question) for pattern in patterns for question in pattern.questions]
-    forms = "\n".join(sorted({pattern.about for pattern in patterns}))  # questions are about any of the inputs
+    # A question of a pattern may be about any of the inputs.
+    forms = "\n".join(sorted({pattern.about for pattern in patterns}))
     often = Counter(gram for _, question in all_questions for gram in _grams(question, forms))
     rare = {gram: math.log((1 + len(all_questions)) / count) for gram, count in often.items()}
     return [(pattern, _vector(question, forms, rare)) for pattern, question in all_questions], rare

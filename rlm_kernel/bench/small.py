@@ -1,7 +1,7 @@
 """Easy questions over texts of some hundred thousand characters: what a small model ought to do, in ten kinds
 of work.
 
-Each kind has nine questions of different form over different texts. Ninety tasks have each of them once; the
+Each kind has twelve questions of different form over different texts. 120 tasks have each of them once; the
 numbers come from the seed. All answers are computed from the records that the text was made of, and none of
 them is a tie.
 """
@@ -14,7 +14,7 @@ from datetime import datetime
 from itertools import count as counting
 from random import Random
 
-from rlm_kernel.bench import small_fresh, small_texts
+from rlm_kernel.bench import small_fresh, small_kept, small_texts
 from rlm_kernel.bench.small_answers import Asked, Tie, best, tie, totals, with_line
 from rlm_kernel.bench.small_texts import (
     FEELINGS,
@@ -476,17 +476,21 @@ KINDS: dict[str, Callable[[Random, int], Asked]] = {
     "per-group": _per_group,
     "classify": _classify,
 }
-HALVES = {"tuned": (0, 2, 4), "aside": (1, 3, 5), "fresh": (6, 7, 8)}
-"""Of each kind, the forms for work on prompts, those that judged the first such work, and those that were
-written afterwards, over other texts (`small_fresh.py`).
+HALVES = {"tuned": (0, 2, 4), "aside": (1, 3, 5), "fresh": (6, 7, 8), "kept": (9, 10, 11)}
+"""Of each kind, the forms for work on prompts, those that judged the first such work, those that were written
+afterwards, over other texts (`small_fresh.py`), and those that were written after these, over other texts
+again (`small_kept.py`): nothing was worked out with them.
 """
 FORMS = sum(map(len, HALVES.values()))
 """Questions of each kind."""
+_AFTERWARDS = {"fresh": small_fresh.KINDS, "kept": small_kept.KINDS}
 
 
 def _asked(kind: str, form: int, random: Random) -> Asked:
-    fresh = form - FORMS + small_fresh.FORMS
-    return KINDS[kind](random, form) if fresh < 0 else small_fresh.KINDS[kind](random, fresh)
+    for half, kinds in _AFTERWARDS.items():
+        if form in HALVES[half]:
+            return kinds[kind](random, HALVES[half].index(form))
+    return KINDS[kind](random, form)
 
 
 def tasks(count: int, seed: int) -> Iterator[Task]:

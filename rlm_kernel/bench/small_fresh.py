@@ -192,5 +192,3 @@ KINDS: dict[str, Callable[[Random, int], Asked]] = {
     "per-group": _per_group,
     "classify": _classify,
 }
-FORMS = 3
-"""Questions of each kind."""

@@ -143,10 +143,10 @@ def test_the_passage_to_copy_stands_in_the_text() -> None:
         assert score("copy", task.expected, task.expected) == 1
 
 
-def test_ninety_easy_tasks_are_ten_kinds_of_nine_forms() -> None:
-    made = list(small.tasks(90, 1))
+def test_120_easy_tasks_are_ten_kinds_of_twelve_forms() -> None:
+    made = list(small.tasks(120, 1))
     assert Counter(task.kind for task in made) == dict.fromkeys(small.KINDS, small.FORMS)
-    assert len({task.question for task in made}) == 90
+    assert len({task.question for task in made}) == 120
     for task in made:
         if task.scorer == "exact" and task.kind != "classify":
             assert any(

@@ -112,4 +112,5 @@ async def main() -> None:
         args.json.write_text(json.dumps(dict(zip(names, runs, strict=True)), indent=1))
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    asyncio.run(main())

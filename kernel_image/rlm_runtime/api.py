@@ -20,6 +20,7 @@ from rlm_contract import RUN
 
 from rlm_runtime import (
     batches,
+    byname,
     classifying,
     display,
     engine,
@@ -341,6 +342,7 @@ def install(shell: InteractiveShell, cells: Cells) -> None:
     shell.user_ns_hidden.update({"answer": None, "context": None})
     shell.set_custom_exc((Delivered,), lambda *_, **__: None)
     habits.install(shell)
+    byname.install()
     wide.install()
     cells.follow(hooks.before, hooks.after)
     if Path(RUN, "session.json").exists():

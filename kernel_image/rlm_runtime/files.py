@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlm_runtime import forms, granted, labels, look, memory, packing, remarks, wire
+from rlm_runtime import byname, forms, granted, labels, look, memory, packing, remarks, wire
 from rlm_runtime.formats import read_file
 from rlm_runtime.granted import Granted
 from rlm_runtime.hits import Hit
@@ -168,6 +168,7 @@ def _forget_parts(before: Sequence[str], again: Collection[str]) -> None:
 
 def _read_one(one: Granted, names: Mapping[str, str]) -> dict[str, Text]:
     path = str(one.path)
+    byname.link(names[path], one.inside)
     try:
         read = read_file(one.inside, one.path.name, room=_room())
     except (Unreadable, OSError) as error:
@@ -187,10 +188,13 @@ def _named(path: str, name: str, read: Read) -> dict[str, Text]:
 
 def _read_folder(one: Granted, names: Mapping[str, str]) -> dict[str, Text]:
     folder = str(one.path)
+    byname.link(names[folder], one.inside)
+    for top in _tops(one, names):
+        byname.link(top, one.inside / top)
     loaded: dict[str, Text] = {}
     left = memory.all_texts() - _in_memory[0]
     count = 0
-    for member, path in zip(one.files or (), map(str, one.paths()), strict=True):
+    for member, path in _members(one):
         try:
             read = read_file(member, member.name, room=_room(left))
         except (Unreadable, OSError, MemoryError) as error:
@@ -211,6 +215,17 @@ def _read_folder(one: Granted, names: Mapping[str, str]) -> dict[str, Text]:
             f"{labels.shown(folder)} holds no file with text in it{f'; left out: {told}' if told else ''}."
         )
     return loaded
+
+
+def _tops(one: Granted, names: Mapping[str, str]) -> set[str]:
+    """The first parts of the names of a folder's files, where they are named from the folder on."""
+    within = ((member.relative_to(one.inside), path) for member, path in _members(one))
+    return {place.parts[0] for place, path in within if names[path] == place.as_posix()}
+
+
+def _members(one: Granted) -> Iterator[tuple[Path, str]]:
+    """The files of a folder: where they are, and their paths on the host."""
+    return zip(one.files or (), map(str, one.paths()), strict=True)
 
 
 def _leave_out(path: str, name: str, what: str) -> None:

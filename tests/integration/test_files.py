@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import inspect
 import io
 import os
 import shutil
@@ -100,6 +101,23 @@ async def run(question: str, *codes: str, context: Any = None, **options: Any) -
     return await ask(
         question, context, settings=load_settings(overrides=SMALL), trace=TRACE, models=models, **options
     )
+
+
+async def test_code_that_opens_files_by_their_names_reads_them(here: Path) -> None:
+    write("t.csv", "x,y\n1,2\n")
+    code = """
+        import pandas as pd
+        seen = [open("a.txt").read(), open("folder/late.txt").read(), str(pd.read_csv("t.csv").shape)]
+        try:
+            open("a.txt", "w")
+        except OSError as error:
+            seen.append(type(error).__name__)
+        FINAL(seen)
+    """
+    given = [here / "a.txt", here / "t.csv", here / "folder"]
+    found = await run("Which?", inspect.cleandoc(code), context=given)
+    assert found.value == ["This is a.txt.", "This is folder/late.txt.", "(1, 2)", "OSError"]
+    assert (await replay(TRACE)).same
 
 
 class User:

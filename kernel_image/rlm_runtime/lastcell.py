@@ -1,13 +1,18 @@
-"""What to do about an error that is told best with what the cells themselves say: which value the last one
-made, and in which text a pattern found nothing.
+"""What to do about an error that is told best with what the session holds: which value the last cell made, in
+which text a pattern found nothing, which file a name is that of.
 """
 
 from __future__ import annotations
 
 import ast
+import itertools
 import re
+from pathlib import PurePosixPath
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
+
+from rlm_runtime import labels
+from rlm_runtime.files import files
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -17,6 +22,7 @@ _LOOKED_AT = 20_000
 _SHOWN = 300
 """Characters of a text that was searched."""
 _SHORT = 80
+_FILES = 1_000
 _DELIVERS = re.compile(r"\s*FINAL(?:_VAR)?\(\s*(['\"]?)(\w+)\1\s*\)\s*$")
 _SEARCHES = ("search", "match", "fullmatch")
 _SET_UP = ("load_files(", "paths = ", "question = ")
@@ -32,6 +38,8 @@ class LastCell:
         """One or two sentences; "" where there is nothing to say."""
         if type(error) is NameError and (asked := re.match(_DELIVERS, code[:_LOOKED_AT])):
             return self._never_set(asked[2])
+        if type(error) is NameError and type(error.name) is str:
+            return _is_a_file(error.name)
         if type(error) is AttributeError and "'NoneType' object has no attribute" in str(error):
             return _nothing_found(error, code)
         return ""
@@ -64,6 +72,19 @@ class LastCell:
         if len(source) > _LOOKED_AT or source.startswith(_SET_UP):
             return None
         return _parsed(source)
+
+
+def _is_a_file(name: str) -> str:
+    """Where a name is that of a loaded file, as in `orders` for orders.csv."""
+    found = next((one for one in itertools.islice(files, _FILES) if _stem(one) == name.lower()), None)
+    if found is None:
+        return ""
+    text = "`context`" if len(files) == 1 else f"`files[{found!r}]`"
+    return f"The text of {labels.on_a_line(found)} is in {text}."
+
+
+def _stem(name: str) -> str:
+    return PurePosixPath(name).stem.lower()
 
 
 def _parsed(source: str) -> ast.Module | None:

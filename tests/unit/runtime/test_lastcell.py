@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rlm_runtime import lastcell
 from rlm_runtime.lastcell import LastCell
 
 
@@ -69,6 +70,21 @@ def test_a_search_that_found_nothing_is_told_the_text(code: str, hint: str) -> N
     assert hint in said
     assert bool(said) == bool(hint)
     assert len(said) < 500
+
+
+@pytest.mark.parametrize(
+    ("names", "hint"),
+    [
+        (["headlines.txt"], "The text of headlines.txt is in `context`."),
+        (["a.txt", "in/headlines.txt"], "The text of in/headlines.txt is in `files['in/headlines.txt']`."),
+        (["a.txt"], ""),
+    ],
+)
+def test_a_name_that_is_that_of_a_file_is_told_where_its_text_is(
+    names: list[str], hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lastcell, "files", dict.fromkeys(names, ""))
+    assert told("", "lines = headlines.splitlines()") == hint
 
 
 def test_code_that_does_not_parse_any_more_is_told_nothing() -> None:

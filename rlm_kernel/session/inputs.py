@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import json
 import os
 import re
 import shutil
@@ -18,15 +17,21 @@ from typing import IO, Any
 from rlm_kernel.config import Settings
 from rlm_kernel.engine.protocols import CellResult
 from rlm_kernel.errors import TraceError, UsageError
+from rlm_kernel.session import contexts
+from rlm_kernel.session.contexts import written
 
-Context = str | list[Any] | dict[str, Any] | Path | Sequence[Path] | None
-"""A text, a JSON-like object, or the path or paths of files and folders."""
+Context = Any
+"""The path or paths of files and folders (`Path`), or an object as of `session.contexts.written`: a text,
+what JSON can hold, bytes, a file object, a table, a generator; None for nothing.
+"""
 MAX_MATCHES = 1000
 """Files of one glob."""
-CONTEXT, STDIN, TEXT = ".context.json", ".stdin.txt", ".context.txt"
+CONTEXT, STDIN, TEXT = contexts.JSON, ".stdin.txt", contexts.TEXT
 """Endings, after the trace's stem, of the files that keep an object, standard input, and a text that a child
 RLM was handed.
 """
+KEPT = (CONTEXT, STDIN, TEXT, contexts.TABLE, contexts.BYTES)
+"""All endings of single files that are kept beside a trace."""
 _BLOCK = 1 << 20
 _TOO_SMALL = (
     (("MemoryError", "Cannot allocate memory"), "memory", "8g"),
@@ -60,11 +65,9 @@ class Inputs:
 
 
 def gather(context: Context, trace_path: Path) -> Inputs:
-    """The paths of a context; an object is written to a file beside the trace, so that the trace can be
-    replayed. Blocking.
+    """The paths of a context; what is no path is written to a file beside the trace (`session.contexts`).
 
-    Raises UsageError for an object that JSON cannot hold, TraceError where that file cannot be written, and
-    what `expand` raises.
+    Blocking. Raises what `expand` and `written` raise.
     """
     if context is None:
         return Inputs(())
@@ -77,23 +80,8 @@ def gather(context: Context, trace_path: Path) -> Inputs:
         and all(isinstance(p, Path) for p in context)
     ):
         return Inputs(expand(context, trace_path.with_suffix(STDIN)))
-    try:
-        text = json.dumps(context, ensure_ascii=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise UsageError(
-            f"The context cannot be handed to the kernel: {error}.",
-            hint="Give a str, a list or dict of JSON values, a Path, or several Paths.",
-        ) from error
-    path = trace_path.with_suffix(CONTEXT)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise TraceError(
-            f"The context cannot be written to {path}: {error.strerror or error}.",
-            hint="Free some space or check the folder's permissions, or choose another place for the trace.",
-        ) from error
-    return Inputs((path,), made=True)
+    made = written(context, trace_path)
+    return Inputs(made.paths, made=made.as_object)
 
 
 def expand(paths: Sequence[Path], stdin: Path) -> tuple[Path, ...]:

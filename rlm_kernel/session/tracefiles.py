@@ -22,7 +22,7 @@ from rlm_kernel.pathtext import is_foreign, recorded
 from rlm_kernel.sandbox.grants import resolve
 from rlm_kernel.session.digests import be_quiet, file_meta
 from rlm_kernel.session.environment import Environment, Say, silent
-from rlm_kernel.session.inputs import CONTEXT, STDIN, TEXT
+from rlm_kernel.session.inputs import KEPT
 from rlm_kernel.trace.reader import TraceFile
 from rlm_kernel.trace.schema import FileMeta
 
@@ -305,7 +305,7 @@ def _places(trace: TraceFile, meta: FileMeta) -> list[Path]:
     name = recorded(meta.path).name
     there = [] if is_foreign(meta.path) or system.is_remote(meta.path) else [Path(meta.path)]
     # A made one is named after its trace, which may have been given another name since.
-    made = [trace.path.with_suffix(ending) for ending in (CONTEXT, STDIN, TEXT) if name.endswith(ending)]
+    made = [trace.path.with_suffix(ending) for ending in KEPT if name.endswith(ending)]
     return [*there, *([trace.path.with_name(name)] if name else []), *made]
 
 

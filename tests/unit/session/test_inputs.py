@@ -63,8 +63,8 @@ def _deep() -> list[Any]:
 
 @pytest.mark.parametrize(
     "context",
-    [object(), {"a": {1, 2}}, [Path("a"), "b"], {("a", 1): 2}, b"bytes", _circle(), _deep()],
-    ids=range(7),
+    [object(), {"a": object()}, _circle(), _deep()],
+    ids=range(4),
 )
 def test_what_json_cannot_hold_is_a_usage_error(context: Any, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be handed to the kernel") as caught:

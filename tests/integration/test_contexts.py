@@ -1,0 +1,68 @@
+"""What Python programs give as a context, as the kernel has it, and a replay again. Real containers."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas
+import polars
+import pytest
+
+from rlm_kernel import RLM, ScriptedModels
+from tests.support.story import repl
+
+pytestmark = [pytest.mark.usefixtures("kernel_image"), pytest.mark.xdist_group("contexts")]
+TABLE = {"name": ["Ana", "Bo"], "n": [1, 2]}
+
+
+@dataclasses.dataclass
+class Point:
+    x: int
+
+
+def texts() -> Iterator[str]:
+    yield from (f"text {number}" for number in range(1_000))
+
+
+def named(source: Any, name: str) -> Any:
+    source.name = name
+    return source
+
+
+def move(folder: Path) -> Path | None:
+    """Move the trace with the file beside it; None for one with a folder, whose files are found where they
+    were.
+    """
+    if (folder / "t.context").is_dir():
+        return None
+    moved = folder / "moved"
+    moved.mkdir()
+    for path in folder.glob("t.*"):
+        path.rename(moved / path.name)
+    return moved / "t.ipynb"
+
+
+@pytest.mark.parametrize(
+    ("context", "code", "found"),
+    [
+        (pandas.DataFrame(TABLE), "[dict(row) for row in records()]", [{"name": "Ana", "n": 1}, {"name": "Bo", "n": 2}]),
+        ({"a": polars.DataFrame(TABLE), "b": pandas.DataFrame(TABLE)}, "sorted(files)", ["a.parquet", "b.parquet"]),
+        (texts(), "[len(context), context[-1]]", [1000, "text 999"]),
+        ([Point(3)], "context", [{"x": 3}]),
+        ("é and ü".encode("utf-16"), "context", "é and ü"),
+        (named(io.BytesIO(b"a;b\n1;2\n"), "orders.csv"), "[dict(row) for row in records()]", [{"a": 1, "b": 2}]),
+    ],
+)  # fmt: skip
+async def test_code_has_the_context_and_a_replay_has_it_again(
+    context: Any, code: str, found: Any, isolated: Path, tmp_path: Path
+) -> None:
+    rlm = RLM(models=ScriptedModels([repl(f"FINAL({code})")]), options={"sandbox.memory": "512m"})
+    result = await rlm.aask("What is there?", context, trace=tmp_path / "t.ipynb")
+    assert (result.value if result.value is not None else result.answer) == found
+    moved = move(tmp_path)
+    if moved is not None:
+        assert (await RLM().areplay(moved)).same

@@ -30,6 +30,7 @@ from rlm_kernel.session.replay import Replayed, replay
 from rlm_kernel.session.result import Result
 from rlm_kernel.session.resume import fork, resume
 from rlm_kernel.session.state import DEFAULT_NAME
+from rlm_kernel.session.streaming import Stream
 from rlm_kernel.session.watching import Watched
 
 if TYPE_CHECKING:
@@ -136,6 +137,15 @@ class RLM:
         own.
         """
         return _run(self.aask, question, context, **options)
+
+    def stream(self, question: str, context: Context = None, **options: Any) -> Stream:
+        """`aask` as the events of its run, as they come: `async for event in rlm.stream(…)`.
+
+        The events are those of `rlm_kernel.engine.events`; the result is in the stream's `result` after the
+        last one. Leaving the loop ends the run. `options` as of `aask`.
+        """
+        view = options.pop("view", None)
+        return Stream(lambda hear: self.aask(question, context, **options, view=hear), view)
 
     def session(
         self,

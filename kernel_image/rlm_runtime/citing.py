@@ -270,11 +270,12 @@ def _only(wanted: _Wanted, texts: Mapping[str, Text], forms: list[str]) -> Place
     if len(some) == 1:
         return some[0]
     named = [f"{labels.on_a_line(place.name)}:{line}" for place, line in passages.lines(texts, iter(some))]
-    more = "" if len(some) <= _NAMED else ", …"
-    several = f"{len(some)} places" if not more else f"more than {_NAMED} places"
+    several = f"more than {_NAMED}" if len(some) > _NAMED else str(len(some))
+    how = "Cite a longer passage"
+    if wanted.line is None and len(set(named)) > 1:
+        how = f"Say which: cite(passage, name={named[0]!r}); or cite the hit of grep, or a longer passage"
     raise ValueError(
-        f"cite: {_short(wanted.passage)} stands at {several}: {', '.join(named[:_NAMED])}{more}. Say which: "
-        f"cite(passage, name={named[0]!r}); or cite the hit of grep, or a longer passage."
+        f"cite: {_short(wanted.passage)} stands at {several} places: {', '.join(named[:_NAMED])}. {how}."
     )
 
 

@@ -146,7 +146,11 @@ def _deliver(value: Any) -> None:
         )
     else:
         answer = {"text": text, "value": data} if typed else {"text": text}
-    wire.call("final", answer | beside)
+    try:
+        wire.call("final", answer | beside)
+    except wire.HostCallError as refused:
+        citing.withdraw(str(refused))
+        raise
     citing.delivered()
 
 

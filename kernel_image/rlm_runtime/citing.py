@@ -32,8 +32,8 @@ _HOW = "Cite a hit of grep, or a text that code took from the file: cite(hit), c
 _lock = threading.Lock()
 _given: list[Evidence] = []
 _marks: dict[tuple[str, int, int, str], int] = {}
-_delivered = [0]
-"""How many of those that were given have gone with an answer."""
+_last, _delivered = [0], [0]
+"""The last mark, and the last of those that have gone with an answer."""
 _expected = [False]
 _asked = [False]
 """An answer without evidence was refused, once."""
@@ -67,11 +67,12 @@ def cite(passage: Any, name: Any = None) -> str:
         found = passages.span(text, place, origin)
         key = (found.path, found.start, found.end, found.unit)
         if key not in _marks:
-            if len(_given) - _delivered[0] >= MAX_EVIDENCE:
+            if sum(one["mark"] > _delivered[0] for one in _given) >= MAX_EVIDENCE:
                 raise ValueError(
                     f"cite: an answer has at most {MAX_EVIDENCE:,} passages. Cite the best ones."
                 )
-            _marks[key] = len(_given) + 1
+            _last[0] += 1
+            _marks[key] = _last[0]
             _given.append(_evidence(_marks[key], found))
         return f"[{_marks[key]}]"
 
@@ -107,10 +108,19 @@ def evidence(text: str, data: Any = None) -> list[Evidence]:
         return found
 
 
+def withdraw(marked: str) -> None:
+    """The host has refused the passage whose mark a message begins with: the next answer goes without it."""
+    found = _MARKS.match(marked)
+    with _lock:
+        for one in [one for one in _given if found and one["mark"] == int(found[1])]:
+            _given.remove(one)
+            del _marks[one["path"], one["start"], one["end"], one["unit"]]
+
+
 def delivered() -> None:
     """An answer is with the host, and all evidence so far."""
     with _lock:
-        _delivered[0], _asked[0] = len(_given), False
+        _delivered[0], _asked[0] = _last[0], False
 
 
 def stands(path: str, start: int, end: int, quote: str) -> bool:

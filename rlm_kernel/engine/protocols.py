@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from rlm_kernel.engine.evidence import places_of as places_of
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.totals import TOKENS as TOKENS
 from rlm_kernel.engine.totals import Share as Share

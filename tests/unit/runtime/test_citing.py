@@ -45,7 +45,7 @@ def forget() -> None:
     files._object.clear()
     citing._given.clear()
     citing._marks.clear()
-    citing._delivered[0] = 0
+    citing._last[0] = citing._delivered[0] = 0
     citing.expect_evidence(False)
 
 
@@ -79,10 +79,14 @@ class TestAPassage:
     def test_of_a_hit_is_told_by_its_bytes_and_has_one_mark(self, load: Callable[..., Path]) -> None:
         path = load("app.log", LOG)
         hit = files.grep("ERROR")[0]
-        assert cite(hit) == "[1]" and cite(hit) == "[1]" and cite("pump broke") == "[2]"
+        assert cite(hit) == "[1]"
+        assert cite(hit) == "[1]"
+        assert cite("pump broke") == "[2]"
         first, second = given_with()
         assert first["quote"] == "0200 ERROR the pump broke" == there(first)
-        assert first["path"] == str(path) and second["mark"] == 2 and there(second) == "pump broke"
+        assert first["path"] == str(path)
+        assert second["mark"] == 2
+        assert there(second) == "pump broke"
 
     def test_that_stands_twice_is_told_by_its_hit_and_asked_about_as_a_text(
         self, load: Callable[..., Path]
@@ -137,7 +141,8 @@ class TestAPassage:
         with pytest.raises(ValueError, match=r"10,006 characters"):
             cite(line)
         cite(files.grep("NEEDLE")[0])
-        assert "NEEDLE" in there(given_with()[0]) and len(given_with()[0]["quote"]) < MAX_QUOTE
+        assert "NEEDLE" in there(given_with()[0])
+        assert len(given_with()[0]["quote"]) < MAX_QUOTE
         forget()
         in_lazy(monkeypatch)
         load("long.txt", f"one\n{line}\n")
@@ -216,21 +221,27 @@ class TestAFile:
         load("put-together.txt", "\ufeffone\n\ufefftwo\n".encode() + b"bad \xff\xfe byte\nthe end\nthe end\n")
         cite("the end", name="put-together.txt:5")
         one = given_with()[0]
-        assert there(one) == "the end" and one["start"] == len(Path(one["path"]).read_bytes()) - 8
+        assert there(one) == "the end"
+        assert one["start"] == len(Path(one["path"]).read_bytes()) - 8
         cite(files.grep("bad")[0])
         assert given_with()[1]["unit"] == "characters"
 
     def test_in_a_code_page(self, load: Callable[..., Path]) -> None:
-        text = "Der Bär läuft über die Straße. Größe: fünf Füße. Müller hört zu.\n" * 20 + "Ende gut, Bär müde.\n"
+        text = (
+            "Der Bär läuft über die Straße. Größe: fünf Füße. Müller hört zu.\n" * 20
+            + "Ende gut, Bär müde.\n"
+        )
         load("a.txt", text.encode("cp1252"))
         cite("Ende gut, Bär müde.")
-        assert there(given_with()[0]) == "Ende gut, Bär müde." and given_with()[0]["encoding"] == "cp1252"
+        assert there(given_with()[0]) == "Ende gut, Bär müde."
+        assert given_with()[0]["encoding"] == "cp1252"
 
     def test_that_a_reader_makes_text_of_is_told_by_characters(self, load: Callable[..., Path]) -> None:
         path = load("a.log.gz", gzip.compress(LOG.encode()))
         cite(files.grep("ERROR")[0])
         one = given_with()[0]
-        assert one["unit"] == "characters" and LOG[one["start"] : one["end"]] == one["quote"]
+        assert one["unit"] == "characters"
+        assert LOG[one["start"] : one["end"]] == one["quote"]
         assert citing.stands(str(path), one["start"], one["end"], one["quote"])
         assert not citing.stands(str(path), one["start"] + 1, one["end"] + 1, one["quote"])
         assert not citing.stands(str(path), 10**12, 10**12 + 4, one["quote"])
@@ -265,7 +276,8 @@ class TestAFile:
         cite('"no".\nThen')
         cite("Größe")
         first, second = given_with()
-        assert there(first) == '\\"no\\".\\nThen' and there(second) == "Gr\\u00f6\\u00dfe"
+        assert there(first) == '\\"no\\".\\nThen'
+        assert there(second) == "Gr\\u00f6\\u00dfe"
 
     def test_that_code_made_is_none(self, load: Callable[..., Path]) -> None:
         load("a.txt", "alpha\n")
@@ -356,7 +368,12 @@ class TestAnAnswer:
 
 
 def test_what_encodings_are_found_can_be_read_by_the_host() -> None:
-    found = {codecs.lookup(name).name for name in charsets._PAGES} | {"utf-8", "utf-16-le", "gb18030", "cp037"}
+    found = {codecs.lookup(name).name for name in charsets._PAGES} | {
+        "utf-8",
+        "utf-16-le",
+        "gb18030",
+        "cp037",
+    }
     assert found <= ENCODINGS
     assert {codecs.lookup(name).name for name in ENCODINGS} == ENCODINGS
     assert all(codecs.lookup(name)._is_text_encoding for name in ENCODINGS)  # type: ignore[attr-defined]

@@ -1,0 +1,56 @@
+"""What is told of evidence, and what becomes of it where an answer is handed on."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from rlm_kernel.engine.values import Evidence
+
+_MARK = re.compile(r" ?\[(\d{1,7})\]")
+
+
+def places_of(evidence: Sequence[Evidence]) -> list[str]:
+    """Where each passage stands, for people: `app.log:4812`, with as much of the path as tells files apart;
+    by bytes or characters where the line is not known.
+    """
+    names = _names({one.path for one in evidence})
+    return [
+        f"{names[one.path]}:{one.line}"
+        if one.line
+        else f"{names[one.path]}, {one.unit} {one.start:,} to {one.end:,}"
+        for one in evidence
+    ]
+
+
+def _names(paths: set[str]) -> dict[str, str]:
+    """The last parts of each path, as many as no other path ends with."""
+    parts = {path: [part for part in re.split(r"[\\/]+", path) if part] or [path] for path in paths}
+    sizes = dict.fromkeys(paths, 1)
+    for size in range(1, max(map(len, parts.values()), default=1)):
+        same = defaultdict(list)
+        for path in paths:
+            if sizes[path] == size:
+                same["/".join(parts[path][-size:])].append(path)
+        for alike in same.values():
+            if len(alike) > 1:
+                sizes |= dict.fromkeys(alike, size + 1)
+    return {path: "/".join(parts[path][-sizes[path] :]) for path in paths}
+
+
+def without_marks(value: Any, evidence: Sequence[Evidence]) -> Any:
+    """An answer's text or data without the marks of its evidence: where it is handed on they would be those
+    of other passages.
+    """
+    marks = {str(one.mark) for one in evidence}
+    if not marks:
+        return value
+    if isinstance(value, str):
+        return _MARK.sub(lambda found: "" if found[1] in marks else found[0], value)
+    if isinstance(value, list):
+        return [without_marks(item, evidence) for item in value]
+    if isinstance(value, dict):
+        return {without_marks(key, evidence): without_marks(item, evidence) for key, item in value.items()}
+    return value

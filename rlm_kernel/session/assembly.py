@@ -82,6 +82,7 @@ class Assembly:
             images=settings.prompt.images,
             cell_seconds=settings.limits.cell_timeout,
             whole=settings.prompt.whole,
+            cite=settings.prompt.cite,
         )
         return Loop(cells, models.models, models.profile, view)
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rlm_kernel.engine.values import Evidence
 
+_LEAST = 20
+"""Characters of a quotation that are shown, however long the name of its file is."""
 _MARK = re.compile(r" ?\[(\d{1,7})\]")
 
 
@@ -54,3 +57,21 @@ def without_marks(value: Any, evidence: Sequence[Evidence]) -> Any:
     if isinstance(value, dict):
         return {without_marks(key, evidence): without_marks(item, evidence) for key, item in value.items()}
     return value
+
+
+_MORE = {"verbatim": "", "unread": " (not read by the host)"}
+
+
+def listed(evidence: Sequence[Evidence], width: int = 100) -> list[str]:
+    """A line for each passage, cut to the width: `[1] app.log:4812 "0812 ERROR the pump …"`."""
+    lines = []
+    for one, where in zip(evidence, places_of(evidence), strict=True):
+        head, quote, more = f"[{one.mark}] {where} ", " ".join(one.quote.split()), _MORE[one.verdict]
+        room = max(_LEAST, width - len(head) - len(more) - 2)
+        lines.append(f'{head}"{quote if len(quote) <= room else f"{quote[: room - 1]}…"}"{more}')
+    return lines
+
+
+def as_json(one: Evidence) -> dict[str, Any]:
+    """A passage as the JSON that programs get has it."""
+    return asdict(one)

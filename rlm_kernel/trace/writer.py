@@ -17,6 +17,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, assert_never
 
+from rlm_contract import MAX_QUOTE
+
 from rlm_kernel import sanitize
 from rlm_kernel.engine.events import (
     CallFinished,
@@ -57,7 +59,6 @@ from rlm_kernel.trace.prompt_writer import PromptKeeper
 from rlm_kernel.trace.reader import code_digest, instant
 from rlm_kernel.trace.saving import SavedNotebook
 from rlm_kernel.trace.schema import (
-    MAX_QUOTE,
     MAX_THINKING,
     MAX_THOUGHTS,
     CallMeta,
@@ -118,7 +119,7 @@ class NotebookWriter(SavedNotebook):
         self._words: dict[int, dict[str, Any]] = {}
         self._prompts_shown: dict[str, str] = {}
         self._answer: str | None = None
-        self._evidence: Sequence[Evidence] = ()
+        self._evidence: tuple[Evidence, ...] = ()
         self._asked = ""
         self._beside: dict[str, datetime] = {}
         self._taken: dict[str, dict[str, Any]] = {}

@@ -78,7 +78,7 @@ def cite(passage: Any, name: Any = None) -> str:
 
 
 def expect_evidence(wanted: bool = True) -> None:
-    """From now on FINAL refuses an answer that cites nothing, once."""
+    """From now on FINAL refuses an answer that cites nothing, once: that is asked for with each question."""
     _expected[:], _asked[:] = [bool(wanted)], [False]
 
 
@@ -120,7 +120,7 @@ def withdraw(marked: str) -> None:
 def delivered() -> None:
     """An answer is with the host, and all evidence so far."""
     with _lock:
-        _delivered[0], _asked[0] = _last[0], False
+        _delivered[0] = _last[0]
 
 
 def stands(path: str, start: int, end: int, quote: str) -> bool:

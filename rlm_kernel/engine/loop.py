@@ -143,7 +143,7 @@ class Loop:
         """
         asked = self._view.cite and not self.ledger.is_child
         self._cites = asked or (info.cites and not further)
-        if self._cites != info.cites:
+        if self._cites != info.cites or (self._cites and further):
             await self._expect_evidence(self._cites, turn)
 
     async def _expect_evidence(self, wanted: bool, turn: int) -> None:

@@ -358,6 +358,8 @@ class TestAnAnswer:
             citing.evidence("42")
         assert citing.evidence("42") == []
         citing.delivered()
+        assert citing.evidence("42") == []
+        citing.expect_evidence()
         with pytest.raises(ValueError, match="cites nothing"):
             citing.evidence("43")
         cite("0001 INFO")

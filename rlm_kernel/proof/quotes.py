@@ -41,9 +41,11 @@ def check(evidence: Evidence, place: Path) -> Evidence:
         raise _differs(evidence, "its span or its encoding cannot be")
     try:
         with _opened(place) as file:
-            raw = _at(file, evidence.start, size)
-    except (OSError, ValueError, OverflowError) as error:
-        raise _differs(evidence, f"the file cannot be read: {error}") from None
+            there = evidence.end <= os.fstat(file).st_size
+            raw = _at(file, evidence.start, size) if there else b""
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise _differs(evidence, f"the file cannot be read: {why}") from None
     try:
         found = raw.decode(evidence.encoding)
     except UnicodeDecodeError:

@@ -60,8 +60,16 @@ def cite(passage: Any, name: Any = None) -> str:
 
     Raises ValueError for a text that stands nowhere, or at several places; TypeError for what is no passage.
     """
-    wanted = _wanted(passage, name)
-    _check(wanted.passage)
+    __tracebackhide__ = True
+    try:
+        wanted = _wanted(passage, name)
+        _check(wanted.passage)
+        return _given_mark(wanted)
+    except (KeyError, TypeError, ValueError) as wrong:
+        raise wrong.with_traceback(None) from None  # how it came about is of no use to who reads it
+
+
+def _given_mark(wanted: _Wanted) -> str:
     with _lock:
         place, text, origin = _find(wanted)
         found = passages.span(text, place, origin)

@@ -123,7 +123,7 @@ def span(text: Text, place: Place, origin: Loaded) -> Span:
 
 
 def _parts_before(name: str, origin: Loaded) -> list[str]:
-    parts = files.parts_of(origin.path)
+    parts = files.parts_of(origin.path) if origin.part_of else []
     return parts[: parts.index(name)] if name in parts else []
 
 

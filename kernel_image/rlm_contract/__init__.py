@@ -85,6 +85,11 @@ WHOLE: Final = "__import__('rlm_runtime.files', fromlist=['files']).whole({limit
 """The whole input, if it has no more bytes than that."""
 LOADED: Final = "__import__('rlm_runtime.files', fromlist=['files']).files_status()"
 
+STANDS: Final = (
+    "__import__('rlm_runtime.citing', fromlist=['citing']).stands({path!r}, {start:d}, {end:d}, {quote!r})"
+)
+"""Whether a quotation stands between two characters of the text that a reader makes of a loaded file."""
+
 # Host calls: a request is the sizes of its head and its body, and both; a reply is its size, and itself.
 
 CALLS: Final = f"{RUN}/host"
@@ -116,6 +121,22 @@ MAX_SIDE: Final = 8_000
 MAX_PREVIEW: Final = 6_000
 """Bytes of a preview, a picture of at most `PREVIEW_SIDE` pixels a side."""
 PREVIEW_SIDE: Final = 200
+
+
+MAX_QUOTE: Final = 4_000
+"""Characters of a quotation: a passage that a person reads, and not a file."""
+MAX_EVIDENCE: Final = 1_000
+"""Passages that are given with an answer."""
+ENCODINGS: Final = frozenset((
+    "ascii", "utf-8", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be", "iso8859-1", "iso8859-2",
+    "iso8859-5", "iso8859-7", "iso8859-15", "cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "cp1255",
+    "cp1256", "cp1257", "cp1258", "cp437", "cp737", "cp850", "cp852", "cp855", "cp862", "cp866",
+    "cp874", "cp037", "koi8-r", "koi8-u", "mac-roman", "mac-cyrillic", "gb18030", "gbk", "gb2312",
+    "big5", "cp932", "shift_jis", "euc_jp", "cp949", "euc_kr",
+))  # fmt: skip
+"""Of passages that the host reads, by the names of Python's codecs: each makes text of bytes, and nothing
+else.
+"""
 
 
 class Head(TypedDict):
@@ -181,6 +202,22 @@ class ChildQuery(TypedDict):
     model: NotRequired[str]
     schema: NotRequired[Any]
     timeout: NotRequired[float]
+
+
+class Evidence(TypedDict):
+    """Of `final`: a passage of a file that the answer stands on.
+
+    From `start` up to `end`, in `unit`: bytes of the file, or characters of the text that a reader makes of
+    it. `mark` is its number in the answer, `path` the host's.
+    """
+
+    mark: int
+    path: str
+    start: int
+    end: int
+    quote: str
+    unit: Literal["bytes", "characters"]
+    encoding: str
 
 
 class Error(TypedDict):

@@ -21,6 +21,7 @@ from rlm_contract import RUN
 from rlm_runtime import (
     batches,
     byname,
+    citing,
     classifying,
     display,
     engine,
@@ -118,7 +119,8 @@ def describe() -> dict[str, Any]:
     answer must have a form; and of the batch that was cut off last how much of it is there.
     """
     left = batches.described(_shell[0].user_ns) if _shell else None
-    return {**files.describe(), "typed": bool(_expected), "partial": left}
+    asked = {"typed": bool(_expected), "cites": citing.is_expected()}
+    return {**files.describe(), **asked, "partial": left}
 
 
 def _deliver(value: Any) -> None:
@@ -131,6 +133,8 @@ def _deliver(value: Any) -> None:
                 f"this answer does not fit what was asked for: {wrong}. The schema: {_expected[0].told}"
             ) from None
     text, data, typed = delivery(value, limit)
+    given = citing.evidence(text, data if typed else None)
+    beside = {"evidence": given} if given else {}
     if isinstance(data, (dict, list)):
         written = json.dumps(data, ensure_ascii=False)
         too_many = (
@@ -139,12 +143,17 @@ def _deliver(value: Any) -> None:
         )
         # A large table goes as its text; of other data it is the host that makes the text, which would take
         # twice the room.
-        wire.call(
-            "final",
-            {"value": data} if not text else {"text": text} if too_many else {"text": text, "value": data},
+        answer = (
+            {"value": data} if not text else {"text": text} if too_many else {"text": text, "value": data}
         )
     else:
-        wire.call("final", {"text": text, "value": data} if typed else {"text": text})
+        answer = {"text": text, "value": data} if typed else {"text": text}
+    try:
+        wire.call("final", answer | beside)
+    except wire.HostCallError as refused:
+        citing.withdraw(str(refused))
+        raise
+    citing.delivered()
 
 
 def FINAL(value: Any) -> None:
@@ -261,7 +270,9 @@ NAMES: dict[str, Any] = {
     "allm_query": queries.allm_query,
     "rlm_query": queries.rlm_query,
     "rlm_query_batched": queries.rlm_query_batched,
+    "cite": citing.cite,
     "expect_answer": expect_answer,
+    "expect_evidence": citing.expect_evidence,
     "budget": budget,
     "history": _History(),
     "SHOW_VARS": SHOW_VARS,

@@ -29,7 +29,7 @@ files: dict[str, Text] = {}
 """Name to text of all loaded files."""
 
 
-class _Loaded(NamedTuple):
+class Loaded(NamedTuple):
     """Where a loaded file is on the host, and how it was read."""
 
     path: str
@@ -38,9 +38,11 @@ class _Loaded(NamedTuple):
     note: str
     part_of: str = ""
     """The name of the file that it is a part of; "" where it is all that the file holds."""
+    inside: Path = Path()
+    """Where it is in this container."""
 
 
-_loaded: dict[str, _Loaded] = {}
+_loaded: dict[str, Loaded] = {}
 _folders: dict[str, str] = {}
 """Host's path of each folder that was loaded, to what it is called."""
 _left_out: dict[str, tuple[str, str]] = {}
@@ -58,6 +60,8 @@ _STATUS_ROWS = 500
 _REMARKS, _REMARK = 20, 500
 _active: list[Any] = [None]
 _listeners: list[Callable[[Any], None]] = []
+_object: list[Loaded] = []
+"""The file that `context` was made of, where it is an object of the user's."""
 
 
 def active() -> Any:
@@ -177,13 +181,13 @@ def _read_one(one: Granted, names: Mapping[str, str]) -> dict[str, Text]:
         raise wire.FileRefused(
             f"{path} is too large for this kernel's memory. Ask the user for a larger `sandbox.memory`."
         ) from None
-    return _named(path, names[path], read)
+    return _named(path, one.inside, names[path], read)
 
 
-def _named(path: str, name: str, read: Read) -> dict[str, Text]:
+def _named(path: str, inside: Path, name: str, read: Read) -> dict[str, Text]:
     """The texts of a file by the names that they get, and a note of how each was read."""
     part_of = name if read.parts else ""
-    return {_note(path, label, text, part_of): text.text for label, text in read.named(name)}
+    return {_note(path, inside, label, text, part_of): text.text for label, text in read.named(name)}
 
 
 def _read_folder(one: Granted, names: Mapping[str, str]) -> dict[str, Text]:
@@ -202,7 +206,7 @@ def _read_folder(one: Granted, names: Mapping[str, str]) -> dict[str, Text]:
             if is_format(member.name) and len(_left_out) < _STATUS_ROWS:
                 _leave_out(path, names[path], str(error).removeprefix(f"{member.name}: "))
             continue
-        texts = _named(path, names[path], read)
+        texts = _named(path, member, names[path], read)
         loaded |= texts
         count += 1
         left -= sum(len(text) for text in texts.values() if isinstance(text, str))
@@ -240,10 +244,10 @@ def _room(left: int | None = None) -> int:
     return max(0, min(memory.one_text(), left))
 
 
-def _note(path: str, name: str, read: Read, part_of: str) -> str:
-    """Note how the text of this name was read; its name. `part_of`: as of `_Loaded`."""
+def _note(path: str, inside: Path, name: str, read: Read, part_of: str) -> str:
+    """Note how the text of this name was read; its name. `part_of`: as of `Loaded`."""
     note = read.note()
-    _loaded[name] = _Loaded(path, read.encoding, isinstance(read.text, LazyText), note, part_of)
+    _loaded[name] = Loaded(path, read.encoding, isinstance(read.text, LazyText), note, part_of, inside)
     if note:
         remarks.add(labels.on_a_line(name), note)
     return name
@@ -251,7 +255,9 @@ def _note(path: str, name: str, read: Read, part_of: str) -> str:
 
 def load_object(path: str) -> Any:
     """Make the JSON value in a file that the user gave the context."""
-    value = json.loads(Path(wire.call("file", {"path": str(path)})["inside"]).read_bytes())
+    inside = Path(wire.call("file", {"path": str(path)})["inside"])
+    value = json.loads(inside.read_bytes())
+    _object[:] = [Loaded(str(path), "utf-8", False, "", inside=inside)]
     _activate(value)
     return value
 
@@ -284,6 +290,21 @@ def path_of(name: str) -> str:
     return _loaded[name].path if name in _loaded and not _loaded[name].part_of else ""
 
 
+def origin(name: str) -> Loaded | None:
+    """Where the text of this name was read from; None for one that code has made."""
+    return _loaded.get(name)
+
+
+def parts_of(path: str) -> list[str]:
+    """The names of the texts that were read from a file, by its host's path, in the file's order."""
+    return [name for name, loaded in _loaded.items() if loaded.path == path and name in files]
+
+
+def object_file() -> Loaded | None:
+    """The file that `context` was made of, where it is an object of the user's and no text of a file."""
+    return _object[0] if _object and not files else None
+
+
 def list_files() -> list[str]:
     """A line for each loaded file: name, size, how it was read, and which are in `context`; at the end, what
     was left out and why.
@@ -308,7 +329,7 @@ def files_status() -> list[dict[str, Any]]:
     rows = []
     for name, text in files.items():
         size, about = look.size_of(text)
-        loaded = _loaded.get(name, _Loaded("", "", False, ""))
+        loaded = _loaded.get(name, Loaded("", "", False, ""))
         shown = {
             "name": name,
             "path": loaded.path,
@@ -321,7 +342,7 @@ def files_status() -> list[dict[str, Any]]:
 
 def _active_texts() -> dict[str, Text]:
     """Those of the active input, by their names."""
-    return dict(look.labelled(active(), _name_of(active()) or "context"))
+    return dict(look.labelled(active(), name_of(active()) or "context"))
 
 
 def text(name: str) -> Text:
@@ -331,10 +352,10 @@ def text(name: str) -> Text:
 
 def texts() -> dict[str, Text]:
     """The texts of the active input that can be read, by name: no pictures."""
-    return _chosen(None)
+    return chosen(None)
 
 
-def _chosen(where: Any) -> dict[str, Text]:
+def chosen(where: Any) -> dict[str, Text]:
     """The texts that the `name` of a helper means, by their names: None the active input, else the file or
     files of that name (`labels.meant`).
 
@@ -348,7 +369,7 @@ def _chosen(where: Any) -> dict[str, Text]:
     elif isinstance(where, LazyText) or (
         isinstance(where, str) and where not in files and (_ENDS.search(where) or len(where) > 300)
     ):
-        return {_name_of(where) or "text": where}
+        return {name_of(where) or "text": where}
     else:
         found = labels.meant(str(where), files or _active_texts())
     if len(found) == 1 and where is not None:
@@ -367,7 +388,7 @@ def peek(start: int = 0, end: int = 2000, name: str | None = None) -> str:
     Negative numbers count from the end: peek(-2000) is the end. Of several files the first few are shown, of
     which this is that part, and how many more there are.
     """
-    value = active() if name is None else _one(_chosen(name))
+    value = active() if name is None else _one(chosen(name))
     part = slice(start, None if start < 0 < end else end)
     return str(value[part]) if isinstance(value, Text) else look.peek(value, part)
 
@@ -399,7 +420,7 @@ def grep(
         raise ValueError(
             f"bad pattern {pattern!r}: {error}. Use regex=False to search for it as it stands."
         ) from None
-    return search(_chosen(name), found, limit, before, after)
+    return search(chosen(name), found, limit, before, after)
 
 
 def chunks(size: int, overlap: int = 0, name: str | None = None) -> Iterator[str]:
@@ -411,7 +432,7 @@ def chunks(size: int, overlap: int = 0, name: str | None = None) -> Iterator[str
     """
     if size <= overlap or overlap < 0:
         raise ValueError(f"size ({size}) must be greater than overlap ({overlap}), and overlap not negative")
-    return packing.pieces(_chosen(name), size, overlap)
+    return packing.pieces(chosen(name), size, overlap)
 
 
 def records(name: str | None = None) -> list[dict[str, Any]] | Iterator[dict[str, Any]]:
@@ -421,7 +442,7 @@ def records(name: str | None = None) -> list[dict[str, Any]] | Iterator[dict[str
 
     Raises ValueError where too few lines have the form of the others, TypeError for several texts.
     """
-    where = active() if name is None else _one(_chosen(name))
+    where = active() if name is None else _one(chosen(name))
     if isinstance(where, list):
         return where
     if isinstance(where, dict) and where:
@@ -435,10 +456,10 @@ def records(name: str | None = None) -> list[dict[str, Any]] | Iterator[dict[str
         raise TypeError(
             f"records() reads one text, and this is a {type(where).__name__}. Name a file: records(name)."
         )
-    return forms.records(where, _name_of(where))
+    return forms.records(where, name_of(where))
 
 
-def _name_of(text: Any) -> str:
+def name_of(text: Any) -> str:
     """The name of the file that a text is; "" if it is none."""
     return next((name for name, loaded in files.items() if loaded is text), "")
 
@@ -450,7 +471,7 @@ def describe() -> dict[str, Any]:
     value = active()
     notes = ((name, loaded.note) for name, loaded in _loaded.items() if loaded.note)
     told = [*remarks.grouped(notes), *map(": ".join, _left_out.values())]
-    return look.describe(value, _name_of(value), from_files=value is _whole) | {
+    return look.describe(value, name_of(value), from_files=value is _whole) | {
         "remarks": [remark[:_REMARK] for remark in told[:_REMARKS]],
         "more_remarks": max(0, len(told) - _REMARKS),
     }
@@ -460,4 +481,4 @@ def whole(limit: int) -> list[list[str]] | None:
     """The input itself, for the host, if it has no more bytes than `limit`, as of `look.whole`."""
     value = active()
     found = look.whole(value, limit, from_files=value is _whole)
-    return [[_name_of(value) or "context", found[0][1]]] if found and isinstance(value, Text) else found
+    return [[name_of(value) or "context", found[0][1]]] if found and isinstance(value, Text) else found

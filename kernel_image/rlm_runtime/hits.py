@@ -38,7 +38,7 @@ class Searched:
         self, text: str | LazyText, pattern: re.Pattern[str], before: int = 0, after: int = 0
     ) -> None:
         """`before`, `after`: how many lines around each hit belong to it."""
-        self._given = text
+        self.given = text
         self.text = with_line_feeds(text) if isinstance(text, str) else text
         self.pattern = pattern
         self.context = before, after
@@ -72,7 +72,7 @@ class Searched:
 
     def around(self, place: int, low: int, high: int) -> str:
         """The text from `low` to before `high`, which are characters counted from where the line begins."""
-        text = self._given
+        text = self.given
         if isinstance(text, str):
             return text[max(0, place + low) : place + high]
         if not by_bytes(text):
@@ -165,7 +165,7 @@ class Hit(NamedTuple):
     @property
     def match(self) -> str:
         """The text that matched; in a line with several matches, the first."""
-        return self.text.__getitem__(slice(*self._span()))
+        return self.text.__getitem__(slice(*self.span()))
 
     @property
     def start(self) -> int:
@@ -174,11 +174,11 @@ class Hit(NamedTuple):
         The characters of a large text are counted when this is first asked.
         """
         searched, place = self._searched()
-        return searched.characters(place) + self._span()[0]
+        return searched.characters(place) + self.span()[0]
 
     def around(self, n: int = BESIDE) -> str:
         """The match, with `n` characters on each side of it from the file's text, across line ends."""
-        low, high = self._span()
+        low, high = self.span()
         searched, place = self._searched()
         return searched.around(place, low - max(0, n), high + max(0, n))
 
@@ -198,7 +198,8 @@ class Hit(NamedTuple):
         searched, place = self._searched()
         return searched.lines_before(place), searched.lines_after(place)
 
-    def _span(self) -> tuple[int, int]:
+    def span(self) -> tuple[int, int]:
+        """Where the match is in `text`."""
         pattern = self.file.pattern if isinstance(self.file, File) else None
         found = pattern.search(self.text) if pattern else None
         return found.span() if found else (0, 0)
@@ -221,7 +222,7 @@ class Hit(NamedTuple):
         text = self.text
         if len(text) <= SHOWN:
             return text
-        low, high = self._span()
+        low, high = self.span()
         match = text[low:high]
         if len(match) > SHOWN:
             match = f"{match[: SHOWN // 2]}…{match[-SHOWN // 2 :]}"

@@ -166,11 +166,11 @@ class LazyText:
 
     def find(self, sub: str, start: int | None = None, end: int | None = None) -> int:
         """Where the text is first, as str.find."""
-        return next(self._places(sub, start, end), -1)
+        return next(self.places(sub, start, end), -1)
 
     def rfind(self, sub: str, start: int | None = None, end: int | None = None) -> int:
         """Where the text is last, as str.rfind."""
-        return max(self._places(sub, start, end, overlapping=True), default=-1)
+        return max(self.places(sub, start, end, overlapping=True), default=-1)
 
     def index(self, sub: str, start: int | None = None, end: int | None = None) -> int:
         """As find; raises ValueError if the text is not there."""
@@ -230,10 +230,10 @@ class LazyText:
         low, high, _ = slice(start, end).indices(size)
         return (start if start is not None and start > size else low), high
 
-    def _places(
+    def places(
         self, sub: str, start: int | None, end: int | None, *, overlapping: bool = False
     ) -> Iterator[int]:
-        """Where the text begins each time."""
+        """Where the text begins each time: characters of this text."""
         if start is None and end is None:
             low, high = 0, None
         else:

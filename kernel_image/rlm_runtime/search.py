@@ -92,7 +92,7 @@ def _by_literal_in_bytes(
     source: Source, pattern: re.Pattern[str], raw: bytes, alone: bool
 ) -> Iterator[tuple[int, int]]:
     data, number, counted, after = source.data, 1, source.start, source.start
-    find = _Finder(source, len(raw))
+    find = Finder(source, len(raw))
     at = find(raw, source.start)
     while at >= 0:
         # Not before the last line that was tried: that is as far as a line can reach back.
@@ -149,7 +149,7 @@ def _each_of_lazy(text: LazyText, pattern: re.Pattern[str]) -> Iterator[tuple[in
         yield place, number
 
 
-class _Finder:
+class Finder:
     """Finds bytes in a source: with libc's search, which is a few times faster than Python's, where there is
     one.
     """

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rlm_kernel.printable import printable
 
+if TYPE_CHECKING:
+    from rlm_kernel.engine.protocols import Evidence
+
+_PASSAGES, _NARROW = 30, 40
+"""Passages of evidence that are shown, and columns that they have at least."""
 _CHARACTERS = 20_000
 _LINES = 1_000
 """Of an answer that is rendered: the slowest of this size take a second or two, longer ones many."""
@@ -21,6 +29,17 @@ def show_answer(answer: str) -> None:
     else:
         print(printable(answer) if terminal else answer)
     sys.stdout.flush()
+
+
+def show_evidence(evidence: Sequence[Evidence]) -> None:
+    """Print the passages that an answer stands on to stderr, a line each: stdout is for the answer alone."""
+    from rlm_kernel.engine.protocols import listed
+
+    width = max(_NARROW, shutil.get_terminal_size().columns)
+    for line in listed(evidence[:_PASSAGES], width):
+        print(printable(line), file=sys.stderr)
+    if len(evidence) > _PASSAGES:
+        print(f"… and {len(evidence) - _PASSAGES:,} more passages, which the trace has", file=sys.stderr)
 
 
 def _render(answer: str) -> None:

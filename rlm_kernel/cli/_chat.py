@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rlm_kernel import system
-from rlm_kernel.cli._answer import show_answer
+from rlm_kernel.cli._answer import show_answer, show_evidence
 from rlm_kernel.cli._chat_words import meant
 from rlm_kernel.cli._report import outcome_line
 from rlm_kernel.cli._signals import NO_ANSWER, exit_now, stop_on_signals, stopping
@@ -179,6 +179,8 @@ class Chat:
             print(json_line({"question": question, **result.as_json()}), flush=True)
         elif result.answer is not None:
             show_answer(result.answer)
+            if not self._quiet:
+                show_evidence(result.evidence)
         if line := outcome_line(result):
             print(line, file=sys.stderr)
 

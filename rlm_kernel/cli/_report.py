@@ -12,7 +12,7 @@ import typer
 
 from rlm_kernel import system
 from rlm_kernel.cli import _events
-from rlm_kernel.cli._answer import show_answer
+from rlm_kernel.cli._answer import show_answer, show_evidence
 from rlm_kernel.cli._signals import NO_ANSWER, run_to_end
 from rlm_kernel.cli._streams import lost
 from rlm_kernel.cli._text import json_line, shown_path
@@ -86,6 +86,8 @@ class Report:
             print(json_line(result.as_json()), flush=True)
         else:
             show_answer(result.answer or "")
+            if not self._quiet:
+                show_evidence(result.evidence)
 
     def end(self, result: Result) -> None:
         """Print the rest. Raises typer.Exit if there is no answer."""

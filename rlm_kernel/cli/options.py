@@ -225,6 +225,10 @@ class RunOptions(SettingsOptions):
             autocompletion=_complete.profiles,
         ),
     ] = None
+    cite: Annotated[
+        bool | None,
+        option(OUTPUT, "--cite", help="Have the answer cite its evidence: passages of the input."),
+    ] = None
     cache: Annotated[
         bool | None,
         option(
@@ -308,6 +312,7 @@ _SETTING = {
     "sub_model": "sub_llm.model",
     "reasoning": "root_llm.reasoning",
     "profile": "prompt.profile",
+    "cite": "prompt.cite",
     "cache": "cache.enabled",
     "max_cost": "limits.cost",
     "timeout": "limits.seconds",

@@ -166,6 +166,8 @@ class PromptSettings(_Section):
     """
     images: bool = False
     """Whether the root model is shown the pictures that its cells display."""
+    cite: bool = False
+    """Whether answers are to have evidence: passages of the input, which the code cites."""
     whole: Annotated[float, Field(ge=0, le=1)] = 0.25
     """Share of the root model's window that an input may take which is shown to it whole; 0: none is."""
 

@@ -124,6 +124,10 @@ class Conversation:
         """The last message puts a question: what comes now may be summed up, and nothing before."""
         self._kept = len(self.messages)
 
+    def has_said(self, words: str) -> bool:
+        """Whether the root model has, in what it sees of its replies."""
+        return any(words in message["content"] for message in self.messages if message["role"] == "assistant")
+
     def say(self, text: str, images: Sequence[Picture] = ()) -> None:
         """Add a message to the root model."""
         # Some models' templates take no two messages of one role in a row.

@@ -6,8 +6,8 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,6 +20,7 @@ from rlm_kernel.engine.protocols import (
     Answer,
     CallKind,
     CallRecord,
+    Evidence,
     HostCall,
     HostCallHandler,
     Partial,
@@ -28,7 +29,7 @@ from rlm_kernel.engine.protocols import (
 )
 from rlm_kernel.engine.records import Keep, Kind, Records
 from rlm_kernel.engine.subcalls import SubCalls, Work, chars
-from rlm_kernel.errors import ModelError, RecordedFailure, RLMError, SetupError, TraceNotWritten
+from rlm_kernel.errors import ModelError, RecordedFailure, RLMError, SetupError, TraceNotWritten, UsageError
 
 PREVIEW = 200
 """Characters of a prompt that the trace shows; its digest stands for the whole."""
@@ -36,6 +37,14 @@ MAX_FREE = 10_000
 """Records kept of one cell's calls that the ledger does not bound: a loop over a refused call must not fill
 memory and disk.
 """
+
+
+Check = Callable[[Sequence[Evidence]], Sequence[Evidence]]
+"""Checks evidence: as it is then known."""
+
+
+def _none_taken(_evidence: Sequence[Evidence]) -> Sequence[Evidence]:
+    raise UsageError("This session takes no evidence: deliver the answer without cite().")
 
 
 def digest(kind: str, body: Mapping[str, Any]) -> str:
@@ -64,12 +73,14 @@ class HostCalls:
         history: Callable[[str], Any] | None = None,
         keep: Keep | None = None,
         kept: Kept | None = None,
+        check: Check | None = None,
     ) -> None:
         """`sub_calls` makes those that cost something.
 
         `locate` finds a host path for the kernel, or raises FileRefused. `history` gives the conversation in
         full as a cell sees it, by its id, as JSON data, the same each time; it may block. `keep`: how much is
-        recorded. `kept`: of cells of the session before this run; by default none.
+        recorded. `kept`: of cells of the session before this run; by default none. `check` reads the passages
+        of evidence where they are said to stand; it may block, and raises RLMError. By default none is taken.
         """
         self._sub_calls = sub_calls
         self.ledger = sub_calls.ledger
@@ -77,6 +88,7 @@ class HostCalls:
         self._locate = locate
         self._recording = recording
         self._history = history
+        self._check = check or _none_taken
         self._cell: str | None = None
         self._records = Records(keep or Keep(), MAX_FREE)
         self._kept = Kept() if kept is None else kept
@@ -259,11 +271,17 @@ class HostCalls:
 
     async def _final(self, call: HostCall) -> Any:
         answer = kernel_says.answer(call.body)
+        said: dict[str, Any] = {"characters": len(answer.text)}
+        if answer.evidence:
+            told = json.dumps([asdict(one) for one in answer.evidence], sort_keys=True)
+            said["evidence"] = hashlib.sha256(told.encode()).hexdigest()
+            checked = await asyncio.to_thread(self._check, answer.evidence)
+            answer = replace(answer, evidence=tuple(checked))
         if call.cell == self._cell:
             self._answer = answer
             self.delivered.set()
             # The answer itself is in the trace's closing cell; here its digest is enough.
-            self._simple(call, "final", {"characters": len(answer.text)}, answer=len(answer.text))
+            self._simple(call, "final", said, answer=len(answer.text))
         return None
 
     async def _received(self, call: HostCall) -> Any:

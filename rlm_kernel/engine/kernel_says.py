@@ -12,12 +12,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from rlm_contract import MAX_ALL_PICTURES, MAX_BATCHES, MAX_PICTURES, MAX_PREVIEW, PREVIEW_SIDE
+from rlm_contract import (
+    ENCODINGS,
+    MAX_ALL_PICTURES,
+    MAX_BATCHES,
+    MAX_EVIDENCE,
+    MAX_PICTURES,
+    MAX_PREVIEW,
+    MAX_QUOTE,
+    PREVIEW_SIDE,
+)
 
 from rlm_kernel.bounded import MAX_DEPTH
 from rlm_kernel.checked import integer, plain, text
 from rlm_kernel.engine import pictures
-from rlm_kernel.engine.protocols import Answer, Message, Partial, Picture, PictureNote
+from rlm_kernel.engine.protocols import Answer, Evidence, Message, Partial, Picture, PictureNote
 from rlm_kernel.errors import UsageError
 
 MAX_SCHEMA = 100_000
@@ -28,6 +37,9 @@ _MAX_CHARS = 10**13
 """Of all prompts of a batch."""
 _MAX_PATH = 4096
 _MAX_NAME = 200
+_MAX_MARK = 10_000_000
+_BYTES_OF_ONE = 4
+"""Of a character, in any encoding."""
 _T = TypeVar("_T")
 
 
@@ -159,9 +171,42 @@ def answer(body: Mapping[str, Any]) -> Answer:
         except (ValueError, TypeError, RecursionError):
             worded = None
     try:
-        return Answer(text(worded), value, typed=fits)
+        return Answer(text(worded), value, typed=fits, evidence=_evidence(body))
     except ValueError:
         raise UsageError("An answer must be a text, a list or a dict, and not nested without end.") from None
+
+
+def _evidence(body: Mapping[str, Any]) -> tuple[Evidence, ...]:
+    """What code gave with its answer, which is hostile. Raises UsageError."""
+    given = body.get("evidence", [])
+    if type(given) is not list or len(given) > MAX_EVIDENCE:
+        raise UsageError(f"Evidence is a list of at most {MAX_EVIDENCE:,} passages: cite(passage) makes it.")
+    try:
+        found = tuple(map(_passage, given))
+    except ValueError as wrong:
+        raise UsageError(f"This is no passage of a file: {wrong}. cite(passage) makes them.") from None
+    if len({one.mark for one in found}) < len(found):
+        raise UsageError("Two passages of this answer have one mark: cite(passage) makes them.")
+    return found
+
+
+def _passage(value: Any) -> Evidence:
+    """Raises ValueError."""
+    if type(value) is not dict:
+        raise ValueError("it is no object")
+    where, quote = _path(value.get("path")), value.get("quote")
+    start, end = integer(value.get("start")), integer(value.get("end"))
+    if type(quote) is not str or not quote.strip() or len(quote) > MAX_QUOTE or text(quote) != quote:
+        raise ValueError(f"its quotation is no text of at most {MAX_QUOTE:,} characters")
+    unit, encoding = value.get("unit"), value.get("encoding")
+    if unit not in ("bytes", "characters") or type(encoding) is not str or encoding not in ENCODINGS:
+        raise ValueError("its unit or its encoding is not known")
+    if not where or ".." in where.split("/"):
+        raise ValueError("it has no path that is absolute")
+    longest = _BYTES_OF_ONE * len(quote) if unit == "bytes" else len(quote)
+    if not len(quote) <= end - start <= longest:
+        raise ValueError("its span is not as long as its quotation")
+    return Evidence(integer(value.get("mark"), 1, _MAX_MARK), where, start, end, quote, unit, encoding)
 
 
 def received(body: Mapping[str, Any]) -> str:

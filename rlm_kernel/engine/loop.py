@@ -45,7 +45,7 @@ class View:
     them, the pictures that cells display (`images`). `share`, `verbatim`: as of `Conversation`.
 
     `cell_seconds`: the time of a cell; None where it has no end. `whole`: the share of the root model's
-    window that an input may take which is shown whole.
+    window that an input may take which is shown whole. `cite`: the answer is to have evidence.
     """
 
     output_chars: int = 20_000
@@ -54,6 +54,7 @@ class View:
     images: bool = False
     cell_seconds: float | None = None
     whole: float = 0.0
+    cite: bool = False
 
 
 class Loop:
@@ -79,6 +80,8 @@ class Loop:
         self._images = view.images and models.card("root").sees is not False
         self._typed = False
         """The answer must have a form of its own."""
+        self._cites = False
+        """The answer is to have evidence."""
         self._last = False
         """The last answer was asked for."""
         self._outputs = ""
@@ -118,6 +121,9 @@ class Loop:
         files = say.named_files(named, absent)
         told = [turn.told for turn in past.turns] if past and past.turns and past.turns[0].told else []
         info, changed = say.input_now(info, from_files, self._profile.head_chars, told)
+        further = past.question if past is not None else ""
+        await self._ask_for_evidence(info, further, past.turns[-1].number if past and past.turns else 0)
+        changed += [say.CITE] if further and self._cites else []
         self._open(question, info, files if past is None else "", from_files=from_files)
         try:
             if past is not None:
@@ -130,6 +136,19 @@ class Loop:
             return await self._last_answer(reason, limit.message)
         except Exhausted as end:
             return await self._last_answer(end.reason, end.detail)
+
+    async def _ask_for_evidence(self, info: ContextInfo, further: str, turn: int) -> None:
+        """Have the kernel refuse an answer without evidence, or refuse it no more. What was taken up goes on
+        as it began.
+        """
+        asked = self._view.cite and not self.ledger.is_child
+        self._cites = asked or (info.cites and not further)
+        if self._cites != info.cites or (self._cites and further):
+            await self._expect_evidence(self._cites, turn)
+
+    async def _expect_evidence(self, wanted: bool, turn: int) -> None:
+        cell_id = f"cite-{turn:02d}-{'on' if wanted else 'off'}"
+        await self.set_up(cell_id, "expect_evidence()" if wanted else "expect_evidence(False)")
 
     def _open(self, question: str, info: ContextInfo, files: str, *, from_files: bool) -> None:
         self._guard.looked, self._typed = info.total_chars == 0 or bool(info.whole), info.typed
@@ -152,7 +171,8 @@ class Loop:
             root_sees=self._images,
             cell_seconds=self._view.cell_seconds,
         )
-        last = "\n".join(filter(None, [files, say.progress_line(self.ledger, 1)]))
+        cite = say.CITE if self._cites else ""
+        last = "\n".join(filter(None, [cite, files, say.progress_line(self.ledger, 1)]))
         near = patterns.as_turns(patterns.nearest(self._profile.patterns, question, info))
         first = say.question_message(question, info, from_files, self._profile.head_chars, last)
         return [
@@ -336,7 +356,8 @@ class Loop:
         What is code there is run as a cell; `beside` others, little is told of what it gave.
         """
         most = min(BESIDE_CHARS, self._output_chars) if beside else self._output_chars
-        found = await answers.in_prose(final, lambda code: self._cell("final", code), most, typed=self._typed)
+        typed = self._typed or self._cites or self.conversation.has_said("cite(")
+        found = await answers.in_prose(final, lambda code: self._cell("final", code), most, typed=typed)
         if isinstance(found, Answer):
             return found
         remarks.append(found)
@@ -346,6 +367,8 @@ class Loop:
         """Ask once more, for an answer from what was seen: the best-effort answer."""
         self._last = True
         self.cells.tell(Noted(detail))
+        if self._cites:  # there is no further try
+            await self._expect_evidence(False, self.conversation.turn)
         self.conversation.say(say.forced_message(detail))
         try:
             async with asyncio.timeout(LAST_ANSWER_SECONDS):

@@ -72,6 +72,10 @@ BESIDE_CODE = (
 
 NEARLY_USED = "Come to an answer with what you have, and spend what is left on what matters most."
 
+CITE = (
+    "Give evidence: cite(passage) the passages of the input that your answer stands on, and put the marks "
+    'that it returns into the answer, such as FINAL(f"The pump failed at noon {cite(hit)}.").'
+)
 SUM_UP = (
     "Now sum up, for yourself, the work since your last summary, or else since the first question: each "
     "question, what you found and where "

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rlm_kernel.engine.drafts import without_drafts
+from rlm_kernel.engine.evidence import without_marks
 from rlm_kernel.engine.kernel_says import Query
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.protocols import (
@@ -304,7 +305,8 @@ class SubCalls:
                 f"The child RLM gave no answer ({reason}). {outcome.detail}".rstrip(),
                 of_budget=reason != "no_answer",
             )
-        return replace(work.spent(), answer=answer.value if answer.typed else answer.text)
+        given = answer.value if answer.typed else answer.text
+        return replace(work.spent(), answer=without_marks(given, answer.evidence))
 
     def _allowed(self) -> Models:
         if self._models is None:

@@ -308,8 +308,9 @@ class Evidence:
     up to `end`, in bytes of the file (`unit` `bytes`), or in characters of the text that a reader makes of a
     file such as a PDF (`characters`). `encoding`: that of the bytes.
 
-    `verdict`: `verbatim` if the host read exactly `quote` there; `unread` if only a kernel can make the text,
-    so the host has not read it (`rlm verify` does).
+    `line` is that where it begins, from 1, as the host has counted; 0: not known. `verdict`: `verbatim` if
+    the host read exactly `quote` there; `unread` if only a kernel can make the text, so the host has not
+    read it (`rlm verify` does).
     """
 
     mark: int
@@ -320,6 +321,7 @@ class Evidence:
     unit: Literal["bytes", "characters"] = "bytes"
     encoding: str = "utf-8"
     verdict: Literal["verbatim", "unread"] = "unread"
+    line: int = 0
 
 
 @dataclass(frozen=True)
@@ -408,6 +410,8 @@ class ContextInfo:
     """(name, what it is) of pieces that have a form, as `form`."""
     whole: Sequence[tuple[str, str]] = ()
     """(name, text) of all pieces but pictures, where the input is short enough to be shown whole."""
+    cites: bool = False
+    """The answer is to have evidence: the kernel refuses one without, once."""
 
 
 StopReason = Literal[

@@ -11,17 +11,21 @@ from collections.abc import Iterator, Sequence
 
 from rlm_kernel import sanitize
 from rlm_kernel.engine.messages import output_text
-from rlm_kernel.engine.protocols import Usage
+from rlm_kernel.engine.protocols import Usage, places_of
 from rlm_kernel.report import markup, outline
 from rlm_kernel.trace.reader import TraceCell, TraceFile
 from rlm_kernel.trace.schema import CallMeta
 
 MOST_CALLS = 50
 """Calls of a cell that are listed."""
+MOST_PASSAGES = 200
+"""Of an answer's evidence, that are shown."""
 ROOM = 1_000_000
 """Characters of texts; beyond them, each is cut to `_LEAST`. Of what one cell or answer says: `_TEXT`."""
 _TEXT, _OUTPUT, _SHORT, _LEAST = 100_000, 4_000, 120, 200
 _FENCE = re.compile(r"^[ \t>]*([`~]{3,})", re.MULTILINE)
+_CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
+_MARK = re.compile(r"\\?\[(\d{1,7})\\?\]")
 _TICKS = re.compile(r"`+")
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|<>&~$@:])")
 _HEADING = re.compile(r"^( {0,3})(#{1,6})(?=[ \t]|$)", re.MULTILINE)
@@ -44,12 +48,13 @@ class _Document:
     def parts(self, trace: TraceFile, children: Sequence[TraceFile]) -> Iterator[str]:
         heading = outline.one_line(trace.meta.question or f"Session {trace.meta.name}", 150)
         yield f"# {words(heading)}"
-        for one in outline.exchanges(trace):
+        for number, one in enumerate(outline.exchanges(trace), 1):
             if one.question.strip() != heading:
                 yield f"**Question**\n\n{quoted(self._cut(one.question, _TEXT))}"
             yield "## Answer" if one.answer is not None else "## No answer"
             if one.answer is not None:
-                yield self._said(one.answer)
+                yield self._linked(self._said(one.answer), one, number)
+                yield from self._evidence(one, number)
             yield f"*{words(one.about)}*" if one.about else ""
         yield f"{trace.meta.created:%Y-%m-%d %H:%M UTC}: {trace.spent().line()}"
         for number, turn in enumerate(outline.turns(trace)):
@@ -75,6 +80,26 @@ class _Document:
         """An answer: one line is a value; more are Markdown of the model's."""
         shown = self._cut(text, _TEXT)
         return quoted(shown) if "\n" in shown.strip() else f"> {words(shown)}"
+
+    @staticmethod
+    def _linked(said: str, one: outline.Exchange, number: int) -> str:
+        """The answer with its marks as footnotes."""
+        marks = {str(passage.mark) for passage in one.evidence}
+        parts = _CODE.split(said)
+        for place in range(0, len(parts), 2):
+            parts[place] = _MARK.sub(
+                lambda found: f"[^{number}-{found[1]}]" if found[1] in marks else found[0], parts[place]
+            )
+        return "".join(parts)
+
+    def _evidence(self, one: outline.Exchange, number: int) -> Iterator[str]:
+        """The passages, each as a footnote."""
+        places = places_of(one.evidence)
+        for passage, place in zip(one.evidence[:MOST_PASSAGES], places, strict=False):
+            unread = ", not read by the host" if passage.verdict == "unread" else ""
+            span = f"{passage.unit} {passage.start:,} to {passage.end:,}{unread}"
+            quote = fenced(self._cut(passage.quote, _TEXT), "text").replace("\n", "\n    ")
+            yield f"[^{number}-{passage.mark}]: {words(place)} ({span})\n\n    {quote}"
 
     def _cell(self, cell: TraceCell) -> Iterator[str]:
         if cell.kind == "answer":

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from rlm_kernel.engine.protocols import MODEL_CALLS, ROLES, Shares, Totals, Usage
+from rlm_kernel.engine.protocols import MODEL_CALLS, ROLES, Evidence, Shares, Totals, Usage
 from rlm_kernel.trace.calls import PackedCalls, spent_on
 from rlm_kernel.trace.reader import TraceCell, TraceFile
 from rlm_kernel.trace.schema import CallMeta, NotebookMeta, usage_of
@@ -31,13 +31,14 @@ _WHY = {
 @dataclass(frozen=True)
 class Exchange:
     """A question, and what came of it. `answer` is None where there is none; `about` says why, or what the
-    answer is.
+    answer is. `evidence`: the passages that it stands on.
     """
 
     question: str
     answer: str | None
     about: str = ""
     cell: str = ""
+    evidence: Sequence[Evidence] = ()
 
 
 @dataclass
@@ -131,7 +132,9 @@ def exchanges(trace: TraceFile) -> list[Exchange]:
         elif cell.kind == "answer":
             answer = cell.meta.text if cell.meta else None
             last = cell.id == "answer"
-            found.append(Exchange(asked, answer, ending(trace.meta) if last else "", cell.id))
+            about = ending(trace.meta) if last else ""
+            evidence = [one.evidence() for one in cell.meta.evidence] if cell.meta else []
+            found.append(Exchange(asked, answer, about, cell.id, evidence))
             asked = ""
     if asked:
         found.append(Exchange(asked, None, ending(trace.meta) or "There is no answer to it."))

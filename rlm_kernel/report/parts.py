@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel import sanitize
 from rlm_kernel.engine.messages import output_text
+from rlm_kernel.engine.protocols import places_of
 from rlm_kernel.report import markup, outline
 from rlm_kernel.trace import timeline
 from rlm_kernel.trace.prompts import open_prompts
@@ -23,6 +25,8 @@ ROOM = 24_000_000
 PICTURES_ROOM = 24_000_000
 """Characters (base64) of its pictures."""
 MOST_CALLS = 20_000
+MOST_PASSAGES = 500
+"""Of an answer's evidence."""
 MOST_CHILDREN = 300
 """Children that are shown with their cells; more are named."""
 _LEAST = 300
@@ -32,6 +36,8 @@ _FOLDED = 40
 _GROUP = 100
 """Calls that are unfolded together: a browser lays out what is unfolded."""
 _ENDED = {"error": "failed", "timeout": "stopped", "died": "the kernel died", "running": "cut off"}
+_TAG, _QUIET = re.compile(r"(<[^<>]*>)"), re.compile(r"</?(?:a|code|pre)\b")
+_MARK = re.compile(r"\[(\d{1,7})\]")
 _PICTURES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 
 
@@ -104,6 +110,28 @@ class _Cell:
     more_calls: int = 0
 
 
+@dataclass(frozen=True)
+class _Passage:
+    """A passage of evidence; `id`: where the page has it."""
+
+    id: str
+    mark: int
+    place: str
+    quote: str
+
+
+@dataclass(frozen=True)
+class _Exchange:
+    """A question, and what came of it; `cell`: where the answer stands, `more`: passages left out."""
+
+    question: str
+    answer: Markup | None
+    about: str
+    cell: str
+    evidence: list[_Passage]
+    more: int
+
+
 @dataclass
 class _Turn:
     id: str
@@ -123,7 +151,7 @@ class _Run:
     asked_by: str
     question: str
     line: str
-    exchanges: list[tuple[str, Markup | None, str, str]]
+    exchanges: list[_Exchange]
     turns: list[_Turn]
     timeline: str
     shown: bool = True
@@ -202,11 +230,27 @@ class _Maker:
         self._page, self._trace, self._number = page, trace, number
         self._prompts, self._room = prompts, room
 
-    def exchanges(self) -> Iterator[tuple[str, Markup | None, str, str]]:
+    def exchanges(self) -> Iterator[_Exchange]:
         for one in outline.exchanges(self._trace):
             answer = None if one.answer is None else _answer(self._room.cut(one.answer, _ANSWER))
-            about = markup.plain(one.about)
-            yield self._room.cut(one.question, _ANSWER), answer, about, one.cell and self._id(one.cell)
+            evidence = list(self._evidence(one))
+            yield _Exchange(
+                self._room.cut(one.question, _ANSWER),
+                None if answer is None else _linked(answer, evidence),
+                markup.plain(one.about),
+                one.cell and self._id(one.cell),
+                evidence,
+                len(one.evidence) - len(evidence),
+            )
+
+    def _evidence(self, one: outline.Exchange) -> Iterator[_Passage]:
+        places = places_of(one.evidence)
+        for passage, place in zip(one.evidence[:MOST_PASSAGES], places, strict=False):
+            unread = ", not read by the host" if passage.verdict == "unread" else ""
+            place += f" ({passage.unit} {passage.start:,} to {passage.end:,}{unread})"
+            name = self._id(f"{one.cell}-evidence-{passage.mark}")
+            quote = self._room.cut(passage.quote, _PROMPT)
+            yield _Passage(name, passage.mark, markup.plain(place), quote)
 
     def turns(self) -> Iterator[_Turn]:
         for place, turn in enumerate(outline.turns(self._trace)):
@@ -346,6 +390,22 @@ def _answer(text: str) -> Markup:
     from markupsafe import Markup
 
     return safe(markup.prose(text)) if "\n" in text.strip() else Markup("<p>{}</p>").format(text)
+
+
+def _linked(answer: Markup, evidence: Sequence[_Passage]) -> Markup:
+    """The answer's HTML with its marks, but for those in code and in links, as links to the passages."""
+    places = {str(one.mark): one.id for one in evidence}
+    inside, parts = 0, _TAG.split(str(answer))
+
+    def link(found: re.Match[str]) -> str:
+        return f'<a href="#{places[found[1]]}">{found[0]}</a>' if found[1] in places else found[0]
+
+    for place, part in enumerate(parts):
+        if place % 2:
+            inside += _QUIET.match(part) is not None and (-1 if part.startswith("</") else 1)
+        elif inside <= 0:
+            parts[place] = _MARK.sub(link, part)
+    return safe("".join(parts))
 
 
 def _first_text(data: Mapping[str, Any]) -> str:

@@ -13,7 +13,8 @@ from itertools import islice
 from typing import Any
 
 from rlm_kernel.engine.messages import output_text
-from rlm_kernel.engine.protocols import Totals
+from rlm_kernel.engine.protocols import Evidence, Totals, listed
+from rlm_kernel.engine.protocols import as_json as evidence_json
 from rlm_kernel.printable import printable
 from rlm_kernel.trace.calls import asked, is_call, linked
 from rlm_kernel.trace.prompts import PromptFile
@@ -124,6 +125,12 @@ def answer_of(trace: TraceFile) -> tuple[str, str | None]:
     return cell.id, cell.meta.text
 
 
+def evidence_of(trace: TraceFile) -> list[Evidence]:
+    """The passages that the last answer stands on."""
+    metas = (cell.meta for cell in reversed(trace.cells) if cell.kind == "answer" and cell.meta)
+    return [one.evidence() for one in next((meta.evidence for meta in metas), [])]
+
+
 def _answer(trace: TraceFile, paint: Paint) -> Iterator[str]:
     name, text = answer_of(trace)
     yield ""
@@ -135,6 +142,8 @@ def _answer(trace: TraceFile, paint: Paint) -> Iterator[str]:
     yield from lines[:MOST_ANSWER]
     if len(lines) > MOST_ANSWER:
         yield paint.dim(f"… {len(lines) - MOST_ANSWER:,} more lines: --cell {name}")
+    if evidence := evidence_of(trace):
+        yield from ["", paint.head("Evidence"), *map(printable, listed(evidence, _NARROW))]
 
 
 def _cell(cell: TraceCell, paint: Paint, more: Callable[[], str] | None) -> Iterator[str]:
@@ -321,6 +330,7 @@ def as_json(
     head = {
         "trace": str(trace.path),
         "answer": answer_of(trace)[1],
+        "evidence": list(map(evidence_json, evidence_of(trace))),
         **known,
         "spent": trace.spent().as_json(),
     }

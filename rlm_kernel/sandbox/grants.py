@@ -231,6 +231,15 @@ class FileGrants:
         """Where the kernel finds a host path. Raises FileRefused if the user did not name it."""
         return self._find(asked)[1]
 
+    def place_of(self, asked: str) -> Path:
+        """Where the file of an input is, or of what was asked for since, by the path that the kernel knows it
+        by. Blocking. Raises FileRefused.
+        """
+        granted, found = self._find(asked)
+        if not granted.used or found.directory:
+            raise FileRefused(f"{asked} is no file that was loaded.")
+        return found.source
+
     def _take(self, asked: str) -> Grant:
         """The same for a path that is used from now on."""
         granted, found = self._find(asked)

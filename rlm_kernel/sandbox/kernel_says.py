@@ -293,6 +293,7 @@ class Described(Told):
     heads: Annotated[list[Any], each(_named(_HEAD), _KINDS)] = Field(default_factory=list)
     forms: Annotated[list[Any], each(_named(_FORM), _KINDS)] = Field(default_factory=list)
     typed: Flag = False
+    cites: Flag = False
     partial: Annotated[Partial | None, PlainValidator(Partial.of)] = None
 
     def info(self) -> ContextInfo:
@@ -314,6 +315,7 @@ class Described(Told):
             self.kinds,
             self.heads,
             self.forms,
+            cites=self.cites,
         )
 
 

@@ -18,6 +18,7 @@ from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.loop import Loop, View
 from rlm_kernel.engine.protocols import Recording
 from rlm_kernel.engine.subcalls import SubCalls
+from rlm_kernel.proof.quotes import check_all
 from rlm_kernel.session.before import Before
 from rlm_kernel.session.conversation import full_history
 from rlm_kernel.session.environment import Environment, keep_of
@@ -64,6 +65,7 @@ class Assembly:
             history=history,
             keep=keep.beside(before.calls) if before else keep,
             kept=before.kept if before else None,
+            check=lambda given: check_all(given, self.environment.grants.place_of),
         )
 
     def cells(self, running: RunningKernel, calls: HostCalls) -> Cells:
@@ -80,6 +82,7 @@ class Assembly:
             images=settings.prompt.images,
             cell_seconds=settings.limits.cell_timeout,
             whole=settings.prompt.whole,
+            cite=settings.prompt.cite,
         )
         return Loop(cells, models.models, models.profile, view)
 

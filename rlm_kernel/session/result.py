@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel import sanitize
-from rlm_kernel.engine.protocols import Outcome, StopReason, Totals, Usage
+from rlm_kernel.engine.protocols import Evidence, Outcome, StopReason, Totals, Usage, as_json, listed
 from rlm_kernel.engine.totals import counted
 from rlm_kernel.errors import UsageError
 from rlm_kernel.printable import printable
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _SHOWN = 60
 """Characters of the answer in `repr`."""
+_PASSAGES, _WIDE = 50, 300
+"""Passages of evidence that a notebook shows, and characters of each; `evidence` has all."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -30,7 +32,7 @@ class Result:
 
     `forced`: a limit (`stop_reason`) was reached and the model was asked for what it had. `cost` in US
     dollars, None where unknown. `question`: which of its trace's questions it answers, from 0; None for all
-    that the trace has.
+    that the trace has. `evidence`: the passages that the answer stands on.
     """
 
     answer: str | None
@@ -41,12 +43,14 @@ class Result:
     detail: str
     totals: Totals
     question: int | None = None
+    evidence: Sequence[Evidence] = ()
 
     @classmethod
     def of(cls, outcome: Outcome, totals: Totals, trace: Path, question: int | None = None) -> Result:
         answer, value = (outcome.answer.text, outcome.answer.value) if outcome.answer else (None, None)
         reason, forced, detail = outcome.stop_reason, outcome.forced, outcome.detail
-        return cls(answer, value, trace, reason, forced, detail, totals, question)
+        evidence = outcome.answer.evidence if outcome.answer else ()
+        return cls(answer, value, trace, reason, forced, detail, totals, question, evidence)
 
     @property
     def usage(self) -> Usage:
@@ -65,6 +69,7 @@ class Result:
             **self.totals.as_json(),
             "stop_reason": self.stop_reason,
             "forced": self.forced,
+            "evidence": list(map(as_json, self.evidence)),
         }
 
     @property
@@ -162,6 +167,7 @@ class Result:
         return "".join(
             [
                 shown,
+                self._evidence_html(),
                 f"<p {sanitize.NO_MATH}><b>{about}</b></p>" if about else "",
                 f"<p {sanitize.NO_MATH}><small>{sanitize.text(self._used())} · trace: ",
                 f"{sanitize.link(self.trace)}</small></p>",
@@ -175,5 +181,22 @@ class Result:
         shown = "" if self.answer is None else answer.as_markdown(self.answer, "; result.answer has them all")
         used = answer.as_markdown(f"{self._used()} · trace: {self._place()}")
         return "\n\n".join(
-            part for part in (shown, f"**{answer.as_markdown(about)}**" if about else "", used) if part
+            part
+            for part in (
+                shown,
+                "  \n".join(answer.as_markdown(line) for line in listed(self.evidence[:_PASSAGES])),
+                f"**{answer.as_markdown(about)}**" if about else "",
+                used,
+            )
+            if part
+        )
+
+    def _evidence_html(self) -> str:
+        """The passages, folded."""
+        if not self.evidence:
+            return ""
+        lines = "<br>".join(map(sanitize.text, listed(self.evidence[:_PASSAGES], _WIDE)))
+        return (
+            f"<details {sanitize.NO_MATH}><summary>Evidence: {counted(len(self.evidence), 'passage')}"
+            f"</summary>{lines}</details>"
         )

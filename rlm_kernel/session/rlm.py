@@ -87,6 +87,7 @@ class RLM:
         view: Listener | None = None,
         approve: Approve | None = None,
         progress: bool | None = None,
+        cite: bool | None = None,
         answered: Give = lambda _result: None,
     ) -> Result:
         """Answer a question.
@@ -101,6 +102,8 @@ class RLM:
             approve: asked before the code spends more than `limits.ask`, where there is no limit on the cost;
                 it says True, False or "always", and may be async. Default: the code may.
             progress: show how far the run is; default: as the RLM was made.
+            cite: whether the answer is to have evidence, passages of the input; default: the setting
+                `prompt.cite`.
             answered: hears the answer as soon as it is there, before the container is removed; its `value` is
                 not of the type yet.
 
@@ -114,13 +117,17 @@ class RLM:
         """
         adapter = None if answer_type is None else _adapter(answer_type)
         schema = None if adapter is None else adapter.json_schema()
+        settings = self.settings
+        if cite is not None:
+            prompt = settings.prompt.model_copy(update={"cite": cite})
+            settings = settings.model_copy(update={"prompt": prompt})
         with self._watched(progress, view) as shown:
             shown.trace = place = trace_path(self.settings, question, None if trace is None else Path(trace))
             result = shown.done(
                 await ask(
                     question,
                     context,
-                    settings=self.settings,
+                    settings=settings,
                     trace=place,
                     models=self._models,
                     view=shown.view,

@@ -10,7 +10,8 @@ from datetime import datetime
 from pathlib import PurePosixPath
 from urllib.parse import quote
 
-from rlm_kernel.engine.protocols import ROLES, Memory, Outcome
+from rlm_kernel import sanitize
+from rlm_kernel.engine.protocols import ROLES, Evidence, Memory, Outcome, counted, places_of
 from rlm_kernel.trace import timeline
 from rlm_kernel.trace.headings import below
 from rlm_kernel.trace.schema import CallMeta, NotebookMeta
@@ -38,6 +39,8 @@ _BOX = Raw(
 )
 """A table of one cell: GitHub shows its border, and the others that of its style, which GitHub leaves out."""
 _BOX_END = Raw("\n\n</td></tr></tbody></table>\n\n")
+_PASSAGES, _BOX_PASSAGES, _BOX_QUOTE = 200, 20, 300
+"""Passages of evidence that the answer's cell shows; that the title shows; characters of each there."""
 _TAKEN_UP = {"fork": "Forked", "resume": "Resumed", "rebuild": "Rebuilt"}
 _REASONS = {
     "turns": "the turns were used up",
@@ -64,7 +67,11 @@ class Delivered:
 
 def title(meta: NotebookMeta, delivered: Delivered | None = None) -> list[str]:
     """The question, its answer if there is one, and what it was asked of."""
-    box = [] if delivered is None else [_BOX, _told_first(delivered), _BOX_END]
+    box: list[str] = []
+    if delivered is not None:
+        given = delivered.outcome.answer.evidence if delivered.outcome.answer else ()
+        shown = evidence(given, _BOX_PASSAGES, _BOX_QUOTE)
+        box = [_BOX, _told_first(delivered), *shown, _BOX_END]
     return [_asked(meta), *box, _asked_of(meta)]
 
 
@@ -189,6 +196,28 @@ def answer(outcome: Outcome) -> str:
     return f"## Answer\n\n{_value(shown)}" + (
         f"\n\n*Best-effort answer: {_limit(outcome)}.*" if outcome.forced else ""
     )
+
+
+def evidence(given: Sequence[Evidence], most: int = _PASSAGES, characters: int | None = None) -> list[str]:
+    """The passages that an answer stands on, folded: at most so many, and so many `characters` of each."""
+    if not given:
+        return []
+    unread = sum(one.verdict == "unread" for one in given)
+    how = f", {unread:,} of them not read by the host" if unread else ""
+    parts: list[str] = [
+        Raw(f"\n\n<details><summary>Evidence: {counted(len(given), 'passage')}{how}</summary>\n\n")
+    ]
+    for one, where in zip(given[:most], places_of(given), strict=False):
+        cut = characters is not None and len(one.quote) > characters
+        quote = f"{one.quote[:characters]}…" if cut else one.quote
+        place = _MARKS.sub(r"\\\1", where)
+        span = "" if not one.line else f" ({one.unit} {one.start:,} to {one.end:,})"
+        parts += [
+            f"**\\[{one.mark}\\]** {place}{span}\n\n",
+            Raw(f"<pre>{sanitize.text(quote)}</pre>\n\n"),
+        ]
+    more = len(given) - most
+    return [*parts, *([f"… and {more:,} more.\n\n"] if more > 0 else []), Raw("</details>")]
 
 
 def _limit(outcome: Outcome) -> str:

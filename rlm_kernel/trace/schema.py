@@ -22,6 +22,7 @@ from pydantic import (
     PlainSerializer,
     TypeAdapter,
 )
+from rlm_contract import MAX_EVIDENCE, MAX_QUOTE
 
 from rlm_kernel.bounded import MAX_DEPTH, shallow
 from rlm_kernel.engine.protocols import (
@@ -409,11 +410,6 @@ class CallMeta(_Part):
 _CALL = _shared(CallMeta, CallRecord)
 
 
-MAX_QUOTE = 4_000
-"""Characters of a quotation: a passage that a person reads, and not a file."""
-MAX_EVIDENCE = 1_000
-
-
 class EvidenceMeta(_Part):
     """A passage that an answer stands on. The fields are those of `engine.protocols.Evidence`."""
 
@@ -425,6 +421,11 @@ class EvidenceMeta(_Part):
     unit: Literal["bytes", "characters"] = "bytes"
     encoding: Annotated[str, Field(max_length=40)] = "utf-8"
     verdict: Literal["verbatim", "unread"] = "unread"
+    line: Count = 0
+
+    @classmethod
+    def of(cls, evidence: Evidence) -> EvidenceMeta:
+        return cls(**vars(evidence))
 
     def evidence(self) -> Evidence:
         """The passage as the engine knows it."""

@@ -17,6 +17,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, assert_never
 
+from rlm_contract import MAX_QUOTE
+
 from rlm_kernel import sanitize
 from rlm_kernel.engine.events import (
     CallFinished,
@@ -43,6 +45,7 @@ from rlm_kernel.engine.protocols import (
     CallRecord,
     CellResult,
     Completion,
+    Evidence,
     Memory,
     Outcome,
     Totals,
@@ -60,6 +63,7 @@ from rlm_kernel.trace.schema import (
     MAX_THOUGHTS,
     CallMeta,
     CellMeta,
+    EvidenceMeta,
     NotebookMeta,
     TotalsMeta,
     tokens_of,
@@ -115,6 +119,7 @@ class NotebookWriter(SavedNotebook):
         self._words: dict[int, dict[str, Any]] = {}
         self._prompts_shown: dict[str, str] = {}
         self._answer: str | None = None
+        self._evidence: tuple[Evidence, ...] = ()
         self._asked = ""
         self._beside: dict[str, datetime] = {}
         self._taken: dict[str, dict[str, Any]] = {}
@@ -332,7 +337,7 @@ class NotebookWriter(SavedNotebook):
             while (closed := f"answer-{number:02d}") in self._file.cells:
                 number += 1
             self._file.rename("answer", closed)
-        self._answer, self._tally.delivered = None, ""
+        self._answer, self._evidence, self._tally.delivered = None, (), ""
         changes = {"status": "running", "stop_reason": None, "forced": False, "detail": ""}
         self._meta = self._meta.model_copy(update=changes)
 
@@ -353,7 +358,7 @@ class NotebookWriter(SavedNotebook):
         """What the last question came to; None while it is being answered."""
         if self._meta.status != "finished" or self._meta.stop_reason is None or not self._meta.question:
             return None
-        answer = None if self._answer is None else Answer(self._answer)
+        answer = None if self._answer is None else Answer(self._answer, evidence=self._evidence)
         outcome = Outcome(answer, self._meta.stop_reason, self._meta.forced, self._meta.detail)
         return document.Delivered(outcome, self._tally.delivered if answer else "", self._asked)
 
@@ -396,7 +401,7 @@ class NotebookWriter(SavedNotebook):
             self._running = None
         self._close_turns()
         if outcome.answer is not None:
-            outcome = replace(outcome, answer=Answer(self._writable.text(outcome.answer.text)))
+            outcome = replace(outcome, answer=self._redacted(outcome.answer))
         self._meta = self._meta.model_copy(
             update={
                 "status": "finished",
@@ -408,8 +413,10 @@ class NotebookWriter(SavedNotebook):
         )
         self._answer = text = outcome.answer.text[: document.ANSWER_CAP] if outcome.answer else None
         children = [call for cell_id in self._file.cells for call in self._children.get(cell_id, ())]
-        closing = CellMeta(kind="answer", turn=self._turn or None, text=text)
-        self._markdown("answer", [document.answer(outcome)], closing)
+        self._evidence = outcome.answer.evidence if outcome.answer else ()
+        evidence = list(map(EvidenceMeta.of, self._evidence))
+        closing = CellMeta(kind="answer", turn=self._turn or None, text=text, evidence=evidence)
+        self._markdown("answer", [document.answer(outcome), *document.evidence(self._evidence)], closing)
         spans = self._tally.spans(self._file.cells)
         shown = document.summary(self._meta, children, self._tally.table(), spans)
         self._markdown("summary", shown, CellMeta(kind="summary"))
@@ -422,6 +429,12 @@ class NotebookWriter(SavedNotebook):
             raise
         finally:
             self._close_prompts()
+
+    def _redacted(self, answer: Answer) -> Answer:
+        """An answer as it may be written."""
+        write = self._writable.text
+        evidence = (replace(one, quote=write(one.quote)[:MAX_QUOTE]) for one in answer.evidence)
+        return Answer(write(answer.text), evidence=tuple(evidence))
 
     def close(self) -> None:
         self._close_prompts()
@@ -520,6 +533,8 @@ class NotebookWriter(SavedNotebook):
     def _code_kind(self, cell_id: str) -> Any:
         if cell_id in ("parameters", "setup"):
             return cell_id
+        if cell_id.startswith("cite-"):  # whether answers are to have evidence
+            return "setup"
         taken = self._taken.get(cell_id)
         return "code" if taken is None else taken.get("rlm", {}).get("kind", "person")
 

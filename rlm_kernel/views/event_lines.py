@@ -67,6 +67,26 @@ class Used:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Passage:
+    """A passage of a file that an answer stands on, from `start` up to `end`."""
+
+    mark: Annotated[int, _About("Its number in the answer's text: [1].")]
+    path: str
+    start: int
+    end: int
+    quote: str
+    unit: Annotated[
+        Literal["bytes", "characters"],
+        _About("Of start and end: bytes of the file, or characters of the text that a reader makes of it."),
+    ]
+    encoding: str
+    verdict: Annotated[
+        Literal["verbatim", "unread"], _About("Whether the host has read exactly the quotation there.")
+    ]
+    line: Annotated[int, _About("Where it begins, from 1; 0 where that is not known.")]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Line:
     """What each line has."""
 
@@ -293,6 +313,7 @@ class RunFinished(Line):
 
     event: Literal["run_finished"] = "run_finished"
     answer: str | None
+    evidence: Annotated[list[Passage], _About("The passages that the answer stands on.")]
     stop_reason: StopReason
     forced: Annotated[bool, _About("A best-effort answer, asked for when a limit was reached.")]
     detail: str
@@ -324,6 +345,7 @@ class End(Line):
     """`done`: a command that asked nothing has done its work."""
     exit_code: int
     answer: Annotated[str | None, _About("The last question's answer.")]
+    evidence: Annotated[list[Passage], _About("The passages that it stands on.")]
     stop_reason: StopReason | None
     detail: str
     used: Annotated[Used, _About("What the command has used, all questions together.")]

@@ -10,14 +10,14 @@ import math
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, assert_never
 
 from rlm_kernel._version import __version__
 from rlm_kernel.engine import events
 from rlm_kernel.engine.messages import output_text
-from rlm_kernel.engine.protocols import MODEL_CALLS, Outcome, Totals
+from rlm_kernel.engine.protocols import MODEL_CALLS, Answer, Outcome, Totals
 from rlm_kernel.secrets import redact, redact_cut
 from rlm_kernel.views import event_lines as lines
 from rlm_kernel.views.event_lines import MAX_TEXT, Line, Tokens, Used
@@ -113,6 +113,7 @@ class JsonEvents:
             status=_status(exit_code, outcome, interrupted=interrupted),
             exit_code=exit_code,
             answer=head.text("answer", answer.text) if answer else None,
+            evidence=_passages(head, answer),
             stop_reason=outcome.stop_reason if outcome else None,
             detail=head.text("detail", outcome.detail if outcome else ""),
             used=Used.of(self._used),
@@ -337,10 +338,20 @@ def _of_call(
             )
 
 
+def _passages(head: _Head, answer: Answer | None) -> list[lines.Passage]:
+    return [
+        lines.Passage(
+            **asdict(one) | {name: head.text(name, getattr(one, name)) for name in ("path", "quote")}
+        )
+        for one in (answer.evidence if answer else ())
+    ]
+
+
 def _of_run(head: _Head, event: events.RunFinished) -> Line:
     outcome = event.outcome
     return lines.RunFinished(
         answer=head.text("answer", outcome.answer.text) if outcome.answer else None,
+        evidence=_passages(head, outcome.answer),
         stop_reason=outcome.stop_reason,
         forced=outcome.forced,
         detail=head.text("detail", outcome.detail),

@@ -435,3 +435,25 @@ async def test_what_was_guessed_or_left_out_is_told_once_when_it_is_loaded(tmp_p
         await kept.load([tmp_path / "more.txt"])
         assert len(notes()) == 3, "not again what was told before"
         assert notes()[2].startswith("Note: more.txt: read as cp125")
+
+
+async def test_each_answer_of_a_session_has_its_evidence_and_a_rebuilt_kernel_the_same_marks(
+    log: Path, docker_client: Any
+) -> None:
+    changes = {"prompt.cite": "true"}
+    async with session(paths=[log], changes=changes) as kept:
+        first = await kept.ask("run: FINAL('one ' + cite('first line'))")
+        assert [(one.mark, one.quote) for one in first.evidence] == [(1, "first line")]
+    kill_container(docker_client)
+    async with session(changes=changes) as kept:
+        second = await kept.ask("run: FINAL('both ' + cite('first line') + cite('second line'))")
+        assert second.answer == "both [1][2]"
+        assert [(one.mark, one.line) for one in second.evidence] == [(1, 1), (2, 2)]
+    async with session() as kept:
+        third = await kept.ask("run: FINAL('none')")
+        assert (third.answer, third.evidence) == ("none", ())
+    trace = read_trace(third.trace)
+    answers = [cell.meta for cell in trace.cells if cell.kind == "answer" and cell.meta]
+    assert [[one.mark for one in meta.evidence] for meta in answers] == [[1], [1, 2], []]
+    found = await replay(third.trace)
+    assert {verdict.verdict for verdict in found.verdicts} == {"same"}

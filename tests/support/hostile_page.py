@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rlm_kernel.engine.events import RunFinished
-from rlm_kernel.engine.protocols import Answer, Outcome, Totals, Usage
+from rlm_kernel.engine.protocols import Answer, Evidence, Outcome, Totals, Usage
 from rlm_kernel.trace.writer import NotebookWriter
 from tests.support.trace import STORY, meta, tell
 
@@ -46,10 +46,13 @@ PAYLOADS = (
 ALL = "\n\n".join(PAYLOADS)
 _KEPT = {
     "id", "cell_type", "output_type", "kind", "status", "digest", "media_type", "sha256", "prompt_digest", "created", "started",
-    "at", "stop_reason", "version", "code_digest", "preview_picture", "error_type", "iopub.execute_input", "iopub.status.busy",
+    "at", "stop_reason", "unit", "verdict", "encoding", "version", "code_digest", "preview_picture", "error_type", "iopub.execute_input", "iopub.status.busy",
     "iopub.status.idle", "shell.execute_reply", "trace",
 }  # fmt: skip
 _SHORT = {"role", "name"}
+
+
+PASSAGES = (Evidence(1, "/data/a.txt", 0, 3, "one"), Evidence(2, "/data/a.txt", 5, 8, "two"))
 
 
 def _spoilt(value: Any, key: str = "") -> Any:
@@ -76,7 +79,8 @@ def hostile_trace(path: Path) -> Path:
     tell(writer, STORY[:-1])
     writer(
         RunFinished(
-            Outcome(Answer("x\ny"), "turns", True, "d"), Totals(2, 2, Usage(1, 1, 1), Usage(), 1.0, 9.0)
+            Outcome(Answer("x [1]\ny", evidence=PASSAGES), "turns", True, "d"),
+            Totals(2, 2, Usage(1, 1, 1), Usage(), 1.0, 9.0),
         )
     )
     notebook = _spoilt(json.loads(path.read_text("utf-8")))

@@ -198,7 +198,15 @@ def test_kernel_names_what_code_has_with_its_signatures() -> None:
     """The runtime cannot be imported without IPython, so it is read."""
     modules = [
         ast.parse((RUNTIME / name).read_text("utf-8"))
-        for name in ("api.py", "classifying.py", "files.py", "pdfpages.py", "queries.py", "wire.py")
+        for name in (
+            "api.py",
+            "citing.py",
+            "classifying.py",
+            "files.py",
+            "pdfpages.py",
+            "queries.py",
+            "wire.py",
+        )
     ]
     names = _assigned(modules[0], "NAMES")
     assert isinstance(names, ast.Dict)

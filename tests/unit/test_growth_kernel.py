@@ -19,6 +19,7 @@ from rlm_runtime import (
     api,
     asyncwire,
     batches,
+    citing,
     delivery,
     display,
     files,
@@ -154,9 +155,25 @@ def of_files(count: int) -> dict[str, str]:
     """So many loaded files."""
     unload()
     files.files.update(texts(count))
-    files._loaded.update({name: files._Loaded(f"/{name}", "utf-8", False, "") for name in files.files})
+    files._loaded.update({name: files.Loaded(f"/{name}", "utf-8", False, "") for name in files.files})
     files._activate_files()
     return files.files
+
+
+def of_one_file(lines: int) -> str:
+    """A loaded file of so many lines."""
+    of_files(1)
+    files.files["0.txt"] = log(lines).replace("worker 3", "wörker 3")
+    files._activate_files()
+    return str(files.files["0.txt"])
+
+
+def cited(passages: dict[str, str]) -> None:
+    for name, passage in passages.items():
+        with contextlib.suppress(ValueError):  # it stands nowhere
+            citing.cite(passage, name)
+    citing._given.clear()
+    citing._marks.clear()
 
 
 def variables(count: int) -> None:
@@ -332,6 +349,10 @@ CASES: dict[str, tuple[Callable[[int], Any], Callable[[Any], Any], int]] = {
         30,
     ),
     "FINAL_VAR": (variables, final_var, 100),
+    "cite": (of_files, cited, 100),
+    "cite: one file": (of_one_file, lambda text: cited({"0.txt": text[-100:]}), 2_000),
+    "cite: nowhere": (of_one_file, lambda _: cited({"0.txt": "the worker that is not there"}), 2_000),
+    "expect_evidence": (lambda n: n, lambda n: [citing.expect_evidence(False) for _ in range(n)], 10_000),
     "expect_answer": (lambda n: [{"a": i} for i in range(n)], checked, 200),
     "budget": (lambda n: n, lambda n: [api.budget() for _ in range(n)], 10_000),
     "history": (lambda n: n, lambda n: [len(api.NAMES["history"]) for _ in range(n)], 1_000),
@@ -440,6 +461,7 @@ LAZY: dict[str, tuple[Callable[[LazyText], Any], int]] = {
     "search": (lambda text: text.search("not there"), 10_000),
     "match": (lambda text: [text.match("(?s).*") for _ in range(20)], 3_000),
     "findall": (lambda text: text.findall(r"\d+ ms"), 2_000),
+    "places": (lambda text: consumed(text.places("INFO", None, None)), 2_000),
 }
 
 

@@ -23,7 +23,7 @@ def sent_batches(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         monkeypatch.setattr(wire, name, lambda *_: None)
     monkeypatch.setattr(files, "files", texts)
     monkeypatch.setattr(
-        files, "_loaded", {name: files._Loaded(f"/in/{name}", "utf-8", False, "") for name in texts}
+        files, "_loaded", {name: files.Loaded(f"/in/{name}", "utf-8", False, "") for name in texts}
     )
     sent: list[list[str]] = []
 

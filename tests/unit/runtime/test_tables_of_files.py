@@ -71,7 +71,7 @@ def test_texts_of_a_file_are_named_after_it_and_are_not_the_file(monkeypatch: py
         ("m.eml/b.xlsx/T", "2", ()),
     ]
     loaded = {"b.xlsx/S": ("/b.xlsx", "", False, "", "b.xlsx"), "c.xlsx": ("/c.xlsx", "", False, "")}
-    monkeypatch.setattr(files, "_loaded", {name: files._Loaded(*one) for name, one in loaded.items()})
+    monkeypatch.setattr(files, "_loaded", {name: files.Loaded(*one) for name, one in loaded.items()})
     assert (files.path_of("b.xlsx/S"), files.path_of("c.xlsx")) == ("", "/c.xlsx")
 
 

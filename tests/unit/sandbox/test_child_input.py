@@ -125,7 +125,7 @@ def loaded(run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> File
     texts = {path.name: path.read_text() for path in paths}
     monkeypatch.setattr(files, "files", texts)
     monkeypatch.setattr(
-        files, "_loaded", {path.name: files._Loaded(str(path), "utf-8", False, "") for path in paths}
+        files, "_loaded", {path.name: files.Loaded(str(path), "utf-8", False, "") for path in paths}
     )
     return FileGrants([paths[0], paths[1], folder / "sub"], run)
 

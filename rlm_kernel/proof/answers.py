@@ -1,0 +1,179 @@
+"""Where the pieces of an answer were seen before: in answers of calls, outputs of cells, passages of files.
+
+What was seen is no proof of how the answer came about: code may have computed it, or a model guessed it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from rlm_kernel.engine.messages import output_text
+from rlm_kernel.proof.findings import AnswerSources, CallSources, Passage, Piece, Seen, Sources
+from rlm_kernel.proof.normal import Normal
+from rlm_kernel.proof.pieces import MOST_PIECES, pieces, plain, words_of
+from rlm_kernel.proof.sources import answer_text, numbered
+from rlm_kernel.trace.calls import delivered
+from rlm_kernel.trace.prompts import PromptFile, open_prompts
+from rlm_kernel.trace.reader import TraceFile
+from rlm_kernel.trace.schema import CallMeta
+
+MOST_SEEN = 10
+"""Calls and cells that are named for a piece."""
+_ROOM = 64_000_000
+"""Characters of answers and outputs that are looked into."""
+_MOST_HITS = 1_000
+_LONG, _TELLING = 24, 5
+"""Bytes of a normal form that are hardly there by chance, and characters that are not where few hold them."""
+_FEW = 3
+
+
+def answer_of(trace: TraceFile) -> str | None:
+    """The last answer of a trace; None without one."""
+    cell = next((one for one in reversed(trace.cells) if one.kind == "answer"), None)
+    return cell.meta.text if cell is not None and cell.meta is not None else None
+
+
+def answer_sources(trace: TraceFile, sources: Sources) -> AnswerSources:
+    """Where the pieces of the last answer were seen. Blocking.
+
+    Args:
+        trace: The trace.
+        sources: What `call_sources` found in it, with the answer.
+    """
+    answer = answer_of(trace)
+    cell = next((one.id for one in reversed(trace.code_cells) if one.meta and delivered(one.meta)), "")
+    if not answer:
+        return AnswerSources(cell, ())
+    found = list(pieces(answer))
+    calls = {number: call for number, _, call in numbered(trace.cells)}
+    texts = _Texts(list(_texts(trace)))
+    with open_prompts(trace) as prompts:
+        held = _Held(sources, calls, prompts)
+        made = tuple(_piece(label, text, texts, held) for label, text in found[:MOST_PIECES])
+    return AnswerSources(cell, made, max(0, len(found) - MOST_PIECES))
+
+
+@dataclass(frozen=True)
+class _Text:
+    call: int
+    cell: str
+    text: str
+
+
+def _texts(trace: TraceFile) -> Iterator[_Text]:
+    """Answers of calls and outputs of cells, up to a bound."""
+    room = _ROOM
+    for number, cell, call in numbered(trace.cells):
+        text = answer_text(call)
+        room -= len(text)
+        if text and room > 0:
+            yield _Text(number, cell.id, text)
+    for cell in trace.code_cells:
+        text = output_text(cell.outputs) if cell.outputs and cell.kind in ("code", "person") else ""
+        room -= len(text)
+        if text and room > 0:
+            yield _Text(0, cell.id, text)
+
+
+class _Texts:
+    """Many texts in which one is looked for at once."""
+
+    def __init__(self, texts: Sequence[_Text]) -> None:
+        self.texts = texts
+        self._low = "\0".join(one.text.lower() for one in texts)
+        self._normal = b"\0".join(Normal(_raw(one.text)).text for one in texts)
+        self._low_ends, self._ends = _ends(self._low, "\0"), _ends(self._normal, b"\0")
+
+    def holding(self, needle: str) -> list[int]:
+        """Which texts hold this: to the letter, as a word of its own, where it is short."""
+        normal = Normal(_raw(needle)).text
+        found: dict[int, None] = {}
+        if len(normal) >= _LONG:
+            for at in _places(self._normal, normal):
+                found[bisect_right(self._ends, at)] = None
+        else:
+            low = needle.lower()
+            for form in dict.fromkeys((low, low.replace(",", ""))):
+                for at in _places(self._low, form):
+                    if _alone(self._low, at, at + len(form)):
+                        found[bisect_right(self._low_ends, at)] = None
+        return list(found)
+
+
+def _raw(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _ends(joined: str | bytes, mark: str | bytes) -> list[int]:
+    return [at for at, char in enumerate(joined) if char == (mark if isinstance(mark, str) else 0)]
+
+
+def _places(text: Any, needle: Any) -> Iterator[int]:
+    at, count = -1, 0
+    while needle and count < _MOST_HITS and (at := text.find(needle, at + 1)) >= 0:
+        yield at
+        count += 1
+
+
+def _alone(text: str, start: int, end: int) -> bool:
+    """Whether it is no part of a longer word or number."""
+    before, after = text[max(0, start - 2) : start], text[end : end + 2]
+    inside = before[-1:].isalnum() or after[:1].isalnum()
+    number = text[start].isdigit() and before[-1:] in (".", ",") and before[:1].isdigit()
+    return not inside and not number and not (after[:1] in (".", ",") and after[1:].isdigit())
+
+
+class _Held:
+    """What the prompts of calls held, in full."""
+
+    def __init__(self, sources: Sources, calls: Mapping[int, CallMeta], prompts: PromptFile) -> None:
+        self._sources, self._calls, self._prompts = sources, calls, prompts
+        self.answer = sources.answer
+        self._forms = lru_cache(maxsize=64)(self._forms_of)
+
+    def passages(self, number: int, needles: Sequence[str]) -> Iterator[Passage]:
+        """Those of a call's passages that hold any of these."""
+        wanted = [Normal(_raw(one)).text for one in needles]
+        for passage, form in self._forms(number):
+            if any(one in form for one in wanted if len(one) >= _TELLING):
+                yield passage
+
+    def _forms_of(self, number: int) -> list[tuple[Passage, bytes]]:
+        call: CallSources | None = self._sources.calls.get(number)
+        if call is None or not call.passages:
+            return []
+        sent = self._prompts.messages_of_call(self._calls[number].prompt_digest)
+        text = str(sent[0]["content"]) if sent else self._calls[number].preview
+        return [(one, Normal(_raw(text[one.start : one.end])).text) for one in call.passages]
+
+
+def _piece(label: str, text: str, texts: _Texts, held: _Held) -> Piece:
+    whole = plain(text)
+    found = {at: [whole] for at in texts.holding(whole)}
+    words = [word for word in words_of(text) if word != whole] if not found else []
+    counts = {whole: len(found)}
+    for word in words:
+        holders = texts.holding(word)
+        counts[word] = len(holders)
+        for at in holders:
+            found.setdefault(at, []).append(word)
+    most = sorted(found, key=lambda at: (-sum(map(len, found[at])), at))
+    seen = tuple(
+        Seen(texts.texts[at].call, texts.texts[at].cell, tuple(found[at]), found[at] == [whole])
+        for at in most[:MOST_SEEN]
+    )
+    sure = any(
+        len(Normal(_raw(word)).text) >= _LONG or (len(word) >= _TELLING and counts.get(word, 0) <= _FEW)
+        for one in seen
+        for word in one.words
+    )
+    passages = [(0, one) for one in held.answer if Normal(_raw(one.text)).text in Normal(_raw(text)).text]
+    for one in seen:
+        if one.call:
+            passages += [(one.call, passage) for passage in held.passages(one.call, one.words)]
+    left = max(0, len(found) - MOST_SEEN)
+    return Piece(text, label, seen, left, bool(seen) and not sure, tuple(passages[:MOST_SEEN]))

@@ -9,6 +9,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 from rlm_kernel.engine.messages import output_text
@@ -84,9 +85,10 @@ class _Texts:
 
     def __init__(self, texts: Sequence[_Text]) -> None:
         self.texts = texts
-        self._low = "\0".join(one.text.lower() for one in texts)
-        self._normal = b"\0".join(Normal(_raw(one.text)).text for one in texts)
-        self._low_ends, self._ends = _ends(self._low, "\0"), _ends(self._normal, b"\0")
+        low = [one.text.lower() for one in texts]
+        normal = [Normal(_raw(one.text)).text for one in texts]
+        self._low, self._normal = "\0".join(low), b"\0".join(normal)
+        self._low_ends, self._ends = _ends(low), _ends(normal)
 
     def holding(self, needle: str) -> list[int]:
         """Which texts hold this: to the letter, as a word of its own, where it is short."""
@@ -108,8 +110,9 @@ def _raw(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def _ends(joined: str | bytes, mark: str | bytes) -> list[int]:
-    return [at for at, char in enumerate(joined) if char == (mark if isinstance(mark, str) else 0)]
+def _ends(texts: Sequence[str] | Sequence[bytes]) -> list[int]:
+    """Where each text ends when they are joined by one character."""
+    return list(accumulate(len(one) + 1 for one in texts))
 
 
 def _places(text: Any, needle: Any) -> Iterator[int]:

@@ -14,8 +14,8 @@ from functools import cached_property
 
 from rlm_kernel.proof.anchors import KEY, Anchors
 from rlm_kernel.proof.chains import Match
-from rlm_kernel.proof.normal import Normal, without_numbers
-from rlm_kernel.proof.plaintext import Part
+from rlm_kernel.proof.normal import Normal, readable, without_numbers
+from rlm_kernel.proof.plaintext import Part, words_beyond_ascii
 
 MOST_PLACES = 32
 """Places of a source at which the same passage is looked at; of more it is told that there are more."""
@@ -80,9 +80,8 @@ class Matcher:
     @cached_property
     def words(self) -> frozenset[str]:
         """Words beyond ASCII of all texts."""
-        from rlm_kernel.proof.plaintext import words_beyond_ascii
-
-        return frozenset(word for text in self._texts for word in words_beyond_ascii(text))
+        texts = {entry.text: entry.raw for entry in self._entries}
+        return frozenset(word for raw in texts.values() for word in words_beyond_ascii(readable(raw)))
 
     def scan(self, source: int, parts: Iterable[Part]) -> None:
         """Look for the texts in a source; `matches` has what was found, by text."""
@@ -148,7 +147,8 @@ class Matcher:
         after = _same_after(raw[: end + _RAW_MORE], here, there, over)
         exact = here - before <= start + _RAW_MORE and here + after >= end - _RAW_MORE
         if exact:  # what is the same beyond in the normal form alone is so by chance
-            start, end, low, high = here - before, here + after, over - before, over + after
+            start, end = _whole(raw, here - before, here + after)
+            low, high = over + start - here, over + end - here
         where = part.byte(low), part.byte(high), part.line_of(low)
         self.matches[entry.text].append(Match(start, end, found.source, *where, size, exact))
 
@@ -159,6 +159,15 @@ class _Part:
     def __init__(self, source: int, part: Part, normal: Normal) -> None:
         self.source, self.part, self.normal = source, part, normal
         self.done: dict[int, int] = {}
+
+
+def _whole(raw: bytes, start: int, end: int) -> tuple[int, int]:
+    """The part without pieces of characters at its ends."""
+    while start < end and raw[start] & 0xC0 == 0x80:
+        start += 1
+    while start < end < len(raw) and raw[end] & 0xC0 == 0x80:
+        end -= 1
+    return start, end
 
 
 def _same_after(one: bytes, at: int, other: bytes, there: int) -> int:

@@ -23,8 +23,9 @@ _ESCAPE = re.compile(
     rb"|&(?:amp|lt|gt|quot|apos|nbsp|#[0-9]{1,5}|#[xX][0-9a-fA-F]{1,4});"
 )
 _UNIT = re.compile(rb"u([0-9a-fA-F]{4})")
+_NO_WORD = rb"[^\w\n\x80-\xff]"
 _NUMBERED = re.compile(
-    rb"^(?:[^\w\n]{0,8}(?:[A-Za-z]{1,12}[^\w\n]{0,3})?\d{1,9}[^\w\n]+|[^\s:]{1,200}:\d{1,9}[:-])",
+    rb"^(?:%b{0,20}(?:[A-Za-z]{1,12}%b{0,3})?\d{1,9}%b+|[^\s:]{1,200}:\d{1,9}[:-])" % ((_NO_WORD,) * 3),
     re.MULTILINE,
 )
 """What code puts before lines: `17: `, `[17] `, `Line 17 | `, `L17 `, `name.txt:17:`."""
@@ -44,6 +45,12 @@ def _unescaped(found: re.Match[bytes]) -> bytes:
 def padded(raw: bytes) -> bytes:
     """The text with its escapes undone, each byte at its place: what is shorter is filled with spaces."""
     return _ESCAPE.sub(_unescaped, raw) if b"\\" in raw or b"&" in raw else raw
+
+
+def readable(raw: bytes) -> str:
+    """The text with its escapes undone, as people read it."""
+    text = _ESCAPE.sub(lambda found: _unescaped(found).rstrip() or b" ", raw)
+    return text.decode("utf-8", "replace")
 
 
 def without_numbers(raw: bytes) -> bytes | None:

@@ -12,8 +12,10 @@ import os
 import re
 import stat
 import zlib
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import IO
 
@@ -24,7 +26,7 @@ PART = 1 << 19
 OVERLAP = 1 << 13
 """Bytes that a part has in common with the one before it."""
 MAX_UNPACKED = 4 << 30
-_HEAD = 1 << 16
+_HEAD, _STEP = 1 << 16, 1 << 12
 _NOT_READ = {
     b"%PDF-": "a PDF",
     b"PK\x03\x04": "a zip, or a document of an office program",
@@ -72,11 +74,28 @@ class Part:
     encoding: str = "utf-8"
 
     def byte(self, place: int) -> int:
-        """Where in the file a place of `raw` is."""
+        """Where in the file a place of `raw` is, between two characters."""
         if self.encoding == "utf-8":
             return self.first + place
-        text = self.raw[:place].decode("utf-8", "surrogatepass")
-        return self.first + len(text.encode(self.encoding, _errors(self.encoding)))
+        at = bisect_right(self._steps, (place, 1 << 62)) - 1
+        start, before = self._steps[at]
+        return self.first + before + self._length(start, place)
+
+    @cached_property
+    def _steps(self) -> list[tuple[int, int]]:
+        """Places of `raw` between characters, each with the bytes that the file has before it."""
+        found, at = [(0, 0)], 0
+        while at + _STEP < len(self.raw):
+            after = at + _STEP
+            while self.raw[after] & 0xC0 == 0x80:
+                after -= 1
+            found.append((after, found[-1][1] + self._length(at, after)))
+            at = after
+        return found
+
+    def _length(self, start: int, end: int) -> int:
+        text = self.raw[start:end].decode("utf-8", "surrogatepass")
+        return len(text.encode(self.encoding, _errors(self.encoding)))
 
     def line_of(self, place: int) -> int:
         return self.line + self.raw.count(b"\n", 0, place)

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import accumulate
 from typing import Any
 
 from rlm_kernel.engine.messages import output_text
-from rlm_kernel.proof.findings import AnswerSources, CallSources, Passage, Piece, Seen, Sources
+from rlm_kernel.proof.findings import AnswerSources, CallSources, Passage, Piece, Seen, Sources, Support
 from rlm_kernel.proof.normal import Normal
 from rlm_kernel.proof.pieces import MOST_PIECES, pieces, plain, words_of
-from rlm_kernel.proof.sources import answer_text, numbered
-from rlm_kernel.trace.calls import delivered
+from rlm_kernel.proof.sources import answer_text
+from rlm_kernel.trace.calls import delivered, numbered
 from rlm_kernel.trace.prompts import PromptFile, open_prompts
 from rlm_kernel.trace.reader import TraceFile
 from rlm_kernel.trace.schema import CallMeta
@@ -29,7 +29,8 @@ _ROOM = 64_000_000
 _MOST_HITS = 1_000
 _LONG, _TELLING = 24, 5
 """Bytes of a normal form that are hardly there by chance, and characters that are not where few hold them."""
-_FEW = 3
+_AROUND = 150
+"""Bytes of a passage that are shown on each side of a word."""
 
 
 def answer_of(trace: TraceFile) -> str | None:
@@ -135,31 +136,52 @@ class _Held:
 
     def __init__(self, sources: Sources, calls: Mapping[int, CallMeta], prompts: PromptFile) -> None:
         self._sources, self._calls, self._prompts = sources, calls, prompts
-        self.answer = sources.answer
-        self._forms = lru_cache(maxsize=64)(self._forms_of)
+        self.words = sources.words
+        self._texts = lru_cache(maxsize=64)(self._texts_of)
 
-    def passages(self, number: int, needles: Sequence[str]) -> Iterator[Passage]:
-        """Those of a call's passages that hold any of these."""
-        wanted = [Normal(_raw(one)).text for one in needles]
-        for passage, form in self._forms(number):
-            if any(one in form for one in wanted if len(one) >= _TELLING):
-                yield passage
+    def support(self, piece: str, seen: Sequence[Seen]) -> tuple[Support, ...]:
+        """The passages that the answer itself has, and those with words that calls gave back."""
+        form = Normal(_raw(piece)).text
+        found = [
+            Support((), one, one.text)
+            for one in self._sources.answer
+            if Normal(_raw(one.text)).text in form or form in Normal(_raw(one.text)).text
+        ]
+        known: dict[tuple[object, ...], Support] = {}
+        for one in seen:
+            for passage, around in self._holding(one.call, one.words) if one.call else ():
+                where = tuple((place.path, place.member, place.start, place.end) for place in passage.places)
+                first = known.get(where, Support((), passage, around))
+                known[where] = replace(first, calls=(*first.calls, one.call))
+        return (*found, *known.values())[:MOST_SEEN]
 
-    def _forms_of(self, number: int) -> list[tuple[Passage, bytes]]:
+    def _holding(self, number: int, words: Sequence[str]) -> Iterator[tuple[Passage, str]]:
+        """Those of a call's passages that hold any of these words, and what stands around them."""
+        for passage, text, normal in self._texts(number):
+            for word in words:
+                form = Normal(_raw(word)).text
+                if len(form) >= _TELLING and (at := normal.text.find(form)) >= 0:
+                    raw = _raw(text)
+                    start, end = normal.place(at), normal.place(at + len(form) - 1) + 1
+                    around = raw[max(0, start - _AROUND) : end + _AROUND].decode("utf-8", "ignore")
+                    yield passage, around
+                    break
+
+    def _texts_of(self, number: int) -> list[tuple[Passage, str, Normal]]:
         call: CallSources | None = self._sources.calls.get(number)
         if call is None or not call.passages:
             return []
         sent = self._prompts.messages_of_call(self._calls[number].prompt_digest)
         text = str(sent[0]["content"]) if sent else self._calls[number].preview
-        return [(one, Normal(_raw(text[one.start : one.end])).text) for one in call.passages]
+        parts = [(one, text[one.start : one.end]) for one in call.passages]
+        return [(one, part, Normal(_raw(part))) for one, part in parts]
 
 
 def _piece(label: str, text: str, texts: _Texts, held: _Held) -> Piece:
     whole = plain(text)
     found = {at: [whole] for at in texts.holding(whole)}
-    words = [word for word in words_of(text) if word != whole] if not found else []
     counts = {whole: len(found)}
-    for word in words:
+    for word in [word for word in words_of(text) if word != whole] if not found else []:
         holders = texts.holding(word)
         counts[word] = len(holders)
         for at in holders:
@@ -169,14 +191,14 @@ def _piece(label: str, text: str, texts: _Texts, held: _Held) -> Piece:
         Seen(texts.texts[at].call, texts.texts[at].cell, tuple(found[at]), found[at] == [whole])
         for at in most[:MOST_SEEN]
     )
+    many = max(MOST_SEEN, len(texts.texts) // 10)
     sure = any(
-        len(Normal(_raw(word)).text) >= _LONG or (len(word) >= _TELLING and counts.get(word, 0) <= _FEW)
-        for one in seen
-        for word in one.words
+        len(Normal(_raw(word)).text) >= _LONG or (len(word) >= _TELLING and count <= many)
+        for word, count in counts.items()
+        if count
     )
-    passages = [(0, one) for one in held.answer if Normal(_raw(one.text)).text in Normal(_raw(text)).text]
-    for one in seen:
-        if one.call:
-            passages += [(one.call, passage) for passage in held.passages(one.call, one.words)]
     left = max(0, len(found) - MOST_SEEN)
-    return Piece(text, label, seen, left, bool(seen) and not sure, tuple(passages[:MOST_SEEN]))
+    standing = tuple(
+        held.words[word] for word in dict.fromkeys((whole, *words_of(text))) if word in held.words
+    )
+    return Piece(text, label, seen, left, bool(seen) and not sure, held.support(text, seen), standing)

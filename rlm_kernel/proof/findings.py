@@ -124,13 +124,34 @@ class Seen:
 
 
 @dataclass(frozen=True)
+class Support:
+    """A passage of files in which a piece of the answer, or words of it, stands.
+
+    `calls`: those that had it in their prompts; none for a passage that the answer itself has to the letter.
+    `text`: what stands around the words there.
+    """
+
+    calls: tuple[int, ...]
+    passage: Passage
+    text: str
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A number, name or quotation of the answer, and where it stands in files, so many times in all."""
+
+    word: str
+    places: tuple[Place, ...]
+    count: int
+
+
+@dataclass(frozen=True)
 class Piece:
     """A sentence, list item, row or JSON value of the answer, and where it was seen before.
 
     `label`: the path of a JSON value. `seen`: the calls and cells that hold it, or its numbers and names; of
     `more` the same is true. `guess`: what they hold is so short, or so many hold it, that it may be chance.
-    `passages`: parts of files that hold it, each with the call that had them in its prompt; 0 for passages
-    that the answer itself has to the letter.
+    `support`: passages of files that hold it. `words`: where its words stand in files, whoever read them.
     """
 
     text: str
@@ -138,7 +159,8 @@ class Piece:
     seen: tuple[Seen, ...] = ()
     more: int = 0
     guess: bool = False
-    passages: tuple[tuple[int, Passage], ...] = ()
+    support: tuple[Support, ...] = ()
+    words: tuple[Standing, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -156,13 +178,14 @@ class AnswerSources:
 
 @dataclass
 class Sources:
-    """`calls` by their numbers. `answer`: passages of the answer itself that stand in files. `trouble`: what
-    is missing, in sentences.
+    """`calls` by their numbers. `answer`: passages of the answer itself that stand in files, `words`: where
+    words of it do. `trouble`: what is missing, in sentences.
     """
 
     calls: dict[int, CallSources] = field(default_factory=dict)
     files: list[FileSources] = field(default_factory=list)
     answer: tuple[Passage, ...] = ()
+    words: dict[str, Standing] = field(default_factory=dict)
     trouble: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
@@ -173,3 +196,15 @@ class Sources:
             "answer_passages": [asdict(one) for one in self.answer],
             "trouble": self.trouble,
         }
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where the calls' prompts and the answer of a trace come from."""
+
+    sources: Sources
+    answer: AnswerSources
+
+    def as_json(self) -> dict[str, Any]:
+        """As `rlm show --sources --json` has it."""
+        return {**self.sources.as_json(), "answer": self.answer.as_json()}

@@ -87,13 +87,12 @@ class Matcher:
         """Look for the texts in a source; `matches` has what was found, by text."""
         known = self._known
         for part in parts:
-            normal = Normal(part.raw)
-            text = normal.text
+            text = part.normal.text
             places = self._anchors.of(text)
             keys = [text[at : at + KEY] for at in places]
             if known.keys().isdisjoint(keys):
                 continue
-            found = _Part(source, part, normal)
+            found = _Part(source, part, part.normal)
             for at, key in zip(places, keys, strict=True):
                 if key in known:
                     self._hit(found, at, key)

@@ -24,7 +24,7 @@ _CODE = re.compile(r"\b(?=\w*\d)(?=\w*[^\W\d])\w{4,60}\b|\b\w{2,40}(?:_\w{1,40})
 
 
 def pieces(answer: str) -> Iterator[tuple[str, str]]:
-    """The pieces of an answer, each with its label: of JSON the values by their paths; else sentences, rows."""
+    """The pieces of an answer, each with its label: JSON values by path; else sentences, items, rows."""
     answer = answer[:MOST_TEXT]
     data = _json(answer)
     if isinstance(data, dict | list):

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from rlm_kernel import system
+from rlm_kernel.proof.normal import Normal
 
 PART = 1 << 19
 """Bytes of a file that are looked at together."""
@@ -72,6 +73,11 @@ class Part:
     first: int
     line: int
     encoding: str = "utf-8"
+
+    @cached_property
+    def normal(self) -> Normal:
+        """The normal form of `raw`."""
+        return Normal(self.raw)
 
     def byte(self, place: int) -> int:
         """Where in the file a place of `raw` is, between two characters."""

@@ -19,9 +19,20 @@ from rlm_kernel.engine.hostcalls import digest
 from rlm_kernel.pathtext import from_text, to_text
 from rlm_kernel.proof import plaintext
 from rlm_kernel.proof.chains import Match, Run, runs
-from rlm_kernel.proof.findings import SHOWN, CallSources, FileSources, Held, Passage, Place, Sources, State
+from rlm_kernel.proof.findings import (
+    SHOWN,
+    CallSources,
+    FileSources,
+    Held,
+    Passage,
+    Place,
+    Sources,
+    Standing,
+    State,
+)
 from rlm_kernel.proof.matching import Matcher
-from rlm_kernel.trace.calls import is_call
+from rlm_kernel.proof.words import Words, words_in
+from rlm_kernel.trace.calls import numbered
 from rlm_kernel.trace.prompts import PromptFile, open_prompts
 from rlm_kernel.trace.reader import TraceCell, TraceFile
 from rlm_kernel.trace.schema import CallMeta, FileMeta
@@ -67,8 +78,10 @@ def call_sources(trace: TraceFile, places: Mapping[str, Path], answer: str | Non
         texts = [one.text for one in batch] + ([answer] if answer and not at else [])
         matcher = Matcher(texts)
         read = [file for file in found.files if not file.why]
+        words = Words(words_in(answer) if answer and not at else ())
         for number, file in enumerate(read):
-            matcher.scan(number, _parts_of(file, places, matcher))
+            matcher.scan(number, words.through(number, _parts_of(file, places, matcher)))
+        found.words |= {word: _standing(word, words, read) for word, count in words.counts.items() if count}
         passages = [tuple(_passages(matcher, number, text, read)) for number, text in enumerate(texts)]
         if answer and not at:
             found.answer = passages.pop()
@@ -81,15 +94,6 @@ def call_sources(trace: TraceFile, places: Mapping[str, Path], answer: str | Non
     _note_files(found)
     found.calls = dict(sorted(found.calls.items()))
     return found
-
-
-def numbered(cells: Sequence[TraceCell]) -> Iterator[tuple[int, TraceCell, CallMeta]]:
-    """The calls of models in the cells, numbered from 1 on as they stand in the trace."""
-    made = (
-        (cell, call) for cell in cells for call in (cell.meta.calls if cell.meta else ()) if is_call(call)
-    )
-    for number, (cell, call) in enumerate(made, 1):
-        yield number, cell, call
 
 
 # Prompts
@@ -233,6 +237,14 @@ def _passages(matcher: Matcher, number: int, text: str, files: Sequence[FileSour
 
 def _place(match: Match, file: FileSources) -> Place:
     return Place(file.path, file.member, match.low, match.high, match.line, match.exact)
+
+
+def _standing(word: str, words: Words, files: Sequence[FileSources]) -> Standing:
+    places = tuple(
+        Place(files[source].path, files[source].member, start, end, line, exact=False)
+        for source, start, end, line in words.places[word]
+    )
+    return Standing(word, places, words.counts[word])
 
 
 def _held(matcher: Matcher, number: int, text: str) -> list[Held]:

@@ -79,7 +79,9 @@ def prose(chance: random.Random, characters: int, alphabet: str = "abcdefghijklm
     weights = [1 / (rank + 3) for rank in range(len(words))]
     lines, size = [], 0
     while size < characters:
-        line = " ".join(chance.choices(words, weights, k=chance.randint(4, 18))).capitalize() + chance.choice(".?!")
+        line = " ".join(chance.choices(words, weights, k=chance.randint(4, 18))).capitalize() + chance.choice(
+            ".?!"
+        )
         indent = " " * chance.choice((0, 0, 0, 2, 4))
         lines.append(BOILERPLATE if chance.random() < 0.02 else f"{indent}{line}\n")
         size += len(lines[-1])
@@ -124,7 +126,11 @@ KINDS: Mapping[str, tuple[Callable[[random.Random, int], str], str]] = {
 
 def offset(text: str, place: int, encoding: str) -> int:
     """The byte of a file at which a character stands."""
-    return len(text[:place].encode(encoding)) if place or encoding not in ("utf-16", "utf-8-sig") else len("".encode(encoding))
+    return (
+        len(text[:place].encode(encoding))
+        if place or encoding not in ("utf-16", "utf-8-sig")
+        else len("".encode(encoding))
+    )
 
 
 def case(kind: str, change: Change, chance: random.Random, *, least: int = 200, prompts: int = 20) -> Case:

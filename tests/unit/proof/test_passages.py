@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from rlm_kernel.proof import plaintext
 from rlm_kernel.proof.chains import runs
 from rlm_kernel.proof.matching import Matcher
-from tests.support.passages import CHANGES, KINDS, Case, Span, case, score
+from tests.support.passages import CHANGES, Case, Span, case, score
 
 
 def claims(made: Case, folder: Path) -> list[list[Span]]:

@@ -198,7 +198,6 @@ def _piece(label: str, text: str, texts: _Texts, held: _Held) -> Piece:
         if count
     )
     left = max(0, len(found) - MOST_SEEN)
-    standing = tuple(
-        held.words[word] for word in dict.fromkeys((whole, *words_of(text))) if word in held.words
-    )
+    words = dict.fromkeys((whole, *words_of(text)))
+    standing = tuple(held.words[word] for word in words if word in held.words)
     return Piece(text, label, seen, left, bool(seen) and not sure, held.support(text, seen), standing)

@@ -19,8 +19,10 @@ from rlm_kernel.proof.plaintext import Part, words_beyond_ascii
 
 MOST_PLACES = 32
 """Places of a source at which the same passage is looked at; of more it is told that there are more."""
-_SAME_IN_TEXT = 64
-"""Places of one text that the same key may have: what repeats itself more often is in no need of more."""
+_SAME_IN_TEXT = 3
+"""Places of one text that the same key may have: by what comes again more often, nothing is looked up there."""
+_PAIRS = 4_096
+"""Places of texts, times places of sources, that are compared for one key: of boilerplate only the first."""
 _FINE, _FINE_UP_TO, _COARSE = 8, 32 << 20, 16
 """How far anchors are apart, and bytes of texts from which they are farther apart."""
 _WORK, _WORK_LEAST = 64, 1 << 20
@@ -70,12 +72,13 @@ class Matcher:
 
     def _index(self, entry: _Entry) -> None:
         text = entry.normal.text
-        for at in self._anchors.of(text):
-            key, place = text[at : at + KEY], entry.first + at
-            if self._known.setdefault(key, place) != place:
-                others = self._more.setdefault(key, array("Q"))
-                if len(others) < _SAME_IN_TEXT or others[-_SAME_IN_TEXT] < entry.first:
-                    others.append(place)
+        places = self._anchors.of(text)
+        keys = [text[at : at + KEY] for at in places]
+        counts = Counter(keys)
+        for at, key in zip(places, keys, strict=True):
+            place = entry.first + at
+            if counts[key] <= _SAME_IN_TEXT and self._known.setdefault(key, place) != place:
+                self._more.setdefault(key, array("Q")).append(place)
 
     @cached_property
     def words(self) -> frozenset[str]:
@@ -93,8 +96,10 @@ class Matcher:
             if known.keys().isdisjoint(keys):
                 continue
             found = _Part(source, part, part.normal)
+            seen_before = len(Normal(part.raw[: part.old]).text) - KEY
             for at, key in zip(places, keys, strict=True):
                 if key in known:
+                    self._seen[key] += at > seen_before
                     self._hit(found, at, key)
 
     def forget(self) -> None:
@@ -102,18 +107,18 @@ class Matcher:
         self._seen.clear()
         self.matches = [[] for _ in self._texts]
 
-    def is_common(self, text: int, start: int, end: int) -> bool:
-        """Whether a passage (bytes `start` to `end` of a text) stands at more places than were looked at."""
+    def times(self, text: int, start: int, end: int) -> int:
+        """At how many places a passage (bytes `start` to `end` of a text) stands at most, by its keys."""
         entry = self._entries[bisect_left(self._entries, text, key=lambda one: one.text)]
         form = Normal(entry.raw[start:end]).text
         counts = [self._seen[form[at : at + KEY]] for at in self._anchors.of(form)]
-        return min((count for count in counts if count), default=0) > MOST_PLACES
+        return min((count for count in counts if count), default=0)
 
     def _hit(self, found: _Part, at: int, key: bytes) -> None:
-        self._seen[key] += 1
-        if self._seen[key] > MOST_PLACES:
+        seen, others = self._seen[key], self._more.get(key, ())
+        if seen > MOST_PLACES or (seen > 1 and seen * len(others) > _PAIRS):
             return
-        for place in (self._known[key], *self._more.get(key, ())):
+        for place in (self._known[key], *others):
             line = at - place
             if at < found.done.get(line, 0):
                 continue

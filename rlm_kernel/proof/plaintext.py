@@ -66,13 +66,14 @@ class NotRead(Exception):
 @dataclass(frozen=True)
 class Part:
     """A part of a text. `raw` is UTF-8. `first`: where it begins in the file, in bytes; `line`: the number of
-    the line in which that is, from 1 on.
+    the line in which that is, from 1 on. `old`: bytes of `raw` that the part before it has as well.
     """
 
     raw: bytes
     first: int
     line: int
     encoding: str = "utf-8"
+    old: int = 0
 
     @cached_property
     def normal(self) -> Normal:
@@ -182,7 +183,7 @@ def _utf8(stream: IO[bytes], first: int) -> Iterator[Part]:
     rest, line = b"", 1
     while new := stream.read(PART):
         raw = rest + new
-        yield Part(raw, first, line)
+        yield Part(raw, first, line, old=len(rest))
         step = max(0, len(raw) - OVERLAP)
         line += raw.count(b"\n", 0, step)
         first += step
@@ -198,7 +199,8 @@ def _decoded(stream: IO[bytes], first: int, encoding: str) -> Iterator[Part]:
         new = stream.read(PART)
         text = rest + decoder.decode(new, not new)
         if len(text) > len(rest):
-            yield Part(text.encode("utf-8", "surrogatepass"), first, line, encoding)
+            old = len(rest.encode("utf-8", "surrogatepass"))
+            yield Part(text.encode("utf-8", "surrogatepass"), first, line, encoding, old)
         if not new:
             return
         step = max(0, len(text) - OVERLAP)

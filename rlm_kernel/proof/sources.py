@@ -231,8 +231,8 @@ def answer_text(call: CallMeta) -> str:
 def _passages(matcher: Matcher, number: int, text: str, files: Sequence[FileSources]) -> Iterator[Passage]:
     for run, start, end in _runs(matcher, number, text):
         places = tuple(_place(match, files[match.source]) for match in run.places)
-        common = matcher.is_common(number, run.start, run.end)
-        yield Passage(start, end, text[start:end][:SHOWN], places, common)
+        more = matcher.times(number, run.start, run.end) > len(places)
+        yield Passage(start, end, text[start:end][:SHOWN], places, more)
 
 
 def _place(match: Match, file: FileSources) -> Place:

@@ -12,6 +12,8 @@ MOST_WORDS = 24
 """Words of an answer that are looked for in all files."""
 MOST_PLACES = 3
 """Places that are told; others are counted."""
+MOST_COUNTED = 1_000
+"""Places from which no more are counted (but in the part of the file that is at hand)."""
 _LEAST, _LONGEST = 5, 80
 """Bytes of the normal form: fewer stand everywhere, and longer texts are passages."""
 
@@ -30,7 +32,10 @@ def words_in(answer: str) -> list[str]:
 
 
 class Words:
-    """Looks for words in parts of files, on their way to somebody else. `places`: by word, source and bytes."""
+    """Looks for words in parts of files, on their way to somebody else.
+
+    `places`: of each word, as source, first and last byte and line; `counts`: how often it stands there.
+    """
 
     def __init__(self, words: Iterable[str]) -> None:
         self._forms = {word: Normal(word.encode("utf-8", "replace")).text for word in words}
@@ -42,7 +47,7 @@ class Words:
         last = dict.fromkeys(self._forms, -1)
         for part in parts:
             for word, form in self._forms.items():
-                for start, end in _places(part, form):
+                for start, end in _places(part, form) if self.counts[word] < MOST_COUNTED else ():
                     first = part.byte(start)
                     if first <= last[word]:
                         continue
@@ -55,10 +60,11 @@ class Words:
 
 def _places(part: Part, form: bytes) -> Iterator[tuple[int, int]]:
     """Where a word stands by itself, and not in a longer one."""
-    normal, at = part.normal, -1
-    while (at := normal.text.find(form, at + 1)) >= 0:
+    normal, at, count = part.normal, -1, 0
+    while count < MOST_COUNTED and (at := normal.text.find(form, at + 1)) >= 0:
         start, end = normal.place(at), normal.place(at + len(form) - 1) + 1
         if not _goes_on(part.raw[max(0, start - 2) : start][::-1]) and not _goes_on(part.raw[end : end + 2]):
+            count += 1
             yield start, end
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import html
+import itertools
 import json
 import random
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -76,12 +77,12 @@ class Case:
 def prose(chance: random.Random, characters: int, alphabet: str = "abcdefghijklmnopqrstuvwxyz") -> str:
     """Text of words that are as unequally frequent as those of a language, with lines that come again."""
     words = ["".join(chance.choices(alphabet, k=chance.randint(2, 9))) for _ in range(4_000)]
-    weights = [1 / (rank + 3) for rank in range(len(words))]
+    weights = list(itertools.accumulate(1 / (rank + 3) for rank in range(len(words))))
     lines, size = [], 0
     while size < characters:
-        line = " ".join(chance.choices(words, weights, k=chance.randint(4, 18))).capitalize() + chance.choice(
-            ".?!"
-        )
+        line = " ".join(
+            chance.choices(words, cum_weights=weights, k=chance.randint(4, 18))
+        ).capitalize() + chance.choice(".?!")
         indent = " " * chance.choice((0, 0, 0, 2, 4))
         lines.append(BOILERPLATE if chance.random() < 0.02 else f"{indent}{line}\n")
         size += len(lines[-1])
@@ -165,12 +166,24 @@ def score(claimed: Sequence[Iterable[Span]], truth: Sequence[Iterable[Span]]) ->
     """Precision and recall by bytes, over all prompts."""
     both = of_claimed = of_truth = 0
     for one, other in zip(claimed, truth, strict=True):
-        bytes_claimed, bytes_true = set(_bytes(one)), set(_bytes(other))
-        both += len(bytes_claimed & bytes_true)
-        of_claimed += len(bytes_claimed)
-        of_truth += len(bytes_true)
+        claims, truths = together(one), together(other)
+        of_claimed += sum(end - start for _, start, end in claims)
+        of_truth += sum(end - start for _, start, end in truths)
+        both += sum(
+            max(0, min(end, high) - max(start, low))
+            for name, start, end in claims
+            for other_name, low, high in truths
+            if name == other_name
+        )
     return both / of_claimed if of_claimed else 1.0, both / of_truth if of_truth else 1.0
 
 
-def _bytes(spans: Iterable[Span]) -> Iterator[tuple[str, int]]:
-    return ((name, at) for name, start, end in spans for at in range(start, end))
+def together(spans: Iterable[Span]) -> list[Span]:
+    """Spans that do not overlap, for the same bytes."""
+    found: list[Span] = []
+    for name, start, end in sorted(spans):
+        if found and found[-1][0] == name and start <= found[-1][2]:
+            found[-1] = name, found[-1][1], max(found[-1][2], end)
+        else:
+            found.append((name, start, end))
+    return found

@@ -16,6 +16,7 @@ from rlm_kernel.errors import UsageError
 from rlm_kernel.printable import printable
 
 if TYPE_CHECKING:
+    from rlm_kernel.proof.findings import Provenance
     from rlm_kernel.trace.reader import TraceFile
 
 
@@ -49,6 +50,14 @@ def export(
         bool,
         option(OUTPUT, "--children/--no-children", help="With --jsonl: with the traces of child RLMs."),
     ] = True,
+    sources: Annotated[
+        bool,
+        option(
+            OUTPUT,
+            "--sources/--no-sources",
+            help="With --html, --md: where the answer comes from. It reads the trace's files.",
+        ),
+    ] = True,
     *,
     options: SettingsOptions,
 ) -> None:
@@ -75,7 +84,16 @@ def export(
             raise UsageError("A whole document is no output for a terminal.", hint="Name a file with -o.")
         from rlm_kernel.session import documents
 
-        _write(out, [documents.html(found) if html else documents.markdown(found)])
+        origin = _sources(found) if sources else None
+        _write(out, [documents.html(found, origin) if html else documents.markdown(found, origin)])
+
+
+def _sources(trace: TraceFile) -> Provenance | None:
+    """Where answer and prompts come from; None for a run without files or answer."""
+    from rlm_kernel.session.sources import provenance
+
+    found = provenance(trace, say=lambda text: print(f"rlm: {text}", file=sys.stderr))
+    return found if trace.meta.files and found.answer.pieces else None
 
 
 def _only(text: str | None) -> Literal["root", "sub"] | None:

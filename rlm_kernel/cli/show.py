@@ -11,9 +11,18 @@ from typing import TYPE_CHECKING, Annotated
 
 from rlm_kernel.cli import _complete
 from rlm_kernel.cli._pager import page
-from rlm_kernel.cli._text import shown_path
+from rlm_kernel.cli._text import json_line, shown_path
 from rlm_kernel.cli._trace import chosen as named
-from rlm_kernel.cli.options import INPUT, JSON, OUTPUT, TRACE_OR_LAST, SettingsOptions, option, with_options
+from rlm_kernel.cli.options import (
+    INPUT,
+    JSON,
+    MOVED_FILES,
+    OUTPUT,
+    TRACE_OR_LAST,
+    SettingsOptions,
+    option,
+    with_options,
+)
 from rlm_kernel.errors import UsageError
 from rlm_kernel.nearest import nearest
 from rlm_kernel.printable import printable
@@ -45,8 +54,14 @@ def show(
     ] = None,
     full: Annotated[bool, option(OUTPUT, "--full", help="With --calls: full prompts and answers.")] = False,
     sources: Annotated[
-        bool, option(OUTPUT, "--sources", help="The files with sizes and sha256, and which cells made calls.")
+        bool,
+        option(
+            OUTPUT,
+            "--sources",
+            help="Where the answer and the prompts come from: calls, cells, passages of files.",
+        ),
     ] = False,
+    files: MOVED_FILES = None,
     pager: Annotated[
         bool, option(OUTPUT, "--pager/--no-pager", help="In a terminal, use $PAGER, or less.")
     ] = True,
@@ -56,7 +71,7 @@ def show(
 ) -> None:
     """Show a trace in the terminal: question, answer, turns, code, outputs.
 
-    Reads the notebook alone: no Docker, no models. A pipe gets plain text.
+    Reads the notebook alone, and for --sources its files: no Docker, no models. A pipe gets plain text.
     """
     from rlm_kernel.report import text
     from rlm_kernel.trace.prompts import open_prompts
@@ -67,13 +82,13 @@ def show(
     chosen = _chosen(found, cell)
     paint = text.Paint(sys.stdout.isatty() and not os.environ.get("NO_COLOR"))
     with open_prompts(found) as prompts:
-        if as_json:
+        if sources:
+            _sources(found, files, paint, paged=pager, as_json=as_json)
+        elif as_json:
             calls = calls or full or call is not None
             for part in text.as_json(found, chosen, prompts, calls=calls, full=full or call is not None):
                 sys.stdout.write(part)
             print()
-        elif sources:
-            page(text.sources(found, paint), paged=pager)
         elif calls or full or call is not None:
             page(_calls(found, chosen, prompts, call, paint, full=full), paged=pager)
         elif cell is not None:
@@ -82,6 +97,19 @@ def show(
             page(text.document(found, quoted(shown_path(trace)), paint), paged=pager)
         if prompts.trouble:
             print(f"rlm: {printable(prompts.trouble)}", file=sys.stderr)
+
+
+def _sources(trace: TraceFile, files: list[str] | None, paint: Paint, *, paged: bool, as_json: bool) -> None:
+    """Where answer and prompts come from: this reads the files."""
+    from rlm_kernel.cli.replay import named_files
+    from rlm_kernel.report.sources import sources
+    from rlm_kernel.session.sources import provenance
+
+    found = provenance(trace, named_files(files), say=lambda text: print(f"rlm: {text}", file=sys.stderr))
+    if as_json:
+        print(json_line({"trace": str(trace.path), **found.as_json()}))
+    else:
+        page(sources(trace, found, paint), paged=paged)
 
 
 def _chosen(trace: TraceFile, cell: str | None) -> Sequence[TraceCell]:
@@ -109,9 +137,10 @@ def _calls(
 ) -> Iterator[str]:
     """The calls of the chosen cells, by their numbers in the trace. Raises UsageError."""
     from rlm_kernel.report import text
+    from rlm_kernel.trace.calls import numbered
 
     ids = {one.id for one in chosen}
-    made = ((at, one, call) for at, one, call in text.numbered(trace.cells) if one.id in ids)
+    made = ((at, one, call) for at, one, call in numbered(trace.cells) if one.id in ids)
     if number is not None:
         found = text.call_at(trace.cells, number)
         if found is None or found[0].id not in ids:

@@ -14,20 +14,28 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from rlm_kernel.proof.findings import Provenance
 from rlm_kernel.report import markup, outline
 from rlm_kernel.report.parts import Page, safe
+from rlm_kernel.report.sourcelinks import SourceLinks
 from rlm_kernel.trace.reader import TraceFile
 
 
-def html(trace: TraceFile, children: Sequence[TraceFile] = (), lost: Sequence[str] = ()) -> str:
+def html(
+    trace: TraceFile,
+    children: Sequence[TraceFile] = (),
+    lost: Sequence[str] = (),
+    found: Provenance | None = None,
+) -> str:
     """The page.
 
     Args:
         trace: The trace of the run.
         children: Those of the child RLMs beneath it, each behind the one that asked for it.
         lost: Why the traces of others could not be read.
+        found: Where the run's answer and prompts come from.
     """
-    page = Page(trace, children)
+    page = Page(trace, children, SourceLinks(trace, found) if found else None)
     style, script = _file("style.css") + markup.code_styles(), _file("search.js")
     policy = (
         f"default-src 'none'; img-src data:; style-src {_digest(style)}; script-src {_digest(script)}; "

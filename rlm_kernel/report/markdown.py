@@ -12,7 +12,9 @@ from collections.abc import Iterator, Sequence
 from rlm_kernel import sanitize
 from rlm_kernel.engine.messages import output_text
 from rlm_kernel.engine.protocols import Usage, places_of
+from rlm_kernel.proof.findings import Provenance
 from rlm_kernel.report import markup, outline
+from rlm_kernel.report.sourcelinks import SourceLinks
 from rlm_kernel.trace.reader import TraceCell, TraceFile
 from rlm_kernel.trace.schema import CallMeta
 
@@ -32,12 +34,14 @@ _HEADING = re.compile(r"^( {0,3})(#{1,6})(?=[ \t]|$)", re.MULTILINE)
 _UNDERLINE = re.compile(r"^ {0,3}(=+|-+)[ \t]*$", re.MULTILINE)
 
 
-def markdown(trace: TraceFile, children: Sequence[TraceFile] = ()) -> str:
+def markdown(trace: TraceFile, children: Sequence[TraceFile] = (), found: Provenance | None = None) -> str:
     """The document: questions and answers, turns with code, outputs and calls, files, cost.
 
-    `children`: the traces of the child RLMs beneath it, each of which is told by question and answer.
+    `children`: the traces of the child RLMs beneath it, each told by question and answer. `found`:
+    where the answer and the prompts come from.
     """
-    return "\n\n".join(part for part in _Document().parts(trace, children) if part) + "\n"
+    sources = _sources(SourceLinks(trace, found)) if found else ()
+    return "\n\n".join(part for part in (*_Document().parts(trace, children), *sources) if part) + "\n"
 
 
 class _Document:
@@ -167,6 +171,22 @@ def _cost(trace: TraceFile) -> Iterator[str]:
     titles = "| | model | calls | tokens in | cached | tokens out | cost |"
     line = "| --- | --- | ---: | ---: | ---: | ---: | ---: |"
     yield "\n".join([titles, line, *(row(*one) for one in outline.by_model(trace))])
+
+
+def _sources(found: SourceLinks) -> Iterator[str]:
+    yield "## Where the answer comes from"
+    yield from (f"*{words(why)}*" for why in found.trouble)
+    for piece in found.pieces():
+        yield "\n".join([f"- **{words(piece.text)}**", *(f"  - {words(line)}" for line in piece.said)])
+        yield from (f"  {words(where)}:\n\n  > {words(text)}" for where, text in piece.passages)
+    yield "### What the prompts held"
+    for call in found.calls():
+        where = "; ".join(words(where) for where, _ in call.passages)
+        yield f"- call {call.number:,}: {words(call.said)}{f': {where}' if where else ''}"
+    if found.more_calls:
+        yield f"… and {found.more_calls:,} more calls."
+    yield "### How much of each file was in a prompt"
+    yield "\n".join(f"- {words(name)}: {words(share)}" for name, share in found.files())
 
 
 def _files(trace: TraceFile) -> Iterator[str]:

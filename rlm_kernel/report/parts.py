@@ -12,6 +12,7 @@ from rlm_kernel import sanitize
 from rlm_kernel.engine.messages import output_text
 from rlm_kernel.engine.protocols import places_of
 from rlm_kernel.report import markup, outline
+from rlm_kernel.report.sourcelinks import SourceLinks
 from rlm_kernel.trace import timeline
 from rlm_kernel.trace.prompts import open_prompts
 from rlm_kernel.trace.reader import TraceCell, TraceFile
@@ -160,8 +161,10 @@ class _Run:
 class Page:
     """Everything that the template asks for."""
 
-    def __init__(self, trace: TraceFile, children: Sequence[TraceFile]) -> None:
-        self.trace = trace
+    def __init__(
+        self, trace: TraceFile, children: Sequence[TraceFile], sources: SourceLinks | None = None
+    ) -> None:
+        self.trace, self.sources = trace, sources
         below = [one for one in children if one.path != trace.path]
         self.all = [trace, *below]
         self.room = _Room()

@@ -1,4 +1,4 @@
-"""A trace as lines for a terminal: as a document, one cell in full, its calls, its files.
+"""A trace as lines for a terminal: as a document, one cell in full, its calls.
 
 Lines are made as they are asked for. All that comes from models, cells and files is made safe first.
 """
@@ -19,7 +19,7 @@ from rlm_kernel.printable import printable
 from rlm_kernel.trace.calls import asked, is_call, linked
 from rlm_kernel.trace.prompts import PromptFile
 from rlm_kernel.trace.reader import TraceCell, TraceFile
-from rlm_kernel.trace.schema import CallMeta, FileMeta
+from rlm_kernel.trace.schema import CallMeta
 
 MOST_LINES = 30
 """Of a cell's outputs, in the document."""
@@ -230,16 +230,6 @@ def counted(cell: TraceCell) -> str:
 # Calls
 
 
-def numbered(cells: Sequence[TraceCell]) -> Iterator[tuple[int, TraceCell, CallMeta]]:
-    """The calls of models in the cells, numbered from 1 on as they stand in the trace."""
-    number = 0
-    for cell in cells:
-        for call in cell.meta.calls if cell.meta else ():
-            if is_call(call):
-                number += 1
-                yield number, cell, call
-
-
 def call_at(cells: Sequence[TraceCell], number: int) -> tuple[TraceCell, CallMeta] | None:
     """The call of this number; None if there is none."""
     for cell in cells:
@@ -293,29 +283,6 @@ def in_full(number: int, cell: TraceCell, call: CallMeta, prompts: PromptFile, p
     if call.trace:
         yield paint.dim(f"Its trace: {_line(call.trace)}")
     yield ""
-
-
-# Files
-
-
-def sources(trace: TraceFile, paint: Paint) -> Iterator[str]:
-    """The files of the trace, and which cells made how many calls."""
-    yield paint.head("Files")
-    if not trace.meta.files:
-        yield "There are none."
-    for file in trace.meta.files:
-        kind = "folder " if file.directory else ""
-        yield f"{file.size:>15,} bytes  {_digest(file):64}  {kind}{printable(file.path)}"
-    yield from ["", paint.head("Calls by cell")]
-    cells = [(cell, told) for cell in trace.code_cells if (told := counted(cell))]
-    for cell, told in cells:
-        yield f"{cell.id:16} {told}"
-    if not cells:
-        yield "There are none."
-
-
-def _digest(file: FileMeta) -> str:
-    return file.sha256 or {"pending": "(not read to its end)", None: ""}.get(file.digest, f"({file.digest})")
 
 
 # As JSON

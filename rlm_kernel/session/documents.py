@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+from rlm_kernel.proof.findings import Provenance
 from rlm_kernel.session.tree import with_children
 from rlm_kernel.trace.reader import TraceFile
 
@@ -11,19 +12,19 @@ MOST_CHILDREN = 1_000
 """Traces of children that are read for one document."""
 
 
-def html(trace: TraceFile) -> str:
-    """One web page with the whole tree of child RLMs."""
+def html(trace: TraceFile, found: Provenance | None = None) -> str:
+    """One web page with the whole tree of child RLMs; `found`: with where its answer comes from."""
     from rlm_kernel.report import html as page
 
     children, lost = _children(trace)
-    return page.html(trace, children, lost)
+    return page.html(trace, children, lost, found)
 
 
-def markdown(trace: TraceFile) -> str:
-    """One Markdown document, which tells the child RLMs by question and answer."""
+def markdown(trace: TraceFile, found: Provenance | None = None) -> str:
+    """One Markdown document, which tells the child RLMs by question and answer; `found`: as of `html`."""
     from rlm_kernel.report import markdown as document
 
-    return document.markdown(trace, _children(trace)[0])
+    return document.markdown(trace, _children(trace)[0], found)
 
 
 def _children(trace: TraceFile) -> tuple[list[TraceFile], list[str]]:

@@ -1,0 +1,33 @@
+"""Where a trace's prompts and answer come from, by the files as they are now. Blocking."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from rlm_kernel.proof.answers import answer_of, answer_sources
+from rlm_kernel.proof.findings import Provenance
+from rlm_kernel.proof.sources import call_sources
+from rlm_kernel.session.environment import Say, silent
+from rlm_kernel.session.tracefiles import check_files
+from rlm_kernel.trace.reader import TraceFile
+
+_TOLD_FROM = 64 << 20
+"""Bytes of files from which it is told that they are read."""
+
+
+def provenance(trace: TraceFile, given: Mapping[str, Path] | None = None, say: Say = silent) -> Provenance:
+    """Find the trace's files, and in them what prompts and answer held.
+
+    Files that are missing or have changed refuse nothing: they are told in the result's `trouble`. `given`:
+    where a file is now, by its path or name in the trace.
+
+    Raises UsageError for a name that the trace does not have.
+    """
+    if sum(file.size for file in trace.meta.files) > _TOLD_FROM:
+        say("looking through the trace's files …")
+    checked = check_files(trace, given)
+    places = {one.meta.path: one.path for one in checked if one.path is not None}
+    found = call_sources(trace, places, answer_of(trace))
+    found.trouble += [one.fault for one in checked if one.fault]
+    return Provenance(found, answer_sources(trace, found))

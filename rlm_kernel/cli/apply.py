@@ -6,8 +6,6 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from rlm_kernel.cli import _complete
 from rlm_kernel.cli._report import run_and_report
 from rlm_kernel.cli.options import INPUT, MODELS, TRACE, TRACE_OUT, RunOptions, option, with_options

@@ -1,5 +1,5 @@
-"""Apply: yesterday's analysis on today's input. A trace's code runs on new files, with live sub-calls, and the
-root model is woken only where something is not as it was.
+"""Apply: yesterday's analysis on today's input. A trace's code runs on new files, with live sub-calls, and
+the root model is woken only where something is not as it was.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rlm_kernel.session.asked import OldQuestion, questions_of
 from rlm_kernel.session.counterparts import Counterparts, New, counterparts
 from rlm_kernel.session.delivery import Give, answer_first
 from rlm_kernel.session.environment import Host, Say, ledger_of, silent
-from rlm_kernel.session.inputs import Context, Inputs, check_readable, gather
+from rlm_kernel.session.inputs import Context, check_readable, gather
 from rlm_kernel.session.listeners import with_spans
 from rlm_kernel.session.models import models_of
 from rlm_kernel.session.pool import KernelPool

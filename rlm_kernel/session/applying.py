@@ -83,9 +83,10 @@ class Woken:
         """For the root model, and for who reads the notebook."""
         when = "before any of it ran" if self.cell == INPUT else f"at {self.cell}"
         said = (
-            f"The code of an earlier run ({trace}) was applied to the input of now, without you: replies above "
-            f"are of that run, their outputs are of now. It was stopped {when}: {self.why}. Names and numbers "
-            "in those replies may be of the earlier input: go by the outputs, and go on with the question."
+            f"The code of an earlier run ({trace}) was applied to the input of now, without you: replies "
+            f"above are of that run, their outputs are of now. It was stopped {when}: {self.why}. Names and "
+            "numbers in those replies may be of the earlier input: go by the outputs, and go on with the "
+            "question."
         )
         if not self.not_run:
             return said
@@ -224,8 +225,10 @@ class Applying:
         return answer
 
     async def _turn(self, turn: OldTurn, cells: Cells, ledger: Ledger, *, last: bool) -> Answer | None:
-        """Run the cells of a turn. Its words are written once the first is about to run: a turn of which nothing
-        ran is the root model's to take anew.
+        """Run the cells of a turn.
+
+        Its words are written once the first is about to run: a turn of which nothing ran is the root model's
+        to take anew.
         """
         reply = self._plan.files.renamed(turn.reply)
         parsed = parse_reply(reply)

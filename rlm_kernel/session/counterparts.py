@@ -1,4 +1,5 @@
-"""Which new file stands for which file of a trace, and the trace's code with the new names in place of the old.
+"""Which new file stands for which file of a trace, and the trace's code with the new names in place of the
+old.
 
 The code itself is changed, and no second name is kept in the kernel: so an answer that prints a file's name
 prints the new one, and the notebook runs by itself.
@@ -21,7 +22,8 @@ from rlm_kernel.trace.schema import FileMeta
 _WITH_NAMES = "load_file|records|text|switch_to|remove_file|open|Path|read_csv|read_text"
 """Functions whose first argument is a file: there a word without a dot is one, too."""
 _CHOOSES = re.compile(
-    r"(?:startswith|endswith|removeprefix|removesuffix|fnmatch\w*|name\s*=)[\s(]*[\"'](?P<part>[^\"'\n]{3,80})[\"']"
+    r"(?:startswith|endswith|removeprefix|removesuffix|fnmatch\w*|name\s*=)"
+    r"[\s(]*[\"'](?P<part>[^\"'\n]{3,80})[\"']"
 )
 _MOST = 4_000
 """Names that are changed in code."""
@@ -59,8 +61,8 @@ class Counterparts:
     @cached_property
     def names(self) -> Sequence[tuple[str, str]]:
         """The path and the name in the kernel of each file, then and now."""
-        olds = [recorded(pair.old.path) for pair in self.pairs] + [recorded(one.path) for one in self.gone]
-        news: list[PurePath] = [pair.new.path for pair in self.pairs] + [one.path for one in self.added]
+        olds = [*(recorded(one.old.path) for one in self.pairs), *(recorded(one.path) for one in self.gone)]
+        news = [*(one.new.path for one in self.pairs), *(one.path for one in self.added)]
         found: dict[str, str] = {}
         before, now = _tails(olds), _tails(news)
         for place in range(len(self.pairs)):

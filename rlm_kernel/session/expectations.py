@@ -16,10 +16,10 @@ from rlm_kernel.trace.reader import TraceCell
 from rlm_kernel.trace.schema import CallMeta
 
 _ASKS = ("llm_query", "rlm_query")
-_EMPTY = frozenset(
-    {"", "0", "0.0", "0.00", "-0.0", "[]", "{}", "()", "set()", "none", "nan", "nat", "null", "''", '""', "0%",
-     "0.0%", "counter()", "dict_keys([])", "dict_values([])", "n/a", "<na>", "b''", "frozenset()", "inf", "-inf"}
-)  # fmt: skip
+_EMPTY = {
+    "0", "0.0", "0.00", "-0.0", "0%", "0.0%", "[]", "{}", "()", "set()", "frozenset()", "counter()", "none",
+    "dict_keys([])", "dict_values([])", "nan", "nat", "null", "inf", "-inf", "n/a", "<na>", "''", '""', "b''",
+}  # fmt: skip
 _NO_NUMBER = re.compile(r"\b(?:nan|NaN|NaT|None|<NA>|null|inf)\b")
 _LABELLED = re.compile(r"^(?P<label>.*?\S\s*[:=]\s*)(?P<value>[^:=]*)$")
 _TABLE = re.compile(r"^Empty DataFrame\b|^Series\(\[\]|^\[0 rows x \d+ columns\]", re.MULTILINE)
@@ -56,7 +56,8 @@ def surprising_answer(then: str | None, now: str) -> str:
 def is_empty(text: str) -> bool:
     """Whether a result is one of nothing."""
     bare = text.strip()
-    if bare.casefold() in _EMPTY or _TABLE.search(bare):
+    words = bare.casefold().split()
+    if not words or bare.casefold() in _EMPTY or all(word in _EMPTY for word in words) or _TABLE.search(bare):
         return True
     try:
         return not _holds(json.loads(bare))
@@ -70,8 +71,8 @@ def _holds(value: Any) -> bool:
         return any(map(_holds, value.values()))
     if isinstance(value, list):
         return any(map(_holds, value))
-    return (
-        isinstance(value, bool) or bool(value) and not (isinstance(value, float) and not math.isfinite(value))
+    return isinstance(value, bool) or (
+        bool(value) and not (isinstance(value, float) and not math.isfinite(value))
     )
 
 
@@ -107,7 +108,8 @@ def _emptied(then: str, now: str) -> str:
     values = dict(_labelled(then))
     for label, value in _labelled(now):
         if is_empty(value) and not is_empty(values.get(label, value)):
-            return f"it gave {label.strip()} {value.strip() or 'nothing'}, and gave {values[label].strip()[:40]} then"
+            was = values[label].strip()[:40]
+            return f"it gave {label.strip()} {value.strip() or 'nothing'}, and gave {was} then"
     return ""
 
 

@@ -13,8 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-_FORM = re.compile(r"^Form: (?:(?P<file>[^\n]{1,200}?): )?(?P<what>a table|JSON lines|mail|sections|lines|JSON|like JSON)"
-                   r"(?P<rest>[^\n]*)$", re.MULTILINE)  # fmt: skip
+_FORM = re.compile(
+    r"^Form: (?:(?P<file>[^\n]{1,200}?): )?"
+    r"(?P<what>a table|JSON lines|mail|sections|lines|JSON|like JSON)(?P<rest>[^\n]*)$",
+    re.MULTILINE,
+)
 _KINDS = re.compile(r"^Kinds: (?P<kinds>[^\n]+)$", re.MULTILINE)
 _CONTEXT = re.compile(r"^Context: (?P<kind>[\w.]+)", re.MULTILINE)
 _NOTE = re.compile(r"^Note: (?P<note>[^\n]+)$", re.MULTILINE)
@@ -76,9 +79,10 @@ def _table(match: re.Match[str]) -> Table:
     listed = _NAMES.search(told)
     names = [json.loads(one) for one in _ONE.findall(listed.group())] if listed else []
     first = _FIRST.search(match["rest"])
-    shape = re.sub(r'"(?:[^"\\]|\\.)*"|[\d,]+', "", told.split(";")[0])
-    plain = re.sub(r"\bthe columns?\b|\s+", " ", shape).strip(" ,")
-    return Table(f"{match['what']} {plain}".strip(), names, _kinds_of(first["row"]) if first else {})
+    bare = re.sub(r'"(?:[^"\\]|\\.)*"|[\d,]+', "", told.split(";")[0])
+    plain = "" if match["what"] == "lines" else re.sub(r"\b(?:with )?the columns?\b|\bwith\b|\s+", " ", bare)
+    what = " ".join(f"{match['what']} {plain}".split()).rstrip(" ,")
+    return Table(what, names, _kinds_of(first["row"]) if first else {})
 
 
 def _kinds_of(row: str) -> dict[str, str]:
@@ -86,8 +90,11 @@ def _kinds_of(row: str) -> dict[str, str]:
         found: Any = ast.literal_eval(row)
     except (ValueError, SyntaxError, RecursionError, MemoryError):
         return {}  # it was cut
-    known = {str: "text", int: "number", float: "number", bool: "bool", list: "list", dict: "dict"}
-    return {str(key): known.get(type(value), "") if value != "" else "" for key, value in found.items()}
+    known = {str: "text", int: "number", float: "number", bool: "yes or no", list: "list", dict: "dict"}
+    return {
+        str(key): "nothing" if value in ("", None) else known.get(type(value), "value")
+        for key, value in found.items()
+    }
 
 
 def broken(then: InputForm | None, now: InputForm | None, code: str) -> str:
@@ -129,7 +136,7 @@ def _tables(then: InputForm, now: InputForm, code: str) -> str:
     if not then.tables:
         return ""  # it was just text: the code counts on no form
     if not now.tables:
-        return f"it is no {then.tables[0].what} any more"
+        return f"it was {then.tables[0].what}, and is not any more"
     for table in now.tables:
         faults = [_other(old, table, code) for old in then.tables]
         if all(faults):
@@ -147,6 +154,10 @@ def _other(old: Table, new: Table, code: str) -> str:
     if old.what != new.what:
         return f"it is {new.what}, and was {old.what}"
     gone = [name for name in old.names if name not in new.names]
+    if old.what == "lines":
+        # The names of their fields are the kernel's, and some of them words that all lines have.
+        named = [name for name in gone if re.search(rf"[\"']{re.escape(name)}[\"']", code)]
+        return f"without {_listed(named)}" if named else ""
     added = [name for name in new.names if name not in old.names]
     if gone:
         return f"without {_listed(gone)}" + (f", and with {_listed(added)}" if added else "")
@@ -156,9 +167,13 @@ def _other(old: Table, new: Table, code: str) -> str:
     if added and not moved and re.search(r"\[-\d", code) and _BY_PLACE.search(code):
         return f"with {_listed(added)} at its end, and the code may count columns from there"
     other = [
-        name for name, kind in old.kinds.items() if kind and new.kinds.get(name) and new.kinds[name] != kind
+        name
+        for name, kind in old.kinds.items()
+        if kind != "nothing" and new.kinds.get(name, kind) not in (kind, "value")
     ]
-    return f"{_listed(other)} had a {old.kinds[other[0]]} and has a {new.kinds[other[0]]}" if other else ""
+    if not other:
+        return ""
+    return f"{_listed(other)} began with {old.kinds[other[0]]} and begins with {new.kinds[other[0]]}"
 
 
 def _listed(names: Sequence[str]) -> str:

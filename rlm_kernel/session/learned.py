@@ -9,6 +9,7 @@ was an excerpt of the input, anywhere in the input of now. All else is stale.
 from __future__ import annotations
 
 import ast
+import codecs
 import re
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,9 +19,20 @@ from rlm_kernel.engine import python
 Standing = Callable[[Sequence[str]], Awaitable[Sequence[bool]]]
 """Which of some texts stand in the input of now."""
 _TOKEN = re.compile(r"\w+(?:[.:/@-]\w+)*")
+_WHOLE = re.compile(r"^<input-\w+ ", re.MULTILINE)
+"""With this begins an input in the first message that is shown whole."""
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _CLASS = re.compile(r"\\[AbBdDsSwWZnrt]")
 _ROUND = re.compile(r"[1-9]0*|(?:15|25|50|75)0*|[1-9]00*1|1024|2048|4096|8192")
+_USUAL = {
+    "error", "errors", "err", "warn", "warning", "info", "debug", "trace", "fatal", "critical", "exception",
+    "true", "false", "yes", "no", "none", "null", "nan", "get", "post", "put", "delete", "head", "id", "name",
+}  # fmt: skip
+"""Words that code looks for without having read them anywhere."""
+_LAYOUT = frozenset(
+    {"figsize", "dpi", "indent", "ndigits", "decimals", "width", "bins", "rotation", "fontsize"}
+)
+"""Keywords whose values change nothing of what is found."""
 _READ = 400_000
 """Characters of one output that are looked at."""
 _ASKED = 60
@@ -32,26 +44,27 @@ _WORD, _FEW = 3, 2
 @dataclass(frozen=True)
 class Literal:
     """A string or a number in code. `answer`: it goes into what is delivered; `group`: of which list or set
-    it is one; `index`: it takes one of a list.
+    it is one; `small`: it takes one of a list, or is added to something.
     """
 
     text: str
     number: bool = False
     answer: bool = False
     group: int = 0
-    index: bool = False
+    small: bool = False
 
 
 @dataclass
 class Output:
     """What the root model had read of a cell then, and what the cell gave now. `excerpt`: it shows the input
-    itself; None: not known yet.
+    itself; None: not known yet. `whole`: all of it.
     """
 
     cell: str
     then: str
     now: str
     excerpt: bool | None = None
+    whole: bool = False
     places: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
     places_now: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
 
@@ -63,6 +76,21 @@ class Output:
         """Whether it had a word or number, or words of several."""
         return text in self.places or (bool(re.search(r"\W", text)) and _stands(text, self.then))
 
+    def counted(self, text: str) -> bool:
+        """Whether a line began or ended with a small number: that of a list, or a result."""
+        return bool(self._counting(text, self.then))
+
+    @staticmethod
+    def _counting(text: str, where: str) -> set[str]:
+        mark = re.compile(
+            rf"[\[(#]?{re.escape(text)}(?:[\].:)]|\s)|.*(?:[:=]\s*|\s\s){re.escape(text)}$|{re.escape(text)}$"
+        )
+        return {line.strip() for line in where.splitlines() if mark.match(line.strip())}
+
+    def counted_there(self, text: str) -> bool:
+        """Whether the same lines are there now."""
+        return self._counting(text, self.then) <= set(map(str.strip, self.now.splitlines()))
+
     def has(self, text: str) -> bool:
         return text in self.places_now or (bool(re.search(r"\W", text)) and _stands(text, self.now))
 
@@ -72,6 +100,11 @@ class Output:
             return bool(self.places[text] & self.places_now.get(text, set()))
         then, now = _line_of(text, self.then), _line_of(text, self.now)
         return bool(then & now)
+
+    @property
+    def is_list(self) -> bool:
+        """Whether it may have told all that there was."""
+        return self.whole or not self.excerpt
 
     @property
     def same_words(self) -> bool:
@@ -89,7 +122,8 @@ class Learned:
 
     def told(self, then: str, now: str, columns: Collection[str]) -> None:
         """The first message of then, and that of now; `columns`: names that both inputs have."""
-        self._outputs.append(Output("", then, now, excerpt=True))
+        whole = _WHOLE.search(then) is not None
+        self._outputs.append(Output("", then, now, excerpt=True, whole=whole))
         self._columns = frozenset(columns)
 
     def asked(self, question: str) -> None:
@@ -118,7 +152,7 @@ class Learned:
 
     def _is_known(self, one: Literal) -> bool:
         text = one.text
-        if text in self._columns:
+        if text in self._columns or text.casefold() in _USUAL or _is_charset(text):
             return True
         if one.number or text[:1].isdigit():
             return re.search(rf"(?<![\w.]){re.escape(text)}(?![\w]|\.\d)", self._known) is not None
@@ -129,6 +163,8 @@ class Learned:
         return re.search(rf"(?<!\w){re.escape(stem)}{ending}(?!\w)", known) is not None
 
     def _sources(self, one: Literal) -> list[Output]:
+        if one.small:
+            return [output for output in self._outputs[1:] if output.counted(one.text)]
         return [output for output in self._outputs if output.had(one.text)]
 
     async def _look(self, learned: dict[Literal, list[Output]]) -> None:
@@ -143,7 +179,7 @@ class Learned:
         """Whether it is stale; None where that depends on whether it stands in the input."""
         ask = False
         for output in sources:
-            if output.has_there(one.text):
+            if output.counted_there(one.text) if one.small else output.has_there(one.text):
                 continue
             if not output.excerpt or one.answer:
                 return True
@@ -157,7 +193,12 @@ class Learned:
             if one.group:
                 groups.setdefault(one.group, []).append(one)
         for members in groups.values():
-            sources = {id(output): output for one in members for output in learned[one] if not output.excerpt}
+            sources = {
+                id(output): output
+                for one in members
+                for output in learned[one]
+                if output.whole or not output.excerpt
+            }
             if len(members) >= _FEW and any(not output.same_words for output in sources.values()):
                 return _told(members[0], list(sources.values()), "is one of a list that may be another now")
         return ""
@@ -188,6 +229,10 @@ class _Walk:
             name = node.func.id if isinstance(node.func, ast.Name) else ""
             answer = answer or name in ("FINAL", "FINAL_VAR")
             for one in ast.iter_child_nodes(node):
+                if (isinstance(one, ast.keyword) and one.arg in _LAYOUT) or (
+                    name == "round" and _is_number(one)
+                ):
+                    continue
                 if name == "print" and isinstance(one, ast.Constant | ast.JoinedStr):
                     yield from self._in_print(one)  # what is shown decides nothing
                 else:
@@ -197,12 +242,18 @@ class _Walk:
             self._groups += 1
             group = self._groups
         if isinstance(node, ast.Constant):
+            if isinstance(node.value, str) and not group:
+                self._groups += 1
+                group = self._groups  # the words of a pattern, or of a list in one string
             yield from _of_constant(node.value, answer=answer, group=group, index=False)
             return
-        if isinstance(node, ast.Subscript) and _is_number(node.slice):
-            assert isinstance(node.slice, ast.Constant)
+        if isinstance(node, ast.Subscript) and _places_of(node):
             yield from self.of(node.value, answer=answer)
-            yield from _of_constant(node.slice.value, answer=answer, group=0, index=True)
+            for number in _places_of(node):
+                yield from _of_constant(number, answer=answer, group=0, index=True)
+            for one in ast.iter_child_nodes(node.slice):
+                if not _is_number(one):
+                    yield from self.of(one, answer=answer)
             return
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Sub):
             for side in (node.left, node.right):
@@ -219,6 +270,20 @@ class _Walk:
                 yield from self.of(one.value)
 
 
+def _places_of(node: ast.Subscript) -> list[float]:
+    """The numbers by which it takes a part."""
+    parts = [node.slice.lower, node.slice.upper] if isinstance(node.slice, ast.Slice) else [node.slice]
+    return [part.value for part in parts if isinstance(part, ast.Constant) and _is_number(part)]  # type: ignore[misc]
+
+
+def _is_charset(text: str) -> bool:
+    try:
+        codecs.lookup(text)
+    except (LookupError, ValueError):
+        return False
+    return True
+
+
 def _is_number(node: ast.AST) -> bool:
     return (
         isinstance(node, ast.Constant)
@@ -232,8 +297,10 @@ def _of_constant(value: object, *, answer: bool, group: int, index: bool) -> Ite
         return
     if isinstance(value, int | float):
         text = f"{value:g}" if isinstance(value, float) else str(value)
-        if answer or _is_telling(abs(value), text, index=index):
+        if _is_telling(abs(value), text, index=index) or (answer and not index):
             yield Literal(text, number=True, answer=answer, group=group)
+        elif index and value >= _FEW and (value < 10 or _ROUND.fullmatch(text) is None):
+            yield Literal(text, number=True, small=True)
         return
     if isinstance(value, str):
         for text in dict.fromkeys(_of_string(value, answer=answer)):
@@ -241,26 +308,24 @@ def _of_constant(value: object, *, answer: bool, group: int, index: bool) -> Ite
             yield Literal(text, number=number, answer=answer, group=group if not answer else 0)
 
 
-def _is_telling(value: float, text: str, *, index: bool) -> bool:
-    """Whether a number can have been read: bounds and sizes are round, and counters small."""
-    if index:
-        return value >= _FEW
-    return value >= 10 and _ROUND.fullmatch(text.lstrip("-")) is None
+def _is_telling(value: float, text: str, *, index: bool = False) -> bool:
+    """Whether a number can have been read: bounds and sizes are round, and counters and places small."""
+    return value >= (100 if index else 10) and _ROUND.fullmatch(text.lstrip("-")) is None
 
 
 def _of_string(value: str, *, answer: bool) -> Iterator[str]:
     """What of a string may have been read: itself, its longer lines, and the words of it that are telling."""
     plain = _plain(_CLASS.sub(" ", value).replace("\\", "")).strip()
     words = _TOKEN.findall(plain)
-    if 1 < len(words) and len(plain) <= _LONG:
+    if len(words) > 1 and len(plain) <= _LONG:
         yield plain
     yield from (line.strip() for line in plain.splitlines() if len(line.strip()) > _LINE and len(words) > 1)
     simple = len(words) <= _SIMPLE or answer or not re.search(r"\w \w+ \w", plain)
     for place, word in enumerate(words):
         if word.isdigit():
-            if answer or (_is_telling(int(word[:30]), word, index=False)):
+            if answer or _is_telling(int(word[:30]), word):
                 yield word
-        elif len(word) >= _WORD and (simple or _stands_out(word, first=place == 0)):
+        elif len(word) >= (_WORD - word.isupper()) and (simple or _stands_out(word, first=place == 0)):
             yield word
 
 
@@ -274,7 +339,7 @@ def _plain(text: str) -> str:
 
 
 def _places(text: str) -> dict[str, set[tuple[int, int]]]:
-    """Each word with the lines, and the places in them, where it stands; its parts, too, where it has some."""
+    """Each word with the lines, and the places in them, where it stands; its parts, too, if it has some."""
     found: dict[str, set[tuple[int, int]]] = {}
     for number, line in enumerate(text.splitlines()):
         for place, match in enumerate(_TOKEN.finditer(line)):

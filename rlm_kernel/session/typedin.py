@@ -1,8 +1,9 @@
-"""Answers that do not depend on the input: the root model read them in outputs, and typed them into its code.
+"""Answers that do not depend on the input: the root model read them in outputs, and typed them into its
+code.
 
-By a walk through the code, in the order in which it runs: a name that was given nothing but literals, and what
-is computed of such names alone, is typed in. What a function of the code's own gives counts as computed, and
-so does what stands under a condition that is.
+By a walk through the code, in the order in which it runs: a name that was given nothing but literals, and
+what is computed of such names alone, is typed in. What a function of the code's own gives counts as computed,
+and so does what stands under a condition that is.
 """
 
 from __future__ import annotations

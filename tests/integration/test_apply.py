@@ -50,10 +50,11 @@ def test_code_gives_the_right_answer_on_other_inputs_or_the_root_model_is_woken(
 ) -> None:
     kind = KINDS[name]
     trace = record(kind, tmp_path)
-    right = 0
+    right = wrong = 0
     for number, (what, (new, answer)) in enumerate(kind.new.items()):
         result = apply(kind, trace, new, tmp_path / f"new-{number}")
-        print(name, "|", what, "|", result.answer, "|", result.applied)
-        assert result.answer == (answer or WOKEN), (what, result.applied)
+        print(name, "|", what, "|", result.answer, "|", result.applied.woken, result.applied.why)
+        wrong += result.answer != (answer or WOKEN)
         right += bool(answer)
     assert right >= 4
+    assert not wrong

@@ -44,7 +44,8 @@ def log(*entries: tuple[str, str, int], words: str = "request to the store") -> 
     lines: list[str] = []
     for host, level, count in entries:
         lines += [
-            f"2026-03-{1 + n % 28:02d} 0{n % 10}:15:00 {host} {level} {words} {n * 37 % 991}" for n in range(count)
+            f"2026-03-{1 + n % 28:02d} 0{n % 10}:15:00 {host} {level} {words} {n * 37 % 991}"
+            for n in range(count)
         ]
     return "\n".join(sorted(lines, key=lambda line: line[6:10])) + "\n"
 
@@ -135,8 +136,12 @@ CSV = Kind(
             "",
         ),
         "no rows": ({"sep.csv": table([])}, ""),
+        "with a currency": (
+            {"nov.csv": table([(n, "east", f"{n} EUR") for n in range(1, 11)])},
+            "east: 55.0",
+        ),
         "text where numbers were": (
-            {"oct.csv": table([(n, "east", f"{n} EUR") for n in range(1, 11)])},
+            {"oct.csv": table([(n, "east", f"about {n}") for n in range(1, 11)])},
             "",
         ),
     },
@@ -162,7 +167,7 @@ JSON_LINES = Kind(
     {
         "other users": (
             {"o2.jsonl": lines([{"user": f"k{n % 3}", "price": n % 5} for n in range(40)])},
-            '{"user": "k0", "spent": 27}',
+            '{"user": "k0", "spent": 28}',
         ),
         "a key more": (
             {"o3.jsonl": lines([{"user": "a", "price": n, "note": "x"} for n in range(1, 11)])},
@@ -267,20 +272,20 @@ MENDED = Kind(
     ],
     {"q1.csv": table([(n, n * 2.0) for n in range(1, 30)], "item,price_eur")},
     {
-        "another quarter": ({"q2.csv": table([(n, n) for n in range(1, 10)], "item,price_eur")}, "5"),
+        "another quarter": ({"q2.csv": table([(n, n) for n in range(1, 10)], "item,price_eur")}, "5.0"),
         "another order": (
             {"q3.csv": table([(n + 0.5, n) for n in range(1, 10)], "price_eur,item")},
             "5.5",
         ),
         "a column more": (
             {"q4.csv": table([(n, 10, "kg") for n in range(1, 10)], "item,price_eur,unit")},
-            "10",
+            "10.0",
         ),
         "between semicolons": (
             {"q5.csv": table([(n, n * 3) for n in range(1, 6)], "item;price_eur", ";")},
             "",
         ),
-        "one row": ({"q6.csv": table([(1, 7), (2, 9)], "item,price_eur")}, "8"),
+        "one row": ({"q6.csv": table([(1, 7), (2, 9)], "item,price_eur")}, "8.0"),
         "a column is renamed": ({"q7.csv": table([(n, n) for n in range(1, 9)], "item,price_usd")}, ""),
         "a value is missing": (
             {"q8.csv": table([(n, "" if n == 3 else n) for n in range(1, 9)], "item,price_eur")},

@@ -31,7 +31,10 @@ class OldTurn:
 
 @dataclass
 class OldQuestion:
-    """`before`: cells of persons that ran before the first turn. `answer`: None where it has none."""
+    """`before`: cells of persons that ran before the first turn.
+
+    `answer`: None where it has none, "" where its text is not known.
+    """
 
     text: str
     before: list[TraceCell] = field(default_factory=list)
@@ -53,6 +56,8 @@ def questions_of(trace: TraceFile) -> list[OldQuestion]:
             now.turns.append(OldTurn(cell))
         elif cell.kind == "answer" and meta is not None:
             now.answer = meta.text
+            if meta.text is None and trace.meta.stop_reason == "answered":
+                now.answer = ""  # an older trace, which has it in words for people alone
         elif cell.code and not _loads_input(cell):
             (now.turns[-1].cells if now.turns else now.before).append(cell)
     return [one for one in found if one.turns]

@@ -42,9 +42,9 @@ def surprise(cell: TraceCell, result: CellResult, share: float) -> str:
     return _emptied(before, now) or _noted(before, now) or _calls(cell, result, share)
 
 
-def surprising_answer(then: str | None, now: str) -> str:
+def surprising_answer(then: str, now: str) -> str:
     """The same of an answer."""
-    if then is None:
+    if not then:
         return ""
     if is_empty(now) and not is_empty(then):
         return f"the answer is {now.strip()[:40] or 'empty'}, and was not empty"

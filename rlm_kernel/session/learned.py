@@ -39,12 +39,14 @@ _ASKED = 60
 """Texts that are looked for in the input, for one cell."""
 _SIMPLE, _LINE, _LONG = 3, 20, 60
 _WORD, _FEW = 3, 2
+_FAR, _FAR_STEP = 100, 500
 
 
 @dataclass(frozen=True)
 class Literal:
     """A string or a number in code. `answer`: it goes into what is delivered; `group`: of which list or set
-    it is one; `small`: it takes one of a list, or is added to something.
+    it is one; `small`: it takes one of a list, or is added to something; `place`: from there on
+    a part is taken.
     """
 
     text: str
@@ -52,6 +54,7 @@ class Literal:
     answer: bool = False
     group: int = 0
     small: bool = False
+    place: bool = False
 
 
 @dataclass
@@ -138,6 +141,8 @@ class Learned:
     async def stale(self, code: str) -> str:
         """What of the code was read in outputs of then and may not be so now; "" if nothing."""
         found = [one for one in literals(code) if not self._is_known(one)]
+        if place := next((one for one in found if one.place), None):
+            return f"it takes a part of something from place {place.text} on, which may be elsewhere now"
         learned = {one: sources for one in found if (sources := self._sources(one))}
         if not learned:
             return ""
@@ -155,7 +160,10 @@ class Learned:
         if text in self._columns or text.casefold() in _USUAL or _is_charset(text):
             return True
         if one.number or text[:1].isdigit():
-            return re.search(rf"(?<![\w.]){re.escape(text)}(?![\w]|\.\d)", self._known) is not None
+            return (
+                re.search(rf"(?<![\w.]){re.escape(text)}(?:st|nd|rd|th)?(?![\w]|\.\d)", self._known)
+                is not None
+            )
         # "errors" in a question, and ERROR in code.
         stem = text.casefold().rstrip("s").replace("_", " ")
         ending = r"\w{0,3}" if len(stem) > _WORD else "s?"
@@ -214,8 +222,9 @@ def _told(one: Literal, sources: Sequence[Output], how: str = "") -> str:
 
 def literals(code: str) -> list[Literal]:
     """The strings and numbers of code that may have been read somewhere."""
-    tree = python.cell(code) if python.parses(code) else None
-    return list(dict.fromkeys(_Walk().of(tree))) if tree is not None else []
+    tree = None if code.lstrip().startswith("%%") else python.cell(code)
+    found = _of_constant(code, answer=False, group=1, index=False) if tree is None else _Walk().of(tree)
+    return list(dict.fromkeys(found))
 
 
 class _Walk:
@@ -249,6 +258,8 @@ class _Walk:
             return
         if isinstance(node, ast.Subscript) and _places_of(node):
             yield from self.of(node.value, answer=answer)
+            if isinstance(node.slice, ast.Slice) and _is_far(node.slice.lower):
+                yield Literal(str(node.slice.lower.value), number=True, place=True)  # type: ignore[union-attr]
             for number in _places_of(node):
                 yield from _of_constant(number, answer=answer, group=0, index=True)
             for one in ast.iter_child_nodes(node.slice):
@@ -276,6 +287,13 @@ def _places_of(node: ast.Subscript) -> list[float]:
     return [part.value for part in parts if isinstance(part, ast.Constant) and _is_number(part)]  # type: ignore[misc]
 
 
+def _is_far(node: ast.AST | None) -> bool:
+    """Whether it is a place that was looked up, and none at which one reads on."""
+    if not isinstance(node, ast.Constant) or type(node.value) is not int:
+        return False
+    return node.value >= _FAR and node.value % _FAR_STEP != 0
+
+
 def _is_charset(text: str) -> bool:
     try:
         codecs.lookup(text)
@@ -297,7 +315,7 @@ def _of_constant(value: object, *, answer: bool, group: int, index: bool) -> Ite
         return
     if isinstance(value, int | float):
         text = f"{value:g}" if isinstance(value, float) else str(value)
-        if _is_telling(abs(value), text, index=index) or (answer and not index):
+        if _is_telling(abs(value), text, index=index):
             yield Literal(text, number=True, answer=answer, group=group)
         elif index and value >= _FEW and (value < 10 or _ROUND.fullmatch(text) is None):
             yield Literal(text, number=True, small=True)
@@ -321,7 +339,9 @@ def _of_string(value: str, *, answer: bool) -> Iterator[str]:
         yield plain
     yield from (line.strip() for line in plain.splitlines() if len(line.strip()) > _LINE and len(words) > 1)
     simple = len(words) <= _SIMPLE or answer or not re.search(r"\w \w+ \w", plain)
-    for place, word in enumerate(words):
+    for place, word in enumerate(
+        part for found in words for part in dict.fromkeys([found, *found.split("/")])
+    ):
         if word.isdigit():
             if answer or _is_telling(int(word[:30]), word):
                 yield word

@@ -83,6 +83,20 @@ STALE = {
     "a value of the first message": Case(
         "rows = [r for r in rows if r['city'] == 'Oslo']", told=("Oslo, 5\n", "Bergen, 7\n"), input="Bergen, 7\n"
     ),
+    "a part by its place": Case(
+        "said = llm_query(str(lines[4410:4440]))", [("print(hits)", "line 4415", "line 17")]
+    ),
+    "a sheet of a workbook": Case(
+        "rows = records('book.xlsx/Q3 2025')",
+        [("print(list(files))", "['Q2 2025', 'Q3 2025']", "['Q3 2025', 'Q4 2025']")],
+        input="Q3 2025",
+    ),
+    "in a cell that is no Python": Case(
+        "%%bash\ngrep payroll-7 /x", [("print(top)", "payroll-7 x", "sales-3 y")], input="sales-3"
+    ),
+    "a list in one string": Case(
+        "hosts = 'db1 db2'.split()", [("print(hosts)", "db1 db2", "db1 db2 db6")], input="db1 db2 db6"
+    ),
     "an id": Case("one = find('INV-20931')", [("print(ids)", "INV-20931 INV-1", "INV-7 INV-8")]),
     "in a pattern": Case("grep(r'\\bpayroll-\\d+')", [("print(top)", "payroll-12 x", "sales-3 y")], input="sales-3"),
 }  # fmt: skip
@@ -116,6 +130,12 @@ FINE = {
     "small places": Case("host = line.split()[2]", [PEEK]),
     "a year in a format": Case("d = datetime.strptime(t, '%Y-%m-%d')", [PEEK]),
     "a step": Case("for n in range(0, len(lines), 500):\n    use(n)", [("print(len(lines))", "500", "900")]),
+    "the next part": Case("print(context[2000:4000])", [("print(context[:2000])", "x 2000", "y")]),
+    "an ordinal of the question": Case(
+        "p = np.percentile(ms, 95)", [("print(ms)", "95 3", "12 3")], question="What is the 95th percentile?"
+    ),
+    "a size of a picture": Case("plt.figure(figsize=(12, 7))", [("print(x)", "12", "13")]),
+    "a charset": Case("b = context.encode('utf-8')", [("list_files()", "read as utf-8", "9 characters")]),
     "indices": Case("a, b = parts[0], parts[1]", [("print(parts)", "0\n1", "4\n5")]),
     "rounding": Case("FINAL(round(total / n, 2))", [("print(n)", "13", "14")]),
     "the same list": Case(

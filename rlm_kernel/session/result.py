@@ -16,6 +16,7 @@ from rlm_kernel.printable import printable
 
 if TYPE_CHECKING:
     from rlm_kernel.report.records import DataFrame
+    from rlm_kernel.session.applied import Applied
     from rlm_kernel.trace.reader import TraceCell, TraceFile
 
 _SHOWN = 60
@@ -32,7 +33,8 @@ class Result:
 
     `forced`: a limit (`stop_reason`) was reached and the model was asked for what it had. `cost` in US
     dollars, None where unknown. `question`: which of its trace's questions it answers, from 0; None for all
-    that the trace has. `evidence`: the passages that the answer stands on.
+    that the trace has. `evidence`: the passages that the answer stands on. `applied`: how far the code of an
+    earlier run came; None where none was applied.
     """
 
     answer: str | None
@@ -44,6 +46,7 @@ class Result:
     totals: Totals
     question: int | None = None
     evidence: Sequence[Evidence] = ()
+    applied: Applied | None = None
 
     @classmethod
     def of(cls, outcome: Outcome, totals: Totals, trace: Path, question: int | None = None) -> Result:
@@ -70,6 +73,7 @@ class Result:
             "stop_reason": self.stop_reason,
             "forced": self.forced,
             "evidence": list(map(as_json, self.evidence)),
+            **({} if self.applied is None else {"applied": self.applied.as_json()}),
         }
 
     @property

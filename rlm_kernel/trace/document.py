@@ -41,7 +41,7 @@ _BOX = Raw(
 _BOX_END = Raw("\n\n</td></tr></tbody></table>\n\n")
 _PASSAGES, _BOX_PASSAGES, _BOX_QUOTE = 200, 20, 300
 """Passages of evidence that the answer's cell shows; that the title shows; characters of each there."""
-_TAKEN_UP = {"fork": "Forked", "resume": "Resumed", "rebuild": "Rebuilt"}
+_TAKEN_UP = {"fork": "Forked", "resume": "Resumed", "rebuild": "Rebuilt", "apply": "Applied"}
 _REASONS = {
     "turns": "the turns were used up",
     "calls": "the sub-model calls were used up",

@@ -16,7 +16,7 @@ from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.protocols import Models
 from rlm_kernel.errors import UsageError, backstop
 from rlm_kernel.session.answering import Family
-from rlm_kernel.session.applying import Applying, Plan, origins_of
+from rlm_kernel.session.applying import Applying, Choices, Plan, origins_of
 from rlm_kernel.session.ask import trace_path
 from rlm_kernel.session.asked import OldQuestion, questions_of
 from rlm_kernel.session.counterparts import Counterparts, New, counterparts
@@ -97,7 +97,7 @@ async def apply(
     if target == trace.path:
         raise UsageError("This needs a notebook of its own.", hint="Name another file with --trace.")
     plan = await asyncio.to_thread(_planned, trace, asked, context, files or {}, target)
-    plan = replace(plan, root=root, reuse=reuse)
+    plan = replace(plan, choices=Choices(root, reuse))
     placed(target)
     return await answer_first(
         lambda give: _applied(plan, again, view, Host(again.settings(trace), say, consent, approve), give),

@@ -55,6 +55,14 @@ _TYPED_IN = "the answer does not depend on the input: the root model had read it
 
 
 @dataclass(frozen=True)
+class Choices:
+    """`root`: the root model may be woken; `reuse`: the first run's answers for calls that ask the same."""
+
+    root: bool = True
+    reuse: bool = False
+
+
+@dataclass(frozen=True)
 class Plan:
     """What is applied to what, and where the new notebook is."""
 
@@ -63,8 +71,7 @@ class Plan:
     inputs: Inputs
     files: Counterparts
     path: Path
-    root: bool = True
-    reuse: bool = False
+    choices: Choices = Choices()
 
     @property
     def question(self) -> str:
@@ -131,7 +138,9 @@ class Applying:
                     environment, SubCalls(self._family.models.models, ledger, children), self._listeners
                 )
                 calls = work.host_calls(
-                    history_of(self._now), locate=notes.locate, before=_reused(plan) if plan.reuse else None
+                    history_of(self._now),
+                    locate=notes.locate,
+                    before=_reused(plan) if plan.choices.reuse else None,
                 )
                 async with self._running.attached(calls, self._listeners):
                     outcome = await self._all(work, work.cells(self._running, calls), ledger)
@@ -147,7 +156,7 @@ class Applying:
         meta, woken = self._plan.trace.meta, self._woken
         first = meta.totals.totals() if meta.totals is not None else self._plan.trace.spent()
         return Applied(
-            self._ran, first, woken.cell if woken else "", woken.why if woken else "", self._plan.root
+            self._ran, first, woken.cell if woken else "", woken.why if woken else "", self._plan.choices.root
         )
 
     async def _all(self, work: Assembly, cells: Cells, ledger: Ledger) -> Outcome:
@@ -164,7 +173,7 @@ class Applying:
                     outcome = Outcome(answer, "answered")
                     continue
             assert self._woken is not None
-            if not self._plan.root:
+            if not self._plan.choices.root:
                 return Outcome(None, "no_answer", detail=f"At {self._woken.cell}: {self._woken.why}.")
             message = "" if self._awake else self._woken.message(self._plan.trace.path.name)
             self._awake = True

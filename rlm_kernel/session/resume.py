@@ -81,7 +81,10 @@ class _Plan:
             (cell.kind == "question" for cell in reversed(self.kept) if cell.kind in ("model", "question")),
             False,
         )
-        return bool(self.question) or asked or not whole or self.trace.meta.stop_reason in _ENDED
+        # What is left of words that were applied to another input: they are not the root model's of now.
+        words = next((cell.meta for cell in reversed(self.kept) if cell.kind == "model" and cell.meta), None)
+        applied = words is not None and words.again
+        return bool(self.question) or asked or applied or not whole or self.trace.meta.stop_reason in _ENDED
 
     @property
     def last_turn(self) -> int:

@@ -34,7 +34,10 @@ class TypedIn:
         if tree is None:
             return False
         self._found = False
-        self._walk(tree.body, sure=True)
+        try:
+            self._walk(tree.body, sure=True)
+        except RecursionError:
+            self._typed.clear()
         return self._found
 
     def _walk(self, body: Iterable[ast.stmt], *, sure: bool) -> None:

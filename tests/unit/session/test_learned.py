@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlm_kernel.session.learned import Learned, literals
+from rlm_kernel.session.learned import Learned
+from rlm_kernel.session.literals import literals
 from rlm_kernel.session.typedin import TypedIn
 
 LOG_THEN = "2026-03-01 web-1 ERROR timeout 812\n2026-03-01 web-2 INFO served 77\n"
@@ -208,3 +209,15 @@ def test_any_text_is_read_as_code_or_as_none(code: str) -> None:
     literals(code)
     TypedIn().answer_of(code)
     assert isinstance(stale(Case(code, [PEEK])), str)
+
+
+def test_outputs_and_code_of_any_size_take_little_time() -> None:
+    """Bounds hold what these cost: without them the test would not end."""
+    wide = ":" * 200_000 + " " * 200_000
+    code = "x = [" + ", ".join(f"'w{n}', {n}" for n in range(20_000)) + "]"
+    assert "data of the first run" in stale(Case(code, [("print(x)", wide, wide)]))
+    few = "total = 7 + n\nuse(" + ", ".join(f"'w{n} x', {n}" for n in range(100)) + ")"
+    stale(Case(few, [("print(x)", f"{wide} 7", wide), ("print(y)", "w1 x\n" * 100_000, "w2 x\n" * 100_000)]))
+    deep = "x = " + "+".join(["1"] * 5_000)
+    assert not TypedIn().answer_of(deep)
+    literals(deep)

@@ -28,7 +28,7 @@ from rlm_kernel.printable import printable
 if TYPE_CHECKING:
     from rlm_kernel.engine.protocols import Totals
     from rlm_kernel.session.alike import Measure
-    from rlm_kernel.session.regression import Suite, Tested
+    from rlm_kernel.session.regression import CaseResult, Suite
 
 DIFFERENT = 1
 _ANSWER = 24
@@ -135,7 +135,7 @@ def test(
     async def main() -> Suite:
         with options.view(lines=False) as view:
 
-            def tell(tested: Tested) -> None:
+            def tell(tested: CaseResult) -> None:
                 if not options.as_json and not options.quiet:
                     view.above(printable(f"{tested.verdict:8} {tested.trace.name}  {tested.seconds:.1f} s"))
 
@@ -226,7 +226,7 @@ def _paid(spent: Totals) -> str:
     return "nothing" if not spent.usage.total and not spent.known_cost else spent.money()
 
 
-def _row(one: Tested) -> list[str]:
+def _row(one: CaseResult) -> list[str]:
     return [
         _cut(one.trace.name, _NAME),
         one.verdict,
@@ -237,7 +237,7 @@ def _row(one: Tested) -> list[str]:
     ]
 
 
-def _change(then: str, now: str, one: Tested) -> str:
+def _change(then: str, now: str, one: CaseResult) -> str:
     if one.verdict == "skipped":
         return ""
     if not one.now:

@@ -16,7 +16,7 @@ from rlm_kernel.bounded import shallow
 How = Literal["auto", "exact", "number", "list", "json", "text", "judge"]
 HOWS: tuple[How, ...] = get_args(How)
 TOLERANCE = 1e-9
-"""Of a number, relative to the greater of the two."""
+"""Of a number, relative to the greater of the two. Whole numbers are the same to the last digit."""
 _MOST_LEFT = 500
 """Items without their like that are looked at in pairs, for numbers within the tolerance."""
 _MOST_DIGITS = 4_000
@@ -99,8 +99,8 @@ def _number_alone(text: str) -> tuple[float | int, str] | None:
 
 
 def _close(one: float, other: float, tolerance: float) -> bool:
-    if isinstance(one, int) and isinstance(other, int) and abs(one - other) * 1e9 < 1:
-        return True
+    if isinstance(one, int) and isinstance(other, int) and tolerance <= TOLERANCE:
+        return one == other  # a count of billions is not right within a few
     try:
         return math.isclose(one, other, rel_tol=tolerance)
     except OverflowError:  # a whole number that no float can be

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 if TYPE_CHECKING:
-    from rlm_kernel.session.regression import Suite, Tested
+    from rlm_kernel.session.regression import CaseResult, Suite
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What XML 1.0 has no way to hold, not even escaped: a report with such a character is read by nobody."""
@@ -34,7 +34,7 @@ def as_xml(suite: Suite) -> bytes:
     return bytes(ElementTree.tostring(root, "utf-8", xml_declaration=True)) + b"\n"
 
 
-def _case(one: Tested) -> ElementTree.Element:
+def _case(one: CaseResult) -> ElementTree.Element:
     about = {"name": _plain(one.trace.name), "classname": "rlm", "time": f"{one.seconds:.3f}"}
     case = ElementTree.Element("testcase", about)
     message = {"message": _plain(one.detail)}

@@ -165,6 +165,7 @@ class RecordedRoot:
         self._at = 0
         self._ran: set[str] = set()
         self._other = ""
+        self._told = False
         self._began = datetime.now(UTC)
 
     def name(self, role: Role) -> str:
@@ -210,7 +211,9 @@ class RecordedRoot:
         """The recorded reply to the same request, else that of the model. Raises NoRecord, ModelError."""
         if role == "root" and not self._course.parted:
             entry = self._script[self._at] if self._at < len(self._script) else None
-            if why := self._why_other(entry, messages):
+            if "root" in self._course.others:
+                self._course.part("the root model is another one")
+            elif why := self._why_other(entry, messages):
                 where = f"turn {entry.turn}" if entry else "after the last turn"
                 self._course.part(f"{where}: the request differs from the recorded one: {why}")
             else:
@@ -228,8 +231,6 @@ class RecordedRoot:
             return course.trouble
         if self._other:
             return self._other
-        if "root" in course.others:
-            return "the root model is another one"
         if entry is None:
             return "one more reply is asked for than the recorded run has"
         if entry.kind != wanted:
@@ -244,7 +245,8 @@ class RecordedRoot:
         words = self._other_words(entry, messages)
         if words and course.live:
             return words
-        if words:
+        if words and not self._told:
+            self._told = True  # what is in one message is in all that come after it
             course.remarks[f"turn {entry.turn}: rlm's own words differ: {words}"] = None
         return ""
 

@@ -35,7 +35,7 @@ ASKING = ("root_llm.model", "sub_llm.model", "prompt.profile")
 
 
 @dataclass(frozen=True)
-class Tested:
+class CaseResult:
     """What came of one trace.
 
     `then`, `now`: the expected answers and those of now, question by question. `detail`: what differs, or why
@@ -88,7 +88,7 @@ class Suite:
     file in which answers were accepted, if any were.
     """
 
-    traces: Sequence[Tested]
+    traces: Sequence[CaseResult]
     judged: Totals = field(default_factory=Totals)
     seconds: float = 0.0
     out: Path | None = None
@@ -152,7 +152,7 @@ async def run_suite(
     jobs: int = 1,
     out: Path | None = None,
     update: bool = False,
-    tell: Callable[[Tested], None] = lambda _tested: None,
+    tell: Callable[[CaseResult], None] = lambda _tested: None,
     say: Say = silent,
 ) -> Suite:
     """Ask the questions of traces again, and compare the answers with the recorded ones.
@@ -249,12 +249,16 @@ def _out(out: Path | None) -> Iterator[Path]:
 
 
 async def _all(
-    paths: Sequence[Path], wanted: Wanted, expected: Expectations, jobs: int, tell: Callable[[Tested], None]
-) -> list[Tested]:
+    paths: Sequence[Path],
+    wanted: Wanted,
+    expected: Expectations,
+    jobs: int,
+    tell: Callable[[CaseResult], None],
+) -> list[CaseResult]:
     """Each trace, `jobs` at a time; the first that cannot be set up ends all."""
     room = asyncio.Semaphore(max(1, jobs))
 
-    async def one(path: Path) -> Tested:
+    async def one(path: Path) -> CaseResult:
         async with room:
             tested = await _tested(path, wanted, expected)
             tell(tested)
@@ -269,18 +273,18 @@ async def _all(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _tested(path: Path, wanted: Wanted, expected: Expectations) -> Tested:
+async def _tested(path: Path, wanted: Wanted, expected: Expectations) -> CaseResult:
     """One trace. Raises SetupError, and ModelError of a key, which are of no trace alone."""
     began, wish = time.monotonic(), expected.of(path.name)
     if wish.skip:
-        return Tested(path, "skipped", wish.skip)
+        return CaseResult(path, "skipped", wish.skip)
     try:
         trace = await asyncio.to_thread(read_trace, path)
         parts_of(trace)
     except (TraceError, UsageError) as error:
-        return Tested(path, "failed", error.message)
+        return CaseResult(path, "failed", error.message)
     then = expected.answers(path.name, [answer for _, answer in conversation(trace)])
-    base = Tested(path, "failed", then=then, before=trace.spent())
+    base = CaseResult(path, "failed", then=then, before=trace.spent())
     cut_off = trace.meta.status == "running" or trace.meta.stop_reason in ("interrupted", "error")
     if cut_off and not expected.is_fixed(path.name):
         return replace(
@@ -294,7 +298,7 @@ async def _tested(path: Path, wanted: Wanted, expected: Expectations) -> Tested:
     return replace(found, seconds=time.monotonic() - began, attempts=attempts)
 
 
-async def _once(trace: TraceFile, base: Tested, wanted: Wanted, wish: Wish) -> Tested:
+async def _once(trace: TraceFile, base: CaseResult, wanted: Wanted, wish: Wish) -> CaseResult:
     again = replace(wanted.again, files=_places(trace, wanted.files))
     if wanted.live and wish.model is not None:
         again = replace(again, changes={**again.changes, "root_llm.model": wish.model})
@@ -322,7 +326,7 @@ async def _once(trace: TraceFile, base: Tested, wanted: Wanted, wish: Wish) -> T
     return await _compared(trace, done, wanted, wish)
 
 
-async def _compared(trace: TraceFile, done: Tested, wanted: Wanted, wish: Wish) -> Tested:
+async def _compared(trace: TraceFile, done: CaseResult, wanted: Wanted, wish: Wish) -> CaseResult:
     """With its verdict."""
     measure, told = wish.measure(wanted.measure), []
     questions = [part.question for part in parts_of(trace)]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rlm_kernel.config import Settings
+from rlm_kernel.engine import whole
 from rlm_kernel.engine.conversation import Past
 from rlm_kernel.engine.events import Listener, RunOpened
 from rlm_kernel.engine.loop import Loop
@@ -147,8 +148,16 @@ def settings_for(trace: TraceFile, again: RunAgain, *, live: bool) -> Settings:
         changes.setdefault("sub_llm.model", sub)
     if (not live or again.models is not None) and trace.meta.prompt_profile in PROFILES:
         changes.setdefault("prompt.profile", trace.meta.prompt_profile)
+    if "root_llm.model" not in changes and not _was_whole(trace):
+        changes.setdefault("prompt.whole", 0.0)
     given = RunAgain(again.config_file, changes, again.files, again.allow_changed, again.models)
     return given.settings(trace, live=live)
+
+
+def _was_whole(trace: TraceFile) -> bool:
+    """Whether the root model was shown the input whole."""
+    told = (cell.meta.told for cell in trace.cells if cell.kind == "model" and cell.meta is not None)
+    return any(whole.TOLD in text for text in told)
 
 
 @contextlib.asynccontextmanager
@@ -211,10 +220,11 @@ class _Work:
         try:
             await self.running.start()
             for number, part in enumerate(parts):
-                if number:
+                so_far = await asyncio.to_thread(read_trace, out) if number else None
+                if so_far is not None:
                     writer.question(part.question)
                 self.root.begin(part.replies)
-                await self._ask(part, out, listener, first=not number)
+                await self._ask(part, out, listener, so_far)
         except SetupError:
             raise
         except RLMError as error:
@@ -235,12 +245,12 @@ class _Work:
             self.course.trouble or trouble,
         )
 
-    async def _ask(self, part: Part, out: Path, listener: Listener, *, first: bool) -> None:
+    async def _ask(self, part: Part, out: Path, listener: Listener, so_far: TraceFile | None) -> None:
         environment = self.running.environment
         ledger = ledger_of(environment.host)
         children = Children(environment, out, self.family)
         run = Assembly(environment, SubCalls(self.family.models.models, ledger, children), listener)
-        before = None if first else await asyncio.to_thread(lambda: before_this(read_trace(out)))
+        before = None if so_far is None else await asyncio.to_thread(before_this, so_far)
         calls = run.host_calls(
             history_of(lambda: read_trace(out)),
             recording=RecordedCalls(self.recording, self.course, ledger),
@@ -257,17 +267,14 @@ class _Work:
                     result = await loop.set_up(cell.id, cell.source)
                     if cell.kind == "setup":
                         check_setup(result, environment.host.settings)
-                outcome = await self._converse(loop, part, out, first=first)
+                outcome = await self._converse(loop, part, so_far)
                 self._ended(outcome, close(outcome))
 
-    async def _converse(self, loop: Loop, part: Part, out: Path, *, first: bool) -> Outcome:
+    async def _converse(self, loop: Loop, part: Part, so_far: TraceFile | None) -> Outcome:
         made = any(file.made for file in self.trace.meta.files)
         info = await loop.look()
-        past = None
-        if not first:
-            now = await asyncio.to_thread(read_trace, out)
-            turns = turns_of(now.cells, recorded(now.cells), further=True)
-            past = Past(turns, "", part.question) if turns else None
+        turns = turns_of(so_far.cells, recorded(so_far.cells), further=True) if so_far is not None else ()
+        past = Past(turns, "", part.question) if turns else None
         question = part.question if past is None else self.trace.meta.question
         return await loop.run(question, info, from_files=not made, past=past, named=self._named())
 

@@ -95,7 +95,11 @@ class Speakers:
         self.asked.append(prompt)
         if prompt.startswith("kind of: "):
             return "ERROR" if "ERROR" in prompt else "fine"
-        return f"answer {next(self._count)}" if prompt == "the same prompt" else f"{len(prompt)} characters of a log"
+        return (
+            f"answer {next(self._count)}"
+            if prompt == "the same prompt"
+            else f"{len(prompt)} characters of a log"
+        )
 
     def play(self, server: ModelServer) -> None:
         server.root, server.sub = self.root, self.sub
@@ -134,5 +138,4 @@ async def _session(folder: Path, log: Path) -> None:
         await session.ask("And twice that?")
         trace = session.trace
         await session.stop()
-    for file in folder.glob(f"{trace.stem}*"):
-        file.rename(folder / file.name.replace(trace.stem, "questions"))
+    trace.rename(folder / "questions.ipynb")

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 DIFFERENT = 1
 _ANSWER = 24
 _NAME = 32
+_NOTHING = 1e-9
+"""US dollars: what is left where sums of the same amounts are taken from each other."""
 
 
 @with_options
@@ -223,7 +225,7 @@ def _sum(suite: Suite) -> str:
 
 
 def _paid(spent: Totals) -> str:
-    return "nothing" if not spent.usage.total and not spent.known_cost else spent.money()
+    return "nothing" if not spent.usage.total and abs(spent.known_cost) < _NOTHING else spent.money()
 
 
 def _row(one: CaseResult) -> list[str]:

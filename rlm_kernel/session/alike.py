@@ -54,7 +54,7 @@ def different(expected: str | None, answer: str | None, measure: Measure) -> str
     """
     if expected is None or answer is None:
         both = expected is None and answer is None
-        return "" if both else "an answer, then there was none" if expected is None else "no answer"
+        return "" if both else "an answer, expected none" if expected is None else "no answer"
     if expected == answer:
         return ""
     return _COMPARE[measure.for_answer(expected)](expected, answer, measure)
@@ -121,11 +121,11 @@ def _number(expected: str, answer: str, measure: Measure) -> str:
         numbers, unit = [_value(found) for found in _NUMBER.findall(answer)], ""
     if len(set(numbers)) != 1:
         what = "several numbers" if numbers else "no number"
-        return f"{what}: {_short(answer)}, then {_short(expected)}"
+        return f"{what}: {_short(answer)}, expected {_short(expected)}"
     same_unit = not (unit and wanted[1]) or unit == wanted[1]
     if same_unit and _close(wanted[0], numbers[0], measure.tolerance):
         return ""
-    return f"{_short(answer)}, then {_short(expected)}"
+    return f"{_short(answer)}, expected {_short(expected)}"
 
 
 # Lists and JSON
@@ -153,8 +153,8 @@ def _of_items(wanted: list[Any], given: list[Any], measure: Measure, *, ordered:
     if ordered:
         for number, (one, other) in enumerate(zip(wanted, given, strict=False), 1):
             if not _same(one, other, measure.tolerance):
-                return f"item {number} is {_short(other)}, then {_short(one)}"
-        return "" if len(wanted) == len(given) else f"{len(given):,} items, then {len(wanted):,}"
+                return f"item {number} is {_short(other)}, expected {_short(one)}"
+        return "" if len(wanted) == len(given) else f"{len(given):,} items, expected {len(wanted):,}"
     gone, new = _without_like(wanted, given), _without_like(given, wanted)
     if len(gone) <= _MOST_LEFT and len(new) <= _MOST_LEFT:
         for one in list(gone):
@@ -195,9 +195,9 @@ def _json(expected: str, answer: str, measure: Measure) -> str:
             if name not in given or name not in wanted:
                 return f"{'without' if name in wanted else 'with'} the field {_short(name)}"
             if not _same(wanted[name], given[name], measure.tolerance):
-                return f"{_short(name)} is {_short(given[name])}, then {_short(wanted[name])}"
+                return f"{_short(name)} is {_short(given[name])}, expected {_short(wanted[name])}"
         return ""
-    return "" if _same(wanted, given, measure.tolerance) else f"{_short(given)}, then {_short(wanted)}"
+    return "" if _same(wanted, given, measure.tolerance) else f"{_short(given)}, expected {_short(wanted)}"
 
 
 def _same(one: Any, other: Any, tolerance: float) -> bool:
@@ -250,7 +250,7 @@ def _text(expected: str, answer: str, measure: Measure) -> str:
         (at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
     )
     start = max(0, at - 20)
-    return f"{_short(other[start : start + 80])}, then {_short(one[start : start + 80])}"
+    return f"{_short(other[start : start + 80])}, expected {_short(one[start : start + 80])}"
 
 
 def _exact(expected: str, answer: str, measure: Measure) -> str:

@@ -19,13 +19,12 @@ from rlm_kernel.errors import FileRefused, RLMError, SetupError, TraceError, Usa
 from rlm_kernel.pathtext import recorded as recorded_path
 from rlm_kernel.session.alike import Measure, different
 from rlm_kernel.session.ask import free_path
-from rlm_kernel.session.conversation import conversation
 from rlm_kernel.session.environment import Say, silent
 from rlm_kernel.session.expectations import Expectations, Wish, read_expectations
 from rlm_kernel.session.judging import Judge
 from rlm_kernel.session.models import models_of
 from rlm_kernel.session.replaying import RunAgain
-from rlm_kernel.session.rerun import Rerun, ask_again, parts_of
+from rlm_kernel.session.rerun import Rerun, answers_of, ask_again, parts_of
 from rlm_kernel.trace.heads import NotATrace, head_of, notebooks_in
 from rlm_kernel.trace.reader import TraceFile, read_trace
 
@@ -283,7 +282,7 @@ async def _tested(path: Path, wanted: Wanted, expected: Expectations) -> CaseRes
         parts_of(trace)
     except (TraceError, UsageError) as error:
         return CaseResult(path, "failed", error.message)
-    then = expected.answers(path.name, [answer for _, answer in conversation(trace)])
+    then = expected.answers(path.name, answers_of(trace))
     base = CaseResult(path, "failed", then=then, before=trace.spent())
     cut_off = trace.meta.status == "running" or trace.meta.stop_reason in ("interrupted", "error")
     if cut_off and not expected.is_fixed(path.name):
@@ -358,7 +357,7 @@ def _remarks(trace: TraceFile, run: Rerun) -> list[str]:
     remarks = list(run.remarks)
     if run.ends and then is not None and run.ends[-1] != ended:
         remarks.append(f"it ended otherwise: {run.ends[-1]}, then {ended}")
-    if run.parted:
+    if run.parted and run.parted != run.trouble:
         remarks.append(run.parted)
     return remarks
 

@@ -6,15 +6,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rlm_kernel.config import Settings
 from rlm_kernel.engine import whole
+from rlm_kernel.engine.cells import Cells
 from rlm_kernel.engine.conversation import Past
 from rlm_kernel.engine.events import Listener, RunOpened
-from rlm_kernel.engine.loop import Loop
 from rlm_kernel.engine.prompts import PROFILES
 from rlm_kernel.engine.protocols import Outcome, Totals
 from rlm_kernel.engine.subcalls import SubCalls
@@ -40,6 +41,7 @@ from rlm_kernel.trace.recording import TraceRecording
 
 _SETUP = ("parameters", "setup")
 _SCRIPTED = "scripted/"
+_HEADING = re.compile(r"\A#+ [^\n]*\n+")
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,18 @@ def parts_of(trace: TraceFile) -> list[Part]:
     if not parts:
         raise UsageError(f"{trace.path.name} has no question.", hint="Ask one in its session: rlm run")
     return [Part(question, tuple(cells), tuple(replies)) for question, cells, replies in parts]
+
+
+def answers_of(trace: TraceFile) -> list[str | None]:
+    """The recorded answers, question by question; None where there is none."""
+    answers = [answer for _, answer in conversation(trace)]
+    last = next((cell for cell in reversed(trace.cells) if cell.kind == "answer"), None)
+    ended_well = trace.meta.stop_reason == "answered" or trace.meta.forced
+    if answers and answers[-1] is None and last is not None and ended_well:
+        answers[-1] = _HEADING.sub(
+            "", last.source
+        )  # traces of older versions show it, and have it nowhere else
+    return answers
 
 
 @backstop
@@ -225,6 +239,8 @@ class _Work:
                     writer.question(part.question)
                 self.root.begin(part.replies)
                 await self._ask(part, out, listener, so_far)
+                if self.course.trouble:  # code caught that its call has no record
+                    break
         except SetupError:
             raise
         except RLMError as error:
@@ -233,9 +249,8 @@ class _Work:
             trouble = error.message
         finally:
             writer.release()
-        answered = [answer for _, answer in conversation(await asyncio.to_thread(read_trace, out))]
         return Rerun(
-            answered[: len(self.ends)],
+            answers_of(await asyncio.to_thread(read_trace, out))[: len(self.ends)],
             self.ends,
             self.totals,
             self.totals - self.course.reused,
@@ -256,21 +271,25 @@ class _Work:
             recording=RecordedCalls(self.recording, self.course, ledger),
             before=before,
         )
-        async with closing_trace(listener, ledger.totals, out, environment.host.say) as close:
-            listener(RunOpened(part.question, ledger, self.totals))
-            async with self.running.attached(calls, listener):
-                models = self.family.models
-                loop = run.loop(
-                    run.cells(self.running, calls), ModelSet(self.root, models.names, models.profile)
-                )
-                for cell in part.before:
-                    result = await loop.set_up(cell.id, cell.source)
-                    if cell.kind == "setup":
-                        check_setup(result, environment.host.settings)
-                outcome = await self._converse(loop, part, so_far)
-                self._ended(outcome, close(outcome))
+        try:
+            async with closing_trace(listener, ledger.totals, out, environment.host.say) as close:
+                listener(RunOpened(part.question, ledger, self.totals))
+                async with self.running.attached(calls, listener):
+                    outcome = await self._answer(run.cells(self.running, calls), run, part, so_far)
+                    close(outcome)
+        finally:
+            self.totals += ledger.totals()
+        if not self.course.trouble:
+            self.ends.append(f"{outcome.stop_reason}{' (best effort)' if outcome.forced else ''}")
 
-    async def _converse(self, loop: Loop, part: Part, so_far: TraceFile | None) -> Outcome:
+    async def _answer(self, cells: Cells, run: Assembly, part: Part, so_far: TraceFile | None) -> Outcome:
+        """The question, after what is loaded before it and what was said before it."""
+        models = self.family.models
+        loop = run.loop(cells, ModelSet(self.root, models.names, models.profile))
+        for cell in part.before:
+            result = await loop.set_up(cell.id, cell.source)
+            if cell.kind == "setup":
+                check_setup(result, self.running.environment.host.settings)
         made = any(file.made for file in self.trace.meta.files)
         info = await loop.look()
         turns = turns_of(so_far.cells, recorded(so_far.cells), further=True) if so_far is not None else ()
@@ -282,10 +301,3 @@ class _Work:
         """The files that the question named: those that the set-up does not load."""
         loaded = "\n".join(cell.source for cell in self.trace.code_cells if cell.kind in _SETUP)
         return [file.path for file in self.trace.meta.files if repr(file.path) not in loaded]
-
-    def _ended(self, outcome: Outcome, totals: Totals) -> None:
-        if self.course.trouble:
-            return
-        self.totals += totals
-        end = outcome.stop_reason
-        self.ends.append(f"{end} (best effort)" if outcome.forced else end)

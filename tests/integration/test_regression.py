@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,18 @@ def speakers(openai_env: ModelServer) -> Speakers:
     return speakers
 
 
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections to anything but unix sockets fail."""
+    connect = socket.socket.connect
+
+    def refuse(self: socket.socket, address: Any) -> None:
+        assert self.family == socket.AF_UNIX, f"something connects to {address}"
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
 def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     """Change a notebook's cells, by id."""
     notebook = nbformat.read(path, 4)
@@ -79,6 +92,7 @@ def only(suite: Suite) -> CaseResult:
 # Without models
 
 
+@pytest.mark.usefixtures("no_network")
 def test_ten_traces_are_the_same_without_key_model_or_network(rlm: Rlm, recorded: Path) -> None:
     done = rlm("test", str(recorded / "traces"), "--json")
     assert done.returncode == 0, done.stdout
@@ -112,10 +126,7 @@ def test_a_limit_that_stopped_the_run_stops_it_again(recorded: Path, tmp_path: P
 def test_a_child_is_answered_from_the_recording_and_counts_as_it_did(recorded: Path, tmp_path: Path) -> None:
     tested = only(RLM().test(recorded / "traces" / "child.ipynb", out=tmp_path / "out"))
     assert tested.used.cost == pytest.approx(tested.before.cost)
-    assert (tested.used.children, tested.used.child_turns) == (
-        tested.before.children,
-        tested.before.child_turns,
-    )
+    assert (tested.used.children, tested.used.calls) == (tested.before.children, tested.before.calls)
     assert [path.name for path in (tmp_path / "out").glob("*.children")] == []
 
 
@@ -294,6 +305,20 @@ def test_new_answers_are_accepted_and_expected_from_then_on(rlm: Rlm, traces: Ca
     assert rlm("test", str(folder)).returncode == 0
 
 
+def test_a_folder_cannot_have_a_model_asked(
+    openai_env: ModelServer, traces: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = traces("list")
+    (folder / "rlm-test.toml").write_text('["list.ipynb"]\nmodel = "openai/root"\ncompare = "judge"\n')
+    monkeypatch.setenv("RLM_MODEL", "openai/root")
+    Path("config.json").write_text('{"root_llm": {"model": "openai/root"}}')
+    edit(folder / "list.ipynb", lambda cells: cells["answer"].metadata.rlm.update(text="- service-9"))
+    tested = only(RLM().test(folder))
+    assert tested.verdict == "failed"
+    assert "there is no judge" in tested.detail
+    assert openai_env.requests == []
+
+
 # With models
 
 
@@ -333,7 +358,7 @@ def test_another_sub_model_is_asked_for_all_calls(
     openai_env.models = {"small": lambda messages: "fine"}
     tested = only(RLM(sub_model="openai/small").test(folder))
     assert tested.verdict == "differs"
-    assert tested.detail == "'0', then '9'"
+    assert tested.detail == "'0', expected '9'"
     assert speakers.asked == []
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -43,23 +42,25 @@ _CHARS = 80
 HOW_TO_ASK = "To have it asked of a model: rlm test --live, or name one: --model"
 
 
-@dataclass
 class Course:
     """How far a run is still the recorded one.
 
-    `live`: what has no record is asked of models. `others`: the roles whose models are others than then.
-    `worded`: the prompt is another one than then. `parted`: the first thing that was not as recorded, "" as
-    long as there is none. `trouble`: why a run without models cannot go on. `reused`: what the recorded
-    replies that were used again had cost. `remarks`: what else is to be said.
+    `parted`: the first thing that was not as recorded, "" as long as there is none. `trouble`: why a run
+    without models cannot go on. `reused`: what the recorded replies that were used again had cost. `remarks`:
+    what else is to be said.
     """
 
-    live: bool
-    others: frozenset[str] = frozenset()
-    worded: bool = False
-    parted: str = ""
-    trouble: str = ""
-    reused: Totals = field(default_factory=Totals)
-    remarks: dict[str, None] = field(default_factory=dict)
+    def __init__(self, *, live: bool, others: frozenset[str] = frozenset(), worded: bool = False) -> None:
+        """`live`: what has no record is asked of models. `others`: the roles whose models are others than
+        then. `worded`: the prompt is another one than then.
+        """
+        self.live = live
+        self.others = others
+        self.worded = worded
+        self.parted = ""
+        self.trouble = ""
+        self.reused = Totals()
+        self.remarks: dict[str, None] = {}
 
     def part(self, why: str) -> None:
         """Something is not as recorded; without models that is the end, which is raised as NoRecord."""

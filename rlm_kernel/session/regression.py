@@ -124,14 +124,21 @@ class Suite:
 
 
 @dataclass(frozen=True)
+class Comparing:
+    """How answers are compared, where a trace's own wishes do not say otherwise; None: there is no judge."""
+
+    measure: Measure
+    judge: Judge | None
+
+
+@dataclass(frozen=True)
 class Wanted:
     """How traces are tested: the parameters of `run_suite`."""
 
     again: RunAgain
     live: bool
-    measure: Measure
+    comparing: Comparing
     files: Path | None
-    judge: Judge | None
     say: Say
     out: Path
 
@@ -183,7 +190,7 @@ async def run_suite(
     again = RunAgain(config_file, given, {}, allow_changed, models)
     async with _judge(judge, config_file, say) as asked:
         with _out(out) as place:
-            wanted = Wanted(again, live, measure or Measure(), files, asked, say, place)
+            wanted = Wanted(again, live, Comparing(measure or Measure(), asked), files, say, place)
             tested = await _all(paths, wanted, expected, jobs, tell)
             suite = Suite(tested, asked.spent if asked else Totals(), time.monotonic() - began)
             if update:
@@ -322,12 +329,12 @@ async def _once(trace: TraceFile, base: CaseResult, wanted: Wanted, wish: Wish) 
     )
     if run.trouble:
         return replace(done, detail=run.trouble)
-    return await _compared(trace, done, wanted, wish)
+    return await _compared(trace, done, wanted.comparing, wish)
 
 
-async def _compared(trace: TraceFile, done: CaseResult, wanted: Wanted, wish: Wish) -> CaseResult:
+async def _compared(trace: TraceFile, done: CaseResult, by: Comparing, wish: Wish) -> CaseResult:
     """With its verdict."""
-    measure, told = wish.measure(wanted.measure), []
+    measure, told = wish.measure(by.measure), []
     questions = [part.question for part in parts_of(trace)]
     for number, question in enumerate(questions):
         then = done.then[number] if number < len(done.then) else None
@@ -336,13 +343,13 @@ async def _compared(trace: TraceFile, done: CaseResult, wanted: Wanted, wish: Wi
         if what and then is not None and now is not None:
             how = measure.for_answer(then)
             judged = how == "judge" or (measure.how == "auto" and how == "text")
-            if how == "judge" and wanted.judge is None:
+            if how == "judge" and by.judge is None:
                 return replace(
                     done, detail="its answers are to be judged, and there is no judge: --judge MODEL"
                 )
-            if judged and wanted.judge is not None:
+            if judged and by.judge is not None:
                 try:
-                    what = await wanted.judge.different(question, then, now)
+                    what = await by.judge.different(question, then, now)
                 except RLMError as error:
                     return replace(done, detail=error.message)
         if what:

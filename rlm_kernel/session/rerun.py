@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rlm_kernel.config import Settings
@@ -28,7 +28,7 @@ from rlm_kernel.session.conversation import conversation, recorded, turns_of
 from rlm_kernel.session.environment import Host, Say, ledger_of, silent
 from rlm_kernel.session.inputs import check_setup
 from rlm_kernel.session.listeners import everyone
-from rlm_kernel.session.models import ModelSet, models_of, profile_for
+from rlm_kernel.session.models import ModelSet, models_of
 from rlm_kernel.session.pool import KernelPool
 from rlm_kernel.session.recorded import Course, RecordedCalls, RecordedRoot, Unasked
 from rlm_kernel.session.replaying import RunAgain, image_remarks
@@ -185,39 +185,44 @@ async def _unasked(trace: TraceFile, settings: Settings) -> AsyncIterator[ModelS
             {role: known_card(role, name, llms.get(role, settings.sub_llm)) for role, name in names.items()}
         )
 
-    models = await asyncio.to_thread(known)
-    yield ModelSet(models, trace.meta.models, profile_for(settings, models))
+    async with models_of(settings, await asyncio.to_thread(known), silent) as chosen:
+        yield chosen
 
 
-@dataclass
 class _Work:
     """A trace's questions in a kernel."""
 
-    trace: TraceFile
-    running: RunningKernel
-    family: Family
-    prompts: PromptFile
-    live: bool
-    keeps_sub: bool
-    ends: list[str] = field(default_factory=list)
-    totals: Totals = field(default_factory=Totals)
-
-    def __post_init__(self) -> None:
-        models, then = self.family.models, self.trace.meta
+    def __init__(
+        self,
+        trace: TraceFile,
+        running: RunningKernel,
+        family: Family,
+        prompts: PromptFile,
+        *,
+        live: bool,
+        keeps_sub: bool,
+    ) -> None:
+        """`keeps_sub`: recorded answers to sub-calls hold whoever is the sub model."""
+        self.trace = trace
+        self.running = running
+        self.family = family
+        self.ends: list[str] = []
+        self.totals = Totals()
+        models, then = family.models, trace.meta
         # A model of a script cannot be asked again: what it said to sub-calls holds until another is named.
         others = {
             role
             for role, name in then.models.items()
-            if self.live and models.names.get(role) != name and (role != "sub" or not self.keeps_sub)
+            if live and models.names.get(role) != name and (role != "sub" or not keeps_sub)
         }
         worded = models.profile.digest != then.prompt_digest
-        self.course = Course(self.live, frozenset(others), worded)
-        self.root = RecordedRoot(self.trace, models.models, self.prompts, self.course)
+        self.course = Course(live=live, others=frozenset(others), worded=worded)
+        self.root = RecordedRoot(trace, models.models, prompts, self.course)
         self.recording = TraceRecording(self.trace.cells, waiting=False)
-        if worded and not self.live:
+        if worded and not live:
             self.remark("rlm's prompt is another one than then: the recorded replies were used all the same.")
-        if self.prompts.trouble:
-            self.remark(f"{self.prompts.trouble}: rlm's words are not compared.")
+        if prompts.trouble:
+            self.remark(f"{prompts.trouble}: rlm's words are not compared.")
 
     def remark(self, *told: str) -> None:
         self.course.remarks |= dict.fromkeys(told)
@@ -285,7 +290,7 @@ class _Work:
     async def _answer(self, cells: Cells, run: Assembly, part: Part, so_far: TraceFile | None) -> Outcome:
         """The question, after what is loaded before it and what was said before it."""
         models = self.family.models
-        loop = run.loop(cells, ModelSet(self.root, models.names, models.profile))
+        loop = run.loop(cells, replace(models, models=self.root))
         for cell in part.before:
             result = await loop.set_up(cell.id, cell.source)
             if cell.kind == "setup":

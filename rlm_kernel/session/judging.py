@@ -11,6 +11,7 @@ from rlm_kernel.bounded import parse
 from rlm_kernel.engine import whole
 from rlm_kernel.engine.protocols import Completion, Message, Models, Shares, Totals
 from rlm_kernel.errors import NoAnswer
+from rlm_kernel.session.alike import Measure, different
 
 MAX_CHARS = 60_000
 """Of a question or an answer that a judge is shown."""
@@ -66,6 +67,30 @@ class Judge:
         self.spent += Totals(
             calls=1, sub_usage=reply.usage, known_cost=known, unpriced=unpriced, models=share
         )
+
+
+@dataclass(frozen=True)
+class Comparing:
+    """How answers are compared, where a trace's own wishes do not say otherwise. `judge`: None for none."""
+
+    measure: Measure
+    judge: Judge | None
+
+    async def different(
+        self, question: str, expected: str | None, answer: str | None, measure: Measure
+    ) -> str:
+        """What differs; "" if the answer is the expected one. A judge is asked only about what differs.
+
+        Raises NoAnswer where a judge is wanted and there is none, or no verdict; ModelError.
+        """
+        what = different(expected, answer, measure)
+        if not what or expected is None or answer is None:
+            return what
+        how = measure.for_answer(expected)
+        if how == "judge" and self.judge is None:
+            raise NoAnswer("Its answers are to be judged, and there is no judge: --judge MODEL.")
+        judged = how == "judge" or (measure.how == "auto" and how == "text")
+        return await self.judge.different(question, expected, answer) if judged and self.judge else what
 
 
 def _verdict(text: str) -> tuple[bool, str] | None:

@@ -17,11 +17,11 @@ from rlm_kernel.config import load_settings
 from rlm_kernel.engine.protocols import Models, Totals
 from rlm_kernel.errors import FileRefused, RLMError, SetupError, TraceError, UsageError, backstop
 from rlm_kernel.pathtext import recorded as recorded_path
-from rlm_kernel.session.alike import Measure, different
+from rlm_kernel.session.alike import Measure
 from rlm_kernel.session.ask import free_path
 from rlm_kernel.session.environment import Say, silent
 from rlm_kernel.session.expectations import Expectations, Wish, read_expectations
-from rlm_kernel.session.judging import Judge
+from rlm_kernel.session.judging import Comparing, Judge
 from rlm_kernel.session.models import models_of
 from rlm_kernel.session.replaying import RunAgain
 from rlm_kernel.session.rerun import Rerun, answers_of, ask_again, parts_of
@@ -121,14 +121,6 @@ class Suite:
             "out": str(self.out) if self.out else None,
             "accepted": str(self.accepted) if self.accepted else None,
         }
-
-
-@dataclass(frozen=True)
-class Comparing:
-    """How answers are compared, where a trace's own wishes do not say otherwise; None: there is no judge."""
-
-    measure: Measure
-    judge: Judge | None
 
 
 @dataclass(frozen=True)
@@ -339,19 +331,10 @@ async def _compared(trace: TraceFile, done: CaseResult, by: Comparing, wish: Wis
     for number, question in enumerate(questions):
         then = done.then[number] if number < len(done.then) else None
         now = done.now[number] if number < len(done.now) else None
-        what = different(then, now, measure)
-        if what and then is not None and now is not None:
-            how = measure.for_answer(then)
-            judged = how == "judge" or (measure.how == "auto" and how == "text")
-            if how == "judge" and by.judge is None:
-                return replace(
-                    done, detail="its answers are to be judged, and there is no judge: --judge MODEL"
-                )
-            if judged and by.judge is not None:
-                try:
-                    what = await by.judge.different(question, then, now)
-                except RLMError as error:
-                    return replace(done, detail=error.message)
+        try:
+            what = await by.different(question, then, now, measure)
+        except RLMError as error:
+            return replace(done, detail=error.message)
         if what:
             told.append(f"question {number + 1}: {what}" if len(questions) > 1 else what)
     return replace(done, verdict="differs" if told else "same", detail="; ".join(told))

@@ -16,6 +16,8 @@ import nbformat
 import pytest
 
 from rlm_kernel import RLM
+from rlm_kernel.engine.messages import SUM_UP
+from rlm_kernel.engine.protocols import Card
 from rlm_kernel.models.scripted import ScriptedModels
 from rlm_kernel.session.regression import CaseResult, Suite
 from rlm_kernel.trace.reader import read_trace
@@ -128,6 +130,44 @@ def test_a_child_is_answered_from_the_recording_and_counts_as_it_did(recorded: P
     assert tested.used.cost == pytest.approx(tested.before.cost)
     assert (tested.used.children, tested.used.calls) == (tested.before.children, tested.before.calls)
     assert [path.name for path in (tmp_path / "out").glob("*.children")] == []
+
+
+def test_summaries_of_long_conversations_are_recorded_replies_too(tmp_path: Path) -> None:
+    turns = [repl(f"print(context[:10], {n}, 'x' * 9_000)") for n in range(6)] + [repl("FINAL('done')")]
+    said = iter(turns)
+
+    def root(messages: Any) -> str:
+        return "So far: nothing." if messages[-1]["content"].endswith(SUM_UP) else next(said)
+
+    models = ScriptedModels(root, cards=[Card("root", "scripted/root", window=16_000)])
+    options = {"prompt.profile": "short", "limits.output_chars": 10_000}
+    (tmp_path / "a.txt").write_text("a text\n" * 5_000)
+    trace = tmp_path / "traces" / "long.ipynb"
+    assert RLM(models=models, options=options).ask("What?", tmp_path / "a.txt", trace=trace).answer == "done"
+    kinds = [cell.kind for cell in read_trace(trace).cells]
+    assert "memory" in kinds
+    tested = only(RLM(options={"root_llm.window": 16_000}).test(trace.parent, out=tmp_path / "out"))
+    assert (tested.verdict, list(tested.remarks)) == ("same", []), tested.detail
+    assert tested.out is not None
+    assert [cell.kind for cell in read_trace(tested.out).cells] == kinds
+
+
+def test_a_trace_whose_run_was_cut_off_is_skipped_and_a_fork_is_tested(
+    recorded: Path, tmp_path: Path, speakers: Speakers
+) -> None:
+    speakers.scripts["And twice that?"] = [repl("print(len(context) * 2)"), repl("FINAL(len(context) * 2)")]
+    folder = tmp_path / "traces"
+    forked = RLM(options={"trace.dir": str(folder)}).fork(
+        recorded / "traces" / "error.ipynb", "And twice that?", out=folder / "fork.ipynb"
+    )
+    assert forked.answer is not None
+    shutil.copy(recorded / "traces" / "list.ipynb", folder / "cut.ipynb")
+    notebook = nbformat.read(folder / "cut.ipynb", 4)
+    notebook.metadata.rlm.update(status="finished", stop_reason="interrupted")
+    nbformat.write(notebook, folder / "cut.ipynb")
+    cut, fork = RLM().test(folder).traces
+    assert (cut.verdict, fork.verdict) == ("skipped", "same"), (cut.detail, fork.detail)
+    assert len(fork.now) == 2
 
 
 def test_questions_of_a_session_are_asked_in_turn(recorded: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from rlm_kernel.bounded import parse
 from rlm_kernel.errors import ConfigError, UsageError
 from rlm_kernel.nearest import did_you_mean, nearest
 from rlm_kernel.session.alike import How, Measure
+from rlm_kernel.trace.plain import read_plain
 
 WISHES = "rlm-test.toml"
 ACCEPTED = "rlm-test.accepted.json"
@@ -134,9 +135,7 @@ def _wish(path: Path, name: str, table: Mapping[str, Any]) -> Wish:
 def _read(path: Path) -> bytes:
     """The file's bytes; none where it is not there. Raises ConfigError."""
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ConfigError(f"{path} has more than {MAX_BYTES:,} bytes.")
-        return path.read_bytes()
+        return read_plain(path, follow=False, most=MAX_BYTES)
     except FileNotFoundError:
         return b""
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -161,3 +162,10 @@ def test_wishes_that_make_no_sense_are_refused_by_name(tmp_path: Path, text: str
     (tmp_path / WISHES).write_text(text)
     with pytest.raises(ConfigError, match=WISHES):
         read_expectations(tmp_path, ["a.ipynb"])
+
+
+@pytest.mark.parametrize("name", [WISHES, ACCEPTED])
+def test_a_pipe_in_place_of_what_is_expected_is_refused_and_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(ConfigError, match=name):
+        read_expectations(tmp_path, [])

@@ -30,6 +30,7 @@ from rlm_kernel.cli.replay import replay
 from rlm_kernel.cli.resume import fork, resume
 from rlm_kernel.cli.session import init, run, status, stop
 from rlm_kernel.cli.show import show
+from rlm_kernel.cli.test import test
 from rlm_kernel.cli.traces import traces
 
 use_scripts()
@@ -65,7 +66,7 @@ def _options(
 for panel, commands in {
     ASK: (ask, chat),
     SESSIONS: (init, run, status, stop, attach),
-    TRACES: (show, traces, open_, export, diff, replay, resume, fork, apply),
+    TRACES: (show, traces, open_, export, diff, replay, resume, fork, apply, test),
     TOOLS: (doctor, gc, bench),
 }.items():
     for command in commands:

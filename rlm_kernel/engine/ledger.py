@@ -170,6 +170,12 @@ class Ledger:
         """The root model has replied."""
         self._totals.turns += 1
 
+    def add(self, used: Totals) -> None:
+        """Count what was used elsewhere, as by calls of an earlier run whose answers are used again. Of the
+        topmost RLM's account.
+        """
+        self._totals = self._totals + used
+
     def call(self, role: Role, chars: int, *, model: str | None = None, last: bool = False) -> Call:
         """A call of `model`, by the role of its card, with a prompt of so many characters; by default of the
         role's own.

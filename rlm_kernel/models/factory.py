@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from rlm_kernel.config import LLMSettings, Settings, parse_size
-from rlm_kernel.engine.protocols import ROLES, Message, Models
+from rlm_kernel.engine.protocols import ROLES, Card, Message, Models
 from rlm_kernel.errors import ConfigError
 
 _LOCAL = "local"
@@ -23,6 +23,18 @@ _LOCAL_REPLY_TOKENS = {"root": 512, "sub": 1024}
 def is_local(model: str | None) -> bool:
     """Whether a model, as the user names it, runs on this machine."""
     return model is not None and model.split(":")[0] == _LOCAL
+
+
+def known_card(role: str, name: str, llm: LLMSettings) -> Card:
+    """What the settings and litellm's table say of a model that is not opened: no key and no network is
+    needed. Blocking.
+    """
+    from rlm_kernel.models import _catalog, _prices
+
+    entry = _catalog.entry_of(name) or None
+    read, written = _prices.per_million(llm, entry) or (None, None)
+    sees = None if entry is None else bool(entry.get("supports_vision"))
+    return Card(role, name, llm.window or (entry or {}).get("max_input_tokens"), read, written, sees)
 
 
 @contextlib.asynccontextmanager

@@ -179,6 +179,15 @@ class Replayer:
         return ("differs", asked, diff) if diff else ("same", asked, "")
 
 
+def differing(cell: TraceCell, result: CellResult) -> str:
+    """What the cell gave that the recorded one did not: how it ended, or a diff; "" if it is the same."""
+    then = _status(cell)
+    if result.status != then:
+        why = f": {_why(result)}" if result.status != "ok" else ""
+        return f"it ended with status {result.status}, then it was {then}{why}"
+    return compare(_ran(cell), Ran(result.outputs, result.started, result.seconds)) or ""
+
+
 def _status(cell: TraceCell) -> str:
     """How the cell ended when it was recorded; of a person's, by its outputs."""
     if cell.meta is not None and cell.meta.status not in (None, "running") and not cell.edited:

@@ -34,6 +34,7 @@ from rlm_kernel.session.streaming import Stream
 from rlm_kernel.session.watching import Watched
 
 if TYPE_CHECKING:
+    from rlm_kernel.session.regression import Suite
     from rlm_kernel.session.session import Session
 
 _T = TypeVar("_T")
@@ -244,6 +245,20 @@ class RLM:
     def replay(self, trace: Path | str, **options: Any) -> Replayed:
         """`areplay` for code without an event loop."""
         return _run(self.areplay, trace, **options)
+
+    async def atest(self, folder: Path | str, **options: Any) -> Suite:
+        """Ask the questions of a folder's traces again, and compare the answers; `options` as of
+        `session.regression.run_suite`.
+
+        Models are asked only if the RLM was made with one or with a prompt, or with `live=True`.
+        """
+        from rlm_kernel.session.regression import run_suite
+
+        return await run_suite(Path(folder), **{**self._configured(), **options})
+
+    def test(self, folder: Path | str, **options: Any) -> Suite:
+        """`atest` for code without an event loop."""
+        return _run(self.atest, folder, **options)
 
     def _configured(self) -> dict[str, Any]:
         return {"config_file": self._config_file, "changes": self._changes, "models": self._models}

@@ -2,8 +2,8 @@
 
     python benchmarks/sources.py [--file MB] [--prompts N] [--chars N]
 
-Prints seconds of CPU, memory, and precision and recall by bytes; with `--table` those of the built cases instead, by
-how code has changed the passages.
+Prints seconds of CPU, memory, and precision and recall by bytes; with `--table` those of the built cases
+instead, by how code has changed the passages.
 """
 
 from __future__ import annotations
@@ -75,9 +75,8 @@ def large(megabytes: int, count: int, characters: int) -> None:
         took = time.process_time() - before
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     precision, recall = score(claimed, truth)
-    print(
-        f"{megabytes:,} MB, {count:,} prompts of {characters:,} characters: {took:.1f} s of CPU, {memory:.2f} GB"
-    )
+    print(f"{megabytes:,} MB, {count:,} prompts of {characters:,} characters")
+    print(f"{took:.1f} s of CPU, {memory:.2f} GB of memory")
     print(f"precision {precision:.4f}, recall {recall:.4f}")
 
 

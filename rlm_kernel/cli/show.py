@@ -137,7 +137,7 @@ def _calls(
 ) -> Iterator[str]:
     """The calls of the chosen cells, by their numbers in the trace. Raises UsageError."""
     from rlm_kernel.report import text
-    from rlm_kernel.trace.calls import numbered
+    from rlm_kernel.trace.reader import numbered
 
     ids = {one.id for one in chosen}
     made = ((at, one, call) for at, one, call in numbered(trace.cells) if one.id in ids)

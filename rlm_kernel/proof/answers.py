@@ -17,9 +17,9 @@ from rlm_kernel.proof.findings import AnswerSources, CallSources, Passage, Piece
 from rlm_kernel.proof.normal import Normal
 from rlm_kernel.proof.pieces import MOST_PIECES, pieces, plain, words_of
 from rlm_kernel.proof.sources import answer_text
-from rlm_kernel.trace.calls import delivered, numbered
+from rlm_kernel.trace.calls import delivered
 from rlm_kernel.trace.prompts import PromptFile, open_prompts
-from rlm_kernel.trace.reader import TraceFile
+from rlm_kernel.trace.reader import TraceFile, numbered
 from rlm_kernel.trace.schema import CallMeta
 
 MOST_SEEN = 10

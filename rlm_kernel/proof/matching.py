@@ -13,20 +13,22 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from rlm_kernel.proof.anchors import KEY, Anchors
-from rlm_kernel.proof.chains import Match
+from rlm_kernel.proof.chains import LEAST, Match
 from rlm_kernel.proof.normal import Normal, readable, without_numbers
 from rlm_kernel.proof.plaintext import Part, words_beyond_ascii
 
 MOST_PLACES = 32
 """Places of a source at which the same passage is looked at; of more it is told that there are more."""
 _SAME_IN_TEXT = 3
-"""Places of one text that the same key may have: by what comes again more often, nothing is looked up there."""
+"""Places of one text that the same key may have: what comes again more often is not looked up."""
 _PAIRS = 4_096
 """Places of texts, times places of sources, that are compared for one key: of boilerplate only the first."""
 _FINE, _FINE_UP_TO, _COARSE = 8, 32 << 20, 16
 """How far anchors are apart, and bytes of texts from which they are farther apart."""
-_WORK, _WORK_LEAST = 64, 1 << 20
+_WORK, _WORK_LEAST = 128, 1 << 20
 """Bytes that are compared for each byte of a text, and at least: hostile texts match everywhere."""
+_EACH = 32
+"""Bytes to which a comparison amounts at least."""
 _RAW_MORE = 8
 """Spaces and punctuation at the ends of a passage that are compared as well."""
 
@@ -130,8 +132,9 @@ class Matcher:
             after = _same_after(self._all, place + KEY, text, at + KEY)
             before = _same_before(self._all, place, text, at)
             found.done[line] = at + KEY + after
-            self._left[number] -= before + KEY + after
-            self._take(found, self._entries[number], place - before, at - before, before + KEY + after)
+            self._left[number] -= before + _EACH + after
+            if before + KEY + after >= LEAST:
+                self._take(found, self._entries[number], place - before, at - before, before + KEY + after)
 
     def _take(self, found: _Part, entry: _Entry, place: int, at: int, size: int) -> None:
         """Note a match of so many bytes of normal form, with the places that it has in both texts."""

@@ -13,10 +13,10 @@ MOST_TEXT = 200_000
 """Characters of an answer that are taken apart."""
 _DEEP = 20
 _MOST_WORDS = 6
-_ITEM = re.compile(r"\s*(?:[-*+•]|\d{1,4}[.)])\s+|\s*(?:#{1,6}|>)\s+")
+_ITEM = re.compile(r"^\s*(?:[-*+•>]|\d{1,4}[.)]|#{1,6})\s+")
 _RULE = re.compile(r"[\s|:=+-]*")
 _SENTENCE = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(\[]*[^\W\d_a-z])|(?<=[。！？])")
-_MARKS = re.compile(r"[*_`]{1,3}")
+_MARKS = re.compile(r"[*`]{1,3}|(?<!\w)_{1,3}|_{1,3}(?!\w)")
 _QUOTED = re.compile(r"\"([^\"\n]{4,120})\"|“([^”\n]{4,120})”|`([^`\n]{3,120})`|«([^»\n]{4,120})»")
 _NUMBER = re.compile(r"(?<![\w.,])[$€£]?(\d[\d,]*(?:\.\d+)?)(?![\w]|[.,]\d)")
 _NAME = re.compile(r"[^\W\d_a-z]\w+(?:[ -](?:(?:of|de|von|van|the) )?[^\W\d_a-z]\w+){1,4}")

@@ -32,9 +32,8 @@ from rlm_kernel.proof.findings import (
 )
 from rlm_kernel.proof.matching import Matcher
 from rlm_kernel.proof.words import Words, words_in
-from rlm_kernel.trace.calls import numbered
 from rlm_kernel.trace.prompts import PromptFile, open_prompts
-from rlm_kernel.trace.reader import TraceCell, TraceFile
+from rlm_kernel.trace.reader import TraceCell, TraceFile, numbered
 from rlm_kernel.trace.schema import CallMeta, FileMeta
 
 MOST_MEMBERS = 100_000

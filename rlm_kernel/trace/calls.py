@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails
@@ -15,9 +15,6 @@ from rlm_kernel.engine.protocols import MODEL_CALLS, Shares, Totals
 from rlm_kernel.trace.packed import Packed
 from rlm_kernel.trace.schema import CallMeta, CellMeta, shares_of, usage_of
 
-if TYPE_CHECKING:
-    from rlm_kernel.trace.reader import TraceCell
-
 _NOT_COUNTED = ("BudgetExceeded", "NoRecord", "TextWanted")
 """Calls that failed in these ways were never made, but for child RLMs that had begun: these have a trace."""
 
@@ -25,16 +22,6 @@ _NOT_COUNTED = ("BudgetExceeded", "NoRecord", "TextWanted")
 def is_call(call: CallMeta) -> bool:
     """Whether it was to ask a model: not a question to a child that was put again, with its file's text."""
     return call.kind in MODEL_CALLS and call.error_type != "TextWanted"
-
-
-def numbered(cells: Iterable[TraceCell]) -> Iterator[tuple[int, TraceCell, CallMeta]]:
-    """The calls of models in the cells, numbered from 1 on as they stand in the trace."""
-    number = 0
-    for cell in cells:
-        for call in cell.meta.calls if cell.meta else ():
-            if is_call(call):
-                number += 1
-                yield number, cell, call
 
 
 def was_made(call: CallMeta) -> bool:

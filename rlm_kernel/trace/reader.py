@@ -9,7 +9,7 @@ import itertools
 import json
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -21,12 +21,12 @@ from pydantic import ValidationError as SchemaError
 from rlm_kernel.engine.protocols import Shares, Totals
 from rlm_kernel.errors import TraceError, UsageError
 from rlm_kernel.trace import journal, shape
-from rlm_kernel.trace.calls import PackedCalls, cell_meta, spent_on
+from rlm_kernel.trace.calls import PackedCalls, cell_meta, is_call, spent_on
 from rlm_kernel.trace.nodes import as_read, node_of
 from rlm_kernel.trace.packed import parse
 from rlm_kernel.trace.parts import is_made
 from rlm_kernel.trace.plain import read_plain
-from rlm_kernel.trace.schema import INSTANT, VERSION, CellMeta, NotebookMeta, usage_of
+from rlm_kernel.trace.schema import INSTANT, VERSION, CallMeta, CellMeta, NotebookMeta, usage_of
 
 _CELL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """As nbformat has it, which only warns of others.
@@ -77,6 +77,16 @@ class TraceCell:
     def never_run(self) -> bool:
         """A person's cell without outputs or a count: there is nothing to compare with."""
         return self.meta is None and self.execution_count is None and not self.outputs
+
+
+def numbered(cells: Iterable[TraceCell]) -> Iterator[tuple[int, TraceCell, CallMeta]]:
+    """The calls of models in the cells, numbered from 1 on as they stand in the trace."""
+    number = 0
+    for cell in cells:
+        for call in cell.meta.calls if cell.meta else ():
+            if is_call(call):
+                number += 1
+                yield number, cell, call
 
 
 @dataclass(frozen=True)

@@ -41,13 +41,14 @@ _asked = [False]
 
 class _Wanted(NamedTuple):
     """What is to be cited: `place` where that is known; else a text, to be found in the file of that name,
-    and there in that line.
+    and there in that line. `sure`: the line is the file's, and no value of a column of that name.
     """
 
     passage: str
     name: Any = None
     line: int | None = None
     place: Place | None = None
+    sure: bool = True
 
 
 def cite(passage: Any, name: Any = None) -> str:
@@ -175,14 +176,23 @@ def _wanted(passage: Any, name: Any) -> _Wanted:
         return _Wanted(passage.group(), name, place=place)
     if isinstance(passage, Found):
         return _Wanted(passage[0], name)
-    if isinstance(passage, dict) and isinstance(passage.get("text"), str):
-        line = passage.get("line")
-        return _Wanted(passage["text"], name, line if type(line) is int else None)
+    if isinstance(passage, dict):
+        return _of_record(passage, name)
     if isinstance(passage, LazyText):
         passage = str(passage.read(0, MAX_QUOTE + 1))
     if not isinstance(passage, str):
         raise TypeError(f"cite takes one passage, and this is a {type(passage).__name__}. {_HOW}")
     return _Wanted(str.__str__(passage), name)
+
+
+def _of_record(record: dict[str, Any], name: Any) -> _Wanted:
+    text, line = record.get("text"), record.get("line")
+    if not isinstance(text, str):
+        raise TypeError(
+            "cite takes text as it stands in a file, and a record of a table has none of its own: find its "
+            "line with grep, and cite that hit."
+        )
+    return _Wanted(text, name, line if type(line) is int else None, sure=False)
 
 
 def _of_hit(hit: Hit, name: Any) -> _Wanted:
@@ -283,6 +293,8 @@ def _only(wanted: _Wanted, texts: Mapping[str, Text], forms: list[str]) -> Place
     if wanted.line is not None:
         found = _in_line(texts, found, wanted.line)
     some = list(itertools.islice(found, _NAMED + 1))
+    if not some and not wanted.sure:
+        return _only(wanted._replace(line=None, sure=True), texts, forms)
     if not some:
         raise ValueError(_nowhere(wanted, texts))
     if len(some) == 1:

@@ -13,10 +13,10 @@ from datetime import UTC, datetime, timedelta
 
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
-from rlm_contract import DESCRIPTION, LOADED, STANDING, VARIABLES, WHOLE
+from rlm_contract import DESCRIPTION, LOADED, STANDING, STANDS, VARIABLES, WHOLE
 
 from rlm_kernel.engine.events import CellOutput, Listener, UserCellFinished
-from rlm_kernel.engine.protocols import CellResult, CellStatus, ContextInfo
+from rlm_kernel.engine.protocols import CellResult, CellStatus, ContextInfo, Evidence
 from rlm_kernel.errors import KernelError, RLMError, SetupError
 from rlm_kernel.sandbox import kernel_says
 from rlm_kernel.sandbox.broker import Broker
@@ -217,6 +217,16 @@ class DockerKernel:
         assert self._runner is not None
         told = await self._runner.evaluate(STANDING.format(texts=list(texts)))
         return kernel_says.flags(told, len(texts))
+
+    async def stands(self, evidence: Evidence) -> bool:
+        """Whether its quotation is at its place in the text that the kernel has read of the file, by the
+        kernel's own word: to be asked before it has run a cell of a model.
+        """
+        assert self._runner is not None
+        asked = STANDS.format(
+            path=evidence.path, start=evidence.start, end=evidence.end, quote=evidence.quote
+        )
+        return await self._runner.evaluate(asked) is True
 
     async def interrupt(self) -> None:
         if self._runner is not None:

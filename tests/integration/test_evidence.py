@@ -7,6 +7,7 @@ from __future__ import annotations
 import codecs
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -286,6 +287,21 @@ def test_the_commands_show_it_and_stdout_is_the_answer_alone(
 def test_the_same_function_checks_it_without_a_kernel(asked: Callable[..., Result], log: Path) -> None:
     (one,) = asked(log, 'FINAL(cite("0500 ERROR"))').evidence
     assert check(one, log).verdict == "verbatim"
+
+
+async def test_a_new_kernel_says_whether_a_quotation_stands_in_what_it_reads(
+    sandbox: Callable[..., Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "a 'b\" {c}.pdf"
+    path.write_bytes(PDF)
+    box = await sandbox(files=[path])
+    await box.kernel.set_up("setup", f"load_files([{str(path)!r}])")
+    start = int(await box.text('print(context.index("The pump"))'))
+    one = Evidence(1, str(path), start, start + 14, "The pump broke", "characters")
+    assert await box.kernel.stands(one)
+    assert not await box.kernel.stands(replace(one, quote="The pump breaks", end=start + 15))
+    assert not await box.kernel.stands(replace(one, start=start + 1, end=start + 15))
+    assert not await box.kernel.stands(replace(one, path="/etc/passwd"))
 
 
 def _pdf() -> bytes:

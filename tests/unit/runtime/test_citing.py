@@ -157,7 +157,19 @@ class TestAPassage:
         cite(files.records()[0])  # type: ignore[index]
         assert [one["start"] for one in given_with()] == [16, 0]
 
-    @pytest.mark.parametrize("other", [7, None, ["a"], {"name": "x"}, b"bytes"])
+    def test_of_a_table_is_a_value_of_its_column_text(self, load: Callable[..., Path]) -> None:
+        load("reviews.csv", "line,text\n7,a good film\n9,a bad film\n")
+        row = files.records()[1]  # type: ignore[index]
+        assert row["line"] == 9
+        cite(row)
+        assert there(given_with()[0]) == "a bad film"
+
+    def test_is_no_record_without_text(self, load: Callable[..., Path]) -> None:
+        load("people.csv", "name,city\nAnn,Oslo\n")
+        with pytest.raises(TypeError, match="none of its own"):
+            cite(files.records()[0])  # type: ignore[index]
+
+    @pytest.mark.parametrize("other", [7, None, ["a"], b"bytes"])
     def test_is_nothing_else(self, load: Callable[..., Path], other: Any) -> None:
         load("a.txt", "the same\n")
         with pytest.raises(TypeError, match="cite takes one passage"):

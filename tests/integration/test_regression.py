@@ -43,6 +43,14 @@ def recorded(kernel_image: Any, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder
 
 
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where new traces stay if something differs."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    return tmp_path / "tmp"
+
+
 @pytest.fixture
 def traces(recorded: Path, tmp_path: Path) -> Callable[..., Path]:
     """Copies some of the traces into a folder, to be changed."""
@@ -195,7 +203,6 @@ def test_an_answer_that_is_another_one_now_differs_by_name(
     kept = re.search(r"the new traces are in (\S+)", done.stderr)
     assert kept is not None
     assert read_trace(Path(kept[1]) / "count.ipynb").meta.question == "How many errors are there?"
-    shutil.rmtree(kept[1])
     suite = ElementTree.parse(report).getroot()
     assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("2", "1", "0")
 
@@ -473,14 +480,9 @@ def _examples(messages: Any) -> int:
     return sum(message["role"] == "assistant" for message in messages[:asked])
 
 
-def test_nothing_is_left_behind(
-    traces: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
-    (tmp_path / "tmp").mkdir()
-    monkeypatch.setattr("tempfile.tempdir", None)
+def test_nothing_is_left_behind_where_all_is_the_same(traces: Callable[..., Path], temporary: Path) -> None:
     folder = traces("count")
     before = sorted(os.listdir(folder))
     assert RLM().test(folder).same
     assert sorted(os.listdir(folder)) == before
-    assert [name for name in os.listdir(tmp_path / "tmp") if name.startswith("rlm-test-")] == []
+    assert [name for name in os.listdir(temporary) if name.startswith("rlm-test-")] == []

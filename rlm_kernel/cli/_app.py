@@ -30,6 +30,7 @@ from rlm_kernel.cli.resume import fork, resume
 from rlm_kernel.cli.session import init, run, status, stop
 from rlm_kernel.cli.show import show
 from rlm_kernel.cli.traces import traces
+from rlm_kernel.cli.verify import verify
 
 use_scripts()
 app = typer.Typer(
@@ -64,7 +65,7 @@ def _options(
 for panel, commands in {
     ASK: (ask, chat),
     SESSIONS: (init, run, status, stop, attach),
-    TRACES: (show, traces, open_, export, diff, replay, resume, fork),
+    TRACES: (show, traces, open_, export, diff, verify, replay, resume, fork),
     TOOLS: (doctor, gc, bench),
 }.items():
     for command in commands:

@@ -37,7 +37,7 @@ COMMANDS = frozenset(
         "open",
         "replay",
     }
-    | {"resume", "run", "show", "status", "stop", "traces"}
+    | {"resume", "run", "show", "status", "stop", "traces", "verify"}
 )
 """The commands of `rlm`."""
 _SAME_HERE = {"status": "/status", "stop": STOP, "help": HELP, "--help": HELP, "-h": HELP}

@@ -414,14 +414,13 @@ class NotebookWriter(SavedNotebook):
         shown = document.summary(self._meta, children, self._tally.table(), spans)
         self._markdown("summary", shown, CellMeta(kind="summary"))
         self._write_title()
+        self._close_prompts()  # before the seal is made, which covers them
         self._closed = True
         try:
             self._save()
         except TraceNotWritten:
             self.release()  # what is in the journal stays there, for whoever takes the run up
             raise
-        finally:
-            self._close_prompts()
 
     def close(self) -> None:
         self._close_prompts()

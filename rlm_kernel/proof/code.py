@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from rlm_kernel.engine.protocols import counted
 from rlm_kernel.engine.replies import parse_reply
-from rlm_kernel.proof.claims import REDACTED, Claim, claim
+from rlm_kernel.proof.claims import REDACTED, Claim, by_another_version, claim, not_checked
 from rlm_kernel.trace.calls import delivered
 from rlm_kernel.trace.reader import TraceCell, TraceFile
 
@@ -23,6 +23,10 @@ def check_code(trace: TraceFile) -> Claim:
     persons = sum(cell.kind == "person" for cell in trace.code_cells)
     more = f"; {counted(persons, 'of them')} a person's" if persons else ""
     faults = [*_edited(trace), *_order(trace), *_of_replies(trace)]
+    unknown = [cell.id for cell in trace.code_cells if cell.kind == "code" and not _digest_of(cell)]
+    if (other := by_another_version(trace)) and unknown and not faults:
+        return not_checked("code", f"{other}; {unknown[0]} has no digest of its code")
+    faults += [f"{name}: the digest of its code is gone" for name in unknown]
     return claim("code", faults, f"{counted(cells, 'cell')} with the code that was run{more}")
 
 
@@ -30,8 +34,10 @@ def _edited(trace: TraceFile) -> Iterator[str]:
     for cell in trace.code_cells:
         if cell.edited:
             yield f"{cell.id}: its code is not what was run"
-        elif cell.meta is not None and not cell.meta.code_digest and cell.kind == "code":
-            yield f"{cell.id}: the digest of its code is gone"
+
+
+def _digest_of(cell: TraceCell) -> str | None:
+    return cell.meta.code_digest if cell.meta is not None else None
 
 
 def _order(trace: TraceFile) -> Iterator[str]:

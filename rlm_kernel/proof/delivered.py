@@ -8,7 +8,7 @@ from rlm_kernel.engine.answers import words_of
 from rlm_kernel.engine.finals import meaning, unmarked
 from rlm_kernel.engine.hostcalls import digest
 from rlm_kernel.engine.replies import parse_reply
-from rlm_kernel.proof.claims import REDACTED, Claim, claim, not_checked
+from rlm_kernel.proof.claims import REDACTED, Claim, by_another_version, claim, not_checked
 from rlm_kernel.trace.document import ANSWER_CAP
 from rlm_kernel.trace.reader import TraceCell, TraceFile
 from rlm_kernel.trace.schema import CallMeta
@@ -23,6 +23,8 @@ def check_answer(trace: TraceFile) -> Claim:
     if closing is None or closing.id != "answer" or closing.meta is None:
         return claim("answer", ["answer: the cell with the answer is missing"], "")
     text = closing.meta.text
+    if text is None and meta.stop_reason == "answered" and (other := by_another_version(trace)):
+        return not_checked("answer", f"{other}; its answer stands in no record")
     if text is None:
         wrong = ["metadata.rlm.stop_reason says answered, and there is no answer"]
         return claim(

@@ -12,6 +12,7 @@ from typing import Any
 from rlm_kernel.engine.events import Listener
 from rlm_kernel.engine.protocols import CellResult, counted
 from rlm_kernel.errors import FileRefused, SetupError, TraceError, UsageError, backstop
+from rlm_kernel.pathtext import recorded
 from rlm_kernel.proof.account import check_account, child_differs
 from rlm_kernel.proof.claims import REDACTED, Claim, claim, not_checked
 from rlm_kernel.proof.code import check_code
@@ -82,9 +83,16 @@ class _Given:
     files: Mapping[str, Path]
     folders: Sequence[Path]
     stop: threading.Event = field(default_factory=threading.Event)
+    used: set[str] = field(default_factory=set)
+    """Of `files` the names that a trace has."""
 
     def of(self, trace: TraceFile) -> dict[str, Path]:
-        return in_folders(trace, self.folders) | named_files(trace, self.files)
+        named = named_files(trace, self.files)
+        known = {meta.path for meta in trace.meta.files}
+        known |= {recorded(path).name for path in known}
+        named = {name: place for name, place in named.items() if name in known}
+        self.used.update(named)
+        return in_folders(trace, self.folders) | named
 
 
 @backstop
@@ -159,15 +167,14 @@ async def verify(
 
 def _all(trace: TraceFile, given: _Given, seal: str, tell: Tell) -> list[Verified]:
     """All claims of the topmost trace; those of its children are returned."""
-    for name in given.files:
-        if not named_files(trace, {name: given.files[name]}) and not child_traces(trace):
-            raise UsageError(
-                f"The trace has no file {name}, or several of this name.",
-                hint=f"Its files: {', '.join(meta.path for meta in trace.meta.files) or 'none'}.",
-            )
     for found in _claims(trace, given, seal):
         tell(found)
     children, faults = _Below(given, Tree.of(trace)).children(trace, ())
+    for name in given.files.keys() - given.used:
+        raise UsageError(
+            f"The trace has no file {name}, or several of this name.",
+            hint=f"Its files: {', '.join(meta.path for meta in trace.meta.files) or 'none'}.",
+        )
     if child_traces(trace):
         tell(claim("children", faults, f"{counted(len(children), 'trace')} of child RLMs"))
     return children

@@ -65,7 +65,20 @@ class Result:
             **self.totals.as_json(),
             "stop_reason": self.stop_reason,
             "forced": self.forced,
+            "seal": self.seal,
         }
+
+    @property
+    def seal(self) -> str:
+        """The seal of the trace, to be noted elsewhere (`rlm verify --seal`); "" where it has none, or not
+        yet: digests of files of many gigabytes come later. Read from the trace when it is asked for.
+        """
+        from rlm_kernel.trace.sealed import seal_on
+
+        try:
+            return seal_on(self.trace)
+        except OSError:
+            return ""
 
     @property
     def calls(self) -> DataFrame:

@@ -69,7 +69,7 @@ def sealed_node(node: Any, path: Path) -> Sealed:
 def sealed(cells: Iterable[str], ours: Mapping[str, Any], path: Path) -> Sealed:
     """That of a notebook of serialised cells, with this `metadata.rlm`, which stands at `path`. Blocking."""
     parts = {
-        f"notebook {name}": _digest(_written(value))
+        f"notebook {name}": _digest(_written(_loads(_written(value))))
         for name, value in sorted(ours.items())
         if name not in _OURS
     }
@@ -90,8 +90,11 @@ def sealed(cells: Iterable[str], ours: Mapping[str, Any], path: Path) -> Sealed:
 
 
 def seal_on(path: Path) -> str:
-    """The seal that a notebook on the disk has; "" for none. Blocking. Raises OSError."""
-    return _seal_in(read_plain(path, follow=True))
+    """The seal that a notebook on the disk has; "" for none, and as long as the digest of a file is still to
+    come, with which it will be another. Blocking. Raises OSError.
+    """
+    found = _head_of(read_plain(path, follow=True))
+    return "" if found is None or any(file.digest == "pending" for file in found.files) else str(found.seal)
 
 
 # The parts of a cell
@@ -260,20 +263,26 @@ def _of_children(path: Path, linked: Iterable[str]) -> Iterator[tuple[str, str]]
 
 
 def _seal_in(raw: bytes) -> str:
+    found = _head_of(raw)
+    return "" if found is None else str(found.seal)
+
+
+def _head_of(raw: bytes) -> Any:
+    """`metadata.rlm` of a notebook: its `seal` and `files`; None where there is none."""
     import msgspec
 
     try:
-        found = _head().decode(raw)
+        return _head().decode(raw).metadata.rlm
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        return ""
-    return str(found.metadata.rlm.seal)
+        return None
 
 
 @cache
 def _head() -> Any:
     import msgspec
 
-    ours = msgspec.defstruct("Ours", [("seal", str, "")])
+    file = msgspec.defstruct("File", [("digest", str | None, None)])
+    ours = msgspec.defstruct("Ours", [("seal", str, ""), ("files", list[file], [])])  # type: ignore[valid-type]
     about = msgspec.defstruct("About", [("rlm", ours, msgspec.field(default_factory=ours))])
     return msgspec.json.Decoder(msgspec.defstruct("Notebook", [("metadata", about)]))
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from rlm_kernel.engine.protocols import TOKENS, Shares, Totals
 from rlm_kernel.proof.claims import Claim, claim, not_checked
 from rlm_kernel.trace.reader import TraceFile
-from rlm_kernel.trace.schema import CallMeta, shares_of
+from rlm_kernel.trace.schema import CallMeta, OriginMeta, shares_of
 
+_CLOSING = ("answer", "summary")
 _COUNTS = ("turns", "calls", "children", "stored", "unpriced")
 
 
@@ -59,12 +60,23 @@ def check_account(trace: TraceFile) -> Claim:
 
 def _of_cells(trace: TraceFile) -> Totals:
     """What the cells have used by their own records; of a fork those that are its own."""
-    own = trace.cells
-    forks = [origin.cell for origin in trace.meta.origins if origin.kind == "fork"]
-    if forks:
-        place = next((at for at, cell in enumerate(own) if cell.id == forks[-1]), -1)
-        own = own[place + 1 :]
+    forks = [origin for origin in trace.meta.origins if origin.kind == "fork"]
+    own = trace.cells[_begin(trace, forks[-1]) :] if forks else trace.cells
     return TraceFile(trace.path, trace.meta.model_copy(update={"totals": None}), own, None).spent()
+
+
+def _begin(trace: TraceFile, origin: OriginMeta) -> int:
+    """The first cell that is a fork's own."""
+    cells = trace.cells
+    if origin.cell not in _CLOSING:
+        return next((at + 1 for at, cell in enumerate(cells) if cell.id == origin.cell), 0)
+    # It was forked behind its end: there another question was put, or the same turns went on later.
+    asked = max((at for at, cell in enumerate(cells) if cell.kind == "question"), default=-1)
+    answered = max((at for at, cell in enumerate(cells) if cell.id.startswith("answer-")), default=-1)
+    if asked > answered:
+        return asked
+    later = [cell.turn for cell in cells if cell.turn and cell.started and cell.started >= origin.at]
+    return next((at for at, cell in enumerate(cells) if later and cell.turn == min(later)), len(cells))
 
 
 def _sums(parts: Totals, whole: Totals) -> Iterator[_Sum]:

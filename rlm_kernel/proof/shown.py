@@ -32,6 +32,8 @@ _TIMES = timedelta(milliseconds=2)
 """Between the end of a cell by its times and by its seconds, which are rounded."""
 _BEST_EFFORT = ("turns", "calls", "cost", "tokens", "seconds", "no_answer")
 _UNFINISHED = re.compile(r"unfinished-(\d+)-\d+")
+_AROUND = 40
+"""Characters that are told of the place where texts differ."""
 _SEEN = 80
 """Characters of a prompt's beginning by which its row is known where the whole is not kept."""
 
@@ -171,7 +173,7 @@ class _Shown:
             seen = _text(told), _text(made["data"]["text/html"] if made else "")
             where = difference(*seen) if all(seen) else "it is not there" if made else "there are no calls"
             if not _redacted(*seen):
-                yield _Fault(f"{cell.id}: the table of its calls is not what their records say: {where}")
+                yield _Fault(f"{cell.id}: the table of its calls: {where}")
 
     def _prompts_of(
         self, cell: TraceCell, calls: Sequence[CallMeta], plain: Sequence[Mapping[str, Any]], told: str
@@ -247,24 +249,23 @@ def _redacted(*texts: str) -> bool:
 
 def _place(cell: TraceCell, made: str) -> str:
     what = {
-        "title": "the title, with the answer's box",
+        "title": "the title or the answer's box",
         "model": "the words or the heading of the turn",
         "summary": "the costs or the timeline",
         "pictures": "the pictures that calls sent",
-        "answer": "the answer",
     }.get(cell.kind, f"the {cell.kind}")
-    return f"{what} are not what the records say: {difference(cell.source, made)}"
+    return f"{what}: {difference(cell.source, made)}"
 
 
-def difference(one: str, other: str, most: int = 40) -> str:
-    """Where two texts begin to differ, in words."""
+def difference(one: str, other: str, by: str = "the records say") -> str:
+    """Where a text begins to differ from the one that it should be, in words."""
     place = next(
         (at for at, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]),
         min(len(one), len(other)),
     )
-    begin = max(0, place - most // 2)
-    seen = [" ".join(text[begin : begin + most].split()) or "(nothing)" for text in (one, other)]
-    return f"it has {seen[0]!r} for {seen[1]!r}"
+    begin = max(0, place - _AROUND // 2)
+    seen = [" ".join(text[begin : begin + _AROUND].split()) or "(nothing)" for text in (one, other)]
+    return f"{seen[0]!r}, where {by} {seen[1]!r}"
 
 
 def _text(shown: str) -> str:

@@ -79,7 +79,7 @@ def check_evidence(trace: TraceFile, files: Sequence[Checked]) -> Claim:
         for one in cell.meta.evidence
     ]
     if not given:
-        return Claim("evidence", "holds", "the answer was given without any")
+        return Claim("evidence", "holds", "the answer has none")
     by_kernel = sum(one.unit != "bytes" for _, one in given)
     faults = [f"{cell}: {fault}" for cell, one in given for fault in _fault(one, files)]
     if not faults and by_kernel == len(given):

@@ -39,8 +39,12 @@ def check_report(path: Path, trace: TraceFile) -> Claim:
 def _lines(path: Path, text: str, made: str) -> Iterator[str]:
     for number, (one, other) in enumerate(itertools.zip_longest(text.split("\n"), made.split("\n")), 1):
         if one != other:
-            yield f"{path.name}: line {number:,}: {difference(one or '', other or '')}"
+            yield f"{path.name}: line {number:,}: {_differ(one, other)}"
             return
+
+
+def _differ(one: str | None, other: str | None) -> str:
+    return difference(one or "", other or "", "the trace gives")
 
 
 def _records(path: Path, text: str, trace: TraceFile) -> list[str]:

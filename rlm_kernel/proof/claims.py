@@ -58,6 +58,15 @@ def not_checked(name: str, why: str) -> Claim:
     return Claim(name, "not checked", why)
 
 
+def has_ended(trace: TraceFile) -> bool:
+    """Whether the last question has come to its end, so that the notebook has what closes it.
+
+    Of a session whose last question was taken back, each question that is left has its answer above.
+    """
+    answered = sum(cell.id.startswith("answer-") for cell in trace.cells)
+    return trace.meta.status == "finished" and trace.questions > answered
+
+
 def by_another_version(trace: TraceFile) -> str:
     """What is to be said of a trace that another version wrote, with other words; "" for this one."""
     version = trace.meta.rlm_version

@@ -8,7 +8,7 @@ from rlm_kernel.engine.answers import words_of
 from rlm_kernel.engine.finals import meaning, unmarked
 from rlm_kernel.engine.hostcalls import digest
 from rlm_kernel.engine.replies import parse_reply
-from rlm_kernel.proof.claims import REDACTED, Claim, by_another_version, claim, not_checked
+from rlm_kernel.proof.claims import REDACTED, Claim, by_another_version, claim, has_ended, not_checked
 from rlm_kernel.trace.document import ANSWER_CAP
 from rlm_kernel.trace.reader import TraceCell, TraceFile
 from rlm_kernel.trace.schema import CallMeta
@@ -20,6 +20,8 @@ def check_answer(trace: TraceFile) -> Claim:
     closing = next((cell for cell in reversed(trace.cells) if cell.kind == "answer" and cell.meta), None)
     if meta.status == "running":
         return not_checked("answer", "the run goes on, or was cut off: it has no answer yet")
+    if not has_ended(trace):
+        return claim("answer", [], "no question is open: the last one was taken back")
     if closing is None or closing.id != "answer" or closing.meta is None:
         return claim("answer", ["answer: the cell with the answer is missing"], "")
     text = closing.meta.text

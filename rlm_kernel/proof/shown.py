@@ -17,7 +17,7 @@ from typing import Any
 from rlm_kernel import sanitize
 from rlm_kernel.engine.protocols import MODEL_CALLS, Answer, Completion, Memory, Outcome
 from rlm_kernel.engine.replies import parse_reply
-from rlm_kernel.proof.claims import REDACTED, Claim, by_another_version, claim, not_checked
+from rlm_kernel.proof.claims import REDACTED, Claim, by_another_version, claim, has_ended, not_checked
 from rlm_kernel.trace import calltable, document
 from rlm_kernel.trace.calls import linked
 from rlm_kernel.trace.parts import is_made
@@ -62,9 +62,9 @@ class _Shown:
         self._trace = trace
         self._prompts = prompts
         self._tally = Tally()
-        self._delivered: list[str] = []
         self._asked = ""
         self._children: list[CallMeta] = []
+        self._places = {cell.id: place for place, cell in enumerate(trace.cells)}
         self.checked = 0
         for cell in trace.cells:
             if cell.meta is not None:
@@ -83,7 +83,7 @@ class _Shown:
                 self.checked += 1
                 if cell.source not in made and not _redacted(cell.source, *made):
                     yield _Fault(f"{cell.id}: {_place(cell, made[0])}")
-        missing = {"title", *(("answer", "summary") if self._trace.meta.status == "finished" else ())}
+        missing = {"title", *(("answer", "summary") if has_ended(self._trace) else ())}
         for name in sorted(missing - {cell.id for cell in self._trace.cells}):
             yield _Fault(f"{name}: the cell is not there", made=False)
 
@@ -150,10 +150,10 @@ class _Shown:
         return [document.summary(self._trace.meta, self._children, self._tally.table(), spans)]
 
     def _pictures(self, cell: TraceCell, _meta: CellMeta) -> list[Sequence[str]]:
-        sent = next((one for one in self._trace.cells if f"{one.id}-pictures" == cell.id), None)
-        calls = sent.meta.calls if sent is not None and sent.meta is not None else []
-        text, attached = document.pictures(calls)
-        raw = next(one for one in self._trace.node.cells if one.id == cell.id)
+        place = self._places.get(cell.id.removesuffix("-pictures"))
+        sent = self._trace.cells[place].meta if place is not None else None
+        text, attached = document.pictures(sent.calls if sent is not None else [])
+        raw = self._trace.node.cells[self._places[cell.id]]
         return [[document.Raw(text)]] if attached == raw.get("attachments", {}) else [[document.Raw("")]]
 
     # Code cells

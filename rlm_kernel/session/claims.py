@@ -13,7 +13,7 @@ from rlm_kernel.engine.protocols import Evidence, counted
 from rlm_kernel.errors import RLMError
 from rlm_kernel.pathtext import recorded
 from rlm_kernel.proof import quotes
-from rlm_kernel.proof.claims import Claim, claim, not_checked
+from rlm_kernel.proof.claims import MOST_FAULTS, Claim, claim, not_checked
 from rlm_kernel.session import tracefiles
 from rlm_kernel.session.tracefiles import Checked
 from rlm_kernel.trace.reader import TraceFile
@@ -42,7 +42,9 @@ def check_files(
 ) -> tuple[list[Checked], Claim]:
     """The files as they are now, and the claim `files`. Raises UsageError."""
     files = tracefiles.check_files(trace, given, stop)
-    faults = [file.fault + _only_lines(file) for file in files if file.fault]
+    changed = [file for file in files if file.fault]
+    faults = [file.fault + _only_lines(file) for file in changed[:MOST_FAULTS]]
+    faults += [file.fault for file in changed[MOST_FAULTS:]]
     unknown = [file.meta.path for file in files if not file.fault and not file.proven]
     if faults or not unknown:
         said = f"{counted(len(files), 'file')} with the sha256 of then" if files else "there are none"

@@ -231,7 +231,11 @@ TAMPERINGS = [
         "answer: the answer",
     ),
     Tampering(
-        "answer-box", said("title", "3 March", "4 March"), "title: the text", "shown", "title: the title or the answer's box"
+        "answer-box",
+        said("title", "3 March", "4 March"),
+        "title: the text",
+        "shown",
+        "title: the title or the answer's box",
     ),
     Tampering(
         "answer-everywhere", _answer, "answer: the text", "cells", "answer: turn-03-a delivers another"

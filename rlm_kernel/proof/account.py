@@ -14,7 +14,7 @@ from rlm_kernel.trace.reader import TraceFile
 from rlm_kernel.trace.schema import CallMeta, OriginMeta, shares_of
 
 _CLOSING = ("answer", "summary")
-_COUNTS = ("turns", "calls", "children", "stored", "unpriced")
+_COUNTS = ("turns", "calls", "stored", "unpriced")
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,9 @@ def _begin(trace: TraceFile, origin: OriginMeta) -> int:
 def _sums(parts: Totals, whole: Totals) -> Iterator[_Sum]:
     for name in _COUNTS:
         yield _Sum(name, getattr(parts, name), getattr(whole, name))
+    # The totals count the children's children, too, whose calls stand in other traces.
+    if whole.children < parts.children or not parts.children:
+        yield _Sum("children", parts.children, whole.children)
     for name in TOKENS:
         yield _Sum(f"{name} tokens", getattr(parts.usage, name), getattr(whole.usage, name))
         if not whole.children:  # theirs are in one sum here, and by role there
@@ -91,7 +94,8 @@ def _sums(parts: Totals, whole: Totals) -> Iterator[_Sum]:
                 getattr(whole.root_usage, name),
             )
     yield _Sum("cost", parts.known_cost, whole.known_cost)
-    if whole.models:
+    # A child's root model has its own name in the totals, and is "root" in its cells.
+    if whole.models and ("root" in whole.models or "root" not in parts.models):
         yield from _by_model(parts.models, whole.models)
 
 

@@ -171,6 +171,9 @@ class _Shown:
         self.checked += made is not None
         if [dict(one) for one in shown] != ([made] if made else []):
             seen = _text(told), _text(made["data"]["text/html"] if made else "")
+            forked = any(origin.kind == "fork" for origin in self._trace.meta.origins)
+            if all(seen) and forked and seen[0] == seen[1]:
+                return  # its links lead to the traces of children as they were seen from the other notebook
             where = difference(*seen) if all(seen) else "it is not there" if made else "there are no calls"
             if not _redacted(*seen):
                 yield _Fault(f"{cell.id}: the table of its calls: {where}")

@@ -19,8 +19,8 @@ from typing import Any
 import nbformat
 import pytest
 
-from rlm_kernel.engine.events import CellOutput, Event
 from rlm_kernel import RLM
+from rlm_kernel.engine.events import CellOutput, Event
 from rlm_kernel.errors import UsageError
 from rlm_kernel.sandbox import kernel as kernel_module
 from rlm_kernel.session import environment

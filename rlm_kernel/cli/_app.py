@@ -32,6 +32,7 @@ from rlm_kernel.cli.session import init, run, status, stop
 from rlm_kernel.cli.show import show
 from rlm_kernel.cli.test import test
 from rlm_kernel.cli.traces import traces
+from rlm_kernel.cli.verify import verify
 
 use_scripts()
 app = typer.Typer(
@@ -66,7 +67,7 @@ def _options(
 for panel, commands in {
     ASK: (ask, chat),
     SESSIONS: (init, run, status, stop, attach),
-    TRACES: (show, traces, open_, export, diff, replay, resume, fork, apply, test),
+    TRACES: (show, traces, open_, export, diff, verify, replay, resume, fork, apply, test),
     TOOLS: (doctor, gc, bench),
 }.items():
     for command in commands:

@@ -116,22 +116,15 @@ def _lines(
     import json
 
     from rlm_kernel.cli._text import json_line
-    from rlm_kernel.report.jsonl import records
-    from rlm_kernel.session.tree import with_children
-    from rlm_kernel.trace.prompts import open_prompts
+    from rlm_kernel.session import documents
 
     partly = total = 0
     lost: list[str] = []
-    for one in with_children(top, lost.append) if children else [top]:
-        name = Path(os.path.relpath(one.path, top.path.parent)).as_posix()
-        with open_prompts(one) as prompts:
-            for record in records(one, prompts, name, only):
-                total += 1
-                partly += not record["complete"]
-                text = json_line(record) if escaped else json.dumps(record, ensure_ascii=False)
-                yield f"{text}\n"
-            if prompts.trouble:
-                lost.append(f"{name}: {prompts.trouble}.")
+    for record in documents.records(top, only, lost.append, children=children):
+        total += 1
+        partly += not record["complete"]
+        text = json_line(record) if escaped else json.dumps(record, ensure_ascii=False)
+        yield f"{text}\n"
     for why in lost:
         print(f"rlm: {printable(why)}", file=sys.stderr)
     if partly:

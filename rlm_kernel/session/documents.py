@@ -1,12 +1,20 @@
-"""A trace with its children as one document. Blocking."""
+"""A trace with its children as one document, or as the calls in it. Blocking."""
 
 from __future__ import annotations
 
 import itertools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.proof.findings import Provenance
 from rlm_kernel.session.tree import with_children
+from rlm_kernel.trace.prompts import open_prompts
 from rlm_kernel.trace.reader import TraceFile
+
+if TYPE_CHECKING:
+    from rlm_kernel.report.jsonl import Only
 
 MOST_CHILDREN = 1_000
 """Traces of children that are read for one document."""
@@ -25,6 +33,22 @@ def markdown(trace: TraceFile, found: Provenance | None = None) -> str:
     from rlm_kernel.report import markdown as document
 
     return document.markdown(trace, _children(trace)[0], found)
+
+
+def records(
+    top: TraceFile, only: Only | None, lost: Callable[[str], None], *, children: bool
+) -> Iterator[dict[str, Any]]:
+    """The calls of models, one object each; with `children` those of the whole tree. `lost` hears what is
+    missing.
+    """
+    from rlm_kernel.report import jsonl
+
+    for one in with_children(top, lost) if children else [top]:
+        name = Path(os.path.relpath(one.path, top.path.parent)).as_posix()
+        with open_prompts(one) as prompts:
+            yield from jsonl.records(one, prompts, name, only)
+            if prompts.trouble:
+                lost(f"{name}: {prompts.trouble}.")
 
 
 def _children(trace: TraceFile) -> tuple[list[TraceFile], list[str]]:

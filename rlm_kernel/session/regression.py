@@ -17,10 +17,10 @@ from rlm_kernel.config import load_settings
 from rlm_kernel.engine.protocols import Models, Totals
 from rlm_kernel.errors import FileRefused, RLMError, SetupError, TraceError, UsageError, backstop
 from rlm_kernel.pathtext import recorded as recorded_path
+from rlm_kernel.session.accepted import Expectations, Wish, read_expectations
 from rlm_kernel.session.alike import Measure
 from rlm_kernel.session.ask import free_path
 from rlm_kernel.session.environment import Say, silent
-from rlm_kernel.session.accepted import Expectations, Wish, read_expectations
 from rlm_kernel.session.judging import Comparing, Judge
 from rlm_kernel.session.models import models_of
 from rlm_kernel.session.replaying import RunAgain

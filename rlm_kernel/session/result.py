@@ -74,7 +74,20 @@ class Result:
             "forced": self.forced,
             "evidence": list(map(as_json, self.evidence)),
             **({} if self.applied is None else {"applied": self.applied.as_json()}),
+            "seal": self.seal,
         }
+
+    @property
+    def seal(self) -> str:
+        """The seal of the trace, to be noted elsewhere (`rlm verify --seal`); "" where it has none, or not
+        yet: digests of files of many gigabytes come later. Read from the trace when it is asked for.
+        """
+        from rlm_kernel.trace.sealed import seal_on
+
+        try:
+            return seal_on(self.trace)
+        except OSError:
+            return ""
 
     @property
     def calls(self) -> DataFrame:

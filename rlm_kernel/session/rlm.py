@@ -31,6 +31,7 @@ from rlm_kernel.session.result import Result
 from rlm_kernel.session.resume import fork, resume
 from rlm_kernel.session.state import DEFAULT_NAME
 from rlm_kernel.session.streaming import Stream
+from rlm_kernel.session.verify import Verified, verify
 from rlm_kernel.session.watching import Watched
 
 if TYPE_CHECKING:
@@ -259,6 +260,16 @@ class RLM:
     def test(self, folder: Path | str, **options: Any) -> Suite:
         """`atest` for code without an event loop."""
         return _run(self.atest, folder, **options)
+
+    async def averify(self, trace: Path | str, *, progress: bool | None = None, **options: Any) -> Verified:
+        """Check all that a trace says, without any model; `options` as of `session.verify.verify`."""
+        with self._watched(progress, **_listeners(options), trace=Path(trace)) as shown:
+            given = {"config_file": self._config_file, "changes": self._changes, **options}
+            return await verify(Path(trace), **given, view=shown.view, say=shown.say)
+
+    def verify(self, trace: Path | str, **options: Any) -> Verified:
+        """`averify` for code without an event loop."""
+        return _run(self.averify, trace, **options)
 
     def _configured(self) -> dict[str, Any]:
         return {"config_file": self._config_file, "changes": self._changes, "models": self._models}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import threading
 from collections.abc import Awaitable, Sequence
 from dataclasses import replace
@@ -367,7 +366,8 @@ class Session:
         assert self._writer is not None
         self._writer.close()
         copy = free_path(self.trace.with_stem(f"{self.trace.stem}-undone"))
-        await asyncio.to_thread(shutil.copyfile, self.trace, copy)
+        # With prompts of its own: the session goes on with those of its notebook.
+        new_writer(copy, trace.meta, self.settings, trace.node.cells, of=self.trace).close()
         question = (
             trace.meta.question
             if any(cell["metadata"].get("rlm", {}).get("kind") == "model" for cell in kept)

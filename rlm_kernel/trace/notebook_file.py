@@ -15,6 +15,7 @@ from typing import Any
 from rlm_kernel import system
 from rlm_kernel.trace.journal import Journal
 from rlm_kernel.trace.notebook_json import replace, serialised
+from rlm_kernel.trace.sealed import sealed
 
 RATE = 200_000
 """Characters a second that the whole is written with at least, if there is something new in it."""
@@ -135,13 +136,15 @@ class NotebookFile:
         return True
 
     def write_whole(self, notebook: Mapping[str, Any], ours: dict[str, Any], *, closed: bool = False) -> None:
-        """Write the notebook whole. `closed`: it is complete, and its journal goes; durably so."""
+        """Write the notebook whole. `closed`: it is complete, is sealed, and its journal goes; durably so."""
         self._refresh()
         first, number = not self._begun, self._number + 1
         if first:
             self._journal.name()
         marked = {**ours, **({"files": self._files} if self._files else {})}
-        if not closed:
+        if closed:
+            marked |= sealed(self.cells.values(), marked, self.path).as_metadata()
+        else:
             marked |= {"journal": self._journal.id, "journaled": number}
         replace(self.path, self.cells.values(), {**notebook, "rlm": marked}, durable=closed)
         self._number, self._begun, self._changed, self._metadata, self.behind = (

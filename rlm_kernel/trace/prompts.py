@@ -136,13 +136,17 @@ class PromptFile:
         prompt = sent.get("prompt") if sent else None
         return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else None
 
+    def call(self, digest: str) -> Mapping[str, Any] | None:
+        """What a call with this `prompt_digest` was, as code made it; None where that is not there."""
+        return self._line("call", digest)
+
     def has_sent(self, digest: str) -> bool:
         """Whether a child's question went to a model in a wording of its own, which is known."""
         return self._line("sent", digest) is not None
 
     def schema_of_call(self, digest: str) -> Mapping[str, Any] | None:
         """The JSON schema that a call gave for its answer; None for none."""
-        schema = (self._line("call", digest) or {}).get("schema")
+        schema = (self.call(digest) or {}).get("schema")
         return schema if isinstance(schema, dict) else None
 
     def messages_of_turn(self, turn: int | str) -> Sequence[Message] | None:

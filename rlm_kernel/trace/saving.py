@@ -38,7 +38,9 @@ class SavedNotebook:
         self._writable = Writable(secrets)
         # Before the title is made of it, which may cut a secret in two.
         known = NotebookMeta.model_validate(self._writable.meta(meta))
-        self._meta = known.model_copy(update={"journal": "", "journaled": 0, "files": []})
+        # Without a seal: as long as it is written it has none, and a run that is killed leaves none.
+        ours = {"journal": "", "journaled": 0, "files": [], "seal": "", "sealed": []}
+        self._meta = known.model_copy(update=ours)
         self._plain: tuple[NotebookMeta | None, dict[str, Any]] = (None, {})
         self._files: list[FileMeta] = []
         self._places: dict[str, int] = {}

@@ -308,7 +308,9 @@ class NotebookMeta(_Part):
     `journal`: the id of the journal that may lie beside the notebook while it is being written
     (`trace.journal`), and `journaled`, the number of its last record that the notebook has. `prompts`: the
     name of the file beside it that has what models were sent in full; "" for none. `seal`: a digest of
-    all else in the notebook and of the files that belong to it, made when the trace is closed (`proof.seal`).
+    all else in the notebook and of the files that belong to it, made when the trace is closed
+    (`trace.sealed`). `sealed`: the parts that it is made of, each by its name and the beginning of its
+    digest, so that a check can name what was changed.
     """
 
     version: Literal[1] = VERSION
@@ -336,6 +338,7 @@ class NotebookMeta(_Part):
     journaled: Count = 0
     prompts: LinkText = ""
     seal: Annotated[str, Field(pattern=r"^(|[0-9a-f]{64})$")] = ""
+    sealed: list[Annotated[str, Field(max_length=MAX_PATH)]] = []
 
 
 class PictureMeta(_Part):

@@ -403,14 +403,15 @@ class NotebookWriter(SavedNotebook):
         self._cancel_due()
         self._account = None
         if self._running is not None:
+            ended = self._meta_of(self._running)
             with contextlib.suppress(
                 Exception
             ):  # it may be what the run failed of: then the cell stays as it was last written
-                self._write_running(self._running, ended=True)
+                self._write_running(self._running, ended)
             self._children[self._running.cell_id] = [
                 CallMeta.of(call) for call in self._running.calls if call.trace
             ]
-            self._tally.heard(self._running.cell_id, self._meta_of(self._running), self._running.started)
+            self._tally.heard(self._running.cell_id, ended, self._running.started)
             self._running = None
         self._close_turns()
         if outcome.answer is not None:
@@ -434,14 +435,13 @@ class NotebookWriter(SavedNotebook):
         shown = document.summary(self._meta, children, self._tally.table(), spans)
         self._markdown("summary", shown, CellMeta(kind="summary"))
         self._write_title()
+        self._close_prompts()  # before the seal is made, which covers them
         self._closed = True
         try:
             self._save()
         except TraceNotWritten:
             self.release()  # what is in the journal stays there, for whoever takes the run up
             raise
-        finally:
-            self._close_prompts()
 
     def _redacted(self, answer: Answer) -> Answer:
         """An answer as it may be written."""
@@ -462,11 +462,12 @@ class NotebookWriter(SavedNotebook):
         if self._prompts is not None:
             self._name_prompts(self._prompts.close())
 
-    def _write_running(self, cell: RunningCell, *, ended: bool = False) -> None:
-        meta = self._meta_of(cell)
+    def _write_running(self, cell: RunningCell, ended: CellMeta | None = None) -> None:
+        """`ended`: what its record says in the end, where the run ends in it."""
+        meta = ended or self._meta_of(cell)
         times = {"iopub.execute_input": cell.started.isoformat()}
         outputs = self._code_cell(
-            cell.cell_id, cell.code, cell.outputs, meta, None, times, check=False, ended=ended
+            cell.cell_id, cell.code, cell.outputs, meta, None, times, check=False, ended=ended is not None
         )
         cell.progress, cell.stale = Progress(), False
         cell.progress.written(outputs)

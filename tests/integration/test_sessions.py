@@ -19,6 +19,7 @@ from typing import Any
 import nbformat
 import pytest
 
+from rlm_kernel import RLM
 from rlm_kernel.engine.events import CellOutput, Event
 from rlm_kernel.errors import UsageError
 from rlm_kernel.sandbox import kernel as kernel_module
@@ -279,7 +280,10 @@ async def test_a_question_taken_back_is_gone_from_kernel_and_notebook(log: Path)
         with pytest.raises(UsageError, match="no question"):
             await kept.undo()
         assert (await kept.ask("run: FINAL(str('x' in globals()))")).answer == "False"
-    assert len(list(kept.trace.parent.glob("*undone*.ipynb"))) == 3
+    copies = list(kept.trace.parent.glob("*undone*.ipynb"))
+    assert len(copies) == 3
+    for trace in [kept.trace, *copies]:
+        assert (await RLM().averify(trace, cells=False)).holds
 
 
 async def test_status_tells_what_the_session_has(log: Path) -> None:

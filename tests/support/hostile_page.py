@@ -47,7 +47,7 @@ ALL = "\n\n".join(PAYLOADS)
 _KEPT = {
     "id", "cell_type", "output_type", "kind", "status", "digest", "media_type", "sha256", "prompt_digest", "created", "started",
     "at", "stop_reason", "unit", "verdict", "encoding", "version", "code_digest", "preview_picture", "error_type", "iopub.execute_input", "iopub.status.busy",
-    "iopub.status.idle", "shell.execute_reply", "trace",
+    "iopub.status.idle", "shell.execute_reply", "trace", "seal",
 }  # fmt: skip
 _SHORT = {"role", "name"}
 

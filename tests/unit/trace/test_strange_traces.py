@@ -26,6 +26,7 @@ from rlm_kernel.session.jupyter.notebook import Opened, files_of
 from rlm_kernel.session.replaying import cell_index, settings_of
 from rlm_kernel.session.tracefiles import check_files
 from rlm_kernel.session.tree import Tree, child_traces, spent_on_lost
+from rlm_kernel.session.verify import verify
 from rlm_kernel.trace import packed
 from rlm_kernel.trace.compare import Ran, compare
 from rlm_kernel.trace.packed import Packed, parse
@@ -94,6 +95,8 @@ def use(path: Path) -> None:
     opened = Opened(path)
     node, found, _ = opened.read()
     files_of(opened, node, found, [])
+    with contextlib.suppress(UsageError):
+        asyncio.run(verify(path, cells=False))
 
 
 @pytest.mark.parametrize(

@@ -174,7 +174,10 @@ def test_metadata_make_the_round_trip_through_their_models(path: Path) -> None:
         forced=True,
         detail=end.outcome.detail,
         totals=TotalsMeta.of(end.totals),
+        seal=found.seal,
+        sealed=found.sealed,
     )
+    assert found.seal
     assert CellMeta.model_validate(cell(notebook, "turn-01-a").metadata.rlm) == CellMeta(
         kind="code",
         turn=1,

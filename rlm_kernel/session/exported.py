@@ -1,0 +1,83 @@
+"""Whether an exported file is what `rlm export` makes of a trace. Blocking."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rlm_kernel.errors import UsageError
+from rlm_kernel.proof.claims import Claim, claim
+from rlm_kernel.proof.shown import difference
+from rlm_kernel.session import documents
+from rlm_kernel.trace.plain import read_plain
+from rlm_kernel.trace.reader import TraceFile
+
+_ENDINGS = (".html", ".htm", ".md", ".markdown", ".jsonl")
+
+
+def check_report(path: Path, trace: TraceFile) -> Claim:
+    """The claim `report`. Raises UsageError: there is no such file, or it is none of these."""
+    ending = path.suffix.lower()
+    if ending not in _ENDINGS:
+        raise UsageError(
+            f"Whether {path} is made of the trace cannot be told by its name.",
+            hint="A report ends in .html, .md or .jsonl.",
+        )
+    try:
+        text = read_plain(path, follow=True).decode("utf-8", "replace").replace("\r\n", "\n")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from error
+    if ending == ".jsonl":
+        return claim("report", _records(path, text, trace), f"{path.name} has the calls of the trace")
+    made = documents.html(trace) if ending.startswith(".htm") else documents.markdown(trace)
+    return claim("report", _lines(path, text, made), f"{path.name} is what this version makes of the trace")
+
+
+def _lines(path: Path, text: str, made: str) -> Iterator[str]:
+    for number, (one, other) in enumerate(itertools.zip_longest(text.split("\n"), made.split("\n")), 1):
+        if one != other:
+            yield f"{path.name}: line {number:,}: {_differ(one, other)}"
+            return
+
+
+def _differ(one: str | None, other: str | None) -> str:
+    return difference(one or "", other or "", "the trace gives")
+
+
+def _records(path: Path, text: str, trace: TraceFile) -> list[str]:
+    """The first line that is not as it would be; the calls may be those of root or sub models alone, or
+    without those of children.
+    """
+    lines = text.split("\n")[:-1] if text.endswith("\n") else text.split("\n")
+    first: list[str] = []
+    for children, only in itertools.product((True, False), (None, "root", "sub")):
+        made = documents.records(trace, only, lambda _why: None, children=children)  # type: ignore[arg-type]
+        found = next(_differing(path, lines, made), None)
+        if found is None:
+            return []
+        first = first or [found]
+    return first
+
+
+def _differing(path: Path, lines: list[str], made: Iterator[dict[str, Any]]) -> Iterator[str]:
+    for number, (line, record) in enumerate(itertools.zip_longest(lines, made), 1):
+        if record is None:
+            yield f"{path.name}: line {number:,}: the trace has no such call"
+        elif line is None:
+            where = f"{record['cell']} {record['id']}".rstrip()
+            yield f"{path.name}: it ends before line {number:,}: call {where}"
+        else:
+            try:
+                found = json.loads(line)
+            except (ValueError, RecursionError):
+                yield f"{path.name}: line {number:,} is no JSON"
+                continue
+            if found != json.loads(json.dumps(record)):
+                fields = [
+                    name for name in record if not isinstance(found, dict) or found.get(name) != record[name]
+                ]
+                where = f"{record['cell']} {record['id']}".strip()
+                yield f"{path.name}: line {number:,} ({where}): {', '.join(fields) or 'other fields'}"

@@ -147,16 +147,16 @@ _TICKETS: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
 _THINGS = ("kettle", "toaster", "lamp", "mixer", "radio", "coffee grinder", "heater", "iron")
 
 
-def tickets(path: Path, quarter: int, count: int = 60) -> dict[int, str]:
-    """Write a quarter's tickets as a table; returns of which kind each was made, by its id."""
-    draw = Random(f"tickets-{quarter}")
+def tickets(path: Path, count: int = 60) -> dict[int, str]:
+    """Write three months of tickets as a table; returns of which kind each was made, by its id."""
+    draw = Random(11)
     kinds, rows = {}, ["id,date,text"]
-    for number in range(quarter * 1000 + 1, quarter * 1000 + count + 1):
-        month = 3 * quarter - 2 + (number % 1000 - 1) * 3 // count
+    for number in range(1001, 1001 + count):
+        month = 1 + (number - 1001) * 3 // count
         # Deliveries go wrong in the first month of a year more often than later.
         kind = "delivery" if month == 1 and draw.random() < 0.4 else chosen(draw, KINDS)
         begin, end = (chosen(draw, part) for part in _TICKETS[kind])
-        day = 1 + (number % 1000 - 1) * 3 % count * 28 // count
+        day = 1 + (number - 1001) * 3 % count * 28 // count
         rows.append(f'{number},2026-{month:02}-{day:02},"{begin.format(chosen(draw, _THINGS))}. {end}"')
         kinds[number] = kind
     path.write_text("\n".join(rows) + "\n", "utf-8", newline="\n")
@@ -207,8 +207,7 @@ _OUTAGE: Sequence[tuple[str, int, float, Sequence[str]]] = (
 
 MADE: Mapping[str, Any] = {
     "payments.log": payments_log,
-    "tickets-q1.csv": lambda path: tickets(path, 1),
-    "tickets-q2.csv": lambda path: tickets(path, 2),
+    "tickets.csv": tickets,
     "outage.log": outage_log,
 }
 

@@ -121,8 +121,8 @@ async def needle(maker: Maker) -> Result:
 
 
 async def classify(maker: Maker) -> Result:
-    result = await maker.ask("classify", "tickets-q1.csv")
-    _tell_right(result, example_inputs.tickets(FOLDER / "tickets-q1.csv", 1))
+    result = await maker.ask("classify", "tickets.csv")
+    _tell_right(result, example_inputs.tickets(FOLDER / "tickets.csv"))
     return result
 
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -183,3 +185,33 @@ def _pictures(page: Page) -> list[int]:
         "() => [...document.querySelectorAll('.jp-OutputArea img')].map(image => image.naturalWidth)"
     )
     return widths
+
+
+def test_rlm_open_shows_the_trace_and_ctrl_c_ends_it(
+    trace: Path, page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(user=True)
+    monkeypatch.setenv("JUPYTER_PATH", os.environ["JUPYTER_DATA_DIR"])
+    with tempfile.TemporaryDirectory(prefix="j") as runtime:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
+        command = [sys.executable, "-m", "rlm_kernel", "open", str(trace), "--no-browser"]
+        opened = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        assert opened.stderr is not None
+        told = ""
+        while "Ctrl-C" not in told:
+            line = opened.stderr.readline()
+            assert line, told
+            told += line
+        (address,) = re.findall(r"http\S+", told)
+        page.goto(address)
+        page.wait_for_selector(".jp-CodeCell", timeout=60_000)
+        page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']", timeout=60_000)
+        assert page.locator(".jp-KernelName").inner_text() == "RLM (Docker)"
+        opened.send_signal(signal.SIGINT)
+        try:
+            opened.wait(5)
+        finally:
+            opened.kill()
+        print(opened.stderr.read())
+        assert opened.returncode == 0
+        assert os.listdir(runtime) == []

@@ -83,6 +83,8 @@ VARIABLES: Final = "__import__('rlm_runtime.api', fromlist=['api']).SHOW_VARS()"
 DESCRIPTION: Final = "__import__('rlm_runtime.api', fromlist=['api']).describe()"
 WHOLE: Final = "__import__('rlm_runtime.files', fromlist=['files']).whole({limit:d})"
 """The whole input, if it has no more bytes than that."""
+STANDING: Final = "__import__('rlm_runtime.standing', fromlist=['standing']).standing({texts!r})"
+"""Which of the texts stand in the input."""
 LOADED: Final = "__import__('rlm_runtime.files', fromlist=['files']).files_status()"
 
 # Host calls: a request is the sizes of its head and its body, and both; a reply is its size, and itself.

@@ -10,6 +10,7 @@ import typer
 from rlm_kernel._version import __version__
 from rlm_kernel.cli._complete import use_scripts
 from rlm_kernel.cli._help import ASK, SESSIONS, TOOLS, TRACES, GroupedCommand, GroupedCommands
+from rlm_kernel.cli.apply import apply
 from rlm_kernel.cli.ask import ask
 from rlm_kernel.cli.attach import attach
 from rlm_kernel.cli.auth import auth_app
@@ -64,7 +65,7 @@ def _options(
 for panel, commands in {
     ASK: (ask, chat),
     SESSIONS: (init, run, status, stop, attach),
-    TRACES: (show, traces, open_, export, diff, replay, resume, fork),
+    TRACES: (show, traces, open_, export, diff, replay, resume, fork, apply),
     TOOLS: (doctor, gc, bench),
 }.items():
     for command in commands:

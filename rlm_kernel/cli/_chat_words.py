@@ -18,6 +18,7 @@ _MEANT = {
 }
 COMMANDS = frozenset(
     {
+        "apply",
         "ask",
         "attach",
         "auth",

@@ -97,6 +97,8 @@ class Report:
             print(line, file=sys.stderr)
         if not self._quiet:
             print(result.totals.line(), file=sys.stderr)
+            if result.applied is not None:
+                print(printable(result.applied.line(result.totals)), file=sys.stderr)
         if not self._quiet or lost() is not None:
             print(f"trace: {printable(shown_path(result.trace))}", file=sys.stderr)
         if result.answer is None:

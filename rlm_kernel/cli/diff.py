@@ -62,20 +62,20 @@ def diff(
 
 
 def _origin(trace: TraceFile) -> Path:
-    """The trace from which this one was forked. Raises UsageError."""
-    forks = [origin for origin in trace.meta.origins if origin.kind == "fork"]
+    """The trace that this one was forked from, or whose code it applies. Raises UsageError."""
+    forks = [origin for origin in trace.meta.origins if origin.kind in ("fork", "apply")]
     if forks and forks[-1].trace:
         place = Path(forks[-1].trace)
         for path in (place, trace.path.with_name(place.name)):
             if path.is_file() and path.absolute() != trace.path:
                 return path
         raise UsageError(
-            f"{trace.path.name} was forked from {place}, which is not there.", hint="Name it: rlm diff A B"
+            f"{trace.path.name} was made from {place}, which is not there.", hint="Name it: rlm diff A B"
         )
     why = (
         "it was resumed in the same notebook, which has no other version"
         if trace.meta.origins
-        else "it was not forked from another one"
+        else "it was not made from another one"
     )
     raise UsageError(
         f"{trace.path.name} has nothing to be compared with: {why}.", hint="Name two: rlm diff A B"

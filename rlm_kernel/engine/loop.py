@@ -98,6 +98,10 @@ class Loop:
         most = whole.room(self._view.whole, root, self.ledger.left()) if self._profile.fits_input else 0
         return await self.cells.kernel.describe(most)
 
+    def first_message(self, question: str, info: ContextInfo, *, from_files: bool) -> str:
+        """What the root model would be told first of this question."""
+        return str(self._first_messages(question, info, "", from_files=from_files)[-1]["content"])
+
     async def run(
         self,
         question: str,

@@ -77,7 +77,7 @@ def spent_in(cell: TraceCell) -> Totals:
         return Totals()
     meta = cell.meta
     spent = Totals(seconds=meta.seconds or 0.0)
-    if meta.kind in ("model", "memory"):
+    if meta.kind in ("model", "memory") and not meta.again:
         used, known, unpriced = usage_of(meta), meta.cost or 0.0, int(meta.cost is None)
         share = Shares.one("root", calls=1, usage=used, known_cost=known, unpriced=unpriced)
         spent += Totals(

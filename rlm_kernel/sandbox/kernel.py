@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
-from rlm_contract import DESCRIPTION, LOADED, VARIABLES, WHOLE
+from rlm_contract import DESCRIPTION, LOADED, STANDING, VARIABLES, WHOLE
 
 from rlm_kernel.engine.events import CellOutput, Listener, UserCellFinished
 from rlm_kernel.engine.protocols import CellResult, CellStatus, ContextInfo
@@ -211,6 +211,12 @@ class DockerKernel:
             return info
         told = await self._runner.evaluate(WHOLE.format(limit=whole))
         return replace(info, whole=kernel_says.whole(told, whole))
+
+    async def standing(self, texts: Sequence[str]) -> list[bool]:
+        """Which of the texts stand in the input, by the kernel's own word; none where that takes too long."""
+        assert self._runner is not None
+        told = await self._runner.evaluate(STANDING.format(texts=list(texts)))
+        return kernel_says.flags(told, len(texts))
 
     async def interrupt(self) -> None:
         if self._runner is not None:

@@ -276,6 +276,13 @@ def whole(value: Any, limit: int) -> Sequence[tuple[str, str]]:
     return found if len(found) == len(value) and size <= limit else ()
 
 
+def flags(value: Any, count: int) -> list[bool]:
+    """So many answers to yes or no; all no where it is anything else."""
+    if type(value) is not list or len(value) != count:
+        return [False] * count
+    return [one is True for one in value]
+
+
 class Described(Told):
     """What `context` is."""
 

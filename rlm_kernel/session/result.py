@@ -16,6 +16,7 @@ from rlm_kernel.printable import printable
 
 if TYPE_CHECKING:
     from rlm_kernel.report.records import DataFrame
+    from rlm_kernel.session.applied import Applied
     from rlm_kernel.trace.reader import TraceCell, TraceFile
 
 _SHOWN = 60
@@ -30,7 +31,7 @@ class Result:
 
     `forced`: a limit (`stop_reason`) was reached and the model was asked for what it had. `cost` in US
     dollars, None where unknown. `question`: which of its trace's questions it answers, from 0; None for all
-    that the trace has.
+    that the trace has. `applied`: how far the code of an earlier run came; None where none was applied.
     """
 
     answer: str | None
@@ -41,6 +42,7 @@ class Result:
     detail: str
     totals: Totals
     question: int | None = None
+    applied: Applied | None = None
 
     @classmethod
     def of(cls, outcome: Outcome, totals: Totals, trace: Path, question: int | None = None) -> Result:
@@ -65,6 +67,7 @@ class Result:
             **self.totals.as_json(),
             "stop_reason": self.stop_reason,
             "forced": self.forced,
+            **({} if self.applied is None else {"applied": self.applied.as_json()}),
         }
 
     @property

@@ -194,6 +194,27 @@ class RLM:
         """`afork` for code without an event loop."""
         return _run(self.afork, trace, question, at=at, **options)
 
+    async def aapply(
+        self,
+        trace: Path | str,
+        context: Context = None,
+        *,
+        progress: bool | None = None,
+        **options: Any,
+    ) -> Result:
+        """Run a trace's code on another input, without the root model as long as that goes well; `options` as
+        of `session.apply.apply`.
+        """
+        from rlm_kernel.session.apply import apply
+
+        with self._watched(progress, **_listeners(options)) as shown:
+            given = {**self._configured(), **options, "view": shown.view, "say": shown.say}
+            return shown.done(await apply(Path(trace), context, **given))
+
+    def apply(self, trace: Path | str, context: Context = None, **options: Any) -> Result:
+        """`aapply` for code without an event loop."""
+        return _run(self.aapply, trace, context, **options)
+
     async def areplay(self, trace: Path | str, *, progress: bool | None = None, **options: Any) -> Replayed:
         """Run a trace's cells again and compare; `options` as of `session.replay.replay`.
 

@@ -273,7 +273,7 @@ def check_files(
     Blocking. Raises UsageError.
     """
     metas = trace.meta.files
-    places = {_named(name, metas).path: path for name, path in (given or {}).items()}
+    places = {file_named(name, metas).path: path for name, path in (given or {}).items()}
     until = stop or threading.Event()
     return [
         _check(meta, [places[meta.path]] if meta.path in places else _places(trace, meta), until)
@@ -288,7 +288,11 @@ def named_files(trace: TraceFile, given: Mapping[str, Path]) -> dict[str, Path]:
     return {name: place for name, place in given.items() if name in known or names[name] == 1}
 
 
-def _named(name: str, metas: list[FileMeta]) -> FileMeta:
+def file_named(name: str, metas: list[FileMeta]) -> FileMeta:
+    """The file of a trace that is called so: by its path, or by its last part where only one has it.
+
+    Raises UsageError.
+    """
     exact = [meta for meta in metas if meta.path == name] or [
         meta for meta in metas if recorded(meta.path).name == name
     ]

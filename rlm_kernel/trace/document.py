@@ -38,7 +38,7 @@ _BOX = Raw(
 )
 """A table of one cell: GitHub shows its border, and the others that of its style, which GitHub leaves out."""
 _BOX_END = Raw("\n\n</td></tr></tbody></table>\n\n")
-_TAKEN_UP = {"fork": "Forked", "resume": "Resumed", "rebuild": "Rebuilt"}
+_TAKEN_UP = {"fork": "Forked", "resume": "Resumed", "rebuild": "Rebuilt", "apply": "Applied"}
 _REASONS = {
     "turns": "the turns were used up",
     "calls": "the sub-model calls were used up",

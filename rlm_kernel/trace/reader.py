@@ -106,7 +106,7 @@ class TraceFile:
         metas = [cell.meta for cell in self.cells if cell.meta]
         spent = Totals(seconds=sum(meta.seconds or 0 for meta in metas))
         for meta in metas:
-            if meta.kind in ("model", "memory"):
+            if meta.kind in ("model", "memory") and not meta.again:
                 used, known, unpriced = usage_of(meta), meta.cost or 0.0, int(meta.cost is None)
                 spent += Totals(
                     turns=int(meta.kind == "model"),

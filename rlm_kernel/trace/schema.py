@@ -145,10 +145,11 @@ class FileMeta(_Part):
 class OriginMeta(_Part):
     """Where a trace was taken up from: `trace` (a path) at cell `cell`.
 
-    For one that was resumed or rebuilt that is the trace itself.
+    For one that was resumed or rebuilt that is the trace itself. `apply`: its code was run on another input,
+    up to that cell.
     """
 
-    kind: Literal["resume", "fork", "rebuild"]
+    kind: Literal["resume", "fork", "rebuild", "apply"]
     trace: LinkText
     session: str
     cell: str
@@ -446,7 +447,8 @@ class CellMeta(_Part):
     for, and of itself; `since`: the first turn for which it stands. `told`: what the root model was told
     before its reply, without the outputs of the turn before; `thinking`: its reasoning as its provider wants
     it back. `code_digest`: sha256 of the code that was run, by which an edited cell is known.
-    `evidence`: of an answer, the passages that it stands on.
+    `evidence`: of an answer, the passages that it stands on. `again`: the root model's words are those of the
+    run whose code was applied here; it was not asked, and they cost nothing.
     """
 
     kind: CellKind
@@ -473,6 +475,7 @@ class CellMeta(_Part):
     tokens_before: Count | None = None
     tokens_after: Count | None = None
     since: Count | None = None
+    again: bool = False
     evidence: Annotated[list[EvidenceMeta], Field(max_length=MAX_EVIDENCE)] = []
 
 

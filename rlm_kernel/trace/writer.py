@@ -61,6 +61,7 @@ from rlm_kernel.trace.schema import (
     CallMeta,
     CellMeta,
     NotebookMeta,
+    OriginMeta,
     TotalsMeta,
     tokens_of,
 )
@@ -308,6 +309,18 @@ class NotebookWriter(SavedNotebook):
         ended = result.started + timedelta(seconds=result.seconds)
         times = {"iopub.execute_input": result.started.isoformat(), "shell.execute_reply": ended.isoformat()}
         self._code_cell(cell_id, result.code, result.outputs, meta, result.execution_count, times, check=True)
+
+    def words_again(self, turn: int, text: str, prose: str, *, told: str, model: str) -> None:
+        """A reply of the run whose code is applied here: the root model was not asked for it now."""
+        self._close_turns()
+        self._turn = turn
+        meta = CellMeta(kind="model", turn=turn, model=model, told=told, reply=text, cost=0.0, again=True)
+        self._words[turn] = self._markdown(f"turn-{turn:02d}", [document.model_words(turn, prose)], meta)
+        self._save()
+
+    def set_origins(self, origins: Sequence[OriginMeta]) -> None:
+        """Say where it comes from; written with what comes next."""
+        self._meta = self._meta.model_copy(update={"origins": list(origins)})
 
     def question(self, text: str) -> None:
         """A question, put to the root model from here on: the notebook's own if it has none yet, else a

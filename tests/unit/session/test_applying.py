@@ -1,0 +1,224 @@
+"""What an applied trace is judged by: names, forms of inputs, results; without a kernel."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlm_kernel.cli.apply import split
+from rlm_kernel.engine.protocols import CellResult, Totals
+from rlm_kernel.errors import UsageError
+from rlm_kernel.session.applied import Applied
+from rlm_kernel.session.counterparts import New, counterparts
+from rlm_kernel.session.expectations import is_empty, surprise, surprising_answer
+from rlm_kernel.session.inputform import InputForm, broken
+from rlm_kernel.trace.reader import TraceCell
+from rlm_kernel.trace.schema import CellMeta, FileMeta
+
+
+def old(*paths: str) -> list[FileMeta]:
+    return [FileMeta(path=path.rstrip("/"), size=1, directory=path.endswith("/")) for path in paths]
+
+
+def new(*paths: str) -> list[New]:
+    return [New(Path(path.rstrip("/")), path.endswith("/")) for path in paths]
+
+
+def pairs(then: list[FileMeta], now: list[New], **given: New) -> dict[str, str]:
+    return {one.old.path: str(one.new.path) for one in counterparts(then, now, given).pairs}
+
+
+def test_files_stand_for_each_other_by_name_then_by_kind_and_order() -> None:
+    assert pairs(old("/a/x.log"), new("/b/y.txt")) == {"/a/x.log": "/b/y.txt"}
+    assert pairs(old("/a/b.csv", "/a/a.csv"), new("/n/c.csv", "/n/b.csv")) == {
+        "/a/b.csv": "/n/b.csv",
+        "/a/a.csv": "/n/c.csv",
+    }
+    assert pairs(old("/a/x.log", "/a/notes/"), new("/n/mine/", "/n/y.log")) == {
+        "/a/x.log": "/n/y.log",
+        "/a/notes": "/n/mine",
+    }
+    given = new("/n/z.csv")[0]
+    assert pairs(old("/a/a.csv", "/a/b.csv"), new("/n/a.csv"), **{"a.csv": given}) == {
+        "/a/a.csv": "/n/z.csv",
+        "/a/b.csv": "/n/a.csv",
+    }
+    with pytest.raises(UsageError):
+        counterparts(old("/a/a.csv"), [], {"q.csv": given})
+
+
+@pytest.mark.parametrize(
+    ("code", "renamed"),
+    [
+        ("files['app-01.log']", "files['web.log']"),
+        ('grep("x", name="app-01.log")', 'grep("x", name="web.log")'),
+        ("load_file('/old/app-01.log')", "load_file('/new/web.log')"),
+        ("f'In app-01.log: {n}'", "f'In web.log: {n}'"),
+        ("files['my-app-01.log']", "files['my-app-01.log']"),
+        ("'app-01.log.gz'", "'app-01.log.gz'"),
+        ("'/other/app-01.log'", "'/other/app-01.log'"),
+        ("x = 'errors'; files['errors']", "x = 'errors'; files['faults']"),
+        ("open('errors')", "open('faults')"),
+        ("row['errors']", "row['errors']"),
+        ("'a.csv' + 'b.csv'", "'b.csv' + 'c.csv'"),
+    ],
+)
+def test_the_names_in_code_become_the_new_ones(code: str, renamed: str) -> None:
+    then = old("/old/app-01.log", "/old/errors", "/old/a.csv", "/old/b.csv")
+    now = new("/new/web.log", "/new/faults", "/new/b.csv", "/new/c.csv")
+    given = {"app-01.log": now[0], "errors": now[1], "a.csv": now[2], "b.csv": now[3]}
+    assert counterparts(then, now, given).renamed(code) == renamed
+
+
+def test_code_that_chooses_files_by_a_part_of_their_old_names_is_seen() -> None:
+    files = counterparts(old("/o/app-01.log"), new("/n/web-07.log"), {})
+    assert files.left_over("[n for n in files if n.startswith('app')]") == "app"
+    assert files.left_over("grep('x', name='app-*')") == "app-"
+    assert not files.left_over("[n for n in files if n.endswith('.log')]")
+    assert not files.left_over("row['app'].startswith('x')")
+
+
+@given(st.text(max_size=60), st.lists(st.text("ab./\\'[", min_size=1, max_size=6), max_size=4))
+def test_any_code_and_any_names_are_borne(code: str, names: list[str]) -> None:
+    files = counterparts(old(*(f"/o/{name}x" for name in names)), new(*(f"/n/{name}y" for name in names)), {})
+    assert isinstance(files.renamed(code), str)
+
+
+def told(form: str = "", *, kind: str = "str", more: str = "") -> InputForm:
+    lines = [f"Context: {kind}, 90 characters in 1 piece.", more, f"Form: {form}" if form else ""]
+    found = InputForm.told("\n".join(filter(None, lines)))
+    assert found is not None
+    return found
+
+
+TABLE = "a table with the columns \"id\", \"amount\"; rows = records(); rows[0] is {'id': 1, 'amount': 2.5}"
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "code", "why"),
+    [
+        (told(TABLE), told(TABLE), "", ""),
+        (told(TABLE), told(TABLE.replace('"amount"', '"amount", "note"')), "", ""),
+        (told(TABLE), told(TABLE.replace('"id", "amount"', '"amount", "id"')), "row['id']", ""),
+        (
+            told(TABLE),
+            told(TABLE.replace('"id", "amount"', '"amount", "id"')),
+            "line.split(',')[1]",
+            "another order",
+        ),
+        (told(TABLE), told(TABLE.replace('"id"', '"new", "id"')), "csv.reader(f)", "another order"),
+        (told(TABLE), told(TABLE.replace('"amount"', '"amount", "x"')), "line.split(',')[-1]", "at its end"),
+        (told(TABLE), told(TABLE.replace("amount", "total")), "", "without 'amount', and with 'total'"),
+        (told(TABLE), told(TABLE.replace("2.5", "'2 kg'")), "", "began with number and begins with text"),
+        (told(TABLE), told(TABLE.replace("2.5", "''")), "", "begins with nothing"),
+        (told(TABLE), told(), "", "is not any more"),
+        (told(), told(TABLE), "", ""),
+        (told(TABLE), told("JSON lines with " + TABLE[24:]), "", "it is JSON lines"),
+        (told(kind="dict"), told(), "", "context is a text, and was a dict"),
+        (told(), told(kind="LazyText"), "", ""),
+        (told(more="Kinds: 3 .md"), told(more="Kinds: 9 .md"), "", ""),
+        (told(more="Kinds: 3 .md"), told(more="Kinds: 9 .md, 1 .csv"), "", "kinds of files"),
+        (told(), told(more="Note: a.txt: read as windows-1252"), "context", ""),
+        (told(), told(more="Note: a.txt: read as windows-1252"), "open(path)", "encoded otherwise"),
+        (told(), told(more="Note: a.txt: 3 undecodable places replaced"), "", "something new to be told"),
+        (None, told(TABLE), "", ""),
+    ],
+)
+def test_the_form_of_an_input_is_compared_as_far_as_code_minds(
+    then: InputForm | None, now: InputForm, code: str, why: str
+) -> None:
+    found = broken(then, now, code)
+    assert why in found
+    assert bool(why) == bool(found)
+
+
+@given(st.text(max_size=300))
+def test_any_first_message_is_read(message: str) -> None:
+    form = InputForm.told(f"Context: str, 1 characters in 1 piece.\nForm: {message}")
+    broken(form, form, message)
+
+
+@pytest.mark.parametrize(
+    "text", ["", " \n", "0", "0.0", "[]", "{}", "None", "nan", "0 []", "Empty DataFrame\nColumns: []", '{"a": 0}', '[""]']
+)  # fmt: skip
+def test_results_of_nothing_are_empty(text: str) -> None:
+    assert is_empty(text)
+
+
+@pytest.mark.parametrize("text", ["no", "false", "False", "10", "0 of 5", "[0, 1]", '{"a": 0, "b": 2}', "-"])
+def test_others_are_not(text: str) -> None:
+    assert not is_empty(text)
+
+
+def test_an_answer_of_nothing_is_no_answer_where_there_was_one() -> None:
+    assert surprising_answer("17", "0")
+    assert surprising_answer("mean 3", "mean nan")
+    assert not surprising_answer("0", "0")
+    assert not surprising_answer("a: 3, b: 4", "a: 0, b: 4")
+    assert not surprising_answer("", "0")
+
+
+def ran(then: str, now: str, status: Any = "ok", **meta: Any) -> str:
+    def outputs(text: str) -> list[dict[str, Any]]:
+        return [{"output_type": "stream", "name": "stdout", "text": text}]
+
+    cell = TraceCell("turn-01-a", True, "x", outputs(then), 1, CellMeta(kind="code", status="ok", **meta))
+    result = CellResult("turn-01-a", "x", status, outputs(now), datetime.now(UTC), 0.1)
+    return surprise(cell, result, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "status"),
+    [
+        ("17", "0", "ok"),
+        ("found: 3\nin all: 9", "found: 0\nin all: 9", "ok"),
+        ("x = [1, 2]", "x = []", "ok"),
+        ("something", "", "ok"),
+        ("fine", "fine\nNote: column 'a' has text in 3 of 9 rows", "ok"),
+        ("fine", "", "timeout"),
+        ("fine", "", "died"),
+    ],
+)
+def test_results_that_are_not_of_the_kind_that_they_were_are_seen(then: str, now: str, status: str) -> None:
+    assert ran(then, now, status)
+
+
+@pytest.mark.parametrize(
+    ("then", "now"),
+    [
+        ("17", "18"),
+        ("", ""),
+        ("a: 3", "b: 0"),
+        ("n: 0", "n: 0"),
+        ("Note: 3 of 9", "Note: 4 of 12"),
+        ("", "new"),
+    ],
+)
+def test_results_that_are_else_are_not_minded(then: str, now: str) -> None:
+    assert not ran(then, now)
+
+
+def test_a_path_with_an_equals_sign_that_is_there_is_a_path(isolated: Path) -> None:
+    Path("a=b.csv").write_text("x")
+    assert split(["a=b.csv", "jan.csv=feb.csv", "-"]) == (
+        [Path("a=b.csv"), Path("-")],
+        {"jan.csv": Path("feb.csv")},
+    )
+
+
+def test_the_line_tells_what_it_took_beside_the_first_run() -> None:
+    first = Totals(turns=6, calls=120, known_cost=0.41)
+    spent = Totals(calls=120, known_cost=0.02)
+    assert (
+        Applied(4, first).line(spent)
+        == "applied without the root model: 4 cells, 120 sub-calls, $0.0200; the first run: 6 turns, "
+        "120 sub-calls, $0.4100"
+    )
+    assert "the root model was woken at turn-02-a: it failed" in Applied(
+        1, first, "turn-02-a", "it failed"
+    ).line(spent)

@@ -68,11 +68,13 @@ def _twice() -> list[tuple[str, str]]:
         ),
         (
             "10:11:13.090",
-            f"queue    WARN  no acknowledgement for 30 min: order={TWICE} delivered again as request=r-10119002",
+            f"queue    WARN  no acknowledgement for 30 min: order={TWICE} delivered again "
+            "as request=r-10119002",
         ),
         (
             "10:11:13.102",
-            f"payments WARN  request=r-10119002 idempotency key of order={TWICE} not found: kept for 15 min only",
+            f"payments WARN  request=r-10119002 idempotency key of order={TWICE} not found: "
+            "kept for 15 min only",
         ),
         ("10:11:13.811", f"payments INFO  request=r-10119002 charged order={TWICE} amount=249.00"),
         ("10:11:14.002", f"ledger   INFO  request=r-10119002 posted order={TWICE} amount=249.00"),
@@ -205,10 +207,30 @@ _OUTAGE: Sequence[tuple[str, int, float, Sequence[str]]] = (
 )
 """Service, minute from which it fails, share of its lines that tell of it, and what these say."""
 
+
+def next_log(path: Path) -> None:
+    """The log of the day after that of server.log: fewer errors, one kind that was not there before."""
+    draw = Random(2)
+    errors = ("timeout after 5000 ms", "certificate of the mail server has expired", "disk quota exceeded")
+    lines = []
+    for second in range(0, 16 * 3600, 60):
+        kind, user, at = draw.random(), int(draw.random() * 40), second + int(draw.random() * 60)
+        if kind < 0.06:
+            level, said = "ERROR", errors[0 if second < 3 * 3600 else int(draw.random() * 3)]
+        elif kind < 0.12:
+            level, said = "WARNING", f"slow request, {2000 + int(draw.random() * 3000)} ms"
+        else:
+            level, said = "INFO", f"request served in {20 + int(draw.random() * 300)} ms"
+        clock = f"{at // 3600:02}:{at // 60 % 60:02}:{at % 60:02}"
+        lines.append(f"2026-03-02 {clock} {level} user{user:03} {said}")
+    path.write_text("\n".join(lines) + "\n", "utf-8", newline="\n")
+
+
 MADE: Mapping[str, Any] = {
     "payments.log": payments_log,
     "tickets.csv": tickets,
     "outage.log": outage_log,
+    "server-next.log": next_log,
 }
 
 

@@ -4,8 +4,8 @@
     python scripts/examples.py needle children      these
     python scripts/examples.py --inputs             only the inputs that are not in the repository
 
-By default the root model's replies are those in scripts/example_runs/, as a strong model would write them, and sub-calls go to the
-local model, whose answers are its own. With --root and --sub real models do all of it:
+By default the root model's replies are those in scripts/example_runs/, as a strong model would write them,
+and sub-calls go to the local model, whose answers are its own. With --root and --sub real models do it all:
 
     python scripts/examples.py --root openai/gpt-5 --sub openai/gpt-5-mini
 """
@@ -46,7 +46,7 @@ _HEADING = re.compile(r"^# (Question|Turn \d+|Child, turn \d+)$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Run:
-    """What scripts/example_runs/NAME.md has: the question, and the replies of a root model and of its children's."""
+    """What scripts/example_runs/NAME.md has: the question, the replies of a root model, and of its children's."""
 
     question: str
     turns: Sequence[str]
@@ -66,7 +66,8 @@ class Run:
         """The next one: of a child, where the question is not that of the run."""
         asked = "\n".join(str(message["content"]) for message in messages if message["role"] == "user")
         turns = self.turns if self.question in asked else self.child
-        return turns[sum(message["role"] == "assistant" for message in messages) % len(turns)]
+        number: int = sum(message["role"] == "assistant" for message in messages)
+        return turns[number % len(turns)]
 
 
 class ScriptedRoot(ScriptedModels):
@@ -139,21 +140,35 @@ async def server_log(maker: Maker) -> Result:
 
 
 async def fork(maker: Maker) -> Result:
-    """BASE as a person has edited it in JupyterLab and saved it, and then `rlm fork` with a further question."""
+    """BASE as a person has edited it in JupyterLab and saved it, and then `rlm fork` with a question."""
     _input("server.log")
-    base = FOLDER / f"{BASE}.ipynb"
-    if not base.exists():
-        shutil.copyfile(NOTEBOOKS / base.name, base)
+    base = _base()
     edited = FOLDER / f"{BASE}-edited.ipynb"
-    notebook = nbformat.read(base, nbformat.NO_CONVERT)
+    notebook = nbformat.read(base, nbformat.NO_CONVERT)  # type: ignore[no-untyped-call]
     where, before, after = EDITED
     cell = next(cell for cell in notebook.cells if cell.id == where)
     if before not in cell.source:
         sys.exit(f"examples: {base.name} has no {before!r} in {where} to edit.")
     cell.source = cell.source.replace(before, after)
-    nbformat.write(notebook, edited)
+    nbformat.write(notebook, edited)  # type: ignore[no-untyped-call]
     run = Run.read("fork")
     return await maker.rlm(run).afork(edited, run.question, at=where, out=FOLDER / "fork.ipynb")
+
+
+async def apply(maker: Maker) -> Result:
+    """What BASE did, on the log of the next day: `rlm apply`."""
+    new = _input("server-next.log")
+    result = await maker.rlm(Run.read(BASE)).aapply(_base(), new, out=FOLDER / "apply.ipynb")
+    print(result.applied)
+    return result
+
+
+def _base() -> Path:
+    """BASE as it was made just now, or as it is in the repository."""
+    path = FOLDER / f"{BASE}.ipynb"
+    if not path.exists():
+        shutil.copyfile(NOTEBOOKS / path.name, path)
+    return path
 
 
 EXAMPLES: Mapping[str, Any] = {
@@ -163,6 +178,7 @@ EXAMPLES: Mapping[str, Any] = {
     "children": children,
     BASE: server_log,
     "fork": fork,
+    "apply": apply,
 }
 
 
@@ -201,18 +217,26 @@ async def make(names: Sequence[str], root: str, sub: str) -> None:
         for name in names:
             print(f"== {name}", flush=True)
             result = await EXAMPLES[name](maker)
-            print(f"{result.answer}\n{result.totals.turns} turns, {result.totals.calls} calls, {result.totals.seconds:.1f} s", flush=True)
+            print(
+                f"{result.answer}\n{result.totals.turns} turns, {result.totals.calls} calls, "
+                f"{result.totals.seconds:.1f} s",
+                flush=True,
+            )
             if result.stop_reason != "answered":
                 sys.exit(f"examples: {name} has no answer ({result.stop_reason}): {result.trace}")
             keep(name)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(EXAMPLES)}; default: all")
     parser.add_argument("--root", default=SCRIPTED, metavar="MODEL", help="root model; default: scripted")
     parser.add_argument("--sub", default="local", metavar="MODEL", help="model for sub-calls; default: local")
-    parser.add_argument("--inputs", action="store_true", help="make the inputs that are missing, and nothing else")
+    parser.add_argument(
+        "--inputs", action="store_true", help="make the inputs that are missing, and nothing else"
+    )
     args = parser.parse_args()
     if unknown := set(args.names) - set(EXAMPLES):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(EXAMPLES)}")

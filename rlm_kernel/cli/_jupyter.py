@@ -26,8 +26,8 @@ _LOOK = 0.1
 _RUN = "import os; from jupyterlab.labapp import main; main(); os._exit(0)"
 """JupyterLab, which has closed everything when `main` returns.
 
-Python would then wait for its threads, some of them for ever: a worker thread of AnyIO's ends with the request
-that it was started for, and that never ends where the server was stopped meanwhile.
+Python would then wait for its threads, some of them for ever: a worker thread of AnyIO's ends with the
+request that it was started for, and that never ends where the server was stopped meanwhile.
 """
 
 

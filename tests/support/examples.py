@@ -10,7 +10,7 @@ from types import ModuleType
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "notebooks"
-EXAMPLES = ("needle", "classify", "repository", "children", "fork")
+EXAMPLES = ("needle", "classify", "repository", "children", "fork", "apply")
 
 
 def script(name: str) -> ModuleType:

@@ -217,7 +217,7 @@ def test_ctrl_c_ends_what_rlm_open_started(
             with page.expect_request("**/api/nbconvert*", timeout=60_000):
                 page.goto(address, wait_until="commit")
             if moment == "the kernel is ready":
-                page.wait_for_selector(".jp-KernelName:text-is('RLM (Docker)')", timeout=60_000)
+                page.wait_for_selector(".jp-KernelName:has-text('RLM (Docker)')", timeout=60_000)
                 idle = ".jp-Notebook-ExecutionIndicator[data-status='idle']"
                 page.wait_for_selector(idle, state="attached", timeout=60_000)
                 assert "needle" in page.locator(".jp-Notebook").inner_text()

@@ -46,7 +46,7 @@ _HEADING = re.compile(r"^# (Question|Turn \d+|Child, turn \d+)$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Run:
-    """What scripts/example_runs/NAME.md has: the question, the replies of a root model, and of its children's."""
+    """What scripts/example_runs/NAME.md has: the question, and the replies of root model and children."""
 
     question: str
     turns: Sequence[str]

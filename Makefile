@@ -34,7 +34,7 @@ lint: .venv/installed  ## ruff, and mypy for Linux, macOS and Windows
 	$(BIN)/mypy
 	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
 	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32
-	$(BIN)/mypy scripts/demo.py scripts/rooms.py scripts/providers.py
+	$(BIN)/mypy scripts/demo.py scripts/rooms.py scripts/providers.py scripts/examples.py
 	MYPYPATH=kernel_image $(BIN)/mypy --follow-imports=silent $(TYPED:%=-m rlm_runtime.%)
 
 image: .venv/installed  ## build the kernel image, if it is not there

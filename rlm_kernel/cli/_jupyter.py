@@ -23,6 +23,12 @@ _WAIT = 60.0
 _ASKED, _END = 3, 10.0
 """How often it is asked to end, and the seconds that it has each time: it removes its kernels' containers."""
 _LOOK = 0.1
+_RUN = "import os; from jupyterlab.labapp import main; main(); os._exit(0)"
+"""JupyterLab, which has closed everything when `main` returns.
+
+Python would then wait for its threads, some of them for ever: a worker thread of AnyIO's ends with the
+request that it was started for, and that never ends where the server was stopped meanwhile.
+"""
 
 
 def serve(notebook: Path, *, browser: bool) -> None:
@@ -82,8 +88,8 @@ def _arguments(notebook: Path, *, browser: bool) -> list[str]:
     root = _root(notebook)
     return [
         sys.executable,
-        "-m",
-        "jupyterlab",
+        "-c",
+        _RUN,
         f"--ServerApp.root_dir={root}",
         f"--LabApp.default_url=/lab/tree/{quote(notebook.relative_to(root).as_posix())}",
         "--ServerApp.ip=localhost",

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -183,3 +185,42 @@ def _pictures(page: Page) -> list[int]:
         "() => [...document.querySelectorAll('.jp-OutputArea img')].map(image => image.naturalWidth)"
     )
     return widths
+
+
+@contextmanager
+def opened(trace: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`rlm open` on a trace, and the address that it tells."""
+    command = [sys.executable, "-m", "rlm_kernel", "open", str(trace), "--no-browser"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stderr is not None
+        try:
+            told = ""
+            while "Ctrl-C ends it" not in told:
+                line = process.stderr.readline()
+                assert line, told
+                told += line
+            yield process, re.findall(r"http\S+", told)[0]
+        finally:
+            process.terminate()
+
+
+@pytest.mark.parametrize("moment", ["the page loads", "the kernel is ready"])
+def test_ctrl_c_ends_what_rlm_open_started(
+    trace: Path, page: Page, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    install(user=True)
+    monkeypatch.setenv("JUPYTER_PATH", os.environ["JUPYTER_DATA_DIR"])
+    with tempfile.TemporaryDirectory(prefix="j") as runtime:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
+        with opened(trace) as (process, address):
+            # A thread of the server's works on this request, and would keep Python from ending.
+            with page.expect_request("**/api/nbconvert*", timeout=60_000):
+                page.goto(address, wait_until="commit")
+            if moment == "the kernel is ready":
+                page.wait_for_selector(".jp-KernelName:has-text('RLM (Docker)')", timeout=60_000)
+                idle = ".jp-Notebook-ExecutionIndicator[data-status='idle']"
+                page.wait_for_selector(idle, state="attached", timeout=60_000)
+                assert "needle" in page.locator(".jp-Notebook").inner_text()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(5) == 0
+        assert os.listdir(runtime) == []

@@ -132,11 +132,14 @@ def delivered() -> None:
         _delivered[0] = _last[0]
 
 
-def stands(path: str, start: int, end: int, quote: str) -> bool:
+def stands(path: str, start: int, end: int, quote: str) -> bool | None:
     """Whether the text that is read of a loaded file, by its host's path, has the quotation between these
-    characters; the texts of a file's parts follow one another.
+    characters; the texts of a file's parts follow one another. None if the file is not loaded.
     """
-    for name in files.parts_of(path):
+    parts = files.parts_of(path)
+    if not parts:
+        return None
+    for name in parts:
         text = files.files[name]
         size = len(text)
         if start < size:

@@ -218,15 +218,16 @@ class DockerKernel:
         told = await self._runner.evaluate(STANDING.format(texts=list(texts)))
         return kernel_says.flags(told, len(texts))
 
-    async def stands(self, evidence: Evidence) -> bool:
+    async def stands(self, evidence: Evidence) -> bool | None:
         """Whether its quotation is at its place in the text that the kernel has read of the file, by the
-        kernel's own word: to be asked before it has run a cell of a model.
+        kernel's own word: to be asked before it has run a cell of a model. None if the file is not loaded.
         """
         assert self._runner is not None
         asked = STANDS.format(
             path=evidence.path, start=evidence.start, end=evidence.end, quote=evidence.quote
         )
-        return await self._runner.evaluate(asked) is True
+        told = await self._runner.evaluate(asked)
+        return None if told is None else told is True
 
     async def interrupt(self) -> None:
         if self._runner is not None:

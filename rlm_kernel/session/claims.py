@@ -72,24 +72,43 @@ def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def check_evidence(trace: TraceFile, files: Sequence[Checked]) -> Claim:
-    """The claim `evidence`: each quotation stands where it is said to."""
-    given = [
+def quotations(trace: TraceFile) -> list[tuple[str, Evidence]]:
+    """Those of all answers, each with its cell."""
+    return [
         (cell.id, one.evidence())
         for cell in trace.cells
         if cell.meta is not None and cell.kind == "answer"
         for one in cell.meta.evidence
     ]
+
+
+def of_kernels(trace: TraceFile) -> list[Evidence]:
+    """The quotations of texts that only a kernel can read."""
+    return [one for _, one in quotations(trace) if one.unit != "bytes"]
+
+
+def check_evidence(trace: TraceFile, files: Sequence[Checked], quoted: Sequence[bool | None] = ()) -> Claim:
+    """The claim `evidence`: each quotation stands where it is said to.
+
+    `quoted`: what a kernel says of those `of_kernels`.
+    """
+    given = quotations(trace)
     if not given:
         return Claim("evidence", "holds", "the answer has none")
-    by_kernel = sum(one.unit != "bytes" for _, one in given)
-    faults = [f"{cell}: {fault}" for cell, one in given for fault in _fault(one, files)]
-    if not faults and by_kernel == len(given):
-        return not_checked(
-            "evidence", f"{counted(by_kernel, 'quotation')} of texts that only a kernel can read"
-        )
-    more = f"; {by_kernel:,} of texts that only a kernel can read are not checked" if by_kernel else ""
-    return claim("evidence", faults, f"{counted(len(given) - by_kernel, 'quotation')} verbatim{more}")
+    told = iter(quoted)
+    faults: list[str] = []
+    unread = 0
+    for cell, one in given:
+        if one.unit == "bytes":
+            faults += [f"{cell}: {fault}" for fault in _fault(one, files)]
+        elif (stands := next(told, None)) is None:
+            unread += 1
+        elif not stands:
+            faults.append(f"{cell}: [{one.mark}] does not stand there in the text of {one.path}")
+    if not faults and unread == len(given):
+        return not_checked("evidence", f"{counted(unread, 'quotation')} of texts that only a kernel can read")
+    more = f"; {unread:,} of texts that only a kernel can read are not checked" if unread else ""
+    return claim("evidence", faults, f"{counted(len(given) - unread, 'quotation')} verbatim{more}")
 
 
 def _fault(evidence: Evidence, files: Sequence[Checked]) -> Iterator[str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from rlm_kernel.engine.events import CallFinished, CallStarted, CellFinished, Event, Listener, RunOpened
 from rlm_kernel.engine.ledger import Ledger
-from rlm_kernel.engine.protocols import CellResult, Models, Totals
+from rlm_kernel.engine.protocols import CellResult, Evidence, Models, Totals
 from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.errors import TraceError, UsageError, backstop
 from rlm_kernel.session.answering import Children, Family
@@ -47,7 +47,8 @@ class Replayed:
 
     `remarks`: what else is not as it was, such as the image. `out`: the replayed notebook, if it was written.
     `children`: what was found of the child RLMs' traces, if these were replayed, too. `spent`: what was asked
-    anew (`live`) has used, in those as well.
+    anew (`live`) has used, in those as well. `quoted`: whether each quotation that was to be checked stands
+    in its text; None where its file was not loaded yet.
     """
 
     trace: Path
@@ -56,6 +57,7 @@ class Replayed:
     out: Path | None = None
     children: Sequence[Replayed] = ()
     spent: Totals = field(default_factory=Totals)
+    quoted: Sequence[bool | None] = ()
 
     @property
     def same(self) -> bool:
@@ -88,6 +90,7 @@ async def replay(
     models: Models | None = None,
     out: Path | None = None,
     tree: bool = False,
+    quotations: Sequence[Evidence] = (),
     step: Step | None = None,
     tell: Callable[[Verdict, CellResult | None], None] = lambda _verdict, _result: None,
     begin: Callable[[Path], None] = lambda _path: None,
@@ -109,6 +112,7 @@ async def replay(
         models: with `live`, instead of those of the trace. The caller closes them.
         out: where to write the replayed notebook.
         tree: replay the traces of the child RLMs, too, whole, one after the other.
+        quotations: looked up in the texts that the kernel has read of the files, before any cell of a model.
         step: asked before each cell; not in the children's traces.
         tell: hears each verdict at once, with what the cell gave if it was run.
         begin: hears which child's trace comes next.
@@ -120,7 +124,11 @@ async def replay(
         TraceError, UsageError, SetupError, KernelError: as `ask`.
     """
     wanted = _Wanted(
-        RunAgain(config_file, changes or {}, files or {}, allow_changed, models), live, until, out
+        RunAgain(config_file, changes or {}, files or {}, allow_changed, models),
+        live,
+        until,
+        out,
+        quotations,
     )
     audience = _Audience(step or _run_all, tell, begin, view, say)
     trace = await asyncio.to_thread(read_trace, path)
@@ -142,6 +150,7 @@ class _Wanted:
     live: bool
     until: str | None = None
     out: Path | None = None
+    quotations: Sequence[Evidence] = ()
 
 
 @dataclass(frozen=True)
@@ -169,7 +178,9 @@ async def _replayed(trace: TraceFile, wanted: _Wanted, audience: _Audience) -> R
             family = Family(ready.models, kernels) if ready.models is not None else None
             running.environment.run.describe(trace=trace.path, question=trace.meta.question)
             cells = [cell for cell in trace.cells[:last] if cell.code]
-            verdicts, spent = await _run_again(trace, cells, running, family, wanted, audience)
+            quoted = _Quoted(running, wanted.quotations)
+            asking = replace(audience, step=quoted.before(audience.step))
+            verdicts, spent = await _run_again(trace, cells, running, family, wanted, asking)
         return Replayed(
             trace.path,
             verdicts,
@@ -177,7 +188,28 @@ async def _replayed(trace: TraceFile, wanted: _Wanted, audience: _Audience) -> R
             wanted.out,
             (),
             spent,
+            quoted.found,
         )
+
+
+class _Quoted:
+    """Looks quotations up in the kernel, as soon as it has the input and has run nothing of a model."""
+
+    def __init__(self, running: RunningKernel, quotations: Sequence[Evidence]) -> None:
+        self._running = running
+        self._left = list(quotations)
+        self.found: list[bool | None] = []
+
+    def before(self, step: Step) -> Step:
+        """`step`, after which that is done where it is time for it."""
+
+        async def asked(cell: TraceCell, connection: Path) -> Choice:
+            if self._left and cell.kind not in ("parameters", "setup"):
+                self.found = [await self._running.kernel.stands(one) for one in self._left]
+                self._left = []
+            return await step(cell, connection)
+
+        return asked
 
 
 async def _run_again(

@@ -20,12 +20,12 @@ from rlm_kernel.proof.delivered import check_answer, delivering
 from rlm_kernel.proof.seal import check_seal
 from rlm_kernel.proof.sent import check_prompts
 from rlm_kernel.proof.shown import check_shown
-from rlm_kernel.session.claims import check_evidence, check_files, in_folders
+from rlm_kernel.session.claims import check_evidence, check_files, in_folders, of_kernels
 from rlm_kernel.session.environment import Say, silent
 from rlm_kernel.session.exported import check_report
 from rlm_kernel.session.replay import Replayed, replay
 from rlm_kernel.session.replaying import Verdict
-from rlm_kernel.session.tracefiles import named_files
+from rlm_kernel.session.tracefiles import Checked, named_files
 from rlm_kernel.session.tree import Tree, child_traces
 from rlm_kernel.trace.calls import linked
 from rlm_kernel.trace.document import ANSWER_CAP
@@ -149,14 +149,18 @@ async def verify(
 
     try:
         say("checking the trace …")
-        children = await asyncio.to_thread(_all, trace, given, seal, soon)
+        later = cells and bool(of_kernels(trace))
+        children, places = await asyncio.to_thread(_all, trace, given, seal, later, soon)
     finally:
         given.stop.set()
     if report is not None:
         add(await asyncio.to_thread(check_report, report, trace))
     if cells:
         again = _Cells(trace, claims, config_file, changes or {}, given.of(trace))
-        add(await again.check(bool(children), view, say))
+        found = await again.check(bool(children), view, say)
+        if later:
+            add(await asyncio.to_thread(check_evidence, trace, places, again.quoted))
+        add(found)
     else:
         add(not_checked("cells", "they were not run again (--no-replay)"))
     return Verified(trace.path, claims, trace.meta.seal, children)
@@ -165,10 +169,17 @@ async def verify(
 # What needs no kernel. Blocking
 
 
-def _all(trace: TraceFile, given: _Given, seal: str, tell: Tell) -> list[Verified]:
-    """All claims of the topmost trace; those of its children are returned."""
-    for found in _claims(trace, given, seal):
-        tell(found)
+def _all(
+    trace: TraceFile, given: _Given, seal: str, later: bool, tell: Tell
+) -> tuple[list[Verified], list[Checked]]:
+    """All claims of the topmost trace; those of its children are returned, and its files.
+
+    `later`: its quotations are checked once a kernel has read the texts.
+    """
+    places: list[Checked] = []
+    for found in _claims(trace, given, seal, places):
+        if not (later and found.name == "evidence"):
+            tell(found)
     children, faults = _Below(given, Tree.of(trace)).children(trace, ())
     for name in given.files.keys() - given.used:
         raise UsageError(
@@ -177,13 +188,18 @@ def _all(trace: TraceFile, given: _Given, seal: str, tell: Tell) -> list[Verifie
         )
     if child_traces(trace):
         tell(claim("children", faults, f"{counted(len(children), 'trace')} of child RLMs"))
-    return children
+    return children, places
 
 
-def _claims(trace: TraceFile, given: _Given, seal: str = "") -> Iterator[Claim]:
+def _claims(
+    trace: TraceFile, given: _Given, seal: str = "", places: list[Checked] | None = None
+) -> Iterator[Claim]:
+    """`places` is given the trace's files as they are now."""
     yield _form(trace)
     yield check_seal(trace, seal)
     found, files = check_files(trace, given.of(trace), given.stop)
+    if places is not None:
+        places += found
     yield files
     with open_prompts(trace) as prompts:
         yield check_prompts(trace, prompts)
@@ -271,6 +287,8 @@ class _Cells:
     config_file: Path | None
     changes: Mapping[str, Any]
     files: Mapping[str, Path]
+    quoted: list[bool | None] = field(default_factory=list)
+    """What the kernel says of quotations that only a kernel can look up, after `check`."""
 
     async def check(self, tree: bool, view: Listener | None, say: Say) -> Claim:
         if any(one.name == "files" and one.verdict == "broken" for one in self.claims):
@@ -293,6 +311,7 @@ class _Cells:
                 changes=self.changes,
                 files=self.files,
                 tree=tree,
+                quotations=of_kernels(self.trace),
                 tell=heard,
                 begin=begin,
                 view=view,
@@ -303,6 +322,7 @@ class _Cells:
             raise type(error)(error.message, hint=hint) from error
         except (FileRefused, UsageError, TraceError) as error:
             return not_checked("cells", error.message)
+        self.quoted.extend(replayed.quoted)
         faults = [*_not_the_same(replayed), *self._answer(given)]
         return claim("cells", faults, _same(replayed))
 

@@ -120,7 +120,15 @@ def test_json_is_one_object_on_stdout(rlm: Rlm, openai_env: ModelServer, log: Pa
     done = rlm(*ASK, "-f", str(log), "--json", "--quiet")
     result = json.loads(done.stdout)
     assert done.stderr == ""
-    assert set(result) == {"answer", "trace", *Totals().as_json(), "stop_reason", "forced", "evidence"}
+    assert set(result) == {
+        "answer",
+        "trace",
+        *Totals().as_json(),
+        "stop_reason",
+        "forced",
+        "evidence",
+        "seal",
+    }
     assert (result["answer"], result["turns"], result["calls"], result["cost"]) == (50, 2, 100, None)
 
 

@@ -153,7 +153,7 @@ def test_a_signal_at_any_moment_of_rlm_doctor_leaves_no_container(
 
         def hit() -> None:
             doctor.send_signal(number)
-            time.sleep(0.3)
+            time.sleep(1)
 
         proxy.lose[moment], proxy.on = 1, hit
         said, _ = doctor.communicate(timeout=60)

@@ -16,7 +16,6 @@ from rlm_kernel.errors import UsageError
 from rlm_kernel.printable import printable
 
 if TYPE_CHECKING:
-    from rlm_kernel.proof.findings import Provenance
     from rlm_kernel.trace.reader import TraceFile
 
 
@@ -83,17 +82,14 @@ def export(
         if out is None and sys.stdout.isatty():
             raise UsageError("A whole document is no output for a terminal.", hint="Name a file with -o.")
         from rlm_kernel.session import documents
+        from rlm_kernel.session.sources import shown_with
 
-        origin = _sources(found) if sources else None
+        origin = shown_with(found, say=_say) if sources else None
         _write(out, [documents.html(found, origin) if html else documents.markdown(found, origin)])
 
 
-def _sources(trace: TraceFile) -> Provenance | None:
-    """Where answer and prompts come from; None for a run without files or answer."""
-    from rlm_kernel.session.sources import provenance
-
-    found = provenance(trace, say=lambda text: print(f"rlm: {text}", file=sys.stderr))
-    return found if trace.meta.files and found.answer.pieces else None
+def _say(text: str) -> None:
+    print(f"rlm: {text}", file=sys.stderr)
 
 
 def _only(text: str | None) -> Literal["root", "sub"] | None:

@@ -53,6 +53,17 @@ def digest(kind: str, body: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
+def final_body(characters: int, evidence: Sequence[Evidence] = ()) -> dict[str, Any]:
+    """What the digest of a delivered answer covers: its length, and its evidence as the kernel gave it, so
+    without what the host has found.
+    """
+    said: dict[str, Any] = {"characters": characters}
+    if evidence:
+        given = [asdict(replace(one, verdict="unread", line=0)) for one in evidence]
+        said["evidence"] = hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
+    return said
+
+
 class HostCalls:
     """Does the host calls of one run.
 
@@ -271,10 +282,8 @@ class HostCalls:
 
     async def _final(self, call: HostCall) -> Any:
         answer = kernel_says.answer(call.body)
-        said: dict[str, Any] = {"characters": len(answer.text)}
+        said = final_body(len(answer.text), answer.evidence)
         if answer.evidence:
-            told = json.dumps([asdict(one) for one in answer.evidence], sort_keys=True)
-            said["evidence"] = hashlib.sha256(told.encode()).hexdigest()
             checked = await asyncio.to_thread(self._check, answer.evidence)
             answer = replace(answer, evidence=tuple(checked))
         if call.cell == self._cell:

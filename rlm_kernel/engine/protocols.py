@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from rlm_kernel.engine.evidence import as_json as as_json
 from rlm_kernel.engine.evidence import listed as listed
 from rlm_kernel.engine.evidence import places_of as places_of
+from rlm_kernel.engine.evidence import without_marks as without_marks
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.totals import TOKENS as TOKENS
 from rlm_kernel.engine.totals import Share as Share

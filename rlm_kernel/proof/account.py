@@ -61,12 +61,12 @@ def check_account(trace: TraceFile) -> Claim:
 def _of_cells(trace: TraceFile) -> Totals:
     """What the cells have used by their own records; of a fork those that are its own."""
     forks = [origin for origin in trace.meta.origins if origin.kind == "fork"]
-    own = trace.cells[_begin(trace, forks[-1]) :] if forks else trace.cells
+    own = trace.cells[own_from(trace, forks[-1]) :] if forks else trace.cells
     return TraceFile(trace.path, trace.meta.model_copy(update={"totals": None}), own, None).spent()
 
 
-def _begin(trace: TraceFile, origin: OriginMeta) -> int:
-    """The first cell that is a fork's own."""
+def own_from(trace: TraceFile, origin: OriginMeta) -> int:
+    """The first cell that is a fork's own, by its place."""
     cells = trace.cells
     if origin.cell not in _CLOSING:
         return next((at + 1 for at, cell in enumerate(cells) if cell.id == origin.cell), 0)

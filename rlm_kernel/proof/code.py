@@ -10,7 +10,8 @@ from itertools import pairwise
 
 from rlm_kernel.engine.protocols import counted
 from rlm_kernel.engine.replies import parse_reply
-from rlm_kernel.proof.claims import REDACTED, Claim, by_another_version, claim, not_checked
+from rlm_kernel.proof.account import own_from
+from rlm_kernel.proof.claims import MOST_FAULTS, REDACTED, Claim, by_another_version, claim, not_checked
 from rlm_kernel.trace.calls import delivered
 from rlm_kernel.trace.reader import TraceCell, TraceFile
 
@@ -22,10 +23,12 @@ def check_code(trace: TraceFile) -> Claim:
     """The claim `code`."""
     cells = len(trace.code_cells)
     persons = sum(cell.kind == "person" for cell in trace.code_cells)
-    by_hand = sorted(_by_hand(trace) & {cell.id for cell in trace.code_cells})
     more = f"; {counted(persons, 'of them')} a person's" if persons else ""
-    more += f"; {', '.join(by_hand[:5])} edited by a person before the run was taken up" if by_hand else ""
-    faults = [*_edited(trace), *_order(trace), *_of_replies(trace)]
+    taken_up = _taken_up(trace)
+    others = list(_of_replies(trace))
+    faults = [*_edited(trace), *_order(trace), *(told for name, told in others if name not in taken_up)]
+    if by_hand := sorted({name for name, _ in others if name in taken_up}):
+        more += f"; edited by hand before the run was taken up: {', '.join(by_hand[:MOST_FAULTS])}"
     unknown = [cell.id for cell in trace.code_cells if cell.kind == "code" and not _digest_of(cell)]
     if (other := by_another_version(trace)) and unknown and not faults:
         return not_checked("code", f"{other}; {unknown[0]} has no digest of its code")
@@ -33,12 +36,14 @@ def check_code(trace: TraceFile) -> Claim:
     return claim("code", faults, f"{counted(cells, 'cell')} with the code that was run{more}")
 
 
-def _by_hand(trace: TraceFile) -> set[str]:
-    """The cells that had been edited when the run was taken up, as the root model was told."""
-    if not trace.meta.origins:
-        return set()
+def _taken_up(trace: TraceFile) -> set[str]:
+    """The cells that were run anew as a run was taken up, and of which the root model was told that they had
+    been edited.
+    """
+    ends = [own_from(trace, origin) for origin in trace.meta.origins if origin.kind != "apply"]
     notes = (cell.meta.text or "" for cell in trace.cells if cell.kind == "note" and cell.meta)
-    return {found[1] for note in notes for found in _EDITED.finditer(note)}
+    told = {found[1] for note in notes for found in _EDITED.finditer(note)}
+    return told & {cell.id for cell in trace.cells[: max(ends, default=0)]}
 
 
 def _edited(trace: TraceFile) -> Iterator[str]:
@@ -81,20 +86,18 @@ def _number(letter: str) -> int:
     return int(letter) - 1 if letter.isdigit() else ord(letter) - ord("a")
 
 
-def _of_replies(trace: TraceFile) -> Iterator[str]:
-    """The cells of each turn are the blocks of its reply."""
+def _of_replies(trace: TraceFile) -> Iterator[tuple[str, str]]:
+    """The cells of each turn are the blocks of its reply; which are not, each with what is wrong."""
     last = max((cell.turn for cell in trace.cells if cell.kind == "model"), default=0)
-    by_hand = _by_hand(trace)
     for cell in trace.cells:
         if cell.kind == "model" and cell.meta is not None and cell.meta.reply:
             if REDACTED in cell.meta.reply:
                 continue
             ran = [one for one in trace.code_cells if one.turn == cell.turn and _place(one) is not None]
-            if not by_hand.intersection(one.id for one in ran):
-                yield from _of_reply(parse_reply(cell.meta.reply).cells, ran, last=cell.turn == last)
+            yield from _of_reply(parse_reply(cell.meta.reply).cells, ran, last=cell.turn == last)
 
 
-def _of_reply(blocks: Sequence[str], ran: Sequence[TraceCell], *, last: bool) -> Iterator[str]:
+def _of_reply(blocks: Sequence[str], ran: Sequence[TraceCell], *, last: bool) -> Iterator[tuple[str, str]]:
     numbers = {}
     for cell in ran:
         place = _place(cell)
@@ -104,16 +107,19 @@ def _of_reply(blocks: Sequence[str], ran: Sequence[TraceCell], *, last: bool) ->
         # The last answer in code is the last block of its reply alone.
         expected = blocks[place[1]] if place[1] < len(blocks) else None
         if cell.source != expected and not (last and place[1] == 0 and cell.source in blocks[-1:]):
-            yield f"{cell.id}: the model's reply has other code"
+            yield cell.id, f"{cell.id}: the model's reply has other code"
     for number in range(max(numbers, default=-1) + 1):
         if number not in numbers:
-            yield f"{_id(ran[0].turn, number)}: the model's reply has this cell, and the notebook does not"
+            yield _missing(_id(ran[0].turn, number))
     final = max(numbers, default=None)
     if final is not None and not last and final + 1 < len(blocks):
         meta = numbers[final].meta
         if meta is not None and meta.status == "ok" and not delivered(meta):
-            name = _id(ran[0].turn, final + 1)
-            yield f"{name}: the model's reply has this cell, and the notebook does not"
+            yield _missing(_id(ran[0].turn, final + 1))
+
+
+def _missing(name: str) -> tuple[str, str]:
+    return name, f"{name}: the model's reply has this cell, and the notebook does not"
 
 
 def _id(turn: int, number: int) -> str:

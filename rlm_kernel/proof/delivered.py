@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 from rlm_kernel.engine.answers import words_of
 from rlm_kernel.engine.finals import meaning, unmarked
-from rlm_kernel.engine.hostcalls import digest
+from rlm_kernel.engine.hostcalls import digest, final_body
 from rlm_kernel.engine.replies import parse_reply
 from rlm_kernel.proof.claims import REDACTED, Claim, by_another_version, claim, has_ended, not_checked
 from rlm_kernel.trace.document import ANSWER_CAP
 from rlm_kernel.trace.reader import TraceCell, TraceFile
-from rlm_kernel.trace.schema import CallMeta
+from rlm_kernel.trace.schema import CallMeta, CellMeta
 
 
 def check_answer(trace: TraceFile) -> Claim:
@@ -37,7 +37,7 @@ def check_answer(trace: TraceFile) -> Claim:
         return claim("answer", [reason], "")
     cell, call = delivering(trace)
     if call is not None and cell is not None:
-        return claim("answer", _of_record(cell, call, text), f"as {cell.id} delivered it")
+        return claim("answer", _of_record(cell, call, closing.meta), f"as {cell.id} delivered it")
     return claim("answer", _of_words(trace, text), "as the root model's last reply has it")
 
 
@@ -53,9 +53,13 @@ def delivering(trace: TraceFile) -> tuple[TraceCell | None, CallMeta | None]:
     return None, None
 
 
-def _of_record(cell: TraceCell, call: CallMeta, text: str) -> Iterator[str]:
-    if call.prompt_digest != digest("final", {"characters": call.answer}):
-        yield f"{cell.id}: the record of the final answer (call {call.id}) does not agree with itself"
+def _of_record(cell: TraceCell, call: CallMeta, closing: CellMeta) -> Iterator[str]:
+    text, evidence = closing.text or "", [one.evidence() for one in closing.evidence]
+    secret = any(REDACTED in one.quote for one in evidence)
+    characters = call.answer if isinstance(call.answer, int) else -1
+    if not secret and call.prompt_digest != digest("final", final_body(characters, evidence)):
+        given = " or its evidence is not that which was delivered" if evidence else ""
+        yield f"{cell.id}: the record of the final answer (call {call.id}) does not agree with itself{given}"
     if REDACTED not in text and len(text) < ANSWER_CAP and call.answer != len(text):
         yield f"answer: it has {len(text):,} characters; {cell.id} delivered {call.answer:,}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import os
 import stat
@@ -22,6 +23,15 @@ COUNTED = 4 << 30
 """Bytes of a file's beginning in which its lines are counted."""
 _BLOCK = 1 << 20
 _SHOWN = 120
+_WHOLE = 32 << 20
+"""Bytes of a file in which a passage without a place is looked for."""
+_READ_OTHERWISE = frozenset((
+    ".ipynb", ".html", ".htm", ".xhtml", ".xht", ".mht", ".mhtml", ".rtf", ".eml", ".emlx", ".mbox", ".mbx",
+    ".pdf",
+))  # fmt: skip
+_BEGINS_OTHERWISE = (b"<", b"%PDF-", b"{\rtf", b"From ")
+"""Files of characters of which readers make another text, by their endings, or how they begin."""
+_MARK = "\N{ZERO WIDTH NO-BREAK SPACE}"
 
 
 class QuoteDiffers(UsageError):
@@ -55,6 +65,30 @@ def check(evidence: Evidence, place: Path) -> Evidence:
     return replace(evidence, verdict="verbatim")
 
 
+def lacks(passage: str, place: Path) -> bool:
+    """Whether a file is UTF-8 that any reader takes as it is, and has the passage nowhere, however that is
+    spaced. False where this is not sure. Blocking.
+    """
+    if place.suffix.lower() in _READ_OTHERWISE:
+        return False
+    try:
+        with _opened(place) as file:
+            size = os.fstat(file).st_size
+            raw = _at(file, 0, size) if size <= _WHOLE else b"\0"
+        text = raw.decode("utf-8")
+    except (OSError, ValueError):
+        return False
+    # ASCII may be an encoding of seven bits, in which other characters are written.
+    known = passage.isascii() or not text.isascii()
+    if not known or "\0" in text or raw.removeprefix(codecs.BOM_UTF8).lstrip().startswith(_BEGINS_OTHERWISE):
+        return False
+    return _squeezed(passage) not in _squeezed(text)
+
+
+def _squeezed(text: str) -> str:
+    return "".join(text.replace(_MARK, "").split())
+
+
 def check_all(evidence: Sequence[Evidence], place_of: Callable[[str], Path]) -> tuple[Evidence, ...]:
     """Check all, with the numbers of the lines where they begin. `place_of`: where the file of a path is; it
     may raise RLMError. Blocking. Raises QuoteDiffers.
@@ -63,7 +97,7 @@ def check_all(evidence: Sequence[Evidence], place_of: Callable[[str], Path]) -> 
     for path, same in groupby(sorted(evidence, key=lambda one: (one.path, one.start)), lambda one: one.path):
         place = place_of(path)
         checked = [check(one, place) for one in same]
-        numbers = _lines(place, [one for one in checked if one.verdict == "verbatim"])
+        numbers = lines(place, [one for one in checked if one.verdict == "verbatim"])
         found |= {one.mark: replace(one, line=numbers.get(one.mark, 0)) for one in checked}
     return tuple(found[one.mark] for one in evidence)
 
@@ -90,8 +124,8 @@ def _at(file: int, start: int, size: int) -> bytes:
     return b"".join(parts)
 
 
-def _lines(place: Path, evidence: Sequence[Evidence]) -> dict[int, int]:
-    """The line of each, by its mark, in the order of the file; none where that is too far in."""
+def lines(place: Path, evidence: Sequence[Evidence]) -> dict[int, int]:
+    """The line of each, by its mark; none where that is too far in. They are in the order of the file."""
     found: dict[int, int] = {}
     if not evidence:
         return found

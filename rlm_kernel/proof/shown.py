@@ -139,11 +139,12 @@ class _Shown:
             outcomes = [Outcome(answer, "answered"), *(Outcome(answer, one, True) for one in _BEST_EFFORT)]  # type: ignore[arg-type]
         else:
             return [[cell.source]] if cell.source.startswith("## No answer") else [["## No answer"]]
-        made = [[document.answer(one)] for one in outcomes]
+        passages = document.evidence(answer.evidence) if answer is not None else []
         if answer is not None and len(answer.text) == document.ANSWER_CAP:
-            beginning = _joined(made[0])
-            made += [[document.Raw(cell.source)]] if cell.source.startswith(beginning) else []
-        return list(made)
+            beginning, end = document.answer(outcomes[0]), _joined(passages)
+            if cell.source.startswith(_joined([beginning])) and cell.source.endswith(end):
+                return [[document.Raw(cell.source)]]
+        return [[document.answer(one), *passages] for one in outcomes]
 
     def _summary(self, _cell: TraceCell, _meta: CellMeta) -> list[Sequence[str]]:
         spans = self._tally.spans(cell.id for cell in self._trace.cells)

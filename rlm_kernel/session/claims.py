@@ -101,10 +101,15 @@ def check_evidence(trace: TraceFile, files: Sequence[Checked], quoted: Sequence[
     for cell, one in given:
         if one.unit == "bytes":
             faults += [f"{cell}: {fault}" for fault in _fault(one, files)]
-        elif (stands := next(told, None)) is None:
+            continue
+        stands = next(told, None)
+        if found := list(_no_kernels(one, files)):
+            faults += [f"{cell}: {fault}" for fault in found]
+        elif stands is None:
             unread += 1
         elif not stands:
             faults.append(f"{cell}: [{one.mark}] does not stand there in the text of {one.path}")
+    faults = faults or list(_other_lines(given, files))
     if not faults and unread == len(given):
         return not_checked("evidence", f"{counted(unread, 'quotation')} of texts that only a kernel can read")
     more = f"; {unread:,} of texts that only a kernel can read are not checked" if unread else ""
@@ -120,6 +125,30 @@ def _fault(evidence: Evidence, files: Sequence[Checked]) -> Iterator[str]:
         quotes.check(evidence, place)
     except RLMError as error:
         yield error.message
+
+
+def _other_lines(given: Sequence[tuple[str, Evidence]], files: Sequence[Checked]) -> Iterator[str]:
+    """Quotations in other lines than they say. Each file is read once."""
+    said = [(cell, one) for cell, one in given if one.unit == "bytes" and one.line]
+    for path in dict.fromkeys(one.path for _, one in said):
+        if (place := _place(path, files)) is None:
+            continue
+        there = [(cell, one) for cell, one in said if one.path == path]
+        lines = quotes.lines(place, sorted((one for _, one in there), key=lambda one: one.start))
+        for cell, one in there:
+            if lines.get(one.mark, one.line) != one.line:
+                yield f"{cell}: [{one.mark}] stands in line {lines[one.mark]:,} of {path}, not {one.line:,}"
+
+
+def _no_kernels(evidence: Evidence, files: Sequence[Checked]) -> Iterator[str]:
+    """What is wrong with a quotation of a text that a kernel makes, as far as the host can tell."""
+    if evidence.verdict != "unread" or evidence.line:
+        yield f"[{evidence.mark}] counts characters, and says that the host has read it"
+    place = _place(evidence.path, files)
+    if place is None:
+        yield f"[{evidence.mark}] quotes {evidence.path}, which is no file of the trace, or is not there"
+    elif quotes.lacks(evidence.quote, place):
+        yield f"[{evidence.mark}] stands nowhere in {evidence.path}, which is plain text"
 
 
 def _place(path: str, files: Sequence[Checked]) -> Path | None:

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from rlm_kernel.errors import UsageError
 from rlm_kernel.proof.claims import Claim, claim
+from rlm_kernel.proof.findings import Provenance
 from rlm_kernel.proof.shown import difference
 from rlm_kernel.session import documents
+from rlm_kernel.session.sources import shown_with
 from rlm_kernel.trace.plain import read_plain
 from rlm_kernel.trace.reader import TraceFile
 
 _ENDINGS = (".html", ".htm", ".md", ".markdown", ".jsonl")
 
 
-def check_report(path: Path, trace: TraceFile) -> Claim:
-    """The claim `report`. Raises UsageError: there is no such file, or it is none of these."""
+def check_report(path: Path, trace: TraceFile, files: Mapping[str, Path]) -> Claim:
+    """The claim `report`. Raises UsageError: there is no such file, or it is none of these.
+
+    Args:
+        path: Of the report.
+        trace: What it is said to be made of.
+        files: Where the trace's files are now, as far as they are not at their recorded places.
+    """
     ending = path.suffix.lower()
     if ending not in _ENDINGS:
         raise UsageError(
@@ -32,15 +40,35 @@ def check_report(path: Path, trace: TraceFile) -> Claim:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from error
     if ending == ".jsonl":
         return claim("report", _records(path, text, trace), f"{path.name} has the calls of the trace")
-    made = documents.html(trace) if ending.startswith(".htm") else documents.markdown(trace)
-    return claim("report", _lines(path, text, made), f"{path.name} is what this version makes of the trace")
+    make = documents.html if ending.startswith(".htm") else documents.markdown
+    said = f"{path.name} is what this version makes of the trace"
+    return claim("report", _document(path, text, trace, files, make), said)
 
 
-def _lines(path: Path, text: str, made: str) -> Iterator[str]:
-    for number, (one, other) in enumerate(itertools.zip_longest(text.split("\n"), made.split("\n")), 1):
-        if one != other:
-            yield f"{path.name}: line {number:,}: {_differ(one, other)}"
-            return
+def _document(
+    path: Path,
+    text: str,
+    trace: TraceFile,
+    files: Mapping[str, Path],
+    make: Callable[[TraceFile, Provenance | None], str],
+) -> list[str]:
+    """The first line that is not as it would be, with where the answer comes from or, as `--no-sources` makes
+    it, without; that of the one which is the same for longer.
+    """
+    found = _differing_line(text, make(trace, None))
+    if found is not None:
+        whole = _differing_line(text, make(trace, shown_with(trace, files)))
+        found = None if whole is None else max(found, whole)
+    return [] if found is None else [f"{path.name}: line {found[0]:,}: {found[1]}"]
+
+
+def _differing_line(text: str, made: str) -> tuple[int, str] | None:
+    """The number of the first line that is not as it was made, and what stands there."""
+    pairs = itertools.zip_longest(text.split("\n"), made.split("\n"))
+    differing = (
+        (number, _differ(one, other)) for number, (one, other) in enumerate(pairs, 1) if one != other
+    )
+    return next(differing, None)
 
 
 def _differ(one: str | None, other: str | None) -> str:

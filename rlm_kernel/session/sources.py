@@ -16,6 +16,16 @@ _TOLD_FROM = 64 << 20
 """Bytes of files from which it is told that they are read."""
 
 
+def shown_with(
+    trace: TraceFile, given: Mapping[str, Path] | None = None, say: Say = silent
+) -> Provenance | None:
+    """What a document of a trace shows of it by default; None for a run without files or answer. Arguments as
+    of `provenance`.
+    """
+    found = provenance(trace, given, say)
+    return found if trace.meta.files and found.answer.pieces else None
+
+
 def provenance(trace: TraceFile, given: Mapping[str, Path] | None = None, say: Say = silent) -> Provenance:
     """Find the trace's files, and in them what prompts and answer held.
 

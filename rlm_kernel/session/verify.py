@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rlm_kernel.engine.events import Listener
-from rlm_kernel.engine.protocols import CellResult, counted
+from rlm_kernel.engine.protocols import CellResult, counted, without_marks
 from rlm_kernel.errors import FileRefused, SetupError, TraceError, UsageError, backstop
 from rlm_kernel.pathtext import recorded
 from rlm_kernel.proof.account import check_account, child_differs
@@ -154,7 +154,7 @@ async def verify(
     finally:
         given.stop.set()
     if report is not None:
-        add(await asyncio.to_thread(check_report, report, trace))
+        add(await asyncio.to_thread(check_report, report, trace, given.of(trace)))
     if cells:
         again = _Cells(trace, claims, config_file, changes or {}, given.of(trace))
         found = await again.check(bool(children), view, say)
@@ -266,9 +266,11 @@ def _link(trace: TraceFile, call: CallMeta, child: TraceFile) -> Iterator[str]:
         yield f"it was asked for by the session {parent.session}, and not by {trace.meta.session}"
     if REDACTED not in call.preview and not child.meta.question.startswith(call.preview[:_PREVIEW]):
         yield f"its question is not that of the call {call.id}"
-    said = next((cell.meta.text for cell in child.cells if cell.id == "answer" and cell.meta), None)
+    given = next((cell.meta for cell in child.cells if cell.id == "answer" and cell.meta), None)
     if call.error is not None:
         return
+    # Its marks are those of passages in the child's trace.
+    said = None if given is None else without_marks(given.text, [one.evidence() for one in given.evidence])
     worded = isinstance(call.answer, str) and said is not None
     if worded and call.answer != said and REDACTED not in f"{said}{call.answer}":
         yield f"its answer is not that which the call {call.id} has"

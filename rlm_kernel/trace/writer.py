@@ -139,7 +139,9 @@ class NotebookWriter(SavedNotebook):
         if cells is None:
             self._save()
         else:
+            words = self._words
             self._close_turns()
+            self._words = words  # their cells are run anew, which takes another time
             self._write_title()
 
     def _take_up(self, cell: Mapping[str, Any]) -> None:

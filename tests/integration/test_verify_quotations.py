@@ -12,6 +12,7 @@ import pytest
 from rlm_kernel import RLM, ScriptedModels
 from rlm_kernel.proof.seal import seal_of
 from rlm_kernel.trace.reader import read_trace
+from tests.integration.conftest import Rlm
 from tests.support.filekinds import pdf
 from tests.support.story import repl
 
@@ -70,3 +71,36 @@ def test_code_of_the_trace_has_no_say_in_it(report: Path) -> None:
     text = {"mark": 1, "path": str(report), "start": 0, "end": 8, "quote": "Not true", "unit": "characters"}
     forge(trace, text)
     assert evidence_of(trace).verdict == "broken"
+
+
+def test_all_of_an_honest_run_with_evidence_holds(rlm: Rlm, report: Path, tmp_path: Path) -> None:
+    """A text file and a PDF are quoted, by a child, too; then a further question, in a fork."""
+    log = tmp_path / "app.log"
+    log.write_text("".join(f"{n:04d} INFO all is well\n" for n in range(50)) + "0050 ERROR it *broke* <b>\n")
+    first = (
+        "child = rlm_query('the inner question', files['app.log'])\n"
+        "told = llm_query('When? ' + files['app.log'][-200:])\n"
+        "FINAL(f\"{cite(grep('ERROR', name='app.log')[0])} {cite('pump broke', name='report.pdf')} {child}\")"
+    )
+
+    def speak(messages: Any) -> str:
+        if "further" in messages[-1]["content"]:
+            return repl("FINAL(f\"{cite('0002 INFO')} {cite('All is well', name='report.pdf')}\")")
+        inner = "inner question" in messages[1]["content"]
+        return repl("FINAL(f\"Inside: {cite('0042 INFO')}\")" if inner else first)
+
+    models = RLM(models=ScriptedModels(speak, lambda _: "At 0050."), options={"sandbox.memory": "512m"})
+    asked = models.ask("Why?", [log, report], trace=tmp_path / "t.ipynb", cite=True)
+    assert [one.unit for one in asked.evidence] == ["bytes", "characters"], asked
+    forked = models.fork(asked.trace, "And the further question?")
+    for trace in (asked.trace, forked.trace):
+        for ending, how in ((".html", ()), (".md", ()), (".md", ("--no-sources",))):
+            out = tmp_path / f"report{ending}"
+            assert rlm("export", str(trace), f"--{ending[1:]}", "-o", str(out), *how).returncode == 0
+            told = rlm("verify", str(trace), "--no-replay", "--json", "--report", str(out)).stdout
+            claims = {one["claim"]: one["verdict"] for one in json.loads(told)["claims"]}
+            assert {name for name, verdict in claims.items() if verdict != "holds"} == {"cells"}, told
+        assert RLM().verify(trace, progress=False).complete
+    page = tmp_path / "report.md"
+    page.write_text(page.read_text().replace("0002 INFO", "0003 INFO"))
+    assert "report.md: line" in rlm("verify", str(forked.trace), "--no-replay", "--report", str(page)).stdout

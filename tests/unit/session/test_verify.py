@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,14 @@ import pytest
 
 from rlm_kernel import RLM, UsageError
 from rlm_kernel.engine.events import CellFinished, RunFinished, TurnReplied, TurnStarted
-from rlm_kernel.engine.hostcalls import digest
-from rlm_kernel.engine.protocols import Answer, Completion, Outcome, Shares, Totals, Usage
+from rlm_kernel.engine.hostcalls import digest, final_body
+from rlm_kernel.engine.protocols import Answer, Completion, Evidence, Outcome, Shares, Totals, Usage
 from rlm_kernel.session.verify import Verified, verify
+from rlm_kernel.trace.schema import FileMeta
 from rlm_kernel.trace.writer import NotebookWriter
 from tests.support.engine import stream
 from tests.support.hostile_page import hostile_trace
+from tests.support.tampering import cell, reseal
 from tests.support.trace import call, meta, result, tell
 
 NOTEBOOKS = Path(__file__).parents[3] / "notebooks"
@@ -37,11 +41,13 @@ def faults(found: Verified, name: str) -> str:
     return "\n".join(fault for claim in found.claims if claim.name == name for fault in claim.faults)
 
 
-def write(path: Path, *calls: Any, secrets: Any = (), answer: str = "five", **changes: Any) -> Path:
+def write(
+    path: Path, *calls: Any, secrets: Any = (), answer: str = "five", evidence: Any = (), **changes: Any
+) -> Path:
     """A small run that holds together."""
     from rlm_kernel._version import __version__
 
-    size = {"characters": len(answer)}
+    size = final_body(len(answer), evidence)
     final = call(
         9,
         kind="final",
@@ -64,7 +70,7 @@ def write(path: Path, *calls: Any, secrets: Any = (), answer: str = "five", **ch
             TurnStarted(1),
             TurnReplied(1, Completion(reply, "openai/root", Usage(100, 20), 0.5, 1.0), "Now this."),
             CellFinished(1, result("turn-01-a", CODE, outputs=[stream("hello\n")], calls=(*calls, final))),
-            RunFinished(Outcome(Answer(answer), "answered"), spent),
+            RunFinished(Outcome(Answer(answer, evidence=evidence), "answered"), spent),
         ],
     )
     return path
@@ -169,3 +175,78 @@ def test_a_report_of_another_kind_or_nowhere_is_wrong_usage(tmp_path: Path) -> N
 def test_python_has_the_claims(tmp_path: Path) -> None:
     found = RLM().verify(write(tmp_path / "t.ipynb"), cells=False, progress=False)
     assert (found.holds, len(found.seal)) == (True, 64)
+
+
+LOG = "0000 INFO all is well\n0001 ERROR the pump broke\n"
+CITED = Evidence(1, "", 22, 47, "0001 ERROR the pump broke", line=2, verdict="verbatim")
+FORGED: list[tuple[dict[str, Any], str]] = [
+    ({"start": 23, "end": 48}, "does not stand at bytes 23 to 48"),
+    ({"quote": "0001 ERROR the pump works"}, "there stands '0001 ERROR the pump broke'"),
+    ({"path": "/etc/passwd"}, "is no file of the trace"),
+    ({"line": 1}, "[1] stands in line 2 of"),
+    ({"unit": "characters"}, "says that the host has read it"),
+    ({"unit": "characters", "verdict": "unread", "line": 0, "quote": "the pump works"}, "stands nowhere in"),
+    ({"encoding": "utf-16-le"}, "does not stand at bytes"),
+]
+DELIVERED: list[dict[str, Any]] = [
+    {"mark": 2},
+    {"start": 33, "quote": "the pump broke"},
+    {"unit": "characters", "verdict": "unread", "line": 0},
+]
+
+
+def cited(tmp_path: Path, name: str = "app.log", text: str = LOG, **changes: Any) -> Path:
+    """A small run whose answer has evidence."""
+    log = tmp_path / name
+    log.write_text(text)
+    one = replace(CITED, path=str(log), **changes)
+    files = [FileMeta(path=str(log), size=len(text), sha256=hashlib.sha256(text.encode()).hexdigest())]
+    return write(tmp_path / "t.ipynb", evidence=(one,), files=files)
+
+
+def forge(path: Path, change: dict[str, Any]) -> None:
+    """Change the quotation as whoever can write the trace can, and seal it anew."""
+    edit(path, lambda node: cell(node, "answer")["metadata"]["rlm"]["evidence"][0].update(change))
+    reseal(path)
+
+
+def test_an_answer_with_evidence_holds(tmp_path: Path) -> None:
+    found = verdicts(check(cited(tmp_path)))
+    assert (found["evidence"], found["answer"], found["shown"], found["seal"]) == ("holds",) * 4
+
+
+@pytest.mark.parametrize(("change", "named"), FORGED)
+def test_forged_evidence_is_named(tmp_path: Path, change: dict[str, Any], named: str) -> None:
+    path = cited(tmp_path)
+    forge(path, change)
+    found = check(path)
+    assert verdicts(found)["seal"] == "holds"
+    assert named in faults(found, "evidence")
+    assert "the answer's box" in faults(found, "shown") or change == {"encoding": "utf-16-le"}
+
+
+@pytest.mark.parametrize("change", DELIVERED)
+def test_evidence_that_is_there_and_was_not_delivered_is_named(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    path = cited(tmp_path)
+    forge(path, change)
+    assert "its evidence is not that which was delivered" in faults(check(path), "answer")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.html", "<p>the <b>pump</b> broke</p>"),
+        ("page", "<!doctype html><p>the <b>pump</b> broke"),
+        ("a.txt", "the\r\npump\ufeff   broke"),
+        ("a.eml", "Subject: x\n\nthe=20pump=20broke"),
+        ("a.txt", "\x1b$B;v8N\x1b(B"),
+    ],
+)
+def test_a_quotation_of_what_a_reader_may_have_made_is_no_forgery(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    quote = "事故" if "\x1b" in text else "the pump broke"
+    path = cited(tmp_path, name, text, quote=quote, unit="characters", verdict="unread", line=0)
+    assert verdicts(check(path))["evidence"] == "not checked"

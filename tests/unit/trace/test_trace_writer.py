@@ -550,3 +550,15 @@ def test_an_answer_that_is_opened_again_never_takes_an_id_that_is_taken(path: Pa
     notebook = load(path)
     assert cell(notebook, "answer-02").source == "earlier"
     assert cell(notebook, "answer-03").source == answered.source
+
+
+def test_the_heading_of_a_turn_that_is_taken_up_tells_the_time_of_its_cells_as_they_ran_anew(
+    path: Path,
+) -> None:
+    tell(NotebookWriter(path, meta(), []), STORY)
+    (turn,) = [one.metadata.rlm.turn for one in load(path).cells if one.id == "turn-01-a"]
+    writer = NotebookWriter(path, meta(), [], load(path).cells)
+    anew = replace(result("turn-01-a"), seconds=71.0)
+    tell(writer, [CellFinished(turn, anew), RunFinished(Outcome(Answer("5"), "answered"), Totals())])
+    heading = cell(load(path), "turn-01").source.partition("\n")[0]
+    assert " · 1 min · " in heading

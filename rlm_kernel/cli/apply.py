@@ -47,7 +47,7 @@ def apply(
     root model had read in the earlier files. Models and limits that you do not give are those of the trace;
     limits count from here. Exit codes: as of rlm ask.
     """
-    from rlm_kernel.session.apply import apply as run
+    from rlm_kernel.session.applying.apply import apply as run
 
     changes, made = options.changes(), [trace]
     paths, named = split(file or [])

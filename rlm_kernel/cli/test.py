@@ -27,8 +27,8 @@ from rlm_kernel.printable import printable
 
 if TYPE_CHECKING:
     from rlm_kernel.engine.protocols import Totals
-    from rlm_kernel.session.alike import Measure
-    from rlm_kernel.session.regression import CaseResult, Suite
+    from rlm_kernel.session.regression.alike import Measure
+    from rlm_kernel.session.regression.suite import CaseResult, Suite
 
 DIFFERENT = 1
 _ANSWER = 24
@@ -127,7 +127,7 @@ def test(
     or --live no model is asked and nothing is spent. FOLDER/rlm-test.toml may say what is expected. Exit
     codes: 0 all the same, 1 some differ or failed, 2 wrong usage, 3 installation, 130 interrupted.
     """
-    from rlm_kernel.session.regression import run_suite
+    from rlm_kernel.session.regression.suite import run_suite
 
     changes = options.changes()
     if prompt is not None:
@@ -171,7 +171,7 @@ def test(
 
 def _measure(compare: str, tolerance: float | None) -> Measure:
     from rlm_kernel.nearest import did_you_mean, nearest
-    from rlm_kernel.session.alike import HOWS, TOLERANCE, Measure
+    from rlm_kernel.session.regression.alike import HOWS, TOLERANCE, Measure
 
     how = next((name for name in HOWS if name == compare), None)
     if how is None:
@@ -183,7 +183,7 @@ def _measure(compare: str, tolerance: float | None) -> Measure:
 
 
 def _write(path: Path, suite: Suite) -> None:
-    from rlm_kernel.session.junit import as_xml
+    from rlm_kernel.session.regression.junit import as_xml
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

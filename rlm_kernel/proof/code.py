@@ -14,6 +14,7 @@ from rlm_kernel.proof.claims import REDACTED, Claim, by_another_version, claim, 
 from rlm_kernel.trace.calls import delivered
 from rlm_kernel.trace.reader import TraceCell, TraceFile
 
+_EDITED = re.compile(r"(turn-\d+-\w+) \((?:differs|failed|same): edited\b")
 _OF_TURN = re.compile(r"turn-(\d+)(?:-([a-z]|\d+|final))?")
 
 
@@ -21,13 +22,23 @@ def check_code(trace: TraceFile) -> Claim:
     """The claim `code`."""
     cells = len(trace.code_cells)
     persons = sum(cell.kind == "person" for cell in trace.code_cells)
+    by_hand = sorted(_by_hand(trace) & {cell.id for cell in trace.code_cells})
     more = f"; {counted(persons, 'of them')} a person's" if persons else ""
+    more += f"; {', '.join(by_hand[:5])} edited by a person before the run was taken up" if by_hand else ""
     faults = [*_edited(trace), *_order(trace), *_of_replies(trace)]
     unknown = [cell.id for cell in trace.code_cells if cell.kind == "code" and not _digest_of(cell)]
     if (other := by_another_version(trace)) and unknown and not faults:
         return not_checked("code", f"{other}; {unknown[0]} has no digest of its code")
     faults += [f"{name}: the digest of its code is gone" for name in unknown]
     return claim("code", faults, f"{counted(cells, 'cell')} with the code that was run{more}")
+
+
+def _by_hand(trace: TraceFile) -> set[str]:
+    """The cells that had been edited when the run was taken up, as the root model was told."""
+    if not trace.meta.origins:
+        return set()
+    notes = (cell.meta.text or "" for cell in trace.cells if cell.kind == "note" and cell.meta)
+    return {found[1] for note in notes for found in _EDITED.finditer(note)}
 
 
 def _edited(trace: TraceFile) -> Iterator[str]:
@@ -73,12 +84,14 @@ def _number(letter: str) -> int:
 def _of_replies(trace: TraceFile) -> Iterator[str]:
     """The cells of each turn are the blocks of its reply."""
     last = max((cell.turn for cell in trace.cells if cell.kind == "model"), default=0)
+    by_hand = _by_hand(trace)
     for cell in trace.cells:
         if cell.kind == "model" and cell.meta is not None and cell.meta.reply:
             if REDACTED in cell.meta.reply:
                 continue
             ran = [one for one in trace.code_cells if one.turn == cell.turn and _place(one) is not None]
-            yield from _of_reply(parse_reply(cell.meta.reply).cells, ran, last=cell.turn == last)
+            if not by_hand.intersection(one.id for one in ran):
+                yield from _of_reply(parse_reply(cell.meta.reply).cells, ran, last=cell.turn == last)
 
 
 def _of_reply(blocks: Sequence[str], ran: Sequence[TraceCell], *, last: bool) -> Iterator[str]:

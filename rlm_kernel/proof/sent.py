@@ -38,7 +38,7 @@ class _Checked:
         for cell in self._trace.cells:
             if cell.meta is None:
                 continue
-            if cell.kind == "model":
+            if cell.kind == "model" and not cell.meta.again:
                 yield from self._turn(cell.turn, cell.id, cell.meta.told)
             for call in cell.meta.calls:
                 if call.kind in MODEL_CALLS and was_made(call):

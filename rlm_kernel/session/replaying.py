@@ -238,7 +238,7 @@ class Restored:
             f"{what}: all cells were run again, in order, in a new kernel; the outputs above are those "
             "of now."
         )
-        bad = [verdict for verdict in self.verdicts if not verdict.good]
+        bad = [verdict for verdict in self.verdicts if not verdict.good or verdict.edited]
         odd = [
             f"{verdict.cell} ({': '.join(filter(None, [verdict.verdict, verdict.detail]))})"
             for verdict in bad

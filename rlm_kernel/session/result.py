@@ -16,7 +16,7 @@ from rlm_kernel.printable import printable
 
 if TYPE_CHECKING:
     from rlm_kernel.report.records import DataFrame
-    from rlm_kernel.session.applied import Applied
+    from rlm_kernel.session.applying.applied import Applied
     from rlm_kernel.trace.reader import TraceCell, TraceFile
 
 _SHOWN = 60

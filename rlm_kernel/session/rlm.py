@@ -35,7 +35,7 @@ from rlm_kernel.session.verify import Verified, verify
 from rlm_kernel.session.watching import Watched
 
 if TYPE_CHECKING:
-    from rlm_kernel.session.regression import Suite
+    from rlm_kernel.session.regression.suite import Suite
     from rlm_kernel.session.session import Session
 
 _T = TypeVar("_T")
@@ -222,9 +222,9 @@ class RLM:
         **options: Any,
     ) -> Result:
         """Run a trace's code on another input, without the root model as long as that goes well; `options` as
-        of `session.apply.apply`.
+        of `session.applying.apply.apply`.
         """
-        from rlm_kernel.session.apply import apply
+        from rlm_kernel.session.applying.apply import apply
 
         with self._watched(progress, **_listeners(options)) as shown:
             given = {**self._configured(), **options, "view": shown.view, "say": shown.say}
@@ -249,11 +249,11 @@ class RLM:
 
     async def atest(self, folder: Path | str, **options: Any) -> Suite:
         """Ask the questions of a folder's traces again, and compare the answers; `options` as of
-        `session.regression.run_suite`.
+        `session.regression.suite.run_suite`.
 
         Models are asked only if the RLM was made with one or with a prompt, or with `live=True`.
         """
-        from rlm_kernel.session.regression import run_suite
+        from rlm_kernel.session.regression.suite import run_suite
 
         return await run_suite(Path(folder), **{**self._configured(), **options})
 

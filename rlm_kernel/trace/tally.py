@@ -67,6 +67,8 @@ class Tally:
         """The last cell whose code gave the answer."""
 
     def heard(self, cell_id: str, meta: CellMeta, started: datetime | None = None) -> None:
+        if meta.again:
+            return  # words of an earlier run, which took nothing here
         if meta.kind in _OF_TURNS and meta.turn:
             self._turns[meta.turn][cell_id] = Took.of(meta)
         packed = isinstance(meta.calls, PackedCalls)  # those are made when they are asked for

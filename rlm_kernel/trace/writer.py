@@ -118,6 +118,8 @@ class NotebookWriter(SavedNotebook):
         self._children: dict[str, list[CallMeta]] = {}
         self._tally = Tally()
         self._words: dict[int, dict[str, Any]] = {}
+        self._earlier_words: dict[int, dict[str, Any]] = {}
+        """Of turns that had ended: a cell of theirs may be run again."""
         self._prompts_shown: dict[str, str] = {}
         self._answer: str | None = None
         self._evidence: tuple[Evidence, ...] = ()
@@ -226,6 +228,7 @@ class NotebookWriter(SavedNotebook):
             titled = document.titled(_joined(cell["source"]), self._tally.heading(turn))
             if titled != _joined(cell["source"]):
                 self._put({**cell, "source": titled}, check=False)
+            self._earlier_words[turn] = cell
         self._words = {}
 
     def _turn_cut_off(self, turn: int, text: str, thoughts: str) -> None:
@@ -280,6 +283,8 @@ class NotebookWriter(SavedNotebook):
         self._children[result.cell_id] = [call for call in meta.calls if call.trace]
         self._ended(result.cell_id, result, meta)
         self._tally.heard(result.cell_id, meta, result.started)
+        if turn in self._earlier_words:
+            self._words.setdefault(turn, self._earlier_words[turn])
         if earlier := [cell_id for cell_id, started in self._beside.items() if started < result.started]:
             # In the order in which the kernel ran them: it had waited for a person's.
             self._file.move(result.cell_id, behind=earlier[-1])

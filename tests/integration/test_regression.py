@@ -19,7 +19,7 @@ from rlm_kernel import RLM
 from rlm_kernel.engine.messages import SUM_UP
 from rlm_kernel.engine.protocols import Card
 from rlm_kernel.models.scripted import ScriptedModels
-from rlm_kernel.session.regression import CaseResult, Suite
+from rlm_kernel.session.regression.suite import CaseResult, Suite
 from rlm_kernel.trace.reader import read_trace
 from tests.integration.conftest import Rlm
 from tests.support.model_server import ModelServer

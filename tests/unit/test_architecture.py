@@ -232,7 +232,7 @@ def test_each_part_of_a_run_is_made_in_one_place(part: str) -> None:
 
 
 MOST_ARGUMENTS = 6
-RESULTS = {"CaseResult", "Rerun", "Result", "SessionStatus"}
+RESULTS = {"CaseResult", "Replayed", "Rerun", "Result", "SessionStatus"}
 """What is told of a run or a session: values, made in one place and by name."""
 
 

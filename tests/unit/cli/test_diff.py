@@ -84,9 +84,9 @@ def test_an_origin_that_was_moved_is_found_beside_its_fork(diff: Run, tmp_path: 
 @pytest.mark.parametrize(
     ("origins", "why"),
     [
-        ((), "it was not forked from another one"),
+        ((), "it was not made from another one"),
         ((("resume", "t.ipynb"),), "it was resumed in the same notebook"),
-        ((("fork", "/elsewhere/gone.ipynb"),), "forked from /elsewhere/gone.ipynb, which is not there"),
+        ((("fork", "/elsewhere/gone.ipynb"),), "made from /elsewhere/gone.ipynb, which is not there"),
         ((("fork", "t.ipynb"),), "which is not there"),
     ],
 )

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from rlm_kernel.cli.apply import split
 from rlm_kernel.engine.protocols import CellResult, Totals
 from rlm_kernel.errors import UsageError
-from rlm_kernel.session.applied import Applied
-from rlm_kernel.session.counterparts import New, counterparts
-from rlm_kernel.session.expectations import is_empty, surprise, surprising_answer
-from rlm_kernel.session.inputform import InputForm, broken
+from rlm_kernel.session.applying.applied import Applied
+from rlm_kernel.session.applying.counterparts import New, counterparts
+from rlm_kernel.session.applying.expectations import is_empty, surprise, surprising_answer
+from rlm_kernel.session.applying.inputform import InputForm, broken
 from rlm_kernel.trace.reader import TraceCell
 from rlm_kernel.trace.schema import CellMeta, FileMeta
 

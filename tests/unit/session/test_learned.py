@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlm_kernel.session.learned import Learned
-from rlm_kernel.session.literals import literals
-from rlm_kernel.session.typedin import TypedIn
+from rlm_kernel.session.applying.learned import Learned
+from rlm_kernel.session.applying.literals import literals
+from rlm_kernel.session.applying.typedin import TypedIn
 
 LOG_THEN = "2026-03-01 web-1 ERROR timeout 812\n2026-03-01 web-2 INFO served 77\n"
 LOG_NOW = "2026-04-09 web-7 INFO served 3\n2026-04-09 web-1 WARN slow request 145\n"

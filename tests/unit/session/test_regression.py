@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from rlm_kernel.engine.protocols import Totals
 from rlm_kernel.errors import ConfigError, NoAnswer
 from rlm_kernel.models.scripted import ScriptedModels
-from rlm_kernel.session.accepted import ACCEPTED, WISHES, read_expectations
-from rlm_kernel.session.judging import MAX_CHARS, Judge
-from rlm_kernel.session.junit import as_xml
-from rlm_kernel.session.regression import CaseResult, Suite
+from rlm_kernel.session.regression.accepted import ACCEPTED, WISHES, read_expectations
+from rlm_kernel.session.regression.judging import MAX_CHARS, Judge
+from rlm_kernel.session.regression.junit import as_xml
+from rlm_kernel.session.regression.suite import CaseResult, Suite
 
 
 def judge(*replies: str) -> Judge:

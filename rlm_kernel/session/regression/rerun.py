@@ -30,7 +30,7 @@ from rlm_kernel.session.inputs import check_setup
 from rlm_kernel.session.listeners import everyone
 from rlm_kernel.session.models import ModelSet, models_of
 from rlm_kernel.session.pool import KernelPool
-from rlm_kernel.session.recorded import Course, RecordedCalls, RecordedRoot, Unasked
+from rlm_kernel.session.regression.recorded import Course, RecordedCalls, RecordedRoot, Unasked
 from rlm_kernel.session.replaying import RunAgain, image_remarks
 from rlm_kernel.session.running import GivenFiles, RunningKernel, new_kernel
 from rlm_kernel.session.setup import set_up

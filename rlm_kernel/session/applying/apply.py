@@ -16,10 +16,10 @@ from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.protocols import Models
 from rlm_kernel.errors import UsageError, backstop
 from rlm_kernel.session.answering import Family
-from rlm_kernel.session.applying import Applying, Choices, Plan, origins_of
+from rlm_kernel.session.applying.asked import OldQuestion, questions_of
+from rlm_kernel.session.applying.counterparts import Counterparts, New, counterparts
+from rlm_kernel.session.applying.turns import Applying, Choices, Plan, origins_of
 from rlm_kernel.session.ask import trace_path
-from rlm_kernel.session.asked import OldQuestion, questions_of
-from rlm_kernel.session.counterparts import Counterparts, New, counterparts
 from rlm_kernel.session.delivery import Give, answer_first
 from rlm_kernel.session.environment import Host, Say, ledger_of, silent
 from rlm_kernel.session.inputs import Context, check_readable, gather

@@ -11,7 +11,7 @@ from rlm_kernel.bounded import parse
 from rlm_kernel.engine import whole
 from rlm_kernel.engine.protocols import Completion, Message, Models, Shares, Totals
 from rlm_kernel.errors import NoAnswer
-from rlm_kernel.session.alike import Measure, different
+from rlm_kernel.session.regression.alike import Measure, different
 
 MAX_CHARS = 60_000
 """Of a question or an answer that a judge is shown."""

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from rlm_kernel.session.literals import LONG, TOKEN, Literal, literals, plain
+from rlm_kernel.session.applying.literals import LONG, TOKEN, Literal, literals, plain
 
 Standing = Callable[[Sequence[str]], Awaitable[Sequence[bool]]]
 """Which of some texts stand in the input of now."""

@@ -17,14 +17,14 @@ from rlm_kernel.config import load_settings
 from rlm_kernel.engine.protocols import Models, Totals
 from rlm_kernel.errors import FileRefused, RLMError, SetupError, TraceError, UsageError, backstop
 from rlm_kernel.pathtext import recorded as recorded_path
-from rlm_kernel.session.accepted import Expectations, Wish, read_expectations
-from rlm_kernel.session.alike import Measure
 from rlm_kernel.session.ask import free_path
 from rlm_kernel.session.environment import Say, silent
-from rlm_kernel.session.judging import Comparing, Judge
 from rlm_kernel.session.models import models_of
+from rlm_kernel.session.regression.accepted import Expectations, Wish, read_expectations
+from rlm_kernel.session.regression.alike import Measure
+from rlm_kernel.session.regression.judging import Comparing, Judge
+from rlm_kernel.session.regression.rerun import Rerun, answers_of, ask_again, parts_of
 from rlm_kernel.session.replaying import RunAgain
-from rlm_kernel.session.rerun import Rerun, answers_of, ask_again, parts_of
 from rlm_kernel.trace.heads import NotATrace, head_of, notebooks_in
 from rlm_kernel.trace.reader import TraceFile, read_trace
 

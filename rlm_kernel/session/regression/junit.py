@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 if TYPE_CHECKING:
-    from rlm_kernel.session.regression import CaseResult, Suite
+    from rlm_kernel.session.regression.suite import CaseResult, Suite
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What XML 1.0 has no way to hold, not even escaped: a report with such a character is read by nobody."""

@@ -21,23 +21,23 @@ from rlm_kernel.engine.protocols import Answer, CellResult, Outcome, Totals
 from rlm_kernel.engine.replies import parse_reply
 from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.session.answering import Children, Family
-from rlm_kernel.session.applied import Applied
-from rlm_kernel.session.asked import OldQuestion, OldTurn, code_of, is_persons
+from rlm_kernel.session.applying.applied import Applied
+from rlm_kernel.session.applying.asked import OldQuestion, OldTurn, code_of, is_persons
+from rlm_kernel.session.applying.counterparts import Counterparts
+from rlm_kernel.session.applying.expectations import surprise, surprising_answer
+from rlm_kernel.session.applying.inputform import InputForm, broken
+from rlm_kernel.session.applying.learned import Learned
+from rlm_kernel.session.applying.typedin import TypedIn
 from rlm_kernel.session.assembly import Assembly, history_of
 from rlm_kernel.session.before import Before
 from rlm_kernel.session.conversation import first_question, recorded, turns_of
-from rlm_kernel.session.counterparts import Counterparts
 from rlm_kernel.session.delivery import Give
-from rlm_kernel.session.expectations import surprise, surprising_answer
-from rlm_kernel.session.inputform import InputForm, broken
 from rlm_kernel.session.inputs import Inputs, check_setup
-from rlm_kernel.session.learned import Learned
 from rlm_kernel.session.listeners import everyone
 from rlm_kernel.session.result import Result
 from rlm_kernel.session.running import RunningKernel
 from rlm_kernel.session.tracefiles import FileNotes
 from rlm_kernel.session.traces import closing_trace
-from rlm_kernel.session.typedin import TypedIn
 from rlm_kernel.trace.reader import TraceCell, TraceFile, read_trace
 from rlm_kernel.trace.schema import OriginMeta
 from rlm_kernel.trace.writer import NotebookWriter

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rlm_kernel.bounded import parse
 from rlm_kernel.errors import ConfigError, UsageError
 from rlm_kernel.nearest import did_you_mean, nearest
-from rlm_kernel.session.alike import How, Measure
+from rlm_kernel.session.regression.alike import How, Measure
 from rlm_kernel.trace.plain import read_plain
 
 WISHES = "rlm-test.toml"

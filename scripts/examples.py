@@ -151,6 +151,8 @@ async def fork(maker: Maker) -> Result:
         sys.exit(f"examples: {base.name} has no {before!r} in {where} to edit.")
     cell.source = cell.source.replace(before, after)
     nbformat.write(notebook, edited)  # type: ignore[no-untyped-call]
+    for prompts in base.parent.glob(f"{BASE}.prompts*.zst"):
+        shutil.copy(prompts, FOLDER)  # it stands beside the notebook that is edited
     run = Run.read("fork")
     return await maker.rlm(run).afork(edited, run.question, at=where, out=FOLDER / "fork.ipynb")
 

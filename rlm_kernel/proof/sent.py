@@ -7,6 +7,7 @@ from typing import Any
 
 from rlm_kernel.engine.hostcalls import digest
 from rlm_kernel.engine.protocols import MODEL_CALLS, counted
+from rlm_kernel.proof.account import own_from
 from rlm_kernel.proof.claims import REDACTED, Claim, claim, not_checked
 from rlm_kernel.trace.calls import was_made
 from rlm_kernel.trace.prompts import PromptFile
@@ -33,6 +34,9 @@ class _Checked:
         self._trace = trace
         self._prompts = prompts
         self.known = self.unsure = 0
+        ends = [own_from(trace, origin) for origin in trace.meta.origins if origin.kind == "fork"]
+        self._before = {cell.id for cell in trace.cells[: max(ends, default=0)]}
+        """The cells of the trace that was forked: its file of prompts may not have been beside it."""
 
     def faults(self) -> Iterator[str]:
         for cell in self._trace.cells:
@@ -46,6 +50,9 @@ class _Checked:
 
     def _turn(self, turn: int, name: str, told: str) -> Iterator[str]:
         messages = self._prompts.messages_of_turn(turn)
+        if messages is None and name in self._before:
+            self.unsure += 1
+            return
         if messages is None:
             yield f"{name}: what the root model was sent is not in the file of prompts"
             return

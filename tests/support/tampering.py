@@ -36,7 +36,7 @@ TURNS = [
     [
         f"words = rlm_query({CHILD!r}, context)\nprint(words, llm_query_batched(['when?', 'who?'] + ['a' * 400]))"
     ],
-    ["FINAL(f'It failed on 3 March; {words} words.')"],
+    [f"cite({QUOTE!r})\nFINAL(f'It failed on 3 March; {{words}} words.')"],
 ]
 
 
@@ -63,24 +63,8 @@ def record(folder: Path) -> Path:
     settings = load_settings(None, {"sandbox.memory": "1g", "limits.depth": 1})
     result = asyncio.run(ask(QUESTION, folder / "a.txt", settings=settings, trace=trace, models=_Models()))
     assert result.answer == ANSWER, result
-    _give_evidence(trace)
     export(trace)
     return trace
-
-
-def _give_evidence(trace: Path) -> None:
-    """As code in the kernel gives it with its answer."""
-    start = TEXT.index(QUOTE)
-    path = str(trace.parent / "a.txt")
-    given = {
-        "mark": 1,
-        "path": path,
-        "start": start,
-        "end": start + len(QUOTE),
-        "quote": QUOTE,
-        "verdict": "verbatim",
-    }
-    change(trace, lambda node: cell(node, "answer")["metadata"]["rlm"].update(evidence=[given]), sealed=True)
 
 
 def export(trace: Path) -> None:
@@ -335,6 +319,15 @@ TAMPERINGS = [
         "then it had 5",
     ),
     Tampering("evidence-span", evidence(start=3), "answer: the record", "evidence", "[1]"),
+    Tampering(
+        "evidence-unit",
+        evidence(unit="characters", verdict="unread", line=0),
+        "answer: the record",
+        "answer",
+        "its evidence",
+    ),
+    Tampering("evidence-line", evidence(line=7), "answer: the record", "evidence", "stands in line 101"),
+    Tampering("evidence-mark", evidence(mark=2), "answer: the record", "answer", "its evidence"),
     Tampering("evidence-quote", evidence(quote=QUOTE.upper()), "answer: the record", "evidence", "[1]"),
     Tampering(
         "evidence-file", evidence(path="/etc/hostname"), "answer: the record", "evidence", "/etc/hostname"

@@ -20,23 +20,22 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from rlm_kernel.proof import plaintext
 from rlm_kernel.proof.chains import runs
-from rlm_kernel.proof.matching import Matcher
+from rlm_kernel.proof.matching import Matcher, batches
 from tests.support.passages import CHANGES, KINDS, Span, case, log, prose, score
 
 
 def claims(prompts: list[str], places: dict[str, Path]) -> list[list[Span]]:
     names = list(places)
-    matcher = Matcher(prompts)
-    for number, name in enumerate(names):
-        matcher.scan(number, plaintext.parts(places[name], lambda: matcher.words))
-    return [
-        [
-            (names[place.source], place.low, place.high)
-            for run in runs(matcher.matches[number], len(prompt.encode()))
-            for place in run.places
-        ]
-        for number, prompt in enumerate(prompts)
-    ]
+    found: list[list[Span]] = []
+    for numbers in batches(prompts):
+        texts = prompts[numbers.start : numbers.stop]
+        matcher = Matcher(texts)
+        for number, name in enumerate(names):
+            matcher.scan(number, plaintext.parts(places[name], lambda: matcher.words))
+        for matches, text in zip(matcher.matches, texts, strict=True):
+            passages = runs(matches, len(text.encode()))
+            found.append([(names[at.source], at.low, at.high) for run in passages for at in run.places])
+    return found
 
 
 def table() -> None:

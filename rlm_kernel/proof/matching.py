@@ -8,7 +8,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -23,7 +23,18 @@ _SAME_IN_TEXT = 3
 """Places of one text that the same key may have: what comes again more often is not looked up."""
 _PAIRS = 4_096
 """Places of texts, times places of sources, that are compared for one key: of boilerplate only the first."""
-_FINE, _FINE_UP_TO, _COARSE = 8, 32 << 20, 16
+_FEW_OTHERS = 2
+"""Further places of texts that the same key may have; more are told apart by what stands beside it."""
+_BESIDE = tuple((before, max(0, LEAST - KEY - 1 - before)) for before in range(0, LEAST - KEY + 1, 2))
+"""Bytes before and after the key: a passage that has the key has one of these pairs."""
+_LONG, _SHORT = 256, 64
+"""What is shorter, and inside of what is long, is neither a passage of its own nor another place of that."""
+_BEYOND = (_SHORT - KEY) // 2
+_PRUNED = 1_000
+"""Matches of a text from which those that do not count are dropped on the way."""
+BATCH = 32 << 20
+"""Characters of texts that are looked for at once: for more, the sources are read again."""
+_FINE, _FINE_UP_TO, _COARSE = 8, 16 << 20, 16
 """How far anchors are apart, and bytes of texts from which they are farther apart."""
 _WORK, _WORK_LEAST = 128, 1 << 20
 """Bytes that are compared for each byte of a text, and at least: hostile texts match everywhere."""
@@ -46,6 +57,17 @@ class _Entry:
     first: int
 
 
+def batches(texts: Sequence[str]) -> Iterator[range]:
+    """Numbers of texts that are looked for together; at least one batch, which may be empty."""
+    first = size = 0
+    for number, text in enumerate(texts):
+        if number > first and size + len(text) > BATCH:
+            yield range(first, number)
+            first, size = number, 0
+        size += len(text)
+    yield range(first, len(texts))
+
+
 class Matcher:
     """Finds the parts of some texts in sources. Bounded by the texts' size, however large the sources are."""
 
@@ -56,7 +78,7 @@ class Matcher:
         self._entries: list[_Entry] = []
         self._known: dict[bytes, int] = {}
         self._more: dict[bytes, array[int]] = {}
-        self._seen: Counter[bytes] = Counter()
+        self._seen: dict[bytes, int] = {}  # up to one more than MOST_PLACES
         first, forms = 0, []
         for number, one in enumerate(raw):
             plain = without_numbers(one)
@@ -67,9 +89,13 @@ class Matcher:
                 self._index(entry)
                 first += len(entry.normal.text) + 1
         self._all = b"\0".join(forms)  # no normal form has a NUL: nothing is compared beyond its text
+        self._covered = bytearray(len(self._all))  # by a long match: 1
+        self._near: dict[bytes, array[int]] = {}
+        self._tell_apart()
         self._firsts = [entry.first for entry in self._entries]
         self._left = [_WORK_LEAST + _WORK * len(entry.normal.text) for entry in self._entries]
         self.matches: list[list[Match]] = [[] for _ in texts]
+        self._most = [_PRUNED] * len(texts)
         self.cut: set[int] = set()
 
     def _index(self, entry: _Entry) -> None:
@@ -82,6 +108,31 @@ class Matcher:
             if counts[key] <= _SAME_IN_TEXT and self._known.setdefault(key, place) != place:
                 self._more.setdefault(key, array("Q")).append(place)
 
+    def _tell_apart(self) -> None:
+        """Index the places of common keys by the bytes beside them as well: chance agrees in the key alone."""
+        for key, others in self._more.items():
+            if len(others) > _FEW_OTHERS:
+                for place in (self._known[key], *others):
+                    for beside in self._beside(self._all, place):
+                        self._near.setdefault(beside, array("Q")).append(place)
+
+    @staticmethod
+    def _beside(text: bytes, at: int) -> Iterator[bytes]:
+        """The key at a place with what stands beside it, in the ways in which a passage may have it."""
+        for before, after in _BESIDE:
+            if at >= before:
+                yield b"%d%b" % (before, text[at - before : at + KEY + after])
+
+    def _places(self, text: bytes, at: int, key: bytes) -> Iterator[int]:
+        """Places of texts that may be the same as this one of a source, and LEAST bytes long."""
+        others = self._more.get(key, ())
+        if len(others) <= _FEW_OTHERS:
+            yield self._known[key]
+            yield from others
+        else:
+            for beside in self._beside(text, at):
+                yield from self._near.get(beside, ())
+
     @cached_property
     def words(self) -> frozenset[str]:
         """Words beyond ASCII of all texts."""
@@ -90,7 +141,7 @@ class Matcher:
 
     def scan(self, source: int, parts: Iterable[Part]) -> None:
         """Look for the texts in a source; `matches` has what was found, by text."""
-        known = self._known
+        known, seen = self._known, self._seen
         for part in parts:
             text = part.normal.text
             places = self._anchors.of(text)
@@ -100,41 +151,76 @@ class Matcher:
             found = _Part(source, part, part.normal)
             seen_before = len(Normal(part.raw[: part.old]).text) - KEY
             for at, key in zip(places, keys, strict=True):
-                if key in known:
-                    self._seen[key] += at > seen_before
+                if key in known and (count := seen.get(key, 0)) <= MOST_PLACES:
+                    seen[key] = count + (at > seen_before)
                     self._hit(found, at, key)
 
     def forget(self) -> None:
         """Begin anew with other sources."""
         self._seen.clear()
         self.matches = [[] for _ in self._texts]
+        self._most = [_PRUNED] * len(self._texts)
+        self._covered = bytearray(len(self._all))
 
     def times(self, text: int, start: int, end: int) -> int:
         """At how many places a passage (bytes `start` to `end` of a text) stands at most, by its keys."""
-        entry = self._entries[bisect_left(self._entries, text, key=lambda one: one.text)]
+        entry = self._entries[self._number(text)]
         form = Normal(entry.raw[start:end]).text
-        counts = [self._seen[form[at : at + KEY]] for at in self._anchors.of(form)]
+        counts = [self._seen.get(form[at : at + KEY], 0) for at in self._anchors.of(form)]
         return min((count for count in counts if count), default=0)
 
     def _hit(self, found: _Part, at: int, key: bytes) -> None:
         seen, others = self._seen[key], self._more.get(key, ())
         if seen > MOST_PLACES or (seen > 1 and seen * len(others) > _PAIRS):
             return
-        for place in (self._known[key], *others):
+        text, done, covered = found.normal.text, found.done, self._covered
+        for place in self._places(text, at, key):
             line = at - place
-            if at < found.done.get(line, 0):
+            if at < done.get(line, 0) or (covered[place] and self._is_short(place, text, at)):
                 continue
             number = bisect_right(self._firsts, place) - 1
             if self._left[number] <= 0:
                 self.cut.add(self._entries[number].text)
                 continue
-            text = found.normal.text
             after = _same_after(self._all, place + KEY, text, at + KEY)
             before = _same_before(self._all, place, text, at)
-            found.done[line] = at + KEY + after
+            done[line] = at + KEY + after
             self._left[number] -= before + _EACH + after
-            if before + KEY + after >= LEAST:
-                self._take(found, self._entries[number], place - before, at - before, before + KEY + after)
+            size = before + KEY + after
+            inside = covered[place - before] and covered[place + KEY + after - 1]
+            if size >= (_SHORT if inside else LEAST):
+                self._take(found, self._entries[number], place - before, at - before, size)
+
+    def _is_short(self, place: int, text: bytes, at: int) -> bool:
+        """Whether what is the same around a key is too short to count inside of a long match."""
+        one, here, there = self._all, place + KEY, at + KEY
+        return (
+            one[here : here + _BEYOND] != text[there : there + _BEYOND]
+            and one[max(0, place - _BEYOND) : place] != text[max(0, at - _BEYOND) : at]
+        )
+
+    def _cover(self, entry: _Entry, start: int, end: int) -> None:
+        """Note that a long match has these bytes of a text, in each form of it."""
+        for form in self._entries[self._number(entry.text) :]:
+            if form.text != entry.text:
+                break
+            low, high = form.first + form.normal.index(start), form.first + form.normal.index(end)
+            self._covered[low:high] = b"\1" * (high - low)
+
+    def _number(self, text: int) -> int:
+        """The number of a text's first form."""
+        return bisect_left(self._entries, text, key=lambda one: one.text)
+
+    def _prune(self, text: int) -> None:
+        """Drop short matches of a text that are inside of long ones: they come by chance, before these."""
+        long = bytearray(len(self._entries[self._number(text)].raw))
+        for one in self.matches[text]:
+            if one.size >= _LONG:
+                long[one.start : one.end] = b"\1" * (one.end - one.start)
+        self.matches[text] = [
+            one for one in self.matches[text] if one.size >= _SHORT or not (long[one.start] and long[one.end - 1])
+        ]
+        self._most[text] = max(_PRUNED, 2 * len(self.matches[text]))
 
     def _take(self, found: _Part, entry: _Entry, place: int, at: int, size: int) -> None:
         """Note a match of so many bytes of normal form, with the places that it has in both texts."""
@@ -151,13 +237,18 @@ class Matcher:
         low, high = found.normal.place(at), found.normal.place(at + size - 1) + 1
         here, over = entry.normal.place(index + middle), found.normal.place(at + middle)
         before = _same_before(raw, here, there, over, here - start + _RAW_MORE)
-        after = _same_after(raw[: end + _RAW_MORE], here, there, over)
+        after = _same_after(raw, here, there, over, end - here + _RAW_MORE)
         exact = here - before <= start + _RAW_MORE and here + after >= end - _RAW_MORE
         if exact:  # what is the same beyond in the normal form alone is so by chance
             start, end = _whole(raw, here - before, here + after)
             low, high = over + start - here, over + end - here
         where = part.byte(low), part.byte(high), part.line_of(low)
-        self.matches[entry.text].append(Match(start, end, found.source, *where, size, exact))
+        known = self.matches[entry.text]
+        known.append(Match(start, end, found.source, *where, size, exact))
+        if size >= _LONG:
+            self._cover(entry, start, end)
+        if len(known) > self._most[entry.text]:
+            self._prune(entry.text)
 
 
 class _Part:
@@ -177,12 +268,13 @@ def _whole(raw: bytes, start: int, end: int) -> tuple[int, int]:
     return start, end
 
 
-def _same_after(one: bytes, at: int, other: bytes, there: int) -> int:
+def _same_after(one: bytes, at: int, other: bytes, there: int, most: int = 1 << 40) -> int:
     """How many bytes are the same from two places on."""
-    most = min(len(one) - at, len(other) - there)
+    most = min(len(one) - at, len(other) - there, most)
     same, step = 0, 64
     while same < most and step:
-        step = min(step, most - same)
+        if step > most - same:
+            step = most - same
         if one[at + same : at + same + step] == other[there + same : there + same + step]:
             same += step
             step = min(2 * step, 1 << 16)
@@ -196,7 +288,8 @@ def _same_before(one: bytes, at: int, other: bytes, there: int, most: int = 1 <<
     most = min(at, there, most)
     same, step = 0, 64
     while same < most and step:
-        step = min(step, most - same)
+        if step > most - same:
+            step = most - same
         if one[at - same - step : at - same] == other[there - same - step : there - same]:
             same += step
             step = min(2 * step, 1 << 16)

@@ -78,3 +78,8 @@ class Normal:
         at = step * _STEP
         kept = self._padded[at : at + _STEP].translate(_IS_KEPT)
         return at + next(islice(compress(range(len(kept)), kept), index - self._counts[step], None))
+
+    def index(self, place: int) -> int:
+        """How many bytes of the normal form are before a place of the text."""
+        step = place // _STEP
+        return self._counts[step] + len(self._padded[step * _STEP : place].translate(None, _DROPPED))

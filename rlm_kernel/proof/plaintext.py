@@ -16,6 +16,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import IO
 
@@ -105,7 +106,15 @@ class Part:
         return len(text.encode(self.encoding, _errors(self.encoding)))
 
     def line_of(self, place: int) -> int:
-        return self.line + self.raw.count(b"\n", 0, place)
+        """The number of the line in which a place of `raw` is."""
+        step = place // _STEP
+        return self._lines[step] + self.raw.count(b"\n", step * _STEP, place)
+
+    @cached_property
+    def _lines(self) -> list[int]:
+        """The numbers of the lines in which each step begins."""
+        steps = range(0, len(self.raw), _STEP)
+        return list(accumulate((self.raw.count(b"\n", at, at + _STEP) for at in steps), initial=self.line))
 
 
 Words = Callable[[], Set[str]]

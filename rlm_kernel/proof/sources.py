@@ -30,7 +30,7 @@ from rlm_kernel.proof.findings import (
     Standing,
     State,
 )
-from rlm_kernel.proof.matching import Matcher
+from rlm_kernel.proof.matching import Matcher, batches
 from rlm_kernel.proof.words import Words, words_in
 from rlm_kernel.trace.prompts import PromptFile, open_prompts
 from rlm_kernel.trace.reader import TraceCell, TraceFile, numbered
@@ -38,8 +38,6 @@ from rlm_kernel.trace.schema import CallMeta, FileMeta
 
 MOST_MEMBERS = 100_000
 """Files of a folder that are read."""
-_BATCH = 64 << 20
-"""Characters of prompts that are looked for at once: for more, the files are read again."""
 _LEAST_ANSWER = 40
 """Characters of an answer that is looked for in later prompts."""
 _APART = 8
@@ -73,7 +71,8 @@ def call_sources(trace: TraceFile, places: Mapping[str, Path], answer: str | Non
         if prompts.trouble:
             found.trouble.append(f"{prompts.trouble[:1].upper()}{prompts.trouble[1:]}.")
     calls = {number: (cell, call) for number, cell, call in numbered(trace.cells)}
-    for at, batch in enumerate(_batches(asked)):
+    for at, numbers in enumerate(batches([one.text for one in asked])):
+        batch = asked[numbers.start : numbers.stop]
         texts = [one.text for one in batch] + ([answer] if answer and not at else [])
         matcher = Matcher(texts)
         read = [file for file in found.files if not file.why]
@@ -144,18 +143,6 @@ def _told(asked: Iterable[_Asked]) -> Iterator[str]:
             f"The file of prompts has other prompts for {count:,} of {len(states):,} calls than were asked, "
             "by their digests: nothing was looked for in them."
         )
-
-
-def _batches(asked: Sequence[_Asked]) -> Iterator[list[_Asked]]:
-    batch: list[_Asked] = []
-    size = 0
-    for one in asked:
-        if batch and size + len(one.text) > _BATCH:
-            yield batch
-            batch, size = [], 0
-        batch.append(one)
-        size += len(one.text)
-    yield batch
 
 
 # Files

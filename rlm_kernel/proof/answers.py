@@ -13,6 +13,7 @@ from itertools import accumulate
 from typing import Any
 
 from rlm_kernel.engine.messages import output_text
+from rlm_kernel.engine.protocols import without_marks
 from rlm_kernel.proof.findings import AnswerSources, CallSources, Passage, Piece, Seen, Sources, Support
 from rlm_kernel.proof.normal import Normal
 from rlm_kernel.proof.pieces import MOST_PIECES, pieces, plain, words_of
@@ -34,9 +35,11 @@ _AROUND = 150
 
 
 def answer_of(trace: TraceFile) -> str | None:
-    """The last answer of a trace; None without one."""
+    """The last answer of a trace; None without one. It has no marks of evidence: `[1]` is no number of it."""
     cell = next((one for one in reversed(trace.cells) if one.kind == "answer"), None)
-    return cell.meta.text if cell is not None and cell.meta is not None else None
+    if cell is None or cell.meta is None or cell.meta.text is None:
+        return None
+    return str(without_marks(cell.meta.text, [one.evidence() for one in cell.meta.evidence]))
 
 
 def answer_sources(trace: TraceFile, sources: Sources) -> AnswerSources:

@@ -16,7 +16,9 @@ from rlm_kernel import RLM, UsageError
 from rlm_kernel.engine.events import CellFinished, RunFinished, TurnReplied, TurnStarted
 from rlm_kernel.engine.hostcalls import digest, final_body
 from rlm_kernel.engine.protocols import Answer, Completion, Evidence, Outcome, Shares, Totals, Usage
+from rlm_kernel.session.sources import provenance
 from rlm_kernel.session.verify import Verified, verify
+from rlm_kernel.trace.reader import read_trace
 from rlm_kernel.trace.schema import FileMeta
 from rlm_kernel.trace.writer import NotebookWriter
 from tests.support.engine import stream
@@ -252,3 +254,10 @@ def test_a_quotation_of_what_a_reader_may_have_made_is_no_forgery(
     quote = "事故" if "\x1b" in text else "the pump broke"
     path = cited(tmp_path, name, text, quote=quote, unit="characters", verdict="unread", line=0)
     assert verdicts(check(path))["evidence"] == "not checked"
+
+
+def test_marks_of_evidence_are_no_numbers_of_the_answer(tmp_path: Path) -> None:
+    log = tmp_path / "app.log"
+    log.write_text(LOG)
+    path = write(tmp_path / "t.ipynb", answer="It broke [1].", evidence=(replace(CITED, path=str(log)),))
+    assert [piece.text for piece in provenance(read_trace(path)).answer.pieces] == ["It broke."]

@@ -95,7 +95,10 @@ def test_a_small_run_holds(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
 def test_the_projects_notebooks_of_any_version_are_not_broken(path: Path) -> None:
     found = check(path, folders=[NOTEBOOKS])
-    assert found.holds, found.as_json()
+    # The hundred megabytes of one are made by the script, and not kept.
+    kept = all((NOTEBOOKS / Path(file.path).name).exists() for file in read_trace(path).meta.files)
+    broken = {name for name, verdict in verdicts(found).items() if verdict == "broken"}
+    assert broken <= (set() if kept else {"files"}), found.as_json()
 
 
 def test_a_trace_with_redacted_secrets_holds(tmp_path: Path) -> None:

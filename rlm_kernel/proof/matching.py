@@ -218,7 +218,9 @@ class Matcher:
             if one.size >= _LONG:
                 long[one.start : one.end] = b"\1" * (one.end - one.start)
         self.matches[text] = [
-            one for one in self.matches[text] if one.size >= _SHORT or not (long[one.start] and long[one.end - 1])
+            one
+            for one in self.matches[text]
+            if one.size >= _SHORT or not (long[one.start] and long[one.end - 1])
         ]
         self._most[text] = max(_PRUNED, 2 * len(self.matches[text]))
 

@@ -35,6 +35,7 @@ from rlm_kernel.trace.schema import CallMeta
 
 _PREVIEW = 150
 """Characters of a child's question by which its trace is known."""
+_NO_SOURCES = "a file is missing or has changed, in which the report says where the answer comes from"
 Tell = Callable[[Claim], None]
 
 
@@ -154,7 +155,9 @@ async def verify(
     finally:
         given.stop.set()
     if report is not None:
-        add(await asyncio.to_thread(check_report, report, trace, given.of(trace)))
+        found = await asyncio.to_thread(check_report, report, trace, given.of(trace))
+        gone = any(file.fault for file in places) and report.suffix.lower() != ".jsonl"
+        add(not_checked("report", _NO_SOURCES) if gone and found.verdict == "broken" else found)
     if cells:
         again = _Cells(trace, claims, config_file, changes or {}, given.of(trace))
         found = await again.check(bool(children), view, say)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from rlm_kernel.proof.findings import Provenance
     from rlm_kernel.trace.reader import TraceFile
 
+_READ_UNASKED = 256_000_000
+"""Bytes of a trace's files that are read for the sources though nobody asked for these."""
+
 
 @with_options
 def export(
@@ -51,13 +54,14 @@ def export(
         option(OUTPUT, "--children/--no-children", help="With --jsonl: with the traces of child RLMs."),
     ] = True,
     sources: Annotated[
-        bool,
+        bool | None,
         option(
             OUTPUT,
             "--sources/--no-sources",
-            help="With --html, --md: where the answer comes from. It reads the trace's files.",
+            help="With --html, --md: where the answer comes from. It reads the trace's files. "
+            "Default: up to 256 MB of them.",
         ),
-    ] = True,
+    ] = None,
     *,
     options: SettingsOptions,
 ) -> None:
@@ -84,8 +88,21 @@ def export(
             raise UsageError("A whole document is no output for a terminal.", hint="Name a file with -o.")
         from rlm_kernel.session import documents
 
-        origin = _sources(found) if sources else None
+        origin = _sources(found) if _wanted(found, sources) else None
         _write(out, [documents.html(found, origin) if html else documents.markdown(found, origin)])
+
+
+def _wanted(trace: TraceFile, sources: bool | None) -> bool:
+    """Whether the sources are looked for: as was asked, else where the files are not large."""
+    size = sum(file.size for file in trace.meta.files)
+    if sources is None and size > _READ_UNASKED:
+        print(
+            f"rlm: where the answer comes from is left out, since the files have {size / 1e6:,.0f} MB: "
+            "--sources looks for it.",
+            file=sys.stderr,
+        )
+        return False
+    return sources is not False
 
 
 def _sources(trace: TraceFile) -> Provenance | None:

@@ -25,17 +25,26 @@ from tests.support.passages import CHANGES, KINDS, Span, case, log, prose, score
 
 
 def claims(prompts: list[str], places: dict[str, Path]) -> list[list[Span]]:
+    return [
+        one
+        for numbers in batches(prompts)
+        for one in claims_of(prompts[numbers.start : numbers.stop], places)
+    ]
+
+
+def claims_of(prompts: list[str], places: dict[str, Path]) -> list[list[Span]]:
     names = list(places)
-    found: list[list[Span]] = []
-    for numbers in batches(prompts):
-        texts = prompts[numbers.start : numbers.stop]
-        matcher = Matcher(texts)
-        for number, name in enumerate(names):
-            matcher.scan(number, plaintext.parts(places[name], lambda: matcher.words))
-        for matches, text in zip(matcher.matches, texts, strict=True):
-            passages = runs(matches, len(text.encode()))
-            found.append([(names[at.source], at.low, at.high) for run in passages for at in run.places])
-    return found
+    matcher = Matcher(prompts)
+    for number, name in enumerate(names):
+        matcher.scan(number, plaintext.parts(places[name], lambda: matcher.words))
+    return [
+        [
+            (names[place.source], place.low, place.high)
+            for run in runs(matches, len(prompt.encode()))
+            for place in run.places
+        ]
+        for matches, prompt in zip(matcher.matches, prompts, strict=True)
+    ]
 
 
 def table() -> None:

@@ -18,6 +18,9 @@ from rlm_kernel.printable import printable
 if TYPE_CHECKING:
     from rlm_kernel.trace.reader import TraceFile
 
+_READ_UNASKED = 256_000_000
+"""Bytes of a trace's files that are read for the sources though nobody asked for these."""
+
 
 @with_options
 def export(
@@ -50,13 +53,14 @@ def export(
         option(OUTPUT, "--children/--no-children", help="With --jsonl: with the traces of child RLMs."),
     ] = True,
     sources: Annotated[
-        bool,
+        bool | None,
         option(
             OUTPUT,
             "--sources/--no-sources",
-            help="With --html, --md: where the answer comes from. It reads the trace's files.",
+            help="With --html, --md: where the answer comes from. It reads the trace's files. "
+            "Default: up to 256 MB of them.",
         ),
-    ] = True,
+    ] = None,
     *,
     options: SettingsOptions,
 ) -> None:
@@ -84,8 +88,20 @@ def export(
         from rlm_kernel.session import documents
         from rlm_kernel.session.sources import shown_with
 
-        origin = shown_with(found, say=_say) if sources else None
+        origin = shown_with(found, say=_say) if _wanted(found, sources) else None
         _write(out, [documents.html(found, origin) if html else documents.markdown(found, origin)])
+
+
+def _wanted(trace: TraceFile, sources: bool | None) -> bool:
+    """Whether the sources are looked for: as was asked, else where the files are not large."""
+    size = sum(file.size for file in trace.meta.files)
+    if sources is None and size > _READ_UNASKED:
+        _say(
+            f"where the answer comes from is left out, since the files have {size / 1e6:,.0f} MB: "
+            "--sources looks for it."
+        )
+        return False
+    return sources is not False
 
 
 def _say(text: str) -> None:

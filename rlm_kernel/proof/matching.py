@@ -23,16 +23,16 @@ _SAME_IN_TEXT = 3
 """Places of one text that the same key may have: what comes again more often is not looked up."""
 _PAIRS = 4_096
 """Places of texts, times places of sources, that are compared for one key: of boilerplate only the first."""
-_FEW_OTHERS = 2
+_FEW_OTHERS = 4
 """Further places of texts that the same key may have; more are told apart by what stands beside it."""
-_BESIDE = tuple((before, max(0, LEAST - KEY - 1 - before)) for before in range(0, LEAST - KEY + 1, 2))
+_BESIDE = tuple((before, LEAST - KEY - 2 - before) for before in range(0, LEAST - KEY, 3))
 """Bytes before and after the key: a passage that has the key has one of these pairs."""
 _LONG, _SHORT = 256, 64
 """What is shorter, and inside of what is long, is neither a passage of its own nor another place of that."""
 _BEYOND = (_SHORT - KEY) // 2
 _PRUNED = 1_000
 """Matches of a text from which those that do not count are dropped on the way."""
-BATCH = 32 << 20
+BATCH = 16 << 20
 """Characters of texts that are looked for at once: for more, the sources are read again."""
 _FINE, _FINE_UP_TO, _COARSE = 8, 16 << 20, 16
 """How far anchors are apart, and bytes of texts from which they are farther apart."""
@@ -90,7 +90,6 @@ class Matcher:
                 first += len(entry.normal.text) + 1
         self._all = b"\0".join(forms)  # no normal form has a NUL: nothing is compared beyond its text
         self._covered = bytearray(len(self._all))  # by a long match: 1
-        self._near: dict[bytes, array[int]] = {}
         self._tell_apart()
         self._firsts = [entry.first for entry in self._entries]
         self._left = [_WORK_LEAST + _WORK * len(entry.normal.text) for entry in self._entries]
@@ -105,19 +104,23 @@ class Matcher:
         counts = Counter(keys)
         for at, key in zip(places, keys, strict=True):
             place = entry.first + at
-            if counts[key] <= _SAME_IN_TEXT and self._known.setdefault(key, place) != place:
-                self._more.setdefault(key, array("Q")).append(place)
+            if counts[key] <= _SAME_IN_TEXT:
+                self._note(key, place)
+
+    def _note(self, key: bytes, place: int) -> None:
+        if self._known.setdefault(key, place) != place:
+            self._more.setdefault(key, array("Q")).append(place)
 
     def _tell_apart(self) -> None:
-        """Index the places of common keys by the bytes beside them as well: chance agrees in the key alone."""
-        for key, others in self._more.items():
+        """Index the places of common keys by the bytes beside them: by chance the key alone is the same."""
+        for key, others in list(self._more.items()):
             if len(others) > _FEW_OTHERS:
                 for place in (self._known[key], *others):
-                    for beside in self._beside(self._all, place):
-                        self._near.setdefault(beside, array("Q")).append(place)
+                    for longer in self._longer(self._all, place):
+                        self._note(longer, place)
 
     @staticmethod
-    def _beside(text: bytes, at: int) -> Iterator[bytes]:
+    def _longer(text: bytes, at: int) -> Iterator[bytes]:
         """The key at a place with what stands beside it, in the ways in which a passage may have it."""
         for before, after in _BESIDE:
             if at >= before:
@@ -125,13 +128,11 @@ class Matcher:
 
     def _places(self, text: bytes, at: int, key: bytes) -> Iterator[int]:
         """Places of texts that may be the same as this one of a source, and LEAST bytes long."""
-        others = self._more.get(key, ())
-        if len(others) <= _FEW_OTHERS:
-            yield self._known[key]
-            yield from others
-        else:
-            for beside in self._beside(text, at):
-                yield from self._near.get(beside, ())
+        few = len(self._more.get(key, ())) <= _FEW_OTHERS
+        for known in (key,) if few else self._longer(text, at):
+            if (place := self._known.get(known)) is not None:
+                yield place
+                yield from self._more.get(known, ())
 
     @cached_property
     def words(self) -> frozenset[str]:

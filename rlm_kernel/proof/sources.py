@@ -89,6 +89,7 @@ def call_sources(trace: TraceFile, places: Mapping[str, Path], answer: str | Non
         for number, one in enumerate(batch):
             one.cut = number in matcher.cut
             _note(found, one, passages[number], _held(matcher, number, one.text), calls)
+        del matcher  # its index is large: gone before the next one is made
     _note_files(found)
     found.calls = dict(sorted(found.calls.items()))
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,8 +13,8 @@ from rlm_kernel.session.environment import Say, silent
 from rlm_kernel.session.tracefiles import check_files
 from rlm_kernel.trace.reader import TraceFile
 
-_TOLD_FROM = 64 << 20
-"""Bytes of files from which it is told that they are read."""
+_TOLD_AFTER = 1.0
+"""Seconds after which it is told that the files are being read."""
 
 
 def shown_with(
@@ -30,14 +31,18 @@ def provenance(trace: TraceFile, given: Mapping[str, Path] | None = None, say: S
     """Find the trace's files, and in them what prompts and answer held.
 
     Files that are missing or have changed refuse nothing: they are told in the result's `trouble`. `given`:
-    where a file is now, by its path or name in the trace.
+    where a file is now, by its path or name in the trace. `say` is called in another thread.
 
     Raises UsageError for a name that the trace does not have.
     """
-    if sum(file.size for file in trace.meta.files) > _TOLD_FROM:
-        say("looking through the trace's files …")
-    checked = check_files(trace, given)
-    places = {one.meta.path: one.path for one in checked if one.path is not None}
-    found = call_sources(trace, places, answer_of(trace))
+    told = threading.Timer(_TOLD_AFTER, say, ["reading the trace's files …"])
+    told.daemon = True
+    told.start()
+    try:
+        checked = check_files(trace, given)
+        places = {one.meta.path: one.path for one in checked if one.path is not None}
+        found = call_sources(trace, places, answer_of(trace))
+    finally:
+        told.cancel()
     found.trouble += [one.fault for one in checked if one.fault]
     return Provenance(found, answer_sources(trace, found))

@@ -29,7 +29,7 @@ from rlm_kernel.engine.protocols import Answer, Completion, Outcome, Totals, Usa
 from rlm_kernel.engine.values import PictureNote
 from rlm_kernel.printable import printable
 from rlm_kernel.session.traces import new_writer
-from rlm_kernel.trace.schema import ParentMeta
+from rlm_kernel.trace.schema import FileMeta, ParentMeta
 from tests.support import hostile_text
 from tests.support.engine import failure, stream
 from tests.support.terminal import Terminal
@@ -151,6 +151,20 @@ def test_show_lists_files_and_which_cells_made_calls(rlm: Run, tmp_path: Path) -
     out = rlm("show", write(tmp_path / "t.ipynb"), "--sources").stdout
     assert re.search(r"1,234 bytes .*/data/a\.txt", out)
     assert "turn-01-a        3 calls" in out
+
+
+def test_a_page_looks_for_sources_in_large_files_only_where_asked(rlm: Run, tmp_path: Path) -> None:
+    def told(size: int, *words: str) -> str:
+        (tmp_path / "a.txt").write_text("five")
+        files = [FileMeta(path=str(tmp_path / "a.txt"), size=size)]
+        trace = write(tmp_path / f"{size}{len(words)}.ipynb", files=files)
+        done = rlm("export", trace, "--md", "-o", tmp_path / "page.md", *words)
+        assert done.returncode == 0
+        return str(done.stderr)
+
+    assert "300 MB: --sources looks for it" in told(300_000_000)
+    assert "--sources" not in told(300_000_000, "--sources")
+    assert "--sources" not in told(4)
 
 
 def test_show_as_json_is_one_object(rlm: Run, tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlm_kernel.proof import plaintext
+from rlm_kernel.proof import matching, plaintext
 from rlm_kernel.proof.anchors import Anchors
 from rlm_kernel.proof.chains import runs
-from rlm_kernel.proof.matching import Matcher
+from rlm_kernel.proof.matching import Matcher, batches
 from rlm_kernel.proof.normal import Normal
-from tests.support.passages import CHANGES, KINDS, Case, Span, case, prose, score
+from tests.support.passages import CHANGES, KINDS, Case, Span, case, log, prose, score
 
 
 def claims(made: Case, folder: Path) -> list[list[Span]]:
@@ -111,6 +111,22 @@ def test_a_shared_beginning_of_many_prompts_is_found_in_each(tmp_path: Path) -> 
     prompts = [f"{text[5_000:7_000]}\n\nQuestion {number}?" for number in range(200)]
     found = claims(Case({"a": text.encode()}, prompts), tmp_path)
     assert all(one and one[0][2] - one[0][1] > 1_950 for one in found)
+
+
+def test_a_log_line_among_many_that_are_nearly_the_same_is_found_where_it_stands(tmp_path: Path) -> None:
+    text = log(random.Random(5), 400_000)
+    lines = text.splitlines(keepends=True)
+    prompts = ["Why?\n" + "".join(lines[at : at + 3]) for at in range(0, len(lines), 40)]
+    found = claims(Case({"a": text.encode()}, prompts), tmp_path)
+    for prompt, spans in zip(prompts, found, strict=True):
+        start = text.index(prompt[5:])
+        assert any(low <= start + 2 and high >= start + len(prompt) - 8 for _, low, high in spans)
+
+
+def test_prompts_in_several_batches_are_all_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matching, "BATCH", 10)
+    assert [list(one) for one in batches(["a" * 6, "b" * 6, "c" * 4, "d" * 30])] == [[0], [1, 2], [3]]
+    assert [list(one) for one in batches([])] == [[]]
 
 
 HOSTILE = {

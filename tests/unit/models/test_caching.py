@@ -263,7 +263,8 @@ def test_the_time_grows_with_the_prompts_and_no_faster() -> None:
         for prompt in prompts:
             common.split(prompt)
 
-    assert growth(make, work, 20_000) < LIMIT
+    # Both sizes are beyond what the processor's caches hold.
+    assert growth(make, work, 100_000) < LIMIT
 
 
 async def test_calls_that_begin_alike_wait_for_the_first_to_write_it() -> None:

@@ -395,4 +395,4 @@ def test_what_encodings_are_found_can_be_read_by_the_host() -> None:
 
 def test_the_host_can_ask_whether_a_quotation_stands() -> None:
     asked = STANDS.format(path="/a 'b'", start=1, end=2, quote="x\n{y}")
-    assert eval(asked) is False  # what the kernel does with it
+    assert eval(asked) is None  # what the kernel does with it

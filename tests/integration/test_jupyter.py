@@ -4,9 +4,11 @@ model.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +17,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import papermill
 import pytest
@@ -187,6 +190,18 @@ async def test_start_without_the_image_says_what_to_type_and_leaves_nothing(
         await manager.start_kernel()
 
 
+def _address_of(server: subprocess.Popen[bytes], about: Path, log: Path) -> str:
+    """Its address, once it takes connections there: it is written down before."""
+    while True:
+        assert server.poll() is None, log.read_text()
+        with contextlib.suppress(OSError, ValueError):
+            url = str(json.loads(about.read_text())["url"])
+            parts = urlsplit(url)
+            socket.create_connection((parts.hostname, parts.port), 60).close()
+            return url
+        time.sleep(0.05)
+
+
 def test_container_of_a_killed_server_ends(trace: Path, nothing_left: Path) -> None:
     log = trace.with_name("log")
     options = [
@@ -204,10 +219,7 @@ def test_container_of_a_killed_server_ends(trace: Path, nothing_left: Path) -> N
     try:
         runtime = Path(os.environ["JUPYTER_RUNTIME_DIR"])
         about = runtime / f"jpserver-{server.pid}.json"
-        while not about.exists():
-            assert server.poll() is None, log.read_text()
-            time.sleep(0.05)
-        url = json.loads(about.read_text())["url"]
+        url = _address_of(server, about, log)
         body = {"path": "t.ipynb", "name": "t.ipynb", "type": "notebook", "kernel": {"name": "rlm"}}
         request = urllib.request.Request(
             f"{url}api/sessions", json.dumps(body).encode(), {"Authorization": "token t"}

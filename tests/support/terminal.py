@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import pty
 import re
+import signal
 
 from tests.support.sandbox import until
 
@@ -23,7 +25,7 @@ class Terminal:
     async def __aenter__(self) -> Terminal:
         self.keyboard, terminal = pty.openpty()
         # The terminal is none that says where its cursor is.
-        environment = os.environ | {"PROMPT_TOOLKIT_NO_CPR": "1", "TERM": "xterm"}
+        environment = os.environ | {"PROMPT_TOOLKIT_NO_CPR": "1", "TERM": "xterm", "PYTHONFAULTHANDLER": "1"}
         self.process = await asyncio.create_subprocess_exec(
             *self._command, preexec_fn=lambda: os.login_tty(terminal), pass_fds=[terminal], env=environment
         )
@@ -57,7 +59,7 @@ class Terminal:
                 lambda: self.seen.count(wanted, self._mark) >= times or self.process.returncode is not None
             )
         except TimeoutError:
-            raise AssertionError(f"{until_seen!r} was not seen in {self.text[-2000:]!r}") from None
+            raise AssertionError(f"{until_seen!r} was not seen: {await self._stuck()}") from None
         assert wanted in self.seen[self._mark :], self.seen[self._mark :]
         for _ in range(times):
             self._mark = self.seen.find(wanted, self._mark) + len(wanted)
@@ -69,5 +71,14 @@ class Terminal:
 
     async def ended(self) -> int:
         """Wait for the command's end; its exit code."""
-        async with asyncio.timeout(60):
-            return await self.process.wait()
+        try:
+            return await asyncio.wait_for(self.process.wait(), 60)
+        except TimeoutError:
+            raise AssertionError(f"it did not end: {await self._stuck()}") from None
+
+    async def _stuck(self) -> str:
+        """What was seen, and where each thread of the command is."""
+        self.process.send_signal(signal.SIGABRT)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.process.wait(), 10)
+        return self.text[-6000:]

@@ -17,7 +17,19 @@ import rlm_contract
 import rlm_kernel
 
 PACKAGE = Path(rlm_kernel.__file__).parent
-ROOMS = ("bench", "cli", "engine", "models", "proof", "report", "sandbox", "session", "trace", "views")
+ROOMS = (
+    "bench",
+    "cli",
+    "engine",
+    "models",
+    "proof",
+    "report",
+    "sandbox",
+    "session",
+    "tools",
+    "trace",
+    "views",
+)
 BESIDE = {
     "bounded",
     "checked",
@@ -35,15 +47,28 @@ BESIDE = {
 """Modules beside the rooms, which import no room."""
 SLOW = {"litellm", "docker", "jupyter_client", "nbformat", "prompt_toolkit", "xllamacpp"}
 MAY_IMPORT = {
-    "cli": {"cli", "bench", "session", "engine", "models", "proof", "report", "sandbox", "trace", "views"},
+    "cli": {
+        "cli",
+        "bench",
+        "session",
+        "engine",
+        "models",
+        "proof",
+        "report",
+        "sandbox",
+        "tools",
+        "trace",
+        "views",
+    },
     "bench": {"bench", "session", "engine"},
-    "session": {"session", "engine", "models", "proof", "report", "sandbox", "trace", "views"},
+    "session": {"session", "engine", "models", "proof", "report", "sandbox", "tools", "trace", "views"},
     "engine": {"engine"},
     "models": {"models", "engine"},
     "sandbox": {"sandbox", "engine"},
     "trace": {"trace", "engine"},
     "proof": {"proof", "trace", "engine"},
     "report": {"report", "proof", "trace", "engine"},
+    "tools": {"tools"},
     "views": {"views", "engine"},
 }
 SEES_THE_SEAMS_ALONE = ("models", "sandbox", "trace")

@@ -1,0 +1,50 @@
+"""What a tool is: a function of the host that code in the kernel calls by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+Permission = Literal["allow", "ask", "deny"]
+"""Whether code may call a tool; "ask": the user is asked."""
+
+
+@dataclass(frozen=True)
+class ToolResult:
+    """What a call gives: a `value` that JSON can hold, and `files` on the host that the kernel may read."""
+
+    value: Any = None
+    files: Sequence[Path] = ()
+
+
+Call = Callable[[Mapping[str, Any]], Awaitable[ToolResult]]
+"""Does the call with its arguments by name; what it raises becomes an exception in the cell."""
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A function of the host under a name in the kernel.
+
+    `parameters`: JSON schema of the arguments, an object. `signature`: as Python shows it,
+    "(city: str, days: int = 3) -> dict", for the prompt; `doc`: its docstring. `seconds`: that a call may
+    take. `children`: child RLMs have it, too.
+    """
+
+    name: str
+    signature: str
+    doc: str
+    call: Call
+    parameters: Mapping[str, Any] = field(default_factory=lambda: {"type": "object"})
+    permission: Permission = "allow"
+    seconds: float = 60.0
+    children: bool = False
+
+
+class ToolSource(Protocol):
+    """Where tools come from that must be opened first, such as an MCP server."""
+
+    def opened(self) -> AbstractAsyncContextManager[Sequence[Tool]]:
+        """Its tools, which can be called until the context ends. Raises RLMError."""

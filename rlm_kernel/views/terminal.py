@@ -83,12 +83,12 @@ class TerminalView:
 
     def _draw_on(self) -> None:
         with contextlib.suppress(OSError, ValueError):  # the terminal is gone
-            pause = 0.0
-            while not (self._wake.wait(pause) and self._over):
-                self._wake.clear()
+            # Cleared before it looks whether it is over: what is set from then on ends the wait.
+            while not self._over:
                 began = time.thread_time()
                 self.draw()
-                pause = max(_BEAT, (time.thread_time() - began) / _SHARE)
+                self._wake.wait(max(_BEAT, (time.thread_time() - began) / _SHARE))
+                self._wake.clear()
 
     def draw(self) -> None:
         """Draw what has changed."""

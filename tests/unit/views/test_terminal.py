@@ -320,6 +320,24 @@ def test_what_others_print_to_stderr_comes_above_the_frame_whole(monkeypatch: py
     assert terminal.cursor_shown
 
 
+def test_it_ends_even_if_the_pause_is_over_at_the_moment_in_which_it_is_told_to() -> None:
+    class Late(threading.Event):
+        late = False
+
+        def wait(self, timeout: float | None = None) -> bool:
+            if self.late:
+                return super().wait(timeout)
+            self.late = super().wait(10)
+            return False
+
+    drawn = TerminalView(LiveView(quiet=True), Seen(80, 24))
+    drawn._wake = Late()
+    run = threading.Thread(target=lambda: (drawn.start(), drawn.stop()), daemon=True)
+    run.start()
+    run.join(10)
+    assert not run.is_alive()
+
+
 def test_a_thousand_events_a_second_take_little_of_a_core() -> None:
     """Measured as CPU time of both threads over events of all kinds, against a bound of five times the
     goal.

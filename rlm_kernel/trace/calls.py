@@ -39,6 +39,8 @@ def spent_on(calls: Iterable[CallMeta]) -> Totals:
 
 
 def _count(spent: Totals, call: CallMeta) -> None:
+    if call.kind == "tool":
+        spent.tool_calls += call.error_type not in _NOT_COUNTED
     if not was_made(call):
         return
     spent.calls += call.calls

@@ -51,6 +51,7 @@ from rlm_kernel.engine.values import Retry as Retry
 from rlm_kernel.engine.values import Role as Role
 from rlm_kernel.engine.values import StopReason as StopReason
 from rlm_kernel.engine.values import Watch as Watch
+from rlm_kernel.engine.values import tool_answer as tool_answer
 
 
 class Models(Protocol):

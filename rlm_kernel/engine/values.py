@@ -278,6 +278,13 @@ class CallRecord:
         )
 
 
+def tool_answer(answer: Any) -> Any:
+    """What a tool gave, as people are shown it: its value, with its files where it gave some."""
+    if isinstance(answer, dict) and answer.keys() == {"value", "files"} and not answer["files"]:
+        return answer["value"]
+    return answer
+
+
 def answered(call: CallRecord) -> bool:
     """Whether a model, or a child RLM, gave an answer."""
     return call.kind in MODEL_CALLS and call.error is None

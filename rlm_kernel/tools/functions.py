@@ -367,6 +367,8 @@ async def _in_thread(work: Callable[[], Any]) -> Any:
     try:
         return await done
     except _Raised as raised:
+        if isinstance(raised.error, StopIteration):  # which no coroutine may raise
+            raise ToolError(f"StopIteration: {raised.error}") from None
         raise raised.error from None
 
 

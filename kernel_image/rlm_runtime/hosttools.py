@@ -30,13 +30,15 @@ _VAR = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 def tools(declarations: Sequence[ToolDeclared]) -> None:
     """Have functions of the host under their names: who runs this session calls them, and no other.
 
-    Each may be called with positional and keyword arguments, from threads, and by `await name.async_(…)`.
+    Those that were declared before, and are not among these, are not told any more. Each may be called with
+    positional and keyword arguments, from threads, and by `await name.async_(…)`.
     Raises ToolError.
     """
     made = {one["name"]: _function(_Tool(one)) for one in declarations}
     if taken := HELPERS & made.keys():
         raise ValueError(f"{', '.join(sorted(taken))}: the session has that name")
     declared.update(made)
+    _told.clear()
     _told.update((one["name"], (one["signature"], one.get("doc", ""))) for one in declarations)
     for listener in _listeners:
         listener(made)

@@ -37,6 +37,7 @@ MAX_REFUSALS = 20
 TOOLS_CELL = "tools"
 """The id of a cell that declares tools after the set-up cells."""
 _PATHS = ("path", "file-path", "directory-path")
+_NONE = "tools([])"
 _ERROR = 2_000
 """Characters of what a function said of its failure."""
 _RESERVED = frozenset((*HELPERS, *dir(builtins), *keyword.kwlist, *keyword.softkwlist))
@@ -121,12 +122,12 @@ class _Cell(Protocol):
 
 
 def undeclared(tools: Sequence[Tool | ToolSource], cells: Iterable[str]) -> str:
-    """The code that declares the tools, where the last of these cells (their code) that declares any does not
-    declare these; else "".
+    """The code that declares the tools, or that there are none, where the last of these cells (their code) that
+    declares any does not declare these; else "".
     """
-    code = declared(tools)
     last = next((found for cell in reversed(list(cells)) if (found := _declaration(cell))), "")
-    return code if code and code.strip() != last.strip() else ""
+    code = declared(tools) or (_NONE if last else "")
+    return code if code.strip() != last.strip() else ""
 
 
 def _declaration(cell: str) -> str:

@@ -117,7 +117,8 @@ def test_tools_are_declared_again_only_where_they_are_others() -> None:
     code = declared([one])
     assert undeclared([one], [f"x = 1\n{code}\nload_files(paths)"]) == ""
     assert undeclared([other], [code]) == declared([other])
-    assert undeclared([], [code]) == ""
+    assert undeclared([], [code]) == "tools([])"
+    assert undeclared([], [code, "tools([])"]) == undeclared([], ["x = 1"]) == ""
     assert undeclared([one], ["tools([", "print('tools([1])')"]) == code
 
     class Cell:

@@ -185,8 +185,9 @@ class Toolbox:
             )
         arguments = await asyncio.to_thread(self._with_files, tool, arguments)
         await self._permission.check(tool, arguments, pause_timer)
-        async with self._places:
-            result = await self._done(tool, arguments)
+        with pause_timer():  # a call has a time of its own
+            async with self._places:
+                result = await self._done(tool, arguments)
         try:
             value, files = await self._files.of(name, result, self._size)
         except RLMError as error:

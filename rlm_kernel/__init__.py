@@ -81,3 +81,17 @@ def __getattr__(name: str) -> Any:
 
         return getattr(importlib.import_module(_LATE[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def load_ipython_extension(ipython: Any) -> None:
+    """Called by `%load_ext rlm_kernel`: from then on the notebook has `%%rlm` and `%rlm`."""
+    from rlm_kernel.magics.magic import load
+
+    load(ipython)
+
+
+def unload_ipython_extension(ipython: Any) -> None:
+    """Called by `%unload_ext` and `%reload_ext`."""
+    from rlm_kernel.magics.magic import unload
+
+    unload(ipython)

@@ -21,6 +21,8 @@ from rlm_kernel.session.status import look_at
 from rlm_kernel.session.watching import Watched
 
 _NAME = "notebook"
+_IDLE = 1800
+"""Seconds without a question after which its container ends; the next one rebuilds it."""
 
 
 class Kept:
@@ -40,7 +42,7 @@ class Kept:
         begun = self._place is None
         place = self._place = self._place or Path(tempfile.mkdtemp(prefix="rlm-notebook-"))
         given = rlm._configured()
-        changes = {**given.pop("changes"), "session.dir": place}
+        changes = {"session.idle": _IDLE, **given.pop("changes"), "session.dir": place}
         try:
             with Watched(True) as shown:
                 hear: dict[str, Any] = {"view": shown.view, "say": shown.say}

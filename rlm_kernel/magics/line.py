@@ -17,7 +17,7 @@ from rlm_kernel.config import from_assignments
 from rlm_kernel.errors import UsageError
 from rlm_kernel.nearest import did_you_mean, nearest
 
-COMMANDS = ("status", "cost", "stop")
+COMMANDS = ("status", "cost", "stop", "help")
 """Words that are no question where they stand alone behind `%rlm`."""
 _OPEN, _CLOSE, _QUOTES = "([{", ")]}", "\"'"
 _BRACES = re.compile(r"\{([A-Za-z_][\w.]*)\}")
@@ -298,7 +298,7 @@ def _options(given: Sequence[str]) -> Options:
 
 def check_command(line: Line) -> None:
     """Raise UsageError for a question of one word in lower case: a command was meant, or a variable."""
-    if line.dashes or not re.fullmatch(r"[a-z_]\w*", line.question):
+    if line.dashes or not re.fullmatch(r"[a-z_]\w*\??", line.question):
         return
     near = did_you_mean(nearest(line.question, COMMANDS))
     raise UsageError(

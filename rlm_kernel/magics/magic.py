@@ -16,10 +16,10 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
 
 from rlm_kernel.errors import RLMError, UsageError
-from rlm_kernel.magics import questions
+from rlm_kernel.magics import complete, questions
 from rlm_kernel.magics.kept import Kept
 from rlm_kernel.magics.line import COMMANDS, Line, Options, check_command, help_text, of_cell, of_line
-from rlm_kernel.magics.variables import as_context, large_ones, look_up
+from rlm_kernel.magics.variables import as_context, large_ones, look_up, value_of
 from rlm_kernel.nearest import did_you_mean, nearest
 from rlm_kernel.printable import printable
 from rlm_kernel.session.ask import trace_path
@@ -35,7 +35,7 @@ _ABOUT = f"""Ask a question over variables of this notebook.
     %%rlm [OPTIONS] [VARIABLE …]          the question is the cell below
     %rlm [OPTIONS] [VARIABLE … --] QUESTION
     %rlm OPTIONS                          settings for all cells that follow
-    %rlm status | cost | stop             what is set and kept; what it has cost; end the kept kernel
+    %rlm status | cost | stop | help      what is set and kept; what it has cost; end the kept kernel
 
 VARIABLE is a name: df, logs[0], run.notes. One is the context; several are a dict by name or, with tables or
 paths among them, files named after them. The Result is shown, and is in `{RESULT}`.
@@ -71,8 +71,8 @@ class RLMMagics(Magics):
     rlm.__doc__ = _ABOUT
 
     def _rlm(self, line: str, cell: str | None) -> Result | None:
-        asked = of_line(line, self._value) if cell is None else of_cell(line, self._value)
-        if asked.options.help:
+        asked = of_line(line, self._named) if cell is None else of_cell(line, self._named)
+        if asked.options.help or (asked.question == "help" and not asked.dashes):
             print(_ABOUT)
         elif cell is not None:
             return self._ask(asked, cell.strip())
@@ -94,7 +94,10 @@ class RLMMagics(Magics):
         merged = _merged(self._set, options)
         self._model(merged)  # wrong settings are told now
         self._set = merged
-        self._command("status")
+        if options != Options({}):
+            print(printable(self._settings()))
+        else:
+            self._command("status")
 
     def _command(self, name: str) -> None:
         if name == "stop":
@@ -103,20 +106,21 @@ class RLMMagics(Magics):
         elif name == "cost":
             said = self._cost()
         else:
-            said = "\n".join([*self._settings(), *self._run(self.kept.status), f"asked       {self._cost()}"])
+            said = "\n".join([self._settings(), *self._run(self.kept.status), f"asked       {self._cost()}"])
         print(printable(said))
 
-    def _settings(self) -> list[str]:
+    def _settings(self) -> str:
+        """What has been set, in a line."""
         if self._set.rlm:
-            return [f"settings    of {self._set.rlm}"]
+            return f"set         --rlm {self._set.rlm}{' --keep' if self._set.keep else ''}"
         settings = self._model(self._set).settings
         models = {"root": settings.root_llm.model, "sub": settings.sub_llm.model or settings.root_llm.model}
         shown = ", ".join(f"{role} {name}" for role, name in models.items() if name)
-        lines = [f"models      {shown or 'none: name one with %rlm -m MODEL'}"]
         rest = [
             f"{key}={value}" for key, value in self._set.changes.items() if not key.endswith("_llm.model")
         ]
-        return [*lines, *([f"settings    {', '.join(rest)}"] if rest else [])]
+        parts = [shown or "no model: %rlm -m MODEL", *rest, *(["--keep"] if self._set.keep else [])]
+        return f"set         {'; '.join(parts)}"
 
     def _cost(self) -> str:
         results = self._results
@@ -181,7 +185,7 @@ class RLMMagics(Magics):
         """Who is asked. Raises UsageError, ConfigError."""
         if options.rlm is None:
             return RLM(options=options.changes)
-        found = look_up([options.rlm], self._value, self._user)[options.rlm]
+        found = self._named(options.rlm)
         if not isinstance(found, RLM):
             raise UsageError(f"{options.rlm} is no RLM.", hint=f"{options.rlm} = RLM(…)")
         return found
@@ -208,6 +212,10 @@ class RLMMagics(Magics):
         assert self.shell is not None
         names: dict[str, Any] = self.shell.user_ns
         return names
+
+    def _named(self, name: str) -> Any:
+        """The value of a variable. Raises UsageError."""
+        return value_of(name, self._value, self._user)
 
     def _value(self, expression: str) -> Any:
         assert self.shell is not None
@@ -240,6 +248,7 @@ def load(shell: InteractiveShell) -> None:
     magics = RLMMagics(shell)
     shell.register_magics(magics)
     questions.load(shell)
+    complete.load(shell)
     atexit.register(magics.kept.discard)
 
 

@@ -37,12 +37,13 @@ def look_up(names: Iterable[str], evaluate: Evaluate, known: Iterable[str]) -> d
     """
     found = {}
     for name in names:
-        found[name] = value = _value(name, evaluate, known)
+        found[name] = value = value_of(name, evaluate, known)
         _check(name, value)
     return found
 
 
-def _value(name: str, evaluate: Evaluate, known: Iterable[str]) -> Any:
+def value_of(name: str, evaluate: Evaluate, known: Iterable[str]) -> Any:
+    """The value of one name. Raises UsageError."""
     if not is_name(name):
         raise UsageError(
             f"{name} is no variable's name.",

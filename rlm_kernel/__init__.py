@@ -85,13 +85,15 @@ def __getattr__(name: str) -> Any:
 
 def load_ipython_extension(ipython: Any) -> None:
     """Called by `%load_ext rlm_kernel`: from then on the notebook has `%%rlm` and `%rlm`."""
-    from rlm_kernel.magics.magic import load
-
-    load(ipython)
+    _magics().load(ipython)
 
 
 def unload_ipython_extension(ipython: Any) -> None:
     """Called by `%unload_ext` and `%reload_ext`."""
-    from rlm_kernel.magics.magic import unload
+    _magics().unload(ipython)
 
-    unload(ipython)
+
+def _magics() -> Any:
+    import importlib
+
+    return importlib.import_module("rlm_kernel.magics.magic")

@@ -154,7 +154,7 @@ class RLMMagics(Magics):
             more: dict[str, Any] = {"answer_type": answer_type, "cite": options.cite or None}
             result = rlm.ask(question, context, trace=trace, progress=True, **more)
         self._results.append(result)
-        self._user[RESULT] = result
+        self._user[RESULT] = result = _BelowItsRun(**vars(result))
         if options.bind is not None:
             self._user[options.bind] = result.answer if answer_type is None else result.value
         return result
@@ -224,6 +224,15 @@ class RLMMagics(Magics):
     def _run(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
         """What it gives, from a loop of its own: the notebook's is busy with this cell."""
         return _run(work)
+
+
+class _BelowItsRun(Result):
+    """A result that a notebook shows below the line which its run has left: that says what it cost, and where
+    its trace is.
+    """
+
+    def _footer_html(self) -> str:
+        return ""
 
 
 def _merged(base: Options, given: Options) -> Options:

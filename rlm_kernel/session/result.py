@@ -186,10 +186,14 @@ class Result:
                 shown,
                 self._evidence_html(),
                 f"<p {sanitize.NO_MATH}><b>{about}</b></p>" if about else "",
-                f"<p {sanitize.NO_MATH}><small>{sanitize.text(self._used())} · trace: ",
-                f"{sanitize.link(self.trace)}</small></p>",
+                self._footer_html(),
             ]
         )
+
+    def _footer_html(self) -> str:
+        """What it cost, and where its trace is."""
+        used = f"{sanitize.text(self._used())} · trace: {sanitize.link(self.trace)}"
+        return f"<p {sanitize.NO_MATH}><small>{used}</small></p>"
 
     def _repr_markdown_(self) -> str:
         from rlm_kernel.report import answer

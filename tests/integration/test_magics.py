@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,10 +17,12 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from rlm_kernel import RLM
 from rlm_kernel.trace.reader import read_trace
+from tests.support.examples import ROOT
 from tests.support.jupyter import containers_of
 
 SET_UP = r"""
 import os
+import re
 from pathlib import Path
 import pandas as pd
 from rlm_kernel import RLM, ScriptedModels
@@ -167,3 +170,12 @@ def test_ipython_without_a_notebook_shows_the_run_on_stderr(kernel_image: Any, t
         in done.stdout + done.stderr
     )
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_the_example_of_the_page_gives_what_it_says(kernel_image: Any, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "magics.md").read_text("utf-8").partition("## An example that ran")[2]
+    blocks = re.findall(
+        r"^```(ipython|text)\n(.*?)\n```$", page.partition("\n## ")[0], re.MULTILINE | re.DOTALL
+    )
+    *_, last = executed(tmp_path, *(text for kind, text in blocks if kind == "ipython"))
+    assert [text for kind, text in blocks if kind == "text"] == [last.outputs[0].data["text/plain"]]

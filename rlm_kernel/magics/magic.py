@@ -95,7 +95,7 @@ class RLMMagics(Magics):
         self._model(merged)  # wrong settings are told now
         self._set = merged
         if options != Options({}):
-            print(printable(self._settings()))
+            print(printable(f"Set: {self._settings()}."))
         else:
             self._command("status")
 
@@ -106,13 +106,19 @@ class RLMMagics(Magics):
         elif name == "cost":
             said = self._cost()
         else:
-            said = "\n".join([self._settings(), *self._run(self.kept.status), f"asked       {self._cost()}"])
+            said = "\n".join(
+                [
+                    f"set         {self._settings()}",
+                    *self._run(self.kept.status),
+                    f"asked       {self._cost()}",
+                ]
+            )
         print(printable(said))
 
     def _settings(self) -> str:
         """What has been set, in a line."""
         if self._set.rlm:
-            return f"set         --rlm {self._set.rlm}{' --keep' if self._set.keep else ''}"
+            return f"--rlm {self._set.rlm}{' --keep' if self._set.keep else ''}"
         settings = self._model(self._set).settings
         models = {"root": settings.root_llm.model, "sub": settings.sub_llm.model or settings.root_llm.model}
         shown = ", ".join(f"{role} {name}" for role, name in models.items() if name)
@@ -120,7 +126,7 @@ class RLMMagics(Magics):
             f"{key}={value}" for key, value in self._set.changes.items() if not key.endswith("_llm.model")
         ]
         parts = [shown or "no model: %rlm -m MODEL", *rest, *(["--keep"] if self._set.keep else [])]
-        return f"set         {'; '.join(parts)}"
+        return "; ".join(parts)
 
     def _cost(self) -> str:
         results = self._results
@@ -232,6 +238,9 @@ class _BelowItsRun(Result):
     """
 
     def _footer_html(self) -> str:
+        return ""
+
+    def _footer_markdown(self) -> str:
         return ""
 
 

@@ -78,6 +78,9 @@ def test_a_cell_asks_over_variables_by_name_and_gives_the_result(
     assert shell.user_ns["_rlm"] is result
     assert asked.given[0][0] is shell.user_ns["scripted"]
     assert asked.given[0][3]["progress"]
+    shown = result._repr_html_() + result._repr_markdown_()
+    assert "42" in shown
+    assert "trace" not in shown, "the line that the run has left says it already"
 
 
 @pytest.mark.parametrize(
@@ -197,7 +200,7 @@ def test_settings_hold_for_the_cells_that_follow(
 ) -> None:
     shell.user_ns["model"] = "openai/gpt-5"
     run(shell, "%rlm -m {model} --limit cost=2")
-    assert "root openai/gpt-5, sub openai/gpt-5; limits.cost=2" in capsys.readouterr().out
+    assert capsys.readouterr().out == "Set: root openai/gpt-5, sub openai/gpt-5; limits.cost=2.\n"
     run(shell, "%rlm --sub-model local")
     run(shell, "%%rlm --limit turns=3\nWhat?")
     settings = asked.given[-1][0].settings

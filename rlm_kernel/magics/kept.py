@@ -16,6 +16,7 @@ from rlm_kernel.session.manager import open_session, stop_session
 from rlm_kernel.session.result import Result
 from rlm_kernel.session.rlm import RLM
 from rlm_kernel.session.running import discard
+from rlm_kernel.session.session import Session
 from rlm_kernel.session.state import SessionFolder
 from rlm_kernel.session.status import look_at
 from rlm_kernel.session.watching import Watched
@@ -52,12 +53,19 @@ class Kept:
                     begun = False
                     shown.trace = session.trace
                     self._files = self._files or Files(session.trace.with_suffix(TABLES))
-                    if paths := await asyncio.to_thread(self._files.add, values):
-                        await session.load(paths)
+                    await self._load(session, self._files, values)
                     return shown.done(await session.ask(question, progress=False))
         finally:
             if begun:
                 self._forget()
+
+    async def _load(self, session: Session, files: Files, values: Mapping[str, Any]) -> None:
+        try:
+            if paths := await asyncio.to_thread(files.add, values):
+                await session.load(paths)
+        except BaseException:
+            files.forget(values)  # they are not there, and come with the next question
+            raise
 
     async def stop(self) -> Path | None:
         """End it; where its trace is. None if there is none."""

@@ -145,12 +145,17 @@ class Files:
     def add(self, values: Mapping[str, Any]) -> list[Path]:
         """The files of values that are new, or others than before. Blocking. Raises what `written` raises."""
         found: list[Path] = []
-        for name, value in values.items():
+        for name, value in zip(map(_plain, values), values.values(), strict=True):
             if paths := _paths(value):
                 found += self._if_new(name, repr(paths), lambda paths=paths: paths)  # type: ignore[misc]
             else:
-                found += self._file(re.sub(r"\W+", "_", name).strip("_"), value)
+                found += self._file(name, value)
         return found
+
+    def forget(self, values: Iterable[str]) -> None:
+        """Take these as not given."""
+        for name in values:
+            self._given.pop(_plain(name), None)
 
     def _file(self, name: str, value: Any) -> list[Path]:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -180,6 +185,11 @@ class Files:
         place = next(path for path in free if not path.exists())
         shutil.move(made, place)
         return place
+
+
+def _plain(name: str) -> str:
+    """What a file of a variable is called."""
+    return re.sub(r"\W+", "_", name).strip("_")
 
 
 def _paths(value: Any) -> list[Path]:

@@ -138,6 +138,8 @@ def test_what_is_the_same_is_given_once_and_what_has_changed_under_a_new_name(tm
     rows.append(3)
     assert [path.name for path in files.add({"rows": rows, "text": "a"})] == ["rows-2.json"]
     assert json.loads(first[0].read_text()) == [1, 2], "the trace has it as it was"
+    files.forget(["text"])
+    assert [path.name for path in files.add({"rows": rows, "text": "a"})] == ["text-2.txt"]
 
 
 def test_what_no_file_can_hold_is_told(tmp_path: Path) -> None:

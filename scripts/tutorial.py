@@ -2,6 +2,7 @@
 
     python scripts/tutorial.py                     with the local model
     python scripts/tutorial.py -m openai/gpt-5     with another
+    python scripts/tutorial.py --texts             the texts alone; cells and outputs stay
 
 Each block of code is a cell that runs in a notebook of its own folder, and its true output stands behind it.
 """
@@ -56,7 +57,6 @@ def notebook(model: str = MODEL) -> Any:
     cells = []
     for number, (kind, text) in enumerate(parts(SOURCE.read_text("utf-8")), 1):
         if kind == "markdown":
-            # Links of the page lead from docs/, and those of the notebook from notebooks/.
             cells.append(new_markdown_cell(text, id=f"text-{number:02}"))
         else:
             cells.append(new_code_cell(model if text == MODEL else text, id=f"cell-{number:02}"))
@@ -72,12 +72,23 @@ def run(made: Any, folder: Path) -> None:
     ).execute()
 
 
+def with_new_texts(kept: Any) -> Any:
+    """A notebook that has run, with the texts of today. Raises SystemExit where a cell has changed, too."""
+    made = notebook()
+    for old, new in zip(kept.cells, made.cells, strict=True):
+        if new.cell_type == "code":
+            if old.source != new.source:
+                raise SystemExit(f"tutorial: this cell has changed, so it must run:\n{new.source}")
+            new.update(old)
+    return made
+
+
 def page(made: Any) -> str:
     """The notebook as a page for docs/."""
     kinds = [part.kind for part in parts(SOURCE.read_text("utf-8"))]
     told = []
     for kind, cell in zip(kinds, made.cells, strict=True):
-        if kind == "markdown":
+        if kind == "markdown":  # its links lead from notebooks/
             told.append(cell.source.replace("](../docs/", "]("))
             continue
         told.append(f"```{kind}\n{cell.source}\n```")
@@ -89,15 +100,17 @@ def _shown(output: Any) -> str:
     if output.output_type == "stream":
         return _text(output.text)
     if "text/markdown" in output.data:  # an answer
-        return "\n".join(f"> {line}".rstrip() for line in output.data["text/markdown"].split("\n"))
-    plain = str(output.data["text/plain"])
+        return "\n".join(f"> {line}" if line else ">" for line in output.data["text/markdown"].split("\n"))
+    plain = str(output.data["text/plain"]).replace(f"{FOLDER}/", "")
     # What a run leaves in the place where it was watched.
     return f"*{plain}*" if output.output_type == "display_data" else _text(plain)
 
 
 def _text(shown: str) -> str:
     lines = [line.rstrip()[:_WIDE] for line in shown.strip("\n").split("\n")]
-    return "```text\n" + "\n".join(lines).replace(f"{FOLDER}/", "") + "\n```"
+    text = "\n".join(lines).replace(f"{FOLDER}/", "")
+    fence = "````" if "```" in text else "```"
+    return f"{fence}text\n{text}\n{fence}"
 
 
 def main() -> None:
@@ -105,14 +118,24 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("-m", "--model", default="local", help="who answers; default: local")
+    parser.add_argument("--texts", action="store_true", help="the texts alone; cells and outputs stay")
     args = parser.parse_args()
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    FOLDER.mkdir(mode=0o755)
-    made = notebook(f"%rlm -m {args.model}")
-    run(made, FOLDER)
+    if args.texts:
+        made = with_new_texts(nbformat.read(NOTEBOOK, nbformat.NO_CONVERT))  # type: ignore[no-untyped-call]
+    else:
+        made = run_anew(args.model)
     nbformat.write(made, NOTEBOOK)  # type: ignore[no-untyped-call]
     PAGE.write_text(page(made), encoding="utf-8")
     print(f"{NOTEBOOK.relative_to(ROOT)}, {PAGE.relative_to(ROOT)}")
+
+
+def run_anew(model: str) -> Any:
+    """The notebook, run in a folder of its own."""
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir(mode=0o755)
+    made = notebook(f"%rlm -m {model}")
+    run(made, FOLDER)
+    return made
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
-from rlm_runtime import labels
+from rlm_runtime import labels, missed
 from rlm_runtime.files import files
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ class LastCell:
             return _is_a_file(error.name)
         if type(error) is AttributeError and "'NoneType' object has no attribute" in str(error):
             return _nothing_found(error, code)
+        if missed.found_nothing(error, str(error)) and (cell := _parsed(code[:_LOOKED_AT])):
+            return missed.line_with_words(cell, self._shell.user_ns.get("context"))
         return ""
 
     def _never_set(self, name: str) -> str:
@@ -130,6 +132,8 @@ def _nothing_found(error: BaseException, code: str) -> str:
         ):
             text = _value(node.args[1], frame)
             if type(text) is str:
+                if len(text) > _SHOWN and (told := missed.line_with_words(node, text)):
+                    return told
                 cut = repr(text[:_SHOWN]) + ("…" if len(text) > _SHOWN else "")
                 return f"re.{node.func.attr} found nothing in {cut}. Correct the pattern."
     return ""

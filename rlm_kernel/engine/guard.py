@@ -11,6 +11,8 @@ from rlm_kernel.engine.values import CellResult, StopReason
 
 _PATIENCE = 3
 """Replies in a row with nothing to run before the run is given up."""
+_TRIES = 4
+"""Turns with the same code that gave the same, before the run is given up."""
 
 
 class Exhausted(Exception):
@@ -38,6 +40,8 @@ class Guard:
         self._last: tuple[tuple[str, ...], str] = ((), "")
         """The code of the last turn, and what it gave."""
         self._idle = 0
+        self._tries = 1
+        """Turns in a row with code that were the same, and gave the same."""
 
     def see(self, code: str) -> None:
         """Code was run."""
@@ -64,7 +68,9 @@ class Guard:
             return False
         self._failed = results[-1].status != "ok"
         before, self._last = self._last, (reply.cells, say.without_counts(results))
-        return self._last == before
+        same = self._last == before
+        self._tries = self._tries + 1 if same else 1
+        return same
 
     def objection(self, *, hasty: bool) -> str | None:
         """Why an answer that was given is not taken, for the root model; None: it stands."""
@@ -77,7 +83,11 @@ class Guard:
         return None
 
     def count(self, results: Sequence[CellResult]) -> None:
-        """Count replies with nothing to run. Raises Exhausted after too many in a row."""
+        """Count replies with nothing to run, and turns that were the same. Raises Exhausted after too many in
+        a row.
+        """
         self._idle = 0 if results else self._idle + 1
         if self._idle >= _PATIENCE:
             raise Exhausted("no_answer", f"The last {self._idle} replies had nothing to run.")
+        if self._tries >= _TRIES:
+            raise Exhausted("no_answer", f"The same code was run {self._tries} times, and gave the same.")

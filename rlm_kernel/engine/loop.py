@@ -30,7 +30,7 @@ from rlm_kernel.engine.values import (
     Outcome,
     StopReason,
 )
-from rlm_kernel.errors import BudgetExceeded, ModelError
+from rlm_kernel.errors import BudgetExceeded, ModelError, RLMError
 
 LAST_ANSWER_SECONDS = 120.0
 """Time for the best-effort answer, and again for a cell that delivers it, when the run's own is up."""
@@ -84,6 +84,10 @@ class Loop:
         """The answer is to have evidence."""
         self._last = False
         """The last answer was asked for."""
+        self._seen_whole = False
+        """The first message shows the input whole."""
+        self._reads = False
+        """The root model was told to read the input, and not to compute over it."""
         self._outputs = ""
         """With what the last message begins: what the last turn's cells gave."""
         self._answer: Answer | None = None
@@ -124,6 +128,7 @@ class Loop:
         """
         files = say.named_files(named, absent)
         told = [turn.told for turn in past.turns] if past and past.turns and past.turns[0].told else []
+        info = self._profile.suits(past.question if past and past.question else question, info)
         info, changed = say.input_now(info, from_files, self._profile.head_chars, told)
         further = past.question if past is not None else ""
         await self._ask_for_evidence(info, further, past.turns[-1].number if past and past.turns else 0)
@@ -157,6 +162,8 @@ class Loop:
     def _open(self, question: str, info: ContextInfo, files: str, *, from_files: bool) -> None:
         self._guard.looked, self._typed = info.total_chars == 0 or bool(info.whole), info.typed
         seen = self._first_messages(question, info, files, from_files=from_files)
+        self._seen_whole = bool(info.whole)
+        self._reads = bool(info.whole and self._profile.read)
         unseen = replace(info, whole=())
         shorter = self._first_messages(question, unseen, files, from_files=from_files)
         self.conversation.begin(seen, shorter)
@@ -179,10 +186,10 @@ class Loop:
         last = "\n".join(filter(None, [cite, files, say.progress_line(self.ledger, 1)]))
         near = patterns.as_turns(patterns.nearest(self._profile.patterns, question, info))
         first = say.question_message(question, info, from_files, self._profile.head_chars, last)
+        reads = self._profile.read and info.whole
         return [
             {"role": "system", "content": system},
-            *self._profile.examples,
-            *near,
+            *([] if reads else [*self._profile.examples, *near]),
             {"role": "user", "content": first},
         ]
 
@@ -343,6 +350,8 @@ class Loop:
                 remarks.append(say.BESIDE_CODE)
             else:
                 answer = await self._prose_answer(parsed.final, remarks, beside=bool(results))
+        if answer is None and self._reads and not (results or remarks or parsed.unclosed):
+            answer = await self._words(parsed.prose)
         if answer is None and not results and not remarks and not parsed.unclosed:
             remarks.append(say.ALL_THOUGHT if parsed.empty else say.nothing_to_run(parsed.labels))
         objection = self._guard.objection(hasty=hasty) if answer is not None else None
@@ -367,13 +376,31 @@ class Loop:
         remarks.append(found)
         return None
 
+    async def _unseen_input(self) -> Sequence[tuple[str, str]]:
+        """The input, where it is short and was not shown: a model that got nowhere by code can read it."""
+        if self._seen_whole and not self.conversation.shortened:
+            return ()
+        root = self.conversation.models.card("root")
+        most = whole.room(self._view.whole, root, self.ledger.left())
+        try:
+            return (await self.cells.kernel.describe(most)).whole if most else ()
+        except RLMError:  # the kernel is gone
+            return ()
+
+    async def _words(self, prose: str) -> Answer | None:
+        """The words of a reply as the answer, if there are any and they have the form that it must have."""
+        words = answers.words_of(prose)
+        if words and self._typed:
+            return await self._prose_answer(ProseFinal("FINAL", repr(words)), [])
+        return Answer(words) if words else None
+
     async def _last_answer(self, reason: StopReason, detail: str) -> Outcome:
         """Ask once more, for an answer from what was seen: the best-effort answer."""
         self._last = True
         self.cells.tell(Noted(detail))
         if self._cites:  # there is no further try
             await self._expect_evidence(False, self.conversation.turn)
-        self.conversation.say(say.forced_message(detail))
+        self.conversation.say(say.forced_message(detail, await self._unseen_input()))
         try:
             async with asyncio.timeout(LAST_ANSWER_SECONDS):
                 # What is left for all belongs to the topmost RLM.
@@ -393,11 +420,7 @@ class Loop:
             # limits.
             results, _ = await self._run_cells(parsed.cells[-1:])
             answer = results[0].answer
-        elif words := answers.words_of(parsed.prose):
-            answer = (
-                await self._prose_answer(ProseFinal("FINAL", repr(words)), [])
-                if self._typed
-                else Answer(words)
-            )
+        else:
+            answer = await self._words(parsed.prose)
         self._answer = answer
         return Outcome(answer, reason, forced=answer is not None, detail=detail)

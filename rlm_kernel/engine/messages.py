@@ -390,9 +390,10 @@ def named_files(paths: Sequence[str], absent: Sequence[str] = ()) -> str:
     return "\n".join(lines)
 
 
-def forced_message(reason: str) -> str:
-    """Ask for the one last answer at exhaustion."""
-    return (
+def forced_message(reason: str, unseen: Sequence[tuple[str, str]] = ()) -> str:
+    """Ask for the one last answer at exhaustion. `unseen`: the input's texts, which are shown for it."""
+    shown = f"{whole.shown(unseen)}\n\n" if unseen else ""
+    return shown + (
         f"{reason} No more code will run. Give your best answer now, from what you have seen: FINAL(answer) "
         "on a line of its own, "
         "or FINAL_VAR(name) for a variable of the session. Reply with that line alone."

@@ -39,7 +39,8 @@ _Gram = str | tuple[str, str]
 class Pattern:
     """`code` for questions such as these, over an input of that kind; it answers the first of them.
 
-    `about`: what the root model is told of the input of the example; `output`: of the code.
+    `about`: what the root model is told of the input of the example; `output`: of the code. `finds`: it finds
+    a passage, which in a short text can as well be read.
     """
 
     input: str
@@ -47,14 +48,17 @@ class Pattern:
     code: str
     about: str = ""
     output: str = ""
+    finds: bool = False
 
 
 def parse_pattern(title: str, text: str, inputs: Mapping[str, str]) -> Pattern:
     """The pattern in a section of a profile: questions, a line each, a block of code, => and its output.
 
-    `title`: for which input it is, and the name of one of the `inputs` of the profile. Raises ValueError.
+    `title`: for which input it is, and the name of one of the `inputs` of the profile, after "find" where it
+    finds a passage. Raises ValueError.
     """
-    kind, _, name = title.partition(" ")
+    finds = title.startswith("find ")
+    kind, _, name = title.removeprefix("find ").partition(" ")
     asked, fence, code = text.partition("```repl\n")
     code, fence_end, output = code.partition("```\n")
     questions = tuple(line.strip() for line in asked.splitlines() if line.strip())
@@ -64,11 +68,24 @@ def parse_pattern(title: str, text: str, inputs: Mapping[str, str]) -> Pattern:
             f"a pattern is `## pattern`, {' or '.join(INPUTS)} and the name of an `## input`, questions, a "
             f"line each, a ```repl block, => and its output: {text.strip()[:60]!r}"
         )
-    return Pattern(kind, questions, code.rstrip(), inputs[name].strip(), shown)
+    return Pattern(kind, questions, code.rstrip(), inputs[name].strip(), shown, finds)
 
 
 def nearest(patterns: Sequence[Pattern], question: str, info: ContextInfo) -> list[Pattern]:
     """The patterns for questions that are most like this one; the nearest last."""
+    alike = _alike(patterns, question, info)
+    return sorted(alike, key=lambda one: alike[one])[-SHOWN:]
+
+
+def likeness(patterns: Sequence[Pattern], question: str, info: ContextInfo) -> float:
+    """How much the question is like that of the nearest pattern that computes: 0 for nothing in common, 1 for
+    the same words.
+    """
+    alike = _alike(patterns, question, info)
+    return max((much for one, much in alike.items() if not one.finds), default=0.0)
+
+
+def _alike(patterns: Sequence[Pattern], question: str, info: ContextInfo) -> dict[Pattern, float]:
     fitting = {"any", *(["files"] if info.kind == "dict" else ["text", *(["rows"] if info.form else [])])}
     index, rare = _index(tuple(patterns))
     asked = _vector(question, info.form, rare)
@@ -78,7 +95,7 @@ def nearest(patterns: Sequence[Pattern], question: str, info: ContextInfo) -> li
             score = sum(weight * vector.get(gram, 0.0) for gram, weight in asked.items())
             score *= _PREFERRED if pattern.input == "rows" else 1
             alike[pattern] = max(alike.get(pattern, 0.0), score)
-    return sorted(alike, key=lambda one: alike[one])[-SHOWN:]
+    return alike
 
 
 def as_turns(near: Sequence[Pattern]) -> list[Message]:

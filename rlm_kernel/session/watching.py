@@ -131,20 +131,30 @@ def _chosen() -> _View:
 
 class _Stderr:
     """The live view of a terminal, lines elsewhere. A terminal has room for one: what runs beside it tells
-    of its end alone.
+    of its end alone. Lines of runs beside one another have their numbers.
     """
 
     _lock = threading.Lock()
     _first: _Stderr | None = None
+    _going = 0
+    _begun = 0
+    """Since one ran alone."""
 
     def __init__(self) -> None:
         from rlm_kernel.views.live import LiveView
 
-        self._live = LiveView()
+        self._live = LiveView(label=self._label)
         self._beside = False
+        self._number = 0
+
+    def _label(self) -> str:
+        return f"[{self._number}] " if _Stderr._begun > 1 else ""
 
     def __enter__(self) -> object:
         with _Stderr._lock:
+            _Stderr._begun = _Stderr._begun + 1 if _Stderr._going else 1
+            _Stderr._going += 1
+            self._number = _Stderr._begun
             self._beside = _Stderr._first is not None and sys.stderr.isatty()
             if not self._beside:
                 _Stderr._first = self
@@ -156,6 +166,7 @@ class _Stderr:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with _Stderr._lock:
+            _Stderr._going -= 1
             if _Stderr._first is self:
                 _Stderr._first = None
         if not self._beside:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TextIO
 
 from rlm_kernel.printable import printable
@@ -24,10 +24,14 @@ _TOLD = ("reply", "cell", "batch", "child", "retry", "person", "note")
 class Lines:
     """Prints what a branch tells. `lines`: for each turn and cell, too, and not only signs of life."""
 
-    def __init__(self, branch: Branch, stream: TextIO, *, lines: bool) -> None:
+    def __init__(
+        self, branch: Branch, stream: TextIO, *, lines: bool, label: Callable[[], str] = lambda: ""
+    ) -> None:
+        """`label` stands before each line: runs beside one another tell by it whose line it is."""
         self._branch = branch
         self._stream = stream
         self._lines = lines
+        self._label = label
         self._said = ""
         self._printed = self._told_of_waiting = branch.clock()
         self._over = threading.Event()
@@ -72,7 +76,7 @@ class Lines:
 
     def tell(self, text: str) -> None:
         self._printed = self._branch.clock()
-        print(printable(text), file=self._stream, flush=True)
+        print(f"{self._label()}{printable(text)}", file=self._stream, flush=True)
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:

@@ -24,7 +24,8 @@ class LiveView(Branch):
     """A listener (`engine.events`) that shows a run to a person at work.
 
     A context manager, which may be entered again: it then counts anew. `quiet` shows nothing. `lines`: off a
-    terminal, a line for each turn and cell, and not only signs of life. `stream`: stderr by default.
+    terminal, a line for each turn and cell, and not only signs of life. `stream`: stderr by default. `label`:
+    what stands before each such line.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class LiveView(Branch):
         lines: bool = True,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
+        label: Callable[[], str] = lambda: "",
     ) -> None:
         super().__init__(self._show, clock=clock)
         stream = stream or sys.stderr
@@ -43,7 +45,7 @@ class LiveView(Branch):
 
             self._view = TerminalView(self, stream)
         elif not quiet:
-            self._view = Lines(self, stream, lines=lines)
+            self._view = Lines(self, stream, lines=lines, label=label)
 
     def __enter__(self) -> LiveView:
         self.begin()

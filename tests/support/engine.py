@@ -8,7 +8,7 @@ import asyncio
 import base64
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -80,7 +80,8 @@ class FakeKernel:
         return await self.run_cell(cell_id, code)
 
     async def describe(self, whole: int = 0) -> ContextInfo:
-        return INFO
+        text = str(self.variables["context"])
+        return replace(INFO, whole=[("a.txt", text)] if len(text) <= whole else [])
 
     def person_cells(self) -> list[CellResult]:
         found, self.persons = self.persons, []
@@ -225,6 +226,7 @@ class Run:
     clock: Callable[[], float] | None = None
     heard: Any = field(default_factory=Recorder)
     images: bool = False
+    whole: float = 0.0
 
     def __post_init__(self) -> None:
         self.kernel = FakeKernel()
@@ -234,7 +236,9 @@ class Run:
         self.calls = HostCalls(SubCalls(self.models, self.ledger), tell, locate)
         self.kernel.handlers = self.calls.handlers()
         cells = Cells(self.kernel, self.calls, tell)
-        self.loop = Loop(cells, self.models, self.profile, View(self.output_chars, images=self.images))
+        self.loop = Loop(
+            cells, self.models, self.profile, View(self.output_chars, images=self.images, whole=self.whole)
+        )
 
     def outcome(
         self, question: str = "What is it?", info: ContextInfo = INFO, past: Past | None = None

@@ -2,9 +2,10 @@
 
 A profile is a file, NAME.md: between two lines of `---` numbers by name (`output_chars: 2000`), all of them
 optional; a system prompt; then, perhaps, example turns, in sections headed `## user` and `## assistant`, and
-those for kinds of questions, headed `## input` and `## pattern` (engine/patterns.py). What it says of child
-RLMs, where they are allowed, of pictures, where models can see them, and of an input that is shown whole
-(seen.md) or not (unseen.md) is the same in all (recursion.md, pictures.md).
+those for kinds of questions, headed `## input` and `## pattern` (engine/patterns.py). A section `## read` is
+the system prompt for an input that is shown whole and a question that is like none of the patterns. What a
+profile says of child RLMs, where they are allowed, of pictures, where models can see them, and of an input
+that is shown whole (seen.md) or not (unseen.md) is the same in all (recursion.md, pictures.md).
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from typing import Literal, get_args
 
 from rlm_kernel.engine.displays import SHOWN_A_TURN
-from rlm_kernel.engine.patterns import Pattern, parse_pattern
+from rlm_kernel.engine.patterns import Pattern, likeness, parse_pattern
 from rlm_kernel.engine.protocols import Card, ContextInfo, Message
 
 ProfileName = Literal["default", "batching", "short", "small"]
@@ -49,13 +50,15 @@ _DISPLAYS = (
     f"{SHOWN_A_TURN} a turn at most.\n"
 )
 _CELL_TIME = " A cell may compute for {:,g} seconds, not counting the time in which it waits for models."
+_LIKE = 0.5
+"""How much a question is like that of a pattern whose code answers it, at the least."""
 SIZES = ("output_chars", "head_chars", "piece_chars")
 _HEAD = re.compile(r"---[ \t]*\n(.*?)^---[ \t]*\n", re.MULTILINE | re.DOTALL)
 _FILLED_IN = re.compile(
     r"\{(output_chars|sub_chars|sub_doubt|piece_chars|example_chunk|recursion|models|pictures|displays"
     r"|cell_time|seen|unseen|context_hint)\}"
 )
-_SECTION = re.compile(r"^## (user|assistant|input [a-z]+|pattern [a-z ]+)[ \t]*\n", re.MULTILINE)
+_SECTION = re.compile(r"^## (read|user|assistant|input [a-z]+|pattern [a-z ]+)[ \t]*\n", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,8 @@ class Profile:
 
     `piece_chars`: how much of the input is to go into a prompt, where the sub model reads as much.
     `recursion`: on child RLMs; `pictures`: on those that sub models see; `seen`: on an input that is shown
-    whole; `unseen`: on one that is not. `patterns`: example turns for kinds of questions.
+    whole; `unseen`: on one that is not. `patterns`: example turns for kinds of questions. `read`: the system
+    prompt, instead of `system` and all examples, for an input that is to be read and not computed over.
     """
 
     name: str
@@ -80,11 +84,19 @@ class Profile:
     seen: str = ""
     unseen: str = ""
     patterns: tuple[Pattern, ...] = ()
+    read: str = ""
 
     @property
     def fits_input(self) -> bool:
-        """Whether the prompt is made for each input, so that it can tell of one that is shown whole."""
-        return _FILLED_IN.search(self.system) is not None
+        """Whether it can tell of an input that is shown whole."""
+        return bool(self.read) or _FILLED_IN.search(self.system) is not None
+
+    def suits(self, question: str, info: ContextInfo) -> ContextInfo:
+        """What is told of the input for this question: the whole is left out where code computes the answer
+        as one of the patterns does.
+        """
+        computes = self.read and info.whole and likeness(self.patterns, question, info) >= _LIKE
+        return replace(info, whole=()) if computes else info
 
 
 def profile_of(model: str, window: int | None = None) -> ProfileName:
@@ -111,10 +123,12 @@ def parse_profile(name: str, text: str) -> Profile:
     system, *sections = _SECTION.split(text[head.end() :] if head else text)
     if not system.strip():
         raise ValueError("it has no system prompt before the first example")
-    patterns, parts, inputs = [], [], {}
+    patterns, parts, inputs, read = [], [], {}, ""
     for title, said in zip(sections[::2], sections[1::2], strict=True):
         if title.startswith("input "):
             inputs[title.removeprefix("input ")] = said
+        elif title == "read":
+            read = said.strip()
         elif title.startswith("pattern "):
             patterns.append(parse_pattern(title.removeprefix("pattern ").strip(), said, inputs))
         else:
@@ -139,6 +153,7 @@ def parse_profile(name: str, text: str) -> Profile:
         seen=shared["seen"],
         unseen=shared["unseen"],
         patterns=tuple(patterns),
+        read=read,
     )
 
 
@@ -178,6 +193,8 @@ def system_prompt(
     still allowed. `root_sees`: the root model is shown the pictures that its cells display. `cell_seconds`:
     how long a cell may compute.
     """
+    if info.whole and profile.read:
+        return profile.read
     reads = (sub.window or _USUAL_WINDOW) * _SHARE
     piece = min(profile.piece_chars, _rounded(reads * _DENSE_CHARS_PER_TOKEN))
     seen = profile.seen.strip() if info.whole else ""

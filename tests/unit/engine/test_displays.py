@@ -64,7 +64,7 @@ async def test_pictures_stay_with_the_cell_without_the_setting_or_where_the_mode
 
 
 async def test_pictures_are_bounded_by_turn_and_in_all_and_the_model_is_told() -> None:
-    made = run("show(*[png] * 7)", *["show(*[small] * 4)"] * 5)
+    made = run("show(*[png] * 7)", *[f"show(*[small] * 4) or {turn}" for turn in range(5)])
     await made.outcome()
     assert (
         "You see 4 pictures of the output above, in order. 3 pictures not shown to you: at most 4"

@@ -274,6 +274,18 @@ async def test_replies_with_nothing_to_run_are_nudged_and_after_three_given_up()
     assert "The last 3 replies had nothing to run." in outcome.detail
 
 
+async def test_the_same_code_with_the_same_output_is_given_up_after_four_times() -> None:
+    run = scripted(LOOK, LOOK, "It should be right.", LOOK, LOOK, "FINAL(a guess)", LOOK)
+    outcome = await run.outcome()
+    assert (outcome.answer, outcome.stop_reason, outcome.forced) == (Answer("a guess"), "no_answer", True)
+    assert "The same code was run 4 times, and gave the same." in outcome.detail
+
+
+async def test_the_same_code_that_gives_something_else_each_time_goes_on() -> None:
+    run = scripted(*[repl("say(context[:5] * nth())")] * 6, "FINAL(six)")
+    assert (await run.outcome()).stop_reason == "answered"
+
+
 async def test_a_cell_ends_the_count_of_idle_replies() -> None:
     run = scripted("Hm.", "Hm.", LOOK, "Hm.", "Hm.", "FINAL(I know)")
     assert (await run.outcome()).stop_reason == "answered"

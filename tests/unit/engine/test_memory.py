@@ -423,7 +423,8 @@ async def test_a_window_that_is_not_known_is_taken_as_a_usual_one() -> None:
 
 
 async def test_where_it_does_not_help_it_is_not_tried_turn_after_turn() -> None:
-    models = Remembering([repl(LONG)] * 6 + [repl("FINAL(context)")], "", window=10)
+    code = [repl(f"{LONG} or {turn}") for turn in range(6)]
+    models = Remembering([*code, repl("FINAL(context)")], "", window=10)
     run = Run(models)
     run.loop.conversation.share = 0.1
     await run.outcome()

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from rlm_kernel.engine import messages as say
 from rlm_kernel.engine import whole
 from rlm_kernel.engine.prompts import load_profile, system_prompt
-from rlm_kernel.engine.values import Answer, Card, Message
-from rlm_kernel.errors import ModelError
+from rlm_kernel.engine.values import Answer, Card, ContextInfo, Message
+from rlm_kernel.errors import KernelError, ModelError
 from rlm_kernel.models.scripted import ScriptedModels
 from rlm_kernel.sandbox import kernel_says
 from tests.support.engine import INFO, Run
@@ -83,7 +83,6 @@ def test_the_prompt_says_that_the_input_was_shown(name: Any) -> None:
         "Do not answer before you have looked" not in told[1] or "{unseen}" not in load_profile(name).system
     )
     assert load_profile(name).fits_input
-    assert not load_profile("small").fits_input
 
 
 def test_what_a_kernel_says_is_the_whole_is_bounded_and_checked() -> None:
@@ -115,3 +114,66 @@ async def test_what_does_not_fit_the_window_after_all_is_asked_again_without_the
     assert (await run.outcome(info=SEEN)).answer == Answer("world")
     assert say.NOT_LOOKED in run.told()
     assert "Starts with: 'hello world'" in run.told(-2)
+
+
+READ = "What is the magic number for noble-harbor?"
+
+
+def repl(code: str) -> str:
+    return f"```repl\n{code}\n```"
+
+
+@pytest.mark.parametrize(
+    ("question", "read"),
+    [
+        (READ, True),
+        ("Why did the ferry come late?", True),
+        ("Where does the baker hide the letter?", True),
+        ("How often does the word lamp occur?", False),
+        ("How many lines does the text have?", False),
+    ],
+)
+async def test_a_small_model_reads_a_short_text_unless_code_computes_the_answer(
+    question: str, read: bool
+) -> None:
+    run = Run(ScriptedModels([repl("say(context)"), "FINAL(x)"]), profile=load_profile("small"))
+    await run.outcome(question, info=SEEN)
+    first = run.models.requests[0]
+    assert [message["role"] for message in first] == ["system", "user"] if read else len(first) > 2
+    assert ("<input-" in first[-1]["content"]) == read
+    assert ("it is too long to show" in first[0]["content"]) != read
+
+
+async def test_what_a_small_model_says_of_a_text_that_it_was_to_read_is_the_answer() -> None:
+    run = Run(ScriptedModels(["1498793"]), profile=load_profile("small"))
+    assert (await run.outcome(READ, info=SEEN)).answer == Answer("1498793")
+    run = Run(ScriptedModels(["1498793", "FINAL(in words)"]))
+    assert (await run.outcome(READ, info=SEEN)).answer == Answer("in words"), "others say FINAL"
+    assert run.ledger.totals().turns == 2
+
+
+async def test_the_last_answer_is_asked_for_with_a_short_input_that_was_not_shown() -> None:
+    look = repl("say(context[:5])")
+    run = Run(ScriptedModels([look] * 4 + ["FINAL(hello world)"]), whole=0.5)
+    outcome = await run.outcome()
+    assert (outcome.answer, outcome.stop_reason, outcome.forced) == (Answer("hello world"), "no_answer", True)
+    assert "<input-" in run.told()
+    assert "hello world" in run.told()
+
+
+@pytest.mark.parametrize(("whole_share", "info"), [(0.0, INFO), (0.5, SEEN)])
+async def test_it_is_not_shown_against_the_setting_or_twice(whole_share: float, info: ContextInfo) -> None:
+    look = repl("say(context[:5])")
+    run = Run(ScriptedModels([look] * 4 + ["FINAL(hello world)"]), whole=whole_share)
+    assert (await run.outcome(info=info)).forced
+    assert "<input-" not in run.told()
+
+
+async def test_a_kernel_that_is_gone_does_not_keep_the_last_answer_from_being_asked_for() -> None:
+    run = Run(ScriptedModels([repl("say(context[:5])")] * 4 + ["FINAL(hello)"]), whole=0.5)
+
+    async def lost(whole: int = 0) -> ContextInfo:
+        raise KernelError("It is gone.")
+
+    run.kernel.describe = lost  # type: ignore[method-assign]
+    assert (await run.outcome()).answer == Answer("hello")

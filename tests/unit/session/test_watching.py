@@ -141,6 +141,21 @@ def test_off_notebooks_lines_come_on_stderr(capsys: pytest.CaptureFixture[str], 
     )
 
 
+def test_lines_of_runs_beside_one_another_say_whose_they_are(
+    capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    monkeypatch.delitem(sys.modules, "IPython", raising=False)
+    with Watched(True) as one, Watched(True) as other:
+        one.say("Loading this.")
+        other.say("Loading that.")
+    with Watched(True) as alone:
+        alone.say("Loading all.")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:2] == ["[1] Loading this.", "[2] Loading that."]
+    assert [line[:4] for line in lines[2:4]] == ["[2] ", "[1] "]
+    assert lines[4] == "Loading all."
+
+
 def interrupt_soon() -> None:
     """As Jupyter does it: a signal to the main thread, which waits."""
     main = threading.main_thread().ident or 0

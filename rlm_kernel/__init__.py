@@ -91,3 +91,19 @@ def __getattr__(name: str) -> Any:
 
         return getattr(importlib.import_module(_LATE[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def load_ipython_extension(ipython: Any) -> None:
+    """Called by `%load_ext rlm_kernel`: from then on the notebook has `%%rlm` and `%rlm`."""
+    _magics().load(ipython)
+
+
+def unload_ipython_extension(ipython: Any) -> None:
+    """Called by `%unload_ext` and `%reload_ext`."""
+    _magics().unload(ipython)
+
+
+def _magics() -> Any:
+    import importlib
+
+    return importlib.import_module("rlm_kernel.magics.magic")

@@ -186,27 +186,35 @@ class Result:
                 shown,
                 self._evidence_html(),
                 f"<p {sanitize.NO_MATH}><b>{about}</b></p>" if about else "",
-                f"<p {sanitize.NO_MATH}><small>{sanitize.text(self._used())} · trace: ",
-                f"{sanitize.link(self.trace)}</small></p>",
+                self._footer_html(),
             ]
         )
+
+    def _footer_html(self) -> str:
+        """What it cost, and where its trace is."""
+        used = f"{sanitize.text(self._used())} · trace: {sanitize.link(self.trace)}"
+        return f"<p {sanitize.NO_MATH}><small>{used}</small></p>"
 
     def _repr_markdown_(self) -> str:
         from rlm_kernel.report import answer
 
         about = self._best_effort() or ("" if self.answer is not None else self._why_none())
         shown = "" if self.answer is None else answer.as_markdown(self.answer, "; result.answer has them all")
-        used = answer.as_markdown(f"{self._used()} · trace: {self._place()}")
         return "\n\n".join(
             part
             for part in (
                 shown,
                 "  \n".join(answer.as_markdown(line) for line in listed(self.evidence[:_PASSAGES])),
                 f"**{answer.as_markdown(about)}**" if about else "",
-                used,
+                self._footer_markdown(),
             )
             if part
         )
+
+    def _footer_markdown(self) -> str:
+        from rlm_kernel.report import answer
+
+        return answer.as_markdown(f"{self._used()} · trace: {self._place()}")
 
     def _evidence_html(self) -> str:
         """The passages, folded."""

@@ -15,9 +15,7 @@ from rlm_kernel import RLM, Replayed
 from rlm_kernel.cli import app
 from rlm_kernel.session.tree import with_children
 from rlm_kernel.trace.reader import TraceFile, read_trace
-from tests.support.examples import EXAMPLES, FOLDER, INPUTS, with_inputs
-
-NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+from tests.support.examples import EXAMPLES, FOLDER, INPUTS, TRACES, with_inputs
 
 
 @pytest.fixture(scope="session")
@@ -38,10 +36,10 @@ def _tree(path: Path) -> list[TraceFile]:
 
 
 def test_every_example_is_there() -> None:
-    assert {path.stem for path in NOTEBOOKS} >= set(EXAMPLES)
+    assert {path.stem for path in TRACES} >= set(EXAMPLES)
 
 
-@pytest.mark.parametrize("name", [path.stem for path in NOTEBOOKS])
+@pytest.mark.parametrize("name", [path.stem for path in TRACES])
 def test_notebook_replays_to_the_same(kernel_image: Any, copy: Path, name: str) -> None:
     path = copy / f"{name}.ipynb"
     assert read_trace(path).meta.stop_reason == "answered"

@@ -10,6 +10,8 @@ from types import ModuleType
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "notebooks"
+TRACES = [path for path in sorted(FOLDER.glob("*.ipynb")) if path.stem != "tutorial"]
+"""All its notebooks that are traces."""
 EXAMPLES = ("needle", "classify", "repository", "children", "fork", "apply")
 
 

@@ -32,6 +32,7 @@ from rlm_kernel.session.traces import new_writer
 from rlm_kernel.trace.schema import FileMeta, ParentMeta
 from tests.support import hostile_text
 from tests.support.engine import failure, stream
+from tests.support.examples import TRACES
 from tests.support.terminal import Terminal
 from tests.support.trace import call, meta, result, tell
 
@@ -412,7 +413,7 @@ def test_a_pipe_that_is_closed_early_is_no_fault(tmp_path: Path) -> None:
 
 
 def test_the_examples_and_older_traces_are_shown_with_their_answers(rlm: Run) -> None:
-    for path in sorted((Path(__file__).parents[3] / "notebooks").glob("*.ipynb")):
+    for path in TRACES:
         done = rlm("show", path)
         assert done.returncode == 0
         assert "There is none." not in done.stdout

@@ -23,6 +23,7 @@ from rlm_kernel.trace.reader import read_trace
 from rlm_kernel.trace.schema import FileMeta
 from rlm_kernel.trace.writer import NotebookWriter
 from tests.support.engine import stream
+from tests.support.examples import TRACES
 from tests.support.hostile_page import hostile_trace
 from tests.support.tampering import cell, reseal
 from tests.support.trace import call, meta, result, tell
@@ -92,7 +93,7 @@ def test_a_small_run_holds(tmp_path: Path) -> None:
     assert {name for name, verdict in verdicts(found).items() if verdict != "holds"} == {"prompts", "cells"}
 
 
-@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", TRACES, ids=lambda path: path.stem)
 def test_the_projects_notebooks_of_any_version_are_not_broken(path: Path) -> None:
     found = check(path, folders=[NOTEBOOKS])
     # The hundred megabytes of one are made by the script, and not kept.

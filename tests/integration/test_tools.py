@@ -286,5 +286,5 @@ def test_the_example_of_the_documentation_runs(tmp_path: Path, monkeypatch: pyte
     text = (Path(__file__).parents[2] / "docs" / "tools.md").read_text("utf-8")
     code = next(iter(re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)))
     names: dict[str, Any] = {}
-    exec(code, names)  # noqa: S102 - our own page
+    exec(code, names)
     assert names["result"].answer == "Berlin: 21.5 °C"

@@ -275,7 +275,7 @@ def test_the_commands_take_a_file_of_tools(tmp_path: Path, rlm: Rlm, openai_env:
     done = rlm(*asked, "--tools", str(tmp_path / "tools.py"))
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    assert (told["answer"], told["totals"]["tool_calls"]) == ("5", 1)
+    assert (told["answer"], told["tool_calls"]) == (5, 1)
     wrong = rlm("ask", "What?", "--tools", str(tmp_path / "gone.py"))
     assert wrong.returncode == 2
     assert "no file of Python" in wrong.stderr

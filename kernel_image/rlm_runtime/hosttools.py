@@ -69,11 +69,12 @@ def _function(tool: _Tool) -> Callable[..., Any]:
     async def async_(*args: Any, **kwargs: Any) -> Any:
         return await tool.call_async(args, kwargs)
 
-    for function in (call, async_):
+    both: tuple[Any, ...] = (call, async_)
+    for function in both:
         function.__name__ = function.__qualname__ = tool.name
         function.__module__ = "__main__"
         function.__doc__ = tool.doc
-        function.__signature__ = tool.signature  # type: ignore[attr-defined]
+        function.__signature__ = tool.signature
     call.async_ = async_  # type: ignore[attr-defined]
     return call
 

@@ -59,7 +59,7 @@ def calls_in(view: LiveView) -> AllowCall | None:
 
     async def ask(name: str, arguments: Mapping[str, Any]) -> bool | Literal["always"]:
         wants = f"the code wants to call {_one_line(preview(name, arguments))}"
-        answer = await _answer(view, f"{wants} Allow? [y/N/a=always for this tool] ")
+        answer = await _answer(view, f"{wants}. Allow? [y/N/a=always for this tool] ")
         return "always" if answer in ("a", "always") else answer in _YES
 
     return ask

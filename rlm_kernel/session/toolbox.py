@@ -122,8 +122,8 @@ class _Cell(Protocol):
 
 
 def undeclared(tools: Sequence[Tool | ToolSource], cells: Iterable[str]) -> str:
-    """The code that declares the tools, or that there are none, where the last of these cells (their code) that
-    declares any does not declare these; else "".
+    """The code that declares the tools, or that there are none, where the last of these cells (their code)
+    that declares any does not declare these; else "".
     """
     last = next((found for cell in reversed(list(cells)) if (found := _declaration(cell))), "")
     code = declared(tools) or (_NONE if last else "")

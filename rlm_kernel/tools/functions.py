@@ -286,7 +286,20 @@ def _adapter(hint: Any, one: inspect.Parameter) -> Any:
     try:
         return TypeAdapter(hint)
     except (PydanticUserError, TypeError, NameError, SyntaxError, RecursionError):
+        if typing.is_typeddict(hint):  # before Python 3.12 pydantic takes no other than this one
+            return TypeAdapter(_typed_dict(hint))
         return TypeAdapter(Any)  # a class that nothing can be checked by
+
+
+def _typed_dict(hint: Any) -> Any:
+    """The same as of typing_extensions; as any dict where its hints cannot be had."""
+    import typing_extensions
+
+    try:
+        fields = typing.get_type_hints(hint, include_extras=True)
+        return typing_extensions.TypedDict(hint.__name__, fields, total=hint.__total__)  # type: ignore[operator]
+    except Exception:
+        return dict[str, Any]
 
 
 def _type(hint: Any) -> str:

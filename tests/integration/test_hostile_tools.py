@@ -210,15 +210,16 @@ async def test_cancelling_in_the_middle_of_a_call_leaves_nothing(tmp_path: Path)
         finally:
             ended.set()
 
-    before = containers()
     rlm = RLM(models=ScriptedModels([cell("waits()")]), options=OPTIONS, tools=[waits])
     task = asyncio.create_task(rlm.aask("What?", trace=tmp_path / "trace.ipynb"))
     await asyncio.wait_for(begun.wait(), 60)
+    session = read_trace(tmp_path / "trace.ipynb").meta.session
+    assert containers(session)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     await asyncio.wait_for(ended.wait(), 10)
-    assert containers() <= before
+    assert not containers(session)
     (call,) = [
         call
         for one in read_trace(tmp_path / "trace.ipynb").cells
@@ -228,9 +229,10 @@ async def test_cancelling_in_the_middle_of_a_call_leaves_nothing(tmp_path: Path)
     assert (call.error or "").startswith("cancelled")
 
 
-def containers() -> set[str]:
+def containers(session: str) -> list[str]:
+    """The names of those of a session."""
     client = connect()
     try:
-        return {one.id for one in client.containers.list(all=True)}
+        return [str(one.name) for one in client.containers.list(all=True) if session in str(one.labels)]
     finally:
         client.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rlm_kernel.cli._consent import approval_in, consent_in
+from rlm_kernel.cli._consent import approval_in, calls_in, consent_in
 from rlm_kernel.engine.approval import Expected
 from rlm_kernel.sandbox.grants import Consent
 from rlm_kernel.views.live import LiveView
@@ -209,3 +209,16 @@ async def test_a_question_of_money_waits_for_one_of_files_and_is_on_one_line(
         assert await third is False
     assert "wants 5 calls of m, about $2, beside calls that have cost about $1.50 so far;" in terminal.shown
     assert "wants a call of m, about $2;" in terminal.shown
+
+
+async def test_a_call_of_a_tool_is_shown_with_its_arguments_on_one_line(terminal: Terminal) -> None:
+    allow = calls_in(terminal.view())
+    assert allow is not None
+    arguments = {"to": "a@b\x1b[2J\nrlm: allowed", "n": 3}
+    for number, (typed, expected) in enumerate([("y\n", True), ("\n", False), ("a\n", "always")], 1):
+        asking = asyncio.ensure_future(allow("send", arguments))  # type: ignore[arg-type]
+        await terminal.until("always for this tool] ", number)
+        terminal.type(typed)
+        assert await asking == expected
+    wanted = r"rlm: the code wants to call send(to='a@b\x1b[2J\nrlm: allowed', n=3). Allow?"
+    assert wanted in terminal.shown

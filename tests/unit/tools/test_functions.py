@@ -288,6 +288,20 @@ def test_a_tool_says_what_else_holds_for_it() -> None:
     assert isinstance(tools_of([weather])[0], Tool)
 
 
+class Row(typing.TypedDict):
+    id: int
+    name: str
+
+
+async def test_a_typed_dict_is_checked_field_by_field() -> None:
+    def put(row: Row) -> Any:
+        return row
+
+    assert await call(put, row={"id": 1, "name": "tea"}) == {"id": 1, "name": "tea"}
+    with pytest.raises(ToolError, match=r"row\['name'\]: Field required"):
+        await call(put, row={"id": 1})
+
+
 def test_annotated_and_literal_hints_reach_the_schema() -> None:
     def page(number: Annotated[int, pydantic.Field(ge=1)], kind: Literal["a", "b"] = "a") -> None: ...
 

@@ -325,7 +325,7 @@ async def _go_on(
     ledger = ledger_of(host, spent)
     if plan.trace.meta.stop_reason in _ENDED:
         _check_limits(ledger)
-    question = await read_question(plan.question)
+    question = await read_question(plan.question, files=host.settings.sandbox.question_files)
     question.tell_absent(say)
     async with set_up(
         host, models_of(host.settings, again.models, say), again.look_up_files(plan.trace, say)

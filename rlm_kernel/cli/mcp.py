@@ -122,8 +122,8 @@ def mcp(
 ) -> None:
     """Serve MCP: other programs' models ask about what is too large for them.
 
-    A client such as Claude Code, Cursor, VS Code or Zed starts it: docs/mcp.md. It ends with its client. stdout
-    carries the protocol alone.
+    A client such as Claude Code, Cursor, VS Code or Zed starts it: docs/mcp.md. It ends with its client.
+    stdout carries the protocol alone.
     """
     if find_spec("mcp") is None or find_spec("uvicorn") is None:
         raise SetupError("MCP needs the package mcp.", hint="pip install 'rlm-kernel[mcp]'")
@@ -178,8 +178,8 @@ def _folders(given: list[Path]) -> list[Path]:
 
 
 def _with_traces(options: McpOptions) -> dict[str, Any]:
-    """The settings, with a place for traces where the working folder takes none: some clients start servers in
-    the file system's root.
+    """The settings, with a place for traces where the working folder takes none: some clients start servers
+    in the file system's root.
     """
     changes = options.changes()
     folder = options.settings().trace.dir.absolute()

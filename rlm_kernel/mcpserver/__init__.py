@@ -1,1 +1,1 @@
-"""`rlm mcp`: an MCP server, so that a model elsewhere can ask an RLM about what is too large for its window."""
+"""`rlm mcp`: an MCP server. A model elsewhere asks an RLM about what is too large for its window."""

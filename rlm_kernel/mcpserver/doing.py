@@ -88,17 +88,23 @@ class Doing:
         files = await self._files(given.paths, given.text, roots)
         with self._share(given) as share:
             settings = self.rules.settings(self._limits(given, share) | {"root_llm.model": given.model})
-            async with self.kernels.one(), progress.told():
-                result = await ask(
-                    given.question,
-                    given.text if given.text is not None else files or None,
-                    settings=settings,
-                    trace=trace_path(settings, given.question, None),
-                    models=self.rules.models,
-                    view=_paying(progress, share),
-                    say=progress.say,
-                )
-        return _answer(client.remember(result.trace), result)
+            trace = trace_path(settings, given.question, None)
+            trace = trace.with_stem(f"{trace.stem}-{client.new_name()[1:9]}")  # many ask at the same second
+            try:
+                async with self.kernels.one(), progress.told():
+                    result = await ask(
+                        given.question,
+                        given.text if given.text is not None else files or None,
+                        settings=settings,
+                        trace=trace,
+                        models=self.rules.models,
+                        view=_paying(progress, share),
+                        say=progress.say,
+                    )
+            finally:
+                if trace.exists():  # of a failed run, too
+                    client.remember(trace)
+        return _answer(result)
 
     async def session_start(
         self, client: Client, given: asked.SessionStart, roots: Sequence[Path], progress: Progress
@@ -141,7 +147,7 @@ class Doing:
                     self._opened(client, kept.name, changes, (), False, progress, share) as session,
                 ):
                     result = await session.ask(given.question)
-        return _answer(client.remember(result.trace), result)
+        return _answer(result)
 
     async def session_status(
         self, client: Client, given: asked.SessionNamed, roots: Sequence[Path], progress: Progress
@@ -294,7 +300,7 @@ def _written(path: Path, text: str) -> Path:
     return path
 
 
-def _answer(trace: str, result: Result) -> Told:
+def _answer(result: Result) -> Told:
     """An answer with what it cost, what it stands on and where its trace is."""
     answer = result.answer
     cut = answer is not None and len(answer) > MAX_ANSWER
@@ -308,9 +314,9 @@ def _answer(trace: str, result: Result) -> Told:
         "forced": result.forced,
         "evidence": evidence,
         **result.totals.as_json(),
-        "trace": trace,
+        "trace": result.trace.stem,
     }
-    return Told(f"{text}\n\n[{result.totals.line()}; trace {trace}]", data, failed=answer is None)
+    return Told(f"{text}\n\n[{result.totals.line()}; trace {result.trace.stem}]", data, failed=answer is None)
 
 
 def _short(one: Mapping[str, Any]) -> dict[str, Any]:

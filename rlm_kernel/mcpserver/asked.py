@@ -108,7 +108,7 @@ class ShowTrace(Asked):
 
     trace: Annotated[str, Field(max_length=300, description="The trace's name, as an answer told it.")]
     cell: Annotated[
-        str | None, Field(max_length=100, description="Only this cell, by its id (turn-1-1), in full.")
+        str | None, Field(max_length=100, description="Only this cell, by its id (turn-01-a), in full.")
     ] = None
     offset: Annotated[int, Field(ge=0, description="Characters to pass over.")] = 0
     limit: Annotated[int, Field(ge=1, le=MAX_SHOWN, description="Characters to show.")] = 20_000

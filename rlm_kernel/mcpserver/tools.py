@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     import mcp_types as types
 
 INSTRUCTIONS = (
-    "Questions about input that is too large for your window: logs, books, repositories, tables, of any size. "
-    "A Recursive Language Model loads it into a Python kernel in a locked container, writes code over it, has "
-    "sub-models read the parts that matter, and answers with passages as evidence. Use `search` first where "
-    "a regular expression will do: it costs nothing. Use `ask` for one question, session_start and "
-    "session_ask for several about the same input. Pass paths; do not read the files yourself."
+    "Questions about input that is too large for your window: logs, books, repositories, tables, of any "
+    "size. A Recursive Language Model loads it into a Python kernel in a locked container, writes code over "
+    "it, has sub-models read the parts that matter, and answers with passages as evidence. Use `search` "
+    "first where a regular expression will do: it costs nothing. Use `ask` for one question, session_start "
+    "and session_ask for several about the same input. Pass paths; do not read the files yourself."
 )
 Do = Callable[[Client, Any, Sequence[Path], Progress], Coroutine[Any, Any, Told]]
 
@@ -65,7 +65,7 @@ TOOLS = {
         "Ask about a large input",
         "Answer one question about files, folders or a text that are too large for your window. A model "
         "writes code over the whole input and has sub-models read parts of it. Takes from 10 seconds to "
-        "minutes and costs money (max_cost bounds it); gives the answer with evidence, cost and its trace's name.",
+        "minutes and costs money (max_cost bounds it); gives the answer with evidence, cost and trace.",
         asked.Ask,
         lambda doing: doing.ask,
         outside=True,

@@ -63,7 +63,7 @@ async def test_a_question_is_answered_with_cost_trace_and_progress(folder: Path)
         assert "context.count" in shown
         assert '"nbformat"' in (await client.read_resource(f"{listed[0].uri}.ipynb")).contents[0].text
         assert (await call(client, "show_trace", trace=found["trace"], limit=10))["characters"] > 100
-        part = await client.call_tool("show_trace", {"trace": found["trace"], "cell": "turn-1-1"})
+        part = await client.call_tool("show_trace", {"trace": found["trace"], "cell": "turn-01-a"})
         assert "context.count" in part.content[0].text
     assert _gone(pid)()
 
@@ -174,7 +174,8 @@ async def test_paths_are_read_below_the_clients_roots_alone_and_these_may_change
         other = str(tmp_path / "other" / "a b.txt")
         assert "none of the folders" in await refused(client, "search", pattern="needle", paths=[other])
         roots[:] = [tmp_path / "other"]
-        await client.send_roots_list_changed()
+        with pytest.warns(DeprecationWarning, match="roots"):
+            await client.send_roots_list_changed()
         assert (await call(client, "search", pattern="needle", paths=[other]))["hits"]
         assert "none of the folders" in await refused(client, "search", pattern="needle", paths=[path])
 

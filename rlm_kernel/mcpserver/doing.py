@@ -15,7 +15,7 @@ from typing import Any
 
 from rlm_kernel.config import Settings, load_settings
 from rlm_kernel.engine.protocols import Models, as_json
-from rlm_kernel.errors import UsageError
+from rlm_kernel.errors import RLMError, UsageError
 from rlm_kernel.mcpserver import asked, paths
 from rlm_kernel.mcpserver.budget import Budget, Kernels, Share
 from rlm_kernel.mcpserver.clients import Client, Kept
@@ -124,6 +124,9 @@ class Doing:
                 kept = Kept(name, session.trace)
                 status = await session.status()
         except BaseException:
+            # Nobody has its id, so that nobody could end it.
+            with contextlib.suppress(RLMError):
+                await asyncio.shield(self._stop(client, name))
             self.kernels.give()
             raise
         client.sessions[name] = kept

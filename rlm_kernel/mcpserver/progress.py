@@ -76,7 +76,8 @@ class Progress:
         number = 0.0
         while True:
             number += 1
-            await self._send(number, self._line)
+            with contextlib.suppress(Exception):  # the client has left; the run's end is not for this to say
+                await self._send(number, self._line)
             self._news.clear()
             await asyncio.sleep(SOON)
             with contextlib.suppress(TimeoutError):

@@ -12,6 +12,7 @@ import httpx2
 import pytest
 from mcp.client.client import Client
 from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.exceptions import MCPDeprecationWarning
 from mcp_types import ListRootsResult, Root
 
 from tests.support.mcp_clients import TOKEN, call, made_by, on_http, on_stdio, raw, refused, runs
@@ -174,7 +175,7 @@ async def test_paths_are_read_below_the_clients_roots_alone_and_these_may_change
         other = str(tmp_path / "other" / "a b.txt")
         assert "none of the folders" in await refused(client, "search", pattern="needle", paths=[other])
         roots[:] = [tmp_path / "other"]
-        with pytest.warns(DeprecationWarning, match="roots"):
+        with pytest.warns(MCPDeprecationWarning, match="roots"):
             await client.send_roots_list_changed()
         assert (await call(client, "search", pattern="needle", paths=[other]))["hits"]
         assert "none of the folders" in await refused(client, "search", pattern="needle", paths=[path])

@@ -120,7 +120,11 @@ class Doing:
         self.kernels.take()
         changes = {"root_llm.model": given.model}
         try:
-            async with progress.told(), self._opened(client, name, changes, files, True, progress) as session:
+            async with (
+                progress.told(),
+                # It may be wanted for searches alone, which need no key.
+                self._opened(client, name, changes, files, True, progress, models=False) as session,
+            ):
                 kept = Kept(name, session.trace)
                 status = await session.status()
         except BaseException:

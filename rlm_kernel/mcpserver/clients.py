@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import secrets
 import shutil
 import tempfile
@@ -42,7 +43,7 @@ class Client:
 
     def __init__(self, kernels: Kernels, stop: Callable[[Client, str], Coroutine[Any, Any, None]]) -> None:
         """`stop` ends a session's kernel."""
-        self.folder = Path(tempfile.mkdtemp(prefix="rlm-mcp-"))
+        self.folder = Path(tempfile.mkdtemp(prefix=f"rlm-mcp-{os.getpid()}-"))
         self.sessions: dict[str, Kept] = {}
         self.traces: OrderedDict[str, Path] = OrderedDict()
         self.roots: list[Path] | None = None

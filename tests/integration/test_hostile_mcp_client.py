@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -201,6 +203,8 @@ async def test_a_killed_servers_question_leaves_no_container(folder: Path) -> No
         client.process.send_signal(signal.SIGKILL)
         await client.process.wait()
         await until(lambda: not made_by(client.process.pid), 60)
+        for left in Path(tempfile.gettempdir()).glob(f"rlm-mcp-{client.process.pid}-*"):
+            shutil.rmtree(left)
 
 
 @pytest.fixture

@@ -195,6 +195,11 @@ async def test_cancels_and_progress_of_nothing_and_tokens_used_twice_do_no_harm(
     await _still_serves(client)
 
 
+def _remove_folders_of(pid: int) -> None:
+    for left in Path(tempfile.gettempdir()).glob(f"rlm-mcp-{pid}-*"):
+        shutil.rmtree(left)
+
+
 async def test_a_killed_servers_question_leaves_no_container(folder: Path) -> None:
     async with raw(folder) as client:
         client.call(1, "ask", question=SLEEPS, paths=["a.log"])
@@ -203,8 +208,7 @@ async def test_a_killed_servers_question_leaves_no_container(folder: Path) -> No
         client.process.send_signal(signal.SIGKILL)
         await client.process.wait()
         await until(lambda: not made_by(client.process.pid), 60)
-        for left in Path(tempfile.gettempdir()).glob(f"rlm-mcp-{client.process.pid}-*"):
-            shutil.rmtree(left)
+        _remove_folders_of(client.process.pid)
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from rlm_kernel.cli.export import export
 from rlm_kernel.cli.gc import gc
 from rlm_kernel.cli.image import image_app
 from rlm_kernel.cli.kernelspec import kernelspec_app
+from rlm_kernel.cli.mcp import mcp
 from rlm_kernel.cli.models import models_app
 from rlm_kernel.cli.open import open_
 from rlm_kernel.cli.replay import replay
@@ -68,7 +69,7 @@ for panel, commands in {
     ASK: (ask, chat),
     SESSIONS: (init, run, status, stop, attach),
     TRACES: (show, traces, open_, export, diff, verify, replay, resume, fork, apply, test),
-    TOOLS: (doctor, gc, bench),
+    TOOLS: (doctor, gc, bench, mcp),
 }.items():
     for command in commands:
         app.command(command.__name__.strip("_"), cls=GroupedCommand, rich_help_panel=panel)(command)

@@ -34,6 +34,7 @@ COMMANDS = frozenset(
         "image",
         "init",
         "kernelspec",
+        "mcp",
         "models",
         "open",
         "replay",

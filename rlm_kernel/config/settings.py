@@ -224,6 +224,10 @@ class SandboxSettings(_Section):
     """
     allow: Annotated[list[Folder], BeforeValidator(path_list)] = []
     """Folders whose files a notebook in Jupyter may have loaded by naming them in `paths`."""
+    question_files: bool = True
+    """Whether code may load the files whose paths stand in a question, too. No, where the question may be a
+    stranger's.
+    """
 
 
 class SessionSettings(_Section):

@@ -21,6 +21,7 @@ NOT_SETTINGS = (
     "RLM_CACHE_DIR",
     "RLM_DEBUG",
     "RLM_INSTALL_DOCKER",
+    "RLM_MCP_TOKEN",
     "RLM_LOCAL_*",
     "RLM_MODELS_DIR",
     "RLM_TRACE",

@@ -25,6 +25,7 @@ from rlm_kernel.sandbox.container_spec import SandboxSpec
 from rlm_kernel.sandbox.outputs import OutputCollector
 from rlm_kernel.sandbox.provisioner import JOIN_SECONDS, DockerProvisioner
 from rlm_kernel.sandbox.runner import CellRunner, RunState
+from rlm_kernel.sandbox.searching import Found, Search, found_of
 from rlm_kernel.sandbox.user_cells import UserCells
 
 GRACE = 5.0
@@ -211,6 +212,13 @@ class DockerKernel:
             return info
         told = await self._runner.evaluate(WHOLE.format(limit=whole))
         return replace(info, whole=kernel_says.whole(told, whole))
+
+    async def search(self, wanted: Search) -> Found | None:
+        """What a search of the loaded files finds, by the kernel's own word; None where it takes longer than
+        the kernel is waited for: then it is to be settled. Not while a cell runs.
+        """
+        assert self._runner is not None
+        return found_of(await self._runner.evaluate(wanted.expression()), wanted)
 
     async def standing(self, texts: Sequence[str]) -> list[bool]:
         """Which of the texts stand in the input, by the kernel's own word; none where that takes too long."""

@@ -55,6 +55,7 @@ from rlm_kernel.trace.writer import NotebookWriter
 
 if TYPE_CHECKING:
     from rlm_kernel.sandbox.image import ImageInfo
+    from rlm_kernel.sandbox.searching import Found, Search
 
 
 class Session:
@@ -308,10 +309,11 @@ class Session:
 
         Raises UsageError where they are not there, and there is nothing else to ask of.
         """
-        question, grants = await read_question(text), running.environment.grants
+        named = self.settings.sandbox.question_files
+        question, grants = await read_question(text, files=named), running.environment.grants
 
         def allow() -> list[Path]:
-            for earlier, _ in self.conversation():
+            for earlier, _ in self.conversation() if named else ():
                 grants.allow(extract_paths(earlier, Path.cwd()))
             return grants.allow(question.named)
 
@@ -365,6 +367,26 @@ class Session:
         self._keep(running)
         check_setup(result, self.settings)
         return output_text(result.outputs).splitlines()
+
+    @backstop
+    async def search(self, wanted: Search) -> Found:
+        """Search the loaded files in the kernel, without a model; the trace has nothing of it.
+
+        Raises UsageError for a bad pattern, an unknown file, or a search that takes too long.
+        """
+        running = await self._living_kernel()
+        found = None
+        try:
+            found = await running.kernel.search(wanted)
+        finally:
+            if found is None:
+                await asyncio.shield(self._settle(running))
+        if found is None:
+            raise UsageError(
+                "The search took too long, or found more than can be told, and was stopped.",
+                hint="Try a simpler pattern, or fewer hits.",
+            )
+        return found
 
     @backstop
     async def undo(self) -> str:

@@ -19,6 +19,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+from rlm_kernel.config.servers import MCPServer, few_servers
 from rlm_kernel.config.values import (
     Folder,
     Name,
@@ -264,6 +265,13 @@ class TraceSettings(_Section):
     """
 
 
+class MCPSettings(_Section):
+    """MCP servers, whose tools code in the kernel may call."""
+
+    servers: Annotated[dict[str, MCPServer], BeforeValidator(json_value), AfterValidator(few_servers)] = {}
+    """By the names that their tools begin with. In config.json also `mcp_servers` or `mcpServers`."""
+
+
 def _few_and_distinct(models: dict[str, OtherLLM]) -> dict[str, OtherLLM]:
     if len(models) > MAX_MODELS:
         raise ValueError(f"{len(models)} models are named, of at most {MAX_MODELS} beside root and sub")
@@ -294,6 +302,7 @@ class Settings(_Section):
     session: SessionSettings = SessionSettings()
     cache: CacheSettings = CacheSettings()
     trace: TraceSettings = TraceSettings()
+    mcp: MCPSettings = MCPSettings()
 
     @property
     def memory_share(self) -> float | None:
@@ -301,9 +310,9 @@ class Settings(_Section):
         return self.memory_compaction.share if self.memory_compaction.enabled else None
 
     def secrets(self) -> list[str]:
-        """What must be told nobody of all models."""
-        models = (self.root_llm, self.sub_llm, *self.models.values())
-        return [secret for llm in models for secret in llm.secrets()]
+        """What must be told nobody of all models and MCP servers."""
+        those = (self.root_llm, self.sub_llm, *self.models.values(), *self.mcp.servers.values())
+        return [secret for one in those for secret in one.secrets()]
 
     @model_validator(mode="before")
     @classmethod

@@ -311,8 +311,9 @@ class Settings(_Section):
 
     def secrets(self) -> list[str]:
         """What must be told nobody of all models and MCP servers."""
-        those = (self.root_llm, self.sub_llm, *self.models.values(), *self.mcp.servers.values())
-        return [secret for one in those for secret in one.secrets()]
+        models = (self.root_llm, self.sub_llm, *self.models.values())
+        of_models = [secret for llm in models for secret in llm.secrets()]
+        return of_models + [secret for one in self.mcp.servers.values() for secret in one.secrets()]
 
     @model_validator(mode="before")
     @classmethod

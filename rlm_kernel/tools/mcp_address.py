@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.bounded import TooMuch, parse
-from rlm_kernel.tools.mcp_gate import MAX_MESSAGE, MAX_NOISE, Gate, Heard
+from rlm_kernel.tools.mcp_gate import MAX_MESSAGE, MAX_NOISE, TOO_MUCH, Gate, Heard
 
 if TYPE_CHECKING:
     from mcp.client._transport import TransportStreams
@@ -100,7 +100,7 @@ def _parsed(body: bytes, gate: Gate) -> bytes:
     try:
         parse(body)
     except TooMuch:
-        gate.end("its answer has too many values in it, or they are nested too deep")
+        gate.end(TOO_MUCH)
         return b""
     except ValueError:
         pass  # the library tells it

@@ -106,7 +106,7 @@ class Connection:
     async def ask(self, method: str, params: Mapping[str, Any], seconds: float) -> Mapping[str, Any]:
         """The answer to a request, as the server wrote it. Raises CallFailed."""
         from mcp.shared.exceptions import MCPError
-        from mcp.types import CONNECTION_CLOSED, INVALID_REQUEST, REQUEST_TIMEOUT
+        from mcp.types import CONNECTION_CLOSED, INVALID_REQUEST, PARSE_ERROR, REQUEST_TIMEOUT
 
         if self._dispatcher is None or not self.alive:
             raise CallFailed(self._gone(), gone=True)
@@ -122,9 +122,11 @@ class Connection:
                 self._gate.end()
                 raise SessionOver(self._gone(), gone=True) from None
             if error.code == CONNECTION_CLOSED or self._gate.over.is_set():
-                self._gate.end()
+                self._gate.end("" if error.message == "Connection closed" else error.message)
                 raise CallFailed(self._gone(), gone=True) from None
             why, self._gate.why = self._gate.why, ""
+            if error.code == PARSE_ERROR:
+                why = "its answer is no message of the protocol"
             raise CallFailed(f"MCP server {self.name!r}: {self._told(why or error.message)}") from None
         except TimeoutError:
             raise CallFailed(self._late(seconds)) from None
@@ -189,7 +191,8 @@ class Connection:
 
     def _told(self, text: str) -> str:
         secrets = self._server.secrets()
-        return told(redact_cut(text, secrets), 500).rstrip(".") + "."
+        text = told(redact_cut(text, secrets), 500).rstrip(".")
+        return text if text.endswith("?") else f"{text}."
 
     def _late(self, seconds: float) -> str:
         return f"MCP server {self.name!r} did not answer within {seconds:g} seconds."

@@ -16,6 +16,7 @@ MAX_NOISE = 64 << 20
 """Bytes of what nobody asked for, of a connection in all: logs, notifications, second answers."""
 MAX_UNASKED = 50_000
 """Messages that nobody asked for, of a connection in all."""
+TOO_MUCH = "its answer has too many values in it, or they are nested too deep"
 _CHANGED = ("notifications/tools/list_changed", "notifications/resources/list_changed")
 
 
@@ -32,7 +33,8 @@ class Gate:
         """Why it ended, if the server was at fault; a part of a sentence."""
         self.changed = False
         """Whether the server said that its tools or resources are others now."""
-        self._waiting = 0
+        self._waiting: set[str] = set()
+        """Ids of our requests that have no answer yet."""
         self._noise = 0
         self._unasked = 0
 
@@ -45,7 +47,8 @@ class Gate:
         """Count a request of ours: it may have one answer."""
         from mcp.types import JSONRPCRequest
 
-        self._waiting += isinstance(message.message, JSONRPCRequest)
+        if isinstance(message.message, JSONRPCRequest):
+            self._waiting.add(str(message.message.id))
 
     def noise(self, size: int) -> bool:
         """Count bytes that are no answer; whether the connection may go on."""
@@ -60,11 +63,11 @@ class Gate:
         from mcp.types import JSONRPCNotification, JSONRPCRequest
 
         inner = message.message
-        if not isinstance(inner, JSONRPCRequest | JSONRPCNotification) and self._waiting > 0:
-            self._waiting -= 1
-            return True
         if isinstance(inner, JSONRPCNotification):
             self.changed = self.changed or inner.method in _CHANGED
+        elif not isinstance(inner, JSONRPCRequest) and str(inner.id) in self._waiting:
+            self._waiting.discard(str(inner.id))
+            return True
         return self.noise(size) and isinstance(inner, JSONRPCRequest)
 
 

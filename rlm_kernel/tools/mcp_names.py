@@ -97,7 +97,8 @@ def signature_of(schema: object, output: object = None) -> Signature:
     required = required if isinstance(required, list) else []
     wire: dict[str, str] = {}
     for name in list(properties)[:MAX_PARAMETERS]:
-        wire[_free(identifier(str(name), "value"), {*wire, *keyword.kwlist, "self"})] = str(name)
+        ours = identifier(str(name)[:1_000], "value")[:MAX_NAME]
+        wire[_free(f"{ours}_" if keyword.iskeyword(ours) else ours, {*wire, "self"})] = str(name)
     needed = [name for name in wire if wire[name] in required]
     others = [name for name in wire if wire[name] not in required]
     shown = [_parameter(name, properties[wire[name]], whole, name in needed) for name in (*needed, *others)]

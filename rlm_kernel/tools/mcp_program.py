@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from rlm_kernel.bounded import parse
-from rlm_kernel.tools.mcp_gate import MAX_MESSAGE, Gate
+from rlm_kernel.bounded import TooMuch, parse
+from rlm_kernel.tools.mcp_gate import MAX_MESSAGE, TOO_MUCH, Gate
 
 if TYPE_CHECKING:
     from anyio.abc import ObjectReceiveStream, ObjectSendStream
@@ -107,7 +107,7 @@ async def _reading(process: Any, into: ObjectSendStream[SessionMessage | Excepti
     async with into:
         try:
             async for line in _lines(process.stdout, gate):
-                message = _message(line)
+                message = _message(line, gate)
                 if message is None:
                     if not gate.noise(len(line)):
                         return
@@ -138,8 +138,8 @@ async def _lines(stdout: Any, gate: Gate) -> AsyncIterator[bytes]:
             gate.end(f"it sent a message of more than {MAX_MESSAGE >> 20} MiB")
 
 
-def _message(line: bytes) -> SessionMessage | None:
-    """The message of a line; None for a line of a log, or what takes too much memory."""
+def _message(line: bytes, gate: Gate) -> SessionMessage | None:
+    """The message of a line; None for a line of a log. What takes too much memory ends the connection."""
     from mcp.shared.message import SessionMessage
     from mcp.types import jsonrpc_message_adapter
 
@@ -147,8 +147,11 @@ def _message(line: bytes) -> SessionMessage | None:
         return None
     try:
         return SessionMessage(jsonrpc_message_adapter.validate_python(parse(line), by_name=False))
+    except TooMuch:
+        gate.end(TOO_MUCH)
     except (ValueError, RecursionError):
-        return None
+        pass  # a line of a log, after all
+    return None
 
 
 async def _writing(process: Any, out: ObjectReceiveStream[SessionMessage], gate: Gate) -> None:

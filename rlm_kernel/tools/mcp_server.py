@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from rlm_kernel.config import MCPServer
@@ -93,7 +93,8 @@ class Server:
         return self._as_tool(
             function_name(self.name, theirs, taken),
             signature,
-            told("\n".join(self._clean(one) for one in lines), MAX_DOC),
+            # It is a stranger's text: whose it is stands before it.
+            f"[MCP server {told(self.name, 60)}, in its own words] {self._said(lines)}",
             self._calling(theirs, signature, wraps_result(output)),
             theirs,
         )
@@ -104,14 +105,16 @@ class Server:
         return Tool(
             name=name,
             signature=text if len(text) <= MAX_SIGNATURE else "(**arguments)",
-            # It is a stranger's text: whose it is stands before it.
-            doc=f"[MCP server {told(self.name, 60)}, in its own words] {doc}",
+            doc=doc,
             call=call,
             parameters=signature.parameters,
             permission=server.may_call(theirs),
             seconds=server.timeout,
             children=server.children,
         )
+
+    def _said(self, lines: Iterable[object]) -> str:
+        return told("\n".join(filter(None, map(self._clean, lines))), MAX_DOC) or "(nothing)"
 
     def _clean(self, text: object) -> str:
         """A text of the server for the prompt: without secrets, and without fences as of code."""
@@ -139,7 +142,7 @@ class Server:
         async def resource(given: Mapping[str, Any]) -> ToolResult:
             return ToolResult(None, await files_of(await self._read(str(given.get("uri", ""))), self._folder))
 
-        about = "Lists its resources: uri, name, type, size, about."
+        about = f"Lists the resources of MCP server {told(self.name, 60)}: uri, name, type, size, about."
         yield self._as_tool(listing, signature_of({}, {"type": "array"}), about, resources, "resources")
         wanted = {"properties": {"uri": {"type": "string"}}, "required": ["uri"]}
         text = f"Loads the resource of that uri as a file; {listing}() has the uris."

@@ -77,6 +77,17 @@ class End(TypedDict):
     words: str
 
 
+HELPERS: Final = frozenset((
+    "files", "load_file", "load_files", "load_object", "switch_to", "list_files", "remove_file", "peek",
+    "grep", "chunks", "records", "pdf_page", "llm_query", "llm_query_batched", "allm_query", "rlm_query",
+    "rlm_query_batched", "cite", "expect_answer", "expect_evidence", "tools", "budget", "history", "SHOW_VARS",
+    "FINAL", "FINAL_VAR", "HostCallError", "LLMError", "BudgetExceeded", "FileRefused", "PictureError",
+    "NoRecord", "Cancelled", "CallFailed", "ToolError", "re", "json", "csv", "math", "Counter", "defaultdict",
+    "add_buffer", "chunk_indices", "write_chunks", "classify", "buffers", "answer", "context", "question",
+    "paths", "partial_results", "In", "Out", "get_ipython", "exit", "quit", "display",
+))  # fmt: skip
+"""Names that code in the kernel has, which no tool may have."""
+
 # Questions of the host to the kernel, as Jupyter's user expressions.
 
 VARIABLES: Final = "__import__('rlm_runtime.api', fromlist=['api']).SHOW_VARS()"
@@ -99,7 +110,7 @@ CALLS: Final = f"{RUN}/host"
 SIZES, SIZE = struct.Struct("!II"), struct.Struct("!I")
 Kind = Literal[
     "hello", "llm_query", "rlm_query", "file", "final", "budget", "history", "order", "received", "cancel",
-    "planned", "cut_off", "hand", "unhand"
+    "planned", "cut_off", "hand", "unhand", "tool"
 ]  # fmt: skip
 MAX_CELL_ID: Final = 64
 """Characters of a cell's id, as in nbformat's schema."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import datetime
@@ -30,9 +30,11 @@ from rlm_kernel.session.questions import read_question, refuse_missing
 from rlm_kernel.session.result import Result
 from rlm_kernel.session.running import GivenFiles, new_kernel
 from rlm_kernel.session.setup import set_up
+from rlm_kernel.session.toolbox import opened
 
 if TYPE_CHECKING:
     from rlm_kernel.sandbox.grants import Consent
+    from rlm_kernel.tools.tool import AllowCall, Tool, ToolSource
 
 
 def free_path(path: Path) -> Path:
@@ -76,6 +78,8 @@ async def ask(
     say: Say = silent,
     consent: Consent | None = None,
     approve: Approve | None = None,
+    tools: Sequence[Tool | ToolSource] = (),
+    allow_call: AllowCall | None = None,
     schema: Mapping[str, Any] | None = None,
     answered: Give = lambda _result: None,
 ) -> Result:
@@ -93,6 +97,8 @@ async def ask(
             it is refused.
         approve: asked before the code spends more than `limits.ask`, where there is no limit on the cost.
             Default: it may.
+        tools: what code in the kernel may call on the host.
+        allow_call: asked before a call of a tool that asks. Default: it is refused.
         schema: a JSON schema that the answer must fit.
         answered: hears the answer as soon as it is there, before the container is removed.
 
@@ -106,7 +112,7 @@ async def ask(
         RLMError: what prevents a run (see `rlm_kernel.errors`).
     """
 
-    host = Host(settings, say, consent, approve)
+    host = Host(settings, say, consent, approve, tools, allow_call)
 
     async def work(give: Give) -> Result:
         asked, files = await _look_at(question, context, schema, trace, host)
@@ -144,6 +150,7 @@ async def _answered(
     asked: Asked, files: GivenFiles, host: Host, models: AbstractAsyncContextManager[ModelSet], give: Give
 ) -> Result:
     async with (
+        opened(host) as host,
         set_up(host, models) as ready,
         await new_kernel(host, ready.image, files) as running,
         KernelPool(host, ready.image) as kernels,

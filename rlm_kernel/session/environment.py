@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rlm_kernel.sandbox.grants import Consent, FileGrants
     from rlm_kernel.sandbox.image import ImageInfo
     from rlm_kernel.sandbox.rundir import RunDir
+    from rlm_kernel.tools.tool import AllowCall, Tool, ToolSource
 
 MAX_IN_FLIGHT = 128
 """Host calls of one batch under way at once, where the models' own concurrency is lower."""
@@ -33,13 +34,16 @@ class Host:
     """Who runs a kernel.
 
     `say` hears what is being done, a line at a time; `consent` is asked for files that the user did not name,
-    which are refused without it; `approve` before code spends much, which it may without it.
+    which are refused without it; `approve` before code spends much, which it may without it. `tools`: what
+    code in the kernel may call here; `allow_call` is asked for those that ask, which are refused without it.
     """
 
     settings: Settings
     say: Say = silent
     consent: Consent | None = None
     approve: Approve | None = None
+    tools: Sequence[Tool | ToolSource] = ()
+    allow_call: AllowCall | None = None
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,11 @@ from rlm_kernel.session.running import discard
 from rlm_kernel.session.session import Session
 from rlm_kernel.session.setup import at_once, swept_image
 from rlm_kernel.session.state import DEFAULT_NAME, SessionFolder, State, none_there
+from rlm_kernel.session.toolbox import opened
 
 if TYPE_CHECKING:
     from rlm_kernel.sandbox.grants import Consent
+    from rlm_kernel.tools.tool import AllowCall, Tool, ToolSource
 
 _KEPT_OPTIONS = ("root_llm.", "sub_llm.", "models.", "limits.", "prompt.", "sandbox.runtime")
 """Settings that a session keeps, as they were given when it was begun, but for keys.
@@ -49,6 +51,8 @@ async def open_session(
     say: Say = silent,
     consent: Consent | None = None,
     approve: Approve | None = None,
+    tools: Sequence[Tool | ToolSource] = (),
+    allow_call: AllowCall | None = None,
     progress: bool = False,
 ) -> AsyncIterator[Session]:
     """Have a session to oneself: the one of that name in the working directory, or a new one.
@@ -69,6 +73,8 @@ async def open_session(
         say: hears what is being set up, a line at a time.
         consent: asked where the model wants a file that the user has not named.
         approve: asked before code spends more than `limits.ask`, where there is no limit on the cost.
+        tools: what code in the kernel may call on the host.
+        allow_call: asked before a call of a tool that asks. Default: it is refused.
         progress: show how far each question is, as `RLM(progress=True)` does.
 
     Raises:
@@ -88,9 +94,12 @@ async def open_session(
             )
         settings = load_settings(config_file, {**state.options, **given})
         await asyncio.to_thread(check_readable, paths)
-        session = Session(folder, state, Host(settings, say, consent, approve), await with_spans(view, say))
-        session.progress = progress
+        host = Host(settings, say, consent, approve, tools, allow_call)
         async with contextlib.AsyncExitStack() as stack:
+            if with_models:
+                host = await stack.enter_async_context(opened(host))
+            session = Session(folder, state, host, await with_spans(view, say))
+            session.progress = progress
             if with_models:
                 session.models = await stack.enter_async_context(opening(models_of(settings, models, say)))
             try:

@@ -16,6 +16,7 @@ from rlm_kernel.config import parse_size
 from rlm_kernel.errors import RLMError
 from rlm_kernel.session.environment import Host
 from rlm_kernel.session.running import GivenFiles, RunningKernel, new_kernel
+from rlm_kernel.tools.tool import Tool
 
 if TYPE_CHECKING:
     from rlm_kernel.sandbox.grants import Grant
@@ -33,7 +34,9 @@ class KernelPool:
     """
 
     def __init__(self, host: Host, image: ImageInfo) -> None:
-        self._host = replace(host, consent=None)  # a child gets what it is handed
+        # A child gets what it is handed, and of the opened tools those that are for children, too.
+        lent = tuple(tool for tool in host.tools if isinstance(tool, Tool) and tool.children)
+        self._host = replace(host, consent=None, tools=lent)
         self._image = image
         self._places: dict[int, asyncio.Semaphore] = {}
         self._counting: asyncio.Task[int] | None = None

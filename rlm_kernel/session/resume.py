@@ -36,6 +36,7 @@ from rlm_kernel.session.replaying import Replayer, Restored, RunAgain, cell_inde
 from rlm_kernel.session.result import Result
 from rlm_kernel.session.running import GivenFiles, RunningKernel, new_kernel
 from rlm_kernel.session.setup import set_up
+from rlm_kernel.session.toolbox import opened
 from rlm_kernel.session.tracefiles import FileNotes
 from rlm_kernel.session.traces import closing_trace, new_meta, new_writer
 from rlm_kernel.session.tree import spent_on_lost
@@ -46,6 +47,7 @@ from rlm_kernel.trace.schema import NotebookMeta, OriginMeta
 
 if TYPE_CHECKING:
     from rlm_kernel.sandbox.grants import Consent
+    from rlm_kernel.tools.tool import AllowCall, Tool, ToolSource
 
 _OPTIONS = {
     "turns": "--max-turns",
@@ -192,6 +194,8 @@ async def resume(
     say: Say = silent,
     consent: Consent | None = None,
     approve: Approve | None = None,
+    tools: Sequence[Tool | ToolSource] = (),
+    allow_call: AllowCall | None = None,
     answered: Give = lambda _result: None,
 ) -> Result:
     """Go on with a run that was killed, interrupted, or ended at a limit, in the same notebook.
@@ -210,6 +214,8 @@ async def resume(
             if the trace's question names it: that may be somebody else's.
         approve: asked before the code spends more than `limits.ask`, where there is no limit on the cost.
             Default: it may.
+        tools: as of `session.ask.ask`.
+        allow_call: likewise.
         answered: hears the answer as soon as it is there, before the container is removed.
 
     Raises:
@@ -225,8 +231,12 @@ async def resume(
         )
     plan = _Plan(trace, trace.cells, trace.path, _origin(trace, trace.cells, "resume"), forked=False)
     again = RunAgain(config_file, changes or {}, files or {}, allow_changed, models)
+
+    def host_for(settings: Settings) -> Host:
+        return Host(settings, say, consent, approve, tools, allow_call)
+
     return await answer_first(
-        lambda give: _go_on(plan, again, view, lambda chosen: Host(chosen, say, consent, approve), give),
+        lambda give: _go_on(plan, again, view, host_for, give),
         answered,
         say,
     )
@@ -248,6 +258,8 @@ async def fork(
     say: Say = silent,
     consent: Consent | None = None,
     approve: Approve | None = None,
+    tools: Sequence[Tool | ToolSource] = (),
+    allow_call: AllowCall | None = None,
     placed: Callable[[Path], None] = lambda _path: None,
     answered: Give = lambda _result: None,
 ) -> Result:
@@ -270,6 +282,8 @@ async def fork(
         consent: asked where the code wants a file that neither the trace nor the question names. Default: it
             is refused.
         approve: as of `resume`.
+        tools: as of `session.ask.ask`.
+        allow_call: likewise.
         answered: hears the answer as soon as it is there, before the container is removed.
 
     Raises:
@@ -290,8 +304,12 @@ async def fork(
     placed(target)
     plan = _Plan(trace, kept, target, _origin(trace, kept, "fork"), forked=True, question=question.strip())
     again = RunAgain(config_file, changes or {}, files or {}, allow_changed, models)
+
+    def host_for(settings: Settings) -> Host:
+        return Host(settings, say, consent, approve, tools, allow_call)
+
     return await answer_first(
-        lambda give: _go_on(plan, again, view, lambda chosen: Host(chosen, say, consent, approve), give),
+        lambda give: _go_on(plan, again, view, host_for, give),
         answered,
         say,
     )
@@ -327,9 +345,12 @@ async def _go_on(
         _check_limits(ledger)
     question = await read_question(plan.question)
     question.tell_absent(say)
-    async with set_up(
-        host, models_of(host.settings, again.models, say), again.look_up_files(plan.trace, say)
-    ) as ready:
+    async with (
+        opened(host) as host,
+        set_up(
+            host, models_of(host.settings, again.models, say), again.look_up_files(plan.trace, say)
+        ) as ready,
+    ):
         found = ready.found
         late = bool(question.named) or host.consent is not None
         files = GivenFiles(found.paths, found.known_as, question.named, late=late)

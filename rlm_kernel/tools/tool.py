@@ -20,6 +20,10 @@ class ToolResult:
     files: Sequence[Path] = ()
 
 
+AllowCall = Callable[[str, Mapping[str, Any]], Awaitable[bool | Literal["always"]]]
+"""Asks the user whether code may call the tool of that name with these arguments; "always": in this run from
+now on, whatever the arguments.
+"""
 Call = Callable[[Mapping[str, Any]], Awaitable[ToolResult]]
 """Does the call with its arguments by name; what it raises becomes an exception in the cell."""
 

@@ -30,6 +30,7 @@ from rlm_kernel.session.replaying import RunAgain
 from rlm_kernel.session.result import Result
 from rlm_kernel.session.running import GivenFiles, RunningKernel, new_kernel
 from rlm_kernel.session.setup import set_up
+from rlm_kernel.session.toolbox import opened
 from rlm_kernel.session.tracefiles import metas_of
 from rlm_kernel.session.traces import new_meta, new_writer
 from rlm_kernel.trace.reader import TraceFile, read_trace
@@ -37,6 +38,7 @@ from rlm_kernel.trace.writer import NotebookWriter
 
 if TYPE_CHECKING:
     from rlm_kernel.sandbox.grants import Consent
+    from rlm_kernel.tools.tool import AllowCall, Tool, ToolSource
 
 
 @backstop
@@ -56,6 +58,8 @@ async def apply(
     say: Say = silent,
     consent: Consent | None = None,
     approve: Approve | None = None,
+    tools: Sequence[Tool | ToolSource] = (),
+    allow_call: AllowCall | None = None,
     placed: Callable[[Path], None] = lambda _path: None,
     answered: Give = lambda _result: None,
 ) -> Result:
@@ -80,6 +84,8 @@ async def apply(
         say: hears what is being set up, a line at a time.
         consent: asked where the code wants a file that was not given. Default: it is refused.
         approve: asked before the code spends more than `limits.ask`. Default: it may.
+        tools: as of `session.ask.ask`.
+        allow_call: likewise.
         placed: hears where the new notebook goes.
         answered: hears the answer as soon as it is there, before the container is removed.
 
@@ -99,8 +105,9 @@ async def apply(
     plan = await asyncio.to_thread(_planned, trace, asked, context, files or {}, target)
     plan = replace(plan, choices=Choices(root, reuse))
     placed(target)
+    host = Host(again.settings(trace), say, consent, approve, tools, allow_call)
     return await answer_first(
-        lambda give: _applied(plan, again, view, Host(again.settings(trace), say, consent, approve), give),
+        lambda give: _applied(plan, again, view, host, give),
         answered,
         say,
     )
@@ -166,6 +173,7 @@ async def _applied(plan: Plan, again: RunAgain, view: Listener | None, host: Hos
     view = await with_spans(view, host.say)
     files = GivenFiles(plan.inputs.paths, late=host.consent is not None)
     async with (
+        opened(host) as host,
         set_up(host, models_of(host.settings, again.models, host.say)) as ready,
         await new_kernel(host, ready.image, files) as running,
         KernelPool(host, ready.image) as kernels,

@@ -34,7 +34,7 @@ from rlm_kernel.config.sources import (
     NOT_SETTINGS,
     SHORTHANDS,
     from_assignments,
-    from_server_file,
+    from_server_files,
     is_secret,
     variable_of,
 )
@@ -63,7 +63,7 @@ __all__ = [
     "find_api_keys",
     "from_assignments",
     "from_dotenv",
-    "from_server_file",
+    "from_server_files",
     "is_secret",
     "kept_in_keyring",
     "known_keys",

@@ -89,15 +89,23 @@ def _with_servers_in_place(content: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
-def from_server_file(path: Path) -> Given:
-    """The MCP servers of a file of this or another program, as `--mcp FILE` names it. Raises ConfigError."""
-    servers = servers_in(_json_object(path, 'It is to have {"mcpServers": {"NAME": {"command": …}}}.'))
-    if servers is None:
-        raise ConfigError(
-            f"{path} has no MCP servers in it.",
-            hint='Write {"mcpServers": {"NAME": {"command": …, "args": […]}}}, or "url" for an address.',
-        )
-    return Given(dict(servers), str(path), IN_OVERRIDES)
+def from_server_files(paths: Iterable[Path], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given, and the MCP servers of files of this or another program, as `--mcp FILE` names them.
+
+    Raises ConfigError.
+    """
+    given = dict(given)
+    for path in paths:
+        content = _json_object(path, 'It is to have {"mcpServers": {"NAME": {"command": …}}}.')
+        servers = servers_in(content)
+        if servers is None:
+            raise ConfigError(
+                f"{path} has no MCP servers in it.",
+                hint='Write {"mcpServers": {"NAME": {"command": …, "args": […]}}}, or "url" for an address.',
+            )
+        item = Given(dict(servers), str(path), IN_OVERRIDES)
+        given[SERVERS] = with_servers(given[SERVERS], item) if SERVERS in given else item
+    return given
 
 
 def with_servers(earlier: Given, later: Given) -> Given:

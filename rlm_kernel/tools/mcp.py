@@ -18,6 +18,9 @@ from rlm_kernel.tools.mcp_results import Folder
 from rlm_kernel.tools.mcp_server import Server
 from rlm_kernel.tools.tool import Tool
 
+MAX_TOOLS = 150
+"""Of all servers of a run: all stand in the prompt."""
+
 
 @dataclass(frozen=True)
 class Started:
@@ -100,9 +103,19 @@ class MCPServers:
                 started.append(Started(name, problem=one))
             else:
                 server, definitions = one
+                left = MAX_TOOLS - sum(len(other.tools) for other in started)
                 tools = list(server.tools(definitions, taken))
-                started.append(Started(name, tools, notes=server.notes))
+                if len(tools) > left:
+                    server.notes.append(_too_many(name, len(tools), left))
+                started.append(Started(name, tools[:left], notes=server.notes))
         return started
+
+
+def _too_many(name: str, there: int, left: int) -> str:
+    return (
+        f"MCP server {name!r} has {there} tools; the code gets the first {left} of them, as a run has at most "
+        f"{MAX_TOOLS}. The setting `tools` of a server chooses which."
+    )
 
 
 def _needs_library() -> None:

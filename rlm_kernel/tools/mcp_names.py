@@ -32,8 +32,9 @@ def identifier(text: str, otherwise: str) -> str:
     """The text as a name in Python: other characters are `_`. `otherwise`: for a text without any that will
     do.
     """
-    text = unicodedata.normalize("NFKC", text[:1_000])
-    name = "".join(one if f"a{one}".isidentifier() else "_" for one in text)
+    plain = unicodedata.normalize("NFKD", text[:1_000])
+    # Plain letters alone: others look alike, and models mistype them.
+    name = re.sub(r"[^A-Za-z0-9_]", "_", re.sub(r"[\u0300-\u036f]", "", plain))
     name = re.sub(r"_{2,}", "_", name).strip("_") or f"{otherwise}_{_digest(text)}"
     return name if name.isidentifier() else f"_{name}"
 
@@ -43,10 +44,10 @@ def function_name(server: str, tool: str, taken: Collection[str]) -> str:
 
     `taken`: names that it must not have: helpers, and tools before it.
     """
-    first = identifier(server, "server").lstrip("_")
-    own = identifier(tool, "tool").lstrip("_")
+    first = identifier(server, "server").strip("_")
+    own = identifier(tool, "tool").strip("_")
     name = own if own.lower().startswith(f"{first.lower()}_") else f"{first}_{own}"
-    name = name if name.isidentifier() else f"_{name}"
+    name = name if name.isidentifier() else f"mcp_{name}"
     if len(name) > MAX_NAME:
         name = f"{name[: MAX_NAME - 7]}_{_digest(tool)}"
     return _free(name, {*taken, *_RESERVED})

@@ -15,8 +15,6 @@ from rlm_kernel.tools.mcp_names import Signature, definition_digest, function_na
 from rlm_kernel.tools.mcp_results import Folder, files_of, result_of, told, without
 from rlm_kernel.tools.tool import Call, Tool, ToolResult
 
-MAX_TOOLS = 200
-"""Tools of one server."""
 MAX_PAGES = 100
 """Pages of one list."""
 MAX_LISTED = 5_000
@@ -55,15 +53,10 @@ class Server:
         definitions = await self._definitions()
         self._digests = {str(one["name"]): definition_digest(one) for one in definitions}
         found = [one for one in definitions if self._is_wanted(str(one["name"]))]
-        if len(found) > MAX_TOOLS:
-            self.notes.append(
-                f"MCP server {self.name!r} has {len(found)} tools; the code gets the first {MAX_TOOLS} of "
-                "them. Its setting `tools` chooses which."
-            )
         for pattern in self._server.tools:
             if pattern != "*" and not any(fits(name, [pattern]) for name in self._digests):
                 self.notes.append(f"MCP server {self.name!r} has no tool {pattern!r}.")
-        return found[:MAX_TOOLS]
+        return found
 
     async def close(self) -> None:
         """End it, with all that it started."""

@@ -113,8 +113,8 @@ class MCPServers:
 
 def _too_many(name: str, there: int, left: int) -> str:
     return (
-        f"MCP server {name!r} has {there} tools; the code gets the first {left} of them, as a run has at most "
-        f"{MAX_TOOLS}. The setting `tools` of a server chooses which."
+        f"MCP server {name!r} has {there} tools; the code gets the first {left} of them: a run has "
+        f"{MAX_TOOLS} at most. The setting `tools` of a server chooses which."
     )
 
 

@@ -223,9 +223,10 @@ class Connection:
             text = f"{about} did not start within {server.startup:g} seconds{self._last_words()}"
             return CallFailed(self._told(text), hint="Give it more time: its setting `startup`, in seconds.")
         why = self._gate.why or _reason(error)
-        return CallFailed(
-            self._told(f"{about} does not start{f': {why}' if why else ''}{self._last_words()}")
-        )
+        why = f": {why}" if why else ""
+        if server.url is not None:
+            return CallFailed(self._told(f"{about} cannot be reached at {server.url}{why}"))
+        return CallFailed(self._told(f"{about} does not start{why}{self._last_words()}"))
 
 
 def _leaf(error: BaseException) -> BaseException:

@@ -1,4 +1,4 @@
-"""An MCP server as people write them, with the official package: `python -m tests.support.mcp_good`.
+"""An MCP server as people write them, with the official package: `python tests/support/mcp_good.py`.
 
 With `--http PORT` at http://127.0.0.1:PORT/mcp, else on stdin and stdout.
 """

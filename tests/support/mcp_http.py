@@ -47,11 +47,16 @@ class HostileServer:
                     self.close_connection = True
 
             def _note(self) -> None:
-                owner.requests.append((self.command, self.path, {k.lower(): v for k, v in self.headers.items()}))
+                owner.requests.append(
+                    (self.command, self.path, {k.lower(): v for k, v in self.headers.items()})
+                )
 
             def give(self, status: int, body: bytes = b"", **headers: str) -> None:
                 self.send_response(status)
-                headers = {"content-type": "application/json", **{k.replace("_", "-"): v for k, v in headers.items()}}
+                headers = {
+                    "content-type": "application/json",
+                    **{k.replace("_", "-"): v for k, v in headers.items()},
+                }
                 for name, value in headers.items():
                     self.send_header(name, value)
                 self.send_header("content-length", str(len(body)))
@@ -68,12 +73,19 @@ class HostileServer:
             if self.behaviour == "unauthorized":
                 return http.give(401, b"no")
             self.sessions += 1
-            result: Any = {"protocolVersion": request["params"]["protocolVersion"], "capabilities": {"tools": {}, "resources": {}}, "serverInfo": {"name": "h", "version": "1"}}
+            result: Any = {
+                "protocolVersion": request["params"]["protocolVersion"],
+                "capabilities": {"tools": {}, "resources": {}},
+                "serverInfo": {"name": "h", "version": "1"},
+            }
             return http.give(200, reply(request, result), mcp_session_id=f"s{self.sessions}")
         if method == "tools/list":
             return http.give(200, reply(request, {"tools": TOOLS}))
         if method == "resources/read":
-            return http.give(200, reply(request, {"contents": [{"uri": request["params"]["uri"], "text": "its own words"}]}))
+            return http.give(
+                200,
+                reply(request, {"contents": [{"uri": request["params"]["uri"], "text": "its own words"}]}),
+            )
         return self.call(http, request)
 
     def call(self, http: Any, request: dict[str, Any]) -> None:
@@ -88,7 +100,11 @@ class HostileServer:
             case "500":
                 http.give(500, b"oh no \x1b[2J")
             case "gzip":
-                http.give(200, gzip.compress(reply(request, {"content": [{"type": "text", "text": "x" * (200 << 20)}]})), content_encoding="gzip")
+                http.give(
+                    200,
+                    gzip.compress(reply(request, {"content": [{"type": "text", "text": "x" * (200 << 20)}]})),
+                    content_encoding="gzip",
+                )
             case "html":
                 http.give(200, b"<html>login</html>", content_type="text/html")
             case "not-json":
@@ -109,7 +125,11 @@ class HostileServer:
                 while not self.ended.is_set():
                     http.wfile.write(b"x" * (1 << 20))
             case "values":
-                http.give(200, b'{"jsonrpc":"2.0","id":%d,"result":{"a":[%s]}}' % (request["id"], b",".join([b"{}"] * 4_000_000)))
+                http.give(
+                    200,
+                    b'{"jsonrpc":"2.0","id":%d,"result":{"a":[%s]}}'
+                    % (request["id"], b",".join([b"{}"] * 4_000_000)),
+                )
             case "hangs":
                 self.ended.wait(60)
             case "link":

@@ -27,6 +27,7 @@ from rlm_kernel.errors import (
     RLMError,
     SetupError,
     TextWanted,
+    ToolError,
     TraceError,
     TraceNotWritten,
     UsageError,
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from rlm_kernel.session.replay import Replayed
     from rlm_kernel.session.result import Result
     from rlm_kernel.session.rlm import RLM
+    from rlm_kernel.tools.functions import tool
+    from rlm_kernel.tools.tool import Tool, ToolResult
 
 __all__ = [
     "RLM",
@@ -60,10 +63,14 @@ __all__ = [
     "ScriptedModels",
     "SetupError",
     "TextWanted",
+    "Tool",
+    "ToolError",
+    "ToolResult",
     "TraceError",
     "TraceNotWritten",
     "UsageError",
     "__version__",
+    "tool",
 ]
 
 _LATE = {
@@ -71,6 +78,9 @@ _LATE = {
     "Replayed": "rlm_kernel.session.replay",
     "Result": "rlm_kernel.session.result",
     "ScriptedModels": "rlm_kernel.models.scripted",
+    "Tool": "rlm_kernel.tools.tool",
+    "ToolResult": "rlm_kernel.tools.tool",
+    "tool": "rlm_kernel.tools.functions",
 }
 """Imported when first asked for: `import rlm_kernel` stays fast."""
 

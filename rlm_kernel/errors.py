@@ -17,6 +17,7 @@ RLMError
 │   └── TraceNotWritten   there is no room for it, or no folder any more
 ├── CallCancelled         its cell was interrupted
 ├── NoRecord              a replayed cell made a call that has no record     exit 1
+├── ToolError             a tool of the host failed, or may not be called
 ├── RecordedFailure       a call failed in the recorded run, so it does again
 └── InternalError         all that nobody foresaw: a fault of our own        exit 1
 
@@ -193,6 +194,12 @@ class TraceError(RLMError):
 
 class TraceNotWritten(TraceError):
     """The disk does not take a trace: it is full, or the folder is gone or closed."""
+
+
+class ToolError(RLMError):
+    """A function of the host that code called has failed, or may not be called so."""
+
+    in_cell = "ToolError"
 
 
 class CallCancelled(RLMError):

@@ -80,11 +80,12 @@ class End(TypedDict):
 HELPERS: Final = frozenset((
     "files", "load_file", "load_files", "load_object", "switch_to", "list_files", "remove_file", "peek",
     "grep", "chunks", "records", "pdf_page", "llm_query", "llm_query_batched", "allm_query", "rlm_query",
-    "rlm_query_batched", "cite", "expect_answer", "expect_evidence", "tools", "budget", "history", "SHOW_VARS",
-    "FINAL", "FINAL_VAR", "HostCallError", "LLMError", "BudgetExceeded", "FileRefused", "PictureError",
-    "NoRecord", "Cancelled", "CallFailed", "ToolError", "re", "json", "csv", "math", "Counter", "defaultdict",
-    "add_buffer", "chunk_indices", "write_chunks", "classify", "buffers", "answer", "context", "question",
-    "paths", "partial_results", "In", "Out", "get_ipython", "exit", "quit", "display",
+    "rlm_query_batched", "cite", "expect_answer", "expect_evidence", "tools", "budget", "history",
+    "SHOW_VARS", "FINAL", "FINAL_VAR", "HostCallError", "LLMError", "BudgetExceeded", "FileRefused",
+    "PictureError", "NoRecord", "Cancelled", "CallFailed", "ToolError", "re", "json", "csv", "math",
+    "Counter", "defaultdict", "add_buffer", "chunk_indices", "write_chunks", "classify", "buffers",
+    "answer", "context", "question", "paths", "partial_results", "In", "Out", "get_ipython", "exit", "quit",
+    "display",
 ))  # fmt: skip
 """Names that code in the kernel has, which no tool may have."""
 
@@ -215,6 +216,29 @@ class ChildQuery(TypedDict):
     model: NotRequired[str]
     schema: NotRequired[Any]
     timeout: NotRequired[float]
+
+
+class ToolDeclared(TypedDict):
+    """A tool as the set-up cell declares it. `parameters`: JSON schema of the arguments."""
+
+    name: str
+    signature: str
+    doc: NotRequired[str]
+    parameters: NotRequired[dict[str, Any]]
+
+
+class ToolCall(TypedDict):
+    """Of `tool`. Arguments by name: those of `*args` are a list, those of `**kwargs` an object."""
+
+    name: str
+    arguments: dict[str, Any]
+
+
+class ToolAnswer(TypedDict):
+    """The value for a `tool` call. `files`: paths on the host, which a `file` call finds."""
+
+    value: Any
+    files: list[str]
 
 
 class Evidence(TypedDict):

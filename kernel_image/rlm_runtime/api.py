@@ -27,6 +27,7 @@ from rlm_runtime import (
     engine,
     files,
     habits,
+    hosttools,
     pictures,
     predecessor,
     queries,
@@ -120,7 +121,7 @@ def describe() -> dict[str, Any]:
     """
     left = batches.described(_shell[0].user_ns) if _shell else None
     asked = {"typed": bool(_expected), "cites": citing.is_expected()}
-    return {**files.describe(), **asked, "partial": left}
+    return {**files.describe(), **asked, "partial": left, "tools": hosttools.described()}
 
 
 def _deliver(value: Any) -> None:
@@ -221,7 +222,10 @@ def _could_mean_variable(text: str) -> bool:
 
 
 def _made_names() -> list[str]:
-    hidden, own = _shell[0].user_ns_hidden, {*NAMES, *IMPORTED, "answer", "context", predecessor.BUFFERS}
+    hidden, own = (
+        _shell[0].user_ns_hidden,
+        {*NAMES, *IMPORTED, *hosttools.declared, "answer", "context", predecessor.BUFFERS},
+    )
     names = _shell[0].user_ns
     made = [
         name
@@ -273,6 +277,7 @@ NAMES: dict[str, Any] = {
     "cite": citing.cite,
     "expect_answer": expect_answer,
     "expect_evidence": citing.expect_evidence,
+    "tools": hosttools.tools,
     "budget": budget,
     "history": _History(),
     "SHOW_VARS": SHOW_VARS,
@@ -284,6 +289,7 @@ NAMES: dict[str, Any] = {
     "FileRefused": wire.FileRefused,
     "PictureError": wire.PictureError,
     "NoRecord": wire.NoRecord,
+    "ToolError": wire.ToolError,
     "Cancelled": wire.Cancelled,
     "CallFailed": wire.CallFailed,
 }
@@ -347,6 +353,7 @@ def install(shell: InteractiveShell, cells: Cells) -> None:
     shell.push(NAMES | IMPORTED, interactive=False)
     predecessor.install(shell.user_ns)
     _names.append(Names(shell.user_ns, NAMES, IMPORTED))
+    hosttools.on_declared(_names[0].have)
     shell.display_formatter.mimebundle_formatter.for_type(Picture, pictures.shown)
     display.hint_about(_names[0].hint)
     display.hint_about(LastCell(shell).hint)

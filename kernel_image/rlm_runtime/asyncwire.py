@@ -41,9 +41,10 @@ class _Line:
             if not self._made:
                 asyncio.get_running_loop().call_soon(self._send, writer)
             self._made.append(request)
-            model = body.get("model")
-            calls, chars = self._about.get(model, (0, 0))
-            self._about[model] = calls + 1, chars + len(body.get("prompt") or "")
+            if kind == "llm_query":
+                model = body.get("model")
+                calls, chars = self._about.get(model, (0, 0))
+                self._about[model] = calls + 1, chars + len(body.get("prompt") or "")
             return wire.value_of(await future)
         except OSError as error:
             self._waiting.pop(call, None)
@@ -79,9 +80,10 @@ class _Line:
         """
         made, self._made = self._made, []
         about, self._about = self._about, {}
-        wire.plan(len(made))
         batches: list[Batch] = [("llm_query", calls, chars, model) for model, (calls, chars) in about.items()]
-        piece = bytearray(wire.plans(batches) if len(made) > 1 else b"")
+        planned = sum(calls for calls, _ in about.values())
+        wire.plan(planned)
+        piece = bytearray(wire.plans(batches) if planned > 1 else b"")
         for request in made:
             piece += request
             if len(piece) > TOGETHER:

@@ -124,6 +124,22 @@ def load_file(path: str, name: str | None = None, replace_all: bool = False) -> 
     return loaded[next(iter(loaded))] if len(loaded) == 1 else ""  # type: ignore[return-value]
 
 
+def load_beside(path: str) -> Any:
+    """Load a file, or a folder, and leave `context` as it is; its text, or a list of its texts."""
+    loaded: dict[str, Text] = {}
+    for texts in _read([str(path)]):
+        loaded |= texts
+    for name, text in loaded.items():
+        in_context = name in _whole
+        _drop(name)
+        files[name] = text
+        _sizes[name] = len(text) if isinstance(text, str) else 0
+        _in_memory[0] += _sizes[name]
+        if in_context:
+            _whole[name] = text
+    return next(iter(loaded.values())) if len(loaded) == 1 else list(loaded.values())
+
+
 def load_files(paths: list[str]) -> None:
     """Load several files or whole directories.
 

@@ -40,6 +40,11 @@ class Names:
         its own gets no error.
         """
 
+    def have(self, own: Mapping[str, Any]) -> None:
+        """From now on these are the session's, too."""
+        for name, value in own.items():
+            self._own[name] = self._variables[name] = value
+
     def restore(self, context: Any, answer: dict[str, Any], code: str = "") -> None:
         """After a cell of that code: put back what it replaced, and say so.
 

@@ -102,6 +102,10 @@ class FileRefused(HostCallError):
     """The file was not named by the user, or cannot be read."""
 
 
+class ToolError(HostCallError):
+    """A tool failed or may not be called; the message has the type of the host's error."""
+
+
 class Cancelled(HostCallError):
     """The call was cancelled, because its cell was interrupted."""
 
@@ -152,7 +156,7 @@ def timed_out(message: str) -> LLMError:
 
 _ERRORS: dict[str, Callable[[str], HostCallError]] = {
     error.__name__: error
-    for error in (LLMError, BudgetExceeded, FileRefused, NoRecord, Cancelled, TextWanted)
+    for error in (LLMError, BudgetExceeded, FileRefused, NoRecord, Cancelled, TextWanted, ToolError)
 } | {"TimedOut": timed_out}
 
 

@@ -6,15 +6,18 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
 from rlm_kernel.engine.approval import Approve, Expected, dollars
+from rlm_kernel.engine.toolcalls import preview
 from rlm_kernel.printable import printable
 
 if TYPE_CHECKING:
     from rlm_kernel.sandbox.grants import Consent
+    from rlm_kernel.tools.tool import AllowCall
     from rlm_kernel.views.live import LiveView
 
 
@@ -47,6 +50,24 @@ def approval_in(view: LiveView) -> Approve | None:
         return "always"
 
     return ask
+
+
+def calls_in(view: LiveView) -> AllowCall | None:
+    """The same for calls of a tool that asks."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return None
+
+    async def ask(name: str, arguments: Mapping[str, Any]) -> bool | Literal["always"]:
+        wants = f"the code wants to call {_one_line(preview(name, arguments))}"
+        answer = await _answer(view, f"{wants} Allow? [y/N/a=always for this tool] ")
+        return "always" if answer in ("a", "always") else answer in _YES
+
+    return ask
+
+
+def asking_in(view: LiveView) -> dict[str, Any]:
+    """All of them, as keywords of the session functions."""
+    return {"consent": consent_in(view), "approve": approval_in(view), "allow_call": calls_in(view)}
 
 
 _YES = ("y", "yes")

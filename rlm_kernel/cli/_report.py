@@ -39,22 +39,22 @@ def run_and_report(
 ) -> None:
     """Ask a question, show it at work, and print its result.
 
-    `start` gets the keywords `view`, `say`, `consent`, `approve` and `answered` of the session functions.
+    `start` gets the keywords `view`, `say`, `answered`, and those of tools and of who is asked, of the
+    session functions.
     `trace`: where the notebook is, once the run has begun; `go_on`: as of `so_far_of`. Raises typer.Exit if
     there is no answer.
     """
-    from rlm_kernel.cli._consent import approval_in, consent_in
+    from rlm_kernel.cli._consent import asking_in
 
+    tools = options.given_tools()
     view = options.view()
     report = Report(view, as_json=options.as_json, quiet=options.quiet or options.json_events)
     _events.trace_is(lambda: str(trace()))
 
     async def main() -> Result:
         with view:
-            consent, approve = (consent_in(view), approval_in(view)) if options.may_ask else (None, None)
-            return await start(
-                view=view, say=view.say, consent=consent, approve=approve, answered=report.answered
-            )
+            asks = asking_in(view) if options.may_ask else {}
+            return await start(view=view, say=view.say, **asks, **tools, answered=report.answered)
 
     report.end(
         run_to_end(

@@ -31,16 +31,16 @@ def chat(file: FILES = None, session: SESSION = "default", *, options: RunOption
     changes = options.changes()
 
     from rlm_kernel.cli._chat import Chat
-    from rlm_kernel.cli._consent import approval_in, consent_in
+    from rlm_kernel.cli._consent import asking_in
 
+    tools = options.given_tools()
     view = options.view(lines=False)
     traces: list[Path] = []
     _events.trace_is(lambda: str(traces[-1]))
     chats: list[Chat] = []
 
     async def main() -> int:
-        asks: dict[str, Any] = {"consent": consent_in(view), "approve": approval_in(view)}
-        asks = asks if options.may_ask else {}
+        asks: dict[str, Any] = (asking_in(view) if options.may_ask else {}) | tools
         async with contextlib.AsyncExitStack() as stack:
             with view:
                 kept = await stack.enter_async_context(

@@ -268,6 +268,16 @@ class RunOptions(SettingsOptions):
         bool,
         option(LIMITS, "--yes", "-y", help="Never ask before code spends much: limits.ask=none."),
     ] = False
+    tools: Annotated[
+        list[Path] | None,
+        option(
+            INPUT,
+            "--tools",
+            metavar="FILE.py",
+            help="Functions of this file that the code may call; they run here. Repeatable.",
+            autocompletion=_complete.files,
+        ),
+    ] = None
     as_json: JSON = False
     json_events: Annotated[
         bool,
@@ -293,6 +303,12 @@ class RunOptions(SettingsOptions):
         found = super().settings()
         _events.hide(found)
         return found
+
+    def given_tools(self) -> dict[str, Any]:
+        """The tools of --tools, as a keyword of the session functions. Raises UsageError."""
+        from rlm_kernel.tools.module import tools_in
+
+        return {"tools": tools_in(self.tools)} if self.tools else {}
 
     @property
     def may_ask(self) -> bool:

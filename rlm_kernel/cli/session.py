@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
 
-    from rlm_kernel.engine.approval import Approve
-    from rlm_kernel.sandbox.grants import Consent
     from rlm_kernel.session.result import Result
     from rlm_kernel.session.session import Session
     from rlm_kernel.session.status import SessionStatus
@@ -49,14 +47,13 @@ def init(
     Then ask with rlm run or rlm chat. The folder .rlm_state/ remembers it. Models, limits, profile and
     runtime that you give here hold for all its questions.
     """
-    changes = options.changes()
+    changes, tools = options.changes(), options.given_tools()
 
     async def main() -> SessionStatus:
         with options.view() as view:
             loaded = [*(files or ()), *(file or ())]
-            async with open_(
-                session, loaded, options.config, changes, view, "rlm init", new=True, with_models=False
-            ) as kept:
+            more: dict[str, Any] = {"new": True, "with_models": False, **tools}
+            async with open_(session, loaded, options.config, changes, view, "rlm init", **more) as kept:
                 return await kept.status()
 
     begun = run_to_end(main(), before="; no session was started.")
@@ -81,11 +78,9 @@ def run(question: QUESTION, file: FILES = None, session: SESSION = "default", *,
         *,
         view: LiveView,
         say: Callable[[str], None],
-        consent: Consent | None,
-        approve: Approve | None,
         answered: Callable[[Result], None],
+        **asks: Any,
     ) -> Result:
-        asks: dict[str, Any] = {"consent": consent, "approve": approve}
         async with open_(session, file, options.config, changes, view, "rlm run", **asks) as kept:
             traces.append(kept.trace)
             for line in kept.opened:

@@ -190,6 +190,8 @@ class LimitSettings(_Section):
     seconds: Seconds | None = None
     depth: Annotated[Whole, Field(ge=0)] = 1
     """How deep child RLMs may nest."""
+    tool_calls: Annotated[Whole, Field(ge=0)] | None = 1000
+    """Calls of tools by the code."""
     cell_timeout: Seconds = 300.0
     """Seconds for one cell."""
     output_chars: Annotated[Whole, Field(ge=200)] = 20_000
@@ -248,6 +250,19 @@ class CacheSettings(_Section):
     """None: the user's cache folder."""
 
 
+class ToolSettings(_Section):
+    """Calls of tools, functions of the host that were given to the run."""
+
+    timeout: Seconds = 600.0
+    """Seconds that a call of any tool may take at most; each has less of its own."""
+    size: Size = "8m"
+    """Of the arguments of one call, and of its result, as JSON."""
+    at_once: Annotated[Whole, Field(ge=1, le=256)] = 16
+    """Calls under way at one time; others wait."""
+    kept: Size = "256m"
+    """Of the files that tools give, which are kept beside the trace; others are read where they lie."""
+
+
 class TraceSettings(_Section):
     """Where notebooks go, and how much of a run each keeps."""
 
@@ -303,6 +318,7 @@ class Settings(_Section):
     cache: CacheSettings = CacheSettings()
     trace: TraceSettings = TraceSettings()
     mcp: MCPSettings = MCPSettings()
+    tools: ToolSettings = ToolSettings()
 
     @property
     def memory_share(self) -> float | None:

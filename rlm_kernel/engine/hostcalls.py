@@ -26,9 +26,12 @@ from rlm_kernel.engine.protocols import (
     Partial,
     Recording,
     ReplyText,
+    Tools,
 )
 from rlm_kernel.engine.records import Keep, Kind, Records
 from rlm_kernel.engine.subcalls import SubCalls, Work, chars
+from rlm_kernel.engine.toolcalls import ToolCalls
+from rlm_kernel.engine.toolcalls import digest as digest
 from rlm_kernel.errors import ModelError, RecordedFailure, RLMError, SetupError, TraceNotWritten, UsageError
 
 PREVIEW = 200
@@ -45,12 +48,6 @@ Check = Callable[[Sequence[Evidence]], Sequence[Evidence]]
 
 def _none_taken(_evidence: Sequence[Evidence]) -> Sequence[Evidence]:
     raise UsageError("This session takes no evidence: deliver the answer without cite().")
-
-
-def digest(kind: str, body: Mapping[str, Any]) -> str:
-    """sha256 (hex) of a request's canonical JSON: how a recording finds the answer again."""
-    canonical = json.dumps([kind, body], sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def final_body(characters: int, evidence: Sequence[Evidence] = ()) -> dict[str, Any]:
@@ -85,6 +82,7 @@ class HostCalls:
         keep: Keep | None = None,
         kept: Kept | None = None,
         check: Check | None = None,
+        tools: Tools | None = None,
     ) -> None:
         """`sub_calls` makes those that cost something.
 
@@ -92,6 +90,7 @@ class HostCalls:
         full as a cell sees it, by its id, as JSON data, the same each time; it may block. `keep`: how much is
         recorded. `kept`: of cells of the session before this run; by default none. `check` reads the passages
         of evidence where they are said to stand; it may block, and raises RLMError. By default none is taken.
+        `tools`: what code may call on the host; by default nothing.
         """
         self._sub_calls = sub_calls
         self.ledger = sub_calls.ledger
@@ -100,6 +99,7 @@ class HostCalls:
         self._recording = recording
         self._history = history
         self._check = check or _none_taken
+        self._tools = ToolCalls(tools, sub_calls.ledger, recording, tell, self._record)
         self._cell: str | None = None
         self._records = Records(keep or Keep(), MAX_FREE)
         self._kept = Kept() if kept is None else kept
@@ -134,6 +134,7 @@ class HostCalls:
             "order": self._order,
             "planned": self._planned,
             "cut_off": self._cut_off,
+            "tool": self._tools.call,
         }
 
     def begin(self, cell_id: str) -> None:

@@ -146,6 +146,20 @@ def _preview(value: Any) -> str:
     return base64.b64encode(data).decode()
 
 
+def tool_call(body: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The name of a tool, and the arguments by name. Raises UsageError."""
+    name = _read(body, "name", _name, "A tool is called by its name, which is a text.")
+    wrong = f"The arguments of a tool are JSON data by name, without NaN and of at most {MAX_DEPTH} levels."
+    return name, _read(body, "arguments", _arguments, wrong)
+
+
+def _arguments(value: Any) -> dict[str, Any]:
+    found = plain(value)
+    if type(found) is not dict:
+        raise ValueError("no object")
+    return found
+
+
 def path(body: Mapping[str, Any]) -> str:
     """The path of a `file` call.
 

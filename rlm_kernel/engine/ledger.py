@@ -254,6 +254,16 @@ class Ledger:
             ledger._totals.count(counts)
             ledger = ledger._parent
 
+    def count_tool_call(self) -> None:
+        """Code calls a function of the host. Raises BudgetExceeded."""
+        most, made = self._top.limits.tool_calls, self._top._totals.tool_calls
+        if most is not None and made >= most:
+            raise BudgetExceeded(
+                f"The limit of calls of tools is reached: {made:,} of {most:,} used (limits.tool_calls).",
+                limit="tool_calls",
+            )
+        self._count(tool_calls=1)
+
     def seconds_left(self) -> float | None:
         """Seconds until the time limit; None without one."""
         limit = self._top.limits.seconds
@@ -296,6 +306,8 @@ class Ledger:
                 None if limit is None else round(max(0, limit - ledger._spent(name) - ledger._kept(name)), 6)
             )
             left[name] = int(rest) if rest is not None and name in ("turns", "calls", "tokens") else rest
+        if (most := self._top.limits.tool_calls) is not None:
+            left["tool_calls"] = max(0, most - self._top._totals.tool_calls)
         models = {name: self._top._left_of(name) for name in self._top.limits.models}
         return left | {"depth": self.limits.depth} | ({"models": models} if models else {})
 

@@ -30,7 +30,7 @@ class Limits:
     `cost` in US dollars; `tokens` counts prompt and completion of root and sub models; `calls` are all model
     calls but the root's own: sub-model calls, and turns of child RLMs. `turns` hold for each RLM by itself;
     `depth`: how deep child RLMs may nest. `models`: of those that have limits of their own, by the role of
-    their cards.
+    their cards. `tool_calls`: of functions of the host, in the whole tree; None where there are none.
     """
 
     turns: int = 30
@@ -40,6 +40,7 @@ class Limits:
     seconds: float | None = None
     depth: int = 0
     models: Mapping[str, ModelLimits] = field(default_factory=dict)
+    tool_calls: int | None = None
 
 
 def unit(limit: LimitName) -> str:

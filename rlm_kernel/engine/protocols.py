@@ -25,6 +25,7 @@ from rlm_kernel.engine.totals import duration as duration
 from rlm_kernel.engine.values import CANCELLED as CANCELLED
 from rlm_kernel.engine.values import MODEL_CALLS as MODEL_CALLS
 from rlm_kernel.engine.values import ROLES as ROLES
+from rlm_kernel.engine.values import TOLD_CALLS as TOLD_CALLS
 from rlm_kernel.engine.values import UNWATCHED as UNWATCHED
 from rlm_kernel.engine.values import Answer as Answer
 from rlm_kernel.engine.values import CallKind as CallKind
@@ -34,6 +35,7 @@ from rlm_kernel.engine.values import CellResult as CellResult
 from rlm_kernel.engine.values import CellStatus as CellStatus
 from rlm_kernel.engine.values import Completion as Completion
 from rlm_kernel.engine.values import ContextInfo as ContextInfo
+from rlm_kernel.engine.values import DeclaredTool as DeclaredTool
 from rlm_kernel.engine.values import Evidence as Evidence
 from rlm_kernel.engine.values import HostCall as HostCall
 from rlm_kernel.engine.values import HostCallHandler as HostCallHandler
@@ -41,6 +43,7 @@ from rlm_kernel.engine.values import Memory as Memory
 from rlm_kernel.engine.values import Message as Message
 from rlm_kernel.engine.values import Outcome as Outcome
 from rlm_kernel.engine.values import Partial as Partial
+from rlm_kernel.engine.values import PauseTimer as PauseTimer
 from rlm_kernel.engine.values import Picture as Picture
 from rlm_kernel.engine.values import PictureNote as PictureNote
 from rlm_kernel.engine.values import ReplyText as ReplyText
@@ -48,6 +51,7 @@ from rlm_kernel.engine.values import Retry as Retry
 from rlm_kernel.engine.values import Role as Role
 from rlm_kernel.engine.values import StopReason as StopReason
 from rlm_kernel.engine.values import Watch as Watch
+from rlm_kernel.engine.values import tool_answer as tool_answer
 
 
 class Models(Protocol):
@@ -173,6 +177,19 @@ class Children(Protocol):
         trace, as seen from the folder of its parent's, once there is one.
 
         Raises RLMError. Cancelling it ends the child.
+        """
+
+
+class Tools(Protocol):
+    """What code may call on the host beside the session's own. Implemented by `session.toolbox`."""
+
+    def has(self, name: str) -> bool:
+        """Whether there is a tool of that name."""
+
+    async def call(self, name: str, arguments: Mapping[str, Any], pause_timer: PauseTimer) -> dict[str, Any]:
+        """What it gives, as `rlm_contract.ToolAnswer` has it. All of the call is hostile.
+
+        What is done in `pause_timer` takes no time of the cell's. Raises ToolError, whatever happens.
         """
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from rlm_kernel.engine.protocols import MODEL_CALLS, CallRecord
+from rlm_kernel.engine.protocols import TOLD_CALLS, CallRecord
 
 Kind = Literal["answers", "records"]
 _CELLS_SHARE = 8
@@ -22,10 +22,12 @@ _PICTURE = 150
 
 @dataclass(frozen=True)
 class Keep:
-    """Characters that are kept of a run's host calls: `answers` of calls of models and child RLMs, which were
-    paid for, and `records` of all others, which code can repeat for nothing: refused and failed ones, the
-    budget, files. `before`: of both, what a trace has already. `previews` of pictures count among them, and
-    are left out once there are so many characters of them, `shown` of them before.
+    """Characters that are kept of a run's host calls.
+
+    `answers` of calls of models, child RLMs and tools, and `records` of all others, which code can repeat for
+    nothing: refused and failed ones, the budget, files. `before`: of both, what a trace has already.
+    `previews` of pictures count among them, and are left out once there are so many characters of them,
+    `shown` of them before.
     """
 
     answers: int = 128 << 20
@@ -120,7 +122,7 @@ class Records:
 
 
 def _kind(record: CallRecord) -> Kind:
-    return "answers" if record.kind in MODEL_CALLS and record.error is None else "records"
+    return "answers" if record.kind in TOLD_CALLS and record.error is None else "records"
 
 
 def _size(record: CallRecord) -> int:

@@ -109,7 +109,8 @@ class Totals:
     those of sub models, and `child_turns`, the calls of the root model in child RLMs. Of these calls `stored`
     were answered from the cache, and `failed` gave no reply. `known_cost` in US dollars is that of the
     replies whose price is known; of `unpriced` replies it is not. `lost_tokens` and `lost_cost` estimate what
-    calls that were given up may have used: they count against limits and are not shown.
+    calls that were given up may have used: they count against limits and are not shown. `tool_calls`: of
+    functions of the host, refused ones, too.
 
     `root_usage` is that of all root models, those of child RLMs too, and `sub_usage` that of sub-calls,
     whichever model they asked; `models` has it by model.
@@ -129,6 +130,7 @@ class Totals:
     lost_tokens: float = 0.0
     lost_cost: float = 0.0
     models: Shares = field(default_factory=Shares)
+    tool_calls: int = 0
 
     def count(self, counts: Mapping[str, float | Usage | Shares]) -> None:
         """Add to these fields of it."""
@@ -175,7 +177,8 @@ class Totals:
             if self.children
             else []
         )
-        return ", ".join([calls, *children, _tokens(self.usage), f"{self.money()}{self._by_model()}"])
+        tools = [counted(self.tool_calls, "tool call")] if self.tool_calls else []
+        return ", ".join([calls, *tools, *children, _tokens(self.usage), f"{self.money()}{self._by_model()}"])
 
     def _by_model(self) -> str:
         """The cost by model where others than root and sub were asked, the dearest first."""
@@ -199,6 +202,7 @@ class Totals:
             "child_turns": self.child_turns,
             "stored": self.stored,
             "failed": self.failed,
+            "tool_calls": self.tool_calls,
             "tokens": _counts(self.usage),
             "cost": self.cost,
             "known_cost": self.known_cost,

@@ -150,9 +150,11 @@ class ReplyText(str):
         return made
 
 
-CallKind = Literal["llm_query", "rlm_query", "file", "final", "budget", "history"]
+CallKind = Literal["llm_query", "rlm_query", "file", "final", "budget", "history", "tool"]
 MODEL_CALLS = ("llm_query", "rlm_query")
 """Kinds that cost something."""
+TOLD_CALLS = (*MODEL_CALLS, "tool")
+"""Kinds that people are told of: what code had from outside the kernel but for files."""
 CANCELLED = "cancelled: the cell ended before the answer came"
 """The error of a call that was cut off with its cell."""
 THOUGHTS_KEPT = 500
@@ -174,6 +176,8 @@ class HostCall:
     pause_timer: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
+PauseTimer = Callable[[], AbstractContextManager[None]]
+"""What is done in it takes no time of the cell's."""
 HostCallHandler = Callable[[HostCall], Awaitable[Any]]
 """Does one kind of host call.
 
@@ -272,6 +276,13 @@ class CallRecord:
             thoughts=reply.thoughts[:THOUGHTS_KEPT],
             cut=reply.cut,
         )
+
+
+def tool_answer(answer: Any) -> Any:
+    """What a tool gave, as people are shown it: its value, with its files where it gave some."""
+    if isinstance(answer, dict) and answer.keys() == {"value", "files"} and not answer["files"]:
+        return answer["value"]
+    return answer
 
 
 def answered(call: CallRecord) -> bool:
@@ -412,6 +423,17 @@ class ContextInfo:
     """(name, text) of all pieces but pictures, where the input is short enough to be shown whole."""
     cites: bool = False
     """The answer is to have evidence: the kernel refuses one without, once."""
+    tools: Sequence[DeclaredTool] = ()
+    """What code may call on the host."""
+
+
+@dataclass(frozen=True)
+class DeclaredTool:
+    """A function of the host as the kernel has it. `doc`: the beginning of its docstring."""
+
+    name: str
+    signature: str
+    doc: str = ""
 
 
 StopReason = Literal[

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from rlm_kernel.engine.protocols import MODEL_CALLS, ROLES, Evidence, Shares, Totals, Usage
+from rlm_kernel.engine.protocols import ROLES, TOLD_CALLS, Evidence, Shares, Totals, Usage, tool_answer
 from rlm_kernel.trace.calls import PackedCalls, spent_on
 from rlm_kernel.trace.reader import TraceCell, TraceFile
 from rlm_kernel.trace.schema import CallMeta, NotebookMeta, usage_of
@@ -92,13 +92,13 @@ def spent_in(cell: TraceCell) -> Totals:
 
 
 def model_calls(cell: TraceCell) -> int:
-    """How many calls of models a cell has recorded."""
+    """How many calls of models and tools a cell has recorded."""
     return sum(1 for _ in calls_of(cell))
 
 
 def calls_of(cell: TraceCell) -> Iterator[CallMeta]:
-    """The calls of models that a cell has recorded, in their order."""
-    return (call for call in (cell.meta.calls if cell.meta else ()) if call.kind in MODEL_CALLS)
+    """The calls of models and tools that a cell has recorded, in their order."""
+    return (call for call in (cell.meta.calls if cell.meta else ()) if call.kind in TOLD_CALLS)
 
 
 def turns(trace: TraceFile) -> list[Turn]:
@@ -222,11 +222,12 @@ def answer_text(call: CallMeta) -> str:
     """What a call was answered, or why it was not."""
     if call.error is not None:
         return f"{call.error_type or 'Error'}: {call.error}"
-    if isinstance(call.answer, str):
-        return call.answer
+    answer = tool_answer(call.answer) if call.kind == "tool" else call.answer
+    if isinstance(answer, str):
+        return answer
     import json
 
-    return json.dumps(call.answer, ensure_ascii=False, indent=1)
+    return json.dumps(answer, ensure_ascii=False, indent=1)
 
 
 def message_texts(messages: Sequence[object]) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rlm_kernel.engine.protocols import MODEL_CALLS, TOKENS, Message
+from rlm_kernel.engine.protocols import MODEL_CALLS, TOKENS, TOLD_CALLS, Message
 from rlm_kernel.errors import SetupError
 from rlm_kernel.trace.prompts import PromptFile
 from rlm_kernel.trace.reader import TraceCell, TraceFile
@@ -84,14 +84,14 @@ def questions_asked(trace: TraceFile) -> int:
 
 
 def calls(cells: Iterable[TraceCell], prompts: PromptFile) -> Iterator[dict[str, Any]]:
-    """The calls of sub models and child RLMs that the code in these cells made, in the order of their ends.
+    """The calls of sub models, child RLMs and tools that the code in these cells made, in the order of their ends.
 
     Where the file of prompts does not have one, its beginning stands in its place, and `prompt_complete` says
     whether that is all of it.
     """
     for cell in cells:
         for call in cell.meta.calls if cell.meta else ():
-            if call.kind in MODEL_CALLS:
+            if call.kind in TOLD_CALLS:
                 yield _row(cell, call, prompts.messages_of_call(call.prompt_digest))
 
 

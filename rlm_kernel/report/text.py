@@ -13,10 +13,10 @@ from itertools import islice
 from typing import Any
 
 from rlm_kernel.engine.messages import output_text
-from rlm_kernel.engine.protocols import Evidence, Totals, listed
+from rlm_kernel.engine.protocols import Evidence, Totals, listed, tool_answer
 from rlm_kernel.engine.protocols import as_json as evidence_json
 from rlm_kernel.printable import printable
-from rlm_kernel.trace.calls import asked, is_call, linked
+from rlm_kernel.trace.calls import asked, is_told, linked
 from rlm_kernel.trace.prompts import PromptFile
 from rlm_kernel.trace.reader import TraceCell, TraceFile
 from rlm_kernel.trace.schema import CallMeta
@@ -238,7 +238,7 @@ def call_at(cells: Sequence[TraceCell], number: int) -> tuple[TraceCell, CallMet
             calls = cell.meta.calls
             if made == len(calls):
                 return cell, calls[number - 1]
-            return cell, next(islice(filter(is_call, calls), number - 1, None))
+            return cell, next(islice(filter(is_told, calls), number - 1, None))
         number -= made
     return None
 
@@ -312,7 +312,7 @@ def as_json(
         yield (", " if place else "") + json.dumps(about, ensure_ascii=True)[:-1]
         if calls:
             yield ', "calls": ['
-            made = filter(is_call, cell.meta.calls if cell.meta else ())
+            made = filter(is_told, cell.meta.calls if cell.meta else ())
             for number, call in enumerate(made):
                 told = {"call": offsets[cell.id] + number, **call.model_dump(mode="json", exclude={"images"})}
                 if full and prompts is not None:
@@ -354,6 +354,7 @@ def _short(text: str, most: int) -> str:
 
 
 def _text(answer: Any) -> str:
+    answer = tool_answer(answer)
     return answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
 
 

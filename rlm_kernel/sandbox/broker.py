@@ -23,7 +23,7 @@ from typing import Any
 from rlm_contract import SIZE, SIZES
 
 from rlm_kernel import bounded
-from rlm_kernel.engine.protocols import MODEL_CALLS, HostCall, HostCallHandler, ReplyText
+from rlm_kernel.engine.protocols import TOLD_CALLS, HostCall, HostCallHandler, ReplyText
 from rlm_kernel.errors import BudgetExceeded, CallCancelled, ModelError, NoAnswer, NoRecord, RLMError
 from rlm_kernel.sandbox.child_input import MAX_PIECE, Spool
 from rlm_kernel.sandbox.kernel_says import Cancelled, Head
@@ -42,7 +42,7 @@ MAX_GIVEN_UP = 16_384
 _MAX_HEAD = 4096
 _SMALL = 16 << 10
 """Bytes of a body that is read at once. Larger ones are read one after the other."""
-_LIMITS = dict.fromkeys((*MODEL_CALLS, "final"), MAX_REQUEST) | {
+_LIMITS = dict.fromkeys((*TOLD_CALLS, "final"), MAX_REQUEST) | {
     "cancel": 128 << 10,
     "hello": 1 << 10,
     "received": 1 << 10,
@@ -313,7 +313,7 @@ class Broker:
             return None
         handler = self.handlers[head.kind]
         call = HostCall(head.cell, head.call, body, head.nth, self._standing_still)
-        if head.kind in MODEL_CALLS and self._interrupted:
+        if head.kind in TOLD_CALLS and self._interrupted:
             raise CallCancelled(_CANCELLED)
         return await handler(call)
 

@@ -21,7 +21,8 @@ from rlm_contract import MAX_CALL_ID, MAX_CELL_ID, MAX_HANDED_FILES, MAX_PICTURE
 
 from rlm_kernel import bounded
 from rlm_kernel.checked import Asked, Count, Flag, Name, Text, Told, cut, each, integer, known, plain, text
-from rlm_kernel.engine.protocols import ContextInfo, Partial
+from rlm_kernel.engine.protocols import ContextInfo, DeclaredTool, Partial
+from rlm_kernel.printable import printable
 
 _MAX_LITERAL = 200_000
 """Characters of a value that the kernel tells as a Python literal."""
@@ -39,6 +40,8 @@ _REMARKS, _REMARK = 20, 500
 _PATH = 4096
 _ABOUT = 100
 """Characters of what is said of a picture."""
+_MAX_TOOLS, _TOOL = 200, (64, 600, 1_000)
+"""Tools, and characters of the name, signature and words of each."""
 _KINDS, _KIND, _HEAD, _FORM = 10, 40, 300, 600
 _BESIDE = 60
 """Bytes that the marks of a text take which is shown whole."""
@@ -283,6 +286,18 @@ def flags(value: Any, count: int) -> list[bool]:
     return [one is True for one in value]
 
 
+def _tool(value: Any) -> DeclaredTool:
+    """A tool that the kernel has: one line each of signature and words."""
+    if type(value) not in (list, tuple) or len(value) != 3:
+        raise ValueError("no tool")
+    name, signature, doc = (
+        " ".join(printable(text(part)[:most]).split()) for part, most in zip(value, _TOOL, strict=True)
+    )
+    if not name.isidentifier():
+        raise ValueError("no name")
+    return DeclaredTool(name, signature, doc)
+
+
 class Described(Told):
     """What `context` is."""
 
@@ -302,6 +317,7 @@ class Described(Told):
     typed: Flag = False
     cites: Flag = False
     partial: Annotated[Partial | None, PlainValidator(Partial.of)] = None
+    tools: Annotated[list[Any], each(_tool, _MAX_TOOLS)] = Field(default_factory=list)
 
     def info(self) -> ContextInfo:
         told = [" ".join(remark[:_REMARK].split()) for remark in self.remarks]
@@ -323,6 +339,7 @@ class Described(Told):
             self.heads,
             self.forms,
             cites=self.cites,
+            tools=self.tools,
         )
 
 

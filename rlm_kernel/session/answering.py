@@ -24,6 +24,7 @@ from rlm_kernel.session.models import ModelSet
 from rlm_kernel.session.pool import KernelPool
 from rlm_kernel.session.questions import Question
 from rlm_kernel.session.running import RunningKernel
+from rlm_kernel.session.toolbox import declared
 from rlm_kernel.session.tracefiles import FileNotes, metas_of
 from rlm_kernel.session.traces import closing_trace, new_meta, new_writer
 from rlm_kernel.session.tree import folder_of
@@ -99,10 +100,12 @@ async def answer(
         async with FileNotes(environment, writer) as notes:
             children = Children(environment, path, family, asked.view, level=place.level)
             run = Assembly(environment, SubCalls(models.models, ledger, children), listeners)
-            calls = run.host_calls(history_of(lambda: read_trace(path)), locate=notes.locate)
+            calls = run.host_calls(history_of(lambda: read_trace(path)), locate=notes.locate, beside=path)
             async with running.attached(calls, listeners):
                 loop = run.loop(run.cells(running, calls), led)
-                for cell_id, code in asked.inputs.cells(worded, grants.paths, asked.question.schema):
+                for cell_id, code in asked.inputs.cells(
+                    worded, grants.paths, asked.question.schema, declared(host.tools)
+                ):
                     check_setup(await loop.set_up(cell_id, code), host.settings)
                 info = await loop.look()
                 outcome = await loop.run(

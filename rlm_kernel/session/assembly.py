@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.engine.cells import Cells
@@ -22,6 +23,7 @@ from rlm_kernel.proof.quotes import check_all
 from rlm_kernel.session.before import Before
 from rlm_kernel.session.conversation import full_history
 from rlm_kernel.session.environment import Environment, keep_of
+from rlm_kernel.session.toolbox import Toolbox
 
 if TYPE_CHECKING:
     from rlm_kernel.session.models import ModelSet
@@ -50,11 +52,13 @@ class Assembly:
         locate: Locate | None = None,
         recording: Recording | None = None,
         before: Before | None = None,
+        beside: Path | None = None,
     ) -> HostCalls:
         """What does the host calls of a kernel.
 
         `locate` finds a host path for the kernel, by default as the environment does. `recording` answers
-        what it knows. `before`: what the session did so far.
+        what it knows. `before`: what the session did so far. `beside`: the trace, beside which
+        files that tools give are kept; by default none can be called.
         """
         keep = keep_of(self.environment.host.settings)
         return HostCalls(
@@ -66,6 +70,7 @@ class Assembly:
             keep=keep.beside(before.calls) if before else keep,
             kept=before.kept if before else None,
             check=lambda given: check_all(given, self.environment.grants.place_of),
+            tools=Toolbox(self.environment.host, self.environment.grants, beside) if beside else None,
         )
 
     def cells(self, running: RunningKernel, calls: HostCalls) -> Cells:

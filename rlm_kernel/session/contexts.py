@@ -255,3 +255,18 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Collection):
         return list(value)
     raise TypeError(f"a {type(value).__name__} is nothing that JSON can hold")
+
+
+def is_file_like(value: Any) -> bool:
+    """Whether `written` makes files of it rather than JSON: bytes, file objects, tables."""
+    return (
+        isinstance(value, bytes | bytearray | memoryview)
+        or hasattr(value, "read")
+        or _is_table(value)
+        or bool(_tables(value))
+    )
+
+
+def as_json(value: Any) -> str:
+    """A value as `written` has it in JSON. Raises UsageError."""
+    return _json(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.config import Settings, parse_size
@@ -148,7 +148,10 @@ def ledger_of(host: Host, spent: Totals | None = None) -> Ledger:
     limits = host.settings.limits
     asks = limits.cost is None and limits.ask is not None
     approval = Approval(host.approve, limits.ask or 0.0) if asks else Approval()
-    return Ledger(limits_of(host.settings), spent=spent, approval=approval)
+    allowed = limits_of(host.settings)
+    if host.tools:
+        allowed = replace(allowed, tool_calls=limits.tool_calls)
+    return Ledger(allowed, spent=spent, approval=approval)
 
 
 def limits_of(settings: Settings) -> Limits:

@@ -50,16 +50,21 @@ class Inputs:
     made: bool = False
 
     def cells(
-        self, question: str, resolved: Sequence[Path], schema: Mapping[str, Any] | None = None
+        self,
+        question: str,
+        resolved: Sequence[Path],
+        schema: Mapping[str, Any] | None = None,
+        tools: str = "",
     ) -> list[tuple[str, str]]:
         """The notebook's set-up cells: `parameters`, and `setup`, which loads what they name.
 
-        `schema`: the answer must fit it.
+        `schema`: the answer must fit it. `tools`: the code that declares them (`session.toolbox.declared`).
         """
         shown = ",\n    ".join(repr(str(path)) for path in resolved)
         listed = f"[\n    {shown},\n]" if len(resolved) > 1 else f"[{shown}]"
         cells = [("parameters", f"question = {question!r}\npaths = {listed}")]
-        setup = ["load_object(paths[0]);"] if self.made else ["load_files(paths)"] if resolved else []
+        setup = [tools] if tools else []
+        setup += ["load_object(paths[0]);"] if self.made else ["load_files(paths)"] if resolved else []
         setup += [f"expect_answer({dict(schema)!r})"] if schema is not None else []
         return [*cells, ("setup", "\n".join(setup))] if setup else cells
 

@@ -36,7 +36,7 @@ from rlm_kernel.session.replaying import Replayer, Restored, RunAgain, cell_inde
 from rlm_kernel.session.result import Result
 from rlm_kernel.session.running import GivenFiles, RunningKernel, new_kernel
 from rlm_kernel.session.setup import set_up
-from rlm_kernel.session.toolbox import opened
+from rlm_kernel.session.toolbox import TOOLS_CELL, free_id, opened, undeclared
 from rlm_kernel.session.tracefiles import FileNotes
 from rlm_kernel.session.traces import closing_trace, new_meta, new_writer
 from rlm_kernel.session.tree import spent_on_lost
@@ -352,7 +352,7 @@ async def _go_on(
         ) as ready,
     ):
         found = ready.found
-        late = bool(question.named) or host.consent is not None
+        late = bool(question.named or host.tools) or host.consent is not None
         files = GivenFiles(found.paths, found.known_as, question.named, late=late)
         async with (
             await new_kernel(host, ready.image, files, replayed=True) as running,
@@ -419,6 +419,7 @@ class _Going:
                 history_of(self._now),
                 locate=self._notes.locate,
                 recording=TraceRecording(plan.kept, going_on=True),
+                beside=plan.path,
             )
             async with running.attached(calls, work.listener):
                 cells = work.cells(running, calls)
@@ -449,6 +450,9 @@ class _Going:
         plan = self._plan
         made = any(file.made for file in plan.trace.meta.files)
         await self._set_up(loop, made=made)
+        tools = self._running.environment.host.tools
+        if code := undeclared(tools, [cell.source for cell in plan.kept]):
+            check_setup(await loop.set_up(free_id(TOOLS_CELL, plan.kept), code), self._settings)
         past = plan.past(restored, remarks)
         if plan.question:
             self._writer.question(plan.question)

@@ -33,6 +33,8 @@ from rlm_kernel.session.state import DEFAULT_NAME
 from rlm_kernel.session.streaming import Stream
 from rlm_kernel.session.verify import Verified, verify
 from rlm_kernel.session.watching import Watched
+from rlm_kernel.tools.functions import tools_of
+from rlm_kernel.tools.tool import AllowCall
 
 if TYPE_CHECKING:
     from rlm_kernel.session.regression.suite import Suite
@@ -55,9 +57,15 @@ class RLM:
         models: other implementations of the Models protocol, such as ScriptedModels.
         progress: show how far each run is: in a notebook in a display that is updated in place, in a terminal
             as `rlm ask` does, elsewhere in lines on stderr. Each method takes it for one run, too.
+        tools: functions that code in the kernel may call; they run here, on the host. Functions as they are,
+            or as `rlm_kernel.tool` makes them. Methods that ask models take `tools` for one run, too, in
+            their place.
+        allow_call: asked before a call of a tool whose permission is "ask"; it says True, False or "always".
+            Default: such calls are refused.
 
     Raises:
         ConfigError: a setting is unknown or has a bad value.
+        UsageError: what is among the tools cannot be one.
     """
 
     def __init__(
@@ -69,6 +77,8 @@ class RLM:
         config_file: Path | None = None,
         models: Models | None = None,
         progress: bool = False,
+        tools: Sequence[Any] = (),
+        allow_call: AllowCall | None = None,
     ) -> None:
         load_api_keys()
         chosen = {name: "none" if value is None else value for name, value in (options or {}).items()}
@@ -78,6 +88,7 @@ class RLM:
         self._changes = overrides
         self._models = models
         self._progress = progress
+        self._tools, self._allow_call = tools_of(tools), allow_call
 
     async def aask(
         self,
@@ -91,6 +102,8 @@ class RLM:
         progress: bool | None = None,
         cite: bool | None = None,
         answered: Give = lambda _result: None,
+        tools: Sequence[Any] | None = None,
+        allow_call: AllowCall | None = None,
     ) -> Result:
         """Answer a question.
 
@@ -108,6 +121,8 @@ class RLM:
                 `prompt.cite`.
             answered: hears the answer as soon as it is there, before the container is removed; its `value` is
                 not of the type yet.
+            tools: what code may call, in place of the RLM's own.
+            allow_call: as the RLM's own, in its place.
 
         Returns:
             What came of it. Of a run that ends without an answer, `answer` is None.
@@ -137,6 +152,7 @@ class RLM:
                     say=shown.say,
                     schema=schema,
                     answered=answered,
+                    **self._with_tools({"tools": tools, "allow_call": allow_call}),
                 )
             )
         return result if adapter is None or result.answer is None else _typed(result, adapter)
@@ -179,7 +195,7 @@ class RLM:
             changes=self._changes,
             models=self._models,
             progress=self._progress if progress is None else progress,
-            **options,
+            **self._with_tools(options),
         )
 
     async def aresume(self, trace: Path | str, *, progress: bool | None = None, **options: Any) -> Result:
@@ -188,7 +204,13 @@ class RLM:
         """
         with self._watched(progress, **_listeners(options), trace=Path(trace)) as shown:
             return shown.done(
-                await resume(Path(trace), **self._configured(), **options, view=shown.view, say=shown.say)
+                await resume(
+                    Path(trace),
+                    **self._configured(),
+                    **self._with_tools(options),
+                    view=shown.view,
+                    say=shown.say,
+                )
             )
 
     def resume(self, trace: Path | str, **options: Any) -> Result:
@@ -206,7 +228,8 @@ class RLM:
     ) -> Result:
         """Go on from a cell of a trace, in a notebook of its own; `options` as of `session.resume.fork`."""
         with self._watched(progress, **_listeners(options)) as shown:
-            given = {**self._configured(), **options, "view": shown.view, "say": shown.say}
+            given = {**self._configured(), **self._with_tools(options)}
+            given |= {"view": shown.view, "say": shown.say}
             return shown.done(await fork(Path(trace), question, at=at, **given))
 
     def fork(self, trace: Path | str, question: str = "", *, at: str | None = None, **options: Any) -> Result:
@@ -227,7 +250,8 @@ class RLM:
         from rlm_kernel.session.applying.apply import apply
 
         with self._watched(progress, **_listeners(options)) as shown:
-            given = {**self._configured(), **options, "view": shown.view, "say": shown.say}
+            given = {**self._configured(), **self._with_tools(options)}
+            given |= {"view": shown.view, "say": shown.say}
             return shown.done(await apply(Path(trace), context, **given))
 
     def apply(self, trace: Path | str, context: Context = None, **options: Any) -> Result:
@@ -270,6 +294,15 @@ class RLM:
     def verify(self, trace: Path | str, **options: Any) -> Verified:
         """`averify` for code without an event loop."""
         return _run(self.averify, trace, **options)
+
+    def _with_tools(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The options of one run, with the tools that hold for it."""
+        tools, allow = options.get("tools"), options.get("allow_call")
+        return {
+            **options,
+            "tools": self._tools if tools is None else tools_of(tools),
+            "allow_call": self._allow_call if allow is None else allow,
+        }
 
     def _configured(self) -> dict[str, Any]:
         return {"config_file": self._config_file, "changes": self._changes, "models": self._models}

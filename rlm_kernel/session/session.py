@@ -43,6 +43,7 @@ from rlm_kernel.session.result import Result
 from rlm_kernel.session.running import GivenFiles, Left, Lost, RunningKernel, join_kernel, new_kernel
 from rlm_kernel.session.state import SessionFolder, State
 from rlm_kernel.session.status import SessionStatus, status_of, told_by
+from rlm_kernel.session.toolbox import TOOLS_CELL, declared, free_id, undeclared
 from rlm_kernel.session.tracefiles import FileNotes, metas_of
 from rlm_kernel.session.traces import closing_trace, new_meta, new_writer
 from rlm_kernel.session.tree import spent_on_lost
@@ -116,7 +117,7 @@ class Session:
         run = Assembly(running.environment, SubCalls(None, Ledger(limits_of(self.settings))), self._tell)
         calls = run.host_calls(self._history)
         async with running.attached(calls, self._tell):
-            for cell_id, code in inputs.cells("", grants.paths):
+            for cell_id, code in inputs.cells("", grants.paths, tools=declared(self.host.tools)):
                 check_setup(
                     await run.cells(running, calls).run(cell_id, code, 0, setup=True, seconds=None),
                     self.settings,
@@ -245,6 +246,7 @@ class Session:
         running = await self._living_kernel()
         question = await self._look_at(running, text)
         await self._load_first(running, question.named)
+        await self._declare_tools(running)
         trace = await self._read()
         writer = self._goes_on(trace)
         self._write_to(writer)
@@ -276,7 +278,7 @@ class Session:
         children = Children(running.environment, self.trace, family, self._view)
         run = Assembly(running.environment, SubCalls(family.models.models, ledger, children), self._tell)
         before = await asyncio.to_thread(before_this, trace)
-        calls = run.host_calls(self._history, locate=notes.locate, before=before)
+        calls = run.host_calls(self._history, locate=notes.locate, before=before, beside=self.trace)
         async with closing_trace(self._tell, ledger.totals, self.trace, self.host.say) as close:
             self._tell(RunOpened(question.text, ledger, spent))
             async with running.attached(calls, self._tell):
@@ -328,6 +330,17 @@ class Session:
         if files and (await running.kernel.describe()).kind == "None":
             with contextlib.suppress(UsageError):
                 await self.load(files)
+
+    async def _declare_tools(self, running: RunningKernel) -> None:
+        """Have the tools in the kernel that are given now, where an earlier command gave it others."""
+        trace = await self._read()
+        code = undeclared(self.host.tools, [cell.source for cell in trace.code_cells])
+        if code:
+            self._attach(running, trace)
+            result = await running.kernel.set_up(free_id(TOOLS_CELL, trace.cells), code)
+            self._tell(UserCellFinished(result))
+            self._keep(running)
+            check_setup(result, self.settings)
 
     @backstop
     async def load(self, paths: Sequence[Path]) -> list[str]:

@@ -1,21 +1,45 @@
-"""The tools of a run: opened for as long as it lives, and checked before code can have them."""
+"""The tools of a run: opened for as long as it lives, declared in the kernel, and called within bounds."""
 
 from __future__ import annotations
 
+import ast
+import asyncio
 import builtins
 import contextlib
+import json
 import keyword
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rlm_contract import HELPERS
 
-from rlm_kernel.errors import UsageError
+from rlm_kernel.config import parse_size
+from rlm_kernel.engine.protocols import PauseTimer
+from rlm_kernel.errors import RLMError, ToolError, UsageError
+from rlm_kernel.printable import printable
 from rlm_kernel.session.environment import Host
-from rlm_kernel.tools.tool import Tool
+from rlm_kernel.session.toolfiles import ToolFiles
+from rlm_kernel.tools.tool import AllowCall, Tool, ToolResult, ToolSource
+
+if TYPE_CHECKING:
+    from rlm_kernel.sandbox.grants import FileGrants
 
 MAX_TOOLS = 200
 """Of one run: all stand in the prompt."""
+MAX_DECLARED = 1_000_000
+"""Characters of the code that declares them."""
+MAX_SIGNATURE, MAX_DOC, MAX_PARAMETERS = 2_000, 8_000, 100_000
+"""Characters of one tool."""
+MAX_REFUSALS = 20
+"""Questions to which the user said no: after them they are asked no more."""
+TOOLS_CELL = "tools"
+"""The id of a cell that declares tools after the set-up cells."""
+_PATHS = ("path", "file-path", "directory-path")
+_NONE = "tools([])"
+_ERROR = 2_000
+"""Characters of what a function said of its failure."""
 _RESERVED = frozenset((*HELPERS, *dir(builtins), *keyword.kwlist, *keyword.softkwlist))
 
 
@@ -54,7 +78,8 @@ def check_names(tools: Sequence[Tool]) -> None:
         if not name.isidentifier() or not name.isascii() or len(name) > 64 or name.startswith("_"):
             raise UsageError(
                 f"No tool can be called {shown}: code in the kernel could not call it.",
-                hint="Its name begins with a letter and has up to 64 letters, digits and underscores.",
+                hint="Its name begins with a letter and has up to 64 letters, digits and underscores: "
+                "tool(function, name=…)",
             )
         if name in _RESERVED:
             raise UsageError(
@@ -66,3 +91,215 @@ def check_names(tools: Sequence[Tool]) -> None:
                 f"Two tools are called {shown}.", hint="Give one another name: tool(function, name=…)"
             )
         seen.add(name)
+
+
+def declared(tools: Iterable[Tool | ToolSource]) -> str:
+    """The code that makes opened tools in the kernel; "" for none. Raises UsageError."""
+    found = [tool for tool in tools if isinstance(tool, Tool)]
+    check_names(found)
+    if not found:
+        return ""
+    told = map(_told, found)
+    code = "tools([\n" + "".join(f"    {one!r},\n" for one in told) + "])"
+    if len(code) > MAX_DECLARED:
+        raise UsageError(
+            f"What is to be said of these tools takes {len(code):,} characters; {MAX_DECLARED:,} at most.",
+            hint="Give fewer tools, or shorter docstrings.",
+        )
+    return code
+
+
+def _told(tool: Tool) -> dict[str, Any]:
+    told: dict[str, Any] = {"name": tool.name, "signature": _line(tool.signature)[:MAX_SIGNATURE]}
+    if doc := printable(tool.doc.strip())[:MAX_DOC]:
+        told["doc"] = doc
+    parameters = dict(tool.parameters)
+    with contextlib.suppress(TypeError, ValueError, RecursionError):
+        if len(plain := json.dumps(parameters)) <= MAX_PARAMETERS:
+            told["parameters"] = json.loads(plain)
+    return told
+
+
+def _line(text: str) -> str:
+    return " ".join(printable(text).split())
+
+
+class _Cell(Protocol):
+    @property
+    def id(self) -> str: ...
+
+
+def undeclared(tools: Sequence[Tool | ToolSource], cells: Iterable[str]) -> str:
+    """The code that declares the tools, or that there are none, where the last of these cells (their code) that
+    declares any does not declare these; else "".
+    """
+    last = next((found for cell in reversed(list(cells)) if (found := _declaration(cell))), "")
+    code = declared(tools) or (_NONE if last else "")
+    return code if code.strip() != last.strip() else ""
+
+
+def _declaration(cell: str) -> str:
+    """The call of `tools` in a cell's code."""
+    if "tools([" not in cell:
+        return ""
+    with contextlib.suppress(SyntaxError, ValueError, RecursionError, MemoryError):
+        for node in ast.parse(cell).body:
+            if (
+                isinstance(node, ast.Expr)
+                and isinstance(node.value, ast.Call)
+                and isinstance(node.value.func, ast.Name)
+                and node.value.func.id == "tools"
+            ):
+                return ast.get_source_segment(cell, node) or ""
+    return ""
+
+
+def free_id(name: str, cells: Iterable[_Cell]) -> str:
+    """The id, with a number behind it if a cell has it already."""
+    taken = {cell.id for cell in cells}
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name}-{number}"
+    return free
+
+
+class Toolbox:
+    """Implements `engine.protocols.Tools` over the opened tools of a host.
+
+    Nothing that was not given can be called. So many calls are under way at once, each for so long, with
+    arguments and results of so many bytes. Files that a tool gives are granted to the kernel.
+    """
+
+    def __init__(self, host: Host, grants: FileGrants, trace: Path) -> None:
+        """`trace`: files that tools give are kept beside it."""
+        self._tools = {tool.name: tool for tool in host.tools if isinstance(tool, Tool)}
+        self._limits = host.settings.tools
+        self._size = parse_size(self._limits.size)
+        self._permission = _Permission(host.allow_call)
+        self._grants = grants
+        self._files = ToolFiles(grants, trace, parse_size(self._limits.kept))
+        self._places = asyncio.Semaphore(self._limits.at_once)
+
+    def has(self, name: str) -> bool:
+        return name in self._tools
+
+    async def call(self, name: str, arguments: Mapping[str, Any], pause_timer: PauseTimer) -> dict[str, Any]:
+        tool = self._tools[name]
+        size = await asyncio.to_thread(lambda: len(json.dumps(arguments)))
+        if size > self._size:
+            raise ToolError(
+                f"The arguments of {name} have {size:,} bytes; {self._size:,} at most (tools.size)."
+            )
+        arguments = await asyncio.to_thread(self._with_files, tool, arguments)
+        await self._permission.check(tool, arguments, pause_timer)
+        async with self._places:
+            result = await self._done(tool, arguments)
+        try:
+            value, files = await self._files.of(name, result, self._size)
+        except RLMError as error:
+            raise ToolError(f"The result of {name} cannot be taken: {error.message}") from error
+        except Exception as error:  # the methods of a value are the tool's own
+            raise ToolError(f"The result of {name} cannot be taken: {_worded(error)}") from error
+        return {"value": value, "files": [str(path) for path in files]}
+
+    def _with_files(self, tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments, with where files are that are arguments (`Path`): those of the session alone.
+
+        Blocking. Raises ToolError.
+        """
+        schemas = tool.parameters.get("properties", {})
+        given = dict(arguments)
+        for name in given.keys() & schemas.keys():
+            if _is_path(schemas[name]):
+                try:
+                    given[name] = self._placed(given[name])
+                except RLMError as error:
+                    raise ToolError(f"FileRefused: {error.message}") from error
+        return given
+
+    def _placed(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return list(map(self._placed, value))
+        return str(self._grants.locate(value).source) if isinstance(value, str) else value
+
+    async def _done(self, tool: Tool, arguments: Mapping[str, Any]) -> ToolResult:
+        seconds = min(tool.seconds, self._limits.timeout)
+        task = asyncio.current_task()
+        assert task is not None
+        stopped = task.cancelling()
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                return await tool.call(arguments)
+        except RLMError as error:
+            raise error if isinstance(error, ToolError) else ToolError(_cut(str(error))) from error
+        except asyncio.CancelledError as error:
+            if task.cancelling() > stopped:
+                raise
+            raise ToolError("CancelledError: the function was cancelled") from error
+        except BaseException as error:  # SystemExit, too: it ends none but the call
+            if isinstance(error, TimeoutError) and limit.expired():
+                raise ToolError(f"TimeoutError: {tool.name} gave no result within {seconds:g} s.") from error
+            raise ToolError(_worded(error)) from error
+
+
+def _is_path(schema: Any) -> bool:
+    """Whether an argument is a path, or a list of them, by its JSON schema."""
+    if not isinstance(schema, dict):
+        return False
+    if schema.get("format") in _PATHS:
+        return True
+    return _is_path(schema.get("items")) or any(map(_is_path, schema.get("anyOf", ())))
+
+
+class _Permission:
+    """Whether code may call a tool; the user is asked one question at a time, and none twice."""
+
+    def __init__(self, ask: AllowCall | None) -> None:
+        self._ask = ask
+        self._asking = asyncio.Lock()
+        self._always: set[str] = set()
+        self._refused: set[str] = set()
+
+    async def check(
+        self,
+        tool: Tool,
+        arguments: Mapping[str, Any],
+        pause_timer: PauseTimer,
+    ) -> None:
+        """Raises ToolError."""
+        if tool.permission == "allow":
+            return
+        if tool.permission == "deny" or not await self._asked(tool.name, arguments, pause_timer):
+            raise ToolError(f"PermissionError: the user does not allow this call of {tool.name}.")
+
+    async def _asked(self, name: str, arguments: Mapping[str, Any], pause_timer: PauseTimer) -> bool:
+        if self._ask is None:
+            return False
+        same = f"{name} {json.dumps(arguments, sort_keys=True)}"
+        with pause_timer():
+            async with self._asking:
+                if name in self._always:
+                    return True
+                if same in self._refused or len(self._refused) >= MAX_REFUSALS:
+                    return False
+                answer = await self._ask(name, arguments)
+                if answer == "always":
+                    self._always.add(name)
+                elif answer is not True:
+                    self._refused.add(same)
+                return answer is True or answer == "always"
+
+
+def _worded(error: BaseException) -> str:
+    """Type and message of a failure, and nothing of where it happened."""
+    try:
+        message = str(error)
+    except Exception:
+        message = ""
+    return _cut(f"{type(error).__name__}: {message}".removesuffix(": "))
+
+
+def _cut(text: str) -> str:
+    text = printable(text.encode("utf-8", "replace").decode())
+    return text if len(text) <= _ERROR else f"{text[:_ERROR]}…"

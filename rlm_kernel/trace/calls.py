@@ -11,7 +11,7 @@ from typing import Any, overload
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails
 
-from rlm_kernel.engine.protocols import MODEL_CALLS, Shares, Totals
+from rlm_kernel.engine.protocols import MODEL_CALLS, TOLD_CALLS, Shares, Totals
 from rlm_kernel.trace.packed import Packed
 from rlm_kernel.trace.schema import CallMeta, CellMeta, shares_of, usage_of
 
@@ -22,6 +22,11 @@ _NOT_COUNTED = ("BudgetExceeded", "NoRecord", "TextWanted")
 def is_call(call: CallMeta) -> bool:
     """Whether it was to ask a model: not a question to a child that was put again, with its file's text."""
     return call.kind in MODEL_CALLS and call.error_type != "TextWanted"
+
+
+def is_told(call: CallMeta) -> bool:
+    """Whether people are told of it: a call of a model or of a tool."""
+    return call.kind in TOLD_CALLS and call.error_type != "TextWanted"
 
 
 def was_made(call: CallMeta) -> bool:
@@ -39,6 +44,8 @@ def spent_on(calls: Iterable[CallMeta]) -> Totals:
 
 
 def _count(spent: Totals, call: CallMeta) -> None:
+    if call.kind == "tool":
+        spent.tool_calls += call.error_type not in _NOT_COUNTED
     if not was_made(call):
         return
     spent.calls += call.calls

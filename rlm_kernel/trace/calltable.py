@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
-from rlm_kernel.engine.protocols import MODEL_CALLS, counted
+from rlm_kernel.engine.protocols import TOLD_CALLS, counted, tool_answer
 from rlm_kernel.printable import printable
 from rlm_kernel.trace import parts
 from rlm_kernel.trace.schema import CallMeta
@@ -56,12 +56,12 @@ def made(
     prompts: Mapping[str, str],
     left_out: int = 0,
 ) -> dict[str, Any] | None:
-    """The output for a cell's calls; None where no model was asked.
+    """The output for a cell's calls; None where no model was asked, and no tool called.
 
     `plain`: the same calls as they are written, without secrets. `prompts`: of calls by id, what was asked,
     without secrets and cut by `shortened`, where more of it is known than the preview.
     """
-    asked = [number for number, call in enumerate(calls) if call.kind in MODEL_CALLS]
+    asked = [number for number, call in enumerate(calls) if call.kind in TOLD_CALLS]
     if not asked:
         return None
     line = summary([calls[number] for number in asked])
@@ -77,7 +77,9 @@ def summary(calls: Sequence[CallMeta]) -> str:
     began = min(call.started for call in calls)
     ended = max(_end(call) for call in calls)
     tokens = sum(call.prompt_tokens + call.completion_tokens for call in calls)
-    told = [counted(len(calls), "sub-call")]
+    tools = sum(call.kind == "tool" for call in calls)
+    told = [counted(len(calls) - tools, "sub-call")] if len(calls) > tools else []
+    told += [counted(tools, "tool call")] if tools else []
     for name, number in (
         ("failed", sum(call.error is not None for call in calls)),
         ("stored", sum(call.stored for call in calls)),
@@ -126,7 +128,9 @@ def _row(number: int, call: CallMeta, plain: Mapping[str, Any], prompts: Mapping
     preview = str(plain.get("preview", ""))
     cut = "…" if len(call.preview) >= _PREVIEW else ""
     answer = plain.get("error") if call.error is not None else plain.get("answer")
+    answer = tool_answer(answer) if call.kind == "tool" else answer
     notes = {
+        "tool": call.kind == "tool",
         "failed": call.error is not None,
         "stored": call.stored,
         "taken over": call.again,

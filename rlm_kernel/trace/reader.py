@@ -21,7 +21,7 @@ from pydantic import ValidationError as SchemaError
 from rlm_kernel.engine.protocols import Shares, Totals
 from rlm_kernel.errors import TraceError, UsageError
 from rlm_kernel.trace import journal, shape
-from rlm_kernel.trace.calls import PackedCalls, cell_meta, is_call, spent_on
+from rlm_kernel.trace.calls import PackedCalls, cell_meta, is_told, spent_on
 from rlm_kernel.trace.nodes import as_read, node_of
 from rlm_kernel.trace.packed import parse
 from rlm_kernel.trace.parts import is_made
@@ -80,11 +80,11 @@ class TraceCell:
 
 
 def numbered(cells: Iterable[TraceCell]) -> Iterator[tuple[int, TraceCell, CallMeta]]:
-    """The calls of models in the cells, numbered from 1 on as they stand in the trace."""
+    """The calls of models and tools in the cells, numbered from 1 on as they stand in the trace."""
     number = 0
     for cell in cells:
         for call in cell.meta.calls if cell.meta else ():
-            if is_call(call):
+            if is_told(call):
                 number += 1
                 yield number, cell, call
 

@@ -232,6 +232,7 @@ class TotalsMeta(_Part):
     sub_written: Count = 0
     sub_reasoning: Count = 0
     models: SharesMeta = {}
+    tool_calls: Count = 0
 
     @classmethod
     def of(cls, totals: Totals) -> TotalsMeta:

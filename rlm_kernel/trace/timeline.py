@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from rlm_kernel.engine.protocols import MODEL_CALLS, duration
+from rlm_kernel.engine.protocols import TOLD_CALLS, duration
 from rlm_kernel.printable import printable
 from rlm_kernel.trace.reader import TraceCell
 from rlm_kernel.trace.schema import CallMeta, CellMeta
@@ -78,7 +78,7 @@ def stretches_of(name: str, meta: CellMeta, started: datetime | None) -> Iterato
         failed = meta.status in ("error", "timeout", "died")
         yield Stretch("cell", name, started, seconds, failed, meta.status or "")
         for call in meta.calls:
-            if call.kind in MODEL_CALLS:
+            if call.kind in TOLD_CALLS:
                 yield _of_call(call)
 
 

@@ -55,6 +55,7 @@ class Used:
     child_turns: int
     stored: int
     failed: int
+    tool_calls: int
     tokens: dict[str, int]
     cost: Cost
     known_cost: float

@@ -89,6 +89,8 @@ class Branch:
         self._parent = parent
         self.clock = clock
         self.batch = Batch(clock)
+        self.tools = 0
+        """Calls of tools under way."""
         self.waiting = Waiting(clock)
         self.begin()
 
@@ -177,6 +179,7 @@ class Branch:
             case CellStarted(cell_id, turn, code):
                 self._loading = f"cell {cell_id} runs" if turn else "loading the input"
                 self.batch.begin()
+                self.tools = 0
                 self._forecast = Forecast()
                 self.do(self._loading)
                 if turn:
@@ -200,6 +203,14 @@ class Branch:
         match event:
             case CallStarted(kind=kind) if kind in MODEL_CALLS:
                 self.batch.started()
+            case CallStarted(kind="tool", prompt=prompt):
+                self.tools += 1
+                name = prompt.partition("(")[0]
+                self.do(f"calls {name}" if name.isidentifier() else "calls a tool")
+            case CallFinished(call=call) if call.kind == "tool":
+                self.tools -= 1
+                if self.tools <= 0:
+                    self.do(self._loading)
             case CallsPlanned(calls=calls, cost=cost):
                 self.batch.plan(calls, cost)
                 if told := self._forecast.line(event):

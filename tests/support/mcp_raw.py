@@ -109,20 +109,11 @@ def call(how: str, request: dict[str, Any]) -> None:
             while True:
                 sys.stdout.write("x" * (1 << 20))
         case "values":
-            write(
-                '{"jsonrpc":"2.0","id":%d,"result":{"content":[],"structuredContent":{"a":[%s]}}}'
-                % (request["id"], ",".join(["{}"] * 4_000_000))
-            )
+            write(head + '{"structuredContent":{"a":[' + ",".join(["{}"] * 4_000_000) + "]}}}")
         case "deep-result":
-            write(
-                '{"jsonrpc":"2.0","id":%d,"result":{"structuredContent":%s}}'
-                % (request["id"], "[" * 100_000 + "]" * 100_000)
-            )
+            write(head + '{"structuredContent":' + "[" * 100_000 + "]" * 100_000 + "}}")
         case "deep-300":
-            write(
-                '{"jsonrpc":"2.0","id":%d,"result":{"structuredContent":{"a":%s}}}'
-                % (request["id"], "[" * 150 + "]" * 150)
-            )
+            write(head + '{"structuredContent":{"a":' + "[" * 150 + "]" * 150 + "}}}")
         case "notes":
             while True:
                 notify("notifications/message", level="info", data="x" * 1_000)

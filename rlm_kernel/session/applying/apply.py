@@ -171,7 +171,7 @@ def _new(path: Path) -> New:
 
 async def _applied(plan: Plan, again: RunAgain, view: Listener | None, host: Host, give: Give) -> Result:
     view = await with_spans(view, host.say)
-    files = GivenFiles(plan.inputs.paths, late=host.consent is not None)
+    files = GivenFiles(plan.inputs.paths, late=bool(host.tools) or host.consent is not None)
     async with (
         opened(host) as host,
         set_up(host, models_of(host.settings, again.models, host.say)) as ready,

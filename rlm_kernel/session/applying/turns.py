@@ -36,6 +36,7 @@ from rlm_kernel.session.inputs import Inputs, check_setup
 from rlm_kernel.session.listeners import everyone
 from rlm_kernel.session.result import Result
 from rlm_kernel.session.running import RunningKernel
+from rlm_kernel.session.toolbox import declared
 from rlm_kernel.session.tracefiles import FileNotes
 from rlm_kernel.session.traces import closing_trace
 from rlm_kernel.trace.reader import TraceCell, TraceFile, read_trace
@@ -141,6 +142,7 @@ class Applying:
                     history_of(self._now),
                     locate=notes.locate,
                     before=_reused(plan) if plan.choices.reuse else None,
+                    beside=plan.path,
                 )
                 async with self._running.attached(calls, self._listeners):
                     outcome = await self._all(work, work.cells(self._running, calls), ledger)
@@ -192,7 +194,9 @@ class Applying:
         plan = self._plan
         environment = self._running.environment
         paths = environment.grants.paths
-        for cell_id, code in plan.inputs.cells(plan.question, paths, _schema(plan.trace)):
+        for cell_id, code in plan.inputs.cells(
+            plan.question, paths, _schema(plan.trace), declared(environment.host.tools)
+        ):
             check_setup(await loop.set_up(cell_id, code), environment.host.settings)
         info = await loop.look()
         self._told = loop.first_message(plan.question, info, from_files=not plan.inputs.made)

@@ -1,0 +1,382 @@
+"""Tools of Python functions: what is told of them is their signature and docstring, and their arguments are
+checked by their type hints.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import dataclasses
+import enum
+import functools
+import inspect
+import itertools
+import re
+import threading
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rlm_kernel.errors import ToolError, UsageError
+from rlm_kernel.tools.tool import Permission, Tool, ToolResult, ToolSource
+
+MAX_ITEMS = 500_000
+"""Of what a generator gives."""
+_SHOWN = 60
+"""Characters of a default that are shown."""
+_MODULES = re.compile(r"\b(?:\w+\.)+(?=\w)")
+_SIMPLE = (str, int, float, bool, type(None), tuple, list, dict)
+_VAR = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def tool(
+    function: Callable[..., Any],
+    *,
+    name: str | None = None,
+    doc: str | None = None,
+    permission: Permission = "allow",
+    seconds: float = 60.0,
+    children: bool = False,
+) -> Tool:
+    """A tool of a function, for `RLM(tools=[…])`, where it is to be other than the function alone says.
+
+    Args:
+        function: any callable, sync or async. A sync one runs in a thread of its own.
+        name: in the kernel; default: that of the function.
+        doc: what the model is told of it; default: its docstring.
+        permission: "ask": the user is asked before each call; "deny": none is made.
+        seconds: that a call may take.
+        children: whether child RLMs have it, too.
+
+    Raises:
+        UsageError: it cannot be a tool.
+    """
+    kind = _refused(function)
+    if kind:
+        raise UsageError(f"{_name(function)} is {kind}, which cannot be a tool.", hint=_HINT)
+    if not 0 < seconds < 1e9:
+        raise UsageError(f"A tool cannot take {seconds} seconds.", hint="Give a number above 0.")
+    called = _Function(function)
+    told = inspect.cleandoc(doc) if doc is not None else _doc(function)
+    return Tool(
+        name if name is not None else _name(function),
+        called.shown(),
+        "\n\n".join(filter(None, [told, *called.forms()])),
+        called,
+        called.parameters(),
+        permission,
+        seconds,
+        children,
+    )
+
+
+_HINT = "Give a function: def, async def, a method, or any object that can be called."
+
+
+def tools_of(given: Sequence[Any]) -> list[Tool | ToolSource]:
+    """Tools, sources of tools and functions as tools. Raises UsageError."""
+    if isinstance(given, str | bytes) or not isinstance(given, Sequence):
+        raise UsageError(
+            f"tools is a list of functions, not {type(given).__name__}.", hint="RLM(tools=[function])"
+        )
+    return [one if isinstance(one, Tool) or hasattr(one, "opened") else tool(one) for one in given]
+
+
+def _refused(function: Any) -> str:
+    """What a value is that cannot be a tool; "" for one that can."""
+    if inspect.isasyncgenfunction(inspect.unwrap(function) if callable(function) else function):
+        return "an async generator"
+    call = getattr(function, "__call__", None)  # noqa: B004 - it is looked at, not tested
+    if call is not None and inspect.isasyncgenfunction(call):
+        return "an async generator"
+    if inspect.isclass(function) and issubclass(function, BaseException):
+        return "an exception"
+    return "" if callable(function) else f"a {type(function).__name__}"
+
+
+def _name(function: Any) -> str:
+    if isinstance(function, functools.partial):
+        return _name(function.func)
+    name = getattr(function, "__name__", None)
+    return name if isinstance(name, str) else type(function).__name__
+
+
+def _doc(function: Any) -> str:
+    if isinstance(function, functools.partial):
+        return _doc(function.func)
+    if not (inspect.isroutine(function) or inspect.isclass(function)):
+        own = getattr(type(function).__call__, "__doc__", None) or type(function).__doc__
+        return inspect.cleandoc(own or "")
+    return inspect.getdoc(function) or ""
+
+
+class _Function:
+    """Calls a function with arguments by name, once they are checked."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        try:
+            self._signature = inspect.signature(function)
+        except (ValueError, TypeError):  # of some builtins nothing is known
+            self._signature = inspect.Signature([inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL)])
+        hints = _hints(function)
+        self._hints = {
+            name: hints.get(name, Any if isinstance(one.annotation, str) else _annotation(one))
+            for name, one in self._signature.parameters.items()
+        }
+        self._returns = hints.get("return", self._signature.return_annotation)
+        self._adapters = {
+            name: _adapter(hint, self._signature.parameters[name]) for name, hint in self._hints.items()
+        }
+
+    async def __call__(self, arguments: Mapping[str, Any]) -> ToolResult:
+        args, kwargs = self._bound(arguments)
+        if inspect.iscoroutinefunction(self._function):
+            return _result(await self._function(*args, **kwargs))
+        found = await _in_thread(lambda: _taken(self._function(*args, **kwargs)))
+        return _result(await found if inspect.isawaitable(found) else found)
+
+    def _bound(self, arguments: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """Raises ToolError."""
+        args: list[Any] = []
+        kwargs: dict[str, Any] = {}
+        left = dict(arguments)
+        by_name = False
+        """A positional argument before it is left to its default."""
+        for name, one in self._signature.parameters.items():
+            if one.kind is one.VAR_POSITIONAL:
+                values = left.pop(name, [])
+                if not isinstance(values, list) or (values and by_name):
+                    raise self._wrong(f"the further arguments *{name} are a list, with all before it given")
+                args += [self._checked(name, value) for value in values]
+            elif one.kind is one.VAR_KEYWORD:
+                more = left.pop(name, {})
+                if not isinstance(more, dict) or set(more) & set(kwargs):
+                    raise self._wrong(f"the further arguments **{name} have names of their own")
+                kwargs |= {key: self._checked(name, value) for key, value in more.items()}
+            elif name in left:
+                value = self._checked(name, left.pop(name))
+                if one.kind is one.KEYWORD_ONLY or by_name:
+                    if one.kind is one.POSITIONAL_ONLY:
+                        raise self._wrong(f"{name} needs all arguments before it")
+                    kwargs[name] = value
+                else:
+                    args.append(value)
+            elif one.default is one.empty:
+                raise self._wrong(f"the argument {name!r} is missing")
+            else:
+                by_name = True
+        if left:
+            raise self._wrong(f"there is no argument {next(iter(left))[:100]!r}")
+        return args, kwargs
+
+    def _checked(self, name: str, value: Any) -> Any:
+        from pydantic import ValidationError
+
+        try:
+            return self._adapters[name].validate_python(value)
+        except ValidationError as error:
+            problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            place = "".join(f"[{part!r}]" for part in problem["loc"])
+            raise self._wrong(f"{name}{place}: {problem['msg']}") from None
+
+    def _wrong(self, what: str) -> ToolError:
+        return ToolError(f"TypeError: {what}. It is called so: {_name(self._function)}{self.shown()}")
+
+    def shown(self) -> str:
+        """The signature as it is told: types without their modules, and no default that is long or no plain
+        value.
+        """
+        parameters = [
+            one.replace(
+                annotation=one.empty if one.annotation is one.empty else _Shown(_type(self._hints[name])),
+                default=one.empty if one.default is one.empty else _Shown(_default(one.default)),
+            )
+            for name, one in self._signature.parameters.items()
+        ]
+        returns = self._returns
+        if returns is not inspect.Signature.empty:
+            returns = _Shown(_type(returns))
+        return str(inspect.Signature(parameters, return_annotation=returns))
+
+    def parameters(self) -> dict[str, Any]:
+        """JSON schema of the arguments by name."""
+        from pydantic import TypeAdapter
+        from pydantic.errors import PydanticUserError
+
+        found: dict[str, Any] = {}
+        defs: dict[str, Any] = {}
+        for name, adapter in self._adapters.items():
+            try:
+                schemas, more = TypeAdapter.json_schemas([(name, "validation", adapter)])
+            except (PydanticUserError, ValueError, TypeError, RecursionError):
+                found[name] = {}
+                continue
+            defs |= more.get("$defs", {})
+            kind, schema = self._signature.parameters[name].kind, schemas[name, "validation"]
+            found[name] = (
+                {"type": "array", "items": schema}
+                if kind is inspect.Parameter.VAR_POSITIONAL
+                else {"type": "object", "additionalProperties": schema}
+                if kind is inspect.Parameter.VAR_KEYWORD
+                else schema
+            )
+        needed = [
+            name
+            for name, one in self._signature.parameters.items()
+            if one.default is one.empty and one.kind not in _VAR
+        ]
+        return (
+            {"type": "object", "properties": found, "additionalProperties": False}
+            | ({"required": needed} if needed else {})
+            | ({"$defs": defs} if defs else {})
+        )
+
+    def forms(self) -> list[str]:
+        """What values of the function's own classes look like, a line each: `Order = dict(item: str)`."""
+        found: dict[str, None] = {}
+        for hint in self._hints.values():
+            for kind in (hint, *typing.get_args(hint)):
+                if fields := _fields(kind):
+                    shown = ", ".join(f"{name}: {_type(of)}" for name, of in fields.items())
+                    found[f"{kind.__name__} = dict({shown})"] = None
+        return list(found)
+
+
+class _Shown:
+    """Stands in a signature as it is written."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+def _hints(function: Any) -> dict[str, Any]:
+    """The type hints of a callable; those that cannot be had are missing."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if inspect.isclass(function):
+        function = function.__init__
+    elif not inspect.isroutine(function):
+        function = type(function).__call__
+    try:
+        return typing.get_type_hints(inspect.unwrap(function), include_extras=True)
+    except Exception:  # of names that are imported for type checkers alone
+        return {}
+
+
+def _annotation(one: inspect.Parameter) -> Any:
+    return Any if one.annotation is one.empty else one.annotation
+
+
+def _adapter(hint: Any, one: inspect.Parameter) -> Any:
+    from pydantic import TypeAdapter
+    from pydantic.errors import PydanticUserError
+    from pydantic.fields import FieldInfo
+
+    if isinstance(one.default, FieldInfo):
+        raise UsageError(
+            f"The default of {one.name} is a Field of pydantic's, which the function itself would get.",
+            hint="Write Annotated[type, Field(…)] = default.",
+        )
+    try:
+        return TypeAdapter(hint)
+    except (PydanticUserError, TypeError, NameError, SyntaxError, RecursionError):
+        return TypeAdapter(Any)  # a class that nothing can be checked by
+
+
+def _type(hint: Any) -> str:
+    """A type hint for people and models, without modules; an enum as its values."""
+    if hint is None or hint is type(None):
+        return "None"
+    if inspect.isclass(hint) and issubclass(hint, enum.Enum):
+        return f"Literal[{', '.join(repr(one.value) for one in list(hint)[:20])}]"
+    if typing.get_origin(hint) is typing.Annotated:
+        return _type(typing.get_args(hint)[0])
+    text = hint if isinstance(hint, str) else inspect.formatannotation(hint)
+    text = _MODULES.sub("", text)
+    return text if len(text) <= 4 * _SHOWN and "<" not in text else "Any"
+
+
+def _default(value: Any) -> str:
+    if isinstance(value, enum.Enum):
+        value = value.value
+    text = repr(value) if type(value) in _SIMPLE else ""
+    return text if text and len(text) <= _SHOWN and "<" not in text else "..."
+
+
+def _fields(kind: Any) -> dict[str, Any]:
+    """The fields of a dataclass, a pydantic model or a TypedDict; none of another type."""
+    if not inspect.isclass(kind):
+        return {}
+    if dataclasses.is_dataclass(kind):
+        return {one.name: one.type for one in dataclasses.fields(kind) if one.init}
+    if hasattr(kind, "model_fields"):
+        return {name: one.annotation for name, one in kind.model_fields.items()}
+    return dict(kind.__annotations__) if typing.is_typeddict(kind) else {}
+
+
+def _taken(found: Any) -> Any:
+    """What a function gave; of a generator its items, which come while it may still take its time."""
+    if not isinstance(found, Iterator) or hasattr(found, "read") or inspect.isawaitable(found):
+        return found
+    items = list(itertools.islice(found, MAX_ITEMS + 1))
+    if len(items) > MAX_ITEMS:
+        raise ValueError(f"the function gave more than {MAX_ITEMS:,} items")
+    return items
+
+
+def _result(found: Any) -> ToolResult:
+    if isinstance(found, ToolResult):
+        return found
+    if isinstance(found, Path):
+        return ToolResult(files=(found,))
+    if isinstance(found, list | tuple) and found and all(isinstance(one, Path) for one in found):
+        return ToolResult(files=tuple(found))
+    return ToolResult(_taken(found))
+
+
+async def _in_thread(work: Callable[[], Any]) -> Any:
+    """What it gives, from a thread that nothing waits for: one that never ends holds nobody up."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Any] = loop.create_future()
+    context = contextvars.copy_context()
+
+    def settle(value: Any, error: BaseException | None) -> None:
+        if done.done():
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(value)
+
+    def main() -> None:
+        value, error = None, None
+        try:
+            value = context.run(work)
+        except BaseException as raised:  # SystemExit, too: it ends none but the call
+            error = _Raised(raised)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(settle, value, error)
+
+    threading.Thread(target=main, name="rlm-tool", daemon=True).start()
+    try:
+        return await done
+    except _Raised as raised:
+        if isinstance(raised.error, StopIteration):  # which no coroutine may raise
+            raise ToolError(f"StopIteration: {raised.error}") from None
+        raise raised.error from None
+
+
+class _Raised(Exception):
+    """Carries what was raised in a thread: a future takes no StopIteration, and SystemExit would end the
+    loop.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error

@@ -1,0 +1,94 @@
+"""Tools of a file of Python that the user names: it is run here, on the host."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from rlm_kernel.errors import UsageError
+from rlm_kernel.tools.functions import tools_of
+from rlm_kernel.tools.tool import Tool, ToolSource
+
+
+def tools_in(paths: Sequence[Path]) -> list[Tool | ToolSource]:
+    """The tools of such files: those that `__all__` names, or else all public functions and tools that are
+    made there.
+
+    Raises UsageError.
+    """
+    return [found for path in paths for found in _tools_in(path)]
+
+
+def _tools_in(path: Path) -> list[Tool | ToolSource]:
+    place = path.expanduser()
+    if not place.is_file() or place.suffix != ".py":
+        raise UsageError(
+            f"{path} is no file of Python.", hint="Give --tools a file such as tools.py with functions in it."
+        )
+    module = _imported(place.absolute())
+    names = getattr(module, "__all__", None)
+    if names is not None and not all(isinstance(name, str) and hasattr(module, name) for name in names):
+        raise UsageError(
+            f"__all__ of {path} names what is not there.", hint="It is a list of the names of its functions."
+        )
+    found = [getattr(module, name) for name in names] if names is not None else _public(module)
+    if not found:
+        raise UsageError(
+            f"{path} has no public function.",
+            hint="Tools are its functions whose names begin with no underscore, or those in __all__.",
+        )
+    return tools_of(found)
+
+
+def _public(module: ModuleType) -> list[Any]:
+    return [
+        value
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and (
+            isinstance(value, Tool)
+            or (inspect.isroutine(value) and getattr(value, "__module__", None) == module.__name__)
+        )
+    ]
+
+
+def _imported(path: Path) -> ModuleType:
+    """The module of a file, as `python FILE` would find what it imports. Raises UsageError."""
+    name = f"rlm_tools_{path.stem}" if path.stem.isidentifier() else "rlm_tools_file"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickles look there
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:  # SystemExit, too
+        del sys.modules[name]
+        raise UsageError(
+            f"{path} cannot be imported: {type(error).__name__}: "
+            f"{' '.join(str(error).split())[:300]}{_line(error, path)}",
+            hint=f"It is run here, on this machine; try: python {path}",
+        ) from error
+    finally:
+        sys.path.remove(str(path.parent))
+    return module
+
+
+def _line(error: BaseException, path: Path) -> str:
+    """Where in the file it happened."""
+    if isinstance(error, SyntaxError):
+        return f" (line {error.lineno})" if error.lineno and error.filename == str(path) else ""
+    last, found = error.__traceback__, 0
+    while last is not None:
+        if last.tb_frame.f_code.co_filename == str(path):
+            found = last.tb_lineno
+        last = last.tb_next
+    return f" (line {found})" if found else ""

@@ -140,7 +140,7 @@ def call(how: str, request: dict[str, Any]) -> None:
                 write(json.dumps({"jsonrpc": "2.0", "id": f"w{number}", "method": method, "params": {}}))
             answers = [json.loads(sys.stdin.readline()) for _ in range(5)]
             answer(request, text(json.dumps({one["id"]: "error" not in one for one in answers})))
-        case "escapes":
+        case "escape-error":
             answer(request, {**text(ESCAPES), "isError": True})
         case "no-content":
             answer(request, {"content": "a text", "structuredContent": None})

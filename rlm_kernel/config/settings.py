@@ -317,8 +317,8 @@ class Settings(_Section):
     session: SessionSettings = SessionSettings()
     cache: CacheSettings = CacheSettings()
     trace: TraceSettings = TraceSettings()
-    mcp: MCPSettings = MCPSettings()
     tools: ToolSettings = ToolSettings()
+    mcp: MCPSettings = MCPSettings()
 
     @property
     def memory_share(self) -> float | None:

@@ -134,7 +134,7 @@ class HostCalls:
             "order": self._order,
             "planned": self._planned,
             "cut_off": self._cut_off,
-            "tool": self._tools.call,
+            "tool": self._tool,
         }
 
     def begin(self, cell_id: str) -> None:
@@ -293,6 +293,9 @@ class HostCalls:
             # The answer itself is in the trace's closing cell; here its digest is enough.
             self._simple(call, "final", said, answer=len(answer.text))
         return None
+
+    async def _tool(self, call: HostCall) -> Any:
+        return await self._tools.call(call)
 
     async def _received(self, call: HostCall) -> Any:
         if self._recording is not None:

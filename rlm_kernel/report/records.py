@@ -84,7 +84,7 @@ def questions_asked(trace: TraceFile) -> int:
 
 
 def calls(cells: Iterable[TraceCell], prompts: PromptFile) -> Iterator[dict[str, Any]]:
-    """The calls of sub models, child RLMs and tools that the code in these cells made, in the order of their ends.
+    """The calls of models and tools that the code in these cells made, in the order of their ends.
 
     Where the file of prompts does not have one, its beginning stands in its place, and `prompt_complete` says
     whether that is all of it.

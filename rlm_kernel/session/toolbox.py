@@ -130,8 +130,8 @@ class _Cell(Protocol):
 
 
 def undeclared(tools: Sequence[Tool | ToolSource], cells: Iterable[str]) -> str:
-    """The code that declares the tools, or that there are none, where the last of these cells (their code) that
-    declares any does not declare these; else "".
+    """The code that declares the tools, or that there are none, where the last of these cells (their code)
+    that declares any does not declare these; else "".
     """
     last = next((found for cell in reversed(list(cells)) if (found := _declaration(cell))), "")
     code = declared(tools) or (_NONE if last else "")
@@ -193,8 +193,9 @@ class Toolbox:
             )
         arguments = await asyncio.to_thread(self._with_files, tool, arguments)
         await self._permission.check(tool, arguments, pause_timer)
-        async with self._places:
-            result = await self._done(tool, arguments)
+        with pause_timer():  # a call has a time of its own
+            async with self._places:
+                result = await self._done(tool, arguments)
         try:
             value, files = await self._files.of(name, result, self._size)
         except RLMError as error:

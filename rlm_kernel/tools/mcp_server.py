@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -46,11 +47,13 @@ class Server:
         """Whether it may be started once more."""
         self._opening = asyncio.Lock()
         self._digests: dict[str, str] = {}
+        self._has_resources = False
 
     async def start(self) -> list[Mapping[str, Any]]:
         """Start it, and what it says of its tools: those that the settings let through. Raises RLMError."""
         await self._connection.open()
         definitions = await self._definitions()
+        self._has_resources = await self._offers_resources()
         self._digests = {str(one["name"]): definition_digest(one) for one in definitions}
         found = [one for one in definitions if self._is_wanted(str(one["name"]))]
         for pattern in self._server.tools:
@@ -69,7 +72,7 @@ class Server:
             tool = self._tool(definition, taken)
             taken.add(tool.name)
             yield tool
-        if "resources" in self._connection.capabilities and self._server.resources:
+        if self._has_resources:
             for tool in self._for_resources(taken):
                 taken.add(tool.name)
                 yield tool
@@ -123,6 +126,17 @@ class Server:
         return call
 
     # Resources
+
+    async def _offers_resources(self) -> bool:
+        """Whether it has any: many servers say that they may, and have none."""
+        if "resources" not in self._connection.capabilities or not self._server.resources:
+            return False
+        lists = {"resources/list": "resources", "resources/templates/list": "resourceTemplates"}
+        for method, field in lists.items():
+            with contextlib.suppress(CallFailed):
+                if await self._entries(method, field):
+                    return True
+        return False
 
     def _for_resources(self, taken: set[str]) -> Iterator[Tool]:
         listing = function_name(self.name, "resources", taken)

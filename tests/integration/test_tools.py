@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from rlm_kernel.engine.events import CallFinished, Event
 from rlm_kernel.session.manager import open_session
 from rlm_kernel.trace.reader import read_trace
 from tests.integration.conftest import Rlm
+from tests.support.model_server import ModelServer
 
 OPTIONS = {"sandbox.memory": "1g"}
 
@@ -266,9 +268,23 @@ async def test_a_sources_tools_are_called_as_others_are(tmp_path: Path) -> None:
     assert json.loads(answer) == [{"q": "a"}, {"q": "b", "n": 2}]
 
 
-def test_the_commands_take_a_file_of_tools(tmp_path: Path, rlm: Rlm) -> None:
+def test_the_commands_take_a_file_of_tools(tmp_path: Path, rlm: Rlm, openai_env: ModelServer) -> None:
     (tmp_path / "tools.py").write_text("def add(a: int, b: int) -> int:\n    'Adds.'\n    return a + b\n")
-    trace = tmp_path / "trace.ipynb"
-    done = rlm("ask", "What?", "--tools", tmp_path / "gone.py", "--trace", trace)
-    assert done.returncode == 2
-    assert "no file of Python" in done.stderr
+    openai_env.root = [cell("FINAL(add(2, 3))")]
+    asked = ("ask", "What?", "-m", "openai/root", "--trace", str(tmp_path / "trace.ipynb"), "--json")
+    done = rlm(*asked, "--tools", str(tmp_path / "tools.py"))
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["answer"], told["totals"]["tool_calls"]) == ("5", 1)
+    wrong = rlm("ask", "What?", "--tools", str(tmp_path / "gone.py"))
+    assert wrong.returncode == 2
+    assert "no file of Python" in wrong.stderr
+
+
+def test_the_example_of_the_documentation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).parents[2] / "docs" / "tools.md").read_text("utf-8")
+    code = next(iter(re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)))
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert names["result"].answer == "Berlin: 21.5 °C"

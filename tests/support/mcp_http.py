@@ -81,6 +81,8 @@ class HostileServer:
             return http.give(200, reply(request, result), mcp_session_id=f"s{self.sessions}")
         if method == "tools/list":
             return http.give(200, reply(request, {"tools": TOOLS}))
+        if method == "resources/list":
+            return http.give(200, reply(request, {"resources": [{"uri": "docs://a", "name": "a"}]}))
         if method == "resources/read":
             return http.give(
                 200,

@@ -223,6 +223,8 @@ def main() -> None:
                 answer(request, {"contents": [{"uri": uri, "text": f"the server's own words on {uri}"}]})
             case "tools/call":
                 call(how, request)
+            case "ping" | "resources/templates/list":
+                answer(request, {"resourceTemplates": []})
     if how == "stubborn":
         time.sleep(600)
 

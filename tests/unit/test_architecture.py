@@ -259,12 +259,14 @@ def test_each_part_of_a_run_is_made_in_one_place(part: str) -> None:
 MOST_ARGUMENTS = 6
 RESULTS = {"CaseResult", "Replayed", "Rerun", "Result", "SessionStatus"}
 """What is told of a run or a session: values, made in one place and by name."""
+PUBLIC = {"RLM"}
+"""Made by users, who name what they want of it."""
 
 
 def test_no_constructor_of_the_session_takes_more_than_six_arguments() -> None:
     for path in modules("session"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.ClassDef) and node.name not in RESULTS:
+            if isinstance(node, ast.ClassDef) and node.name not in RESULTS | PUBLIC:
                 assert _arguments(node) <= MOST_ARGUMENTS, f"{path.name}: {node.name}"
 
 

@@ -203,6 +203,7 @@ def test_kernel_names_what_code_has_with_its_signatures() -> None:
             "citing.py",
             "classifying.py",
             "files.py",
+            "hosttools.py",
             "pdfpages.py",
             "queries.py",
             "wire.py",

@@ -8,11 +8,12 @@ from typing import Any, get_args
 
 import pytest
 import rlm_contract
-from rlm_runtime import api, files, queries, wire
+from rlm_runtime import api, files, hosttools, queries, wire
 from rlm_runtime.handover import Handover
 
 from rlm_kernel import errors
 from rlm_kernel.engine import kernel_says as asked
+from rlm_kernel.engine import protocols
 from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.sandbox import broker, kernel_says
 
@@ -57,3 +58,22 @@ def test_what_a_cell_asks_is_what_the_host_reads(monkeypatch: pytest.MonkeyPatch
     assert spooled.form == "text"
     assert kernel_says.Named.of({"files": ["/a"] * rlm_contract.MAX_HANDED_FILES}) is not None
     assert kernel_says.Named.of({"files": ["/a"] * (rlm_contract.MAX_HANDED_FILES + 1)}) is None
+
+
+def test_no_tool_can_have_a_name_of_the_kernels() -> None:
+    assert {*api.NAMES, *api.IMPORTED} <= rlm_contract.HELPERS
+
+
+def test_a_call_of_a_tool_is_what_the_host_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "session", lambda: {"max_request": 1000})
+    schema = {"type": "object", "properties": {"x": {"type": "integer"}}}
+    tool = hosttools._Tool({"name": "f", "signature": "(x: int, *more: str)", "parameters": schema})
+    body = tool._body((1, "a"), {})
+    assert asked.tool_call(body) == ("f", {"x": 1, "more": ["a"]})
+    hosttools._told["f"] = ("(x: int)", "Does it.\n\nIn full.")
+    try:
+        described = kernel_says.Described.of({"tools": hosttools.described()})
+    finally:
+        del hosttools._told["f"]
+    assert described is not None
+    assert described.info().tools == [protocols.DeclaredTool("f", "(x: int)", "Does it.")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -36,6 +35,8 @@ def tools(as_json: JSON = False, *, options: SettingsOptions) -> None:
 
 def started_servers(settings: Settings) -> Sequence[Started]:
     """What comes of starting the MCP servers of the settings, which are ended again. Raises RLMError."""
+    import asyncio
+
     from rlm_contract import HELPERS
 
     from rlm_kernel.session.environment import silent

@@ -185,7 +185,7 @@ def _bad_value(error: ValidationError, given: Mapping[str, Given]) -> ConfigErro
     value = f" = {_shortened(item.value)}" if item and not hidden else ""
     of_it = item or next((one for name, one in given.items() if name.startswith(f"{key}.")), None)
     source = f" ({of_it.source})" if of_it and (item or place[0] == "models") else ""
-    if key == SERVERS:
+    if key == SERVERS and place[2:]:
         key = ".".join(["mcp_servers", *place[2:]])
     message = f"{key}{value}{source}: {text[:1].lower()}{text[1:]}."
     return ConfigError(message, hint="Correct the value, or leave it out for the default.")

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.bounded import TooMuch, parse
 from rlm_kernel.tools.mcp_gate import MAX_MESSAGE, TOO_MUCH, Gate
@@ -73,14 +73,13 @@ async def running(program: Program, gate: Gate, said: bytearray) -> AsyncIterato
             _kill(process)
 
 
-async def _started(program: Program, errors: IO[str] | int) -> Any:
+async def _started(program: Program, errors: Any) -> Any:
     from mcp.client.stdio import get_default_environment
 
     env = get_default_environment() | dict(program.env)
     if sys.platform == "win32":
         from mcp.os.win32.utilities import create_windows_process, get_windows_executable_command
 
-        assert not isinstance(errors, int)
         command = get_windows_executable_command(program.command)
         return await create_windows_process(command, list(program.args), env, errors, program.cwd)
     import anyio

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 from rlm_kernel.config import MCPServer
@@ -153,9 +152,8 @@ class Server:
         about = f"Lists the resources of MCP server {told(self.name, 60)}: uri, name, type, size, about."
         yield self._as_tool(listing, signature_of({}, {"type": "array"}), about, resources, "resources")
         wanted = {"properties": {"uri": {"type": "string"}}, "required": ["uri"]}
-        text = f"Loads the resource of that uri into `files`; {listing}() has the uris."
-        signature = replace(signature_of(wanted), text="(uri: str) -> None")
-        yield self._as_tool(reading, signature, text, resource, "resource")
+        text = f"Loads the resource of that uri into `files`, and gives its text; {listing}() has the uris."
+        yield self._as_tool(reading, signature_of(wanted), text, resource, "resource")
 
     def _resource(self, one: Mapping[str, Any]) -> dict[str, Any]:
         names = {"uri": "uri", "name": "name", "mimeType": "type", "size": "size", "description": "about"}

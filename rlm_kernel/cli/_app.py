@@ -32,6 +32,7 @@ from rlm_kernel.cli.resume import fork, resume
 from rlm_kernel.cli.session import init, run, status, stop
 from rlm_kernel.cli.show import show
 from rlm_kernel.cli.test import test
+from rlm_kernel.cli.tools import tools
 from rlm_kernel.cli.traces import traces
 from rlm_kernel.cli.verify import verify
 
@@ -69,7 +70,7 @@ for panel, commands in {
     ASK: (ask, chat),
     SESSIONS: (init, run, status, stop, attach),
     TRACES: (show, traces, open_, export, diff, verify, replay, resume, fork, apply, test),
-    TOOLS: (doctor, gc, bench, mcp),
+    TOOLS: (doctor, tools, gc, bench, mcp),
 }.items():
     for command in commands:
         app.command(command.__name__.strip("_"), cls=GroupedCommand, rich_help_panel=panel)(command)

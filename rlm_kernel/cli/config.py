@@ -27,9 +27,9 @@ def _group() -> None:
 @with_options
 def show(as_json: JSON = False, *, options: SettingsOptions) -> None:
     """Show all settings, their sources, and which API keys are set (names only)."""
-    from rlm_kernel.config import explain_settings, find_api_keys, from_assignments
+    from rlm_kernel.config import explain_settings, find_api_keys
 
-    settings = explain_settings(options.config, from_assignments(options.set_ or ()))
+    settings = explain_settings(options.config, options.given())
     keys = find_api_keys(
         str(setting.value) for setting in settings if setting.key.endswith(".api_key_env") and setting.value
     )
@@ -66,4 +66,6 @@ def _text(value: object) -> str:
         import os
 
         return os.pathsep.join(map(str, value)) or "[]"
+    if isinstance(value, dict):
+        return json_line(value)
     return f"{value:.15g}" if isinstance(value, float) else str(value)

@@ -25,7 +25,7 @@ from rlm_kernel.errors import LocalModelError, SetupError
 if TYPE_CHECKING:
     from docker import DockerClient
 
-    from rlm_kernel.config import SandboxSettings
+    from rlm_kernel.config import SandboxSettings, Settings
 
 
 _INDENT = 24
@@ -65,9 +65,10 @@ def doctor(
     from rlm_kernel.config import load_api_keys
 
     load_api_keys()
-    sandbox = options.settings().sandbox
+    settings = options.settings()
+    sandbox = settings.sandbox
     failed = _fix(sandbox, local_model) if fix else None
-    checks = [replace(check, fix="") if check.ok else check for check in _checks(sandbox)]
+    checks = [replace(check, fix="") if check.ok else check for check in _checks(settings)]
     ready = all(check.ok for check in checks if check.needed)
     if as_json:
         json.dump({"ready": ready, "checks": [asdict(check) for check in checks]}, sys.stdout, indent=2)
@@ -158,8 +159,10 @@ def _tenths(say: Callable[[str], None]) -> Callable[[int, int], None]:
     return progress
 
 
-def _checks(sandbox: SandboxSettings) -> Iterator[Check]:
+def _checks(settings: Settings) -> Iterator[Check]:
     from rlm_kernel.sandbox.docker_host import connect
+
+    sandbox = settings.sandbox
 
     yield _check_python()
     try:
@@ -173,6 +176,19 @@ def _checks(sandbox: SandboxSettings) -> Iterator[Check]:
     yield _check_local_model()
     yield _check_keys()
     yield from _check_keyring()
+    if settings.mcp.servers:
+        yield from _check_mcp_servers(settings)
+
+
+def _check_mcp_servers(settings: Settings) -> Iterator[Check]:
+    from rlm_kernel.cli.tools import started_servers
+
+    for server in started_servers(settings):
+        name, needed = f"mcp {server.name}", settings.mcp.servers[server.name].required
+        if server.problem is None:
+            yield Check(name[:16], True, f"starts, with {len(server.tools)} tools (rlm tools)", needed=needed)
+        else:
+            yield Check(name[:16], False, server.problem.message, server.problem.hint, needed)
 
 
 def _check_python() -> Check:

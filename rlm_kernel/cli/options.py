@@ -133,29 +133,40 @@ class SettingsOptions:
         ),
     ] = None
 
+    mcp: Annotated[
+        list[Path] | None,
+        option(
+            SETTINGS,
+            "--mcp",
+            metavar="FILE",
+            help="MCP servers of this file, too: config.json's form, or another program's. Repeatable.",
+            autocompletion=_complete.files,
+        ),
+    ] = None
+
     def settings(self) -> Settings:
         """The settings of this command line. Raises ConfigError."""
         from rlm_kernel.config import load_settings
 
-        return load_settings(self.config, self._given())
+        return load_settings(self.config, self.given())
 
     def changes(self) -> dict[str, Any]:
         """What the command line sets, by dotted name. Raises ConfigError, which names the option."""
         self.settings()
-        return {key: getattr(value, "value", value) for key, value in self._given().items()}
+        return {key: getattr(value, "value", value) for key, value in self.given().items()}
 
-    def _given(self) -> dict[str, Any]:
+    def given(self) -> dict[str, Any]:
         """What --set sets, and the other options over it."""
-        from rlm_kernel.config import from_assignments
+        from rlm_kernel.config import from_assignments, from_server_files
 
-        options = {
+        options: dict[str, Any] = {
             key: getattr(self, name)
             for name, key in _SETTING.items()
             if getattr(self, name, None) is not None
         }
         if getattr(self, "yes", False):
             options["limits.ask"] = "none"
-        return {**from_assignments(self.set_ or ()), **options}
+        return from_server_files(self.mcp or (), {**from_assignments(self.set_ or ()), **options})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,11 +12,13 @@ limit or unsets what may be unset. Other variables of this project that start wi
 from rlm_kernel.config.envfile import find_api_keys, from_dotenv, load_api_keys
 from rlm_kernel.config.keynames import kept_in_keyring, note_kept, note_removed, provider_variable
 from rlm_kernel.config.loading import Explained, explain_settings, load_settings
+from rlm_kernel.config.servers import MCPServer
 from rlm_kernel.config.settings import (
     CacheSettings,
     GLMCodingSettings,
     LimitSettings,
     LLMSettings,
+    MCPSettings,
     MemoryCompactionSettings,
     OtherLLM,
     PromptSettings,
@@ -32,6 +34,7 @@ from rlm_kernel.config.sources import (
     NOT_SETTINGS,
     SHORTHANDS,
     from_assignments,
+    from_server_files,
     is_secret,
     variable_of,
 )
@@ -46,6 +49,8 @@ __all__ = [
     "GLMCodingSettings",
     "LLMSettings",
     "LimitSettings",
+    "MCPServer",
+    "MCPSettings",
     "MemoryCompactionSettings",
     "OtherLLM",
     "PromptSettings",
@@ -58,6 +63,7 @@ __all__ = [
     "find_api_keys",
     "from_assignments",
     "from_dotenv",
+    "from_server_files",
     "is_secret",
     "kept_in_keyring",
     "known_keys",

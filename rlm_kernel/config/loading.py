@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,14 @@ from rlm_kernel.config.sources import (
     IN_DOTENV,
     IN_ENVIRONMENT,
     IN_OVERRIDES,
+    SERVERS,
     Given,
     apply_glm,
     check_known,
     from_file,
     from_variables,
     one_spelling,
+    with_servers,
 )
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.secrets import hold, names_secret
@@ -93,6 +95,8 @@ def _told(name: str, value: Any, dumped: Any) -> Any:
         return "set"
     if name == "headers":
         return dict.fromkeys(value, "set")
+    if name == "servers":
+        return {server: one.shown() for server, one in value.items()}
     if name == "extra":
         return _without_secrets(dumped)
     return _PASSWORD.sub("//[redacted]@", dumped) if isinstance(dumped, str) else dumped
@@ -124,20 +128,28 @@ def _gather(
 ) -> dict[str, Given]:
     """What somebody set, by dotted name; the last source's."""
     cwd = Path.cwd() if cwd is None else cwd
-    given = dict(from_file(config_file, cwd))
-    given.update(from_variables(read_dotenv(cwd), "variable {} in .env", IN_DOTENV))
-    given.update(
-        from_variables(os.environ if environ is None else environ, "environment variable {}", IN_ENVIRONMENT)
-    )
-    for key, value in (overrides or {}).items():
-        if isinstance(value, Given):
-            given[key] = value
-        elif value is not None:
-            check_known(key, source := "option")
-            given[key] = Given(value, source, IN_OVERRIDES)
+    given: dict[str, Given] = {}
+    variables = os.environ if environ is None else environ
+    for found in (
+        from_file(config_file, cwd),
+        from_variables(read_dotenv(cwd), "variable {} in .env", IN_DOTENV),
+        from_variables(variables, "environment variable {}", IN_ENVIRONMENT),
+        _from_overrides(overrides or {}),
+    ):
+        for key, item in found:
+            given[key] = with_servers(given[key], item) if key == SERVERS and key in given else item
     given = one_spelling(given)
     apply_glm(given)
     return given
+
+
+def _from_overrides(overrides: Mapping[str, Any]) -> Iterator[tuple[str, Given]]:
+    for key, value in overrides.items():
+        if isinstance(value, Given):
+            yield key, value
+        elif value is not None:
+            check_known(key, source := "option")
+            yield key, Given(value, source, IN_OVERRIDES)
 
 
 def _checked(given: Mapping[str, Given]) -> Settings:
@@ -169,10 +181,12 @@ def _bad_value(error: ValidationError, given: Mapping[str, Given]) -> ConfigErro
     item = given.get(key)
     text = problem["msg"].removeprefix("Value error, ")
     # A key that is put where its variable's name belongs is secret, too.
-    hidden = ".api_key" in key or key.endswith((".headers", ".extra"))
+    hidden = ".api_key" in key or key.endswith((".headers", ".extra")) or key == SERVERS
     value = f" = {_shortened(item.value)}" if item and not hidden else ""
     of_it = item or next((one for name, one in given.items() if name.startswith(f"{key}.")), None)
     source = f" ({of_it.source})" if of_it and (item or place[0] == "models") else ""
+    if key == SERVERS and place[2:]:
+        key = ".".join(["mcp_servers", *place[2:]])
     message = f"{key}{value}{source}: {text[:1].lower()}{text[1:]}."
     return ConfigError(message, hint="Correct the value, or leave it out for the default.")
 

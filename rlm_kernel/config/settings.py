@@ -19,6 +19,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+from rlm_kernel.config.servers import MCPServer, few_servers
 from rlm_kernel.config.values import (
     Folder,
     Name,
@@ -283,6 +284,13 @@ class TraceSettings(_Section):
     """
 
 
+class MCPSettings(_Section):
+    """MCP servers, whose tools code in the kernel may call."""
+
+    servers: Annotated[dict[str, MCPServer], BeforeValidator(json_value), AfterValidator(few_servers)] = {}
+    """By the names that their tools begin with. In config.json also `mcp_servers` or `mcpServers`."""
+
+
 def _few_and_distinct(models: dict[str, OtherLLM]) -> dict[str, OtherLLM]:
     if len(models) > MAX_MODELS:
         raise ValueError(f"{len(models)} models are named, of at most {MAX_MODELS} beside root and sub")
@@ -314,6 +322,7 @@ class Settings(_Section):
     cache: CacheSettings = CacheSettings()
     trace: TraceSettings = TraceSettings()
     tools: ToolSettings = ToolSettings()
+    mcp: MCPSettings = MCPSettings()
 
     @property
     def memory_share(self) -> float | None:
@@ -321,9 +330,10 @@ class Settings(_Section):
         return self.memory_compaction.share if self.memory_compaction.enabled else None
 
     def secrets(self) -> list[str]:
-        """What must be told nobody of all models."""
+        """What must be told nobody of all models and MCP servers."""
         models = (self.root_llm, self.sub_llm, *self.models.values())
-        return [secret for llm in models for secret in llm.secrets()]
+        of_models = [secret for llm in models for secret in llm.secrets()]
+        return of_models + [secret for one in self.mcp.servers.values() for secret in one.secrets()]
 
     @model_validator(mode="before")
     @classmethod

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from rlm_kernel.config.servers import servers_in
 from rlm_kernel.config.settings import GLMCodingSettings, OtherLLM, field_of, known_keys, sections
 from rlm_kernel.config.values import checked_model_name, json_value, same_model_name
 from rlm_kernel.errors import ConfigError
@@ -28,6 +29,8 @@ NOT_SETTINGS = (
 )
 """Variables that start with RLM_ and are no settings; a star stands for any ending."""
 SHORTHANDS = {"RLM_MODEL": "root_llm.model", "RLM_SUB_MODEL": "sub_llm.model"}
+SERVERS = "mcp.servers"
+"""The MCP servers: those of several sources are all there."""
 MODELS = "models"
 """The section whose entries are the user's own: `models.NAME.…`."""
 _VARIABLE = "RLM_MODELS"
@@ -59,7 +62,7 @@ def from_file(config_file: Path | None, cwd: Path) -> Iterator[tuple[str, Given]
         if config_file is None
         else ""
     )
-    content = _json_object(path, hint)
+    content = _with_servers_in_place(_json_object(path, hint))
     if content and not any(name.partition(".")[0] in _sections() for name in content):
         names = ", ".join(sorted(_sections()))
         raise ConfigError(
@@ -74,6 +77,44 @@ def from_file(config_file: Path | None, cwd: Path) -> Iterator[tuple[str, Given]
                 hint=f'Write {{"{first}": {{"{name}": …}}}}.',
             )
         yield from _from_section(section, values, str(path), IN_FILE)
+
+
+def _with_servers_in_place(content: dict[str, Any]) -> dict[str, Any]:
+    """What stands under `mcp_servers`, or `mcpServers` as other programs write it, is `mcp.servers`."""
+    content = dict(content)
+    for name in ("mcpServers", "mcp_servers"):
+        if name in content:
+            mcp = content.setdefault("mcp", {})
+            if isinstance(mcp, dict):
+                content["mcp"] = {"servers": content.pop(name), **mcp}
+    return content
+
+
+def from_server_files(paths: Iterable[Path], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given, and the MCP servers of files of this or another program, as `--mcp FILE` names them.
+
+    Raises ConfigError.
+    """
+    given = dict(given)
+    for path in paths:
+        content = _json_object(path, 'It is to have {"mcpServers": {"NAME": {"command": …}}}.')
+        servers = servers_in(content)
+        if servers is None:
+            raise ConfigError(
+                f"{path} has no MCP servers in it.",
+                hint='Write {"mcpServers": {"NAME": {"command": …, "args": […]}}}, or "url" for an address.',
+            )
+        item = Given(dict(servers), str(path), IN_OVERRIDES)
+        given[SERVERS] = with_servers(given[SERVERS], item) if SERVERS in given else item
+    return given
+
+
+def with_servers(earlier: Given, later: Given) -> Given:
+    """The MCP servers of two sources; of two with one name the later one."""
+    one, other = json_value(earlier.value), json_value(later.value)
+    if not (isinstance(one, dict) and isinstance(other, dict)):
+        return later
+    return Given({**one, **other}, later.source, later.layer)
 
 
 def _sections() -> list[str]:
@@ -171,7 +212,16 @@ def is_secret(key: str, value: object) -> bool:
     field = key.rpartition(".")[2]
     if field == "api_key":
         return True
-    return field in ("headers", "extra") and bool(secrets_in(json_value(value)))
+    value = json_value(value)
+    if key == SERVERS and isinstance(value, dict):
+        return any(isinstance(one, dict) and _has_secret(one) for one in value.values())
+    return field in ("headers", "extra") and bool(secrets_in(value))
+
+
+def _has_secret(server: dict[str, Any]) -> bool:
+    """Whether a server is given a secret itself, and not the name of its variable, `${NAME}`."""
+    found = [*secrets_in(server.get("headers")), *secrets_in(server.get("env"))]
+    return any("${" not in one for one in found)
 
 
 def _start(text: str) -> str:

@@ -47,12 +47,20 @@ _RESERVED = frozenset((*HELPERS, *dir(builtins), *keyword.kwlist, *keyword.softk
 async def opened(host: Host) -> AsyncIterator[Host]:
     """The host with its sources of tools opened: its `tools` can be called until the context ends.
 
+    They are those that it was given, and those of the MCP servers of its settings.
+
     Raises UsageError for names that cannot be had in the kernel, and what the sources raise.
     """
     async with contextlib.AsyncExitStack() as stack:
         found: list[Tool] = []
         for one in host.tools:
             found += [one] if isinstance(one, Tool) else await stack.enter_async_context(one.opened())
+        if host.settings.mcp.servers:
+            from rlm_kernel.session.mcp_servers import mcp_servers
+
+            taken = {*HELPERS, *(tool.name for tool in found)}
+            servers = mcp_servers(host.settings, host.say, taken)
+            found += await stack.enter_async_context(servers.opened())
         check_names(found)
         yield replace(host, tools=tuple(found))
 

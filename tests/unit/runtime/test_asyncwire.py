@@ -96,7 +96,9 @@ async def test_of_calls_that_are_given_up_before_the_host_has_read_them_none_goe
     monkeypatch.setattr(broker_module, "MAX_IN_FLIGHT", 4)
     host.wanted = 4
     assert await give_up(host, 50) == "reply"
-    await until(lambda: host.waiting == 0)  # what gives them up comes by another connection than the last call
+    await until(
+        lambda: host.waiting == 0
+    )  # what gives them up comes by another connection than the last call
 
 
 async def test_as_gathered_calls_are_given_up_none_of_those_that_waited_is_sent(host: Host) -> None:

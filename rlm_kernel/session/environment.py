@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.config import Settings, parse_size
@@ -40,6 +40,14 @@ class Host:
     say: Say = silent
     consent: Consent | None = None
     approve: Approve | None = None
+
+    def asked(self, cite: bool | None, approve: Approve | None) -> Host:
+        """The host of one question; None is as it is."""
+        settings = self.settings
+        if cite is not None:
+            prompt = settings.prompt.model_copy(update={"cite": cite})
+            settings = settings.model_copy(update={"prompt": prompt})
+        return replace(self, settings=settings, approve=self.approve if approve is None else approve)
 
 
 @dataclass(frozen=True)

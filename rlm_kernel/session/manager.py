@@ -50,6 +50,7 @@ async def open_session(
     consent: Consent | None = None,
     approve: Approve | None = None,
     progress: bool = False,
+    trace: Path | None = None,
 ) -> AsyncIterator[Session]:
     """Have a session to oneself: the one of that name in the working directory, or a new one.
 
@@ -70,6 +71,7 @@ async def open_session(
         consent: asked where the model wants a file that the user has not named.
         approve: asked before code spends more than `limits.ask`, where there is no limit on the cost.
         progress: show how far each question is, as `RLM(progress=True)` does.
+        trace: where a new session's notebook goes. Default: a name of its own in `trace.dir`.
 
     Raises:
         UsageError: it is in use, or is there, or is not, against `new`.
@@ -83,7 +85,7 @@ async def open_session(
         begun = _check_new(folder, state, new)
         if state is None:
             state = folder.begin(
-                _trace(settings, name),
+                trace or _trace(settings, name),
                 {k: v for k, v in given.items() if k.startswith(_KEPT_OPTIONS) and not is_secret(k, v)},
             )
         settings = load_settings(config_file, {**state.options, **given})

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlm_kernel import loops
 from rlm_kernel.config import Settings
 from rlm_kernel.engine.approval import Approve
 from rlm_kernel.engine.conversation import Past
@@ -274,7 +275,7 @@ class Session:
                 result = await self._answer(running, question, trace, spent, notes, Family(models, kernels))
                 give(result)
         except asyncio.CancelledError:
-            await asyncio.shield(self._settle(running))
+            await loops.to_its_end(self._settle(running))
             raise
         return result
 
@@ -390,7 +391,7 @@ class Session:
             try:
                 result = await running.kernel.set_up(free_id("load", trace), code(granted))
             except asyncio.CancelledError:
-                await asyncio.shield(self._settle(running))
+                await loops.to_its_end(self._settle(running))
                 raise
             self._tell(UserCellFinished(result))
         self._keep(running)

@@ -54,9 +54,10 @@ async def test_questions_share_variables_and_a_trace_and_each_brings_its_context
     assert third.value[1:] == [2, True, 2]
     assert first.trace == second.trace == third.trace
     assert (first.question, second.question, third.question) == (0, 1, 2)
-    assert [cell.meta.text for cell in read_trace(first.trace).cells if cell.kind == "answer" and cell.meta][
-        0
-    ] == "ONE"
+    answers = [
+        cell.meta.text for cell in read_trace(first.trace).cells if cell.kind == "answer" and cell.meta
+    ]
+    assert answers[0] == "ONE"
 
 
 async def test_the_options_of_a_question_hold_for_it_alone(isolated: Path) -> None:

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rlm_kernel import loops
 from rlm_kernel.config import Settings
-from rlm_kernel.errors import UsageError
+from rlm_kernel.errors import TraceError, UsageError
 from rlm_kernel.session.ask import trace_path
 from rlm_kernel.session.environment import Say, silent
 from rlm_kernel.session.inputs import Context
 from rlm_kernel.session.result import Result
+from rlm_kernel.trace.reader import read_trace
 
 if TYPE_CHECKING:
     from rlm_kernel.session.session import Session
@@ -102,6 +103,7 @@ class Kept:
             folder = stack.enter_context(
                 tempfile.TemporaryDirectory(prefix="rlm-kept-", ignore_cleanup_errors=True)
             )
+            stack.callback(_remove_unasked, place)
             changes = {"session.dir": folder, "session.idle": min(MOST_IDLE, self._settings.session.idle)}
             self._session = await stack.enter_async_context(
                 self._open(changes, place, lambda text: self._say(text))
@@ -187,6 +189,16 @@ class Background:
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._over.set)
         self._thread.join()
+
+
+def _remove_unasked(trace: Path) -> None:
+    """Remove the trace of a kernel that ended before any question was put: it has nothing, and looks as if it
+    was running still.
+    """
+    with contextlib.suppress(OSError, TraceError):
+        meta = read_trace(trace).meta
+        if meta.name == NAME and meta.status == "running" and not meta.question:
+            trace.unlink()
 
 
 def _pass_on(task: asyncio.Task[_T], done: Future[_T]) -> None:

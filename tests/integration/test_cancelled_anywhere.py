@@ -160,4 +160,4 @@ def test_cancelled_at_any_step_nothing_is_left(
     ]
     assert running == []
     asyncio.run(until(lambda: threads() <= begun, 5))
-    assert descriptors() <= before, sorted(os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.islink(f"/proc/self/fd/{fd}"))
+    assert descriptors() <= before

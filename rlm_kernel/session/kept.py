@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rlm_kernel import loops
 from rlm_kernel.config import Settings
-from rlm_kernel.errors import TraceError, UsageError
+from rlm_kernel.errors import RLMError, UsageError
 from rlm_kernel.session.ask import trace_path
 from rlm_kernel.session.environment import Say, silent
 from rlm_kernel.session.inputs import Context
@@ -195,7 +195,7 @@ def _remove_unasked(trace: Path) -> None:
     """Remove the trace of a kernel that ended before any question was put: it has nothing, and looks as if it
     was running still.
     """
-    with contextlib.suppress(OSError, TraceError):
+    with contextlib.suppress(OSError, RLMError):
         meta = read_trace(trace).meta
         if meta.name == NAME and meta.status == "running" and not meta.question:
             trace.unlink()

@@ -42,7 +42,9 @@ class Counting(asyncio.SelectorEventLoop):
         self.work: asyncio.Task[Any] | None = None
         super().__init__()
 
-    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:
+    def call_soon(  # type: ignore[override]
+        self, callback: Any, *args: Any, context: Any = None
+    ) -> asyncio.Handle:
         if self.work is not None and not self.work.done():
             self.steps += 1
             if self.points and self.steps >= self.points[0]:

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -30,11 +31,36 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         return runner.run(work)
 
 
+PATIENCE = 5.0
+"""Seconds in which what must come to its end does so, after it was cancelled a second time."""
+
+
+async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """What the work gives, which a cancellation does not cut off: it is raised when the work has ended.
+
+    Cancelled again, the caller waits PATIENCE at most; then the work goes on by itself.
+    """
+    task = asyncio.create_task(work)
+    cancelled, until = 0, None
+    while not task.done() and (until is None or time.monotonic() < until):
+        try:
+            await asyncio.wait({task}, timeout=None if until is None else until - time.monotonic())
+        except asyncio.CancelledError:
+            cancelled += 1
+            if cancelled > 1 and until is None:
+                until = time.monotonic() + PATIENCE
+    if not cancelled:
+        return task.result()
+    if task.done() and not task.cancelled():
+        task.exception()  # the cancellation comes before it
+    raise asyncio.CancelledError
+
+
 async def serve_unix(carry: Carry, path: str) -> asyncio.Server:
-    """A server at a unix socket. Raises OSError."""
+    """A server at a unix socket, which does not serve yet. Raises OSError."""
     if sys.platform == "win32":
         raise NotImplementedError
-    return await asyncio.start_unix_server(carry, path)
+    return await asyncio.start_unix_server(carry, path, start_serving=False)
 
 
 async def connect_unix(protocol: Callable[[], asyncio.BaseProtocol], path: str) -> None:

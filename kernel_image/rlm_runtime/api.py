@@ -110,9 +110,9 @@ class _History(Sequence[dict[str, Any]]):
         )
 
 
-def expect_answer(schema: dict[str, Any]) -> None:
-    """From now on the answer must fit a JSON schema: FINAL refuses others."""
-    _expected[:] = [Wanted(schema)]
+def expect_answer(schema: dict[str, Any] | None) -> None:
+    """From now on the answer must fit a JSON schema: FINAL refuses others. None: it may be anything."""
+    _expected[:] = [] if schema is None else [Wanted(schema)]
 
 
 def describe() -> dict[str, Any]:

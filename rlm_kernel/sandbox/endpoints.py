@@ -46,11 +46,11 @@ class Doors:
             setattr(manager, f"{name}_port", number)
 
     async def serve(self, name: str, carry: loops.Carry) -> asyncio.Server:
-        """Listen at one of them. Raises OSError."""
+        """A server at one of them, which does not serve yet. Raises OSError."""
         if self.transport == "ipc":
             return await loops.serve_unix(carry, f"{self.ip}-{self.ports[name]}")
         bound = self._bound.pop(name, None) or socket.create_server((self.ip, self.ports[name]))
-        return await asyncio.start_server(carry, sock=bound)
+        return await asyncio.start_server(carry, sock=bound, start_serving=False)
 
     def close(self) -> None:
         """Let go of the addresses where nobody listens. Idempotent."""
@@ -71,7 +71,9 @@ class Endpoints:
     async def open(self) -> None:
         """Listen. What a kernel before had there is replaced. Raises OSError."""
         for name in SOCKETS:
-            self._servers.append(await self._doors.serve(name, self._carrier(name)))
+            server = await self._doors.serve(name, self._carrier(name))
+            self._servers.append(server)  # before anything is waited for: a cancellation must find it
+            await server.start_serving()
 
     async def close(self) -> None:
         """Idempotent."""

@@ -85,9 +85,11 @@ class DockerKernel:
     async def start(self) -> None:
         """Start the container and its kernel. Raises KernelError, DockerError."""
         manager = self._manage()
-        await manager.start_kernel()
-        # It has connected to the kernel by libzmq, which reads ahead whatever is sent there.
-        manager.context.destroy(linger=0)
+        try:
+            await manager.start_kernel()
+        finally:
+            # It has connected to the kernel by libzmq, which reads ahead whatever is sent there.
+            manager.context.destroy(linger=0)
         await self._listen(manager, self._spec.start_timeout)
 
     async def join(self, set_up: Sequence[tuple[str, str]]) -> bool:

@@ -18,6 +18,7 @@ from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 from traitlets import Any as AnyTrait
 
+from rlm_kernel import loops
 from rlm_kernel.errors import DockerError, KernelError, RLMError
 from rlm_kernel.sandbox import containers, engine_address
 from rlm_kernel.sandbox.container_spec import container_options
@@ -107,7 +108,7 @@ class DockerProvisioner(KernelProvisionerBase):
         except OSError:
             raise await self._start_failure() from None
         except BaseException:
-            await asyncio.shield(self.cleanup())  # one that does not start is not removed by itself
+            await loops.to_its_end(self.cleanup())  # one that does not start is not removed by itself
             raise
         return self.connection_info
 
@@ -134,7 +135,7 @@ class DockerProvisioner(KernelProvisionerBase):
         except DockerError as error:
             if not shares.refused(error.message):
                 raise
-        await asyncio.shield(self._discard())
+        await loops.to_its_end(self._discard())
         self.exited = asyncio.get_running_loop().create_future()
         return False
 
@@ -251,7 +252,7 @@ class DockerProvisioner(KernelProvisionerBase):
             words = stream.words()
             if stream.lost.done():
                 end = await asyncio.shield(self.exited)
-        await asyncio.shield(self.cleanup())
+        await loops.to_its_end(self.cleanup())
         if end is None:
             return KernelError(
                 f"The kernel did not start within {self.spec.start_timeout:.0f} s.\n{words}".strip(),

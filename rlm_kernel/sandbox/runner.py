@@ -290,7 +290,11 @@ class CellRunner:
         None if that fails.
         """
         reply = asyncio.create_task(self._ask("", "", {"value": expression}, silent=True))
-        await _first(30, reply, self._exited, self._listening)
+        try:
+            await _first(30, reply, self._exited, self._listening)
+        except asyncio.CancelledError:
+            reply.cancel()
+            raise
         if not reply.done():
             reply.cancel()
             return None

@@ -18,7 +18,7 @@ CLOSING_SECONDS = 5.0
 
 What is left of them ends by itself.
 """
-_HURRY, _STEP = 5, 0.2
+_HURRY, _STEP = 5, 0.5
 """How often, and how many seconds apart, closing is told to come to its end."""
 Give = Callable[[Result], None]
 _left: set[asyncio.Task[Any]] = set()

@@ -45,6 +45,14 @@ class Host:
     tools: Sequence[Tool | ToolSource] = ()
     allow_call: AllowCall | None = None
 
+    def asked(self, cite: bool | None, approve: Approve | None) -> Host:
+        """The host of one question; None is as it is."""
+        settings = self.settings
+        if cite is not None:
+            prompt = settings.prompt.model_copy(update={"cite": cite})
+            settings = settings.model_copy(update={"prompt": prompt})
+        return replace(self, settings=settings, approve=self.approve if approve is None else approve)
+
 
 @dataclass(frozen=True)
 class Environment:

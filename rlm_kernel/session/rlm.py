@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -24,8 +25,9 @@ from rlm_kernel.engine.protocols import Models
 from rlm_kernel.errors import NoAnswer, UsageError
 from rlm_kernel.session.ask import ask, trace_path
 from rlm_kernel.session.delivery import Give
-from rlm_kernel.session.environment import Say, silent
+from rlm_kernel.session.environment import Host, Say, silent
 from rlm_kernel.session.inputs import Context
+from rlm_kernel.session.kept import NAME, Background, Kept
 from rlm_kernel.session.replay import Replayed, replay
 from rlm_kernel.session.result import Result
 from rlm_kernel.session.resume import fork, resume
@@ -89,6 +91,68 @@ class RLM:
         self._models = models
         self._progress = progress
         self._tools, self._allow_call = tools_of(tools), allow_call
+        self._kept: Kept | None = None
+        """The kernel of an RLM that is entered, or has been."""
+        self._background: Background | None = None
+        """The loop of one that was entered by code without a loop of its own."""
+
+    async def __aenter__(self) -> RLM:
+        """Have one kernel for all questions that are asked until it is left; `with` does the same for code
+        without an event loop. Raises UsageError where it has been entered already.
+        """
+        if self._kept is not None and not self._kept.closed:
+            raise UsageError(
+                "This RLM has been entered already.", hint="Make another one: it has a kernel of its own."
+            )
+        self._kept = Kept(self.settings, self._open_kept)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Remove the container; what is asked still is stopped. The trace stays."""
+        await self._here().close()
+
+    def __enter__(self) -> RLM:
+        if self._kept is not None and not self._kept.closed:
+            raise UsageError(
+                "This RLM has been entered already.", hint="Make another one: it has a kernel of its own."
+            )
+        background = Background()
+        try:
+            background.run(self.__aenter__())
+        except BaseException:
+            background.close()
+            raise
+        self._background = background
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        background = self._background
+        if background is None:
+            raise UsageError("This RLM was entered by `async with`.", hint="Leave it so, too.")
+        try:
+            background.run(self.__aexit__(kind, error, trace))
+        finally:
+            self._background = None
+            background.close()
+
+    def _here(self) -> Kept:
+        """The kernel, for who is in its event loop. Raises UsageError."""
+        assert self._kept is not None
+        if not self._kept.closed and self._kept.loop is not asyncio.get_running_loop():
+            raise UsageError(
+                "This RLM was entered in another event loop.",
+                hint="In `with RLM(…)` use ask; in `async with RLM(…)` await aask, in the same loop.",
+            )
+        return self._kept
+
+    def _open_kept(
+        self, changes: Mapping[str, Any], trace: Path, say: Say
+    ) -> AbstractAsyncContextManager[Session]:
+        return self._open(NAME, changes={**self._changes, **changes}, trace=trace, say=say)
 
     async def aask(
         self,
@@ -106,6 +170,9 @@ class RLM:
         allow_call: AllowCall | None = None,
     ) -> Result:
         """Answer a question.
+
+        Within `async with rlm:` it is asked in the kernel that is kept there: it has the variables, files and
+        the conversation of the questions before it, and its context is loaded beside theirs.
 
         Args:
             question: what is asked. Paths that stand in it may be loaded.
@@ -134,17 +201,15 @@ class RLM:
         """
         adapter = None if answer_type is None else _adapter(answer_type)
         schema = None if adapter is None else adapter.json_schema()
-        settings = self.settings
-        if cite is not None:
-            prompt = settings.prompt.model_copy(update={"cite": cite})
-            settings = settings.model_copy(update={"prompt": prompt})
+        place = None if trace is None else Path(trace)
         with self._watched(progress, view) as shown:
-            shown.trace = place = trace_path(self.settings, question, None if trace is None else Path(trace))
-            result = shown.done(
-                await ask(
+            if self._kept is None:
+                shown.trace = place = trace_path(self.settings, question, place)
+                host = Host(self.settings).asked(cite, approve)
+                asking = ask(
                     question,
                     context,
-                    settings=settings,
+                    settings=host.settings,
                     trace=place,
                     models=self._models,
                     view=shown.view,
@@ -154,13 +219,31 @@ class RLM:
                     answered=answered,
                     **self._with_tools({"tools": tools, "allow_call": allow_call}),
                 )
-            )
+            else:
+                if tools is not None or allow_call is not None:
+                    raise UsageError(
+                        "The questions of one kernel have the same tools.", hint="Give them to RLM(tools=…)."
+                    )
+                options: dict[str, Any] = {
+                    "schema": schema,
+                    "cite": cite,
+                    "view": shown.view,
+                    "approve": approve,
+                }
+                asking = self._here().ask(
+                    question, context, place, say=shown.say, answered=answered, **options
+                )
+            result = shown.done(await asking)
         return result if adapter is None or result.answer is None else _typed(result, adapter)
 
     def ask(self, question: str, context: Context = None, **options: Any) -> Result:
         """`aask` for code without an event loop; inside one, as in a notebook, it runs in a thread of its
         own.
         """
+        if self._background is not None:
+            return self._background.run(self.aask(question, context, **options))
+        if self._kept is not None and not self._kept.closed:
+            raise UsageError("This RLM was entered by `async with`.", hint="Await rlm.aask(…) instead.")
         return _run(self.aask, question, context, **options)
 
     def stream(self, question: str, context: Context = None, **options: Any) -> Stream:
@@ -185,18 +268,18 @@ class RLM:
 
         `progress`: of its questions. `options` as of `session.manager.open_session`.
         """
+        progress = self._progress if progress is None else progress
+        return self._open(name, paths=paths, progress=progress, changes=self._changes, **options)
+
+    def _open(self, name: str, **options: Any) -> AbstractAsyncContextManager[Session]:
         from rlm_kernel.session.manager import open_session
 
-        return open_session(
-            name,
-            paths=paths,
-            command="RLM.session",
-            config_file=self._config_file,
-            changes=self._changes,
-            models=self._models,
-            progress=self._progress if progress is None else progress,
-            **self._with_tools(options),
-        )
+        given: dict[str, Any] = {
+            "command": "RLM.session",
+            "config_file": self._config_file,
+            "models": self._models,
+        }
+        return open_session(name, **given, **self._with_tools(options))
 
     async def aresume(self, trace: Path | str, *, progress: bool | None = None, **options: Any) -> Result:
         """Go on with a run that was cut off or ended at a limit, in the same notebook; `options` as of

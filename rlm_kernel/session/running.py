@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from rlm_kernel import loops
 from rlm_kernel.config import parse_size
 from rlm_kernel.engine.events import Event, Listener
 from rlm_kernel.engine.hostcalls import HostCalls
@@ -145,7 +146,7 @@ class RunningKernel:
 
         Shielded: a cancellation must not leave half of it behind.
         """
-        await asyncio.shield(self._leave())
+        await loops.to_its_end(self._leave())
 
     async def _leave(self) -> None:
         await self.kernel.leave()
@@ -157,7 +158,7 @@ class RunningKernel:
 
         Idempotent; shielded: a second cancellation must not leave a container behind.
         """
-        await asyncio.shield(self._close())
+        await loops.to_its_end(self._close())
 
     async def _close(self) -> None:
         try:

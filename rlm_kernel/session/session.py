@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlm_kernel import loops
 from rlm_kernel.config import Settings
+from rlm_kernel.engine.approval import Approve
 from rlm_kernel.engine.conversation import Past
 from rlm_kernel.engine.events import Event, Listener, Noted, RunOpened, UserCellFinished
 from rlm_kernel.engine.ledger import Ledger
@@ -24,7 +26,7 @@ from rlm_kernel.engine.messages import output_text
 from rlm_kernel.engine.protocols import ROLES, Outcome, Totals
 from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.engine.totals import duration
-from rlm_kernel.errors import UsageError, backstop
+from rlm_kernel.errors import KernelError, UsageError, backstop
 from rlm_kernel.report.records import questions_asked
 from rlm_kernel.session.answering import Children, Family
 from rlm_kernel.session.ask import free_path
@@ -33,7 +35,8 @@ from rlm_kernel.session.before import before_this, left_behind
 from rlm_kernel.session.conversation import conversation, first_question, recorded, turns_of
 from rlm_kernel.session.delivery import Give, answer_first
 from rlm_kernel.session.environment import Host, image_for, ledger_of, limits_of
-from rlm_kernel.session.inputs import STDIN, check_setup, expand, gather
+from rlm_kernel.session.giving import free_id, gather_beside
+from rlm_kernel.session.inputs import STDIN, Context, check_setup, expand, gather
 from rlm_kernel.session.listeners import everyone
 from rlm_kernel.session.models import ModelSet, profile_for
 from rlm_kernel.session.pool import KernelPool
@@ -80,6 +83,8 @@ class Session:
         self._view = view
         self._running: RunningKernel | None = None
         self._writer: NotebookWriter | None = None
+        self._has_object = False
+        """`context` is a value that was given, and no text of a file."""
         self._left = threading.Event()
         self._told: State | None = None
         """With what the kernel had when it was left."""
@@ -207,7 +212,7 @@ class Session:
 
     async def _living_kernel(self) -> RunningKernel:
         """The kernel, rebuilt if it was lost since."""
-        if self._running is None or not self._running.kernel.alive:
+        if self._running is None or not await _is_there(self._running):
             if self._running is not None:
                 lost, self._running = self._running, None
                 await lost.close()
@@ -217,26 +222,37 @@ class Session:
 
     @backstop
     async def ask(
-        self, question: str, answered: Give = lambda _result: None, *, progress: bool | None = None
+        self,
+        question: str,
+        answered: Give = lambda _result: None,
+        *,
+        progress: bool | None = None,
+        schema: Mapping[str, Any] | None = None,
+        cite: bool | None = None,
+        view: Listener | None = None,
+        approve: Approve | None = None,
     ) -> Result:
         """Answer a question in the session; limits hold for it alone.
 
-        `answered` hears the answer as soon as it is there. `progress`: show how far it is.
+        `answered` hears the answer as soon as it is there. `progress`: show how far it is. `schema`: a JSON
+        schema that the answer must fit. `cite`, `approve`: for this question, in place of the session's.
+        `view` hears this question's events, beside that of the session.
 
         Cancelling it stops the running cell and closes the trace; the session goes on. Once there is an
         answer, that is the result all the same. Raises what `session.ask.ask` raises.
         """
-        theirs = self._view
-        with Watched(self.progress if progress is None else progress, theirs, trace=self.trace) as shown:
-            self._view = shown.view
+        theirs, host = self._view, self.host
+        heard = theirs if view is None else everyone(theirs, view)
+        with Watched(self.progress if progress is None else progress, heard, trace=self.trace) as shown:
+            self._view, self.host = shown.view, host.asked(cite, approve)
             try:
                 return shown.done(
-                    await answer_first(lambda give: self._ask(question, give), answered, self.host.say)
+                    await answer_first(lambda give: self._ask(question, schema, give), answered, host.say)
                 )
             finally:
-                self._view = theirs
+                self._view, self.host = theirs, host
 
-    async def _ask(self, text: str, give: Give) -> Result:
+    async def _ask(self, text: str, schema: Mapping[str, Any] | None, give: Give) -> Result:
         if not text.strip():
             raise UsageError("The question is empty.", hint='Ask something: rlm run "How many …?"')
         if self.models is None:
@@ -245,14 +261,14 @@ class Session:
             self.models
         )  # a question that is stopped must not stop what readies them for the next
         running = await self._living_kernel()
-        question = await self._look_at(running, text)
+        question = await self._look_at(running, text, schema)
         await self._load_first(running, question.named)
         await self._declare_tools(running)
         trace = await self._read()
         writer = self._goes_on(trace)
         self._write_to(writer)
         writer.set_models(models.names, models.profile.name, models.profile.digest)
-        writer.question(text)
+        writer.question(question.worded)
         spent = trace.spent() + await asyncio.to_thread(spent_on_lost, trace)
         try:
             async with (
@@ -262,7 +278,7 @@ class Session:
                 result = await self._answer(running, question, trace, spent, notes, Family(models, kernels))
                 give(result)
         except asyncio.CancelledError:
-            await asyncio.shield(self._settle(running))
+            await loops.to_its_end(self._settle(running))
             raise
         return result
 
@@ -277,7 +293,8 @@ class Session:
     ) -> Result:
         ledger = ledger_of(self.host)
         children = Children(running.environment, self.trace, family, self._view)
-        run = Assembly(running.environment, SubCalls(family.models.models, ledger, children), self._tell)
+        environment = replace(running.environment, host=self.host)
+        run = Assembly(environment, SubCalls(family.models.models, ledger, children), self._tell)
         before = await asyncio.to_thread(before_this, trace)
         calls = run.host_calls(self._history, locate=notes.locate, before=before, beside=self.trace)
         async with closing_trace(self._tell, ledger.totals, self.trace, self.host.say) as close:
@@ -291,10 +308,16 @@ class Session:
     async def _converse(self, loop: Loop, trace: TraceFile, question: Question) -> Outcome:
         """Put a question after what was said before, by the trace."""
         info = await loop.look()
+        if question.schema is not None or info.typed:  # of the question before
+            told = None if question.schema is None else dict(question.schema)
+            expecting = await loop.set_up(free_id("expect", trace), f"expect_answer({told!r})")
+            check_setup(expecting, self.settings)
+            info = replace(info, typed=told is not None)
         turns = turns_of(trace.cells, recorded(trace.cells), further=True)
-        past = Past(turns, left_behind(trace, info.partial), question.text) if turns else None
-        first = first_question(trace.cells, trace.meta.question) if turns else question.text
-        return await loop.run(first, info, from_files=True, past=past, **question.loop_options())
+        past = Past(turns, left_behind(trace, info.partial), question.worded) if turns else None
+        first = first_question(trace.cells, trace.meta.question) if turns else question.worded
+        files = not self._has_object
+        return await loop.run(first, info, from_files=files, past=past, **question.loop_options())
 
     async def _settle(self, running: RunningKernel) -> None:
         if not await running.kernel.settle():
@@ -304,13 +327,13 @@ class Session:
                 "The cell did not stop, so its kernel was ended: it is rebuilt for the next question."
             )
 
-    async def _look_at(self, running: RunningKernel, text: str) -> Question:
+    async def _look_at(self, running: RunningKernel, text: str, schema: Mapping[str, Any] | None) -> Question:
         """The question, with the files allowed that it and those before it name.
 
         Raises UsageError where they are not there, and there is nothing else to ask of.
         """
         named = self.settings.sandbox.question_files
-        question, grants = await read_question(text, files=named), running.environment.grants
+        question, grants = await read_question(text, schema, files=named), running.environment.grants
 
         def allow() -> list[Path]:
             for earlier, _ in self.conversation() if named else ():
@@ -350,18 +373,40 @@ class Session:
 
         What is loaded then, by lines. Raises FileRefused, UsageError.
         """
+        stdin = free_path(self.trace.with_suffix(STDIN))
+        given = await asyncio.to_thread(expand, paths, stdin)
+        self._has_object = False
+        return await self._load(given, lambda granted: f"load_files({granted!r})")
+
+    @backstop
+    async def give(self, context: Context) -> list[str]:
+        """Load a context into the session, beside what is there, as the user's own cell: `context` becomes
+        it.
+
+        Files, tables, bytes and texts are then in `files`; what JSON holds is in `context_1`, the next in
+        `context_2`. What is loaded then, by lines. Raises UsageError, FileRefused, TraceError.
+        """
+        given = await asyncio.to_thread(gather_beside, context, self.trace)
+        if not given.made:
+            return await self.load(given.paths)
+        loaded = await self._load(
+            given.paths, lambda granted: f"{given.variable} = load_object({granted[0]!r})"
+        )
+        self._has_object = True
+        return loaded
+
+    async def _load(self, given: Sequence[Path], code: Callable[[list[str]], str]) -> list[str]:
         running = await self._living_kernel()
         assert self._writer is not None
         grants, trace = running.environment.grants, await self._read()
-        given = await asyncio.to_thread(expand, paths, free_path(self.trace.with_suffix(STDIN)))
         granted = [str((await grants.add(path, self.host.say)).path) for path in given]
         async with FileNotes(running.environment, self._writer, self._left) as notes:
             await notes.note()
             self._attach(running, trace, notes)
             try:
-                result = await running.kernel.set_up(f"load-{len(grants.paths)}", f"load_files({granted!r})")
+                result = await running.kernel.set_up(free_id("load", trace), code(granted))
             except asyncio.CancelledError:
-                await asyncio.shield(self._settle(running))
+                await loops.to_its_end(self._settle(running))
                 raise
             self._tell(UserCellFinished(result))
         self._keep(running)
@@ -445,3 +490,12 @@ class Session:
             finally:
                 self._keep(running)
                 await running.leave()
+
+
+async def _is_there(running: RunningKernel) -> bool:
+    """Whether the kernel answers: that its container has just ended may not be known yet."""
+    try:
+        await running.kernel.describe()
+    except KernelError:
+        return False
+    return running.kernel.alive

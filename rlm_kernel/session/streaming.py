@@ -69,7 +69,7 @@ class Stream:
                     await more.wait()
             self._result = running.result()
         finally:
-            if not running.done():
+            while not running.done():  # cancelled again, it hurries
                 running.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await asyncio.wait([running])

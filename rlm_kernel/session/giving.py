@@ -31,7 +31,7 @@ def gather_beside(context: Any, trace: Path) -> Given:
     return Given(inputs.paths, inputs.made, f"context_{number}")
 
 
-def free_id(kind: str, trace: TraceFile) -> str:
+def numbered_id(kind: str, trace: TraceFile) -> str:
     """An id that no cell of the trace has: `kind-1` or a later one."""
     taken = {cell.id for cell in trace.cells}
     number = 1

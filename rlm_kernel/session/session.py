@@ -35,7 +35,7 @@ from rlm_kernel.session.before import before_this, left_behind
 from rlm_kernel.session.conversation import conversation, first_question, recorded, turns_of
 from rlm_kernel.session.delivery import Give, answer_first
 from rlm_kernel.session.environment import Host, image_for, ledger_of, limits_of
-from rlm_kernel.session.giving import free_id, gather_beside
+from rlm_kernel.session.giving import gather_beside, numbered_id
 from rlm_kernel.session.inputs import STDIN, Context, check_setup, expand, gather
 from rlm_kernel.session.listeners import everyone
 from rlm_kernel.session.models import ModelSet, profile_for
@@ -310,7 +310,7 @@ class Session:
         info = await loop.look()
         if question.schema is not None or info.typed:  # of the question before
             told = None if question.schema is None else dict(question.schema)
-            expecting = await loop.set_up(free_id("expect", trace), f"expect_answer({told!r})")
+            expecting = await loop.set_up(numbered_id("expect", trace), f"expect_answer({told!r})")
             check_setup(expecting, self.settings)
             info = replace(info, typed=told is not None)
         turns = turns_of(trace.cells, recorded(trace.cells), further=True)
@@ -404,7 +404,7 @@ class Session:
             await notes.note()
             self._attach(running, trace, notes)
             try:
-                result = await running.kernel.set_up(free_id("load", trace), code(granted))
+                result = await running.kernel.set_up(numbered_id("load", trace), code(granted))
             except asyncio.CancelledError:
                 await loops.to_its_end(self._settle(running))
                 raise

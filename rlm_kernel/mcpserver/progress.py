@@ -29,6 +29,7 @@ class Progress:
         self._turn = self._cells = self._calls = 0
         self._account: RunOpened | None = None
         self._news = asyncio.Event()
+        self._number = 0.0
 
     def say(self, line: str) -> None:
         """Something about the set-up."""
@@ -60,25 +61,33 @@ class Progress:
 
     def _told(self) -> str:
         money = f", ${self.cost:.4f}" if self.cost else ""
-        return f"turn {self._turn}, {self._cells} cells, {self._calls} calls of models{money}"
+        cells = f"{self._cells} cell{'' if self._cells == 1 else 's'}"
+        calls = f"{self._calls} call{'' if self._calls == 1 else 's'} of models"
+        return f"turn {self._turn}, {cells}, {calls}{money}"
 
     @contextlib.asynccontextmanager
     async def told(self) -> AsyncIterator[None]:
-        """Send what comes while something is done."""
+        """Send what comes while something is done, and at its end what has not been sent yet."""
         sending = asyncio.create_task(self._go_on())
         try:
             yield
         finally:
             sending.cancel()
             await asyncio.wait([sending])
+        if self._news.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SOON):
+                    await self._send_line()
+
+    async def _send_line(self) -> None:
+        self._number += 1
+        self._news.clear()
+        with contextlib.suppress(Exception):  # the client has left; the run's end is not for this to say
+            await self._send(self._number, self._line)
 
     async def _go_on(self) -> None:
-        number = 0.0
         while True:
-            number += 1
-            with contextlib.suppress(Exception):  # the client has left; the run's end is not for this to say
-                await self._send(number, self._line)
-            self._news.clear()
+            await self._send_line()
             await asyncio.sleep(SOON)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(QUIET):

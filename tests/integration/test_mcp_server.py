@@ -116,7 +116,7 @@ async def test_a_search_needs_no_model_and_no_key(folder: Path, monkeypatch: pyt
 async def test_a_cancelled_question_leaves_no_container(folder: Path, models: ModelServer) -> None:
     async with raw(folder) as client:
         client.call(1, "ask", question="run: import time; time.sleep(600)", paths=["a.log"])
-        while "1 calls" not in str(told := await client.message()) and "turn 1" not in str(told):
+        while "1 call of" not in str(told := await client.message()) and "turn 1" not in str(told):
             pass
         assert made_by(client.process.pid)
         client.cancel(1)

@@ -224,6 +224,10 @@ class SandboxSettings(_Section):
     """
     allow: Annotated[list[Folder], BeforeValidator(path_list)] = []
     """Folders whose files a notebook in Jupyter may have loaded by naming them in `paths`."""
+    question_files: bool = True
+    """Whether code may load the files whose paths stand in a question, too. No, where the question may be a
+    stranger's.
+    """
 
 
 class SessionSettings(_Section):
@@ -235,6 +239,31 @@ class SessionSettings(_Section):
     """Seconds without use after which a session's container ends. The next command rebuilds it."""
     wait: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """Seconds to wait for another command that uses the same session."""
+
+
+class ServeSettings(_Section):
+    """`rlm serve`: an endpoint for chat programs."""
+
+    host: Name = "127.0.0.1"
+    """Address to listen at. Another than loopback needs keys."""
+    port: Annotated[Whole, Field(ge=0, le=65535)] = 8000
+    """0: any free one."""
+    keys: Folder | None = None
+    """The file with the keys of clients, and the limits of each; None: no key, and loopback alone."""
+    at_once: Annotated[Whole, Field(ge=1, le=1000)] | None = None
+    """Questions answered at the same time; None: as many as their kernels fit into the free memory."""
+    waiting: Annotated[Whole, Field(ge=0, le=10_000)] = 32
+    """Requests that wait for their turn at most."""
+    chats: Annotated[Whole, Field(ge=0, le=1000)] = 8
+    """Kernels that are kept for chats that may go on."""
+    idle: Seconds = 600.0
+    """Seconds without a message after which a chat's kernel ends."""
+    body: Size = "32m"
+    """Of one request, with its files."""
+    long: Annotated[Whole, Field(ge=200, le=1_000_000)] = 4_000
+    """Characters of a message above which it is context, and no part of the question."""
+    origins: Annotated[list[Name], BeforeValidator(texts)] = []
+    """Origins of web pages that may ask (CORS), such as https://chat.example.org."""
 
 
 class CacheSettings(_Section):
@@ -307,6 +336,7 @@ class Settings(_Section):
     limits: LimitSettings = LimitSettings()
     sandbox: SandboxSettings = SandboxSettings()
     session: SessionSettings = SessionSettings()
+    serve: ServeSettings = ServeSettings()
     cache: CacheSettings = CacheSettings()
     trace: TraceSettings = TraceSettings()
     tools: ToolSettings = ToolSettings()

@@ -134,7 +134,7 @@ async def _look_at(
     if not text.strip():
         raise UsageError("The question is empty.", hint='Ask something: rlm ask "How many …?" -f FILE')
     path = trace_path(host.settings, text, trace)
-    question = await read_question(text, schema)
+    question = await read_question(text, schema, files=host.settings.sandbox.question_files)
     # With nothing else to look at, the files that the question names are what it is about.
     given = context if context is not None else [file for file in question.named if file.is_file()] or None
     if given is None and not question.named:

@@ -54,6 +54,7 @@ async def open_session(
     tools: Sequence[Tool | ToolSource] = (),
     allow_call: AllowCall | None = None,
     progress: bool = False,
+    trace: Path | None = None,
 ) -> AsyncIterator[Session]:
     """Have a session to oneself: the one of that name in the working directory, or a new one.
 
@@ -76,6 +77,7 @@ async def open_session(
         tools: what code in the kernel may call on the host.
         allow_call: asked before a call of a tool that asks. Default: it is refused.
         progress: show how far each question is, as `RLM(progress=True)` does.
+        trace: where a new session's notebook goes. Default: a name of its own in `trace.dir`.
 
     Raises:
         UsageError: it is in use, or is there, or is not, against `new`.
@@ -89,7 +91,7 @@ async def open_session(
         begun = _check_new(folder, state, new)
         if state is None:
             state = folder.begin(
-                _trace(settings, name),
+                trace or _trace(settings, name),
                 {k: v for k, v in given.items() if k.startswith(_KEPT_OPTIONS) and not is_secret(k, v)},
             )
         settings = load_settings(config_file, {**state.options, **given})

@@ -97,8 +97,15 @@ class Question:
             say(f"The question names a path, but {one}.")
 
 
-async def read_question(text: str, schema: Mapping[str, Any] | None = None) -> Question:
-    """A question with the paths that stand in it, as seen from the working directory."""
+async def read_question(
+    text: str, schema: Mapping[str, Any] | None = None, *, files: bool = True
+) -> Question:
+    """A question with the paths that stand in it, as seen from the working directory.
+
+    `files`: the setting `sandbox.question_files`; without it no path is looked for.
+    """
+    if not files:
+        return Question(text, schema)
 
     def read() -> Question:
         return Question(text, schema, extract_paths(text, Path.cwd()), missing_paths(text, Path.cwd()))

@@ -343,7 +343,7 @@ async def _go_on(
     ledger = ledger_of(host, spent)
     if plan.trace.meta.stop_reason in _ENDED:
         _check_limits(ledger)
-    question = await read_question(plan.question)
+    question = await read_question(plan.question, files=host.settings.sandbox.question_files)
     question.tell_absent(say)
     async with (
         opened(host) as host,

@@ -308,10 +308,11 @@ class Session:
 
         Raises UsageError where they are not there, and there is nothing else to ask of.
         """
-        question, grants = await read_question(text), running.environment.grants
+        named = self.settings.sandbox.question_files
+        question, grants = await read_question(text, files=named), running.environment.grants
 
         def allow() -> list[Path]:
-            for earlier, _ in self.conversation():
+            for earlier, _ in self.conversation() if named else ():
                 grants.allow(extract_paths(earlier, Path.cwd()))
             return grants.allow(question.named)
 

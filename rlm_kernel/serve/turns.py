@@ -29,10 +29,12 @@ class Turns:
     The next turn goes to the client with the fewest of them, and of these to who asked first.
     """
 
-    def __init__(self, at_once: int, waiting: int) -> None:
-        self._at_once = at_once
+    def __init__(self, at_once: int, waiting: int, *, shared: bool = False) -> None:
+        """`shared`: by several clients, none of which may have more than half of the places."""
+        self.at_once = at_once
         self._most = at_once + waiting
-        self._inside = 0
+        self._share = (self._most + 1) // 2 if shared else self._most
+        self._inside: Counter[str] = Counter()
         self._taken: Counter[str] = Counter()
         self._line: list[_Waiting] = []
 
@@ -42,31 +44,34 @@ class Turns:
 
     @property
     def inside(self) -> int:
-        return self._inside
+        return self._inside.total()
 
     @contextlib.asynccontextmanager
-    async def entered(self) -> AsyncIterator[None]:
-        """A place in the house, before a request is read. Raises Refused."""
-        if self._inside >= self._most:
+    async def entered(self, key: str) -> AsyncIterator[None]:
+        """A place for a request, before it is read. Raises Refused."""
+        if self._inside.total() >= self._most or self._inside[key] >= self._share:
             raise Refused(
                 429,
-                f"The server is busy: {self._inside} requests are there already.",
+                f"The server is busy: {self._inside.total()} requests are there already.",
                 code="rate_limit_exceeded",
                 retry_after=_RETRY,
             )
-        self._inside += 1
+        self._inside[key] += 1
         try:
             yield
         finally:
-            self._inside -= 1
+            self._inside[key] -= 1
+            self._inside += Counter()
 
     @contextlib.asynccontextmanager
-    async def turn(self, key: str, most: int | None = None, hear: Hear = lambda _: None) -> AsyncIterator[None]:
+    async def turn(
+        self, key: str, most: int | None = None, hear: Hear = lambda _: None
+    ) -> AsyncIterator[None]:
         """Wait for a turn, of which a client has at most so many at one time.
 
         `hear` hears the place in the line, from 1, whenever it changes.
         """
-        waiting = _Waiting(key, most or self._at_once, hear)
+        waiting = _Waiting(key, most or self.at_once, hear)
         self._line.append(waiting)
         self._go_on()
         try:
@@ -99,7 +104,8 @@ class Turns:
             taken[chosen.key] += 1
             order.append(chosen)
         for one in order:
-            if self.taken >= self._at_once or self._taken[one.key] >= one.most:
+            full = self.taken >= self.at_once or self._taken[one.key] >= one.most
+            if full or one.turn.done():  # it was cancelled at this moment
                 continue
             self._line.remove(one)
             self._taken[one.key] += 1

@@ -8,10 +8,8 @@ from typing import Annotated
 import typer
 
 from rlm_kernel.cli import _complete
-from rlm_kernel.cli.options import RunOptions, option, with_options
+from rlm_kernel.cli.options import SERVER, RunOptions, option, with_options
 from rlm_kernel.errors import SetupError, UsageError
-
-SERVER = "Server"
 
 
 @with_options
@@ -52,6 +50,10 @@ def serve(
     """
     from rlm_kernel.config import load_settings
 
+    if options.as_json or options.json_events:
+        raise UsageError(
+            "rlm serve prints no results: its clients have them.", hint="Leave out --json and --json-events."
+        )
     changes = options.changes() | {
         key: value
         for key, value in {
@@ -83,7 +85,8 @@ async def _serve(options: RunOptions, changes: dict[str, object]) -> None:
 
     options.settings()  # the keys of models are loaded
     say = (lambda _text: None) if options.quiet else to_stderr
-    async with serving(config_file=options.config, changes=changes, say=say) as service:
+    given = {"config_file": options.config, "changes": changes, "say": say, **options.given_tools()}
+    async with serving(**given) as service:
         count = service.turns.at_once
         say(f"Models: {', '.join(service.names)}. Questions at one time: {count}.")
         if not service.keys.needed:

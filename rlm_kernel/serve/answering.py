@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections import deque
-from collections.abc import Mapping
 
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
@@ -73,7 +73,7 @@ class Exchange:
         self, run: asyncio.Task[wire.Answered], scope: Scope, receive: Receive, send: Send
     ) -> None:
         try:
-            answered = _outcome(run)
+            answered = self._outcome(run)
         except Refused as refused:
             response = JSONResponse(refused.body(), refused.status, refused.headers() | self._about())
         else:
@@ -103,24 +103,26 @@ class Exchange:
 
     def _end(self, run: asyncio.Task[wire.Answered]) -> bytes:
         try:
-            answered = _outcome(run)
+            answered = self._outcome(run)
         except Refused as refused:
             return wire.failed(refused)
         said = b"".join(map(self._reply.said, wire.pieces(answered.text)))
         return said + self._reply.last(answered, with_usage=self._chat.usage) + wire.DONE
 
-    def _about(self) -> Mapping[str, str]:
+    def _outcome(self, run: asyncio.Task[wire.Answered]) -> wire.Answered:
+        """Raises Refused, which names files as the client knows them."""
+        if run.cancelled():
+            raise Refused(503, "The server is being stopped.", code="unavailable", retry_after=30)
+        try:
+            return run.result()
+        except Exception as error:
+            refused = refusal_of(error)
+            if (trace := self._job.trace) is not None:
+                refused.message = refused.message.replace(f"{trace.parent.absolute()}{os.sep}", "")
+            raise refused from error
+
+    def _about(self) -> dict[str, str]:
         return {} if self._job.trace is None else {"x-rlm-trace": self._job.trace.name}
-
-
-def _outcome(run: asyncio.Task[wire.Answered]) -> wire.Answered:
-    """Raises Refused."""
-    if run.cancelled():
-        raise Refused(503, "The server is being stopped.", code="unavailable", retry_after=30)
-    try:
-        return run.result()
-    except Exception as error:
-        raise refusal_of(error) from error
 
 
 async def _gone(receive: Receive) -> None:

@@ -1,12 +1,9 @@
-"""The endpoint's web application: who may ask is checked before anything is read, and what is read is bounded."""
+"""The endpoint's web application: who asks is checked before anything is read, which is bounded."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-from collections.abc import Awaitable, Callable
-from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.applications import Starlette

@@ -8,7 +8,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -33,6 +33,7 @@ from rlm_kernel.session.models import ModelSet, models_of
 
 if TYPE_CHECKING:
     from rlm_kernel.session.result import Result
+    from rlm_kernel.tools.tool import Tool, ToolSource
 
 NAME = "rlm"
 _MOST = 8
@@ -75,6 +76,7 @@ class Service:
         self.created = int(time.time())
         self.config_file: Path | None = None
         self.changes: Mapping[str, Any] = {}
+        self.tools: Sequence[Tool | ToolSource] = ()
         self.say: Say = silent
         self.running: set[asyncio.Task[Answered]] = set()
         self._models = models
@@ -169,6 +171,7 @@ class Service:
                     models=self._led(job.chat.model),
                     view=kernel.hear,
                     say=job.reasoning.say,
+                    tools=self.tools,
                     trace=kernel.trace,
                 )
             )
@@ -196,6 +199,7 @@ class Service:
             models=self._led(job.chat.model),
             view=job.reasoning,
             say=job.reasoning.say,
+            tools=self.tools,
             schema=job.chat.schema,
         )
         return self._answered(job, result)
@@ -273,9 +277,12 @@ async def serving(
     config_file: Path | None = None,
     changes: Mapping[str, Any] | None = None,
     models: Models | None = None,
+    tools: Sequence[Tool | ToolSource] = (),
     say: Say = silent,
 ) -> AsyncIterator[Service]:
     """A service, with its models open; in the end its kernels are ended.
+
+    `tools`: what code may call on this machine, whoever asks.
 
     Raises ConfigError, and what the opening of models raises.
     """
@@ -291,7 +298,8 @@ async def serving(
         keys = await asyncio.to_thread(Keys, settings.serve.keys)
         async with models_of(settings, models, say) as opened:
             service = Service(settings, opened, keys, await _at_once(settings))
-            service.config_file, service.changes, service.say = config_file, given, say
+            service.config_file, service.changes = config_file, given
+            service.tools, service.say = tools, say
             try:
                 yield service
             finally:

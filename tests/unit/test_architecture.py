@@ -63,7 +63,7 @@ MAY_IMPORT = {
         "views",
     },
     "bench": {"bench", "session", "engine"},
-    "serve": {"serve", "session", "engine", "sandbox"},
+    "serve": {"serve", "session", "engine", "sandbox", "tools"},
     "session": {"session", "engine", "models", "proof", "report", "sandbox", "tools", "trace", "views"},
     "engine": {"engine"},
     "models": {"models", "engine"},

@@ -26,7 +26,7 @@ class _Waiting:
 class Turns:
     """`at_once` turns are taken at one time, and at most `waiting` more requests are let in.
 
-    The next turn goes to the client with the fewest of them, and of these to who asked first.
+    The next turn goes to the client with the fewest of them, and of these to who had none for longest.
     """
 
     def __init__(self, at_once: int, waiting: int, *, shared: bool = False) -> None:
@@ -37,6 +37,8 @@ class Turns:
         self._inside: Counter[str] = Counter()
         self._taken: Counter[str] = Counter()
         self._line: list[_Waiting] = []
+        self._served: dict[str, int] = {}
+        self._count = 0
 
     @property
     def taken(self) -> int:
@@ -94,14 +96,16 @@ class Turns:
         self._go_on()
 
     def _go_on(self) -> None:
-        taken = self._taken.copy()
+        taken, served, count = self._taken.copy(), dict(self._served), self._count
         order: list[_Waiting] = []
         left = list(self._line)
         while left:
             able = [one for one in left if taken[one.key] < one.most] or left
-            chosen = min(able, key=lambda one: taken[one.key])  # the first of the least
+            chosen = min(able, key=lambda one: (taken[one.key], served.get(one.key, 0)))
             left.remove(chosen)
             taken[chosen.key] += 1
+            count += 1
+            served[chosen.key] = count
             order.append(chosen)
         for one in order:
             full = self.taken >= self.at_once or self._taken[one.key] >= one.most
@@ -109,6 +113,8 @@ class Turns:
                 continue
             self._line.remove(one)
             self._taken[one.key] += 1
+            self._count += 1
+            self._served[one.key] = self._count
             one.turn.set_result(None)
         for place, one in enumerate((one for one in order if one in self._line), 1):
             if one.told != place:

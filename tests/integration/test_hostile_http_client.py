@@ -18,6 +18,8 @@ from rlm_kernel.serve import server as server_module
 from tests.support.sandbox import until
 from tests.support.serving import Served, served
 
+TITLE = "Generate a short title of 3 words."
+"""Answered without a container."""
 pytestmark = pytest.mark.usefixtures("kernel_image")
 
 
@@ -41,7 +43,7 @@ async def server(
     async with served(serve__body="1m", serve__at_once=2, serve__waiting=300, serve__chats=0) as found:
         yield found
         await until(lambda: found.service.turns.inside == 0)
-        assert (await post(found, friendly())).status_code == 200
+        assert (await post(found, friendly(TITLE))).status_code == 200
     assert mine() == 0
 
 
@@ -184,9 +186,8 @@ async def test_names_of_files_stay_in_their_folder(server: Served, tmp_path: Pat
     body = {"model": "rlm", "messages": [{"role": "user", "content": [*files, asked]}]}
     response = await post(server, json.dumps(body).encode())
     assert response.json()["choices"][0]["message"]["content"] == str(len(names))
-    found = [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".ipynb"]
-    kept = [path for path in found if path.parent.name.endswith(".files")]
-    assert len(kept) == len(names)
+    found = await asyncio.to_thread(lambda: list((tmp_path / "rlm-traces").glob("*.files/*")))
+    assert len(found) == len(names)
 
 
 async def test_a_head_that_never_ends_and_a_body_that_never_comes_are_not_waited_for(
@@ -287,7 +288,7 @@ async def test_two_hundred_at_once_are_answered_or_told_to_come_again(
 
     async def one(number: int) -> int:
         nonlocal peak
-        response = await post(server, friendly(f"Generate a short 3 words title: {number}"))
+        response = await post(server, friendly(f"{TITLE} {number}"))
         peak = max(peak, server.service.turns.taken)
         return response.status_code
 
@@ -303,7 +304,7 @@ async def test_a_flood_of_wrong_keys_reads_no_body_and_takes_no_place(
     monkeypatch.chdir(tmp_path)
     (file := tmp_path / "keys.json").write_text(json.dumps({"ann": {"key": "k" * 20, "at_once": 1}}))
     async with served(serve__keys=file, serve__at_once=1, serve__waiting=0) as server:
-        wrong = [post(server, b"x" * 1_000, authorization=f"Bearer {'k' * at}") for at in range(19)]
+        wrong = [post(server, b"x" * 1_000, authorization=f"Bearer {'k' * at}") for at in range(1, 20)]
         refused = await asyncio.gather(*wrong)
         assert {response.status_code for response in refused} == {401}
         assert (await post(server, friendly(), authorization=f"Bearer {'k' * 20}")).status_code == 200

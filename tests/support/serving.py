@@ -46,7 +46,8 @@ async def served(models: Models | None = None, **changes: Any) -> AsyncIterator[
     async with serving(changes=SMALL | own, models=models or Talk(), say=said.append) as service:
         url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         listening = asyncio.create_task(listen(service, url.set_result))
-        await asyncio.wait({url, listening}, return_when=asyncio.FIRST_COMPLETED)
+        either: set[asyncio.Future[Any]] = {url, listening}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if listening.done():
             listening.result()
         server = Served(await url, service, said)

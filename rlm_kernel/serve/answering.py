@@ -106,7 +106,8 @@ class Exchange:
             answered = self._outcome(run)
         except Refused as refused:
             return wire.failed(refused)
-        said = b"".join(map(self._reply.said, wire.pieces(answered.text)))
+        # Programs that know of no reasoning show it with the answer behind it.
+        said = self._reply.thought("\n\n") + b"".join(map(self._reply.said, wire.pieces(answered.text)))
         return said + self._reply.last(answered, with_usage=self._chat.usage) + wire.DONE
 
     def _outcome(self, run: asyncio.Task[wire.Answered]) -> wire.Answered:

@@ -28,8 +28,8 @@ _THOUGHTS = re.compile(
 )
 _SHOWN = 4
 """A long message shows a part of so many of what is not long, at its beginning and at its end."""
-_TALK = 3
-"""Earlier messages stand in the question as long as they are not so many times long together."""
+_TALK = 4
+"""Earlier messages, and instructions, stand in the question as long as they are not so many times long."""
 _SIDE = re.compile(
     r"\A\s*#{0,4}\s*Task:?\s*(?:Generate|Suggest|Create|Analyze the chat history|You are an autocompletion)",
     re.IGNORECASE,
@@ -108,33 +108,33 @@ def compose(chat: Chat, long: int, *, goes_on: bool = False, instructed: str = "
     """
     files: list[Attached] = []
 
-    def shortened(said: Said, number: int) -> str:
+    def shortened(said: Said, name: str, most: int = long) -> str:
         files.extend(said.files)
-        if len(said.text) <= long:
+        if len(said.text) <= most:
             return said.text
-        name = f"message-{number}.txt"
         files.append(Attached(name, said.text.encode()))
         return _ends(said.text, name, long // _SHOWN)
 
-    parts: list[str] = []
-    if chat.instructions and not (goes_on and chat.instructions == instructed):
-        parts.append(f"Instructions of the chat program:\n{shortened(Said('system', chat.instructions), 0)}")
+    asked = shortened(chat.question, f"message-{len(chat.before) + 1}.txt")
+    parts = [asked or "Say what the attached files are about."]
     earlier = [] if goes_on else [*chat.before, *chat.after]
-    lines = [f"{_ROLES[one.role]}: {shortened(one, number)}" for number, one in enumerate(earlier, 1)]
+    lines = [
+        f"{_ROLES[one.role]}: {shortened(one, f'message-{number}.txt')}"
+        for number, one in enumerate(earlier, 1)
+    ]
     if talk := "\n\n".join(lines):
         if len(talk) > _TALK * long:
             files.append(Attached("conversation.txt", talk.encode()))
             talk = _ends(talk, "conversation.txt", long // _SHOWN)
-        parts.append(f"The conversation so far:\n{talk}")
-    asked = shortened(chat.question, len(chat.before) + 1)
-    if not asked:
-        asked = "Say what the attached files are about."
-    parts.append(f"The user says now:\n{asked}" if parts else asked)
+        parts.append(f"What was said before this question:\n{talk}")
+    if chat.instructions and not (goes_on and chat.instructions == instructed):
+        told = shortened(Said("system", chat.instructions), "instructions.txt", _TALK * long)
+        parts.append(f"Instructions of the chat program:\n{told}")
     found = distinct(files)
     if found:
         names = ", ".join(file.name for file in found[:50])
         more = f" and {len(found) - 50} more" if len(found) > 50 else ""
-        parts.append(f"(Files of this chat: {names}{more}.)")
+        parts.insert(1, f"(Files of this chat: {names}{more}.)")
     return Composed("\n\n".join(parts), found, chat.instructions)
 
 

@@ -150,7 +150,7 @@ async def test_a_chat_that_was_edited_gets_another_kernel_with_what_was_said() -
         again = await say(server, "run: kept = 1; FINAL(kept)", other, "run: FINAL('kept' in globals())")
     assert again.choices[0].message.content == "False"
     question = read_trace(traces()[-1]).meta.question
-    assert "something else" in question
+    assert "Assistant: something else" in question
 
 
 async def test_kernels_of_chats_that_were_not_used_for_longest_end(mine: Callable[[], int]) -> None:

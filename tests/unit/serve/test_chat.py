@@ -50,6 +50,18 @@ def test_a_chat_that_goes_on_is_not_told_again() -> None:
     assert "Assistant: One." in whole
 
 
+def test_the_question_comes_first_and_instructions_of_some_length_stay_in_view() -> None:
+    instructions = "Be brief. " * 1_300
+    composed = compose(
+        chat({"role": "system", "content": instructions}, "Earlier?", told("Yes."), "Why?"), LONG
+    )
+    assert composed.text.startswith("Why?")
+    assert instructions in composed.text
+    assert composed.files == []
+    longer = compose(chat({"role": "system", "content": instructions * 2}, "Why?"), LONG)
+    assert [file.name for file in longer.files] == ["instructions.txt"]
+
+
 def test_changed_instructions_are_told_in_a_chat_that_goes_on_and_others_are_not() -> None:
     asked = chat({"role": "developer", "content": "Be brief."}, "Why?")
     assert "Be brief." in compose(asked, LONG).text

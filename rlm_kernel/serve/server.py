@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import ipaddress
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -78,11 +77,6 @@ async def listen(service: Service, ready: Callable[[str], None] = lambda _url: N
     `ready` hears the address, as clients have it. Raises UsageError where it cannot listen there.
     """
     serve = service.settings.serve
-    if not service.keys.needed and not _is_loopback(serve.host):
-        raise UsageError(
-            f"Without keys only this machine may ask, and {serve.host} is open to others.",
-            hint="rlm serve --new-key NAME makes a key; or leave --host out.",
-        )
     place = _bound(serve.host, serve.port)
     config = uvicorn.Config(
         app_of(service),
@@ -118,9 +112,3 @@ def _bound(host: str, port: int) -> socket.socket:
             f"The server cannot listen at {host}, port {port}: {error.strerror or error}.",
             hint="Another program has this port: take another, --port 8001." if taken else "Check --host.",
         ) from None
-
-
-def _is_loopback(host: str) -> bool:
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"

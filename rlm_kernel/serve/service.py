@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import json
 import sys
 import tempfile
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from rlm_kernel.config import Settings, load_settings, parse_size
 from rlm_kernel.engine.protocols import Models
 from rlm_kernel.engine.totals import Totals
-from rlm_kernel.errors import RLMError
+from rlm_kernel.errors import RLMError, UsageError
 from rlm_kernel.printable import printable
 from rlm_kernel.serve.chat import Chat, Composed, compose
 from rlm_kernel.serve.kernels import Kernel, Kernels, new_name
@@ -284,7 +285,8 @@ async def serving(
 
     `tools`: what code may call on this machine, whoever asks.
 
-    Raises ConfigError, and what the opening of models raises.
+    Raises UsageError for an address that is open to others without keys, ConfigError, and what the opening of
+    models raises.
     """
     given = {key: value for key, value in (changes or {}).items() if value is not None}
     folder = await asyncio.to_thread(
@@ -296,6 +298,11 @@ async def serving(
         given |= own
         settings = load_settings(config_file, given)
         keys = await asyncio.to_thread(Keys, settings.serve.keys)
+        if not keys.needed and not _is_loopback(settings.serve.host):
+            raise UsageError(
+                f"Without keys only this machine may ask, and {settings.serve.host} is open to others.",
+                hint="rlm serve --key-file FILE --new-key NAME makes a key; or leave --host out.",
+            )
         async with models_of(settings, models, say) as opened:
             service = Service(settings, opened, keys, await _at_once(settings))
             service.config_file, service.changes = config_file, given
@@ -304,6 +311,12 @@ async def serving(
                 yield service
             finally:
                 await asyncio.shield(service.kernels.close())
+
+
+def _is_loopback(host: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
 
 
 async def _at_once(settings: Settings) -> int:

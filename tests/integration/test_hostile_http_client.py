@@ -29,7 +29,7 @@ def mine(docker_client: Any) -> Callable[[], int]:
 
     def count() -> int:
         label = {"label": f"rlm-kernel.owner={os.getpid()}"}
-        return len(docker_client.containers.list(all=True, filters=label))
+        return len(docker_client.api.containers(all=True, filters=label))
 
     return count
 

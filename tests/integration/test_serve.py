@@ -19,13 +19,13 @@ import pytest
 from openai import OpenAI
 
 from rlm_kernel.engine.protocols import Completion, Usage
+from rlm_kernel.errors import UsageError
 from rlm_kernel.models.scripted import ScriptedModels
 from rlm_kernel.serve import answering
 from rlm_kernel.trace.reader import read_trace
 from tests.support.sandbox import until
-from tests.support.serving import Served, served
+from tests.support.serving import ChatTalk, Served, served
 from tests.support.story import repl
-from tests.support.talk import Talk
 
 pytestmark = pytest.mark.usefixtures("kernel_image", "in_folder")
 DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -43,7 +43,7 @@ def mine(docker_client: Any) -> Callable[[], int]:
 
     def count() -> int:
         label = {"label": f"rlm-kernel.owner={os.getpid()}"}
-        return len(docker_client.containers.list(all=True, filters=label))
+        return len(docker_client.api.containers(all=True, filters=label))
 
     return count
 
@@ -144,7 +144,7 @@ async def test_a_chat_that_goes_on_has_its_variables_and_one_trace(mine: Callabl
 
 
 async def test_a_chat_that_was_edited_gets_another_kernel_with_what_was_said() -> None:
-    async with served(Talk()) as server:
+    async with served() as server:
         await say(server, "run: kept = 1; FINAL(kept)")
         other = {"role": "assistant", "content": "something else"}
         again = await say(server, "run: kept = 1; FINAL(kept)", other, "run: FINAL('kept' in globals())")
@@ -236,7 +236,7 @@ async def test_other_models_lead_under_their_names_and_unknown_ones_are_not_foun
     assert missing.value.code == "model_not_found"
 
 
-class Priced(Talk):
+class Priced(ChatTalk):
     """Each reply costs a dollar."""
 
     async def complete(self, *arguments: Any, **options: Any) -> Completion:
@@ -312,6 +312,12 @@ async def test_files_of_the_machine_are_not_loaded_because_a_question_names_them
         asked = f"In {secret}, what stands?\nrun: FINAL(open({str(secret)!r}).read())"
         answer = await say(server, f"{asked}; load_file({str(secret)!r})")
     assert "the password" not in str(answer)
+
+
+async def test_without_keys_no_other_machine_is_answered() -> None:
+    with pytest.raises(UsageError):
+        async with served(serve__host="0.0.0.0"):
+            pass
 
 
 def test_the_command_serves_until_it_is_told_to_end(openai_env: Any, tmp_path: Path) -> None:

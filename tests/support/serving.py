@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from openai import AsyncOpenAI
 
-from rlm_kernel.engine.protocols import Models
+from rlm_kernel.engine.protocols import Message, Models
 from rlm_kernel.serve.server import listen
 from rlm_kernel.serve.service import Service, serving
+from tests.support.story import repl
 from tests.support.talk import Talk
 
 SMALL = {"sandbox.memory": "1g", "serve.port": 0, "root_llm.model": "scripted/root"}
+
+
+class ChatTalk(Talk):
+    """Runs what stands first in the last message that has something to run: earlier questions stand behind."""
+
+    def _speak(self, messages: Sequence[Message]) -> str:
+        asked = [found for one in messages if (found := re.findall(r"run: (.*)", one["content"]))]
+        return repl(asked[-1][0])
 
 
 @dataclass
@@ -43,7 +53,7 @@ async def served(models: Models | None = None, **changes: Any) -> AsyncIterator[
     """A server with these settings: two underscores stand for the dot of a name."""
     own = {name.replace("__", "."): value for name, value in changes.items()}
     said: list[str] = []
-    async with serving(changes=SMALL | own, models=models or Talk(), say=said.append) as service:
+    async with serving(changes=SMALL | own, models=models or ChatTalk(), say=said.append) as service:
         url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         listening = asyncio.create_task(listen(service, url.set_result))
         either: set[asyncio.Future[Any]] = {url, listening}

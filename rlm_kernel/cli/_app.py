@@ -29,6 +29,7 @@ from rlm_kernel.cli.models import models_app
 from rlm_kernel.cli.open import open_
 from rlm_kernel.cli.replay import replay
 from rlm_kernel.cli.resume import fork, resume
+from rlm_kernel.cli.serve import serve
 from rlm_kernel.cli.session import init, run, status, stop
 from rlm_kernel.cli.show import show
 from rlm_kernel.cli.test import test
@@ -70,7 +71,7 @@ for panel, commands in {
     ASK: (ask, chat),
     SESSIONS: (init, run, status, stop, attach),
     TRACES: (show, traces, open_, export, diff, verify, replay, resume, fork, apply, test),
-    TOOLS: (doctor, tools, gc, bench, mcp),
+    TOOLS: (serve, mcp, tools, doctor, gc, bench),
 }.items():
     for command in commands:
         app.command(command.__name__.strip("_"), cls=GroupedCommand, rich_help_panel=panel)(command)

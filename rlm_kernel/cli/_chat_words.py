@@ -39,7 +39,7 @@ COMMANDS = frozenset(
         "open",
         "replay",
     }
-    | {"resume", "run", "show", "status", "stop", "test", "tools", "traces", "verify"}
+    | {"resume", "run", "serve", "show", "status", "stop", "test", "tools", "traces", "verify"}
 )
 """The commands of `rlm`."""
 _SAME_HERE = {"status": "/status", "stop": STOP, "help": HELP, "--help": HELP, "-h": HELP}

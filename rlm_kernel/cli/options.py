@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from rlm_kernel.engine.events import Event
     from rlm_kernel.views.live import LiveView
 
-INPUT, MODELS, LIMITS, OUTPUT, SANDBOX, SETTINGS = (
+SERVER, INPUT, MODELS, LIMITS, OUTPUT, SANDBOX, SETTINGS = (
+    "Server",
     "Input",
     "Models",
     "Limits per question",
@@ -36,7 +37,7 @@ INPUT, MODELS, LIMITS, OUTPUT, SANDBOX, SETTINGS = (
     "Sandbox",
     "Settings",
 )
-PANELS = (INPUT, MODELS, LIMITS, OUTPUT, SANDBOX, SETTINGS)
+PANELS = (SERVER, INPUT, MODELS, LIMITS, OUTPUT, SANDBOX, SETTINGS)
 """The groups of options in a command's help, in this order; all others come last."""
 
 

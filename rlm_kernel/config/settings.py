@@ -242,6 +242,31 @@ class SessionSettings(_Section):
     """Seconds to wait for another command that uses the same session."""
 
 
+class ServeSettings(_Section):
+    """`rlm serve`: an endpoint for chat programs."""
+
+    host: Name = "127.0.0.1"
+    """Address to listen at. Another than loopback needs keys."""
+    port: Annotated[Whole, Field(ge=0, le=65535)] = 8000
+    """0: any free one."""
+    keys: Folder | None = None
+    """The file with the keys of clients, and the limits of each; None: no key, and loopback alone."""
+    at_once: Annotated[Whole, Field(ge=1, le=1000)] | None = None
+    """Questions answered at the same time; None: as many as their kernels fit into the free memory."""
+    waiting: Annotated[Whole, Field(ge=0, le=10_000)] = 32
+    """Requests that wait for their turn at most."""
+    chats: Annotated[Whole, Field(ge=0, le=1000)] = 8
+    """Kernels that are kept for chats that may go on."""
+    idle: Seconds = 600.0
+    """Seconds without a message after which a chat's kernel ends."""
+    body: Size = "32m"
+    """Of one request, with its files."""
+    long: Annotated[Whole, Field(ge=200, le=1_000_000)] = 4_000
+    """Characters of a message above which it is context, and no part of the question."""
+    origins: Annotated[list[Name], BeforeValidator(texts)] = []
+    """Origins of web pages that may ask (CORS), such as https://chat.example.org."""
+
+
 class CacheSettings(_Section):
     """Whether sub-model calls at temperature 0 are answered from what the same call was answered before, by
     this user's runs.
@@ -319,6 +344,7 @@ class Settings(_Section):
     limits: LimitSettings = LimitSettings()
     sandbox: SandboxSettings = SandboxSettings()
     session: SessionSettings = SessionSettings()
+    serve: ServeSettings = ServeSettings()
     cache: CacheSettings = CacheSettings()
     trace: TraceSettings = TraceSettings()
     tools: ToolSettings = ToolSettings()

@@ -1,0 +1,1 @@
+"""`rlm serve`: an OpenAI-compatible endpoint, through which chat programs use an RLM."""

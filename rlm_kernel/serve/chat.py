@@ -1,0 +1,274 @@
+"""A request of a chat program, read: what is asked, what was said before, and what of it is context."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlm_kernel import bounded
+from rlm_kernel.serve.parts import Attached, clean, content_of, distinct
+from rlm_kernel.serve.refusals import bad
+
+MAX_MESSAGES = 10_000
+_INSTRUCTING = ("system", "developer")
+_ROLES = {
+    **dict.fromkeys(_INSTRUCTING, "Instructions"),
+    "user": "User",
+    "assistant": "Assistant",
+    "tool": "Tool",
+    "function": "Tool",
+}
+_THOUGHTS = re.compile(
+    r"\A\s*(?:<think(?:ing)?>.*?</think(?:ing)?>|<details[^>]{0,200}type=\"reasoning\".*?</details>)",
+    re.DOTALL,
+)
+_SHOWN = 4
+"""A long message shows a part of so many of what is not long, at its beginning and at its end."""
+_TALK = 4
+"""Earlier messages, and instructions, stand in the question as long as they are not so many times long."""
+_SIDE = re.compile(
+    r"\A\s*#{0,4}\s*Task:?\s*(?:Generate|Suggest|Create|Analyze the chat history|You are an autocompletion)",
+    re.IGNORECASE,
+)
+_TITLE = re.compile(
+    r"\b(?:generate|provide|write|create|reply with|respond with|give)\b[^\n]{0,80}"
+    r"\b(?:concise|short|brief|\d-?(?:to |-)?\d*[ -]?words?)\b[^\n]{0,60}\b(?:title|tags?)\b",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Said:
+    """A message. `text` without what its files hold."""
+
+    role: str
+    text: str
+    files: Sequence[Attached] = ()
+
+    def digest(self) -> str:
+        """The same for what is said in the same words, whatever spaces and thoughts a program adds."""
+        text = _THOUGHTS.sub("", self.text) if self.role == "assistant" else self.text
+        whole = [self.role, " ".join(text.split()), *(file.digest for file in self.files)]
+        return hashlib.sha256(json.dumps(whole).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Chat:
+    """What a request asks. `before` and `after` are messages around the question, without instructions."""
+
+    model: str
+    question: Said
+    instructions: str = ""
+    before: Sequence[Said] = ()
+    after: Sequence[Said] = ()
+    schema: Mapping[str, Any] | None = None
+    stop: Sequence[str] = ()
+    stream: bool = False
+    usage: bool = False
+    user: str = ""
+    most: int | None = None
+
+    def known_as(self, key: str, answer: str | None = None) -> str:
+        """What tells the chat apart: all that was said before the question, or up to its `answer`."""
+        said = list(self.before)
+        if answer is not None:
+            said += [self.question, Said("assistant", answer)]
+        whole = [key, self.user, self.model, *(one.digest() for one in said)]
+        return hashlib.sha256(json.dumps(whole).encode()).hexdigest()
+
+    def side_request(self, long: int) -> bool:
+        """Whether a chat program asks for a title, tags or the like, which is no question of the user's."""
+        if self.question.files or self.schema is not None:
+            return False
+        text = self.question.text
+        if _SIDE.match(text):
+            return True
+        asked = f"{self.instructions[-1_000:]}\n{text[:1_000]}"
+        whole = len(text) + sum(len(one.text) for one in self.before)
+        return whole <= long and bool(_TITLE.search(asked))
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A question as an RLM is asked it, and the files of its context."""
+
+    text: str
+    files: Sequence[Attached] = ()
+    instructions: str = field(default="", repr=False)
+
+
+def compose(chat: Chat, long: int, *, goes_on: bool = False, instructed: str = "") -> Composed:
+    """Short messages are the question, long ones and files its context.
+
+    `goes_on`: the kernel has heard what was said before, and these instructions.
+    """
+    files: list[Attached] = []
+
+    def shortened(said: Said, name: str, most: int = long) -> str:
+        files.extend(said.files)
+        if len(said.text) <= most:
+            return said.text
+        files.append(Attached(name, said.text.encode()))
+        return _ends(said.text, name, long // _SHOWN)
+
+    asked = shortened(chat.question, f"message-{len(chat.before) + 1}.txt")
+    parts = [asked or "Say what the attached files are about."]
+    earlier = [] if goes_on else [*chat.before, *chat.after]
+    lines = [
+        f"{_ROLES[one.role]}: {shortened(one, f'message-{number}.txt')}"
+        for number, one in enumerate(earlier, 1)
+    ]
+    if talk := "\n\n".join(lines):
+        if len(talk) > _TALK * long:
+            files.append(Attached("conversation.txt", talk.encode()))
+            talk = _ends(talk, "conversation.txt", long // _SHOWN)
+        parts.append(f"What was said before this question:\n{talk}")
+    if chat.instructions and not (goes_on and chat.instructions == instructed):
+        told = shortened(Said("system", chat.instructions), "instructions.txt", _TALK * long)
+        parts.append(f"Instructions of the chat program:\n{told}")
+    found = distinct(files)
+    if found:
+        names = ", ".join(file.name for file in found[:50])
+        more = f" and {len(found) - 50} more" if len(found) > 50 else ""
+        parts.insert(1, f"(Files of this chat: {names}{more}.)")
+    return Composed("\n\n".join(parts), found, chat.instructions)
+
+
+def _ends(text: str, name: str, shown: int) -> str:
+    return (
+        f"[{len(text):,} characters, all of which are in the file {name}; it begins:]\n{text[:shown]}\n"
+        f"[…; it ends:]\n{text[-shown:]}"
+    )
+
+
+def read_chat(body: bytes | bytearray) -> Chat:
+    """The chat of a request's body. Blocking, if it is large. Raises Refused."""
+    try:
+        body.decode("utf-8")
+    except UnicodeDecodeError:
+        raise bad("The body is not UTF-8.") from None
+    try:
+        given = bounded.parse(body)
+    except bounded.TooMuch as error:
+        raise bad(f"The body cannot be read: {error}.") from None
+    except ValueError:
+        raise bad("The body is not JSON.") from None
+    if not isinstance(given, dict):
+        raise bad("The body is to be a JSON object.")
+    messages = given.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise bad("messages is to be a list with at least one message.", "messages")
+    if len(messages) > MAX_MESSAGES:
+        raise bad(f"A chat has at most {MAX_MESSAGES:,} messages.", "messages")
+    said = [_said(message, number) for number, message in enumerate(messages)]
+    _refuse_what_is_not_done(given)
+    options = given.get("stream_options")
+    return Chat(
+        model=_text(given, "model") or "rlm",
+        **_around_question(said),
+        schema=_schema(given.get("response_format")),
+        stop=_stops(given.get("stop")),
+        stream=_flag(given, "stream"),
+        usage=isinstance(options, dict) and options.get("include_usage") is True,
+        user=_text(given, "user"),
+        most=_most(given),
+    )
+
+
+def _around_question(said: Sequence[Said]) -> dict[str, Any]:
+    """The last message of the user is the question; without one, the last that says anything."""
+    asking = [
+        number for number, one in enumerate(said) if one.role == "user" and (one.text.strip() or one.files)
+    ]
+    asking = asking or [number for number, one in enumerate(said) if one.text.strip()]
+    if not asking:
+        raise bad("No message says anything.", "messages")
+    at = asking[-1]
+    told = [one for number, one in enumerate(said) if one.role in _INSTRUCTING and number != at]
+    others = [
+        [one for one in some if one.role not in _INSTRUCTING and (one.text or one.files)]
+        for some in (said[:at], said[at + 1 :])
+    ]
+    return {
+        "question": said[at],
+        "instructions": "\n\n".join(one.text for one in told if one.text),
+        "before": others[0],
+        "after": others[1],
+    }
+
+
+def _said(message: Any, number: int) -> Said:
+    where = f"messages[{number}]"
+    if not isinstance(message, dict):
+        raise bad("A message is an object with a role and a content.", where)
+    role = message.get("role")
+    if not isinstance(role, str) or role not in _ROLES:
+        raise bad(f"A role is one of {', '.join(_ROLES)}.", f"{where}.role")
+    text, files = content_of(message.get("content"), f"{where}.content")
+    calls = message.get("tool_calls")
+    for call in calls[:100] if isinstance(calls, list) else ():
+        text += f"\n[calls the tool {clean(json.dumps(call, ensure_ascii=False))[:1_000]}]"
+    return Said(role, text, tuple(files))
+
+
+def _refuse_what_is_not_done(given: Mapping[str, Any]) -> None:
+    """What would change the answer, and cannot be done, is refused; docs/serve.md has the table."""
+    if given.get("n") not in (None, 1):
+        raise bad("There is one answer to a question: n is to be 1.", "n")
+    if given.get("logprobs") or given.get("top_logprobs"):
+        raise bad("Log probabilities are not known here.", "logprobs")
+    choice = given.get("tool_choice")
+    if choice not in (None, "auto", "none"):
+        raise bad("An RLM calls no tools of its clients: tool_choice is auto or none.", "tool_choice")
+    if given.get("function_call") not in (None, "auto", "none"):
+        raise bad("An RLM calls no functions of its clients.", "function_call")
+    kinds = given.get("modalities")
+    if given.get("audio") is not None or (isinstance(kinds, list) and kinds != ["text"]):
+        raise bad("Answers are texts.", "modalities")
+
+
+def _schema(given: Any) -> Mapping[str, Any] | None:
+    if given is None:
+        return None
+    kind = given.get("type") if isinstance(given, dict) else None
+    if kind == "text":
+        return None
+    if kind == "json_object":
+        return {"type": "object"}
+    inner = given.get("json_schema") if kind == "json_schema" else None
+    schema = inner.get("schema") if isinstance(inner, dict) else None
+    if not isinstance(schema, dict):
+        raise bad("response_format is text, json_object, or json_schema with a schema.", "response_format")
+    if not bounded.shallow(schema):
+        raise bad("The schema is nested too deep.", "response_format")
+    return schema
+
+
+def _stops(given: Any) -> tuple[str, ...]:
+    stops = [given] if isinstance(given, str) else given or []
+    if not isinstance(stops, list) or len(stops) > 16 or not all(isinstance(one, str) for one in stops):
+        raise bad("stop is a text, or a list of at most 16.", "stop")
+    return tuple(one for one in stops if one)
+
+
+def _flag(given: Mapping[str, Any], name: str) -> bool:
+    value = given.get(name)
+    if not isinstance(value, bool | None):
+        raise bad(f"{name} is true or false.", name)
+    return bool(value)
+
+
+def _text(given: Mapping[str, Any], name: str) -> str:
+    value = given.get(name)
+    if not isinstance(value, str | None):
+        raise bad(f"{name} is a text.", name)
+    return clean(value or "")[:500]
+
+
+def _most(given: Mapping[str, Any]) -> int | None:
+    value = given.get("max_completion_tokens", given.get("max_tokens"))
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None

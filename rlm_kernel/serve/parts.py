@@ -1,0 +1,162 @@
+"""The content of a chat's messages: texts, and files that are in them. Nothing is fetched from anywhere."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from rlm_kernel.serve.refusals import bad
+
+MAX_PARTS = 1_000
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_ODD = re.compile(r"[^\w.() -]+")
+_ENDING = re.compile(r"(\.[A-Za-z0-9]{1,10}){1,2}$")
+_NAME = 80
+_DATA_URL = re.compile(r"data:([^,;]{0,100})((?:;[^,;]{0,100}){0,5}),", re.IGNORECASE)
+_REMOTE = re.compile(r"[a-z][a-z0-9+.-]{0,20}://", re.IGNORECASE)
+_ENDINGS = {
+    "application/json": ".json",
+    "application/pdf": ".pdf",
+    "image/gif": ".gif",
+    "image/jpeg": ".jpg",
+    "image/png": ".png",
+    "image/webp": ".webp",
+    "text/csv": ".csv",
+    "text/html": ".html",
+    "text/markdown": ".md",
+    "text/plain": ".txt",
+}
+_TEXTS = ("text", "input_text", "output_text", "refusal")
+_REFUSED = {"input_audio": "Audio cannot be read here.", "video_url": "Videos cannot be read here."}
+
+
+@dataclass(frozen=True)
+class Attached:
+    """A file in a message, or a text that is kept as one. Its name has no folder in it."""
+
+    name: str
+    data: bytes
+
+    @property
+    def digest(self) -> str:
+        return sha256(self.data).hexdigest()
+
+
+def content_of(content: Any, where: str) -> tuple[str, list[Attached]]:
+    """The text of a message and its files. `where` it stands, for people. Raises Refused."""
+    if content is None:
+        return "", []
+    if isinstance(content, str):
+        return clean(content), []
+    if isinstance(content, Mapping):
+        content = [content]
+    if not isinstance(content, list):
+        raise bad("A message's content is a text, or a list of parts.", where)
+    if len(content) > MAX_PARTS:
+        raise bad(f"A message has at most {MAX_PARTS:,} parts.", where)
+    texts: list[str] = []
+    files: list[Attached] = []
+    for number, part in enumerate(content):
+        text, file = _part(part, f"{where}[{number}]", len(files) + 1)
+        texts += [text] if text else []
+        files += [file] if file is not None else []
+    return "\n".join(texts), files
+
+
+def clean(text: str) -> str:
+    """Halves of characters, as JavaScript cuts emojis in two, are none that can be written."""
+    return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def _part(part: Any, where: str, number: int) -> tuple[str, Attached | None]:
+    if isinstance(part, str):
+        return clean(part), None
+    if not isinstance(part, Mapping):
+        raise bad("A part of a message is an object with a type.", where)
+    kind = part.get("type")
+    if kind in _TEXTS or (kind is None and "text" in part):
+        text = part.get("refusal" if kind == "refusal" else "text")
+        if not isinstance(text, str):
+            raise bad("This part has no text.", where)
+        return clean(text), None
+    if kind in ("image_url", "input_image"):
+        given = part.get("image_url")
+        url = given.get("url") if isinstance(given, Mapping) else given
+        return "", _of_data(url, f"image-{number}", where)
+    if kind in ("file", "input_file"):
+        inner = part.get("file")
+        return "", _file(inner if isinstance(inner, Mapping) else part, where, number)
+    raise bad(_REFUSED.get(str(kind), f"Parts of the type {str(kind)[:40]!r} are not known here."), where)
+
+
+def _file(file: Mapping[str, Any], where: str, number: int) -> Attached:
+    if file.get("file_data") is None:
+        if file.get("file_url") is not None:
+            raise bad(
+                "Files are not fetched from the network: send their content as file_data.",
+                where,
+                "remote_url_refused",
+            )
+        raise bad("Uploaded files (file_id) are not kept here: send their content as file_data.", where)
+    name = file.get("filename")
+    return _of_data(file["file_data"], name if isinstance(name, str) and name else f"file-{number}", where)
+
+
+def _of_data(given: Any, name: str, where: str) -> Attached:
+    """What a data URL, or base64 alone, holds. Raises Refused."""
+    if not isinstance(given, str) or not given:
+        raise bad("This part has no data.", where)
+    if found := _DATA_URL.match(given):
+        kind, options = found[1].strip().lower(), found[2].lower()
+        payload = given[found.end() :]
+        ending = _ENDINGS.get(kind, ".txt" if kind.startswith("text/") else "")
+        data = _decoded(payload, where) if ";base64" in options else unquote_to_bytes(clean(payload))
+        return Attached(file_name(name, ending), data)
+    if _REMOTE.match(given[:40]):
+        raise bad(
+            "Nothing is fetched from the network: send the content itself, as a data URL.",
+            where,
+            "remote_url_refused",
+        )
+    return Attached(file_name(name, ""), _decoded(given, where))
+
+
+def _decoded(text: str, where: str) -> bytes:
+    packed = "".join(text.split()).translate(str.maketrans("-_", "+/")).rstrip("=")
+    try:
+        return base64.b64decode(packed + "=" * (-len(packed) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        raise bad("The data is not base64.", where) from None
+
+
+def file_name(given: str, ending: str) -> str:
+    """A name of a file without folders, hidden files and odd characters; `ending` where it has none."""
+    last = re.split(r"[\\/]", clean(given[-1_000:]))[-1]
+    plain = _ODD.sub("_", last).strip(" ._-") or "file"
+    found = _ENDING.search(plain)
+    stem, own = (plain[: found.start()], found[0]) if found and found.start() else (plain, "")
+    return f"{stem[:_NAME]}{own or ending}"
+
+
+def distinct(files: Iterable[Attached], taken: Iterable[str] = ()) -> list[Attached]:
+    """The same content once, and each name once, however capitals stand in it."""
+    names, contents = {name.lower() for name in taken}, set[str]()
+    found: list[Attached] = []
+    for file in files:
+        if file.digest in contents:
+            continue
+        contents.add(file.digest)
+        stem, dot, ending = file.name.partition(".")
+        name, number = file.name, 1
+        while name.lower() in names:
+            number += 1
+            name = f"{stem}-{number}{dot}{ending}"
+        names.add(name.lower())
+        found.append(Attached(name, file.data))
+    return found

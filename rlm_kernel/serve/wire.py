@@ -1,0 +1,125 @@
+"""What goes to a client: completions, the pieces of a stream, and the list of models, as OpenAI has them."""
+
+from __future__ import annotations
+
+import json
+import math
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlm_kernel.engine.totals import Totals
+from rlm_kernel.serve.refusals import Refused
+
+DONE = b"data: [DONE]\n\n"
+ALIVE = b": still at work\n\n"
+PIECE = 4_000
+"""Characters of a piece of a stream."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What came of a request. `finish`: OpenAI's finish reason."""
+
+    text: str
+    finish: str
+    stop_reason: str
+    trace: str
+    totals: Totals
+
+    def about(self) -> dict[str, Any]:
+        """The field `rlm`, which OpenAI's have not."""
+        return {"trace": self.trace or None, "cost": _cost(self.totals), "stop_reason": self.stop_reason}
+
+
+def usage(totals: Totals) -> dict[str, Any]:
+    """Tokens of root and sub models together."""
+    used = totals.usage
+    return {
+        "prompt_tokens": used.prompt,
+        "completion_tokens": used.completion,
+        "total_tokens": used.prompt + used.completion,
+        "prompt_tokens_details": {"cached_tokens": used.cached},
+        "completion_tokens_details": {"reasoning_tokens": used.reasoning},
+        "cost": _cost(totals),
+    }
+
+
+def models(names: Sequence[str], created: int) -> dict[str, Any]:
+    """The list of models."""
+    return {"object": "list", "data": [model(name, created) for name in names]}
+
+
+def model(name: str, created: int) -> dict[str, Any]:
+    """One model of the list."""
+    return {"id": name, "object": "model", "created": created, "owned_by": "rlm_kernel"}
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One completion: its id and time are the same in all of its pieces."""
+
+    model: str
+    id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(12)}")
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def whole(self, answered: Answered, reasoning: str) -> dict[str, Any]:
+        """The answer to a request that is no stream."""
+        message = {"role": "assistant", "content": answered.text, "refusal": None}
+        message |= {"reasoning_content": reasoning, "reasoning": reasoning} if reasoning else {}
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": answered.finish}
+        return {
+            **self._head("chat.completion"),
+            "choices": [choice],
+            "usage": usage(answered.totals),
+            "rlm": answered.about(),
+        }
+
+    def first(self) -> bytes:
+        return self._piece({"role": "assistant", "content": ""})
+
+    def thought(self, text: str) -> bytes:
+        """A piece of reasoning, under both names that programs read."""
+        return self._piece({"reasoning_content": text, "reasoning": text})
+
+    def said(self, text: str) -> bytes:
+        return self._piece({"content": text})
+
+    def last(self, answered: Answered, *, with_usage: bool) -> bytes:
+        """The end of the answer, and its usage where that is wanted."""
+        end = self._piece({}, answered.finish, {"rlm": answered.about()})
+        if not with_usage:
+            return end
+        head = self._head("chat.completion.chunk")
+        return end + event({**head, "choices": [], "usage": usage(answered.totals), "rlm": answered.about()})
+
+    def _piece(
+        self, delta: Mapping[str, Any], finish: str | None = None, more: Mapping[str, Any] | None = None
+    ) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+        return event({**self._head("chat.completion.chunk"), "choices": [choice], **(more or {})})
+
+    def _head(self, kind: str) -> dict[str, Any]:
+        return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
+
+
+def event(data: Mapping[str, Any]) -> bytes:
+    """A server-sent event; JSON in ASCII has no line ends that a reader could take for its own."""
+    return f"data: {json.dumps(data)}\n\n".encode()
+
+
+def failed(refused: Refused) -> bytes:
+    """The end of a stream that fails after it has begun."""
+    return event(refused.body()) + DONE
+
+
+def pieces(text: str) -> list[str]:
+    """The text in pieces of PIECE characters; none of an empty one."""
+    return [text[at : at + PIECE] for at in range(0, len(text), PIECE)]
+
+
+def _cost(totals: Totals) -> float | None:
+    cost = totals.cost
+    return cost if cost is not None and math.isfinite(cost) else None

@@ -1,0 +1,166 @@
+"""What becomes of the chats that programs send: question, conversation, context."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlm_kernel.serve.chat import Chat, compose, read_chat
+from rlm_kernel.serve.parts import Attached, distinct, file_name
+from rlm_kernel.serve.refusals import Refused
+
+LONG = 4_000
+
+
+def chat(*messages: Any, **more: Any) -> Chat:
+    given = [{"role": "user", "content": one} if isinstance(one, str | list) else one for one in messages]
+    return read_chat(json.dumps({"model": "rlm", "messages": given, **more}).encode())
+
+
+def told(text: Any) -> dict[str, Any]:
+    return {"role": "assistant", "content": text}
+
+
+def test_a_short_question_is_itself() -> None:
+    composed = compose(chat("How many?"), LONG)
+    assert composed.text == "How many?"
+    assert composed.files == []
+
+
+def test_a_file_that_was_pasted_is_context_and_the_question_at_either_end_stays_in_view() -> None:
+    pasted = "row\n" * 5_000
+    for text in (f"{pasted}How many rows?", f"How many rows?\n{pasted}"):
+        composed = compose(chat(text), LONG)
+        assert "How many rows?" in composed.text
+        assert len(composed.text) < 3_000
+        assert [file.data.decode() for file in composed.files] == [text]
+
+
+def test_a_chat_that_goes_on_is_not_told_again() -> None:
+    composed = compose(chat("First?", told("One."), "Second?"), LONG, goes_on=True)
+    assert composed.text == "Second?"
+    whole = compose(chat("First?", told("One."), "Second?"), LONG).text
+    assert "User: First?" in whole
+    assert "Assistant: One." in whole
+
+
+def test_the_question_comes_first_and_instructions_of_some_length_stay_in_view() -> None:
+    instructions = "Be brief. " * 1_300
+    composed = compose(
+        chat({"role": "system", "content": instructions}, "Earlier?", told("Yes."), "Why?"), LONG
+    )
+    assert composed.text.startswith("Why?")
+    assert instructions in composed.text
+    assert composed.files == []
+    longer = compose(chat({"role": "system", "content": instructions * 2}, "Why?"), LONG)
+    assert [file.name for file in longer.files] == ["instructions.txt"]
+
+
+def test_changed_instructions_are_told_in_a_chat_that_goes_on_and_others_are_not() -> None:
+    asked = chat({"role": "developer", "content": "Be brief."}, "Why?")
+    assert "Be brief." in compose(asked, LONG).text
+    assert "Be brief." not in compose(asked, LONG, goes_on=True, instructed="Be brief.").text
+    assert "Be brief." in compose(asked, LONG, goes_on=True, instructed="Be long.").text
+
+
+def test_calls_of_tools_in_a_history_are_part_of_the_conversation() -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    asked = chat(
+        "Look.",
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "name": "look", "content": "seen"},
+        "And now?",
+    )
+    text = compose(asked, LONG).text
+    assert "look" in text
+    assert "Tool: seen" in text
+
+
+@pytest.mark.parametrize(
+    "content", ["What?", [{"type": "text", "text": "What?"}], {"type": "text", "text": "What?"}, ["What?"]]
+)
+def test_content_is_read_in_each_form_that_programs_send(content: Any) -> None:
+    assert chat({"role": "user", "content": content, "name": "ann"}).question.text == "What?"
+
+
+def test_a_chat_is_known_again_by_what_was_said() -> None:
+    known = chat("First?").known_as("ann", "One.")
+    for answer in ("One.", " One.\n", "<think>so\nso</think>\nOne."):
+        assert chat("First?", told(answer), "Second?").known_as("ann") == known
+    for other in (
+        chat("First?", told("Two."), "Second?").known_as("ann"),
+        chat("First!", told("One."), "Second?").known_as("ann"),
+        chat("First?", told("One."), "Second?").known_as("bob"),
+        chat("First?", told("One."), "Second?", user="eve").known_as("ann"),
+        chat("First?", told("One."), "Second?", model="rlm/fast").known_as("ann"),
+    ):
+        assert other != known
+
+
+@pytest.mark.parametrize(
+    ("text", "side"),
+    [
+        ("### Task:\nGenerate a concise, 3-5 word title with an emoji", True),
+        ("### Task:\nGenerate 1-3 broad tags categorizing the main themes", True),
+        ("### Task:\nSuggest 3-5 relevant follow-up questions", True),
+        ("Provide a concise, 5-word-or-less title for the conversation", True),
+        ("### Task:\nRespond to the user query using the provided context", False),
+        ("Which title does the third chapter have?", False),
+        ("Write a short story about a title fight.\n" + "word " * 1_000, False),
+    ],
+)
+def test_titles_and_tags_that_programs_want_are_told_from_questions(text: str, side: bool) -> None:
+    assert chat(text).side_request(LONG) is side
+
+
+def test_the_same_file_again_is_one_and_others_of_its_name_have_numbers() -> None:
+    files = [Attached("a.csv", b"1"), Attached("A.csv", b"2"), Attached("b.csv", b"1")]
+    assert [file.name for file in distinct(files)] == ["a.csv", "A-2.csv"]
+
+
+def test_halves_of_characters_are_replaced() -> None:
+    assert read_chat(b'{"messages":[{"role":"user","content":"a\\ud83d"}]}').question.text == "a\ufffd"
+
+
+def test_base64_of_each_kind_is_a_file() -> None:
+    data = b"\xfb\xff\xfe text"
+    for given_as in (
+        base64.b64encode(data).decode(),
+        base64.urlsafe_b64encode(data).decode().rstrip("="),
+        "data:application/pdf;base64," + base64.b64encode(data).decode() + "\n",
+    ):
+        part = {"type": "file", "file": {"filename": "x", "file_data": given_as}}
+        assert chat([part]).question.files[0].data == data
+
+
+@given(st.text(max_size=300), st.sampled_from(["", ".txt"]))
+def test_any_name_is_one_of_a_file_in_its_folder(name: str, ending: str) -> None:
+    made = file_name(name, ending)
+    assert made
+    assert not made.startswith((".", "-"))
+    assert not set(made) & set('/\\\0\n\r:"')
+    assert len(made.encode()) <= 400
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=20),
+        lambda inner: (
+            st.lists(inner, max_size=4)
+            | st.dictionaries(
+                st.sampled_from(["role", "content", "type", "text", "file", "image_url", "url"]), inner
+            )
+        ),
+        max_leaves=20,
+    )
+)
+def test_any_messages_are_read_or_refused(messages: Any) -> None:
+    body = json.dumps({"messages": messages}).encode()
+    with contextlib.suppress(Refused):
+        assert compose(read_chat(body), LONG).text

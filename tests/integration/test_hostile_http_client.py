@@ -281,6 +281,7 @@ async def test_unknown_paths_and_methods_are_refused_in_the_form_of_openai(serve
             assert response.json()["error"]["message"]
 
 
+@pytest.mark.hostile
 async def test_two_hundred_at_once_are_answered_or_told_to_come_again(
     server: Served, mine: Callable[[], int]
 ) -> None:

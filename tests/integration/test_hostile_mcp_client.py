@@ -152,6 +152,7 @@ async def test_a_question_that_names_a_path_does_not_open_it(client: Raw, folder
     assert "the secret" not in await _text(client, 3)
 
 
+@pytest.mark.hostile
 async def test_a_pattern_that_never_ends_is_stopped_and_the_session_goes_on(
     client: Raw, folder: Path
 ) -> None:

@@ -125,6 +125,7 @@ async def attacked(sandbox: Any, request: pytest.FixtureRequest) -> Any:
     print("\n" + "\n".join(session.held) + f"\nrefused: {dict(box.broker.refused)}")
 
 
+@pytest.mark.hostile
 async def test_floods_and_malformed_messages_on_the_broker(attacked: Attacked) -> None:
     for seed, name in enumerate(QUICK_BROKER):
         await attacked.survives(name, BROKER[name], seed)

@@ -133,6 +133,7 @@ async def test_escapes_and_tags_in_results_and_names_stay_data(tmp_path: Path, r
     assert "\x1b" not in told.stdout
 
 
+@pytest.mark.hostile
 async def test_a_flood_of_calls_ends_at_the_limit_and_the_trace_stays_small(tmp_path: Path) -> None:
     code = """
 made = refused = 0
@@ -176,6 +177,7 @@ FINAL(found)
     assert found[9].startswith("There is no tool called 'system' here")
 
 
+@pytest.mark.hostile
 async def test_arguments_of_a_hundred_megabytes_reach_no_function(tmp_path: Path) -> None:
     called: list[int] = []
     code = """

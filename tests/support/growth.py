@@ -11,7 +11,7 @@ TIMES = 10  # how much larger the larger input is
 LIMIT = 40.0  # linear work stays under this, even where the larger input leaves the caches; the square of 10 is 100
 _LEAST = 0.005  # seconds of CPU that the smaller input must take: below it, the clock says little
 _DOUBLINGS = 7  # at most, for work that takes no longer with more (it is capped), or hardly any time
-_TRIES = 5
+_TRIES = 12
 
 
 def growth(make: Callable[[int], Input], work: Callable[[Input], object], size: int) -> float:
@@ -25,9 +25,8 @@ def growth(make: Callable[[int], Input], work: Callable[[Input], object], size: 
             seven times at most.
 
     Returns:
-        The ratio of the best of five measures each. A ratio under the limit ends the tries early. No larger
-            input is tried, so that a
-        test of what does grow takes neither minutes nor gigabytes.
+        The ratio of the best of twelve measures each. A ratio under the limit ends the tries early. No larger
+            input is tried, so that a test of what does grow takes neither minutes nor gigabytes.
     """
     small = _seconds(make(size), work)
     for _ in range(_DOUBLINGS):

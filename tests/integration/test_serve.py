@@ -289,7 +289,7 @@ async def test_a_client_that_leaves_ends_its_run_and_its_container(
             asking = asyncio.create_task(http.post(f"{server.url}/chat/completions", json=body))
             await until(lambda: mine() == 1)
             asking.cancel()
-        await until(lambda: mine() == 0 and server.service.turns.inside == 0)
+        await until(lambda: mine() == 0 and server.service.turns.inside == 0, 75)
 
 
 async def test_the_end_of_the_server_is_told_to_its_clients_and_leaves_nothing(

@@ -267,8 +267,6 @@ class Session:
         trace = await self._read()
         writer = self._goes_on(trace)
         self._write_to(writer)
-        writer.set_models(models.names, models.profile.name, models.profile.digest)
-        writer.question(question.worded)
         spent = trace.spent() + await asyncio.to_thread(spent_on_lost, trace)
         try:
             async with (
@@ -297,7 +295,12 @@ class Session:
         run = Assembly(environment, SubCalls(family.models.models, ledger, children), self._tell)
         before = await asyncio.to_thread(before_this, trace)
         calls = run.host_calls(self._history, locate=notes.locate, before=before, beside=self.trace)
+        models, writer = family.models, self._writer
+        assert writer is not None
         async with closing_trace(self._tell, ledger.totals, self.trace, self.host.say) as close:
+            # Within it: a question that is put has an end in the trace, whatever comes.
+            writer.set_models(models.names, models.profile.name, models.profile.digest)
+            writer.question(question.worded)
             self._tell(RunOpened(question.text, ledger, spent))
             async with running.attached(calls, self._tell):
                 loop = run.loop(run.cells(running, calls), family.models)

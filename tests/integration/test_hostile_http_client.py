@@ -25,11 +25,16 @@ pytestmark = pytest.mark.usefixtures("kernel_image")
 
 @pytest.fixture
 def mine(docker_client: Any) -> Callable[[], int]:
-    """How many containers this test's process has now."""
+    """How many containers this test has now; kept sessions of tests before it may still be there."""
+
+    def there() -> set[str]:
+        label = {"label": f"rlm-kernel.owner={os.getpid()}"}
+        return {one["Id"] for one in docker_client.api.containers(all=True, filters=label)}
+
+    others = there()
 
     def count() -> int:
-        label = {"label": f"rlm-kernel.owner={os.getpid()}"}
-        return len(docker_client.api.containers(all=True, filters=label))
+        return len(there() - others)
 
     return count
 

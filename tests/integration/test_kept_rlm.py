@@ -23,8 +23,22 @@ def rlm(*root: str, sub: Any = str.upper) -> RLM:
     return RLM(models=ScriptedModels([repl(code) for code in root], sub), options=SMALL)
 
 
+@pytest.fixture(autouse=True)
+def others(kernel_image: object) -> None:
+    """Kept sessions of tests before this one may still be there."""
+    _others.clear()
+    _others.update(_containers())
+
+
+_others: set[str] = set()
+
+
 def containers() -> list[str]:
-    """The names of this process's containers."""
+    """The names of this test's containers."""
+    return [name for name in _containers() if name not in _others]
+
+
+def _containers() -> list[str]:
     client = docker.from_env()
     try:
         label = f"rlm-kernel.owner={os.getpid()}"

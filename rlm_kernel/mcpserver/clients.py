@@ -107,7 +107,8 @@ class Client:
     async def stop_idle(self, idle: float) -> None:
         """End sessions that were not used for so many seconds: their containers have ended."""
         for name, kept in list(self.sessions.items()):
-            if not kept.lock.locked() and time.monotonic() - kept.used > idle:
+            # Another look may have ended it while this one waited.
+            if name in self.sessions and not kept.lock.locked() and time.monotonic() - kept.used > idle:
                 with contextlib.suppress(RLMError):
                     await self.stop(name)
 
@@ -116,7 +117,8 @@ class Client:
         self.ended = True
         works = list(self._works)
         for task in works:
-            task.cancel()
+            if not task.cancelling():  # a second one would cut off what the first has it clean up
+                task.cancel()
         if works:
             await asyncio.wait(works)
         for name in list(self.sessions):

@@ -129,9 +129,11 @@ class Doing:
                 status = await session.status()
         except BaseException:
             # Nobody has its id, so that nobody could end it.
-            with contextlib.suppress(RLMError):
-                await asyncio.shield(self._stop(client, name))
-            self.kernels.give()
+            try:
+                with contextlib.suppress(RLMError):
+                    await asyncio.shield(self._stop(client, name))
+            finally:
+                self.kernels.give()
             raise
         client.sessions[name] = kept
         client.remember(kept.trace)

@@ -8,7 +8,7 @@ import builtins
 import contextlib
 import json
 import keyword
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -37,6 +37,10 @@ MAX_REFUSALS = 20
 TOOLS_CELL = "tools"
 """The id of a cell that declares tools after the set-up cells."""
 _PATHS = ("path", "file-path", "directory-path")
+_DEPTH = 100
+"""Of a schema and a value, in which paths are looked for."""
+_STEPS = 1_000_000
+"""Parts of schemas and values that are looked at for paths, of one call."""
 _NONE = "tools([])"
 _ERROR = 2_000
 """Characters of what a function said of its failure."""
@@ -70,7 +74,8 @@ def check_names(tools: Sequence[Tool]) -> None:
     if len(tools) > MAX_TOOLS:
         raise UsageError(
             f"These are {len(tools):,} tools; a run has {MAX_TOOLS} at most.",
-            hint="All of them stand in the prompt: leave out those that the question does not need.",
+            hint="All of them stand in the prompt. Give fewer functions; the setting `tools` of an MCP "
+            "server chooses which of its tools there are, and `rlm tools` lists them.",
         )
     seen: set[str] = set()
     for tool in tools:
@@ -209,20 +214,11 @@ class Toolbox:
 
         Blocking. Raises ToolError.
         """
-        schemas = tool.parameters.get("properties", {})
-        given = dict(arguments)
-        for name in given.keys() & schemas.keys():
-            if _is_path(schemas[name]):
-                try:
-                    given[name] = self._placed(given[name])
-                except RLMError as error:
-                    raise ToolError(f"FileRefused: {error.message}") from error
-        return given
-
-    def _placed(self, value: Any) -> Any:
-        if isinstance(value, list):
-            return list(map(self._placed, value))
-        return str(self._grants.locate(value).source) if isinstance(value, str) else value
+        places = _Places(self._grants, tool.parameters.get("$defs", {}))
+        try:
+            return dict(places.placed(tool.parameters, dict(arguments)))
+        except RLMError as error:
+            raise ToolError(f"FileRefused: {error.message}") from error
 
     async def _done(self, tool: Tool, arguments: Mapping[str, Any]) -> ToolResult:
         seconds = min(tool.seconds, self._limits.timeout)
@@ -244,13 +240,67 @@ class Toolbox:
             raise ToolError(_worded(error)) from error
 
 
-def _is_path(schema: Any) -> bool:
-    """Whether an argument is a path, or a list of them, by its JSON schema."""
-    if not isinstance(schema, dict):
-        return False
-    if schema.get("format") in _PATHS:
-        return True
-    return _is_path(schema.get("items")) or any(map(_is_path, schema.get("anyOf", ())))
+class _Places:
+    """Puts the host's path in the place of each file that a JSON schema has in a value, however deep."""
+
+    def __init__(self, grants: FileGrants, defs: Any) -> None:
+        self._grants = grants
+        self._defs = defs if isinstance(defs, dict) else {}
+        self._left = _STEPS
+
+    def placed(self, schema: Any, value: Any, depth: int = _DEPTH) -> Any:
+        """The value with real paths. Raises FileRefused for a file that is not of the session."""
+        if not isinstance(schema, dict):
+            return value
+        self._step()
+        if not depth:
+            raise ToolError("The argument is nested too deep.")
+        if isinstance(name := schema.get("$ref"), str):
+            value = self.placed(self._defs.get(name.removeprefix("#/$defs/")), value, depth - 1)
+        if isinstance(value, str):
+            if any(one.get("format") in _PATHS for one in self._meant(schema, depth)):
+                return str(self._grants.locate(value).source)
+            return value
+        for one in _forms(schema):
+            value = self.placed(one, value, depth - 1)
+        if isinstance(value, list):
+            first = schema.get("prefixItems")
+            first = first if isinstance(first, list) else []
+            rest = [schema.get("items")] * (len(value) - len(first))
+            return [self.placed(*pair, depth - 1) for pair in zip([*first, *rest], value, strict=False)] + (
+                value[len(first) + len(rest) :]
+            )
+        if isinstance(value, dict):
+            known = schema.get("properties")
+            known, others = known if isinstance(known, dict) else {}, schema.get("additionalProperties")
+            return {
+                key: self.placed(known.get(key, others), inner, depth - 1) for key, inner in value.items()
+            }
+        return value
+
+    def _step(self) -> None:
+        """Count: a schema may be a stranger's, and lead to itself in many ways. Raises ToolError."""
+        self._left -= 1
+        if self._left < 0:
+            raise ToolError("The argument has too many parts, or its schema too many ways.")
+
+    def _meant(self, schema: Any, depth: int) -> Iterator[Mapping[str, Any]]:
+        """The schema, and those that it offers for the same value, but for what `$ref` names."""
+        if isinstance(schema, dict) and depth:
+            self._step()
+            yield schema
+            for one in _forms(schema):
+                named = one.get("$ref") if isinstance(one, dict) else None
+                yield from self._meant(
+                    self._defs.get(named.removeprefix("#/$defs/")) if isinstance(named, str) else one,
+                    depth - 1,
+                )
+
+
+def _forms(schema: Mapping[str, Any]) -> Iterator[Any]:
+    for name in ("anyOf", "oneOf", "allOf"):
+        if isinstance(found := schema.get(name), list):
+            yield from found
 
 
 class _Permission:

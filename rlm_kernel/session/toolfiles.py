@@ -103,7 +103,7 @@ def _readable(path: Path) -> Path:
     hidden = real.is_relative_to(home) and real.relative_to(home).parts[:1]
     if any(map(real.is_relative_to, _SYSTEM)) or real == Path(real.anchor):
         raise ToolError(f"{_shown(path)} is a file of the machine, which no tool may hand out.")
-    if real == home or (hidden and hidden[0].startswith(".") and hidden[0] != ".cache"):
+    if home.is_relative_to(real) or (hidden and hidden[0].startswith(".") and hidden[0] != ".cache"):
         raise ToolError(f"{_shown(path)} is private to the user, so no tool may hand it out.")
     return real
 

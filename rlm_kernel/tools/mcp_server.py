@@ -105,7 +105,7 @@ class Server:
             call=call,
             parameters=signature.parameters,
             permission=server.may_call(theirs),
-            seconds=server.timeout,
+            seconds=server.startup + server.timeout,  # a call may have to start it again
             children=server.children,
         )
 

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import pytest
 
@@ -301,6 +302,55 @@ async def test_a_path_that_is_an_argument_is_a_file_of_the_session(tmp_path: Pat
         await call(box, "size", path="/etc/passwd")
     with pytest.raises(ToolError, match="FileRefused"):
         await call(box, "size", path=str(known), others=["/etc/passwd"])
+
+
+class Job(TypedDict):
+    source: Path
+
+
+def in_tuple(given: tuple[Path, int]) -> str:
+    return str(given)
+
+
+def in_names(**given: Path) -> str:
+    return str(given)
+
+
+def in_class(given: Job) -> str:
+    return str(given)
+
+
+def in_dict(given: dict[str, list[Path | None]]) -> str:
+    return str(given)
+
+
+@pytest.mark.parametrize(
+    ("function", "given"),
+    [
+        (in_tuple, lambda path: [path, 1]),
+        (in_names, lambda path: {"a": path}),
+        (in_class, lambda path: {"source": path}),
+        (in_dict, lambda path: {"a": [None, path]}),
+    ],
+)
+async def test_so_is_one_within_an_argument(tmp_path: Path, function: Any, given: Any) -> None:
+    known = tmp_path / "known.txt"
+    box = made(tmp_path, function, known=known)
+    assert str(known) in (await call(box, function.__name__, given=given(str(known))))["value"]
+    with pytest.raises(ToolError, match="FileRefused: /etc/passwd was not named"):
+        await call(box, function.__name__, given=given("/etc/passwd"))
+
+
+async def test_a_schema_that_leads_to_itself_in_many_ways_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rlm_kernel.session.toolbox._STEPS", 1_000)
+    both = {"anyOf": [{"$ref": "#/$defs/A"}] * 2}
+    parameters = {"properties": {"x": {"$ref": "#/$defs/A"}}, "$defs": {"A": both}}
+    box = made(tmp_path, replace(tool(lambda x: 1, name="f"), parameters=parameters))
+    for value in ("text", ["text"]):
+        with pytest.raises(ToolError, match="too many|too deep"):
+            await call(box, "f", x=value)
 
 
 async def test_arguments_are_bounded(tmp_path: Path) -> None:

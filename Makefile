@@ -1,6 +1,6 @@
 # Everything from a fresh machine: git, make and Python 3.11 or later are enough.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-hostile bench lint image clean setup browser engines
+.PHONY: help demo test test-unit test-hostile bench lint image clean setup browser engines types-linux types-darwin types-win32 types-beside
 BIN := .venv/bin
 TYPED := __main__ asyncwire bridge handover hosttools line queries wire
 
@@ -31,11 +31,17 @@ bench: image  ## what texts of any size, sub-calls and child RLMs take
 lint: .venv/installed  ## ruff, and mypy for Linux, macOS and Windows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	@$(MAKE) --no-print-directory -j 2 types-linux types-darwin types-win32 types-beside
+
+types-linux:
 	$(BIN)/mypy
-	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
-	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32
-	$(BIN)/mypy scripts/demo.py scripts/rooms.py scripts/providers.py scripts/examples.py
-	MYPYPATH=kernel_image $(BIN)/mypy --follow-imports=silent $(TYPED:%=-m rlm_runtime.%)
+
+types-darwin types-win32: types-%:
+	$(BIN)/mypy --platform $* --cache-dir .mypy_cache/$*
+
+types-beside:
+	$(BIN)/mypy --cache-dir .mypy_cache/beside scripts/demo.py scripts/rooms.py scripts/providers.py scripts/examples.py
+	MYPYPATH=kernel_image $(BIN)/mypy --cache-dir .mypy_cache/kernel --follow-imports=silent $(TYPED:%=-m rlm_runtime.%)
 
 image: .venv/installed  ## build the kernel image, if it is not there
 	@$(BIN)/rlm image build

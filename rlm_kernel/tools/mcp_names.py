@@ -164,7 +164,7 @@ def type_name(schema: object, whole: object, depth: int = 0) -> str:
 def _either(kinds: Iterator[str]) -> str:
     found = list(dict.fromkeys(part for kind in kinds for part in kind.split(" | ")))
     text = " | ".join(found)
-    return "Any" if "Any" in found or len(text) > _MAX_TYPE else text
+    return "Any" if not text or "Any" in found or len(text) > _MAX_TYPE else text
 
 
 def _resolved(schema: Mapping[str, Any], whole: object) -> Mapping[str, Any]:

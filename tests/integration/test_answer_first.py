@@ -99,6 +99,7 @@ def test_signals_after_the_answer_change_nothing_of_it(huge: Path) -> None:
     assert [(file.size, file.sha256, file.digest) for file in meta.files] == [(HUGE, None, "pending")]
 
 
+@pytest.mark.hostile
 def test_an_engine_that_hangs_keeps_neither_the_answer_nor_the_command(huge: Path) -> None:
     with short_folder() as folder, HangingEngine(Path(folder, "docker.sock")) as engine:
         asking = Asking("ask", "How?", "-f", str(huge), *MODELS, DOCKER_HOST=engine.address)

@@ -52,7 +52,13 @@ def apply(kind: Kind, trace: Path, new: Any, folder: Path, **options: Any) -> Re
     return result
 
 
-@pytest.mark.parametrize("name", KINDS)
+LONG = ("json lines", "notes", "mended")
+"""Kinds that are tried among the long tests."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.hostile] * (name in LONG)) for name in KINDS]
+)
 def test_code_gives_the_right_answer_on_other_inputs_or_the_root_model_is_woken(
     name: str, tmp_path: Path
 ) -> None:

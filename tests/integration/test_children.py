@@ -219,6 +219,7 @@ async def test_a_tree_that_is_interrupted_ends_at_once_and_its_traces_are_closed
         assert (call.calls, call.cost, call.error.split(":")[0]) == (5, pytest.approx(4 * PRICE), "cancelled")
 
 
+@pytest.mark.hostile
 def test_a_tree_that_is_killed_is_gone_and_can_be_resumed(
     runtime: Path, text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

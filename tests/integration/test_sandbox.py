@@ -148,6 +148,7 @@ WITHOUT_END = [
 ]
 
 
+@pytest.mark.hostile
 async def test_cells_without_end_are_interrupted_and_variables_are_kept(sandbox: Any) -> None:
     never = asyncio.Event()
 

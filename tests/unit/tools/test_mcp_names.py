@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rlm_contract import HELPERS
 
@@ -168,6 +168,7 @@ def test_the_value_under_result_is_what_the_function_returns() -> None:
 
 
 @given(SCHEMA | JSON, SCHEMA | JSON)
+@example(None, {"type": []})
 def test_any_schema_gives_a_signature_that_is_python(schema: Any, output: Any) -> None:
     signature = signature_of(schema, output)
     ast.parse(f"def f{signature.text}: ...")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -45,6 +46,15 @@ def ends_what_it_began(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
 def soon_idle(isolated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Containers of kept sessions end soon, so that those of tests that were killed do."""
     monkeypatch.setenv("RLM_SESSION__IDLE", str(IDLE))
+
+
+@pytest.fixture(scope="module")
+def collected() -> Iterator[None]:
+    """What clients of other people's libraries leave open is collected here, and is no matter of other
+    files.
+    """
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

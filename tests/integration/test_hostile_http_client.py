@@ -20,7 +20,11 @@ from tests.support.serving import Served, served
 
 TITLE = "Generate a short title of 3 words."
 """Answered without a container."""
-pytestmark = pytest.mark.usefixtures("kernel_image")
+pytestmark = [
+    pytest.mark.usefixtures("kernel_image"),
+    pytest.mark.usefixtures("collected"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 @pytest.fixture

@@ -22,7 +22,11 @@ from tests.support.mcp_clients import TOKEN, Raw, made_by, on_http, raw, runs
 from tests.support.model_server import ModelServer
 from tests.support.sandbox import until
 
-pytestmark = pytest.mark.usefixtures("kernel_image", "models")
+pytestmark = [
+    pytest.mark.usefixtures("kernel_image", "models"),
+    pytest.mark.usefixtures("collected"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 SLEEPS = "run: import time; time.sleep(600)"
 
 

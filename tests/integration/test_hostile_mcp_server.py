@@ -19,6 +19,11 @@ from rlm_kernel.tools.mcp_gate import MAX_MESSAGE
 from tests.support.mcp_http import hostile_server
 from tests.unit.tools.test_mcp import SECRET, SUPPORT, files_with, opened, raw, servers_left
 
+pytestmark = [
+    pytest.mark.usefixtures("collected"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
 WALLS = {
     "huge-line": "sent a message of more than 16 MiB",
     "values": "too many values",

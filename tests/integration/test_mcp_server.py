@@ -19,7 +19,11 @@ from tests.support.mcp_clients import TOKEN, call, made_by, on_http, on_stdio, r
 from tests.support.model_server import ModelServer
 from tests.support.sandbox import until
 
-pytestmark = pytest.mark.usefixtures("kernel_image", "models")
+pytestmark = [
+    pytest.mark.usefixtures("kernel_image", "models"),
+    pytest.mark.usefixtures("collected"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 @pytest.fixture

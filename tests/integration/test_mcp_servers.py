@@ -8,9 +8,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from rlm_kernel import RLM, ScriptedModels
 from tests.integration.conftest import Rlm
 from tests.unit.tools.test_mcp import SECRET, files_with
+
+pytestmark = [
+    pytest.mark.usefixtures("collected"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 SERVER = Path(__file__).parents[1] / "support" / "mcp_good.py"
 

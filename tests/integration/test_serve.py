@@ -27,7 +27,11 @@ from tests.support.sandbox import until
 from tests.support.serving import ChatTalk, Served, served
 from tests.support.story import repl
 
-pytestmark = pytest.mark.usefixtures("kernel_image", "in_folder")
+pytestmark = [
+    pytest.mark.usefixtures("kernel_image", "in_folder"),
+    pytest.mark.usefixtures("collected"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 TABLE = base64.b64encode(b"city,people\nBonn,3\nUlm,4\n").decode()
 

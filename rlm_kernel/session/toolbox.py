@@ -214,6 +214,10 @@ class Toolbox:
 
         Blocking. Raises ToolError.
         """
+        # Large data for a tool that takes no files is not looked through.
+        shown = json.dumps(tool.parameters, default=str)
+        if not any(f'"{kind}"' in shown for kind in _PATHS):
+            return dict(arguments)
         places = _Places(self._grants, tool.parameters.get("$defs", {}))
         try:
             return dict(places.placed(tool.parameters, dict(arguments)))

@@ -341,11 +341,23 @@ async def test_so_is_one_within_an_argument(tmp_path: Path, function: Any, given
         await call(box, function.__name__, given=given("/etc/passwd"))
 
 
+async def test_many_numbers_for_a_tool_that_takes_no_file_are_no_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rlm_kernel.session.toolbox._STEPS", 1_000)
+
+    def count(given: list[int | None]) -> int:
+        return len(given)
+
+    box = made(tmp_path, count)
+    assert (await call(box, "count", given=[1] * 2_000))["value"] == 2_000
+
+
 async def test_a_schema_that_leads_to_itself_in_many_ways_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rlm_kernel.session.toolbox._STEPS", 1_000)
-    both = {"anyOf": [{"$ref": "#/$defs/A"}] * 2}
+    both = {"anyOf": [{"$ref": "#/$defs/A"}] * 2, "description": "path"}
     parameters = {"properties": {"x": {"$ref": "#/$defs/A"}}, "$defs": {"A": both}}
     box = made(tmp_path, replace(tool(lambda x: 1, name="f"), parameters=parameters))
     for value in ("text", ["text"]):

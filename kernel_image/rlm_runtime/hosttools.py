@@ -12,7 +12,7 @@ from typing import Any
 
 from rlm_contract import HELPERS, ToolAnswer, ToolCall, ToolDeclared
 
-from rlm_runtime import asyncwire, files, wire
+from rlm_runtime import asyncwire, files, labels, remarks, wire
 from rlm_runtime.delivery import plain
 from rlm_runtime.schemas import Wanted
 
@@ -144,9 +144,19 @@ def _host_path(value: Any) -> Any:
 
 def _result(answer: ToolAnswer) -> Any:
     """The value of a call. Files that came with it are loaded; without a value they are it: the text of one,
-    a list of those of several.
+    a list of those of several. A file that cannot be read costs no value: the function has done its work.
+
+    Raises FileRefused where there is no value and a file cannot be read.
     """
-    texts = [files.load_beside(path) for path in answer["files"]]
+    texts = []
+    for path in answer["files"]:
+        try:
+            texts.append(files.load_beside(path))
+        except wire.FileRefused as refused:
+            if answer["value"] is None:
+                raise
+            remarks.add(labels.on_a_line(path), f"this file of the result cannot be read: {refused}")
+    remarks.tell()
     if answer["value"] is not None or not texts:
         return answer["value"]
     return texts[0] if len(texts) == 1 else texts

@@ -83,7 +83,8 @@ class McpServer:
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             for client in list(self._clients):
-                await client.stop_idle(self._doing.rules.idle)
+                with contextlib.suppress(Exception):  # what fails for one is tried again, and ends no other
+                    await client.stop_idle(self._doing.rules.idle)
 
     def _client(self, ctx: Any) -> Client:
         """Who asks: each connection is a client of its own, and its state ends with it."""

@@ -8,6 +8,7 @@ import builtins
 import contextlib
 import json
 import keyword
+import os
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from rlm_kernel.config import parse_size
 from rlm_kernel.engine.protocols import PauseTimer
 from rlm_kernel.errors import RLMError, ToolError, UsageError
 from rlm_kernel.printable import printable
+from rlm_kernel.secrets import known_secrets, redact
 from rlm_kernel.session.environment import Host
 from rlm_kernel.session.toolfiles import ToolFiles
 from rlm_kernel.tools.tool import AllowCall, Tool, ToolResult, ToolSource
@@ -347,12 +349,13 @@ class _Permission:
 
 
 def _worded(error: BaseException) -> str:
-    """Type and message of a failure, and nothing of where it happened."""
+    """Type and message of a failure, without secrets, and nothing of where it happened."""
     try:
         message = str(error)
     except Exception:
         message = ""
-    return _cut(f"{type(error).__name__}: {message}".removesuffix(": "))
+    told = f"{type(error).__name__}: {message}".removesuffix(": ")
+    return _cut(redact(told, known_secrets(os.environ)))  # libraries name addresses with their keys
 
 
 def _cut(text: str) -> str:

@@ -103,3 +103,16 @@ def test_of_tools_that_are_declared_anew_only_these_are_told() -> None:
 def test_no_signature_runs_anything(text: str) -> None:
     found = hosttools._signature(f"({text}")
     assert found is None or isinstance(found, inspect.Signature)
+
+
+def test_a_file_that_cannot_be_read_costs_no_value(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(path: str) -> Any:
+        raise wire.FileRefused(f"{path} is damaged")
+
+    monkeypatch.setattr(hosttools.files, "load_beside", refused)
+    assert hosttools._result({"value": 7, "files": ["a.png"]}) == 7
+    assert "a.png is damaged" in capsys.readouterr().err
+    with pytest.raises(wire.FileRefused):
+        hosttools._result({"value": None, "files": ["a.png"]})

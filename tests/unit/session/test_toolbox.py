@@ -376,3 +376,17 @@ async def test_arguments_are_bounded(tmp_path: Path) -> None:
 def test_the_limit_of_calls_is_there_only_with_tools() -> None:
     assert "tool_calls" not in ledger_of(Host(Settings())).left()
     assert ledger_of(Host(Settings(), tools=[gives(1)])).left()["tool_calls"] == 1000
+
+
+async def test_what_a_function_says_of_its_failure_has_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHOP_API_KEY", "sk-0123456789abcdef")
+
+    def price() -> int:
+        raise OSError("GET https://shop.example/price?key=sk-0123456789abcdef failed")
+
+    with pytest.raises(ToolError) as raised:
+        await call(made(tmp_path, price), "price")
+    assert "sk-0123456789abcdef" not in str(raised.value)
+    assert "[redacted]" in str(raised.value)

@@ -235,6 +235,10 @@ def containers(session: str) -> list[str]:
     """The names of those of a session."""
     client = connect()
     try:
-        return [str(one.name) for one in client.containers.list(all=True) if session in str(one.labels)]
+        return [
+            str(one.name)
+            for one in client.containers.list(all=True, ignore_removed=True)
+            if session in str(one.labels)
+        ]
     finally:
         client.close()

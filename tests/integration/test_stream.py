@@ -38,7 +38,7 @@ def containers_of(trace: Path) -> list[Any]:
     session = read_trace(trace).meta.session
     client = docker.from_env()
     try:
-        return [one for one in client.containers.list(all=True) if session in one.name]
+        return [one for one in client.containers.list(all=True, ignore_removed=True) if session in one.name]
     finally:
         client.close()
 

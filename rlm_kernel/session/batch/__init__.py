@@ -1,0 +1,1 @@
+"""Many questions: batches, where they are answered, and what came of each."""

@@ -56,7 +56,7 @@ async def rows_of(profile: str, tasks: Sequence[Task], args: argparse.Namespace)
         return await run(
             Bench(settings, chosen.models, args.out),
             iter(tasks),
-            ["rlm"],
+            ["auto"],
             Results.open(args.out),
             by,
             heard=heard,

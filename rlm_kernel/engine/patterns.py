@@ -21,6 +21,8 @@ SHOWN = 2
 """Of them before a question at most."""
 INPUTS = ("rows", "text", "files", "any")
 """For which input a pattern is: one with a form, any one text, several files, all."""
+_CLOSE = 0.7
+"""How near, of the nearest, another pattern must be: a small model mixes the code of two."""
 _WORD = re.compile(r"[\w-]+")
 _PREFERRED = 1.3
 """How much more a pattern for rows counts, where the input has rows: code over columns is the surer one."""
@@ -74,15 +76,17 @@ def parse_pattern(title: str, text: str, inputs: Mapping[str, str]) -> Pattern:
 def nearest(patterns: Sequence[Pattern], question: str, info: ContextInfo) -> list[Pattern]:
     """The patterns for questions that are most like this one; the nearest last."""
     alike = _alike(patterns, question, info)
-    return sorted(alike, key=lambda one: alike[one])[-SHOWN:]
+    near = sorted(alike, key=lambda one: alike[one])[-SHOWN:]
+    return [one for one in near if alike[one] >= _CLOSE * alike[near[-1]]]
 
 
 def likeness(patterns: Sequence[Pattern], question: str, info: ContextInfo) -> float:
-    """How much the question is like that of the nearest pattern that computes: 0 for nothing in common, 1 for
-    the same words.
+    """How much the question is like that of the nearest pattern, if that one computes: 0 for nothing in
+    common, or where the nearest one finds a passage, 1 for the same words.
     """
     alike = _alike(patterns, question, info)
-    return max((much for one, much in alike.items() if not one.finds), default=0.0)
+    near = max(alike, key=lambda one: alike[one], default=None)
+    return 0.0 if near is None or near.finds else alike[near]
 
 
 def _alike(patterns: Sequence[Pattern], question: str, info: ContextInfo) -> dict[Pattern, float]:

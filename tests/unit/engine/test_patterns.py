@@ -60,6 +60,27 @@ def test_the_nearest_is_the_last_example_turn() -> None:
     assert "FINAL(result)" in turns[-1]["content"]
 
 
+def test_a_second_example_is_left_out_where_the_nearest_one_is_far_nearer() -> None:
+    near = nearest(
+        SMALL, "How many rows have the level INFO?", replace(TEXT, form="rows[0] is {'level': 'A'}")
+    )
+    assert [one.questions[0] for one in near] == ["How many rows have the level DEBUG?"]
+
+
+@pytest.mark.parametrize(
+    ("question", "reads"),
+    [
+        ("Each line is a review. What is the number of the one that is about the breakfast?", True),
+        ("What is the name of the captain's dog?", True),
+        ("Each line is a note. How many of the 9 notes are unhappy?", False),
+        ("How many lines contain the word heron?", False),
+    ],
+)
+def test_a_short_text_is_read_unless_the_nearest_pattern_computes(question: str, reads: bool) -> None:
+    short = replace(TEXT, whole=(("a.txt", "1. Good eggs.\n2. Loud street.\n"),))
+    assert bool(load_profile("small").suits(question, short).whole) is reads
+
+
 def test_a_profile_without_patterns_has_no_turns_of_them() -> None:
     assert nearest((), "How many lines are there?", TEXT) == []
     assert as_turns([]) == []

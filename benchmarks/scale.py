@@ -1,209 +1,33 @@
 """How many machines so many sessions a day take: measured costs of a session, and a simulation of nodes.
 
     python benchmarks/scale.py                      # from benchmarks/scale.json, as in docs/scale.md
-    python benchmarks/scale.py --measure            # measures anew, and writes that file first
+    python benchmarks/scale.py --measure --write    # measures anew, and writes that file and that page
 
-`--measure` runs sessions in containers, for some minutes; nothing else should run meanwhile. `--levels 64`
-measures that many at once alone, and keeps the other figures. The simulation needs neither containers nor models. Its random numbers have a fixed seed.
+`--measure` runs sessions in containers, for some minutes; nothing else should run meanwhile. With `--levels
+64` it measures that many at once alone, and keeps the other figures. The simulation needs neither containers
+nor models. Its random numbers have a fixed seed.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import heapq
 import json
-import math
 import random
 import statistics
 import sys
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.scale_days import DAY, Costs, Node, day, durations, mean_duration, simulate
+
 FIGURES = Path(__file__).with_suffix(".json")
-DAY = 86_400.0
+PAGE = Path(__file__).parents[1] / "docs" / "scale.md"
 GB = 1e9
 SEED = 1
-
-
-@dataclass(frozen=True)
-class Node:
-    """A machine. `kept`: the part of its memory that is for no kernel, as rlm keeps it."""
-
-    cores: int
-    memory: float
-    kept: float = 0.25
-
-    def places(self, each: float) -> int:
-        """Kernels of so many bytes that fit."""
-        return math.floor(self.memory * (1 - self.kept) / each)
-
-
-@dataclass(frozen=True)
-class Costs:
-    """Of a session: CPU seconds of its start and of the rest, and bytes of its kernel."""
-
-    start: float
-    run: float
-    memory: float
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of a simulation. `waits` (seconds from the question to a kernel that is ready) are sorted.
-
-    `used`: the mean part of places that were taken, of CPU that was spent, in the whole time and in its
-    busiest hour. `line`: the longest that it was.
-    """
-
-    waits: Sequence[float]
-    used: float
-    used_most: float
-    cpu: float
-    cpu_most: float
-    line: int
-
-    def wait(self, part: float) -> float:
-        """That so many of the sessions did not pass."""
-        return self.waits[min(len(self.waits) - 1, math.ceil(part * len(self.waits)) - 1)]
-
-
-class _Cluster:
-    """Nodes with places for kernels, and cores on which kernels start."""
-
-    def __init__(self, nodes: int, node: Node, costs: Costs) -> None:
-        self._start = costs.start
-        self._free = [node.places(costs.memory)] * nodes
-        self._order = [(-free, number) for number, free in enumerate(self._free)]
-        heapq.heapify(self._order)
-        self._cores = [[0.0] * node.cores for _ in range(nodes)]
-        self.ends: list[tuple[float, int]] = []
-
-    def take(self) -> int | None:
-        """A place on the node that has the most."""
-        while self._order:
-            free, number = heapq.heappop(self._order)
-            if -free == self._free[number] and -free > 0:
-                self._free[number] -= 1
-                heapq.heappush(self._order, (-self._free[number], number))
-                return number
-        return None
-
-    def give_back(self) -> tuple[float, int]:
-        """The place whose session ends first, and when."""
-        when, number = heapq.heappop(self.ends)
-        self._free[number] += 1
-        heapq.heappush(self._order, (-self._free[number], number))
-        return when, number
-
-    def start(self, number: int, now: float, duration: float) -> float:
-        """When the kernel is ready: a start keeps one core busy."""
-        cores = self._cores[number]
-        ready = max(now, heapq.heappop(cores)) + self._start
-        heapq.heappush(cores, ready)
-        heapq.heappush(self.ends, (ready + duration, number))
-        return ready
-
-
-def simulate(
-    arrivals: Iterable[float], duration: Callable[[], float], nodes: int, node: Node, costs: Costs
-) -> Outcome:
-    """Sessions in the order in which they come, on so many nodes. Each waits for a place, then for a core.
-
-    `duration`: seconds of a session after its start.
-    """
-    cluster = _Cluster(nodes, node, costs)
-    line: deque[float] = deque()
-    waits: list[float] = []
-    taken, spent = _Hours(), _Hours()
-    longest = 0
-
-    def begin(number: int, asked: float, now: float) -> None:
-        seconds = duration()
-        ready = cluster.start(number, now, seconds)
-        waits.append(ready - asked)
-        taken.add(now, ready + seconds)
-        spent.add(now, ready + seconds, costs.start + costs.run)
-
-    def end_until(when: float) -> None:
-        while cluster.ends and cluster.ends[0][0] <= when:
-            now, _ = cluster.give_back()
-            if line and (free := cluster.take()) is not None:
-                begin(free, line.popleft(), now)
-
-    for asked in arrivals:
-        end_until(asked)
-        if not line and (free := cluster.take()) is not None:
-            begin(free, asked, asked)
-        else:
-            line.append(asked)
-            longest = max(longest, len(line))
-    end_until(math.inf)
-    places = nodes * node.places(costs.memory)
-    cores = nodes * node.cores
-    return Outcome(
-        sorted(waits),
-        taken.mean / places,
-        taken.most / places,
-        spent.mean / cores,
-        spent.most / cores,
-        longest,
-    )
-
-
-class _Hours:
-    """Sums what goes on, hour by hour."""
-
-    def __init__(self) -> None:
-        self._sums: dict[int, float] = {}
-
-    def add(self, begin: float, end: float, amount: float | None = None) -> None:
-        """So much in that time, evenly; by default its seconds."""
-        each = 1.0 if amount is None else amount / (end - begin) if end > begin else 0.0
-        at = begin
-        while at < end:
-            hour = int(at // 3600)
-            until = min(end, (hour + 1) * 3600.0)
-            self._sums[hour] = self._sums.get(hour, 0.0) + (until - at) * each
-            at = until
-
-    @property
-    def most(self) -> float:
-        return max(self._sums.values(), default=0.0) / 3600
-
-    @property
-    def mean(self) -> float:
-        return sum(self._sums.values()) / (3600 * max(1, len(self._sums)))
-
-
-def day(sessions: int, peak: float, random_numbers: random.Random) -> Iterator[float]:
-    """When questions come in a day: at random, at noon `peak` times as often as in the mean (2 at most)."""
-    most = sessions / DAY * peak
-    now = 0.0
-    while (now := now + random_numbers.expovariate(most)) < DAY:
-        rate = sessions / DAY * (1 - (peak - 1) * math.cos(2 * math.pi * now / DAY))
-        if random_numbers.random() * most < rate:
-            yield now
-
-
-def durations(
-    own: Sequence[float], median: float, sigma: float, random_numbers: random.Random
-) -> Callable[[], float]:
-    """Seconds of a session: one of `own`, which were measured with models that answer at once, and what real
-    models take beside, which is lognormal.
-    """
-    middle = math.log(median)
-    return lambda: random_numbers.choice(own) + random_numbers.lognormvariate(middle, sigma)
-
-
-def mean_duration(own: Sequence[float], median: float, sigma: float) -> float:
-    return statistics.mean(own) + median * math.exp(sigma**2 / 2)
-
-
-# What is printed
 
 
 def per_session(figures: Mapping[str, Any]) -> str:
@@ -237,9 +61,16 @@ def per_session(figures: Mapping[str, Any]) -> str:
     return _table(heads, rows)
 
 
+def typical(figures: Mapping[str, Any]) -> dict[str, float]:
+    """Of a session among many: the highest level, and for what grows in a run the largest of all levels."""
+    levels = figures["levels"]
+    most = ("run_memory", "run_container_cpu", "beside", "notebook")
+    return levels[-1] | {name: max(one[name] for one in levels) for name in most}
+
+
 def costs_of(figures: Mapping[str, Any], memory: float) -> Costs:
-    """Of a session at the highest level that was measured, where the engine and the host share their work."""
-    one = figures["levels"][-1]
+    """Of a session among many."""
+    one = typical(figures)
     start = one["start_container_cpu"] + one["start_engine_cpu"] + one["start_host_cpu"]
     whole = one["run_container_cpu"] + one["start_engine_cpu"] + one["host_cpu"]
     return Costs(start, max(0.0, whole - start), memory)
@@ -247,7 +78,7 @@ def costs_of(figures: Mapping[str, Any], memory: float) -> Costs:
 
 def needs(figures: Mapping[str, Any], options: argparse.Namespace) -> str:
     """A table of what so many sessions a day take, by multiplication alone."""
-    one = figures["levels"][-1]
+    one = typical(figures)
     costs = costs_of(figures, 0)
     rate = options.sessions / DAY
     seconds = mean_duration(figures["seconds"], options.median, options.sigma)
@@ -341,7 +172,6 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 async def _measure(options: argparse.Namespace) -> None:
     """Measure the levels, and write each as soon as it is there; others that were measured before stay."""
-    sys.path.insert(0, str(Path(__file__).parents[1]))
     from benchmarks.scale_figures import measure
 
     known = json.loads(FIGURES.read_text()) if FIGURES.exists() else {"levels": []}
@@ -355,9 +185,10 @@ async def _measure(options: argparse.Namespace) -> None:
         print(f"{one['sessions']:.0f} at once", file=sys.stderr, flush=True)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--measure", action="store_true", help="measure a session's costs first")
+    parser.add_argument("--write", action="store_true", help="write the tables into docs/scale.md")
     parser.add_argument(
         "--levels", type=int, nargs="+", default=(1, 2, 4, 8, 16, 32), help="sessions at once to measure"
     )
@@ -372,11 +203,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--cores", type=int, default=16, help="of a node")
     parser.add_argument("--node-memory", type=float, default=64.0, help="of a node, in GB")
     parser.add_argument("--parts", type=float, nargs="+", default=(0.8, 0.9, 1.0, 1.1, 1.25))
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    options = parsed()
     if options.measure:
         asyncio.run(_measure(options))
     figures = json.loads(FIGURES.read_text())
-    print(f"{per_session(figures)}\n\n{needs(figures, options)}\n\n{simulated(figures, options)}")
+    tables = {
+        "costs": per_session(figures),
+        "needs": needs(figures, options),
+        "days": simulated(figures, options),
+    }
+    print("\n\n".join(tables.values()))
+    if options.write:
+        PAGE.write_text(written(PAGE.read_text("utf-8"), tables), "utf-8")
+
+
+def written(page: str, tables: Mapping[str, str]) -> str:
+    """The page with the tables between their marks."""
+    for name, table in tables.items():
+        before, begin, rest = page.partition(f"<!-- {name}: begin -->\n")
+        _, end, after = rest.partition(f"<!-- {name}: end -->")
+        page = f"{before}{begin}{table}\n{end}{after}"
+    return page
 
 
 if __name__ == "__main__":

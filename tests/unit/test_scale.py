@@ -13,18 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.scale import (
+from benchmarks.scale import FIGURES, PAGE, costs_of, needs, parsed, per_session, written
+from benchmarks.scale_days import (
     DAY,
-    FIGURES,
     Costs,
     Node,
     Outcome,
-    costs_of,
     day,
     durations,
     mean_duration,
-    needs,
-    per_session,
     simulate,
 )
 
@@ -137,3 +134,9 @@ def test_tables_are_made_of_the_figures_that_are_kept() -> None:
     table = needs(figures, options)
     assert "| sessions | 1.0 a second | 2.0 a second |" in table
     assert "| sessions at once | 10 | 20 |" in table
+
+
+def test_the_page_has_the_tables_of_the_figures_that_are_kept() -> None:
+    figures, page = json.loads(FIGURES.read_text()), PAGE.read_text("utf-8")
+    tables = {"costs": per_session(figures), "needs": needs(figures, parsed([]))}
+    assert written(page, tables) == page, "python benchmarks/scale.py --write"

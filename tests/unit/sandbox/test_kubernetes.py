@@ -27,7 +27,7 @@ PAGE = (ROOT / "docs" / "kubernetes.md").read_text("utf-8")
 DOCUMENTS = list(yaml.safe_load_all((ROOT / "docs/kubernetes/pod.yaml").read_text("utf-8")))
 POD = next(one for one in DOCUMENTS if one["kind"] == "Pod")
 UNITS = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
-OLDEST, NEWEST = "1.29", kubernetes_validate.latest_version()
+OLDEST, NEWEST = "1.30", kubernetes_validate.latest_version()
 """Of Kubernetes: the first with the websocket protocol that the page needs, and the last that is known."""
 
 
